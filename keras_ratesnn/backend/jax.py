@@ -1,0 +1,42 @@
+"""The backend functions on JAX; `keras_ratesnn.backend` says what each is for."""
+
+import contextlib
+
+import jax
+
+
+@jax.custom_jvp
+def graft(value, onto, slope):
+    """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
+
+    Args:
+        value: Tensor, the result.
+        onto: Tensor of the same shape and dtype, what the result is differentiated by. Its own value is not used.
+        slope: Tensor of the same shape and dtype, or a float.
+
+    Returns:
+        Tensor equal to `value`.
+    """
+    return value
+
+
+@graft.defjvp
+def _graft_jvp(primals, tangents):
+    value, _, slope = primals
+    _, onto_tangent, _ = tangents
+    return value, slope * onto_tangent
+
+
+def no_gradient():
+    """A context for code whose results are stopped anyway: under jit, what nobody asks for is never computed."""
+    return contextlib.nullcontext()
+
+
+def records_gradient():
+    """True: JAX decides after the fact what to differentiate, and drops the rest."""
+    return True
+
+
+def derivative_only():
+    """A context for results whose value is not used: the compiler drops the value by itself."""
+    return contextlib.nullcontext()

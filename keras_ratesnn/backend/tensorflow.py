@@ -1,0 +1,39 @@
+"""The backend functions on TensorFlow; `keras_ratesnn.backend` says what each is for."""
+
+import contextlib
+
+import tensorflow as tf
+
+
+@tf.custom_gradient
+def graft(value, onto, slope):
+    """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
+
+    Args:
+        value: Tensor, the result.
+        onto: Tensor of the same shape and dtype, what the result is differentiated by. Its own value is not used.
+        slope: Tensor of the same shape and dtype, or a float.
+
+    Returns:
+        Tensor equal to `value`.
+    """
+
+    def gradient(upstream):
+        return None, upstream * slope, None
+
+    return tf.identity(value), gradient
+
+
+def no_gradient():
+    """A context for code whose results are stopped anyway: in a graph, what nobody asks for is never computed."""
+    return contextlib.nullcontext()
+
+
+def records_gradient():
+    """True: a tape may be recording, and a graph drops what nobody asks for."""
+    return True
+
+
+def derivative_only():
+    """A context for results whose value is not used: the graph is pruned of the value by itself."""
+    return contextlib.nullcontext()

@@ -1,0 +1,53 @@
+"""Checks of arguments: each returns the value it was given in its plain type, or says what was wrong and what to do."""
+
+import math
+import numbers
+
+
+def real(name, value, *, above=None, at_least=None, below=None, advice=""):
+    """`value` as a float, if it is a finite real number within the bounds; else TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"`{name}` must be a real number. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+        )
+    bounds = []
+    if above is not None:
+        bounds.append((value > above, f"> {above}"))
+    if at_least is not None:
+        bounds.append((value >= at_least, f">= {at_least}"))
+    if below is not None:
+        bounds.append((value < below, f"< {below}"))
+    if not math.isfinite(value) or not all(holds for holds, _ in bounds):
+        wanted = " and ".join(text for _, text in bounds) or "finite"
+        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}.{_also(advice)}")
+    return float(value)
+
+
+def positive_integer(name, value, *, advice=""):
+    """`value` as an int, if it is an integer of 1 or more; else TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(
+            f"`{name}` must be an integer. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+        )
+    if value < 1:
+        raise ValueError(f"`{name}` must be 1 or more. Received: {name}={value}.{_also(advice)}")
+    return int(value)
+
+
+def boolean(name, value):
+    """`value`, if it is True or False; else TypeError."""
+    if not isinstance(value, bool):
+        raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r} of type {type(value).__name__}.")
+    return value
+
+
+def one_of(name, value, choices):
+    """`value`, if it is among `choices`; else ValueError."""
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.")
+    return value
+
+
+def _also(advice):
+    return f" {advice}" if advice else ""

@@ -1,0 +1,51 @@
+r"""Membrane equations of spiking neurons, as pure functions of tensors (or numbers).
+
+With decay λ, threshold θ, input current I and surrogate derivative h (see `surrogates`), one time step is
+
+    v_t  = λ · v⁺_{t−1} + I_t                 `integrate`
+    s_t  = H(v_t − θ),  H(0) = 1              `fire`
+    v⁺_t = v_t − θ s_t                        `soft_reset`
+    v⁺_t = v_t (1 − s_t) + v_reset s_t        `hard_reset`
+
+How a constant shift of the input has built up in the membrane is ρ_1 = 1, ρ_{t+1} = 1 + ρ_t · ∂v_{t+1}/∂v_t, and the
+`*_derivative` functions give ∂v⁺_t/∂v_t, so that ∂v_{t+1}/∂v_t = λ · ∂v⁺_t/∂v_t.
+
+Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based Backpropagation",
+NeurIPS 2024, sections 3 and 4; the reset derivatives hold here for any θ and v_reset.
+"""
+
+from keras import ops
+
+
+def integrate(membrane, current, decay):
+    """v_t = λ · v⁺_{t−1} + I_t."""
+    return decay * membrane + current
+
+
+def fire(membrane, threshold):
+    """s_t = H(v_t − θ): exactly 0 or 1, 1 at the threshold itself."""
+    return ops.cast(membrane >= threshold, membrane.dtype)
+
+
+def soft_reset(membrane, spikes, threshold):
+    """v⁺_t = v_t − θ s_t: a spike takes one threshold off the membrane."""
+    return membrane - threshold * spikes
+
+
+def hard_reset(membrane, spikes, v_reset):
+    """v⁺_t = v_t (1 − s_t) + v_reset s_t: a spike sets the membrane to `v_reset`."""
+    return membrane * (1.0 - spikes) + v_reset * spikes
+
+
+def soft_reset_derivative(surrogate_derivative, threshold, detach_reset):
+    """∂v⁺_t/∂v_t of the soft reset: 1 if the reset is detached, else 1 − θ h(v_t − θ)."""
+    if detach_reset:
+        return 1.0
+    return 1.0 - threshold * surrogate_derivative
+
+
+def hard_reset_derivative(membrane, spikes, surrogate_derivative, v_reset, detach_reset):
+    """∂v⁺_t/∂v_t of the hard reset: 1 − s_t if it is detached, else (1 − s_t) + (v_reset − v_t) h(v_t − θ)."""
+    if detach_reset:
+        return 1.0 - spikes
+    return (1.0 - spikes) + (v_reset - membrane) * surrogate_derivative

@@ -1,0 +1,30 @@
+"""Training methods: how the gradient of a spiking network is found. One file each; `base.py` is what they fill in."""
+
+from keras_ratesnn import registry
+from keras_ratesnn.gradients.base import GradientMethod
+from keras_ratesnn.gradients.bptt import BPTT
+from keras_ratesnn.gradients.rate import Rate
+
+BY_NAME = {"rate": Rate, "bptt": BPTT}
+
+
+def get(identifier):
+    """The method that `identifier` names.
+
+    >>> get("rate")
+    Rate()
+
+    Args:
+        identifier: `"rate"`, `"bptt"`; or a `GradientMethod`; or a serialised one.
+
+    Returns:
+        A `GradientMethod`.
+
+    Raises:
+        ValueError: If the name is unknown.
+        TypeError: If it is none of these.
+    """
+    return registry.resolve("gradient", identifier, GradientMethod, BY_NAME)
+
+
+__all__ = ["BPTT", "BY_NAME", "GradientMethod", "Rate", "get"]

@@ -1,0 +1,60 @@
+"""Backpropagation through time: every step is kept, and the error goes back through layers and steps."""
+
+import keras
+from keras import ops
+
+from keras_ratesnn import registry, time_axis
+from keras_ratesnn.gradients.base import (
+    GradientMethod,
+    Rule,
+    Signal,
+    add_activity_loss,
+    dropout_mask,
+    map_signals,
+    only_signal,
+    run_cell,
+    signals_in,
+)
+
+
+@registry.register
+class BPTT(GradientMethod):
+    """Backpropagation through time with surrogate derivatives: the reference, exact but for the surrogate.
+
+    Memory and time of a training step grow with T: every layer keeps the activations of all steps.
+
+    Source: Neftci, Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019.
+    """
+
+    def multi_step(self, timesteps, training):
+        return UnrolledRule(timesteps, training)
+
+
+class UnrolledRule(Rule):
+    """The plain spiking network on folded tensors; autodiff does what it does with any network."""
+
+    def begin(self, inputs, has_time):
+        return Signal(time_axis.fold(inputs) if has_time else inputs, static=not has_time)
+
+    def mean(self, signal):
+        return signal.steps if signal.static else time_axis.mean(signal.steps, self.timesteps)
+
+    def neuron(self, operation, args, kwargs):
+        current = only_signal(operation, args, kwargs)
+        steps = [spikes for _, spikes in run_cell(operation.cell, current, self.timesteps)]
+        spikes = ops.cast(time_axis.fold(ops.stack(steps, axis=1)), operation.compute_dtype)
+        add_activity_loss(operation, spikes)
+        return Signal(spikes, static=False)
+
+    def dropout(self, operation, args, kwargs):
+        signal = only_signal(operation, args, kwargs)
+        if signal.static:
+            return self.other(operation, args, kwargs)
+        by_step = time_axis.unfold(signal.steps, self.timesteps)
+        mask = dropout_mask(operation, by_step[:, 0], kwargs)
+        return Signal(time_axis.fold(by_step * mask[:, None]), static=False)
+
+    def other(self, operation, args, kwargs):
+        static = all(signal.static for signal in signals_in(args, kwargs))
+        args, kwargs = map_signals(lambda signal: signal.steps if static else signal.folded(self.timesteps), args, kwargs)
+        return keras.tree.map_structure(lambda steps: Signal(steps, static), operation(*args, **kwargs))

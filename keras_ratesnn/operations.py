@@ -1,0 +1,111 @@
+"""What kind of operation a node of a network is: a training method has one rule for each kind."""
+
+import keras
+
+from keras_ratesnn.layers import Neuron
+
+NEURON = "neuron"
+BATCH_NORMALIZATION = "batch_normalization"
+DROPOUT = "dropout"
+AFFINE = "affine"
+OTHER = "other"
+
+_DROPOUT_LAYERS = (
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+"""Layers that multiply their input by a random mask that does not depend on it."""
+
+_affine_classes = {
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.AveragePooling3D,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+    keras.layers.ZeroPadding1D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.ZeroPadding3D,
+    keras.layers.Cropping1D,
+    keras.layers.Cropping2D,
+    keras.layers.Cropping3D,
+    keras.layers.UpSampling1D,
+    keras.layers.UpSampling2D,
+    keras.layers.UpSampling3D,
+    keras.layers.Add,
+    keras.layers.Subtract,
+    keras.layers.Average,
+    keras.layers.Concatenate,
+    keras.layers.Flatten,
+    keras.layers.Identity,
+    keras.layers.Permute,
+    keras.layers.RepeatVector,
+    keras.layers.Reshape,
+}
+
+
+def affine(layer_class):
+    """Declares a layer class of your own affine in its input: `layer(x) = A x + b`, whatever `A` and `b` are made of.
+
+    Such a layer commutes with the time mean. Rate training then takes the value of its rate from the spiking path and
+    needs its derivative alone, where another layer's forward pass is computed once more on the rate. Declare only
+    what is true: a layer that is not affine but declared so gets wrong gradients on some backends.
+
+    A class is declared for itself, not for its subclasses. Keras' own affine layers (Dense, convolutions, average
+    pooling, padding, reshapes, Add, Concatenate, ...) are known already.
+
+    Example:
+
+    >>> @affine
+    ... class Scale(keras.layers.Layer):
+    ...     def build(self, input_shape):
+    ...         self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+    ...     def call(self, inputs):
+    ...         return inputs * self.scale
+
+    Args:
+        layer_class: A subclass of `keras.layers.Layer`.
+
+    Returns:
+        The class, so that `affine` can be used as a decorator.
+
+    Raises:
+        TypeError: If `layer_class` is not a layer class.
+    """
+    if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
+        raise TypeError(
+            f"`layer_class` must be a subclass of keras.layers.Layer. Received: layer_class={layer_class!r}. "
+            "Declare the class, not an instance of it."
+        )
+    _affine_classes.add(layer_class)
+    return layer_class
+
+
+def kind_of(operation):
+    """The kind of a Keras operation (a layer, or a node made by `keras.ops`): one of this module's constants."""
+    if isinstance(operation, Neuron):
+        return NEURON
+    if isinstance(operation, keras.layers.BatchNormalization):
+        return BATCH_NORMALIZATION
+    if isinstance(operation, _DROPOUT_LAYERS):
+        return DROPOUT
+    # An activation inside an affine layer, `Dense(10, activation="relu")`, makes the whole not affine.
+    activation = getattr(operation, "activation", None)
+    if type(operation) in _affine_classes and activation in (None, keras.activations.linear):
+        return AFFINE
+    return OTHER

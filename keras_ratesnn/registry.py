@@ -1,0 +1,46 @@
+"""What is chosen by name, by object or by a saved config: surrogates and gradient methods."""
+
+import inspect
+
+import keras
+
+PACKAGE = "keras_ratesnn"
+"""The literal name under which classes are registered: saved models carry it, so it never changes."""
+
+register = keras.saving.register_keras_serializable(package=PACKAGE)
+
+
+def resolve(argument, identifier, base, by_name):
+    """Turns what a user passed for `argument` into an instance of `base`.
+
+    Args:
+        argument: String, the name of the constructor argument, for the error message.
+        identifier: A key of `by_name`, an instance of `base`, or the dict that `serialize` made of one.
+        base: Class of which the result is an instance.
+        by_name: Dict of names to subclasses of `base`; each is made with its defaults.
+
+    Returns:
+        An instance of `base`.
+
+    Raises:
+        ValueError: If a name is unknown.
+        TypeError: If `identifier` is none of the three.
+    """
+    if isinstance(identifier, base):
+        return identifier
+    names = ", ".join(repr(name) for name in by_name)
+    if isinstance(identifier, str):
+        if identifier not in by_name:
+            raise ValueError(f"`{argument}` must be one of {names}, or a {base.__name__}. Received: {argument}={identifier!r}.")
+        return by_name[identifier]()
+    if isinstance(identifier, dict):
+        found = keras.saving.deserialize_keras_object(identifier)
+        if isinstance(found, base):
+            return found
+    hint = " Pass an instance: add the parentheses." if inspect.isclass(identifier) else ""
+    raise TypeError(f"`{argument}` must be one of {names}, or a {base.__name__}. Received: {argument}={identifier!r}.{hint}")
+
+
+def serialize(found):
+    """The dict from which `resolve` makes an equal object again."""
+    return keras.saving.serialize_keras_object(found)

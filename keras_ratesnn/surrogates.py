@@ -1,0 +1,188 @@
+"""Surrogate derivatives: what stands in for the derivative of the spike function H(u), u = v − θ, in a backward pass.
+
+The spike itself is always the exact step function. Choose a surrogate by name, `LIF(surrogate="atan")`, or as an object
+with its width parameter, `LIF(surrogate=surrogates.ATan(alpha=4.0))`. A surrogate of one's own is a subclass of
+`Surrogate` with `derivative` and, if it has parameters, `get_config`.
+"""
+
+import math
+
+from keras import ops
+
+from keras_ratesnn import checks, registry
+
+
+class Surrogate:
+    """A function h(u) that replaces dH(u)/du, with u = v − θ the membrane's distance from its threshold.
+
+    Subclasses implement `derivative(u)` with `keras.ops`, element by element, and return what they were constructed
+    with in `get_config()`.
+    """
+
+    def derivative(self, distance):
+        """h(u), of the shape and dtype of `distance`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `derivative(distance)`.")
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def __repr__(self):
+        arguments = ", ".join(f"{name}={value}" for name, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+@registry.register
+class Sigmoid(Surrogate):
+    """h(u) = α σ(αu) (1 − σ(αu)), the derivative of a sigmoid. Largest value α/4, area 1.
+
+    Args:
+        alpha: Float > 0, steepness. Defaults to `4.0`, with which the largest value is 1 (Yu et al., NeurIPS 2024).
+    """
+
+    def __init__(self, alpha=4.0):
+        self.alpha = checks.real("alpha", alpha, above=0)
+
+    def derivative(self, distance):
+        sigmoid = ops.sigmoid(self.alpha * distance)
+        return self.alpha * sigmoid * (1.0 - sigmoid)
+
+    def get_config(self):
+        return {"alpha": self.alpha}
+
+
+@registry.register
+class ATan(Surrogate):
+    """h(u) = (α/2) / (1 + (π α u / 2)²), the derivative of an arctangent. Largest value α/2, area 1.
+
+    Source: Fang et al., "Incorporating Learnable Membrane Time Constant", ICCV 2021; SpikingJelly's `ATan`.
+
+    Args:
+        alpha: Float > 0, steepness. Defaults to `2.0`.
+    """
+
+    def __init__(self, alpha=2.0):
+        self.alpha = checks.real("alpha", alpha, above=0)
+
+    def derivative(self, distance):
+        return (self.alpha / 2) / (1.0 + ops.square((math.pi * self.alpha / 2) * distance))
+
+    def get_config(self):
+        return {"alpha": self.alpha}
+
+
+@registry.register
+class Triangle(Surrogate):
+    """h(u) = max(0, 1 − |u| / width) / width. Largest value 1/width, area 1.
+
+    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018.
+
+    Args:
+        width: Float > 0, the distance from the threshold at which the derivative reaches 0. Defaults to `1.0`.
+    """
+
+    def __init__(self, width=1.0):
+        self.width = checks.real("width", width, above=0)
+
+    def derivative(self, distance):
+        return ops.relu(1.0 - ops.abs(distance) / self.width) / self.width
+
+    def get_config(self):
+        return {"width": self.width}
+
+
+@registry.register
+class Rectangular(Surrogate):
+    """h(u) = 1/width where |u| < width/2, else 0. Area 1.
+
+    Source: Wu et al., "Spatio-Temporal Backpropagation for Training High-Performance Spiking Neural Networks", 2018.
+
+    Args:
+        width: Float > 0, full width of the window around the threshold. Defaults to `1.0`.
+    """
+
+    def __init__(self, width=1.0):
+        self.width = checks.real("width", width, above=0)
+
+    def derivative(self, distance):
+        return ops.cast(ops.abs(distance) < self.width / 2, distance.dtype) / self.width
+
+    def get_config(self):
+        return {"width": self.width}
+
+
+@registry.register
+class FastSigmoid(Surrogate):
+    """h(u) = 1 / (1 + slope · |u|)², also known as SuperSpike. Largest value 1.
+
+    Source: Zenke and Ganguli, "SuperSpike: Supervised Learning in Multilayer Spiking Neural Networks", 2018;
+    snnTorch's `fast_sigmoid`.
+
+    Args:
+        slope: Float > 0, how fast the derivative falls off. Defaults to `25.0`.
+    """
+
+    def __init__(self, slope=25.0):
+        self.slope = checks.real("slope", slope, above=0)
+
+    def derivative(self, distance):
+        return 1.0 / ops.square(1.0 + self.slope * ops.abs(distance))
+
+    def get_config(self):
+        return {"slope": self.slope}
+
+
+@registry.register
+class Gaussian(Surrogate):
+    """h(u) = exp(−u² / 2σ²) / (σ √(2π)), a normal density. Largest value 0.4/σ, area 1.
+
+    Source: Yin et al., "Accurate and efficient time-domain classification with adaptive spiking recurrent neural
+    networks", 2021.
+
+    Args:
+        sigma: Float > 0, standard deviation. Defaults to `0.5`.
+    """
+
+    def __init__(self, sigma=0.5):
+        self.sigma = checks.real("sigma", sigma, above=0)
+
+    def derivative(self, distance):
+        height = 1.0 / (self.sigma * math.sqrt(2 * math.pi))
+        return height * ops.exp(-0.5 * ops.square(distance / self.sigma))
+
+    def get_config(self):
+        return {"sigma": self.sigma}
+
+
+BY_NAME = {
+    "sigmoid": Sigmoid,
+    "atan": ATan,
+    "triangle": Triangle,
+    "rectangular": Rectangular,
+    "fast_sigmoid": FastSigmoid,
+    "superspike": FastSigmoid,
+    "gaussian": Gaussian,
+}
+
+
+def get(identifier):
+    """The surrogate that `identifier` names: a name, a `Surrogate`, or the config of one.
+
+    >>> get("atan")
+    ATan(alpha=2.0)
+
+    Args:
+        identifier: `"sigmoid"`, `"atan"`, `"triangle"`, `"rectangular"`, `"fast_sigmoid"` (or `"superspike"`),
+            `"gaussian"`; or a `Surrogate`; or a serialised one.
+
+    Returns:
+        A `Surrogate`.
+
+    Raises:
+        ValueError: If the name is unknown.
+        TypeError: If it is none of these.
+    """
+    return registry.resolve("surrogate", identifier, Surrogate, BY_NAME)

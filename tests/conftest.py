@@ -1,0 +1,17 @@
+"""What all tests share. The backend is the one that KERAS_BACKEND names; run the suite once for each."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _reset_keras():
+    """Every test starts with the same seed, the default policies and no names taken."""
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_image_data_format("channels_last")
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)

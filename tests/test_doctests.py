@@ -1,0 +1,39 @@
+"""The examples in docstrings, in the README and in the pages of docs/ run and print what they say."""
+
+import doctest
+import importlib
+import pathlib
+import pkgutil
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_ratesnn
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = [
+    name
+    for _, name, _ in pkgutil.walk_packages(keras_ratesnn.__path__, "keras_ratesnn.")
+    # The other backends' modules need their backend.
+    if not name.startswith("keras_ratesnn.backend.") or name.endswith(f".{keras.backend.backend()}")
+]
+NAMES = {"keras": keras, "np": np, "ops": ops, "keras_ratesnn": keras_ratesnn}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_print_what_they_say(name):
+    module = importlib.import_module(name)
+    results = doctest.testmod(module, extraglobs=NAMES, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        exec(compile(block, str(page), "exec"), names)
