@@ -23,15 +23,21 @@ def real(name, value, *, above=None, at_least=None, below=None, advice=""):
     return float(value)
 
 
-def positive_integer(name, value, *, advice=""):
-    """`value` as an int, if it is an integer of 1 or more; else TypeError or ValueError."""
+def integer(name, value, *, advice=""):
+    """`value` as an int, if it is an integer; else TypeError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
             f"`{name}` must be an integer. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
         )
+    return int(value)
+
+
+def positive_integer(name, value, *, advice=""):
+    """`value` as an int, if it is an integer of 1 or more; else TypeError or ValueError."""
+    value = integer(name, value, advice=advice)
     if value < 1:
         raise ValueError(f"`{name}` must be 1 or more. Received: {name}={value}.{_also(advice)}")
-    return int(value)
+    return value
 
 
 def boolean(name, value):

@@ -10,6 +10,8 @@ With decay λ, threshold θ, input current I and surrogate derivative h (see `su
 How a constant shift of the input has built up in the membrane is ρ_1 = 1, ρ_{t+1} = 1 + ρ_t · ∂v_{t+1}/∂v_t, and the
 `*_derivative` functions give ∂v⁺_t/∂v_t, so that ∂v_{t+1}/∂v_t = λ · ∂v⁺_t/∂v_t.
 
+Parameters that are learned need how the reset sees the threshold directly, `*_threshold_derivative`: ∂v⁺_t/∂θ at fixed v_t.
+
 Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based Backpropagation",
 NeurIPS 2024, sections 3 and 4; the reset derivatives hold here for any θ and v_reset.
 """
@@ -49,3 +51,17 @@ def hard_reset_derivative(membrane, spikes, surrogate_derivative, v_reset, detac
     if detach_reset:
         return 1.0 - spikes
     return (1.0 - spikes) + (v_reset - membrane) * surrogate_derivative
+
+
+def soft_reset_threshold_derivative(spikes, surrogate_derivative, threshold, detach_reset):
+    """∂v⁺_t/∂θ of the soft reset at fixed v_t: −s_t, and + θ h(v_t − θ) if the reset is not detached."""
+    if detach_reset:
+        return -spikes
+    return threshold * surrogate_derivative - spikes
+
+
+def hard_reset_threshold_derivative(membrane, surrogate_derivative, v_reset, detach_reset):
+    """∂v⁺_t/∂θ of the hard reset at fixed v_t: 0 if the reset is detached, else (v_t − v_reset) h(v_t − θ)."""
+    if detach_reset:
+        return 0.0
+    return (membrane - v_reset) * surrogate_derivative

@@ -2,9 +2,10 @@
 
 import keras
 
-from keras_ratesnn.layers import Neuron
+from keras_ratesnn.layers import Encoder, Neuron
 
 NEURON = "neuron"
+ENCODER = "encoder"
 BATCH_NORMALIZATION = "batch_normalization"
 DROPOUT = "dropout"
 AFFINE = "affine"
@@ -100,6 +101,8 @@ def kind_of(operation):
     """The kind of a Keras operation (a layer, or a node made by `keras.ops`): one of this module's constants."""
     if isinstance(operation, Neuron):
         return NEURON
+    if isinstance(operation, Encoder):
+        return ENCODER
     if isinstance(operation, keras.layers.BatchNormalization):
         return BATCH_NORMALIZATION
     if isinstance(operation, _DROPOUT_LAYERS):

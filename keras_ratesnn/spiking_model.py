@@ -4,9 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import checks, gradients, graph, registry
+from keras_ratesnn import checks, gradients, graph, keras_internals, registry
+from keras_ratesnn.gradients.base import Run
+from keras_ratesnn.streaming import Stream
 
-STEP_MODES = ("multi",)
+STEP_MODES = ("multi", "single")
 
 
 @registry.register
@@ -45,7 +47,9 @@ class SpikingModel(keras.Model):
         timesteps: Integer T >= 1, the number of time steps. It can be set to another value later.
         gradient: How the gradient is found: `"rate"` (rate-based backpropagation: a backward pass that does not grow
             with T), `"bptt"` (backpropagation through time), or a `GradientMethod`. Defaults to `"rate"`.
-        step_mode: `"multi"`: a layer sees all time steps at once. Defaults to `"multi"`.
+        step_mode: `"multi"`: a layer sees all time steps at once, which is fastest. `"single"`: the network advances one
+            step at a time, and with `gradient="rate"` nothing of size T is ever kept. Batch normalisation then takes the
+            statistics of each step by itself. Defaults to `"multi"`.
         return_sequences: Boolean, whether the output is that of every step, `(batch, timesteps, ...)`, in the place of
             the time mean. Such a model predicts with any gradient and trains with `gradient="bptt"`. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to the network's.
@@ -69,6 +73,7 @@ class SpikingModel(keras.Model):
         self.gradient = gradients.get(gradient)
         self.step_mode = checks.one_of("step_mode", step_mode, STEP_MODES)
         self._return_sequences = checks.boolean("return_sequences", return_sequences)
+        self._stream = Stream()
         # The network's variables exist: there is nothing to build, whatever shape comes first.
         self.built = True
 
@@ -80,7 +85,7 @@ class SpikingModel(keras.Model):
     @timesteps.setter
     def timesteps(self, value):
         self._timesteps = _checked_timesteps(value)
-        graph.reset_compiled_functions(self)
+        keras_internals.forget_compiled_functions(self)
 
     @property
     def return_sequences(self):
@@ -90,7 +95,7 @@ class SpikingModel(keras.Model):
     @return_sequences.setter
     def return_sequences(self, value):
         self._return_sequences = checks.boolean("return_sequences", value)
-        graph.reset_compiled_functions(self)
+        keras_internals.forget_compiled_functions(self)
 
     def call(self, inputs, training=None):
         training = bool(training)
@@ -101,14 +106,16 @@ class SpikingModel(keras.Model):
                 'Train with return_sequences=False, or with gradient="bptt".'
             )
         functional = graph.as_graph(self.network)
-        rule = self.gradient.multi_step(self.timesteps, training)
-        signals = []
-        for tensor, reference in zip(graph.match_inputs(functional, inputs), functional.inputs, strict=True):
-            has_time = self._has_time(tensor, reference)
-            signals.append(rule.begin(ops.cast(tensor, reference.dtype), has_time))
-        outputs = graph.walk(functional, signals, rule, training)
-        read = rule.sequence if self.return_sequences else rule.mean
-        return keras.tree.map_structure(read, outputs)
+        pairs = zip(graph.match_inputs(functional, inputs), functional.inputs, strict=True)
+        run = Run(
+            walk=lambda signals, rule: graph.walk(functional, signals, rule, training),
+            inputs=[(ops.cast(tensor, wanted.dtype), self._has_time(tensor, wanted)) for tensor, wanted in pairs],
+            timesteps=self.timesteps,
+            training=training,
+            return_sequences=self.return_sequences,
+            variables=self.network.variables,
+        )
+        return self.gradient.multi_step(run) if self.step_mode == "multi" else self.gradient.single_step(run)
 
     def compute_output_spec(self, inputs, training=None):
         functional = graph.as_graph(self.network)
@@ -120,7 +127,51 @@ class SpikingModel(keras.Model):
             time = (self.timesteps,) if self.return_sequences else ()
             return keras.KerasTensor((flat[0].shape[0], *time, *output.shape[1:]), dtype=output.dtype)
 
-        return keras.tree.map_structure(spec, graph.outputs_of(functional))
+        return keras.tree.map_structure(spec, keras_internals.outputs_structure(functional))
+
+    def step(self, inputs):
+        """Advances a sequence in progress by one time step, as in inference: for input that comes step by step.
+
+        Membranes are kept between calls; the outputs of T calls are those that one call on the whole sequence gives with
+        `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` begins a new one.
+
+        Example:
+
+        >>> inputs = keras.Input((2,))
+        >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras_ratesnn.layers.IF()(inputs)), timesteps=4)
+        >>> for t in range(3):
+        ...     print(ops.convert_to_numpy(model.step(np.array([[0.5, 1.0]]))))
+        [[0. 1.]]
+        [[1. 1.]]
+        [[0. 1.]]
+        >>> model.reset_state()
+
+        Args:
+            inputs: Tensor `(batch, ...)`, or a structure of tensors as the network takes it: one step, without time.
+
+        Returns:
+            The network's output at this step.
+
+        Raises:
+            ValueError: If the inputs do not fit the network, or the batch size is not that of the steps before.
+        """
+        functional = graph.as_graph(self.network)
+        tensors = []
+        for tensor, wanted in zip(graph.match_inputs(functional, inputs), functional.inputs, strict=True):
+            tensor = ops.convert_to_tensor(tensor, dtype=wanted.dtype)
+            if not _fits(tensor.shape[1:], wanted.shape[1:]):
+                raise ValueError(
+                    f"Input {wanted.name!r} of the network must have shape {_described(wanted.shape[1:])} in `step`, without "
+                    f"time. Received: shape {tuple(tensor.shape)}."
+                )
+            tensors.append(tensor)
+        return self._stream.advance(
+            lambda signals, rule: graph.walk(functional, signals, rule, training=False), tensors, self.timesteps
+        )
+
+    def reset_state(self):
+        """Ends the sequence that `step` has in progress: the next step begins at rest, with any batch size."""
+        self._stream.reset()
 
     def fit(self, *args, **kwargs):
         self._check_weights()
@@ -147,17 +198,22 @@ class SpikingModel(keras.Model):
 
     def _has_time(self, tensor, reference):
         """Whether an input `(batch, ...)` of the network came with a time axis; ValueError if neither shape fits."""
+        if getattr(tensor.shape, "rank", len(reference.shape)) is None:
+            raise ValueError(
+                f"Input {reference.name!r} of the network has an unknown rank. TensorFlow traces one function for all inputs "
+                "of a compiled model, and this one has been given inputs with time and without. Call model.compile() again "
+                "between the two."
+            )
         wanted = tuple(reference.shape[1:])
         received = tuple(tensor.shape[1:])
         if _fits(received, wanted):
             return False
         if _fits(received, (self.timesteps, *wanted)):
             return True
-        with_time = ", ".join(str(size) for size in ("batch", self.timesteps, *wanted))
-        without_time = ", ".join(str(size) for size in ("batch", *wanted))
         raise ValueError(
-            f"Input {reference.name!r} of the network must have shape ({without_time}), the same at every step, or "
-            f"({with_time}), one frame for each of timesteps={self.timesteps}. Received: shape {tuple(tensor.shape)}."
+            f"Input {reference.name!r} of the network must have shape {_described(wanted)}, the same at every step, or "
+            f"{_described((self.timesteps, *wanted))}, one frame for each of timesteps={self.timesteps}. Received: shape "
+            f"{tuple(tensor.shape)}."
         )
 
     def _check_weights(self):
@@ -181,3 +237,7 @@ def _checked_timesteps(value):
 
 def _fits(shape, wanted):
     return len(shape) == len(wanted) and all(b is None or a is None or a == b for a, b in zip(shape, wanted, strict=True))
+
+
+def _described(shape):
+    return "(" + ", ".join(str(size) for size in ("batch", *shape)) + ")"

@@ -12,7 +12,7 @@ def get(identifier):
     """The method that `identifier` names.
 
     >>> get("rate")
-    Rate()
+    Rate(last_step_statistics=False)
 
     Args:
         identifier: `"rate"`, `"bptt"`; or a `GradientMethod`; or a serialised one.

@@ -1,39 +1,75 @@
 """The contract that a training method fills in.
 
-A `GradientMethod` says how a network is trained through time. For each call of the model it makes a `Rule`; the walk
-through the network's graph (`keras_ratesnn.graph.walk`) hands every operation to the rule's method for its kind:
-`neuron`, `batch_normalization`, `dropout`, `affine` or `other`. What flows between operations is a signal, a tensor over
-time in whatever form the rule likes: `begin` makes it from an input of the model, `mean` and `sequence` read it at the
-outputs.
+A `GradientMethod` says how a network is trained through time. A call of the model is a `Run`: the method makes a `Rule`
+and walks the network's graph with it; the walk (`keras_ratesnn.graph.walk`) hands every operation to the rule's method
+for its kind: `neuron`, `encoder`, `batch_normalization`, `dropout`, `affine` or `other`. What flows between operations is
+a signal, a tensor over time in whatever form the rule likes.
 """
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
 from keras_ratesnn import time_axis
+from keras_ratesnn.gradients.signals import only_signal
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One call of a `SpikingModel`.
+
+    Args:
+        walk: Function `(signals, rule) -> signals`: runs the network's graph, from its inputs to its outputs.
+        inputs: List of pairs `(tensor, has_time)` in the order of the network's inputs: `(batch, T, ...)` with
+            `has_time=True`, or `(batch, ...)`.
+        timesteps: Integer T.
+        training: Boolean, whether layers behave as in training.
+        return_sequences: Boolean, whether every step's output is wanted, not the time mean.
+        variables: List of the network's variables.
+    """
+
+    walk: Callable
+    inputs: list
+    timesteps: int
+    training: bool
+    return_sequences: bool
+    variables: list
 
 
 class GradientMethod:
     """How the gradient of a spiking network is found: the base class of `Rate` and `BPTT` and of methods of your own.
 
-    A subclass implements `multi_step`, and `get_config` if its constructor has arguments. It is registered with
-    `keras.saving.register_keras_serializable` for models to be saved with it.
+    A subclass implements `multi_step_rule` and `single_step`, and `get_config` if its constructor has arguments. It is
+    registered with `keras.saving.register_keras_serializable` for models to be saved with it.
     """
 
     trains_sequences = True
     """Whether a loss on every step's output (`return_sequences=True`) can be trained, not only one on the time mean."""
 
-    def multi_step(self, timesteps, training):
-        """The rule for one call of the model, in which a layer sees all time steps at once.
+    def multi_step(self, run):
+        """The outputs of a call in which a layer sees all time steps at once.
 
         Args:
-            timesteps: Integer T.
-            training: Boolean, whether layers behave as in training.
+            run: `Run`.
 
         Returns:
-            A `Rule`.
+            Tensors in the structure of the network's outputs: time means `(batch, ...)`, or all steps
+            `(batch, T, ...)`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must implement `multi_step(timesteps, training)`.")
+        rule = self.multi_step_rule(run.timesteps)
+        outputs = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
+        return keras.tree.map_structure(rule.sequence if run.return_sequences else rule.mean, outputs)
+
+    def multi_step_rule(self, timesteps):
+        """The rule for a walk in which a layer sees all time steps at once."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `multi_step_rule(timesteps)`.")
+
+    def single_step(self, run):
+        """The outputs of a call in which the network advances one time step at a time; otherwise as `multi_step`."""
+        raise NotImplementedError(f'{type(self).__name__} must implement `single_step(run)` for step_mode="single".')
 
     def get_config(self):
         return {}
@@ -47,45 +83,21 @@ class GradientMethod:
         return f"{type(self).__name__}({arguments})"
 
 
-class Signal:
-    """A tensor over time.
-
-    Args:
-        steps: Tensor of all steps, folded to `(batch * T, ...)`; or `(batch, ...)` if it is the same at every step.
-        static: Boolean, whether it is the same at every step: as long as a signal is, its layers run once, not T times.
-    """
-
-    def __init__(self, steps, static):
-        self.steps = steps
-        self.static = static
-
-    def folded(self, timesteps):
-        """All steps, `(batch * T, ...)`."""
-        return time_axis.repeat(self.steps, timesteps) if self.static else self.steps
-
-
 class Rule:
-    """What becomes of each kind of operation in one call of the model.
+    """What becomes of each kind of operation in a walk.
 
     A rule's methods for operations take `(operation, args, kwargs)`, the arguments of the call in the graph with signals
     in the place of tensors, and return signals in the structure of the operation's outputs.
 
     Args:
         timesteps: Integer T.
-        training: Boolean, whether layers behave as in training.
     """
 
-    def __init__(self, timesteps, training):
+    def __init__(self, timesteps):
         self.timesteps = timesteps
-        self.training = training
 
     def begin(self, inputs, has_time):
-        """The signal of an input of the model.
-
-        Args:
-            inputs: Tensor, `(batch, T, ...)` if `has_time`, else `(batch, ...)`.
-            has_time: Boolean.
-        """
+        """The signal of an input of the model, `(batch, T, ...)` if `has_time`, else `(batch, ...)`."""
         raise NotImplementedError
 
     def mean(self, signal):
@@ -97,6 +109,9 @@ class Rule:
         return time_axis.unfold(signal.folded(self.timesteps), self.timesteps)
 
     def neuron(self, operation, args, kwargs):
+        raise NotImplementedError
+
+    def encoder(self, operation, args, kwargs):
         raise NotImplementedError
 
     def batch_normalization(self, operation, args, kwargs):
@@ -112,25 +127,20 @@ class Rule:
         raise NotImplementedError
 
 
-def signals_in(args, kwargs):
-    """All signals among an operation's arguments."""
-    return [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, Signal)]
-
-
-def only_signal(operation, args, kwargs):
-    """The one signal among the arguments of an operation that can have no other, say a mask."""
-    signals = signals_in(args, kwargs)
-    if len(signals) != 1:
+def static_input(encoder, args, kwargs):
+    """The signal that an encoder encodes; ValueError if time has begun already."""
+    signal = only_signal(encoder, args, kwargs)
+    if not signal.static:
         raise ValueError(
-            f"Layer {operation.name!r} of type {type(operation).__name__} takes one tensor of the network in a SpikingModel. "
-            f"Received: {len(signals)}. Call it on its input alone, without a mask."
+            f"Encoder {encoder.name!r} must be given an input without time. Received: an input with a time axis, or one that "
+            "comes after neurons. Give the model inputs of shape (batch, ...), or leave the encoder out."
         )
-    return signals[0]
+    return signal
 
 
-def map_signals(function, args, kwargs):
-    """An operation's arguments with `function(signal)` in the place of every signal."""
-    return keras.tree.map_structure(lambda leaf: function(leaf) if isinstance(leaf, Signal) else leaf, (args, kwargs))
+def encode_all(encoder, inputs, timesteps):
+    """The spikes of all steps, `(batch * T, ...)`, that an encoder makes of a tensor `(batch, ...)`."""
+    return time_axis.fold(ops.stack([encoder.spikes(inputs, t, timesteps) for t in range(timesteps)], axis=1))
 
 
 def run_cell(cell, current, timesteps):
@@ -142,16 +152,16 @@ def run_cell(cell, current, timesteps):
         timesteps: Integer T.
 
     Yields:
-        `(membrane, spikes)` of each step, oldest first. A membrane that is not finite makes the spikes of the last step
-        NaN: a comparison with the threshold would turn NaN into silence, and a broken network would train on unseen.
+        `(membrane, spikes, state)` of each step, oldest first; the last step's spikes tell of a broken membrane, see
+        `expose_broken`.
     """
     at_step = _step_reader(current, timesteps)
     state = cell.initial_state(at_step(0))
     for t in range(timesteps):
         membrane, spikes, state = cell.step(at_step(t), state)
         if t == timesteps - 1:
-            spikes = spikes + 0.0 * ops.stop_gradient(membrane)
-        yield membrane, spikes
+            spikes = expose_broken(spikes, membrane)
+        yield membrane, spikes, state
 
 
 def _step_reader(signal, timesteps):
@@ -159,6 +169,15 @@ def _step_reader(signal, timesteps):
         return lambda t: signal.steps
     by_step = time_axis.unfold(signal.steps, timesteps)
     return lambda t: by_step[:, t]
+
+
+def expose_broken(spikes, membrane):
+    """The spikes; NaN where the membrane is NaN or infinite.
+
+    A comparison with the threshold would turn NaN into silence, and a broken network would train on unseen. A membrane
+    stays broken, so that looking at it once, after the last step, finds what happened at any step.
+    """
+    return spikes + 0.0 * ops.stop_gradient(membrane)
 
 
 def dropout_mask(layer, like, kwargs):
@@ -172,8 +191,29 @@ def dropout_mask(layer, like, kwargs):
     return layer(ops.ones_like(like), **kwargs)
 
 
-def add_activity_loss(layer, outputs):
-    """Adds a layer's activity regularisation for `outputs`, divided by their number of rows as Keras does."""
-    if layer.activity_regularizer is not None:
-        rows = ops.cast(ops.shape(outputs)[0], outputs.dtype)
-        layer.add_loss(layer.activity_regularizer(outputs) / rows)
+def add_activity_loss(layer, outputs, steps=1):
+    """Adds a layer's activity regularisation for `outputs`, divided by their number of rows as Keras does.
+
+    Args:
+        layer: A layer, or any other operation, which has none.
+        outputs: Structure of tensors.
+        steps: Integer, how many time steps of a sequence share in it one after another.
+    """
+    if getattr(layer, "activity_regularizer", None) is not None:
+        for output in keras.tree.flatten(outputs):
+            rows = ops.cast(ops.shape(output)[0] * steps, output.dtype)
+            layer.add_loss(layer.activity_regularizer(output) / rows)
+
+
+@contextlib.contextmanager
+def without_activity_loss(operation):
+    """Where an operation runs more than once for one output, its activity regularisation is added by hand, once."""
+    regularizer = getattr(operation, "activity_regularizer", None)
+    if regularizer is None:
+        yield
+        return
+    operation.activity_regularizer = None
+    try:
+        yield
+    finally:
+        operation.activity_regularizer = regularizer

@@ -4,17 +4,17 @@ import keras
 from keras import ops
 
 from keras_ratesnn import registry, time_axis
+from keras_ratesnn.gradients import stepwise
 from keras_ratesnn.gradients.base import (
     GradientMethod,
     Rule,
-    Signal,
     add_activity_loss,
     dropout_mask,
-    map_signals,
-    only_signal,
+    encode_all,
     run_cell,
-    signals_in,
+    static_input,
 )
+from keras_ratesnn.gradients.signals import Signal, map_signals, only_signal, signals_in
 
 
 @registry.register
@@ -26,8 +26,13 @@ class BPTT(GradientMethod):
     Source: Neftci, Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019.
     """
 
-    def multi_step(self, timesteps, training):
-        return UnrolledRule(timesteps, training)
+    def multi_step_rule(self, timesteps):
+        return UnrolledRule(timesteps)
+
+    def single_step(self, run):
+        # Every step is kept for the backward pass: a compiled loop would save no memory, and TensorFlow's XLA cannot
+        # differentiate one.
+        return stepwise.run_steps(stepwise.StepRule(run.timesteps), run, compiled_loop=not run.training)
 
 
 class UnrolledRule(Rule):
@@ -41,10 +46,14 @@ class UnrolledRule(Rule):
 
     def neuron(self, operation, args, kwargs):
         current = only_signal(operation, args, kwargs)
-        steps = [spikes for _, spikes in run_cell(operation.cell, current, self.timesteps)]
+        steps = [spikes for _, spikes, _ in run_cell(operation.cell, current, self.timesteps)]
         spikes = ops.cast(time_axis.fold(ops.stack(steps, axis=1)), operation.compute_dtype)
         add_activity_loss(operation, spikes)
         return Signal(spikes, static=False)
+
+    def encoder(self, operation, args, kwargs):
+        inputs = static_input(operation, args, kwargs).steps
+        return Signal(encode_all(operation, inputs, self.timesteps), static=False)
 
     def dropout(self, operation, args, kwargs):
         signal = only_signal(operation, args, kwargs)

@@ -1,11 +1,11 @@
 r"""Rate-based backpropagation: the exact spiking forward, and one backward pass on firing rates.
 
 Beside the spikes of all steps, which carry no gradient, every connection of the network carries one rate, the time mean
-of the spikes, which does. The forward value of a rate is always the exact time mean of the spiking path, so the loss is
-the true loss of the spiking network. Its derivative is local:
+of the spikes, which does. The forward value of a rate is the exact time mean of the spiking path, so the loss is the true
+loss of the spiking network. Its derivative is local:
 
-    neuron                 ∂r/∂c = g = (1/T) Σ_t h(v_t − θ) ρ_t,   ρ_1 = 1,  ρ_{t+1} = 1 + ρ_t · ∂v_{t+1}/∂v_t
-    batch normalisation    that of the normalisation of the mean input c, with the statistics of all steps
+    neuron                 ∂r/∂c = g, the eligibility, see `eligibility`
+    batch normalisation    that of the normalisation of the mean input c, see `normalization.transform_rate`
     any other operation    its own, at the rate of its input
 
 so that ∂L/∂W = (∂L/∂c) rᵀ: autodiff keeps one value a neuron, not T, and goes back once.
@@ -19,19 +19,20 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_ratesnn import backend, registry, time_axis
+from keras_ratesnn import backend, checks, registry, time_axis
+from keras_ratesnn.gradients import eligibility, normalization, rate_stepwise
 from keras_ratesnn.gradients.base import (
     GradientMethod,
     Rule,
-    Signal,
     add_activity_loss,
     dropout_mask,
-    map_signals,
-    only_signal,
+    encode_all,
     run_cell,
-    signals_in,
+    static_input,
+    without_activity_loss,
 )
 from keras_ratesnn.gradients.bptt import UnrolledRule
+from keras_ratesnn.gradients.signals import RateSignal, map_signals, only_signal, signals_in
 
 
 @registry.register
@@ -40,35 +41,40 @@ class Rate(GradientMethod):
 
     The backward pass and the memory that it needs do not grow with T. A loss must be of the time mean of the outputs.
 
+    Args:
+        last_step_statistics: Boolean, matters with `step_mode="single"` only: whether the rate pass takes the statistics
+            of batch normalisation, and the frame of an input with time, from the last step alone, as the authors'
+            program does. By default it takes the means over time that the paper writes; against BPTT these give the
+            first layer's gradient a better direction when every step has its own frame, and the same elsewhere.
+            Defaults to `False`.
+
+    Raises:
+        TypeError: If `last_step_statistics` is not a boolean.
+
     Source: Yu et al., NeurIPS 2024.
     """
 
     trains_sequences = False
 
-    def multi_step(self, timesteps, training):
-        if not backend.records_gradient():
-            return UnrolledRule(timesteps, training)
-        return RateRule(timesteps, training)
+    def __init__(self, last_step_statistics=False):
+        self.last_step_statistics = checks.boolean("last_step_statistics", last_step_statistics)
 
+    def multi_step_rule(self, timesteps):
+        return RateRule(timesteps) if backend.records_gradient() else UnrolledRule(timesteps)
 
-class RateSignal(Signal):
-    """Spikes (or currents) of all steps, without gradient, and their time mean, the rate, with gradient.
+    def single_step(self, run):
+        return rate_stepwise.single_step(run, self.last_step_statistics)
 
-    Args:
-        steps: Tensor `(batch * T, ...)`; `None` if the signal is the same at every step: the rate is then all there is.
-        rate: Tensor `(batch, ...)`.
-    """
-
-    def __init__(self, steps, rate):
-        static = steps is None
-        super().__init__(ops.stop_gradient(rate if static else steps), static)
-        self.rate = rate
+    def get_config(self):
+        return {"last_step_statistics": self.last_step_statistics}
 
 
 class RateRule(Rule):
+    """Spikes of all steps and their rates, side by side: rate training in multi-step order."""
+
     def begin(self, inputs, has_time):
         if not has_time:
-            return RateSignal(None, inputs)
+            return RateSignal.constant(inputs)
         return RateSignal(time_axis.fold(inputs), ops.mean(inputs, axis=1))
 
     def mean(self, signal):
@@ -76,19 +82,36 @@ class RateRule(Rule):
 
     def neuron(self, operation, args, kwargs):
         current = only_signal(operation, args, kwargs)
+        cell, dtype = operation.cell, operation.compute_dtype
         with backend.no_gradient():
-            spikes, rate, slope = respond(operation.cell, current, self.timesteps)
-        dtype = operation.compute_dtype
-        onto = ops.cast(current.rate, rate.dtype)
-        rate = ops.cast(backend.graft(ops.stop_gradient(rate), onto, ops.stop_gradient(slope)), dtype)
+            traces = eligibility.start(cell)
+            steps = []
+            for membrane, spikes, state in run_cell(cell, current, self.timesteps):
+                steps.append(ops.cast(spikes, dtype))
+                traces = eligibility.advance(cell, traces, membrane, spikes, state)
+            steps = ops.stop_gradient(time_axis.fold(ops.stack(steps, axis=1)))
+        rate = ops.cast(eligibility.firing_rate(cell, traces, current.rate, self.timesteps), dtype)
         add_activity_loss(operation, rate)
-        return RateSignal(ops.cast(spikes, dtype), rate)
+        return RateSignal(steps, rate)
+
+    def encoder(self, operation, args, kwargs):
+        inputs = static_input(operation, args, kwargs).rate
+        steps = ops.stop_gradient(encode_all(operation, inputs, self.timesteps))
+        rate = backend.graft(time_axis.mean(steps, self.timesteps), inputs, operation.rate_derivative)
+        return RateSignal(steps, rate)
 
     def batch_normalization(self, operation, args, kwargs):
+        """In training: one set of statistics over batch, space and time, for spikes and rates ("rate_M")."""
         signal = only_signal(operation, args, kwargs)
-        if signal.static or not (kwargs.get("training") and operation.trainable):
+        if signal.static or not normalization.is_normalizing(operation, kwargs):
             return self.affine(operation, args, kwargs)
-        return normalize(operation, signal)
+        with backend.no_gradient():
+            steps = normalization.widen(signal.steps)
+            mean, variance = map(ops.stop_gradient, normalization.statistics(operation, steps))
+            normalization.update_moving_statistics(operation, mean, variance)
+            steps = normalization.transform(operation, steps, mean, ops.rsqrt(variance + operation.epsilon))
+        rate = normalization.transform_rate(operation, normalization.widen(signal.rate), mean, variance)
+        return RateSignal(ops.stop_gradient(steps), rate)
 
     def dropout(self, operation, args, kwargs):
         signal = only_signal(operation, args, kwargs)
@@ -109,106 +132,20 @@ class RateRule(Rule):
         rate_args, rate_kwargs = map_signals(lambda signal: signal.rate, args, kwargs)
         if all(signal.static for signal in signals_in(args, kwargs)):
             outputs = operation(*rate_args, **rate_kwargs)
-            return keras.tree.map_structure(lambda rate: RateSignal(None, rate), outputs)
+            return keras.tree.map_structure(RateSignal.constant, outputs)
 
-        with _without_activity_loss(operation):
+        with without_activity_loss(operation):
             with backend.no_gradient():
                 step_args, step_kwargs = map_signals(lambda signal: signal.folded(self.timesteps), args, kwargs)
                 steps = operation(*step_args, **step_kwargs)
             with rate_context:
                 rates = operation(*rate_args, **rate_kwargs)
         signals = keras.tree.map_structure(self._join, steps, rates)
-        for signal in keras.tree.flatten(signals):
-            add_activity_loss(operation, signal.rate)
+        add_activity_loss(operation, [signal.rate for signal in keras.tree.flatten(signals)])
         return signals
 
     def _join(self, steps, rate):
         with backend.no_gradient():
-            value = ops.stop_gradient(time_axis.mean(steps, self.timesteps))
+            steps = ops.stop_gradient(steps)
+            value = time_axis.mean(steps, self.timesteps)
         return RateSignal(steps, backend.graft(value, rate, 1.0))
-
-
-def respond(cell, current, timesteps):
-    """The spikes of a population of neurons, and how their firing rate answers to a constant shift of the input.
-
-    Args:
-        cell: A `NeuronCell`.
-        current: `Signal`, the input current of every step.
-        timesteps: Integer T.
-
-    Returns:
-        `(spikes, rate, slope)`: all spikes `(batch * T, ...)`, their time mean r and its derivative g = ∂r/∂c, the
-        eligibility, both `(batch, ...)`.
-    """
-    all_spikes = []
-    rate = 0.0
-    slope = 0.0
-    sensitivity = 1.0  # ρ_t = ∂v_t/∂c
-    for membrane, spikes in run_cell(cell, current, timesteps):
-        all_spikes.append(spikes)
-        rate = rate + spikes
-        surrogate_derivative = cell.surrogate_derivative(membrane)
-        slope = slope + surrogate_derivative * sensitivity
-        sensitivity = 1.0 + sensitivity * cell.membrane_derivative(membrane, spikes, surrogate_derivative)
-    return time_axis.fold(ops.stack(all_spikes, axis=1)), rate / timesteps, slope / timesteps
-
-
-def normalize(layer, signal):
-    """Batch normalisation in training: one set of statistics over batch, space and time, for spikes and rates.
-
-    The rate path is (c − μ) / sqrt(σ² + ε) · γ + β with the values of μ and σ² from all T · batch rows and the derivatives
-    of the mean and variance of the rate rows (`method` "rate_M" of the paper), so its value is the time mean of the
-    spiking path. Moving statistics are updated once.
-
-    Args:
-        layer: A `keras.layers.BatchNormalization`.
-        signal: `RateSignal`, not static.
-
-    Returns:
-        A `RateSignal`.
-    """
-    if layer.renorm:
-        raise ValueError(
-            f"Rate training supports batch normalisation without renorm. Received: layer {layer.name!r} with renorm=True. "
-            'Make it renorm=False, or train with gradient="bptt".'
-        )
-    dtype = time_axis.accumulation_dtype(signal.rate.dtype)
-    steps, rate = ops.cast(signal.steps, dtype), ops.cast(signal.rate, dtype)
-    axes = [axis for axis in range(len(rate.shape)) if axis != layer.axis % len(rate.shape)]
-    synchronized = {"synchronized": True} if layer.synchronized else {}
-
-    with backend.no_gradient():
-        mean, variance = ops.moments(steps, axes, keepdims=True, **synchronized)
-    mean, variance = ops.stop_gradient(mean), ops.stop_gradient(variance)
-    for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-        moving.assign(moving * layer.momentum + ops.reshape(value, moving.shape) * (1.0 - layer.momentum))
-
-    mean_of_rate, variance_of_rate = ops.moments(rate, axes, keepdims=True, **synchronized)
-    rate = _transform(layer, rate, backend.graft(mean, mean_of_rate, 1.0), backend.graft(variance, variance_of_rate, 1.0))
-    with backend.no_gradient():
-        steps = _transform(layer, steps, mean, variance)
-    return RateSignal(ops.cast(steps, layer.compute_dtype), ops.cast(rate, layer.compute_dtype))
-
-
-def _transform(layer, inputs, mean, variance):
-    scale = ops.rsqrt(variance + layer.epsilon)
-    if layer.gamma is not None:
-        scale = scale * ops.reshape(ops.cast(layer.gamma, inputs.dtype), scale.shape)
-    shift = -mean * scale
-    if layer.beta is not None:
-        shift = shift + ops.reshape(ops.cast(layer.beta, inputs.dtype), scale.shape)
-    return inputs * scale + shift
-
-
-@contextlib.contextmanager
-def _without_activity_loss(operation):
-    """The operation runs twice, on spikes and on rates; its activity regularisation is to be added once."""
-    regularizer = getattr(operation, "activity_regularizer", None)
-    if regularizer is None:
-        yield
-        return
-    operation.activity_regularizer = None
-    try:
-        yield
-    finally:
-        operation.activity_regularizer = regularizer

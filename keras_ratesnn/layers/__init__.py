@@ -1,6 +1,19 @@
 """Layers of spiking networks."""
 
-from keras_ratesnn.layers.cells import LIFCell, NeuronCell
-from keras_ratesnn.layers.neurons import LIF, Neuron
+from keras_ratesnn.layers.cells import IFCell, LIFCell, NeuronCell, ParametricLIFCell
+from keras_ratesnn.layers.encoders import BernoulliEncoder, Encoder, LatencyEncoder
+from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
 
-__all__ = ["LIF", "LIFCell", "Neuron", "NeuronCell"]
+__all__ = [
+    "IF",
+    "LIF",
+    "BernoulliEncoder",
+    "Encoder",
+    "IFCell",
+    "LIFCell",
+    "LatencyEncoder",
+    "Neuron",
+    "NeuronCell",
+    "ParametricLIF",
+    "ParametricLIFCell",
+]

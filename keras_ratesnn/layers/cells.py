@@ -1,5 +1,7 @@
 """Neuron cells: the parameters of a neuron and one step of its membrane. No time loop, no training method."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -9,13 +11,31 @@ RESETS = ("soft", "hard")
 
 
 class NeuronCell(keras.layers.Layer):
-    """One time step of a population of spiking neurons: the base class of `LIFCell` and of cells of your own.
+    """One time step of a population of spiking neurons: the base class of all cells, and of cells of your own.
 
     A cell is called as `spikes, state = cell(inputs, state)`. The layer `keras_ratesnn.layers.Neuron` makes a cell a part
     of a network; the training method runs it through time.
 
     A subclass implements `step`, in which spikes are made by `self.fire(membrane)`; that is all that training with
-    `gradient="bptt"` needs. `gradient="rate"` also needs `membrane_derivative`.
+    `gradient="bptt"` needs. `gradient="rate"` also needs `membrane_derivative`, and `rate_parameters` with
+    `parameter_derivatives` if the cell learns parameters of its own.
+
+    Example, a neuron whose membrane saturates before it integrates:
+
+    >>> @keras.saving.register_keras_serializable(package="my_neurons")
+    ... class SaturatingCell(keras_ratesnn.layers.NeuronCell):
+    ...     def step(self, inputs, state):
+    ...         membrane = 0.5 * ops.tanh(state) + ops.cast(inputs, state.dtype)
+    ...         spikes = self.fire(membrane)
+    ...         return membrane, spikes, membrane - self.threshold * ops.stop_gradient(spikes)
+    ...     def membrane_derivative(self, membrane, spikes, surrogate_derivative):
+    ...         after_reset = membrane - self.threshold * spikes
+    ...         return 0.5 * (1.0 - ops.square(ops.tanh(after_reset)))
+    >>> inputs = keras.Input((4,))
+    >>> outputs = keras.layers.Dense(2)(keras_ratesnn.layers.Neuron(SaturatingCell())(keras.layers.Dense(8)(inputs)))
+    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, outputs), timesteps=4, gradient="rate")
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
 
     Args:
         threshold: Float > 0, the membrane value from which a neuron spikes. Defaults to `1.0`.
@@ -45,7 +65,8 @@ class NeuronCell(keras.layers.Layer):
             state: What the previous step returned, or `initial_state`.
 
         Returns:
-            `(membrane, spikes, state)`: the membrane v_t before the reset, the spikes s_t and the state after the step.
+            `(membrane, spikes, state)`: the membrane v_t before the reset, the spikes s_t and the state after the step,
+            a tensor or a structure of tensors.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must implement `step(inputs, state)` and return `(membrane, spikes, state)`."
@@ -64,16 +85,40 @@ class NeuronCell(keras.layers.Layer):
             'Return ∂v_{t+1}/∂v_t there, or train with gradient="bptt".'
         )
 
+    def rate_parameters(self):
+        """The learnable parameters, for the rate gradient: a list of tensors that broadcast to the membrane."""
+        return []
+
+    def parameter_derivatives(self, membrane, spikes, state, surrogate_derivative):
+        """How the step sees each of `rate_parameters` directly, for the rate gradient.
+
+        Args:
+            membrane: Tensor v_t, before the reset.
+            spikes: Tensor s_t.
+            state: The state after the step.
+            surrogate_derivative: Tensor h(v_t − θ).
+
+        Returns:
+            List of pairs `(∂v_{t+1}/∂p, ∂s_t/∂p)` of the partial derivatives at fixed v_t: floats or tensors.
+        """
+        return []
+
+    def effective_threshold(self):
+        """θ as the step uses it: a float, or a tensor if it is learned."""
+        return self.threshold
+
     def surrogate_derivative(self, membrane):
         """h(v_t − θ), the stand-in for ∂s_t/∂v_t."""
-        return self.surrogate.derivative(membrane - self.threshold)
+        return self.surrogate.derivative(membrane - self.effective_threshold())
 
     def fire(self, membrane):
         """Spikes H(v_t − θ), exactly 0 or 1, with the surrogate's derivative."""
-        spikes = dynamics.fire(membrane, self.threshold)
+        threshold = self.effective_threshold()
+        spikes = dynamics.fire(membrane, threshold)
         if not backend.records_gradient():
             return spikes
-        return backend.graft(spikes, membrane, self.surrogate_derivative(membrane))
+        distance = membrane - threshold
+        return backend.graft(spikes, distance, ops.stop_gradient(self.surrogate.derivative(distance)))
 
     def call(self, inputs, state=None):
         if state is None:
@@ -92,8 +137,92 @@ class NeuronCell(keras.layers.Layer):
         }
 
 
+class IntegrateAndFireCell(NeuronCell):
+    """What the integrate-and-fire cells share: one membrane equation, with a decay that a subclass chooses.
+
+        v_t  = decay · v⁺_{t−1} + I_t
+        s_t  = 1 where v_t >= threshold, else 0
+        v⁺_t = v_t − threshold · s_t                  reset="soft"
+        v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
+
+    Args: as in `LIFCell`, without `decay`.
+    """
+
+    def __init__(
+        self,
+        threshold=1.0,
+        reset="soft",
+        v_reset=0.0,
+        detach_reset=True,
+        surrogate="sigmoid",
+        learn_threshold=False,
+        **kwargs,
+    ):
+        super().__init__(threshold=threshold, surrogate=surrogate, **kwargs)
+        self.reset = checks.one_of("reset", reset, RESETS)
+        self.v_reset = checks.real("v_reset", v_reset)
+        self.detach_reset = checks.boolean("detach_reset", detach_reset)
+        self.learn_threshold = checks.boolean("learn_threshold", learn_threshold)
+
+    def build(self, input_shape):
+        if self.learn_threshold:
+            # θ = exp(w) stays positive, whatever an optimizer does to w.
+            self.log_threshold = self._add_parameter("log_threshold", (), math.log(self.threshold))
+
+    def _add_parameter(self, name, shape, value):
+        initializer = keras.initializers.Constant(value)
+        return self.add_weight(shape=shape, initializer=initializer, name=name, autocast=False)
+
+    def effective_decay(self):
+        """λ as the step uses it: a float, or a tensor if it is learned."""
+        raise NotImplementedError
+
+    def effective_threshold(self):
+        return ops.exp(self.log_threshold) if self.learn_threshold else self.threshold
+
+    def step(self, inputs, state):
+        membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.effective_decay())
+        spikes = self.fire(membrane)
+        resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
+        if self.reset == "soft":
+            state = dynamics.soft_reset(membrane, resetting, self.effective_threshold())
+        else:
+            state = dynamics.hard_reset(membrane, resetting, self.v_reset)
+        return membrane, spikes, state
+
+    def membrane_derivative(self, membrane, spikes, surrogate_derivative):
+        if self.reset == "soft":
+            of_reset = dynamics.soft_reset_derivative(surrogate_derivative, self.effective_threshold(), self.detach_reset)
+        else:
+            of_reset = dynamics.hard_reset_derivative(membrane, spikes, surrogate_derivative, self.v_reset, self.detach_reset)
+        return self.effective_decay() * of_reset
+
+    def rate_parameters(self):
+        return [self.effective_threshold()] if self.learn_threshold else []
+
+    def parameter_derivatives(self, membrane, spikes, state, surrogate_derivative):
+        if not self.learn_threshold:
+            return []
+        if self.reset == "soft":
+            of_reset = dynamics.soft_reset_threshold_derivative(
+                spikes, surrogate_derivative, self.effective_threshold(), self.detach_reset
+            )
+        else:
+            of_reset = dynamics.hard_reset_threshold_derivative(membrane, surrogate_derivative, self.v_reset, self.detach_reset)
+        return [(self.effective_decay() * of_reset, -surrogate_derivative)]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "reset": self.reset,
+            "v_reset": self.v_reset,
+            "detach_reset": self.detach_reset,
+            "learn_threshold": self.learn_threshold,
+        }
+
+
 @registry.register
-class LIFCell(NeuronCell):
+class LIFCell(IntegrateAndFireCell):
     """One time step of leaky integrate-and-fire neurons.
 
     The membrane decays, takes in the input current and spikes where it reaches the threshold; a spike resets it:
@@ -120,6 +249,8 @@ class LIFCell(NeuronCell):
         detach_reset: Boolean, whether the backward pass ignores the way in which the reset depends on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
+        learn_threshold: Boolean, whether the layer learns its threshold, one for all its neurons, from `threshold` on.
+            Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
@@ -144,42 +275,104 @@ class LIFCell(NeuronCell):
         v_reset=0.0,
         detach_reset=True,
         surrogate="sigmoid",
+        learn_threshold=False,
         **kwargs,
     ):
-        super().__init__(threshold=threshold, surrogate=surrogate, **kwargs)
-        self.decay = checks.real(
-            "decay",
-            decay,
-            at_least=0,
-            below=1,
-            advice="A time constant of τ steps is decay = 1 − 1/τ.",
-        )
-        self.reset = checks.one_of("reset", reset, RESETS)
-        self.v_reset = checks.real("v_reset", v_reset)
-        self.detach_reset = checks.boolean("detach_reset", detach_reset)
+        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
+        self.decay = checks.real("decay", decay, at_least=0, below=1, advice=_DECAY_ADVICE)
 
-    def step(self, inputs, state):
-        membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.decay)
-        spikes = self.fire(membrane)
-        resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
-        if self.reset == "soft":
-            state = dynamics.soft_reset(membrane, resetting, self.threshold)
-        else:
-            state = dynamics.hard_reset(membrane, resetting, self.v_reset)
-        return membrane, spikes, state
-
-    def membrane_derivative(self, membrane, spikes, surrogate_derivative):
-        if self.reset == "soft":
-            of_reset = dynamics.soft_reset_derivative(surrogate_derivative, self.threshold, self.detach_reset)
-        else:
-            of_reset = dynamics.hard_reset_derivative(membrane, spikes, surrogate_derivative, self.v_reset, self.detach_reset)
-        return self.decay * of_reset
+    def effective_decay(self):
+        return self.decay
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "decay": self.decay,
-            "reset": self.reset,
-            "v_reset": self.v_reset,
-            "detach_reset": self.detach_reset,
-        }
+        return {**super().get_config(), "decay": self.decay}
+
+
+@registry.register
+class IFCell(IntegrateAndFireCell):
+    """One time step of integrate-and-fire neurons: those of `LIFCell` without a leak, `decay = 1`.
+
+    Args: as in `LIFCell`, without `decay`.
+
+    Example:
+
+    >>> spikes, state = IFCell()(np.array([[0.25, 1.5]], "float32"))
+    >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state))
+    [[0. 1.]] [[0.25 0.5 ]]
+    """
+
+    def effective_decay(self):
+        return 1.0
+
+
+@registry.register
+class ParametricLIFCell(IntegrateAndFireCell):
+    """One time step of leaky integrate-and-fire neurons that learn their decay.
+
+    The decay is the sigmoid of a weight, and so stays inside (0, 1). Under the rate gradient it gets the exact local
+    derivative of the firing rate, ∂r/∂λ, collected forward in time.
+
+    Example:
+
+    >>> cell = ParametricLIFCell(decay=0.5)
+    >>> spikes, state = cell(np.array([[0.8]], "float32"))
+    >>> print([weight.name for weight in cell.trainable_weights])
+    ['decay_logit']
+
+    Args: as in `LIFCell`, and
+        decay: Float in (0, 1), where the decay starts. Defaults to `0.5`, a time constant of 2 steps.
+        per_channel: Boolean, whether every channel learns a decay of its own, not the layer one for all its neurons.
+            Defaults to `False`.
+        axis: Integer, the axis of the channels: 1 for `channels_first` data. Defaults to `-1`.
+
+    Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks",
+    ICCV 2021.
+    """
+
+    def __init__(
+        self,
+        decay=0.5,
+        threshold=1.0,
+        reset="soft",
+        v_reset=0.0,
+        detach_reset=True,
+        surrogate="sigmoid",
+        learn_threshold=False,
+        per_channel=False,
+        axis=-1,
+        **kwargs,
+    ):
+        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
+        self.decay = checks.real("decay", decay, above=0, below=1, advice=_DECAY_ADVICE)
+        self.per_channel = checks.boolean("per_channel", per_channel)
+        self.axis = checks.integer("axis", axis)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        shape = ()
+        if self.per_channel:
+            if not -len(input_shape) <= self.axis < len(input_shape) or input_shape[self.axis] is None:
+                raise ValueError(
+                    f"`axis` must be an axis of known size of the input. Received: axis={self.axis} for inputs of shape "
+                    f"{tuple(input_shape)}."
+                )
+            # Of the membrane's rank, so that it broadcasts from any axis.
+            shape = [1] * len(input_shape)
+            shape[self.axis] = input_shape[self.axis]
+        self.decay_logit = self._add_parameter("decay_logit", shape, math.log(self.decay / (1.0 - self.decay)))
+
+    def effective_decay(self):
+        return ops.sigmoid(self.decay_logit)
+
+    def rate_parameters(self):
+        return [self.effective_decay(), *super().rate_parameters()]
+
+    def parameter_derivatives(self, membrane, spikes, state, surrogate_derivative):
+        # v_{t+1} = λ v⁺_t + I_{t+1}: the decay sees the membrane after the reset.
+        return [(state, 0.0), *super().parameter_derivatives(membrane, spikes, state, surrogate_derivative)]
+
+    def get_config(self):
+        return {**super().get_config(), "decay": self.decay, "per_channel": self.per_channel, "axis": self.axis}
+
+
+_DECAY_ADVICE = "A time constant of τ steps is decay = 1 − 1/τ."

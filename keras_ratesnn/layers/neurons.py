@@ -3,7 +3,7 @@
 import keras
 
 from keras_ratesnn import registry
-from keras_ratesnn.layers.cells import LIFCell, NeuronCell
+from keras_ratesnn.layers.cells import IFCell, LIFCell, NeuronCell, ParametricLIFCell
 
 
 @registry.register
@@ -47,8 +47,27 @@ class Neuron(keras.layers.Layer):
         return {**super().get_config(), "cell": keras.saving.serialize_keras_object(self.cell)}
 
 
+class IntegrateAndFire(Neuron):
+    """What the layers of integrate-and-fire neurons share: the arguments of their cell as attributes and config."""
+
+    threshold = property(lambda self: self.cell.threshold)
+    reset = property(lambda self: self.cell.reset)
+    v_reset = property(lambda self: self.cell.v_reset)
+    detach_reset = property(lambda self: self.cell.detach_reset)
+    surrogate = property(lambda self: self.cell.surrogate)
+    learn_threshold = property(lambda self: self.cell.learn_threshold)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["cell"]
+        of_cell = self.cell.get_config()
+        for shared in ("name", "trainable", "dtype"):
+            del of_cell[shared]
+        return {**config, **of_cell}
+
+
 @registry.register
-class LIF(Neuron):
+class LIF(IntegrateAndFire):
     """Leaky integrate-and-fire neurons: the activation of a spiking network.
 
         v_t  = decay · v⁺_{t−1} + I_t
@@ -74,6 +93,8 @@ class LIF(Neuron):
         detach_reset: Boolean, whether the backward pass ignores the way in which the reset depends on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
+        learn_threshold: Boolean, whether the layer learns its threshold, one for all its neurons, from `threshold` on.
+            Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer. In rate training the
             regularizer sees the firing rate, in BPTT the spikes of all steps.
 
@@ -98,36 +119,98 @@ class LIF(Neuron):
         v_reset=0.0,
         detach_reset=True,
         surrogate="sigmoid",
+        learn_threshold=False,
         **kwargs,
     ):
-        cell = LIFCell(
-            decay=decay,
-            threshold=threshold,
-            reset=reset,
-            v_reset=v_reset,
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-            dtype=kwargs.get("dtype"),
-            name="cell",
+        cell = LIFCell(decay, threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **_of_cell(kwargs))
+        super().__init__(cell, **kwargs)
+
+    decay = property(lambda self: self.cell.decay)
+
+
+@registry.register
+class IF(IntegrateAndFire):
+    """Integrate-and-fire neurons: those of `LIF` without a leak, `decay = 1`.
+
+    Example:
+
+    >>> neurons = IF(threshold=1.0)
+    >>> print(ops.convert_to_numpy(neurons(np.array([[0.8, 1.5]], "float32"))))
+    [[0. 1.]]
+
+    Args: as in `LIF`, without `decay`.
+    """
+
+    def __init__(
+        self,
+        threshold=1.0,
+        reset="soft",
+        v_reset=0.0,
+        detach_reset=True,
+        surrogate="sigmoid",
+        learn_threshold=False,
+        **kwargs,
+    ):
+        cell = IFCell(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **_of_cell(kwargs))
+        super().__init__(cell, **kwargs)
+
+
+@registry.register
+class ParametricLIF(IntegrateAndFire):
+    """Leaky integrate-and-fire neurons that learn their decay, kept inside (0, 1) by a sigmoid.
+
+    Under the rate gradient the decay gets the exact local derivative of the firing rate, ∂r/∂λ, collected forward in time
+    beside the rate and its eligibility; so does the threshold with `learn_threshold=True`.
+
+    Example:
+
+    >>> neurons = ParametricLIF(decay=0.5, per_channel=True)
+    >>> spikes = neurons(np.array([[0.8, 1.5]], "float32"))
+    >>> print(ops.convert_to_numpy(neurons.cell.effective_decay()))
+    [[0.5 0.5]]
+
+    Args: as in `LIF`, and
+        decay: Float in (0, 1), where the decay starts. Defaults to `0.5`, a time constant of 2 steps.
+        per_channel: Boolean, whether every channel learns a decay of its own, not the layer one for all its neurons.
+            Defaults to `False`.
+        axis: Integer, the axis of the channels: 1 for `channels_first` data. Defaults to `-1`.
+
+    Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks",
+    ICCV 2021.
+    """
+
+    def __init__(
+        self,
+        decay=0.5,
+        threshold=1.0,
+        reset="soft",
+        v_reset=0.0,
+        detach_reset=True,
+        surrogate="sigmoid",
+        learn_threshold=False,
+        per_channel=False,
+        axis=-1,
+        **kwargs,
+    ):
+        cell = ParametricLIFCell(
+            decay,
+            threshold,
+            reset,
+            v_reset,
+            detach_reset,
+            surrogate,
+            learn_threshold,
+            per_channel,
+            axis,
+            **_of_cell(kwargs),
         )
         super().__init__(cell, **kwargs)
 
     decay = property(lambda self: self.cell.decay)
-    threshold = property(lambda self: self.cell.threshold)
-    reset = property(lambda self: self.cell.reset)
-    v_reset = property(lambda self: self.cell.v_reset)
-    detach_reset = property(lambda self: self.cell.detach_reset)
-    surrogate = property(lambda self: self.cell.surrogate)
+    per_channel = property(lambda self: self.cell.per_channel)
+    axis = property(lambda self: self.cell.axis)
 
-    def get_config(self):
-        config = super().get_config()
-        del config["cell"]
-        return {
-            **config,
-            "decay": self.decay,
-            "threshold": self.threshold,
-            "reset": self.reset,
-            "v_reset": self.v_reset,
-            "detach_reset": self.detach_reset,
-            "surrogate": registry.serialize(self.surrogate),
-        }
+
+def _of_cell(kwargs):
+    """The arguments of a layer that its cell shares."""
+    return {"dtype": kwargs.get("dtype"), "name": "cell"}

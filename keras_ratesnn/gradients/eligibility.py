@@ -1,0 +1,62 @@
+r"""How a neuron's firing rate answers to its input and to its parameters, collected forward in time.
+
+For a quantity p of which the membrane depends, with h_t = h(v_t − θ) the surrogate derivative of the spike,
+
+    a_t = dv_t/dp                       how a constant change of p has built up in the membrane (ρ_t for the input)
+    a_{t+1} = (∂v_{t+1}/∂p) + (∂v_{t+1}/∂v_t) a_t
+    dr/dp = (1/T) Σ_t ( h_t a_t + ∂s_t/∂p )
+
+where the partial derivatives are those that see p directly. For a constant shift of the input current, a_1 = 1,
+∂v_{t+1}/∂p = 1 and ∂s_t/∂p = 0: this is the eligibility g = ∂r/∂c of Yu et al., NeurIPS 2024. Learnable parameters, for
+example a decay or a threshold, start at a_1 = 0 and give their own two terms, see `NeuronCell.parameter_derivatives`.
+"""
+
+from keras import ops
+
+from keras_ratesnn import backend
+
+
+def start(cell):
+    """The traces before the first step: a dict of numbers, which become tensors where they come to differ."""
+    parameters = len(cell.rate_parameters())
+    return {"spikes": 0.0, "slopes": [0.0] * (1 + parameters), "sensitivities": [1.0] + [0.0] * parameters}
+
+
+def advance(cell, traces, membrane, spikes, state):
+    """The traces after one more step.
+
+    Args:
+        cell: A `NeuronCell`.
+        traces: What `start` or `advance` returned.
+        membrane: Tensor v_t, before the reset.
+        spikes: Tensor s_t.
+        state: The cell's state after the step.
+    """
+    surrogate_derivative = cell.surrogate_derivative(membrane)
+    along_membrane = cell.membrane_derivative(membrane, spikes, surrogate_derivative)
+    direct = [(1.0, 0.0), *cell.parameter_derivatives(membrane, spikes, state, surrogate_derivative)]
+    slopes, sensitivities = [], []
+    for slope, sensitivity, (on_membrane, on_spike) in zip(traces["slopes"], traces["sensitivities"], direct, strict=True):
+        slopes.append(slope + surrogate_derivative * sensitivity + on_spike)
+        sensitivities.append(on_membrane + along_membrane * sensitivity)
+    return {"spikes": traces["spikes"] + spikes, "slopes": slopes, "sensitivities": sensitivities}
+
+
+def firing_rate(cell, traces, mean_input, timesteps):
+    """The firing rate: its value is the time mean of the spikes, its derivatives are those that the traces collected.
+
+    Args:
+        cell: A `NeuronCell`.
+        traces: What the last `advance` returned.
+        mean_input: Tensor c, the rate of the input current, with gradient.
+        timesteps: Integer T.
+
+    Returns:
+        Tensor r of the membrane's dtype.
+    """
+    value, slopes = traces["spikes"] / timesteps, [ops.stop_gradient(slope / timesteps) for slope in traces["slopes"]]
+    rate = backend.graft(ops.stop_gradient(value), ops.cast(mean_input, value.dtype), slopes[0])
+    for parameter, slope in zip(cell.rate_parameters(), slopes[1:], strict=True):
+        onto = ops.broadcast_to(ops.cast(parameter, value.dtype), ops.shape(value))
+        rate = rate + backend.graft(ops.zeros_like(value), onto, slope)
+    return rate

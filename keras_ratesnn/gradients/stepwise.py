@@ -1,0 +1,270 @@
+"""Single-step order: the loop over time is outside, and one step runs through the whole network.
+
+Nothing of size T · batch is ever alive. What an operation must remember from step to step (membranes, traces, a dropout
+mask, sums of statistics) is kept under its place in the walk, since a layer may stand in several places. Operations
+whose inputs are the same at every step run once, at the first.
+
+Batch normalisation takes the statistics of each step by itself, over batch and space, and updates its moving averages
+once a step, as the authors' program does.
+"""
+
+import keras
+from keras import ops
+
+from keras_ratesnn import keras_internals
+from keras_ratesnn.gradients import normalization
+from keras_ratesnn.gradients.base import (
+    Rule,
+    add_activity_loss,
+    dropout_mask,
+    expose_broken,
+    static_input,
+    without_activity_loss,
+)
+from keras_ratesnn.gradients.signals import Signal, map_signals, only_signal, signals_in
+
+UNROLLED_STEPS = 8
+"""Up to this T a compiled backend is given the loop unrolled, which runs fastest; beyond it a loop that compiles once."""
+
+
+class PlacedRule(Rule):
+    """A rule that knows at which place of the walk it is.
+
+    Args:
+        timesteps: Integer T.
+        constant: Dict from places to the signals of operations whose inputs are the same at every step.
+        memory: Dict from places to structures of tensors: what the steps so far have left there.
+    """
+
+    def __init__(self, timesteps, constant, memory):
+        super().__init__(timesteps)
+        self.constant = constant
+        self.memory = memory
+        self.places = 0
+
+    def next_place(self):
+        """The place of the next operation of the walk; the order is the same in every walk of a network."""
+        self.places += 1
+        return str(self.places)
+
+
+class StepRule(PlacedRule):
+    """One time step of every operation, differentiated by autodiff as it stands: BPTT in single-step order.
+
+    Args:
+        timesteps: Integer T.
+    """
+
+    def __init__(self, timesteps):
+        super().__init__(timesteps, constant={}, memory={})
+
+    def begin_step(self, t, memory):
+        """Starts the walk of time step `t`, with the memory that the last one left."""
+        self.t = t
+        self.memory = dict(memory)
+        self.places = 0
+
+    def begin(self, inputs, has_time):
+        return Signal(inputs, static=False) if has_time else self.static_signal(inputs)
+
+    def mean(self, signal):
+        """The output of this step."""
+        return signal.steps
+
+    def neuron(self, operation, args, kwargs):
+        place = self.next_place()
+        current = only_signal(operation, args, kwargs).steps
+        cell = operation.cell
+        memory = self.memory[place] if place in self.memory else self.at_rest(cell, current)
+
+        def advance():
+            membrane, spikes, state = cell.step(current, memory["state"])
+            spikes = expose_broken(spikes, membrane)
+            return ops.cast(spikes, operation.compute_dtype), self.remember(cell, memory, membrane, spikes, state)
+
+        spikes, self.memory[place] = self.evaluate(advance)
+        self.regularize(operation, spikes)
+        return Signal(spikes, static=False)
+
+    def encoder(self, operation, args, kwargs):
+        place = self.next_place()
+        inputs = self.static_tensor(static_input(operation, args, kwargs))
+        spikes = self.evaluate(lambda: operation.spikes(inputs, self.t, self.timesteps))
+        self.remember_outputs(place, spikes)
+        return Signal(spikes, static=False)
+
+    def batch_normalization(self, operation, args, kwargs):
+        if not normalization.is_normalizing(operation, kwargs):
+            return self.affine(operation, args, kwargs)
+        place = self.next_place()
+        signal = only_signal(operation, args, kwargs)
+        if not signal.static:
+            outputs, *statistics = self.evaluate(lambda: _normalize(operation, signal.steps, times=1))
+            self.remember_statistics(place, operation, *statistics)
+            return Signal(outputs, static=False)
+        if place not in self.constant:
+            outputs, *_ = _normalize(operation, self.static_tensor(signal), times=self.timesteps)
+            self.constant[place] = self.static_signal(outputs)
+        return self.constant[place]
+
+    def dropout(self, operation, args, kwargs):
+        signal = only_signal(operation, args, kwargs)
+        if signal.static:
+            return self.other(operation, args, kwargs)
+        place = self.next_place()
+        if place not in self.memory:
+            self.memory[place] = dropout_mask(operation, signal.steps, kwargs)
+        return Signal(signal.steps * self.memory[place], static=False)
+
+    def affine(self, operation, args, kwargs):
+        return self._operate(operation, args, kwargs, lambda place, outputs: None)
+
+    def other(self, operation, args, kwargs):
+        return self._operate(operation, args, kwargs, self.remember_outputs)
+
+    def _operate(self, operation, args, kwargs, remember_outputs):
+        place = self.next_place()
+        if not all(signal.static for signal in signals_in(args, kwargs)):
+            args, kwargs = map_signals(lambda signal: signal.steps, args, kwargs)
+            with without_activity_loss(operation):
+                outputs = self.evaluate(lambda: operation(*args, **kwargs))
+            self.regularize(operation, outputs)
+            remember_outputs(place, outputs)
+            return keras.tree.map_structure(lambda output: Signal(output, static=False), outputs)
+        if place not in self.constant:
+            args, kwargs = map_signals(self.static_tensor, args, kwargs)
+            self.constant[place] = keras.tree.map_structure(self.static_signal, operation(*args, **kwargs))
+        return self.constant[place]
+
+    # What a training method may want otherwise:
+
+    def evaluate(self, function):
+        """The tensors that `function()` computes of one step."""
+        return function()
+
+    def static_tensor(self, signal):
+        """The tensor, with its gradient, of a signal that is the same at every step."""
+        return signal.steps
+
+    def static_signal(self, tensor):
+        """The signal of a tensor that is the same at every step."""
+        return Signal(tensor, static=True)
+
+    def at_rest(self, cell, current):
+        """What a neuron remembers before the first step."""
+        return {"state": cell.initial_state(current)}
+
+    def remember(self, cell, memory, membrane, spikes, state):
+        """What a neuron remembers after a step."""
+        return {"state": state}
+
+    def remember_statistics(self, place, layer, mean, variance):
+        """Called with the batch statistics of each step."""
+
+    def remember_outputs(self, place, outputs):
+        """Called with what each step of an operation that is not affine gave."""
+
+    def regularize(self, operation, outputs):
+        """Adds the activity regularisation of one step."""
+        add_activity_loss(operation, outputs, self.timesteps)
+
+
+def run_steps(rule, run, compiled_loop):
+    """Runs all time steps, one walk each.
+
+    Args:
+        rule: `StepRule`, new; after the call it holds what the last step left.
+        run: `Run`.
+        compiled_loop: Boolean, whether a long sequence may be a loop of the compiler, whose results have no gradient.
+
+    Returns:
+        Tensors in the structure of the network's outputs: time means `(batch, ...)`, or all steps `(batch, T, ...)` if
+        `run.return_sequences`.
+    """
+    timesteps = run.timesteps
+    memory, outputs = step(rule, run.walk, _signals_at(rule, run, 0), 0, {})
+    carried = memory, keras.tree.map_structure(lambda output: _gather(run, None, output, 0), outputs)
+
+    def body(t, carried):
+        memory, gathered = carried
+        memory, outputs = step(rule, run.walk, _signals_at(rule, run, t), t, memory)
+        return memory, keras.tree.map_structure(lambda so_far, output: _gather(run, so_far, output, t), gathered, outputs)
+
+    if compiled_loop and timesteps > UNROLLED_STEPS and keras.backend.backend() != "torch":
+        carried = _compiled_loop(body, carried, run)
+    else:
+        for t in range(1, timesteps):
+            carried = body(t, carried)
+
+    rule.memory, gathered = carried
+    if run.return_sequences:
+        return gathered
+    return keras.tree.map_structure(lambda total, output: ops.cast(total / timesteps, output.dtype), gathered, outputs)
+
+
+def step(rule, walk, signals, t, memory):
+    """One walk.
+
+    Args:
+        rule: `StepRule`.
+        walk: Function `(signals, rule) -> signals`, see `Run`.
+        signals: List of signals, the network's inputs at this step.
+        t: Integer, or integer scalar tensor: the time step, from 0 on.
+        memory: What the last step returned; `{}` before the first.
+
+    Returns:
+        `(memory, outputs)`: what the next step is to be given, and tensors in the structure of the network's outputs.
+    """
+    rule.begin_step(t, memory)
+    outputs = keras.tree.map_structure(rule.mean, walk(signals, rule))
+    return rule.memory, outputs
+
+
+def _signals_at(rule, run, t):
+    return [rule.begin(ops.take(tensor, t, axis=1) if has_time else tensor, has_time) for tensor, has_time in run.inputs]
+
+
+def _normalize(layer, inputs, times):
+    """`(outputs, mean, variance)` of one batch; moving statistics are updated."""
+    inputs = normalization.widen(inputs)
+    mean, variance = normalization.statistics(layer, inputs)
+    normalization.update_moving_statistics(layer, mean, variance, times)
+    outputs = normalization.transform(layer, inputs, mean, ops.rsqrt(variance + layer.epsilon))
+    return outputs, mean, variance
+
+
+def _gather(run, so_far, output, t):
+    """The sum of outputs so far, in float32 or wider; or the sequence of them, `(batch, T, ...)`."""
+    if not run.return_sequences:
+        output = normalization.widen(output)
+        return output if so_far is None else so_far + output
+    if so_far is None:
+        return ops.repeat(output[:, None], run.timesteps, axis=1)
+    at_step = ops.reshape(ops.arange(run.timesteps) == t, (1, -1, *([1] * (len(output.shape) - 1))))
+    return ops.where(at_step, output[:, None], so_far)
+
+
+def _compiled_loop(body, carried, run):
+    """`body` for all steps but the first, in a loop that is compiled once.
+
+    Inside, variables are read from the loop's own state: random seeds and moving statistics change from step to step, and
+    can be assigned only after the loop. Weights have no gradient there.
+    """
+    with keras_internals.without_autocast():
+        values = [ops.stop_gradient(ops.convert_to_tensor(variable)) for variable in run.variables]
+    changing = [index for index, variable in enumerate(run.variables) if not variable.trainable]
+    carried = keras.tree.map_structure(lambda tensor: ops.stop_gradient(ops.convert_to_tensor(tensor)), carried)
+
+    def scoped_body(t, state):
+        carried, changed = state
+        inside = list(values)
+        for index, value in zip(changing, changed, strict=True):
+            inside[index] = value
+        with keras.StatelessScope(list(zip(run.variables, inside, strict=True))) as scope:
+            carried = body(t, carried)
+        return carried, [scope.get_current_value(run.variables[index]) for index in changing]
+
+    carried, changed = ops.fori_loop(1, run.timesteps, scoped_body, (carried, [values[index] for index in changing]))
+    for index, value in zip(changing, changed, strict=True):
+        run.variables[index].assign(value)
+    return carried

@@ -1,0 +1,64 @@
+"""Everything that is read of Keras' private API, and nothing else. `tests/test_keras_internals.py` says which part broke."""
+
+import keras
+from keras.src.backend.common.variables import AutocastScope
+
+
+def _functional_class():
+    inputs = keras.Input((1,))
+    return type(keras.Model(inputs, inputs))
+
+
+_GRAPH_CALLS = (_functional_class().call, keras.Sequential.call)
+
+
+def is_graph(operation):
+    """Whether an operation is a model whose call is nothing but a run through its graph."""
+    return isinstance(operation, keras.Model) and getattr(type(operation), "call", None) in _GRAPH_CALLS
+
+
+def functional_of(network):
+    """The Functional model inside a Sequential (`None` if it is not built); a Functional model itself."""
+    return network._functional if isinstance(network, keras.Sequential) else network
+
+
+def run_through_graph(network, signals, operation_function):
+    """Runs a Functional model's graph on arbitrary objects, `operation_function(operation)(*args, **kwargs)` at each node."""
+    return unpack_single(network._run_through_graph(signals, operation_fn=operation_function))
+
+
+def inputs_structure(network):
+    """The symbolic inputs of a Functional model, in the structure in which they were given."""
+    return network._inputs_struct
+
+
+def outputs_structure(network):
+    """The symbolic outputs of a Functional model, in the structure that a call of it returns."""
+    return unpack_single(network._outputs_struct)
+
+
+def takes_training(operation):
+    """Whether a call of the operation takes Keras' `training` argument."""
+    return "training" in getattr(operation, "_call_context_args", ())
+
+
+def with_sublayers(layer):
+    """A layer and all layers inside it."""
+    return layer._flatten_layers()
+
+
+def forget_compiled_functions(model):
+    """Makes a compiled Keras model trace its train, test and predict functions anew, after an attribute has changed."""
+    model.train_function = None
+    model.test_function = None
+    model.predict_function = None
+
+
+def without_autocast():
+    """A context in which variables are read in their own dtype, whatever the policy of the layer being called."""
+    return AutocastScope(None)
+
+
+def unpack_single(outputs):
+    """As Functional.call does: a list of one output is that output."""
+    return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs
