@@ -38,7 +38,7 @@ def outputs_structure(network):
 
 
 def takes_training(operation):
-    """Whether a call of the operation takes Keras' `training` argument."""
+    """Whether a call of the operation takes Keras' `training` argument: layers do, bare operations do not."""
     return "training" in getattr(operation, "_call_context_args", ())
 
 

@@ -1,5 +1,7 @@
 """SpikingModel: a network of one time step, run through time, as a Keras model."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -9,6 +11,17 @@ from keras_ratesnn.gradients.base import Run
 from keras_ratesnn.streaming import Stream
 
 STEP_MODES = ("multi", "single")
+
+
+def _noticing_ranks(method):
+    """A training or inference method that lets the model look at the ranks of its inputs first."""
+
+    @functools.wraps(method)
+    def noticing(self, x=None, *args, **kwargs):
+        self._notice_ranks(x)
+        return method(self, x, *args, **kwargs)
+
+    return noticing
 
 
 @registry.register
@@ -74,6 +87,7 @@ class SpikingModel(keras.Model):
         self.step_mode = checks.one_of("step_mode", step_mode, STEP_MODES)
         self._return_sequences = checks.boolean("return_sequences", return_sequences)
         self._stream = Stream()
+        self._ranks = None
         # The network's variables exist: there is nothing to build, whatever shape comes first.
         self.built = True
 
@@ -173,9 +187,23 @@ class SpikingModel(keras.Model):
         """Ends the sequence that `step` has in progress: the next step begins at rest, with any batch size."""
         self._stream.reset()
 
-    def fit(self, *args, **kwargs):
+    def fit(self, x=None, *args, **kwargs):
         self._check_weights()
-        return super().fit(*args, **kwargs)
+        self._notice_ranks(x)
+        return super().fit(x, *args, **kwargs)
+
+    evaluate = _noticing_ranks(keras.Model.evaluate)
+    predict = _noticing_ranks(keras.Model.predict)
+    train_on_batch = _noticing_ranks(keras.Model.train_on_batch)
+    test_on_batch = _noticing_ranks(keras.Model.test_on_batch)
+    predict_on_batch = _noticing_ranks(keras.Model.predict_on_batch)
+
+    def _notice_ranks(self, x):
+        """TensorFlow traces one function for all inputs, and one of two ranks, with time and without, it cannot."""
+        ranks = [len(array.shape) for array in keras.tree.flatten(x) if hasattr(array, "shape")]
+        if ranks != self._ranks:
+            self._ranks = ranks
+            keras_internals.forget_compiled_functions(self)
 
     def summary(self, *args, **kwargs):
         kwargs.setdefault("expand_nested", True)

@@ -1,6 +1,7 @@
 """A network that is given one time step at a time, and what it keeps between calls."""
 
 from keras_ratesnn import backend
+from keras_ratesnn.gradients.base import expose_broken
 from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.stepwise import StepRule, step
 
@@ -42,4 +43,4 @@ class Stream:
             self.memory, outputs = step(rule, walk, [Signal(x, static=False) for x in inputs], self.steps, self.memory)
         self.batch = batch
         self.steps += 1
-        return outputs
+        return expose_broken(outputs, rule.states())

@@ -13,5 +13,5 @@ def _reset_keras():
     """Every test starts with the same seed, the default policies and no names taken."""
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)

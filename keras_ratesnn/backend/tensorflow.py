@@ -19,7 +19,7 @@ def graft(value, onto, slope):
     """
 
     def gradient(upstream):
-        return None, upstream * slope, None
+        return None, upstream * tf.cast(slope, upstream.dtype), None
 
     return tf.identity(value), gradient
 

@@ -61,7 +61,8 @@ class GradientMethod:
         """
         rule = self.multi_step_rule(run.timesteps)
         outputs = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
-        return keras.tree.map_structure(rule.sequence if run.return_sequences else rule.mean, outputs)
+        outputs = keras.tree.map_structure(rule.sequence if run.return_sequences else rule.mean, outputs)
+        return expose_broken(outputs, rule.final_states)
 
     def multi_step_rule(self, timesteps):
         """The rule for a walk in which a layer sees all time steps at once."""
@@ -91,10 +92,31 @@ class Rule:
 
     Args:
         timesteps: Integer T.
+
+    Attributes:
+        final_states: List of the states of all neurons after the last step.
     """
 
     def __init__(self, timesteps):
         self.timesteps = timesteps
+        self.final_states = []
+
+    def run_cell(self, cell, current):
+        """Runs a neuron cell through all time steps.
+
+        Args:
+            cell: A `NeuronCell`.
+            current: `Signal`, the input current of every step.
+
+        Yields:
+            `(membrane, spikes, state)` of each step, oldest first.
+        """
+        at_step = _step_reader(current, self.timesteps)
+        state = cell.initial_state(at_step(0))
+        for t in range(self.timesteps):
+            membrane, spikes, state = cell.step(at_step(t), state)
+            yield membrane, spikes, state
+        self.final_states.append(state)
 
     def begin(self, inputs, has_time):
         """The signal of an input of the model, `(batch, T, ...)` if `has_time`, else `(batch, ...)`."""
@@ -143,27 +165,6 @@ def encode_all(encoder, inputs, timesteps):
     return time_axis.fold(ops.stack([encoder.spikes(inputs, t, timesteps) for t in range(timesteps)], axis=1))
 
 
-def run_cell(cell, current, timesteps):
-    """Runs a neuron cell through time.
-
-    Args:
-        cell: A `NeuronCell`.
-        current: `Signal`, the input current of every step.
-        timesteps: Integer T.
-
-    Yields:
-        `(membrane, spikes, state)` of each step, oldest first; the last step's spikes tell of a broken membrane, see
-        `expose_broken`.
-    """
-    at_step = _step_reader(current, timesteps)
-    state = cell.initial_state(at_step(0))
-    for t in range(timesteps):
-        membrane, spikes, state = cell.step(at_step(t), state)
-        if t == timesteps - 1:
-            spikes = expose_broken(spikes, membrane)
-        yield membrane, spikes, state
-
-
 def _step_reader(signal, timesteps):
     if signal.static:
         return lambda t: signal.steps
@@ -171,13 +172,18 @@ def _step_reader(signal, timesteps):
     return lambda t: by_step[:, t]
 
 
-def expose_broken(spikes, membrane):
-    """The spikes; NaN where the membrane is NaN or infinite.
+def expose_broken(outputs, states):
+    """The outputs of a network; NaN if any of its neurons is in a state that is NaN or infinite.
 
-    A comparison with the threshold would turn NaN into silence, and a broken network would train on unseen. A membrane
-    stays broken, so that looking at it once, after the last step, finds what happened at any step.
+    A comparison with the threshold turns NaN into silence, and a broken network would train on unseen. A membrane stays
+    broken, so that looking at it once, after the last step, finds what happened at any step.
+
+    Args:
+        outputs: Structure of tensors.
+        states: List of structures of tensors.
     """
-    return spikes + 0.0 * ops.stop_gradient(membrane)
+    alarm = sum(ops.sum(0.0 * ops.stop_gradient(ops.cast(x, "float32"))) for x in keras.tree.flatten(states))
+    return keras.tree.map_structure(lambda output: output + ops.cast(alarm, output.dtype), outputs)
 
 
 def dropout_mask(layer, like, kwargs):

@@ -11,7 +11,6 @@ from keras_ratesnn.gradients.base import (
     add_activity_loss,
     dropout_mask,
     encode_all,
-    run_cell,
     static_input,
 )
 from keras_ratesnn.gradients.signals import Signal, map_signals, only_signal, signals_in
@@ -46,8 +45,8 @@ class UnrolledRule(Rule):
 
     def neuron(self, operation, args, kwargs):
         current = only_signal(operation, args, kwargs)
-        steps = [spikes for _, spikes, _ in run_cell(operation.cell, current, self.timesteps)]
-        spikes = ops.cast(time_axis.fold(ops.stack(steps, axis=1)), operation.compute_dtype)
+        steps = [ops.cast(spikes, operation.compute_dtype) for _, spikes, _ in self.run_cell(operation.cell, current)]
+        spikes = time_axis.fold(ops.stack(steps, axis=1))
         add_activity_loss(operation, spikes)
         return Signal(spikes, static=False)
 

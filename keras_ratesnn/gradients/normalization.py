@@ -63,9 +63,11 @@ def is_normalizing(layer, kwargs):
     Raises:
         ValueError: If the layer uses batch renormalisation.
     """
+    if not (kwargs.get("training") and layer.trainable):
+        return False
     if layer.renorm:
         raise ValueError(
             "A SpikingModel supports batch normalisation without renorm. Received: layer "
             f"{layer.name!r} with renorm=True. Make it with renorm=False."
         )
-    return bool(kwargs.get("training")) and layer.trainable
+    return True

@@ -27,7 +27,6 @@ from keras_ratesnn.gradients.base import (
     add_activity_loss,
     dropout_mask,
     encode_all,
-    run_cell,
     static_input,
     without_activity_loss,
 )
@@ -86,7 +85,7 @@ class RateRule(Rule):
         with backend.no_gradient():
             traces = eligibility.start(cell)
             steps = []
-            for membrane, spikes, state in run_cell(cell, current, self.timesteps):
+            for membrane, spikes, state in self.run_cell(cell, current):
                 steps.append(ops.cast(spikes, dtype))
                 traces = eligibility.advance(cell, traces, membrane, spikes, state)
             steps = ops.stop_gradient(time_axis.fold(ops.stack(steps, axis=1)))

@@ -79,12 +79,15 @@ class StepRule(PlacedRule):
 
         def advance():
             membrane, spikes, state = cell.step(current, memory["state"])
-            spikes = expose_broken(spikes, membrane)
             return ops.cast(spikes, operation.compute_dtype), self.remember(cell, memory, membrane, spikes, state)
 
         spikes, self.memory[place] = self.evaluate(advance)
         self.regularize(operation, spikes)
         return Signal(spikes, static=False)
+
+    def states(self):
+        """The states of all neurons."""
+        return [left["state"] for left in self.memory.values() if isinstance(left, dict) and "state" in left]
 
     def encoder(self, operation, args, kwargs):
         place = self.next_place()
@@ -197,9 +200,9 @@ def run_steps(rule, run, compiled_loop):
             carried = body(t, carried)
 
     rule.memory, gathered = carried
-    if run.return_sequences:
-        return gathered
-    return keras.tree.map_structure(lambda total, output: ops.cast(total / timesteps, output.dtype), gathered, outputs)
+    if not run.return_sequences:
+        gathered = keras.tree.map_structure(lambda total, output: ops.cast(total / timesteps, output.dtype), gathered, outputs)
+    return expose_broken(gathered, rule.states())
 
 
 def step(rule, walk, signals, t, memory):

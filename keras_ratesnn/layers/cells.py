@@ -49,7 +49,9 @@ class NeuronCell(keras.layers.Layer):
     """
 
     def __init__(self, threshold=1.0, surrogate="sigmoid", **kwargs):
-        super().__init__(**kwargs)
+        # The state stays in float32 in half precision: Keras must not cast what a call is given.
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
         self.threshold = checks.real("threshold", threshold, above=0, advice="A neuron at rest would spike without input.")
         self.surrogate = surrogates.get(surrogate)
 

@@ -1,0 +1,141 @@
+"""What several test files need: differentiation on every backend, naive reference neurons, tiny networks and data."""
+
+import keras
+import numpy as np
+from keras import ops
+
+import keras_ratesnn as rsnn
+
+BACKEND = keras.backend.backend()
+
+
+def to_numpy(structure):
+    """Tensors, in any structure, as arrays."""
+    return keras.tree.map_structure(lambda tensor: np.asarray(ops.convert_to_numpy(tensor)), structure)
+
+
+def gradient_of(function, tensors):
+    """Gradients of a scalar function.
+
+    Args:
+        function: Takes tensors and returns a scalar, by `keras.ops`.
+        tensors: List of arrays, of the dtype in which to compute.
+
+    Returns:
+        List of arrays: the gradient with respect to each of `tensors`, zeros where there is none.
+    """
+    tensors = [ops.convert_to_tensor(np.asarray(tensor)) for tensor in tensors]
+    if BACKEND == "jax":
+        import jax
+
+        gradients = jax.grad(lambda arguments: function(*arguments))(tensors)
+    elif BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = function(*tensors)
+        gradients = tape.gradient(value, tensors, unconnected_gradients="zero")
+    else:
+        import torch
+
+        tensors = [tensor.detach().requires_grad_() for tensor in tensors]
+        gradients = torch.autograd.grad(function(*tensors), tensors, materialize_grads=True, allow_unused=True)
+    return to_numpy(list(gradients))
+
+
+def loss_and_gradients(model, x, y, loss=None):
+    """The loss of one batch in training, added losses included, and its gradients; moving statistics are updated.
+
+    Args:
+        model: A Keras model.
+        x: Array, or a structure of arrays, as the model takes it.
+        y: Array, or what `loss` takes.
+        loss: Function `(y, outputs) -> scalar`. Defaults to the sparse categorical crossentropy of logits.
+
+    Returns:
+        `(loss, gradients)`: a float, and a dict of the path of each trainable variable to its gradient, an array.
+    """
+    loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    x, y = keras.tree.map_structure(ops.convert_to_tensor, (x, y))
+    variables = model.trainable_variables
+    if BACKEND == "jax":
+        import jax
+
+        def value_and_state(trainable, fixed):
+            outputs, fixed, added = model.stateless_call(trainable, fixed, x, training=True, return_losses=True)
+            return loss(y, outputs) + sum(added), fixed
+
+        differentiate = jax.jit(jax.value_and_grad(value_and_state, has_aux=True))
+        state = [variable.value for variable in model.non_trainable_variables]
+        (value, state), gradients = differentiate([variable.value for variable in variables], state)
+        for variable, new in zip(model.non_trainable_variables, state, strict=True):
+            variable.assign(new)
+    elif BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = loss(y, model(x, training=True)) + sum(model.losses)
+        gradients = tape.gradient(value, [variable.value for variable in variables], unconnected_gradients="zero")
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    else:
+        import torch
+
+        value = loss(y, model(x, training=True)) + sum(model.losses)
+        values = [variable.value for variable in variables]
+        gradients = torch.autograd.grad(value, values, materialize_grads=True, allow_unused=True) if values else []
+    paths = [variable.path for variable in variables]
+    return float(to_numpy(value)), dict(zip(paths, to_numpy(list(gradients)), strict=True))
+
+
+def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0):
+    """LIF neurons one number at a time, in float64.
+
+    Args:
+        currents: Array `(T, ...)`, the input of every step.
+
+    Returns:
+        `(spikes, membranes, states)`, arrays `(T, ...)`: s_t, v_t before the reset and v⁺_t after it.
+    """
+    currents = np.asarray(currents, "float64")
+    spikes, membranes, states = (np.zeros_like(currents) for _ in range(3))
+    for neuron in np.ndindex(currents.shape[1:]):
+        state = 0.0
+        for t in range(len(currents)):
+            membrane = decay * state + currents[(t, *neuron)]
+            spike = 1.0 if membrane >= threshold else 0.0
+            state = membrane
+            if spike == 1.0:
+                state = membrane - threshold if reset == "soft" else v_reset
+            spikes[(t, *neuron)], membranes[(t, *neuron)], states[(t, *neuron)] = spike, membrane, state
+    return spikes, membranes, states
+
+
+def dyadic(shape, low=-1.0, high=2.0, seed=0):
+    """Random multiples of 1/16: exact in every float dtype, as are a few steps of neurons with decay 0, 1/4 or 1/2."""
+    return np.random.default_rng(seed).integers(int(low * 16), int(high * 16), shape) / 16.0
+
+
+def data(samples=10, shape=(6,), classes=3, seed=0):
+    """Inputs and labels, from a generator of their own."""
+    generator = np.random.default_rng(seed)
+    return generator.normal(0.5, 1.0, (samples, *shape)).astype("float32"), generator.integers(0, classes, samples)
+
+
+def mlp(features=6, width=8, classes=3, **lif):
+    """Dense, LIF, Dense."""
+    inputs = keras.Input((features,))
+    hidden = rsnn.layers.LIF(**lif)(keras.layers.Dense(width)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(classes)(hidden))
+
+
+def spiking(network=None, timesteps=3, gradient="rate", **kwargs):
+    """A SpikingModel, of the `mlp` unless another network is given."""
+    return rsnn.SpikingModel(mlp() if network is None else network, timesteps=timesteps, gradient=gradient, **kwargs)
+
+
+def compiled(model, optimizer=None, loss=None, **kwargs):
+    """The model, compiled for integer labels unless another loss is given."""
+    loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer or keras.optimizers.SGD(0.1), loss, **kwargs)
+    return model

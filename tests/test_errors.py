@@ -1,0 +1,387 @@
+"""What is wrong is said at once: the type of the error, the argument, the value, and what to do."""
+
+import math
+
+import helpers
+import keras
+import numpy as np
+import pytest
+from helpers import mlp, spiking
+from keras import ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.layers import LIF, LIFCell, Neuron
+
+
+def assert_says(error, *fragments):
+    message = str(error.value)
+    assert [fragment for fragment in fragments if fragment not in message] == [], message
+
+
+# Arguments of SpikingModel.
+@pytest.mark.parametrize(
+    ("value", "error", "fragments"),
+    [
+        (0, ValueError, ["`timesteps` must be 1 or more", "timesteps=0"]),
+        (-1, ValueError, ["`timesteps` must be 1 or more", "timesteps=-1"]),
+        (2.5, TypeError, ["`timesteps` must be an integer", "timesteps=2.5", "float"]),
+        (4.0, TypeError, ["`timesteps` must be an integer", "timesteps=4.0", "float"]),
+        (True, TypeError, ["`timesteps` must be an integer", "timesteps=True", "bool"]),
+        ("4", TypeError, ["`timesteps` must be an integer", "timesteps='4'", "str"]),
+        (None, TypeError, ["`timesteps` must be an integer", "timesteps=None"]),
+    ],
+)
+def test_timesteps_are_a_positive_integer(value, error, fragments):
+    with pytest.raises(error) as raised:
+        rsnn.SpikingModel(mlp(), timesteps=value)
+    assert_says(raised, *fragments)
+    model = spiking()
+    with pytest.raises(error) as raised:
+        model.timesteps = value
+    assert_says(raised, *fragments)
+    assert model.timesteps == 3
+
+
+def test_timesteps_may_be_an_integer_of_numpy():
+    assert type(spiking(timesteps=np.int64(4)).timesteps) is int
+
+
+def test_an_unknown_gradient_lists_the_known_ones():
+    with pytest.raises(ValueError, match="`gradient` must be one of") as raised:
+        spiking(gradient="rates")
+    assert_says(raised, "gradient='rates'", "'rate'", "'bptt'", "GradientMethod")
+
+
+@pytest.mark.parametrize(
+    ("value", "fragments"),
+    [(rsnn.gradients.BPTT, ["add the parentheses"]), (None, ["gradient=None"]), (rsnn.surrogates.ATan(), ["gradient=ATan"])],
+)
+def test_what_is_no_gradient_method_is_refused(value, fragments):
+    with pytest.raises(TypeError, match="`gradient` must be one of") as raised:
+        spiking(gradient=value)
+    assert_says(raised, "'rate'", "'bptt'", *fragments)
+
+
+@pytest.mark.parametrize("value", ["multiple", None, 1])
+def test_an_unknown_step_mode_lists_the_known_ones(value):
+    with pytest.raises(ValueError, match="`step_mode` must be one of") as raised:
+        spiking(step_mode=value)
+    assert_says(raised, f"step_mode={value!r}", "'multi'")
+
+
+def test_return_sequences_is_true_or_false():
+    with pytest.raises(TypeError, match="`return_sequences` must be True or False") as raised:
+        spiking(return_sequences="yes")
+    assert_says(raised, "return_sequences='yes'")
+
+
+# Arguments of neurons.
+@pytest.mark.parametrize("make", [LIF, LIFCell])
+@pytest.mark.parametrize(
+    ("argument", "value", "error", "fragments"),
+    [
+        *(
+            ("decay", value, ValueError, [">= 0", "< 1", "decay = 1 − 1/τ"])
+            for value in (1.0, 1, 2.0, -0.1, math.nan, math.inf)
+        ),
+        *(("decay", value, TypeError, ["a real number"]) for value in ("0.2", True, None, 0.2j)),
+        *(("threshold", value, ValueError, ["> 0"]) for value in (0, 0.0, -1, math.nan, math.inf)),
+        *(("threshold", value, TypeError, ["a real number"]) for value in ("1", True, None)),
+        *(("v_reset", value, ValueError, ["finite"]) for value in (math.nan, math.inf)),
+        *(("v_reset", value, TypeError, ["a real number"]) for value in ("0", False, None)),
+        *(("reset", value, ValueError, ["one of 'soft', 'hard'"]) for value in ("zero", None, 0)),
+        *(("detach_reset", value, TypeError, ["True or False"]) for value in (1, "no", None)),
+        ("surrogate", "relu", ValueError, ["one of 'sigmoid'", "'atan'"]),
+        ("surrogate", rsnn.surrogates.ATan, TypeError, ["one of 'sigmoid'", "add the parentheses"]),
+    ],
+)
+def test_a_neuron_says_which_argument_is_wrong(make, argument, value, error, fragments):
+    with pytest.raises(error, match=f"`{argument}` must be ") as raised:
+        make(**{argument: value})
+    assert_says(raised, f"{argument}={value!r}", *fragments)
+
+
+def test_a_neuron_needs_a_cell():
+    with pytest.raises(TypeError, match="`cell` must be a NeuronCell") as raised:
+        Neuron(keras.layers.LSTMCell(3))
+    assert_says(raised, "LSTMCell", "LIFCell()")
+
+
+def test_only_a_layer_class_can_be_declared_affine():
+    for value in (keras.layers.Dense(3), abs):
+        with pytest.raises(TypeError, match="`layer_class` must be a subclass of keras.layers.Layer"):
+            rsnn.affine(value)
+
+
+# Networks.
+class Subclassed(keras.Model):
+    """A model whose graph cannot be known."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif = LIF(name="inner")
+
+    def call(self, inputs):
+        return self.lif(inputs)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Subclassed, lambda: keras.layers.Dense(3), lambda: LIF(), lambda: None, lambda: "mlp", lambda: mlp],
+    ids=["subclassed", "layer", "neuron", "None", "string", "function"],
+)
+def test_a_network_is_functional_or_sequential(make):
+    network = make()
+    with pytest.raises(TypeError, match="`network` must be a Functional or Sequential") as raised:
+        spiking(network) if network is not None else rsnn.SpikingModel(None, timesteps=3)
+    assert_says(raised, type(network).__name__, "keras.Model(inputs, outputs)", "keras.Sequential([keras.Input")
+
+
+def test_an_unbuilt_sequential_is_told_to_start_with_an_input():
+    with pytest.raises(ValueError, match="`network` must know its input shape") as raised:
+        spiking(keras.Sequential([keras.layers.Dense(3), LIF()], name="mine"))
+    assert_says(raised, "mine", "keras.Input(shape)")
+
+
+def test_a_network_without_neurons_is_told_where_they_go():
+    inputs = keras.Input((6,))
+    with pytest.raises(ValueError, match="must contain a neuron layer") as raised:
+        spiking(keras.Model(inputs, keras.layers.Dense(3)(inputs), name="mine"))
+    assert_says(raised, "'mine'", "keras_ratesnn.layers.LIF()")
+
+
+class Block(keras.layers.Layer):
+    """A custom layer with a neuron inside, kept however one likes."""
+
+    def __init__(self, keep, **kwargs):
+        super().__init__(**kwargs)
+        neuron = LIF(name="inner")
+        self.inside = {"attribute": neuron, "list": [neuron], "dict": {"a": neuron}, "cell": neuron.cell}[keep]
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, inputs):
+        return inputs
+
+
+class RecurrentCell(keras.layers.Layer):
+    """A cell of a Keras RNN with a neuron inside."""
+
+    state_size = 4
+
+    def __init__(self):
+        super().__init__()
+        self.lif = LIF(name="inner")
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, inputs, states):
+        outputs = self.lif(inputs)
+        return outputs, [outputs]
+
+
+def hides(layer):
+    def network():
+        inputs = keras.Input((5, 4))
+        return keras.Model(inputs, LIF()(layer()(inputs)))
+
+    return network
+
+
+HIDING = {
+    "custom layer, attribute": hides(lambda: Block("attribute")),
+    "custom layer, list": hides(lambda: Block("list")),
+    "custom layer, dict": hides(lambda: Block("dict")),
+    "custom layer, cell": hides(lambda: Block("cell")),
+    "subclassed model": hides(Subclassed),
+    "TimeDistributed": hides(lambda: keras.layers.TimeDistributed(LIF(name="inner"))),
+    "RNN": hides(lambda: keras.layers.RNN(RecurrentCell(), return_sequences=True)),
+    "activation of a layer": hides(lambda: keras.layers.Dense(4, activation=LIF(name="inner"))),
+    "Activation": hides(lambda: keras.layers.Activation(LIF(name="inner"))),
+    "custom layer in a nested model": hides(lambda: keras.Sequential([keras.Input((5, 4)), Block("attribute")])),
+    "another SpikingModel": hides(
+        lambda: spiking(keras.Sequential([keras.Input((5, 4)), LIF(name="inner")], name="spiking"), name="outer")
+    ),
+}
+
+
+@pytest.mark.parametrize("make", HIDING.values(), ids=HIDING.keys())
+def test_a_hidden_neuron_is_found_and_named(make):
+    with pytest.raises(ValueError, match="must not hide neurons inside other layers") as raised:
+        spiking(make())
+    assert_says(raised, "could not be run through time", "Functional or Sequential")
+    assert "'inner'" in str(raised.value) or "'cell'" in str(raised.value)
+
+
+# Inputs.
+@pytest.mark.parametrize("shape", [(10, 5), (10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)], ids=str)
+@pytest.mark.parametrize("method", ["__call__", "predict", "fit"])
+def test_an_input_that_does_not_fit_gets_both_shapes_that_would(shape, method):
+    x = np.zeros(shape, "float32")
+    model = helpers.compiled(spiking())
+    with pytest.raises(ValueError, match="must have shape") as raised:
+        {"__call__": lambda: model(x), "predict": lambda: model.predict(x, verbose=0), "fit": lambda: model.fit(x, x[:, 0])}[
+            method
+        ]()
+    sizes = ", ".join(str(size) for size in shape[1:])
+    assert_says(raised, "(batch, 6)", "(batch, 3, 6)", "timesteps=3", f"{sizes})")
+
+
+def test_an_image_without_its_channel_axis_gets_both_shapes_that_would():
+    network = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), LIF(), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match="must have shape") as raised:
+        spiking(network)(np.zeros((10, 4, 4), "float32"))
+    assert_says(raised, "(batch, 4, 4, 1)", "(batch, 3, 4, 4, 1)", "(10, 4, 4)")
+
+
+def two_inputs():
+    inputs = [keras.Input((6,), name="left"), keras.Input((6,), name="right")]
+    return keras.Model(inputs, keras.layers.Dense(3)(LIF()(keras.layers.Add()(inputs))))
+
+
+ZEROS = np.zeros((10, 6), "float32")
+
+
+@pytest.mark.parametrize("inputs", [[ZEROS], [ZEROS, ZEROS, ZEROS], ZEROS], ids=["one", "three", "a tensor"])
+def test_the_wrong_number_of_inputs_is_told_their_names(inputs):
+    with pytest.raises(ValueError, match="has 2 inputs") as raised:
+        spiking(two_inputs())(inputs)
+    assert_says(raised, "['left', 'right']", f"Received: {len(inputs) if isinstance(inputs, list) else 1}")
+
+
+def test_a_dict_with_wrong_names_is_told_the_right_ones():
+    with pytest.raises(ValueError, match="inputs are named") as raised:
+        spiking(two_inputs())({"left": ZEROS, "wright": ZEROS})
+    assert_says(raised, "['left', 'right']", "without ['right']", "'wright'")
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float64"])
+def test_inputs_of_any_number_type_work(gradient, dtype):
+    x = np.random.default_rng(0).integers(0, 256, (10, 6)).astype(dtype)
+    _, y = helpers.data()
+    losses = []
+    for inputs in (x, x.astype("float32")):
+        keras.utils.set_random_seed(3)
+        model = helpers.compiled(spiking(gradient=gradient))
+        losses.append(model.fit(inputs, y, epochs=2, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+
+
+def test_boolean_events_work():
+    x = np.random.default_rng(0).integers(0, 2, (10, 3, 6)).astype(bool)
+    model = spiking()
+    np.testing.assert_allclose(model.predict(x, verbose=0), model.predict(x.astype("float32"), verbose=0), rtol=1e-6, atol=1e-6)
+
+
+# Training.
+def test_rate_training_of_sequences_says_to_use_bptt():
+    model = helpers.compiled(spiking(return_sequences=True), loss="mse")
+    x, _ = helpers.data()
+    with pytest.raises(ValueError, match="return_sequences=True") as raised:
+        model.fit(x, np.zeros((10, 3, 3), "float32"), verbose=0)
+    assert_says(raised, "gradient=Rate(", "return_sequences=False", 'gradient="bptt"')
+
+
+def test_rate_training_with_renorm_says_so():
+    network = keras.Sequential(
+        [keras.Input((6,)), LIF(), keras.layers.BatchNormalization(renorm=True, name="norm"), LIF(), keras.layers.Dense(3)]
+    )
+    x, y = helpers.data()
+    model = helpers.compiled(spiking(network))
+    model.evaluate(x, y, verbose=0)
+    with pytest.raises(ValueError, match="renorm") as raised:
+        model.fit(x, y, verbose=0)
+    assert_says(raised, "'norm'", "renorm=True", "renorm=False")
+
+
+# Weights that are not finite.
+def break_weight(variable, value=math.nan):
+    weights = helpers.to_numpy(variable).copy()
+    weights.flat[0] = value
+    variable.assign(weights)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_fit_refuses_weights_that_are_not_finite_and_names_them(value):
+    model = helpers.compiled(spiking())
+    broken = model.trainable_variables[2]
+    break_weight(broken, value)
+    with pytest.raises(ValueError, match="NaN or infinite") as raised:
+        model.fit(*helpers.data(), verbose=0)
+    assert_says(raised, broken.path, "learning rate", "TerminateOnNaN")
+    assert model.trainable_variables[0].path not in str(raised.value)
+
+
+def losses_with_a_broken_weight(model, index=0):
+    x, y = helpers.data()
+    model = helpers.compiled(model)
+    before = model.train_on_batch(x, y)
+    break_weight(model.trainable_variables[index])
+    return float(before), float(model.train_on_batch(x, y))
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+@pytest.mark.parametrize("decay", [0.0, 0.2])
+def test_a_weight_that_turns_nan_in_training_makes_the_loss_nan(gradient, reset, decay):
+    before, after = losses_with_a_broken_weight(spiking(mlp(reset=reset, decay=decay), gradient=gradient))
+    assert math.isfinite(before)
+    assert math.isnan(after)
+
+
+@pytest.mark.parametrize("surrogate", rsnn.surrogates.BY_NAME)
+def test_a_weight_that_turns_nan_makes_the_loss_nan_with_every_surrogate(surrogate):
+    for gradient in ("rate", "bptt"):
+        model = spiking(mlp(surrogate=surrogate, detach_reset=False), gradient=gradient)
+        break_weight(model.trainable_variables[0])
+        loss, _ = helpers.loss_and_gradients(model, *helpers.data())
+        assert math.isnan(loss)
+
+
+FOLLOWERS = {
+    "batch normalisation": keras.layers.BatchNormalization,
+    "max pooling": lambda: keras.layers.MaxPooling2D(2),
+    "average pooling": lambda: keras.layers.AveragePooling2D(2),
+    "another neuron": LIF,
+}
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@pytest.mark.parametrize("after", FOLLOWERS)
+def test_a_nan_weight_shows_through_whatever_follows(gradient, after):
+    layer = FOLLOWERS[after]()
+    network = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, padding="same"), LIF(), layer, LIF(), keras.layers.Flatten()]
+        + [keras.layers.Dense(3)]
+    )
+    model = spiking(network, gradient=gradient)
+    break_weight(model.trainable_variables[0])
+    loss, _ = helpers.loss_and_gradients(model, *helpers.data(shape=(4, 4, 1)))
+    assert math.isnan(loss)
+
+
+def test_a_nan_in_one_frame_shows_in_the_loss():
+    x, y = helpers.data(shape=(3, 6))
+    x[2, 0, 1] = math.nan
+    for reset in ("soft", "hard"):
+        for gradient in ("rate", "bptt"):
+            loss, _ = helpers.loss_and_gradients(spiking(mlp(reset=reset), gradient=gradient), x, y)
+            assert math.isnan(loss)
+
+
+def test_an_infinite_weight_shows_in_the_loss():
+    model = spiking()
+    break_weight(model.trainable_variables[0], math.inf)
+    loss, _ = helpers.loss_and_gradients(model, *helpers.data())
+    assert not math.isfinite(loss)
+
+
+def test_the_loss_of_healthy_weights_is_finite_however_large():
+    model = spiking(gradient="rate")
+    model.trainable_variables[0].assign(ops.full((6, 8), 1e30))
+    loss, gradients = helpers.loss_and_gradients(model, *helpers.data())
+    assert math.isfinite(loss)
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
