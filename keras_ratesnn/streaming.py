@@ -2,8 +2,15 @@
 
 from keras_ratesnn import backend
 from keras_ratesnn.gradients.base import expose_broken
-from keras_ratesnn.gradients.signals import Signal
+from keras_ratesnn.gradients.signals import Signal, only_signal
 from keras_ratesnn.gradients.stepwise import StepRule, step
+
+
+class StreamingRule(StepRule):
+    """One time step whose input comes from outside: nothing is known to be the same at every step."""
+
+    def encoded(self, encoder, args, kwargs):
+        return only_signal(encoder, args, kwargs).steps
 
 
 class Stream:
@@ -39,7 +46,7 @@ class Stream:
                 f"steps with {self.batch}. Call reset_state() to begin new sequences."
             )
         with backend.no_gradient():
-            rule = StepRule(timesteps)
+            rule = StreamingRule(timesteps)
             self.memory, outputs = step(rule, walk, [Signal(x, static=False) for x in inputs], self.steps, self.memory)
         self.batch = batch
         self.steps += 1

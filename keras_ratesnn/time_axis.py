@@ -31,4 +31,5 @@ def mean(tensor, timesteps):
 
 def accumulation_dtype(dtype):
     """The dtype for sums, statistics and membranes: float32, or wider if `dtype` is."""
-    return keras.backend.result_type(dtype, "float32")
+    # Not keras.backend.result_type: on PyTorch it takes float64 down to float32.
+    return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"

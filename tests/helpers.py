@@ -24,7 +24,7 @@ def gradient_of(function, tensors):
     Returns:
         List of arrays: the gradient with respect to each of `tensors`, zeros where there is none.
     """
-    tensors = [ops.convert_to_tensor(np.asarray(tensor)) for tensor in tensors]
+    tensors = [ops.convert_to_tensor(tensor, dtype=str(np.asarray(tensor).dtype)) for tensor in tensors]
     if BACKEND == "jax":
         import jax
 

@@ -62,6 +62,7 @@ class GradientMethod:
         rule = self.multi_step_rule(run.timesteps)
         outputs = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
         outputs = keras.tree.map_structure(rule.sequence if run.return_sequences else rule.mean, outputs)
+        rule.add_losses()
         return expose_broken(outputs, rule.final_states)
 
     def multi_step_rule(self, timesteps):
@@ -100,6 +101,19 @@ class Rule:
     def __init__(self, timesteps):
         self.timesteps = timesteps
         self.final_states = []
+        self._activity_losses = []
+
+    def regularize(self, operation, outputs):
+        """Notes the activity regularisation of an operation that the rule runs in another way than by calling it once."""
+        loss = activity_loss(operation, outputs)
+        if loss is not None:
+            self._activity_losses.append((operation, loss))
+
+    def add_losses(self):
+        """Adds what was noted to the layers' losses, after the last walk: a call of a layer may clear the ones before."""
+        layers = {id(layer): layer for layer, _ in self._activity_losses}
+        for layer in layers.values():
+            layer.add_loss(sum(loss for owner, loss in self._activity_losses if owner is layer))
 
     def run_cell(self, cell, current):
         """Runs a neuron cell through all time steps.
@@ -197,18 +211,16 @@ def dropout_mask(layer, like, kwargs):
     return layer(ops.ones_like(like), **kwargs)
 
 
-def add_activity_loss(layer, outputs, steps=1):
-    """Adds a layer's activity regularisation for `outputs`, divided by their number of rows as Keras does.
+def activity_loss(layer, outputs):
+    """A layer's activity regularisation for a structure of outputs, divided by their number of rows as Keras does.
 
-    Args:
-        layer: A layer, or any other operation, which has none.
-        outputs: Structure of tensors.
-        steps: Integer, how many time steps of a sequence share in it one after another.
+    Returns:
+        Scalar tensor; `None` for a layer, or any other operation, without regularizer.
     """
-    if getattr(layer, "activity_regularizer", None) is not None:
-        for output in keras.tree.flatten(outputs):
-            rows = ops.cast(ops.shape(output)[0] * steps, output.dtype)
-            layer.add_loss(layer.activity_regularizer(output) / rows)
+    if getattr(layer, "activity_regularizer", None) is None:
+        return None
+    outputs = keras.tree.flatten(outputs)
+    return sum(layer.activity_regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from keras_ratesnn.gradients import stepwise
 from keras_ratesnn.gradients.base import (
     GradientMethod,
     Rule,
-    add_activity_loss,
     dropout_mask,
     encode_all,
     static_input,
@@ -47,7 +46,7 @@ class UnrolledRule(Rule):
         current = only_signal(operation, args, kwargs)
         steps = [ops.cast(spikes, operation.compute_dtype) for _, spikes, _ in self.run_cell(operation.cell, current)]
         spikes = time_axis.fold(ops.stack(steps, axis=1))
-        add_activity_loss(operation, spikes)
+        self.regularize(operation, spikes)
         return Signal(spikes, static=False)
 
     def encoder(self, operation, args, kwargs):

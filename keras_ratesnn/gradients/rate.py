@@ -24,7 +24,6 @@ from keras_ratesnn.gradients import eligibility, normalization, rate_stepwise
 from keras_ratesnn.gradients.base import (
     GradientMethod,
     Rule,
-    add_activity_loss,
     dropout_mask,
     encode_all,
     static_input,
@@ -90,7 +89,7 @@ class RateRule(Rule):
                 traces = eligibility.advance(cell, traces, membrane, spikes, state)
             steps = ops.stop_gradient(time_axis.fold(ops.stack(steps, axis=1)))
         rate = ops.cast(eligibility.firing_rate(cell, traces, current.rate, self.timesteps), dtype)
-        add_activity_loss(operation, rate)
+        self.regularize(operation, rate)
         return RateSignal(steps, rate)
 
     def encoder(self, operation, args, kwargs):
@@ -140,7 +139,7 @@ class RateRule(Rule):
             with rate_context:
                 rates = operation(*rate_args, **rate_kwargs)
         signals = keras.tree.map_structure(self._join, steps, rates)
-        add_activity_loss(operation, [signal.rate for signal in keras.tree.flatten(signals)])
+        self.regularize(operation, [signal.rate for signal in keras.tree.flatten(signals)])
         return signals
 
     def _join(self, steps, rate):

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_ratesnn import backend
 from keras_ratesnn.gradients import eligibility, normalization, stepwise
-from keras_ratesnn.gradients.base import add_activity_loss, without_activity_loss
+from keras_ratesnn.gradients.base import without_activity_loss
 from keras_ratesnn.gradients.signals import RateSignal, map_signals, only_signal
 
 
@@ -27,6 +27,7 @@ def single_step(run, last_step_statistics):
         return outputs
     rule = RatePassRule(recording)
     rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
+    rule.add_losses()
     return keras.tree.map_structure(
         lambda value, signal: backend.graft(ops.stop_gradient(value), signal.rate, 1.0), outputs, rates
     )
@@ -102,7 +103,7 @@ class RatePassRule(stepwise.PlacedRule):
         mean_input = only_signal(operation, args, kwargs).rate
         rate = eligibility.firing_rate(operation.cell, traces, mean_input, self.timesteps)
         rate = ops.cast(rate, operation.compute_dtype)
-        add_activity_loss(operation, rate)
+        self.regularize(operation, rate)
         return RateSignal(None, rate)
 
     def encoder(self, operation, args, kwargs):
@@ -134,7 +135,7 @@ class RatePassRule(stepwise.PlacedRule):
             rates = operation(*args, **kwargs)
         if place in self.memory:
             rates = keras.tree.map_structure(self._with_value, self.memory[place], rates)
-        add_activity_loss(operation, rates)
+        self.regularize(operation, rates)
         return keras.tree.map_structure(lambda rate: RateSignal(None, rate), rates)
 
     def _with_value(self, total, rate, slope=1.0):

@@ -15,7 +15,7 @@ from keras_ratesnn import keras_internals
 from keras_ratesnn.gradients import normalization
 from keras_ratesnn.gradients.base import (
     Rule,
-    add_activity_loss,
+    activity_loss,
     dropout_mask,
     expose_broken,
     static_input,
@@ -23,8 +23,11 @@ from keras_ratesnn.gradients.base import (
 )
 from keras_ratesnn.gradients.signals import Signal, map_signals, only_signal, signals_in
 
-UNROLLED_STEPS = 8
-"""Up to this T a compiled backend is given the loop unrolled, which runs fastest; beyond it a loop that compiles once."""
+UNROLLED_STEPS = {"tensorflow": 8, "jax": 2}
+"""Up to this T a compiling backend is given the loop unrolled; beyond it, a loop of its own, which compiles once.
+
+JAX's compiler is free to begin a step before the last one is through, and then keeps activations of several alive.
+"""
 
 
 class PlacedRule(Rule):
@@ -57,6 +60,7 @@ class StepRule(PlacedRule):
 
     def __init__(self, timesteps):
         super().__init__(timesteps, constant={}, memory={})
+        self.regularized = {}
 
     def begin_step(self, t, memory):
         """Starts the walk of time step `t`, with the memory that the last one left."""
@@ -91,7 +95,7 @@ class StepRule(PlacedRule):
 
     def encoder(self, operation, args, kwargs):
         place = self.next_place()
-        inputs = self.static_tensor(static_input(operation, args, kwargs))
+        inputs = self.encoded(operation, args, kwargs)
         spikes = self.evaluate(lambda: operation.spikes(inputs, self.t, self.timesteps))
         self.remember_outputs(place, spikes)
         return Signal(spikes, static=False)
@@ -141,6 +145,10 @@ class StepRule(PlacedRule):
 
     # What a training method may want otherwise:
 
+    def encoded(self, encoder, args, kwargs):
+        """The tensor that an encoder makes spikes of."""
+        return self.static_tensor(static_input(encoder, args, kwargs))
+
     def evaluate(self, function):
         """The tensors that `function()` computes of one step."""
         return function()
@@ -168,8 +176,16 @@ class StepRule(PlacedRule):
         """Called with what each step of an operation that is not affine gave."""
 
     def regularize(self, operation, outputs):
-        """Adds the activity regularisation of one step."""
-        add_activity_loss(operation, outputs, self.timesteps)
+        """Sums up the activity regularisation of every step, as part of the memory, which a loop can carry."""
+        loss = activity_loss(operation, outputs)
+        if loss is not None:
+            noted = f"activity at {self.places}"
+            self.memory[noted] = self.memory.get(noted, 0.0) + loss / self.timesteps
+            self.regularized[noted] = operation
+
+    def add_losses(self):
+        for noted, layer in self.regularized.items():
+            layer.add_loss(self.memory[noted])
 
 
 def run_steps(rule, run, compiled_loop):
@@ -193,7 +209,7 @@ def run_steps(rule, run, compiled_loop):
         memory, outputs = step(rule, run.walk, _signals_at(rule, run, t), t, memory)
         return memory, keras.tree.map_structure(lambda so_far, output: _gather(run, so_far, output, t), gathered, outputs)
 
-    if compiled_loop and timesteps > UNROLLED_STEPS and keras.backend.backend() != "torch":
+    if compiled_loop and timesteps > UNROLLED_STEPS.get(keras.backend.backend(), timesteps):
         carried = _compiled_loop(body, carried, run)
     else:
         for t in range(1, timesteps):
@@ -202,6 +218,7 @@ def run_steps(rule, run, compiled_loop):
     rule.memory, gathered = carried
     if not run.return_sequences:
         gathered = keras.tree.map_structure(lambda total, output: ops.cast(total / timesteps, output.dtype), gathered, outputs)
+    rule.add_losses()
     return expose_broken(gathered, rule.states())
 
 

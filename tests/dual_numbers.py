@@ -1,0 +1,70 @@
+"""Autodiff at its simplest, in float64: numbers that carry their derivative along, and a neuron written with them."""
+
+import numpy as np
+
+
+class Dual:
+    """A value and its derivative by one quantity."""
+
+    def __init__(self, value, derivative=0.0):
+        self.value = np.asarray(value, "float64")
+        self.derivative = np.broadcast_to(np.asarray(derivative, "float64"), self.value.shape)
+
+    def __add__(self, other):
+        other = as_dual(other)
+        return Dual(self.value + other.value, self.derivative + other.derivative)
+
+    def __sub__(self, other):
+        return self + as_dual(other) * -1.0
+
+    def __rsub__(self, other):
+        return as_dual(other) - self
+
+    def __mul__(self, other):
+        other = as_dual(other)
+        return Dual(self.value * other.value, self.value * other.derivative + self.derivative * other.value)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+def as_dual(x):
+    return x if isinstance(x, Dual) else Dual(x)
+
+
+def detached(x):
+    return Dual(x.value)
+
+
+def sigmoid_surrogate(distance, alpha=4.0):
+    sigmoid = 1.0 / (1.0 + np.exp(-alpha * distance))
+    return alpha * sigmoid * (1.0 - sigmoid)
+
+
+def spike(distance):
+    """H(u), with the surrogate in the place of its derivative."""
+    return Dual((distance.value >= 0).astype("float64"), sigmoid_surrogate(distance.value) * distance.derivative)
+
+
+def rate_derivative(currents, by, decay, threshold, reset, v_reset, detach_reset):
+    """dr/dp of neurons by a naive loop.
+
+    Args:
+        currents: Array `(T, ...)`.
+        by: "input" (a constant added to every step), "decay" or "threshold": what p is.
+
+    Returns:
+        Array like one step of `currents`.
+    """
+    shift = Dual(np.zeros(currents.shape[1:]), 1.0 if by == "input" else 0.0)
+    decay = Dual(decay, 1.0 if by == "decay" else 0.0)
+    threshold = Dual(threshold, 1.0 if by == "threshold" else 0.0)
+    state, total = Dual(np.zeros(currents.shape[1:])), Dual(np.zeros(currents.shape[1:]))
+    for current in currents:
+        membrane = decay * state + (shift + current)
+        spikes = spike(membrane - threshold)
+        resetting = detached(spikes) if detach_reset else spikes
+        hard = membrane * (1.0 - resetting) + v_reset * resetting
+        state = membrane - threshold * resetting if reset == "soft" else hard
+        total = total + spikes
+    return total.derivative / len(currents)

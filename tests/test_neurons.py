@@ -1,0 +1,157 @@
+"""Neurons that learn, neurons without a leak, and neurons of one's own."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, data, loss_and_gradients, naive_lif, spiking, to_numpy
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+
+
+def model_of(*neurons, gradient="rate", timesteps=4, **kwargs):
+    x = inputs = keras.Input((6,))
+    for index, neuron in enumerate(neurons):
+        x = neuron(layers.Dense(8, name=f"dense_{index}")(x))
+    return spiking(keras.Model(inputs, layers.Dense(3)(x)), timesteps, gradient, **kwargs)
+
+
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_integrate_and_fire_neurons_do_not_leak(reset):
+    x, _ = data(4, (7, 6))
+    inputs = keras.Input((6,))
+    model = spiking(keras.Model(inputs, rsnn.layers.IF(reset=reset)(inputs)), 7, return_sequences=True)
+    spikes, _, _ = naive_lif(np.moveaxis(x, 1, 0), 1.0, reset=reset)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), np.moveaxis(spikes, 0, 1))
+
+
+def test_a_parametric_neuron_begins_as_the_plain_one():
+    x, _ = data(4, (7, 6))
+    inputs = keras.Input((6,))
+    learned = rsnn.layers.ParametricLIF(decay=0.3, threshold=0.7, learn_threshold=True)
+    plain = rsnn.layers.LIF(decay=0.3, threshold=0.7)
+    outputs = [spiking(keras.Model(inputs, layer(inputs)), 7).predict(x, verbose=0) for layer in (learned, plain)]
+    np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_learned_parameters_move_and_stay_in_their_ranges(step_mode):
+    neurons = [
+        rsnn.layers.ParametricLIF(learn_threshold=True),
+        rsnn.layers.ParametricLIF(per_channel=True),
+        rsnn.layers.LIF(learn_threshold=True),
+        rsnn.layers.IF(learn_threshold=True),
+    ]
+    model = compiled(model_of(*neurons, step_mode=step_mode), keras.optimizers.Adam(0.5))
+    x, y = data(32)
+    before = [to_numpy(weight) for neuron in neurons for weight in neuron.trainable_weights]
+    model.fit(x, y, epochs=3, verbose=0)
+    after = [to_numpy(weight) for neuron in neurons for weight in neuron.trainable_weights]
+    assert len(after) == 5
+    assert all((new != old).all() for new, old in zip(after, before, strict=True))
+    for neuron in neurons[:2]:
+        decay = to_numpy(neuron.cell.effective_decay())
+        assert ((decay > 0) & (decay < 1)).all()
+    for neuron in (neurons[0], neurons[2], neurons[3]):
+        assert to_numpy(neuron.cell.effective_threshold()) > 0
+
+
+@pytest.mark.parametrize("detach_reset", [True, False])
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_one_layer_with_constant_input_learns_as_by_bptt(reset, detach_reset):
+    """With one layer of neurons nothing is approximated: not the decay's derivative, nor the threshold's."""
+    neuron = rsnn.layers.ParametricLIF(reset=reset, detach_reset=detach_reset, learn_threshold=True, per_channel=True)
+    network = model_of(neuron).network
+    x, y = data(16)
+    _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
+    _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
+    for path, gradient in by_bptt.items():
+        np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+def test_in_a_network_parameters_learn_in_the_direction_of_bptt():
+    layers_of_neurons = [rsnn.layers.ParametricLIF(per_channel=True, learn_threshold=True) for _ in range(3)]
+    network = model_of(*layers_of_neurons).network
+    x, y = data(64)
+    gradients = {method: loss_and_gradients(spiking(network, 6, method), x, y)[1] for method in ("rate", "bptt")}
+    for name in ("decay_logit", "log_threshold"):
+        rate, bptt = (np.concatenate([g.ravel() for path, g in of.items() if path.endswith(name)]) for of in gradients.values())
+        assert rate @ bptt / np.linalg.norm(rate) / np.linalg.norm(bptt) > 0.8, name
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_a_decay_per_channel_has_one_for_each(axis):
+    neuron = rsnn.layers.ParametricLIF(per_channel=True, axis=axis)
+    neuron(np.zeros((2, 3, 4, 5), "float32"))
+    assert tuple(neuron.cell.decay_logit.shape) == ((1, 1, 1, 5) if axis == -1 else (1, 3, 1, 1))
+
+
+def test_a_channel_axis_that_is_not_there_says_so():
+    with pytest.raises(ValueError, match=r"`axis` must be an axis of known size of the input\. Received: axis=4"):
+        rsnn.layers.ParametricLIF(per_channel=True, axis=4)(np.zeros((2, 3), "float32"))
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+def test_a_learned_decay_begins_inside_its_range(decay):
+    with pytest.raises(ValueError, match="`decay` must be > 0 and < 1"):
+        rsnn.layers.ParametricLIF(decay=decay)
+
+
+@pytest.mark.parametrize("layer", ["LIF", "IF", "ParametricLIF"])
+def test_a_config_makes_the_same_layer(layer):
+    cls = getattr(rsnn.layers, layer)
+    made = cls(threshold=0.5, reset="hard", v_reset=-0.1, surrogate="atan", learn_threshold=True, name="neurons")
+    again = cls.from_config(made.get_config())
+    assert again.get_config() == made.get_config()
+    assert (again.threshold, again.reset, again.v_reset, again.name) == (0.5, "hard", -0.1, "neurons")
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class AdaptiveCell(rsnn.layers.NeuronCell):
+    """A neuron of one's own, with a state of two tensors: every spike raises its threshold for a while."""
+
+    def initial_state(self, inputs):
+        rest = super().initial_state(inputs)
+        return {"membrane": rest, "fatigue": rest}
+
+    def step(self, inputs, state):
+        membrane = 0.5 * state["membrane"] + ops.cast(inputs, state["membrane"].dtype) - state["fatigue"]
+        spikes = self.fire(membrane)
+        fatigue = 0.8 * state["fatigue"] + 0.1 * ops.stop_gradient(spikes)
+        return membrane, spikes, {"membrane": membrane * (1.0 - ops.stop_gradient(spikes)), "fatigue": fatigue}
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class AdaptiveRateCell(AdaptiveCell):
+    def membrane_derivative(self, membrane, spikes, surrogate_derivative):
+        return 0.5 * (1.0 - spikes)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize(("cell", "gradient"), [(AdaptiveCell, "bptt"), (AdaptiveRateCell, "rate")])
+def test_a_neuron_of_ones_own_trains_saves_and_streams(cell, gradient, step_mode, tmp_path):
+    model = compiled(model_of(rsnn.layers.Neuron(cell()), gradient=gradient, step_mode=step_mode, timesteps=10))
+    x, y = data(32)
+    losses = model.fit(x, y, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
+    mean = np.mean([to_numpy(model.step(x)) for _ in range(10)], axis=0)
+    np.testing.assert_allclose(mean, model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_neuron_of_ones_own_by_rate_is_bptt_in_one_layer():
+    network = model_of(rsnn.layers.Neuron(AdaptiveRateCell())).network
+    x, y = data(16)
+    _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
+    _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
+    for path, gradient in by_bptt.items():
+        np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+def test_a_neuron_of_ones_own_without_a_derivative_says_what_rate_needs():
+    model = model_of(rsnn.layers.Neuron(AdaptiveCell()), gradient="rate")
+    x, y = data()
+    with pytest.raises(NotImplementedError, match=r"AdaptiveCell must implement `membrane_derivative`.*gradient=\"bptt\""):
+        loss_and_gradients(model, x, y)

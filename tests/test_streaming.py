@@ -1,0 +1,82 @@
+"""A model that is given one time step at a time."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, data, spiking, to_numpy
+from keras import layers
+
+import keras_ratesnn as rsnn
+
+T = 5
+
+
+@pytest.fixture
+def model():
+    inputs = keras.Input((6,))
+    x = layers.BatchNormalization()(layers.Dense(8)(inputs))
+    x = rsnn.layers.LIF(decay=0.5, threshold=0.4)(x)
+    x = rsnn.layers.IF()(layers.Dense(8)(layers.Dropout(0.5)(x)))
+    model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(x)), T))
+    x, y = data()
+    model.fit(x, y, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_steps_are_those_of_a_call_on_the_whole_sequence(model, step_mode):
+    x, _ = data(4, (T, 6))
+    whole = spiking(model.network, T, step_mode=step_mode, return_sequences=True).predict(x, verbose=0)
+    steps = np.stack([to_numpy(model.step(x[:, t])) for t in range(T)], axis=1)
+    np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sequence_may_be_longer_than_timesteps(model):
+    x, _ = data(4, (3 * T, 6))
+    whole = spiking(model.network, 3 * T, return_sequences=True).predict(x, verbose=0)
+    steps = np.stack([to_numpy(model.step(x[:, t])) for t in range(3 * T)], axis=1)
+    np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_reset_begins_at_rest_with_any_batch_size(model):
+    x, _ = data(4, (2, 6))
+    first = to_numpy(model.step(x[:, 0]))
+    assert not np.allclose(to_numpy(model.step(x[:, 0])), first)
+    model.reset_state()
+    np.testing.assert_array_equal(to_numpy(model.step(x[:, 0])), first)
+    model.reset_state()
+    assert model.step(x[:2, 0]).shape == (2, 3)
+
+
+def test_a_changed_batch_size_says_so(model):
+    x, _ = data(4)
+    model.step(x)
+    with pytest.raises(ValueError, match=r"inputs for 3 sequences, after 1 steps with 4\. Call reset_state\(\)"):
+        model.step(x[:3])
+
+
+def test_a_step_with_time_says_so(model):
+    x, _ = data(4, (T, 6))
+    with pytest.raises(ValueError, match=r"must have shape \(batch, 6\) in `step`, without time"):
+        model.step(x)
+
+
+def test_a_sequence_in_progress_sees_no_training_and_no_other_call(model):
+    x, y = data()
+    first = to_numpy(model.step(x))
+    model.predict(x, verbose=0)
+    second = to_numpy(model.step(x))
+    model.reset_state()
+    np.testing.assert_array_equal(to_numpy(model.step(x)), first)
+    np.testing.assert_array_equal(to_numpy(model.step(x)), second)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_the_mean_so_far_is_the_output_with_as_many_timesteps(model, step_mode):
+    """Accuracy against T in one pass: the cumulative mean of the sequence."""
+    x, _ = data()
+    anytime = spiking(model.network, T, step_mode=step_mode, return_sequences=True).predict(x, verbose=0)
+    anytime = np.cumsum(anytime, axis=1) / np.arange(1, T + 1)[:, None]
+    for timesteps in (1, 3, T):
+        model.timesteps = timesteps
+        np.testing.assert_allclose(anytime[:, timesteps - 1], model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
