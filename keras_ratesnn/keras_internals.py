@@ -54,6 +54,17 @@ def forget_compiled_functions(model):
     model.predict_function = None
 
 
+def portable(config):
+    """A saved compile config for any backend: on PyTorch, Keras notes the optimizers' PyTorch classes in it."""
+    if isinstance(config, dict):
+        config = {key: portable(value) for key, value in config.items()}
+        if str(config.get("module")).startswith("keras.src.backend.torch.optimizers"):
+            config["module"] = "keras.optimizers"
+    elif isinstance(config, (list, tuple)):
+        config = type(config)(portable(value) for value in config)
+    return config
+
+
 def without_autocast():
     """A context in which variables are read in their own dtype, whatever the policy of the layer being called."""
     return AutocastScope(None)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import checks, gradients, graph, keras_internals, registry
+from keras_ratesnn import backend, checks, gradients, graph, keras_internals, registry
 from keras_ratesnn.gradients.base import Run
 from keras_ratesnn.streaming import Stream
 
@@ -204,6 +204,28 @@ class SpikingModel(keras.Model):
         if ranks != self._ranks:
             self._ranks = ranks
             keras_internals.forget_compiled_functions(self)
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
+        """Exports the inference graph, as `keras.Model.export` does.
+
+        Args:
+            filepath: String or path, where to write.
+            format: `"tf_saved_model"`, `"onnx"` or another that Keras knows on this backend.
+                Defaults to `"tf_saved_model"`.
+            verbose: Boolean, whether to print a message. Defaults to `None`: Keras' choice.
+            input_signature: List of `keras.InputSpec`. Defaults to the network's inputs without time; give
+                `[keras.InputSpec((None, timesteps, ...))]` to export for one frame a step.
+            **kwargs: As in `keras.Model.export`.
+        """
+        if input_signature is None:
+            inputs = keras_internals.inputs_structure(graph.as_graph(self.network))
+            spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
+            input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
+        with backend.no_gradient():
+            return super().export(filepath, format, verbose, input_signature, **kwargs)
+
+    def get_compile_config(self):
+        return keras_internals.portable(super().get_compile_config())
 
     def summary(self, *args, **kwargs):
         kwargs.setdefault("expand_nested", True)

@@ -1,0 +1,27 @@
+"""Loads a saved model on the backend that KERAS_BACKEND names, predicts and trains on: run by `test_persistence.py`.
+
+python other_backend.py model.keras data.npz results.npz
+"""
+
+import sys
+
+import keras
+import numpy as np
+
+import keras_ratesnn  # noqa: F401  (registers what a saved model is made of)
+
+STEPS = 10
+
+
+def predict_and_train(model, x, y):
+    """Predictions, and the losses of ten steps of training."""
+    predictions = model.predict(x, verbose=0)
+    losses = [float(np.asarray(model.train_on_batch(x, y)).ravel()[0]) for _ in range(STEPS)]
+    return {"predictions": predictions, "losses": np.array(losses)}
+
+
+if __name__ == "__main__":
+    model_file, data_file, results_file = sys.argv[1:]
+    arrays = np.load(data_file)
+    results = predict_and_train(keras.saving.load_model(model_file), arrays["x"], arrays["y"])
+    np.savez(results_file, backend=keras.backend.backend(), **results)

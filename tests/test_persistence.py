@@ -1,0 +1,100 @@
+"""A model saved on one backend loads on the others, predicts the same and trains on; it can be exported."""
+
+import copy
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, data, spiking, to_numpy
+from keras import layers
+from other_backend import predict_and_train
+
+import keras_ratesnn as rsnn
+
+BACKEND = keras.backend.backend()
+OTHERS = [backend for backend in ("tensorflow", "jax", "torch") if backend != BACKEND]
+
+
+def small_network():
+    inputs = keras.Input((8, 8, 2))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)
+    x = rsnn.layers.LIF(surrogate="atan")(layers.BatchNormalization()(x))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False)(layers.MaxPooling2D(2)(x))
+    x = rsnn.layers.ParametricLIF(reset="hard")(layers.BatchNormalization()(x))
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
+def test_saved_here_it_loads_on_the_other_backends_predicts_the_same_and_trains_on(gradient, step_mode, tmp_path):
+    """The same weights give the same predictions, and the same losses in ten steps of training.
+
+    Backends sum in different orders, and after some steps a membrane falls on the other side of its threshold: losses
+    are compared to 1e-3, the reference cases' tolerance, while a wrong gradient shows in the second step already.
+    """
+    x, y = data(12, (8, 8, 2))
+    model = compiled(spiking(small_network(), 4, gradient, step_mode=step_mode), keras.optimizers.SGD(0.1, momentum=0.9))
+    model.fit(x, y, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    here = predict_and_train(model, x, y)
+    assert here["losses"][-1] < here["losses"][0]
+
+    script = pathlib.Path(__file__).parent / "other_backend.py"
+    arguments = [str(tmp_path / name) for name in ("model.keras", "data.npz")]
+    for backend in OTHERS:
+        results_file = str(tmp_path / f"{backend}.npz")
+        environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        subprocess.run([sys.executable, str(script), *arguments, results_file], check=True, env=environment)
+        there = np.load(results_file)
+        assert there["backend"] == backend
+        np.testing.assert_allclose(there["predictions"], here["predictions"], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(there["losses"], here["losses"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_an_exported_graph_gives_the_same_outputs(step_mode, tmp_path):
+    x, y = data(6, (8, 8, 2))
+    model = compiled(spiking(small_network(), 4, step_mode=step_mode))
+    model.fit(x, y, verbose=0)
+    expected = model.predict(x, verbose=0)
+    if BACKEND == "torch":
+        import onnxruntime
+
+        model.export(str(tmp_path / "model.onnx"), format="onnx", verbose=False)
+        session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+        (outputs,) = session.run(None, {session.get_inputs()[0].name: x})
+    else:
+        import tensorflow as tf
+
+        model.export(str(tmp_path / "model"), verbose=False)
+        loaded = tf.saved_model.load(str(tmp_path / "model"))
+        outputs = loaded.serve(x).numpy()
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras exports a SavedModel from TensorFlow and JAX")
+def test_a_graph_of_one_frame_a_step_is_exported_by_its_signature(tmp_path):
+    import tensorflow as tf
+
+    x, _ = data(6, (4, 8, 8, 2))
+    model = spiking(small_network(), 4)
+    model.export(str(tmp_path / "model"), verbose=False, input_signature=[keras.InputSpec((None, 4, 8, 8, 2), dtype="float32")])
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    np.testing.assert_allclose(loaded.serve(x).numpy(), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_is_independent_and_equal(duplicate):
+    x, y = data(12, (8, 8, 2))
+    model = compiled(spiking(small_network(), 4))
+    model.fit(x, y, verbose=0)
+    before = model.predict(x, verbose=0)
+    copied = duplicate(model)
+    np.testing.assert_allclose(copied.predict(x, verbose=0), before, rtol=1e-5)
+    copied.set_weights([np.zeros_like(to_numpy(weight)) for weight in copied.weights])
+    np.testing.assert_array_equal(model.predict(x, verbose=0), before)

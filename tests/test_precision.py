@@ -1,0 +1,85 @@
+"""Half and double precision, and channels first, in every step mode."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, data, loss_and_gradients, spiking, to_numpy
+from keras import layers
+
+import keras_ratesnn as rsnn
+
+BACKEND = keras.backend.backend()
+MODES = [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single")]
+
+
+def convolutional(axis=-1):
+    inputs = keras.Input((8, 8, 2) if axis == -1 else (2, 8, 8))
+    x = layers.BatchNormalization(axis=axis)(layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs))
+    x = layers.MaxPooling2D(2)(rsnn.layers.LIF()(x))
+    x = layers.BatchNormalization(axis=axis)(layers.Conv2D(8, 3, padding="same", use_bias=False)(x))
+    x = rsnn.layers.ParametricLIF(per_channel=True, axis=axis)(x)
+    return keras.Model(inputs, layers.Dense(3, dtype="float32")(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(("gradient", "step_mode"), MODES)
+def test_half_precision_trains_like_single(gradient, step_mode, policy):
+    x, y = data(16, (8, 8, 2))
+
+    def losses(policy):
+        keras.config.set_dtype_policy(policy)
+        keras.utils.set_random_seed(0)
+        model = compiled(spiking(convolutional(), 4, gradient, step_mode=step_mode))
+        assert model.compute_dtype == keras.config.dtype_policy().compute_dtype
+        assert all(variable.dtype == "float32" for variable in model.trainable_variables)
+        if policy == "mixed_float16":
+            assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        return np.array([float(model.train_on_batch(x, y)) for _ in range(3)])
+
+    half, single = losses(policy), losses("float32")
+    assert np.isfinite(half).all()
+    # Spikes flip where half precision rounds a membrane across its threshold.
+    np.testing.assert_allclose(half, single, atol=0.1)
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), MODES)
+def test_spikes_are_exact_and_membranes_are_wide_in_half_precision(gradient, step_mode):
+    keras.config.set_dtype_policy("mixed_float16")
+    inputs = keras.Input((6,))
+    model = spiking(keras.Model(inputs, rsnn.layers.IF()(inputs)), 6, gradient, step_mode=step_mode, return_sequences=True)
+    # 1 + 1/2048 is not a float16: an integrator in half precision would never pass 1.
+    currents = np.zeros((1, 6, 6), "float32")
+    currents[:, 0], currents[:, 1] = 0.9995, 2.0**-11
+    spikes = to_numpy(model(currents, training=True) if gradient == "bptt" else model(currents))
+    assert str(spikes.dtype) == "float16"
+    np.testing.assert_array_equal(spikes[0, :, 0], [0, 1, 0, 0, 0, 0])
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64 unless the whole process asks for it")
+@pytest.mark.parametrize(("gradient", "step_mode"), MODES)
+def test_double_precision_is_kept_throughout(gradient, step_mode):
+    keras.config.set_dtype_policy("float64")
+    inputs = keras.Input((6,), dtype="float64")
+    x = rsnn.layers.LIF()(layers.BatchNormalization()(layers.Dense(8)(inputs)))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(x)), 4, gradient, step_mode=step_mode)
+    x, y = data()
+    _, gradients = loss_and_gradients(model, x.astype("float64"), y)
+    assert {str(gradient.dtype) for gradient in gradients.values()} == {"float64"}
+    assert str(model(x).dtype).endswith("float64'>") or str(model(x).dtype).endswith("float64")
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow's CPU has no convolution with channels first")
+@pytest.mark.parametrize(("gradient", "step_mode"), MODES)
+def test_channels_first_is_channels_last(gradient, step_mode):
+    x, y = data(8, (8, 8, 2))
+    last = spiking(convolutional(), 4, gradient, step_mode=step_mode)
+    keras.config.set_image_data_format("channels_first")
+    first = spiking(convolutional(axis=1), 4, gradient, step_mode=step_mode)
+    for there, here in zip(first.weights, last.weights, strict=True):
+        there.assign(np.reshape(to_numpy(here), there.shape))
+    loss, gradients = loss_and_gradients(first, np.moveaxis(x, -1, 1), y)
+    keras.config.set_image_data_format("channels_last")
+    expected_loss, expected = loss_and_gradients(last, x, y)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    for here, there in zip(gradients.values(), expected.values(), strict=True):
+        np.testing.assert_allclose(here.ravel(), there.ravel(), rtol=1e-3, atol=1e-5)
