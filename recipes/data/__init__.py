@@ -1,0 +1,1 @@
+"""Where the images come from. One file a data set."""

@@ -1,0 +1,42 @@
+"""The 1,797 handwritten digits that scikit-learn ships."""
+
+from recipes.data.dataset import Dataset
+
+IMAGE_SHAPE = (8, 8, 1)
+LARGEST_PIXEL = 16
+CLASSES = 10
+
+TEST_IMAGES = 360
+SPLIT_SEED = 0
+"""The split is the same in every run: accuracies of different seeds are of the same test images."""
+
+
+def load(data_dir=None):
+    """The digits, split into 1,437 images for training and 360 for testing with the same share of each class.
+
+    Args:
+        data_dir: Must be None; other data sets are in a folder.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        ValueError: If a folder was given.
+        ImportError: If scikit-learn is not installed.
+    """
+    if data_dir is not None:
+        raise ValueError(
+            f"The digits come with scikit-learn, not from a folder. Received: --data-dir {data_dir}. Leave --data-dir out."
+        )
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise ImportError(f'The digits need scikit-learn ({error}): pip install "keras-ratesnn[recipes]"') from error
+
+    images, labels = load_digits(return_X_y=True)
+    images = images.reshape(-1, *IMAGE_SHAPE).astype("uint8")
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        images, labels, test_size=TEST_IMAGES, stratify=labels, random_state=SPLIT_SEED
+    )
+    return Dataset(train_images, train_labels, test_images, test_labels)
