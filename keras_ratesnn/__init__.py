@@ -1,9 +1,9 @@
 """Spiking neural networks in Keras 3, trained by rate-based backpropagation."""
 
-from keras_ratesnn import gradients, layers, surrogates
+from keras_ratesnn import gradients, layers, models, surrogates
 from keras_ratesnn.operations import affine
 from keras_ratesnn.spiking_model import SpikingModel
 
 __version__ = "0.1.0"
 
-__all__ = ["SpikingModel", "__version__", "affine", "gradients", "layers", "surrogates"]
+__all__ = ["SpikingModel", "__version__", "affine", "gradients", "layers", "models", "surrogates"]

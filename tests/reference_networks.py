@@ -2,12 +2,15 @@
 
 import json
 import pathlib
+import re
 
 import keras
 import numpy as np
 from keras import layers
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.models import preact_resnet, residual, resnet, sew_resnet
+from keras_ratesnn.models import vgg as vgg_models
 
 FOLDER = pathlib.Path(__file__).parent / "reference"
 CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))
@@ -58,94 +61,81 @@ class Case:
         return {key.split("/", 1)[1]: value for key, value in self.arrays.items() if key.startswith(f"{kind}/")}
 
 
+# Layers are named NETWORK_LAYER; what each network's layers are called in the authors' program. Patterns in order.
+THEIR_NAMES = {
+    "mlp": [],
+    "vgg": [("block1_conv1", "f.0"), ("block1_bn1", "f.1"), ("block2_conv1", "f.4"), ("block2_bn1", "f.5")],
+    "res": [("stem_conv", "conv0.0"), ("stem_bn", "conv0.1"), ("shortcut_conv", "shortcut.0"), ("shortcut_bn", "shortcut.1")],
+    "sew": [
+        ("stem_conv", "conv0.0"),
+        ("stem_bn", "conv0.1"),
+        ("shortcut_conv", "downsample.0"),
+        ("shortcut_bn", "downsample.1"),
+        (r"_conv(\d)", r"_convNeuron\1.0"),
+        (r"_bn(\d)", r"_convNeuron\1.1"),
+    ],
+    "pre": [("stem_conv", "conv1"), ("stem_bn", "bn1"), ("shortcut_conv", "downsample.0"), ("shortcut_bn", "downsample.1")],
+}
+THEIR_KINDS = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
 def reference_name(variable):
-    """The authors' name of a Keras variable: layer names stand for theirs with `-` for `.`."""
+    """The authors' name of a Keras variable."""
     layer, kind = variable.path.split("/")[-2:]
-    theirs = {
-        "kernel": "weight",
-        "bias": "bias",
-        "gamma": "weight",
-        "beta": "bias",
-        "moving_mean": "running_mean",
-        "moving_variance": "running_var",
-    }
-    return f"{layer.replace('-', '.')}.{theirs[kind]}"
+    network, layer = layer.split("_", 1)
+    for pattern, theirs in THEIR_NAMES[network]:
+        layer = re.sub(f"{pattern}$", theirs, layer)
+    return f"{layer.replace('_', '.')}.{THEIR_KINDS[kind]}"
 
 
-def _convolution(x, filters, size, strides, name, use_bias):
-    # PyTorch's padding=1 pads all sides by 1, also with stride 2, where Keras' "same" does not.
-    if size == 3:
-        x = layers.ZeroPadding2D(1)(x)
-    return layers.Conv2D(filters, size, strides=strides, use_bias=use_bias, name=name)(x)
+def _classified(inputs, x, name):
+    return keras.Model(inputs, layers.Dense(5, name=f"{name}_c")(x))
 
 
-def _normalization(x, name):
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+def _two_blocks(inputs, x, width, neuron, block, name):
+    """Blocks b1, and b2 that halves the image, and the mean over it."""
+    x = block(x, width, 1, neuron, f"{name}_b1")
+    x = block(x, 2 * width, 2, neuron, f"{name}_b2")
+    return _classified(inputs, layers.GlobalAveragePooling2D()(x), name)
 
 
 def mlp(width, neuron):
     inputs = keras.Input((12,))
-    x = neuron()(layers.Dense(16, name="a")(inputs))
-    x = neuron()(layers.Dense(16, name="b")(x))
-    return keras.Model(inputs, layers.Dense(5, name="c")(x))
+    x = neuron()(layers.Dense(16, name="mlp_a")(inputs))
+    x = neuron()(layers.Dense(16, name="mlp_b")(x))
+    return _classified(inputs, x, "mlp")
 
 
 def vgg(width, neuron):
-    inputs = keras.Input((8, 8, 3))
-    x = _convolution(inputs, width, 3, 1, "f-0", use_bias=True)
-    x = layers.AveragePooling2D(2)(neuron()(_normalization(x, "f-1")))
-    x = _convolution(x, 2 * width, 3, 1, "f-4", use_bias=True)
-    x = layers.AveragePooling2D(2)(neuron()(_normalization(x, "f-5")))
-    return keras.Model(inputs, layers.Dense(5, name="c")(layers.Flatten()(x)))
+    x = inputs = keras.Input((8, 8, 3))
+    for name, filters in (("vgg_block1", width), ("vgg_block2", 2 * width)):
+        x = vgg_models.pool(vgg_models.block(x, [filters], neuron, name), name)
+    return _classified(inputs, layers.Flatten()(x), "vgg")
 
 
 def res(width, neuron):
-    def block(x, name, filters, strides):
-        y = _convolution(x, filters, 3, strides, f"{name}-conv1", use_bias=False)
-        y = neuron()(_normalization(y, f"{name}-bn1"))
-        y = _normalization(_convolution(y, filters, 3, 1, f"{name}-conv2", use_bias=False), f"{name}-bn2")
-        if strides > 1:
-            x = _convolution(x, filters, 1, strides, f"{name}-shortcut-0", use_bias=False)
-            x = _normalization(x, f"{name}-shortcut-1")
-        return neuron()(layers.Add()([y, x]))
-
     inputs = keras.Input((8, 8, 3))
-    x = neuron()(_normalization(_convolution(inputs, width, 3, 1, "conv0-0", use_bias=False), "conv0-1"))
-    x = block(block(x, "b1", width, 1), "b2", 2 * width, 2)
-    return keras.Model(inputs, layers.Dense(5, name="c")(layers.GlobalAveragePooling2D()(x)))
+    x = residual.begin(inputs, width, "cifar", neuron, **resnet.STYLE, name="res_stem")
+    return _two_blocks(inputs, x, width, neuron, resnet.basic_block, "res")
 
 
 def sew(width, neuron):
-    def unit(x, name, filters, size, strides):
-        return neuron()(_normalization(_convolution(x, filters, size, strides, f"{name}-0", use_bias=True), f"{name}-1"))
-
-    def block(x, name, filters, strides):
-        y = unit(x, f"{name}-convNeuron1", filters, 3, strides)
-        y = unit(y, f"{name}-convNeuron2", filters, 3, 1)
-        if strides > 1:
-            x = unit(x, f"{name}-downsample", filters, 1, strides)
-        return layers.Add()([y, x])
-
     inputs = keras.Input((8, 8, 3))
-    x = unit(inputs, "conv0", width, 3, 1)
-    x = block(block(x, "b1", width, 1), "b2", 2 * width, 2)
-    return keras.Model(inputs, layers.Dense(5, name="c")(layers.GlobalAveragePooling2D()(x)))
+    x = residual.begin(inputs, width, "cifar", neuron, **sew_resnet.STYLE, name="sew_stem")
+    return _two_blocks(inputs, x, width, neuron, sew_resnet.basic_block, "sew")
 
 
 def pre(width, neuron):
-    def block(x, name, filters, strides):
-        y = _convolution(neuron()(x), filters, 3, strides, f"{name}-conv1", use_bias=True)
-        y = _convolution(neuron()(_normalization(y, f"{name}-bn1")), filters, 3, 1, f"{name}-conv2", use_bias=True)
-        y = _normalization(y, f"{name}-bn2")
-        if strides > 1:
-            x = _convolution(x, filters, 1, strides, f"{name}-downsample-0", use_bias=True)
-            x = _normalization(x, f"{name}-downsample-1")
-        return layers.Add()([y, x])
-
     inputs = keras.Input((8, 8, 3))
-    x = _normalization(_convolution(inputs, width, 3, 1, "conv1", use_bias=True), "bn1")
-    x = block(block(x, "b1", width, 1), "b2", 2 * width, 2)
-    return keras.Model(inputs, layers.Dense(5, name="c")(layers.GlobalAveragePooling2D()(x)))
+    x = residual.begin(inputs, width, "cifar", None, **preact_resnet.STYLE, name="pre_stem")
+    return _two_blocks(inputs, x, width, neuron, preact_resnet.basic_block, "pre")
 
 
 NETWORKS = {"mlp": mlp, "vgg": vgg, "res": res, "sew": sew, "pre": pre}

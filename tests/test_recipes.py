@@ -303,7 +303,7 @@ def test_a_wrong_value_is_named(option, value, said, tmp_path, capsys):
     assert said in error_of(["digits", option, value, "--output", str(tmp_path)], capsys)
 
 
-@pytest.mark.parametrize("arguments", [[], ["digits", "--epochs", "many"], ["digits", "--step", "2"]])
+@pytest.mark.parametrize("arguments", [[], ["digits", "--epochs", "many"], ["digits", "--steps", "2"]])
 def test_a_wrong_command_line_exits_with_the_usage(arguments, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)

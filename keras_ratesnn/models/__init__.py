@@ -1,0 +1,21 @@
+"""Ready-made networks, each a function that returns a `SpikingModel`."""
+
+from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
+from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
+from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
+from keras_ratesnn.models.vgg import VGG11, VGG13, VGG16, VGGSNN
+
+__all__ = [
+    "PreActResNet18",
+    "PreActResNet34",
+    "ResNet18",
+    "ResNet19",
+    "ResNet34",
+    "SEWResNet18",
+    "SEWResNet34",
+    "SEWResNet50",
+    "VGG11",
+    "VGG13",
+    "VGG16",
+    "VGGSNN",
+]

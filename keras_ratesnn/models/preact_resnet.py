@@ -1,0 +1,83 @@
+"""Pre-activation ResNets: residual networks whose neurons stand before the convolutions."""
+
+import functools
+
+from keras import layers
+
+from keras_ratesnn.models import residual
+from keras_ratesnn.models.blocks import spikes, unit
+from keras_ratesnn.models.initializers import KAIMING_FAN_OUT
+from keras_ratesnn.spiking_model import SpikingModel
+
+# The authors give every convolution a bias, and its kernel a start of its own; the last layer starts as PyTorch does it.
+STYLE = {"use_bias": True, "initialization": KAIMING_FAN_OUT}
+_CHANNELS = (64, 128, 256, 512)
+
+
+def PreActResNet18(
+    input_shape=None,
+    classes=1000,
+    timesteps=4,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    stem="auto",
+    name="preactresnet18",
+):
+    """PreAct ResNet-18: the stages of `ResNet18`, of blocks whose neurons stand before the convolutions, none after the sum.
+
+    Example:
+
+    >>> model = PreActResNet18(input_shape=(8, 8, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.network.output_shape
+    (None, 10)
+
+    Args: as in `ResNet18`, but
+        input_shape: Defaults to 224 x 224 pixels of 3 channels.
+        classes: Defaults to `1000`.
+
+    Source: Yu et al., NeurIPS 2024; He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
+    """
+    network = _network(basic_block, (2, 2, 2, 2), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def PreActResNet34(
+    input_shape=None,
+    classes=1000,
+    timesteps=4,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    stem="auto",
+    name="preactresnet34",
+):
+    """PreAct ResNet-34: the stages of `PreActResNet18`, of 3, 4, 6 and 3 blocks.
+
+    Example:
+
+    >>> model = PreActResNet34(input_shape=(8, 8, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.network.output_shape
+    (None, 10)
+
+    Args: as in `PreActResNet18`.
+
+    Source: Yu et al., NeurIPS 2024; He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
+    """
+    network = _network(basic_block, (3, 4, 6, 3), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def basic_block(x, filters, strides, neuron, name):
+    """Neurons before each of two 3x3 convolutions, added to the shortcut: what goes from block to block is no spikes."""
+    y = unit(spikes(x, neuron, f"{name}_neuron1"), filters, 3, strides, None, name=name, number=1, **STYLE)
+    y = unit(spikes(y, neuron, f"{name}_neuron2"), filters, 3, 1, None, name=name, number=2, **STYLE)
+    return layers.Add(name=f"{name}_add")([y, residual.shortcut(x, filters, strides, None, name=name, **STYLE)])
+
+
+# As the authors', they have no neurons after the stem, nor before the classifier.
+_network = functools.partial(residual.network, style=STYLE, default=(224, 3), neurons_after_stem=False)

@@ -1,0 +1,139 @@
+"""ResNets whose activations are spiking neurons."""
+
+import functools
+
+from keras import layers
+
+from keras_ratesnn.models import residual
+from keras_ratesnn.models.blocks import spikes, unit
+from keras_ratesnn.models.initializers import PYTORCH_DEFAULT
+from keras_ratesnn.spiking_model import SpikingModel
+
+# The authors leave the start of their ResNets to PyTorch. No convolution has a bias: a normalisation follows each.
+STYLE = {"use_bias": False, "initialization": PYTORCH_DEFAULT}
+_CHANNELS = (64, 128, 256, 512)
+
+
+def ResNet18(
+    input_shape=None,
+    classes=10,
+    timesteps=4,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    stem="auto",
+    name="resnet18",
+):
+    """ResNet-18: four stages of 64, 128, 256 and 512 channels, two blocks each, neurons in the place of ReLUs.
+
+    Example:
+
+    >>> model = ResNet18(input_shape=(16, 16, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
+    (1, 10)
+
+    Args:
+        input_shape: Tuple of three integers, the shape of one image in Keras' image data format, `(height, width, channels)`
+            or, with `channels_first`, `(channels, height, width)`. A height and width of `None` leaves the size open.
+            Defaults to 32 x 32 pixels of 3 channels.
+        classes: Integer >= 1, the number of outputs, which are logits. Defaults to `10`.
+        timesteps: Integer >= 1, see `keras_ratesnn.SpikingModel`. Defaults to `4`.
+        gradient: How the gradient is found, see `keras_ratesnn.SpikingModel`. Defaults to `"rate"`.
+        step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `"multi"`.
+        neuron: Function without arguments that returns a new neuron layer each time; the network names it. Defaults to
+            `None`, for `keras_ratesnn.layers.LIF()`, the paper's neurons.
+        width: Float > 0 that multiplies the number of channels of every layer. Defaults to `1.0`.
+        include_top: Boolean, whether the network ends in pooling and its classifier. Without them it gives the time mean
+            of the last feature map, and `classes` has no meaning. Defaults to `True`.
+        stem: How the network begins. `"cifar"`: a 3x3 convolution, for small images. `"imagenet"`: a 7x7 convolution of
+            stride 2 and 3x3 max pooling of stride 2. `"auto"`: `"imagenet"` for images of 96 x 96 pixels or more, else
+            `"cifar"`. Defaults to `"auto"`.
+        name: String, the model's name. Defaults to `"resnet18"`.
+
+    Returns:
+        A `keras_ratesnn.SpikingModel`, not compiled. Its layers have the same names each time, so that weights load by name.
+
+    Raises:
+        ValueError: If a value is out of bounds, an image is too small, or a name is unknown.
+        TypeError: If an argument is of another type, or `neuron` returns no neuron layer.
+
+    Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
+    Backpropagation", NeurIPS 2024; He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+    """
+    network = _network(basic_block, (2, 2, 2, 2), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def ResNet19(
+    input_shape=None,
+    classes=10,
+    timesteps=4,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    stem="auto",
+    name="resnet19",
+):
+    """ResNet-19: three stages of 128, 256 and 512 channels, of 3, 3 and 2 blocks, and a layer of 256 neurons before the last.
+
+    No normalisation precedes those 256 neurons: they start silent, and so the kernel of the last layer has no gradient in the
+    first steps of training.
+
+    Example:
+
+    >>> model = ResNet19(input_shape=(8, 8, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.network.output_shape
+    (None, 10)
+
+    Args: as in `ResNet18`.
+
+    Source: Yu et al., NeurIPS 2024; Zheng et al., "Going Deeper With Directly-Trained Larger Spiking Neural Networks",
+    AAAI 2021.
+    """
+    network = _network(
+        basic_block, (3, 3, 2), (128, 256, 512), input_shape, classes, neuron, width, include_top, stem, hidden=256
+    )
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def ResNet34(
+    input_shape=None,
+    classes=10,
+    timesteps=4,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    stem="auto",
+    name="resnet34",
+):
+    """ResNet-34: the stages of `ResNet18`, of 3, 4, 6 and 3 blocks.
+
+    Example:
+
+    >>> model = ResNet34(input_shape=(8, 8, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.network.output_shape
+    (None, 10)
+
+    Args: as in `ResNet18`.
+
+    Source: He et al., CVPR 2016, with neurons as in Yu et al., NeurIPS 2024.
+    """
+    network = _network(basic_block, (3, 4, 6, 3), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def basic_block(x, filters, strides, neuron, name):
+    """Two 3x3 convolutions, with neurons after the first and after the sum with the shortcut."""
+    y = unit(x, filters, 3, strides, neuron, name=name, number=1, **STYLE)
+    y = unit(y, filters, 3, 1, None, name=name, number=2, **STYLE)
+    y = layers.Add(name=f"{name}_add")([y, residual.shortcut(x, filters, strides, None, name=name, **STYLE)])
+    return spikes(y, neuron, f"{name}_neuron2")
+
+
+_network = functools.partial(residual.network, style=STYLE, default=(32, 3))

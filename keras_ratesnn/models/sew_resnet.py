@@ -1,0 +1,118 @@
+"""SEW ResNets: residual networks whose blocks add spikes to spikes."""
+
+import functools
+
+from keras import layers
+
+from keras_ratesnn.models import residual
+from keras_ratesnn.models.blocks import unit
+from keras_ratesnn.models.initializers import KAIMING_FAN_OUT
+from keras_ratesnn.spiking_model import SpikingModel
+
+# The authors give every convolution a bias, and its kernel a start of its own; the last layer starts as PyTorch does it.
+STYLE = {"use_bias": True, "initialization": KAIMING_FAN_OUT}
+_CHANNELS = (64, 128, 256, 512)
+
+
+def SEWResNet18(
+    input_shape=None,
+    classes=1000,
+    timesteps=4,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    stem="auto",
+    name="sewresnet18",
+):
+    """SEW ResNet-18: the stages of `ResNet18`, of blocks that add their spikes to those of their input.
+
+    Example:
+
+    >>> model = SEWResNet18(input_shape=(8, 8, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.network.output_shape
+    (None, 10)
+
+    Args: as in `ResNet18`, but
+        input_shape: Defaults to 224 x 224 pixels of 3 channels.
+        classes: Defaults to `1000`.
+
+    Source: Yu et al., NeurIPS 2024; Fang et al., "Deep Residual Learning in Spiking Neural Networks", NeurIPS 2021.
+    """
+    network = _network(basic_block, (2, 2, 2, 2), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def SEWResNet34(
+    input_shape=None,
+    classes=1000,
+    timesteps=4,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    stem="auto",
+    name="sewresnet34",
+):
+    """SEW ResNet-34: the stages of `SEWResNet18`, of 3, 4, 6 and 3 blocks.
+
+    Example:
+
+    >>> model = SEWResNet34(input_shape=(8, 8, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.network.output_shape
+    (None, 10)
+
+    Args: as in `SEWResNet18`.
+
+    Source: Yu et al., NeurIPS 2024; Fang et al., "Deep Residual Learning in Spiking Neural Networks", NeurIPS 2021.
+    """
+    network = _network(basic_block, (3, 4, 6, 3), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def SEWResNet50(
+    input_shape=None,
+    classes=1000,
+    timesteps=4,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    stem="auto",
+    name="sewresnet50",
+):
+    """SEW ResNet-50: 3, 4, 6 and 3 blocks that widen to 256, 512, 1024 and 2048 channels at their end.
+
+    Example:
+
+    >>> model = SEWResNet50(input_shape=(8, 8, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.network.output_shape
+    (None, 10)
+
+    Args: as in `SEWResNet18`.
+
+    Source: Fang et al., NeurIPS 2021, with neurons and start as `SEWResNet34`.
+    """
+    network = _network(bottleneck_block, (3, 4, 6, 3), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def basic_block(x, filters, strides, neuron, name):
+    """Two 3x3 convolutions with neurons, whose spikes are added to those of the shortcut."""
+    y = unit(x, filters, 3, strides, neuron, name=name, number=1, **STYLE)
+    y = unit(y, filters, 3, 1, neuron, name=name, number=2, **STYLE)
+    return layers.Add(name=f"{name}_add")([y, residual.shortcut(x, filters, strides, neuron, name=name, **STYLE)])
+
+
+def bottleneck_block(x, filters, strides, neuron, name):
+    """A 3x3 convolution between one of 1x1 and one that widens to four times `filters`, each with neurons."""
+    y = unit(x, filters, 1, 1, neuron, name=name, number=1, **STYLE)
+    y = unit(y, filters, 3, strides, neuron, name=name, number=2, **STYLE)
+    y = unit(y, 4 * filters, 1, 1, neuron, name=name, number=3, **STYLE)
+    return layers.Add(name=f"{name}_add")([y, residual.shortcut(x, 4 * filters, strides, neuron, name=name, **STYLE)])
+
+
+_network = functools.partial(residual.network, style=STYLE, default=(224, 3))

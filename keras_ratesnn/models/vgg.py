@@ -1,0 +1,192 @@
+"""VGGs whose activations are spiking neurons, and whose pooling takes means."""
+
+import keras
+from keras import layers
+
+from keras_ratesnn import checks
+from keras_ratesnn.models.arguments import checked_classes, checked_neuron, image_input, scaled
+from keras_ratesnn.models.blocks import dense, unit
+from keras_ratesnn.models.initializers import NORMAL_HALF
+from keras_ratesnn.spiking_model import SpikingModel
+
+
+def VGG11(
+    input_shape=None,
+    classes=10,
+    timesteps=4,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    name="vgg11",
+):
+    """VGG-11 as in the paper: eight convolutions from 64 to 512 channels in five blocks, and one layer on their mean.
+
+    Average pooling by 2 stands between the blocks, the mean over the image after the last one. No hidden layer is fully
+    connected.
+
+    Example:
+
+    >>> model = VGG11(input_shape=(16, 16, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
+    (1, 10)
+
+    Args:
+        input_shape: Tuple of three integers, the shape of one image in Keras' image data format, `(height, width, channels)`
+            or, with `channels_first`, `(channels, height, width)`. A height and width of `None` leaves the size open.
+            Defaults to 32 x 32 pixels of 3 channels.
+        classes: Integer >= 1, the number of outputs, which are logits. Defaults to `10`.
+        timesteps: Integer >= 1, see `keras_ratesnn.SpikingModel`. Defaults to `4`.
+        gradient: How the gradient is found, see `keras_ratesnn.SpikingModel`. Defaults to `"rate"`.
+        step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `"multi"`.
+        neuron: Function without arguments that returns a new neuron layer each time; the network names it. Defaults to
+            `None`, for `keras_ratesnn.layers.LIF()`, the paper's neurons.
+        width: Float > 0 that multiplies the number of channels of every layer. Defaults to `1.0`.
+        include_top: Boolean, whether the network ends in the mean over the image and its classifier. Without them it gives
+            the time mean of the last feature map, and `classes` has no meaning. Defaults to `True`.
+        name: String, the model's name. Defaults to `"vgg11"`.
+
+    Returns:
+        A `keras_ratesnn.SpikingModel`, not compiled. Its layers have the same names each time, so that weights load by name.
+
+    Raises:
+        ValueError: If a value is out of bounds, an image is too small, or a name is unknown.
+        TypeError: If an argument is of another type, or `neuron` returns no neuron layer.
+
+    Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
+    Backpropagation", NeurIPS 2024; Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
+    Recognition", ICLR 2015.
+    """
+    blocks = ((64,), (128, 256), (512, 512), (512,), (512, 512))
+    network = _network(blocks, input_shape, classes, neuron, width, include_top)
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def VGG13(
+    input_shape=None,
+    classes=10,
+    timesteps=4,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    name="vgg13",
+):
+    """VGG-13 as the authors of the paper build it: `VGG11` with ten convolutions.
+
+    Example:
+
+    >>> model = VGG13(input_shape=(16, 16, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.network.output_shape
+    (None, 10)
+
+    Args: as in `VGG11`.
+
+    Source: Yu et al., NeurIPS 2024, and the authors' program, which pools before the last convolution, not before the last two.
+    """
+    blocks = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
+    network = _network(blocks, input_shape, classes, neuron, width, include_top)
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def VGG16(
+    input_shape=None,
+    classes=10,
+    timesteps=4,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    name="vgg16",
+):
+    """VGG-16: the thirteen convolutions of VGG-16, and one layer on their mean, as in `VGG11`.
+
+    The paper trains no such network.
+
+    Example:
+
+    >>> model = VGG16(input_shape=(16, 16, 3), classes=10, timesteps=2, width=0.125)
+    >>> model.network.output_shape
+    (None, 10)
+
+    Args: as in `VGG11`.
+
+    Source: Simonyan and Zisserman, ICLR 2015, with neurons, pooling and classifier as in Yu et al., NeurIPS 2024.
+    """
+    blocks = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+    network = _network(blocks, input_shape, classes, neuron, width, include_top)
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def VGGSNN(
+    input_shape=None,
+    classes=10,
+    timesteps=10,
+    gradient="rate",
+    step_mode="multi",
+    neuron=None,
+    width=1.0,
+    include_top=True,
+    name="vggsnn",
+):
+    """VGGSNN, for event frames: eight convolutions from 64 to 512 channels, pooled in pairs, and one layer on all that is left.
+
+    Example:
+
+    >>> model = VGGSNN(input_shape=(16, 16, 2), classes=10, timesteps=2, width=0.125)
+    >>> model.predict(np.ones((1, 2, 16, 16, 2)), verbose=0).shape
+    (1, 10)
+
+    Args: as in `VGG11`, but
+        input_shape: With `include_top=True` the size cannot be left open. Defaults to 48 x 48 pixels of 2 channels.
+        timesteps: Defaults to `10`, as in the paper for CIFAR10-DVS.
+
+    Source: Yu et al., NeurIPS 2024; Deng et al., "Temporal Efficient Training of Spiking Neural Network via Gradient
+    Re-weighting", ICLR 2022.
+    """
+    blocks = ((64, 128), (256, 256), (512, 512), (512, 512))
+    network = _network(blocks, input_shape, classes, neuron, width, include_top, default=(48, 2), flattened=True)
+    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+
+
+def block(x, channels, neuron, name):
+    """3x3 convolutions, each with normalisation and neurons."""
+    for number, filters in enumerate(channels, 1):
+        x = unit(x, filters, 3, 1, neuron, use_bias=True, initialization=NORMAL_HALF, name=name, number=number)
+    return x
+
+
+def pool(x, name):
+    """Average pooling by 2."""
+    return layers.AveragePooling2D(2, name=f"{name}_pool")(x)
+
+
+def _network(blocks, input_shape, classes, neuron, width, include_top, default=(32, 3), flattened=False):
+    """A VGG of one time step.
+
+    Args:
+        blocks: The number of filters of each convolution of each block, before they are multiplied by `width`.
+        input_shape, classes, neuron, width, include_top: What the user passed, see `VGG11`.
+        default: The default image: its height and width, and its channels.
+        flattened: Boolean, whether the last block is pooled by 2 and flattened, and not averaged over the image.
+    """
+    neuron, blocks = checked_neuron(neuron), [scaled(channels, width) for channels in blocks]
+    classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
+    poolings = len(blocks) if flattened else len(blocks) - 1
+    x = inputs = image_input(input_shape, default, smallest=2**poolings)
+    if flattened and include_top and None in inputs.shape[1:]:
+        raise ValueError(
+            "`input_shape` must have a known height and width, which decide the number of weights of the classifier. "
+            f"Received: input_shape={input_shape!r}. With include_top=False the size can be left open."
+        )
+    for number, channels in enumerate(blocks, 1):
+        x = block(x, channels, neuron, f"block{number}")
+        if number <= poolings:
+            x = pool(x, f"block{number}")
+    if include_top:
+        x = layers.Flatten(name="flatten")(x) if flattened else layers.GlobalAveragePooling2D(name="pool")(x)
+        x = dense(x, classes, NORMAL_HALF, "classifier")
+    return keras.Model(inputs, x, name="network")
