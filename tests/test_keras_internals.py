@@ -1,0 +1,130 @@
+"""What the library uses of Keras that Keras does not promise, all of it in `keras_internals.py`; a failure names what broke."""
+
+import inspect
+
+import helpers
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_ratesnn import keras_internals
+from keras_ratesnn.layers import LIF
+
+X, _ = helpers.data()
+
+
+def functional():
+    inputs = keras.Input((6,), name="inputs")
+    return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.5)(inputs)))
+
+
+def assert_has(owner, attribute):
+    assert hasattr(owner, attribute), f"Keras {keras.__version__} has no {type(owner).__name__}.{attribute} any more"
+
+
+def test_keras_has_run_through_graph_with_operation_fn():
+    network = functional()
+    assert_has(network, "_run_through_graph")
+    parameters = list(inspect.signature(network._run_through_graph).parameters)
+    assert parameters[:2] == ["inputs", "operation_fn"], f"Functional._run_through_graph takes {parameters}"
+
+
+def test_keras_runs_through_graph_with_any_object():
+    class Path:
+        """No tensor and no pytree."""
+
+        def __init__(self, names):
+            self.names = names
+
+    network = functional()
+    path = network._run_through_graph(
+        [Path(())], operation_fn=lambda operation: lambda x, **_: Path((*x.names, operation.name))
+    )
+    assert path.names == tuple(layer.name for layer in network.layers[1:]), "Functional._run_through_graph needs tensors now"
+
+
+@pytest.mark.parametrize("structure", ["inputs", "outputs"])
+def test_keras_keeps_the_structures_of_inputs_and_outputs(structure):
+    inputs = {name: keras.Input((6,), name=name) for name in ("b", "a")}
+    outputs = {"y": layers.Add()(list(inputs.values()))}
+    network = keras.Model(inputs, outputs)
+    assert_has(network, f"_{structure}_struct")
+    kept = getattr(network, f"_{structure}_struct")
+    assert set(kept) == set({"inputs": inputs, "outputs": outputs}[structure]), f"Functional._{structure}_struct has changed"
+
+
+def test_keras_keeps_a_functional_model_in_a_built_sequential():
+    unbuilt = keras.Sequential([layers.Dense(3)])
+    assert_has(unbuilt, "_functional")
+    assert unbuilt._functional is None, "Sequential._functional of an unbuilt model is not None any more"
+    built = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    assert type(built._functional) is type(functional()), "Sequential._functional is no Functional model any more"
+
+
+def test_keras_knows_that_layers_take_training_and_operations_do_not():
+    for layer in (layers.Dropout(0.5), layers.Flatten(), LIF()):
+        assert_has(layer, "_call_context_args")
+        assert "training" in layer._call_context_args, "Layer._call_context_args has changed"
+        layer(ops.ones((2, 3)), training=True)
+    operation = (keras.Input((6,)) + 1.0)._keras_history.operation
+    assert "training" not in getattr(operation, "_call_context_args", ()), "Operations take training now"
+
+
+def test_keras_flattens_layers_with_those_inside():
+    wrapper = layers.TimeDistributed(LIF())
+    assert_has(wrapper, "_flatten_layers")
+    kinds = [type(layer).__name__ for layer in wrapper._flatten_layers()]
+    assert kinds == ["TimeDistributed", "LIF", "LIFCell"], "Layer._flatten_layers has changed"
+
+
+def test_keras_calls_of_graphs_can_be_told_from_other_calls():
+    class Subclassed(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    graph_call = type(functional()).call
+    assert Subclassed.call is not graph_call
+    assert keras.Sequential.call is not keras.Model.call, "Sequential has no call of its own any more"
+
+
+def test_keras_makes_forgotten_functions_anew():
+    model = helpers.compiled(helpers.spiking())
+    model.fit(*helpers.data(), verbose=0)
+    model.evaluate(*helpers.data(), verbose=0)
+    model.predict(X, verbose=0)
+    for name in ("train_function", "test_function", "predict_function"):
+        assert_has(model, name)
+        assert getattr(model, name) is not None, f"Model.{name} is not where the compiled function is any more"
+        setattr(model, name, None)
+    model.predict(X, verbose=0)
+    assert model.predict_function is not None, "Model.predict_function is not made anew any more"
+
+
+def test_keras_reads_variables_in_their_own_dtype_where_autocast_is_off():
+    class Reading(layers.Layer):
+        def build(self, input_shape):
+            self.weight = self.add_weight(shape=(), initializer="ones")
+
+        def call(self, inputs):
+            cast = ops.convert_to_tensor(self.weight)
+            with keras_internals.without_autocast():
+                return keras.backend.standardize_dtype(cast.dtype), keras.backend.standardize_dtype(
+                    ops.convert_to_tensor(self.weight).dtype
+                )
+
+    layer = Reading(dtype="mixed_float16")
+    layer.build((1,))
+    found = []
+    layer.call = lambda inputs, call=layer.call: (found.append(call(inputs)), inputs)[1]
+    layer(np.ones((1, 1), "float32"))
+    assert found == [("float16", "float32")], "keras.src.backend.common.variables.AutocastScope has changed"
+
+
+def test_keras_notes_classes_of_the_backend_in_a_compile_config():
+    """On PyTorch alone; `portable` takes them out, and leaves the rest as it is."""
+    model = helpers.compiled(helpers.spiking(), keras.optimizers.Adam(0.1))
+    config = model.get_compile_config()
+    assert config["optimizer"]["module"] == "keras.optimizers"
+    assert isinstance(keras.saving.deserialize_keras_object(config["optimizer"]), keras.optimizers.Adam)
+    assert keras_internals.portable({"a": [1, ({"module": "mine"},)]}) == {"a": [1, ({"module": "mine"},)]}
