@@ -214,7 +214,7 @@ class SpikingModel(keras.Model):
                 Defaults to `"tf_saved_model"`.
             verbose: Boolean, whether to print a message. Defaults to `None`: Keras' choice.
             input_signature: List of `keras.InputSpec`. Defaults to the network's inputs without time; give
-                `[keras.InputSpec((None, timesteps, ...))]` to export for one frame a step.
+                `[keras.InputSpec(shape=(None, timesteps, ...), dtype="float32")]` to export for one frame a step.
             **kwargs: As in `keras.Model.export`.
         """
         if input_signature is None:

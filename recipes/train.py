@@ -41,6 +41,7 @@ def parser():
         prog="python -m recipes.train",
         description=f"Trains a recipe: {names}. The backend is the one that KERAS_BACKEND names.",
         epilog="What is not given is as the recipe has it.",
+        allow_abbrev=False,
     )
     result.add_argument("recipe", metavar="NAME", help=names)
     result.add_argument("--gradient", metavar="|".join(gradients.BY_NAME), help="how the gradient is found")

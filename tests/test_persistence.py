@@ -83,7 +83,9 @@ def test_a_graph_of_one_frame_a_step_is_exported_by_its_signature(tmp_path):
 
     x, _ = data(6, (4, 8, 8, 2))
     model = spiking(small_network(), 4)
-    model.export(str(tmp_path / "model"), verbose=False, input_signature=[keras.InputSpec((None, 4, 8, 8, 2), dtype="float32")])
+    model.export(
+        str(tmp_path / "model"), verbose=False, input_signature=[keras.InputSpec(shape=(None, 4, 8, 8, 2), dtype="float32")]
+    )
     loaded = tf.saved_model.load(str(tmp_path / "model"))
     np.testing.assert_allclose(loaded.serve(x).numpy(), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
 
