@@ -56,6 +56,7 @@ _affine_classes = {
     keras.layers.Identity,
     keras.layers.Permute,
     keras.layers.RepeatVector,
+    keras.layers.Rescaling,
     keras.layers.Reshape,
 }
 
