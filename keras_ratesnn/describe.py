@@ -1,0 +1,270 @@
+"""What the neurons of a spiking model do with a batch of data, and what it costs: a table, and advice in words."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn import backend, time_axis
+from keras_ratesnn.gradients.base import GradientMethod
+from keras_ratesnn.gradients.bptt import UnrolledRule
+from keras_ratesnn.gradients.signals import signals_in
+from keras_ratesnn.multiply_adds import is_counted, multiply_adds
+from keras_ratesnn.spiking_model import SpikingModel
+
+NEARLY_ALL = 0.95
+"""From this share of silent, or of saturated, neurons on, a layer is called out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuronLayer:
+    """What a layer of neurons did with a batch.
+
+    Args:
+        name: String, the name of the layer.
+        output_shape: Tuple, the shape of its output without batch and time.
+        firing_rate: Float, spikes for each neuron and time step.
+        silent: Float, the share of neurons that never spiked, for no sample at no step.
+        saturated: Float, the share of neurons that spiked for every sample at every step.
+    """
+
+    name: str
+    output_shape: tuple
+    firing_rate: float
+    silent: float
+    saturated: float
+
+    @property
+    def neurons(self):
+        return math.prod(self.output_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What `describe` found: print it, or read it.
+
+    Args:
+        name: String, the name of the network.
+        samples: Integer, the size of the batch.
+        timesteps: Integer T.
+        layers: Tuple of `NeuronLayer`, in the order in which they run; one that is called several times is there as often.
+        parameters: Integer, the number of trainable parameters.
+        synaptic_operations: Float, additions a sample: inputs that are not zero, of all steps, times the synapses that
+            they feed.
+        first_multiply_adds: Float, multiply-adds a sample of the layers that see the same input at every step, which run
+            once.
+        dense_multiply_adds: Float, multiply-adds a sample of the same network without spikes and time.
+        not_counted: Tuple of strings, names of layers with weights whose operations are not counted.
+    """
+
+    name: str
+    samples: int
+    timesteps: int
+    layers: tuple
+    parameters: int
+    synaptic_operations: float
+    first_multiply_adds: float
+    dense_multiply_adds: float
+    not_counted: tuple
+
+    @property
+    def dead(self):
+        """The layers in which no neuron spiked."""
+        return tuple(layer for layer in self.layers if layer.firing_rate == 0)
+
+    @property
+    def warnings(self):
+        """What is wrong, in words, with advice: a list of strings."""
+        found = []
+        if self.dead:
+            found.append(
+                f"DEAD: no neuron spikes in {_names(self.dead)}. The kernels that follow have a gradient of exactly zero, and "
+                "the output does not depend on what came before. Look at the first dead layer: lower its threshold, put a "
+                "BatchNormalization before it, start from larger weights, scale up the inputs, use neurons that leak less, or "
+                "take more time steps; spikify(..., calibrate=data) sets thresholds from data."
+            )
+        almost = [layer for layer in self.layers if layer.silent >= NEARLY_ALL and layer.firing_rate > 0]
+        if almost:
+            found.append(
+                f"ALMOST DEAD: at least {NEARLY_ALL:.0%} of the neurons never spike in {_names(almost)}. Try what helps dead "
+                "layers, or a larger batch here if this one is small."
+            )
+        saturated = [layer for layer in self.layers if layer.saturated >= NEARLY_ALL]
+        if saturated:
+            found.append(
+                f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every step in {_names(saturated)}. They "
+                "tell nothing about the input: raise the threshold, put a BatchNormalization before them, or lower the "
+                "learning rate."
+            )
+        return found
+
+    def __str__(self):
+        columns = ("neuron layer", "output shape", "neurons", "firing rate", "silent", "saturated")
+        rows = [
+            (
+                layer.name,
+                str(layer.output_shape),
+                f"{layer.neurons:,}",
+                f"{layer.firing_rate:.4f}",
+                f"{layer.silent:.1%}",
+                f"{layer.saturated:.1%}",
+            )
+            for layer in self.layers
+        ]
+        lines = [f"{self.name}: {self.samples} samples, {self.timesteps} time steps", *_table(columns, rows)]
+        lines.append(f"Trainable parameters: {self.parameters:,}")
+        lines.append(
+            f"A sample takes {self.synaptic_operations:,.0f} synaptic operations and {self.first_multiply_adds:,.0f} "
+            f"multiply-adds before the first spikes; without spikes the network takes {self.dense_multiply_adds:,.0f} "
+            "multiply-adds."
+        )
+        if self.not_counted:
+            lines.append(f"Not counted: {', '.join(self.not_counted)}")
+        return "\n".join([*lines, *self.warnings])
+
+
+def describe(model, x, print_fn=print):
+    """Says what the neurons of a model do with a batch of data, and what it costs.
+
+    "It learns nothing" is nearly always a layer whose neurons never spike. This table shows it, and the text below says
+    so. The model runs as in inference; none of its state changes.
+
+    A synaptic operation is the addition of a weight for a spike: each input that is not zero, at each step, times its
+    fan-out, the mean over the layer's inputs. Inputs that are neither 0 nor a spike (an average of spikes, a normalised
+    sum) count like spikes. Dense, einsum and convolution layers are counted.
+
+    Example:
+
+    >>> network = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, kernel_initializer="ones", name="hidden"),
+    ...     keras_ratesnn.layers.IF(name="neurons"),
+    ...     keras.layers.Dense(2, name="outputs"),
+    ... ], name="tiny")
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> description = describe(model, np.full((16, 4), 0.125, "float32"))
+    tiny: 16 samples, 4 time steps
+    neuron layer  output shape  neurons  firing rate  silent  saturated
+    -------------------------------------------------------------------
+    neurons       (8,)                8       0.5000    0.0%       0.0%
+    Trainable parameters: 58
+    A sample takes 32 synaptic operations and 32 multiply-adds before the first spikes; without spikes the network takes
+    48 multiply-adds.
+    >>> description.layers[0].firing_rate
+    0.5
+
+    Args:
+        model: A `SpikingModel`.
+        x: A batch of inputs, as for `model.predict`. It is run at once, not in parts.
+        print_fn: Function that prints a string; `None` prints nothing. Defaults to `print`.
+
+    Returns:
+        A `Description`.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`.
+    """
+    if not isinstance(model, SpikingModel):
+        raise TypeError(
+            f"`model` must be a SpikingModel. Received: model={model!r} of type {type(model).__name__}. Wrap a network with "
+            "neurons as SpikingModel(network, timesteps=4), or turn one without into a spiking model by spikify."
+        )
+    recording = _Recording()
+    observed = SpikingModel(model.network, model.timesteps, gradient=recording)
+    x = keras.tree.map_structure(ops.convert_to_tensor, x)
+    with backend.no_gradient():
+        observed(x, training=False)
+    rule = recording.rule
+    description = Description(
+        name=model.network.name,
+        samples=len(keras.tree.flatten(x)[0]),
+        timesteps=model.timesteps,
+        layers=tuple(rule.layers),
+        parameters=sum(math.prod(variable.shape) for variable in model.trainable_variables),
+        synaptic_operations=rule.synaptic_operations,
+        first_multiply_adds=rule.first_multiply_adds,
+        dense_multiply_adds=rule.dense_multiply_adds,
+        not_counted=tuple(dict.fromkeys(rule.not_counted)),
+    )
+    if print_fn is not None:
+        print_fn(str(description))
+    return description
+
+
+class _Recording(GradientMethod):
+    """No way to train: a plain run whose rule is looked at afterwards."""
+
+    def multi_step_rule(self, timesteps):
+        self.rule = _RecordingRule(timesteps)
+        return self.rule
+
+
+class _RecordingRule(UnrolledRule):
+    """The plain spiking network; what neurons and synapses did is written down."""
+
+    def __init__(self, timesteps):
+        super().__init__(timesteps)
+        self.layers = []
+        self.synaptic_operations = 0.0
+        self.first_multiply_adds = 0.0
+        self.dense_multiply_adds = 0.0
+        self.not_counted = []
+
+    def neuron(self, operation, args, kwargs):
+        signal = super().neuron(operation, args, kwargs)
+        spikes = _array(signal.steps)
+        share = spikes.mean(axis=0)
+        self.layers.append(
+            NeuronLayer(
+                name=operation.name,
+                output_shape=tuple(int(size) for size in spikes.shape[1:]),
+                firing_rate=float(spikes.mean()),
+                silent=float(np.mean(share == 0)),
+                saturated=float(np.mean(share == 1)),
+            )
+        )
+        return signal
+
+    def other(self, operation, args, kwargs):
+        outputs = super().other(operation, args, kwargs)
+        if is_counted(operation):
+            self._count(operation, signals_in(args, kwargs)[0], outputs)
+        elif _has_matrices(operation):
+            self.not_counted.append(operation.name)
+        return outputs
+
+    def _count(self, layer, signal, outputs):
+        dense = multiply_adds(layer, tuple(signal.steps.shape), tuple(outputs.steps.shape))
+        self.dense_multiply_adds += dense
+        if signal.static:
+            self.first_multiply_adds += dense
+        else:
+            self.synaptic_operations += dense * self.timesteps * float(np.mean(_array(signal.steps) != 0))
+
+
+def _array(tensor):
+    return ops.convert_to_numpy(ops.cast(tensor, time_axis.accumulation_dtype(tensor.dtype)))
+
+
+def _has_matrices(operation):
+    """Whether an operation multiplies by more than scales and biases."""
+    return any(len(weight.shape) > 1 for weight in getattr(operation, "weights", ()))
+
+
+def _names(layers):
+    return ", ".join(dict.fromkeys(layer.name for layer in layers))
+
+
+def _table(columns, rows):
+    """Lines of a table: the first two columns to the left, numbers to the right."""
+    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
+
+    def line(row):
+        cells = [
+            cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return [line(columns), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]

@@ -1,0 +1,159 @@
+"""describe: rates, silent and saturated neurons, and synaptic operations are those counted by hand; trouble is put in words."""
+
+import helpers
+import keras
+import numpy as np
+import pytest
+from helpers import to_numpy
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.describe import describe
+from keras_ratesnn.layers import IF, LIF
+from keras_ratesnn.multiply_adds import multiply_adds
+
+
+def quiet(model, x):
+    return describe(model, x, print_fn=None)
+
+
+def chain(*steps, shape=(6,)):
+    return keras.Sequential([keras.Input(shape), *steps], name="chain")
+
+
+def test_rates_and_shares_are_counted_over_samples_and_steps():
+    # IF neurons with an input of 1, 0.5 and 0 spike at every, at every other and at no step.
+    x = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 0.5, 0.5, 0.0]], "float32")
+    model = rsnn.SpikingModel(chain(IF(name="neurons"), layers.Dense(3), shape=(4,)), timesteps=4)
+    (layer,) = quiet(model, x).layers
+    assert (layer.name, layer.output_shape, layer.neurons) == ("neurons", (4,), 4)
+    assert layer.firing_rate == pytest.approx((1 + 1 + 1 + 0.5 + 0.5) / 8)
+    assert (layer.silent, layer.saturated) == (0.25, 0.25)
+
+
+def test_synaptic_operations_are_spikes_times_fan_out():
+    x, _ = helpers.data()
+    hidden, neurons, outputs = layers.Dense(8), LIF(threshold=0.3), layers.Dense(3)
+    model = rsnn.SpikingModel(chain(hidden, neurons, outputs), timesteps=5)
+    description = quiet(model, x)
+    currents = np.repeat(to_numpy(hidden(x))[None], 5, axis=0)
+    spikes, _, _ = helpers.naive_lif(currents, threshold=0.3)
+    assert description.synaptic_operations == pytest.approx(spikes.sum() / len(x) * 3)
+    assert description.first_multiply_adds == 6 * 8
+    assert description.dense_multiply_adds == 6 * 8 + 8 * 3
+    assert description.parameters == 6 * 8 + 8 + 8 * 3 + 3
+    assert (description.samples, description.timesteps) == (10, 5)
+
+
+def test_an_input_with_time_is_counted_at_every_step():
+    x = np.zeros((2, 4, 6), "float32")
+    x[:, :, 0] = 1.0
+    description = quiet(rsnn.SpikingModel(chain(layers.Dense(8), LIF()), timesteps=4), x)
+    assert description.synaptic_operations == pytest.approx(4 * 8)
+    assert description.first_multiply_adds == 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "expected"),
+    [
+        (layers.Dense(5), (6,), 6 * 5),
+        (layers.Dense(5), (7, 6), 7 * 6 * 5),
+        (layers.Conv2D(5, 3, strides=2, padding="same"), (8, 8, 4), 4 * 4 * 9 * 4 * 5),
+        (layers.Conv2D(6, 3, groups=2), (8, 8, 4), 6 * 6 * 9 * 2 * 6),
+        (layers.Conv1D(5, 3), (8, 4), 6 * 3 * 4 * 5),
+        (layers.DepthwiseConv2D(3, depth_multiplier=2), (8, 8, 4), 6 * 6 * 9 * 4 * 2),
+        (layers.SeparableConv2D(5, 3), (8, 8, 4), 6 * 6 * (9 * 4 + 4 * 5)),
+        (layers.Conv2DTranspose(5, 3, strides=2), (8, 8, 4), 8 * 8 * 9 * 4 * 5),
+        (layers.EinsumDense("abc,cd->abd", (None, 5)), (7, 6), 7 * 6 * 5),
+        (layers.EinsumDense("abc,cde->abde", (None, 2, 5)), (7, 6), 7 * 6 * 2 * 5),
+        (layers.EinsumDense("...c,cd->...d", (5,)), (7, 6), 7 * 6 * 5),
+    ],
+)
+def test_multiply_adds_are_those_counted_by_hand(layer, shape, expected):
+    x = np.zeros((2, *shape), "float32")
+    assert multiply_adds(layer, x.shape, layer(x).shape) == expected
+
+
+def test_channels_first_convolutions_are_counted_alike():
+    layer = layers.Conv2D(5, 3, data_format="channels_first")
+    layer.build((None, 4, 8, 8))
+    assert multiply_adds(layer, (2, 4, 8, 8), (2, 5, 6, 6)) == 6 * 6 * 9 * 4 * 5
+
+
+def test_layers_with_matrices_inside_are_said_not_to_be_counted():
+    inputs = keras.Input((4, 6))
+    x = layers.MultiHeadAttention(1, 2, name="attention")(LIF()(inputs), inputs)
+    description = quiet(rsnn.SpikingModel(keras.Model(inputs, x), timesteps=2), np.ones((2, 4, 6), "float32"))
+    assert description.not_counted == ("attention",)
+    assert "Not counted: attention" in str(description)
+
+
+def test_dead_layers_are_named_with_advice():
+    network = chain(layers.Dense(8), LIF(threshold=100.0, name="first"), layers.Dense(4), LIF(name="second"), layers.Dense(3))
+    description = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0])
+    assert [layer.name for layer in description.dead] == ["first", "second"]
+    (warning,) = description.warnings
+    assert "DEAD: no neuron spikes in first, second." in warning
+    assert "lower its threshold" in warning
+    assert warning in str(description)
+
+
+def test_almost_dead_and_saturated_layers_are_named_with_advice():
+    x = np.zeros((2, 100), "float32")
+    x[:, 0] = 1.0
+    network = chain(
+        IF(name="rare"), layers.Dense(4, bias_initializer="ones", kernel_initializer="ones"), IF(name="full"), shape=(100,)
+    )
+    almost, saturated = quiet(rsnn.SpikingModel(network, timesteps=2), x).warnings
+    assert almost.startswith("ALMOST DEAD")
+    assert "in rare." in almost
+    assert saturated.startswith("SATURATED")
+    assert "in full." in saturated
+
+
+def test_a_healthy_network_gets_no_warning():
+    x = np.random.default_rng(0).uniform(0.0, 1.0, (16, 6)).astype("float32")
+    assert quiet(rsnn.SpikingModel(chain(IF(), layers.Dense(3)), timesteps=4), x).warnings == []
+
+
+def test_nested_and_shared_neurons_each_have_a_row():
+    shared = LIF(name="shared")
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(6), LIF(name="inner")])
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, shared(layers.Dense(6)(shared(inner(inputs)))))
+    description = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0])
+    assert [layer.name for layer in description.layers] == ["inner", "shared", "shared"]
+
+
+def test_it_prints_what_it_returns(capsys):
+    description = describe(helpers.spiking(), helpers.data()[0])
+    assert capsys.readouterr().out == f"{description}\n"
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_the_model_is_not_changed(gradient, step_mode):
+    network = chain(layers.Dense(8), layers.BatchNormalization(), LIF(), layers.Dropout(0.5), layers.Dense(3))
+    model = helpers.spiking(network, gradient=gradient, step_mode=step_mode)
+    x, y = helpers.data()
+    before = to_numpy(network.get_weights())
+    expected = model.predict(x, verbose=0)
+    quiet(model, x)
+    keras.tree.map_structure(np.testing.assert_array_equal, before, to_numpy(network.get_weights()))
+    np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
+    helpers.compiled(model).fit(x, y, verbose=0)
+
+
+def test_several_inputs_and_half_precision_are_fine():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    network = keras.Model({"a": a, "b": b}, layers.Dense(3, dtype="bfloat16")(LIF(dtype="bfloat16")(a + b)))
+    x = {"a": np.ones((2, 4), "float32"), "b": np.ones((2, 4), "float32")}
+    description = quiet(rsnn.SpikingModel(network, timesteps=2), x)
+    assert description.layers[0].firing_rate == 1.0
+    assert description.samples == 2
+
+
+@pytest.mark.parametrize("model", [None, layers.Dense(3), helpers.mlp])
+def test_what_is_no_spiking_model_is_an_error(model):
+    with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
+        describe(model, ops.ones((2, 6)))
