@@ -127,7 +127,7 @@ class SpikingModel(keras.Model):
             timesteps=self.timesteps,
             training=training,
             return_sequences=self.return_sequences,
-            variables=self.network.variables,
+            network=functional,
         )
         return self.gradient.multi_step(run) if self.step_mode == "multi" else self.gradient.single_step(run)
 

@@ -28,7 +28,7 @@ class Run:
         timesteps: Integer T.
         training: Boolean, whether layers behave as in training.
         return_sequences: Boolean, whether every step's output is wanted, not the time mean.
-        variables: List of the network's variables.
+        network: The Functional model that `walk` runs, for its variables.
     """
 
     walk: Callable
@@ -36,7 +36,7 @@ class Run:
     timesteps: int
     training: bool
     return_sequences: bool
-    variables: list
+    network: keras.Model
 
 
 class GradientMethod:

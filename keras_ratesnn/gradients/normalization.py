@@ -18,12 +18,24 @@ def statistics(layer, inputs):
     return ops.moments(inputs, axes, keepdims=True, **synchronized)
 
 
-def update_moving_statistics(layer, mean, variance, times=1):
+def update_moving_statistics(layer, mean, variance, times):
     """Moves the layer's moving mean and variance towards those of a batch, `times` times."""
     kept = layer.momentum**times
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         value = ops.reshape(ops.stop_gradient(value), moving.shape)
         moving.assign(moving * kept + ops.cast(value, moving.dtype) * (1.0 - kept))
+
+
+def normalize(layer, inputs, times=1):
+    """A batch normalised by its own statistics, which move the layer's averages `times` times.
+
+    Returns:
+        `(outputs, mean, variance)`: outputs in the layer's compute dtype, statistics as `statistics` gives them.
+    """
+    inputs = widen(inputs)
+    mean, variance = statistics(layer, inputs)
+    update_moving_statistics(layer, mean, variance, times)
+    return transform(layer, inputs, mean, ops.rsqrt(variance + layer.epsilon)), mean, variance
 
 
 def transform(layer, inputs, mean, inverse_deviation):

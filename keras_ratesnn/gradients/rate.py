@@ -104,12 +104,9 @@ class RateRule(Rule):
         if signal.static or not normalization.is_normalizing(operation, kwargs):
             return self.affine(operation, args, kwargs)
         with backend.no_gradient():
-            steps = normalization.widen(signal.steps)
-            mean, variance = map(ops.stop_gradient, normalization.statistics(operation, steps))
-            normalization.update_moving_statistics(operation, mean, variance)
-            steps = normalization.transform(operation, steps, mean, ops.rsqrt(variance + operation.epsilon))
+            steps, mean, variance = map(ops.stop_gradient, normalization.normalize(operation, signal.steps))
         rate = normalization.transform_rate(operation, normalization.widen(signal.rate), mean, variance)
-        return RateSignal(ops.stop_gradient(steps), rate)
+        return RateSignal(steps, rate)
 
     def dropout(self, operation, args, kwargs):
         signal = only_signal(operation, args, kwargs)

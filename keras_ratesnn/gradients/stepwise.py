@@ -106,11 +106,11 @@ class StepRule(PlacedRule):
         place = self.next_place()
         signal = only_signal(operation, args, kwargs)
         if not signal.static:
-            outputs, *statistics = self.evaluate(lambda: _normalize(operation, signal.steps, times=1))
+            outputs, *statistics = self.evaluate(lambda: normalization.normalize(operation, signal.steps))
             self.remember_statistics(place, operation, *statistics)
             return Signal(outputs, static=False)
         if place not in self.constant:
-            outputs, *_ = _normalize(operation, self.static_tensor(signal), times=self.timesteps)
+            outputs, *_ = normalization.normalize(operation, self.static_tensor(signal), times=self.timesteps)
             self.constant[place] = self.static_signal(outputs)
         return self.constant[place]
 
@@ -244,15 +244,6 @@ def _signals_at(rule, run, t):
     return [rule.begin(ops.take(tensor, t, axis=1) if has_time else tensor, has_time) for tensor, has_time in run.inputs]
 
 
-def _normalize(layer, inputs, times):
-    """`(outputs, mean, variance)` of one batch; moving statistics are updated."""
-    inputs = normalization.widen(inputs)
-    mean, variance = normalization.statistics(layer, inputs)
-    normalization.update_moving_statistics(layer, mean, variance, times)
-    outputs = normalization.transform(layer, inputs, mean, ops.rsqrt(variance + layer.epsilon))
-    return outputs, mean, variance
-
-
 def _gather(run, so_far, output, t):
     """The sum of outputs so far, in float32 or wider; or the sequence of them, `(batch, T, ...)`."""
     if not run.return_sequences:
@@ -270,9 +261,10 @@ def _compiled_loop(body, carried, run):
     Inside, variables are read from the loop's own state: random seeds and moving statistics change from step to step, and
     can be assigned only after the loop. Weights have no gradient there.
     """
+    variables = run.network.variables
     with keras_internals.without_autocast():
-        values = [ops.stop_gradient(ops.convert_to_tensor(variable)) for variable in run.variables]
-    changing = [index for index, variable in enumerate(run.variables) if not variable.trainable]
+        values = [ops.stop_gradient(ops.convert_to_tensor(variable)) for variable in variables]
+    changing = [index for index, variable in enumerate(variables) if not variable.trainable]
     carried = keras.tree.map_structure(lambda tensor: ops.stop_gradient(ops.convert_to_tensor(tensor)), carried)
 
     def scoped_body(t, state):
@@ -280,11 +272,11 @@ def _compiled_loop(body, carried, run):
         inside = list(values)
         for index, value in zip(changing, changed, strict=True):
             inside[index] = value
-        with keras.StatelessScope(list(zip(run.variables, inside, strict=True))) as scope:
+        with keras.StatelessScope(list(zip(variables, inside, strict=True))) as scope:
             carried = body(t, carried)
-        return carried, [scope.get_current_value(run.variables[index]) for index in changing]
+        return carried, [scope.get_current_value(variables[index]) for index in changing]
 
     carried, changed = ops.fori_loop(1, run.timesteps, scoped_body, (carried, [values[index] for index in changing]))
     for index, value in zip(changing, changed, strict=True):
-        run.variables[index].assign(value)
+        variables[index].assign(value)
     return carried
