@@ -1,9 +1,11 @@
 """Spiking neural networks in Keras 3, trained by rate-based backpropagation."""
 
 from keras_ratesnn import gradients, layers, models, surrogates
+from keras_ratesnn.description import describe
+from keras_ratesnn.models.conversion import spikify
 from keras_ratesnn.operations import affine
 from keras_ratesnn.spiking_model import SpikingModel
 
 __version__ = "0.1.0"
 
-__all__ = ["SpikingModel", "__version__", "affine", "gradients", "layers", "models", "surrogates"]
+__all__ = ["SpikingModel", "__version__", "affine", "describe", "gradients", "layers", "models", "spikify", "surrogates"]

@@ -6,11 +6,12 @@ from keras_ratesnn import keras_internals, operations
 from keras_ratesnn.layers import Neuron, NeuronCell
 
 
-def as_graph(network):
+def as_graph(network, argument="network"):
     """The Functional graph of a Functional or Sequential model.
 
     Args:
-        network: What the user passed as `network`.
+        network: What the user passed.
+        argument: String, the name of the argument it was passed as. Defaults to `"network"`.
 
     Returns:
         A Functional model: `network` itself, or the one that a Sequential model keeps inside.
@@ -21,14 +22,14 @@ def as_graph(network):
     """
     if not keras_internals.is_graph(network):
         raise TypeError(
-            "`network` must be a Functional or Sequential Keras model of one time step, whose graph can be walked. "
-            f"Received: network={network!r} of type {type(network).__name__}. Build it as keras.Model(inputs, outputs) "
+            f"`{argument}` must be a Functional or Sequential Keras model of one time step, whose graph can be walked. "
+            f"Received: {argument}={network!r} of type {type(network).__name__}. Build it as keras.Model(inputs, outputs) "
             "from keras.Input, or as keras.Sequential([keras.Input(shape), ...])."
         )
     functional = keras_internals.functional_of(network)
     if functional is None:
         raise ValueError(
-            f"`network` must know its input shape. Received: network={network!r}, a Sequential that is not built. "
+            f"`{argument}` must know its input shape. Received: {argument}={network!r}, a Sequential that is not built. "
             "Start it with keras.Input(shape), the shape of one time step without batch and time."
         )
     return functional

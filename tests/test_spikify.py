@@ -11,9 +11,9 @@ from helpers import to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import spikify
 from keras_ratesnn.layers import IF, LIF, Neuron
-from keras_ratesnn.models.hidden_activations import find_activations
-from keras_ratesnn.models.spikify import spikify
+from keras_ratesnn.models.conversion.hidden_activations import find_activations
 
 X, Y = helpers.data()
 LOSS = keras.losses.SparseCategoricalCrossentropy()
@@ -304,7 +304,7 @@ def test_a_model_without_a_graph_is_an_error():
     for model in (Subclassed(), layers.Dense(3), helpers.spiking(), None):
         with pytest.raises(TypeError, match="`model` must be a Functional or Sequential"):
             quiet(model)
-    with pytest.raises(ValueError, match="input shape"):
+    with pytest.raises(ValueError, match="`model` must know its input shape"):
         quiet(keras.Sequential([layers.Dense(3, activation="relu")]))
 
 

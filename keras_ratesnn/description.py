@@ -144,7 +144,7 @@ def describe(model, x, print_fn=print):
     ...     keras.layers.Dense(2, name="outputs"),
     ... ], name="tiny")
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
-    >>> description = describe(model, np.full((16, 4), 0.125, "float32"))
+    >>> description = keras_ratesnn.describe(model, np.full((16, 4), 0.125, "float32"))
     tiny: 16 samples, 4 time steps
     neuron layer  output shape  neurons  firing rate  silent  saturated
     -------------------------------------------------------------------

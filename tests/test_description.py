@@ -8,7 +8,7 @@ from helpers import to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.describe import describe
+from keras_ratesnn import describe
 from keras_ratesnn.layers import IF, LIF
 from keras_ratesnn.multiply_adds import multiply_adds
 

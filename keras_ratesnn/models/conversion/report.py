@@ -1,0 +1,74 @@
+"""What `spikify` did to a network, in words."""
+
+import dataclasses
+
+from keras_ratesnn.layers import Neuron
+
+LISTED = 4
+"""How many names of a kind a report lists."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What became of one activation.
+
+    Args:
+        name: String, the name of the layer or operation.
+        activation: String, the name of its activation function.
+        neuron: The `Neuron` that took its place, or `None`.
+        reason: String, why it stays; empty if it does not.
+        threshold: Float, the threshold θ that calibration found, in the units of the activation; `None` without
+            calibration, or where the activation was never positive and there was nothing to find.
+    """
+
+    name: str
+    activation: str
+    neuron: Neuron | None = None
+    reason: str = ""
+    threshold: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `spikify` did to a network: print it, or read its `changes`.
+
+    Args:
+        changes: Tuple of `Change`, one for each activation of the network.
+    """
+
+    changes: tuple
+
+    @property
+    def replaced(self):
+        """The changes that put neurons in."""
+        return tuple(change for change in self.changes if change.neuron is not None)
+
+    @property
+    def kept(self):
+        """The changes that are none."""
+        return tuple(change for change in self.changes if change.neuron is None)
+
+    def __str__(self):
+        lines = [f"spikify: {len(self.replaced)} of {len(self.changes)} activations became neurons."]
+        lines += _grouped(self.replaced, lambda change: f"{change.activation} -> {type(change.neuron).__name__}")
+        lines += _grouped(self.kept, lambda change: f"{change.activation} stays ({change.reason})")
+        thresholds = [change.threshold for change in self.replaced if change.threshold is not None]
+        if thresholds:
+            lines.append(f"  calibrated thresholds from {min(thresholds):.3g} to {max(thresholds):.3g}")
+            never = [change.name for change in self.replaced if change.threshold is None]
+            if never:
+                lines.append(f"  not calibrated, never positive: {_listed(never)}")
+        return "\n".join(lines)
+
+
+def _grouped(changes, label):
+    """One line for each label, with the names of the changes that it is for."""
+    groups = {}
+    for change in changes:
+        groups.setdefault(label(change), []).append(change.name)
+    return [f"  {text}: {_listed(names)}" for text, names in groups.items()]
+
+
+def _listed(names):
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
