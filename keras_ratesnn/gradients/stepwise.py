@@ -23,10 +23,10 @@ from keras_ratesnn.gradients.base import (
 )
 from keras_ratesnn.gradients.signals import Signal, map_signals, only_signal, signals_in
 
-UNROLLED_STEPS = {"tensorflow": 8, "jax": 2}
+UNROLLED_STEPS = {"tensorflow": 2, "jax": 2}
 """Up to this T a compiling backend is given the loop unrolled; beyond it, a loop of its own, which compiles once.
 
-JAX's compiler is free to begin a step before the last one is through, and then keeps activations of several alive.
+Both are free to begin a step of an unrolled loop before the last one is through, and then keep activations of several alive.
 """
 
 
