@@ -1,0 +1,108 @@
+r"""Reader of AEDAT 2.0 files of the DVS128 camera, the format in which CIFAR10-DVS is published.
+
+header      lines of text that begin with # and end with \n (\r\n as a rule); the first is #!AER-DAT2.0
+then        events of eight bytes: an address and a timestamp in microseconds, four bytes each, most significant first
+
+An address of the DVS128:
+
+bit 0       0: the pixel became brighter (ON), 1: it became darker (OFF)
+bit 1-7     x, as the sensor counts it
+bit 8-14    y, as the sensor counts it
+bit 15      not a pixel's event but a signal at the camera's input; so is bit 31, which jAER sets for special events
+
+Which way up. jAER, the program of the camera's makers, shows an event in column 127 - x and in row y from the bottom, and takes
+bit 0 as above (iniVation's description of the format has its two values the other way round). SpikingJelly, which much work
+on CIFAR10-DVS uses, swaps the axes too: column 127 - y, row 127 - x from the top, and polarity as jAER. The events here are by
+SpikingJelly's formulas, so that frames compare. (Tonic reads another edition of the data, in AEDAT 4, as it is there.)
+
+Timestamps wrap: after 2**32 - 1 microseconds, 71 minutes, comes 0, and a reader that takes the four bytes as signed sees a jump
+from 2**31 - 1 to -2**31. Each timestamp is therefore read as a step from the one before it, of less than 2**31 microseconds
+forwards; what is further is a step backwards.
+"""
+
+import pathlib
+
+import numpy as np
+
+from recipes.data.event_frames import Events
+
+SENSOR_SHAPE = (128, 128)
+LARGEST_COORDINATE = 127
+
+VERSION_LINE = b"#!AER-DAT2.0"
+EVENT_BYTES = 8
+TIMESTAMP_OFFSET = 4
+"""Where in an event's bytes its timestamp begins."""
+
+NOT_A_PIXEL = 1 << 31 | 1 << 15
+PIXEL_ADDRESSES = 1 << 15
+
+
+def read_aedat(path):
+    """The pixels' events in an AEDAT 2.0 file of the DVS128 camera. Special events are left out.
+
+    Args:
+        path: The file.
+
+    Returns:
+        `Events` in a sensor of 128x128 pixels, with timestamps that go on where those of the file wrap.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If the file is damaged or of another format or camera; it names the byte at which that shows.
+    """
+    content = pathlib.Path(path).read_bytes()
+    start = _header_bytes(path, content)
+    surplus = (len(content) - start) % EVENT_BYTES
+    if surplus:
+        raise _damaged(path, len(content) - surplus, f"an event takes {EVENT_BYTES} bytes, and the file ends after {surplus}")
+    addresses, timestamps = np.frombuffer(content, ">u4", offset=start).astype("uint32").reshape(-1, 2).T
+    kept = np.flatnonzero(addresses & NOT_A_PIXEL == 0)
+    if not len(kept):
+        raise _damaged(path, start, f"the header ends there, and none of the {len(addresses)} events after it is of a pixel")
+    addresses, timestamps = addresses[kept], timestamps[kept]
+
+    foreign = np.flatnonzero(addresses >= PIXEL_ADDRESSES)
+    if len(foreign):
+        raise _damaged(
+            path,
+            start + EVENT_BYTES * kept[foreign[0]],
+            f"the address {addresses[foreign[0]]:#010x} has bits that a DVS128 does not use: this is of another camera",
+        )
+    # Unsigned subtraction wraps as the camera's clock does.
+    steps = np.diff(timestamps).view("int32")
+    backwards = np.flatnonzero(steps < 0)
+    if len(backwards):
+        raise _damaged(
+            path,
+            start + EVENT_BYTES * kept[backwards[0] + 1] + TIMESTAMP_OFFSET,
+            f"the timestamp {timestamps[backwards[0] + 1]} runs backwards from {timestamps[backwards[0]]}",
+        )
+    return Events(
+        x=LARGEST_COORDINATE - (addresses >> 8).astype("int64"),
+        y=LARGEST_COORDINATE - (addresses >> 1 & 127).astype("int64"),
+        polarity=1 - (addresses & 1).astype("int64"),
+        timestamp=int(timestamps[0]) + np.concatenate([[0], np.cumsum(steps, dtype="int64")]),
+    )
+
+
+def _header_bytes(path, content):
+    """How many bytes the header takes, if it is one of AEDAT 2.0."""
+    version = content.split(b"\n", 1)[0].rstrip()
+    if version != VERSION_LINE:
+        raise _damaged(path, 0, f"its first line must be {VERSION_LINE.decode()} and begins with {version[:20]!r}")
+    start = 0
+    # No event begins with #: it would be the address of no pixel.
+    while content[start : start + 1] == b"#":
+        end = content.find(b"\n", start)
+        if end < 0:
+            raise _damaged(path, start, "the line of the header that begins there does not end")
+        start = end + 1
+    return start
+
+
+def _damaged(path, byte, what):
+    return ValueError(
+        f"{path} is not a whole AEDAT 2.0 file of a DVS128, at byte {byte}: {what}. "
+        "Unpack or download it again, or leave it out."
+    )

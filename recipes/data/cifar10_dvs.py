@@ -1,0 +1,252 @@
+"""CIFAR10-DVS: 10,000 pictures of ten classes, each moved about on a screen in front of an event camera of 128x128 pixels.
+
+The events of a recording become `timesteps` frames of 48x48 pixels and two channels, OFF and ON. That is done once: the frames
+are kept in the data folder, in `frames_10_by_count.npy` for 10 frames by count (1.8 GB), with a `.json` beside it that says
+what they were made from. If a recording changed since, or the file is damaged, they are made again.
+
+The data set has no test set of its own. A tenth of each class is drawn for testing, the same for everyone who has the same
+recordings, and written to `split.txt` in the data folder; where that file exists already, it decides.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pathlib
+import zlib
+
+import numpy as np
+
+from keras_ratesnn import checks
+from recipes.data.aedat import SENSOR_SHAPE, read_aedat
+from recipes.data.dataset import Dataset
+from recipes.data.event_frames import FRAME_NUMBERS_BY, event_frames, read_arrays
+
+IMAGE_SHAPE = (48, 48, 2)
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = len(CLASS_NAMES)
+
+READERS = {".aedat": read_aedat, ".npz": read_arrays, ".npy": read_arrays}
+
+TEST_SHARE = 0.1
+SPLIT_SEED = 0
+SPLIT_FILE = "split.txt"
+PARTS = ("train", "test")
+
+FRAMES_VERSION = 1
+"""To be raised when the same recordings give other frames, so that those kept from before are not used."""
+
+READ_BYTES = 1 << 20
+
+FOLDER_ADVICE = (
+    f"--data-dir names a folder with ten folders, {', '.join(CLASS_NAMES)}, each with the recordings of its class: "
+    ".aedat files, or .npz or .npy files with x, y, polarity and timestamp."
+)
+SOURCE_ADVICE = (
+    "Unpack the ten .zip files of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into a folder. Another source "
+    "is Tonic (pip install tonic; its licence is GPL-3.0), whose events you can save as .npz files."
+)
+
+
+def load(data_dir, timesteps, split_by="count"):
+    """CIFAR10-DVS as event frames: 9,000 recordings for training and 1,000 for testing, if the folder holds all.
+
+    Args:
+        data_dir: The folder. The frames and the split are kept there too.
+        timesteps: Integer >= 1, the number of frames of a recording.
+        split_by: "count" for frames of equally many events, "time" for frames of equal duration. Defaults to `"count"`.
+
+    Returns:
+        A `Dataset` whose images are float32 `(timesteps, 48, 48, 2)`, numbers of events. They stay in their file until they are
+        used. Recordings are in an order that mixes the classes.
+
+    Raises:
+        FileNotFoundError: If the folder or a class is missing.
+        NotADirectoryError: If `data_dir` is not a folder.
+        OSError: If the folder cannot be written in.
+        TypeError: If `timesteps` is not an integer.
+        ValueError: If no folder was given, an argument is not one of those said, a recording cannot be read, or the recordings
+            are not those of the split.
+    """
+    timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a recording.")
+    checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)
+    if data_dir is None:
+        raise ValueError(f"CIFAR10-DVS cannot be downloaded from here. {SOURCE_ADVICE} Then give --data-dir: {FOLDER_ADVICE}")
+    folder = pathlib.Path(data_dir)
+    recordings = _find_recordings(folder)
+    split = _split(folder / SPLIT_FILE, recordings)
+    train, test = ([name for name in sorted(recordings, key=_draw) if split[name] == part] for part in PARTS)
+    names = train + test
+    frames = _kept_frames(folder, [recordings[name] for name in names], timesteps, split_by)
+    labels = np.array([CLASS_NAMES.index(_class_of(name)) for name in names], "int32")
+    return Dataset(frames[: len(train)], labels[: len(train)], frames[len(train) :], labels[len(train) :])
+
+
+# Recordings. Their names, such as cat/cifar10_cat_0, are without the end that tells the format: a split is of recordings.
+
+
+def _find_recordings(folder):
+    """The files, by the names of the recordings."""
+    if not folder.exists():
+        raise FileNotFoundError(f"The folder {folder} does not exist. {FOLDER_ADVICE}")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder. {FOLDER_ADVICE}")
+    recordings = {}
+    for class_name in CLASS_NAMES:
+        of_class = _find_class(folder / class_name)
+        recordings.update({f"{class_name}/{stem}": path for stem, path in of_class.items()})
+    return recordings
+
+
+def _find_class(folder):
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}. {FOLDER_ADVICE}")
+    paths = sorted(folder.iterdir())
+    recordings = {}
+    for path in paths:
+        if path.suffix in READERS:
+            if path.stem in recordings:
+                raise ValueError(
+                    f"{recordings[path.stem]} and {path} are the same recording by their names. Remove one of them."
+                )
+            recordings[path.stem] = path
+    if len(recordings) < 2:
+        seen = f"among {len(paths)} files, such as {paths[0].name}" if paths else "it is empty"
+        raise ValueError(
+            f"{folder} must have two recordings or more, to train with and to test with. It has {len(recordings)} ({seen}). "
+            f"{FOLDER_ADVICE}"
+        )
+    return recordings
+
+
+def _class_of(name):
+    return name.split("/")[0]
+
+
+# The split
+
+
+def _draw(name):
+    """A number that is as good as drawn at random, and yet the same everywhere, whatever else there is to draw for."""
+    return hashlib.sha256(f"{SPLIT_SEED}/{name}".encode()).hexdigest()
+
+
+def _split(path, recordings):
+    """The part, of `PARTS`, that each recording is in: as the file says, or drawn and written to it."""
+    if path.exists():
+        return _read_split(path, recordings)
+    split = dict.fromkeys(recordings, "train")
+    for class_name in CLASS_NAMES:
+        of_class = sorted((name for name in recordings if _class_of(name) == class_name), key=_draw)
+        test_size = max(1, round(TEST_SHARE * len(of_class)))
+        split.update(dict.fromkeys(of_class[:test_size], "test"))
+    _write(path, ["".join(f"{split[name]} {name}\n" for name in sorted(split)).encode()])
+    return split
+
+
+def _read_split(path, recordings):
+    advice = f"Remove {path} to have a new split drawn; accuracies of different splits do not compare."
+    split = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        part, _, name = line.decode(errors="replace").partition(" ")
+        if part not in PARTS or name in split:
+            raise ValueError(
+                f"Line {number} of {path} must be train or test, a space and a recording that no other line names. "
+                f"It is {line.decode(errors='replace')!r}. {advice}"
+            )
+        split[name] = part
+    for names, what in (
+        (split.keys() - recordings.keys(), "names recordings that are not in the folder"),
+        (recordings.keys() - split.keys(), "does not name all recordings of the folder"),
+    ):
+        if names:
+            raise ValueError(
+                f"{path} {what}: {len(names)}, the first {min(names)}. Make the folder and the file agree. {advice}"
+            )
+    for part in PARTS:
+        if part not in split.values():
+            raise ValueError(f"{path} leaves no recording to {part} with. {advice}")
+    return split
+
+
+# The frames
+
+
+def _kept_frames(folder, paths, timesteps, split_by):
+    """Frames of the recordings, in their order, mapped from a file that is made first if it is not there and whole."""
+    path = folder / f"frames_{timesteps}_by_{split_by}.npy"
+    origin_path = path.with_suffix(".json")
+    origin = _origin(folder, paths)
+    if not _is_whole(path, origin_path, origin):
+        print(f"counting the events of {len(paths):,} recordings into {path}; later runs read that file", flush=True)
+        _write(path, _file_of_frames(paths, timesteps, split_by))
+        _write(origin_path, [json.dumps({**origin, "crc32": _checksum(path)}).encode()])
+    # A change to the arrays stays in memory. The plain array is of the same memory.
+    return np.asarray(np.load(path, mmap_mode="c"))
+
+
+def _origin(folder, paths):
+    """What frames are made from; those made from anything else are stale."""
+    stats = [path.stat() for path in paths]
+    recordings = [
+        [path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)
+    ]
+    return {"version": FRAMES_VERSION, "recordings": recordings}
+
+
+def _is_whole(path, origin_path, origin):
+    """Whether a file of frames is there, is of `origin` and is as it was written."""
+    try:
+        return json.loads(origin_path.read_bytes()) == {**origin, "crc32": _checksum(path)}
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _checksum(path):
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(READ_BYTES):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _file_of_frames(paths, timesteps, split_by):
+    """The bytes of a `.npy` file, a recording at a time."""
+    header = io.BytesIO()
+    shape = (len(paths), timesteps, *IMAGE_SHAPE)
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    yield header.getvalue()
+    for path in paths:
+        yield _frames_of(path, timesteps, split_by).astype("<f4").tobytes()
+
+
+def _frames_of(path, timesteps, split_by):
+    try:
+        events = READERS[path.suffix](path)
+    except OSError as error:
+        # An OSError would be taken for one of the file that is being written.
+        raise ValueError(f"The recording {path} cannot be read ({error.strerror or error}).") from error
+    try:
+        return event_frames(events, timesteps, split_by, SENSOR_SHAPE, IMAGE_SHAPE[:2])
+    except ValueError as error:
+        raise ValueError(f"{path} is not a recording of CIFAR10-DVS. {error}") from error
+
+
+def _write(path, blocks):
+    """A file of blocks of bytes, under its name only when it is whole: a run that is killed leaves nothing to be misread."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            for block in blocks:
+                file.write(block)
+        part.replace(path)
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written ({error.strerror or error}). The split and the frames are kept in the data folder. If "
+            "you may not write there, give with --data-dir a folder of your own that holds links to the folders of the classes."
+        ) from error
+    finally:
+        # Whatever went wrong before matters more.
+        with contextlib.suppress(OSError):
+            part.unlink()

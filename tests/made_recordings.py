@@ -1,0 +1,55 @@
+"""CIFAR10-DVS with made events, in real AEDAT files and in arrays, for tests."""
+
+import struct
+
+import numpy as np
+
+from recipes.data import cifar10_dvs
+from recipes.data.event_frames import FIELDS, Events
+
+HEADER = b"#!AER-DAT2.0\r\n# This is a raw AE data file - do not edit\r\n# Timestamps tick is 1 us\r\n"
+START = len(HEADER)
+RECORDINGS = 10
+"""Of each class in the small data set: one of them for testing."""
+
+
+def address(x, y, polarity):
+    return y << 8 | x << 1 | polarity
+
+
+def aedat_bytes(*events):
+    """Events `(address, timestamp)` as the file has them."""
+    return b"".join(struct.pack(">II", address, timestamp % 2**32) for address, timestamp in events)
+
+
+def made_events(count, seed, duration=1000):
+    generator = np.random.default_rng(seed)
+    return Events(
+        x=generator.integers(0, 128, count),
+        y=generator.integers(0, 128, count),
+        polarity=generator.integers(0, 2, count),
+        timestamp=np.sort(generator.integers(0, duration, count)),
+    )
+
+
+def arrays_of(events):
+    return {name: getattr(events, name) for name in FIELDS}
+
+
+def write_aedat(path, events):
+    """Writes events so that `read_aedat` gives them back."""
+    addresses = (address(127 - y, 127 - x, 1 - p) for x, y, p in zip(events.x, events.y, events.polarity, strict=True))
+    path.write_bytes(HEADER + aedat_bytes(*zip(map(int, addresses), map(int, events.timestamp), strict=True)))
+
+
+def write_data_set(folder):
+    """A small CIFAR10-DVS. The number of events of a recording tells which it is."""
+    for label, name in enumerate(cifar10_dvs.CLASS_NAMES):
+        (folder / name).mkdir(parents=True)
+        for number in range(RECORDINGS):
+            events = made_events(50 + label * RECORDINGS + number, seed=number)
+            if number % 2:
+                np.savez(folder / name / f"cifar10_{name}_{number}.npz", **arrays_of(events))
+            else:
+                write_aedat(folder / name / f"cifar10_{name}_{number}.aedat", events)
+    return folder
