@@ -1,0 +1,196 @@
+"""A picture of what augmentation does: `python -m recipes.augmentation_sheet cifar10 --output sheet.png`.
+
+Each row is an image: as it was, then what augmentation made of it with several seeds. Of event frames, which are augmented
+together, each row is a frame of the same recording, OFF in red and ON in cyan.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import numpy as np
+
+from recipes import augmentation, catalogue, pipeline
+from recipes.data import cifar, cifar10_dvs, fashion_mnist
+from recipes.recipe import LARGEST_SEED
+
+USER_MISTAKE = 2
+"""Exit status, as argparse has it."""
+
+SUB_POLICIES = "sub_policies"
+NAMES = [name for name in (*augmentation.BY_NAME, *augmentation.MIXES) if name != "none"] + [SUB_POLICIES]
+
+IMAGES = 6
+SAMPLES = 8
+SMALLEST_CELL = 96
+GAP = 3
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        rows = sheet_rows(arguments.name, arguments.seed, arguments.data_dir)
+        write_png(rows, arguments.output)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    print(f"{arguments.output}: {len(rows)} rows, the original and {SAMPLES} samples each")
+    return 0
+
+
+def parser():
+    result = argparse.ArgumentParser(
+        prog="python -m recipes.augmentation_sheet",
+        description="Writes a picture of what augmentation does: in each row an image as it was, and then samples.",
+        epilog=f"{SUB_POLICIES}: a row for each of AutoAugment's, with all of its steps taken.",
+        allow_abbrev=False,
+    )
+    result.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
+    result.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE", help="the picture, a .png file")
+    result.add_argument("--seed", type=_seed, default=0, metavar="S", help="other images and other samples (default: 0)")
+    result.add_argument(
+        "--data-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="folder of the data set's files (default: photographs that scikit-learn ships, made alike)",
+    )
+    return result
+
+
+def _seed(text):
+    seed = int(text)
+    if not 0 <= seed <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {LARGEST_SEED}, not {seed}")
+    return seed
+
+
+def sheet_rows(name, seed, data_dir=None):
+    """The rows of a sheet: each a list of images, the original and `SAMPLES` samples.
+
+    Args:
+        name: One of `NAMES`.
+        seed: Integer, from which all seeds are made.
+        data_dir: Folder of the data set's files, or None for photographs that scikit-learn ships.
+
+    Returns:
+        A list of lists of float32 tensors.
+    """
+    tf = pipeline.tensorflow()
+    images = shipped_images(name) if data_dir is None else data_set_images(name, seed, data_dir)
+    images = [tf.cast(image, tf.float32) for image in images]
+    if name in augmentation.MIXES:
+        batch, labels = tf.stack(images), tf.eye(len(images))
+        columns = [augmentation.MIXES[name](batch, labels, (seed, sample))[0] for sample in range(SAMPLES)]
+        return [list(row) for row in zip(batch, *columns, strict=True)]
+    if name == SUB_POLICIES:
+        return _sub_policy_rows(images, seed)
+    if images[0].shape.rank == 4:
+        frames = [images[0], *_samples(augmentation.BY_NAME[name], images[0], (seed, 0))]
+        return [list(row) for row in zip(*frames, strict=True)]
+    return [[image, *_samples(augmentation.BY_NAME[name], image, (seed, number))] for number, image in enumerate(images)]
+
+
+def _samples(augment, image, seed):
+    import tensorflow as tf
+
+    seeds = (tf.random.experimental.stateless_fold_in(seed, sample) for sample in range(SAMPLES))
+    return [augment(image, own_seed) for own_seed in seeds]
+
+
+def _sub_policy_rows(images, seed):
+    """A row for each sub-policy, its steps taken whatever their probability; prints which row is which."""
+    from recipes.augmentation.auto_augment import CIFAR10_POLICY, auto_augment
+
+    rows = []
+    for number, steps in enumerate(CIFAR10_POLICY):
+        print(f"row {number + 1}: " + ", ".join(f"{operation} {level}" for operation, _, level in steps))
+        augment = auto_augment([[(operation, 1.0, level) for operation, _, level in steps]])
+        image = images[number % len(images)]
+        rows.append([image, *_samples(augment, image, (seed, number))])
+    return rows
+
+
+# The images
+
+
+def data_set_images(name, seed, data_dir):
+    """The first images of a data set that some recipe augments so; of CIFAR-10 for all that is not of one data set."""
+    augment = name if name in augmentation.BY_NAME else "cifar10"
+    recipe = next(recipe for recipe in catalogue.RECIPES.values() if recipe.augment == augment)
+    return [image for image, _ in recipe.load(data_dir).train_examples((seed, 0)).take(IMAGES)]
+
+
+def shipped_images(name):
+    """The photographs that scikit-learn ships, in the shape of a data set's images.
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_sample_images
+    except ImportError as error:
+        raise ImportError(
+            f'Without --data-dir the sheet needs scikit-learn ({error}): pip install "keras-ratesnn[recipes]"'
+        ) from error
+    from recipes.augmentation.crops import resized
+
+    photographs = load_sample_images().images
+    if name == "imagenet":
+        return photographs
+    side = min(photographs[0].shape[:2])
+    squares = [photograph[:side, left : left + side] for photograph in photographs for left in (0, 100, 200)]
+    if name == "cifar10_dvs":
+        return [_events(square) for square in squares]
+    if name == "fashion_mnist":
+        return [resized(square, fashion_mnist.IMAGE_SHAPE[:2]).numpy().mean(-1, keepdims=True) for square in squares]
+    return [resized(square, cifar.IMAGE_SHAPE[:2]).numpy().round() for square in squares]
+
+
+def _events(photograph, frames=4):
+    """What an event camera would see of a photograph that moves: `(frames, height, width, 2)`, darker and brighter pixels."""
+    from recipes.augmentation.crops import resized
+
+    height, width, _ = cifar10_dvs.IMAGE_SHAPE
+    gray = resized(photograph, (height, width + frames)).numpy().mean(-1)
+    changes = np.stack([gray[:, 1 + frame :][:, :width] - gray[:, frame:][:, :width] for frame in range(frames)])
+    return np.stack([np.maximum(-changes, 0), np.maximum(changes, 0)], axis=-1)
+
+
+# The picture
+
+
+def write_png(rows, path):
+    """One PNG file of rows of images of three colours, one gray, or OFF and ON, each row as high as it is.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    import tensorflow as tf
+
+    cells = [[_cell(image, rows[0][-1].shape[:2]) for image in row] for row in rows]
+    picture = tf.concat([tf.concat(row, axis=1) for row in cells], axis=0)
+    try:
+        path.write_bytes(tf.io.encode_png(tf.cast(tf.round(picture), tf.uint8)).numpy())
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror or error}). Give another file with --output.") from error
+
+
+def _cell(image, shape):
+    """An image in colours, fitted into `shape`, enlarged if it is small, in a white frame."""
+    import tensorflow as tf
+
+    if image.shape[-1] == 2:
+        brightest = tf.maximum(tf.reduce_max(image), 1)
+        image = tf.gather(image * (255 / brightest), [0, 1, 1], axis=-1)
+    if image.shape[-1] == 1:
+        image = tf.image.grayscale_to_rgb(image)
+    if image.shape[:2] != shape:
+        image = tf.image.resize_with_pad(image, *shape, antialias=True)
+    times = -(-SMALLEST_CELL // min(shape))
+    image = tf.repeat(tf.repeat(image, times, axis=0), times, axis=1)
+    return tf.pad(image, [(GAP, GAP), (GAP, GAP), (0, 0)], constant_values=255)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
