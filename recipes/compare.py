@@ -1,58 +1,54 @@
-"""Trains a recipe by every gradient and step mode over several seeds: `python -m recipes.compare digits --seeds 5`."""
+"""Trains a recipe by every gradient and step mode over several seeds: `python -m recipes.compare digits --seeds 5`.
+
+Each training is a run of its own in a folder of its own, in a process of its own: what was stopped goes on, what is finished
+is not trained again, and its peak memory is its own.
+"""
 
 import argparse
-import dataclasses
-import json
 import pathlib
-import statistics
+import subprocess
 import sys
 
-import keras
-
-from recipes import catalogue, run
+from recipes import catalogue, results
+from recipes.run_folder import RunFolder, read_json
+from recipes.train import USER_MISTAKE
 
 METHODS = [("rate", "multi"), ("rate", "single"), ("bptt", "multi")]
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.compare", description=__doc__)
-    parser.add_argument("recipe", metavar="NAME", help=", ".join(catalogue.RECIPES))
+    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.compare", description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list tells them")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training images")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
-    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="where to write the records as JSON")
-    arguments = parser.parse_args(argv)
-
-    recipe = catalogue.find(arguments.recipe)
-    if arguments.epochs is not None:
-        recipe = dataclasses.replace(recipe, epochs=arguments.epochs)
-    dataset = recipe.load_data(arguments.data_dir)
-    print(
-        f"{recipe.name}, {keras.backend.backend()}, T = {recipe.timesteps}, {recipe.epochs} epochs, {arguments.seeds} seeds\n"
+    parser.add_argument(
+        "--output", type=pathlib.Path, metavar="DIR", help="folder of the runs' folders (default: runs/compare/NAME)"
     )
-    print("| gradient | step mode | test accuracy, mean ± std | of each seed | seconds a run, median |")
-    print("|---|---|---|---|---|", flush=True)
-    records = []
-    for gradient, step_mode in METHODS:
-        of_method = []
+    arguments = parser.parse_args(argv)
+    output = arguments.output or pathlib.Path("runs", "compare", arguments.recipe)
+    try:
+        catalogue.find(arguments.recipe).with_settings(arguments.set)
+        # Seeds run in the outer loop: what is there when it is stopped compares like with like.
         for seed in range(arguments.seeds):
-            chosen = dataclasses.replace(recipe, gradient=gradient, step_mode=step_mode, seed=seed)
-            of_method.append(run.fit(run.build(chosen, dataset), chosen, dataset, verbose=0))
-        print(table_row(gradient, step_mode, of_method), flush=True)
-        records += of_method
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(records, indent=1) + "\n")
+            for gradient, step_mode in METHODS:
+                train(arguments, output / f"{gradient}-{step_mode}-{seed}", gradient, step_mode, seed)
+    except (ValueError, TypeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    print(results.table([read_json(path) for path in sorted(output.glob("*/result.json"))]))
     return 0
 
 
-def table_row(gradient, step_mode, records):
-    accuracies = [record["test_accuracy"] for record in records]
-    spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-    listed = ", ".join(f"{accuracy:.4f}" for accuracy in accuracies)
-    seconds = statistics.median(record["seconds"] for record in records)
-    return f"| {gradient} | {step_mode} | {statistics.mean(accuracies):.4f} ± {spread:.4f} | {listed} | {seconds:.0f} |"
+def train(arguments, folder, gradient, step_mode, seed):
+    """One training in a process of its own, unless it is finished already."""
+    settings = [*arguments.set, f"gradient={gradient}", f"step_mode={step_mode}", f"seed={seed}"]
+    command = [sys.executable, "-m", "recipes.train", arguments.recipe, "--output", str(folder), "--set", *settings]
+    if arguments.data_dir:
+        command += ["--data-dir", str(arguments.data_dir)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    print(f"{folder}: test accuracy {read_json(RunFolder(folder).result)['test_accuracy']:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,68 +1,128 @@
 """Recipe: all that one training run is made of."""
 
+import ast
 import dataclasses
-import pathlib
 from collections.abc import Callable
 
 import keras
 
 from keras_ratesnn import checks, gradients
 from keras_ratesnn.spiking_model import STEP_MODES
+from recipes import augmentation
 from recipes.data.dataset import Dataset
 
-LARGEST_SEED = 2**32 - 1
-"""NumPy's generator takes no larger one."""
+LARGEST_SEED = 2**31 - 1
+"""TensorFlow's generators take no larger one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What is trained, on what and how: the defaults of `python -m recipes.train NAME`.
 
-    A run with other values is another recipe: `dataclasses.replace(recipe, timesteps=8)`.
+    A run with other values is another recipe: `dataclasses.replace(recipe, timesteps=8)`, or `recipe.with_settings`.
 
     Attributes:
         name: What the command line calls it.
-        load_data: Function from a folder, or None where none was given, to a `Dataset`.
-        build_network: Function to the network of one time step.
-        build_optimizer: Function of `(network, steps, learning_rate, weight_decay)` to a Keras optimizer; `steps` is the
-            number of batches in the whole run.
+        description: One line: what it trains on what.
+        load_data: Function from a folder, or None where none was given, to a `Dataset`; where `has_time`, of
+            `(folder, timesteps)`.
+        build_network: Function of `width` to the network of one time step. It takes raw pixels and returns logits.
+        has_time: Whether an example is a sequence of `timesteps` frames, not one image.
         learning_rate: Float, the largest that the schedule takes.
         weight_decay: Float, in the manner of Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
+        as_the_authors: Whether `learning_rate` and `weight_decay` are the authors', see `optimizers.from_the_authors`.
         epochs: Integer >= 1.
         batch_size: Integer >= 1.
         timesteps: Integer >= 1, the number of time steps T.
+        augment: Name of what is done to training images, a key of `augmentation.BY_NAME`.
+        mix: Name of how training images of a batch are mixed, a key of `augmentation.MIXES`.
+        width: Float > 0 that multiplies the number of channels of every layer.
+        train_images: Integer >= 1, to train on this many images only, or None for all.
+        precision: Name of a Keras dtype policy.
+        jit_compile: True, False or "auto", as in `keras.Model.compile`.
         gradient: Name of a training method of `keras_ratesnn.gradients`.
         step_mode: "multi" or "single", see `keras_ratesnn.SpikingModel`.
-        seed: Integer >= 0. It sets the first weights and the order of the images.
+        seed: Integer >= 0. It sets the first weights, the order of the images and their augmentation.
 
     Raises:
         TypeError: If a number is of another type.
-        ValueError: If a number is out of its range or `gradient` is unknown.
+        ValueError: If a number is out of its range or a name is unknown.
     """
 
     name: str
-    load_data: Callable[[pathlib.Path | None], Dataset]
-    build_network: Callable[[], keras.Model]
-    build_optimizer: Callable[[keras.Model, int, float, float], keras.optimizers.Optimizer]
+    description: str
+    load_data: Callable[..., Dataset]
+    build_network: Callable[[float], keras.Model]
+    has_time: bool = False
     learning_rate: float
     weight_decay: float
+    as_the_authors: bool = False
     epochs: int
     batch_size: int
     timesteps: int
+    augment: str = "none"
+    mix: str = "none"
+    width: float = 1.0
+    train_images: int | None = None
+    precision: str = "float32"
+    jit_compile: bool | str = "auto"
     gradient: str = "rate"
     step_mode: str = "multi"
     seed: int = 0
 
     def __post_init__(self):
+        checks.real("learning_rate", self.learning_rate, above=0, advice="It is the largest that the schedule takes.")
+        checks.real("weight_decay", self.weight_decay, at_least=0, advice="It is the decay of kernels.")
+        checks.real("width", self.width, above=0, advice="It multiplies the number of channels of every layer.")
         checks.positive_integer("epochs", self.epochs, advice="It is the number of passes over the training images.")
         checks.positive_integer("batch_size", self.batch_size, advice="It is the number of images in one training step.")
         checks.positive_integer("timesteps", self.timesteps, advice="It is the number of time steps that the network runs for.")
+        if self.train_images is not None:
+            checks.positive_integer("train_images", self.train_images, advice="None trains on all images.")
+        checks.boolean("as_the_authors", self.as_the_authors)
+        checks.one_of("augment", self.augment, augmentation.BY_NAME)
+        checks.one_of("mix", self.mix, augmentation.MIXES)
+        checks.one_of("precision", self.precision, ("float32", "mixed_bfloat16", "mixed_float16", "float64"))
+        checks.one_of("jit_compile", self.jit_compile, (True, False, "auto"))
         gradients.get(self.gradient)
         checks.one_of("step_mode", self.step_mode, STEP_MODES)
-        if not 0 <= self.seed <= LARGEST_SEED:
+        if not 0 <= checks.integer("seed", self.seed) <= LARGEST_SEED:
             raise ValueError(f"`seed` must be from 0 to {LARGEST_SEED}. Received: seed={self.seed}.")
 
     def settings(self):
         """The values that can differ between two runs of one recipe, as a dictionary of plain numbers and names."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in values.items() if not callable(value)}
+        fixed = ("description", "has_time")
+        return {name: value for name, value in values.items() if not callable(value) and name not in fixed}
+
+    def with_settings(self, assignments):
+        """This recipe with other values, as the command line gives them.
+
+        Args:
+            assignments: Iterable of strings `key=value`.
+
+        Raises:
+            ValueError: If one is not of that form, its key is no setting, or its value is out of range.
+            TypeError: If its value is of another type.
+        """
+        settable = [name for name in self.settings() if name != "name"]
+        values = {}
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            if not equals or key not in settable:
+                raise ValueError(f"--set takes key=value, and the keys are: {', '.join(settable)}. Received: {assignment!r}.")
+            values[key] = _literal(text)
+        return dataclasses.replace(self, **values)
+
+    def load(self, data_dir):
+        """The `Dataset` of this recipe, from a folder, or from where it comes by itself if that is None."""
+        dataset = self.load_data(data_dir, self.timesteps) if self.has_time else self.load_data(data_dir)
+        return dataset if self.train_images is None else dataset.first(self.train_images)
+
+
+def _literal(text):
+    """A Python number, True, False or None as such, anything else as the text it is."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,36 +1,50 @@
-"""Trains a recipe: `python -m recipes.train digits`. The backend is the one that KERAS_BACKEND names."""
+"""Trains a recipe: `python -m recipes.train digits`. The backend is the one that KERAS_BACKEND names.
+
+A run that was stopped, whatever stopped it, goes on from its last finished epoch with the same command.
+"""
 
 import argparse
-import dataclasses
 import pathlib
 import sys
 
 import keras
 
-from keras_ratesnn import gradients
-from keras_ratesnn.spiking_model import STEP_MODES
-from recipes import catalogue, output, run
+from recipes import catalogue, run
+from recipes.run_folder import RunFolder, read_json
 
 USER_MISTAKE = 2
 """Exit status, as argparse has it."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default that of the process; returns the exit status."""
     arguments = parser().parse_args(argv)
     try:
-        recipe = chosen_recipe(arguments)
-        folder = output.prepare(arguments.output or pathlib.Path("runs", recipe.name))
-        dataset = recipe.load_data(arguments.data_dir)
-    except (ValueError, OSError, ImportError) as error:
+        recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
+        folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
+        folder.prepare(recipe.settings(), arguments.restart)
+        if folder.result.exists():
+            print(f"{folder.path} holds this run already, finished; --restart trains anew")
+            print(f"test accuracy: {read_json(folder.result)['test_accuracy']:.4f}")
+            return 0
+        dataset = recipe.load(arguments.data_dir)
+        model = run.build(recipe, dataset)
+        folder.check_space(model)
+        epochs_done = folder.restore(model, run.steps_per_epoch(recipe, dataset))
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
 
-    model = run.build(recipe, dataset)
-    print(introduction(recipe, dataset, model), flush=True)
-    record = run.fit(model, recipe, dataset)
-    output.save(folder, model, record)
-    print(f"model and history saved in {folder} ({output.MODEL}, {output.HISTORY}), trained in {record['seconds']:.0f} s")
+    print(introduction(recipe, dataset, model, epochs_done), flush=True)
+    try:
+        record = run.fit(model, recipe, dataset, folder, epochs_done)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command goes on from the last finished epoch, which is saved in {folder.path}")
+        return INTERRUPTED
+    print(f"trained in {record['seconds']:.0f} s; model and result saved: {folder.last}, {folder.result.name}")
     print(f"test accuracy: {record['test_accuracy']:.4f}")
     return 0
 
@@ -40,40 +54,35 @@ def parser():
     result = argparse.ArgumentParser(
         prog="python -m recipes.train",
         description=f"Trains a recipe: {names}. The backend is the one that KERAS_BACKEND names.",
-        epilog="What is not given is as the recipe has it.",
+        epilog="A run that was stopped goes on from its last finished epoch with the same command.",
         allow_abbrev=False,
     )
-    result.add_argument("recipe", metavar="NAME", help=names)
-    result.add_argument("--gradient", metavar="|".join(gradients.BY_NAME), help="how the gradient is found")
-    result.add_argument("--step-mode", metavar="|".join(STEP_MODES), help="all steps in each layer, or one step at a time")
-    result.add_argument("--timesteps", type=int, metavar="T", help="time steps that the network runs for")
-    result.add_argument("--epochs", type=int, metavar="N", help="passes over the training images")
-    result.add_argument("--batch-size", type=int, metavar="B", help="images in one training step")
-    result.add_argument("--seed", type=int, metavar="S", help="sets the first weights and the order of the images")
+    result.add_argument("recipe", metavar="NAME", help="python -m recipes.list tells them")
+    result.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="another value than the recipe has, for example timesteps=8 gradient=bptt epochs=20",
+    )
     result.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     result.add_argument(
-        "--output",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="folder for the model and its history, written over those of an earlier run (default: runs/NAME)",
+        "--output", type=pathlib.Path, metavar="DIR", help="folder of the run: checkpoints, logs, result (default: runs/NAME)"
     )
+    result.add_argument("--restart", action="store_true", help="throws away the run that the folder holds, and starts anew")
     return result
 
 
-def chosen_recipe(arguments):
-    """The recipe that the command line names, with the values that the command line sets."""
-    recipe = catalogue.find(arguments.recipe)
-    overrides = {name: getattr(arguments, name) for name in recipe.settings() if hasattr(arguments, name)}
-    return dataclasses.replace(recipe, **{name: value for name, value in overrides.items() if value is not None})
-
-
-def introduction(recipe, dataset, model):
-    return (
+def introduction(recipe, dataset, model, epochs_done):
+    lines = [
         f"{recipe.name}: {keras.backend.backend()} backend, gradient {recipe.gradient}, T = {recipe.timesteps}, "
-        f"{recipe.epochs} epochs of batches of {recipe.batch_size}, seed {recipe.seed}\n"
-        f"{model.count_params():,} parameters, {len(dataset.train_images):,} images for training, "
-        f"{len(dataset.test_images):,} for testing"
-    )
+        f"{recipe.epochs} epochs of batches of {recipe.batch_size}, seed {recipe.seed}",
+        f"{model.count_params():,} parameters, {dataset.train_size:,} images for training, {dataset.test_size:,} for testing",
+    ]
+    if epochs_done:
+        lines.append(f"goes on after {epochs_done} epochs")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

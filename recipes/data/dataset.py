@@ -1,13 +1,14 @@
-"""Dataset: images and labels to train with and to test with."""
+"""Dataset: labelled images to train with and to test with, in memory or as a stream."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Labelled images in memory.
+    """Labelled images in memory. An image may be a sequence of frames `(time, height, width, channels)`.
 
     Attributes:
         train_images: Array `(images, height, width, channels)` of pixels as the files have them.
@@ -20,3 +21,68 @@ class Dataset:
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+
+    @property
+    def train_size(self):
+        """The number of images to train with."""
+        return len(self.train_images)
+
+    @property
+    def test_size(self):
+        """The number of images to test with."""
+        return len(self.test_images)
+
+    @property
+    def classes(self):
+        """The number of classes, those from 0 to the largest label."""
+        return int(max(self.train_labels.max(), self.test_labels.max())) + 1
+
+    def first(self, images):
+        """A `Dataset` of the first `images` of those to train with, and of all to test with."""
+        return dataclasses.replace(self, train_images=self.train_images[:images], train_labels=self.train_labels[:images])
+
+    def train_examples(self, order):
+        """A `tf.data.Dataset` of pairs (image, label), in an order drawn by `order`, a pair of integers or a tensor of them.
+
+        It can be called inside of a `tf.data` function: every epoch of a training pipeline has an order of its own.
+        """
+        import tensorflow as tf
+
+        indices = tf.random.experimental.stateless_shuffle(tf.range(self.train_size), seed=order)
+        return _gathered(self.train_images, self.train_labels, tf.data.Dataset.from_tensor_slices(indices))
+
+    def test_examples(self):
+        """A `tf.data.Dataset` of pairs (image, label), in the order of the files."""
+        import tensorflow as tf
+
+        return _gathered(self.test_images, self.test_labels, tf.data.Dataset.range(self.test_size))
+
+
+def _gathered(images, labels, indices):
+    """The images and labels at the indices of a `tf.data.Dataset`."""
+    import tensorflow as tf
+
+    def read(index):
+        image = tf.numpy_function(lambda i: images[i], [index], images.dtype, stateful=False)
+        return tf.ensure_shape(image, images.shape[1:]), tf.gather(labels, index)
+
+    return indices.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedDataset:
+    """Labelled images that are read as they are needed: for a data set that does not fit in memory.
+
+    Attributes:
+        train_size: Integer, the number of images to train with.
+        test_size: Integer, the number of images to test with.
+        classes: Integer, the number of classes.
+        train_examples: Function of `order`, as in `Dataset`. It is called once an epoch.
+        test_examples: Function without arguments, as in `Dataset`.
+    """
+
+    train_size: int
+    test_size: int
+    classes: int
+    train_examples: Callable
+    test_examples: Callable

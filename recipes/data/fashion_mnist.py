@@ -1,30 +1,33 @@
 """Fashion-MNIST: 70,000 pictures of clothes in ten classes, 28x28 pixels."""
 
 import pathlib
-import urllib.request
 
-import keras
 import numpy as np
 
+from recipes.data import prepared
 from recipes.data.dataset import Dataset
 from recipes.data.idx import read_idx
 
 IMAGE_SHAPE = (28, 28, 1)
 LARGEST_PIXEL = 255
+MEAN_PIXEL, PIXEL_DEVIATION = 72.94, 90.02
 CLASSES = 10
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-SMALLEST_DOWNLOAD = f"{FILES[3]}.gz"
-SECONDS_TO_CONNECT = 20
+NAME = "fashion_mnist"
+URL = f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{FILES[3]}.gz"
 
-FOLDER_ADVICE = f"--data-dir names a folder with the four files {', '.join(FILES)}, each as it is or with .gz at its end."
+FOLDER_ADVICE = (
+    f"--data-dir names a folder with the four files {', '.join(FILES)}, each as it is or with .gz at its end; or "
+    f"TensorFlow Datasets' folder, in which {NAME} is made ready."
+)
 
 
 def load(data_dir=None):
     """Fashion-MNIST from a folder of its four IDX files, or through TensorFlow Datasets.
 
     Args:
-        data_dir: The folder; None for TensorFlow Datasets, which downloads the data once.
+        data_dir: The folder of the four files, or TensorFlow Datasets' folder; None for that of its own choice.
 
     Returns:
         A `Dataset`.
@@ -36,7 +39,9 @@ def load(data_dir=None):
         ImportError: If TensorFlow Datasets is needed and not installed.
         ConnectionError: If TensorFlow Datasets cannot provide the data.
     """
-    return _from_tensorflow_datasets() if data_dir is None else _from_folder(pathlib.Path(data_dir))
+    if data_dir is None or (pathlib.Path(data_dir) / NAME).is_dir():
+        return prepared.in_memory(prepared.builder(NAME, data_dir, URL, FOLDER_ADVICE))
+    return _from_folder(pathlib.Path(data_dir))
 
 
 def _from_folder(folder):
@@ -70,35 +75,3 @@ def _images_and_labels(images_path, labels_path):
     if labels.max() >= CLASSES:
         raise ValueError(f"{labels_path} must hold labels from 0 to {CLASSES - 1}. Its largest is {labels.max()}.")
     return images[..., np.newaxis], labels.astype("int32")
-
-
-def _check_connection(url):
-    """OSError at once where there is no network; TensorFlow Datasets would try again for minutes before it says so."""
-    urllib.request.urlopen(url, timeout=SECONDS_TO_CONNECT).close()
-
-
-def _from_tensorflow_datasets():
-    try:
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            f'Without --data-dir, Fashion-MNIST needs TensorFlow Datasets ({error}): pip install "keras-ratesnn[recipes]". '
-            f"Or give --data-dir. {FOLDER_ADVICE}"
-        ) from error
-
-    if keras.backend.backend() != "tensorflow":
-        # TensorFlow takes all of a GPU's memory when it first sees it, and another backend trains here.
-        tf.config.set_visible_devices([], "GPU")
-    try:
-        if not tfds.builder("fashion_mnist").is_prepared():
-            _check_connection(tfds.image_classification.FashionMNIST.URL + SMALLEST_DOWNLOAD)
-        splits = tfds.load("fashion_mnist", split=["train", "test"], batch_size=-1, as_supervised=True)
-    # What a download raises depends on where it fails, and none of it says what else to do.
-    except Exception as error:
-        raise ConnectionError(
-            f"TensorFlow Datasets could not provide Fashion-MNIST ({type(error).__name__}: {error}). "
-            f"Without a network, give --data-dir. {FOLDER_ADVICE}"
-        ) from error
-    (train_images, train_labels), (test_images, test_labels) = tfds.as_numpy(splits)
-    return Dataset(train_images, train_labels, test_images, test_labels)

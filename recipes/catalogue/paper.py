@@ -1,0 +1,72 @@
+"""What the recipes of the paper's experiments share.
+
+The authors' settings, method and networks: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks
+through Rate-based Backpropagation", NeurIPS 2024. Learning rate and weight decay are those of the authors' program, which
+divides its gradient by T; this library does not, and `as_the_authors` converts them (`recipes.optimizers.from_the_authors`).
+"""
+
+import functools
+
+from recipes import blocks
+from recipes.data import cifar, imagenet
+from recipes.recipe import Recipe
+
+SETTINGS = {"as_the_authors": True, "learning_rate": 0.1, "weight_decay": 5e-4, "epochs": 300, "batch_size": 128}
+
+
+def cifar_recipe(name, data_set, classes, build):
+    """A network on CIFAR-10 or CIFAR-100, T = 4 (the paper also has 2 and 6: `--set timesteps=6`).
+
+    Args:
+        name: String, what the command line calls the recipe.
+        data_set: `"cifar10"` or `"cifar100"`.
+        classes: Integer, the number of classes.
+        build: A function of `keras_ratesnn.models`.
+
+    Returns:
+        A `Recipe`.
+    """
+
+    def build_network(width):
+        network = build(input_shape=cifar.IMAGE_SHAPE, classes=classes, width=width).network
+        return blocks.on_pixels(network, cifar.MEAN_COLORS[data_set], cifar.COLOR_DEVIATIONS[data_set])
+
+    return Recipe(
+        name=name,
+        description=f"{build.__name__} on {data_set.upper().replace('CIFAR', 'CIFAR-')}, as in the paper",
+        load_data=functools.partial(cifar.load, data_set),
+        build_network=build_network,
+        timesteps=4,
+        augment=data_set,
+        **SETTINGS,
+    )
+
+
+def imagenet_recipe(name, build):
+    """A network on ImageNet, T = 4.
+
+    Args:
+        name: String, what the command line calls the recipe.
+        build: A function of `keras_ratesnn.models`.
+
+    Returns:
+        A `Recipe`.
+    """
+
+    def build_network(width):
+        network = build(input_shape=imagenet.IMAGE_SHAPE, classes=imagenet.CLASSES, width=width).network
+        return blocks.on_pixels(network, imagenet.MEAN_COLOR, imagenet.COLOR_DEVIATION)
+
+    return Recipe(
+        name=name,
+        description=f"{build.__name__} on ImageNet, as in the paper",
+        load_data=imagenet.load,
+        build_network=build_network,
+        as_the_authors=True,
+        learning_rate=0.2,
+        weight_decay=2e-5,
+        epochs=100,
+        batch_size=512,
+        timesteps=4,
+        augment="imagenet",
+    )

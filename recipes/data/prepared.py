@@ -1,0 +1,60 @@
+"""Data sets from TensorFlow Datasets: made ready once, with a network where they are not on disk yet."""
+
+import urllib.request
+
+import keras
+import numpy as np
+
+from recipes.data.dataset import Dataset
+
+SECONDS_TO_CONNECT = 20
+READ_AT_ONCE = 1000
+
+
+def builder(name, data_dir, url, advice):
+    """A TensorFlow Datasets builder whose data is on disk.
+
+    Args:
+        name: String, the name of the data set there.
+        data_dir: Path of TensorFlow Datasets' folder, or None for its own choice, `~/tensorflow_datasets`.
+        url: String, an address that a download begins at; it is asked first, since TensorFlow Datasets would try
+            again for minutes before it says that there is no network. None if the data cannot be downloaded.
+        advice: String, what else a user can do.
+
+    Raises:
+        ImportError: If TensorFlow Datasets is not installed.
+        ConnectionError: If it cannot provide the data.
+    """
+    try:
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            f'{name} is read by TensorFlow Datasets ({error}): pip install "keras-ratesnn[recipes]". {advice}'
+        ) from error
+    if keras.backend.backend() != "tensorflow":
+        # TensorFlow takes all of a GPU's memory when it first sees it, and another backend trains here.
+        tf.config.set_visible_devices([], "GPU")
+    try:
+        made = tfds.builder(name, data_dir=data_dir)
+        if not made.is_prepared():
+            if url is not None:
+                urllib.request.urlopen(url, timeout=SECONDS_TO_CONNECT).close()
+            made.download_and_prepare()
+    # What a download raises depends on where it fails, and none of it says what else to do.
+    except Exception as error:
+        place = f"in {data_dir}" if data_dir else "in its own folder"
+        raise ConnectionError(
+            f"TensorFlow Datasets has no {name} {place} and could not make it ({type(error).__name__}: {error}). {advice}"
+        ) from error
+    return made
+
+
+def in_memory(made):
+    """The splits `train` and `test` of a builder, as a `Dataset` of arrays."""
+    return Dataset(*_arrays(made, "train"), *_arrays(made, "test"))
+
+
+def _arrays(made, split):
+    batches = made.as_dataset(split=split, as_supervised=True, batch_size=READ_AT_ONCE).as_numpy_iterator()
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]

@@ -1,0 +1,52 @@
+"""Tests the model of a run on the test images of its recipe: `python -m recipes.evaluate runs/digits`."""
+
+import argparse
+import pathlib
+import sys
+
+from recipes import catalogue, pipeline
+from recipes.run_folder import RunFolder, load_model, read_json
+from recipes.train import USER_MISTAKE
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.evaluate", description=__doc__, allow_abbrev=False)
+    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a run of python -m recipes.train")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="(default: last)")
+    parser.add_argument("--timesteps", type=int, metavar="T", help="another number of time steps than it was trained with")
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
+    arguments = parser.parse_args(argv)
+    folder = RunFolder(arguments.run)
+    try:
+        recipe = recipe_of(folder)
+        model = load_model(getattr(folder, arguments.checkpoint))
+        if arguments.timesteps is not None:
+            model.timesteps = arguments.timesteps
+            recipe = recipe.with_settings([f"timesteps={arguments.timesteps}"])
+        dataset = recipe.load(arguments.data_dir)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    loss, accuracy = model.evaluate(pipeline.test_batches(dataset, recipe))
+    print(f"{recipe.name}, T = {model.timesteps}, {dataset.test_size:,} test images")
+    print(f"test loss: {loss:.4f}\ntest accuracy: {accuracy:.4f}")
+    return 0
+
+
+def recipe_of(folder):
+    """The recipe that the run in a `RunFolder` was made from, with the settings it had.
+
+    Raises:
+        FileNotFoundError: If there is no run.
+        ValueError: If what is written about it is damaged or not of this version's recipes.
+    """
+    if not folder.settings.exists():
+        raise FileNotFoundError(f"{folder.path} is not the folder of a run: there is no {folder.settings.name} in it.")
+    settings = read_json(folder.settings)
+    recipe = catalogue.find(settings["name"])
+    return recipe.with_settings(f"{key}={value}" for key, value in settings.items() if key != "name")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
