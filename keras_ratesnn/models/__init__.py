@@ -1,6 +1,7 @@
-"""Ready-made networks, each a function that returns a `SpikingModel`."""
+"""Ready-made networks, each a function that returns a `SpikingModel`, and trained ones."""
 
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
+from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
 from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
 from keras_ratesnn.models.vgg import VGG11, VGG13, VGG16, VGGSNN
@@ -18,4 +19,6 @@ __all__ = [
     "VGG13",
     "VGG16",
     "VGGSNN",
+    "list_pretrained",
+    "load_pretrained",
 ]

@@ -7,6 +7,7 @@ from keras import layers
 from keras_ratesnn.models import residual
 from keras_ratesnn.models.blocks import spikes, unit
 from keras_ratesnn.models.initializers import KAIMING_FAN_OUT
+from keras_ratesnn.models.weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
 # The authors give every convolution a bias, and its kernel a start of its own; the last layer starts as PyTorch does it.
@@ -24,6 +25,7 @@ def PreActResNet18(
     width=1.0,
     include_top=True,
     stem="auto",
+    weights=None,
     name="preactresnet18",
 ):
     """PreAct ResNet-18: the stages of `ResNet18`, of blocks whose neurons stand before the convolutions, none after the sum.
@@ -41,7 +43,7 @@ def PreActResNet18(
     Source: Yu et al., NeurIPS 2024; He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
     """
     network = _network(basic_block, (2, 2, 2, 2), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "PreActResNet18")
 
 
 def PreActResNet34(
@@ -54,6 +56,7 @@ def PreActResNet34(
     width=1.0,
     include_top=True,
     stem="auto",
+    weights=None,
     name="preactresnet34",
 ):
     """PreAct ResNet-34: the stages of `PreActResNet18`, of 3, 4, 6 and 3 blocks.
@@ -69,7 +72,7 @@ def PreActResNet34(
     Source: Yu et al., NeurIPS 2024; He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
     """
     network = _network(basic_block, (3, 4, 6, 3), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "PreActResNet34")
 
 
 def basic_block(x, filters, strides, neuron, name):

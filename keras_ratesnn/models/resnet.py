@@ -7,6 +7,7 @@ from keras import layers
 from keras_ratesnn.models import residual
 from keras_ratesnn.models.blocks import spikes, unit
 from keras_ratesnn.models.initializers import PYTORCH_DEFAULT
+from keras_ratesnn.models.weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
 # The authors leave the start of their ResNets to PyTorch. No convolution has a bias: a normalisation follows each.
@@ -24,6 +25,7 @@ def ResNet18(
     width=1.0,
     include_top=True,
     stem="auto",
+    weights=None,
     name="resnet18",
 ):
     """ResNet-18: four stages of 64, 128, 256 and 512 channels, two blocks each, neurons in the place of ReLUs.
@@ -50,20 +52,25 @@ def ResNet18(
         stem: How the network begins. `"cifar"`: a 3x3 convolution, for small images. `"imagenet"`: a 7x7 convolution of
             stride 2 and 3x3 max pooling of stride 2. `"auto"`: `"imagenet"` for images of 96 x 96 pixels or more, else
             `"cifar"`. Defaults to `"auto"`.
+        weights: What the network starts from. `None`: from scratch. The name of a pretrained network of this kind, one of
+            `keras_ratesnn.models.list_pretrained()`: its images must be preprocessed as its card says, and the last layer is a
+            new one if `classes` differs. A path that ends in `.keras`: what `SpikingModel.save` wrote, of the same network.
+            Defaults to `None`.
         name: String, the model's name. Defaults to `"resnet18"`.
 
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled. Its layers have the same names each time, so that weights load by name.
 
     Raises:
-        ValueError: If a value is out of bounds, an image is too small, or a name is unknown.
+        ValueError: If a value is out of bounds, an image is too small, a name is unknown, or `weights` are another network's.
         TypeError: If an argument is of another type, or `neuron` returns no neuron layer.
+        OSError: If the file of `weights` is not there, or cannot be downloaded.
 
     Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
     Backpropagation", NeurIPS 2024; He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
     """
     network = _network(basic_block, (2, 2, 2, 2), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "ResNet18")
 
 
 def ResNet19(
@@ -76,6 +83,7 @@ def ResNet19(
     width=1.0,
     include_top=True,
     stem="auto",
+    weights=None,
     name="resnet19",
 ):
     """ResNet-19: three stages of 128, 256 and 512 channels, of 3, 3 and 2 blocks, and a layer of 256 neurons before the last.
@@ -97,7 +105,7 @@ def ResNet19(
     network = _network(
         basic_block, (3, 3, 2), (128, 256, 512), input_shape, classes, neuron, width, include_top, stem, hidden=256
     )
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "ResNet19")
 
 
 def ResNet34(
@@ -110,6 +118,7 @@ def ResNet34(
     width=1.0,
     include_top=True,
     stem="auto",
+    weights=None,
     name="resnet34",
 ):
     """ResNet-34: the stages of `ResNet18`, of 3, 4, 6 and 3 blocks.
@@ -125,7 +134,7 @@ def ResNet34(
     Source: He et al., CVPR 2016, with neurons as in Yu et al., NeurIPS 2024.
     """
     network = _network(basic_block, (3, 4, 6, 3), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "ResNet34")
 
 
 def basic_block(x, filters, strides, neuron, name):

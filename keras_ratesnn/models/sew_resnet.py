@@ -7,6 +7,7 @@ from keras import layers
 from keras_ratesnn.models import residual
 from keras_ratesnn.models.blocks import unit
 from keras_ratesnn.models.initializers import KAIMING_FAN_OUT
+from keras_ratesnn.models.weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
 # The authors give every convolution a bias, and its kernel a start of its own; the last layer starts as PyTorch does it.
@@ -24,6 +25,7 @@ def SEWResNet18(
     width=1.0,
     include_top=True,
     stem="auto",
+    weights=None,
     name="sewresnet18",
 ):
     """SEW ResNet-18: the stages of `ResNet18`, of blocks that add their spikes to those of their input.
@@ -41,7 +43,7 @@ def SEWResNet18(
     Source: Yu et al., NeurIPS 2024; Fang et al., "Deep Residual Learning in Spiking Neural Networks", NeurIPS 2021.
     """
     network = _network(basic_block, (2, 2, 2, 2), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "SEWResNet18")
 
 
 def SEWResNet34(
@@ -54,6 +56,7 @@ def SEWResNet34(
     width=1.0,
     include_top=True,
     stem="auto",
+    weights=None,
     name="sewresnet34",
 ):
     """SEW ResNet-34: the stages of `SEWResNet18`, of 3, 4, 6 and 3 blocks.
@@ -69,7 +72,7 @@ def SEWResNet34(
     Source: Yu et al., NeurIPS 2024; Fang et al., "Deep Residual Learning in Spiking Neural Networks", NeurIPS 2021.
     """
     network = _network(basic_block, (3, 4, 6, 3), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "SEWResNet34")
 
 
 def SEWResNet50(
@@ -82,6 +85,7 @@ def SEWResNet50(
     width=1.0,
     include_top=True,
     stem="auto",
+    weights=None,
     name="sewresnet50",
 ):
     """SEW ResNet-50: 3, 4, 6 and 3 blocks that widen to 256, 512, 1024 and 2048 channels at their end.
@@ -97,7 +101,7 @@ def SEWResNet50(
     Source: Fang et al., NeurIPS 2021, with neurons and start as `SEWResNet34`.
     """
     network = _network(bottleneck_block, (3, 4, 6, 3), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "SEWResNet50")
 
 
 def basic_block(x, filters, strides, neuron, name):

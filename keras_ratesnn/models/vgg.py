@@ -7,6 +7,7 @@ from keras_ratesnn import checks
 from keras_ratesnn.models.arguments import checked_classes, checked_neuron, image_input, scaled
 from keras_ratesnn.models.blocks import dense, unit
 from keras_ratesnn.models.initializers import NORMAL_HALF
+from keras_ratesnn.models.weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -19,6 +20,7 @@ def VGG11(
     neuron=None,
     width=1.0,
     include_top=True,
+    weights=None,
     name="vgg11",
 ):
     """VGG-11 as in the paper: eight convolutions from 64 to 512 channels in five blocks, and one layer on their mean.
@@ -45,14 +47,19 @@ def VGG11(
         width: Float > 0 that multiplies the number of channels of every layer. Defaults to `1.0`.
         include_top: Boolean, whether the network ends in the mean over the image and its classifier. Without them it gives
             the time mean of the last feature map, and `classes` has no meaning. Defaults to `True`.
+        weights: What the network starts from. `None`: from scratch. The name of a pretrained network of this kind, one of
+            `keras_ratesnn.models.list_pretrained()`: its images must be preprocessed as its card says, and the last layer is a
+            new one if `classes` differs. A path that ends in `.keras`: what `SpikingModel.save` wrote, of the same network.
+            Defaults to `None`.
         name: String, the model's name. Defaults to `"vgg11"`.
 
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled. Its layers have the same names each time, so that weights load by name.
 
     Raises:
-        ValueError: If a value is out of bounds, an image is too small, or a name is unknown.
+        ValueError: If a value is out of bounds, an image is too small, a name is unknown, or `weights` are another network's.
         TypeError: If an argument is of another type, or `neuron` returns no neuron layer.
+        OSError: If the file of `weights` is not there, or cannot be downloaded.
 
     Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
     Backpropagation", NeurIPS 2024; Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
@@ -60,7 +67,7 @@ def VGG11(
     """
     blocks = ((64,), (128, 256), (512, 512), (512,), (512, 512))
     network = _network(blocks, input_shape, classes, neuron, width, include_top)
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "VGG11")
 
 
 def VGG13(
@@ -72,6 +79,7 @@ def VGG13(
     neuron=None,
     width=1.0,
     include_top=True,
+    weights=None,
     name="vgg13",
 ):
     """VGG-13 as the authors of the paper build it: `VGG11` with ten convolutions.
@@ -88,7 +96,7 @@ def VGG13(
     """
     blocks = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
     network = _network(blocks, input_shape, classes, neuron, width, include_top)
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "VGG13")
 
 
 def VGG16(
@@ -100,6 +108,7 @@ def VGG16(
     neuron=None,
     width=1.0,
     include_top=True,
+    weights=None,
     name="vgg16",
 ):
     """VGG-16: the thirteen convolutions of VGG-16, and one layer on their mean, as in `VGG11`.
@@ -118,7 +127,7 @@ def VGG16(
     """
     blocks = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
     network = _network(blocks, input_shape, classes, neuron, width, include_top)
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "VGG16")
 
 
 def VGGSNN(
@@ -130,6 +139,7 @@ def VGGSNN(
     neuron=None,
     width=1.0,
     include_top=True,
+    weights=None,
     name="vggsnn",
 ):
     """VGGSNN, for event frames: eight convolutions from 64 to 512 channels, pooled in pairs, and one layer on all that is left.
@@ -149,7 +159,7 @@ def VGGSNN(
     """
     blocks = ((64, 128), (256, 256), (512, 512), (512, 512))
     network = _network(blocks, input_shape, classes, neuron, width, include_top, default=(48, 2), flattened=True)
-    return SpikingModel(network, timesteps, gradient, step_mode, name=name)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "VGGSNN")
 
 
 def block(x, channels, neuron, name):

@@ -1,0 +1,69 @@
+"""Trained networks, ready to predict raw images and to be trained further."""
+
+import keras
+
+from keras_ratesnn import checks
+from keras_ratesnn.models.arguments import checked_classes
+from keras_ratesnn.models.pretrained import files
+from keras_ratesnn.models.pretrained.card import Card
+from keras_ratesnn.models.pretrained.transfer import with_classes
+from keras_ratesnn.spiking_model import SpikingModel
+
+__all__ = ["Card", "list_pretrained", "load_pretrained"]
+
+
+def list_pretrained():
+    """The pretrained networks there are.
+
+    Example:
+
+    >>> card = list_pretrained()["digits"]
+    >>> card.timesteps, card.preprocessing
+    (4, '8 x 8 pixels of one channel, from 0 to 16; the model divides them by 16')
+
+    Returns:
+        Dict of names, sorted, to `Card`s, which say what each network is and how it came about.
+    """
+    return {name: files.card(name) for name in files.names()}
+
+
+def load_pretrained(name, timesteps=None, gradient=None, step_mode=None, classes=None):
+    """A trained network that takes raw images: its preprocessing is a part of it.
+
+    Weights that do not ship with the package are downloaded once, into Keras' cache.
+
+    Example:
+
+    >>> model = load_pretrained("digits")
+    >>> model.predict(np.zeros((1, 8, 8, 1)), verbose=0).shape
+    (1, 10)
+
+    Args:
+        name: String, one of `list_pretrained()`.
+        timesteps: Integer >= 1, another number of time steps. Defaults to `None`: that of training.
+        gradient: How the gradient is found in further training, see `keras_ratesnn.SpikingModel`. Defaults to `None`: as in
+            training.
+        step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `None`: as in training.
+        classes: Integer >= 1, the number of classes. If it is not that of the trained network, the last layer is a new one,
+            with a warning. Defaults to `None`: that of training.
+
+    Returns:
+        A `keras_ratesnn.SpikingModel`, not compiled.
+
+    Raises:
+        ValueError: If an argument is out of bounds, a name is unknown, or the weights are damaged.
+        TypeError: If an argument is of another type.
+        OSError: If the weights are not there, or cannot be downloaded.
+    """
+    card = files.card(checks.one_of("name", name, files.names()))
+    trained = keras.saving.load_model(files.weights_file(card), compile=False)
+    network = trained.network
+    if classes is not None:
+        network = with_classes(network, checked_classes(classes), f"The pretrained network {name!r}")
+    return SpikingModel(
+        network,
+        timesteps=trained.timesteps if timesteps is None else timesteps,
+        gradient=trained.gradient if gradient is None else gradient,
+        step_mode=trained.step_mode if step_mode is None else step_mode,
+        name=name,
+    )

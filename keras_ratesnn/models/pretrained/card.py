@@ -1,0 +1,101 @@
+"""Card: what a pretrained network is and how it came about, as a JSON file beside its weights."""
+
+import dataclasses
+import json
+import pathlib
+import re
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a pretrained network is, how it came about, and which file its weights are in.
+
+    Attributes:
+        name: What `load_pretrained` calls it. It is the name of the card's file and not in it.
+        architecture: Name of the function of `keras_ratesnn.models` that builds the network, or of the recipe whose own network
+            it is.
+        arguments: Dict, the arguments of that function.
+        preprocessing: What raw images are, and what the model does to them by itself.
+        data_set: What it was trained and tested on.
+        timesteps: Integer, the number of time steps T.
+        gradient: Name of the gradient it was trained with.
+        epochs: Integer, the number of passes over the training images.
+        seed: Integer.
+        test_accuracy: Float, the share of the test images that it classifies correctly.
+        test_images: Integer, the number of the test images.
+        parameters: Integer, the number of all weights.
+        backend: Name of the backend it was trained on; it runs on all.
+        versions: Dict of package names to versions, of that training.
+        licence: SPDX identifier of the licence of the weights.
+        file: Name of the weights file, what `SpikingModel.save` writes.
+        sha256: Hash of that file, 64 hexadecimal digits.
+        url: Where the file is downloaded from, or `None` if it ships with the package.
+
+    Raises:
+        TypeError: If a value is of another type.
+        ValueError: If `file` or `sha256` is of another form.
+    """
+
+    name: str
+    architecture: str
+    arguments: dict
+    preprocessing: str
+    data_set: str
+    timesteps: int
+    gradient: str
+    epochs: int
+    seed: int
+    test_accuracy: float
+    test_images: int
+    parameters: int
+    backend: str
+    versions: dict
+    licence: str
+    file: str
+    sha256: str
+    url: str | None
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, field.type):
+                wanted = getattr(field.type, "__name__", field.type)
+                raise TypeError(f"`{field.name}` must be of type {wanted}. Received: {field.name}={value!r}.")
+        if not self.file.endswith(".keras") or pathlib.PurePath(self.file).name != self.file:
+            raise ValueError(f"`file` must be the name of a .keras file, without a folder. Received: file={self.file!r}.")
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"`sha256` must be 64 digits 0 to 9 and a to f. Received: sha256={self.sha256!r}.")
+
+    @property
+    def network(self):
+        """The call that builds the network, as text."""
+        return f"{self.architecture}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+    def write(self, folder):
+        """Writes the card as a JSON file named after it into a folder."""
+        content = dataclasses.asdict(self)
+        del content["name"]
+        path = pathlib.Path(folder, f"{self.name}.json")
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(path):
+    """The card in a JSON file.
+
+    Raises:
+        ValueError: If it is not JSON, or not that of a card; the message names the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError(f"It must hold an object. Received: {type(content).__name__}.")
+        names = [field.name for field in dataclasses.fields(Card) if field.name != "name"]
+        missing, unknown = [name for name in names if name not in content], [name for name in content if name not in names]
+        if missing or unknown:
+            raise ValueError(f"Missing fields: {missing}. Unknown fields: {unknown}.")
+        return Card(name=path.stem, **content)
+    except (TypeError, ValueError) as error:
+        what = str(error).rstrip(".")
+        raise ValueError(
+            f"The card {path} is damaged: {what}. Install keras_ratesnn again, or correct the file if it is your own."
+        ) from error

@@ -1,0 +1,166 @@
+"""Makes a pretrained network of a finished run: `python -m recipes.publish runs/digits --name digits ...`.
+
+Its weights, without the state of the optimizer, and its card go where `keras_ratesnn.models.load_pretrained` finds them. What a
+recipe builds takes raw images: its preprocessing is a part of the network.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+
+from keras_ratesnn import SpikingModel, checks, models
+from keras_ratesnn.models.pretrained import Card, files
+from recipes.run_folder import RunFolder, load_model, read_json
+
+LARGEST_SHIPPED = 16 * 2**20
+"""Bytes. Larger files make every clone and every wheel larger; they are downloaded by those who ask for them."""
+
+USER_MISTAKE = 2
+"""Exit status, as argparse has it."""
+
+
+def publish(
+    model,
+    record,
+    *,
+    name,
+    data_set,
+    preprocessing,
+    licence,
+    folder=files.FOLDER,
+    architecture=None,
+    arguments=None,
+    url=None,
+    weights_folder=None,
+):
+    """Writes the weights file and the card of a pretrained network.
+
+    Args:
+        model: The trained `SpikingModel`.
+        record: Dict, the record of its run, see `recipes.run`.
+        name: String, what `load_pretrained` will call it.
+        data_set: String, what it was trained and tested on.
+        preprocessing: String, what raw images are, and what the model does to them.
+        licence: String, the SPDX identifier of the licence of the weights.
+        folder: Path of the folder of `cards/` and `weights/`. Defaults to that of the package.
+        architecture: Name of the function of `keras_ratesnn.models` that builds the network. It is a part of the model, or all
+            of it. Defaults to `None`, for a network that the recipe builds itself.
+        arguments: Dict, the arguments of that function. Defaults to `None`, for none.
+        url: String, where the file will be downloaded from. Defaults to `None`: it ships with the package.
+        weights_folder: Path of the folder that the file is written into. Defaults to `None`: the one from where it ships.
+
+    Returns:
+        `(card, path)`: the `Card`, and the path of the weights file.
+
+    Raises:
+        ValueError: If the file is too large to ship, or the architecture and its arguments do not fit the model.
+    """
+    folder, file = pathlib.Path(folder), f"{name}.keras"
+    settings, arguments = record["settings"], dict(arguments or {})
+    with tempfile.TemporaryDirectory() as temporary:
+        path = pathlib.Path(temporary, file)
+        # A model around the same network has no optimizer.
+        SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, name=name).save(path)
+        if url is None and path.stat().st_size > LARGEST_SHIPPED:
+            raise ValueError(
+                f"The weights take {path.stat().st_size / 2**20:.1f} MiB, and a file that ships with the package no more than "
+                f"{LARGEST_SHIPPED / 2**20:.0f}. Give the address that you will upload it to with --url."
+            )
+        if architecture is not None:
+            _check_architecture(model, architecture, arguments, path)
+        card = Card(
+            name=name,
+            architecture=settings["name"] if architecture is None else architecture,
+            arguments=arguments,
+            preprocessing=preprocessing,
+            data_set=data_set,
+            timesteps=model.timesteps,
+            gradient=settings["gradient"],
+            epochs=settings["epochs"],
+            seed=settings["seed"],
+            # An accuracy in float32 has no more digits.
+            test_accuracy=round(record["test_accuracy"], 6),
+            test_images=record["test_images"],
+            parameters=model.count_params(),
+            backend=record["backend"],
+            versions=record["versions"],
+            licence=licence,
+            file=file,
+            sha256=files.sha256(path),
+            url=url,
+        )
+        weights_folder = folder / "weights" if weights_folder is None else pathlib.Path(weights_folder)
+        weights_folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, weights_folder / file)
+    (folder / "cards").mkdir(parents=True, exist_ok=True)
+    card.write(folder / "cards")
+    return card, weights_folder / file
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        run = RunFolder(arguments.run)
+        record, model = read_json(run.result), load_model(run.last)
+        card, path = publish(
+            model,
+            record,
+            name=arguments.name,
+            data_set=arguments.data_set,
+            preprocessing=arguments.preprocessing,
+            licence=arguments.licence,
+            folder=arguments.folder,
+            architecture=arguments.architecture,
+            arguments=arguments.arguments,
+            url=arguments.url,
+            weights_folder=None if arguments.url is None else arguments.run,
+        )
+    except (TypeError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    print(f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}")
+    if card.url is not None:
+        print(f"upload them to {card.url}")
+    print(f"card: {arguments.folder / 'cards' / card.name}.json, test accuracy {card.test_accuracy:.4f}")
+    return 0
+
+
+def parser():
+    result = argparse.ArgumentParser(
+        prog="python -m recipes.publish",
+        description="Makes a pretrained network of a finished run.",
+        allow_abbrev=False,
+    )
+    result.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a finished run")
+    result.add_argument("--name", required=True, help="what load_pretrained will call it")
+    result.add_argument("--data-set", required=True, metavar="TEXT", help="what it was trained and tested on")
+    result.add_argument(
+        "--preprocessing", required=True, metavar="TEXT", help="what raw images are, and what the model does to them"
+    )
+    result.add_argument("--licence", required=True, metavar="SPDX", help="licence of the weights")
+    result.add_argument("--architecture", metavar="NAME", help="function of keras_ratesnn.models that builds the network")
+    result.add_argument("--arguments", type=json.loads, metavar="JSON", help="the arguments of that function")
+    result.add_argument("--url", help="where the weights will be downloaded from (default: they ship with the package)")
+    result.add_argument(
+        "--folder", type=pathlib.Path, default=files.FOLDER, metavar="DIR", help="folder of cards (default: the package's)"
+    )
+    return result
+
+
+def _check_architecture(model, architecture, arguments, path):
+    """Makes sure that the weights load as the card will say."""
+    checks.one_of("architecture", architecture, [name for name in models.__all__ if name[0].isupper()])
+    built = getattr(models, architecture)(**arguments, weights=path)
+    if built.network.output_shape != model.network.output_shape:
+        raise ValueError(
+            f"`arguments` must build a network with outputs {model.network.output_shape}, as the trained one has. Received: "
+            f"arguments={arguments!r}, with outputs {built.network.output_shape}."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
