@@ -30,19 +30,30 @@ def build(recipe, dataset):
     keras.utils.set_random_seed(recipe.seed)
     network = recipe.build_network(recipe.width)
     model = keras_ratesnn.SpikingModel(network, recipe.timesteps, gradient=recipe.gradient, step_mode=recipe.step_mode)
+    compile_model(model, recipe, dataset)
+    return model
+
+
+def compile_model(model, recipe, dataset):
+    """Compiles a model as a recipe says, and builds its optimizer.
+
+    Args:
+        model: A built Keras model.
+        recipe: A `Recipe`.
+        dataset: The `Dataset` it will be trained on; its size sets the length of the schedule.
+    """
     rates = recipe.learning_rate, recipe.weight_decay
     if recipe.as_the_authors:
         rates = optimizers.from_the_authors(*rates, recipe.timesteps)
     # Labels of mixed images are shares of classes.
     cross_entropy = keras.losses.SparseCategoricalCrossentropy if recipe.mix == "none" else keras.losses.CategoricalCrossentropy
     model.compile(
-        optimizers.sgd_with_cosine_decay(network, recipe.epochs * steps_per_epoch(recipe, dataset), *rates),
+        optimizers.sgd_with_cosine_decay(model, recipe.epochs * steps_per_epoch(recipe, dataset), *rates),
         cross_entropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=recipe.jit_compile,
     )
     model.optimizer.build(model.trainable_variables)
-    return model
 
 
 def steps_per_epoch(recipe, dataset):

@@ -11,7 +11,7 @@ import pytest
 from made_clothes import FEW_IMAGES, write_clothes
 from recipe_runs import QUICKLY, error_of, trained
 
-from recipes import augmentation, catalogue, compare, evaluate, optimizers, pipeline, results, run, run_folder
+from recipes import augmentation, catalogue, compare, convert, evaluate, optimizers, pipeline, results, run, run_folder
 from recipes import list as list_command
 from recipes.data import digits
 from recipes.recipe import Recipe
@@ -272,6 +272,19 @@ def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, m
     assert len(stamps) == 3
     assert compare.main(command) == 0
     assert stamps == [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/result.json"))]
+
+
+def test_convert_prints_accuracies_before_and_after(capsys):
+    settings = ("epochs=8", "width=0.5", "batch_size=64")
+    assert convert.main(["digits", "--timesteps", "4", "--fine-tuning-epochs", "1", "--set", *settings]) == 0
+    *_, first, _, _, _, row = capsys.readouterr().out.splitlines()
+    ordinary = float(first.rpartition(" ")[2])
+    _, timesteps, converted, tuned, _ = row.split("|")
+    assert int(timesteps) == 4
+    assert ordinary > 0.9
+    # Taken over, not learnt anew: a guess is right one time in ten.
+    assert float(converted) > 0.5
+    assert float(tuned) > 0.9
 
 
 def test_the_table_has_a_row_for_the_seeds_of_the_same_settings(digits_run):

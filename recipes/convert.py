@@ -1,0 +1,80 @@
+"""From an ordinary network to a spiking one: `python -m recipes.convert digits` prints accuracies on the way.
+
+The network of a recipe is trained with ReLUs in the place of its neurons. `spikify` then makes it spiking, with thresholds
+calibrated on training images, for several T, and a few epochs of rate-based training finish the job.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+
+import keras
+import numpy as np
+
+from keras_ratesnn import spikify
+from keras_ratesnn.layers import Neuron
+from recipes import catalogue, pipeline, run
+from recipes.train import USER_MISTAKE
+
+CALIBRATION_IMAGES = 512
+SMALLER_STEPS = 10
+"""Fine-tuning begins at the recipe's learning rate divided by this."""
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.convert", description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list tells them")
+    parser.add_argument("--timesteps", type=int, nargs="+", default=[2, 4, 8], metavar="T", help="(default: 2 4 8)")
+    parser.add_argument("--fine-tuning-epochs", type=int, default=3, metavar="N", help="for each T (default: 3)")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
+    arguments = parser.parse_args(argv)
+    try:
+        recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
+        tuning = dataclasses.replace(
+            recipe, epochs=arguments.fine_tuning_epochs, learning_rate=recipe.learning_rate / SMALLER_STEPS
+        )
+        if recipe.has_time:
+            raise ValueError(f"{recipe.name} has an input with time, and calibration takes images without.")
+        dataset = recipe.load(arguments.data_dir)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+
+    keras.utils.set_random_seed(recipe.seed)
+    ordinary = without_neurons(recipe.build_network(recipe.width))
+    accuracy = trained_accuracy(ordinary, recipe, dataset)
+    print(f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs, test accuracy {accuracy:.4f}\n")
+    print(f"| T | spiking, calibrated | after {tuning.epochs} epochs of rate-based training |\n|---|---|---|", flush=True)
+    images = [image for image, _ in dataset.train_examples((0, 0)).take(CALIBRATION_IMAGES).as_numpy_iterator()]
+    for timesteps in arguments.timesteps:
+        spiking = spikify(ordinary, timesteps, calibrate=np.stack(images), verbose=False)
+        converted = trained_accuracy(spiking, dataclasses.replace(tuning, epochs=1), dataset, train=False)
+        tuned = trained_accuracy(spiking, tuning, dataset)
+        print(f"| {timesteps} | {converted:.4f} | {tuned:.4f} |", flush=True)
+    return 0
+
+
+def without_neurons(network):
+    """The same network with ReLUs of the same names in the place of its neurons, and weights of its own."""
+
+    def clone(layer):
+        return keras.layers.ReLU(name=layer.name) if isinstance(layer, Neuron) else type(layer).from_config(layer.get_config())
+
+    return keras.models.clone_model(network, clone_function=clone, recursive=True)
+
+
+def trained_accuracy(model, recipe, dataset, train=True):
+    """The test accuracy of a model, trained by a recipe or as it is."""
+    run.compile_model(model, recipe, dataset)
+    if train:
+        steps = run.steps_per_epoch(recipe, dataset)
+        batches = pipeline.training_batches(dataset, recipe)
+        model.fit(batches, steps_per_epoch=steps, epochs=recipe.epochs, shuffle=False, verbose=0)
+    return model.evaluate(pipeline.test_batches(dataset, recipe), verbose=0)[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
