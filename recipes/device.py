@@ -1,10 +1,14 @@
-"""The device that a recipe runs on: its name, and the most memory that was held."""
+"""The device that a recipe runs on: its name, the most memory that was held, and what else a measurement depends on."""
 
+import importlib
+import importlib.metadata
 import platform
 import resource
 import sys
 
 import keras
+
+import keras_ratesnn
 
 
 def name():
@@ -58,6 +62,55 @@ def peak_bytes():
     import tensorflow as tf
 
     return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+
+
+def reset_peak_bytes():
+    """Lets `peak_bytes` begin anew from what the GPU's allocator holds now. A process's own peak stays."""
+    backend = keras.backend.backend()
+    if not gpu():
+        return
+    if backend == "torch":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.reset_memory_stats("GPU:0")
+
+
+def synchronize():
+    """Returns when all that the device was given to do is done."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        jax.block_until_ready(jax.live_arrays())
+    elif backend == "torch" and gpu():
+        import torch
+
+        torch.cuda.synchronize()
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.test.experimental.sync_devices()
+
+
+def versions(packages=()):
+    """The versions of what a measurement may depend on, by name.
+
+    Args:
+        packages: Names of installed packages to add. Defaults to none.
+    """
+    backend = keras.backend.backend()
+    return {
+        "python": platform.python_version(),
+        "numpy": importlib.import_module("numpy").__version__,
+        "keras": keras.__version__,
+        "keras_ratesnn": keras_ratesnn.__version__,
+        backend: importlib.import_module(backend).__version__,
+        **{package: importlib.metadata.version(package) for package in packages},
+    }
 
 
 def _processor():

@@ -1,8 +1,6 @@
 """One training run: from a recipe and its data to a trained model and a record of how it came about."""
 
-import importlib
 import math
-import platform
 import statistics
 
 import keras
@@ -106,7 +104,7 @@ def _record(model, recipe, dataset, rows):
         "settings": recipe.settings(),
         "backend": keras.backend.backend(),
         "device": device.name(),
-        "versions": versions(),
+        "versions": device.versions(),
         "parameters": model.count_params(),
         "train_images": dataset.train_size,
         "test_images": dataset.test_size,
@@ -117,16 +115,4 @@ def _record(model, recipe, dataset, rows):
         # The first epoch compiles.
         "seconds_per_epoch": round(statistics.median(curve["seconds"]), 2),
         "peak_memory_mib": round(device.peak_bytes() / 2**20),
-    }
-
-
-def versions():
-    """The versions of what a result may depend on, by name."""
-    backend = keras.backend.backend()
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "keras": keras.__version__,
-        "keras_ratesnn": keras_ratesnn.__version__,
-        backend: importlib.import_module(backend).__version__,
     }

@@ -1,0 +1,95 @@
+"""The command line of the benchmark: `python -m recipes.benchmark`."""
+
+import argparse
+import pathlib
+import sys
+
+import keras
+
+from recipes.benchmark import cases, plot, report
+from recipes.benchmark.measure import benchmark
+from recipes.benchmark.settings import METHODS, NETWORKS, ORDINARY, PEERS, Settings
+from recipes.run_folder import write_json
+
+USER_MISTAKE = 2
+"""Exit status, as argparse has it."""
+
+JIT_COMPILE = {"auto": "auto", "true": True, "false": False}
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    arguments = vars(parser().parse_args(argv))
+    process_memory = arguments.pop("memory")
+    folder = arguments.pop("output")
+    try:
+        settings = Settings(
+            **{
+                **arguments,
+                "jit_compile": JIT_COMPILE[arguments["jit_compile"]],
+                # A T or a method that is named twice is measured once.
+                "timesteps": tuple(dict.fromkeys(arguments["timesteps"])),
+                "methods": tuple(dict.fromkeys(arguments["methods"])),
+            }
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        # What the library has to say of the network is said before time is spent.
+        cases.configure(settings)
+        cases.trainer(settings, ORDINARY, 1)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+
+    def progress(record):
+        # What was measured is kept if the rest is not.
+        write_json(folder / "benchmark.json", record)
+        print(f"T = {record['rows'][-1]['timesteps']} measured", file=sys.stderr, flush=True)
+
+    record = benchmark(settings, process_memory, progress)
+    print(report.markdown(record))
+    try:
+        plot.save(record, folder / "benchmark.png")
+        print(f"\nsaved: {folder / 'benchmark.json'}, {folder / 'benchmark.png'}")
+    except ImportError as error:
+        print(f"\nsaved: {folder / 'benchmark.json'}; no plot. {error}")
+    return 0
+
+
+def parser():
+    defaults = Settings()
+    result = argparse.ArgumentParser(
+        prog="python -m recipes.benchmark",
+        description="Time, FLOPs and memory of a training step against T, beside the least that they can be. The backend is "
+        "the one that KERAS_BACKEND names.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    result.add_argument("--network", default=defaults.network, metavar="NAME", help=f"one of {', '.join(NETWORKS)}")
+    result.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels")
+    result.add_argument("--batch", type=int, default=defaults.batch, help="images in the step")
+    result.add_argument("--size", type=int, default=defaults.size, help="height and width of the images")
+    result.add_argument("--timesteps", type=int, nargs="+", default=defaults.timesteps, metavar="T", help="values of T")
+    result.add_argument(
+        "--methods", nargs="+", default=defaults.methods, metavar="NAME", help=f"of {', '.join((*METHODS, *PEERS))}"
+    )
+    result.add_argument("--rounds", type=int, default=defaults.rounds, help="how often each method is timed")
+    result.add_argument("--precision", default=defaults.precision, metavar="POLICY", help="a Keras dtype policy")
+    result.add_argument("--jit-compile", default=defaults.jit_compile, choices=JIT_COMPILE, help="as in keras.Model.compile")
+    result.add_argument("--data-format", default=defaults.data_format, help="channels_last or channels_first")
+    result.add_argument(
+        "--memory",
+        action="store_true",
+        help="on TensorFlow and PyTorch without a GPU: measures memory too, in a process for each case",
+    )
+    result.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("runs", "benchmark", keras.backend.backend()),
+        metavar="DIR",
+        help="for benchmark.json and benchmark.png",
+    )
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

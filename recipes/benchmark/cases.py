@@ -1,0 +1,93 @@
+"""What is measured: the library's methods, and the same network without time."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn import layers, models
+from recipes.benchmark.settings import CHANNELS, CLASSES, METHODS, ORDINARY, PEERS
+
+
+def configure(settings):
+    """Sets Keras' precision and image layout, which hold for all models that are built after it."""
+    keras.config.set_dtype_policy(settings.precision)
+    keras.config.set_image_data_format(settings.data_format)
+    keras.utils.set_random_seed(0)
+
+
+def batch(settings, method=ORDINARY):
+    """The images and labels of a step, as the method takes them, in the memory of the device."""
+    channels_first = settings.data_format == "channels_first" or method in PEERS
+    images = np.random.default_rng(0).random((settings.batch, settings.size, settings.size, CHANNELS), dtype="float32")
+    if channels_first:
+        images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
+    # PyTorch's own functions take 64-bit labels only.
+    labels = np.arange(settings.batch, dtype="int64" if method in PEERS else "int32") % CLASSES
+    return ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
+
+
+def trainer(settings, method, timesteps):
+    """A model, ready to train with SGD on cross-entropy: what has `train_on_batch(images, labels)`.
+
+    Args:
+        settings: `Settings`.
+        method: A name among `METHODS` and `PEERS`, or `ORDINARY` for the same network without time.
+        timesteps: Integer T; `ORDINARY` does not look at it.
+    """
+    if method in PEERS:
+        # Only here: they import PyTorch.
+        from recipes.benchmark import peers
+
+        return peers.trainer(method, settings.width, timesteps)
+    gradient, step_mode = METHODS.get(method, ("rate", "multi"))
+    sides = (settings.size, settings.size)
+    model = getattr(models, settings.network)(
+        input_shape=(CHANNELS, *sides) if settings.data_format == "channels_first" else (*sides, CHANNELS),
+        classes=CLASSES,
+        timesteps=timesteps,
+        gradient=gradient,
+        step_mode=step_mode,
+        width=settings.width,
+    )
+    if method == ORDINARY:
+        model = without_time(model.network)
+    model.compile("sgd", loss(), jit_compile=settings.jit_compile)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def loss():
+    """The loss that all cases are trained with, of logits."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def without_time(network):
+    """The same network with a ReLU in the place of each layer of neurons: an ordinary Keras model.
+
+    Args:
+        network: A Functional or Sequential network of one time step.
+    """
+
+    def clone(layer):
+        if isinstance(layer, layers.Neuron):
+            return keras.layers.ReLU(name=layer.name, dtype=layer.dtype_policy)
+        return type(layer).from_config(layer.get_config())
+
+    return keras.models.clone_model(network, clone_function=clone)
+
+
+class TrainingForward(keras.Model):
+    """A network whose predictions are its forward passes in training, without gradient: what a spiking step has T of.
+
+    Batch normalisation takes the statistics of the batch and updates the moving ones, as it does in each of the T steps of
+    a training step. In inference it would cost less, and the floor would be too low.
+    """
+
+    def __init__(self, network, jit_compile):
+        super().__init__(dtype=network.dtype_policy)
+        self.network = network
+        self.built = True
+        self.compile(jit_compile=jit_compile)
+
+    def call(self, inputs):
+        return self.network(inputs, training=True)

@@ -1,0 +1,163 @@
+"""The benchmark's network in other libraries: the ResNet-18 for small images, LIF neurons, trained by their BPTT."""
+
+import torch
+from torch import nn
+
+from keras_ratesnn.models.arguments import scaled
+from recipes import device
+from recipes.benchmark.settings import CHANNELS, CLASSES
+
+STAGES = (64, 128, 256, 512)
+BLOCKS = 2
+DECAY, ALPHA = 0.2, 4.0
+"""Those of `keras_ratesnn.layers.LIF`: the decay of the membrane, and the steepness of the sigmoid surrogate."""
+
+LEARNING_RATE = 0.01
+"""That of Keras' "sgd"."""
+
+
+def trainer(library, width, timesteps):
+    """A `Trainer` of the network in one of the libraries.
+
+    Args:
+        library: "spikingjelly" or "snntorch".
+        width: Float > 0 that multiplies the number of channels of every layer.
+        timesteps: Integer T.
+    """
+    network = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch}[library]
+    return Trainer(network(width, timesteps).to("cuda" if device.gpu() else "cpu"))
+
+
+class Trainer:
+    """Trains a network with SGD on cross-entropy.
+
+    Args:
+        network: A PyTorch module that starts from rest at each call.
+    """
+
+    def __init__(self, network):
+        self.network = network.train()
+        self.optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
+
+    def train_on_batch(self, images, labels):
+        """One step; returns the loss, a float."""
+        self.optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(self.network(images), labels)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+class ResNet18(nn.Module):
+    """The network in two parts, of which time begins with the second.
+
+    The stem, before the first neurons, runs once on an image without time, as it does in keras_ratesnn.
+
+    Args:
+        width: Float > 0 that multiplies the number of channels of every layer.
+        timesteps: Integer T.
+        parts: Module with the library's `Conv2d`, `BatchNorm2d`, `AdaptiveAvgPool2d`, `Flatten` and `Linear`.
+        neuron: Function that returns a new layer of neurons.
+    """
+
+    def __init__(self, width, timesteps, parts, neuron):
+        super().__init__()
+        self.timesteps = timesteps
+        channels = scaled(STAGES, width)
+        self.stem = nn.Sequential(nn.Conv2d(CHANNELS, channels[0], 3, padding=1, bias=False), nn.BatchNorm2d(channels[0]))
+        blocks, before = [], channels[0]
+        for stage, number in enumerate(channels):
+            for block in range(BLOCKS):
+                blocks.append(Block(before, number, 2 if stage > 0 and block == 0 else 1, parts, neuron))
+                before = number
+        head = parts.AdaptiveAvgPool2d(1), parts.Flatten(), parts.Linear(before, CLASSES)
+        self.stages = nn.Sequential(neuron(), *blocks, *head)
+
+
+class SpikingJelly(ResNet18):
+    """Multi-step mode: a layer sees all steps at once. On a GPU the library picks its own kernels.
+
+    Args:
+        width: Float > 0.
+        timesteps: Integer T.
+    """
+
+    def __init__(self, width, timesteps):
+        from spikingjelly.activation_based import functional, layer, neuron, surrogate
+
+        def new_neuron():
+            return neuron.LIFNode(
+                tau=1 / (1 - DECAY),
+                decay_input=False,
+                v_reset=None,
+                surrogate_function=surrogate.Sigmoid(ALPHA),
+                detach_reset=True,
+            )
+
+        super().__init__(width, timesteps, layer, new_neuron)
+        self.reset = functional.reset_net
+        functional.set_step_mode(self.stages, "m")
+
+    def forward(self, images):
+        self.reset(self.stages)
+        current = self.stem(images)
+        return self.stages(current.expand(self.timesteps, *current.shape).contiguous()).mean(0)
+
+
+class SnnTorch(ResNet18):
+    """A loop over time around the network, as the library's users write it.
+
+    Its neurons take the threshold off at the next step, after the decay: `reset_delay=True`, the library's default. The
+    undelayed reset is not detached from the gradient, so that it is further from ours.
+
+    Args:
+        width: Float > 0.
+        timesteps: Integer T.
+    """
+
+    def __init__(self, width, timesteps):
+        import snntorch
+        from snntorch import surrogate
+
+        def new_neuron():
+            return snntorch.Leaky(beta=DECAY, spike_grad=surrogate.sigmoid(slope=ALPHA), init_hidden=True)
+
+        super().__init__(width, timesteps, nn, new_neuron)
+        self.neurons = [module for module in self.modules() if isinstance(module, snntorch.Leaky)]
+
+    def forward(self, images):
+        for neuron in self.neurons:
+            neuron.reset_mem()
+        current = self.stem(images)
+        return sum(self.stages(current) for _ in range(self.timesteps)) / self.timesteps
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, with neurons after the first and after the sum with the shortcut.
+
+    Args:
+        channels_in: Integer.
+        channels_out: Integer.
+        stride: Integer.
+        parts: Module with `Conv2d` and `BatchNorm2d`.
+        neuron: Function that returns a new layer of neurons.
+    """
+
+    def __init__(self, channels_in, channels_out, stride, parts, neuron):
+        super().__init__()
+        self.main = nn.Sequential(
+            parts.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
+            parts.BatchNorm2d(channels_out),
+            neuron(),
+            parts.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
+            parts.BatchNorm2d(channels_out),
+        )
+        self.shortcut = nn.Identity()
+        if stride > 1 or channels_in != channels_out:
+            self.shortcut = nn.Sequential(
+                parts.Conv2d(channels_in, channels_out, 1, stride, bias=False), parts.BatchNorm2d(channels_out)
+            )
+        self.neuron = neuron()
+
+    def forward(self, x):
+        return self.neuron(self.main(x) + self.shortcut(x))

@@ -1,0 +1,58 @@
+"""The record of a benchmark as a picture. It needs Matplotlib."""
+
+from recipes.benchmark import report
+from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY
+
+
+def save(record, path):
+    """Draws time and its ratio to the floor against T, and memory where it was measured.
+
+    Args:
+        record: Dictionary, see `measure.benchmark`.
+        path: Path of the picture; its suffix says the format.
+
+    Raises:
+        ImportError: If Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "The plot needs Matplotlib, which is not installed. `python -m pip install -e '.[bench]'` brings it."
+        ) from error
+    rows = [row for row in record["rows"] if row["method"] not in (ORDINARY, FORWARD)]
+    panels = [
+        ("time of a step, ms", rows, lambda row: _scaled(row["seconds"], 1000)),
+        ("time, ratio to the floor", rows, lambda row: _scaled(row["ratio_to_floor"], 1)),
+    ]
+    with_memory = [row for row in record["rows"] if row["memory_bytes"] is not None]
+    if with_memory:
+        panels.append(("peak memory of a step, MiB", with_memory, lambda row: (row["memory_bytes"] / 2**20,) * 3))
+    figure = Figure(figsize=(5 * len(panels), 4.5), layout="constrained")
+    for axes, (title, rows, values) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        _draw(axes, title, rows, values)
+    figure.suptitle(report.subject(record), fontsize="medium")
+    figure.savefig(path, dpi=150)
+
+
+def _draw(axes, title, rows, values):
+    """One line a method, with the quartiles as bars; `values` gives the median and the quartiles of a row."""
+    for method in dict.fromkeys(row["method"] for row in rows):
+        timesteps = [row["timesteps"] for row in rows if row["method"] == method]
+        medians, lower, upper = zip(*(values(row) for row in rows if row["method"] == method), strict=True)
+        below = [median - quartile for median, quartile in zip(medians, lower, strict=True)]
+        above = [quartile - median for median, quartile in zip(medians, upper, strict=True)]
+        style = {"color": "black", "linestyle": "--"} if method in (FLOOR, ORDINARY) else {"marker": "o"}
+        axes.errorbar(timesteps, medians, yerr=[below, above], label=method, capsize=2, **style)
+    columns = sorted({row["timesteps"] for row in rows})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(columns, [str(timesteps) for timesteps in columns])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("T")
+    axes.set_title(title, fontsize="medium")
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+
+
+def _scaled(spread, scale):
+    return tuple(spread[key] * scale for key in ("median", "lower_quartile", "upper_quartile"))

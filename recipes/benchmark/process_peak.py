@@ -1,0 +1,43 @@
+"""Peak memory of one case, in a process of its own: the peak of a process never falls."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import keras
+
+from recipes.benchmark import cases, costs
+from recipes.benchmark.settings import Settings
+
+
+def main():
+    """Prints the bytes of the case that the command line names: settings as JSON, method and T."""
+    settings, method, timesteps = sys.argv[1:]
+    print(f"bytes: {peak_bytes(Settings(**json.loads(settings)), method, int(timesteps))}")
+
+
+def in_a_process_of_its_own(settings, method, timesteps):
+    """The peak memory of one training step, see `peak_bytes`."""
+    options = [json.dumps(dataclasses.asdict(settings)), method, str(timesteps)]
+    command = [sys.executable, "-m", "recipes.benchmark.process_peak", *options]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return int(output.split("bytes:")[1])
+
+
+def peak_bytes(settings, method, timesteps):
+    """The peak memory of one training step, in bytes: see `costs.memory_measure`."""
+    # Without XLA: the process would count the compiler's memory, which is more than that of the step.
+    settings = dataclasses.replace(settings, jit_compile=False)
+    cases.configure(settings)
+    model = cases.trainer(settings, method, timesteps)
+    images, labels = cases.batch(settings, method)
+    if keras.backend.backend() == "jax":
+        return costs.compiled(model, images, labels)["memory_bytes"]
+    # One image first: buffers of libraries and traces of the program are not the step's.
+    model.train_on_batch(images[:1], labels[:1])
+    return costs.memory_rise(lambda: model.train_on_batch(images, labels))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The record of a benchmark as Markdown."""
+
+MISSING = "not counted"
+
+EXPLANATION = """\
+floor: (T - 1) x forward + ordinary. ordinary: the training step of the same network without time, a ReLU in the place of each
+layer of neurons. forward: its forward pass in training mode, without gradient. A ratio is the median over the rounds, each to
+the floor of its own round. It falls below 1 where the floor counts T times what a method does once: the layers before the first
+neurons on an image without time, and the start of a program, which is most of a step of a tiny network. Compile time: what the
+first step took beyond the median one."""
+
+SNNTORCH = """\
+snntorch: its neurons take the threshold off one step later than ours, and batch normalisation sees one step at a time: the same
+layers, not the same numbers."""
+
+EAGER = "spikingjelly and snntorch run eagerly, whatever jit_compile is."
+
+
+def markdown(record):
+    """The record as a text: what was measured on what, tables of methods against T, and what their words mean."""
+    settings, rows = record["settings"], record["rows"]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    parts = [
+        f"{subject(record)}, {settings['data_format']}, jit_compile={settings['jit_compile']}; {versions}",
+        f"Time of a step, ms: median of {settings['rounds']} interleaved rounds (quartiles)",
+        table(rows, lambda row: _with_quartiles(row["seconds"], 1000, 1)),
+        "Images per second",
+        table(rows, lambda row: f"{row['images_per_second']:.1f}"),
+        "Time, ratio to the floor: median (quartiles)",
+        table(rows, lambda row: _with_quartiles(row["ratio_to_floor"], 1, 2)),
+    ]
+    if record["flops_measure"]:
+        parts += [
+            f"GFLOP of a step (ratio to the floor): {record['flops_measure']}",
+            table(rows, lambda row: _with_ratio(row["flops"], 1e9, row["flops_to_floor"], 2)),
+        ]
+    if record["memory_measure"]:
+        parts += [
+            f"Peak memory of a step, MiB (ratio to the ordinary step): {record['memory_measure']}",
+            table(rows, lambda row: _with_ratio(row["memory_bytes"], 2**20, row["memory_to_ordinary"], 0)),
+        ]
+    parts += [
+        "Compile time, s",
+        table(rows, lambda row: None if row["compile_seconds"] is None else f"{row['compile_seconds']:.1f}"),
+        EXPLANATION,
+    ]
+    if "snntorch" in settings["methods"]:
+        parts.append(SNNTORCH)
+    if {"snntorch", "spikingjelly"} & set(settings["methods"]):
+        parts.append(EAGER)
+    return "\n\n".join(parts)
+
+
+def subject(record):
+    """What was measured, on which backend and device, in one line."""
+    settings = record["settings"]
+    return (
+        f"{record['backend']} on {record['device']}: {settings['network']} of width {settings['width']}, "
+        f"batch {settings['batch']}, {settings['size']}x{settings['size']}, {settings['precision']}"
+    )
+
+
+def table(rows, cell):
+    """A Markdown table with a row for each method and a column for each T.
+
+    Args:
+        rows: List of dictionaries, see `measure.rows`.
+        cell: Function from a row to its text, or to `None` where there is nothing to tell; a method without any is left out.
+    """
+    columns = list(dict.fromkeys(row["timesteps"] for row in rows))
+    lines = ["| method | " + " | ".join(f"T = {timesteps}" for timesteps in columns) + " |", "|---|" + "---|" * len(columns)]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = [cell(row) for row in rows if row["method"] == method]
+        if any(text is not None for text in cells):
+            lines.append(f"| {method} | " + " | ".join(text or MISSING for text in cells) + " |")
+    return "\n".join(lines)
+
+
+def _with_quartiles(spread, scale, digits):
+    median, lower, upper = (spread[key] * scale for key in ("median", "lower_quartile", "upper_quartile"))
+    return f"{median:.{digits}f} ({lower:.{digits}f} to {upper:.{digits}f})"
+
+
+def _with_ratio(value, unit, ratio, digits):
+    if value is None:
+        return None
+    return f"{value / unit:.{digits}f}" + ("" if ratio is None else f" ({ratio:.2f})")

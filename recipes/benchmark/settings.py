@@ -1,0 +1,106 @@
+"""What a benchmark measures."""
+
+import dataclasses
+import importlib.util
+
+import keras
+
+from keras_ratesnn import checks, gradients, models
+from keras_ratesnn.spiking_model import STEP_MODES
+
+NETWORKS = tuple(name for name in models.__all__ if name[0].isupper())
+
+METHODS = {f"{gradient}-{step_mode}": (gradient, step_mode) for gradient in gradients.BY_NAME for step_mode in STEP_MODES}
+"""The library's own methods: the gradient and step mode of each."""
+
+PEERS = ("spikingjelly", "snntorch")
+"""Packages whose BPTT of the same network is measured beside ours."""
+
+PEERS_NETWORK, PEERS_SIZE_BELOW = "ResNet18", 96
+"""What `peers.py` builds: the ResNet-18 for small images."""
+
+ORDINARY = "ordinary"
+"""The training step of the same network without time."""
+
+FORWARD = "forward"
+"""A forward pass of the same network without time."""
+
+FLOOR = "floor"
+"""T - 1 forward passes and the training step of the same network without time: T forward passes and one backward pass."""
+
+CLASSES = 10
+CHANNELS = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The network, the batch, and how it is measured.
+
+    Attributes:
+        network: Name of a function of `keras_ratesnn.models`.
+        width: Float > 0 that multiplies the number of channels of every layer.
+        batch: Integer >= 1, the number of images in a step.
+        size: Integer >= 1, height and width of the images.
+        timesteps: Sequence of integers >= 1, the values of T.
+        methods: Sequence of names, keys of `METHODS` or among `PEERS`.
+        rounds: Integer >= 1, how often each method is timed.
+        precision: Name of a Keras dtype policy.
+        jit_compile: True, False or "auto", as in `keras.Model.compile`. The peers are never compiled.
+        data_format: "channels_last" or "channels_first", the library's layout of images.
+
+    Raises:
+        TypeError: If a number is of another type.
+        ValueError: If a number is out of its range, a name is unknown, or a peer cannot do what is asked for.
+        ImportError: If a peer is not installed.
+    """
+
+    network: str = "ResNet18"
+    width: float = 0.25
+    batch: int = 32
+    size: int = 32
+    timesteps: tuple = (1, 2, 4, 8, 16)
+    methods: tuple = ("rate-multi", "rate-single", "bptt-multi")
+    rounds: int = 20
+    precision: str = "float32"
+    jit_compile: bool | str = "auto"
+    data_format: str = "channels_last"
+
+    def __post_init__(self):
+        checks.one_of("network", self.network, NETWORKS)
+        checks.real("width", self.width, above=0, advice="It multiplies the number of channels of every layer.")
+        checks.positive_integer("batch", self.batch, advice="It is the number of images in a step.")
+        checks.positive_integer("size", self.size, advice="It is the height and width of the images.")
+        checks.positive_integer("rounds", self.rounds, advice="So often each method is timed.")
+        checks.one_of("precision", self.precision, ("float32", "mixed_bfloat16", "mixed_float16", "float64"))
+        checks.one_of("jit_compile", self.jit_compile, (True, False, "auto"))
+        checks.one_of("data_format", self.data_format, ("channels_last", "channels_first"))
+        for timesteps in self.timesteps:
+            checks.positive_integer("timesteps", timesteps, advice="It is a number of time steps.")
+        for method in self.methods:
+            checks.one_of("methods", method, (*METHODS, *PEERS))
+            if method in PEERS:
+                _check_peer(method, self)
+
+    @property
+    def peers(self):
+        """The names of the peers among the methods."""
+        return tuple(method for method in self.methods if method in PEERS)
+
+
+def _check_peer(peer, settings):
+    backend = keras.backend.backend()
+    if backend != "torch":
+        raise ValueError(
+            f"`methods` may name {peer!r} on PyTorch only. Received: methods={list(settings.methods)!r} with "
+            f"KERAS_BACKEND={backend!r}. Set KERAS_BACKEND=torch, or leave it out."
+        )
+    if settings.network != PEERS_NETWORK or settings.size >= PEERS_SIZE_BELOW or settings.precision != "float32":
+        raise ValueError(
+            f"`methods` may name {peer!r} for network={PEERS_NETWORK!r} with images smaller than {PEERS_SIZE_BELOW} x "
+            f"{PEERS_SIZE_BELOW} in float32 only. Received: network={settings.network!r}, size={settings.size}, "
+            f"precision={settings.precision!r}. Change that, or leave {peer!r} out."
+        )
+    if importlib.util.find_spec(peer) is None:
+        raise ImportError(
+            f"`methods` names {peer!r}, which is not installed. Run `python -m pip install -e '.[bench]'`, or leave it out."
+        )

@@ -1,0 +1,50 @@
+"""Interleaved runs, the floor, and medians with their spreads."""
+
+import time
+
+import numpy as np
+
+
+def interleaved(steps, rounds, clock=time.perf_counter):
+    """Times steps in turn, so that what slows the machine down for a while slows all of them.
+
+    Args:
+        steps: Dictionary from names to functions without arguments, which return when the device is done.
+        rounds: Integer, how often each is run.
+        clock: Function that returns the time in seconds. Defaults to `time.perf_counter`.
+
+    Returns:
+        Dictionary from names to lists of seconds, one for each round.
+    """
+    seconds = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            begin = clock()
+            step()
+            seconds[name].append(clock() - begin)
+    return seconds
+
+
+def floor(ordinary, forward, timesteps):
+    """The least that a step of T steps can take: T - 1 forward passes, and a training step without time.
+
+    Args:
+        ordinary: List of seconds, the training step of the network without time in each round.
+        forward: List of seconds, its forward pass.
+        timesteps: Integer T.
+
+    Returns:
+        List of seconds.
+    """
+    return [step + (timesteps - 1) * once for step, once in zip(ordinary, forward, strict=True)]
+
+
+def ratios(seconds, floors):
+    """The ratio of each round, to the floor of the same round."""
+    return [value / least for value, least in zip(seconds, floors, strict=True)]
+
+
+def spread(values):
+    """The median and the quartiles of a list, as a dictionary."""
+    lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
+    return {"median": median, "lower_quartile": lower, "upper_quartile": upper}

@@ -1,0 +1,354 @@
+"""The benchmark: that it measures what it says and says all that it measured. How fast a machine is, no test can know."""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, to_numpy
+from recipe_runs import error_of
+
+import keras_ratesnn as rsnn
+from recipes import device
+from recipes.benchmark import cases, costs, measure, plot, process_peak, report, timing
+from recipes.benchmark import settings as benchmark_settings
+from recipes.benchmark.__main__ import main
+from recipes.benchmark.settings import FLOOR, FORWARD, METHODS, NETWORKS, ORDINARY, PEERS, Settings
+
+TINY = ("--network", "Tiny", "--width", "0.5", "--batch", "3", "--size", "8", "--rounds", "2")
+TIMESTEPS = (1, 2)
+METHODS_MEASURED = ("rate-multi", "bptt-multi")
+PARTS = (FLOOR, ORDINARY, FORWARD)
+
+
+def tiny(input_shape, classes, timesteps, gradient, step_mode, width):
+    """A network that compiles in a second, with the arguments of those of the library."""
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Conv2D(round(8 * width), 3, use_bias=False)(inputs)
+    x = rsnn.layers.LIF()(keras.layers.BatchNormalization()(x))
+    x = rsnn.layers.LIF()(keras.layers.Conv2D(round(8 * width), 3)(x))
+    outputs = keras.layers.Dense(classes)(keras.layers.Flatten()(x))
+    return rsnn.SpikingModel(keras.Model(inputs, outputs), timesteps, gradient, step_mode)
+
+
+@contextlib.contextmanager
+def tiny_among_the_networks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rsnn.models, "Tiny", tiny, raising=False)
+        patch.setattr(benchmark_settings, "NETWORKS", (*NETWORKS, "Tiny"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Output folder, what was printed, and the record of a tiny benchmark."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    arguments = [*TINY, "--timesteps", *map(str, TIMESTEPS), "--methods", *METHODS_MEASURED, "--output", str(folder)]
+    printed = io.StringIO()
+    with tiny_among_the_networks(), contextlib.redirect_stdout(printed):
+        assert main(arguments) == 0
+    return folder, printed.getvalue(), json.loads((folder / "benchmark.json").read_text())
+
+
+def rows_of(record, method):
+    return [row for row in record["rows"] if row["method"] == method]
+
+
+# The run
+
+
+def test_the_record_has_every_method_at_every_t_and_says_how_it_came_about(run):
+    _, _, record = run
+    named = [(row["timesteps"], row["method"]) for row in record["rows"]]
+    assert named == [(timesteps, method) for timesteps in TIMESTEPS for method in (*METHODS_MEASURED, *PARTS)]
+    assert record["settings"]["network"] == "Tiny"
+    assert record["settings"]["timesteps"] == list(TIMESTEPS)
+    assert record["backend"] == BACKEND
+    assert record["device"] == device.name()
+    assert set(record["versions"]) == {"python", "numpy", "keras", "keras_ratesnn", BACKEND}
+
+
+def test_times_are_positive_and_their_spreads_in_order(run):
+    _, _, record = run
+    for row in record["rows"]:
+        assert len(row["seconds_of_rounds"]) == 2
+        assert row["images_per_second"] == pytest.approx(3 / row["seconds"]["median"])
+        for spread in (row["seconds"], row["ratio_to_floor"]):
+            assert 0 < spread["lower_quartile"] <= spread["median"] <= spread["upper_quartile"]
+    for row in rows_of(record, FLOOR):
+        assert row["ratio_to_floor"]["median"] == 1.0
+        assert row["compile_seconds"] is None
+    assert all(row["compile_seconds"] >= 0 for row in record["rows"] if row["method"] != FLOOR)
+
+
+def test_flops_and_memory_are_there_where_the_backend_tells_them(run):
+    _, _, record = run
+    if BACKEND == "jax":
+        for row in record["rows"]:
+            assert row["flops"] > 0
+        (_, at_two), (rate, _), (_, bptt) = (rows_of(record, method) for method in (FLOOR, "rate-multi", "bptt-multi"))
+        ordinary = rows_of(record, ORDINARY)[0]["flops"]
+        assert at_two["flops"] == pytest.approx(4 / 3 * ordinary)
+        assert rate["flops_to_floor"] >= 1
+        assert bptt["flops_to_floor"] > 1
+    else:
+        assert record["flops_measure"] is None
+        assert all(row["flops"] is None for row in record["rows"])
+    if BACKEND == "jax" or device.gpu():
+        assert record["memory_measure"]
+        assert all(row["memory_bytes"] > 0 for row in record["rows"] if row["method"] not in (FLOOR, FORWARD))
+        assert all(row["memory_to_ordinary"] == 1 for row in rows_of(record, ORDINARY))
+    else:
+        assert record["memory_measure"] is None
+        assert all(row["memory_bytes"] is None for row in record["rows"])
+
+
+def test_what_is_printed_names_the_device_and_has_a_row_for_every_method(run):
+    _, printed, record = run
+    assert f"{BACKEND} on {device.name()}: Tiny of width 0.5, batch 3, 8x8, float32" in printed
+    assert f"keras {keras.__version__}" in printed
+    assert "| method | T = 1 | T = 2 |" in printed
+    for method in (*METHODS_MEASURED, *PARTS):
+        assert printed.count(f"| {method} | ") >= 3, method
+    assert ("GFLOP" in printed) == (BACKEND == "jax")
+    assert report.markdown(record) in printed
+
+
+def test_the_picture_is_saved_or_a_line_says_why_not(run, tmp_path, monkeypatch):
+    folder, printed, record = run
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        assert "no plot" in printed
+        assert "pip install -e '.[bench]'" in printed
+    else:
+        assert (folder / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match="needs Matplotlib"):
+        plot.save(record, tmp_path / "benchmark.png")
+
+
+# The arithmetic
+
+
+class Clock:
+    """A clock that steps move on."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def step(self, seconds):
+        def run():
+            self.now += seconds
+
+        return run
+
+
+def test_steps_are_timed_in_turn():
+    clock, order = Clock(), []
+    steps = {"a": lambda: (order.append("a"), clock.step(2.0)()), "b": lambda: (order.append("b"), clock.step(3.0)())}
+    assert timing.interleaved(steps, rounds=2, clock=clock) == {"a": [2.0, 2.0], "b": [3.0, 3.0]}
+    assert order == ["a", "b", "a", "b"]
+
+
+def test_the_floor_is_one_training_step_and_a_forward_pass_for_each_further_step():
+    assert timing.floor([6.0, 9.0], [2.0, 3.0], timesteps=1) == [6.0, 9.0]
+    assert timing.floor([6.0, 9.0], [2.0, 3.0], timesteps=4) == [12.0, 18.0]
+
+
+def test_a_ratio_is_the_median_of_pairs_not_the_ratio_of_medians():
+    # The machine is twice as slow in the second round, and four times in the third.
+    seconds = {"rate-multi": [18.0, 36.0, 72.0], ORDINARY: [6.0, 12.0, 24.0], FORWARD: [2.0, 4.0, 8.0]}
+    warm = {
+        "rate-multi": measure.Warm(None, 40.0, flops=150.0, memory_bytes=30),
+        ORDINARY: measure.Warm(None, 10.0, flops=60.0, memory_bytes=20),
+        FORWARD: measure.Warm(None, 1.0, flops=20.0),
+    }
+    rate, floor, ordinary, forward = measure.rows(warm, seconds, timesteps=4, batch=9)
+    assert [row["method"] for row in (rate, floor, ordinary, forward)] == ["rate-multi", FLOOR, ORDINARY, FORWARD]
+    assert rate["ratio_to_floor"] == {"median": 1.5, "lower_quartile": 1.5, "upper_quartile": 1.5}
+    assert rate["seconds"] == {"median": 36.0, "lower_quartile": 27.0, "upper_quartile": 54.0}
+    assert (rate["images_per_second"], rate["compile_seconds"]) == (0.25, 4.0)
+    assert floor["seconds_of_rounds"] == [12.0, 24.0, 48.0]
+    assert floor["flops"] == 60.0 + 3 * 20.0
+    assert (rate["flops_to_floor"], rate["memory_to_ordinary"]) == (1.25, 1.5)
+    assert forward["compile_seconds"] == 0.0
+    assert (forward["memory_bytes"], floor["memory_bytes"], floor["compile_seconds"]) == (None, None, None)
+    text = report.table([rate, floor], lambda row: None if row["memory_bytes"] is None else str(row["memory_bytes"]))
+    assert text.splitlines() == ["| method | T = 4 |", "|---|---|", "| rate-multi | 30 |"]
+
+
+# The cases
+
+
+def test_the_network_without_time_has_the_same_layers_and_relus_for_neurons():
+    network = rsnn.models.VGG11(input_shape=(16, 16, 3), width=0.02).network
+    ordinary = cases.without_time(network)
+    pairs = list(zip(network.layers, ordinary.layers, strict=True))
+    assert [layer.name for layer in ordinary.layers] == [layer.name for layer in network.layers]
+    replaced = [plain for layer, plain in pairs if isinstance(layer, rsnn.layers.Neuron)]
+    assert replaced
+    assert all(type(plain) is keras.layers.ReLU for plain in replaced)
+    assert all(type(plain) is type(layer) for layer, plain in pairs if plain not in replaced)
+    assert ordinary.count_params() == network.count_params()
+
+
+def test_the_forward_pass_is_that_of_training_and_has_no_other_weights():
+    inputs = keras.Input((6,))
+    normalization = keras.layers.BatchNormalization(momentum=0.0)
+    network = keras.Model(inputs, normalization(inputs))
+    images = np.random.default_rng(0).normal(3.0, 2.0, (50, 6)).astype("float32")
+    outputs = cases.TrainingForward(network, jit_compile="auto").predict_on_batch(images)
+    np.testing.assert_allclose(outputs.mean(axis=0), np.zeros(6), atol=1e-5)
+    np.testing.assert_allclose(to_numpy(normalization.moving_mean), images.mean(axis=0), rtol=1e-4)
+
+
+def test_a_case_is_the_method_that_its_name_says():
+    for method, (gradient, step_mode) in METHODS.items():
+        model = cases.trainer(Settings(network="VGG11", width=0.02, size=16), method, 3)
+        assert (type(model.gradient).__name__.lower(), model.step_mode, model.timesteps) == (gradient, step_mode, 3)
+    assert "rate-multi" in METHODS
+    assert "bptt-single" in METHODS
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX's compiler counts FLOPs")
+def test_flops_of_a_program_with_a_loop_are_not_counted():
+    with tiny_among_the_networks():
+        settings = Settings(network="Tiny", size=8, batch=2)
+        told = costs.compiled(cases.trainer(settings, "rate-single", 4), *cases.batch(settings))
+    assert told["flops"] is None
+    assert told["memory_bytes"] > 0
+
+
+def test_memory_of_a_process_of_its_own(monkeypatch):
+    """The process is another in earnest; here it is this one, which knows the tiny network."""
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        monkeypatch.setattr(sys, "argv", command[2:])
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            process_peak.main()
+        return subprocess.CompletedProcess(command, 0, printed.getvalue())
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with tiny_among_the_networks():
+        settings = Settings(network="Tiny", size=8, batch=2)
+        assert process_peak.in_a_process_of_its_own(settings, "rate-multi", 2) >= 0
+    assert commands[0][:3] == [sys.executable, "-m", "recipes.benchmark.process_peak"]
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX's compiler tells the memory")
+def test_memory_of_a_process_is_measured_where_only_that_tells_it(monkeypatch):
+    monkeypatch.setattr(process_peak, "in_a_process_of_its_own", lambda settings, method, timesteps: 10 * timesteps)
+    with tiny_among_the_networks():
+        settings = Settings(network="Tiny", size=8, batch=2, rounds=1, timesteps=(2,), methods=("rate-multi",))
+        record = measure.benchmark(settings, process_memory=True)
+    assert record["memory_measure"]
+    rate, _, ordinary, _ = record["rows"]
+    if not device.gpu():
+        assert (rate["memory_bytes"], ordinary["memory_bytes"], rate["memory_to_ordinary"]) == (20, 10, 2.0)
+
+
+# The peers
+
+
+def peer_with_weights_of(network, peer, timesteps):
+    """A peer's network with the kernels of ours, which has convolutions and one fully connected layer."""
+    import torch
+    from torch import nn
+
+    from recipes.benchmark import peers
+
+    trainer = peers.trainer(peer, 0.0625, timesteps)
+    stem, stages = trainer.network.stem, trainer.network.stages
+    ours = {layer.name: layer.kernel for layer in network.layers if hasattr(layer, "kernel")}
+    blocks = [module for module in stages if isinstance(module, peers.Block)]
+    names = [f"stage{stage}_block{block}" for stage in (1, 2, 3, 4) for block in (1, 2)]
+    theirs = {"stem_conv": stem[0], "classifier": stages[-1]}
+    for name, block in zip(names, blocks, strict=True):
+        theirs |= {f"{name}_conv1": block.main[0], f"{name}_conv2": block.main[3]}
+        if not isinstance(block.shortcut, nn.Identity):
+            theirs[f"{name}_shortcut_conv"] = block.shortcut[0]
+    assert set(ours) == set(theirs)
+    with torch.no_grad():
+        for name, module in theirs.items():
+            kernel = torch.tensor(to_numpy(ours[name]))
+            module.weight.copy_(kernel.permute(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T)
+        stages[-1].bias.copy_(torch.tensor(to_numpy(network.get_layer("classifier").bias)))
+    return trainer
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
+@pytest.mark.parametrize(("peer", "method", "timesteps"), [("spikingjelly", "bptt-multi", 3), ("snntorch", "bptt-single", 1)])
+def test_a_peer_is_the_same_network(peer, method, timesteps):
+    """With one step snnTorch's later reset has no effect."""
+    pytest.importorskip(peer)
+    settings = Settings(width=0.0625, size=16, batch=4, methods=(method, peer))
+    model = cases.trainer(settings, method, timesteps)
+    trainer = peer_with_weights_of(model.network, peer, timesteps)
+    assert sum(weight.numel() for weight in trainer.network.parameters()) == sum(
+        weight.size for weight in to_numpy(model.trainable_weights)
+    )
+    images, labels = cases.batch(settings, peer)
+    ours = [float(np.ravel(model.train_on_batch(*cases.batch(settings)))[0]) for _ in range(2)]
+    theirs = [trainer.train_on_batch(images, labels) for _ in range(2)]
+    # The second loss is that of the weights after a step of the first gradient.
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4)
+    assert ours[0] != ours[1]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
+def test_peers_are_measured_beside_ours():
+    for peer in PEERS:
+        pytest.importorskip(peer)
+    settings = Settings(width=0.0625, size=16, batch=2, rounds=1, timesteps=(2,), methods=("bptt-multi", *PEERS))
+    record = measure.benchmark(settings)
+    assert [row["method"] for row in record["rows"]] == ["bptt-multi", *PEERS, *PARTS]
+    assert set(PEERS) < set(record["versions"])
+    assert "snntorch: its neurons" in report.markdown(record)
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--network", "ResNet20"], ["`network` must be one of", "network='ResNet20'", "'ResNet18'"]),
+        (["--network", "load_pretrained"], ["`network` must be one of"]),
+        (["--methods", "rate"], ["`methods` must be one of", "methods='rate'", "'rate-multi'", "'spikingjelly'"]),
+        (["--timesteps", "0"], ["`timesteps` must be 1 or more", "timesteps=0"]),
+        (["--rounds", "0"], ["`rounds` must be 1 or more", "rounds=0"]),
+        (["--batch", "0"], ["`batch` must be 1 or more", "batch=0"]),
+        (["--width", "-1"], ["`width` must be > 0", "width=-1.0"]),
+        (["--precision", "int8"], ["`precision` must be one of", "precision='int8'"]),
+        (["--data-format", "nhwc"], ["`data_format` must be one of", "data_format='nhwc'"]),
+        (["--network", "VGG11", "--size", "2"], ["`input_shape` must have a height and width of"]),
+        (["--output", __file__], [__file__]),
+    ],
+)
+def test_a_mistake_is_named_before_anything_is_measured(arguments, fragments, capsys, tmp_path):
+    message = error_of(["--output", tmp_path / "new", *arguments], capsys, command=main)
+    assert [fragment for fragment in fragments if fragment not in message] == [], message
+
+
+def test_peers_say_what_they_need(monkeypatch):
+    if BACKEND != "torch":
+        with pytest.raises(ValueError, match="on PyTorch only.*Set KERAS_BACKEND=torch"):
+            Settings(methods=("spikingjelly",))
+        return
+    for arguments in ({"network": "VGG11"}, {"size": 96}, {"precision": "mixed_bfloat16"}):
+        with pytest.raises(ValueError, match="for network='ResNet18'"):
+            Settings(methods=("snntorch",), **arguments)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="'snntorch', which is not installed.*bench"):
+        Settings(methods=("snntorch",))
