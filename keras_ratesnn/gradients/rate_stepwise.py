@@ -61,7 +61,10 @@ class RecordingRule(stepwise.StepRule):
         return {**super().at_rest(cell, current), "traces": eligibility.start(cell)}
 
     def remember(self, cell, memory, membrane, spikes, state):
-        return {"state": state, "traces": eligibility.advance(cell, memory["traces"], membrane, spikes, state)}
+        traces = eligibility.advance(cell, memory["traces"], membrane, spikes, state)
+        # A compiled loop would carry what is still a number as float32, whatever the membrane is.
+        traces = keras.tree.map_structure(lambda trace: ops.convert_to_tensor(trace, dtype=membrane.dtype), traces)
+        return {"state": state, "traces": traces}
 
     def remember_statistics(self, place, layer, mean, variance):
         statistics = {"mean": mean, "precision": 1.0 / (variance + layer.epsilon)}
