@@ -11,11 +11,9 @@ import sys
 import numpy as np
 
 from recipes import augmentation, catalogue, pipeline
+from recipes.command_line import USER_MISTAKE
 from recipes.data import cifar, cifar10_dvs, fashion_mnist
 from recipes.recipe import LARGEST_SEED
-
-USER_MISTAKE = 2
-"""Exit status, as argparse has it."""
 
 SUB_POLICIES = "sub_policies"
 NAMES = [name for name in (*augmentation.BY_NAME, *augmentation.MIXES) if name != "none"] + [SUB_POLICIES]

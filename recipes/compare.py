@@ -10,8 +10,8 @@ import subprocess
 import sys
 
 from recipes import catalogue, results
+from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder, read_json
-from recipes.train import USER_MISTAKE
 
 METHODS = [("rate", "multi"), ("rate", "single"), ("bptt", "multi")]
 

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from keras_ratesnn import spikify
-from keras_ratesnn.layers import Neuron
 from recipes import catalogue, pipeline, run
-from recipes.train import USER_MISTAKE
+from recipes.command_line import USER_MISTAKE
+from recipes.ordinary import without_time
 
 CALIBRATION_IMAGES = 512
 SMALLER_STEPS = 10
@@ -44,7 +44,7 @@ def main(argv=None):
         return USER_MISTAKE
 
     keras.utils.set_random_seed(recipe.seed)
-    ordinary = without_neurons(recipe.build_network(recipe.width))
+    ordinary = without_time(recipe.build_network(recipe.width))
     accuracy = trained_accuracy(ordinary, recipe, dataset)
     print(f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs, test accuracy {accuracy:.4f}\n")
     print(f"| T | spiking, calibrated | after {tuning.epochs} epochs of rate-based training |\n|---|---|---|", flush=True)
@@ -55,15 +55,6 @@ def main(argv=None):
         tuned = trained_accuracy(spiking, tuning, dataset)
         print(f"| {timesteps} | {converted:.4f} | {tuned:.4f} |", flush=True)
     return 0
-
-
-def without_neurons(network):
-    """The same network with ReLUs of the same names in the place of its neurons, and weights of its own."""
-
-    def clone(layer):
-        return keras.layers.ReLU(name=layer.name) if isinstance(layer, Neuron) else type(layer).from_config(layer.get_config())
-
-    return keras.models.clone_model(network, clone_function=clone, recursive=True)
 
 
 def trained_accuracy(model, recipe, dataset, train=True):

@@ -5,8 +5,8 @@ import pathlib
 import sys
 
 from recipes import catalogue, pipeline
+from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder, load_model, read_json
-from recipes.train import USER_MISTAKE
 
 
 def main(argv=None):

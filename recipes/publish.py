@@ -13,13 +13,11 @@ import tempfile
 
 from keras_ratesnn import SpikingModel, checks, models
 from keras_ratesnn.models.pretrained import Card, files
+from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder, load_model, read_json
 
 LARGEST_SHIPPED = 16 * 2**20
 """Bytes. Larger files make every clone and every wheel larger; they are downloaded by those who ask for them."""
-
-USER_MISTAKE = 2
-"""Exit status, as argparse has it."""
 
 
 def publish(

@@ -10,8 +10,8 @@ import shutil
 import statistics
 import sys
 
+from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder, read_json
-from recipes.train import USER_MISTAKE
 
 FOLDER = pathlib.Path(__file__).parent / "results"
 PAGE = pathlib.Path(__file__).parent / "README.md"

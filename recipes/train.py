@@ -10,10 +10,8 @@ import sys
 import keras
 
 from recipes import catalogue, run
+from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder, read_json
-
-USER_MISTAKE = 2
-"""Exit status, as argparse has it."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""

@@ -9,10 +9,8 @@ import keras
 from recipes.benchmark import cases, plot, report
 from recipes.benchmark.measure import benchmark
 from recipes.benchmark.settings import METHODS, NETWORKS, ORDINARY, PEERS, Settings
+from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import write_json
-
-USER_MISTAKE = 2
-"""Exit status, as argparse has it."""
 
 JIT_COMPILE = {"auto": "auto", "true": True, "false": False}
 

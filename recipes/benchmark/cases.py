@@ -4,8 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import layers, models
+from keras_ratesnn import models
 from recipes.benchmark.settings import CHANNELS, CLASSES, METHODS, ORDINARY, PEERS
+from recipes.ordinary import without_time
 
 
 def configure(settings):
@@ -59,21 +60,6 @@ def trainer(settings, method, timesteps):
 def loss():
     """The loss that all cases are trained with, of logits."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def without_time(network):
-    """The same network with a ReLU in the place of each layer of neurons: an ordinary Keras model.
-
-    Args:
-        network: A Functional or Sequential network of one time step.
-    """
-
-    def clone(layer):
-        if isinstance(layer, layers.Neuron):
-            return keras.layers.ReLU(name=layer.name, dtype=layer.dtype_policy)
-        return type(layer).from_config(layer.get_config())
-
-    return keras.models.clone_model(network, clone_function=clone)
 
 
 class TrainingForward(keras.Model):

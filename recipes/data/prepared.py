@@ -2,9 +2,9 @@
 
 import urllib.request
 
-import keras
 import numpy as np
 
+from recipes import pipeline
 from recipes.data.dataset import Dataset
 
 SECONDS_TO_CONNECT = 20
@@ -26,15 +26,12 @@ def builder(name, data_dir, url, advice):
         ConnectionError: If it cannot provide the data.
     """
     try:
-        import tensorflow as tf
+        pipeline.tensorflow()
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ImportError(
             f'{name} is read by TensorFlow Datasets ({error}): pip install "keras-ratesnn[recipes]". {advice}'
         ) from error
-    if keras.backend.backend() != "tensorflow":
-        # TensorFlow takes all of a GPU's memory when it first sees it, and another backend trains here.
-        tf.config.set_visible_devices([], "GPU")
     try:
         made = tfds.builder(name, data_dir=data_dir)
         if not made.is_prepared():
