@@ -3,9 +3,11 @@
 import keras
 
 MOMENTUM = 0.9
+RESTART = 0.5
+"""After a warm restart the learning rate falls from this share of what it began with."""
 
 
-def sgd_with_cosine_decay(network, steps, learning_rate, weight_decay):
+def sgd_with_cosine_decay(network, steps, learning_rate, weight_decay, restart_step=None):
     """Stochastic gradient descent with momentum 0.9, a learning rate that falls to 0 along a cosine, decay of kernels.
 
     Args:
@@ -13,11 +15,19 @@ def sgd_with_cosine_decay(network, steps, learning_rate, weight_decay):
         steps: Integer, the number of steps in which the learning rate falls to 0.
         learning_rate: Float, that of the first step.
         weight_decay: Float, in the manner of Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
+        restart_step: Integer, the step at which the learning rate has fallen to 0 and begins again at half of what it
+            was, to fall to 0 in the remaining steps (a warm restart: Loshchilov and Hutter, "SGDR", 2017), or None.
+            Defaults to `None`.
 
     Returns:
         A `keras.optimizers.SGD`.
     """
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=steps)
+    if restart_step is None:
+        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=steps)
+    else:
+        schedule = keras.optimizers.schedules.CosineDecayRestarts(
+            learning_rate, restart_step, t_mul=(steps - restart_step) / restart_step, m_mul=RESTART
+        )
     optimizer = keras.optimizers.SGD(schedule, momentum=MOMENTUM, weight_decay=weight_decay)
     optimizer.exclude_from_weight_decay(var_list=[v for v in network.trainable_variables if not v.name.endswith("kernel")])
     return optimizer

@@ -32,6 +32,8 @@ class Recipe:
         weight_decay: Float, in the manner of Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
         as_the_authors: Whether `learning_rate` and `weight_decay` are the authors', see `optimizers.from_the_authors`.
         epochs: Integer >= 1.
+        restart_at: Float in (0, 1): after this share of the run the learning rate has fallen to 0 and begins again at
+            half of what it was (a warm restart), or None.
         batch_size: Integer >= 1.
         timesteps: Integer >= 1, the number of time steps T.
         augment: Name of what is done to training images, a key of `augmentation.BY_NAME`.
@@ -58,6 +60,7 @@ class Recipe:
     weight_decay: float
     as_the_authors: bool = False
     epochs: int
+    restart_at: float | None = None
     batch_size: int
     timesteps: int
     augment: str = "none"
@@ -75,6 +78,8 @@ class Recipe:
         checks.real("weight_decay", self.weight_decay, at_least=0, advice="It is the decay of kernels.")
         checks.real("width", self.width, above=0, advice="It multiplies the number of channels of every layer.")
         checks.positive_integer("epochs", self.epochs, advice="It is the number of passes over the training images.")
+        if self.restart_at is not None:
+            checks.real("restart_at", self.restart_at, above=0, below=1, advice="It is a share of the run; None is no restart.")
         checks.positive_integer("batch_size", self.batch_size, advice="It is the number of images in one training step.")
         checks.positive_integer("timesteps", self.timesteps, advice="It is the number of time steps that the network runs for.")
         if self.train_images is not None:

@@ -43,15 +43,23 @@ def compile_model(model, recipe, dataset):
     rates = recipe.learning_rate, recipe.weight_decay
     if recipe.as_the_authors:
         rates = optimizers.from_the_authors(*rates, recipe.timesteps)
+    steps = recipe.epochs * steps_per_epoch(recipe, dataset)
     # Labels of mixed images are shares of classes.
     cross_entropy = keras.losses.SparseCategoricalCrossentropy if recipe.mix == "none" else keras.losses.CategoricalCrossentropy
     model.compile(
-        optimizers.sgd_with_cosine_decay(model, recipe.epochs * steps_per_epoch(recipe, dataset), *rates),
+        optimizers.sgd_with_cosine_decay(model, steps, *rates, restart_step=_restart_step(recipe, steps)),
         cross_entropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=recipe.jit_compile,
     )
     model.optimizer.build(model.trainable_variables)
+
+
+def _restart_step(recipe, steps):
+    # A run of one step has no room for a restart.
+    if recipe.restart_at is None or steps == 1:
+        return None
+    return min(max(round(recipe.restart_at * steps), 1), steps - 1)
 
 
 def steps_per_epoch(recipe, dataset):

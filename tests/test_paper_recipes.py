@@ -112,7 +112,7 @@ def test_the_papers_learning_rates_are_converted(name, monkeypatch):
     recipe = catalogue.find(name)
     seen = {}
 
-    def build(network, steps, learning_rate, weight_decay):
+    def build(network, steps, learning_rate, weight_decay, restart_step):
         seen.update(learning_rate=learning_rate, weight_decay=weight_decay)
         raise InterruptedError
 

@@ -170,6 +170,15 @@ def test_the_learning_rate_falls_to_zero_over_the_whole_run():
     assert float(schedule(3 * 15)) == pytest.approx(0, abs=1e-9)
 
 
+def test_a_warm_restart_begins_the_fall_again_at_half_the_learning_rate():
+    recipe = dataclasses.replace(catalogue.find("digits"), epochs=5, restart_at=0.6, batch_size=100)
+    schedule = run.build(recipe, digits.load()).optimizer._learning_rate
+    assert float(schedule(0)) == pytest.approx(recipe.learning_rate)
+    assert 0 < float(schedule(3 * 15 - 1)) < 0.01 * recipe.learning_rate
+    assert float(schedule(3 * 15)) == pytest.approx(recipe.learning_rate / 2)
+    assert 0 < float(schedule(5 * 15 - 1)) < 0.01 * recipe.learning_rate
+
+
 def test_the_authors_settings_give_the_authors_steps():
     """Their loop, written out in NumPy, beside a Keras optimizer: the gradient is constant, the weight long in balance."""
     timesteps, learning_rate, weight_decay, gradient = 4, 0.1, 0.1, 3.0
@@ -332,6 +341,9 @@ def test_an_unknown_recipe_is_told_the_known_ones(capsys):
     ("setting", "said"),
     [
         ("epochs=0", "epochs=0"),
+        ("restart_at=0", "restart_at=0"),
+        ("restart_at=1", "restart_at=1"),
+        ("restart_at=half", "restart_at='half'"),
         ("epochs=many", "epochs='many'"),
         ("timesteps=-1", "timesteps=-1"),
         ("batch_size=0", "batch_size=0"),
