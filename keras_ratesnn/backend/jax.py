@@ -40,3 +40,17 @@ def records_gradient():
 def derivative_only():
     """A context for results whose value is not used: the compiler drops the value by itself."""
     return contextlib.nullcontext()
+
+
+def unrolled_steps():
+    """On processors XLA would compute every step of an unrolled loop anew from the first, and would do so as late as the
+    backward pass, keeping the input of all steps until then. A loop is computed once, where it stands.
+
+    On GPUs and TPUs, where `together` keeps a result in its place, an unrolled loop is one pass over memory.
+    """
+    return 1 if jax.default_backend() == "cpu" else 8
+
+
+def together(tensors):
+    """A structure of tensors, each computed before any is used: what they are made of is free then."""
+    return jax.lax.optimization_barrier(tensors)

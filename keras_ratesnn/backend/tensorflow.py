@@ -1,6 +1,7 @@
 """The backend functions on TensorFlow; `keras_ratesnn.backend` says what each is for."""
 
 import contextlib
+import math
 
 import tensorflow as tf
 
@@ -37,3 +38,13 @@ def records_gradient():
 def derivative_only():
     """A context for results whose value is not used: the graph is pruned of the value by itself."""
     return contextlib.nullcontext()
+
+
+def unrolled_steps():
+    """No limit: TensorFlow updates a tensor inside a loop by a copy of it."""
+    return math.inf
+
+
+def together(tensors):
+    """The tensors as they are: the executor frees what is no longer needed."""
+    return tensors

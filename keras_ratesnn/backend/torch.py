@@ -1,6 +1,7 @@
 """The backend functions on PyTorch; `keras_ratesnn.backend` says what each is for."""
 
 import contextlib
+import math
 
 import torch
 from torch.utils import _pytree as pytree
@@ -54,6 +55,16 @@ def derivative_only():
     """
     # A compiler drops the value by itself, and could not trace the mode.
     return contextlib.nullcontext() if torch.compiler.is_compiling() else _PutOff()
+
+
+def unrolled_steps():
+    """No limit: PyTorch runs step by step."""
+    return math.inf
+
+
+def together(tensors):
+    """The tensors as they are: they have been computed."""
+    return tensors
 
 
 _aten = torch.ops.aten

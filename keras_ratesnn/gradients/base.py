@@ -115,23 +115,6 @@ class Rule:
         for layer in layers.values():
             layer.add_loss(sum(loss for owner, loss in self._activity_losses if owner is layer))
 
-    def run_cell(self, cell, current):
-        """Runs a neuron cell through all time steps.
-
-        Args:
-            cell: A `NeuronCell`.
-            current: `Signal`, the input current of every step.
-
-        Yields:
-            `(membrane, spikes, state)` of each step, oldest first.
-        """
-        at_step = _step_reader(current, self.timesteps)
-        state = cell.initial_state(at_step(0))
-        for t in range(self.timesteps):
-            membrane, spikes, state = cell.step(at_step(t), state)
-            yield membrane, spikes, state
-        self.final_states.append(state)
-
     def begin(self, inputs, has_time):
         """The signal of an input of the model, `(batch, T, ...)` if `has_time`, else `(batch, ...)`."""
         raise NotImplementedError
@@ -177,13 +160,6 @@ def static_input(encoder, args, kwargs):
 def encode_all(encoder, inputs, timesteps):
     """The spikes of all steps, `(batch * T, ...)`, that an encoder makes of a tensor `(batch, ...)`."""
     return time_axis.fold(ops.stack([encoder.spikes(inputs, t, timesteps) for t in range(timesteps)], axis=1))
-
-
-def _step_reader(signal, timesteps):
-    if signal.static:
-        return lambda t: signal.steps
-    by_step = time_axis.unfold(signal.steps, timesteps)
-    return lambda t: by_step[:, t]
 
 
 def expose_broken(outputs, states):

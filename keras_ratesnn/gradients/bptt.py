@@ -30,7 +30,7 @@ class BPTT(GradientMethod):
     def single_step(self, run):
         # Every step is kept for the backward pass: a compiled loop would save no memory, and TensorFlow's XLA cannot
         # differentiate one.
-        return stepwise.run_steps(stepwise.StepRule(run.timesteps), run, compiled_loop=not run.training)
+        return stepwise.run_steps(stepwise.StepRule(run.timesteps), run, may_compile_loop=not run.training)
 
 
 class UnrolledRule(Rule):
@@ -44,7 +44,14 @@ class UnrolledRule(Rule):
 
     def neuron(self, operation, args, kwargs):
         current = only_signal(operation, args, kwargs)
-        steps = [ops.cast(spikes, operation.compute_dtype) for _, spikes, _ in self.run_cell(operation.cell, current)]
+        by_step = None if current.static else time_axis.unfold(current.steps, self.timesteps)
+        steps, state = [], None
+        for t in range(self.timesteps):
+            at_step = current.steps if current.static else by_step[:, t]
+            state = operation.cell.initial_state(at_step) if state is None else state
+            _, spikes, state = operation.cell.step(at_step, state)
+            steps.append(ops.cast(spikes, operation.compute_dtype))
+        self.final_states.append(state)
         spikes = time_axis.fold(ops.stack(steps, axis=1))
         self.regularize(operation, spikes)
         return Signal(spikes, static=False)

@@ -11,6 +11,7 @@ where the partial derivatives are those that see p directly. For a constant shif
 example a decay or a threshold, start at a_1 = 0 and give their own two terms, see `NeuronCell.parameter_derivatives`.
 """
 
+import keras
 from keras import ops
 
 from keras_ratesnn import backend
@@ -40,6 +41,11 @@ def advance(cell, traces, membrane, spikes, state):
         slopes.append(slope + surrogate_derivative * sensitivity + on_spike)
         sensitivities.append(on_membrane + along_membrane * sensitivity)
     return {"spikes": traces["spikes"] + spikes, "slopes": slopes, "sensitivities": sensitivities}
+
+
+def as_tensors(traces):
+    """The traces after a step, tensors all: a loop would carry what is still a number as float32, whatever they are."""
+    return keras.tree.map_structure(lambda trace: ops.convert_to_tensor(trace, dtype=traces["spikes"].dtype), traces)
 
 
 def firing_rate(cell, traces, mean_input, timesteps):

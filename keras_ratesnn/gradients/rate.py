@@ -20,7 +20,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import backend, checks, registry, time_axis
-from keras_ratesnn.gradients import eligibility, normalization, rate_stepwise
+from keras_ratesnn.gradients import eligibility, neuron_pass, normalization, rate_stepwise
 from keras_ratesnn.gradients.base import (
     GradientMethod,
     Rule,
@@ -82,12 +82,8 @@ class RateRule(Rule):
         current = only_signal(operation, args, kwargs)
         cell, dtype = operation.cell, operation.compute_dtype
         with backend.no_gradient():
-            traces = eligibility.start(cell)
-            steps = []
-            for membrane, spikes, state in self.run_cell(cell, current):
-                steps.append(ops.cast(spikes, dtype))
-                traces = eligibility.advance(cell, traces, membrane, spikes, state)
-            steps = ops.stop_gradient(time_axis.fold(ops.stack(steps, axis=1)))
+            steps, state, traces = neuron_pass.run(cell, current, self.timesteps, dtype)
+            self.final_states.append(state)
         rate = ops.cast(eligibility.firing_rate(cell, traces, current.rate, self.timesteps), dtype)
         self.regularize(operation, rate)
         return RateSignal(steps, rate)

@@ -20,9 +20,9 @@ def single_step(run, last_step_statistics):
         As `GradientMethod.single_step`.
     """
     if not backend.records_gradient():
-        return stepwise.run_steps(stepwise.StepRule(run.timesteps), run, compiled_loop=True)
+        return stepwise.run_steps(stepwise.StepRule(run.timesteps), run, may_compile_loop=True)
     recording = RecordingRule(run.timesteps, last_step_statistics)
-    outputs = stepwise.run_steps(recording, run, compiled_loop=True)
+    outputs = stepwise.run_steps(recording, run, may_compile_loop=True)
     if run.return_sequences:
         return outputs
     rule = RatePassRule(recording)
@@ -62,9 +62,7 @@ class RecordingRule(stepwise.StepRule):
 
     def remember(self, cell, memory, membrane, spikes, state):
         traces = eligibility.advance(cell, memory["traces"], membrane, spikes, state)
-        # A compiled loop would carry what is still a number as float32, whatever the membrane is.
-        traces = keras.tree.map_structure(lambda trace: ops.convert_to_tensor(trace, dtype=membrane.dtype), traces)
-        return {"state": state, "traces": traces}
+        return {"state": state, "traces": eligibility.as_tensors(traces)}
 
     def remember_statistics(self, place, layer, mean, variance):
         statistics = {"mean": mean, "precision": 1.0 / (variance + layer.epsilon)}

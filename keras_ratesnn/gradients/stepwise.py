@@ -11,8 +11,7 @@ once a step, as the authors' program does.
 import keras
 from keras import ops
 
-from keras_ratesnn import keras_internals
-from keras_ratesnn.gradients import normalization
+from keras_ratesnn.gradients import compiled_loop, normalization
 from keras_ratesnn.gradients.base import (
     Rule,
     activity_loss,
@@ -188,13 +187,13 @@ class StepRule(PlacedRule):
             layer.add_loss(self.memory[noted])
 
 
-def run_steps(rule, run, compiled_loop):
+def run_steps(rule, run, may_compile_loop):
     """Runs all time steps, one walk each.
 
     Args:
         rule: `StepRule`, new; after the call it holds what the last step left.
         run: `Run`.
-        compiled_loop: Boolean, whether a long sequence may be a loop of the compiler, whose results have no gradient.
+        may_compile_loop: Boolean, whether a long sequence may be a loop of the compiler, whose results have no gradient.
 
     Returns:
         Tensors in the structure of the network's outputs: time means `(batch, ...)`, or all steps `(batch, T, ...)` if
@@ -209,8 +208,8 @@ def run_steps(rule, run, compiled_loop):
         memory, outputs = step(rule, run.walk, _signals_at(rule, run, t), t, memory)
         return memory, keras.tree.map_structure(lambda so_far, output: _gather(run, so_far, output, t), gathered, outputs)
 
-    if compiled_loop and timesteps > UNROLLED_STEPS.get(keras.backend.backend(), timesteps):
-        carried = _compiled_loop(body, carried, run)
+    if may_compile_loop and timesteps > UNROLLED_STEPS.get(keras.backend.backend(), timesteps):
+        carried = compiled_loop.run(body, carried, run.network.variables, 1, timesteps)
     else:
         for t in range(1, timesteps):
             carried = body(t, carried)
@@ -253,30 +252,3 @@ def _gather(run, so_far, output, t):
         return ops.repeat(output[:, None], run.timesteps, axis=1)
     at_step = ops.reshape(ops.arange(run.timesteps) == t, (1, -1, *([1] * (len(output.shape) - 1))))
     return ops.where(at_step, output[:, None], so_far)
-
-
-def _compiled_loop(body, carried, run):
-    """`body` for all steps but the first, in a loop that is compiled once.
-
-    Inside, variables are read from the loop's own state: random seeds and moving statistics change from step to step, and
-    can be assigned only after the loop. Weights have no gradient there.
-    """
-    variables = run.network.variables
-    with keras_internals.without_autocast():
-        values = [ops.stop_gradient(ops.convert_to_tensor(variable)) for variable in variables]
-    changing = [index for index, variable in enumerate(variables) if not variable.trainable]
-    carried = keras.tree.map_structure(lambda tensor: ops.stop_gradient(ops.convert_to_tensor(tensor)), carried)
-
-    def scoped_body(t, state):
-        carried, changed = state
-        inside = list(values)
-        for index, value in zip(changing, changed, strict=True):
-            inside[index] = value
-        with keras.StatelessScope(list(zip(variables, inside, strict=True))) as scope:
-            carried = body(t, carried)
-        return carried, [scope.get_current_value(variables[index]) for index in changing]
-
-    carried, changed = ops.fori_loop(1, run.timesteps, scoped_body, (carried, [values[index] for index in changing]))
-    for index, value in zip(changing, changed, strict=True):
-        variables[index].assign(value)
-    return carried

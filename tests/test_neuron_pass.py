@@ -1,0 +1,89 @@
+"""The pass of a layer of neurons through time: a loop of the compiler gives what the unrolled loop gives, in less memory."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, compiled, data, loss_and_gradients, spiking, to_numpy
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import backend
+from keras_ratesnn.gradients import neuron_pass
+from keras_ratesnn.gradients.signals import Signal
+from recipes import ordinary
+
+CELLS = {
+    "lif": lambda: rsnn.layers.LIFCell(0.6, threshold=0.7),
+    "hard reset, not detached": lambda: rsnn.layers.LIFCell(0.6, reset="hard", v_reset=0.2, detach_reset=False),
+    "all that is learned": lambda: rsnn.layers.ParametricLIFCell(0.4, per_channel=True, learn_threshold=True),
+}
+
+
+def steps_unrolled(monkeypatch, steps):
+    monkeypatch.setattr(backend, "unrolled_steps", lambda: steps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize("timesteps", [1, 2, 7])
+@pytest.mark.parametrize("name", CELLS)
+def test_a_loop_of_the_compiler_is_the_unrolled_loop(name, timesteps, static, dtype, monkeypatch):
+    cell = CELLS[name]()
+    cell.build((3, 5))
+    current = np.random.default_rng(0).normal(0.5, 1.0, (3 if static else 3 * timesteps, 5))
+    current = Signal(ops.convert_to_tensor(current, "float32"), static)
+    results = []
+    for steps in (timesteps, 1):
+        steps_unrolled(monkeypatch, steps)
+        spikes, state, traces = neuron_pass.run(cell, current, timesteps, dtype)
+        assert keras.backend.standardize_dtype(spikes.dtype) == dtype
+        # A number is a trace that is the same for all neurons.
+        results.append([to_numpy(ops.cast(value, "float32")) for value in keras.tree.flatten((spikes, state, traces))])
+    assert results[0][0].shape == (3 * timesteps, 5)
+    assert 0 < results[0][0].mean() < 1
+    for unrolled, looped in zip(*results, strict=True):
+        np.testing.assert_allclose(looped, unrolled, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("compile_it", [True, False])
+def test_gradients_are_the_same_with_and_without_a_loop(compile_it, monkeypatch):
+    inputs = keras.Input((6, 6, 2))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(rsnn.layers.LIF()(x)))
+    x = rsnn.layers.ParametricLIF(learn_threshold=True)(x)
+    shared = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    x, y = data(6, (5, 6, 6, 2))
+    results = []
+    for steps in (5, 1):
+        steps_unrolled(monkeypatch, steps)
+        model = compiled(spiking(shared, 5), run_eagerly=not compile_it)
+        results.append(loss_and_gradients(model, x, y))
+    (loss, gradients), (looped_loss, looped_gradients) = results
+    assert looped_loss == pytest.approx(loss, rel=1e-5)
+    for path, gradient in gradients.items():
+        np.testing.assert_allclose(looped_gradients[path], gradient, rtol=1e-3, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX's compiler tells its temporary memory")
+def test_memory_of_training_is_that_of_a_few_tensors_over_time():
+    """Twelve layers, T = 16: each may hold its own few tensors of all steps while it runs, and none afterwards."""
+    import jax
+
+    inputs = x = keras.Input((16, 16, 8))
+    for _ in range(12):
+        x = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(x))
+        x = rsnn.layers.LIF()(x)
+    network = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    images, _ = data(8, (16, 16, 8))
+
+    def temporary_memory(model):
+        def objective(trainable, fixed):
+            outputs, fixed = model.stateless_call(trainable, fixed, images, training=True)
+            return ops.sum(outputs), fixed
+
+        values = ([v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables])
+        program = jax.jit(jax.value_and_grad(objective, has_aux=True)).lower(*values).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    one_layer_over_time = 16 * 8 * 16 * 16 * 8 * 4
+    assert temporary_memory(spiking(network, 16)) < temporary_memory(ordinary.without_time(network)) + 4 * one_layer_over_time
