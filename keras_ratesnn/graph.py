@@ -1,5 +1,7 @@
 """The walk through a network's graph, and what a network must be for it."""
 
+import contextlib
+
 import keras
 
 from keras_ratesnn import keras_internals, operations
@@ -61,7 +63,8 @@ def walk(network, signals, rule, training):
             kwargs.pop("training", None)
             if keras_internals.takes_training(operation):
                 kwargs["training"] = training
-            return apply(operation, args, kwargs)
+            with rule.layout if operations.takes_any_layout(operation) else contextlib.nullcontext():
+                return apply(operation, args, kwargs)
 
         return call
 

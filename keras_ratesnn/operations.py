@@ -60,6 +60,17 @@ _affine_classes = {
     keras.layers.Reshape,
 }
 
+_LAYERS_ON_IMAGES = {
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+    keras.layers.AveragePooling2D,
+    keras.layers.AveragePooling3D,
+    keras.layers.MaxPooling2D,
+    keras.layers.MaxPooling3D,
+}
+
 
 def affine(layer_class):
     """Declares a layer class of your own affine in its input: `layer(x) = A x + b`, whatever `A` and `b` are made of.
@@ -96,6 +107,11 @@ def affine(layer_class):
         )
     _affine_classes.add(layer_class)
     return layer_class
+
+
+def takes_any_layout(operation):
+    """Whether an operation is a convolution or pooling of Keras, which all backends run on data in any memory order."""
+    return type(operation) in _LAYERS_ON_IMAGES
 
 
 def kind_of(operation):

@@ -4,6 +4,7 @@ import contextlib
 import math
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -65,6 +66,45 @@ def unrolled_steps():
 def together(tensors):
     """The tensors as they are: they have been computed."""
     return tensors
+
+
+def layout_kept():
+    """A context for layers of Keras on `channels_last` data, which may be entered again and again.
+
+    Keras makes PyTorch's order of axes of such data by a copy, and the memory order of the data, which PyTorch's
+    convolutions take as it is, by a second one. Here the data stay where they are, and a kernel, which does change its
+    order, does so once for all steps.
+    """
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else _LayoutKept()
+
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+class _LayoutKept(TorchFunctionMode):
+    """Answers calls of `Tensor.contiguous` by the tensor itself, or by what an earlier call on the same weight gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = {}
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is not torch.Tensor.contiguous:
+            return function(*args, **kwargs)
+        (tensor,) = args
+        layout = _CHANNELS_LAST.get(tensor.ndim)
+        if not kwargs and layout is not None and tensor.is_contiguous(memory_format=layout):
+            return tensor
+        weight = tensor._base
+        if not isinstance(weight, torch.nn.Parameter):
+            return function(*args, **kwargs)
+        view = tensor.shape, tensor.stride(), tensor.storage_offset()
+        key = id(weight), weight._version, view, torch.is_grad_enabled(), kwargs.get("memory_format")
+        if key not in self.weights:
+            # With the weight, so that no other can come to have its id.
+            self.weights[key] = weight, function(*args, **kwargs)
+        return self.weights[key][1]
 
 
 _aten = torch.ops.aten

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from keras_ratesnn import time_axis
+from keras_ratesnn import backend, time_axis
 from keras_ratesnn.gradients.signals import only_signal
 
 
@@ -96,11 +96,13 @@ class Rule:
 
     Attributes:
         final_states: List of the states of all neurons after the last step.
+        layout: Context in which the layers that can keep the order of their data in memory are called.
     """
 
     def __init__(self, timesteps):
         self.timesteps = timesteps
         self.final_states = []
+        self.layout = backend.layout_kept()
         self._activity_losses = []
 
     def regularize(self, operation, outputs):

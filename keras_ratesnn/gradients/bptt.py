@@ -44,10 +44,8 @@ class UnrolledRule(Rule):
 
     def neuron(self, operation, args, kwargs):
         current = only_signal(operation, args, kwargs)
-        by_step = None if current.static else time_axis.unfold(current.steps, self.timesteps)
         steps, state = [], None
-        for t in range(self.timesteps):
-            at_step = current.steps if current.static else by_step[:, t]
+        for at_step in current.each_step(self.timesteps):
             state = operation.cell.initial_state(at_step) if state is None else state
             _, spikes, state = operation.cell.step(at_step, state)
             steps.append(ops.cast(spikes, operation.compute_dtype))

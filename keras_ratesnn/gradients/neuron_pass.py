@@ -20,33 +20,43 @@ def run(cell, current, timesteps, dtype):
         `(spikes, state, traces)`: the spikes of all steps, folded; the cell's state after the last one; and the traces, see
         `eligibility`.
     """
-    by_step = None if current.static else time_axis.unfold(current.steps, timesteps)
 
     def advance(at_step, state, traces):
         membrane, spikes, state = cell.step(at_step, state)
         traces = eligibility.advance(cell, traces, membrane, spikes, state)
         return ops.cast(spikes, dtype), state, traces
 
-    first = current.steps if current.static else by_step[:, 0]
+    loop = _unrolled if timesteps <= backend.unrolled_steps() else _compiled
+    steps, state, traces = loop(advance, cell, current, timesteps)
+    traces = keras.tree.map_structure(lambda value: ops.stop_gradient(value) if ops.is_tensor(value) else value, traces)
+    return ops.stop_gradient(time_axis.fold(steps)), state, traces
+
+
+def _unrolled(advance, cell, current, timesteps):
+    at_steps = current.each_step(timesteps)
+    state, traces, steps = cell.initial_state(at_steps[0]), eligibility.start(cell), []
+    for at_step in at_steps:
+        spikes, state, traces = advance(at_step, state, traces)
+        steps.append(spikes)
+    return backend.together((ops.stack(steps, axis=1), state, traces))
+
+
+def _compiled(advance, cell, current, timesteps):
+    """The first step by itself, which tells shapes and dtypes, and the others in a loop."""
+    by_step = None if current.static else time_axis.unfold(current.steps, timesteps)
+
+    def current_at(t):
+        return current.steps if current.static else _step_of(by_step, t)
+
+    def body(t, carried):
+        steps, state, traces = carried
+        spikes, state, traces = advance(current_at(t), state, traces)
+        return _with_step(steps, spikes, t), state, eligibility.as_tensors(traces)
+
+    first = current_at(0)
     spikes, state, traces = advance(first, cell.initial_state(first), eligibility.start(cell))
-    if timesteps <= backend.unrolled_steps():
-        steps = [spikes]
-        for t in range(1, timesteps):
-            spikes, state, traces = advance(first if current.static else by_step[:, t], state, traces)
-            steps.append(spikes)
-        steps, state, traces = backend.together((ops.stack(steps, axis=1), state, traces))
-    else:
-
-        def body(t, carried):
-            steps, state, traces = carried
-            spikes, state, traces = advance(first if current.static else _step_of(by_step, t), state, traces)
-            return _with_step(steps, spikes, t), state, eligibility.as_tensors(traces)
-
-        steps = _with_step(ops.zeros((spikes.shape[0], timesteps, *spikes.shape[1:]), dtype), spikes, 0)
-        carried = steps, state, eligibility.as_tensors(traces)
-        steps, state, traces = compiled_loop.run(body, carried, cell.variables, 1, timesteps)
-    stopped = keras.tree.map_structure(lambda value: ops.stop_gradient(value) if ops.is_tensor(value) else value, traces)
-    return ops.stop_gradient(time_axis.fold(steps)), state, stopped
+    steps = _with_step(ops.zeros((spikes.shape[0], timesteps, *spikes.shape[1:]), spikes.dtype), spikes, 0)
+    return compiled_loop.run(body, (steps, state, eligibility.as_tensors(traces)), cell.variables, 1, timesteps)
 
 
 def _step_of(by_step, t):

@@ -23,6 +23,13 @@ class Signal:
         """All steps, `(batch * T, ...)`."""
         return time_axis.repeat(self.steps, timesteps) if self.static else self.steps
 
+    def each_step(self, timesteps):
+        """List of the tensors `(batch, ...)` of all steps."""
+        if self.static:
+            return [self.steps] * timesteps
+        # Not by indexing: the derivative of that is, for each step, a tensor of all steps.
+        return ops.unstack(time_axis.unfold(self.steps, timesteps), timesteps, axis=1)
+
 
 class RateSignal(Signal):
     """Spikes (or currents), without gradient, and their time mean, the rate, with gradient.
