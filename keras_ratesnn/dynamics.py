@@ -18,10 +18,12 @@ NeurIPS 2024, sections 3 and 4; the reset derivatives hold here for any θ and v
 
 from keras import ops
 
+from keras_ratesnn import backend
+
 
 def integrate(membrane, current, decay):
     """v_t = λ · v⁺_{t−1} + I_t."""
-    return decay * membrane + current
+    return backend.multiply_add(membrane, decay, current)
 
 
 def fire(membrane, threshold):
@@ -31,7 +33,7 @@ def fire(membrane, threshold):
 
 def soft_reset(membrane, spikes, threshold):
     """v⁺_t = v_t − θ s_t: a spike takes one threshold off the membrane."""
-    return membrane - threshold * spikes
+    return backend.multiply_add(spikes, -threshold, membrane)
 
 
 def hard_reset(membrane, spikes, v_reset):

@@ -9,7 +9,7 @@ import math
 
 from keras import ops
 
-from keras_ratesnn import checks, registry
+from keras_ratesnn import backend, checks, registry
 
 
 class Surrogate:
@@ -48,7 +48,7 @@ class Sigmoid(Surrogate):
 
     def derivative(self, distance):
         sigmoid = ops.sigmoid(self.alpha * distance)
-        return self.alpha * sigmoid * (1.0 - sigmoid)
+        return sigmoid * backend.multiply_add(sigmoid, -self.alpha, self.alpha)
 
     def get_config(self):
         return {"alpha": self.alpha}

@@ -6,47 +6,27 @@
 * `derivative_only()`: a context for results whose derivative is wanted and whose value is not.
 * `together(tensors)`: the tensors, each computed before any is used.
 * `layout_kept()`: a context in which Keras' layers do not copy `channels_last` data into another order.
+* `multiply_add(x, factor, y)`: x · factor + y, of which memory sees one operation.
 * `unrolled_steps()`: up to this T the time loop of one layer is better unrolled than a loop of the compiler.
 """
+
+import importlib
 
 import keras
 
 _name = keras.backend.backend()
-
-if _name == "jax":
-    from keras_ratesnn.backend.jax import (
-        derivative_only,
-        graft,
-        layout_kept,
-        no_gradient,
-        records_gradient,
-        together,
-        unrolled_steps,
-    )
-elif _name == "tensorflow":
-    from keras_ratesnn.backend.tensorflow import (
-        derivative_only,
-        graft,
-        layout_kept,
-        no_gradient,
-        records_gradient,
-        together,
-        unrolled_steps,
-    )
-elif _name == "torch":
-    from keras_ratesnn.backend.torch import (
-        derivative_only,
-        graft,
-        layout_kept,
-        no_gradient,
-        records_gradient,
-        together,
-        unrolled_steps,
-    )
-else:
+if _name not in ("jax", "tensorflow", "torch"):
     raise ImportError(
         f"keras_ratesnn runs on the Keras backends tensorflow, jax and torch. Received: KERAS_BACKEND={_name!r}. "
         "Set the environment variable KERAS_BACKEND to one of the three before Keras is imported."
     )
+_functions = importlib.import_module(f"{__name__}.{_name}")
 
-__all__ = ["derivative_only", "graft", "layout_kept", "no_gradient", "records_gradient", "together", "unrolled_steps"]
+derivative_only = _functions.derivative_only
+graft = _functions.graft
+layout_kept = _functions.layout_kept
+multiply_add = _functions.multiply_add
+no_gradient = _functions.no_gradient
+records_gradient = _functions.records_gradient
+together = _functions.together
+unrolled_steps = _functions.unrolled_steps

@@ -68,6 +68,16 @@ def together(tensors):
     return tensors
 
 
+def multiply_add(x, factor, y):
+    """x · factor + y, in one pass over memory where x is a tensor, and the others are numbers or tensors of its dtype."""
+    tensors = [value for value in (x, factor, y) if torch.is_tensor(value)]
+    if not torch.is_tensor(x) or any(value.dtype != x.dtype for value in tensors):
+        return x * factor + y
+    if torch.is_tensor(factor):
+        return torch.addcmul(y, x, factor) if torch.is_tensor(y) else x * factor + y
+    return torch.add(y, x, alpha=factor) if torch.is_tensor(y) else torch.rsub(x, y, alpha=-factor)
+
+
 def layout_kept():
     """A context for layers of Keras on `channels_last` data, which may be entered again and again.
 

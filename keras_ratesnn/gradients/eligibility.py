@@ -35,10 +35,11 @@ def advance(cell, traces, membrane, spikes, state):
     """
     surrogate_derivative = cell.surrogate_derivative(membrane)
     along_membrane = cell.membrane_derivative(membrane, spikes, surrogate_derivative)
-    direct = [(1.0, 0.0), *cell.parameter_derivatives(membrane, spikes, state, surrogate_derivative)]
+    direct = [(1.0, None), *cell.parameter_derivatives(membrane, spikes, state, surrogate_derivative)]
     slopes, sensitivities = [], []
     for slope, sensitivity, (on_membrane, on_spike) in zip(traces["slopes"], traces["sensitivities"], direct, strict=True):
-        slopes.append(slope + surrogate_derivative * sensitivity + on_spike)
+        slope = backend.multiply_add(surrogate_derivative, sensitivity, slope)
+        slopes.append(slope if on_spike is None else slope + on_spike)
         sensitivities.append(on_membrane + along_membrane * sensitivity)
     return {"spikes": traces["spikes"] + spikes, "slopes": slopes, "sensitivities": sensitivities}
 

@@ -46,7 +46,7 @@ def transform(layer, inputs, mean, inverse_deviation):
     shift = -mean * scale
     if layer.beta is not None:
         shift = shift + ops.reshape(ops.cast(layer.beta, inputs.dtype), shape)
-    return ops.cast(inputs * scale + shift, layer.compute_dtype)
+    return ops.cast(backend.multiply_add(inputs, scale, shift), layer.compute_dtype)
 
 
 def transform_rate(layer, rate, mean, variance):

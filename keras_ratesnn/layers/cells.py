@@ -101,7 +101,8 @@ class NeuronCell(keras.layers.Layer):
             surrogate_derivative: Tensor h(v_t − θ).
 
         Returns:
-            List of pairs `(∂v_{t+1}/∂p, ∂s_t/∂p)` of the partial derivatives at fixed v_t: floats or tensors.
+            List of pairs `(∂v_{t+1}/∂p, ∂s_t/∂p)` of the partial derivatives at fixed v_t: floats or tensors, the second `None`
+            where the spike does not see p.
         """
         return []
 
@@ -371,7 +372,7 @@ class ParametricLIFCell(IntegrateAndFireCell):
 
     def parameter_derivatives(self, membrane, spikes, state, surrogate_derivative):
         # v_{t+1} = λ v⁺_t + I_{t+1}: the decay sees the membrane after the reset.
-        return [(state, 0.0), *super().parameter_derivatives(membrane, spikes, state, surrogate_derivative)]
+        return [(state, None), *super().parameter_derivatives(membrane, spikes, state, surrogate_derivative)]
 
     def get_config(self):
         return {**super().get_config(), "decay": self.decay, "per_channel": self.per_channel, "axis": self.axis}

@@ -1,9 +1,9 @@
-"""PyTorch: Keras' layers on channels_last data run on the data as they lie in memory, and give what they always give."""
+"""The functions that differ between backends: the memory order that PyTorch keeps, and products with a sum in one pass."""
 
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, loss_and_gradients, spiking, to_numpy
+from helpers import BACKEND, compiled, data, gradient_of, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -84,3 +84,36 @@ def test_a_layer_on_images_gives_in_a_network_what_it_gives_by_itself(layer):
     expected = np.mean([to_numpy(layer(ops.convert_to_tensor(x[:, t]))) for t in range(3)], axis=0)
     np.testing.assert_allclose(to_numpy(model(x, training=True)), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)
+
+
+FACTORS = ["tensor", "scalar tensor", "number"]
+if BACKEND != "tensorflow":  # It multiplies tensors of one dtype only.
+    FACTORS.append("other dtype")
+
+
+@pytest.mark.parametrize("y", ["tensor", "number"])
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("x", ["tensor", "number"])
+def test_multiply_add_takes_tensors_and_numbers_in_any_place(x, factor, y):
+    random = np.random.default_rng(0)
+    arrays = {
+        "tensor": random.normal(size=(4, 3)).astype("float32"),
+        "scalar tensor": np.float32(0.3),
+        "other dtype": random.normal(size=(4, 3)).astype("float16"),
+        "number": -1.7,
+    }
+    values = [arrays[kind] if kind == "number" else ops.convert_to_tensor(arrays[kind]) for kind in (x, factor, y)]
+    expected = np.float32(arrays[x]) * np.float32(arrays[factor]) + np.float32(arrays[y])
+    tolerance = 1e-2 if factor == "other dtype" else 1e-6
+    result = backend.multiply_add(*values)
+    np.testing.assert_allclose(np.asarray(to_numpy(result), "float32"), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_multiply_add_has_the_derivatives_of_a_product_and_a_sum():
+    x, factor, y = (np.random.default_rng(seed).normal(size=(4, 3)).astype("float32") for seed in range(3))
+    of_tensors = gradient_of(lambda *values: ops.sum(ops.square(backend.multiply_add(*values))), [x, factor, y])
+    upstream = 2 * (x * factor + y)
+    for gradient, expected in zip(of_tensors, (upstream * factor, upstream * x, upstream), strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+    (of_numbers,) = gradient_of(lambda value: ops.sum(ops.square(backend.multiply_add(value, -0.5, 2.0))), [x])
+    np.testing.assert_allclose(of_numbers, -(2.0 - 0.5 * x), rtol=1e-5, atol=1e-5)
