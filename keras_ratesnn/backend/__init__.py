@@ -7,7 +7,7 @@
 * `together(tensors)`: the tensors, each computed before any is used.
 * `layout_kept()`: a context in which Keras' layers do not copy `channels_last` data into another order.
 * `multiply_add(x, factor, y)`: x · factor + y, of which memory sees one operation.
-* `unrolled_steps()`: up to this T the time loop of one layer is better unrolled than a loop of the compiler.
+* `unrolled_steps(with_gradient)`: up to this T the time loop of one layer is better unrolled than a loop of the compiler.
 """
 
 import importlib

@@ -40,7 +40,7 @@ def derivative_only():
     return contextlib.nullcontext()
 
 
-def unrolled_steps():
+def unrolled_steps(with_gradient):
     """No limit: TensorFlow updates a tensor inside a loop by a copy of it."""
     return math.inf
 

@@ -58,7 +58,7 @@ def derivative_only():
     return contextlib.nullcontext() if torch.compiler.is_compiling() else _PutOff()
 
 
-def unrolled_steps():
+def unrolled_steps(with_gradient):
     """No limit: PyTorch runs step by step."""
     return math.inf
 

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_ratesnn import registry, time_axis
-from keras_ratesnn.gradients import stepwise
+from keras_ratesnn import backend, registry, time_axis
+from keras_ratesnn.gradients import compiled_loop, stepwise
 from keras_ratesnn.gradients.base import (
     GradientMethod,
     Rule,
@@ -44,13 +44,9 @@ class UnrolledRule(Rule):
 
     def neuron(self, operation, args, kwargs):
         current = only_signal(operation, args, kwargs)
-        steps, state = [], None
-        for at_step in current.each_step(self.timesteps):
-            state = operation.cell.initial_state(at_step) if state is None else state
-            _, spikes, state = operation.cell.step(at_step, state)
-            steps.append(ops.cast(spikes, operation.compute_dtype))
+        spikes, state = _run(operation.cell, current, self.timesteps, operation.compute_dtype)
         self.final_states.append(state)
-        spikes = time_axis.fold(ops.stack(steps, axis=1))
+        spikes = time_axis.fold(spikes)
         self.regularize(operation, spikes)
         return Signal(spikes, static=False)
 
@@ -70,3 +66,22 @@ class UnrolledRule(Rule):
         static = all(signal.static for signal in signals_in(args, kwargs))
         args, kwargs = map_signals(lambda signal: signal.steps if static else signal.folded(self.timesteps), args, kwargs)
         return keras.tree.map_structure(lambda steps: Signal(steps, static), operation(*args, **kwargs))
+
+
+def _run(cell, current, timesteps, dtype):
+    """The spikes of all steps of a neuron cell, `(batch, T, ...)`, and its state after the last one."""
+
+    def advance(state, at_step):
+        _, spikes, state = cell.step(at_step, state)
+        return state, ops.cast(spikes, dtype)
+
+    at_steps = current.each_step(timesteps)
+    state = cell.initial_state(at_steps[0])
+    if timesteps > backend.unrolled_steps(with_gradient=True):
+        state, spikes = compiled_loop.scan(advance, state, ops.stack(at_steps), cell.variables)
+        return ops.moveaxis(spikes, 0, 1), state
+    steps = []
+    for at_step in at_steps:
+        state, spikes = advance(state, at_step)
+        steps.append(spikes)
+    return ops.stack(steps, axis=1), state

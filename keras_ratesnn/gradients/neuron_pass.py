@@ -26,7 +26,7 @@ def run(cell, current, timesteps, dtype):
         traces = eligibility.advance(cell, traces, membrane, spikes, state)
         return ops.cast(spikes, dtype), state, traces
 
-    loop = _unrolled if timesteps <= backend.unrolled_steps() else _compiled
+    loop = _unrolled if timesteps <= backend.unrolled_steps(with_gradient=False) else _compiled
     steps, state, traces = loop(advance, cell, current, timesteps)
     traces = keras.tree.map_structure(lambda value: ops.stop_gradient(value) if ops.is_tensor(value) else value, traces)
     return ops.stop_gradient(time_axis.fold(steps)), state, traces
