@@ -46,6 +46,31 @@ def test_a_loop_of_the_compiler_is_the_unrolled_loop(name, timesteps, static, dt
         np.testing.assert_allclose(looped, unrolled, rtol=1e-5, atol=1e-6)
 
 
+class NoisyCell(rsnn.layers.LIFCell):
+    """Draws random numbers, whose generator has a state of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = keras.random.SeedGenerator(3)
+
+    def step(self, inputs, state):
+        return super().step(inputs + keras.random.normal(ops.shape(inputs), seed=self.generator), state)
+
+
+def test_a_cell_that_draws_random_numbers_draws_the_same_ones_in_a_loop(monkeypatch):
+    current = Signal(ops.zeros((4, 5)), static=True)
+    results = []
+    for steps in (6, 1):
+        steps_unrolled(monkeypatch, steps)
+        cell = NoisyCell()
+        spikes, *_ = neuron_pass.run(cell, current, 6, "float32")
+        results.append((to_numpy(spikes), to_numpy(cell.generator.state)))
+    by_step = results[0][0].reshape(4, 6, 5)
+    assert (by_step[:, 1:] != by_step[:, :-1]).any()
+    for unrolled, looped in zip(*results, strict=True):
+        np.testing.assert_array_equal(looped, unrolled)
+
+
 # On TensorFlow BPTT is never given a loop.
 @pytest.mark.parametrize("gradient", ["rate"] if BACKEND == "tensorflow" else ["rate", "bptt"])
 def test_gradients_are_the_same_with_and_without_a_loop(gradient, monkeypatch):
