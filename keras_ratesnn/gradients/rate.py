@@ -138,5 +138,6 @@ class RateRule(Rule):
     def _join(self, steps, rate):
         with backend.no_gradient():
             steps = ops.stop_gradient(steps)
-            value = time_axis.mean(steps, self.timesteps)
+            # A mean that is left for the backward pass to compute would keep all steps until then.
+            steps, value = backend.together((steps, time_axis.mean(steps, self.timesteps)))
         return RateSignal(steps, backend.graft(value, rate, 1.0))
