@@ -29,7 +29,14 @@ def small_network():
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [
+        ("rate", "multi"),
+        pytest.param("rate", "single", marks=pytest.mark.slow),
+        pytest.param("bptt", "multi", marks=pytest.mark.slow),
+    ],
+)
 def test_saved_here_it_loads_on_the_other_backends_predicts_the_same_and_trains_on(gradient, step_mode, tmp_path):
     """The same weights give the same predictions, and the same losses in ten steps of training.
 
