@@ -11,6 +11,7 @@ from keras_ratesnn import backend
 from keras_ratesnn.gradients import neuron_pass
 from keras_ratesnn.gradients.signals import Signal
 from recipes import ordinary
+from recipes.benchmark import costs
 
 CELLS = {
     "lif": lambda: rsnn.layers.LIFCell(0.6, threshold=0.7),
@@ -93,23 +94,15 @@ def test_gradients_are_the_same_with_and_without_a_loop(gradient, monkeypatch):
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX's compiler tells its temporary memory")
 def test_memory_of_training_is_that_of_a_few_tensors_over_time():
     """Twelve layers, T = 16: each may hold its own few tensors of all steps while it runs, and none afterwards."""
-    import jax
-
     inputs = x = keras.Input((16, 16, 8))
     for _ in range(12):
         x = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(x))
         x = rsnn.layers.LIF()(x)
     network = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
-    images, _ = data(8, (16, 16, 8))
+    images, labels = map(ops.convert_to_tensor, data(8, (16, 16, 8)))
 
     def temporary_memory(model):
-        def objective(trainable, fixed):
-            outputs, fixed = model.stateless_call(trainable, fixed, images, training=True)
-            return ops.sum(outputs), fixed
-
-        values = ([v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables])
-        program = jax.jit(jax.value_and_grad(objective, has_aux=True)).lower(*values).compile()
-        return program.memory_analysis().temp_size_in_bytes
+        return costs.compiled(model, images, labels)["memory_bytes"]
 
     one_layer_over_time = 16 * 8 * 16 * 16 * 8 * 4
     assert temporary_memory(spiking(network, 16)) < temporary_memory(ordinary.without_time(network)) + 4 * one_layer_over_time
