@@ -93,6 +93,7 @@ class RatePassRule(stepwise.PlacedRule):
     def __init__(self, recording):
         super().__init__(recording.timesteps, recording.constant, recording.memory)
         self.last_step_statistics = recording.last_step_statistics
+        self.layout = recording.layout
 
     def begin(self, inputs, has_time):
         if not has_time:
