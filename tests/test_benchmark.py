@@ -87,14 +87,14 @@ def test_times_are_positive_and_their_spreads_in_order(run):
 
 def test_flops_and_memory_are_there_where_the_backend_tells_them(run):
     _, _, record = run
-    if BACKEND == "jax":
+    if BACKEND != "tensorflow":
         for row in record["rows"]:
             assert row["flops"] > 0
         (_, at_two), (rate, _), (_, bptt) = (rows_of(record, method) for method in (FLOOR, "rate-multi", "bptt-multi"))
         ordinary = rows_of(record, ORDINARY)[0]["flops"]
         assert at_two["flops"] == pytest.approx(4 / 3 * ordinary)
         assert rate["flops_to_floor"] >= 1
-        assert bptt["flops_to_floor"] > 1
+        assert bptt["flops_to_floor"] > rate["flops_to_floor"]
     else:
         assert record["flops_measure"] is None
         assert all(row["flops"] is None for row in record["rows"])
@@ -114,7 +114,7 @@ def test_what_is_printed_names_the_device_and_has_a_row_for_every_method(run):
     assert "| method | T = 1 | T = 2 |" in printed
     for method in (*METHODS_MEASURED, *PARTS):
         assert printed.count(f"| {method} | ") >= 3, method
-    assert ("GFLOP" in printed) == (BACKEND == "jax")
+    assert ("GFLOP" in printed) == (BACKEND != "tensorflow")
     assert report.markdown(record) in printed
 
 

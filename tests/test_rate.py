@@ -11,6 +11,7 @@ import keras_ratesnn as rsnn
 from keras_ratesnn import backend, graph, time_axis
 from keras_ratesnn.gradients.base import Run
 from keras_ratesnn.gradients.rate import RateRule
+from recipes.benchmark import costs
 
 
 def residual_network():
@@ -216,34 +217,12 @@ def test_a_step_costs_little_more_than_its_spiking_forward_and_one_backward():
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch counts the FLOPs of eager operations")
 def test_eager_pytorch_does_not_compute_the_value_of_a_rate_twice():
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
     def flops(model):
         x, y = data(16, (8, 8, 3), classes=5)
-        with FlopCounterMode(display=False) as counter:
-            loss_and_gradients(model, x, y)
-        # The counter also counts the shapes that are worked out, at no cost, for what is put off.
-        return counter.get_total_flops() - sum(put_off)
-
-    put_off = []
-    original = backend.torch._PutOff._put_off
-
-    def counting(self, operation, args, kwargs):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            operation(*(arg.detach().to("meta") if torch.is_tensor(arg) else arg for arg in args), **kwargs)
-        put_off.append(counter.get_total_flops())
-        return original(self, operation, args, kwargs)
+        return costs.counted_flops(lambda: loss_and_gradients(model, x, y))
 
     forward = flops(res(16, lambda: layers.ReLU())) / 3
-    backend.torch._PutOff._put_off = counting
-    try:
-        # The counter sees the nested count as well.
-        steps = flops(spiking(res(16, rsnn.layers.LIF), 4)) - sum(put_off)
-    finally:
-        backend.torch._PutOff._put_off = original
-    assert put_off
-    assert steps < 6.1 * forward
+    assert flops(spiking(res(16, rsnn.layers.LIF), 4)) < 6.1 * forward
 
 
 def test_moving_statistics_are_those_of_all_steps():

@@ -7,6 +7,11 @@
 * `together(tensors)`: the tensors, each computed before any is used.
 * `layout_kept()`: a context in which Keras' layers do not copy `channels_last` data into another order.
 * `multiply_add(x, factor, y)`: x · factor + y, of which memory sees one operation.
+* `normalize(inputs, axis, gamma, beta, epsilon, synchronized)`: a batch normalised by its own statistics over all axes but
+  `axis`; returns outputs in the dtype of the inputs or wider, mean and variance. These, as γ and β (or `None`), are of
+  the shape `(1, ..., channels, ..., 1)` and in float32 or wider. No gradient is taken of the statistics returned.
+* `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized)`: γ (x − μ) / sqrt(σ² + ε) + β by given
+  statistics, with the derivative that it has if μ and σ² change as the batch's own do.
 * `unrolled_steps(with_gradient)`: up to this T the time loop of one layer is better unrolled than a loop of the compiler.
 """
 
@@ -26,6 +31,8 @@ derivative_only = _functions.derivative_only
 graft = _functions.graft
 layout_kept = _functions.layout_kept
 multiply_add = _functions.multiply_add
+normalize = _functions.normalize
+normalize_as = _functions.normalize_as
 no_gradient = _functions.no_gradient
 records_gradient = _functions.records_gradient
 together = _functions.together

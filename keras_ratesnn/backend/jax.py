@@ -1,8 +1,12 @@
 """The backend functions on JAX; `keras_ratesnn.backend` says what each is for."""
 
 import contextlib
+import functools
 
 import jax
+
+from keras_ratesnn.backend import plain_normalization
+from keras_ratesnn.backend.plain_normalization import normalize as normalize
 
 
 @jax.custom_jvp
@@ -25,6 +29,9 @@ def _graft_jvp(primals, tangents):
     value, _, slope = primals
     _, onto_tangent, _ = tangents
     return value, slope * onto_tangent
+
+
+normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 
 def no_gradient():

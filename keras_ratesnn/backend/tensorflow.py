@@ -1,9 +1,13 @@
 """The backend functions on TensorFlow; `keras_ratesnn.backend` says what each is for."""
 
 import contextlib
+import functools
 import math
 
 import tensorflow as tf
+
+from keras_ratesnn.backend import plain_normalization
+from keras_ratesnn.backend.plain_normalization import normalize as normalize
 
 
 @tf.custom_gradient
@@ -23,6 +27,9 @@ def graft(value, onto, slope):
         return None, upstream * tf.cast(slope, upstream.dtype), None
 
     return tf.identity(value), gradient
+
+
+normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 
 def no_gradient():

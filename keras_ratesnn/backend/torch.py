@@ -6,6 +6,8 @@ import math
 import torch
 
 from keras_ratesnn.backend.torch_layout import LayoutKept
+from keras_ratesnn.backend.torch_normalization import normalize as normalize
+from keras_ratesnn.backend.torch_normalization import normalize_as as normalize_as
 from keras_ratesnn.backend.torch_put_off import PutOff
 
 

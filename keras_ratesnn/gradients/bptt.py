@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import backend, registry, time_axis
-from keras_ratesnn.gradients import compiled_loop, stepwise
+from keras_ratesnn.gradients import compiled_loop, normalization, stepwise
 from keras_ratesnn.gradients.base import (
     GradientMethod,
     Rule,
@@ -53,6 +53,15 @@ class UnrolledRule(Rule):
     def encoder(self, operation, args, kwargs):
         inputs = static_input(operation, args, kwargs).steps
         return Signal(encode_all(operation, inputs, self.timesteps), static=False)
+
+    def batch_normalization(self, operation, args, kwargs):
+        # Keras' own call does all of it, and more; by the backend's kernels statistics and their derivative cost less.
+        if operation.renorm or len(signals_in(args, kwargs)) > 1 or not normalization.is_normalizing(operation, kwargs):
+            return self.affine(operation, args, kwargs)
+        signal = only_signal(operation, args, kwargs)
+        outputs, *_ = normalization.normalize(operation, signal.steps)
+        self.regularize(operation, outputs)
+        return Signal(outputs, signal.static)
 
     def dropout(self, operation, args, kwargs):
         signal = only_signal(operation, args, kwargs)

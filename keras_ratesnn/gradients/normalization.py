@@ -1,55 +1,32 @@
-"""Batch normalisation in training, taken apart: statistics, moving averages and the transformation itself."""
+"""Batch normalisation in training: by a batch's own statistics, with moving averages, and that of a rate."""
 
 from keras import ops
 
 from keras_ratesnn import backend, time_axis
 
 
-def statistics(layer, inputs):
-    """Mean and variance of a batch, in the shape `(1, ..., channels, ..., 1)`.
+def normalize(layer, inputs, times=1):
+    """A batch normalised by its own statistics, which move the layer's averages `times` times.
 
     Args:
         layer: A `keras.layers.BatchNormalization`.
-        inputs: Tensor of at least float32, see `widen`.
+        inputs: Tensor.
+        times: Integer. Defaults to `1`.
+
+    Returns:
+        `(outputs, mean, variance)`: outputs in the layer's compute dtype, statistics in the shape
+        `(1, ..., channels, ..., 1)` and in float32 or wider.
     """
-    rank = len(inputs.shape)
-    axes = [axis for axis in range(rank) if axis != layer.axis % rank]
-    synchronized = {"synchronized": True} if layer.synchronized else {}
-    return ops.moments(inputs, axes, keepdims=True, **synchronized)
-
-
-def update_moving_statistics(layer, mean, variance, times):
-    """Moves the layer's moving mean and variance towards those of a batch, `times` times."""
+    parameters = _parameters(layer, inputs)
+    outputs, mean, variance = backend.normalize(inputs, layer.axis, *parameters, layer.epsilon, layer.synchronized)
     kept = layer.momentum**times
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         value = ops.reshape(ops.stop_gradient(value), moving.shape)
         moving.assign(moving * kept + ops.cast(value, moving.dtype) * (1.0 - kept))
+    return ops.cast(outputs, layer.compute_dtype), mean, variance
 
 
-def normalize(layer, inputs, times=1):
-    """A batch normalised by its own statistics, which move the layer's averages `times` times.
-
-    Returns:
-        `(outputs, mean, variance)`: outputs in the layer's compute dtype, statistics as `statistics` gives them.
-    """
-    inputs = widen(inputs)
-    mean, variance = statistics(layer, inputs)
-    update_moving_statistics(layer, mean, variance, times)
-    return transform(layer, inputs, mean, ops.rsqrt(variance + layer.epsilon)), mean, variance
-
-
-def transform(layer, inputs, mean, inverse_deviation):
-    """(x − μ) · (1/σ) · γ + β, where `inverse_deviation` is 1/σ, in the layer's compute dtype."""
-    scale, shape = inverse_deviation, ops.shape(mean)
-    if layer.gamma is not None:
-        scale = scale * ops.reshape(ops.cast(layer.gamma, inputs.dtype), shape)
-    shift = -mean * scale
-    if layer.beta is not None:
-        shift = shift + ops.reshape(ops.cast(layer.beta, inputs.dtype), shape)
-    return ops.cast(backend.multiply_add(inputs, scale, shift), layer.compute_dtype)
-
-
-def transform_rate(layer, rate, mean, variance):
+def normalize_rate(layer, rate, mean, variance):
     """The normalisation of a rate, with the values of the spiking path's statistics and the derivatives of the rate's.
 
         ĉ = γ (c − μ_c) / sqrt(σ̂_c² + ε) + β
@@ -58,14 +35,24 @@ def transform_rate(layer, rate, mean, variance):
 
     Source: Yu et al., NeurIPS 2024, appendix on batch normalisation.
     """
-    mean_of_rate, variance_of_rate = statistics(layer, rate)
-    mean = backend.graft(mean, mean_of_rate, 1.0)
-    variance = backend.graft(variance, variance_of_rate, 1.0)
-    return transform(layer, rate, mean, ops.rsqrt(variance + layer.epsilon))
+    rate = widen(rate)
+    parameters = _parameters(layer, rate)
+    outputs = backend.normalize_as(rate, layer.axis, *parameters, mean, variance, layer.epsilon, layer.synchronized)
+    return ops.cast(outputs, layer.compute_dtype)
+
+
+def _parameters(layer, inputs):
+    """γ and β in the shape and dtype of the statistics, or `None`."""
+    shape = [1] * len(inputs.shape)
+    shape[layer.axis] = -1
+    dtype = time_axis.accumulation_dtype(inputs.dtype)
+    return [
+        None if parameter is None else ops.reshape(ops.cast(parameter, dtype), shape) for parameter in (layer.gamma, layer.beta)
+    ]
 
 
 def widen(inputs):
-    """Statistics overflow in half precision: the inputs in float32 or wider."""
+    """The inputs in float32 or wider, for sums of them."""
     return ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
 
 

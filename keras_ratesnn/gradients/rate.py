@@ -5,7 +5,7 @@ of the spikes, which does. The forward value of a rate is the exact time mean of
 loss of the spiking network. Its derivative is local:
 
     neuron                 ∂r/∂c = g, the eligibility, see `eligibility`
-    batch normalisation    that of the normalisation of the mean input c, see `normalization.transform_rate`
+    batch normalisation    that of the normalisation of the mean input c, see `normalization.normalize_rate`
     any other operation    its own, at the rate of its input
 
 so that ∂L/∂W = (∂L/∂c) rᵀ: autodiff keeps one value a neuron, not T, and goes back once.
@@ -101,7 +101,8 @@ class RateRule(Rule):
             return self.affine(operation, args, kwargs)
         with backend.no_gradient():
             steps, mean, variance = map(ops.stop_gradient, normalization.normalize(operation, signal.steps))
-        rate = normalization.transform_rate(operation, normalization.widen(signal.rate), mean, variance)
+        rate = normalization.normalize_rate(operation, signal.rate, mean, variance)
+        self.regularize(operation, rate)
         return RateSignal(steps, rate)
 
     def dropout(self, operation, args, kwargs):

@@ -119,8 +119,9 @@ class RatePassRule(stepwise.PlacedRule):
         recorded = self.memory[self.next_place()]
         # 1 / mean_t(1 / (σ_t² + ε)) takes the place of σ² + ε; the authors' program adds its ε a second time.
         variance = 1.0 / recorded["precision"] - (0.0 if self.last_step_statistics else operation.epsilon)
-        rate = normalization.widen(signal.rate)
-        return RateSignal(None, normalization.transform_rate(operation, rate, recorded["mean"], variance))
+        rate = normalization.normalize_rate(operation, signal.rate, recorded["mean"], variance)
+        self.regularize(operation, rate)
+        return RateSignal(None, rate)
 
     def dropout(self, operation, args, kwargs):
         signal = only_signal(operation, args, kwargs)

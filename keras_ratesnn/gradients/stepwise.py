@@ -107,6 +107,7 @@ class StepRule(PlacedRule):
         if not signal.static:
             outputs, *statistics = self.evaluate(lambda: normalization.normalize(operation, signal.steps))
             self.remember_statistics(place, operation, *statistics)
+            self.regularize(operation, outputs)
             return Signal(outputs, static=False)
         if place not in self.constant:
             outputs, *_ = normalization.normalize(operation, self.static_tensor(signal), times=self.timesteps)

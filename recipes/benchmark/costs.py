@@ -48,6 +48,32 @@ def _connections_in_a_loop(jaxpr, in_loop=False):
     return False
 
 
+def counted_flops(step):
+    """The FLOPs of the convolutions and matrix products that PyTorch runs in a step.
+
+    Args:
+        step: Function without arguments.
+    """
+    # Only here: what follows imports PyTorch.
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    class Counter(TorchDispatchMode):
+        total = 0
+
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            result = operation(*args, **(kwargs or {}))
+            count = flop_registry.get(operation._overloadpacket)
+            # On the device "meta" shapes are worked out, and nothing else.
+            if count is not None and not args[0].is_meta:
+                self.total += count(*args, **(kwargs or {}), out_val=result)
+            return result
+
+    with Counter() as counter:
+        step()
+    return counter.total
+
+
 def memory_rise(step):
     """How far the peak of memory rises, while a step runs, over what is held before it.
 
@@ -73,6 +99,8 @@ def flops_measure():
             "JAX's cost_analysis of the loss and its gradient. It counts a loop's body once: where only the membranes are in "
             "loops, one step of them is counted, and a program with convolutions in a loop is left out"
         )
+    if keras.backend.backend() == "torch":
+        return "the convolutions and matrix products that PyTorch runs in a step"
     return None
 
 

@@ -97,6 +97,8 @@ def warm_trainer(settings, method, timesteps, of_process, model=None):
     case = warm_up(functools.partial(model.train_on_batch, images, labels))
     if keras.backend.backend() == "jax":
         return dataclasses.replace(case, **costs.compiled(model, images, labels))
+    if keras.backend.backend() == "torch":
+        case = dataclasses.replace(case, flops=costs.counted_flops(case.step))
     if not costs.only_the_process_tells_memory():
         return dataclasses.replace(case, memory_bytes=costs.memory_rise(case.step))
     return case if of_process is None else dataclasses.replace(case, memory_bytes=of_process(method, timesteps))

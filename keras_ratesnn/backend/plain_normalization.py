@@ -1,0 +1,41 @@
+"""Batch normalisation by operations of `keras.ops`, for backends whose compiler makes few passes of them."""
+
+from keras import ops
+
+from keras_ratesnn import time_axis
+
+
+def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
+    """A batch normalised by its own statistics; see `keras_ratesnn.backend`."""
+    # Statistics overflow in half precision.
+    inputs = ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
+    mean, variance = _statistics(inputs, axis, synchronized)
+    return _transform(inputs, gamma, beta, mean, variance, epsilon), mean, variance
+
+
+def normalize_as(graft, inputs, axis, gamma, beta, mean, variance, epsilon, synchronized):
+    """A normalisation by given statistics, which are differentiated as those of the batch; see `keras_ratesnn.backend`.
+
+    Args:
+        graft: The backend's function of that name.
+    """
+    mean_of_batch, variance_of_batch = _statistics(inputs, axis, synchronized)
+    mean, variance = graft(mean, mean_of_batch, 1.0), graft(variance, variance_of_batch, 1.0)
+    return _transform(inputs, gamma, beta, mean, variance, epsilon)
+
+
+def _statistics(inputs, axis, synchronized):
+    rank = len(inputs.shape)
+    axes = [other for other in range(rank) if other != axis % rank]
+    options = {"synchronized": True} if synchronized else {}
+    return ops.moments(inputs, axes, keepdims=True, **options)
+
+
+def _transform(inputs, gamma, beta, mean, variance, epsilon):
+    scale = ops.rsqrt(variance + epsilon)
+    if gamma is not None:
+        scale = scale * gamma
+    shift = -mean * scale
+    if beta is not None:
+        shift = shift + beta
+    return inputs * scale + shift

@@ -1,0 +1,143 @@
+"""Batch normalisation by each backend's means, against plain formulas in double precision."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, data, gradient_of, loss_and_gradients, spiking, to_numpy
+from keras import ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import backend
+
+SHAPES = [
+    ((6, 3), -1),
+    ((4, 5, 3), -1),
+    ((4, 3, 5), 1),
+    ((3, 4, 5, 2), -1),
+    ((3, 2, 4, 5), 1),
+    ((2, 3, 4, 2, 3), -1),
+    ((2, 3, 4, 2, 3), 2),
+]
+# Images of one column or one row, whose memory order PyTorch cannot tell.
+SHAPES += [((4, 5, 1, 3), -1), ((4, 1, 5, 3), -1), ((4, 3, 5, 1), 1), ((4, 3, 1, 5), 1), ((4, 1, 1, 3), -1)]
+EPSILON = 1e-3
+
+
+def case(shape, axis):
+    random = np.random.default_rng(0)
+    beside = [1] * len(shape)
+    beside[axis] = shape[axis]
+    inputs, weights = random.normal(2.0, 3.0, shape), random.normal(size=shape)
+    gamma, beta, mean = (random.normal(size=beside) for _ in range(3))
+    return inputs, weights, gamma, beta, mean, random.uniform(0.5, 2.0, beside)
+
+
+def axes_of(shape, axis):
+    return tuple(index for index in range(len(shape)) if index != axis % len(shape))
+
+
+def central_differences(function, arrays, step=1e-5):
+    gradients = []
+    for array in arrays:
+        gradient = np.zeros_like(array)
+        for index in np.ndindex(array.shape):
+            before = array[index]
+            array[index] = before + step
+            above = function(*arrays)
+            array[index] = before - step
+            gradient[index] = (above - function(*arrays)) / (2 * step)
+            array[index] = before
+        gradients.append(gradient)
+    return gradients
+
+
+def close(results, expected):
+    for result, exact in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, exact, rtol=1e-3, atol=1e-3)
+
+
+def weighted_sum(outputs, weights, channels_at):
+    """A sum whose derivative lies in memory with its channels at that axis."""
+    moved = ops.convert_to_tensor(np.ascontiguousarray(np.moveaxis(weights, 1, channels_at)), "float32")
+    return ops.sum(outputs * ops.moveaxis(moved, channels_at, 1))
+
+
+@pytest.mark.parametrize("channels_at", [1, -1])
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_a_batch_is_normalised_by_its_statistics_and_differentiated_through_them(shape, axis, channels_at):
+    inputs, weights, gamma, beta, *_ = case(shape, axis)
+    axes = axes_of(shape, axis)
+
+    def expected(x, gamma, beta):
+        return gamma * (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + EPSILON) + beta
+
+    results = []
+
+    def objective(*tensors):
+        results[:] = backend.normalize(tensors[0], axis, *tensors[1:], EPSILON, False)
+        return weighted_sum(results[0], weights, channels_at)
+
+    arrays = [inputs, gamma, beta]
+    gradients = gradient_of(objective, [array.astype("float32") for array in arrays])
+    close(gradients, central_differences(lambda *arrays: (expected(*arrays) * weights).sum(), arrays))
+    if BACKEND != "jax":  # There they are traces, whose values are gone.
+        statistics = inputs.mean(axes, keepdims=True), inputs.var(axes, keepdims=True)
+        close(to_numpy([ops.stop_gradient(result) for result in results]), [expected(*arrays), *statistics])
+
+
+@pytest.mark.parametrize("channels_at", [1, -1])
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_given_statistics_change_as_those_of_the_batch(shape, axis, channels_at):
+    inputs, weights, gamma, beta, mean, variance = case(shape, axis)
+    axes = axes_of(shape, axis)
+    mean_before, variance_before = inputs.mean(axes, keepdims=True), inputs.var(axes, keepdims=True)
+
+    def expected(x, gamma, beta):
+        moved_mean = mean + x.mean(axes, keepdims=True) - mean_before
+        moved_variance = variance + x.var(axes, keepdims=True) - variance_before
+        return gamma * (x - moved_mean) / np.sqrt(moved_variance + EPSILON) + beta
+
+    def outputs_of(*tensors):
+        given = [ops.convert_to_tensor(array, "float32") for array in (mean, variance)]
+        return backend.normalize_as(tensors[0], axis, *tensors[1:], *given, EPSILON, False)
+
+    arrays = [inputs, gamma, beta]
+    single = [array.astype("float32") for array in arrays]
+    close([to_numpy(outputs_of(*map(ops.convert_to_tensor, single)))], [expected(*arrays)])
+    gradients = gradient_of(lambda *tensors: weighted_sum(outputs_of(*tensors), weights, channels_at), single)
+    close(gradients, central_differences(lambda *arrays: (expected(*arrays) * weights).sum(), arrays))
+
+
+@pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_a_layer_without_scale_or_center_is_trained_in_half_precision_too(gradient, scale):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    inputs = keras.Input((6,))
+    layer = keras.layers.BatchNormalization(scale=scale, center=not scale)
+    outputs = keras.layers.Dense(3)(rsnn.layers.LIF()(layer(rsnn.layers.LIF()(keras.layers.Dense(16)(inputs)))))
+    x, y = data(16, (6,))
+    loss, gradients = loss_and_gradients(spiking(keras.Model(inputs, outputs), 4, gradient), 3 * x, y)
+    assert np.isfinite(loss)
+    (of_layer,) = (gradients[variable.path] for variable in layer.trainable_variables)
+    assert np.abs(of_layer).max() > 0
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_activity_regularisation_of_a_normalisation_is_part_of_the_loss(gradient, step_mode):
+    losses = []
+    for strength in (0.0, 0.5):
+        keras.utils.set_random_seed(0)
+        layer = keras.layers.BatchNormalization(activity_regularizer=keras.regularizers.L2(strength))
+        before, after = rsnn.layers.LIF(), rsnn.layers.LIF()
+        network = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8), before, layer, after, keras.layers.Dense(3)])
+        loss, _ = loss_and_gradients(spiking(network, 4, gradient, step_mode=step_mode), *data(16, (6,)))
+        losses.append(loss)
+    assert losses[1] > losses[0] + 0.1
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="other backends synchronise")
+def test_statistics_over_devices_are_refused_on_pytorch():
+    inputs = ops.ones((2, 3))
+    with pytest.raises(NotImplementedError, match="synchronized=False"):
+        backend.normalize(inputs, -1, None, None, EPSILON, True)
