@@ -1,7 +1,5 @@
 """The walk through a network's graph, and what a network must be for it."""
 
-import contextlib
-
 import keras
 
 from keras_ratesnn import keras_internals, operations
@@ -63,8 +61,7 @@ def walk(network, signals, rule, training):
             kwargs.pop("training", None)
             if keras_internals.takes_training(operation):
                 kwargs["training"] = training
-            with rule.layout if operations.takes_any_layout(operation) else contextlib.nullcontext():
-                return apply(operation, args, kwargs)
+            return apply(operation, args, kwargs)
 
         return call
 

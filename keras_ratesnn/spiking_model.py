@@ -1,6 +1,7 @@
 """SpikingModel: a network of one time step, run through time, as a Keras model."""
 
 import functools
+import inspect
 
 import keras
 import numpy as np
@@ -88,6 +89,7 @@ class SpikingModel(keras.Model):
         self._return_sequences = checks.boolean("return_sequences", return_sequences)
         self._stream = Stream()
         self._ranks = None
+        self._asked_jit_compile = "auto"
         # The network's variables exist: there is nothing to build, whatever shape comes first.
         self.built = True
 
@@ -129,7 +131,8 @@ class SpikingModel(keras.Model):
             return_sequences=self.return_sequences,
             network=functional,
         )
-        return self.gradient.multi_step(run) if self.step_mode == "multi" else self.gradient.single_step(run)
+        with backend.fusing(self._asked_jit_compile is not False):
+            return self.gradient.multi_step(run) if self.step_mode == "multi" else self.gradient.single_step(run)
 
     def compute_output_spec(self, inputs, training=None):
         functional = graph.as_graph(self.network)
@@ -224,8 +227,26 @@ class SpikingModel(keras.Model):
         with backend.no_gradient():
             return super().export(filepath, format, verbose, input_signature, **kwargs)
 
+    def compile(self, *args, **kwargs):
+        """As `keras.Model.compile`; on PyTorch `jit_compile` has one more meaning.
+
+        There Keras takes `"auto"`, its default, for `False`: operations run one by one. In a SpikingModel the passes of large
+        layers of neurons through time are compiled all the same, once, by the C++ compiler or Triton; without one they run one
+        operation at a time, after a warning. `jit_compile=False` and `run_eagerly=True` compile nothing.
+        """
+        super().compile(*args, **kwargs)
+        asked = inspect.signature(super().compile).bind(*args, **kwargs)
+        asked.apply_defaults()
+        self._asked_jit_compile = False if asked.arguments["run_eagerly"] else asked.arguments["jit_compile"]
+
     def get_compile_config(self):
-        return keras_internals.portable(super().get_compile_config())
+        config = keras_internals.portable(super().get_compile_config())
+        # Keras notes what "auto" came to on this backend, and on another it may come to something else.
+        return config and {**config, "jit_compile": self._asked_jit_compile}
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def summary(self, *args, **kwargs):
         kwargs.setdefault("expand_nested", True)

@@ -10,12 +10,12 @@ from keras import ops
 
 def fold(tensor):
     """`(batch, T, ...)` to `(batch * T, ...)`."""
-    return ops.reshape(tensor, (-1, *ops.shape(tensor)[2:]))
+    return ops.reshape(tensor, (-1, *_shape(tensor)[2:]))
 
 
 def unfold(tensor, timesteps):
     """`(batch * T, ...)` to `(batch, T, ...)`."""
-    return ops.reshape(tensor, (-1, timesteps, *ops.shape(tensor)[1:]))
+    return ops.reshape(tensor, (-1, timesteps, *_shape(tensor)[1:]))
 
 
 def repeat(tensor, timesteps):
@@ -25,11 +25,28 @@ def repeat(tensor, timesteps):
 
 def mean(tensor, timesteps):
     """Time mean of a folded tensor: `(batch * T, ...)` to `(batch, ...)`, summed in float32 or wider."""
-    wide = ops.cast(tensor, accumulation_dtype(tensor.dtype))
-    return ops.cast(ops.mean(unfold(wide, timesteps), axis=1), tensor.dtype)
+    return cast(ops.mean(unfold(widen(tensor), timesteps), axis=1), tensor.dtype)
 
 
 def accumulation_dtype(dtype):
     """The dtype for sums, statistics and membranes: float32, or wider if `dtype` is."""
     # Not keras.backend.result_type: on PyTorch it takes float64 down to float32.
     return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
+
+
+def widen(tensor):
+    """A tensor in float32 or wider, for sums of it."""
+    return cast(tensor, accumulation_dtype(tensor.dtype))
+
+
+def cast(tensor, dtype):
+    """`ops.cast`; a tensor that is of the dtype costs no call, which eager PyTorch would feel."""
+    if keras.backend.standardize_dtype(tensor.dtype) == keras.backend.standardize_dtype(dtype):
+        return tensor
+    return ops.cast(tensor, dtype)
+
+
+def _shape(tensor):
+    """The shape as integers, and where they are not known, as tensors."""
+    shape = tuple(tensor.shape)
+    return ops.shape(tensor) if None in shape else shape

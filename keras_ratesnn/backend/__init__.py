@@ -1,15 +1,19 @@
 """What Keras has no portable function for, once per backend: `jax.py`, `tensorflow.py` and `torch.py` define the same names.
 
+* `fusing(allowed)`: a context in which `fuse` may be used.
+* `fuses(tensors)`: whether a function of these tensors is worth giving to `fuse`.
+* `fuse(function, owner, key, tensors)`: `function(*tensors)`, compiled into one pass over memory.
 * `graft(value, onto, slope)`: `value`, with a derivative of our choice.
 * `no_gradient()`: a context in which nothing is recorded for a backward pass.
+* `without_gradient(function)`: what `function()` returns, a structure of tensors and numbers, without gradient.
 * `records_gradient()`: whether what is computed now may be differentiated later.
 * `derivative_only()`: a context for results whose derivative is wanted and whose value is not.
 * `together(tensors)`: the tensors, each computed before any is used.
 * `layout_kept()`: a context in which Keras' layers do not copy `channels_last` data into another order.
 * `multiply_add(x, factor, y)`: x · factor + y, of which memory sees one operation.
 * `normalize(inputs, axis, gamma, beta, epsilon, synchronized)`: a batch normalised by its own statistics over all axes but
-  `axis`; returns outputs in the dtype of the inputs or wider, mean and variance. These, as γ and β (or `None`), are of
-  the shape `(1, ..., channels, ..., 1)` and in float32 or wider. No gradient is taken of the statistics returned.
+  `axis`; returns outputs in the dtype of the inputs or wider, and mean and variance without gradient. These, as γ and β (or
+  `None`), are of the shape `(channels,)` and in float32 or wider.
 * `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized)`: γ (x − μ) / sqrt(σ² + ε) + β by given
   statistics, with the derivative that it has if μ and σ² change as the batch's own do.
 * `unrolled_steps(with_gradient)`: up to this T the time loop of one layer is better unrolled than a loop of the compiler.
@@ -28,6 +32,9 @@ if _name not in ("jax", "tensorflow", "torch"):
 _functions = importlib.import_module(f"{__name__}.{_name}")
 
 derivative_only = _functions.derivative_only
+fuse = _functions.fuse
+fuses = _functions.fuses
+fusing = _functions.fusing
 graft = _functions.graft
 layout_kept = _functions.layout_kept
 multiply_add = _functions.multiply_add
@@ -37,3 +44,4 @@ no_gradient = _functions.no_gradient
 records_gradient = _functions.records_gradient
 together = _functions.together
 unrolled_steps = _functions.unrolled_steps
+without_gradient = _functions.without_gradient

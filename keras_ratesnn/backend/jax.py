@@ -5,6 +5,7 @@ import functools
 
 import jax
 
+from keras_ratesnn import structures
 from keras_ratesnn.backend import plain_normalization
 from keras_ratesnn.backend.plain_normalization import normalize as normalize
 
@@ -39,6 +40,11 @@ def no_gradient():
     return contextlib.nullcontext()
 
 
+def without_gradient(function):
+    """The structure of tensors and numbers that `function()` returns, without gradient."""
+    return structures.map_leaves(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, function())
+
+
 def records_gradient():
     """True: JAX decides after the fact what to differentiate, and drops the rest."""
     return True
@@ -67,6 +73,21 @@ def together(tensors):
     On processors XLA takes this barrier away early; its default scheduler there keeps the order by itself.
     """
     return jax.lax.optimization_barrier(tensors)
+
+
+def fusing(allowed):
+    """A context without effect: the compiler fuses by itself."""
+    return contextlib.nullcontext()
+
+
+def fuses(tensors):
+    """Never: the compiler fuses by itself."""
+    return False
+
+
+def fuse(function, owner, key, tensors):
+    """`function(*tensors)`."""
+    return function(*tensors)
 
 
 def layout_kept():

@@ -10,7 +10,8 @@ def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
     # Statistics overflow in half precision.
     inputs = ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
     mean, variance = _statistics(inputs, axis, synchronized)
-    return _transform(inputs, gamma, beta, mean, variance, epsilon), mean, variance
+    outputs = _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
+    return outputs, *(ops.stop_gradient(ops.reshape(statistic, (-1,))) for statistic in (mean, variance))
 
 
 def normalize_as(graft, inputs, axis, gamma, beta, mean, variance, epsilon, synchronized):
@@ -20,8 +21,9 @@ def normalize_as(graft, inputs, axis, gamma, beta, mean, variance, epsilon, sync
         graft: The backend's function of that name.
     """
     mean_of_batch, variance_of_batch = _statistics(inputs, axis, synchronized)
-    mean, variance = graft(mean, mean_of_batch, 1.0), graft(variance, variance_of_batch, 1.0)
-    return _transform(inputs, gamma, beta, mean, variance, epsilon)
+    mean = graft(_beside(mean, inputs, axis), mean_of_batch, 1.0)
+    variance = graft(_beside(variance, inputs, axis), variance_of_batch, 1.0)
+    return _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
 
 
 def _statistics(inputs, axis, synchronized):
@@ -31,11 +33,18 @@ def _statistics(inputs, axis, synchronized):
     return ops.moments(inputs, axes, keepdims=True, **options)
 
 
-def _transform(inputs, gamma, beta, mean, variance, epsilon):
+def _transform(inputs, axis, gamma, beta, mean, variance, epsilon):
     scale = ops.rsqrt(variance + epsilon)
     if gamma is not None:
-        scale = scale * gamma
+        scale = scale * _beside(gamma, inputs, axis)
     shift = -mean * scale
     if beta is not None:
-        shift = shift + beta
+        shift = shift + _beside(beta, inputs, axis)
     return inputs * scale + shift
+
+
+def _beside(parameter, inputs, axis):
+    """`(channels,)` in a shape that broadcasts to the inputs."""
+    shape = [1] * len(inputs.shape)
+    shape[axis] = -1
+    return ops.reshape(parameter, shape)

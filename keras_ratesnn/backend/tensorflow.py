@@ -6,6 +6,7 @@ import math
 
 import tensorflow as tf
 
+from keras_ratesnn import structures
 from keras_ratesnn.backend import plain_normalization
 from keras_ratesnn.backend.plain_normalization import normalize as normalize
 
@@ -37,6 +38,11 @@ def no_gradient():
     return contextlib.nullcontext()
 
 
+def without_gradient(function):
+    """The structure of tensors and numbers that `function()` returns, without gradient."""
+    return structures.map_leaves(lambda leaf: tf.stop_gradient(leaf) if tf.is_tensor(leaf) else leaf, function())
+
+
 def records_gradient():
     """True: a tape may be recording, and a graph drops what nobody asks for."""
     return True
@@ -55,6 +61,21 @@ def unrolled_steps(with_gradient):
 def together(tensors):
     """The tensors as they are: the executor frees what is no longer needed."""
     return tensors
+
+
+def fusing(allowed):
+    """A context without effect: the compiler fuses by itself."""
+    return contextlib.nullcontext()
+
+
+def fuses(tensors):
+    """Never: the compiler fuses by itself."""
+    return False
+
+
+def fuse(function, owner, key, tensors):
+    """`function(*tensors)`."""
+    return function(*tensors)
 
 
 def layout_kept():

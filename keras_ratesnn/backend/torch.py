@@ -5,6 +5,9 @@ import math
 
 import torch
 
+from keras_ratesnn.backend.torch_fusion import fuse as fuse
+from keras_ratesnn.backend.torch_fusion import fuses as fuses
+from keras_ratesnn.backend.torch_fusion import fusing as fusing
 from keras_ratesnn.backend.torch_layout import LayoutKept
 from keras_ratesnn.backend.torch_normalization import normalize as normalize
 from keras_ratesnn.backend.torch_normalization import normalize_as as normalize_as
@@ -18,7 +21,7 @@ class _Graft(torch.autograd.Function):
             ctx.save_for_backward(slope)
         else:
             ctx.slope = slope
-        return value.view_as(value)
+        return value.detach()
 
     @staticmethod
     def backward(ctx, upstream):
@@ -43,6 +46,12 @@ def graft(value, onto, slope):
 def no_gradient():
     """A context in which autograd records nothing, so that no activation is kept."""
     return torch.no_grad()
+
+
+def without_gradient(function):
+    """The structure of tensors and numbers that `function()` returns, without gradient: nothing is recorded."""
+    with torch.no_grad():
+        return function()
 
 
 def records_gradient():

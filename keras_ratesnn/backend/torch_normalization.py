@@ -6,19 +6,17 @@ import torch
 def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
     """A batch normalised by its own statistics; see `keras_ratesnn.backend`."""
     _not_synchronized(synchronized)
-    parameters = map(_flat, (gamma, beta))
-    outputs, mean, inverse_deviation = _Normalized.apply(_channels_second(inputs, axis), *parameters, epsilon)
+    outputs, mean, inverse_deviation = _Normalized.apply(_channels_second(inputs, axis), gamma, beta, epsilon)
     variance = torch.clamp(inverse_deviation**-2 - epsilon, min=0.0)
-    beside = [1] * inputs.ndim
-    beside[axis] = -1
-    return _channels_back(outputs, axis, inputs.shape), mean.reshape(beside), variance.reshape(beside)
+    return _channels_back(outputs, axis, inputs.shape), mean, variance
 
 
 def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized):
     """A normalisation by given statistics, which are differentiated as those of the batch; see `keras_ratesnn.backend`."""
     _not_synchronized(synchronized)
-    parameters = map(_flat, (gamma, beta, mean, torch.rsqrt(variance + epsilon)))
-    return _channels_back(_NormalizedAs.apply(_channels_second(inputs, axis), *parameters), axis, inputs.shape)
+    inverse_deviation = torch.rsqrt(variance + epsilon)
+    outputs = _NormalizedAs.apply(_channels_second(inputs, axis), gamma, beta, mean, inverse_deviation)
+    return _channels_back(outputs, axis, inputs.shape)
 
 
 class _Normalized(torch.autograd.Function):
@@ -79,10 +77,6 @@ def _not_synchronized(synchronized):
             "Batch normalisation on PyTorch takes the statistics of each device by itself. Received: a BatchNormalization "
             "layer with synchronized=True. Make it with synchronized=False."
         )
-
-
-def _flat(parameter):
-    return None if parameter is None else parameter.reshape(-1)
 
 
 def _channels_second(tensor, axis):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from keras_ratesnn import backend, time_axis
+from keras_ratesnn import backend, operations, structures, time_axis
 from keras_ratesnn.gradients.signals import only_signal
 
 
@@ -61,7 +61,7 @@ class GradientMethod:
         """
         rule = self.multi_step_rule(run.timesteps)
         outputs = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
-        outputs = keras.tree.map_structure(rule.sequence if run.return_sequences else rule.mean, outputs)
+        outputs = structures.map_leaves(rule.sequence if run.return_sequences else rule.mean, outputs)
         rule.add_losses()
         return expose_broken(outputs, rule.final_states)
 
@@ -104,6 +104,11 @@ class Rule:
         self.final_states = []
         self.layout = backend.layout_kept()
         self._activity_losses = []
+
+    def call(self, operation, args, kwargs):
+        """What an operation makes of tensors."""
+        with self.layout if operations.takes_any_layout(operation) else contextlib.nullcontext():
+            return operation(*args, **kwargs)
 
     def regularize(self, operation, outputs):
         """Notes the activity regularisation of an operation that the rule runs in another way than by calling it once."""
@@ -174,8 +179,9 @@ def expose_broken(outputs, states):
         outputs: Structure of tensors.
         states: List of structures of tensors.
     """
-    alarm = sum(ops.sum(0.0 * ops.stop_gradient(ops.cast(x, "float32"))) for x in keras.tree.flatten(states))
-    return keras.tree.map_structure(lambda output: output + ops.cast(alarm, output.dtype), outputs)
+    sums = [time_axis.cast(ops.sum(x), "float32") for x in structures.flatten(states)]
+    alarm = ops.stop_gradient(0.0 * sum(sums))
+    return structures.map_leaves(lambda output: output + time_axis.cast(alarm, output.dtype), outputs)
 
 
 def dropout_mask(layer, like, kwargs):
@@ -197,7 +203,7 @@ def activity_loss(layer, outputs):
     """
     if getattr(layer, "activity_regularizer", None) is None:
         return None
-    outputs = keras.tree.flatten(outputs)
+    outputs = structures.flatten(outputs)
     return sum(layer.activity_regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
 
 

@@ -1,10 +1,9 @@
 """Backpropagation through time: every step is kept, and the error goes back through layers and steps."""
 
-import keras
 from keras import ops
 
-from keras_ratesnn import backend, registry, time_axis
-from keras_ratesnn.gradients import compiled_loop, normalization, stepwise
+from keras_ratesnn import backend, registry, structures, time_axis
+from keras_ratesnn.gradients import compiled_loop, fused_pass, normalization, stepwise
 from keras_ratesnn.gradients.base import (
     GradientMethod,
     Rule,
@@ -74,23 +73,20 @@ class UnrolledRule(Rule):
     def other(self, operation, args, kwargs):
         static = all(signal.static for signal in signals_in(args, kwargs))
         args, kwargs = map_signals(lambda signal: signal.steps if static else signal.folded(self.timesteps), args, kwargs)
-        return keras.tree.map_structure(lambda steps: Signal(steps, static), operation(*args, **kwargs))
+        return structures.map_leaves(lambda steps: Signal(steps, static), self.call(operation, args, kwargs))
 
 
 def _run(cell, current, timesteps, dtype):
     """The spikes of all steps of a neuron cell, `(batch, T, ...)`, and its state after the last one."""
 
-    def advance(state, at_step):
+    def advance(at_step, state):
         _, spikes, state = cell.step(at_step, state)
-        return state, ops.cast(spikes, dtype)
+        return ops.cast(spikes, dtype), state
 
-    at_steps = current.each_step(timesteps)
-    state = cell.initial_state(at_steps[0])
-    if timesteps > backend.unrolled_steps(with_gradient=True):
-        state, spikes = compiled_loop.scan(advance, state, ops.stack(at_steps), cell.variables)
-        return ops.moveaxis(spikes, 0, 1), state
-    steps = []
-    for at_step in at_steps:
-        state, spikes = advance(state, at_step)
-        steps.append(spikes)
-    return ops.stack(steps, axis=1), state
+    if timesteps <= backend.unrolled_steps(with_gradient=True):
+        return fused_pass.through_time(cell.initial_state, advance, cell, ("bptt", dtype), current, timesteps)
+    at_steps = ops.moveaxis(time_axis.unfold(current.folded(timesteps), timesteps), 1, 0)
+    state, spikes = compiled_loop.scan(
+        lambda state, at_step: advance(at_step, state)[::-1], cell.initial_state(at_steps[0]), at_steps, cell.variables
+    )
+    return ops.moveaxis(spikes, 0, 1), state

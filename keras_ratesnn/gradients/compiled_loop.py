@@ -7,7 +7,7 @@ assigned only after the loop.
 import keras
 from keras import ops
 
-from keras_ratesnn import keras_internals
+from keras_ratesnn import keras_internals, structures
 
 
 def run(body, carried, variables, start, stop):
@@ -22,7 +22,7 @@ def run(body, carried, variables, start, stop):
     """
     values = [ops.stop_gradient(value) for value in _values(variables)]
     changing = _changing(variables)
-    carried = keras.tree.map_structure(lambda tensor: ops.stop_gradient(ops.convert_to_tensor(tensor)), carried)
+    carried = structures.map_leaves(lambda tensor: ops.stop_gradient(ops.convert_to_tensor(tensor)), carried)
 
     def scoped_body(t, state):
         carried, changed = state

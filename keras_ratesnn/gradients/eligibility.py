@@ -11,10 +11,9 @@ where the partial derivatives are those that see p directly. For a constant shif
 example a decay or a threshold, start at a_1 = 0 and give their own two terms, see `NeuronCell.parameter_derivatives`.
 """
 
-import keras
 from keras import ops
 
-from keras_ratesnn import backend
+from keras_ratesnn import backend, structures, time_axis
 
 
 def start(cell):
@@ -46,7 +45,7 @@ def advance(cell, traces, membrane, spikes, state):
 
 def as_tensors(traces):
     """The traces after a step, tensors all: a loop would carry what is still a number as float32, whatever they are."""
-    return keras.tree.map_structure(lambda trace: ops.convert_to_tensor(trace, dtype=traces["spikes"].dtype), traces)
+    return structures.map_leaves(lambda trace: ops.convert_to_tensor(trace, dtype=traces["spikes"].dtype), traces)
 
 
 def firing_rate(cell, traces, mean_input, timesteps):
@@ -61,8 +60,8 @@ def firing_rate(cell, traces, mean_input, timesteps):
     Returns:
         Tensor r of the membrane's dtype.
     """
-    value, slopes = traces["spikes"] / timesteps, [ops.stop_gradient(slope / timesteps) for slope in traces["slopes"]]
-    rate = backend.graft(ops.stop_gradient(value), ops.cast(mean_input, value.dtype), slopes[0])
+    value, slopes = traces["spikes"] / timesteps, [slope / timesteps for slope in traces["slopes"]]
+    rate = backend.graft(value, time_axis.cast(mean_input, value.dtype), slopes[0])
     for parameter, slope in zip(cell.rate_parameters(), slopes[1:], strict=True):
         onto = ops.broadcast_to(ops.cast(parameter, value.dtype), ops.shape(value))
         rate = rate + backend.graft(ops.zeros_like(value), onto, slope)

@@ -1,10 +1,9 @@
-"""A layer of neurons through all time steps, without gradient: its spikes, and the traces of its eligibilities."""
+"""A layer of neurons through all time steps: its spikes, and the traces of its eligibilities. It has no gradient."""
 
-import keras
 from keras import ops
 
 from keras_ratesnn import backend, time_axis
-from keras_ratesnn.gradients import compiled_loop, eligibility
+from keras_ratesnn.gradients import compiled_loop, eligibility, fused_pass
 
 
 def run(cell, current, timesteps, dtype):
@@ -21,42 +20,39 @@ def run(cell, current, timesteps, dtype):
         `eligibility`.
     """
 
-    def advance(at_step, state, traces):
+    def start(at_step):
+        return cell.initial_state(at_step), eligibility.start(cell)
+
+    def advance(at_step, carried):
+        state, traces = carried
         membrane, spikes, state = cell.step(at_step, state)
         traces = eligibility.advance(cell, traces, membrane, spikes, state)
-        return ops.cast(spikes, dtype), state, traces
+        return ops.cast(spikes, dtype), (state, traces)
 
-    loop = _unrolled if timesteps <= backend.unrolled_steps(with_gradient=False) else _compiled
-    steps, state, traces = loop(advance, cell, current, timesteps)
-    traces = keras.tree.map_structure(lambda value: ops.stop_gradient(value) if ops.is_tensor(value) else value, traces)
-    return ops.stop_gradient(time_axis.fold(steps)), state, traces
-
-
-def _unrolled(advance, cell, current, timesteps):
-    at_steps = current.each_step(timesteps)
-    state, traces, steps = cell.initial_state(at_steps[0]), eligibility.start(cell), []
-    for at_step in at_steps:
-        spikes, state, traces = advance(at_step, state, traces)
-        steps.append(spikes)
-    return backend.together((ops.stack(steps, axis=1), state, traces))
+    if timesteps <= backend.unrolled_steps(with_gradient=False):
+        unrolled = fused_pass.through_time(start, advance, cell, ("rate", dtype), current, timesteps)
+        steps, (state, traces) = backend.together(unrolled)
+    else:
+        steps, (state, traces) = _compiled(start, advance, cell, current, timesteps)
+    return time_axis.fold(steps), state, traces
 
 
-def _compiled(advance, cell, current, timesteps):
+def _compiled(start, advance, cell, current, timesteps):
     """The first step by itself, which tells shapes and dtypes, and the others in a loop."""
     by_step = None if current.static else time_axis.unfold(current.steps, timesteps)
 
     def current_at(t):
         return current.steps if current.static else _step_of(by_step, t)
 
-    def body(t, carried):
-        steps, state, traces = carried
-        spikes, state, traces = advance(current_at(t), state, traces)
-        return _with_step(steps, spikes, t), state, eligibility.as_tensors(traces)
+    def body(t, looped):
+        steps, carried = looped
+        spikes, (state, traces) = advance(current_at(t), carried)
+        return _with_step(steps, spikes, t), (state, eligibility.as_tensors(traces))
 
     first = current_at(0)
-    spikes, state, traces = advance(first, cell.initial_state(first), eligibility.start(cell))
+    spikes, (state, traces) = advance(first, start(first))
     steps = _with_step(ops.zeros((spikes.shape[0], timesteps, *spikes.shape[1:]), spikes.dtype), spikes, 0)
-    return compiled_loop.run(body, (steps, state, eligibility.as_tensors(traces)), cell.variables, 1, timesteps)
+    return compiled_loop.run(body, (steps, (state, eligibility.as_tensors(traces))), cell.variables, 1, timesteps)
 
 
 def _step_of(by_step, t):

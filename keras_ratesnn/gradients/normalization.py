@@ -1,7 +1,5 @@
 """Batch normalisation in training: by a batch's own statistics, with moving averages, and that of a rate."""
 
-from keras import ops
-
 from keras_ratesnn import backend, time_axis
 
 
@@ -14,16 +12,14 @@ def normalize(layer, inputs, times=1):
         times: Integer. Defaults to `1`.
 
     Returns:
-        `(outputs, mean, variance)`: outputs in the layer's compute dtype, statistics in the shape
-        `(1, ..., channels, ..., 1)` and in float32 or wider.
+        `(outputs, mean, variance)`: outputs in the layer's compute dtype, statistics `(channels,)` in float32 or wider.
     """
     parameters = _parameters(layer, inputs)
     outputs, mean, variance = backend.normalize(inputs, layer.axis, *parameters, layer.epsilon, layer.synchronized)
     kept = layer.momentum**times
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-        value = ops.reshape(ops.stop_gradient(value), moving.shape)
-        moving.assign(moving * kept + ops.cast(value, moving.dtype) * (1.0 - kept))
-    return ops.cast(outputs, layer.compute_dtype), mean, variance
+        moving.assign(moving * kept + time_axis.cast(value, moving.dtype) * (1.0 - kept))
+    return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
 
 def normalize_rate(layer, rate, mean, variance):
@@ -35,25 +31,16 @@ def normalize_rate(layer, rate, mean, variance):
 
     Source: Yu et al., NeurIPS 2024, appendix on batch normalisation.
     """
-    rate = widen(rate)
+    rate = time_axis.widen(rate)
     parameters = _parameters(layer, rate)
     outputs = backend.normalize_as(rate, layer.axis, *parameters, mean, variance, layer.epsilon, layer.synchronized)
-    return ops.cast(outputs, layer.compute_dtype)
+    return time_axis.cast(outputs, layer.compute_dtype)
 
 
 def _parameters(layer, inputs):
-    """γ and β in the shape and dtype of the statistics, or `None`."""
-    shape = [1] * len(inputs.shape)
-    shape[layer.axis] = -1
+    """γ and β in the dtype of the statistics, or `None`."""
     dtype = time_axis.accumulation_dtype(inputs.dtype)
-    return [
-        None if parameter is None else ops.reshape(ops.cast(parameter, dtype), shape) for parameter in (layer.gamma, layer.beta)
-    ]
-
-
-def widen(inputs):
-    """The inputs in float32 or wider, for sums of them."""
-    return ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
+    return [None if parameter is None else time_axis.cast(parameter.value, dtype) for parameter in (layer.gamma, layer.beta)]
 
 
 def is_normalizing(layer, kwargs):

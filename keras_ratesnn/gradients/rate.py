@@ -16,10 +16,9 @@ NeurIPS 2024. Unlike the authors' program, the gradient is not divided by T: it 
 
 import contextlib
 
-import keras
 from keras import ops
 
-from keras_ratesnn import backend, checks, registry, time_axis
+from keras_ratesnn import backend, checks, registry, structures, time_axis
 from keras_ratesnn.gradients import eligibility, neuron_pass, normalization, rate_stepwise
 from keras_ratesnn.gradients.base import (
     GradientMethod,
@@ -81,16 +80,15 @@ class RateRule(Rule):
     def neuron(self, operation, args, kwargs):
         current = only_signal(operation, args, kwargs)
         cell, dtype = operation.cell, operation.compute_dtype
-        with backend.no_gradient():
-            steps, state, traces = neuron_pass.run(cell, current, self.timesteps, dtype)
-            self.final_states.append(state)
-        rate = ops.cast(eligibility.firing_rate(cell, traces, current.rate, self.timesteps), dtype)
+        steps, state, traces = backend.without_gradient(lambda: neuron_pass.run(cell, current, self.timesteps, dtype))
+        self.final_states.append(state)
+        rate = time_axis.cast(eligibility.firing_rate(cell, traces, current.rate, self.timesteps), dtype)
         self.regularize(operation, rate)
         return RateSignal(steps, rate)
 
     def encoder(self, operation, args, kwargs):
         inputs = static_input(operation, args, kwargs).rate
-        steps = ops.stop_gradient(encode_all(operation, inputs, self.timesteps))
+        steps = backend.without_gradient(lambda: encode_all(operation, inputs, self.timesteps))
         rate = backend.graft(time_axis.mean(steps, self.timesteps), inputs, operation.rate_derivative)
         return RateSignal(steps, rate)
 
@@ -99,9 +97,8 @@ class RateRule(Rule):
         signal = only_signal(operation, args, kwargs)
         if signal.static or not normalization.is_normalizing(operation, kwargs):
             return self.affine(operation, args, kwargs)
-        with backend.no_gradient():
-            steps, mean, variance = map(ops.stop_gradient, normalization.normalize(operation, signal.steps))
-        rate = normalization.normalize_rate(operation, signal.rate, mean, variance)
+        steps, *statistics = backend.without_gradient(lambda: normalization.normalize(operation, signal.steps))
+        rate = normalization.normalize_rate(operation, signal.rate, *statistics)
         self.regularize(operation, rate)
         return RateSignal(steps, rate)
 
@@ -123,22 +120,19 @@ class RateRule(Rule):
         """Value: the time mean of the operation on the spikes. Derivative: the operation's own on the rates."""
         rate_args, rate_kwargs = map_signals(lambda signal: signal.rate, args, kwargs)
         if all(signal.static for signal in signals_in(args, kwargs)):
-            outputs = operation(*rate_args, **rate_kwargs)
-            return keras.tree.map_structure(RateSignal.constant, outputs)
+            outputs = self.call(operation, rate_args, rate_kwargs)
+            return structures.map_leaves(RateSignal.constant, outputs)
 
         with without_activity_loss(operation):
-            with backend.no_gradient():
-                step_args, step_kwargs = map_signals(lambda signal: signal.folded(self.timesteps), args, kwargs)
-                steps = operation(*step_args, **step_kwargs)
+            step_args, step_kwargs = map_signals(lambda signal: signal.folded(self.timesteps), args, kwargs)
+            steps = backend.without_gradient(lambda: self.call(operation, step_args, step_kwargs))
             with rate_context:
-                rates = operation(*rate_args, **rate_kwargs)
-        signals = keras.tree.map_structure(self._join, steps, rates)
-        self.regularize(operation, [signal.rate for signal in keras.tree.flatten(signals)])
+                rates = self.call(operation, rate_args, rate_kwargs)
+        signals = structures.map_leaves(self._join, steps, rates)
+        self.regularize(operation, [signal.rate for signal in structures.flatten(signals)])
         return signals
 
     def _join(self, steps, rate):
-        with backend.no_gradient():
-            steps = ops.stop_gradient(steps)
-            # A mean that is left for the backward pass to compute would keep all steps until then.
-            steps, value = backend.together((steps, time_axis.mean(steps, self.timesteps)))
+        # A mean that is left for the backward pass to compute would keep all steps until then.
+        steps, value = backend.without_gradient(lambda: backend.together((steps, time_axis.mean(steps, self.timesteps))))
         return RateSignal(steps, backend.graft(value, rate, 1.0))

@@ -1,9 +1,8 @@
 """Rate-based backpropagation in single-step order: T walks that record, without gradient, and one walk on rates with it."""
 
-import keras
 from keras import ops
 
-from keras_ratesnn import backend
+from keras_ratesnn import backend, structures, time_axis
 from keras_ratesnn.gradients import eligibility, normalization, stepwise
 from keras_ratesnn.gradients.base import without_activity_loss
 from keras_ratesnn.gradients.signals import RateSignal, map_signals, only_signal
@@ -28,9 +27,7 @@ def single_step(run, last_step_statistics):
     rule = RatePassRule(recording)
     rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
     rule.add_losses()
-    return keras.tree.map_structure(
-        lambda value, signal: backend.graft(ops.stop_gradient(value), signal.rate, 1.0), outputs, rates
-    )
+    return structures.map_leaves(lambda value, signal: backend.graft(value, signal.rate, 1.0), outputs, rates)
 
 
 class RecordingRule(stepwise.StepRule):
@@ -46,10 +43,7 @@ class RecordingRule(stepwise.StepRule):
         self.last_step_statistics = last_step_statistics
 
     def evaluate(self, function):
-        with backend.no_gradient():
-            return keras.tree.map_structure(
-                lambda value: ops.stop_gradient(value) if ops.is_tensor(value) else value, function()
-            )
+        return backend.without_gradient(function)
 
     def static_tensor(self, signal):
         return signal.rate
@@ -69,18 +63,18 @@ class RecordingRule(stepwise.StepRule):
         if self.last_step_statistics:
             self.memory[place] = statistics
         else:
-            self._add(place, keras.tree.map_structure(lambda statistic: statistic / self.timesteps, statistics))
+            self._add(place, structures.map_leaves(lambda statistic: statistic / self.timesteps, statistics))
 
     def remember_outputs(self, place, outputs):
         # Only where they are needed: the rate of an affine operation follows from the rate of its input.
-        self._add(place, keras.tree.map_structure(normalization.widen, outputs))
+        self._add(place, structures.map_leaves(time_axis.widen, outputs))
 
     def regularize(self, operation, outputs):
         """The rate pass regularises rates."""
 
     def _add(self, place, values):
         so_far = self.memory.get(place)
-        self.memory[place] = values if so_far is None else keras.tree.map_structure(ops.add, so_far, values)
+        self.memory[place] = values if so_far is None else structures.map_leaves(ops.add, so_far, values)
 
 
 class RatePassRule(stepwise.PlacedRule):
@@ -135,11 +129,11 @@ class RatePassRule(stepwise.PlacedRule):
             return self.constant[place]
         args, kwargs = map_signals(lambda signal: signal.rate, args, kwargs)
         with without_activity_loss(operation):
-            rates = operation(*args, **kwargs)
+            rates = self.call(operation, args, kwargs)
         if place in self.memory:
-            rates = keras.tree.map_structure(self._with_value, self.memory[place], rates)
+            rates = structures.map_leaves(self._with_value, self.memory[place], rates)
         self.regularize(operation, rates)
-        return keras.tree.map_structure(lambda rate: RateSignal(None, rate), rates)
+        return structures.map_leaves(lambda rate: RateSignal(None, rate), rates)
 
     def _with_value(self, total, rate, slope=1.0):
-        return backend.graft(ops.cast(ops.stop_gradient(total / self.timesteps), rate.dtype), rate, slope)
+        return backend.graft(time_axis.cast(total / self.timesteps, rate.dtype), rate, slope)

@@ -1,9 +1,8 @@
 """What flows between the operations of a network in a walk: tensors over time."""
 
-import keras
 from keras import ops
 
-from keras_ratesnn import time_axis
+from keras_ratesnn import structures, time_axis
 
 
 class Signal:
@@ -52,7 +51,7 @@ class RateSignal(Signal):
 
 def signals_in(args, kwargs):
     """All signals among an operation's arguments."""
-    return [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, Signal)]
+    return [leaf for leaf in structures.flatten((args, kwargs)) if isinstance(leaf, Signal)]
 
 
 def only_signal(operation, args, kwargs):
@@ -68,4 +67,4 @@ def only_signal(operation, args, kwargs):
 
 def map_signals(function, args, kwargs):
     """An operation's arguments with `function(signal)` in the place of every signal."""
-    return keras.tree.map_structure(lambda leaf: function(leaf) if isinstance(leaf, Signal) else leaf, (args, kwargs))
+    return structures.map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Signal) else leaf, (args, kwargs))

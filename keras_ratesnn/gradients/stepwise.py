@@ -11,7 +11,8 @@ once a step, as the authors' program does.
 import keras
 from keras import ops
 
-from keras_ratesnn.gradients import compiled_loop, normalization
+from keras_ratesnn import structures, time_axis
+from keras_ratesnn.gradients import compiled_loop, fused_pass, normalization
 from keras_ratesnn.gradients.base import (
     Rule,
     activity_loss,
@@ -80,11 +81,12 @@ class StepRule(PlacedRule):
         cell = operation.cell
         memory = self.memory[place] if place in self.memory else self.at_rest(cell, current)
 
-        def advance():
+        def advance(current, memory):
             membrane, spikes, state = cell.step(current, memory["state"])
             return ops.cast(spikes, operation.compute_dtype), self.remember(cell, memory, membrane, spikes, state)
 
-        spikes, self.memory[place] = self.evaluate(advance)
+        key = type(self).__name__, operation.compute_dtype
+        spikes, self.memory[place] = self.evaluate(lambda: fused_pass.call(advance, cell, key, current, memory))
         self.regularize(operation, spikes)
         return Signal(spikes, static=False)
 
@@ -134,13 +136,13 @@ class StepRule(PlacedRule):
         if not all(signal.static for signal in signals_in(args, kwargs)):
             args, kwargs = map_signals(lambda signal: signal.steps, args, kwargs)
             with without_activity_loss(operation):
-                outputs = self.evaluate(lambda: operation(*args, **kwargs))
+                outputs = self.evaluate(lambda: self.call(operation, args, kwargs))
             self.regularize(operation, outputs)
             remember_outputs(place, outputs)
-            return keras.tree.map_structure(lambda output: Signal(output, static=False), outputs)
+            return structures.map_leaves(lambda output: Signal(output, static=False), outputs)
         if place not in self.constant:
             args, kwargs = map_signals(self.static_tensor, args, kwargs)
-            self.constant[place] = keras.tree.map_structure(self.static_signal, operation(*args, **kwargs))
+            self.constant[place] = structures.map_leaves(self.static_signal, self.call(operation, args, kwargs))
         return self.constant[place]
 
     # What a training method may want otherwise:
@@ -202,12 +204,12 @@ def run_steps(rule, run, may_compile_loop):
     """
     timesteps = run.timesteps
     memory, outputs = step(rule, run.walk, _signals_at(rule, run, 0), 0, {})
-    carried = memory, keras.tree.map_structure(lambda output: _gather(run, None, output, 0), outputs)
+    carried = memory, structures.map_leaves(lambda output: _gather(run, None, output, 0), outputs)
 
     def body(t, carried):
         memory, gathered = carried
         memory, outputs = step(rule, run.walk, _signals_at(rule, run, t), t, memory)
-        return memory, keras.tree.map_structure(lambda so_far, output: _gather(run, so_far, output, t), gathered, outputs)
+        return memory, structures.map_leaves(lambda so_far, output: _gather(run, so_far, output, t), gathered, outputs)
 
     if may_compile_loop and timesteps > UNROLLED_STEPS.get(keras.backend.backend(), timesteps):
         carried = compiled_loop.run(body, carried, run.network.variables, 1, timesteps)
@@ -217,7 +219,7 @@ def run_steps(rule, run, may_compile_loop):
 
     rule.memory, gathered = carried
     if not run.return_sequences:
-        gathered = keras.tree.map_structure(lambda total, output: ops.cast(total / timesteps, output.dtype), gathered, outputs)
+        gathered = structures.map_leaves(lambda total, output: ops.cast(total / timesteps, output.dtype), gathered, outputs)
     rule.add_losses()
     return expose_broken(gathered, rule.states())
 
@@ -236,7 +238,7 @@ def step(rule, walk, signals, t, memory):
         `(memory, outputs)`: what the next step is to be given, and tensors in the structure of the network's outputs.
     """
     rule.begin_step(t, memory)
-    outputs = keras.tree.map_structure(rule.mean, walk(signals, rule))
+    outputs = structures.map_leaves(rule.mean, walk(signals, rule))
     return rule.memory, outputs
 
 
@@ -247,7 +249,7 @@ def _signals_at(rule, run, t):
 def _gather(run, so_far, output, t):
     """The sum of outputs so far, in float32 or wider; or the sequence of them, `(batch, T, ...)`."""
     if not run.return_sequences:
-        output = normalization.widen(output)
+        output = time_axis.widen(output)
         return output if so_far is None else so_far + output
     if so_far is None:
         return ops.repeat(output[:, None], run.timesteps, axis=1)

@@ -1,0 +1,80 @@
+"""What a neuron does to single elements, as one pass over memory where a backend does not make one by itself."""
+
+import functools
+
+import keras
+from keras import ops
+
+from keras_ratesnn import backend, keras_internals, structures, time_axis
+
+LONGEST = 16
+"""Up to this T a whole time loop is one pass; a longer one is a pass for each step, for compilers take time for each."""
+
+
+def call(function, cell, key, *arguments):
+    """`function(*arguments)`, compiled into one pass where that pays.
+
+    Args:
+        function: Takes what `arguments` are and returns a structure of tensors and numbers. It reads the cell's weights and no
+            others, and changes nothing.
+        cell: The `NeuronCell` whose passes it makes.
+        key: Hashable, what else decides what the function does.
+        *arguments: Structures of tensors and numbers.
+    """
+    leaves = structures.flatten(arguments)
+    tensors = [leaf for leaf in leaves if ops.is_tensor(leaf)]
+    if not backend.fuses(tensors) or len(cell.variables) > len(cell.weights):
+        # A cell with variables that are not weights, of a random generator, say, changes them.
+        return function(*arguments)
+    weights = cell.weights
+    with keras_internals.without_autocast():
+        values = [ops.convert_to_tensor(weight) for weight in weights]
+
+    def of_tensors(*tensors):
+        remaining = iter(tensors)
+        mapping = [(weight, next(remaining)) for weight in weights]
+        inside = structures.map_leaves(lambda leaf: next(remaining) if ops.is_tensor(leaf) else leaf, arguments)
+        with keras.StatelessScope(mapping):
+            return function(*inside)
+
+    numbers = tuple(None if ops.is_tensor(leaf) else leaf for leaf in leaves)
+    return backend.fuse(of_tensors, cell, (key, numbers, _settings(cell)), [*values, *tensors])
+
+
+def through_time(start, advance, cell, key, current, timesteps):
+    """A neuron cell through all time steps, one after the other.
+
+    Args:
+        start: Function from the input current of the first step to what is `carried` from step to step.
+        advance: Function `(at_step, carried) -> (spikes, carried)`, of a step's input current.
+        cell: The `NeuronCell`.
+        key: Hashable, what else decides what these functions do.
+        current: `Signal`, the input current.
+        timesteps: Integer T.
+
+    Returns:
+        `(spikes, carried)`: the spikes of all steps, `(batch, T, ...)`, and what the last one left.
+    """
+
+    def whole(steps):
+        at_steps = [steps] * timesteps if current.static else ops.unstack(steps, timesteps, axis=1)
+        return _steps(start, advance, at_steps)
+
+    if timesteps <= LONGEST:
+        steps = current.steps if current.static else time_axis.unfold(current.steps, timesteps)
+        return call(whole, cell, (*key, timesteps, current.static), steps)
+    fused = functools.partial(call, advance, cell, (*key, "step"))
+    return _steps(start, fused, current.each_step(timesteps))
+
+
+def _steps(start, advance, at_steps):
+    carried, spikes = start(at_steps[0]), []
+    for at_step in at_steps:
+        at_this_step, carried = advance(at_step, carried)
+        spikes.append(at_this_step)
+    return ops.stack(spikes, axis=1), carried
+
+
+def _settings(cell):
+    """What a cell can be set to between two calls: its public attributes, as text."""
+    return tuple((name, repr(value)) for name, value in vars(cell).items() if not name.startswith("_"))
