@@ -9,6 +9,7 @@ ENCODER = "encoder"
 BATCH_NORMALIZATION = "batch_normalization"
 DROPOUT = "dropout"
 AFFINE = "affine"
+AFFINE_WITHOUT_WEIGHTS = "affine_without_weights"
 OTHER = "other"
 
 _DROPOUT_LAYERS = (
@@ -33,6 +34,9 @@ _affine_classes = {
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
+}
+
+_LAYERS_WITHOUT_WEIGHTS = {
     keras.layers.AveragePooling1D,
     keras.layers.AveragePooling2D,
     keras.layers.AveragePooling3D,
@@ -124,6 +128,8 @@ def kind_of(operation):
         return BATCH_NORMALIZATION
     if isinstance(operation, _DROPOUT_LAYERS):
         return DROPOUT
+    if type(operation) in _LAYERS_WITHOUT_WEIGHTS:
+        return AFFINE_WITHOUT_WEIGHTS
     # An activation inside an affine layer, `Dense(10, activation="relu")`, makes the whole not affine.
     activation = getattr(operation, "activation", None)
     if type(operation) in _affine_classes and activation in (None, keras.activations.linear):

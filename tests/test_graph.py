@@ -32,7 +32,7 @@ class PlainRule:
         args, kwargs = keras.tree.map_structure(lambda leaf: leaf.tensor if isinstance(leaf, Box) else leaf, (args, kwargs))
         return keras.tree.map_structure(Box, operation(*args, **kwargs))
 
-    neuron = batch_normalization = dropout = affine = other
+    neuron = batch_normalization = dropout = affine = affine_without_weights = other
 
 
 def walk(network, inputs, training=False, rule=None):
@@ -164,7 +164,7 @@ def test_a_walk_sees_every_operation_of_nested_models_once_for_each_use():
 def test_a_walk_gives_each_kind_of_operation_to_its_method():
     class Kinds(PlainRule):
         def __getattribute__(self, name):
-            if name in ("neuron", "batch_normalization", "dropout", "affine", "other"):
+            if name in ("neuron", "batch_normalization", "dropout", "affine", "affine_without_weights", "other"):
                 return lambda operation, args, kwargs: self.note(name, operation, args, kwargs)
             return super().__getattribute__(name)
 
@@ -177,6 +177,7 @@ def test_a_walk_gives_each_kind_of_operation_to_its_method():
     x = layers.Dense(6)(inputs)
     x = LIF()(layers.BatchNormalization()(x))
     x = layers.Dense(6, activation="relu")(layers.Dropout(0.5)(x))
+    x = layers.Add()([x, x])
     rule = Kinds()
     walk(keras.Model(inputs, ops.tanh(x)), [X], rule=rule)
     assert rule.seen == [
@@ -185,6 +186,7 @@ def test_a_walk_gives_each_kind_of_operation_to_its_method():
         ("LIF", "neuron"),
         ("Dropout", "dropout"),
         ("Dense", "other"),
+        ("Add", "affine_without_weights"),
         ("Tanh", "other"),
     ]
 

@@ -50,7 +50,7 @@ def _watched(kind):
     return method
 
 
-for _kind in ("neuron", "batch_normalization", "dropout", "affine", "other"):
+for _kind in ("neuron", "batch_normalization", "dropout", "affine", "affine_without_weights", "other"):
     setattr(WatchingRule, _kind, _watched(_kind))
 
 
@@ -156,11 +156,10 @@ def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(laye
         return ops.sum(y * outputs)
 
     _, gradients = loss_and_gradients(model, x, targets, loss)
-    affine, rsnn.operations._affine_classes = rsnn.operations._affine_classes, set()
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for affine in ("_affine_classes", "_LAYERS_WITHOUT_WEIGHTS"):
+            patch.setattr(rsnn.operations, affine, set())
         _, expected = loss_and_gradients(model, x, targets, loss)
-    finally:
-        rsnn.operations._affine_classes = affine
     for path, gradient in expected.items():
         np.testing.assert_allclose(gradients[path], gradient, rtol=1e-4, atol=1e-5, err_msg=path)
 

@@ -1,8 +1,12 @@
 """Results whose value may never be read, on PyTorch: eager PyTorch has no compiler to drop what computes them."""
 
+import functools
+from typing import NamedTuple
+
 import torch
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from keras_ratesnn import structures
 
 _aten = torch.ops.aten
 # Operations whose backward needs their inputs but not their output, ...
@@ -25,10 +29,7 @@ class PutOff(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        reads_unfilled = self.unfilled and any(
-            isinstance(leaf, torch.Tensor) and _memory(leaf) in self.unfilled
-            for leaf in pytree.arg_tree_leaves(*args, **kwargs)
-        )
+        reads_unfilled = self.unfilled and any(_memory(tensor) in self.unfilled for tensor in _tensors_in(args, kwargs))
         if operation in _CONTRACTIONS or (operation in _LINEAR and reads_unfilled):
             if reads_unfilled and operation not in _LINEAR:
                 self._run_pending()
@@ -38,11 +39,9 @@ class PutOff(TorchDispatchMode):
         return operation(*args, **kwargs)
 
     def _put_off(self, operation, args, kwargs):
-        meta_args, meta_kwargs = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
-        meta_kwargs.pop("device", None)
-        shape = operation(*meta_args, **meta_kwargs)
-        device = next(leaf.device for leaf in pytree.arg_tree_leaves(*args) if isinstance(leaf, torch.Tensor))
-        result = torch.empty_strided(shape.size(), shape.stride(), dtype=shape.dtype, device=device)
+        described = tuple(map(_described, args)), tuple((name, _described(value)) for name, value in kwargs.items())
+        size, stride, dtype = _described_result(operation, *described)
+        result = torch.empty_strided(size, stride, dtype=dtype, device=_tensors_in(args, kwargs)[0].device)
         self.pending.append((result, operation, args, kwargs))
         self.unfilled.add(_memory(result))
         return result
@@ -52,6 +51,40 @@ class PutOff(TorchDispatchMode):
             result.copy_(operation(*args, **kwargs))
         self.pending.clear()
         self.unfilled.clear()
+
+
+class _Description(NamedTuple):
+    """What the shape of a result depends on."""
+
+    size: tuple
+    stride: tuple
+    dtype: torch.dtype
+
+    def without_memory(self):
+        return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device="meta")
+
+
+def _described(argument):
+    """An argument of an operation, hashable."""
+    if isinstance(argument, torch.Tensor):
+        return _Description(tuple(argument.shape), argument.stride(), argument.dtype)
+    return tuple(argument) if isinstance(argument, list) else argument
+
+
+@functools.lru_cache(maxsize=4096)
+def _described_result(operation, args, kwargs):
+    """The description of what an operation returns; PyTorch takes longer to find it than for a small operation itself."""
+
+    def without_memory(argument):
+        return argument.without_memory() if isinstance(argument, _Description) else argument
+
+    kwargs = {name: without_memory(value) for name, value in kwargs if name != "device"}
+    return _described(operation(*map(without_memory, args), **kwargs))
+
+
+def _tensors_in(args, kwargs):
+    """The tensors among arguments, those in lists too."""
+    return [leaf for leaf in structures.flatten([args, kwargs]) if isinstance(leaf, torch.Tensor)]
 
 
 def _memory(tensor):

@@ -2,8 +2,8 @@
 
 A `GradientMethod` says how a network is trained through time. A call of the model is a `Run`: the method makes a `Rule`
 and walks the network's graph with it; the walk (`keras_ratesnn.graph.walk`) hands every operation to the rule's method
-for its kind: `neuron`, `encoder`, `batch_normalization`, `dropout`, `affine` or `other`. What flows between operations is
-a signal, a tensor over time in whatever form the rule likes.
+for its kind: `neuron`, `encoder`, `batch_normalization`, `dropout`, `affine`, `affine_without_weights` or `other`. What flows
+between operations is a signal, a tensor over time in whatever form the rule likes.
 """
 
 import contextlib
@@ -148,6 +148,9 @@ class Rule:
 
     def affine(self, operation, args, kwargs):
         return self.other(operation, args, kwargs)
+
+    def affine_without_weights(self, operation, args, kwargs):
+        return self.affine(operation, args, kwargs)
 
     def other(self, operation, args, kwargs):
         raise NotImplementedError

@@ -111,13 +111,17 @@ class RateRule(Rule):
         return RateSignal(steps, signal.rate * mask)
 
     def affine(self, operation, args, kwargs):
-        return self._operate(operation, args, kwargs, backend.derivative_only())
+        return self._operate(operation, args, kwargs, backend.derivative_only(), self._with_mean)
+
+    def affine_without_weights(self, operation, args, kwargs):
+        # What it makes of a rate is the time mean of what it makes of the spikes, and costs less than that mean.
+        return self._operate(operation, args, kwargs, contextlib.nullcontext(), RateSignal)
 
     def other(self, operation, args, kwargs):
-        return self._operate(operation, args, kwargs, contextlib.nullcontext())
+        return self._operate(operation, args, kwargs, contextlib.nullcontext(), self._with_mean)
 
-    def _operate(self, operation, args, kwargs, rate_context):
-        """Value: the time mean of the operation on the spikes. Derivative: the operation's own on the rates."""
+    def _operate(self, operation, args, kwargs, rate_context, join):
+        """The operation on the spikes, and its derivative on the rates: `join(steps, rate)` makes a signal of both."""
         rate_args, rate_kwargs = map_signals(lambda signal: signal.rate, args, kwargs)
         if all(signal.static for signal in signals_in(args, kwargs)):
             outputs = self.call(operation, rate_args, rate_kwargs)
@@ -128,11 +132,11 @@ class RateRule(Rule):
             steps = backend.without_gradient(lambda: self.call(operation, step_args, step_kwargs))
             with rate_context:
                 rates = self.call(operation, rate_args, rate_kwargs)
-        signals = structures.map_leaves(self._join, steps, rates)
+        signals = structures.map_leaves(join, steps, rates)
         self.regularize(operation, [signal.rate for signal in structures.flatten(signals)])
         return signals
 
-    def _join(self, steps, rate):
+    def _with_mean(self, steps, rate):
         # A mean that is left for the backward pass to compute would keep all steps until then.
         steps, value = backend.without_gradient(lambda: backend.together((steps, time_axis.mean(steps, self.timesteps))))
         return RateSignal(steps, backend.graft(value, rate, 1.0))
