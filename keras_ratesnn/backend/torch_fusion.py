@@ -42,6 +42,7 @@ def fuses(tensors):
         _allowed.get()
         and not _out_of_order
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
         and sum(tensor.numel() for tensor in tensors) >= LEAST_ELEMENTS
         and all(
             type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type in ("cpu", "cuda") for tensor in tensors
@@ -165,7 +166,7 @@ def _compile(function, tensors):
 
 def _give_up(error):
     _out_of_order.append(error)
-    reason = str(error).strip().partition("\n")[0]
+    reason = " ".join(str(error).split())[:300]
     warnings.warn(
         "PyTorch could not compile the passes of neurons through time: they run one operation at a time from now on, which is "
         "slower and gives the same numbers. It needs a C++ compiler for processors, and Triton for GPUs. To do without and "

@@ -27,6 +27,8 @@ def run(cell, current, timesteps, dtype):
         state, traces = carried
         membrane, spikes, state = cell.step(at_step, state)
         traces = eligibility.advance(cell, traces, membrane, spikes, state)
+        # A pass for each step is compiled once for all of them if no number in it changes.
+        traces = eligibility.as_tensors(traces) if timesteps > fused_pass.LONGEST else traces
         return ops.cast(spikes, dtype), (state, traces)
 
     if timesteps <= backend.unrolled_steps(with_gradient=False):

@@ -1,0 +1,241 @@
+"""Passes of neurons that PyTorch compiles: the same numbers as one operation at a time, and no trouble where it cannot."""
+
+import contextlib
+import shutil
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, compiled, data, loss_and_gradients, spiking, to_numpy
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.gradients import fused_pass
+
+torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends fuse by themselves")
+if BACKEND == "torch":
+    from keras_ratesnn.backend import torch_fusion
+
+MODES = [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single")]
+
+
+class Saturating(rsnn.layers.NeuronCell):
+    """A cell of one's own, with a state of two parts."""
+
+    def initial_state(self, inputs):
+        return {"membrane": super().initial_state(inputs), "steps": super().initial_state(inputs)}
+
+    def step(self, inputs, state):
+        membrane = 0.5 * ops.tanh(state["membrane"]) + ops.cast(inputs, state["membrane"].dtype)
+        spikes = self.fire(membrane)
+        after = membrane - self.threshold * ops.stop_gradient(spikes)
+        return membrane, spikes, {"membrane": after, "steps": state["steps"] + 1.0}
+
+    def membrane_derivative(self, membrane, spikes, surrogate_derivative):
+        return 0.5 * (1.0 - ops.square(ops.tanh(membrane - self.threshold * spikes)))
+
+
+NEURONS = {
+    "soft": lambda: rsnn.layers.LIF(0.6, threshold=0.7),
+    "soft, not detached": lambda: rsnn.layers.LIF(0.6, detach_reset=False, surrogate="atan"),
+    "hard": lambda: rsnn.layers.LIF(0.6, reset="hard", v_reset=-0.2),
+    "integrate and fire": rsnn.layers.IF,
+    "all that is learned": lambda: rsnn.layers.ParametricLIF(reset="hard", per_channel=True, learn_threshold=True),
+    "of one's own": lambda: rsnn.layers.Neuron(Saturating()),
+}
+
+
+def network(neuron=NEURONS["soft"], width=4):
+    inputs = keras.Input((6, 6, 2))
+    x = neuron()(layers.BatchNormalization()(layers.Conv2D(width, 3)(inputs)))
+    x = neuron()(layers.BatchNormalization()(layers.Conv2D(width, 3, strides=2)(x)))
+    return keras.Model(inputs, layers.Dense(3)(neuron()(layers.Dense(5)(layers.Flatten()(x)))))
+
+
+@contextlib.contextmanager
+def fusion(compiler, least_elements=0):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_fusion, "COMPILER", compiler)
+        patch.setattr(torch_fusion, "LEAST_ELEMENTS", least_elements)
+        patch.setattr(torch_fusion, "_compiled", {})
+        patch.setattr(torch_fusion, "_out_of_order", [])
+        yield torch_fusion
+
+
+def assert_same(results, expected, rtol=1e-4, atol=1e-6):
+    (loss, gradients), (expected_loss, expected_gradients) = results, expected
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    for path, gradient in expected_gradients.items():
+        np.testing.assert_allclose(gradients[path], gradient, rtol=rtol, atol=atol, err_msg=path)
+
+
+def cases():
+    for name in NEURONS:
+        for mode in MODES:
+            yield name, *mode, 3
+    for mode in (("rate", "multi"), ("bptt", "multi")):
+        yield "all that is learned", *mode, fused_pass.LONGEST + 2
+
+
+@torch_only
+@pytest.mark.parametrize(("name", "gradient", "step_mode", "timesteps"), cases())
+def test_traced_passes_give_the_numbers_of_plain_ones(name, gradient, step_mode, timesteps):
+    model = spiking(network(NEURONS[name]), timesteps, gradient, step_mode=step_mode)
+    x, y = data(5, (6, 6, 2))
+    expected = loss_and_gradients(model, x, y)
+    with fusion("eager") as state:
+        results = [loss_and_gradients(model, x, y) for _ in range(2)]
+        outputs = to_numpy(model(x))
+        # However many steps: a first one, one of the others, and inference, for images and rows, and derivatives.
+        assert 2 <= len(state._compiled) <= 15
+        assert not state._out_of_order
+    for result in results:
+        assert_same(result, expected)
+    np.testing.assert_allclose(outputs, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
+
+
+@torch_only
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_compiled_passes_give_the_numbers_of_plain_ones(gradient, policy):
+    keras.config.set_dtype_policy(policy)
+    model = spiking(network(), 4, gradient)
+    x, y = data(5, (6, 6, 2))
+    expected = loss_and_gradients(model, x, y)
+    with fusion("inductor") as state:
+        result = loss_and_gradients(model, x, y)
+        # Sixteen images are another shape for the same kernels.
+        bigger = loss_and_gradients(model, *data(16, (6, 6, 2)))
+        # A kernel for layers of images and one for rows, and as many for the derivatives.
+        assert len(state._compiled) == (2 if gradient == "rate" else 4)
+        assert not state._out_of_order
+    # Sums in another order; a membrane within that of the threshold would change much more.
+    tolerance = 1e-4 if policy == "float32" else 2e-2
+    assert_same(result, expected, rtol=tolerance, atol=tolerance)
+    assert np.isfinite(bigger[0])
+
+
+@torch_only
+def test_layers_that_are_alike_share_a_kernel():
+    inputs = x = keras.Input((6,))
+    for width in (8, 8, 16, 32):
+        x = rsnn.layers.LIF()(layers.Dense(width)(x))
+    model = spiking(keras.Model(inputs, x), 4)
+    with fusion("eager") as state:
+        loss_and_gradients(model, *data(5, (6,), classes=32))
+        assert len(state._compiled) == 1 + 1  # The first layer's input is the same at every step.
+
+
+@torch_only
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_without_a_compiler_training_goes_on_after_one_warning(gradient):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here\nand much more to say")
+
+    model = spiking(network(), 4, gradient)
+    x, y = data(5, (6, 6, 2))
+    expected = loss_and_gradients(model, x, y)
+    with fusion(broken), pytest.warns(UserWarning, match="jit_compile=False") as raised:
+        results = [loss_and_gradients(model, x, y) for _ in range(2)]
+    messages = [str(warning.message) for warning in raised]
+    assert len([message for message in messages if "jit_compile=False" in message]) == 1, messages
+    assert "no compiler here" in messages[0]
+    for result in results:
+        assert_same(result, expected)
+
+
+@torch_only
+def test_a_mistake_in_a_cell_is_the_user_s_to_see():
+    class Broken(rsnn.layers.LIFCell):
+        def step(self, inputs, state):
+            raise ArithmeticError("a mistake")
+
+    with fusion("eager"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ArithmeticError, match="a mistake"):
+            spiking(network(lambda: rsnn.layers.Neuron(Broken())), 4)(data(5, (6, 6, 2))[0], training=True)
+
+
+@torch_only
+@pytest.mark.parametrize("options", [{"jit_compile": False}, {"run_eagerly": True}])
+def test_a_model_that_is_not_to_be_compiled_is_not(options):
+    model = compiled(spiking(network(), 4), **options)
+    with fusion("eager") as state:
+        model.fit(*data(5, (6, 6, 2)), verbose=0)
+        assert not state._compiled
+        compiled(model).fit(*data(5, (6, 6, 2)), verbose=0)
+        assert state._compiled
+
+
+@torch_only
+def test_small_layers_are_not_compiled():
+    model = spiking(network(), 4)
+    with fusion("eager", least_elements=5 * 4 * 4 * 4 * 4) as state:
+        loss_and_gradients(model, *data(5, (6, 6, 2)))
+        assert not state._compiled  # The first layer has an image a step less than that.
+        loss_and_gradients(model, *data(20, (6, 6, 2)))
+        assert len(state._compiled) == 1
+
+
+@torch_only
+def test_what_a_cell_is_set_to_between_two_calls_is_seen():
+    x, _ = data(5, (6,))
+    lif = rsnn.layers.LIF()
+    inputs = keras.Input((6,))
+    model = spiking(keras.Model(inputs, lif(inputs)), 4)
+    with fusion("eager"):
+        before = to_numpy(model(x))
+        lif.cell.threshold = 0.3
+        after = to_numpy(model(x))
+    assert after.sum() > before.sum()
+    np.testing.assert_allclose(after, to_numpy(model(x)))
+
+
+@torch_only
+def test_a_cell_with_a_random_generator_is_left_alone():
+    class Noisy(rsnn.layers.LIFCell):
+        def __init__(self):
+            super().__init__()
+            self.generator = keras.random.SeedGenerator(3)
+
+        def step(self, inputs, state):
+            return super().step(inputs + keras.random.normal(ops.shape(inputs), seed=self.generator), state)
+
+    inputs = keras.Input((6,))
+    model = spiking(keras.Model(inputs, rsnn.layers.Neuron(Noisy())(inputs)), 4)
+    with fusion("eager") as state:
+        outputs = [to_numpy(model(data(5, (6,))[0], training=True)) for _ in range(2)]
+        assert not state._compiled
+    assert (outputs[0] != outputs[1]).any()
+
+
+@torch_only
+def test_bptt_keeps_the_input_of_a_layer_of_neurons_and_nothing_between():
+    import torch
+
+    inputs = keras.Input((50,))
+    model = spiking(keras.Model(inputs, rsnn.layers.LIF()(layers.Dense(70)(inputs))), 4, "bptt")
+    x = ops.convert_to_tensor(np.random.default_rng(0).random((10, 4, 50)), "float32")
+
+    def elements_kept():
+        kept = {}
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t.numel()) and t, lambda t: t):
+            model(x, training=True)
+        return sum(elements for elements in kept.values() if elements >= 10 * 70)
+
+    with fusion("eager"):
+        # What the dense layer was given, and what the neurons were.
+        assert elements_kept() == 10 * 4 * 50 + 10 * 4 * 70
+    assert elements_kept() >= 10 * 4 * 50 + 10 * 4 * 70
+
+
+@pytest.mark.parametrize("asked", ["auto", False])
+def test_jit_compile_is_saved_as_it_was_asked_for(asked, tmp_path):
+    model = compiled(spiking(), jit_compile=asked)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_compile_config()["jit_compile"] == asked
+    assert loaded.jit_compile == model.jit_compile
+    loaded.fit(*data(), verbose=0)
