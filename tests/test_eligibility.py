@@ -83,7 +83,7 @@ def test_the_rate_has_the_time_mean_as_value_and_the_eligibility_as_derivative()
     mean_input = CURRENTS.mean(axis=0)
 
     def weighted(c):
-        return ops.sum(double(weights) * eligibility.firing_rate(cell, traces, c, T))
+        return ops.sum(double(weights) * eligibility.firing_rate(cell, eligibility.means(traces, T), c))
 
     spikes, _, _ = naive_lif(CURRENTS, 0.6)
     np.testing.assert_allclose(to_numpy(weighted(double(mean_input))), (weights * spikes.mean(axis=0)).sum())
@@ -99,7 +99,7 @@ def test_a_parameter_of_many_neurons_gets_the_sum_of_their_derivatives():
 
     def weighted(decay):
         cell.rate_parameters = lambda: [decay]
-        return ops.sum(double(weights) * eligibility.firing_rate(cell, traces, double(CURRENTS[0]), T))
+        return ops.sum(double(weights) * eligibility.firing_rate(cell, eligibility.means(traces, T), double(CURRENTS[0])))
 
     (gradient,) = gradient_of(weighted, [np.full((1, 5), 0.6)])
     expected = weights * rate_derivative(CURRENTS, "decay", 0.6, 1.0, "soft", 0.0, True)

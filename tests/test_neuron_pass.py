@@ -37,10 +37,10 @@ def test_a_loop_of_the_compiler_is_the_unrolled_loop(name, timesteps, static, dt
     results = []
     for steps in (timesteps, 1):
         steps_unrolled(monkeypatch, steps)
-        spikes, state, traces = neuron_pass.run(cell, current, timesteps, dtype)
+        spikes, state, means = neuron_pass.run(cell, current, timesteps, dtype)
         assert keras.backend.standardize_dtype(spikes.dtype) == dtype
         # A number is a trace that is the same for all neurons.
-        results.append([to_numpy(ops.cast(value, "float32")) for value in keras.tree.flatten((spikes, state, traces))])
+        results.append([to_numpy(ops.cast(value, "float32")) for value in keras.tree.flatten((spikes, state, means))])
     assert results[0][0].shape == (3 * timesteps, 5)
     assert 0 < results[0][0].mean() < 1
     for unrolled, looped in zip(*results, strict=True):

@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn import structures
 
-LEAST_ELEMENTS = 2**18
+LEAST_ELEMENTS = 2**20
 """Fewer are not worth the seconds that a compiler takes."""
 
 COMPILER = "inductor"

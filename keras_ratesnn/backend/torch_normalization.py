@@ -58,6 +58,8 @@ def _backward(upstream, inputs, gamma, mean, inverse_deviation):
     if upstream.stride() != inputs.stride():
         # In different orders the kernel mixes up their elements where an image has one row or one column (PyTorch 2.13).
         upstream = torch.empty_like(inputs, dtype=upstream.dtype).copy_(upstream)
+    if gamma is None:
+        gamma = torch.ones_like(mean)
     return torch.ops.aten.native_batch_norm_backward(
         upstream, inputs, gamma, None, None, mean, inverse_deviation, True, 0.0, [True, True, True]
     )

@@ -84,7 +84,9 @@ def _run(cell, current, timesteps, dtype):
         return ops.cast(spikes, dtype), state
 
     if timesteps <= backend.unrolled_steps(with_gradient=True):
-        return fused_pass.through_time(cell.initial_state, advance, cell, ("bptt", dtype), current, timesteps)
+        return fused_pass.through_time(
+            cell.initial_state, advance, lambda state: state, cell, ("bptt", dtype), current, timesteps
+        )
     at_steps = ops.moveaxis(time_axis.unfold(current.folded(timesteps), timesteps), 1, 0)
     state, spikes = compiled_loop.scan(
         lambda state, at_step: advance(at_step, state)[::-1], cell.initial_state(at_steps[0]), at_steps, cell.variables

@@ -48,21 +48,30 @@ def as_tensors(traces):
     return structures.map_leaves(lambda trace: ops.convert_to_tensor(trace, dtype=traces["spikes"].dtype), traces)
 
 
-def firing_rate(cell, traces, mean_input, timesteps):
+def means(traces, timesteps):
+    """What is wanted of the traces after the last step: the firing rate, and its derivatives by input and parameters.
+
+    Args:
+        traces: What the last `advance` returned.
+        timesteps: Integer T.
+    """
+    return {"rate": traces["spikes"] / timesteps, "slopes": [slope / timesteps for slope in traces["slopes"]]}
+
+
+def firing_rate(cell, means, mean_input):
     """The firing rate: its value is the time mean of the spikes, its derivatives are those that the traces collected.
 
     Args:
         cell: A `NeuronCell`.
-        traces: What the last `advance` returned.
+        means: What `means` returned.
         mean_input: Tensor c, the rate of the input current, with gradient.
-        timesteps: Integer T.
 
     Returns:
         Tensor r of the membrane's dtype.
     """
-    value, slopes = traces["spikes"] / timesteps, [slope / timesteps for slope in traces["slopes"]]
-    rate = backend.graft(value, time_axis.cast(mean_input, value.dtype), slopes[0])
-    for parameter, slope in zip(cell.rate_parameters(), slopes[1:], strict=True):
+    value, (of_input, *of_parameters) = means["rate"], means["slopes"]
+    rate = backend.graft(value, time_axis.cast(mean_input, value.dtype), of_input)
+    for parameter, slope in zip(cell.rate_parameters(), of_parameters, strict=True):
         onto = ops.broadcast_to(ops.cast(parameter, value.dtype), ops.shape(value))
         rate = rate + backend.graft(ops.zeros_like(value), onto, slope)
     return rate

@@ -41,38 +41,39 @@ def call(function, cell, key, *arguments):
     return backend.fuse(of_tensors, cell, (key, numbers, _settings(cell)), [*values, *tensors])
 
 
-def through_time(start, advance, cell, key, current, timesteps):
+def through_time(start, advance, finish, cell, key, current, timesteps):
     """A neuron cell through all time steps, one after the other.
 
     Args:
         start: Function from the input current of the first step to what is `carried` from step to step.
         advance: Function `(at_step, carried) -> (spikes, carried)`, of a step's input current.
+        finish: Function from what the last step left to what is wanted of it.
         cell: The `NeuronCell`.
         key: Hashable, what else decides what these functions do.
         current: `Signal`, the input current.
         timesteps: Integer T.
 
     Returns:
-        `(spikes, carried)`: the spikes of all steps, `(batch, T, ...)`, and what the last one left.
+        `(spikes, carried)`: the spikes of all steps, `(batch, T, ...)`, and what `finish` made of it.
     """
 
     def whole(steps):
         at_steps = [steps] * timesteps if current.static else ops.unstack(steps, timesteps, axis=1)
-        return _steps(start, advance, at_steps)
+        return _steps(start, advance, finish, at_steps)
 
     if timesteps <= LONGEST:
         steps = current.steps if current.static else time_axis.unfold(current.steps, timesteps)
         return call(whole, cell, (*key, timesteps, current.static), steps)
     fused = functools.partial(call, advance, cell, (*key, "step"))
-    return _steps(start, fused, current.each_step(timesteps))
+    return _steps(start, fused, finish, current.each_step(timesteps))
 
 
-def _steps(start, advance, at_steps):
+def _steps(start, advance, finish, at_steps):
     carried, spikes = start(at_steps[0]), []
     for at_step in at_steps:
         at_this_step, carried = advance(at_step, carried)
         spikes.append(at_this_step)
-    return ops.stack(spikes, axis=1), carried
+    return ops.stack(spikes, axis=1), finish(carried)
 
 
 def _settings(cell):

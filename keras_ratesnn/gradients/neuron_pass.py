@@ -16,8 +16,8 @@ def run(cell, current, timesteps, dtype):
         dtype: String, that of the spikes.
 
     Returns:
-        `(spikes, state, traces)`: the spikes of all steps, folded; the cell's state after the last one; and the traces, see
-        `eligibility`.
+        `(spikes, state, means)`: the spikes of all steps, folded; the cell's state after the last one; and its firing rate with
+        the derivatives, see `eligibility.means`.
     """
 
     def start(at_step):
@@ -31,15 +31,19 @@ def run(cell, current, timesteps, dtype):
         traces = eligibility.as_tensors(traces) if timesteps > fused_pass.LONGEST else traces
         return ops.cast(spikes, dtype), (state, traces)
 
+    def finish(carried):
+        state, traces = carried
+        return state, eligibility.means(traces, timesteps)
+
     if timesteps <= backend.unrolled_steps(with_gradient=False):
-        unrolled = fused_pass.through_time(start, advance, cell, ("rate", dtype), current, timesteps)
-        steps, (state, traces) = backend.together(unrolled)
+        unrolled = fused_pass.through_time(start, advance, finish, cell, ("rate", dtype), current, timesteps)
+        steps, (state, means) = backend.together(unrolled)
     else:
-        steps, (state, traces) = _compiled(start, advance, cell, current, timesteps)
-    return time_axis.fold(steps), state, traces
+        steps, (state, means) = _compiled(start, advance, finish, cell, current, timesteps)
+    return time_axis.fold(steps), state, means
 
 
-def _compiled(start, advance, cell, current, timesteps):
+def _compiled(start, advance, finish, cell, current, timesteps):
     """The first step by itself, which tells shapes and dtypes, and the others in a loop."""
     by_step = None if current.static else time_axis.unfold(current.steps, timesteps)
 
@@ -54,7 +58,9 @@ def _compiled(start, advance, cell, current, timesteps):
     first = current_at(0)
     spikes, (state, traces) = advance(first, start(first))
     steps = _with_step(ops.zeros((spikes.shape[0], timesteps, *spikes.shape[1:]), spikes.dtype), spikes, 0)
-    return compiled_loop.run(body, (steps, (state, eligibility.as_tensors(traces))), cell.variables, 1, timesteps)
+    looped = steps, (state, eligibility.as_tensors(traces))
+    steps, carried = compiled_loop.run(body, looped, cell.variables, 1, timesteps)
+    return steps, finish(carried)
 
 
 def _step_of(by_step, t):

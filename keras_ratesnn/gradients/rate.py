@@ -80,9 +80,9 @@ class RateRule(Rule):
     def neuron(self, operation, args, kwargs):
         current = only_signal(operation, args, kwargs)
         cell, dtype = operation.cell, operation.compute_dtype
-        steps, state, traces = backend.without_gradient(lambda: neuron_pass.run(cell, current, self.timesteps, dtype))
+        steps, state, means = backend.without_gradient(lambda: neuron_pass.run(cell, current, self.timesteps, dtype))
         self.final_states.append(state)
-        rate = time_axis.cast(eligibility.firing_rate(cell, traces, current.rate, self.timesteps), dtype)
+        rate = time_axis.cast(eligibility.firing_rate(cell, means, current.rate), dtype)
         self.regularize(operation, rate)
         return RateSignal(steps, rate)
 

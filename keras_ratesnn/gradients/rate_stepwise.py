@@ -97,7 +97,7 @@ class RatePassRule(stepwise.PlacedRule):
     def neuron(self, operation, args, kwargs):
         traces = self.memory[self.next_place()]["traces"]
         mean_input = only_signal(operation, args, kwargs).rate
-        rate = eligibility.firing_rate(operation.cell, traces, mean_input, self.timesteps)
+        rate = eligibility.firing_rate(operation.cell, eligibility.means(traces, self.timesteps), mean_input)
         rate = ops.cast(rate, operation.compute_dtype)
         self.regularize(operation, rate)
         return RateSignal(None, rate)
