@@ -7,7 +7,7 @@ from helpers import compiled, data, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import stepwise
+from keras_ratesnn import backend
 
 LONG = 11
 
@@ -61,7 +61,7 @@ def test_a_loop_of_the_compiler_is_the_unrolled_loop(monkeypatch):
         return loss, gradients, variables(model)
 
     loss, gradients, state = train()
-    monkeypatch.setattr(stepwise, "UNROLLED_STEPS", {})
+    monkeypatch.setattr(backend, "unrolled_network_steps", lambda: LONG)
     unrolled_loss, unrolled_gradients, unrolled_state = train()
     assert loss == pytest.approx(unrolled_loss, rel=1e-5)
     assert_same(gradients, unrolled_gradients, rtol=1e-3, atol=1e-5)

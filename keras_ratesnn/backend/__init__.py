@@ -17,6 +17,7 @@
 * `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized)`: γ (x − μ) / sqrt(σ² + ε) + β by given
   statistics, with the derivative that it has if μ and σ² change as the batch's own do.
 * `unrolled_steps(with_gradient)`: up to this T the time loop of one layer is better unrolled than a loop of the compiler.
+* `unrolled_network_steps()`: up to this T the same holds of the time loop around a whole network.
 """
 
 import importlib
@@ -43,5 +44,6 @@ normalize_as = _functions.normalize_as
 no_gradient = _functions.no_gradient
 records_gradient = _functions.records_gradient
 together = _functions.together
+unrolled_network_steps = _functions.unrolled_network_steps
 unrolled_steps = _functions.unrolled_steps
 without_gradient = _functions.without_gradient

@@ -67,6 +67,13 @@ def unrolled_steps(with_gradient):
     return 4 if with_gradient else 1
 
 
+def unrolled_network_steps():
+    """Few: the compiler is free to begin a step of an unrolled loop before the last one is through, and then keeps the
+    activations of several alive. A loop of its own does not, and compiles once, whatever T is.
+    """
+    return 2
+
+
 def together(tensors):
     """A structure of tensors, each computed before any is used: what they are made of is free then.
 

@@ -74,6 +74,11 @@ def unrolled_steps(with_gradient):
     return math.inf
 
 
+def unrolled_network_steps():
+    """No limit: PyTorch runs step by step."""
+    return math.inf
+
+
 def together(tensors):
     """The tensors as they are: they have been computed."""
     return tensors

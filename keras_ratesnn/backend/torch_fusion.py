@@ -166,7 +166,7 @@ def _compile(function, tensors):
 
 def _give_up(error):
     _out_of_order.append(error)
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
     warnings.warn(
         "PyTorch could not compile the passes of neurons through time: they run one operation at a time from now on, which is "
         "slower and gives the same numbers. It needs a C++ compiler for processors, and Triton for GPUs. To do without and "

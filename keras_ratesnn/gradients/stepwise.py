@@ -8,10 +8,9 @@ Batch normalisation takes the statistics of each step by itself, over batch and 
 once a step, as the authors' program does.
 """
 
-import keras
 from keras import ops
 
-from keras_ratesnn import structures, time_axis
+from keras_ratesnn import backend, structures, time_axis
 from keras_ratesnn.gradients import compiled_loop, fused_pass, normalization
 from keras_ratesnn.gradients.base import (
     Rule,
@@ -22,12 +21,6 @@ from keras_ratesnn.gradients.base import (
     without_activity_loss,
 )
 from keras_ratesnn.gradients.signals import Signal, map_signals, only_signal, signals_in
-
-UNROLLED_STEPS = {"tensorflow": 2, "jax": 2}
-"""Up to this T a compiling backend is given the loop unrolled; beyond it, a loop of its own, which compiles once.
-
-Both are free to begin a step of an unrolled loop before the last one is through, and then keep activations of several alive.
-"""
 
 
 class PlacedRule(Rule):
@@ -211,7 +204,7 @@ def run_steps(rule, run, may_compile_loop):
         memory, outputs = step(rule, run.walk, _signals_at(rule, run, t), t, memory)
         return memory, structures.map_leaves(lambda so_far, output: _gather(run, so_far, output, t), gathered, outputs)
 
-    if may_compile_loop and timesteps > UNROLLED_STEPS.get(keras.backend.backend(), timesteps):
+    if may_compile_loop and timesteps > backend.unrolled_network_steps():
         carried = compiled_loop.run(body, carried, run.network.variables, 1, timesteps)
     else:
         for t in range(1, timesteps):

@@ -1,7 +1,8 @@
 """Layers of spiking networks."""
 
-from keras_ratesnn.layers.cells import IFCell, LIFCell, NeuronCell, ParametricLIFCell
+from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.encoders import BernoulliEncoder, Encoder, LatencyEncoder
+from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
 
 __all__ = [

@@ -3,7 +3,8 @@
 import keras
 
 from keras_ratesnn import registry
-from keras_ratesnn.layers.cells import IFCell, LIFCell, NeuronCell, ParametricLIFCell
+from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
+from keras_ratesnn.layers.neuron_cell import NeuronCell
 
 
 @registry.register
