@@ -131,6 +131,10 @@ class SpikingModel(keras.Model):
             return_sequences=self.return_sequences,
             network=functional,
         )
+        return self._through_time(run)
+
+    @backend.untraced
+    def _through_time(self, run):
         with backend.fusing(self._asked_jit_compile is not False):
             return self.gradient.multi_step(run) if self.step_mode == "multi" else self.gradient.single_step(run)
 
@@ -232,7 +236,8 @@ class SpikingModel(keras.Model):
 
         There Keras takes `"auto"`, its default, for `False`: operations run one by one. In a SpikingModel the passes of large
         layers of neurons through time are compiled all the same, once, by the C++ compiler or Triton; without one they run one
-        operation at a time, after a warning. `jit_compile=False` and `run_eagerly=True` compile nothing.
+        operation at a time, after a warning. `jit_compile=False` and `run_eagerly=True` compile nothing; `jit_compile=True`
+        compiles what is around the network, too, and leaves the walk through time as it is.
         """
         super().compile(*args, **kwargs)
         asked = inspect.signature(super().compile).bind(*args, **kwargs)

@@ -1,12 +1,13 @@
 """What all tests share. The backend is the one that KERAS_BACKEND names; run the suite once for each."""
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Much of the time of these tests on JAX is compilation: machine code need not be the fastest here (at level 0 it is so slow
 # that the tests that train take longer). XLA's own passes still run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true")
-
 # Tests run in a process on each core: more threads than that would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -21,3 +22,19 @@ def _reset_keras():
     keras.config.set_image_data_format("channels_last")
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
+
+
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+
+
+def pytest_configure(config):
+    """Many tests compile the same programs on JAX, in processes of their own: the processes that start now share them."""
+    config.shared_programs = None if _CACHE in os.environ else tempfile.mkdtemp(prefix="keras_ratesnn_tests_")
+    if config.shared_programs:
+        os.environ[_CACHE] = config.shared_programs
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+
+
+def pytest_unconfigure(config):
+    if config.shared_programs:
+        shutil.rmtree(config.shared_programs, ignore_errors=True)

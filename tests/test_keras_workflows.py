@@ -1,6 +1,7 @@
 """A SpikingModel is a Keras model: what one does with any Keras model works with it."""
 
 import csv
+import functools
 
 import helpers
 import keras
@@ -75,6 +76,31 @@ def test_eager_training_is_compiled_training(gradient):
         return step_of(compiled(spiking(gradient=gradient), run_eagerly=run_eagerly))
 
     assert_all_close(steps(True), steps(False))
+
+
+@every_gradient
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_step_that_is_to_be_compiled_as_a_whole_is_the_eager_one(gradient, step_mode, monkeypatch):
+    if helpers.BACKEND == "torch":
+        import torch
+
+        # All that does not need a C++ compiler.
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+    def steps(**options):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((6, 6, 2))
+        x = LIF()(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(inputs)))
+        x = LIF()(layers.BatchNormalization()(layers.Conv2D(4, 3)(x)))
+        network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+        model = compiled(spiking(network, gradient=gradient, step_mode=step_mode), **options)
+        before = model.get_weights()
+        history = model.fit(*helpers.data(10, (6, 6, 2)), batch_size=5, verbose=0).history
+        return history["loss"], [after - start for after, start in zip(model.get_weights(), before, strict=True)]
+
+    (loss, changes), (expected_loss, expected_changes) = steps(jit_compile=True), steps(run_eagerly=True)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert_all_close(changes, expected_changes)
 
 
 @every_gradient

@@ -16,6 +16,7 @@
   `None`), are of the shape `(channels,)` and in float32 or wider.
 * `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized)`: γ (x − μ) / sqrt(σ² + ε) + β by given
   statistics, with the derivative that it has if μ and σ² change as the batch's own do.
+* `untraced(function)`: the function, at which a compiler that takes Python line by line stops.
 * `unrolled_steps(with_gradient)`: up to this T the time loop of one layer is better unrolled than a loop of the compiler.
 * `unrolled_network_steps()`: up to this T the same holds of the time loop around a whole network.
 """
@@ -46,4 +47,5 @@ records_gradient = _functions.records_gradient
 together = _functions.together
 unrolled_network_steps = _functions.unrolled_network_steps
 unrolled_steps = _functions.unrolled_steps
+untraced = _functions.untraced
 without_gradient = _functions.without_gradient

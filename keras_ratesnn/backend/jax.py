@@ -82,6 +82,11 @@ def together(tensors):
     return jax.lax.optimization_barrier(tensors)
 
 
+def untraced(function):
+    """The function itself: a step is compiled as a whole."""
+    return function
+
+
 def fusing(allowed):
     """A context without effect: the compiler fuses by itself."""
     return contextlib.nullcontext()

@@ -84,6 +84,15 @@ def together(tensors):
     return tensors
 
 
+def untraced(function):
+    """The function, run as it is within a step that `torch.compile` compiles.
+
+    That compiler takes each way through the walk of a network for another program, and its pieces do not know of the modes
+    that the walk is run in. What is worth compiling in there is given to `fuse`.
+    """
+    return torch.compiler.disable(function)
+
+
 def multiply_add(x, factor, y):
     """x · factor + y, in one pass over memory where x is a tensor, and the others are numbers or tensors of its dtype."""
     tensors = [value for value in (x, factor, y) if torch.is_tensor(value)]
