@@ -1,7 +1,10 @@
 """Everything that is read of Keras' private API, and nothing else. `tests/test_keras_internals.py` says which part broke."""
 
 import keras
-from keras.src.backend.common.variables import AutocastScope
+from keras import ops
+from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
+
+from keras_ratesnn import structures
 
 
 def _functional_class():
@@ -40,6 +43,35 @@ def outputs_structure(network):
 def takes_training(operation):
     """Whether a call of the operation takes Keras' `training` argument: layers do, bare operations do not."""
     return "training" in getattr(operation, "_call_context_args", ())
+
+
+def is_prepared(layer, args):
+    """Whether a layer can be given these arguments as they are: nothing to build, cast, mask, regularise or distribute.
+
+    Args:
+        layer: A Keras layer.
+        args: List or tuple, the positional arguments of a call.
+    """
+    scope = get_autocast_scope()
+    return (
+        layer.built
+        and layer.activity_regularizer is None
+        and layer.autocast
+        and layer.compute_dtype == (layer.variable_dtype if scope is None else scope.dtype)
+        and keras.distribution.distribution() is None
+        and all(
+            ops.is_tensor(leaf)
+            and keras.backend.standardize_dtype(leaf.dtype) == layer.compute_dtype
+            and getattr(leaf, "_keras_mask", None) is None
+            for leaf in structures.flatten(args)
+        )
+    )
+
+
+def call_prepared(layer, args):
+    """What `layer(*args)` comes to where `is_prepared`, without the search for what there may be to prepare."""
+    with keras.name_scope(layer.name, caller=layer):
+        return super(keras.Layer, layer).__call__(*args)
 
 
 def with_sublayers(layer):

@@ -21,7 +21,7 @@ _DROPOUT_LAYERS = (
 )
 """Layers that multiply their input by a random mask that does not depend on it."""
 
-_affine_classes = {
+_AFFINE_LAYERS = {
     keras.layers.Dense,
     keras.layers.EinsumDense,
     keras.layers.Conv1D,
@@ -35,6 +35,9 @@ _affine_classes = {
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 }
+
+_affine_classes = set(_AFFINE_LAYERS)
+"""Those, and the ones that users declare."""
 
 _LAYERS_WITHOUT_WEIGHTS = {
     keras.layers.AveragePooling1D,
@@ -74,6 +77,9 @@ _LAYERS_ON_IMAGES = {
     keras.layers.MaxPooling2D,
     keras.layers.MaxPooling3D,
 }
+
+
+_FUNCTIONS_OF_TENSORS = _AFFINE_LAYERS | _LAYERS_WITHOUT_WEIGHTS | _LAYERS_ON_IMAGES
 
 
 def affine(layer_class):
@@ -116,6 +122,11 @@ def affine(layer_class):
 def takes_any_layout(operation):
     """Whether an operation is a convolution or pooling of Keras, which all backends run on data in any memory order."""
     return type(operation) in _LAYERS_ON_IMAGES
+
+
+def is_function_of_tensors(operation):
+    """Whether an operation is a layer of Keras that looks at tensors alone, not at `training`, masks or what it did before."""
+    return type(operation) in _FUNCTIONS_OF_TENSORS
 
 
 def kind_of(operation):

@@ -40,6 +40,12 @@ def network(*after):
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(rsnn.layers.LIF()(x))))
 
 
+def torch_can_pack():
+    from keras_ratesnn.backend import torch_layout
+
+    return torch_layout._PACKING
+
+
 @torch_only
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
@@ -56,7 +62,7 @@ def test_no_image_is_copied_and_a_kernel_once_for_all_steps(gradient, step_mode)
 @torch_only
 def test_a_kernel_that_changes_inside_a_walk_is_read_anew():
     kernel = keras.Variable(np.arange(36.0).reshape(3, 3, 2, 2)).value
-    with backend.layout_kept(), backend.no_gradient():
+    with backend.layout_kept(repeated=False), backend.no_gradient():
         for _ in range(2):
             view = kernel.permute(3, 2, 0, 1)
             np.testing.assert_array_equal(to_numpy(view.contiguous()), to_numpy(view))
@@ -71,7 +77,7 @@ def test_a_kernel_in_another_order_has_its_values_and_passes_its_derivative_on(l
     weight = keras.Variable(np.random.default_rng(0).normal(size=(2, 3, 4, 5))).value
     upstream = torch.randn(5, 4, 2, 3)
     view = weight.permute(3, 2, 0, 1)
-    with backend.layout_kept():
+    with backend.layout_kept(repeated=False):
         reordered = view.contiguous(memory_format=getattr(torch, layout))
     assert reordered.is_contiguous(memory_format=getattr(torch, layout))
     np.testing.assert_array_equal(to_numpy(reordered), to_numpy(view))
@@ -79,10 +85,32 @@ def test_a_kernel_in_another_order_has_its_values_and_passes_its_derivative_on(l
     np.testing.assert_array_equal(to_numpy(gradient), to_numpy(upstream.permute(2, 3, 1, 0)))
 
 
+@torch_only
+@pytest.mark.skipif(BACKEND == "torch" and not torch_can_pack(), reason="this PyTorch computes without oneDNN")
+def test_a_kernel_is_packed_once_for_all_calls_without_gradient_and_anew_when_it_changes():
+    layer = layers.Conv2D(4, 3)
+    x = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 7, 9, 3)), dtype="float32")
+    expected = to_numpy(layer(x))
+    layout = backend.layout_kept(repeated=True)
+    with backend.no_gradient():
+        for packed in (1, 1, 2):
+            if packed == 2:
+                layer.kernel.assign(layer.kernel.value * 2.0)
+            with layout:
+                outputs = layer(x)
+            np.testing.assert_allclose(to_numpy(outputs), packed * expected, rtol=1e-5, atol=1e-6)
+            assert len(layout.packed) == packed
+    with layout:
+        assert layer(x).requires_grad
+    assert len(layout.packed) == 2
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize(
     "layer",
     [
         lambda: layers.Conv2D(5, 3, padding="same", strides=2),
+        lambda: layers.Conv2D(5, 3, padding="same", bias_initializer="ones"),
         lambda: layers.Conv2D(6, (3, 1), dilation_rate=(2, 1), groups=3),
         lambda: layers.DepthwiseConv2D(3),
         lambda: layers.SeparableConv2D(4, 3, padding="same"),
@@ -91,12 +119,12 @@ def test_a_kernel_in_another_order_has_its_values_and_passes_its_derivative_on(l
         lambda: layers.MaxPooling2D(3, strides=2, padding="same"),
     ],
 )
-def test_a_layer_on_images_gives_in_a_network_what_it_gives_by_itself(layer):
+def test_a_layer_on_images_gives_in_a_network_what_it_gives_by_itself(layer, step_mode):
     inputs = keras.Input((7, 9, 3))
     layer = layer()
     # The threshold is out of reach: what comes out is the layer's output on the image, through the walk.
     outputs = layers.Add()([layer(inputs), rsnn.layers.LIF(threshold=1e9)(layer(inputs))])
-    model = compiled(spiking(keras.Model(inputs, outputs), 3))
+    model = compiled(spiking(keras.Model(inputs, outputs), 3, step_mode=step_mode))
     x = np.random.default_rng(0).normal(size=(2, 3, 7, 9, 3)).astype("float32")
     expected = np.mean([to_numpy(layer(ops.convert_to_tensor(x[:, t]))) for t in range(3)], axis=0)
     np.testing.assert_allclose(to_numpy(model(x, training=True)), expected, rtol=1e-4, atol=1e-5)

@@ -59,6 +59,7 @@ def fusion(compiler, least_elements=0):
         patch.setattr(torch_fusion, "COMPILER", compiler)
         patch.setattr(torch_fusion, "LEAST_ELEMENTS", least_elements)
         patch.setattr(torch_fusion, "_compiled", {})
+        patch.setattr(torch_fusion, "_kinds", set())
         patch.setattr(torch_fusion, "_out_of_order", [])
         yield torch_fusion
 
@@ -177,6 +178,35 @@ def test_small_layers_are_not_compiled():
         assert not state._compiled  # The first layer has an image a step less than that.
         loss_and_gradients(model, *data(20, (6, 6, 2)))
         assert len(state._compiled) == 1
+
+
+@torch_only
+def test_a_kernel_that_there_is_serves_small_layers():
+    inputs = keras.Input((6,))
+    x = rsnn.layers.LIF()(layers.Dense(8)(inputs))
+    for width in (64, 8):
+        x = rsnn.layers.LIF()(layers.Dense(width)(x))
+    model = spiking(keras.Model(inputs, x), 4)
+    with fusion("eager", least_elements=5 * 4 * 64) as state:
+        loss_and_gradients(model, *data(5, (6,), classes=8))
+        assert len(state._compiled) == 1
+        programs = [state._programs.get(layer.cell) for layer in model.network.layers if isinstance(layer, rsnn.layers.LIF)]
+        assert [bool(programs_of_cell) for programs_of_cell in programs] == [False, True, True]
+
+
+@torch_only
+@pytest.mark.parametrize(("gradient", "step_mode"), MODES)
+def test_nothing_is_traced_anew_when_weights_have_changed(gradient, step_mode):
+    model = compiled(spiking(network(NEURONS["all that is learned"]), 4, gradient, step_mode=step_mode))
+    x, y = data(5, (6, 6, 2))
+    with fusion("eager") as state:
+
+        def programs():
+            model.train_on_batch(x, y)
+            cells = [layer.cell for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)]
+            return [len(state._programs[cell]) for cell in cells]
+
+        assert programs() == programs()
 
 
 @torch_only

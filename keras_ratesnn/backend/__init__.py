@@ -1,7 +1,7 @@
 """What Keras has no portable function for, once per backend: `jax.py`, `tensorflow.py` and `torch.py` define the same names.
 
 * `fusing(allowed)`: a context in which `fuse` may be used.
-* `fuses(tensors)`: whether a function of these tensors is worth giving to `fuse`.
+* `fuses(key, tensors)`: whether a function of these tensors is worth giving to `fuse`.
 * `fuse(function, owner, key, tensors)`: `function(*tensors)`, compiled into one pass over memory.
 * `graft(value, onto, slope)`: `value`, with a derivative of our choice.
 * `no_gradient()`: a context in which nothing is recorded for a backward pass.
@@ -9,7 +9,8 @@
 * `records_gradient()`: whether what is computed now may be differentiated later.
 * `derivative_only()`: a context for results whose derivative is wanted and whose value is not.
 * `together(tensors)`: the tensors, each computed before any is used.
-* `layout_kept()`: a context in which Keras' layers do not copy `channels_last` data into another order.
+* `layout_kept(repeated)`: a context in which Keras' layers do not copy `channels_last` data into another order, to be entered
+  for each call of a layer; `repeated`, if every layer is called again and again on data of one shape.
 * `multiply_add(x, factor, y)`: x · factor + y, of which memory sees one operation.
 * `normalize(inputs, axis, gamma, beta, epsilon, synchronized)`: a batch normalised by its own statistics over all axes but
   `axis`; returns outputs in the dtype of the inputs or wider, and mean and variance without gradient. These, as γ and β (or

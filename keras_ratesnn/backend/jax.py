@@ -92,7 +92,7 @@ def fusing(allowed):
     return contextlib.nullcontext()
 
 
-def fuses(tensors):
+def fuses(key, tensors):
     """Never: the compiler fuses by itself."""
     return False
 
@@ -102,7 +102,7 @@ def fuse(function, owner, key, tensors):
     return function(*tensors)
 
 
-def layout_kept():
+def layout_kept(repeated):
     """A context without effect: the compiler chooses the order of a tensor in memory."""
     return contextlib.nullcontext()
 

@@ -103,11 +103,11 @@ def multiply_add(x, factor, y):
     return torch.add(y, x, alpha=factor) if torch.is_tensor(y) else torch.rsub(x, y, alpha=-factor)
 
 
-def layout_kept():
+def layout_kept(repeated):
     """A context for layers of Keras on `channels_last` data, which may be entered again and again.
 
     Keras makes PyTorch's order of axes of such data by a copy, and the memory order of the data, which PyTorch's
     convolutions take as it is, by a second one. Here the data stay where they are, and a kernel, which does change its
-    order, does so once for all steps.
+    order, does so once for all steps, and where convolutions are `repeated`, to the order of the processor's library.
     """
-    return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept()
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept(repeated)

@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from keras_ratesnn import structures
 
 LEAST_ELEMENTS = 2**20
-"""Fewer are not worth the seconds that a compiler takes."""
+"""Fewer are not worth the seconds that a compiler takes; once it has made a kernel, that serves small layers too."""
 
 COMPILER = "inductor"
 """The backend of `torch.compile`."""
@@ -23,6 +23,7 @@ COMPILER = "inductor"
 _allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
 _programs = weakref.WeakKeyDictionary()
 _compiled = {}
+_kinds = set()
 _out_of_order = []
 
 
@@ -36,14 +37,14 @@ def fusing(allowed):
         _allowed.reset(token)
 
 
-def fuses(tensors):
-    """Whether a function of such tensors would be compiled."""
+def fuses(key, tensors):
+    """Whether a function of such tensors would be compiled: they are large, or a kernel for functions of its kind exists."""
     return (
         _allowed.get()
         and not _out_of_order
+        and (_kind(key, tensors) in _kinds or sum(tensor.numel() for tensor in tensors) >= LEAST_ELEMENTS)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
-        and sum(tensor.numel() for tensor in tensors) >= LEAST_ELEMENTS
         and all(
             type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type in ("cpu", "cuda") for tensor in tensors
         )
@@ -58,19 +59,24 @@ def fuse(function, owner, key, tensors):
     Args:
         function: Takes tensors, and returns a structure of tensors and numbers.
         owner: What the compiled function is kept with.
-        key: Hashable, all that beside the shapes and dtypes of the tensors decides what the function does.
+        key: Hashable, all that beside the shapes and dtypes of the tensors decides what the function does, whoever owns it.
         tensors: List of tensors.
     """
-    key = (key, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
     programs = _programs.setdefault(owner, {})
-    if key not in programs:
-        programs[key] = _Program(function, tensors)
-    program = programs[key]
+    place = (key, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
+    if place not in programs:
+        programs[place] = _Program(function, tensors)
+        _kinds.add(_kind(key, tensors))
+    program = programs[place]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         outputs = _Differentiable.apply(program, function, *tensors)
     else:
         outputs = program.outputs(tensors)
     return program.structured(outputs)
+
+
+def _kind(key, tensors):
+    return (key, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
 
 
 class _Program:

@@ -3,18 +3,32 @@
 import torch
 from torch.overrides import TorchFunctionMode
 
+# PyTorch's compiler uses these two operations; they are not promised.
+_PACKING = torch.backends.mkldnn.is_available() and all(
+    hasattr(torch.ops.mkldnn, name) for name in ("_convolution_pointwise", "_reorder_convolution_weight")
+)
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class LayoutKept(TorchFunctionMode):
-    """Answers calls of `Tensor.contiguous` by the tensor itself, or by what an earlier call on the same weight gave."""
+    """Answers calls of `Tensor.contiguous` by the tensor itself, or by what an earlier call on the same weight gave.
 
-    def __init__(self):
+    Args:
+        repeated: Boolean, whether the same convolutions are to be run again and again. Those without gradient then keep
+            their kernels in the order in which the processor's library computes, which it would make anew for each.
+    """
+
+    def __init__(self, repeated):
         super().__init__()
+        self.repeated = repeated
         self.reordered = {}
+        self.kernels = set()
+        self.packed = {}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if function is torch.conv2d and self.repeated and not torch.is_grad_enabled():
+            return self._convolution(*args, **kwargs)
         if function is not torch.Tensor.contiguous:
             return function(*args, **kwargs)
         (tensor,) = args
@@ -28,8 +42,21 @@ class LayoutKept(TorchFunctionMode):
         key = id(weight), weight._version, view, kwargs.get("memory_format")
         if key not in self.reordered:
             # With the weight, so that no other can come to have its id.
-            self.reordered[key] = weight, _reordered(tensor.detach(), **kwargs)
+            values = _reordered(tensor.detach(), **kwargs)
+            self.reordered[key] = weight, values
+            self.kernels.add(values.data_ptr())
         return _Reordered.apply(tensor, self.reordered[key][1])
+
+    def _convolution(self, inputs, kernel, bias=None, stride=1, padding=0, dilation=1, groups=1):
+        # A kernel of our own stays in its place, as long as the mode lives, and as it is.
+        own = kernel.data_ptr() in self.kernels
+        if not (_PACKING and own and inputs.device.type == "cpu" and inputs.dtype == torch.float32):
+            return torch.conv2d(inputs, kernel, bias, stride, padding, dilation, groups)
+        geometry = (_pair(padding), _pair(stride), _pair(dilation), groups)
+        key = kernel.data_ptr(), inputs.shape, *map(str, geometry)
+        if key not in self.packed:
+            self.packed[key] = torch.ops.mkldnn._reorder_convolution_weight(kernel, *geometry, list(inputs.shape))
+        return torch.ops.mkldnn._convolution_pointwise(inputs, self.packed[key], bias, *geometry, "none", [], "")
 
 
 class _Reordered(torch.autograd.Function):
@@ -42,6 +69,10 @@ class _Reordered(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         return upstream, None
+
+
+def _pair(value):
+    return [value, value] if isinstance(value, int) else list(value)
 
 
 def _reordered(tensor, memory_format=torch.contiguous_format):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from keras_ratesnn import backend, operations, structures, time_axis
+from keras_ratesnn import backend, keras_internals, operations, structures, time_axis
 from keras_ratesnn.gradients.signals import only_signal
 
 
@@ -102,12 +102,19 @@ class Rule:
     def __init__(self, timesteps):
         self.timesteps = timesteps
         self.final_states = []
-        self.layout = backend.layout_kept()
+        self.layout = backend.layout_kept(repeated=False)
         self._activity_losses = []
 
     def call(self, operation, args, kwargs):
         """What an operation makes of tensors."""
         with self.layout if operations.takes_any_layout(operation) else contextlib.nullcontext():
+            # Keras prepares each call of a layer, which takes longer than many an operation on a GPU.
+            if (
+                operations.is_function_of_tensors(operation)
+                and kwargs.keys() <= {"training"}
+                and keras_internals.is_prepared(operation, args)
+            ):
+                return keras_internals.call_prepared(operation, args)
             return operation(*args, **kwargs)
 
     def regularize(self, operation, outputs):

@@ -1,6 +1,7 @@
 """What a neuron does to single elements, as one pass over memory where a backend does not make one by itself."""
 
 import functools
+import itertools
 
 import keras
 from keras import ops
@@ -9,6 +10,9 @@ from keras_ratesnn import backend, keras_internals, structures, time_axis
 
 LONGEST = 16
 """Up to this T a whole time loop is one pass; a longer one is a pass for each step, for compilers take time for each."""
+
+_OF_EVERY_LAYER = frozenset(vars(keras.layers.Layer(name="any")))
+"""Attributes, a name among them, that say nothing of a step."""
 
 
 def call(function, cell, key, *arguments):
@@ -21,14 +25,19 @@ def call(function, cell, key, *arguments):
         key: Hashable, what else decides what the function does.
         *arguments: Structures of tensors and numbers.
     """
-    leaves = structures.flatten(arguments)
-    tensors = [leaf for leaf in leaves if ops.is_tensor(leaf)]
-    if not backend.fuses(tensors) or len(cell.variables) > len(cell.weights):
-        # A cell with variables that are not weights, of a random generator, say, changes them.
-        return function(*arguments)
     weights = cell.weights
+    if len(cell.variables) > len(weights):
+        # Variables that are not weights, those of a random generator, say, change.
+        return function(*arguments)
+    leaves = structures.flatten(arguments)
+    are_tensors = [ops.is_tensor(leaf) for leaf in leaves]
     with keras_internals.without_autocast():
-        values = [ops.convert_to_tensor(weight) for weight in weights]
+        tensors = [ops.convert_to_tensor(weight) for weight in weights]
+    tensors += itertools.compress(leaves, are_tensors)
+    numbers = tuple(None if is_tensor else leaf for leaf, is_tensor in zip(leaves, are_tensors, strict=True))
+    key = type(cell), key, numbers, _settings(cell)
+    if not backend.fuses(key, tensors):
+        return function(*arguments)
 
     def of_tensors(*tensors):
         remaining = iter(tensors)
@@ -37,8 +46,7 @@ def call(function, cell, key, *arguments):
         with keras.StatelessScope(mapping):
             return function(*inside)
 
-    numbers = tuple(None if ops.is_tensor(leaf) else leaf for leaf in leaves)
-    return backend.fuse(of_tensors, cell, (key, numbers, _settings(cell)), [*values, *tensors])
+    return backend.fuse(of_tensors, cell, key, tensors)
 
 
 def through_time(start, advance, finish, cell, key, current, timesteps):
@@ -77,5 +85,9 @@ def _steps(start, advance, finish, at_steps):
 
 
 def _settings(cell):
-    """What a cell can be set to between two calls: its public attributes, as text."""
-    return tuple((name, repr(value)) for name, value in vars(cell).items() if not name.startswith("_"))
+    """What a cell can be set to between two calls: its public attributes, as text. Weights are given as tensors."""
+    return tuple(
+        (name, repr(value))
+        for name, value in vars(cell).items()
+        if not (name.startswith("_") or name in _OF_EVERY_LAYER or isinstance(value, keras.Variable))
+    )

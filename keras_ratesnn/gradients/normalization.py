@@ -18,7 +18,7 @@ def normalize(layer, inputs, times=1):
     outputs, mean, variance = backend.normalize(inputs, layer.axis, *parameters, layer.epsilon, layer.synchronized)
     kept = layer.momentum**times
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-        moving.assign(moving * kept + time_axis.cast(value, moving.dtype) * (1.0 - kept))
+        moving.assign(backend.multiply_add(time_axis.cast(value, moving.dtype), 1.0 - kept, moving.value * kept))
     return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
 

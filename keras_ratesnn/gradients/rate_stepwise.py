@@ -1,5 +1,7 @@
 """Rate-based backpropagation in single-step order: T walks that record, without gradient, and one walk on rates with it."""
 
+import operator
+
 from keras import ops
 
 from keras_ratesnn import backend, structures, time_axis
@@ -63,7 +65,7 @@ class RecordingRule(stepwise.StepRule):
         if self.last_step_statistics:
             self.memory[place] = statistics
         else:
-            self._add(place, structures.map_leaves(lambda statistic: statistic / self.timesteps, statistics))
+            self._add(place, statistics)
 
     def remember_outputs(self, place, outputs):
         # Only where they are needed: the rate of an affine operation follows from the rate of its input.
@@ -74,7 +76,7 @@ class RecordingRule(stepwise.StepRule):
 
     def _add(self, place, values):
         so_far = self.memory.get(place)
-        self.memory[place] = values if so_far is None else structures.map_leaves(ops.add, so_far, values)
+        self.memory[place] = values if so_far is None else structures.map_leaves(operator.add, so_far, values)
 
 
 class RatePassRule(stepwise.PlacedRule):
@@ -111,6 +113,8 @@ class RatePassRule(stepwise.PlacedRule):
         if signal.static or not normalization.is_normalizing(operation, kwargs):
             return self.affine(operation, args, kwargs)
         recorded = self.memory[self.next_place()]
+        if not self.last_step_statistics:
+            recorded = structures.map_leaves(lambda total: total / self.timesteps, recorded)
         # 1 / mean_t(1 / (σ_t² + ε)) takes the place of σ² + ε; the authors' program adds its ε a second time.
         variance = 1.0 / recorded["precision"] - (0.0 if self.last_step_statistics else operation.epsilon)
         rate = normalization.normalize_rate(operation, signal.rate, recorded["mean"], variance)
