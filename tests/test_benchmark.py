@@ -17,7 +17,7 @@ from recipes import device
 from recipes.benchmark import cases, costs, measure, plot, process_peak, report, timing
 from recipes.benchmark import settings as benchmark_settings
 from recipes.benchmark.__main__ import main
-from recipes.benchmark.settings import FLOOR, FORWARD, METHODS, NETWORKS, ORDINARY, PEERS, Settings
+from recipes.benchmark.settings import CHANNELS, CLASSES, FLOOR, FORWARD, METHODS, NETWORKS, ORDINARY, PEERS, Settings
 
 TINY = ("--network", "Tiny", "--width", "0.5", "--batch", "3", "--size", "8", "--rounds", "2")
 TIMESTEPS = (1, 2)
@@ -225,6 +225,21 @@ def test_flops_of_a_program_with_a_loop_are_not_counted():
         told = costs.compiled(cases.trainer(settings, "rate-single", 4), *cases.batch(settings))
     assert told["flops"] is None
     assert told["memory_bytes"] > 0
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="counts what PyTorch runs")
+@pytest.mark.parametrize(("method", "forwards"), [("rate-multi", 4 + 2), ("rate-single", 5 + 2), ("bptt-multi", 3 * 4)])
+def test_flops_of_a_step_are_those_that_one_counts_by_hand(method, forwards):
+    with tiny_among_the_networks():
+        settings = Settings(network="Tiny", size=8, batch=2, width=0.5)
+        trainer = cases.trainer(settings, method, 4)
+    images, labels = cases.batch(settings)
+    channels = round(8 * settings.width)
+    second = 2 * settings.batch * (4 * 4) * (3 * 3) * channels * channels
+    dense = 2 * settings.batch * (4 * 4 * channels) * CLASSES
+    # The image is the same at every step: the first layer runs once, and needs no derivative of its input.
+    first = 2 * settings.batch * (6 * 6) * (3 * 3 * CHANNELS) * channels * 2
+    assert costs.counted_flops(lambda: trainer.train_on_batch(images, labels)) == first + forwards * (second + dense)
 
 
 def test_memory_of_a_process_of_its_own(monkeypatch):

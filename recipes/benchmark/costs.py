@@ -55,6 +55,7 @@ def counted_flops(step):
         step: Function without arguments.
     """
     # Only here: what follows imports PyTorch.
+    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
 
@@ -63,6 +64,11 @@ def counted_flops(step):
 
         def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
             result = operation(*args, **(kwargs or {}))
+            if operation.name() == "mkldnn::_convolution_pointwise":
+                # A convolution whose kernel is packed.
+                inputs, kernel, bias, padding, stride, dilation, groups, *_ = args
+                args = inputs, kernel, bias, stride, padding, dilation, False, [0, 0], groups
+                operation = torch.ops.aten.convolution.default
             count = flop_registry.get(operation._overloadpacket)
             # On the device "meta" shapes are worked out, and nothing else.
             if count is not None and not args[0].is_meta:
