@@ -1,4 +1,5 @@
 """What Keras has no portable function for, once per backend: `jax.py`, `tensorflow.py` and `torch.py` define the same names.
+`whole_steps.py` has what the first two share.
 
 * `fusing(allowed)`: a context in which `fuse` may be used.
 * `fuses(key, tensors)`: whether a function of these tensors is worth giving to `fuse`.

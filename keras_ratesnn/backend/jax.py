@@ -1,6 +1,5 @@
 """The backend functions on JAX; `keras_ratesnn.backend` says what each is for."""
 
-import contextlib
 import functools
 
 import jax
@@ -8,6 +7,16 @@ import jax
 from keras_ratesnn import structures
 from keras_ratesnn.backend import plain_normalization
 from keras_ratesnn.backend.plain_normalization import normalize as normalize
+from keras_ratesnn.backend.whole_steps import derivative_only as derivative_only
+from keras_ratesnn.backend.whole_steps import fuse as fuse
+from keras_ratesnn.backend.whole_steps import fuses as fuses
+from keras_ratesnn.backend.whole_steps import fusing as fusing
+from keras_ratesnn.backend.whole_steps import layout_kept as layout_kept
+from keras_ratesnn.backend.whole_steps import multiply_add as multiply_add
+from keras_ratesnn.backend.whole_steps import no_gradient as no_gradient
+from keras_ratesnn.backend.whole_steps import records_gradient as records_gradient
+from keras_ratesnn.backend.whole_steps import unrolled_network_steps as unrolled_network_steps
+from keras_ratesnn.backend.whole_steps import untraced as untraced
 
 
 @jax.custom_jvp
@@ -35,24 +44,9 @@ def _graft_jvp(primals, tangents):
 normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 
-def no_gradient():
-    """A context for code whose results are stopped anyway: under jit, what nobody asks for is never computed."""
-    return contextlib.nullcontext()
-
-
 def without_gradient(function):
     """The structure of tensors and numbers that `function()` returns, without gradient."""
     return structures.map_leaves(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, function())
-
-
-def records_gradient():
-    """True: JAX decides after the fact what to differentiate, and drops the rest."""
-    return True
-
-
-def derivative_only():
-    """A context for results whose value is not used: the compiler drops the value by itself."""
-    return contextlib.nullcontext()
 
 
 def unrolled_steps(with_gradient):
@@ -67,46 +61,9 @@ def unrolled_steps(with_gradient):
     return 4 if with_gradient else 1
 
 
-def unrolled_network_steps():
-    """Few: the compiler is free to begin a step of an unrolled loop before the last one is through, and then keeps the
-    activations of several alive. A loop of its own does not, and compiles once, whatever T is.
-    """
-    return 2
-
-
 def together(tensors):
     """A structure of tensors, each computed before any is used: what they are made of is free then.
 
     On processors XLA takes this barrier away early; its default scheduler there keeps the order by itself.
     """
     return jax.lax.optimization_barrier(tensors)
-
-
-def untraced(function):
-    """The function itself: a step is compiled as a whole."""
-    return function
-
-
-def fusing(allowed):
-    """A context without effect: the compiler fuses by itself."""
-    return contextlib.nullcontext()
-
-
-def fuses(key, tensors):
-    """Never: the compiler fuses by itself."""
-    return False
-
-
-def fuse(function, owner, key, tensors):
-    """`function(*tensors)`."""
-    return function(*tensors)
-
-
-def layout_kept(repeated):
-    """A context without effect: the compiler chooses the order of a tensor in memory."""
-    return contextlib.nullcontext()
-
-
-def multiply_add(x, factor, y):
-    """x · factor + y."""
-    return x * factor + y

@@ -1,6 +1,5 @@
 """The backend functions on TensorFlow; `keras_ratesnn.backend` says what each is for."""
 
-import contextlib
 import functools
 import math
 
@@ -9,6 +8,16 @@ import tensorflow as tf
 from keras_ratesnn import structures
 from keras_ratesnn.backend import plain_normalization
 from keras_ratesnn.backend.plain_normalization import normalize as normalize
+from keras_ratesnn.backend.whole_steps import derivative_only as derivative_only
+from keras_ratesnn.backend.whole_steps import fuse as fuse
+from keras_ratesnn.backend.whole_steps import fuses as fuses
+from keras_ratesnn.backend.whole_steps import fusing as fusing
+from keras_ratesnn.backend.whole_steps import layout_kept as layout_kept
+from keras_ratesnn.backend.whole_steps import multiply_add as multiply_add
+from keras_ratesnn.backend.whole_steps import no_gradient as no_gradient
+from keras_ratesnn.backend.whole_steps import records_gradient as records_gradient
+from keras_ratesnn.backend.whole_steps import unrolled_network_steps as unrolled_network_steps
+from keras_ratesnn.backend.whole_steps import untraced as untraced
 
 
 @tf.custom_gradient
@@ -33,24 +42,9 @@ def graft(value, onto, slope):
 normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 
-def no_gradient():
-    """A context for code whose results are stopped anyway: in a graph, what nobody asks for is never computed."""
-    return contextlib.nullcontext()
-
-
 def without_gradient(function):
     """The structure of tensors and numbers that `function()` returns, without gradient."""
     return structures.map_leaves(lambda leaf: tf.stop_gradient(leaf) if tf.is_tensor(leaf) else leaf, function())
-
-
-def records_gradient():
-    """True: a tape may be recording, and a graph drops what nobody asks for."""
-    return True
-
-
-def derivative_only():
-    """A context for results whose value is not used: the graph is pruned of the value by itself."""
-    return contextlib.nullcontext()
 
 
 def unrolled_steps(with_gradient):
@@ -58,43 +52,6 @@ def unrolled_steps(with_gradient):
     return math.inf
 
 
-def unrolled_network_steps():
-    """Few: the compiler is free to begin a step of an unrolled loop before the last one is through, and then keeps the
-    activations of several alive. A loop of its own does not, and compiles once, whatever T is.
-    """
-    return 2
-
-
 def together(tensors):
     """The tensors as they are: the executor frees what is no longer needed."""
     return tensors
-
-
-def untraced(function):
-    """The function itself: a step is compiled as a whole."""
-    return function
-
-
-def fusing(allowed):
-    """A context without effect: the compiler fuses by itself."""
-    return contextlib.nullcontext()
-
-
-def fuses(key, tensors):
-    """Never: the compiler fuses by itself."""
-    return False
-
-
-def fuse(function, owner, key, tensors):
-    """`function(*tensors)`."""
-    return function(*tensors)
-
-
-def layout_kept(repeated):
-    """A context without effect: the compiler chooses the order of a tensor in memory."""
-    return contextlib.nullcontext()
-
-
-def multiply_add(x, factor, y):
-    """x · factor + y."""
-    return x * factor + y
