@@ -224,6 +224,29 @@ def test_what_a_cell_is_set_to_between_two_calls_is_seen():
 
 
 @torch_only
+@pytest.mark.parametrize("hidden_in", ["attribute", "list"])
+def test_a_cell_with_an_array_which_may_change_in_place_is_left_alone(hidden_in):
+    class Masked(rsnn.layers.LIFCell):
+        def __init__(self):
+            super().__init__()
+            mask = np.ones(2000, "float32")
+            self.mask = mask if hidden_in == "attribute" else [mask]
+
+        def step(self, inputs, state):
+            mask = self.mask if hidden_in == "attribute" else self.mask[0]
+            return super().step(inputs * ops.convert_to_tensor(mask), state)
+
+    inputs = keras.Input((2000,))
+    masked = rsnn.layers.Neuron(Masked())
+    model = spiking(keras.Model(inputs, masked(inputs)), 4)
+    x = np.full((2, 2000), 2.0, "float32")
+    with fusion("eager"):
+        assert to_numpy(model(x))[:, 1000].all()
+        (masked.cell.mask if hidden_in == "attribute" else masked.cell.mask[0])[1000] = 0.0
+        assert not to_numpy(model(x))[:, 1000].any()
+
+
+@torch_only
 def test_a_cell_with_a_random_generator_is_left_alone():
     class Noisy(rsnn.layers.LIFCell):
         def __init__(self):

@@ -25,9 +25,11 @@ def call(function, cell, key, *arguments):
         key: Hashable, what else decides what the function does.
         *arguments: Structures of tensors and numbers.
     """
-    weights = cell.weights
-    if len(cell.variables) > len(weights):
-        # Variables that are not weights, those of a random generator, say, change.
+    weights, settings = cell.weights, _settings(cell)
+    if len(cell.variables) > len(weights) or any(
+        hasattr(leaf, "shape") for leaf in structures.flatten(list(settings.values()))
+    ):
+        # Variables that are not weights, those of a random generator, say, change, and arrays may.
         return function(*arguments)
     leaves = structures.flatten(arguments)
     are_tensors = [ops.is_tensor(leaf) for leaf in leaves]
@@ -35,7 +37,7 @@ def call(function, cell, key, *arguments):
         tensors = [ops.convert_to_tensor(weight) for weight in weights]
     tensors += itertools.compress(leaves, are_tensors)
     numbers = tuple(None if is_tensor else leaf for leaf, is_tensor in zip(leaves, are_tensors, strict=True))
-    key = type(cell), key, numbers, _settings(cell)
+    key = type(cell), key, numbers, repr(settings)
     if not backend.fuses(key, tensors):
         return function(*arguments)
 
@@ -85,9 +87,9 @@ def _steps(start, advance, finish, at_steps):
 
 
 def _settings(cell):
-    """What a cell can be set to between two calls: its public attributes, as text. Weights are given as tensors."""
-    return tuple(
-        (name, repr(value))
+    """What a cell can be set to between two calls: its public attributes, without weights, which are given as tensors."""
+    return {
+        name: value
         for name, value in vars(cell).items()
         if not (name.startswith("_") or name in _OF_EVERY_LAYER or isinstance(value, keras.Variable))
-    )
+    }
