@@ -110,4 +110,6 @@ def layout_kept(repeated):
     convolutions take as it is, by a second one. Here the data stay where they are, and a kernel, which does change its
     order, does so once for all steps, and where convolutions are `repeated`, to the order of the processor's library.
     """
+    # What is exported has kernels that other programs can read.
+    repeated = repeated and not torch.jit.is_tracing()
     return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept(repeated)
