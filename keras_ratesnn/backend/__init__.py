@@ -2,7 +2,7 @@
 `whole_steps.py` has what the first two share.
 
 * `fusing(allowed)`: a context in which `fuse` may be used.
-* `fuses(key, tensors)`: whether a function of these tensors is worth giving to `fuse`.
+* `fuses(key, tensors)`: whether a function of these tensors is worth giving to `fuse`, which would be given `key()`.
 * `fuse(function, owner, key, tensors)`: `function(*tensors)`, compiled into one pass over memory.
 * `graft(value, onto, slope)`: `value`, with a derivative of our choice.
 * `no_gradient()`: a context in which nothing is recorded for a backward pass.

@@ -38,11 +38,16 @@ def fusing(allowed):
 
 
 def fuses(key, tensors):
-    """Whether a function of such tensors would be compiled: they are large, or a kernel for functions of its kind exists."""
+    """Whether a function of such tensors would be compiled: they are large, or a kernel for functions of its kind exists.
+
+    Args:
+        key: Function without arguments that returns what `fuse` is given as `key`; it is called where that matters.
+        tensors: List of tensors.
+    """
     return (
         _allowed.get()
         and not _out_of_order
-        and (_kind(key, tensors) in _kinds or sum(tensor.numel() for tensor in tensors) >= LEAST_ELEMENTS)
+        and (sum(tensor.numel() for tensor in tensors) >= LEAST_ELEMENTS or (_kinds and _kind(key(), tensors) in _kinds))
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and all(

@@ -93,16 +93,17 @@ class Rule:
 
     Args:
         timesteps: Integer T.
+        repeated: Boolean, whether a walk calls every layer again and again on data of one shape. Defaults to `False`.
 
     Attributes:
         final_states: List of the states of all neurons after the last step.
         layout: Context in which the layers that can keep the order of their data in memory are called.
     """
 
-    def __init__(self, timesteps):
+    def __init__(self, timesteps, repeated=False):
         self.timesteps = timesteps
         self.final_states = []
-        self.layout = backend.layout_kept(repeated=False)
+        self.layout = backend.layout_kept(repeated)
         self._activity_losses = []
 
     def call(self, operation, args, kwargs):

@@ -1,7 +1,6 @@
 """What a neuron does to single elements, as one pass over memory where a backend does not make one by itself."""
 
 import functools
-import itertools
 
 import keras
 from keras import ops
@@ -25,20 +24,20 @@ def call(function, cell, key, *arguments):
         key: Hashable, what else decides what the function does.
         *arguments: Structures of tensors and numbers.
     """
-    weights, settings = cell.weights, _settings(cell)
-    if len(cell.variables) > len(weights) or any(
-        hasattr(leaf, "shape") for leaf in structures.flatten(list(settings.values()))
-    ):
-        # Variables that are not weights, those of a random generator, say, change, and arrays may.
+    weights = cell.weights
+    if len(cell.variables) > len(weights):
+        # Variables that are not weights, those of a random generator, say, change.
         return function(*arguments)
     leaves = structures.flatten(arguments)
-    are_tensors = [ops.is_tensor(leaf) for leaf in leaves]
     with keras_internals.without_autocast():
         tensors = [ops.convert_to_tensor(weight) for weight in weights]
-    tensors += itertools.compress(leaves, are_tensors)
-    numbers = tuple(None if is_tensor else leaf for leaf, is_tensor in zip(leaves, are_tensors, strict=True))
-    key = type(cell), key, numbers, repr(settings)
-    if not backend.fuses(key, tensors):
+    tensors += filter(ops.is_tensor, leaves)
+
+    def whole_key():
+        numbers = tuple(None if ops.is_tensor(leaf) else leaf for leaf in leaves)
+        return type(cell), key, numbers, repr(_settings(cell))
+
+    if not backend.fuses(whole_key, tensors) or _has_arrays(cell):
         return function(*arguments)
 
     def of_tensors(*tensors):
@@ -48,7 +47,7 @@ def call(function, cell, key, *arguments):
         with keras.StatelessScope(mapping):
             return function(*inside)
 
-    return backend.fuse(of_tensors, cell, key, tensors)
+    return backend.fuse(of_tensors, cell, whole_key(), tensors)
 
 
 def through_time(start, advance, finish, cell, key, current, timesteps):
@@ -93,3 +92,8 @@ def _settings(cell):
         for name, value in vars(cell).items()
         if not (name.startswith("_") or name in _OF_EVERY_LAYER or isinstance(value, keras.Variable))
     }
+
+
+def _has_arrays(cell):
+    """Whether a cell can be set to something by changing it in place."""
+    return any(hasattr(leaf, "shape") for leaf in structures.flatten(list(_settings(cell).values())))

@@ -33,8 +33,7 @@ class PlacedRule(Rule):
     """
 
     def __init__(self, timesteps, constant, memory):
-        super().__init__(timesteps)
-        self.layout = backend.layout_kept(repeated=True)
+        super().__init__(timesteps, repeated=True)
         self.constant = constant
         self.memory = memory
         self.places = 0
