@@ -2,8 +2,8 @@
 
 from keras_ratesnn import gradients, layers, models, surrogates
 from keras_ratesnn.description import describe
-from keras_ratesnn.models.conversion import spikify
-from keras_ratesnn.operations import affine
+from keras_ratesnn.layer_kinds import affine
+from keras_ratesnn.models._conversion import spikify
 from keras_ratesnn.spiking_model import SpikingModel
 
 __version__ = "0.1.0"

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import backend, time_axis
+from keras_ratesnn._core import backend, time_axis
 from keras_ratesnn.gradients.base import GradientMethod
 from keras_ratesnn.gradients.bptt import UnrolledRule
 from keras_ratesnn.gradients.signals import signals_in

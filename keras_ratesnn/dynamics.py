@@ -18,7 +18,7 @@ NeurIPS 2024, sections 3 and 4; the reset derivatives hold here for any θ and v
 
 from keras import ops
 
-from keras_ratesnn import backend
+from keras_ratesnn._core import backend
 
 
 def integrate(membrane, current, decay):

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import backend, checks, gradients, graph, keras_internals, registry
+from keras_ratesnn import gradients
+from keras_ratesnn._core import backend, checks, graph, keras_internals, registry
+from keras_ratesnn._streaming import Stream
 from keras_ratesnn.gradients.base import Run
-from keras_ratesnn.streaming import Stream
 
 STEP_MODES = ("multi", "single")
 

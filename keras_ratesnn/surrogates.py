@@ -9,7 +9,7 @@ import math
 
 from keras import ops
 
-from keras_ratesnn import backend, checks, registry
+from keras_ratesnn._core import backend, checks, registry
 
 
 class Surrogate:

@@ -11,8 +11,9 @@ import shutil
 import sys
 import tempfile
 
-from keras_ratesnn import SpikingModel, checks, models
-from keras_ratesnn.models.pretrained import Card, files
+from keras_ratesnn import SpikingModel, models
+from keras_ratesnn._core import checks
+from keras_ratesnn.models.pretrained import Card, _files
 from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder, load_model, read_json
 
@@ -28,7 +29,7 @@ def publish(
     data_set,
     preprocessing,
     licence,
-    folder=files.FOLDER,
+    folder=_files.FOLDER,
     architecture=None,
     arguments=None,
     url=None,
@@ -87,7 +88,7 @@ def publish(
             versions=record["versions"],
             licence=licence,
             file=file,
-            sha256=files.sha256(path),
+            sha256=_files.sha256(path),
             url=url,
         )
         weights_folder = folder / "weights" if weights_folder is None else pathlib.Path(weights_folder)
@@ -144,7 +145,7 @@ def parser():
     result.add_argument("--arguments", type=json.loads, metavar="JSON", help="the arguments of that function")
     result.add_argument("--url", help="where the weights will be downloaded from (default: they ship with the package)")
     result.add_argument(
-        "--folder", type=pathlib.Path, default=files.FOLDER, metavar="DIR", help="folder of cards (default: the package's)"
+        "--folder", type=pathlib.Path, default=_files.FOLDER, metavar="DIR", help="folder of cards (default: the package's)"
     )
     return result
 

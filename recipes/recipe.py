@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import keras
 
-from keras_ratesnn import checks, gradients
+from keras_ratesnn import gradients
+from keras_ratesnn._core import checks
 from keras_ratesnn.spiking_model import STEP_MODES
 from recipes import augmentation
 from recipes.data.dataset import Dataset

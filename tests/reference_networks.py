@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.models import preact_resnet, residual, resnet, sew_resnet
+from keras_ratesnn.models import _residual, preact_resnet, resnet, sew_resnet
 from keras_ratesnn.models import vgg as vgg_models
 
 FOLDER = pathlib.Path(__file__).parent / "reference"
@@ -122,19 +122,19 @@ def vgg(width, neuron):
 
 def res(width, neuron):
     inputs = keras.Input((8, 8, 3))
-    x = residual.begin(inputs, width, "cifar", neuron, **resnet.STYLE, name="res_stem")
+    x = _residual.stem_block(inputs, width, "cifar", neuron, **resnet.STYLE, name="res_stem")
     return _two_blocks(inputs, x, width, neuron, resnet.basic_block, "res")
 
 
 def sew(width, neuron):
     inputs = keras.Input((8, 8, 3))
-    x = residual.begin(inputs, width, "cifar", neuron, **sew_resnet.STYLE, name="sew_stem")
+    x = _residual.stem_block(inputs, width, "cifar", neuron, **sew_resnet.STYLE, name="sew_stem")
     return _two_blocks(inputs, x, width, neuron, sew_resnet.basic_block, "sew")
 
 
 def pre(width, neuron):
     inputs = keras.Input((8, 8, 3))
-    x = residual.begin(inputs, width, "cifar", None, **preact_resnet.STYLE, name="pre_stem")
+    x = _residual.stem_block(inputs, width, "cifar", None, **preact_resnet.STYLE, name="pre_stem")
     return _two_blocks(inputs, x, width, neuron, preact_resnet.basic_block, "pre")
 
 

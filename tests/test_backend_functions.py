@@ -9,7 +9,7 @@ from helpers import BACKEND, compiled, data, gradient_of, loss_and_gradients, sp
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import backend
+from keras_ratesnn._core import backend
 
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends compile, and choose the order by themselves")
 
@@ -41,7 +41,7 @@ def network(*after):
 
 
 def torch_can_pack():
-    from keras_ratesnn.backend import torch_layout
+    from keras_ratesnn._core.backend import torch_layout
 
     return torch_layout._PACKING
 

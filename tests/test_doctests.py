@@ -19,7 +19,7 @@ MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(keras_ratesnn.__path__, "keras_ratesnn.")
     # The other backends' modules need their backend.
-    if not name.startswith("keras_ratesnn.backend.") or name.endswith(f".{keras.backend.backend()}")
+    if not name.startswith("keras_ratesnn._core.backend.") or name.endswith(f".{keras.backend.backend()}")
 ]
 NAMES = {"keras": keras, "np": np, "ops": ops, "keras_ratesnn": keras_ratesnn}
 

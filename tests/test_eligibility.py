@@ -10,7 +10,7 @@ from helpers import gradient_of, naive_lif, to_numpy
 from keras import ops
 
 from keras_ratesnn import layers
-from keras_ratesnn.gradients import eligibility
+from keras_ratesnn.gradients import _eligibility
 
 T = 7
 CURRENTS = np.random.default_rng(0).normal(0.5, 0.8, (T, 4, 5))
@@ -38,10 +38,10 @@ def double(array):
 
 
 def traces_of(cell, currents):
-    traces, state = eligibility.start(cell), cell.initial_state(double(currents[0]))
+    traces, state = _eligibility.start(cell), cell.initial_state(double(currents[0]))
     for current in currents:
         membrane, spikes, state = cell.step(double(current), state)
-        traces = eligibility.advance(cell, traces, membrane, spikes, state)
+        traces = _eligibility.advance(cell, traces, membrane, spikes, state)
     return traces
 
 
@@ -83,7 +83,7 @@ def test_the_rate_has_the_time_mean_as_value_and_the_eligibility_as_derivative()
     mean_input = CURRENTS.mean(axis=0)
 
     def weighted(c):
-        return ops.sum(double(weights) * eligibility.firing_rate(cell, eligibility.means(traces, T), c))
+        return ops.sum(double(weights) * _eligibility.firing_rate(cell, _eligibility.means(traces, T), c))
 
     spikes, _, _ = naive_lif(CURRENTS, 0.6)
     np.testing.assert_allclose(to_numpy(weighted(double(mean_input))), (weights * spikes.mean(axis=0)).sum())
@@ -99,7 +99,7 @@ def test_a_parameter_of_many_neurons_gets_the_sum_of_their_derivatives():
 
     def weighted(decay):
         cell.rate_parameters = lambda: [decay]
-        return ops.sum(double(weights) * eligibility.firing_rate(cell, eligibility.means(traces, T), double(CURRENTS[0])))
+        return ops.sum(double(weights) * _eligibility.firing_rate(cell, _eligibility.means(traces, T), double(CURRENTS[0])))
 
     (gradient,) = gradient_of(weighted, [np.full((1, 5), 0.6)])
     expected = weights * rate_derivative(CURRENTS, "decay", 0.6, 1.0, "soft", 0.0, True)

@@ -11,11 +11,11 @@ from helpers import BACKEND, compiled, data, loss_and_gradients, spiking, to_num
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import fused_pass
+from keras_ratesnn.gradients import _fused_pass
 
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends fuse by themselves")
 if BACKEND == "torch":
-    from keras_ratesnn.backend import torch_fusion
+    from keras_ratesnn._core.backend import torch_fusion
 
 MODES = [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single")]
 
@@ -76,7 +76,7 @@ def cases():
         for mode in MODES:
             yield name, *mode, 3
     for mode in (("rate", "multi"), ("bptt", "multi")):
-        yield "all that is learned", *mode, fused_pass.LONGEST + 2
+        yield "all that is learned", *mode, _fused_pass.LONGEST + 2
 
 
 @torch_only

@@ -8,7 +8,7 @@ from helpers import to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import graph
+from keras_ratesnn._core import graph
 from keras_ratesnn.layers import LIF
 
 X, _ = helpers.data()
@@ -32,7 +32,7 @@ class PlainRule:
         args, kwargs = keras.tree.map_structure(lambda leaf: leaf.tensor if isinstance(leaf, Box) else leaf, (args, kwargs))
         return keras.tree.map_structure(Box, operation(*args, **kwargs))
 
-    neuron = batch_normalization = dropout = affine = affine_without_weights = other
+    neuron = batch_normalization = dropout = affine = parameter_free_affine = other
 
 
 def walk(network, inputs, training=False, rule=None):
@@ -164,7 +164,7 @@ def test_a_walk_sees_every_operation_of_nested_models_once_for_each_use():
 def test_a_walk_gives_each_kind_of_operation_to_its_method():
     class Kinds(PlainRule):
         def __getattribute__(self, name):
-            if name in ("neuron", "batch_normalization", "dropout", "affine", "affine_without_weights", "other"):
+            if name in ("neuron", "batch_normalization", "dropout", "affine", "parameter_free_affine", "other"):
                 return lambda operation, args, kwargs: self.note(name, operation, args, kwargs)
             return super().__getattribute__(name)
 
@@ -186,7 +186,7 @@ def test_a_walk_gives_each_kind_of_operation_to_its_method():
         ("LIF", "neuron"),
         ("Dropout", "dropout"),
         ("Dense", "other"),
-        ("Add", "affine_without_weights"),
+        ("Add", "parameter_free_affine"),
         ("Tanh", "other"),
     ]
 
@@ -201,7 +201,7 @@ def test_a_layer_declared_affine_is_affine_but_its_subclass_is_not():
         def call(self, inputs):
             return inputs * inputs
 
-    kind_of = rsnn.operations.kind_of
+    kind_of = rsnn.layer_kinds.kind_of
     assert (kind_of(Scale()), kind_of(Squared())) == ("affine", "other")
 
 

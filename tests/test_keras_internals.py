@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_ratesnn import keras_internals
+from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers import LIF
 
 X, _ = helpers.data()

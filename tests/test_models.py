@@ -12,8 +12,8 @@ from helpers import BACKEND, loss_and_gradients, to_numpy
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layers import LIF, ParametricLIF
-from keras_ratesnn.models import blocks, initializers
-from keras_ratesnn.models.pooling import PaddedMaxPooling2D
+from keras_ratesnn.models import _blocks, _initializers
+from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 
 EVERY_NETWORK = [getattr(models, name) for name in models.__all__ if name[0].isupper()]
 ONE_OF_A_KIND = [models.ResNet18, models.SEWResNet18, models.PreActResNet18, models.VGG11]
@@ -160,7 +160,7 @@ def test_strided_convolutions_see_the_pixels_that_pytorch_s_see(size, kernel):
     generator = np.random.default_rng(0)
     x, weights = generator.normal(size=(size, size, 2)), generator.normal(size=(kernel, kernel, 2, 3))
     inputs = keras.Input((size, size, 2))
-    outputs = blocks.convolution(inputs, 3, kernel, 2, False, initializers.PYTORCH_DEFAULT, "conv")
+    outputs = _blocks.convolution(inputs, 3, kernel, 2, False, _initializers.PYTORCH_DEFAULT, "conv")
     model = keras.Model(inputs, outputs)
     model.set_weights([weights])
     padded = np.pad(x, ((kernel // 2, kernel // 2), (kernel // 2, kernel // 2), (0, 0)))

@@ -7,8 +7,8 @@ from helpers import BACKEND, data, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import backend
-from keras_ratesnn.gradients import neuron_pass
+from keras_ratesnn._core import backend
+from keras_ratesnn.gradients import _neuron_pass
 from keras_ratesnn.gradients.signals import Signal
 from recipes import ordinary
 from recipes.benchmark import costs
@@ -37,7 +37,7 @@ def test_a_loop_of_the_compiler_is_the_unrolled_loop(name, timesteps, static, dt
     results = []
     for steps in (timesteps, 1):
         steps_unrolled(monkeypatch, steps)
-        spikes, state, means = neuron_pass.run(cell, current, timesteps, dtype)
+        spikes, state, means = _neuron_pass.run(cell, current, timesteps, dtype)
         assert keras.backend.standardize_dtype(spikes.dtype) == dtype
         # A number is a trace that is the same for all neurons.
         results.append([to_numpy(ops.cast(value, "float32")) for value in keras.tree.flatten((spikes, state, means))])
@@ -64,7 +64,7 @@ def test_a_cell_that_draws_random_numbers_draws_the_same_ones_in_a_loop(monkeypa
     for steps in (6, 1):
         steps_unrolled(monkeypatch, steps)
         cell = NoisyCell()
-        spikes, *_ = neuron_pass.run(cell, current, 6, "float32")
+        spikes, *_ = _neuron_pass.run(cell, current, 6, "float32")
         results.append((to_numpy(spikes), to_numpy(cell.generator.state)))
     by_step = results[0][0].reshape(4, 6, 5)
     assert (by_step[:, 1:] != by_step[:, :-1]).any()

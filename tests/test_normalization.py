@@ -7,7 +7,7 @@ from helpers import BACKEND, data, gradient_of, loss_and_gradients, spiking, to_
 from keras import ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import backend
+from keras_ratesnn._core import backend
 
 SHAPES = [
     ((6, 3), -1),

@@ -21,7 +21,7 @@ from helpers import to_numpy
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.models.pretrained import Card, card, files
+from keras_ratesnn.models.pretrained import Card, _card, _files
 from recipes import publish
 from recipes.data import digits
 
@@ -68,7 +68,7 @@ def of_a_vgg(tmp_path_factory):
 
 @pytest.fixture
 def with_a_vgg(of_a_vgg, monkeypatch):
-    monkeypatch.setattr(files, "FOLDER", of_a_vgg)
+    monkeypatch.setattr(_files, "FOLDER", of_a_vgg)
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def folder(tmp_path, monkeypatch):
     """A folder of one's own in the place of the package's, with the digits in it."""
     for name in ("cards/digits.json", "weights/digits.keras"):
         (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes((files.FOLDER / name).read_bytes())
-    monkeypatch.setattr(files, "FOLDER", tmp_path)
+        (tmp_path / name).write_bytes((_files.FOLDER / name).read_bytes())
+    monkeypatch.setattr(_files, "FOLDER", tmp_path)
     return tmp_path
 
 
@@ -121,7 +121,7 @@ def test_every_card_says_what_its_file_holds():
             model = models.load_pretrained(name)
             assert (model.count_params(), model.timesteps) == (found.parameters, found.timesteps)
             assert isinstance(model.gradient, rsnn.gradients.BY_NAME[found.gradient])
-            assert (files.FOLDER / "weights" / found.file).stat().st_size < publish.LARGEST_SHIPPED
+            assert (_files.FOLDER / "weights" / found.file).stat().st_size < publish.LARGEST_SHIPPED
 
 
 def test_a_pretrained_network_trains_on():
@@ -294,7 +294,7 @@ def test_a_file_of_another_hash_is_an_error(damage, folder):
     path = folder / "weights" / "digits.keras"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(
-        ValueError, match=f"not those of its card: .*{files.sha256(path)}, and that of the card {SHIPPED.sha256}"
+        ValueError, match=f"not those of its card: .*{_files.sha256(path)}, and that of the card {SHIPPED.sha256}"
     ):
         models.load_pretrained("digits")
 
@@ -348,7 +348,7 @@ def test_without_a_network_the_error_says_where_to_put_the_file(folder, cache):
 def test_a_card_is_read_as_it_was_written(tmp_path):
     written = dataclasses.replace(SHIPPED, name="other", url="https://host.invalid/größe.keras")
     written.write(tmp_path)
-    assert card.read(tmp_path / "other.json") == written
+    assert _card.read(tmp_path / "other.json") == written
 
 
 @pytest.mark.parametrize(
@@ -383,9 +383,9 @@ def test_what_is_published_has_no_optimizer_and_its_card_says_how_it_came_about(
     assert not keras.saving.load_model(path).compiled
     with zipfile.ZipFile(path) as archive:
         assert b"optimizer" not in archive.read("model.weights.h5") + archive.read("config.json")
-    assert made == card.read(tmp_path / "cards" / "made.json")
+    assert made == _card.read(tmp_path / "cards" / "made.json")
     assert (made.architecture, made.arguments, made.timesteps, made.seed) == ("made", {}, 3, 7)
-    assert (made.parameters, made.sha256, made.test_accuracy) == (model.count_params(), files.sha256(path), 0.5)
+    assert (made.parameters, made.sha256, made.test_accuracy) == (model.count_params(), _files.sha256(path), 0.5)
 
 
 def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, capsys):
@@ -395,7 +395,7 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
     (run / "result.json").write_text(json.dumps(record()))
     options = ["--name", "made", "--data-set", "Noise", "--preprocessing", "None", "--licence", "CC0-1.0"]
     assert publish.main([str(run), *options, "--folder", str(folder)]) == 0
-    monkeypatch.setattr(files, "FOLDER", folder)
+    monkeypatch.setattr(_files, "FOLDER", folder)
     assert models.list_pretrained()["made"].licence == "CC0-1.0"
     assert models.load_pretrained("made").timesteps == 3
 
@@ -439,7 +439,7 @@ def test_an_architecture_that_does_not_fit_is_not_published(architecture, argume
 def test_cards_and_weights_are_in_the_wheel():
     wheel = pytest.importorskip("hatchling.builders.wheel")
     included = {file.relative_path for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
-    expected = [path for path in files.FOLDER.rglob("*") if path.suffix in (".json", ".keras")]
+    expected = [path for path in _files.FOLDER.rglob("*") if path.suffix in (".json", ".keras")]
     assert len(expected) >= 2
     assert {str(path.relative_to(ROOT)) for path in expected} <= included
 

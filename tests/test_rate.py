@@ -8,7 +8,7 @@ from keras import layers, ops
 from reference_networks import res
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import backend, graph, time_axis
+from keras_ratesnn._core import backend, graph, time_axis
 from keras_ratesnn.gradients.base import Run
 from keras_ratesnn.gradients.rate import RateRule
 from recipes.benchmark import costs
@@ -50,7 +50,7 @@ def _watched(kind):
     return method
 
 
-for _kind in ("neuron", "batch_normalization", "dropout", "affine", "affine_without_weights", "other"):
+for _kind in ("neuron", "batch_normalization", "dropout", "affine", "parameter_free_affine", "other"):
     setattr(WatchingRule, _kind, _watched(_kind))
 
 
@@ -158,7 +158,7 @@ def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(laye
     _, gradients = loss_and_gradients(model, x, targets, loss)
     with pytest.MonkeyPatch.context() as patch:
         for affine in ("_affine_classes", "_LAYERS_WITHOUT_WEIGHTS"):
-            patch.setattr(rsnn.operations, affine, set())
+            patch.setattr(rsnn.layer_kinds, affine, set())
         _, expected = loss_and_gradients(model, x, targets, loss)
     for path, gradient in expected.items():
         np.testing.assert_allclose(gradients[path], gradient, rtol=1e-4, atol=1e-5, err_msg=path)
@@ -172,16 +172,16 @@ def test_a_layer_can_be_declared_affine():
         def call(self, inputs):
             return inputs * self.scale
 
-    assert rsnn.operations.kind_of(Scale()) == "other"
+    assert rsnn.layer_kinds.kind_of(Scale()) == "other"
     assert rsnn.affine(Scale) is Scale
-    assert rsnn.operations.kind_of(Scale()) == "affine"
+    assert rsnn.layer_kinds.kind_of(Scale()) == "affine"
     with pytest.raises(TypeError, match="subclass of keras.layers.Layer"):
         rsnn.affine(Scale())
 
 
 def test_an_activation_inside_makes_a_layer_not_affine():
-    assert rsnn.operations.kind_of(layers.Dense(3)) == "affine"
-    assert rsnn.operations.kind_of(layers.Dense(3, activation="relu")) == "other"
+    assert rsnn.layer_kinds.kind_of(layers.Dense(3)) == "affine"
+    assert rsnn.layer_kinds.kind_of(layers.Dense(3, activation="relu")) == "other"
 
 
 def test_dropout_keeps_its_mask_for_all_steps():

@@ -7,7 +7,7 @@ from helpers import compiled, data, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import backend
+from keras_ratesnn._core import backend
 
 LONG = 11
 

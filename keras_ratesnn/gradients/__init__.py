@@ -1,6 +1,6 @@
 """Training methods: how the gradient of a spiking network is found. One file each; `base.py` is what they fill in."""
 
-from keras_ratesnn import registry
+from keras_ratesnn._core import registry
 from keras_ratesnn.gradients.base import GradientMethod
 from keras_ratesnn.gradients.bptt import BPTT
 from keras_ratesnn.gradients.rate import Rate

@@ -1,8 +1,8 @@
 """The contract that a training method fills in.
 
 A `GradientMethod` says how a network is trained through time. A call of the model is a `Run`: the method makes a `Rule`
-and walks the network's graph with it; the walk (`keras_ratesnn.graph.walk`) hands every operation to the rule's method
-for its kind: `neuron`, `encoder`, `batch_normalization`, `dropout`, `affine`, `affine_without_weights` or `other`. What flows
+and walks the network's graph with it; the walk (`keras_ratesnn._core.graph.walk`) hands every operation to the rule's method
+for its kind: `neuron`, `encoder`, `batch_normalization`, `dropout`, `affine`, `parameter_free_affine` or `other`. What flows
 between operations is a signal, a tensor over time in whatever form the rule likes.
 """
 
@@ -13,7 +13,8 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from keras_ratesnn import backend, keras_internals, operations, structures, time_axis
+from keras_ratesnn import layer_kinds
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn.gradients.signals import only_signal
 
 
@@ -61,9 +62,9 @@ class GradientMethod:
         """
         rule = self.multi_step_rule(run.timesteps)
         outputs = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
-        outputs = structures.map_leaves(rule.sequence if run.return_sequences else rule.mean, outputs)
+        outputs = tree.map_leaves(rule.sequence if run.return_sequences else rule.mean, outputs)
         rule.add_losses()
-        return expose_broken(outputs, rule.final_states)
+        return propagate_nan(outputs, rule.final_states)
 
     def multi_step_rule(self, timesteps):
         """The rule for a walk in which a layer sees all time steps at once."""
@@ -108,10 +109,10 @@ class Rule:
 
     def call(self, operation, args, kwargs):
         """What an operation makes of tensors."""
-        with self.layout if operations.takes_any_layout(operation) else contextlib.nullcontext():
+        with self.layout if layer_kinds.takes_any_layout(operation) else contextlib.nullcontext():
             # Keras prepares each call of a layer, which takes longer than many an operation on a GPU.
             if (
-                operations.is_function_of_tensors(operation)
+                layer_kinds.is_function_of_tensors(operation)
                 and kwargs.keys() <= {"training"}
                 and keras_internals.is_prepared(operation, args)
             ):
@@ -157,7 +158,7 @@ class Rule:
     def affine(self, operation, args, kwargs):
         return self.other(operation, args, kwargs)
 
-    def affine_without_weights(self, operation, args, kwargs):
+    def parameter_free_affine(self, operation, args, kwargs):
         return self.affine(operation, args, kwargs)
 
     def other(self, operation, args, kwargs):
@@ -180,7 +181,7 @@ def encode_all(encoder, inputs, timesteps):
     return time_axis.fold(ops.stack([encoder.spikes(inputs, t, timesteps) for t in range(timesteps)], axis=1))
 
 
-def expose_broken(outputs, states):
+def propagate_nan(outputs, states):
     """The outputs of a network; NaN if any of its neurons is in a state that is NaN or infinite.
 
     A comparison with the threshold turns NaN into silence, and a broken network would train on unseen. A membrane stays
@@ -190,9 +191,9 @@ def expose_broken(outputs, states):
         outputs: Structure of tensors.
         states: List of structures of tensors.
     """
-    sums = [time_axis.cast(ops.sum(x), "float32") for x in structures.flatten(states)]
+    sums = [time_axis.cast(ops.sum(x), "float32") for x in tree.flatten(states)]
     alarm = ops.stop_gradient(0.0 * sum(sums))
-    return structures.map_leaves(lambda output: output + time_axis.cast(alarm, output.dtype), outputs)
+    return tree.map_leaves(lambda output: output + time_axis.cast(alarm, output.dtype), outputs)
 
 
 def dropout_mask(layer, like, kwargs):
@@ -214,7 +215,7 @@ def activity_loss(layer, outputs):
     """
     if getattr(layer, "activity_regularizer", None) is None:
         return None
-    outputs = structures.flatten(outputs)
+    outputs = tree.flatten(outputs)
     return sum(layer.activity_regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
 
 

@@ -2,8 +2,8 @@
 
 from keras import ops
 
-from keras_ratesnn import backend, registry, structures, time_axis
-from keras_ratesnn.gradients import compiled_loop, fused_pass, normalization, stepwise
+from keras_ratesnn._core import backend, registry, time_axis, tree
+from keras_ratesnn.gradients import _compiled_loop, _fused_pass, _normalization, stepwise
 from keras_ratesnn.gradients.base import (
     GradientMethod,
     Rule,
@@ -55,10 +55,10 @@ class UnrolledRule(Rule):
 
     def batch_normalization(self, operation, args, kwargs):
         # Keras' own call does all of it, and more; by the backend's kernels statistics and their derivative cost less.
-        if operation.renorm or len(signals_in(args, kwargs)) > 1 or not normalization.is_normalizing(operation, kwargs):
+        if operation.renorm or len(signals_in(args, kwargs)) > 1 or not _normalization.is_normalizing(operation, kwargs):
             return self.affine(operation, args, kwargs)
         signal = only_signal(operation, args, kwargs)
-        outputs, *_ = normalization.normalize(operation, signal.steps)
+        outputs, *_ = _normalization.normalize(operation, signal.steps)
         self.regularize(operation, outputs)
         return Signal(outputs, signal.static)
 
@@ -73,7 +73,7 @@ class UnrolledRule(Rule):
     def other(self, operation, args, kwargs):
         static = all(signal.static for signal in signals_in(args, kwargs))
         args, kwargs = map_signals(lambda signal: signal.steps if static else signal.folded(self.timesteps), args, kwargs)
-        return structures.map_leaves(lambda steps: Signal(steps, static), self.call(operation, args, kwargs))
+        return tree.map_leaves(lambda steps: Signal(steps, static), self.call(operation, args, kwargs))
 
 
 def _run(cell, current, timesteps, dtype):
@@ -84,11 +84,11 @@ def _run(cell, current, timesteps, dtype):
         return ops.cast(spikes, dtype), state
 
     if timesteps <= backend.unrolled_steps(with_gradient=True):
-        return fused_pass.through_time(
+        return _fused_pass.through_time(
             cell.initial_state, advance, lambda state: state, cell, ("bptt", dtype), current, timesteps
         )
     at_steps = ops.moveaxis(time_axis.unfold(current.folded(timesteps), timesteps), 1, 0)
-    state, spikes = compiled_loop.scan(
+    state, spikes = _compiled_loop.scan(
         lambda state, at_step: advance(at_step, state)[::-1], cell.initial_state(at_steps[0]), at_steps, cell.variables
     )
     return ops.moveaxis(spikes, 0, 1), state

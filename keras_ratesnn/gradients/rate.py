@@ -18,8 +18,8 @@ import contextlib
 
 from keras import ops
 
-from keras_ratesnn import backend, checks, registry, structures, time_axis
-from keras_ratesnn.gradients import eligibility, neuron_pass, normalization, rate_stepwise
+from keras_ratesnn._core import backend, checks, registry, time_axis, tree
+from keras_ratesnn.gradients import _eligibility, _neuron_pass, _normalization, rate_stepwise
 from keras_ratesnn.gradients.base import (
     GradientMethod,
     Rule,
@@ -57,7 +57,7 @@ class Rate(GradientMethod):
         self.last_step_statistics = checks.boolean("last_step_statistics", last_step_statistics)
 
     def multi_step_rule(self, timesteps):
-        return RateRule(timesteps) if backend.records_gradient() else UnrolledRule(timesteps)
+        return RateRule(timesteps) if backend.grad_enabled() else UnrolledRule(timesteps)
 
     def single_step(self, run):
         return rate_stepwise.single_step(run, self.last_step_statistics)
@@ -80,9 +80,9 @@ class RateRule(Rule):
     def neuron(self, operation, args, kwargs):
         current = only_signal(operation, args, kwargs)
         cell, dtype = operation.cell, operation.compute_dtype
-        steps, state, means = backend.without_gradient(lambda: neuron_pass.run(cell, current, self.timesteps, dtype))
+        steps, state, means = backend.without_gradient(lambda: _neuron_pass.run(cell, current, self.timesteps, dtype))
         self.final_states.append(state)
-        rate = time_axis.cast(eligibility.firing_rate(cell, means, current.rate), dtype)
+        rate = time_axis.cast(_eligibility.firing_rate(cell, means, current.rate), dtype)
         self.regularize(operation, rate)
         return RateSignal(steps, rate)
 
@@ -95,10 +95,10 @@ class RateRule(Rule):
     def batch_normalization(self, operation, args, kwargs):
         """In training: one set of statistics over batch, space and time, for spikes and rates ("rate_M")."""
         signal = only_signal(operation, args, kwargs)
-        if signal.static or not normalization.is_normalizing(operation, kwargs):
+        if signal.static or not _normalization.is_normalizing(operation, kwargs):
             return self.affine(operation, args, kwargs)
-        steps, *statistics = backend.without_gradient(lambda: normalization.normalize(operation, signal.steps))
-        rate = normalization.normalize_rate(operation, signal.rate, *statistics)
+        steps, *statistics = backend.without_gradient(lambda: _normalization.normalize(operation, signal.steps))
+        rate = _normalization.normalize_rate(operation, signal.rate, *statistics)
         self.regularize(operation, rate)
         return RateSignal(steps, rate)
 
@@ -113,7 +113,7 @@ class RateRule(Rule):
     def affine(self, operation, args, kwargs):
         return self._operate(operation, args, kwargs, backend.derivative_only(), self._with_mean)
 
-    def affine_without_weights(self, operation, args, kwargs):
+    def parameter_free_affine(self, operation, args, kwargs):
         # What it makes of a rate is the time mean of what it makes of the spikes, and costs less than that mean.
         return self._operate(operation, args, kwargs, contextlib.nullcontext(), RateSignal)
 
@@ -125,18 +125,19 @@ class RateRule(Rule):
         rate_args, rate_kwargs = map_signals(lambda signal: signal.rate, args, kwargs)
         if all(signal.static for signal in signals_in(args, kwargs)):
             outputs = self.call(operation, rate_args, rate_kwargs)
-            return structures.map_leaves(RateSignal.constant, outputs)
+            return tree.map_leaves(RateSignal.constant, outputs)
 
         with without_activity_loss(operation):
             step_args, step_kwargs = map_signals(lambda signal: signal.folded(self.timesteps), args, kwargs)
             steps = backend.without_gradient(lambda: self.call(operation, step_args, step_kwargs))
             with rate_context:
                 rates = self.call(operation, rate_args, rate_kwargs)
-        signals = structures.map_leaves(join, steps, rates)
-        self.regularize(operation, [signal.rate for signal in structures.flatten(signals)])
+        signals = tree.map_leaves(join, steps, rates)
+        self.regularize(operation, [signal.rate for signal in tree.flatten(signals)])
         return signals
 
     def _with_mean(self, steps, rate):
         # A mean that is left for the backward pass to compute would keep all steps until then.
-        steps, value = backend.without_gradient(lambda: backend.together((steps, time_axis.mean(steps, self.timesteps))))
+        value = time_axis.mean(steps, self.timesteps)
+        steps, value = backend.without_gradient(lambda: backend.optimization_barrier((steps, value)))
         return RateSignal(steps, backend.graft(value, rate, 1.0))

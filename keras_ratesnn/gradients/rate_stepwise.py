@@ -4,8 +4,8 @@ import operator
 
 from keras import ops
 
-from keras_ratesnn import backend, structures, time_axis
-from keras_ratesnn.gradients import eligibility, normalization, stepwise
+from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn.gradients import _eligibility, _normalization, stepwise
 from keras_ratesnn.gradients.base import without_activity_loss
 from keras_ratesnn.gradients.signals import RateSignal, map_signals, only_signal
 
@@ -20,7 +20,7 @@ def single_step(run, last_step_statistics):
     Returns:
         As `GradientMethod.single_step`.
     """
-    if not backend.records_gradient():
+    if not backend.grad_enabled():
         return stepwise.run_steps(stepwise.StepRule(run.timesteps), run, may_compile_loop=True)
     recording = RecordingRule(run.timesteps, last_step_statistics)
     outputs = stepwise.run_steps(recording, run, may_compile_loop=True)
@@ -29,7 +29,7 @@ def single_step(run, last_step_statistics):
     rule = RatePassRule(recording)
     rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
     rule.add_losses()
-    return structures.map_leaves(lambda value, signal: backend.graft(value, signal.rate, 1.0), outputs, rates)
+    return tree.map_leaves(lambda value, signal: backend.graft(value, signal.rate, 1.0), outputs, rates)
 
 
 class RecordingRule(stepwise.StepRule):
@@ -54,11 +54,11 @@ class RecordingRule(stepwise.StepRule):
         return RateSignal.constant(tensor)
 
     def at_rest(self, cell, current):
-        return {**super().at_rest(cell, current), "traces": eligibility.start(cell)}
+        return {**super().at_rest(cell, current), "traces": _eligibility.start(cell)}
 
     def remember(self, cell, memory, membrane, spikes, state):
-        traces = eligibility.advance(cell, memory["traces"], membrane, spikes, state)
-        return {"state": state, "traces": eligibility.as_tensors(traces)}
+        traces = _eligibility.advance(cell, memory["traces"], membrane, spikes, state)
+        return {"state": state, "traces": _eligibility.as_tensors(traces)}
 
     def remember_statistics(self, place, layer, mean, variance):
         statistics = {"mean": mean, "precision": 1.0 / (variance + layer.epsilon)}
@@ -69,14 +69,14 @@ class RecordingRule(stepwise.StepRule):
 
     def remember_outputs(self, place, outputs):
         # Only where they are needed: the rate of an affine operation follows from the rate of its input.
-        self._add(place, structures.map_leaves(time_axis.widen, outputs))
+        self._add(place, tree.map_leaves(time_axis.widen, outputs))
 
     def regularize(self, operation, outputs):
         """The rate pass regularises rates."""
 
     def _add(self, place, values):
         so_far = self.memory.get(place)
-        self.memory[place] = values if so_far is None else structures.map_leaves(operator.add, so_far, values)
+        self.memory[place] = values if so_far is None else tree.map_leaves(operator.add, so_far, values)
 
 
 class RatePassRule(stepwise.PlacedRule):
@@ -99,7 +99,7 @@ class RatePassRule(stepwise.PlacedRule):
     def neuron(self, operation, args, kwargs):
         traces = self.memory[self.next_place()]["traces"]
         mean_input = only_signal(operation, args, kwargs).rate
-        rate = eligibility.firing_rate(operation.cell, eligibility.means(traces, self.timesteps), mean_input)
+        rate = _eligibility.firing_rate(operation.cell, _eligibility.means(traces, self.timesteps), mean_input)
         rate = ops.cast(rate, operation.compute_dtype)
         self.regularize(operation, rate)
         return RateSignal(None, rate)
@@ -110,14 +110,14 @@ class RatePassRule(stepwise.PlacedRule):
 
     def batch_normalization(self, operation, args, kwargs):
         signal = only_signal(operation, args, kwargs)
-        if signal.static or not normalization.is_normalizing(operation, kwargs):
+        if signal.static or not _normalization.is_normalizing(operation, kwargs):
             return self.affine(operation, args, kwargs)
         recorded = self.memory[self.next_place()]
         if not self.last_step_statistics:
-            recorded = structures.map_leaves(lambda total: total / self.timesteps, recorded)
+            recorded = tree.map_leaves(lambda total: total / self.timesteps, recorded)
         # 1 / mean_t(1 / (σ_t² + ε)) takes the place of σ² + ε; the authors' program adds its ε a second time.
         variance = 1.0 / recorded["precision"] - (0.0 if self.last_step_statistics else operation.epsilon)
-        rate = normalization.normalize_rate(operation, signal.rate, recorded["mean"], variance)
+        rate = _normalization.normalize_rate(operation, signal.rate, recorded["mean"], variance)
         self.regularize(operation, rate)
         return RateSignal(None, rate)
 
@@ -135,9 +135,9 @@ class RatePassRule(stepwise.PlacedRule):
         with without_activity_loss(operation):
             rates = self.call(operation, args, kwargs)
         if place in self.memory:
-            rates = structures.map_leaves(self._with_value, self.memory[place], rates)
+            rates = tree.map_leaves(self._with_value, self.memory[place], rates)
         self.regularize(operation, rates)
-        return structures.map_leaves(lambda rate: RateSignal(None, rate), rates)
+        return tree.map_leaves(lambda rate: RateSignal(None, rate), rates)
 
     def _with_value(self, total, rate, slope=1.0):
         return backend.graft(time_axis.cast(total / self.timesteps, rate.dtype), rate, slope)

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_ratesnn import structures, time_axis
+from keras_ratesnn._core import time_axis, tree
 
 
 class Signal:
@@ -51,7 +51,7 @@ class RateSignal(Signal):
 
 def signals_in(args, kwargs):
     """All signals among an operation's arguments."""
-    return [leaf for leaf in structures.flatten((args, kwargs)) if isinstance(leaf, Signal)]
+    return [leaf for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, Signal)]
 
 
 def only_signal(operation, args, kwargs):
@@ -67,4 +67,4 @@ def only_signal(operation, args, kwargs):
 
 def map_signals(function, args, kwargs):
     """An operation's arguments with `function(signal)` in the place of every signal."""
-    return structures.map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Signal) else leaf, (args, kwargs))
+    return tree.map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Signal) else leaf, (args, kwargs))

@@ -10,13 +10,13 @@ once a step, as the authors' program does.
 
 from keras import ops
 
-from keras_ratesnn import backend, structures, time_axis
-from keras_ratesnn.gradients import compiled_loop, fused_pass, normalization
+from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn.gradients import _compiled_loop, _fused_pass, _normalization
 from keras_ratesnn.gradients.base import (
     Rule,
     activity_loss,
     dropout_mask,
-    expose_broken,
+    propagate_nan,
     static_input,
     without_activity_loss,
 )
@@ -79,7 +79,7 @@ class StepRule(PlacedRule):
             return ops.cast(spikes, operation.compute_dtype), self.remember(cell, memory, membrane, spikes, state)
 
         key = type(self).__name__, operation.compute_dtype
-        spikes, self.memory[place] = self.evaluate(lambda: fused_pass.call(advance, cell, key, current, memory))
+        spikes, self.memory[place] = self.evaluate(lambda: _fused_pass.call(advance, cell, key, current, memory))
         self.regularize(operation, spikes)
         return Signal(spikes, static=False)
 
@@ -95,17 +95,17 @@ class StepRule(PlacedRule):
         return Signal(spikes, static=False)
 
     def batch_normalization(self, operation, args, kwargs):
-        if not normalization.is_normalizing(operation, kwargs):
+        if not _normalization.is_normalizing(operation, kwargs):
             return self.affine(operation, args, kwargs)
         place = self.next_place()
         signal = only_signal(operation, args, kwargs)
         if not signal.static:
-            outputs, *statistics = self.evaluate(lambda: normalization.normalize(operation, signal.steps))
+            outputs, *statistics = self.evaluate(lambda: _normalization.normalize(operation, signal.steps))
             self.remember_statistics(place, operation, *statistics)
             self.regularize(operation, outputs)
             return Signal(outputs, static=False)
         if place not in self.constant:
-            outputs, *_ = normalization.normalize(operation, self.static_tensor(signal), times=self.timesteps)
+            outputs, *_ = _normalization.normalize(operation, self.static_tensor(signal), times=self.timesteps)
             self.constant[place] = self.static_signal(outputs)
         return self.constant[place]
 
@@ -132,10 +132,10 @@ class StepRule(PlacedRule):
                 outputs = self.evaluate(lambda: self.call(operation, args, kwargs))
             self.regularize(operation, outputs)
             remember_outputs(place, outputs)
-            return structures.map_leaves(lambda output: Signal(output, static=False), outputs)
+            return tree.map_leaves(lambda output: Signal(output, static=False), outputs)
         if place not in self.constant:
             args, kwargs = map_signals(self.static_tensor, args, kwargs)
-            self.constant[place] = structures.map_leaves(self.static_signal, self.call(operation, args, kwargs))
+            self.constant[place] = tree.map_leaves(self.static_signal, self.call(operation, args, kwargs))
         return self.constant[place]
 
     # What a training method may want otherwise:
@@ -197,24 +197,24 @@ def run_steps(rule, run, may_compile_loop):
     """
     timesteps = run.timesteps
     memory, outputs = step(rule, run.walk, _signals_at(rule, run, 0), 0, {})
-    carried = memory, structures.map_leaves(lambda output: _gather(run, None, output, 0), outputs)
+    carried = memory, tree.map_leaves(lambda output: _gather(run, None, output, 0), outputs)
 
     def body(t, carried):
         memory, gathered = carried
         memory, outputs = step(rule, run.walk, _signals_at(rule, run, t), t, memory)
-        return memory, structures.map_leaves(lambda so_far, output: _gather(run, so_far, output, t), gathered, outputs)
+        return memory, tree.map_leaves(lambda so_far, output: _gather(run, so_far, output, t), gathered, outputs)
 
     if may_compile_loop and timesteps > backend.unrolled_network_steps():
-        carried = compiled_loop.run(body, carried, run.network.variables, 1, timesteps)
+        carried = _compiled_loop.run(body, carried, run.network.variables, 1, timesteps)
     else:
         for t in range(1, timesteps):
             carried = body(t, carried)
 
     rule.memory, gathered = carried
     if not run.return_sequences:
-        gathered = structures.map_leaves(lambda total, output: ops.cast(total / timesteps, output.dtype), gathered, outputs)
+        gathered = tree.map_leaves(lambda total, output: ops.cast(total / timesteps, output.dtype), gathered, outputs)
     rule.add_losses()
-    return expose_broken(gathered, rule.states())
+    return propagate_nan(gathered, rule.states())
 
 
 def step(rule, walk, signals, t, memory):
@@ -231,7 +231,7 @@ def step(rule, walk, signals, t, memory):
         `(memory, outputs)`: what the next step is to be given, and tensors in the structure of the network's outputs.
     """
     rule.begin_step(t, memory)
-    outputs = structures.map_leaves(rule.mean, walk(signals, rule))
+    outputs = tree.map_leaves(rule.mean, walk(signals, rule))
     return rule.memory, outputs
 
 

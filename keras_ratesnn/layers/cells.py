@@ -5,7 +5,8 @@ import math
 import keras
 from keras import ops
 
-from keras_ratesnn import checks, dynamics, registry
+from keras_ratesnn import dynamics
+from keras_ratesnn._core import checks, registry
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 
 RESETS = ("soft", "hard")

@@ -7,7 +7,7 @@ what trains best in few steps.
 import keras
 from keras import ops
 
-from keras_ratesnn import backend, registry
+from keras_ratesnn._core import backend, registry
 
 
 class Encoder(keras.layers.Layer):

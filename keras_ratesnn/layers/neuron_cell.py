@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_ratesnn import backend, checks, dynamics, registry, surrogates, time_axis
+from keras_ratesnn import dynamics, surrogates
+from keras_ratesnn._core import backend, checks, registry, time_axis
 
 
 class NeuronCell(keras.layers.Layer):
@@ -114,7 +115,7 @@ class NeuronCell(keras.layers.Layer):
         """Spikes H(v_t − θ), exactly 0 or 1, with the surrogate's derivative."""
         threshold = self.effective_threshold()
         spikes = dynamics.fire(membrane, threshold)
-        if not backend.records_gradient():
+        if not backend.grad_enabled():
             return spikes
         distance = membrane - threshold
         return backend.graft(spikes, distance, ops.stop_gradient(self.surrogate.derivative(distance)))

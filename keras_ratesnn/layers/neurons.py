@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_ratesnn import registry
+from keras_ratesnn._core import registry
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 

@@ -4,10 +4,10 @@ import functools
 
 from keras import layers
 
-from keras_ratesnn.models import residual
-from keras_ratesnn.models.blocks import spikes, unit
-from keras_ratesnn.models.initializers import KAIMING_FAN_OUT
-from keras_ratesnn.models.weights import with_weights
+from keras_ratesnn.models import _residual
+from keras_ratesnn.models._blocks import conv_bn_neuron, neurons
+from keras_ratesnn.models._initializers import KAIMING_FAN_OUT
+from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
 # The authors give every convolution a bias, and its kernel a start of its own; the last layer starts as PyTorch does it.
@@ -77,10 +77,10 @@ def PreActResNet34(
 
 def basic_block(x, filters, strides, neuron, name):
     """Neurons before each of two 3x3 convolutions, added to the shortcut: what goes from block to block is no spikes."""
-    y = unit(spikes(x, neuron, f"{name}_neuron1"), filters, 3, strides, None, name=name, number=1, **STYLE)
-    y = unit(spikes(y, neuron, f"{name}_neuron2"), filters, 3, 1, None, name=name, number=2, **STYLE)
-    return layers.Add(name=f"{name}_add")([y, residual.shortcut(x, filters, strides, None, name=name, **STYLE)])
+    y = conv_bn_neuron(neurons(x, neuron, f"{name}_neuron1"), filters, 3, strides, None, name=name, number=1, **STYLE)
+    y = conv_bn_neuron(neurons(y, neuron, f"{name}_neuron2"), filters, 3, 1, None, name=name, number=2, **STYLE)
+    return layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, None, name=name, **STYLE)])
 
 
 # As the authors', they have no neurons after the stem, nor before the classifier.
-_network = functools.partial(residual.network, style=STYLE, default=(224, 3), neurons_after_stem=False)
+_network = functools.partial(_residual.network, style=STYLE, default=(224, 3), neurons_after_stem=False)

@@ -4,10 +4,10 @@ import functools
 
 from keras import layers
 
-from keras_ratesnn.models import residual
-from keras_ratesnn.models.blocks import spikes, unit
-from keras_ratesnn.models.initializers import PYTORCH_DEFAULT
-from keras_ratesnn.models.weights import with_weights
+from keras_ratesnn.models import _residual
+from keras_ratesnn.models._blocks import conv_bn_neuron, neurons
+from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
+from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
 # The authors leave the start of their ResNets to PyTorch. No convolution has a bias: a normalisation follows each.
@@ -139,10 +139,10 @@ def ResNet34(
 
 def basic_block(x, filters, strides, neuron, name):
     """Two 3x3 convolutions, with neurons after the first and after the sum with the shortcut."""
-    y = unit(x, filters, 3, strides, neuron, name=name, number=1, **STYLE)
-    y = unit(y, filters, 3, 1, None, name=name, number=2, **STYLE)
-    y = layers.Add(name=f"{name}_add")([y, residual.shortcut(x, filters, strides, None, name=name, **STYLE)])
-    return spikes(y, neuron, f"{name}_neuron2")
+    y = conv_bn_neuron(x, filters, 3, strides, neuron, name=name, number=1, **STYLE)
+    y = conv_bn_neuron(y, filters, 3, 1, None, name=name, number=2, **STYLE)
+    y = layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, None, name=name, **STYLE)])
+    return neurons(y, neuron, f"{name}_neuron2")
 
 
-_network = functools.partial(residual.network, style=STYLE, default=(32, 3))
+_network = functools.partial(_residual.network, style=STYLE, default=(32, 3))

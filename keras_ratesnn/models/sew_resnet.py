@@ -4,10 +4,10 @@ import functools
 
 from keras import layers
 
-from keras_ratesnn.models import residual
-from keras_ratesnn.models.blocks import unit
-from keras_ratesnn.models.initializers import KAIMING_FAN_OUT
-from keras_ratesnn.models.weights import with_weights
+from keras_ratesnn.models import _residual
+from keras_ratesnn.models._blocks import conv_bn_neuron
+from keras_ratesnn.models._initializers import KAIMING_FAN_OUT
+from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
 # The authors give every convolution a bias, and its kernel a start of its own; the last layer starts as PyTorch does it.
@@ -106,17 +106,17 @@ def SEWResNet50(
 
 def basic_block(x, filters, strides, neuron, name):
     """Two 3x3 convolutions with neurons, whose spikes are added to those of the shortcut."""
-    y = unit(x, filters, 3, strides, neuron, name=name, number=1, **STYLE)
-    y = unit(y, filters, 3, 1, neuron, name=name, number=2, **STYLE)
-    return layers.Add(name=f"{name}_add")([y, residual.shortcut(x, filters, strides, neuron, name=name, **STYLE)])
+    y = conv_bn_neuron(x, filters, 3, strides, neuron, name=name, number=1, **STYLE)
+    y = conv_bn_neuron(y, filters, 3, 1, neuron, name=name, number=2, **STYLE)
+    return layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, neuron, name=name, **STYLE)])
 
 
 def bottleneck_block(x, filters, strides, neuron, name):
     """A 3x3 convolution between one of 1x1 and one that widens to four times `filters`, each with neurons."""
-    y = unit(x, filters, 1, 1, neuron, name=name, number=1, **STYLE)
-    y = unit(y, filters, 3, strides, neuron, name=name, number=2, **STYLE)
-    y = unit(y, 4 * filters, 1, 1, neuron, name=name, number=3, **STYLE)
-    return layers.Add(name=f"{name}_add")([y, residual.shortcut(x, 4 * filters, strides, neuron, name=name, **STYLE)])
+    y = conv_bn_neuron(x, filters, 1, 1, neuron, name=name, number=1, **STYLE)
+    y = conv_bn_neuron(y, filters, 3, strides, neuron, name=name, number=2, **STYLE)
+    y = conv_bn_neuron(y, 4 * filters, 1, 1, neuron, name=name, number=3, **STYLE)
+    return layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, 4 * filters, strides, neuron, name=name, **STYLE)])
 
 
-_network = functools.partial(residual.network, style=STYLE, default=(224, 3))
+_network = functools.partial(_residual.network, style=STYLE, default=(224, 3))

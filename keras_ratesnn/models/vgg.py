@@ -3,11 +3,11 @@
 import keras
 from keras import layers
 
-from keras_ratesnn import checks
-from keras_ratesnn.models.arguments import checked_classes, checked_neuron, image_input, scaled
-from keras_ratesnn.models.blocks import dense, unit
-from keras_ratesnn.models.initializers import NORMAL_HALF
-from keras_ratesnn.models.weights import with_weights
+from keras_ratesnn._core import checks
+from keras_ratesnn.models._arguments import checked_classes, checked_neuron, image_input, scaled
+from keras_ratesnn.models._blocks import conv_bn_neuron, dense
+from keras_ratesnn.models._initializers import NORMAL_HALF
+from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -165,7 +165,7 @@ def VGGSNN(
 def block(x, channels, neuron, name):
     """3x3 convolutions, each with normalisation and neurons."""
     for number, filters in enumerate(channels, 1):
-        x = unit(x, filters, 3, 1, neuron, use_bias=True, initialization=NORMAL_HALF, name=name, number=number)
+        x = conv_bn_neuron(x, filters, 3, 1, neuron, use_bias=True, initialization=NORMAL_HALF, name=name, number=number)
     return x
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from keras_ratesnn.models.arguments import scaled
+from keras_ratesnn.models._arguments import scaled
 from recipes import device
 from recipes.benchmark.settings import CHANNELS, CLASSES
 

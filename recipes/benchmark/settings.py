@@ -5,7 +5,8 @@ import importlib.util
 
 import keras
 
-from keras_ratesnn import checks, gradients, models
+from keras_ratesnn import gradients, models
+from keras_ratesnn._core import checks
 from keras_ratesnn.spiking_model import STEP_MODES
 
 NETWORKS = tuple(name for name in models.__all__ if name[0].isupper())

@@ -18,7 +18,7 @@ import zlib
 
 import numpy as np
 
-from keras_ratesnn import checks
+from keras_ratesnn._core import checks
 from recipes.data.aedat import SENSOR_SHAPE, read_aedat
 from recipes.data.dataset import Dataset
 from recipes.data.event_frames import FRAME_NUMBERS_BY, event_frames, read_arrays

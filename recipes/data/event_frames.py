@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_ratesnn import checks
+from keras_ratesnn._core import checks
 
 FIELDS = ("x", "y", "polarity", "timestamp")
 

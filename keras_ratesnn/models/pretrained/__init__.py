@@ -2,11 +2,11 @@
 
 import keras
 
-from keras_ratesnn import checks
-from keras_ratesnn.models.arguments import checked_classes
-from keras_ratesnn.models.pretrained import files
-from keras_ratesnn.models.pretrained.card import Card
-from keras_ratesnn.models.pretrained.transfer import with_classes
+from keras_ratesnn._core import checks
+from keras_ratesnn.models._arguments import checked_classes
+from keras_ratesnn.models.pretrained import _files
+from keras_ratesnn.models.pretrained._card import Card
+from keras_ratesnn.models.pretrained._transfer import with_classes
 from keras_ratesnn.spiking_model import SpikingModel
 
 __all__ = ["Card", "list_pretrained", "load_pretrained"]
@@ -24,7 +24,7 @@ def list_pretrained():
     Returns:
         Dict of names, sorted, to `Card`s, which say what each network is and how it came about.
     """
-    return {name: files.card(name) for name in files.names()}
+    return {name: _files.card(name) for name in _files.names()}
 
 
 def load_pretrained(name, timesteps=None, gradient=None, step_mode=None, classes=None):
@@ -55,8 +55,8 @@ def load_pretrained(name, timesteps=None, gradient=None, step_mode=None, classes
         TypeError: If an argument is of another type.
         OSError: If the weights are not there, or cannot be downloaded.
     """
-    card = files.card(checks.one_of("name", name, files.names()))
-    trained = keras.saving.load_model(files.weights_file(card), compile=False)
+    card = _files.card(checks.one_of("name", name, _files.names()))
+    trained = keras.saving.load_model(_files.weights_file(card), compile=False)
     network = trained.network
     if classes is not None:
         network = with_classes(network, checked_classes(classes), f"The pretrained network {name!r}")

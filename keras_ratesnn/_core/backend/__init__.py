@@ -1,0 +1,53 @@
+"""What Keras has no portable function for, once per backend: `jax.py`, `tensorflow.py` and `torch.py` define the same names.
+`graph_compiled.py` has what the first two share.
+
+* `fusing(allowed)`: a context in which `fuse` may be used.
+* `fuses(key, tensors)`: whether a function of these tensors is worth giving to `fuse`, which would be given `key()`.
+* `fuse(function, owner, key, tensors)`: `function(*tensors)`, compiled into one pass over memory.
+* `graft(value, onto, slope)`: `value`, with a derivative of our choice.
+* `no_gradient()`: a context in which nothing is recorded for a backward pass.
+* `without_gradient(function)`: what `function()` returns, a structure of tensors and numbers, without gradient.
+* `grad_enabled()`: whether what is computed now may be differentiated later.
+* `derivative_only()`: a context for results whose derivative is wanted and whose value is not.
+* `optimization_barrier(tensors)`: the tensors, each computed before any is used.
+* `layout_kept(repeated)`: a context in which Keras' layers do not copy `channels_last` data into another order, to be entered
+  for each call of a layer; `repeated`, if every layer is called again and again on data of one shape.
+* `multiply_add(x, factor, y)`: x · factor + y, of which memory sees one operation.
+* `normalize(inputs, axis, gamma, beta, epsilon, synchronized)`: a batch normalised by its own statistics over all axes but
+  `axis`; returns outputs in the dtype of the inputs or wider, and mean and variance without gradient. These, as γ and β (or
+  `None`), are of the shape `(channels,)` and in float32 or wider.
+* `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized)`: γ (x − μ) / sqrt(σ² + ε) + β by given
+  statistics, with the derivative that it has if μ and σ² change as the batch's own do.
+* `untraced(function)`: the function, at which a compiler that takes Python line by line stops.
+* `unrolled_steps(with_gradient)`: up to this T the time loop of one layer is better unrolled than a loop of the compiler.
+* `unrolled_network_steps()`: up to this T the same holds of the time loop around a whole network.
+"""
+
+import importlib
+
+import keras
+
+_name = keras.backend.backend()
+if _name not in ("jax", "tensorflow", "torch"):
+    raise ImportError(
+        f"keras_ratesnn runs on the Keras backends tensorflow, jax and torch. Received: KERAS_BACKEND={_name!r}. "
+        "Set the environment variable KERAS_BACKEND to one of the three before Keras is imported."
+    )
+_functions = importlib.import_module(f"{__name__}.{_name}")
+
+derivative_only = _functions.derivative_only
+fuse = _functions.fuse
+fuses = _functions.fuses
+fusing = _functions.fusing
+graft = _functions.graft
+layout_kept = _functions.layout_kept
+multiply_add = _functions.multiply_add
+normalize = _functions.normalize
+normalize_as = _functions.normalize_as
+no_gradient = _functions.no_gradient
+grad_enabled = _functions.grad_enabled
+optimization_barrier = _functions.optimization_barrier
+unrolled_network_steps = _functions.unrolled_network_steps
+unrolled_steps = _functions.unrolled_steps
+untraced = _functions.untraced
+without_gradient = _functions.without_gradient

@@ -1,0 +1,69 @@
+"""The backend functions on JAX; `keras_ratesnn._core.backend` says what each is for."""
+
+import functools
+
+import jax
+
+from keras_ratesnn._core import tree
+from keras_ratesnn._core.backend import plain_normalization
+from keras_ratesnn._core.backend.graph_compiled import derivative_only as derivative_only
+from keras_ratesnn._core.backend.graph_compiled import fuse as fuse
+from keras_ratesnn._core.backend.graph_compiled import fuses as fuses
+from keras_ratesnn._core.backend.graph_compiled import fusing as fusing
+from keras_ratesnn._core.backend.graph_compiled import grad_enabled as grad_enabled
+from keras_ratesnn._core.backend.graph_compiled import layout_kept as layout_kept
+from keras_ratesnn._core.backend.graph_compiled import multiply_add as multiply_add
+from keras_ratesnn._core.backend.graph_compiled import no_gradient as no_gradient
+from keras_ratesnn._core.backend.graph_compiled import unrolled_network_steps as unrolled_network_steps
+from keras_ratesnn._core.backend.graph_compiled import untraced as untraced
+from keras_ratesnn._core.backend.plain_normalization import normalize as normalize
+
+
+@jax.custom_jvp
+def graft(value, onto, slope):
+    """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
+
+    Args:
+        value: Tensor, the result.
+        onto: Tensor of the same shape and dtype, what the result is differentiated by. Its own value is not used.
+        slope: Tensor of the same shape and dtype, or a float.
+
+    Returns:
+        Tensor equal to `value`.
+    """
+    return value
+
+
+@graft.defjvp
+def _graft_jvp(primals, tangents):
+    value, _, slope = primals
+    _, onto_tangent, _ = tangents
+    return value, slope * onto_tangent
+
+
+normalize_as = functools.partial(plain_normalization.normalize_as, graft)
+
+
+def without_gradient(function):
+    """The structure of tensors and numbers that `function()` returns, without gradient."""
+    return tree.map_leaves(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, function())
+
+
+def unrolled_steps(with_gradient):
+    """On processors XLA would compute every step of an unrolled loop anew from the first, and where nothing of it is kept for
+    a backward pass, would do so as late as there, keeping the input of all steps until then. A loop is computed once, where
+    it stands. With gradient it takes more copies, which pay from T = 5.
+
+    On GPUs and TPUs, where `together` keeps a result in its place, an unrolled loop is one pass over memory.
+    """
+    if jax.default_backend() != "cpu":
+        return 8
+    return 4 if with_gradient else 1
+
+
+def optimization_barrier(tensors):
+    """A structure of tensors, each computed before any is used: what they are made of is free then.
+
+    On processors XLA takes this barrier away early; its default scheduler there keeps the order by itself.
+    """
+    return jax.lax.optimization_barrier(tensors)

@@ -1,0 +1,57 @@
+"""The backend functions on TensorFlow; `keras_ratesnn._core.backend` says what each is for."""
+
+import functools
+import math
+
+import tensorflow as tf
+
+from keras_ratesnn._core import tree
+from keras_ratesnn._core.backend import plain_normalization
+from keras_ratesnn._core.backend.graph_compiled import derivative_only as derivative_only
+from keras_ratesnn._core.backend.graph_compiled import fuse as fuse
+from keras_ratesnn._core.backend.graph_compiled import fuses as fuses
+from keras_ratesnn._core.backend.graph_compiled import fusing as fusing
+from keras_ratesnn._core.backend.graph_compiled import grad_enabled as grad_enabled
+from keras_ratesnn._core.backend.graph_compiled import layout_kept as layout_kept
+from keras_ratesnn._core.backend.graph_compiled import multiply_add as multiply_add
+from keras_ratesnn._core.backend.graph_compiled import no_gradient as no_gradient
+from keras_ratesnn._core.backend.graph_compiled import unrolled_network_steps as unrolled_network_steps
+from keras_ratesnn._core.backend.graph_compiled import untraced as untraced
+from keras_ratesnn._core.backend.plain_normalization import normalize as normalize
+
+
+@tf.custom_gradient
+def graft(value, onto, slope):
+    """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
+
+    Args:
+        value: Tensor, the result.
+        onto: Tensor of the same shape and dtype, what the result is differentiated by. Its own value is not used.
+        slope: Tensor of the same shape and dtype, or a float.
+
+    Returns:
+        Tensor equal to `value`.
+    """
+
+    def gradient(upstream):
+        return None, upstream * tf.cast(slope, upstream.dtype), None
+
+    return tf.identity(value), gradient
+
+
+normalize_as = functools.partial(plain_normalization.normalize_as, graft)
+
+
+def without_gradient(function):
+    """The structure of tensors and numbers that `function()` returns, without gradient."""
+    return tree.map_leaves(lambda leaf: tf.stop_gradient(leaf) if tf.is_tensor(leaf) else leaf, function())
+
+
+def unrolled_steps(with_gradient):
+    """No limit: TensorFlow updates a tensor inside a loop by a copy of it."""
+    return math.inf
+
+
+def optimization_barrier(tensors):
+    """The tensors as they are: the executor frees what is no longer needed."""
+    return tensors

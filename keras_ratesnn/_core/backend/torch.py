@@ -1,0 +1,115 @@
+"""The backend functions on PyTorch; `keras_ratesnn._core.backend` says what each is for."""
+
+import contextlib
+import math
+
+import torch
+
+from keras_ratesnn._core.backend.torch_deferred import Deferred
+from keras_ratesnn._core.backend.torch_fusion import fuse as fuse
+from keras_ratesnn._core.backend.torch_fusion import fuses as fuses
+from keras_ratesnn._core.backend.torch_fusion import fusing as fusing
+from keras_ratesnn._core.backend.torch_layout import LayoutKept
+from keras_ratesnn._core.backend.torch_normalization import normalize as normalize
+from keras_ratesnn._core.backend.torch_normalization import normalize_as as normalize_as
+
+
+class _Graft(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value, onto, slope):
+        if torch.is_tensor(slope):
+            ctx.save_for_backward(slope)
+        else:
+            ctx.slope = slope
+        return value.detach()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        slope = ctx.saved_tensors[0] if ctx.saved_tensors else ctx.slope
+        return None, upstream if isinstance(slope, float) and slope == 1.0 else upstream * slope, None
+
+
+def graft(value, onto, slope):
+    """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
+
+    Args:
+        value: Tensor, the result.
+        onto: Tensor of the same shape and dtype, what the result is differentiated by. Its own value is not used.
+        slope: Tensor of the same shape and dtype, or a float.
+
+    Returns:
+        Tensor equal to `value`.
+    """
+    return _Graft.apply(value.detach(), onto, slope)
+
+
+def no_gradient():
+    """A context in which autograd records nothing, so that no activation is kept."""
+    return torch.no_grad()
+
+
+def without_gradient(function):
+    """The structure of tensors and numbers that `function()` returns, without gradient: nothing is recorded."""
+    with torch.no_grad():
+        return function()
+
+
+def grad_enabled():
+    """Whether autograd is on."""
+    return torch.is_grad_enabled()
+
+
+def derivative_only():
+    """A context for results whose derivative is wanted and whose value is not.
+
+    Eager PyTorch has no compiler to drop the value. Here autograd records as always, but the costly last operations of
+    what runs inside are put off, and never run unless a value is needed after all.
+    """
+    # A compiler drops the value by itself, and could not trace the mode.
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else Deferred()
+
+
+def unrolled_steps(with_gradient):
+    """No limit: PyTorch runs step by step."""
+    return math.inf
+
+
+def unrolled_network_steps():
+    """No limit: PyTorch runs step by step."""
+    return math.inf
+
+
+def optimization_barrier(tensors):
+    """The tensors as they are: they have been computed."""
+    return tensors
+
+
+def untraced(function):
+    """The function, run as it is within a step that `torch.compile` compiles.
+
+    That compiler takes each way through the walk of a network for another program, and its pieces do not know of the modes
+    that the walk is run in. What is worth compiling in there is given to `fuse`.
+    """
+    return torch.compiler.disable(function)
+
+
+def multiply_add(x, factor, y):
+    """x · factor + y, in one pass over memory where x is a tensor, and the others are numbers or tensors of its dtype."""
+    tensors = [value for value in (x, factor, y) if torch.is_tensor(value)]
+    if not torch.is_tensor(x) or any(value.dtype != x.dtype for value in tensors):
+        return x * factor + y
+    if torch.is_tensor(factor):
+        return torch.addcmul(y, x, factor) if torch.is_tensor(y) else x * factor + y
+    return torch.add(y, x, alpha=factor) if torch.is_tensor(y) else torch.rsub(x, y, alpha=-factor)
+
+
+def layout_kept(repeated):
+    """A context for layers of Keras on `channels_last` data, which may be entered again and again.
+
+    Keras makes PyTorch's order of axes of such data by a copy, and the memory order of the data, which PyTorch's
+    convolutions take as it is, by a second one. Here the data stay where they are, and a kernel, which does change its
+    order, does so once for all steps, and where convolutions are `repeated`, to the order of the processor's library.
+    """
+    # What is exported has kernels that other programs can read.
+    repeated = repeated and not torch.jit.is_tracing()
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept(repeated)

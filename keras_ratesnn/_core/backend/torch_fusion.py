@@ -1,0 +1,186 @@
+"""Operations on single elements, compiled into one pass over memory, on PyTorch: eagerly each of them is a pass of its own.
+
+A function is traced once into a graph of PyTorch's operations, and PyTorch's compiler makes a kernel of it, for processors by a
+C++ compiler, for GPUs by Triton. Where there is neither, functions run as they are.
+"""
+
+import contextlib
+import contextvars
+import warnings
+import weakref
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from keras_ratesnn._core import tree
+
+LEAST_ELEMENTS = 2**20
+"""Fewer are not worth the seconds that a compiler takes; once it has made a kernel, that serves small layers too."""
+
+COMPILER = "inductor"
+"""The backend of `torch.compile`."""
+
+_allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
+_programs = weakref.WeakKeyDictionary()
+_compiled = {}
+_kinds = set()
+_out_of_order = []
+
+
+@contextlib.contextmanager
+def fusing(allowed):
+    """A context in which functions are compiled, or are not."""
+    token = _allowed.set(allowed)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def fuses(key, tensors):
+    """Whether a function of such tensors would be compiled: they are large, or a kernel for functions of its kind exists.
+
+    Args:
+        key: Function without arguments that returns what `fuse` is given as `key`; it is called where that matters.
+        tensors: List of tensors.
+    """
+    return (
+        _allowed.get()
+        and not _out_of_order
+        and (sum(tensor.numel() for tensor in tensors) >= LEAST_ELEMENTS or (_kinds and _kind(key(), tensors) in _kinds))
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and all(
+            type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type in ("cpu", "cuda") for tensor in tensors
+        )
+    )
+
+
+def fuse(function, owner, key, tensors):
+    """`function(*tensors)`, in one pass over memory forward and, where a gradient is wanted, in another one backward.
+
+    The backward pass keeps the tensors that the function was given, and computes what lies between anew.
+
+    Args:
+        function: Takes tensors, and returns a structure of tensors and numbers.
+        owner: What the compiled function is kept with.
+        key: Hashable, all that beside the shapes and dtypes of the tensors decides what the function does, whoever owns it.
+        tensors: List of tensors.
+    """
+    programs = _programs.setdefault(owner, {})
+    place = (key, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
+    if place not in programs:
+        programs[place] = _Program(function, tensors)
+        _kinds.add(_kind(key, tensors))
+    program = programs[place]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        outputs = _Differentiable.apply(program, function, *tensors)
+    else:
+        outputs = program.outputs(tensors)
+    return program.structured(outputs)
+
+
+def _kind(key, tensors):
+    return (key, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
+
+
+class _Program:
+    """A compiled function, and its compiled derivatives."""
+
+    def __init__(self, function, tensors):
+        def traced(*tensors):
+            outputs = function(*tensors)
+            # Numbers are what they are at every call.
+            self.structure = tree.map_leaves(lambda leaf: None if torch.is_tensor(leaf) else leaf, outputs)
+            return _tensors_in(outputs)
+
+        with torch.no_grad():
+            self.run = _compile(traced, tensors)
+        self.derivatives = {}
+
+    def outputs(self, tensors):
+        return self.run(*tensors)
+
+    def structured(self, outputs):
+        remaining = iter(outputs)
+        return tree.map_leaves(lambda number: next(remaining) if number is None else number, self.structure)
+
+    def gradients(self, function, tensors, wanted, upstream):
+        """The gradients of the tensors that are `wanted`, `None` for the others."""
+        given = tuple(gradient is not None for gradient in upstream)
+        tensors_in = [*tensors, *(gradient for gradient in upstream if gradient is not None)]
+        if (wanted, given) not in self.derivatives:
+
+            def traced(*values):
+                inputs = [value.detach().requires_grad_(want) for value, want in zip(values, wanted, strict=False)]
+                with torch.enable_grad():
+                    outputs = _tensors_in(function(*inputs))
+                pairs = zip(
+                    (output for output, has in zip(outputs, given, strict=True) if has), values[len(inputs) :], strict=True
+                )
+                pairs = [(output, gradient) for output, gradient in pairs if output.requires_grad]
+                return torch.autograd.grad(
+                    [output for output, _ in pairs],
+                    [value for value in inputs if value.requires_grad],
+                    [gradient for _, gradient in pairs],
+                    materialize_grads=True,
+                    allow_unused=True,
+                )
+
+            self.derivatives[wanted, given] = _compile(traced, tensors_in)
+        found = iter(self.derivatives[wanted, given](*tensors_in))
+        return [next(found) if want else None for want in wanted]
+
+
+class _Differentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, program, function, *tensors):
+        ctx.program, ctx.function = program, function
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        return tuple(program.outputs(tensors))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *upstream):
+        wanted = tuple(ctx.needs_input_grad[2:])
+        return None, None, *ctx.program.gradients(ctx.function, ctx.saved_tensors, wanted, upstream)
+
+
+def _tensors_in(outputs):
+    return [leaf for leaf in tree.flatten(outputs) if torch.is_tensor(leaf)]
+
+
+def _compile(function, tensors):
+    """`function`, of a list of tensors like these, compiled."""
+    graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
+    constants = any(node.op == "get_attr" for node in graph.graph.nodes)
+    # Layers that are alike, and shapes that the code does not name, share one kernel.
+    text = id(graph) if constants else graph.code
+    if text not in _compiled:
+        _compiled[text] = torch.compile(graph, backend=COMPILER, dynamic=True)
+    compiled = _compiled[text]
+
+    def run(*tensors):
+        with torch.no_grad():
+            if not _out_of_order:
+                try:
+                    return compiled(*tensors)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:
+                    _give_up(error)
+            return graph(*tensors)
+
+    return run
+
+
+def _give_up(error):
+    _out_of_order.append(error)
+    reason = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
+    warnings.warn(
+        "PyTorch could not compile the passes of neurons through time: they run one operation at a time from now on, which is "
+        "slower and gives the same numbers. It needs a C++ compiler for processors, and Triton for GPUs. To do without and "
+        f"without this warning: model.compile(..., jit_compile=False). The reason: {type(error).__name__}: {reason}",
+        stacklevel=2,
+    )

@@ -1,0 +1,101 @@
+"""Batch normalisation by PyTorch's own kernels: a few passes over memory, where plain operations make a dozen."""
+
+import torch
+
+
+def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
+    """A batch normalised by its own statistics; see `backend`."""
+    _not_synchronized(synchronized)
+    outputs, mean, inverse_deviation = _Normalized.apply(_channels_second(inputs, axis), gamma, beta, epsilon)
+    variance = torch.clamp(inverse_deviation**-2 - epsilon, min=0.0)
+    return _channels_back(outputs, axis, inputs.shape), mean, variance
+
+
+def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized):
+    """A normalisation by given statistics, which are differentiated as those of the batch; see `backend`."""
+    _not_synchronized(synchronized)
+    inverse_deviation = torch.rsqrt(variance + epsilon)
+    outputs = _NormalizedAs.apply(_channels_second(inputs, axis), gamma, beta, mean, inverse_deviation)
+    return _channels_back(outputs, axis, inputs.shape)
+
+
+class _Normalized(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, inputs, gamma, beta, epsilon):
+        outputs, *statistics = torch.native_batch_norm(inputs, gamma, beta, None, None, True, 0.0, epsilon)
+        ctx.save_for_backward(inputs, gamma, *statistics)
+        ctx.mark_non_differentiable(*statistics)
+        return outputs, *statistics
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream, *_):
+        return *_chosen(ctx, _backward(upstream, *ctx.saved_tensors)), None
+
+
+class _NormalizedAs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, inputs, gamma, beta, mean, inverse_deviation):
+        ctx.save_for_backward(inputs, gamma, mean, inverse_deviation)
+        scale = inverse_deviation if gamma is None else inverse_deviation * gamma
+        shift = -mean * scale if beta is None else beta - mean * scale
+        return torch.addcmul(_beside(shift, inputs), inputs, _beside(scale, inputs))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):
+        inputs, gamma, mean, inverse_deviation = ctx.saved_tensors
+        of_inputs, of_gamma, of_beta = _backward(upstream, inputs, gamma, mean, inverse_deviation)
+        # The kernel takes `mean` for that of the inputs, about which their variance is.
+        own_mean = inputs.mean([axis for axis in range(inputs.ndim) if axis != 1])
+        correction = (own_mean - mean) * inverse_deviation**2 * of_gamma * (inputs.shape[1] / inputs.numel())
+        of_inputs += _beside(correction if gamma is None else correction * gamma, inputs)
+        return *_chosen(ctx, (of_inputs, of_gamma, of_beta)), None, None
+
+
+def _backward(upstream, inputs, gamma, mean, inverse_deviation):
+    """The gradients of inputs, γ and β."""
+    if upstream.stride() != inputs.stride():
+        # In different orders the kernel mixes up their elements where an image has one row or one column (PyTorch 2.13).
+        upstream = torch.empty_like(inputs, dtype=upstream.dtype).copy_(upstream)
+    if gamma is None:
+        gamma = torch.ones_like(mean)
+    return torch.ops.aten.native_batch_norm_backward(
+        upstream, inputs, gamma, None, None, mean, inverse_deviation, True, 0.0, [True, True, True]
+    )
+
+
+def _chosen(ctx, gradients):
+    return (gradient if needed else None for gradient, needed in zip(gradients, ctx.needs_input_grad, strict=False))
+
+
+def _beside(parameter, inputs):
+    return parameter.reshape(-1, *([1] * (inputs.ndim - 2)))
+
+
+def _not_synchronized(synchronized):
+    if synchronized:
+        raise NotImplementedError(
+            "Batch normalisation on PyTorch takes the statistics of each device by itself. Received: a BatchNormalization "
+            "layer with synchronized=True. Make it with synchronized=False."
+        )
+
+
+def _channels_second(tensor, axis):
+    """`(batch, channels, ...)`, in memory order `channels_last` where the channels of three axes or more are last."""
+    if tensor.ndim > 2 and axis % tensor.ndim == tensor.ndim - 1:
+        tensor, axis = tensor.reshape(tensor.shape[0], -1, *tensor.shape[-2:]), -1
+    elif tensor.ndim > 4:
+        tensor, axis = tensor.movedim(axis, 1).flatten(2), 1
+    return tensor.movedim(axis, 1)
+
+
+def _channels_back(tensor, axis, shape):
+    """What `_channels_second` gave, in the shape that it was given."""
+    rank = len(shape)
+    if rank > 2 and axis % rank == rank - 1:
+        return tensor.movedim(1, -1).reshape(shape)
+    if rank > 4:
+        others = [size for index, size in enumerate(shape) if index not in (0, axis % rank)]
+        tensor = tensor.reshape(shape[0], shape[axis], *others)
+    return tensor.movedim(1, axis)

@@ -1,0 +1,107 @@
+"""Everything that is read of Keras' private API, and nothing else. `tests/test_keras_internals.py` says which part broke."""
+
+import keras
+from keras import ops
+from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
+
+from keras_ratesnn._core import tree
+
+
+def _functional_class():
+    inputs = keras.Input((1,))
+    return type(keras.Model(inputs, inputs))
+
+
+_GRAPH_CALLS = (_functional_class().call, keras.Sequential.call)
+
+
+def is_graph(operation):
+    """Whether an operation is a model whose call is nothing but a run through its graph."""
+    return isinstance(operation, keras.Model) and getattr(type(operation), "call", None) in _GRAPH_CALLS
+
+
+def functional_of(network):
+    """The Functional model inside a Sequential (`None` if it is not built); a Functional model itself."""
+    return network._functional if isinstance(network, keras.Sequential) else network
+
+
+def run_through_graph(network, signals, operation_function):
+    """Runs a Functional model's graph on arbitrary objects, `operation_function(operation)(*args, **kwargs)` at each node."""
+    return unpack_single(network._run_through_graph(signals, operation_fn=operation_function))
+
+
+def inputs_structure(network):
+    """The symbolic inputs of a Functional model, in the structure in which they were given."""
+    return network._inputs_struct
+
+
+def outputs_structure(network):
+    """The symbolic outputs of a Functional model, in the structure that a call of it returns."""
+    return unpack_single(network._outputs_struct)
+
+
+def takes_training(operation):
+    """Whether a call of the operation takes Keras' `training` argument: layers do, bare operations do not."""
+    return "training" in getattr(operation, "_call_context_args", ())
+
+
+def is_prepared(layer, args):
+    """Whether a layer can be given these arguments as they are: nothing to build, cast, mask, regularise or distribute.
+
+    Args:
+        layer: A Keras layer.
+        args: List or tuple, the positional arguments of a call.
+    """
+    scope = get_autocast_scope()
+    return (
+        layer.built
+        and layer.activity_regularizer is None
+        and layer.autocast
+        and layer.compute_dtype == (layer.variable_dtype if scope is None else scope.dtype)
+        and keras.distribution.distribution() is None
+        and all(
+            ops.is_tensor(leaf)
+            and keras.backend.standardize_dtype(leaf.dtype) == layer.compute_dtype
+            and getattr(leaf, "_keras_mask", None) is None
+            for leaf in tree.flatten(args)
+        )
+    )
+
+
+def call_prepared(layer, args):
+    """What `layer(*args)` comes to where `is_prepared`, without the search for what there may be to prepare."""
+    with keras.name_scope(layer.name, caller=layer):
+        return super(keras.Layer, layer).__call__(*args)
+
+
+def with_sublayers(layer):
+    """A layer and all layers inside it."""
+    return layer._flatten_layers()
+
+
+def forget_compiled_functions(model):
+    """Makes a compiled Keras model trace its train, test and predict functions anew, after an attribute has changed."""
+    model.train_function = None
+    model.test_function = None
+    model.predict_function = None
+
+
+def portable(config):
+    """A saved compile config for any backend: on PyTorch, Keras notes the optimizers' PyTorch classes in it."""
+    if isinstance(config, dict):
+        config = {key: portable(value) for key, value in config.items()}
+        if str(config.get("module")).startswith("keras.src.backend.torch.optimizers"):
+            config["module"] = "keras.optimizers"
+    elif isinstance(config, (list, tuple)):
+        config = type(config)(portable(value) for value in config)
+    return config
+
+
+def without_autocast():
+    """A context in which variables are read in their own dtype, whatever the policy of the layer being called."""
+    return AutocastScope(None)
+
+
+def unpack_single(outputs):
+    """As Functional.call does: a list of one output is that output."""
+    return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs

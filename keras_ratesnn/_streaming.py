@@ -1,0 +1,53 @@
+"""A network that is given one time step at a time, and what it keeps between calls."""
+
+from keras_ratesnn._core import backend
+from keras_ratesnn.gradients.base import propagate_nan
+from keras_ratesnn.gradients.signals import Signal, only_signal
+from keras_ratesnn.gradients.stepwise import StepRule, step
+
+
+class StreamingRule(StepRule):
+    """One time step whose input comes from outside: nothing is known to be the same at every step."""
+
+    def encoded(self, encoder, args, kwargs):
+        return only_signal(encoder, args, kwargs).steps
+
+
+class Stream:
+    """The state of a sequence in progress: membranes of all neurons, and the number of steps so far."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        """Forgets the sequence."""
+        self.steps = 0
+        self.batch = None
+        self.memory = {}
+
+    def advance(self, walk, inputs, timesteps):
+        """One time step.
+
+        Args:
+            walk: Function `(signals, rule) -> signals`, which runs the network's graph as in inference.
+            inputs: List of tensors `(batch, ...)`, the network's inputs at this step.
+            timesteps: Integer T, for encoders that spread an input over T steps.
+
+        Returns:
+            Tensors in the structure of the network's outputs.
+
+        Raises:
+            ValueError: If the batch size is not that of the steps before.
+        """
+        batch = inputs[0].shape[0]
+        if self.batch not in (None, batch):
+            raise ValueError(
+                f"A sequence in progress keeps its batch size. Received: inputs for {batch} sequences, after {self.steps} "
+                f"steps with {self.batch}. Call reset_state() to begin new sequences."
+            )
+        with backend.no_gradient():
+            rule = StreamingRule(timesteps)
+            self.memory, outputs = step(rule, walk, [Signal(x, static=False) for x in inputs], self.steps, self.memory)
+        self.batch = batch
+        self.steps += 1
+        return propagate_nan(outputs, rule.states())

@@ -1,0 +1,82 @@
+"""Loops over time that the backend compiles once, whatever T is.
+
+Inside, variables are read from the loop's own state: random seeds and moving statistics change from step to step, and can be
+assigned only after the loop.
+"""
+
+import keras
+from keras import ops
+
+from keras_ratesnn._core import keras_internals, tree
+
+
+def run(body, carried, variables, start, stop):
+    """`carried = body(t, carried)` for t from `start` to `stop - 1`. The results, and the weights inside, have no gradient.
+
+    Args:
+        body: Function `(t, carried) -> carried`; t is an integer scalar tensor.
+        carried: Structure of tensors, or of numbers, whose shapes and dtypes do not change.
+        variables: List of all Keras variables that `body` reads.
+        start: Integer.
+        stop: Integer.
+    """
+    values = [ops.stop_gradient(value) for value in _values(variables)]
+    changing = _changing(variables)
+    carried = tree.map_leaves(lambda tensor: ops.stop_gradient(ops.convert_to_tensor(tensor)), carried)
+
+    def scoped_body(t, state):
+        carried, changed = state
+        return _in_scope(lambda: body(t, carried), variables, values, changing, changed)
+
+    carried, changed = ops.fori_loop(start, stop, scoped_body, (carried, [values[index] for index in changing]))
+    _assign(variables, changing, changed)
+    return carried
+
+
+def scan(body, carried, steps, variables):
+    """`carried, output = body(carried, step)` for each step, with gradient.
+
+    Args:
+        body: Function `(carried, step) -> (carried, output)`, of tensors.
+        carried: Structure of tensors whose shapes and dtypes do not change.
+        steps: Tensor `(T, ...)`.
+        variables: List of all Keras variables that `body` reads.
+
+    Returns:
+        `(carried, outputs)`: what the last step left, and the tensor `(T, ...)` of all outputs.
+    """
+    values, changing = _values(variables), _changing(variables)
+
+    def scoped_body(state, step):
+        carried, changed = state
+        (carried, output), changed = _in_scope(lambda: body(carried, step), variables, values, changing, changed)
+        return (carried, changed), output
+
+    (carried, changed), outputs = ops.scan(scoped_body, (carried, [values[index] for index in changing]), steps)
+    _assign(variables, changing, changed)
+    return carried, outputs
+
+
+def _values(variables):
+    with keras_internals.without_autocast():
+        return [ops.convert_to_tensor(variable) for variable in variables]
+
+
+def _changing(variables):
+    """The indices of the variables that a step may assign."""
+    return [index for index, variable in enumerate(variables) if not variable.trainable]
+
+
+def _in_scope(function, variables, values, changing, changed):
+    """`(function(), changed)`, where variables have the values `values`, and those of `changing` the values `changed`."""
+    inside = list(values)
+    for index, value in zip(changing, changed, strict=True):
+        inside[index] = value
+    with keras.StatelessScope(list(zip(variables, inside, strict=True))) as scope:
+        result = function()
+    return result, [scope.get_current_value(variables[index]) for index in changing]
+
+
+def _assign(variables, changing, changed):
+    for index, value in zip(changing, changed, strict=True):
+        variables[index].assign(value)

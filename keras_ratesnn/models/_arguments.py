@@ -1,0 +1,105 @@
+"""The arguments that the networks share: what each stands for, and what is said when it is wrong."""
+
+import keras
+
+from keras_ratesnn._core import checks
+from keras_ratesnn.layers import LIF, Neuron
+
+
+def image_input(input_shape, default, smallest):
+    """The input of a network for images, in Keras' image data format.
+
+    Args:
+        input_shape: What the user passed, the shape of one image, or `None` for the default.
+        default: Pair of integers: the height and width, and the channels, of the default.
+        smallest: Integer, the smallest height and width, or a function of the height and width that returns it.
+
+    Returns:
+        A `keras.Input`.
+
+    Raises:
+        TypeError: If `input_shape` is not a tuple of integers; a height or width may be `None`.
+        ValueError: If it has another rank, or is too small.
+    """
+    channels_first = keras.config.image_data_format() == "channels_first"
+    if input_shape is None:
+        size, channels = default
+        input_shape = (channels, size, size) if channels_first else (size, size, channels)
+    order = "(channels, height, width)" if channels_first else "(height, width, channels)"
+    meaning = f"It is the shape of one image, {order}, without batch and time."
+    if not isinstance(input_shape, (tuple, list)):
+        raise TypeError(
+            f"`input_shape` must be a tuple. Received: input_shape={input_shape!r} of type {type(input_shape).__name__}. "
+            f"{meaning}"
+        )
+    if len(input_shape) != 3:
+        raise ValueError(f"`input_shape` must have three entries. Received: input_shape={input_shape!r}. {meaning}")
+    channels_at, *sides_at = (0, 1, 2) if channels_first else (2, 0, 1)
+    for index, size in enumerate(input_shape):
+        if size is not None or index == channels_at:
+            checks.positive_integer(f"input_shape[{index}]", size, advice=meaning)
+    sides = [input_shape[index] for index in sides_at]
+    smallest = smallest(*sides) if callable(smallest) else smallest
+    if any(side is not None and side < smallest for side in sides):
+        raise ValueError(
+            f"`input_shape` must have a height and width of {smallest} or more, by which this network shrinks an image. "
+            f"Received: input_shape={input_shape!r}. {meaning}"
+        )
+    return keras.Input(tuple(input_shape), name="image")
+
+
+def checked_neuron(neuron):
+    """A function that returns a new layer of the user's neurons at each call, or raises an error.
+
+    Args:
+        neuron: What the user passed: a function without arguments, or `None` for `LIF`.
+
+    Raises:
+        TypeError: If `neuron` cannot be called, or, at a call, if it returns no neuron layer.
+        ValueError: At a call, if it returns the same layer again.
+    """
+    if neuron is None:
+        return LIF
+    if isinstance(neuron, keras.layers.Layer) or not callable(neuron):
+        raise TypeError(
+            "`neuron` must be a function that returns a new neuron layer each time. Received: "
+            f"neuron={neuron!r} of type {type(neuron).__name__}. Pass for example "
+            "neuron=lambda: keras_ratesnn.layers.LIF(decay=0.5)."
+        )
+    made = []
+
+    def new_neuron():
+        layer = neuron()
+        if not isinstance(layer, Neuron):
+            raise TypeError(
+                "`neuron` must return a neuron layer, for example keras_ratesnn.layers.LIF(). "
+                f"Received: neuron={neuron!r}, which returns {layer!r} of type {type(layer).__name__}."
+            )
+        if any(layer is other for other in made):
+            raise ValueError(
+                "`neuron` must return a new layer each time: the layers of a network do not share their neurons. "
+                f"Received: neuron={neuron!r}, which returns {layer.name!r} again."
+            )
+        made.append(layer)
+        return layer
+
+    return new_neuron
+
+
+def checked_classes(classes):
+    """`classes` as an int."""
+    return checks.positive_integer("classes", classes, advice="It is the number of outputs of the last layer.")
+
+
+def scaled(channels, width):
+    """Numbers of channels times the width multiplier, rounded, one at least.
+
+    Args:
+        channels: Iterable of integers.
+        width: Float > 0.
+
+    Returns:
+        Tuple of integers.
+    """
+    width = checks.real("width", width, above=0, advice="It multiplies the number of channels of every layer.")
+    return tuple(max(1, round(width * number)) for number in channels)

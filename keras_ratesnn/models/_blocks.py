@@ -1,0 +1,68 @@
+"""What all networks are built of. Each function takes a Keras tensor and the name of its layers, and returns a Keras tensor."""
+
+import math
+
+import keras
+from keras import layers
+
+
+def channel_axis():
+    """The axis of the channels in a batch of images, by Keras' image data format."""
+    return 1 if keras.config.image_data_format() == "channels_first" else -1
+
+
+def convolution(x, filters, size, strides, use_bias, initialization, name):
+    """A convolution that pads all sides by half its size, as PyTorch's `padding=size // 2`.
+
+    Keras' `padding="same"` is that with a stride of 1 only; with more it pads what is needed, and more of it at the end.
+    """
+    fan_in = size * size * x.shape[channel_axis()]
+    if size > 1 and strides > 1:
+        x = layers.ZeroPadding2D(size // 2, name=f"{name}_padding")(x)
+    return layers.Conv2D(
+        filters,
+        size,
+        strides=strides,
+        padding="same" if strides == 1 else "valid",
+        use_bias=use_bias,
+        kernel_initializer=initialization.kernel(),
+        bias_initializer=initialization.bias(fan_in),
+        name=name,
+    )(x)
+
+
+def normalization(x, name):
+    """Batch normalisation with PyTorch's defaults: its momentum of 0.1 is Keras' of 0.9."""
+    return layers.BatchNormalization(axis=channel_axis(), momentum=0.9, epsilon=1e-5, name=name)(x)
+
+
+def neurons(x, neuron, name):
+    """A layer of neurons.
+
+    Args:
+        neuron: Function that returns a new layer. The layer gets `name`: weights of learnable neurons load by name, too.
+    """
+    layer = neuron()
+    layer.name = name
+    return layer(x)
+
+
+def conv_bn_neuron(x, filters, size, strides, neuron, use_bias, initialization, name, number=""):
+    """A convolution, batch normalisation, and neurons unless `neuron` is `None`: `NAME_conv`, `NAME_bn`, `NAME_neuron`.
+
+    Args:
+        number: What is appended to the layers' names, where a block has several units.
+    """
+    x = convolution(x, filters, size, strides, use_bias, initialization, f"{name}_conv{number}")
+    x = normalization(x, f"{name}_bn{number}")
+    return x if neuron is None else neurons(x, neuron, f"{name}_neuron{number}")
+
+
+def dense(x, units, initialization, name):
+    """A fully connected layer, with bias."""
+    return layers.Dense(
+        units,
+        kernel_initializer=initialization.kernel(),
+        bias_initializer=initialization.bias(math.prod(x.shape[1:])),
+        name=name,
+    )(x)

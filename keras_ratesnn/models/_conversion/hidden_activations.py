@@ -1,0 +1,266 @@
+"""Which activations of a network are hidden ones, that neurons can replace, and which are gates, outputs or attention."""
+
+import dataclasses
+
+import keras
+
+from keras_ratesnn._core import graph, keras_internals
+from keras_ratesnn.gradients.base import Rule
+
+HIDDEN = "hidden"
+GATE = "gate"
+OUTPUT = "output"
+SOFTMAX = "softmax"
+INSIDE = "inside a layer"
+
+_LAYERS = {
+    keras.layers.ReLU: "relu",
+    keras.layers.LeakyReLU: "leaky_relu",
+    keras.layers.PReLU: "prelu",
+    keras.layers.ELU: "elu",
+    keras.layers.Softmax: "softmax",
+}
+"""Layers that are an activation and nothing else, beside `keras.layers.Activation`."""
+
+_OPERATIONS = {
+    "Celu": "celu",
+    "Elu": "elu",
+    "Gelu": "gelu",
+    "HardShrink": "hard_shrink",
+    "HardSigmoid": "hard_sigmoid",
+    "HardSilu": "hard_silu",
+    "HardTanh": "hard_tanh",
+    "LeakyRelu": "leaky_relu",
+    "LogSigmoid": "log_sigmoid",
+    "LogSoftmax": "log_softmax",
+    "ReLU": "relu",
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "Selu": "selu",
+    "Sigmoid": "sigmoid",
+    "Silu": "silu",
+    "SoftShrink": "soft_shrink",
+    "Softmax": "softmax",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "SparsePlus": "sparse_plus",
+    "SparseSigmoid": "sparse_sigmoid",
+    "Sparsemax": "sparsemax",
+    "Squareplus": "squareplus",
+    "Tanh": "tanh",
+    "TanhShrink": "tanh_shrink",
+    "Threshold": "threshold",
+}
+"""Classes of the nodes that functions of `keras.ops` and `keras.activations` leave in a graph."""
+
+_SOFTMAXES = {"softmax", "log_softmax", "sparsemax"}
+_SQUASHING = {"sigmoid", "hard_sigmoid", "sparse_sigmoid", "tanh", "hard_tanh", "softsign"}
+"""Bounded activations: what is multiplied with one is gated by it."""
+
+_PASSING_LAYERS = (
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.Identity,
+    keras.layers.Permute,
+    keras.layers.RepeatVector,
+    keras.layers.Rescaling,
+    keras.layers.Reshape,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+_PASSING_OPERATIONS = {
+    "Add",
+    "BroadcastTo",
+    "Cast",
+    "Divide",
+    "ExpandDims",
+    "GetItem",
+    "Moveaxis",
+    "Multiply",
+    "Negative",
+    "Repeat",
+    "Reshape",
+    "Squeeze",
+    "Subtract",
+    "Tile",
+    "Transpose",
+    "TrueDivide",
+}
+"""What only moves or scales a signal, given that no other signal comes in: a gate stays a gate through it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    """An activation of a network.
+
+    Args:
+        operation: The layer, or the node of a `keras.ops` function, that applies it.
+        function: String, the name of the function.
+        role: `"hidden"`; or why it is not: `"gate"`, `"output"`, `"softmax"`, `"inside a layer"`.
+    """
+
+    operation: keras.Operation
+    function: str
+    role: str
+
+
+def is_only_activation(operation):
+    """Whether an operation is an activation and nothing else, not a layer with `activation=`."""
+    return not isinstance(operation, keras.layers.Layer) or isinstance(operation, (keras.layers.Activation, *_LAYERS))
+
+
+def find_activations(network):
+    """The activations of a network and of the models nested in it, in the order in which they run.
+
+    An activation is
+
+    * an output, if the network's outputs are all that it feeds;
+    * a gate, if its output is multiplied with another signal: the sigmoid of a squeeze-and-excite block, the silu of
+      SwiGLU. A signal that is multiplied with something computed from it (what a squeeze-and-excite block scales), with a
+      bounded activation (sigmoid, tanh, ...) or with an input of the network (a mask) is gated, and is no gate;
+    * hidden otherwise.
+
+    Scaling, reshaping, dropout and further activations may come between. An operation that is called several times is
+    hidden if one of its calls is.
+
+    Args:
+        network: A Functional model, see `keras_ratesnn._core.graph.as_graph`.
+
+    Returns:
+        List of `Activation`.
+    """
+    rule = _TraceRule(timesteps=1)
+    outputs = graph.walk(network, [_Node() for _ in network.inputs], rule, training=False)
+    for node in keras.tree.flatten(outputs):
+        node.consumers.append(None)
+
+    roles = {}
+    for node in rule.nodes:
+        roles.setdefault(node.operation, set()).update(_roles(node))
+    found = []
+    for operation, uses in roles.items():
+        function = function_of(operation)
+        if function is not None:
+            found.append(Activation(operation, function, _role(function, uses)))
+        else:
+            found += [Activation(operation, inside, INSIDE) for inside in _functions_inside(operation)]
+    return found
+
+
+def function_of(operation):
+    """The name of the activation function that an operation applies to its result; `None` if there is none."""
+    if not isinstance(operation, keras.layers.Layer):
+        return _OPERATIONS.get(type(operation).__name__)
+    for layer_class, function in _LAYERS.items():
+        if isinstance(operation, layer_class):
+            return function
+    # In a recurrent layer the activation is a part of the recurrence.
+    return None if isinstance(operation, keras.layers.RNN) else _name_of(getattr(operation, "activation", None))
+
+
+def _name_of(activation):
+    if activation in (None, keras.activations.linear) or not callable(activation):
+        return None
+    return getattr(activation, "__name__", type(activation).__name__)
+
+
+def _functions_inside(operation):
+    """Names of the activation functions that a layer applies where the graph does not show them."""
+    if not isinstance(operation, keras.layers.Layer):
+        return []
+    inside = keras_internals.with_sublayers(operation)
+    functions = [function_of(layer) or _name_of(getattr(layer, "activation", None)) for layer in inside]
+    return sorted({function for function in functions if function is not None})
+
+
+class _Node:
+    """One call of an operation; with no operation, an input of the network."""
+
+    def __init__(self, operation=None, inputs=()):
+        self.operation = operation
+        self.inputs = list(inputs)
+        self.consumers = []
+        for node in self.inputs:
+            node.consumers.append(self)
+
+
+class _TraceRule(Rule):
+    """Writes down who feeds whom; the signals are the nodes."""
+
+    def __init__(self, timesteps):
+        super().__init__(timesteps)
+        self.nodes = []
+
+    def other(self, operation, args, kwargs):
+        inputs = [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, _Node)]
+        node = _Node(operation, dict.fromkeys(inputs))
+        self.nodes.append(node)
+        return keras.tree.map_structure(lambda _: node, operation.output)
+
+    neuron = encoder = dropout = other
+
+
+def _role(function, uses):
+    if function in _SOFTMAXES:
+        return OUTPUT if uses == {OUTPUT} else SOFTMAX
+    if HIDDEN in uses or not uses:
+        return HIDDEN
+    return GATE if GATE in uses else OUTPUT
+
+
+def _roles(source):
+    """What an activation's output is used for, all uses together."""
+    roles, seen, todo = set(), set(), [source]
+    while todo:
+        node = todo.pop()
+        for consumer in node.consumers:
+            if consumer is None:
+                roles.add(OUTPUT)
+            elif _is_product(consumer):
+                others = [other for other in consumer.inputs if other is not node]
+                roles.add(GATE if _gates(source, others) else HIDDEN)
+            elif not _passes(consumer):
+                roles.add(HIDDEN)
+            elif consumer not in seen:
+                seen.add(consumer)
+                todo.append(consumer)
+    return roles
+
+
+def _is_product(node):
+    return type(node.operation).__name__ == "Multiply" and len(node.inputs) > 1
+
+
+def _passes(node):
+    """Whether a signal comes through moved, scaled or bent, but with no other signal mixed in."""
+    if len(node.inputs) != 1:
+        return False
+    operation = node.operation
+    if isinstance(operation, keras.layers.Layer):
+        return isinstance(operation, (keras.layers.Activation, *_LAYERS, *_PASSING_LAYERS))
+    return type(operation).__name__ in _PASSING_OPERATIONS or function_of(operation) is not None
+
+
+def _gates(source, others):
+    if any(_depends(other, source) for other in others):
+        return False
+    return function_of(source.operation) in _SQUASHING or not any(_is_gate_or_mask(other) for other in others)
+
+
+def _depends(node, source):
+    seen, todo = set(), [node]
+    while todo:
+        node = todo.pop()
+        if node is source:
+            return True
+        if node not in seen:
+            seen.add(node)
+            todo += node.inputs
+    return False
+
+
+def _is_gate_or_mask(node):
+    while node.operation is not None and function_of(node.operation) not in _SQUASHING and _passes(node):
+        node = node.inputs[0]
+    return node.operation is None or function_of(node.operation) in _SQUASHING

@@ -1,0 +1,167 @@
+"""Any Keras network made spiking: neurons in the place of its hidden activations."""
+
+import inspect
+
+import keras
+
+from keras_ratesnn._core import checks, graph, keras_internals
+from keras_ratesnn.layers import IF, Neuron
+from keras_ratesnn.models._conversion import calibration
+from keras_ratesnn.models._conversion.hidden_activations import HIDDEN, find_activations, is_only_activation
+from keras_ratesnn.models._conversion.rebuild import Rebuild
+from keras_ratesnn.models._conversion.report import Change, Report
+from keras_ratesnn.spiking_model import SpikingModel
+
+LEFT = "left by `neuron`"
+
+
+def spikify(
+    model,
+    timesteps,
+    neuron=None,
+    gradient="rate",
+    step_mode="multi",
+    calibrate=None,
+    percentile=99.0,
+    verbose=True,
+):
+    """Turns a Keras model into a spiking one: neurons take the place of its hidden activations.
+
+    Hidden activations are replaced wherever they are: layers (ReLU, PReLU, Activation, ...), `activation=` arguments,
+    functions of `keras.ops` and `keras.activations` in the graph, nested models. What stays: gates (the sigmoid of a
+    squeeze-and-excite block), softmax, what recurrent and attention layers do inside, and activations that feed nothing
+    but the model's outputs; `keras_ratesnn/models/_conversion/hidden_activations.py` has the exact rule. The weights keep their
+    values and the layers their names. A neuron layer has the name of the activation that it replaces; the neurons after a
+    layer `conv` with `activation=` are named `conv_neuron`. The model given is not changed.
+
+    Without `calibrate` neurons have thresholds of their own, and the network is one to be trained from scratch. With it, a
+    trained network starts as a working spiking network, and a few epochs finish the job: each neuron's threshold is set
+    to a percentile of what the activation that it replaces puts out, and a fixed scale before and after the neurons keeps
+    what follows in its old units. This is meant for activations that are about relu(x), and for neurons that do not leak;
+    the maths is at the head of `keras_ratesnn/models/_conversion/calibration.py`. It takes moving statistics as they are:
+    calibrate a trained network.
+
+    The output of a spiking model is the time mean of its network's output, and a softmax that stays is applied at each step:
+    the mean of probabilities. A network that ends in logits is averaged before the softmax, converts more exactly and trains
+    with a loss `from_logits=True`; `keras.applications` give it with `classifier_activation=None`.
+
+    Example:
+
+    >>> network = keras.Sequential([
+    ...     keras.Input((8,)),
+    ...     keras.layers.Dense(16, activation="relu", name="hidden"),
+    ...     keras.layers.Dense(3, activation="softmax", name="predictions"),
+    ... ])
+    >>> model = keras_ratesnn.spikify(network, timesteps=4)
+    spikify: 1 of 2 activations became neurons.
+      relu -> IF: hidden
+      softmax stays (output): predictions
+    >>> [layer.name for layer in model.network.layers]
+    ['hidden', 'hidden_neuron', 'predictions']
+
+    Example, a choice for each layer:
+
+    >>> def choose(operation):
+    ...     return keras_ratesnn.layers.LIF(decay=0.5) if operation.name == "hidden" else None
+    >>> data = np.random.rand(32, 8)
+    >>> model = keras_ratesnn.spikify(network, timesteps=4, neuron=choose, calibrate=data, verbose=False)
+    >>> [change.name for change in model.spikify_report.replaced]
+    ['hidden']
+
+    Args:
+        model: A Functional or Sequential model.
+        timesteps: Integer T >= 1, the number of time steps.
+        neuron: Callable `(operation) -> Neuron or None`, asked for each hidden activation; `operation` is the layer or the
+            `keras.ops` node that applies it, and `None` leaves it as it is. A callable that needs no argument, for example
+            `LIF` or `functools.partial(LIF, decay=0.5)`, is asked without. Defaults to `IF`: without a leak the firing rate is
+            proportional to the input, as relu is, and spikes survive many layers from the first step of training on.
+        gradient: As in `SpikingModel`. Defaults to `"rate"`.
+        step_mode: As in `SpikingModel`. Defaults to `"multi"`.
+        calibrate: A batch of inputs as the model takes them, without time, typical of the training data; some hundred
+            are enough. Defaults to `None`.
+        percentile: Float in (0, 100], of the positive activations of a layer. A lower one clips more activations and
+            resolves the others in finer steps, which helps where T is small. Defaults to `99.0`.
+        verbose: Boolean, whether the report is printed. Defaults to `True`.
+
+    Returns:
+        A `SpikingModel`, with an attribute `spikify_report`: a `Report`.
+
+    Raises:
+        TypeError: If `model` is not Functional or Sequential, or `neuron` is not, or does not return, what it should.
+        ValueError: If there is no activation to replace, or an argument has a value that it cannot have.
+    """
+    functional = _checked_graph(model)
+    percentile = checks.real("percentile", percentile, above=0, advice="It is a percentage, at most 100.")
+    if percentile > 100:
+        raise ValueError(f"`percentile` must be at most 100. Received: percentile={percentile}.")
+    timesteps = checks.positive_integer("timesteps", timesteps)
+
+    activations = find_activations(functional)
+    hidden = [activation for activation in activations if activation.role == HIDDEN]
+    choose = _chooser(neuron)
+    neurons = _choose_neurons(choose, [activation.operation for activation in hidden])
+    thresholds = {} if calibrate is None else calibration.thresholds(functional, neurons, calibrate, percentile)
+    report = Report(tuple(_change(activation, neurons, thresholds) for activation in activations))
+    if not report.replaced:
+        raise ValueError(
+            f"`model` must have a hidden activation that neurons can replace. Received: model={model.name!r} with none. "
+            f"{report}\nGive its layers activation='relu', or put keras_ratesnn.layers.LIF() where neurons belong."
+        )
+
+    network = Rebuild(neurons, thresholds, timesteps).run(model)
+    spiking = SpikingModel(network, timesteps, gradient, step_mode)
+    spiking.spikify_report = report
+    if verbose:
+        print(report)
+    return spiking
+
+
+def _checked_graph(model):
+    if not keras_internals.is_graph(model):
+        raise TypeError(
+            "`model` must be a Functional or Sequential Keras model, whose graph can be rebuilt with neurons in it. Received: "
+            f"model={model!r} of type {type(model).__name__}. Build it as keras.Model(inputs, outputs) from keras.Input, or "
+            "as keras.Sequential([keras.Input(shape), ...])."
+        )
+    return graph.as_graph(model, argument="model")
+
+
+def _chooser(neuron):
+    """`neuron` as a function of the operation that is replaced."""
+    if neuron is None:
+        return lambda operation: IF(dtype=operation.dtype_policy if isinstance(operation, keras.layers.Layer) else None)
+    if not callable(neuron) or isinstance(neuron, keras.layers.Layer):
+        raise TypeError(
+            "`neuron` must be a callable that returns a new neuron layer for each activation. Received: "
+            f"neuron={neuron!r} of type {type(neuron).__name__}. Pass keras_ratesnn.layers.LIF, or "
+            "lambda operation: keras_ratesnn.layers.LIF(decay=0.5)."
+        )
+    parameters = inspect.signature(neuron).parameters.values()
+    needs_operation = any(
+        parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        for parameter in parameters
+    )
+    return neuron if needs_operation else lambda operation: neuron()
+
+
+def _choose_neurons(choose, operations):
+    """A dict of operations to new neurons, without the operations that are to stay as they are."""
+    neurons = {operation: choose(operation) for operation in operations}
+    neurons = {operation: neuron for operation, neuron in neurons.items() if neuron is not None}
+    for operation, neuron in neurons.items():
+        if not isinstance(neuron, Neuron):
+            raise TypeError(
+                f"`neuron` must return a neuron layer or None. Received: {neuron!r} of type {type(neuron).__name__} for "
+                f"{operation.name!r}."
+            )
+        neuron.name = operation.name if is_only_activation(operation) else f"{operation.name}_neuron"
+    if len({id(neuron) for neuron in neurons.values()}) < len(neurons):
+        raise ValueError("`neuron` must return a new neuron layer each time. Received: the same one for several activations.")
+    return neurons
+
+
+def _change(activation, neurons, thresholds):
+    operation = activation.operation
+    if operation in neurons:
+        return Change(operation.name, activation.function, neurons[operation], threshold=thresholds.get(operation))
+    return Change(operation.name, activation.function, reason=LEFT if activation.role == HIDDEN else activation.role)

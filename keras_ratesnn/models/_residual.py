@@ -1,0 +1,123 @@
+"""What the residual networks share: where they begin, how their blocks are strung together, and the shortcut."""
+
+import functools
+
+import keras
+from keras import layers
+
+from keras_ratesnn._core import checks
+from keras_ratesnn.models._arguments import checked_classes, checked_neuron, image_input, scaled
+from keras_ratesnn.models._blocks import channel_axis, conv_bn_neuron, dense, neurons
+from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
+from keras_ratesnn.models._pooling import PaddedMaxPooling2D
+
+STEMS = ("auto", "cifar", "imagenet")
+SMALLEST_FOR_IMAGENET_STEM = 96
+
+
+def network(
+    block,
+    depths,
+    channels,
+    input_shape,
+    classes,
+    neuron,
+    width,
+    include_top,
+    stem,
+    *,
+    style,
+    default,
+    neurons_after_stem=True,
+    hidden=None,
+):
+    """A residual network of one time step.
+
+    Args:
+        block: Function `(x, filters, strides, neuron, name)`.
+        depths: Number of blocks of each stage.
+        channels: Number of filters of each stage, before they are multiplied by `width`.
+        input_shape, classes, neuron, width, include_top, stem: What the user passed, see `ResNet18`.
+        style: Dict with `use_bias` and `initialization` of the stem's convolution.
+        default: The default image: its height and width, and its channels.
+        neurons_after_stem: Boolean.
+        hidden: Integer, the number of neurons of a layer before the last, or `None` for no such layer.
+
+    Returns:
+        A Functional model.
+    """
+    neuron, channels = checked_neuron(neuron), scaled(channels, width)
+    classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
+    inputs, stem = input_and_stem(input_shape, default, stem, len(depths))
+    x = stem_block(inputs, channels[0], stem, neuron if neurons_after_stem else None, **style)
+    x = stages(x, functools.partial(block, neuron=neuron), depths, channels)
+    if include_top:
+        x = layers.GlobalAveragePooling2D(name="pool")(x)
+        if hidden is not None:
+            x = neurons(dense(x, *scaled((hidden,), width), PYTORCH_DEFAULT, "hidden"), neuron, "hidden_neuron")
+        x = dense(x, classes, PYTORCH_DEFAULT, "classifier")
+    return keras.Model(inputs, x, name="network")
+
+
+def input_and_stem(input_shape, default, stem, stages):
+    """The input of a residual network, and which stem it gets.
+
+    Args:
+        input_shape, default: See `image_input`.
+        stem: What the user passed as `stem`.
+        stages: Integer, the number of stages; each after the first halves the image.
+
+    Returns:
+        `(input, stem)`: a `keras.Input`, and `"cifar"` or `"imagenet"`.
+    """
+    checks.one_of("stem", stem, STEMS)
+
+    def chosen(height, width):
+        if stem != "auto":
+            return stem
+        if None in (height, width):
+            raise ValueError(
+                "`stem` must be 'cifar' or 'imagenet' where the size of the images is left open. "
+                f"Received: stem={stem!r}, input_shape={input_shape!r}."
+            )
+        return "imagenet" if min(height, width) >= SMALLEST_FOR_IMAGENET_STEM else "cifar"
+
+    def smallest(height, width):
+        return 2 ** (stages - 1) * (4 if chosen(height, width) == "imagenet" else 1)
+
+    image = image_input(input_shape, default, smallest)
+    height, width = image.shape[2:] if channel_axis() == 1 else image.shape[1:3]
+    return image, chosen(height, width)
+
+
+def stem_block(x, filters, stem, neuron, use_bias, initialization, name="stem"):
+    """The stem: a 3x3 convolution for small images; one of 7x7 and max pooling, which shrink an image by 4, for large ones.
+
+    Args:
+        neuron: Function that returns a new neuron layer, or `None` for a stem without neurons.
+    """
+    size, strides = (7, 2) if stem == "imagenet" else (3, 1)
+    x = conv_bn_neuron(x, filters, size, strides, neuron, use_bias, initialization, name)
+    return PaddedMaxPooling2D(3, strides=2, name=f"{name}_pool")(x) if stem == "imagenet" else x
+
+
+def stages(x, block, depths, channels):
+    """Stages of blocks, `stage1_block1` and on; the first block of each stage but the first has stride 2.
+
+    Args:
+        block: Function `(x, filters, strides, name=...)`.
+        depths: Number of blocks of each stage.
+        channels: Number of filters of each stage.
+    """
+    for stage, (depth, filters) in enumerate(zip(depths, channels, strict=True), 1):
+        for index in range(1, depth + 1):
+            strides = 2 if stage > 1 and index == 1 else 1
+            x = block(x, filters, strides, name=f"stage{stage}_block{index}")
+    return x
+
+
+def shortcut(x, filters, strides, neuron, use_bias, initialization, name):
+    """The input of a block, as it is where the shape of the output is the same, else by a 1x1 convolution."""
+    if strides == 1 and x.shape[channel_axis()] == filters:
+        return x
+    return conv_bn_neuron(x, filters, 1, strides, neuron, use_bias, initialization, f"{name}_shortcut")

@@ -1,5 +1,0 @@
-"""From an ordinary Keras network to a spiking one."""
-
-from keras_ratesnn.models.conversion.spikify import spikify
-
-__all__ = ["spikify"]

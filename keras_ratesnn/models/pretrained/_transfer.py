@@ -1,0 +1,105 @@
+"""Weights from one network into another by the names of the layers, and last layers for other classes."""
+
+import warnings
+
+import keras
+
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn.layers import Neuron
+
+OF_GRADIENT = ("surrogate", "detach_reset")
+"""What can differ between the neurons of two networks that compute the same."""
+
+
+def copy_weights(source, target, head, origin, advice, optional=()):
+    """Copies the weights of all layers.
+
+    Args:
+        source: Functional or Sequential model.
+        target: Functional or Sequential model of the same layers, by their names.
+        head: Name of the last layer. If it is for another number of classes, it keeps its new weights, with a warning.
+        origin: String, what an error calls the source.
+        advice: String, what an error says is to be done.
+        optional: Names of layers that the target need not have, if it has no `head`.
+
+    Raises:
+        ValueError: If the layers are others, their weights have other shapes, or their neurons another configuration.
+    """
+    sources, targets = _layers(source), _layers(target)
+    absent = [name for name in targets if name not in sources]
+    left = [name for name in sources if name not in targets and (head in targets or name not in optional)]
+    if absent or left:
+        raise ValueError(f"{origin} is of another network: it lacks the layers {absent}, and has {left} besides. {advice}")
+
+    for name, layer in targets.items():
+        there, here = _shapes(sources[name]), _shapes(layer)
+        if name == head and there != here and [shape[:-1] for shape in there] == [shape[:-1] for shape in here]:
+            # Above are the two functions between here and the user's call.
+            warnings.warn(
+                f"{origin} is for {there[0][-1]} classes, not {here[0][-1]}: the last layer, {name!r}, starts with new "
+                "weights. Train it before you predict.",
+                stacklevel=4,
+            )
+            continue
+        _compare(name, "weights of shapes", there, here, origin, advice)
+        _compare(name, "neurons", _neurons(sources[name]), _neurons(layer), origin, advice)
+        layer.set_weights(sources[name].get_weights())
+
+
+def with_classes(network, classes, origin):
+    """The network with its weights and, if it is for another number of classes, a new last layer.
+
+    Raises:
+        ValueError: If the last layer is not a `Dense`.
+    """
+    path, head = _last_layer(network)
+    if not isinstance(head, keras.layers.Dense):
+        raise ValueError(
+            f"`classes` must be None here: {origin} ends in {head.name!r}, a {type(head).__name__}, not in a Dense layer. "
+            f"Received: classes={classes}."
+        )
+    if head.units == classes:
+        return network
+
+    def clone(layer):
+        config = layer.get_config()
+        return type(layer).from_config({**config, "units": classes} if layer is head else config)
+
+    copy = keras.models.clone_model(network, clone_function=clone, recursive=True)
+    copy_weights(network, copy, path, origin, advice="")
+    return copy
+
+
+def _layers(network, prefix=""):
+    """The layers that have weights or are neurons, of the models nested in the network, too, by their paths."""
+    found = {}
+    for layer in network.layers:
+        if keras_internals.is_graph(layer):
+            found.update(_layers(layer, f"{prefix}{layer.name}/"))
+        elif layer.weights or isinstance(layer, Neuron):
+            found[f"{prefix}{layer.name}"] = layer
+    return found
+
+
+def _last_layer(network, prefix=""):
+    """The path of the last layer and the layer itself; Keras sorts the layers of a model by their distance from its output."""
+    last = network.layers[-1]
+    path = f"{prefix}{last.name}"
+    return _last_layer(last, f"{path}/") if keras_internals.is_graph(last) else (path, last)
+
+
+def _shapes(layer):
+    return [tuple(variable.shape) for variable in layer.weights]
+
+
+def _neurons(layer):
+    """The class and the configuration of a layer's neurons as far as they decide what it computes; `None` for others."""
+    if not isinstance(layer, Neuron):
+        return None
+    apart = ("name", "trainable", "dtype", *OF_GRADIENT)
+    return type(layer.cell).__name__, {key: value for key, value in layer.cell.get_config().items() if key not in apart}
+
+
+def _compare(name, what, there, here, origin, advice):
+    if there != here:
+        raise ValueError(f"{origin} is of another network: layer {name!r} has {what} {there} there and {here} here. {advice}")
