@@ -2,10 +2,21 @@
 
 from keras_ratesnn import gradients, layers, models, surrogates
 from keras_ratesnn.description import describe
-from keras_ratesnn.layer_kinds import affine
+from keras_ratesnn.layer_kinds import LayerKind, affine
 from keras_ratesnn.models._conversion import spikify
 from keras_ratesnn.spiking_model import SpikingModel
 
 __version__ = "0.1.0"
 
-__all__ = ["SpikingModel", "__version__", "affine", "describe", "gradients", "layers", "models", "spikify", "surrogates"]
+__all__ = [
+    "LayerKind",
+    "SpikingModel",
+    "__version__",
+    "affine",
+    "describe",
+    "gradients",
+    "layers",
+    "models",
+    "spikify",
+    "surrogates",
+]

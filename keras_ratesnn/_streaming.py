@@ -1,16 +1,16 @@
 """A network that is given one time step at a time, and what it keeps between calls."""
 
 from keras_ratesnn._core import backend
-from keras_ratesnn.gradients.base import propagate_nan
+from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.orders import OneStep, propagate_nan
 from keras_ratesnn.gradients.signals import Signal, only_signal
-from keras_ratesnn.gradients.stepwise import StepRule, step
 
 
-class StreamingRule(StepRule):
+class StreamingRule(ForwardRule):
     """One time step whose input comes from outside: nothing is known to be the same at every step."""
 
-    def encoded(self, encoder, args, kwargs):
-        return only_signal(encoder, args, kwargs).steps
+    def encoded(self, call):
+        return only_signal(call).value
 
 
 class Stream:
@@ -46,8 +46,11 @@ class Stream:
                 f"steps with {self.batch}. Call reset_state() to begin new sequences."
             )
         with backend.no_gradient():
-            rule = StreamingRule(timesteps)
-            self.memory, outputs = step(rule, walk, [Signal(x, static=False) for x in inputs], self.steps, self.memory)
+            order = OneStep(timesteps)
+            rule = StreamingRule(order, training=False, with_gradient=False)
+            signals = [Signal(tensor) for tensor in inputs]
+            self.memory, outputs = order.walk_step(rule, walk, lambda: signals, self.steps, self.memory)
+            outputs = propagate_nan(outputs, order.states())
         self.batch = batch
         self.steps += 1
-        return propagate_nan(outputs, rule.states())
+        return outputs

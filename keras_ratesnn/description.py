@@ -9,9 +9,8 @@ from keras import ops
 
 from keras_ratesnn._core import backend, time_axis
 from keras_ratesnn.gradients.base import GradientMethod
-from keras_ratesnn.gradients.bptt import UnrolledRule
+from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.signals import signals_in
-from keras_ratesnn.multiply_adds import is_counted, multiply_adds
 from keras_ratesnn.spiking_model import SpikingModel
 
 NEARLY_ALL = 0.95
@@ -196,29 +195,38 @@ def describe(model, x, print_fn=print):
 class _Recording(GradientMethod):
     """No way to train: a plain run whose rule is looked at afterwards."""
 
-    def multi_step_rule(self, timesteps):
-        self.rule = _RecordingRule(timesteps)
-        return self.rule
+    def call(self, run):
+        order = run.new_order()
+        self.rule = _RecordingRule(order, run.training, with_gradient=False)
+        return order.run(self.rule, run)
 
 
-class _RecordingRule(UnrolledRule):
+class _RecordingRule(ForwardRule):
     """The plain spiking network; what neurons and synapses did is written down."""
 
-    def __init__(self, timesteps):
-        super().__init__(timesteps)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.layers = []
         self.synaptic_operations = 0.0
         self.first_multiply_adds = 0.0
         self.dense_multiply_adds = 0.0
         self.not_counted = []
 
-    def neuron(self, operation, args, kwargs):
-        signal = super().neuron(operation, args, kwargs)
-        spikes = _array(signal.steps)
+    def __call__(self, call):
+        outputs = super().__call__(call)
+        if call.kind.multiply_adds is not None:
+            self._count(call, signals_in(call)[0], outputs)
+        elif _has_matrices(call.operation):
+            self.not_counted.append(call.operation.name)
+        return outputs
+
+    def neuron(self, call):
+        signal = super().neuron(call)
+        spikes = _array(signal.value)
         share = spikes.mean(axis=0)
         self.layers.append(
             NeuronLayer(
-                name=operation.name,
+                name=call.operation.name,
                 output_shape=tuple(int(size) for size in spikes.shape[1:]),
                 firing_rate=float(spikes.mean()),
                 silent=float(np.mean(share == 0)),
@@ -227,21 +235,14 @@ class _RecordingRule(UnrolledRule):
         )
         return signal
 
-    def other(self, operation, args, kwargs):
-        outputs = super().other(operation, args, kwargs)
-        if is_counted(operation):
-            self._count(operation, signals_in(args, kwargs)[0], outputs)
-        elif _has_matrices(operation):
-            self.not_counted.append(operation.name)
-        return outputs
-
-    def _count(self, layer, signal, outputs):
-        dense = multiply_adds(layer, tuple(signal.steps.shape), tuple(outputs.steps.shape))
+    def _count(self, call, signal, outputs):
+        dense = call.kind.multiply_adds(call.operation, tuple(signal.value.shape), tuple(outputs.value.shape))
         self.dense_multiply_adds += dense
         if signal.static:
             self.first_multiply_adds += dense
         else:
-            self.synaptic_operations += dense * self.timesteps * float(np.mean(_array(signal.steps) != 0))
+            share = float(np.mean(_array(signal.value) != 0))
+            self.synaptic_operations += dense * self.order.timesteps * share
 
 
 def _array(tensor):

@@ -1,96 +1,99 @@
-"""What kind of operation a node of a network is: a training method has one rule for each kind."""
+"""What is known of Keras' layers and operations: the one table of facts that training methods work with.
+
+A training method never asks for a layer's class, but for facts: whether it is affine, normalises, draws random numbers,
+wants the time step. The facts of Keras' own layers stand here; a layer of your own states its own in the class attribute
+`layer_kind`:
+
+>>> class Scale(keras.layers.Layer):
+...     layer_kind = keras_ratesnn.LayerKind(affine=True)
+...     def build(self, input_shape):
+...         self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+...     def call(self, inputs):
+...         return inputs * self.scale
+>>> kind_of(Scale()).affine
+True
+
+A layer without any is run as it is, and is right with every method: facts save work, or say what cannot be seen from a call.
+"""
+
+import dataclasses
+import functools
+import inspect
+import math
+import re
+import weakref
+from collections.abc import Callable
 
 import keras
 
-from keras_ratesnn.layers import Encoder, Neuron
+from keras_ratesnn._core import inheritance, keras_internals, normalization
 
+OPERATION = "operation"
 NEURON = "neuron"
 ENCODER = "encoder"
-BATCH_NORMALIZATION = "batch_normalization"
-DROPOUT = "dropout"
-AFFINE = "affine"
-PARAMETER_FREE_AFFINE = "parameter_free_affine"
-OTHER = "other"
-
-_DROPOUT_LAYERS = (
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
-"""Layers that multiply their input by a random mask that does not depend on it."""
-
-_AFFINE_LAYERS = {
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-}
-
-_affine_classes = set(_AFFINE_LAYERS)
-"""Those, and the ones that users declare."""
-
-_LAYERS_WITHOUT_WEIGHTS = {
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalAveragePooling3D,
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
-    keras.layers.Cropping1D,
-    keras.layers.Cropping2D,
-    keras.layers.Cropping3D,
-    keras.layers.UpSampling1D,
-    keras.layers.UpSampling2D,
-    keras.layers.UpSampling3D,
-    keras.layers.Add,
-    keras.layers.Subtract,
-    keras.layers.Average,
-    keras.layers.Concatenate,
-    keras.layers.Flatten,
-    keras.layers.Identity,
-    keras.layers.Permute,
-    keras.layers.RepeatVector,
-    keras.layers.Rescaling,
-    keras.layers.Reshape,
-}
-
-_LAYERS_ON_IMAGES = {
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-}
+CELL = "cell"
 
 
-_FUNCTIONS_OF_TENSORS = _AFFINE_LAYERS | _LAYERS_WITHOUT_WEIGHTS | _LAYERS_ON_IMAGES
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """How a layer normalises in training, by statistics of its batch.
+
+    Args:
+        normalize: Function `(layer, inputs, times) -> (outputs, mean, variance)`: normalises a tensor by its own statistics
+            and moves the layer's averages `times` times.
+        normalize_rate: Function `(layer, rate, mean, variance) -> outputs`: normalises a rate by these statistics, with
+            the derivatives of the rate's own; `None` if there is none. Defaults to `None`.
+    """
+
+    normalize: Callable
+    normalize_rate: Callable | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerKind:
+    """The facts of a layer class.
+
+    Args:
+        role: `"operation"`, or `"neuron"`, `"encoder"`, `"cell"` for the base classes of `keras_ratesnn.layers`. Defaults to
+            `"operation"`.
+        affine: Boolean, whether `layer(x) = A x + b`, whatever `A` and `b` are made of. Such a layer commutes with the time
+            mean: rate training then needs its derivative alone, where another layer's forward pass is computed once more
+            on the rate. Claim only what is true: the gradients of a layer that is not affine but says so are wrong.
+            Defaults to `False`.
+        parameter_free: Boolean, whether an affine layer has no weights. Defaults to `False`.
+        normalization: `Normalization` of a layer that normalises in training and is affine otherwise; `None` for any other.
+            Defaults to `None`.
+        masks: Boolean, whether the layer, in training, multiplies its input by a random mask that does not depend on it.
+            Defaults to `False`.
+        function_of_tensors: Boolean, whether a call looks at tensors alone: not at `training`, masks, or what it did before.
+            Defaults to `False`.
+        any_layout: Boolean, whether it is a convolution or pooling of Keras, which all backends run on data in any memory
+            order. Defaults to `False`.
+        activation: String, the name of the activation function that the operation is, and nothing else; `None` for any other.
+            Defaults to `None`.
+        moves: Boolean, whether it only moves or scales a signal, given that no other signal comes in. Defaults to `False`.
+        multiply_adds: Function `(layer, input_shape, output_shape) -> integer`, its multiply-adds for one sample; `None` if
+            they are not known. Defaults to `None`.
+    """
+
+    role: str = OPERATION
+    affine: bool = False
+    parameter_free: bool = False
+    normalization: Normalization | None = None
+    masks: bool = False
+    function_of_tensors: bool = False
+    any_layout: bool = False
+    activation: str | None = None
+    moves: bool = False
+    multiply_adds: Callable | None = None
 
 
 def affine(layer_class):
-    """Declares a layer class of your own affine in its input: `layer(x) = A x + b`, whatever `A` and `b` are made of.
+    """Marks a custom layer class as affine in its input: `layer(x) = A x + b`, whatever `A` and `b` are made of.
 
-    Such a layer commutes with the time mean. Rate training then takes the value of its rate from the spiking path and
-    needs its derivative alone, where another layer's forward pass is computed once more on the rate. Declare only
-    what is true: a layer that is not affine but declared so gets wrong gradients on some backends.
-
-    A class is declared for itself, not for its subclasses. Keras' own affine layers (Dense, convolutions, average
-    pooling, padding, reshapes, Add, Concatenate, ...) are known already.
+    Short for `layer_kind = LayerKind(affine=True)` in the class, see `LayerKind`. Subclasses that redefine anything must be
+    marked themselves. Keras' own affine layers (Dense, convolutions, average pooling, padding, reshapes, Add, Concatenate, ...)
+    are known already.
 
     Example:
 
@@ -113,36 +116,168 @@ def affine(layer_class):
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
         raise TypeError(
             f"`layer_class` must be a subclass of keras.layers.Layer. Received: layer_class={layer_class!r}. "
-            "Declare the class, not an instance of it."
+            "Mark the class, not an instance of it."
         )
-    _affine_classes.add(layer_class)
+    layer_class.layer_kind = LayerKind(affine=True)
+    _kind_of_class.cache_clear()
     return layer_class
 
 
-def takes_any_layout(operation):
-    """Whether an operation is a convolution or pooling of Keras, which all backends run on data in any memory order."""
-    return type(operation) in _LAYERS_ON_IMAGES
-
-
-def is_function_of_tensors(operation):
-    """Whether an operation is a layer of Keras that looks at tensors alone, not at `training`, masks or what it did before."""
-    return type(operation) in _FUNCTIONS_OF_TENSORS
-
-
 def kind_of(operation):
-    """The kind of a Keras operation (a layer, or a node made by `keras.ops`): one of this module's constants."""
-    if isinstance(operation, Neuron):
-        return NEURON
-    if isinstance(operation, Encoder):
-        return ENCODER
-    if isinstance(operation, keras.layers.BatchNormalization):
-        return BATCH_NORMALIZATION
-    if isinstance(operation, _DROPOUT_LAYERS):
-        return DROPOUT
-    if type(operation) in _LAYERS_WITHOUT_WEIGHTS:
-        return PARAMETER_FREE_AFFINE
+    """The `LayerKind` of a Keras operation: a layer, or a node made by `keras.ops`."""
+    kind = _kind_of_class(type(operation))
     # An activation inside an affine layer, `Dense(10, activation="relu")`, makes the whole not affine.
-    activation = getattr(operation, "activation", None)
-    if type(operation) in _affine_classes and activation in (None, keras.activations.linear):
-        return AFFINE
-    return OTHER
+    if kind.affine and getattr(operation, "activation", None) not in (None, keras.activations.linear):
+        return dataclasses.replace(kind, affine=False)
+    # By running statistics as well as its own: not the normalisation that is known here.
+    if kind.normalization is not None and getattr(operation, "renorm", False):
+        return dataclasses.replace(kind, normalization=_RENORMALIZATION)
+    return kind
+
+
+def seeds_of(operation):
+    """The variables that hold the state of an operation's random generators, those of layers inside it too: a tuple."""
+    if operation not in _seeds:
+        _seeds[operation] = keras_internals.seed_states(operation) if isinstance(operation, keras.layers.Layer) else ()
+    return _seeds[operation]
+
+
+def changing_variables(operation):
+    """The variables that a call of an operation may change, those of layers inside it too: a tuple."""
+    if operation not in _changing:
+        _changing[operation] = tuple(v for v in getattr(operation, "variables", ()) if not v.trainable)
+    return _changing[operation]
+
+
+def is_random(operation, training):
+    """Whether a call of the operation may draw random numbers; Keras' own layers do so in training only."""
+    return bool(seeds_of(operation)) and (training or not type(operation).__module__.startswith("keras."))
+
+
+@functools.cache
+def wants_time_step(operation_class):
+    """Whether a layer's `call` takes the time step: `call(inputs, time_step=None)`."""
+    call = getattr(operation_class, "call", None)
+    return call is not None and "time_step" in inspect.signature(call).parameters
+
+
+_seeds = weakref.WeakKeyDictionary()
+_changing = weakref.WeakKeyDictionary()
+
+
+@functools.cache
+def _kind_of_class(operation_class):
+    for base in operation_class.__mro__:
+        kind = vars(base).get("layer_kind") or _table().get(base) or _kind_of_node(base)
+        if kind is not None:
+            # A neuron is a neuron, whatever it computes; other facts are of a class as it stands.
+            return _ANY if kind.role == OPERATION and inheritance.redefines(operation_class, base) else kind
+    return _ANY
+
+
+def _dense(layer, input_shape, output_shape):
+    return math.prod(output_shape[1:-1]) * math.prod(layer.kernel.shape)
+
+
+def _einsum(layer, input_shape, output_shape):
+    """The product of the sizes of all letters, the batch's left out; an ellipsis stands for the axes that letters leave."""
+    of_input, of_kernel = layer.equation.split("->")[0].split(",")
+    sizes = dict(zip(of_kernel, layer.kernel.shape, strict=True))
+    before, _, after = of_input.partition("...")
+    sizes.update(zip(before, input_shape, strict=False))
+    sizes.update(zip(reversed(after), reversed(input_shape), strict=False))
+    elided = input_shape[len(before) : len(input_shape) - len(after)] if "..." in of_input else ()
+    return math.prod(sizes.values()) * math.prod(elided) // input_shape[0]
+
+
+def _convolution(layer, input_shape, output_shape):
+    return _positions(layer, output_shape) * math.prod(layer.kernel.shape)
+
+
+def _transposed(layer, input_shape, output_shape):
+    return _positions(layer, input_shape) * math.prod(layer.kernel.shape)
+
+
+def _separable(layer, input_shape, output_shape):
+    kernels = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
+    return _positions(layer, output_shape) * kernels
+
+
+def _positions(layer, shape):
+    return math.prod(shape[2:] if layer.data_format == "channels_first" else shape[1:-1])
+
+
+_ANY = LayerKind()
+_RENORMALIZATION = Normalization(normalization.renormalize)
+
+
+@functools.cache
+def _table():
+    """The kinds of Keras' own layers and operations."""
+    layers = keras.layers
+    weighted = LayerKind(affine=True, function_of_tensors=True)
+    free = LayerKind(affine=True, parameter_free=True, function_of_tensors=True)
+    on_images = dataclasses.replace(weighted, any_layout=True)
+    by_batch = Normalization(normalization.normalize, normalization.normalize_rate)
+    kinds = {
+        layers.BatchNormalization: LayerKind(affine=True, normalization=by_batch),
+        layers.Dense: dataclasses.replace(weighted, multiply_adds=_dense),
+        layers.EinsumDense: dataclasses.replace(weighted, multiply_adds=_einsum),
+        layers.Conv1D: dataclasses.replace(weighted, multiply_adds=_convolution),
+        layers.Conv2D: dataclasses.replace(on_images, multiply_adds=_convolution),
+        layers.Conv3D: dataclasses.replace(on_images, multiply_adds=_convolution),
+        layers.DepthwiseConv1D: dataclasses.replace(weighted, multiply_adds=_convolution),
+        layers.DepthwiseConv2D: dataclasses.replace(on_images, multiply_adds=_convolution),
+        layers.Conv1DTranspose: dataclasses.replace(weighted, multiply_adds=_transposed),
+        layers.Conv2DTranspose: dataclasses.replace(weighted, multiply_adds=_transposed),
+        layers.Conv3DTranspose: dataclasses.replace(weighted, multiply_adds=_transposed),
+        layers.SeparableConv1D: dataclasses.replace(weighted, multiply_adds=_separable),
+        layers.SeparableConv2D: dataclasses.replace(on_images, multiply_adds=_separable),
+        layers.MaxPooling2D: LayerKind(function_of_tensors=True, any_layout=True),
+        layers.MaxPooling3D: LayerKind(function_of_tensors=True, any_layout=True),
+        layers.AveragePooling2D: dataclasses.replace(free, any_layout=True),
+        layers.AveragePooling3D: dataclasses.replace(free, any_layout=True),
+    }
+    for name in ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"):
+        kinds[getattr(layers, name)] = LayerKind(masks=True, moves=True)
+    kinds[layers.GaussianDropout] = LayerKind(masks=True)
+    for name in (
+        *("AveragePooling1D", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
+        *("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", "Cropping1D", "Cropping2D", "Cropping3D"),
+        *("UpSampling1D", "UpSampling2D", "UpSampling3D", "Add", "Subtract", "Average", "Concatenate"),
+    ):
+        kinds[getattr(layers, name)] = free
+    for name in ("Flatten", "Identity", "Permute", "RepeatVector", "Rescaling", "Reshape"):
+        kinds[getattr(layers, name)] = dataclasses.replace(free, moves=True)
+    for name in ("ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Activation"):
+        kinds[getattr(layers, name)] = LayerKind(activation=_snake_case(name), moves=True)
+    return kinds
+
+
+_SUMS = {"Add", "Subtract", "Negative"}
+_MOVING = {
+    *("Add", "BroadcastTo", "Cast", "Divide", "ExpandDims", "GetItem", "Moveaxis", "Multiply", "Negative", "Repeat", "Reshape"),
+    *("Squeeze", "Subtract", "Tile", "Transpose", "TrueDivide"),
+}
+_ACTIVATIONS = {
+    *("Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "LogSigmoid", "LogSoftmax"),
+    *("ReLU", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softmax", "Softplus", "Softsign", "SparsePlus"),
+    *("SparseSigmoid", "Sparsemax", "Squareplus", "Tanh", "TanhShrink", "Threshold"),
+}
+
+
+def _kind_of_node(operation_class):
+    """The kind of a node that a function of `keras.ops` or `keras.activations` leaves in a graph: its class is private."""
+    name = operation_class.__name__
+    if not operation_class.__module__.startswith("keras.") or issubclass(operation_class, keras.layers.Layer):
+        return None
+    if name in _ACTIVATIONS:
+        return LayerKind(activation=_snake_case(name), moves=True)
+    # `x + y` is what layers.Add() is.
+    return LayerKind(affine=name in _SUMS, parameter_free=name in _SUMS, moves=True) if name in _MOVING else None
+
+
+def _snake_case(name):
+    return {"ReLU": "relu", "PReLU": "prelu", "ELU": "elu", "LeakyReLU": "leaky_relu"}.get(name) or re.sub(
+        r"(?<!^)(?=[A-Z])", "_", name
+    ).lower()

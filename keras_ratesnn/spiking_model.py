@@ -1,5 +1,6 @@
 """SpikingModel: a network of one time step, run through time, as a Keras model."""
 
+import contextlib
 import functools
 import inspect
 
@@ -7,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import gradients
-from keras_ratesnn._core import backend, checks, graph, keras_internals, registry
+from keras_ratesnn import _graph, gradients
+from keras_ratesnn._core import backend, checks, keras_internals, registry
 from keras_ratesnn._streaming import Stream
 from keras_ratesnn.gradients.base import Run
 
@@ -79,17 +80,19 @@ class SpikingModel(keras.Model):
     """
 
     def __init__(self, network, timesteps, gradient="rate", step_mode="multi", return_sequences=False, **kwargs):
-        functional = graph.as_graph(network)
-        graph.check_neurons(functional)
+        functional = _graph.as_graph(network)
+        _graph.check_neurons(functional)
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
         self.network = network
         self._timesteps = _checked_timesteps(timesteps)
         self.gradient = gradients.get(gradient)
+        self.gradient.check(_graph.neurons_of(functional))
         self.step_mode = checks.one_of("step_mode", step_mode, STEP_MODES)
         self._return_sequences = checks.boolean("return_sequences", return_sequences)
         self._stream = Stream()
         self._ranks = None
+        self._predicting = False
         self._asked_jit_compile = "auto"
         # The network's variables exist: there is nothing to build, whatever shape comes first.
         self.built = True
@@ -116,19 +119,15 @@ class SpikingModel(keras.Model):
 
     def call(self, inputs, training=None):
         training = bool(training)
-        if training and self.return_sequences and not self.gradient.trains_sequences:
-            raise ValueError(
-                "`return_sequences=True` gives a loss every step's output, and gradient="
-                f"{self.gradient!r} knows the gradient of their time mean only. Received: return_sequences=True in training. "
-                'Train with return_sequences=False, or with gradient="bptt".'
-            )
-        functional = graph.as_graph(self.network)
-        pairs = zip(graph.match_inputs(functional, inputs), functional.inputs, strict=True)
+        functional = _graph.as_graph(self.network)
+        pairs = zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True)
         run = Run(
-            walk=lambda signals, rule: graph.walk(functional, signals, rule, training),
+            walk=lambda signals, rule: _graph.walk(functional, signals, rule, training),
             inputs=[(ops.cast(tensor, wanted.dtype), self._has_time(tensor, wanted)) for tensor, wanted in pairs],
             timesteps=self.timesteps,
+            step_mode=self.step_mode,
             training=training,
+            with_gradient=backend.grad_enabled() and not self._predicting,
             return_sequences=self.return_sequences,
             network=functional,
         )
@@ -137,11 +136,28 @@ class SpikingModel(keras.Model):
     @backend.untraced
     def _through_time(self, run):
         with backend.fusing(self._asked_jit_compile is not False):
-            return self.gradient.multi_step(run) if self.step_mode == "multi" else self.gradient.single_step(run)
+            return self.gradient.call(run)
+
+    @contextlib.contextmanager
+    def _without_gradient(self):
+        """Where Keras asks for outputs that nobody will differentiate."""
+        before, self._predicting = self._predicting, True
+        try:
+            yield
+        finally:
+            self._predicting = before
+
+    def test_step(self, *args, **kwargs):
+        with self._without_gradient():
+            return super().test_step(*args, **kwargs)
+
+    def predict_step(self, *args, **kwargs):
+        with self._without_gradient():
+            return super().predict_step(*args, **kwargs)
 
     def compute_output_spec(self, inputs, training=None):
-        functional = graph.as_graph(self.network)
-        flat = graph.match_inputs(functional, inputs)
+        functional = _graph.as_graph(self.network)
+        flat = _graph.match_inputs(functional, inputs)
         for tensor, reference in zip(flat, functional.inputs, strict=True):
             self._has_time(tensor, reference)
 
@@ -177,9 +193,9 @@ class SpikingModel(keras.Model):
         Raises:
             ValueError: If the inputs do not fit the network, or the batch size is not that of the steps before.
         """
-        functional = graph.as_graph(self.network)
+        functional = _graph.as_graph(self.network)
         tensors = []
-        for tensor, wanted in zip(graph.match_inputs(functional, inputs), functional.inputs, strict=True):
+        for tensor, wanted in zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True):
             tensor = ops.convert_to_tensor(tensor, dtype=wanted.dtype)
             if not _fits(tensor.shape[1:], wanted.shape[1:]):
                 raise ValueError(
@@ -188,7 +204,7 @@ class SpikingModel(keras.Model):
                 )
             tensors.append(tensor)
         return self._stream.advance(
-            lambda signals, rule: graph.walk(functional, signals, rule, training=False), tensors, self.timesteps
+            lambda signals, rule: _graph.walk(functional, signals, rule, training=False), tensors, self.timesteps
         )
 
     def reset_state(self):
@@ -226,10 +242,10 @@ class SpikingModel(keras.Model):
             **kwargs: As in `keras.Model.export`.
         """
         if input_signature is None:
-            inputs = keras_internals.inputs_structure(graph.as_graph(self.network))
+            inputs = keras_internals.inputs_structure(_graph.as_graph(self.network))
             spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
             input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
-        with backend.no_gradient():
+        with self._without_gradient(), backend.no_gradient():
             return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def compile(self, *args, **kwargs):

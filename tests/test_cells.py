@@ -244,9 +244,6 @@ class TwiceCell(rsnn.layers.NeuronCell):
         spikes = self.fire(membrane)
         return membrane, spikes, membrane - self.threshold * spikes
 
-    def membrane_derivative(self, membrane, spikes, surrogate_derivative):
-        return 1.0 - self.threshold * surrogate_derivative
-
 
 def own_cell_network():
     inputs = keras.Input((3,))

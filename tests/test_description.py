@@ -9,8 +9,8 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import describe
+from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers import IF, LIF
-from keras_ratesnn.multiply_adds import multiply_adds
 
 
 def quiet(model, x):
@@ -71,13 +71,13 @@ def test_an_input_with_time_is_counted_at_every_step():
 )
 def test_multiply_adds_are_those_counted_by_hand(layer, shape, expected):
     x = np.zeros((2, *shape), "float32")
-    assert multiply_adds(layer, x.shape, layer(x).shape) == expected
+    assert kind_of(layer).multiply_adds(layer, x.shape, layer(x).shape) == expected
 
 
 def test_channels_first_convolutions_are_counted_alike():
     layer = layers.Conv2D(5, 3, data_format="channels_first")
     layer.build((None, 4, 8, 8))
-    assert multiply_adds(layer, (2, 4, 8, 8), (2, 5, 6, 6)) == 6 * 6 * 9 * 4 * 5
+    assert kind_of(layer).multiply_adds(layer, (2, 4, 8, 8), (2, 5, 6, 6)) == 6 * 6 * 9 * 4 * 5
 
 
 def test_layers_with_matrices_inside_are_said_not_to_be_counted():

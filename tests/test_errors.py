@@ -277,14 +277,6 @@ def test_boolean_events_work():
 
 
 # Training.
-def test_rate_training_of_sequences_says_to_use_bptt():
-    model = helpers.compiled(spiking(return_sequences=True), loss="mse")
-    x, _ = helpers.data()
-    with pytest.raises(ValueError, match="return_sequences=True") as raised:
-        model.fit(x, np.zeros((10, 3, 3), "float32"), verbose=0)
-    assert_says(raised, "gradient=Rate(", "return_sequences=False", 'gradient="bptt"')
-
-
 def test_rate_training_with_renorm_says_so():
     network = keras.Sequential(
         [keras.Input((6,)), LIF(), keras.layers.BatchNormalization(renorm=True, name="norm"), LIF(), keras.layers.Dense(3)]

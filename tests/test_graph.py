@@ -7,8 +7,7 @@ import pytest
 from helpers import to_numpy
 from keras import layers, ops
 
-import keras_ratesnn as rsnn
-from keras_ratesnn._core import graph
+from keras_ratesnn import _graph
 from keras_ratesnn.layers import LIF
 
 X, _ = helpers.data()
@@ -27,17 +26,16 @@ class PlainRule:
     def __init__(self):
         self.seen = []
 
-    def other(self, operation, args, kwargs):
-        self.seen.append(operation.name)
-        args, kwargs = keras.tree.map_structure(lambda leaf: leaf.tensor if isinstance(leaf, Box) else leaf, (args, kwargs))
-        return keras.tree.map_structure(Box, operation(*args, **kwargs))
-
-    neuron = batch_normalization = dropout = affine = parameter_free_affine = other
+    def __call__(self, call):
+        self.seen.append(call)
+        arguments = call.args, call.kwargs
+        args, kwargs = keras.tree.map_structure(lambda leaf: leaf.tensor if isinstance(leaf, Box) else leaf, arguments)
+        return keras.tree.map_structure(Box, call.operation(*args, **kwargs))
 
 
 def walk(network, inputs, training=False, rule=None):
     boxes = [Box(ops.convert_to_tensor(tensor)) for tensor in inputs]
-    outputs = graph.walk(graph.as_graph(network), boxes, rule or PlainRule(), training)
+    outputs = _graph.walk(_graph.as_graph(network), boxes, rule or PlainRule(), training)
     return keras.tree.map_structure(lambda box: to_numpy(box.tensor), outputs)
 
 
@@ -157,52 +155,18 @@ def test_a_walk_that_applies_every_operation_is_the_call(make, training):
 def test_a_walk_sees_every_operation_of_nested_models_once_for_each_use():
     rule = PlainRule()
     walk(shared(), [X], rule=rule)
-    kinds = [name.rsplit("_", 1)[0] if name[-1].isdigit() else name for name in rule.seen]
-    assert sorted(kinds) == ["dense"] * 6 + ["lif"] * 2
+    names = [call.operation.name for call in rule.seen]
+    names = [name.rsplit("_", 1)[0] if name[-1].isdigit() else name for name in names]
+    assert sorted(names) == ["dense"] * 6 + ["lif"] * 2
 
 
-def test_a_walk_gives_each_kind_of_operation_to_its_method():
-    class Kinds(PlainRule):
-        def __getattribute__(self, name):
-            if name in ("neuron", "batch_normalization", "dropout", "affine", "parameter_free_affine", "other"):
-                return lambda operation, args, kwargs: self.note(name, operation, args, kwargs)
-            return super().__getattribute__(name)
-
-        def note(self, kind, operation, args, kwargs):
-            outputs = PlainRule.other(self, operation, args, kwargs)
-            self.seen[-1] = (type(operation).__name__, kind)
-            return outputs
-
-    inputs = keras.Input((6,))
-    x = layers.Dense(6)(inputs)
-    x = LIF()(layers.BatchNormalization()(x))
-    x = layers.Dense(6, activation="relu")(layers.Dropout(0.5)(x))
-    x = layers.Add()([x, x])
-    rule = Kinds()
-    walk(keras.Model(inputs, ops.tanh(x)), [X], rule=rule)
-    assert rule.seen == [
-        ("Dense", "affine"),
-        ("BatchNormalization", "batch_normalization"),
-        ("LIF", "neuron"),
-        ("Dropout", "dropout"),
-        ("Dense", "other"),
-        ("Add", "parameter_free_affine"),
-        ("Tanh", "other"),
-    ]
-
-
-def test_a_layer_declared_affine_is_affine_but_its_subclass_is_not():
-    @rsnn.affine
-    class Scale(layers.Layer):
-        def call(self, inputs):
-            return inputs * 2.0
-
-    class Squared(Scale):
-        def call(self, inputs):
-            return inputs * inputs
-
-    kind_of = rsnn.layer_kinds.kind_of
-    assert (kind_of(Scale()), kind_of(Squared())) == ("affine", "other")
+def test_a_place_is_of_one_call_and_the_same_in_every_walk():
+    network, first, second = shared(), PlainRule(), PlainRule()
+    walk(network, [X], rule=first)
+    walk(network, [X], rule=second)
+    places = [call.place for call in first.seen]
+    assert len(set(places)) == len(places) == 8
+    assert places == [call.place for call in second.seen]
 
 
 def test_a_functional_subclass_with_a_call_of_its_own_is_no_graph():

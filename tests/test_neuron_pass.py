@@ -1,4 +1,4 @@
-"""The pass of a layer of neurons through time: a loop of the compiler gives what the unrolled loop gives, in less memory."""
+"""A layer of neurons through time: a loop of the compiler gives what the unrolled loop gives, in less memory."""
 
 import keras
 import numpy as np
@@ -8,15 +8,33 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core import backend
-from keras_ratesnn.gradients import _neuron_pass
+from keras_ratesnn.gradients import _eligibility, _time_loop
 from keras_ratesnn.gradients.signals import Signal
 from recipes import ordinary
 from recipes.benchmark import costs
+
+
+class CountingCell(rsnn.layers.NeuronCell):
+    """A state of a membrane and an integer, and a weight: its derivative is found by forward mode."""
+
+    def build(self, input_shape):
+        self.gain = self.add_weight(shape=(input_shape[-1],), initializer=keras.initializers.Constant(1.3), name="gain")
+
+    def initial_state(self, inputs):
+        return {"membrane": super().initial_state(inputs), "steps": ops.zeros((), "int32")}
+
+    def step(self, inputs, state):
+        leak = ops.where(state["steps"] % 2 == 0, 0.9, 0.5)
+        membrane = leak * ops.tanh(state["membrane"]) + self.gain * ops.cast(inputs, "float32")
+        spikes = self.fire(membrane)
+        return membrane, spikes, {"membrane": membrane - spikes * self.threshold, "steps": state["steps"] + 1}
+
 
 CELLS = {
     "lif": lambda: rsnn.layers.LIFCell(0.6, threshold=0.7),
     "hard reset, not detached": lambda: rsnn.layers.LIFCell(0.6, reset="hard", v_reset=0.2, detach_reset=False),
     "all that is learned": lambda: rsnn.layers.ParametricLIFCell(0.4, per_channel=True, learn_threshold=True),
+    "of one's own, with a counter and a weight": lambda: CountingCell(),
 }
 
 
@@ -37,7 +55,7 @@ def test_a_loop_of_the_compiler_is_the_unrolled_loop(name, timesteps, static, dt
     results = []
     for steps in (timesteps, 1):
         steps_unrolled(monkeypatch, steps)
-        spikes, state, means = _neuron_pass.run(cell, current, timesteps, dtype)
+        spikes, (state, means) = _time_loop.run(_eligibility.EligibilityPass(cell, dtype, timesteps), current, timesteps)
         assert keras.backend.standardize_dtype(spikes.dtype) == dtype
         # A number is a trace that is the same for all neurons.
         results.append([to_numpy(ops.cast(value, "float32")) for value in keras.tree.flatten((spikes, state, means))])
@@ -64,7 +82,7 @@ def test_a_cell_that_draws_random_numbers_draws_the_same_ones_in_a_loop(monkeypa
     for steps in (6, 1):
         steps_unrolled(monkeypatch, steps)
         cell = NoisyCell()
-        spikes, *_ = _neuron_pass.run(cell, current, 6, "float32")
+        spikes, _ = _time_loop.run(_eligibility.EligibilityPass(cell, "float32", 6), current, 6)
         results.append((to_numpy(spikes), to_numpy(cell.generator.state)))
     by_step = results[0][0].reshape(4, 6, 5)
     assert (by_step[:, 1:] != by_step[:, :-1]).any()

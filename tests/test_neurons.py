@@ -121,16 +121,10 @@ class AdaptiveCell(rsnn.layers.NeuronCell):
         return membrane, spikes, {"membrane": membrane * (1.0 - ops.stop_gradient(spikes)), "fatigue": fatigue}
 
 
-@keras.saving.register_keras_serializable(package="tests")
-class AdaptiveRateCell(AdaptiveCell):
-    def membrane_derivative(self, membrane, spikes, surrogate_derivative):
-        return 0.5 * (1.0 - spikes)
-
-
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-@pytest.mark.parametrize(("cell", "gradient"), [(AdaptiveCell, "bptt"), (AdaptiveRateCell, "rate")])
-def test_a_neuron_of_ones_own_trains_saves_and_streams(cell, gradient, step_mode, tmp_path):
-    model = compiled(model_of(rsnn.layers.Neuron(cell()), gradient=gradient, step_mode=step_mode, timesteps=10))
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_a_neuron_of_ones_own_trains_saves_and_streams(gradient, step_mode, tmp_path):
+    model = compiled(model_of(rsnn.layers.Neuron(AdaptiveCell()), gradient=gradient, step_mode=step_mode, timesteps=10))
     x, y = data(32)
     losses = model.fit(x, y, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
@@ -142,16 +136,9 @@ def test_a_neuron_of_ones_own_trains_saves_and_streams(cell, gradient, step_mode
 
 
 def test_a_neuron_of_ones_own_by_rate_is_bptt_in_one_layer():
-    network = model_of(rsnn.layers.Neuron(AdaptiveRateCell())).network
+    network = model_of(rsnn.layers.Neuron(AdaptiveCell())).network
     x, y = data(16)
     _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
     _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
     for path, gradient in by_bptt.items():
         np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
-
-
-def test_a_neuron_of_ones_own_without_a_derivative_says_what_rate_needs():
-    model = model_of(rsnn.layers.Neuron(AdaptiveCell()), gradient="rate")
-    x, y = data()
-    with pytest.raises(NotImplementedError, match=r"AdaptiveCell must implement `membrane_derivative`.*gradient=\"bptt\""):
-        loss_and_gradients(model, x, y)

@@ -8,9 +8,10 @@ from keras import layers, ops
 from reference_networks import res
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import backend, graph, time_axis
-from keras_ratesnn.gradients.base import Run
-from keras_ratesnn.gradients.rate import RateRule
+from keras_ratesnn import LayerKind, _graph
+from keras_ratesnn._core import time_axis
+from keras_ratesnn.gradients.orders import AllSteps
+from keras_ratesnn.gradients.rate import RateRule, RecordingRule
 from recipes.benchmark import costs
 
 
@@ -32,39 +33,31 @@ def residual_network():
     return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
 
 
-class WatchingRule(RateRule):
-    """Notes, of every operation, how far its rate is from the time mean of its steps."""
-
-    def __init__(self, timesteps):
-        super().__init__(timesteps)
-        self.distances = {}
-
-
-def _watched(kind):
-    def method(self, operation, args, kwargs):
-        signal = getattr(RateRule, kind)(self, operation, args, kwargs)
-        mean = signal.steps if signal.static else time_axis.mean(signal.steps, self.timesteps)
-        self.distances[operation.name] = float(to_numpy(ops.max(ops.abs(mean - signal.rate))))
-        return signal
-
-    return method
-
-
-for _kind in ("neuron", "batch_normalization", "dropout", "affine", "parameter_free_affine", "other"):
-    setattr(WatchingRule, _kind, _watched(_kind))
-
-
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("has_time", [True, False])
 def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, training):
     timesteps = 5
     network = residual_network()
     x, _ = data(6, (timesteps, 8, 8, 3) if has_time else (8, 8, 3))
-    rule = WatchingRule(timesteps)
-    graph.walk(network, [rule.begin(ops.convert_to_tensor(x), has_time)], rule, training)
-    assert len(rule.distances) == len(network.operations) - 1
-    for name, distance in rule.distances.items():
-        assert distance < 2e-6, name
+    order = AllSteps(timesteps)
+    means, rates = {}, {}
+
+    def watched(rule, seen, mean):
+        def watch(call):
+            signal = rule(call)
+            seen[call.operation.name] = to_numpy(signal.value if signal.static else mean(signal.value))
+            return signal
+
+        return watch
+
+    recording = watched(RecordingRule(order, training, last_step=False), means, lambda x: time_axis.mean(x, timesteps))
+    _graph.walk(network, [order.begin(ops.convert_to_tensor(x), has_time)], recording, training)
+    order.memory = {place: left[1] if isinstance(left, tuple) else left for place, left in order.memory.items()}
+    rule = RateRule(order, training, last_step=False)
+    _graph.walk(network, [rule.begin(ops.convert_to_tensor(x), has_time)], watched(rule, rates, lambda x: x), training)
+    assert len(rates) == len(network.operations) - 1
+    for name, rate in rates.items():
+        np.testing.assert_allclose(rate, means[name], atol=2e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("threshold", [0.6, 1.0])
@@ -156,9 +149,9 @@ def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(laye
         return ops.sum(y * outputs)
 
     _, gradients = loss_and_gradients(model, x, targets, loss)
+    kind_of_class = rsnn.layer_kinds._kind_of_class
     with pytest.MonkeyPatch.context() as patch:
-        for affine in ("_affine_classes", "_LAYERS_WITHOUT_WEIGHTS"):
-            patch.setattr(rsnn.layer_kinds, affine, set())
+        patch.setattr(rsnn.layer_kinds, "_kind_of_class", lambda cls: LayerKind(role=kind_of_class(cls).role))
         _, expected = loss_and_gradients(model, x, targets, loss)
     for path, gradient in expected.items():
         np.testing.assert_allclose(gradients[path], gradient, rtol=1e-4, atol=1e-5, err_msg=path)
@@ -172,16 +165,16 @@ def test_a_layer_can_be_declared_affine():
         def call(self, inputs):
             return inputs * self.scale
 
-    assert rsnn.layer_kinds.kind_of(Scale()) == "other"
+    assert rsnn.layer_kinds.kind_of(Scale()) == LayerKind()
     assert rsnn.affine(Scale) is Scale
-    assert rsnn.layer_kinds.kind_of(Scale()) == "affine"
+    assert rsnn.layer_kinds.kind_of(Scale()) == LayerKind(affine=True)
     with pytest.raises(TypeError, match="subclass of keras.layers.Layer"):
         rsnn.affine(Scale())
 
 
 def test_an_activation_inside_makes_a_layer_not_affine():
-    assert rsnn.layer_kinds.kind_of(layers.Dense(3)) == "affine"
-    assert rsnn.layer_kinds.kind_of(layers.Dense(3, activation="relu")) == "other"
+    assert rsnn.layer_kinds.kind_of(layers.Dense(3)).affine
+    assert not rsnn.layer_kinds.kind_of(layers.Dense(3, activation="relu")).affine
 
 
 def test_dropout_keeps_its_mask_for_all_steps():
@@ -234,21 +227,3 @@ def test_moving_statistics_are_those_of_all_steps():
     rows = x.reshape(-1, 6)
     np.testing.assert_allclose(to_numpy(normalization.moving_mean), rows.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(to_numpy(normalization.moving_variance), rows.var(axis=0), rtol=1e-4)
-
-
-def test_a_run_says_what_a_method_may_rely_on():
-    """The contract of `GradientMethod`: a third method is one class."""
-
-    class HalfGradient(rsnn.gradients.GradientMethod):
-        def multi_step(self, run):
-            assert isinstance(run, Run)
-            outputs = rsnn.gradients.BPTT().multi_step(run)
-            return backend.graft(ops.stop_gradient(outputs), outputs, 0.5)
-
-    x, y = data()
-    network = mlp()
-    loss, gradients = loss_and_gradients(spiking(network, gradient=HalfGradient()), x, y)
-    expected_loss, expected = loss_and_gradients(spiking(network, gradient="bptt"), x, y)
-    assert loss == pytest.approx(expected_loss)
-    for path, gradient in gradients.items():
-        np.testing.assert_allclose(gradient, 0.5 * expected[path], rtol=1e-5, err_msg=path)

@@ -74,6 +74,11 @@ def call_prepared(layer, args):
         return super(keras.Layer, layer).__call__(*args)
 
 
+def seed_states(layer):
+    """The variables that hold the state of the random generators of a layer and of the layers inside it: a tuple."""
+    return tuple(generator.state for inside in with_sublayers(layer) for generator in inside._seed_generators)
+
+
 def with_sublayers(layer):
     """A layer and all layers inside it."""
     return layer._flatten_layers()

@@ -1,9 +1,13 @@
 """Training methods: how the gradient of a spiking network is found. One file each; `base.py` is what they fill in."""
 
 from keras_ratesnn._core import registry
-from keras_ratesnn.gradients.base import GradientMethod
+from keras_ratesnn._core.backend import graft
+from keras_ratesnn._graph import Call
+from keras_ratesnn.gradients.base import GradientMethod, Rule, Run
 from keras_ratesnn.gradients.bptt import BPTT
+from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.rate import Rate
+from keras_ratesnn.gradients.signals import Signal
 
 BY_NAME = {"rate": Rate, "bptt": BPTT}
 
@@ -27,4 +31,4 @@ def get(identifier):
     return registry.resolve("gradient", identifier, GradientMethod, BY_NAME)
 
 
-__all__ = ["BPTT", "BY_NAME", "GradientMethod", "Rate", "get"]
+__all__ = ["BPTT", "BY_NAME", "Call", "ForwardRule", "GradientMethod", "Rate", "Rule", "Run", "Signal", "get", "graft"]

@@ -1,77 +1,166 @@
-r"""How a neuron's firing rate answers to its input and to its parameters, collected forward in time.
+r"""How a neuron's firing rate answers to its input and to its weights: a forward-mode derivative, collected step by step.
 
-For a quantity p of which the membrane depends, with h_t = h(v_t − θ) the surrogate derivative of the spike,
+A cell has a state x_t and a step (s_t, x_t) = f(I_t, x_{t−1}; w). For a constant shift c of the input, ẋ_t = ∂x_t/∂c, ẋ_0 = 0:
 
-    a_t = dv_t/dp                       how a constant change of p has built up in the membrane (ρ_t for the input)
-    a_{t+1} = (∂v_{t+1}/∂p) + (∂v_{t+1}/∂v_t) a_t
-    dr/dp = (1/T) Σ_t ( h_t a_t + ∂s_t/∂p )
+    (ṡ_t, ẋ_t) = Df(I_t, x_{t−1}; w) · (1, ẋ_{t−1}, 0)            g = ∂r/∂c = (1/T) Σ_t ṡ_t
 
-where the partial derivatives are those that see p directly. For a constant shift of the input current, a_1 = 1,
-∂v_{t+1}/∂p = 1 and ∂s_t/∂p = 0: this is the eligibility g = ∂r/∂c of Yu et al., NeurIPS 2024. Learnable parameters, for
-example a decay or a threshold, start at a_1 = 0 and give their own two terms, see `NeuronCell.parameter_derivatives`.
+with the surrogate in the place of the spike's derivative; likewise, with (0, ẋ_{t−1}, e_w), for each trainable weight w of the
+cell. For LIF neurons ẋ is the ρ recursion of Yu et al., NeurIPS 2024, and g their eligibility. It is right for a step that acts
+on each neuron alone, see `element_wise`.
+
+A cell may have a written derivative, `NeuronCell.step_derivative`, which is faster; any other step is differentiated here.
 """
 
+import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import backend, inheritance, keras_internals, time_axis, tree
+from keras_ratesnn.gradients._time_loop import NeuronPass
+from keras_ratesnn.layers import NeuronCell
 
 
-def start(cell):
-    """The traces before the first step: a dict of numbers, which become tensors where they come to differ."""
-    parameters = len(cell.rate_parameters())
-    return {"spikes": 0.0, "slopes": [0.0] * (1 + parameters), "sensitivities": [1.0] + [0.0] * parameters}
+class EligibilityPass(NeuronPass):
+    """Neurons in a time loop that also collect their firing rate and its derivatives, by the input and by each weight."""
 
+    def __init__(self, cell, dtype, timesteps):
+        super().__init__(cell, dtype, with_gradient=False)
+        self.timesteps = timesteps
+        # None stands for the input.
+        self.directions = [None, *cell.trainable_variables]
 
-def advance(cell, traces, membrane, spikes, state):
-    """The traces after one more step.
+    @property
+    def key(self):
+        return *super().key, len(self.directions)
 
-    Args:
-        cell: A `NeuronCell`.
-        traces: What `start` or `advance` returned.
-        membrane: Tensor v_t, before the reset.
-        spikes: Tensor s_t.
-        state: The cell's state after the step.
-    """
-    surrogate_derivative = cell.surrogate_derivative(membrane)
-    along_membrane = cell.membrane_derivative(membrane, spikes, surrogate_derivative)
-    direct = [(1.0, None), *cell.parameter_derivatives(membrane, spikes, state, surrogate_derivative)]
-    slopes, sensitivities = [], []
-    for slope, sensitivity, (on_membrane, on_spike) in zip(traces["slopes"], traces["sensitivities"], direct, strict=True):
-        slope = backend.multiply_add(surrogate_derivative, sensitivity, slope)
-        slopes.append(slope if on_spike is None else slope + on_spike)
-        sensitivities.append(on_membrane + along_membrane * sensitivity)
-    return {"spikes": traces["spikes"] + spikes, "slopes": slopes, "sensitivities": sensitivities}
+    @property
+    def compiles(self):
+        # PyTorch's compiler fails on the graphs that its forward mode leaves.
+        return has_written_derivative(self.cell)
 
+    def start(self, current):
+        """Traces are numbers, which become tensors where they come to differ."""
+        state = self.cell.initial_state(current)
+        at_rest = tree.map_leaves(lambda _: 0.0, state)
+        return {
+            "state": state,
+            "tangents": [at_rest for _ in self.directions],
+            "spikes": 0.0,
+            "slopes": [0.0 for _ in self.directions],
+        }
 
-def as_tensors(traces):
-    """The traces after a step, tensors all: a loop would carry what is still a number as float32, whatever they are."""
-    return tree.map_leaves(lambda trace: ops.convert_to_tensor(trace, dtype=traces["spikes"].dtype), traces)
+    def advance(self, phase, current, carried):
+        spikes, state, along, slope = _step(self.cell, current, carried["state"])
+        tangents, slopes = [], []
+        for direction, tangent, total in zip(self.directions, carried["tangents"], carried["slopes"], strict=True):
+            of_distance, tangent = along(1.0 if direction is None else 0.0, tangent, direction)
+            tangents.append(tangent)
+            slopes.append(backend.multiply_add(slope, of_distance, total))
+        carried = {"state": state, "tangents": tangents, "spikes": carried["spikes"] + spikes, "slopes": slopes}
+        return time_axis.cast(spikes, self.dtype), carried
 
+    def as_tensors(self, carried):
+        """A loop would carry what is still a number as float32, whatever the others are."""
+        dtype = carried["spikes"].dtype
+        return tree.map_leaves(lambda x: x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=dtype), carried)
 
-def means(traces, timesteps):
-    """What is wanted of the traces after the last step: the firing rate, and its derivatives by input and parameters.
-
-    Args:
-        traces: What the last `advance` returned.
-        timesteps: Integer T.
-    """
-    return {"rate": traces["spikes"] / timesteps, "slopes": [slope / timesteps for slope in traces["slopes"]]}
+    def finish(self, carried):
+        slopes = [slope / self.timesteps for slope in carried["slopes"]]
+        return carried["state"], {"rate": carried["spikes"] / self.timesteps, "slopes": slopes}
 
 
 def firing_rate(cell, means, mean_input):
-    """The firing rate: its value is the time mean of the spikes, its derivatives are those that the traces collected.
+    """The firing rate: its value is the time mean of the spikes, its derivatives are those that were collected.
 
     Args:
         cell: A `NeuronCell`.
-        means: What `means` returned.
+        means: What an `EligibilityPass` left.
         mean_input: Tensor c, the rate of the input current, with gradient.
 
     Returns:
         Tensor r of the membrane's dtype.
     """
-    value, (of_input, *of_parameters) = means["rate"], means["slopes"]
+    value, (of_input, *of_weights) = means["rate"], means["slopes"]
     rate = backend.graft(value, time_axis.cast(mean_input, value.dtype), of_input)
-    for parameter, slope in zip(cell.rate_parameters(), of_parameters, strict=True):
-        onto = ops.broadcast_to(ops.cast(parameter, value.dtype), ops.shape(value))
+    for weight, slope in zip(cell.trainable_variables, of_weights, strict=True):
+        onto = ops.broadcast_to(ops.cast(weight, value.dtype), ops.shape(value))
         rate = rate + backend.graft(ops.zeros_like(value), onto, slope)
     return rate
+
+
+def has_written_derivative(cell):
+    """Whether a cell has a `step_derivative` that is that of its step: a subclass that changes anything has none."""
+    owner = next(base for base in type(cell).__mro__ if "step_derivative" in vars(base))
+    return owner is not NeuronCell and not inheritance.redefines(type(cell), owner)
+
+
+def _step(cell, current, state):
+    """One step of a cell, and its derivative.
+
+    Returns:
+        `(spikes, state, along, slope)`: `along(input_tangent, state_tangent, weight)` returns the tangents of what the spikes
+        are a function of and of the state; the tangent of the spikes is `slope` times the first.
+    """
+    if has_written_derivative(cell):
+        membrane, spikes, after = cell.step(current, state)
+        slope = cell.surrogate_derivative(membrane)
+        return spikes, after, cell.step_derivative(state, membrane, spikes, slope), slope
+    return *_forward_mode(cell, current, state), 1.0
+
+
+def _forward_mode(cell, current, state):
+    """`(spikes, state, along)` of any cell: a step is computed once more for each direction."""
+    variables = cell.variables
+    with keras_internals.without_autocast():
+        values = [ops.convert_to_tensor(variable) for variable in variables]
+    # What is not a float, a counter for example, has no derivative.
+    leaves = [current, *tree.flatten(state)]
+    moving = [is_float(leaf) for leaf in leaves]
+
+    def stateless(leaves, values):
+        current, *flat = leaves
+        remaining = iter(flat)
+        with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
+            _, spikes, after = cell.step(current, tree.map_leaves(lambda _: next(remaining), state))
+        changed = [(v, scope.get_current_value(v)) for v in variables if not v.trainable]
+        return spikes, after, changed
+
+    def along(input_tangent, state_tangent, weight):
+        tangents = [input_tangent, *tree.flatten(state_tangent)]
+        weights = [index for index, variable in enumerate(variables) if variable is weight]
+        primals = [leaf for leaf, moves in zip(leaves, moving, strict=True) if moves] + [values[index] for index in weights]
+        directions = [tangent for tangent, moves in zip(tangents, moving, strict=True) if moves] + [1.0 for _ in weights]
+        directions = [_like(tangent, primal) for tangent, primal in zip(directions, primals, strict=True)]
+        outside = {}
+
+        def function(*primals):
+            remaining = iter(primals)
+            inside = [next(remaining) if moves else leaf for leaf, moves in zip(leaves, moving, strict=True)]
+            inside_values = [next(remaining) if index in weights else value for index, value in enumerate(values)]
+            spikes, after, _ = stateless(inside, inside_values)
+            flat = tree.flatten(after)
+            outside["floats"] = [is_float(leaf) for leaf in flat]
+            outside["structure"] = after
+            return [spikes, *(leaf for leaf in flat if is_float(leaf))]
+
+        _, (of_spikes, *of_state) = backend.jvp(function, primals, directions)
+        remaining = iter(of_state)
+        flat = iter([next(remaining) if is_moving else 0.0 for is_moving in outside["floats"]])
+        return of_spikes, tree.map_leaves(lambda _: next(flat), outside["structure"])
+
+    spikes, after, changed = stateless(leaves, values)
+    for variable, value in changed:
+        variable.assign(value)
+    return spikes, after, along
+
+
+def is_float(leaf):
+    """Whether a leaf of a state is a floating-point number or tensor, which has a derivative."""
+    return "float" in keras.backend.standardize_dtype(leaf.dtype) if ops.is_tensor(leaf) else isinstance(leaf, float)
+
+
+def _like(tangent, primal):
+    """A tangent, which may be a number, in the shape and dtype of its primal."""
+    dtype = primal.dtype if ops.is_tensor(primal) else "float32"
+    if ops.is_tensor(tangent):
+        return time_axis.cast(tangent, dtype)
+    return ops.full_like(primal, tangent, dtype=dtype)

@@ -1,9 +1,11 @@
 """The contract that a training method fills in.
 
-A `GradientMethod` says how a network is trained through time. A call of the model is a `Run`: the method makes a `Rule`
-and walks the network's graph with it; the walk (`keras_ratesnn._core.graph.walk`) hands every operation to the rule's method
-for its kind: `neuron`, `encoder`, `batch_normalization`, `dropout`, `affine`, `parameter_free_affine` or `other`. What flows
-between operations is a signal, a tensor over time in whatever form the rule likes.
+A `GradientMethod` says how a network is trained through time. A call of the model is a `Run`; the method answers it with the
+network's outputs, by one walk or several through the network's graph. In a walk a *rule* is called with every operation (a
+`Call`) and returns what flows on: `Signal`s. `ForwardRule` is the plain spiking network; a method changes what it must.
+
+A rule sees time through an *order* (`keras_ratesnn.gradients.orders`): all steps at once, or one after the other. It asks facts
+of an operation (`call.kind`, see `keras_ratesnn.layer_kinds`), never its class.
 """
 
 import contextlib
@@ -11,11 +13,14 @@ import dataclasses
 from collections.abc import Callable
 
 import keras
-from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend, keras_internals, time_axis, tree
-from keras_ratesnn.gradients.signals import only_signal
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn.gradients.orders import AllSteps, OneStep
+from keras_ratesnn.gradients.signals import signals_in
+
+ORDERS = {"multi": AllSteps, "single": OneStep}
+"""The orders by the name of a step mode."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +32,9 @@ class Run:
         inputs: List of pairs `(tensor, has_time)` in the order of the network's inputs: `(batch, T, ...)` with
             `has_time=True`, or `(batch, ...)`.
         timesteps: Integer T.
+        step_mode: `"multi"` or `"single"`.
         training: Boolean, whether layers behave as in training.
+        with_gradient: Boolean, whether the outputs may be differentiated.
         return_sequences: Boolean, whether every step's output is wanted, not the time mean.
         network: The Functional model that `walk` runs, for its variables.
     """
@@ -35,44 +42,54 @@ class Run:
     walk: Callable
     inputs: list
     timesteps: int
+    step_mode: str
     training: bool
+    with_gradient: bool
     return_sequences: bool
     network: keras.Model
+
+    def new_order(self):
+        """A new order for this run's rules, in which nothing has happened."""
+        return ORDERS[self.step_mode](self.timesteps)
 
 
 class GradientMethod:
     """How the gradient of a spiking network is found: the base class of `Rate` and `BPTT` and of methods of your own.
 
-    A subclass implements `multi_step_rule` and `single_step`, and `get_config` if its constructor has arguments. It is
-    registered with `keras.saving.register_keras_serializable` for models to be saved with it.
+    A subclass implements `call`, and `get_config` if its constructor has arguments. It is registered with
+    `keras.saving.register_keras_serializable` for models to be saved with it.
+
+    Example, BPTT with half its gradient:
+
+    >>> class HalfGradient(keras_ratesnn.gradients.GradientMethod):
+    ...     def call(self, run):
+    ...         outputs = keras_ratesnn.gradients.BPTT().call(run)
+    ...         return keras_ratesnn.gradients.graft(ops.stop_gradient(outputs), outputs, 0.5)
+    >>> inputs = keras.Input((4,))
+    >>> network = keras.Model(inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs)))
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4, gradient=HalfGradient())
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
     """
 
-    trains_sequences = True
-    """Whether a loss on every step's output (`return_sequences=True`) can be trained, not only one on the time mean."""
-
-    def multi_step(self, run):
-        """The outputs of a call in which a layer sees all time steps at once.
+    def call(self, run):
+        """The outputs of a call of the model.
 
         Args:
             run: `Run`.
 
         Returns:
             Tensors in the structure of the network's outputs: time means `(batch, ...)`, or all steps
-            `(batch, T, ...)`.
+            `(batch, T, ...)` if `run.return_sequences`.
         """
-        rule = self.multi_step_rule(run.timesteps)
-        outputs = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
-        outputs = tree.map_leaves(rule.sequence if run.return_sequences else rule.mean, outputs)
-        rule.add_losses()
-        return propagate_nan(outputs, rule.final_states)
+        raise NotImplementedError(f"{type(self).__name__} must implement `call(run)`.")
 
-    def multi_step_rule(self, timesteps):
-        """The rule for a walk in which a layer sees all time steps at once."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `multi_step_rule(timesteps)`.")
+    def check(self, neurons):
+        """Raises ValueError if the method cannot train one of these neuron layers. Called before anything runs.
 
-    def single_step(self, run):
-        """The outputs of a call in which the network advances one time step at a time; otherwise as `multi_step`."""
-        raise NotImplementedError(f'{type(self).__name__} must implement `single_step(run)` for step_mode="single".')
+        Args:
+            neurons: List of `keras_ratesnn.layers.Neuron`.
+        """
 
     def get_config(self):
         return {}
@@ -87,141 +104,61 @@ class GradientMethod:
 
 
 class Rule:
-    """What becomes of each kind of operation in a walk.
-
-    A rule's methods for operations take `(operation, args, kwargs)`, the arguments of the call in the graph with signals
-    in the place of tensors, and return signals in the structure of the operation's outputs.
+    """What becomes of each operation in a walk: called with a `Call`, returns signals in the structure of its outputs.
 
     Args:
-        timesteps: Integer T.
-        repeated: Boolean, whether a walk calls every layer again and again on data of one shape. Defaults to `False`.
-
-    Attributes:
-        final_states: List of the states of all neurons after the last step.
-        layout: Context in which the layers that can keep the order of their data in memory are called.
+        order: The order of the run, see `Run.new_order`.
+        training: Boolean, whether layers behave as in training.
     """
 
-    def __init__(self, timesteps, repeated=False):
-        self.timesteps = timesteps
-        self.final_states = []
-        self.layout = backend.layout_kept(repeated)
-        self._activity_losses = []
+    def __init__(self, order, training):
+        self.order = order
+        self.training = training
 
-    def call(self, operation, args, kwargs):
-        """What an operation makes of tensors."""
-        with self.layout if layer_kinds.takes_any_layout(operation) else contextlib.nullcontext():
+    def __call__(self, call):
+        raise NotImplementedError(f"{type(self).__name__} must implement `__call__(call)`.")
+
+    def output(self, tensor):
+        """Called with each output of the network: of one step in single-step order, of all steps, folded, in multi-step."""
+        return tensor
+
+    def apply(self, call, args, kwargs):
+        """What the call's operation makes of tensors. Its activity regularisation is left to `regularize`."""
+        operation, kind = call.operation, call.kind
+        with self.order.layout if kind.any_layout else contextlib.nullcontext():
             # Keras prepares each call of a layer, which takes longer than many an operation on a GPU.
-            if (
-                layer_kinds.is_function_of_tensors(operation)
-                and kwargs.keys() <= {"training"}
-                and keras_internals.is_prepared(operation, args)
-            ):
+            if kind.function_of_tensors and kwargs.keys() <= {"training"} and keras_internals.is_prepared(operation, args):
                 return keras_internals.call_prepared(operation, args)
-            return operation(*args, **kwargs)
+            with _without_activity_loss(operation):
+                return operation(*args, **kwargs)
 
-    def regularize(self, operation, outputs):
-        """Notes the activity regularisation of an operation that the rule runs in another way than by calling it once."""
-        loss = activity_loss(operation, outputs)
-        if loss is not None:
-            self._activity_losses.append((operation, loss))
+    def is_static(self, call):
+        """Whether the call gives the same at every step."""
+        return all(signal.static for signal in signals_in(call)) and not self.takes_time(call)
 
-    def add_losses(self):
-        """Adds what was noted to the layers' losses, after the last walk: a call of a layer may clear the ones before."""
-        layers = {id(layer): layer for layer, _ in self._activity_losses}
-        for layer in layers.values():
-            layer.add_loss(sum(loss for owner, loss in self._activity_losses if owner is layer))
+    def normalizes(self, call):
+        """Whether the call normalises by statistics of the batch: in training, unless the layer is frozen."""
+        return self.training and call.kind.normalization is not None and call.operation.trainable
 
-    def begin(self, inputs, has_time):
-        """The signal of an input of the model, `(batch, T, ...)` if `has_time`, else `(batch, ...)`."""
-        raise NotImplementedError
+    def masks(self, call):
+        """Whether the call multiplies its input by a random mask."""
+        return self.training and call.kind.masks
 
-    def mean(self, signal):
-        """The time mean of a signal, `(batch, ...)`."""
-        raise NotImplementedError
+    def draws(self, call):
+        """Whether the call may draw random numbers: the same for every step of a sample, and for its rate."""
+        return layer_kinds.is_random(call.operation, self.training)
 
-    def sequence(self, signal):
-        """All steps of a signal, `(batch, T, ...)`."""
-        return time_axis.unfold(signal.folded(self.timesteps), self.timesteps)
+    def takes_time(self, call):
+        """Whether the call is given the time step, so that its output differs from step to step."""
+        return layer_kinds.wants_time_step(type(call.operation))
 
-    def neuron(self, operation, args, kwargs):
-        raise NotImplementedError
-
-    def encoder(self, operation, args, kwargs):
-        raise NotImplementedError
-
-    def batch_normalization(self, operation, args, kwargs):
-        return self.affine(operation, args, kwargs)
-
-    def dropout(self, operation, args, kwargs):
-        raise NotImplementedError
-
-    def affine(self, operation, args, kwargs):
-        return self.other(operation, args, kwargs)
-
-    def parameter_free_affine(self, operation, args, kwargs):
-        return self.affine(operation, args, kwargs)
-
-    def other(self, operation, args, kwargs):
-        raise NotImplementedError
-
-
-def static_input(encoder, args, kwargs):
-    """The signal that an encoder encodes; ValueError if time has begun already."""
-    signal = only_signal(encoder, args, kwargs)
-    if not signal.static:
-        raise ValueError(
-            f"Encoder {encoder.name!r} must be given an input without time. Received: an input with a time axis, or one that "
-            "comes after neurons. Give the model inputs of shape (batch, ...), or leave the encoder out."
-        )
-    return signal
-
-
-def encode_all(encoder, inputs, timesteps):
-    """The spikes of all steps, `(batch * T, ...)`, that an encoder makes of a tensor `(batch, ...)`."""
-    return time_axis.fold(ops.stack([encoder.spikes(inputs, t, timesteps) for t in range(timesteps)], axis=1))
-
-
-def propagate_nan(outputs, states):
-    """The outputs of a network; NaN if any of its neurons is in a state that is NaN or infinite.
-
-    A comparison with the threshold turns NaN into silence, and a broken network would train on unseen. A membrane stays
-    broken, so that looking at it once, after the last step, finds what happened at any step.
-
-    Args:
-        outputs: Structure of tensors.
-        states: List of structures of tensors.
-    """
-    sums = [time_axis.cast(ops.sum(x), "float32") for x in tree.flatten(states)]
-    alarm = ops.stop_gradient(0.0 * sum(sums))
-    return tree.map_leaves(lambda output: output + time_axis.cast(alarm, output.dtype), outputs)
-
-
-def dropout_mask(layer, like, kwargs):
-    """The mask (0 or a scale) by which a dropout layer multiplies its input, drawn once for all time steps.
-
-    Args:
-        layer: A dropout layer.
-        like: Tensor `(batch, ...)` of the shape of its input at one step.
-        kwargs: Dict, the keyword arguments of the layer's call.
-    """
-    return layer(ops.ones_like(like), **kwargs)
-
-
-def activity_loss(layer, outputs):
-    """A layer's activity regularisation for a structure of outputs, divided by their number of rows as Keras does.
-
-    Returns:
-        Scalar tensor; `None` for a layer, or any other operation, without regularizer.
-    """
-    if getattr(layer, "activity_regularizer", None) is None:
-        return None
-    outputs = tree.flatten(outputs)
-    return sum(layer.activity_regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
+    def with_time(self, call, kwargs, time_step):
+        """The keyword arguments of a call, the time step among them if it takes one."""
+        return {**kwargs, "time_step": time_step} if self.takes_time(call) else kwargs
 
 
 @contextlib.contextmanager
-def without_activity_loss(operation):
-    """Where an operation runs more than once for one output, its activity regularisation is added by hand, once."""
+def _without_activity_loss(operation):
     regularizer = getattr(operation, "activity_regularizer", None)
     if regularizer is None:
         yield

@@ -1,11 +1,11 @@
-r"""Rate-based backpropagation: the exact spiking forward, and one backward pass on firing rates.
+r"""Rate-based backpropagation: the exact spiking forward, and one backward pass through firing rates.
 
-Beside the spikes of all steps, which carry no gradient, every connection of the network carries one rate, the time mean
-of the spikes, which does. The forward value of a rate is the exact time mean of the spiking path, so the loss is the true
-loss of the spiking network. Its derivative is local:
+A first walk runs the spiking network without gradient, in either order, and records what a second walk needs. That one, with
+gradient, runs the network once on firing rates, the time means of the spikes. The forward value of a rate is the exact time
+mean of the spiking path, so the loss is the true loss of the spiking network. Its derivative is local:
 
-    neuron                 ∂r/∂c = g, the eligibility, see `eligibility`
-    batch normalisation    that of the normalisation of the mean input c, see `normalization.normalize_rate`
+    neuron                 ∂r/∂c = g, the eligibility, see `_eligibility`
+    normalisation          that of the normalisation of the mean input c, see `normalization.normalize_rate`
     any other operation    its own, at the rate of its input
 
 so that ∂L/∂W = (∂L/∂c) rᵀ: autodiff keeps one value a neuron, not T, and goes back once.
@@ -18,25 +18,20 @@ import contextlib
 
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, registry, time_axis, tree
-from keras_ratesnn.gradients import _eligibility, _neuron_pass, _normalization, rate_stepwise
-from keras_ratesnn.gradients.base import (
-    GradientMethod,
-    Rule,
-    dropout_mask,
-    encode_all,
-    static_input,
-    without_activity_loss,
-)
-from keras_ratesnn.gradients.bptt import UnrolledRule
-from keras_ratesnn.gradients.signals import RateSignal, map_signals, only_signal, signals_in
+from keras_ratesnn import layer_kinds
+from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
+from keras_ratesnn.gradients import _element_wise, _eligibility
+from keras_ratesnn.gradients.base import GradientMethod, Rule
+from keras_ratesnn.gradients.forward import ForwardRule, noise_of, noise_place, restore_noise
+from keras_ratesnn.gradients.orders import AllSteps
+from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 
 
 @registry.register
 class Rate(GradientMethod):
     """Rate-based backpropagation: BPTT's loss and scale of gradient, at the backward cost of an ordinary network.
 
-    The backward pass and the memory that it needs do not grow with T. A loss must be of the time mean of the outputs.
+    The backward pass and the memory that it needs do not grow with T.
 
     Args:
         last_step_statistics: Boolean, matters with `step_mode="single"` only: whether the rate pass takes the statistics
@@ -51,93 +46,167 @@ class Rate(GradientMethod):
     Source: Yu et al., NeurIPS 2024.
     """
 
-    trains_sequences = False
-
     def __init__(self, last_step_statistics=False):
         self.last_step_statistics = checks.boolean("last_step_statistics", last_step_statistics)
 
-    def multi_step_rule(self, timesteps):
-        return RateRule(timesteps) if backend.grad_enabled() else UnrolledRule(timesteps)
+    def call(self, run):
+        order = run.new_order()
+        if not run.with_gradient:
+            return order.run(ForwardRule(order, run.training, with_gradient=False), run)
+        last_step = self.last_step_statistics and not order.sees_all_steps
+        outputs = order.run(RecordingRule(order, run.training, last_step), run)
+        rule = RateRule(order, run.training, last_step)
+        rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
+        order.add_losses()
+        return tree.map_leaves(lambda value, rate: _onto(value, rate, run), outputs, rates)
 
-    def single_step(self, run):
-        return rate_stepwise.single_step(run, self.last_step_statistics)
+    def check(self, neurons):
+        for neuron in neurons:
+            if not _eligibility.has_written_derivative(neuron.cell):
+                _element_wise.check(neuron)
 
     def get_config(self):
         return {"last_step_statistics": self.last_step_statistics}
 
 
+def _onto(outputs, signal, run):
+    """The outputs with the derivative 1 by the rate; each step's, if they are wanted: a loss of all steps then gives the rate
+    the sum of what it gives them."""
+    rate = signal.value
+    if run.return_sequences:
+        rate = ops.repeat(rate[:, None], run.timesteps, axis=1)
+    return backend.graft(outputs, time_axis.cast(rate, outputs.dtype), 1.0)
+
+
+class RecordingRule(ForwardRule):
+    """The spiking network without gradient, and what the rate pass will need to know of it.
+
+    Args:
+        order: See `Rule`.
+        training: See `Rule`.
+        last_step: Boolean, whether the statistics of the last step are to be remembered in the place of their means.
+    """
+
+    def __init__(self, order, training, last_step):
+        super().__init__(order, training, with_gradient=False)
+        self.last_step = last_step
+
+    def evaluate(self, function):
+        return backend.without_gradient(function)
+
+    def neuron_pass(self, neuron):
+        return _eligibility.EligibilityPass(neuron.cell, neuron.compute_dtype, self.order.timesteps)
+
+    def normalization(self, call):
+        if call.kind.normalization.normalize_rate is None:
+            raise ValueError(
+                'gradient="rate" must know how a normalisation acts on rates. Received: layer '
+                f'{call.operation.name!r} with renorm=True. Make it with renorm=False, or train with gradient="bptt".'
+            )
+        return super().normalization(call)
+
+    def remember_statistics(self, call, mean, variance):
+        # 1 / mean_t(1 / (σ_t² + ε)) takes the place of σ² + ε.
+        statistics = {"mean": mean, "precision": 1.0 / (variance + call.operation.epsilon)}
+        if self.last_step:
+            self.order.memory[call.place] = statistics
+        else:
+            self.order.average(call.place, statistics)
+
+    def remember(self, call, outputs):
+        return self.evaluate(lambda: self.order.average_steps(call.place, outputs)) if self._is_needed(call.kind) else outputs
+
+    def _is_needed(self, kind):
+        """Whether the rate pass takes the value of an operation's output from here.
+
+        The rate of an affine operation follows from the rate of its input. With weights the time mean is cheaper to have; but
+        in single-step order it would have to be carried from step to step.
+        """
+        return not kind.affine or (self.order.sees_all_steps and not kind.parameter_free)
+
+    def regularize(self, call, outputs):
+        """The rate pass regularises rates."""
+
+
 class RateRule(Rule):
-    """Spikes of all steps and their rates, side by side: rate training in multi-step order."""
+    """The network on rates: values of the spiking path where they were recorded, the derivative of each operation.
+
+    Args:
+        order: The order in which a `RecordingRule` ran.
+        training: See `Rule`.
+        last_step: See `RecordingRule`.
+    """
+
+    def __init__(self, order, training, last_step):
+        super().__init__(order, training)
+        self.last_step = last_step
 
     def begin(self, inputs, has_time):
         if not has_time:
-            return RateSignal.constant(inputs)
-        return RateSignal(time_axis.fold(inputs), ops.mean(inputs, axis=1))
+            return Signal(inputs, static=True)
+        return Signal(inputs[:, -1] if self.last_step else ops.mean(inputs, axis=1))
 
-    def mean(self, signal):
-        return signal.rate
+    def __call__(self, call):
+        recorded = self.order.memory.get(call.place)
+        if call.kind.role == layer_kinds.NEURON:
+            outputs = self.neuron(call, recorded)
+        elif call.kind.role == layer_kinds.ENCODER:
+            outputs = self._with_value(recorded, only_signal(call).value, call.operation.rate_derivative)
+        elif call.place in self.order.constants:
+            return self.order.constants[call.place]
+        elif self.normalizes(call):
+            outputs = self.normalization(call, recorded)
+        elif self.masks(call):
+            outputs = only_signal(call).value * recorded
+        else:
+            outputs = self.operation(call, recorded)
+        self.order.regularize(call, outputs)
+        return tree.map_leaves(Signal, outputs)
 
-    def neuron(self, operation, args, kwargs):
-        current = only_signal(operation, args, kwargs)
-        cell, dtype = operation.cell, operation.compute_dtype
-        steps, state, means = backend.without_gradient(lambda: _neuron_pass.run(cell, current, self.timesteps, dtype))
-        self.final_states.append(state)
-        rate = time_axis.cast(_eligibility.firing_rate(cell, means, current.rate), dtype)
-        self.regularize(operation, rate)
-        return RateSignal(steps, rate)
+    def neuron(self, call, recorded):
+        rate = _eligibility.firing_rate(call.operation.cell, recorded, only_signal(call).value)
+        return time_axis.cast(rate, call.operation.compute_dtype)
 
-    def encoder(self, operation, args, kwargs):
-        inputs = static_input(operation, args, kwargs).rate
-        steps = backend.without_gradient(lambda: encode_all(operation, inputs, self.timesteps))
-        rate = backend.graft(time_axis.mean(steps, self.timesteps), inputs, operation.rate_derivative)
-        return RateSignal(steps, rate)
+    def normalization(self, call, recorded):
+        # The authors' program, which takes the last step's statistics, adds its ε a second time.
+        variance = 1.0 / recorded["precision"] - (0.0 if self.last_step else call.operation.epsilon)
+        rate = only_signal(call).value
+        return call.kind.normalization.normalize_rate(call.operation, rate, recorded["mean"], variance)
 
-    def batch_normalization(self, operation, args, kwargs):
-        """In training: one set of statistics over batch, space and time, for spikes and rates ("rate_M")."""
-        signal = only_signal(operation, args, kwargs)
-        if signal.static or not _normalization.is_normalizing(operation, kwargs):
-            return self.affine(operation, args, kwargs)
-        steps, *statistics = backend.without_gradient(lambda: _normalization.normalize(operation, signal.steps))
-        rate = _normalization.normalize_rate(operation, signal.rate, *statistics)
-        self.regularize(operation, rate)
-        return RateSignal(steps, rate)
+    def operation(self, call, recorded):
+        args, kwargs = with_tensors(lambda signal: signal.value, call)
+        if self.takes_time(call):
+            rates = self._mean_over_steps(call)
+        else:
+            with backend.derivative_only() if call.kind.affine and recorded is not None else contextlib.nullcontext():
+                rates = self._without_traces(call, lambda: self.apply(call, args, kwargs))
+        return rates if recorded is None else tree.map_leaves(self._with_value, recorded, rates)
 
-    def dropout(self, operation, args, kwargs):
-        signal = only_signal(operation, args, kwargs)
-        if signal.static:
-            return self.other(operation, args, kwargs)
-        mask = dropout_mask(operation, signal.rate, kwargs)
-        steps = time_axis.fold(time_axis.unfold(signal.steps, self.timesteps) * mask[:, None])
-        return RateSignal(steps, signal.rate * mask)
+    def _mean_over_steps(self, call):
+        """The time mean of what an operation that takes the time step makes of the rate at each step."""
+        steps = AllSteps(self.order.timesteps)
 
-    def affine(self, operation, args, kwargs):
-        return self._operate(operation, args, kwargs, backend.derivative_only(), self._with_mean)
+        def at_step(t):
+            args, kwargs = with_tensors(lambda signal: signal.value, call)
+            return self._without_traces(call, lambda: self.apply(call, args, self.with_time(call, kwargs, t)))
 
-    def parameter_free_affine(self, operation, args, kwargs):
-        # What it makes of a rate is the time mean of what it makes of the spikes, and costs less than that mean.
-        return self._operate(operation, args, kwargs, contextlib.nullcontext(), RateSignal)
+        return tree.map_leaves(lambda rates: time_axis.mean(rates, steps.timesteps), steps.each(at_step))
 
-    def other(self, operation, args, kwargs):
-        return self._operate(operation, args, kwargs, contextlib.nullcontext(), self._with_mean)
+    def _without_traces(self, call, function):
+        """What `function()` computes by the operation, from the random numbers of the spiking path, its state left as it is."""
+        variables = layer_kinds.changing_variables(call.operation)
+        with keras_internals.without_autocast():
+            before = [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
+        if not self.draws(call):
+            outputs = function()
+        else:
+            noise = noise_of(call)
+            restore_noise(call, self.order.memory[noise_place(call)])
+            outputs = function()
+            restore_noise(call, noise)
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        return outputs
 
-    def _operate(self, operation, args, kwargs, rate_context, join):
-        """The operation on the spikes, and its derivative on the rates: `join(steps, rate)` makes a signal of both."""
-        rate_args, rate_kwargs = map_signals(lambda signal: signal.rate, args, kwargs)
-        if all(signal.static for signal in signals_in(args, kwargs)):
-            outputs = self.call(operation, rate_args, rate_kwargs)
-            return tree.map_leaves(RateSignal.constant, outputs)
-
-        with without_activity_loss(operation):
-            step_args, step_kwargs = map_signals(lambda signal: signal.folded(self.timesteps), args, kwargs)
-            steps = backend.without_gradient(lambda: self.call(operation, step_args, step_kwargs))
-            with rate_context:
-                rates = self.call(operation, rate_args, rate_kwargs)
-        signals = tree.map_leaves(join, steps, rates)
-        self.regularize(operation, [signal.rate for signal in tree.flatten(signals)])
-        return signals
-
-    def _with_mean(self, steps, rate):
-        # A mean that is left for the backward pass to compute would keep all steps until then.
-        value = time_axis.mean(steps, self.timesteps)
-        steps, value = backend.without_gradient(lambda: backend.optimization_barrier((steps, value)))
-        return RateSignal(steps, backend.graft(value, rate, 1.0))
+    def _with_value(self, value, rate, slope=1.0):
+        return backend.graft(time_axis.cast(value, rate.dtype), rate, slope)

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import dynamics
-from keras_ratesnn._core import checks, registry
+from keras_ratesnn._core import backend, checks, registry
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 
 RESETS = ("soft", "hard")
@@ -38,6 +38,7 @@ class IntegrateAndFireCell(NeuronCell):
         self.v_reset = checks.real("v_reset", v_reset)
         self.detach_reset = checks.boolean("detach_reset", detach_reset)
         self.learn_threshold = checks.boolean("learn_threshold", learn_threshold)
+        self.log_threshold = None
 
     def build(self, input_shape):
         if self.learn_threshold:
@@ -50,7 +51,7 @@ class IntegrateAndFireCell(NeuronCell):
 
     def effective_decay(self):
         """λ as the step uses it: a float, or a tensor if it is learned."""
-        raise NotImplementedError
+        return self.decay
 
     def effective_threshold(self):
         return ops.exp(self.log_threshold) if self.learn_threshold else self.threshold
@@ -65,26 +66,32 @@ class IntegrateAndFireCell(NeuronCell):
             state = dynamics.hard_reset(membrane, resetting, self.v_reset)
         return membrane, spikes, state
 
-    def membrane_derivative(self, membrane, spikes, surrogate_derivative):
+    def step_derivative(self, state, membrane, spikes, surrogate_derivative):
+        decay, threshold = self.effective_decay(), self.effective_threshold()
         if self.reset == "soft":
-            of_reset = dynamics.soft_reset_derivative(surrogate_derivative, self.effective_threshold(), self.detach_reset)
+            through_reset = dynamics.soft_reset_derivative(surrogate_derivative, threshold, self.detach_reset)
         else:
-            of_reset = dynamics.hard_reset_derivative(membrane, spikes, surrogate_derivative, self.v_reset, self.detach_reset)
-        return self.effective_decay() * of_reset
-
-    def rate_parameters(self):
-        return [self.effective_threshold()] if self.learn_threshold else []
-
-    def parameter_derivatives(self, membrane, spikes, state, surrogate_derivative):
-        if not self.learn_threshold:
-            return []
-        if self.reset == "soft":
-            of_reset = dynamics.soft_reset_threshold_derivative(
-                spikes, surrogate_derivative, self.effective_threshold(), self.detach_reset
+            through_reset = dynamics.hard_reset_derivative(
+                membrane, spikes, surrogate_derivative, self.v_reset, self.detach_reset
             )
-        else:
-            of_reset = dynamics.hard_reset_threshold_derivative(membrane, surrogate_derivative, self.v_reset, self.detach_reset)
-        return [(self.effective_decay() * of_reset, -surrogate_derivative)]
+
+        def along(input_tangent, state_tangent, weight):
+            membrane_tangent = backend.multiply_add(state_tangent, decay, input_tangent)
+            after = membrane_tangent if isinstance(through_reset, float) else through_reset * membrane_tangent
+            if weight is None or weight is not self.log_threshold:
+                return membrane_tangent, after
+            # θ = exp(w), and so is its derivative.
+            of_reset = self._threshold_derivative(membrane, spikes, surrogate_derivative)
+            return membrane_tangent - threshold, after + of_reset * threshold
+
+        return along
+
+    def _threshold_derivative(self, membrane, spikes, surrogate_derivative):
+        """How the state after the reset changes with the threshold, at a fixed membrane before it."""
+        if self.reset == "soft":
+            threshold = self.effective_threshold()
+            return dynamics.soft_reset_threshold_derivative(spikes, surrogate_derivative, threshold, self.detach_reset)
+        return dynamics.hard_reset_threshold_derivative(membrane, surrogate_derivative, self.v_reset, self.detach_reset)
 
     def get_config(self):
         return {
@@ -156,9 +163,6 @@ class LIFCell(IntegrateAndFireCell):
         super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=_DECAY_ADVICE)
 
-    def effective_decay(self):
-        return self.decay
-
     def get_config(self):
         return {**super().get_config(), "decay": self.decay}
 
@@ -176,8 +180,7 @@ class IFCell(IntegrateAndFireCell):
     [[0. 1.]] [[0.25 0.5 ]]
     """
 
-    def effective_decay(self):
-        return 1.0
+    decay = 1.0
 
 
 @registry.register
@@ -239,12 +242,17 @@ class ParametricLIFCell(IntegrateAndFireCell):
     def effective_decay(self):
         return ops.sigmoid(self.decay_logit)
 
-    def rate_parameters(self):
-        return [self.effective_decay(), *super().rate_parameters()]
+    def step_derivative(self, state, membrane, spikes, surrogate_derivative):
+        along = super().step_derivative(state, membrane, spikes, surrogate_derivative)
+        decay = self.effective_decay()
 
-    def parameter_derivatives(self, membrane, spikes, state, surrogate_derivative):
-        # v_{t+1} = λ v⁺_t + I_{t+1}: the decay sees the membrane after the reset.
-        return [(state, None), *super().parameter_derivatives(membrane, spikes, state, surrogate_derivative)]
+        def along_decay_too(input_tangent, state_tangent, weight):
+            if weight is self.decay_logit:
+                # λ = σ(w): the membrane changes as if the input did, by λ' v⁺.
+                input_tangent = input_tangent + decay * (1.0 - decay) * state
+            return along(input_tangent, state_tangent, weight)
+
+        return along_decay_too
 
     def get_config(self):
         return {**super().get_config(), "decay": self.decay, "per_channel": self.per_channel, "axis": self.axis}

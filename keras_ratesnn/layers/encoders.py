@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, registry
+from keras_ratesnn.layer_kinds import ENCODER, LayerKind
 
 
 class Encoder(keras.layers.Layer):
@@ -18,6 +19,8 @@ class Encoder(keras.layers.Layer):
     Args:
         **kwargs: `name`, `dtype` of a Keras layer.
     """
+
+    layer_kind = LayerKind(role=ENCODER)
 
     rate_derivative = 1.0
     """What the derivative of the firing rate by the input is taken to be."""

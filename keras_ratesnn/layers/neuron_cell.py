@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_ratesnn import dynamics, surrogates
 from keras_ratesnn._core import backend, checks, registry, time_axis
+from keras_ratesnn.layer_kinds import CELL, LayerKind
 
 
 class NeuronCell(keras.layers.Layer):
@@ -13,9 +14,9 @@ class NeuronCell(keras.layers.Layer):
     A cell is called as `spikes, state = cell(inputs, state)`. The layer `keras_ratesnn.layers.Neuron` makes a cell a part
     of a network; the training method runs it through time.
 
-    A subclass implements `step`, in which spikes are made by `self.fire(membrane)`; that is all that training with
-    `gradient="bptt"` needs. `gradient="rate"` also needs `membrane_derivative`, and `rate_parameters` with
-    `parameter_derivatives` if the cell learns parameters of its own.
+    A subclass implements `step`, in which spikes are made by `self.fire(membrane)`, and `initial_state` if its state is more
+    than a membrane; its weights are those of any Keras layer. Nothing else is to be written. With `gradient="rate"` a step must
+    act on each neuron alone, and each weight broadcast to the membrane; `keras_ratesnn.testing.check_cell` tells.
 
     Example, a neuron whose membrane saturates before it integrates:
 
@@ -25,9 +26,6 @@ class NeuronCell(keras.layers.Layer):
     ...         membrane = 0.5 * ops.tanh(state) + ops.cast(inputs, state.dtype)
     ...         spikes = self.fire(membrane)
     ...         return membrane, spikes, membrane - self.threshold * ops.stop_gradient(spikes)
-    ...     def membrane_derivative(self, membrane, spikes, surrogate_derivative):
-    ...         after_reset = membrane - self.threshold * spikes
-    ...         return 0.5 * (1.0 - ops.square(ops.tanh(after_reset)))
     >>> inputs = keras.Input((4,))
     >>> outputs = keras.layers.Dense(2)(keras_ratesnn.layers.Neuron(SaturatingCell())(keras.layers.Dense(8)(inputs)))
     >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, outputs), timesteps=4, gradient="rate")
@@ -44,6 +42,8 @@ class NeuronCell(keras.layers.Layer):
         ValueError: If `threshold` is not > 0 or the surrogate's name is unknown.
         TypeError: If an argument is of another type.
     """
+
+    layer_kind = LayerKind(role=CELL)
 
     def __init__(self, threshold=1.0, surrogate="sigmoid", **kwargs):
         # The state stays in float32 in half precision: Keras must not cast what a call is given.
@@ -71,37 +71,24 @@ class NeuronCell(keras.layers.Layer):
             f"{type(self).__name__} must implement `step(inputs, state)` and return `(membrane, spikes, state)`."
         )
 
-    def membrane_derivative(self, membrane, spikes, surrogate_derivative):
-        """∂v_{t+1}/∂v_t, for the rate gradient: a float, or a tensor like `membrane`.
+    def step_derivative(self, state, membrane, spikes, surrogate_derivative):
+        """An optional written derivative of `step`, for the rate gradient; without one, forward-mode differentiation finds it.
+
+        It belongs to the `step` and the `fire` of the same class, or of a class that it derives from: where a subclass defines
+        these anew, it is not used.
 
         Args:
+            state: The state before the step.
             membrane: Tensor v_t, before the reset.
             spikes: Tensor s_t.
             surrogate_derivative: Tensor h(v_t − θ), what ∂s_t/∂v_t is taken to be.
-        """
-        raise NotImplementedError(
-            f'{type(self).__name__} must implement `membrane_derivative` to be trained with gradient="rate". '
-            'Return ∂v_{t+1}/∂v_t there, or train with gradient="bptt".'
-        )
-
-    def rate_parameters(self):
-        """The learnable parameters, for the rate gradient: a list of tensors that broadcast to the membrane."""
-        return []
-
-    def parameter_derivatives(self, membrane, spikes, state, surrogate_derivative):
-        """How the step sees each of `rate_parameters` directly, for the rate gradient.
-
-        Args:
-            membrane: Tensor v_t, before the reset.
-            spikes: Tensor s_t.
-            state: The state after the step.
-            surrogate_derivative: Tensor h(v_t − θ).
 
         Returns:
-            List of pairs `(∂v_{t+1}/∂p, ∂s_t/∂p)` of the partial derivatives at fixed v_t: floats or tensors, the second `None`
-            where the spike does not see p.
+            Function `(input_tangent, state_tangent, weight) -> (distance_tangent, state_tangent)`: how v_t − θ and the state
+            after the step change as the input and the state before it change by their tangents, and the trainable weight
+            `weight` (`None` for none) by 1. Tangents are numbers or tensors.
         """
-        return []
+        raise NotImplementedError(f"{type(self).__name__} has no written derivative.")
 
     def effective_threshold(self):
         """θ as the step uses it: a float, or a tensor if it is learned."""

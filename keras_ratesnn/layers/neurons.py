@@ -3,6 +3,7 @@
 import keras
 
 from keras_ratesnn._core import registry
+from keras_ratesnn.layer_kinds import NEURON, LayerKind
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 
@@ -21,6 +22,8 @@ class Neuron(keras.layers.Layer):
     Raises:
         TypeError: If `cell` is not a `NeuronCell`.
     """
+
+    layer_kind = LayerKind(role=NEURON)
 
     def __init__(self, cell, **kwargs):
         super().__init__(**kwargs)

@@ -1,11 +1,14 @@
 """What Keras has no portable function for, once per backend: `jax.py`, `tensorflow.py` and `torch.py` define the same names.
 `graph_compiled.py` has what the first two share.
 
-* `fusing(allowed)`: a context in which `fuse` may be used.
-* `fuses(key, tensors)`: whether a function of these tensors is worth giving to `fuse`, which would be given `key()`.
-* `fuse(function, owner, key, tensors)`: `function(*tensors)`, compiled into one pass over memory.
+* `fusing(allowed)`: a context in which `elementwise` may compile.
+* `elementwise(function, cell, key, *arguments)`: `function(*arguments)`, of structures of tensors and numbers, in one pass over
+  memory where that pays. The function reads the weights of the neuron cell `cell` and no others, and changes nothing; what it
+  does is decided by the cell, its arguments and the hashable `key`.
 * `graft(value, onto, slope)`: `value`, with a derivative of our choice.
+* `jvp(function, primals, tangents)`: what a function of tensors returns, a list of them, and its derivative in one direction.
 * `no_gradient()`: a context in which nothing is recorded for a backward pass.
+* `noise_state()`, `set_noise_state(state)`: what beside the seeds of layers decides which random numbers Keras draws.
 * `without_gradient(function)`: what `function()` returns, a structure of tensors and numbers, without gradient.
 * `grad_enabled()`: whether what is computed now may be differentiated later.
 * `derivative_only()`: a context for results whose derivative is wanted and whose value is not.
@@ -36,8 +39,7 @@ if _name not in ("jax", "tensorflow", "torch"):
 _functions = importlib.import_module(f"{__name__}.{_name}")
 
 derivative_only = _functions.derivative_only
-fuse = _functions.fuse
-fuses = _functions.fuses
+elementwise = _functions.elementwise
 fusing = _functions.fusing
 graft = _functions.graft
 layout_kept = _functions.layout_kept
@@ -45,7 +47,10 @@ multiply_add = _functions.multiply_add
 normalize = _functions.normalize
 normalize_as = _functions.normalize_as
 no_gradient = _functions.no_gradient
+noise_state = _functions.noise_state
+set_noise_state = _functions.set_noise_state
 grad_enabled = _functions.grad_enabled
+jvp = _functions.jvp
 optimization_barrier = _functions.optimization_barrier
 unrolled_network_steps = _functions.unrolled_network_steps
 unrolled_steps = _functions.unrolled_steps

@@ -28,14 +28,18 @@ def fusing(allowed):
     return contextlib.nullcontext()
 
 
-def fuses(key, tensors):
-    """Never: the compiler fuses by itself."""
-    return False
+def elementwise(function, cell, key, *arguments):
+    """`function(*arguments)`: the compiler fuses by itself."""
+    return function(*arguments)
 
 
-def fuse(function, owner, key, tensors):
-    """`function(*tensors)`."""
-    return function(*tensors)
+def noise_state():
+    """Nothing: all random numbers come from the seeds that layers keep."""
+    return ()
+
+
+def set_noise_state(state):
+    """Nothing to do."""
 
 
 def layout_kept(repeated):

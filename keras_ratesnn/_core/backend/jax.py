@@ -7,13 +7,14 @@ import jax
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend import plain_normalization
 from keras_ratesnn._core.backend.graph_compiled import derivative_only as derivative_only
-from keras_ratesnn._core.backend.graph_compiled import fuse as fuse
-from keras_ratesnn._core.backend.graph_compiled import fuses as fuses
+from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
 from keras_ratesnn._core.backend.graph_compiled import fusing as fusing
 from keras_ratesnn._core.backend.graph_compiled import grad_enabled as grad_enabled
 from keras_ratesnn._core.backend.graph_compiled import layout_kept as layout_kept
 from keras_ratesnn._core.backend.graph_compiled import multiply_add as multiply_add
 from keras_ratesnn._core.backend.graph_compiled import no_gradient as no_gradient
+from keras_ratesnn._core.backend.graph_compiled import noise_state as noise_state
+from keras_ratesnn._core.backend.graph_compiled import set_noise_state as set_noise_state
 from keras_ratesnn._core.backend.graph_compiled import unrolled_network_steps as unrolled_network_steps
 from keras_ratesnn._core.backend.graph_compiled import untraced as untraced
 from keras_ratesnn._core.backend.plain_normalization import normalize as normalize
@@ -39,6 +40,11 @@ def _graft_jvp(primals, tangents):
     value, _, slope = primals
     _, onto_tangent, _ = tangents
     return value, slope * onto_tangent
+
+
+def jvp(function, primals, tangents):
+    """`(outputs, tangents)` of a function of tensors that returns a list of them: its derivative in one direction."""
+    return jax.jvp(function, primals, tangents)
 
 
 normalize_as = functools.partial(plain_normalization.normalize_as, graft)

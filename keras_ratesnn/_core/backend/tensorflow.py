@@ -1,5 +1,6 @@
 """The backend functions on TensorFlow; `keras_ratesnn._core.backend` says what each is for."""
 
+import contextvars
 import functools
 import math
 
@@ -8,19 +9,21 @@ import tensorflow as tf
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend import plain_normalization
 from keras_ratesnn._core.backend.graph_compiled import derivative_only as derivative_only
-from keras_ratesnn._core.backend.graph_compiled import fuse as fuse
-from keras_ratesnn._core.backend.graph_compiled import fuses as fuses
+from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
 from keras_ratesnn._core.backend.graph_compiled import fusing as fusing
 from keras_ratesnn._core.backend.graph_compiled import grad_enabled as grad_enabled
 from keras_ratesnn._core.backend.graph_compiled import layout_kept as layout_kept
 from keras_ratesnn._core.backend.graph_compiled import multiply_add as multiply_add
 from keras_ratesnn._core.backend.graph_compiled import no_gradient as no_gradient
+from keras_ratesnn._core.backend.graph_compiled import noise_state as noise_state
+from keras_ratesnn._core.backend.graph_compiled import set_noise_state as set_noise_state
 from keras_ratesnn._core.backend.graph_compiled import unrolled_network_steps as unrolled_network_steps
 from keras_ratesnn._core.backend.graph_compiled import untraced as untraced
 from keras_ratesnn._core.backend.plain_normalization import normalize as normalize
 
+_forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 
-@tf.custom_gradient
+
 def graft(value, onto, slope):
     """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
 
@@ -33,10 +36,31 @@ def graft(value, onto, slope):
         Tensor equal to `value`.
     """
 
+    if _forward_mode.get():
+        # In forward mode the derivative of a custom gradient is zero, without a word.
+        return tf.stop_gradient(value) + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
+    return _graft(value, onto, slope)
+
+
+@tf.custom_gradient
+def _graft(value, onto, slope):
     def gradient(upstream):
         return None, upstream * tf.cast(slope, upstream.dtype), None
 
     return tf.identity(value), gradient
+
+
+def jvp(function, primals, tangents):
+    """`(outputs, tangents)` of a function of tensors that returns a list of them: its derivative in one direction."""
+    # Copies, since a primal may be there once only.
+    primals = [tf.identity(primal) for primal in primals]
+    token = _forward_mode.set(True)
+    try:
+        with tf.autodiff.ForwardAccumulator(primals, list(tangents)) as accumulator:
+            outputs = function(*primals)
+        return outputs, [accumulator.jvp(output, tf.UnconnectedGradients.ZERO) for output in outputs]
+    finally:
+        _forward_mode.reset(token)
 
 
 normalize_as = functools.partial(plain_normalization.normalize_as, graft)

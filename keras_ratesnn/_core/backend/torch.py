@@ -6,8 +6,7 @@ import math
 import torch
 
 from keras_ratesnn._core.backend.torch_deferred import Deferred
-from keras_ratesnn._core.backend.torch_fusion import fuse as fuse
-from keras_ratesnn._core.backend.torch_fusion import fuses as fuses
+from keras_ratesnn._core.backend.torch_fusion import elementwise as elementwise
 from keras_ratesnn._core.backend.torch_fusion import fusing as fusing
 from keras_ratesnn._core.backend.torch_layout import LayoutKept
 from keras_ratesnn._core.backend.torch_normalization import normalize as normalize
@@ -16,17 +15,31 @@ from keras_ratesnn._core.backend.torch_normalization import normalize_as as norm
 
 class _Graft(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, value, onto, slope):
-        if torch.is_tensor(slope):
-            ctx.save_for_backward(slope)
-        else:
-            ctx.slope = slope
+    def forward(value, onto, slope):
         return value.detach()
 
     @staticmethod
+    def setup_context(ctx, inputs, output):
+        slope = inputs[2]
+        ctx.slope = slope
+        if torch.is_tensor(slope):
+            ctx.slope = None
+            ctx.save_for_backward(slope)
+            ctx.save_for_forward(slope)
+
+    @staticmethod
     def backward(ctx, upstream):
-        slope = ctx.saved_tensors[0] if ctx.saved_tensors else ctx.slope
-        return None, upstream if isinstance(slope, float) and slope == 1.0 else upstream * slope, None
+        return None, _times(upstream, ctx), None
+
+    @staticmethod
+    def jvp(ctx, of_value, of_onto, of_slope):
+        return _times(of_onto, ctx)
+
+
+def _times(tangent, ctx):
+    if ctx.slope is None:
+        return tangent * ctx.saved_tensors[0]
+    return tangent if ctx.slope == 1.0 else tangent * ctx.slope
 
 
 def graft(value, onto, slope):
@@ -41,6 +54,30 @@ def graft(value, onto, slope):
         Tensor equal to `value`.
     """
     return _Graft.apply(value.detach(), onto, slope)
+
+
+def jvp(function, primals, tangents):
+    """`(outputs, tangents)` of a function of tensors that returns a list of them: its derivative in one direction."""
+
+    def with_derivative(*primals):
+        # Around it autograd may be off, and spikes then have no derivative; in here nothing is recorded for a backward pass.
+        with torch.enable_grad():
+            return function(*primals)
+
+    return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
+
+
+def noise_state():
+    """The states of PyTorch's own generators, from which Keras draws where a layer has no seed: a list of tensors."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def set_noise_state(state):
+    """Sets the states that `noise_state` returned."""
+    on_cpu, *on_gpus = state
+    torch.set_rng_state(on_cpu)
+    if on_gpus:
+        torch.cuda.set_rng_state_all(on_gpus)
 
 
 def no_gradient():

@@ -9,10 +9,12 @@ import contextvars
 import warnings
 import weakref
 
+import keras
 import torch
+from keras import ops
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from keras_ratesnn._core import tree
+from keras_ratesnn._core import keras_internals, tree
 
 LEAST_ELEMENTS = 2**20
 """Fewer are not worth the seconds that a compiler takes; once it has made a kernel, that serves small layers too."""
@@ -35,6 +37,52 @@ def fusing(allowed):
         yield
     finally:
         _allowed.reset(token)
+
+
+def elementwise(function, cell, key, *arguments):
+    """`function(*arguments)`, compiled into one pass over memory where that pays; see `backend`."""
+    weights = cell.weights
+    if not _allowed.get() or len(cell.variables) > len(weights):
+        # Variables that are not weights, those of a random generator, say, change.
+        return function(*arguments)
+    leaves = tree.flatten(arguments)
+    with keras_internals.without_autocast():
+        tensors = [ops.convert_to_tensor(weight) for weight in weights]
+    tensors += filter(torch.is_tensor, leaves)
+
+    def whole_key():
+        numbers = tuple(None if torch.is_tensor(leaf) else leaf for leaf in leaves)
+        return type(cell), key, numbers, repr(_settings(cell))
+
+    if not fuses(whole_key, tensors) or _has_arrays(cell):
+        return function(*arguments)
+
+    def of_tensors(*tensors):
+        remaining = iter(tensors)
+        mapping = [(weight, next(remaining)) for weight in weights]
+        inside = tree.map_leaves(lambda leaf: next(remaining) if torch.is_tensor(leaf) else leaf, arguments)
+        with keras.StatelessScope(mapping):
+            return function(*inside)
+
+    return fuse(of_tensors, cell, whole_key(), tensors)
+
+
+_OF_EVERY_LAYER = frozenset(vars(keras.layers.Layer(name="any")))
+"""Attributes, a name among them, that say nothing of a step."""
+
+
+def _settings(cell):
+    """What a cell can be set to between two calls: its public attributes, without weights, which are given as tensors."""
+    return {
+        name: value
+        for name, value in vars(cell).items()
+        if not (name.startswith("_") or name in _OF_EVERY_LAYER or isinstance(value, keras.Variable))
+    }
+
+
+def _has_arrays(cell):
+    """Whether a cell can be set to something by changing it in place."""
+    return any(hasattr(leaf, "shape") for leaf in tree.flatten(list(_settings(cell).values())))
 
 
 def fuses(key, tensors):

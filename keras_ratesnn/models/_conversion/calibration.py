@@ -25,21 +25,21 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import backend, graph
-from keras_ratesnn.gradients.base import Rule
+from keras_ratesnn import _graph
+from keras_ratesnn._core import backend
 
 
-class CalibrationRule(Rule):
-    """The network without spikes; it looks at what some of its operations put out."""
+class _Calibration:
+    """A rule by which the network runs without spikes; it looks at what some of its operations put out."""
 
     def __init__(self, operations, percentile):
-        super().__init__(timesteps=1)
         self.operations = operations
         self.percentile = percentile
         self.thresholds = {}
 
-    def other(self, operation, args, kwargs):
-        outputs = operation(*args, **kwargs)
+    def __call__(self, call):
+        operation = call.operation
+        outputs = operation(*call.args, **call.kwargs)
         if operation in self.operations:
             values = ops.convert_to_numpy(ops.cast(outputs, "float32"))
             if not np.isfinite(values).all():
@@ -51,8 +51,6 @@ class CalibrationRule(Rule):
                 threshold = float(np.percentile(values[values > 0], self.percentile))
                 self.thresholds[operation] = max(threshold, self.thresholds.get(operation, 0.0))
         return outputs
-
-    neuron = encoder = dropout = other
 
 
 def thresholds(functional, operations, data, percentile):
@@ -70,9 +68,9 @@ def thresholds(functional, operations, data, percentile):
     Raises:
         ValueError: If `data` is of another shape, or gives activations that are NaN or infinite.
     """
-    rule = CalibrationRule(operations, percentile)
+    rule = _Calibration(operations, percentile)
     tensors = []
-    for array, wanted in zip(graph.match_inputs(functional, data), functional.inputs, strict=True):
+    for array, wanted in zip(_graph.match_inputs(functional, data), functional.inputs, strict=True):
         tensor = ops.convert_to_tensor(array, dtype=wanted.dtype)
         if len(tensor.shape) != len(wanted.shape) or not len(array):
             raise ValueError(
@@ -81,7 +79,7 @@ def thresholds(functional, operations, data, percentile):
             )
         tensors.append(tensor)
     with backend.no_gradient():
-        graph.walk(functional, tensors, rule, training=False)
+        _graph.walk(functional, tensors, rule, training=False)
     return rule.thresholds
 
 

@@ -4,8 +4,9 @@ import dataclasses
 
 import keras
 
-from keras_ratesnn._core import graph, keras_internals
-from keras_ratesnn.gradients.base import Rule
+from keras_ratesnn import _graph
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn.layer_kinds import kind_of
 
 HIDDEN = "hidden"
 GATE = "gate"
@@ -13,81 +14,9 @@ OUTPUT = "output"
 SOFTMAX = "softmax"
 INSIDE = "inside a layer"
 
-_LAYERS = {
-    keras.layers.ReLU: "relu",
-    keras.layers.LeakyReLU: "leaky_relu",
-    keras.layers.PReLU: "prelu",
-    keras.layers.ELU: "elu",
-    keras.layers.Softmax: "softmax",
-}
-"""Layers that are an activation and nothing else, beside `keras.layers.Activation`."""
-
-_OPERATIONS = {
-    "Celu": "celu",
-    "Elu": "elu",
-    "Gelu": "gelu",
-    "HardShrink": "hard_shrink",
-    "HardSigmoid": "hard_sigmoid",
-    "HardSilu": "hard_silu",
-    "HardTanh": "hard_tanh",
-    "LeakyRelu": "leaky_relu",
-    "LogSigmoid": "log_sigmoid",
-    "LogSoftmax": "log_softmax",
-    "ReLU": "relu",
-    "Relu": "relu",
-    "Relu6": "relu6",
-    "Selu": "selu",
-    "Sigmoid": "sigmoid",
-    "Silu": "silu",
-    "SoftShrink": "soft_shrink",
-    "Softmax": "softmax",
-    "Softplus": "softplus",
-    "Softsign": "softsign",
-    "SparsePlus": "sparse_plus",
-    "SparseSigmoid": "sparse_sigmoid",
-    "Sparsemax": "sparsemax",
-    "Squareplus": "squareplus",
-    "Tanh": "tanh",
-    "TanhShrink": "tanh_shrink",
-    "Threshold": "threshold",
-}
-"""Classes of the nodes that functions of `keras.ops` and `keras.activations` leave in a graph."""
-
 _SOFTMAXES = {"softmax", "log_softmax", "sparsemax"}
 _SQUASHING = {"sigmoid", "hard_sigmoid", "sparse_sigmoid", "tanh", "hard_tanh", "softsign"}
 """Bounded activations: what is multiplied with one is gated by it."""
-
-_PASSING_LAYERS = (
-    keras.layers.Dropout,
-    keras.layers.Flatten,
-    keras.layers.Identity,
-    keras.layers.Permute,
-    keras.layers.RepeatVector,
-    keras.layers.Rescaling,
-    keras.layers.Reshape,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
-_PASSING_OPERATIONS = {
-    "Add",
-    "BroadcastTo",
-    "Cast",
-    "Divide",
-    "ExpandDims",
-    "GetItem",
-    "Moveaxis",
-    "Multiply",
-    "Negative",
-    "Repeat",
-    "Reshape",
-    "Squeeze",
-    "Subtract",
-    "Tile",
-    "Transpose",
-    "TrueDivide",
-}
-"""What only moves or scales a signal, given that no other signal comes in: a gate stays a gate through it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +36,7 @@ class Activation:
 
 def is_only_activation(operation):
     """Whether an operation is an activation and nothing else, not a layer with `activation=`."""
-    return not isinstance(operation, keras.layers.Layer) or isinstance(operation, (keras.layers.Activation, *_LAYERS))
+    return kind_of(operation).activation is not None
 
 
 def find_activations(network):
@@ -125,18 +54,25 @@ def find_activations(network):
     hidden if one of its calls is.
 
     Args:
-        network: A Functional model, see `keras_ratesnn._core.graph.as_graph`.
+        network: A Functional model, see `keras_ratesnn._graph.as_graph`.
 
     Returns:
         List of `Activation`.
     """
-    rule = _TraceRule(timesteps=1)
-    outputs = graph.walk(network, [_Node() for _ in network.inputs], rule, training=False)
+    nodes = []
+
+    def trace(call):
+        inputs = [leaf for leaf in keras.tree.flatten((call.args, call.kwargs)) if isinstance(leaf, _Node)]
+        node = _Node(call.operation, dict.fromkeys(inputs))
+        nodes.append(node)
+        return keras.tree.map_structure(lambda _: node, call.operation.output)
+
+    outputs = _graph.walk(network, [_Node() for _ in network.inputs], trace, training=False)
     for node in keras.tree.flatten(outputs):
         node.consumers.append(None)
 
     roles = {}
-    for node in rule.nodes:
+    for node in nodes:
         roles.setdefault(node.operation, set()).update(_roles(node))
     found = []
     for operation, uses in roles.items():
@@ -150,13 +86,11 @@ def find_activations(network):
 
 def function_of(operation):
     """The name of the activation function that an operation applies to its result; `None` if there is none."""
-    if not isinstance(operation, keras.layers.Layer):
-        return _OPERATIONS.get(type(operation).__name__)
-    for layer_class, function in _LAYERS.items():
-        if isinstance(operation, layer_class):
-            return function
+    activation = kind_of(operation).activation
     # In a recurrent layer the activation is a part of the recurrence.
-    return None if isinstance(operation, keras.layers.RNN) else _name_of(getattr(operation, "activation", None))
+    if activation not in (None, "activation") or isinstance(operation, keras.layers.RNN):
+        return activation
+    return _name_of(getattr(operation, "activation", None))
 
 
 def _name_of(activation):
@@ -183,22 +117,6 @@ class _Node:
         self.consumers = []
         for node in self.inputs:
             node.consumers.append(self)
-
-
-class _TraceRule(Rule):
-    """Writes down who feeds whom; the signals are the nodes."""
-
-    def __init__(self, timesteps):
-        super().__init__(timesteps)
-        self.nodes = []
-
-    def other(self, operation, args, kwargs):
-        inputs = [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, _Node)]
-        node = _Node(operation, dict.fromkeys(inputs))
-        self.nodes.append(node)
-        return keras.tree.map_structure(lambda _: node, operation.output)
-
-    neuron = encoder = dropout = other
 
 
 def _role(function, uses):
@@ -236,10 +154,7 @@ def _passes(node):
     """Whether a signal comes through moved, scaled or bent, but with no other signal mixed in."""
     if len(node.inputs) != 1:
         return False
-    operation = node.operation
-    if isinstance(operation, keras.layers.Layer):
-        return isinstance(operation, (keras.layers.Activation, *_LAYERS, *_PASSING_LAYERS))
-    return type(operation).__name__ in _PASSING_OPERATIONS or function_of(operation) is not None
+    return kind_of(node.operation).moves
 
 
 def _gates(source, others):

@@ -4,7 +4,8 @@ import inspect
 
 import keras
 
-from keras_ratesnn._core import checks, graph, keras_internals
+from keras_ratesnn import _graph
+from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn.layers import IF, Neuron
 from keras_ratesnn.models._conversion import calibration
 from keras_ratesnn.models._conversion.hidden_activations import HIDDEN, find_activations, is_only_activation
@@ -123,7 +124,7 @@ def _checked_graph(model):
             f"model={model!r} of type {type(model).__name__}. Build it as keras.Model(inputs, outputs) from keras.Input, or "
             "as keras.Sequential([keras.Input(shape), ...])."
         )
-    return graph.as_graph(model, argument="model")
+    return _graph.as_graph(model, argument="model")
 
 
 def _chooser(neuron):

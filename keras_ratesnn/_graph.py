@@ -1,10 +1,31 @@
 """The walk through a network's graph, and what a network must be for it."""
 
+import dataclasses
+import itertools
+
 import keras
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import keras_internals
-from keras_ratesnn.layers import Neuron, NeuronCell
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an operation in a network's graph.
+
+    Args:
+        operation: The Keras layer, or the node that a function of `keras.ops` left in the graph.
+        args: Tuple, its positional arguments in the graph, with signals in the place of tensors.
+        kwargs: Dict, its keyword arguments, likewise; `training` among them if the operation takes it.
+        place: String, the same in every walk of the network and different for every call in it.
+        kind: The operation's `keras_ratesnn.LayerKind`.
+    """
+
+    operation: keras.Operation
+    args: tuple
+    kwargs: dict
+    place: str
+    kind: layer_kinds.LayerKind
 
 
 def as_graph(network, argument="network"):
@@ -45,28 +66,31 @@ def walk(network, signals, rule, training):
     Args:
         network: A Functional model, see `as_graph`.
         signals: List with one signal for each of `network.inputs`.
-        rule: A `keras_ratesnn.gradients.base.Rule`: has a method for each kind of operation.
+        rule: Function from a `Call` to signals, in the structure of the operation's outputs.
         training: Boolean, passed on to layers as Keras' own Functional call does.
 
     Returns:
         Signals in the structure of the network's outputs.
     """
+    places = map(str, itertools.count())
 
     def step_through(operation):
         if keras_internals.is_graph(operation):
-            return lambda inputs, **_: walk(as_graph(operation), match_inputs(as_graph(operation), inputs), rule, training)
-        apply = getattr(rule, layer_kinds.kind_of(operation))
+            return lambda inputs, **_: run(as_graph(operation), match_inputs(as_graph(operation), inputs))
 
         def call(*args, **kwargs):
             # Keras' Functional models let the model's own `training` win over one written into the graph.
             kwargs.pop("training", None)
             if keras_internals.takes_training(operation):
                 kwargs["training"] = training
-            return apply(operation, args, kwargs)
+            return rule(Call(operation, args, kwargs, next(places), layer_kinds.kind_of(operation)))
 
         return call
 
-    return keras_internals.run_through_graph(network, signals, step_through)
+    def run(graph, signals):
+        return keras_internals.run_through_graph(graph, signals, step_through)
+
+    return run(network, signals)
 
 
 def neurons_of(network):
@@ -82,11 +106,11 @@ def neurons_of(network):
     for operation in network.operations:
         if keras_internals.is_graph(operation):
             neurons += neurons_of(as_graph(operation))
-        elif isinstance(operation, Neuron):
+        elif _role(operation) == layer_kinds.NEURON:
             neurons.append(operation)
         elif isinstance(operation, keras.layers.Layer):
             inside = keras_internals.with_sublayers(operation)
-            hidden = [layer for layer in inside if isinstance(layer, (Neuron, NeuronCell))]
+            hidden = [layer for layer in inside if _role(layer) in (layer_kinds.NEURON, layer_kinds.CELL)]
             if hidden:
                 raise ValueError(
                     f"`network` must not hide neurons inside other layers. Received: layer {operation.name!r} of type "
@@ -95,6 +119,10 @@ def neurons_of(network):
                     "layers, or make the outer layer a Functional or Sequential model."
                 )
     return neurons
+
+
+def _role(operation):
+    return layer_kinds.kind_of(operation).role
 
 
 def check_neurons(network):

@@ -43,17 +43,8 @@ def _parameters(layer, inputs):
     return [None if parameter is None else time_axis.cast(parameter.value, dtype) for parameter in (layer.gamma, layer.beta)]
 
 
-def is_normalizing(layer, kwargs):
-    """Whether a call of the layer takes statistics of the batch: in training, unless the layer is frozen.
-
-    Raises:
-        ValueError: If the layer uses batch renormalisation.
-    """
-    if not (kwargs.get("training") and layer.trainable):
-        return False
-    if layer.renorm:
-        raise ValueError(
-            "A SpikingModel supports batch normalisation without renorm. Received: layer "
-            f"{layer.name!r} with renorm=True. Make it with renorm=False."
-        )
-    return True
+def renormalize(layer, inputs, times=1):
+    """A batch normalised with renorm=True, by Keras' own call: it has no one set of statistics."""
+    for _ in range(times):
+        outputs = layer(inputs, training=True)
+    return outputs, None, None

@@ -1,0 +1,15 @@
+"""Whether what is known of a class still holds of a subclass."""
+
+_HARMLESS = {"__init__", "build", "compute_output_shape", "compute_output_spec", "get_config", "from_config"}
+"""What a subclass may define anew and still compute what its base does."""
+
+
+def redefines(subclass, base):
+    """Whether a subclass, or a class between the two, defines anything of which the computation may depend."""
+    between = subclass.__mro__[: subclass.__mro__.index(base)]
+    return any(_matters(name, value) for cls in between for name, value in vars(cls).items())
+
+
+def _matters(name, value):
+    special = name.startswith("__") and name != "__call__"
+    return (callable(value) or isinstance(value, property)) and name not in _HARMLESS and not special

@@ -1,0 +1,100 @@
+"""Whether a cell acts on each neuron alone: the condition under which the firing rate has an eligibility a neuron."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn._core import backend, keras_internals, tree
+
+_BATCH = 3
+_UNKNOWN_SIZE = 4
+_ADVICE = (
+    "The rate gradient keeps one eligibility a neuron and is right only where a step acts on each neuron alone. Train with "
+    'gradient="bptt", or make the connections between neurons a layer of the network.'
+)
+
+
+def check(neuron):
+    """Raises ValueError if the step of a neuron layer's cell mixes neurons.
+
+    Some elements of the input, of the state and of the weights are changed, and elements that these do not belong to are looked
+    at. Weights and states are random ones: recurrent weights that start at zero, or a state at rest, would hide what mixes.
+
+    Args:
+        neuron: A built `keras_ratesnn.layers.Neuron`.
+    """
+    shape = neuron.get_build_config()["input_shape"]
+    shape = (_BATCH, *(_UNKNOWN_SIZE if size is None else size for size in shape[1:]))
+    cell = neuron.cell
+    for weight in cell.trainable_variables:
+        if not _broadcasts(tuple(weight.shape), (1, *shape[1:])):
+            raise ValueError(
+                f"Weight {weight.name!r} of cell {type(cell).__name__} in layer {neuron.name!r} must broadcast to the "
+                f"membrane. Received: a weight of shape {tuple(weight.shape)} for neurons of shape {shape[1:]}. {_ADVICE}"
+            )
+    with backend.no_gradient():
+        for seed in range(2):
+            found = _mixing(cell, shape, neuron.compute_dtype, np.random.default_rng(seed))
+            if found is not None:
+                raise ValueError(
+                    f"Cell {type(cell).__name__} of layer {neuron.name!r} mixes neurons in its step: {found} of one neuron "
+                    f"changes another. {_ADVICE}"
+                )
+
+
+def _mixing(cell, shape, dtype, random):
+    """What of one neuron changes another, in words; `None` if nothing does."""
+
+    def shifted(tensor, low, high, where=True):
+        return tensor + ops.convert_to_tensor(random.uniform(low, high, tuple(tensor.shape)) * where, tensor.dtype)
+
+    inputs = shifted(ops.zeros(shape, dtype), -1.0, 2.0)
+    at_rest = cell.initial_state(inputs)
+    state = [shifted(leaf, -1.0, 1.0) if _is_float(leaf) else leaf for leaf in tree.flatten(at_rest)]
+    with keras_internals.without_autocast():
+        values = [ops.convert_to_tensor(variable) for variable in cell.variables]
+    values = [shifted(value, 0.1, 1.0) if v.trainable else value for v, value in zip(cell.variables, values, strict=True)]
+
+    def step(inputs, state, values):
+        remaining = iter(state)
+        with keras.StatelessScope(list(zip(cell.variables, values, strict=True))):
+            _, *outputs = cell.step(inputs, tree.map_leaves(lambda _: next(remaining), at_rest))
+        return tree.flatten(outputs)
+
+    before = step(inputs, state, values)
+    changed = random.uniform(size=shape) < 0.5
+    if not _same(before, step(shifted(inputs, 0.5, 1.5, changed), state, values), ~changed):
+        return "the input"
+    for index, leaf in enumerate(state):
+        if _is_float(leaf) and tuple(leaf.shape) == shape:
+            moved = [*state[:index], shifted(leaf, 0.5, 1.5, changed), *state[index + 1 :]]
+            if not _same(before, step(inputs, moved, values), ~changed):
+                return "the state"
+    for index, (variable, value) in enumerate(zip(cell.variables, values, strict=True)):
+        part = random.uniform(size=tuple(value.shape)) < 0.5
+        if variable.trainable and part.size > 1:
+            moved = [*values[:index], shifted(value, 0.5, 1.5, part), *values[index + 1 :]]
+            if not _same(before, step(inputs, state, moved), ~np.broadcast_to(part, shape)):
+                return f"weight {variable.name!r}"
+    return None
+
+
+def _same(before, after, where):
+    """Whether outputs are the same `where` they are a neuron's own, and everywhere if they are no neuron's."""
+
+    def equal(old, new):
+        same = ops.logical_or(old == new, ops.logical_and(old != old, new != new))
+        return ops.all(ops.logical_or(same, ops.convert_to_tensor(~where)) if tuple(old.shape) == where.shape else same)
+
+    return all(bool(equal(old, new)) for old, new in zip(before, after, strict=True))
+
+
+def _is_float(leaf):
+    return "float" in keras.backend.standardize_dtype(leaf.dtype)
+
+
+def _broadcasts(shape, target):
+    try:
+        return np.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False

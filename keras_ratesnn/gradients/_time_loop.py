@@ -1,0 +1,164 @@
+"""A layer of neurons through all time steps."""
+
+from keras import ops
+
+from keras_ratesnn._core import backend, time_axis
+from keras_ratesnn.gradients import _compiled_loop
+
+LONGEST_PASS = 16
+"""Up to this T a whole time loop is one pass over memory; a longer one is a pass for each step, for compilers take time for
+each."""
+
+
+class NeuronPass:
+    """What one layer of neurons does in a time loop: the plain neurons; a training method may want more of them.
+
+    Args:
+        cell: A `NeuronCell`.
+        dtype: String, that of the spikes.
+        with_gradient: Boolean, whether the spikes are to be differentiated.
+    """
+
+    def __init__(self, cell, dtype, with_gradient):
+        self.cell = cell
+        self.dtype = dtype
+        self.with_gradient = with_gradient
+
+    @property
+    def key(self):
+        """Hashable: what beside the cell decides what `start`, `advance` and `finish` do."""
+        return type(self).__name__, self.dtype
+
+    @property
+    def compiles(self):
+        """Whether a backend may compile it into one pass over memory."""
+        return True
+
+    def phase(self, t):
+        """What `advance` has to know of a time step: a structure of numbers, of tensors if `t` is one."""
+        return ()
+
+    def start(self, current):
+        """What is carried from step to step, before the first, given the current of the first step."""
+        return self.cell.initial_state(current)
+
+    def advance(self, phase, current, carried):
+        """One step: `(spikes, carried)`."""
+        _, spikes, state = self.cell.step(current, carried)
+        return time_axis.cast(spikes, self.dtype), state
+
+    def finish(self, carried):
+        """`(state, record)`: the cell's state after the last step, and a structure of tensors that later walks want."""
+        return carried, ()
+
+    def as_tensors(self, carried):
+        """What is carried, tensors all."""
+        return carried
+
+
+def step(neuron_pass, current, carried, t):
+    """One step of a layer of neurons: `(spikes, carried)`."""
+    return _elementwise(neuron_pass, neuron_pass.advance, (), neuron_pass.phase(t), current, carried)
+
+
+def _elementwise(neuron_pass, function, key, *arguments):
+    if not neuron_pass.compiles:
+        return function(*arguments)
+    return backend.elementwise(function, neuron_pass.cell, (*neuron_pass.key, *key), *arguments)
+
+
+def run(neuron_pass, current, timesteps):
+    """A layer of neurons through all time steps.
+
+    Args:
+        neuron_pass: `NeuronPass`.
+        current: `Signal`, the input current, in multi-step order.
+        timesteps: Integer T.
+
+    Returns:
+        `(spikes, finished)`: the spikes of all steps, `(batch * T, ...)`, and what `finish` made of what the last step left.
+    """
+    if timesteps <= backend.unrolled_steps(neuron_pass.with_gradient):
+        spikes, finished = _unrolled(neuron_pass, current, timesteps)
+    elif neuron_pass.with_gradient:
+        spikes, finished = _scanned(neuron_pass, current, timesteps)
+    else:
+        spikes, finished = _looped(neuron_pass, current, timesteps)
+    return time_axis.fold(spikes), finished
+
+
+def _unrolled(neuron_pass, current, timesteps):
+    steps = current.value if current.static else time_axis.unfold(current.value, timesteps)
+
+    # Not by indexing: the derivative of that is, for each step, a tensor of all steps.
+    def at_each_step(steps):
+        return [steps] * timesteps if current.static else ops.unstack(steps, timesteps, axis=1)
+
+    def whole(steps):
+        return _through(neuron_pass, neuron_pass.advance, at_each_step(steps))
+
+    if timesteps <= LONGEST_PASS:
+        spikes, finished = _elementwise(neuron_pass, whole, (timesteps, current.static), steps)
+    else:
+        # A pass for each step is compiled once for all of them if no number in it changes.
+        def advance(*arguments):
+            spikes, carried = _elementwise(neuron_pass, neuron_pass.advance, ("step",), *arguments)
+            return spikes, neuron_pass.as_tensors(carried)
+
+        spikes, finished = _through(neuron_pass, advance, at_each_step(steps))
+    return (spikes, finished) if neuron_pass.with_gradient else backend.optimization_barrier((spikes, finished))
+
+
+def _through(neuron_pass, advance, at_each_step):
+    carried, spikes = neuron_pass.start(at_each_step[0]), []
+    for t, current in enumerate(at_each_step):
+        at_this_step, carried = advance(neuron_pass.phase(t), current, carried)
+        spikes.append(at_this_step)
+    return ops.stack(spikes, axis=1), neuron_pass.finish(carried)
+
+
+def _scanned(neuron_pass, current, timesteps):
+    """By a loop of the compiler, with gradient."""
+    steps = time_axis.repeat(current.value, timesteps) if current.static else current.value
+    at_steps = ops.moveaxis(time_axis.unfold(steps, timesteps), 1, 0)
+    start = neuron_pass.as_tensors(neuron_pass.start(at_steps[0]))
+
+    def body(carried, at_step):
+        spikes, carried = neuron_pass.advance(neuron_pass.phase(0), at_step, carried)
+        return neuron_pass.as_tensors(carried), spikes
+
+    carried, spikes = _compiled_loop.scan(body, start, at_steps, neuron_pass.cell.variables)
+    return ops.moveaxis(spikes, 0, 1), neuron_pass.finish(carried)
+
+
+def _looped(neuron_pass, current, timesteps):
+    """By a loop of the compiler, without gradient; the first step by itself, which tells shapes and dtypes."""
+    by_step = None if current.static else time_axis.unfold(current.value, timesteps)
+
+    def current_at(t):
+        return current.value if current.static else _step_of(by_step, t)
+
+    def body(t, looped):
+        steps, carried = looped
+        spikes, carried = neuron_pass.advance(neuron_pass.phase(t), current_at(t), carried)
+        return _with_step(steps, spikes, t), neuron_pass.as_tensors(carried)
+
+    first = current_at(0)
+    spikes, carried = neuron_pass.advance(neuron_pass.phase(0), first, neuron_pass.start(first))
+    steps = _with_step(ops.zeros((spikes.shape[0], timesteps, *spikes.shape[1:]), spikes.dtype), spikes, 0)
+    looped = steps, neuron_pass.as_tensors(carried)
+    steps, carried = _compiled_loop.run(body, looped, neuron_pass.cell.variables, 1, timesteps)
+    return steps, neuron_pass.finish(carried)
+
+
+def _step_of(by_step, t):
+    size = (by_step.shape[0], 1, *by_step.shape[2:])
+    return ops.squeeze(ops.slice(by_step, _corner(by_step, t), size), axis=1)
+
+
+def _with_step(steps, spikes, t):
+    return ops.slice_update(steps, _corner(steps, t), spikes[:, None])
+
+
+def _corner(by_step, t):
+    return (0, t, *([0] * (len(by_step.shape) - 2)))

@@ -1,0 +1,156 @@
+"""The plain spiking network: what every training method's forward pass computes, in either order."""
+
+from keras import ops
+
+from keras_ratesnn import layer_kinds
+from keras_ratesnn._core import backend, tree
+from keras_ratesnn.gradients._time_loop import NeuronPass
+from keras_ratesnn.gradients.base import Rule
+from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
+
+
+class ForwardRule(Rule):
+    """The plain spiking network; autodiff does with it what it does with any network, which is BPTT.
+
+    A subclass may change `evaluate`, `neuron_pass`, and what is remembered of each kind of operation.
+
+    Args:
+        order: See `Rule`.
+        training: Boolean, whether layers behave as in training.
+        with_gradient: Boolean, whether what depends on time is to be differentiated.
+    """
+
+    def __init__(self, order, training, with_gradient):
+        super().__init__(order, training)
+        self.with_gradient = with_gradient
+
+    def __call__(self, call):
+        kind = call.kind
+        if kind.role == layer_kinds.NEURON:
+            return self.neuron(call)
+        if kind.role == layer_kinds.ENCODER:
+            return self.encoder(call)
+        if self.is_static(call):
+            return self.static(call)
+        if self.normalizes(call):
+            return self.normalization(call)
+        if self.masks(call):
+            return self.mask(call)
+        if self.draws(call):
+            return self.random(call)
+        return self.operation(call)
+
+    # What a training method may want otherwise:
+
+    def evaluate(self, function):
+        """The tensors that `function()` computes of steps."""
+        return function()
+
+    def neuron_pass(self, neuron):
+        """The `NeuronPass` of a neuron layer."""
+        return NeuronPass(neuron.cell, neuron.compute_dtype, self.with_gradient)
+
+    def remember_statistics(self, call, mean, variance):
+        """Called with the statistics by which a call normalised steps."""
+
+    def remember(self, call, outputs):
+        """Called with the outputs of any other operation on steps; returns them, or what is to take their place."""
+        return outputs
+
+    def regularize(self, call, outputs):
+        """Called with outputs of which the activity is regularised."""
+        self.order.regularize(call, outputs, each_step=True)
+
+    # Each kind of operation:
+
+    def neuron(self, call):
+        current, neuron_pass = only_signal(call), self.neuron_pass(call.operation)
+        spikes = self.evaluate(lambda: self.order.through_time(call.place, neuron_pass, current))
+        self.regularize(call, spikes)
+        return Signal(spikes)
+
+    def encoder(self, call):
+        encoder, inputs = call.operation, self.encoded(call)
+        timesteps = self.order.timesteps
+        spikes = self.evaluate(lambda: self.order.each(lambda t: encoder.spikes(inputs, t, timesteps)))
+        return Signal(self.remember(call, spikes))
+
+    def encoded(self, call):
+        """The tensor of which an encoder makes spikes; ValueError if time has begun already."""
+        signal = only_signal(call)
+        if not signal.static:
+            raise ValueError(
+                f"Encoder {call.operation.name!r} must be given an input without time. Received: an input with a time axis, "
+                "or one that comes after neurons. Give the model inputs of shape (batch, ...), or leave the encoder out."
+            )
+        return signal.value
+
+    def static(self, call):
+        """An operation whose inputs are the same at every step runs once, with gradient."""
+        constants = self.order.constants
+        if call.place not in constants:
+            if self.normalizes(call):
+                # As often as the layer would be called with steps.
+                inputs = only_signal(call).value
+                outputs, *_ = call.kind.normalization.normalize(call.operation, inputs, times=self.order.calls)
+            else:
+                outputs = self.apply(call, *with_tensors(lambda signal: signal.value, call))
+            self.order.regularize(call, outputs)
+            constants[call.place] = tree.map_leaves(lambda output: Signal(output, static=True), outputs)
+        return constants[call.place]
+
+    def normalization(self, call):
+        inputs = self.order.tensor(only_signal(call))
+        outputs, *statistics = self.evaluate(lambda: call.kind.normalization.normalize(call.operation, inputs))
+        self.remember_statistics(call, *statistics)
+        self.regularize(call, outputs)
+        return Signal(outputs)
+
+    def mask(self, call):
+        """The same mask for all steps."""
+        signal = only_signal(call)
+        mask = self.order.once(call.place, lambda: self._drawn_mask(call, self.order.at(signal, 0)))
+        outputs = self.order.scale(signal.value, mask)
+        self.regularize(call, outputs)
+        return Signal(outputs)
+
+    def random(self, call):
+        """The same random numbers at all steps: each starts from the state of the generators before the first."""
+        start = self.order.once(noise_place(call), lambda: noise_of(call))
+
+        def at_step(t):
+            restore_noise(call, start)
+            args, kwargs = with_tensors(lambda signal: self.order.at(signal, t), call)
+            return self.apply(call, args, self.with_time(call, kwargs, t))
+
+        return self._outputs(call, self.evaluate(lambda: self.order.each(at_step)))
+
+    def operation(self, call):
+        args, kwargs = with_tensors(self.order.tensor, call)
+        kwargs = self.with_time(call, kwargs, self.order.time_steps(args))
+        return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs)))
+
+    def _outputs(self, call, outputs):
+        self.regularize(call, outputs)
+        return tree.map_leaves(Signal, self.remember(call, outputs))
+
+    def _drawn_mask(self, call, like):
+        return self.apply(call, (ops.ones_like(like),), call.kwargs)
+
+
+def noise_place(call):
+    """The place in an order's memory for the state of a call's random generators before the first step."""
+    return f"noise of {call.place}"
+
+
+def noise_of(call):
+    """The state of the random generators that a call may draw from: a structure of tensors."""
+    return [ops.copy(state) for state in layer_kinds.seeds_of(call.operation)], backend.noise_state()
+
+
+def restore_noise(call, state):
+    """Lets a call draw the same numbers again that it drew from `state`, which `noise_of` returned."""
+    seeds, rest = state
+    for variable, seed in zip(layer_kinds.seeds_of(call.operation), seeds, strict=True):
+        variable.assign(seed)
+    backend.set_noise_state(rest)

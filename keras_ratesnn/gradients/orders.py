@@ -1,0 +1,328 @@
+"""How a rule meets time: all steps at once (`step_mode="multi"`), or one after the other (`step_mode="single"`).
+
+Both orders offer a rule the same functions, so that a training method is written once. What must be remembered from one step
+to the next, or from one walk to another (membranes, sums for time means, statistics, masks), is kept in the order's memory
+under the place of the operation, since a layer may stand in several places. Operations whose inputs are the same at every step
+run once, and their results are kept among the constants.
+"""
+
+import functools
+import operator
+
+from keras import ops
+
+from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn.gradients import _compiled_loop, _time_loop
+from keras_ratesnn.gradients.signals import Signal
+
+
+class Order:
+    """What both orders share.
+
+    Args:
+        timesteps: Integer T.
+
+    Attributes:
+        memory: Dict from places to structures of tensors.
+        constants: Dict from places to structures of signals that are the same at every step.
+        layout: Context in which layers that can keep the order of their data in memory are called.
+    """
+
+    calls = 1
+    """How often the operation at a place is called."""
+
+    def __init__(self, timesteps):
+        self.timesteps = timesteps
+        self.memory = {}
+        self.constants = {}
+        self.layout = backend.layout_kept(repeated=self.calls != 1)
+        self._neurons = {}
+        self._finishing = {}
+        self._regularized = {}
+
+    @property
+    def sees_all_steps(self):
+        """Whether a rule sees all steps at once, so that time means cost one pass over memory and nothing is carried."""
+        return self.calls == 1
+
+    # What the orders do in their own ways:
+
+    def begin(self, tensor, has_time):
+        """The signal of an input of the network: `(batch, T, ...)` if `has_time`, else `(batch, ...)`."""
+        raise NotImplementedError
+
+    def tensor(self, signal):
+        """The tensor of a signal with a row for each step that the rule sees, also if the signal is static."""
+        raise NotImplementedError
+
+    def each(self, function):
+        """`function(t)` for each step t that the rule sees, in one structure of tensors."""
+        raise NotImplementedError
+
+    def at(self, signal, t):
+        """The tensor `(batch, ...)` of a signal at a step that the rule sees."""
+        raise NotImplementedError
+
+    def time_steps(self, args):
+        """The time step of each row of an operation's arguments; an integer, if all rows are of one step."""
+        raise NotImplementedError
+
+    def scale(self, tensor, by_sample):
+        """The product of a tensor of the steps that the rule sees and one of a single step, `(batch, ...)`."""
+        raise NotImplementedError
+
+    def through_time(self, place, neuron_pass, current):
+        """The spikes of a layer of neurons, see `NeuronPass`, given the signal of its input current."""
+        raise NotImplementedError
+
+    def average_steps(self, place, tensors):
+        """Keeps the time mean of a structure of tensors of the steps; returns the tensors, to be used in their place."""
+        raise NotImplementedError
+
+    def run(self, rule, run):
+        """Runs the network through time by a rule.
+
+        Returns:
+            Tensors in the structure of the network's outputs: time means `(batch, ...)`, or all steps `(batch, T, ...)` if
+            `run.return_sequences`.
+        """
+        raise NotImplementedError
+
+    # What they do in the same way:
+
+    def once(self, place, function):
+        """What `function()` returned when it was asked for at this place first."""
+        if place not in self.memory:
+            self.memory[place] = function()
+        return self.memory[place]
+
+    def average(self, place, values):
+        """Keeps the mean, over the calls at a place, of a structure of tensors."""
+        self._add(place, values)
+        self._finishing[place] = lambda total: tree.map_leaves(lambda x: x if self.calls == 1 else x / self.calls, total)
+
+    def regularize(self, call, outputs, each_step=False):
+        """Adds the activity regularisation of a call to its layer's losses, divided by the number of rows as Keras does.
+
+        Args:
+            call: `Call`.
+            outputs: Structure of tensors.
+            each_step: Boolean, whether this is done for every call of the operation, not once for all steps.
+        """
+        regularizer = getattr(call.operation, "activity_regularizer", None)
+        if regularizer is not None:
+            outputs = tree.flatten(outputs)
+            loss = sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
+            # As a part of the memory, which a loop can carry.
+            place = f"activity at {call.place}"
+            self._add(place, loss / self.calls if each_step else loss)
+            self._regularized[place] = call.operation
+
+    def add_losses(self):
+        """Adds the activity losses to the layers, after the last walk: a call of a layer may clear the ones before."""
+        for place, layer in self._regularized.items():
+            layer.add_loss(self.memory[place])
+        self._regularized.clear()
+
+    def _add(self, place, values):
+        so_far = self.memory.get(place)
+        self.memory[place] = values if so_far is None else tree.map_leaves(operator.add, so_far, values)
+
+    def _finish(self, outputs):
+        """The outputs of the last walk; what the steps have left in the memory is what later walks want of it."""
+        states = self.states()
+        for place, neuron_pass in self._neurons.items():
+            self.memory[place] = neuron_pass.finish(self.memory[place])[1]
+        for place, function in self._finishing.items():
+            self.memory[place] = function(self.memory[place])
+        self.add_losses()
+        return propagate_nan(outputs, states)
+
+    def states(self):
+        """The states of all layers of neurons after the last step: a list of structures of tensors."""
+        return [neuron_pass.finish(self.memory[place])[0] for place, neuron_pass in self._neurons.items()]
+
+
+class AllSteps(Order):
+    """Multi-step order: a layer sees all steps at once, as `batch * T` rows."""
+
+    def begin(self, tensor, has_time):
+        return Signal(time_axis.fold(tensor) if has_time else tensor, static=not has_time)
+
+    def tensor(self, signal):
+        return time_axis.repeat(signal.value, self.timesteps) if signal.static else signal.value
+
+    def each(self, function):
+        by_step = [function(t) for t in range(self.timesteps)]
+        return tree.map_leaves(lambda *steps: time_axis.fold(ops.stack(steps, axis=1)), *by_step)
+
+    def at(self, signal, t):
+        return signal.value if signal.static else time_axis.unfold(signal.value, self.timesteps)[:, t]
+
+    def time_steps(self, args):
+        rows = ops.shape(tree.flatten(args)[0])[0]
+        return ops.arange(rows) % self.timesteps
+
+    def scale(self, tensor, by_sample):
+        return time_axis.fold(time_axis.unfold(tensor, self.timesteps) * by_sample[:, None])
+
+    def through_time(self, place, neuron_pass, current):
+        spikes, finished = _time_loop.run(neuron_pass, current, self.timesteps)
+        self._neurons[place] = _Finished
+        self.memory[place] = finished
+        return spikes
+
+    def average_steps(self, place, tensors):
+        # A mean that is left for a backward pass to compute would keep all steps until then.
+        means = tree.map_leaves(lambda tensor: time_axis.mean(tensor, self.timesteps), tensors)
+        tensors, self.memory[place] = backend.optimization_barrier((tensors, means))
+        return tensors
+
+    def run(self, rule, run):
+        outputs = run.walk([self.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
+
+        def output(signal):
+            if signal.static and not run.return_sequences:
+                return rule.output(signal.value)
+            steps = rule.output(self.tensor(signal))
+            return time_axis.unfold(steps, self.timesteps) if run.return_sequences else time_axis.mean(steps, self.timesteps)
+
+        return self._finish(tree.map_leaves(output, outputs))
+
+
+class _Finished:
+    """In the place of a `NeuronPass` whose loop has ended."""
+
+    @staticmethod
+    def finish(finished):
+        return finished
+
+
+class OneStep(Order):
+    """Single-step order: the loop over time is outside, and one step runs through the whole network.
+
+    Nothing of size T · batch is ever alive. Batch normalisation takes the statistics of each step by itself, over batch and
+    space, and updates its moving averages once a step, as the authors' program does.
+
+    Attributes:
+        t: Integer, or integer scalar tensor: the time step, from 0 on.
+    """
+
+    def __init__(self, timesteps):
+        self.calls = timesteps
+        super().__init__(timesteps)
+        self.layout = backend.layout_kept(repeated=True)
+        self.t = 0
+
+    @property
+    def sees_all_steps(self):
+        return False
+
+    def begin(self, tensor, has_time):
+        return Signal(ops.take(tensor, self.t, axis=1) if has_time else tensor, static=not has_time)
+
+    def tensor(self, signal):
+        return signal.value
+
+    def each(self, function):
+        return function(self.t)
+
+    def at(self, signal, t):
+        return signal.value
+
+    def time_steps(self, args):
+        return self.t
+
+    def scale(self, tensor, by_sample):
+        return tensor * by_sample
+
+    def through_time(self, place, neuron_pass, current):
+        self._neurons[place] = neuron_pass
+        carried = self.memory[place] if place in self.memory else neuron_pass.start(current.value)
+        spikes, carried = _time_loop.step(neuron_pass, current.value, carried, self.t)
+        self.memory[place] = neuron_pass.as_tensors(carried)
+        return spikes
+
+    def average_steps(self, place, tensors):
+        self.average(place, tree.map_leaves(time_axis.widen, tensors))
+        return tensors
+
+    def walk_step(self, rule, walk, signals, t, memory):
+        """One walk.
+
+        Args:
+            rule: The rule, of this order.
+            walk: Function `(signals, rule) -> signals`, see `Run`.
+            signals: Function that returns the list of signals of the network's inputs at this step.
+            t: Integer, or integer scalar tensor: the time step, from 0 on.
+            memory: What the last step returned; `{}` before the first.
+
+        Returns:
+            `(memory, outputs)`: what the next step is to be given, and tensors in the structure of the network's outputs.
+        """
+        self.t, self.memory = t, dict(memory)
+        outputs = tree.map_leaves(lambda signal: rule.output(signal.value), walk(signals(), rule))
+        return self.memory, outputs
+
+    def run(self, rule, run):
+        def signals():
+            return [self.begin(tensor, has_time) for tensor, has_time in run.inputs]
+
+        memory, outputs = self.walk_step(rule, run.walk, signals, 0, {})
+        carried = memory, tree.map_leaves(lambda output: self._gather(run, None, output), outputs)
+
+        def body(t, carried):
+            memory, gathered = carried
+            memory, outputs = self.walk_step(rule, run.walk, signals, t, memory)
+            return memory, tree.map_leaves(lambda so_far, output: self._gather(run, so_far, output), gathered, outputs)
+
+        if not rule.with_gradient and self.timesteps > backend.unrolled_network_steps():
+            carried = _compiled_loop.run(body, carried, run.network.variables, 1, self.timesteps)
+        else:
+            for t in range(1, self.timesteps):
+                carried = body(t, carried)
+
+        self.memory, gathered = carried
+        if not run.return_sequences:
+            mean = lambda total, output: ops.cast(total / self.timesteps, output.dtype)  # noqa: E731
+            gathered = tree.map_leaves(mean, gathered, outputs)
+        return self._finish(gathered)
+
+    def _gather(self, run, so_far, output):
+        """The sum of outputs so far, in float32 or wider; or the sequence of them, `(batch, T, ...)`."""
+        if not run.return_sequences:
+            output = time_axis.widen(output)
+            return output if so_far is None else so_far + output
+        if so_far is None:
+            return ops.repeat(output[:, None], self.timesteps, axis=1)
+        at_step = ops.reshape(ops.arange(self.timesteps) == self.t, (1, -1, *([1] * (len(output.shape) - 1))))
+        return ops.where(at_step, output[:, None], so_far)
+
+
+def propagate_nan(outputs, states):
+    """The outputs of a network; NaN for the samples that have a neuron in a state that is NaN or infinite.
+
+    A comparison with the threshold turns NaN into silence, and a broken network would train on unseen. A membrane stays
+    broken, so that looking at it once, after the last step, finds what happened at any step.
+
+    Args:
+        outputs: Structure of tensors `(batch, ...)`.
+        states: List of structures of tensors.
+    """
+    batch = ops.shape(tree.flatten(outputs)[0])[0]
+    sound = functools.reduce(ops.logical_and, [_is_sound(state, batch) for state in tree.flatten(states)])
+    alarm = ops.where(sound, 0.0, float("nan"))
+
+    def alarmed(output):
+        return output + ops.cast(ops.reshape(alarm, (-1, *([1] * (len(output.shape) - 1)))), output.dtype)
+
+    return tree.map_leaves(alarmed, outputs)
+
+
+def _is_sound(state, batch):
+    """`(batch,)`: whether all elements of a sample are finite; `(1,)`, of all samples, where rows are not of samples."""
+    state = ops.stop_gradient(state)
+    rows = state.shape[0] if len(state.shape) else 1
+    if isinstance(rows, int) and isinstance(batch, int) and (rows < batch or rows % batch):
+        return ops.reshape(ops.all(ops.isfinite(state)), (1,))
+    return ops.all(ops.reshape(ops.isfinite(state), (batch, -1)), axis=1)

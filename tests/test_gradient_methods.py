@@ -1,0 +1,149 @@
+"""What a training method may rely on: a method of one's own is one class."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import data, loss_and_gradients, mlp, spiking
+from keras import ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import gradients
+
+
+class HalfGradient(gradients.GradientMethod):
+    def call(self, run):
+        assert isinstance(run, gradients.Run)
+        outputs = gradients.BPTT().call(run)
+        return gradients.graft(ops.stop_gradient(outputs), outputs, 0.5)
+
+
+class DoubledSpikes(gradients.ForwardRule):
+    """A rule of one's own: what follows neurons gets twice their spikes; every step's output is seen."""
+
+    def __call__(self, call):
+        signals = super().__call__(call)
+        if call.kind.role == "neuron":
+            return gradients.Signal(2.0 * signals.value)
+        return signals
+
+    def output(self, tensor):
+        self.seen = [*getattr(self, "seen", []), tuple(tensor.shape)]
+        return tensor
+
+
+class Doubling(gradients.GradientMethod):
+    def call(self, run):
+        order = run.new_order()
+        self.rule = DoubledSpikes(order, run.training, run.with_gradient)
+        return order.run(self.rule, run)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_method_of_ones_own_is_one_class(step_mode):
+    x, y = data()
+    network = mlp()
+    loss, found = loss_and_gradients(spiking(network, gradient=HalfGradient(), step_mode=step_mode), x, y)
+    expected_loss, expected = loss_and_gradients(spiking(network, gradient="bptt", step_mode=step_mode), x, y)
+    assert loss == pytest.approx(expected_loss)
+    for path, gradient in found.items():
+        np.testing.assert_allclose(gradient, 0.5 * expected[path], rtol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_rule_of_ones_own_changes_what_an_operation_gives_and_sees_each_steps_output(step_mode):
+    x, _ = data()
+    network, method = mlp(), Doubling()
+    outputs = ops.convert_to_numpy(spiking(network, 3, method, step_mode=step_mode)(x))
+    network.layers[-1].kernel.assign(2.0 * network.layers[-1].kernel)
+    np.testing.assert_allclose(outputs, ops.convert_to_numpy(spiking(network, 3, "bptt")(x)), rtol=1e-5)
+    assert method.rule.seen == ([(30, 3)] if step_mode == "multi" else [(10, 3)] * 3)
+
+
+def test_inference_makes_no_rate_pass():
+    """Whether outputs will be differentiated is told by the run."""
+    runs = []
+
+    class Noting(gradients.Rate):
+        def call(self, run):
+            runs.append((run.training, run.with_gradient))
+            return super().call(run)
+
+    model = spiking(gradient=Noting())
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = data()
+    model.predict(x, verbose=0)
+    model.evaluate(x, y, verbose=0)
+    # With gradient it is at most traced, by a backend that builds the model first.
+    assert (False, False) in runs
+    assert len([run for run in runs if run != (False, False)]) <= 1
+    model.fit(x, y, verbose=0)
+    assert (True, True) in runs
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_loss_of_every_step_trains_by_rate(step_mode):
+    """The rate receives the sum of what the loss gives to each step: of a mean over steps, what the mean output would get."""
+    x, y = data()
+    network = mlp()
+
+    def linear(y, outputs):
+        return ops.sum(ops.sin(ops.arange(3, dtype="float32")) * outputs)
+
+    by_step = spiking(network, 4, "rate", step_mode=step_mode, return_sequences=True)
+    _, found = loss_and_gradients(by_step, x, y, lambda y, outputs: linear(y, ops.mean(outputs, axis=1)))
+    _, expected = loss_and_gradients(spiking(network, 4, "rate", step_mode=step_mode), x, y, linear)
+    for path, gradient in expected.items():
+        np.testing.assert_allclose(found[path], gradient, rtol=1e-5, atol=1e-7, err_msg=path)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class RecurrentCell(rsnn.layers.NeuronCell):
+    """Neurons that hear each other's last spikes, by weights that start at zero."""
+
+    def build(self, input_shape):
+        self.recurrent = self.add_weight(shape=(input_shape[-1], input_shape[-1]), initializer="zeros", name="recurrent")
+
+    def initial_state(self, inputs):
+        rest = super().initial_state(inputs)
+        return {"membrane": rest, "spikes": rest}
+
+    def step(self, inputs, state):
+        heard = ops.matmul(state["spikes"], self.recurrent)
+        membrane = 0.5 * state["membrane"] + ops.cast(inputs, heard.dtype) + heard
+        spikes = self.fire(membrane)
+        return membrane, spikes, {"membrane": membrane - ops.stop_gradient(spikes), "spikes": spikes}
+
+
+class RecurrentOnImages(RecurrentCell):
+    """Recurrent weights of a shape that does broadcast to the membrane."""
+
+    def build(self, input_shape):
+        self.recurrent = self.add_weight(shape=(4, 4), initializer="zeros", name="recurrent")
+
+
+class MeanCell(rsnn.layers.NeuronCell):
+    """Neurons that are inhibited by the mean of all of their sample."""
+
+    def step(self, inputs, state):
+        membrane = 0.5 * state + inputs
+        spikes = self.fire(membrane)
+        return membrane, spikes, membrane - ops.mean(spikes, axis=-1, keepdims=True)
+
+
+def of_cell(cell, shape=(6,)):
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, rsnn.layers.Neuron(cell, name="hidden")(inputs), name="mixing")
+
+
+@pytest.mark.parametrize(
+    ("cell", "shape", "named"),
+    [(RecurrentCell, (6,), "recurrent"), (RecurrentOnImages, (4, 4), "recurrent|state"), (MeanCell, (6,), "MeanCell")],
+)
+def test_a_cell_that_mixes_neurons_trains_by_bptt_and_not_by_rate(cell, shape, named):
+    with pytest.raises(ValueError, match=named) as raised:
+        spiking(of_cell(cell(), shape))
+    for said in (cell.__name__, "'hidden'", 'gradient="bptt"'):
+        assert said in str(raised.value)
+    x, _ = data(shape=shape)
+    model = spiking(of_cell(cell(), shape), gradient="bptt")
+    loss_and_gradients(model, x, np.zeros((10, *shape), "float32"), keras.losses.MeanSquaredError())

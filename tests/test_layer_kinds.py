@@ -1,0 +1,111 @@
+"""The table of facts about layers, and that nothing else compares layers by their class."""
+
+import pathlib
+import re
+
+import keras
+import pytest
+from keras import layers
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import LayerKind
+from keras_ratesnn.layer_kinds import kind_of, seeds_of, wants_time_step
+
+PACKAGE = pathlib.Path(rsnn.__file__).parent
+
+
+def operation_of(tensor):
+    return tensor._keras_history.operation
+
+
+def test_kerass_own_layers_are_known():
+    assert kind_of(layers.Dense(3)).affine
+    assert not kind_of(layers.Dense(3, activation="relu")).affine
+    assert kind_of(layers.Add()).parameter_free
+    assert kind_of(layers.BatchNormalization()).normalization.normalize_rate is not None
+    assert kind_of(layers.BatchNormalization(renorm=True)).normalization.normalize_rate is None
+    assert kind_of(layers.Dropout(0.5)).masks
+    assert not kind_of(layers.AlphaDropout(0.5)).masks
+    assert kind_of(layers.Conv2D(3, 3)).any_layout
+    assert kind_of(layers.LSTM(3)) == LayerKind()
+    assert kind_of(rsnn.layers.LIF()).role == "neuron"
+    assert kind_of(rsnn.layers.BernoulliEncoder()).role == "encoder"
+    assert kind_of(rsnn.layers.IFCell()).role == "cell"
+
+
+@pytest.mark.parametrize("combine", [lambda x, y: x + y, lambda x, y: x - y, lambda x, y: -x], ids=["+", "-", "negative"])
+def test_sums_in_the_graph_are_what_layers_of_sums_are(combine):
+    x, y = keras.Input((3,)), keras.Input((3,))
+    kind = kind_of(operation_of(combine(x, y)))
+    assert kind.affine
+    assert kind.parameter_free
+    assert not kind_of(operation_of(x * y)).affine
+
+
+def test_a_subclass_that_redefines_something_is_only_a_layer():
+    class Renamed(layers.Dense):
+        def __init__(self, units, **kwargs):
+            super().__init__(units, **kwargs)
+
+    class Scaled(layers.Dense):
+        def call(self, inputs):
+            return super().call(inputs) ** 2
+
+    class Standardised(layers.Conv2D):
+        def convolution_op(self, inputs, kernel):
+            return super().convolution_op(inputs, kernel) ** 2
+
+    assert kind_of(Renamed(3)).affine
+    assert kind_of(Scaled(3)) == kind_of(Standardised(3, 3)) == LayerKind()
+
+
+def test_a_layer_states_its_facts():
+    class Scale(layers.Layer):
+        layer_kind = LayerKind(affine=True)
+
+        def call(self, inputs):
+            return inputs * 2.0
+
+    class Squared(Scale):
+        def call(self, inputs):
+            return inputs * inputs
+
+    assert kind_of(Scale()).affine
+    assert kind_of(Squared()) == LayerKind()
+
+
+def test_seeds_are_those_of_layers_inside_too():
+    inner = keras.Sequential([keras.Input((3,)), layers.Dropout(0.5), layers.Dense(2), layers.GaussianNoise(0.1)])
+    assert len(seeds_of(inner)) == 2
+    assert seeds_of(layers.Dense(3)) == ()
+
+
+def test_a_layer_asks_for_the_time_step_by_an_argument_of_its_call():
+    class Timed(layers.Layer):
+        def call(self, inputs, time_step=None):
+            return inputs
+
+    assert wants_time_step(Timed)
+    assert not wants_time_step(layers.Dense)
+
+
+def test_no_training_method_names_a_layer_class():
+    """Methods times kinds of layers is filled by facts: a method knows no layer, and a layer no method."""
+    names = [name for name in vars(layers) if isinstance(vars(layers)[name], type)]
+    names += [name for name in rsnn.layers.__all__ if name not in ("NeuronCell", "Neuron")]
+    found = []
+    for path in PACKAGE.glob("gradients/*.py"):
+        code = re.sub(r'"""(.|\n)*?"""|#.*|"[^"\n]*"', "", path.read_text())
+        found += [(path.name, name) for name in names if re.search(rf"\b(layers\.)?{name}\b", code) and name not in ("Layer",)]
+    assert found == []
+
+
+def test_only_the_table_and_the_models_name_keras_layers():
+    allowed = {"layer_kinds.py", "layers", "models", "testing"}
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE)
+        code = re.sub(r'"""(.|\n)*?"""|#.*', "", path.read_text())
+        if place.parts[0] not in allowed and re.search(r"keras\.layers\.(?!Layer\b)\w+", code):
+            found.append(str(place))
+    assert found == []
