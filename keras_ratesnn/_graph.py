@@ -2,14 +2,15 @@
 
 import dataclasses
 import itertools
+import weakref
 
 import keras
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import keras_internals, tree
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Call:
     """One call of an operation in a network's graph.
 
@@ -17,6 +18,7 @@ class Call:
         operation: The Keras layer, or the node that a function of `keras.ops` left in the graph.
         args: Tuple, its positional arguments in the graph, with signals in the place of tensors.
         kwargs: Dict, its keyword arguments, likewise; `training` among them if the operation takes it.
+        signals: List of the signals among these arguments.
         place: String, the same in every walk of the network and different for every call in it.
         kind: The operation's `keras_ratesnn.LayerKind`.
     """
@@ -24,6 +26,7 @@ class Call:
     operation: keras.Operation
     args: tuple
     kwargs: dict
+    signals: list
     place: str
     kind: layer_kinds.LayerKind
 
@@ -72,25 +75,96 @@ def walk(network, signals, rule, training):
     Returns:
         Signals in the structure of the network's outputs.
     """
-    places = map(str, itertools.count())
+    plan = _plan_of(network)
+    found = [*signals, *[None] * (plan.slots - len(signals))]
+
+    def fill_in(leaf):
+        return found[leaf.index] if isinstance(leaf, _Slot) else leaf
+
+    for step in plan.steps:
+        operation = step.operation
+        args, kwargs = tree.map_leaves(fill_in, (step.args, step.kwargs))
+        if step.takes_training:
+            kwargs["training"] = training
+        of_step = [found[index] for index in step.inputs]
+        outputs = rule(Call(operation, args, kwargs, of_step, step.place, layer_kinds.kind_of(operation)))
+        # In Keras' order, which sorts the keys of dicts.
+        outputs = keras.tree.flatten(outputs) if isinstance(outputs, (list, tuple, dict)) else [outputs]
+        for slot, signal in zip(step.outputs, outputs, strict=True):
+            found[slot.index] = signal
+    return tree.map_leaves(fill_in, plan.outputs)
+
+
+class _Slot:
+    """Where a signal will be."""
+
+    def __init__(self, index):
+        self.index = index
+
+
+@dataclasses.dataclass(slots=True)
+class _Step:
+    """A call of an operation, with slots in the place of signals."""
+
+    operation: keras.Operation
+    args: tuple
+    kwargs: dict
+    inputs: list
+    outputs: list
+    place: str
+    takes_training: bool
+
+
+@dataclasses.dataclass(slots=True)
+class _Plan:
+    """A network's calls in order, those of nested models among them; `nested` are these and the graphs that they had."""
+
+    steps: list
+    outputs: object
+    slots: int
+    nested: list
+
+
+_plans = weakref.WeakKeyDictionary()
+
+
+def _plan_of(network):
+    """The plan of a walk: Keras' own way through a graph takes longer than many a step."""
+    plan = _plans.get(network)
+    if plan is None or any(as_graph(model) is not graph for model, graph in plan.nested):
+        plan = _plans[network] = _make_plan(network)
+    return plan
+
+
+def _make_plan(network):
+    indices = itertools.count()
+    steps, nested = [], []
+
+    def slot():
+        return _Slot(next(indices))
 
     def step_through(operation):
         if keras_internals.is_graph(operation):
-            return lambda inputs, **_: run(as_graph(operation), match_inputs(as_graph(operation), inputs))
+            graph = as_graph(operation)
+            nested.append((operation, graph))
+            return lambda inputs, **_: run(graph, match_inputs(graph, inputs))
 
         def call(*args, **kwargs):
             # Keras' Functional models let the model's own `training` win over one written into the graph.
             kwargs.pop("training", None)
-            if keras_internals.takes_training(operation):
-                kwargs["training"] = training
-            return rule(Call(operation, args, kwargs, next(places), layer_kinds.kind_of(operation)))
+            inputs = [leaf.index for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, _Slot)]
+            outputs = [slot() for _ in keras.tree.flatten(operation.output)]
+            takes_training = keras_internals.takes_training(operation)
+            steps.append(_Step(operation, args, kwargs, inputs, outputs, str(len(steps)), takes_training))
+            return outputs
 
         return call
 
-    def run(graph, signals):
-        return keras_internals.run_through_graph(graph, signals, step_through)
+    def run(graph, slots):
+        return keras_internals.run_through_graph(graph, slots, step_through)
 
-    return run(network, signals)
+    outputs = run(network, [slot() for _ in network.inputs])
+    return _Plan(steps, outputs, next(indices), nested)
 
 
 def neurons_of(network):

@@ -10,7 +10,6 @@ from keras import ops
 from keras_ratesnn._core import backend, time_axis
 from keras_ratesnn.gradients.base import GradientMethod
 from keras_ratesnn.gradients.forward import ForwardRule
-from keras_ratesnn.gradients.signals import signals_in
 from keras_ratesnn.spiking_model import SpikingModel
 
 NEARLY_ALL = 0.95
@@ -215,7 +214,7 @@ class _RecordingRule(ForwardRule):
     def __call__(self, call):
         outputs = super().__call__(call)
         if call.kind.multiply_adds is not None:
-            self._count(call, signals_in(call)[0], outputs)
+            self._count(call, call.signals[0], outputs)
         elif _has_matrices(call.operation):
             self.not_counted.append(call.operation.name)
         return outputs

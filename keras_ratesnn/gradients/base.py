@@ -17,7 +17,6 @@ import keras
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.gradients.orders import AllSteps, OneStep
-from keras_ratesnn.gradients.signals import signals_in
 
 ORDERS = {"multi": AllSteps, "single": OneStep}
 """The orders by the name of a step mode."""
@@ -134,7 +133,7 @@ class Rule:
 
     def is_static(self, call):
         """Whether the call gives the same at every step."""
-        return all(signal.static for signal in signals_in(call)) and not self.takes_time(call)
+        return all(signal.static for signal in call.signals) and not self.takes_time(call)
 
     def normalizes(self, call):
         """Whether the call normalises by statistics of the batch: in training, unless the layer is frozen."""

@@ -321,8 +321,7 @@ def propagate_nan(outputs, states):
 
 def _is_sound(state, batch):
     """`(batch,)`: whether all elements of a sample are finite; `(1,)`, of all samples, where rows are not of samples."""
-    state = ops.stop_gradient(state)
     rows = state.shape[0] if len(state.shape) else 1
     if isinstance(rows, int) and isinstance(batch, int) and (rows < batch or rows % batch):
-        return ops.reshape(ops.all(ops.isfinite(state)), (1,))
-    return ops.all(ops.reshape(ops.isfinite(state), (batch, -1)), axis=1)
+        return backend.finite_rows(state, 1)
+    return backend.finite_rows(state, batch)

@@ -195,6 +195,8 @@ class RateRule(Rule):
     def _without_traces(self, call, function):
         """What `function()` computes by the operation, from the random numbers of the spiking path, its state left as it is."""
         variables = layer_kinds.changing_variables(call.operation)
+        if not variables and not self.draws(call):
+            return function()
         with keras_internals.without_autocast():
             before = [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
         if not self.draws(call):

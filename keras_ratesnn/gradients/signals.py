@@ -21,14 +21,9 @@ class Signal:
         self.static = static
 
 
-def signals_in(call):
-    """All signals among an operation's arguments."""
-    return [leaf for leaf in tree.flatten((call.args, call.kwargs)) if isinstance(leaf, Signal)]
-
-
 def only_signal(call):
     """The one signal among the arguments of an operation that can have no other, say a mask."""
-    signals = signals_in(call)
+    signals = call.signals
     if len(signals) != 1:
         operation = call.operation
         raise ValueError(
@@ -40,4 +35,6 @@ def only_signal(call):
 
 def with_tensors(function, call):
     """An operation's `(args, kwargs)` with the tensor `function(signal)` in the place of every signal."""
+    if len(call.args) == 1 and isinstance(call.args[0], Signal):
+        return (function(call.args[0]),), call.kwargs
     return tree.map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Signal) else leaf, (call.args, call.kwargs))

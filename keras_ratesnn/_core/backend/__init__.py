@@ -5,6 +5,7 @@
 * `elementwise(function, cell, key, *arguments)`: `function(*arguments)`, of structures of tensors and numbers, in one pass over
   memory where that pays. The function reads the weights of the neuron cell `cell` and no others, and changes nothing; what it
   does is decided by the cell, its arguments and the hashable `key`.
+* `finite_rows(tensor, rows)`: for each of so many equal parts of a tensor, whether all of it is finite.
 * `graft(value, onto, slope)`: `value`, with a derivative of our choice.
 * `jvp(function, primals, tangents)`: what a function of tensors returns, a list of them, and its derivative in one direction.
 * `no_gradient()`: a context in which nothing is recorded for a backward pass.
@@ -40,6 +41,7 @@ _functions = importlib.import_module(f"{__name__}.{_name}")
 
 derivative_only = _functions.derivative_only
 elementwise = _functions.elementwise
+finite_rows = _functions.finite_rows
 fusing = _functions.fusing
 graft = _functions.graft
 layout_kept = _functions.layout_kept

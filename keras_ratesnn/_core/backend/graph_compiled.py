@@ -2,6 +2,8 @@
 
 import contextlib
 
+from keras import ops
+
 
 def no_gradient():
     """A context for code whose results are stopped anyway: in a compiled step, what nobody asks for is never computed."""
@@ -31,6 +33,11 @@ def fusing(allowed):
 def elementwise(function, cell, key, *arguments):
     """`function(*arguments)`: the compiler fuses by itself."""
     return function(*arguments)
+
+
+def finite_rows(tensor, rows):
+    """`(rows,)`: whether all elements of each of so many equal parts of a tensor are finite."""
+    return ops.all(ops.reshape(ops.isfinite(tensor), (rows, -1)), axis=1)
 
 
 def noise_state():

@@ -10,6 +10,7 @@ from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend import plain_normalization
 from keras_ratesnn._core.backend.graph_compiled import derivative_only as derivative_only
 from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
+from keras_ratesnn._core.backend.graph_compiled import finite_rows as finite_rows
 from keras_ratesnn._core.backend.graph_compiled import fusing as fusing
 from keras_ratesnn._core.backend.graph_compiled import grad_enabled as grad_enabled
 from keras_ratesnn._core.backend.graph_compiled import layout_kept as layout_kept

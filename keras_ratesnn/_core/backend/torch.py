@@ -1,6 +1,7 @@
 """The backend functions on PyTorch; `keras_ratesnn._core.backend` says what each is for."""
 
 import contextlib
+import contextvars
 import math
 
 import torch
@@ -12,34 +13,22 @@ from keras_ratesnn._core.backend.torch_layout import LayoutKept
 from keras_ratesnn._core.backend.torch_normalization import normalize as normalize
 from keras_ratesnn._core.backend.torch_normalization import normalize_as as normalize_as
 
+_forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
+
 
 class _Graft(torch.autograd.Function):
     @staticmethod
-    def forward(value, onto, slope):
+    def forward(ctx, value, onto, slope):
+        if torch.is_tensor(slope):
+            ctx.save_for_backward(slope)
+        else:
+            ctx.slope = slope
         return value.detach()
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        slope = inputs[2]
-        ctx.slope = slope
-        if torch.is_tensor(slope):
-            ctx.slope = None
-            ctx.save_for_backward(slope)
-            ctx.save_for_forward(slope)
-
-    @staticmethod
     def backward(ctx, upstream):
-        return None, _times(upstream, ctx), None
-
-    @staticmethod
-    def jvp(ctx, of_value, of_onto, of_slope):
-        return _times(of_onto, ctx)
-
-
-def _times(tangent, ctx):
-    if ctx.slope is None:
-        return tangent * ctx.saved_tensors[0]
-    return tangent if ctx.slope == 1.0 else tangent * ctx.slope
+        slope = ctx.saved_tensors[0] if ctx.saved_tensors else ctx.slope
+        return None, upstream if isinstance(slope, float) and slope == 1.0 else upstream * slope, None
 
 
 def graft(value, onto, slope):
@@ -53,6 +42,10 @@ def graft(value, onto, slope):
     Returns:
         Tensor equal to `value`.
     """
+    if _forward_mode.get():
+        # A function that has a derivative in both modes takes PyTorch several times as long to call.
+        slope = slope.detach() if torch.is_tensor(slope) else slope
+        return value.detach() + slope * (onto - onto.detach())
     return _Graft.apply(value.detach(), onto, slope)
 
 
@@ -64,7 +57,16 @@ def jvp(function, primals, tangents):
         with torch.enable_grad():
             return function(*primals)
 
-    return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
+    token = _forward_mode.set(True)
+    try:
+        return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
+    finally:
+        _forward_mode.reset(token)
+
+
+def finite_rows(tensor, rows):
+    """`(rows,)`: whether all elements of each of so many equal parts of a tensor are finite."""
+    return torch.isfinite(tensor.detach()).reshape(rows, -1).all(dim=1)
 
 
 def noise_state():

@@ -62,8 +62,7 @@ def find_activations(network):
     nodes = []
 
     def trace(call):
-        inputs = [leaf for leaf in keras.tree.flatten((call.args, call.kwargs)) if isinstance(leaf, _Node)]
-        node = _Node(call.operation, dict.fromkeys(inputs))
+        node = _Node(call.operation, dict.fromkeys(call.signals))
         nodes.append(node)
         return keras.tree.map_structure(lambda _: node, call.operation.output)
 
