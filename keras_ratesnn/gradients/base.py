@@ -151,10 +151,6 @@ class Rule:
         """Whether the call is given the time step, so that its output differs from step to step."""
         return layer_kinds.wants_time_step(type(call.operation))
 
-    def with_time(self, call, kwargs, time_step):
-        """The keyword arguments of a call, the time step among them if it takes one."""
-        return {**kwargs, "time_step": time_step} if self.takes_time(call) else kwargs
-
 
 @contextlib.contextmanager
 def _without_activity_loss(operation):

@@ -121,13 +121,14 @@ class ForwardRule(Rule):
         def at_step(t):
             restore_noise(call, start)
             args, kwargs = with_tensors(lambda signal: self.order.at(signal, t), call)
-            return self.apply(call, args, self.with_time(call, kwargs, t))
+            return self.apply(call, args, {**kwargs, "time_step": t} if self.takes_time(call) else kwargs)
 
         return self._outputs(call, self.evaluate(lambda: self.order.each(at_step)))
 
     def operation(self, call):
         args, kwargs = with_tensors(self.order.tensor, call)
-        kwargs = self.with_time(call, kwargs, self.order.time_steps(args))
+        if self.takes_time(call):
+            kwargs = {**kwargs, "time_step": self.order.time_steps(args)}
         return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs)))
 
     def _outputs(self, call, outputs):

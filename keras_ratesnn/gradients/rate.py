@@ -188,7 +188,7 @@ class RateRule(Rule):
 
         def at_step(t):
             args, kwargs = with_tensors(lambda signal: signal.value, call)
-            return self._without_traces(call, lambda: self.apply(call, args, self.with_time(call, kwargs, t)))
+            return self._without_traces(call, lambda: self.apply(call, args, {**kwargs, "time_step": t}))
 
         return tree.map_leaves(lambda rates: time_axis.mean(rates, steps.timesteps), steps.each(at_step))
 
