@@ -1,6 +1,5 @@
 """SpikingModel: a network of one time step, run through time, as a Keras model."""
 
-import functools
 import inspect
 
 import keras
@@ -8,22 +7,12 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import gradients
+from keras_ratesnn._compiled_functions import CompiledFunction
 from keras_ratesnn._core import backend, checks, graph, keras_internals, registry
 from keras_ratesnn._streaming import Stream
 from keras_ratesnn.gradients.base import Run
 
 STEP_MODES = ("multi", "single")
-
-
-def _noticing_ranks(method):
-    """A training or inference method that lets the model look at the ranks of its inputs first."""
-
-    @functools.wraps(method)
-    def noticing(self, x=None, *args, **kwargs):
-        self._notice_ranks(x)
-        return method(self, x, *args, **kwargs)
-
-    return noticing
 
 
 @registry.register
@@ -84,25 +73,45 @@ class SpikingModel(keras.Model):
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
         self.network = network
-        self._timesteps = _checked_timesteps(timesteps)
-        self.gradient = gradients.get(gradient)
-        self.step_mode = checks.one_of("step_mode", step_mode, STEP_MODES)
-        self._return_sequences = checks.boolean("return_sequences", return_sequences)
+        self.timesteps = timesteps
+        self.gradient = gradient
+        self.step_mode = step_mode
+        self.return_sequences = return_sequences
         self._stream = Stream()
-        self._ranks = None
         self._asked_jit_compile = "auto"
         # The network's variables exist: there is nothing to build, whatever shape comes first.
         self.built = True
 
     @property
     def timesteps(self):
-        """The number of time steps T. Set it to run the same weights for longer or shorter."""
+        """The number of time steps T. Set it to run the same weights for longer or shorter, a callback of `fit` may too."""
         return self._timesteps
 
     @timesteps.setter
     def timesteps(self, value):
-        self._timesteps = _checked_timesteps(value)
-        keras_internals.forget_compiled_functions(self)
+        self._timesteps = checks.positive_integer(
+            "timesteps", value, advice="It is the number of time steps that the network runs for."
+        )
+
+    @property
+    def gradient(self):
+        """The `GradientMethod`. Set it, to a name too, to go on training in another way."""
+        return self._gradient
+
+    @gradient.setter
+    def gradient(self, value):
+        self._gradient = gradients.get(value)
+        # What is compiled belongs to this choice, not to a method that is equal.
+        self._choice_of_gradient = object()
+
+    @property
+    def step_mode(self):
+        """`"multi"` or `"single"`. It can be set to the other."""
+        return self._step_mode
+
+    @step_mode.setter
+    def step_mode(self, value):
+        self._step_mode = checks.one_of("step_mode", value, STEP_MODES)
 
     @property
     def return_sequences(self):
@@ -112,7 +121,21 @@ class SpikingModel(keras.Model):
     @return_sequences.setter
     def return_sequences(self, value):
         self._return_sequences = checks.boolean("return_sequences", value)
-        keras_internals.forget_compiled_functions(self)
+
+    def make_train_function(self, force=False):
+        if force or self.train_function is None:
+            self.train_function = CompiledFunction(self, "train", self._settings)
+
+    def make_test_function(self, force=False):
+        if force or self.test_function is None:
+            self.test_function = CompiledFunction(self, "test", self._settings)
+
+    def make_predict_function(self, force=False):
+        if force or self.predict_function is None:
+            self.predict_function = CompiledFunction(self, "predict", self._settings)
+
+    def _settings(self):
+        return self._timesteps, self._return_sequences, self._step_mode, self._choice_of_gradient
 
     def call(self, inputs, training=None):
         training = bool(training)
@@ -197,21 +220,7 @@ class SpikingModel(keras.Model):
 
     def fit(self, x=None, *args, **kwargs):
         self._check_weights()
-        self._notice_ranks(x)
         return super().fit(x, *args, **kwargs)
-
-    evaluate = _noticing_ranks(keras.Model.evaluate)
-    predict = _noticing_ranks(keras.Model.predict)
-    train_on_batch = _noticing_ranks(keras.Model.train_on_batch)
-    test_on_batch = _noticing_ranks(keras.Model.test_on_batch)
-    predict_on_batch = _noticing_ranks(keras.Model.predict_on_batch)
-
-    def _notice_ranks(self, x):
-        """TensorFlow traces one function for all inputs, and one of two ranks, with time and without, it cannot."""
-        ranks = [len(array.shape) for array in keras.tree.flatten(x) if hasattr(array, "shape")]
-        if ranks != self._ranks:
-            self._ranks = ranks
-            keras_internals.forget_compiled_functions(self)
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
         """Exports the inference graph, as `keras.Model.export` does.
@@ -306,10 +315,6 @@ class SpikingModel(keras.Model):
                 "made them so, lower the learning rate or set clipnorm in the optimizer. "
                 "keras.callbacks.TerminateOnNaN() stops a run as soon as its loss is NaN."
             )
-
-
-def _checked_timesteps(value):
-    return checks.positive_integer("timesteps", value, advice="It is the number of time steps that the network runs for.")
 
 
 def _fits(shape, wanted):

@@ -50,6 +50,10 @@ def test_an_unknown_gradient_lists_the_known_ones():
     with pytest.raises(ValueError, match="`gradient` must be one of") as raised:
         spiking(gradient="rates")
     assert_says(raised, "gradient='rates'", "'rate'", "'bptt'", "GradientMethod")
+    model = spiking()
+    with pytest.raises(ValueError, match="`gradient` must be one of"):
+        model.gradient = "rates"
+    assert isinstance(model.gradient, rsnn.gradients.Rate)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,10 @@ def test_an_unknown_step_mode_lists_the_known_ones(value):
     with pytest.raises(ValueError, match="`step_mode` must be one of") as raised:
         spiking(step_mode=value)
     assert_says(raised, f"step_mode={value!r}", "'multi'")
+    model = spiking()
+    with pytest.raises(ValueError, match="`step_mode` must be one of"):
+        model.step_mode = value
+    assert model.step_mode == "multi"
 
 
 def test_return_sequences_is_true_or_false():
