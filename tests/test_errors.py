@@ -109,6 +109,64 @@ def test_a_neuron_says_which_argument_is_wrong(make, argument, value, error, fra
     assert_says(raised, f"{argument}={value!r}", *fragments)
 
 
+FIXED = {"threshold": 0.5, "reset": "hard", "v_reset": 0.1, "detach_reset": False, "surrogate": "atan", "learn_threshold": True}
+
+
+@pytest.mark.parametrize(("argument", "value"), [*FIXED.items(), ("decay", 0.5)])
+def test_an_argument_of_a_neuron_that_is_built_is_fixed(argument, value):
+    lif = LIF()
+    spiking(keras.Sequential([keras.Input((6,)), lif]))
+    before = getattr(lif, argument)
+    for owner in (lif, lif.cell):
+        with pytest.raises(AttributeError, match=f"`{argument}` of .* is fixed") as raised:
+            setattr(owner, argument, value)
+        assert_says(raised, repr(owner.name), f"{argument}={value!r}", "new layer", "learn_threshold=True")
+    assert getattr(lif, argument) is before
+
+
+@pytest.mark.parametrize(("argument", "value"), [("threshold", 0.5), ("surrogate", "atan")])
+def test_an_argument_of_a_cell_of_ones_own_is_fixed_and_its_own_attributes_are_not(argument, value):
+    class Mine(rsnn.layers.NeuronCell):
+        def step(self, inputs, state):
+            return inputs, self.fire(inputs), state
+
+    cell = Mine()
+    setattr(cell, argument, getattr(cell, argument))
+    cell.gain = 1.0
+    Neuron(cell)(ZEROS)
+    cell.gain, cell.trainable = 2.0, False
+    with pytest.raises(AttributeError, match=f"`{argument}` of Mine"):
+        setattr(cell, argument, value)
+
+
+@pytest.mark.parametrize("argument", ["per_channel", "axis", "decay"])
+def test_an_argument_of_a_parametric_neuron_is_fixed(argument):
+    neuron = rsnn.layers.ParametricLIF()
+    neuron(ZEROS)
+    for owner in (neuron, neuron.cell):
+        with pytest.raises(AttributeError, match=f"`{argument}` of .* is fixed"):
+            setattr(owner, argument, 0.25)
+
+
+def put_in_sequential(cell):
+    keras.Sequential([keras.Input((6,)), cell])
+
+
+def put_in_sequential_without_input(cell):
+    keras.Sequential([cell])(ZEROS)
+
+
+def called_in_a_graph(cell):
+    cell(keras.Input((6,)))
+
+
+@pytest.mark.parametrize("use", [put_in_sequential, put_in_sequential_without_input, called_in_a_graph])
+def test_a_cell_in_the_place_of_a_layer_is_told_which_layer(use):
+    with pytest.raises(ValueError, match="no layer of a network") as raised:
+        use(LIFCell(name="mine"))
+    assert_says(raised, "LIFCell 'mine'", "keras_ratesnn.layers.LIF()", "Neuron(LIFCell())")
+
+
 def test_a_neuron_needs_a_cell():
     with pytest.raises(TypeError, match="`cell` must be a NeuronCell") as raised:
         Neuron(keras.layers.LSTMCell(3))

@@ -23,6 +23,8 @@ class IntegrateAndFireCell(NeuronCell):
     Args: as in `LIFCell`, without `decay`.
     """
 
+    fixed_arguments = (*NeuronCell.fixed_arguments, "reset", "v_reset", "detach_reset", "learn_threshold")
+
     def __init__(
         self,
         threshold=1.0,
@@ -142,6 +144,8 @@ class LIFCell(IntegrateAndFireCell):
     Source: Yu et al., NeurIPS 2024, equation 1.
     """
 
+    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay")
+
     def __init__(
         self,
         decay=0.2,
@@ -203,6 +207,8 @@ class ParametricLIFCell(IntegrateAndFireCell):
     Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks",
     ICCV 2021.
     """
+
+    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "per_channel", "axis")
 
     def __init__(
         self,

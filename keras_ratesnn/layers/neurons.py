@@ -3,6 +3,7 @@
 import keras
 
 from keras_ratesnn._core import registry
+from keras_ratesnn.layers._cell_guards import from_cell
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 
@@ -51,12 +52,12 @@ class Neuron(keras.layers.Layer):
 class IntegrateAndFire(Neuron):
     """What the layers of integrate-and-fire neurons share: the arguments of their cell as attributes and config."""
 
-    threshold = property(lambda self: self.cell.threshold)
-    reset = property(lambda self: self.cell.reset)
-    v_reset = property(lambda self: self.cell.v_reset)
-    detach_reset = property(lambda self: self.cell.detach_reset)
-    surrogate = property(lambda self: self.cell.surrogate)
-    learn_threshold = property(lambda self: self.cell.learn_threshold)
+    threshold = from_cell("threshold")
+    reset = from_cell("reset")
+    v_reset = from_cell("v_reset")
+    detach_reset = from_cell("detach_reset")
+    surrogate = from_cell("surrogate")
+    learn_threshold = from_cell("learn_threshold")
 
     def get_config(self):
         config = super().get_config()
@@ -126,7 +127,7 @@ class LIF(IntegrateAndFire):
         cell = LIFCell(decay, threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **_of_cell(kwargs))
         super().__init__(cell, **kwargs)
 
-    decay = property(lambda self: self.cell.decay)
+    decay = from_cell("decay")
 
 
 @registry.register
@@ -207,9 +208,9 @@ class ParametricLIF(IntegrateAndFire):
         )
         super().__init__(cell, **kwargs)
 
-    decay = property(lambda self: self.cell.decay)
-    per_channel = property(lambda self: self.cell.per_channel)
-    axis = property(lambda self: self.cell.axis)
+    decay = from_cell("decay")
+    per_channel = from_cell("per_channel")
+    axis = from_cell("axis")
 
 
 def _of_cell(kwargs):
