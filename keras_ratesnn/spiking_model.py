@@ -1,5 +1,6 @@
 """SpikingModel: a network of one time step, run through time, as a Keras model."""
 
+import functools
 import inspect
 
 import keras
@@ -9,10 +10,23 @@ from keras import ops
 from keras_ratesnn import gradients
 from keras_ratesnn._compiled_functions import CompiledFunction
 from keras_ratesnn._core import backend, checks, graph, keras_internals, registry
+from keras_ratesnn._input_checks import check_inputs, has_time, one_step
 from keras_ratesnn._streaming import Stream
 from keras_ratesnn.gradients.base import Run
 
 STEP_MODES = ("multi", "single")
+
+
+def _with_checked_inputs(method):
+    """A training or inference method that finds what does not fit before Keras does, which has words of its own for it."""
+
+    @functools.wraps(method)
+    def checked(self, x=None, *args, **kwargs):
+        check_inputs(graph.as_graph(self.network), x, self.timesteps)
+        with keras_internals.plain_build_errors():
+            return method(self, x, *args, **kwargs)
+
+    return checked
 
 
 @registry.register
@@ -149,7 +163,7 @@ class SpikingModel(keras.Model):
         pairs = zip(graph.match_inputs(functional, inputs), functional.inputs, strict=True)
         run = Run(
             walk=lambda signals, rule: graph.walk(functional, signals, rule, training),
-            inputs=[(ops.cast(tensor, wanted.dtype), self._has_time(tensor, wanted)) for tensor, wanted in pairs],
+            inputs=[(ops.cast(tensor, wanted.dtype), has_time(tensor, wanted, self.timesteps)) for tensor, wanted in pairs],
             timesteps=self.timesteps,
             training=training,
             return_sequences=self.return_sequences,
@@ -166,7 +180,7 @@ class SpikingModel(keras.Model):
         functional = graph.as_graph(self.network)
         flat = graph.match_inputs(functional, inputs)
         for tensor, reference in zip(flat, functional.inputs, strict=True):
-            self._has_time(tensor, reference)
+            has_time(tensor, reference, self.timesteps)
 
         def spec(output):
             time = (self.timesteps,) if self.return_sequences else ()
@@ -201,15 +215,8 @@ class SpikingModel(keras.Model):
             ValueError: If the inputs do not fit the network, or the batch size is not that of the steps before.
         """
         functional = graph.as_graph(self.network)
-        tensors = []
-        for tensor, wanted in zip(graph.match_inputs(functional, inputs), functional.inputs, strict=True):
-            tensor = ops.convert_to_tensor(tensor, dtype=wanted.dtype)
-            if not _fits(tensor.shape[1:], wanted.shape[1:]):
-                raise ValueError(
-                    f"Input {wanted.name!r} of the network must have shape {_described(wanted.shape[1:])} in `step`, without "
-                    f"time. Received: shape {tuple(tensor.shape)}."
-                )
-            tensors.append(tensor)
+        pairs = zip(graph.match_inputs(functional, inputs), functional.inputs, strict=True)
+        tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
         return self._stream.advance(
             lambda signals, rule: graph.walk(functional, signals, rule, training=False), tensors, self.timesteps
         )
@@ -218,9 +225,20 @@ class SpikingModel(keras.Model):
         """Ends the sequence that `step` has in progress: the next step begins at rest, with any batch size."""
         self._stream.reset()
 
+    def __call__(self, inputs, *args, **kwargs):
+        check_inputs(graph.as_graph(self.network), inputs, self.timesteps)
+        return super().__call__(inputs, *args, **kwargs)
+
     def fit(self, x=None, *args, **kwargs):
         self._check_weights()
-        return super().fit(x, *args, **kwargs)
+        return self._fit(x, *args, **kwargs)
+
+    _fit = _with_checked_inputs(keras.Model.fit)
+    evaluate = _with_checked_inputs(keras.Model.evaluate)
+    predict = _with_checked_inputs(keras.Model.predict)
+    train_on_batch = _with_checked_inputs(keras.Model.train_on_batch)
+    test_on_batch = _with_checked_inputs(keras.Model.test_on_batch)
+    predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch)
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
         """Exports the inference graph, as `keras.Model.export` does.
@@ -282,26 +300,6 @@ class SpikingModel(keras.Model):
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
         return cls(**{**config, "network": network})
 
-    def _has_time(self, tensor, reference):
-        """Whether an input `(batch, ...)` of the network came with a time axis; ValueError if neither shape fits."""
-        if getattr(tensor.shape, "rank", len(reference.shape)) is None:
-            raise ValueError(
-                f"Input {reference.name!r} of the network has an unknown rank. TensorFlow traces one function for all inputs "
-                "of a compiled model, and this one has been given inputs with time and without. Call model.compile() again "
-                "between the two."
-            )
-        wanted = tuple(reference.shape[1:])
-        received = tuple(tensor.shape[1:])
-        if _fits(received, wanted):
-            return False
-        if _fits(received, (self.timesteps, *wanted)):
-            return True
-        raise ValueError(
-            f"Input {reference.name!r} of the network must have shape {_described(wanted)}, the same at every step, or "
-            f"{_described((self.timesteps, *wanted))}, one frame for each of timesteps={self.timesteps}. Received: shape "
-            f"{tuple(tensor.shape)}."
-        )
-
     def _check_weights(self):
         """NaN weights would not show in the spikes of a comparison; they are found here, before a run is spent on them."""
         broken = []
@@ -315,11 +313,3 @@ class SpikingModel(keras.Model):
                 "made them so, lower the learning rate or set clipnorm in the optimizer. "
                 "keras.callbacks.TerminateOnNaN() stops a run as soon as its loss is NaN."
             )
-
-
-def _fits(shape, wanted):
-    return len(shape) == len(wanted) and all(b is None or a is None or a == b for a, b in zip(shape, wanted, strict=True))
-
-
-def _described(shape):
-    return "(" + ", ".join(str(size) for size in ("batch", *shape)) + ")"

@@ -282,17 +282,77 @@ def test_a_hidden_neuron_is_found_and_named(make):
 
 
 # Inputs.
+ZEROS, LABELS = np.zeros((10, 6), "float32"), np.zeros(10, "int64")
+USES = {
+    "call": lambda model, x, y: model(x),
+    "predict": lambda model, x, y: model.predict(x, verbose=0),
+    "predict_on_batch": lambda model, x, y: model.predict_on_batch(x),
+    "evaluate": lambda model, x, y: model.evaluate(x, y, verbose=0),
+    "test_on_batch": lambda model, x, y: model.test_on_batch(x, y),
+    "fit": lambda model, x, y: model.fit(x, y, verbose=0),
+    "train_on_batch": lambda model, x, y: model.train_on_batch(x, y),
+}
+
+
 @pytest.mark.parametrize("shape", [(10, 5), (10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)], ids=str)
-@pytest.mark.parametrize("method", ["__call__", "predict", "fit"])
-def test_an_input_that_does_not_fit_gets_both_shapes_that_would(shape, method):
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(shape, use):
     x = np.zeros(shape, "float32")
-    model = helpers.compiled(spiking())
-    with pytest.raises(ValueError, match="must have shape") as raised:
-        {"__call__": lambda: model(x), "predict": lambda: model.predict(x, verbose=0), "fit": lambda: model.fit(x, x[:, 0])}[
-            method
-        ]()
+    with pytest.raises(ValueError, match="^Input .* of the network must have shape") as raised:
+        use(helpers.compiled(spiking(), metrics=["accuracy"]), x, LABELS)
     sizes = ", ".join(str(size) for size in shape[1:])
     assert_says(raised, "(batch, 6)", "(batch, 3, 6)", "timesteps=3", f"{sizes})")
+    assert str(raised.value).endswith(").")
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_a_model_works_on_after_an_input_that_did_not_fit(use):
+    model = helpers.compiled(spiking())
+    expected = model.predict(ZEROS, verbose=0)
+    with pytest.raises(ValueError, match="^Input"):
+        use(model, ZEROS[:, :5], LABELS)
+    np.testing.assert_array_equal(model.predict(ZEROS, verbose=0), expected)
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of the wrong shape, which are not seen before they come."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return ZEROS[:, :5], LABELS
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_a_batch_of_a_data_set_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(method):
+    with pytest.raises(ValueError, match="^Input .* of the network must have shape") as raised:
+        getattr(helpers.compiled(spiking(), metrics=["accuracy"]), method)(Batches(), verbose=0)
+    assert_says(raised, "(batch, 6)", "(batch, 3, 6)")
+    assert str(raised.value).endswith(", 5).")
+
+
+@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
+def test_a_data_set_of_unknown_rank_is_told_to_set_its_shape():
+    import tensorflow as tf
+
+    signature = tf.TensorSpec(None, "float32"), tf.TensorSpec((None,), "int64")
+    data = tf.data.Dataset.from_generator(lambda: iter([(ZEROS, LABELS)]), output_signature=signature)
+    with pytest.raises(ValueError, match="unknown rank") as raised:
+        helpers.compiled(spiking()).evaluate(data, verbose=0)
+    assert_says(raised, "tf.ensure_shape(x, (None, 6))", "(None, 3, 6)")
+
+
+@pytest.mark.parametrize(
+    "use", [USES["fit"], USES["evaluate"], USES["train_on_batch"]], ids=["fit", "evaluate", "train_on_batch"]
+)
+def test_what_a_cell_of_ones_own_lacks_is_said_while_keras_builds_metrics(use):
+    class Unfinished(rsnn.layers.NeuronCell):
+        """A cell without a step."""
+
+    network = keras.Sequential([keras.Input((6,)), Neuron(Unfinished()), keras.layers.Dense(3)])
+    with pytest.raises(NotImplementedError, match="Unfinished must implement `step"):
+        use(helpers.compiled(spiking(network, gradient="bptt"), metrics=["accuracy"]), ZEROS, LABELS)
 
 
 def test_an_image_without_its_channel_axis_gets_both_shapes_that_would():
@@ -307,19 +367,18 @@ def two_inputs():
     return keras.Model(inputs, keras.layers.Dense(3)(LIF()(keras.layers.Add()(inputs))))
 
 
-ZEROS = np.zeros((10, 6), "float32")
-
-
 @pytest.mark.parametrize("inputs", [[ZEROS], [ZEROS, ZEROS, ZEROS], ZEROS], ids=["one", "three", "a tensor"])
-def test_the_wrong_number_of_inputs_is_told_their_names(inputs):
-    with pytest.raises(ValueError, match="has 2 inputs") as raised:
-        spiking(two_inputs())(inputs)
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_the_wrong_number_of_inputs_is_told_their_names(inputs, use):
+    with pytest.raises(ValueError, match="^The network has 2 inputs") as raised:
+        use(helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), inputs, LABELS)
     assert_says(raised, "['left', 'right']", f"Received: {len(inputs) if isinstance(inputs, list) else 1}")
 
 
-def test_a_dict_with_wrong_names_is_told_the_right_ones():
-    with pytest.raises(ValueError, match="inputs are named") as raised:
-        spiking(two_inputs())({"left": ZEROS, "wright": ZEROS})
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_a_dict_with_wrong_names_is_told_the_right_ones(use):
+    with pytest.raises(ValueError, match="^The network's inputs are named") as raised:
+        use(helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), {"left": ZEROS, "wright": ZEROS}, LABELS)
     assert_says(raised, "['left', 'right']", "without ['right']", "'wright'")
 
 

@@ -103,6 +103,24 @@ def test_keras_makes_its_functions_for_a_stand_in_and_leaves_the_model_alone(pur
     assert getattr(model, name) is before, f"Model.make_{name} writes to another object than `self`"
 
 
+@pytest.mark.skipif(helpers.BACKEND == "tensorflow", reason="Keras does not run a model to build its metrics on TensorFlow")
+def test_keras_wraps_errors_while_it_builds_metrics_in_words_that_are_known():
+    class Unfinished(layers.Layer):
+        def call(self, inputs):
+            raise NotImplementedError("mine")
+
+        def compute_output_shape(self, input_shape):
+            return input_shape
+
+    model = helpers.compiled(keras.Sequential([keras.Input((6,)), Unfinished()]), metrics=["accuracy"])
+    with pytest.raises(RuntimeError, match="^Unable to automatically build the model."):
+        model.evaluate(*helpers.data(), verbose=0)
+    with pytest.raises(NotImplementedError, match="mine"), keras_internals.plain_build_errors():
+        model.evaluate(*helpers.data(), verbose=0)
+    with pytest.raises(RuntimeError, match="another"), keras_internals.plain_build_errors():
+        raise RuntimeError("another")
+
+
 def test_keras_reads_variables_in_their_own_dtype_where_autocast_is_off():
     class Reading(layers.Layer):
         def build(self, input_shape):

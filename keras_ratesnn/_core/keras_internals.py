@@ -1,5 +1,7 @@
 """Everything that is read of Keras' private API, and nothing else. `tests/test_keras_internals.py` says which part broke."""
 
+import contextlib
+
 import keras
 from keras import ops
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
@@ -117,6 +119,17 @@ def make_function(stand_in, purpose):
     """The function that Keras makes for `fit`, `evaluate` or `predict`: `purpose` is `"train"`, `"test"` or `"predict"`."""
     getattr(keras.Model, f"make_{purpose}_function")(stand_in, force=True)
     return getattr(stand_in, f"{purpose}_function")
+
+
+@contextlib.contextmanager
+def plain_build_errors():
+    """A context in which what goes wrong while Keras runs a model to build its metrics is raised as it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if error.__context__ is not None and str(error).startswith("Unable to automatically build the model."):
+            raise error.__context__ from None
+        raise
 
 
 def portable(config):
