@@ -4,14 +4,15 @@ import functools
 import inspect
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_ratesnn import gradients
 from keras_ratesnn._compiled_functions import CompiledFunction
 from keras_ratesnn._core import backend, checks, graph, keras_internals, registry
+from keras_ratesnn._functional_attributes import FunctionalAttributes
 from keras_ratesnn._input_checks import check_inputs, has_time, one_step
 from keras_ratesnn._streaming import Stream
+from keras_ratesnn._weight_checks import check_finite
 from keras_ratesnn.gradients.base import Run
 
 STEP_MODES = ("multi", "single")
@@ -30,7 +31,7 @@ def _with_checked_inputs(method):
 
 
 @registry.register
-class SpikingModel(keras.Model):
+class SpikingModel(FunctionalAttributes, keras.Model):
     """Runs an ordinary Keras network of one time step through time, and chooses how its gradient is found.
 
     It is a Keras model: `compile`, `fit`, `evaluate`, `predict`, `save` work as usual. Its output is the time mean of the
@@ -230,7 +231,7 @@ class SpikingModel(keras.Model):
         return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x=None, *args, **kwargs):
-        self._check_weights()
+        check_finite(self.variables)
         return self._fit(x, *args, **kwargs)
 
     _fit = _with_checked_inputs(keras.Model.fit)
@@ -299,17 +300,3 @@ class SpikingModel(keras.Model):
     def from_config(cls, config, custom_objects=None):
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
         return cls(**{**config, "network": network})
-
-    def _check_weights(self):
-        """NaN weights would not show in the spikes of a comparison; they are found here, before a run is spent on them."""
-        broken = []
-        for variable in self.variables:
-            value = ops.convert_to_numpy(variable)
-            if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-                broken.append(variable.path)
-        if broken:
-            raise ValueError(
-                f"The model has weights that are NaN or infinite: {broken}. Load or initialise them again; if training "
-                "made them so, lower the learning rate or set clipnorm in the optimizer. "
-                "keras.callbacks.TerminateOnNaN() stops a run as soon as its loss is NaN."
-            )

@@ -1,6 +1,7 @@
 """What is wrong is said at once: the type of the error, the argument, the value, and what to do."""
 
 import math
+import warnings
 
 import helpers
 import keras
@@ -10,6 +11,7 @@ from helpers import mlp, spiking
 from keras import ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._weight_checks import check_finite
 from keras_ratesnn.layers import LIF, LIFCell, Neuron
 
 
@@ -438,6 +440,38 @@ def test_fit_refuses_weights_that_are_not_finite_and_names_them(value):
         model.fit(*helpers.data(), verbose=0)
     assert_says(raised, broken.path, "learning rate", "TerminateOnNaN")
     assert model.trainable_variables[0].path not in str(raised.value)
+
+
+def warned_by(model):
+    """What a model is warned of in training and inference."""
+    model = helpers.compiled(model, metrics=["accuracy"])
+    x, y = helpers.data()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(x, y, validation_data=(x, y), verbose=0)
+        model.evaluate(x, y, verbose=0)
+        model.predict(x, verbose=0)
+    return {str(warning.message) for warning in caught}
+
+
+def test_fit_warns_of_nothing_that_keras_does_not_warn_of_anyway():
+    plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    assert warned_by(spiking()) - warned_by(plain) == set()
+
+
+def test_fit_looks_at_its_weights_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_finite(spiking().variables)
+
+
+def test_fit_looks_at_weights_where_they_are(monkeypatch):
+    fetched = []
+    convert = ops.convert_to_numpy
+    monkeypatch.setattr(ops, "convert_to_numpy", lambda x: (fetched.append(x), convert(x))[1])
+    check_finite(spiking().variables)
+    check_finite([])
+    assert fetched == []
 
 
 def losses_with_a_broken_weight(model, index=0):
