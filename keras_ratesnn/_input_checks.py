@@ -1,5 +1,7 @@
 """What a SpikingModel takes for inputs: which of them have a time axis, and what is said of those that do not fit."""
 
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
@@ -38,15 +40,37 @@ def has_time(tensor, wanted, timesteps):
             f"tf.ensure_shape(x, {(None, *wanted.shape[1:])}), or {(None, timesteps, *wanted.shape[1:])} with time."
         )
     static, received = tuple(wanted.shape[1:]), tuple(tensor.shape[1:])
-    if _fits(received, static):
+    if fits(received, static):
         return False
-    if _fits(received, (timesteps, *static)):
+    if fits(received, (timesteps, *static)):
         return True
     raise ValueError(
         f"Input {wanted.name!r} of the network must have shape {_described(static)}, the same at every step, or "
         f"{_described((timesteps, *static))}, one frame for each of timesteps={timesteps}. Received: shape "
         f"{tuple(tensor.shape)}."
     )
+
+
+def warn_of_time_in_a_step(network, timesteps):
+    """Warns if the shape of an input looks as if it had a time axis, which a network of one time step has not.
+
+    Square images are let pass: their height may well be T.
+
+    Args:
+        network: A Functional model.
+        timesteps: Integer T.
+    """
+    for tensor in network.inputs:
+        first, *rest = tensor.shape[1:] or (None,)
+        if rest and first == timesteps > 1 and (len(rest) == 1 or first != rest[0]):
+            warnings.warn(
+                f"Input {tensor.name!r} of the network has the shape {tuple(tensor.shape[1:])} of one time step, and its first "
+                f"axis is as long as timesteps={timesteps}. If that axis is time, leave it out of the network, "
+                f"keras.Input({tuple(rest)}), and give data {_described((timesteps, *rest))} all the same: each frame is then "
+                "seen at its step. If it is not time, all is well: data "
+                f"{_described(tensor.shape[1:])} are seen whole at every step.",
+                stacklevel=3,
+            )
 
 
 def one_step(tensor, wanted):
@@ -57,7 +81,7 @@ def one_step(tensor, wanted):
         wanted: The network's symbolic input.
     """
     tensor = ops.convert_to_tensor(tensor, dtype=wanted.dtype)
-    if not _fits(tensor.shape[1:], wanted.shape[1:]):
+    if not fits(tensor.shape[1:], wanted.shape[1:]):
         raise ValueError(
             f"Input {wanted.name!r} of the network must have shape {_described(wanted.shape[1:])} in `step`, without time. "
             f"Received: shape {tuple(tensor.shape)}."
@@ -65,7 +89,8 @@ def one_step(tensor, wanted):
     return tensor
 
 
-def _fits(shape, wanted):
+def fits(shape, wanted):
+    """Whether two shapes are the same as far as both are known."""
     return len(shape) == len(wanted) and all(b is None or a is None or a == b for a, b in zip(shape, wanted, strict=True))
 
 

@@ -10,7 +10,7 @@ from keras_ratesnn import gradients
 from keras_ratesnn._compiled_functions import CompiledFunction
 from keras_ratesnn._core import backend, checks, graph, keras_internals, registry
 from keras_ratesnn._functional_attributes import FunctionalAttributes
-from keras_ratesnn._input_checks import check_inputs, has_time, one_step
+from keras_ratesnn._input_checks import check_inputs, has_time, one_step, warn_of_time_in_a_step
 from keras_ratesnn._streaming import Stream
 from keras_ratesnn._weight_checks import check_finite
 from keras_ratesnn.gradients.base import Run
@@ -92,6 +92,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         self.gradient = gradient
         self.step_mode = step_mode
         self.return_sequences = return_sequences
+        warn_of_time_in_a_step(functional, self.timesteps)
         self._stream = Stream()
         self._asked_jit_compile = "auto"
         # The network's variables exist: there is nothing to build, whatever shape comes first.
@@ -240,6 +241,15 @@ class SpikingModel(FunctionalAttributes, keras.Model):
     train_on_batch = _with_checked_inputs(keras.Model.train_on_batch)
     test_on_batch = _with_checked_inputs(keras.Model.test_on_batch)
     predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch)
+
+    def save(self, filepath, *args, **kwargs):
+        """Saves the model as `keras.Model.save` does, in a `.keras` file: HDF5 files cannot hold a model in a model."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "`filepath` must end in .keras: a SpikingModel could not be loaded from an HDF5 file. Received: "
+                f"filepath={str(filepath)!r}. Save to .keras, or the weights alone by save_weights('....weights.h5')."
+            )
+        return super().save(filepath, *args, **kwargs)
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
         """Exports the inference graph, as `keras.Model.export` does.

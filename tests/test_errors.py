@@ -12,7 +12,7 @@ from keras import ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._weight_checks import check_finite
-from keras_ratesnn.layers import LIF, LIFCell, Neuron
+from keras_ratesnn.layers import LIF, LIFCell, Neuron, neurons
 
 
 def assert_says(error, *fragments):
@@ -109,6 +109,50 @@ def test_a_neuron_says_which_argument_is_wrong(make, argument, value, error, fra
     with pytest.raises(error, match=f"`{argument}` must be ") as raised:
         make(**{argument: value})
     assert_says(raised, f"{argument}={value!r}", *fragments)
+
+
+@pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF])
+def test_a_reset_value_that_a_soft_reset_would_ignore_is_refused(make):
+    with pytest.raises(ValueError, match='`v_reset` must be 0.0 with reset="soft"') as raised:
+        make(v_reset=-0.5)
+    assert_says(raised, "v_reset=-0.5", 'reset="hard"')
+    assert make(reset="hard", v_reset=-0.5).v_reset == -0.5
+
+
+@pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF])
+def test_a_reset_value_that_a_soft_reset_ignored_is_dropped_from_an_old_config(make):
+    hard = make(reset="hard", v_reset=-0.5)
+    assert make.from_config(hard.get_config()).v_reset == -0.5
+    soft = make.from_config({**hard.get_config(), "reset": "soft"})
+    assert (soft.reset, soft.v_reset) == ("soft", 0.0)
+
+
+OTHER_NAMES = {
+    "tau": (2.0, "here decay=0.5"),
+    "tau_mem": (10.0, "here decay=0.9"),
+    "init_tau": (2, "ParametricLIF(decay=...)"),
+    "beta": (0.9, "decay=0.9"),
+    "alpha": (2.0, "surrogates.ATan(alpha=2.0)"),
+    "v_threshold": (1.0, "threshold=1.0"),
+    "reset_mechanism": ("subtract", 'reset="soft"'),
+    "surrogate_function": ("ATan()", 'surrogate="atan"'),
+}
+
+
+@pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF])
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_an_argument_as_other_libraries_name_it_is_told_what_it_is_called_here(make, name):
+    value, advice = OTHER_NAMES[name]
+    with pytest.raises(TypeError, match=f"^{make.__name__} has no argument `{name}`") as raised:
+        make(**{name: value})
+    assert_says(raised, f"{name}={value!r}", advice)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "2", True, None])
+def test_what_is_no_time_constant_in_steps_is_told_the_formula_alone(value):
+    with pytest.raises(TypeError, match="decay = 1 − 1/τ\\.") as raised:
+        LIF(tau=value)
+    assert_says(raised, f"tau={value!r}")
 
 
 FIXED = {"threshold": 0.5, "reset": "hard", "v_reset": 0.1, "detach_reset": False, "surrogate": "atan", "learn_threshold": True}
@@ -215,7 +259,7 @@ def test_a_network_without_neurons_is_told_where_they_go():
     inputs = keras.Input((6,))
     with pytest.raises(ValueError, match="must contain a neuron layer") as raised:
         spiking(keras.Model(inputs, keras.layers.Dense(3)(inputs), name="mine"))
-    assert_says(raised, "'mine'", "keras_ratesnn.layers.LIF()")
+    assert_says(raised, "'mine'", "keras_ratesnn.layers.LIF() after its layers")
 
 
 class Block(keras.layers.Layer):
@@ -279,7 +323,7 @@ HIDING = {
 def test_a_hidden_neuron_is_found_and_named(make):
     with pytest.raises(ValueError, match="must not hide neurons inside other layers") as raised:
         spiking(make())
-    assert_says(raised, "could not be run through time", "Functional or Sequential")
+    assert_says(raised, "could not be run through time", "not Dense(10, activation=LIF())", "Functional or Sequential")
     assert "'inner'" in str(raised.value) or "'cell'" in str(raised.value)
 
 
@@ -424,6 +468,80 @@ def test_rate_training_with_renorm_says_so():
     assert_says(raised, "'norm'", "renorm=True", "renorm=False")
 
 
+# What is allowed and puzzles.
+def warned_by(model):
+    """What a model is warned of in training and inference."""
+    model = helpers.compiled(model, metrics=["accuracy"])
+    x, y = helpers.data()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(x, y, validation_data=(x, y), verbose=0)
+        model.evaluate(x, y, verbose=0)
+        model.predict(x, verbose=0)
+    return {str(warning.message) for warning in caught}
+
+
+@pytest.fixture
+def nothing_warned_of_yet(monkeypatch):
+    monkeypatch.setattr(neurons, "_warned_of_one_time_step", False)
+
+
+def test_a_network_that_is_trained_as_it_is_warns_once_of_its_one_time_step(nothing_warned_of_yet):
+    messages = [warned_by(mlp()) for _ in range(2)]
+    (first,) = [message for message in messages[0] if "trained outside of a SpikingModel" in message]
+    assert "keras_ratesnn.SpikingModel(network, timesteps=4)" in first
+    assert first not in messages[1]
+
+
+def test_nothing_but_its_training_warns_of_one_time_step(nothing_warned_of_yet, tmp_path):
+    x, y = helpers.data()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*SpikingModel")
+        network = mlp()
+        network.predict(x, verbose=0)
+        network.save(tmp_path / "network.keras")
+        model = helpers.compiled(spiking(keras.saving.load_model(tmp_path / "network.keras")))
+        model.fit(x, y, verbose=0)
+        model.save(tmp_path / "model.keras")
+        keras.saving.load_model(tmp_path / "model.keras").evaluate(x, y, verbose=0)
+        rsnn.describe(model, x)
+        plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
+        helpers.compiled(rsnn.spikify(plain, 3, calibrate=x, verbose=False)).fit(x, y, verbose=0)
+
+
+def of_shape(*shape):
+    inputs = keras.Input(shape, name="events")
+    return keras.Model(inputs, keras.layers.Dense(3)(LIF()(keras.layers.Flatten()(inputs))))
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (3, 3), (3, 8, 8, 2)])
+def test_a_first_axis_as_long_as_time_is_pointed_out(shape):
+    with pytest.warns(UserWarning, match="leave it out of the network") as warned:
+        spiking(of_shape(*shape))
+    (message,) = [str(each.message) for each in warned]
+    assert "'events'" in message
+    assert f"keras.Input({shape[1:]})" in message
+    assert f"data (batch, {', '.join(map(str, shape))}) are seen whole at every step" in message
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 6), (3, 3, 1), (None, 3)], ids=str)
+def test_a_first_axis_that_is_not_time_is_not_pointed_out(shape):
+    inputs = keras.Input(shape)
+    network = keras.Model(inputs, LIF()(inputs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        spiking(network)
+        spiking(of_shape(1, 6), timesteps=1)
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.hdf5"])
+def test_a_file_that_could_not_be_loaded_is_not_written(name, tmp_path):
+    with pytest.raises(ValueError, match="`filepath` must end in .keras") as raised:
+        spiking().save(tmp_path / name)
+    assert_says(raised, name, "save_weights")
+    assert not (tmp_path / name).exists()
+
+
 # Weights that are not finite.
 def break_weight(variable, value=math.nan):
     weights = helpers.to_numpy(variable).copy()
@@ -440,18 +558,6 @@ def test_fit_refuses_weights_that_are_not_finite_and_names_them(value):
         model.fit(*helpers.data(), verbose=0)
     assert_says(raised, broken.path, "learning rate", "TerminateOnNaN")
     assert model.trainable_variables[0].path not in str(raised.value)
-
-
-def warned_by(model):
-    """What a model is warned of in training and inference."""
-    model = helpers.compiled(model, metrics=["accuracy"])
-    x, y = helpers.data()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit(x, y, validation_data=(x, y), verbose=0)
-        model.evaluate(x, y, verbose=0)
-        model.predict(x, verbose=0)
-    return {str(warning.message) for warning in caught}
 
 
 def test_fit_warns_of_nothing_that_keras_does_not_warn_of_anyway():
