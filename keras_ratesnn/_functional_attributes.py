@@ -23,10 +23,10 @@ class FunctionalAttributes:
     def outputs(self):
         """List of the model's symbolic outputs for them."""
         made_for, outputs = self._symbolic_outputs
-        key = self.return_sequences and self.timesteps
-        if made_for != (key,):
+        settings = self.return_sequences, self.timesteps
+        if made_for != settings:
             outputs = self(keras_internals.inputs_structure(graph.as_graph(self.network)))
-            self._symbolic_outputs = (key,), outputs
+            self._symbolic_outputs = settings, outputs
         return keras.tree.flatten(outputs)
 
     @property
