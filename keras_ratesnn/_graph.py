@@ -189,8 +189,8 @@ def neurons_of(network):
                 raise ValueError(
                     f"`network` must not hide neurons inside other layers. Received: layer {operation.name!r} of type "
                     f"{type(operation).__name__}, which contains {hidden[0].name!r} of type {type(hidden[0]).__name__}: "
-                    "it could not be run through time. Make the neuron a node of the graph of its own, between the "
-                    "layers, or make the outer layer a Functional or Sequential model."
+                    "it could not be run through time. Put the neuron after the layer, as a layer of its own: Dense(10) and "
+                    "then LIF(), not Dense(10, activation=LIF()); or make the outer layer a Functional or Sequential model."
                 )
     return neurons
 
@@ -203,8 +203,8 @@ def check_neurons(network):
     """Raises ValueError unless the network has neurons, all of them where `walk` can see them."""
     if not neurons_of(network):
         raise ValueError(
-            f"`network` must contain a neuron layer. Received: network={network.name!r} without any. Use "
-            "keras_ratesnn.layers.LIF() as the activation of its layers."
+            f"`network` must contain a neuron layer. Received: network={network.name!r} without any. Put "
+            "keras_ratesnn.layers.LIF() after its layers, in the place of their activations."
         )
 
 

@@ -1,34 +1,51 @@
 """SpikingModel: a network of one time step, run through time, as a Keras model."""
 
 import contextlib
+import contextvars
 import functools
 import inspect
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph, gradients
+from keras_ratesnn._compiled_functions import CompiledFunction
 from keras_ratesnn._core import backend, checks, keras_internals, registry
+from keras_ratesnn._functional_attributes import FunctionalAttributes
+from keras_ratesnn._input_checks import check_inputs, has_time, one_step, warn_of_time_in_a_step
 from keras_ratesnn._streaming import Stream
+from keras_ratesnn._weight_checks import check_finite
 from keras_ratesnn.gradients.base import Run
 
 STEP_MODES = ("multi", "single")
 
+_predicting = contextvars.ContextVar("keras_ratesnn_predicting", default=False)
 
-def _noticing_ranks(method):
-    """A training or inference method that lets the model look at the ranks of its inputs first."""
+
+@contextlib.contextmanager
+def _without_gradient():
+    """Where Keras asks for outputs that nobody will differentiate."""
+    token = _predicting.set(True)
+    try:
+        yield
+    finally:
+        _predicting.reset(token)
+
+
+def _with_checked_inputs(method):
+    """A training or inference method that finds what does not fit before Keras does, which has words of its own for it."""
 
     @functools.wraps(method)
-    def noticing(self, x=None, *args, **kwargs):
-        self._notice_ranks(x)
-        return method(self, x, *args, **kwargs)
+    def checked(self, x=None, *args, **kwargs):
+        check_inputs(_graph.as_graph(self.network), x, self.timesteps)
+        with keras_internals.plain_build_errors():
+            return method(self, x, *args, **kwargs)
 
-    return noticing
+    return checked
 
 
 @registry.register
-class SpikingModel(keras.Model):
+class SpikingModel(FunctionalAttributes, keras.Model):
     """Runs an ordinary Keras network of one time step through time, and chooses how its gradient is found.
 
     It is a Keras model: `compile`, `fit`, `evaluate`, `predict`, `save` work as usual. Its output is the time mean of the
@@ -67,7 +84,7 @@ class SpikingModel(keras.Model):
             step at a time, and with `gradient="rate"` nothing of size T is ever kept. Batch normalisation then takes the
             statistics of each step by itself. Defaults to `"multi"`.
         return_sequences: Boolean, whether the output is that of every step, `(batch, timesteps, ...)`, in the place of
-            the time mean. Such a model predicts with any gradient and trains with `gradient="bptt"`. Defaults to `False`.
+            the time mean. A loss is then taken of every step's output. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to the network's.
 
     Raises:
@@ -85,27 +102,48 @@ class SpikingModel(keras.Model):
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
         self.network = network
-        self._timesteps = _checked_timesteps(timesteps)
-        self.gradient = gradients.get(gradient)
-        self.gradient.check(_graph.neurons_of(functional))
-        self.step_mode = checks.one_of("step_mode", step_mode, STEP_MODES)
-        self._return_sequences = checks.boolean("return_sequences", return_sequences)
+        self.timesteps = timesteps
+        self.gradient = gradient
+        self.step_mode = step_mode
+        self.return_sequences = return_sequences
+        warn_of_time_in_a_step(functional, self.timesteps)
         self._stream = Stream()
-        self._ranks = None
-        self._predicting = False
         self._asked_jit_compile = "auto"
         # The network's variables exist: there is nothing to build, whatever shape comes first.
         self.built = True
 
     @property
     def timesteps(self):
-        """The number of time steps T. Set it to run the same weights for longer or shorter."""
+        """The number of time steps T. Set it to run the same weights for longer or shorter, a callback of `fit` may too."""
         return self._timesteps
 
     @timesteps.setter
     def timesteps(self, value):
-        self._timesteps = _checked_timesteps(value)
-        keras_internals.forget_compiled_functions(self)
+        self._timesteps = checks.positive_integer(
+            "timesteps", value, advice="It is the number of time steps that the network runs for."
+        )
+
+    @property
+    def gradient(self):
+        """The `GradientMethod`. Set it, to a name too, to go on training in another way."""
+        return self._gradient
+
+    @gradient.setter
+    def gradient(self, value):
+        method = gradients.get(value)
+        method.check(_graph.neurons_of(_graph.as_graph(self.network)))
+        self._gradient = method
+        # What is compiled belongs to this choice, not to a method that is equal.
+        self._choice_of_gradient = object()
+
+    @property
+    def step_mode(self):
+        """`"multi"` or `"single"`. It can be set to the other."""
+        return self._step_mode
+
+    @step_mode.setter
+    def step_mode(self, value):
+        self._step_mode = checks.one_of("step_mode", value, STEP_MODES)
 
     @property
     def return_sequences(self):
@@ -115,7 +153,21 @@ class SpikingModel(keras.Model):
     @return_sequences.setter
     def return_sequences(self, value):
         self._return_sequences = checks.boolean("return_sequences", value)
-        keras_internals.forget_compiled_functions(self)
+
+    def make_train_function(self, force=False):
+        if force or self.train_function is None:
+            self.train_function = CompiledFunction(self, "train", self._settings)
+
+    def make_test_function(self, force=False):
+        if force or self.test_function is None:
+            self.test_function = CompiledFunction(self, "test", self._settings)
+
+    def make_predict_function(self, force=False):
+        if force or self.predict_function is None:
+            self.predict_function = CompiledFunction(self, "predict", self._settings)
+
+    def _settings(self):
+        return self._timesteps, self._return_sequences, self._step_mode, self._choice_of_gradient
 
     def call(self, inputs, training=None):
         training = bool(training)
@@ -123,11 +175,11 @@ class SpikingModel(keras.Model):
         pairs = zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True)
         run = Run(
             walk=lambda signals, rule: _graph.walk(functional, signals, rule, training),
-            inputs=[(ops.cast(tensor, wanted.dtype), self._has_time(tensor, wanted)) for tensor, wanted in pairs],
+            inputs=[(ops.cast(tensor, wanted.dtype), has_time(tensor, wanted, self.timesteps)) for tensor, wanted in pairs],
             timesteps=self.timesteps,
             step_mode=self.step_mode,
             training=training,
-            with_gradient=backend.grad_enabled() and not self._predicting,
+            with_gradient=backend.grad_enabled() and not _predicting.get(),
             return_sequences=self.return_sequences,
             network=functional,
         )
@@ -138,28 +190,19 @@ class SpikingModel(keras.Model):
         with backend.fusing(self._asked_jit_compile is not False):
             return self.gradient.call(run)
 
-    @contextlib.contextmanager
-    def _without_gradient(self):
-        """Where Keras asks for outputs that nobody will differentiate."""
-        before, self._predicting = self._predicting, True
-        try:
-            yield
-        finally:
-            self._predicting = before
-
     def test_step(self, *args, **kwargs):
-        with self._without_gradient():
+        with _without_gradient():
             return super().test_step(*args, **kwargs)
 
     def predict_step(self, *args, **kwargs):
-        with self._without_gradient():
+        with _without_gradient():
             return super().predict_step(*args, **kwargs)
 
     def compute_output_spec(self, inputs, training=None):
         functional = _graph.as_graph(self.network)
         flat = _graph.match_inputs(functional, inputs)
         for tensor, reference in zip(flat, functional.inputs, strict=True):
-            self._has_time(tensor, reference)
+            has_time(tensor, reference, self.timesteps)
 
         def spec(output):
             time = (self.timesteps,) if self.return_sequences else ()
@@ -194,15 +237,8 @@ class SpikingModel(keras.Model):
             ValueError: If the inputs do not fit the network, or the batch size is not that of the steps before.
         """
         functional = _graph.as_graph(self.network)
-        tensors = []
-        for tensor, wanted in zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True):
-            tensor = ops.convert_to_tensor(tensor, dtype=wanted.dtype)
-            if not _fits(tensor.shape[1:], wanted.shape[1:]):
-                raise ValueError(
-                    f"Input {wanted.name!r} of the network must have shape {_described(wanted.shape[1:])} in `step`, without "
-                    f"time. Received: shape {tuple(tensor.shape)}."
-                )
-            tensors.append(tensor)
+        pairs = zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True)
+        tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
         return self._stream.advance(
             lambda signals, rule: _graph.walk(functional, signals, rule, training=False), tensors, self.timesteps
         )
@@ -211,23 +247,29 @@ class SpikingModel(keras.Model):
         """Ends the sequence that `step` has in progress: the next step begins at rest, with any batch size."""
         self._stream.reset()
 
+    def __call__(self, inputs, *args, **kwargs):
+        check_inputs(_graph.as_graph(self.network), inputs, self.timesteps)
+        return super().__call__(inputs, *args, **kwargs)
+
     def fit(self, x=None, *args, **kwargs):
-        self._check_weights()
-        self._notice_ranks(x)
-        return super().fit(x, *args, **kwargs)
+        check_finite(self.variables)
+        return self._fit(x, *args, **kwargs)
 
-    evaluate = _noticing_ranks(keras.Model.evaluate)
-    predict = _noticing_ranks(keras.Model.predict)
-    train_on_batch = _noticing_ranks(keras.Model.train_on_batch)
-    test_on_batch = _noticing_ranks(keras.Model.test_on_batch)
-    predict_on_batch = _noticing_ranks(keras.Model.predict_on_batch)
+    _fit = _with_checked_inputs(keras.Model.fit)
+    evaluate = _with_checked_inputs(keras.Model.evaluate)
+    predict = _with_checked_inputs(keras.Model.predict)
+    train_on_batch = _with_checked_inputs(keras.Model.train_on_batch)
+    test_on_batch = _with_checked_inputs(keras.Model.test_on_batch)
+    predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch)
 
-    def _notice_ranks(self, x):
-        """TensorFlow traces one function for all inputs, and one of two ranks, with time and without, it cannot."""
-        ranks = [len(array.shape) for array in keras.tree.flatten(x) if hasattr(array, "shape")]
-        if ranks != self._ranks:
-            self._ranks = ranks
-            keras_internals.forget_compiled_functions(self)
+    def save(self, filepath, *args, **kwargs):
+        """Saves the model as `keras.Model.save` does, in a `.keras` file: HDF5 files cannot hold a model in a model."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "`filepath` must end in .keras: a SpikingModel could not be loaded from an HDF5 file. Received: "
+                f"filepath={str(filepath)!r}. Save to .keras, or the weights alone by save_weights('....weights.h5')."
+            )
+        return super().save(filepath, *args, **kwargs)
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
         """Exports the inference graph, as `keras.Model.export` does.
@@ -245,7 +287,7 @@ class SpikingModel(keras.Model):
             inputs = keras_internals.inputs_structure(_graph.as_graph(self.network))
             spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
             input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
-        with self._without_gradient(), backend.no_gradient():
+        with _without_gradient(), backend.no_gradient():
             return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def compile(self, *args, **kwargs):
@@ -288,49 +330,3 @@ class SpikingModel(keras.Model):
     def from_config(cls, config, custom_objects=None):
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
         return cls(**{**config, "network": network})
-
-    def _has_time(self, tensor, reference):
-        """Whether an input `(batch, ...)` of the network came with a time axis; ValueError if neither shape fits."""
-        if getattr(tensor.shape, "rank", len(reference.shape)) is None:
-            raise ValueError(
-                f"Input {reference.name!r} of the network has an unknown rank. TensorFlow traces one function for all inputs "
-                "of a compiled model, and this one has been given inputs with time and without. Call model.compile() again "
-                "between the two."
-            )
-        wanted = tuple(reference.shape[1:])
-        received = tuple(tensor.shape[1:])
-        if _fits(received, wanted):
-            return False
-        if _fits(received, (self.timesteps, *wanted)):
-            return True
-        raise ValueError(
-            f"Input {reference.name!r} of the network must have shape {_described(wanted)}, the same at every step, or "
-            f"{_described((self.timesteps, *wanted))}, one frame for each of timesteps={self.timesteps}. Received: shape "
-            f"{tuple(tensor.shape)}."
-        )
-
-    def _check_weights(self):
-        """NaN weights would not show in the spikes of a comparison; they are found here, before a run is spent on them."""
-        broken = []
-        for variable in self.variables:
-            value = ops.convert_to_numpy(variable)
-            if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-                broken.append(variable.path)
-        if broken:
-            raise ValueError(
-                f"The model has weights that are NaN or infinite: {broken}. Load or initialise them again; if training "
-                "made them so, lower the learning rate or set clipnorm in the optimizer. "
-                "keras.callbacks.TerminateOnNaN() stops a run as soon as its loss is NaN."
-            )
-
-
-def _checked_timesteps(value):
-    return checks.positive_integer("timesteps", value, advice="It is the number of time steps that the network runs for.")
-
-
-def _fits(shape, wanted):
-    return len(shape) == len(wanted) and all(b is None or a is None or a == b for a, b in zip(shape, wanted, strict=True))
-
-
-def _described(shape):
-    return "(" + ", ".join(str(size) for size in ("batch", *shape)) + ")"

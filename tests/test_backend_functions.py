@@ -1,5 +1,6 @@
 """The functions that differ between backends: the memory order that PyTorch keeps, and products with a sum in one pass."""
 
+import contextlib
 import math
 
 import keras
@@ -162,3 +163,32 @@ def test_multiply_add_has_the_derivatives_of_a_product_and_a_sum():
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
     (of_numbers,) = gradient_of(lambda value: ops.sum(ops.square(backend.multiply_add(value, -0.5, 2.0))), [x])
     np.testing.assert_allclose(of_numbers, -(2.0 - 0.5 * x), rtol=1e-5, atol=1e-5)
+
+
+# Recomputation. On JAX and TensorFlow Keras cannot recompute what takes a `training` argument, in any model.
+@torch_only
+@pytest.mark.parametrize("around", ["network", "model"])
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single")]
+)
+def test_what_is_built_to_be_recomputed_trains_as_what_is_not(gradient, step_mode, around):
+    def trained(recomputed):
+        keras.utils.set_random_seed(0)
+        with recomputed():
+            made = network(layers.Conv2D(4, 3), rsnn.layers.LIF(threshold=0.2), layers.AveragePooling2D(2))
+        with recomputed() if around == "model" else contextlib.nullcontext():
+            model = compiled(spiking(made, gradient=gradient, step_mode=step_mode))
+        model.train_on_batch(*data(5, (8, 8, 2)))
+        return model.get_weights()
+
+    for ours, plain in zip(trained(keras.RematScope), trained(contextlib.nullcontext), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+@torch_only
+def test_a_neuron_that_is_recomputed_has_its_gradient():
+    with keras.RematScope():
+        neuron = rsnn.layers.LIF()
+    x, _ = data(5, (6,))
+    ours, plain = (gradient_of(lambda x, layer=layer: ops.sum(layer(x) * x), [x]) for layer in (neuron, rsnn.layers.LIF()))
+    np.testing.assert_allclose(ours, plain)

@@ -212,7 +212,7 @@ def test_a_config_makes_the_same_neuron(make):
 
 
 def test_numbers_of_numpy_are_fine_and_saved_as_plain_ones():
-    lif = LIF(decay=np.float32(0.5), threshold=np.int64(2), v_reset=np.float64(-1))
+    lif = LIF(decay=np.float32(0.5), threshold=np.int64(2), reset="hard", v_reset=np.float64(-1))
     assert [type(getattr(lif, name)) for name in ("decay", "threshold", "v_reset")] == [float, float, float]
 
 

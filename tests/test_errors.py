@@ -1,6 +1,7 @@
 """What is wrong is said at once: the type of the error, the argument, the value, and what to do."""
 
 import math
+import warnings
 
 import helpers
 import keras
@@ -10,7 +11,8 @@ from helpers import mlp, spiking
 from keras import ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.layers import LIF, LIFCell, Neuron
+from keras_ratesnn._weight_checks import check_finite
+from keras_ratesnn.layers import LIF, LIFCell, Neuron, neurons
 
 
 def assert_says(error, *fragments):
@@ -50,6 +52,10 @@ def test_an_unknown_gradient_lists_the_known_ones():
     with pytest.raises(ValueError, match="`gradient` must be one of") as raised:
         spiking(gradient="rates")
     assert_says(raised, "gradient='rates'", "'rate'", "'bptt'", "GradientMethod")
+    model = spiking()
+    with pytest.raises(ValueError, match="`gradient` must be one of"):
+        model.gradient = "rates"
+    assert isinstance(model.gradient, rsnn.gradients.Rate)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +73,10 @@ def test_an_unknown_step_mode_lists_the_known_ones(value):
     with pytest.raises(ValueError, match="`step_mode` must be one of") as raised:
         spiking(step_mode=value)
     assert_says(raised, f"step_mode={value!r}", "'multi'")
+    model = spiking()
+    with pytest.raises(ValueError, match="`step_mode` must be one of"):
+        model.step_mode = value
+    assert model.step_mode == "multi"
 
 
 def test_return_sequences_is_true_or_false():
@@ -99,6 +109,108 @@ def test_a_neuron_says_which_argument_is_wrong(make, argument, value, error, fra
     with pytest.raises(error, match=f"`{argument}` must be ") as raised:
         make(**{argument: value})
     assert_says(raised, f"{argument}={value!r}", *fragments)
+
+
+@pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF])
+def test_a_reset_value_that_a_soft_reset_would_ignore_is_refused(make):
+    with pytest.raises(ValueError, match='`v_reset` must be 0.0 with reset="soft"') as raised:
+        make(v_reset=-0.5)
+    assert_says(raised, "v_reset=-0.5", 'reset="hard"')
+    assert make(reset="hard", v_reset=-0.5).v_reset == -0.5
+
+
+@pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF])
+def test_a_reset_value_that_a_soft_reset_ignored_is_dropped_from_an_old_config(make):
+    hard = make(reset="hard", v_reset=-0.5)
+    assert make.from_config(hard.get_config()).v_reset == -0.5
+    soft = make.from_config({**hard.get_config(), "reset": "soft"})
+    assert (soft.reset, soft.v_reset) == ("soft", 0.0)
+
+
+OTHER_NAMES = {
+    "tau": (2.0, "here decay=0.5"),
+    "tau_mem": (10.0, "here decay=0.9"),
+    "init_tau": (2, "ParametricLIF(decay=...)"),
+    "beta": (0.9, "decay=0.9"),
+    "alpha": (2.0, "surrogates.ATan(alpha=2.0)"),
+    "v_threshold": (1.0, "threshold=1.0"),
+    "reset_mechanism": ("subtract", 'reset="soft"'),
+    "surrogate_function": ("ATan()", 'surrogate="atan"'),
+}
+
+
+@pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF])
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_an_argument_as_other_libraries_name_it_is_told_what_it_is_called_here(make, name):
+    value, advice = OTHER_NAMES[name]
+    with pytest.raises(TypeError, match=f"^{make.__name__} has no argument `{name}`") as raised:
+        make(**{name: value})
+    assert_says(raised, f"{name}={value!r}", advice)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "2", True, None])
+def test_what_is_no_time_constant_in_steps_is_told_the_formula_alone(value):
+    with pytest.raises(TypeError, match="decay = 1 − 1/τ\\.") as raised:
+        LIF(tau=value)
+    assert_says(raised, f"tau={value!r}")
+
+
+FIXED = {"threshold": 0.5, "reset": "hard", "v_reset": 0.1, "detach_reset": False, "surrogate": "atan", "learn_threshold": True}
+
+
+@pytest.mark.parametrize(("argument", "value"), [*FIXED.items(), ("decay", 0.5)])
+def test_an_argument_of_a_neuron_that_is_built_is_fixed(argument, value):
+    lif = LIF()
+    spiking(keras.Sequential([keras.Input((6,)), lif]))
+    before = getattr(lif, argument)
+    for owner in (lif, lif.cell):
+        with pytest.raises(AttributeError, match=f"`{argument}` of .* is fixed") as raised:
+            setattr(owner, argument, value)
+        assert_says(raised, repr(owner.name), f"{argument}={value!r}", "new layer", "learn_threshold=True")
+    assert getattr(lif, argument) is before
+
+
+@pytest.mark.parametrize(("argument", "value"), [("threshold", 0.5), ("surrogate", "atan")])
+def test_an_argument_of_a_cell_of_ones_own_is_fixed_and_its_own_attributes_are_not(argument, value):
+    class Mine(rsnn.layers.NeuronCell):
+        def step(self, inputs, state):
+            return inputs, self.fire(inputs), state
+
+    cell = Mine()
+    setattr(cell, argument, getattr(cell, argument))
+    cell.gain = 1.0
+    Neuron(cell)(ZEROS)
+    cell.gain, cell.trainable = 2.0, False
+    with pytest.raises(AttributeError, match=f"`{argument}` of Mine"):
+        setattr(cell, argument, value)
+
+
+@pytest.mark.parametrize("argument", ["per_channel", "axis", "decay"])
+def test_an_argument_of_a_parametric_neuron_is_fixed(argument):
+    neuron = rsnn.layers.ParametricLIF()
+    neuron(ZEROS)
+    for owner in (neuron, neuron.cell):
+        with pytest.raises(AttributeError, match=f"`{argument}` of .* is fixed"):
+            setattr(owner, argument, 0.25)
+
+
+def put_in_sequential(cell):
+    keras.Sequential([keras.Input((6,)), cell])
+
+
+def put_in_sequential_without_input(cell):
+    keras.Sequential([cell])(ZEROS)
+
+
+def called_in_a_graph(cell):
+    cell(keras.Input((6,)))
+
+
+@pytest.mark.parametrize("use", [put_in_sequential, put_in_sequential_without_input, called_in_a_graph])
+def test_a_cell_in_the_place_of_a_layer_is_told_which_layer(use):
+    with pytest.raises(ValueError, match="no layer of a network") as raised:
+        use(LIFCell(name="mine"))
+    assert_says(raised, "LIFCell 'mine'", "keras_ratesnn.layers.LIF()", "Neuron(LIFCell())")
 
 
 def test_a_neuron_needs_a_cell():
@@ -147,7 +259,7 @@ def test_a_network_without_neurons_is_told_where_they_go():
     inputs = keras.Input((6,))
     with pytest.raises(ValueError, match="must contain a neuron layer") as raised:
         spiking(keras.Model(inputs, keras.layers.Dense(3)(inputs), name="mine"))
-    assert_says(raised, "'mine'", "keras_ratesnn.layers.LIF()")
+    assert_says(raised, "'mine'", "keras_ratesnn.layers.LIF() after its layers")
 
 
 class Block(keras.layers.Layer):
@@ -211,22 +323,82 @@ HIDING = {
 def test_a_hidden_neuron_is_found_and_named(make):
     with pytest.raises(ValueError, match="must not hide neurons inside other layers") as raised:
         spiking(make())
-    assert_says(raised, "could not be run through time", "Functional or Sequential")
+    assert_says(raised, "could not be run through time", "not Dense(10, activation=LIF())", "Functional or Sequential")
     assert "'inner'" in str(raised.value) or "'cell'" in str(raised.value)
 
 
 # Inputs.
+ZEROS, LABELS = np.zeros((10, 6), "float32"), np.zeros(10, "int64")
+USES = {
+    "call": lambda model, x, y: model(x),
+    "predict": lambda model, x, y: model.predict(x, verbose=0),
+    "predict_on_batch": lambda model, x, y: model.predict_on_batch(x),
+    "evaluate": lambda model, x, y: model.evaluate(x, y, verbose=0),
+    "test_on_batch": lambda model, x, y: model.test_on_batch(x, y),
+    "fit": lambda model, x, y: model.fit(x, y, verbose=0),
+    "train_on_batch": lambda model, x, y: model.train_on_batch(x, y),
+}
+
+
 @pytest.mark.parametrize("shape", [(10, 5), (10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)], ids=str)
-@pytest.mark.parametrize("method", ["__call__", "predict", "fit"])
-def test_an_input_that_does_not_fit_gets_both_shapes_that_would(shape, method):
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(shape, use):
     x = np.zeros(shape, "float32")
-    model = helpers.compiled(spiking())
-    with pytest.raises(ValueError, match="must have shape") as raised:
-        {"__call__": lambda: model(x), "predict": lambda: model.predict(x, verbose=0), "fit": lambda: model.fit(x, x[:, 0])}[
-            method
-        ]()
+    with pytest.raises(ValueError, match="^Input .* of the network must have shape") as raised:
+        use(helpers.compiled(spiking(), metrics=["accuracy"]), x, LABELS)
     sizes = ", ".join(str(size) for size in shape[1:])
     assert_says(raised, "(batch, 6)", "(batch, 3, 6)", "timesteps=3", f"{sizes})")
+    assert str(raised.value).endswith(").")
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_a_model_works_on_after_an_input_that_did_not_fit(use):
+    model = helpers.compiled(spiking())
+    expected = model.predict(ZEROS, verbose=0)
+    with pytest.raises(ValueError, match="^Input"):
+        use(model, ZEROS[:, :5], LABELS)
+    np.testing.assert_array_equal(model.predict(ZEROS, verbose=0), expected)
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of the wrong shape, which are not seen before they come."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return ZEROS[:, :5], LABELS
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_a_batch_of_a_data_set_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(method):
+    with pytest.raises(ValueError, match="^Input .* of the network must have shape") as raised:
+        getattr(helpers.compiled(spiking(), metrics=["accuracy"]), method)(Batches(), verbose=0)
+    assert_says(raised, "(batch, 6)", "(batch, 3, 6)")
+    assert str(raised.value).endswith(", 5).")
+
+
+@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
+def test_a_data_set_of_unknown_rank_is_told_to_set_its_shape():
+    import tensorflow as tf
+
+    signature = tf.TensorSpec(None, "float32"), tf.TensorSpec((None,), "int64")
+    data = tf.data.Dataset.from_generator(lambda: iter([(ZEROS, LABELS)]), output_signature=signature)
+    with pytest.raises(ValueError, match="unknown rank") as raised:
+        helpers.compiled(spiking()).evaluate(data, verbose=0)
+    assert_says(raised, "tf.ensure_shape(x, (None, 6))", "(None, 3, 6)")
+
+
+@pytest.mark.parametrize(
+    "use", [USES["fit"], USES["evaluate"], USES["train_on_batch"]], ids=["fit", "evaluate", "train_on_batch"]
+)
+def test_what_a_cell_of_ones_own_lacks_is_said_while_keras_builds_metrics(use):
+    class Unfinished(rsnn.layers.NeuronCell):
+        """A cell without a step."""
+
+    network = keras.Sequential([keras.Input((6,)), Neuron(Unfinished()), keras.layers.Dense(3)])
+    with pytest.raises(NotImplementedError, match="Unfinished must implement `step"):
+        use(helpers.compiled(spiking(network, gradient="bptt"), metrics=["accuracy"]), ZEROS, LABELS)
 
 
 def test_an_image_without_its_channel_axis_gets_both_shapes_that_would():
@@ -241,19 +413,18 @@ def two_inputs():
     return keras.Model(inputs, keras.layers.Dense(3)(LIF()(keras.layers.Add()(inputs))))
 
 
-ZEROS = np.zeros((10, 6), "float32")
-
-
 @pytest.mark.parametrize("inputs", [[ZEROS], [ZEROS, ZEROS, ZEROS], ZEROS], ids=["one", "three", "a tensor"])
-def test_the_wrong_number_of_inputs_is_told_their_names(inputs):
-    with pytest.raises(ValueError, match="has 2 inputs") as raised:
-        spiking(two_inputs())(inputs)
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_the_wrong_number_of_inputs_is_told_their_names(inputs, use):
+    with pytest.raises(ValueError, match="^The network has 2 inputs") as raised:
+        use(helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), inputs, LABELS)
     assert_says(raised, "['left', 'right']", f"Received: {len(inputs) if isinstance(inputs, list) else 1}")
 
 
-def test_a_dict_with_wrong_names_is_told_the_right_ones():
-    with pytest.raises(ValueError, match="inputs are named") as raised:
-        spiking(two_inputs())({"left": ZEROS, "wright": ZEROS})
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_a_dict_with_wrong_names_is_told_the_right_ones(use):
+    with pytest.raises(ValueError, match="^The network's inputs are named") as raised:
+        use(helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), {"left": ZEROS, "wright": ZEROS}, LABELS)
     assert_says(raised, "['left', 'right']", "without ['right']", "'wright'")
 
 
@@ -289,6 +460,80 @@ def test_rate_training_with_renorm_says_so():
     assert_says(raised, "'norm'", "renorm=True", "renorm=False")
 
 
+# What is allowed and puzzles.
+def warned_by(model):
+    """What a model is warned of in training and inference."""
+    model = helpers.compiled(model, metrics=["accuracy"])
+    x, y = helpers.data()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(x, y, validation_data=(x, y), verbose=0)
+        model.evaluate(x, y, verbose=0)
+        model.predict(x, verbose=0)
+    return {str(warning.message) for warning in caught}
+
+
+@pytest.fixture
+def nothing_warned_of_yet(monkeypatch):
+    monkeypatch.setattr(neurons, "_warned_of_one_time_step", False)
+
+
+def test_a_network_that_is_trained_as_it_is_warns_once_of_its_one_time_step(nothing_warned_of_yet):
+    messages = [warned_by(mlp()) for _ in range(2)]
+    (first,) = [message for message in messages[0] if "trained outside of a SpikingModel" in message]
+    assert "keras_ratesnn.SpikingModel(network, timesteps=4)" in first
+    assert first not in messages[1]
+
+
+def test_nothing_but_its_training_warns_of_one_time_step(nothing_warned_of_yet, tmp_path):
+    x, y = helpers.data()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*SpikingModel")
+        network = mlp()
+        network.predict(x, verbose=0)
+        network.save(tmp_path / "network.keras")
+        model = helpers.compiled(spiking(keras.saving.load_model(tmp_path / "network.keras")))
+        model.fit(x, y, verbose=0)
+        model.save(tmp_path / "model.keras")
+        keras.saving.load_model(tmp_path / "model.keras").evaluate(x, y, verbose=0)
+        rsnn.describe(model, x)
+        plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
+        helpers.compiled(rsnn.spikify(plain, 3, calibrate=x, verbose=False)).fit(x, y, verbose=0)
+
+
+def of_shape(*shape):
+    inputs = keras.Input(shape, name="events")
+    return keras.Model(inputs, keras.layers.Dense(3)(LIF()(keras.layers.Flatten()(inputs))))
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (3, 3), (3, 8, 8, 2)])
+def test_a_first_axis_as_long_as_time_is_pointed_out(shape):
+    with pytest.warns(UserWarning, match="leave it out of the network") as warned:
+        spiking(of_shape(*shape))
+    (message,) = [str(each.message) for each in warned]
+    assert "'events'" in message
+    assert f"keras.Input({shape[1:]})" in message
+    assert f"data (batch, {', '.join(map(str, shape))}) are seen whole at every step" in message
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 6), (3, 3, 1), (None, 3)], ids=str)
+def test_a_first_axis_that_is_not_time_is_not_pointed_out(shape):
+    inputs = keras.Input(shape)
+    network = keras.Model(inputs, LIF()(inputs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        spiking(network)
+        spiking(of_shape(1, 6), timesteps=1)
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.hdf5"])
+def test_a_file_that_could_not_be_loaded_is_not_written(name, tmp_path):
+    with pytest.raises(ValueError, match="`filepath` must end in .keras") as raised:
+        spiking().save(tmp_path / name)
+    assert_says(raised, name, "save_weights")
+    assert not (tmp_path / name).exists()
+
+
 # Weights that are not finite.
 def break_weight(variable, value=math.nan):
     weights = helpers.to_numpy(variable).copy()
@@ -305,6 +550,26 @@ def test_fit_refuses_weights_that_are_not_finite_and_names_them(value):
         model.fit(*helpers.data(), verbose=0)
     assert_says(raised, broken.path, "learning rate", "TerminateOnNaN")
     assert model.trainable_variables[0].path not in str(raised.value)
+
+
+def test_fit_warns_of_nothing_that_keras_does_not_warn_of_anyway():
+    plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    assert warned_by(spiking()) - warned_by(plain) == set()
+
+
+def test_fit_looks_at_its_weights_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_finite(spiking().variables)
+
+
+def test_fit_looks_at_weights_where_they_are(monkeypatch):
+    fetched = []
+    convert = ops.convert_to_numpy
+    monkeypatch.setattr(ops, "convert_to_numpy", lambda x: (fetched.append(x), convert(x))[1])
+    check_finite(spiking().variables)
+    check_finite([])
+    assert fetched == []
 
 
 def losses_with_a_broken_weight(model, index=0):

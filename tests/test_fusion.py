@@ -209,14 +209,20 @@ def test_nothing_is_traced_anew_when_weights_have_changed(gradient, step_mode):
 
 
 @torch_only
-def test_what_a_cell_is_set_to_between_two_calls_is_seen():
+def test_what_a_cell_of_ones_own_is_set_to_between_two_calls_is_seen():
+    class Scaling(rsnn.layers.LIFCell):
+        scale = 1.0
+
+        def step(self, inputs, state):
+            return super().step(self.scale * inputs, state)
+
     x, _ = data(5, (6,))
-    lif = rsnn.layers.LIF()
+    neuron = rsnn.layers.Neuron(Scaling())
     inputs = keras.Input((6,))
-    model = spiking(keras.Model(inputs, lif(inputs)), 4)
+    model = spiking(keras.Model(inputs, neuron(inputs)), 4)
     with fusion("eager"):
         before = to_numpy(model(x))
-        lif.cell.threshold = 0.3
+        neuron.cell.scale = 3.0
         after = to_numpy(model(x))
     assert after.sum() > before.sum()
     np.testing.assert_allclose(after, to_numpy(model(x)))

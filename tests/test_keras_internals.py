@@ -88,17 +88,37 @@ def test_keras_calls_of_graphs_can_be_told_from_other_calls():
     assert keras.Sequential.call is not keras.Model.call, "Sequential has no call of its own any more"
 
 
-def test_keras_makes_forgotten_functions_anew():
+@pytest.mark.parametrize("purpose", ["train", "test", "predict"])
+def test_keras_makes_its_functions_for_a_stand_in_and_leaves_the_model_alone(purpose):
     model = helpers.compiled(helpers.spiking())
-    model.fit(*helpers.data(), verbose=0)
-    model.evaluate(*helpers.data(), verbose=0)
-    model.predict(X, verbose=0)
-    for name in ("train_function", "test_function", "predict_function"):
-        assert_has(model, name)
-        assert getattr(model, name) is not None, f"Model.{name} is not where the compiled function is any more"
-        setattr(model, name, None)
-    model.predict(X, verbose=0)
-    assert model.predict_function is not None, "Model.predict_function is not made anew any more"
+    x, y = helpers.data()
+    model.fit(x, y, verbose=0)
+    model.evaluate(x, y, verbose=0)
+    model.predict(x, verbose=0)
+    name = f"{purpose}_function"
+    before = getattr(model, name)
+    assert before is not None, f"Model.{name} is not where the compiled function is any more"
+    made = keras_internals.make_function(keras_internals.StandIn(model, keras_internals.state_shardings(model)), purpose)
+    assert callable(made), f"Model.make_{name} does not set self.{name} any more"
+    assert getattr(model, name) is before, f"Model.make_{name} writes to another object than `self`"
+
+
+@pytest.mark.skipif(helpers.BACKEND == "tensorflow", reason="Keras does not run a model to build its metrics on TensorFlow")
+def test_keras_wraps_errors_while_it_builds_metrics_in_words_that_are_known():
+    class Unfinished(layers.Layer):
+        def call(self, inputs):
+            raise NotImplementedError("mine")
+
+        def compute_output_shape(self, input_shape):
+            return input_shape
+
+    model = helpers.compiled(keras.Sequential([keras.Input((6,)), Unfinished()]), metrics=["accuracy"])
+    with pytest.raises(RuntimeError, match="^Unable to automatically build the model."):
+        model.evaluate(*helpers.data(), verbose=0)
+    with pytest.raises(NotImplementedError, match="mine"), keras_internals.plain_build_errors():
+        model.evaluate(*helpers.data(), verbose=0)
+    with pytest.raises(RuntimeError, match="another"), keras_internals.plain_build_errors():
+        raise RuntimeError("another")
 
 
 def test_keras_reads_variables_in_their_own_dtype_where_autocast_is_off():

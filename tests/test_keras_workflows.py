@@ -630,6 +630,74 @@ def test_its_symbolic_output_has_the_shape_of_its_output():
         assert model(keras.Input((3, 6))).shape == shape
 
 
+@pytest.mark.parametrize("structure", ["dict", "list"])
+def test_it_has_the_inputs_and_outputs_of_a_functional_model(structure):
+    network = two_outputs(structure)
+    model = spiking(network)
+    assert (model.inputs, model.input_shape) == (network.inputs, network.input_shape)
+    assert [output.shape for output in model.outputs] == [output.shape for output in network.outputs]
+    assert model.output_shape == network.output_shape
+    model.return_sequences = True
+    assert model.output_shape == [(None, 3, shape[-1]) for shape in network.output_shape]
+    model.timesteps = 2
+    assert model.output_shape == [(None, 2, shape[-1]) for shape in network.output_shape]
+
+
+def test_its_shapes_are_those_of_its_only_input_and_output():
+    for network in (mlp(), keras.Sequential([keras.Input((6,)), LIF(), layers.Dense(3)])):
+        model = spiking(network)
+        assert (model.input_shape, model.output_shape) == ((None, 6), (None, 3))
+        assert spiking(network, return_sequences=True).output_shape == (None, 3, 3)
+    assert spiking(two_inputs()).input_shape == [(None, 6), (None, 4)]
+
+
+def test_a_head_on_its_outputs_is_a_model(tmp_path):
+    model = spiking(mlp(classes=5))
+    whole = compiled(keras.Model(model.inputs, layers.Dense(3)(model.outputs[0])))
+    whole.fit(X, Y, verbose=0)
+    assert_all_close([whole.predict(X, verbose=0)], [to_numpy(whole.layers[-1](model(X)))])
+    whole.save(tmp_path / "whole.keras")
+    loaded = keras.saving.load_model(tmp_path / "whole.keras")
+    assert_all_close([loaded.predict(X, verbose=0)], [whole.predict(X, verbose=0)])
+
+
+def test_layers_of_the_network_are_found_by_name_and_index():
+    network = nested()
+    model = spiking(network)
+    inner = model.get_layer("inner")
+    assert inner is network.get_layer("inner")
+    assert inner.get_layer(index=-1) is inner.layers[-1]
+    assert model.get_layer(index=-1) is network.layers[-1]
+    assert model.get_layer(network.name) is network
+    for arguments in ({"name": "nowhere"}, {"index": 99}, {}, {"name": "inner", "index": 0}):
+        with pytest.raises(ValueError, match="layer"):
+            model.get_layer(**arguments)
+
+
+def test_a_network_is_taken_over_up_to_a_layer():
+    model = spiking(convolutional())
+    body = keras.Model(model.inputs, model.get_layer("conv").output)
+    other = spiking(keras.Model(model.inputs, layers.Dense(2)(layers.Flatten()(LIF()(body.output)))))
+    assert other.get_layer("conv") is model.get_layer("conv")
+    assert other.predict(IMAGES, verbose=0).shape == (10, 2)
+
+
+def test_what_it_answers_leaves_saving_and_its_summary_as_they_are(tmp_path):
+    model = compiled(spiking(convolutional()))
+    expected = model.predict(IMAGES, verbose=0)
+    lines = []
+    model.summary(print_fn=lines.append)
+    assert model.output_shape == (None, 3)
+    again = []
+    model.summary(print_fn=again.append)
+    assert again == lines
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras").predict(IMAGES, verbose=0), expected)
+    clone = rsnn.SpikingModel.from_config(model.get_config())
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(clone.predict(IMAGES, verbose=0), expected)
+
+
 # Time.
 @every_gradient
 def test_timesteps_can_be_changed_after_training(gradient):

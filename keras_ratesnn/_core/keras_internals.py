@@ -1,5 +1,7 @@
 """Everything that is read of Keras' private API, and nothing else. `tests/test_keras_internals.py` says which part broke."""
 
+import contextlib
+
 import keras
 from keras import ops
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
@@ -84,11 +86,55 @@ def with_sublayers(layer):
     return layer._flatten_layers()
 
 
-def forget_compiled_functions(model):
-    """Makes a compiled Keras model trace its train, test and predict functions anew, after an attribute has changed."""
-    model.train_function = None
-    model.test_function = None
-    model.predict_function = None
+def state_shardings(model):
+    """How a model's state is spread over devices, in the form that Keras wants when it makes a function on JAX, or `None`."""
+    spread = hasattr(model, "_get_state_sharding_spec") and keras.distribution.distribution() is not None
+    return model._get_state_sharding_spec() if spread else None
+
+
+class StandIn:
+    """What Keras' `make_train_function` and its like are given for a model: reads the model, and keeps what is made.
+
+    The model itself may be in use meanwhile, by `fit` or by other threads.
+
+    Args:
+        model: A Keras model.
+        shardings: Its `state_shardings`; while it trains on JAX, a model has no values to look at.
+    """
+
+    def __init__(self, model, shardings):
+        self._model = model
+        self._get_state_sharding_spec = lambda: shardings
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    # JAX takes `model.train_step` for the same function each time, and would not trace it anew. These are this object's own.
+    def train_step(self, *args):
+        return self._model.train_step(*args)
+
+    def test_step(self, *args):
+        return self._model.test_step(*args)
+
+    def predict_step(self, *args):
+        return self._model.predict_step(*args)
+
+
+def make_function(stand_in, purpose):
+    """The function that Keras makes for `fit`, `evaluate` or `predict`: `purpose` is `"train"`, `"test"` or `"predict"`."""
+    getattr(keras.Model, f"make_{purpose}_function")(stand_in, force=True)
+    return getattr(stand_in, f"{purpose}_function")
+
+
+@contextlib.contextmanager
+def plain_build_errors():
+    """A context in which what goes wrong while Keras runs a model to build its metrics is raised as it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if error.__context__ is not None and str(error).startswith("Unable to automatically build the model."):
+            raise error.__context__ from None
+        raise
 
 
 def portable(config):

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 
 RESETS = ("soft", "hard")
@@ -23,6 +24,8 @@ class IntegrateAndFireCell(NeuronCell):
     Args: as in `LIFCell`, without `decay`.
     """
 
+    fixed_arguments = (*NeuronCell.fixed_arguments, "reset", "v_reset", "detach_reset", "learn_threshold")
+
     def __init__(
         self,
         threshold=1.0,
@@ -33,9 +36,15 @@ class IntegrateAndFireCell(NeuronCell):
         learn_threshold=False,
         **kwargs,
     ):
+        refuse_other_names(type(self).__name__, kwargs)
         super().__init__(threshold=threshold, surrogate=surrogate, **kwargs)
         self.reset = checks.one_of("reset", reset, RESETS)
         self.v_reset = checks.real("v_reset", v_reset)
+        if self.reset == "soft" and self.v_reset != 0.0:
+            raise ValueError(
+                '`v_reset` must be 0.0 with reset="soft", which takes one threshold off the membrane. Received: '
+                f'v_reset={self.v_reset} with reset="soft". For a membrane that is set to v_reset write reset="hard".'
+            )
         self.detach_reset = checks.boolean("detach_reset", detach_reset)
         self.learn_threshold = checks.boolean("learn_threshold", learn_threshold)
         self.log_threshold = None
@@ -102,6 +111,17 @@ class IntegrateAndFireCell(NeuronCell):
             "learn_threshold": self.learn_threshold,
         }
 
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config(without_ignored_reset(config))
+
+
+def without_ignored_reset(config):
+    """A config that was saved when a soft reset ignored `v_reset` and took any, as it worked."""
+    if config.get("reset") == "soft" and "v_reset" in config:
+        return {**config, "v_reset": 0.0}
+    return config
+
 
 @registry.register
 class LIFCell(IntegrateAndFireCell):
@@ -127,7 +147,7 @@ class LIFCell(IntegrateAndFireCell):
             `1 − 1/τ`. Defaults to `0.2`.
         threshold: Float > 0, the membrane value from which a neuron spikes. Defaults to `1.0`.
         reset: `"soft"` takes one threshold off the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float, the membrane after a hard reset. Defaults to `0.0`.
+        v_reset: Float, the membrane after a hard reset; 0 with a soft one. Defaults to `0.0`.
         detach_reset: Boolean, whether the backward pass ignores the way in which the reset depends on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
@@ -143,11 +163,14 @@ class LIFCell(IntegrateAndFireCell):
         `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; the membrane after the reset.
 
     Raises:
-        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, or a name is unknown.
-        TypeError: If an argument is of another type.
+        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, or a name is
+            unknown.
+        TypeError: If an argument is of another type, or is named as in another library.
 
     Source: Yu et al., NeurIPS 2024, equation 1.
     """
+
+    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay")
 
     def __init__(
         self,
@@ -206,6 +229,8 @@ class ParametricLIFCell(IntegrateAndFireCell):
     Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks",
     ICCV 2021.
     """
+
+    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "per_channel", "axis")
 
     def __init__(
         self,

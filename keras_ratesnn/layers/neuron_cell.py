@@ -1,14 +1,14 @@
 """What a neuron cell is: the contract that all cells, those of one's own too, fill in."""
 
-import keras
 from keras import ops
 
 from keras_ratesnn import dynamics, surrogates
 from keras_ratesnn._core import backend, checks, registry, time_axis
 from keras_ratesnn.layer_kinds import CELL, LayerKind
+from keras_ratesnn.layers._cell_guards import GuardedCell
 
 
-class NeuronCell(keras.layers.Layer):
+class NeuronCell(GuardedCell):
     """One time step of a population of spiking neurons: the base class of all cells, and of cells of your own.
 
     A cell is called as `spikes, state = cell(inputs, state)`. The layer `keras_ratesnn.layers.Neuron` makes a cell a part
@@ -44,6 +44,7 @@ class NeuronCell(keras.layers.Layer):
     """
 
     layer_kind = LayerKind(role=CELL)
+    fixed_arguments = ("threshold", "surrogate")
 
     def __init__(self, threshold=1.0, surrogate="sigmoid", **kwargs):
         # The state stays in float32 in half precision: Keras must not cast what a call is given.

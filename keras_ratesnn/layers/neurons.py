@@ -1,10 +1,14 @@
 """Neuron layers: what a network contains, each around the cell that holds its parameters and its step."""
 
+import warnings
+
 import keras
 
 from keras_ratesnn._core import registry
 from keras_ratesnn.layer_kinds import NEURON, LayerKind
-from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
+from keras_ratesnn.layers._cell_guards import from_cell
+from keras_ratesnn.layers._other_names import refuse_other_names
+from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell, without_ignored_reset
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 
 
@@ -40,7 +44,10 @@ class Neuron(keras.layers.Layer):
         if not self.cell.built:
             self.cell.build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
+        # A SpikingModel runs the cell, and never comes here.
+        if training:
+            _warn_of_one_time_step(self)
         spikes, _ = self.cell(inputs)
         return spikes
 
@@ -54,12 +61,12 @@ class Neuron(keras.layers.Layer):
 class IntegrateAndFire(Neuron):
     """What the layers of integrate-and-fire neurons share: the arguments of their cell as attributes and config."""
 
-    threshold = property(lambda self: self.cell.threshold)
-    reset = property(lambda self: self.cell.reset)
-    v_reset = property(lambda self: self.cell.v_reset)
-    detach_reset = property(lambda self: self.cell.detach_reset)
-    surrogate = property(lambda self: self.cell.surrogate)
-    learn_threshold = property(lambda self: self.cell.learn_threshold)
+    threshold = from_cell("threshold")
+    reset = from_cell("reset")
+    v_reset = from_cell("v_reset")
+    detach_reset = from_cell("detach_reset")
+    surrogate = from_cell("surrogate")
+    learn_threshold = from_cell("learn_threshold")
 
     def get_config(self):
         config = super().get_config()
@@ -68,6 +75,10 @@ class IntegrateAndFire(Neuron):
         for shared in ("name", "trainable", "dtype"):
             del of_cell[shared]
         return {**config, **of_cell}
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config(without_ignored_reset(config))
 
 
 @registry.register
@@ -93,7 +104,7 @@ class LIF(IntegrateAndFire):
             `1 − 1/τ`. Defaults to `0.2`.
         threshold: Float > 0, the membrane value from which a neuron spikes. Defaults to `1.0`.
         reset: `"soft"` takes one threshold off the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float, the membrane after a hard reset. Defaults to `0.0`.
+        v_reset: Float, the membrane after a hard reset; 0 with a soft one. Defaults to `0.0`.
         detach_reset: Boolean, whether the backward pass ignores the way in which the reset depends on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
@@ -109,8 +120,9 @@ class LIF(IntegrateAndFire):
         That of the input: spikes, exactly 0 or 1.
 
     Raises:
-        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, or a name is unknown.
-        TypeError: If an argument is of another type.
+        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, or a name is
+            unknown.
+        TypeError: If an argument is of another type, or is named as in another library.
 
     Source: Yu et al., NeurIPS 2024, equation 1.
     """
@@ -126,10 +138,12 @@ class LIF(IntegrateAndFire):
         learn_threshold=False,
         **kwargs,
     ):
-        cell = LIFCell(decay, threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **_of_cell(kwargs))
+        cell = LIFCell(
+            decay, threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **_of_cell(type(self), kwargs)
+        )
         super().__init__(cell, **kwargs)
 
-    decay = property(lambda self: self.cell.decay)
+    decay = from_cell("decay")
 
 
 @registry.register
@@ -155,7 +169,7 @@ class IF(IntegrateAndFire):
         learn_threshold=False,
         **kwargs,
     ):
-        cell = IFCell(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **_of_cell(kwargs))
+        cell = IFCell(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **_of_cell(type(self), kwargs))
         super().__init__(cell, **kwargs)
 
 
@@ -206,15 +220,32 @@ class ParametricLIF(IntegrateAndFire):
             learn_threshold,
             per_channel,
             axis,
-            **_of_cell(kwargs),
+            **_of_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)
 
-    decay = property(lambda self: self.cell.decay)
-    per_channel = property(lambda self: self.cell.per_channel)
-    axis = property(lambda self: self.cell.axis)
+    decay = from_cell("decay")
+    per_channel = from_cell("per_channel")
+    axis = from_cell("axis")
 
 
-def _of_cell(kwargs):
+def _of_cell(layer_class, kwargs):
     """The arguments of a layer that its cell shares."""
+    refuse_other_names(layer_class.__name__, kwargs)
     return {"dtype": kwargs.get("dtype"), "name": "cell"}
+
+
+def _warn_of_one_time_step(layer):
+    """Said once per process: a network that is fitted as it is has one such layer after the other."""
+    global _warned_of_one_time_step
+    if not _warned_of_one_time_step:
+        _warned_of_one_time_step = True
+        warnings.warn(
+            f"{type(layer).__name__} {layer.name!r} is trained outside of a SpikingModel, at one time step: its neurons begin "
+            "at rest and spike at most once. To run the network through time: "
+            "keras_ratesnn.SpikingModel(network, timesteps=4), and compile and fit that.",
+            stacklevel=3,
+        )
+
+
+_warned_of_one_time_step = False

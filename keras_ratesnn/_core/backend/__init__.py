@@ -23,6 +23,8 @@
 * `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized)`: γ (x − μ) / sqrt(σ² + ε) + β by given
   statistics, with the derivative that it has if μ and σ² change as the batch's own do.
 * `untraced(function)`: the function, at which a compiler that takes Python line by line stops.
+* `ranks_of_batch(data)`: `(ranks, data)`: the ranks of what a compiled function of Keras is given, where such a function cannot
+  be compiled for several; `data` may be used once, as before.
 * `unrolled_steps(with_gradient)`: up to this T the time loop of one layer is better unrolled than a loop of the compiler.
 * `unrolled_network_steps()`: up to this T the same holds of the time loop around a whole network.
 """
@@ -54,6 +56,7 @@ set_noise_state = _functions.set_noise_state
 grad_enabled = _functions.grad_enabled
 jvp = _functions.jvp
 optimization_barrier = _functions.optimization_barrier
+ranks_of_batch = _functions.ranks_of_batch
 unrolled_network_steps = _functions.unrolled_network_steps
 unrolled_steps = _functions.unrolled_steps
 untraced = _functions.untraced

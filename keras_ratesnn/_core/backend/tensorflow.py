@@ -2,6 +2,7 @@
 
 import contextvars
 import functools
+import itertools
 import math
 
 import tensorflow as tf
@@ -80,3 +81,23 @@ def unrolled_steps(with_gradient):
 def optimization_barrier(tensors):
     """The tensors as they are: the executor frees what is no longer needed."""
     return tensors
+
+
+def ranks_of_batch(data):
+    """`(ranks, data)` of what `fit`, `evaluate` or `predict` gives a compiled function.
+
+    Keras lets TensorFlow trace a function for the most general shape that it has been given, and that of an input with time
+    and one without is unknown.
+
+    Args:
+        data: Iterator over batches, of tf.data or of Python, or a list of batches.
+    """
+    if isinstance(data, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+        batch = data.element_spec
+    elif isinstance(data, list):
+        batch = data[0]
+    else:
+        batch = next(data)
+        data = itertools.chain([batch], data)
+    leaves = tf.nest.flatten(batch, expand_composites=True)
+    return tuple(tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves), data

@@ -27,6 +27,7 @@ from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend
+from keras_ratesnn._input_checks import fits
 
 
 class _Calibration:
@@ -66,21 +67,34 @@ def thresholds(functional, operations, data, percentile):
         Dict of operations to thresholds; an operation that never puts out a positive value is not in it.
 
     Raises:
-        ValueError: If `data` is of another shape, or gives activations that are NaN or infinite.
+        TypeError: If `data` are no arrays of numbers.
+        ValueError: If `data` are of another shape, or give activations that are NaN or infinite.
     """
     rule = _Calibration(operations, percentile)
-    tensors = []
-    for array, wanted in zip(_graph.match_inputs(functional, data), functional.inputs, strict=True):
-        tensor = ops.convert_to_tensor(array, dtype=wanted.dtype)
-        if len(tensor.shape) != len(wanted.shape) or not len(array):
-            raise ValueError(
-                f"`calibrate` must be a batch of inputs as the model takes them, here (batch, *{tuple(wanted.shape[1:])}). "
-                f"Received: shape {tuple(tensor.shape)}."
-            )
-        tensors.append(tensor)
+    tensors = _checked_tensors(functional, data)
     with backend.no_gradient():
         _graph.walk(functional, tensors, rule, training=False)
     return rule.thresholds
+
+
+def _checked_tensors(functional, data):
+    """The data as a flat list of tensors in the order of the network's inputs."""
+    for leaf in keras.tree.flatten(data):
+        if not ops.is_tensor(leaf) and not (hasattr(leaf, "shape") and np.asarray(leaf).dtype.kind in _NUMBERS):
+            raise TypeError(f"{_WANTED} Received: {leaf!r} of type {type(leaf).__name__}.")
+    try:
+        arrays = _graph.match_inputs(functional, data)
+    except ValueError as error:
+        raise ValueError(f"{_WANTED} {error}") from error
+    for array, wanted in zip(arrays, functional.inputs, strict=True):
+        shape, static = tuple(array.shape), tuple(wanted.shape[1:])
+        if not shape or not shape[0] or not fits(shape[1:], static):
+            raise ValueError(f"{_WANTED} Here (batch, *{static}). Received: shape {shape}.")
+    return [ops.convert_to_tensor(array, dtype=wanted.dtype) for array, wanted in zip(arrays, functional.inputs, strict=True)]
+
+
+_NUMBERS = "biufV"  # The last is bfloat16.
+_WANTED = "`calibrate` must be a batch of inputs as the model takes them, without time: an array, or a structure of arrays."
 
 
 def between_scales(neuron, threshold, timesteps):

@@ -1,0 +1,52 @@
+"""What one asks of a Functional model, answered by a model around a network."""
+
+import keras
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import keras_internals
+
+
+class FunctionalAttributes:
+    """Inputs, outputs and layers by name, for a `keras.Model` with a `network`, as Functional models have them.
+
+    The inputs are those of the network, without time, so that `keras.Model(model.inputs, model.get_layer(name).output)` is a
+    part of the network. The outputs are those of the model: a call of it is their history.
+    """
+
+    _symbolic_outputs = (None, None)
+
+    @property
+    def inputs(self):
+        """List of the network's symbolic inputs, `(batch, ...)`."""
+        return list(_graph.as_graph(self.network).inputs)
+
+    @property
+    def outputs(self):
+        """List of the model's symbolic outputs for them."""
+        made_for, outputs = self._symbolic_outputs
+        settings = self.return_sequences, self.timesteps
+        if made_for != settings:
+            outputs = self(keras_internals.inputs_structure(_graph.as_graph(self.network)))
+            self._symbolic_outputs = settings, outputs
+        return keras.tree.flatten(outputs)
+
+    @property
+    def input_shape(self):
+        """The shape of the input, `(None, ...)`, or a list of shapes if there are several."""
+        return keras_internals.unpack_single([tensor.shape for tensor in self.inputs])
+
+    @property
+    def output_shape(self):
+        """The shape of the output, `(None, ...)`, or a list of shapes if there are several."""
+        return keras_internals.unpack_single([tensor.shape for tensor in self.outputs])
+
+    def get_layer(self, name=None, index=None):
+        """A layer of the network, or the network itself by its name; a layer of a nested model is in that model's `get_layer`.
+
+        Args:
+            name: String, the name of the layer.
+            index: Integer, its place in `network.layers`.
+        """
+        if index is None and name == self.network.name:
+            return self.network
+        return self.network.get_layer(name, index)

@@ -1,0 +1,242 @@
+"""Settings of a model and kinds of data may change at any time, while `fit` runs too: what is computed is what is set."""
+
+import threading
+
+import helpers
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, mlp, spiking, to_numpy
+
+from keras_ratesnn.layers import LIF
+
+X, Y = helpers.data()
+FRAMES, _ = helpers.data(shape=(3, 6), seed=1)
+
+
+def standing_still(**kwargs):
+    """A compiled model that training leaves as it is."""
+    return compiled(spiking(**kwargs), keras.optimizers.SGD(0.0))
+
+
+def loss_at(timesteps, model, x=X):
+    """The loss of a new model of the same network."""
+    return compiled(spiking(model.network, timesteps=timesteps)).evaluate(x, Y, verbose=0)
+
+
+class Sets(keras.callbacks.Callback):
+    """Sets an attribute of the model to one value after another."""
+
+    def __init__(self, attribute, values):
+        super().__init__()
+        self.attribute = attribute
+        self.values = list(values)
+
+    def set_next(self):
+        if self.values:
+            setattr(self.model, self.attribute, self.values.pop(0))
+
+
+class SetsEveryEpoch(Sets):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.set_next()
+
+
+class SetsEveryBatch(Sets):
+    def __init__(self, attribute, values):
+        super().__init__(attribute, values)
+        self.losses = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(float(logs["loss"]))
+        self.model.reset_metrics()
+        self.set_next()
+
+
+executions = pytest.mark.parametrize(
+    "steps_per_execution",
+    [
+        1,
+        pytest.param(
+            2, marks=pytest.mark.skipif(helpers.BACKEND == "torch", reason="Keras has none of several steps on torch")
+        ),
+    ],
+)
+
+
+@executions
+def test_a_callback_sets_the_time_steps_of_each_epoch(steps_per_execution):
+    model = standing_still(timesteps=2)
+    model.compile(model.optimizer, model.loss, steps_per_execution=steps_per_execution)
+    schedule = [1, 3, 1, 5]
+    history = model.fit(
+        X, Y, batch_size=5, epochs=4, shuffle=False, verbose=0, callbacks=[SetsEveryEpoch("timesteps", schedule)]
+    ).history
+    assert history["loss"] == pytest.approx([loss_at(timesteps, model) for timesteps in schedule], rel=1e-5)
+
+
+@executions
+def test_a_callback_sets_the_time_steps_of_each_batch(steps_per_execution):
+    model = standing_still(timesteps=4)
+    model.compile(model.optimizer, model.loss, steps_per_execution=steps_per_execution)
+    x, y = np.tile(X, (3 * steps_per_execution, 1)), np.tile(Y, 3 * steps_per_execution)
+    callback = SetsEveryBatch("timesteps", [1, 2])
+    model.fit(x, y, batch_size=len(X), shuffle=False, verbose=0, callbacks=[callback])
+    assert callback.losses == pytest.approx([loss_at(timesteps, model) for timesteps in (4, 1, 2)], rel=1e-5)
+
+
+def test_a_callback_sets_return_sequences():
+    model = standing_still(gradient="bptt")
+    model.compile(model.optimizer, "mse")
+    targets = np.zeros((10, 1, 1), "float32")
+    losses = model.fit(X, targets, epochs=2, verbose=0, callbacks=[SetsEveryEpoch("return_sequences", [False, True])]).history[
+        "loss"
+    ]
+    assert losses[0] == pytest.approx(np.mean(spiking(model.network).predict(X, verbose=0) ** 2), rel=1e-5)
+    sequences = spiking(model.network, return_sequences=True).predict(X, verbose=0)
+    assert losses[1] == pytest.approx(np.mean(sequences**2), rel=1e-5)
+
+
+@pytest.mark.parametrize("kinds", [(X, FRAMES), (FRAMES, X)], ids=["static, frames", "frames, static"])
+def test_validation_data_may_be_of_another_kind_than_training_data(kinds):
+    train, validation = kinds
+    model = standing_still()
+    history = model.fit(train, Y, validation_data=(validation, Y), epochs=3, verbose=0).history
+    assert history["loss"] == pytest.approx([loss_at(3, model, train)] * 3, rel=1e-5)
+    assert history["val_loss"] == pytest.approx([loss_at(3, model, validation)] * 3, rel=1e-5)
+
+
+class Batches(keras.utils.PyDataset):
+    """Frames, one batch of them."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return FRAMES, Y
+
+
+def test_validation_data_may_be_a_data_set_and_training_data_arrays():
+    model = standing_still()
+    history = model.fit(X, Y, validation_data=Batches(), epochs=2, verbose=0).history
+    assert history["val_loss"] == pytest.approx([loss_at(3, model, FRAMES)] * 2, rel=1e-5)
+    history = model.fit(Batches(), validation_data=(X, Y), epochs=2, verbose=0).history
+    assert history["val_loss"] == pytest.approx([loss_at(3, model)] * 2, rel=1e-5)
+
+
+def test_a_callback_predicts_and_evaluates_inputs_of_another_kind():
+    class Looks(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.predicted = []
+            self.losses = []
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.predicted.append(self.model.predict(FRAMES, verbose=0))
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.losses.append(self.model.evaluate(FRAMES, Y, verbose=0))
+
+    model = standing_still()
+    callback = Looks()
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[callback])
+    expected = spiking(model.network).predict(FRAMES, verbose=0)
+    for predicted in callback.predicted:
+        np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
+    assert callback.losses == pytest.approx([loss_at(3, model, FRAMES)] * 2, rel=1e-5)
+
+
+def test_single_batches_may_be_of_one_kind_after_the_other():
+    model = standing_still()
+    for x in (X, FRAMES, X):
+        assert model.train_on_batch(x, Y) == pytest.approx(loss_at(3, model, x), rel=1e-5)
+        assert model.test_on_batch(x, Y) == pytest.approx(loss_at(3, model, x), rel=1e-5)
+        expected = to_numpy(spiking(model.network)(x))
+        np.testing.assert_allclose(to_numpy(model.predict_on_batch(x)), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(helpers.BACKEND == "jax", reason="Keras takes a model's weights away on JAX while it predicts")
+def test_threads_predict_inputs_of_different_kinds_at_once():
+    model = spiking()
+    expected = {name: spiking(model.network).predict(x, verbose=0) for name, x in (("static", X), ("frames", FRAMES))}
+    failed = []
+
+    def predict(name, x):
+        for _ in range(3):
+            if not np.allclose(model.predict(x, verbose=0), expected[name], rtol=1e-5, atol=1e-6):
+                failed.append(name)
+
+    def watched(*args):
+        failed.append("did not end")
+        predict(*args)
+        failed.remove("did not end")
+
+    threads = [threading.Thread(target=watched, args=args) for args in (("static", X), ("frames", FRAMES)) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+
+
+@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
+def test_data_sets_of_tf_data_may_be_of_one_kind_after_the_other():
+    import tensorflow as tf
+
+    model = standing_still()
+    sets = [(x, tf.data.Dataset.from_tensor_slices((x, Y)).batch(4)) for x in (X, FRAMES)]
+    for x, data in sets:
+        assert model.fit(data, verbose=0).history["loss"][0] == pytest.approx(loss_at(3, model, x), rel=1e-5)
+        assert model.evaluate(data, verbose=0) == pytest.approx(loss_at(3, model, x), rel=1e-5)
+
+
+# What is set after `compile`.
+def trained(model):
+    """The weights after a batch, from the same ones each time."""
+    keras.utils.set_random_seed(3)
+    model.set_weights([np.random.default_rng(0).normal(0, 1, weights.shape) for weights in model.get_weights()])
+    model.optimizer.learning_rate = 0.1
+    model.train_on_batch(FRAMES, Y)
+    return model.get_weights()
+
+
+@pytest.mark.parametrize(("attribute", "first", "second"), [("gradient", "rate", "bptt"), ("step_mode", "multi", "single")])
+def test_what_is_set_after_compile_takes_effect(attribute, first, second):
+    def network():
+        inputs = keras.Input((6,))
+        x = keras.layers.BatchNormalization()(keras.layers.Dense(8)(inputs))
+        return keras.Model(inputs, keras.layers.Dense(3)(LIF()(x)))
+
+    expected = {value: trained(compiled(spiking(network(), **{attribute: value}))) for value in (first, second)}
+    assert any(not np.allclose(one, other) for one, other in zip(*expected.values(), strict=True))
+    model = compiled(spiking(network(), **{attribute: first}))
+    for value in (first, second, first):
+        setattr(model, attribute, value)
+        for ours, theirs in zip(trained(model), expected[value], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_compiled_before_is_not_compiled_again():
+    traced = []
+
+    class Traced(keras.layers.Layer):
+        def call(self, inputs):
+            traced.append(1)
+            return inputs
+
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, mlp()(Traced()(inputs)))
+    model = standing_still(network=network)
+    model.run_eagerly = False
+
+    def runs():
+        before = len(traced)
+        model.evaluate(X, Y, verbose=0)
+        return len(traced) - before
+
+    runs()
+    again = runs()
+    model.timesteps = 2
+    runs()
+    model.timesteps = 3
+    assert runs() == again
