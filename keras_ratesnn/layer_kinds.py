@@ -41,8 +41,9 @@ class Normalization:
     Args:
         normalize: Function `(layer, inputs, times) -> (outputs, mean, variance)`: normalises a tensor by its own statistics
             and moves the layer's averages `times` times.
-        normalize_rate: Function `(layer, rate, mean, variance) -> outputs`: normalises a rate by these statistics, with
-            the derivatives of the rate's own; `None` if there is none. Defaults to `None`.
+        normalize_rate: Function `(layer, rate, mean, variance, weights=None) -> outputs`: normalises a rate by these
+            statistics, with the derivatives of the rate's own, in which its rows may have weights; `None` if there is none.
+            Defaults to `None`.
     """
 
     normalize: Callable

@@ -253,12 +253,18 @@ class SpikingModel(FunctionalAttributes, keras.Model):
 
     def fit(self, x=None, *args, **kwargs):
         check_finite(self.variables)
+        # Before Keras begins: on JAX an error in a training step leaves a model without weights.
+        self.gradient.check_timesteps(self.timesteps)
         return self._fit(x, *args, **kwargs)
+
+    def train_on_batch(self, x, *args, **kwargs):
+        self.gradient.check_timesteps(self.timesteps)
+        return self._train_on_batch(x, *args, **kwargs)
 
     _fit = _with_checked_inputs(keras.Model.fit)
     evaluate = _with_checked_inputs(keras.Model.evaluate)
     predict = _with_checked_inputs(keras.Model.predict)
-    train_on_batch = _with_checked_inputs(keras.Model.train_on_batch)
+    _train_on_batch = _with_checked_inputs(keras.Model.train_on_batch)
     test_on_batch = _with_checked_inputs(keras.Model.test_on_batch)
     predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch)
 

@@ -1,5 +1,7 @@
 """What several test files need: differentiation on every backend, naive reference neurons, tiny networks and data."""
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
@@ -86,6 +88,23 @@ def loss_and_gradients(model, x, y, loss=None):
         gradients = torch.autograd.grad(value, values, materialize_grads=True, allow_unused=True) if values else []
     paths = [variable.path for variable in variables]
     return float(to_numpy(value)), dict(zip(paths, to_numpy(list(gradients)), strict=True))
+
+
+@contextlib.contextmanager
+def double_precision():
+    """Everything in float64, on JAX too."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    if BACKEND == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        if BACKEND == "jax":
+            jax.config.update("jax_enable_x64", False)
 
 
 def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0):

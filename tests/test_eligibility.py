@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from dual_numbers import rate_derivative
-from helpers import gradient_of, naive_lif, to_numpy
+from helpers import double_precision, gradient_of, naive_lif, to_numpy
 from keras import ops
 
 from keras_ratesnn import layers
@@ -23,14 +23,7 @@ RESETS = [
 
 @pytest.fixture(autouse=True)
 def _double_precision():
-    keras.config.set_dtype_policy("float64")
-    if keras.backend.backend() == "jax":
-        import jax
-
-        jax.config.update("jax_enable_x64", True)
-        yield
-        jax.config.update("jax_enable_x64", False)
-    else:
+    with double_precision():
         yield
 
 
@@ -71,7 +64,7 @@ def test_a_derivative_is_written_for_the_class_that_it_stands_in():
 def means_of(cell, currents):
     """The firing rate of a cell given currents, and its derivatives by the input and by the cell's weights."""
     steps = double(np.moveaxis(currents, 0, 1).reshape(-1, *currents.shape[2:]))
-    _, (_, means) = _time_loop.run(_eligibility.EligibilityPass(cell, "float64", T), Signal(steps), T)
+    _, (_, (means,)) = _time_loop.run(_eligibility.EligibilityPass(cell, "float64", (T,)), Signal(steps), T)
     return means
 
 
@@ -116,7 +109,7 @@ def test_the_rate_has_the_time_mean_as_value_and_the_eligibility_as_derivative()
     mean_input = CURRENTS.mean(axis=0)
 
     def weighted(c):
-        return ops.sum(double(weights) * _eligibility.firing_rate(cell, means, c))
+        return ops.sum(double(weights) * _eligibility.firing_rate(cell, [means], c, (T,)))
 
     spikes, _, _ = naive_lif(CURRENTS, 0.6)
     np.testing.assert_allclose(to_numpy(weighted(double(mean_input))), (weights * spikes.mean(axis=0)).sum())
@@ -132,7 +125,7 @@ def test_a_weight_of_many_neurons_gets_the_sum_of_their_derivatives():
 
     def weighted(decay_logit):
         with keras.StatelessScope([(cell.decay_logit, decay_logit)]):
-            return ops.sum(double(weights) * _eligibility.firing_rate(cell, means, double(CURRENTS[0])))
+            return ops.sum(double(weights) * _eligibility.firing_rate(cell, [means], double(CURRENTS[0]), (T,)))
 
     (gradient,) = gradient_of(weighted, [np.full((1, 5), np.log(0.6 / 0.4))])
     expected = weights * rate_derivative(CURRENTS, "decay", 0.6, 1.0, "soft", 0.0, True) * 0.6 * 0.4

@@ -42,12 +42,13 @@ def steps_unrolled(monkeypatch, steps):
     monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: steps)
 
 
-CASES = [(1, False, "float32"), (2, False, "float32"), (7, True, "float32"), (7, False, "bfloat16")]
+CASES = [((1,), False, "float32"), ((2,), False, "float32"), ((7,), False, "bfloat16"), ((1, 2, 4), True, "float32")]
 
 
-@pytest.mark.parametrize(("timesteps", "static", "dtype"), CASES)
+@pytest.mark.parametrize(("windows", "static", "dtype"), CASES)
 @pytest.mark.parametrize("name", CELLS)
-def test_a_loop_of_the_compiler_is_the_unrolled_loop(name, timesteps, static, dtype, monkeypatch):
+def test_a_loop_of_the_compiler_is_the_unrolled_loop(name, windows, static, dtype, monkeypatch):
+    timesteps = sum(windows)
     cell = CELLS[name]()
     cell.build((3, 5))
     current = np.random.default_rng(0).normal(0.5, 1.0, (3 if static else 3 * timesteps, 5))
@@ -55,14 +56,14 @@ def test_a_loop_of_the_compiler_is_the_unrolled_loop(name, timesteps, static, dt
     results = []
     for steps in (timesteps, 1):
         steps_unrolled(monkeypatch, steps)
-        spikes, (state, means) = _time_loop.run(_eligibility.EligibilityPass(cell, dtype, timesteps), current, timesteps)
+        spikes, (state, means) = _time_loop.run(_eligibility.EligibilityPass(cell, dtype, windows), current, timesteps)
         assert keras.backend.standardize_dtype(spikes.dtype) == dtype
         # A number is a trace that is the same for all neurons.
         results.append([to_numpy(ops.cast(value, "float32")) for value in keras.tree.flatten((spikes, state, means))])
     assert results[0][0].shape == (3 * timesteps, 5)
     assert 0 < results[0][0].mean() < 1
     for unrolled, looped in zip(*results, strict=True):
-        np.testing.assert_allclose(looped, unrolled, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(looped, np.broadcast_to(unrolled, looped.shape), rtol=1e-5, atol=1e-6)
 
 
 class NoisyCell(rsnn.layers.LIFCell):
@@ -82,7 +83,7 @@ def test_a_cell_that_draws_random_numbers_draws_the_same_ones_in_a_loop(monkeypa
     for steps in (6, 1):
         steps_unrolled(monkeypatch, steps)
         cell = NoisyCell()
-        spikes, _ = _time_loop.run(_eligibility.EligibilityPass(cell, "float32", 6), current, 6)
+        spikes, _ = _time_loop.run(_eligibility.EligibilityPass(cell, "float32", (6,)), current, 6)
         results.append((to_numpy(spikes), to_numpy(cell.generator.state)))
     by_step = results[0][0].reshape(4, 6, 5)
     assert (by_step[:, 1:] != by_step[:, :-1]).any()

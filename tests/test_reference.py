@@ -7,6 +7,8 @@ from helpers import loss_and_gradients
 from keras import ops
 from reference_networks import CASES, Case, reference_name
 
+import keras_ratesnn as rsnn
+
 TOLERANCE = 1e-3
 
 
@@ -27,8 +29,19 @@ def test_logits_and_gradients_agree(case):
     model = case.model()
     logits = ops.convert_to_numpy(model(case.x, training=True))
     assert relative_error(logits, case.arrays["logits"]) < TOLERANCE
+    assert_gradients_agree(case, case.model())
 
-    _, gradients = loss_and_gradients(case.model(), case.x, case.y)
+
+@pytest.mark.parametrize("name", [name for name in CASES if "bptt_m" in name])
+def test_rate_with_a_window_for_each_step_is_bptt(name):
+    case = Case(name)
+    model = case.model()
+    model.gradient = rsnn.gradients.Rate(windows=model.timesteps)
+    assert_gradients_agree(case, model)
+
+
+def assert_gradients_agree(case, model):
+    _, gradients = loss_and_gradients(model, case.x, case.y)
     named = {reference_name(variable): gradients[variable.path] for variable in model.trainable_variables}
     expected = case.expected("grad")
     assert named.keys() == expected.keys()

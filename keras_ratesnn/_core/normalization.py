@@ -22,18 +22,21 @@ def normalize(layer, inputs, times=1):
     return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
 
-def normalize_rate(layer, rate, mean, variance):
+def normalize_rate(layer, rate, mean, variance, weights=None):
     """The normalisation of a rate, with the values of the spiking path's statistics and the derivatives of the rate's.
 
         ĉ = γ (c − μ_c) / sqrt(σ̂_c² + ε) + β
         μ_c: the value of `mean`, the derivative of the batch mean of c
         σ̂_c²: the value of `variance`, the derivative of the batch variance of c
 
+    In these means the rows of c may have weights, `weights`, which are 1 on average.
+
     Source: Yu et al., NeurIPS 2024, appendix on batch normalisation.
     """
     rate = time_axis.widen(rate)
     parameters = _parameters(layer, rate)
-    outputs = backend.normalize_as(rate, layer.axis, *parameters, mean, variance, layer.epsilon, layer.synchronized)
+    statistics = mean, variance, layer.epsilon, layer.synchronized
+    outputs = backend.normalize_as(rate, layer.axis, *parameters, *statistics, weights=weights)
     return time_axis.cast(outputs, layer.compute_dtype)
 
 

@@ -11,31 +11,45 @@ on each neuron alone, see `element_wise`.
 A cell may have a written derivative, `NeuronCell.step_derivative`, which is faster; any other step is differentiated here.
 """
 
+import functools
+
 import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, inheritance, keras_internals, time_axis, tree
+from keras_ratesnn.gradients import _windows
 from keras_ratesnn.gradients._time_loop import NeuronPass
 from keras_ratesnn.layers import NeuronCell
 
 
 class EligibilityPass(NeuronPass):
-    """Neurons in a time loop that also collect their firing rate and its derivatives, by the input and by each weight."""
+    """Neurons in a time loop that also collect their firing rate and its derivatives, by the input and by each weight.
 
-    def __init__(self, cell, dtype, timesteps):
+    With several windows of time there is a rate a window, and a derivative of it by the input in each window up to it.
+
+    Args:
+        cell: A `NeuronCell`.
+        dtype: String, that of the spikes.
+        windows: Tuple of integers, the sizes of the windows.
+    """
+
+    def __init__(self, cell, dtype, windows):
         super().__init__(cell, dtype, with_gradient=False)
-        self.timesteps = timesteps
-        # None stands for the input.
-        self.directions = [None, *cell.trainable_variables]
+        self.windows = windows
+        # By the input of each window, and by each weight, which acts in all of them.
+        self.directions = [*range(len(windows)), *cell.trainable_variables]
 
     @property
     def key(self):
-        return *super().key, len(self.directions)
+        return *super().key, self.windows, len(self.directions)
 
     @property
     def compiles(self):
         # PyTorch's compiler fails on the graphs that its forward mode leaves.
         return has_written_derivative(self.cell)
+
+    def phase(self, t):
+        return _windows.inside(self.windows, t)
 
     def start(self, current):
         """Traces are numbers, which become tensors where they come to differ."""
@@ -44,47 +58,85 @@ class EligibilityPass(NeuronPass):
         return {
             "state": state,
             "tangents": [at_rest for _ in self.directions],
-            "spikes": 0.0,
-            "slopes": [0.0 for _ in self.directions],
+            "spikes": [0.0 for _ in self.windows],
+            "slopes": [[0.0 for _ in self._answering(direction)] for direction in self.directions],
         }
 
     def advance(self, phase, current, carried):
         spikes, state, along, slope = _step(self.cell, current, carried["state"])
         tangents, slopes = [], []
-        for direction, tangent, total in zip(self.directions, carried["tangents"], carried["slopes"], strict=True):
-            of_distance, tangent = along(1.0 if direction is None else 0.0, tangent, direction)
+        for direction, tangent, totals in zip(self.directions, carried["tangents"], carried["slopes"], strict=True):
+            if isinstance(direction, int):
+                of_distance, tangent = along(phase[direction] if phase else 1.0, tangent, None)
+            else:
+                of_distance, tangent = along(0.0, tangent, direction)
             tangents.append(tangent)
-            slopes.append(backend.multiply_add(slope, of_distance, total))
-        carried = {"state": state, "tangents": tangents, "spikes": carried["spikes"] + spikes, "slopes": slopes}
+            inside = [phase[window] for window in self._answering(direction)] if phase else ()
+            slopes.append(self._accumulate(totals, slope, of_distance, inside))
+        counts = _windows.accumulate(carried["spikes"], spikes, phase)
+        carried = {"state": state, "tangents": tangents, "spikes": counts, "slopes": slopes}
         return time_axis.cast(spikes, self.dtype), carried
 
     def as_tensors(self, carried):
-        """A loop would carry what is still a number as float32, whatever the others are."""
-        dtype = carried["spikes"].dtype
-        return tree.map_leaves(lambda x: x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=dtype), carried)
+        """A loop would carry what is still a number as float32 and a scalar, whatever it will become."""
+        like = carried["spikes"][0]
+        full = functools.partial(tree.map_leaves, lambda x: x if ops.is_tensor(x) else ops.full_like(like, x))
+        scalar = functools.partial(
+            tree.map_leaves, lambda x: x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype)
+        )
+        sums = {name: full(carried[name]) for name in ("spikes", "slopes")}
+        return {"state": carried["state"], "tangents": scalar(carried["tangents"]), **sums}
 
     def finish(self, carried):
-        slopes = [slope / self.timesteps for slope in carried["slopes"]]
-        return carried["state"], {"rate": carried["spikes"] / self.timesteps, "slopes": slopes}
+        """Records for each window its rate, and the derivatives by the input in the windows up to it and by the weights."""
+        record = []
+        for window, size in enumerate(self.windows):
+            answering = [
+                totals[window - self._answering(direction).start] / size
+                for direction, totals in zip(self.directions, carried["slopes"], strict=True)
+                if window in self._answering(direction)
+            ]
+            record.append({"rate": carried["spikes"][window] / size, "slopes": answering})
+        return carried["state"], record
+
+    def _answering(self, direction):
+        """The windows whose rate a direction changes: not those before it."""
+        return range(direction if isinstance(direction, int) else 0, len(self.windows))
+
+    @staticmethod
+    def _accumulate(totals, slope, of_distance, inside):
+        if isinstance(of_distance, float) and of_distance == 0.0:
+            return totals
+        if all(isinstance(here, float) for here in inside):
+            return _windows.accumulate(
+                totals, of_distance, inside, plus=lambda total, tangent: backend.multiply_add(slope, tangent, total)
+            )
+        return _windows.accumulate(totals, slope * of_distance, inside)
 
 
-def firing_rate(cell, means, mean_input):
-    """The firing rate: its value is the time mean of the spikes, its derivatives are those that were collected.
+def firing_rate(cell, recorded, mean_input, windows):
+    """The firing rate in each window: its value is the time mean of the spikes, its derivatives are those that were collected.
 
     Args:
         cell: A `NeuronCell`.
-        means: What an `EligibilityPass` left.
-        mean_input: Tensor c, the rate of the input current, with gradient.
+        recorded: What an `EligibilityPass` left.
+        mean_input: Tensor c, the rate of the input current, with gradient, `(batch * W, ...)`.
+        windows: Tuple of integers, the sizes of the windows.
 
     Returns:
-        Tensor r of the membrane's dtype.
+        Tensor r `(batch * W, ...)` of the membrane's dtype.
     """
-    value, (of_input, *of_weights) = means["rate"], means["slopes"]
-    rate = backend.graft(value, time_axis.cast(mean_input, value.dtype), of_input)
-    for weight, slope in zip(cell.trainable_variables, of_weights, strict=True):
-        onto = ops.broadcast_to(ops.cast(weight, value.dtype), ops.shape(value))
-        rate = rate + backend.graft(ops.zeros_like(value), onto, slope)
-    return rate
+    inputs = _windows.cut(mean_input, windows)
+    rates = []
+    for window, of_window in enumerate(recorded):
+        value, slopes = of_window["rate"], of_window["slopes"]
+        weights = [ops.broadcast_to(ops.cast(weight, value.dtype), ops.shape(value)) for weight in cell.trainable_variables]
+        first, *others = [time_axis.cast(onto, value.dtype) for onto in (*inputs[: window + 1], *weights)]
+        rate = backend.graft(value, first, slopes[0])
+        for onto, slope in zip(others, slopes[1:], strict=True):
+            rate = rate + backend.graft(ops.zeros_like(value), onto, slope)
+        rates.append(rate)
+    return _windows.join(rates)
 
 
 def has_written_derivative(cell):

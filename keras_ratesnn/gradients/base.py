@@ -47,9 +47,9 @@ class Run:
     return_sequences: bool
     network: keras.Model
 
-    def new_order(self):
-        """A new order for this run's rules, in which nothing has happened."""
-        return ORDERS[self.step_mode](self.timesteps)
+    def new_order(self, windows=None):
+        """A new order for this run's rules, in which nothing has happened; for `windows` see `orders.Order`."""
+        return ORDERS[self.step_mode](self.timesteps, windows)
 
 
 class GradientMethod:
@@ -89,6 +89,9 @@ class GradientMethod:
         Args:
             neurons: List of `keras_ratesnn.layers.Neuron`.
         """
+
+    def check_timesteps(self, timesteps):
+        """Raises ValueError if the method cannot train so many time steps. Called before training begins."""
 
     def get_config(self):
         return {}

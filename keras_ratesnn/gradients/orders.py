@@ -7,12 +7,11 @@ run once, and their results are kept among the constants.
 """
 
 import functools
-import operator
 
 from keras import ops
 
 from keras_ratesnn._core import backend, time_axis, tree
-from keras_ratesnn.gradients import _compiled_loop, _time_loop
+from keras_ratesnn.gradients import _compiled_loop, _time_loop, _windows
 from keras_ratesnn.gradients.signals import Signal
 
 
@@ -21,6 +20,7 @@ class Order:
 
     Args:
         timesteps: Integer T.
+        windows: Tuple of integers that add up to T: the parts of time of each of which a mean is kept. Defaults to `None`, one.
 
     Attributes:
         memory: Dict from places to structures of tensors.
@@ -31,8 +31,9 @@ class Order:
     calls = 1
     """How often the operation at a place is called."""
 
-    def __init__(self, timesteps):
+    def __init__(self, timesteps, windows=None):
         self.timesteps = timesteps
+        self.windows = windows or (timesteps,)
         self.memory = {}
         self.constants = {}
         self.layout = backend.layout_kept(repeated=self.calls != 1)
@@ -75,8 +76,19 @@ class Order:
         """The spikes of a layer of neurons, see `NeuronPass`, given the signal of its input current."""
         raise NotImplementedError
 
+    def average(self, place, values):
+        """Keeps the mean, over the calls at a place in each window, of a structure of tensors: a list, an element a window.
+
+        In multi-step order there is one call, for all windows: one element.
+        """
+        raise NotImplementedError
+
     def average_steps(self, place, tensors):
-        """Keeps the time mean of a structure of tensors of the steps; returns the tensors, to be used in their place."""
+        """Keeps the time mean in each window, `(batch * W, ...)`, of a structure of tensors of the steps.
+
+        Returns:
+            The tensors, to be used in their place.
+        """
         raise NotImplementedError
 
     def run(self, rule, run):
@@ -96,11 +108,6 @@ class Order:
             self.memory[place] = function()
         return self.memory[place]
 
-    def average(self, place, values):
-        """Keeps the mean, over the calls at a place, of a structure of tensors."""
-        self._add(place, values)
-        self._finishing[place] = lambda total: tree.map_leaves(lambda x: x if self.calls == 1 else x / self.calls, total)
-
     def regularize(self, call, outputs, each_step=False):
         """Adds the activity regularisation of a call to its layer's losses, divided by the number of rows as Keras does.
 
@@ -115,7 +122,8 @@ class Order:
             loss = sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
             # As a part of the memory, which a loop can carry.
             place = f"activity at {call.place}"
-            self._add(place, loss / self.calls if each_step else loss)
+            loss = loss / self.calls if each_step else loss
+            self.memory[place] = self.memory[place] + loss if place in self.memory else loss
             self._regularized[place] = call.operation
 
     def add_losses(self):
@@ -123,10 +131,6 @@ class Order:
         for place, layer in self._regularized.items():
             layer.add_loss(self.memory[place])
         self._regularized.clear()
-
-    def _add(self, place, values):
-        so_far = self.memory.get(place)
-        self.memory[place] = values if so_far is None else tree.map_leaves(operator.add, so_far, values)
 
     def _finish(self, outputs):
         """The outputs of the last walk; what the steps have left in the memory is what later walks want of it."""
@@ -172,9 +176,12 @@ class AllSteps(Order):
         self.memory[place] = finished
         return spikes
 
+    def average(self, place, values):
+        self.memory[place] = [values]
+
     def average_steps(self, place, tensors):
         # A mean that is left for a backward pass to compute would keep all steps until then.
-        means = tree.map_leaves(lambda tensor: time_axis.mean(tensor, self.timesteps), tensors)
+        means = tree.map_leaves(lambda tensor: _windows.means_over_steps(tensor, self.windows), tensors)
         tensors, self.memory[place] = backend.optimization_barrier((tensors, means))
         return tensors
 
@@ -208,9 +215,9 @@ class OneStep(Order):
         t: Integer, or integer scalar tensor: the time step, from 0 on.
     """
 
-    def __init__(self, timesteps):
+    def __init__(self, timesteps, windows=None):
         self.calls = timesteps
-        super().__init__(timesteps)
+        super().__init__(timesteps, windows)
         self.layout = backend.layout_kept(repeated=True)
         self.t = 0
 
@@ -243,8 +250,25 @@ class OneStep(Order):
         self.memory[place] = neuron_pass.as_tensors(carried)
         return spikes
 
+    def average(self, place, values):
+        inside = _windows.inside(self.windows, self.t)
+        totals = self.memory.get(place)
+        if totals is None:
+            zeros = [tree.map_leaves(ops.zeros_like, values) for _ in self.windows[1:]]
+            self.memory[place] = [values, *zeros]
+            self._finishing[place] = self._means
+        else:
+            by_leaf = [_windows.accumulate(of_leaf, value, inside) for *of_leaf, value in _leaves(*totals, values)]
+            self.memory[place] = [_like(values, of_window) for of_window in zip(*by_leaf, strict=True)]
+
+    def _means(self, totals):
+        return [
+            tree.map_leaves(lambda x, n=size: x / n, of_window) for of_window, size in zip(totals, self.windows, strict=True)
+        ]
+
     def average_steps(self, place, tensors):
         self.average(place, tree.map_leaves(time_axis.widen, tensors))
+        self._finishing[place] = lambda totals: tree.map_leaves(lambda *means: _windows.join(means), *self._means(totals))
         return tensors
 
     def walk_step(self, rule, walk, signals, t, memory):
@@ -297,6 +321,17 @@ class OneStep(Order):
             return ops.repeat(output[:, None], self.timesteps, axis=1)
         at_step = ops.reshape(ops.arange(self.timesteps) == self.t, (1, -1, *([1] * (len(output.shape) - 1))))
         return ops.where(at_step, output[:, None], so_far)
+
+
+def _leaves(*structures):
+    """The leaves of structures alike, in tuples of those that belong together."""
+    return zip(*map(tree.flatten, structures), strict=True)
+
+
+def _like(structure, leaves):
+    """A structure like another, of other leaves."""
+    leaves = iter(leaves)
+    return tree.map_leaves(lambda _: next(leaves), structure)
 
 
 def propagate_nan(outputs, states):

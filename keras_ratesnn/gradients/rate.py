@@ -20,7 +20,7 @@ from keras import ops
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
-from keras_ratesnn.gradients import _element_wise, _eligibility
+from keras_ratesnn.gradients import _element_wise, _eligibility, _windows
 from keras_ratesnn.gradients.base import GradientMethod, Rule
 from keras_ratesnn.gradients.forward import ForwardRule, noise_of, noise_place, restore_noise
 from keras_ratesnn.gradients.orders import AllSteps
@@ -31,9 +31,13 @@ from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 class Rate(GradientMethod):
     """Rate-based backpropagation: BPTT's loss and scale of gradient, at the backward cost of an ordinary network.
 
-    The backward pass and the memory that it needs do not grow with T.
+    The backward pass and the memory that it needs do not grow with T. `windows` is a dial between this gradient and BPTT's:
+    W consecutive windows of time have a rate each, at the cost of T + 2W forward passes a training step and W times an
+    ordinary network's memory. With one window it is the gradient of the paper, with T windows that of BPTT.
 
     Args:
+        windows: Integer W from 1 to T, or a tuple of sizes that add up to T. An integer gives the first W - 1 steps, in which
+            membranes rise from rest, a window each, and the rest one together. Defaults to `1`.
         last_step_statistics: Boolean, matters with `step_mode="single"` only: whether the rate pass takes the statistics
             of batch normalisation, and the frame of an input with time, from the last step alone, as the authors'
             program does. By default it takes the means over time that the paper writes; against BPTT these give the
@@ -41,41 +45,59 @@ class Rate(GradientMethod):
             Defaults to `False`.
 
     Raises:
-        TypeError: If `last_step_statistics` is not a boolean.
+        TypeError: If `windows` is no integer or tuple of integers, or `last_step_statistics` not a boolean.
+        ValueError: If a size is not >= 1, or both arguments are used. In training, if T steps cannot be cut so.
 
-    Source: Yu et al., NeurIPS 2024.
+    Source: Yu et al., NeurIPS 2024; windows are of this library.
     """
 
-    def __init__(self, last_step_statistics=False):
+    def __init__(self, windows=1, last_step_statistics=False):
+        self.windows = _checked_windows(windows)
         self.last_step_statistics = checks.boolean("last_step_statistics", last_step_statistics)
+        if self.last_step_statistics and self.windows != 1:
+            raise ValueError(
+                "`last_step_statistics=True` is of one rate for all steps. Received: "
+                f"windows={self.windows}. Leave one of the two arguments out."
+            )
 
     def call(self, run):
-        order = run.new_order()
         if not run.with_gradient:
+            order = run.new_order()
             return order.run(ForwardRule(order, run.training, with_gradient=False), run)
+        order = run.new_order(self._sizes(run))
         last_step = self.last_step_statistics and not order.sees_all_steps
         outputs = order.run(RecordingRule(order, run.training, last_step), run)
         rule = RateRule(order, run.training, last_step)
         rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
         order.add_losses()
-        return tree.map_leaves(lambda value, rate: _onto(value, rate, run), outputs, rates)
+        wanted = rule.at_each_step if run.return_sequences else rule.mean
+        return tree.map_leaves(
+            lambda value, signal: backend.graft(value, time_axis.cast(wanted(signal), value.dtype), 1.0), outputs, rates
+        )
+
+    def _sizes(self, run):
+        """The sizes of the windows; in inference, where nothing is trained, one of all steps if they do not fit."""
+        if not run.training and not _windows.fit(self.windows, run.timesteps):
+            return (run.timesteps,)
+        return _windows.sizes_of(self.windows, run.timesteps)
 
     def check(self, neurons):
         for neuron in neurons:
             if not _eligibility.has_written_derivative(neuron.cell):
                 _element_wise.check(neuron)
 
+    def check_timesteps(self, timesteps):
+        _windows.sizes_of(self.windows, timesteps)
+
     def get_config(self):
-        return {"last_step_statistics": self.last_step_statistics}
+        return {"windows": self.windows, "last_step_statistics": self.last_step_statistics}
 
 
-def _onto(outputs, signal, run):
-    """The outputs with the derivative 1 by the rate; each step's, if they are wanted: a loss of all steps then gives the rate
-    the sum of what it gives them."""
-    rate = signal.value
-    if run.return_sequences:
-        rate = ops.repeat(rate[:, None], run.timesteps, axis=1)
-    return backend.graft(outputs, time_axis.cast(rate, outputs.dtype), 1.0)
+def _checked_windows(windows):
+    advice = "It is the number of windows of time, or a tuple of their sizes."
+    if isinstance(windows, (tuple, list)) and windows:
+        return tuple(checks.positive_integer("windows", size, advice=advice) for size in windows)
+    return checks.positive_integer("windows", windows, advice=advice)
 
 
 class RecordingRule(ForwardRule):
@@ -95,7 +117,7 @@ class RecordingRule(ForwardRule):
         return backend.without_gradient(function)
 
     def neuron_pass(self, neuron):
-        return _eligibility.EligibilityPass(neuron.cell, neuron.compute_dtype, self.order.timesteps)
+        return _eligibility.EligibilityPass(neuron.cell, neuron.compute_dtype, self.order.windows)
 
     def normalization(self, call):
         if call.kind.normalization.normalize_rate is None:
@@ -109,7 +131,7 @@ class RecordingRule(ForwardRule):
         # 1 / mean_t(1 / (σ_t² + ε)) takes the place of σ² + ε.
         statistics = {"mean": mean, "precision": 1.0 / (variance + call.operation.epsilon)}
         if self.last_step:
-            self.order.memory[call.place] = statistics
+            self.order.memory[call.place] = [statistics]
         else:
             self.order.average(call.place, statistics)
 
@@ -131,6 +153,8 @@ class RecordingRule(ForwardRule):
 class RateRule(Rule):
     """The network on rates: values of the spiking path where they were recorded, the derivative of each operation.
 
+    A signal that is not static has a rate for each window of time, `(batch * W, ...)`.
+
     Args:
         order: The order in which a `RecordingRule` ran.
         training: See `Rule`.
@@ -140,75 +164,108 @@ class RateRule(Rule):
     def __init__(self, order, training, last_step):
         super().__init__(order, training)
         self.last_step = last_step
+        self.windows = order.windows
 
     def begin(self, inputs, has_time):
         if not has_time:
             return Signal(inputs, static=True)
-        return Signal(inputs[:, -1] if self.last_step else ops.mean(inputs, axis=1))
+        return Signal(inputs[:, -1] if self.last_step else _windows.means_over_steps(time_axis.fold(inputs), self.windows))
+
+    def tensor(self, signal):
+        """The rates of a signal, `(batch * W, ...)`."""
+        return _windows.repeat(signal.value, self.windows) if signal.static else signal.value
+
+    def mean(self, signal):
+        """The rate over all steps, `(batch, ...)`."""
+        return signal.value if signal.static else _windows.mean(signal.value, self.windows)
+
+    def at_each_step(self, signal):
+        """`(batch, T, ...)`: of each step the rate of its window. What a loss of a step gives to it, its window's rate gets."""
+        return _windows.at_each_step(self.tensor(signal), self.windows)
 
     def __call__(self, call):
         recorded = self.order.memory.get(call.place)
         if call.kind.role == layer_kinds.NEURON:
             outputs = self.neuron(call, recorded)
         elif call.kind.role == layer_kinds.ENCODER:
-            outputs = self._with_value(recorded, only_signal(call).value, call.operation.rate_derivative)
+            outputs = self._with_value(recorded, self.tensor(only_signal(call)), call.operation.rate_derivative)
         elif call.place in self.order.constants:
             return self.order.constants[call.place]
         elif self.normalizes(call):
             outputs = self.normalization(call, recorded)
         elif self.masks(call):
-            outputs = only_signal(call).value * recorded
+            outputs = self.tensor(only_signal(call)) * _windows.repeat(recorded, self.windows)
+        elif self.takes_time(call):
+            outputs = self.timed(call, recorded)
         else:
             outputs = self.operation(call, recorded)
         self.order.regularize(call, outputs)
         return tree.map_leaves(Signal, outputs)
 
     def neuron(self, call, recorded):
-        rate = _eligibility.firing_rate(call.operation.cell, recorded, only_signal(call).value)
+        rate = _eligibility.firing_rate(call.operation.cell, recorded, self.tensor(only_signal(call)), self.windows)
         return time_axis.cast(rate, call.operation.compute_dtype)
 
     def normalization(self, call, recorded):
+        """By the statistics of all steps at once; or of each window, where each step was normalised by its own."""
+        layer, rates = call.operation, self.tensor(only_signal(call))
+        normalize_rate = call.kind.normalization.normalize_rate
         # The authors' program, which takes the last step's statistics, adds its ε a second time.
-        variance = 1.0 / recorded["precision"] - (0.0 if self.last_step else call.operation.epsilon)
-        rate = only_signal(call).value
-        return call.kind.normalization.normalize_rate(call.operation, rate, recorded["mean"], variance)
+        epsilon = 0.0 if self.last_step else layer.epsilon
+        statistics = [(of["mean"], 1.0 / of["precision"] - epsilon) for of in recorded]
+        if len(statistics) == 1:
+            return normalize_rate(layer, rates, *statistics[0], _windows.weights_of_rows(ops.shape(rates)[0], self.windows))
+        by_window = zip(_windows.cut(rates, self.windows), statistics, strict=True)
+        return _windows.join([normalize_rate(layer, rate, *of_window) for rate, of_window in by_window])
 
     def operation(self, call, recorded):
-        args, kwargs = with_tensors(lambda signal: signal.value, call)
-        if self.takes_time(call):
-            rates = self._mean_over_steps(call)
-        else:
-            with backend.derivative_only() if call.kind.affine and recorded is not None else contextlib.nullcontext():
-                rates = self._without_traces(call, lambda: self.apply(call, args, kwargs))
-        return rates if recorded is None else tree.map_leaves(self._with_value, recorded, rates)
+        args, kwargs = with_tensors(self.tensor, call)
+        derivative_only = call.kind.affine and recorded is not None
+        with backend.derivative_only() if derivative_only else contextlib.nullcontext():
+            rates = self._apply(call, args, kwargs)
+        return self._with_recorded(recorded, rates)
 
-    def _mean_over_steps(self, call):
-        """The time mean of what an operation that takes the time step makes of the rate at each step."""
-        steps = AllSteps(self.order.timesteps)
+    def timed(self, call, recorded):
+        """The time mean, in each window, of what an operation that takes the time step makes of the rate at each step."""
+        steps = AllSteps(self.order.timesteps, self.windows)
+        at_steps = [Signal(time_axis.fold(self.at_each_step(signal))) for signal in call.signals]
+        unfolded = dict(zip(map(id, call.signals), at_steps, strict=True))
 
         def at_step(t):
-            args, kwargs = with_tensors(lambda signal: signal.value, call)
-            return self._without_traces(call, lambda: self.apply(call, args, {**kwargs, "time_step": t}))
+            args, kwargs = with_tensors(lambda signal: steps.at(unfolded[id(signal)], t), call)
+            return self._apply(call, args, {**kwargs, "time_step": t})
 
-        return tree.map_leaves(lambda rates: time_axis.mean(rates, steps.timesteps), steps.each(at_step))
+        rates = tree.map_leaves(lambda of_steps: _windows.means_over_steps(of_steps, self.windows), steps.each(at_step))
+        return self._with_recorded(recorded, rates)
 
-    def _without_traces(self, call, function):
-        """What `function()` computes by the operation, from the random numbers of the spiking path, its state left as it is."""
+    def _apply(self, call, args, kwargs):
+        """What the operation makes of rates, from the random numbers of the spiking path, its state left as it is."""
         variables = layer_kinds.changing_variables(call.operation)
         if not variables and not self.draws(call):
-            return function()
+            return self.apply(call, args, kwargs)
         with keras_internals.without_autocast():
             before = [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
-        if not self.draws(call):
-            outputs = function()
-        else:
-            noise = noise_of(call)
-            restore_noise(call, self.order.memory[noise_place(call)])
-            outputs = function()
-            restore_noise(call, noise)
+        outputs = self._with_noise(call, args, kwargs) if self.draws(call) else self.apply(call, args, kwargs)
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
         return outputs
+
+    def _with_noise(self, call, args, kwargs):
+        """The same random numbers for each window as for each step."""
+        noise = noise_of(call)
+        of_steps = self.order.memory[noise_place(call)]
+
+        def in_window(window):
+            restore_noise(call, of_steps)
+            cut = lambda leaf: _windows.cut(leaf, self.windows)[window] if ops.is_tensor(leaf) else leaf  # noqa: E731
+            return self.apply(call, *tree.map_leaves(cut, (args, kwargs)))
+
+        by_window = [in_window(window) for window in range(len(self.windows))]
+        restore_noise(call, noise)
+        return tree.map_leaves(lambda *parts: _windows.join(parts), *by_window)
+
+    def _with_recorded(self, recorded, rates):
+        return rates if recorded is None else tree.map_leaves(self._with_value, recorded, rates)
 
     def _with_value(self, value, rate, slope=1.0):
         return backend.graft(time_axis.cast(value, rate.dtype), rate, slope)

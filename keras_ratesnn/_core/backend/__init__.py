@@ -20,8 +20,8 @@
 * `normalize(inputs, axis, gamma, beta, epsilon, synchronized)`: a batch normalised by its own statistics over all axes but
   `axis`; returns outputs in the dtype of the inputs or wider, and mean and variance without gradient. These, as γ and β (or
   `None`), are of the shape `(channels,)` and in float32 or wider.
-* `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized)`: γ (x − μ) / sqrt(σ² + ε) + β by given
-  statistics, with the derivative that it has if μ and σ² change as the batch's own do.
+* `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized, weights=None)`: γ (x − μ) / sqrt(σ² + ε) + β
+  by given statistics, with the derivative that it has if μ and σ² change as the batch's own do; `weights` are of its rows.
 * `untraced(function)`: the function, at which a compiler that takes Python line by line stops.
 * `ranks_of_batch(data)`: `(ranks, data)`: the ranks of what a compiled function of Keras is given, where such a function cannot
   be compiled for several; `data` may be used once, as before.

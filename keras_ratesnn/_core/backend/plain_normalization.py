@@ -14,23 +14,28 @@ def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
     return outputs, *(ops.stop_gradient(ops.reshape(statistic, (-1,))) for statistic in (mean, variance))
 
 
-def normalize_as(graft, inputs, axis, gamma, beta, mean, variance, epsilon, synchronized):
+def normalize_as(graft, inputs, axis, gamma, beta, mean, variance, epsilon, synchronized, weights=None):
     """A normalisation by given statistics, which are differentiated as those of the batch; see `backend`.
 
     Args:
         graft: The backend's function of that name.
     """
-    mean_of_batch, variance_of_batch = _statistics(inputs, axis, synchronized)
+    mean_of_batch, variance_of_batch = _statistics(inputs, axis, synchronized, weights)
     mean = graft(_beside(mean, inputs, axis), mean_of_batch, 1.0)
     variance = graft(_beside(variance, inputs, axis), variance_of_batch, 1.0)
     return _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
 
 
-def _statistics(inputs, axis, synchronized):
+def _statistics(inputs, axis, synchronized, weights=None):
     rank = len(inputs.shape)
     axes = [other for other in range(rank) if other != axis % rank]
     options = {"synchronized": True} if synchronized else {}
-    return ops.moments(inputs, axes, keepdims=True, **options)
+    if weights is None:
+        return ops.moments(inputs, axes, keepdims=True, **options)
+    weights = ops.reshape(ops.cast(weights, inputs.dtype), (-1, *([1] * (rank - 1))))
+    mean, _ = ops.moments(weights * inputs, axes, keepdims=True, **options)
+    variance, _ = ops.moments(weights * ops.square(inputs - mean), axes, keepdims=True, **options)
+    return mean, variance
 
 
 def _transform(inputs, axis, gamma, beta, mean, variance, epsilon):

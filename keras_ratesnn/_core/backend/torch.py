@@ -6,12 +6,12 @@ import math
 
 import torch
 
+from keras_ratesnn._core.backend import plain_normalization, torch_normalization
 from keras_ratesnn._core.backend.torch_deferred import Deferred
 from keras_ratesnn._core.backend.torch_fusion import elementwise as elementwise
 from keras_ratesnn._core.backend.torch_fusion import fusing as fusing
 from keras_ratesnn._core.backend.torch_layout import LayoutKept
 from keras_ratesnn._core.backend.torch_normalization import normalize as normalize
-from keras_ratesnn._core.backend.torch_normalization import normalize_as as normalize_as
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 
@@ -49,6 +49,13 @@ def graft(value, onto, slope):
         slope = slope.detach() if torch.is_tensor(slope) else slope
         return value.detach() + slope * (onto - onto.detach())
     return _Graft.apply(value.detach(), onto, slope)
+
+
+def normalize_as(*arguments, weights=None):
+    """A normalisation by given statistics, which are differentiated as those of the batch; see `backend`."""
+    if weights is None:
+        return torch_normalization.normalize_as(*arguments)
+    return plain_normalization.normalize_as(graft, *arguments, weights)
 
 
 def jvp(function, primals, tangents):
