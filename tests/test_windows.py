@@ -24,7 +24,8 @@ def network():
     y = layers.Dropout(0.3, seed=1)(layers.Conv2D(4, 3, padding="same", activation="tanh")(x))
     y = rsnn.layers.LIF(0.5, reset="hard", v_reset=-0.2, detach_reset=False)(layers.BatchNormalization()(y))
     x = layers.MaxPooling2D(2)(rsnn.layers.IF(threshold=0.7)(x + y))
-    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    # Not a Dense layer: on PyTorch, Keras computes those in float32, whatever their dtype.
+    return keras.Model(inputs, layers.Flatten()(layers.Conv2D(3, 2)(x)))
 
 
 def gradients(gradient, step_mode, has_time, timesteps=T, **kwargs):
