@@ -1,4 +1,4 @@
-"""Trains a recipe by every gradient and step mode over several seeds: `python -m recipes.compare digits --seeds 5`.
+"""Trains a recipe by several gradients and step modes over several seeds: `python -m recipes.compare digits --seeds 5`.
 
 Each training is a run of its own in a folder of its own, in a process of its own: what was stopped goes on, what is finished
 is not trained again, and its peak memory is its own.
@@ -13,7 +13,8 @@ from recipes import catalogue, results
 from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder, read_json
 
-METHODS = [("rate", "multi"), ("rate", "single"), ("bptt", "multi")]
+METHODS = ["rate-multi", "rate-single", "bptt-multi"]
+"""Gradients and step modes; a number of windows of time may follow: rate-multi-2."""
 
 
 def main(argv=None):
@@ -21,6 +22,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m recipes.compare", description=__doc__.splitlines()[0])
     parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list tells them")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
+    parser.add_argument(
+        "--methods", nargs="+", default=METHODS, metavar="METHOD", help=f"as rate-multi-2 (default: {' '.join(METHODS)})"
+    )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     parser.add_argument(
@@ -29,11 +33,12 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     output = arguments.output or pathlib.Path("runs", "compare", arguments.recipe)
     try:
-        catalogue.find(arguments.recipe).with_settings(arguments.set)
+        for method in arguments.methods:
+            catalogue.find(arguments.recipe).with_settings([*arguments.set, *_settings_of(method)])
         # Seeds run in the outer loop: what is there when it is stopped compares like with like.
         for seed in range(arguments.seeds):
-            for gradient, step_mode in METHODS:
-                train(arguments, output / f"{gradient}-{step_mode}-{seed}", gradient, step_mode, seed)
+            for method in arguments.methods:
+                train(arguments, output / f"{method}-{seed}", [*_settings_of(method), f"seed={seed}"])
     except (ValueError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
@@ -41,9 +46,14 @@ def main(argv=None):
     return 0
 
 
-def train(arguments, folder, gradient, step_mode, seed):
+def _settings_of(method):
+    gradient, step_mode, *windows = method.split("-")
+    return [f"gradient={gradient}", f"step_mode={step_mode}", *(f"windows={number}" for number in windows)]
+
+
+def train(arguments, folder, settings):
     """One training in a process of its own, unless it is finished already."""
-    settings = [*arguments.set, f"gradient={gradient}", f"step_mode={step_mode}", f"seed={seed}"]
+    settings = [*arguments.set, *settings]
     command = [sys.executable, "-m", "recipes.train", arguments.recipe, "--output", str(folder), "--set", *settings]
     if arguments.data_dir:
         command += ["--data-dir", str(arguments.data_dir)]

@@ -44,6 +44,7 @@ class Recipe:
         precision: Name of a Keras dtype policy.
         jit_compile: True, False or "auto", as in `keras.Model.compile`.
         gradient: Name of a training method of `keras_ratesnn.gradients`.
+        windows: Integer or tuple of sizes, the windows of time of `gradient="rate"`, see `keras_ratesnn.gradients.Rate`.
         step_mode: "multi" or "single", see `keras_ratesnn.SpikingModel`.
         seed: Integer >= 0. It sets the first weights, the order of the images and their augmentation.
 
@@ -71,6 +72,7 @@ class Recipe:
     precision: str = "float32"
     jit_compile: bool | str = "auto"
     gradient: str = "rate"
+    windows: int | tuple = 1
     step_mode: str = "multi"
     seed: int = 0
 
@@ -90,10 +92,21 @@ class Recipe:
         checks.one_of("mix", self.mix, augmentation.MIXES)
         checks.one_of("precision", self.precision, ("float32", "mixed_bfloat16", "mixed_float16", "float64"))
         checks.one_of("jit_compile", self.jit_compile, (True, False, "auto"))
-        gradients.get(self.gradient)
+        self.gradient_method().check_timesteps(self.timesteps)
         checks.one_of("step_mode", self.step_mode, STEP_MODES)
         if not 0 <= checks.integer("seed", self.seed) <= LARGEST_SEED:
             raise ValueError(f"`seed` must be from 0 to {LARGEST_SEED}. Received: seed={self.seed}.")
+
+    def gradient_method(self):
+        """The `keras_ratesnn.gradients.GradientMethod` of `gradient` and `windows`."""
+        if self.windows == 1:
+            return gradients.get(self.gradient)
+        if self.gradient != "rate":
+            raise ValueError(
+                f'`windows` are of gradient="rate". Received: windows={self.windows} with gradient={self.gradient!r}. '
+                "Leave one of the two out."
+            )
+        return gradients.Rate(windows=self.windows)
 
     def settings(self):
         """The values that can differ between two runs of one recipe, as a dictionary of plain numbers and names."""

@@ -62,10 +62,19 @@ def add(folder):
         raise FileNotFoundError(f"The run in {folder.path} is not finished: there is no {folder.result.name} in it.")
     record = read_json(folder.result)
     settings = record["settings"]
-    parts = [settings["name"], record["backend"], settings["gradient"], settings["step_mode"], f"T{settings['timesteps']}"]
+    parts = [settings["name"], record["backend"], _method(settings, "-"), settings["step_mode"], f"T{settings['timesteps']}"]
     parts += [f"{settings['epochs']}epochs", f"{record['train_images']}images", f"seed{settings['seed']}"]
     FOLDER.mkdir(exist_ok=True)
     shutil.copyfile(folder.result, FOLDER / f"{'-'.join(parts)}.json")
+
+
+def _method(settings, space):
+    """The training method, and its windows of time if there are several."""
+    windows = settings.get("windows", 1)
+    if windows == 1:
+        return settings["gradient"]
+    sizes = "+".join(map(str, windows)) if isinstance(windows, (list, tuple)) else windows
+    return f"{settings['gradient']}{space}{sizes}{space}windows"
 
 
 def table(records):
@@ -79,7 +88,7 @@ def table(records):
 
 def _same_but_seed(record):
     settings = {key: value for key, value in record["settings"].items() if key != "seed"}
-    return (*settings.values(), record["backend"], record["device"], record["train_images"])
+    return (*{"windows": 1, **settings}.values(), record["backend"], record["device"], record["train_images"])
 
 
 def _row(records):
@@ -88,7 +97,7 @@ def _row(records):
     spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
     return (
         settings["name"],
-        settings["gradient"],
+        _method(settings, " "),
         settings["step_mode"],
         str(settings["timesteps"]),
         str(settings["epochs"]),

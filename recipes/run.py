@@ -27,7 +27,7 @@ def build(recipe, dataset):
     keras.config.set_dtype_policy(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
     network = recipe.build_network(recipe.width)
-    model = keras_ratesnn.SpikingModel(network, recipe.timesteps, gradient=recipe.gradient, step_mode=recipe.step_mode)
+    model = keras_ratesnn.SpikingModel(network, recipe.timesteps, recipe.gradient_method(), recipe.step_mode)
     compile_model(model, recipe, dataset)
     return model
 
