@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import models
-from recipes.benchmark.settings import CHANNELS, CLASSES, METHODS, ORDINARY, PEERS
+from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS, method_of
 from recipes.ordinary import without_time
 
 
@@ -40,7 +40,7 @@ def trainer(settings, method, timesteps):
         from recipes.benchmark import peers
 
         return peers.trainer(method, settings.width, timesteps)
-    gradient, step_mode = METHODS.get(method, ("rate", "multi"))
+    gradient, step_mode = ("rate", "multi") if method == ORDINARY else method_of(method)
     sides = (settings.size, settings.size)
     model = getattr(models, settings.network)(
         input_shape=(CHANNELS, *sides) if settings.data_format == "channels_first" else (*sides, CHANNELS),
