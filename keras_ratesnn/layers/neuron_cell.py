@@ -98,9 +98,16 @@ class NeuronCell(keras.layers.Layer):
         """h(v_t − θ), the stand-in for ∂s_t/∂v_t."""
         return self.surrogate.derivative(membrane - self.effective_threshold())
 
-    def fire(self, membrane):
-        """Spikes H(v_t − θ), exactly 0 or 1, with the surrogate's derivative."""
-        threshold = self.effective_threshold()
+    def fire(self, membrane, threshold=None):
+        """Spikes H(v_t − θ), exactly 0 or 1, with the surrogate's derivative.
+
+        Args:
+            membrane: Tensor v_t.
+            threshold: Tensor like the membrane, or a number: θ, if it changes from step to step; the spikes are differentiated
+                by it, too. Defaults to `None`: the cell's `effective_threshold()`.
+        """
+        if threshold is None:
+            threshold = self.effective_threshold()
         spikes = dynamics.fire(membrane, threshold)
         if not backend.grad_enabled():
             return spikes

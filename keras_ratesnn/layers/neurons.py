@@ -126,7 +126,7 @@ class LIF(IntegrateAndFire):
         learn_threshold=False,
         **kwargs,
     ):
-        cell = LIFCell(decay, threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **_of_cell(kwargs))
+        cell = LIFCell(decay, threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **shared_with_cell(kwargs))
         super().__init__(cell, **kwargs)
 
     decay = property(lambda self: self.cell.decay)
@@ -155,7 +155,7 @@ class IF(IntegrateAndFire):
         learn_threshold=False,
         **kwargs,
     ):
-        cell = IFCell(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **_of_cell(kwargs))
+        cell = IFCell(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **shared_with_cell(kwargs))
         super().__init__(cell, **kwargs)
 
 
@@ -206,7 +206,7 @@ class ParametricLIF(IntegrateAndFire):
             learn_threshold,
             per_channel,
             axis,
-            **_of_cell(kwargs),
+            **shared_with_cell(kwargs),
         )
         super().__init__(cell, **kwargs)
 
@@ -215,6 +215,6 @@ class ParametricLIF(IntegrateAndFire):
     axis = property(lambda self: self.cell.axis)
 
 
-def _of_cell(kwargs):
+def shared_with_cell(kwargs):
     """The arguments of a layer that its cell shares."""
     return {"dtype": kwargs.get("dtype"), "name": "cell"}
