@@ -97,7 +97,7 @@ def test_a_learned_decay_begins_inside_its_range(decay):
         rsnn.layers.ParametricLIF(decay=decay)
 
 
-@pytest.mark.parametrize("layer", ["LIF", "IF", "ParametricLIF"])
+@pytest.mark.parametrize("layer", ["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF"])
 def test_a_config_makes_the_same_layer(layer):
     cls = getattr(rsnn.layers, layer)
     made = cls(threshold=0.5, reset="hard", v_reset=-0.1, surrogate="atan", learn_threshold=True, name="neurons")
