@@ -24,9 +24,7 @@ def loss_and_gradients(model, x, weights):
     model.compile(optimizer, weighted_sum, run_eagerly=keras.backend.backend() != "jax")
     before = to_numpy(variables)
     loss = model.train_on_batch(x, weights)
-    gradients = {
-        variable.path: -to_numpy(momentum) for variable, momentum in zip(variables, optimizer.momentums, strict=True)
-    }
+    gradients = {variable.path: -to_numpy(momentum) for variable, momentum in zip(variables, optimizer.momentums, strict=True)}
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
     return float(loss), gradients
