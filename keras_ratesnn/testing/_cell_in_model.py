@@ -62,12 +62,12 @@ def check_rate_gradient(subject):
     """Of one layer with constant input, the rate gradient is BPTT's."""
     by_rate, by_bptt = (_gradients(subject, gradient) for gradient in ("rate", "bptt"))
     written = _eligibility.has_written_derivative(subject.cell)
-    cause = "its step_derivative is not the derivative of its step" if written else "its step cannot be differentiated forward"
+    cause = "its step_derivative is not the derivative" if written else "forward mode finds another derivative"
     for name, expected in by_bptt.items():
         require_same(
             by_rate[name],
             expected,
-            f"The rate gradient of {subject.name} by {name!r} is not BPTT's for one layer with constant input: {cause}.",
+            f"The rate gradient of {subject.name} by {name!r} is not BPTT's for one layer with constant input: {cause} of its step.",
             rtol=1e-4,
             atol=1e-6,
         )

@@ -31,10 +31,9 @@ class Subject:
         built = self.copy(moved=False)
         self.weights = [self._moved(random, variable) for variable in built.variables]
 
-    def copy(self, dtype=None, shape=None, moved=True):
+    def copy(self, dtype="float32", shape=None, moved=True):
         """A built cell of the same config, with weights of its own."""
-        config = self.cell.get_config()
-        cell = type(self.cell).from_config(config if dtype is None else {**config, "dtype": dtype})
+        cell = type(self.cell).from_config({**self.cell.get_config(), "dtype": dtype})
         cell.build((None, *(self.shape if shape is None else shape)))
         if moved:
             for variable, value in zip(cell.variables, self.weights, strict=True):

@@ -4,6 +4,7 @@ from keras_ratesnn._core import checks
 from keras_ratesnn.layers import NeuronCell
 from keras_ratesnn.testing import _cell_in_model, _cell_step
 from keras_ratesnn.testing._config import check_config
+from keras_ratesnn.testing._policy import single_precision
 from keras_ratesnn.testing._subject import Subject
 
 
@@ -45,6 +46,11 @@ def check_cell(cell, shapes=((5,), (3, 2, 4)), element_wise=True, scale=1.0):
     checks.boolean("element_wise", element_wise)
     scale = checks.real("scale", scale, above=0)
     check_config(cell)
+    with single_precision():
+        _check(cell, shapes, element_wise, scale)
+
+
+def _check(cell, shapes, element_wise, scale):
     subjects = [Subject(cell, tuple(shape), scale) for shape in shapes]
     for subject in subjects:
         for check in _cell_step.CHECKS:

@@ -7,13 +7,15 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_ratesnn import gradients
 from keras_ratesnn._core import checks
-from keras_ratesnn.gradients import BPTT, GradientMethod
+from keras_ratesnn.gradients import BPTT
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.spiking_model import STEP_MODES, SpikingModel
 from keras_ratesnn.testing._config import check_config
 from keras_ratesnn.testing._findings import require, require_same, to_numpy
 from keras_ratesnn.testing._gradients import loss_and_gradients
+from keras_ratesnn.testing._policy import single_precision
 
 TIMESTEPS = 3
 BATCH = 4
@@ -33,22 +35,24 @@ def check_gradient_method(method, normalization=True, exact_at_one_step=False):
     It takes some seconds, and on JAX, which compiles, some more. It needs no test framework.
 
     Args:
-        method: A `GradientMethod`, or `"rate"` or `"bptt"`.
+        method: A `GradientMethod`, or a name, see `keras_ratesnn.gradients.get`.
         normalization: Boolean, whether the method trains networks with batch normalisation as it stands. Defaults to `True`.
         exact_at_one_step: Boolean, whether to check that with one time step the gradient is BPTT's. Many methods approximate
             time alone and promise it; it is no part of the contract. Defaults to `False`.
 
     Raises:
         AssertionError: If the method does not keep the contract; the message says what was found.
-        TypeError: If `method` is not a `GradientMethod`.
+        TypeError: If `method` is neither.
     """
-    if isinstance(method, str):
-        method = SpikingModel(_dense(), TIMESTEPS, gradient=method).gradient
-    if not isinstance(method, GradientMethod):
-        raise TypeError(f"`method` must be a GradientMethod. Received: method={method!r} of type {type(method).__name__}.")
+    method = gradients.get(method)
     checks.boolean("normalization", normalization)
     checks.boolean("exact_at_one_step", exact_at_one_step)
     check_config(method)
+    with single_precision():
+        _check(method, normalization, exact_at_one_step)
+
+
+def _check(method, normalization, exact_at_one_step):
     if exact_at_one_step:
         _check_one_step(method)
     networks = {"dense": _dense, "dropout": _dropout, **({"convolution": _convolution} if normalization else {})}
@@ -66,7 +70,7 @@ def _check_training(method, network, step_mode, case):
     x = _inputs(model)
     weights = np.random.default_rng(1).normal(size=(BATCH, 3)).astype("float32")
     expected = (weights * to_numpy(reference(x, training=True))).sum()
-    loss, gradients = loss_and_gradients(model, x, weights)
+    loss, found = loss_and_gradients(model, x, weights)
     # What dropout draws is the method's own affair.
     require(
         network is _dropout or np.isclose(loss, expected, rtol=1e-4, atol=1e-5),
@@ -74,13 +78,13 @@ def _check_training(method, network, step_mode, case):
         "network's output; a derivative of your own is put on it by `gradients.graft`.",
     )
     for variable in model.trainable_variables:
-        gradient = gradients[variable.path]
+        gradient = found[variable.path]
         require(
             np.isfinite(gradient).all() and gradient.shape == tuple(variable.shape),
             f"{case}: the gradient of {variable.path!r} must be finite and of shape {tuple(variable.shape)}. It is of shape "
             f"{gradient.shape}, and {np.isfinite(gradient).mean():.0%} of it is finite.",
         )
-    require(any(gradient.any() for gradient in gradients.values()), f"{case}: every gradient is zero.")
+    require(any(gradient.any() for gradient in found.values()), f"{case}: every gradient is zero.")
     averages, wanted = (to_numpy([v for v in of.non_trainable_variables if "moving" in v.path]) for of in (model, reference))
     require_same(
         averages,
