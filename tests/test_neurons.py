@@ -135,6 +135,28 @@ def test_a_neuron_of_ones_own_trains_saves_and_streams(gradient, step_mode, tmp_
     np.testing.assert_allclose(mean, model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class GainCell(AdaptiveCell):
+    """With a weight, which Keras would cast to half precision."""
+
+    def build(self, input_shape):
+        self.gain = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="gain")
+
+    def step(self, inputs, state):
+        return super().step(ops.exp(self.gain) * ops.cast(inputs, state["membrane"].dtype), state)
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_a_weight_of_a_cell_of_ones_own_stays_in_single_precision(gradient):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    neuron = rsnn.layers.Neuron(GainCell())
+    model = compiled(model_of(neuron, gradient=gradient))
+    before = to_numpy(neuron.cell.gain)
+    x, y = data(8)
+    model.fit(x, y, verbose=0)
+    assert (to_numpy(neuron.cell.gain) != before).any()
+
+
 def test_a_neuron_of_ones_own_by_rate_is_bptt_in_one_layer():
     network = model_of(rsnn.layers.Neuron(AdaptiveCell())).network
     x, y = data(16)

@@ -48,7 +48,7 @@ class IntegrateAndFireCell(NeuronCell):
 
     def _add_parameter(self, name, shape, value):
         initializer = keras.initializers.Constant(value)
-        return self.add_weight(shape=shape, initializer=initializer, name=name, autocast=False)
+        return self.add_weight(shape=shape, initializer=initializer, name=name)
 
     def effective_decay(self):
         """λ as the step uses it: a float, or a tensor if it is learned."""

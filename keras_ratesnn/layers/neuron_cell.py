@@ -52,6 +52,10 @@ class NeuronCell(keras.layers.Layer):
         self.threshold = checks.real("threshold", threshold, above=0, advice="A neuron at rest would spike without input.")
         self.surrogate = surrogates.get(surrogate)
 
+    def add_weight(self, *args, autocast=False, **kwargs):
+        """As in any Keras layer; but in half precision, a cell's weights are read in float32, as its state is."""
+        return super().add_weight(*args, autocast=autocast, **kwargs)
+
     def initial_state(self, inputs):
         """The state at rest, before the first step: a membrane of zeros, like `inputs`, in float32 or wider."""
         return ops.zeros_like(inputs, dtype=time_axis.accumulation_dtype(inputs.dtype))

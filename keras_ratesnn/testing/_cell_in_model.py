@@ -67,7 +67,8 @@ def check_rate_gradient(subject):
         require_same(
             by_rate[name],
             expected,
-            f"The rate gradient of {subject.name} by {name!r} is not BPTT's for one layer with constant input: {cause} of its step.",
+            f"The rate gradient of {subject.name} by {name!r} is not BPTT's for one layer with constant input: {cause} of its "
+            "step.",
             rtol=1e-4,
             atol=1e-6,
         )
