@@ -55,7 +55,7 @@ def check_gradient_method(method, normalization=True, exact_at_one_step=False):
 def _check(method, normalization, exact_at_one_step):
     if exact_at_one_step:
         _check_one_step(method)
-    networks = {"dense": _dense, "dropout": _dropout, **({"convolution": _convolution} if normalization else {})}
+    networks = {**({"convolution": _convolution} if normalization else {}), "dense": _dense, "dropout": _dropout}
     for step_mode in STEP_MODES:
         for name, network in networks.items():
             case = f"{type(method).__name__} in the {name} network with step_mode={step_mode!r}"
