@@ -84,7 +84,8 @@ class SpikingModel(FunctionalAttributes, keras.Model):
             step at a time, and with `gradient="rate"` nothing of size T is ever kept. Batch normalisation then takes the
             statistics of each step by itself. Defaults to `"multi"`.
         return_sequences: Boolean, whether the output is that of every step, `(batch, timesteps, ...)`, in the place of
-            the time mean. A loss is then taken of every step's output. Defaults to `False`.
+            the time mean. A loss of every step then trains with any gradient; `"rate"` gives all steps the derivative of
+            the rate. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to the network's.
 
     Raises:

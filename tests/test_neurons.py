@@ -97,7 +97,7 @@ def test_a_learned_decay_begins_inside_its_range(decay):
         rsnn.layers.ParametricLIF(decay=decay)
 
 
-@pytest.mark.parametrize("layer", ["LIF", "IF", "ParametricLIF"])
+@pytest.mark.parametrize("layer", ["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF"])
 def test_a_config_makes_the_same_layer(layer):
     cls = getattr(rsnn.layers, layer)
     made = cls(threshold=0.5, reset="hard", v_reset=-0.1, surrogate="atan", learn_threshold=True, name="neurons")
@@ -133,6 +133,28 @@ def test_a_neuron_of_ones_own_trains_saves_and_streams(gradient, step_mode, tmp_
     np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
     mean = np.mean([to_numpy(model.step(x)) for _ in range(10)], axis=0)
     np.testing.assert_allclose(mean, model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class GainCell(AdaptiveCell):
+    """With a weight, which Keras would cast to half precision."""
+
+    def build(self, input_shape):
+        self.gain = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="gain")
+
+    def step(self, inputs, state):
+        return super().step(ops.exp(self.gain) * ops.cast(inputs, state["membrane"].dtype), state)
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_a_weight_of_a_cell_of_ones_own_stays_in_single_precision(gradient):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    neuron = rsnn.layers.Neuron(GainCell())
+    model = compiled(model_of(neuron, gradient=gradient))
+    before = to_numpy(neuron.cell.gain)
+    x, y = data(8)
+    model.fit(x, y, verbose=0)
+    assert (to_numpy(neuron.cell.gain) != before).any()
 
 
 def test_a_neuron_of_ones_own_by_rate_is_bptt_in_one_layer():

@@ -16,7 +16,7 @@ def get(identifier):
     """The method that `identifier` names.
 
     >>> get("rate")
-    Rate(last_step_statistics=False)
+    Rate(windows=1, last_step_statistics=False)
 
     Args:
         identifier: `"rate"`, `"bptt"`; or a `GradientMethod`; or a serialised one.

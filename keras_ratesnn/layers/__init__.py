@@ -1,14 +1,20 @@
 """Layers of spiking networks."""
 
+from keras_ratesnn.layers.adaptive import ALIF, ALIFCell
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
+from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell
 from keras_ratesnn.layers.encoders import BernoulliEncoder, Encoder, LatencyEncoder
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
 
 __all__ = [
+    "ALIF",
     "IF",
     "LIF",
+    "ALIFCell",
     "BernoulliEncoder",
+    "CuBaLIF",
+    "CuBaLIFCell",
     "Encoder",
     "IFCell",
     "LIFCell",

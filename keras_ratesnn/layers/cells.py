@@ -11,6 +11,7 @@ from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 
 RESETS = ("soft", "hard")
+DECAY_ADVICE = "A time constant of τ steps is decay = 1 − 1/τ."
 
 
 class IntegrateAndFireCell(NeuronCell):
@@ -56,7 +57,7 @@ class IntegrateAndFireCell(NeuronCell):
 
     def _add_parameter(self, name, shape, value):
         initializer = keras.initializers.Constant(value)
-        return self.add_weight(shape=shape, initializer=initializer, name=name, autocast=False)
+        return self.add_weight(shape=shape, initializer=initializer, name=name)
 
     def effective_decay(self):
         """λ as the step uses it: a float, or a tensor if it is learned."""
@@ -68,12 +69,14 @@ class IntegrateAndFireCell(NeuronCell):
     def step(self, inputs, state):
         membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.effective_decay())
         spikes = self.fire(membrane)
+        return membrane, spikes, self.after_reset(membrane, spikes, self.effective_threshold())
+
+    def after_reset(self, membrane, spikes, threshold):
+        """v⁺_t: the membrane after the spikes, which crossed `threshold`, have reset it."""
         resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
         if self.reset == "soft":
-            state = dynamics.soft_reset(membrane, resetting, self.effective_threshold())
-        else:
-            state = dynamics.hard_reset(membrane, resetting, self.v_reset)
-        return membrane, spikes, state
+            return dynamics.soft_reset(membrane, resetting, threshold)
+        return dynamics.hard_reset(membrane, resetting, self.v_reset)
 
     def step_derivative(self, state, membrane, spikes, surrogate_derivative):
         decay, threshold = self.effective_decay(), self.effective_threshold()
@@ -184,7 +187,7 @@ class LIFCell(IntegrateAndFireCell):
         **kwargs,
     ):
         super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
-        self.decay = checks.real("decay", decay, at_least=0, below=1, advice=_DECAY_ADVICE)
+        self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
 
     def get_config(self):
         return {**super().get_config(), "decay": self.decay}
@@ -246,7 +249,7 @@ class ParametricLIFCell(IntegrateAndFireCell):
         **kwargs,
     ):
         super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
-        self.decay = checks.real("decay", decay, above=0, below=1, advice=_DECAY_ADVICE)
+        self.decay = checks.real("decay", decay, above=0, below=1, advice=DECAY_ADVICE)
         self.per_channel = checks.boolean("per_channel", per_channel)
         self.axis = checks.integer("axis", axis)
 
@@ -281,6 +284,3 @@ class ParametricLIFCell(IntegrateAndFireCell):
 
     def get_config(self):
         return {**super().get_config(), "decay": self.decay, "per_channel": self.per_channel, "axis": self.axis}
-
-
-_DECAY_ADVICE = "A time constant of τ steps is decay = 1 − 1/τ."

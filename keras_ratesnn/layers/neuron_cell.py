@@ -53,6 +53,10 @@ class NeuronCell(GuardedCell):
         self.threshold = checks.real("threshold", threshold, above=0, advice="A neuron at rest would spike without input.")
         self.surrogate = surrogates.get(surrogate)
 
+    def add_weight(self, *args, autocast=False, **kwargs):
+        """As in any Keras layer; but in half precision, a cell's weights are read in float32, as its state is."""
+        return super().add_weight(*args, autocast=autocast, **kwargs)
+
     def initial_state(self, inputs):
         """The state at rest, before the first step: a membrane of zeros, like `inputs`, in float32 or wider."""
         return ops.zeros_like(inputs, dtype=time_axis.accumulation_dtype(inputs.dtype))
@@ -99,9 +103,16 @@ class NeuronCell(GuardedCell):
         """h(v_t − θ), the stand-in for ∂s_t/∂v_t."""
         return self.surrogate.derivative(membrane - self.effective_threshold())
 
-    def fire(self, membrane):
-        """Spikes H(v_t − θ), exactly 0 or 1, with the surrogate's derivative."""
-        threshold = self.effective_threshold()
+    def fire(self, membrane, threshold=None):
+        """Spikes H(v_t − θ), exactly 0 or 1, with the surrogate's derivative.
+
+        Args:
+            membrane: Tensor v_t.
+            threshold: Tensor like the membrane, or a number: θ, if it changes from step to step; the spikes are differentiated
+                by it, too. Defaults to `None`: the cell's `effective_threshold()`.
+        """
+        if threshold is None:
+            threshold = self.effective_threshold()
         spikes = dynamics.fire(membrane, threshold)
         if not backend.grad_enabled():
             return spikes

@@ -139,7 +139,7 @@ class LIF(IntegrateAndFire):
         **kwargs,
     ):
         cell = LIFCell(
-            decay, threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **_of_cell(type(self), kwargs)
+            decay, threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **shared_with_cell(type(self), kwargs)
         )
         super().__init__(cell, **kwargs)
 
@@ -169,7 +169,9 @@ class IF(IntegrateAndFire):
         learn_threshold=False,
         **kwargs,
     ):
-        cell = IFCell(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **_of_cell(type(self), kwargs))
+        cell = IFCell(
+            threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **shared_with_cell(type(self), kwargs)
+        )
         super().__init__(cell, **kwargs)
 
 
@@ -220,7 +222,7 @@ class ParametricLIF(IntegrateAndFire):
             learn_threshold,
             per_channel,
             axis,
-            **_of_cell(type(self), kwargs),
+            **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)
 
@@ -229,7 +231,7 @@ class ParametricLIF(IntegrateAndFire):
     axis = from_cell("axis")
 
 
-def _of_cell(layer_class, kwargs):
+def shared_with_cell(layer_class, kwargs):
     """The arguments of a layer that its cell shares."""
     refuse_other_names(layer_class.__name__, kwargs)
     return {"dtype": kwargs.get("dtype"), "name": "cell"}

@@ -1,0 +1,176 @@
+"""Neurons whose threshold adapts: every spike raises it for a while."""
+
+from keras import ops
+
+from keras_ratesnn import dynamics
+from keras_ratesnn._core import checks, registry
+from keras_ratesnn.layers._cell_guards import from_cell
+from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
+from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
+
+
+@registry.register
+class ALIFCell(IntegrateAndFireCell):
+    """One time step of adaptive leaky integrate-and-fire neurons, those of LSNNs.
+
+    The neurons of `LIFCell`, with a threshold θ_t that rises with the adaptation a, a running mean of the neuron's own spikes:
+
+        v_t  = decay · v⁺_{t−1} + I_t
+        θ_t  = threshold + adaptation · a_{t−1}
+        s_t  = 1 where v_t >= θ_t, else 0
+        v⁺_t = v_t − θ_t · s_t                        reset="soft"
+        v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
+        a_t  = adaptation_decay · a_{t−1} + (1 − adaptation_decay) · s_t
+
+    a stays between 0 and 1, and so θ_t between `threshold` and `threshold + adaptation`. The backward pass goes through the
+    adaptation whatever `detach_reset` is: by it a neuron remembers.
+
+    Example:
+
+    >>> cell = ALIFCell(decay=0.5, adaptation_decay=0.5, adaptation=1.0)
+    >>> spikes, state = cell(np.array([[1.25, 0.8]], "float32"))
+    >>> spikes, state = cell(np.array([[1.25, 0.8]], "float32"), state)  # The first neuron's threshold is 1.5 now.
+    >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state["adaptation"]))
+    [[0. 1.]] [[0.25 0.5 ]]
+
+    Args:
+        decay: Float in [0, 1), what is left of the membrane after one step; a time constant τ, in steps, gives
+            `1 − 1/τ`. Defaults to `0.2`.
+        threshold: Float > 0, the threshold of a neuron at rest. Defaults to `1.0`.
+        adaptation_decay: Float in [0, 1), what is left of the adaptation after one step. Defaults to `0.9`, a time constant of
+            10 steps.
+        adaptation: Float >= 0, by how much the threshold of a neuron that always spikes has risen in the end; one spike raises
+            it by `adaptation · (1 − adaptation_decay)`. Defaults to `1.8`, as in the source.
+        reset: `"soft"` takes one threshold θ_t off the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
+        v_reset: Float, the membrane after a hard reset. Defaults to `0.0`.
+        detach_reset: Boolean, whether the backward pass ignores the way in which the reset depends on the spike.
+            Defaults to `True`.
+        surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
+        learn_threshold: Boolean, whether the layer learns its `threshold`, one for all its neurons. Defaults to `False`.
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
+
+    Call arguments:
+        inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
+        state: The state that the previous step returned; `None` for neurons at rest.
+
+    Returns:
+        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"membrane"` v⁺_t and `"adaptation"` a_t.
+
+    Raises:
+        ValueError: If a decay is outside [0, 1), `threshold` is not > 0, `adaptation` is not >= 0, or a name is unknown.
+        TypeError: If an argument is of another type.
+
+    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018. There
+    the input is scaled by 1 − decay; here it is not, as in `LIFCell`.
+    """
+
+    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "adaptation_decay", "adaptation")
+
+    def __init__(
+        self,
+        decay=0.2,
+        threshold=1.0,
+        adaptation_decay=0.9,
+        adaptation=1.8,
+        reset="soft",
+        v_reset=0.0,
+        detach_reset=True,
+        surrogate="sigmoid",
+        learn_threshold=False,
+        **kwargs,
+    ):
+        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
+        self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
+        self.adaptation_decay = checks.real("adaptation_decay", adaptation_decay, at_least=0, below=1, advice=DECAY_ADVICE)
+        self.adaptation = checks.real("adaptation", adaptation, at_least=0)
+
+    def initial_state(self, inputs):
+        at_rest = super().initial_state(inputs)
+        return {"membrane": at_rest, "adaptation": at_rest}
+
+    def step(self, inputs, state):
+        membrane, adaptation = state["membrane"], state["adaptation"]
+        membrane = dynamics.integrate(membrane, ops.cast(inputs, membrane.dtype), self.effective_decay())
+        threshold = self.effective_threshold() + self.adaptation * adaptation
+        spikes = self.fire(membrane, threshold)
+        state = {
+            "membrane": self.after_reset(membrane, spikes, threshold),
+            "adaptation": self.adaptation_decay * adaptation + (1.0 - self.adaptation_decay) * spikes,
+        }
+        return membrane, spikes, state
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "decay": self.decay,
+            "adaptation_decay": self.adaptation_decay,
+            "adaptation": self.adaptation,
+        }
+
+
+@registry.register
+class ALIF(IntegrateAndFire):
+    """Adaptive leaky integrate-and-fire neurons, those of LSNNs: every spike raises the neuron's threshold for a while.
+
+        v_t  = decay · v⁺_{t−1} + I_t
+        θ_t  = threshold + adaptation · a_{t−1}
+        s_t  = 1 where v_t >= θ_t, else 0
+        v⁺_t = v_t − θ_t · s_t                        reset="soft"
+        v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
+        a_t  = adaptation_decay · a_{t−1} + (1 − adaptation_decay) · s_t
+
+    The adaptation a is a memory of about `1 / (1 − adaptation_decay)` steps. In a `SpikingModel` the neurons start at rest,
+    v⁺_0 = 0 and a_0 = 0.
+
+    Example:
+
+    >>> inputs = keras.Input((1,))
+    >>> neurons = ALIF(decay=0.0, adaptation_decay=0.8, adaptation=1.0)
+    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, neurons(inputs)), timesteps=6, return_sequences=True)
+    >>> print(ops.convert_to_numpy(model(np.array([[1.25]])))[0, :, 0])  # An input that LIF neurons would answer by all spikes.
+    [1. 1. 0. 0. 1. 0.]
+
+    Args: as in `ALIFCell`, and
+        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
+
+    Input shape:
+        Any, `(batch, ...)`: the input current.
+
+    Output shape:
+        That of the input: spikes, exactly 0 or 1.
+
+    Raises: as `ALIFCell`.
+
+    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018.
+    """
+
+    def __init__(
+        self,
+        decay=0.2,
+        threshold=1.0,
+        adaptation_decay=0.9,
+        adaptation=1.8,
+        reset="soft",
+        v_reset=0.0,
+        detach_reset=True,
+        surrogate="sigmoid",
+        learn_threshold=False,
+        **kwargs,
+    ):
+        cell = ALIFCell(
+            decay,
+            threshold,
+            adaptation_decay,
+            adaptation,
+            reset,
+            v_reset,
+            detach_reset,
+            surrogate,
+            learn_threshold,
+            **shared_with_cell(type(self), kwargs),
+        )
+        super().__init__(cell, **kwargs)
+
+    decay = from_cell("decay")
+    adaptation_decay = from_cell("adaptation_decay")
+    adaptation = from_cell("adaptation")

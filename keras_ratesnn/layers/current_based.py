@@ -1,0 +1,155 @@
+"""Current-based neurons: the input drives a synaptic current, and the current the membrane."""
+
+from keras import ops
+
+from keras_ratesnn import dynamics
+from keras_ratesnn._core import checks, registry
+from keras_ratesnn.layers._cell_guards import from_cell
+from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
+from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
+
+
+@registry.register
+class CuBaLIFCell(IntegrateAndFireCell):
+    """One time step of current-based leaky integrate-and-fire neurons (CuBa-LIF), also known as second-order or synaptic.
+
+    The neurons of `LIFCell`, driven by a synaptic current i that decays in its own time:
+
+        i_t  = synaptic_decay · i_{t−1} + I_t
+        v_t  = decay · v⁺_{t−1} + i_t
+        s_t  = 1 where v_t >= threshold, else 0
+        v⁺_t = v_t − threshold · s_t                  reset="soft"
+        v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
+
+    A spike resets the membrane, and leaves the current as it is.
+
+    Example:
+
+    >>> cell = CuBaLIFCell(decay=0.5, synaptic_decay=0.5)
+    >>> spikes, state = cell(np.array([[0.8, 1.5]], "float32"))
+    >>> spikes, state = cell(np.array([[0.0, 0.0]], "float32"), state)  # 0.5 · 0.8 + 0.4, and 0.5 · 0.5 + 0.75.
+    >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state["current"]))
+    [[0. 1.]] [[0.4  0.75]]
+
+    Args:
+        decay: Float in [0, 1), what is left of the membrane after one step; a time constant τ, in steps, gives
+            `1 − 1/τ`. Defaults to `0.2`.
+        threshold: Float > 0, the membrane value from which a neuron spikes. Defaults to `1.0`.
+        synaptic_decay: Float in [0, 1), what is left of the synaptic current after one step; with `0.0` the neurons are those
+            of `LIFCell`. Defaults to `0.5`.
+        reset: `"soft"` takes one threshold off the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
+        v_reset: Float, the membrane after a hard reset. Defaults to `0.0`.
+        detach_reset: Boolean, whether the backward pass ignores the way in which the reset depends on the spike.
+            Defaults to `True`.
+        surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
+        learn_threshold: Boolean, whether the layer learns its threshold, one for all its neurons, from `threshold` on.
+            Defaults to `False`.
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
+
+    Call arguments:
+        inputs: Tensor of any shape `(batch, ...)`, the input of this step.
+        state: The state that the previous step returned; `None` for neurons at rest.
+
+    Returns:
+        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"current"` i_t and `"membrane"` v⁺_t.
+
+    Raises:
+        ValueError: If a decay is outside [0, 1), `threshold` is not > 0, or a name is unknown.
+        TypeError: If an argument is of another type.
+
+    Source: Neftci, Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019, equations 4 and 5, where
+    the current reaches the membrane one step later; here it does at once, as in snnTorch's `Synaptic` and Lava's CUBA neurons.
+    """
+
+    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "synaptic_decay")
+
+    def __init__(
+        self,
+        decay=0.2,
+        threshold=1.0,
+        synaptic_decay=0.5,
+        reset="soft",
+        v_reset=0.0,
+        detach_reset=True,
+        surrogate="sigmoid",
+        learn_threshold=False,
+        **kwargs,
+    ):
+        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
+        self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
+        self.synaptic_decay = checks.real("synaptic_decay", synaptic_decay, at_least=0, below=1, advice=DECAY_ADVICE)
+
+    def initial_state(self, inputs):
+        at_rest = super().initial_state(inputs)
+        return {"current": at_rest, "membrane": at_rest}
+
+    def step(self, inputs, state):
+        current = dynamics.integrate(state["current"], ops.cast(inputs, state["current"].dtype), self.synaptic_decay)
+        membrane, spikes, after = super().step(current, state["membrane"])
+        return membrane, spikes, {"current": current, "membrane": after}
+
+    def get_config(self):
+        return {**super().get_config(), "decay": self.decay, "synaptic_decay": self.synaptic_decay}
+
+
+@registry.register
+class CuBaLIF(IntegrateAndFire):
+    """Current-based leaky integrate-and-fire neurons (CuBa-LIF): the input drives a current, and the current the membrane.
+
+        i_t  = synaptic_decay · i_{t−1} + I_t
+        v_t  = decay · v⁺_{t−1} + i_t
+        s_t  = 1 where v_t >= threshold, else 0
+        v⁺_t = v_t − threshold · s_t                  reset="soft"
+        v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
+
+    In a `SpikingModel` the neurons start at rest, i_0 = 0 and v⁺_0 = 0.
+
+    Example, an input at the first step alone:
+
+    >>> inputs = keras.Input((1,))
+    >>> neurons = CuBaLIF(decay=0.5, synaptic_decay=0.5)
+    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, neurons(inputs)), timesteps=4, return_sequences=True)
+    >>> print(ops.convert_to_numpy(model(np.array([[[1.5], [0.0], [0.0], [0.0]]])))[0, :, 0])
+    [1. 1. 0. 0.]
+
+    Args: as in `CuBaLIFCell`, and
+        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
+
+    Input shape:
+        Any, `(batch, ...)`: what is added to the synaptic current.
+
+    Output shape:
+        That of the input: spikes, exactly 0 or 1.
+
+    Raises: as `CuBaLIFCell`.
+
+    Source: Neftci, Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019.
+    """
+
+    def __init__(
+        self,
+        decay=0.2,
+        threshold=1.0,
+        synaptic_decay=0.5,
+        reset="soft",
+        v_reset=0.0,
+        detach_reset=True,
+        surrogate="sigmoid",
+        learn_threshold=False,
+        **kwargs,
+    ):
+        cell = CuBaLIFCell(
+            decay,
+            threshold,
+            synaptic_decay,
+            reset,
+            v_reset,
+            detach_reset,
+            surrogate,
+            learn_threshold,
+            **shared_with_cell(type(self), kwargs),
+        )
+        super().__init__(cell, **kwargs)
+
+    decay = from_cell("decay")
+    synaptic_decay = from_cell("synaptic_decay")

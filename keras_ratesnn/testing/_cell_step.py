@@ -1,0 +1,149 @@
+"""The checks of a cell's step, outside of any network."""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn._core import tree
+from keras_ratesnn.gradients._eligibility import is_float
+from keras_ratesnn.testing._findings import require, require_same, to_numpy
+
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
+
+
+def check_outputs(subject):
+    """Three outputs; a state that a loop can carry."""
+    cell = subject.copy()
+    inputs = ops.convert_to_tensor(subject.inputs[0], dtype=cell.compute_dtype)
+    at_rest = cell.initial_state(inputs)
+    for leaf in tree.flatten(at_rest):
+        require(ops.is_tensor(leaf), f"{subject.name}.initial_state must return tensors. It returned {leaf!r}.")
+        require(
+            len(leaf.shape) == 0 or leaf.shape[0] == len(subject.inputs[0]),
+            f"The state of {subject.name} must have the batch as its first axis. `initial_state` returned a tensor of shape "
+            f"{tuple(leaf.shape)} for a batch of {len(subject.inputs[0])}.",
+        )
+    outputs = cell.step(inputs, at_rest)
+    require(
+        isinstance(outputs, tuple) and len(outputs) == 3,
+        f"{subject.name}.step must return (membrane, spikes, state). It returned {_described(outputs)}.",
+    )
+    membrane, spikes, state = outputs
+    for name, tensor in {"membrane": membrane, "spikes": spikes}.items():
+        require(
+            tuple(tensor.shape) == tuple(inputs.shape),
+            f"The {name} that {subject.name}.step returns must have the shape of its input. Its shape is "
+            f"{tuple(tensor.shape)}, that of the input {tuple(inputs.shape)}.",
+        )
+    require(
+        _described(state) == _described(at_rest),
+        f"The state of {subject.name} must keep its structure, shapes and dtypes, for a loop to carry it. `initial_state` "
+        f"returned {_described(at_rest)}, `step` {_described(state)}.",
+    )
+
+
+def check_spikes(subject):
+    """Exactly 0 or 1, and both."""
+    spikes = np.stack(to_numpy(subject.steps(subject.copy(), subject.inputs)[0]))
+    others = np.setdiff1d(spikes, [0.0, 1.0])
+    require(
+        others.size == 0,
+        f"Spikes must be exactly 0 or 1. {subject.name} returned {', '.join(map(str, others[:3]))}. Make them by "
+        "`self.fire(membrane)`.",
+    )
+    require(
+        0.0 < spikes.mean() < 1.0,
+        f"{subject.name} {'never spiked' if spikes.mean() == 0.0 else 'spiked at every step'} for inputs between "
+        f"{subject.inputs.min():.2f} and {subject.inputs.max():.2f}: nothing can be checked so. Call check_cell with another "
+        "`scale`.",
+    )
+
+
+def check_no_hidden_state(subject):
+    """The same input and state give the same, however often."""
+    cell = subject.copy()
+    first, other = (ops.convert_to_tensor(inputs, dtype=cell.compute_dtype) for inputs in subject.inputs[:2])
+    at_rest = cell.initial_state(first)
+    before = to_numpy([variable for variable in cell.variables])
+    results = [to_numpy(cell.step(inputs, at_rest)) for inputs in (first, other, first)]
+    require_same(
+        results[2],
+        results[0],
+        f"{subject.name}.step gave something else for the same input and state when it was called again. It must be a function "
+        "of its arguments and weights: what is to be remembered belongs in the state, and no random numbers in a step.",
+    )
+    after = to_numpy([variable for variable in cell.variables])
+    require_same(after, before, f"{subject.name}.step changed its variables. What is to be remembered belongs in the state.")
+
+
+def check_samples(subject):
+    """No sample sees another."""
+    cell = subject.copy()
+    together = to_numpy(subject.steps(cell, subject.inputs))
+    for sample in range(subject.inputs.shape[1]):
+        alone = to_numpy(subject.steps(cell, subject.inputs[:, sample : sample + 1]))
+        of_sample = tree.map_leaves(lambda leaf, i=sample: leaf[i : i + 1] if leaf.ndim else leaf, together)
+        require_same(
+            of_sample,
+            alone,
+            f"Sample {sample} gives something else in a batch of {subject.inputs.shape[1]} than alone: {subject.name} mixes "
+            "the samples of a batch.",
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
+def check_dtypes(subject):
+    """The state in float32 or wider, spikes in the compute dtype."""
+    for policy in POLICIES:
+        if policy == "float64" and not has_float64():
+            continue
+        cell = subject.copy(dtype=policy)
+        spikes, states = subject.steps(cell, subject.inputs)
+        wanted = "float64" if policy == "float64" else "float32"
+        for leaf in tree.flatten(states):
+            dtype = keras.backend.standardize_dtype(leaf.dtype)
+            require(
+                not is_float(leaf) or dtype == wanted,
+                f"With dtype={policy!r} the state of {subject.name} must be in {wanted}, and is in {dtype}. Cast inputs to "
+                "the dtype of the state: ops.cast(inputs, state.dtype).",
+            )
+        membrane, of_step, _ = cell.step(ops.convert_to_tensor(subject.inputs[0], dtype=cell.compute_dtype), states[0])
+        for name, tensor in {"membrane": membrane, "spikes": of_step}.items():
+            dtype = keras.backend.standardize_dtype(tensor.dtype)
+            require(
+                dtype in (wanted, cell.compute_dtype),
+                f"With dtype={policy!r} the {name} of {subject.name}.step must be in {wanted}, and are in {dtype}.",
+            )
+        dtypes = {keras.backend.standardize_dtype(tensor.dtype) for tensor in spikes}
+        require(
+            dtypes == {cell.compute_dtype},
+            f"With dtype={policy!r} the spikes of {subject.name} must be in {cell.compute_dtype}, and are in {sorted(dtypes)}.",
+        )
+        values = np.stack(to_numpy(spikes))
+        require(
+            np.isin(values, (0.0, 1.0)).all(), f"With dtype={policy!r} the spikes of {subject.name} are not exactly 0 or 1."
+        )
+
+
+def has_float64():
+    """Whether the backend computes in float64."""
+    with warnings.catch_warnings():
+        # JAX warns that it takes float32, unless it was told to use float64.
+        warnings.simplefilter("ignore")
+        return keras.backend.standardize_dtype(ops.zeros((), dtype="float64").dtype) == "float64"
+
+
+def _described(structure):
+    """Structure, shapes and dtypes, to compare and to print."""
+    return str(
+        tree.map_leaves(
+            lambda leaf: f"{keras.backend.standardize_dtype(leaf.dtype)}{list(leaf.shape)}" if hasattr(leaf, "shape") else leaf,
+            structure,
+        )
+    )
+
+
+CHECKS = (check_outputs, check_spikes, check_no_hidden_state, check_samples, check_dtypes)

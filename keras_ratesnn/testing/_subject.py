@@ -1,0 +1,67 @@
+"""What the checks of a cell run: copies of it, and inputs that make it spike."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn.layers import Neuron
+from keras_ratesnn.spiking_model import SpikingModel
+
+TIMESTEPS = 4
+BATCH = 3
+
+
+class Subject:
+    """A cell under check, with inputs of one shape.
+
+    Args:
+        cell: A `NeuronCell`, which is not run itself.
+        shape: Tuple, the shape of its inputs without the batch.
+        scale: Float, by which the inputs are multiplied.
+    """
+
+    def __init__(self, cell, shape, scale):
+        self.cell = cell
+        self.name = type(cell).__name__
+        self.shape = shape
+        random = np.random.default_rng(0)
+        amplitude = scale * cell.threshold
+        self.inputs = amplitude * random.uniform(-0.5, 1.5, (TIMESTEPS, BATCH, *shape)).astype("float32")
+        # Weights that start at zero or one would hide what they do.
+        built = self.copy(moved=False)
+        self.weights = [self._moved(random, variable) for variable in built.variables]
+
+    def copy(self, dtype="float32", shape=None, moved=True):
+        """A built cell of the same config, with weights of its own."""
+        cell = type(self.cell).from_config({**self.cell.get_config(), "dtype": dtype})
+        cell.build((None, *(self.shape if shape is None else shape)))
+        if moved:
+            for variable, value in zip(cell.variables, self.weights, strict=True):
+                variable.assign(value)
+        return cell
+
+    def steps(self, cell, inputs, state=None):
+        """`(spikes, states)` of a cell at each step: lists."""
+        all_spikes, states = [], []
+        for current in inputs:
+            spikes, state = cell(ops.convert_to_tensor(current, dtype=cell.compute_dtype), state)
+            all_spikes.append(spikes)
+            states.append(state)
+        return all_spikes, states
+
+    def model(self, cell, before=(), **kwargs):
+        """A `SpikingModel` of one layer of neurons, after the layers `before`."""
+        x = inputs = keras.Input(self.shape, dtype=cell.compute_dtype)
+        for layer in before:
+            x = layer(x)
+        network = keras.Model(inputs, Neuron(cell, dtype=cell.dtype_policy, name="neurons")(x))
+        return SpikingModel(network, timesteps=TIMESTEPS, **kwargs)
+
+    def sequence(self):
+        """The inputs as a batch of a `SpikingModel`."""
+        return np.moveaxis(self.inputs, 0, 1)
+
+    @staticmethod
+    def _moved(random, variable):
+        value = np.asarray(ops.convert_to_numpy(variable))
+        return value + random.uniform(-0.1, 0.1, value.shape).astype(value.dtype) if variable.trainable else value

@@ -1,0 +1,67 @@
+"""The conformance check of a neuron cell."""
+
+from keras_ratesnn._core import checks
+from keras_ratesnn.layers import NeuronCell
+from keras_ratesnn.testing import _cell_in_model, _cell_step
+from keras_ratesnn.testing._config import check_config
+from keras_ratesnn.testing._policy import single_precision
+from keras_ratesnn.testing._subject import Subject
+
+
+def check_cell(cell, shapes=((5,), (3, 2, 4)), element_wise=True, scale=1.0):
+    """Checks that a neuron cell keeps the contract of `keras_ratesnn.layers.NeuronCell`, on the backend in use.
+
+    The cell itself is left as it is: what is run are copies of it, made from its config. Checked are
+
+    * config and registration: a copy made from the config is the same, and a saved file would find the class;
+    * the step: spikes are exactly 0 or 1, the state has the batch first and keeps its structure, shapes and dtypes, nothing is
+      remembered but the state, and no sample sees another; in half precision the state stays in float32, and spikes have the
+      compute dtype; double precision is kept, where the backend has it;
+    * the network: both step modes, compiled and eager, give the spikes of a slow loop over single neurons in double precision
+      (where the backend has it); the model saves and loads;
+    * the gradients: of one layer with a constant input the rate gradient is BPTT's, by the input and by each trainable weight.
+
+    It takes some seconds, and on JAX, which compiles, some more. It needs no test framework.
+
+    Example:
+
+    >>> keras_ratesnn.testing.check_cell(keras_ratesnn.layers.LIFCell(decay=0.5), shapes=[(2,)])
+
+    Args:
+        cell: A `NeuronCell`.
+        shapes: Sequence of tuples, the shapes of the inputs to run it on, without the batch. A cell that takes only images
+            wants `[(4, 4, 3)]`, say. Defaults to a vector and an image.
+        element_wise: Boolean, whether the step acts on each neuron alone. `False` for a cell that mixes neurons: it trains by
+            BPTT only, which is checked in the place of the rate gradient and of the loop over single neurons.
+            Defaults to `True`.
+        scale: Float > 0: the inputs are between −0.5 and 1.5 times `scale · cell.threshold`. For a cell that does not spike
+            at these, or always does. Defaults to `1.0`.
+
+    Raises:
+        AssertionError: If the cell does not keep the contract; the message says what was found.
+        TypeError: If `cell` is not a `NeuronCell`.
+    """
+    if not isinstance(cell, NeuronCell):
+        raise TypeError(f"`cell` must be a NeuronCell. Received: cell={cell!r} of type {type(cell).__name__}.")
+    checks.boolean("element_wise", element_wise)
+    scale = checks.real("scale", scale, above=0)
+    check_config(cell)
+    with single_precision():
+        _check(cell, shapes, element_wise, scale)
+
+
+def _check(cell, shapes, element_wise, scale):
+    subjects = [Subject(cell, tuple(shape), scale) for shape in shapes]
+    for subject in subjects:
+        for check in _cell_step.CHECKS:
+            check(subject)
+    # What follows builds models: one shape is enough.
+    subject = subjects[-1]
+    if element_wise:
+        _cell_in_model.check_element_wise(subject)
+        _cell_in_model.check_single_neurons(subject)
+        _cell_in_model.check_rate_gradient(subject)
+    else:
+        _cell_in_model.check_bptt(subject)
+    _cell_in_model.check_compiled(subject)
+    _cell_in_model.check_saving(subject)

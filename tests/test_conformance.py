@@ -1,0 +1,263 @@
+"""The conformance checks: all cells and methods of the library pass, and what is broken is found, in words."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.testing import check_cell, check_gradient_method
+
+registered = keras.saving.register_keras_serializable(package="tests_conformance")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        lambda: rsnn.layers.LIFCell(decay=0.5, detach_reset=False, learn_threshold=True),
+        lambda: rsnn.layers.ParametricLIFCell(per_channel=True, learn_threshold=True),
+        lambda: rsnn.layers.ALIFCell(detach_reset=False, learn_threshold=True),
+        lambda: rsnn.layers.CuBaLIFCell(reset="hard", detach_reset=False, surrogate="atan"),
+    ],
+    ids=["LIF", "ParametricLIF", "ALIF", "CuBaLIF"],
+)
+def test_cells_of_the_library_conform(cell):
+    check_cell(cell())
+
+
+def test_the_rate_gradient_conforms():
+    """BPTT is what methods are compared with; that the two agree at one time step, `test_random_layers.py` looks at."""
+    check_gradient_method("rate")
+
+
+class OwnCell(rsnn.layers.NeuronCell):
+    """A cell without fault, of which the cells below are made."""
+
+    def step(self, inputs, state):
+        membrane = 0.5 * state + ops.cast(inputs, state.dtype)
+        spikes = self.fire(membrane)
+        return membrane, spikes, membrane - self.threshold * ops.stop_gradient(spikes)
+
+
+@registered
+class CountingCell(OwnCell):
+    """Remembers outside of its state how often it was called."""
+
+    calls = 0
+
+    def step(self, inputs, state):
+        self.calls += 1
+        return super().step(inputs + 0.1 * self.calls, state)
+
+
+@registered
+class VariableCell(OwnCell):
+    def build(self, input_shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
+
+    def step(self, inputs, state):
+        self.calls.assign_add(1.0)
+        return super().step(inputs, state)
+
+
+@registered
+class NoisyCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(inputs + keras.random.normal(ops.shape(inputs), dtype=inputs.dtype), state)
+
+
+@registered
+class MixingCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(ops.cast(inputs, state.dtype) - 0.2 * ops.sum(state, axis=-1, keepdims=True), state)
+
+
+@registered
+class SampleMixingCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(inputs - 0.1 * ops.mean(inputs, axis=0, keepdims=True), state)
+
+
+@registered
+class HalfSpikesCell(OwnCell):
+    def step(self, inputs, state):
+        membrane, spikes, state = super().step(inputs, state)
+        return membrane, 0.5 * spikes, state
+
+
+@registered
+class NarrowCell(OwnCell):
+    """Its membrane takes the dtype of the input."""
+
+    def initial_state(self, inputs):
+        return ops.zeros_like(inputs)
+
+
+@registered
+class GrowingCell(OwnCell):
+    """A state in another structure than that at rest."""
+
+    def step(self, inputs, state):
+        membrane, spikes, state = super().step(inputs, state[0] if isinstance(state, tuple) else state)
+        return membrane, spikes, (state,)
+
+
+@registered
+class TimeFirstCell(OwnCell):
+    def initial_state(self, inputs):
+        return super().initial_state(inputs)[None]
+
+
+@registered
+class PairCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(inputs, state)[1:]
+
+
+@registered
+class ForgetfulCell(OwnCell):
+    """A config without its argument."""
+
+    def __init__(self, leak=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.leak = leak
+
+    def get_config(self):
+        return {**super().get_config(), "leak": 2.0 * self.leak}
+
+
+@registered
+class WrongDerivativeCell(rsnn.layers.LIFCell):
+    """Forgets the decay in the derivative."""
+
+    def step(self, inputs, state):
+        return super().step(inputs, state)
+
+    def step_derivative(self, state, membrane, spikes, surrogate_derivative):
+        def along(input_tangent, state_tangent, weight):
+            return input_tangent + state_tangent, input_tangent + state_tangent
+
+        return along
+
+
+@registered
+class SilentCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(0.0 * inputs, state)
+
+
+@registered
+class PositionCell(OwnCell):
+    """Treats the first neuron unlike the others, which no neuron sees of another."""
+
+    def step(self, inputs, state):
+        return super().step(inputs * ops.cast(2 - ops.minimum(ops.arange(inputs.shape[-1]), 1), inputs.dtype), state)
+
+
+class UnregisteredCell(OwnCell):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("cell", "finding"),
+    [
+        (UnregisteredCell, r"UnregisteredCell is not registered.*register_keras_serializable"),
+        (ForgetfulCell, r"\['leak'\] differ"),
+        (PairCell, r"must return \(membrane, spikes, state\)"),
+        (TimeFirstCell, r"must have the batch as its first axis.*\(1, 3, 5\)"),
+        (GrowingCell, r"must keep its structure, shapes and dtypes"),
+        (HalfSpikesCell, r"Spikes must be exactly 0 or 1. HalfSpikesCell returned 0.5"),
+        (SilentCell, r"SilentCell never spiked for inputs between .* `scale`"),
+        (CountingCell, r"something else for the same input and state"),
+        (NoisyCell, r"no random numbers in a step"),
+        (VariableCell, r"changed its variables"),
+        (SampleMixingCell, r"mixes the samples of a batch"),
+        (NarrowCell, r"dtype='mixed_bfloat16' the state of NarrowCell must be in float32, and is in bfloat16"),
+        (MixingCell, r"mixes neurons in its step.*element_wise=False"),
+        (PositionCell, r"other spikes than a loop over single neurons"),
+        (WrongDerivativeCell, r"by 'input' is not BPTT's.*step_derivative is not the derivative of its step"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_is_wrong_with_a_cell_is_found(cell, finding):
+    with pytest.raises(AssertionError, match=finding):
+        check_cell(cell(), shapes=[(5,)])
+
+
+def test_integrate_and_fire_cells_conform_whatever_the_users_policy_is():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    check_cell(rsnn.layers.IFCell(reset="hard", v_reset=-0.2), shapes=[(2,)])
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+
+
+def test_a_cell_that_mixes_neurons_may_say_so():
+    check_cell(MixingCell(), shapes=[(5,)], element_wise=False)
+
+
+def test_what_is_no_cell_is_refused():
+    with pytest.raises(TypeError, match="`cell` must be a NeuronCell"):
+        check_cell(rsnn.layers.LIF())
+    with pytest.raises(TypeError, match="a GradientMethod. Received"):
+        check_gradient_method(rsnn.gradients.BPTT)
+
+
+@registered
+class HalfOutput(rsnn.gradients.GradientMethod):
+    """Another loss than that of the spiking network."""
+
+    def call(self, run):
+        return 0.5 * rsnn.gradients.BPTT().call(run)
+
+
+@registered
+class TwoWalks(rsnn.gradients.GradientMethod):
+    """Batch normalisation moves its averages twice."""
+
+    def call(self, run):
+        rsnn.gradients.BPTT().call(run)
+        return rsnn.gradients.BPTT().call(run)
+
+
+@registered
+class Scaled(rsnn.gradients.GradientMethod):
+    """BPTT with its gradient times a number."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def call(self, run):
+        outputs = rsnn.gradients.BPTT().call(run)
+        return rsnn.gradients.graft(ops.stop_gradient(outputs), outputs, self.by)
+
+    def get_config(self):
+        return {"by": self.by}
+
+
+class UnregisteredMethod(rsnn.gradients.BPTT):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("method", "finding"),
+    [
+        (UnregisteredMethod(), "UnregisteredMethod is not registered"),
+        (HalfOutput(), r"HalfOutput in the dense network with step_mode='multi': the loss is .* that of the spiking network"),
+        (Scaled(0.0), "every gradient is zero"),
+        (Scaled(float("inf")), "must be finite and of shape"),
+        (TwoWalks(), "moving averages"),
+        (Scaled(2.0), "with one time step the gradient is not BPTT's"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else repr(value),
+)
+def test_what_is_wrong_with_a_method_is_found(method, finding):
+    # What does not belong to the finding takes time to compile.
+    one_step, normalization = "one time step" in finding, "moving averages" in finding
+    with pytest.raises(AssertionError, match=finding):
+        check_gradient_method(method, normalization=normalization, exact_at_one_step=one_step)
+
+
+def test_a_difference_is_told_with_its_place():
+    from keras_ratesnn.testing._findings import require_same
+
+    with pytest.raises(AssertionError, match=r"Broken\. 1 of 6 values differ, most at \(1, 2\): 7\.0 against 0\.0\."):
+        require_same(np.array([[0.0, 0, 0], [0, 0, 7]]), np.zeros((2, 3)), "Broken.")
