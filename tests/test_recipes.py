@@ -11,7 +11,7 @@ import pytest
 from made_clothes import FEW_IMAGES, write_clothes
 from recipe_runs import QUICKLY, error_of, trained
 
-from recipes import augmentation, catalogue, compare, convert, evaluate, optimizers, pipeline, results, run, run_folder
+from recipes import augmentation, catalogue, compare, convert, evaluate, optimizers, pipeline, results, run, run_folder, windows
 from recipes import list as list_command
 from recipes.data import digits
 from recipes.recipe import Recipe
@@ -411,3 +411,22 @@ def test_a_disk_without_room_for_the_checkpoints_is_reported_before_training(tmp
     error = error_of(["digits", "--output", tmp_path], capsys)
     assert str(tmp_path) in error
     assert "1 MiB free" in error
+
+
+def test_windows_prints_how_near_each_choice_is_to_bptt(capsys):
+    assert windows.main(["digits", "--images", "16", "--set", "width=0.25", "timesteps=3"]) == 0
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["1", "2", "(1, 2)", "3"]
+    assert {float(cosine) for cosine in rows[-1][1:]} == {1.0}
+    # An integer gives the first step a window of its own.
+    assert rows[1][1:] == rows[2][1:]
+    assert min(float(cosine) for cosine in rows[0][1:]) < min(float(cosine) for cosine in rows[1][1:])
+
+
+def test_a_recipe_takes_windows_of_the_rate_gradient():
+    digits = catalogue.find("digits")
+    assert digits.with_settings(["windows=2"]).gradient_method().windows == 2
+    assert digits.with_settings(["windows=(1, 3)", "timesteps=4"]).gradient_method().windows == (1, 3)
+    for wrong in (["windows=9"], ["windows=(1, 1)"], ["windows=2", "gradient=bptt"], ["windows=0"]):
+        with pytest.raises(ValueError, match="windows"):
+            digits.with_settings(wrong)

@@ -12,7 +12,7 @@ SAVED = pathlib.Path(__file__).parent / "saved"
 
 @pytest.mark.parametrize("name", ["model_0_1_0"])
 def test_a_model_of_an_earlier_version_predicts_what_it_did_and_trains_on(name):
-    """Convolution, normalisation, a learned neuron, a hard reset in a nested model, a cell of its own, dropout; half-trained."""
+    """Convolution, normalisation, a learned neuron, a hard reset in a nested model, a bare cell, dropout; half-trained."""
     arrays = np.load(SAVED / f"{name}.npz")
     model = keras.saving.load_model(SAVED / f"{name}.keras")
     assert repr(model.gradient) == "Rate(windows=1, last_step_statistics=True)"
