@@ -1,8 +1,9 @@
 """A network that is given one time step at a time, and what it keeps between calls."""
 
 from keras_ratesnn._core import backend
+from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.forward import ForwardRule
-from keras_ratesnn.gradients.orders import OneStep, propagate_nan
+from keras_ratesnn.gradients.orders import OneStep
 from keras_ratesnn.gradients.signals import Signal, only_signal
 
 
