@@ -10,6 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true")
 # Tests run in a process on each core: more threads than that would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# And threads sum in another order each time, by which now and then a membrane falls on the other side of its threshold.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
 import pytest
