@@ -45,7 +45,13 @@ def gradient_of(function, tensors):
 
 
 def loss_and_gradients(model, x, y, loss=None):
-    """The loss of one batch in training, added losses included, and its gradients; moving statistics are updated.
+    """The loss of one batch in training and its gradients, as `training_results` computes them."""
+    value, gradients, _ = training_results(model, x, y, loss)
+    return value, gradients
+
+
+def training_results(model, x, y, loss=None):
+    """The loss of one batch in training, added losses included, its gradients and outputs; moving statistics are updated.
 
     Args:
         model: A Keras model.
@@ -54,7 +60,8 @@ def loss_and_gradients(model, x, y, loss=None):
         loss: Function `(y, outputs) -> scalar`. Defaults to the sparse categorical crossentropy of logits.
 
     Returns:
-        `(loss, gradients)`: a float, and a dict of the path of each trainable variable to its gradient, an array.
+        `(loss, gradients, outputs)`: a float, a dict of the path of each trainable variable to its gradient, an array, and
+            the model's outputs, arrays.
     """
     loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     x, y = keras.tree.map_structure(ops.convert_to_tensor, (x, y))
@@ -64,28 +71,30 @@ def loss_and_gradients(model, x, y, loss=None):
 
         def value_and_state(trainable, fixed):
             outputs, fixed, added = model.stateless_call(trainable, fixed, x, training=True, return_losses=True)
-            return loss(y, outputs) + sum(added), fixed
+            return loss(y, outputs) + sum(added), (fixed, outputs)
 
         differentiate = jax.jit(jax.value_and_grad(value_and_state, has_aux=True))
         state = [variable.value for variable in model.non_trainable_variables]
-        (value, state), gradients = differentiate([variable.value for variable in variables], state)
+        (value, (state, outputs)), gradients = differentiate([variable.value for variable in variables], state)
         for variable, new in zip(model.non_trainable_variables, state, strict=True):
             variable.assign(new)
     elif BACKEND == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
-            value = loss(y, model(x, training=True)) + sum(model.losses)
+            outputs = model(x, training=True)
+            value = loss(y, outputs) + sum(model.losses)
         gradients = tape.gradient(value, [variable.value for variable in variables], unconnected_gradients="zero")
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
     else:
         import torch
 
-        value = loss(y, model(x, training=True)) + sum(model.losses)
+        outputs = model(x, training=True)
+        value = loss(y, outputs) + sum(model.losses)
         values = [variable.value for variable in variables]
         gradients = torch.autograd.grad(value, values, materialize_grads=True, allow_unused=True) if values else []
     paths = [variable.path for variable in variables]
-    return float(to_numpy(value)), dict(zip(paths, to_numpy(list(gradients)), strict=True))
+    return float(to_numpy(value)), dict(zip(paths, to_numpy(list(gradients)), strict=True)), to_numpy(outputs)
 
 
 def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0):
