@@ -6,10 +6,10 @@ import keras
 
 from recipes.train import main
 
-QUICKLY = ("timesteps=1", "batch_size=512", "width=0.125")
+QUICKLY = ("timesteps=1", "batch_size=512", "train_images=1024", "width=0.125")
 if keras.backend.backend() == "tensorflow":
     QUICKLY += ("jit_compile=False",)
-"""Settings for runs whose accuracy does not matter."""
+"""Settings for runs whose accuracy does not matter: two batches of one size an epoch, so one program to compile."""
 
 
 def trained(folder, *arguments):

@@ -82,7 +82,7 @@ def test_the_saved_models_give_the_test_accuracies_of_the_record(digits_run):
 
 
 def test_settings_do_what_they_say(tmp_path, capsys):
-    settings = ("gradient=bptt", "timesteps=2", "epochs=1", "seed=5", "batch_size=128", "width=0.5", "train_images=500")
+    settings = ("gradient=bptt", "timesteps=2", "epochs=1", "seed=5", "batch_size=128", "width=0.5", "train_images=512")
     record = trained(tmp_path, "digits", "--set", *settings)
     expected = {
         "gradient": "bptt",
@@ -91,20 +91,20 @@ def test_settings_do_what_they_say(tmp_path, capsys):
         "seed": 5,
         "batch_size": 128,
         "width": 0.5,
-        "train_images": 500,
+        "train_images": 512,
     }
     assert record["settings"] == {**catalogue.find("digits").settings(), **expected}
     assert len(record["curve"]["loss"]) == 1
-    assert record["train_images"] == 500
+    assert record["train_images"] == 512
     model = keras.saving.load_model(tmp_path / "last.keras")
     assert model.timesteps == 2
     assert repr(model.gradient) == "BPTT()"
-    # 500 images in batches of 128.
+    # 512 images in batches of 128.
     assert int(model.optimizer.iterations) == 4
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (f"digits: {keras.backend.backend()} backend, gradient bptt, T = 2, 1 epochs of batches of 128, seed 5")
-    assert lines[1] == f"{record['parameters']:,} parameters, 500 images for training, 360 for testing"
+    assert lines[1] == f"{record['parameters']:,} parameters, 512 images for training, 360 for testing"
     assert any("4/4" in line for line in lines)
     assert str(tmp_path) in lines[-2]
     assert lines[-1] == f"test accuracy: {record['test_accuracy']:.4f}"
@@ -284,7 +284,7 @@ def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, m
 
 
 def test_convert_prints_accuracies_before_and_after(capsys):
-    settings = ("epochs=8", "width=0.5", "batch_size=64")
+    settings = ("epochs=8", "width=0.5", "batch_size=64", "train_images=1408")
     assert convert.main(["digits", "--timesteps", "4", "--fine-tuning-epochs", "1", "--set", *settings]) == 0
     *_, first, _, _, _, row = capsys.readouterr().out.splitlines()
     ordinary = float(first.rpartition(" ")[2])

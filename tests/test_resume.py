@@ -1,8 +1,11 @@
 """A run that is stopped, however, goes on with the same command and comes out the same."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,31 +32,41 @@ def whole_run(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("whole"), *RUN)
 
 
-def stopped_at_the_end_of(epoch, folder, monkeypatch, error=KeyboardInterrupt):
-    """A run that is stopped after it logged an epoch, before it saved it."""
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory):
+    """`(folder, exit status, what was printed)` of a run stopped after it logged its third epoch, before it saved it."""
     save = callbacks.Checkpoint.on_epoch_end
 
     def stop(self, number, logs=None):
-        if number == epoch:
-            raise error
+        if number == 2:
+            raise KeyboardInterrupt
         save(self, number, logs)
 
-    with monkeypatch.context() as patch:
+    folder, printed = tmp_path_factory.mktemp("stopped"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(callbacks.Checkpoint, "on_epoch_end", stop)
-        return main([*RUN, "--output", str(folder)])
+        status = main([*RUN, "--output", str(folder)])
+    return folder, status, printed.getvalue()
+
+
+@pytest.fixture
+def folder(stopped_run, tmp_path):
+    """A folder of one's own of that run."""
+    return shutil.copytree(stopped_run[0], tmp_path / "run")
 
 
 def curve_without_times(record):
     return {name: values for name, values in record["curve"].items() if name not in ("seconds", "images_per_second")}
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_curve(whole_run, tmp_path, monkeypatch, capsys):
-    assert stopped_at_the_end_of(2, tmp_path, monkeypatch) == 130
-    assert "the same command goes on" in capsys.readouterr().out
-    assert not (tmp_path / "result.json").exists()
-    keras.saving.load_model(tmp_path / "last.keras")
+def test_a_run_that_was_stopped_goes_on_to_the_same_curve(whole_run, stopped_run, folder, capsys):
+    _, status, printed = stopped_run
+    assert status == 130
+    assert "the same command goes on" in printed
+    assert not (folder / "result.json").exists()
+    keras.saving.load_model(folder / "last.keras")
 
-    record = trained(tmp_path, *RUN)
+    record = trained(folder, *RUN)
     assert "goes on after 2 epochs" in capsys.readouterr().out
     # Order, augmentation, momentum, learning rate: all as they would have been, to rounding.
     for name, values in curve_without_times(record).items():
@@ -102,49 +115,43 @@ def test_a_folder_of_a_run_with_other_settings_is_left_alone(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", None])
-def test_a_damaged_checkpoint_is_named_and_kept(content, tmp_path, monkeypatch, capsys):
-    stopped_at_the_end_of(1, tmp_path, monkeypatch)
-    path = tmp_path / "last.keras"
+def test_a_damaged_checkpoint_is_named_and_kept(content, folder, capsys):
+    path = folder / "last.keras"
     path.write_bytes(path.read_bytes()[:-1000] if content is None else content)
-    capsys.readouterr()
-    error = error_of([*RUN, "--output", tmp_path], capsys)
+    error = error_of([*RUN, "--output", folder], capsys)
     assert str(path) in error
     assert path.exists()
 
 
-def test_a_damaged_settings_file_or_log_is_named(tmp_path, monkeypatch, capsys):
-    stopped_at_the_end_of(2, tmp_path, monkeypatch)
-    log = (tmp_path / "log.csv").read_text()
-    (tmp_path / "log.csv").write_text("epoch\n")
-    capsys.readouterr()
-    assert str(tmp_path / "log.csv") in error_of([*RUN, "--output", tmp_path], capsys)
-    (tmp_path / "log.csv").write_text(log)
-    (tmp_path / "settings.json").write_text("{")
-    assert str(tmp_path / "settings.json") in error_of([*RUN, "--output", tmp_path], capsys)
+def test_a_damaged_settings_file_or_log_is_named(folder, capsys):
+    log = (folder / "log.csv").read_text()
+    (folder / "log.csv").write_text("epoch\n")
+    assert str(folder / "log.csv") in error_of([*RUN, "--output", folder], capsys)
+    (folder / "log.csv").write_text(log)
+    (folder / "settings.json").write_text("{")
+    assert str(folder / "settings.json") in error_of([*RUN, "--output", folder], capsys)
 
 
-def test_a_checkpoint_holds_the_momentum_and_the_step(tmp_path, monkeypatch):
-    stopped_at_the_end_of(1, tmp_path, monkeypatch)
-    saved = keras.saving.load_model(tmp_path / "last.keras")
-    assert int(saved.optimizer.iterations) == 3
+def test_a_checkpoint_holds_the_momentum_and_the_step(folder):
+    saved = keras.saving.load_model(folder / "last.keras")
+    # Two epochs of two batches.
+    assert int(saved.optimizer.iterations) == 4
     momenta = [variable for variable in saved.optimizer.variables if "momentum" in variable.path]
     assert momenta
     assert all(keras.ops.convert_to_numpy(variable).any() for variable in momenta)
 
 
-def test_the_best_checkpoint_stays_the_best_after_a_stop(tmp_path, monkeypatch):
-    stopped_at_the_end_of(1, tmp_path, monkeypatch)
-    checkpoint = callbacks.Checkpoint(tmp_path / "last.keras", tmp_path / "best.keras", best_accuracy=0.9)
-    checkpoint.set_model(keras.saving.load_model(tmp_path / "last.keras"))
-    before = (tmp_path / "best.keras").stat().st_mtime_ns
+def test_the_best_checkpoint_stays_the_best_after_a_stop(folder):
+    checkpoint = callbacks.Checkpoint(folder / "last.keras", folder / "best.keras", best_accuracy=0.9)
+    checkpoint.set_model(keras.saving.load_model(folder / "last.keras"))
+    before = (folder / "best.keras").stat().st_mtime_ns
     checkpoint.on_epoch_end(2, {"val_accuracy": 0.8})
-    assert (tmp_path / "best.keras").stat().st_mtime_ns == before
+    assert (folder / "best.keras").stat().st_mtime_ns == before
     checkpoint.on_epoch_end(3, {"val_accuracy": 0.95})
-    assert (tmp_path / "best.keras").stat().st_mtime_ns > before
+    assert (folder / "best.keras").stat().st_mtime_ns > before
 
 
-def test_a_resumed_run_knows_the_best_accuracy_so_far(tmp_path, monkeypatch):
-    stopped_at_the_end_of(2, tmp_path, monkeypatch)
+def test_a_resumed_run_knows_the_best_accuracy_so_far(folder, monkeypatch):
     seen = {}
 
     class Seeing(callbacks.Checkpoint):
@@ -153,6 +160,6 @@ def test_a_resumed_run_knows_the_best_accuracy_so_far(tmp_path, monkeypatch):
             super().__init__(last, best, best_accuracy)
 
     monkeypatch.setattr(run.callbacks, "Checkpoint", Seeing)
-    record = trained(tmp_path, *RUN)
+    record = trained(folder, *RUN)
     assert seen["best"] == max(record["curve"]["test_accuracy"][:2])
-    assert json.loads((tmp_path / "settings.json").read_text())["epochs"] == EPOCHS
+    assert json.loads((folder / "settings.json").read_text())["epochs"] == EPOCHS
