@@ -48,10 +48,7 @@ def check(record, shape):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in ("cifar10_resnet18", "cifar100_vgg11") else pytest.mark.slow)
-        for name in CIFAR_RECIPES
-    ],
+    [pytest.param(name, marks=[] if name == "cifar100_vgg11" else pytest.mark.slow) for name in CIFAR_RECIPES],
 )
 def test_cifar_recipes_train(name, mocked, tmp_path):
     check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW), cifar.IMAGE_SHAPE)
@@ -63,19 +60,25 @@ def test_imagenet_recipes_train_at_full_image_size(name, mocked, tmp_path):
     check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW), imagenet.IMAGE_SHAPE)
 
 
-@pytest.mark.parametrize("name", IMAGENET_RECIPES)
-def test_imagenet_images_of_any_size_reach_the_network(name, mocked, tmp_path, monkeypatch):
-    """The whole recipe with a small network in the place of its own, whose 34 layers take long to compile."""
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [
+        # Its images are of any size.
+        *((name, imagenet.IMAGE_SHAPE, imagenet.CLASSES) for name in IMAGENET_RECIPES),
+        ("cifar10_resnet18", cifar.IMAGE_SHAPE, 10),
+    ],
+)
+def test_images_reach_the_network_of_a_recipe(name, shape, classes, mocked, tmp_path, monkeypatch):
+    """The whole recipe with a small network in the place of its own, whose 18 or 34 layers take long to compile."""
 
     def small_network(width):
-        inputs = keras.Input(imagenet.IMAGE_SHAPE)
+        inputs = keras.Input(shape)
         x = keras.layers.Conv2D(4, 7, strides=16)(keras.layers.Rescaling(1 / 255)(inputs))
         x = keras.layers.GlobalAveragePooling2D()(keras_ratesnn.layers.LIF()(x))
-        return keras.Model(inputs, keras.layers.Dense(imagenet.CLASSES)(x))
+        return keras.Model(inputs, keras.layers.Dense(classes)(x))
 
     monkeypatch.setitem(catalogue.RECIPES, name, dataclasses.replace(catalogue.find(name), build_network=small_network))
-    record = trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW)
-    check(record, imagenet.IMAGE_SHAPE)
+    check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW), shape)
 
 
 def test_the_dvs_recipe_trains_on_aedat_files(tmp_path):
