@@ -1,9 +1,11 @@
 """Encoders turn an input without time into spikes, in every order of computation."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, gradient_of, loss_and_gradients, spiking, to_numpy
+from helpers import compiled, data, gradient_of, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -51,17 +53,20 @@ def test_a_seed_repeats_the_draw():
         np.testing.assert_array_equal(left, right)
 
 
-@pytest.mark.parametrize("step_mode", MODES)
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
-@pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("timesteps", [4, 10])
+# With more steps than four the neurons' loop is the compiler's in BPTT on JAX, where random numbers take long to compile.
+TRAINED = [(4, *each) for each in itertools.product(ENCODERS, ["rate", "bptt"], MODES)]
+TRAINED += [(10, rsnn.layers.LatencyEncoder, "bptt", "multi"), (10, rsnn.layers.BernoulliEncoder, "rate", "single")]
+
+
+@pytest.mark.parametrize(("timesteps", "encoder", "gradient", "step_mode"), TRAINED)
 def test_networks_train_behind_encoders(encoder, gradient, step_mode, timesteps):
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF()(layers.Dense(16)(encoder()(inputs)))
     model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(x)), timesteps, gradient, step_mode=step_mode))
+    before = [to_numpy(weight) for weight in model.trainable_variables]
     x, y = data(32)
-    assert np.isfinite(model.fit(np.clip(x, 0, 1), y, verbose=0).history["loss"]).all()
-    assert all(np.abs(gradient).max() > 0 for gradient in loss_and_gradients(model, np.clip(x, 0, 1), y)[1].values())
+    assert np.isfinite(model.train_on_batch(np.clip(x, 0, 1), y))
+    assert all((to_numpy(weight) != start).any() for weight, start in zip(model.trainable_variables, before, strict=True))
 
 
 @pytest.mark.parametrize("step_mode", MODES)
