@@ -18,8 +18,11 @@ SHAPES = [
     ((2, 3, 4, 2, 3), -1),
     ((2, 3, 4, 2, 3), 2),
 ]
-# Images of one column or one row, whose memory order PyTorch cannot tell.
-SHAPES += [((4, 5, 1, 3), -1), ((4, 1, 5, 3), -1), ((4, 3, 5, 1), 1), ((4, 3, 1, 5), 1), ((4, 1, 1, 3), -1)]
+CHANNELS_AT = [-1]
+if BACKEND == "torch":  # Elsewhere a tensor has no order in memory of its own.
+    CHANNELS_AT = [1, -1]
+    # Images of one column or one row, whose memory order PyTorch cannot tell.
+    SHAPES += [((4, 5, 1, 3), -1), ((4, 1, 5, 3), -1), ((4, 3, 5, 1), 1), ((4, 3, 1, 5), 1), ((4, 1, 1, 3), -1)]
 EPSILON = 1e-3
 
 
@@ -66,7 +69,7 @@ def weighted_sum(outputs, weights, channels_at):
     return ops.sum(outputs * ops.moveaxis(moved, channels_at, 1))
 
 
-@pytest.mark.parametrize("channels_at", [1, -1])
+@pytest.mark.parametrize("channels_at", CHANNELS_AT)
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_a_batch_is_normalised_by_its_statistics_and_differentiated_through_them(shape, axis, channels_at):
     inputs, weights, gamma, beta, *_ = case(shape, axis)
@@ -89,7 +92,7 @@ def test_a_batch_is_normalised_by_its_statistics_and_differentiated_through_them
         close(to_numpy([ops.stop_gradient(result) for result in results]), [expected(*arrays), *statistics])
 
 
-@pytest.mark.parametrize("channels_at", [1, -1])
+@pytest.mark.parametrize("channels_at", CHANNELS_AT)
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_given_statistics_change_as_those_of_the_batch(shape, axis, channels_at):
     inputs, weights, gamma, beta, mean, variance = case(shape, axis)
