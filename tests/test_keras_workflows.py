@@ -89,13 +89,14 @@ def test_a_step_that_is_to_be_compiled_as_a_whole_is_the_eager_one(gradient, ste
 
     def steps(**options):
         keras.utils.set_random_seed(1)
-        inputs = keras.Input((6, 6, 2))
+        inputs = keras.Input((6, 6, 4))
+        # Of one shape: what runs eagerly is compiled once for each shape on JAX.
         x = LIF()(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(inputs)))
-        x = LIF()(layers.BatchNormalization()(layers.Conv2D(4, 3)(x)))
+        x = LIF()(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(x)))
         network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
         model = compiled(spiking(network, gradient=gradient, step_mode=step_mode), **options)
         before = model.get_weights()
-        history = model.fit(*helpers.data(10, (6, 6, 2)), batch_size=5, verbose=0).history
+        history = model.fit(*helpers.data(10, (6, 6, 4)), batch_size=5, verbose=0).history
         return history["loss"], [after - start for after, start in zip(model.get_weights(), before, strict=True)]
 
     (loss, changes), (expected_loss, expected_changes) = steps(jit_compile=True), steps(run_eagerly=True)
@@ -266,7 +267,7 @@ def test_a_static_and_a_temporal_input_in_one_model(gradient):
     model = compiled(spiking(two_inputs(), gradient=gradient))
     repeated = [np.repeat(X[:, None], 3, axis=1), FRAMES]
     np.testing.assert_allclose(model.predict([X, FRAMES], verbose=0), model.predict(repeated, verbose=0), rtol=1e-5, atol=1e-6)
-    history = model.fit([X, FRAMES], Y, epochs=8, batch_size=4, verbose=0).history
+    history = model.fit([X, FRAMES], Y, epochs=8, batch_size=5, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
 
 
@@ -434,7 +435,7 @@ def test_fit_moves_all_weights_of_a_network(make):
     network = make()
     model = compiled(spiking(network))
     before = weights_of(model)
-    assert np.isfinite(model.fit(inputs_for(network), Y, batch_size=4, verbose=0).history["loss"]).all()
+    assert np.isfinite(model.fit(inputs_for(network), Y, batch_size=5, verbose=0).history["loss"]).all()
     trainable = [variable.path for variable in model.trainable_variables]
     after = weights_of(model)
     # The bias of an attention's keys has no effect, whatever the gradient.
@@ -721,5 +722,5 @@ def test_one_frame_a_step(gradient):
         rtol=1e-5,
         atol=1e-6,
     )
-    history = model.fit(FRAMES, Y, epochs=8, batch_size=4, verbose=0).history
+    history = model.fit(FRAMES, Y, epochs=8, batch_size=5, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]

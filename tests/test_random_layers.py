@@ -64,7 +64,7 @@ def gradients(name, gradient, step_mode, timesteps, x, y):
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("name", [name for name in RANDOM if name != "spatial dropout"])
 def test_at_one_step_rate_and_bptt_have_one_gradient(name, step_mode):
     x, y = data(8)
     by_bptt = gradients(name, "bptt", step_mode, 1, x, y)
