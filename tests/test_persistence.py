@@ -42,7 +42,7 @@ def test_saved_here_it_loads_on_the_other_backends_predicts_the_same_and_trains_
 
     Backends sum in different orders, and after some steps a membrane falls on the other side of its threshold: losses
     are compared to 1e-3, the reference cases' tolerance, and only of the steps in which that makes no more of a difference.
-    A wrong gradient shows in the second of them, momentum that was lost in the first, or in the third.
+    A wrong gradient, or momentum that was lost, shows in the second of them.
     """
     x, y = data(12, (8, 8, 2))
     model = compiled(spiking(small_network(), 4, gradient, step_mode=step_mode), keras.optimizers.SGD(0.1, momentum=0.9))

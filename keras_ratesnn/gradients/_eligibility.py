@@ -214,5 +214,5 @@ def _like(tangent, primal):
     """A tangent, which may be a number, in the shape and dtype of its primal."""
     dtype = primal.dtype if ops.is_tensor(primal) else "float32"
     if ops.is_tensor(tangent):
-        return time_axis.cast(tangent, dtype)
+        return ops.broadcast_to(time_axis.cast(tangent, dtype), ops.shape(primal))
     return ops.full_like(primal, tangent, dtype=dtype)
