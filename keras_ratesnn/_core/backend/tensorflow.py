@@ -1,5 +1,6 @@
 """The backend functions on TensorFlow; `keras_ratesnn._core.backend` says what each is for."""
 
+import contextlib
 import contextvars
 import functools
 import itertools
@@ -101,3 +102,19 @@ def ranks_of_batch(data):
         data = itertools.chain([batch], data)
     leaves = tf.nest.flatten(batch, expand_composites=True)
     return tuple(tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves), data
+
+
+@contextlib.contextmanager
+def reads_before_writes():
+    """A context in which a training step is run: what reads a weight for the backward pass does so before the weight changes.
+
+    TensorFlow's dependency optimizer removes a read's control edge to the assignment that follows it, where a longer way leads
+    there too, through a value that is not used; the next optimizer removes that way (TensorFlow 2.21). The rate pass has many
+    such values: some gradients would now and then be those by the updated weights of the layer behind.
+    """
+    chosen = tf.config.optimizer.get_experimental_options().get("dependency_optimization", True)
+    tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"dependency_optimization": chosen})
