@@ -144,9 +144,13 @@ def seeds_of(operation):
 
 
 def changing_variables(operation):
-    """The variables that a call of an operation may change, those of layers inside it too: a tuple."""
+    """The variables that a call of an operation may change, those of layers inside it too: a tuple.
+
+    Not weights that are frozen: they are no state of the layer, and autograd may have saved them.
+    """
     if operation not in _changing:
-        _changing[operation] = tuple(v for v in getattr(operation, "variables", ()) if not v.trainable)
+        is_layer = isinstance(operation, keras.layers.Layer)
+        _changing[operation] = keras_internals.state_variables(operation) if is_layer else ()
     return _changing[operation]
 
 

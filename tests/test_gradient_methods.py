@@ -147,3 +147,31 @@ def test_a_cell_that_mixes_neurons_trains_by_bptt_and_not_by_rate(cell, shape, n
     x, _ = data(shape=shape)
     model = spiking(of_cell(cell(), shape), gradient="bptt")
     loss_and_gradients(model, x, np.zeros((10, *shape), "float32"), keras.losses.MeanSquaredError())
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_a_mask_in_the_graph_reaches_the_layer_after_the_neurons(gradient, step_mode):
+    """Keras writes masks into the graph as keyword arguments, beside the one positional one."""
+    inputs = keras.Input((6,), dtype="int32")
+    x = rsnn.layers.LIF()(keras.layers.Embedding(9, 4, mask_zero=True)(inputs))
+    network = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GRU(4)(x)))
+    ids, y = np.random.default_rng(0).integers(0, 9, (4, 6)), np.arange(4) % 3
+    loss, found = loss_and_gradients(spiking(network, 1, gradient, step_mode=step_mode), ids, y)
+    expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, network(ids))
+    assert loss == pytest.approx(float(expected), rel=1e-4)
+    assert all(np.isfinite(gradient).all() for gradient in found.values())
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_frozen_layer_after_neurons_lets_the_gradient_through_and_can_be_unfrozen(step_mode):
+    x, y = data()
+    network = mlp()
+    _, expected = loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)
+    network.layers[-1].trainable = False
+    _, frozen = loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)
+    assert len(frozen) == 2
+    for path, gradient in frozen.items():
+        np.testing.assert_allclose(gradient, expected[path], rtol=1e-5, atol=1e-7)
+    network.layers[-1].trainable = True
+    assert len(loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)[1]) == 4

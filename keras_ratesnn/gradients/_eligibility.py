@@ -41,7 +41,7 @@ class EligibilityPass(NeuronPass):
 
     @property
     def key(self):
-        return *super().key, self.windows, len(self.directions)
+        return *super().key, self.windows, tuple(variable.trainable for variable in self.cell.variables)
 
     @property
     def compiles(self):

@@ -35,6 +35,6 @@ def only_signal(call):
 
 def with_tensors(function, call):
     """An operation's `(args, kwargs)` with the tensor `function(signal)` in the place of every signal."""
-    if len(call.args) == 1 and isinstance(call.args[0], Signal):
+    if len(call.signals) == 1 and len(call.args) == 1 and isinstance(call.args[0], Signal):
         return (function(call.args[0]),), call.kwargs
     return tree.map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Signal) else leaf, (call.args, call.kwargs))
