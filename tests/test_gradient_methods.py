@@ -175,3 +175,9 @@ def test_a_frozen_layer_after_neurons_lets_the_gradient_through_and_can_be_unfro
         np.testing.assert_allclose(gradient, expected[path], rtol=1e-5, atol=1e-7)
     network.layers[-1].trainable = True
     assert len(loss_and_gradients(spiking(network, 4, step_mode=step_mode), x, y)[1]) == 4
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_an_empty_batch_has_an_empty_output(gradient, step_mode):
+    assert tuple(spiking(gradient=gradient, step_mode=step_mode)(np.zeros((0, 6), "float32")).shape) == (0, 3)

@@ -158,3 +158,50 @@ def test_a_subclass_of_dropout_with_a_call_of_its_own_is_run(step_mode):
     network = keras.Model(inputs, Halved(0.5)(rsnn.layers.LIF()(inputs)))
     outputs = to_numpy(spiking(network, 4, step_mode=step_mode)(np.full((9, 16), 2.0, "float32"), training=True))
     assert set(np.unique(outputs)) == {0.0, 1.0}
+
+
+# Windows of time.
+@keras.saving.register_keras_serializable(package="tests")
+class NoisyInTime(layers.Layer):
+    """Draws random numbers and takes the time step, and has a constant tensor among its arguments."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(SEED)
+
+    def call(self, inputs, scale, time_step=None):
+        noise = keras.random.uniform(ops.shape(inputs), seed=self.generator)
+        shift = 0.0 if time_step is None else 0.1 * ops.cast(time_step, inputs.dtype)
+        return inputs * (1.0 + noise) * scale + shift
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class NoisyScale(layers.Layer):
+    """Draws random numbers, and has a constant tensor among its arguments."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(SEED)
+
+    def call(self, inputs, scale):
+        return inputs * (1.0 + keras.random.uniform(ops.shape(inputs), seed=self.generator)) * scale
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize("layer", [NoisyInTime, NoisyScale])
+def test_a_window_a_step_is_bptt_with_noise_time_and_constants(layer, step_mode):
+    inputs = keras.Input((6,))
+    x = rsnn.layers.LIF()(layers.Dense(8)(inputs))
+    shared = keras.Model(inputs, layers.Dense(3)(layer()(x, scale=np.linspace(0.5, 1.5, 8, dtype="float32"))))
+    seeds = [(layer, ops.convert_to_numpy(layer.generator.state)) for layer in shared.layers if hasattr(layer, "generator")]
+    x, y = data(3)
+
+    def found(gradient):
+        for of_layer, seed in seeds:
+            of_layer.generator.state.assign(seed)
+        return loss_and_gradients(spiking(shared, 4, gradient, step_mode=step_mode), x, y)
+
+    (loss, by_bptt), (by_windows_loss, by_windows) = found("bptt"), found(rsnn.gradients.Rate(windows=4))
+    assert by_windows_loss == pytest.approx(loss, rel=1e-5)
+    for path, expected in by_bptt.items():
+        np.testing.assert_allclose(by_windows[path], expected, rtol=1e-4, atol=1e-6, err_msg=path)

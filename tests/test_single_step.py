@@ -137,3 +137,16 @@ def test_memory_does_not_grow_with_time():
 
     assert temporary_bytes(16, "single") < 1.02 * temporary_bytes(4, "single")
     assert temporary_bytes(24, "multi") > 2 * temporary_bytes(24, "single")
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_an_activity_regularizer_before_the_first_neurons_has_the_gradient_of_multi_step_order(gradient):
+    inputs = keras.Input((5,))
+    x = rsnn.layers.LIF()(layers.Dense(6, activity_regularizer=keras.regularizers.L2(1.0))(inputs))
+    shared = keras.Model(inputs, layers.Dense(3)(x))
+    x, y = data(6, (5,))
+    (loss, single), (multi_loss, multi) = (
+        loss_and_gradients(spiking(shared, 4, gradient, step_mode=step_mode), x, y) for step_mode in ("single", "multi")
+    )
+    assert loss == pytest.approx(multi_loss, rel=1e-5)
+    assert_same(single, multi, rtol=1e-4, atol=1e-6)

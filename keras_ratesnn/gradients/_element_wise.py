@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
+from keras_ratesnn.gradients._eligibility import is_float
 
 _BATCH = 3
 _UNKNOWN_SIZE = 4
@@ -50,7 +51,7 @@ def _mixing(cell, shape, dtype, random):
 
     inputs = shifted(ops.zeros(shape, dtype), -1.0, 2.0)
     at_rest = cell.initial_state(inputs)
-    state = [shifted(leaf, -1.0, 1.0) if _is_float(leaf) else leaf for leaf in tree.flatten(at_rest)]
+    state = [shifted(leaf, -1.0, 1.0) if is_float(leaf) else leaf for leaf in tree.flatten(at_rest)]
     with keras_internals.without_autocast():
         values = [ops.convert_to_tensor(variable) for variable in cell.variables]
     values = [shifted(value, 0.1, 1.0) if v.trainable else value for v, value in zip(cell.variables, values, strict=True)]
@@ -66,7 +67,7 @@ def _mixing(cell, shape, dtype, random):
     if not _same(before, step(shifted(inputs, 0.5, 1.5, changed), state, values), ~changed):
         return "the input"
     for index, leaf in enumerate(state):
-        if _is_float(leaf) and tuple(leaf.shape) == shape:
+        if is_float(leaf) and tuple(leaf.shape) == shape:
             moved = [*state[:index], shifted(leaf, 0.5, 1.5, changed), *state[index + 1 :]]
             if not _same(before, step(inputs, moved, values), ~changed):
                 return "the state"
@@ -87,10 +88,6 @@ def _same(before, after, where):
         return ops.all(ops.logical_or(same, ops.convert_to_tensor(~where)) if tuple(old.shape) == where.shape else same)
 
     return all(bool(equal(old, new)) for old, new in zip(before, after, strict=True))
-
-
-def _is_float(leaf):
-    return "float" in keras.backend.standardize_dtype(leaf.dtype)
 
 
 def _broadcasts(shape, target):

@@ -6,7 +6,7 @@ A cell has a state x_t and a step (s_t, x_t) = f(I_t, x_{t−1}; w). For a const
 
 with the surrogate in the place of the spike's derivative; likewise, with (0, ẋ_{t−1}, e_w), for each trainable weight w of the
 cell. For LIF neurons ẋ is the ρ recursion of Yu et al., NeurIPS 2024, and g their eligibility. It is right for a step that acts
-on each neuron alone, see `element_wise`.
+on each neuron alone, see `_element_wise`.
 
 A cell may have a written derivative, `NeuronCell.step_derivative`, which is faster; any other step is differentiated here.
 """

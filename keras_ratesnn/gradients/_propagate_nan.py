@@ -30,6 +30,6 @@ def propagate_nan(outputs, states):
 def _is_sound(state, batch):
     """`(batch,)`: whether all elements of a sample are finite; `(1,)`, of all samples, where rows are not of samples."""
     rows = state.shape[0] if len(state.shape) else 1
-    if isinstance(rows, int) and isinstance(batch, int) and (rows < batch or rows % batch):
+    if isinstance(rows, int) and isinstance(batch, int) and (batch == 0 or rows < batch or rows % batch):
         return backend.finite_rows(state, 1)
     return backend.finite_rows(state, batch)

@@ -101,11 +101,9 @@ def repeat(tensor, sizes):
 
 def mean(tensor, sizes):
     """The mean over all steps, `(batch, ...)`, of what has one value a window, `(batch * W, ...)`."""
-    return (
-        sum(part * (size / sum(sizes)) for part, size in zip(cut(tensor, sizes), sizes, strict=True))
-        if len(sizes) > 1
-        else tensor
-    )
+    if len(sizes) == 1:
+        return tensor
+    return sum(part * (size / sum(sizes)) for part, size in zip(cut(tensor, sizes), sizes, strict=True))
 
 
 def at_each_step(tensor, sizes):
@@ -120,6 +118,4 @@ def weights_of_rows(rows, sizes):
         return None
     scale = len(sizes) / sum(sizes)
     weights = ops.convert_to_tensor([size * scale for size in sizes], "float32")
-    return (
-        ops.tile(weights, [rows // len(sizes)]) if isinstance(rows, int) else ops.take(weights, ops.arange(rows) % len(sizes))
-    )
+    return ops.take(weights, ops.arange(rows) % len(sizes))

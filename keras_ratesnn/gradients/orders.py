@@ -27,23 +27,24 @@ class Order:
         layout: Context in which layers that can keep the order of their data in memory are called.
     """
 
-    calls = 1
-    """How often the operation at a place is called."""
+    sees_all_steps = True
+    """Whether a rule sees all steps at once, so that time means cost one pass over memory and nothing is carried."""
 
     def __init__(self, timesteps, windows=None):
         self.timesteps = timesteps
         self.windows = windows or (timesteps,)
         self.memory = {}
         self.constants = {}
-        self.layout = backend.layout_kept(repeated=self.calls != 1)
+        self.layout = backend.layout_kept(repeated=not self.sees_all_steps)
         self._neurons = {}
         self._finishing = {}
         self._regularized = {}
+        self._losses = []
 
     @property
-    def sees_all_steps(self):
-        """Whether a rule sees all steps at once, so that time means cost one pass over memory and nothing is carried."""
-        return self.calls == 1
+    def calls(self):
+        """How often the operation at a place is called."""
+        return 1 if self.sees_all_steps else self.timesteps
 
     # What the orders do in their own ways:
 
@@ -119,16 +120,19 @@ class Order:
         if regularizer is not None:
             outputs = tree.flatten(outputs)
             loss = sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
-            # As a part of the memory, which a loop can carry.
+            if not each_step:
+                self._losses.append((call.operation, loss))
+                return
+            # As a part of the memory, which a loop can carry; it has no gradient where the steps have none.
             place = f"activity at {call.place}"
-            loss = loss / self.calls if each_step else loss
-            self.memory[place] = self.memory[place] + loss if place in self.memory else loss
+            self.memory[place] = self.memory.get(place, 0.0) + loss / self.calls
             self._regularized[place] = call.operation
 
     def add_losses(self):
         """Adds the activity losses to the layers, after the last walk: a call of a layer may clear the ones before."""
-        for place, layer in self._regularized.items():
-            layer.add_loss(self.memory[place])
+        for layer, loss in [*self._losses, *((layer, self.memory[place]) for place, layer in self._regularized.items())]:
+            layer.add_loss(loss)
+        self._losses.clear()
         self._regularized.clear()
 
     def _finish(self, outputs):
@@ -214,15 +218,11 @@ class OneStep(Order):
         t: Integer, or integer scalar tensor: the time step, from 0 on.
     """
 
-    def __init__(self, timesteps, windows=None):
-        self.calls = timesteps
-        super().__init__(timesteps, windows)
-        self.layout = backend.layout_kept(repeated=True)
-        self.t = 0
+    sees_all_steps = False
 
-    @property
-    def sees_all_steps(self):
-        return False
+    def __init__(self, timesteps, windows=None):
+        super().__init__(timesteps, windows)
+        self.t = 0
 
     def begin(self, tensor, has_time):
         return Signal(ops.take(tensor, self.t, axis=1) if has_time else tensor, static=not has_time)
@@ -306,10 +306,11 @@ class OneStep(Order):
                 carried = body(t, carried)
 
         self.memory, gathered = carried
-        if not run.return_sequences:
-            mean = lambda total, output: ops.cast(total / self.timesteps, output.dtype)  # noqa: E731
-            gathered = tree.map_leaves(mean, gathered, outputs)
-        return self._finish(gathered)
+
+        def mean(total, output):
+            return ops.cast(total / self.timesteps, output.dtype)
+
+        return self._finish(gathered if run.return_sequences else tree.map_leaves(mean, gathered, outputs))
 
     def _gather(self, run, so_far, output):
         """The sum of outputs so far, in float32 or wider; or the sequence of them, `(batch, T, ...)`."""

@@ -219,10 +219,9 @@ class RateRule(Rule):
         return _windows.join([normalize_rate(layer, rate, *of_window) for rate, of_window in by_window])
 
     def operation(self, call, recorded):
-        args, kwargs = with_tensors(self.tensor, call)
         derivative_only = call.kind.affine and recorded is not None
         with backend.derivative_only() if derivative_only else contextlib.nullcontext():
-            rates = self._apply(call, args, kwargs)
+            rates = self._by_window(call) if self.draws(call) else self._apply(call, *with_tensors(self.tensor, call))
         return self._with_recorded(recorded, rates)
 
     def timed(self, call, recorded):
@@ -238,31 +237,34 @@ class RateRule(Rule):
         rates = tree.map_leaves(lambda of_steps: _windows.means_over_steps(of_steps, self.windows), steps.each(at_step))
         return self._with_recorded(recorded, rates)
 
+    def _by_window(self, call):
+        """An operation that draws, on the rate of each window by itself: the random numbers are the same for all of them."""
+
+        def in_window(window):
+            return self._apply(
+                call, *with_tensors(lambda signal: _windows.cut(self.tensor(signal), self.windows)[window], call)
+            )
+
+        by_window = [in_window(window) for window in range(len(self.windows))]
+        return tree.map_leaves(lambda *parts: _windows.join(parts), *by_window)
+
     def _apply(self, call, args, kwargs):
         """What the operation makes of rates, from the random numbers of the spiking path, its state left as it is."""
         variables = layer_kinds.changing_variables(call.operation)
-        if not variables and not self.draws(call):
+        draws = self.draws(call)
+        if not variables and not draws:
             return self.apply(call, args, kwargs)
         with keras_internals.without_autocast():
             before = [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
-        outputs = self._with_noise(call, args, kwargs) if self.draws(call) else self.apply(call, args, kwargs)
+        noise = noise_of(call) if draws else None
+        if draws:
+            restore_noise(call, self.order.memory[noise_place(call)])
+        outputs = self.apply(call, args, kwargs)
+        if draws:
+            restore_noise(call, noise)
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
         return outputs
-
-    def _with_noise(self, call, args, kwargs):
-        """The same random numbers for each window as for each step."""
-        noise = noise_of(call)
-        of_steps = self.order.memory[noise_place(call)]
-
-        def in_window(window):
-            restore_noise(call, of_steps)
-            cut = lambda leaf: _windows.cut(leaf, self.windows)[window] if ops.is_tensor(leaf) else leaf  # noqa: E731
-            return self.apply(call, *tree.map_leaves(cut, (args, kwargs)))
-
-        by_window = [in_window(window) for window in range(len(self.windows))]
-        restore_noise(call, noise)
-        return tree.map_leaves(lambda *parts: _windows.join(parts), *by_window)
 
     def _with_recorded(self, recorded, rates):
         return rates if recorded is None else tree.map_leaves(self._with_value, recorded, rates)

@@ -8,8 +8,8 @@ class Signal:
 
     Args:
         value: Tensor. In multi-step order all steps, folded to `(batch * T, ...)`; in single-step order the one step that
-            the walk is at, `(batch, ...)`; in a walk about rates the firing rate, `(batch, ...)`. `(batch, ...)` as well if
-            `static`.
+            the walk is at, `(batch, ...)`; in a walk about rates the firing rate of each window, `(batch * W, ...)`. If
+            `static`, `(batch, ...)`.
         static: Boolean, whether it is the same at every step: as long as a signal is, its layers run once, not T times.
             Defaults to `False`.
     """
