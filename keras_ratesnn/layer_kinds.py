@@ -143,17 +143,6 @@ def seeds_of(operation):
     return _seeds[operation]
 
 
-def changing_variables(operation):
-    """The variables that a call of an operation may change, those of layers inside it too: a tuple.
-
-    Not weights that are frozen: they are no state of the layer, and autograd may have saved them.
-    """
-    if operation not in _changing:
-        is_layer = isinstance(operation, keras.layers.Layer)
-        _changing[operation] = keras_internals.state_variables(operation) if is_layer else ()
-    return _changing[operation]
-
-
 def is_random(operation, training):
     """Whether a call of the operation may draw random numbers; Keras' own layers do so in training only."""
     return bool(seeds_of(operation)) and (training or not type(operation).__module__.startswith("keras."))
@@ -167,7 +156,6 @@ def wants_time_step(operation_class):
 
 
 _seeds = weakref.WeakKeyDictionary()
-_changing = weakref.WeakKeyDictionary()
 
 
 @functools.cache

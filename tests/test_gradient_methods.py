@@ -181,3 +181,26 @@ def test_a_frozen_layer_after_neurons_lets_the_gradient_through_and_can_be_unfro
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_an_empty_batch_has_an_empty_output(gradient, step_mode):
     assert tuple(spiking(gradient=gradient, step_mode=step_mode)(np.zeros((0, 6), "float32")).shape) == (0, 3)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class FixedProjection(keras.layers.Layer):
+    """A random projection that is not trained, and that autograd saves for the gradient of what comes before."""
+
+    def build(self, input_shape):
+        self.matrix = self.add_weight(shape=(input_shape[-1], 4), initializer="glorot_normal", trainable=False, name="matrix")
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.matrix)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_projection_that_is_not_trained_lets_the_gradient_through(step_mode):
+    inputs = keras.Input((6,))
+    x = FixedProjection()(rsnn.layers.LIF()(keras.layers.Dense(8)(inputs)))
+    network = keras.Model(inputs, keras.layers.Dense(3)(x))
+    x, y = data()
+    _, by_rate = loss_and_gradients(spiking(network, 1, "rate", step_mode=step_mode), x, y)
+    _, by_bptt = loss_and_gradients(spiking(network, 1, "bptt", step_mode=step_mode), x, y)
+    for path, expected in by_bptt.items():
+        np.testing.assert_allclose(by_rate[path], expected, rtol=1e-5, atol=1e-7, err_msg=path)

@@ -81,12 +81,6 @@ def seed_states(layer):
     return tuple(generator.state for inside in with_sublayers(layer) for generator in inside._seed_generators)
 
 
-def state_variables(layer):
-    """The variables that a layer, or a layer inside it, made as not trainable, its random generators' among them: a tuple."""
-    made = tuple(variable for inside in with_sublayers(layer) for variable in inside._non_trainable_variables)
-    return made + seed_states(layer)
-
-
 def with_sublayers(layer):
     """A layer and all layers inside it."""
     return layer._flatten_layers()

@@ -16,13 +16,14 @@ NeurIPS 2024. Unlike the authors' program, the gradient is not divided by T: it 
 
 import contextlib
 
+import keras
 from keras import ops
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn.gradients import _element_wise, _eligibility, _windows
 from keras_ratesnn.gradients.base import GradientMethod, Rule
-from keras_ratesnn.gradients.forward import ForwardRule, noise_of, noise_place, restore_noise
+from keras_ratesnn.gradients.forward import ForwardRule, noise_place
 from keras_ratesnn.gradients.orders import AllSteps
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 
@@ -250,20 +251,25 @@ class RateRule(Rule):
 
     def _apply(self, call, args, kwargs):
         """What the operation makes of rates, from the random numbers of the spiking path, its state left as it is."""
-        variables = layer_kinds.changing_variables(call.operation)
-        draws = self.draws(call)
-        if not variables and not draws:
+        operation = call.operation
+        variables = () if call.kind.function_of_tensors else getattr(operation, "variables", ())
+        if not variables:
             return self.apply(call, args, kwargs)
+        draws = self.draws(call)
+        seeds, noise = self.order.memory[noise_place(call)] if draws else ((), ())
         with keras_internals.without_autocast():
-            before = [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
-        noise = noise_of(call) if draws else None
+            values = [(variable, ops.convert_to_tensor(variable)) for variable in variables]
+        values += zip(layer_kinds.seeds_of(operation) if draws else (), seeds, strict=True)
+        before = backend.noise_state() if draws else ()
+        # What the operation assigns stays in the scope.
+        with keras.StatelessScope(values, collect_losses=True) as scope:
+            if draws:
+                backend.set_noise_state(noise)
+            outputs = self.apply(call, args, kwargs)
         if draws:
-            restore_noise(call, self.order.memory[noise_place(call)])
-        outputs = self.apply(call, args, kwargs)
-        if draws:
-            restore_noise(call, noise)
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
+            backend.set_noise_state(before)
+        for loss in scope.losses:
+            operation.add_loss(loss)
         return outputs
 
     def _with_recorded(self, recorded, rates):
