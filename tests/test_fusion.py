@@ -297,3 +297,21 @@ def test_jit_compile_is_saved_as_it_was_asked_for(asked, tmp_path):
     assert loaded.get_compile_config()["jit_compile"] == asked
     assert loaded.jit_compile == model.jit_compile
     loaded.fit(*data(), verbose=0)
+
+
+@torch_only
+def test_a_pass_is_of_the_weights_that_train():
+    """Another weight of the same cell, as many as before: what was compiled for the first is not used for it."""
+    shared = network(NEURONS["all that is learned"])
+    cells = [layer.cell for layer in shared.layers if hasattr(layer, "cell")]
+    x, y = data(5, (6, 6, 2))
+
+    def gradients_of(name):
+        for cell in cells:
+            cell.log_threshold.trainable, cell.decay_logit.trainable = name == "log_threshold", name == "decay_logit"
+        return loss_and_gradients(spiking(shared, 3), x, y)
+
+    expected = gradients_of("decay_logit")
+    with fusion("eager"):
+        gradients_of("log_threshold")
+        assert_same(gradients_of("decay_logit"), expected)
