@@ -79,7 +79,8 @@ class SpikingModel(FunctionalAttributes, keras.Model):
             `keras_ratesnn.layers.LIF`, as its activations. Its weights are shared, not copied.
         timesteps: Integer T >= 1, the number of time steps. It can be set to another value later.
         gradient: How the gradient is found: `"rate"` (rate-based backpropagation: a backward pass that does not grow
-            with T), `"bptt"` (backpropagation through time), or a `GradientMethod`. Defaults to `"rate"`.
+            with T), `"bptt"` (backpropagation through time), `"sltt"` or `"ottt"` (no gradient from step to step), or a
+            `GradientMethod`. Defaults to `"rate"`.
         step_mode: `"multi"`: a layer sees all time steps at once, which is fastest. `"single"`: the network advances one
             step at a time, and with `gradient="rate"` nothing of size T is ever kept. Batch normalisation then takes the
             statistics of each step by itself. Defaults to `"multi"`.
@@ -103,6 +104,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
         self.network = network
+        self._draws = None
         self.timesteps = timesteps
         self.gradient = gradient
         self.step_mode = step_mode
@@ -133,6 +135,8 @@ class SpikingModel(FunctionalAttributes, keras.Model):
     def gradient(self, value):
         method = gradients.get(value)
         method.check(_graph.neurons_of(_graph.as_graph(self.network)))
+        if method.draws and self._draws is None:
+            keras_internals.set_state(self, "_draws", keras.random.SeedGenerator())
         self._gradient = method
         # What is compiled belongs to this choice, not to a method that is equal.
         self._choice_of_gradient = object()
@@ -183,6 +187,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
             with_gradient=backend.grad_enabled() and not _predicting.get(),
             return_sequences=self.return_sequences,
             network=functional,
+            draws=self._draws if self.gradient.draws else None,
         )
         return self._through_time(run)
 

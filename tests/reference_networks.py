@@ -6,7 +6,7 @@ import re
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.models import _residual, preact_resnet, resnet, sew_resnet
@@ -31,14 +31,16 @@ class Case:
     def model(self, **overrides):
         """A SpikingModel of the case's network, weights, neurons, gradient and step mode."""
         settings = self.settings
-        gradient, order = settings["method"].split("_")
+        # Online methods have one order only.
+        gradient, _, order = settings["method"].partition("_")
         if gradient == "rate" and order == "s":
             gradient = rsnn.gradients.Rate(last_step_statistics=True)
         network = NETWORKS[settings["net"]](settings["width"], self.neuron)
         arguments = {
             "timesteps": settings["timesteps"],
             "gradient": gradient,
-            "step_mode": {"m": "multi", "s": "single"}[order],
+            "step_mode": "multi" if order == "m" else "single",
+            "return_sequences": settings.get("loss") == "each",
             **overrides,
         }
         model = rsnn.SpikingModel(network, **arguments)
@@ -53,8 +55,15 @@ class Case:
             threshold=settings["threshold"],
             reset=settings["reset"],
             detach_reset=settings["detach_reset"],
-            surrogate=rsnn.surrogates.Sigmoid(settings["alpha"]),
+            surrogate=rsnn.surrogates.Sigmoid(settings.get("alpha", 4.0)),
         )
+
+    def loss(self, y, outputs):
+        """The cross-entropy of the time mean of the logits, or the mean of that of each step."""
+        cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        if self.settings.get("loss") != "each":
+            return cross_entropy(y, outputs)
+        return cross_entropy(ops.repeat(y, self.settings["timesteps"]), ops.reshape(outputs, (-1, outputs.shape[-1])))
 
     def expected(self, kind):
         """The arrays of a kind ("grad", "buffer") by the authors' names."""

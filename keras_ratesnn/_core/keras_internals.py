@@ -86,6 +86,18 @@ def with_sublayers(layer):
     return layer._flatten_layers()
 
 
+def set_state(model, name, value):
+    """Sets an attribute of a model that is built already to an object with variables, as if it had been there before."""
+    if hasattr(model, "jax_state_sync"):
+        # In the middle of `fit` on JAX, the state is elsewhere; after this it is collected again.
+        model.jax_state_sync()
+    tracker, locked = model._tracker, model._tracker.locked
+    tracker.unlock()
+    setattr(model, name, value)
+    if locked:
+        tracker.lock()
+
+
 def state_shardings(model):
     """How a model's state is spread over devices, in the form that Keras wants when it makes a function on JAX, or `None`."""
     spread = hasattr(model, "_get_state_sharding_spec") and keras.distribution.distribution() is not None

@@ -3,6 +3,9 @@
 `keras.tree` does the same, on PyTorch by slow Python code, which takes longer than many an operation on a GPU.
 """
 
+import keras
+from keras import ops
+
 
 def flatten(structure):
     """The leaves of a structure, in order: whatever is not a list, tuple or dict."""
@@ -23,3 +26,8 @@ def map_leaves(function, structure, *others):
     if hasattr(structure, "_fields"):
         return type(structure)(*parts)
     return parts if isinstance(structure, list) else tuple(parts)
+
+
+def is_float(leaf):
+    """Whether a leaf is a floating-point number or tensor, which has a derivative."""
+    return "float" in keras.backend.standardize_dtype(leaf.dtype) if ops.is_tensor(leaf) else isinstance(leaf, float)

@@ -6,10 +6,12 @@ from keras_ratesnn._graph import Call
 from keras_ratesnn.gradients.base import GradientMethod, Rule, Run
 from keras_ratesnn.gradients.bptt import BPTT
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.ottt import OTTT
 from keras_ratesnn.gradients.rate import Rate
 from keras_ratesnn.gradients.signals import Signal
+from keras_ratesnn.gradients.sltt import SLTT
 
-BY_NAME = {"rate": Rate, "bptt": BPTT}
+BY_NAME = {"rate": Rate, "bptt": BPTT, "sltt": SLTT, "ottt": OTTT}
 
 
 def get(identifier):
@@ -19,7 +21,7 @@ def get(identifier):
     Rate(windows=1, last_step_statistics=False)
 
     Args:
-        identifier: `"rate"`, `"bptt"`; or a `GradientMethod`; or a serialised one.
+        identifier: `"rate"`, `"bptt"`, `"sltt"`, `"ottt"`; or a `GradientMethod`; or a serialised one.
 
     Returns:
         A `GradientMethod`.
@@ -31,4 +33,18 @@ def get(identifier):
     return registry.resolve("gradient", identifier, GradientMethod, BY_NAME)
 
 
-__all__ = ["BPTT", "BY_NAME", "Call", "ForwardRule", "GradientMethod", "Rate", "Rule", "Run", "Signal", "get", "graft"]
+__all__ = [
+    "BPTT",
+    "BY_NAME",
+    "OTTT",
+    "SLTT",
+    "Call",
+    "ForwardRule",
+    "GradientMethod",
+    "Rate",
+    "Rule",
+    "Run",
+    "Signal",
+    "get",
+    "graft",
+]

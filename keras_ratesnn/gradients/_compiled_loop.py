@@ -20,13 +20,13 @@ def run(body, carried, variables, start, stop):
         start: Integer.
         stop: Integer.
     """
-    values = [ops.stop_gradient(value) for value in _values(variables)]
-    changing = _changing(variables)
+    values = [ops.stop_gradient(value) for value in values_of(variables)]
+    changing = changing_of(variables)
     carried = tree.map_leaves(lambda tensor: ops.stop_gradient(ops.convert_to_tensor(tensor)), carried)
 
     def scoped_body(t, state):
         carried, changed = state
-        return _in_scope(lambda: body(t, carried), variables, values, changing, changed)
+        return in_scope(lambda: body(t, carried), variables, values, changing, changed)
 
     carried, changed = ops.fori_loop(start, stop, scoped_body, (carried, [values[index] for index in changing]))
     _assign(variables, changing, changed)
@@ -45,11 +45,11 @@ def scan(body, carried, steps, variables):
     Returns:
         `(carried, outputs)`: what the last step left, and the tensor `(T, ...)` of all outputs.
     """
-    values, changing = _values(variables), _changing(variables)
+    values, changing = values_of(variables), changing_of(variables)
 
     def scoped_body(state, step):
         carried, changed = state
-        (carried, output), changed = _in_scope(lambda: body(carried, step), variables, values, changing, changed)
+        (carried, output), changed = in_scope(lambda: body(carried, step), variables, values, changing, changed)
         return (carried, changed), output
 
     (carried, changed), outputs = ops.scan(scoped_body, (carried, [values[index] for index in changing]), steps)
@@ -57,17 +57,18 @@ def scan(body, carried, steps, variables):
     return carried, outputs
 
 
-def _values(variables):
+def values_of(variables):
+    """The values of variables, in their own dtype: a list of tensors."""
     with keras_internals.without_autocast():
         return [ops.convert_to_tensor(variable) for variable in variables]
 
 
-def _changing(variables):
+def changing_of(variables):
     """The indices of the variables that a step may assign."""
     return [index for index, variable in enumerate(variables) if not variable.trainable]
 
 
-def _in_scope(function, variables, values, changing, changed):
+def in_scope(function, variables, values, changing, changed):
     """`(function(), changed)`, where variables have the values `values`, and those of `changing` the values `changed`."""
     inside = list(values)
     for index, value in zip(changing, changed, strict=True):

@@ -5,7 +5,6 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
-from keras_ratesnn.gradients._eligibility import is_float
 
 _BATCH = 3
 _UNKNOWN_SIZE = 4
@@ -51,7 +50,7 @@ def _mixing(cell, shape, dtype, random):
 
     inputs = shifted(ops.zeros(shape, dtype), -1.0, 2.0)
     at_rest = cell.initial_state(inputs)
-    state = [shifted(leaf, -1.0, 1.0) if is_float(leaf) else leaf for leaf in tree.flatten(at_rest)]
+    state = [shifted(leaf, -1.0, 1.0) if tree.is_float(leaf) else leaf for leaf in tree.flatten(at_rest)]
     with keras_internals.without_autocast():
         values = [ops.convert_to_tensor(variable) for variable in cell.variables]
     values = [shifted(value, 0.1, 1.0) if v.trainable else value for v, value in zip(cell.variables, values, strict=True)]
@@ -67,7 +66,7 @@ def _mixing(cell, shape, dtype, random):
     if not _same(before, step(shifted(inputs, 0.5, 1.5, changed), state, values), ~changed):
         return "the input"
     for index, leaf in enumerate(state):
-        if is_float(leaf) and tuple(leaf.shape) == shape:
+        if tree.is_float(leaf) and tuple(leaf.shape) == shape:
             moved = [*state[:index], shifted(leaf, 0.5, 1.5, changed), *state[index + 1 :]]
             if not _same(before, step(inputs, moved, values), ~changed):
                 return "the state"

@@ -166,7 +166,7 @@ def _forward_mode(cell, current, state):
         values = [ops.convert_to_tensor(variable) for variable in variables]
     # What is not a float, a counter for example, has no derivative.
     leaves = [current, *tree.flatten(state)]
-    moving = [is_float(leaf) for leaf in leaves]
+    moving = [tree.is_float(leaf) for leaf in leaves]
 
     def stateless(leaves, values):
         current, *flat = leaves
@@ -190,9 +190,9 @@ def _forward_mode(cell, current, state):
             inside_values = [next(remaining) if index in weights else value for index, value in enumerate(values)]
             spikes, after, _ = stateless(inside, inside_values)
             flat = tree.flatten(after)
-            outside["floats"] = [is_float(leaf) for leaf in flat]
+            outside["floats"] = [tree.is_float(leaf) for leaf in flat]
             outside["structure"] = after
-            return [spikes, *(leaf for leaf in flat if is_float(leaf))]
+            return [spikes, *(leaf for leaf in flat if tree.is_float(leaf))]
 
         _, (of_spikes, *of_state) = backend.jvp(function, primals, directions)
         remaining = iter(of_state)
@@ -203,11 +203,6 @@ def _forward_mode(cell, current, state):
     for variable, value in changed:
         variable.assign(value)
     return spikes, after, along
-
-
-def is_float(leaf):
-    """Whether a leaf of a state is a floating-point number or tensor, which has a derivative."""
-    return "float" in keras.backend.standardize_dtype(leaf.dtype) if ops.is_tensor(leaf) else isinstance(leaf, float)
 
 
 def _like(tangent, primal):

@@ -36,6 +36,7 @@ class Run:
         with_gradient: Boolean, whether the outputs may be differentiated.
         return_sequences: Boolean, whether every step's output is wanted, not the time mean.
         network: The Functional model that `walk` runs, for its variables.
+        draws: `keras.random.SeedGenerator` of the model if the method `draws`, else `None`.
     """
 
     walk: Callable
@@ -46,6 +47,7 @@ class Run:
     with_gradient: bool
     return_sequences: bool
     network: keras.Model
+    draws: keras.random.SeedGenerator | None = None
 
     def new_order(self, windows=None):
         """A new order for this run's rules, in which nothing has happened; for `windows` see `orders.Order`."""
@@ -70,6 +72,9 @@ class GradientMethod:
     >>> model.compile("sgd", "mse")
     >>> history = model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
     """
+
+    draws = False
+    """Whether `call` draws random numbers, for which the model then gives it a generator, `run.draws`."""
 
     def call(self, run):
         """The outputs of a call of the model.

@@ -40,6 +40,7 @@ class Order:
         self._finishing = {}
         self._regularized = {}
         self._losses = []
+        self._once = set()
 
     @property
     def calls(self):
@@ -106,7 +107,12 @@ class Order:
         """What `function()` returned when it was asked for at this place first."""
         if place not in self.memory:
             self.memory[place] = function()
+            self._once.add(place)
         return self.memory[place]
+
+    def drawn(self):
+        """The part of the memory that `once` has filled: another order that begins with it draws no masks and noise anew."""
+        return {place: self.memory[place] for place in self._once}
 
     def regularize(self, call, outputs, each_step=False):
         """Adds the activity regularisation of a call to its layer's losses, divided by the number of rows as Keras does.
@@ -127,6 +133,10 @@ class Order:
             place = f"activity at {call.place}"
             self.memory[place] = self.memory.get(place, 0.0) + loss / self.calls
             self._regularized[place] = call.operation
+
+    def losses_of_steps(self):
+        """The part of the memory in which `regularize` sums the losses of the steps."""
+        return {place: self.memory[place] for place in self._regularized}
 
     def add_losses(self):
         """Adds the activity losses to the layers, after the last walk: a call of a layer may clear the ones before."""
@@ -192,8 +202,6 @@ class AllSteps(Order):
         outputs = run.walk([self.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
 
         def output(signal):
-            if signal.static and not run.return_sequences:
-                return rule.output(signal.value)
             steps = rule.output(self.tensor(signal))
             return time_axis.unfold(steps, self.timesteps) if run.return_sequences else time_axis.mean(steps, self.timesteps)
 
@@ -288,6 +296,16 @@ class OneStep(Order):
         return self.memory, outputs
 
     def run(self, rule, run):
+        return self.finish(run, self.sweep(rule, run))
+
+    def sweep(self, rule, run):
+        """All steps.
+
+        Returns:
+            What `finish` is to be given: in the structure of the network's outputs, their sum or, if `run.return_sequences`, all
+            of them.
+        """
+
         def signals():
             return [self.begin(tensor, has_time) for tensor, has_time in run.inputs]
 
@@ -306,11 +324,17 @@ class OneStep(Order):
                 carried = body(t, carried)
 
         self.memory, gathered = carried
+        # What Keras would return: sums are wider.
+        self._dtypes = tree.map_leaves(lambda output: output.dtype, outputs)
+        return gathered
 
-        def mean(total, output):
-            return ops.cast(total / self.timesteps, output.dtype)
+    def finish(self, run, gathered):
+        """The outputs of the run, of what `sweep` returned."""
 
-        return self._finish(gathered if run.return_sequences else tree.map_leaves(mean, gathered, outputs))
+        def mean(total, dtype):
+            return ops.cast(total / self.timesteps, dtype)
+
+        return self._finish(gathered if run.return_sequences else tree.map_leaves(mean, gathered, self._dtypes))
 
     def _gather(self, run, so_far, output):
         """The sum of outputs so far, in float32 or wider; or the sequence of them, `(batch, T, ...)`."""

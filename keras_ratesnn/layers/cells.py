@@ -63,6 +63,10 @@ class IntegrateAndFireCell(NeuronCell):
         """λ as the step uses it: a float, or a tensor if it is learned."""
         return self.decay
 
+    def trace_decay(self):
+        # A step of another kind forgets at another pace.
+        return self.effective_decay() if type(self).step is IntegrateAndFireCell.step else None
+
     def effective_threshold(self):
         return ops.exp(self.log_threshold) if self.learn_threshold else self.threshold
 

@@ -95,6 +95,14 @@ class NeuronCell(GuardedCell):
         """
         raise NotImplementedError(f"{type(self).__name__} has no written derivative.")
 
+    def trace_decay(self):
+        """λ, what is left of the trace of a spike after one step, for the online method OTTT: that of a leaky membrane.
+
+        Returns:
+            A number or tensor, or `None` (the default) if the neuron forgets at more than one pace.
+        """
+        return None
+
     def effective_threshold(self):
         """θ as the step uses it: a float, or a tensor if it is learned."""
         return self.threshold

@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import tree
-from keras_ratesnn.gradients._eligibility import is_float
 from keras_ratesnn.testing._findings import require, require_same, to_numpy
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
@@ -106,7 +105,7 @@ def check_dtypes(subject):
         for leaf in tree.flatten(states):
             dtype = keras.backend.standardize_dtype(leaf.dtype)
             require(
-                not is_float(leaf) or dtype == wanted,
+                not tree.is_float(leaf) or dtype == wanted,
                 f"With dtype={policy!r} the state of {subject.name} must be in {wanted}, and is in {dtype}. Cast inputs to "
                 "the dtype of the state: ops.cast(inputs, state.dtype).",
             )

@@ -6,6 +6,8 @@
   memory where that pays. The function reads the weights of the neuron cell `cell` and no others, and changes nothing; what it
   does is decided by the cell, its arguments and the hashable `key`.
 * `finite_rows(tensor, rows)`: for each of so many equal parts of a tensor, whether all of it is finite.
+* `gradient_of(function, inputs, upstream)`: `(gradients, rest)` of `function(*inputs)`, which returns a list of tensors, whose
+  gradients are `upstream`, and a structure `rest` of tensors that is not differentiated. The gradients may be `None`.
 * `graft(value, onto, slope)`: `value`, with a derivative of our choice.
 * `jvp(function, primals, tangents)`: what a function of tensors returns, a list of them, and its derivative in one direction.
 * `no_gradient()`: a context in which nothing is recorded for a backward pass.
@@ -23,6 +25,8 @@
   `None`), are of the shape `(channels,)` and in float32 or wider.
 * `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized, weights=None)`: γ (x − μ) / sqrt(σ² + ε) + β
   by given statistics, with the derivative that it has if μ and σ² change as the batch's own do; `weights` are of its rows.
+* `with_backward(values, inputs, others, backward)`: the list of tensors `values`, with the gradients to the tensors `inputs` that
+  `backward(inputs, others, upstream)` gives. That function may use no other tensors than these.
 * `untraced(function)`: the function, at which a compiler that takes Python line by line stops.
 * `ranks_of_batch(data)`: `(ranks, data)`: the ranks of what a compiled function of Keras is given, where such a function cannot
   be compiled for several; `data` may be used once, as before.
@@ -46,6 +50,7 @@ derivative_only = _functions.derivative_only
 elementwise = _functions.elementwise
 finite_rows = _functions.finite_rows
 fusing = _functions.fusing
+gradient_of = _functions.gradient_of
 graft = _functions.graft
 layout_kept = _functions.layout_kept
 multiply_add = _functions.multiply_add
@@ -62,4 +67,5 @@ ranks_of_batch = _functions.ranks_of_batch
 unrolled_network_steps = _functions.unrolled_network_steps
 unrolled_steps = _functions.unrolled_steps
 untraced = _functions.untraced
+with_backward = _functions.with_backward
 without_gradient = _functions.without_gradient

@@ -49,6 +49,29 @@ def jvp(function, primals, tangents):
     return jax.jvp(function, primals, tangents)
 
 
+def gradient_of(function, inputs, upstream):
+    """`(gradients, rest)` of `function(*inputs)`, which returns a list of tensors and a structure that is not differentiated."""
+    _, pull, rest = jax.vjp(function, *inputs, has_aux=True)
+    return list(pull(upstream)), rest
+
+
+def with_backward(values, inputs, others, backward):
+    """A list of tensors, whose gradients go to `inputs` as `backward(inputs, others, upstream)` says."""
+
+    @jax.custom_vjp
+    def attached(values, inputs, others):
+        return values
+
+    def forward(values, inputs, others):
+        return values, (inputs, others)
+
+    def pull(saved, upstream):
+        return None, backward(*saved, upstream), None
+
+    attached.defvjp(forward, pull)
+    return attached(values, inputs, others)
+
+
 normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 

@@ -66,6 +66,25 @@ def jvp(function, primals, tangents):
         _forward_mode.reset(token)
 
 
+def gradient_of(function, inputs, upstream):
+    """`(gradients, rest)` of `function(*inputs)`, which returns a list of tensors and a structure that is not differentiated."""
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs, rest = function(*inputs)
+    return tape.gradient(outputs, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO), rest
+
+
+def with_backward(values, inputs, others, backward):
+    """A list of tensors, whose gradients go to `inputs` as `backward(inputs, others, upstream)` says."""
+
+    @tf.custom_gradient
+    def attached(*inputs):
+        return [tf.stop_gradient(value) for value in values], lambda *upstream: backward(list(inputs), others, list(upstream))
+
+    # In eager mode some may be variables.
+    return attached(*map(tf.convert_to_tensor, inputs))
+
+
 normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 

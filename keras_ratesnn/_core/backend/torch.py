@@ -2,10 +2,12 @@
 
 import contextlib
 import contextvars
+import functools
 import math
 
 import torch
 
+from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend import plain_normalization, torch_normalization
 from keras_ratesnn._core.backend.torch_deferred import Deferred
 from keras_ratesnn._core.backend.torch_fusion import elementwise as elementwise
@@ -71,6 +73,49 @@ def jvp(function, primals, tangents):
         return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
     finally:
         _forward_mode.reset(token)
+
+
+def gradient_of(function, inputs, upstream):
+    """`(gradients, rest)` of `function(*inputs)`, which returns a list of tensors and a structure that is not differentiated.
+
+    A gradient is `None` where there is none.
+    """
+    with torch.enable_grad():
+        outputs, rest = function(*inputs)
+    rest = tree.map_leaves(lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf, rest)
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    differentiable = [(output, onto) for output, onto in zip(outputs, upstream, strict=True) if output.requires_grad]
+    if not (wanted and differentiable):
+        return [None for _ in inputs], rest
+    outputs, upstream = zip(*differentiable, strict=True)
+    found = iter(torch.autograd.grad(outputs, wanted, upstream, allow_unused=True))
+    return [next(found) if tensor.requires_grad else None for tensor in inputs], rest
+
+
+class _WithBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, backward, counts, *tensors):
+        # Autograd may run the backward pass in a thread of its own.
+        ctx.run, ctx.counts = functools.partial(contextvars.copy_context().run, backward), counts
+        ctx.save_for_backward(*tensors[counts[0] :])
+        return tuple(value.detach() for value in tensors[: counts[0]])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *upstream):
+        values, inputs = ctx.counts
+        saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[2 + values :]
+        leaves = [
+            tensor.detach().requires_grad_(needed) for tensor, needed in zip(saved[:inputs], wanted[:inputs], strict=True)
+        ]
+        gradients = ctx.run(leaves, list(saved[inputs:]), list(upstream))
+        none = [None] * (len(saved) - inputs)
+        return None, None, *[None] * values, *gradients, *none
+
+
+def with_backward(values, inputs, others, backward):
+    """A list of tensors, whose gradients go to `inputs` as `backward(inputs, others, upstream)` says."""
+    return list(_WithBackward.apply(backward, (len(values), len(inputs)), *values, *inputs, *others))
 
 
 def finite_rows(tensor, rows):

@@ -1,0 +1,62 @@
+"""What online methods share: a gradient that does not go from one time step to the next."""
+
+from keras import ops
+
+from keras_ratesnn._core import tree
+from keras_ratesnn.gradients import _recomputed_steps
+from keras_ratesnn.gradients._time_loop import NeuronPass
+from keras_ratesnn.gradients.forward import ForwardRule
+
+
+def run_online(run, rule, recompute, chosen=None):
+    """The outputs of a run, with a gradient by `rule`.
+
+    Args:
+        run: `Run`.
+        rule: The subclass of `OnlineRule` by which steps are differentiated.
+        recompute: Boolean, whether single-step order computes each step once more for its backward pass, and keeps none.
+        chosen: Boolean tensor `(T,)`, the steps that carry gradient. Defaults to `None`, all.
+    """
+    order = run.new_order()
+    if not run.with_gradient:
+        return order.run(ForwardRule(order, run.training, with_gradient=False), run)
+    if recompute and not order.sees_all_steps:
+        return _recomputed_steps.run(run, lambda order: rule(order, run.training), chosen)
+    return order.run(rule(order, run.training, chosen), run)
+
+
+class OnlineRule(ForwardRule):
+    """The spiking network; what a neuron carries from one step to the next has no gradient.
+
+    Args:
+        order: See `Rule`.
+        training: See `Rule`.
+        chosen: See `run_online`.
+    """
+
+    def __init__(self, order, training, chosen=None):
+        super().__init__(order, training, with_gradient=True)
+        self.chosen = chosen
+
+    def neuron_pass(self, neuron):
+        return DetachedPass(neuron.cell, neuron.compute_dtype, self.with_gradient)
+
+    def output(self, tensor):
+        return self._with_gradient_of_chosen(tensor)
+
+    def regularize(self, call, outputs):
+        super().regularize(call, tree.map_leaves(self._with_gradient_of_chosen, outputs))
+
+    def _with_gradient_of_chosen(self, steps):
+        if self.chosen is None:
+            return steps
+        chosen = ops.take(self.chosen, self.order.time_steps([steps]))
+        chosen = ops.reshape(chosen, (-1, *[1] * (len(steps.shape) - 1)))
+        return ops.where(chosen, steps, ops.stop_gradient(steps))
+
+
+class DetachedPass(NeuronPass):
+    """Neurons in a time loop whose state carries no gradient from one step to the next."""
+
+    def advance(self, phase, current, carried):
+        return super().advance(phase, current, tree.map_leaves(ops.stop_gradient, carried))

@@ -1,0 +1,135 @@
+"""Single-step order in memory that does not grow with T, where no gradient goes from one step to the next.
+
+All steps run without gradient. When the gradient of what they gave is known, they run once more, and each is followed by its own
+backward pass. A training step costs about 4T forward passes, where one that keeps all activations costs 3T.
+"""
+
+from keras import ops
+
+from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn.gradients import _compiled_loop
+from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.signals import Signal
+
+
+def run(run, rule, chosen=None):
+    """The outputs of a run.
+
+    Args:
+        run: `Run`, in single-step order.
+        rule: Function of an order to the `ForwardRule` by which steps are differentiated.
+        chosen: Boolean tensor `(T,)`, the steps that carry gradient. Defaults to `None`, all.
+    """
+    variables = run.network.variables
+    changing = _compiled_loop.changing_of(variables)
+    values, noise = _compiled_loop.values_of(variables), backend.noise_state()
+    for index in changing:
+        # The first sweep changes these, on PyTorch in their place.
+        values[index] = ops.copy(values[index])
+
+    order = run.new_order()
+    gathered = order.sweep(_WithoutGradient(order, run.training, with_gradient=False), run)
+    losses = order.losses_of_steps()
+    places = list(losses)
+    given = {
+        "inputs": [tensor for tensor, _ in run.inputs],
+        "constants": {place: tree.map_leaves(lambda signal: signal.value, of) for place, of in order.constants.items()},
+        "variables": values,
+        "drawn": order.drawn(),
+        "chosen": () if chosen is None else chosen,
+    }
+    parts = _Parts(given, _differentiable(given, variables))
+    have_time = [has_time for _, has_time in run.inputs]
+
+    def step(inputs, others, t, memory, changed):
+        """`([outputs, losses], (memory, changed))` of one step."""
+        given = parts.joined(inputs, others)
+        order = run.new_order()
+        order.constants = {
+            place: tree.map_leaves(lambda value: Signal(value, static=True), of) for place, of in given["constants"].items()
+        }
+
+        def signals():
+            return [order.begin(tensor, has_time) for tensor, has_time in zip(given["inputs"], have_time, strict=True)]
+
+        def walk():
+            return order.walk_step(rule(order), run.walk, signals, t, memory)
+
+        (memory, outputs), changed = _compiled_loop.in_scope(walk, variables, given["variables"], changing, changed)
+        outputs = tree.flatten(outputs) if run.return_sequences else list(map(time_axis.widen, tree.flatten(outputs)))
+        return [*outputs, *(memory[place] for place in places)], (memory, changed)
+
+    def backward(inputs, others, upstream):
+        """The gradients of the inputs: the sum of those of all steps."""
+        given = parts.joined(inputs, others)
+
+        def of_step(t):
+            outputs, of_losses = upstream[: len(upstream) - len(places)], upstream[len(upstream) - len(places) :]
+            return [*(ops.take(each, t, axis=1) for each in outputs), *of_losses] if run.return_sequences else upstream
+
+        def advance(t, carried):
+            totals, memory, changed = carried
+
+            def with_gradient():
+                gradients, (memory_after, changed_after) = backend.gradient_of(
+                    lambda *inputs: step(inputs, others, t, memory, changed), inputs, of_step(t)
+                )
+                sums = [x if gradient is None else x + gradient for x, gradient in zip(totals, gradients, strict=True)]
+                return sums, memory_after, changed_after
+
+            def without_gradient():
+                return totals, *backend.without_gradient(lambda: step(inputs, others, t, memory, changed)[1])
+
+            if chosen is None:
+                return with_gradient()
+            return ops.cond(ops.take(given["chosen"], t), with_gradient, without_gradient)
+
+        before = backend.noise_state()
+        backend.set_noise_state(noise)
+        changed = [given["variables"][index] for index in changing]
+        carried = advance(0, ([ops.zeros_like(tensor) for tensor in inputs], given["drawn"], changed))
+        if run.timesteps > backend.unrolled_network_steps():
+            carried = ops.fori_loop(1, run.timesteps, advance, carried)
+        else:
+            for t in range(1, run.timesteps):
+                carried = advance(t, carried)
+        backend.set_noise_state(before)
+        return carried[0]
+
+    flat = [*tree.flatten(gathered), *losses.values()]
+    results = iter(backend.with_backward(flat, *parts.split(given), backward))
+    gathered = tree.map_leaves(lambda _: next(results), gathered)
+    order.memory.update({place: next(results) for place in places})
+    return order.finish(run, gathered)
+
+
+def _differentiable(given, variables):
+    """For each leaf of what the steps are given, whether it may have a gradient."""
+    return [
+        *(tree.is_float(leaf) for leaf in tree.flatten([given["inputs"], given["constants"]])),
+        *(variable.trainable for variable in variables),
+        *(False for _ in tree.flatten([given["drawn"], given["chosen"]])),
+    ]
+
+
+class _Parts:
+    """A structure of tensors in two lists: those that a flag is set for, and the others."""
+
+    def __init__(self, structure, flags):
+        self.structure = tree.map_leaves(lambda _: None, structure)
+        self.flags = flags
+
+    def split(self, structure):
+        leaves = list(zip(tree.flatten(structure), self.flags, strict=True))
+        return [leaf for leaf, flag in leaves if flag], [leaf for leaf, flag in leaves if not flag]
+
+    def joined(self, flagged, others):
+        flagged, others, flags = iter(flagged), iter(others), iter(self.flags)
+        return tree.map_leaves(lambda _: next(flagged if next(flags) else others), self.structure)
+
+
+class _WithoutGradient(ForwardRule):
+    """The spiking network, of which only what is the same at every step is differentiated."""
+
+    def evaluate(self, function):
+        return backend.without_gradient(function)

@@ -1,0 +1,127 @@
+r"""Online training through time: backpropagation at each time step by itself, with a trace of the spikes before it.
+
+A layer with weights that follows neurons, y = op(W, s), is differentiated as
+
+    y_t = op(stop(W), s_t) + [op(W, stop(â_t)) − stop(op(W, stop(â_t)))]          â_t = λ â_{t−1} + s_t
+
+so that the error goes on to the spikes, and the weights see the presynaptic trace â in their place.
+"""
+
+import keras
+from keras import ops
+
+from keras_ratesnn import dynamics
+from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
+from keras_ratesnn.gradients._online import OnlineRule, run_online
+from keras_ratesnn.gradients._time_loop import NeuronPass
+from keras_ratesnn.gradients.base import GradientMethod
+from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
+
+
+@registry.register
+class OTTT(GradientMethod):
+    """Online training through time: each time step is differentiated by itself, and weights see a trace of spikes.
+
+    The gradient of a weight that follows neurons is Σ_t δ_t ⊗ â_t, where the trace â_t = λ â_{t−1} + s_t decays as the membrane
+    of the neurons that emitted the spikes does (`NeuronCell.trace_decay`). The trace passes through affine operations without
+    weights (average pooling, scaling, padding, ...) as spikes do; what any other operation makes of spikes is its own trace.
+    Weights are updated once a batch (OTTT_A). Networks for this method have no batch normalisation, but standardised weights.
+
+    Args:
+        recompute: Boolean, matters with `step_mode="single"` only: whether each step is computed once more for its backward
+            pass, and nothing of size T kept; otherwise all activations are kept. Defaults to `True`.
+
+    Raises:
+        TypeError: If `recompute` is not a boolean.
+        ValueError: If a neuron has no one decay. Raised when a model is given the method.
+
+    Source: Xiao et al., "Online Training Through Time for Spiking Neural Networks", NeurIPS 2022.
+    """
+
+    def __init__(self, recompute=True):
+        self.recompute = checks.boolean("recompute", recompute)
+
+    def call(self, run):
+        return run_online(run, TraceRule, self.recompute)
+
+    def check(self, neurons):
+        for neuron in neurons:
+            if neuron.cell.trace_decay() is None:
+                raise ValueError(
+                    'gradient="ottt" must know by what factor the trace of spikes decays. Received: cell '
+                    f"{type(neuron.cell).__name__} of layer {neuron.name!r}, which has no one decay. Define `trace_decay()` "
+                    'in a cell of your own, or train with gradient="sltt", "rate" or "bptt".'
+                )
+
+    def get_config(self):
+        return {"recompute": self.recompute}
+
+
+class TracedSignal(Signal):
+    """Spikes, and their trace, a tensor without gradient of the same shape."""
+
+    __slots__ = ("trace",)
+
+    def __init__(self, value, trace):
+        super().__init__(value)
+        self.trace = trace
+
+
+class TraceRule(OnlineRule):
+    """The spiking network, whose weights are differentiated at the traces of spikes."""
+
+    def neuron(self, call):
+        spikes, neuron = super().neuron(call).value, call.operation
+        trace_pass = TracePass(neuron.cell, neuron.compute_dtype, with_gradient=False)
+        trace = self.order.through_time(f"trace at {call.place}", trace_pass, Signal(ops.stop_gradient(spikes)))
+        return TracedSignal(spikes, trace)
+
+    def mask(self, call):
+        outputs, inputs = super().mask(call), only_signal(call)
+        if not isinstance(inputs, TracedSignal):
+            return outputs
+        return TracedSignal(outputs.value, self.order.scale(inputs.trace, self.order.memory[call.place]))
+
+    def operation(self, call):
+        traced = [isinstance(signal, TracedSignal) for signal in call.signals]
+        if not call.kind.affine or self.takes_time(call) or not any(traced):
+            return super().operation(call)
+        if not call.kind.parameter_free:
+            return self.weighted(call)
+        outputs = super().operation(call)
+        if not all(traced):
+            return outputs
+        traces = self.apply(call, *with_tensors(lambda signal: signal.trace, call))
+        return tree.map_leaves(lambda output, trace: TracedSignal(output.value, trace), outputs, traces)
+
+    def weighted(self, call):
+        """y_t, whose derivative by the input is that at the spikes, and by the weights that at the traces."""
+        variables = call.operation.variables
+        with keras_internals.without_autocast():
+            constants = [(variable, ops.stop_gradient(ops.convert_to_tensor(variable))) for variable in variables]
+        with keras.StatelessScope(constants):
+            of_spikes = self.apply(call, *with_tensors(self.order.tensor, call))
+        with backend.derivative_only():
+            of_traces = self.apply(call, *with_tensors(self._trace, call))
+        return self._outputs(
+            call,
+            tree.map_leaves(lambda y, trace: y + backend.graft(ops.zeros_like(y), trace, 1.0), of_spikes, of_traces),
+        )
+
+    def _trace(self, signal):
+        """A trace; of a signal that has none, the signal."""
+        return signal.trace if isinstance(signal, TracedSignal) else ops.stop_gradient(self.order.tensor(signal))
+
+
+class TracePass(NeuronPass):
+    """In a time loop, the traces â_t = λ â_{t−1} + s_t of the spikes that a layer of neurons has emitted."""
+
+    def start(self, current):
+        return ops.zeros_like(current, dtype=time_axis.accumulation_dtype(current.dtype))
+
+    def advance(self, phase, current, carried):
+        trace = dynamics.integrate(carried, time_axis.cast(current, carried.dtype), self.cell.trace_decay())
+        return time_axis.cast(trace, self.dtype), trace
+
+    def finish(self, carried):
+        return (), ()

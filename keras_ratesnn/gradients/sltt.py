@@ -1,0 +1,56 @@
+"""Spatial learning through time: backpropagation at each time step by itself."""
+
+from keras import ops, random
+
+from keras_ratesnn._core import checks, registry
+from keras_ratesnn.gradients._online import OnlineRule, run_online
+from keras_ratesnn.gradients.base import GradientMethod
+
+
+@registry.register
+class SLTT(GradientMethod):
+    """Spatial learning through time: BPTT without what goes from one time step to the next.
+
+    Each step is differentiated by itself, with what neurons carry from the step before held constant: ∇W = Σ_t δ_t ⊗ s_t. With
+    `step_mode="single"` the memory of a training step does not grow with T.
+
+    Args:
+        random_steps: Integer K >= 1: of the T steps, K that are drawn anew for each batch carry gradient, which is not rescaled
+            (SLTT-K). Defaults to `None`, all.
+        recompute: Boolean, matters with `step_mode="single"` only: whether each step is computed once more for its backward
+            pass, and nothing of size T kept, at the cost of about 4T forward passes a training step; otherwise all activations
+            are kept, at the cost of 3T. Defaults to `True`.
+
+    Raises:
+        TypeError: If `random_steps` is not an integer or `recompute` not a boolean.
+        ValueError: If `random_steps` is not >= 1. In training, if there are fewer time steps.
+
+    Source: Meng et al., "Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural Networks", ICCV 2023.
+    """
+
+    def __init__(self, random_steps=None, recompute=True):
+        if random_steps is not None:
+            checks.positive_integer("random_steps", random_steps, advice="None lets all steps carry gradient.")
+        self.random_steps = random_steps
+        self.recompute = checks.boolean("recompute", recompute)
+
+    @property
+    def draws(self):
+        return self.random_steps is not None
+
+    def call(self, run):
+        drawn = self.draws and run.training and run.with_gradient
+        return run_online(run, OnlineRule, self.recompute, self._chosen(run) if drawn else None)
+
+    def _chosen(self, run):
+        return random.shuffle(ops.arange(run.timesteps), seed=run.draws) < self.random_steps
+
+    def check_timesteps(self, timesteps):
+        if self.draws and self.random_steps > timesteps:
+            raise ValueError(
+                f"`random_steps` must be at most timesteps. Received: random_steps={self.random_steps} for "
+                f"timesteps={timesteps}. Leave it out to let all steps carry gradient."
+            )
+
+    def get_config(self):
+        return {"random_steps": self.random_steps, "recompute": self.recompute}
