@@ -73,7 +73,8 @@ class TraceRule(OnlineRule):
     def neuron(self, call):
         spikes, neuron = super().neuron(call).value, call.operation
         trace_pass = TracePass(neuron.cell, neuron.compute_dtype, with_gradient=False)
-        trace = self.order.through_time(f"trace at {call.place}", trace_pass, Signal(ops.stop_gradient(spikes)))
+        emitted = Signal(ops.stop_gradient(spikes))
+        trace = backend.without_gradient(lambda: self.order.through_time(f"trace at {call.place}", trace_pass, emitted))
         return TracedSignal(spikes, trace)
 
     def mask(self, call):
