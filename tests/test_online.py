@@ -1,4 +1,4 @@
-"""SLTT and OTTT against loops in NumPy, and their single-step order, which computes each step twice, against one that keeps all."""
+"""SLTT and OTTT against loops in NumPy; single-step order, which computes each step twice, against one that keeps all."""
 
 import keras
 import naive_online
@@ -39,7 +39,7 @@ def test_gradients_are_those_of_a_loop_over_steps(method, step_mode):
 
 
 def network_of_everything():
-    """Noise, batch normalisation of what is static and of what is not, a mask, a scale, a regulariser, a layer that is frozen."""
+    """Noise, batch normalisation of what is static and of what is not, a mask, a scale, regularisers, a frozen layer."""
     inputs = keras.Input((6,))
     static = layers.BatchNormalization()(layers.Dense(6)(inputs))
     spikes = rsnn.layers.BernoulliEncoder(seed=1)(inputs)

@@ -302,8 +302,8 @@ class OneStep(Order):
         """All steps.
 
         Returns:
-            What `finish` is to be given: in the structure of the network's outputs, their sum or, if `run.return_sequences`, all
-            of them.
+            What `finish` is to be given: in the structure of the network's outputs, their sum, or if `run.return_sequences`
+            all of them.
         """
 
         def signals():

@@ -50,7 +50,7 @@ def jvp(function, primals, tangents):
 
 
 def gradient_of(function, inputs, upstream):
-    """`(gradients, rest)` of `function(*inputs)`, which returns a list of tensors and a structure that is not differentiated."""
+    """`(gradients, rest)` of `function(*inputs)`: a list of tensors, and a structure that is not differentiated."""
     _, pull, rest = jax.vjp(function, *inputs, has_aux=True)
     return list(pull(upstream)), rest
 

@@ -67,7 +67,7 @@ def jvp(function, primals, tangents):
 
 
 def gradient_of(function, inputs, upstream):
-    """`(gradients, rest)` of `function(*inputs)`, which returns a list of tensors and a structure that is not differentiated."""
+    """`(gradients, rest)` of `function(*inputs)`: a list of tensors, and a structure that is not differentiated."""
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         outputs, rest = function(*inputs)

@@ -76,7 +76,7 @@ def jvp(function, primals, tangents):
 
 
 def gradient_of(function, inputs, upstream):
-    """`(gradients, rest)` of `function(*inputs)`, which returns a list of tensors and a structure that is not differentiated.
+    """`(gradients, rest)` of `function(*inputs)`: a list of tensors, and a structure that is not differentiated.
 
     A gradient is `None` where there is none.
     """
