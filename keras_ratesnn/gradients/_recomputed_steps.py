@@ -1,7 +1,7 @@
 """Single-step order in memory that does not grow with T, where no gradient goes from one step to the next.
 
-All steps run without gradient. When the gradient of what they gave is known, they run once more, each followed by its own backward
-pass. A training step costs about 4T forward passes, where one that keeps all activations costs 3T.
+All steps run without gradient. When the gradient of what they gave is known, they run once more, each followed by its own
+backward pass. A training step costs about 4T forward passes, where one that keeps all activations costs 3T.
 """
 
 from keras import ops

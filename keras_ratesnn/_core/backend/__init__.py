@@ -25,8 +25,8 @@
   `None`), are of the shape `(channels,)` and in float32 or wider.
 * `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized, weights=None)`: γ (x − μ) / sqrt(σ² + ε) + β
   by given statistics, with the derivative that it has if μ and σ² change as the batch's own do; `weights` are of its rows.
-* `with_backward(values, inputs, others, backward)`: the tensors `values`, a list, with the gradients to the tensors `inputs` that
-  `backward(inputs, others, upstream)` gives; that function may use no other tensors than these.
+* `with_backward(values, inputs, others, backward)`: `values`, a list of tensors, with the gradients to the tensors `inputs`
+  that `backward(inputs, others, upstream)` gives; that function may use no other tensors than these.
 * `untraced(function)`: the function, at which a compiler that takes Python line by line stops.
 * `ranks_of_batch(data)`: `(ranks, data)`: the ranks of what a compiled function of Keras is given, where such a function cannot
   be compiled for several; `data` may be used once, as before.
