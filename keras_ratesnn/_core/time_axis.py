@@ -25,7 +25,8 @@ def repeat(tensor, timesteps):
 
 def mean(tensor, timesteps):
     """Time mean of a folded tensor: `(batch * T, ...)` to `(batch, ...)`, summed in float32 or wider."""
-    return cast(ops.mean(unfold(widen(tensor), timesteps), axis=1), tensor.dtype)
+    # Not ops.mean, which takes float64 down to float32 on JAX and PyTorch.
+    return cast(ops.sum(unfold(widen(tensor), timesteps), axis=1) / timesteps, tensor.dtype)
 
 
 def accumulation_dtype(dtype):

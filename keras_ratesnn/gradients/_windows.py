@@ -80,7 +80,8 @@ def means_over_steps(steps, sizes):
         return steps
     unfolded = time_axis.unfold(time_axis.widen(steps), timesteps)
     ends = list(itertools.accumulate(sizes))
-    means = [ops.mean(part, axis=1) for part in ops.split(unfolded, ends[:-1], axis=1)]
+    sums = [ops.sum(part, axis=1) for part in ops.split(unfolded, ends[:-1], axis=1)]
+    means = [total / size for total, size in zip(sums, sizes, strict=True)]
     return time_axis.cast(join(means), steps.dtype)
 
 
