@@ -27,6 +27,7 @@ def main(argv=None):
     parser.add_argument("--images", type=int, default=128, metavar="N", help="size of the batch (default: 128)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
+    parser.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws cosine and cost against the number of windows")
     arguments = parser.parse_args(argv)
     folder = RunFolder(pathlib.Path(arguments.recipe))
     try:
@@ -34,11 +35,16 @@ def main(argv=None):
         recipe = (recipe_of(folder) if trained else catalogue.find(arguments.recipe)).with_settings(arguments.set)
         dataset = recipe.load(arguments.data_dir)
         model = load_model(folder.last) if trained else run.build(recipe, dataset)
+        figure = arguments.plot and _new_figure()
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
     images, labels = dataset.train_images[: arguments.images], dataset.train_labels[: arguments.images]
-    print(table(model, images, labels))
+    found = cosines(model, images, labels)
+    print(table(found))
+    if figure:
+        draw(figure, found, model.timesteps)
+        figure.savefig(arguments.plot, dpi=150)
     return 0
 
 
@@ -48,18 +54,58 @@ def choices(timesteps):
     return [*range(1, min(timesteps, 4)), *([halves] if timesteps > 2 else []), timesteps]
 
 
-def table(model, images, labels):
-    """A Markdown table of cosines, for a `SpikingModel` and a batch."""
+def cosines(model, images, labels):
+    """For each choice of windows `(cosines, norm ratio)`: a dict of kernels' names to cosines, for a `SpikingModel` and a batch."""
     model.gradient = "bptt"
     by_bptt = kernel_gradients(model, images, labels)
-    lines = [f"| windows | {' | '.join(by_bptt)} | norm ratio |", "|---" * (len(by_bptt) + 2) + "|"]
+    compared = {}
     for windows in choices(model.timesteps):
         model.gradient = gradients.Rate(windows=windows)
         found = kernel_gradients(model, images, labels)
-        cosines = [_cosine(found[name], by_bptt[name]) for name in by_bptt]
-        ratio = _norm(found) / _norm(by_bptt)
-        lines.append(f"| {windows} | {' | '.join(f'{cosine:.3f}' for cosine in cosines)} | {ratio:.2f} |")
+        compared[windows] = {name: _cosine(found[name], by_bptt[name]) for name in by_bptt}, _norm(found) / _norm(by_bptt)
+    return compared
+
+
+def table(compared):
+    """What `cosines` returned as a Markdown table."""
+    names = list(next(iter(compared.values()))[0])
+    lines = [f"| windows | {' | '.join(names)} | norm ratio |", "|---" * (len(names) + 2) + "|"]
+    for windows, (by_kernel, ratio) in compared.items():
+        lines.append(f"| {windows} | {' | '.join(f'{by_kernel[name]:.3f}' for name in names)} | {ratio:.2f} |")
     return "\n".join(lines)
+
+
+def draw(figure, compared, timesteps):
+    """What `cosines` returned as a picture, beside the cost of a training step."""
+    agreement, cost = figure.subplots(1, 2)
+    numbers = [windows for windows in compared if isinstance(windows, int)]
+    names = list(compared[1][0])
+    for index, name in enumerate(names):
+        # Distinct in grey too: from dark, the first layer, to light.
+        shade = 0.75 * index / max(1, len(names) - 1)
+        values = [compared[windows][0][name] for windows in numbers]
+        agreement.plot(numbers, values, label=name, color=str(shade), marker="osv^Dx*"[index % 7])
+    agreement.set_title("cosine with BPTT's gradient, by layer", fontsize="medium")
+    agreement.legend(fontsize="small")
+    cost.plot(numbers, [timesteps + 2 * windows for windows in numbers], color="black", marker="o", label="rate, T + 2W")
+    cost.axhline(3 * timesteps, color="0.4", linestyle="--", label="BPTT, 3T")
+    cost.set_ylim(bottom=0)
+    cost.set_title("cost of a training step, forward passes of one step", fontsize="medium")
+    cost.legend(fontsize="small", loc="lower right")
+    for axes in (agreement, cost):
+        axes.set_xticks(numbers)
+        axes.set_xlabel(f"windows W, T = {timesteps}")
+        axes.grid(alpha=0.3)
+
+
+def _new_figure():
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "`--plot` needs Matplotlib, which is not installed. `python -m pip install -e '.[bench]'` brings it."
+        ) from error
+    return Figure(figsize=(9, 4), layout="constrained")
 
 
 def kernel_gradients(model, images, labels):
