@@ -136,6 +136,11 @@ def kind_of(operation):
     return kind
 
 
+def kind_of_class(operation_class):
+    """The `LayerKind` of a class, for one that computes what it does: an activation of its instances is seen by `kind_of`."""
+    return _kind_of_class(operation_class)
+
+
 def seeds_of(operation):
     """The variables that hold the state of an operation's random generators, those of layers inside it too: a tuple."""
     if operation not in _seeds:
