@@ -44,13 +44,12 @@ def test_blocks_divide_by_the_deviation_that_is_expected():
 
 
 def test_currents_keep_their_variance_through_a_normaliser_free_network():
-    model = standardised(models.ResNet18, width=0.5, neuron=lambda: rsnn.layers.LIF(0.5), timesteps=6)
+    model = standardised(models.ResNet18, width=0.5, neuron=lambda: rsnn.layers.LIF(0.5))
     x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
     found = [layer.output for layer in model.network.layers if layer.name.endswith(("_beta", "_conv1"))]
-    part = rsnn.SpikingModel(keras.Model(model.network.inputs, found), 6)
-    part.return_sequences = True
-    variances = [to_numpy(output).var() for output in part(x)]
-    assert min(variances) > 0.5
+    part = rsnn.SpikingModel(keras.Model(model.network.inputs, found), 4, return_sequences=True)
+    variances = [output.var() for output in part.predict(x, verbose=0)]
+    assert min(variances) > 0.4
     assert max(variances) < 2.0
 
 

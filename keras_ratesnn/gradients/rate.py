@@ -138,15 +138,17 @@ class RecordingRule(ForwardRule):
             self.order.average(place, statistics)
 
     def remember(self, call, outputs):
-        return self.evaluate(lambda: self.order.average_steps(call.place, outputs)) if self._is_needed(call.kind) else outputs
+        return self.evaluate(lambda: self.order.average_steps(call.place, outputs)) if self._is_needed(call) else outputs
 
-    def _is_needed(self, kind):
+    def _is_needed(self, call):
         """Whether the rate pass takes the value of an operation's output from here.
 
-        The rate of an affine operation follows from the rate of its input. With weights the time mean is cheaper to have; but
-        in single-step order it would have to be carried from step to step.
+        The rate of an affine operation follows from the rate of its input, if it is the same at every step. With weights the
+        time mean is cheaper to have; but in single-step order it would have to be carried from step to step.
         """
-        return not kind.affine or (self.order.sees_all_steps and not kind.parameter_free)
+        if self.takes_time(call) or not call.kind.affine:
+            return True
+        return self.order.sees_all_steps and not call.kind.parameter_free
 
     def regularize(self, call, outputs):
         """The rate pass regularises rates."""
