@@ -1,6 +1,6 @@
 """Spiking neural networks in Keras 3, trained by rate-based backpropagation."""
 
-from keras_ratesnn import gradients, layers, models, surrogates, testing
+from keras_ratesnn import gradients, layers, losses, metrics, models, surrogates, testing
 from keras_ratesnn.description import describe
 from keras_ratesnn.layer_kinds import LayerKind, affine
 from keras_ratesnn.models._conversion import spikify
@@ -16,6 +16,8 @@ __all__ = [
     "describe",
     "gradients",
     "layers",
+    "losses",
+    "metrics",
     "models",
     "spikify",
     "surrogates",

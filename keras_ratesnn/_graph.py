@@ -199,6 +199,26 @@ def _role(operation):
     return layer_kinds.kind_of(operation).role
 
 
+def check_timesteps(network, timesteps):
+    """Raises ValueError if a layer of a network, those of nested models included, has weights for fewer time steps.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+        timesteps: Integer T.
+    """
+    for operation in network.operations:
+        if keras_internals.is_graph(operation):
+            check_timesteps(as_graph(operation), timesteps)
+            continue
+        most_timesteps = layer_kinds.kind_of(operation).most_timesteps
+        if most_timesteps is not None and timesteps > most_timesteps(operation):
+            raise ValueError(
+                f"`timesteps` must be at most {most_timesteps(operation)}, the number of time steps that layer "
+                f"{operation.name!r} of type {type(operation).__name__} has weights for. Received: timesteps={timesteps}. Make "
+                "the layer for more steps, or run the network for fewer."
+            )
+
+
 def check_neurons(network):
     """Raises ValueError unless the network has neurons, all of them where `walk` can see them."""
     if not neurons_of(network):

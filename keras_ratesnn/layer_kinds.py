@@ -44,10 +44,13 @@ class Normalization:
         normalize_rate: Function `(layer, rate, mean, variance, weights=None) -> outputs`: normalises a rate by these
             statistics, with the derivatives of the rate's own, in which its rows may have weights; `None` if there is none.
             Defaults to `None`.
+        step_factors: Function `layer -> (steps,)`: the factor by which what was normalised is multiplied at each time step, for
+            a layer that takes the time step; `None` if there is none. Defaults to `None`.
     """
 
     normalize: Callable
     normalize_rate: Callable | None = None
+    step_factors: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +65,8 @@ class LayerKind:
             on the rate. Claim only what is true: the gradients of a layer that is not affine but says so are wrong.
             Defaults to `False`.
         parameter_free: Boolean, whether an affine layer has no weights. Defaults to `False`.
-        normalization: `Normalization` of a layer that normalises in training and is affine otherwise; `None` for any other.
-            Defaults to `None`.
+        normalization: `Normalization` of a layer that normalises in training and is affine otherwise, at each step; `None` for
+            any other. Defaults to `None`.
         masks: Boolean, whether the layer, in training, multiplies its input by a random mask that does not depend on it.
             Defaults to `False`.
         function_of_tensors: Boolean, whether a call looks at tensors alone: not at `training`, masks, or what it did before.
@@ -75,6 +78,8 @@ class LayerKind:
         moves: Boolean, whether it only moves or scales a signal, given that no other signal comes in. Defaults to `False`.
         multiply_adds: Function `(layer, input_shape, output_shape) -> integer`, its multiply-adds for one sample; `None` if
             they are not known. Defaults to `None`.
+        most_timesteps: Function `layer -> integer`, the largest number of time steps that it can be run for, if it has weights
+            for each; `None` if there is no such number. Defaults to `None`.
     """
 
     role: str = OPERATION
@@ -87,6 +92,7 @@ class LayerKind:
     activation: str | None = None
     moves: bool = False
     multiply_adds: Callable | None = None
+    most_timesteps: Callable | None = None
 
 
 def affine(layer_class):
@@ -134,6 +140,11 @@ def kind_of(operation):
     if kind.normalization is not None and getattr(operation, "renorm", False):
         return dataclasses.replace(kind, normalization=_RENORMALIZATION)
     return kind
+
+
+def kind_of_class(operation_class):
+    """The `LayerKind` of a class, for one that computes what it does: an activation of its instances is seen by `kind_of`."""
+    return _kind_of_class(operation_class)
 
 
 def seeds_of(operation):

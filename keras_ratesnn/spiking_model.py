@@ -122,9 +122,10 @@ class SpikingModel(FunctionalAttributes, keras.Model):
 
     @timesteps.setter
     def timesteps(self, value):
-        self._timesteps = checks.positive_integer(
-            "timesteps", value, advice="It is the number of time steps that the network runs for."
-        )
+        advice = "It is the number of time steps that the network runs for."
+        timesteps = checks.positive_integer("timesteps", value, advice=advice)
+        _graph.check_timesteps(_graph.as_graph(self.network), timesteps)
+        self._timesteps = timesteps
 
     @property
     def gradient(self):

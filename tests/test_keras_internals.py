@@ -190,3 +190,12 @@ def test_keras_notes_classes_of_the_backend_in_a_compile_config():
     assert config["optimizer"]["module"] == "keras.optimizers"
     assert isinstance(keras.saving.deserialize_keras_object(config["optimizer"]), keras.optimizers.Adam)
     assert keras_internals.portable({"a": [1, ({"module": "mine"},)]}) == {"a": [1, ({"module": "mine"},)]}
+
+
+def test_a_loss_that_leaves_out_labels_has_a_mask():
+    losses = keras.losses.sparse_categorical_crossentropy(np.array([0, 1]), np.ones((2, 3), "float32") / 3, ignore_class=1)
+    assert helpers.to_numpy(keras_internals.mask_of(losses)).tolist() == [True, False]
+    tensor = ops.ones((2,))
+    assert keras_internals.mask_of(tensor) is None
+    keras_internals.put_mask(tensor, ops.ones((2,), "bool"))
+    assert keras_internals.mask_of(tensor) is not None

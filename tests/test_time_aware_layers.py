@@ -63,6 +63,26 @@ def test_with_equal_factors_the_gradient_is_that_of_a_network_without(static, st
     assert np.abs(gradients[scale.factors.path]).max() > 0
 
 
+@rsnn.affine
+class AffineScaleByStep(ScaleByStep):
+    """Affine at each step, by another factor."""
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_an_affine_layer_that_knows_the_step_gives_its_time_mean_to_the_next(step_mode):
+    inputs = keras.Input((6,))
+    spikes, scale, last = rsnn.layers.LIF(), AffineScaleByStep(), layers.Dense(3)
+    model = spiking(keras.Model(inputs, last(scale(spikes(inputs)))), T, step_mode=step_mode)
+    factors = np.array([1.0, -2.0, 0.5, 3.0], "float32")
+    scale.factors.assign(factors)
+    x, _ = data(5, (T, 6))
+    weights = np.random.default_rng(1).normal(size=(5, 3)).astype("float32")
+    _, gradients = loss_and_gradients(model, x, weights, lambda weights, outputs: ops.sum(weights * outputs))
+    spiking_model = spiking(keras.Model(inputs, spikes(inputs)), T, return_sequences=True)
+    means = (to_numpy(spiking_model(x)) * factors[:, None]).mean(1)
+    np.testing.assert_allclose(gradients[last.kernel.path], means.T @ weights, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_it_trains_and_predicts_with_a_last_smaller_batch(step_mode, tmp_path):
     model = compiled(spiking(network(False)[0], T, step_mode=step_mode))

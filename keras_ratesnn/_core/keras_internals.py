@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 from keras import ops
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 
 from keras_ratesnn._core import tree
@@ -163,6 +164,16 @@ def portable(config):
 def without_autocast():
     """A context in which variables are read in their own dtype, whatever the policy of the layer being called."""
     return AutocastScope(None)
+
+
+def mask_of(tensor):
+    """The mask that Keras has put on a tensor, or `None`."""
+    return get_keras_mask(tensor)
+
+
+def put_mask(tensor, mask):
+    """Puts a mask on a tensor, for Keras to see."""
+    set_keras_mask(tensor, mask)
 
 
 def unpack_single(outputs):

@@ -29,6 +29,11 @@ def mean(tensor, timesteps):
     return cast(ops.sum(unfold(widen(tensor), timesteps), axis=1) / timesteps, tensor.dtype)
 
 
+def times_rows(tensor, factors):
+    """A tensor with each row multiplied by its factor, `(rows,)`, or all of them by one, `()` or `(1,)`."""
+    return tensor * ops.reshape(cast(factors, tensor.dtype), (-1, *([1] * (len(tensor.shape) - 1))))
+
+
 def accumulation_dtype(dtype):
     """The dtype for sums, statistics and membranes: float32, or wider if `dtype` is."""
     # Not keras.backend.result_type: on PyTorch it takes float64 down to float32.

@@ -113,6 +113,12 @@ def at_each_step(tensor, sizes):
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
 
 
+def of_rows(by_window, tensor):
+    """The value of its window for each row of a tensor `(batch * W, ...)`, of one for each window, `(W,)`."""
+    windows = by_window.shape[0]
+    return by_window if windows == 1 else ops.take(by_window, ops.arange(ops.shape(tensor)[0]) % windows, axis=0)
+
+
 def weights_of_rows(rows, sizes):
     """The weight of each of so many rows, `batch * W`, in a mean over all steps, 1 on average; `None` if all are equal."""
     if len(set(sizes)) == 1:

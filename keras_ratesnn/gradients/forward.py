@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend, tree
+from keras_ratesnn._core import backend, time_axis, tree
 from keras_ratesnn.gradients._time_loop import NeuronPass
 from keras_ratesnn.gradients.base import Rule
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
@@ -103,6 +103,8 @@ class ForwardRule(Rule):
         inputs = self.order.tensor(only_signal(call))
         outputs, *statistics = self.evaluate(lambda: call.kind.normalization.normalize(call.operation, inputs))
         self.remember_statistics(call, *statistics)
+        if call.kind.normalization.step_factors is not None:
+            outputs = self.remember(call, self.evaluate(lambda: self._times_step_factors(call, outputs)))
         self.regularize(call, outputs)
         return Signal(outputs)
 
@@ -130,6 +132,10 @@ class ForwardRule(Rule):
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.order.time_steps(args)}
         return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs)))
+
+    def _times_step_factors(self, call, outputs):
+        factors = ops.convert_to_tensor(call.kind.normalization.step_factors(call.operation))
+        return time_axis.times_rows(outputs, ops.take(factors, self.order.time_steps((outputs,)), axis=0))
 
     def _outputs(self, call, outputs):
         self.regularize(call, outputs)

@@ -131,24 +131,32 @@ class RecordingRule(ForwardRule):
     def remember_statistics(self, call, mean, variance):
         # 1 / mean_t(1 / (σ_t² + ε)) takes the place of σ² + ε.
         statistics = {"mean": mean, "precision": 1.0 / (variance + call.operation.epsilon)}
+        place = _statistics_place(call)
         if self.last_step:
-            self.order.memory[call.place] = [statistics]
+            self.order.memory[place] = [statistics]
         else:
-            self.order.average(call.place, statistics)
+            self.order.average(place, statistics)
 
     def remember(self, call, outputs):
-        return self.evaluate(lambda: self.order.average_steps(call.place, outputs)) if self._is_needed(call.kind) else outputs
+        return self.evaluate(lambda: self.order.average_steps(call.place, outputs)) if self._is_needed(call) else outputs
 
-    def _is_needed(self, kind):
+    def _is_needed(self, call):
         """Whether the rate pass takes the value of an operation's output from here.
 
-        The rate of an affine operation follows from the rate of its input. With weights the time mean is cheaper to have; but
-        in single-step order it would have to be carried from step to step.
+        The rate of an affine operation follows from the rate of its input, if it is the same at every step. With weights the
+        time mean is cheaper to have; but in single-step order it would have to be carried from step to step.
         """
-        return not kind.affine or (self.order.sees_all_steps and not kind.parameter_free)
+        if self.takes_time(call) or not call.kind.affine:
+            return True
+        return self.order.sees_all_steps and not call.kind.parameter_free
 
     def regularize(self, call, outputs):
         """The rate pass regularises rates."""
+
+
+def _statistics_place(call):
+    """The place in an order's memory for the statistics by which a call normalised."""
+    return f"statistics of {call.place}"
 
 
 class RateRule(Rule):
@@ -193,7 +201,7 @@ class RateRule(Rule):
         elif call.place in self.order.constants:
             return self.order.constants[call.place]
         elif self.normalizes(call):
-            outputs = self.normalization(call, recorded)
+            outputs = self._with_recorded(recorded, self.normalization(call))
         elif self.masks(call):
             outputs = self.tensor(only_signal(call)) * _windows.repeat(recorded, self.windows)
         elif self.takes_time(call):
@@ -207,12 +215,21 @@ class RateRule(Rule):
         rate = _eligibility.firing_rate(call.operation.cell, recorded, self.tensor(only_signal(call)), self.windows)
         return time_axis.cast(rate, call.operation.compute_dtype)
 
-    def normalization(self, call, recorded):
+    def normalization(self, call):
         """By the statistics of all steps at once; or of each window, where each step was normalised by its own."""
+        rates, factors = self._normalized(call), call.kind.normalization.step_factors
+        if factors is None:
+            return rates
+        # The time mean in each window of what the rate is at each step.
+        of_steps = ops.convert_to_tensor(factors(call.operation))[: self.order.timesteps]
+        return time_axis.times_rows(rates, _windows.of_rows(_windows.means_over_steps(of_steps, self.windows), rates))
+
+    def _normalized(self, call):
         layer, rates = call.operation, self.tensor(only_signal(call))
         normalize_rate = call.kind.normalization.normalize_rate
         # The authors' program, which takes the last step's statistics, adds its ε a second time.
         epsilon = 0.0 if self.last_step else layer.epsilon
+        recorded = self.order.memory[_statistics_place(call)]
         statistics = [(of["mean"], 1.0 / of["precision"] - epsilon) for of in recorded]
         if len(statistics) == 1:
             return normalize_rate(layer, rates, *statistics[0], _windows.weights_of_rows(ops.shape(rates)[0], self.windows))

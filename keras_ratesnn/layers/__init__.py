@@ -6,6 +6,11 @@ from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell
 from keras_ratesnn.layers.encoders import BernoulliEncoder, Encoder, LatencyEncoder
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
+from keras_ratesnn.layers.temporal_normalization import (
+    TemporalEffectiveBatchNormalization,
+    ThresholdDependentBatchNormalization,
+)
+from keras_ratesnn.layers.weight_standardized import WSConv2D, WSDense
 
 __all__ = [
     "ALIF",
@@ -23,4 +28,8 @@ __all__ = [
     "NeuronCell",
     "ParametricLIF",
     "ParametricLIFCell",
+    "TemporalEffectiveBatchNormalization",
+    "ThresholdDependentBatchNormalization",
+    "WSConv2D",
+    "WSDense",
 ]

@@ -5,21 +5,29 @@ import math
 import keras
 from keras import layers
 
+from keras_ratesnn.layers import WSConv2D
+
+SPIKE_SCALE = 2.74
+"""By which spikes are multiplied where kernels are standardised, so that their mean square is about 1 (Xiao et al., 2022)."""
+
 
 def channel_axis():
     """The axis of the channels in a batch of images, by Keras' image data format."""
     return 1 if keras.config.image_data_format() == "channels_first" else -1
 
 
-def convolution(x, filters, size, strides, use_bias, initialization, name):
+def convolution(x, filters, size, strides, use_bias, initialization, name, layer=layers.Conv2D):
     """A convolution that pads all sides by half its size, as PyTorch's `padding=size // 2`.
 
     Keras' `padding="same"` is that with a stride of 1 only; with more it pads what is needed, and more of it at the end.
+
+    Args:
+        layer: The class of the layer. Defaults to `keras.layers.Conv2D`.
     """
     fan_in = size * size * x.shape[channel_axis()]
     if size > 1 and strides > 1:
         x = layers.ZeroPadding2D(size // 2, name=f"{name}_padding")(x)
-    return layers.Conv2D(
+    return layer(
         filters,
         size,
         strides=strides,
@@ -56,6 +64,17 @@ def conv_bn_neuron(x, filters, size, strides, neuron, use_bias, initialization, 
     x = convolution(x, filters, size, strides, use_bias, initialization, f"{name}_conv{number}")
     x = normalization(x, f"{name}_bn{number}")
     return x if neuron is None else neurons(x, neuron, f"{name}_neuron{number}")
+
+
+def scaled_neurons(x, neuron, name):
+    """Neurons, and their spikes times `SPIKE_SCALE`: `NAME` and `NAME_scale`."""
+    return layers.Rescaling(SPIKE_SCALE, name=f"{name}_scale")(neurons(x, neuron, name))
+
+
+def conv_ws_neuron(x, filters, size, strides, neuron, use_bias, initialization, name, number=""):
+    """A convolution with a standardised kernel, and scaled neurons unless `neuron` is `None`; see `conv_bn_neuron`."""
+    x = convolution(x, filters, size, strides, use_bias, initialization, f"{name}_conv{number}", WSConv2D)
+    return x if neuron is None else scaled_neurons(x, neuron, f"{name}_neuron{number}")
 
 
 def dense(x, units, initialization, name):

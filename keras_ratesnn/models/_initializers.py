@@ -38,6 +38,9 @@ KAIMING_FAN_OUT = Initialization(
     bias=_uniform_in_fan_in,
 )
 
+# Standardisation makes the scale of a kernel irrelevant for what comes out, as batch normalisation does.
+STANDARDIZED = Initialization(kernel=KAIMING_FAN_OUT.kernel, bias=lambda fan_in: initializers.Zeros())
+
 # Batch normalisation makes the scale of a convolution's kernel irrelevant for what comes out; for its gradient it is a scale of
 # the learning rate. No normalisation follows the last layer, whose logits start large.
 NORMAL_HALF = Initialization(

@@ -30,6 +30,9 @@ def network(
     default,
     neurons_after_stem=True,
     hidden=None,
+    unit=conv_bn_neuron,
+    put_neurons=neurons,
+    after_blocks=None,
 ):
     """A residual network of one time step.
 
@@ -42,6 +45,9 @@ def network(
         default: The default image: its height and width, and its channels.
         neurons_after_stem: Boolean.
         hidden: Integer, the number of neurons of a layer before the last, or `None` for no such layer.
+        unit: What the stem's convolution is a part of: `conv_bn_neuron`, or a function like it. Defaults to it.
+        put_neurons: `neurons`, or a function like it, for the neurons of `hidden`. Defaults to it.
+        after_blocks: Function `(x, neuron)` of what comes after the last block, or `None` for nothing. Defaults to `None`.
 
     Returns:
         A Functional model.
@@ -49,12 +55,13 @@ def network(
     neuron, channels = checked_neuron(neuron), scaled(channels, width)
     classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
     inputs, stem = input_and_stem(input_shape, default, stem, len(depths))
-    x = stem_block(inputs, channels[0], stem, neuron if neurons_after_stem else None, **style)
+    x = stem_block(inputs, channels[0], stem, neuron if neurons_after_stem else None, **style, unit=unit)
     x = stages(x, functools.partial(block, neuron=neuron), depths, channels)
+    x = x if after_blocks is None else after_blocks(x, neuron)
     if include_top:
         x = layers.GlobalAveragePooling2D(name="pool")(x)
         if hidden is not None:
-            x = neurons(dense(x, *scaled((hidden,), width), PYTORCH_DEFAULT, "hidden"), neuron, "hidden_neuron")
+            x = put_neurons(dense(x, *scaled((hidden,), width), PYTORCH_DEFAULT, "hidden"), neuron, "hidden_neuron")
         x = dense(x, classes, PYTORCH_DEFAULT, "classifier")
     return keras.Model(inputs, x, name="network")
 
@@ -90,14 +97,15 @@ def input_and_stem(input_shape, default, stem, stages):
     return image, chosen(height, width)
 
 
-def stem_block(x, filters, stem, neuron, use_bias, initialization, name="stem"):
+def stem_block(x, filters, stem, neuron, use_bias, initialization, name="stem", unit=conv_bn_neuron):
     """The stem: a 3x3 convolution for small images; one of 7x7 and max pooling, which shrink an image by 4, for large ones.
 
     Args:
         neuron: Function that returns a new neuron layer, or `None` for a stem without neurons.
+        unit: See `network`.
     """
     size, strides = (7, 2) if stem == "imagenet" else (3, 1)
-    x = conv_bn_neuron(x, filters, size, strides, neuron, use_bias, initialization, name)
+    x = unit(x, filters, size, strides, neuron, use_bias, initialization, name)
     return PaddedMaxPooling2D(3, strides=2, name=f"{name}_pool")(x) if stem == "imagenet" else x
 
 

@@ -4,7 +4,8 @@ import functools
 
 from keras import layers
 
-from keras_ratesnn.models import _residual
+from keras_ratesnn._core import checks
+from keras_ratesnn.models import _normalizer_free, _residual
 from keras_ratesnn.models._blocks import conv_bn_neuron, neurons
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._weights import with_weights
@@ -27,6 +28,7 @@ def ResNet18(
     stem="auto",
     weights=None,
     name="resnet18",
+    normalization="batch",
 ):
     """ResNet-18: four stages of 64, 128, 256 and 512 channels, two blocks each, neurons in the place of ReLUs.
 
@@ -57,6 +59,10 @@ def ResNet18(
             new one if `classes` differs. A path that ends in `.keras`: what `SpikingModel.save` wrote, of the same network.
             Defaults to `None`.
         name: String, the model's name. Defaults to `"resnet18"`.
+        normalization: What keeps currents near the threshold. `"batch"`: batch normalisation after each convolution, as in the
+            paper. `"weight"`: a normaliser-free network (Brock et al., ICLR 2021), which needs no statistics of batches:
+            standardised kernels, spikes times 2.74 after each layer of neurons, and blocks x + 0.2 f(x / β), in which neurons
+            stand before the convolutions; β² is the variance expected of x. Defaults to `"batch"`.
 
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled. Its layers have the same names each time, so that weights load by name.
@@ -69,7 +75,7 @@ def ResNet18(
     Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
     Backpropagation", NeurIPS 2024; He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
     """
-    network = _network(basic_block, (2, 2, 2, 2), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
+    network = _network(normalization, (2, 2, 2, 2), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
     return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "ResNet18")
 
 
@@ -85,6 +91,7 @@ def ResNet19(
     stem="auto",
     weights=None,
     name="resnet19",
+    normalization="batch",
 ):
     """ResNet-19: three stages of 128, 256 and 512 channels, of 3, 3 and 2 blocks, and a layer of 256 neurons before the last.
 
@@ -103,7 +110,7 @@ def ResNet19(
     AAAI 2021.
     """
     network = _network(
-        basic_block, (3, 3, 2), (128, 256, 512), input_shape, classes, neuron, width, include_top, stem, hidden=256
+        normalization, (3, 3, 2), (128, 256, 512), input_shape, classes, neuron, width, include_top, stem, hidden=256
     )
     return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "ResNet19")
 
@@ -120,6 +127,7 @@ def ResNet34(
     stem="auto",
     weights=None,
     name="resnet34",
+    normalization="batch",
 ):
     """ResNet-34: the stages of `ResNet18`, of 3, 4, 6 and 3 blocks.
 
@@ -133,7 +141,7 @@ def ResNet34(
 
     Source: He et al., CVPR 2016, with neurons as in Yu et al., NeurIPS 2024.
     """
-    network = _network(basic_block, (3, 4, 6, 3), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
+    network = _network(normalization, (3, 4, 6, 3), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
     return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "ResNet34")
 
 
@@ -145,4 +153,12 @@ def basic_block(x, filters, strides, neuron, name):
     return neurons(y, neuron, f"{name}_neuron2")
 
 
-_network = functools.partial(_residual.network, style=STYLE, default=(32, 3))
+NETWORKS = {
+    "batch": functools.partial(_residual.network, basic_block, style=STYLE),
+    "weight": _normalizer_free.network,
+}
+"""The networks by the name of the normalisation."""
+
+
+def _network(normalization, *arguments, **options):
+    return NETWORKS[checks.one_of("normalization", normalization, NETWORKS)](*arguments, default=(32, 3), **options)

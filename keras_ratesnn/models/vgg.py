@@ -1,14 +1,22 @@
 """VGGs whose activations are spiking neurons, and whose pooling takes means."""
 
+import functools
+
 import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
 from keras_ratesnn.models._arguments import checked_classes, checked_neuron, image_input, scaled
-from keras_ratesnn.models._blocks import conv_bn_neuron, dense
-from keras_ratesnn.models._initializers import NORMAL_HALF
+from keras_ratesnn.models._blocks import conv_bn_neuron, conv_ws_neuron, dense
+from keras_ratesnn.models._initializers import NORMAL_HALF, STANDARDIZED
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
+
+UNITS = {
+    "batch": functools.partial(conv_bn_neuron, use_bias=True, initialization=NORMAL_HALF),
+    "weight": functools.partial(conv_ws_neuron, use_bias=True, initialization=STANDARDIZED),
+}
+"""What each convolution is a part of, by the name of the normalisation."""
 
 
 def VGG11(
@@ -22,6 +30,7 @@ def VGG11(
     include_top=True,
     weights=None,
     name="vgg11",
+    normalization="batch",
 ):
     """VGG-11 as in the paper: eight convolutions from 64 to 512 channels in five blocks, and one layer on their mean.
 
@@ -52,6 +61,10 @@ def VGG11(
             new one if `classes` differs. A path that ends in `.keras`: what `SpikingModel.save` wrote, of the same network.
             Defaults to `None`.
         name: String, the model's name. Defaults to `"vgg11"`.
+        normalization: What keeps currents near the threshold. `"batch"`: batch normalisation after each convolution, as in the
+            paper. `"weight"`: standardised kernels, and spikes times 2.74 after each layer of neurons, which needs no
+            statistics of batches; its authors (Xiao et al., NeurIPS 2022) have neurons that leak less, `LIF(decay=0.5)`, and
+            with others the last layers may start silent. Defaults to `"batch"`.
 
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled. Its layers have the same names each time, so that weights load by name.
@@ -66,7 +79,7 @@ def VGG11(
     Recognition", ICLR 2015.
     """
     blocks = ((64,), (128, 256), (512, 512), (512,), (512, 512))
-    network = _network(blocks, input_shape, classes, neuron, width, include_top)
+    network = _network(blocks, input_shape, classes, neuron, width, include_top, normalization)
     return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "VGG11")
 
 
@@ -81,6 +94,7 @@ def VGG13(
     include_top=True,
     weights=None,
     name="vgg13",
+    normalization="batch",
 ):
     """VGG-13 as the authors of the paper build it: `VGG11` with ten convolutions.
 
@@ -95,7 +109,7 @@ def VGG13(
     Source: Yu et al., NeurIPS 2024, and the authors' program, which pools before the last convolution, not before the last two.
     """
     blocks = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
-    network = _network(blocks, input_shape, classes, neuron, width, include_top)
+    network = _network(blocks, input_shape, classes, neuron, width, include_top, normalization)
     return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "VGG13")
 
 
@@ -110,6 +124,7 @@ def VGG16(
     include_top=True,
     weights=None,
     name="vgg16",
+    normalization="batch",
 ):
     """VGG-16: the thirteen convolutions of VGG-16, and one layer on their mean, as in `VGG11`.
 
@@ -126,7 +141,7 @@ def VGG16(
     Source: Simonyan and Zisserman, ICLR 2015, with neurons, pooling and classifier as in Yu et al., NeurIPS 2024.
     """
     blocks = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-    network = _network(blocks, input_shape, classes, neuron, width, include_top)
+    network = _network(blocks, input_shape, classes, neuron, width, include_top, normalization)
     return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "VGG16")
 
 
@@ -141,6 +156,7 @@ def VGGSNN(
     include_top=True,
     weights=None,
     name="vggsnn",
+    normalization="batch",
 ):
     """VGGSNN, for event frames: eight convolutions from 64 to 512 channels, pooled in pairs, and one layer on all that is left.
 
@@ -158,14 +174,14 @@ def VGGSNN(
     Re-weighting", ICLR 2022.
     """
     blocks = ((64, 128), (256, 256), (512, 512), (512, 512))
-    network = _network(blocks, input_shape, classes, neuron, width, include_top, default=(48, 2), flattened=True)
+    network = _network(blocks, input_shape, classes, neuron, width, include_top, normalization, default=(48, 2), flattened=True)
     return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "VGGSNN")
 
 
-def block(x, channels, neuron, name):
+def block(x, channels, neuron, name, normalization="batch"):
     """3x3 convolutions, each with normalisation and neurons."""
     for number, filters in enumerate(channels, 1):
-        x = conv_bn_neuron(x, filters, 3, 1, neuron, use_bias=True, initialization=NORMAL_HALF, name=name, number=number)
+        x = UNITS[normalization](x, filters, 3, 1, neuron, name=name, number=number)
     return x
 
 
@@ -174,17 +190,18 @@ def pool(x, name):
     return layers.AveragePooling2D(2, name=f"{name}_pool")(x)
 
 
-def _network(blocks, input_shape, classes, neuron, width, include_top, default=(32, 3), flattened=False):
+def _network(blocks, input_shape, classes, neuron, width, include_top, normalization, default=(32, 3), flattened=False):
     """A VGG of one time step.
 
     Args:
         blocks: The number of filters of each convolution of each block, before they are multiplied by `width`.
-        input_shape, classes, neuron, width, include_top: What the user passed, see `VGG11`.
+        input_shape, classes, neuron, width, include_top, normalization: What the user passed, see `VGG11`.
         default: The default image: its height and width, and its channels.
         flattened: Boolean, whether the last block is pooled by 2 and flattened, and not averaged over the image.
     """
     neuron, blocks = checked_neuron(neuron), [scaled(channels, width) for channels in blocks]
     classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
+    checks.one_of("normalization", normalization, UNITS)
     poolings = len(blocks) if flattened else len(blocks) - 1
     x = inputs = image_input(input_shape, default, smallest=2**poolings)
     if flattened and include_top and None in inputs.shape[1:]:
@@ -193,7 +210,7 @@ def _network(blocks, input_shape, classes, neuron, width, include_top, default=(
             f"Received: input_shape={input_shape!r}. With include_top=False the size can be left open."
         )
     for number, channels in enumerate(blocks, 1):
-        x = block(x, channels, neuron, f"block{number}")
+        x = block(x, channels, neuron, f"block{number}", normalization)
         if number <= poolings:
             x = pool(x, f"block{number}")
     if include_top:

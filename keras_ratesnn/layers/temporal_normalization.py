@@ -1,0 +1,123 @@
+"""Batch normalisations that know of thresholds and of time."""
+
+import dataclasses
+
+import keras
+from keras import ops
+
+from keras_ratesnn._core import checks, registry, time_axis
+from keras_ratesnn.layer_kinds import LayerKind, kind_of_class
+
+
+@registry.register
+class ThresholdDependentBatchNormalization(keras.layers.BatchNormalization):
+    """tdBN: a `keras.layers.BatchNormalization` whose scale γ starts at α · θ, so that currents suit the threshold.
+
+    As with every batch normalisation in a `SpikingModel`, statistics are over time, batch and space with `step_mode="multi"`,
+    which is tdBN; with `"single"` each step has its own, over batch and space.
+
+    Example:
+
+    >>> layer = ThresholdDependentBatchNormalization(threshold=0.5, momentum=0.9, epsilon=1e-5)
+    >>> layer.build((None, 2))
+    >>> print(ops.convert_to_numpy(layer.gamma))
+    [0.5 0.5]
+
+    Args:
+        threshold: Float > 0, the threshold θ of the neurons that follow. Defaults to `1.0`.
+        alpha: Float > 0, α. Where two branches are added before the neurons, the authors take 1/√2 in each.
+            Defaults to `1.0`.
+        **kwargs: As in `keras.layers.BatchNormalization`, without `gamma_initializer`.
+
+    Raises:
+        TypeError: If a number is none, or `gamma_initializer` is given.
+        ValueError: If a number is out of bounds, or `scale=False`, which leaves no γ.
+
+    Source: Zheng et al., "Going Deeper With Directly-Trained Larger Spiking Neural Networks", AAAI 2021.
+    """
+
+    def __init__(self, threshold=1.0, alpha=1.0, **kwargs):
+        self.threshold = checks.real("threshold", threshold, above=0, advice="It is that of the neurons that follow.")
+        self.alpha = checks.real("alpha", alpha, above=0, advice="γ starts at alpha * threshold.")
+        if "gamma_initializer" in kwargs:
+            raise TypeError(
+                "`gamma_initializer` is alpha * threshold in a ThresholdDependentBatchNormalization. Received: "
+                f"gamma_initializer={kwargs['gamma_initializer']!r}. Set threshold and alpha, or use BatchNormalization."
+            )
+        if not kwargs.get("scale", True):
+            raise ValueError(
+                "`scale` must be True: what depends on the threshold is γ. Received: scale=False. Use BatchNormalization."
+            )
+        super().__init__(gamma_initializer=keras.initializers.Constant(self.alpha * self.threshold), **kwargs)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["gamma_initializer"]
+        return {**config, "threshold": self.threshold, "alpha": self.alpha}
+
+
+@registry.register
+class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
+    """TEBN: a `keras.layers.BatchNormalization` whose output is scaled at each time step by a factor that is trained,
+
+        y_t = p_t (γ x̂_t + β)
+
+    with the statistics of tdBN: in a `SpikingModel` over time, batch and space with `step_mode="multi"`, of each step by itself
+    with `"single"`. All p_t start at 1.
+
+    By `gradient="rate"` the derivative is that of the time mean of p_t ẑ, where ẑ is the normalised rate: p̄ for what comes in,
+    and ẑ/T for each p_t. One rate for all steps cannot tell them apart, and the p_t move together; those of different windows,
+    `Rate(windows=W)`, do not, and with a window for each step the derivative is BPTT's.
+
+    Outside of a `SpikingModel` there are no steps, and it is batch normalisation.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> layer = TemporalEffectiveBatchNormalization(timesteps=3)
+    >>> spikes = keras_ratesnn.layers.LIF()(layer(keras.layers.Dense(8)(inputs)))
+    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(2)(spikes)), timesteps=3)
+    >>> layer.step_factors.shape
+    (3,)
+
+    Args:
+        timesteps: Integer >= 1, the number of steps that have a factor. A `SpikingModel` may run for fewer, not for more.
+        **kwargs: As in `keras.layers.BatchNormalization`, without `renorm`.
+
+    Raises:
+        TypeError: If `timesteps` is no integer.
+        ValueError: If `timesteps` is not >= 1, or `renorm=True`.
+
+    Source: Duan et al., "Temporal Effective Batch Normalization in Spiking Neural Networks", NeurIPS 2022.
+    """
+
+    layer_kind = LayerKind(
+        normalization=dataclasses.replace(
+            kind_of_class(keras.layers.BatchNormalization).normalization, step_factors=lambda layer: layer.step_factors
+        ),
+        most_timesteps=lambda layer: layer.timesteps,
+    )
+
+    def __init__(self, timesteps, **kwargs):
+        super().__init__(**kwargs)
+        self.timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of steps with a factor.")
+        if self.renorm:
+            raise ValueError("`renorm` must be False: TEBN has statistics of its batch. Received: renorm=True.")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.step_factors = self.add_weight(shape=(self.timesteps,), initializer="ones", name="step_factors", autocast=False)
+
+    def call(self, inputs, training=None, mask=None, time_step=None):
+        outputs = super().call(inputs, training=training, mask=mask)
+        if time_step is None:  # While a network is built, and outside of a SpikingModel.
+            return outputs
+        if isinstance(time_step, int) and time_step >= self.timesteps:
+            raise ValueError(
+                f"TemporalEffectiveBatchNormalization {self.name!r} has factors for {self.timesteps} steps. Received: step "
+                f"{time_step + 1}. Begin a new sequence by reset_state(), or make the layer for more steps."
+            )
+        return time_axis.times_rows(outputs, ops.take(self.step_factors, time_step, axis=0))
+
+    def get_config(self):
+        return {**super().get_config(), "timesteps": self.timesteps}

@@ -1,0 +1,147 @@
+"""Layers whose kernels are standardised, in the place of batch normalisation."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_ratesnn._core import checks, keras_internals, registry, time_axis
+from keras_ratesnn.layer_kinds import kind_of_class
+
+
+def standardized(kernel, gain, epsilon=1e-4):
+    """Scaled weight standardisation: gain · (W − mean W) / sqrt(var W · fan_in + ε).
+
+    Mean and unbiased variance are those of the fan_in weights of an output. The outputs then have the variance gain² for inputs
+    of mean square 1.
+
+    Args:
+        kernel: Tensor `(..., outputs)`.
+        gain: Tensor `(outputs,)`.
+        epsilon: Float. Defaults to `1e-4`.
+
+    Source: Qiao et al., "Weight Standardization", 2019; Brock et al., "Characterizing signal propagation to close the
+    performance gap in unnormalized ResNets", ICLR 2021.
+    """
+    fan_in = math.prod(kernel.shape[:-1])
+    axes = tuple(range(len(kernel.shape) - 1))
+    centered = kernel - ops.mean(kernel, axis=axes, keepdims=True)
+    spread = ops.sum(ops.square(centered), axis=axes) * (fan_in / (fan_in - 1))
+    return centered * (gain * ops.rsqrt(spread + epsilon))
+
+
+class _WeightStandardized(keras.layers.Layer):
+    """What the layers share, in front of Keras' own class: the gain, and the kernel that is used."""
+
+    def __init__(self, *args, epsilon=1e-4, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.epsilon = checks.real("epsilon", epsilon, above=0, advice="It keeps a kernel of equal weights finite.")
+        if isinstance(self.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
+            raise ValueError(
+                f"`dtype` must not be a quantized policy: the kernel of {type(self).__name__} is made anew from its weights at "
+                f"each call. Received: dtype={self.dtype_policy.name!r}. Use float32 or a mixed policy."
+            )
+
+    def build(self, input_shape):
+        # First: LoRA, which Keras may add while it builds, closes the layer to other weights.
+        self.gain = self.add_weight(shape=(self._outputs,), initializer="ones", name="gain")
+        super().build(input_shape)
+        if math.prod(self.kernel.shape[:-1]) < 2:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} must have two weights or more for each output: a single one, "
+                f"standardised, is zero. Received: an input of shape {tuple(input_shape)}, and a kernel of shape "
+                f"{tuple(self.kernel.shape)}. "
+                "Use the Keras layer without standardisation here."
+            )
+
+    def _standardized(self, kernel):
+        """The kernel that is used, in the dtype of the computation; statistics are taken of the weights in full precision."""
+        with keras_internals.without_autocast():
+            kernel, gain = (time_axis.widen(ops.convert_to_tensor(weights)) for weights in (kernel, self.gain))
+            used = standardized(kernel, gain, self.epsilon)
+        return time_axis.cast(used, self.compute_dtype)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.built:
+            store["gain"] = self.gain
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        self.gain.assign(store["gain"])
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@registry.register
+class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
+    """A `keras.layers.Conv2D` with scaled weight standardisation: the kernel that is used is
+
+        gain · (W − mean W) / sqrt(var W · fan_in + ε)
+
+    with mean and unbiased variance over the fan_in weights of each output channel. `gain`, one a channel, is trained and starts
+    at 1. It takes the place of batch normalisation in networks that are trained step by step, `gradient="ottt"` for example, in
+    which spikes are scaled by 2.74 after each layer of neurons (`keras.layers.Rescaling(2.74)`).
+
+    `kernel`, `bias` and what acts on them (initialisers, regularisers, constraints, LoRA) are those of W.
+
+    Example:
+
+    >>> layer = WSConv2D(8, 3, padding="same")
+    >>> layer.compute_output_shape((1, 6, 6, 2))
+    (1, 6, 6, 8)
+    >>> outputs = layer(np.ones((1, 6, 6, 2)))
+    >>> [variable.name for variable in layer.trainable_variables]
+    ['gain', 'kernel', 'bias']
+
+    Args: as in `keras.layers.Conv2D`, and
+        epsilon: Float > 0, ε. Defaults to `1e-4`.
+
+    Raises:
+        ValueError: If there is one weight to an output only, or the dtype policy is quantized.
+
+    Source: Qiao et al., "Weight Standardization", 2019; Brock et al., ICLR 2021; Xiao et al., "Online Training Through Time for
+    Spiking Neural Networks", NeurIPS 2022.
+    """
+
+    layer_kind = kind_of_class(keras.layers.Conv2D)
+
+    @property
+    def _outputs(self):
+        return self.filters
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, self._standardized(kernel))
+
+
+@registry.register
+class WSDense(_WeightStandardized, keras.layers.Dense):
+    """A `keras.layers.Dense` with scaled weight standardisation, see `WSConv2D`; fan_in is the number of inputs.
+
+    Example:
+
+    >>> outputs = WSDense(3)(np.ones((1, 4)))  # The weights of each output add up to zero.
+    >>> bool(np.abs(ops.convert_to_numpy(outputs)).max() < 1e-6)
+    True
+
+    Args: as in `keras.layers.Dense`, and
+        epsilon: Float > 0, ε. Defaults to `1e-4`.
+
+    Raises:
+        ValueError: If there is one input only, or the dtype policy is quantized.
+
+    Source: Qiao et al., 2019; Brock et al., ICLR 2021.
+    """
+
+    layer_kind = kind_of_class(keras.layers.Dense)
+
+    @property
+    def _outputs(self):
+        return self.units
+
+    def call(self, inputs, training=None):
+        outputs = ops.matmul(inputs, self._standardized(self.kernel))
+        if self.use_bias:
+            outputs = ops.add(outputs, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)

@@ -1,0 +1,202 @@
+"""Losses and metrics of the outputs of every step, against a few lines of NumPy, and in training."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, data, gradient_of, mlp, spiking, to_numpy
+
+from keras_ratesnn.losses import TET
+from keras_ratesnn.metrics import AnytimeAccuracy
+
+T = 4
+RANDOM = np.random.default_rng(0)
+OUTPUTS = RANDOM.normal(size=(6, T, 3)).astype("float32")
+LABELS = RANDOM.integers(0, 3, 6)
+WEIGHTS = RANDOM.uniform(0.5, 2.0, 6).astype("float32")
+CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def naive_crossentropy(outputs, labels):
+    """Of each sample and step, in float64."""
+    outputs = outputs.astype("float64")
+    logs = outputs - np.log(np.exp(outputs).sum(-1, keepdims=True))
+    return -np.take_along_axis(logs, labels[:, None, None], -1)[:, :, 0]
+
+
+def naive_tet(outputs, labels, weight, target):
+    """Of each sample."""
+    return (1 - weight) * naive_crossentropy(outputs, labels).mean(1) + weight * ((outputs - target) ** 2).mean((1, 2))
+
+
+def test_tet_is_a_mean_of_losses_and_a_pull_towards_the_target():
+    expected = naive_tet(OUTPUTS, LABELS, 0.5, 0.7)
+    tet = TET(CROSSENTROPY, 0.5, 0.7)
+    np.testing.assert_allclose(to_numpy(tet(LABELS, OUTPUTS)), expected.mean(), rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(tet(LABELS[:, None], OUTPUTS)), expected.mean(), rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(tet(LABELS, OUTPUTS, WEIGHTS)), (WEIGHTS * expected).mean(), rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(TET(CROSSENTROPY, 0.5, 0.7, "sum")(LABELS, OUTPUTS)), expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(TET(CROSSENTROPY, 0.5, 0.7, None)(LABELS, OUTPUTS)), expected, rtol=1e-5)
+
+
+def test_labels_that_the_loss_of_a_step_ignores_count_in_neither_term():
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=1)
+    expected = naive_tet(OUTPUTS, LABELS, 0.5, 1.0)[LABELS != 1].mean()
+    np.testing.assert_allclose(to_numpy(TET(loss, 0.5)(LABELS, OUTPUTS)), expected, rtol=1e-5)
+
+
+def test_a_loss_of_several_values_to_a_sample_keeps_them():
+    """Labels of each pixel: as many losses as pixels, of which some may have another weight."""
+    outputs = RANDOM.normal(size=(2, T, 5, 3)).astype("float32")
+    targets, weights = RANDOM.normal(size=(2, 5, 3)).astype("float32"), RANDOM.uniform(size=(2, 5)).astype("float32")
+    expected = 0.5 * ((outputs - targets[:, None]) ** 2).mean((1, 3)) + 0.5 * ((outputs - 1.0) ** 2).mean((1, 3))
+    found = TET("mean_squared_error", 0.5)(targets, outputs, weights)
+    np.testing.assert_allclose(to_numpy(found), (weights * expected).mean(), rtol=1e-5)
+
+
+def test_a_loss_that_mixes_samples_mixes_no_steps():
+    targets = RANDOM.integers(0, 2, (6, 3)).astype("float32")
+    outputs = RANDOM.uniform(size=(6, T, 3)).astype("float32")
+    dice = keras.losses.Dice()
+    expected = np.mean([to_numpy(dice(targets, outputs[:, t])) for t in range(T)])
+    np.testing.assert_allclose(to_numpy(TET(dice, 0.0)(targets, outputs)), expected, rtol=1e-5)
+    pulled = 0.5 * expected + 0.5 * ((outputs - 1.0) ** 2).mean()
+    np.testing.assert_allclose(to_numpy(TET(dice, 0.5)(targets, outputs)), pulled, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [CROSSENTROPY, "sparse_categorical_crossentropy", keras.losses.sparse_categorical_crossentropy],
+    ids=["object", "name", "function"],
+)
+def test_a_loss_is_what_it_was_after_it_was_saved(loss):
+    tet = TET(loss, 0.3, 0.5, "sum", name="mine")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(tet))
+    assert (again.weight, again.target, again.reduction, again.name) == (0.3, 0.5, "sum", "mine")
+    outputs = np.exp(OUTPUTS) / np.exp(OUTPUTS).sum(-1, keepdims=True)
+    np.testing.assert_array_equal(to_numpy(again(LABELS, outputs)), to_numpy(tet(LABELS, outputs)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((None,), TypeError, "`loss` must be a keras.losses.Loss"),
+        (("crossentropie",), ValueError, "`loss` must be a name.*Received: loss='crossentropie'"),
+        (
+            (keras.losses.MeanSquaredError(reduction="sum"),),
+            ValueError,
+            "`loss` must be reduced as TET.*Give `reduction` to TET",
+        ),
+        (("mse", 1.5), ValueError, "`weight` must be at most 1. Received: weight=1.5"),
+        (("mse", -0.5), ValueError, "`weight` must be >= 0"),
+        (("mse", 0.5, "one"), TypeError, "`target` must be a real number"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_such_loss_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        TET(*arguments)
+
+
+def test_outputs_without_an_axis_of_time_are_refused():
+    with pytest.raises(ValueError, match=r"`y_pred` must be the outputs of every step.*\(6, 3\).*return_sequences=True"):
+        TET(CROSSENTROPY)(LABELS, OUTPUTS[:, 0])
+    model = compiled(spiking(timesteps=T), loss=TET(CROSSENTROPY))
+    with pytest.raises(ValueError, match="return_sequences=True"):
+        model.fit(*data(), verbose=0)
+
+
+def test_a_mask_of_time_steps_is_refused():
+    masked = keras.layers.Masking()(OUTPUTS)
+    with pytest.raises(ValueError, match="mask of samples, not one of time steps"):
+        TET(CROSSENTROPY)(LABELS, masked)
+
+
+def test_the_derivative_of_tet_is_that_of_its_formula():
+    (gradient,) = gradient_of(lambda outputs: TET(CROSSENTROPY, 0.5)(LABELS, outputs), [OUTPUTS])
+    softmax = np.exp(OUTPUTS) / np.exp(OUTPUTS).sum(-1, keepdims=True)
+    expected = 0.5 * (softmax - np.eye(3)[LABELS][:, None]) / (6 * T) + 0.5 * 2 * (OUTPUTS - 1.0) / OUTPUTS.size
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-7)
+
+
+# Accuracy.
+def naive_accuracies(outputs, is_right):
+    return [np.mean(is_right(outputs[:, : t + 1].mean(1))) for t in range(T)]
+
+
+CASES = {
+    "sparse": (OUTPUTS, LABELS, lambda mean: mean.argmax(-1) == LABELS),
+    "column": (OUTPUTS, LABELS[:, None], lambda mean: mean.argmax(-1) == LABELS),
+    "categorical": (OUTPUTS, np.eye(3)[LABELS], lambda mean: mean.argmax(-1) == LABELS),
+    "binary": (OUTPUTS[:, :, :1], LABELS % 2, lambda mean: (mean[:, 0] > 0.5) == LABELS % 2),
+}
+
+
+def accuracies(metric):
+    return [float(to_numpy(metric.result()[f"{metric.name}_t{t}"])) for t in range(1, metric.timesteps + 1)]
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_accuracy_after_each_step_is_that_of_the_mean_so_far(kind):
+    outputs, labels, is_right = CASES[kind]
+    metric = AnytimeAccuracy(T)
+    for part in (slice(0, 4), slice(4, 6)):
+        metric.update_state(labels[part], outputs[part])
+    np.testing.assert_allclose(accuracies(metric), naive_accuracies(outputs, is_right), rtol=1e-6)
+    metric.reset_state()
+    metric.update_state(labels, outputs, WEIGHTS)
+    expected = [np.average(right, weights=WEIGHTS) for right in (is_right(outputs[:, : t + 1].mean(1)) for t in range(T))]
+    np.testing.assert_allclose(accuracies(metric), expected, rtol=1e-6)
+
+
+def test_several_binary_labels_are_said_to_be_such():
+    labels = RANDOM.integers(0, 2, (6, 3))
+    metric = AnytimeAccuracy(T, labels="binary", threshold=0.0, name="bits")
+    metric.update_state(labels, OUTPUTS)
+    np.testing.assert_allclose(accuracies(metric), naive_accuracies(OUTPUTS, lambda mean: (mean > 0) == labels), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0,), "`timesteps` must be 1 or more"), ((T, "dense"), "`labels` must be one of 'auto', 'sparse'")],
+    ids=["timesteps", "labels"],
+)
+def test_wrong_arguments_of_the_accuracy_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AnytimeAccuracy(*arguments)
+
+
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_outputs_of_other_steps_than_the_accuracys_are_refused(return_sequences):
+    model = spiking(timesteps=T, return_sequences=return_sequences)
+    compiled(model, loss="mse" if not return_sequences else TET(CROSSENTROPY), metrics=[AnytimeAccuracy(T + 1)])
+    x, y = data()
+    with pytest.raises(ValueError, match="`y_pred` must be the outputs of each of timesteps=5"):
+        model.fit(x, y if return_sequences else np.zeros((10, 3)), verbose=0)
+
+
+# In training.
+@pytest.mark.parametrize(
+    ("gradient", "step_mode", "policy"),
+    [
+        ("rate", "multi", "float32"),
+        ("rate", "single", "mixed_bfloat16"),
+        ("bptt", "single", "mixed_float16"),
+    ],
+)
+def test_a_model_trains_with_both_and_shows_the_accuracy_of_each_step(gradient, step_mode, policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    x, y = data(22)
+    y = (x[:, 0] > 0.5).astype("int32")
+    model = spiking(mlp(width=16), T, gradient, step_mode=step_mode, return_sequences=True)
+    compiled(model, keras.optimizers.Adam(0.02), TET(CROSSENTROPY), metrics=[AnytimeAccuracy(T)])
+    history = model.fit(x, y, batch_size=8, epochs=8, validation_data=(x, y), verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    found = model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True)
+    outputs = model.predict(x, verbose=0).astype("float32")
+    for t in range(1, T + 1):
+        expected = np.mean(outputs[:, :t].mean(1).argmax(-1) == y)
+        np.testing.assert_allclose([found[f"accuracy_t{t}"], history[f"val_accuracy_t{t}"][-1]], expected, atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.loss.get_config() == model.loss.get_config()
+    assert again.get_compile_config() == model.get_compile_config()

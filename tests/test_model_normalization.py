@@ -1,0 +1,81 @@
+"""The ready-made networks with other normalisations than that of batches."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import data, loss_and_gradients, to_numpy
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import models
+
+WITH_A_CHOICE = [models.VGG11, models.VGGSNN, models.ResNet18, models.ResNet19]
+
+
+def of_networks(networks):
+    return pytest.mark.parametrize("network", networks, ids=lambda network: network.__name__)
+
+
+def standardised(network, size=16, classes=3, timesteps=2, width=0.125, **kwargs):
+    return network((size, size, 3), classes, timesteps, width=width, normalization="weight", **kwargs)
+
+
+@of_networks(WITH_A_CHOICE)
+def test_kernels_are_standardised_and_spikes_scaled(network):
+    with keras.StatelessScope(initialize_variables=False):
+        layers = standardised(network).network.layers
+    assert not [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    convolutions = [layer for layer in layers if isinstance(layer, keras.layers.Conv2D)]
+    assert {(type(layer), layer.use_bias) for layer in convolutions} == {(rsnn.layers.WSConv2D, True)}
+    by_name = {layer.name: layer for layer in layers}
+    neurons = [layer for layer in layers if isinstance(layer, rsnn.layers.Neuron)]
+    for neuron in neurons:
+        scale = by_name[f"{neuron.name}_scale"]
+        assert scale.scale == 2.74
+        assert scale.input is neuron.output
+        assert [node.operation for node in neuron._outbound_nodes] == [scale]
+
+
+def test_blocks_divide_by_the_deviation_that_is_expected():
+    with keras.StatelessScope(initialize_variables=False):
+        layers = standardised(models.ResNet18).network.layers
+    betas = [1 / layer.scale for layer in layers if layer.name.endswith("_beta")]
+    # Each block adds 0.2² to the variance, from 1 on after the stem and after each convolution in a shortcut.
+    np.testing.assert_allclose(np.square(betas), [1, 1.04, *[1.08, 1.04] * 3, 1.08])
+
+
+def test_currents_keep_their_variance_through_a_normaliser_free_network():
+    model = standardised(models.ResNet18, width=0.5, neuron=lambda: rsnn.layers.LIF(0.5))
+    x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
+    found = [layer.output for layer in model.network.layers if layer.name.endswith(("_beta", "_conv1"))]
+    part = rsnn.SpikingModel(keras.Model(model.network.inputs, found), 4, return_sequences=True)
+    variances = [output.var() for output in part.predict(x, verbose=0)]
+    assert min(variances) > 0.4
+    assert max(variances) < 2.0
+
+
+@of_networks([models.VGG11, models.ResNet18])
+def test_a_training_step_reaches_every_kernel(network):
+    """Of a VGG, whose pooling takes the variance out of these small images of noise, by a low threshold."""
+    model = standardised(network, neuron=lambda: rsnn.layers.LIF(0.5, threshold=0.3))
+    x, y = data(4, (16, 16, 3))
+    loss, gradients = loss_and_gradients(model, 3 * x, y)
+    assert np.isfinite(loss)
+    assert [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()] == []
+    unreached = [path for path, gradient in gradients.items() if path.endswith(("kernel", "gain")) and not gradient.any()]
+    assert unreached == []
+
+
+def test_a_normaliser_free_network_is_saved_and_its_weights_are_no_others(tmp_path):
+    model = standardised(models.ResNet18, width=0.05)
+    model.save(tmp_path / "some.keras")
+    again = standardised(models.ResNet18, width=0.05, weights=str(tmp_path / "some.keras"))
+    for found, expected in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
+    with pytest.raises(ValueError, match="Build the network with the arguments of the one that was saved"):
+        models.ResNet18((16, 16, 3), 3, width=0.05, weights=str(tmp_path / "some.keras"))
+
+
+@of_networks(WITH_A_CHOICE)
+def test_a_wrong_name_is_refused(network):
+    with pytest.raises(ValueError, match="`normalization` must be one of 'batch', 'weight'.*Received: normalization='layer'"):
+        network((16, 16, 3), normalization="layer")
