@@ -96,6 +96,15 @@ def synchronize():
         tf.test.experimental.sync_devices()
 
 
+def set_precision(policy):
+    """Sets Keras' dtype policy, and lets JAX have the 64 bits that it takes for 32 by default."""
+    keras.config.set_dtype_policy(policy)
+    if policy == "float64" and keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+
+
 def versions(packages=()):
     """The versions of what a measurement may depend on, by name.
 

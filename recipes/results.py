@@ -57,10 +57,11 @@ def add(folder):
 
     Raises:
         FileNotFoundError: If the run is not finished.
+        ValueError: If it diverged.
     """
-    if not folder.result.exists():
-        raise FileNotFoundError(f"The run in {folder.path} is not finished: there is no {folder.result.name} in it.")
-    record = read_json(folder.result)
+    record = folder.read_result()
+    if record["test_accuracy"] is None:
+        raise ValueError(f"The run in {folder.path} diverged: {record['diverged']['message']}. It has no place in the table.")
     settings = record["settings"]
     parts = [settings["name"], record["backend"], _method(settings, "-"), settings["step_mode"], f"T{settings['timesteps']}"]
     parts += [f"{settings['epochs']}epochs", f"{record['train_images']}images", f"seed{settings['seed']}"]

@@ -15,7 +15,6 @@ from recipes import augmentation, catalogue, compare, convert, evaluate, optimiz
 from recipes import list as list_command
 from recipes.data import digits
 from recipes.recipe import Recipe
-from recipes.run_folder import RunFolder
 from recipes.train import main
 
 DIGITS_EPOCHS = 4
@@ -23,9 +22,13 @@ DIGITS_EPOCHS = 4
 
 @pytest.fixture(autouse=True)
 def _default_precision():
-    """A recipe sets the global policy."""
+    """A recipe sets the global policy, and JAX's."""
     yield
     keras.config.set_dtype_policy("float32")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", False)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,9 @@ def test_the_record_says_how_the_result_came_about(digits_run):
     assert record["settings"] == {**catalogue.find("digits").settings(), "epochs": DIGITS_EPOCHS}
     assert record["backend"] == keras.backend.backend()
     assert {"python", "numpy", "keras", "keras_ratesnn", keras.backend.backend()} == set(record["versions"])
+    here = {name: record[name] for name in ("backend", "device", "versions")}
+    assert record["parts"] == [{"first_epoch": 1, **here}]
+    assert record["diverged"] is None
     curve = record["curve"]
     measures = {"accuracy", "loss", "test_accuracy", "test_loss"}
     measures |= {"seconds", "images_per_second", "learning_rate", "firing_rate"}
@@ -127,6 +133,17 @@ def test_precision_is_that_of_the_whole_network(tmp_path):
     trained(tmp_path, "digits", "--set", "epochs=1", "precision=mixed_bfloat16", *QUICKLY)
     model = keras.saving.load_model(tmp_path / "last.keras")
     assert {layer.compute_dtype for layer in model.network.layers} == {"bfloat16"}
+
+
+def test_float64_has_64_bits():
+    model = run.build(catalogue.find("digits").with_settings(["precision=float64", *QUICKLY]), digits.load())
+    # Gradients and momenta are of the same type.
+    model.train_on_batch(np.zeros((2, 8, 8, 1)), np.zeros(2, int))
+    for variable in (*model.trainable_variables, *model.optimizer.variables):
+        if "iteration" not in variable.path and "learning_rate" not in variable.path:
+            assert keras.ops.convert_to_numpy(variable).dtype == np.float64, variable.path
+    kernel = keras.ops.convert_to_numpy(model.trainable_variables[0])
+    assert (kernel != kernel.astype("float32")).any()
 
 
 def test_fashion_mnist_trains_from_a_folder_of_idx_files_with_augmentation(tmp_path):
@@ -394,15 +411,15 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path, capsys):
         assert "--output" in error
 
 
-def test_an_output_folder_that_cannot_be_written_in_is_named(tmp_path, monkeypatch):
-    def denied(dir):
+def test_an_output_folder_that_cannot_be_written_in_is_named(tmp_path, monkeypatch, capsys):
+    def denied(path, flags):
         raise PermissionError(13, "Permission denied")
 
     # Rights would not stop a test that runs as the superuser.
-    monkeypatch.setattr(run_folder.tempfile, "TemporaryFile", denied)
-    with pytest.raises(OSError, match="Permission denied") as error_info:
-        RunFolder(tmp_path).prepare({})
-    assert str(tmp_path) in str(error_info.value)
+    monkeypatch.setattr(run_folder.os, "open", denied)
+    error = error_of(["digits", "--output", tmp_path], capsys)
+    assert "Permission denied" in error
+    assert str(tmp_path) in error
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_reported_before_training(tmp_path, monkeypatch, capsys):
