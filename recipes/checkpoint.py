@@ -30,7 +30,11 @@ def save(model, progress, path):
         path: Path of the file.
     """
     with writing(path) as part:
-        model.save(part)
+        try:
+            model.save(part)
+        # HDF5 has a class of its own for a disk that is full.
+        except RuntimeError as error:
+            raise OSError(one_line(error)) from error
         with zipfile.ZipFile(part, "a") as archive:
             archive.writestr(PROGRESS, json.dumps(dataclasses.asdict(progress)))
 

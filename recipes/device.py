@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import os
 import platform
 import resource
 import sys
@@ -94,6 +95,11 @@ def synchronize():
         import tensorflow as tf
 
         tf.test.experimental.sync_devices()
+
+
+def memory_bytes():
+    """The memory of this machine, without that of a GPU."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def set_precision(policy):

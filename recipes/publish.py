@@ -109,7 +109,7 @@ def main(argv=None):
         record = run.read_result()
         if record["test_accuracy"] is None:
             raise ValueError(f"The run in {run.path} diverged: there is nothing to publish.")
-        device.set_precision(record["settings"]["precision"])
+        device.set_precision(record["settings"].get("precision", "float32"))
         model = load_model(run.last)
         card, path = publish(
             model,
@@ -124,6 +124,9 @@ def main(argv=None):
             url=arguments.url,
             weights_folder=None if arguments.url is None else arguments.run,
         )
+    except KeyError as error:
+        print(f"error: {run.result} lacks {error}: it is not of a run of this version.", file=sys.stderr)
+        return USER_MISTAKE
     except (TypeError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE

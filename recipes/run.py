@@ -12,6 +12,9 @@ from recipes.callbacks import Diverged
 from recipes.progress import this_part
 from recipes.whole_file import write_json
 
+BYTES_OF_A_WEIGHT = 3 * 4
+"""Of the weight itself, its gradient and its momentum."""
+
 SAMPLE = 256
 """On so many test images the firing rate is measured."""
 
@@ -25,13 +28,34 @@ def build(recipe, dataset):
 
     Returns:
         A `keras_ratesnn.SpikingModel`, its optimizer built.
+
+    Raises:
+        ValueError: If the network is too wide for the memory of this machine.
     """
+    _check_width(recipe)
     device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
     network = recipe.build_network(recipe.width)
     model = keras_ratesnn.SpikingModel(network, recipe.timesteps, recipe.gradient_method(), recipe.step_mode)
     compile_model(model, recipe, dataset)
     return model
+
+
+def _check_width(recipe):
+    """Refuses what no machine of this size can hold, before it takes all memory."""
+    if recipe.width <= 1:
+        return
+    # Nearly all weights are between two layers that both grow.
+    weights = recipe.build_network(1.0).count_params() * recipe.width**2
+    # The names of layers begin anew.
+    keras.utils.clear_session(free_memory=False)
+    needed, memory = weights * BYTES_OF_A_WEIGHT, device.memory_bytes()
+    if needed > memory:
+        raise ValueError(
+            f"`width` must be such that the network fits in memory. Received: width={recipe.width}, which makes about "
+            f"{weights:,.0f} weights. They take {needed / 2**30:,.0f} GiB with gradients and momenta, and this machine has "
+            f"{memory / 2**30:,.0f}. Give a smaller one."
+        )
 
 
 def compile_model(model, recipe, dataset):
@@ -98,12 +122,12 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
             validation_data=test,
             shuffle=False,
             verbose=verbose,
-            # In this order: only what is finite is measured and saved, and the measures are saved.
+            # In this order: only what is finite is measured, the measures are saved, and TensorBoard cannot keep them from it.
             callbacks=[
                 callbacks.StopWhereDiverged(),
                 callbacks.EpochMeasures(dataset.train_size, sample),
-                keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
                 callbacks.Checkpoint(folder, progress),
+                keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
             ],
         )
     except Diverged as error:

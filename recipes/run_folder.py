@@ -26,7 +26,7 @@ from recipes.whole_file import one_line, write_json, writing
 CHECKPOINTS_KEPT = 4
 """Room for the last and the best one, and for each while it is written."""
 
-RESULT = {"settings": dict, "backend": str, "curve": dict, "test_accuracy": float | None}
+RESULT = {"settings": dict, "backend": str, "test_accuracy": float | None}
 """What every result has, and of which type. A run that diverged has no test accuracy."""
 
 
@@ -57,7 +57,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT)
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise OSError(
                 f"The output folder {self.path} cannot be written in ({error.strerror or error}). Give another with --output."

@@ -28,7 +28,7 @@ def main(argv=None):
 
 def _main(argv):
     # Keras and its backend take seconds, in which Ctrl-C may come: no sooner than `main` waits for it.
-    from recipes import catalogue, run
+    from recipes import catalogue, pipeline, run
     from recipes.run_folder import RunFolder
 
     arguments = parser(catalogue.RECIPES).parse_args(argv)
@@ -41,6 +41,7 @@ def _main(argv):
             if folder.result.exists():
                 return tell_result(folder)
             dataset = recipe.load(arguments.data_dir)
+            pipeline.check(dataset, recipe)
             model = run.build(recipe, dataset)
             folder.check_space(model)
             progress = folder.restore(model, recipe.settings(), dataset.train_size)
@@ -72,9 +73,12 @@ def train(model, recipe, dataset, folder, progress):
         print(f"\ninterrupted; the same command goes on from the last finished epoch, which is saved in {folder.path}")
         return INTERRUPTED
     except run.Diverged as error:
+        # Below the progress bar.
+        print(flush=True)
         print(f"error: {diverged(folder, error)}", file=sys.stderr)
         return DIVERGED
     except OSError as error:
+        print(flush=True)
         print(f"error: {error} The same command goes on from the last finished epoch.", file=sys.stderr)
         return USER_MISTAKE
     print(f"trained in {record['seconds']:.0f} s; model and result saved: {folder.last}, {folder.result.name}")

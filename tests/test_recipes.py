@@ -3,7 +3,10 @@
 import csv
 import dataclasses
 import pathlib
+import re
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -11,9 +14,23 @@ import pytest
 from made_clothes import FEW_IMAGES, write_clothes
 from recipe_runs import QUICKLY, error_of, trained
 
-from recipes import augmentation, catalogue, compare, convert, evaluate, optimizers, pipeline, results, run, run_folder, windows
+from recipes import (
+    augmentation,
+    catalogue,
+    checkpoint,
+    compare,
+    convert,
+    evaluate,
+    optimizers,
+    pipeline,
+    results,
+    run,
+    run_folder,
+    windows,
+)
 from recipes import list as list_command
 from recipes.data import digits
+from recipes.progress import Progress
 from recipes.recipe import Recipe
 from recipes.train import main
 
@@ -270,6 +287,14 @@ def test_evaluate_names_a_folder_without_a_run(tmp_path, capsys):
     assert str(tmp_path) in error_of([tmp_path], capsys, evaluate.main)
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"name": 3}', '{"name": "digit"}', '{"name": "digits", "colour": 1}'])
+def test_evaluate_names_settings_of_another_shape(text, tmp_path, capsys):
+    (tmp_path / "settings.json").write_text(text)
+    error = error_of([tmp_path], capsys, evaluate.main)
+    assert str(tmp_path / "settings.json") in error
+    assert error.count("\n") == 1
+
+
 def test_list_names_every_recipe(capsys):
     list_command.main()
     lines = capsys.readouterr().out.splitlines()
@@ -412,7 +437,7 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path, capsys):
 
 
 def test_an_output_folder_that_cannot_be_written_in_is_named(tmp_path, monkeypatch, capsys):
-    def denied(path, flags):
+    def denied(path, flags, mode):
         raise PermissionError(13, "Permission denied")
 
     # Rights would not stop a test that runs as the superuser.
@@ -428,6 +453,68 @@ def test_a_disk_without_room_for_the_checkpoints_is_reported_before_training(tmp
     error = error_of(["digits", "--output", tmp_path], capsys)
     assert str(tmp_path) in error
     assert "1 MiB free" in error
+
+
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(tmp_path, capsys):
+    error = error_of(["digits", "--output", tmp_path, "--set", "width=1000"], capsys)
+    assert "`width` must be such that the network fits in memory. Received: width=1000" in error
+    assert error.count("\n") == 1
+    estimated = catalogue.find("digits").build_network(1.0).count_params() * 16
+    assert catalogue.find("digits").build_network(4.0).count_params() == pytest.approx(estimated, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("augment", "said"),
+    [("cifar10", "AutoAugment's images must be of three colours"), ("imagenet", "which makes them (224, 224, 1)")],
+)
+def test_an_augmentation_of_other_images_is_refused(augment, said, tmp_path, capsys):
+    error = error_of(["digits", "--output", tmp_path, "--set", f"augment={augment}"], capsys)
+    assert f"Received: augment='{augment}', mix='none'" in error
+    assert "(8, 8, 1)" in error
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_ctrl_c_before_training_is_no_traceback(tmp_path, capsys, monkeypatch):
+    def stop(data_dir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(catalogue.RECIPES, "digits", dataclasses.replace(catalogue.find("digits"), load_data=stop))
+    assert main(["digits", "--output", str(tmp_path)]) == 130
+    captured = capsys.readouterr()
+    assert captured.out.strip().startswith("interrupted before training began")
+    assert captured.err == ""
+    # While Keras is imported, too, which takes seconds: `main` does so.
+    program = "import sys, recipes.train; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=pathlib.Path(run.__file__).parent.parent).returncode == 0
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_a_checkpoint_that_cannot_be_written_is_named_and_the_one_before_is_kept(kind, tmp_path):
+    path = tmp_path / "last.keras"
+    path.write_bytes(b"of the epoch before")
+
+    class Model:
+        def save(self, part):
+            part.write_bytes(b"half of it")
+            raise kind("no space\nleft on device")
+
+    with pytest.raises(OSError, match=re.escape(f"{path} cannot be written (no space left on device). Make room")):
+        checkpoint.save(Model(), Progress({}, 1), path)
+    assert path.read_bytes() == b"of the epoch before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_fills_up_while_a_run_trains_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(f"{tmp_path / 'last.keras'} cannot be written (no space left on device). Make room.")
+
+    monkeypatch.setattr(run, "fit", full)
+    assert main(["digits", "--output", str(tmp_path), "--set", *QUICKLY]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'last.keras'} cannot be written")
+    assert "goes on from the last finished epoch" in error
+    assert error.count("\n") == 1
 
 
 def test_windows_prints_how_near_each_choice_is_to_bptt(capsys):
