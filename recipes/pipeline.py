@@ -14,7 +14,7 @@ def tensorflow():
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise ImportError(f'The recipes read their data by tf.data ({error}): pip install "keras-ratesnn[recipes]"') from error
+        raise ImportError(f'The recipes read their data by tf.data ({error}): pip install -e ".[recipes]"') from error
     if keras.backend.backend() != "tensorflow":
         tf.config.set_visible_devices([], "GPU")
     return tf

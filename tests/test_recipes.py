@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -14,21 +15,10 @@ import pytest
 from made_clothes import FEW_IMAGES, write_clothes
 from recipe_runs import QUICKLY, error_of, trained
 
-from recipes import (
-    augmentation,
-    catalogue,
-    checkpoint,
-    compare,
-    convert,
-    evaluate,
-    optimizers,
-    pipeline,
-    results,
-    run,
-    run_folder,
-    windows,
-)
+from recipes import augmentation, catalogue, checkpoint, convert, evaluate, optimizers, pipeline, run, run_folder, windows
 from recipes import list as list_command
+from recipes.compare import __main__ as compare
+from recipes.compare import results
 from recipes.data import digits
 from recipes.progress import Progress
 from recipes.recipe import Recipe
@@ -295,6 +285,12 @@ def test_evaluate_names_settings_of_another_shape(text, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+def test_every_file_of_the_catalogue_is_a_recipe_of_its_name():
+    files = {path.stem for path in pathlib.Path(catalogue.__file__).parent.glob("*.py")} - {"__init__", "paper"}
+    assert files == set(catalogue.RECIPES)
+    assert all(recipe.name == name for name, recipe in catalogue.RECIPES.items())
+
+
 def test_list_names_every_recipe(capsys):
     list_command.main()
     lines = capsys.readouterr().out.splitlines()
@@ -303,7 +299,7 @@ def test_list_names_every_recipe(capsys):
 
 def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, monkeypatch):
     # Here, not in processes of their own: they would each start TensorFlow anew.
-    monkeypatch.setattr(compare.subprocess, "run", lambda command, **options: main(command[3:]))
+    monkeypatch.setattr(compare.subprocess, "run", lambda command, **_: types.SimpleNamespace(returncode=main(command[3:])))
     command = [
         "digits",
         "--seeds",
@@ -348,26 +344,56 @@ def test_the_table_has_a_row_for_the_seeds_of_the_same_settings(digits_run):
     assert f"{mean:.4f} ± 0.0141" in rows[1]
 
 
-def test_results_are_copied_and_written_into_the_page(digits_run, tmp_path, monkeypatch, capsys):
+PAGE = """before
+<!-- results: made by python -m recipes.compare.results -->
+
+old
+
+<!-- end of results -->
+between
+<!-- results of digits, 4 epochs: made by python -m recipes.compare.results -->
+
+old
+
+<!-- end of results -->
+<!-- results of digits, 9 epochs: made by python -m recipes.compare.results -->
+
+old
+
+<!-- end of results -->
+after
+"""
+
+
+def test_results_are_copied_and_written_into_the_pages(digits_run, tmp_path, monkeypatch, capsys):
     folder, record = digits_run
     page = tmp_path / "README.md"
-    page.write_text(f"before\n{results.BEGIN}\nold\n{results.END}\nafter\n")
-    monkeypatch.setattr(results, "PAGE", page)
+    page.write_text(PAGE)
+    monkeypatch.setattr(results, "PAGES", (page,))
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
     assert results.main([str(folder)]) == 0
     text = page.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
-    assert f"{record['test_accuracy']:.4f}" in text
+    assert [line for line in text.splitlines() if line and line[0] not in "|<"] == ["before", "between", "after"]
+    whole, short, other = (
+        [line for line in place.split("<!-- end")[0].splitlines()[4:] if line] for place in text.split("<!-- res")[1:]
+    )
+    assert f"| {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f} | " in whole[0]
+    assert short == [f"| rate | multi | {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f} |"]
+    assert other == []
+    # As it is written, so it is found the next time.
+    assert results.main([]) == 0
+    assert page.read_text() == text
     capsys.readouterr()
     assert "not finished" in error_of([tmp_path], capsys, results.main)
 
 
-def test_the_committed_page_is_that_of_the_committed_results():
-    records = [run_folder.read_json(path) for path in sorted(results.FOLDER.glob("*.json"))]
+def test_the_committed_pages_are_those_of_the_committed_results():
+    records = results.committed()
     assert records
-    assert results.table(records) in results.PAGE.read_text()
+    for page in results.PAGES:
+        text = page.read_text()
+        assert results.PLACE.search(text)
+        assert results.with_tables(text, records) == text
 
 
 # Mistakes

@@ -19,8 +19,9 @@ import keras
 import pytest
 from recipe_runs import QUICKLY, error_of, trained
 
-from recipes import callbacks, checkpoint, results
+from recipes import callbacks, checkpoint
 from recipes import run_folder as run_folder_module
+from recipes.compare import results
 from recipes.run_folder import RunFolder
 from recipes.train import main
 

@@ -14,8 +14,8 @@ from keras_ratesnn._core import checks
 FIELDS = ("x", "y", "polarity", "timestamp")
 
 LARGEST_RECORDING = 2**28
-"""Bytes of a recording, unpacked. One of CIFAR10-DVS has some 200,000 events, of 32 bytes at most. A compressed archive can hold
-more than a thousand times its own size."""
+"""Bytes of a recording, unpacked. One of CIFAR10-DVS has some 200,000 events of up to 32 bytes. A compressed archive can
+hold more than a thousand times its own size."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
