@@ -128,9 +128,7 @@ def shipped_images(name):
     try:
         from sklearn.datasets import load_sample_images
     except ImportError as error:
-        raise ImportError(
-            f'Without --data-dir the sheet needs scikit-learn ({error}): pip install "keras-ratesnn[recipes]"'
-        ) from error
+        raise ImportError(f'Without --data-dir the sheet needs scikit-learn ({error}): pip install -e ".[recipes]"') from error
     from recipes.augmentation.crops import resized
 
     photographs = load_sample_images().images

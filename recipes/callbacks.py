@@ -1,12 +1,12 @@
 """What a run does after every epoch: it measures itself, and saves itself."""
 
-import os
-import shutil
+import math
 import time
 
 import keras
 
 from keras_ratesnn import describe
+from recipes import checkpoint
 
 
 class EpochMeasures(keras.callbacks.Callback):
@@ -44,30 +44,49 @@ class EpochMeasures(keras.callbacks.Callback):
         logs["firing_rate"] = spikes / sum(layer.neurons for layer in layers)
 
 
-class Checkpoint(keras.callbacks.Callback):
-    """Saves the model with its optimizer after every epoch, and once more where it is the best so far.
+class Diverged(ArithmeticError):
+    """A run whose measures are no numbers any more. `epoch`, counted from 1, and `learning_rate` say where."""
 
-    A file is written under another name and then renamed: whenever the run is killed, the last whole one is there.
+    def __init__(self, name, value, epoch, learning_rate):
+        super().__init__(f"{name} became {value} in epoch {epoch}, which began with a learning rate of {learning_rate:.4g}")
+        self.epoch = epoch
+        self.learning_rate = learning_rate
 
-    Args:
-        last: Path of the file of the last epoch, `.keras`.
-        best: Path of the file of the epoch with the highest test accuracy, `.keras`.
-        best_accuracy: Float, the highest test accuracy of the epochs before, where a run is resumed. Defaults to `-1.0`.
-    """
 
-    def __init__(self, last, best, best_accuracy=-1.0):
-        super().__init__()
-        self.last = last
-        self.best = best
-        self.best_accuracy = best_accuracy
+class StopWhereDiverged(keras.callbacks.Callback):
+    """Raises `Diverged` as soon as a measure is not finite. Callbacks that stand after it see finite ones only."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch + 1
+        # Within an epoch JAX's trainer holds the variables.
+        self.learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._check(logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        unfinished = self.last.with_name(f"unfinished-{self.last.name}")
-        self.model.save(unfinished)
-        accuracy = logs["val_accuracy"]
-        if accuracy > self.best_accuracy:
-            self.best_accuracy = accuracy
-            copy = self.best.with_name(f"unfinished-{self.best.name}")
-            shutil.copyfile(unfinished, copy)
-            os.replace(copy, self.best)
-        os.replace(unfinished, self.last)
+        self._check(logs)
+
+    def _check(self, logs):
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise Diverged(name.replace("val_", "test_"), value, self.epoch, self.learning_rate)
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves the model with its optimizer after every epoch, and once more where it is the best so far; then the log.
+
+    Args:
+        folder: The `RunFolder`.
+        progress: The `Progress` of the run, which grows by each epoch.
+    """
+
+    def __init__(self, folder, progress):
+        super().__init__()
+        self.folder = folder
+        self.progress = progress
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.progress.add(logs)
+        checkpoint.save(self.model, self.progress, self.folder.last)
+        self.folder.follow_last(self.progress)

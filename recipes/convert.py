@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_ratesnn import spikify
-from recipes import catalogue, pipeline, run
+from recipes import catalogue, device, pipeline, run
 from recipes.command_line import USER_MISTAKE
 from recipes.ordinary import without_time
 
@@ -43,6 +43,7 @@ def main(argv=None):
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
 
+    device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
     ordinary = without_time(recipe.build_network(recipe.width))
     accuracy = trained_accuracy(ordinary, recipe, dataset)

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import os
 import platform
 import resource
 import sys
@@ -94,6 +95,20 @@ def synchronize():
         import tensorflow as tf
 
         tf.test.experimental.sync_devices()
+
+
+def memory_bytes():
+    """The memory of this machine, without that of a GPU."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def set_precision(policy):
+    """Sets Keras' dtype policy, and lets JAX have the 64 bits that it takes for 32 by default."""
+    keras.config.set_dtype_policy(policy)
+    if policy == "float64" and keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
 
 
 def versions(packages=()):

@@ -4,9 +4,10 @@ import argparse
 import pathlib
 import sys
 
-from recipes import catalogue, pipeline
+from recipes import catalogue, device, pipeline
+from recipes.checkpoint import load_model
 from recipes.command_line import USER_MISTAKE
-from recipes.run_folder import RunFolder, load_model, read_json
+from recipes.run_folder import RunFolder, read_json
 
 
 def main(argv=None):
@@ -20,6 +21,7 @@ def main(argv=None):
     folder = RunFolder(arguments.run)
     try:
         recipe = recipe_of(folder)
+        device.set_precision(recipe.precision)
         model = load_model(getattr(folder, arguments.checkpoint))
         if arguments.timesteps is not None:
             model.timesteps = arguments.timesteps
@@ -43,9 +45,12 @@ def recipe_of(folder):
     """
     if not folder.settings.exists():
         raise FileNotFoundError(f"{folder.path} is not the folder of a run: there is no {folder.settings.name} in it.")
-    settings = read_json(folder.settings)
-    recipe = catalogue.find(settings["name"])
-    return recipe.with_settings(f"{key}={value}" for key, value in settings.items() if key != "name")
+    settings = read_json(folder.settings, {"name": str})
+    try:
+        recipe = catalogue.find(settings["name"])
+        return recipe.with_settings(f"{key}={value}" for key, value in settings.items() if key != "name")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder.settings} is not of a recipe of this version. {error}") from error
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def tensorflow():
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise ImportError(f'The recipes read their data by tf.data ({error}): pip install "keras-ratesnn[recipes]"') from error
+        raise ImportError(f'The recipes read their data by tf.data ({error}): pip install -e ".[recipes]"') from error
     if keras.backend.backend() != "tensorflow":
         tf.config.set_visible_devices([], "GPU")
     return tf
@@ -64,6 +64,26 @@ def training_batches(dataset, recipe, first_epoch=0):
         return batches
 
     return tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(batches_of).prefetch(tf.data.AUTOTUNE)
+
+
+def check(dataset, recipe):
+    """Makes sure that what a recipe does to training images leaves them as its network takes them.
+
+    Raises:
+        ValueError: If it does not fit the images, or gives them a shape other than that of the test images.
+    """
+    asked = f"augment={recipe.augment!r}, mix={recipe.mix!r}"
+    wanted = dataset.test_examples().element_spec[0].shape
+    try:
+        found = training_batches(dataset, recipe).element_spec[0].shape[1:]
+    # What TensorFlow makes of an error has the traceback in it, and the error itself in its last line.
+    except (ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"`augment` and `mix` must fit the images, {wanted}. Received: {asked}. {reason}") from error
+    if found.as_list() != wanted.as_list():
+        raise ValueError(
+            f"`augment` must leave the images as the network takes them, {wanted}. Received: {asked}, which makes them {found}."
+        )
 
 
 def test_batches(dataset, recipe):

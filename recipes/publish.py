@@ -14,8 +14,10 @@ import tempfile
 from keras_ratesnn import SpikingModel, models
 from keras_ratesnn._core import checks
 from keras_ratesnn.models.pretrained import Card, _files
+from recipes import device
+from recipes.checkpoint import load_model
 from recipes.command_line import USER_MISTAKE
-from recipes.run_folder import RunFolder, load_model, read_json
+from recipes.run_folder import RunFolder
 
 LARGEST_SHIPPED = 16 * 2**20
 """Bytes. Larger files make every clone and every wheel larger; they are downloaded by those who ask for them."""
@@ -104,7 +106,11 @@ def main(argv=None):
     arguments = parser().parse_args(argv)
     try:
         run = RunFolder(arguments.run)
-        record, model = read_json(run.result), load_model(run.last)
+        record = run.read_result()
+        if record["test_accuracy"] is None:
+            raise ValueError(f"The run in {run.path} diverged: there is nothing to publish.")
+        device.set_precision(record["settings"].get("precision", "float32"))
+        model = load_model(run.last)
         card, path = publish(
             model,
             record,
@@ -118,6 +124,9 @@ def main(argv=None):
             url=arguments.url,
             weights_folder=None if arguments.url is None else arguments.run,
         )
+    except KeyError as error:
+        print(f"error: {run.result} lacks {error}: it is not of a run of this version.", file=sys.stderr)
+        return USER_MISTAKE
     except (TypeError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE

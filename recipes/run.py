@@ -8,7 +8,12 @@ import numpy as np
 
 import keras_ratesnn
 from recipes import callbacks, device, optimizers, pipeline
-from recipes.run_folder import write_json
+from recipes.callbacks import Diverged
+from recipes.progress import this_part
+from recipes.whole_file import write_json
+
+BYTES_OF_A_WEIGHT = 3 * 4
+"""Of the weight itself, its gradient and its momentum."""
 
 SAMPLE = 256
 """On so many test images the firing rate is measured."""
@@ -23,13 +28,34 @@ def build(recipe, dataset):
 
     Returns:
         A `keras_ratesnn.SpikingModel`, its optimizer built.
+
+    Raises:
+        ValueError: If the network is too wide for the memory of this machine.
     """
-    keras.config.set_dtype_policy(recipe.precision)
+    _check_width(recipe)
+    device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
     network = recipe.build_network(recipe.width)
     model = keras_ratesnn.SpikingModel(network, recipe.timesteps, recipe.gradient_method(), recipe.step_mode)
     compile_model(model, recipe, dataset)
     return model
+
+
+def _check_width(recipe):
+    """Refuses what no machine of this size can hold, before it takes all memory."""
+    if recipe.width <= 1:
+        return
+    # Nearly all weights are between two layers that both grow.
+    weights = recipe.build_network(1.0).count_params() * recipe.width**2
+    # The names of layers begin anew.
+    keras.utils.clear_session(free_memory=False)
+    needed, memory = weights * BYTES_OF_A_WEIGHT, device.memory_bytes()
+    if needed > memory:
+        raise ValueError(
+            f"`width` must be such that the network fits in memory. Received: width={recipe.width}, which makes about "
+            f"{weights:,.0f} weights. They take {needed / 2**30:,.0f} GiB with gradients and momenta, and this machine has "
+            f"{memory / 2**30:,.0f}. Give a smaller one."
+        )
 
 
 def compile_model(model, recipe, dataset):
@@ -67,7 +93,7 @@ def steps_per_epoch(recipe, dataset):
     return math.ceil(dataset.train_size / recipe.batch_size)
 
 
-def fit(model, recipe, dataset, folder, epochs_done=0, verbose=1):
+def fit(model, recipe, dataset, folder, progress, verbose=1):
     """Trains a model, tests and saves it after every epoch. The test accuracy is that of the last epoch, not of the best.
 
     Args:
@@ -75,52 +101,70 @@ def fit(model, recipe, dataset, folder, epochs_done=0, verbose=1):
         recipe: Its `Recipe`.
         dataset: Its `Dataset`.
         folder: A prepared `RunFolder`.
-        epochs_done: Integer, the number of epochs that lie behind, from `folder.restore`. Defaults to `0`.
+        progress: The `Progress` of the run, from `folder.restore`.
         verbose: As in `keras.Model.fit`. Defaults to `1`.
 
     Returns:
         The record of the run, as `result.json` holds it.
+
+    Raises:
+        Diverged: If a measure is not finite. The record says so.
+        OSError: If the run's files cannot be written.
     """
     test = pipeline.test_batches(dataset, recipe)
     sample = np.stack([image for image, _ in dataset.test_examples().take(SAMPLE).as_numpy_iterator()])
-    best = max((row["val_accuracy"] for row in folder.rows()), default=-1.0)
-    model.fit(
-        pipeline.training_batches(dataset, recipe, epochs_done),
-        steps_per_epoch=steps_per_epoch(recipe, dataset),
-        initial_epoch=epochs_done,
-        epochs=recipe.epochs,
-        validation_data=test,
-        shuffle=False,
-        verbose=verbose,
-        # In this order: the measures are logged, and an epoch that is saved has been logged.
-        callbacks=[
-            callbacks.EpochMeasures(dataset.train_size, sample),
-            keras.callbacks.CSVLogger(str(folder.log), append=True),
-            keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
-            callbacks.Checkpoint(folder.last, folder.best, best),
-        ],
-    )
-    record = _record(model, recipe, dataset, folder.rows())
+    try:
+        model.fit(
+            pipeline.training_batches(dataset, recipe, progress.epochs),
+            steps_per_epoch=steps_per_epoch(recipe, dataset),
+            initial_epoch=progress.epochs,
+            epochs=recipe.epochs,
+            validation_data=test,
+            shuffle=False,
+            verbose=verbose,
+            # In this order: only what is finite is measured, the measures are saved, and TensorBoard cannot keep them from it.
+            callbacks=[
+                callbacks.StopWhereDiverged(),
+                callbacks.EpochMeasures(dataset.train_size, sample),
+                callbacks.Checkpoint(folder, progress),
+                keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
+            ],
+        )
+    except Diverged as error:
+        where = {"epoch": error.epoch, "learning_rate": error.learning_rate, "message": str(error)}
+        write_json(folder.result, _record(model, recipe, dataset, progress, diverged=where))
+        raise
+    record = _record(model, recipe, dataset, progress)
     write_json(folder.result, record)
     return record
 
 
-def _record(model, recipe, dataset, rows):
+def _record(model, recipe, dataset, progress, diverged=None):
     # Keras calls what is evaluated between epochs validation; here it is the test images.
-    curve = {name.replace("val_", "test_"): [row[name] for row in rows] for name in rows[0] if name != "epoch"}
+    names = progress.rows[0] if progress.rows else ()
+    curve = {name.replace("val_", "test_"): [row[name] for row in progress.rows] for name in names}
+    # It may have stopped before it finished an epoch in this process, or at all.
+    parts = progress.parts or [{"first_epoch": 1, **this_part()}]
     return {
         "settings": recipe.settings(),
-        "backend": keras.backend.backend(),
-        "device": device.name(),
-        "versions": device.versions(),
+        "diverged": diverged,
+        "backend": _all_of("backend", parts),
+        "device": _all_of("device", parts),
+        "versions": {name: version for part in parts for name, version in part["versions"].items()},
+        "parts": parts,
         "parameters": model.count_params(),
         "train_images": dataset.train_size,
         "test_images": dataset.test_size,
         "curve": curve,
-        "test_accuracy": curve["test_accuracy"][-1],
-        "best_test_accuracy": max(curve["test_accuracy"]),
-        "seconds": round(sum(curve["seconds"]), 1),
+        "test_accuracy": None if diverged else curve["test_accuracy"][-1],
+        "best_test_accuracy": max(curve["test_accuracy"]) if curve else None,
+        "seconds": round(sum(curve.get("seconds", ())), 1),
         # The first epoch compiles.
-        "seconds_per_epoch": round(statistics.median(curve["seconds"]), 2),
+        "seconds_per_epoch": round(statistics.median(curve["seconds"]), 2) if curve else None,
         "peak_memory_mib": round(device.peak_bytes() / 2**20),
     }
+
+
+def _all_of(key, parts):
+    """What the parts of a run have of something, each once: a run may go on elsewhere."""
+    return "+".join(dict.fromkeys(part[key] for part in parts))

@@ -4,51 +4,96 @@ A run that was stopped, whatever stopped it, goes on from its last finished epoc
 """
 
 import argparse
+import contextlib
 import pathlib
 import sys
 
-import keras
-
-from recipes import catalogue, run
 from recipes.command_line import USER_MISTAKE
-from recipes.run_folder import RunFolder, read_json
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
+DIVERGED = 1
+"""Exit status of a run whose loss is no number any more."""
+
 
 def main(argv=None):
     """Runs the command line `argv`, by default that of the process; returns the exit status."""
-    arguments = parser().parse_args(argv)
     try:
-        recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
-        folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
-        folder.prepare(recipe.settings(), arguments.restart)
-        if folder.result.exists():
-            print(f"{folder.path} holds this run already, finished; --restart trains anew")
-            print(f"test accuracy: {read_json(folder.result)['test_accuracy']:.4f}")
-            return 0
-        dataset = recipe.load(arguments.data_dir)
-        model = run.build(recipe, dataset)
-        folder.check_space(model)
-        epochs_done = folder.restore(model, run.steps_per_epoch(recipe, dataset))
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return _main(argv)
+    except KeyboardInterrupt:
+        print("\ninterrupted before training began; the same command begins, or goes on, where it would have")
+        return INTERRUPTED
 
-    print(introduction(recipe, dataset, model, epochs_done), flush=True)
+
+def _main(argv):
+    # Keras and its backend take seconds, in which Ctrl-C may come: no sooner than `main` waits for it.
+    from recipes import catalogue, pipeline, run
+    from recipes.run_folder import RunFolder
+
+    arguments = parser(catalogue.RECIPES).parse_args(argv)
+    with contextlib.ExitStack() as held:
+        try:
+            recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
+            folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
+            held.enter_context(folder.lock())
+            folder.prepare(recipe.settings(), arguments.restart)
+            if folder.result.exists():
+                return tell_result(folder)
+            dataset = recipe.load(arguments.data_dir)
+            pipeline.check(dataset, recipe)
+            model = run.build(recipe, dataset)
+            folder.check_space(model)
+            progress = folder.restore(model, recipe.settings(), dataset.train_size)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return USER_MISTAKE
+        print(introduction(recipe, dataset, model, progress), flush=True)
+        return train(model, recipe, dataset, folder, progress)
+
+
+def tell_result(folder):
+    """Says how the finished run in a folder came out; returns the exit status."""
+    record = folder.read_result()
+    if record["test_accuracy"] is None:
+        print(f"error: {diverged(folder, record['diverged']['message'])}", file=sys.stderr)
+        return DIVERGED
+    print(f"{folder.path} holds this run already, finished; --restart trains anew")
+    print(f"test accuracy: {record['test_accuracy']:.4f}")
+    return 0
+
+
+def train(model, recipe, dataset, folder, progress):
+    """Trains a model to the end of its run; returns the exit status."""
+    from recipes import run
+
     try:
-        record = run.fit(model, recipe, dataset, folder, epochs_done)
+        record = run.fit(model, recipe, dataset, folder, progress)
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on from the last finished epoch, which is saved in {folder.path}")
         return INTERRUPTED
+    except run.Diverged as error:
+        # Below the progress bar.
+        print(flush=True)
+        print(f"error: {diverged(folder, error)}", file=sys.stderr)
+        return DIVERGED
+    except OSError as error:
+        print(flush=True)
+        print(f"error: {error} The same command goes on from the last finished epoch.", file=sys.stderr)
+        return USER_MISTAKE
     print(f"trained in {record['seconds']:.0f} s; model and result saved: {folder.last}, {folder.result.name}")
     print(f"test accuracy: {record['test_accuracy']:.4f}")
     return 0
 
 
-def parser():
-    names = ", ".join(catalogue.RECIPES)
+def diverged(folder, what):
+    return (
+        f"the run in {folder.path} diverged: {what}. Give a smaller --set learning_rate=..., and --restart or another --output."
+    )
+
+
+def parser(recipes):
+    names = ", ".join(recipes)
     result = argparse.ArgumentParser(
         prog="python -m recipes.train",
         description=f"Trains a recipe: {names}. The backend is the one that KERAS_BACKEND names.",
@@ -72,14 +117,21 @@ def parser():
     return result
 
 
-def introduction(recipe, dataset, model, epochs_done):
+def introduction(recipe, dataset, model, progress):
+    """What is about to be done, and where it goes on."""
+    from recipes.progress import this_part
+
+    here = this_part()
     lines = [
-        f"{recipe.name}: {keras.backend.backend()} backend, gradient {recipe.gradient}, T = {recipe.timesteps}, "
+        f"{recipe.name}: {here['backend']} backend, gradient {recipe.gradient}, T = {recipe.timesteps}, "
         f"{recipe.epochs} epochs of batches of {recipe.batch_size}, seed {recipe.seed}",
         f"{model.count_params():,} parameters, {dataset.train_size:,} images for training, {dataset.test_size:,} for testing",
     ]
-    if epochs_done:
-        lines.append(f"goes on after {epochs_done} epochs")
+    if progress.epochs:
+        lines.append(f"goes on after {progress.epochs} epochs")
+        before, now = (f"{part['backend']} on {part['device']}" for part in (progress.parts[-1], here))
+        if before != now:
+            lines.append(f"note: the epoch before ran with {before}, and what follows with {now}; the result names both")
     return "\n".join(lines)
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import gradients
-from recipes import catalogue, run
+from recipes import catalogue, device, run
+from recipes.checkpoint import load_model
 from recipes.command_line import USER_MISTAKE
 from recipes.evaluate import recipe_of
-from recipes.run_folder import RunFolder, load_model
+from recipes.run_folder import RunFolder
 
 
 def main(argv=None):
@@ -33,6 +34,7 @@ def main(argv=None):
     try:
         trained = folder.settings.exists()
         recipe = (recipe_of(folder) if trained else catalogue.find(arguments.recipe)).with_settings(arguments.set)
+        device.set_precision(recipe.precision)
         dataset = recipe.load(arguments.data_dir)
         model = load_model(folder.last) if trained else run.build(recipe, dataset)
         figure = arguments.plot and _new_figure()

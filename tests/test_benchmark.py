@@ -14,7 +14,7 @@ from recipe_runs import error_of
 
 import keras_ratesnn as rsnn
 from recipes import device
-from recipes.benchmark import cases, costs, measure, plot, process_peak, report, timing
+from recipes.benchmark import cases, costs, measure, memory, plot, process_peak, report, timing
 from recipes.benchmark import settings as benchmark_settings
 from recipes.benchmark.__main__ import main
 from recipes.benchmark.settings import CHANNELS, CLASSES, FLOOR, FORWARD, METHODS, NETWORKS, ORDINARY, PEERS, Settings
@@ -354,6 +354,15 @@ def test_peers_are_measured_beside_ours():
 def test_a_mistake_is_named_before_anything_is_measured(arguments, fragments, capsys, tmp_path):
     message = error_of(["--output", tmp_path / "new", *arguments], capsys, command=main)
     assert [fragment for fragment in fragments if fragment not in message] == [], message
+
+
+def test_the_table_of_memory_has_a_column_for_every_t(capsys, monkeypatch):
+    monkeypatch.setattr(memory, "in_a_process_of_its_own", lambda settings, method, timesteps: timesteps * 2**20)
+    assert memory.main(["--batch", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "batch 3" in lines[0]
+    assert lines[4] == "| rate | multi | 2 | 4 | 8 | 16 | 8.00 |"
+    assert "batch=0" in error_of(["--batch", "0"], capsys, memory.main)
 
 
 def test_peers_say_what_they_need(monkeypatch):

@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 from made_recordings import HEADER, RECORDINGS, START, address, aedat_bytes, arrays_of, made_events, write_aedat, write_data_set
 
 from recipes.data import cifar10_dvs
+from recipes.data import event_frames as event_frames_module
 from recipes.data.aedat import SENSOR_SHAPE, read_aedat
 from recipes.data.event_frames import (
     FIELDS,
@@ -159,6 +161,24 @@ def test_a_file_that_holds_no_arrays_of_events_is_named(tmp_path):
             read_arrays(path)
 
 
+def test_a_recording_that_is_too_large_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    # 40 million events of a byte a field: 160 MB of zeros in a small archive.
+    zeros = np.zeros(40 * 2**20, "bool")
+    np.savez_compressed(tmp_path / "events.npz", **dict.fromkeys(FIELDS, zeros))
+    np.save(tmp_path / "events.npy", np.zeros(1, [(name, "u1") for name in FIELDS]))
+    (tmp_path / "recording.aedat").write_bytes(HEADER + aedat_bytes((PIXEL, 1)))
+    monkeypatch.setattr(event_frames_module, "LARGEST_RECORDING", 2**20)
+    tracemalloc.start()
+    with expect_error(ValueError, tmp_path / "events.npz", "1 MiB at most", "It holds 160 MiB"):
+        read_arrays(tmp_path / "events.npz")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    monkeypatch.setattr(event_frames_module, "LARGEST_RECORDING", 20)
+    for name, read in (("events.npy", read_arrays), ("recording.aedat", read_aedat)):
+        with expect_error(ValueError, tmp_path / name, "at most"):
+            read(tmp_path / name)
+
+
 # Frames
 
 
@@ -212,6 +232,24 @@ def test_frames_by_time_last_equally_long():
     timestamps = np.array([100, 102, 103, 103, 108, 109, 111], "uint32")
     zeros = np.zeros(len(timestamps), int)
     assert frame_numbers_by_time(Events(zeros, zeros, zeros, timestamps), 4).tolist() == [0, 0, 1, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "timestamps",
+    [
+        np.array([-(2**63), -(2**62), -1, 0, 5, 2**62, 2**63 - 1], "int64"),
+        np.array([0, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1], "uint64"),
+        np.array([2**62, 2**62 + 1, 2**62 + 2, 2**62 + 3, 2**62 + 4, 2**62 + 5, 2**62 + 6], "int64"),
+        np.array([-128, -100, -1, 0, 1, 100, 127], "int8"),
+        np.array([0, 1, 2, 250, 251, 254, 255], "uint8"),
+    ],
+)
+@pytest.mark.parametrize("timesteps", [1, 3, 7, 1000])
+def test_frames_by_time_are_those_of_exact_integers_however_extreme(timestamps, timesteps):
+    zeros = np.zeros(len(timestamps), int)
+    exact = [int(timestamp) - int(timestamps[0]) for timestamp in timestamps]
+    expected = [elapsed * timesteps // (exact[-1] + 1) for elapsed in exact]
+    assert frame_numbers_by_time(Events(zeros, zeros, zeros, timestamps), timesteps).tolist() == expected
 
 
 def test_events_of_one_moment_are_in_one_frame():

@@ -277,6 +277,12 @@ def test_wrong_files_of_weights_are_named(of_a_vgg, tmp_path):
         damaged.write_bytes(content)
         with pytest.raises(ValueError, match=r"weights='.*damaged.keras' cannot be loaded as a Keras model"):
             vgg(weights=damaged)
+    inputs = keras.Input((2,))
+    network = keras.Model(inputs, LIF()(keras.layers.Lambda(lambda x: x)(inputs)))
+    rsnn.SpikingModel(network, 1).save(tmp_path / "lambda.keras")
+    with pytest.raises(ValueError, match=r"weights='.*lambda.keras' cannot be loaded .*unsafe_deserialization") as raised:
+        vgg(weights=tmp_path / "lambda.keras")
+    assert "\n" not in str(raised.value)
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "plain.keras")
     with pytest.raises(ValueError, match="`weights` must be those of a SpikingModel. .* a Sequential"):
         vgg(weights=tmp_path / "plain.keras")

@@ -3,7 +3,11 @@
 import csv
 import dataclasses
 import pathlib
+import re
 import shutil
+import subprocess
+import sys
+import types
 
 import keras
 import numpy as np
@@ -11,11 +15,13 @@ import pytest
 from made_clothes import FEW_IMAGES, write_clothes
 from recipe_runs import QUICKLY, error_of, trained
 
-from recipes import augmentation, catalogue, compare, convert, evaluate, optimizers, pipeline, results, run, run_folder, windows
+from recipes import augmentation, catalogue, checkpoint, convert, evaluate, optimizers, pipeline, run, run_folder, windows
 from recipes import list as list_command
+from recipes.compare import __main__ as compare
+from recipes.compare import results
 from recipes.data import digits
+from recipes.progress import Progress
 from recipes.recipe import Recipe
-from recipes.run_folder import RunFolder
 from recipes.train import main
 
 DIGITS_EPOCHS = 4
@@ -23,9 +29,13 @@ DIGITS_EPOCHS = 4
 
 @pytest.fixture(autouse=True)
 def _default_precision():
-    """A recipe sets the global policy."""
+    """A recipe sets the global policy, and JAX's."""
     yield
     keras.config.set_dtype_policy("float32")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", False)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +59,9 @@ def test_the_record_says_how_the_result_came_about(digits_run):
     assert record["settings"] == {**catalogue.find("digits").settings(), "epochs": DIGITS_EPOCHS}
     assert record["backend"] == keras.backend.backend()
     assert {"python", "numpy", "keras", "keras_ratesnn", keras.backend.backend()} == set(record["versions"])
+    here = {name: record[name] for name in ("backend", "device", "versions")}
+    assert record["parts"] == [{"first_epoch": 1, **here}]
+    assert record["diverged"] is None
     curve = record["curve"]
     measures = {"accuracy", "loss", "test_accuracy", "test_loss"}
     measures |= {"seconds", "images_per_second", "learning_rate", "firing_rate"}
@@ -127,6 +140,17 @@ def test_precision_is_that_of_the_whole_network(tmp_path):
     trained(tmp_path, "digits", "--set", "epochs=1", "precision=mixed_bfloat16", *QUICKLY)
     model = keras.saving.load_model(tmp_path / "last.keras")
     assert {layer.compute_dtype for layer in model.network.layers} == {"bfloat16"}
+
+
+def test_float64_has_64_bits():
+    model = run.build(catalogue.find("digits").with_settings(["precision=float64", *QUICKLY]), digits.load())
+    # Gradients and momenta are of the same type.
+    model.train_on_batch(np.zeros((2, 8, 8, 1)), np.zeros(2, int))
+    for variable in (*model.trainable_variables, *model.optimizer.variables):
+        if "iteration" not in variable.path and "learning_rate" not in variable.path:
+            assert keras.ops.convert_to_numpy(variable).dtype == np.float64, variable.path
+    kernel = keras.ops.convert_to_numpy(model.trainable_variables[0])
+    assert (kernel != kernel.astype("float32")).any()
 
 
 def test_fashion_mnist_trains_from_a_folder_of_idx_files_with_augmentation(tmp_path):
@@ -253,6 +277,20 @@ def test_evaluate_names_a_folder_without_a_run(tmp_path, capsys):
     assert str(tmp_path) in error_of([tmp_path], capsys, evaluate.main)
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"name": 3}', '{"name": "digit"}', '{"name": "digits", "colour": 1}'])
+def test_evaluate_names_settings_of_another_shape(text, tmp_path, capsys):
+    (tmp_path / "settings.json").write_text(text)
+    error = error_of([tmp_path], capsys, evaluate.main)
+    assert str(tmp_path / "settings.json") in error
+    assert error.count("\n") == 1
+
+
+def test_every_file_of_the_catalogue_is_a_recipe_of_its_name():
+    files = {path.stem for path in pathlib.Path(catalogue.__file__).parent.glob("*.py")} - {"__init__", "paper"}
+    assert files == set(catalogue.RECIPES)
+    assert all(recipe.name == name for name, recipe in catalogue.RECIPES.items())
+
+
 def test_list_names_every_recipe(capsys):
     list_command.main()
     lines = capsys.readouterr().out.splitlines()
@@ -261,7 +299,7 @@ def test_list_names_every_recipe(capsys):
 
 def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, monkeypatch):
     # Here, not in processes of their own: they would each start TensorFlow anew.
-    monkeypatch.setattr(compare.subprocess, "run", lambda command, **options: main(command[3:]))
+    monkeypatch.setattr(compare.subprocess, "run", lambda command, **_: types.SimpleNamespace(returncode=main(command[3:])))
     command = [
         "digits",
         "--seeds",
@@ -306,26 +344,56 @@ def test_the_table_has_a_row_for_the_seeds_of_the_same_settings(digits_run):
     assert f"{mean:.4f} ± 0.0141" in rows[1]
 
 
-def test_results_are_copied_and_written_into_the_page(digits_run, tmp_path, monkeypatch, capsys):
+PAGE = """before
+<!-- results: made by python -m recipes.compare.results -->
+
+old
+
+<!-- end of results -->
+between
+<!-- results of digits, 4 epochs: made by python -m recipes.compare.results -->
+
+old
+
+<!-- end of results -->
+<!-- results of digits, 9 epochs: made by python -m recipes.compare.results -->
+
+old
+
+<!-- end of results -->
+after
+"""
+
+
+def test_results_are_copied_and_written_into_the_pages(digits_run, tmp_path, monkeypatch, capsys):
     folder, record = digits_run
     page = tmp_path / "README.md"
-    page.write_text(f"before\n{results.BEGIN}\nold\n{results.END}\nafter\n")
-    monkeypatch.setattr(results, "PAGE", page)
+    page.write_text(PAGE)
+    monkeypatch.setattr(results, "PAGES", (page,))
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
     assert results.main([str(folder)]) == 0
     text = page.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
-    assert f"{record['test_accuracy']:.4f}" in text
+    assert [line for line in text.splitlines() if line and line[0] not in "|<"] == ["before", "between", "after"]
+    whole, short, other = (
+        [line for line in place.split("<!-- end")[0].splitlines()[4:] if line] for place in text.split("<!-- res")[1:]
+    )
+    assert f"| {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f} | " in whole[0]
+    assert short == [f"| rate | multi | {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f} |"]
+    assert other == []
+    # As it is written, so it is found the next time.
+    assert results.main([]) == 0
+    assert page.read_text() == text
     capsys.readouterr()
     assert "not finished" in error_of([tmp_path], capsys, results.main)
 
 
-def test_the_committed_page_is_that_of_the_committed_results():
-    records = [run_folder.read_json(path) for path in sorted(results.FOLDER.glob("*.json"))]
+def test_the_committed_pages_are_those_of_the_committed_results():
+    records = results.committed()
     assert records
-    assert results.table(records) in results.PAGE.read_text()
+    for page in results.PAGES:
+        text = page.read_text()
+        assert results.PLACE.search(text)
+        assert results.with_tables(text, records) == text
 
 
 # Mistakes
@@ -394,15 +462,15 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path, capsys):
         assert "--output" in error
 
 
-def test_an_output_folder_that_cannot_be_written_in_is_named(tmp_path, monkeypatch):
-    def denied(dir):
+def test_an_output_folder_that_cannot_be_written_in_is_named(tmp_path, monkeypatch, capsys):
+    def denied(path, flags, mode):
         raise PermissionError(13, "Permission denied")
 
     # Rights would not stop a test that runs as the superuser.
-    monkeypatch.setattr(run_folder.tempfile, "TemporaryFile", denied)
-    with pytest.raises(OSError, match="Permission denied") as error_info:
-        RunFolder(tmp_path).prepare({})
-    assert str(tmp_path) in str(error_info.value)
+    monkeypatch.setattr(run_folder.os, "open", denied)
+    error = error_of(["digits", "--output", tmp_path], capsys)
+    assert "Permission denied" in error
+    assert str(tmp_path) in error
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_reported_before_training(tmp_path, monkeypatch, capsys):
@@ -411,6 +479,68 @@ def test_a_disk_without_room_for_the_checkpoints_is_reported_before_training(tmp
     error = error_of(["digits", "--output", tmp_path], capsys)
     assert str(tmp_path) in error
     assert "1 MiB free" in error
+
+
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(tmp_path, capsys):
+    error = error_of(["digits", "--output", tmp_path, "--set", "width=1000"], capsys)
+    assert "`width` must be such that the network fits in memory. Received: width=1000" in error
+    assert error.count("\n") == 1
+    estimated = catalogue.find("digits").build_network(1.0).count_params() * 16
+    assert catalogue.find("digits").build_network(4.0).count_params() == pytest.approx(estimated, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("augment", "said"),
+    [("cifar10", "AutoAugment's images must be of three colours"), ("imagenet", "which makes them (224, 224, 1)")],
+)
+def test_an_augmentation_of_other_images_is_refused(augment, said, tmp_path, capsys):
+    error = error_of(["digits", "--output", tmp_path, "--set", f"augment={augment}"], capsys)
+    assert f"Received: augment='{augment}', mix='none'" in error
+    assert "(8, 8, 1)" in error
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_ctrl_c_before_training_is_no_traceback(tmp_path, capsys, monkeypatch):
+    def stop(data_dir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(catalogue.RECIPES, "digits", dataclasses.replace(catalogue.find("digits"), load_data=stop))
+    assert main(["digits", "--output", str(tmp_path)]) == 130
+    captured = capsys.readouterr()
+    assert captured.out.strip().startswith("interrupted before training began")
+    assert captured.err == ""
+    # While Keras is imported, too, which takes seconds: `main` does so.
+    program = "import sys, recipes.train; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=pathlib.Path(run.__file__).parent.parent).returncode == 0
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_a_checkpoint_that_cannot_be_written_is_named_and_the_one_before_is_kept(kind, tmp_path):
+    path = tmp_path / "last.keras"
+    path.write_bytes(b"of the epoch before")
+
+    class Model:
+        def save(self, part):
+            part.write_bytes(b"half of it")
+            raise kind("no space\nleft on device")
+
+    with pytest.raises(OSError, match=re.escape(f"{path} cannot be written (no space left on device). Make room")):
+        checkpoint.save(Model(), Progress({}, 1), path)
+    assert path.read_bytes() == b"of the epoch before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_fills_up_while_a_run_trains_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(f"{tmp_path / 'last.keras'} cannot be written (no space left on device). Make room.")
+
+    monkeypatch.setattr(run, "fit", full)
+    assert main(["digits", "--output", str(tmp_path), "--set", *QUICKLY]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'last.keras'} cannot be written")
+    assert "goes on from the last finished epoch" in error
+    assert error.count("\n") == 1
 
 
 def test_windows_prints_how_near_each_choice_is_to_bptt(capsys):

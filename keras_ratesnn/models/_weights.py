@@ -14,6 +14,11 @@ HEAD = "classifier"
 TOP = (HEAD, "hidden", "hidden_neuron")
 """Names of the layers that a network with `include_top=False` lacks."""
 
+LAMBDA_ADVICE = (
+    "Replace the Lambda layer by a class of your own, registered by keras.saving.register_keras_serializable, and save anew; "
+    "or, if you trust the file, call keras.config.enable_unsafe_deserialization() before."
+)
+
 
 def with_weights(model, weights, architecture):
     """The model with the weights that the user asked for.
@@ -71,7 +76,9 @@ def _saved_network(file, origin):
         saved = keras.saving.load_model(file, compile=False)
     # What a damaged archive raises depends on where it is damaged.
     except Exception as error:
-        raise ValueError(f"{origin} cannot be loaded as a Keras model ({type(error).__name__}: {error}).") from error
+        reason = " ".join(str(error).split())
+        advice = LAMBDA_ADVICE if "Lambda" in reason else "Save it anew by SpikingModel.save."
+        raise ValueError(f"{origin} cannot be loaded as a Keras model ({type(error).__name__}: {reason}). {advice}") from error
     if not isinstance(saved, SpikingModel):
         raise ValueError(f"`weights` must be those of a SpikingModel. Received: {origin}, a {type(saved).__name__}.")
     nested = [layer for layer in saved.network.layers if keras_internals.is_graph(layer) and layer.name == "network"]

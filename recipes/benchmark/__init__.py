@@ -7,6 +7,7 @@ timing.py         interleaved runs, the floor, medians and spreads
 costs.py          FLOPs and memory, as the backend tells them
 process_peak.py   memory where only the process tells it, one case a process
 measure.py        all of that for a list of T
+memory.py         a table of peak memory against T, by itself
 report.py         the record as Markdown tables
 plot.py           the record as a picture
 """

@@ -10,7 +10,7 @@ from recipes.benchmark import cases, plot, report
 from recipes.benchmark.measure import benchmark
 from recipes.benchmark.settings import METHODS, NETWORKS, ORDINARY, PEERS, Settings
 from recipes.command_line import USER_MISTAKE
-from recipes.run_folder import write_json
+from recipes.whole_file import write_json
 
 JIT_COMPILE = {"auto": "auto", "true": True, "false": False}
 

@@ -5,13 +5,14 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import models
+from recipes import device
 from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS, method_of
 from recipes.ordinary import without_time
 
 
 def configure(settings):
     """Sets Keras' precision and image layout, which hold for all models that are built after it."""
-    keras.config.set_dtype_policy(settings.precision)
+    device.set_precision(settings.precision)
     keras.config.set_image_data_format(settings.data_format)
     keras.utils.set_random_seed(0)
 

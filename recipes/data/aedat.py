@@ -24,7 +24,7 @@ import pathlib
 
 import numpy as np
 
-from recipes.data.event_frames import Events
+from recipes.data.event_frames import Events, check_size
 
 SENSOR_SHAPE = (128, 128)
 LARGEST_COORDINATE = 127
@@ -49,8 +49,9 @@ def read_aedat(path):
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If the file is damaged or of another format or camera; it names the byte at which that shows.
+        ValueError: If the file is too large, or damaged or of another format or camera; it names the byte at which that shows.
     """
+    check_size(path, pathlib.Path(path).stat().st_size)
     content = pathlib.Path(path).read_bytes()
     start = _header_bytes(path, content)
     surplus = (len(content) - start) % EVENT_BYTES

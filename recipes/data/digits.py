@@ -32,7 +32,7 @@ def load(data_dir=None):
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError as error:
-        raise ImportError(f'The digits need scikit-learn ({error}): pip install "keras-ratesnn[recipes]"') from error
+        raise ImportError(f'The digits need scikit-learn ({error}): pip install -e ".[recipes]"') from error
 
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, *IMAGE_SHAPE).astype("uint8")

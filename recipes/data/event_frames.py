@@ -5,12 +5,17 @@ frames, and each frame counts, pixel by pixel and polarity by polarity, the even
 """
 
 import dataclasses
+import pathlib
 
 import numpy as np
 
 from keras_ratesnn._core import checks
 
 FIELDS = ("x", "y", "polarity", "timestamp")
+
+LARGEST_RECORDING = 2**28
+"""Bytes of a recording, unpacked. One of CIFAR10-DVS has some 200,000 events of up to 32 bytes. A compressed archive can
+hold more than a thousand times its own size."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,16 +76,21 @@ def read_arrays(path):
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If the file is damaged or holds something else.
+        ValueError: If the file is damaged, holds something else or is too large.
     """
     wanted = f"It must hold {', '.join(FIELDS)}: four arrays in a .npz file, four fields of one array in a .npy file."
+    check_size(path, pathlib.Path(path).stat().st_size)
     with open(path, "rb") as file:
         try:
             # A .npz file answers by name, and so does a structured array.
             content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.lib.npyio.NpzFile):
+                check_size(path, sum(content.zip.getinfo(f"{name}.npy").file_size for name in FIELDS if name in content.files))
             names = content.files if isinstance(content, np.lib.npyio.NpzFile) else content.dtype.names or ()
             missing = [name for name in FIELDS if name not in names]
             arrays = None if missing else {name: content[name] for name in FIELDS}
+        except TooLargeError:
+            raise
         # A damaged file fails in zipfile, in zlib or in NumPy, each with errors of its own.
         except Exception as error:
             raise ValueError(f"NumPy cannot read {path} ({type(error).__name__}: {error}). {wanted}") from error
@@ -94,6 +104,19 @@ def read_arrays(path):
         raise ValueError(f"{path} does not hold a recording. {error}") from error
 
 
+class TooLargeError(ValueError):
+    """A recording that would take too much memory."""
+
+
+def check_size(path, size):
+    """Refuses a recording of more than `LARGEST_RECORDING` bytes, before it is read."""
+    if size > LARGEST_RECORDING:
+        raise TooLargeError(
+            f"{path} must hold a recording of {LARGEST_RECORDING / 2**20:,.0f} MiB at most. It holds {size / 2**20:,.0f} MiB, "
+            "unpacked. Cut it into shorter recordings, or leave it out."
+        )
+
+
 def frame_numbers_by_count(events, timesteps):
     """The frame of each event, from 0 to `timesteps - 1`: every frame gets as many events as every other, within one."""
     return np.arange(len(events.x)) * timesteps // len(events.x)
@@ -104,8 +127,12 @@ def frame_numbers_by_time(events, timesteps):
 
     The recording lasts from the start of the microsecond of its first event to the end of that of its last.
     """
-    elapsed = (events.timestamp - events.timestamp[0]).astype("int64")
-    return elapsed * timesteps // (elapsed[-1] + 1)
+    # Differences of 64-bit integers are exact modulo 2**64, in which all of them fit; products with T are not.
+    timestamps = events.timestamp.astype("uint64")
+    elapsed = timestamps - timestamps[0]
+    duration = int(elapsed[-1]) + 1
+    starts = [-(-frame * duration // timesteps) for frame in range(1, timesteps)]
+    return np.searchsorted(np.array(starts, "uint64"), elapsed, side="right")
 
 
 FRAME_NUMBERS_BY = {"count": frame_numbers_by_count, "time": frame_numbers_by_time}

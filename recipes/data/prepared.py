@@ -29,9 +29,7 @@ def builder(name, data_dir, url, advice):
         pipeline.tensorflow()
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ImportError(
-            f'{name} is read by TensorFlow Datasets ({error}): pip install "keras-ratesnn[recipes]". {advice}'
-        ) from error
+        raise ImportError(f'{name} is read by TensorFlow Datasets ({error}): pip install -e ".[recipes]". {advice}') from error
     try:
         made = tfds.builder(name, data_dir=data_dir)
         if not made.is_prepared():

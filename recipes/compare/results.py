@@ -1,11 +1,12 @@
-"""Tables of the results of runs: `python -m recipes.results` writes that of the committed ones into recipes/README.md.
+"""Tables of the results of runs: `python -m recipes.compare.results` writes those of the committed ones into the documents.
 
-`python -m recipes.results RUN [RUN ...]` copies the results of finished runs to the committed ones first.
+`python -m recipes.compare.results RUN [RUN ...]` copies the results of finished runs to the committed ones first.
 """
 
 import argparse
 import itertools
 import pathlib
+import re
 import shutil
 import statistics
 import sys
@@ -13,9 +14,16 @@ import sys
 from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder, read_json
 
-FOLDER = pathlib.Path(__file__).parent / "results"
-PAGE = pathlib.Path(__file__).parent / "README.md"
-BEGIN, END = "<!-- results: made by python -m recipes.results -->", "<!-- end of results -->"
+RECIPES = pathlib.Path(__file__).parent.parent
+FOLDER = RECIPES / "results"
+PAGES = (RECIPES / "README.md", RECIPES.parent / "docs" / "results.md")
+
+PLACE = re.compile(
+    r"(<!-- results(?: of (?P<name>\w+), (?P<epochs>\d+) epochs)?: made by python -m recipes.compare.results -->\n\n)"
+    r".*?(\n\n<!-- end of results -->)",
+    re.DOTALL,
+)
+"""Where a page has a table: of all results, or in short of those of one recipe after so many epochs."""
 
 COLUMNS = (
     "recipe",
@@ -31,25 +39,46 @@ COLUMNS = (
     "peak memory, MiB",
     "device",
 )
+IN_SHORT = ("gradient", "step mode", "test accuracy", "of each seed")
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default that of the process; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.results", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m recipes.compare.results", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", type=pathlib.Path, metavar="RUN", help="folders of finished runs to add")
     arguments = parser.parse_args(argv)
     try:
         for run in arguments.runs:
             add(RunFolder(run))
+        records = committed()
+        for page in PAGES:
+            page.write_text(with_tables(page.read_text(), records))
+    except KeyError as error:
+        print(f"error: a result lacks {error}: it is not of a run of this version.", file=sys.stderr)
+        return USER_MISTAKE
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
-    records = [read_json(path) for path in sorted(FOLDER.glob("*.json"))]
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(records)}\n\n{END}{after}")
-    print(f"{len(records)} results in the table of {PAGE}")
+    print(f"{len(records)} results in the tables of {' and '.join(map(str, PAGES))}")
     return 0
+
+
+def committed():
+    """The records of all committed results."""
+    return [read_json(path) for path in sorted(FOLDER.glob("*.json"))]
+
+
+def with_tables(page, records):
+    """The text of a page, with the tables of these records in their places."""
+
+    def written(place):
+        if place["name"] is None:
+            return place[1] + table(records) + place[4]
+        wanted = place["name"], int(place["epochs"])
+        chosen = [record for record in records if (record["settings"]["name"], record["settings"]["epochs"]) == wanted]
+        return place[1] + table(chosen, IN_SHORT) + place[4]
+
+    return PLACE.sub(written, page)
 
 
 def add(folder):
@@ -57,10 +86,11 @@ def add(folder):
 
     Raises:
         FileNotFoundError: If the run is not finished.
+        ValueError: If it diverged.
     """
-    if not folder.result.exists():
-        raise FileNotFoundError(f"The run in {folder.path} is not finished: there is no {folder.result.name} in it.")
-    record = read_json(folder.result)
+    record = folder.read_result()
+    if record["test_accuracy"] is None:
+        raise ValueError(f"The run in {folder.path} diverged: {record['diverged']['message']}. It has no place in the table.")
     settings = record["settings"]
     parts = [settings["name"], record["backend"], _method(settings, "-"), settings["step_mode"], f"T{settings['timesteps']}"]
     parts += [f"{settings['epochs']}epochs", f"{record['train_images']}images", f"seed{settings['seed']}"]
@@ -77,12 +107,13 @@ def _method(settings, space):
     return f"{settings['gradient']}{space}{sizes}{space}windows"
 
 
-def table(records):
+def table(records, columns=COLUMNS):
     """A Markdown table of run records: one row for the seeds of the same settings, accuracies as mean ± standard deviation."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     records = sorted(records, key=lambda record: (*map(str, _same_but_seed(record)), record["settings"]["seed"]))
     for _, group in itertools.groupby(records, key=_same_but_seed):
-        lines.append("| " + " | ".join(_row(list(group))) + " |")
+        cells = dict(zip(COLUMNS, _row(list(group)), strict=True))
+        lines.append("| " + " | ".join(cells[column] for column in columns) + " |")
     return "\n".join(lines)
 
 

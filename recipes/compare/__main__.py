@@ -9,9 +9,11 @@ import pathlib
 import subprocess
 import sys
 
-from recipes import catalogue, results
+from recipes import catalogue
 from recipes.command_line import USER_MISTAKE
-from recipes.run_folder import RunFolder, read_json
+from recipes.compare import results
+from recipes.run_folder import RunFolder
+from recipes.train import DIVERGED
 
 METHODS = ["rate-multi", "rate-single", "bptt-multi"]
 """Gradients and step modes; a number of windows of time may follow: rate-multi-2."""
@@ -38,12 +40,18 @@ def main(argv=None):
         # Seeds run in the outer loop: what is there when it is stopped compares like with like.
         for seed in range(arguments.seeds):
             for method in arguments.methods:
-                train(arguments, output / f"{method}-{seed}", [*_settings_of(method), f"seed={seed}"])
+                folder = RunFolder(output / f"{method}-{seed}")
+                status = train(arguments, folder, [*_settings_of(method), f"seed={seed}"])
+                # It has said why.
+                if status not in (0, DIVERGED):
+                    return status
+        records = [RunFolder(path.parent).read_result() for path in sorted(output.glob("*/result.json"))]
     except (ValueError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
-    print(results.table([read_json(path) for path in sorted(output.glob("*/result.json"))]))
-    return 0
+    finished = [record for record in records if record["test_accuracy"] is not None]
+    print(results.table(finished))
+    return 0 if len(finished) == len(records) else DIVERGED
 
 
 def _settings_of(method):
@@ -52,13 +60,15 @@ def _settings_of(method):
 
 
 def train(arguments, folder, settings):
-    """One training in a process of its own, unless it is finished already."""
+    """One training in a process of its own, unless it is finished already; returns its exit status."""
     settings = [*arguments.set, *settings]
-    command = [sys.executable, "-m", "recipes.train", arguments.recipe, "--output", str(folder), "--set", *settings]
+    command = [sys.executable, "-m", "recipes.train", arguments.recipe, "--output", str(folder.path), "--set", *settings]
     if arguments.data_dir:
         command += ["--data-dir", str(arguments.data_dir)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    print(f"{folder}: test accuracy {read_json(RunFolder(folder).result)['test_accuracy']:.4f}", flush=True)
+    status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    if status == 0:
+        print(f"{folder.path}: test accuracy {folder.read_result()['test_accuracy']:.4f}", flush=True)
+    return status
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Peak memory of a training step against T: `KERAS_BACKEND=jax python -m recipes.memory` prints a table.
+"""Peak memory of a training step against T: `KERAS_BACKEND=jax python -m recipes.benchmark.memory` prints a table.
 
 A ResNet-18, rate training in both step modes and BPTT. What is measured is what the backend can tell: on JAX the compiler's
 temporary memory; on a GPU the allocator's peak; else how far the process's peak rises over what it held before the step,
@@ -11,18 +11,23 @@ import sys
 from recipes.benchmark import costs
 from recipes.benchmark.process_peak import in_a_process_of_its_own
 from recipes.benchmark.settings import METHODS, Settings
+from recipes.command_line import USER_MISTAKE
 
 TIMESTEPS = (2, 4, 8, 16)
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process."""
+    """Runs the command line `argv`, by default that of the process; returns the exit status."""
     defaults = Settings()
-    parser = argparse.ArgumentParser(prog="python -m recipes.memory", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m recipes.benchmark.memory", description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=defaults.batch, help="images in the step (default: %(default)s)")
     parser.add_argument("--size", type=int, default=defaults.size, help="height and width (default: %(default)s)")
-    settings = Settings(**vars(parser.parse_args(argv)))
+    try:
+        settings = Settings(**vars(parser.parse_args(argv)))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
     measure = costs.memory_measure()
     print(f"ResNet-18 of width {settings.width}, batch {settings.batch}, {settings.size}x{settings.size}, MiB; {measure}\n")
     print("| gradient | step mode | " + " | ".join(f"T = {timesteps}" for timesteps in TIMESTEPS) + " | T = 16 / T = 2 |")
