@@ -59,7 +59,10 @@ class ForwardRule(Rule):
 
     def regularize(self, call, outputs):
         """Called with outputs of which the activity is regularised."""
-        self.order.regularize(call, outputs, each_step=True)
+        self.order.regularize(call, outputs, 1.0 / self.order.calls, each_step=True)
+
+    def add_loss(self, call, loss):
+        self.order.add_loss(call, loss, each_step=not self.is_static(call))
 
     # Each kind of operation:
 
@@ -121,7 +124,8 @@ class ForwardRule(Rule):
         def at_step(t):
             restore_noise(call, start)
             args, kwargs = with_tensors(lambda signal: self.order.at(signal, t), call)
-            return self.apply(call, args, {**kwargs, "time_step": t} if self.takes_time(call) else kwargs)
+            kwargs = {**kwargs, "time_step": t} if self.takes_time(call) else kwargs
+            return self.apply(call, args, kwargs, share=1.0 / self.order.timesteps)
 
         return self._outputs(call, self.evaluate(lambda: self.order.each(at_step)))
 
@@ -129,7 +133,7 @@ class ForwardRule(Rule):
         args, kwargs = with_tensors(self.order.tensor, call)
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.order.time_steps(args)}
-        return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs)))
+        return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs, 1.0 / self.order.calls)))
 
     def _outputs(self, call, outputs):
         self.regularize(call, outputs)

@@ -24,6 +24,7 @@ class Order:
     Attributes:
         memory: Dict from places to structures of tensors.
         constants: Dict from places to structures of signals that are the same at every step.
+        adding: Set of the places of the calls on steps that were found to add losses of their own.
         layout: Context in which layers that can keep the order of their data in memory are called.
     """
 
@@ -35,10 +36,11 @@ class Order:
         self.windows = windows or (timesteps,)
         self.memory = {}
         self.constants = {}
+        self.adding = set()
         self.layout = backend.layout_kept(repeated=not self.sees_all_steps)
         self._neurons = {}
         self._finishing = {}
-        self._regularized = {}
+        self._adding = {}
         self._losses = []
 
     @property
@@ -108,32 +110,44 @@ class Order:
             self.memory[place] = function()
         return self.memory[place]
 
-    def regularize(self, call, outputs, each_step=False):
+    def regularize(self, call, outputs, share=1.0, each_step=False):
         """Adds the activity regularisation of a call to its layer's losses, divided by the number of rows as Keras does.
 
         Args:
             call: `Call`.
             outputs: Structure of tensors.
-            each_step: Boolean, whether this is done for every call of the operation, not once for all steps.
+            share: Float, the part of these outputs in all steps. Defaults to `1.0`.
+            each_step: See `add_loss`.
         """
         regularizer = getattr(call.operation, "activity_regularizer", None)
         if regularizer is not None:
             outputs = tree.flatten(outputs)
             loss = sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
-            if not each_step:
-                self._losses.append((call.operation, loss))
-                return
-            # As a part of the memory, which a loop can carry; it has no gradient where the steps have none.
-            place = f"activity at {call.place}"
-            self.memory[place] = self.memory.get(place, 0.0) + loss / self.calls
-            self._regularized[place] = call.operation
+            self.add_loss(call, time_axis.widen(loss) * share, each_step)
+
+    def add_loss(self, call, loss, each_step=False):
+        """Keeps a loss of a call's layer.
+
+        Args:
+            call: `Call`.
+            loss: Tensor.
+            each_step: Boolean, whether this is done for every call of the operation, not once for all steps. Defaults to
+                `False`.
+        """
+        if not each_step:
+            self._losses.append((call.operation, loss))
+            return
+        # As a part of the memory, which a loop can carry; it has no gradient where the steps have none.
+        place = f"loss at {call.place}"
+        self.memory[place] = self.memory.get(place, 0.0) + ops.sum(loss)
+        self._adding[place] = call.operation
 
     def add_losses(self):
-        """Adds the activity losses to the layers, after the last walk: a call of a layer may clear the ones before."""
-        for layer, loss in [*self._losses, *((layer, self.memory[place]) for place, layer in self._regularized.items())]:
+        """Adds what was kept to the layers' losses, after the last walk: a call of a layer may clear the ones before."""
+        for layer, loss in [*self._losses, *((layer, self.memory[place]) for place, layer in self._adding.items())]:
             layer.add_loss(loss)
         self._losses.clear()
-        self._regularized.clear()
+        self._adding.clear()
 
     def _finish(self, outputs):
         """The outputs of the last walk; what the steps have left in the memory is what later walks want of it."""

@@ -150,6 +150,13 @@ class RecordingRule(ForwardRule):
     def regularize(self, call, outputs):
         """The rate pass regularises rates."""
 
+    def add_loss(self, call, loss):
+        """The rate pass takes the losses of layers on rates."""
+        if self.is_static(call):
+            super().add_loss(call, loss)
+        else:
+            self.order.adding.add(call.place)
+
 
 class RateRule(Rule):
     """The network on rates: values of the spiking path where they were recorded, the derivative of each operation.
@@ -166,6 +173,7 @@ class RateRule(Rule):
         super().__init__(order, training)
         self.last_step = last_step
         self.windows = order.windows
+        self._is_even = len(set(order.windows)) == 1
 
     def begin(self, inputs, has_time):
         if not has_time:
@@ -200,8 +208,17 @@ class RateRule(Rule):
             outputs = self.timed(call, recorded)
         else:
             outputs = self.operation(call, recorded)
-        self.order.regularize(call, outputs)
+        self.regularize(call, outputs)
         return tree.map_leaves(Signal, outputs)
+
+    def regularize(self, call, outputs):
+        """Regularises rates, each window's by its part in all steps."""
+        if self._is_even or getattr(call.operation, "activity_regularizer", None) is None:
+            self.order.regularize(call, outputs)
+            return
+        by_output = [_windows.cut(output, self.windows) for output in tree.flatten(outputs)]
+        for of_window, size in zip(zip(*by_output, strict=True), self.windows, strict=True):
+            self.order.regularize(call, list(of_window), size / self.order.timesteps)
 
     def neuron(self, call, recorded):
         rate = _eligibility.firing_rate(call.operation.cell, recorded, self.tensor(only_signal(call)), self.windows)
@@ -222,7 +239,10 @@ class RateRule(Rule):
     def operation(self, call, recorded):
         derivative_only = call.kind.affine and recorded is not None
         with backend.derivative_only() if derivative_only else contextlib.nullcontext():
-            rates = self._by_window(call) if self.draws(call) else self._apply(call, *with_tensors(self.tensor, call))
+            if self.draws(call) or (call.place in self.order.adding and not self._is_even):
+                rates = self._by_window(call)
+            else:
+                rates = self._apply(call, *with_tensors(self.tensor, call))
         return self._with_recorded(recorded, rates)
 
     def timed(self, call, recorded):
@@ -233,28 +253,27 @@ class RateRule(Rule):
 
         def at_step(t):
             args, kwargs = with_tensors(lambda signal: steps.at(unfolded[id(signal)], t), call)
-            return self._apply(call, args, {**kwargs, "time_step": t})
+            return self._apply(call, args, {**kwargs, "time_step": t}, share=1.0 / self.order.timesteps)
 
         rates = tree.map_leaves(lambda of_steps: _windows.means_over_steps(of_steps, self.windows), steps.each(at_step))
         return self._with_recorded(recorded, rates)
 
     def _by_window(self, call):
-        """An operation that draws, on the rate of each window by itself: the random numbers are the same for all of them."""
+        """An operation on the rate of each window by itself: random numbers are the same for all, losses count by size."""
 
         def in_window(window):
-            return self._apply(
-                call, *with_tensors(lambda signal: _windows.cut(self.tensor(signal), self.windows)[window], call)
-            )
+            args, kwargs = with_tensors(lambda signal: _windows.cut(self.tensor(signal), self.windows)[window], call)
+            return self._apply(call, args, kwargs, share=self.windows[window] / self.order.timesteps)
 
         by_window = [in_window(window) for window in range(len(self.windows))]
         return tree.map_leaves(lambda *parts: _windows.join(parts), *by_window)
 
-    def _apply(self, call, args, kwargs):
+    def _apply(self, call, args, kwargs, share=1.0):
         """What the operation makes of rates, from the random numbers of the spiking path, its state left as it is."""
         operation = call.operation
         variables = () if call.kind.function_of_tensors else getattr(operation, "variables", ())
         if not variables:
-            return self.apply(call, args, kwargs)
+            return self.apply(call, args, kwargs, share)
         draws = self.draws(call)
         seeds, noise = self.order.memory[noise_place(call)] if draws else ((), ())
         with keras_internals.without_autocast():
@@ -262,14 +281,12 @@ class RateRule(Rule):
         values += zip(layer_kinds.seeds_of(operation) if draws else (), seeds, strict=True)
         before = backend.noise_state() if draws else ()
         # What the operation assigns stays in the scope.
-        with keras.StatelessScope(values, collect_losses=True) as scope:
+        with keras.StatelessScope(values):
             if draws:
                 backend.set_noise_state(noise)
-            outputs = self.apply(call, args, kwargs)
+            outputs = self.apply(call, args, kwargs, share)
         if draws:
             backend.set_noise_state(before)
-        for loss in scope.losses:
-            operation.add_loss(loss)
         return outputs
 
     def _with_recorded(self, recorded, rates):
