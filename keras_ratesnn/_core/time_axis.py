@@ -25,7 +25,17 @@ def repeat(tensor, timesteps):
 
 def mean(tensor, timesteps):
     """Time mean of a folded tensor: `(batch * T, ...)` to `(batch, ...)`, summed in float32 or wider."""
-    return cast(ops.mean(unfold(widen(tensor), timesteps), axis=1), tensor.dtype)
+    return cast(ops.mean(unfold(widen(tensor), timesteps), axis=1), mean_dtype(tensor.dtype))
+
+
+def mean_dtype(dtype):
+    """The dtype of a time mean: `dtype`; that of integers and booleans is a float32."""
+    return dtype if is_float(dtype) else "float32"
+
+
+def is_float(dtype):
+    """Whether a dtype is one of real numbers."""
+    return "float" in keras.backend.standardize_dtype(dtype)
 
 
 def accumulation_dtype(dtype):

@@ -207,7 +207,7 @@ def _forward_mode(cell, current, state):
 
 def is_float(leaf):
     """Whether a leaf of a state is a floating-point number or tensor, which has a derivative."""
-    return "float" in keras.backend.standardize_dtype(leaf.dtype) if ops.is_tensor(leaf) else isinstance(leaf, float)
+    return time_axis.is_float(leaf.dtype) if ops.is_tensor(leaf) else isinstance(leaf, float)
 
 
 def _like(tangent, primal):

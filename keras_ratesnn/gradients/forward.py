@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend, tree
+from keras_ratesnn._core import backend, time_axis, tree
 from keras_ratesnn.gradients._time_loop import NeuronPass
 from keras_ratesnn.gradients.base import Rule
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
@@ -113,7 +113,7 @@ class ForwardRule(Rule):
         """The same mask for all steps."""
         signal = only_signal(call)
         mask = self.order.once(call.place, lambda: self._drawn_mask(call, self.order.at(signal, 0)))
-        outputs = self.order.scale(signal.value, mask)
+        outputs = self.order.scale(time_axis.cast(signal.value, mask.dtype), mask)
         self.regularize(call, outputs)
         return Signal(outputs)
 

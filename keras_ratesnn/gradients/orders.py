@@ -88,6 +88,8 @@ class Order:
     def average_steps(self, place, tensors):
         """Keeps the time mean in each window, `(batch * W, ...)`, of a structure of tensors of the steps.
 
+        Of integers and booleans, which have none that would be one of them, all steps are kept, `(batch * T, ...)`.
+
         Returns:
             The tensors, to be used in their place.
         """
@@ -155,7 +157,7 @@ class Order:
         for place, neuron_pass in self._neurons.items():
             self.memory[place] = neuron_pass.finish(self.memory[place])[1]
         for place, function in self._finishing.items():
-            self.memory[place] = function(self.memory[place])
+            self.memory[place] = function(self.memory.get(place))
         self.add_losses()
         return propagate_nan(outputs, states)
 
@@ -168,7 +170,20 @@ class AllSteps(Order):
     """Multi-step order: a layer sees all steps at once, as `batch * T` rows."""
 
     def begin(self, tensor, has_time):
+        self._rows = ops.shape(tensor)[0] * self.timesteps
         return Signal(time_axis.fold(tensor) if has_time else tensor, static=not has_time)
+
+    def _checked(self, steps):
+        """The tensor, which is to have a row for each sample and step; an error if it has others."""
+        backend.check_equal(
+            ops.shape(steps)[0] if len(steps.shape) else 1,
+            self._rows,
+            'A network run with step_mode="multi" must keep the batch as the first axis of all tensors that change with time: '
+            f"one row for each sample and step. Received: a tensor of shape {tuple(steps.shape)}, which has not "
+            f"{self._rows if isinstance(self._rows, int) else 'so many'} rows. Leave out what reshapes or reduces that axis, "
+            'or set step_mode="single", in which the network sees the samples of one step.',
+        )
+        return steps
 
     def tensor(self, signal):
         return time_axis.repeat(signal.value, self.timesteps) if signal.static else signal.value
@@ -188,6 +203,8 @@ class AllSteps(Order):
         return time_axis.fold(time_axis.unfold(tensor, self.timesteps) * by_sample[:, None])
 
     def through_time(self, place, neuron_pass, current):
+        if not current.static:
+            self._checked(current.value)
         spikes, finished = _time_loop.run(neuron_pass, current, self.timesteps)
         self._neurons[place] = _Finished
         self.memory[place] = finished
@@ -197,8 +214,12 @@ class AllSteps(Order):
         self.memory[place] = [values]
 
     def average_steps(self, place, tensors):
+        tree.map_leaves(self._checked, tensors)
         # A mean that is left for a backward pass to compute would keep all steps until then.
-        means = tree.map_leaves(lambda tensor: _windows.means_over_steps(tensor, self.windows), tensors)
+        means = tree.map_leaves(
+            lambda tensor: _windows.means_over_steps(tensor, self.windows) if time_axis.is_float(tensor.dtype) else tensor,
+            tensors,
+        )
         tensors, self.memory[place] = backend.optimization_barrier((tensors, means))
         return tensors
 
@@ -207,8 +228,9 @@ class AllSteps(Order):
 
         def output(signal):
             if signal.static and not run.return_sequences:
-                return rule.output(signal.value)
-            steps = rule.output(self.tensor(signal))
+                constant = rule.output(signal.value)
+                return time_axis.cast(constant, time_axis.mean_dtype(constant.dtype))
+            steps = rule.output(self._checked(self.tensor(signal)))
             return time_axis.unfold(steps, self.timesteps) if run.return_sequences else time_axis.mean(steps, self.timesteps)
 
         return self._finish(tree.map_leaves(output, outputs))
@@ -280,8 +302,22 @@ class OneStep(Order):
         ]
 
     def average_steps(self, place, tensors):
-        self.average(place, tree.map_leaves(time_axis.widen, tensors))
-        self._finishing[place] = lambda totals: tree.map_leaves(lambda *means: _windows.join(means), *self._means(totals))
+        kept = f"steps at {place}"
+        is_float = tree.map_leaves(lambda tensor: time_axis.is_float(tensor.dtype), tensors)
+        floats = [leaf for leaf in tree.flatten(tensors) if time_axis.is_float(leaf.dtype)]
+        others = [leaf for leaf in tree.flatten(tensors) if not time_axis.is_float(leaf.dtype)]
+        if floats:
+            self.average(place, [time_axis.widen(leaf) for leaf in floats])
+        if others:
+            so_far = self.memory.get(kept, [None for _ in others])
+            self.memory[kept] = [self._with_step(steps, leaf) for steps, leaf in zip(so_far, others, strict=True)]
+
+        def finish(totals):
+            means = map(_windows.join, zip(*self._means(totals), strict=True)) if totals else iter(())
+            steps = map(time_axis.fold, self.memory.get(kept, ()))
+            return tree.map_leaves(lambda of_floats: next(means if of_floats else steps), is_float)
+
+        self._finishing[place] = finish
         return tensors
 
     def walk_step(self, rule, walk, signals, t, memory):
@@ -322,7 +358,7 @@ class OneStep(Order):
         self.memory, gathered = carried
 
         def mean(total, output):
-            return ops.cast(total / self.timesteps, output.dtype)
+            return ops.cast(total / self.timesteps, time_axis.mean_dtype(output.dtype))
 
         return self._finish(gathered if run.return_sequences else tree.map_leaves(mean, gathered, outputs))
 
@@ -331,10 +367,14 @@ class OneStep(Order):
         if not run.return_sequences:
             output = time_axis.widen(output)
             return output if so_far is None else so_far + output
+        return self._with_step(so_far, output)
+
+    def _with_step(self, so_far, tensor):
+        """A sequence `(batch, T, ...)` with the tensor `(batch, ...)` of this step in it; `so_far` is `None` at first."""
         if so_far is None:
-            return ops.repeat(output[:, None], self.timesteps, axis=1)
-        at_step = ops.reshape(ops.arange(self.timesteps) == self.t, (1, -1, *([1] * (len(output.shape) - 1))))
-        return ops.where(at_step, output[:, None], so_far)
+            return ops.repeat(tensor[:, None], self.timesteps, axis=1)
+        at_step = ops.reshape(ops.arange(self.timesteps) == self.t, (1, -1, *([1] * (len(tensor.shape) - 1))))
+        return ops.where(at_step, tensor[:, None], so_far)
 
 
 def _leaves(*structures):

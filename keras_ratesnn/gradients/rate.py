@@ -25,7 +25,7 @@ from keras_ratesnn.gradients import _element_wise, _eligibility, _windows
 from keras_ratesnn.gradients.base import GradientMethod, Rule
 from keras_ratesnn.gradients.forward import ForwardRule, noise_place
 from keras_ratesnn.gradients.orders import AllSteps
-from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
+from keras_ratesnn.gradients.signals import Signal, Steps, only_signal, with_tensors
 
 
 @registry.register
@@ -72,9 +72,13 @@ class Rate(GradientMethod):
         rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
         order.add_losses()
         wanted = rule.at_each_step if run.return_sequences else rule.mean
-        return tree.map_leaves(
-            lambda value, signal: backend.graft(value, time_axis.cast(wanted(signal), value.dtype), 1.0), outputs, rates
-        )
+
+        def with_derivative(value, signal):
+            if not time_axis.is_float(value.dtype):
+                return value
+            return backend.graft(value, time_axis.cast(wanted(signal), value.dtype), 1.0)
+
+        return tree.map_leaves(with_derivative, outputs, rates)
 
     def _sizes(self, run):
         """The sizes of the windows; in inference, where nothing is trained, one of all steps if they do not fit."""
@@ -161,7 +165,7 @@ class RecordingRule(ForwardRule):
 class RateRule(Rule):
     """The network on rates: values of the spiking path where they were recorded, the derivative of each operation.
 
-    A signal that is not static has a rate for each window of time, `(batch * W, ...)`.
+    A signal that is not static has a rate for each window of time, `(batch * W, ...)`, or is `Steps`.
 
     Args:
         order: The order in which a `RecordingRule` ran.
@@ -178,18 +182,28 @@ class RateRule(Rule):
     def begin(self, inputs, has_time):
         if not has_time:
             return Signal(inputs, static=True)
-        return Signal(inputs[:, -1] if self.last_step else _windows.means_over_steps(time_axis.fold(inputs), self.windows))
+        if self.last_step:
+            return Signal(inputs[:, -1])
+        return self._signal(time_axis.fold(inputs), lambda steps: _windows.means_over_steps(steps, self.windows))
+
+    @staticmethod
+    def _signal(tensor, rate_of=lambda rates: rates):
+        return Signal(rate_of(tensor)) if time_axis.is_float(tensor.dtype) else Steps(tensor)
 
     def tensor(self, signal):
         """The rates of a signal, `(batch * W, ...)`."""
+        if isinstance(signal, Steps):
+            return _windows.means_over_steps(time_axis.widen(signal.value), self.windows)
         return _windows.repeat(signal.value, self.windows) if signal.static else signal.value
 
     def mean(self, signal):
         """The rate over all steps, `(batch, ...)`."""
-        return signal.value if signal.static else _windows.mean(signal.value, self.windows)
+        return signal.value if signal.static else _windows.mean(self.tensor(signal), self.windows)
 
     def at_each_step(self, signal):
         """`(batch, T, ...)`: of each step the rate of its window. What a loss of a step gives to it, its window's rate gets."""
+        if isinstance(signal, Steps):
+            return time_axis.unfold(signal.value, self.order.timesteps)
         return _windows.at_each_step(self.tensor(signal), self.windows)
 
     def __call__(self, call):
@@ -203,13 +217,14 @@ class RateRule(Rule):
         elif self.normalizes(call):
             outputs = self.normalization(call, recorded)
         elif self.masks(call):
-            outputs = self.tensor(only_signal(call)) * _windows.repeat(recorded, self.windows)
-        elif self.takes_time(call):
+            rates = self.tensor(only_signal(call))
+            outputs = time_axis.cast(rates, recorded.dtype) * _windows.repeat(recorded, self.windows)
+        elif self.takes_time(call) or any(isinstance(signal, Steps) for signal in call.signals):
             outputs = self.timed(call, recorded)
         else:
             outputs = self.operation(call, recorded)
         self.regularize(call, outputs)
-        return tree.map_leaves(Signal, outputs)
+        return tree.map_leaves(self._signal, outputs)
 
     def regularize(self, call, outputs):
         """Regularises rates, each window's by its part in all steps."""
@@ -246,17 +261,27 @@ class RateRule(Rule):
         return self._with_recorded(recorded, rates)
 
     def timed(self, call, recorded):
-        """The time mean, in each window, of what an operation that takes the time step makes of the rate at each step."""
+        """The time mean, in each window, of what an operation makes of the rate at each step.
+
+        This is for an operation that takes the time step, or integers or booleans that change with it.
+        """
         steps = AllSteps(self.order.timesteps, self.windows)
         at_steps = [Signal(time_axis.fold(self.at_each_step(signal))) for signal in call.signals]
         unfolded = dict(zip(map(id, call.signals), at_steps, strict=True))
 
         def at_step(t):
             args, kwargs = with_tensors(lambda signal: steps.at(unfolded[id(signal)], t), call)
-            return self._apply(call, args, {**kwargs, "time_step": t}, share=1.0 / self.order.timesteps)
+            kwargs = {**kwargs, "time_step": t} if self.takes_time(call) else kwargs
+            return self._apply(call, args, kwargs, share=1.0 / self.order.timesteps)
 
-        rates = tree.map_leaves(lambda of_steps: _windows.means_over_steps(of_steps, self.windows), steps.each(at_step))
-        return self._with_recorded(recorded, rates)
+        def rate(of_steps):
+            return _windows.means_over_steps(of_steps, self.windows) if time_axis.is_float(of_steps.dtype) else of_steps
+
+        if self.takes_time(call) or self.draws(call):
+            outputs = steps.each(at_step)
+        else:
+            outputs = self._apply(call, *with_tensors(lambda signal: unfolded[id(signal)].value, call))
+        return self._with_recorded(recorded, tree.map_leaves(rate, outputs))
 
     def _by_window(self, call):
         """An operation on the rate of each window by itself: random numbers are the same for all, losses count by size."""
@@ -293,4 +318,6 @@ class RateRule(Rule):
         return rates if recorded is None else tree.map_leaves(self._with_value, recorded, rates)
 
     def _with_value(self, value, rate, slope=1.0):
+        if not time_axis.is_float(value.dtype):
+            return value
         return backend.graft(time_axis.cast(value, rate.dtype), rate, slope)
