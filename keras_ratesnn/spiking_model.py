@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._compiled_functions import CompiledFunction
-from keras_ratesnn._core import backend, checks, keras_internals, registry
+from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._functional_attributes import FunctionalAttributes
 from keras_ratesnn._input_checks import check_inputs, has_time, one_step, warn_of_time_in_a_step
 from keras_ratesnn._streaming import Stream
@@ -212,8 +212,10 @@ class SpikingModel(FunctionalAttributes, keras.Model):
             has_time(tensor, reference, self.timesteps)
 
         def spec(output):
-            time = (self.timesteps,) if self.return_sequences else ()
-            return keras.KerasTensor((flat[0].shape[0], *time, *output.shape[1:]), dtype=output.dtype)
+            rows, *shape = output.shape
+            if self.return_sequences:
+                return keras.KerasTensor((flat[0].shape[0], self.timesteps, *shape), dtype=output.dtype)
+            return keras.KerasTensor((flat[0].shape[0], *shape), dtype=time_axis.mean_dtype(output.dtype))
 
         return keras.tree.map_structure(spec, keras_internals.outputs_structure(functional))
 

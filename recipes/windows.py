@@ -57,7 +57,7 @@ def choices(timesteps):
 
 
 def cosines(model, images, labels):
-    """For each choice of windows `(cosines, norm ratio)`: a dict of kernels' names to cosines, for a `SpikingModel` and a batch."""
+    """For each choice of windows `(cosines, norm ratio)` of a model and a batch; the cosines are a dict by layer names."""
     model.gradient = "bptt"
     by_bptt = kernel_gradients(model, images, labels)
     compared = {}

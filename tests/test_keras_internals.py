@@ -167,11 +167,10 @@ def test_keras_calls_a_layer_that_needs_no_preparation(make, policy):
     )
 
 
-@pytest.mark.parametrize("reason", ["not built", "not cast", "no tensor", "masked", "regularised", "of another dtype"])
+@pytest.mark.parametrize("reason", ["not built", "not cast", "no tensor", "masked", "of another dtype"])
 def test_what_keras_has_to_prepare_is_seen(reason):
     layer = layers.Dense(
         3,
-        activity_regularizer="l1" if reason == "regularised" else None,
         dtype="bfloat16" if reason == "of another dtype" else None,
         autocast=reason != "not cast",
     )
@@ -181,6 +180,35 @@ def test_what_keras_has_to_prepare_is_seen(reason):
     if reason == "masked":
         tensor = layers.Masking()(tensor)
     assert not keras_internals.is_prepared(layer, (X if reason == "no tensor" else tensor,))
+
+
+def test_keras_adds_the_losses_of_a_call_to_the_scope_around_it_and_its_activity_regularisation_last():
+    class Counting(layers.Layer):
+        """Has a loss, an inner layer that is regularised, a variable that it changes, and two outputs."""
+
+        def build(self, input_shape):
+            self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+            self.inner = layers.Activation("linear", activity_regularizer="l1")
+
+        def call(self, inputs):
+            self.count.assign(self.count + 1.0)
+            self.add_loss(self.count.value)
+            return self.inner(inputs), inputs
+
+    layer = Counting(activity_regularizer="l2")
+    layer(X)
+    assert len(layer.losses) == 4, "Layer.add_loss has changed"
+    outputs, losses = keras_internals.call_aside(layer, (ops.convert_to_tensor(X),), {})
+    assert len(outputs) == 2
+    assert not layer.losses
+    np.testing.assert_allclose(helpers.to_numpy(losses), [2.0, 0.01 * np.abs(X).sum() / len(X)], rtol=1e-5)
+    assert float(layer.count) == 2.0
+    assert not layer._loss_ids, "Layer._loss_ids has changed"
+    with keras.StatelessScope([(layer.count, ops.full((), 9.0))], collect_losses=True) as scope:
+        _, losses = keras_internals.call_aside(layer, (ops.convert_to_tensor(X),), {})
+    assert float(losses[0]) == float(scope.get_current_value(layer.count)) == 10.0, "StatelessScope has changed"
+    assert float(layer.count) == 2.0
+    assert not scope.losses
 
 
 def test_keras_notes_classes_of_the_backend_in_a_compile_config():

@@ -84,3 +84,18 @@ def test_channels_first_is_channels_last(gradient, step_mode):
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     for here, there in zip(gradients.values(), expected.values(), strict=True):
         np.testing.assert_allclose(here.ravel(), there.ravel(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), MODES)
+def test_a_mask_in_single_precision_after_half_is_in_single(gradient, step_mode):
+    keras.config.set_dtype_policy("mixed_float16")
+    inputs = keras.Input((6,))
+    spikes = rsnn.layers.LIF()(layers.Dense(8)(inputs))
+    network = keras.Model(inputs, layers.Dropout(0.5, seed=1, dtype="float32")(spikes))
+    x, _ = data()
+    outputs = spiking(network, 4, gradient, step_mode=step_mode)(x, training=True)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
+    rates = to_numpy(spiking(keras.Model(inputs, spikes), 4, gradient, step_mode=step_mode)(x)).astype("float32")
+    kept = to_numpy(outputs) != 0
+    assert 0 < kept.sum() < (rates != 0).sum()
+    np.testing.assert_allclose(to_numpy(outputs)[kept], 2.0 * rates[kept], rtol=1e-3)

@@ -5,6 +5,7 @@ import contextlib
 import keras
 from keras import ops
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 
 from keras_ratesnn._core import tree
@@ -49,7 +50,7 @@ def takes_training(operation):
 
 
 def is_prepared(layer, args):
-    """Whether a layer can be given these arguments as they are: nothing to build, cast, mask, regularise or distribute.
+    """Whether a layer can be given these arguments as they are: nothing to build, cast, mask or distribute.
 
     Args:
         layer: A Keras layer.
@@ -58,7 +59,6 @@ def is_prepared(layer, args):
     scope = get_autocast_scope()
     return (
         layer.built
-        and layer.activity_regularizer is None
         and layer.autocast
         and layer.compute_dtype == (layer.variable_dtype if scope is None else scope.dtype)
         and keras.distribution.distribution() is None
@@ -72,9 +72,50 @@ def is_prepared(layer, args):
 
 
 def call_prepared(layer, args):
-    """What `layer(*args)` comes to where `is_prepared`, without the search for what there may be to prepare."""
+    """What `layer(*args)` comes to where `is_prepared`, without the search for what there may be to prepare.
+
+    The activity of the layer is not regularised.
+    """
     with keras.name_scope(layer.name, caller=layer):
         return super(keras.Layer, layer).__call__(*args)
+
+
+def call_aside(operation, args, kwargs):
+    """`(outputs, losses)` of a call of an operation: the losses that it adds in its call, which do not become the layer's.
+
+    Among these is no regularisation of its activity. Nothing of the layer is changed meanwhile: other threads may use it.
+    """
+    if not isinstance(operation, keras.Layer):
+        return operation(*args, **kwargs), []
+    with _LossesAside() as scope:
+        outputs = operation(*args, **kwargs)
+    losses = scope.losses
+    if losses:
+        # Keras knows the losses of a layer by the ids of objects, which may become those of other losses later.
+        for layer in with_sublayers(operation):
+            layer._loss_ids.difference_update(map(id, losses))
+        if operation.activity_regularizer is not None:
+            # Comes last, with a loss for each output.
+            losses = losses[: len(losses) - sum(map(ops.is_tensor, keras.tree.flatten(outputs)))]
+    return outputs, losses
+
+
+class _LossesAside(keras.StatelessScope):
+    """A scope, of one thread, that collects losses; variables are read and assigned as outside of it."""
+
+    def __init__(self):
+        super().__init__(collect_losses=True)
+        self._outside = get_stateless_scope()
+
+    def get_current_value(self, variable):
+        return None if self._outside is None else self._outside.get_current_value(variable)
+
+    def add_update(self, update):
+        if self._outside is None:
+            variable, value = update
+            variable._direct_assign(value)
+        else:
+            self._outside.add_update(update)
 
 
 def seed_states(layer):

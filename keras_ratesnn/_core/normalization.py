@@ -1,6 +1,6 @@
 """Batch normalisation in training: by a batch's own statistics, with moving averages, and that of a rate."""
 
-from keras_ratesnn._core import backend, time_axis
+from keras_ratesnn._core import backend, keras_internals, time_axis
 
 
 def normalize(layer, inputs, times=1):
@@ -49,5 +49,5 @@ def _parameters(layer, inputs):
 def renormalize(layer, inputs, times=1):
     """A batch normalised with renorm=True, by Keras' own call: it has no one set of statistics."""
     for _ in range(times):
-        outputs = layer(inputs, training=True)
+        outputs, _ = keras_internals.call_aside(layer, (inputs,), {"training": True})
     return outputs, None, None

@@ -26,12 +26,22 @@ def repeat(tensor, timesteps):
 def mean(tensor, timesteps):
     """Time mean of a folded tensor: `(batch * T, ...)` to `(batch, ...)`, summed in float32 or wider."""
     # Not ops.mean, which takes float64 down to float32 on JAX and PyTorch.
-    return cast(ops.sum(unfold(widen(tensor), timesteps), axis=1) / timesteps, tensor.dtype)
+    return cast(ops.sum(unfold(widen(tensor), timesteps), axis=1) / timesteps, mean_dtype(tensor.dtype))
 
 
 def times_rows(tensor, factors):
     """A tensor with each row multiplied by its factor, `(rows,)`, or all of them by one, `()` or `(1,)`."""
     return tensor * ops.reshape(cast(factors, tensor.dtype), (-1, *([1] * (len(tensor.shape) - 1))))
+
+
+def mean_dtype(dtype):
+    """The dtype of a time mean: `dtype`; that of integers and booleans is a float32."""
+    return dtype if is_float(dtype) else "float32"
+
+
+def is_float(dtype):
+    """Whether a dtype is one of real numbers."""
+    return "float" in keras.backend.standardize_dtype(dtype)
 
 
 def accumulation_dtype(dtype):

@@ -3,8 +3,9 @@
 `keras.tree` does the same, on PyTorch by slow Python code, which takes longer than many an operation on a GPU.
 """
 
-import keras
 from keras import ops
+
+from keras_ratesnn._core import time_axis
 
 
 def flatten(structure):
@@ -30,4 +31,4 @@ def map_leaves(function, structure, *others):
 
 def is_float(leaf):
     """Whether a leaf is a floating-point number or tensor, which has a derivative."""
-    return "float" in keras.backend.standardize_dtype(leaf.dtype) if ops.is_tensor(leaf) else isinstance(leaf, float)
+    return time_axis.is_float(leaf.dtype) if ops.is_tensor(leaf) else isinstance(leaf, float)

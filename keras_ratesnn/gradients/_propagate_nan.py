@@ -4,7 +4,7 @@ import functools
 
 from keras import ops
 
-from keras_ratesnn._core import backend, tree
+from keras_ratesnn._core import backend, time_axis, tree
 
 
 def propagate_nan(outputs, states):
@@ -14,22 +14,36 @@ def propagate_nan(outputs, states):
     broken, so that looking at it once, after the last step, finds what happened at any step.
 
     Args:
-        outputs: Structure of tensors `(batch, ...)`.
+        outputs: Structure of tensors `(batch, ...)`. One whose rows are not of samples is NaN if any sample is broken;
+            integers and booleans, which know no NaN, stay as they are.
         states: List of structures of tensors.
     """
-    batch = ops.shape(tree.flatten(outputs)[0])[0]
-    sound = functools.reduce(ops.logical_and, [_is_sound(state, batch) for state in tree.flatten(states)])
-    alarm = ops.where(sound, 0.0, float("nan"))
+    alarms = {}
+
+    def alarm(rows):
+        sound = functools.reduce(ops.logical_and, [_is_sound(state, rows) for state in tree.flatten(states)])
+        return ops.where(sound, 0.0, float("nan"))
 
     def alarmed(output):
-        return output + ops.cast(ops.reshape(alarm, (-1, *([1] * (len(output.shape) - 1)))), output.dtype)
+        if not time_axis.is_float(output.dtype):
+            return output
+        rank = len(output.shape)
+        rows = ops.shape(output)[0] if rank else 1
+        # A tensor, where rows are not known, is no key.
+        key = rows if isinstance(rows, int) else None
+        if key is None or key not in alarms:
+            alarms[key] = alarm(rows)
+        return output + ops.cast(ops.reshape(alarms[key], (-1, *([1] * (rank - 1))) if rank else ()), output.dtype)
 
     return tree.map_leaves(alarmed, outputs)
 
 
-def _is_sound(state, batch):
-    """`(batch,)`: whether all elements of a sample are finite; `(1,)`, of all samples, where rows are not of samples."""
-    rows = state.shape[0] if len(state.shape) else 1
-    if isinstance(rows, int) and isinstance(batch, int) and (batch == 0 or rows < batch or rows % batch):
-        return backend.finite_rows(state, 1)
-    return backend.finite_rows(state, batch)
+def _is_sound(state, rows):
+    """`(rows,)`: whether all elements of a sample are finite; `(1,)`, of all samples, where rows are not of samples."""
+    of_state = ops.shape(state)[0] if len(state.shape) else 1
+    if isinstance(of_state, int) and isinstance(rows, int):
+        return backend.finite_rows(state, rows if rows and of_state >= rows and of_state % rows == 0 else 1)
+    # Not known before run time: as many parts.
+    parts = ops.maximum(rows, 1)
+    of_samples = ops.logical_and(of_state >= parts, of_state % parts == 0)
+    return backend.finite_rows(state, ops.where(of_samples, parts, 1))

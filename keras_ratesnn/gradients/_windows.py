@@ -72,7 +72,7 @@ def accumulate(totals, value, inside, plus=lambda total, value: total + value):
 
 
 def means_over_steps(steps, sizes):
-    """The time mean in each window: `(batch * T, ...)` to `(batch * W, ...)`, summed in float32 or wider."""
+    """The time mean in each window: `(batch * T, ...)` to `(batch * W, ...)`, summed in float32 or wider; of floats."""
     timesteps = sum(sizes)
     if len(sizes) == 1:
         return time_axis.mean(steps, timesteps)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import keras
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn.gradients.orders import AllSteps, OneStep
 
 ORDERS = {"multi": AllSteps, "single": OneStep}
@@ -129,15 +129,29 @@ class Rule:
         """Called with each output of the network: of one step in single-step order, of all steps, folded, in multi-step."""
         return tensor
 
-    def apply(self, call, args, kwargs):
-        """What the call's operation makes of tensors. Its activity regularisation is left to `regularize`."""
+    def apply(self, call, args, kwargs, share=1.0):
+        """What the call's operation makes of tensors. Its activity regularisation is left out.
+
+        Args:
+            call: `Call`.
+            args: Tuple, its arguments with tensors in the place of signals.
+            kwargs: Dict, likewise.
+            share: Float, the part in all steps of what is computed here: the losses that the operation adds count so much.
+                Defaults to `1.0`.
+        """
         operation, kind = call.operation, call.kind
         with self.order.layout if kind.any_layout else contextlib.nullcontext():
             # Keras prepares each call of a layer, which takes longer than many an operation on a GPU.
             if kind.function_of_tensors and kwargs.keys() <= {"training"} and keras_internals.is_prepared(operation, args):
                 return keras_internals.call_prepared(operation, args)
-            with _without_activity_loss(operation):
-                return operation(*args, **kwargs)
+            outputs, losses = keras_internals.call_aside(operation, args, kwargs)
+        for loss in losses:
+            self.add_loss(call, time_axis.widen(loss) * share)
+        return outputs
+
+    def add_loss(self, call, loss):
+        """Called with each loss that a call's operation adds, multiplied by its share in all steps."""
+        self.order.add_loss(call, loss)
 
     def is_static(self, call):
         """Whether the call gives the same at every step."""
@@ -158,16 +172,3 @@ class Rule:
     def takes_time(self, call):
         """Whether the call is given the time step, so that its output differs from step to step."""
         return layer_kinds.wants_time_step(type(call.operation))
-
-
-@contextlib.contextmanager
-def _without_activity_loss(operation):
-    regularizer = getattr(operation, "activity_regularizer", None)
-    if regularizer is None:
-        yield
-        return
-    operation.activity_regularizer = None
-    try:
-        yield
-    finally:
-        operation.activity_regularizer = regularizer

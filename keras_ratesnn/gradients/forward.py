@@ -59,7 +59,10 @@ class ForwardRule(Rule):
 
     def regularize(self, call, outputs):
         """Called with outputs of which the activity is regularised."""
-        self.order.regularize(call, outputs, each_step=True)
+        self.order.regularize(call, outputs, 1.0 / self.order.calls, each_step=True)
+
+    def add_loss(self, call, loss):
+        self.order.add_loss(call, loss, each_step=not self.is_static(call))
 
     # Each kind of operation:
 
@@ -112,7 +115,7 @@ class ForwardRule(Rule):
         """The same mask for all steps."""
         signal = only_signal(call)
         mask = self.order.once(call.place, lambda: self._drawn_mask(call, self.order.at(signal, 0)))
-        outputs = self.order.scale(signal.value, mask)
+        outputs = self.order.scale(time_axis.cast(signal.value, mask.dtype), mask)
         self.regularize(call, outputs)
         return Signal(outputs)
 
@@ -123,7 +126,8 @@ class ForwardRule(Rule):
         def at_step(t):
             restore_noise(call, start)
             args, kwargs = with_tensors(lambda signal: self.order.at(signal, t), call)
-            return self.apply(call, args, {**kwargs, "time_step": t} if self.takes_time(call) else kwargs)
+            kwargs = {**kwargs, "time_step": t} if self.takes_time(call) else kwargs
+            return self.apply(call, args, kwargs, share=1.0 / self.order.timesteps)
 
         return self._outputs(call, self.evaluate(lambda: self.order.each(at_step)))
 
@@ -131,7 +135,7 @@ class ForwardRule(Rule):
         args, kwargs = with_tensors(self.order.tensor, call)
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.order.time_steps(args)}
-        return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs)))
+        return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs, 1.0 / self.order.calls)))
 
     def _times_step_factors(self, call, outputs):
         factors = ops.convert_to_tensor(call.kind.normalization.step_factors(call.operation))

@@ -24,6 +24,7 @@ class Order:
     Attributes:
         memory: Dict from places to structures of tensors.
         constants: Dict from places to structures of signals that are the same at every step.
+        adding: Set of the places of the calls on steps that were found to add losses of their own.
         layout: Context in which layers that can keep the order of their data in memory are called.
     """
 
@@ -35,10 +36,11 @@ class Order:
         self.windows = windows or (timesteps,)
         self.memory = {}
         self.constants = {}
+        self.adding = set()
         self.layout = backend.layout_kept(repeated=not self.sees_all_steps)
         self._neurons = {}
         self._finishing = {}
-        self._regularized = {}
+        self._adding = {}
         self._losses = []
         self._once = set()
 
@@ -87,6 +89,8 @@ class Order:
     def average_steps(self, place, tensors):
         """Keeps the time mean in each window, `(batch * W, ...)`, of a structure of tensors of the steps.
 
+        Of integers and booleans, which have none that would be one of them, all steps are kept, `(batch * T, ...)`.
+
         Returns:
             The tensors, to be used in their place.
         """
@@ -114,36 +118,48 @@ class Order:
         """The part of the memory that `once` has filled: another order that begins with it draws no masks and noise anew."""
         return {place: self.memory[place] for place in self._once}
 
-    def regularize(self, call, outputs, each_step=False):
+    def regularize(self, call, outputs, share=1.0, each_step=False):
         """Adds the activity regularisation of a call to its layer's losses, divided by the number of rows as Keras does.
 
         Args:
             call: `Call`.
             outputs: Structure of tensors.
-            each_step: Boolean, whether this is done for every call of the operation, not once for all steps.
+            share: Float, the part of these outputs in all steps. Defaults to `1.0`.
+            each_step: See `add_loss`.
         """
         regularizer = getattr(call.operation, "activity_regularizer", None)
         if regularizer is not None:
             outputs = tree.flatten(outputs)
             loss = sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
-            if not each_step:
-                self._losses.append((call.operation, loss))
-                return
-            # As a part of the memory, which a loop can carry; it has no gradient where the steps have none.
-            place = f"activity at {call.place}"
-            self.memory[place] = self.memory.get(place, 0.0) + loss / self.calls
-            self._regularized[place] = call.operation
+            self.add_loss(call, time_axis.widen(loss) * share, each_step)
+
+    def add_loss(self, call, loss, each_step=False):
+        """Keeps a loss of a call's layer.
+
+        Args:
+            call: `Call`.
+            loss: Tensor.
+            each_step: Boolean, whether this is done for every call of the operation, not once for all steps. Defaults to
+                `False`.
+        """
+        if not each_step:
+            self._losses.append((call.operation, loss))
+            return
+        # As a part of the memory, which a loop can carry; it has no gradient where the steps have none.
+        place = f"loss at {call.place}"
+        self.memory[place] = self.memory.get(place, 0.0) + ops.sum(loss)
+        self._adding[place] = call.operation
 
     def losses_of_steps(self):
-        """The part of the memory in which `regularize` sums the losses of the steps."""
-        return {place: self.memory[place] for place in self._regularized}
+        """The part of the memory in which `add_loss` sums the losses of the steps."""
+        return {place: self.memory[place] for place in self._adding}
 
     def add_losses(self):
-        """Adds the activity losses to the layers, after the last walk: a call of a layer may clear the ones before."""
-        for layer, loss in [*self._losses, *((layer, self.memory[place]) for place, layer in self._regularized.items())]:
+        """Adds what was kept to the layers' losses, after the last walk: a call of a layer may clear the ones before."""
+        for layer, loss in [*self._losses, *((layer, self.memory[place]) for place, layer in self._adding.items())]:
             layer.add_loss(loss)
         self._losses.clear()
-        self._regularized.clear()
+        self._adding.clear()
 
     def _finish(self, outputs):
         """The outputs of the last walk; what the steps have left in the memory is what later walks want of it."""
@@ -151,7 +167,7 @@ class Order:
         for place, neuron_pass in self._neurons.items():
             self.memory[place] = neuron_pass.finish(self.memory[place])[1]
         for place, function in self._finishing.items():
-            self.memory[place] = function(self.memory[place])
+            self.memory[place] = function(self.memory.get(place))
         self.add_losses()
         return propagate_nan(outputs, states)
 
@@ -164,7 +180,20 @@ class AllSteps(Order):
     """Multi-step order: a layer sees all steps at once, as `batch * T` rows."""
 
     def begin(self, tensor, has_time):
+        self._rows = ops.shape(tensor)[0] * self.timesteps
         return Signal(time_axis.fold(tensor) if has_time else tensor, static=not has_time)
+
+    def _checked(self, steps):
+        """The tensor, which is to have a row for each sample and step; an error if it has others."""
+        backend.check_equal(
+            ops.shape(steps)[0] if len(steps.shape) else 1,
+            self._rows,
+            'A network run with step_mode="multi" must keep the batch as the first axis of all tensors that change with time: '
+            f"one row for each sample and step. Received: a tensor of shape {tuple(steps.shape)}, which has not "
+            f"{self._rows if isinstance(self._rows, int) else 'so many'} rows. Leave out what reshapes or reduces that axis, "
+            'or set step_mode="single", in which the network sees the samples of one step.',
+        )
+        return steps
 
     def tensor(self, signal):
         return time_axis.repeat(signal.value, self.timesteps) if signal.static else signal.value
@@ -184,6 +213,8 @@ class AllSteps(Order):
         return time_axis.fold(time_axis.unfold(tensor, self.timesteps) * by_sample[:, None])
 
     def through_time(self, place, neuron_pass, current):
+        if not current.static:
+            self._checked(current.value)
         spikes, finished = _time_loop.run(neuron_pass, current, self.timesteps)
         self._neurons[place] = _Finished
         self.memory[place] = finished
@@ -193,8 +224,12 @@ class AllSteps(Order):
         self.memory[place] = [values]
 
     def average_steps(self, place, tensors):
+        tree.map_leaves(self._checked, tensors)
         # A mean that is left for a backward pass to compute would keep all steps until then.
-        means = tree.map_leaves(lambda tensor: _windows.means_over_steps(tensor, self.windows), tensors)
+        means = tree.map_leaves(
+            lambda tensor: _windows.means_over_steps(tensor, self.windows) if time_axis.is_float(tensor.dtype) else tensor,
+            tensors,
+        )
         tensors, self.memory[place] = backend.optimization_barrier((tensors, means))
         return tensors
 
@@ -202,7 +237,7 @@ class AllSteps(Order):
         outputs = run.walk([self.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
 
         def output(signal):
-            steps = rule.output(self.tensor(signal))
+            steps = rule.output(self._checked(self.tensor(signal)))
             return time_axis.unfold(steps, self.timesteps) if run.return_sequences else time_axis.mean(steps, self.timesteps)
 
         return self._finish(tree.map_leaves(output, outputs))
@@ -274,8 +309,22 @@ class OneStep(Order):
         ]
 
     def average_steps(self, place, tensors):
-        self.average(place, tree.map_leaves(time_axis.widen, tensors))
-        self._finishing[place] = lambda totals: tree.map_leaves(lambda *means: _windows.join(means), *self._means(totals))
+        kept = f"steps at {place}"
+        is_float = tree.map_leaves(lambda tensor: time_axis.is_float(tensor.dtype), tensors)
+        floats = [leaf for leaf in tree.flatten(tensors) if time_axis.is_float(leaf.dtype)]
+        others = [leaf for leaf in tree.flatten(tensors) if not time_axis.is_float(leaf.dtype)]
+        if floats:
+            self.average(place, [time_axis.widen(leaf) for leaf in floats])
+        if others:
+            so_far = self.memory.get(kept, [None for _ in others])
+            self.memory[kept] = [self._with_step(steps, leaf) for steps, leaf in zip(so_far, others, strict=True)]
+
+        def finish(totals):
+            means = map(_windows.join, zip(*self._means(totals), strict=True)) if totals else iter(())
+            steps = map(time_axis.fold, self.memory.get(kept, ()))
+            return tree.map_leaves(lambda of_floats: next(means if of_floats else steps), is_float)
+
+        self._finishing[place] = finish
         return tensors
 
     def walk_step(self, rule, walk, signals, t, memory):
@@ -332,7 +381,7 @@ class OneStep(Order):
         """The outputs of the run, of what `sweep` returned."""
 
         def mean(total, dtype):
-            return ops.cast(total / self.timesteps, dtype)
+            return ops.cast(total / self.timesteps, time_axis.mean_dtype(dtype))
 
         return self._finish(gathered if run.return_sequences else tree.map_leaves(mean, gathered, self._dtypes))
 
@@ -341,10 +390,14 @@ class OneStep(Order):
         if not run.return_sequences:
             output = time_axis.widen(output)
             return output if so_far is None else so_far + output
+        return self._with_step(so_far, output)
+
+    def _with_step(self, so_far, tensor):
+        """A sequence `(batch, T, ...)` with the tensor `(batch, ...)` of this step in it; `so_far` is `None` at first."""
         if so_far is None:
-            return ops.repeat(output[:, None], self.timesteps, axis=1)
-        at_step = ops.reshape(ops.arange(self.timesteps) == self.t, (1, -1, *([1] * (len(output.shape) - 1))))
-        return ops.where(at_step, output[:, None], so_far)
+            return ops.repeat(tensor[:, None], self.timesteps, axis=1)
+        at_step = ops.reshape(ops.arange(self.timesteps) == self.t, (1, -1, *([1] * (len(tensor.shape) - 1))))
+        return ops.where(at_step, tensor[:, None], so_far)
 
 
 def _leaves(*structures):

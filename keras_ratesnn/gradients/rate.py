@@ -25,7 +25,7 @@ from keras_ratesnn.gradients import _element_wise, _eligibility, _windows
 from keras_ratesnn.gradients.base import GradientMethod, Rule
 from keras_ratesnn.gradients.forward import ForwardRule, noise_place
 from keras_ratesnn.gradients.orders import AllSteps
-from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
+from keras_ratesnn.gradients.signals import Signal, Steps, only_signal, with_tensors
 
 
 @registry.register
@@ -72,9 +72,13 @@ class Rate(GradientMethod):
         rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
         order.add_losses()
         wanted = rule.at_each_step if run.return_sequences else rule.mean
-        return tree.map_leaves(
-            lambda value, signal: backend.graft(value, time_axis.cast(wanted(signal), value.dtype), 1.0), outputs, rates
-        )
+
+        def with_derivative(value, signal):
+            if not time_axis.is_float(value.dtype):
+                return value
+            return backend.graft(value, time_axis.cast(wanted(signal), value.dtype), 1.0)
+
+        return tree.map_leaves(with_derivative, outputs, rates)
 
     def _sizes(self, run):
         """The sizes of the windows; in inference, where nothing is trained, one of all steps if they do not fit."""
@@ -153,6 +157,13 @@ class RecordingRule(ForwardRule):
     def regularize(self, call, outputs):
         """The rate pass regularises rates."""
 
+    def add_loss(self, call, loss):
+        """The rate pass takes the losses of layers on rates."""
+        if self.is_static(call):
+            super().add_loss(call, loss)
+        else:
+            self.order.adding.add(call.place)
+
 
 def _statistics_place(call):
     """The place in an order's memory for the statistics by which a call normalised."""
@@ -162,7 +173,7 @@ def _statistics_place(call):
 class RateRule(Rule):
     """The network on rates: values of the spiking path where they were recorded, the derivative of each operation.
 
-    A signal that is not static has a rate for each window of time, `(batch * W, ...)`.
+    A signal that is not static has a rate for each window of time, `(batch * W, ...)`, or is `Steps`.
 
     Args:
         order: The order in which a `RecordingRule` ran.
@@ -174,22 +185,33 @@ class RateRule(Rule):
         super().__init__(order, training)
         self.last_step = last_step
         self.windows = order.windows
+        self._is_even = len(set(order.windows)) == 1
 
     def begin(self, inputs, has_time):
         if not has_time:
             return Signal(inputs, static=True)
-        return Signal(inputs[:, -1] if self.last_step else _windows.means_over_steps(time_axis.fold(inputs), self.windows))
+        if self.last_step:
+            return Signal(inputs[:, -1])
+        return self._signal(time_axis.fold(inputs), lambda steps: _windows.means_over_steps(steps, self.windows))
+
+    @staticmethod
+    def _signal(tensor, rate_of=lambda rates: rates):
+        return Signal(rate_of(tensor)) if time_axis.is_float(tensor.dtype) else Steps(tensor)
 
     def tensor(self, signal):
         """The rates of a signal, `(batch * W, ...)`."""
+        if isinstance(signal, Steps):
+            return _windows.means_over_steps(time_axis.widen(signal.value), self.windows)
         return _windows.repeat(signal.value, self.windows) if signal.static else signal.value
 
     def mean(self, signal):
         """The rate over all steps, `(batch, ...)`."""
-        return signal.value if signal.static else _windows.mean(signal.value, self.windows)
+        return signal.value if signal.static else _windows.mean(self.tensor(signal), self.windows)
 
     def at_each_step(self, signal):
         """`(batch, T, ...)`: of each step the rate of its window. What a loss of a step gives to it, its window's rate gets."""
+        if isinstance(signal, Steps):
+            return time_axis.unfold(signal.value, self.order.timesteps)
         return _windows.at_each_step(self.tensor(signal), self.windows)
 
     def __call__(self, call):
@@ -203,13 +225,23 @@ class RateRule(Rule):
         elif self.normalizes(call):
             outputs = self._with_recorded(recorded, self.normalization(call))
         elif self.masks(call):
-            outputs = self.tensor(only_signal(call)) * _windows.repeat(recorded, self.windows)
-        elif self.takes_time(call):
+            rates = self.tensor(only_signal(call))
+            outputs = time_axis.cast(rates, recorded.dtype) * _windows.repeat(recorded, self.windows)
+        elif self.takes_time(call) or any(isinstance(signal, Steps) for signal in call.signals):
             outputs = self.timed(call, recorded)
         else:
             outputs = self.operation(call, recorded)
-        self.order.regularize(call, outputs)
-        return tree.map_leaves(Signal, outputs)
+        self.regularize(call, outputs)
+        return tree.map_leaves(self._signal, outputs)
+
+    def regularize(self, call, outputs):
+        """Regularises rates, each window's by its part in all steps."""
+        if self._is_even or getattr(call.operation, "activity_regularizer", None) is None:
+            self.order.regularize(call, outputs)
+            return
+        by_output = [_windows.cut(output, self.windows) for output in tree.flatten(outputs)]
+        for of_window, size in zip(zip(*by_output, strict=True), self.windows, strict=True):
+            self.order.regularize(call, list(of_window), size / self.order.timesteps)
 
     def neuron(self, call, recorded):
         rate = _eligibility.firing_rate(call.operation.cell, recorded, self.tensor(only_signal(call)), self.windows)
@@ -239,39 +271,51 @@ class RateRule(Rule):
     def operation(self, call, recorded):
         derivative_only = call.kind.affine and recorded is not None
         with backend.derivative_only() if derivative_only else contextlib.nullcontext():
-            rates = self._by_window(call) if self.draws(call) else self._apply(call, *with_tensors(self.tensor, call))
+            if self.draws(call) or (call.place in self.order.adding and not self._is_even):
+                rates = self._by_window(call)
+            else:
+                rates = self._apply(call, *with_tensors(self.tensor, call))
         return self._with_recorded(recorded, rates)
 
     def timed(self, call, recorded):
-        """The time mean, in each window, of what an operation that takes the time step makes of the rate at each step."""
+        """The time mean, in each window, of what an operation makes of the rate at each step.
+
+        This is for an operation that takes the time step, or integers or booleans that change with it.
+        """
         steps = AllSteps(self.order.timesteps, self.windows)
         at_steps = [Signal(time_axis.fold(self.at_each_step(signal))) for signal in call.signals]
         unfolded = dict(zip(map(id, call.signals), at_steps, strict=True))
 
         def at_step(t):
             args, kwargs = with_tensors(lambda signal: steps.at(unfolded[id(signal)], t), call)
-            return self._apply(call, args, {**kwargs, "time_step": t})
+            kwargs = {**kwargs, "time_step": t} if self.takes_time(call) else kwargs
+            return self._apply(call, args, kwargs, share=1.0 / self.order.timesteps)
 
-        rates = tree.map_leaves(lambda of_steps: _windows.means_over_steps(of_steps, self.windows), steps.each(at_step))
-        return self._with_recorded(recorded, rates)
+        def rate(of_steps):
+            return _windows.means_over_steps(of_steps, self.windows) if time_axis.is_float(of_steps.dtype) else of_steps
+
+        if self.takes_time(call) or self.draws(call):
+            outputs = steps.each(at_step)
+        else:
+            outputs = self._apply(call, *with_tensors(lambda signal: unfolded[id(signal)].value, call))
+        return self._with_recorded(recorded, tree.map_leaves(rate, outputs))
 
     def _by_window(self, call):
-        """An operation that draws, on the rate of each window by itself: the random numbers are the same for all of them."""
+        """An operation on the rate of each window by itself: random numbers are the same for all, losses count by size."""
 
         def in_window(window):
-            return self._apply(
-                call, *with_tensors(lambda signal: _windows.cut(self.tensor(signal), self.windows)[window], call)
-            )
+            args, kwargs = with_tensors(lambda signal: _windows.cut(self.tensor(signal), self.windows)[window], call)
+            return self._apply(call, args, kwargs, share=self.windows[window] / self.order.timesteps)
 
         by_window = [in_window(window) for window in range(len(self.windows))]
         return tree.map_leaves(lambda *parts: _windows.join(parts), *by_window)
 
-    def _apply(self, call, args, kwargs):
+    def _apply(self, call, args, kwargs, share=1.0):
         """What the operation makes of rates, from the random numbers of the spiking path, its state left as it is."""
         operation = call.operation
         variables = () if call.kind.function_of_tensors else getattr(operation, "variables", ())
         if not variables:
-            return self.apply(call, args, kwargs)
+            return self.apply(call, args, kwargs, share)
         draws = self.draws(call)
         seeds, noise = self.order.memory[noise_place(call)] if draws else ((), ())
         with keras_internals.without_autocast():
@@ -279,18 +323,18 @@ class RateRule(Rule):
         values += zip(layer_kinds.seeds_of(operation) if draws else (), seeds, strict=True)
         before = backend.noise_state() if draws else ()
         # What the operation assigns stays in the scope.
-        with keras.StatelessScope(values, collect_losses=True) as scope:
+        with keras.StatelessScope(values):
             if draws:
                 backend.set_noise_state(noise)
-            outputs = self.apply(call, args, kwargs)
+            outputs = self.apply(call, args, kwargs, share)
         if draws:
             backend.set_noise_state(before)
-        for loss in scope.losses:
-            operation.add_loss(loss)
         return outputs
 
     def _with_recorded(self, recorded, rates):
         return rates if recorded is None else tree.map_leaves(self._with_value, recorded, rates)
 
     def _with_value(self, value, rate, slope=1.0):
+        if not time_axis.is_float(value.dtype):
+            return value
         return backend.graft(time_axis.cast(value, rate.dtype), rate, slope)

@@ -21,6 +21,12 @@ class Signal:
         self.static = static
 
 
+class Steps(Signal):
+    """Integers or booleans in a walk about rates, which have no rate: all steps of them, `(batch * T, ...)`."""
+
+    __slots__ = ()
+
+
 def only_signal(call):
     """The one signal among the arguments of an operation that can have no other, say a mask."""
     signals = call.signals

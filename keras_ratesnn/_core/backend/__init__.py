@@ -1,6 +1,7 @@
 """What Keras has no portable function for, once per backend: `jax.py`, `tensorflow.py` and `torch.py` define the same names.
 `graph_compiled.py` has what the first two share.
 
+* `check_equal(size, wanted, message)`: raises an error if two numbers, of which a tensor knows one at run time only, differ.
 * `fusing(allowed)`: a context in which `elementwise` may compile.
 * `elementwise(function, cell, key, *arguments)`: `function(*arguments)`, of structures of tensors and numbers, in one pass over
   memory where that pays. The function reads the weights of the neuron cell `cell` and no others, and changes nothing; what it
@@ -46,6 +47,7 @@ if _name not in ("jax", "tensorflow", "torch"):
     )
 _functions = importlib.import_module(f"{__name__}.{_name}")
 
+check_equal = _functions.check_equal
 derivative_only = _functions.derivative_only
 elementwise = _functions.elementwise
 finite_rows = _functions.finite_rows

@@ -19,6 +19,7 @@ from keras_ratesnn._core.backend.graph_compiled import noise_state as noise_stat
 from keras_ratesnn._core.backend.graph_compiled import set_noise_state as set_noise_state
 from keras_ratesnn._core.backend.graph_compiled import unrolled_network_steps as unrolled_network_steps
 from keras_ratesnn._core.backend.graph_compiled import untraced as untraced
+from keras_ratesnn._core.backend.known_shapes import check_equal as check_equal
 from keras_ratesnn._core.backend.plain_normalization import normalize as normalize
 
 

@@ -93,6 +93,14 @@ def without_gradient(function):
     return tree.map_leaves(lambda leaf: tf.stop_gradient(leaf) if tf.is_tensor(leaf) else leaf, function())
 
 
+def check_equal(size, wanted, message):
+    """Raises ValueError if two integers differ; tf.errors.InvalidArgumentError, at run time, if they are not known before."""
+    if not isinstance(size, int) or not isinstance(wanted, int):
+        tf.debugging.assert_equal(size, wanted, message)
+    elif size != wanted:
+        raise ValueError(message)
+
+
 def unrolled_steps(with_gradient):
     """No limit: TensorFlow updates a tensor inside a loop by a copy of it."""
     return math.inf

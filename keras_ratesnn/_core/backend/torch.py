@@ -9,6 +9,7 @@ import torch
 
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend import plain_normalization, torch_normalization
+from keras_ratesnn._core.backend.known_shapes import check_equal as check_equal
 from keras_ratesnn._core.backend.torch_deferred import Deferred
 from keras_ratesnn._core.backend.torch_fusion import elementwise as elementwise
 from keras_ratesnn._core.backend.torch_fusion import fusing as fusing

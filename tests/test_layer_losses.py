@@ -1,0 +1,146 @@
+"""What layers add to the loss, by an activity regularizer or by themselves, counts once, by any method, in either order."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+from helpers import data, loss_and_gradients, spiking, to_numpy, training_results
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.gradients import Rate
+
+T = 4
+X, Y = data(shape=(T, 6))
+METHODS = ["rate", "bptt", Rate(windows=(1, 3)), Rate(windows=T)]
+
+
+class AddsMean(layers.Layer):
+    """Adds the mean of its input to the loss, and a sublayer's activity regularisation."""
+
+    def __init__(self, draws=False, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Activation("linear", activity_regularizer=keras.regularizers.L1(0.5))
+        self.generator = keras.random.SeedGenerator(0) if draws else None
+
+    def call(self, inputs):
+        self.add_loss(ops.mean(inputs))
+        noise = 0.0 if self.generator is None else keras.random.uniform(ops.shape(inputs), seed=self.generator)
+        return self.inner(inputs) + 0.0 * noise
+
+
+class AddsMeanInTime(AddsMean):
+    def call(self, inputs, time_step=None):
+        return super().call(inputs)
+
+
+def added(make, gradient, step_mode="multi", static=False, x=X):
+    """The losses that a network adds to one that is 0, and their gradients; `make()` is its layer before or after neurons."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    hidden, layer, neurons = layers.Dense(8)(inputs), make(), rsnn.layers.LIF()
+    outputs = neurons(layer(hidden)) if static else layer(neurons(hidden))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(outputs)), T, gradient, step_mode=step_mode)
+    loss, gradients = loss_and_gradients(model, x, Y, loss=lambda y, outputs: 0.0 * ops.sum(outputs))
+    return loss, next(iter(gradients.values()))
+
+
+def rates_of_seed():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    return to_numpy(spiking(keras.Model(inputs, rsnn.layers.LIF()(layers.Dense(8)(inputs))), T)(X))
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize("make", [AddsMean, AddsMeanInTime, lambda: AddsMean(draws=True)], ids=["plain", "timed", "draws"])
+def test_a_loss_that_a_layer_adds_to_steps_counts_once_with_its_gradient(make, step_mode):
+    rates = rates_of_seed()
+    expected = rates.mean() + 0.5 * np.abs(rates).sum() / len(X)
+    _, by_bptt = added(make, "bptt", step_mode)
+    assert np.abs(by_bptt).max() > 0
+    for gradient in METHODS:
+        loss, found = added(make, gradient, step_mode)
+        assert loss == pytest.approx(expected, rel=1e-5), gradient
+        if gradient is METHODS[-1]:
+            np.testing.assert_allclose(found, by_bptt, rtol=1e-4, atol=1e-6)
+        else:
+            assert np.sum(found * by_bptt) > 0.5 * np.linalg.norm(found) * np.linalg.norm(by_bptt)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_loss_that_a_layer_adds_before_time_begins_is_that_of_one_call(step_mode):
+    x = X[:, 0]
+    expected, by_bptt = added(AddsMean, "bptt", step_mode, static=True, x=x)
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    hidden = to_numpy(keras.Model(inputs, layers.Dense(8)(inputs))(x))
+    assert expected == pytest.approx(hidden.mean() + 0.5 * np.abs(hidden).sum() / len(x), rel=1e-5)
+    for gradient in ("rate", METHODS[2]):
+        loss, found = added(AddsMean, gradient, step_mode, static=True, x=x)
+        assert loss == pytest.approx(expected, rel=1e-5)
+        np.testing.assert_allclose(found, by_bptt, rtol=1e-4, atol=1e-6)
+
+
+def test_fit_and_evaluate_add_the_loss_of_a_layer():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    outputs = AddsMean()(rsnn.layers.LIF()(layers.Dense(8, trainable=False)(inputs)))
+    for step_mode in ("multi", "single"):
+        model = spiking(keras.Model(inputs, outputs), T, step_mode=step_mode)
+        model.compile("sgd", lambda y, outputs: 0.0 * ops.mean(outputs, axis=-1))
+        trained = model.fit(X, np.zeros((10, 8)), batch_size=10, verbose=0).history["loss"][0]
+        rates = rates_of_seed()
+        assert trained == pytest.approx(rates.mean() + 0.5 * rates.sum() / 10, rel=1e-5)
+        assert model.evaluate(X, np.zeros((10, 8)), batch_size=10, verbose=0) == pytest.approx(trained, rel=1e-5)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_activity_regularisation_weighs_windows_by_their_size(step_mode):
+    """So that what is linear in the rates, as L1 is, does not depend on the windows."""
+
+    def of(gradient):
+        return added(lambda: layers.ReLU(activity_regularizer=keras.regularizers.L1(0.1)), gradient, step_mode)
+
+    (expected, _), (_, by_bptt) = of("rate"), of("bptt")
+    for gradient in METHODS[2:]:
+        loss, found = of(gradient)
+        assert loss == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(found, by_bptt, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_the_activity_of_a_renormalisation_is_regularised_once(step_mode):
+    inputs = keras.Input((6,))
+    layer = layers.BatchNormalization(renorm=True, activity_regularizer=keras.regularizers.L1(0.5))
+    network = keras.Model(inputs, layer(rsnn.layers.LIF()(inputs)))
+    model = spiking(network, T, "bptt", step_mode=step_mode, return_sequences=True)
+    loss, _, outputs = training_results(model, X, Y, loss=lambda y, outputs: 0.0 * ops.sum(outputs))
+    assert loss == pytest.approx(0.5 * np.abs(outputs).sum() / (T * len(X)), rel=1e-5)
+
+
+def test_threads_leave_the_regularizers_and_losses_of_each_other_alone():
+    class Waits(layers.Layer):
+        """Lets another thread into its call at the time of the first."""
+
+        def call(self, inputs):
+            if inside is not None:
+                inside.wait(timeout=30)
+                seen.append(self.activity_regularizer)
+                inside.wait(timeout=30)
+            return 1.0 * inputs
+
+    inside, seen, losses = None, [], []
+    inputs = keras.Input((6,))
+    regularizer = keras.regularizers.L1(0.1)
+    layer = Waits(activity_regularizer=regularizer)
+    model = spiking(keras.Model(inputs, rsnn.layers.LIF()(layer(inputs))), 1, "bptt")
+    inside = threading.Barrier(2)
+    threads = [threading.Thread(target=lambda: losses.append(model(X[:, 0]))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(losses) == 2
+    assert seen == [regularizer] * 2
+    assert layer.activity_regularizer is regularizer

@@ -1,0 +1,94 @@
+"""Networks whose tensors have other rows than samples: right one step at a time, and refused where steps are rows, too."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, data, loss_and_gradients, naive_lif, spiking, to_numpy
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+
+X, Y = data(10, (6,))
+ROWS = {
+    "one": (lambda x: ops.mean(x, axis=0, keepdims=True), lambda x: x.mean(axis=0, keepdims=True)),
+    "three": (
+        lambda x: ops.matmul(np.ones((3, 6), "float32"), ops.transpose(x)[:, :2]),
+        lambda x: np.ones((3, 6)) @ x.T[:, :2],
+    ),
+    "more": (lambda x: ops.reshape(x, (-1, 2)), lambda x: x.reshape(-1, 2)),
+    "none": (ops.sum, np.sum),
+}
+
+
+def network(function):
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, function(rsnn.layers.LIF()(inputs)))
+
+
+def called(model, x, how):
+    """The outputs of a call; on TensorFlow also in a function that does not know how many rows there are."""
+    if how == "unknown rows":
+        import tensorflow as tf
+
+        return tf.function(model.call, input_signature=[tf.TensorSpec((None, 6), "float32")])(x)
+    return model(x)
+
+
+HOW = ["known rows", *(["unknown rows"] if BACKEND == "tensorflow" else [])]
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_one_step_at_a_time_outputs_may_have_any_rows(gradient, rows, how):
+    function, expected = ROWS[rows]
+    model = spiking(network(function), 3, gradient, step_mode="single")
+    spikes, *_ = naive_lif(np.repeat(X[None], 3, axis=0))
+    outputs = to_numpy(called(model, X, how))
+    np.testing.assert_allclose(outputs, np.mean([expected(of_step) for of_step in spikes], axis=0), rtol=1e-5)
+    broken = X.copy()
+    broken[7, 0] = np.nan
+    found = np.isnan(to_numpy(called(model, broken, how)))
+    assert found.any()
+    if rows == "more":
+        assert sorted(np.unique(np.nonzero(found)[0])) == [*range(30)]
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_each_of_several_outputs_has_rows_of_its_own(gradient):
+    inputs = keras.Input((6,))
+    spikes = rsnn.layers.LIF()(inputs)
+    several = keras.Model(inputs, [spikes, ops.mean(spikes, axis=0, keepdims=True)])
+    each, mean = to_numpy(list(spiking(several, 3, gradient, step_mode="single")(X)))
+    assert each.shape == (10, 6)
+    np.testing.assert_allclose(mean, each.mean(axis=0, keepdims=True), rtol=1e-5)
+
+
+def test_a_reduced_output_has_its_gradient():
+    inputs = keras.Input((6,))
+    reduced = ops.mean(layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(8)(inputs))), axis=0, keepdims=True)
+    shared = keras.Model(inputs, reduced)
+
+    def found(gradient):
+        model = spiking(shared, 1, gradient, step_mode="single")
+        return loss_and_gradients(model, X, Y, lambda y, outputs: ops.sum(ops.square(outputs)))
+
+    (loss, by_rate), (expected, by_bptt) = found("rate"), found("bptt")
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for path, gradient in by_bptt.items():
+        np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_all_steps_at_once_rows_that_are_no_samples_are_refused(gradient, inside, how):
+    """They would be taken for steps."""
+
+    def split(x):
+        halves = ops.reshape(x, (-1, 3))
+        return ops.reshape(rsnn.layers.LIF()(halves), (-1, 6)) if inside else halves
+
+    with pytest.raises(Exception, match=r'step_mode=\\?"multi[\s\S]*step_mode=\\?"single') as raised:
+        called(spiking(network(split), 3, gradient), X, how)
+    assert how == "unknown rows" or isinstance(raised.value, ValueError)
