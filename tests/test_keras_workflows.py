@@ -78,8 +78,19 @@ def test_eager_training_is_compiled_training(gradient):
     assert_all_close(steps(True), steps(False))
 
 
-@every_gradient
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+# On PyTorch the walk through time stays as it is, whatever is compiled around it: there the other two say little more.
+seldom_on_torch = [pytest.mark.slow] if helpers.BACKEND == "torch" else []
+
+
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [
+        ("rate", "multi"),
+        ("bptt", "single"),
+        pytest.param("rate", "single", marks=seldom_on_torch),
+        pytest.param("bptt", "multi", marks=seldom_on_torch),
+    ],
+)
 def test_a_step_that_is_to_be_compiled_as_a_whole_is_the_eager_one(gradient, step_mode, monkeypatch):
     if helpers.BACKEND == "torch":
         import torch
