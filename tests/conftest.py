@@ -1,25 +1,32 @@
 """What all tests share. The backend is the one that KERAS_BACKEND names; run the suite once for each."""
 
+import importlib.metadata
 import os
 import shutil
 import tempfile
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Much of the time of these tests on JAX is compilation: machine code need not be the fastest here (at level 0 it is so slow
-# that the tests that train take longer). XLA's own passes still run.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true")
+# Most of the time of these tests on JAX is compilation: machine code need not be the fastest here. XLA's own passes still run.
+# Loops written out as LLVM's code take a fraction of the time that its emitters of fused kernels take, and without them
+# optimisation can be left out. An unknown flag ends the process: elsewhere than where it is known, compilation takes longer.
+_FLAGS = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+if os.environ.get("KERAS_BACKEND") == "jax" and importlib.metadata.version("jaxlib").startswith("0.10."):
+    _FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", _FLAGS)
 # Tests run in a process on each core: more threads than that would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # And threads sum in another order each time, by which now and then a membrane falls on the other side of its threshold.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
-import keras
-import pytest
-
 
 @pytest.fixture(autouse=True)
 def _reset_keras():
     """Every test starts with the same seed, the default policies and no names taken."""
+    # Here, since the process that hands out the tests to others has no need of it.
+    import keras
+
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
     keras.utils.clear_session(free_memory=False)

@@ -35,7 +35,8 @@ class Case:
         gradient, _, order = settings["method"].partition("_")
         if gradient == "rate" and order == "s":
             gradient = rsnn.gradients.Rate(last_step_statistics=True)
-        network = NETWORKS[settings["net"]](settings["width"], self.neuron)
+        build = vgg_ws if settings.get("weight_standardised") else NETWORKS[settings["net"]]
+        network = build(settings["width"], self.neuron)
         arguments = {
             "timesteps": settings["timesteps"],
             "gradient": gradient,
@@ -87,6 +88,7 @@ THEIR_NAMES = {
 }
 THEIR_KINDS = {
     "kernel": "weight",
+    "gain": "gain",
     "bias": "bias",
     "gamma": "weight",
     "beta": "bias",
@@ -122,11 +124,16 @@ def mlp(width, neuron):
     return _classified(inputs, x, "mlp")
 
 
-def vgg(width, neuron):
+def vgg(width, neuron, normalization="batch"):
     x = inputs = keras.Input((8, 8, 3))
     for name, filters in (("vgg_block1", width), ("vgg_block2", 2 * width)):
-        x = vgg_models.pool(vgg_models.block(x, [filters], neuron, name), name)
+        x = vgg_models.pool(vgg_models.block(x, [filters], neuron, name, normalization), name)
     return _classified(inputs, layers.Flatten()(x), "vgg")
+
+
+def vgg_ws(width, neuron):
+    """Standardised kernels, and spikes scaled by 2.74 before they are pooled."""
+    return vgg(width, neuron, "weight")
 
 
 def res(width, neuron):

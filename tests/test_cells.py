@@ -306,8 +306,7 @@ def frames(request):
     return x, np.swapaxes(x, 0, 1)
 
 
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
-@pytest.mark.parametrize("neuron", [NEURONS[0], NEURONS[2], NEURONS[6]], ids=str)
+@pytest.mark.parametrize(("neuron", "gradient"), [(NEURONS[0], "rate"), (NEURONS[2], "bptt"), (NEURONS[6], "rate")], ids=str)
 def test_a_model_predicts_the_naive_loop_over_time(neuron, gradient, frames):
     x, by_step = frames
     model = helpers.spiking(deep_network(neuron), STEPS, gradient)

@@ -52,6 +52,10 @@ class ForwardParametricLIFCell(ByForwardMode, layers.ParametricLIFCell):
 
 WRITTEN = {"lif": layers.LIFCell, "if": layers.IFCell, "parametric": layers.ParametricLIFCell}
 FORWARD = {"lif": ForwardLIFCell, "if": ForwardIFCell, "parametric": ForwardParametricLIFCell}
+# Each with a threshold of its own.
+every_reset = pytest.mark.parametrize(
+    ("reset", "threshold"), [(reset, (0.5, 1.7)[index // 2 % 2 ^ index % 2]) for index, reset in enumerate(RESETS)], ids=str
+)
 every_way = pytest.mark.parametrize("cells", [WRITTEN, FORWARD], ids=["written", "forward mode"])
 
 
@@ -68,8 +72,7 @@ def means_of(cell, currents):
     return means
 
 
-@pytest.mark.parametrize("threshold", [0.5, 1.7])
-@pytest.mark.parametrize("reset", RESETS, ids=str)
+@every_reset
 @every_way
 def test_the_eligibility_is_the_derivative_by_a_shift_of_the_input(cells, reset, threshold):
     cell = cells["lif"](decay=0.6, threshold=threshold, **reset)
@@ -81,8 +84,7 @@ def test_the_eligibility_is_the_derivative_by_a_shift_of_the_input(cells, reset,
     np.testing.assert_allclose(to_numpy(means["rate"]), spikes.mean(axis=0), rtol=1e-15)
 
 
-@pytest.mark.parametrize("threshold", [0.5, 1.7])
-@pytest.mark.parametrize("reset", RESETS, ids=str)
+@every_reset
 @every_way
 def test_a_learned_decay_and_threshold_get_the_exact_local_derivative(cells, reset, threshold):
     cell = cells["parametric"](decay=0.6, threshold=threshold, learn_threshold=True, **reset)

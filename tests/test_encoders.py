@@ -54,7 +54,10 @@ def test_a_seed_repeats_the_draw():
 
 
 # With more steps than four the neurons' loop is the compiler's in BPTT on JAX, where random numbers take long to compile.
-TRAINED = [(4, *each) for each in itertools.product(ENCODERS, ["rate", "bptt"], MODES)]
+# Each pair of encoder, gradient and mode is here.
+TRAINED = [
+    (4, *each) for index, each in enumerate(itertools.product(ENCODERS, ["rate", "bptt"], MODES)) if index in (0, 3, 5, 6)
+]
 TRAINED += [(10, rsnn.layers.LatencyEncoder, "bptt", "multi"), (10, rsnn.layers.BernoulliEncoder, "rate", "single")]
 
 

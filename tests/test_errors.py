@@ -428,17 +428,17 @@ def test_a_dict_with_wrong_names_is_told_the_right_ones(use):
     assert_says(raised, "['left', 'right']", "without ['right']", "'wright'")
 
 
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
-@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float64"])
-def test_inputs_of_any_number_type_work(gradient, dtype):
-    x = np.random.default_rng(0).integers(0, 256, (10, 6)).astype(dtype)
+@pytest.mark.parametrize(("gradient", "dtypes"), [("rate", ["uint8", "int64"]), ("bptt", ["int32", "float64"])])
+def test_inputs_of_any_number_type_work(gradient, dtypes):
+    x = np.random.default_rng(0).integers(0, 256, (10, 6))
     _, y = helpers.data()
     losses = []
-    for inputs in (x, x.astype("float32")):
+    for dtype in ("float32", *dtypes):
         keras.utils.set_random_seed(3)
         model = helpers.compiled(spiking(gradient=gradient))
-        losses.append(model.fit(inputs, y, epochs=2, shuffle=False, verbose=0).history["loss"])
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+        losses.append(model.fit(x.astype(dtype), y, epochs=2, shuffle=False, verbose=0).history["loss"])
+    for found in losses[1:]:
+        np.testing.assert_allclose(found, losses[0], rtol=1e-6)
 
 
 def test_boolean_events_work():

@@ -15,6 +15,8 @@ from keras_ratesnn.layers import LIF
 
 every_gradient = pytest.mark.parametrize("gradient", ["rate", "bptt"])
 every_mode = pytest.mark.parametrize("run_eagerly", [False, True], ids=["compiled", "eager"])
+# Not each with each: that a gradient is the same compiled and eagerly has a test of its own.
+every_gradient_and_mode = pytest.mark.parametrize(("gradient", "run_eagerly"), [("rate", False), ("bptt", True)])
 X, Y = helpers.data()
 
 
@@ -41,8 +43,7 @@ def crossentropy(logits, labels):
 
 
 # Training and inference.
-@every_gradient
-@every_mode
+@every_gradient_and_mode
 def test_fit_learns(gradient, run_eagerly):
     model = compiled(spiking(gradient=gradient), run_eagerly=run_eagerly, metrics=["accuracy"])
     history = model.fit(X, Y, epochs=4, batch_size=4, validation_split=0.2, verbose=0).history
@@ -59,8 +60,7 @@ def test_evaluate_is_the_loss_of_predict_whatever_the_batch_size(run_eagerly):
     assert model.evaluate(X, Y, batch_size=4, verbose=0) == pytest.approx(crossentropy(logits, Y), rel=1e-5)
 
 
-@every_gradient
-@every_mode
+@every_gradient_and_mode
 def test_single_batches(gradient, run_eagerly):
     model = compiled(spiking(gradient=gradient), run_eagerly=run_eagerly)
     before = model.test_on_batch(X, Y)
@@ -78,8 +78,19 @@ def test_eager_training_is_compiled_training(gradient):
     assert_all_close(steps(True), steps(False))
 
 
-@every_gradient
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+# On PyTorch the walk through time stays as it is, whatever is compiled around it: there the other two say little more.
+seldom_on_torch = [pytest.mark.slow] if helpers.BACKEND == "torch" else []
+
+
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [
+        ("rate", "multi"),
+        ("bptt", "single"),
+        pytest.param("rate", "single", marks=seldom_on_torch),
+        pytest.param("bptt", "multi", marks=seldom_on_torch),
+    ],
+)
 def test_a_step_that_is_to_be_compiled_as_a_whole_is_the_eager_one(gradient, step_mode, monkeypatch):
     if helpers.BACKEND == "torch":
         import torch
@@ -104,8 +115,7 @@ def test_a_step_that_is_to_be_compiled_as_a_whole_is_the_eager_one(gradient, ste
     assert_all_close(changes, expected_changes)
 
 
-@every_gradient
-@every_mode
+@every_gradient_and_mode
 def test_sample_weights_weigh_samples(gradient, run_eagerly):
     model = compiled(spiking(gradient=gradient), run_eagerly=run_eagerly)
     start = model.get_weights()
@@ -168,8 +178,10 @@ def test_summary_shows_the_layers_of_the_network():
     assert "Total params: 83" in text
 
 
-@every_gradient
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    ("gradient", "policy"),
+    [("rate", "mixed_bfloat16"), ("rate", "mixed_float16"), ("bptt", "mixed_float16")],
+)
 def test_half_precision_trains(gradient, policy):
     keras.config.set_dtype_policy(policy)
     model = compiled(spiking(gradient=gradient))
@@ -299,8 +311,7 @@ def two_outputs(structure):
     return keras.Model(inputs, dict(zip(("label", "size"), outputs, strict=True)) if structure == "dict" else outputs)
 
 
-@every_gradient
-@pytest.mark.parametrize("structure", ["dict", "list"])
+@pytest.mark.parametrize(("gradient", "structure"), [("rate", "dict"), ("bptt", "list")])
 def test_several_outputs_with_several_losses(gradient, structure):
     def structured(label, size):
         return {"label": label, "size": size} if structure == "dict" else [label, size]
@@ -423,23 +434,22 @@ def with_batch_normalization():
 
 DETERMINISTIC = [nested, flat, sharing, residual, with_ops, with_embedding, with_layer_normalization, with_max_pooling]
 DETERMINISTIC += [with_attention]
-NETWORKS = [*DETERMINISTIC, with_dropout, with_batch_normalization]
 
 
 def inputs_for(network):
     return np.abs(X * 5).astype("int32") if network.inputs[0].dtype == "int32" else X
 
 
-@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("make", [nested, with_embedding, with_dropout, with_batch_normalization])
 def test_fit_moves_all_weights_of_a_network(make):
+    """That the other networks' weights all have gradients, the next test sees."""
     network = make()
     model = compiled(spiking(network))
     before = weights_of(model)
     assert np.isfinite(model.fit(inputs_for(network), Y, batch_size=5, verbose=0).history["loss"]).all()
     trainable = [variable.path for variable in model.trainable_variables]
     after = weights_of(model)
-    # The bias of an attention's keys has no effect, whatever the gradient.
-    assert [path for path in trainable if (after[path] == before[path]).all() and "key/bias" not in path] == []
+    assert [path for path in trainable if (after[path] == before[path]).all()] == []
 
 
 @pytest.mark.parametrize("make", DETERMINISTIC)
@@ -450,6 +460,7 @@ def test_the_loss_of_training_is_the_loss_of_evaluation(make):
     for gradient in ("rate", "bptt"):
         loss, gradients = helpers.loss_and_gradients(spiking(network, gradient=gradient), x, Y)
         assert loss == pytest.approx(wanted, rel=1e-5)
+        # The bias of an attention's keys has no effect, whatever the gradient.
         assert [path for path, array in gradients.items() if not array.any() and "key/bias" not in path] == []
 
 

@@ -92,7 +92,7 @@ class TraceRule(OnlineRule):
         outputs = super().operation(call)
         if not all(traced):
             return outputs
-        traces = self.apply(call, *with_tensors(lambda signal: signal.trace, call))
+        traces = self.apply(call, *with_tensors(lambda signal: signal.trace, call), share=0.0)
         return tree.map_leaves(lambda output, trace: TracedSignal(output.value, trace), outputs, traces)
 
     def weighted(self, call):
@@ -103,7 +103,7 @@ class TraceRule(OnlineRule):
         with keras.StatelessScope(constants):
             of_spikes = self.apply(call, *with_tensors(self.order.tensor, call))
         with backend.derivative_only():
-            of_traces = self.apply(call, *with_tensors(self._trace, call))
+            of_traces = self.apply(call, *with_tensors(self._trace, call), share=0.0)
         return self._outputs(
             call,
             tree.map_leaves(lambda y, trace: y + backend.graft(ops.zeros_like(y), trace, 1.0), of_spikes, of_traces),
