@@ -46,11 +46,14 @@ class Normalization:
             Defaults to `None`.
         step_factors: Function `layer -> (steps,)`: the factor by which what was normalised is multiplied at each time step, for
             a layer that takes the time step; `None` if there is none. Defaults to `None`.
+        after_steps: Function `(layer, mean, variance)`, called once after all steps of a batch with the statistics of all of
+            them, for a layer whose averages must not change before; `None` if there is nothing to do. Defaults to `None`.
     """
 
     normalize: Callable
     normalize_rate: Callable | None = None
     step_factors: Callable | None = None
+    after_steps: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,5 +77,27 @@ def test_a_normaliser_free_network_is_saved_and_its_weights_are_no_others(tmp_pa
 
 @of_networks(WITH_A_CHOICE)
 def test_a_wrong_name_is_refused(network):
-    with pytest.raises(ValueError, match="`normalization` must be one of 'batch', 'weight'.*Received: normalization='layer'"):
+    with pytest.raises(
+        ValueError, match="`normalization` must be one of 'batch', 'weight', 'online'.*Received: normalization='layer'"
+    ):
         network((16, 16, 3), normalization="layer")
+
+
+@of_networks(WITH_A_CHOICE)
+def test_an_online_network_renormalises_and_stabilises_its_thresholds(network):
+    with keras.StatelessScope(initialize_variables=False):
+        model = network((16, 16, 3), 3, 2, "sltt", "single", width=0.125, normalization="online")
+        plain = network((16, 16, 3), 3, 2, width=0.125)
+    found, expected = model.network.layers, plain.network.layers
+    assert [layer.name for layer in found] == [layer.name for layer in expected]
+    normalizations = [type(layer) for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
+    assert set(normalizations) == {rsnn.layers.OnlineRenormalization}
+    assert all(layer.threshold_stabilizer for layer in found if isinstance(layer, rsnn.layers.Neuron))
+
+
+def test_an_online_network_trains_by_sltt_step_by_step():
+    model = models.ResNet18((8, 8, 3), 3, 3, "sltt", "single", width=0.05, normalization="online")
+    loss, gradients = loss_and_gradients(model, *data(4, (8, 8, 3)))
+    assert np.isfinite(loss)
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+    assert gradients[model.trainable_variables[0].path].any()

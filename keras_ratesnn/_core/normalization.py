@@ -1,5 +1,7 @@
 """Batch normalisation in training: by a batch's own statistics, with moving averages, and that of a rate."""
 
+from keras import ops
+
 from keras_ratesnn._core import backend, keras_internals, time_axis
 
 
@@ -16,9 +18,7 @@ def normalize(layer, inputs, times=1):
     """
     parameters = _parameters(layer, inputs)
     outputs, mean, variance = backend.normalize(inputs, layer.axis, *parameters, layer.epsilon, layer.synchronized)
-    kept = layer.momentum**times
-    for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-        moving.assign(backend.multiply_add(time_axis.cast(value, moving.dtype), 1.0 - kept, moving.value * kept))
+    move_averages(layer, mean, variance, times)
     return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
 
@@ -38,6 +38,61 @@ def normalize_rate(layer, rate, mean, variance, weights=None):
     statistics = mean, variance, layer.epsilon, layer.synchronized
     outputs = backend.normalize_as(rate, layer.axis, *parameters, *statistics, weights=weights)
     return time_axis.cast(outputs, layer.compute_dtype)
+
+
+def move_averages(layer, mean, variance, times=1):
+    """Moves a layer's averages `times` times towards the statistics of a batch."""
+    kept = layer.momentum**times
+    for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+        moving.assign(backend.multiply_add(time_axis.cast(value, moving.dtype), 1.0 - kept, moving.value * kept))
+
+
+def normalize_online(layer, inputs, times=1):
+    """A batch normalised by the moving averages, which stay as they are, with the derivative that its own statistics give.
+
+    This is batch renormalisation: with r = σ_B / σ_run and d = (μ_B − μ_run) / σ_run held constant,
+
+        (x − μ_B) / σ_B · r + d
+
+    Where r leaves [1/20, 20], the statistics of the batch serve: r = 1, d = 0.
+
+    Source: Zhu et al., "Online Stabilization of Spiking Neural Networks", ICLR 2024.
+    """
+    normalized, mean, variance = backend.normalize(inputs, layer.axis, None, None, layer.epsilon, layer.synchronized)
+    scale, shift = _renormalization(layer, mean, variance, normalized)
+    shape = [1] * len(inputs.shape)
+    shape[layer.axis] = -1
+    outputs = normalized * ops.reshape(scale, shape) + ops.reshape(shift, shape)
+    return time_axis.cast(outputs, layer.compute_dtype), mean, variance
+
+
+def normalize_rate_online(layer, rate, mean, variance, weights=None):
+    """`normalize_online` of a rate; see `normalize_rate`."""
+    rate = time_axis.widen(rate)
+    scale, shift = _renormalization(layer, mean, variance, rate)
+    statistics = mean, variance, layer.epsilon, layer.synchronized
+    outputs = backend.normalize_as(rate, layer.axis, scale, shift, *statistics, weights=weights)
+    return time_axis.cast(outputs, layer.compute_dtype)
+
+
+def _renormalization(layer, mean, variance, inputs):
+    """γ r and γ d + β, `(channels,)`."""
+    running_mean, running_variance = (
+        time_axis.cast(ops.convert_to_tensor(moving), mean.dtype) for moving in (layer.moving_mean, layer.moving_variance)
+    )
+    running_deviation = ops.sqrt(running_variance + layer.epsilon)
+    r = ops.sqrt(variance + layer.epsilon) / running_deviation
+    inside = ops.logical_and(r >= 1.0 / _FARTHEST, r <= _FARTHEST)
+    scale = ops.stop_gradient(ops.where(inside, r, 1.0))
+    shift = ops.stop_gradient(ops.where(inside, (mean - running_mean) / running_deviation, 0.0))
+    gamma, beta = _parameters(layer, inputs)
+    if gamma is not None:
+        scale, shift = gamma * scale, gamma * shift
+    return scale, shift if beta is None else shift + beta
+
+
+_FARTHEST = 20.0
+"""How many times larger or smaller than the running one a deviation may be."""
 
 
 def _parameters(layer, inputs):

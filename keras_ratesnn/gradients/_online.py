@@ -39,7 +39,7 @@ class OnlineRule(ForwardRule):
         self.chosen = chosen
 
     def neuron_pass(self, neuron):
-        return DetachedPass(neuron.cell, neuron.compute_dtype, self.with_gradient)
+        return DetachedPass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
 
     def output(self, tensor):
         return self._with_gradient_of_chosen(tensor)

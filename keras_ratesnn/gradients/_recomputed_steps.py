@@ -28,7 +28,8 @@ def run(run, rule, chosen=None):
         values[index] = ops.copy(values[index])
 
     order = run.new_order()
-    gathered = order.sweep(_WithoutGradient(order, run.training, with_gradient=False), run)
+    first = _WithoutGradient(order, run.training, with_gradient=False)
+    gathered = order.sweep(first, run)
     losses = order.losses_of_steps()
     places = list(losses)
     given = {
@@ -100,7 +101,7 @@ def run(run, rule, chosen=None):
     results = iter(backend.with_backward(flat, *parts.split(given), backward))
     gathered = tree.map_leaves(lambda _: next(results), gathered)
     order.memory.update({place: next(results) for place in places})
-    return order.finish(run, gathered)
+    return order.finish(first, run, gathered)
 
 
 def _differentiable(given, variables):

@@ -32,7 +32,7 @@ class NeuronPass:
     @property
     def compiles(self):
         """Whether a backend may compile it into one pass over memory."""
-        return True
+        return self.cell.fuses
 
     def phase(self, t):
         """What `advance` has to know of a time step: a structure of numbers, of tensors if `t` is one."""

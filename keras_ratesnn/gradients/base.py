@@ -118,6 +118,9 @@ class Rule:
         training: Boolean, whether layers behave as in training.
     """
 
+    ends_run = True
+    """Whether no other walk follows in a run."""
+
     def __init__(self, order, training):
         self.order = order
         self.training = training

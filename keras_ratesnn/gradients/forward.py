@@ -48,7 +48,7 @@ class ForwardRule(Rule):
 
     def neuron_pass(self, neuron):
         """The `NeuronPass` of a neuron layer."""
-        return NeuronPass(neuron.cell, neuron.compute_dtype, self.with_gradient)
+        return NeuronPass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
 
     def remember_statistics(self, call, mean, variance):
         """Called with the statistics by which a call normalised steps."""
@@ -95,7 +95,8 @@ class ForwardRule(Rule):
             if self.normalizes(call):
                 # As often as the layer would be called with steps.
                 inputs = only_signal(call).value
-                outputs, *_ = call.kind.normalization.normalize(call.operation, inputs, times=self.order.calls)
+                outputs, *statistics = call.kind.normalization.normalize(call.operation, inputs, times=self.order.calls)
+                self._after_steps(call, statistics)
             else:
                 outputs = self.apply(call, *with_tensors(lambda signal: signal.value, call))
             self.order.regularize(call, outputs)
@@ -106,6 +107,7 @@ class ForwardRule(Rule):
         inputs = self.order.tensor(only_signal(call))
         outputs, *statistics = self.evaluate(lambda: call.kind.normalization.normalize(call.operation, inputs))
         self.remember_statistics(call, *statistics)
+        self._after_steps(call, statistics)
         if call.kind.normalization.step_factors is not None:
             outputs = self.remember(call, self.evaluate(lambda: self._times_step_factors(call, outputs)))
         self.regularize(call, outputs)
@@ -136,6 +138,10 @@ class ForwardRule(Rule):
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.order.time_steps(args)}
         return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs, 1.0 / self.order.calls)))
+
+    def _after_steps(self, call, statistics):
+        if call.kind.normalization.after_steps is not None:
+            self.order.after_steps(call, *statistics)
 
     def _times_step_factors(self, call, outputs):
         factors = ops.convert_to_tensor(call.kind.normalization.step_factors(call.operation))

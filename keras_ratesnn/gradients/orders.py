@@ -43,6 +43,8 @@ class Order:
         self._adding = {}
         self._losses = []
         self._once = set()
+        self._normalized = {}
+        self._statistics = []
 
     @property
     def calls(self):
@@ -77,6 +79,10 @@ class Order:
 
     def through_time(self, place, neuron_pass, current):
         """The spikes of a layer of neurons, see `NeuronPass`, given the signal of its input current."""
+        raise NotImplementedError
+
+    def finished(self, place):
+        """What `NeuronPass.finish` makes of what the steps so far have left of a layer of neurons."""
         raise NotImplementedError
 
     def average(self, place, values):
@@ -150,30 +156,51 @@ class Order:
         self.memory[place] = self.memory.get(place, 0.0) + ops.sum(loss)
         self._adding[place] = call.operation
 
+    def after_steps(self, call, mean, variance):
+        """Gives a call's normalisation, after the last walk, the statistics of all steps, of which these are some."""
+        if all(signal.static for signal in call.signals):
+            self._statistics.append((call, mean, variance))
+            return
+        place = f"batch at {call.place}"
+        self.average(place, {"mean": mean, "square": variance + ops.square(mean)})
+        self._normalized[place] = call
+
     def losses_of_steps(self):
         """The part of the memory in which `add_loss` sums the losses of the steps."""
         return {place: self.memory[place] for place in self._adding}
 
-    def add_losses(self):
-        """Adds what was kept to the layers' losses, after the last walk: a call of a layer may clear the ones before."""
+    def end(self):
+        """After the last walk of a run: gives layers what was kept for them."""
+        # A call of a layer may clear the losses before it.
         for layer, loss in [*self._losses, *((layer, self.memory[place]) for place, layer in self._adding.items())]:
             layer.add_loss(loss)
-        self._losses.clear()
-        self._adding.clear()
+        for call, mean, variance in self._statistics:
+            call.kind.normalization.after_steps(call.operation, mean, variance)
 
-    def _finish(self, outputs):
-        """The outputs of the last walk; what the steps have left in the memory is what later walks want of it."""
-        states = self.states()
-        for place, neuron_pass in self._neurons.items():
-            self.memory[place] = neuron_pass.finish(self.memory[place])[1]
+    def _finish(self, rule, outputs):
+        """The outputs of a walk; what the steps have left in the memory is what later walks want of it."""
+        finished = {place: self.finished(place) for place in self._neurons}
+        for place, (state, record) in finished.items():
+            self._neurons[place].cell.after_steps(state)
+            self.memory[place] = record
         for place, function in self._finishing.items():
             self.memory[place] = function(self.memory.get(place))
-        self.add_losses()
-        return propagate_nan(outputs, states)
+        for place, call in self._normalized.items():
+            mean, square = (self._of_all_steps([part[name] for part in self.memory[place]]) for name in ("mean", "square"))
+            self._statistics.append((call, mean, ops.maximum(square - ops.square(mean), 0.0)))
+        if rule.ends_run:
+            self.end()
+        return propagate_nan(outputs, [state for state, _ in finished.values()])
+
+    def _of_all_steps(self, means):
+        """The mean over all steps, of what `average` keeps."""
+        if len(means) == 1:
+            return means[0]
+        return sum(mean * (size / self.timesteps) for mean, size in zip(means, self.windows, strict=True))
 
     def states(self):
         """The states of all layers of neurons after the last step: a list of structures of tensors."""
-        return [neuron_pass.finish(self.memory[place])[0] for place, neuron_pass in self._neurons.items()]
+        return [self.finished(place)[0] for place in self._neurons]
 
 
 class AllSteps(Order):
@@ -215,10 +242,12 @@ class AllSteps(Order):
     def through_time(self, place, neuron_pass, current):
         if not current.static:
             self._checked(current.value)
-        spikes, finished = _time_loop.run(neuron_pass, current, self.timesteps)
-        self._neurons[place] = _Finished
-        self.memory[place] = finished
+        spikes, self.memory[place] = _time_loop.run(neuron_pass, current, self.timesteps)
+        self._neurons[place] = neuron_pass
         return spikes
+
+    def finished(self, place):
+        return self.memory[place]
 
     def average(self, place, values):
         self.memory[place] = [values]
@@ -237,18 +266,10 @@ class AllSteps(Order):
         outputs = run.walk([self.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
 
         def output(signal):
-            steps = rule.output(self._checked(self.tensor(signal)))
+            steps = rule.output(self.tensor(signal) if signal.static else self._checked(signal.value))
             return time_axis.unfold(steps, self.timesteps) if run.return_sequences else time_axis.mean(steps, self.timesteps)
 
-        return self._finish(tree.map_leaves(output, outputs))
-
-
-class _Finished:
-    """In the place of a `NeuronPass` whose loop has ended."""
-
-    @staticmethod
-    def finish(finished):
-        return finished
+        return self._finish(rule, tree.map_leaves(output, outputs))
 
 
 class OneStep(Order):
@@ -291,6 +312,9 @@ class OneStep(Order):
         spikes, carried = _time_loop.step(neuron_pass, current.value, carried, self.t)
         self.memory[place] = neuron_pass.as_tensors(carried)
         return spikes
+
+    def finished(self, place):
+        return self._neurons[place].finish(self.memory[place])
 
     def average(self, place, values):
         inside = _windows.inside(self.windows, self.t)
@@ -345,7 +369,7 @@ class OneStep(Order):
         return self.memory, outputs
 
     def run(self, rule, run):
-        return self.finish(run, self.sweep(rule, run))
+        return self.finish(rule, run, self.sweep(rule, run))
 
     def sweep(self, rule, run):
         """All steps.
@@ -377,13 +401,13 @@ class OneStep(Order):
         self._dtypes = tree.map_leaves(lambda output: output.dtype, outputs)
         return gathered
 
-    def finish(self, run, gathered):
+    def finish(self, rule, run, gathered):
         """The outputs of the run, of what `sweep` returned."""
 
         def mean(total, dtype):
             return ops.cast(total / self.timesteps, time_axis.mean_dtype(dtype))
 
-        return self._finish(gathered if run.return_sequences else tree.map_leaves(mean, gathered, self._dtypes))
+        return self._finish(rule, gathered if run.return_sequences else tree.map_leaves(mean, gathered, self._dtypes))
 
     def _gather(self, run, so_far, output):
         """The sum of outputs so far, in float32 or wider; or the sequence of them, `(batch, T, ...)`."""

@@ -70,7 +70,7 @@ class Rate(GradientMethod):
         outputs = order.run(RecordingRule(order, run.training, last_step), run)
         rule = RateRule(order, run.training, last_step)
         rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
-        order.add_losses()
+        order.end()
         wanted = rule.at_each_step if run.return_sequences else rule.mean
 
         def with_derivative(value, signal):
@@ -88,6 +88,12 @@ class Rate(GradientMethod):
 
     def check(self, neurons):
         for neuron in neurons:
+            if neuron.couples_neurons:
+                raise ValueError(
+                    'gradient="rate" keeps one eligibility a neuron and is right only where neurons act alone. Received: layer '
+                    f"{neuron.name!r}, whose thresholds depend on all membranes (threshold_stabilizer=True). Train with "
+                    'gradient="sltt" or "bptt", or leave the stabilizer out.'
+                )
             if not _eligibility.has_written_derivative(neuron.cell):
                 _element_wise.check(neuron)
 
@@ -113,6 +119,8 @@ class RecordingRule(ForwardRule):
         training: See `Rule`.
         last_step: Boolean, whether the statistics of the last step are to be remembered in the place of their means.
     """
+
+    ends_run = False
 
     def __init__(self, order, training, last_step):
         super().__init__(order, training, with_gradient=False)

@@ -6,6 +6,7 @@ from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell
 from keras_ratesnn.layers.encoders import BernoulliEncoder, Encoder, LatencyEncoder
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
+from keras_ratesnn.layers.online_renormalization import OnlineRenormalization
 from keras_ratesnn.layers.temporal_normalization import (
     TemporalEffectiveBatchNormalization,
     ThresholdDependentBatchNormalization,
@@ -26,6 +27,7 @@ __all__ = [
     "LatencyEncoder",
     "Neuron",
     "NeuronCell",
+    "OnlineRenormalization",
     "ParametricLIF",
     "ParametricLIFCell",
     "TemporalEffectiveBatchNormalization",

@@ -70,10 +70,12 @@ class IntegrateAndFireCell(NeuronCell):
     def effective_threshold(self):
         return ops.exp(self.log_threshold) if self.learn_threshold else self.threshold
 
-    def step(self, inputs, state):
+    def step(self, inputs, state, threshold=None):
+        """As in `NeuronCell`; `threshold` is θ_t, where a layer sets it anew for each step."""
+        threshold = self.effective_threshold() if threshold is None else threshold
         membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.effective_decay())
-        spikes = self.fire(membrane)
-        return membrane, spikes, self.after_reset(membrane, spikes, self.effective_threshold())
+        spikes = self.fire(membrane, threshold)
+        return membrane, spikes, self.after_reset(membrane, spikes, threshold)
 
     def after_reset(self, membrane, spikes, threshold):
         """v⁺_t: the membrane after the spikes, which crossed `threshold`, have reset it."""

@@ -45,6 +45,8 @@ class NeuronCell(GuardedCell):
 
     layer_kind = LayerKind(role=CELL)
     fixed_arguments = ("threshold", "surrogate")
+    fuses = True
+    """Whether a step may be compiled into one pass over memory, on backends where that is the library's affair."""
 
     def __init__(self, threshold=1.0, surrogate="sigmoid", **kwargs):
         # The state stays in float32 in half precision: Keras must not cast what a call is given.
@@ -94,6 +96,9 @@ class NeuronCell(GuardedCell):
             `weight` (`None` for none) by 1. Tangents are numbers or tensors.
         """
         raise NotImplementedError(f"{type(self).__name__} has no written derivative.")
+
+    def after_steps(self, state):
+        """Called once after the last step of a batch, with the state that it left. There is nothing to do by default."""
 
     def trace_decay(self):
         """λ, what is left of the trace of a spike after one step, for the online method OTTT: that of a leaky membrane.

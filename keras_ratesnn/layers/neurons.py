@@ -4,12 +4,13 @@ import warnings
 
 import keras
 
-from keras_ratesnn._core import registry
+from keras_ratesnn._core import checks, registry
 from keras_ratesnn.layer_kinds import NEURON, LayerKind
 from keras_ratesnn.layers._cell_guards import from_cell
 from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell, without_ignored_reset
 from keras_ratesnn.layers.neuron_cell import NeuronCell
+from keras_ratesnn.layers.threshold_stabilizer import StabilizedCell, ThresholdStabilizer
 
 
 @registry.register
@@ -50,6 +51,17 @@ class Neuron(keras.layers.Layer):
             _warn_of_one_time_step(self)
         spikes, _ = self.cell(inputs)
         return spikes
+
+    couples_neurons = False
+    """Whether what the layer does to its cell in time depends on all of its neurons."""
+
+    def cell_in_time(self, training):
+        """What is run through time steps: the cell, or something in its place that does more.
+
+        Args:
+            training: Boolean, whether the network behaves as in training.
+        """
+        return self.cell
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -110,6 +122,10 @@ class LIF(IntegrateAndFire):
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
         learn_threshold: Boolean, whether the layer learns its threshold, one for all its neurons, from `threshold` on.
             Defaults to `False`.
+        threshold_stabilizer: Boolean, whether in training the threshold of a step follows the mean and the deviation of all
+            membranes of the layer, so that a like share of them spikes at every step (OTS of Zhu et al., ICLR 2024). In
+            inference it is the running mean of these. Its authors train it by `gradient="sltt"`; `"rate"` cannot.
+            Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer. In rate training the
             regularizer sees the firing rate, in BPTT the spikes of all steps.
 
@@ -120,8 +136,8 @@ class LIF(IntegrateAndFire):
         That of the input: spikes, exactly 0 or 1.
 
     Raises:
-        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, or a name is
-            unknown.
+        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, a name is
+            unknown, or a threshold is to be stabilised and learned at once.
         TypeError: If an argument is of another type, or is named as in another library.
 
     Source: Yu et al., NeurIPS 2024, equation 1.
@@ -136,14 +152,39 @@ class LIF(IntegrateAndFire):
         detach_reset=True,
         surrogate="sigmoid",
         learn_threshold=False,
+        threshold_stabilizer=False,
         **kwargs,
     ):
         cell = LIFCell(
             decay, threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **shared_with_cell(type(self), kwargs)
         )
         super().__init__(cell, **kwargs)
+        self.threshold_stabilizer = checks.boolean("threshold_stabilizer", threshold_stabilizer)
+        if threshold_stabilizer and learn_threshold:
+            raise ValueError(
+                "`threshold_stabilizer=True` sets the thresholds from the membranes. Received: learn_threshold=True with it. "
+                "Leave one of the two out."
+            )
+        self.stabilizer = ThresholdStabilizer(threshold, name="stabilizer") if threshold_stabilizer else None
 
     decay = from_cell("decay")
+
+    @property
+    def couples_neurons(self):
+        return self.threshold_stabilizer
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if self.stabilizer is not None and not self.stabilizer.built:
+            self.stabilizer.build()
+
+    def cell_in_time(self, training):
+        if self.stabilizer is None:
+            return self.cell
+        return StabilizedCell(self.cell, self.stabilizer, training and self.trainable)
+
+    def get_config(self):
+        return {**super().get_config(), "threshold_stabilizer": self.threshold_stabilizer}
 
 
 @registry.register

@@ -48,18 +48,19 @@ def image_input(input_shape, default, smallest):
     return keras.Input(tuple(input_shape), name="image")
 
 
-def checked_neuron(neuron):
+def checked_neuron(neuron, default=LIF):
     """A function that returns a new layer of the user's neurons at each call, or raises an error.
 
     Args:
-        neuron: What the user passed: a function without arguments, or `None` for `LIF`.
+        neuron: What the user passed: a function without arguments, or `None` for the default.
+        default: The default: a function like it. Defaults to `LIF`.
 
     Raises:
         TypeError: If `neuron` cannot be called, or, at a call, if it returns no neuron layer.
         ValueError: At a call, if it returns the same layer again.
     """
     if neuron is None:
-        return LIF
+        return default
     if isinstance(neuron, keras.layers.Layer) or not callable(neuron):
         raise TypeError(
             "`neuron` must be a function that returns a new neuron layer each time. Received: "

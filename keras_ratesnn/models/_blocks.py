@@ -1,11 +1,12 @@
 """What all networks are built of. Each function takes a Keras tensor and the name of its layers, and returns a Keras tensor."""
 
+import functools
 import math
 
 import keras
 from keras import layers
 
-from keras_ratesnn.layers import WSConv2D
+from keras_ratesnn.layers import LIF, OnlineRenormalization, WSConv2D
 
 SPIKE_SCALE = 2.74
 """By which spikes are multiplied where kernels are standardised, so that their mean square is about 1 (Xiao et al., 2022)."""
@@ -39,9 +40,18 @@ def convolution(x, filters, size, strides, use_bias, initialization, name, layer
     )(x)
 
 
-def normalization(x, name):
+def batch_normalization(x, name):
     """Batch normalisation with PyTorch's defaults: its momentum of 0.1 is Keras' of 0.9."""
     return layers.BatchNormalization(axis=channel_axis(), momentum=0.9, epsilon=1e-5, name=name)(x)
+
+
+def online_renormalization(x, name):
+    """`OnlineRenormalization` with the epsilon of the others."""
+    return OnlineRenormalization(axis=channel_axis(), epsilon=1e-5, name=name)(x)
+
+
+stabilized_neurons = functools.partial(LIF, threshold_stabilizer=True)
+"""The default neurons beside `online_renormalization`."""
 
 
 def neurons(x, neuron, name):
@@ -55,15 +65,22 @@ def neurons(x, neuron, name):
     return layer(x)
 
 
-def conv_bn_neuron(x, filters, size, strides, neuron, use_bias, initialization, name, number=""):
+def conv_bn_neuron(
+    x, filters, size, strides, neuron, use_bias, initialization, name, number="", normalization=batch_normalization
+):
     """A convolution, batch normalisation, and neurons unless `neuron` is `None`: `NAME_conv`, `NAME_bn`, `NAME_neuron`.
 
     Args:
         number: What is appended to the layers' names, where a block has several units.
+        normalization: Function `(x, name)`. Defaults to `batch_normalization`.
     """
     x = convolution(x, filters, size, strides, use_bias, initialization, f"{name}_conv{number}")
     x = normalization(x, f"{name}_bn{number}")
     return x if neuron is None else neurons(x, neuron, f"{name}_neuron{number}")
+
+
+conv_osr_neuron = functools.partial(conv_bn_neuron, normalization=online_renormalization)
+"""`conv_bn_neuron` with online renormalisation."""
 
 
 def scaled_neurons(x, neuron, name):

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
+from keras_ratesnn.layers import LIF
 from keras_ratesnn.models._arguments import checked_classes, checked_neuron, image_input, scaled
 from keras_ratesnn.models._blocks import channel_axis, conv_bn_neuron, dense, neurons
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
@@ -33,6 +34,7 @@ def network(
     unit=conv_bn_neuron,
     put_neurons=neurons,
     after_blocks=None,
+    default_neuron=LIF,
 ):
     """A residual network of one time step.
 
@@ -48,11 +50,12 @@ def network(
         unit: What the stem's convolution is a part of: `conv_bn_neuron`, or a function like it. Defaults to it.
         put_neurons: `neurons`, or a function like it, for the neurons of `hidden`. Defaults to it.
         after_blocks: Function `(x, neuron)` of what comes after the last block, or `None` for nothing. Defaults to `None`.
+        default_neuron: Function that returns a new neuron layer, where the user passed none. Defaults to `LIF`.
 
     Returns:
         A Functional model.
     """
-    neuron, channels = checked_neuron(neuron), scaled(channels, width)
+    neuron, channels = checked_neuron(neuron, default_neuron), scaled(channels, width)
     classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
     inputs, stem = input_and_stem(input_shape, default, stem, len(depths))
     x = stem_block(inputs, channels[0], stem, neuron if neurons_after_stem else None, **style, unit=unit)
@@ -124,8 +127,8 @@ def stages(x, block, depths, channels):
     return x
 
 
-def shortcut(x, filters, strides, neuron, use_bias, initialization, name):
+def shortcut(x, filters, strides, neuron, use_bias, initialization, name, unit=conv_bn_neuron):
     """The input of a block, as it is where the shape of the output is the same, else by a 1x1 convolution."""
     if strides == 1 and x.shape[channel_axis()] == filters:
         return x
-    return conv_bn_neuron(x, filters, 1, strides, neuron, use_bias, initialization, f"{name}_shortcut")
+    return unit(x, filters, 1, strides, neuron, use_bias, initialization, f"{name}_shortcut")

@@ -6,7 +6,7 @@ from keras import layers
 
 from keras_ratesnn._core import checks
 from keras_ratesnn.models import _normalizer_free, _residual
-from keras_ratesnn.models._blocks import conv_bn_neuron, neurons
+from keras_ratesnn.models._blocks import conv_bn_neuron, conv_osr_neuron, neurons, stabilized_neurons
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
@@ -62,7 +62,9 @@ def ResNet18(
         normalization: What keeps currents near the threshold. `"batch"`: batch normalisation after each convolution, as in the
             paper. `"weight"`: a normaliser-free network (Brock et al., ICLR 2021), which needs no statistics of batches:
             standardised kernels, spikes times 2.74 after each layer of neurons, and blocks x + 0.2 f(x / β), in which neurons
-            stand before the convolutions; β² is the variance expected of x. Defaults to `"batch"`.
+            stand before the convolutions; β² is the variance expected of x. `"online"`:
+            `keras_ratesnn.layers.OnlineRenormalization`, and by default `LIF(threshold_stabilizer=True)`, for `gradient="sltt"`
+            with `step_mode="single"` (Zhu et al., ICLR 2024). Defaults to `"batch"`.
 
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled. Its layers have the same names each time, so that weights load by name.
@@ -145,17 +147,24 @@ def ResNet34(
     return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "ResNet34")
 
 
-def basic_block(x, filters, strides, neuron, name):
+def basic_block(x, filters, strides, neuron, name, unit=conv_bn_neuron):
     """Two 3x3 convolutions, with neurons after the first and after the sum with the shortcut."""
-    y = conv_bn_neuron(x, filters, 3, strides, neuron, name=name, number=1, **STYLE)
-    y = conv_bn_neuron(y, filters, 3, 1, None, name=name, number=2, **STYLE)
-    y = layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, None, name=name, **STYLE)])
+    y = unit(x, filters, 3, strides, neuron, name=name, number=1, **STYLE)
+    y = unit(y, filters, 3, 1, None, name=name, number=2, **STYLE)
+    y = layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, None, name=name, unit=unit, **STYLE)])
     return neurons(y, neuron, f"{name}_neuron2")
 
 
 NETWORKS = {
     "batch": functools.partial(_residual.network, basic_block, style=STYLE),
     "weight": _normalizer_free.network,
+    "online": functools.partial(
+        _residual.network,
+        functools.partial(basic_block, unit=conv_osr_neuron),
+        style=STYLE,
+        unit=conv_osr_neuron,
+        default_neuron=stabilized_neurons,
+    ),
 }
 """The networks by the name of the normalisation."""
 

@@ -6,8 +6,9 @@ import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
+from keras_ratesnn.layers import LIF
 from keras_ratesnn.models._arguments import checked_classes, checked_neuron, image_input, scaled
-from keras_ratesnn.models._blocks import conv_bn_neuron, conv_ws_neuron, dense
+from keras_ratesnn.models._blocks import conv_bn_neuron, conv_osr_neuron, conv_ws_neuron, dense, stabilized_neurons
 from keras_ratesnn.models._initializers import NORMAL_HALF, STANDARDIZED
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
@@ -15,6 +16,7 @@ from keras_ratesnn.spiking_model import SpikingModel
 UNITS = {
     "batch": functools.partial(conv_bn_neuron, use_bias=True, initialization=NORMAL_HALF),
     "weight": functools.partial(conv_ws_neuron, use_bias=True, initialization=STANDARDIZED),
+    "online": functools.partial(conv_osr_neuron, use_bias=True, initialization=NORMAL_HALF),
 }
 """What each convolution is a part of, by the name of the normalisation."""
 
@@ -64,7 +66,9 @@ def VGG11(
         normalization: What keeps currents near the threshold. `"batch"`: batch normalisation after each convolution, as in the
             paper. `"weight"`: standardised kernels, and spikes times 2.74 after each layer of neurons, which needs no
             statistics of batches; its authors (Xiao et al., NeurIPS 2022) have neurons that leak less, `LIF(decay=0.5)`, and
-            with others the last layers may start silent. Defaults to `"batch"`.
+            with others the last layers may start silent. `"online"`: `keras_ratesnn.layers.OnlineRenormalization`, and by
+            default `LIF(threshold_stabilizer=True)`, for `gradient="sltt"` with `step_mode="single"` (Zhu et al., ICLR 2024).
+            Defaults to `"batch"`.
 
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled. Its layers have the same names each time, so that weights load by name.
@@ -199,9 +203,10 @@ def _network(blocks, input_shape, classes, neuron, width, include_top, normaliza
         default: The default image: its height and width, and its channels.
         flattened: Boolean, whether the last block is pooled by 2 and flattened, and not averaged over the image.
     """
-    neuron, blocks = checked_neuron(neuron), [scaled(channels, width) for channels in blocks]
-    classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
     checks.one_of("normalization", normalization, UNITS)
+    neuron = checked_neuron(neuron, stabilized_neurons if normalization == "online" else LIF)
+    blocks = [scaled(channels, width) for channels in blocks]
+    classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
     poolings = len(blocks) if flattened else len(blocks) - 1
     x = inputs = image_input(input_shape, default, smallest=2**poolings)
     if flattened and include_top and None in inputs.shape[1:]:

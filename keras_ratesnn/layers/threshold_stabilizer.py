@@ -1,0 +1,88 @@
+"""Online threshold stabilizer: thresholds that follow the membranes, so that a layer's firing rate is the same at all steps."""
+
+import keras
+from keras import ops
+
+from keras_ratesnn._core import registry, time_axis
+
+_TINY = 1e-7
+"""Beside a deviation: of membranes that are all alike it is zero."""
+
+
+@registry.register
+class ThresholdStabilizer(keras.layers.Layer):
+    """The thresholds θ_t of a layer of neurons, and their running average, by which the neurons fire in inference.
+
+    With the mean m_t and the deviation d_t of all membranes of the layer, over batch, space and channels,
+
+        θ_1 = θ,        θ_t = m_t + ratio · d_t,        ratio = (θ − m_1) / d_1
+
+    θ_t has no gradient.
+
+    Args:
+        threshold: Float > 0, θ.
+        momentum: Float, the part of the running threshold that is kept after a batch. Defaults to `0.9`.
+
+    Source: Zhu et al., "Online Stabilization of Spiking Neural Networks", ICLR 2024.
+    """
+
+    def __init__(self, threshold, momentum=0.9, **kwargs):
+        super().__init__(**kwargs)
+        self.threshold = threshold
+        self.momentum = momentum
+
+    def build(self, input_shape=None):
+        initializer = keras.initializers.Constant(self.threshold)
+        self.running_threshold = self.add_weight(
+            shape=(), initializer=initializer, trainable=False, autocast=False, name="running_threshold"
+        )
+
+    def move(self, threshold):
+        """Takes the mean threshold of a batch into the running one."""
+        running = self.running_threshold
+        kept = self.momentum * ops.convert_to_tensor(running)
+        running.assign(kept + (1.0 - self.momentum) * time_axis.cast(threshold, running.dtype))
+
+    def get_config(self):
+        return {**super().get_config(), "threshold": self.threshold, "momentum": self.momentum}
+
+
+class StabilizedCell:
+    """A cell whose steps are given their thresholds by a `ThresholdStabilizer`, in the place of the cell in a time loop.
+
+    Args:
+        cell: A `NeuronCell` whose step takes a `threshold`.
+        stabilizer: A `ThresholdStabilizer`.
+        training: Boolean, whether thresholds follow the membranes, or are the running one.
+    """
+
+    fuses = False
+
+    def __init__(self, cell, stabilizer, training):
+        self.cell = cell
+        self.stabilizer = stabilizer
+        self.training = training
+        self.variables = [*cell.variables, *stabilizer.variables]
+
+    def initial_state(self, inputs):
+        state = self.cell.initial_state(inputs)
+        nothing = ops.zeros((), dtype=time_axis.accumulation_dtype(inputs.dtype))
+        return {"cell": state, **dict.fromkeys(("steps", "ratio", "thresholds"), nothing)}
+
+    def step(self, inputs, state):
+        if not self.training:
+            threshold = time_axis.cast(ops.convert_to_tensor(self.stabilizer.running_threshold), state["ratio"].dtype)
+            membrane, spikes, after = self.cell.step(inputs, state["cell"], threshold)
+            return membrane, spikes, {**state, "cell": after}
+        membrane, *_ = self.cell.step(inputs, state["cell"])
+        mean, variance = ops.moments(ops.stop_gradient(membrane), list(range(len(membrane.shape))))
+        deviation = ops.sqrt(variance) + _TINY
+        ratio = ops.where(state["steps"] == 0, (self.stabilizer.threshold - mean) / deviation, state["ratio"])
+        threshold = mean + ratio * deviation
+        membrane, spikes, after = self.cell.step(inputs, state["cell"], threshold)
+        sums = {"steps": state["steps"] + 1.0, "ratio": ratio, "thresholds": state["thresholds"] + threshold}
+        return membrane, spikes, {"cell": after, **sums}
+
+    def after_steps(self, state):
+        if self.training:
+            self.stabilizer.move(state["thresholds"] / state["steps"])
