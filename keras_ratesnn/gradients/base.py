@@ -144,6 +144,10 @@ class Rule:
             self.add_loss(call, time_axis.widen(loss) * share)
         return outputs
 
+    def finish(self):
+        """Called after the walks: the losses that were kept become those of the layers."""
+        self.order.add_losses()
+
     def add_loss(self, call, loss):
         """Called with each loss that a call's operation adds, multiplied by its share in all steps."""
         self.order.add_loss(call, loss)

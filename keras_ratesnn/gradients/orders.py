@@ -151,14 +151,14 @@ class Order:
         self._losses.clear()
         self._adding.clear()
 
-    def _finish(self, outputs):
+    def _finish(self, outputs, rule):
         """The outputs of the last walk; what the steps have left in the memory is what later walks want of it."""
         states = self.states()
         for place, neuron_pass in self._neurons.items():
             self.memory[place] = neuron_pass.finish(self.memory[place])[1]
         for place, function in self._finishing.items():
             self.memory[place] = function(self.memory.get(place))
-        self.add_losses()
+        rule.finish()
         return propagate_nan(outputs, states)
 
     def states(self):
@@ -233,7 +233,7 @@ class AllSteps(Order):
             steps = rule.output(self._checked(self.tensor(signal)))
             return time_axis.unfold(steps, self.timesteps) if run.return_sequences else time_axis.mean(steps, self.timesteps)
 
-        return self._finish(tree.map_leaves(output, outputs))
+        return self._finish(tree.map_leaves(output, outputs), rule)
 
 
 class _Finished:
@@ -360,7 +360,7 @@ class OneStep(Order):
         def mean(total, output):
             return ops.cast(total / self.timesteps, time_axis.mean_dtype(output.dtype))
 
-        return self._finish(gathered if run.return_sequences else tree.map_leaves(mean, gathered, outputs))
+        return self._finish(gathered if run.return_sequences else tree.map_leaves(mean, gathered, outputs), rule)
 
     def _gather(self, run, so_far, output):
         """The sum of outputs so far, in float32 or wider; or the sequence of them, `(batch, T, ...)`."""
