@@ -1,6 +1,5 @@
 """The compiled functions of a model whose settings may change at any time, while `fit` runs too."""
 
-import contextlib
 import threading
 
 from keras_ratesnn._core import backend, keras_internals
@@ -29,8 +28,7 @@ class CompiledFunction:
     def __call__(self, *state_and_data):
         *state, data = state_and_data
         ranks, data = backend.ranks_of_batch(data)
-        with backend.reads_before_writes() if self._purpose == "train" else contextlib.nullcontext():
-            return self._function((self._settings(), ranks))(*state, data)
+        return self._function((self._settings(), ranks))(*state, data)
 
     def _function(self, key):
         with self._lock:

@@ -100,11 +100,11 @@ def call_aside(operation, args, kwargs):
     return outputs, losses
 
 
-class _LossesAside(keras.StatelessScope):
-    """A scope, of one thread, that collects losses; variables are read and assigned as outside of it."""
+class _Through(keras.StatelessScope):
+    """A scope, of one thread, out of which variables are read and assigned."""
 
-    def __init__(self):
-        super().__init__(collect_losses=True)
+    def __init__(self, values=(), collect_losses=False):
+        super().__init__(values, collect_losses)
         self._outside = get_stateless_scope()
 
     def get_current_value(self, variable):
@@ -116,6 +116,29 @@ class _LossesAside(keras.StatelessScope):
             variable._direct_assign(value)
         else:
             self._outside.add_update(update)
+
+
+class _LossesAside(_Through):
+    """A scope that collects losses."""
+
+    def __init__(self):
+        super().__init__(collect_losses=True)
+
+
+class ReadOnce(_Through):
+    """A scope in which variables have these values until they are assigned. No losses can be added in it.
+
+    Args:
+        values: List of pairs of a Keras variable and a tensor.
+    """
+
+    def get_current_value(self, variable):
+        value = self.state_mapping.get(id(variable))
+        return super().get_current_value(variable) if value is None else value
+
+    def add_update(self, update):
+        self.state_mapping.pop(id(update[0]), None)
+        super().add_update(update)
 
 
 def seed_states(layer):

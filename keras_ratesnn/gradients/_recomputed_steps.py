@@ -22,14 +22,15 @@ def run(run, rule, chosen=None):
     """
     variables = run.network.variables
     changing = _compiled_loop.changing_of(variables)
-    values, noise = _compiled_loop.values_of(variables), backend.noise_state()
-    for index in changing:
-        # The first sweep changes these, on PyTorch in their place.
-        values[index] = ops.copy(values[index])
-
-    order = run.new_order()
+    order, noise = run.new_order(), backend.noise_state()
     first = _WithoutGradient(order, run.training, with_gradient=False)
-    gathered = order.sweep(first, run)
+    # The backward pass is given the reads of the forward pass.
+    with backend.reading_once(run.network.trainable_variables):
+        values = _compiled_loop.values_of(variables)
+        for index in changing:
+            # The first sweep changes these, on PyTorch in their place.
+            values[index] = ops.copy(values[index])
+        gathered = order.sweep(first, run)
     losses = order.losses_of_steps()
     places = list(losses)
     given = {

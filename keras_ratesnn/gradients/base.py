@@ -118,9 +118,6 @@ class Rule:
         training: Boolean, whether layers behave as in training.
     """
 
-    ends_run = True
-    """Whether no other walk follows in a run."""
-
     def __init__(self, order, training):
         self.order = order
         self.training = training
@@ -151,6 +148,10 @@ class Rule:
         for loss in losses:
             self.add_loss(call, time_axis.widen(loss) * share)
         return outputs
+
+    def finish(self):
+        """Called after the walks: the losses that were kept become those of the layers."""
+        self.order.end()
 
     def add_loss(self, call, loss):
         """Called with each loss that a call's operation adds, multiplied by its share in all steps."""

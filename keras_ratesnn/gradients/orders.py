@@ -188,8 +188,7 @@ class Order:
         for place, call in self._normalized.items():
             mean, square = (self._of_all_steps([part[name] for part in self.memory[place]]) for name in ("mean", "square"))
             self._statistics.append((call, mean, ops.maximum(square - ops.square(mean), 0.0)))
-        if rule.ends_run:
-            self.end()
+        rule.finish()
         return propagate_nan(outputs, [state for state, _ in finished.values()])
 
     def _of_all_steps(self, means):

@@ -67,10 +67,11 @@ class Rate(GradientMethod):
             return order.run(ForwardRule(order, run.training, with_gradient=False), run)
         order = run.new_order(self._sizes(run))
         last_step = self.last_step_statistics and not order.sees_all_steps
-        outputs = order.run(RecordingRule(order, run.training, last_step), run)
         rule = RateRule(order, run.training, last_step)
-        rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
-        order.end()
+        with backend.reading_once(run.network.trainable_variables):
+            outputs = order.run(RecordingRule(order, run.training, last_step), run)
+            rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
+        rule.finish()
         wanted = rule.at_each_step if run.return_sequences else rule.mean
 
         def with_derivative(value, signal):
@@ -119,8 +120,6 @@ class RecordingRule(ForwardRule):
         training: See `Rule`.
         last_step: Boolean, whether the statistics of the last step are to be remembered in the place of their means.
     """
-
-    ends_run = False
 
     def __init__(self, order, training, last_step):
         super().__init__(order, training, with_gradient=False)
@@ -171,6 +170,9 @@ class RecordingRule(ForwardRule):
             super().add_loss(call, loss)
         else:
             self.order.adding.add(call.place)
+
+    def finish(self):
+        """What is kept is added with the losses of the rate pass."""
 
 
 def _statistics_place(call):

@@ -106,6 +106,6 @@ def ranks_of_batch(data):
     return (), data
 
 
-def reads_before_writes():
-    """A context without effect: the order is kept anyway."""
+def reading_once(variables):
+    """A context without effect: reads keep their order anyway."""
     return contextlib.nullcontext()

@@ -1,6 +1,5 @@
 """The backend functions on TensorFlow; `keras_ratesnn._core.backend` says what each is for."""
 
-import contextlib
 import contextvars
 import functools
 import itertools
@@ -8,7 +7,7 @@ import math
 
 import tensorflow as tf
 
-from keras_ratesnn._core import tree
+from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend import plain_normalization
 from keras_ratesnn._core.backend.graph_compiled import derivative_only as derivative_only
 from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
@@ -131,17 +130,15 @@ def ranks_of_batch(data):
     return tuple(tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves), data
 
 
-@contextlib.contextmanager
-def reads_before_writes():
-    """A context in which a training step is run: what reads a weight for the backward pass does so before the weight changes.
+def reading_once(variables):
+    """A context in which each of these variables is read once, whatever uses it.
 
-    TensorFlow's dependency optimizer removes a read's control edge to the assignment that follows it, where a longer way leads
-    there too, through a value that is not used; the next optimizer removes that way (TensorFlow 2.21). The rate pass has many
-    such values: some gradients would now and then be those by the updated weights of the layer behind.
+    The forward pass needs that read, and the variable changes after it. Were there two, one for the backward pass alone,
+    TensorFlow's dependency optimizer could drop its order: it removes the edge from the read to the assignment where a longer
+    way leads there too, through a value that is not used, and the next optimizer removes that way (TensorFlow 2.21). The rate
+    pass has many such values: some gradients would now and then be those by the updated weights of the layer behind.
     """
-    chosen = tf.config.optimizer.get_experimental_options().get("dependency_optimization", True)
-    tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({"dependency_optimization": chosen})
+    with keras_internals.without_autocast():
+        # Not by Keras, which takes a variable for a tensor.
+        values = [(variable, tf.convert_to_tensor(variable.value)) for variable in variables]
+    return keras_internals.ReadOnce(values)
