@@ -1,5 +1,6 @@
 """The recipes' command lines, run inside the tests' process."""
 
+import contextlib
 import json
 
 import keras
@@ -10,6 +11,22 @@ QUICKLY = ("timesteps=1", "batch_size=512", "train_images=1024", "width=0.125")
 if keras.backend.backend() == "tensorflow":
     QUICKLY += ("jit_compile=False",)
 """Settings for runs whose accuracy does not matter: two batches of one size an epoch, so one program to compile."""
+
+
+@contextlib.contextmanager
+def fast_programs():
+    """A context in which JAX optimises what it compiles, which a run of more than a few batches is worth."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def trained(folder, *arguments):

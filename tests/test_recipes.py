@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 from made_clothes import FEW_IMAGES, write_clothes
-from recipe_runs import QUICKLY, error_of, trained
+from recipe_runs import QUICKLY, error_of, fast_programs, trained
 
 from recipes import augmentation, catalogue, checkpoint, convert, evaluate, optimizers, pipeline, run, run_folder, windows
 from recipes import list as list_command
@@ -42,7 +42,8 @@ def _default_precision():
 def digits_run(tmp_path_factory):
     """Folder and record of a few epochs of the digits."""
     folder = tmp_path_factory.mktemp("digits")
-    return folder, trained(folder, "digits", "--set", f"epochs={DIGITS_EPOCHS}")
+    with fast_programs():
+        return folder, trained(folder, "digits", "--set", f"epochs={DIGITS_EPOCHS}")
 
 
 # Training
@@ -323,7 +324,8 @@ def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, m
 
 def test_convert_prints_accuracies_before_and_after(capsys):
     settings = ("epochs=8", "width=0.5", "batch_size=64", "train_images=1408")
-    assert convert.main(["digits", "--timesteps", "4", "--fine-tuning-epochs", "1", "--set", *settings]) == 0
+    with fast_programs():
+        assert convert.main(["digits", "--timesteps", "4", "--fine-tuning-epochs", "1", "--set", *settings]) == 0
     *_, first, _, _, _, row = capsys.readouterr().out.splitlines()
     ordinary = float(first.rpartition(" ")[2])
     _, timesteps, converted, tuned, _ = row.split("|")
