@@ -64,7 +64,7 @@ class TET(keras.losses.Loss):
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
-        of_step = self.loss.call if isinstance(self.loss, keras.losses.Loss) else self.loss
+        of_step = keras_internals.loss_of_samples(self.loss)
         # One after the other: a loss may mix the samples of a batch, and is not to mix steps.
         steps = ops.unstack(y_pred, y_pred.shape[1], axis=1)
         by_step = [of_step(y_true, step) for step in steps]

@@ -227,3 +227,10 @@ def test_a_loss_that_leaves_out_labels_has_a_mask():
     assert keras_internals.mask_of(tensor) is None
     keras_internals.put_mask(tensor, ops.ones((2,), "bool"))
     assert keras_internals.mask_of(tensor) is not None
+
+
+def test_the_losses_of_samples_are_found_of_a_function_too():
+    labels, outputs = np.array([0.0, 1.0], "float32"), np.array([[0.5], [0.5]], "float32")
+    for loss in (keras.losses.binary_crossentropy, keras.losses.BinaryCrossentropy()):
+        found = helpers.to_numpy(keras_internals.loss_of_samples(loss)(*map(ops.convert_to_tensor, (labels, outputs))))
+        np.testing.assert_allclose(found, [np.log(2.0)] * 2, rtol=1e-5)

@@ -53,6 +53,14 @@ def test_a_loss_of_several_values_to_a_sample_keeps_them():
     np.testing.assert_allclose(to_numpy(found), (weights * expected).mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["binary_crossentropy", keras.losses.BinaryCrossentropy()], ids=["name", "object"])
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+def test_one_output_may_have_labels_with_or_without_its_axis(shape, loss):
+    outputs, labels = RANDOM.uniform(0.1, 0.9, (6, T, 1)).astype("float32"), RANDOM.integers(0, 2, shape).astype("float32")
+    right = np.where(labels.reshape(6, 1, 1) == 1, outputs, 1 - outputs)
+    np.testing.assert_allclose(to_numpy(TET(loss, 0.0)(labels, outputs)), -np.log(right).mean(), rtol=1e-4)
+
+
 def test_a_loss_that_mixes_samples_mixes_no_steps():
     targets = RANDOM.integers(0, 2, (6, 3)).astype("float32")
     outputs = RANDOM.uniform(size=(6, T, 3)).astype("float32")

@@ -7,6 +7,7 @@ from keras import ops
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
+from keras.src.losses.losses import LossFunctionWrapper
 
 from keras_ratesnn._core import tree
 
@@ -228,6 +229,15 @@ def portable(config):
 def without_autocast():
     """A context in which variables are read in their own dtype, whatever the policy of the layer being called."""
     return AutocastScope(None)
+
+
+def loss_of_samples(loss):
+    """The function `(y_true, y_pred)` of a loss before it is reduced, which brings labels and outputs to the same rank.
+
+    Args:
+        loss: A `keras.losses.Loss`, or a function, which `compile` makes one of.
+    """
+    return (loss if isinstance(loss, keras.losses.Loss) else LossFunctionWrapper(loss)).call
 
 
 def mask_of(tensor):
