@@ -140,8 +140,10 @@ class Recipe:
 
 
 def _literal(text):
-    """A Python number, True, False or None as such, anything else as the text it is."""
+    """A Python number, True, False or None as such, numbers in brackets as a tuple, anything else as the text it is."""
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+    # JSON, in which a run writes its settings down, makes lists of tuples.
+    return tuple(value) if isinstance(value, list) else value

@@ -88,6 +88,8 @@ class RunFolder:
         """
         if restart:
             self._clear()
+        # As a file gives them back: a tuple becomes a list.
+        settings = json.loads(json.dumps(settings))
         for path, begun in self._begun():
             changed = [key for key in settings if begun.get(key) != settings[key]]
             if changed:

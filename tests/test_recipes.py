@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import pathlib
 import re
 import shutil
@@ -322,6 +323,37 @@ def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, m
     assert stamps == [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/result.json"))]
 
 
+def test_compare_goes_on_where_a_run_diverges_and_stops_where_one_fails(tmp_path, capsys, monkeypatch):
+    statuses = {"rate-multi-0": 0, "bptt-multi-0": 1, "rate-multi-1": 1, "bptt-multi-1": 0}
+    started = []
+
+    def run(command, **options):
+        folder = pathlib.Path(command[command.index("--output") + 1])
+        started.append(folder.name)
+        if statuses[folder.name] in (0, 1):
+            settings = {
+                **catalogue.find("digits").settings(),
+                "gradient": folder.name.split("-")[0],
+                "seed": int(folder.name[-1]),
+            }
+            record = {"settings": settings, "backend": "jax", "device": "made", "train_images": 1, "seconds_per_epoch": 1.0}
+            accuracy = None if statuses[folder.name] else 0.75
+            folder.mkdir(parents=True)
+            (folder / "result.json").write_text(json.dumps({**record, "peak_memory_mib": 1, "test_accuracy": accuracy}))
+        return types.SimpleNamespace(returncode=statuses[folder.name])
+
+    monkeypatch.setattr(compare.subprocess, "run", run)
+    command = ["digits", "--seeds", "2", "--methods", "rate-multi", "bptt-multi", "--output"]
+    assert compare.main([*command, str(tmp_path / "first")]) == 1
+    assert started == list(statuses)
+    rows = capsys.readouterr().out.splitlines()[-2:]
+    assert [(row.split(" | ")[1], row.split(" | ")[8]) for row in rows] == [("bptt", "0.7500"), ("rate", "0.7500")]
+    statuses["bptt-multi-0"] = 2
+    started.clear()
+    assert compare.main([*command, str(tmp_path / "second")]) == 2
+    assert started == ["rate-multi-0", "bptt-multi-0"]
+
+
 def test_convert_prints_accuracies_before_and_after(capsys):
     settings = ("epochs=8", "width=0.5", "batch_size=64", "train_images=1408")
     with fast_programs():
@@ -559,6 +591,8 @@ def test_a_recipe_takes_windows_of_the_rate_gradient():
     digits = catalogue.find("digits")
     assert digits.with_settings(["windows=2"]).gradient_method().windows == 2
     assert digits.with_settings(["windows=(1, 3)", "timesteps=4"]).gradient_method().windows == (1, 3)
+    # As a run writes them down.
+    assert digits.with_settings(["windows=[1, 3]"]).gradient_method().windows == (1, 3)
     for wrong in (["windows=9"], ["windows=(1, 1)"], ["windows=2", "gradient=bptt"], ["windows=0"]):
         with pytest.raises(ValueError, match="windows"):
             digits.with_settings(wrong)

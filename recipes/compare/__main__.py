@@ -46,7 +46,7 @@ def main(argv=None):
                 if status not in (0, DIVERGED):
                     return status
         records = [RunFolder(path.parent).read_result() for path in sorted(output.glob("*/result.json"))]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
     finished = [record for record in records if record["test_accuracy"] is not None]

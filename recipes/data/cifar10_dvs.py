@@ -14,7 +14,6 @@ import io
 import json
 import os
 import pathlib
-import zlib
 
 import numpy as np
 
@@ -36,8 +35,6 @@ PARTS = ("train", "test")
 
 FRAMES_VERSION = 1
 """To be raised when the same recordings give other frames, so that those kept from before are not used."""
-
-READ_BYTES = 1 << 20
 
 FOLDER_ADVICE = (
     f"--data-dir names a folder with ten folders, {', '.join(CLASS_NAMES)}, each with the recordings of its class: "
@@ -181,7 +178,7 @@ def _kept_frames(folder, paths, timesteps, split_by):
     if not _is_whole(path, origin_path, origin):
         print(f"counting the events of {len(paths):,} recordings into {path}; later runs read that file", flush=True)
         _write(path, _file_of_frames(paths, timesteps, split_by))
-        _write(origin_path, [json.dumps({**origin, "crc32": _checksum(path)}).encode()])
+        _write(origin_path, [json.dumps({**origin, "sha256": _checksum(path)}).encode()])
     # A change to the arrays stays in memory. The plain array is of the same memory.
     return np.asarray(np.load(path, mmap_mode="c"))
 
@@ -198,17 +195,14 @@ def _origin(folder, paths):
 def _is_whole(path, origin_path, origin):
     """Whether a file of frames is there, is of `origin` and is as it was written."""
     try:
-        return json.loads(origin_path.read_bytes()) == {**origin, "crc32": _checksum(path)}
+        return json.loads(origin_path.read_bytes()) == {**origin, "sha256": _checksum(path)}
     except (FileNotFoundError, ValueError):
         return False
 
 
 def _checksum(path):
-    checksum = 0
     with path.open("rb") as file:
-        while block := file.read(READ_BYTES):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _file_of_frames(paths, timesteps, split_by):
