@@ -4,11 +4,29 @@ import keras
 
 import keras_ratesnn
 
+SPIKE_SCALE = 2.74
+"""By which spikes are multiplied where kernels are standardised (Xiao et al., NeurIPS 2022)."""
 
-def spiking_convolution(x, filters, strides=1):
-    """A 3x3 convolution, batch normalisation and LIF neurons. `filters` may be a fraction: it is rounded, one at least."""
-    # The normalisation has a bias of its own: one in the convolution would be lost in it.
-    x = keras.layers.Conv2D(max(1, round(filters)), 3, strides=strides, padding="same", use_bias=False)(x)
+
+def spiking_convolution(x, filters, strides=1, normalization="batch"):
+    """A 3x3 convolution, its normalisation and LIF neurons.
+
+    Args:
+        filters: Number of channels. It may be a fraction: it is rounded, one at least.
+        strides: Integer. Defaults to `1`.
+        normalization: `"batch"`; `"weight"`, the standardised kernels and slower neurons of OTTT; `"online"`, the
+            renormalisation and stabilised neurons of OS. Defaults to `"batch"`.
+    """
+    options = {"strides": strides, "padding": "same"}
+    filters = max(1, round(filters))
+    if normalization == "weight":
+        x = keras_ratesnn.layers.WSConv2D(filters, 3, **options)(x)
+        return keras.layers.Rescaling(SPIKE_SCALE)(keras_ratesnn.layers.LIF(decay=0.5)(x))
+    # A normalisation has a bias of its own: one in the convolution would be lost in it.
+    x = keras.layers.Conv2D(filters, 3, use_bias=False, **options)(x)
+    if normalization == "online":
+        x = keras_ratesnn.layers.OnlineRenormalization(epsilon=1e-5)(x)
+        return keras_ratesnn.layers.LIF(threshold_stabilizer=True)(x)
     x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return keras_ratesnn.layers.LIF()(x)
 

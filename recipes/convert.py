@@ -45,7 +45,7 @@ def main(argv=None):
 
     device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
-    ordinary = without_time(recipe.build_network(recipe.width))
+    ordinary = without_time(recipe.network())
     accuracy = trained_accuracy(ordinary, recipe, dataset)
     print(f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs, test accuracy {accuracy:.4f}\n")
     print(f"| T | spiking, calibrated | after {tuning.epochs} epochs of rate-based training |\n|---|---|---|", flush=True)

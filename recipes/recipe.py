@@ -2,15 +2,17 @@
 
 import ast
 import dataclasses
+import inspect
 from collections.abc import Callable
 
 import keras
 
-from keras_ratesnn import gradients
 from keras_ratesnn._core import checks
 from keras_ratesnn.spiking_model import STEP_MODES
-from recipes import augmentation
+from recipes import augmentation, methods
 from recipes.data.dataset import Dataset
+
+NORMALIZATIONS = ("batch", "weight", "online")
 
 LARGEST_SEED = 2**31 - 1
 """TensorFlow's generators take no larger one."""
@@ -27,7 +29,8 @@ class Recipe:
         description: One line: what it trains on what.
         load_data: Function from a folder, or None where none was given, to a `Dataset`; where `has_time`, of
             `(folder, timesteps)`.
-        build_network: Function of `width` to the network of one time step. It takes raw pixels and returns logits.
+        build_network: Function of `width` to the network of one time step. It takes raw pixels and returns logits. One that
+            takes `normalization`, too, has a choice of it.
         has_time: Whether an example is a sequence of `timesteps` frames, not one image.
         learning_rate: Float, the largest that the schedule takes.
         weight_decay: Float, in the manner of Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
@@ -45,6 +48,9 @@ class Recipe:
         jit_compile: True, False or "auto", as in `keras.Model.compile`.
         gradient: Name of a training method of `keras_ratesnn.gradients`.
         windows: Integer or tuple of sizes, the windows of time of `gradient="rate"`, see `keras_ratesnn.gradients.Rate`.
+        random_steps: Integer, how many steps of `gradient="sltt"` carry gradient, or None for all, see
+            `keras_ratesnn.gradients.SLTT`.
+        normalization: "batch", "weight" or "online", see `keras_ratesnn.models.VGG11`.
         step_mode: "multi" or "single", see `keras_ratesnn.SpikingModel`.
         seed: Integer >= 0. It sets the first weights, the order of the images and their augmentation.
 
@@ -73,6 +79,8 @@ class Recipe:
     jit_compile: bool | str = "auto"
     gradient: str = "rate"
     windows: int | tuple = 1
+    random_steps: int | None = None
+    normalization: str = "batch"
     step_mode: str = "multi"
     seed: int = 0
 
@@ -94,19 +102,29 @@ class Recipe:
         checks.one_of("jit_compile", self.jit_compile, (True, False, "auto"))
         self.gradient_method().check_timesteps(self.timesteps)
         checks.one_of("step_mode", self.step_mode, STEP_MODES)
+        checks.one_of("normalization", self.normalization, NORMALIZATIONS)
         if not 0 <= checks.integer("seed", self.seed) <= LARGEST_SEED:
             raise ValueError(f"`seed` must be from 0 to {LARGEST_SEED}. Received: seed={self.seed}.")
 
     def gradient_method(self):
-        """The `keras_ratesnn.gradients.GradientMethod` of `gradient` and `windows`."""
-        if self.windows == 1:
-            return gradients.get(self.gradient)
-        if self.gradient != "rate":
+        """The `keras_ratesnn.gradients.GradientMethod` of `gradient`, `windows` and `random_steps`."""
+        return methods.gradient_method(self.gradient, windows=self.windows, random_steps=self.random_steps)
+
+    def network(self, width=None):
+        """The network of one time step, of the recipe's width unless another is given.
+
+        Raises:
+            ValueError: If the recipe's network has no such normalisation.
+        """
+        width = self.width if width is None else width
+        if self.normalization == "batch":
+            return self.build_network(width)
+        if "normalization" not in inspect.signature(self.build_network).parameters:
             raise ValueError(
-                f'`windows` are of gradient="rate". Received: windows={self.windows} with gradient={self.gradient!r}. '
-                "Leave one of the two out."
+                f"`normalization` must be 'batch' in recipe {self.name!r}. Received: normalization={self.normalization!r}. "
+                "Leave it out."
             )
-        return gradients.Rate(windows=self.windows)
+        return self.build_network(width, normalization=self.normalization)
 
     def settings(self):
         """The values that can differ between two runs of one recipe, as a dictionary of plain numbers and names."""

@@ -35,7 +35,7 @@ def build(recipe, dataset):
     _check_width(recipe)
     device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
-    network = recipe.build_network(recipe.width)
+    network = recipe.network()
     model = keras_ratesnn.SpikingModel(network, recipe.timesteps, recipe.gradient_method(), recipe.step_mode)
     compile_model(model, recipe, dataset)
     return model
@@ -46,7 +46,7 @@ def _check_width(recipe):
     if recipe.width <= 1:
         return
     # Nearly all weights are between two layers that both grow.
-    weights = recipe.build_network(1.0).count_params() * recipe.width**2
+    weights = recipe.network(1.0).count_params() * recipe.width**2
     # The names of layers begin anew.
     keras.utils.clear_session(free_memory=False)
     needed, memory = weights * BYTES_OF_A_WEIGHT, device.memory_bytes()

@@ -17,7 +17,8 @@ from recipes import device
 from recipes.benchmark import cases, costs, measure, memory, plot, process_peak, report, timing
 from recipes.benchmark import settings as benchmark_settings
 from recipes.benchmark.__main__ import main
-from recipes.benchmark.settings import CHANNELS, CLASSES, FLOOR, FORWARD, METHODS, NETWORKS, ORDINARY, PEERS, Settings
+from recipes.benchmark.settings import CHANNELS, CLASSES, FLOOR, FORWARD, NETWORKS, ORDINARY, PEERS, Settings
+from recipes.methods import PLAIN
 
 TINY = ("--network", "Tiny", "--width", "0.5", "--batch", "3", "--size", "8", "--rounds", "2")
 TIMESTEPS = (1, 2)
@@ -211,11 +212,23 @@ def test_the_forward_pass_is_that_of_training_and_has_no_other_weights():
 
 
 def test_a_case_is_the_method_that_its_name_says():
-    for method, (gradient, step_mode) in METHODS.items():
+    expected = {
+        "rate-multi": ("Rate(windows=1, last_step_statistics=False)", "multi"),
+        "rate-single-3": ("Rate(windows=3, last_step_statistics=False)", "single"),
+        "bptt-multi": ("BPTT()", "multi"),
+        "sltt-single-2": ("SLTT(random_steps=2, recompute=True)", "single"),
+        "ottt": ("OTTT(recompute=True)", "single"),
+        "os": ("SLTT(random_steps=None, recompute=True)", "single"),
+    }
+    for method, of_name in expected.items():
         model = cases.trainer(Settings(network="VGG11", width=0.02, size=16), method, 3)
-        assert (type(model.gradient).__name__.lower(), model.step_mode, model.timesteps) == (gradient, step_mode, 3)
-    assert "rate-multi" in METHODS
-    assert "bptt-single" in METHODS
+        assert (repr(model.gradient), model.step_mode) == of_name
+        kinds = {type(layer).__name__ for layer in model.network.layers}
+        assert ("WSConv2D" in kinds, "OnlineRenormalization" in kinds) == (method == "ottt", method == "os")
+    assert {"rate-multi", "bptt-single", "sltt-multi", "ottt-single"} <= set(PLAIN)
+    for wrong in ("bptt-multi-2", "rate-multi-x", "rate", "os-single"):
+        with pytest.raises(ValueError, match="methods"):
+            Settings(methods=(wrong,))
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX's compiler counts FLOPs")
@@ -361,7 +374,7 @@ def test_the_table_of_memory_has_a_column_for_every_t(capsys, monkeypatch):
     assert memory.main(["--batch", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "batch 3" in lines[0]
-    assert lines[4] == "| rate | multi | 2 | 4 | 8 | 16 | 8.00 |"
+    assert lines[4] == "| rate-multi | 2 | 4 | 8 | 16 | 8.00 |"
     assert "batch=0" in error_of(["--batch", "0"], capsys, memory.main)
 
 

@@ -16,7 +16,19 @@ import pytest
 from made_clothes import FEW_IMAGES, write_clothes
 from recipe_runs import QUICKLY, error_of, fast_programs, trained
 
-from recipes import augmentation, catalogue, checkpoint, convert, evaluate, optimizers, pipeline, run, run_folder, windows
+from recipes import (
+    augmentation,
+    catalogue,
+    checkpoint,
+    convert,
+    evaluate,
+    methods,
+    optimizers,
+    pipeline,
+    run,
+    run_folder,
+    windows,
+)
 from recipes import list as list_command
 from recipes.compare import __main__ as compare
 from recipes.compare import results
@@ -585,6 +597,54 @@ def test_windows_prints_how_near_each_choice_is_to_bptt(capsys):
     # An integer gives the first step a window of its own.
     assert rows[1][1:] == rows[2][1:]
     assert sum(float(cosine) for cosine in rows[0][1:]) < sum(float(cosine) for cosine in rows[1][1:])
+
+
+def test_windows_draws_where_matplotlib_is_and_else_says_how_to_get_it(monkeypatch, tmp_path, capsys):
+    arguments = ["digits", "--images", "8", "--set", "width=0.1", "timesteps=2", "--plot", str(tmp_path / "windows.png")]
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert windows.main(arguments) == 2
+    assert "pip install -e '.[bench]'" in capsys.readouterr().err
+    exact = {"first": 1.0, "last": 1.0}
+    figure, compared = FigureOfLines(), {1: ({"first": 0.9, "last": 1.0}, 1.0), (1, 3): ({}, 1.0), 4: (exact, 1.0)}
+    windows.draw(figure, compared, timesteps=4)
+    agreement, cost = figure.panels
+    assert agreement.lines == [([1, 4], [0.9, 1.0]), ([1, 4], [1.0, 1.0])]
+    assert cost.lines == [([1, 4], [6, 12])]
+
+
+class FigureOfLines:
+    """Stands in for a figure of Matplotlib, which tests do not need: keeps the lines that are drawn."""
+
+    def subplots(self, rows, columns):
+        self.panels = [PanelOfLines() for _ in range(rows * columns)]
+        return self.panels
+
+
+class PanelOfLines:
+    def __init__(self):
+        self.lines = []
+
+    def plot(self, x, y, **style):
+        self.lines.append((x, y))
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: None
+
+
+def test_a_recipe_takes_every_method_and_its_own_normalisation():
+    digits = catalogue.find("digits")
+    for method in ("sltt-single-2", "ottt", "os"):
+        recipe = digits.with_settings([f"{key}={value}" for key, value in methods.settings_of(method).items()])
+        model = run.build(dataclasses.replace(recipe, width=0.1), recipe.load(None))
+        assert model.step_mode == "single"
+    assert digits.with_settings(["gradient=sltt", "random_steps=2"]).gradient_method().random_steps == 2
+    assert "OnlineRenormalization" in {type(layer).__name__ for layer in model.network.layers}
+    for wrong in (["random_steps=2"], ["gradient=sltt", "random_steps=9"], ["gradient=ottt", "random_steps=1"]):
+        with pytest.raises(ValueError, match="random_steps"):
+            digits.with_settings(wrong)
+    imagenet = catalogue.find("imagenet_sew_resnet34").with_settings(["normalization=weight"])
+    with pytest.raises(ValueError, match="`normalization` must be 'batch' in recipe 'imagenet_sew_resnet34'"):
+        imagenet.network(0.1)
 
 
 def test_a_recipe_takes_windows_of_the_rate_gradient():

@@ -8,8 +8,9 @@ import keras
 
 from recipes.benchmark import cases, plot, report
 from recipes.benchmark.measure import benchmark
-from recipes.benchmark.settings import METHODS, NETWORKS, ORDINARY, PEERS, Settings
+from recipes.benchmark.settings import NETWORKS, ORDINARY, PEERS, Settings
 from recipes.command_line import USER_MISTAKE
+from recipes.methods import PLAIN, PRESETS
 from recipes.whole_file import write_json
 
 JIT_COMPILE = {"auto": "auto", "true": True, "false": False}
@@ -68,7 +69,7 @@ def parser():
     result.add_argument("--size", type=int, default=defaults.size, help="height and width of the images")
     result.add_argument("--timesteps", type=int, nargs="+", default=defaults.timesteps, metavar="T", help="values of T")
     result.add_argument(
-        "--methods", nargs="+", default=defaults.methods, metavar="NAME", help=f"of {', '.join((*METHODS, *PEERS))}"
+        "--methods", nargs="+", default=defaults.methods, metavar="NAME", help=f"of {', '.join((*PLAIN, *PRESETS, *PEERS))}"
     )
     result.add_argument("--rounds", type=int, default=defaults.rounds, help="how often each method is timed")
     result.add_argument("--precision", default=defaults.precision, metavar="POLICY", help="a Keras dtype policy")

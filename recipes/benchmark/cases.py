@@ -5,8 +5,8 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import models
-from recipes import device
-from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS, method_of
+from recipes import device, methods
+from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS
 from recipes.ordinary import without_time
 
 
@@ -33,7 +33,7 @@ def trainer(settings, method, timesteps):
 
     Args:
         settings: `Settings`.
-        method: A name among `METHODS` and `PEERS`, or `ORDINARY` for the same network without time.
+        method: A name of `recipes.methods` or among `PEERS`, or `ORDINARY` for the same network without time.
         timesteps: Integer T; `ORDINARY` does not look at it.
     """
     if method in PEERS:
@@ -41,15 +41,17 @@ def trainer(settings, method, timesteps):
         from recipes.benchmark import peers
 
         return peers.trainer(method, settings.width, timesteps)
-    gradient, step_mode = ("rate", "multi") if method == ORDINARY else method_of(method)
+    chosen = dict(methods.settings_of("rate-multi" if method == ORDINARY else method))
+    step_mode, normalization = chosen.pop("step_mode"), chosen.pop("normalization", "batch")
     sides = (settings.size, settings.size)
     model = getattr(models, settings.network)(
         input_shape=(CHANNELS, *sides) if settings.data_format == "channels_first" else (*sides, CHANNELS),
         classes=CLASSES,
         timesteps=timesteps,
-        gradient=gradient,
+        gradient=methods.gradient_method(**chosen),
         step_mode=step_mode,
         width=settings.width,
+        **({} if normalization == "batch" else {"normalization": normalization}),
     )
     if method == ORDINARY:
         model = without_time(model.network)

@@ -5,28 +5,11 @@ import importlib.util
 
 import keras
 
-from keras_ratesnn import gradients, models
+from keras_ratesnn import models
 from keras_ratesnn._core import checks
-from keras_ratesnn.spiking_model import STEP_MODES
+from recipes import methods
 
 NETWORKS = tuple(name for name in models.__all__ if name[0].isupper())
-
-METHODS = {f"{gradient}-{step_mode}": (gradient, step_mode) for gradient in gradients.BY_NAME for step_mode in STEP_MODES}
-"""The library's own methods: the gradient and step mode of each. A number may follow the name of a rate gradient, that of its
-windows of time: rate-multi-2."""
-
-
-def method_of(name):
-    """The gradient and the step mode of one of the library's own methods; ValueError if there is none of that name."""
-    own, _, windows = name.rpartition("-") if name.count("-") == 2 else (name, "", "1")
-    checks.one_of("methods", own, (*METHODS, *PEERS))
-    gradient, step_mode = METHODS[own]
-    if windows == "1":
-        return gradient, step_mode
-    if gradient != "rate" or not windows.isdecimal():
-        raise ValueError(f"`methods` may name windows of a rate gradient, as rate-multi-2. Received: {name!r}.")
-    return gradients.Rate(windows=int(windows)), step_mode
-
 
 PEERS = ("spikingjelly", "snntorch")
 """Packages whose BPTT of the same network is measured beside ours."""
@@ -57,7 +40,7 @@ class Settings:
         batch: Integer >= 1, the number of images in a step.
         size: Integer >= 1, height and width of the images.
         timesteps: Sequence of integers >= 1, the values of T.
-        methods: Sequence of names, those of `METHODS`, with windows or without, or among `PEERS`.
+        methods: Sequence of names, those of `recipes.methods` or among `PEERS`.
         rounds: Integer >= 1, how often each method is timed.
         precision: Name of a Keras dtype policy.
         jit_compile: True, False or "auto", as in `keras.Model.compile`. The peers are never compiled.
@@ -95,7 +78,7 @@ class Settings:
             if method in PEERS:
                 _check_peer(method, self)
             else:
-                method_of(method)
+                methods.settings_of(method, others=PEERS)
 
     @property
     def peers(self):

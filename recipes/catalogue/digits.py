@@ -1,5 +1,7 @@
 """Handwritten digits, 8x8 pixels: the recipe to start with. It needs no download and a fraction of a minute."""
 
+import functools
+
 import keras
 
 from recipes import blocks
@@ -7,12 +9,13 @@ from recipes.data import digits
 from recipes.recipe import Recipe
 
 
-def build_network(width):
+def build_network(width, normalization="batch"):
+    convolution = functools.partial(blocks.spiking_convolution, normalization=normalization)
     inputs = keras.Input(digits.IMAGE_SHAPE, name="pixels")
     x = keras.layers.Rescaling(1 / digits.LARGEST_PIXEL)(inputs)
-    x = blocks.spiking_convolution(x, 64 * width)
-    x = blocks.spiking_convolution(x, 128 * width, strides=2)
-    x = blocks.spiking_convolution(x, 128 * width, strides=2)
+    x = convolution(x, 64 * width)
+    x = convolution(x, 128 * width, strides=2)
+    x = convolution(x, 128 * width, strides=2)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, keras.layers.Dense(digits.CLASSES, name="logits")(x), name="digits")
 

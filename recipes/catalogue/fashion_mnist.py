@@ -1,5 +1,7 @@
 """Fashion-MNIST with a compact network: 280,000 parameters, some minutes an epoch on two processor cores."""
 
+import functools
+
 import keras
 
 from recipes import blocks
@@ -7,17 +9,18 @@ from recipes.data import fashion_mnist
 from recipes.recipe import Recipe
 
 
-def build_network(width):
+def build_network(width, normalization="batch"):
+    convolution = functools.partial(blocks.spiking_convolution, normalization=normalization)
     inputs = keras.Input(fashion_mnist.IMAGE_SHAPE, name="pixels")
     x = keras.layers.Rescaling(1 / fashion_mnist.LARGEST_PIXEL)(inputs)
     # The first convolution sees the same image at every step and runs once: it can afford all 28x28 places.
-    x = blocks.spiking_convolution(x, 32 * width)
+    x = convolution(x, 32 * width)
     x = keras.layers.AveragePooling2D(2)(x)
-    x = blocks.spiking_convolution(x, 64 * width)
-    x = blocks.spiking_convolution(x, 64 * width)
+    x = convolution(x, 64 * width)
+    x = convolution(x, 64 * width)
     x = keras.layers.AveragePooling2D(2)(x)
-    x = blocks.spiking_convolution(x, 128 * width)
-    x = blocks.spiking_convolution(x, 128 * width)
+    x = convolution(x, 128 * width)
+    x = convolution(x, 128 * width)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, keras.layers.Dense(fashion_mnist.CLASSES, name="logits")(x), name="fashion_mnist")
 

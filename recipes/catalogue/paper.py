@@ -27,8 +27,10 @@ def cifar_recipe(name, data_set, classes, build):
         A `Recipe`.
     """
 
-    def build_network(width):
-        network = build(input_shape=cifar.IMAGE_SHAPE, classes=classes, width=width).network
+    def build_network(width, normalization="batch"):
+        # The gradient is the recipe's choice: that of this model is not used, and must be one that trains any network.
+        options = {"gradient": "bptt", "width": width, "normalization": normalization}
+        network = build(input_shape=cifar.IMAGE_SHAPE, classes=classes, **options).network
         return blocks.on_pixels(network, cifar.MEAN_COLORS[data_set], cifar.COLOR_DEVIATIONS[data_set])
 
     return Recipe(

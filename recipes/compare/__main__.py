@@ -9,14 +9,15 @@ import pathlib
 import subprocess
 import sys
 
-from recipes import catalogue
+from recipes import catalogue, methods
 from recipes.command_line import USER_MISTAKE
 from recipes.compare import results
 from recipes.run_folder import RunFolder
 from recipes.train import DIVERGED
 
+EXAMPLES = "rate-multi-2, sltt-single, sltt-single-2, ottt, os"
 METHODS = ["rate-multi", "rate-single", "bptt-multi"]
-"""Gradients and step modes; a number of windows of time may follow: rate-multi-2."""
+"""Names of `recipes.methods`."""
 
 
 def main(argv=None):
@@ -25,7 +26,11 @@ def main(argv=None):
     parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list tells them")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
     parser.add_argument(
-        "--methods", nargs="+", default=METHODS, metavar="METHOD", help=f"as rate-multi-2 (default: {' '.join(METHODS)})"
+        "--methods",
+        nargs="+",
+        default=METHODS,
+        metavar="METHOD",
+        help=f"as rate-multi-2, sltt-single, ottt, os (default: {' '.join(METHODS)})",
     )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
@@ -55,8 +60,7 @@ def main(argv=None):
 
 
 def _settings_of(method):
-    gradient, step_mode, *windows = method.split("-")
-    return [f"gradient={gradient}", f"step_mode={step_mode}", *(f"windows={number}" for number in windows)]
+    return [f"{key}={value}" for key, value in methods.settings_of(method).items()]
 
 
 def train(arguments, folder, settings):

@@ -32,6 +32,7 @@ COLUMNS = (
     "T",
     "epochs",
     "training images",
+    "augmentation",
     "backend",
     "test accuracy",
     "of each seed",
@@ -39,7 +40,7 @@ COLUMNS = (
     "peak memory, MiB",
     "device",
 )
-IN_SHORT = ("gradient", "step mode", "test accuracy", "of each seed")
+IN_SHORT = ("gradient", "step mode", "augmentation", "test accuracy", "of each seed")
 
 
 def main(argv=None):
@@ -99,12 +100,16 @@ def add(folder):
 
 
 def _method(settings, space):
-    """The training method, and its windows of time if there are several."""
+    """The training method: the gradient, its windows or random steps, and the normalisation if it is not that of batches."""
+    parts = [settings["gradient"]]
     windows = settings.get("windows", 1)
-    if windows == 1:
-        return settings["gradient"]
-    sizes = "+".join(map(str, windows)) if isinstance(windows, (list, tuple)) else windows
-    return f"{settings['gradient']}{space}{sizes}{space}windows"
+    if windows != 1:
+        parts += ["+".join(map(str, windows)) if isinstance(windows, (list, tuple)) else str(windows), "windows"]
+    if settings.get("random_steps"):
+        parts += [str(settings["random_steps"]), "random", "steps"]
+    if settings.get("normalization", "batch") != "batch":
+        parts += [settings["normalization"], "normalization"]
+    return space.join(parts)
 
 
 def table(records, columns=COLUMNS):
@@ -118,8 +123,10 @@ def table(records, columns=COLUMNS):
 
 
 def _same_but_seed(record):
-    settings = {key: value for key, value in record["settings"].items() if key != "seed"}
-    return (*{"windows": 1, **settings}.values(), record["backend"], record["device"], record["train_images"])
+    # Results of earlier versions lack settings that were not there.
+    settings = {"windows": 1, "random_steps": None, "normalization": "batch", **record["settings"]}
+    del settings["seed"]
+    return (*settings.values(), record["backend"], record["device"], record["train_images"])
 
 
 def _row(records):
@@ -133,6 +140,7 @@ def _row(records):
         str(settings["timesteps"]),
         str(settings["epochs"]),
         f"{records[0]['train_images']:,}",
+        settings["augment"],
         records[0]["backend"],
         f"{statistics.mean(accuracies):.4f}{spread}",
         ", ".join(f"{accuracy:.4f}" for accuracy in accuracies),
