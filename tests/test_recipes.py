@@ -424,7 +424,7 @@ def test_results_are_copied_and_written_into_the_pages(digits_run, tmp_path, mon
         [line for line in place.split("<!-- end")[0].splitlines()[4:] if line] for place in text.split("<!-- res")[1:]
     )
     assert f"| {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f} | " in whole[0]
-    assert short == [f"| rate | multi | {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f} |"]
+    assert short == [f"| rate | multi | none | {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f} |"]
     assert other == []
     # As it is written, so it is found the next time.
     assert results.main([]) == 0
