@@ -186,3 +186,21 @@ def test_inputs_have_the_gradient_of_all_steps(recompute):
     multi = rsnn.SpikingModel(network, 5, "sltt")
     (expected,) = gradient_of(lambda frames: ops.sum(multi(frames, training=True)), [x])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_compiled_step_changes_weights_as_an_eager_one_does(method):
+    x, y = data()
+    inputs = keras.Input((6,))
+    hidden = rsnn.layers.LIF()(layers.BatchNormalization()(layers.Dense(8)(inputs)))
+    network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dense(8)(hidden))))
+    weights = network.get_weights()
+
+    def trained(**options):
+        network.set_weights(weights)
+        compiled(spiking(network, 5, method, step_mode="single"), **options).train_on_batch(x, y)
+        return network.get_weights()
+
+    for found, expected in zip(trained(jit_compile=True), trained(run_eagerly=True), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

@@ -123,8 +123,8 @@ def test_an_activity_regularizer_counts_as_in_multi_step(gradient):
 def test_memory_does_not_grow_with_time():
     import jax
 
-    def temporary_bytes(timesteps, step_mode):
-        model = spiking(network(normalization=True), timesteps, step_mode=step_mode)
+    def temporary_bytes(timesteps, step_mode, gradient="rate"):
+        model = spiking(network(normalization=True), timesteps, gradient, step_mode=step_mode)
         x, y = data(64, (8, 8, 2))
 
         def objective(trainable, fixed):
@@ -137,6 +137,7 @@ def test_memory_does_not_grow_with_time():
 
     assert temporary_bytes(16, "single") < 1.02 * temporary_bytes(4, "single")
     assert temporary_bytes(24, "multi") > 2 * temporary_bytes(24, "single")
+    assert temporary_bytes(16, "single", "sltt") < 1.15 * temporary_bytes(4, "single", "sltt")
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])

@@ -116,7 +116,8 @@ class _WithBackward(torch.autograd.Function):
 
 def with_backward(values, inputs, others, backward):
     """A list of tensors, whose gradients go to `inputs` as `backward(inputs, others, upstream)` says."""
-    return list(_WithBackward.apply(backward, (len(values), len(inputs)), *values, *inputs, *others))
+    # Autograd calls the function from a step that `torch.compile` may have compiled.
+    return list(_WithBackward.apply(untraced(backward), (len(values), len(inputs)), *values, *inputs, *others))
 
 
 def finite_rows(tensor, rows):
