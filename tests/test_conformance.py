@@ -175,7 +175,7 @@ class UnregisteredCell(OwnCell):
         (NarrowCell, r"dtype='mixed_bfloat16' the state of NarrowCell must be float32, but is bfloat16"),
         (MixingCell, r"mixes neurons in its step.*element_wise=False"),
         (PositionCell, r"different spikes from a loop over single neurons"),
-        (WrongDerivativeCell, r"with respect to 'input' differs from BPTT's.*step_derivative is not the derivative of its step"),
+        (WrongDerivativeCell, r"with respect to 'input' differs from BPTT's.*step_derivative is not the derivative"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
