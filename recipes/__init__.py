@@ -1,1 +1,1 @@
-"""Training by configuration: `python -m recipes.train NAME`. One small file a recipe."""
+"""Training by configuration: `python -m recipes.train NAME`. Each recipe is one small file."""

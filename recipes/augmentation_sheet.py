@@ -1,7 +1,7 @@
-"""A picture of what augmentation does: `python -m recipes.augmentation_sheet cifar10 --output sheet.png`.
+"""Draws examples of augmentation: `python -m recipes.augmentation_sheet cifar10 --output sheet.png`.
 
-Each row is an image: as it was, then what augmentation made of it with several seeds. Of event frames, which are augmented
-together, each row is a frame of the same recording, OFF in red and ON in cyan.
+Each row shows an original image, then augmentations with several seeds. Event frames are augmented together: each row is a
+frame of the same recording, with OFF in red and ON in cyan.
 """
 
 import argparse
@@ -25,7 +25,7 @@ GAP = 3
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     arguments = parser().parse_args(argv)
     try:
         rows = sheet_rows(arguments.name, arguments.seed, arguments.data_dir)
@@ -40,18 +40,18 @@ def main(argv=None):
 def parser():
     result = argparse.ArgumentParser(
         prog="python -m recipes.augmentation_sheet",
-        description="Writes a picture of what augmentation does: in each row an image as it was, and then samples.",
-        epilog=f"{SUB_POLICIES}: a row for each of AutoAugment's, with all of its steps taken.",
+        description="Draws examples of augmentation: each row has an original image, then samples.",
+        epilog=f"{SUB_POLICIES}: a row for each sub-policy of AutoAugment, with all of its steps applied.",
         allow_abbrev=False,
     )
     result.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
-    result.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE", help="the picture, a .png file")
-    result.add_argument("--seed", type=_seed, default=0, metavar="S", help="other images and other samples (default: 0)")
+    result.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE", help="output image, a .png file")
+    result.add_argument("--seed", type=_seed, default=0, metavar="S", help="random seed for images and samples (default: 0)")
     result.add_argument(
         "--data-dir",
         type=pathlib.Path,
         metavar="DIR",
-        help="folder of the data set's files (default: photographs that scikit-learn ships, made alike)",
+        help="folder of the data set's files (default: resized photographs that ship with scikit-learn)",
     )
     return result
 
@@ -68,8 +68,8 @@ def sheet_rows(name, seed, data_dir=None):
 
     Args:
         name: One of `NAMES`.
-        seed: Integer, from which all seeds are made.
-        data_dir: Folder of the data set's files, or None for photographs that scikit-learn ships.
+        seed: Integer, the base of all seeds.
+        data_dir: Folder of the data set's files, or None for photographs that ship with scikit-learn.
 
     Returns:
         A list of lists of float32 tensors.
@@ -97,7 +97,7 @@ def _samples(augment, image, seed):
 
 
 def _sub_policy_rows(images, seed):
-    """A row for each sub-policy, its steps taken whatever their probability; prints which row is which."""
+    """A row for each sub-policy, with all of its steps applied; prints the sub-policy of each row."""
     from recipes.augmentation.auto_augment import CIFAR10_POLICY, auto_augment
 
     rows = []
@@ -113,14 +113,14 @@ def _sub_policy_rows(images, seed):
 
 
 def data_set_images(name, seed, data_dir):
-    """The first images of a data set that some recipe augments so; of CIFAR-10 for all that is not of one data set."""
+    """The first images of a data set with this augmentation; CIFAR-10 if it does not belong to one data set."""
     augment = name if name in augmentation.BY_NAME else "cifar10"
     recipe = next(recipe for recipe in catalogue.RECIPES.values() if recipe.augment == augment)
     return [image for image, _ in recipe.load(data_dir).train_examples((seed, 0)).take(IMAGES)]
 
 
 def shipped_images(name):
-    """The photographs that scikit-learn ships, in the shape of a data set's images.
+    """The photographs that ship with scikit-learn, resized to the shape of a data set's images.
 
     Raises:
         ImportError: If scikit-learn is not installed.
@@ -144,7 +144,7 @@ def shipped_images(name):
 
 
 def _events(photograph, frames=4):
-    """What an event camera would see of a photograph that moves: `(frames, height, width, 2)`, darker and brighter pixels."""
+    """Simulated event frames of a moving photograph: `(frames, height, width, 2)`, darker and brighter pixels."""
     from recipes.augmentation.crops import resized
 
     height, width, _ = cifar10_dvs.IMAGE_SHAPE
@@ -157,7 +157,7 @@ def _events(photograph, frames=4):
 
 
 def write_png(rows, path):
-    """One PNG file of rows of images of three colours, one gray, or OFF and ON, each row as high as it is.
+    """Writes rows of images (RGB, grey, or OFF and ON) to a PNG file.
 
     Raises:
         OSError: If the file cannot be written.
@@ -169,11 +169,11 @@ def write_png(rows, path):
     try:
         path.write_bytes(tf.io.encode_png(tf.cast(tf.round(picture), tf.uint8)).numpy())
     except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror or error}). Give another file with --output.") from error
+        raise OSError(f"{path} cannot be written ({error.strerror or error}). Pass another file with --output.") from error
 
 
 def _cell(image, shape):
-    """An image in colours, fitted into `shape`, enlarged if it is small, in a white frame."""
+    """An RGB image fitted into `shape`, enlarged if it is small, with a white border."""
     import tensorflow as tf
 
     if image.shape[-1] == 2:

@@ -1,18 +1,18 @@
-"""What the recipes' networks are built of."""
+"""Building blocks of the recipes' networks."""
 
 import keras
 
 import keras_ratesnn
 
 SPIKE_SCALE = 2.74
-"""By which spikes are multiplied where kernels are standardised (Xiao et al., NeurIPS 2022)."""
+"""Scale of spikes in networks with standardised kernels (Xiao et al., NeurIPS 2022)."""
 
 
 def spiking_convolution(x, filters, strides=1, normalization="batch"):
     """A 3x3 convolution, its normalisation and LIF neurons.
 
     Args:
-        filters: Number of channels. It may be a fraction: it is rounded, one at least.
+        filters: Number of channels; fractions are rounded, to at least one.
         strides: Integer. Defaults to `1`.
         normalization: `"batch"`; `"weight"`, the standardised kernels and slower neurons of OTTT; `"online"`, the
             renormalisation and stabilised neurons of OS. Defaults to `"batch"`.
@@ -22,7 +22,7 @@ def spiking_convolution(x, filters, strides=1, normalization="batch"):
     if normalization == "weight":
         x = keras_ratesnn.layers.WSConv2D(filters, 3, **options)(x)
         return keras.layers.Rescaling(SPIKE_SCALE)(keras_ratesnn.layers.LIF(decay=0.5)(x))
-    # A normalisation has a bias of its own: one in the convolution would be lost in it.
+    # A bias of the convolution would have no effect before a normalisation, which has its own.
     x = keras.layers.Conv2D(filters, 3, use_bias=False, **options)(x)
     if normalization == "online":
         x = keras_ratesnn.layers.OnlineRenormalization(epsilon=1e-5)(x)
@@ -32,7 +32,7 @@ def spiking_convolution(x, filters, strides=1, normalization="batch"):
 
 
 def on_pixels(network, mean, deviation):
-    """A network behind the normalisation of raw pixels: it then takes images as the files have them.
+    """Adds the normalisation of raw pixels before a network.
 
     Args:
         network: A Keras model of images in Keras' image data format.

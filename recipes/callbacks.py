@@ -1,4 +1,4 @@
-"""What a run does after every epoch: it measures itself, and saves itself."""
+"""Callbacks of a run: measurements, detection of divergence, checkpoints."""
 
 import math
 import time
@@ -10,13 +10,13 @@ from recipes import checkpoint
 
 
 class EpochMeasures(keras.callbacks.Callback):
-    """Adds to the logs of an epoch what Keras does not: seconds, images/s, learning rate and firing rate.
+    """Adds seconds, images/s, learning rate and firing rate to the logs of an epoch.
 
-    Callbacks that stand after it, and the progress bar, see what it adds.
+    Later callbacks and the progress bar see these values.
 
     Args:
         train_images: Integer, the number of images in an epoch.
-        sample: Array of images, on which the firing rate is measured: the mean over all neurons, steps and images.
+        sample: Array of images to measure the firing rate on, the mean over all neurons, steps and images.
     """
 
     def __init__(self, train_images, sample):
@@ -45,20 +45,20 @@ class EpochMeasures(keras.callbacks.Callback):
 
 
 class Diverged(ArithmeticError):
-    """A run whose measures are no numbers any more. `epoch`, counted from 1, and `learning_rate` say where."""
+    """Raised if a metric of a run is not finite, with the `epoch`, counted from 1, and the `learning_rate`."""
 
     def __init__(self, name, value, epoch, learning_rate):
-        super().__init__(f"{name} became {value} in epoch {epoch}, which began with a learning rate of {learning_rate:.4g}")
+        super().__init__(f"{name} became {value} in epoch {epoch}, which started with a learning rate of {learning_rate:.4g}")
         self.epoch = epoch
         self.learning_rate = learning_rate
 
 
 class StopWhereDiverged(keras.callbacks.Callback):
-    """Raises `Diverged` as soon as a measure is not finite. Callbacks that stand after it see finite ones only."""
+    """Raises `Diverged` as soon as a metric is not finite. Later callbacks see only finite values."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch + 1
-        # Within an epoch JAX's trainer holds the variables.
+        # During an epoch JAX's trainer holds the variables.
         self.learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def on_train_batch_end(self, batch, logs=None):
@@ -74,11 +74,11 @@ class StopWhereDiverged(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the model with its optimizer after every epoch, and once more where it is the best so far; then the log.
+    """Saves model and optimizer after every epoch, and again if it is the best so far; then writes the log.
 
     Args:
         folder: The `RunFolder`.
-        progress: The `Progress` of the run, which grows by each epoch.
+        progress: The `Progress` of the run, to which each epoch is added.
     """
 
     def __init__(self, folder, progress):

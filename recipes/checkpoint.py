@@ -1,6 +1,6 @@
-"""A checkpoint: a `.keras` file, with the progress of its run beside the model and the optimizer.
+"""Checkpoints: `.keras` files that contain the model, the optimizer and the progress of the run.
 
-It alone decides where a run goes on: the other files of a run are mended from it.
+Only the checkpoint determines where a run resumes: the other files of the run are repaired from it.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ LAST, BEST = "last.keras", "best.keras"
 """Names of the checkpoints of a run."""
 
 PROGRESS = "progress.json"
-"""Name within the archive; Keras reads the names that it knows."""
+"""Name inside the archive; Keras ignores unknown names."""
 
 
 def save(model, progress, path):
@@ -32,7 +32,7 @@ def save(model, progress, path):
     with writing(path) as part:
         try:
             model.save(part)
-        # HDF5 has a class of its own for a disk that is full.
+        # HDF5 raises RuntimeError if the disk is full.
         except RuntimeError as error:
             raise OSError(one_line(error)) from error
         with zipfile.ZipFile(part, "a") as archive:
@@ -49,7 +49,7 @@ def load_model(path):
     _check(path)
     try:
         return keras.saving.load_model(path)
-    # What a damaged archive raises depends on where it is damaged.
+    # The error for a damaged archive depends on where it is damaged.
     except Exception as error:
         raise _damaged(path, error) from error
 
@@ -70,16 +70,16 @@ def load_progress(path):
 
 
 def _check(path):
-    """Makes sure that every byte is as it was written: h5py would read changed weights without a word."""
+    """Verifies the checksums of a file: h5py would silently read corrupted weights."""
     if not path.exists():
-        raise FileNotFoundError(f"There is no checkpoint {path}. {_advice(path, '`python -m recipes.train` writes it.')}")
+        raise FileNotFoundError(f"There is no checkpoint {path}. {_advice(path, '`python -m recipes.train` creates it.')}")
     try:
         with zipfile.ZipFile(path) as archive:
             changed = archive.testzip()
     except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(path, error) from error
     if changed:
-        raise _damaged(path, ValueError(f"{changed} in it is not as it was written"))
+        raise _damaged(path, ValueError(f"the checksum of {changed} in it is wrong"))
 
 
 def _damaged(path, error):
@@ -87,14 +87,13 @@ def _damaged(path, error):
 
 
 def _advice(path, otherwise="Start again with --restart."):
-    """What is left of the run: the best epoch, if that is whole."""
+    """Advice on how to continue: from the best epoch, if its file is intact."""
     best = path.with_name(BEST)
     if path.name != LAST or not best.exists():
         return otherwise
     try:
         epochs = load_progress(best).epochs
     except ValueError:
-        return f"{BEST} beside it is damaged, too: start again with --restart."
-    return (
-        f"To go on after epoch {epochs}, the best: `{shlex.join(['cp', str(best), str(path)])}`. Or start again with --restart."
-    )
+        return f"{BEST} next to it is damaged, too: start again with --restart."
+    copy = shlex.join(["cp", str(best), str(path)])
+    return f"To resume after epoch {epochs}, the best: `{copy}`. Or start again with --restart."

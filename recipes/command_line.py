@@ -1,4 +1,4 @@
-"""What the command lines share."""
+"""Shared by the command lines."""
 
 USER_MISTAKE = 2
-"""Exit status, as argparse has it."""
+"""Exit status, the same as that of argparse."""

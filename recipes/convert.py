@@ -1,7 +1,7 @@
-"""From an ordinary network to a spiking one: `python -m recipes.convert digits` prints accuracies on the way.
+"""Converts an ordinary network to a spiking one: `python -m recipes.convert digits` prints the accuracies.
 
-The network of a recipe is trained with ReLUs in the place of its neurons. `spikify` then makes it spiking, with thresholds
-calibrated on training images, for several T, and a few epochs of rate-based training finish the job.
+The network of a recipe is trained with ReLUs instead of neurons. For several T, `spikify` then converts it, with thresholds
+calibrated on training images, and it is fine-tuned with a few epochs of rate-based training.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from recipes.ordinary import without_time
 
 CALIBRATION_IMAGES = 512
 SMALLER_STEPS = 10
-"""Fine-tuning begins at the recipe's learning rate divided by this."""
+"""Fine-tuning starts with the recipe's learning rate divided by this."""
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m recipes.convert", description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list tells them")
+    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
     parser.add_argument("--timesteps", type=int, nargs="+", default=[2, 4, 8], metavar="T", help="(default: 2 4 8)")
     parser.add_argument("--fine-tuning-epochs", type=int, default=3, metavar="N", help="for each T (default: 3)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
@@ -37,7 +37,7 @@ def main(argv=None):
             recipe, epochs=arguments.fine_tuning_epochs, learning_rate=recipe.learning_rate / SMALLER_STEPS
         )
         if recipe.has_time:
-            raise ValueError(f"{recipe.name} has an input with time, and calibration takes images without.")
+            raise ValueError(f"{recipe.name} has an input with time, but calibration needs images without time.")
         dataset = recipe.load(arguments.data_dir)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -59,7 +59,7 @@ def main(argv=None):
 
 
 def trained_accuracy(model, recipe, dataset, train=True):
-    """The test accuracy of a model, trained by a recipe or as it is."""
+    """The test accuracy of a model, after training with a recipe or without training."""
     run.compile_model(model, recipe, dataset)
     if train:
         steps = run.steps_per_epoch(recipe, dataset)

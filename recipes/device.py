@@ -1,4 +1,4 @@
-"""The device that a recipe runs on: its name, the most memory that was held, and what else a measurement depends on."""
+"""The device that a recipe runs on: its name, peak memory and versions of software."""
 
 import importlib
 import importlib.metadata
@@ -13,10 +13,10 @@ import keras_ratesnn
 
 
 def name():
-    """The name of the accelerator, or of the processor."""
+    """The name of the GPU or CPU."""
     backend = keras.backend.backend()
     if not gpu():
-        return _processor()
+        return _cpu()
     if backend == "torch":
         import torch
 
@@ -47,10 +47,10 @@ def gpu():
 
 
 def peak_bytes():
-    """The most that the GPU's allocator, or where there is no GPU this process, has held so far."""
+    """The peak memory of the GPU's allocator so far; without a GPU, of this process."""
     backend = keras.backend.backend()
     if not gpu():
-        # Linux counts in KiB, macOS in bytes.
+        # Linux reports KiB, macOS bytes.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if backend == "torch":
         import torch
@@ -66,7 +66,7 @@ def peak_bytes():
 
 
 def reset_peak_bytes():
-    """Lets `peak_bytes` begin anew from what the GPU's allocator holds now. A process's own peak stays."""
+    """Resets `peak_bytes` to the memory that the GPU's allocator holds now. The peak of a process cannot be reset."""
     backend = keras.backend.backend()
     if not gpu():
         return
@@ -81,7 +81,7 @@ def reset_peak_bytes():
 
 
 def synchronize():
-    """Returns when all that the device was given to do is done."""
+    """Waits until the device has finished all work."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -103,7 +103,7 @@ def memory_bytes():
 
 
 def set_precision(policy):
-    """Sets Keras' dtype policy, and lets JAX have the 64 bits that it takes for 32 by default."""
+    """Sets Keras' dtype policy; for float64 it also enables 64-bit types in JAX."""
     keras.config.set_dtype_policy(policy)
     if policy == "float64" and keras.backend.backend() == "jax":
         import jax
@@ -112,10 +112,10 @@ def set_precision(policy):
 
 
 def versions(packages=()):
-    """The versions of what a measurement may depend on, by name.
+    """The versions of software that a measurement may depend on, by name.
 
     Args:
-        packages: Names of installed packages to add. Defaults to none.
+        packages: Names of further installed packages. Defaults to none.
     """
     backend = keras.backend.backend()
     return {
@@ -128,7 +128,7 @@ def versions(packages=()):
     }
 
 
-def _processor():
+def _cpu():
     try:
         with open("/proc/cpuinfo") as lines:
             names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -11,11 +11,11 @@ from recipes.run_folder import RunFolder, read_json
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m recipes.evaluate", description=__doc__, allow_abbrev=False)
     parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a run of python -m recipes.train")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="(default: last)")
-    parser.add_argument("--timesteps", type=int, metavar="T", help="another number of time steps than it was trained with")
+    parser.add_argument("--timesteps", type=int, metavar="T", help="number of time steps (default: as in training)")
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     arguments = parser.parse_args(argv)
     folder = RunFolder(arguments.run)
@@ -37,7 +37,7 @@ def main(argv=None):
 
 
 def recipe_of(folder):
-    """The recipe that the run in a `RunFolder` was made from, with the settings it had.
+    """The recipe of the run in a `RunFolder`, with the settings of the run.
 
     Raises:
         FileNotFoundError: If there is no run.
@@ -50,7 +50,7 @@ def recipe_of(folder):
         recipe = catalogue.find(settings["name"])
         return recipe.with_settings(f"{key}={value}" for key, value in settings.items() if key != "name")
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{folder.settings} is not of a recipe of this version. {error}") from error
+        raise ValueError(f"{folder.settings} does not belong to a recipe of this version. {error}") from error
 
 
 if __name__ == "__main__":

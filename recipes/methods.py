@@ -1,7 +1,7 @@
-"""Training methods by the names that command lines take: rate-multi, rate-multi-2, sltt-single-2, ottt, os.
+"""Names of training methods on command lines: rate-multi, rate-multi-2, sltt-single-2, ottt, os.
 
-A name is that of a gradient, of a step mode, and a number for what of the gradient can be counted: windows of time, or random
-steps. `PRESETS` have names of their own.
+A name consists of a gradient, a step mode and optionally a number: of time windows, or of random steps. `PRESETS` are named
+combinations.
 """
 
 from keras_ratesnn import gradients
@@ -14,18 +14,18 @@ PRESETS = {
     "ottt": {"gradient": "ottt", "step_mode": "single", "normalization": "weight"},
     "os": {"gradient": "sltt", "step_mode": "single", "normalization": "online"},
 }
-"""Methods that their authors train with networks of another normalisation: settings of a recipe."""
+"""Settings of methods whose authors use another normalisation."""
 
 COUNTED = {"rate": "windows", "sltt": "random_steps"}
-"""What a number stands for, by the name of the gradient: a setting of a recipe, and an argument of the gradient's class."""
+"""The meaning of a number for each gradient: a recipe setting, and an argument of the gradient's class."""
 
 
 def settings_of(name, others=()):
-    """The settings of a recipe, a dictionary, that a method's name stands for; ValueError if there is no such method.
+    """The recipe settings for a method's name, a dictionary; raises ValueError if there is no such method.
 
     Args:
         name: String.
-        others: Names that the caller takes besides, for the error. Defaults to `()`.
+        others: Further names that the caller accepts, for the error message. Defaults to `()`.
     """
     if name in PRESETS:
         return PRESETS[name]
@@ -39,7 +39,7 @@ def settings_of(name, others=()):
         return settings
     if gradient not in COUNTED or not number.isdecimal():
         raise ValueError(
-            "`methods` may end in a number of windows of time, as rate-multi-2, or of random steps, as sltt-single-2. "
+            "`methods` may end in a number of time windows, like rate-multi-2, or of random steps, like sltt-single-2. "
             f"Received: {name!r}."
         )
     return {**settings, COUNTED[gradient]: int(number)}
@@ -53,7 +53,7 @@ def gradient_method(gradient, **counts):
         **counts: Values of the settings in `COUNTED`.
 
     Raises:
-        ValueError: If the name is unknown, or what is counted is not of this gradient.
+        ValueError: If the name is unknown, or a setting does not belong to this gradient.
     """
     own = COUNTED.get(gradient)
     defaults = {"windows": 1, "random_steps": None}
@@ -61,7 +61,7 @@ def gradient_method(gradient, **counts):
         if setting != own and value != defaults[setting]:
             owner = next(name for name, counted in COUNTED.items() if counted == setting)
             raise ValueError(
-                f'`{setting}` are of gradient="{owner}". Received: {setting}={value} with gradient={gradient!r}. '
+                f'`{setting}` can only be set for gradient="{owner}". Received: {setting}={value} with gradient={gradient!r}. '
                 "Leave one of the two out."
             )
     if own not in counts:

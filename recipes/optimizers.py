@@ -1,22 +1,22 @@
-"""How the recipes' networks are optimised."""
+"""The optimizer of the recipes."""
 
 import keras
 
 MOMENTUM = 0.9
 RESTART = 0.5
-"""After a warm restart the learning rate falls from this share of what it began with."""
+"""A warm restart starts at this fraction of the initial learning rate."""
 
 
 def sgd_with_cosine_decay(network, steps, learning_rate, weight_decay, restart_step=None):
-    """Stochastic gradient descent with momentum 0.9, a learning rate that falls to 0 along a cosine, decay of kernels.
+    """SGD with momentum 0.9, cosine decay of the learning rate to 0, and weight decay of kernels.
 
     Args:
         network: The Keras model that is trained; it must be built.
-        steps: Integer, the number of steps in which the learning rate falls to 0.
-        learning_rate: Float, that of the first step.
-        weight_decay: Float, in the manner of Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
-        restart_step: Integer, the step at which the learning rate has fallen to 0 and begins again at half of what it
-            was, to fall to 0 in the remaining steps (a warm restart: Loshchilov and Hutter, "SGDR", 2017), or None.
+        steps: Integer, the number of steps in which the learning rate decays to 0.
+        learning_rate: Float, the initial learning rate.
+        weight_decay: Float, as in Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
+        restart_step: Integer or None: the step at which the learning rate, which has decayed to 0, restarts at half of its
+            initial value, to decay to 0 in the remaining steps (a warm restart: Loshchilov and Hutter, "SGDR", 2017).
             Defaults to `None`.
 
     Returns:
@@ -34,19 +34,19 @@ def sgd_with_cosine_decay(network, steps, learning_rate, weight_decay, restart_s
 
 
 def from_the_authors(learning_rate, weight_decay, timesteps):
-    """The learning rate and weight decay in the terms of this library, from those of the authors' program.
+    """Converts the learning rate and weight decay of the authors' program to those of this library.
 
-    Their program differs in two ways. It divides the gradient by T: the same weights come of our gradient at a learning
-    rate of 1/T, if the decay, which they do not divide, is T times as large. And its decay is a part of the gradient,
-    through which it enters the momentum and counts `1 / (1 - momentum)` = 10 times in the long run, where Keras' decay
-    works on the kernel by itself.
+    Their program differs in two ways. First, it divides the gradient by T. Our gradient gives the same weights with the
+    learning rate divided by T, and with T times the weight decay, which they do not divide. Second, their weight decay is part
+    of the gradient. It enters the momentum and so counts `1 / (1 - momentum)` = 10 times in the long run. Keras' weight decay
+    acts directly on the kernel.
 
     Args:
-        learning_rate: Float, theirs.
-        weight_decay: Float, theirs: PyTorch's.
+        learning_rate: Float, that of the authors.
+        weight_decay: Float, that of the authors, as in PyTorch.
         timesteps: Integer T.
 
     Returns:
-        Tuple `(learning_rate, weight_decay)`, both floats, as `sgd_with_cosine_decay` takes them.
+        Tuple `(learning_rate, weight_decay)` of floats, for `sgd_with_cosine_decay`.
     """
     return learning_rate / timesteps, weight_decay * timesteps / (1 - MOMENTUM)

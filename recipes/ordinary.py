@@ -1,4 +1,4 @@
-"""The ordinary network that a spiking one is compared with."""
+"""The ordinary network for comparison with a spiking one."""
 
 import keras
 
@@ -6,7 +6,7 @@ from keras_ratesnn.layers import Neuron
 
 
 def without_time(network):
-    """The same network with a ReLU in the place of each layer of neurons: an ordinary Keras model, with weights of its own.
+    """A copy of the network with a ReLU instead of each neuron layer: an ordinary Keras model, with its own weights.
 
     Args:
         network: A Functional or Sequential network of one time step.

@@ -1,4 +1,4 @@
-"""From a data set to batches: a `tf.data` pipeline, whichever backend trains."""
+"""From a data set to batches: a `tf.data` pipeline for all backends."""
 
 import keras
 
@@ -6,7 +6,7 @@ from recipes import augmentation
 
 
 def tensorflow():
-    """TensorFlow, for reading data. Where another backend trains, it is kept from taking that backend's GPU memory.
+    """Imports TensorFlow for reading data. With another backend it must not allocate GPU memory.
 
     Raises:
         ImportError: If it is not installed.
@@ -14,22 +14,22 @@ def tensorflow():
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise ImportError(f'The recipes read their data by tf.data ({error}): pip install -e ".[recipes]"') from error
+        raise ImportError(f'The recipes read their data with tf.data ({error}): pip install -e ".[recipes]"') from error
     if keras.backend.backend() != "tensorflow":
         tf.config.set_visible_devices([], "GPU")
     return tf
 
 
 def training_batches(dataset, recipe, first_epoch=0):
-    """All batches of a run, one epoch after the other, from `first_epoch` on.
+    """All batches of a run, one epoch after the other, starting at `first_epoch`.
 
-    The order of an epoch's images and what augmentation does to each is drawn by the seed, the epoch and the image alone: a
-    run that is resumed at an epoch goes on as it would have.
+    The order and augmentation of images depend only on the seed, the epoch and the image, so a resumed run sees the same
+    batches as an uninterrupted one.
 
     Args:
         dataset: A `Dataset` or `StreamedDataset`.
         recipe: A `Recipe`.
-        first_epoch: Integer, the number of epochs that lie behind. Defaults to `0`.
+        first_epoch: Integer, the number of completed epochs. Defaults to `0`.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`; labels are one-hot vectors if `recipe.mix` mixes images.
@@ -38,7 +38,7 @@ def training_batches(dataset, recipe, first_epoch=0):
     augment, mix = augmentation.BY_NAME[recipe.augment], augmentation.MIXES[recipe.mix]
 
     def augmented(seed):
-        # A seed for each image, so that it does not matter which is ready first.
+        # One seed per image, so that the order of parallel calls does not matter.
         return lambda number, example: (
             augment(tf.cast(example[0], "float32"), tf.random.experimental.stateless_fold_in(seed, number)),
             example[1],
@@ -67,22 +67,22 @@ def training_batches(dataset, recipe, first_epoch=0):
 
 
 def check(dataset, recipe):
-    """Makes sure that what a recipe does to training images leaves them as its network takes them.
+    """Checks that the augmentation of a recipe fits its images and its network.
 
     Raises:
-        ValueError: If it does not fit the images, or gives them a shape other than that of the test images.
+        ValueError: If it does not fit the images, or changes their shape.
     """
     asked = f"augment={recipe.augment!r}, mix={recipe.mix!r}"
     wanted = dataset.test_examples().element_spec[0].shape
     try:
         found = training_batches(dataset, recipe).element_spec[0].shape[1:]
-    # What TensorFlow makes of an error has the traceback in it, and the error itself in its last line.
+    # TensorFlow's message contains a traceback; the error itself is in its last line.
     except (ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"`augment` and `mix` must fit the images, {wanted}. Received: {asked}. {reason}") from error
     if found.as_list() != wanted.as_list():
         raise ValueError(
-            f"`augment` must leave the images as the network takes them, {wanted}. Received: {asked}, which makes them {found}."
+            f"`augment` must not change the shape of the images, {wanted}. Received: {asked}, which changes it to {found}."
         )
 
 

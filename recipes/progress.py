@@ -1,4 +1,4 @@
-"""Progress: how far a run has come, and how. Every checkpoint holds it."""
+"""The progress of a run, which is stored in every checkpoint."""
 
 import csv
 import dataclasses
@@ -13,14 +13,14 @@ PART = ("backend", "device", "versions")
 
 @dataclasses.dataclass
 class Progress:
-    """What a run was asked to do, and what came of it so far.
+    """The settings of a run, and its results so far.
 
     Attributes:
         settings: Dict, see `Recipe.settings`.
-        train_images: Integer, the number of images it trains on.
-        rows: List of a dict for each finished epoch: the measures by their names in Keras' logs.
-        parts: List of dicts: from which epoch on, counted from 1, the run was on which backend and device, with which versions.
-            A run that goes on as it was has one.
+        train_images: Integer, the number of training images.
+        rows: List of dicts, one for each completed epoch: the metrics by their names in Keras' logs.
+        parts: List of dicts: the first epoch, counted from 1, backend, device and versions of each part of the run. A run
+            that never changed them has one part.
     """
 
     settings: dict
@@ -30,17 +30,17 @@ class Progress:
 
     @property
     def epochs(self):
-        """The number of finished epochs."""
+        """The number of completed epochs."""
         return len(self.rows)
 
     @property
     def last_is_best(self):
-        """Whether no epoch before the last one reached its test accuracy."""
+        """Whether the last epoch has a higher test accuracy than all epochs before it."""
         *others, last = [row["val_accuracy"] for row in self.rows]
         return last > max(others, default=-1.0)
 
     def add(self, logs):
-        """Takes down an epoch that ran in this process."""
+        """Records an epoch that ran in this process."""
         here = this_part()
         if not self.parts or any(self.parts[-1][key] != here[key] for key in PART):
             self.parts.append({"first_epoch": self.epochs + 1, **here})

@@ -1,7 +1,7 @@
-"""Makes a pretrained network of a finished run: `python -m recipes.publish runs/digits --name digits ...`.
+"""Creates a pretrained network from a finished run: `python -m recipes.publish runs/digits --name digits ...`.
 
-Its weights, without the state of the optimizer, and its card go where `keras_ratesnn.models.load_pretrained` finds them. What a
-recipe builds takes raw images: its preprocessing is a part of the network.
+Its weights, without optimizer state, and its card are written to the folders of `keras_ratesnn.models.load_pretrained`.
+Networks of recipes take raw images: preprocessing is part of the network.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder
 
 LARGEST_SHIPPED = 16 * 2**20
-"""Bytes. Larger files make every clone and every wheel larger; they are downloaded by those who ask for them."""
+"""Bytes. Larger files would increase the size of clones and wheels; they are downloaded on demand."""
 
 
 def publish(
@@ -42,16 +42,16 @@ def publish(
     Args:
         model: The trained `SpikingModel`.
         record: Dict, the record of its run, see `recipes.run`.
-        name: String, what `load_pretrained` will call it.
-        data_set: String, what it was trained and tested on.
-        preprocessing: String, what raw images are, and what the model does to them.
+        name: String, the name for `load_pretrained`.
+        data_set: String, the data set for training and testing.
+        preprocessing: String, the format of raw images, and the preprocessing inside the model.
         licence: String, the SPDX identifier of the licence of the weights.
         folder: Path of the folder of `cards/` and `weights/`. Defaults to that of the package.
-        architecture: Name of the function of `keras_ratesnn.models` that builds the network. It is a part of the model, or all
-            of it. Defaults to `None`, for a network that the recipe builds itself.
-        arguments: Dict, the arguments of that function. Defaults to `None`, for none.
-        url: String, where the file will be downloaded from. Defaults to `None`: it ships with the package.
-        weights_folder: Path of the folder that the file is written into. Defaults to `None`: the one from where it ships.
+        architecture: Name of the function of `keras_ratesnn.models` that builds the network, which is the model or a part of
+            it. Defaults to `None`, for a network defined by the recipe.
+        arguments: Dict, the arguments of that function. Defaults to `None`, no arguments.
+        url: String, the download URL of the file. Defaults to `None`: it ships with the package.
+        weights_folder: Path of the output folder of the file. Defaults to `None`, the folder of shipped weights.
 
     Returns:
         `(card, path)`: the `Card`, and the path of the weights file.
@@ -63,12 +63,12 @@ def publish(
     settings, arguments = record["settings"], dict(arguments or {})
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
-        # A model around the same network has no optimizer.
+        # A new model of the same network has no optimizer.
         SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, name=name).save(path)
         if url is None and path.stat().st_size > LARGEST_SHIPPED:
             raise ValueError(
-                f"The weights take {path.stat().st_size / 2**20:.1f} MiB, and a file that ships with the package no more than "
-                f"{LARGEST_SHIPPED / 2**20:.0f}. Give the address that you will upload it to with --url."
+                f"The weights take {path.stat().st_size / 2**20:.1f} MiB, but a file that ships with the package at most "
+                f"{LARGEST_SHIPPED / 2**20:.0f}. Pass the URL where you will upload it with --url."
             )
         if architecture is not None:
             _check_architecture(model, architecture, arguments, path)
@@ -82,7 +82,7 @@ def publish(
             gradient=settings["gradient"],
             epochs=settings["epochs"],
             seed=settings["seed"],
-            # An accuracy in float32 has no more digits.
+            # Further digits of a float32 accuracy are not significant.
             test_accuracy=round(record["test_accuracy"], 6),
             test_images=record["test_images"],
             parameters=model.count_params(),
@@ -102,7 +102,7 @@ def publish(
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     arguments = parser().parse_args(argv)
     try:
         run = RunFolder(arguments.run)
@@ -125,7 +125,7 @@ def main(argv=None):
             weights_folder=None if arguments.url is None else arguments.run,
         )
     except KeyError as error:
-        print(f"error: {run.result} lacks {error}: it is not of a run of this version.", file=sys.stderr)
+        print(f"error: {run.result} lacks {error}: it does not belong to a run of this version.", file=sys.stderr)
         return USER_MISTAKE
     except (TypeError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -140,19 +140,19 @@ def main(argv=None):
 def parser():
     result = argparse.ArgumentParser(
         prog="python -m recipes.publish",
-        description="Makes a pretrained network of a finished run.",
+        description="Creates a pretrained network from a finished run.",
         allow_abbrev=False,
     )
     result.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a finished run")
-    result.add_argument("--name", required=True, help="what load_pretrained will call it")
-    result.add_argument("--data-set", required=True, metavar="TEXT", help="what it was trained and tested on")
+    result.add_argument("--name", required=True, help="name for load_pretrained")
+    result.add_argument("--data-set", required=True, metavar="TEXT", help="data set for training and testing")
     result.add_argument(
-        "--preprocessing", required=True, metavar="TEXT", help="what raw images are, and what the model does to them"
+        "--preprocessing", required=True, metavar="TEXT", help="format of raw images, and preprocessing inside the model"
     )
     result.add_argument("--licence", required=True, metavar="SPDX", help="licence of the weights")
     result.add_argument("--architecture", metavar="NAME", help="function of keras_ratesnn.models that builds the network")
     result.add_argument("--arguments", type=json.loads, metavar="JSON", help="the arguments of that function")
-    result.add_argument("--url", help="where the weights will be downloaded from (default: they ship with the package)")
+    result.add_argument("--url", help="download URL of the weights (default: they ship with the package)")
     result.add_argument(
         "--folder", type=pathlib.Path, default=_files.FOLDER, metavar="DIR", help="folder of cards (default: the package's)"
     )
@@ -160,12 +160,12 @@ def parser():
 
 
 def _check_architecture(model, architecture, arguments, path):
-    """Makes sure that the weights load as the card will say."""
+    """Checks that the weights can be loaded as described on the card."""
     checks.one_of("architecture", architecture, [name for name in models.__all__ if name[0].isupper()])
     built = getattr(models, architecture)(**arguments, weights=path)
     if built.network.output_shape != model.network.output_shape:
         raise ValueError(
-            f"`arguments` must build a network with outputs {model.network.output_shape}, as the trained one has. Received: "
+            f"`arguments` must build a network with outputs {model.network.output_shape}, like the trained one. Received: "
             f"arguments={arguments!r}, with outputs {built.network.output_shape}."
         )
 

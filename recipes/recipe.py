@@ -1,4 +1,4 @@
-"""Recipe: all that one training run is made of."""
+"""Recipe: the configuration of a training run."""
 
 import ast
 import dataclasses
@@ -15,48 +15,48 @@ from recipes.data.dataset import Dataset
 NORMALIZATIONS = ("batch", "weight", "online")
 
 LARGEST_SEED = 2**31 - 1
-"""TensorFlow's generators take no larger one."""
+"""The largest seed of TensorFlow's generators."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is trained, on what and how: the defaults of `python -m recipes.train NAME`.
+    """Network, data and training settings: the defaults of `python -m recipes.train NAME`.
 
-    A run with other values is another recipe: `dataclasses.replace(recipe, timesteps=8)`, or `recipe.with_settings`.
+    For other values use `dataclasses.replace(recipe, timesteps=8)` or `recipe.with_settings`.
 
     Attributes:
-        name: What the command line calls it.
-        description: One line: what it trains on what.
-        load_data: Function from a folder, or None where none was given, to a `Dataset`; where `has_time`, of
+        name: The name on the command line.
+        description: One line: network and data set.
+        load_data: Function from a folder, or None if none was given, to a `Dataset`; if `has_time`, a function of
             `(folder, timesteps)`.
-        build_network: Function of `width` to the network of one time step. It takes raw pixels and returns logits. One that
-            takes `normalization`, too, has a choice of it.
-        has_time: Whether an example is a sequence of `timesteps` frames, not one image.
-        learning_rate: Float, the largest that the schedule takes.
-        weight_decay: Float, in the manner of Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
-        as_the_authors: Whether `learning_rate` and `weight_decay` are the authors', see `optimizers.from_the_authors`.
+        build_network: Function from `width` to the network of one time step, which takes raw pixels and returns logits. It may
+            also take `normalization`.
+        has_time: Whether an example is a sequence of `timesteps` frames instead of one image.
+        learning_rate: Float, the largest value of the schedule.
+        weight_decay: Float, as in Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
+        as_the_authors: Whether `learning_rate` and `weight_decay` are those of the authors, see `optimizers.from_the_authors`.
         epochs: Integer >= 1.
-        restart_at: Float in (0, 1): after this share of the run the learning rate has fallen to 0 and begins again at
-            half of what it was (a warm restart), or None.
+        restart_at: Float in (0, 1), or None: after this fraction of the run the learning rate, which has decayed to 0, restarts
+            at half of its initial value (a warm restart).
         batch_size: Integer >= 1.
         timesteps: Integer >= 1, the number of time steps T.
-        augment: Name of what is done to training images, a key of `augmentation.BY_NAME`.
-        mix: Name of how training images of a batch are mixed, a key of `augmentation.MIXES`.
+        augment: Name of the augmentation of training images, a key of `augmentation.BY_NAME`.
+        mix: Name of the mix of the training images of a batch, a key of `augmentation.MIXES`.
         width: Float > 0 that multiplies the number of channels of every layer.
-        train_images: Integer >= 1, to train on this many images only, or None for all.
+        train_images: Integer >= 1, the number of images to train on, or None for all.
         precision: Name of a Keras dtype policy.
         jit_compile: True, False or "auto", as in `keras.Model.compile`.
         gradient: Name of a training method of `keras_ratesnn.gradients`.
-        windows: Integer or tuple of sizes, the windows of time of `gradient="rate"`, see `keras_ratesnn.gradients.Rate`.
+        windows: Integer or tuple of sizes, the time windows of `gradient="rate"`, see `keras_ratesnn.gradients.Rate`.
         random_steps: Integer, how many steps of `gradient="sltt"` carry gradient, or None for all, see
             `keras_ratesnn.gradients.SLTT`.
         normalization: "batch", "weight" or "online", see `keras_ratesnn.models.VGG11`.
         step_mode: "multi" or "single", see `keras_ratesnn.SpikingModel`.
-        seed: Integer >= 0. It sets the first weights, the order of the images and their augmentation.
+        seed: Integer >= 0. It determines the initial weights, the order of the images and their augmentation.
 
     Raises:
-        TypeError: If a number is of another type.
-        ValueError: If a number is out of its range or a name is unknown.
+        TypeError: If a number has the wrong type.
+        ValueError: If a number is out of range or a name is unknown.
     """
 
     name: str
@@ -85,12 +85,12 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        checks.real("learning_rate", self.learning_rate, above=0, advice="It is the largest that the schedule takes.")
+        checks.real("learning_rate", self.learning_rate, above=0, advice="It is the largest value of the schedule.")
         checks.real("weight_decay", self.weight_decay, at_least=0, advice="It is the decay of kernels.")
         checks.real("width", self.width, above=0, advice="It multiplies the number of channels of every layer.")
         checks.positive_integer("epochs", self.epochs, advice="It is the number of passes over the training images.")
         if self.restart_at is not None:
-            checks.real("restart_at", self.restart_at, above=0, below=1, advice="It is a share of the run; None is no restart.")
+            checks.real("restart_at", self.restart_at, above=0, below=1, advice="It is a fraction of the run, or None.")
         checks.positive_integer("batch_size", self.batch_size, advice="It is the number of images in one training step.")
         checks.positive_integer("timesteps", self.timesteps, advice="It is the number of time steps that the network runs for.")
         if self.train_images is not None:
@@ -111,10 +111,10 @@ class Recipe:
         return methods.gradient_method(self.gradient, windows=self.windows, random_steps=self.random_steps)
 
     def network(self, width=None):
-        """The network of one time step, of the recipe's width unless another is given.
+        """The network of one time step, with the recipe's width unless another is given.
 
         Raises:
-            ValueError: If the recipe's network has no such normalisation.
+            ValueError: If the recipe's network does not support the normalisation.
         """
         width = self.width if width is None else width
         if self.normalization == "batch":
@@ -127,20 +127,20 @@ class Recipe:
         return self.build_network(width, normalization=self.normalization)
 
     def settings(self):
-        """The values that can differ between two runs of one recipe, as a dictionary of plain numbers and names."""
+        """The values that can differ between runs of a recipe, as a dictionary of plain numbers and names."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fixed = ("description", "has_time")
         return {name: value for name, value in values.items() if not callable(value) and name not in fixed}
 
     def with_settings(self, assignments):
-        """This recipe with other values, as the command line gives them.
+        """This recipe with other values, in the format of the command line.
 
         Args:
             assignments: Iterable of strings `key=value`.
 
         Raises:
-            ValueError: If one is not of that form, its key is no setting, or its value is out of range.
-            TypeError: If its value is of another type.
+            ValueError: If a string does not have this form, a key is not a setting, or a value is out of range.
+            TypeError: If a value has the wrong type.
         """
         settable = [name for name in self.settings() if name != "name"]
         values = {}
@@ -152,16 +152,16 @@ class Recipe:
         return dataclasses.replace(self, **values)
 
     def load(self, data_dir):
-        """The `Dataset` of this recipe, from a folder, or from where it comes by itself if that is None."""
+        """The `Dataset` of this recipe, from a folder, or from its default source if that is None."""
         dataset = self.load_data(data_dir, self.timesteps) if self.has_time else self.load_data(data_dir)
         return dataset if self.train_images is None else dataset.first(self.train_images)
 
 
 def _literal(text):
-    """A Python number, True, False or None as such, numbers in brackets as a tuple, anything else as the text it is."""
+    """Parses Python numbers, True, False and None, and lists of numbers as tuples; returns anything else as text."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-    # JSON, in which a run writes its settings down, makes lists of tuples.
+    # In JSON, the format of a run's settings, tuples become lists.
     return tuple(value) if isinstance(value, list) else value

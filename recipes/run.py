@@ -1,4 +1,4 @@
-"""One training run: from a recipe and its data to a trained model and a record of how it came about."""
+"""One training run: from a recipe and its data to a trained model and a record of the run."""
 
 import math
 import statistics
@@ -13,21 +13,21 @@ from recipes.progress import this_part
 from recipes.whole_file import write_json
 
 BYTES_OF_A_WEIGHT = 3 * 4
-"""Of the weight itself, its gradient and its momentum."""
+"""For the weight itself, its gradient and its momentum."""
 
 SAMPLE = 256
-"""On so many test images the firing rate is measured."""
+"""The number of test images for the measurement of the firing rate."""
 
 
 def build(recipe, dataset):
-    """The compiled, untrained model of a recipe. It sets the seed of all that follows.
+    """The compiled, untrained model of a recipe. Sets the global random seed.
 
     Args:
         recipe: A `Recipe`.
-        dataset: The `Dataset` it will be trained on; its size sets the length of the schedule.
+        dataset: The `Dataset` for training; its size determines the length of the schedule.
 
     Returns:
-        A `keras_ratesnn.SpikingModel`, its optimizer built.
+        A `keras_ratesnn.SpikingModel` with a built optimizer.
 
     Raises:
         ValueError: If the network is too wide for the memory of this machine.
@@ -42,35 +42,35 @@ def build(recipe, dataset):
 
 
 def _check_width(recipe):
-    """Refuses what no machine of this size can hold, before it takes all memory."""
+    """Raises an error if the network does not fit into memory, before it is built."""
     if recipe.width <= 1:
         return
-    # Nearly all weights are between two layers that both grow.
+    # Nearly all weights connect two layers that both grow with the width.
     weights = recipe.network(1.0).count_params() * recipe.width**2
-    # The names of layers begin anew.
+    # Resets the numbers in layer names.
     keras.utils.clear_session(free_memory=False)
     needed, memory = weights * BYTES_OF_A_WEIGHT, device.memory_bytes()
     if needed > memory:
         raise ValueError(
-            f"`width` must be such that the network fits in memory. Received: width={recipe.width}, which makes about "
-            f"{weights:,.0f} weights. They take {needed / 2**30:,.0f} GiB with gradients and momenta, and this machine has "
-            f"{memory / 2**30:,.0f}. Give a smaller one."
+            f"`width` must be small enough for the network to fit in memory. Received: width={recipe.width}, which gives about "
+            f"{weights:,.0f} weights. They take {needed / 2**30:,.0f} GiB with gradients and momenta, but this machine has "
+            f"{memory / 2**30:,.0f}. Use a smaller width."
         )
 
 
 def compile_model(model, recipe, dataset):
-    """Compiles a model as a recipe says, and builds its optimizer.
+    """Compiles a model with the settings of a recipe, and builds its optimizer.
 
     Args:
         model: A built Keras model.
         recipe: A `Recipe`.
-        dataset: The `Dataset` it will be trained on; its size sets the length of the schedule.
+        dataset: The `Dataset` for training; its size determines the length of the schedule.
     """
     rates = recipe.learning_rate, recipe.weight_decay
     if recipe.as_the_authors:
         rates = optimizers.from_the_authors(*rates, recipe.timesteps)
     steps = recipe.epochs * steps_per_epoch(recipe, dataset)
-    # Labels of mixed images are shares of classes.
+    # Labels of mixed images are class fractions.
     cross_entropy = keras.losses.SparseCategoricalCrossentropy if recipe.mix == "none" else keras.losses.CategoricalCrossentropy
     model.compile(
         optimizers.sgd_with_cosine_decay(model, steps, *rates, restart_step=_restart_step(recipe, steps)),
@@ -82,19 +82,19 @@ def compile_model(model, recipe, dataset):
 
 
 def _restart_step(recipe, steps):
-    # A run of one step has no room for a restart.
+    # A run of one step cannot have a restart.
     if recipe.restart_at is None or steps == 1:
         return None
     return min(max(round(recipe.restart_at * steps), 1), steps - 1)
 
 
 def steps_per_epoch(recipe, dataset):
-    """The number of batches in an epoch; the last may be a smaller one."""
+    """The number of batches in an epoch; the last may be smaller."""
     return math.ceil(dataset.train_size / recipe.batch_size)
 
 
 def fit(model, recipe, dataset, folder, progress, verbose=1):
-    """Trains a model, tests and saves it after every epoch. The test accuracy is that of the last epoch, not of the best.
+    """Trains a model; tests and saves it after every epoch. The test accuracy is that of the last epoch, not the best.
 
     Args:
         model: A model from `build`.
@@ -105,10 +105,10 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
         verbose: As in `keras.Model.fit`. Defaults to `1`.
 
     Returns:
-        The record of the run, as `result.json` holds it.
+        The record of the run, as in `result.json`.
 
     Raises:
-        Diverged: If a measure is not finite. The record says so.
+        Diverged: If a metric is not finite. The record contains this.
         OSError: If the run's files cannot be written.
     """
     test = pipeline.test_batches(dataset, recipe)
@@ -122,7 +122,7 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
             validation_data=test,
             shuffle=False,
             verbose=verbose,
-            # In this order: only what is finite is measured, the measures are saved, and TensorBoard cannot keep them from it.
+            # The order matters: only finite values are measured, and checkpoints are saved even if TensorBoard fails.
             callbacks=[
                 callbacks.StopWhereDiverged(),
                 callbacks.EpochMeasures(dataset.train_size, sample),
@@ -140,10 +140,10 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
 
 
 def _record(model, recipe, dataset, progress, diverged=None):
-    # Keras calls what is evaluated between epochs validation; here it is the test images.
+    # Keras calls evaluation between epochs validation; here it uses the test images.
     names = progress.rows[0] if progress.rows else ()
     curve = {name.replace("val_", "test_"): [row[name] for row in progress.rows] for name in names}
-    # It may have stopped before it finished an epoch in this process, or at all.
+    # The run may have stopped before it completed an epoch.
     parts = progress.parts or [{"first_epoch": 1, **this_part()}]
     return {
         "settings": recipe.settings(),
@@ -159,12 +159,12 @@ def _record(model, recipe, dataset, progress, diverged=None):
         "test_accuracy": None if diverged else curve["test_accuracy"][-1],
         "best_test_accuracy": max(curve["test_accuracy"]) if curve else None,
         "seconds": round(sum(curve.get("seconds", ())), 1),
-        # The first epoch compiles.
+        # The median, because the first epoch includes compilation.
         "seconds_per_epoch": round(statistics.median(curve["seconds"]), 2) if curve else None,
         "peak_memory_mib": round(device.peak_bytes() / 2**20),
     }
 
 
 def _all_of(key, parts):
-    """What the parts of a run have of something, each once: a run may go on elsewhere."""
+    """The distinct values of a key in the parts of a run, which may have resumed elsewhere."""
     return "+".join(dict.fromkeys(part[key] for part in parts))

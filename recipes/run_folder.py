@@ -1,12 +1,12 @@
-"""The folder that a run leaves its results in, and from which it goes on after it was stopped.
+"""The folder of a run, with its results and the state from which an interrupted run resumes.
 
-settings.json   what the run was asked to do
+settings.json   the settings of the run
 log.csv         a row for each epoch
 tensorboard/    the same, for TensorBoard
-last.keras      the model and its optimizer after the last finished epoch, and how the run came there
-best.keras      those of the epoch with the highest test accuracy
-result.json     how it came out, once all epochs are through
-lock            the number of the process that is running
+last.keras      model, optimizer and progress after the last completed epoch
+best.keras      the same for the epoch with the highest test accuracy
+result.json     the result, after the last epoch
+lock            the ID of the running process
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from recipes.progress import Progress
 from recipes.whole_file import one_line, write_json, writing
 
 CHECKPOINTS_KEPT = 4
-"""Room for the last and the best one, and for each while it is written."""
+"""The last and the best checkpoint, and a second copy of each while it is written."""
 
 RESULT = {"settings": dict, "backend": str, "test_accuracy": float | None}
-"""What every result has, and of which type. A run that diverged has no test accuracy."""
+"""Required fields of a result, with their types. A run that diverged has no test accuracy."""
 
 
 class RunFolder:
@@ -48,19 +48,19 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self):
-        """Makes the folder and keeps other processes from running in it, for the time of a `with` block.
+        """Creates the folder and locks it against other processes during a `with` block.
 
-        The system unlocks it when the process ends, whatever ends it.
+        The system releases the lock when the process ends, for any reason.
 
         Raises:
-            OSError: If the folder cannot be made or written in, or another process runs in it; the message names it.
+            OSError: If the folder cannot be created or is not writable, or another process is using it; the message names it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise OSError(
-                f"The output folder {self.path} cannot be written in ({error.strerror or error}). Give another with --output."
+                f"The output folder {self.path} is not writable ({error.strerror or error}). Pass another one with --output."
             ) from error
         with open(descriptor, "r+") as file:
             try:
@@ -68,7 +68,7 @@ class RunFolder:
             except BlockingIOError as error:
                 raise OSError(
                     f"The run in {self.path} is already running, as process {file.read().strip()}. Wait for it or stop it, or "
-                    "give another folder with --output."
+                    "pass another folder with --output."
                 ) from error
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
@@ -76,33 +76,33 @@ class RunFolder:
             yield
 
     def prepare(self, settings, restart=False):
-        """Makes sure that the folder holds no other run, before time is spent.
+        """Checks that the folder does not contain another run, before time is spent.
 
         Args:
-            settings: Dictionary, what the run is asked to do. A run goes on only with the settings it began with.
-            restart: Boolean, whether an earlier run in this folder is thrown away. Defaults to `False`.
+            settings: Dictionary, the settings of the run. A run resumes only with the settings it started with.
+            restart: Boolean, whether to delete an earlier run in this folder. Defaults to `False`.
 
         Raises:
-            OSError: If the last checkpoint is missing, and there is the best.
-            ValueError: If the folder holds a run with other settings, or a file of it is damaged.
+            OSError: If the last checkpoint is missing but the best one exists.
+            ValueError: If the folder contains a run with other settings, or a damaged file.
         """
         if restart:
             self._clear()
-        # As a file gives them back: a tuple becomes a list.
+        # As read from a file: tuples become lists.
         settings = json.loads(json.dumps(settings))
         for path, begun in self._begun():
             changed = [key for key in settings if begun.get(key) != settings[key]]
             if changed:
                 listed = ", ".join(f"{key}={begun.get(key)!r}, now {settings[key]!r}" for key in changed)
                 raise ValueError(
-                    f"{self.path} holds a run with other settings, by its {path.name}: {listed}. Give another folder with "
-                    "--output, or throw that run away with --restart."
+                    f"{self.path} contains a run with other settings, according to its {path.name}: {listed}. Pass another "
+                    "folder with --output, or delete that run with --restart."
                 )
         if not self.settings.exists():
             write_json(self.settings, settings)
 
     def _begun(self):
-        """The settings that the run in the folder began with, by each file that tells them."""
+        """Yields each file that contains the settings of the run in the folder, and these settings."""
         if self.settings.exists():
             yield self.settings, read_json(self.settings)
         if self.result.exists():
@@ -111,65 +111,65 @@ class RunFolder:
             yield self.last, checkpoint.load_progress(self.last).settings
 
     def read_result(self):
-        """The record of a run that came to its end.
+        """The record of a finished run.
 
         Raises:
-            FileNotFoundError: If it did not.
-            ValueError: If the file is damaged or holds something else; the message names it.
+            FileNotFoundError: If the run is not finished.
+            ValueError: If the file is damaged or has the wrong content; the message names it.
         """
         if not self.result.exists():
             raise FileNotFoundError(f"The run in {self.path} is not finished: there is no {self.result.name} in it.")
         return read_json(self.result, RESULT)
 
     def check_space(self, model):
-        """Makes sure that the checkpoints of a run fit on the disk.
+        """Checks that the checkpoints of a run fit on the disk.
 
         Args:
             model: The compiled model; its optimizer must be built.
 
         Raises:
-            OSError: If they do not.
+            OSError: If they do not fit.
         """
         variables = [*model.variables, *model.optimizer.variables]
         needed = CHECKPOINTS_KEPT * sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables)
         free = shutil.disk_usage(self.path).free
         if free < needed:
             raise OSError(
-                f"The disk of the output folder {self.path} has {free / 2**20:,.0f} MiB free, and the checkpoints of this run "
-                f"take up to {needed / 2**20:,.0f} MiB. Make room, or give another folder with --output."
+                f"The disk of the output folder {self.path} has {free / 2**20:,.0f} MiB free, but the checkpoints of this run "
+                f"take up to {needed / 2**20:,.0f} MiB. Free some space, or pass another folder with --output."
             )
 
     def restore(self, model, settings, train_images):
-        """Gives a compiled model the state of the last checkpoint, if there is one, and writes the log of the epochs before it.
+        """Loads the state of the last checkpoint, if there is one, into a compiled model, and rewrites the log.
 
-        Only values are taken over: what Keras does not save of an optimizer (which weights do not decay) stays as compiled.
+        Only values are loaded: settings that Keras does not save (weights excluded from decay) stay as compiled.
 
         Args:
-            model: The model that is to go on; its optimizer must be built.
-            settings: Dictionary, what the run is asked to do.
-            train_images: Integer, the number of images it trains on.
+            model: The model that resumes training; its optimizer must be built.
+            settings: Dictionary, the settings of the run.
+            train_images: Integer, the number of training images.
 
         Returns:
             The `Progress` of the run.
 
         Raises:
-            ValueError: If the checkpoint is damaged, or of another network or of other data; the message names the file.
+            ValueError: If the checkpoint is damaged or belongs to another network or other data; the message names the file.
         """
         if not self.last.exists():
-            # A run that was stopped in its first epoch, by whatever program.
+            # The run was interrupted in its first epoch.
             self.log.unlink(missing_ok=True)
             return Progress(settings, train_images)
         progress, saved = checkpoint.load_progress(self.last), checkpoint.load_model(self.last)
         if progress.train_images != train_images:
             raise ValueError(
-                f"The run in {self.path} began with {progress.train_images:,} images for training, and the data now has "
-                f"{train_images:,}. Give the data that it began with, or another folder with --output."
+                f"The run in {self.path} started with {progress.train_images:,} training images, but the data now has "
+                f"{train_images:,}. Pass the original data, or another folder with --output."
             )
         values, places = [[*m.variables, *m.optimizer.variables] for m in (saved, model)]
         if [value.shape for value in values] != [place.shape for place in places]:
             raise ValueError(
-                f"The checkpoint {self.last} is of another network: its weights have other shapes than those of this run. "
-                "Give another folder with --output, or throw that run away with --restart."
+                f"The checkpoint {self.last} belongs to another network: the shapes of its weights differ. "
+                "Pass another folder with --output, or delete that run with --restart."
             )
         for place, value in zip(places, values, strict=True):
             place.assign(value)
@@ -177,7 +177,7 @@ class RunFolder:
         return progress
 
     def follow_last(self, progress):
-        """Makes the best checkpoint and the log agree with the last one, that of `progress`: a run can be killed in between."""
+        """Updates the best checkpoint and the log to match the last one, of `progress`; a run may be killed in between."""
         if progress.last_is_best or not self.best.exists():
             with writing(self.best) as part:
                 shutil.copyfile(self.last, part)
@@ -190,14 +190,14 @@ class RunFolder:
 
 
 def read_json(path, fields=None):
-    """The object in a JSON file.
+    """Reads an object from a JSON file.
 
     Args:
         path: Path of the file.
-        fields: Dict from names that the object must have to their types. Defaults to `None`, for none.
+        fields: Dict of required names to their types. Defaults to `None`, no required names.
 
     Raises:
-        ValueError: If the file is damaged or holds something else; the message names it.
+        ValueError: If the file is damaged or has the wrong content; the message names it.
     """
     advice = "Correct it, or start again with --restart."
     try:
@@ -205,7 +205,7 @@ def read_json(path, fields=None):
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({one_line(error)}). {advice}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object. It holds a {type(content).__name__}. {advice}")
+        raise ValueError(f"{path} must contain a JSON object. It contains a {type(content).__name__}. {advice}")
     for name, kind in (fields or {}).items():
         if name not in content or not isinstance(content[name], kind):
             raise ValueError(

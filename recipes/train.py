@@ -1,6 +1,6 @@
-"""Trains a recipe: `python -m recipes.train digits`. The backend is the one that KERAS_BACKEND names.
+"""Trains a recipe: `python -m recipes.train digits`. KERAS_BACKEND selects the backend.
 
-A run that was stopped, whatever stopped it, goes on from its last finished epoch with the same command.
+Interrupted runs resume: the same command continues after the last completed epoch.
 """
 
 import argparse
@@ -11,23 +11,23 @@ import sys
 from recipes.command_line import USER_MISTAKE
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as in shells."""
 
 DIVERGED = 1
-"""Exit status of a run whose loss is no number any more."""
+"""Exit status of a run whose loss is not finite."""
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     try:
         return _main(argv)
     except KeyboardInterrupt:
-        print("\ninterrupted before training began; the same command begins, or goes on, where it would have")
+        print("\ninterrupted before training began; repeat the command to start or resume")
         return INTERRUPTED
 
 
 def _main(argv):
-    # Keras and its backend take seconds, in which Ctrl-C may come: no sooner than `main` waits for it.
+    # Keras and its backend take seconds to import, so they are imported where `main` handles Ctrl-C.
     from recipes import catalogue, pipeline, run
     from recipes.run_folder import RunFolder
 
@@ -39,7 +39,7 @@ def _main(argv):
             held.enter_context(folder.lock())
             folder.prepare(recipe.settings(), arguments.restart)
             if folder.result.exists():
-                return tell_result(folder)
+                return print_result(folder)
             dataset = recipe.load(arguments.data_dir)
             pipeline.check(dataset, recipe)
             model = run.build(recipe, dataset)
@@ -52,13 +52,13 @@ def _main(argv):
         return train(model, recipe, dataset, folder, progress)
 
 
-def tell_result(folder):
-    """Says how the finished run in a folder came out; returns the exit status."""
+def print_result(folder):
+    """Prints the result of the finished run in a folder; returns the exit status."""
     record = folder.read_result()
     if record["test_accuracy"] is None:
         print(f"error: {diverged(folder, record['diverged']['message'])}", file=sys.stderr)
         return DIVERGED
-    print(f"{folder.path} holds this run already, finished; --restart trains anew")
+    print(f"{folder.path} already contains this run, finished; use --restart to train again")
     print(f"test accuracy: {record['test_accuracy']:.4f}")
     return 0
 
@@ -70,7 +70,7 @@ def train(model, recipe, dataset, folder, progress):
     try:
         record = run.fit(model, recipe, dataset, folder, progress)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from the last finished epoch, which is saved in {folder.path}")
+        print(f"\ninterrupted; repeat the command to resume after the last completed epoch, which is saved in {folder.path}")
         return INTERRUPTED
     except run.Diverged as error:
         # Below the progress bar.
@@ -79,7 +79,7 @@ def train(model, recipe, dataset, folder, progress):
         return DIVERGED
     except OSError as error:
         print(flush=True)
-        print(f"error: {error} The same command goes on from the last finished epoch.", file=sys.stderr)
+        print(f"error: {error} Repeat the command to resume after the last completed epoch.", file=sys.stderr)
         return USER_MISTAKE
     print(f"trained in {record['seconds']:.0f} s; model and result saved: {folder.last}, {folder.result.name}")
     print(f"test accuracy: {record['test_accuracy']:.4f}")
@@ -88,7 +88,7 @@ def train(model, recipe, dataset, folder, progress):
 
 def diverged(folder, what):
     return (
-        f"the run in {folder.path} diverged: {what}. Give a smaller --set learning_rate=..., and --restart or another --output."
+        f"the run in {folder.path} diverged: {what}. Use a smaller --set learning_rate=..., and --restart or another --output."
     )
 
 
@@ -96,42 +96,42 @@ def parser(recipes):
     names = ", ".join(recipes)
     result = argparse.ArgumentParser(
         prog="python -m recipes.train",
-        description=f"Trains a recipe: {names}. The backend is the one that KERAS_BACKEND names.",
-        epilog="A run that was stopped goes on from its last finished epoch with the same command.",
+        description=f"Trains a recipe: {names}. KERAS_BACKEND selects the backend.",
+        epilog="Interrupted runs resume: repeat the command to continue after the last completed epoch.",
         allow_abbrev=False,
     )
-    result.add_argument("recipe", metavar="NAME", help="python -m recipes.list tells them")
+    result.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
     result.add_argument(
         "--set",
         metavar="KEY=VALUE",
         nargs="+",
         action="extend",
         default=[],
-        help="another value than the recipe has, for example timesteps=8 gradient=bptt epochs=20",
+        help="overrides settings of the recipe, for example timesteps=8 gradient=bptt epochs=20",
     )
     result.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     result.add_argument(
         "--output", type=pathlib.Path, metavar="DIR", help="folder of the run: checkpoints, logs, result (default: runs/NAME)"
     )
-    result.add_argument("--restart", action="store_true", help="throws away the run that the folder holds, and starts anew")
+    result.add_argument("--restart", action="store_true", help="deletes the run in the folder and starts again")
     return result
 
 
 def introduction(recipe, dataset, model, progress):
-    """What is about to be done, and where it goes on."""
+    """A summary of the run, and where it resumes."""
     from recipes.progress import this_part
 
     here = this_part()
     lines = [
         f"{recipe.name}: {here['backend']} backend, gradient {recipe.gradient}, T = {recipe.timesteps}, "
         f"{recipe.epochs} epochs of batches of {recipe.batch_size}, seed {recipe.seed}",
-        f"{model.count_params():,} parameters, {dataset.train_size:,} images for training, {dataset.test_size:,} for testing",
+        f"{model.count_params():,} parameters, {dataset.train_size:,} training images, {dataset.test_size:,} test images",
     ]
     if progress.epochs:
-        lines.append(f"goes on after {progress.epochs} epochs")
+        lines.append(f"resumes after {progress.epochs} epochs")
         before, now = (f"{part['backend']} on {part['device']}" for part in (progress.parts[-1], here))
         if before != now:
-            lines.append(f"note: the epoch before ran with {before}, and what follows with {now}; the result names both")
+            lines.append(f"note: the previous epoch ran with {before}, the next ones run with {now}; the result names both")
     return "\n".join(lines)
 
 

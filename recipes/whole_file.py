@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing of files."""
 
 import contextlib
 import json
@@ -7,38 +7,38 @@ import os
 
 @contextlib.contextmanager
 def writing(path):
-    """A file that gets its name when it is whole: a writer that fails or is killed leaves what had the name before.
+    """Writes a file atomically: if the writer fails or is killed, the previous file remains.
 
     Args:
         path: Path of the file.
 
     Yields:
-        Path to write it to. What is left there of a writer that was killed is overwritten by the next one.
+        A temporary path to write to. Remains of a killed writer are overwritten by the next one.
 
     Raises:
-        OSError: If it cannot be written; the message names it.
+        OSError: If the file cannot be written; the message names it.
     """
     part = path.with_name(f"unfinished-{path.name}")
     try:
         yield part
-        # On the disk before its name is: a power cut is no worse than a kill.
+        # Written to disk before it is renamed, to be safe against power cuts.
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise OSError(f"{path} cannot be written ({one_line(error)}). Make room, or give another folder.") from error
+        raise OSError(f"{path} cannot be written ({one_line(error)}). Free some space, or pass another folder.") from error
     finally:
-        # Whatever went wrong before matters more.
+        # An earlier error is more important.
         with contextlib.suppress(OSError):
             part.unlink()
 
 
 def write_json(path, content):
-    """Writes a JSON file whole or not at all."""
+    """Writes a JSON file atomically."""
     with writing(path) as part:
         part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def one_line(error):
-    """What an exception says, on one line: some libraries take several."""
+    """The message of an exception on one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,8 +1,9 @@
-"""How near the gradient of windows of time is to BPTT's, layer by layer: `python -m recipes.windows digits`.
+"""Compares the gradient for time windows with BPTT's, layer by layer: `python -m recipes.windows digits`.
 
-A row a choice of windows, a column a kernel, from the first layer to the last: the cosine between the kernel's gradient and
-that of backpropagation through time, and in the last column the ratio of the norms of all kernels' gradients. It takes one
-batch of training images, without augmentation, and initial weights or those of a run.
+The table has a row for each choice of windows and a column for each kernel, from the first layer to the last. It shows the
+cosine similarity between the kernel's gradient and that of backpropagation through time. The last column is the ratio of the
+norms of all kernel gradients. The comparison uses one batch of training images, without augmentation, and initial weights or
+those of a run.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from recipes.run_folder import RunFolder
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m recipes.windows", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("recipe", metavar="NAME", help="name of a recipe, or folder of one of its runs for trained weights")
     parser.add_argument("--images", type=int, default=128, metavar="N", help="size of the batch (default: 128)")
@@ -51,13 +52,13 @@ def main(argv=None):
 
 
 def choices(timesteps):
-    """Windows worth comparing: one to T, the first steps by themselves, and two equal halves."""
+    """Windows to compare: some numbers from 1 to T, and two equal halves."""
     halves = (timesteps // 2, timesteps - timesteps // 2)
     return [*range(1, min(timesteps, 4)), *([halves] if timesteps > 2 else []), timesteps]
 
 
 def cosines(model, images, labels):
-    """For each choice of windows `(cosines, norm ratio)` of a model and a batch; the cosines are a dict by layer names."""
+    """`(cosines, norm ratio)` of a model and a batch for each choice of windows; cosines are a dict of layer names."""
     model.gradient = "bptt"
     by_bptt = kernel_gradients(model, images, labels)
     compared = {}
@@ -69,7 +70,7 @@ def cosines(model, images, labels):
 
 
 def table(compared):
-    """What `cosines` returned as a Markdown table."""
+    """The result of `cosines` as a Markdown table."""
     names = list(next(iter(compared.values()))[0])
     lines = [f"| windows | {' | '.join(names)} | norm ratio |", "|---" * (len(names) + 2) + "|"]
     for windows, (by_kernel, ratio) in compared.items():
@@ -78,12 +79,12 @@ def table(compared):
 
 
 def draw(figure, compared, timesteps):
-    """What `cosines` returned as a picture, beside the cost of a training step."""
+    """Draws the result of `cosines`, next to the cost of a training step."""
     agreement, cost = figure.subplots(1, 2)
     numbers = [windows for windows in compared if isinstance(windows, int)]
     names = list(compared[1][0])
     for index, name in enumerate(names):
-        # Distinct in grey too: from dark, the first layer, to light.
+        # Also distinguishable in grey: from dark (first layer) to light.
         shade = 0.75 * index / max(1, len(names) - 1)
         values = [compared[windows][0][name] for windows in numbers]
         agreement.plot(numbers, values, label=name, color=str(shade), marker="osv^Dx*"[index % 7])
@@ -105,15 +106,15 @@ def _new_figure():
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "`--plot` needs Matplotlib, which is not installed. `python -m pip install -e '.[bench]'` brings it."
+            "`--plot` needs Matplotlib, which is not installed. Install it with `python -m pip install -e '.[bench]'`."
         ) from error
     return Figure(figsize=(9, 4), layout="constrained")
 
 
 def kernel_gradients(model, images, labels):
-    """The gradients of a batch by the kernels of a model, which is left as it was: a dict of layer names to arrays."""
+    """The gradients with respect to the kernels for a batch: a dict of layer names to arrays. Does not change the model."""
     before = model.get_weights()
-    # On every backend a step of plain descent, of rate 1, is the gradient.
+    # On every backend, a step of plain SGD with learning rate 1 gives the gradient.
     model.compile(keras.optimizers.SGD(1.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     kernels = {variable.path.split("/")[-2]: variable for variable in model.trainable_variables if variable.name == "kernel"}
     start = {name: _array(kernel) for name, kernel in kernels.items()}

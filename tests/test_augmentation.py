@@ -187,7 +187,7 @@ def test_auto_augment_gives_whole_numbers_of_a_pixels_range():
 
 
 def test_auto_augment_needs_three_colors():
-    with pytest.raises(ValueError, match=r"three colours.*\(28, 28, 1\)"):
+    with pytest.raises(ValueError, match=r"three channels.*\(28, 28, 1\)"):
         auto_augment()(tf.zeros((28, 28, 1)), (0, 0))
 
 

@@ -270,13 +270,13 @@ def test_memory_of_a_process_of_its_own(monkeypatch):
     monkeypatch.setattr(subprocess, "run", run)
     with tiny_among_the_networks():
         settings = Settings(network="Tiny", size=8, batch=2)
-        assert process_peak.in_a_process_of_its_own(settings, "rate-multi", 2) >= 0
+        assert process_peak.in_separate_process(settings, "rate-multi", 2) >= 0
     assert commands[0][:3] == [sys.executable, "-m", "recipes.benchmark.process_peak"]
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX's compiler tells the memory")
 def test_memory_of_a_process_is_measured_where_only_that_tells_it(monkeypatch):
-    monkeypatch.setattr(process_peak, "in_a_process_of_its_own", lambda settings, method, timesteps: 10 * timesteps)
+    monkeypatch.setattr(process_peak, "in_separate_process", lambda settings, method, timesteps: 10 * timesteps)
     with tiny_among_the_networks():
         settings = Settings(network="Tiny", size=8, batch=2, rounds=1, timesteps=(2,), methods=("rate-multi",))
         record = measure.benchmark(settings, process_memory=True)
@@ -370,7 +370,7 @@ def test_a_mistake_is_named_before_anything_is_measured(arguments, fragments, ca
 
 
 def test_the_table_of_memory_has_a_column_for_every_t(capsys, monkeypatch):
-    monkeypatch.setattr(memory, "in_a_process_of_its_own", lambda settings, method, timesteps: timesteps * 2**20)
+    monkeypatch.setattr(memory, "in_separate_process", lambda settings, method, timesteps: timesteps * 2**20)
     assert memory.main(["--batch", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "batch 3" in lines[0]

@@ -379,9 +379,9 @@ def test_the_split_does_not_depend_on_the_format_of_the_files(data_set):
         (lambda lines: [*lines, lines[0]], "Line 101 of"),
         (lambda lines: [*lines, ""], "Line 101 of"),
         (lambda lines: [*lines, "test cat/another"], "not in the folder: 1, the first cat/another"),
-        (lambda lines: lines[1:], "does not name all recordings of the folder: 1, the first airplane/cifar10_airplane_0"),
-        (lambda lines: [line.replace("test", "train") for line in lines], "leaves no recording to test with"),
-        (lambda lines: [f"test {line.split()[1]}" for line in lines], "leaves no recording to train with"),
+        (lambda lines: lines[1:], "does not contain all recordings of the folder: 1, the first airplane/cifar10_airplane_0"),
+        (lambda lines: [line.replace("test", "train") for line in lines], "has no test recordings"),
+        (lambda lines: [f"test {line.split()[1]}" for line in lines], "has no train recordings"),
     ],
 )
 def test_a_wrong_split_file_is_named(data_set, change, said):

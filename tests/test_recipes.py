@@ -529,7 +529,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_reported_before_training(tmp
 
 def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(tmp_path, capsys):
     error = error_of(["digits", "--output", tmp_path, "--set", "width=1000"], capsys)
-    assert "`width` must be such that the network fits in memory. Received: width=1000" in error
+    assert "`width` must be small enough for the network to fit in memory. Received: width=1000" in error
     assert error.count("\n") == 1
     estimated = catalogue.find("digits").build_network(1.0).count_params() * 16
     assert catalogue.find("digits").build_network(4.0).count_params() == pytest.approx(estimated, rel=0.05)
@@ -537,7 +537,7 @@ def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(tmp_path, 
 
 @pytest.mark.parametrize(
     ("augment", "said"),
-    [("cifar10", "AutoAugment's images must be of three colours"), ("imagenet", "which makes them (224, 224, 1)")],
+    [("cifar10", "AutoAugment's images must have three channels"), ("imagenet", "which changes it to (224, 224, 1)")],
 )
 def test_an_augmentation_of_other_images_is_refused(augment, said, tmp_path, capsys):
     error = error_of(["digits", "--output", tmp_path, "--set", f"augment={augment}"], capsys)
@@ -571,7 +571,7 @@ def test_a_checkpoint_that_cannot_be_written_is_named_and_the_one_before_is_kept
             part.write_bytes(b"half of it")
             raise kind("no space\nleft on device")
 
-    with pytest.raises(OSError, match=re.escape(f"{path} cannot be written (no space left on device). Make room")):
+    with pytest.raises(OSError, match=re.escape(f"{path} cannot be written (no space left on device). Free some space")):
         checkpoint.save(Model(), Progress({}, 1), path)
     assert path.read_bytes() == b"of the epoch before"
     assert list(tmp_path.iterdir()) == [path]
@@ -579,13 +579,13 @@ def test_a_checkpoint_that_cannot_be_written_is_named_and_the_one_before_is_kept
 
 def test_a_disk_that_fills_up_while_a_run_trains_is_one_line(tmp_path, capsys, monkeypatch):
     def full(*arguments):
-        raise OSError(f"{tmp_path / 'last.keras'} cannot be written (no space left on device). Make room.")
+        raise OSError(f"{tmp_path / 'last.keras'} cannot be written (no space left on device). Free some space.")
 
     monkeypatch.setattr(run, "fit", full)
     assert main(["digits", "--output", str(tmp_path), "--set", *QUICKLY]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / 'last.keras'} cannot be written")
-    assert "goes on from the last finished epoch" in error
+    assert "resume after the last completed epoch" in error
     assert error.count("\n") == 1
 
 

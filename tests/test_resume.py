@@ -68,12 +68,12 @@ def curve_without_times(record):
 def test_a_run_that_was_stopped_goes_on_to_the_same_curve(whole_run, stopped_run, folder, capsys):
     _, status, printed = stopped_run
     assert status == 130
-    assert "the same command goes on" in printed
+    assert "repeat the command to resume" in printed
     assert not (folder / "result.json").exists()
     keras.saving.load_model(folder / "last.keras")
 
     record = trained(folder, *RUN)
-    assert "goes on after 2 epochs" in capsys.readouterr().out
+    assert "resumes after 2 epochs" in capsys.readouterr().out
     # Order, augmentation, momentum, learning rate: all as they would have been.
     assert curve_without_times(record) == curve_without_times(whole_run)
 
@@ -238,7 +238,7 @@ def test_a_missing_checkpoint_does_not_begin_a_run_anew_while_there_is_the_best(
     error = error_of([*RUN, "--output", folder], capsys)
     assert f"`cp {folder / 'best.keras'} {folder / 'last.keras'}`" in error
     (folder / "best.keras").write_bytes(b"")
-    assert "best.keras beside it is damaged, too" in error_of([*RUN, "--output", folder], capsys)
+    assert "best.keras next to it is damaged, too" in error_of([*RUN, "--output", folder], capsys)
 
 
 def test_the_best_checkpoint_follows_from_the_last(folder):
@@ -258,12 +258,12 @@ def test_the_best_checkpoint_follows_from_the_last(folder):
 def test_other_data_and_another_network_are_refused(folder):
     run_folder = RunFolder(folder)
     model = keras.saving.load_model(run_folder.last)
-    with pytest.raises(ValueError, match="began with 1,024 images for training, and the data now has 1,000"):
+    with pytest.raises(ValueError, match="started with 1,024 training images, but the data now has 1,000"):
         run_folder.restore(model, {}, 1000)
     other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     other.compile("sgd", "mse")
     other.optimizer.build(other.trainable_variables)
-    with pytest.raises(ValueError, match=re.escape(f"{run_folder.last} is of another network")):
+    with pytest.raises(ValueError, match=re.escape(f"{run_folder.last} belongs to another network")):
         run_folder.restore(other, {}, 1024)
 
 
@@ -275,7 +275,7 @@ def test_a_run_without_its_settings_goes_on_with_the_same_ones_only(folder, caps
     whole = settings.read_text()
     settings.unlink()
     error = error_of([*RUN, "seed=1", "--output", folder], capsys)
-    assert "other settings, by its last.keras: seed=0, now 1" in error
+    assert "other settings, according to its last.keras: seed=0, now 1" in error
     assert not settings.exists()
     RunFolder(folder).prepare(json.loads(whole))
     assert settings.read_text() == whole
@@ -285,7 +285,7 @@ def test_a_run_without_its_settings_goes_on_with_the_same_ones_only(folder, caps
     record = {"settings": json.loads(whole), "backend": "jax", "curve": {}, "test_accuracy": 0.5}
     (folder / "result.json").write_text(json.dumps(record))
     error = error_of([*RUN, "seed=1", "--output", folder], capsys)
-    assert "other settings, by its result.json: seed=0, now 1" in error
+    assert "other settings, according to its result.json: seed=0, now 1" in error
 
 
 SHAPES = [("settings.json", "{"), ("settings.json", "[]"), ("result.json", "[]"), ("result.json", "{}"), ("result.json", "\0")]
@@ -319,7 +319,7 @@ def test_a_run_that_goes_on_elsewhere_says_so_and_the_result_names_both(folder, 
     here = saved.parts[0]
     monkeypatch.setattr(checkpoint, "load_progress", lambda path: dataclasses.replace(saved, parts=[{**here, **elsewhere}]))
     record = trained(folder, *RUN)
-    assert f"ran with abacus on wood, and what follows with {here['backend']} on {here['device']}" in capsys.readouterr().out
+    assert f"ran with abacus on wood, the next ones run with {here['backend']} on {here['device']}" in capsys.readouterr().out
     assert record["backend"] == f"abacus+{here['backend']}"
     assert record["device"] == f"wood+{here['device']}"
     assert record["versions"] == {"abacus": "1", **here["versions"]}
@@ -334,7 +334,7 @@ def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):
     assert main(command) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: the run in {tmp_path} diverged: ")
-    assert re.search("loss became (nan|inf) in epoch 1, which began with a learning rate of 1e[+]30", error)
+    assert re.search("loss became (nan|inf) in epoch 1, which started with a learning rate of 1e[+]30", error)
     assert "--set learning_rate=" in error
     assert error.count("\n") == 1
     record = json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
@@ -352,5 +352,5 @@ def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):
 def test_no_measure_may_be_infinite_or_nan(logs):
     stop = callbacks.StopWhereDiverged()
     stop.epoch, stop.learning_rate = 7, 0.1
-    with pytest.raises(callbacks.Diverged, match="in epoch 7, which began with a learning rate of 0.1"):
+    with pytest.raises(callbacks.Diverged, match="in epoch 7, which started with a learning rate of 0.1"):
         stop.on_epoch_end(6, logs)

@@ -1,9 +1,9 @@
-"""What is done to training images, by the names that recipes use. One operation, or one kind of it, a file.
+"""Augmentations of training images, by the names used in recipes. Each file has one operation or one kind of operation.
 
-An augmentation is a function `augment(image, seed)` of one image: a float32 tensor `(height, width, channels)` of pixels as the
-files have them, or frames `(time, height, width, channels)`. `seed`, a pair of integers, is all that is random about it: the
-same image and seed give the same result on every backend and in a run that is resumed. A mix is a function
-`mix(images, labels, seed)` of a batch with one-hot labels. Both are TensorFlow, for `tf.data`, whichever backend trains.
+An augmentation is a function `augment(image, seed)` of one image: a float32 tensor `(height, width, channels)` of raw pixels,
+or frames `(time, height, width, channels)`. `seed`, a pair of integers, is the only source of randomness: the same image and
+seed give the same result on every backend and in a resumed run. A mix is a function `mix(images, labels, seed)` of a batch with
+one-hot labels. Both use TensorFlow, for `tf.data`, with every backend.
 """
 
 import functools
@@ -11,8 +11,8 @@ import importlib
 
 
 def _later(file, name):
-    """The function `name` of a file of this folder, which is imported when it is called: names must not need TensorFlow."""
-    # TensorFlow rewrites what `tf.data` calls, fails with Python's import, and leaves functions with a cache as they are.
+    """The function `name` of a file in this folder, imported on the first call, so that names do not require TensorFlow."""
+    # TensorFlow rewrites functions called by `tf.data`, which fails for import statements, but not functions with a cache.
     load = functools.cache(functools.partial(importlib.import_module, f"{__name__}.{file}"))
 
     def call(*arguments):
@@ -29,9 +29,9 @@ BY_NAME = {
     "fashion_mnist": _later("data_sets", "fashion_mnist"),
     "imagenet": _later("data_sets", "imagenet"),
 }
-"""Augmentations of single images; None leaves them as they are."""
+"""Augmentations of single images; None is no augmentation."""
 
 MIXES = {"none": None, "mixup": _later("mixes", "mixup"), "cutmix": _later("mixes", "cutmix")}
-"""Mixes of a batch; None leaves it as it is."""
+"""Mixes of a batch; None is no mix."""
 
 resized_center = _later("crops", "resized_center")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from recipes.augmentation.operations import OPERATIONS
 
 NOTHING = len(OPERATIONS)
-"""In the place of the number of an operation: none."""
+"""The number for no operation."""
 
 CIFAR10_POLICY = (
     (("Invert", 0.1, 0), ("Contrast", 0.2, 6)),
@@ -40,23 +40,23 @@ CIFAR10_POLICY = (
     (("Equalize", 0.8, 0), ("Invert", 0.1, 0)),
     (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0)),
 )
-"""Sub-policies of two steps: an operation, how probable it is, and its level, 0 to 9 (0 also where there are no levels)."""
+"""Sub-policies of two steps: an operation, its probability, and its level, 0 to 9 (0 if there are no levels)."""
 
 
 def auto_augment(policy=CIFAR10_POLICY):
-    """An augmentation that draws a sub-policy, all as likely, and takes each of its steps with the probability it says.
+    """An augmentation that draws a sub-policy uniformly and applies each of its steps with its probability.
 
     Args:
-        policy: Sub-policies, as `CIFAR10_POLICY` has them.
+        policy: Sub-policies in the format of `CIFAR10_POLICY`.
 
     Returns:
-        The augmentation. Its images are of three colours and of whole numbers from 0 to 255.
+        The augmentation, for RGB images with integer values from 0 to 255.
     """
 
     def augment(image, seed):
         if image.shape[-1] != 3:
             raise ValueError(
-                f"AutoAugment's images must be of three colours, `(height, width, 3)`. Received: image.shape={image.shape}."
+                f"AutoAugment's images must have three channels, `(height, width, 3)`. Received: image.shape={image.shape}."
             )
         numbers, strengths = draw_steps(policy, seed)
         for number, strength in zip(tf.unstack(numbers), tf.unstack(strengths), strict=True):
@@ -67,14 +67,14 @@ def auto_augment(policy=CIFAR10_POLICY):
 
 
 def draw_steps(policy, seed):
-    """The two steps of a sub-policy, which is drawn.
+    """Draws a sub-policy and its two steps.
 
     Args:
-        policy: Sub-policies, as `CIFAR10_POLICY` has them.
+        policy: Sub-policies in the format of `CIFAR10_POLICY`.
         seed: Pair of integers.
 
     Returns:
-        Two tensors of two numbers: which operation, by its place among `OPERATIONS` or `NOTHING`, and how strong it is.
+        Two tensors of two numbers: the index in `OPERATIONS`, or `NOTHING`, and the strength of each step.
     """
     names = list(OPERATIONS)
     numbers = np.array([[names.index(name) for name, _, _ in steps] for steps in policy], "int32")
@@ -90,12 +90,12 @@ def draw_steps(policy, seed):
 
 
 def _either_strength(name, level):
-    """The strength in one direction and in the other, the same twice if there is one only."""
+    """The strengths in both directions, which are equal if there is only one."""
     rows = OPERATIONS[name].strengths
     return rows[0][level], rows[-1][level]
 
 
 def _operate(number, image, strength):
-    """The image after the operation of this number, or as it is for `NOTHING`. No other operation is computed."""
+    """Applies the operation with this number, or none for `NOTHING`. No other operation is computed."""
     branches = [functools.partial(operation.function, image, strength) for operation in OPERATIONS.values()]
     return tf.switch_case(number, [*branches, lambda: image])

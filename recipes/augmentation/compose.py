@@ -1,10 +1,10 @@
-"""Several augmentations, one after the other."""
+"""Composition of augmentations."""
 
 import tensorflow as tf
 
 
 def compose(*augmentations):
-    """An augmentation that does all of `augmentations` in their order, each with a seed of its own."""
+    """An augmentation that applies all `augmentations` in order, each with its own seed."""
 
     def augment(image, seed):
         seeds = tf.unstack(tf.random.split(seed, len(augmentations)))

@@ -1,15 +1,15 @@
-"""Parts of images."""
+"""Crops of images."""
 
 import math
 
 import tensorflow as tf
 
 TRIES = 10
-"""How many crops are drawn before the middle of the image is taken: torchvision's number."""
+"""The number of crops to try before the center crop is used, as in torchvision."""
 
 
 def random_crop(padding):
-    """An augmentation that moves an image by up to `padding` pixels in each direction; what comes in is black."""
+    """An augmentation that shifts an image by up to `padding` pixels in each direction; new pixels are black."""
 
     def augment(image, seed):
         padded = tf.pad(image, [(padding, padding), (padding, padding), (0, 0)])
@@ -19,15 +19,15 @@ def random_crop(padding):
 
 
 def random_resized_crop(size, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
-    """An augmentation that resizes a part of the image, drawn as by torchvision's `RandomResizedCrop`.
+    """An augmentation that resizes a random crop, with the distribution of torchvision's `RandomResizedCrop`.
 
-    `tf.image.stateless_sample_distorted_bounding_box` draws by another law: the height is uniform there, not the area, and the
-    crops are a sixth smaller.
+    `tf.image.stateless_sample_distorted_bounding_box` has another distribution: the height is uniform instead of the area, and
+    the crops are a sixth smaller.
 
     Args:
         size: Integer, the height and width of the result.
-        area: Pair of floats, the least and the largest share of the image that the part has.
-        ratio: Pair of floats, the least and the largest ratio of its width to its height.
+        area: Pair of floats, the range of the crop's fraction of the image area.
+        ratio: Pair of floats, the range of the ratio of its width to its height.
 
     Returns:
         The augmentation.
@@ -41,10 +41,10 @@ def random_resized_crop(size, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
 
 
 def random_part(image_height, image_width, seed, area, ratio):
-    """Top, left, height and width of a part with an area and a ratio drawn from their ranges, see `random_resized_crop`.
+    """Top, left, height and width of a crop with area and ratio drawn from their ranges, see `random_resized_crop`.
 
-    Areas are drawn uniformly, ratios by their logarithm. The first of `TRIES` draws that fits is taken, and if none does, the
-    largest part in the middle that has an allowed ratio.
+    Areas are drawn uniformly, ratios uniformly on a log scale. The first of `TRIES` draws that fits is used; if none fits, the
+    largest center crop with an allowed ratio.
     """
     draws = tf.random.stateless_uniform((4, TRIES), seed)
     pixels = tf.cast(image_height * image_width, tf.float32)
@@ -55,7 +55,7 @@ def random_part(image_height, image_width, seed, area, ratio):
     tops, lefts = _places(draws[2], image_height - heights), _places(draws[3], image_width - widths)
     fits = (heights >= 1) & (heights <= image_height) & (widths >= 1) & (widths <= image_width)
 
-    # A draw that comes after all others and always fits.
+    # The last draw always fits.
     height = tf.minimum(image_height, tf.cast(tf.round(tf.cast(image_width, tf.float32) / ratio[0]), tf.int32))
     width = tf.minimum(image_width, tf.cast(tf.round(tf.cast(image_height, tf.float32) * ratio[1]), tf.int32))
     middle = [(image_height - height) // 2, (image_width - width) // 2, height, width]
@@ -66,17 +66,17 @@ def random_part(image_height, image_width, seed, area, ratio):
 
 
 def _places(draws, room):
-    """Integers from 0 to `room`, all as likely, from draws in [0, 1)."""
+    """Uniform integers from 0 to `room`, from draws in [0, 1)."""
     return tf.cast(draws * tf.cast(room + 1, tf.float32), tf.int32)
 
 
 def resized_center(image, shorter_side=256, size=224):
-    """The middle of an image whose shorter side was resized, for evaluation.
+    """The center crop of an image resized to a given shorter side, for evaluation.
 
     Args:
         image: Tensor `(height, width, channels)`.
-        shorter_side: Integer, what the shorter side is resized to; the longer keeps its proportion.
-        size: Integer, the height and width of the middle.
+        shorter_side: Integer, the new length of the shorter side; the aspect ratio is kept.
+        size: Integer, the height and width of the crop.
 
     Returns:
         Tensor `(size, size, channels)` of float32.
@@ -87,5 +87,5 @@ def resized_center(image, shorter_side=256, size=224):
 
 
 def resized(image, shape):
-    """The image with another height and width. Every pixel of the original counts, as in Pillow."""
+    """The image resized to another height and width, with antialiasing as in Pillow."""
     return tf.image.resize(image, shape, antialias=True)

@@ -1,4 +1,4 @@
-"""Cutout: a square of the image is hidden.
+"""Cutout: hides a square of the image.
 
 DeVries, Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017 (arXiv 1708.04552).
 """
@@ -7,11 +7,11 @@ import tensorflow as tf
 
 
 def cutout(size, color):
-    """An augmentation that paints a square around a pixel that is drawn from all; what lies outside of the image is cut off.
+    """An augmentation that fills a square around a random pixel; the part outside the image is cut off.
 
     Args:
         size: Even integer, the side of the square in pixels.
-        color: Floats, a value for each channel: the data set's mean, which is zero to the network after normalisation.
+        color: Floats, one for each channel: the mean of the data set, which becomes zero after normalisation.
 
     Returns:
         The augmentation.

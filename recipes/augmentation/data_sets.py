@@ -1,4 +1,4 @@
-"""What is done to the training images of each data set. Network and normalisation see the result."""
+"""The augmentation for the training images of each data set, applied before normalisation."""
 
 from recipes.augmentation.auto_augment import auto_augment
 from recipes.augmentation.compose import compose
@@ -10,7 +10,7 @@ from recipes.data import cifar
 
 cifar10 = compose(random_crop(4), random_flip, auto_augment(), cutout(16, cifar.MEAN_COLORS["cifar10"]))
 cifar100 = compose(random_crop(4), random_flip, auto_augment(), cutout(16, cifar.MEAN_COLORS["cifar100"]))
-"""The authors' settings, which take the policy of CIFAR-10 for CIFAR-100 too."""
+"""The authors' settings, which use the CIFAR-10 policy for CIFAR-100, too."""
 
 cifar10_dvs = compose(random_flip, random_roll(5))
 fashion_mnist = compose(random_crop(2), random_flip)

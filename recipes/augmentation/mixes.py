@@ -1,14 +1,14 @@
-"""Images of a batch mixed in pairs, and their one-hot labels with them.
+"""Mixes pairs of images of a batch, and their one-hot labels.
 
-Each image meets the one that a shuffled order puts in its place, with a weight of its own that is uniform in [0, 1]. (Layers of
-Keras do so too, but draw from a generator, not from a seed: a run that is resumed would see other mixes.)
+Each image is mixed with the image at the same position in a shuffled batch, with its own uniform weight in [0, 1]. (Keras has
+layers for this, but they draw from a generator instead of a seed, so a resumed run would see other mixes.)
 """
 
 import tensorflow as tf
 
 
 def mixup(images, labels, seed):
-    """Images that shine through each other.
+    """Weighted sums of pairs of images.
 
     Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR 2018 (arXiv 1710.09412), with α = 1.
 
@@ -27,13 +27,13 @@ def mixup(images, labels, seed):
 
 
 def cutmix(images, labels, seed):
-    """Images with a box from another.
+    """Images with a box from another image.
 
     Yun, Han, Oh, Chun, Choe, Yoo, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features",
     ICCV 2019 (arXiv 1905.04899), with α = 1.
 
-    The box has the proportions of the image and a uniform share of its area; its centre is anywhere in the image, and what
-    lies outside is cut off.
+    The box has the aspect ratio of the image and a uniformly drawn fraction of its area. Its centre is anywhere in the image,
+    and the part outside the image is cut off.
 
     Args:
         images: Tensor `(batch, height, width, channels)`, or with time after the batch: one box for all frames.
@@ -41,12 +41,12 @@ def cutmix(images, labels, seed):
         seed: Pair of integers.
 
     Returns:
-        Tensors of float32 of the same shapes. A label weighs as much as the share of pixels that is its image's.
+        Tensors of float32 of the same shapes. A label is weighted by the fraction of pixels of its image.
     """
     images = tf.cast(images, tf.float32)
     order, draws = _pairs(images, 3, seed)
     height, width = tf.shape(images)[-3], tf.shape(images)[-2]
-    # The sides of the box, in shares of the image's, for its share of the area.
+    # The sides of the box as fractions of the image's, from its fraction of the area.
     length = tf.sqrt(draws[:, 0])
     rows, columns = _interval(draws[:, 1], length, height), _interval(draws[:, 2], length, width)
     in_box = rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :]
@@ -69,7 +69,7 @@ def _blend(values, order, weights):
 
 
 def _interval(center, length, size):
-    """Which of `size` pixels in a row are within `length / 2` of `center`, both in shares of `size`, for each of a batch."""
+    """Which of `size` pixels are within `length / 2` of `center`, both as fractions of `size`, for each image of a batch."""
     positions, size = tf.range(size), tf.cast(size, tf.float32)
     pixel = tf.cast(center * size, tf.int32)[:, tf.newaxis]
     reach = tf.cast(length * size / 2, tf.int32)[:, tf.newaxis]

@@ -1,9 +1,10 @@
-"""What AutoAugment does to images: Pillow's operations, whole number for whole number, on float32 tensors.
+"""The operations of AutoAugment: those of Pillow on float32 tensors, with exactly the same integer results.
 
-Layers of Keras and KerasCV do some of these, but none does all as the policy was searched with, nor by a seed. In Keras 3.15
-`Equalization` has another formula (60 levels off on photographs), `RandomSharpness` darkens the edges, `RandomBrightness` adds
-instead of multiplying and `Solarization` cannot be given its threshold. In KerasCV 0.9, which is no longer developed,
-`Equalization` is as far off, and sharpness and colour can be taken away but not added. What they have right is a line or two.
+Keras and KerasCV have layers for some of them, but none are seeded, and not all match the operations used in the search for the
+policy. In Keras 3.15 `Equalization` has another formula (off by 60 levels on photographs), `RandomSharpness` darkens the edges,
+`RandomBrightness` adds instead of multiplying and `Solarization` has no argument for the threshold. In KerasCV 0.9, which is no
+longer developed, `Equalization` has a similar error, and sharpness and colour can be decreased but not increased. The matching
+operations are only a line or two.
 """
 
 import dataclasses
@@ -14,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 LEVELS = 10
-"""Strengths of an operation that a policy can ask for: 0 to 9."""
+"""The number of strengths of an operation: 0 to 9."""
 
 
-# Geometry. Pixels without an original are black, as torchvision has it.
+# Geometry. New pixels are black, as in torchvision.
 
 
 def shear_y(image, slope):
@@ -35,7 +36,7 @@ def translate_y(image, share):
 
 
 def rotate(image, degrees):
-    """Turned counterclockwise about the middle."""
+    """Rotates the image counterclockwise about its centre."""
     cosine, sine = tf.cos(degrees * (math.pi / 180)), tf.sin(degrees * (math.pi / 180))
     y, x = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32) / 2)
     return _affine(image, [cosine, -sine, x - cosine * x + sine * y], [sine, cosine, y - sine * x - cosine * y])
@@ -46,7 +47,7 @@ def _toward_zero(number):
 
 
 def _affine(image, x_row, y_row):
-    """Each pixel (x, y) of the result is the one at (a x + b y + c, d x + e y + f) of the image.
+    """Each pixel (x, y) of the result is the pixel (a x + b y + c, d x + e y + f) of the image.
 
     Args:
         image: Tensor `(height, width, channels)`.
@@ -56,7 +57,7 @@ def _affine(image, x_row, y_row):
     Returns:
         Tensor of the same shape.
     """
-    # The middle of the first pixel is at 0.5 for Pillow, which these numbers are for, and at 0 for TensorFlow.
+    # The centre of the first pixel is at 0.5 in Pillow, which these numbers refer to, and at 0 in TensorFlow.
     (a, b, c), (d, e, f) = x_row, y_row
     transform = tf.stack([a, b, c + (a + b - 1) / 2, d, e, f + (d + e - 1) / 2, 0.0, 0.0])
     return tf.raw_ops.ImageProjectiveTransformV3(
@@ -68,7 +69,7 @@ def _affine(image, x_row, y_row):
     )[0]
 
 
-# Enhancement: away from a poorer image by a factor above 1, towards it by one below.
+# Enhancement: away from a degraded image with a factor above 1, towards it with a factor below 1.
 
 
 def color(image, factor):
@@ -92,12 +93,12 @@ def _enhance(image, poorer, factor):
 
 
 def _gray(image):
-    """Luminance by ITU-R 601-2 in whole numbers of 1/65536; these sums are exact in float32."""
+    """Luminance by ITU-R 601-2 in integer multiples of 1/65536; these sums are exact in float32."""
     return tf.floor((tf.tensordot(image, [19595.0, 38470.0, 7471.0], 1)[..., tf.newaxis] + 32768) / 65536)
 
 
 def _smooth(image):
-    """The mean with the neighbours, the pixel itself counted five times. Pixels at the edge stay as they are."""
+    """The mean over a pixel and its neighbours, with weight five for the pixel itself. Pixels at the edge are unchanged."""
     kernel = np.ones((3, 3, 1, 1), "float32")
     kernel[1, 1] = 5
     sums = tf.nn.depthwise_conv2d(image[tf.newaxis], np.tile(kernel, (1, 1, image.shape[-1], 1)), [1, 1, 1, 1], "VALID")[0]
@@ -106,11 +107,11 @@ def _smooth(image):
     return tf.where(is_inner, inner, image)
 
 
-# Levels: each value becomes another, wherever it is.
+# Levels: maps each value to another, independent of position.
 
 
 def posterize(image, bits):
-    """The first `bits` of the eight of each value."""
+    """Keeps the first `bits` of the eight bits of each value."""
     step = 2 ** (8 - bits)
     return tf.floor(image / step) * step
 
@@ -124,8 +125,8 @@ def invert(image, _):
 
 
 def auto_contrast(image, _):
-    """Each channel stretched from its least and largest value to 0 and 255."""
-    # Pillow counts in float64, and rounds down: in float32 a whole number could become the one below.
+    """Stretches each channel from its smallest and largest value to 0 and 255."""
+    # Pillow computes in float64 and rounds down: in float32 an integer could become the next lower one.
     values = tf.cast(image, tf.float64)
     low, high = tf.reduce_min(values, axis=(0, 1)), tf.reduce_max(values, axis=(0, 1))
     scale = 255 / tf.where(high > low, high - low, 1)
@@ -134,10 +135,10 @@ def auto_contrast(image, _):
 
 
 def equalize(image, _):
-    """Each channel with as many pixels at each level as at any other, as far as its values can be told apart."""
+    """Equalises the histogram of each channel."""
     values = tf.cast(image, tf.int32)
     channels = image.shape[-1]
-    # One row of 256 counts a channel, and one place in all of them for every pixel.
+    # One row of 256 counts per channel; each pixel has one index into all of them.
     places = values + 256 * tf.range(channels)
     counts = tf.reshape(
         tf.math.unsorted_segment_sum(tf.ones_like(places), places, 256 * channels),
@@ -157,7 +158,7 @@ class Operation:
 
     Attributes:
         function: Function of an image and a strength.
-        strengths: A row of `LEVELS` numbers, or two for either direction, which are as likely.
+        strengths: A row of `LEVELS` numbers, or two rows for the two directions, which are equally likely.
     """
 
     function: Callable
@@ -182,10 +183,10 @@ OPERATIONS = {
     "Brightness": Operation(brightness, _to_either_side(1, 0.9)),
     "Sharpness": Operation(sharpness, _to_either_side(1, 0.9)),
     "Posterize": Operation(posterize, [8 - np.round(_up_to(4))]),
-    # torchvision has 255 now, since a tensor of bytes cannot be compared with more.
+    # torchvision now uses 255, because a uint8 tensor cannot be compared with 256.
     "Solarize": Operation(solarize, [256 - _up_to(256)]),
     "Invert": Operation(invert),
     "AutoContrast": Operation(auto_contrast),
     "Equalize": Operation(equalize),
 }
-"""By the names of the paper, with the strengths of torchvision's `AutoAugment`. Its ShearX is in no CIFAR-10 sub-policy."""
+"""The operations by their names in the paper, with torchvision's strengths. No CIFAR-10 sub-policy uses ShearX."""

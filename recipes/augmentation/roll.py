@@ -1,10 +1,10 @@
-"""Pixels moved sideways and up or down; what leaves at one edge comes in at the other."""
+"""Cyclic shifts of images."""
 
 import tensorflow as tf
 
 
 def random_roll(pixels):
-    """An augmentation that rolls an image by up to `pixels` in each of both directions, all frames of a sequence together."""
+    """An augmentation that rolls an image by up to `pixels` along both axes, all frames of a sequence together."""
 
     def augment(image, seed):
         shifts = tf.random.stateless_uniform((2,), seed, minval=-pixels, maxval=pixels + 1, dtype=tf.int32)

@@ -1,13 +1,13 @@
-"""What a training step costs: `python -m recipes.benchmark` measures it, on the backend that KERAS_BACKEND names.
+"""Benchmark of the cost of a training step: `python -m recipes.benchmark`, on the backend selected by KERAS_BACKEND.
 
-settings.py       what is measured
+settings.py       the settings of a benchmark
 cases.py          the models: the library's methods, and the same network without time
 peers.py          the same network in other libraries on PyTorch
 timing.py         interleaved runs, the floor, medians and spreads
-costs.py          FLOPs and memory, as the backend tells them
-process_peak.py   memory where only the process tells it, one case a process
-measure.py        all of that for a list of T
-memory.py         a table of peak memory against T, by itself
+costs.py          FLOPs and memory, as reported by the backend
+process_peak.py   peak memory of a process, with a separate process for each case
+measure.py        the benchmark for a list of T
+memory.py         a separate table of peak memory against T
 report.py         the record as Markdown tables
-plot.py           the record as a picture
+plot.py           the record as a plot
 """

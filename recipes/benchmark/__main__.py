@@ -17,7 +17,7 @@ JIT_COMPILE = {"auto": "auto", "true": True, "false": False}
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     arguments = vars(parser().parse_args(argv))
     process_memory = arguments.pop("memory")
     folder = arguments.pop("output")
@@ -26,13 +26,13 @@ def main(argv=None):
             **{
                 **arguments,
                 "jit_compile": JIT_COMPILE[arguments["jit_compile"]],
-                # A T or a method that is named twice is measured once.
+                # Duplicates are measured only once.
                 "timesteps": tuple(dict.fromkeys(arguments["timesteps"])),
                 "methods": tuple(dict.fromkeys(arguments["methods"])),
             }
         )
         folder.mkdir(parents=True, exist_ok=True)
-        # What the library has to say of the network is said before time is spent.
+        # Errors of the library about the network are raised before time is spent.
         cases.configure(settings)
         cases.trainer(settings, ORDINARY, 1)
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -40,7 +40,7 @@ def main(argv=None):
         return USER_MISTAKE
 
     def progress(record):
-        # What was measured is kept if the rest is not.
+        # Saves measurements so far, in case the rest fails.
         write_json(folder / "benchmark.json", record)
         print(f"T = {record['rows'][-1]['timesteps']} measured", file=sys.stderr, flush=True)
 
@@ -58,8 +58,8 @@ def parser():
     defaults = Settings()
     result = argparse.ArgumentParser(
         prog="python -m recipes.benchmark",
-        description="Time, FLOPs and memory of a training step against T, beside the least that they can be. The backend is "
-        "the one that KERAS_BACKEND names.",
+        description="Time, FLOPs and memory of a training step against T, compared with their lower bounds. KERAS_BACKEND "
+        "selects the backend.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -71,14 +71,14 @@ def parser():
     result.add_argument(
         "--methods", nargs="+", default=defaults.methods, metavar="NAME", help=f"of {', '.join((*PLAIN, *PRESETS, *PEERS))}"
     )
-    result.add_argument("--rounds", type=int, default=defaults.rounds, help="how often each method is timed")
+    result.add_argument("--rounds", type=int, default=defaults.rounds, help="number of times each method is timed")
     result.add_argument("--precision", default=defaults.precision, metavar="POLICY", help="a Keras dtype policy")
     result.add_argument("--jit-compile", default=defaults.jit_compile, choices=JIT_COMPILE, help="as in keras.Model.compile")
     result.add_argument("--data-format", default=defaults.data_format, help="channels_last or channels_first")
     result.add_argument(
         "--memory",
         action="store_true",
-        help="on TensorFlow and PyTorch without a GPU: measures memory too, in a process for each case",
+        help="on TensorFlow and PyTorch without a GPU: also measures memory, in a separate process for each case",
     )
     result.add_argument(
         "--output",

@@ -1,4 +1,4 @@
-"""What is measured: the library's methods, and the same network without time."""
+"""The models to measure: the library's methods, and the same network without time."""
 
 import keras
 import numpy as np
@@ -11,33 +11,33 @@ from recipes.ordinary import without_time
 
 
 def configure(settings):
-    """Sets Keras' precision and image layout, which hold for all models that are built after it."""
+    """Sets Keras' precision and image data format for all models that are built afterwards."""
     device.set_precision(settings.precision)
     keras.config.set_image_data_format(settings.data_format)
     keras.utils.set_random_seed(0)
 
 
 def batch(settings, method=ORDINARY):
-    """The images and labels of a step, as the method takes them, in the memory of the device."""
+    """The images and labels of a step, in the format of the method, in device memory."""
     channels_first = settings.data_format == "channels_first" or method in PEERS
     images = np.random.default_rng(0).random((settings.batch, settings.size, settings.size, CHANNELS), dtype="float32")
     if channels_first:
         images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
-    # PyTorch's own functions take 64-bit labels only.
+    # PyTorch's own functions accept only 64-bit labels.
     labels = np.arange(settings.batch, dtype="int64" if method in PEERS else "int32") % CLASSES
     return ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
 
 
 def trainer(settings, method, timesteps):
-    """A model, ready to train with SGD on cross-entropy: what has `train_on_batch(images, labels)`.
+    """A model with `train_on_batch(images, labels)`, compiled with SGD and cross-entropy.
 
     Args:
         settings: `Settings`.
-        method: A name of `recipes.methods` or among `PEERS`, or `ORDINARY` for the same network without time.
-        timesteps: Integer T; `ORDINARY` does not look at it.
+        method: A name of `recipes.methods` or `PEERS`, or `ORDINARY` for the same network without time.
+        timesteps: Integer T; ignored for `ORDINARY`.
     """
     if method in PEERS:
-        # Only here: they import PyTorch.
+        # Imported here because it imports PyTorch.
         from recipes.benchmark import peers
 
         return peers.trainer(method, settings.width, timesteps)
@@ -61,15 +61,15 @@ def trainer(settings, method, timesteps):
 
 
 def loss():
-    """The loss that all cases are trained with, of logits."""
+    """The loss of all cases, on logits."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 class TrainingForward(keras.Model):
-    """A network whose predictions are its forward passes in training, without gradient: what a spiking step has T of.
+    """A network whose predictions are forward passes in training mode, without gradient; a spiking step has T of them.
 
-    Batch normalisation takes the statistics of the batch and updates the moving ones, as it does in each of the T steps of
-    a training step. In inference it would cost less, and the floor would be too low.
+    Batch normalisation computes batch statistics and updates the moving ones, as in each of the T steps of a training step. In
+    inference mode it would cost less, and the floor would be too low.
     """
 
     def __init__(self, network, jit_compile):

@@ -1,4 +1,4 @@
-"""FLOPs and memory of a training step, as the backend tells them."""
+"""FLOPs and memory of a training step, as reported by the backend."""
 
 import keras
 
@@ -7,7 +7,7 @@ from recipes.benchmark import cases
 
 
 def compiled(model, images, labels):
-    """What JAX's compiler says of the loss and the gradient of a batch.
+    """FLOPs and memory of loss and gradient of a batch, from JAX's compiler.
 
     Args:
         model: A Keras model, on the JAX backend.
@@ -15,8 +15,8 @@ def compiled(model, images, labels):
         labels: Tensor.
 
     Returns:
-        Dictionary of `flops`, `None` where connections are in a loop, whose body the compiler counts once; and
-        `memory_bytes`, its temporary memory.
+        Dictionary with `flops`, or `None` if synaptic connections are in a loop, whose body the compiler counts only once,
+        and `memory_bytes`, the temporary memory.
     """
     import jax
 
@@ -36,7 +36,7 @@ def compiled(model, images, labels):
 
 
 def _connections_in_a_loop(jaxpr, in_loop=False):
-    """Whether a loop of a JAX program has convolutions or matrix products in it, where nearly all FLOPs are."""
+    """Whether a loop of a JAX program contains convolutions or matrix products, which have nearly all FLOPs."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if in_loop and name in ("conv_general_dilated", "dot_general"):
@@ -49,12 +49,12 @@ def _connections_in_a_loop(jaxpr, in_loop=False):
 
 
 def counted_flops(step):
-    """The FLOPs of the convolutions and matrix products that PyTorch runs in a step.
+    """Counts the FLOPs of the convolutions and matrix products that PyTorch runs in a step.
 
     Args:
         step: Function without arguments.
     """
-    # Only here: what follows imports PyTorch.
+    # Imported here because these modules import PyTorch.
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
@@ -65,12 +65,12 @@ def counted_flops(step):
         def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
             result = operation(*args, **(kwargs or {}))
             if operation.name() == "mkldnn::_convolution_pointwise":
-                # A convolution whose kernel is packed.
+                # A convolution with a packed kernel.
                 inputs, kernel, bias, padding, stride, dilation, groups, *_ = args
                 args = inputs, kernel, bias, stride, padding, dilation, False, [0, 0], groups
                 operation = torch.ops.aten.convolution.default
             count = flop_registry.get(operation._overloadpacket)
-            # On the device "meta" shapes are worked out, and nothing else.
+            # On the device "meta" only shapes are computed.
             if count is not None and not args[0].is_meta:
                 self.total += count(*args, **(kwargs or {}), out_val=result)
             return result
@@ -81,9 +81,9 @@ def counted_flops(step):
 
 
 def memory_rise(step):
-    """How far the peak of memory rises, while a step runs, over what is held before it.
+    """The increase of peak memory during a step, relative to the memory in use before it.
 
-    Where there is no GPU this is the process's peak, which never falls: it tells something in a process of its own only.
+    Without a GPU this is the peak of the process, which never decreases, so it is meaningful only in a separate process.
 
     Args:
         step: Function without arguments.
@@ -99,11 +99,11 @@ def memory_rise(step):
 
 
 def flops_measure():
-    """What is counted on this backend, in words, or `None`."""
+    """Describes what is counted on this backend, or `None`."""
     if keras.backend.backend() == "jax":
         return (
-            "JAX's cost_analysis of the loss and its gradient. It counts a loop's body once: where only the membranes are in "
-            "loops, one step of them is counted, and a program with convolutions in a loop is left out"
+            "JAX's cost_analysis of the loss and its gradient. It counts the body of a loop once: if only membranes are in "
+            "loops, one of their steps is counted, and a program with convolutions in a loop is left out"
         )
     if keras.backend.backend() == "torch":
         return "the convolutions and matrix products that PyTorch runs in a step"
@@ -111,14 +111,14 @@ def flops_measure():
 
 
 def memory_measure():
-    """What is measured on this backend and device, in words."""
+    """Describes what is measured on this backend and device."""
     if keras.backend.backend() == "jax":
-        return "JAX, the compiler's temporary memory"
+        return "JAX, temporary memory reported by the compiler"
     if device.gpu():
-        return f"{keras.backend.backend()}, the peak of the GPU's allocator over what it held before the step"
-    return f"{keras.backend.backend()}, rise of the process's peak in the first step"
+        return f"{keras.backend.backend()}, increase of the peak of the GPU's allocator during the step"
+    return f"{keras.backend.backend()}, increase of the peak memory of the process in the first step"
 
 
-def only_the_process_tells_memory():
-    """Whether memory can be measured in a process of its own only."""
+def needs_separate_process():
+    """Whether memory can be measured only in a separate process."""
     return keras.backend.backend() != "jax" and not device.gpu()

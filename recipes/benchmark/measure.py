@@ -13,10 +13,10 @@ from recipes.benchmark import cases, costs, process_peak, timing
 from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY
 
 WARM_UP_STEPS = 2
-"""After the first one, which compiles: memory pools fill, and clocks go up."""
+"""After the first step, which compiles: memory pools fill, and clock rates increase."""
 
 FORWARDS_IN_A_STEP = 3
-"""The FLOPs of an ordinary training step: a forward pass, and a backward pass of twice that."""
+"""The FLOPs of an ordinary training step in forward passes: one forward pass, and a backward pass of twice that."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Warm:
     """A step that has been compiled and run.
 
     Attributes:
-        step: Function without arguments, returns when the device is done.
-        first_seconds: Float, what its first call took.
-        flops: Float, or None where they are not counted.
-        memory_bytes: Integer, or None where they are not measured.
+        step: Function without arguments, which returns when the device is done.
+        first_seconds: Float, the duration of its first call.
+        flops: Float, or None if not counted.
+        memory_bytes: Integer, or None if not measured.
     """
 
     step: Callable
@@ -37,13 +37,13 @@ class Warm:
 
 
 def benchmark(settings, process_memory=False, progress=lambda record: None):
-    """Measures all that the settings name.
+    """Measures all cases of the settings.
 
     Args:
         settings: `Settings`.
-        process_memory: Boolean, whether memory is measured in a process for each case where the backend does not tell it.
-            Defaults to `False`.
-        progress: Function that is called with the record so far after each T. Defaults to one that does nothing.
+        process_memory: Boolean, whether to measure memory in a separate process for each case if the backend does not report
+            it. Defaults to `False`.
+        progress: Function that is called with the record so far after each T. Defaults to a function that does nothing.
 
     Returns:
         The record, a dictionary of plain numbers and names.
@@ -55,10 +55,10 @@ def benchmark(settings, process_memory=False, progress=lambda record: None):
         "device": device.name(),
         "versions": device.versions(settings.peers),
         "flops_measure": costs.flops_measure(),
-        "memory_measure": costs.memory_measure() if process_memory or not costs.only_the_process_tells_memory() else None,
+        "memory_measure": costs.memory_measure() if process_memory or not costs.needs_separate_process() else None,
         "rows": [],
     }
-    of_process = functools.partial(process_peak.in_a_process_of_its_own, settings) if process_memory else None
+    of_process = functools.partial(process_peak.in_separate_process, settings) if process_memory else None
     ordinary_model = cases.trainer(settings, ORDINARY, 1)
     ordinary = warm_trainer(settings, ORDINARY, 1, of_process, ordinary_model)
     forward_model = cases.TrainingForward(ordinary_model, settings.jit_compile)
@@ -73,7 +73,7 @@ def benchmark(settings, process_memory=False, progress=lambda record: None):
         seconds = timing.interleaved({name: case.step for name, case in warm.items()}, settings.rounds)
         record["rows"] += rows(warm, seconds, timesteps, settings.batch)
         progress(record)
-        # Models hold themselves in cycles; the next T needs their memory.
+        # Models contain reference cycles; the next T needs their memory.
         del warm
         gc.collect()
     return record
@@ -86,8 +86,8 @@ def warm_trainer(settings, method, timesteps, of_process, model=None):
         settings: `Settings`.
         method: Name.
         timesteps: Integer T.
-        of_process: Function of the method and T that returns bytes, for where only the process tells them; or `None`.
-        model: What `cases.trainer` returned for these. Defaults to `None`, for a new one.
+        of_process: Function of method and T that returns bytes, measured in a separate process; or `None`.
+        model: The result of `cases.trainer` for these arguments. Defaults to `None`, a new model.
 
     Returns:
         `Warm`.
@@ -99,13 +99,13 @@ def warm_trainer(settings, method, timesteps, of_process, model=None):
         return dataclasses.replace(case, **costs.compiled(model, images, labels))
     if keras.backend.backend() == "torch":
         case = dataclasses.replace(case, flops=costs.counted_flops(case.step))
-    if not costs.only_the_process_tells_memory():
+    if not costs.needs_separate_process():
         return dataclasses.replace(case, memory_bytes=costs.memory_rise(case.step))
     return case if of_process is None else dataclasses.replace(case, memory_bytes=of_process(method, timesteps))
 
 
 def warm_up(step):
-    """A step that waits for the device, after its first calls."""
+    """Calls a step several times, and returns it with a wait for the device."""
 
     def waiting():
         step()
@@ -120,7 +120,7 @@ def warm_up(step):
 
 
 def rows(warm, seconds, timesteps, batch):
-    """What was measured at one T.
+    """The results for one T.
 
     Args:
         warm: Dictionary from names to `Warm`: the methods, `ORDINARY` and `FORWARD`.
@@ -129,7 +129,7 @@ def rows(warm, seconds, timesteps, batch):
         batch: Integer, the number of images in a step.
 
     Returns:
-        List of dictionaries: a row for each method, then the floor and the two that it is made of.
+        List of dictionaries: a row for each method, then the floor and its two parts.
     """
     floor_seconds = timing.floor(seconds[ORDINARY], seconds[FORWARD], timesteps)
     ordinary, forward = warm[ORDINARY], warm[FORWARD]
@@ -147,7 +147,7 @@ def rows(warm, seconds, timesteps, batch):
                 "seconds_of_rounds": seconds.get(name, floor_seconds),
                 "images_per_second": batch / times["median"],
                 "ratio_to_floor": timing.spread(timing.ratios(seconds.get(name, floor_seconds), floor_seconds)),
-                # PyTorch's eager steps compile nothing, and their first calls are not always slower.
+                # PyTorch's eager steps are not compiled, and their first calls are not always slower.
                 "compile_seconds": None if case.first_seconds is None else max(0.0, case.first_seconds - times["median"]),
                 "flops": case.flops,
                 "flops_to_floor": _ratio(case.flops, floor_flops),

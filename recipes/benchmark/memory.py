@@ -1,15 +1,15 @@
 """Peak memory of a training step against T: `KERAS_BACKEND=jax python -m recipes.benchmark.memory` prints a table.
 
-A ResNet-18, by default rate training in both step modes and BPTT. What is measured is what the backend can tell: on JAX the
-compiler's temporary memory; on a GPU the allocator's peak; else how far the process's peak rises over what it held before the
-step, each case in a process of its own.
+The network is a ResNet-18, by default with rate training in both step modes and BPTT. The quantity depends on the backend: on
+JAX the compiler's temporary memory; on a GPU the allocator's peak; otherwise the increase of the peak memory of the process
+during the step, with a separate process for each case.
 """
 
 import argparse
 import sys
 
 from recipes.benchmark import costs
-from recipes.benchmark.process_peak import in_a_process_of_its_own
+from recipes.benchmark.process_peak import in_separate_process
 from recipes.benchmark.settings import Settings
 from recipes.command_line import USER_MISTAKE
 
@@ -17,7 +17,7 @@ TIMESTEPS = (2, 4, 8, 16)
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     defaults = Settings()
     parser = argparse.ArgumentParser(prog="python -m recipes.benchmark.memory", description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels (default: %(default)s)")
@@ -34,7 +34,7 @@ def main(argv=None):
     print("| method | " + " | ".join(f"T = {timesteps}" for timesteps in TIMESTEPS) + " | T = 16 / T = 2 |")
     print("|---|" + "---|" * (len(TIMESTEPS) + 1))
     for method in settings.methods:
-        sizes = [in_a_process_of_its_own(settings, method, timesteps) for timesteps in TIMESTEPS]
+        sizes = [in_separate_process(settings, method, timesteps) for timesteps in TIMESTEPS]
         cells = " | ".join(f"{size / 2**20:.0f}" for size in sizes)
         print(f"| {method} | {cells} | {sizes[-1] / sizes[0]:.2f} |", flush=True)
     return 0

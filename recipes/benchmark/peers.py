@@ -1,4 +1,4 @@
-"""The benchmark's network in other libraries: the ResNet-18 for small images, LIF neurons, trained by their BPTT."""
+"""The benchmark's network in other libraries: a ResNet-18 for small images with LIF neurons, trained with their BPTT."""
 
 import torch
 from torch import nn
@@ -10,10 +10,10 @@ from recipes.benchmark.settings import CHANNELS, CLASSES
 STAGES = (64, 128, 256, 512)
 BLOCKS = 2
 DECAY, ALPHA = 0.2, 4.0
-"""Those of `keras_ratesnn.layers.LIF`: the decay of the membrane, and the steepness of the sigmoid surrogate."""
+"""Membrane decay and steepness of the sigmoid surrogate, as in `keras_ratesnn.layers.LIF`."""
 
 LEARNING_RATE = 0.01
-"""That of Keras' "sgd"."""
+"""The learning rate of Keras' "sgd"."""
 
 
 def trainer(library, width, timesteps):
@@ -32,7 +32,7 @@ class Trainer:
     """Trains a network with SGD on cross-entropy.
 
     Args:
-        network: A PyTorch module that starts from rest at each call.
+        network: A PyTorch module whose neurons start at rest in each call.
     """
 
     def __init__(self, network):
@@ -49,15 +49,15 @@ class Trainer:
 
 
 class ResNet18(nn.Module):
-    """The network in two parts, of which time begins with the second.
+    """The network in two parts; only the second runs over time.
 
-    The stem, before the first neurons, runs once on an image without time, as it does in keras_ratesnn.
+    The stem, before the first neurons, runs once on an image without time, as in keras_ratesnn.
 
     Args:
         width: Float > 0 that multiplies the number of channels of every layer.
         timesteps: Integer T.
         parts: Module with the library's `Conv2d`, `BatchNorm2d`, `AdaptiveAvgPool2d`, `Flatten` and `Linear`.
-        neuron: Function that returns a new layer of neurons.
+        neuron: Function that returns a new neuron layer.
     """
 
     def __init__(self, width, timesteps, parts, neuron):
@@ -105,10 +105,10 @@ class SpikingJelly(ResNet18):
 
 
 class SnnTorch(ResNet18):
-    """A loop over time around the network, as the library's users write it.
+    """A loop over time around the network, as is usual with this library.
 
-    Its neurons take the threshold off at the next step, after the decay: `reset_delay=True`, the library's default. The
-    undelayed reset is not detached from the gradient, so that it is further from ours.
+    Its neurons subtract the threshold at the next step, after the decay: `reset_delay=True`, the library's default. The
+    undelayed reset is not detached from the gradient, so it differs more from ours.
 
     Args:
         width: Float > 0.
@@ -140,7 +140,7 @@ class Block(nn.Module):
         channels_out: Integer.
         stride: Integer.
         parts: Module with `Conv2d` and `BatchNorm2d`.
-        neuron: Function that returns a new layer of neurons.
+        neuron: Function that returns a new neuron layer.
     """
 
     def __init__(self, channels_in, channels_out, stride, parts, neuron):

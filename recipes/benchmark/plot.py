@@ -1,15 +1,15 @@
-"""The record of a benchmark as a picture. It needs Matplotlib."""
+"""Plots the record of a benchmark. Needs Matplotlib."""
 
 from recipes.benchmark import report
 from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY
 
 
 def save(record, path):
-    """Draws time and its ratio to the floor against T, and memory where it was measured.
+    """Draws time and its ratio to the floor against T, and memory if it was measured.
 
     Args:
         record: Dictionary, see `measure.benchmark`.
-        path: Path of the picture; its suffix says the format.
+        path: Path of the image file; its suffix determines the format.
 
     Raises:
         ImportError: If Matplotlib is not installed.
@@ -18,7 +18,7 @@ def save(record, path):
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "The plot needs Matplotlib, which is not installed. `python -m pip install -e '.[bench]'` brings it."
+            "The plot needs Matplotlib, which is not installed. Install it with `python -m pip install -e '.[bench]'`."
         ) from error
     rows = [row for row in record["rows"] if row["method"] not in (ORDINARY, FORWARD)]
     panels = [
@@ -36,7 +36,7 @@ def save(record, path):
 
 
 def _draw(axes, title, rows, values):
-    """One line a method, with the quartiles as bars; `values` gives the median and the quartiles of a row."""
+    """One line per method, with quartiles as error bars; `values` returns the median and the quartiles of a row."""
     for method in dict.fromkeys(row["method"] for row in rows):
         timesteps = [row["timesteps"] for row in rows if row["method"] == method]
         medians, lower, upper = zip(*(values(row) for row in rows if row["method"] == method), strict=True)

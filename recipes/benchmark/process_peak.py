@@ -1,4 +1,4 @@
-"""Peak memory of one case, in a process of its own: the peak of a process never falls."""
+"""Peak memory of one case in a separate process, because the peak of a process never decreases."""
 
 import dataclasses
 import json
@@ -12,12 +12,12 @@ from recipes.benchmark.settings import Settings
 
 
 def main():
-    """Prints the bytes of the case that the command line names: settings as JSON, method and T."""
+    """Prints the bytes of the case on the command line: settings as JSON, method and T."""
     settings, method, timesteps = sys.argv[1:]
     print(f"bytes: {peak_bytes(Settings(**json.loads(settings)), method, int(timesteps))}")
 
 
-def in_a_process_of_its_own(settings, method, timesteps):
+def in_separate_process(settings, method, timesteps):
     """The peak memory of one training step, see `peak_bytes`."""
     options = [json.dumps(dataclasses.asdict(settings)), method, str(timesteps)]
     command = [sys.executable, "-m", "recipes.benchmark.process_peak", *options]
@@ -27,14 +27,14 @@ def in_a_process_of_its_own(settings, method, timesteps):
 
 def peak_bytes(settings, method, timesteps):
     """The peak memory of one training step, in bytes: see `costs.memory_measure`."""
-    # Without XLA: the process would count the compiler's memory, which is more than that of the step.
+    # Without XLA: otherwise the compiler's memory, which is larger than that of the step, would count.
     settings = dataclasses.replace(settings, jit_compile=False)
     cases.configure(settings)
     model = cases.trainer(settings, method, timesteps)
     images, labels = cases.batch(settings, method)
     if keras.backend.backend() == "jax":
         return costs.compiled(model, images, labels)["memory_bytes"]
-    # One image first: buffers of libraries and traces of the program are not the step's.
+    # One image first: library buffers and traces do not belong to the step.
     model.train_on_batch(images[:1], labels[:1])
     return costs.memory_rise(lambda: model.train_on_batch(images, labels))
 

@@ -3,21 +3,21 @@
 MISSING = "not counted"
 
 EXPLANATION = """\
-floor: (T - 1) x forward + ordinary. ordinary: the training step of the same network without time, a ReLU in the place of each
-layer of neurons. forward: its forward pass in training mode, without gradient. A ratio is the median over the rounds, each to
-the floor of its own round. It falls below 1 where the floor counts T times what a method does once: the layers before the first
-neurons on an image without time, and the start of a program, which is most of a step of a tiny network. Compile time: what the
-first step took beyond the median one."""
+floor: (T - 1) x forward + ordinary. ordinary: a training step of the same network without time, with a ReLU instead of each
+neuron layer. forward: its forward pass in training mode, without gradient. A ratio is the median over rounds of the time
+divided by the floor of the same round. It is below 1 if the floor counts T times what a method does once: the layers before the
+first neurons on an image without time, and the launch of a program, which dominates a step of a tiny network. Compile time:
+duration of the first step minus the median."""
 
 SNNTORCH = """\
-snntorch: its neurons take the threshold off one step later than ours, and batch normalisation sees one step at a time: the same
-layers, not the same numbers."""
+snntorch: its neurons subtract the threshold one step later than ours, and batch normalisation sees one step at a time. The
+layers are the same, but not the results."""
 
-EAGER = "spikingjelly and snntorch run eagerly, whatever jit_compile is."
+EAGER = "spikingjelly and snntorch run in eager mode for any jit_compile."
 
 
 def markdown(record):
-    """The record as a text: what was measured on what, tables of methods against T, and what their words mean."""
+    """The record as text: setup, tables of methods against T, and explanations."""
     settings, rows = record["settings"], record["rows"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     parts = [
@@ -52,7 +52,7 @@ def markdown(record):
 
 
 def subject(record):
-    """What was measured, on which backend and device, in one line."""
+    """Network, backend and device in one line."""
     settings = record["settings"]
     return (
         f"{record['backend']} on {record['device']}: {settings['network']} of width {settings['width']}, "
@@ -65,7 +65,7 @@ def table(rows, cell):
 
     Args:
         rows: List of dictionaries, see `measure.rows`.
-        cell: Function from a row to its text, or to `None` where there is nothing to tell; a method without any is left out.
+        cell: Function from a row to its text, or to `None` if there is none; methods without any text are left out.
     """
     columns = list(dict.fromkeys(row["timesteps"] for row in rows))
     lines = ["| method | " + " | ".join(f"T = {timesteps}" for timesteps in columns) + " |", "|---|" + "---|" * len(columns)]

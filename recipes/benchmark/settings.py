@@ -1,4 +1,4 @@
-"""What a benchmark measures."""
+"""The settings of a benchmark."""
 
 import dataclasses
 import importlib.util
@@ -12,10 +12,10 @@ from recipes import methods
 NETWORKS = tuple(name for name in models.__all__ if name[0].isupper())
 
 PEERS = ("spikingjelly", "snntorch")
-"""Packages whose BPTT of the same network is measured beside ours."""
+"""Packages whose BPTT is measured on the same network for comparison."""
 
 PEERS_NETWORK, PEERS_SIZE_BELOW = "ResNet18", 96
-"""What `peers.py` builds: the ResNet-18 for small images."""
+"""The network of `peers.py`: a ResNet-18 for small images."""
 
 ORDINARY = "ordinary"
 """The training step of the same network without time."""
@@ -24,7 +24,7 @@ FORWARD = "forward"
 """A forward pass of the same network without time."""
 
 FLOOR = "floor"
-"""T - 1 forward passes and the training step of the same network without time: T forward passes and one backward pass."""
+"""T - 1 forward passes and one training step of the same network without time, i.e. T forward passes and one backward pass."""
 
 CLASSES = 10
 CHANNELS = 3
@@ -32,7 +32,7 @@ CHANNELS = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The network, the batch, and how it is measured.
+    """The network, the batch and the measurement.
 
     Attributes:
         network: Name of a function of `keras_ratesnn.models`.
@@ -40,15 +40,15 @@ class Settings:
         batch: Integer >= 1, the number of images in a step.
         size: Integer >= 1, height and width of the images.
         timesteps: Sequence of integers >= 1, the values of T.
-        methods: Sequence of names, those of `recipes.methods` or among `PEERS`.
+        methods: Sequence of names of `recipes.methods` or `PEERS`.
         rounds: Integer >= 1, how often each method is timed.
         precision: Name of a Keras dtype policy.
         jit_compile: True, False or "auto", as in `keras.Model.compile`. The peers are never compiled.
-        data_format: "channels_last" or "channels_first", the library's layout of images.
+        data_format: "channels_last" or "channels_first", the image data format.
 
     Raises:
-        TypeError: If a number is of another type.
-        ValueError: If a number is out of its range, a name is unknown, or a peer cannot do what is asked for.
+        TypeError: If a number has the wrong type.
+        ValueError: If a number is out of range, a name is unknown, or a peer does not support the settings.
         ImportError: If a peer is not installed.
     """
 
@@ -68,7 +68,7 @@ class Settings:
         checks.real("width", self.width, above=0, advice="It multiplies the number of channels of every layer.")
         checks.positive_integer("batch", self.batch, advice="It is the number of images in a step.")
         checks.positive_integer("size", self.size, advice="It is the height and width of the images.")
-        checks.positive_integer("rounds", self.rounds, advice="So often each method is timed.")
+        checks.positive_integer("rounds", self.rounds, advice="It is the number of times each method is timed.")
         checks.one_of("precision", self.precision, ("float32", "mixed_bfloat16", "mixed_float16", "float64"))
         checks.one_of("jit_compile", self.jit_compile, (True, False, "auto"))
         checks.one_of("data_format", self.data_format, ("channels_last", "channels_first"))

@@ -6,11 +6,11 @@ import numpy as np
 
 
 def interleaved(steps, rounds, clock=time.perf_counter):
-    """Times steps in turn, so that what slows the machine down for a while slows all of them.
+    """Times steps in turn, so that background load affects all of them.
 
     Args:
         steps: Dictionary from names to functions without arguments, which return when the device is done.
-        rounds: Integer, how often each is run.
+        rounds: Integer, the number of runs of each step.
         clock: Function that returns the time in seconds. Defaults to `time.perf_counter`.
 
     Returns:
@@ -26,11 +26,11 @@ def interleaved(steps, rounds, clock=time.perf_counter):
 
 
 def floor(ordinary, forward, timesteps):
-    """The least that a step of T steps can take: T - 1 forward passes, and a training step without time.
+    """The lower bound for a training step with T time steps: T - 1 forward passes, and a training step without time.
 
     Args:
-        ordinary: List of seconds, the training step of the network without time in each round.
-        forward: List of seconds, its forward pass.
+        ordinary: List of seconds, a training step of the network without time in each round.
+        forward: List of seconds, a forward pass of that network in each round.
         timesteps: Integer T.
 
     Returns:
@@ -40,7 +40,7 @@ def floor(ordinary, forward, timesteps):
 
 
 def ratios(seconds, floors):
-    """The ratio of each round, to the floor of the same round."""
+    """The ratio of each round to the floor of the same round."""
     return [value / least for value, least in zip(seconds, floors, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""The recipes there are, by name. One small file a recipe, of the same name."""
+"""The recipes by name. Each is a small file of the same name."""
 
 import importlib
 

@@ -7,7 +7,7 @@ from recipes.recipe import Recipe
 
 
 def build_network(width):
-    # Event counts are small numbers already, and most are zero: nothing is subtracted or scaled.
+    # No normalisation of the input: event counts are small, and most are zero.
     return models.VGGSNN(input_shape=cifar10_dvs.IMAGE_SHAPE, classes=cifar10_dvs.CLASSES, width=width).network
 
 

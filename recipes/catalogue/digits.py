@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8 pixels: the recipe to start with. It needs no download and a fraction of a minute."""
+"""Handwritten digits, 8x8 pixels: the recipe to start with. It needs no download and takes less than a minute."""
 
 import functools
 
@@ -22,7 +22,7 @@ def build_network(width, normalization="batch"):
 
 RECIPE = Recipe(
     name="digits",
-    description="a compact network on the 8x8 digits that scikit-learn ships, a fraction of a minute",
+    description="a compact network on the 8x8 digits that ship with scikit-learn, less than a minute",
     load_data=digits.load,
     build_network=build_network,
     learning_rate=0.1,

@@ -1,4 +1,4 @@
-"""Fashion-MNIST with a compact network: 280,000 parameters, some minutes an epoch on two processor cores."""
+"""Fashion-MNIST with a compact network: 280,000 parameters, a few minutes per epoch on two CPU cores."""
 
 import functools
 
@@ -13,7 +13,7 @@ def build_network(width, normalization="batch"):
     convolution = functools.partial(blocks.spiking_convolution, normalization=normalization)
     inputs = keras.Input(fashion_mnist.IMAGE_SHAPE, name="pixels")
     x = keras.layers.Rescaling(1 / fashion_mnist.LARGEST_PIXEL)(inputs)
-    # The first convolution sees the same image at every step and runs once: it can afford all 28x28 places.
+    # The first convolution sees the same image at every step and runs once, so it can use the full 28x28 resolution.
     x = convolution(x, 32 * width)
     x = keras.layers.AveragePooling2D(2)(x)
     x = convolution(x, 64 * width)
@@ -27,7 +27,7 @@ def build_network(width, normalization="batch"):
 
 RECIPE = Recipe(
     name="fashion_mnist",
-    description="a compact network on Fashion-MNIST, some minutes an epoch on two processor cores",
+    description="a compact network on Fashion-MNIST, a few minutes per epoch on two CPU cores",
     load_data=fashion_mnist.load,
     build_network=build_network,
     learning_rate=0.1,

@@ -1,8 +1,8 @@
-"""What the recipes of the paper's experiments share.
+"""Shared by the recipes of the paper's experiments.
 
 The authors' settings, method and networks: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks
 through Rate-based Backpropagation", NeurIPS 2024. Learning rate and weight decay are those of the authors' program, which
-divides its gradient by T; this library does not, and `as_the_authors` converts them (`recipes.optimizers.from_the_authors`).
+divides its gradient by T. This library does not; `as_the_authors` converts them (`recipes.optimizers.from_the_authors`).
 """
 
 import functools
@@ -18,7 +18,7 @@ def cifar_recipe(name, data_set, classes, build):
     """A network on CIFAR-10 or CIFAR-100, T = 4 (the paper also has 2 and 6: `--set timesteps=6`).
 
     Args:
-        name: String, what the command line calls the recipe.
+        name: String, the name of the recipe on the command line.
         data_set: `"cifar10"` or `"cifar100"`.
         classes: Integer, the number of classes.
         build: A function of `keras_ratesnn.models`.
@@ -28,7 +28,7 @@ def cifar_recipe(name, data_set, classes, build):
     """
 
     def build_network(width, normalization="batch"):
-        # The gradient is the recipe's choice: that of this model is not used, and must be one that trains any network.
+        # The gradient of this model is not used (the recipe sets its own), but it must support any network.
         options = {"gradient": "bptt", "width": width, "normalization": normalization}
         network = build(input_shape=cifar.IMAGE_SHAPE, classes=classes, **options).network
         return blocks.on_pixels(network, cifar.MEAN_COLORS[data_set], cifar.COLOR_DEVIATIONS[data_set])
@@ -48,7 +48,7 @@ def imagenet_recipe(name, build):
     """A network on ImageNet, T = 4.
 
     Args:
-        name: String, what the command line calls the recipe.
+        name: String, the name of the recipe on the command line.
         build: A function of `keras_ratesnn.models`.
 
     Returns:

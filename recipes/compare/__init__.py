@@ -1,1 +1,1 @@
-"""What the methods come to: `python -m recipes.compare` trains them, `python -m recipes.compare.results` writes the tables."""
+"""Comparison of methods: `python -m recipes.compare` trains them, `python -m recipes.compare.results` writes tables."""

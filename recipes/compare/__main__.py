@@ -1,7 +1,7 @@
-"""Trains a recipe by several gradients and step modes over several seeds: `python -m recipes.compare digits --seeds 5`.
+"""Trains a recipe with several methods and seeds: `python -m recipes.compare digits --seeds 5`.
 
-Each training is a run of its own in a folder of its own, in a process of its own: what was stopped goes on, what is finished
-is not trained again, and its peak memory is its own.
+Each training is a separate run with its own folder and process. Interrupted runs resume, finished runs are not trained again,
+and peak memory is measured for each run.
 """
 
 import argparse
@@ -21,33 +21,33 @@ METHODS = ["rate-multi", "rate-single", "bptt-multi"]
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m recipes.compare", description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list tells them")
+    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
     parser.add_argument(
         "--methods",
         nargs="+",
         default=METHODS,
         metavar="METHOD",
-        help=f"as rate-multi-2, sltt-single, ottt, os (default: {' '.join(METHODS)})",
+        help=f"for example rate-multi-2, sltt-single, ottt, os (default: {' '.join(METHODS)})",
     )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     parser.add_argument(
-        "--output", type=pathlib.Path, metavar="DIR", help="folder of the runs' folders (default: runs/compare/NAME)"
+        "--output", type=pathlib.Path, metavar="DIR", help="parent folder of the runs (default: runs/compare/NAME)"
     )
     arguments = parser.parse_args(argv)
     output = arguments.output or pathlib.Path("runs", "compare", arguments.recipe)
     try:
         for method in arguments.methods:
             catalogue.find(arguments.recipe).with_settings([*arguments.set, *_settings_of(method)])
-        # Seeds run in the outer loop: what is there when it is stopped compares like with like.
+        # Seeds are the outer loop, so that an interrupted comparison has the same seeds for all methods.
         for seed in range(arguments.seeds):
             for method in arguments.methods:
                 folder = RunFolder(output / f"{method}-{seed}")
                 status = train(arguments, folder, [*_settings_of(method), f"seed={seed}"])
-                # It has said why.
+                # It has printed the reason.
                 if status not in (0, DIVERGED):
                     return status
         records = [RunFolder(path.parent).read_result() for path in sorted(output.glob("*/result.json"))]
@@ -64,7 +64,7 @@ def _settings_of(method):
 
 
 def train(arguments, folder, settings):
-    """One training in a process of its own, unless it is finished already; returns its exit status."""
+    """Runs one training in a separate process, unless it is already finished; returns its exit status."""
     settings = [*arguments.set, *settings]
     command = [sys.executable, "-m", "recipes.train", arguments.recipe, "--output", str(folder.path), "--set", *settings]
     if arguments.data_dir:

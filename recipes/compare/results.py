@@ -1,6 +1,6 @@
-"""Tables of the results of runs: `python -m recipes.compare.results` writes those of the committed ones into the documents.
+"""Tables of the results of runs: `python -m recipes.compare.results` writes the committed results into the documents.
 
-`python -m recipes.compare.results RUN [RUN ...]` copies the results of finished runs to the committed ones first.
+`python -m recipes.compare.results RUN [RUN ...]` first adds the results of finished runs to the committed ones.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PLACE = re.compile(
     r".*?(\n\n<!-- end of results -->)",
     re.DOTALL,
 )
-"""Where a page has a table: of all results, or in short of those of one recipe after so many epochs."""
+"""Places of tables in a page: of all results, or a short table for one recipe and number of epochs."""
 
 COLUMNS = (
     "recipe",
@@ -44,7 +44,7 @@ IN_SHORT = ("gradient", "step mode", "augmentation", "test accuracy", "of each s
 
 
 def main(argv=None):
-    """Runs the command line `argv`, by default that of the process; returns the exit status."""
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m recipes.compare.results", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", type=pathlib.Path, metavar="RUN", help="folders of finished runs to add")
     arguments = parser.parse_args(argv)
@@ -55,7 +55,7 @@ def main(argv=None):
         for page in PAGES:
             page.write_text(with_tables(page.read_text(), records))
     except KeyError as error:
-        print(f"error: a result lacks {error}: it is not of a run of this version.", file=sys.stderr)
+        print(f"error: a result lacks {error}: it does not belong to a run of this version.", file=sys.stderr)
         return USER_MISTAKE
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -70,7 +70,7 @@ def committed():
 
 
 def with_tables(page, records):
-    """The text of a page, with the tables of these records in their places."""
+    """The text of a page with updated tables of these records."""
 
     def written(place):
         if place["name"] is None:
@@ -83,7 +83,7 @@ def with_tables(page, records):
 
 
 def add(folder):
-    """Copies the result of a finished run to the committed ones.
+    """Adds the result of a finished run to the committed ones.
 
     Raises:
         FileNotFoundError: If the run is not finished.
@@ -91,7 +91,7 @@ def add(folder):
     """
     record = folder.read_result()
     if record["test_accuracy"] is None:
-        raise ValueError(f"The run in {folder.path} diverged: {record['diverged']['message']}. It has no place in the table.")
+        raise ValueError(f"The run in {folder.path} diverged: {record['diverged']['message']}. It cannot be added.")
     settings = record["settings"]
     parts = [settings["name"], record["backend"], _method(settings, "-"), settings["step_mode"], f"T{settings['timesteps']}"]
     parts += [f"{settings['epochs']}epochs", f"{record['train_images']}images", f"seed{settings['seed']}"]
@@ -100,7 +100,7 @@ def add(folder):
 
 
 def _method(settings, space):
-    """The training method: the gradient, its windows or random steps, and the normalisation if it is not that of batches."""
+    """The training method: the gradient, its windows or random steps, and the normalisation if it is not "batch"."""
     parts = [settings["gradient"]]
     windows = settings.get("windows", 1)
     if windows != 1:
@@ -113,7 +113,7 @@ def _method(settings, space):
 
 
 def table(records, columns=COLUMNS):
-    """A Markdown table of run records: one row for the seeds of the same settings, accuracies as mean ± standard deviation."""
+    """A Markdown table of run records: one row for all seeds of the same settings, with mean ± standard deviation."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     records = sorted(records, key=lambda record: (*map(str, _same_but_seed(record)), record["settings"]["seed"]))
     for _, group in itertools.groupby(records, key=_same_but_seed):
@@ -123,7 +123,7 @@ def table(records, columns=COLUMNS):
 
 
 def _same_but_seed(record):
-    # Results of earlier versions lack settings that were not there.
+    # Results of earlier versions lack settings that were added later.
     settings = {"windows": 1, "random_steps": None, "normalization": "batch", **record["settings"]}
     del settings["seed"]
     return (*settings.values(), record["backend"], record["device"], record["train_images"])

@@ -1,1 +1,1 @@
-"""Where the images come from. One file a data set."""
+"""Data sets, one file each."""

@@ -1,23 +1,23 @@
-r"""Reader of AEDAT 2.0 files of the DVS128 camera, the format in which CIFAR10-DVS is published.
+r"""Reader for AEDAT 2.0 files of the DVS128 camera, the format of CIFAR10-DVS.
 
-header      lines of text that begin with # and end with \n (\r\n as a rule); the first is #!AER-DAT2.0
+header      lines of text that start with # and end with \n (usually \r\n); the first is #!AER-DAT2.0
 then        events of eight bytes: an address and a timestamp in microseconds, four bytes each, most significant first
 
 An address of the DVS128:
 
 bit 0       0: the pixel became brighter (ON), 1: it became darker (OFF)
-bit 1-7     x, as the sensor counts it
-bit 8-14    y, as the sensor counts it
-bit 15      not a pixel's event but a signal at the camera's input; so is bit 31, which jAER sets for special events
+bit 1-7     x in sensor coordinates
+bit 8-14    y in sensor coordinates
+bit 15      a signal at the camera's input instead of a pixel event; likewise bit 31, which jAER sets for special events
 
-Which way up. jAER, the program of the camera's makers, shows an event in column 127 - x and in row y from the bottom, and takes
-bit 0 as above (iniVation's description of the format has its two values the other way round). SpikingJelly, which much work
-on CIFAR10-DVS uses, swaps the axes too: column 127 - y, row 127 - x from the top, and polarity as jAER. The events here are by
-SpikingJelly's formulas, so that frames compare. (Tonic reads another edition of the data, in AEDAT 4, as it is there.)
+Orientation. jAER, the program of the camera's makers, shows an event in column 127 - x and row y from the bottom, and
+interprets bit 0 as above (iniVation's description of the format has the two values reversed). SpikingJelly, which is widely
+used for CIFAR10-DVS, also swaps the axes: column 127 - y, row 127 - x from the top, and polarity as in jAER. This reader uses
+SpikingJelly's formulas, so that frames are comparable. (Tonic reads another edition of the data, in AEDAT 4, without changes.)
 
-Timestamps wrap: after 2**32 - 1 microseconds, 71 minutes, comes 0, and a reader that takes the four bytes as signed sees a jump
-from 2**31 - 1 to -2**31. Each timestamp is therefore read as a step from the one before it, of less than 2**31 microseconds
-forwards; what is further is a step backwards.
+Timestamps wrap from 2**32 - 1 microseconds (71 minutes) to 0, and a reader of signed integers sees a jump from 2**31 - 1 to
+-2**31. Each timestamp is therefore read as a difference to the previous one, of less than 2**31 microseconds forwards; larger
+differences are steps backwards.
 """
 
 import pathlib
@@ -32,24 +32,24 @@ LARGEST_COORDINATE = 127
 VERSION_LINE = b"#!AER-DAT2.0"
 EVENT_BYTES = 8
 TIMESTAMP_OFFSET = 4
-"""Where in an event's bytes its timestamp begins."""
+"""Offset of the timestamp in the bytes of an event."""
 
 NOT_A_PIXEL = 1 << 31 | 1 << 15
 PIXEL_ADDRESSES = 1 << 15
 
 
 def read_aedat(path):
-    """The pixels' events in an AEDAT 2.0 file of the DVS128 camera. Special events are left out.
+    """Reads the pixel events of an AEDAT 2.0 file of the DVS128 camera. Special events are left out.
 
     Args:
         path: The file.
 
     Returns:
-        `Events` in a sensor of 128x128 pixels, with timestamps that go on where those of the file wrap.
+        `Events` of a sensor of 128x128 pixels, with unwrapped timestamps.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If the file is too large, or damaged or of another format or camera; it names the byte at which that shows.
+        ValueError: If the file is too large or damaged, or has another format or camera; the message names the byte position.
     """
     check_size(path, pathlib.Path(path).stat().st_size)
     content = pathlib.Path(path).read_bytes()
@@ -70,7 +70,7 @@ def read_aedat(path):
             start + EVENT_BYTES * kept[foreign[0]],
             f"the address {addresses[foreign[0]]:#010x} has bits that a DVS128 does not use: this is of another camera",
         )
-    # Unsigned subtraction wraps as the camera's clock does.
+    # Unsigned subtraction wraps like the camera's clock.
     steps = np.diff(timestamps).view("int32")
     backwards = np.flatnonzero(steps < 0)
     if len(backwards):
@@ -88,12 +88,12 @@ def read_aedat(path):
 
 
 def _header_bytes(path, content):
-    """How many bytes the header takes, if it is one of AEDAT 2.0."""
+    """The number of bytes of the AEDAT 2.0 header; raises ValueError if there is none."""
     version = content.split(b"\n", 1)[0].rstrip()
     if version != VERSION_LINE:
         raise _damaged(path, 0, f"its first line must be {VERSION_LINE.decode()} and begins with {version[:20]!r}")
     start = 0
-    # No event begins with #: it would be the address of no pixel.
+    # No event starts with #, which would not be the address of a pixel.
     while content[start : start + 1] == b"#":
         end = content.find(b"\n", start)
         if end < 0:

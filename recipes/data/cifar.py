@@ -1,13 +1,13 @@
-"""CIFAR-10 and CIFAR-100: 60,000 photographs of ten, or of a hundred, kinds of things, 32x32 pixels."""
+"""CIFAR-10 and CIFAR-100: 60,000 photographs in ten or a hundred classes, 32x32 pixels."""
 
 from recipes.data import prepared
 
 IMAGE_SHAPE = (32, 32, 3)
 MEAN_COLORS = {"cifar10": (125.3, 123.0, 113.9), "cifar100": (129.3, 124.1, 112.4)}
-"""The mean of the training pixels of each channel."""
+"""The mean of the training pixels for each channel."""
 
 COLOR_DEVIATIONS = {"cifar10": (63.0, 62.1, 66.7), "cifar100": (68.2, 65.4, 70.4)}
-"""The standard deviation of the training pixels of each channel."""
+"""The standard deviation of the training pixels for each channel."""
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
@@ -17,14 +17,14 @@ def load(name, data_dir=None):
 
     Args:
         name: `"cifar10"` or `"cifar100"`.
-        data_dir: TensorFlow Datasets' folder, where the data is or will be; None for its own choice.
+        data_dir: TensorFlow Datasets' folder, existing or new; None for its default.
 
     Returns:
         A `Dataset`.
 
     Raises:
         ImportError: If TensorFlow Datasets is not installed.
-        ConnectionError: If it cannot provide the data.
+        ConnectionError: If TensorFlow Datasets cannot provide the data.
     """
-    advice = f"Without a network, give --data-dir: a folder in which TensorFlow Datasets has made {name} ready."
+    advice = f"Without a network, pass --data-dir: a folder in which TensorFlow Datasets has prepared {name}."
     return prepared.in_memory(prepared.builder(name, data_dir, URL, advice))

@@ -1,11 +1,11 @@
-"""CIFAR10-DVS: 10,000 pictures of ten classes, each moved about on a screen in front of an event camera of 128x128 pixels.
+"""CIFAR10-DVS: 10,000 images in ten classes, each moved on a screen in front of an event camera of 128x128 pixels.
 
-The events of a recording become `timesteps` frames of 48x48 pixels and two channels, OFF and ON. That is done once: the frames
-are kept in the data folder, in `frames_10_by_count.npy` for 10 frames by count (1.8 GB), with a `.json` beside it that says
-what they were made from. If a recording changed since, or the file is damaged, they are made again.
+The events of a recording become `timesteps` frames of 48x48 pixels with two channels, OFF and ON. This is done once: the frames
+are stored in the data folder, in `frames_10_by_count.npy` for 10 frames by count (1.8 GB), with a `.json` file that describes
+their source. If a recording has changed or the file is damaged, the frames are computed again.
 
-The data set has no test set of its own. A tenth of each class is drawn for testing, the same for everyone who has the same
-recordings, and written to `split.txt` in the data folder; where that file exists already, it decides.
+The data set has no predefined test set. A tenth of each class, the same for everyone with the same recordings, is used for
+testing. The split is written to `split.txt` in the data folder; if that file already exists, it is used.
 """
 
 import contextlib
@@ -34,42 +34,42 @@ SPLIT_FILE = "split.txt"
 PARTS = ("train", "test")
 
 FRAMES_VERSION = 1
-"""To be raised when the same recordings give other frames, so that those kept from before are not used."""
+"""Increase this when the same recordings give different frames, so that stored frames are not used."""
 
 FOLDER_ADVICE = (
-    f"--data-dir names a folder with ten folders, {', '.join(CLASS_NAMES)}, each with the recordings of its class: "
+    f"--data-dir is a folder with ten folders, {', '.join(CLASS_NAMES)}, each with the recordings of a class: "
     ".aedat files, or .npz or .npy files with x, y, polarity and timestamp."
 )
 SOURCE_ADVICE = (
     "Unpack the ten .zip files of https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 into a folder. Another source "
-    "is Tonic (pip install tonic; its licence is GPL-3.0), whose events you can save as .npz files."
+    "is Tonic (pip install tonic; licence GPL-3.0); save its events as .npz files."
 )
 
 
 def load(data_dir, timesteps, split_by="count"):
-    """CIFAR10-DVS as event frames: 9,000 recordings for training and 1,000 for testing, if the folder holds all.
+    """CIFAR10-DVS as event frames: 9,000 recordings for training and 1,000 for testing, if the folder is complete.
 
     Args:
-        data_dir: The folder. The frames and the split are kept there too.
+        data_dir: The folder. Frames and split are also stored there.
         timesteps: Integer >= 1, the number of frames of a recording.
-        split_by: "count" for frames of equally many events, "time" for frames of equal duration. Defaults to `"count"`.
+        split_by: "count" for frames with equal numbers of events, "time" for frames of equal duration. Defaults to `"count"`.
 
     Returns:
-        A `Dataset` whose images are float32 `(timesteps, 48, 48, 2)`, numbers of events. They stay in their file until they are
-        used. Recordings are in an order that mixes the classes.
+        A `Dataset` with images of float32 event counts `(timesteps, 48, 48, 2)`, which are read from their file on demand. The
+        order of recordings mixes the classes.
 
     Raises:
         FileNotFoundError: If the folder or a class is missing.
         NotADirectoryError: If `data_dir` is not a folder.
-        OSError: If the folder cannot be written in.
+        OSError: If the folder is not writable.
         TypeError: If `timesteps` is not an integer.
-        ValueError: If no folder was given, an argument is not one of those said, a recording cannot be read, or the recordings
-            are not those of the split.
+        ValueError: If no folder was given, an argument is invalid, a recording cannot be read, or the recordings do not match
+            the split.
     """
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a recording.")
     checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)
     if data_dir is None:
-        raise ValueError(f"CIFAR10-DVS cannot be downloaded from here. {SOURCE_ADVICE} Then give --data-dir: {FOLDER_ADVICE}")
+        raise ValueError(f"CIFAR10-DVS cannot be downloaded from here. {SOURCE_ADVICE} Then pass --data-dir: {FOLDER_ADVICE}")
     folder = pathlib.Path(data_dir)
     recordings = _find_recordings(folder)
     split = _split(folder / SPLIT_FILE, recordings)
@@ -80,11 +80,11 @@ def load(data_dir, timesteps, split_by="count"):
     return Dataset(frames[: len(train)], labels[: len(train)], frames[len(train) :], labels[len(train) :])
 
 
-# Recordings. Their names, such as cat/cifar10_cat_0, are without the end that tells the format: a split is of recordings.
+# Recordings. Their names, such as cat/cifar10_cat_0, have no file extension, because a split refers to recordings.
 
 
 def _find_recordings(folder):
-    """The files, by the names of the recordings."""
+    """A dict of recording names to files."""
     if not folder.exists():
         raise FileNotFoundError(f"The folder {folder} does not exist. {FOLDER_ADVICE}")
     if not folder.is_dir():
@@ -105,13 +105,13 @@ def _find_class(folder):
         if path.suffix in READERS:
             if path.stem in recordings:
                 raise ValueError(
-                    f"{recordings[path.stem]} and {path} are the same recording by their names. Remove one of them."
+                    f"{recordings[path.stem]} and {path} have the same name without extension. Remove one of them."
                 )
             recordings[path.stem] = path
     if len(recordings) < 2:
         seen = f"among {len(paths)} files, such as {paths[0].name}" if paths else "it is empty"
         raise ValueError(
-            f"{folder} must have two recordings or more, to train with and to test with. It has {len(recordings)} ({seen}). "
+            f"{folder} must have at least two recordings, for training and testing. It has {len(recordings)} ({seen}). "
             f"{FOLDER_ADVICE}"
         )
     return recordings
@@ -125,12 +125,12 @@ def _class_of(name):
 
 
 def _draw(name):
-    """A number that is as good as drawn at random, and yet the same everywhere, whatever else there is to draw for."""
+    """A pseudorandom number that depends only on the name, so that it is the same everywhere."""
     return hashlib.sha256(f"{SPLIT_SEED}/{name}".encode()).hexdigest()
 
 
 def _split(path, recordings):
-    """The part, of `PARTS`, that each recording is in: as the file says, or drawn and written to it."""
+    """The part, of `PARTS`, of each recording: read from the file, or drawn and written to it."""
     if path.exists():
         return _read_split(path, recordings)
     split = dict.fromkeys(recordings, "train")
@@ -143,19 +143,19 @@ def _split(path, recordings):
 
 
 def _read_split(path, recordings):
-    advice = f"Remove {path} to have a new split drawn; accuracies of different splits do not compare."
+    advice = f"Remove {path} to draw a new split; accuracies of different splits are not comparable."
     split = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         part, _, name = line.decode(errors="replace").partition(" ")
         if part not in PARTS or name in split:
             raise ValueError(
-                f"Line {number} of {path} must be train or test, a space and a recording that no other line names. "
+                f"Line {number} of {path} must be train or test, a space and a recording that is on no other line. "
                 f"It is {line.decode(errors='replace')!r}. {advice}"
             )
         split[name] = part
     for names, what in (
-        (split.keys() - recordings.keys(), "names recordings that are not in the folder"),
-        (recordings.keys() - split.keys(), "does not name all recordings of the folder"),
+        (split.keys() - recordings.keys(), "contains recordings that are not in the folder"),
+        (recordings.keys() - split.keys(), "does not contain all recordings of the folder"),
     ):
         if names:
             raise ValueError(
@@ -163,7 +163,7 @@ def _read_split(path, recordings):
             )
     for part in PARTS:
         if part not in split.values():
-            raise ValueError(f"{path} leaves no recording to {part} with. {advice}")
+            raise ValueError(f"{path} has no {part} recordings. {advice}")
     return split
 
 
@@ -171,7 +171,7 @@ def _read_split(path, recordings):
 
 
 def _kept_frames(folder, paths, timesteps, split_by):
-    """Frames of the recordings, in their order, mapped from a file that is made first if it is not there and whole."""
+    """Frames of the recordings in order, memory-mapped from a file that is created first if it is missing or damaged."""
     path = folder / f"frames_{timesteps}_by_{split_by}.npy"
     origin_path = path.with_suffix(".json")
     origin = _origin(folder, paths)
@@ -179,12 +179,12 @@ def _kept_frames(folder, paths, timesteps, split_by):
         print(f"counting the events of {len(paths):,} recordings into {path}; later runs read that file", flush=True)
         _write(path, _file_of_frames(paths, timesteps, split_by))
         _write(origin_path, [json.dumps({**origin, "sha256": _checksum(path)}).encode()])
-    # A change to the arrays stays in memory. The plain array is of the same memory.
+    # Changes to the array stay in memory. The plain array shares this memory.
     return np.asarray(np.load(path, mmap_mode="c"))
 
 
 def _origin(folder, paths):
-    """What frames are made from; those made from anything else are stale."""
+    """Describes the source of the frames; frames from another source are stale."""
     stats = [path.stat() for path in paths]
     recordings = [
         [path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)
@@ -193,7 +193,7 @@ def _origin(folder, paths):
 
 
 def _is_whole(path, origin_path, origin):
-    """Whether a file of frames is there, is of `origin` and is as it was written."""
+    """Whether a file of frames exists, belongs to `origin` and is undamaged."""
     try:
         return json.loads(origin_path.read_bytes()) == {**origin, "sha256": _checksum(path)}
     except (FileNotFoundError, ValueError):
@@ -206,7 +206,7 @@ def _checksum(path):
 
 
 def _file_of_frames(paths, timesteps, split_by):
-    """The bytes of a `.npy` file, a recording at a time."""
+    """The bytes of a `.npy` file, one recording at a time."""
     header = io.BytesIO()
     shape = (len(paths), timesteps, *IMAGE_SHAPE)
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -219,7 +219,7 @@ def _frames_of(path, timesteps, split_by):
     try:
         events = READERS[path.suffix](path)
     except OSError as error:
-        # An OSError would be taken for one of the file that is being written.
+        # An OSError would be mistaken for one about the file being written.
         raise ValueError(f"The recording {path} cannot be read ({error.strerror or error}).") from error
     try:
         return event_frames(events, timesteps, split_by, SENSOR_SHAPE, IMAGE_SHAPE[:2])
@@ -228,7 +228,7 @@ def _frames_of(path, timesteps, split_by):
 
 
 def _write(path, blocks):
-    """A file of blocks of bytes, under its name only when it is whole: a run that is killed leaves nothing to be misread."""
+    """Writes blocks of bytes to a file atomically, so that a killed run leaves no incomplete file."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -237,10 +237,10 @@ def _write(path, blocks):
         part.replace(path)
     except OSError as error:
         raise OSError(
-            f"{path} cannot be written ({error.strerror or error}). The split and the frames are kept in the data folder. If "
-            "you may not write there, give with --data-dir a folder of your own that holds links to the folders of the classes."
+            f"{path} cannot be written ({error.strerror or error}). The split and the frames are stored in the data folder. If "
+            "it is not writable, pass with --data-dir another folder that contains links to the folders of the classes."
         ) from error
     finally:
-        # Whatever went wrong before matters more.
+        # An earlier error is more important.
         with contextlib.suppress(OSError):
             part.unlink()

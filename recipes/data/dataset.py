@@ -1,4 +1,4 @@
-"""Dataset: labelled images to train with and to test with, in memory or as a stream."""
+"""Dataset: labelled training and test images, in memory or as a stream."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,10 +11,10 @@ class Dataset:
     """Labelled images in memory. An image may be a sequence of frames `(time, height, width, channels)`.
 
     Attributes:
-        train_images: Array `(images, height, width, channels)` of pixels as the files have them.
+        train_images: Array `(images, height, width, channels)` of raw pixels.
         train_labels: Array `(images,)` of integers, the classes.
-        test_images: As `train_images`; nothing is chosen or trained by them.
-        test_labels: As `train_labels`.
+        test_images: Like `train_images`; not used for training or model selection.
+        test_labels: Like `train_labels`.
     """
 
     train_images: np.ndarray
@@ -24,27 +24,27 @@ class Dataset:
 
     @property
     def train_size(self):
-        """The number of images to train with."""
+        """The number of training images."""
         return len(self.train_images)
 
     @property
     def test_size(self):
-        """The number of images to test with."""
+        """The number of test images."""
         return len(self.test_images)
 
     @property
     def classes(self):
-        """The number of classes, those from 0 to the largest label."""
+        """The number of classes, from 0 to the largest label."""
         return int(max(self.train_labels.max(), self.test_labels.max())) + 1
 
     def first(self, images):
-        """A `Dataset` of the first `images` of those to train with, and of all to test with."""
+        """A `Dataset` of the first `images` training images and all test images."""
         return dataclasses.replace(self, train_images=self.train_images[:images], train_labels=self.train_labels[:images])
 
     def train_examples(self, order):
-        """A `tf.data.Dataset` of pairs (image, label), in an order drawn by `order`, a pair of integers or a tensor of them.
+        """A `tf.data.Dataset` of pairs (image, label), shuffled with the seed `order`, a pair of integers or a tensor of them.
 
-        It can be called inside of a `tf.data` function: every epoch of a training pipeline has an order of its own.
+        It can be called inside a `tf.data` function, so that each epoch of a training pipeline has its own order.
         """
         import tensorflow as tf
 
@@ -71,13 +71,13 @@ def _gathered(images, labels, indices):
 
 @dataclasses.dataclass(frozen=True)
 class StreamedDataset:
-    """Labelled images that are read as they are needed: for a data set that does not fit in memory.
+    """Labelled images that are read on demand, for a data set that does not fit in memory.
 
     Attributes:
-        train_size: Integer, the number of images to train with.
-        test_size: Integer, the number of images to test with.
+        train_size: Integer, the number of training images.
+        test_size: Integer, the number of test images.
         classes: Integer, the number of classes.
-        train_examples: Function of `order`, as in `Dataset`. It is called once an epoch.
+        train_examples: Function of `order`, as in `Dataset`. It is called once per epoch.
         test_examples: Function without arguments, as in `Dataset`.
     """
 

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that scikit-learn ships."""
+"""The 1,797 handwritten digits that ship with scikit-learn."""
 
 from recipes.data.dataset import Dataset
 
@@ -8,14 +8,14 @@ CLASSES = 10
 
 TEST_IMAGES = 360
 SPLIT_SEED = 0
-"""The split is the same in every run: accuracies of different seeds are of the same test images."""
+"""The split is the same in every run, so that all seeds have the same test images."""
 
 
 def load(data_dir=None):
-    """The digits, split into 1,437 images for training and 360 for testing with the same share of each class.
+    """The digits, split into 1,437 training and 360 test images with the same class proportions.
 
     Args:
-        data_dir: Must be None; other data sets are in a folder.
+        data_dir: Must be None; only other data sets use a folder.
 
     Returns:
         A `Dataset`.

@@ -1,7 +1,7 @@
-"""Events of an event camera, and the frames they are counted into.
+"""Events of an event camera, and their conversion to frames.
 
-An event camera has no frames: each pixel reports by itself that its light changed. A network that runs for T time steps takes T
-frames, and each frame counts, pixel by pixel and polarity by polarity, the events of one slice of the recording.
+An event camera has no frames: each pixel independently reports changes of its brightness. A network that runs for T time steps
+needs T frames. Each frame counts the events of one slice of the recording, for each pixel and polarity.
 """
 
 import dataclasses
@@ -14,23 +14,23 @@ from keras_ratesnn._core import checks
 FIELDS = ("x", "y", "polarity", "timestamp")
 
 LARGEST_RECORDING = 2**28
-"""Bytes of a recording, unpacked. One of CIFAR10-DVS has some 200,000 events of up to 32 bytes. A compressed archive can
-hold more than a thousand times its own size."""
+"""Uncompressed bytes of a recording. Recordings of CIFAR10-DVS have about 200,000 events of up to 32 bytes. A compressed
+archive can contain more than a thousand times its own size."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Events:
-    """One recording, an array entry an event, in the order of time.
+    """One recording: arrays with one entry per event, in temporal order.
 
     Attributes:
-        x: Integers >= 0, the column, from the left of the picture.
-        y: Integers >= 0, the row, from the top of the picture.
-        polarity: 1 (or True) where a pixel became brighter (ON), 0 where it became darker (OFF).
-        timestamp: Integers that never run backwards, microseconds.
+        x: Integers >= 0, the column, from the left of the image.
+        y: Integers >= 0, the row, from the top of the image.
+        polarity: 1 (or True) if the pixel became brighter (ON), 0 if it became darker (OFF).
+        timestamp: Non-decreasing integers, in microseconds.
 
     Raises:
-        TypeError: If an array holds other than integers.
-        ValueError: If there are no events, or the arrays differ in length or hold what is no event.
+        TypeError: If an array does not contain integers.
+        ValueError: If there are no events, the arrays differ in length, or they contain invalid values.
     """
 
     x: np.ndarray
@@ -65,24 +65,24 @@ class Events:
 
 
 def read_arrays(path):
-    """The events in a NumPy file.
+    """Reads events from a NumPy file.
 
     Args:
         path: A `.npz` file of four arrays, or a `.npy` file of one structured array with four fields: x, y, polarity and
-            timestamp, each as `Events` says.
+            timestamp, as in `Events`.
 
     Returns:
         `Events`.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If the file is damaged, holds something else or is too large.
+        ValueError: If the file is damaged, has the wrong content or is too large.
     """
     wanted = f"It must hold {', '.join(FIELDS)}: four arrays in a .npz file, four fields of one array in a .npy file."
     check_size(path, pathlib.Path(path).stat().st_size)
     with open(path, "rb") as file:
         try:
-            # A .npz file answers by name, and so does a structured array.
+            # Both a .npz file and a structured array are indexed by name.
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.lib.npyio.NpzFile):
                 check_size(path, sum(content.zip.getinfo(f"{name}.npy").file_size for name in FIELDS if name in content.files))
@@ -91,7 +91,7 @@ def read_arrays(path):
             arrays = None if missing else {name: content[name] for name in FIELDS}
         except TooLargeError:
             raise
-        # A damaged file fails in zipfile, in zlib or in NumPy, each with errors of its own.
+        # A damaged file fails in zipfile, zlib or NumPy, each with different errors.
         except Exception as error:
             raise ValueError(f"NumPy cannot read {path} ({type(error).__name__}: {error}). {wanted}") from error
     if missing:
@@ -109,7 +109,7 @@ class TooLargeError(ValueError):
 
 
 def check_size(path, size):
-    """Refuses a recording of more than `LARGEST_RECORDING` bytes, before it is read."""
+    """Raises an error for a recording of more than `LARGEST_RECORDING` bytes, before it is read."""
     if size > LARGEST_RECORDING:
         raise TooLargeError(
             f"{path} must hold a recording of {LARGEST_RECORDING / 2**20:,.0f} MiB at most. It holds {size / 2**20:,.0f} MiB, "
@@ -118,16 +118,16 @@ def check_size(path, size):
 
 
 def frame_numbers_by_count(events, timesteps):
-    """The frame of each event, from 0 to `timesteps - 1`: every frame gets as many events as every other, within one."""
+    """The frame of each event, from 0 to `timesteps - 1`, such that frames have equal numbers of events, up to one."""
     return np.arange(len(events.x)) * timesteps // len(events.x)
 
 
 def frame_numbers_by_time(events, timesteps):
-    """The frame of each event, from 0 to `timesteps - 1`: every frame lasts as long as every other.
+    """The frame of each event, from 0 to `timesteps - 1`, such that all frames have the same duration.
 
-    The recording lasts from the start of the microsecond of its first event to the end of that of its last.
+    The recording lasts from the start of the microsecond of its first event to the end of the microsecond of its last event.
     """
-    # Differences of 64-bit integers are exact modulo 2**64, in which all of them fit; products with T are not.
+    # Differences of 64-bit integers are exact modulo 2**64, and all of them fit. Products with T might overflow.
     timestamps = events.timestamp.astype("uint64")
     elapsed = timestamps - timestamps[0]
     duration = int(elapsed[-1]) + 1
@@ -139,7 +139,7 @@ FRAME_NUMBERS_BY = {"count": frame_numbers_by_count, "time": frame_numbers_by_ti
 
 
 def count_events(events, frame_numbers, timesteps, sensor_shape):
-    """How many events each pixel had in each frame.
+    """Counts the events of each pixel in each frame.
 
     Args:
         events: `Events`.
@@ -151,7 +151,7 @@ def count_events(events, frame_numbers, timesteps, sensor_shape):
         Integers `(timesteps, height, width, 2)`; the last axis is OFF, then ON.
 
     Raises:
-        ValueError: If an event is outside of the sensor.
+        ValueError: If an event is outside the sensor.
     """
     height, width = sensor_shape
     for name, values, size in (("y", events.y, height), ("x", events.x, width)):
@@ -165,10 +165,10 @@ def count_events(events, frame_numbers, timesteps, sensor_shape):
 
 
 def resize(frames, frame_shape):
-    """Frames on a grid of other pixels. A count is shared among the new pixels by the area that its old pixel has in each.
+    """Resizes frames. The count of an old pixel is distributed to new pixels in proportion to the overlapping area.
 
-    No event is lost, and a scene of even activity stays even. (If each event's place were rounded to the new grid instead, from
-    128 to 48 some new pixels would collect from 2x2 old ones and others from 3x3.)
+    No event is lost, and a scene of uniform activity stays uniform. (If event positions were rounded to the new grid instead,
+    from 128 to 48 pixels, some new pixels would collect 2x2 old ones and others 3x3.)
 
     Args:
         frames: Array `(timesteps, height, width, channels)`.
@@ -182,7 +182,7 @@ def resize(frames, frame_shape):
 
 
 def _shares(old, new):
-    """Matrix `(new, old)`: which part of each of `old` pixels in a row lies in each of `new` pixels, as long together."""
+    """Matrix `(new, old)`: the fraction of each of `old` pixels that lies in each of `new` pixels of the same total length."""
     edges = np.arange(new + 1)[:, np.newaxis] * (old / new)
     pixels = np.arange(old)
     overlap = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
@@ -190,21 +190,21 @@ def _shares(old, new):
 
 
 def event_frames(events, timesteps, split_by, sensor_shape, frame_shape):
-    """One recording as the frames that a network sees.
+    """Converts a recording to the frames that a network sees.
 
     Args:
         events: `Events`.
         timesteps: Integer >= 1, the number of frames.
-        split_by: "count" for frames of equally many events, "time" for frames of equal duration.
+        split_by: "count" for frames with equal numbers of events, "time" for frames of equal duration.
         sensor_shape: `(height, width)` of the camera in pixels.
         frame_shape: `(height, width)` of a frame.
 
     Returns:
-        Array of float32 `(timesteps, *frame_shape, 2)`: numbers of events, OFF and then ON, whose sum is the number of events.
+        Array of float32 `(timesteps, *frame_shape, 2)`: event counts, OFF then ON; their sum is the number of events.
 
     Raises:
         TypeError: If `timesteps` is not an integer.
-        ValueError: If `timesteps` or `split_by` is not one of those said, or an event is outside of the sensor.
+        ValueError: If `timesteps` or `split_by` is invalid, or an event is outside the sensor.
     """
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames.")
     frame_numbers = FRAME_NUMBERS_BY[checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)](events, timesteps)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 pictures of clothes in ten classes, 28x28 pixels."""
+"""Fashion-MNIST: 70,000 images of clothes in ten classes, 28x28 pixels."""
 
 import pathlib
 
@@ -18,8 +18,8 @@ NAME = "fashion_mnist"
 URL = f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{FILES[3]}.gz"
 
 FOLDER_ADVICE = (
-    f"--data-dir names a folder with the four files {', '.join(FILES)}, each as it is or with .gz at its end; or "
-    f"TensorFlow Datasets' folder, in which {NAME} is made ready."
+    f"--data-dir is a folder with the four files {', '.join(FILES)}, plain or with the suffix .gz; or "
+    f"TensorFlow Datasets' folder, in which {NAME} is prepared."
 )
 
 
@@ -27,7 +27,7 @@ def load(data_dir=None):
     """Fashion-MNIST from a folder of its four IDX files, or through TensorFlow Datasets.
 
     Args:
-        data_dir: The folder of the four files, or TensorFlow Datasets' folder; None for that of its own choice.
+        data_dir: The folder of the four files, or TensorFlow Datasets' folder; None for its default.
 
     Returns:
         A `Dataset`.
@@ -35,7 +35,7 @@ def load(data_dir=None):
     Raises:
         FileNotFoundError: If the folder or one of its files is missing.
         NotADirectoryError: If `data_dir` is not a folder.
-        ValueError: If a file is damaged or holds something else.
+        ValueError: If a file is damaged or has the wrong content.
         ImportError: If TensorFlow Datasets is needed and not installed.
         ConnectionError: If TensorFlow Datasets cannot provide the data.
     """
@@ -59,7 +59,7 @@ def _find(folder, name):
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise FileNotFoundError(f"There is no file {folder / name} and no {name}.gz beside it. {FOLDER_ADVICE}")
+    raise FileNotFoundError(f"There is no file {folder / name} and no {name}.gz next to it. {FOLDER_ADVICE}")
 
 
 def _images_and_labels(images_path, labels_path):

@@ -1,7 +1,7 @@
-"""Reader of IDX files, the format in which MNIST and the data sets made after it are published.
+"""Reader for IDX files, the format of MNIST and similar data sets.
 
 byte 0, 1   zero
-byte 2      type of the values; 8: unsigned bytes, the only one read here
+byte 2      type of the values; 8: unsigned bytes, the only type supported here
 byte 3      number of dimensions
 then        the size of each dimension, four bytes each, most significant first
 then        the values, the last dimension running fastest
@@ -19,17 +19,17 @@ GZIP_SIGNATURE = b"\x1f\x8b"
 
 
 def read_idx(path):
-    """The array in an IDX file, plain or compressed by gzip.
+    """Reads the array in an IDX file, plain or compressed with gzip.
 
     Args:
-        path: The file. Whether it is compressed is told from its first bytes, not from its name.
+        path: The file. Its first bytes, not its name, determine whether it is compressed.
 
     Returns:
         An array of unsigned bytes.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If what it holds is not a whole IDX file.
+        ValueError: If it is not a complete IDX file.
     """
     content = _decompressed(path, pathlib.Path(path).read_bytes())
     if len(content) < 4:

@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012): 1.28 million photographs of a thousand kinds of things, read as they are needed."""
+"""ImageNet (ILSVRC 2012): 1.28 million photographs in a thousand classes, read on demand."""
 
 from recipes import augmentation
 from recipes.data import prepared
@@ -8,33 +8,32 @@ IMAGE_SHAPE = (224, 224, 3)
 CLASSES = 1000
 MEAN_COLOR = (123.675, 116.28, 103.53)
 COLOR_DEVIATION = (58.395, 57.12, 57.375)
-"""Of each channel, as torchvision has them."""
+"""Values for each channel, as in torchvision."""
 
 SHUFFLED_TOGETHER = 5000
-"""So many images, one after the other on disk, are put into an order of their own each epoch. TensorFlow Datasets has mixed the
-classes when it made the data ready."""
+"""The number of consecutive images to shuffle in each epoch. TensorFlow Datasets has already mixed the classes."""
 
 ADVICE = (
     "ImageNet cannot be downloaded freely: get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from image-net.org, put "
-    "them into DIR/downloads/manual, and give --data-dir DIR; or give the folder where TensorFlow Datasets has made it ready."
+    "them into DIR/downloads/manual, and pass --data-dir DIR; or pass the folder where TensorFlow Datasets has prepared it."
 )
 
 
 def load(data_dir=None):
     """ImageNet through TensorFlow Datasets, from its prepared folder or from the original archives.
 
-    Images to train with come as the files have them, of many sizes; those to test with are resized to 256 pixels at their
-    shorter side and cropped to the 224x224 in the middle.
+    Training images have their original, varying sizes. Test images are resized to a shorter side of 256 pixels and
+    center-cropped to 224x224.
 
     Args:
-        data_dir: TensorFlow Datasets' folder; None for its own choice.
+        data_dir: TensorFlow Datasets' folder; None for its default.
 
     Returns:
         A `StreamedDataset`.
 
     Raises:
         ImportError: If TensorFlow Datasets is not installed.
-        ConnectionError: If it cannot provide the data.
+        ConnectionError: If TensorFlow Datasets cannot provide the data.
     """
     made = prepared.builder("imagenet2012", data_dir, None, ADVICE)
     import tensorflow as tf
@@ -44,7 +43,7 @@ def load(data_dir=None):
         return made.info.features["image"].decode_example(example["image"]), example["label"]
 
     def train_examples(order):
-        # Images are shuffled as the JPEG bytes they are: decoded, so many would not fit in memory.
+        # Images are shuffled as JPEG bytes, because decoded images would not fit in memory.
         files = made.as_dataset(split="train", decoders={"image": tfds.decode.SkipDecoding()})
         blocks = files.batch(SHUFFLED_TOGETHER).enumerate()
         shuffled = blocks.map(lambda number, block: _shuffled(block, tf.random.experimental.stateless_fold_in(order, number)))
@@ -59,7 +58,7 @@ def load(data_dir=None):
 
 
 def _shuffled(block, seed):
-    """The images of a block in an order that is drawn by `seed`."""
+    """The images of a block, shuffled with `seed`."""
     import tensorflow as tf
 
     order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(block["label"])[0]), seed)

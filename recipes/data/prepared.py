@@ -1,4 +1,4 @@
-"""Data sets from TensorFlow Datasets: made ready once, with a network where they are not on disk yet."""
+"""Data sets from TensorFlow Datasets, which prepares them once and downloads them if necessary."""
 
 import urllib.request
 
@@ -15,32 +15,32 @@ def builder(name, data_dir, url, advice):
     """A TensorFlow Datasets builder whose data is on disk.
 
     Args:
-        name: String, the name of the data set there.
-        data_dir: Path of TensorFlow Datasets' folder, or None for its own choice, `~/tensorflow_datasets`.
-        url: String, an address that a download begins at; it is asked first, since TensorFlow Datasets would try
-            again for minutes before it says that there is no network. None if the data cannot be downloaded.
-        advice: String, what else a user can do.
+        name: String, the name of the data set in TensorFlow Datasets.
+        data_dir: Path of TensorFlow Datasets' folder, or None for its default, `~/tensorflow_datasets`.
+        url: String, a URL of the download. It is tried first, because TensorFlow Datasets would retry for minutes before
+            it reports that there is no network. None if the data cannot be downloaded.
+        advice: String, advice for the user in error messages.
 
     Raises:
         ImportError: If TensorFlow Datasets is not installed.
-        ConnectionError: If it cannot provide the data.
+        ConnectionError: If TensorFlow Datasets cannot provide the data.
     """
     try:
         pipeline.tensorflow()
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ImportError(f'{name} is read by TensorFlow Datasets ({error}): pip install -e ".[recipes]". {advice}') from error
+        raise ImportError(f'{name} needs TensorFlow Datasets ({error}): pip install -e ".[recipes]". {advice}') from error
     try:
         made = tfds.builder(name, data_dir=data_dir)
         if not made.is_prepared():
             if url is not None:
                 urllib.request.urlopen(url, timeout=SECONDS_TO_CONNECT).close()
             made.download_and_prepare()
-    # What a download raises depends on where it fails, and none of it says what else to do.
+    # The error of a download depends on where it fails, and gives no advice.
     except Exception as error:
-        place = f"in {data_dir}" if data_dir else "in its own folder"
+        place = f"in {data_dir}" if data_dir else "in its default folder"
         raise ConnectionError(
-            f"TensorFlow Datasets has no {name} {place} and could not make it ({type(error).__name__}: {error}). {advice}"
+            f"TensorFlow Datasets has no {name} {place} and could not prepare it ({type(error).__name__}: {error}). {advice}"
         ) from error
     return made
 
