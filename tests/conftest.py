@@ -1,4 +1,4 @@
-"""What all tests share. The backend is the one that KERAS_BACKEND names; run the suite once for each."""
+"""Shared fixtures. KERAS_BACKEND selects the backend; run the suite once for each."""
 
 import importlib.metadata
 import os
@@ -25,7 +25,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 @pytest.fixture(autouse=True)
 def _reset_keras():
-    """Every test starts with the same seed, the default policies and no names taken."""
+    """Every test starts with the same seed, default policies and fresh layer names."""
     # Here, since the process that hands out the tests to others has no need of it.
     import keras
 
@@ -39,7 +39,7 @@ _CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def pytest_configure(config):
-    """Many tests compile the same programs on JAX, in processes of their own: the processes that start now share them."""
+    """Processes share compiled JAX programs, because many tests compile the same programs."""
     config.shared_programs = None if _CACHE in os.environ else tempfile.mkdtemp(prefix="keras_ratesnn_tests_")
     if config.shared_programs:
         os.environ[_CACHE] = config.shared_programs

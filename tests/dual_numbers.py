@@ -4,7 +4,7 @@ import numpy as np
 
 
 class Dual:
-    """A value and its derivative by one quantity."""
+    """A value and its derivative with respect to one quantity."""
 
     def __init__(self, value, derivative=0.0):
         self.value = np.asarray(value, "float64")
@@ -42,12 +42,12 @@ def sigmoid_surrogate(distance, alpha=4.0):
 
 
 def spike(distance):
-    """H(u), with the surrogate in the place of its derivative."""
+    """H(u), with the surrogate as its derivative."""
     return Dual((distance.value >= 0).astype("float64"), sigmoid_surrogate(distance.value) * distance.derivative)
 
 
 def rate_derivative(currents, by, decay, threshold, reset, v_reset, detach_reset):
-    """dr/dp of neurons by a naive loop.
+    """dr/dp of neurons, computed by a naive loop.
 
     Args:
         currents: Array `(T, ...)`.

@@ -1,4 +1,4 @@
-"""What several test files need: differentiation on every backend, naive reference neurons, tiny networks and data."""
+"""Shared helpers: differentiation on every backend, naive reference neurons, tiny networks and data."""
 
 import contextlib
 
@@ -101,7 +101,7 @@ def training_results(model, x, y, loss=None):
 
 @contextlib.contextmanager
 def double_precision():
-    """Everything in float64, on JAX too."""
+    """Everything in float64, also on JAX."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     if BACKEND == "jax":
@@ -117,7 +117,7 @@ def double_precision():
 
 
 def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0):
-    """LIF neurons one number at a time, in float64.
+    """LIF neurons computed one number at a time, in float64.
 
     Args:
         currents: Array `(T, ...)`, the input of every step.
@@ -145,7 +145,7 @@ def dyadic(shape, low=-1.0, high=2.0, seed=0):
 
 
 def data(samples=10, shape=(6,), classes=3, seed=0):
-    """Inputs and labels, from a generator of their own."""
+    """Inputs and labels, from a separate random generator."""
     generator = np.random.default_rng(seed)
     return generator.normal(0.5, 1.0, (samples, *shape)).astype("float32"), generator.integers(0, classes, samples)
 
@@ -158,12 +158,12 @@ def mlp(features=6, width=8, classes=3, **lif):
 
 
 def spiking(network=None, timesteps=3, gradient="rate", **kwargs):
-    """A SpikingModel, of the `mlp` unless another network is given."""
+    """A SpikingModel of the `mlp`, unless another network is given."""
     return rsnn.SpikingModel(mlp() if network is None else network, timesteps=timesteps, gradient=gradient, **kwargs)
 
 
 def compiled(model, optimizer=None, loss=None, **kwargs):
-    """The model, compiled for integer labels unless another loss is given."""
+    """Compiles the model for integer labels, unless another loss is given."""
     loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer or keras.optimizers.SGD(0.1), loss, **kwargs)
     return model

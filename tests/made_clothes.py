@@ -1,4 +1,4 @@
-"""Fashion-MNIST files with made pictures, for tests."""
+"""Fashion-MNIST files with artificial images, for tests."""
 
 import gzip
 
@@ -15,7 +15,7 @@ def write_idx(path, array):
 
 
 def made_clothes(images, seed):
-    """Noise with a bright bar, whose row tells the class."""
+    """Noise with a bright bar, whose row is the class."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 10, images).astype("uint8")
     pixels = generator.integers(0, 60, (images, 28, 28)).astype("uint8")

@@ -1,4 +1,4 @@
-"""CIFAR10-DVS with made events, in real AEDAT files and in arrays, for tests."""
+"""CIFAR10-DVS with artificial events, in real AEDAT files and in arrays, for tests."""
 
 import struct
 
@@ -18,7 +18,7 @@ def address(x, y, polarity):
 
 
 def aedat_bytes(*events):
-    """Events `(address, timestamp)` as the file has them."""
+    """Events `(address, timestamp)` in the format of the file."""
     return b"".join(struct.pack(">II", address, timestamp % 2**32) for address, timestamp in events)
 
 
@@ -37,13 +37,13 @@ def arrays_of(events):
 
 
 def write_aedat(path, events):
-    """Writes events so that `read_aedat` gives them back."""
+    """Writes events in the format that `read_aedat` reads."""
     addresses = (address(127 - y, 127 - x, 1 - p) for x, y, p in zip(events.x, events.y, events.polarity, strict=True))
     path.write_bytes(HEADER + aedat_bytes(*zip(map(int, addresses), map(int, events.timestamp), strict=True)))
 
 
 def write_data_set(folder):
-    """A small CIFAR10-DVS. The number of events of a recording tells which it is."""
+    """A small CIFAR10-DVS. The number of events identifies a recording."""
     for label, name in enumerate(cifar10_dvs.CLASS_NAMES):
         (folder / name).mkdir(parents=True)
         for number in range(RECORDINGS):

@@ -1,17 +1,18 @@
-"""Makes the cases in `reference_neurons`: neurons of other libraries, their spikes at every step and their BPTT gradients.
+"""Creates the cases in `reference_neurons`: neurons of other libraries, their spikes at every step and their BPTT gradients.
 
-Run by hand, in the root of the repository, where snnTorch and Sinabs are installed (snnTorch 1.0.0 and Sinabs 3.1.3 made the
-cases that are there):
+Run by hand, in the root of the repository, with snnTorch and Sinabs installed (the existing cases were created with snnTorch
+1.0.0 and Sinabs 3.1.3):
 
     python -m pip install torch snntorch sinabs && python tests/make_reference_neurons.py
 
-`cuba_*` are snnTorch's `Synaptic` with `reset_delay=False`. Its reset is not detached. Its soft reset counts neurons as spiking
-that are still above the threshold after it, so that inputs are small enough for that not to happen.
+`cuba_*` are snnTorch's `Synaptic` with `reset_delay=False`. Its reset is not detached. Its soft reset also counts
+neurons as spiking that are still above the threshold after it; inputs are small enough to avoid this.
 
-`alif_*` are Sinabs' `ALIF` with `norm_input=False`. As they come, its spikes have no derivative by the threshold; they are
-given one here, and a detached reset, by the functions for spikes and resets that Sinabs' layers take.
+`alif_*` are Sinabs' `ALIF` with `norm_input=False`. By default its spikes have no derivative with respect to the threshold;
+here they get one, and a detached reset, through the spike and reset functions that Sinabs' layers accept.
 
-The surrogate is α σ(αu) (1 − σ(αu)) with α = 4 in all cases. A gradient is that of Σ_t (spikes_t · weights_t) by the inputs.
+The surrogate is α σ(αu) (1 − σ(αu)) with α = 4 in all cases. Gradients are those
+of Σ_t (spikes_t · weights_t) with respect to the inputs.
 """
 
 import pathlib
@@ -34,7 +35,7 @@ def surrogate_derivative(distance):
 
 
 class Spikes(torch.autograd.Function):
-    """H(v − θ), differentiated by both: as a spike function of Sinabs."""
+    """H(v − θ), differentiated with respect to both, as a spike function for Sinabs."""
 
     required_states = ("v_mem",)
 

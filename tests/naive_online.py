@@ -1,4 +1,4 @@
-"""SLTT and OTTT of a small network, step by step in NumPy: slow, and obviously right."""
+"""SLTT and OTTT of a small network, step by step in NumPy: slow, but obviously correct."""
 
 import numpy as np
 
@@ -13,7 +13,8 @@ def gradients(weights, frames, targets, decay, threshold=1.0, alpha=4.0, traces=
         decay: Float λ.
         threshold: Float θ. Defaults to `1.0`.
         alpha: Float, the slope of the sigmoid surrogate. Defaults to `4.0`.
-        traces: Boolean, whether weights see the trace of the spikes before them: OTTT, not SLTT. Defaults to `False`.
+        traces: Boolean, whether weight gradients use the traces of presynaptic spikes: OTTT instead of SLTT. Defaults to
+            `False`.
 
     Returns:
         List of arrays in the order of `weights`.

@@ -1,4 +1,4 @@
-"""Loads a saved model on the backend that KERAS_BACKEND names, predicts and trains on: run by `test_persistence.py`.
+"""Loads a saved model on the backend selected by KERAS_BACKEND, predicts and trains it; run by `test_persistence.py`.
 
 python other_backend.py model.keras data.npz results.npz
 """

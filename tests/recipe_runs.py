@@ -1,4 +1,4 @@
-"""The recipes' command lines, run inside the tests' process."""
+"""Runs the recipes' command lines inside the test process."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ if keras.backend.backend() == "tensorflow":
 
 @contextlib.contextmanager
 def fast_programs():
-    """A context in which JAX optimises what it compiles, which a run of more than a few batches is worth."""
+    """A context in which JAX optimises compiled programs, which pays off for more than a few batches."""
     if keras.backend.backend() != "jax":
         yield
         return
@@ -30,13 +30,13 @@ def fast_programs():
 
 
 def trained(folder, *arguments):
-    """The record of a run of the command line into `folder`."""
+    """Runs the command line with the output `folder`, and returns the record."""
     assert main([*arguments, "--output", str(folder)]) == 0
     return json.loads((folder / "result.json").read_text())
 
 
 def error_of(arguments, capsys, command=main):
-    """What a command line says of a user's mistake."""
+    """The error message of a command line for a mistake of the user."""
     assert command([str(argument) for argument in arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

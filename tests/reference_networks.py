@@ -1,4 +1,4 @@
-"""The networks of the reference cases, and their weights and gradients under the names of the authors' program."""
+"""The networks of the reference cases, with weights and gradients under the names of the authors' program."""
 
 import json
 import pathlib
@@ -17,10 +17,10 @@ CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))
 
 
 class Case:
-    """One run of the authors' program: what went in, `x`, `y` and weights, and what came out.
+    """One run of the authors' program: the inputs `x`, `y` and weights, and the results.
 
     Args:
-        name: String, the file's name without its ending.
+        name: String, the name of the file without extension.
     """
 
     def __init__(self, name):

@@ -1,6 +1,6 @@
-"""Augmentation against Pillow, which the operations of AutoAugment are defined by, and against what its laws of chance say.
+"""Augmentation against Pillow, which defines the operations of AutoAugment, and against its probability distributions.
 
-It runs in TensorFlow whichever backend trains, and must do the same with each.
+It runs in TensorFlow for every backend, and must give the same results with each.
 """
 
 import collections
@@ -42,7 +42,7 @@ def pixels(picture):
 
 
 def different_pixels(height, width, channels=1):
-    """An image whose values are all different, from 1 on: where each went can be seen."""
+    """An image with distinct values, from 1, so that each can be followed."""
     return 1 + np.arange(height * width * channels, dtype="float32").reshape(height, width, channels)
 
 
@@ -58,7 +58,7 @@ def augmented(augment, image, samples, seeds=(0,)):
 
 
 def assert_near_share(count, draws, share):
-    """Five standard deviations: one honest run in two million is farther off."""
+    """Five standard deviations, which a correct run exceeds once in two million times."""
     assert abs(count - share * draws) <= 5 * np.sqrt(draws * share * (1 - share)), f"{count} of {draws}, not {share:.2%}"
 
 
@@ -66,7 +66,7 @@ def assert_near_share(count, draws, share):
 
 
 def by_pillow(picture, name, level, sign):
-    """What torchvision's AutoAugment does with Pillow's images."""
+    """The operations of torchvision's AutoAugment on Pillow images."""
     share = sign * level / 9
     width, height = picture.size
 
@@ -99,7 +99,7 @@ def certain(steps):
 
 
 @pytest.mark.parametrize("number", range(len(CIFAR10_POLICY)))
-def test_a_sub_policy_does_what_pillow_does(number):
+def test_sub_policies_match_pillow(number):
     (first, _, first_level), (second, _, second_level) = CIFAR10_POLICY[number]
     signs = [DIRECTIONS[: len(OPERATIONS[name].strengths)] for name in (first, second)]
     augment = auto_augment([certain(CIFAR10_POLICY[number])])
@@ -125,7 +125,7 @@ def test_a_sub_policy_does_what_pillow_does(number):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("shape", [(SIZE, SIZE), (37, 50)])
-def test_an_operation_does_what_pillow_does_with_few_levels(name, shape):
+def test_operations_match_pillow_with_few_levels(name, shape):
     generator = np.random.default_rng(1)
     images = [
         np.full((*shape, 3), 77),
@@ -140,7 +140,7 @@ def test_an_operation_does_what_pillow_does_with_few_levels(name, shape):
             assert np.mean(result.numpy() != expected) <= ROUNDING
 
 
-def test_sub_policies_and_their_steps_are_drawn_as_often_as_they_say():
+def test_sub_policies_and_their_steps_have_the_right_probabilities():
     draws = 40_000
     seeds = tf.stack([tf.zeros(draws, tf.int32), tf.range(draws)], axis=1)
     spec = (tf.TensorSpec((2,), tf.int32), tf.TensorSpec((2,), tf.float32))
@@ -178,7 +178,7 @@ def test_steps_and_their_directions_are_drawn_independently():
             assert_near_share(seen[sideways, upright], draws, sideways_share * upright_share)
 
 
-def test_auto_augment_gives_whole_numbers_of_a_pixels_range():
+def test_auto_augment_returns_integers_in_the_range_of_pixels():
     results = augmented(auto_augment(), pixels(PICTURES[0]), 300)
     np.testing.assert_array_equal(results, np.round(results))
     assert results.min() >= 0
@@ -194,7 +194,7 @@ def test_auto_augment_needs_three_colors():
 # Crops
 
 
-def test_a_crop_has_every_offset_and_each_image_its_own():
+def test_crops_have_all_offsets_and_differ_between_images():
     image = different_pixels(8, 6)
     padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
     windows = {padded[y : y + 8, x : x + 6].tobytes(): (y, x) for y in range(9) for x in range(9)}
@@ -205,7 +205,7 @@ def test_a_crop_has_every_offset_and_each_image_its_own():
         assert_near_share(count, samples, 1 / 81)
 
 
-def test_a_random_part_keeps_the_limits_and_the_laws():
+def test_random_parts_respect_their_limits_and_distributions():
     height, width = 300, 400
     draws = 4000
     seeds = tf.stack([tf.zeros(draws, tf.int32), tf.range(draws)], axis=1)
@@ -232,7 +232,7 @@ def test_a_random_part_keeps_the_limits_and_the_laws():
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((20, 400), (20, 27)), ((400, 20), (27, 20))])
-def test_of_a_long_image_the_middle_is_taken(shape, expected):
+def test_long_images_are_center_cropped(shape, expected):
     # An area of nearly all of it would be higher or wider than the image.
     top, left, height, width = (int(number) for number in random_part(*shape, (0, 0), (0.9, 1.0), (3 / 4, 4 / 3)))
     assert (height, width) == expected
@@ -266,7 +266,7 @@ def test_images_of_any_size_become_one_batch():
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_the_middle_for_evaluation_is_that_of_pillow(turned):
+def test_the_center_crop_for_evaluation_matches_pillow(turned):
     photograph = PHOTOGRAPHS[0].rotate(90, expand=True) if turned else PHOTOGRAPHS[0]
     long = 256 * 640 // 427
     expected = photograph.resize((256, long) if turned else (long, 256), Image.Resampling.BILINEAR)
@@ -281,7 +281,7 @@ def test_the_middle_for_evaluation_is_that_of_pillow(turned):
 # Flip, Cutout, event frames
 
 
-def test_a_flip_comes_every_other_time():
+def test_half_of_the_images_are_flipped():
     image = different_pixels(3, 4, 2)
     results = augmented(random_flip, image, 2000)
     flipped = np.all(results == image[:, ::-1], axis=(1, 2, 3))
@@ -334,7 +334,7 @@ def test_all_frames_of_events_move_together():
     assert_near_share(sum(count for (flipped, _, _), count in seen.items() if flipped), 3000, 0.5)
 
 
-def test_a_roll_of_nothing_leaves_the_image():
+def test_a_roll_by_zero_keeps_the_image():
     image = different_pixels(3, 4)
     np.testing.assert_array_equal(random_roll(0)(tf.constant(image), (0, 1)), image)
 
@@ -344,13 +344,13 @@ def test_a_roll_of_nothing_leaves_the_image():
 
 @pytest.fixture
 def batch():
-    """Images of one value each, 0 to 127, and their numbers as labels."""
+    """Constant images of values 0 to 127, with their indices as labels."""
     images = np.broadcast_to(np.arange(128, dtype="float32")[:, None, None, None], (128, 10, 8, 3))
     return tf.constant(images), tf.eye(128)
 
 
 @pytest.mark.parametrize("mix", [mixup, cutmix])
-def test_a_mix_keeps_the_mass_of_labels_and_weighs_them_as_the_pixels(mix, batch):
+def test_mixes_weight_labels_by_pixels_and_keep_their_sum(mix, batch):
     images, labels = (result.numpy() for result in mix(*batch, (0, 1)))
     assert images.shape == (128, 10, 8, 3)
     np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
@@ -387,14 +387,14 @@ def test_cutmix_has_one_box_of_another_image(batch):
 
 
 @pytest.mark.parametrize("mix", [mixup, cutmix])
-def test_frames_of_one_recording_are_mixed_alike(mix):
+def test_all_frames_of_a_recording_are_mixed_in_the_same_way(mix):
     frames = tf.constant(np.random.default_rng(0).random((16, 1, 6, 6, 2)).astype("float32"))
     images, _ = mix(tf.repeat(frames, 3, axis=1), tf.eye(16), (0, 1))
     np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1], images.shape))
 
 
 @pytest.mark.parametrize("mix", [mixup, cutmix])
-def test_bytes_are_mixed_as_numbers(mix, batch):
+def test_unsigned_bytes_are_mixed_as_floats(mix, batch):
     images, _ = mix(*batch, (0, 1))
     of_bytes, _ = mix(tf.cast(batch[0], tf.uint8), batch[1], (0, 1))
     np.testing.assert_array_equal(of_bytes, images)
@@ -419,7 +419,7 @@ def test_every_augmentation_is_tested():
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_the_seed_decides_alone(name):
+def test_the_result_depends_only_on_the_seed(name):
     augment = augmentation.BY_NAME[name]
     first, again, other = np.split(augmented(augment, IMAGES[name], 24, seeds=(0, 0, 1)), 3)
     assert first.shape == (24, *SHAPES[name])
@@ -468,7 +468,7 @@ def read_png(path):
     ("name", "rows", "cell"),
     [("cifar10", 6, 96), ("cifar10_dvs", 4, 96), ("fashion_mnist", 6, 112), ("cutmix", 6, 96), ("sub_policies", 25, 96)],
 )
-def test_a_sheet_has_a_row_an_image_and_a_column_a_sample(name, rows, cell, tmp_path, monkeypatch):
+def test_a_sheet_has_one_row_per_image_and_one_column_per_sample(name, rows, cell, tmp_path, monkeypatch):
     monkeypatch.setattr(augmentation_sheet, "SAMPLES", 3)
     assert augmentation_sheet.main([name, "--output", str(tmp_path / "sheet.png")]) == 0
     picture = read_png(tmp_path / "sheet.png")
@@ -479,7 +479,7 @@ def test_a_sheet_has_a_row_an_image_and_a_column_a_sample(name, rows, cell, tmp_
     assert len({cells[0, column].tobytes() for column in range(columns)}) >= 2
 
 
-def test_a_sheet_of_a_data_sets_own_images(tmp_path, monkeypatch):
+def test_a_sheet_of_images_of_a_data_set(tmp_path, monkeypatch):
     monkeypatch.setattr(augmentation_sheet, "SAMPLES", 2)
     write_clothes(tmp_path)
     options = ["fashion_mnist", "--data-dir", str(tmp_path)]
@@ -492,7 +492,7 @@ def test_a_sheet_of_a_data_sets_own_images(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("option", ["--output", "--data-dir"])
-def test_a_folder_that_is_not_there_is_named(option, tmp_path, capsys):
+def test_the_error_names_a_missing_folder(option, tmp_path, capsys):
     options = {"--output": str(tmp_path / "sheet.png"), option: str(tmp_path / "nowhere" / "sheet.png")}
     assert augmentation_sheet.main(["fashion_mnist", *(part for pair in options.items() for part in pair)]) == 2
     error = capsys.readouterr().err
@@ -504,7 +504,7 @@ def test_a_folder_that_is_not_there_is_named(option, tmp_path, capsys):
     ("arguments", "said"),
     [(["cifar"], "sub_policies"), (["cifar10", "--seed", "-1"], "not -1"), (["cifar10", "--seed", "x"], "'x'")],
 )
-def test_a_wrong_command_line_says_what_is_right(arguments, said, tmp_path, capsys):
+def test_a_wrong_command_line_prints_valid_choices(arguments, said, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_info:
         augmentation_sheet.main([*arguments, "--output", str(tmp_path / "sheet.png")])
     assert exit_info.value.code == 2

@@ -1,4 +1,4 @@
-"""The functions that differ between backends: the memory order that PyTorch keeps, and products with a sum in one pass."""
+"""Backend functions: the memory layout kept on PyTorch, fused multiply-add, and rematerialisation."""
 
 import contextlib
 import math
@@ -16,7 +16,7 @@ torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends compi
 
 
 def copies_in(function):
-    """The shapes of all tensors that `function()` copies into another order."""
+    """The shapes of all tensors that `function()` copies to another layout."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -61,7 +61,7 @@ def test_no_image_is_copied_and_a_kernel_once_for_all_steps(gradient, step_mode)
 
 
 @torch_only
-def test_a_kernel_that_changes_inside_a_walk_is_read_anew():
+def test_a_kernel_that_changes_inside_a_walk_is_read_again():
     kernel = keras.Variable(np.arange(36.0).reshape(3, 3, 2, 2)).value
     with backend.layout_kept(repeated=False), backend.no_gradient():
         for _ in range(2):
@@ -88,7 +88,7 @@ def test_a_kernel_in_another_order_has_its_values_and_passes_its_derivative_on(l
 
 @torch_only
 @pytest.mark.skipif(BACKEND == "torch" and not torch_can_pack(), reason="this PyTorch computes without oneDNN")
-def test_a_kernel_is_packed_once_for_all_calls_without_gradient_and_anew_when_it_changes():
+def test_a_kernel_is_packed_once_for_calls_without_gradient_and_again_when_it_changes():
     layer = layers.Conv2D(4, 3)
     x = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 7, 9, 3)), dtype="float32")
     expected = to_numpy(layer(x))
@@ -121,7 +121,7 @@ def test_a_kernel_is_packed_once_for_all_calls_without_gradient_and_anew_when_it
         lambda: layers.MaxPooling2D(3, strides=2, padding="same"),
     ],
 )
-def test_a_layer_on_images_gives_in_a_network_what_it_gives_by_itself(layer, step_mode):
+def test_layers_on_images_give_the_same_outputs_inside_a_network(layer, step_mode):
     inputs = keras.Input((7, 9, 3))
     layer = layer()
     # The threshold is out of reach: what comes out is the layer's output on the image, through the walk.
@@ -141,7 +141,7 @@ if BACKEND != "tensorflow":  # It multiplies tensors of one dtype only.
 @pytest.mark.parametrize("y", ["tensor", "number"])
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("x", ["tensor", "number"])
-def test_multiply_add_takes_tensors_and_numbers_in_any_place(x, factor, y):
+def test_multiply_add_accepts_tensors_and_numbers_for_any_argument(x, factor, y):
     random = np.random.default_rng(0)
     arrays = {
         "tensor": random.normal(size=(4, 3)).astype("float32"),
@@ -172,7 +172,7 @@ def test_multiply_add_has_the_derivatives_of_a_product_and_a_sum():
 @pytest.mark.parametrize(
     ("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single")]
 )
-def test_what_is_built_to_be_recomputed_trains_as_what_is_not(gradient, step_mode, around):
+def test_models_under_remat_train_like_others(gradient, step_mode, around):
     def trained(recomputed):
         keras.utils.set_random_seed(0)
         with recomputed():
@@ -187,7 +187,7 @@ def test_what_is_built_to_be_recomputed_trains_as_what_is_not(gradient, step_mod
 
 
 @torch_only
-def test_a_neuron_that_is_recomputed_has_its_gradient():
+def test_recomputed_neurons_have_the_same_gradient():
     with keras.RematScope():
         neuron = rsnn.layers.LIF()
     x, _ = data(5, (6,))

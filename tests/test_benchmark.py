@@ -1,4 +1,4 @@
-"""The benchmark: that it measures what it says and says all that it measured. How fast a machine is, no test can know."""
+"""The benchmark: it measures the right quantities and reports all of them. Absolute speed is not tested."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ PARTS = (FLOOR, ORDINARY, FORWARD)
 
 
 def tiny(input_shape, classes, timesteps, gradient, step_mode, width):
-    """A network that compiles in a second, with the arguments of those of the library."""
+    """A network that compiles in a second, with the arguments of the library's networks."""
     inputs = keras.Input(input_shape)
     x = keras.layers.Conv2D(round(8 * width), 3, use_bias=False)(inputs)
     x = rsnn.layers.LIF()(keras.layers.BatchNormalization()(x))
@@ -46,7 +46,7 @@ def tiny_among_the_networks():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Output folder, what was printed, and the record of a tiny benchmark."""
+    """Output folder, printed output and record of a tiny benchmark."""
     folder = tmp_path_factory.mktemp("benchmark")
     arguments = [*TINY, "--timesteps", *map(str, TIMESTEPS), "--methods", *METHODS_MEASURED, "--output", str(folder)]
     printed = io.StringIO()
@@ -62,7 +62,7 @@ def rows_of(record, method):
 # The run
 
 
-def test_the_record_has_every_method_at_every_t_and_says_how_it_came_about(run):
+def test_the_record_has_every_method_at_every_t_and_its_settings(run):
     _, _, record = run
     named = [(row["timesteps"], row["method"]) for row in record["rows"]]
     assert named == [(timesteps, method) for timesteps in TIMESTEPS for method in (*METHODS_MEASURED, *PARTS)]
@@ -86,7 +86,7 @@ def test_times_are_positive_and_their_spreads_in_order(run):
     assert all(row["compile_seconds"] >= 0 for row in record["rows"] if row["method"] != FLOOR)
 
 
-def test_flops_and_memory_are_there_where_the_backend_tells_them(run):
+def test_flops_and_memory_are_recorded_if_the_backend_reports_them(run):
     _, _, record = run
     if BACKEND != "tensorflow":
         for row in record["rows"]:
@@ -108,7 +108,7 @@ def test_flops_and_memory_are_there_where_the_backend_tells_them(run):
         assert all(row["memory_bytes"] is None for row in record["rows"])
 
 
-def test_what_is_printed_names_the_device_and_has_a_row_for_every_method(run):
+def test_the_output_names_the_device_and_has_a_row_for_every_method(run):
     _, printed, record = run
     assert f"{BACKEND} on {device.name()}: Tiny of width 0.5, batch 3, 8x8, float32" in printed
     assert f"keras {keras.__version__}" in printed
@@ -119,7 +119,7 @@ def test_what_is_printed_names_the_device_and_has_a_row_for_every_method(run):
     assert report.markdown(record) in printed
 
 
-def test_the_picture_is_saved_or_a_line_says_why_not(run, tmp_path, monkeypatch):
+def test_the_plot_is_saved_or_a_line_says_why_not(run, tmp_path, monkeypatch):
     folder, printed, record = run
     try:
         import matplotlib  # noqa: F401
@@ -137,7 +137,7 @@ def test_the_picture_is_saved_or_a_line_says_why_not(run, tmp_path, monkeypatch)
 
 
 class Clock:
-    """A clock that steps move on."""
+    """A clock that is advanced by steps."""
 
     def __init__(self):
         self.now = 0.0
@@ -211,7 +211,7 @@ def test_the_forward_pass_is_that_of_training_and_has_no_other_weights():
     np.testing.assert_allclose(to_numpy(normalization.moving_mean), images.mean(axis=0), rtol=1e-4)
 
 
-def test_a_case_is_the_method_that_its_name_says():
+def test_cases_use_the_named_method():
     expected = {
         "rate-multi": ("Rate(windows=1, last_step_statistics=False)", "multi"),
         "rate-single-3": ("Rate(windows=3, last_step_statistics=False)", "single"),
@@ -242,7 +242,7 @@ def test_flops_of_a_program_with_a_loop_are_not_counted():
 
 @pytest.mark.skipif(BACKEND != "torch", reason="counts what PyTorch runs")
 @pytest.mark.parametrize(("method", "forwards"), [("rate-multi", 4 + 2), ("rate-single", 5 + 2), ("bptt-multi", 3 * 4)])
-def test_flops_of_a_step_are_those_that_one_counts_by_hand(method, forwards):
+def test_flops_of_a_step_match_a_count_by_hand(method, forwards):
     with tiny_among_the_networks():
         settings = Settings(network="Tiny", size=8, batch=2, width=0.5)
         trainer = cases.trainer(settings, method, 4)
@@ -255,8 +255,8 @@ def test_flops_of_a_step_are_those_that_one_counts_by_hand(method, forwards):
     assert costs.counted_flops(lambda: trainer.train_on_batch(images, labels)) == first + forwards * (second + dense)
 
 
-def test_memory_of_a_process_of_its_own(monkeypatch):
-    """The process is another in earnest; here it is this one, which knows the tiny network."""
+def test_memory_is_measured_in_a_separate_process(monkeypatch):
+    """The measurement runs in this process instead of a separate one, because it knows the tiny network."""
     commands = []
 
     def run(command, **_):
@@ -275,7 +275,7 @@ def test_memory_of_a_process_of_its_own(monkeypatch):
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX's compiler tells the memory")
-def test_memory_of_a_process_is_measured_where_only_that_tells_it(monkeypatch):
+def test_process_memory_is_measured_where_the_backend_reports_none(monkeypatch):
     monkeypatch.setattr(process_peak, "in_separate_process", lambda settings, method, timesteps: 10 * timesteps)
     with tiny_among_the_networks():
         settings = Settings(network="Tiny", size=8, batch=2, rounds=1, timesteps=(2,), methods=("rate-multi",))
@@ -290,7 +290,7 @@ def test_memory_of_a_process_is_measured_where_only_that_tells_it(monkeypatch):
 
 
 def peer_with_weights_of(network, peer, timesteps):
-    """A peer's network with the kernels of ours, which has convolutions and one fully connected layer."""
+    """A peer's network with the kernels of ours, which has convolutions and one dense layer."""
     import torch
     from torch import nn
 
@@ -335,7 +335,7 @@ def test_a_peer_is_the_same_network(peer, method, timesteps):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
-def test_peers_are_measured_beside_ours():
+def test_peers_are_measured_together_with_our_methods():
     for peer in PEERS:
         pytest.importorskip(peer)
     settings = Settings(width=0.0625, size=16, batch=2, rounds=1, timesteps=(2,), methods=("bptt-multi", *PEERS))
@@ -378,7 +378,7 @@ def test_the_table_of_memory_has_a_column_for_every_t(capsys, monkeypatch):
     assert "batch=0" in error_of(["--batch", "0"], capsys, memory.main)
 
 
-def test_peers_say_what_they_need(monkeypatch):
+def test_errors_say_what_peers_need(monkeypatch):
     if BACKEND != "torch":
         with pytest.raises(ValueError, match="on PyTorch only.*Set KERAS_BACKEND=torch"):
             Settings(methods=("spikingjelly",))

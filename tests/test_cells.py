@@ -126,7 +126,7 @@ def test_a_layer_outside_a_model_advances_one_step_from_rest(neuron):
         np.testing.assert_array_equal(to_numpy(lif(ops.convert_to_tensor(currents[0]))), naive_lif(currents, **neuron)[0][0])
 
 
-def test_a_network_called_by_itself_advances_one_step():
+def test_a_network_outside_a_model_advances_one_step():
     network = helpers.mlp()
     x, _ = helpers.data()
     once = rsnn.SpikingModel(network, timesteps=1)
@@ -211,12 +211,12 @@ def test_a_config_makes_the_same_neuron(make):
     assert again.get_config() == neuron.get_config()
 
 
-def test_numbers_of_numpy_are_fine_and_saved_as_plain_ones():
+def test_numpy_numbers_are_accepted_and_saved_as_python_numbers():
     lif = LIF(decay=np.float32(0.5), threshold=np.int64(2), reset="hard", v_reset=np.float64(-1))
     assert [type(getattr(lif, name)) for name in ("decay", "threshold", "v_reset")] == [float, float, float]
 
 
-def test_a_neuron_around_a_cell_survives_its_config():
+def test_a_neuron_with_a_cell_is_recreated_from_its_config():
     neuron = Neuron(LIFCell(**CONFIG), name="mine")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(neuron))
     assert type(again) is Neuron
@@ -233,7 +233,7 @@ def test_a_neuron_around_a_cell_is_the_layer():
 
 @keras.saving.register_keras_serializable(package="tests")
 class TwiceCell(rsnn.layers.NeuronCell):
-    """A user's own cell, with a trainable weight: v_t = v_{t−1} + w · I_t − θ s_{t−1}."""
+    """A custom cell with a trainable weight: v_t = v_{t−1} + w · I_t − θ s_{t−1}."""
 
     def build(self, input_shape):
         self.gain = self.add_weight(shape=(input_shape[-1],), initializer=keras.initializers.Constant(2.0), name="gain")
@@ -250,14 +250,14 @@ def own_cell_network():
     return keras.Model(inputs, Neuron(TwiceCell(threshold=2.0))(inputs))
 
 
-def test_a_cell_of_ones_own_runs_through_time():
+def test_a_custom_cell_runs_over_time():
     x = dyadic((4, 3), low=0.0, high=1.0).astype("float32")
     rates = helpers.spiking(own_cell_network(), timesteps=5, gradient="bptt").predict(x, verbose=0)
     # Integrate and fire: the membrane gains 2x a step and loses 2 a spike.
     np.testing.assert_allclose(rates, np.floor(5 * x) / 5, atol=1e-6)
 
 
-def test_a_weight_of_a_cell_of_ones_own_is_trained_by_bptt():
+def test_a_weight_of_a_custom_cell_is_trained_by_bptt():
     model = helpers.spiking(own_cell_network(), timesteps=5, gradient="bptt")
     x = dyadic((4, 3), low=0.0, high=1.0).astype("float32")
     _, gradients = helpers.loss_and_gradients(model, x, np.array([0, 1, 2, 0]))
@@ -265,7 +265,7 @@ def test_a_weight_of_a_cell_of_ones_own_is_trained_by_bptt():
     assert np.abs(gain).max() > 0
 
 
-def test_a_model_with_a_cell_of_ones_own_survives_saving(tmp_path):
+def test_a_model_with_a_custom_cell_can_be_saved_and_loaded(tmp_path):
     model = helpers.spiking(own_cell_network())
     model.network.layers[-1].cell.gain.assign([1.0, 3.0, 0.5])
     model.save(tmp_path / "model.keras")
@@ -276,7 +276,7 @@ def test_a_model_with_a_cell_of_ones_own_survives_saving(tmp_path):
 
 # A whole network.
 def naive_network(model, frames, neuron):
-    """Dense, LIF, Dense, LIF, Dense by loops over time, `(T, batch, ...)`."""
+    """Dense, LIF, Dense, LIF, Dense, computed by loops over time, `(T, batch, ...)`."""
     dense = [layer for layer in model.network.layers if isinstance(layer, keras.layers.Dense)]
     signal = frames.astype("float64")
     for index, layer in enumerate(dense):

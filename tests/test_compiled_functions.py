@@ -1,4 +1,4 @@
-"""Settings of a model and kinds of data may change at any time, while `fit` runs too: what is computed is what is set."""
+"""Settings of a model and kinds of data may change at any time, even during `fit`, and take effect."""
 
 import threading
 
@@ -15,7 +15,7 @@ FRAMES, _ = helpers.data(shape=(3, 6), seed=1)
 
 
 def standing_still(**kwargs):
-    """A compiled model that training leaves as it is."""
+    """A compiled model that training does not change."""
     return compiled(spiking(**kwargs), keras.optimizers.SGD(0.0))
 
 
@@ -105,7 +105,7 @@ def test_a_callback_sets_return_sequences():
 
 
 @pytest.mark.parametrize("kinds", [(X, FRAMES), (FRAMES, X)], ids=["static, frames", "frames, static"])
-def test_validation_data_may_be_of_another_kind_than_training_data(kinds):
+def test_validation_and_training_data_may_be_of_different_kinds(kinds):
     train, validation = kinds
     model = standing_still()
     history = model.fit(train, Y, validation_data=(validation, Y), epochs=3, verbose=0).history
@@ -153,7 +153,7 @@ def test_a_callback_predicts_and_evaluates_inputs_of_another_kind():
     assert callback.losses == pytest.approx([loss_at(3, model, FRAMES)] * 2, rel=1e-5)
 
 
-def test_single_batches_may_be_of_one_kind_after_the_other():
+def test_single_batches_may_be_of_different_kinds():
     model = standing_still()
     for x in (X, FRAMES, X):
         assert model.train_on_batch(x, Y) == pytest.approx(loss_at(3, model, x), rel=1e-5)
@@ -187,7 +187,7 @@ def test_threads_predict_inputs_of_different_kinds_at_once():
 
 
 @pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
-def test_data_sets_of_tf_data_may_be_of_one_kind_after_the_other():
+def test_tf_data_data_sets_may_be_of_different_kinds():
     import tensorflow as tf
 
     model = standing_still()
@@ -199,7 +199,7 @@ def test_data_sets_of_tf_data_may_be_of_one_kind_after_the_other():
 
 # What is set after `compile`.
 def trained(model):
-    """The weights after a batch, from the same ones each time."""
+    """The weights after one batch, with the same initial weights each time."""
     keras.utils.set_random_seed(3)
     model.set_weights([np.random.default_rng(0).normal(0, 1, weights.shape) for weights in model.get_weights()])
     model.optimizer.learning_rate = 0.1
@@ -208,7 +208,7 @@ def trained(model):
 
 
 @pytest.mark.parametrize(("attribute", "first", "second"), [("gradient", "rate", "bptt"), ("step_mode", "multi", "single")])
-def test_what_is_set_after_compile_takes_effect(attribute, first, second):
+def test_settings_changed_after_compile_take_effect(attribute, first, second):
     def network():
         inputs = keras.Input((6,))
         x = keras.layers.BatchNormalization()(keras.layers.Dense(8)(inputs))
@@ -223,7 +223,7 @@ def test_what_is_set_after_compile_takes_effect(attribute, first, second):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_what_was_compiled_before_is_not_compiled_again():
+def test_returning_to_an_earlier_setting_does_not_recompile():
     traced = []
 
     class Traced(keras.layers.Layer):

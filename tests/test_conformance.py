@@ -1,4 +1,4 @@
-"""The conformance checks: all cells and methods of the library pass, and what is broken is found, in words."""
+"""The conformance checks: all cells and methods of the library pass, and faults are found and explained."""
 
 import keras
 import numpy as np
@@ -26,12 +26,12 @@ def test_cells_of_the_library_conform(cell):
 
 
 def test_the_rate_gradient_conforms():
-    """BPTT is what methods are compared with; that the two agree at one time step, `test_random_layers.py` looks at."""
+    """Methods are compared with BPTT; `test_random_layers.py` tests that the two agree at one time step."""
     check_gradient_method("rate")
 
 
 class OwnCell(rsnn.layers.NeuronCell):
-    """A cell without fault, of which the cells below are made."""
+    """A correct cell, the base of the cells below."""
 
     def step(self, inputs, state):
         membrane = 0.5 * state + ops.cast(inputs, state.dtype)
@@ -41,7 +41,7 @@ class OwnCell(rsnn.layers.NeuronCell):
 
 @registered
 class CountingCell(OwnCell):
-    """Remembers outside of its state how often it was called."""
+    """Counts its calls outside its state."""
 
     calls = 0
 
@@ -87,7 +87,7 @@ class HalfSpikesCell(OwnCell):
 
 @registered
 class NarrowCell(OwnCell):
-    """Its membrane takes the dtype of the input."""
+    """Its membrane has the dtype of the input."""
 
     def initial_state(self, inputs):
         return ops.zeros_like(inputs)
@@ -95,7 +95,7 @@ class NarrowCell(OwnCell):
 
 @registered
 class GrowingCell(OwnCell):
-    """A state in another structure than that at rest."""
+    """A state with a different structure from that at rest."""
 
     def step(self, inputs, state):
         membrane, spikes, state = super().step(inputs, state[0] if isinstance(state, tuple) else state)
@@ -128,7 +128,7 @@ class ForgetfulCell(OwnCell):
 
 @registered
 class WrongDerivativeCell(rsnn.layers.LIFCell):
-    """Forgets the decay in the derivative."""
+    """Omits the decay in the derivative."""
 
     def step(self, inputs, state):
         return super().step(inputs, state)
@@ -148,7 +148,7 @@ class SilentCell(OwnCell):
 
 @registered
 class PositionCell(OwnCell):
-    """Treats the first neuron unlike the others, which no neuron sees of another."""
+    """Treats the first neuron differently, but does not mix neurons."""
 
     def step(self, inputs, state):
         return super().step(inputs * ops.cast(2 - ops.minimum(ops.arange(inputs.shape[-1]), 1), inputs.dtype), state)
@@ -179,22 +179,22 @@ class UnregisteredCell(OwnCell):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_is_wrong_with_a_cell_is_found(cell, finding):
+def test_faults_of_a_cell_are_found(cell, finding):
     with pytest.raises(AssertionError, match=finding):
         check_cell(cell(), shapes=[(5,)])
 
 
-def test_integrate_and_fire_cells_conform_whatever_the_users_policy_is():
+def test_integrate_and_fire_cells_conform_under_any_dtype_policy():
     keras.config.set_dtype_policy("mixed_bfloat16")
     check_cell(rsnn.layers.IFCell(reset="hard", v_reset=-0.2), shapes=[(2,)])
     assert keras.config.dtype_policy().name == "mixed_bfloat16"
 
 
-def test_a_cell_that_mixes_neurons_may_say_so():
+def test_a_cell_that_mixes_neurons_can_be_checked_as_such():
     check_cell(MixingCell(), shapes=[(5,)], element_wise=False)
 
 
-def test_what_is_no_cell_is_refused():
+def test_only_cells_and_methods_are_accepted():
     with pytest.raises(TypeError, match="`cell` must be a NeuronCell"):
         check_cell(rsnn.layers.LIF())
     with pytest.raises(TypeError, match="a GradientMethod. Received"):
@@ -203,7 +203,7 @@ def test_what_is_no_cell_is_refused():
 
 @registered
 class HalfOutput(rsnn.gradients.GradientMethod):
-    """Another loss than that of the spiking network."""
+    """A different loss from that of the spiking network."""
 
     def call(self, run):
         return 0.5 * rsnn.gradients.BPTT().call(run)
@@ -211,7 +211,7 @@ class HalfOutput(rsnn.gradients.GradientMethod):
 
 @registered
 class TwoWalks(rsnn.gradients.GradientMethod):
-    """Batch normalisation moves its averages twice."""
+    """Batch normalisation updates its averages twice."""
 
     def call(self, run):
         rsnn.gradients.BPTT().call(run)
@@ -220,7 +220,7 @@ class TwoWalks(rsnn.gradients.GradientMethod):
 
 @registered
 class Scaled(rsnn.gradients.GradientMethod):
-    """BPTT with its gradient times a number."""
+    """BPTT with a scaled gradient."""
 
     def __init__(self, by):
         self.by = by
@@ -249,14 +249,14 @@ class UnregisteredMethod(rsnn.gradients.BPTT):
     ],
     ids=lambda value: "" if isinstance(value, str) else repr(value),
 )
-def test_what_is_wrong_with_a_method_is_found(method, finding):
+def test_faults_of_a_method_are_found(method, finding):
     # What does not belong to the finding takes time to compile.
     one_step, normalization = "one time step" in finding, "moving averages" in finding
     with pytest.raises(AssertionError, match=finding):
         check_gradient_method(method, normalization=normalization, exact_at_one_step=one_step)
 
 
-def test_a_difference_is_told_with_its_place():
+def test_differences_are_reported_with_their_position():
     from keras_ratesnn.testing._findings import require_same
 
     with pytest.raises(AssertionError, match=r"Broken\. 1 of 6 values differ, most at \(1, 2\): 7\.0 instead of 0\.0\."):

@@ -1,4 +1,4 @@
-"""describe: rates, silent and saturated neurons, and synaptic operations are those counted by hand; trouble is put in words."""
+"""describe: rates, silent and saturated neurons and synaptic operations match counts by hand; problems give warnings."""
 
 import helpers
 import keras
@@ -74,13 +74,13 @@ def test_multiply_adds_are_those_counted_by_hand(layer, shape, expected):
     assert kind_of(layer).multiply_adds(layer, x.shape, layer(x).shape) == expected
 
 
-def test_channels_first_convolutions_are_counted_alike():
+def test_channels_first_convolutions_are_counted_in_the_same_way():
     layer = layers.Conv2D(5, 3, data_format="channels_first")
     layer.build((None, 4, 8, 8))
     assert kind_of(layer).multiply_adds(layer, (2, 4, 8, 8), (2, 5, 6, 6)) == 6 * 6 * 9 * 4 * 5
 
 
-def test_layers_with_matrices_inside_are_said_not_to_be_counted():
+def test_layers_with_hidden_matrices_are_listed_as_not_counted():
     inputs = keras.Input((4, 6))
     x = layers.MultiHeadAttention(1, 2, name="attention")(LIF()(inputs), inputs)
     description = quiet(rsnn.SpikingModel(keras.Model(inputs, x), timesteps=2), np.ones((2, 4, 6), "float32"))
@@ -144,7 +144,7 @@ def test_the_model_is_not_changed(gradient, step_mode):
     helpers.compiled(model).fit(x, y, verbose=0)
 
 
-def test_several_inputs_and_half_precision_are_fine():
+def test_several_inputs_and_half_precision_work():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     network = keras.Model({"a": a, "b": b}, layers.Dense(3, dtype="bfloat16")(LIF(dtype="bfloat16")(a + b)))
     x = {"a": np.ones((2, 4), "float32"), "b": np.ones((2, 4), "float32")}
@@ -154,6 +154,6 @@ def test_several_inputs_and_half_precision_are_fine():
 
 
 @pytest.mark.parametrize("model", [None, layers.Dense(3), helpers.mlp])
-def test_what_is_no_spiking_model_is_an_error(model):
+def test_other_models_are_an_error(model):
     with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
         describe(model, ops.ones((2, 6)))

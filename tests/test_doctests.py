@@ -1,4 +1,4 @@
-"""The examples in docstrings, in the README and in the pages of docs/ run and print what they say."""
+"""The examples in docstrings, in the README and in docs/ run, and docstring examples print the documented output."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""What is collected forward in time of a firing rate's derivatives is what autodiff of a naive loop gives."""
+"""Derivatives of a firing rate accumulated forward in time equal autodiff of a naive loop."""
 
 import itertools
 
@@ -32,7 +32,7 @@ def double(array):
 
 
 class ByForwardMode:
-    """Mixed into a cell: its written derivative is that of its base's step, and must not be used."""
+    """A mixin for cells: the written derivative belongs to the base's step and must not be used."""
 
     def step(self, inputs, state):
         return super().step(inputs, state)
@@ -59,14 +59,14 @@ every_reset = pytest.mark.parametrize(
 every_way = pytest.mark.parametrize("cells", [WRITTEN, FORWARD], ids=["written", "forward mode"])
 
 
-def test_a_derivative_is_written_for_the_class_that_it_stands_in():
+def test_a_written_derivative_applies_only_to_its_class():
     for name in WRITTEN:
         assert _eligibility.has_written_derivative(WRITTEN[name]())
         assert not _eligibility.has_written_derivative(FORWARD[name]())
 
 
 def means_of(cell, currents):
-    """The firing rate of a cell given currents, and its derivatives by the input and by the cell's weights."""
+    """The firing rate of a cell for given currents, and its derivatives with respect to the input and the cell's weights."""
     steps = double(np.moveaxis(currents, 0, 1).reshape(-1, *currents.shape[2:]))
     _, (_, (means,)) = _time_loop.run(_eligibility.EligibilityPass(cell, "float64", (T,)), Signal(steps), T)
     return means
@@ -74,7 +74,7 @@ def means_of(cell, currents):
 
 @every_reset
 @every_way
-def test_the_eligibility_is_the_derivative_by_a_shift_of_the_input(cells, reset, threshold):
+def test_the_eligibility_is_the_derivative_with_respect_to_a_shift_of_the_input(cells, reset, threshold):
     cell = cells["lif"](decay=0.6, threshold=threshold, **reset)
     means = means_of(cell, CURRENTS)
     slope = np.broadcast_to(to_numpy(means["slopes"][0]), CURRENTS.shape[1:])

@@ -1,4 +1,4 @@
-"""Encoders turn an input without time into spikes, in every order of computation."""
+"""Encoders turn an input without time into spikes, in both step modes."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def encoding(encoder, timesteps=T, gradient="rate", **kwargs):
 
 
 def sequences(encoder, x, timesteps=T, **kwargs):
-    """The encoder's spikes: neurons without a leak pass spikes of the threshold's size on."""
+    """The encoder's spikes, passed on by neurons without a leak whose threshold equals their size."""
     return encoding(encoder, timesteps, return_sequences=True, **kwargs).predict(x, verbose=0)
 
 
@@ -36,7 +36,7 @@ def test_latency_is_one_spike_the_earlier_the_larger(gradient, step_mode):
 
 @pytest.mark.parametrize("step_mode", MODES)
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_bernoulli_spikes_with_the_probability_of_the_input_anew_at_every_step_and_batch(gradient, step_mode):
+def test_bernoulli_spikes_have_the_probability_of_the_input_and_are_drawn_at_every_step_and_batch(gradient, step_mode):
     x = np.repeat(np.array([[0.0, 0.2, 0.5, 0.8, 1.0, 1.5]], "float32"), 500, axis=0)
     model = encoding(rsnn.layers.BernoulliEncoder(seed=1), 20, gradient, step_mode=step_mode, return_sequences=True)
     first, second = (model.predict(x, batch_size=500, verbose=0) for _ in range(2))
@@ -62,7 +62,7 @@ TRAINED += [(10, rsnn.layers.LatencyEncoder, "bptt", "multi"), (10, rsnn.layers.
 
 
 @pytest.mark.parametrize(("timesteps", "encoder", "gradient", "step_mode"), TRAINED)
-def test_networks_train_behind_encoders(encoder, gradient, step_mode, timesteps):
+def test_networks_train_with_encoders(encoder, gradient, step_mode, timesteps):
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF()(layers.Dense(16)(encoder()(inputs)))
     model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(x)), timesteps, gradient, step_mode=step_mode))
@@ -85,7 +85,7 @@ def test_a_layer_before_the_encoder_gets_the_derivative_it_declares(encoder, slo
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("step_mode", MODES)
-def test_an_encoder_of_an_input_with_time_says_so(encoder, step_mode):
+def test_an_encoder_of_an_input_with_time_is_an_error(encoder, step_mode):
     x, _ = data(4, (T, 6))
     with pytest.raises(ValueError, match="must be given an input without time"):
         encoding(encoder(name="encoder"), step_mode=step_mode).predict(x, verbose=0)

@@ -1,4 +1,4 @@
-"""What is wrong is said at once: the type of the error, the argument, the value, and what to do."""
+"""Errors are raised early, with the right type, and name the argument, the value, and what to do."""
 
 import math
 import warnings
@@ -44,7 +44,7 @@ def test_timesteps_are_a_positive_integer(value, error, fragments):
     assert model.timesteps == 3
 
 
-def test_timesteps_may_be_an_integer_of_numpy():
+def test_timesteps_may_be_a_numpy_integer():
     assert type(spiking(timesteps=np.int64(4)).timesteps) is int
 
 
@@ -62,7 +62,7 @@ def test_an_unknown_gradient_lists_the_known_ones():
     ("value", "fragments"),
     [(rsnn.gradients.BPTT, ["add the parentheses"]), (None, ["gradient=None"]), (rsnn.surrogates.ATan(), ["gradient=ATan"])],
 )
-def test_what_is_no_gradient_method_is_refused(value, fragments):
+def test_gradient_must_be_a_gradient_method(value, fragments):
     with pytest.raises(TypeError, match="`gradient` must be one of") as raised:
         spiking(gradient=value)
     assert_says(raised, "'rate'", "'bptt'", *fragments)
@@ -105,7 +105,7 @@ def test_return_sequences_is_true_or_false():
         ("surrogate", rsnn.surrogates.ATan, TypeError, ["one of 'sigmoid'", "add the parentheses"]),
     ],
 )
-def test_a_neuron_says_which_argument_is_wrong(make, argument, value, error, fragments):
+def test_errors_name_the_wrong_argument_of_a_neuron(make, argument, value, error, fragments):
     with pytest.raises(error, match=f"`{argument}` must be ") as raised:
         make(**{argument: value})
     assert_says(raised, f"{argument}={value!r}", *fragments)
@@ -141,7 +141,7 @@ OTHER_NAMES = {
 
 @pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF])
 @pytest.mark.parametrize("name", OTHER_NAMES)
-def test_an_argument_as_other_libraries_name_it_is_told_what_it_is_called_here(make, name):
+def test_argument_names_of_other_libraries_are_translated(make, name):
     value, advice = OTHER_NAMES[name]
     with pytest.raises(TypeError, match=f"^{make.__name__} has no argument `{name}`") as raised:
         make(**{name: value})
@@ -149,7 +149,7 @@ def test_an_argument_as_other_libraries_name_it_is_told_what_it_is_called_here(m
 
 
 @pytest.mark.parametrize("value", [0, -1.0, "2", True, None])
-def test_what_is_no_time_constant_in_steps_is_told_the_formula_alone(value):
+def test_invalid_time_constants_get_only_the_formula(value):
     with pytest.raises(TypeError, match="decay = 1 − 1/τ\\.") as raised:
         LIF(tau=value)
     assert_says(raised, f"tau={value!r}")
@@ -159,7 +159,7 @@ FIXED = {"threshold": 0.5, "reset": "hard", "v_reset": 0.1, "detach_reset": Fals
 
 
 @pytest.mark.parametrize(("argument", "value"), [*FIXED.items(), ("decay", 0.5)])
-def test_an_argument_of_a_neuron_that_is_built_is_fixed(argument, value):
+def test_arguments_of_a_built_neuron_are_fixed(argument, value):
     lif = LIF()
     spiking(keras.Sequential([keras.Input((6,)), lif]))
     before = getattr(lif, argument)
@@ -171,7 +171,7 @@ def test_an_argument_of_a_neuron_that_is_built_is_fixed(argument, value):
 
 
 @pytest.mark.parametrize(("argument", "value"), [("threshold", 0.5), ("surrogate", "atan")])
-def test_an_argument_of_a_cell_of_ones_own_is_fixed_and_its_own_attributes_are_not(argument, value):
+def test_arguments_of_a_custom_cell_are_fixed_but_its_own_attributes_are_not(argument, value):
     class Mine(rsnn.layers.NeuronCell):
         def step(self, inputs, state):
             return inputs, self.fire(inputs), state
@@ -207,7 +207,7 @@ def called_in_a_graph(cell):
 
 
 @pytest.mark.parametrize("use", [put_in_sequential, put_in_sequential_without_input, called_in_a_graph])
-def test_a_cell_in_the_place_of_a_layer_is_told_which_layer(use):
+def test_the_error_for_a_cell_used_as_a_layer_names_the_layer(use):
     with pytest.raises(ValueError, match="cannot be a layer of a network") as raised:
         use(LIFCell(name="mine"))
     assert_says(raised, "LIFCell 'mine'", "keras_ratesnn.layers.LIF()", "Neuron(LIFCell())")
@@ -219,7 +219,7 @@ def test_a_neuron_needs_a_cell():
     assert_says(raised, "LSTMCell", "LIFCell()")
 
 
-def test_only_a_layer_class_can_be_declared_affine():
+def test_only_a_layer_class_can_be_marked_affine():
     for value in (keras.layers.Dense(3), abs):
         with pytest.raises(TypeError, match="`layer_class` must be a subclass of keras.layers.Layer"):
             rsnn.affine(value)
@@ -227,7 +227,7 @@ def test_only_a_layer_class_can_be_declared_affine():
 
 # Networks.
 class Subclassed(keras.Model):
-    """A model whose graph cannot be known."""
+    """A model with an unknown graph."""
 
     def __init__(self):
         super().__init__()
@@ -249,13 +249,13 @@ def test_a_network_is_functional_or_sequential(make):
     assert_says(raised, type(network).__name__, "keras.Model(inputs, outputs)", "keras.Sequential([keras.Input")
 
 
-def test_an_unbuilt_sequential_is_told_to_start_with_an_input():
+def test_the_error_for_an_unbuilt_sequential_suggests_an_input():
     with pytest.raises(ValueError, match="`network` must know its input shape") as raised:
         spiking(keras.Sequential([keras.layers.Dense(3), LIF()], name="mine"))
     assert_says(raised, "mine", "keras.Input(shape)")
 
 
-def test_a_network_without_neurons_is_told_where_they_go():
+def test_the_error_for_a_network_without_neurons_says_where_they_go():
     inputs = keras.Input((6,))
     with pytest.raises(ValueError, match="must contain a neuron layer") as raised:
         spiking(keras.Model(inputs, keras.layers.Dense(3)(inputs), name="mine"))
@@ -263,7 +263,7 @@ def test_a_network_without_neurons_is_told_where_they_go():
 
 
 class Block(keras.layers.Layer):
-    """A custom layer with a neuron inside, kept however one likes."""
+    """A custom layer with a neuron inside, stored in different ways."""
 
     def __init__(self, keep, **kwargs):
         super().__init__(**kwargs)
@@ -352,7 +352,7 @@ def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
-def test_a_model_works_on_after_an_input_that_did_not_fit(use):
+def test_a_model_still_works_after_an_input_that_did_not_fit(use):
     model = helpers.compiled(spiking())
     expected = model.predict(ZEROS, verbose=0)
     with pytest.raises(ValueError, match="^Input"):
@@ -361,7 +361,7 @@ def test_a_model_works_on_after_an_input_that_did_not_fit(use):
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of the wrong shape, which are not seen before they come."""
+    """Batches of the wrong shape, which cannot be checked in advance."""
 
     def __len__(self):
         return 2
@@ -379,7 +379,7 @@ def test_a_batch_of_a_data_set_that_does_not_fit_gets_both_shapes_that_would_and
 
 
 @pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
-def test_a_data_set_of_unknown_rank_is_told_to_set_its_shape():
+def test_the_error_for_a_data_set_of_unknown_rank_says_to_set_its_shape():
     import tensorflow as tf
 
     signature = tf.TensorSpec(None, "float32"), tf.TensorSpec((None,), "int64")
@@ -392,7 +392,7 @@ def test_a_data_set_of_unknown_rank_is_told_to_set_its_shape():
 @pytest.mark.parametrize(
     "use", [USES["fit"], USES["evaluate"], USES["train_on_batch"]], ids=["fit", "evaluate", "train_on_batch"]
 )
-def test_what_a_cell_of_ones_own_lacks_is_said_while_keras_builds_metrics(use):
+def test_errors_of_a_custom_cell_are_raised_while_keras_builds_metrics(use):
     class Unfinished(rsnn.layers.NeuronCell):
         """A cell without a step."""
 
@@ -415,14 +415,14 @@ def two_inputs():
 
 @pytest.mark.parametrize("inputs", [[ZEROS], [ZEROS, ZEROS, ZEROS], ZEROS], ids=["one", "three", "a tensor"])
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
-def test_the_wrong_number_of_inputs_is_told_their_names(inputs, use):
+def test_the_error_for_a_wrong_number_of_inputs_lists_their_names(inputs, use):
     with pytest.raises(ValueError, match="^The network has 2 inputs") as raised:
         use(helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), inputs, LABELS)
     assert_says(raised, "['left', 'right']", f"Received: {len(inputs) if isinstance(inputs, list) else 1}")
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
-def test_a_dict_with_wrong_names_is_told_the_right_ones(use):
+def test_the_error_for_a_dict_with_wrong_names_lists_the_right_ones(use):
     with pytest.raises(ValueError, match="^The network's inputs are named") as raised:
         use(helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), {"left": ZEROS, "wright": ZEROS}, LABELS)
     assert_says(raised, "['left', 'right']", "without ['right']", "'wright'")
@@ -448,7 +448,7 @@ def test_boolean_events_work():
 
 
 # Training.
-def test_rate_training_with_renorm_says_so():
+def test_rate_training_with_renorm_is_an_error():
     network = keras.Sequential(
         [keras.Input((6,)), LIF(), keras.layers.BatchNormalization(renorm=True, name="norm"), LIF(), keras.layers.Dense(3)]
     )
@@ -462,7 +462,7 @@ def test_rate_training_with_renorm_says_so():
 
 # What is allowed and puzzles.
 def warned_by(model):
-    """What a model is warned of in training and inference."""
+    """The warnings of a model in training and inference."""
     model = helpers.compiled(model, metrics=["accuracy"])
     x, y = helpers.data()
     with warnings.catch_warnings(record=True) as caught:
@@ -478,14 +478,14 @@ def nothing_warned_of_yet(monkeypatch):
     monkeypatch.setattr(neurons, "_warned_of_one_time_step", False)
 
 
-def test_a_network_that_is_trained_as_it_is_warns_once_of_its_one_time_step(nothing_warned_of_yet):
+def test_training_a_network_without_a_spiking_model_warns_once(nothing_warned_of_yet):
     messages = [warned_by(mlp()) for _ in range(2)]
     (first,) = [message for message in messages[0] if "trained outside of a SpikingModel" in message]
     assert "keras_ratesnn.SpikingModel(network, timesteps=4)" in first
     assert first not in messages[1]
 
 
-def test_nothing_but_its_training_warns_of_one_time_step(nothing_warned_of_yet, tmp_path):
+def test_only_training_warns_of_one_time_step(nothing_warned_of_yet, tmp_path):
     x, y = helpers.data()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*SpikingModel")
@@ -527,7 +527,7 @@ def test_a_first_axis_that_is_not_time_is_not_pointed_out(shape):
 
 
 @pytest.mark.parametrize("name", ["model.h5", "model.hdf5"])
-def test_a_file_that_could_not_be_loaded_is_not_written(name, tmp_path):
+def test_formats_that_cannot_be_loaded_are_not_saved(name, tmp_path):
     with pytest.raises(ValueError, match="`filepath` must end in .keras") as raised:
         spiking().save(tmp_path / name)
     assert_says(raised, name, "save_weights")
@@ -552,18 +552,18 @@ def test_fit_refuses_weights_that_are_not_finite_and_names_them(value):
     assert model.trainable_variables[0].path not in str(raised.value)
 
 
-def test_fit_warns_of_nothing_that_keras_does_not_warn_of_anyway():
+def test_fit_adds_no_warnings_to_those_of_keras():
     plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
     assert warned_by(spiking()) - warned_by(plain) == set()
 
 
-def test_fit_looks_at_its_weights_without_a_warning():
+def test_fit_checks_weights_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_finite(spiking().variables)
 
 
-def test_fit_looks_at_weights_where_they_are(monkeypatch):
+def test_fit_checks_weights_on_their_device(monkeypatch):
     fetched = []
     convert = ops.convert_to_numpy
     monkeypatch.setattr(ops, "convert_to_numpy", lambda x: (fetched.append(x), convert(x))[1])
@@ -608,7 +608,7 @@ FOLLOWERS = {
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 @pytest.mark.parametrize("after", FOLLOWERS)
-def test_a_nan_weight_shows_through_whatever_follows(gradient, after):
+def test_a_nan_weight_shows_in_the_output_through_all_layers(gradient, after):
     layer = FOLLOWERS[after]()
     network = keras.Sequential(
         [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, padding="same"), LIF(), layer, LIF(), keras.layers.Flatten()]
@@ -636,7 +636,7 @@ def test_an_infinite_weight_shows_in_the_loss():
     assert not math.isfinite(loss)
 
 
-def test_the_loss_of_healthy_weights_is_finite_however_large():
+def test_the_loss_is_finite_for_large_finite_weights():
     model = spiking(gradient="rate")
     model.trainable_variables[0].assign(ops.full((6, 8), 1e30))
     loss, gradients = helpers.loss_and_gradients(model, *helpers.data())

@@ -1,4 +1,4 @@
-"""Event-camera data: AEDAT files that the tests write, event frames against slow loops, and CIFAR10-DVS in small."""
+"""Event-camera data: AEDAT files written by the tests, event frames against slow loops, and a small CIFAR10-DVS."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def events_of(images):
 
 
 def expect_error(kind, *said):
-    """pytest.raises with a message in which all of `said` stand, in that order."""
+    """pytest.raises with a message that contains all of `said` in order."""
     return pytest.raises(kind, match="(?s)" + ".*".join(re.escape(str(part)) for part in said))
 
 
@@ -43,7 +43,7 @@ def data_set(tmp_path):
 
 
 @pytest.mark.parametrize("header", [HEADER, b"#!AER-DAT2.0\n", b"#!AER-DAT2.0\r\n#\r\n"])
-def test_an_aedat_file_is_read_as_its_format_says(tmp_path, header):
+def test_aedat_files_are_read_correctly(tmp_path, header):
     path = tmp_path / "recording.aedat"
     path.write_bytes(header + aedat_bytes((address(3, 100, 0), 17), (address(0, 0, 1), 17), (address(127, 5, 0), 2000)))
     events = read_aedat(path)
@@ -54,7 +54,7 @@ def test_an_aedat_file_is_read_as_its_format_says(tmp_path, header):
     assert events.timestamp.tolist() == [17, 17, 2000]
 
 
-def test_many_events_are_read_back(tmp_path):
+def test_many_events_are_read_correctly(tmp_path):
     events = made_events(5000, seed=0)
     write_aedat(tmp_path / "recording.aedat", events)
     for name, values in arrays_of(read_aedat(tmp_path / "recording.aedat")).items():
@@ -72,7 +72,7 @@ def test_special_events_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("wrap", [2**31, 2**32])
-def test_timestamps_go_on_where_the_clock_wraps(tmp_path, wrap):
+def test_timestamps_are_unwrapped(tmp_path, wrap):
     path = tmp_path / "recording.aedat"
     timestamps = [wrap - 10, wrap - 1, wrap, wrap + 5]
     path.write_bytes(HEADER + aedat_bytes(*((address(1, 1, 1), timestamp) for timestamp in timestamps)))
@@ -99,7 +99,7 @@ PIXEL = address(1, 1, 1)
         (HEADER + aedat_bytes((0x8000, 1), (PIXEL, 1), (0x00400801, 2)), START + 16, "0x00400801"),
     ],
 )
-def test_a_damaged_aedat_file_is_named_and_the_byte(tmp_path, content, byte, said):
+def test_the_error_names_a_damaged_aedat_file_and_the_byte(tmp_path, content, byte, said):
     path = tmp_path / "recording.aedat"
     path.write_bytes(content)
     with expect_error(ValueError, path, f"at byte {byte}:", said):
@@ -135,7 +135,7 @@ def test_arrays_of_events_are_read_from_both_kinds_of_file(tmp_path):
         ({"timestamp": np.array([0.0, 0.1, 0.2])}, "float64"),
     ],
 )
-def test_arrays_that_are_no_recording_are_told_why(tmp_path, changed, said):
+def test_the_error_explains_why_arrays_are_not_a_recording(tmp_path, changed, said):
     arrays = {**dict.fromkeys(FIELDS, np.zeros(3, int)), **changed}
     with expect_error((TypeError, ValueError), said):
         Events(**arrays)
@@ -144,7 +144,7 @@ def test_arrays_that_are_no_recording_are_told_why(tmp_path, changed, said):
         read_arrays(tmp_path / "events.npz")
 
 
-def test_a_file_that_holds_no_arrays_of_events_is_named(tmp_path):
+def test_the_error_names_a_file_without_arrays_of_events(tmp_path):
     path = tmp_path / "events.npz"
     np.savez(path, x=np.zeros(3), y=np.zeros(3), t=np.zeros(3))
     with expect_error(ValueError, path, "has no polarity, timestamp", "It holds: x, y, t"):
@@ -183,7 +183,7 @@ def test_a_recording_that_is_too_large_is_refused_before_it_is_unpacked(tmp_path
 
 
 def counted_slowly(events, timesteps, split_by, sensor_shape):
-    """Event after event, as the words say it."""
+    """Event by event, following the definition."""
     frames = np.zeros((timesteps, *sensor_shape, 2), int)
     first, end = int(events.timestamp[0]), int(events.timestamp[-1]) + 1
     for event in range(len(events.x)):
@@ -198,7 +198,7 @@ def counted_slowly(events, timesteps, split_by, sensor_shape):
 
 
 def resized_slowly(frames, frame_shape):
-    """On a grid so fine that both kinds of pixel are made of whole cells."""
+    """On a grid so fine that both kinds of pixel consist of whole cells."""
     timesteps, old_height, old_width, channels = frames.shape
     new_height, new_width = frame_shape
     resized = np.zeros((timesteps, *frame_shape, channels))
@@ -220,14 +220,14 @@ def test_events_are_counted_as_by_a_slow_loop(events, timesteps, split_by):
 
 
 @pytest.mark.parametrize("timesteps", [1, 3, 10])
-def test_frames_by_count_have_equally_many_events_within_one(timesteps):
+def test_frames_by_count_have_equal_numbers_of_events_up_to_one(timesteps):
     for events in (timesteps, 100, 101, 109):
         sizes = np.bincount(frame_numbers_by_count(made_events(events, seed=0), timesteps), minlength=timesteps)
         assert sizes.sum() == events
         assert sizes.max() - sizes.min() <= 1
 
 
-def test_frames_by_time_last_equally_long():
+def test_frames_by_time_have_equal_durations():
     # Twelve microseconds, 100 to 111, in frames of three.
     timestamps = np.array([100, 102, 103, 103, 108, 109, 111], "uint32")
     zeros = np.zeros(len(timestamps), int)
@@ -245,7 +245,7 @@ def test_frames_by_time_last_equally_long():
     ],
 )
 @pytest.mark.parametrize("timesteps", [1, 3, 7, 1000])
-def test_frames_by_time_are_those_of_exact_integers_however_extreme(timestamps, timesteps):
+def test_frames_by_time_are_exact_for_extreme_timestamps(timestamps, timesteps):
     zeros = np.zeros(len(timestamps), int)
     exact = [int(timestamp) - int(timestamps[0]) for timestamp in timestamps]
     expected = [elapsed * timesteps // (exact[-1] + 1) for elapsed in exact]
@@ -268,7 +268,7 @@ def test_frames_are_resized_as_by_a_slow_loop(old, new):
     np.testing.assert_allclose(resized.sum((1, 2)), frames.sum((1, 2)), rtol=1e-5)
 
 
-def test_a_scene_of_even_activity_stays_even():
+def test_uniform_activity_stays_uniform():
     resized = resize(np.ones((1, *SENSOR_SHAPE, 2)), (48, 48))
     np.testing.assert_allclose(resized, (128 / 48) ** 2, rtol=1e-5)
 
@@ -280,14 +280,14 @@ def test_a_frame_shows_where_and_of_which_polarity_an_event_was():
     np.testing.assert_allclose(frames[frames > 0], 1, rtol=1e-5)
 
 
-def test_an_event_outside_of_the_sensor_is_named():
+def test_an_event_outside_the_sensor_is_an_error():
     events = Events(x=np.array([0, 130]), y=np.array([3, 4]), polarity=np.array([0, 1]), timestamp=np.array([0, 9]))
     with expect_error(ValueError, "`x` must be less than 128", "130"):
         event_frames(events, 2, "count", SENSOR_SHAPE, (48, 48))
 
 
 @pytest.mark.parametrize(("timesteps", "kind"), [(0, ValueError), (-3, ValueError), (2.0, TypeError), ("4", TypeError)])
-def test_a_wrong_number_of_frames_is_named(timesteps, kind, data_set):
+def test_a_wrong_number_of_frames_is_an_error(timesteps, kind, data_set):
     with expect_error(kind, "timesteps"):
         event_frames(made_events(9, seed=0), timesteps, "count", SENSOR_SHAPE, (48, 48))
     with expect_error(kind, "timesteps"):
@@ -342,7 +342,7 @@ def test_the_first_training_images_are_of_all_classes(data_set):
     assert set(cifar10_dvs.load(data_set, 1).train_labels[:50]) == set(range(10))
 
 
-def test_a_split_that_the_folder_has_decides(data_set):
+def test_an_existing_split_is_used(data_set):
     cifar10_dvs.load(data_set, 1)
     path = data_set / "split.txt"
     lines = path.read_text().splitlines()
@@ -353,7 +353,7 @@ def test_a_split_that_the_folder_has_decides(data_set):
     assert len(data.train_images) == 90
 
 
-def test_a_folder_of_links_to_the_classes_will_do(data_set, tmp_path):
+def test_a_folder_of_links_to_the_classes_works(data_set, tmp_path):
     own = tmp_path / "own"
     own.mkdir()
     for name in cifar10_dvs.CLASS_NAMES:
@@ -384,7 +384,7 @@ def test_the_split_does_not_depend_on_the_format_of_the_files(data_set):
         (lambda lines: [f"test {line.split()[1]}" for line in lines], "has no train recordings"),
     ],
 )
-def test_a_wrong_split_file_is_named(data_set, change, said):
+def test_the_error_names_a_wrong_split_file(data_set, change, said):
     cifar10_dvs.load(data_set, 1)
     path = data_set / "split.txt"
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
@@ -401,7 +401,7 @@ def forbid_reading(monkeypatch):
     monkeypatch.setattr(cifar10_dvs, "READERS", dict.fromkeys(cifar10_dvs.READERS, read))
 
 
-def test_frames_are_made_once(data_set, monkeypatch, capsys):
+def test_frames_are_computed_once(data_set, monkeypatch, capsys):
     first = cifar10_dvs.load(data_set, 2)
     assert "counting the events of 100 recordings" in capsys.readouterr().out
     forbid_reading(monkeypatch)
@@ -434,7 +434,7 @@ def flip_a_bit(path):
 
 @pytest.mark.parametrize("name", ["frames_2_by_count.npy", "frames_2_by_count.json"])
 @pytest.mark.parametrize("damage", [cut, flip_a_bit, lambda path: path.write_bytes(b""), lambda path: path.unlink()])
-def test_kept_frames_that_are_damaged_are_made_again(data_set, name, damage):
+def test_damaged_frames_are_computed_again(data_set, name, damage):
     first = np.array(cifar10_dvs.load(data_set, 2).train_images)
     whole = (data_set / name).read_bytes()
     damage(data_set / name)
@@ -442,7 +442,7 @@ def test_kept_frames_that_are_damaged_are_made_again(data_set, name, damage):
     assert (data_set / name).read_bytes() == whole
 
 
-def test_kept_frames_of_other_recordings_are_made_again(data_set, monkeypatch):
+def test_frames_of_other_recordings_are_computed_again(data_set, monkeypatch):
     cifar10_dvs.load(data_set, 2)
     path = data_set / "ship" / "cifar10_ship_4.aedat"
     modified = path.stat().st_mtime_ns
@@ -465,7 +465,7 @@ def test_kept_frames_of_other_recordings_are_made_again(data_set, monkeypatch):
         cifar10_dvs.load(data_set, 2)
 
 
-def test_a_run_that_is_killed_leaves_nothing_to_be_misread(data_set, monkeypatch):
+def test_a_killed_run_leaves_no_incomplete_frames(data_set, monkeypatch):
     def stop(events, *arguments):
         raise KeyboardInterrupt
 
@@ -488,12 +488,12 @@ def test_without_a_folder_the_error_says_where_the_data_is():
         cifar10_dvs.load(None, 10)
 
 
-def test_an_unknown_way_to_split_is_named(data_set):
+def test_an_unknown_way_to_split_is_an_error(data_set):
     with expect_error(ValueError, "split_by", "'count', 'time'", "'number'"):
         cifar10_dvs.load(data_set, 10, "number")
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_the_error_names_a_missing_folder(tmp_path):
     with expect_error(FileNotFoundError, tmp_path / "nowhere", "--data-dir"):
         cifar10_dvs.load(tmp_path / "nowhere", 10)
     (tmp_path / "file").write_text("")
@@ -501,7 +501,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         cifar10_dvs.load(str(tmp_path / "file"), 10)
 
 
-def test_a_class_that_is_missing_or_empty_is_named(data_set):
+def test_the_error_names_a_missing_or_empty_class(data_set):
     dogs = data_set / "dog"
     for path in dogs.iterdir():
         path.rename(path.with_suffix(".aedat4"))
@@ -519,13 +519,13 @@ def test_a_class_that_is_missing_or_empty_is_named(data_set):
         cifar10_dvs.load(data_set, 10)
 
 
-def test_one_recording_in_two_files_is_named(data_set):
+def test_the_error_names_a_recording_in_two_files(data_set):
     (data_set / "deer" / "cifar10_deer_0.npz").write_bytes(b"")
     with expect_error(ValueError, "cifar10_deer_0.aedat", "cifar10_deer_0.npz"):
         cifar10_dvs.load(data_set, 10)
 
 
-def test_a_damaged_recording_is_named(data_set):
+def test_the_error_names_a_damaged_recording(data_set):
     path = data_set / "frog" / "cifar10_frog_2.aedat"
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
@@ -543,7 +543,7 @@ def test_a_damaged_recording_is_named(data_set):
 
 
 @pytest.mark.parametrize("name", ["split.txt", "frames_2_by_count.npy", "frames_2_by_count.json"])
-def test_a_folder_that_cannot_be_written_in_is_named(data_set, monkeypatch, name):
+def test_the_error_names_a_folder_that_is_not_writable(data_set, monkeypatch, name):
     replace = type(data_set).replace
 
     def denied(path, target):

@@ -1,4 +1,4 @@
-"""Passes of neurons that PyTorch compiles: the same numbers as one operation at a time, and no trouble where it cannot."""
+"""Neuron loops compiled by PyTorch: the same results as in eager mode, also if compilation is not possible."""
 
 import contextlib
 import shutil
@@ -21,7 +21,7 @@ MODES = [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "sin
 
 
 class Saturating(rsnn.layers.NeuronCell):
-    """A cell of one's own, with a state of two parts."""
+    """A custom cell with a state of two parts."""
 
     def initial_state(self, inputs):
         return {"membrane": super().initial_state(inputs), "steps": super().initial_state(inputs)}
@@ -80,7 +80,7 @@ def cases():
 
 @torch_only
 @pytest.mark.parametrize(("name", "gradient", "step_mode", "timesteps"), cases())
-def test_traced_passes_give_the_numbers_of_plain_ones(name, gradient, step_mode, timesteps):
+def test_traced_loops_give_the_same_results_as_eager_ones(name, gradient, step_mode, timesteps):
     model = spiking(network(NEURONS[name]), timesteps, gradient, step_mode=step_mode)
     x, y = data(5, (6, 6, 2))
     expected = loss_and_gradients(model, x, y)
@@ -99,7 +99,7 @@ def test_traced_passes_give_the_numbers_of_plain_ones(name, gradient, step_mode,
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_compiled_passes_give_the_numbers_of_plain_ones(gradient, policy):
+def test_compiled_loops_give_the_same_results_as_eager_ones(gradient, policy):
     keras.config.set_dtype_policy(policy)
     model = spiking(network(), 4, gradient)
     x, y = data(5, (6, 6, 2))
@@ -118,7 +118,7 @@ def test_compiled_passes_give_the_numbers_of_plain_ones(gradient, policy):
 
 
 @torch_only
-def test_layers_that_are_alike_share_a_kernel():
+def test_layers_with_the_same_configuration_share_a_kernel():
     inputs = x = keras.Input((6,))
     for width in (8, 8, 16, 32):
         x = rsnn.layers.LIF()(layers.Dense(width)(x))
@@ -130,7 +130,7 @@ def test_layers_that_are_alike_share_a_kernel():
 
 @torch_only
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_without_a_compiler_training_goes_on_after_one_warning(gradient):
+def test_without_a_compiler_training_continues_after_one_warning(gradient):
     def broken(graph, inputs):
         raise RuntimeError("no compiler here\nand much more to say")
 
@@ -147,7 +147,7 @@ def test_without_a_compiler_training_goes_on_after_one_warning(gradient):
 
 
 @torch_only
-def test_a_mistake_in_a_cell_is_the_user_s_to_see():
+def test_errors_in_a_custom_cell_are_raised():
     class Broken(rsnn.layers.LIFCell):
         def step(self, inputs, state):
             raise ArithmeticError("a mistake")
@@ -160,7 +160,7 @@ def test_a_mistake_in_a_cell_is_the_user_s_to_see():
 
 @torch_only
 @pytest.mark.parametrize("options", [{"jit_compile": False}, {"run_eagerly": True}])
-def test_a_model_that_is_not_to_be_compiled_is_not(options):
+def test_compilation_can_be_turned_off(options):
     model = compiled(spiking(network(), 4), **options)
     with fusion("eager") as state:
         model.fit(*data(5, (6, 6, 2)), verbose=0)
@@ -180,7 +180,7 @@ def test_small_layers_are_not_compiled():
 
 
 @torch_only
-def test_a_kernel_that_there_is_serves_small_layers():
+def test_an_existing_kernel_is_used_for_small_layers():
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF()(layers.Dense(8)(inputs))
     for width in (64, 8):
@@ -195,7 +195,7 @@ def test_a_kernel_that_there_is_serves_small_layers():
 
 @torch_only
 @pytest.mark.parametrize(("gradient", "step_mode"), MODES)
-def test_nothing_is_traced_anew_when_weights_have_changed(gradient, step_mode):
+def test_changed_weights_do_not_cause_retracing(gradient, step_mode):
     model = compiled(spiking(network(NEURONS["all that is learned"]), 4, gradient, step_mode=step_mode))
     x, y = data(5, (6, 6, 2))
     with fusion("eager") as state:
@@ -209,7 +209,7 @@ def test_nothing_is_traced_anew_when_weights_have_changed(gradient, step_mode):
 
 
 @torch_only
-def test_what_a_cell_of_ones_own_is_set_to_between_two_calls_is_seen():
+def test_changed_settings_of_a_custom_cell_take_effect():
     class Scaling(rsnn.layers.LIFCell):
         scale = 1.0
 
@@ -230,7 +230,7 @@ def test_what_a_cell_of_ones_own_is_set_to_between_two_calls_is_seen():
 
 @torch_only
 @pytest.mark.parametrize("hidden_in", ["attribute", "list"])
-def test_a_cell_with_an_array_which_may_change_in_place_is_left_alone(hidden_in):
+def test_a_cell_with_an_array_which_may_change_in_place_is_not_compiled(hidden_in):
     class Masked(rsnn.layers.LIFCell):
         def __init__(self):
             super().__init__()
@@ -252,7 +252,7 @@ def test_a_cell_with_an_array_which_may_change_in_place_is_left_alone(hidden_in)
 
 
 @torch_only
-def test_a_cell_with_a_random_generator_is_left_alone():
+def test_a_cell_with_a_random_generator_is_not_compiled():
     class Noisy(rsnn.layers.LIFCell):
         def __init__(self):
             super().__init__()
@@ -270,7 +270,7 @@ def test_a_cell_with_a_random_generator_is_left_alone():
 
 
 @torch_only
-def test_bptt_keeps_the_input_of_a_layer_of_neurons_and_nothing_between():
+def test_bptt_stores_only_the_input_of_a_neuron_layer():
     import torch
 
     inputs = keras.Input((50,))
@@ -290,7 +290,7 @@ def test_bptt_keeps_the_input_of_a_layer_of_neurons_and_nothing_between():
 
 
 @pytest.mark.parametrize("asked", ["auto", False])
-def test_jit_compile_is_saved_as_it_was_asked_for(asked, tmp_path):
+def test_jit_compile_is_saved_with_its_original_value(asked, tmp_path):
     model = compiled(spiking(), jit_compile=asked)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -300,8 +300,8 @@ def test_jit_compile_is_saved_as_it_was_asked_for(asked, tmp_path):
 
 
 @torch_only
-def test_a_pass_is_of_the_weights_that_train():
-    """Another weight of the same cell, as many as before: what was compiled for the first is not used for it."""
+def test_compiled_loops_follow_changes_of_trainable_weights():
+    """The number of trainable weights stays the same, but compiled code for another weight must not be used."""
     shared = network(NEURONS["all that is learned"])
     cells = [layer.cell for layer in shared.layers if hasattr(layer, "cell")]
     x, y = data(5, (6, 6, 2))

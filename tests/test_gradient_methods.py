@@ -1,4 +1,4 @@
-"""What a training method may rely on: a method of one's own is one class."""
+"""The interface of training methods: a custom method is one class."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ class HalfGradient(gradients.GradientMethod):
 
 
 class DoubledSpikes(gradients.ForwardRule):
-    """A rule of one's own: what follows neurons gets twice their spikes; every step's output is seen."""
+    """A custom rule that doubles spikes and records the output of every step."""
 
     def __call__(self, call):
         signals = super().__call__(call)
@@ -39,7 +39,7 @@ class Doubling(gradients.GradientMethod):
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_a_method_of_ones_own_is_one_class(step_mode):
+def test_a_custom_method_is_one_class(step_mode):
     x, y = data()
     network = mlp()
     loss, found = loss_and_gradients(spiking(network, gradient=HalfGradient(), step_mode=step_mode), x, y)
@@ -50,7 +50,7 @@ def test_a_method_of_ones_own_is_one_class(step_mode):
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_a_rule_of_ones_own_changes_what_an_operation_gives_and_sees_each_steps_output(step_mode):
+def test_a_custom_rule_changes_an_operation_and_sees_each_output(step_mode):
     x, _ = data()
     network, method = mlp(), Doubling()
     outputs = ops.convert_to_numpy(spiking(network, 3, method, step_mode=step_mode)(x))
@@ -60,7 +60,7 @@ def test_a_rule_of_ones_own_changes_what_an_operation_gives_and_sees_each_steps_
 
 
 def test_inference_makes_no_rate_pass():
-    """Whether outputs will be differentiated is told by the run."""
+    """The run says whether outputs will be differentiated."""
     runs = []
 
     class Noting(gradients.Rate):
@@ -82,7 +82,7 @@ def test_inference_makes_no_rate_pass():
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_a_loss_of_every_step_trains_by_rate(step_mode):
-    """The rate receives the sum of what the loss gives to each step: of a mean over steps, what the mean output would get."""
+    """The rate receives the sum of the gradients of all steps: for a mean over steps, the gradient of the mean output."""
     x, y = data()
     network = mlp()
 
@@ -98,7 +98,7 @@ def test_a_loss_of_every_step_trains_by_rate(step_mode):
 
 @keras.saving.register_keras_serializable(package="tests")
 class RecurrentCell(rsnn.layers.NeuronCell):
-    """Neurons that hear each other's last spikes, by weights that start at zero."""
+    """Neurons that receive each other's last spikes through weights that start at zero."""
 
     def build(self, input_shape):
         self.recurrent = self.add_weight(shape=(input_shape[-1], input_shape[-1]), initializer="zeros", name="recurrent")
@@ -115,14 +115,14 @@ class RecurrentCell(rsnn.layers.NeuronCell):
 
 
 class RecurrentOnImages(RecurrentCell):
-    """Recurrent weights of a shape that does broadcast to the membrane."""
+    """Recurrent weights with a shape that broadcasts to the membrane."""
 
     def build(self, input_shape):
         self.recurrent = self.add_weight(shape=(4, 4), initializer="zeros", name="recurrent")
 
 
 class MeanCell(rsnn.layers.NeuronCell):
-    """Neurons that are inhibited by the mean of all of their sample."""
+    """Neurons that are inhibited by the mean of all neurons of their sample."""
 
     def step(self, inputs, state):
         membrane = 0.5 * state + inputs
@@ -152,7 +152,7 @@ def test_a_cell_that_mixes_neurons_trains_by_bptt_and_not_by_rate(cell, shape, n
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_a_mask_in_the_graph_reaches_the_layer_after_the_neurons(gradient, step_mode):
-    """Keras writes masks into the graph as keyword arguments, beside the one positional one."""
+    """Keras adds masks to the graph as keyword arguments, in addition to the positional argument."""
     inputs = keras.Input((6,), dtype="int32")
     x = rsnn.layers.LIF()(keras.layers.Embedding(9, 4, mask_zero=True)(inputs))
     network = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GRU(4)(x)))

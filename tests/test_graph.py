@@ -14,14 +14,14 @@ X, _ = helpers.data()
 
 
 class Box:
-    """A signal: one tensor, in something that is no pytree."""
+    """A signal: a tensor in an object that is not a pytree."""
 
     def __init__(self, tensor):
         self.tensor = tensor
 
 
 class PlainRule:
-    """Every operation applied to what is in the boxes."""
+    """Applies every operation to the contents of the boxes."""
 
     def __init__(self):
         self.seen = []
@@ -98,7 +98,7 @@ def attention():
 
 
 def several_inputs_inside(call):
-    """A nested model with several inputs, in an order other than that of their names."""
+    """A nested model with several inputs that are not in the order of their names."""
 
     def network():
         z, a = keras.Input((6,), name="z"), keras.Input((6,), name="a")
@@ -169,7 +169,7 @@ def test_a_place_is_of_one_call_and_the_same_in_every_walk():
     assert places == [call.place for call in second.seen]
 
 
-def test_a_functional_subclass_with_a_call_of_its_own_is_no_graph():
+def test_a_functional_subclass_with_its_own_call_is_not_a_graph():
     class Network(type(helpers.mlp())):
         def call(self, inputs, training=None):
             return super().call(inputs, training=training) * 2.0

@@ -1,4 +1,4 @@
-"""Integers and booleans in a network: they have no time mean that is one of them, and rate training keeps their steps."""
+"""Integers and booleans in a network: their time mean has another type, and rate training keeps all their steps."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ every_order = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 
 def of_ids(between=lambda ids: ids):
-    """Embeds pairs of integers; the table is seen by neurons."""
+    """Embeds pairs of integers, followed by neurons."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((2,), dtype="int32")
     table = layers.Embedding(9, 4, embeddings_initializer="normal", name="table")
@@ -31,7 +31,7 @@ def assert_same(left, right):
 
 @every_order
 def test_embeddings_of_integers_in_time_are_trained_as_those_of_their_one_hot_vectors(step_mode):
-    """These have a time mean, and make the embedding a matrix."""
+    """These have a time mean, and turn the embedding into a matrix."""
     by_ids = of_ids()
     inputs = keras.Input((2, 9))
     matrix = layers.Dense(4, use_bias=False, name="table")
@@ -58,7 +58,7 @@ def test_embeddings_of_integers_in_time_are_trained_as_those_of_their_one_hot_ve
     ],
     ids=["add", "reshape", "where"],
 )
-def test_what_is_computed_of_integers_stays_integer(between, step_mode):
+def test_functions_of_integers_stay_integers(between, step_mode):
     shared = of_ids(between)
     by_windows = loss_and_gradients(spiking(shared, T, Rate(windows=T), step_mode=step_mode), IDS, Y)
     assert_same(by_windows, loss_and_gradients(spiking(shared, T, "bptt", step_mode=step_mode), IDS, Y))
@@ -77,14 +77,14 @@ def test_integers_in_time_train_by_fit_with_a_last_smaller_batch(step_mode):
 
 
 class Chosen(layers.Layer):
-    """Several outputs, not all of them floats, and a choice that depends on the step."""
+    """Several outputs, not all of them floats, and a selection that depends on the step."""
 
     def call(self, inputs):
         return {"above": inputs > 0.5, "inputs": 1.0 * inputs, "largest": ops.argmax(inputs, axis=-1)}
 
 
 @every_order
-def test_a_choice_by_spikes_trains_and_in_windows_of_a_step_as_by_bptt(step_mode):
+def test_selection_by_spikes_trains_and_equals_bptt_with_one_window_per_step(step_mode):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
     chosen = Chosen()(rsnn.layers.LIF()(layers.Dense(8)(inputs)))
@@ -104,7 +104,7 @@ def test_a_choice_by_spikes_trains_and_in_windows_of_a_step_as_by_bptt(step_mode
 
 @every_order
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_the_time_mean_of_outputs_that_are_no_floats_is_one(gradient, step_mode):
+def test_the_time_mean_of_integer_outputs_is_a_float(gradient, step_mode):
     inputs = keras.Input((3,))
     spikes = rsnn.layers.LIF()(inputs)
     network = keras.Model(inputs, [spikes, spikes > 0.5, ops.cast(7.0 * spikes, "int32"), inputs > 0.0])

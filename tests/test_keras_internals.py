@@ -1,4 +1,4 @@
-"""What the library uses of Keras that Keras does not promise, all of it in `keras_internals.py`; a failure names what broke."""
+"""Tests the private Keras API used in `keras_internals.py`; a failure shows what broke."""
 
 import inspect
 
@@ -32,7 +32,7 @@ def test_keras_has_run_through_graph_with_operation_fn():
 
 def test_keras_runs_through_graph_with_any_object():
     class Path:
-        """No tensor and no pytree."""
+        """Neither a tensor nor a pytree."""
 
         def __init__(self, names):
             self.names = names
@@ -78,7 +78,7 @@ def test_keras_flattens_layers_with_those_inside():
     assert kinds == ["TimeDistributed", "LIF", "LIFCell"], "Layer._flatten_layers has changed"
 
 
-def test_keras_calls_of_graphs_can_be_told_from_other_calls():
+def test_keras_calls_of_graphs_can_be_distinguished_from_other_calls():
     class Subclassed(keras.Model):
         def call(self, inputs):
             return inputs
@@ -89,7 +89,7 @@ def test_keras_calls_of_graphs_can_be_told_from_other_calls():
 
 
 @pytest.mark.parametrize("purpose", ["train", "test", "predict"])
-def test_keras_makes_its_functions_for_a_stand_in_and_leaves_the_model_alone(purpose):
+def test_keras_makes_its_functions_for_a_stand_in_without_changing_the_model(purpose):
     model = helpers.compiled(helpers.spiking())
     x, y = helpers.data()
     model.fit(x, y, verbose=0)
@@ -168,7 +168,7 @@ def test_keras_calls_a_layer_that_needs_no_preparation(make, policy):
 
 
 @pytest.mark.parametrize("reason", ["not built", "not cast", "no tensor", "masked", "of another dtype"])
-def test_what_keras_has_to_prepare_is_seen(reason):
+def test_arguments_that_need_preparation_are_detected(reason):
     layer = layers.Dense(
         3,
         dtype="bfloat16" if reason == "of another dtype" else None,
@@ -211,8 +211,8 @@ def test_keras_adds_the_losses_of_a_call_to_the_scope_around_it_and_its_activity
     assert not scope.losses
 
 
-def test_keras_notes_classes_of_the_backend_in_a_compile_config():
-    """On PyTorch alone; `portable` takes them out, and leaves the rest as it is."""
+def test_keras_stores_backend_classes_in_a_compile_config():
+    """Only on PyTorch; `portable` removes them and keeps the rest."""
     model = helpers.compiled(helpers.spiking(), keras.optimizers.Adam(0.1))
     config = model.get_compile_config()
     assert config["optimizer"]["module"] == "keras.optimizers"
@@ -229,7 +229,7 @@ def test_a_loss_that_leaves_out_labels_has_a_mask():
     assert keras_internals.mask_of(tensor) is not None
 
 
-def test_the_losses_of_samples_are_found_of_a_function_too():
+def test_the_losses_of_samples_are_also_found_for_a_function():
     labels, outputs = np.array([0.0, 1.0], "float32"), np.array([[0.5], [0.5]], "float32")
     for loss in (keras.losses.binary_crossentropy, keras.losses.BinaryCrossentropy()):
         found = helpers.to_numpy(keras_internals.loss_of_samples(loss)(*map(ops.convert_to_tensor, (labels, outputs))))

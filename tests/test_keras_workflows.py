@@ -1,4 +1,4 @@
-"""A SpikingModel is a Keras model: what one does with any Keras model works with it."""
+"""A SpikingModel is a Keras model and supports the usual Keras workflows."""
 
 import csv
 import functools
@@ -25,7 +25,7 @@ def weights_of(model):
 
 
 def step_of(model, **kwargs):
-    """By how much each weight moves in one epoch of one batch, from the seed's weights."""
+    """The change of each weight in one epoch of one batch, starting with the weights of the seed."""
     before = model.get_weights()
     model.fit(X, Y, batch_size=len(X), verbose=0, **kwargs)
     return [after - start for after, start in zip(model.get_weights(), before, strict=True)]
@@ -52,7 +52,7 @@ def test_fit_learns(gradient, run_eagerly):
 
 
 @every_mode
-def test_evaluate_is_the_loss_of_predict_whatever_the_batch_size(run_eagerly):
+def test_evaluate_is_the_loss_of_predict_for_any_batch_size(run_eagerly):
     model = compiled(spiking(), run_eagerly=run_eagerly)
     logits = model.predict(X, batch_size=4, verbose=0)
     assert logits.shape == (10, 3)
@@ -91,7 +91,7 @@ seldom_on_torch = [pytest.mark.slow] if helpers.BACKEND == "torch" else []
         pytest.param("bptt", "multi", marks=seldom_on_torch),
     ],
 )
-def test_a_step_that_is_to_be_compiled_as_a_whole_is_the_eager_one(gradient, step_mode, monkeypatch):
+def test_a_step_compiled_as_a_whole_equals_the_eager_one(gradient, step_mode, monkeypatch):
     if helpers.BACKEND == "torch":
         import torch
 
@@ -116,7 +116,7 @@ def test_a_step_that_is_to_be_compiled_as_a_whole_is_the_eager_one(gradient, ste
 
 
 @every_gradient_and_mode
-def test_sample_weights_weigh_samples(gradient, run_eagerly):
+def test_sample_weights_are_applied(gradient, run_eagerly):
     model = compiled(spiking(gradient=gradient), run_eagerly=run_eagerly)
     start = model.get_weights()
 
@@ -163,7 +163,7 @@ def test_fit_takes_a_generator_of_batches():
 
 
 @pytest.mark.skipif(helpers.BACKEND == "torch", reason="Keras' torch backend has no steps_per_execution")
-def test_several_steps_an_execution():
+def test_several_steps_per_execution():
     model = compiled(spiking(), steps_per_execution=2)
     history = model.fit(X, Y, batch_size=5, epochs=6, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
@@ -208,7 +208,7 @@ def test_clipped_gradients_take_steps_of_the_norm(gradient):
 
 # Saving.
 @every_gradient
-def test_a_saved_model_predicts_the_same_and_goes_on_training(gradient, tmp_path):
+def test_a_saved_model_predicts_the_same_and_continues_training(gradient, tmp_path):
     model = compiled(spiking(gradient=gradient), keras.optimizers.SGD(0.1, momentum=0.9), metrics=["accuracy"])
     model.fit(X, Y, epochs=2, verbose=0)
     model.save(tmp_path / "model.keras")
@@ -220,7 +220,7 @@ def test_a_saved_model_predicts_the_same_and_goes_on_training(gradient, tmp_path
     np.testing.assert_allclose(histories[1]["loss"], histories[0]["loss"], rtol=1e-5)
 
 
-def test_weights_of_a_file_fit_a_model_made_anew(tmp_path):
+def test_weights_load_from_a_file_into_a_new_model(tmp_path):
     model = spiking(convolutional())
     model.save_weights(tmp_path / "model.weights.h5")
     other = spiking(convolutional(), gradient="bptt", timesteps=2)
@@ -442,7 +442,7 @@ def inputs_for(network):
 
 @pytest.mark.parametrize("make", [nested, with_embedding, with_dropout, with_batch_normalization])
 def test_fit_moves_all_weights_of_a_network(make):
-    """That the other networks' weights all have gradients, the next test sees."""
+    """The next test covers gradients of the other networks' weights."""
     network = make()
     model = compiled(spiking(network))
     before = weights_of(model)
@@ -506,7 +506,7 @@ def test_a_shared_layer_gets_the_sum_of_its_gradients(gradient):
 
 # Regularisation.
 def regularised(**regularizers):
-    """LIF, Conv2D: spikes of the input itself, so that all values can be had by hand."""
+    """LIF, Conv2D: spikes of the input itself, so that all values can be computed by hand."""
     inputs = keras.Input((4, 4, 1))
     x = LIF(activity_regularizer=regularizers.get("lif"))(inputs)
     x = layers.Conv2D(
@@ -600,7 +600,7 @@ def test_a_frozen_batch_normalization_keeps_and_uses_its_statistics(gradient):
 
 
 @every_gradient
-def test_moving_statistics_move_once_a_batch_in_training_only(gradient):
+def test_moving_statistics_are_updated_once_per_batch_and_only_in_training(gradient):
     model = compiled(spiking(convolutional(), gradient=gradient), keras.optimizers.SGD(0.0))
     (first,) = [variable for variable in model.variables if variable.path == "norm/moving_mean"]
     model.evaluate(IMAGES, Y, verbose=0)
@@ -686,7 +686,7 @@ def test_layers_of_the_network_are_found_by_name_and_index():
             model.get_layer(**arguments)
 
 
-def test_a_network_is_taken_over_up_to_a_layer():
+def test_a_network_can_be_cut_at_a_layer():
     model = spiking(convolutional())
     body = keras.Model(model.inputs, model.get_layer("conv").output)
     other = spiking(keras.Model(model.inputs, layers.Dense(2)(layers.Flatten()(LIF()(body.output)))))
@@ -694,7 +694,7 @@ def test_a_network_is_taken_over_up_to_a_layer():
     assert other.predict(IMAGES, verbose=0).shape == (10, 2)
 
 
-def test_what_it_answers_leaves_saving_and_its_summary_as_they_are(tmp_path):
+def test_functional_attributes_do_not_affect_saving_and_summary(tmp_path):
     model = compiled(spiking(convolutional()))
     expected = model.predict(IMAGES, verbose=0)
     lines = []
@@ -725,7 +725,7 @@ def test_timesteps_can_be_changed_after_training(gradient):
 
 
 @every_gradient
-def test_one_frame_a_step(gradient):
+def test_one_frame_per_step(gradient):
     model = compiled(spiking(mlp(features=4), gradient=gradient))
     np.testing.assert_allclose(
         model.predict(np.repeat(FRAMES[:, :1], 3, axis=1), verbose=0),

@@ -18,7 +18,7 @@ def operation_of(tensor):
     return tensor._keras_history.operation
 
 
-def test_kerass_own_layers_are_known():
+def test_facts_of_keras_layers_are_known():
     assert kind_of(layers.Dense(3)).affine
     assert not kind_of(layers.Dense(3, activation="relu")).affine
     assert kind_of(layers.Add()).parameter_free
@@ -34,7 +34,7 @@ def test_kerass_own_layers_are_known():
 
 
 @pytest.mark.parametrize("combine", [lambda x, y: x + y, lambda x, y: x - y, lambda x, y: -x], ids=["+", "-", "negative"])
-def test_sums_in_the_graph_are_what_layers_of_sums_are(combine):
+def test_sums_in_the_graph_have_the_facts_of_sum_layers(combine):
     x, y = keras.Input((3,)), keras.Input((3,))
     kind = kind_of(operation_of(combine(x, y)))
     assert kind.affine
@@ -59,7 +59,7 @@ def test_a_subclass_that_redefines_something_is_only_a_layer():
     assert kind_of(Scaled(3)) == kind_of(Standardised(3, 3)) == LayerKind()
 
 
-def test_a_layer_states_its_facts():
+def test_a_layer_declares_its_facts():
     class Scale(layers.Layer):
         layer_kind = LayerKind(affine=True)
 
@@ -90,7 +90,7 @@ def test_a_layer_asks_for_the_time_step_by_an_argument_of_its_call():
 
 
 def test_no_training_method_names_a_layer_class():
-    """Methods times kinds of layers is filled by facts: a method knows no layer, and a layer no method."""
+    """Methods and layers are connected only by facts: methods do not know layers, and layers do not know methods."""
     names = [name for name in vars(layers) if isinstance(vars(layers)[name], type)]
     names += [name for name in rsnn.layers.__all__ if name not in ("NeuronCell", "Neuron")]
     found = []

@@ -1,4 +1,4 @@
-"""What layers add to the loss, by an activity regularizer or by themselves, counts once, by any method, in either order."""
+"""Losses added by layers or activity regularizers count once, with any method, in both step modes."""
 
 import threading
 
@@ -96,8 +96,8 @@ def test_fit_and_evaluate_add_the_loss_of_a_layer():
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_activity_regularisation_weighs_windows_by_their_size(step_mode):
-    """So that what is linear in the rates, as L1 is, does not depend on the windows."""
+def test_activity_regularisation_weights_windows_by_their_size(step_mode):
+    """So functions that are linear in the rates, like L1, do not depend on the windows."""
 
     def of(gradient):
         return added(lambda: layers.ReLU(activity_regularizer=keras.regularizers.L1(0.1)), gradient, step_mode)
@@ -119,9 +119,9 @@ def test_the_activity_of_a_renormalisation_is_regularised_once(step_mode):
     assert loss == pytest.approx(0.5 * np.abs(outputs).sum() / (T * len(X)), rel=1e-5)
 
 
-def test_threads_leave_the_regularizers_and_losses_of_each_other_alone():
+def test_threads_do_not_affect_each_others_regularizers_and_losses():
     class Waits(layers.Layer):
-        """Lets another thread into its call at the time of the first."""
+        """Lets another thread enter its call during the first."""
 
         def call(self, inputs):
             if inside is not None:

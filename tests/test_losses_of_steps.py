@@ -1,4 +1,4 @@
-"""Losses and metrics of the outputs of every step, against a few lines of NumPy, and in training."""
+"""Losses and metrics on the outputs of every step, against a few lines of NumPy, and in training."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def naive_crossentropy(outputs, labels):
-    """Of each sample and step, in float64."""
+    """The loss of each sample and step, in float64."""
     outputs = outputs.astype("float64")
     logs = outputs - np.log(np.exp(outputs).sum(-1, keepdims=True))
     return -np.take_along_axis(logs, labels[:, None, None], -1)[:, :, 0]
@@ -44,8 +44,8 @@ def test_labels_that_the_loss_of_a_step_ignores_count_in_neither_term():
     np.testing.assert_allclose(to_numpy(TET(loss, 0.5)(LABELS, OUTPUTS)), expected, rtol=1e-5)
 
 
-def test_a_loss_of_several_values_to_a_sample_keeps_them():
-    """Labels of each pixel: as many losses as pixels, of which some may have another weight."""
+def test_a_loss_with_several_values_per_sample_keeps_them():
+    """Labels for each pixel: one loss per pixel, with different weights."""
     outputs = RANDOM.normal(size=(2, T, 5, 3)).astype("float32")
     targets, weights = RANDOM.normal(size=(2, 5, 3)).astype("float32"), RANDOM.uniform(size=(2, 5)).astype("float32")
     expected = 0.5 * ((outputs - targets[:, None]) ** 2).mean((1, 3)) + 0.5 * ((outputs - 1.0) ** 2).mean((1, 3))
@@ -61,7 +61,7 @@ def test_one_output_may_have_labels_with_or_without_its_axis(shape, loss):
     np.testing.assert_allclose(to_numpy(TET(loss, 0.0)(labels, outputs)), -np.log(right).mean(), rtol=1e-4)
 
 
-def test_a_loss_that_mixes_samples_mixes_no_steps():
+def test_a_loss_that_mixes_samples_does_not_mix_steps():
     targets = RANDOM.integers(0, 2, (6, 3)).astype("float32")
     outputs = RANDOM.uniform(size=(6, T, 3)).astype("float32")
     dice = keras.losses.Dice()
@@ -76,7 +76,7 @@ def test_a_loss_that_mixes_samples_mixes_no_steps():
     [CROSSENTROPY, "sparse_categorical_crossentropy", keras.losses.sparse_categorical_crossentropy],
     ids=["object", "name", "function"],
 )
-def test_a_loss_is_what_it_was_after_it_was_saved(loss):
+def test_a_loss_is_the_same_after_saving(loss):
     tet = TET(loss, 0.3, 0.5, "sum", name="mine")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(tet))
     assert (again.weight, again.target, again.reduction, again.name) == (0.3, 0.5, "sum", "mine")
@@ -100,12 +100,12 @@ def test_a_loss_is_what_it_was_after_it_was_saved(loss):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_no_such_loss_is_refused(arguments, error, message):
+def test_invalid_losses_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         TET(*arguments)
 
 
-def test_outputs_without_an_axis_of_time_are_refused():
+def test_outputs_without_a_time_axis_are_refused():
     with pytest.raises(ValueError, match=r"`y_pred` must be the outputs of every step.*\(6, 3\).*return_sequences=True"):
         TET(CROSSENTROPY)(LABELS, OUTPUTS[:, 0])
     model = compiled(spiking(timesteps=T), loss=TET(CROSSENTROPY))
@@ -156,7 +156,7 @@ def test_accuracy_after_each_step_is_that_of_the_mean_so_far(kind):
     np.testing.assert_allclose(accuracies(metric), expected, rtol=1e-6)
 
 
-def test_several_binary_labels_are_said_to_be_such():
+def test_several_binary_labels_can_be_declared():
     labels = RANDOM.integers(0, 2, (6, 3))
     metric = AnytimeAccuracy(T, labels="binary", threshold=0.0, name="bits")
     metric.update_state(labels, OUTPUTS)
@@ -174,7 +174,7 @@ def test_wrong_arguments_of_the_accuracy_are_refused(arguments, message):
 
 
 @pytest.mark.parametrize("return_sequences", [False, True])
-def test_outputs_of_other_steps_than_the_accuracys_are_refused(return_sequences):
+def test_outputs_with_a_wrong_number_of_steps_are_refused(return_sequences):
     model = spiking(timesteps=T, return_sequences=return_sequences)
     compiled(model, loss="mse" if not return_sequences else TET(CROSSENTROPY), metrics=[AnytimeAccuracy(T + 1)])
     x, y = data()

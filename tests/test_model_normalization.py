@@ -1,4 +1,4 @@
-"""The ready-made networks with other normalisations than that of batches."""
+"""The ready-made networks with normalisations other than batch normalisation."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ def test_kernels_are_standardised_and_spikes_scaled(network):
         assert [node.operation for node in neuron._outbound_nodes] == [scale]
 
 
-def test_blocks_divide_by_the_deviation_that_is_expected():
+def test_blocks_divide_by_the_expected_standard_deviation():
     with keras.StatelessScope(initialize_variables=False):
         layers = standardised(models.ResNet18).network.layers
     betas = [1 / layer.scale for layer in layers if layer.name.endswith("_beta")]
@@ -55,7 +55,7 @@ def test_currents_keep_their_variance_through_a_normaliser_free_network():
 
 @of_networks([models.VGG11, models.ResNet18])
 def test_a_training_step_reaches_every_kernel(network):
-    """Of a VGG, whose pooling takes the variance out of these small images of noise, by a low threshold."""
+    """A VGG needs a low threshold, because its pooling removes the variance of these small noise images."""
     model = standardised(network, neuron=lambda: rsnn.layers.LIF(0.5, threshold=0.3))
     x, y = data(4, (16, 16, 3))
     loss, gradients = loss_and_gradients(model, 3 * x, y)
@@ -65,7 +65,7 @@ def test_a_training_step_reaches_every_kernel(network):
     assert unreached == []
 
 
-def test_a_normaliser_free_network_is_saved_and_its_weights_are_no_others(tmp_path):
+def test_a_normaliser_free_network_is_saved_and_rejects_other_weights(tmp_path):
     model = standardised(models.ResNet18, width=0.05)
     model.save(tmp_path / "some.keras")
     again = standardised(models.ResNet18, width=0.05, weights=str(tmp_path / "some.keras"))

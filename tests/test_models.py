@@ -1,4 +1,4 @@
-"""The ready-made networks are the paper's: their sizes, their start, what they compute, and that they train and load."""
+"""The ready-made networks match the paper in size, initialisation and computation, and can be trained and loaded."""
 
 import itertools
 import math
@@ -30,12 +30,12 @@ without_channels_first_on_cpu = pytest.mark.skipif(
 
 
 def small(network, size=16, channels=3, classes=3, timesteps=2, width=0.125, **kwargs):
-    """A network narrow and with few pixels, quick to train."""
+    """A narrow network for small images, quick to train."""
     return network((size, size, channels), classes, timesteps, width=width, **kwargs)
 
 
 def without_weights():
-    """A context in which networks are built but their weights not drawn, which takes most of the time."""
+    """A context in which networks are built without drawing weights, which takes most of the time."""
     return keras.StatelessScope(initialize_variables=False)
 
 
@@ -66,7 +66,7 @@ def layers_of(model):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_trainable_parameters_are_as_many_as_the_authors_have(network, classes, expected):
+def test_the_number_of_trainable_parameters_is_that_of_the_authors(network, classes, expected):
     with without_weights():
         assert parameters(network(classes=classes).trainable_variables) == expected
 
@@ -117,7 +117,7 @@ def side_after_stem(model):
     return last.output.shape[1]
 
 
-def test_the_size_of_the_images_can_be_left_open():
+def test_the_size_of_the_images_can_be_none():
     model = models.VGG11((None, None, 3), 3, timesteps=1, width=0.05)
     for size in (16, 21):
         assert model.predict(np.ones((1, size, size, 3)), verbose=0).shape == (1, 3)
@@ -125,7 +125,7 @@ def test_the_size_of_the_images_can_be_left_open():
 
 @of_networks(WITH_A_STEM)
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
-def test_the_size_of_the_images_can_be_left_open_where_the_stem_is_given(network, stem):
+def test_the_size_of_the_images_can_be_none_if_the_stem_is_given(network, stem):
     with without_weights():
         model = network((None, None, 3), 3, stem=stem)
     assert model.network.output_shape == (None, 3)
@@ -156,7 +156,7 @@ def test_width_multiplies_the_channels():
 
 
 @pytest.mark.parametrize(("size", "kernel"), [(8, 3), (7, 3), (9, 7), (10, 7), (6, 1)])
-def test_strided_convolutions_see_the_pixels_that_pytorch_s_see(size, kernel):
+def test_strided_convolutions_have_the_padding_of_pytorch(size, kernel):
     generator = np.random.default_rng(0)
     x, weights = generator.normal(size=(size, size, 2)), generator.normal(size=(kernel, kernel, 2, 3))
     inputs = keras.Input((size, size, 2))
@@ -193,7 +193,7 @@ def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(size, da
 
 
 # How networks start.
-def test_resnets_start_as_pytorch_does():
+def test_resnets_have_the_initialisation_of_pytorch():
     layers = layers_of(models.ResNet18((8, 8, 3), width=0.5))
     for name, fan_in in [("stage2_block1_conv2", 9 * 64), ("stage3_block1_shortcut_conv", 64), ("classifier", 256)]:
         kernel = to_numpy(layers[name].kernel)
@@ -225,7 +225,7 @@ def test_vggs_start_from_a_wide_normal_distribution():
 
 
 @of_networks(ONE_OF_A_KIND)
-def test_normalisations_are_pytorch_s(network):
+def test_normalisations_have_the_defaults_of_pytorch(network):
     with without_weights():
         found = [layer for layer in network().network.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert {(layer.momentum, layer.epsilon, layer.axis) for layer in found} == {(0.9, 1e-5, -1)}
@@ -233,7 +233,7 @@ def test_normalisations_are_pytorch_s(network):
 
 # Training.
 def assert_trains(model, x, y, unreached=()):
-    """One step has a finite loss, and finite gradients, which are not zero in any kernel but those of layers `unreached`."""
+    """One step gives a finite loss and finite gradients, which are nonzero in all kernels except those of `unreached`."""
     loss, gradients = loss_and_gradients(model, x, y)
     assert np.isfinite(loss)
     assert [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()] == []

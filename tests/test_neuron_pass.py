@@ -1,4 +1,4 @@
-"""A layer of neurons through time: a loop of the compiler gives what the unrolled loop gives, in less memory."""
+"""The time loop of a neuron layer: a compiled loop equals the unrolled loop and uses less memory."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ CASES = [((1,), False, "float32"), ((2,), False, "float32"), ((7,), False, "bflo
 
 @pytest.mark.parametrize(("windows", "static", "dtype"), CASES)
 @pytest.mark.parametrize("name", CELLS)
-def test_a_loop_of_the_compiler_is_the_unrolled_loop(name, windows, static, dtype, monkeypatch):
+def test_a_compiled_loop_equals_the_unrolled_loop(name, windows, static, dtype, monkeypatch):
     timesteps = sum(windows)
     cell = CELLS[name]()
     cell.build((3, 5))
@@ -67,7 +67,7 @@ def test_a_loop_of_the_compiler_is_the_unrolled_loop(name, windows, static, dtyp
 
 
 class NoisyCell(rsnn.layers.LIFCell):
-    """Draws random numbers, whose generator has a state of its own."""
+    """Draws random numbers from a generator with its own state."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Neurons that learn, neurons without a leak, and neurons of one's own."""
+"""Neurons with learned parameters, neurons without a leak, and custom neurons."""
 
 import keras
 import numpy as np
@@ -86,7 +86,7 @@ def test_a_decay_per_channel_has_one_for_each(axis):
     assert tuple(neuron.cell.decay_logit.shape) == ((1, 1, 1, 5) if axis == -1 else (1, 3, 1, 1))
 
 
-def test_a_channel_axis_that_is_not_there_says_so():
+def test_a_missing_channel_axis_is_an_error():
     with pytest.raises(ValueError, match=r"`axis` must be an axis of known size of the input\. Received: axis=4"):
         rsnn.layers.ParametricLIF(per_channel=True, axis=4)(np.zeros((2, 3), "float32"))
 
@@ -108,7 +108,7 @@ def test_a_config_makes_the_same_layer(layer):
 
 @keras.saving.register_keras_serializable(package="tests")
 class AdaptiveCell(rsnn.layers.NeuronCell):
-    """A neuron of one's own, with a state of two tensors: every spike raises its threshold for a while."""
+    """A custom neuron with a state of two tensors: every spike raises its threshold temporarily."""
 
     def initial_state(self, inputs):
         rest = super().initial_state(inputs)
@@ -123,7 +123,7 @@ class AdaptiveCell(rsnn.layers.NeuronCell):
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["bptt", "rate"])
-def test_a_neuron_of_ones_own_trains_saves_and_streams(gradient, step_mode, tmp_path):
+def test_a_custom_neuron_trains_saves_and_streams(gradient, step_mode, tmp_path):
     model = compiled(model_of(rsnn.layers.Neuron(AdaptiveCell()), gradient=gradient, step_mode=step_mode, timesteps=10))
     x, y = data(32)
     losses = model.fit(x, y, epochs=8, verbose=0).history["loss"]
@@ -147,7 +147,7 @@ class GainCell(AdaptiveCell):
 
 
 @pytest.mark.parametrize("gradient", ["bptt", "rate"])
-def test_a_weight_of_a_cell_of_ones_own_stays_in_single_precision(gradient):
+def test_a_weight_of_a_custom_cell_stays_in_single_precision(gradient):
     keras.config.set_dtype_policy("mixed_bfloat16")
     neuron = rsnn.layers.Neuron(GainCell())
     model = compiled(model_of(neuron, gradient=gradient))
@@ -157,7 +157,7 @@ def test_a_weight_of_a_cell_of_ones_own_stays_in_single_precision(gradient):
     assert (to_numpy(neuron.cell.gain) != before).any()
 
 
-def test_a_neuron_of_ones_own_by_rate_is_bptt_in_one_layer():
+def test_the_rate_gradient_of_a_custom_neuron_is_bptts_in_one_layer():
     network = model_of(rsnn.layers.Neuron(AdaptiveCell())).network
     x, y = data(16)
     _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)

@@ -1,4 +1,4 @@
-"""Batch normalisation by each backend's means, against plain formulas in double precision."""
+"""Batch normalisation on each backend, against plain formulas in double precision."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""SLTT and OTTT against loops in NumPy; single-step order, which computes each step twice, against one that keeps all."""
+"""SLTT and OTTT against loops in NumPy; recomputed steps against stored ones."""
 
 import keras
 import naive_online
@@ -39,7 +39,7 @@ def test_gradients_are_those_of_a_loop_over_steps(method, step_mode):
 
 
 def network_of_everything():
-    """Noise, batch normalisation of what is static and of what is not, a mask, a scale, regularisers, a frozen layer."""
+    """Noise, batch normalisation of static and of other signals, a mask, a scale, regularisers, a frozen layer."""
     inputs = keras.Input((6,))
     static = layers.BatchNormalization()(layers.Dense(6)(inputs))
     spikes = rsnn.layers.BernoulliEncoder(seed=1)(inputs)
@@ -94,7 +94,7 @@ def test_both_orders_agree_where_nothing_is_normalized(method):
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_random_steps_carry_the_gradient_alone_and_are_drawn_for_each_batch(step_mode):
+def test_only_random_steps_carry_gradient_and_they_are_drawn_for_each_batch(step_mode):
     x, y = data()
     network = mlp()
 
@@ -178,7 +178,7 @@ def test_half_precision_trains_with_weights_in_single_precision(method):
 
 @pytest.mark.parametrize("recompute", [True, False])
 def test_inputs_have_the_gradient_of_all_steps(recompute):
-    """Timed, so that each step has a frame of its own."""
+    """An input with time, so that each step has its own frame."""
     x, _ = data(4, (5, 6))
     network = mlp()
     model = rsnn.SpikingModel(network, 5, SLTT(recompute=recompute), step_mode="single")

@@ -82,7 +82,7 @@ def test_two_batches_and_inference_are_those_of_a_loop(gradient, step_mode):
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_what_is_the_same_at_every_step_moves_the_statistics_once(step_mode):
+def test_a_static_input_updates_the_statistics_once(step_mode):
     x, y = data(16)
     inputs = keras.Input((6,))
     layer = OnlineRenormalization()
@@ -167,7 +167,7 @@ def test_half_precision_keeps_statistics_and_thresholds_in_single_precision():
     assert {str(to_numpy(variable).dtype) for variable in model.network.non_trainable_variables} == {"float32"}
 
 
-def test_what_cannot_work_says_what_to_do():
+def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match=r'threshold_stabilizer=True.*Train with gradient="sltt"'):
         spiking(stabilized(), 4, "rate")
     with pytest.raises(ValueError, match="Received: learn_threshold=True"):

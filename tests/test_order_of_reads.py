@@ -1,4 +1,4 @@
-"""The backward pass sees the weights by which the forward pass was computed, in any function of TensorFlow's."""
+"""The backward pass sees the weights of the forward pass, in any TensorFlow function."""
 
 import keras
 import pytest
@@ -10,7 +10,7 @@ import keras_ratesnn as rsnn
 
 
 def graphs_run(function, *arguments):
-    """The graphs that TensorFlow runs, as its optimizers leave them."""
+    """The graphs that TensorFlow runs, after its optimizers."""
     from tensorflow.python.eager import context
 
     # At the first call: later ones leave no graphs there.
@@ -52,7 +52,7 @@ def reads_out_of_order(graph):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the other backends keep the order")
 @pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("sltt", "single")])
-def test_weights_are_read_before_they_change_in_a_training_loop_of_ones_own(gradient, step_mode):
+def test_weights_are_read_before_they_change_in_a_custom_training_loop(gradient, step_mode):
     import tensorflow as tf
 
     model = spiking(res(8, rsnn.layers.LIF), 4, gradient, step_mode=step_mode)

@@ -1,4 +1,4 @@
-"""Networks whose tensors have other rows than samples: right one step at a time, and refused where steps are rows, too."""
+"""Networks whose tensors have rows that are not samples: they work in single-step mode and are refused in multi-step mode."""
 
 import keras
 import numpy as np
@@ -40,7 +40,7 @@ HOW = ["known rows", *(["unknown rows"] if BACKEND == "tensorflow" else [])]
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_one_step_at_a_time_outputs_may_have_any_rows(gradient, rows, how):
+def test_in_single_step_mode_outputs_may_have_any_number_of_rows(gradient, rows, how):
     function, expected = ROWS[rows]
     model = spiking(network(function), 3, gradient, step_mode="single")
     spikes, *_ = naive_lif(np.repeat(X[None], 3, axis=0))
@@ -55,7 +55,7 @@ def test_one_step_at_a_time_outputs_may_have_any_rows(gradient, rows, how):
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_each_of_several_outputs_has_rows_of_its_own(gradient):
+def test_each_of_several_outputs_has_its_own_number_of_rows(gradient):
     inputs = keras.Input((6,))
     spikes = rsnn.layers.LIF()(inputs)
     several = keras.Model(inputs, [spikes, ops.mean(spikes, axis=0, keepdims=True)])
@@ -82,7 +82,7 @@ def test_a_reduced_output_has_its_gradient():
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_all_steps_at_once_rows_that_are_no_samples_are_refused(gradient, inside, how):
+def test_in_multi_step_mode_rows_that_are_not_samples_are_refused(gradient, inside, how):
     """They would be taken for steps."""
 
     def split(x):

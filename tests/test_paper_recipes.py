@@ -1,6 +1,6 @@
-"""The paper's recipes end to end: narrow networks, a few steps, on stand-ins for data that is not here.
+"""The paper's recipes end to end: narrow networks, a few steps, on placeholder data.
 
-CIFAR and ImageNet come from TensorFlow Datasets' own mock, CIFAR10-DVS from AEDAT files that the tests write.
+CIFAR and ImageNet use the mock of TensorFlow Datasets, CIFAR10-DVS uses AEDAT files written by the tests.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ IMAGENET_RECIPES = ["imagenet_sew_resnet34", "imagenet_preact_resnet34"]
 
 @pytest.fixture
 def mocked(monkeypatch):
-    """TensorFlow Datasets gives made images of the right shapes, and no network is asked."""
+    """TensorFlow Datasets returns artificial images of the right shapes, without network access."""
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO())
     with tfds.testing.mock_data(num_examples=IMAGES):
         yield
@@ -69,7 +69,7 @@ def test_imagenet_recipes_train_at_full_image_size(name, mocked, tmp_path):
     ],
 )
 def test_images_reach_the_network_of_a_recipe(name, shape, classes, mocked, tmp_path, monkeypatch):
-    """The whole recipe with a small network in the place of its own, whose 18 or 34 layers take long to compile."""
+    """The whole recipe with a small network instead of its own, which takes long to compile with 18 or 34 layers."""
 
     def small_network(width):
         inputs = keras.Input(shape)
@@ -128,7 +128,7 @@ def test_the_papers_learning_rates_are_converted(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["cifar10_resnet18", "imagenet_sew_resnet34"])
-def test_data_that_cannot_be_had_is_an_error_that_says_what_to_do(name, tmp_path, capsys, monkeypatch):
+def test_the_error_for_missing_data_says_what_to_do(name, tmp_path, capsys, monkeypatch):
     def no_network(url, timeout):
         raise OSError("no network")
 

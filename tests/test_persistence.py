@@ -1,4 +1,4 @@
-"""A model saved on one backend loads on the others, predicts the same and trains on; it can be exported."""
+"""A model saved on one backend loads on the others, predicts the same and can be trained; it can be exported."""
 
 import copy
 import os
@@ -37,12 +37,12 @@ def small_network():
         pytest.param("bptt", "multi", marks=pytest.mark.slow),
     ],
 )
-def test_saved_here_it_loads_on_the_other_backends_predicts_the_same_and_trains_on(gradient, step_mode, tmp_path):
+def test_a_saved_model_loads_on_other_backends_predicts_the_same_and_can_be_trained(gradient, step_mode, tmp_path):
     """The same weights give the same predictions, and the same losses in the first steps of training.
 
-    Backends sum in different orders, and after some steps a membrane falls on the other side of its threshold: losses
-    are compared to 1e-3, the reference cases' tolerance, and only of the steps in which that makes no more of a difference.
-    A wrong gradient, or momentum that was lost, shows in the second of them.
+    Backends sum in different orders, and after some steps a membrane is on the other side of its threshold. So losses are
+    compared with the tolerance of the reference cases, 1e-3, and only for the first steps. A wrong gradient or lost momentum
+    shows in the second step.
     """
     x, y = data(12, (8, 8, 2))
     model = compiled(spiking(small_network(), 4, gradient, step_mode=step_mode), keras.optimizers.SGD(0.1, momentum=0.9))
@@ -86,7 +86,7 @@ def test_an_exported_graph_gives_the_same_outputs(step_mode, tmp_path):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras exports a SavedModel from TensorFlow and JAX")
-def test_a_graph_of_one_frame_a_step_is_exported_by_its_signature(tmp_path):
+def test_a_graph_with_one_frame_per_step_is_exported_by_its_signature(tmp_path):
     import tensorflow as tf
 
     x, _ = data(6, (4, 8, 8, 2))

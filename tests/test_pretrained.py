@@ -1,4 +1,4 @@
-"""Pretrained networks: those that ship predict as their cards say, and what is published loads, trains on and fits its card."""
+"""Pretrained networks: shipped ones predict as described on their cards; published ones can be loaded and trained."""
 
 import contextlib
 import dataclasses
@@ -44,7 +44,7 @@ def on_pixels(network):
 
 
 def record(**kwargs):
-    """What a run writes down, as far as a card takes it."""
+    """The part of a run's record that a card uses."""
     settings = {"name": "made", "gradient": "rate", "epochs": 3, "seed": 7}
     return {"settings": settings, "test_accuracy": 0.5, "test_images": 4, "backend": "jax", "versions": {}, **kwargs}
 
@@ -73,7 +73,7 @@ def with_a_vgg(of_a_vgg, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder of one's own in the place of the package's, with the digits in it."""
+    """A temporary folder instead of the package's, with the digits in it."""
     for name in ("cards/digits.json", "weights/digits.keras"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes((_files.FOLDER / name).read_bytes())
@@ -98,7 +98,7 @@ def weights_of(network):
 
 
 def assert_same_but_for(layer, network, other):
-    """All weights are the same, except those of one layer, which are all others."""
+    """All weights are the same, except those of one layer, which all differ."""
     ones, others = weights_of(network), weights_of(other)
     assert set(ones) == set(others)
     same = [path for path, value in ones.items() if np.array_equal(value, others[path])]
@@ -114,7 +114,7 @@ def test_the_digits_are_classified_as_the_card_says():
     assert SHIPPED.test_images == len(data.test_images)
 
 
-def test_every_card_says_what_its_file_holds():
+def test_every_card_describes_its_file():
     for name, found in models.list_pretrained().items():
         assert found.name == name
         if found.url is None:
@@ -134,7 +134,7 @@ def test_a_pretrained_network_trains_on():
     assert not np.array_equal(to_numpy(model.network.get_layer("logits").kernel), before)
 
 
-def test_what_is_given_is_as_given_and_the_rest_as_in_training():
+def test_arguments_override_the_settings_of_training():
     model = models.load_pretrained("digits")
     assert (model.name, model.timesteps, model.step_mode) == ("digits", 4, "multi")
     other = models.load_pretrained("digits", timesteps=2, gradient="bptt", step_mode="single")
@@ -261,17 +261,17 @@ def test_weights_of_another_network_are_an_error(build, kwargs, said, with_a_vgg
     assert [fragment for fragment in said if fragment not in str(raised.value)] == [], raised.value
 
 
-def test_neurons_may_differ_in_what_decides_the_gradient_only(with_a_vgg):
+def test_neurons_may_differ_only_in_settings_of_the_gradient(with_a_vgg):
     assert_same_but_for(None, vgg(weights="vgg"), vgg(weights="vgg", neuron=lambda: LIF(surrogate="atan", detach_reset=False)))
 
 
-def test_a_sew_resnet_is_told_from_a_preact_resnet_of_the_same_weights(tmp_path):
+def test_a_sew_resnet_is_distinguished_from_a_preact_resnet_with_the_same_weights(tmp_path):
     models.SEWResNet18((8, 8, 3), 3, 1, width=0.01).save(tmp_path / "sew.keras")
     with pytest.raises(ValueError, match=r"belongs to another network: the layers \[\] are missing, and \['stem_neuron', "):
         models.PreActResNet18((8, 8, 3), 3, 1, width=0.01, weights=tmp_path / "sew.keras")
 
 
-def test_wrong_files_of_weights_are_named(of_a_vgg, tmp_path):
+def test_errors_name_wrong_weight_files(of_a_vgg, tmp_path):
     with pytest.raises(TypeError, match="`weights` must be None, the name .* Received: weights=3 of type int"):
         vgg(weights=3)
     with pytest.raises(FileNotFoundError, match="weights='nowhere.keras', which does not exist"):
@@ -293,7 +293,7 @@ def test_wrong_files_of_weights_are_named(of_a_vgg, tmp_path):
 
 
 # Files.
-def test_a_missing_file_is_named(folder):
+def test_the_error_names_a_missing_file(folder):
     (folder / "weights" / "digits.keras").unlink()
     with pytest.raises(FileNotFoundError, match="The weights of 'digits' should be in .*digits.keras, but are missing"):
         models.load_pretrained("digits")
@@ -311,7 +311,7 @@ def test_a_file_of_another_hash_is_an_error(damage, folder):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A folder in the place of Keras' cache."""
+    """A temporary folder instead of Keras' cache."""
     monkeypatch.setattr(keras.utils, "get_file", functools.partial(keras.utils.get_file, cache_dir=tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     return tmp_path / "cache" / "keras_ratesnn"
@@ -319,7 +319,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def upload(folder, cache):
-    """The digits, not shipped but somewhere else: the path of their file there."""
+    """The digits as a download instead of a shipped file; returns the path of the file."""
     source = folder / "uploaded.keras"
     (folder / "weights" / "digits.keras").rename(source)
     dataclasses.replace(SHIPPED, url=source.as_uri()).write(folder / "cards")
@@ -375,7 +375,7 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
         (json.dumps({**FIELDS, "sha256": "abc"}), "`sha256` must be 64 digits"),
     ],
 )
-def test_a_damaged_card_is_named_and_what_is_wrong(content, said, folder):
+def test_the_error_names_a_damaged_card_and_the_problem(content, said, folder):
     path = folder / "cards" / "made.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=rf"The card {path} is damaged: .*{said}.*Reinstall keras_ratesnn"):
@@ -385,7 +385,7 @@ def test_a_damaged_card_is_named_and_what_is_wrong(content, said, folder):
 
 
 # Publishing.
-def test_what_is_published_has_no_optimizer_and_its_card_says_how_it_came_about(tmp_path):
+def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(tmp_path):
     model = helpers.compiled(helpers.spiking(), keras.optimizers.Adam())
     model.optimizer.build(model.trainable_variables)
     made, path = published(model, tmp_path)
@@ -472,7 +472,7 @@ print((model.predict(data["x"], verbose=0).argmax(-1) == data["y"]).sum())
 
 @pytest.mark.slow
 def test_an_installed_package_loads_the_digits_offline_outside_of_the_checkout(tmp_path):
-    """pip gets the build system of the package from its index."""
+    """pip downloads the build system of the package from its index."""
     pip = [sys.executable, "-m", "pip"]
     subprocess.run([*pip, "wheel", str(ROOT), "--no-deps", "--wheel-dir", str(tmp_path)], check=True)
     (wheel,) = tmp_path.glob("*.whl")

@@ -1,4 +1,4 @@
-"""A layer that draws random numbers draws once a batch: the same for all steps of a sample, and for its rate."""
+"""Layers that draw random numbers draw once per batch: the same for all steps of a sample, and for its rate."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ SEED = 7
 
 @keras.saving.register_keras_serializable(package="tests")
 class DropPath(layers.Layer):
-    """Stochastic depth: drops whole samples, as many custom layers do it."""
+    """Stochastic depth: drops whole samples, like many custom layers."""
 
     def __init__(self, rate=0.5, seed=None, **kwargs):
         super().__init__(**kwargs)
@@ -58,7 +58,7 @@ SIDE_BY_SIDE = {
 
 
 def network(*names):
-    """The random layers after neurons, and after what is the same at every step."""
+    """The random layers after neurons, and after static signals."""
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF()(layers.Dense(16)(inputs))
     drawn = [RANDOM[name](x) for name in names]
@@ -106,7 +106,7 @@ def test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others(name, 
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_image_augmentation_moves_all_frames_of_a_sample_alike(step_mode):
+def test_image_augmentation_is_the_same_for_all_frames_of_a_sample(step_mode):
     inputs = keras.Input((4, 4, 1))
     network = keras.Model(inputs, rsnn.layers.IF(threshold=0.5)(layers.RandomFlip("horizontal", seed=SEED)(inputs)))
     model = spiking(network, 6, step_mode=step_mode, return_sequences=True)
@@ -127,7 +127,7 @@ def test_a_layer_with_random_numbers_fits_with_a_last_smaller_batch(step_mode):
 # State of another kind than random numbers.
 @keras.saving.register_keras_serializable(package="tests")
 class Scaled(layers.BatchNormalization):
-    """A normalisation of one's own: that of Keras, five times."""
+    """A custom normalisation: Keras' output times five."""
 
     def call(self, inputs, training=None, mask=None):
         return 5.0 * super().call(inputs, training=training, mask=mask)
@@ -135,7 +135,7 @@ class Scaled(layers.BatchNormalization):
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_a_subclass_of_batch_normalization_with_a_call_of_its_own_is_run(gradient, step_mode):
+def test_a_subclass_of_batch_normalization_with_its_own_call_is_run(gradient, step_mode):
     inputs = keras.Input((6,))
     norm = Scaled(momentum=0.0)
     network = keras.Model(inputs, norm(rsnn.layers.LIF()(layers.Dense(6)(inputs))))
@@ -155,14 +155,14 @@ def test_a_subclass_of_batch_normalization_with_a_call_of_its_own_is_run(gradien
 
 @keras.saving.register_keras_serializable(package="tests")
 class Halved(layers.Dropout):
-    """A dropout of one's own, that halves what it lets through."""
+    """A custom dropout that halves its output."""
 
     def call(self, inputs, training=False):
         return 0.5 * super().call(inputs, training=training)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_a_subclass_of_dropout_with_a_call_of_its_own_is_run(step_mode):
+def test_a_subclass_of_dropout_with_its_own_call_is_run(step_mode):
     inputs = keras.Input((16,))
     network = keras.Model(inputs, Halved(0.5)(rsnn.layers.LIF()(inputs)))
     outputs = to_numpy(spiking(network, 4, step_mode=step_mode)(np.full((9, 16), 2.0, "float32"), training=True))
@@ -198,7 +198,7 @@ class NoisyScale(layers.Layer):
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("layer", [NoisyInTime, NoisyScale])
-def test_a_window_a_step_is_bptt_with_noise_time_and_constants(layer, step_mode):
+def test_one_window_per_step_is_bptt_with_noise_time_and_constants(layer, step_mode):
     inputs = keras.Input((6,))
     x = rsnn.layers.LIF()(layers.Dense(8)(inputs))
     shared = keras.Model(inputs, layers.Dense(3)(layer()(x, scale=np.linspace(0.5, 1.5, 8, dtype="float32"))))

@@ -138,7 +138,7 @@ def affine_layers():
 
 @pytest.mark.parametrize("layer", affine_layers(), ids=lambda layer: layer.name)
 def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(layer):
-    """On PyTorch the rate's forward pass is put off and never run; its derivative must not notice."""
+    """On PyTorch the rate's forward pass is deferred and never run; this must not affect its derivative."""
     inputs = keras.Input((4, 4, 3))
     network = keras.Model(inputs, layers.Flatten()(layer(rsnn.layers.LIF()(inputs * 1.5))))
     x, _ = data(3, (4, 4, 3))
@@ -157,7 +157,7 @@ def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(laye
         np.testing.assert_allclose(gradients[path], gradient, rtol=1e-4, atol=1e-5, err_msg=path)
 
 
-def test_a_layer_can_be_declared_affine():
+def test_a_layer_can_be_marked_affine():
     class Scale(layers.Layer):
         def build(self, input_shape):
             self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones")

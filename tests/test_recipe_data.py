@@ -1,4 +1,4 @@
-"""What recipes are trained on: files are read as they are, and damaged or missing ones are named."""
+"""The data of recipes: files are read correctly, and errors name damaged or missing ones."""
 
 import gzip
 import sys
@@ -44,7 +44,7 @@ def test_an_idx_file_is_read_as_it_was_written(tmp_path, name, shape):
     np.testing.assert_array_equal(read, array)
 
 
-def test_compression_is_told_from_the_bytes_not_the_name(tmp_path):
+def test_compression_is_detected_from_the_bytes_not_the_name(tmp_path):
     array = np.arange(6, dtype="uint8")
     write_idx(tmp_path / "compressed.gz", array)
     (tmp_path / "compressed.gz").rename(tmp_path / "array-idx")
@@ -61,7 +61,7 @@ def test_fashion_mnist_keeps_images_and_labels_together(clothes):
 
 
 def tensorflow_datasets_stand_in(prepared):
-    """What the loader uses of TensorFlow Datasets, with made pictures in the place of a download."""
+    """The part of TensorFlow Datasets that the loader uses, with artificial images instead of a download."""
     splits = {"train": made_clothes(20, seed=0), "test": made_clothes(10, seed=1)}
 
     def as_dataset(split, as_supervised, batch_size):
@@ -78,7 +78,7 @@ def no_network(url, timeout):
     raise urllib.error.URLError("no network")
 
 
-def test_data_that_tensorflow_datasets_has_needs_no_network(monkeypatch):
+def test_data_prepared_by_tensorflow_datasets_needs_no_network(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", tensorflow_datasets_stand_in(prepared=True))
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     data = fashion_mnist.load()
@@ -102,7 +102,7 @@ def test_without_tensorflow_datasets_the_error_says_what_to_install(monkeypatch,
     assert "--data-dir" in error
 
 
-def test_a_data_folder_that_is_not_there_is_named(tmp_path, capsys):
+def test_the_error_names_a_missing_data_folder(tmp_path, capsys):
     folder = tmp_path / "nowhere"
     error = error_of(["fashion_mnist", "--data-dir", str(folder), "--output", str(tmp_path)], capsys)
     assert str(folder) in error
@@ -117,7 +117,7 @@ ZIPPED = gzip.compress(bytes(1000), mtime=0)
 
 
 @pytest.mark.parametrize("name", fashion_mnist.FILES)
-def test_a_data_file_that_is_missing_is_named(name, clothes, tmp_path, capsys):
+def test_the_error_names_a_missing_data_file(name, clothes, tmp_path, capsys):
     (clothes / name).unlink()
     error = error_of(["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys)
     assert str(clothes / name) in error
@@ -138,7 +138,7 @@ def test_a_data_file_that_is_missing_is_named(name, clothes, tmp_path, capsys):
     ],
 )
 @pytest.mark.parametrize("name", fashion_mnist.FILES[:2])
-def test_a_damaged_data_file_is_named_and_what_is_wrong(name, content, said, clothes, tmp_path, capsys):
+def test_the_error_names_a_damaged_data_file_and_the_problem(name, content, said, clothes, tmp_path, capsys):
     (clothes / name).write_bytes(content)
     error = error_of(["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys)
     assert str(clothes / name) in error
@@ -154,7 +154,7 @@ def test_a_damaged_data_file_is_named_and_what_is_wrong(name, content, said, clo
         (fashion_mnist.FILES[3], np.full(FEW_IMAGES // 4, 10, "uint8"), "largest is 10"),
     ],
 )
-def test_a_data_file_that_holds_something_else_is_named(name, array, said, clothes, tmp_path, capsys):
+def test_the_error_names_a_data_file_with_wrong_content(name, array, said, clothes, tmp_path, capsys):
     write_idx(clothes / name, array)
     error = error_of(["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys)
     assert str(clothes / name) in error

@@ -1,4 +1,4 @@
-"""Recipes: trained through the command line's own function, on real digits and on IDX files that the tests write."""
+"""Recipes, trained through the function of the command line, on real digits and on IDX files written by the tests."""
 
 import csv
 import dataclasses
@@ -53,7 +53,7 @@ def _default_precision():
 
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory):
-    """Folder and record of a few epochs of the digits."""
+    """Folder and record of a run of a few epochs on the digits."""
     folder = tmp_path_factory.mktemp("digits")
     with fast_programs():
         return folder, trained(folder, "digits", "--set", f"epochs={DIGITS_EPOCHS}")
@@ -68,7 +68,7 @@ def test_digits_are_learnt_within_a_few_epochs(digits_run):
     assert record["curve"]["loss"][-1] < record["curve"]["loss"][0] / 2
 
 
-def test_the_record_says_how_the_result_came_about(digits_run):
+def test_the_record_describes_the_run(digits_run):
     folder, record = digits_run
     assert record["settings"] == {**catalogue.find("digits").settings(), "epochs": DIGITS_EPOCHS}
     assert record["backend"] == keras.backend.backend()
@@ -108,7 +108,7 @@ def test_the_saved_models_give_the_test_accuracies_of_the_record(digits_run):
         assert accuracy == pytest.approx(expected, abs=1e-6)
 
 
-def test_settings_do_what_they_say(tmp_path, capsys):
+def test_settings_take_effect(tmp_path, capsys):
     settings = ("gradient=bptt", "timesteps=2", "epochs=1", "seed=5", "batch_size=128", "width=0.5", "train_images=512")
     record = trained(tmp_path, "digits", "--set", *settings)
     expected = {
@@ -137,7 +137,7 @@ def test_settings_do_what_they_say(tmp_path, capsys):
     assert lines[-1] == f"test accuracy: {record['test_accuracy']:.4f}"
 
 
-def test_the_seed_decides_the_curve(tmp_path, monkeypatch):
+def test_the_seed_determines_the_curve(tmp_path, monkeypatch):
     options = ("digits", "--set", "epochs=2", *QUICKLY)
     first = trained(tmp_path / "first", *options, "--set", "seed=1")["curve"]["loss"]
     other = trained(tmp_path / "other", *options, "--set", "seed=2")["curve"]["loss"]
@@ -208,7 +208,7 @@ def test_the_learning_rate_falls_to_zero_over_the_whole_run():
     assert float(schedule(3 * 15)) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_warm_restart_begins_the_fall_again_at_half_the_learning_rate():
+def test_a_warm_restart_starts_at_half_the_learning_rate():
     recipe = dataclasses.replace(catalogue.find("digits"), epochs=5, restart_at=0.6, batch_size=100)
     schedule = run.build(recipe, digits.load()).optimizer._learning_rate
     assert float(schedule(0)) == pytest.approx(recipe.learning_rate)
@@ -218,7 +218,7 @@ def test_a_warm_restart_begins_the_fall_again_at_half_the_learning_rate():
 
 
 def test_the_authors_settings_give_the_authors_steps():
-    """Their loop, written out in NumPy, beside a Keras optimizer: the gradient is constant, the weight long in balance."""
+    """Their loop in NumPy against a Keras optimizer, with a constant gradient and a weight in equilibrium."""
     timesteps, learning_rate, weight_decay, gradient = 4, 0.1, 0.1, 3.0
     theirs, velocity = 1.0, 0.0
     for _ in range(500):
@@ -242,7 +242,7 @@ def batches(recipe, first_epoch=0):
     ]
 
 
-def test_every_epoch_has_all_images_in_an_order_of_its_own():
+def test_every_epoch_has_all_images_in_its_own_order():
     recipe = dataclasses.replace(catalogue.find("digits"), epochs=2, batch_size=500)
     labels = np.concatenate([labels for _, labels in batches(recipe)])
     first, second = labels[:1437], labels[1437:]
@@ -252,7 +252,7 @@ def test_every_epoch_has_all_images_in_an_order_of_its_own():
     assert (first != second).any()
 
 
-def test_a_pipeline_that_begins_later_goes_on_as_it_would_have():
+def test_a_pipeline_that_starts_later_gives_the_same_batches():
     recipe = dataclasses.replace(catalogue.find("digits"), epochs=3, batch_size=300, augment="fashion_mnist", mix="mixup")
     whole, later = batches(recipe), batches(recipe, first_epoch=2)
     for (images, labels), (later_images, later_labels) in zip(whole[-5:], later, strict=True):
@@ -292,7 +292,7 @@ def test_evaluate_names_a_folder_without_a_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"name": 3}', '{"name": "digit"}', '{"name": "digits", "colour": 1}'])
-def test_evaluate_names_settings_of_another_shape(text, tmp_path, capsys):
+def test_evaluate_names_settings_with_the_wrong_format(text, tmp_path, capsys):
     (tmp_path / "settings.json").write_text(text)
     error = error_of([tmp_path], capsys, evaluate.main)
     assert str(tmp_path / "settings.json") in error
@@ -335,7 +335,7 @@ def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, m
     assert stamps == [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/result.json"))]
 
 
-def test_compare_goes_on_where_a_run_diverges_and_stops_where_one_fails(tmp_path, capsys, monkeypatch):
+def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(tmp_path, capsys, monkeypatch):
     statuses = {"rate-multi-0": 0, "bptt-multi-0": 1, "rate-multi-1": 1, "bptt-multi-1": 0}
     started = []
 
@@ -445,7 +445,7 @@ def test_the_committed_pages_are_those_of_the_committed_results():
 # Mistakes
 
 
-def test_an_unknown_recipe_is_told_the_known_ones(capsys):
+def test_the_error_for_an_unknown_recipe_lists_the_known_ones(capsys):
     error = error_of(["digit"], capsys)
     assert "'digit'" in error
     assert all(name in error for name in catalogue.RECIPES)
@@ -478,7 +478,7 @@ def test_an_unknown_recipe_is_told_the_known_ones(capsys):
         ("epochs", "'epochs'"),
     ],
 )
-def test_a_wrong_setting_is_named(setting, said, tmp_path, capsys):
+def test_the_error_names_a_wrong_setting(setting, said, tmp_path, capsys):
     assert said in error_of(["digits", "--set", setting, "--output", tmp_path / "run"], capsys)
     assert not (tmp_path / "run").exists()
 
@@ -500,7 +500,7 @@ def test_a_wrong_number_in_a_recipe_file_is_found_too():
         Recipe(**{**vars(catalogue.find("digits")), "epochs": 1.5})
 
 
-def test_an_output_folder_that_cannot_be_made_is_named(tmp_path, capsys):
+def test_the_error_names_an_output_folder_that_cannot_be_created(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         error = error_of(["digits", "--output", str(folder)], capsys)
@@ -508,7 +508,7 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path, capsys):
         assert "--output" in error
 
 
-def test_an_output_folder_that_cannot_be_written_in_is_named(tmp_path, monkeypatch, capsys):
+def test_the_error_names_an_output_folder_that_is_not_writable(tmp_path, monkeypatch, capsys):
     def denied(path, flags, mode):
         raise PermissionError(13, "Permission denied")
 
@@ -527,7 +527,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_reported_before_training(tmp
     assert "1 MiB free" in error
 
 
-def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(tmp_path, capsys):
+def test_a_network_too_large_for_memory_is_refused_before_it_is_built(tmp_path, capsys):
     error = error_of(["digits", "--output", tmp_path, "--set", "width=1000"], capsys)
     assert "`width` must be small enough for the network to fit in memory. Received: width=1000" in error
     assert error.count("\n") == 1
@@ -539,7 +539,7 @@ def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(tmp_path, 
     ("augment", "said"),
     [("cifar10", "AutoAugment's images must have three channels"), ("imagenet", "which changes it to (224, 224, 1)")],
 )
-def test_an_augmentation_of_other_images_is_refused(augment, said, tmp_path, capsys):
+def test_an_augmentation_that_does_not_fit_is_refused(augment, said, tmp_path, capsys):
     error = error_of(["digits", "--output", tmp_path, "--set", f"augment={augment}"], capsys)
     assert f"Received: augment='{augment}', mix='none'" in error
     assert "(8, 8, 1)" in error
@@ -562,7 +562,7 @@ def test_ctrl_c_before_training_is_no_traceback(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [OSError, RuntimeError])
-def test_a_checkpoint_that_cannot_be_written_is_named_and_the_one_before_is_kept(kind, tmp_path):
+def test_the_error_names_a_checkpoint_that_cannot_be_written_and_the_previous_one_is_kept(kind, tmp_path):
     path = tmp_path / "last.keras"
     path.write_bytes(b"of the epoch before")
 
@@ -577,7 +577,7 @@ def test_a_checkpoint_that_cannot_be_written_is_named_and_the_one_before_is_kept
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_disk_that_fills_up_while_a_run_trains_is_one_line(tmp_path, capsys, monkeypatch):
+def test_a_disk_that_fills_up_during_training_gives_a_one_line_error(tmp_path, capsys, monkeypatch):
     def full(*arguments):
         raise OSError(f"{tmp_path / 'last.keras'} cannot be written (no space left on device). Free some space.")
 
@@ -589,7 +589,7 @@ def test_a_disk_that_fills_up_while_a_run_trains_is_one_line(tmp_path, capsys, m
     assert error.count("\n") == 1
 
 
-def test_windows_prints_how_near_each_choice_is_to_bptt(capsys):
+def test_windows_prints_the_similarity_of_each_choice_to_bptt(capsys):
     assert windows.main(["digits", "--images", "16", "--set", "width=0.25", "timesteps=3"]) == 0
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[0] for row in rows] == ["1", "2", "(1, 2)", "3"]
@@ -599,7 +599,7 @@ def test_windows_prints_how_near_each_choice_is_to_bptt(capsys):
     assert sum(float(cosine) for cosine in rows[0][1:]) < sum(float(cosine) for cosine in rows[1][1:])
 
 
-def test_windows_draws_where_matplotlib_is_and_else_says_how_to_get_it(monkeypatch, tmp_path, capsys):
+def test_windows_draws_a_plot_or_says_how_to_install_matplotlib(monkeypatch, tmp_path, capsys):
     arguments = ["digits", "--images", "8", "--set", "width=0.1", "timesteps=2", "--plot", str(tmp_path / "windows.png")]
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert windows.main(arguments) == 2
@@ -613,7 +613,7 @@ def test_windows_draws_where_matplotlib_is_and_else_says_how_to_get_it(monkeypat
 
 
 class FigureOfLines:
-    """Stands in for a figure of Matplotlib, which tests do not need: keeps the lines that are drawn."""
+    """Replaces a Matplotlib figure, so that the tests do not need Matplotlib; records the lines."""
 
     def subplots(self, rows, columns):
         self.panels = [PanelOfLines() for _ in range(rows * columns)]
@@ -631,7 +631,7 @@ class PanelOfLines:
         return lambda *args, **kwargs: None
 
 
-def test_a_recipe_takes_every_method_and_its_own_normalisation():
+def test_a_recipe_accepts_every_method_and_its_normalisation():
     digits = catalogue.find("digits")
     for method in ("sltt-single-2", "ottt", "os"):
         recipe = digits.with_settings([f"{key}={value}" for key, value in methods.settings_of(method).items()])

@@ -1,4 +1,4 @@
-"""The library agrees with the authors' program, tensor by tensor, in every case that was run there."""
+"""The library agrees with the authors' program, tensor by tensor, in all reference cases."""
 
 import keras
 import numpy as np
@@ -21,12 +21,12 @@ def case(request):
     return Case(request.param)
 
 
-def test_the_cases_are_all_there():
+def test_all_cases_exist():
     assert len(CASES) == 24
 
 
 class RememberingSGD(keras.optimizers.SGD):
-    """Keeps the gradients of its last step."""
+    """Stores the gradients of its last step."""
 
     def build(self, variables):
         super().build(variables)
@@ -38,7 +38,7 @@ class RememberingSGD(keras.optimizers.SGD):
 
 
 class LastOutputs(keras.metrics.Metric):
-    """Keeps the outputs of the last batch, or their time mean, in the place of a number."""
+    """Stores the outputs of the last batch, or their time mean, instead of a number."""
 
     def __init__(self, shape):
         super().__init__(name="last_outputs")

@@ -1,6 +1,6 @@
-"""ALIF and CuBaLIF neurons are those of other libraries: spikes at every step, and BPTT's gradients.
+"""ALIF and CuBaLIF neurons match those of other libraries: spikes at every step, and BPTT gradients.
 
-`make_reference_neurons.py` made the cases, by Sinabs and snnTorch, and says how.
+`make_reference_neurons.py` creates the cases with Sinabs and snnTorch.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ LAYERS = {"alif": rsnn.layers.ALIF, "cuba": rsnn.layers.CuBaLIF}
 ARRAYS = ("inputs", "weights", "spikes", "gradient")
 
 
-def test_the_cases_are_all_there():
+def test_all_cases_exist():
     assert len(FILES) == 5
 
 
@@ -43,7 +43,7 @@ def test_spikes_and_gradients_are_those_of_other_libraries(file):
     ],
     ids=["ALIF", "CuBaLIF"],
 )
-def test_without_what_is_new_in_them_they_are_lif_neurons(plain):
+def test_without_their_extensions_they_are_lif_neurons(plain):
     x, _ = data(4, (7, 6))
     inputs = keras.Input((6,))
     neurons = [layer(reset="hard", v_reset=-0.2) for layer in (plain, rsnn.layers.LIF)]
@@ -60,6 +60,6 @@ def test_without_what_is_new_in_them_they_are_lif_neurons(plain):
         ("CuBaLIF", "synaptic_decay", 1.0),
     ],
 )
-def test_an_argument_outside_its_range_says_so(layer, argument, value):
+def test_an_argument_out_of_range_is_an_error(layer, argument, value):
     with pytest.raises(ValueError, match=f"`{argument}` must be >= 0"):
         getattr(rsnn.layers, layer)(**{argument: value})

@@ -1,4 +1,4 @@
-"""A run that is stopped, however, goes on with the same command and comes out the same."""
+"""Interrupted runs resume with the same command and give the same result."""
 
 import contextlib
 import dataclasses
@@ -34,13 +34,13 @@ SECONDS_OF_A_RUN = 25
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):
-    """The record of a run that nobody stopped."""
+    """The record of an uninterrupted run."""
     return trained(tmp_path_factory.mktemp("whole"), *RUN)
 
 
 @pytest.fixture(scope="module")
 def stopped_run(tmp_path_factory):
-    """`(folder, exit status, what was printed)` of a run stopped at the end of its third epoch, before that was saved."""
+    """`(folder, exit status, output)` of a run interrupted at the end of its third epoch, before it was saved."""
     save = callbacks.Checkpoint.on_epoch_end
 
     def stop(self, number, logs=None):
@@ -57,7 +57,7 @@ def stopped_run(tmp_path_factory):
 
 @pytest.fixture
 def folder(stopped_run, tmp_path):
-    """A folder of one's own of that run."""
+    """A separate copy of the folder of that run."""
     return shutil.copytree(stopped_run[0], tmp_path / "run")
 
 
@@ -65,7 +65,7 @@ def curve_without_times(record):
     return {name: values for name, values in record["curve"].items() if name not in ("seconds", "images_per_second")}
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_curve(whole_run, stopped_run, folder, capsys):
+def test_an_interrupted_run_resumes_to_the_same_curve(whole_run, stopped_run, folder, capsys):
     _, status, printed = stopped_run
     assert status == 130
     assert "repeat the command to resume" in printed
@@ -78,8 +78,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_curve(whole_run, stopped_run
     assert curve_without_times(record) == curve_without_times(whole_run)
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_bits(whole_run, tmp_path, capsys):
-    """`kill -9`, in the middle of an epoch; and while it ran, nobody else did."""
+def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path, capsys):
+    """`kill -9` in the middle of an epoch; meanwhile no other process can use the folder."""
     process = started(tmp_path)
     deadline = time.monotonic() + SECONDS
     while not (tmp_path / "last.keras").exists():
@@ -100,7 +100,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(whole_run, tmp_path, caps
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_a_run_that_is_killed_at_random_moments_goes_on_to_the_same_bits(seed, whole_run, tmp_path):
+def test_a_run_killed_at_random_times_resumes_bit_identically(seed, whole_run, tmp_path):
     draw, kills = random.Random(seed), 0
     for _ in range(3):
         process = started(tmp_path)
@@ -118,7 +118,7 @@ def started(folder):
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def test_a_finished_run_is_not_trained_again_but_on_request(whole_run, tmp_path, capsys):
+def test_a_finished_run_is_trained_again_only_on_request(whole_run, tmp_path, capsys):
     first = trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY)
     capsys.readouterr()
     command = ["digits", "--output", str(tmp_path), "--set", "epochs=1", *QUICKLY]
@@ -130,7 +130,7 @@ def test_a_finished_run_is_not_trained_again_but_on_request(whole_run, tmp_path,
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
 
 
-def test_a_folder_of_a_run_with_other_settings_is_left_alone(tmp_path, capsys):
+def test_a_folder_of_a_run_with_other_settings_is_not_changed(tmp_path, capsys):
     trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY)
     kept = (tmp_path / "result.json").read_bytes()
     capsys.readouterr()
@@ -157,7 +157,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("options", [(), ("--restart",)])
-def test_a_second_process_leaves_a_running_run_alone(options, folder, capsys):
+def test_a_second_process_does_not_disturb_a_running_run(options, folder, capsys):
     with RunFolder(folder).lock():
         before = contents(folder)
         error = error_of([*RUN, "--output", folder, *options], capsys)
@@ -180,7 +180,7 @@ LOGS = {
 
 
 @pytest.mark.parametrize("damage", LOGS)
-def test_a_log_is_mended_from_the_checkpoint(damage, folder):
+def test_a_log_is_repaired_from_the_checkpoint(damage, folder):
     log = folder / "log.csv"
     whole = log.read_text()
     damaged = LOGS[damage](whole)
@@ -190,14 +190,14 @@ def test_a_log_is_mended_from_the_checkpoint(damage, folder):
 
 
 def restored(folder):
-    """The progress of a run that goes on, with a model that is only as much of one as is needed."""
+    """The progress of a resumed run, with a minimal stand-in for a model."""
     run_folder = RunFolder(folder)
     settings = run_folder_module.read_json(run_folder.settings)
     run_folder.prepare(settings)
     return run_folder.restore(keras.saving.load_model(run_folder.last), settings, 1024)
 
 
-def test_a_log_without_a_checkpoint_begins_anew(folder):
+def test_a_log_without_a_checkpoint_starts_again(folder):
     for name in ("last.keras", "best.keras"):
         (folder / name).unlink()
     progress = RunFolder(folder).restore(None, {}, 1)
@@ -206,7 +206,7 @@ def test_a_log_without_a_checkpoint_begins_anew(folder):
 
 
 def flip_a_bit(content):
-    """In the weights: Keras would load them."""
+    """Damages the weights; Keras would load them."""
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
@@ -220,7 +220,7 @@ CHECKPOINTS["a bit flipped"] = flip_a_bit
 
 
 @pytest.mark.parametrize("damage", CHECKPOINTS)
-def test_a_damaged_checkpoint_is_named_and_kept_and_the_best_offered(damage, folder, capsys):
+def test_the_error_names_a_damaged_checkpoint_and_suggests_the_best_one(damage, folder, capsys):
     path = folder / "last.keras"
     damaged = CHECKPOINTS[damage](path.read_bytes())
     path.write_bytes(damaged)
@@ -233,7 +233,7 @@ def test_a_damaged_checkpoint_is_named_and_kept_and_the_best_offered(damage, fol
     assert restored(folder).epochs > 0
 
 
-def test_a_missing_checkpoint_does_not_begin_a_run_anew_while_there_is_the_best(folder, capsys):
+def test_a_missing_checkpoint_does_not_restart_a_run_if_the_best_exists(folder, capsys):
     (folder / "last.keras").unlink()
     error = error_of([*RUN, "--output", folder], capsys)
     assert f"`cp {folder / 'best.keras'} {folder / 'last.keras'}`" in error
@@ -270,7 +270,7 @@ def test_other_data_and_another_network_are_refused(folder):
 # Settings
 
 
-def test_a_run_without_its_settings_goes_on_with_the_same_ones_only(folder, capsys):
+def test_a_run_without_its_settings_file_resumes_only_with_the_same_settings(folder, capsys):
     settings = folder / "settings.json"
     whole = settings.read_text()
     settings.unlink()
@@ -293,7 +293,7 @@ SHAPES += [("result.json", '{"settings": {}, "backend": "jax", "curve": {}, "tes
 
 
 @pytest.mark.parametrize(("name", "text"), SHAPES)
-def test_a_file_of_another_shape_is_named(name, text, folder, capsys):
+def test_the_error_names_a_file_with_the_wrong_format(name, text, folder, capsys):
     (folder / name).write_text(text)
     for command, arguments in ((main, [*RUN, "--output", folder]), (results.main, [folder])):
         if command is results.main and name == "settings.json":
@@ -303,7 +303,7 @@ def test_a_file_of_another_shape_is_named(name, text, folder, capsys):
         assert error.count("\n") == 1
 
 
-def test_windows_are_the_same_settings_after_they_were_written_down(tmp_path):
+def test_windows_are_the_same_settings_after_saving(tmp_path):
     for _ in range(2):
         RunFolder(tmp_path).prepare({"windows": (1, 3)})
     with pytest.raises(ValueError, match="windows"):
@@ -313,7 +313,7 @@ def test_windows_are_the_same_settings_after_they_were_written_down(tmp_path):
 # Another backend
 
 
-def test_a_run_that_goes_on_elsewhere_says_so_and_the_result_names_both(folder, capsys, monkeypatch):
+def test_a_run_that_resumes_elsewhere_prints_a_note_and_the_result_names_both(folder, capsys, monkeypatch):
     elsewhere = {"backend": "abacus", "device": "wood", "versions": {"abacus": "1"}}
     saved = checkpoint.load_progress(folder / "last.keras")
     here = saved.parts[0]

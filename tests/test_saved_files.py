@@ -1,4 +1,4 @@
-"""Files that an earlier version saved load, and give the outputs that they gave then."""
+"""Files saved by an earlier version can be loaded, and give the same outputs."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ SAVED = pathlib.Path(__file__).parent / "saved"
 
 
 @pytest.mark.parametrize("name", ["model_0_1_0"])
-def test_a_model_of_an_earlier_version_predicts_what_it_did_and_trains_on(name):
+def test_a_model_of_an_earlier_version_gives_the_same_predictions_and_can_be_trained(name):
     """Convolution, normalisation, a learned neuron, a hard reset in a nested model, a bare cell, dropout; half-trained."""
     arrays = np.load(SAVED / f"{name}.npz")
     model = keras.saving.load_model(SAVED / f"{name}.keras")

@@ -1,4 +1,4 @@
-"""Single-step order: the multi-step results where both are defined, in memory that does not grow with T."""
+"""Single-step mode: the same results as multi-step mode where both are defined, with memory that does not grow with T."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ LONG = 11
 
 
 def network(normalization=False, dropout=0.0, noise=False):
-    """Two layers of neurons, one with a learned decay, and a max pooling, whose rate is not that of its input."""
+    """Two neuron layers, one with a learned decay, and a max pooling, whose rate differs from that of its input."""
     inputs = keras.Input((8, 8, 2))
     x = layers.Conv2D(4, 3, padding="same")(inputs)
     x = layers.BatchNormalization(momentum=0.8)(x) if normalization else x
@@ -48,7 +48,7 @@ def test_without_batch_normalization_it_is_the_multi_step_gradient(gradient, tim
     assert_same(single_gradients, gradients, rtol=1e-3, atol=2e-6)
 
 
-def test_a_loop_of_the_compiler_is_the_unrolled_loop(monkeypatch):
+def test_a_compiled_loop_equals_the_unrolled_loop(monkeypatch):
     """Batch normalisation, dropout and random noise included: their state is carried from step to step."""
     x, y = data(6, (LONG, 8, 8, 2))
 

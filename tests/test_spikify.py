@@ -1,4 +1,4 @@
-"""spikify: what is replaced and what stays, that nothing else changes, and that a trained network survives calibration."""
+"""spikify: which activations are replaced or kept, that nothing else changes, and calibration of trained networks."""
 
 import functools
 import re
@@ -20,7 +20,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy()
 
 
 def functional(hidden, inputs_shape=(6,)):
-    """Dense, what `hidden` makes of it, Dense with softmax."""
+    """Dense, `hidden`, Dense with softmax."""
     inputs = keras.Input(inputs_shape, name="inputs")
     x = hidden(layers.Dense(8, name="before")(inputs))
     return keras.Model(inputs, layers.Dense(3, activation="softmax", name="outputs")(x))
@@ -147,7 +147,7 @@ def test_the_gate_of_a_gated_linear_unit_stays():
     assert roles(functional(gated)) == {("gate", "silu"): "gate", ("outputs", "softmax"): "output"}
 
 
-def test_a_gated_signal_is_hidden_whatever_its_gate_is_computed_from():
+def test_a_gated_signal_is_hidden_for_any_gate():
     def highway(x):
         gate = layers.Dense(8, activation="sigmoid", name="gate")(x)
         return layers.Dense(8, activation="relu", name="signal")(x) * gate + x * (1.0 - gate)
@@ -194,20 +194,20 @@ def test_the_activation_of_an_output_stays_through_reshapes_and_casts():
     assert {name: role for (name, _), role in found.items()} == {"hidden": "hidden", "one": "output", "two": "output"}
 
 
-def test_an_output_that_the_network_goes_on_from_is_hidden():
+def test_an_output_that_feeds_further_layers_is_hidden():
     inputs = keras.Input((6,))
     features = layers.Dense(8, activation="relu", name="features")(inputs)
     assert roles(keras.Model(inputs, [features, layers.Dense(2)(features)]))["features", "relu"] == "hidden"
 
 
-def test_neurons_that_are_there_stay():
+def test_existing_neurons_are_kept():
     model = quiet(functional(lambda x: LIF(name="own")(layers.ReLU(name="hidden")(x))))
     assert isinstance(model.network.get_layer("own"), LIF)
     assert isinstance(model.network.get_layer("hidden"), IF)
 
 
 # That nothing else changes.
-def test_weights_names_and_frozen_layers_stay_and_the_model_given_does_too():
+def test_weights_names_frozen_layers_and_the_original_model_are_kept():
     inputs = keras.Input((8, 8, 2))
     x = layers.Conv2D(4, 3, name="frozen", trainable=False)(inputs)
     x = layers.BatchNormalization(name="norm")(x)
@@ -277,7 +277,7 @@ def test_neuron_may_be_a_class_a_partial_or_a_function_of_the_operation():
     assert {change.name: change.reason for change in chosen.spikify_report.kept}["first"] == "left by `neuron`"
 
 
-def test_the_report_says_what_was_done(capsys):
+def test_the_report_lists_all_changes(capsys):
     model = spikify(functional(lambda x: layers.Dense(4, activation="gelu", name="second")(layers.ReLU(name="first")(x))), 2)
     assert capsys.readouterr().out == f"{model.spikify_report}\n"
     assert str(model.spikify_report).splitlines() == [
@@ -373,7 +373,7 @@ def test_calibration_converges_to_the_network_with_time():
     assert sorted(errors, reverse=True) == errors
 
 
-def test_what_is_never_active_is_left_uncalibrated_and_reported():
+def test_inactive_activations_are_not_calibrated_and_are_reported():
     network = functional(lambda x: layers.ReLU(name="alive")(x + ops.relu(x - 100.0)))
     report = quiet(network, calibrate=X).spikify_report
     assert [change.threshold is None for change in report.replaced] == [True, False]
@@ -405,7 +405,7 @@ def images(samples=4):
 
 
 def settled(network, x):
-    """The network as after training: moving statistics are those of its data, and nothing is dropped at random."""
+    """The network as after training: moving statistics are those of its data, without random drops."""
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.0
@@ -420,7 +420,7 @@ def application(name, **kwargs):
 
 
 def test_inverted_bottlenecks_train_every_kernel():
-    """Two blocks of a MobileNetV2, the second of them with a way past it."""
+    """Two blocks of a MobileNetV2, the second with a skip connection."""
     inputs = x = keras.Input((8, 8, 3))
     for strides in (2, 1):
         before = x
@@ -483,7 +483,7 @@ def test_large_networks_train_every_kernel_after_calibration(name, scale, replac
 
 # A trained network.
 @pytest.mark.slow
-def test_trained_digits_survive_conversion_and_a_few_epochs_finish_the_job():
+def test_trained_digits_keep_their_accuracy_after_conversion_and_fine_tuning():
     datasets = pytest.importorskip("sklearn.datasets")
     x, y = datasets.load_digits(return_X_y=True)
     x = x.reshape(-1, 8, 8, 1).astype("float32") / 16.0

@@ -1,4 +1,4 @@
-"""A model that is given one time step at a time."""
+"""Streaming: a model that receives one time step at a time."""
 
 import keras
 import numpy as np
@@ -38,7 +38,7 @@ def test_a_sequence_may_be_longer_than_timesteps(model):
     np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=1e-5)
 
 
-def test_a_reset_begins_at_rest_with_any_batch_size(model):
+def test_after_a_reset_neurons_start_at_rest_with_any_batch_size(model):
     x, _ = data(4, (2, 6))
     first = to_numpy(model.step(x[:, 0]))
     assert not np.allclose(to_numpy(model.step(x[:, 0])), first)
@@ -48,14 +48,14 @@ def test_a_reset_begins_at_rest_with_any_batch_size(model):
     assert model.step(x[:2, 0]).shape == (2, 3)
 
 
-def test_a_changed_batch_size_says_so(model):
+def test_a_changed_batch_size_is_an_error(model):
     x, _ = data(4)
     model.step(x)
     with pytest.raises(ValueError, match=r"inputs for 3 sequences, after 1 steps with 4\. Call reset_state\(\)"):
         model.step(x[:3])
 
 
-def test_a_step_with_time_says_so(model):
+def test_a_step_with_time_is_an_error(model):
     x, _ = data(4, (T, 6))
     with pytest.raises(ValueError, match=r"must have shape \(batch, 6\) in `step`, without time"):
         model.step(x)

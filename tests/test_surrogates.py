@@ -1,4 +1,4 @@
-"""Surrogate derivatives: their values, areas and widths, and how they are named, saved and refused."""
+"""Surrogate derivatives: values, areas and widths, names, saving and errors."""
 
 import inspect
 import math
@@ -80,7 +80,7 @@ def test_it_is_the_derivative_of_its_primitive(kind, arguments):
 
 
 @every_case
-def test_its_area_is_1_where_the_docstring_says_so(kind, arguments):
+def test_its_area_is_1_if_the_docstring_says_so(kind, arguments):
     # ATan's tails beyond ±200 hold 0.7 % at its smallest alpha. An odd number of intervals, so that no edge is on the grid.
     distances = np.linspace(-200, 200, 99_999)
     values = derivative(kind(**arguments), distances).astype("float64")
@@ -160,13 +160,13 @@ def test_a_name_gives_the_surrogate_with_its_defaults(name, kind):
     assert rsnn.layers.LIF(surrogate=name).surrogate.get_config() == found.get_config()
 
 
-def test_an_object_is_taken_as_it_is():
+def test_an_object_is_used_unchanged():
     surrogate = surrogates.ATan(alpha=3.0)
     assert surrogates.get(surrogate) is surrogate
 
 
 @every_case
-def test_a_serialised_one_comes_back_equal(kind, arguments):
+def test_a_serialised_surrogate_is_restored(kind, arguments):
     surrogate = kind(**arguments)
     found = surrogates.get(keras.saving.serialize_keras_object(surrogate))
     assert type(found) is kind
@@ -192,7 +192,7 @@ def test_the_config_is_documented_in_full():
     [(0, ValueError), (-1.0, ValueError), (math.nan, ValueError), (math.inf, ValueError), ("1", TypeError)]
     + [(True, TypeError), (None, TypeError)],
 )
-def test_a_bad_width_is_refused_with_its_name_and_value(kind, value, error):
+def test_the_error_for_a_wrong_width_has_its_name_and_value(kind, value, error):
     with pytest.raises(error, match=f"`{PARAMETER[kind]}` must be .*{PARAMETER[kind]}={value!r}"):
         kind(**{PARAMETER[kind]: value})
 
@@ -203,13 +203,13 @@ def test_an_unknown_name_lists_the_names():
     assert all(repr(name) in str(error.value) for name in NAMES)
 
 
-def test_a_class_in_the_place_of_an_instance_says_so():
+def test_a_class_instead_of_an_instance_is_an_error():
     with pytest.raises(TypeError, match="Pass an instance"):
         surrogates.get(surrogates.ATan)
 
 
 @pytest.mark.parametrize("value", [None, 4.0, abs, {"class_name": "Dense", "module": "keras.layers", "config": {"units": 1}}])
-def test_what_is_no_surrogate_is_refused(value):
+def test_other_objects_are_refused(value):
     with pytest.raises(TypeError, match="`surrogate` must be one of"):
         surrogates.get(value)
 
@@ -221,7 +221,7 @@ def test_a_surrogate_without_derivative_says_what_to_implement():
 
 @keras.saving.register_keras_serializable(package="tests")
 class Tent(surrogates.Surrogate):
-    """A user's own: height · max(0, 1 − |u|)."""
+    """A custom surrogate: height · max(0, 1 − |u|)."""
 
     def __init__(self, height=1.0):
         self.height = height
@@ -234,7 +234,7 @@ class Tent(surrogates.Surrogate):
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_a_users_own_surrogate_trains_and_survives_saving(gradient, tmp_path):
+def test_a_custom_surrogate_trains_and_can_be_saved(gradient, tmp_path):
     model = helpers.compiled(helpers.spiking(helpers.mlp(surrogate=Tent(height=0.5)), gradient=gradient))
     x, y = helpers.data()
     assert np.isfinite(model.train_on_batch(x, y))

@@ -1,4 +1,4 @@
-"""Normalisations that know of thresholds and of time, against a few lines of NumPy, by every gradient and in both orders."""
+"""tdBN and TEBN against a few lines of NumPy, with every gradient and in both step modes."""
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ def test_the_scale_starts_at_alpha_times_the_threshold_and_all_else_is_batch_nor
     ],
     ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else "",
 )
-def test_what_says_something_else_of_the_scale_is_refused(arguments, error, message):
+def test_conflicting_settings_of_the_scale_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         TDBN(**arguments)
 
@@ -171,8 +171,8 @@ def test_rate_with_a_window_for_each_step_is_bptt(has_time, frozen, step_mode):
 
 @STEP_MODES
 @pytest.mark.parametrize("windows", [1, (1, 3)])
-def test_by_rate_the_derivative_is_that_of_the_mean_of_the_scaled_rate(windows, step_mode):
-    """Of a loss that is linear in the mean: p̄ for what comes in, and the normalised rate, over T, for each factor."""
+def test_the_rate_derivative_is_that_of_the_mean_of_the_scaled_rate(windows, step_mode):
+    """For a loss that is linear in the mean: p̄ for the input, and the normalised rate over T for each factor."""
     random = np.random.default_rng(0)
     x, weights = random.normal(size=(6, T, 3)).astype("float32"), random.normal(size=(6, 2)).astype("float32")
     results = []
@@ -235,7 +235,7 @@ def test_both_train_with_a_last_smaller_batch_and_load(gradient, step_mode, poli
 
 
 # More steps than have factors.
-def test_more_steps_than_have_factors_are_refused_before_anything_runs():
+def test_more_steps_than_factors_are_refused_before_anything_runs():
     with pytest.raises(ValueError, match=r"`timesteps` must be at most 4.*layer 'tebn'.*timesteps=5"):
         spiking(keras.Sequential([keras.Input((3,)), TEBN(T, name="tebn"), rsnn.layers.LIF()]), 5)
     nested = keras.Sequential([keras.Input((3,)), TEBN(T, name="tebn")])
@@ -258,7 +258,7 @@ def test_a_stream_ends_where_the_factors_do():
     np.testing.assert_allclose(to_numpy(model.step(x[:, 0])[0]), whole[:, 0], rtol=1e-5)
 
 
-def test_statistics_other_than_the_batchs_and_wrong_numbers_of_steps_are_refused():
+def test_renorm_and_wrong_numbers_of_steps_are_refused():
     with pytest.raises(ValueError, match="`renorm` must be False"):
         TEBN(T, renorm=True)
     with pytest.raises(ValueError, match="`timesteps` must be 1 or more"):

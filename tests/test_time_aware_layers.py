@@ -1,4 +1,4 @@
-"""A layer whose call takes `time_step` is told the step, in both orders, and trains by each method."""
+"""A layer whose call takes `time_step` receives the step, in both step modes, and can be trained with each method."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ T = 4
 
 @keras.saving.register_keras_serializable(package="tests")
 class ScaleByStep(layers.Layer):
-    """Multiplies by a factor that it learns for each step."""
+    """Multiplies each step by a trainable factor."""
 
     def build(self, input_shape):
         self.factors = self.add_weight(shape=(T,), initializer="ones", name="factors")
@@ -35,7 +35,7 @@ def network(static):
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("has_time", [False, True])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_every_step_is_told_which_it_is(gradient, has_time, step_mode):
+def test_every_step_receives_its_time_step(gradient, has_time, step_mode):
     inputs = keras.Input((3,))
     scale = ScaleByStep()
     model = spiking(keras.Model(inputs, scale(inputs) + rsnn.layers.LIF()(inputs)), T, gradient, step_mode=step_mode)
@@ -65,11 +65,11 @@ def test_with_equal_factors_the_gradient_is_that_of_a_network_without(static, st
 
 @rsnn.affine
 class AffineScaleByStep(ScaleByStep):
-    """Affine at each step, by another factor."""
+    """Affine at each step, with a different factor."""
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_an_affine_layer_that_knows_the_step_gives_its_time_mean_to_the_next(step_mode):
+def test_an_affine_layer_that_takes_the_step_passes_on_its_time_mean(step_mode):
     inputs = keras.Input((6,))
     spikes, scale, last = rsnn.layers.LIF(), AffineScaleByStep(), layers.Dense(3)
     model = spiking(keras.Model(inputs, last(scale(spikes(inputs)))), T, step_mode=step_mode)

@@ -1,4 +1,4 @@
-"""What people do to training in Keras works here too, by every gradient and in both step modes."""
+"""Keras' variants of training work with every gradient and in both step modes."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(method):
         np.testing.assert_allclose(to_numpy(left), to_numpy(right), rtol=1e-4, atol=1e-6)
 
 
-def test_low_rank_adaptation_trains_its_factors_alone(method):
+def test_low_rank_adaptation_trains_only_its_factors(method):
     network = mlp()
     for layer in network.layers:
         if isinstance(layer, layers.Dense):
@@ -69,8 +69,8 @@ def test_low_rank_adaptation_trains_its_factors_alone(method):
     assert len(moved) == 4
 
 
-def test_a_train_step_of_ones_own_sees_the_model_as_any_other(method):
-    """The hook that Keras has on every backend: `compute_loss`."""
+def test_a_custom_train_step_works_with_the_model(method):
+    """Overrides `compute_loss`, the hook that Keras has on every backend."""
 
     class Scaled(rsnn.SpikingModel):
         def compute_loss(self, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""Weight-standardised layers: the kernel is that of the formula, and they are used as Keras' own."""
+"""Weight-standardised layers: the kernel follows the formula, and they work like Keras' own layers."""
 
 import keras
 import numpy as np
@@ -59,7 +59,7 @@ def with_random_weights(layer, shape):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_layer_is_keras_own_with_the_kernel_of_the_formula(name):
+def test_a_layer_equals_keras_own_with_a_standardised_kernel(name):
     make, make_plain, shape = CASES[name]
     layer, plain = with_random_weights(make(), shape), make_plain()
     plain.build((None, *shape))
@@ -94,7 +94,7 @@ def test_the_derivative_reaches_weights_and_gain():
             np.testing.assert_allclose(gradient[index], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_facts_are_those_of_the_layers_they_stand_for():
+def test_facts_are_those_of_the_keras_layers():
     for layer, plain in ((rsnn.layers.WSConv2D(4, 3), layers.Conv2D(4, 3)), (rsnn.layers.WSDense(4), layers.Dense(4))):
         assert kind_of(layer) == kind_of(plain)
         assert kind_of(layer).affine
@@ -103,7 +103,7 @@ def test_facts_are_those_of_the_layers_they_stand_for():
 
 # In a SpikingModel.
 def network(plain=False):
-    """With scaled spikes, as networks without batch normalisation have them; `plain`, of Keras' own layers."""
+    """A network with scaled spikes, as without batch normalisation; `plain` uses Keras' own layers."""
     convolution, dense = (layers.Conv2D, layers.Dense) if plain else (rsnn.layers.WSConv2D, rsnn.layers.WSDense)
     inputs = keras.Input((6, 6, 2))
     x = layers.Rescaling(2.74)(rsnn.layers.LIF(0.5)(convolution(8, 3, padding="same")(inputs)))
@@ -119,7 +119,7 @@ def kernels_of(model):
 
 
 @pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "single")])
-def test_gradients_are_those_by_the_kernel_that_is_used(gradient, step_mode):
+def test_gradients_are_those_of_the_standardised_kernel(gradient, step_mode):
     """A network of Keras' own layers, given the kernels, has the same loss, and its gradient by them times their derivative."""
     x, y = data(6, (6, 6, 2))
     model, plain = (
@@ -195,7 +195,7 @@ def test_low_rank_adaptation_is_of_the_weights_and_merged_when_saved(make, tmp_p
     np.testing.assert_allclose(to_numpy(keras.saving.load_model(tmp_path / "model.keras")(x)), outputs, rtol=1e-4, atol=1e-4)
 
 
-def test_what_they_cannot_do_is_said():
+def test_unsupported_settings_are_errors():
     with pytest.raises(ValueError, match=r"at least two weights for each output.*\(1, 4\)"):
         rsnn.layers.WSDense(4).build((None, 1))
     with pytest.raises(ValueError, match="`dtype` must not be a quantized policy.*int8_from_float32"):

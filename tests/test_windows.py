@@ -1,4 +1,4 @@
-"""Rate training in windows of time: one window is the paper's gradient, a window a step is BPTT's, exactly."""
+"""Rate training with time windows: one window gives the paper's gradient, one window per step exactly BPTT's."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ T = 4
 
 
 def network():
-    """What windows meet: shared statistics, learned neurons, resets of both kinds, a mask, a pooling, a skip."""
+    """A network for windows: shared statistics, learned neurons, both kinds of reset, a mask, pooling, a skip connection."""
     inputs = keras.Input((6, 6, 2), dtype=keras.config.dtype_policy().compute_dtype)
     x = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))
     x = rsnn.layers.ParametricLIF(learn_threshold=True, per_channel=True)(x)
@@ -57,7 +57,7 @@ def test_a_window_for_each_step_is_bptt(step_mode, has_time, return_sequences):
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_windows_are_the_same_in_a_loop_of_the_compiler(step_mode, monkeypatch):
+def test_windows_are_the_same_in_a_compiled_loop(step_mode, monkeypatch):
     from keras_ratesnn._core import backend
 
     with double_precision():
@@ -70,7 +70,7 @@ def test_windows_are_the_same_in_a_loop_of_the_compiler(step_mode, monkeypatch):
     assert_same(looped, unrolled, 1e-9)
 
 
-def test_more_windows_are_nearer_to_bptt():
+def test_more_windows_are_closer_to_bptt():
     x, y = data(32, (8, 8, 3), classes=5)
     shared = res(8, rsnn.layers.LIF)
 
@@ -89,7 +89,7 @@ CURRENTS = np.random.default_rng(0).normal(0.5, 0.8, (7, 4, 5))
 
 
 def naive_slopes(sizes, shifted, decay=0.6, threshold=0.7):
-    """The derivatives of each window's rate by a shift of the input during one window, by a loop over dual numbers."""
+    """The derivatives of each window's rate with respect to a shift of the input in one window, with dual numbers."""
     ends = np.cumsum(sizes)
     state, rates = as_dual(np.zeros(CURRENTS.shape[1:])), [as_dual(np.zeros(CURRENTS.shape[1:])) for _ in sizes]
     for t, current in enumerate(CURRENTS):
@@ -102,7 +102,7 @@ def naive_slopes(sizes, shifted, decay=0.6, threshold=0.7):
 
 
 @pytest.mark.parametrize("sizes", [(7,), (1, 6), (2, 2, 3), (1,) * 7])
-def test_eligibilities_are_the_derivatives_by_a_shift_of_the_input_in_a_window(sizes):
+def test_eligibilities_are_the_derivatives_with_respect_to_a_shift_of_the_input_in_a_window(sizes):
     with double_precision():
         cell = rsnn.layers.LIFCell(0.6, threshold=0.7, reset="hard", detach_reset=False)
         steps = ops.convert_to_tensor(np.moveaxis(CURRENTS, 0, 1).reshape(-1, 5), "float64")
@@ -137,18 +137,18 @@ def test_windows_that_do_not_fit_the_steps_are_an_error_in_training_and_nothing_
 
 
 @pytest.mark.parametrize("windows", [0, -1, 1.5, True, (), (1, 0), "two", None])
-def test_windows_of_another_kind_are_refused(windows):
+def test_invalid_windows_are_refused(windows):
     with pytest.raises((TypeError, ValueError), match="`windows` must be"):
         Rate(windows=windows)
 
 
-def test_the_last_steps_statistics_are_of_one_window():
+def test_last_step_statistics_need_one_window():
     with pytest.raises(ValueError, match="last_step_statistics=True.*windows=2"):
         Rate(windows=2, last_step_statistics=True)
 
 
 @pytest.mark.parametrize("windows", [2, (1, 3)])
-def test_windows_are_saved_and_train_on(windows, tmp_path):
+def test_windows_are_saved_and_can_be_trained(windows, tmp_path):
     model = compiled(spiking(timesteps=4, gradient=Rate(windows=windows)))
     x, y = data()
     model.fit(x, y, batch_size=4, verbose=0)
@@ -168,7 +168,7 @@ def test_windows_train_in_half_precision(policy):
 
 # Costs.
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX's compiler counts FLOPs")
-def test_a_step_costs_two_backward_passes_more_for_each_window():
+def test_each_window_costs_two_more_forward_passes():
     images, labels = map(ops.convert_to_tensor, data(16, (8, 8, 3), classes=5))
 
     def flops(model):
