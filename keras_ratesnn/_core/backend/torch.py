@@ -122,6 +122,9 @@ def with_backward(values, inputs, others, backward):
 
 def finite_rows(tensor, rows):
     """`(rows,)`: whether all elements of each of so many equal parts of a tensor are finite."""
+    if torch.is_tensor(rows):
+        # While a graph is exported to ONNX, whose sizes are 64-bit integers.
+        rows = rows.to(torch.int64)
     return torch.isfinite(tensor.detach()).reshape(rows, -1).all(dim=1)
 
 
