@@ -142,6 +142,11 @@ class ReadOnce(_Through):
         super().add_update(update)
 
 
+def is_rematerialized(model):
+    """Whether a layer of a model was made in a `keras.RematScope`."""
+    return any(layer._remat_mode is not None for layer in with_sublayers(model))
+
+
 def seed_states(layer):
     """The variables that hold the state of the random generators of a layer and of the layers inside it: a tuple."""
     return tuple(generator.state for inside in with_sublayers(layer) for generator in inside._seed_generators)

@@ -70,6 +70,8 @@ class TracedSignal(Signal):
 class TraceRule(OnlineRule):
     """The spiking network, whose weights are differentiated at the traces of spikes."""
 
+    replaces_weights = True
+
     def neuron(self, call):
         spikes, neuron = super().neuron(call).value, call.operation
         trace_pass = TracePass(neuron.cell, neuron.compute_dtype, with_gradient=False)

@@ -68,7 +68,7 @@ class Rate(GradientMethod):
         order = run.new_order(self._sizes(run))
         last_step = self.last_step_statistics and not order.sees_all_steps
         rule = RateRule(order, run.training, last_step)
-        with backend.reading_once(run.network.trainable_variables):
+        with backend.reading_once(run.network):
             outputs = order.run(RecordingRule(order, run.training, last_step), run)
             rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
         rule.finish()
@@ -323,7 +323,8 @@ class RateRule(Rule):
     def _apply(self, call, args, kwargs, share=1.0):
         """What the operation makes of rates, from the random numbers of the spiking path, its state left as it is."""
         operation = call.operation
-        variables = () if call.kind.function_of_tensors else getattr(operation, "variables", ())
+        has_state = not call.kind.function_of_tensors and isinstance(operation, keras.layers.Layer)
+        variables = backend.replaceable(operation) if has_state else ()
         if not variables:
             return self.apply(call, args, kwargs, share)
         draws = self.draws(call)

@@ -17,8 +17,9 @@
 * `grad_enabled()`: whether what is computed now may be differentiated later.
 * `derivative_only()`: a context for results whose derivative is wanted and whose value is not.
 * `optimization_barrier(tensors)`: the tensors, each computed before any is used.
-* `reading_once(variables)`: a context for all forward passes of a training step, so that the backward pass sees these variables
-  as they were before it. No losses can be added in it.
+* `reading_once(network)`: a context for all forward passes of a training step, so that the backward pass sees the weights of a
+  network as they were before it. No losses can be added in it.
+* `replaceable(layer)`: the variables of a layer that may be given tensors in their place, whose gradients are then found.
 * `layout_kept(repeated)`: a context in which Keras' layers do not copy `channels_last` data into another order, to be entered
   for each call of a layer; `repeated`, if every layer is called again and again on data of one shape.
 * `multiply_add(x, factor, y)`: x · factor + y, of which memory sees one operation.
@@ -66,6 +67,7 @@ grad_enabled = _functions.grad_enabled
 jvp = _functions.jvp
 optimization_barrier = _functions.optimization_barrier
 reading_once = _functions.reading_once
+replaceable = _functions.replaceable
 ranks_of_batch = _functions.ranks_of_batch
 unrolled_network_steps = _functions.unrolled_network_steps
 unrolled_steps = _functions.unrolled_steps

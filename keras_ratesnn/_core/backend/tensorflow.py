@@ -130,8 +130,8 @@ def ranks_of_batch(data):
     return tuple(tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves), data
 
 
-def reading_once(variables):
-    """A context in which each of these variables is read once, whatever uses it.
+def reading_once(network):
+    """A context in which each weight of a network is read once, whatever uses it.
 
     The forward pass needs that read, and the variable changes after it. Were there two, one for the backward pass alone,
     TensorFlow's dependency optimizer could drop its order: it removes the edge from the read to the assignment where a longer
@@ -140,5 +140,14 @@ def reading_once(variables):
     """
     with keras_internals.without_autocast():
         # Not by Keras, which takes a variable for a tensor.
-        values = [(variable, tf.convert_to_tensor(variable.value)) for variable in variables]
+        values = [(v, tf.convert_to_tensor(v.value)) for v in replaceable(network) if v.trainable]
     return keras_internals.ReadOnce(values)
+
+
+def replaceable(layer):
+    """The variables of a layer; of one made in a `keras.RematScope`, those that are not trained.
+
+    `tf.recompute_grad` finds the gradients of variables and arguments, and not those of tensors in the place of variables.
+    """
+    variables = layer.variables
+    return [v for v in variables if not v.trainable] if keras_internals.is_rematerialized(layer) else variables
