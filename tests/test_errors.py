@@ -208,7 +208,7 @@ def called_in_a_graph(cell):
 
 @pytest.mark.parametrize("use", [put_in_sequential, put_in_sequential_without_input, called_in_a_graph])
 def test_a_cell_in_the_place_of_a_layer_is_told_which_layer(use):
-    with pytest.raises(ValueError, match="no layer of a network") as raised:
+    with pytest.raises(ValueError, match="cannot be a layer of a network") as raised:
         use(LIFCell(name="mine"))
     assert_says(raised, "LIFCell 'mine'", "keras_ratesnn.layers.LIF()", "Neuron(LIFCell())")
 

@@ -71,7 +71,7 @@ def test_a_normaliser_free_network_is_saved_and_its_weights_are_no_others(tmp_pa
     again = standardised(models.ResNet18, width=0.05, weights=str(tmp_path / "some.keras"))
     for found, expected in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
-    with pytest.raises(ValueError, match="Build the network with the arguments of the one that was saved"):
+    with pytest.raises(ValueError, match="Build the network with the arguments of the saved network"):
         models.ResNet18((16, 16, 3), 3, width=0.05, weights=str(tmp_path / "some.keras"))
 
 

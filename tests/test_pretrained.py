@@ -242,7 +242,11 @@ def test_every_network_takes_weights_and_knows_its_own_name(build):
             {"width": 0.1},
             ["layer 'block1_conv1' has weights of shapes [(3, 3, 3, 3)", "[(3, 3, 3, 6)", "width=0.05"],
         ),
-        (models.VGG11, {"input_shape": (16, 16, 1)}, ["(3, 3, 1, 3)", "Build the network as its card has it", "[16, 16, 3]"]),
+        (
+            models.VGG11,
+            {"input_shape": (16, 16, 1)},
+            ["(3, 3, 1, 3)", "Build the network as described on its card", "[16, 16, 3]"],
+        ),
         (
             models.VGG11,
             {"neuron": lambda: LIF(decay=0.5)},
@@ -263,7 +267,7 @@ def test_neurons_may_differ_in_what_decides_the_gradient_only(with_a_vgg):
 
 def test_a_sew_resnet_is_told_from_a_preact_resnet_of_the_same_weights(tmp_path):
     models.SEWResNet18((8, 8, 3), 3, 1, width=0.01).save(tmp_path / "sew.keras")
-    with pytest.raises(ValueError, match=r"is of another network: it lacks the layers \[\], and has \['stem_neuron', "):
+    with pytest.raises(ValueError, match=r"belongs to another network: the layers \[\] are missing, and \['stem_neuron', "):
         models.PreActResNet18((8, 8, 3), 3, 1, width=0.01, weights=tmp_path / "sew.keras")
 
 
@@ -300,7 +304,7 @@ def test_a_file_of_another_hash_is_an_error(damage, folder):
     path = folder / "weights" / "digits.keras"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(
-        ValueError, match=f"not those of its card: .*{_files.sha256(path)}, and that of the card {SHIPPED.sha256}"
+        ValueError, match=f"do not match its card: .*{_files.sha256(path)}, and that of the card {SHIPPED.sha256}"
     ):
         models.load_pretrained("digits")
 
@@ -337,7 +341,7 @@ def test_a_download_that_is_damaged_in_the_cache_is_downloaded_again(upload, cac
 
 def test_a_download_of_another_hash_is_an_error(upload):
     upload.write_bytes(upload.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=f"The weights of 'digits' from file://.* not those of its card: .*{SHIPPED.sha256}"):
+    with pytest.raises(ValueError, match=f"The weights of 'digits' from file://.* do not match its card: .*{SHIPPED.sha256}"):
         models.load_pretrained("digits")
 
 
@@ -374,7 +378,7 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
 def test_a_damaged_card_is_named_and_what_is_wrong(content, said, folder):
     path = folder / "cards" / "made.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=rf"The card {path} is damaged: .*{said}.*Install keras_ratesnn again"):
+    with pytest.raises(ValueError, match=rf"The card {path} is damaged: .*{said}.*Reinstall keras_ratesnn"):
         models.list_pretrained()
     # The others load nevertheless.
     models.load_pretrained("digits")
@@ -427,8 +431,8 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
     [
         ("VGG12", ARGUMENTS, "`architecture` must be one of .*'VGG11'.*architecture='VGG12'"),
         ("load_pretrained", ARGUMENTS, "`architecture` must be one of"),
-        ("VGG13", ARGUMENTS, "is of another network"),
-        ("VGG11", {**ARGUMENTS, "width": 0.1}, "is of another network"),
+        ("VGG13", ARGUMENTS, "belongs to another network"),
+        ("VGG11", {**ARGUMENTS, "width": 0.1}, "belongs to another network"),
         pytest.param(
             *("VGG11", {**ARGUMENTS, "classes": 4}, r"`arguments` must build a network with outputs \(None, 3\)"),
             marks=pytest.mark.filterwarnings("ignore:.*is for 3 classes, not 4"),

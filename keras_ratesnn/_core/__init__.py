@@ -1,1 +1,1 @@
-"""What the library is built on and does not promise: checks, the registry, the graph of a network, the backends."""
+"""Private foundations: argument checks, the registry, Keras internals and the backends."""

@@ -1,11 +1,11 @@
-"""Checks of arguments: each returns the value it was given in its plain type, or says what was wrong and what to do."""
+"""Argument checks: each returns the value as a plain Python type, or raises an error that says what to do."""
 
 import math
 import numbers
 
 
 def real(name, value, *, above=None, at_least=None, below=None, advice=""):
-    """`value` as a float, if it is a finite real number within the bounds; else TypeError or ValueError."""
+    """Returns `value` as a float if it is a finite real number within the bounds; else raises TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"`{name}` must be a real number. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
@@ -24,7 +24,7 @@ def real(name, value, *, above=None, at_least=None, below=None, advice=""):
 
 
 def integer(name, value, *, advice=""):
-    """`value` as an int, if it is an integer; else TypeError."""
+    """Returns `value` as an int if it is an integer; else raises TypeError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
             f"`{name}` must be an integer. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
@@ -33,7 +33,7 @@ def integer(name, value, *, advice=""):
 
 
 def positive_integer(name, value, *, advice=""):
-    """`value` as an int, if it is an integer of 1 or more; else TypeError or ValueError."""
+    """Returns `value` as an int if it is an integer of 1 or more; else raises TypeError or ValueError."""
     value = integer(name, value, advice=advice)
     if value < 1:
         raise ValueError(f"`{name}` must be 1 or more. Received: {name}={value}.{_also(advice)}")
@@ -41,14 +41,14 @@ def positive_integer(name, value, *, advice=""):
 
 
 def boolean(name, value):
-    """`value`, if it is True or False; else TypeError."""
+    """Returns `value` if it is True or False; else raises TypeError."""
     if not isinstance(value, bool):
         raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r} of type {type(value).__name__}.")
     return value
 
 
 def one_of(name, value, choices):
-    """`value`, if it is among `choices`; else ValueError."""
+    """Returns `value` if it is among `choices`; else raises ValueError."""
     if value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.")

@@ -1,11 +1,11 @@
-"""Whether what is known of a class still holds of a subclass."""
+"""Decides whether facts about a class still hold for a subclass."""
 
 _HARMLESS = {"__init__", "build", "compute_output_shape", "compute_output_spec", "get_config", "from_config"}
-"""What a subclass may define anew and still compute what its base does."""
+"""Methods that a subclass may override without changing its computation."""
 
 
 def redefines(subclass, base):
-    """Whether a subclass, or a class between the two, defines anything of which the computation may depend."""
+    """Whether a subclass, or a class between the two, overrides anything that may affect the computation."""
     between = subclass.__mro__[: subclass.__mro__.index(base)]
     return any(_matters(name, value) for cls in between for name, value in vars(cls).items())
 

@@ -1,4 +1,4 @@
-"""Everything that is read of Keras' private API, and nothing else. `tests/test_keras_internals.py` says which part broke."""
+"""All uses of Keras' private API, and nothing else. If one breaks, `tests/test_keras_internals.py` shows which."""
 
 import contextlib
 
@@ -21,7 +21,7 @@ _GRAPH_CALLS = (_functional_class().call, keras.Sequential.call)
 
 
 def is_graph(operation):
-    """Whether an operation is a model whose call is nothing but a run through its graph."""
+    """Whether an operation is a model whose `call` only runs its graph."""
     return isinstance(operation, keras.Model) and getattr(type(operation), "call", None) in _GRAPH_CALLS
 
 
@@ -36,22 +36,22 @@ def run_through_graph(network, signals, operation_function):
 
 
 def inputs_structure(network):
-    """The symbolic inputs of a Functional model, in the structure in which they were given."""
+    """The symbolic inputs of a Functional model, in their original structure."""
     return network._inputs_struct
 
 
 def outputs_structure(network):
-    """The symbolic outputs of a Functional model, in the structure that a call of it returns."""
+    """The symbolic outputs of a Functional model, in the structure that calling it returns."""
     return unpack_single(network._outputs_struct)
 
 
 def takes_training(operation):
-    """Whether a call of the operation takes Keras' `training` argument: layers do, bare operations do not."""
+    """Whether the operation accepts Keras' `training` argument: layers do, bare operations do not."""
     return "training" in getattr(operation, "_call_context_args", ())
 
 
 def is_prepared(layer, args):
-    """Whether a layer can be given these arguments as they are: nothing to build, cast, mask or distribute.
+    """Whether a layer accepts these arguments unchanged: nothing to build, cast, mask or distribute.
 
     Args:
         layer: A Keras layer.
@@ -73,18 +73,18 @@ def is_prepared(layer, args):
 
 
 def call_prepared(layer, args):
-    """What `layer(*args)` comes to where `is_prepared`, without the search for what there may be to prepare.
+    """`layer(*args)` for arguments that pass `is_prepared`, without Keras' own preparation.
 
-    The activity of the layer is not regularised.
+    Activity regularisation is not applied.
     """
     with keras.name_scope(layer.name, caller=layer):
         return super(keras.Layer, layer).__call__(*args)
 
 
 def call_aside(operation, args, kwargs):
-    """`(outputs, losses)` of a call of an operation: the losses that it adds in its call, which do not become the layer's.
+    """Calls an operation and returns `(outputs, losses)`, where losses added during the call are not stored in the layer.
 
-    Among these is no regularisation of its activity. Nothing of the layer is changed meanwhile: other threads may use it.
+    Activity regularisation is not included. The layer itself is not changed, so other threads can use it.
     """
     if not isinstance(operation, keras.Layer):
         return operation(*args, **kwargs), []
@@ -92,17 +92,17 @@ def call_aside(operation, args, kwargs):
         outputs = operation(*args, **kwargs)
     losses = scope.losses
     if losses:
-        # Keras knows the losses of a layer by the ids of objects, which may become those of other losses later.
+        # Keras identifies the losses of a layer by object ids, which later losses may reuse.
         for layer in with_sublayers(operation):
             layer._loss_ids.difference_update(map(id, losses))
         if operation.activity_regularizer is not None:
-            # Comes last, with a loss for each output.
+            # Its losses come last, one for each output.
             losses = losses[: len(losses) - sum(map(ops.is_tensor, keras.tree.flatten(outputs)))]
     return outputs, losses
 
 
 class _Through(keras.StatelessScope):
-    """A scope, of one thread, out of which variables are read and assigned."""
+    """A thread-local scope that passes reads and assignments of variables to the enclosing scope."""
 
     def __init__(self, values=(), collect_losses=False):
         super().__init__(values, collect_losses)
@@ -127,7 +127,7 @@ class _LossesAside(_Through):
 
 
 class ReadOnce(_Through):
-    """A scope in which variables have these values until they are assigned. No losses can be added in it.
+    """A scope in which variables have the given values until they are assigned. Losses cannot be added in it.
 
     Args:
         values: List of pairs of a Keras variable and a tensor.
@@ -148,19 +148,19 @@ def is_rematerialized(model):
 
 
 def seed_states(layer):
-    """The variables that hold the state of the random generators of a layer and of the layers inside it: a tuple."""
+    """The state variables of the random generators of a layer and its sublayers: a tuple."""
     return tuple(generator.state for inside in with_sublayers(layer) for generator in inside._seed_generators)
 
 
 def with_sublayers(layer):
-    """A layer and all layers inside it."""
+    """A layer and all its sublayers."""
     return layer._flatten_layers()
 
 
 def set_state(model, name, value):
-    """Sets an attribute of a model that is built already to an object with variables, as if it had been there before."""
+    """Sets an attribute of a model that is already built to an object with variables, as if it had been set before."""
     if hasattr(model, "jax_state_sync"):
-        # In the middle of `fit` on JAX, the state is elsewhere; after this it is collected again.
+        # During `fit` on JAX the state is kept elsewhere; this synchronises it, so that it is collected again.
         model.jax_state_sync()
     tracker, locked = model._tracker, model._tracker.locked
     tracker.unlock()
@@ -170,19 +170,19 @@ def set_state(model, name, value):
 
 
 def state_shardings(model):
-    """How a model's state is spread over devices, in the form that Keras wants when it makes a function on JAX, or `None`."""
+    """The sharding of a model's state in the form that Keras needs to make a function on JAX, or `None`."""
     spread = hasattr(model, "_get_state_sharding_spec") and keras.distribution.distribution() is not None
     return model._get_state_sharding_spec() if spread else None
 
 
 class StandIn:
-    """What Keras' `make_train_function` and its like are given for a model: reads the model, and keeps what is made.
+    """A stand-in for a model in Keras' `make_train_function` etc.: it reads from the model and stores the function.
 
-    The model itself may be in use meanwhile, by `fit` or by other threads.
+    Meanwhile the model itself may be in use by `fit` or by other threads.
 
     Args:
         model: A Keras model.
-        shardings: Its `state_shardings`; while it trains on JAX, a model has no values to look at.
+        shardings: Its `state_shardings`, which cannot be read while the model trains on JAX.
     """
 
     def __init__(self, model, shardings):
@@ -192,7 +192,7 @@ class StandIn:
     def __getattr__(self, name):
         return getattr(self._model, name)
 
-    # JAX takes `model.train_step` for the same function each time, and would not trace it anew. These are this object's own.
+    # JAX would treat `model.train_step` as the same function each time and not retrace it. These belong to this object.
     def train_step(self, *args):
         return self._model.train_step(*args)
 
@@ -204,14 +204,14 @@ class StandIn:
 
 
 def make_function(stand_in, purpose):
-    """The function that Keras makes for `fit`, `evaluate` or `predict`: `purpose` is `"train"`, `"test"` or `"predict"`."""
+    """Lets Keras make the function for `fit`, `evaluate` or `predict`: `purpose` is `"train"`, `"test"` or `"predict"`."""
     getattr(keras.Model, f"make_{purpose}_function")(stand_in, force=True)
     return getattr(stand_in, f"{purpose}_function")
 
 
 @contextlib.contextmanager
 def plain_build_errors():
-    """A context in which what goes wrong while Keras runs a model to build its metrics is raised as it is."""
+    """A context that raises the original error when Keras fails to run a model to build its metrics."""
     try:
         yield
     except RuntimeError as error:
@@ -221,7 +221,7 @@ def plain_build_errors():
 
 
 def portable(config):
-    """A saved compile config for any backend: on PyTorch, Keras notes the optimizers' PyTorch classes in it."""
+    """Makes a saved compile config portable between backends: on PyTorch it refers to Keras' PyTorch optimizers."""
     if isinstance(config, dict):
         config = {key: portable(value) for key, value in config.items()}
         if str(config.get("module")).startswith("keras.src.backend.torch.optimizers"):
@@ -232,29 +232,29 @@ def portable(config):
 
 
 def without_autocast():
-    """A context in which variables are read in their own dtype, whatever the policy of the layer being called."""
+    """A context in which variables are read in their own dtype, without autocasting."""
     return AutocastScope(None)
 
 
 def loss_of_samples(loss):
-    """The function `(y_true, y_pred)` of a loss before it is reduced, which brings labels and outputs to the same rank.
+    """The function `(y_true, y_pred)` of a loss without reduction; it brings labels and outputs to the same rank.
 
     Args:
-        loss: A `keras.losses.Loss`, or a function, which `compile` makes one of.
+        loss: A `keras.losses.Loss`, or a function, which `compile` wraps in one.
     """
     return (loss if isinstance(loss, keras.losses.Loss) else LossFunctionWrapper(loss)).call
 
 
 def mask_of(tensor):
-    """The mask that Keras has put on a tensor, or `None`."""
+    """The mask that Keras attached to a tensor, or `None`."""
     return get_keras_mask(tensor)
 
 
 def put_mask(tensor, mask):
-    """Puts a mask on a tensor, for Keras to see."""
+    """Attaches a Keras mask to a tensor."""
     set_keras_mask(tensor, mask)
 
 
 def unpack_single(outputs):
-    """As Functional.call does: a list of one output is that output."""
+    """Unpacks a list of one output, like `Functional.call`."""
     return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs

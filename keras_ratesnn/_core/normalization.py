@@ -1,4 +1,4 @@
-"""Batch normalisation in training: by a batch's own statistics, with moving averages, and that of a rate."""
+"""Batch normalisation in training, with moving averages, for steps and for rates."""
 
 from keras import ops
 
@@ -6,7 +6,7 @@ from keras_ratesnn._core import backend, keras_internals, time_axis
 
 
 def normalize(layer, inputs, times=1):
-    """A batch normalised by its own statistics, which move the layer's averages `times` times.
+    """Normalises a batch with its own statistics and updates the layer's moving averages `times` times.
 
     Args:
         layer: A `keras.layers.BatchNormalization`.
@@ -23,13 +23,13 @@ def normalize(layer, inputs, times=1):
 
 
 def normalize_rate(layer, rate, mean, variance, weights=None):
-    """The normalisation of a rate, with the values of the spiking path's statistics and the derivatives of the rate's.
+    """Normalises a rate: statistics have the values of the spiking path and the derivatives of those of the rate.
 
         ĉ = γ (c − μ_c) / sqrt(σ̂_c² + ε) + β
         μ_c: the value of `mean`, the derivative of the batch mean of c
         σ̂_c²: the value of `variance`, the derivative of the batch variance of c
 
-    In these means the rows of c may have weights, `weights`, which are 1 on average.
+    `weights` are optional weights of the rows of c in these means, 1 on average.
 
     Source: Yu et al., NeurIPS 2024, appendix on batch normalisation.
     """
@@ -41,20 +41,20 @@ def normalize_rate(layer, rate, mean, variance, weights=None):
 
 
 def move_averages(layer, mean, variance, times=1):
-    """Moves a layer's averages `times` times towards the statistics of a batch."""
+    """Updates a layer's moving averages `times` times with the statistics of a batch."""
     kept = layer.momentum**times
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving.assign(backend.multiply_add(time_axis.cast(value, moving.dtype), 1.0 - kept, moving.value * kept))
 
 
 def normalize_online(layer, inputs, times=1):
-    """A batch normalised by the moving averages, which stay as they are, with the derivative that its own statistics give.
+    """Normalises a batch with the moving averages, without updating them, and with the derivative of its own statistics.
 
-    This is batch renormalisation: with r = σ_B / σ_run and d = (μ_B − μ_run) / σ_run held constant,
+    This is batch renormalisation, with constants r = σ_B / σ_run and d = (μ_B − μ_run) / σ_run:
 
         (x − μ_B) / σ_B · r + d
 
-    Where r leaves [1/20, 20], the statistics of the batch serve: r = 1, d = 0.
+    If r is outside [1/20, 20], the statistics of the batch are used: r = 1, d = 0.
 
     Source: Zhu et al., "Online Stabilization of Spiking Neural Networks", ICLR 2024.
     """
@@ -92,7 +92,7 @@ def _renormalization(layer, mean, variance, inputs):
 
 
 _FARTHEST = 20.0
-"""How many times larger or smaller than the running one a deviation may be."""
+"""The largest allowed ratio between batch and running standard deviation, in either direction."""
 
 
 def _parameters(layer, inputs):
@@ -102,7 +102,7 @@ def _parameters(layer, inputs):
 
 
 def renormalize(layer, inputs, times=1):
-    """A batch normalised with renorm=True, by Keras' own call: it has no one set of statistics."""
+    """Normalises a batch with renorm=True by Keras' own call, which has no single set of statistics."""
     for _ in range(times):
         outputs, _ = keras_internals.call_aside(layer, (inputs,), {"training": True})
     return outputs, None, None

@@ -1,11 +1,11 @@
-"""What is chosen by name, by object or by a saved config: surrogates and gradient methods."""
+"""Resolves arguments given as a name, an object or a saved config: surrogates and gradient methods."""
 
 import inspect
 
 import keras
 
 PACKAGE = "keras_ratesnn"
-"""The literal name under which classes are registered: saved models carry it, so it never changes."""
+"""The package name under which classes are registered. Saved models contain it, so it must never change."""
 
 register = keras.saving.register_keras_serializable(package=PACKAGE)
 
@@ -15,16 +15,16 @@ def resolve(argument, identifier, base, by_name):
 
     Args:
         argument: String, the name of the constructor argument, for the error message.
-        identifier: A key of `by_name`, an instance of `base`, or the dict that `serialize` made of one.
-        base: Class of which the result is an instance.
-        by_name: Dict of names to subclasses of `base`; each is made with its defaults.
+        identifier: A key of `by_name`, an instance of `base`, or a dict returned by `serialize`.
+        base: Class of the result.
+        by_name: Dict of names to subclasses of `base`, which are created with default arguments.
 
     Returns:
         An instance of `base`.
 
     Raises:
         ValueError: If a name is unknown.
-        TypeError: If `identifier` is none of the three.
+        TypeError: If `identifier` is none of these.
     """
     if isinstance(identifier, base):
         return identifier
@@ -42,5 +42,5 @@ def resolve(argument, identifier, base, by_name):
 
 
 def serialize(found):
-    """The dict from which `resolve` makes an equal object again."""
+    """A dict from which `resolve` creates an equal object."""
     return keras.saving.serialize_keras_object(found)

@@ -1,4 +1,4 @@
-"""Training methods: how the gradient of a spiking network is found. One file each; `base.py` is what they fill in."""
+"""Training methods, one file each; `base.py` defines their interface."""
 
 from keras_ratesnn._core import registry
 from keras_ratesnn._core.backend import graft
@@ -15,13 +15,13 @@ BY_NAME = {"rate": Rate, "bptt": BPTT, "sltt": SLTT, "ottt": OTTT}
 
 
 def get(identifier):
-    """The method that `identifier` names.
+    """Returns the training method for `identifier`.
 
     >>> get("rate")
     Rate(windows=1, last_step_statistics=False)
 
     Args:
-        identifier: `"rate"`, `"bptt"`, `"sltt"`, `"ottt"`; or a `GradientMethod`; or a serialised one.
+        identifier: `"rate"`, `"bptt"`, `"sltt"`, `"ottt"`, a `GradientMethod` or a serialised one.
 
     Returns:
         A `GradientMethod`.

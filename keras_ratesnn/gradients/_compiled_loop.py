@@ -1,6 +1,6 @@
-"""Loops over time that the backend compiles once, whatever T is.
+"""Loops over time that the backend compiles once, for any T.
 
-Inside, variables are read from the loop's own state: random seeds and moving statistics change from step to step, and can be
+Inside a loop, variables are read from the loop state: random seeds and moving statistics change from step to step, and can be
 assigned only after the loop.
 """
 
@@ -11,7 +11,7 @@ from keras_ratesnn._core import keras_internals, tree
 
 
 def run(body, carried, variables, start, stop):
-    """`carried = body(t, carried)` for t from `start` to `stop - 1`. The results, and the weights inside, have no gradient.
+    """`carried = body(t, carried)` for t from `start` to `stop - 1`. Neither the results nor the weights have a gradient.
 
     Args:
         body: Function `(t, carried) -> carried`; t is an integer scalar tensor.
@@ -43,7 +43,7 @@ def scan(body, carried, steps, variables):
         variables: List of all Keras variables that `body` reads.
 
     Returns:
-        `(carried, outputs)`: what the last step left, and the tensor `(T, ...)` of all outputs.
+        `(carried, outputs)`: the state after the last step, and the tensor `(T, ...)` of all outputs.
     """
     values, changing = values_of(variables), changing_of(variables)
 
@@ -58,7 +58,7 @@ def scan(body, carried, steps, variables):
 
 
 def values_of(variables):
-    """The values of variables, in their own dtype: a list of tensors."""
+    """The values of variables as a list of tensors, without autocasting."""
     with keras_internals.without_autocast():
         return [ops.convert_to_tensor(variable) for variable in variables]
 
@@ -69,7 +69,7 @@ def changing_of(variables):
 
 
 def in_scope(function, variables, values, changing, changed):
-    """`(function(), changed)`, where variables have the values `values`, and those of `changing` the values `changed`."""
+    """`(function(), changed)`, evaluated with the given values of variables; those of `changing` have the values `changed`."""
     inside = list(values)
     for index, value in zip(changing, changed, strict=True):
         inside[index] = value

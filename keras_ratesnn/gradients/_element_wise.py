@@ -1,4 +1,4 @@
-"""Whether a cell acts on each neuron alone: the condition under which the firing rate has an eligibility a neuron."""
+"""Checks that a cell acts on each neuron independently, which one eligibility per neuron requires."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras_ratesnn._core import backend, keras_internals, tree
 _BATCH = 3
 _UNKNOWN_SIZE = 4
 _ADVICE = (
-    "The rate gradient keeps one eligibility a neuron and is right only where a step acts on each neuron alone. Train with "
+    "The rate gradient keeps one eligibility per neuron, so a step must act on each neuron independently. Train with "
     'gradient="bptt", or make the connections between neurons a layer of the network.'
 )
 
@@ -17,8 +17,8 @@ _ADVICE = (
 def check(neuron):
     """Raises ValueError if the step of a neuron layer's cell mixes neurons.
 
-    Some elements of the input, of the state and of the weights are changed, and elements that these do not belong to are looked
-    at. Weights and states are random ones: recurrent weights that start at zero, or a state at rest, would hide what mixes.
+    The check changes some elements of the input, state and weights, and tests whether other neurons change. It uses random
+    weights and states, because recurrent weights that start at zero, or a state at rest, would hide mixing.
 
     Args:
         neuron: A built `keras_ratesnn.layers.Neuron`.
@@ -43,7 +43,7 @@ def check(neuron):
 
 
 def _mixing(cell, shape, dtype, random):
-    """What of one neuron changes another, in words; `None` if nothing does."""
+    """Describes what makes one neuron change another; `None` if nothing does."""
 
     def shifted(tensor, low, high, where=True):
         return tensor + ops.convert_to_tensor(random.uniform(low, high, tuple(tensor.shape)) * where, tensor.dtype)
@@ -80,7 +80,7 @@ def _mixing(cell, shape, dtype, random):
 
 
 def _same(before, after, where):
-    """Whether outputs are the same `where` they are a neuron's own, and everywhere if they are no neuron's."""
+    """Whether outputs of neurons are the same `where` given, and other outputs are the same everywhere."""
 
     def equal(old, new):
         same = ops.logical_or(old == new, ops.logical_and(old != old, new != new))

@@ -1,14 +1,14 @@
-r"""How a neuron's firing rate answers to its input and to its weights: a forward-mode derivative, collected step by step.
+r"""The derivative of a firing rate with respect to input and weights: a forward-mode derivative, accumulated over time.
 
 A cell has a state x_t and a step (s_t, x_t) = f(I_t, x_{t−1}; w). For a constant shift c of the input, ẋ_t = ∂x_t/∂c, ẋ_0 = 0:
 
     (ṡ_t, ẋ_t) = Df(I_t, x_{t−1}; w) · (1, ẋ_{t−1}, 0)            g = ∂r/∂c = (1/T) Σ_t ṡ_t
 
-with the surrogate in the place of the spike's derivative; likewise, with (0, ẋ_{t−1}, e_w), for each trainable weight w of the
-cell. For LIF neurons ẋ is the ρ recursion of Yu et al., NeurIPS 2024, and g their eligibility. It is right for a step that acts
-on each neuron alone, see `_element_wise`.
+where the surrogate replaces the derivative of the spike. The direction (0, ẋ_{t−1}, e_w) gives the derivative with respect to a
+trainable weight w of the cell. For LIF neurons ẋ is the ρ recursion of Yu et al., NeurIPS 2024, and g their eligibility. The
+recursion is correct if the step acts on each neuron independently, see `_element_wise`.
 
-A cell may have a written derivative, `NeuronCell.step_derivative`, which is faster; any other step is differentiated here.
+A cell may have a hand-written derivative, `NeuronCell.step_derivative`, which is faster. Any other step is differentiated here.
 """
 
 import functools
@@ -23,20 +23,20 @@ from keras_ratesnn.layers import NeuronCell
 
 
 class EligibilityPass(NeuronPass):
-    """Neurons in a time loop that also collect their firing rate and its derivatives, by the input and by each weight.
+    """Neurons in a time loop that also accumulate their firing rate and its derivatives with respect to input and weights.
 
-    With several windows of time there is a rate a window, and a derivative of it by the input in each window up to it.
+    Each time window has a rate, with a derivative with respect to the input in that window and in each earlier one.
 
     Args:
         cell: A `NeuronCell`.
-        dtype: String, that of the spikes.
+        dtype: String, the dtype of the spikes.
         windows: Tuple of integers, the sizes of the windows.
     """
 
     def __init__(self, cell, dtype, windows):
         super().__init__(cell, dtype, with_gradient=False)
         self.windows = windows
-        # By the input of each window, and by each weight, which acts in all of them.
+        # The input of each window, and each weight, which acts in all windows.
         self.directions = [*range(len(windows)), *cell.trainable_variables]
 
     @property
@@ -45,14 +45,14 @@ class EligibilityPass(NeuronPass):
 
     @property
     def compiles(self):
-        # PyTorch's compiler fails on the graphs that its forward mode leaves.
+        # PyTorch's compiler fails on the graphs of its forward-mode differentiation.
         return has_written_derivative(self.cell)
 
     def phase(self, t):
         return _windows.inside(self.windows, t)
 
     def start(self, current):
-        """Traces are numbers, which become tensors where they come to differ."""
+        """Traces start as numbers and become tensors once neurons differ."""
         state = self.cell.initial_state(current)
         at_rest = tree.map_leaves(lambda _: 0.0, state)
         return {
@@ -78,7 +78,7 @@ class EligibilityPass(NeuronPass):
         return time_axis.cast(spikes, self.dtype), carried
 
     def as_tensors(self, carried):
-        """A loop would carry what is still a number as float32 and a scalar, whatever it will become."""
+        """Converts numbers to tensors of their final shape and dtype; a loop would carry them as float32 scalars."""
         like = carried["spikes"][0]
         full = functools.partial(tree.map_leaves, lambda x: x if ops.is_tensor(x) else ops.full_like(like, x))
         scalar = functools.partial(
@@ -88,7 +88,7 @@ class EligibilityPass(NeuronPass):
         return {"state": carried["state"], "tangents": scalar(carried["tangents"]), **sums}
 
     def finish(self, carried):
-        """Records for each window its rate, and the derivatives by the input in the windows up to it and by the weights."""
+        """Records the rate of each window, and its derivatives with respect to weights and to the input up to that window."""
         record = []
         for window, size in enumerate(self.windows):
             answering = [
@@ -100,7 +100,7 @@ class EligibilityPass(NeuronPass):
         return carried["state"], record
 
     def _answering(self, direction):
-        """The windows whose rate a direction changes: not those before it."""
+        """The windows whose rate a direction affects: its own and later ones."""
         return range(direction if isinstance(direction, int) else 0, len(self.windows))
 
     @staticmethod
@@ -115,12 +115,12 @@ class EligibilityPass(NeuronPass):
 
 
 def firing_rate(cell, recorded, mean_input, windows):
-    """The firing rate in each window: its value is the time mean of the spikes, its derivatives are those that were collected.
+    """The firing rate in each window: its value is the time mean of the spikes, with the accumulated derivatives.
 
     Args:
         cell: A `NeuronCell`.
-        recorded: What an `EligibilityPass` left.
-        mean_input: Tensor c, the rate of the input current, with gradient, `(batch * W, ...)`.
+        recorded: The record of an `EligibilityPass`.
+        mean_input: Tensor c `(batch * W, ...)`, the rate of the input current, with gradient.
         windows: Tuple of integers, the sizes of the windows.
 
     Returns:
@@ -140,7 +140,7 @@ def firing_rate(cell, recorded, mean_input, windows):
 
 
 def has_written_derivative(cell):
-    """Whether a cell has a `step_derivative` that is that of its step: a subclass that changes anything has none."""
+    """Whether the `step_derivative` of a cell belongs to its step; not so in a subclass that overrides anything."""
     owner = next(base for base in type(cell).__mro__ if "step_derivative" in vars(base))
     return owner is not NeuronCell and not inheritance.redefines(type(cell), owner)
 
@@ -149,8 +149,8 @@ def _step(cell, current, state):
     """One step of a cell, and its derivative.
 
     Returns:
-        `(spikes, state, along, slope)`: `along(input_tangent, state_tangent, weight)` returns the tangents of what the spikes
-        are a function of and of the state; the tangent of the spikes is `slope` times the first.
+        `(spikes, state, along, slope)`: `along(input_tangent, state_tangent, weight)` returns the tangents of the argument of
+        the spike function and of the state. The tangent of the spikes is `slope` times the former.
     """
     if has_written_derivative(cell):
         membrane, spikes, after = cell.step(current, state)
@@ -164,7 +164,7 @@ def _forward_mode(cell, current, state):
     variables = cell.variables
     with keras_internals.without_autocast():
         values = [ops.convert_to_tensor(variable) for variable in variables]
-    # What is not a float, a counter for example, has no derivative.
+    # Tensors that are not floats, counters for example, have no derivative.
     leaves = [current, *tree.flatten(state)]
     moving = [tree.is_float(leaf) for leaf in leaves]
 
@@ -206,7 +206,7 @@ def _forward_mode(cell, current, state):
 
 
 def _like(tangent, primal):
-    """A tangent, which may be a number, in the shape and dtype of its primal."""
+    """A tangent, which may be a number, converted to the shape and dtype of its primal."""
     dtype = primal.dtype if ops.is_tensor(primal) else "float32"
     if ops.is_tensor(tangent):
         return ops.broadcast_to(time_axis.cast(tangent, dtype), ops.shape(primal))

@@ -1,4 +1,4 @@
-"""What online methods share: a gradient that does not go from one time step to the next."""
+"""Shared by the online methods, which have no gradient between time steps."""
 
 from keras import ops
 
@@ -9,13 +9,13 @@ from keras_ratesnn.gradients.forward import ForwardRule
 
 
 def run_online(run, rule, recompute, chosen=None):
-    """The outputs of a run, with a gradient by `rule`.
+    """The outputs of a run, differentiated with `rule`.
 
     Args:
         run: `Run`.
-        rule: The subclass of `OnlineRule` by which steps are differentiated.
-        recompute: Boolean, whether single-step order computes each step once more for its backward pass, and keeps none.
-        chosen: Boolean tensor `(T,)`, the steps that carry gradient. Defaults to `None`, all.
+        rule: Subclass of `OnlineRule` used to differentiate steps.
+        recompute: Boolean, whether single-step order recomputes each step for its backward pass and stores none.
+        chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
     """
     order = run.new_order()
     if not run.with_gradient:
@@ -33,7 +33,7 @@ def run_online(run, rule, recompute, chosen=None):
 
 
 class OnlineRule(ForwardRule):
-    """The spiking network; what a neuron carries from one step to the next has no gradient.
+    """The spiking network; the state that a neuron carries from one step to the next has no gradient.
 
     Args:
         order: See `Rule`.

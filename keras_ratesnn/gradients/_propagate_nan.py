@@ -1,4 +1,4 @@
-"""A network whose neurons are broken says so: NaN in a membrane would otherwise be silence."""
+"""Propagates NaN and infinity in membranes to the outputs, where they would otherwise look like silence."""
 
 import functools
 
@@ -8,14 +8,14 @@ from keras_ratesnn._core import backend, time_axis, tree
 
 
 def propagate_nan(outputs, states):
-    """The outputs of a network; NaN for the samples that have a neuron in a state that is NaN or infinite.
+    """Sets outputs to NaN for samples that have a neuron whose state is NaN or infinite.
 
-    A comparison with the threshold turns NaN into silence, and a broken network would train on unseen. A membrane stays
-    broken, so that looking at it once, after the last step, finds what happened at any step.
+    A comparison with the threshold turns NaN into silence, so the problem would go unnoticed in training. A membrane stays NaN
+    or infinite, so checking once, after the last step, detects a problem at any step.
 
     Args:
-        outputs: Structure of tensors `(batch, ...)`. One whose rows are not of samples is NaN if any sample is broken;
-            integers and booleans, which know no NaN, stay as they are.
+        outputs: Structure of tensors `(batch, ...)`. An output whose rows are not samples becomes NaN if any sample is broken.
+            Integers and booleans cannot be NaN and stay unchanged.
         states: List of structures of tensors.
     """
     alarms = {}
@@ -29,7 +29,7 @@ def propagate_nan(outputs, states):
             return output
         rank = len(output.shape)
         rows = ops.shape(output)[0] if rank else 1
-        # A tensor, where rows are not known, is no key.
+        # If the number of rows is not static, it is a tensor and cannot be a key.
         key = rows if isinstance(rows, int) else None
         if key is None or key not in alarms:
             alarms[key] = alarm(rows)
@@ -39,11 +39,11 @@ def propagate_nan(outputs, states):
 
 
 def _is_sound(state, rows):
-    """`(rows,)`: whether all elements of a sample are finite; `(1,)`, of all samples, where rows are not of samples."""
+    """Whether all elements of a sample are finite, `(rows,)`; or of all samples, `(1,)`, if rows are not samples."""
     of_state = ops.shape(state)[0] if len(state.shape) else 1
     if isinstance(of_state, int) and isinstance(rows, int):
         return backend.finite_rows(state, rows if rows and of_state >= rows and of_state % rows == 0 else 1)
-    # Not known before run time: as many parts.
+    # Sizes are known only at run time.
     parts = ops.maximum(rows, 1)
     of_samples = ops.logical_and(of_state >= parts, of_state % parts == 0)
     return backend.finite_rows(state, ops.where(of_samples, parts, 1))

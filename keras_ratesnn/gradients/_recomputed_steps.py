@@ -1,7 +1,7 @@
-"""Single-step order in memory that does not grow with T, where no gradient goes from one step to the next.
+"""Single-step order with memory that does not grow with T, for methods without gradient between time steps.
 
-All steps run without gradient. When the gradient of what they gave is known, they run once more, each followed by its own
-backward pass. A training step costs about 4T forward passes, where one that keeps all activations costs 3T.
+All steps run without gradient. Once the gradient of their outputs is known, they run again, each followed by its own backward
+pass. A training step costs about 4T forward passes; storing all activations costs 3T.
 """
 
 from keras import ops
@@ -17,18 +17,18 @@ def run(run, rule, chosen=None):
 
     Args:
         run: `Run`, in single-step order.
-        rule: Function of an order to the `ForwardRule` by which steps are differentiated.
-        chosen: Boolean tensor `(T,)`, the steps that carry gradient. Defaults to `None`, all.
+        rule: Function `order -> ForwardRule`, the rule used to differentiate a step.
+        chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
     """
     variables = run.network.variables
     changing = _compiled_loop.changing_of(variables)
     order, noise = run.new_order(), backend.noise_state()
     first = _WithoutGradient(order, run.training, with_gradient=False)
-    # The backward pass is given the reads of the forward pass.
+    # The backward pass reuses the variable reads of the forward pass.
     with backend.reading_once(run.network):
         values = _compiled_loop.values_of(variables)
         for index in changing:
-            # The first sweep changes these, on PyTorch in their place.
+            # The first sweep changes these variables, in place on PyTorch.
             values[index] = ops.copy(values[index])
         gathered = order.sweep(first, run)
     losses = order.losses_of_steps()
@@ -62,7 +62,7 @@ def run(run, rule, chosen=None):
         return [*outputs, *(memory[place] for place in places)], (memory, changed)
 
     def backward(inputs, others, upstream):
-        """The gradients of the inputs: the sum of those of all steps."""
+        """The gradients with respect to the inputs, summed over all steps."""
         given = parts.joined(inputs, others)
 
         def of_step(t):
@@ -106,7 +106,7 @@ def run(run, rule, chosen=None):
 
 
 def _differentiable(given, variables):
-    """For each leaf of what the steps are given, whether it may have a gradient."""
+    """Whether each leaf of the inputs of the steps may have a gradient."""
     return [
         *(tree.is_float(leaf) for leaf in tree.flatten([given["inputs"], given["constants"]])),
         *(variable.trainable for variable in variables),
@@ -115,7 +115,7 @@ def _differentiable(given, variables):
 
 
 class _Parts:
-    """A structure of tensors in two lists: those that a flag is set for, and the others."""
+    """Splits a structure of tensors into two lists: flagged tensors and the others."""
 
     def __init__(self, structure, flags):
         self.structure = tree.map_leaves(lambda _: None, structure)
@@ -131,7 +131,7 @@ class _Parts:
 
 
 class _WithoutGradient(ForwardRule):
-    """The spiking network, of which only what is the same at every step is differentiated."""
+    """The spiking network; only operations that are the same at every step have a gradient."""
 
     def evaluate(self, function):
         return backend.without_gradient(function)

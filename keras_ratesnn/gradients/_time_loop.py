@@ -1,4 +1,4 @@
-"""A layer of neurons through all time steps."""
+"""The loop of a neuron layer over time."""
 
 from keras import ops
 
@@ -6,17 +6,17 @@ from keras_ratesnn._core import backend, time_axis
 from keras_ratesnn.gradients import _compiled_loop
 
 LONGEST_PASS = 16
-"""Up to this T a whole time loop is one pass over memory; a longer one is a pass for each step, for compilers take time for
-each."""
+"""Up to this T a whole time loop is compiled into one pass over memory. A longer loop is one pass per step, to limit compile
+time."""
 
 
 class NeuronPass:
-    """What one layer of neurons does in a time loop: the plain neurons; a training method may want more of them.
+    """A neuron layer in a time loop: the plain neurons. Training methods may extend it.
 
     Args:
         cell: A `NeuronCell`.
-        dtype: String, that of the spikes.
-        with_gradient: Boolean, whether the spikes are to be differentiated.
+        dtype: String, the dtype of the spikes.
+        with_gradient: Boolean, whether the spikes carry gradient.
     """
 
     def __init__(self, cell, dtype, with_gradient):
@@ -26,7 +26,7 @@ class NeuronPass:
 
     @property
     def key(self):
-        """Hashable: what beside the cell decides what `start`, `advance` and `finish` do."""
+        """Hashable: what `start`, `advance` and `finish` depend on, besides the cell."""
         return type(self).__name__, self.dtype
 
     @property
@@ -35,11 +35,11 @@ class NeuronPass:
         return self.cell.fuses
 
     def phase(self, t):
-        """What `advance` has to know of a time step: a structure of numbers, of tensors if `t` is one."""
+        """What `advance` needs to know about step `t`: a structure of numbers, or of tensors if `t` is a tensor."""
         return ()
 
     def start(self, current):
-        """What is carried from step to step, before the first, given the current of the first step."""
+        """The loop state before the first step, given the current of the first step."""
         return self.cell.initial_state(current)
 
     def advance(self, phase, current, carried):
@@ -48,16 +48,16 @@ class NeuronPass:
         return time_axis.cast(spikes, self.dtype), state
 
     def finish(self, carried):
-        """`(state, record)`: the cell's state after the last step, and a structure of tensors that later walks want."""
+        """`(state, record)`: the cell's state after the last step, and a structure of tensors for later walks."""
         return carried, ()
 
     def as_tensors(self, carried):
-        """What is carried, tensors all."""
+        """The loop state with all numbers converted to tensors."""
         return carried
 
 
 def step(neuron_pass, current, carried, t):
-    """One step of a layer of neurons: `(spikes, carried)`."""
+    """One step of a neuron layer: `(spikes, carried)`."""
     return _elementwise(neuron_pass, neuron_pass.advance, (), neuron_pass.phase(t), current, carried)
 
 
@@ -68,7 +68,7 @@ def _elementwise(neuron_pass, function, key, *arguments):
 
 
 def run(neuron_pass, current, timesteps):
-    """A layer of neurons through all time steps.
+    """Runs a neuron layer over all time steps.
 
     Args:
         neuron_pass: `NeuronPass`.
@@ -76,7 +76,7 @@ def run(neuron_pass, current, timesteps):
         timesteps: Integer T.
 
     Returns:
-        `(spikes, finished)`: the spikes of all steps, `(batch * T, ...)`, and what `finish` made of what the last step left.
+        `(spikes, finished)`: the spikes of all steps, `(batch * T, ...)`, and the result of `finish`.
     """
     if timesteps <= backend.unrolled_steps(neuron_pass.with_gradient):
         spikes, finished = _unrolled(neuron_pass, current, timesteps)
@@ -90,7 +90,7 @@ def run(neuron_pass, current, timesteps):
 def _unrolled(neuron_pass, current, timesteps):
     steps = current.value if current.static else time_axis.unfold(current.value, timesteps)
 
-    # Not by indexing: the derivative of that is, for each step, a tensor of all steps.
+    # No indexing: its gradient would be a tensor of all steps, for every step.
     def at_each_step(steps):
         return [steps] * timesteps if current.static else ops.unstack(steps, timesteps, axis=1)
 
@@ -100,7 +100,7 @@ def _unrolled(neuron_pass, current, timesteps):
     if timesteps <= LONGEST_PASS:
         spikes, finished = _elementwise(neuron_pass, whole, (timesteps, current.static), steps)
     else:
-        # A pass for each step is compiled once for all of them if no number in it changes.
+        # One pass per step; it is compiled only once if no number in it changes.
         def advance(*arguments):
             spikes, carried = _elementwise(neuron_pass, neuron_pass.advance, ("step",), *arguments)
             return spikes, neuron_pass.as_tensors(carried)
@@ -118,7 +118,7 @@ def _through(neuron_pass, advance, at_each_step):
 
 
 def _scanned(neuron_pass, current, timesteps):
-    """By a loop of the compiler, with gradient."""
+    """A compiled loop, with gradient."""
     steps = time_axis.repeat(current.value, timesteps) if current.static else current.value
     at_steps = ops.moveaxis(time_axis.unfold(steps, timesteps), 1, 0)
     start = neuron_pass.as_tensors(neuron_pass.start(at_steps[0]))
@@ -132,7 +132,7 @@ def _scanned(neuron_pass, current, timesteps):
 
 
 def _looped(neuron_pass, current, timesteps):
-    """By a loop of the compiler, without gradient; the first step by itself, which tells shapes and dtypes."""
+    """A compiled loop, without gradient. The first step runs before the loop, to determine shapes and dtypes."""
     by_step = None if current.static else time_axis.unfold(current.value, timesteps)
 
     def current_at(t):

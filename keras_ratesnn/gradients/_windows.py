@@ -1,4 +1,4 @@
-"""Windows of time: T steps cut into W consecutive parts, of each of which rate training keeps one rate."""
+"""Time windows: T steps split into W consecutive windows. Rate training keeps one rate for each."""
 
 import itertools
 
@@ -8,40 +8,40 @@ from keras_ratesnn._core import time_axis
 
 
 def fit(windows, timesteps):
-    """Whether T steps can be cut into such windows."""
+    """Whether T steps can be split into these windows."""
     return windows <= timesteps if isinstance(windows, int) else sum(windows) == timesteps
 
 
 def sizes_of(windows, timesteps):
     """The sizes of the windows, a tuple of integers that add up to T.
 
-    An integer W gives the first W - 1 steps a window each, and the rest one together: the first steps, in which membranes rise
-    from rest, are the least stationary.
+    For an integer W each of the first W - 1 steps is a window, and the remaining steps share one. The first steps, in which
+    membranes rise from rest, are the least stationary.
 
     Args:
         windows: Integer W, or a tuple of sizes.
         timesteps: Integer T.
 
     Raises:
-        ValueError: If T steps cannot be cut so.
+        ValueError: If T steps cannot be split this way.
     """
     if isinstance(windows, int):
         if not fit(windows, timesteps):
             raise ValueError(
-                f"`windows` must be at most timesteps. Received: windows={windows} for timesteps={timesteps}. With as many "
-                "windows as steps the gradient is that of backpropagation through time."
+                f"`windows` must be at most timesteps. Received: windows={windows} for timesteps={timesteps}. With one "
+                "window per step the gradient equals that of backpropagation through time."
             )
         return (*[1] * (windows - 1), timesteps - windows + 1)
     if not fit(windows, timesteps):
         raise ValueError(
             f"`windows` must be sizes that add up to timesteps. Received: windows={windows}, which add up to {sum(windows)}, "
-            f"for timesteps={timesteps}. Give other sizes, or an integer, which is right for any number of steps."
+            f"for timesteps={timesteps}. Pass other sizes, or an integer, which fits any number of steps."
         )
     return windows
 
 
 def inside(sizes, t):
-    """For each window whether step `t` is inside: numbers 0.0 or 1.0, or tensors if `t` is one; `()` if there is one window."""
+    """Whether step `t` is inside each window: 0.0 or 1.0, as tensors if `t` is a tensor; `()` if there is only one window."""
     if len(sizes) == 1:
         return ()
     ends = list(itertools.accumulate(sizes))
@@ -52,7 +52,7 @@ def inside(sizes, t):
 
 
 def accumulate(totals, value, inside, plus=lambda total, value: total + value):
-    """Sums, one for each window, with a value added to that of the windows that are `inside`.
+    """Adds a value to the sums of the windows that are `inside`.
 
     Args:
         totals: List of tensors or numbers.
@@ -86,12 +86,12 @@ def means_over_steps(steps, sizes):
 
 
 def join(by_window):
-    """One tensor `(batch * W, ...)` of a list of W tensors `(batch, ...)`."""
+    """Joins a list of W tensors `(batch, ...)` to one tensor `(batch * W, ...)`."""
     return by_window[0] if len(by_window) == 1 else time_axis.fold(ops.stack(by_window, axis=1))
 
 
 def cut(tensor, sizes):
-    """The list of W tensors `(batch, ...)` of one `(batch * W, ...)`."""
+    """Splits a tensor `(batch * W, ...)` into a list of W tensors `(batch, ...)`."""
     return [tensor] if len(sizes) == 1 else ops.unstack(time_axis.unfold(tensor, len(sizes)), len(sizes), axis=1)
 
 
@@ -101,26 +101,26 @@ def repeat(tensor, sizes):
 
 
 def mean(tensor, sizes):
-    """The mean over all steps, `(batch, ...)`, of what has one value a window, `(batch * W, ...)`."""
+    """The mean over all steps, `(batch, ...)`, of a tensor with one value per window, `(batch * W, ...)`."""
     if len(sizes) == 1:
         return tensor
     return sum(part * (size / sum(sizes)) for part, size in zip(cut(tensor, sizes), sizes, strict=True))
 
 
 def at_each_step(tensor, sizes):
-    """`(batch, T, ...)`: the value of its window at each step, of a tensor `(batch * W, ...)`."""
+    """Expands a tensor with one value per window, `(batch * W, ...)`, to all steps, `(batch, T, ...)`."""
     parts = [ops.repeat(part[:, None], size, axis=1) for part, size in zip(cut(tensor, sizes), sizes, strict=True)]
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
 
 
 def of_rows(by_window, tensor):
-    """The value of its window for each row of a tensor `(batch * W, ...)`, of one for each window, `(W,)`."""
+    """Expands values per window, `(W,)`, to the rows of a tensor `(batch * W, ...)`."""
     windows = by_window.shape[0]
     return by_window if windows == 1 else ops.take(by_window, ops.arange(ops.shape(tensor)[0]) % windows, axis=0)
 
 
 def weights_of_rows(rows, sizes):
-    """The weight of each of so many rows, `batch * W`, in a mean over all steps, 1 on average; `None` if all are equal."""
+    """The weight of each of `batch * W` rows in a mean over all steps, 1 on average; `None` if all are equal."""
     if len(set(sizes)) == 1:
         return None
     scale = len(sizes) / sum(sizes)

@@ -1,11 +1,11 @@
-"""The contract that a training method fills in.
+"""The interface that training methods implement.
 
-A `GradientMethod` says how a network is trained through time. A call of the model is a `Run`; the method answers it with the
-network's outputs, by one walk or several through the network's graph. In a walk a *rule* is called with every operation (a
-`Call`) and returns what flows on: `Signal`s. `ForwardRule` is the plain spiking network; a method changes what it must.
+A `GradientMethod` defines how a network is trained through time. Each call of the model creates a `Run`. The method returns the
+outputs of the network, using one or more walks through its graph. In a walk a *rule* is called with every operation (a `Call`)
+and returns its output `Signal`s. `ForwardRule` is the plain spiking network; a method overrides what it needs.
 
-A rule sees time through an *order* (`keras_ratesnn.gradients.orders`): all steps at once, or one after the other. It asks facts
-of an operation (`call.kind`, see `keras_ratesnn.layer_kinds`), never its class.
+A rule sees time through an *order* (`keras_ratesnn.gradients.orders`): all steps at once, or one after the other. It uses the
+facts of an operation (`call.kind`, see `keras_ratesnn.layer_kinds`), never its class.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn.gradients.orders import AllSteps, OneStep
 
 ORDERS = {"multi": AllSteps, "single": OneStep}
-"""The orders by the name of a step mode."""
+"""The order for each step mode."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Run:
         step_mode: `"multi"` or `"single"`.
         training: Boolean, whether layers behave as in training.
         with_gradient: Boolean, whether the outputs may be differentiated.
-        return_sequences: Boolean, whether every step's output is wanted, not the time mean.
-        network: The Functional model that `walk` runs, for its variables.
+        return_sequences: Boolean, whether the output is that of every step instead of the time mean.
+        network: The Functional model that `walk` runs; it gives access to the variables.
         draws: `keras.random.SeedGenerator` of the model if the method `draws`, else `None`.
     """
 
@@ -50,15 +50,15 @@ class Run:
     draws: keras.random.SeedGenerator | None = None
 
     def new_order(self, windows=None):
-        """A new order for this run's rules, in which nothing has happened; for `windows` see `orders.Order`."""
+        """A new order, in its initial state, for rules of this run. See `orders.Order` for `windows`."""
         return ORDERS[self.step_mode](self.timesteps, windows)
 
 
 class GradientMethod:
-    """How the gradient of a spiking network is found: the base class of `Rate` and `BPTT` and of methods of your own.
+    """Base class of training methods, including custom ones.
 
-    A subclass implements `call`, and `get_config` if its constructor has arguments. It is registered with
-    `keras.saving.register_keras_serializable` for models to be saved with it.
+    A subclass implements `call`, and `get_config` if its constructor has arguments. Register it with
+    `keras.saving.register_keras_serializable` so that models that use it can be saved.
 
     Example, BPTT with half its gradient:
 
@@ -74,7 +74,7 @@ class GradientMethod:
     """
 
     draws = False
-    """Whether `call` draws random numbers, for which the model then gives it a generator, `run.draws`."""
+    """Whether `call` draws random numbers. If so, the model provides a generator, `run.draws`."""
 
     def call(self, run):
         """The outputs of a call of the model.
@@ -96,7 +96,7 @@ class GradientMethod:
         """
 
     def check_timesteps(self, timesteps):
-        """Raises ValueError if the method cannot train so many time steps. Called before training begins."""
+        """Raises ValueError if the method cannot train with this number of time steps. Called before training begins."""
 
     def get_config(self):
         return {}
@@ -111,7 +111,7 @@ class GradientMethod:
 
 
 class Rule:
-    """What becomes of each operation in a walk: called with a `Call`, returns signals in the structure of its outputs.
+    """Defines what a walk does with each operation: it is called with a `Call` and returns its output signals.
 
     Args:
         order: The order of the run, see `Run.new_order`.
@@ -126,22 +126,22 @@ class Rule:
         raise NotImplementedError(f"{type(self).__name__} must implement `__call__(call)`.")
 
     def output(self, tensor):
-        """Called with each output of the network: of one step in single-step order, of all steps, folded, in multi-step."""
+        """Called with each output of the network: of one step in single-step order, of all steps in multi-step order."""
         return tensor
 
     def apply(self, call, args, kwargs, share=1.0):
-        """What the call's operation makes of tensors. Its activity regularisation is left out.
+        """Applies the operation of a call to tensors, without its activity regularisation.
 
         Args:
             call: `Call`.
-            args: Tuple, its arguments with tensors in the place of signals.
+            args: Tuple, the arguments with tensors instead of signals.
             kwargs: Dict, likewise.
-            share: Float, the part in all steps of what is computed here: the losses that the operation adds count so much.
+            share: Float, the fraction of all steps that is computed here; losses added by the operation are multiplied by it.
                 Defaults to `1.0`.
         """
         operation, kind = call.operation, call.kind
         with self.order.layout if kind.any_layout else contextlib.nullcontext():
-            # Keras prepares each call of a layer, which takes longer than many an operation on a GPU.
+            # Keras' preparation of a layer call takes longer than many operations on a GPU.
             if kind.function_of_tensors and kwargs.keys() <= {"training"} and keras_internals.is_prepared(operation, args):
                 return keras_internals.call_prepared(operation, args)
             outputs, losses = keras_internals.call_aside(operation, args, kwargs)
@@ -150,7 +150,7 @@ class Rule:
         return outputs
 
     def finish(self):
-        """Called after the walks: the losses that were kept become those of the layers."""
+        """Called after the walks: passes the collected losses to their layers."""
         self.order.end()
 
     def add_loss(self, call, loss):
@@ -158,11 +158,11 @@ class Rule:
         self.order.add_loss(call, loss)
 
     def is_static(self, call):
-        """Whether the call gives the same at every step."""
+        """Whether the output of the call is the same at every step."""
         return all(signal.static for signal in call.signals) and not self.takes_time(call)
 
     def normalizes(self, call):
-        """Whether the call normalises by statistics of the batch: in training, unless the layer is frozen."""
+        """Whether the call normalises with batch statistics: in training, unless the layer is frozen."""
         return self.training and call.kind.normalization is not None and call.operation.trainable
 
     def masks(self, call):
@@ -170,9 +170,9 @@ class Rule:
         return self.training and call.kind.masks
 
     def draws(self, call):
-        """Whether the call may draw random numbers: the same for every step of a sample, and for its rate."""
+        """Whether the call may draw random numbers, which are the same for every step of a sample and for its rate."""
         return layer_kinds.is_random(call.operation, self.training)
 
     def takes_time(self, call):
-        """Whether the call is given the time step, so that its output differs from step to step."""
+        """Whether the call receives the time step, so that its output differs from step to step."""
         return layer_kinds.wants_time_step(type(call.operation))

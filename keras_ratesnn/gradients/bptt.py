@@ -1,4 +1,4 @@
-"""Backpropagation through time: every step is kept, and the error goes back through layers and steps."""
+"""Backpropagation through time: all steps are stored, and gradients flow back through layers and steps."""
 
 from keras_ratesnn._core import registry
 from keras_ratesnn.gradients.base import GradientMethod
@@ -7,9 +7,9 @@ from keras_ratesnn.gradients.forward import ForwardRule
 
 @registry.register
 class BPTT(GradientMethod):
-    """Backpropagation through time with surrogate derivatives: the reference, exact but for the surrogate.
+    """Backpropagation through time with surrogate derivatives: the reference method, exact except for the surrogate.
 
-    Memory and time of a training step grow with T: every layer keeps the activations of all steps.
+    Memory and time of a training step grow with T: every layer stores the activations of all steps.
 
     Source: Neftci, Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019.
     """

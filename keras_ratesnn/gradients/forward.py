@@ -1,4 +1,4 @@
-"""The plain spiking network: what every training method's forward pass computes, in either order."""
+"""The plain spiking network, which is the forward pass of every training method, in either order."""
 
 from keras import ops
 
@@ -10,14 +10,14 @@ from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 
 
 class ForwardRule(Rule):
-    """The plain spiking network; autodiff does with it what it does with any network, which is BPTT.
+    """The plain spiking network; differentiating it with autodiff is BPTT.
 
-    A subclass may change `evaluate`, `neuron_pass`, and what is remembered of each kind of operation.
+    A subclass may override `evaluate`, `neuron_pass`, and what is recorded of each kind of operation.
 
     Args:
         order: See `Rule`.
         training: Boolean, whether layers behave as in training.
-        with_gradient: Boolean, whether what depends on time is to be differentiated.
+        with_gradient: Boolean, whether operations that depend on time carry gradient.
     """
 
     def __init__(self, order, training, with_gradient):
@@ -40,10 +40,10 @@ class ForwardRule(Rule):
             return self.random(call)
         return self.operation(call)
 
-    # What a training method may want otherwise:
+    # What a training method may override:
 
     def evaluate(self, function):
-        """The tensors that `function()` computes of steps."""
+        """Evaluates `function()`, which computes tensors of steps."""
         return function()
 
     def neuron_pass(self, neuron):
@@ -51,14 +51,14 @@ class ForwardRule(Rule):
         return NeuronPass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
 
     def remember_statistics(self, call, mean, variance):
-        """Called with the statistics by which a call normalised steps."""
+        """Called with the statistics that a call used to normalise steps."""
 
     def remember(self, call, outputs):
-        """Called with the outputs of any other operation on steps; returns them, or what is to take their place."""
+        """Called with the outputs of any other operation on steps; returns them or their replacement."""
         return outputs
 
     def regularize(self, call, outputs):
-        """Called with outputs of which the activity is regularised."""
+        """Called with the outputs of a call, for activity regularisation."""
         self.order.regularize(call, outputs, 1.0 / self.order.calls, each_step=True)
 
     def add_loss(self, call, loss):
@@ -79,21 +79,21 @@ class ForwardRule(Rule):
         return Signal(self.remember(call, spikes))
 
     def encoded(self, call):
-        """The tensor of which an encoder makes spikes; ValueError if time has begun already."""
+        """The input tensor of an encoder; raises ValueError if it already depends on time."""
         signal = only_signal(call)
         if not signal.static:
             raise ValueError(
                 f"Encoder {call.operation.name!r} must be given an input without time. Received: an input with a time axis, "
-                "or one that comes after neurons. Give the model inputs of shape (batch, ...), or leave the encoder out."
+                "or one that comes after neurons. Pass inputs of shape (batch, ...), or leave the encoder out."
             )
         return signal.value
 
     def static(self, call):
-        """An operation whose inputs are the same at every step runs once, with gradient."""
+        """Runs an operation whose inputs are the same at every step once, with gradient."""
         constants = self.order.constants
         if call.place not in constants:
             if self.normalizes(call):
-                # As often as the layer would be called with steps.
+                # Updates the moving averages as often as calls on steps would.
                 inputs = only_signal(call).value
                 outputs, *statistics = call.kind.normalization.normalize(call.operation, inputs, times=self.order.calls)
                 self._after_steps(call, statistics)
@@ -114,7 +114,7 @@ class ForwardRule(Rule):
         return Signal(outputs)
 
     def mask(self, call):
-        """The same mask for all steps."""
+        """Applies the same mask at all steps."""
         signal = only_signal(call)
         mask = self.order.once(call.place, lambda: self._drawn_mask(call, self.order.at(signal, 0)))
         outputs = self.order.scale(time_axis.cast(signal.value, mask.dtype), mask)
@@ -122,7 +122,7 @@ class ForwardRule(Rule):
         return Signal(outputs)
 
     def random(self, call):
-        """The same random numbers at all steps: each starts from the state of the generators before the first."""
+        """Uses the same random numbers at all steps: each step starts with the generator state of the first."""
         start = self.order.once(noise_place(call), lambda: noise_of(call))
 
         def at_step(t):
@@ -156,7 +156,7 @@ class ForwardRule(Rule):
 
 
 def noise_place(call):
-    """The place in an order's memory for the state of a call's random generators before the first step."""
+    """Key in an order's memory for the state of a call's random generators before the first step."""
     return f"noise of {call.place}"
 
 
@@ -166,7 +166,7 @@ def noise_of(call):
 
 
 def restore_noise(call, state):
-    """Lets a call draw the same numbers again that it drew from `state`, which `noise_of` returned."""
+    """Restores a generator state returned by `noise_of`, so that a call draws the same numbers again."""
     seeds, rest = state
     for variable, seed in zip(layer_kinds.seeds_of(call.operation), seeds, strict=True):
         variable.assign(seed)

@@ -1,9 +1,9 @@
-"""How a rule meets time: all steps at once (`step_mode="multi"`), or one after the other (`step_mode="single"`).
+"""How a rule sees time steps: all at once (`step_mode="multi"`), or one after the other (`step_mode="single"`).
 
-Both orders offer a rule the same functions, so that a training method is written once. What must be remembered from one step
-to the next, or from one walk to another (membranes, sums for time means, statistics, masks), is kept in the order's memory
-under the place of the operation, since a layer may stand in several places. Operations whose inputs are the same at every step
-run once, and their results are kept among the constants.
+Both orders have the same interface, so a training method is written only once. State that passes from one step to the next, or
+from one walk to another (membranes, sums for time means, statistics, masks), is stored in the order's memory. Its key is the
+place of the operation, because a layer may be used in several places. Operations whose inputs are the same at every step run
+once, and their results are stored as constants.
 """
 
 from keras import ops
@@ -15,21 +15,21 @@ from keras_ratesnn.gradients.signals import Signal
 
 
 class Order:
-    """What both orders share.
+    """Base class of both orders.
 
     Args:
         timesteps: Integer T.
-        windows: Tuple of integers that add up to T: the parts of time of each of which a mean is kept. Defaults to `None`, one.
+        windows: Tuple of integers that add up to T, the sizes of the windows with a mean each. Defaults to `None`, one window.
 
     Attributes:
         memory: Dict from places to structures of tensors.
         constants: Dict from places to structures of signals that are the same at every step.
-        adding: Set of the places of the calls on steps that were found to add losses of their own.
-        layout: Context in which layers that can keep the order of their data in memory are called.
+        adding: Set of the places of calls on steps that add losses of their own.
+        layout: Context for calls of layers that can keep the memory layout of their data.
     """
 
     sees_all_steps = True
-    """Whether a rule sees all steps at once, so that time means cost one pass over memory and nothing is carried."""
+    """Whether a rule sees all steps at once, so that time means need no state between steps."""
 
     def __init__(self, timesteps, windows=None):
         self.timesteps = timesteps
@@ -48,21 +48,21 @@ class Order:
 
     @property
     def calls(self):
-        """How often the operation at a place is called."""
+        """The number of calls of the operation at a place."""
         return 1 if self.sees_all_steps else self.timesteps
 
-    # What the orders do in their own ways:
+    # What differs between the orders:
 
     def begin(self, tensor, has_time):
         """The signal of an input of the network: `(batch, T, ...)` if `has_time`, else `(batch, ...)`."""
         raise NotImplementedError
 
     def tensor(self, signal):
-        """The tensor of a signal with a row for each step that the rule sees, also if the signal is static."""
+        """The tensor of a signal, with a row for each step that the rule sees, even if the signal is static."""
         raise NotImplementedError
 
     def each(self, function):
-        """`function(t)` for each step t that the rule sees, in one structure of tensors."""
+        """`function(t)` for each step t that the rule sees, joined in one structure of tensors."""
         raise NotImplementedError
 
     def at(self, signal, t):
@@ -70,40 +70,40 @@ class Order:
         raise NotImplementedError
 
     def time_steps(self, args):
-        """The time step of each row of an operation's arguments; an integer, if all rows are of one step."""
+        """The time step of each row of an operation's arguments; an integer if all rows belong to one step."""
         raise NotImplementedError
 
     def scale(self, tensor, by_sample):
-        """The product of a tensor of the steps that the rule sees and one of a single step, `(batch, ...)`."""
+        """The product of a tensor of the steps that the rule sees and a tensor of one step, `(batch, ...)`."""
         raise NotImplementedError
 
     def through_time(self, place, neuron_pass, current):
-        """The spikes of a layer of neurons, see `NeuronPass`, given the signal of its input current."""
+        """The spikes of a neuron layer, see `NeuronPass`, given the signal of its input current."""
         raise NotImplementedError
 
     def finished(self, place):
-        """What `NeuronPass.finish` makes of what the steps so far have left of a layer of neurons."""
+        """The result of `NeuronPass.finish` for a neuron layer after the steps so far."""
         raise NotImplementedError
 
     def average(self, place, values):
-        """Keeps the mean, over the calls at a place in each window, of a structure of tensors: a list, an element a window.
+        """Stores the mean of a structure of tensors over the calls in each window: a list with one element per window.
 
-        In multi-step order there is one call, for all windows: one element.
+        In multi-step order there is only one call for all windows, so the list has one element.
         """
         raise NotImplementedError
 
     def average_steps(self, place, tensors):
-        """Keeps the time mean in each window, `(batch * W, ...)`, of a structure of tensors of the steps.
+        """Stores the time mean in each window, `(batch * W, ...)`, of a structure of tensors of the steps.
 
-        Of integers and booleans, which have none that would be one of them, all steps are kept, `(batch * T, ...)`.
+        For integers and booleans, whose mean would not be an integer or boolean, all steps are stored, `(batch * T, ...)`.
 
         Returns:
-            The tensors, to be used in their place.
+            The tensors; use these from now on.
         """
         raise NotImplementedError
 
     def run(self, rule, run):
-        """Runs the network through time by a rule.
+        """Runs the network over time with a rule.
 
         Returns:
             Tensors in the structure of the network's outputs: time means `(batch, ...)`, or all steps `(batch, T, ...)` if
@@ -111,26 +111,26 @@ class Order:
         """
         raise NotImplementedError
 
-    # What they do in the same way:
+    # What both orders share:
 
     def once(self, place, function):
-        """What `function()` returned when it was asked for at this place first."""
+        """The result of `function()`, which is called only the first time for each place."""
         if place not in self.memory:
             self.memory[place] = function()
             self._once.add(place)
         return self.memory[place]
 
     def drawn(self):
-        """The part of the memory that `once` has filled: another order that begins with it draws no masks and noise anew."""
+        """The memory entries set by `once`. An order that starts with them reuses the same masks and noise."""
         return {place: self.memory[place] for place in self._once}
 
     def regularize(self, call, outputs, share=1.0, each_step=False):
-        """Adds the activity regularisation of a call to its layer's losses, divided by the number of rows as Keras does.
+        """Adds the activity regularisation of a call to its layer's losses, divided by the number of rows, as in Keras.
 
         Args:
             call: `Call`.
             outputs: Structure of tensors.
-            share: Float, the part of these outputs in all steps. Defaults to `1.0`.
+            share: Float, the fraction of all steps that these outputs cover. Defaults to `1.0`.
             each_step: See `add_loss`.
         """
         regularizer = getattr(call.operation, "activity_regularizer", None)
@@ -140,24 +140,24 @@ class Order:
             self.add_loss(call, time_axis.widen(loss) * share, each_step)
 
     def add_loss(self, call, loss, each_step=False):
-        """Keeps a loss of a call's layer.
+        """Stores a loss of a call's layer.
 
         Args:
             call: `Call`.
             loss: Tensor.
-            each_step: Boolean, whether this is done for every call of the operation, not once for all steps. Defaults to
-                `False`.
+            each_step: Boolean, whether this is called for every call of the operation instead of once for all steps. Defaults
+                to `False`.
         """
         if not each_step:
             self._losses.append((call.operation, loss))
             return
-        # As a part of the memory, which a loop can carry; it has no gradient where the steps have none.
+        # Stored in the memory, which a loop can carry; it has no gradient if the steps have none.
         place = f"loss at {call.place}"
         self.memory[place] = self.memory.get(place, 0.0) + ops.sum(loss)
         self._adding[place] = call.operation
 
     def after_steps(self, call, mean, variance):
-        """Gives a call's normalisation, after the last walk, the statistics of all steps, of which these are some."""
+        """Collects statistics that a call's normalisation receives after the last walk, averaged over all steps."""
         if all(signal.static for signal in call.signals):
             self._statistics.append((call, mean, variance))
             return
@@ -166,19 +166,19 @@ class Order:
         self._normalized[place] = call
 
     def losses_of_steps(self):
-        """The part of the memory in which `add_loss` sums the losses of the steps."""
+        """The memory entries in which `add_loss` sums the losses of the steps."""
         return {place: self.memory[place] for place in self._adding}
 
     def end(self):
-        """After the last walk of a run: gives layers what was kept for them."""
-        # A call of a layer may clear the losses before it.
+        """Called after the last walk of a run: passes collected losses and statistics to their layers."""
+        # Calling a layer may clear earlier losses.
         for layer, loss in [*self._losses, *((layer, self.memory[place]) for place, layer in self._adding.items())]:
             layer.add_loss(loss)
         for call, mean, variance in self._statistics:
             call.kind.normalization.after_steps(call.operation, mean, variance)
 
     def _finish(self, rule, outputs):
-        """The outputs of a walk; what the steps have left in the memory is what later walks want of it."""
+        """The outputs of a walk. Replaces the state in the memory by the records for later walks."""
         finished = {place: self.finished(place) for place in self._neurons}
         for place, (state, record) in finished.items():
             self._neurons[place].cell.after_steps(state)
@@ -192,13 +192,13 @@ class Order:
         return propagate_nan(outputs, [state for state, _ in finished.values()])
 
     def _of_all_steps(self, means):
-        """The mean over all steps, of what `average` keeps."""
+        """The mean over all steps of values stored by `average`."""
         if len(means) == 1:
             return means[0]
         return sum(mean * (size / self.timesteps) for mean, size in zip(means, self.windows, strict=True))
 
     def states(self):
-        """The states of all layers of neurons after the last step: a list of structures of tensors."""
+        """The states of all neuron layers after the last step: a list of structures of tensors."""
         return [self.finished(place)[0] for place in self._neurons]
 
 
@@ -210,14 +210,14 @@ class AllSteps(Order):
         return Signal(time_axis.fold(tensor) if has_time else tensor, static=not has_time)
 
     def _checked(self, steps):
-        """The tensor, which is to have a row for each sample and step; an error if it has others."""
+        """Checks that a tensor has a row for each sample and step, and returns it."""
         backend.check_equal(
             ops.shape(steps)[0] if len(steps.shape) else 1,
             self._rows,
             'A network run with step_mode="multi" must keep the batch as the first axis of all tensors that change with time: '
-            f"one row for each sample and step. Received: a tensor of shape {tuple(steps.shape)}, which has not "
-            f"{self._rows if isinstance(self._rows, int) else 'so many'} rows. Leave out what reshapes or reduces that axis, "
-            'or set step_mode="single", in which the network sees the samples of one step.',
+            f"one row for each sample and step. Received: a tensor of shape {tuple(steps.shape)}, which does not have "
+            f"{self._rows if isinstance(self._rows, int) else 'that number of'} rows. Remove the operation that reshapes or "
+            'reduces that axis, or set step_mode="single", in which the network sees the samples of one step.',
         )
         return steps
 
@@ -253,7 +253,7 @@ class AllSteps(Order):
 
     def average_steps(self, place, tensors):
         tree.map_leaves(self._checked, tensors)
-        # A mean that is left for a backward pass to compute would keep all steps until then.
+        # If the compiler postponed the mean to the backward pass, all steps would stay in memory until then.
         means = tree.map_leaves(
             lambda tensor: _windows.means_over_steps(tensor, self.windows) if time_axis.is_float(tensor.dtype) else tensor,
             tensors,
@@ -274,8 +274,8 @@ class AllSteps(Order):
 class OneStep(Order):
     """Single-step order: the loop over time is outside, and one step runs through the whole network.
 
-    Nothing of size T · batch is ever alive. Batch normalisation takes the statistics of each step by itself, over batch and
-    space, and updates its moving averages once a step, as the authors' program does.
+    No tensor of size T · batch is ever allocated. Batch normalisation uses separate statistics for each step, over batch and
+    space, and updates its moving averages once per step, like the authors' program.
 
     Attributes:
         t: Integer, or integer scalar tensor: the time step, from 0 on.
@@ -358,10 +358,10 @@ class OneStep(Order):
             walk: Function `(signals, rule) -> signals`, see `Run`.
             signals: Function that returns the list of signals of the network's inputs at this step.
             t: Integer, or integer scalar tensor: the time step, from 0 on.
-            memory: What the last step returned; `{}` before the first.
+            memory: Dict returned by the previous step; `{}` before the first.
 
         Returns:
-            `(memory, outputs)`: what the next step is to be given, and tensors in the structure of the network's outputs.
+            `(memory, outputs)`: the memory for the next step, and tensors in the structure of the network's outputs.
         """
         self.t, self.memory = t, dict(memory)
         outputs = tree.map_leaves(lambda signal: rule.output(signal.value), walk(signals(), rule))
@@ -371,11 +371,11 @@ class OneStep(Order):
         return self.finish(rule, run, self.sweep(rule, run))
 
     def sweep(self, rule, run):
-        """All steps.
+        """Runs all steps.
 
         Returns:
-            What `finish` is to be given: in the structure of the network's outputs, their sum, or if `run.return_sequences`
-            all of them.
+            The argument of `finish`: the sum of the outputs in the structure of the network's outputs, or all of them if
+            `run.return_sequences`.
         """
 
         def signals():
@@ -396,12 +396,12 @@ class OneStep(Order):
                 carried = body(t, carried)
 
         self.memory, gathered = carried
-        # What Keras would return: sums are wider.
+        # The dtypes of the outputs; sums are wider.
         self._dtypes = tree.map_leaves(lambda output: output.dtype, outputs)
         return gathered
 
     def finish(self, rule, run, gathered):
-        """The outputs of the run, of what `sweep` returned."""
+        """The outputs of the run, from the result of `sweep`."""
 
         def mean(total, dtype):
             return ops.cast(total / self.timesteps, time_axis.mean_dtype(dtype))
@@ -409,14 +409,14 @@ class OneStep(Order):
         return self._finish(rule, gathered if run.return_sequences else tree.map_leaves(mean, gathered, self._dtypes))
 
     def _gather(self, run, so_far, output):
-        """The sum of outputs so far, in float32 or wider; or the sequence of them, `(batch, T, ...)`."""
+        """The sum of the outputs so far, in float32 or wider, or their sequence, `(batch, T, ...)`."""
         if not run.return_sequences:
             output = time_axis.widen(output)
             return output if so_far is None else so_far + output
         return self._with_step(so_far, output)
 
     def _with_step(self, so_far, tensor):
-        """A sequence `(batch, T, ...)` with the tensor `(batch, ...)` of this step in it; `so_far` is `None` at first."""
+        """Writes the tensor `(batch, ...)` of this step into a sequence `(batch, T, ...)`; `so_far` is `None` at first."""
         if so_far is None:
             return ops.repeat(tensor[:, None], self.timesteps, axis=1)
         at_step = ops.reshape(ops.arange(self.timesteps) == self.t, (1, -1, *([1] * (len(tensor.shape) - 1))))
@@ -424,11 +424,11 @@ class OneStep(Order):
 
 
 def _leaves(*structures):
-    """The leaves of structures alike, in tuples of those that belong together."""
+    """Tuples of corresponding leaves of structures of the same form."""
     return zip(*map(tree.flatten, structures), strict=True)
 
 
 def _like(structure, leaves):
-    """A structure like another, of other leaves."""
+    """The given leaves in the form of `structure`."""
     leaves = iter(leaves)
     return tree.map_leaves(lambda _: next(leaves), structure)

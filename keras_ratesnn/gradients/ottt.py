@@ -1,10 +1,10 @@
-r"""Online training through time: backpropagation at each time step by itself, with a trace of the spikes before it.
+r"""Online training through time: separate backpropagation at each time step, with a trace of presynaptic spikes.
 
 A layer with weights that follows neurons, y = op(W, s), is differentiated as
 
     y_t = op(stop(W), s_t) + [op(W, stop(â_t)) − stop(op(W, stop(â_t)))]          â_t = λ â_{t−1} + s_t
 
-so that the error goes on to the spikes, and the weights see the presynaptic trace â in their place.
+so that the gradient passes to the spikes as usual, while weight gradients use the presynaptic trace â instead of the spikes.
 """
 
 import keras
@@ -20,20 +20,20 @@ from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 
 @registry.register
 class OTTT(GradientMethod):
-    """Online training through time: each time step is differentiated by itself, and weights see a trace of spikes.
+    """Online training through time: each time step is differentiated separately, and weight gradients use a trace of spikes.
 
     The gradient of a weight that follows neurons is Σ_t δ_t ⊗ â_t, where the trace â_t = λ â_{t−1} + s_t decays as the membrane
     of the neurons that emitted the spikes does (`NeuronCell.trace_decay`). The trace passes through affine operations without
-    weights (average pooling, scaling, padding, ...) as spikes do; what any other operation makes of spikes is its own trace.
-    Weights are updated once a batch (OTTT_A). Networks for this method have no batch normalisation, but standardised weights.
+    weights (average pooling, scaling, padding, ...) like spikes. After any other operation, the trace is its output. Weights
+    are updated once per batch (OTTT_A). Networks for this method use standardised weights instead of batch normalisation.
 
     Args:
-        recompute: Boolean, matters with `step_mode="single"` only: whether each step is computed once more for its backward
-            pass, and nothing of size T kept; otherwise all activations are kept. Defaults to `True`.
+        recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is recomputed for its backward pass and
+            nothing of size T is stored; otherwise all activations are stored. Defaults to `True`.
 
     Raises:
         TypeError: If `recompute` is not a boolean.
-        ValueError: If a neuron has no one decay. Raised when a model is given the method.
+        ValueError: If a neuron has no single decay. Raised when the method is passed to a model.
 
     Source: Xiao et al., "Online Training Through Time for Spiking Neural Networks", NeurIPS 2022.
     """
@@ -48,9 +48,9 @@ class OTTT(GradientMethod):
         for neuron in neurons:
             if neuron.cell.trace_decay() is None:
                 raise ValueError(
-                    'gradient="ottt" must know by what factor the trace of spikes decays. Received: cell '
-                    f"{type(neuron.cell).__name__} of layer {neuron.name!r}, which has no one decay. Define `trace_decay()` "
-                    'in a cell of your own, or train with gradient="sltt", "rate" or "bptt".'
+                    'gradient="ottt" must know the decay factor of the spike trace. Received: cell '
+                    f"{type(neuron.cell).__name__} of layer {neuron.name!r}, which has no single decay. Define `trace_decay()` "
+                    'in a custom cell, or train with gradient="sltt", "rate" or "bptt".'
                 )
 
     def get_config(self):
@@ -58,7 +58,7 @@ class OTTT(GradientMethod):
 
 
 class TracedSignal(Signal):
-    """Spikes, and their trace, a tensor without gradient of the same shape."""
+    """Spikes and their trace, a tensor of the same shape without gradient."""
 
     __slots__ = ("trace",)
 
@@ -68,7 +68,7 @@ class TracedSignal(Signal):
 
 
 class TraceRule(OnlineRule):
-    """The spiking network, whose weights are differentiated at the traces of spikes."""
+    """The spiking network, with weight gradients evaluated at the spike traces."""
 
     replaces_weights = True
 
@@ -98,7 +98,7 @@ class TraceRule(OnlineRule):
         return tree.map_leaves(lambda output, trace: TracedSignal(output.value, trace), outputs, traces)
 
     def weighted(self, call):
-        """y_t, whose derivative by the input is that at the spikes, and by the weights that at the traces."""
+        """y_t, with its derivative with respect to the input at the spikes, and with respect to the weights at the traces."""
         variables = call.operation.variables
         with keras_internals.without_autocast():
             constants = [(variable, ops.stop_gradient(ops.convert_to_tensor(variable))) for variable in variables]
@@ -112,12 +112,12 @@ class TraceRule(OnlineRule):
         )
 
     def _trace(self, signal):
-        """A trace; of a signal that has none, the signal."""
+        """The trace of a signal, or the signal itself if it has none."""
         return signal.trace if isinstance(signal, TracedSignal) else ops.stop_gradient(self.order.tensor(signal))
 
 
 class TracePass(NeuronPass):
-    """In a time loop, the traces â_t = λ â_{t−1} + s_t of the spikes that a layer of neurons has emitted."""
+    """Computes the traces â_t = λ â_{t−1} + s_t of the spikes of a neuron layer in a time loop."""
 
     def start(self, current):
         return ops.zeros_like(current, dtype=time_axis.accumulation_dtype(current.dtype))

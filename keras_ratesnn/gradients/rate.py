@@ -1,17 +1,17 @@
-r"""Rate-based backpropagation: the exact spiking forward, and one backward pass through firing rates.
+r"""Rate-based backpropagation: the exact spiking forward pass, and one backward pass through firing rates.
 
-A first walk runs the spiking network without gradient, in either order, and records what a second walk needs. That one, with
-gradient, runs the network once on firing rates, the time means of the spikes. The forward value of a rate is the exact time
-mean of the spiking path, so the loss is the true loss of the spiking network. Its derivative is local:
+A first walk runs the spiking network without gradient, in either order, and records what a second walk needs. The second walk,
+with gradient, runs the network once on firing rates, the time means of the spikes. The value of a rate is the exact time mean
+of the spiking path, so the loss is the true loss of the spiking network. Its derivative is local:
 
     neuron                 ∂r/∂c = g, the eligibility, see `_eligibility`
-    normalisation          that of the normalisation of the mean input c, see `normalization.normalize_rate`
-    any other operation    its own, at the rate of its input
+    normalisation          derivative of normalising the mean input c, see `normalization.normalize_rate`
+    any other operation    derivative of the operation at its input rate
 
-so that ∂L/∂W = (∂L/∂c) rᵀ: autodiff keeps one value a neuron, not T, and goes back once.
+so that ∂L/∂W = (∂L/∂c) rᵀ: autodiff stores one value per neuron instead of T, and backpropagates once.
 
 Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based Backpropagation",
-NeurIPS 2024. Unlike the authors' program, the gradient is not divided by T: it has the scale of BPTT's.
+NeurIPS 2024. Unlike in the authors' program, the gradient is not divided by T: its scale is that of BPTT.
 """
 
 import contextlib
@@ -30,26 +30,25 @@ from keras_ratesnn.gradients.signals import Signal, Steps, only_signal, with_ten
 
 @registry.register
 class Rate(GradientMethod):
-    """Rate-based backpropagation: BPTT's loss and scale of gradient, at the backward cost of an ordinary network.
+    """Rate-based backpropagation: loss and gradient scale of BPTT, at the backward cost of an ordinary network.
 
-    The backward pass and the memory that it needs do not grow with T. `windows` is a dial between this gradient and BPTT's:
-    W consecutive windows of time have a rate each, at the cost of T + 2W forward passes a training step and W times an
-    ordinary network's memory. With one window it is the gradient of the paper, with T windows that of BPTT.
+    The cost and memory of the backward pass do not grow with T. `windows` interpolates between this gradient and BPTT: each of
+    W consecutive time windows has a rate. A training step then costs T + 2W forward passes and W times the memory of an
+    ordinary network. One window gives the gradient of the paper, T windows that of BPTT.
 
     Args:
-        windows: Integer W from 1 to T, or a tuple of sizes that add up to T. An integer gives the first W - 1 steps, in which
-            membranes rise from rest, a window each, and the rest one together. Defaults to `1`.
-        last_step_statistics: Boolean, matters with `step_mode="single"` only: whether the rate pass takes the statistics
-            of batch normalisation, and the frame of an input with time, from the last step alone, as the authors'
-            program does. By default it takes the means over time that the paper writes; against BPTT these give the
-            first layer's gradient a better direction when every step has its own frame, and the same elsewhere.
-            Defaults to `False`.
+        windows: Integer W from 1 to T, or a tuple of sizes that add up to T. For an integer each of the first W - 1 steps, in
+            which membranes rise from rest, is a window, and the remaining steps share one. Defaults to `1`.
+        last_step_statistics: Boolean, only used with `step_mode="single"`. If `True`, the rate pass takes the statistics of
+            batch normalisation, and the frame of an input with time, from the last step only, like the authors' program.
+            Otherwise it uses means over time, as in the paper. If every step has its own frame, the gradient of the first
+            layer is then closer to BPTT's; otherwise there is no difference. Defaults to `False`.
 
     Raises:
-        TypeError: If `windows` is no integer or tuple of integers, or `last_step_statistics` not a boolean.
-        ValueError: If a size is not >= 1, or both arguments are used. In training, if T steps cannot be cut so.
+        TypeError: If `windows` is not an integer or tuple of integers, or `last_step_statistics` not a boolean.
+        ValueError: If a size is not >= 1, or both arguments are used. In training, if T steps cannot be split this way.
 
-    Source: Yu et al., NeurIPS 2024; windows are of this library.
+    Source: Yu et al., NeurIPS 2024; windows are an extension of this library.
     """
 
     def __init__(self, windows=1, last_step_statistics=False):
@@ -57,7 +56,7 @@ class Rate(GradientMethod):
         self.last_step_statistics = checks.boolean("last_step_statistics", last_step_statistics)
         if self.last_step_statistics and self.windows != 1:
             raise ValueError(
-                "`last_step_statistics=True` is of one rate for all steps. Received: "
+                "`last_step_statistics=True` needs a single rate for all steps. Received: "
                 f"windows={self.windows}. Leave one of the two arguments out."
             )
 
@@ -82,7 +81,7 @@ class Rate(GradientMethod):
         return tree.map_leaves(with_derivative, outputs, rates)
 
     def _sizes(self, run):
-        """The sizes of the windows; in inference, where nothing is trained, one of all steps if they do not fit."""
+        """The sizes of the windows. In inference, if the windows do not fit, a single window with all steps."""
         if not run.training and not _windows.fit(self.windows, run.timesteps):
             return (run.timesteps,)
         return _windows.sizes_of(self.windows, run.timesteps)
@@ -91,7 +90,7 @@ class Rate(GradientMethod):
         for neuron in neurons:
             if neuron.couples_neurons:
                 raise ValueError(
-                    'gradient="rate" keeps one eligibility a neuron and is right only where neurons act alone. Received: layer '
+                    'gradient="rate" keeps one eligibility per neuron, so neurons must be independent. Received: layer '
                     f"{neuron.name!r}, whose thresholds depend on all membranes (threshold_stabilizer=True). Train with "
                     'gradient="sltt" or "bptt", or leave the stabilizer out.'
                 )
@@ -106,19 +105,19 @@ class Rate(GradientMethod):
 
 
 def _checked_windows(windows):
-    advice = "It is the number of windows of time, or a tuple of their sizes."
+    advice = "Pass the number of time windows, or a tuple of their sizes."
     if isinstance(windows, (tuple, list)) and windows:
         return tuple(checks.positive_integer("windows", size, advice=advice) for size in windows)
     return checks.positive_integer("windows", windows, advice=advice)
 
 
 class RecordingRule(ForwardRule):
-    """The spiking network without gradient, and what the rate pass will need to know of it.
+    """The spiking network without gradient; records what the rate pass needs.
 
     Args:
         order: See `Rule`.
         training: See `Rule`.
-        last_step: Boolean, whether the statistics of the last step are to be remembered in the place of their means.
+        last_step: Boolean, whether to record the statistics of the last step instead of their means.
     """
 
     def __init__(self, order, training, last_step):
@@ -140,7 +139,7 @@ class RecordingRule(ForwardRule):
         return super().normalization(call)
 
     def remember_statistics(self, call, mean, variance):
-        # 1 / mean_t(1 / (σ_t² + ε)) takes the place of σ² + ε.
+        # 1 / mean_t(1 / (σ_t² + ε)) replaces σ² + ε.
         statistics = {"mean": mean, "precision": 1.0 / (variance + call.operation.epsilon)}
         place = _statistics_place(call)
         if self.last_step:
@@ -152,38 +151,38 @@ class RecordingRule(ForwardRule):
         return self.evaluate(lambda: self.order.average_steps(call.place, outputs)) if self._is_needed(call) else outputs
 
     def _is_needed(self, call):
-        """Whether the rate pass takes the value of an operation's output from here.
+        """Whether the rate pass needs the recorded output of an operation.
 
-        The rate of an affine operation follows from the rate of its input, if it is the same at every step. With weights the
-        time mean is cheaper to have; but in single-step order it would have to be carried from step to step.
+        If an affine operation is the same at every step, its output rate follows from its input rate. For an operation with
+        weights the recorded time mean is cheaper, but in single-step order it would have to be carried from step to step.
         """
         if self.takes_time(call) or not call.kind.affine:
             return True
         return self.order.sees_all_steps and not call.kind.parameter_free
 
     def regularize(self, call, outputs):
-        """The rate pass regularises rates."""
+        """Does nothing: the rate pass regularises rates."""
 
     def add_loss(self, call, loss):
-        """The rate pass takes the losses of layers on rates."""
+        """The rate pass computes the losses of layers from rates."""
         if self.is_static(call):
             super().add_loss(call, loss)
         else:
             self.order.adding.add(call.place)
 
     def finish(self):
-        """What is kept is added with the losses of the rate pass."""
+        """Does nothing: collected losses are added with those of the rate pass."""
 
 
 def _statistics_place(call):
-    """The place in an order's memory for the statistics by which a call normalised."""
+    """Key in an order's memory for the normalisation statistics of a call."""
     return f"statistics of {call.place}"
 
 
 class RateRule(Rule):
-    """The network on rates: values of the spiking path where they were recorded, the derivative of each operation.
+    """The network on rates: recorded values of the spiking path, with the derivative of each operation.
 
-    A signal that is not static has a rate for each window of time, `(batch * W, ...)`, or is `Steps`.
+    A signal that is not static has a rate for each time window, `(batch * W, ...)`, or is `Steps`.
 
     Args:
         order: The order in which a `RecordingRule` ran.
@@ -219,7 +218,7 @@ class RateRule(Rule):
         return signal.value if signal.static else _windows.mean(self.tensor(signal), self.windows)
 
     def at_each_step(self, signal):
-        """`(batch, T, ...)`: of each step the rate of its window. What a loss of a step gives to it, its window's rate gets."""
+        """The rate of its window at each step, `(batch, T, ...)`. The gradient of a step goes to the rate of its window."""
         if isinstance(signal, Steps):
             return time_axis.unfold(signal.value, self.order.timesteps)
         return _windows.at_each_step(self.tensor(signal), self.windows)
@@ -245,7 +244,7 @@ class RateRule(Rule):
         return tree.map_leaves(self._signal, outputs)
 
     def regularize(self, call, outputs):
-        """Regularises rates, each window's by its part in all steps."""
+        """Regularises rates, weighting windows by their size."""
         if self._is_even or getattr(call.operation, "activity_regularizer", None) is None:
             self.order.regularize(call, outputs)
             return
@@ -258,18 +257,18 @@ class RateRule(Rule):
         return time_axis.cast(rate, call.operation.compute_dtype)
 
     def normalization(self, call):
-        """By the statistics of all steps at once; or of each window, where each step was normalised by its own."""
+        """Normalises with the statistics of all steps, or of each window if each step was normalised separately."""
         rates, factors = self._normalized(call), call.kind.normalization.step_factors
         if factors is None:
             return rates
-        # The time mean in each window of what the rate is at each step.
+        # The time mean in each window of the rate at each step.
         of_steps = ops.convert_to_tensor(factors(call.operation))[: self.order.timesteps]
         return time_axis.times_rows(rates, _windows.of_rows(_windows.means_over_steps(of_steps, self.windows), rates))
 
     def _normalized(self, call):
         layer, rates = call.operation, self.tensor(only_signal(call))
         normalize_rate = call.kind.normalization.normalize_rate
-        # The authors' program, which takes the last step's statistics, adds its ε a second time.
+        # The authors' program, which uses the statistics of the last step, adds ε twice.
         epsilon = 0.0 if self.last_step else layer.epsilon
         recorded = self.order.memory[_statistics_place(call)]
         statistics = [(of["mean"], 1.0 / of["precision"] - epsilon) for of in recorded]
@@ -288,9 +287,9 @@ class RateRule(Rule):
         return self._with_recorded(recorded, rates)
 
     def timed(self, call, recorded):
-        """The time mean, in each window, of what an operation makes of the rate at each step.
+        """The time mean, in each window, of an operation applied to the rate at each step.
 
-        This is for an operation that takes the time step, or integers or booleans that change with it.
+        For operations that take the time step, or integers or booleans that change over time.
         """
         steps = AllSteps(self.order.timesteps, self.windows)
         at_steps = [Signal(time_axis.fold(self.at_each_step(signal))) for signal in call.signals]
@@ -311,7 +310,7 @@ class RateRule(Rule):
         return self._with_recorded(recorded, tree.map_leaves(rate, outputs))
 
     def _by_window(self, call):
-        """An operation on the rate of each window by itself: random numbers are the same for all, losses count by size."""
+        """Applies an operation to each window separately. Random numbers are the same; losses are weighted by window size."""
 
         def in_window(window):
             args, kwargs = with_tensors(lambda signal: _windows.cut(self.tensor(signal), self.windows)[window], call)
@@ -321,7 +320,7 @@ class RateRule(Rule):
         return tree.map_leaves(lambda *parts: _windows.join(parts), *by_window)
 
     def _apply(self, call, args, kwargs, share=1.0):
-        """What the operation makes of rates, from the random numbers of the spiking path, its state left as it is."""
+        """Applies an operation to rates, with the random numbers of the spiking path and without changing its state."""
         operation = call.operation
         has_state = not call.kind.function_of_tensors and isinstance(operation, keras.layers.Layer)
         variables = backend.replaceable(operation) if has_state else ()
@@ -333,7 +332,7 @@ class RateRule(Rule):
             values = [(variable, ops.convert_to_tensor(variable)) for variable in variables]
         values += zip(layer_kinds.seeds_of(operation) if draws else (), seeds, strict=True)
         before = backend.noise_state() if draws else ()
-        # What the operation assigns stays in the scope.
+        # Assignments of the operation stay inside the scope.
         with keras.StatelessScope(values):
             if draws:
                 backend.set_noise_state(noise)

@@ -1,4 +1,4 @@
-"""What flows between the operations of a network in a walk: tensors over time."""
+"""Signals: tensors over time, which a walk passes between the operations of a network."""
 
 from keras_ratesnn._core import tree
 
@@ -7,10 +7,9 @@ class Signal:
     """A tensor over time.
 
     Args:
-        value: Tensor. In multi-step order all steps, folded to `(batch * T, ...)`; in single-step order the one step that
-            the walk is at, `(batch, ...)`; in a walk about rates the firing rate of each window, `(batch * W, ...)`. If
-            `static`, `(batch, ...)`.
-        static: Boolean, whether it is the same at every step: as long as a signal is, its layers run once, not T times.
+        value: Tensor. In multi-step order all steps, folded to `(batch * T, ...)`; in single-step order the current step,
+            `(batch, ...)`; in a walk on rates the firing rate of each window, `(batch * W, ...)`. If `static`, `(batch, ...)`.
+        static: Boolean, whether the signal is the same at every step. Layers on static signals run once instead of T times.
             Defaults to `False`.
     """
 
@@ -22,25 +21,25 @@ class Signal:
 
 
 class Steps(Signal):
-    """Integers or booleans in a walk about rates, which have no rate: all steps of them, `(batch * T, ...)`."""
+    """All steps, `(batch * T, ...)`, of integers or booleans in a walk on rates; they have no rate."""
 
     __slots__ = ()
 
 
 def only_signal(call):
-    """The one signal among the arguments of an operation that can have no other, say a mask."""
+    """The only signal among the arguments of an operation that accepts no second one, such as a mask."""
     signals = call.signals
     if len(signals) != 1:
         operation = call.operation
         raise ValueError(
-            f"Layer {operation.name!r} of type {type(operation).__name__} takes one tensor of the network in a SpikingModel. "
+            f"Layer {operation.name!r} of type {type(operation).__name__} takes one input tensor in a SpikingModel. "
             f"Received: {len(signals)}. Call it on its input alone, without a mask."
         )
     return signals[0]
 
 
 def with_tensors(function, call):
-    """An operation's `(args, kwargs)` with the tensor `function(signal)` in the place of every signal."""
+    """The `(args, kwargs)` of an operation with every signal replaced by the tensor `function(signal)`."""
     if len(call.signals) == 1 and len(call.args) == 1 and isinstance(call.args[0], Signal):
         return (function(call.args[0]),), call.kwargs
     return tree.map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Signal) else leaf, (call.args, call.kwargs))

@@ -1,4 +1,4 @@
-"""Spatial learning through time: backpropagation at each time step by itself."""
+"""Spatial learning through time: separate backpropagation at each time step."""
 
 from keras import ops, random
 
@@ -9,17 +9,17 @@ from keras_ratesnn.gradients.base import GradientMethod
 
 @registry.register
 class SLTT(GradientMethod):
-    """Spatial learning through time: BPTT without what goes from one time step to the next.
+    """Spatial learning through time: BPTT without gradient between time steps.
 
-    Each step is differentiated by itself, with what neurons carry from the step before held constant: ∇W = Σ_t δ_t ⊗ s_t. With
+    Each step is differentiated separately; the state of the previous step is treated as a constant: ∇W = Σ_t δ_t ⊗ s_t. With
     `step_mode="single"` the memory of a training step does not grow with T.
 
     Args:
-        random_steps: Integer K >= 1: of the T steps, K that are drawn anew for each batch carry gradient, which is not rescaled
-            (SLTT-K). Defaults to `None`, all.
-        recompute: Boolean, matters with `step_mode="single"` only: whether each step is computed once more for its backward
-            pass, and nothing of size T kept, at the cost of about 4T forward passes a training step; otherwise all activations
-            are kept, at the cost of 3T. Defaults to `True`.
+        random_steps: Integer K >= 1. Only K of the T steps, drawn again for each batch, carry gradient, which is not rescaled
+            (SLTT-K). Defaults to `None`, all steps.
+        recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is recomputed for its backward pass and
+            nothing of size T is stored; a training step then costs about 4T forward passes. Otherwise all activations are
+            stored, and a training step costs 3T. Defaults to `True`.
 
     Raises:
         TypeError: If `random_steps` is not an integer or `recompute` not a boolean.

@@ -1,13 +1,13 @@
-"""What a cell refuses: new values for its arguments once it is built, and a place of its own in a network."""
+"""Guards of cells: arguments cannot change after building, and a cell cannot be used directly in a network."""
 
 import keras
 
 
 class GuardedCell(keras.layers.Layer):
-    """A layer that is a cell: its arguments are fixed once it is built, and a network takes it in a `Neuron` only."""
+    """Base class of cells: arguments are fixed once the cell is built, and a network can only contain it inside a `Neuron`."""
 
     fixed_arguments = ()
-    """The names of the constructor's arguments that what was compiled or traced may hold the values of."""
+    """Names of constructor arguments whose values may be part of compiled or traced code."""
 
     def __setattr__(self, name, value):
         if name in self.fixed_arguments and getattr(self, "built", False):
@@ -17,11 +17,10 @@ class GuardedCell(keras.layers.Layer):
     def __call__(self, *args, **kwargs):
         if any(isinstance(value, keras.KerasTensor) for value in (*args, *kwargs.values())):
             kind = type(self).__name__
-            # Not a TypeError: Sequential would put a message of its own in its place.
+            # Not a TypeError: Sequential would replace its message.
             raise ValueError(
-                f"A cell is one time step and its state, and no layer of a network. Received: {kind} {self.name!r}, put into a "
-                f"model. Use the layer around it: keras_ratesnn.layers.LIF() or its like, or keras_ratesnn.layers.Neuron({kind}"
-                "())."
+                f"A cell computes one time step and cannot be a layer of a network. Received: {kind} {self.name!r} in a model. "
+                f"Use a neuron layer: keras_ratesnn.layers.LIF() or another one, or keras_ratesnn.layers.Neuron({kind}())."
             )
         return super().__call__(*args, **kwargs)
 
@@ -40,7 +39,7 @@ def from_cell(name):
 
 def _fixed(name, value, owner):
     return (
-        f"`{name}` of {type(owner).__name__} {owner.name!r} is fixed when it is made: what is compiled would not see a change. "
-        f"Received: {name}={value!r}. Make a new layer with it, or a new model from a changed get_config(), and copy the "
-        "weights by set_weights. learn_threshold=True makes a threshold that training can change."
+        f"`{name}` of {type(owner).__name__} {owner.name!r} is fixed when it is created: compiled code would not see a change. "
+        f"Received: {name}={value!r}. Create a new layer with this value, or a new model from an edited get_config(), and copy "
+        "the weights with set_weights. A threshold with learn_threshold=True can change in training."
     )

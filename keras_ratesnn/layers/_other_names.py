@@ -1,14 +1,14 @@
-"""Arguments of neurons as other libraries name them: what they are called here."""
+"""Translates argument names of other libraries to those of this library."""
 
 import numbers
 
 
 def refuse_other_names(neuron, arguments):
-    """Raises TypeError if a neuron is given an argument that other libraries name so, and says what it is here.
+    """Raises TypeError if a neuron gets an argument name of another library, and says which argument to use.
 
     Args:
         neuron: String, the name of the class.
-        arguments: Dict, the keyword arguments that it does not know.
+        arguments: Dict, the unknown keyword arguments.
     """
     for name, value in arguments.items():
         if name in _OTHER_NAMES:
@@ -18,31 +18,31 @@ def refuse_other_names(neuron, arguments):
 def _time_constant(value):
     number = isinstance(value, numbers.Real) and not isinstance(value, bool) and value >= 1
     example = f": here decay={round(1 - 1 / value, 6)}" if number else ""
-    return f"A time constant of τ time steps is decay = 1 − 1/τ{example}. ParametricLIF(decay=...) learns it from there on."
+    return f"A time constant of τ time steps is decay = 1 − 1/τ{example}. ParametricLIF(decay=...) learns it from this value."
 
 
 def _decay(value):
-    return f"What is left of the membrane after one step is decay={value!r}; without a leak the layer is IF()."
+    return f"The fraction of the membrane that remains after one step is decay={value!r}; a layer without a leak is IF()."
 
 
 def _alpha(value):
     return (
-        "The steepness of a surrogate is an argument of the surrogate, as in "
-        f"surrogate=keras_ratesnn.surrogates.ATan(alpha={value!r}); what is left of the membrane after one step is decay=. "
-        "These neurons have no synaptic current of its own; a NeuronCell of yours can."
+        "The steepness of a surrogate is an argument of the surrogate, for example "
+        f"surrogate=keras_ratesnn.surrogates.ATan(alpha={value!r}). The fraction of the membrane that remains after one step "
+        "is decay=. For a synaptic current use CuBaLIF(synaptic_decay=...)."
     )
 
 
 def _threshold(value):
-    return f"Write threshold={value!r}."
+    return f"Use threshold={value!r}."
 
 
 def _reset(value):
-    return 'Write reset="soft", which takes one threshold off the membrane, or reset="hard", which sets it to v_reset.'
+    return 'Use reset="soft", which subtracts the threshold from the membrane, or reset="hard", which sets it to v_reset.'
 
 
 def _surrogate(value):
-    return 'Write surrogate="atan" or another name or object of keras_ratesnn.surrogates.'
+    return 'Use surrogate="atan", or another name or object of keras_ratesnn.surrogates.'
 
 
 _OTHER_NAMES = {

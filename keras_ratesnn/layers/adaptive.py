@@ -1,4 +1,4 @@
-"""Neurons whose threshold adapts: every spike raises it for a while."""
+"""Neurons with an adaptive threshold: every spike raises it temporarily."""
 
 from keras import ops
 
@@ -11,9 +11,9 @@ from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
 
 @registry.register
 class ALIFCell(IntegrateAndFireCell):
-    """One time step of adaptive leaky integrate-and-fire neurons, those of LSNNs.
+    """One time step of adaptive leaky integrate-and-fire neurons, as in LSNNs.
 
-    The neurons of `LIFCell`, with a threshold θ_t that rises with the adaptation a, a running mean of the neuron's own spikes:
+    Like `LIFCell`, but the threshold θ_t increases with the adaptation a, a running mean of the neuron's own spikes:
 
         v_t  = decay · v⁺_{t−1} + I_t
         θ_t  = threshold + adaptation · a_{t−1}
@@ -22,8 +22,8 @@ class ALIFCell(IntegrateAndFireCell):
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
         a_t  = adaptation_decay · a_{t−1} + (1 − adaptation_decay) · s_t
 
-    a stays between 0 and 1, and so θ_t between `threshold` and `threshold + adaptation`. The backward pass goes through the
-    adaptation whatever `detach_reset` is: by it a neuron remembers.
+    a stays between 0 and 1, so θ_t stays between `threshold` and `threshold + adaptation`. The backward pass always includes
+    the adaptation, for any `detach_reset`, because it is the neuron's memory.
 
     Example:
 
@@ -34,34 +34,34 @@ class ALIFCell(IntegrateAndFireCell):
     [[0. 1.]] [[0.25 0.5 ]]
 
     Args:
-        decay: Float in [0, 1), what is left of the membrane after one step; a time constant τ, in steps, gives
-            `1 − 1/τ`. Defaults to `0.2`.
+        decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
+            steps it is `1 − 1/τ`. Defaults to `0.2`.
         threshold: Float > 0, the threshold of a neuron at rest. Defaults to `1.0`.
-        adaptation_decay: Float in [0, 1), what is left of the adaptation after one step. Defaults to `0.9`, a time constant of
-            10 steps.
-        adaptation: Float >= 0, by how much the threshold of a neuron that always spikes has risen in the end; one spike raises
-            it by `adaptation · (1 − adaptation_decay)`. Defaults to `1.8`, as in the source.
-        reset: `"soft"` takes one threshold θ_t off the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
+        adaptation_decay: Float in [0, 1), the fraction of the adaptation that remains after one step. Defaults to `0.9`, a time
+            constant of 10 steps.
+        adaptation: Float >= 0, the threshold increase in the limit of a neuron that always spikes; one spike raises the
+            threshold by `adaptation · (1 − adaptation_decay)`. Defaults to `1.8`, as in the source.
+        reset: `"soft"` subtracts the threshold θ_t from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
         v_reset: Float, the membrane after a hard reset. Defaults to `0.0`.
-        detach_reset: Boolean, whether the backward pass ignores the way in which the reset depends on the spike.
+        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
-        learn_threshold: Boolean, whether the layer learns its `threshold`, one for all its neurons. Defaults to `False`.
+        learn_threshold: Boolean, whether the layer learns its `threshold`, shared by all its neurons. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
-        state: The state that the previous step returned; `None` for neurons at rest.
+        state: The state returned by the previous step; `None` for neurons at rest.
 
     Returns:
         `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"membrane"` v⁺_t and `"adaptation"` a_t.
 
     Raises:
         ValueError: If a decay is outside [0, 1), `threshold` is not > 0, `adaptation` is not >= 0, or a name is unknown.
-        TypeError: If an argument is of another type.
+        TypeError: If an argument has the wrong type.
 
     Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018. There
-    the input is scaled by 1 − decay; here it is not, as in `LIFCell`.
+    the input is scaled by 1 − decay; here it is not, like in `LIFCell`.
     """
 
     fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "adaptation_decay", "adaptation")
@@ -110,7 +110,7 @@ class ALIFCell(IntegrateAndFireCell):
 
 @registry.register
 class ALIF(IntegrateAndFire):
-    """Adaptive leaky integrate-and-fire neurons, those of LSNNs: every spike raises the neuron's threshold for a while.
+    """Adaptive leaky integrate-and-fire neurons, as in LSNNs: every spike raises the neuron's threshold temporarily.
 
         v_t  = decay · v⁺_{t−1} + I_t
         θ_t  = threshold + adaptation · a_{t−1}
@@ -127,7 +127,7 @@ class ALIF(IntegrateAndFire):
     >>> inputs = keras.Input((1,))
     >>> neurons = ALIF(decay=0.0, adaptation_decay=0.8, adaptation=1.0)
     >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, neurons(inputs)), timesteps=6, return_sequences=True)
-    >>> print(ops.convert_to_numpy(model(np.array([[1.25]])))[0, :, 0])  # An input that LIF neurons would answer by all spikes.
+    >>> print(ops.convert_to_numpy(model(np.array([[1.25]])))[0, :, 0])  # LIF neurons would spike at every step.
     [1. 1. 0. 0. 1. 0.]
 
     Args: as in `ALIFCell`, and
@@ -137,9 +137,9 @@ class ALIF(IntegrateAndFire):
         Any, `(batch, ...)`: the input current.
 
     Output shape:
-        That of the input: spikes, exactly 0 or 1.
+        Same as the input shape: spikes, exactly 0 or 1.
 
-    Raises: as `ALIFCell`.
+    Raises: as in `ALIFCell`.
 
     Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018.
     """

@@ -1,4 +1,4 @@
-"""The integrate-and-fire cells: the parameters of a neuron and one step of its membrane. No time loop, no training method."""
+"""Integrate-and-fire cells: the parameters of a neuron and one step of its membrane, without time loop or training method."""
 
 import math
 
@@ -15,7 +15,7 @@ DECAY_ADVICE = "A time constant of τ steps is decay = 1 − 1/τ."
 
 
 class IntegrateAndFireCell(NeuronCell):
-    """What the integrate-and-fire cells share: one membrane equation, with a decay that a subclass chooses.
+    """Base class of integrate-and-fire cells: one membrane equation, with a decay defined by subclasses.
 
         v_t  = decay · v⁺_{t−1} + I_t
         s_t  = 1 where v_t >= threshold, else 0
@@ -43,8 +43,8 @@ class IntegrateAndFireCell(NeuronCell):
         self.v_reset = checks.real("v_reset", v_reset)
         if self.reset == "soft" and self.v_reset != 0.0:
             raise ValueError(
-                '`v_reset` must be 0.0 with reset="soft", which takes one threshold off the membrane. Received: '
-                f'v_reset={self.v_reset} with reset="soft". For a membrane that is set to v_reset write reset="hard".'
+                '`v_reset` must be 0.0 with reset="soft", which subtracts the threshold from the membrane. Received: '
+                f'v_reset={self.v_reset} with reset="soft". To set the membrane to v_reset use reset="hard".'
             )
         self.detach_reset = checks.boolean("detach_reset", detach_reset)
         self.learn_threshold = checks.boolean("learn_threshold", learn_threshold)
@@ -52,7 +52,7 @@ class IntegrateAndFireCell(NeuronCell):
 
     def build(self, input_shape):
         if self.learn_threshold:
-            # θ = exp(w) stays positive, whatever an optimizer does to w.
+            # θ = exp(w) stays positive for any w.
             self.log_threshold = self._add_parameter("log_threshold", (), math.log(self.threshold))
 
     def _add_parameter(self, name, shape, value):
@@ -64,21 +64,21 @@ class IntegrateAndFireCell(NeuronCell):
         return self.decay
 
     def trace_decay(self):
-        # A step of another kind forgets at another pace.
+        # A subclass with another step may decay differently.
         return self.effective_decay() if type(self).step is IntegrateAndFireCell.step else None
 
     def effective_threshold(self):
         return ops.exp(self.log_threshold) if self.learn_threshold else self.threshold
 
     def step(self, inputs, state, threshold=None):
-        """As in `NeuronCell`; `threshold` is θ_t, where a layer sets it anew for each step."""
+        """As in `NeuronCell`; `threshold` is θ_t, if a layer sets a new threshold at each step."""
         threshold = self.effective_threshold() if threshold is None else threshold
         membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.effective_decay())
         spikes = self.fire(membrane, threshold)
         return membrane, spikes, self.after_reset(membrane, spikes, threshold)
 
     def after_reset(self, membrane, spikes, threshold):
-        """v⁺_t: the membrane after the spikes, which crossed `threshold`, have reset it."""
+        """v⁺_t: the membrane after it was reset by spikes for this `threshold`."""
         resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
         if self.reset == "soft":
             return dynamics.soft_reset(membrane, resetting, threshold)
@@ -98,14 +98,14 @@ class IntegrateAndFireCell(NeuronCell):
             after = membrane_tangent if isinstance(through_reset, float) else through_reset * membrane_tangent
             if weight is None or weight is not self.log_threshold:
                 return membrane_tangent, after
-            # θ = exp(w), and so is its derivative.
+            # θ = exp(w), so dθ/dw = θ.
             of_reset = self._threshold_derivative(membrane, spikes, surrogate_derivative)
             return membrane_tangent - threshold, after + of_reset * threshold
 
         return along
 
     def _threshold_derivative(self, membrane, spikes, surrogate_derivative):
-        """How the state after the reset changes with the threshold, at a fixed membrane before it."""
+        """The derivative of the state after the reset with respect to the threshold, for a fixed membrane before it."""
         if self.reset == "soft":
             threshold = self.effective_threshold()
             return dynamics.soft_reset_threshold_derivative(spikes, surrogate_derivative, threshold, self.detach_reset)
@@ -126,7 +126,7 @@ class IntegrateAndFireCell(NeuronCell):
 
 
 def without_ignored_reset(config):
-    """A config that was saved when a soft reset ignored `v_reset` and took any, as it worked."""
+    """Corrects configs from versions in which a soft reset accepted and ignored any `v_reset`."""
     if config.get("reset") == "soft" and "v_reset" in config:
         return {**config, "v_reset": 0.0}
     return config
@@ -136,7 +136,7 @@ def without_ignored_reset(config):
 class LIFCell(IntegrateAndFireCell):
     """One time step of leaky integrate-and-fire neurons.
 
-    The membrane decays, takes in the input current and spikes where it reaches the threshold; a spike resets it:
+    The membrane decays, integrates the input current and spikes if it reaches the threshold; a spike resets it:
 
         v_t  = decay · v⁺_{t−1} + I_t
         s_t  = 1 where v_t >= threshold, else 0
@@ -152,21 +152,21 @@ class LIFCell(IntegrateAndFireCell):
     [[1. 0.]] [[0.2  0.25]]
 
     Args:
-        decay: Float in [0, 1), what is left of the membrane after one step; a time constant τ, in steps, gives
-            `1 − 1/τ`. Defaults to `0.2`.
-        threshold: Float > 0, the membrane value from which a neuron spikes. Defaults to `1.0`.
-        reset: `"soft"` takes one threshold off the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float, the membrane after a hard reset; 0 with a soft one. Defaults to `0.0`.
-        detach_reset: Boolean, whether the backward pass ignores the way in which the reset depends on the spike.
+        decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
+            steps it is `1 − 1/τ`. Defaults to `0.2`.
+        threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
+        reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
+        v_reset: Float, the membrane after a hard reset; must be 0 with a soft reset. Defaults to `0.0`.
+        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
-        learn_threshold: Boolean, whether the layer learns its threshold, one for all its neurons, from `threshold` on.
+        learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
             Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
-        state: The state that the previous step returned; `None` for neurons at rest.
+        state: The state returned by the previous step; `None` for neurons at rest.
 
     Returns:
         `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; the membrane after the reset.
@@ -174,7 +174,7 @@ class LIFCell(IntegrateAndFireCell):
     Raises:
         ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, or a name is
             unknown.
-        TypeError: If an argument is of another type, or is named as in another library.
+        TypeError: If an argument has the wrong type, or a name from another library.
 
     Source: Yu et al., NeurIPS 2024, equation 1.
     """
@@ -201,7 +201,7 @@ class LIFCell(IntegrateAndFireCell):
 
 @registry.register
 class IFCell(IntegrateAndFireCell):
-    """One time step of integrate-and-fire neurons: those of `LIFCell` without a leak, `decay = 1`.
+    """One time step of integrate-and-fire neurons: like `LIFCell` without a leak, `decay = 1`.
 
     Args: as in `LIFCell`, without `decay`.
 
@@ -230,10 +230,9 @@ class ParametricLIFCell(IntegrateAndFireCell):
     ['decay_logit']
 
     Args: as in `LIFCell`, and
-        decay: Float in (0, 1), where the decay starts. Defaults to `0.5`, a time constant of 2 steps.
-        per_channel: Boolean, whether every channel learns a decay of its own, not the layer one for all its neurons.
-            Defaults to `False`.
-        axis: Integer, the axis of the channels: 1 for `channels_first` data. Defaults to `-1`.
+        decay: Float in (0, 1), the initial decay. Defaults to `0.5`, a time constant of 2 steps.
+        per_channel: Boolean, whether each channel learns its own decay; otherwise all neurons share one. Defaults to `False`.
+        axis: Integer, the channel axis: 1 for `channels_first` data. Defaults to `-1`.
 
     Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks",
     ICCV 2021.
@@ -265,10 +264,10 @@ class ParametricLIFCell(IntegrateAndFireCell):
         if self.per_channel:
             if not -len(input_shape) <= self.axis < len(input_shape) or input_shape[self.axis] is None:
                 raise ValueError(
-                    f"`axis` must be an axis of known size of the input. Received: axis={self.axis} for inputs of shape "
+                    f"`axis` must be an input axis of known size. Received: axis={self.axis} for inputs of shape "
                     f"{tuple(input_shape)}."
                 )
-            # Of the membrane's rank, so that it broadcasts from any axis.
+            # Same rank as the membrane, so that it broadcasts from any axis.
             shape = [1] * len(input_shape)
             shape[self.axis] = input_shape[self.axis]
         self.decay_logit = self._add_parameter("decay_logit", shape, math.log(self.decay / (1.0 - self.decay)))
@@ -282,7 +281,7 @@ class ParametricLIFCell(IntegrateAndFireCell):
 
         def along_decay_too(input_tangent, state_tangent, weight):
             if weight is self.decay_logit:
-                # λ = σ(w): the membrane changes as if the input did, by λ' v⁺.
+                # λ = σ(w) changes the membrane like a change of the input by λ' v⁺.
                 input_tangent = input_tangent + decay * (1.0 - decay) * state
             return along(input_tangent, state_tangent, weight)
 

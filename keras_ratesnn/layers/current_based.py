@@ -1,4 +1,4 @@
-"""Current-based neurons: the input drives a synaptic current, and the current the membrane."""
+"""Current-based neurons: the input drives a synaptic current, which drives the membrane."""
 
 from keras import ops
 
@@ -11,9 +11,9 @@ from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
 
 @registry.register
 class CuBaLIFCell(IntegrateAndFireCell):
-    """One time step of current-based leaky integrate-and-fire neurons (CuBa-LIF), also known as second-order or synaptic.
+    """One time step of current-based leaky integrate-and-fire neurons (CuBa-LIF), also called second-order or synaptic neurons.
 
-    The neurons of `LIFCell`, driven by a synaptic current i that decays in its own time:
+    Like `LIFCell`, but driven by a synaptic current i with its own decay:
 
         i_t  = synaptic_decay · i_{t−1} + I_t
         v_t  = decay · v⁺_{t−1} + i_t
@@ -21,7 +21,7 @@ class CuBaLIFCell(IntegrateAndFireCell):
         v⁺_t = v_t − threshold · s_t                  reset="soft"
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
 
-    A spike resets the membrane, and leaves the current as it is.
+    A spike resets the membrane, but not the current.
 
     Example:
 
@@ -32,33 +32,34 @@ class CuBaLIFCell(IntegrateAndFireCell):
     [[0. 1.]] [[0.4  0.75]]
 
     Args:
-        decay: Float in [0, 1), what is left of the membrane after one step; a time constant τ, in steps, gives
-            `1 − 1/τ`. Defaults to `0.2`.
-        threshold: Float > 0, the membrane value from which a neuron spikes. Defaults to `1.0`.
-        synaptic_decay: Float in [0, 1), what is left of the synaptic current after one step; with `0.0` the neurons are those
-            of `LIFCell`. Defaults to `0.5`.
-        reset: `"soft"` takes one threshold off the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
+        decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
+            steps it is `1 − 1/τ`. Defaults to `0.2`.
+        threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
+        synaptic_decay: Float in [0, 1), the fraction of the synaptic current that remains after one step; `0.0` gives the
+            neurons of `LIFCell`. Defaults to `0.5`.
+        reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
         v_reset: Float, the membrane after a hard reset. Defaults to `0.0`.
-        detach_reset: Boolean, whether the backward pass ignores the way in which the reset depends on the spike.
+        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
-        learn_threshold: Boolean, whether the layer learns its threshold, one for all its neurons, from `threshold` on.
+        learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
             Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input of this step.
-        state: The state that the previous step returned; `None` for neurons at rest.
+        state: The state returned by the previous step; `None` for neurons at rest.
 
     Returns:
         `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"current"` i_t and `"membrane"` v⁺_t.
 
     Raises:
         ValueError: If a decay is outside [0, 1), `threshold` is not > 0, or a name is unknown.
-        TypeError: If an argument is of another type.
+        TypeError: If an argument has the wrong type.
 
     Source: Neftci, Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019, equations 4 and 5, where
-    the current reaches the membrane one step later; here it does at once, as in snnTorch's `Synaptic` and Lava's CUBA neurons.
+    the current reaches the membrane one step later; here it does so immediately, as in snnTorch's `Synaptic` and Lava's CUBA
+    neurons.
     """
 
     fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "synaptic_decay")
@@ -94,7 +95,7 @@ class CuBaLIFCell(IntegrateAndFireCell):
 
 @registry.register
 class CuBaLIF(IntegrateAndFire):
-    """Current-based leaky integrate-and-fire neurons (CuBa-LIF): the input drives a current, and the current the membrane.
+    """Current-based leaky integrate-and-fire neurons (CuBa-LIF): the input drives a current, which drives the membrane.
 
         i_t  = synaptic_decay · i_{t−1} + I_t
         v_t  = decay · v⁺_{t−1} + i_t
@@ -104,7 +105,7 @@ class CuBaLIF(IntegrateAndFire):
 
     In a `SpikingModel` the neurons start at rest, i_0 = 0 and v⁺_0 = 0.
 
-    Example, an input at the first step alone:
+    Example, an input at the first step only:
 
     >>> inputs = keras.Input((1,))
     >>> neurons = CuBaLIF(decay=0.5, synaptic_decay=0.5)
@@ -116,12 +117,12 @@ class CuBaLIF(IntegrateAndFire):
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 
     Input shape:
-        Any, `(batch, ...)`: what is added to the synaptic current.
+        Any, `(batch, ...)`: the input, which is added to the synaptic current.
 
     Output shape:
-        That of the input: spikes, exactly 0 or 1.
+        Same as the input shape: spikes, exactly 0 or 1.
 
-    Raises: as `CuBaLIFCell`.
+    Raises: as in `CuBaLIFCell`.
 
     Source: Neftci, Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019.
     """

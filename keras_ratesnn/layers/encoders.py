@@ -1,7 +1,7 @@
-"""Encoders: layers that turn an input without time into a sequence of spikes. They mark where time begins.
+"""Encoders: layers that turn an input without time into a sequence of spikes.
 
-Without one, an input without time is presented as it is at every step (direct encoding), which is what the paper does and
-what trains best in few steps.
+Without an encoder, the same input is presented at every step (direct encoding). The paper uses direct encoding, which trains
+best with few steps.
 """
 
 import keras
@@ -12,9 +12,9 @@ from keras_ratesnn.layer_kinds import ENCODER, LayerKind
 
 
 class Encoder(keras.layers.Layer):
-    """Base class of encoders: in a `SpikingModel`, one input in, a sequence of spikes out.
+    """Base class of encoders, which turn one input into a sequence of spikes in a `SpikingModel`.
 
-    A subclass implements `encode`. Called outside a `SpikingModel`, an encoder gives the first step of a sequence of one.
+    A subclass implements `encode`. Outside a `SpikingModel`, an encoder returns the only step of a sequence with T = 1.
 
     Args:
         **kwargs: `name`, `dtype` of a Keras layer.
@@ -23,7 +23,7 @@ class Encoder(keras.layers.Layer):
     layer_kind = LayerKind(role=ENCODER)
 
     rate_derivative = 1.0
-    """What the derivative of the firing rate by the input is taken to be."""
+    """The derivative of the firing rate with respect to the input."""
 
     def encode(self, inputs, t, timesteps):
         """The spikes of one step.
@@ -52,10 +52,10 @@ class Encoder(keras.layers.Layer):
 
 @registry.register
 class BernoulliEncoder(Encoder):
-    """Rate coding: at every step a spike with the probability that the input gives, drawn anew for every batch and step.
+    """Rate coding: at every step, the input is the probability of a spike. Spikes are drawn again for every batch and step.
 
-    The number of spikes approaches a Poisson process where probabilities are small. The derivative of the firing rate by
-    the input is that of its expectation, 1.
+    For small probabilities the spikes approximate a Poisson process. The derivative of the firing rate with respect to the
+    input is that of its expectation, 1.
 
     Example:
 
@@ -64,11 +64,11 @@ class BernoulliEncoder(Encoder):
     [[0. 1.]]
 
     Args:
-        seed: Integer or `None`, the seed of the random numbers. Defaults to `None`, a random one.
+        seed: Integer or `None`, the random seed. Defaults to `None`, a random seed.
         **kwargs: `name`, `dtype` of a Keras layer.
 
     Input shape:
-        Any, `(batch, ...)`: probabilities in [0, 1]. Values beyond never or always spike.
+        Any, `(batch, ...)`: probabilities in [0, 1]. Smaller values never spike, larger ones always.
     """
 
     def __init__(self, seed=None, **kwargs):
@@ -86,10 +86,10 @@ class BernoulliEncoder(Encoder):
 
 @registry.register
 class LatencyEncoder(Encoder):
-    """Latency coding: one spike for each input, the earlier the larger it is.
+    """Latency coding: one spike for each input, earlier for larger inputs.
 
-    An input x in (0, 1] spikes once, at step round((1 − x) (T − 1)); 0 never does. When a spike comes says nothing to a
-    firing rate, so no gradient passes to the layers before.
+    An input x in (0, 1] spikes once, at step round((1 − x) (T − 1)); 0 never spikes. The firing rate does not depend on the
+    time of the spike, so no gradient passes to earlier layers.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What a neuron cell is: the contract that all cells, those of one's own too, fill in."""
+"""The base class of neuron cells, including custom ones."""
 
 from keras import ops
 
@@ -9,14 +9,14 @@ from keras_ratesnn.layers._cell_guards import GuardedCell
 
 
 class NeuronCell(GuardedCell):
-    """One time step of a population of spiking neurons: the base class of all cells, and of cells of your own.
+    """One time step of a population of spiking neurons: the base class of all cells, including custom ones.
 
-    A cell is called as `spikes, state = cell(inputs, state)`. The layer `keras_ratesnn.layers.Neuron` makes a cell a part
-    of a network; the training method runs it through time.
+    Call a cell as `spikes, state = cell(inputs, state)`. To use it in a network, wrap it in the layer
+    `keras_ratesnn.layers.Neuron`; the training method then runs it over time.
 
-    A subclass implements `step`, in which spikes are made by `self.fire(membrane)`, and `initial_state` if its state is more
-    than a membrane; its weights are those of any Keras layer. Nothing else is to be written. With `gradient="rate"` a step must
-    act on each neuron alone, and each weight broadcast to the membrane; `keras_ratesnn.testing.check_cell` tells.
+    A subclass implements `step`, which computes spikes with `self.fire(membrane)`. If the state is more than a membrane, it
+    also implements `initial_state`. Weights are created as in any Keras layer. With `gradient="rate"` a step must act on each
+    neuron independently, and each weight must broadcast to the membrane; `keras_ratesnn.testing.check_cell` checks this.
 
     Example, a neuron whose membrane saturates before it integrates:
 
@@ -33,30 +33,30 @@ class NeuronCell(GuardedCell):
     >>> history = model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
 
     Args:
-        threshold: Float > 0, the membrane value from which a neuron spikes. Defaults to `1.0`.
-        surrogate: Name, `Surrogate` or its config: the derivative that stands in for that of the spike function.
+        threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
+        surrogate: Name, `Surrogate` or its config: the function that replaces the derivative of the spike function.
             Defaults to `"sigmoid"`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Raises:
         ValueError: If `threshold` is not > 0 or the surrogate's name is unknown.
-        TypeError: If an argument is of another type.
+        TypeError: If an argument has the wrong type.
     """
 
     layer_kind = LayerKind(role=CELL)
     fixed_arguments = ("threshold", "surrogate")
     fuses = True
-    """Whether a step may be compiled into one pass over memory, on backends where that is the library's affair."""
+    """Whether a step may be compiled into one pass over memory, on backends where the library does that."""
 
     def __init__(self, threshold=1.0, surrogate="sigmoid", **kwargs):
-        # The state stays in float32 in half precision: Keras must not cast what a call is given.
+        # The state stays in float32 in half precision: Keras must not cast the arguments.
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.threshold = checks.real("threshold", threshold, above=0, advice="A neuron at rest would spike without input.")
         self.surrogate = surrogates.get(surrogate)
 
     def add_weight(self, *args, autocast=False, **kwargs):
-        """As in any Keras layer; but in half precision, a cell's weights are read in float32, as its state is."""
+        """As in any Keras layer, but in half precision a cell's weights are read in float32, like its state."""
         return super().add_weight(*args, autocast=autocast, **kwargs)
 
     def initial_state(self, inputs):
@@ -68,7 +68,7 @@ class NeuronCell(GuardedCell):
 
         Args:
             inputs: Tensor, the input current I_t.
-            state: What the previous step returned, or `initial_state`.
+            state: The state returned by the previous step or by `initial_state`.
 
         Returns:
             `(membrane, spikes, state)`: the membrane v_t before the reset, the spikes s_t and the state after the step,
@@ -79,32 +79,31 @@ class NeuronCell(GuardedCell):
         )
 
     def step_derivative(self, state, membrane, spikes, surrogate_derivative):
-        """An optional written derivative of `step`, for the rate gradient; without one, forward-mode differentiation finds it.
+        """An optional hand-written derivative of `step` for the rate gradient. The default is forward-mode differentiation.
 
-        It belongs to the `step` and the `fire` of the same class, or of a class that it derives from: where a subclass defines
-        these anew, it is not used.
+        It belongs to the `step` and `fire` of the same class or a base class. If a subclass overrides these, it is not used.
 
         Args:
             state: The state before the step.
             membrane: Tensor v_t, before the reset.
             spikes: Tensor s_t.
-            surrogate_derivative: Tensor h(v_t − θ), what ∂s_t/∂v_t is taken to be.
+            surrogate_derivative: Tensor h(v_t − θ), which replaces ∂s_t/∂v_t.
 
         Returns:
-            Function `(input_tangent, state_tangent, weight) -> (distance_tangent, state_tangent)`: how v_t − θ and the state
-            after the step change as the input and the state before it change by their tangents, and the trainable weight
-            `weight` (`None` for none) by 1. Tangents are numbers or tensors.
+            Function `(input_tangent, state_tangent, weight) -> (distance_tangent, state_tangent)`: the tangents of v_t − θ and
+            of the state after the step, for the given tangents of the input and of the state before the step, and the tangent 1
+            of the trainable weight `weight` (if not `None`). Tangents are numbers or tensors.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no written derivative.")
+        raise NotImplementedError(f"{type(self).__name__} has no hand-written derivative.")
 
     def after_steps(self, state):
-        """Called once after the last step of a batch, with the state that it left. There is nothing to do by default."""
+        """Called once after the last step of a batch, with the final state. Does nothing by default."""
 
     def trace_decay(self):
-        """λ, what is left of the trace of a spike after one step, for the online method OTTT: that of a leaky membrane.
+        """The decay λ of the spike trace in the online method OTTT, which equals the decay of a leaky membrane.
 
         Returns:
-            A number or tensor, or `None` (the default) if the neuron forgets at more than one pace.
+            A number or tensor, or `None` (the default) if the neuron has no single decay.
         """
         return None
 
@@ -113,7 +112,7 @@ class NeuronCell(GuardedCell):
         return self.threshold
 
     def surrogate_derivative(self, membrane):
-        """h(v_t − θ), the stand-in for ∂s_t/∂v_t."""
+        """h(v_t − θ), which replaces ∂s_t/∂v_t."""
         return self.surrogate.derivative(membrane - self.effective_threshold())
 
     def fire(self, membrane, threshold=None):
@@ -121,8 +120,8 @@ class NeuronCell(GuardedCell):
 
         Args:
             membrane: Tensor v_t.
-            threshold: Tensor like the membrane, or a number: θ, if it changes from step to step; the spikes are differentiated
-                by it, too. Defaults to `None`: the cell's `effective_threshold()`.
+            threshold: Tensor like the membrane, or a number: θ, if it changes from step to step. The spikes are also
+                differentiated with respect to it. Defaults to `None`: the cell's `effective_threshold()`.
         """
         if threshold is None:
             threshold = self.effective_threshold()

@@ -1,4 +1,4 @@
-"""Neuron layers: what a network contains, each around the cell that holds its parameters and its step."""
+"""Neuron layers. Each wraps a cell that holds the parameters and computes one step."""
 
 import warnings
 
@@ -15,9 +15,9 @@ from keras_ratesnn.layers.threshold_stabilizer import StabilizedCell, ThresholdS
 
 @registry.register
 class Neuron(keras.layers.Layer):
-    """A layer of spiking neurons, the activation of a spiking network, around a cell.
+    """A layer of spiking neurons, the activation of a spiking network. It wraps a cell.
 
-    In a `SpikingModel` the training method runs the cell through all time steps. Called by itself, the layer advances
+    In a `SpikingModel` the training method runs the cell over all time steps. Outside a `SpikingModel`, the layer advances
     neurons at rest by one step.
 
     Args:
@@ -46,17 +46,17 @@ class Neuron(keras.layers.Layer):
             self.cell.build(input_shape)
 
     def call(self, inputs, training=None):
-        # A SpikingModel runs the cell, and never comes here.
+        # A SpikingModel runs the cell and does not call this.
         if training:
             _warn_of_one_time_step(self)
         spikes, _ = self.cell(inputs)
         return spikes
 
     couples_neurons = False
-    """Whether what the layer does to its cell in time depends on all of its neurons."""
+    """Whether the time loop of the layer makes neurons depend on each other."""
 
     def cell_in_time(self, training):
-        """What is run through time steps: the cell, or something in its place that does more.
+        """The cell to run over time: the layer's cell, or a replacement that extends it.
 
         Args:
             training: Boolean, whether the network behaves as in training.
@@ -71,7 +71,7 @@ class Neuron(keras.layers.Layer):
 
 
 class IntegrateAndFire(Neuron):
-    """What the layers of integrate-and-fire neurons share: the arguments of their cell as attributes and config."""
+    """Base class of integrate-and-fire layers: exposes the arguments of the cell as attributes and config."""
 
     threshold = from_cell("threshold")
     reset = from_cell("reset")
@@ -102,8 +102,8 @@ class LIF(IntegrateAndFire):
         v⁺_t = v_t − threshold · s_t                  reset="soft"
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
 
-    In a `SpikingModel` the neurons start at rest, v⁺_0 = 0, and run through all time steps. Called by itself, the layer
-    advances neurons at rest by one step; `LIFCell` steps with a state of your own.
+    In a `SpikingModel` the neurons start at rest, v⁺_0 = 0, and run over all time steps. Outside a `SpikingModel`, the layer
+    advances neurons at rest by one step; use `LIFCell` to start from another state.
 
     Example:
 
@@ -112,20 +112,20 @@ class LIF(IntegrateAndFire):
     [[0. 1.]]
 
     Args:
-        decay: Float in [0, 1), what is left of the membrane after one step; a time constant τ, in steps, gives
-            `1 − 1/τ`. Defaults to `0.2`.
-        threshold: Float > 0, the membrane value from which a neuron spikes. Defaults to `1.0`.
-        reset: `"soft"` takes one threshold off the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float, the membrane after a hard reset; 0 with a soft one. Defaults to `0.0`.
-        detach_reset: Boolean, whether the backward pass ignores the way in which the reset depends on the spike.
+        decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
+            steps it is `1 − 1/τ`. Defaults to `0.2`.
+        threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
+        reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
+        v_reset: Float, the membrane after a hard reset; must be 0 with a soft reset. Defaults to `0.0`.
+        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
-        learn_threshold: Boolean, whether the layer learns its threshold, one for all its neurons, from `threshold` on.
+        learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
             Defaults to `False`.
-        threshold_stabilizer: Boolean, whether in training the threshold of a step follows the mean and the deviation of all
-            membranes of the layer, so that a like share of them spikes at every step (OTS of Zhu et al., ICLR 2024). In
-            inference it is the running mean of these. Its authors train it by `gradient="sltt"`; `"rate"` cannot.
-            Defaults to `False`.
+        threshold_stabilizer: Boolean, whether in training the threshold of each step follows the mean and standard deviation
+            of all membranes of the layer, so that a similar fraction of neurons spikes at every step (OTS of Zhu et al., ICLR
+            2024). In inference the threshold is the running mean. The authors train with `gradient="sltt"`; `"rate"` is not
+            supported. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer. In rate training the
             regularizer sees the firing rate, in BPTT the spikes of all steps.
 
@@ -133,12 +133,12 @@ class LIF(IntegrateAndFire):
         Any, `(batch, ...)`: the input current.
 
     Output shape:
-        That of the input: spikes, exactly 0 or 1.
+        Same as the input shape: spikes, exactly 0 or 1.
 
     Raises:
         ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, a name is
-            unknown, or a threshold is to be stabilised and learned at once.
-        TypeError: If an argument is of another type, or is named as in another library.
+            unknown, or the threshold is both stabilised and learned.
+        TypeError: If an argument has the wrong type, or a name from another library.
 
     Source: Yu et al., NeurIPS 2024, equation 1.
     """
@@ -162,7 +162,7 @@ class LIF(IntegrateAndFire):
         self.threshold_stabilizer = checks.boolean("threshold_stabilizer", threshold_stabilizer)
         if threshold_stabilizer and learn_threshold:
             raise ValueError(
-                "`threshold_stabilizer=True` sets the thresholds from the membranes. Received: learn_threshold=True with it. "
+                "`threshold_stabilizer=True` sets the thresholds from the membranes. Received: learn_threshold=True, too. "
                 "Leave one of the two out."
             )
         self.stabilizer = ThresholdStabilizer(threshold, name="stabilizer") if threshold_stabilizer else None
@@ -189,7 +189,7 @@ class LIF(IntegrateAndFire):
 
 @registry.register
 class IF(IntegrateAndFire):
-    """Integrate-and-fire neurons: those of `LIF` without a leak, `decay = 1`.
+    """Integrate-and-fire neurons: like `LIF` without a leak, `decay = 1`.
 
     Example:
 
@@ -220,8 +220,8 @@ class IF(IntegrateAndFire):
 class ParametricLIF(IntegrateAndFire):
     """Leaky integrate-and-fire neurons that learn their decay, kept inside (0, 1) by a sigmoid.
 
-    Under the rate gradient the decay gets the exact local derivative of the firing rate, ∂r/∂λ, collected forward in time
-    beside the rate and its eligibility; so does the threshold with `learn_threshold=True`.
+    With the rate gradient the decay gets the exact local derivative of the firing rate, ∂r/∂λ, accumulated forward in time
+    together with the rate and its eligibility. With `learn_threshold=True` the threshold does, too.
 
     Example:
 
@@ -231,10 +231,9 @@ class ParametricLIF(IntegrateAndFire):
     [[0.5 0.5]]
 
     Args: as in `LIF`, and
-        decay: Float in (0, 1), where the decay starts. Defaults to `0.5`, a time constant of 2 steps.
-        per_channel: Boolean, whether every channel learns a decay of its own, not the layer one for all its neurons.
-            Defaults to `False`.
-        axis: Integer, the axis of the channels: 1 for `channels_first` data. Defaults to `-1`.
+        decay: Float in (0, 1), the initial decay. Defaults to `0.5`, a time constant of 2 steps.
+        per_channel: Boolean, whether each channel learns its own decay; otherwise all neurons share one. Defaults to `False`.
+        axis: Integer, the channel axis: 1 for `channels_first` data. Defaults to `-1`.
 
     Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks",
     ICCV 2021.
@@ -273,20 +272,20 @@ class ParametricLIF(IntegrateAndFire):
 
 
 def shared_with_cell(layer_class, kwargs):
-    """The arguments of a layer that its cell shares."""
+    """The layer arguments that are passed on to the cell."""
     refuse_other_names(layer_class.__name__, kwargs)
     return {"dtype": kwargs.get("dtype"), "name": "cell"}
 
 
 def _warn_of_one_time_step(layer):
-    """Said once per process: a network that is fitted as it is has one such layer after the other."""
+    """Warns only once per process, because a network may have many such layers."""
     global _warned_of_one_time_step
     if not _warned_of_one_time_step:
         _warned_of_one_time_step = True
         warnings.warn(
-            f"{type(layer).__name__} {layer.name!r} is trained outside of a SpikingModel, at one time step: its neurons begin "
-            "at rest and spike at most once. To run the network through time: "
-            "keras_ratesnn.SpikingModel(network, timesteps=4), and compile and fit that.",
+            f"{type(layer).__name__} {layer.name!r} is trained outside of a SpikingModel, at one time step: its neurons start "
+            "at rest and spike at most once. To run the network over time: "
+            "keras_ratesnn.SpikingModel(network, timesteps=4); compile and fit that model.",
             stacklevel=3,
         )
 

@@ -1,4 +1,4 @@
-"""Batch normalisation for online training: by statistics of the batches before."""
+"""Batch normalisation for online training, with statistics of previous batches."""
 
 import keras
 
@@ -10,22 +10,23 @@ from keras_ratesnn.layer_kinds import LayerKind, Normalization
 class OnlineRenormalization(keras.layers.BatchNormalization):
     """OSR: a `keras.layers.BatchNormalization` that uses its running statistics in training, too.
 
-    An online method sees one time step after the other, and the statistics of all steps only when they are over. So a step is
-    normalised by the running mean and variance, as in inference, and differentiated as by those of its own batch: batch
-    renormalisation, x̂ = (x − μ_B) / σ_B · r + d, with r = σ_B / σ_run and d = (μ_B − μ_run) / σ_run held constant. Where r
-    leaves [1/20, 20], the batch's own statistics serve. After the last step the statistics of all steps move the running ones.
+    An online method sees one time step at a time, and knows the statistics of all steps only at the end. So each step is
+    normalised with the running mean and variance, as in inference, but differentiated with the statistics of its own batch.
+    This is batch renormalisation, x̂ = (x − μ_B) / σ_B · r + d, with constants r = σ_B / σ_run and d = (μ_B − μ_run) / σ_run.
+    If r is outside [1/20, 20], the batch's own statistics are used. After the last step the running statistics are updated with
+    those of all steps.
 
-    Its authors train it by `gradient="sltt"` with `step_mode="single"`. It works with every method, and in both orders.
+    The authors train with `gradient="sltt"` and `step_mode="single"`. The layer works with every method and both step modes.
 
     Example:
 
     >>> layer = OnlineRenormalization(epsilon=1e-5)
-    >>> outputs = layer(np.full((4, 2), 3.0), training=True)  # The running mean is 0 still, and its variance 1; σ_B is 0.
+    >>> outputs = layer(np.full((4, 2), 3.0), training=True)  # The running mean is still 0 and its variance 1; σ_B is 0.
     >>> print(ops.convert_to_numpy(layer.moving_mean).round(1))
     [0.3 0.3]
 
     Args:
-        momentum: Float, the part of the running statistics that is kept after a batch. Defaults to `0.9`.
+        momentum: Float, the momentum of the running statistics. Defaults to `0.9`.
         **kwargs: As in `keras.layers.BatchNormalization`, without `renorm`.
 
     Raises:
@@ -44,7 +45,7 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
     def __init__(self, momentum=0.9, **kwargs):
         super().__init__(momentum=momentum, **kwargs)
         if self.renorm:
-            raise ValueError("`renorm` must be False: the layer renormalises in its own way. Received: renorm=True.")
+            raise ValueError("`renorm` must be False: the layer has its own renormalisation. Received: renorm=True.")
 
     def call(self, inputs, training=None):
         if not (training and self.trainable):

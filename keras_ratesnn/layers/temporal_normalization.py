@@ -1,4 +1,4 @@
-"""Batch normalisations that know of thresholds and of time."""
+"""Batch normalisation that depends on thresholds or on the time step."""
 
 import dataclasses
 
@@ -11,10 +11,10 @@ from keras_ratesnn.layer_kinds import LayerKind, kind_of_class
 
 @registry.register
 class ThresholdDependentBatchNormalization(keras.layers.BatchNormalization):
-    """tdBN: a `keras.layers.BatchNormalization` whose scale γ starts at α · θ, so that currents suit the threshold.
+    """tdBN: a `keras.layers.BatchNormalization` whose scale γ starts at α · θ, so that currents match the threshold.
 
-    As with every batch normalisation in a `SpikingModel`, statistics are over time, batch and space with `step_mode="multi"`,
-    which is tdBN; with `"single"` each step has its own, over batch and space.
+    As for every batch normalisation in a `SpikingModel`, statistics are over time, batch and space with `step_mode="multi"`,
+    as in the original tdBN; with `"single"` each step has separate statistics, over batch and space.
 
     Example:
 
@@ -30,14 +30,14 @@ class ThresholdDependentBatchNormalization(keras.layers.BatchNormalization):
         **kwargs: As in `keras.layers.BatchNormalization`, without `gamma_initializer`.
 
     Raises:
-        TypeError: If a number is none, or `gamma_initializer` is given.
-        ValueError: If a number is out of bounds, or `scale=False`, which leaves no γ.
+        TypeError: If `threshold` or `alpha` is not a number, or `gamma_initializer` is given.
+        ValueError: If a number is out of bounds, or `scale=False`, which removes γ.
 
     Source: Zheng et al., "Going Deeper With Directly-Trained Larger Spiking Neural Networks", AAAI 2021.
     """
 
     def __init__(self, threshold=1.0, alpha=1.0, **kwargs):
-        self.threshold = checks.real("threshold", threshold, above=0, advice="It is that of the neurons that follow.")
+        self.threshold = checks.real("threshold", threshold, above=0, advice="It is the threshold of the neurons that follow.")
         self.alpha = checks.real("alpha", alpha, above=0, advice="γ starts at alpha * threshold.")
         if "gamma_initializer" in kwargs:
             raise TypeError(
@@ -45,9 +45,7 @@ class ThresholdDependentBatchNormalization(keras.layers.BatchNormalization):
                 f"gamma_initializer={kwargs['gamma_initializer']!r}. Set threshold and alpha, or use BatchNormalization."
             )
         if not kwargs.get("scale", True):
-            raise ValueError(
-                "`scale` must be True: what depends on the threshold is γ. Received: scale=False. Use BatchNormalization."
-            )
+            raise ValueError("`scale` must be True: γ depends on the threshold. Received: scale=False. Use BatchNormalization.")
         super().__init__(gamma_initializer=keras.initializers.Constant(self.alpha * self.threshold), **kwargs)
 
     def get_config(self):
@@ -58,18 +56,19 @@ class ThresholdDependentBatchNormalization(keras.layers.BatchNormalization):
 
 @registry.register
 class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
-    """TEBN: a `keras.layers.BatchNormalization` whose output is scaled at each time step by a factor that is trained,
+    """TEBN: a `keras.layers.BatchNormalization` whose output is scaled at each time step by a trainable factor,
 
         y_t = p_t (γ x̂_t + β)
 
-    with the statistics of tdBN: in a `SpikingModel` over time, batch and space with `step_mode="multi"`, of each step by itself
+    with the statistics of tdBN: in a `SpikingModel` over time, batch and space with `step_mode="multi"`, of each step
+        separately
     with `"single"`. All p_t start at 1.
 
-    By `gradient="rate"` the derivative is that of the time mean of p_t ẑ, where ẑ is the normalised rate: p̄ for what comes in,
-    and ẑ/T for each p_t. One rate for all steps cannot tell them apart, and the p_t move together; those of different windows,
-    `Rate(windows=W)`, do not, and with a window for each step the derivative is BPTT's.
+    With `gradient="rate"` the derivative is that of the time mean of p_t ẑ, where ẑ is the normalised rate: p̄ with respect to
+    the input, and ẑ/T with respect to each p_t. One rate for all steps cannot distinguish them, so all p_t change alike. With
+    `Rate(windows=W)` the p_t of different windows differ, and with one window per step the derivative is BPTT's.
 
-    Outside of a `SpikingModel` there are no steps, and it is batch normalisation.
+    Outside a `SpikingModel` there are no steps, and the layer is ordinary batch normalisation.
 
     Example:
 
@@ -77,15 +76,15 @@ class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
     >>> layer = TemporalEffectiveBatchNormalization(timesteps=3)
     >>> spikes = keras_ratesnn.layers.LIF()(layer(keras.layers.Dense(8)(inputs)))
     >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(2)(spikes)), timesteps=3)
-    >>> layer.step_factors.shape
-    (3,)
+    >>> print(ops.convert_to_numpy(layer.step_factors))
+    [1. 1. 1.]
 
     Args:
-        timesteps: Integer >= 1, the number of steps that have a factor. A `SpikingModel` may run for fewer, not for more.
+        timesteps: Integer >= 1, the number of factors. A `SpikingModel` may run for fewer steps, but not for more.
         **kwargs: As in `keras.layers.BatchNormalization`, without `renorm`.
 
     Raises:
-        TypeError: If `timesteps` is no integer.
+        TypeError: If `timesteps` is not an integer.
         ValueError: If `timesteps` is not >= 1, or `renorm=True`.
 
     Source: Duan et al., "Temporal Effective Batch Normalization in Spiking Neural Networks", NeurIPS 2022.
@@ -102,7 +101,7 @@ class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
         super().__init__(**kwargs)
         self.timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of steps with a factor.")
         if self.renorm:
-            raise ValueError("`renorm` must be False: TEBN has statistics of its batch. Received: renorm=True.")
+            raise ValueError("`renorm` must be False: TEBN uses batch statistics. Received: renorm=True.")
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -110,12 +109,12 @@ class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None, time_step=None):
         outputs = super().call(inputs, training=training, mask=mask)
-        if time_step is None:  # While a network is built, and outside of a SpikingModel.
+        if time_step is None:  # While a network is built, and outside a SpikingModel.
             return outputs
         if isinstance(time_step, int) and time_step >= self.timesteps:
             raise ValueError(
                 f"TemporalEffectiveBatchNormalization {self.name!r} has factors for {self.timesteps} steps. Received: step "
-                f"{time_step + 1}. Begin a new sequence by reset_state(), or make the layer for more steps."
+                f"{time_step + 1}. Start a new sequence with reset_state(), or create the layer with more timesteps."
             )
         return time_axis.times_rows(outputs, ops.take(self.step_factors, time_step, axis=0))
 

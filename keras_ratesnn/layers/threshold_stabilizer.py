@@ -1,4 +1,4 @@
-"""Online threshold stabilizer: thresholds that follow the membranes, so that a layer's firing rate is the same at all steps."""
+"""Online threshold stabilizer: thresholds follow the membranes, to keep a layer's firing rate similar at all steps."""
 
 import keras
 from keras import ops
@@ -6,14 +6,14 @@ from keras import ops
 from keras_ratesnn._core import registry, time_axis
 
 _TINY = 1e-7
-"""Beside a deviation: of membranes that are all alike it is zero."""
+"""Added to a standard deviation, which is zero if all membranes are equal."""
 
 
 @registry.register
 class ThresholdStabilizer(keras.layers.Layer):
-    """The thresholds θ_t of a layer of neurons, and their running average, by which the neurons fire in inference.
+    """The thresholds θ_t of a neuron layer, and their running average, which is the threshold in inference.
 
-    With the mean m_t and the deviation d_t of all membranes of the layer, over batch, space and channels,
+    With the mean m_t and the standard deviation d_t of all membranes of the layer, over batch, space and channels,
 
         θ_1 = θ,        θ_t = m_t + ratio · d_t,        ratio = (θ − m_1) / d_1
 
@@ -21,7 +21,7 @@ class ThresholdStabilizer(keras.layers.Layer):
 
     Args:
         threshold: Float > 0, θ.
-        momentum: Float, the part of the running threshold that is kept after a batch. Defaults to `0.9`.
+        momentum: Float, the momentum of the running threshold. Defaults to `0.9`.
 
     Source: Zhu et al., "Online Stabilization of Spiking Neural Networks", ICLR 2024.
     """
@@ -38,7 +38,7 @@ class ThresholdStabilizer(keras.layers.Layer):
         )
 
     def move(self, threshold):
-        """Takes the mean threshold of a batch into the running one."""
+        """Updates the running threshold with the mean threshold of a batch."""
         running = self.running_threshold
         kept = self.momentum * ops.convert_to_tensor(running)
         running.assign(kept + (1.0 - self.momentum) * time_axis.cast(threshold, running.dtype))
@@ -48,12 +48,12 @@ class ThresholdStabilizer(keras.layers.Layer):
 
 
 class StabilizedCell:
-    """A cell whose steps are given their thresholds by a `ThresholdStabilizer`, in the place of the cell in a time loop.
+    """Replaces a cell in a time loop; a `ThresholdStabilizer` sets the threshold of each step.
 
     Args:
         cell: A `NeuronCell` whose step takes a `threshold`.
         stabilizer: A `ThresholdStabilizer`.
-        training: Boolean, whether thresholds follow the membranes, or are the running one.
+        training: Boolean, whether thresholds follow the membranes; otherwise the running threshold is used.
     """
 
     fuses = False

@@ -1,4 +1,4 @@
-"""Layers whose kernels are standardised, in the place of batch normalisation."""
+"""Layers with standardised kernels, an alternative to batch normalisation."""
 
 import math
 
@@ -12,8 +12,8 @@ from keras_ratesnn.layer_kinds import kind_of_class
 def standardized(kernel, gain, epsilon=1e-4):
     """Scaled weight standardisation: gain · (W − mean W) / sqrt(var W · fan_in + ε).
 
-    Mean and unbiased variance are those of the fan_in weights of an output. The outputs then have the variance gain² for inputs
-    of mean square 1.
+    Mean and unbiased variance are taken over the fan_in weights of an output. The outputs then have variance gain² for inputs
+    with mean square 1.
 
     Args:
         kernel: Tensor `(..., outputs)`.
@@ -31,31 +31,30 @@ def standardized(kernel, gain, epsilon=1e-4):
 
 
 class _WeightStandardized(keras.layers.Layer):
-    """What the layers share, in front of Keras' own class: the gain, and the kernel that is used."""
+    """Mixin for a Keras layer class: adds the gain and standardises the kernel."""
 
     def __init__(self, *args, epsilon=1e-4, **kwargs):
         super().__init__(*args, **kwargs)
-        self.epsilon = checks.real("epsilon", epsilon, above=0, advice="It keeps a kernel of equal weights finite.")
+        self.epsilon = checks.real("epsilon", epsilon, above=0, advice="It avoids division by zero if all weights are equal.")
         if isinstance(self.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
             raise ValueError(
-                f"`dtype` must not be a quantized policy: the kernel of {type(self).__name__} is made anew from its weights at "
-                f"each call. Received: dtype={self.dtype_policy.name!r}. Use float32 or a mixed policy."
+                f"`dtype` must not be a quantized policy: the kernel of {type(self).__name__} is recomputed from its weights "
+                f"in each call. Received: dtype={self.dtype_policy.name!r}. Use float32 or a mixed policy."
             )
 
     def build(self, input_shape):
-        # First: LoRA, which Keras may add while it builds, closes the layer to other weights.
+        # Must come first: LoRA, which Keras may add in `build`, locks the layer.
         self.gain = self.add_weight(shape=(self._outputs,), initializer="ones", name="gain")
         super().build(input_shape)
         if math.prod(self.kernel.shape[:-1]) < 2:
             raise ValueError(
-                f"{type(self).__name__} {self.name!r} must have two weights or more for each output: a single one, "
-                f"standardised, is zero. Received: an input of shape {tuple(input_shape)}, and a kernel of shape "
-                f"{tuple(self.kernel.shape)}. "
-                "Use the Keras layer without standardisation here."
+                f"{type(self).__name__} {self.name!r} must have at least two weights for each output: a single weight is "
+                f"zero after standardisation. Received: an input of shape {tuple(input_shape)}, and a kernel of shape "
+                f"{tuple(self.kernel.shape)}. Use the Keras layer without standardisation here."
             )
 
     def _standardized(self, kernel):
-        """The kernel that is used, in the dtype of the computation; statistics are taken of the weights in full precision."""
+        """The standardised kernel in the compute dtype; statistics are computed in full precision."""
         with keras_internals.without_autocast():
             kernel, gain = (time_axis.widen(ops.convert_to_tensor(weights)) for weights in (kernel, self.gain))
             used = standardized(kernel, gain, self.epsilon)
@@ -76,15 +75,15 @@ class _WeightStandardized(keras.layers.Layer):
 
 @registry.register
 class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
-    """A `keras.layers.Conv2D` with scaled weight standardisation: the kernel that is used is
+    """A `keras.layers.Conv2D` with scaled weight standardisation. It uses the kernel
 
         gain · (W − mean W) / sqrt(var W · fan_in + ε)
 
-    with mean and unbiased variance over the fan_in weights of each output channel. `gain`, one a channel, is trained and starts
-    at 1. It takes the place of batch normalisation in networks that are trained step by step, `gradient="ottt"` for example, in
-    which spikes are scaled by 2.74 after each layer of neurons (`keras.layers.Rescaling(2.74)`).
+    with mean and unbiased variance over the fan_in weights of each output channel. `gain`, one per channel, is trainable and
+    starts at 1. The layer replaces batch normalisation in networks that are trained step by step, for example with
+    `gradient="ottt"`. In such networks spikes are scaled by 2.74 after each neuron layer (`keras.layers.Rescaling(2.74)`).
 
-    `kernel`, `bias` and what acts on them (initialisers, regularisers, constraints, LoRA) are those of W.
+    `kernel` is W; initialisers, regularisers, constraints and LoRA apply to W.
 
     Example:
 
@@ -99,7 +98,7 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
         epsilon: Float > 0, ε. Defaults to `1e-4`.
 
     Raises:
-        ValueError: If there is one weight to an output only, or the dtype policy is quantized.
+        ValueError: If an output has only one weight, or the dtype policy is quantized.
 
     Source: Qiao et al., "Weight Standardization", 2019; Brock et al., ICLR 2021; Xiao et al., "Online Training Through Time for
     Spiking Neural Networks", NeurIPS 2022.
@@ -129,7 +128,7 @@ class WSDense(_WeightStandardized, keras.layers.Dense):
         epsilon: Float > 0, ε. Defaults to `1e-4`.
 
     Raises:
-        ValueError: If there is one input only, or the dtype policy is quantized.
+        ValueError: If there is only one input, or the dtype policy is quantized.
 
     Source: Qiao et al., 2019; Brock et al., ICLR 2021.
     """

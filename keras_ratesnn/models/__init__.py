@@ -1,4 +1,4 @@
-"""Ready-made networks, each a function that returns a `SpikingModel`, and trained ones."""
+"""Ready-made networks: functions that return a `SpikingModel`, and pretrained networks."""
 
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained

@@ -1,4 +1,4 @@
-"""The arguments that the networks share: what each stands for, and what is said when it is wrong."""
+"""Checks of the arguments that the networks share."""
 
 import keras
 
@@ -7,11 +7,11 @@ from keras_ratesnn.layers import LIF, Neuron
 
 
 def image_input(input_shape, default, smallest):
-    """The input of a network for images, in Keras' image data format.
+    """The input of an image network, in Keras' image data format.
 
     Args:
-        input_shape: What the user passed, the shape of one image, or `None` for the default.
-        default: Pair of integers: the height and width, and the channels, of the default.
+        input_shape: The argument of the user, the shape of one image, or `None` for the default.
+        default: Pair of integers, the default: height and width, and number of channels.
         smallest: Integer, the smallest height and width, or a function of the height and width that returns it.
 
     Returns:
@@ -19,7 +19,7 @@ def image_input(input_shape, default, smallest):
 
     Raises:
         TypeError: If `input_shape` is not a tuple of integers; a height or width may be `None`.
-        ValueError: If it has another rank, or is too small.
+        ValueError: If it has the wrong rank, or is too small.
     """
     channels_first = keras.config.image_data_format() == "channels_first"
     if input_shape is None:
@@ -42,22 +42,22 @@ def image_input(input_shape, default, smallest):
     smallest = smallest(*sides) if callable(smallest) else smallest
     if any(side is not None and side < smallest for side in sides):
         raise ValueError(
-            f"`input_shape` must have a height and width of {smallest} or more, by which this network shrinks an image. "
-            f"Received: input_shape={input_shape!r}. {meaning}"
+            f"`input_shape` must have a height and width of at least {smallest}, because this network reduces images by that "
+            f"factor. Received: input_shape={input_shape!r}. {meaning}"
         )
     return keras.Input(tuple(input_shape), name="image")
 
 
 def checked_neuron(neuron, default=LIF):
-    """A function that returns a new layer of the user's neurons at each call, or raises an error.
+    """Checks the argument `neuron` and returns a function that returns a new neuron layer at each call.
 
     Args:
-        neuron: What the user passed: a function without arguments, or `None` for the default.
-        default: The default: a function like it. Defaults to `LIF`.
+        neuron: The argument of the user: a function without arguments, or `None` for the default.
+        default: The default function. Defaults to `LIF`.
 
     Raises:
-        TypeError: If `neuron` cannot be called, or, at a call, if it returns no neuron layer.
-        ValueError: At a call, if it returns the same layer again.
+        TypeError: If `neuron` is not callable, or, when called, does not return a neuron layer.
+        ValueError: If, when called, it returns the same layer again.
     """
     if neuron is None:
         return default
@@ -93,7 +93,7 @@ def checked_classes(classes):
 
 
 def scaled(channels, width):
-    """Numbers of channels times the width multiplier, rounded, one at least.
+    """Numbers of channels times the width multiplier, rounded, at least one.
 
     Args:
         channels: Iterable of integers.

@@ -1,4 +1,4 @@
-"""What all networks are built of. Each function takes a Keras tensor and the name of its layers, and returns a Keras tensor."""
+"""Building blocks of the networks: functions that take a Keras tensor and layer names, and return a Keras tensor."""
 
 import functools
 import math
@@ -9,18 +9,19 @@ from keras import layers
 from keras_ratesnn.layers import LIF, OnlineRenormalization, WSConv2D
 
 SPIKE_SCALE = 2.74
-"""By which spikes are multiplied where kernels are standardised, so that their mean square is about 1 (Xiao et al., 2022)."""
+"""Scale of spikes in networks with standardised kernels; gives a mean square of about 1 (Xiao et al., 2022)."""
 
 
 def channel_axis():
-    """The axis of the channels in a batch of images, by Keras' image data format."""
+    """The channel axis of a batch of images in Keras' image data format."""
     return 1 if keras.config.image_data_format() == "channels_first" else -1
 
 
 def convolution(x, filters, size, strides, use_bias, initialization, name, layer=layers.Conv2D):
-    """A convolution that pads all sides by half its size, as PyTorch's `padding=size // 2`.
+    """A convolution that pads all sides by half its size, like PyTorch's `padding=size // 2`.
 
-    Keras' `padding="same"` is that with a stride of 1 only; with more it pads what is needed, and more of it at the end.
+    Keras' `padding="same"` is the same only for stride 1. For larger strides it pads less, and more at the end than at the
+    start.
 
     Args:
         layer: The class of the layer. Defaults to `keras.layers.Conv2D`.
@@ -41,24 +42,24 @@ def convolution(x, filters, size, strides, use_bias, initialization, name, layer
 
 
 def batch_normalization(x, name):
-    """Batch normalisation with PyTorch's defaults: its momentum of 0.1 is Keras' of 0.9."""
+    """Batch normalisation with PyTorch's defaults; PyTorch's momentum of 0.1 is 0.9 in Keras."""
     return layers.BatchNormalization(axis=channel_axis(), momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
 def online_renormalization(x, name):
-    """`OnlineRenormalization` with the epsilon of the others."""
+    """`OnlineRenormalization` with the same epsilon as `batch_normalization`."""
     return OnlineRenormalization(axis=channel_axis(), epsilon=1e-5, name=name)(x)
 
 
 stabilized_neurons = functools.partial(LIF, threshold_stabilizer=True)
-"""The default neurons beside `online_renormalization`."""
+"""The default neurons for `online_renormalization`."""
 
 
 def neurons(x, neuron, name):
-    """A layer of neurons.
+    """A neuron layer.
 
     Args:
-        neuron: Function that returns a new layer. The layer gets `name`: weights of learnable neurons load by name, too.
+        neuron: Function that returns a new layer. The layer is named `name`, so that weights of learnable neurons load by name.
     """
     layer = neuron()
     layer.name = name
@@ -71,7 +72,7 @@ def conv_bn_neuron(
     """A convolution, batch normalisation, and neurons unless `neuron` is `None`: `NAME_conv`, `NAME_bn`, `NAME_neuron`.
 
     Args:
-        number: What is appended to the layers' names, where a block has several units.
+        number: Suffix of the layer names, for blocks with several units.
         normalization: Function `(x, name)`. Defaults to `batch_normalization`.
     """
     x = convolution(x, filters, size, strides, use_bias, initialization, f"{name}_conv{number}")
@@ -84,7 +85,7 @@ conv_osr_neuron = functools.partial(conv_bn_neuron, normalization=online_renorma
 
 
 def scaled_neurons(x, neuron, name):
-    """Neurons, and their spikes times `SPIKE_SCALE`: `NAME` and `NAME_scale`."""
+    """Neurons with spikes multiplied by `SPIKE_SCALE`: `NAME` and `NAME_scale`."""
     return layers.Rescaling(SPIKE_SCALE, name=f"{name}_scale")(neurons(x, neuron, name))
 
 

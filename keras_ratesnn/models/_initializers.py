@@ -1,4 +1,4 @@
-"""How the authors' networks start, as Keras initializers."""
+"""The initialisation of the authors' networks, as Keras initializers."""
 
 import math
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from keras import initializers
 
 
 class Initialization(NamedTuple):
-    """How kernels and biases start.
+    """Initializers of kernels and biases.
 
     Args:
-        kernel: Function without arguments that returns a new Keras initializer: one that is used twice draws the same
-            numbers twice.
+        kernel: Function without arguments that returns a new Keras initializer, because an initializer that is used twice
+            draws the same numbers twice.
         bias: Function of the fan-in, the number of inputs of one output, that returns a new Keras initializer.
     """
 
@@ -25,24 +25,24 @@ def _uniform_in_fan_in(fan_in):
     return initializers.RandomUniform(-limit, limit)
 
 
-# What PyTorch's Linear and Conv2d do by themselves: kaiming_uniform with a = sqrt(5) has the gain sqrt(2 / (1 + 5)), so that
-# kernels, as biases, are uniform in ±1/sqrt(fan_in).
+# The default of PyTorch's Linear and Conv2d: kaiming_uniform with a = sqrt(5) has the gain sqrt(2 / (1 + 5)), so that kernels,
+# like biases, are uniform in ±1/sqrt(fan_in).
 PYTORCH_DEFAULT = Initialization(
     kernel=lambda: initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform"),
     bias=_uniform_in_fan_in,
 )
 
-# He et al. 2015, "fan out": the gradient keeps its variance through convolutions and ReLUs. It leaves the biases as they were.
+# He et al. 2015, "fan out": the gradient keeps its variance through convolutions and ReLUs. Biases are as above.
 KAIMING_FAN_OUT = Initialization(
     kernel=lambda: initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal"),
     bias=_uniform_in_fan_in,
 )
 
-# Standardisation makes the scale of a kernel irrelevant for what comes out, as batch normalisation does.
+# Standardisation makes the output independent of the scale of a kernel, like batch normalisation.
 STANDARDIZED = Initialization(kernel=KAIMING_FAN_OUT.kernel, bias=lambda fan_in: initializers.Zeros())
 
-# Batch normalisation makes the scale of a convolution's kernel irrelevant for what comes out; for its gradient it is a scale of
-# the learning rate. No normalisation follows the last layer, whose logits start large.
+# Batch normalisation makes the output independent of the scale of a convolution kernel; for its gradient, the scale acts like a
+# learning rate. No normalisation follows the last layer, so its logits start large.
 NORMAL_HALF = Initialization(
     kernel=lambda: initializers.RandomNormal(0.0, 0.5),
     bias=lambda fan_in: initializers.Zeros(),

@@ -1,4 +1,4 @@
-"""Residual networks that normalise no activations: kernels are standardised, and blocks know how large their input is."""
+"""Normaliser-free residual networks: kernels are standardised, and blocks are scaled by the expected input variance."""
 
 import math
 
@@ -10,11 +10,11 @@ from keras_ratesnn.models._initializers import STANDARDIZED
 
 STYLE = {"use_bias": True, "initialization": STANDARDIZED}
 ALPHA = 0.2
-"""The weight α of what each block adds."""
+"""The weight α of the residual branch of each block."""
 
 
 def network(*arguments, **options):
-    """A normaliser-free residual network, with the arguments of `_residual.network` from `depths` on."""
+    """A normaliser-free residual network; takes the arguments of `_residual.network`, starting with `depths`."""
     blocks = Blocks()
     parts = {"unit": conv_ws_neuron, "put_neurons": scaled_neurons, "neurons_after_stem": False}
     return _residual.network(blocks.block, *arguments, style=STYLE, after_blocks=blocks.after, **parts, **options)
@@ -23,8 +23,9 @@ def network(*arguments, **options):
 class Blocks:
     """Blocks x + α · f(x / β), with two 3x3 convolutions in f and neurons before each.
 
-    β² is the variance that x is expected to have: 1 after the stem, α² more after each block, and 1 + α² after a block whose
-    shortcut is a convolution. That one comes after the block's first neurons.
+    β² is the expected variance of x: 1 after the stem, increased by α² in each block, and 1 + α² after a block whose shortcut
+        is
+    a convolution. Such a shortcut starts after the block's first neurons.
 
     Source: Brock et al., "Characterizing signal propagation to close the performance gap in unnormalized ResNets", ICLR 2021.
     """
@@ -33,7 +34,7 @@ class Blocks:
         self.variance = 1.0
 
     def block(self, x, filters, strides, neuron, name):
-        """One block more; blocks are put one after the other."""
+        """Adds a block; blocks must be added in order."""
         spikes = self._neurons(x, neuron, f"{name}_neuron1")
         y = conv_ws_neuron(spikes, filters, 3, strides, None, name=name, number=1, **STYLE)
         y = scaled_neurons(y, neuron, f"{name}_neuron2")
@@ -44,7 +45,7 @@ class Blocks:
         return layers.Add(name=f"{name}_add")([x, layers.Rescaling(ALPHA, name=f"{name}_alpha")(y)])
 
     def after(self, x, neuron):
-        """What comes after the last block: neurons."""
+        """Adds neurons after the last block."""
         return self._neurons(x, neuron, "last_neuron")
 
     def _neurons(self, x, neuron, name):

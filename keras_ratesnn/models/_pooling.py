@@ -1,4 +1,4 @@
-"""Max pooling as PyTorch pads it."""
+"""Max pooling with PyTorch's padding."""
 
 import keras
 from keras import ops
@@ -8,10 +8,10 @@ from keras_ratesnn._core import registry
 
 @registry.register
 class PaddedMaxPooling2D(keras.layers.MaxPooling2D):
-    """Max pooling of images that are padded by half the pool size on all sides, PyTorch's `padding=pool_size // 2`.
+    """Max pooling with padding of half the pool size on all sides, like PyTorch's `padding=pool_size // 2`.
 
-    Keras' `padding="same"` pads an image of even size at the end only: its windows lie elsewhere. The padding is minus
-    infinity: it is never the largest, not even of negative inputs.
+    Keras' `padding="same"` pads images of even size only at the end, so its windows are shifted. The padding value is minus
+    infinity, which is never the maximum, even for negative inputs.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What the residual networks share: where they begin, how their blocks are strung together, and the shortcut."""
+"""Shared parts of the residual networks: the stem, the stages of blocks, and the shortcut."""
 
 import functools
 
@@ -44,13 +44,13 @@ def network(
         channels: Number of filters of each stage, before they are multiplied by `width`.
         input_shape, classes, neuron, width, include_top, stem: What the user passed, see `ResNet18`.
         style: Dict with `use_bias` and `initialization` of the stem's convolution.
-        default: The default image: its height and width, and its channels.
-        neurons_after_stem: Boolean.
-        hidden: Integer, the number of neurons of a layer before the last, or `None` for no such layer.
-        unit: What the stem's convolution is a part of: `conv_bn_neuron`, or a function like it. Defaults to it.
-        put_neurons: `neurons`, or a function like it, for the neurons of `hidden`. Defaults to it.
-        after_blocks: Function `(x, neuron)` of what comes after the last block, or `None` for nothing. Defaults to `None`.
-        default_neuron: Function that returns a new neuron layer, where the user passed none. Defaults to `LIF`.
+        default: The default image: height and width, and number of channels.
+        neurons_after_stem: Boolean, whether neurons follow the stem.
+        hidden: Integer, the number of neurons of a hidden layer before the last layer, or `None` for no hidden layer.
+        unit: Function that builds the stem's convolution with its neurons. Defaults to `conv_bn_neuron`.
+        put_neurons: Function that builds the neurons of `hidden`. Defaults to `neurons`.
+        after_blocks: Function `(x, neuron)` applied after the last block, or `None`. Defaults to `None`.
+        default_neuron: Function that returns a new neuron layer, used if the user passed none. Defaults to `LIF`.
 
     Returns:
         A Functional model.
@@ -70,12 +70,12 @@ def network(
 
 
 def input_and_stem(input_shape, default, stem, stages):
-    """The input of a residual network, and which stem it gets.
+    """The input of a residual network, and the stem that fits it.
 
     Args:
         input_shape, default: See `image_input`.
         stem: What the user passed as `stem`.
-        stages: Integer, the number of stages; each after the first halves the image.
+        stages: Integer, the number of stages; each stage after the first halves the image size.
 
     Returns:
         `(input, stem)`: a `keras.Input`, and `"cifar"` or `"imagenet"`.
@@ -87,7 +87,7 @@ def input_and_stem(input_shape, default, stem, stages):
             return stem
         if None in (height, width):
             raise ValueError(
-                "`stem` must be 'cifar' or 'imagenet' where the size of the images is left open. "
+                "`stem` must be 'cifar' or 'imagenet' if the size of the images is not fixed. "
                 f"Received: stem={stem!r}, input_shape={input_shape!r}."
             )
         return "imagenet" if min(height, width) >= SMALLEST_FOR_IMAGENET_STEM else "cifar"
@@ -101,7 +101,7 @@ def input_and_stem(input_shape, default, stem, stages):
 
 
 def stem_block(x, filters, stem, neuron, use_bias, initialization, name="stem", unit=conv_bn_neuron):
-    """The stem: a 3x3 convolution for small images; one of 7x7 and max pooling, which shrink an image by 4, for large ones.
+    """The stem: a 3x3 convolution for small images; a 7x7 convolution and max pooling, a reduction by 4, for large ones.
 
     Args:
         neuron: Function that returns a new neuron layer, or `None` for a stem without neurons.
@@ -113,7 +113,7 @@ def stem_block(x, filters, stem, neuron, use_bias, initialization, name="stem", 
 
 
 def stages(x, block, depths, channels):
-    """Stages of blocks, `stage1_block1` and on; the first block of each stage but the first has stride 2.
+    """Stages of blocks, named `stage1_block1` etc.; the first block of each stage except the first has stride 2.
 
     Args:
         block: Function `(x, filters, strides, name=...)`.
@@ -128,7 +128,7 @@ def stages(x, block, depths, channels):
 
 
 def shortcut(x, filters, strides, neuron, use_bias, initialization, name, unit=conv_bn_neuron):
-    """The input of a block, as it is where the shape of the output is the same, else by a 1x1 convolution."""
+    """The shortcut of a block: its input, passed through a 1x1 convolution if the output has a different shape."""
     if strides == 1 and x.shape[channel_axis()] == filters:
         return x
     return unit(x, filters, 1, strides, neuron, use_bias, initialization, f"{name}_shortcut")

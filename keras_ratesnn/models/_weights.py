@@ -1,4 +1,4 @@
-"""The argument `weights` of the networks: a pretrained network by its name, or a file."""
+"""The argument `weights` of the networks: the name of a pretrained network, or a file."""
 
 import os
 import pathlib
@@ -12,29 +12,29 @@ from keras_ratesnn.spiking_model import SpikingModel
 
 HEAD = "classifier"
 TOP = (HEAD, "hidden", "hidden_neuron")
-"""Names of the layers that a network with `include_top=False` lacks."""
+"""Names of the layers that are missing in a network with `include_top=False`."""
 
 LAMBDA_ADVICE = (
-    "Replace the Lambda layer by a class of your own, registered by keras.saving.register_keras_serializable, and save anew; "
-    "or, if you trust the file, call keras.config.enable_unsafe_deserialization() before."
+    "Replace the Lambda layer by a custom class, registered with keras.saving.register_keras_serializable, and save again; "
+    "or, if you trust the file, call keras.config.enable_unsafe_deserialization() first."
 )
 
 
 def with_weights(model, weights, architecture):
-    """The model with the weights that the user asked for.
+    """Loads the requested weights into a model and returns it.
 
-    A file of weights alone, `.weights.h5`, is not read: it does not tell a SEW ResNet from a PreAct ResNet, whose weights have
-    the same names and shapes.
+    A weights-only file, `.weights.h5`, is not supported: it cannot distinguish a SEW ResNet from a PreAct ResNet, whose weights
+    have the same names and shapes.
 
     Args:
-        model: The `SpikingModel`, new, of a function of `keras_ratesnn.models`.
+        model: A new `SpikingModel`, created by a function of `keras_ratesnn.models`.
         weights: What the user passed: `None`, the name of a pretrained network, or the path of a file.
         architecture: String, the name of that function.
 
     Raises:
-        TypeError: If `weights` is of another type.
-        ValueError: If the name is unknown, or the weights are another network's or damaged.
-        OSError: If the file is not there, or cannot be downloaded.
+        TypeError: If `weights` has the wrong type.
+        ValueError: If the name is unknown, or the weights are damaged or belong to another network.
+        OSError: If the file does not exist or cannot be downloaded.
     """
     if weights is None:
         return model
@@ -45,23 +45,21 @@ def with_weights(model, weights, architecture):
         )
     origin = f"weights={os.fspath(weights)!r}"
     if os.fspath(weights).endswith(".keras"):
-        file, advice = pathlib.Path(weights), "Build the network with the arguments of the one that was saved."
+        file, advice = pathlib.Path(weights), "Build the network with the arguments of the saved network."
     else:
         card = _card(os.fspath(weights), architecture)
-        file, advice = _files.weights_file(card), f"Build the network as its card has it, {card.network}."
+        file, advice = _files.weights_file(card), f"Build the network as described on its card, {card.network}."
     copy_weights(_saved_network(file, origin), model.network, HEAD, origin, advice, optional=TOP)
     return model
 
 
 def _card(name, architecture):
-    """The card of that name, if it is of that architecture."""
+    """The card with this name, if it has this architecture."""
     card = _files.card(name) if name in _files.names() else None
     if card is not None and card.architecture == architecture:
         return card
     fitting = [other for other in _files.names() if _files.card(other).architecture == architecture]
-    wrong = (
-        "no network is called that" if card is None else f"that is a {card.architecture}: load_pretrained({name!r}) loads it"
-    )
+    wrong = "there is no such network" if card is None else f"that is a {card.architecture}: load_pretrained({name!r}) loads it"
     raise ValueError(
         f"`weights` must be None, the name of a pretrained {architecture} ({', '.join(fitting) or 'none'}), or a path that "
         f"ends in .keras. Received: weights={name!r}, and {wrong}."
@@ -69,15 +67,15 @@ def _card(name, architecture):
 
 
 def _saved_network(file, origin):
-    """The network of a function of `keras_ratesnn.models` in a saved model, which may have preprocessing before it."""
+    """The network inside a saved model, which may also contain preprocessing."""
     if not file.is_file():
-        raise FileNotFoundError(f"`weights` must be the path of a file. Received: {origin}, where there is none.")
+        raise FileNotFoundError(f"`weights` must be the path of a file. Received: {origin}, which does not exist.")
     try:
         saved = keras.saving.load_model(file, compile=False)
-    # What a damaged archive raises depends on where it is damaged.
+    # The error for a damaged archive depends on where it is damaged.
     except Exception as error:
         reason = " ".join(str(error).split())
-        advice = LAMBDA_ADVICE if "Lambda" in reason else "Save it anew by SpikingModel.save."
+        advice = LAMBDA_ADVICE if "Lambda" in reason else "Save it again with SpikingModel.save."
         raise ValueError(f"{origin} cannot be loaded as a Keras model ({type(error).__name__}: {reason}). {advice}") from error
     if not isinstance(saved, SpikingModel):
         raise ValueError(f"`weights` must be those of a SpikingModel. Received: {origin}, a {type(saved).__name__}.")

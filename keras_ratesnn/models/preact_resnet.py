@@ -1,4 +1,4 @@
-"""Pre-activation ResNets: residual networks whose neurons stand before the convolutions."""
+"""Pre-activation ResNets: residual networks with neurons before the convolutions."""
 
 import functools
 
@@ -10,7 +10,7 @@ from keras_ratesnn.models._initializers import KAIMING_FAN_OUT
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
-# The authors give every convolution a bias, and its kernel a start of its own; the last layer starts as PyTorch does it.
+# As in the authors' program, every convolution has a bias and its own initialisation; the last layer uses PyTorch's default.
 STYLE = {"use_bias": True, "initialization": KAIMING_FAN_OUT}
 _CHANNELS = (64, 128, 256, 512)
 
@@ -28,7 +28,7 @@ def PreActResNet18(
     weights=None,
     name="preactresnet18",
 ):
-    """PreAct ResNet-18: the stages of `ResNet18`, of blocks whose neurons stand before the convolutions, none after the sum.
+    """PreAct ResNet-18: the stages of `ResNet18`, with neurons before the convolutions of a block and none after the sum.
 
     Example:
 
@@ -59,7 +59,7 @@ def PreActResNet34(
     weights=None,
     name="preactresnet34",
 ):
-    """PreAct ResNet-34: the stages of `PreActResNet18`, of 3, 4, 6 and 3 blocks.
+    """PreAct ResNet-34: the stages of `PreActResNet18`, with 3, 4, 6 and 3 blocks.
 
     Example:
 
@@ -76,11 +76,11 @@ def PreActResNet34(
 
 
 def basic_block(x, filters, strides, neuron, name):
-    """Neurons before each of two 3x3 convolutions, added to the shortcut: what goes from block to block is no spikes."""
+    """Neurons before each of two 3x3 convolutions, added to the shortcut; the output of a block is not spikes."""
     y = conv_bn_neuron(neurons(x, neuron, f"{name}_neuron1"), filters, 3, strides, None, name=name, number=1, **STYLE)
     y = conv_bn_neuron(neurons(y, neuron, f"{name}_neuron2"), filters, 3, 1, None, name=name, number=2, **STYLE)
     return layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, None, name=name, **STYLE)])
 
 
-# As the authors', they have no neurons after the stem, nor before the classifier.
+# As in the authors' program, there are no neurons after the stem or before the classifier.
 _network = functools.partial(_residual.network, style=STYLE, default=(224, 3), neurons_after_stem=False)

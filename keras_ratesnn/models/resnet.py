@@ -1,4 +1,4 @@
-"""ResNets whose activations are spiking neurons."""
+"""ResNets with spiking neurons as activations."""
 
 import functools
 
@@ -11,7 +11,7 @@ from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
-# The authors leave the start of their ResNets to PyTorch. No convolution has a bias: a normalisation follows each.
+# The authors use PyTorch's default initialisation. Convolutions have no bias, because each is followed by a normalisation.
 STYLE = {"use_bias": False, "initialization": PYTORCH_DEFAULT}
 _CHANNELS = (64, 128, 256, 512)
 
@@ -30,7 +30,7 @@ def ResNet18(
     name="resnet18",
     normalization="batch",
 ):
-    """ResNet-18: four stages of 64, 128, 256 and 512 channels, two blocks each, neurons in the place of ReLUs.
+    """ResNet-18: four stages with 64, 128, 256 and 512 channels, two blocks each, and neurons instead of ReLUs.
 
     Example:
 
@@ -40,39 +40,40 @@ def ResNet18(
 
     Args:
         input_shape: Tuple of three integers, the shape of one image in Keras' image data format, `(height, width, channels)`
-            or, with `channels_first`, `(channels, height, width)`. A height and width of `None` leaves the size open.
+            or, with `channels_first`, `(channels, height, width)`. Height and width can be `None` for images of any size.
             Defaults to 32 x 32 pixels of 3 channels.
         classes: Integer >= 1, the number of outputs, which are logits. Defaults to `10`.
         timesteps: Integer >= 1, see `keras_ratesnn.SpikingModel`. Defaults to `4`.
-        gradient: How the gradient is found, see `keras_ratesnn.SpikingModel`. Defaults to `"rate"`.
+        gradient: The training method, see `keras_ratesnn.SpikingModel`. Defaults to `"rate"`.
         step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `"multi"`.
-        neuron: Function without arguments that returns a new neuron layer each time; the network names it. Defaults to
-            `None`, for `keras_ratesnn.layers.LIF()`, the paper's neurons.
+        neuron: Function without arguments that returns a new neuron layer each time; the network sets its name. Defaults to
+            `None`, which stands for `keras_ratesnn.layers.LIF()`, the paper's neurons.
         width: Float > 0 that multiplies the number of channels of every layer. Defaults to `1.0`.
-        include_top: Boolean, whether the network ends in pooling and its classifier. Without them it gives the time mean
-            of the last feature map, and `classes` has no meaning. Defaults to `True`.
-        stem: How the network begins. `"cifar"`: a 3x3 convolution, for small images. `"imagenet"`: a 7x7 convolution of
-            stride 2 and 3x3 max pooling of stride 2. `"auto"`: `"imagenet"` for images of 96 x 96 pixels or more, else
+        include_top: Boolean, whether the network ends in pooling and the classifier. Without them the output is the time mean
+            of the last feature map, and `classes` is ignored. Defaults to `True`.
+        stem: The first layers. `"cifar"`: a 3x3 convolution, for small images. `"imagenet"`: a 7x7 convolution with
+            stride 2 and 3x3 max pooling with stride 2. `"auto"`: `"imagenet"` for images of 96 x 96 pixels or more, else
             `"cifar"`. Defaults to `"auto"`.
-        weights: What the network starts from. `None`: from scratch. The name of a pretrained network of this kind, one of
-            `keras_ratesnn.models.list_pretrained()`: its images must be preprocessed as its card says, and the last layer is a
-            new one if `classes` differs. A path that ends in `.keras`: what `SpikingModel.save` wrote, of the same network.
-            Defaults to `None`.
+        weights: The initial weights. `None`: random. The name of a pretrained network with this architecture, see
+            `keras_ratesnn.models.list_pretrained()`: images must be preprocessed as described on its card, and the last layer
+            is replaced if `classes` differs. A path that ends in `.keras`: a file of the same network, written by
+            `SpikingModel.save`. Defaults to `None`.
         name: String, the model's name. Defaults to `"resnet18"`.
-        normalization: What keeps currents near the threshold. `"batch"`: batch normalisation after each convolution, as in the
-            paper. `"weight"`: a normaliser-free network (Brock et al., ICLR 2021), which needs no statistics of batches:
-            standardised kernels, spikes times 2.74 after each layer of neurons, and blocks x + 0.2 f(x / β), in which neurons
-            stand before the convolutions; β² is the variance expected of x. `"online"`:
+        normalization: How currents are kept near the threshold. `"batch"`: batch normalisation after each convolution, as in
+            the paper. `"weight"`: a normaliser-free network (Brock et al., ICLR 2021) without batch statistics: standardised
+            kernels, spikes multiplied by 2.74 after each neuron layer, and blocks x + 0.2 f(x / β) with neurons before the
+            convolutions; β² is the expected variance of x. `"online"`:
             `keras_ratesnn.layers.OnlineRenormalization`, and by default `LIF(threshold_stabilizer=True)`, for `gradient="sltt"`
             with `step_mode="single"` (Zhu et al., ICLR 2024). Defaults to `"batch"`.
 
     Returns:
-        A `keras_ratesnn.SpikingModel`, not compiled. Its layers have the same names each time, so that weights load by name.
+        A `keras_ratesnn.SpikingModel`, not compiled. Its layers always have the same names, so that weights load by name.
 
     Raises:
-        ValueError: If a value is out of bounds, an image is too small, a name is unknown, or `weights` are another network's.
-        TypeError: If an argument is of another type, or `neuron` returns no neuron layer.
-        OSError: If the file of `weights` is not there, or cannot be downloaded.
+        ValueError: If a value is out of bounds, an image is too small, a name is unknown, or `weights` belong to another
+            network.
+        TypeError: If an argument has the wrong type, or `neuron` does not return a neuron layer.
+        OSError: If the file of `weights` does not exist or cannot be downloaded.
 
     Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
     Backpropagation", NeurIPS 2024; He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
@@ -95,10 +96,10 @@ def ResNet19(
     name="resnet19",
     normalization="batch",
 ):
-    """ResNet-19: three stages of 128, 256 and 512 channels, of 3, 3 and 2 blocks, and a layer of 256 neurons before the last.
+    """ResNet-19: stages of 3, 3 and 2 blocks with 128, 256 and 512 channels, and a hidden layer of 256 neurons before the last.
 
-    No normalisation precedes those 256 neurons: they start silent, and so the kernel of the last layer has no gradient in the
-    first steps of training.
+    There is no normalisation before these 256 neurons. They start silent, so the kernel of the last layer has no gradient in
+    the first training steps.
 
     Example:
 
@@ -131,7 +132,7 @@ def ResNet34(
     name="resnet34",
     normalization="batch",
 ):
-    """ResNet-34: the stages of `ResNet18`, of 3, 4, 6 and 3 blocks.
+    """ResNet-34: the stages of `ResNet18`, with 3, 4, 6 and 3 blocks.
 
     Example:
 
@@ -166,7 +167,7 @@ NETWORKS = {
         default_neuron=stabilized_neurons,
     ),
 }
-"""The networks by the name of the normalisation."""
+"""The network function for each normalisation."""
 
 
 def _network(normalization, *arguments, **options):

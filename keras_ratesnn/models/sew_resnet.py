@@ -10,7 +10,7 @@ from keras_ratesnn.models._initializers import KAIMING_FAN_OUT
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
-# The authors give every convolution a bias, and its kernel a start of its own; the last layer starts as PyTorch does it.
+# As in the authors' program, every convolution has a bias and its own initialisation; the last layer uses PyTorch's default.
 STYLE = {"use_bias": True, "initialization": KAIMING_FAN_OUT}
 _CHANNELS = (64, 128, 256, 512)
 
@@ -28,7 +28,7 @@ def SEWResNet18(
     weights=None,
     name="sewresnet18",
 ):
-    """SEW ResNet-18: the stages of `ResNet18`, of blocks that add their spikes to those of their input.
+    """SEW ResNet-18: the stages of `ResNet18`, with blocks that add their spikes to those of their input.
 
     Example:
 
@@ -59,7 +59,7 @@ def SEWResNet34(
     weights=None,
     name="sewresnet34",
 ):
-    """SEW ResNet-34: the stages of `SEWResNet18`, of 3, 4, 6 and 3 blocks.
+    """SEW ResNet-34: the stages of `SEWResNet18`, with 3, 4, 6 and 3 blocks.
 
     Example:
 
@@ -88,7 +88,7 @@ def SEWResNet50(
     weights=None,
     name="sewresnet50",
 ):
-    """SEW ResNet-50: 3, 4, 6 and 3 blocks that widen to 256, 512, 1024 and 2048 channels at their end.
+    """SEW ResNet-50: stages of 3, 4, 6 and 3 blocks with 256, 512, 1024 and 2048 output channels.
 
     Example:
 
@@ -98,21 +98,21 @@ def SEWResNet50(
 
     Args: as in `SEWResNet18`.
 
-    Source: Fang et al., NeurIPS 2021, with neurons and start as `SEWResNet34`.
+    Source: Fang et al., NeurIPS 2021, with neurons and initialisation as in `SEWResNet34`.
     """
     network = _network(bottleneck_block, (3, 4, 6, 3), _CHANNELS, input_shape, classes, neuron, width, include_top, stem)
     return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "SEWResNet50")
 
 
 def basic_block(x, filters, strides, neuron, name):
-    """Two 3x3 convolutions with neurons, whose spikes are added to those of the shortcut."""
+    """Two 3x3 convolutions with neurons; their spikes are added to those of the shortcut."""
     y = conv_bn_neuron(x, filters, 3, strides, neuron, name=name, number=1, **STYLE)
     y = conv_bn_neuron(y, filters, 3, 1, neuron, name=name, number=2, **STYLE)
     return layers.Add(name=f"{name}_add")([y, _residual.shortcut(x, filters, strides, neuron, name=name, **STYLE)])
 
 
 def bottleneck_block(x, filters, strides, neuron, name):
-    """A 3x3 convolution between one of 1x1 and one that widens to four times `filters`, each with neurons."""
+    """A 1x1, a 3x3 and a 1x1 convolution with neurons; the last has four times `filters` channels."""
     y = conv_bn_neuron(x, filters, 1, 1, neuron, name=name, number=1, **STYLE)
     y = conv_bn_neuron(y, filters, 3, strides, neuron, name=name, number=2, **STYLE)
     y = conv_bn_neuron(y, 4 * filters, 1, 1, neuron, name=name, number=3, **STYLE)

@@ -1,4 +1,4 @@
-"""VGGs whose activations are spiking neurons, and whose pooling takes means."""
+"""VGGs with spiking neurons as activations, and average pooling."""
 
 import functools
 
@@ -18,7 +18,7 @@ UNITS = {
     "weight": functools.partial(conv_ws_neuron, use_bias=True, initialization=STANDARDIZED),
     "online": functools.partial(conv_osr_neuron, use_bias=True, initialization=NORMAL_HALF),
 }
-"""What each convolution is a part of, by the name of the normalisation."""
+"""The function that builds a convolution with its neurons, for each normalisation."""
 
 
 def VGG11(
@@ -34,10 +34,10 @@ def VGG11(
     name="vgg11",
     normalization="batch",
 ):
-    """VGG-11 as in the paper: eight convolutions from 64 to 512 channels in five blocks, and one layer on their mean.
+    """VGG-11 as in the paper: eight convolutions with 64 to 512 channels in five blocks, and one dense layer.
 
-    Average pooling by 2 stands between the blocks, the mean over the image after the last one. No hidden layer is fully
-    connected.
+    Between blocks there is average pooling by 2, and after the last one global average pooling. There are no hidden dense
+    layers.
 
     Example:
 
@@ -47,36 +47,37 @@ def VGG11(
 
     Args:
         input_shape: Tuple of three integers, the shape of one image in Keras' image data format, `(height, width, channels)`
-            or, with `channels_first`, `(channels, height, width)`. A height and width of `None` leaves the size open.
+            or, with `channels_first`, `(channels, height, width)`. Height and width can be `None` for images of any size.
             Defaults to 32 x 32 pixels of 3 channels.
         classes: Integer >= 1, the number of outputs, which are logits. Defaults to `10`.
         timesteps: Integer >= 1, see `keras_ratesnn.SpikingModel`. Defaults to `4`.
-        gradient: How the gradient is found, see `keras_ratesnn.SpikingModel`. Defaults to `"rate"`.
+        gradient: The training method, see `keras_ratesnn.SpikingModel`. Defaults to `"rate"`.
         step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `"multi"`.
-        neuron: Function without arguments that returns a new neuron layer each time; the network names it. Defaults to
-            `None`, for `keras_ratesnn.layers.LIF()`, the paper's neurons.
+        neuron: Function without arguments that returns a new neuron layer each time; the network sets its name. Defaults to
+            `None`, which stands for `keras_ratesnn.layers.LIF()`, the paper's neurons.
         width: Float > 0 that multiplies the number of channels of every layer. Defaults to `1.0`.
-        include_top: Boolean, whether the network ends in the mean over the image and its classifier. Without them it gives
-            the time mean of the last feature map, and `classes` has no meaning. Defaults to `True`.
-        weights: What the network starts from. `None`: from scratch. The name of a pretrained network of this kind, one of
-            `keras_ratesnn.models.list_pretrained()`: its images must be preprocessed as its card says, and the last layer is a
-            new one if `classes` differs. A path that ends in `.keras`: what `SpikingModel.save` wrote, of the same network.
-            Defaults to `None`.
+        include_top: Boolean, whether the network ends in global average pooling and the classifier. Without them the output
+            is the time mean of the last feature map, and `classes` is ignored. Defaults to `True`.
+        weights: The initial weights. `None`: random. The name of a pretrained network with this architecture, see
+            `keras_ratesnn.models.list_pretrained()`: images must be preprocessed as described on its card, and the last layer
+            is replaced if `classes` differs. A path that ends in `.keras`: a file of the same network, written by
+            `SpikingModel.save`. Defaults to `None`.
         name: String, the model's name. Defaults to `"vgg11"`.
-        normalization: What keeps currents near the threshold. `"batch"`: batch normalisation after each convolution, as in the
-            paper. `"weight"`: standardised kernels, and spikes times 2.74 after each layer of neurons, which needs no
-            statistics of batches; its authors (Xiao et al., NeurIPS 2022) have neurons that leak less, `LIF(decay=0.5)`, and
-            with others the last layers may start silent. `"online"`: `keras_ratesnn.layers.OnlineRenormalization`, and by
+        normalization: How currents are kept near the threshold. `"batch"`: batch normalisation after each convolution, as in
+            the paper. `"weight"`: standardised kernels, and spikes multiplied by 2.74 after each neuron layer, without batch
+            statistics. Its authors (Xiao et al., NeurIPS 2022) use neurons that leak less, `LIF(decay=0.5)`; with others the
+            last layers may start silent. `"online"`: `keras_ratesnn.layers.OnlineRenormalization`, and by
             default `LIF(threshold_stabilizer=True)`, for `gradient="sltt"` with `step_mode="single"` (Zhu et al., ICLR 2024).
             Defaults to `"batch"`.
 
     Returns:
-        A `keras_ratesnn.SpikingModel`, not compiled. Its layers have the same names each time, so that weights load by name.
+        A `keras_ratesnn.SpikingModel`, not compiled. Its layers always have the same names, so that weights load by name.
 
     Raises:
-        ValueError: If a value is out of bounds, an image is too small, a name is unknown, or `weights` are another network's.
-        TypeError: If an argument is of another type, or `neuron` returns no neuron layer.
-        OSError: If the file of `weights` is not there, or cannot be downloaded.
+        ValueError: If a value is out of bounds, an image is too small, a name is unknown, or `weights` belong to another
+            network.
+        TypeError: If an argument has the wrong type, or `neuron` does not return a neuron layer.
+        OSError: If the file of `weights` does not exist or cannot be downloaded.
 
     Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
     Backpropagation", NeurIPS 2024; Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
@@ -100,7 +101,7 @@ def VGG13(
     name="vgg13",
     normalization="batch",
 ):
-    """VGG-13 as the authors of the paper build it: `VGG11` with ten convolutions.
+    """VGG-13 as in the authors' program: `VGG11` with ten convolutions.
 
     Example:
 
@@ -110,7 +111,8 @@ def VGG13(
 
     Args: as in `VGG11`.
 
-    Source: Yu et al., NeurIPS 2024, and the authors' program, which pools before the last convolution, not before the last two.
+    Source: Yu et al., NeurIPS 2024, and the authors' program, which pools before the last convolution instead of before the
+        last two.
     """
     blocks = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
     network = _network(blocks, input_shape, classes, neuron, width, include_top, normalization)
@@ -130,9 +132,9 @@ def VGG16(
     name="vgg16",
     normalization="batch",
 ):
-    """VGG-16: the thirteen convolutions of VGG-16, and one layer on their mean, as in `VGG11`.
+    """VGG-16: the thirteen convolutions of VGG-16, global average pooling and one dense layer, as in `VGG11`.
 
-    The paper trains no such network.
+    The paper does not use this network.
 
     Example:
 
@@ -162,7 +164,7 @@ def VGGSNN(
     name="vggsnn",
     normalization="batch",
 ):
-    """VGGSNN, for event frames: eight convolutions from 64 to 512 channels, pooled in pairs, and one layer on all that is left.
+    """VGGSNN, for event frames: eight convolutions with 64 to 512 channels, pooling after every second, and one dense layer.
 
     Example:
 
@@ -171,7 +173,7 @@ def VGGSNN(
     (1, 10)
 
     Args: as in `VGG11`, but
-        input_shape: With `include_top=True` the size cannot be left open. Defaults to 48 x 48 pixels of 2 channels.
+        input_shape: With `include_top=True` height and width must be given. Defaults to 48 x 48 pixels of 2 channels.
         timesteps: Defaults to `10`, as in the paper for CIFAR10-DVS.
 
     Source: Yu et al., NeurIPS 2024; Deng et al., "Temporal Efficient Training of Spiking Neural Network via Gradient
@@ -199,9 +201,9 @@ def _network(blocks, input_shape, classes, neuron, width, include_top, normaliza
 
     Args:
         blocks: The number of filters of each convolution of each block, before they are multiplied by `width`.
-        input_shape, classes, neuron, width, include_top, normalization: What the user passed, see `VGG11`.
-        default: The default image: its height and width, and its channels.
-        flattened: Boolean, whether the last block is pooled by 2 and flattened, and not averaged over the image.
+        input_shape, classes, neuron, width, include_top, normalization: The arguments of the user, see `VGG11`.
+        default: The default image: height and width, and number of channels.
+        flattened: Boolean, whether the last block is pooled by 2 and flattened instead of averaged over the image.
     """
     checks.one_of("normalization", normalization, UNITS)
     neuron = checked_neuron(neuron, stabilized_neurons if normalization == "online" else LIF)
@@ -211,8 +213,8 @@ def _network(blocks, input_shape, classes, neuron, width, include_top, normaliza
     x = inputs = image_input(input_shape, default, smallest=2**poolings)
     if flattened and include_top and None in inputs.shape[1:]:
         raise ValueError(
-            "`input_shape` must have a known height and width, which decide the number of weights of the classifier. "
-            f"Received: input_shape={input_shape!r}. With include_top=False the size can be left open."
+            "`input_shape` must have a known height and width, which determine the number of weights of the classifier. "
+            f"Received: input_shape={input_shape!r}. With include_top=False they can be None."
         )
     for number, channels in enumerate(blocks, 1):
         x = block(x, channels, neuron, f"block{number}", normalization)

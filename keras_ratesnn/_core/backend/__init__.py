@@ -1,40 +1,40 @@
-"""What Keras has no portable function for, once per backend: `jax.py`, `tensorflow.py` and `torch.py` define the same names.
-`graph_compiled.py` has what the first two share.
+"""Functions that Keras does not provide portably. `jax.py`, `tensorflow.py` and `torch.py` implement the same names;
+`graph_compiled.py` contains what the first two share.
 
-* `check_equal(size, wanted, message)`: raises an error if two numbers, of which a tensor knows one at run time only, differ.
+* `check_equal(size, wanted, message)`: raises an error if two numbers differ, which may be known only at run time.
 * `fusing(allowed)`: a context in which `elementwise` may compile.
-* `elementwise(function, cell, key, *arguments)`: `function(*arguments)`, of structures of tensors and numbers, in one pass over
-  memory where that pays. The function reads the weights of the neuron cell `cell` and no others, and changes nothing; what it
-  does is decided by the cell, its arguments and the hashable `key`.
-* `finite_rows(tensor, rows)`: for each of so many equal parts of a tensor, whether all of it is finite.
-* `gradient_of(function, inputs, upstream)`: `(gradients, rest)` of `function(*inputs)`, which returns a list of tensors, whose
-  gradients are `upstream`, and a structure `rest` of tensors that is not differentiated. The gradients may be `None`.
-* `graft(value, onto, slope)`: `value`, with a derivative of our choice.
-* `jvp(function, primals, tangents)`: what a function of tensors returns, a list of them, and its derivative in one direction.
+* `elementwise(function, cell, key, *arguments)`: `function(*arguments)`, on structures of tensors and numbers, compiled into
+  one pass over memory where that pays off. The function must have no side effects and read no weights except those of the neuron
+  cell `cell`. It must depend only on the cell, its arguments and the hashable `key`.
+* `finite_rows(tensor, rows)`: splits a tensor into `rows` equal parts; for each, whether all its elements are finite.
+* `gradient_of(function, inputs, upstream)`: `(gradients, rest)`, where `function(*inputs)` returns a list of tensors with the
+  gradients `upstream`, and a structure `rest` of tensors that is not differentiated. Gradients may be `None`.
+* `graft(value, onto, slope)`: `value`, with a chosen derivative.
+* `jvp(function, primals, tangents)`: the list of tensors that a function returns, and its directional derivative.
 * `no_gradient()`: a context in which nothing is recorded for a backward pass.
-* `noise_state()`, `set_noise_state(state)`: what beside the seeds of layers decides which random numbers Keras draws.
-* `without_gradient(function)`: what `function()` returns, a structure of tensors and numbers, without gradient.
-* `grad_enabled()`: whether what is computed now may be differentiated later.
-* `derivative_only()`: a context for results whose derivative is wanted and whose value is not.
+* `noise_state()`, `set_noise_state(state)`: the state of random generators other than the seeds of layers.
+* `without_gradient(function)`: the result of `function()`, a structure of tensors and numbers, without gradient.
+* `grad_enabled()`: whether operations may be differentiated later.
+* `derivative_only()`: a context for results whose derivative is needed but whose value is not.
 * `optimization_barrier(tensors)`: the tensors, each computed before any is used.
 * `reading_once(network)`: a context for all forward passes of a training step, so that the backward pass sees the weights of a
-  network as they were before it. No losses can be added in it.
-* `replaceable(layer)`: the variables of a layer that may be given tensors in their place, whose gradients are then found.
-* `layout_kept(repeated)`: a context in which Keras' layers do not copy `channels_last` data into another order, to be entered
-  for each call of a layer; `repeated`, if every layer is called again and again on data of one shape.
-* `multiply_add(x, factor, y)`: x · factor + y, of which memory sees one operation.
-* `normalize(inputs, axis, gamma, beta, epsilon, synchronized)`: a batch normalised by its own statistics over all axes but
-  `axis`; returns outputs in the dtype of the inputs or wider, and mean and variance without gradient. These, as γ and β (or
-  `None`), are of the shape `(channels,)` and in float32 or wider.
+  network before the update. Losses cannot be added in it.
+* `replaceable(layer)`: the variables of a layer that can be replaced by tensors without losing the gradients of these.
+* `layout_kept(repeated)`: a context in which Keras' layers do not copy `channels_last` data to another layout; entered for each
+  call of a layer. `repeated` means that every layer is called repeatedly on data of the same shape.
+* `multiply_add(x, factor, y)`: x · factor + y, in one pass over memory.
+* `normalize(inputs, axis, gamma, beta, epsilon, synchronized)`: normalises a batch with its own statistics over all axes
+  except `axis`. Returns outputs in the dtype of the inputs or wider, and mean and variance without gradient. Statistics, γ and
+  β (or `None`) have shape `(channels,)` and are float32 or wider.
 * `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized, weights=None)`: γ (x − μ) / sqrt(σ² + ε) + β
-  by given statistics, with the derivative that it has if μ and σ² change as the batch's own do; `weights` are of its rows.
-* `with_backward(values, inputs, others, backward)`: `values`, a list of tensors, with the gradients to the tensors `inputs`
-  that `backward(inputs, others, upstream)` gives; that function may use no other tensors than these.
-* `untraced(function)`: the function, at which a compiler that takes Python line by line stops.
-* `ranks_of_batch(data)`: `(ranks, data)`: the ranks of what a compiled function of Keras is given, where such a function cannot
-  be compiled for several; `data` may be used once, as before.
-* `unrolled_steps(with_gradient)`: up to this T the time loop of one layer is better unrolled than a loop of the compiler.
-* `unrolled_network_steps()`: up to this T the same holds of the time loop around a whole network.
+  with given statistics, differentiated as if μ and σ² were those of the batch; `weights` are row weights.
+* `with_backward(values, inputs, others, backward)`: `values`, a list of tensors, whose gradients with respect to the
+  tensors `inputs` are `backward(inputs, others, upstream)`; that function may use no other tensors.
+* `untraced(function)`: the function, excluded from compilers that trace Python code.
+* `ranks_of_batch(data)`: `(ranks, data)`: the ranks of the arguments of a compiled Keras function, on backends where such a
+  function cannot be compiled for several; the returned `data` replaces the iterator that was passed.
+* `unrolled_steps(with_gradient)`: up to this T unrolling the time loop of one layer is better than a compiled loop.
+* `unrolled_network_steps()`: the same for the time loop around a whole network.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The backend functions of JAX and TensorFlow alike, whose compilers see a whole step: most of them have nothing to do."""
+"""Backend functions shared by JAX and TensorFlow. Their compilers see a whole step, so most have nothing to do."""
 
 import contextlib
 
@@ -6,51 +6,51 @@ from keras import ops
 
 
 def no_gradient():
-    """A context for code whose results are stopped anyway: in a compiled step, what nobody asks for is never computed."""
+    """A context without effect: a compiled step never computes unused gradients."""
     return contextlib.nullcontext()
 
 
 def grad_enabled():
-    """True: what is differentiated is decided later, and a compiler drops the rest."""
+    """True: differentiation happens later, and the compiler drops unused results."""
     return True
 
 
 def derivative_only():
-    """A context for results whose value is not used: the compiler drops the value by itself."""
+    """A context without effect: the compiler drops unused values."""
     return contextlib.nullcontext()
 
 
 def untraced(function):
-    """The function itself: a step is compiled as a whole."""
+    """The unchanged function: a step is compiled as a whole."""
     return function
 
 
 def fusing(allowed):
-    """A context without effect: the compiler fuses by itself."""
+    """A context without effect: the compiler fuses operations anyway."""
     return contextlib.nullcontext()
 
 
 def elementwise(function, cell, key, *arguments):
-    """`function(*arguments)`: the compiler fuses by itself."""
+    """`function(*arguments)`: the compiler fuses operations anyway."""
     return function(*arguments)
 
 
 def finite_rows(tensor, rows):
-    """`(rows,)`: whether all elements of each of so many equal parts of a tensor are finite."""
+    """Whether all elements are finite in each of `rows` equal parts of a tensor: `(rows,)`."""
     return ops.all(ops.reshape(ops.isfinite(tensor), (rows, -1)), axis=1)
 
 
 def noise_state():
-    """Nothing: all random numbers come from the seeds that layers keep."""
+    """Empty: all random numbers come from the seeds of layers."""
     return ()
 
 
 def set_noise_state(state):
-    """Nothing to do."""
+    """Does nothing."""
 
 
 def layout_kept(repeated):
-    """A context without effect: the compiler chooses the order of a tensor in memory."""
+    """A context without effect: the compiler chooses the memory layout."""
     return contextlib.nullcontext()
 
 
@@ -60,7 +60,7 @@ def multiply_add(x, factor, y):
 
 
 def unrolled_network_steps():
-    """Few: the compiler is free to begin a step of an unrolled loop before the last one is through, and then keeps the
-    activations of several alive. A loop of its own does not, and compiles once, whatever T is.
+    """Small: in an unrolled loop the compiler may start a step before the previous one has finished, and then keeps the
+    activations of several steps in memory. A compiled loop does not, and compiles once for any T.
     """
     return 2

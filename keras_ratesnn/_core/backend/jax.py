@@ -1,4 +1,4 @@
-"""The backend functions on JAX; `keras_ratesnn._core.backend` says what each is for."""
+"""The backend functions on JAX; `keras_ratesnn._core.backend` describes them."""
 
 import contextlib
 import functools
@@ -29,7 +29,7 @@ def graft(value, onto, slope):
 
     Args:
         value: Tensor, the result.
-        onto: Tensor of the same shape and dtype, what the result is differentiated by. Its own value is not used.
+        onto: Tensor of the same shape and dtype, with respect to which the result is differentiated. Its value is not used.
         slope: Tensor of the same shape and dtype, or a float.
 
     Returns:
@@ -46,7 +46,7 @@ def _graft_jvp(primals, tangents):
 
 
 def jvp(function, primals, tangents):
-    """`(outputs, tangents)` of a function of tensors that returns a list of them: its derivative in one direction."""
+    """`(outputs, tangents)`: the list of tensors that a function returns, and its directional derivative."""
     return jax.jvp(function, primals, tangents)
 
 
@@ -57,7 +57,7 @@ def gradient_of(function, inputs, upstream):
 
 
 def with_backward(values, inputs, others, backward):
-    """A list of tensors, whose gradients go to `inputs` as `backward(inputs, others, upstream)` says."""
+    """A list of tensors, whose gradients with respect to `inputs` are `backward(inputs, others, upstream)`."""
 
     @jax.custom_vjp
     def attached(values, inputs, others):
@@ -77,16 +77,16 @@ normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 
 def without_gradient(function):
-    """The structure of tensors and numbers that `function()` returns, without gradient."""
+    """The result of `function()`, a structure of tensors and numbers, without gradient."""
     return tree.map_leaves(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, function())
 
 
 def unrolled_steps(with_gradient):
-    """On processors XLA would compute every step of an unrolled loop anew from the first, and where nothing of it is kept for
-    a backward pass, would do so as late as there, keeping the input of all steps until then. A loop is computed once, where
-    it stands. With gradient it takes more copies, which pay from T = 5.
+    """On CPUs XLA would recompute every step of an unrolled loop from the first. If the backward pass stores none of the steps,
+    XLA also postpones the loop until then, and keeps the input of all steps in memory. A compiled loop is computed once, in
+    place. With gradient it needs more copies, which pay off from T = 5.
 
-    On GPUs and TPUs, where `together` keeps a result in its place, an unrolled loop is one pass over memory.
+    On GPUs and TPUs, where `optimization_barrier` keeps the order, an unrolled loop is one pass over memory.
     """
     if jax.default_backend() != "cpu":
         return 8
@@ -94,15 +94,15 @@ def unrolled_steps(with_gradient):
 
 
 def optimization_barrier(tensors):
-    """A structure of tensors, each computed before any is used: what they are made of is free then.
+    """A structure of tensors that are all computed before any is used, so that their inputs can be freed.
 
-    On processors XLA takes this barrier away early; its default scheduler there keeps the order by itself.
+    On CPUs XLA removes this barrier early, but its default scheduler keeps the order anyway.
     """
     return jax.lax.optimization_barrier(tensors)
 
 
 def ranks_of_batch(data):
-    """Nothing, and the data: JAX compiles for each shape by itself."""
+    """No ranks, and the data: JAX compiles for each shape automatically."""
     return (), data
 
 

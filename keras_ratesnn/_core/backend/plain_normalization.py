@@ -1,4 +1,4 @@
-"""Batch normalisation by operations of `keras.ops`, for backends whose compiler makes few passes of them."""
+"""Batch normalisation with `keras.ops`, for backends whose compiler fuses the operations."""
 
 from keras import ops
 
@@ -6,7 +6,7 @@ from keras_ratesnn._core import time_axis
 
 
 def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
-    """A batch normalised by its own statistics; see `backend`."""
+    """Normalises a batch with its own statistics; see `backend`."""
     # Statistics overflow in half precision.
     inputs = ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
     mean, variance = _statistics(inputs, axis, synchronized)
@@ -15,14 +15,14 @@ def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
 
 
 def normalize_as(graft, inputs, axis, gamma, beta, mean, variance, epsilon, synchronized, weights=None):
-    """A normalisation by given statistics, which are differentiated as those of the batch; see `backend`.
+    """Normalises with given statistics, differentiated as if they were those of the batch; see `backend`.
 
     Args:
-        graft: The backend's function of that name.
+        graft: The backend's function `graft`.
     """
     mean_of_batch, variance_of_batch = _statistics(inputs, axis, synchronized, weights)
-    mean = graft(_beside(mean, inputs, axis), mean_of_batch, 1.0)
-    variance = graft(_beside(variance, inputs, axis), variance_of_batch, 1.0)
+    mean = graft(_broadcast(mean, inputs, axis), mean_of_batch, 1.0)
+    variance = graft(_broadcast(variance, inputs, axis), variance_of_batch, 1.0)
     return _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
 
 
@@ -41,15 +41,15 @@ def _statistics(inputs, axis, synchronized, weights=None):
 def _transform(inputs, axis, gamma, beta, mean, variance, epsilon):
     scale = ops.rsqrt(variance + epsilon)
     if gamma is not None:
-        scale = scale * _beside(gamma, inputs, axis)
+        scale = scale * _broadcast(gamma, inputs, axis)
     shift = -mean * scale
     if beta is not None:
-        shift = shift + _beside(beta, inputs, axis)
+        shift = shift + _broadcast(beta, inputs, axis)
     return inputs * scale + shift
 
 
-def _beside(parameter, inputs, axis):
-    """`(channels,)` in a shape that broadcasts to the inputs."""
+def _broadcast(parameter, inputs, axis):
+    """Reshapes `(channels,)` to broadcast to the inputs."""
     shape = [1] * len(inputs.shape)
     shape[axis] = -1
     return ops.reshape(parameter, shape)

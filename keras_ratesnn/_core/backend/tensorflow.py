@@ -1,4 +1,4 @@
-"""The backend functions on TensorFlow; `keras_ratesnn._core.backend` says what each is for."""
+"""The backend functions on TensorFlow; `keras_ratesnn._core.backend` describes them."""
 
 import contextvars
 import functools
@@ -31,7 +31,7 @@ def graft(value, onto, slope):
 
     Args:
         value: Tensor, the result.
-        onto: Tensor of the same shape and dtype, what the result is differentiated by. Its own value is not used.
+        onto: Tensor of the same shape and dtype, with respect to which the result is differentiated. Its value is not used.
         slope: Tensor of the same shape and dtype, or a float.
 
     Returns:
@@ -39,7 +39,7 @@ def graft(value, onto, slope):
     """
 
     if _forward_mode.get():
-        # In forward mode the derivative of a custom gradient is zero, without a word.
+        # In forward mode the derivative of a custom gradient is silently zero.
         return tf.stop_gradient(value) + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
     return _graft(value, onto, slope)
 
@@ -53,8 +53,8 @@ def _graft(value, onto, slope):
 
 
 def jvp(function, primals, tangents):
-    """`(outputs, tangents)` of a function of tensors that returns a list of them: its derivative in one direction."""
-    # Copies, since a primal may be there once only.
+    """`(outputs, tangents)`: the list of tensors that a function returns, and its directional derivative."""
+    # Copies, because primals must be distinct.
     primals = [tf.identity(primal) for primal in primals]
     token = _forward_mode.set(True)
     try:
@@ -74,13 +74,13 @@ def gradient_of(function, inputs, upstream):
 
 
 def with_backward(values, inputs, others, backward):
-    """A list of tensors, whose gradients go to `inputs` as `backward(inputs, others, upstream)` says."""
+    """A list of tensors, whose gradients with respect to `inputs` are `backward(inputs, others, upstream)`."""
 
     @tf.custom_gradient
     def attached(*inputs):
         return [tf.stop_gradient(value) for value in values], lambda *upstream: backward(list(inputs), others, list(upstream))
 
-    # In eager mode some may be variables.
+    # In eager mode some inputs may be variables.
     return attached(*map(tf.convert_to_tensor, inputs))
 
 
@@ -88,12 +88,12 @@ normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 
 def without_gradient(function):
-    """The structure of tensors and numbers that `function()` returns, without gradient."""
+    """The result of `function()`, a structure of tensors and numbers, without gradient."""
     return tree.map_leaves(lambda leaf: tf.stop_gradient(leaf) if tf.is_tensor(leaf) else leaf, function())
 
 
 def check_equal(size, wanted, message):
-    """Raises ValueError if two integers differ; tf.errors.InvalidArgumentError, at run time, if they are not known before."""
+    """Raises ValueError if two integers differ, or tf.errors.InvalidArgumentError if they are known only at run time."""
     if not isinstance(size, int) or not isinstance(wanted, int):
         tf.debugging.assert_equal(size, wanted, message)
     elif size != wanted:
@@ -101,23 +101,23 @@ def check_equal(size, wanted, message):
 
 
 def unrolled_steps(with_gradient):
-    """No limit: TensorFlow updates a tensor inside a loop by a copy of it."""
+    """No limit: TensorFlow copies a tensor to update it inside a loop."""
     return math.inf
 
 
 def optimization_barrier(tensors):
-    """The tensors as they are: the executor frees what is no longer needed."""
+    """The unchanged tensors: the executor frees what is no longer needed."""
     return tensors
 
 
 def ranks_of_batch(data):
-    """`(ranks, data)` of what `fit`, `evaluate` or `predict` gives a compiled function.
+    """`(ranks, data)` of the arguments that `fit`, `evaluate` or `predict` pass to a compiled function.
 
-    Keras lets TensorFlow trace a function for the most general shape that it has been given, and that of an input with time
-    and one without is unknown.
+    Keras lets TensorFlow trace a function for the most general shape it has seen, which is unknown for inputs both with and
+    without time.
 
     Args:
-        data: Iterator over batches, of tf.data or of Python, or a list of batches.
+        data: Iterator over batches, from tf.data or Python, or a list of batches.
     """
     if isinstance(data, (tf.data.Iterator, tf.distribute.DistributedIterator)):
         batch = data.element_spec
@@ -131,23 +131,23 @@ def ranks_of_batch(data):
 
 
 def reading_once(network):
-    """A context in which each weight of a network is read once, whatever uses it.
+    """A context in which each weight of a network is read only once.
 
-    The forward pass needs that read, and the variable changes after it. Were there two, one for the backward pass alone,
-    TensorFlow's dependency optimizer could drop its order: it removes the edge from the read to the assignment where a longer
-    way leads there too, through a value that is not used, and the next optimizer removes that way (TensorFlow 2.21). The rate
-    pass has many such values: some gradients would now and then be those by the updated weights of the layer behind.
+    The forward pass needs that read, and the variable is assigned afterwards. With a separate read for the backward pass,
+    TensorFlow's optimizers can lose the order of that read and the assignment: the dependency optimizer removes the edge
+    between them if there is a longer path through an unused value, and the next optimizer removes that path (TensorFlow 2.21).
+    The rate pass has many such values. Some gradients would then occasionally use the updated weights of the following layer.
     """
     with keras_internals.without_autocast():
-        # Not by Keras, which takes a variable for a tensor.
+        # Not with Keras' function, which returns the variable unchanged.
         values = [(v, tf.convert_to_tensor(v.value)) for v in replaceable(network) if v.trainable]
     return keras_internals.ReadOnce(values)
 
 
 def replaceable(layer):
-    """The variables of a layer; of one made in a `keras.RematScope`, those that are not trained.
+    """The variables of a layer; only the non-trainable ones if it was created in a `keras.RematScope`.
 
-    `tf.recompute_grad` finds the gradients of variables and arguments, and not those of tensors in the place of variables.
+    `tf.recompute_grad` computes the gradients of variables and arguments, but not those of tensors that replace variables.
     """
     variables = layer.variables
     return [v for v in variables if not v.trainable] if keras_internals.is_rematerialized(layer) else variables

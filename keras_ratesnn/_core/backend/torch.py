@@ -1,4 +1,4 @@
-"""The backend functions on PyTorch; `keras_ratesnn._core.backend` says what each is for."""
+"""The backend functions on PyTorch; `keras_ratesnn._core.backend` describes them."""
 
 import contextlib
 import contextvars
@@ -30,7 +30,7 @@ class _Graft(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream):
-        # Read once: torch.utils.checkpoint, which is what keras.RematScope is, gives what was saved only one time.
+        # Read once: torch.utils.checkpoint, used by keras.RematScope, returns saved tensors only once.
         saved = ctx.saved_tensors
         slope = saved[0] if saved else ctx.slope
         return None, upstream if isinstance(slope, float) and slope == 1.0 else upstream * slope, None
@@ -41,31 +41,31 @@ def graft(value, onto, slope):
 
     Args:
         value: Tensor, the result.
-        onto: Tensor of the same shape and dtype, what the result is differentiated by. Its own value is not used.
+        onto: Tensor of the same shape and dtype, with respect to which the result is differentiated. Its value is not used.
         slope: Tensor of the same shape and dtype, or a float.
 
     Returns:
         Tensor equal to `value`.
     """
     if _forward_mode.get():
-        # A function that has a derivative in both modes takes PyTorch several times as long to call.
+        # An autograd function with derivatives in both modes takes PyTorch several times as long to call.
         slope = slope.detach() if torch.is_tensor(slope) else slope
         return value.detach() + slope * (onto - onto.detach())
     return _Graft.apply(value.detach(), onto, slope)
 
 
 def normalize_as(*arguments, weights=None):
-    """A normalisation by given statistics, which are differentiated as those of the batch; see `backend`."""
+    """Normalises with given statistics, differentiated as if they were those of the batch; see `backend`."""
     if weights is None:
         return torch_normalization.normalize_as(*arguments)
     return plain_normalization.normalize_as(graft, *arguments, weights)
 
 
 def jvp(function, primals, tangents):
-    """`(outputs, tangents)` of a function of tensors that returns a list of them: its derivative in one direction."""
+    """`(outputs, tangents)`: the list of tensors that a function returns, and its directional derivative."""
 
     def with_derivative(*primals):
-        # Around it autograd may be off, and spikes then have no derivative; in here nothing is recorded for a backward pass.
+        # Autograd may be off outside, and spikes would then have no derivative. Nothing is recorded for a backward pass here.
         with torch.enable_grad():
             return function(*primals)
 
@@ -79,7 +79,7 @@ def jvp(function, primals, tangents):
 def gradient_of(function, inputs, upstream):
     """`(gradients, rest)` of `function(*inputs)`: a list of tensors, and a structure that is not differentiated.
 
-    A gradient is `None` where there is none.
+    A gradient may be `None`.
     """
     with torch.enable_grad():
         outputs, rest = function(*inputs)
@@ -96,7 +96,7 @@ def gradient_of(function, inputs, upstream):
 class _WithBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, backward, counts, *tensors):
-        # Autograd may run the backward pass in a thread of its own.
+        # Autograd may run the backward pass in another thread.
         ctx.run, ctx.counts = functools.partial(contextvars.copy_context().run, backward), counts
         ctx.save_for_backward(*tensors[counts[0] :])
         return tuple(value.detach() for value in tensors[: counts[0]])
@@ -115,21 +115,21 @@ class _WithBackward(torch.autograd.Function):
 
 
 def with_backward(values, inputs, others, backward):
-    """A list of tensors, whose gradients go to `inputs` as `backward(inputs, others, upstream)` says."""
-    # Autograd calls the function from a step that `torch.compile` may have compiled.
+    """A list of tensors, whose gradients with respect to `inputs` are `backward(inputs, others, upstream)`."""
+    # Autograd calls the function inside a step that `torch.compile` may have compiled.
     return list(_WithBackward.apply(untraced(backward), (len(values), len(inputs)), *values, *inputs, *others))
 
 
 def finite_rows(tensor, rows):
-    """`(rows,)`: whether all elements of each of so many equal parts of a tensor are finite."""
+    """Whether all elements are finite in each of `rows` equal parts of a tensor: `(rows,)`."""
     if torch.is_tensor(rows):
-        # While a graph is exported to ONNX, whose sizes are 64-bit integers.
+        # During ONNX export, where sizes are 64-bit integers.
         rows = rows.to(torch.int64)
     return torch.isfinite(tensor.detach()).reshape(rows, -1).all(dim=1)
 
 
 def noise_state():
-    """The states of PyTorch's own generators, from which Keras draws where a layer has no seed: a list of tensors."""
+    """The states of PyTorch's global generators, which Keras uses if a layer has no seed: a list of tensors."""
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
 
 
@@ -142,12 +142,12 @@ def set_noise_state(state):
 
 
 def no_gradient():
-    """A context in which autograd records nothing, so that no activation is kept."""
+    """A context in which autograd records nothing, so that no activation is stored."""
     return torch.no_grad()
 
 
 def without_gradient(function):
-    """The structure of tensors and numbers that `function()` returns, without gradient: nothing is recorded."""
+    """The result of `function()`, a structure of tensors and numbers, without gradient: nothing is recorded."""
     with torch.no_grad():
         return function()
 
@@ -158,12 +158,12 @@ def grad_enabled():
 
 
 def derivative_only():
-    """A context for results whose derivative is wanted and whose value is not.
+    """A context for results whose derivative is needed but whose value is not.
 
-    Eager PyTorch has no compiler to drop the value. Here autograd records as always, but the costly last operations of
-    what runs inside are put off, and never run unless a value is needed after all.
+    Eager PyTorch has no compiler to drop the value. Inside the context autograd records as usual, but the costly last
+    operations are deferred, and never run unless their value is needed after all.
     """
-    # A compiler drops the value by itself, and could not trace the mode.
+    # A compiler drops the value anyway, and could not trace the mode.
     return contextlib.nullcontext() if torch.compiler.is_compiling() else Deferred()
 
 
@@ -178,21 +178,21 @@ def unrolled_network_steps():
 
 
 def optimization_barrier(tensors):
-    """The tensors as they are: they have been computed."""
+    """The unchanged tensors: they have already been computed."""
     return tensors
 
 
 def untraced(function):
-    """The function, run as it is within a step that `torch.compile` compiles.
+    """Runs a function without compilation inside a step that `torch.compile` compiles.
 
-    That compiler takes each way through the walk of a network for another program, and its pieces do not know of the modes
-    that the walk is run in. What is worth compiling in there is given to `fuse`.
+    That compiler would compile a new program for each path through a network, and its programs ignore the modes in which the
+    walk runs. Parts that are worth compiling are passed to `fuse`.
     """
     return torch.compiler.disable(function)
 
 
 def multiply_add(x, factor, y):
-    """x · factor + y, in one pass over memory where x is a tensor, and the others are numbers or tensors of its dtype."""
+    """x · factor + y, in one pass over memory if x is a tensor and the others are numbers or tensors of its dtype."""
     tensors = [value for value in (x, factor, y) if torch.is_tensor(value)]
     if not torch.is_tensor(x) or any(value.dtype != x.dtype for value in tensors):
         return x * factor + y
@@ -202,19 +202,19 @@ def multiply_add(x, factor, y):
 
 
 def layout_kept(repeated):
-    """A context for layers of Keras on `channels_last` data, which may be entered again and again.
+    """A reentrant context for Keras layers on `channels_last` data.
 
-    Keras makes PyTorch's order of axes of such data by a copy, and the memory order of the data, which PyTorch's
-    convolutions take as it is, by a second one. Here the data stay where they are, and a kernel, which does change its
-    order, does so once for all steps, and where convolutions are `repeated`, to the order of the processor's library.
+    Keras copies such data once to change the axis order to PyTorch's, and again to restore the memory layout, which PyTorch's
+    convolutions accept anyway. This context avoids both copies. A kernel is converted to another layout only once for all
+    steps; if convolutions are `repeated`, to the layout of the CPU library (oneDNN).
     """
-    # What is exported has kernels that other programs can read.
+    # Exported models need kernels that other programs can read.
     repeated = repeated and not torch.jit.is_tracing()
     return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept(repeated)
 
 
 def ranks_of_batch(data):
-    """Nothing, and the data: PyTorch looks at the shapes of each call."""
+    """No ranks, and the data: PyTorch handles the shapes of each call."""
     return (), data
 
 

@@ -1,4 +1,4 @@
-"""Results whose value may never be read, on PyTorch: eager PyTorch has no compiler to drop what computes them."""
+"""Defers operations whose result may never be read; eager PyTorch has no compiler that drops them."""
 
 import functools
 from typing import NamedTuple
@@ -16,10 +16,10 @@ _LINEAR = {_aten.add.Tensor, _aten.clone.default, _aten._to_copy.default}
 
 
 class Deferred(TorchDispatchMode):
-    """Hands out memory that is not filled in for the results of `_CONTRACTIONS` and of `_LINEAR` operations on those.
+    """Returns uninitialised memory for the results of `_CONTRACTIONS`, and of `_LINEAR` operations on them.
 
-    Autograd works above this mode: it saves inputs and builds its graph as if the operations had run. As soon as any
-    other operation reads such memory, or a contraction would save it, all that was put off is run, in order.
+    Autograd works above this mode: it saves inputs and builds its graph as if the operations had run. As soon as any other
+    operation reads such memory, or a contraction would save it, all deferred operations are run in order.
     """
 
     def __init__(self):
@@ -54,7 +54,7 @@ class Deferred(TorchDispatchMode):
 
 
 class _Description(NamedTuple):
-    """What the shape of a result depends on."""
+    """The properties of a tensor that determine the shape of results."""
 
     size: tuple
     stride: tuple
@@ -65,7 +65,7 @@ class _Description(NamedTuple):
 
 
 def _described(argument):
-    """An argument of an operation, hashable."""
+    """A hashable description of an argument of an operation."""
     if isinstance(argument, torch.Tensor):
         return _Description(tuple(argument.shape), argument.stride(), argument.dtype)
     return tuple(argument) if isinstance(argument, list) else argument
@@ -73,7 +73,7 @@ def _described(argument):
 
 @functools.lru_cache(maxsize=4096)
 def _described_result(operation, args, kwargs):
-    """The description of what an operation returns; PyTorch takes longer to find it than for a small operation itself."""
+    """The description of the result of an operation, cached because PyTorch takes longer to find it than to run a small one."""
 
     def without_memory(argument):
         return argument.without_memory() if isinstance(argument, _Description) else argument
@@ -83,7 +83,7 @@ def _described_result(operation, args, kwargs):
 
 
 def _tensors_in(args, kwargs):
-    """The tensors among arguments, those in lists too."""
+    """The tensors among arguments, including those in lists."""
     return [leaf for leaf in tree.flatten([args, kwargs]) if isinstance(leaf, torch.Tensor)]
 
 

@@ -1,7 +1,7 @@
-"""Operations on single elements, compiled into one pass over memory, on PyTorch: eagerly each of them is a pass of its own.
+"""Compiles element-wise operations into one pass over memory on PyTorch; in eager mode each operation is a separate pass.
 
-A function is traced once into a graph of PyTorch's operations, and PyTorch's compiler makes a kernel of it, for processors by a
-C++ compiler, for GPUs by Triton. Where there is neither, functions run as they are.
+A function is traced once into a graph of PyTorch operations. PyTorch's compiler turns it into a kernel, on CPUs with a C++
+compiler, on GPUs with Triton. Without these, functions run in eager mode.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from keras_ratesnn._core import keras_internals, tree
 
 LEAST_ELEMENTS = 2**20
-"""Fewer are not worth the seconds that a compiler takes; once it has made a kernel, that serves small layers too."""
+"""For fewer elements compilation takes too long. Once compiled, a kernel is also used for small layers."""
 
 COMPILER = "inductor"
 """The backend of `torch.compile`."""
@@ -31,7 +31,7 @@ _out_of_order = []
 
 @contextlib.contextmanager
 def fusing(allowed):
-    """A context in which functions are compiled, or are not."""
+    """A context that allows or forbids compilation."""
     token = _allowed.set(allowed)
     try:
         yield
@@ -40,10 +40,10 @@ def fusing(allowed):
 
 
 def elementwise(function, cell, key, *arguments):
-    """`function(*arguments)`, compiled into one pass over memory where that pays; see `backend`."""
+    """`function(*arguments)`, compiled into one pass over memory where that pays off; see `backend`."""
     weights = cell.weights
     if not _allowed.get() or len(cell.variables) > len(weights):
-        # Variables that are not weights, those of a random generator, say, change.
+        # Variables that are not weights, such as those of a random generator, may change.
         return function(*arguments)
     leaves = tree.flatten(arguments)
     with keras_internals.without_autocast():
@@ -68,11 +68,11 @@ def elementwise(function, cell, key, *arguments):
 
 
 _OF_EVERY_LAYER = frozenset(vars(keras.layers.Layer(name="any")))
-"""Attributes, a name among them, that say nothing of a step."""
+"""Attributes, such as the name, that do not affect a step."""
 
 
 def _settings(cell):
-    """What a cell can be set to between two calls: its public attributes, without weights, which are given as tensors."""
+    """The settings of a cell that may change between calls: public attributes, except weights, which are passed as tensors."""
     return {
         name: value
         for name, value in vars(cell).items()
@@ -81,15 +81,15 @@ def _settings(cell):
 
 
 def _has_arrays(cell):
-    """Whether a cell can be set to something by changing it in place."""
+    """Whether a cell has settings that can be changed in place."""
     return any(hasattr(leaf, "shape") for leaf in tree.flatten(list(_settings(cell).values())))
 
 
 def fuses(key, tensors):
-    """Whether a function of such tensors would be compiled: they are large, or a kernel for functions of its kind exists.
+    """Whether a function of these tensors is compiled: they are large, or a kernel for this kind of function exists.
 
     Args:
-        key: Function without arguments that returns what `fuse` is given as `key`; it is called where that matters.
+        key: Function without arguments that returns the `key` for `fuse`; called only if needed.
         tensors: List of tensors.
     """
     return (
@@ -105,14 +105,14 @@ def fuses(key, tensors):
 
 
 def fuse(function, owner, key, tensors):
-    """`function(*tensors)`, in one pass over memory forward and, where a gradient is wanted, in another one backward.
+    """`function(*tensors)`, in one pass over memory forward and, if a gradient is needed, one backward.
 
-    The backward pass keeps the tensors that the function was given, and computes what lies between anew.
+    The backward pass stores the arguments of the function and recomputes intermediate values.
 
     Args:
         function: Takes tensors, and returns a structure of tensors and numbers.
-        owner: What the compiled function is kept with.
-        key: Hashable, all that beside the shapes and dtypes of the tensors decides what the function does, whoever owns it.
+        owner: Object that the compiled function is stored with.
+        key: Hashable: everything that determines the function, except the shapes and dtypes of the tensors.
         tensors: List of tensors.
     """
     programs = _programs.setdefault(owner, {})
@@ -138,7 +138,7 @@ class _Program:
     def __init__(self, function, tensors):
         def traced(*tensors):
             outputs = function(*tensors)
-            # Numbers are what they are at every call.
+            # Numbers are the same at every call.
             self.structure = tree.map_leaves(lambda leaf: None if torch.is_tensor(leaf) else leaf, outputs)
             return _tensors_in(outputs)
 
@@ -154,7 +154,7 @@ class _Program:
         return tree.map_leaves(lambda number: next(remaining) if number is None else number, self.structure)
 
     def gradients(self, function, tensors, wanted, upstream):
-        """The gradients of the tensors that are `wanted`, `None` for the others."""
+        """The gradients with respect to the `wanted` tensors, `None` for the others."""
         given = tuple(gradient is not None for gradient in upstream)
         tensors_in = [*tensors, *(gradient for gradient in upstream if gradient is not None)]
         if (wanted, given) not in self.derivatives:
@@ -200,10 +200,10 @@ def _tensors_in(outputs):
 
 
 def _compile(function, tensors):
-    """`function`, of a list of tensors like these, compiled."""
+    """Compiles `function` for a list of tensors like these."""
     graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
     constants = any(node.op == "get_attr" for node in graph.graph.nodes)
-    # Layers that are alike, and shapes that the code does not name, share one kernel.
+    # Layers with the same code share one kernel, also for different shapes.
     text = id(graph) if constants else graph.code
     if text not in _compiled:
         _compiled[text] = torch.compile(graph, backend=COMPILER, dynamic=True)
@@ -227,8 +227,8 @@ def _give_up(error):
     _out_of_order.append(error)
     reason = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
     warnings.warn(
-        "PyTorch could not compile the passes of neurons through time: they run one operation at a time from now on, which is "
-        "slower and gives the same numbers. It needs a C++ compiler for processors, and Triton for GPUs. To do without and "
-        f"without this warning: model.compile(..., jit_compile=False). The reason: {type(error).__name__}: {reason}",
+        "PyTorch could not compile the time loops of neuron layers: from now on they run in eager mode, which is slower but "
+        "gives the same results. Compilation needs a C++ compiler on CPUs, and Triton on GPUs. To turn compilation and this "
+        f"warning off: model.compile(..., jit_compile=False). The reason: {type(error).__name__}: {reason}",
         stacklevel=2,
     )

@@ -1,9 +1,9 @@
-"""Keras' layers on images without copies of the data, on PyTorch."""
+"""Runs Keras' layers on images without copying the data, on PyTorch."""
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-# PyTorch's compiler uses these two operations; they are not promised.
+# PyTorch's compiler uses these two operations; they are not public API.
 _PACKING = torch.backends.mkldnn.is_available() and all(
     hasattr(torch.ops.mkldnn, name) for name in ("_convolution_pointwise", "_reorder_convolution_weight")
 )
@@ -11,11 +11,11 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class LayoutKept(TorchFunctionMode):
-    """Answers calls of `Tensor.contiguous` by the tensor itself, or by what an earlier call on the same weight gave.
+    """Makes `Tensor.contiguous` return the tensor itself, or the result of an earlier call on the same weight.
 
     Args:
-        repeated: Boolean, whether the same convolutions are to be run again and again. Those without gradient then keep
-            their kernels in the order in which the processor's library computes, which it would make anew for each.
+        repeated: Boolean, whether the same convolutions are run repeatedly. Convolutions without gradient then keep their
+            kernels in the layout of the CPU library, which would otherwise convert them each time.
     """
 
     def __init__(self, repeated):
@@ -41,14 +41,14 @@ class LayoutKept(TorchFunctionMode):
         view = tensor.shape, tensor.stride(), tensor.storage_offset()
         key = id(weight), weight._version, view, kwargs.get("memory_format")
         if key not in self.reordered:
-            # With the weight, so that no other can come to have its id.
+            # Keeps a reference to the weight, so that its id is not reused.
             values = _reordered(tensor.detach(), **kwargs)
             self.reordered[key] = weight, values
             self.kernels.add(values.data_ptr())
         return _Reordered.apply(tensor, self.reordered[key][1])
 
     def _convolution(self, inputs, kernel, bias=None, stride=1, padding=0, dilation=1, groups=1):
-        # A kernel of our own stays in its place, as long as the mode lives, and as it is.
+        # A kernel created here stays unchanged at its address while the mode exists.
         own = kernel.data_ptr() in self.kernels
         if not (_PACKING and own and inputs.device.type == "cpu" and inputs.dtype == torch.float32):
             return torch.conv2d(inputs, kernel, bias, stride, padding, dilation, groups)
@@ -60,7 +60,7 @@ class LayoutKept(TorchFunctionMode):
 
 
 class _Reordered(torch.autograd.Function):
-    """A tensor whose values are known to be, in another order in memory, those of `values`."""
+    """Replaces a tensor by `values`, the same values in another memory layout."""
 
     @staticmethod
     def forward(ctx, tensor, values):
@@ -76,11 +76,11 @@ def _pair(value):
 
 
 def _reordered(tensor, memory_format=torch.contiguous_format):
-    """`tensor.contiguous(memory_format=...)`; for a kernel of Keras, `(height, width, in, out)`, in half the time."""
+    """`tensor.contiguous(memory_format=...)`, twice as fast for a Keras kernel `(height, width, in, out)`."""
     kernel = tensor.permute(2, 3, 1, 0) if memory_format == torch.channels_last else None
     if kernel is None or not kernel.is_contiguous():
         return tensor.contiguous(memory_format=memory_format)
-    # All that PyTorch's order needs is a transposition of a matrix, which it has a fast loop for.
+    # PyTorch's layout only needs a matrix transposition, which is fast.
     height, width, inputs, outputs = kernel.shape
     transposed = kernel.reshape(-1, outputs).t().contiguous()
     return transposed.reshape(outputs, height, width, inputs).permute(0, 3, 1, 2)

@@ -1,10 +1,10 @@
-"""Batch normalisation by PyTorch's own kernels: a few passes over memory, where plain operations make a dozen."""
+"""Batch normalisation with PyTorch's own kernels: a few passes over memory, instead of a dozen with plain operations."""
 
 import torch
 
 
 def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
-    """A batch normalised by its own statistics; see `backend`."""
+    """Normalises a batch with its own statistics; see `backend`."""
     _not_synchronized(synchronized)
     outputs, mean, inverse_deviation = _Normalized.apply(_channels_second(inputs, axis), gamma, beta, epsilon)
     variance = torch.clamp(inverse_deviation**-2 - epsilon, min=0.0)
@@ -12,7 +12,7 @@ def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
 
 
 def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized):
-    """A normalisation by given statistics, which are differentiated as those of the batch; see `backend`."""
+    """Normalises with given statistics, differentiated as if they were those of the batch; see `backend`."""
     _not_synchronized(synchronized)
     inverse_deviation = torch.rsqrt(variance + epsilon)
     outputs = _NormalizedAs.apply(_channels_second(inputs, axis), gamma, beta, mean, inverse_deviation)
@@ -39,24 +39,24 @@ class _NormalizedAs(torch.autograd.Function):
         ctx.save_for_backward(inputs, gamma, mean, inverse_deviation)
         scale = inverse_deviation if gamma is None else inverse_deviation * gamma
         shift = -mean * scale if beta is None else beta - mean * scale
-        return torch.addcmul(_beside(shift, inputs), inputs, _beside(scale, inputs))
+        return torch.addcmul(_broadcast(shift, inputs), inputs, _broadcast(scale, inputs))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
         inputs, gamma, mean, inverse_deviation = ctx.saved_tensors
         of_inputs, of_gamma, of_beta = _backward(upstream, inputs, gamma, mean, inverse_deviation)
-        # The kernel takes `mean` for that of the inputs, about which their variance is.
+        # The kernel assumes that `mean` is the mean of the inputs.
         own_mean = inputs.mean([axis for axis in range(inputs.ndim) if axis != 1])
         correction = (own_mean - mean) * inverse_deviation**2 * of_gamma * (inputs.shape[1] / inputs.numel())
-        of_inputs += _beside(correction if gamma is None else correction * gamma, inputs)
+        of_inputs += _broadcast(correction if gamma is None else correction * gamma, inputs)
         return *_chosen(ctx, (of_inputs, of_gamma, of_beta)), None, None
 
 
 def _backward(upstream, inputs, gamma, mean, inverse_deviation):
     """The gradients of inputs, γ and β."""
     if upstream.stride() != inputs.stride():
-        # In different orders the kernel mixes up their elements where an image has one row or one column (PyTorch 2.13).
+        # With different layouts the kernel mixes up elements if an image has one row or one column (PyTorch 2.13).
         upstream = torch.empty_like(inputs, dtype=upstream.dtype).copy_(upstream)
     if gamma is None:
         gamma = torch.ones_like(mean)
@@ -69,20 +69,20 @@ def _chosen(ctx, gradients):
     return (gradient if needed else None for gradient, needed in zip(gradients, ctx.needs_input_grad, strict=False))
 
 
-def _beside(parameter, inputs):
+def _broadcast(parameter, inputs):
     return parameter.reshape(-1, *([1] * (inputs.ndim - 2)))
 
 
 def _not_synchronized(synchronized):
     if synchronized:
         raise NotImplementedError(
-            "Batch normalisation on PyTorch takes the statistics of each device by itself. Received: a BatchNormalization "
-            "layer with synchronized=True. Make it with synchronized=False."
+            "Batch normalisation on PyTorch uses separate statistics on each device. Received: a BatchNormalization layer "
+            "with synchronized=True. Set synchronized=False."
         )
 
 
 def _channels_second(tensor, axis):
-    """`(batch, channels, ...)`, in memory order `channels_last` where the channels of three axes or more are last."""
+    """`(batch, channels, ...)`, in memory layout `channels_last` if there are three axes or more and the channels are last."""
     if tensor.ndim > 2 and axis % tensor.ndim == tensor.ndim - 1:
         tensor, axis = tensor.reshape(tensor.shape[0], -1, *tensor.shape[-2:]), -1
     elif tensor.ndim > 4:
@@ -91,7 +91,7 @@ def _channels_second(tensor, axis):
 
 
 def _channels_back(tensor, axis, shape):
-    """What `_channels_second` gave, in the shape that it was given."""
+    """Reverts `_channels_second`: restores the given shape."""
     rank = len(shape)
     if rank > 2 and axis % rank == rank - 1:
         return tensor.movedim(1, -1).reshape(shape)

@@ -1,4 +1,4 @@
-"""From an ordinary Keras network to a spiking one."""
+"""Conversion of ordinary Keras networks to spiking ones."""
 
 from keras_ratesnn.models._conversion.spikify import spikify
 

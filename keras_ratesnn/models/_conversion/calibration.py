@@ -1,19 +1,19 @@
-r"""Any Keras network made spiking: neurons in the place of its hidden activations.
+r"""Calibration: converts a trained network so that its neurons approximate the activations they replace.
 
-Calibration takes over a trained network. Let a be the output of an activation and θ a percentile of its positive values.
-Neurons with threshold τ take its place, between two fixed scales:
+Let a be the output of an activation and θ a percentile of its positive values. Neurons with threshold τ, between two fixed
+scales, replace it:
 
     I = x τ/θ + τ/(2T)          s_t = spikes of the input current I          output θ s_t
 
-A neuron that does not leak, with soft reset, spikes floor(T I/τ) times in T steps, but never more than T times and never
-less than none. Its mean output is
+A neuron without a leak, with soft reset, spikes floor(T I/τ) times in T steps, clipped to the range from 0 to T. Its mean
+output is
 
     (θ/T) · clip(floor(T x/θ + 1/2), 0, T)
 
-which is relu(x), rounded to a multiple of θ/T and clipped at θ: the neuron's threshold, in the units of x, is θ. The
-summand τ/(2T) turns truncation into rounding; over T steps it does what a membrane that starts at τ/2 does. All weights
-keep their values, since what follows sees activations in their old units, and the derivative of a rate by its input is
-as large as that of an activation whatever θ is, since the surrogate sees the membrane in units of τ.
+which is relu(x), rounded to a multiple of θ/T and clipped at θ: in the units of x, the threshold of the neuron is θ. The term
+τ/(2T) turns truncation into rounding; over T steps it is equivalent to a membrane that starts at τ/2. All weights keep their
+values, because the following layers see activations in the original units. The derivative of a rate with respect to its input
+is as large as that of the activation for any θ, because the surrogate sees the membrane in units of τ.
 
 Sources: Diehl et al., "Fast-Classifying, High-Accuracy Spiking Deep Networks Through Weight and Threshold Balancing",
 IJCNN 2015; Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Event-Driven Networks for Image
@@ -31,7 +31,7 @@ from keras_ratesnn._input_checks import fits
 
 
 class _Calibration:
-    """A rule by which the network runs without spikes; it looks at what some of its operations put out."""
+    """A rule that runs the network without spikes and records the outputs of some operations."""
 
     def __init__(self, operations, percentile):
         self.operations = operations
@@ -45,8 +45,8 @@ class _Calibration:
             values = ops.convert_to_numpy(ops.cast(outputs, "float32"))
             if not np.isfinite(values).all():
                 raise ValueError(
-                    f"`calibrate` must give finite activations. Received: data with which {operation.name!r} puts out NaN or "
-                    "infinity. Look at the data and at the model's weights."
+                    "`calibrate` must give finite activations. Received: data for which the output of "
+                    f"{operation.name!r} is NaN or infinite. Check the data and the weights of the model."
                 )
             if (values > 0).any():
                 threshold = float(np.percentile(values[values > 0], self.percentile))
@@ -60,15 +60,15 @@ def thresholds(functional, operations, data, percentile):
     Args:
         functional: A Functional model.
         operations: Collection of its operations.
-        data: A batch of inputs, as the model takes them.
+        data: A batch of inputs of the model.
         percentile: Float in (0, 100].
 
     Returns:
-        Dict of operations to thresholds; an operation that never puts out a positive value is not in it.
+        Dict of operations to thresholds, without operations that have no positive outputs.
 
     Raises:
-        TypeError: If `data` are no arrays of numbers.
-        ValueError: If `data` are of another shape, or give activations that are NaN or infinite.
+        TypeError: If `data` are not arrays of numbers.
+        ValueError: If `data` have the wrong shape, or give activations that are NaN or infinite.
     """
     rule = _Calibration(operations, percentile)
     tensors = _checked_tensors(functional, data)
@@ -94,11 +94,11 @@ def _checked_tensors(functional, data):
 
 
 _NUMBERS = "biufV"  # The last is bfloat16.
-_WANTED = "`calibrate` must be a batch of inputs as the model takes them, without time: an array, or a structure of arrays."
+_WANTED = "`calibrate` must be a batch of inputs of the model, without time: an array, or a structure of arrays."
 
 
 def between_scales(neuron, threshold, timesteps):
-    """The neurons between the two fixed scales.
+    """Places neurons between the two fixed scales.
 
     Args:
         neuron: A neuron layer.

@@ -1,4 +1,4 @@
-"""Which activations of a network are hidden ones, that neurons can replace, and which are gates, outputs or attention."""
+"""Finds the hidden activations of a network, which neurons can replace; others are gates, outputs or attention."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ INSIDE = "inside a layer"
 
 _SOFTMAXES = {"softmax", "log_softmax", "sparsemax"}
 _SQUASHING = {"sigmoid", "hard_sigmoid", "sparse_sigmoid", "tanh", "hard_tanh", "softsign"}
-"""Bounded activations: what is multiplied with one is gated by it."""
+"""Bounded activations: a signal that is multiplied by one is gated by it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Activation:
     Args:
         operation: The layer, or the node of a `keras.ops` function, that applies it.
         function: String, the name of the function.
-        role: `"hidden"`; or why it is not: `"gate"`, `"output"`, `"softmax"`, `"inside a layer"`.
+        role: `"hidden"`, or the reason why it is not: `"gate"`, `"output"`, `"softmax"`, `"inside a layer"`.
     """
 
     operation: keras.Operation
@@ -40,17 +40,17 @@ def is_only_activation(operation):
 
 
 def find_activations(network):
-    """The activations of a network and of the models nested in it, in the order in which they run.
+    """The activations of a network and its nested models, in execution order.
 
     An activation is
 
-    * an output, if the network's outputs are all that it feeds;
-    * a gate, if its output is multiplied with another signal: the sigmoid of a squeeze-and-excite block, the silu of
-      SwiGLU. A signal that is multiplied with something computed from it (what a squeeze-and-excite block scales), with a
-      bounded activation (sigmoid, tanh, ...) or with an input of the network (a mask) is gated, and is no gate;
+    * an output, if it feeds only outputs of the network;
+    * a gate, if its output is multiplied by another signal: the sigmoid of a squeeze-and-excite block, the silu of SwiGLU. A
+      signal is gated, and not a gate, if it is multiplied by a function of itself (the signal scaled by a squeeze-and-excite
+      block), by a bounded activation (sigmoid, tanh, ...) or by an input of the network (a mask);
     * hidden otherwise.
 
-    Scaling, reshaping, dropout and further activations may come between. An operation that is called several times is
+    There may be scaling, reshaping, dropout and further activations in between. An operation that is called several times is
     hidden if one of its calls is.
 
     Args:
@@ -99,7 +99,7 @@ def _name_of(activation):
 
 
 def _functions_inside(operation):
-    """Names of the activation functions that a layer applies where the graph does not show them."""
+    """Names of the activation functions inside a layer, which are not visible in the graph."""
     if not isinstance(operation, keras.layers.Layer):
         return []
     inside = keras_internals.with_sublayers(operation)
@@ -108,7 +108,7 @@ def _functions_inside(operation):
 
 
 class _Node:
-    """One call of an operation; with no operation, an input of the network."""
+    """One call of an operation, or an input of the network if there is no operation."""
 
     def __init__(self, operation=None, inputs=()):
         self.operation = operation
@@ -127,7 +127,7 @@ def _role(function, uses):
 
 
 def _roles(source):
-    """What an activation's output is used for, all uses together."""
+    """All uses of an activation's output."""
     roles, seen, todo = set(), set(), [source]
     while todo:
         node = todo.pop()
@@ -150,7 +150,7 @@ def _is_product(node):
 
 
 def _passes(node):
-    """Whether a signal comes through moved, scaled or bent, but with no other signal mixed in."""
+    """Whether an operation only moves, scales or bends a signal, without mixing in another one."""
     if len(node.inputs) != 1:
         return False
     return kind_of(node.operation).moves

@@ -1,4 +1,4 @@
-"""A copy of a Keras model with neurons in the place of some of its activations."""
+"""Copies a Keras model with neurons instead of some of its activations."""
 
 import keras
 
@@ -8,11 +8,11 @@ from keras_ratesnn.models._conversion.hidden_activations import is_only_activati
 
 
 class Rebuild:
-    """Copies a model, its weights and the models nested in it, with neurons in the place of some activations.
+    """Copies a model with its weights and nested models, and replaces some activations by neurons.
 
     Args:
         neurons: Dict of operations to the neurons that replace their activations.
-        thresholds: Dict of operations to thresholds θ, where calibration found one.
+        thresholds: Dict of operations to thresholds θ found by calibration.
         timesteps: Integer T.
     """
 
@@ -57,7 +57,7 @@ class Rebuild:
         return call
 
     def _steps(self, operation):
-        """What takes the place of an operation: a list of operations, the first of them in the place of its weights."""
+        """The operations that replace an operation: a list; the first one gets its weights."""
         if operation not in self.steps:
             self.steps[operation] = [*self._before_activation(operation), *self._neurons(operation)]
         return self.steps[operation]

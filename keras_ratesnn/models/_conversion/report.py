@@ -1,24 +1,24 @@
-"""What `spikify` did to a network, in words."""
+"""The report of `spikify`."""
 
 import dataclasses
 
 from keras_ratesnn.layers import Neuron
 
 LISTED = 4
-"""How many names of a kind a report lists."""
+"""The largest number of names that a report lists for each kind."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What became of one activation.
+    """The conversion of one activation.
 
     Args:
         name: String, the name of the layer or operation.
         activation: String, the name of its activation function.
-        neuron: The `Neuron` that took its place, or `None`.
-        reason: String, why it stays; empty if it does not.
-        threshold: Float, the threshold θ that calibration found, in the units of the activation; `None` without
-            calibration, or where the activation was never positive and there was nothing to find.
+        neuron: The `Neuron` that replaces it, or `None`.
+        reason: String, why it is kept; empty if it is replaced.
+        threshold: Float, the calibrated threshold θ, in the units of the activation; `None` without calibration, or if the
+            activation was never positive.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `spikify` did to a network: print it, or read its `changes`.
+    """The changes that `spikify` made to a network; it can be printed.
 
     Args:
         changes: Tuple of `Change`, one for each activation of the network.
@@ -40,12 +40,12 @@ class Report:
 
     @property
     def replaced(self):
-        """The changes that put neurons in."""
+        """The activations that were replaced by neurons."""
         return tuple(change for change in self.changes if change.neuron is not None)
 
     @property
     def kept(self):
-        """The changes that are none."""
+        """The activations that were kept."""
         return tuple(change for change in self.changes if change.neuron is None)
 
     def __str__(self):
@@ -62,7 +62,7 @@ class Report:
 
 
 def _grouped(changes, label):
-    """One line for each label, with the names of the changes that it is for."""
+    """One line for each label, with the names of its changes."""
     groups = {}
     for change in changes:
         groups.setdefault(label(change), []).append(change.name)

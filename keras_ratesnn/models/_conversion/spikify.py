@@ -1,4 +1,4 @@
-"""Any Keras network made spiking: neurons in the place of its hidden activations."""
+"""Converts Keras networks to spiking networks: neurons replace hidden activations."""
 
 import inspect
 
@@ -26,25 +26,26 @@ def spikify(
     percentile=99.0,
     verbose=True,
 ):
-    """Turns a Keras model into a spiking one: neurons take the place of its hidden activations.
+    """Converts a Keras model to a spiking one: neurons replace its hidden activations.
 
-    Hidden activations are replaced wherever they are: layers (ReLU, PReLU, Activation, ...), `activation=` arguments,
-    functions of `keras.ops` and `keras.activations` in the graph, nested models. What stays: gates (the sigmoid of a
-    squeeze-and-excite block), softmax, what recurrent and attention layers do inside, and activations that feed nothing
-    but the model's outputs; `keras_ratesnn/models/_conversion/hidden_activations.py` has the exact rule. The weights keep their
-    values and the layers their names. A neuron layer has the name of the activation that it replaces; the neurons after a
-    layer `conv` with `activation=` are named `conv_neuron`. The model given is not changed.
+    All hidden activations are replaced: layers (ReLU, PReLU, Activation, ...), `activation=` arguments, functions of
+        `keras.ops`
+    and `keras.activations` in the graph, nested models. These activations are kept: gates (the sigmoid of a squeeze-and-excite
+    block), softmax, activations inside recurrent and attention layers, and activations that feed only the model's outputs;
+    `keras_ratesnn/models/_conversion/hidden_activations.py` has the exact rule. Weights keep their values, and layers keep
+    their names. A neuron layer has the name of the activation that it replaces; the neurons after a layer `conv` with
+    `activation=` are named `conv_neuron`. The original model is not changed.
 
-    Without `calibrate` neurons have thresholds of their own, and the network is one to be trained from scratch. With it, a
-    trained network starts as a working spiking network, and a few epochs finish the job: each neuron's threshold is set
-    to a percentile of what the activation that it replaces puts out, and a fixed scale before and after the neurons keeps
-    what follows in its old units. This is meant for activations that are about relu(x), and for neurons that do not leak;
-    the maths is at the head of `keras_ratesnn/models/_conversion/calibration.py`. It takes moving statistics as they are:
-    calibrate a trained network.
+    Without `calibrate` neurons keep their own thresholds, and the network must be trained from scratch. With `calibrate`, a
+    trained network becomes a working spiking network that needs only a few more epochs. The threshold of each neuron is set to
+    a percentile of the outputs of the activation that it replaces, and a fixed scale before and after the neurons keeps the
+    following layers in their original units. Calibration is meant for activations similar to relu(x), and for neurons without
+    a leak; `keras_ratesnn/models/_conversion/calibration.py` explains the maths. It uses the moving statistics of batch
+    normalisation, so calibrate a trained network.
 
-    The output of a spiking model is the time mean of its network's output, and a softmax that stays is applied at each step:
-    the mean of probabilities. A network that ends in logits is averaged before the softmax, converts more exactly and trains
-    with a loss `from_logits=True`; `keras.applications` give it with `classifier_activation=None`.
+    The output of a spiking model is the time mean of the output of its network. A final softmax is applied at each step, so the
+    output is a mean of probabilities. Networks that end in logits are averaged before the softmax. They convert more exactly,
+    and are trained with a loss with `from_logits=True`; in `keras.applications` pass `classifier_activation=None`.
 
     Example:
 
@@ -72,24 +73,24 @@ def spikify(
     Args:
         model: A Functional or Sequential model.
         timesteps: Integer T >= 1, the number of time steps.
-        neuron: Callable `(operation) -> Neuron or None`, asked for each hidden activation; `operation` is the layer or the
-            `keras.ops` node that applies it, and `None` leaves it as it is. A callable that needs no argument, for example
-            `LIF` or `functools.partial(LIF, decay=0.5)`, is asked without. Defaults to `IF`: without a leak the firing rate is
-            proportional to the input, as relu is, and spikes survive many layers from the first step of training on.
+        neuron: Callable `(operation) -> Neuron or None`, called for each hidden activation. `operation` is the layer or the
+            `keras.ops` node that applies it; return `None` to keep the activation. A callable that needs no argument, for
+            example `LIF` or `functools.partial(LIF, decay=0.5)`, is called without. Defaults to `IF`: without a leak the
+            firing rate is proportional to the input, like relu, and spikes pass through many layers from the start of training.
         gradient: As in `SpikingModel`. Defaults to `"rate"`.
         step_mode: As in `SpikingModel`. Defaults to `"multi"`.
-        calibrate: A batch of inputs as the model takes them, without time, typical of the training data; some hundred
-            are enough. Defaults to `None`.
-        percentile: Float in (0, 100], of the positive activations of a layer. A lower one clips more activations and
-            resolves the others in finer steps, which helps where T is small. Defaults to `99.0`.
+        calibrate: A batch of inputs of the model, without time, representative of the training data; a few hundred are
+            enough. Defaults to `None`.
+        percentile: Float in (0, 100], the percentile of the positive activations of a layer. A lower value clips more
+            activations and resolves the others in finer steps, which helps if T is small. Defaults to `99.0`.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
 
     Returns:
         A `SpikingModel`, with an attribute `spikify_report`: a `Report`.
 
     Raises:
-        TypeError: If `model` is not Functional or Sequential, or `neuron` is not, or does not return, what it should.
-        ValueError: If there is no activation to replace, or an argument has a value that it cannot have.
+        TypeError: If `model` is not Functional or Sequential, or `neuron` is not callable or does not return a neuron layer.
+        ValueError: If there is no activation to replace, or an argument has an invalid value.
     """
     functional = _checked_graph(model)
     percentile = checks.real("percentile", percentile, above=0, advice="It is a percentage, at most 100.")
@@ -120,7 +121,7 @@ def spikify(
 def _checked_graph(model):
     if not keras_internals.is_graph(model):
         raise TypeError(
-            "`model` must be a Functional or Sequential Keras model, whose graph can be rebuilt with neurons in it. Received: "
+            "`model` must be a Functional or Sequential Keras model, whose graph can be rebuilt with neurons. Received: "
             f"model={model!r} of type {type(model).__name__}. Build it as keras.Model(inputs, outputs) from keras.Input, or "
             "as keras.Sequential([keras.Input(shape), ...])."
         )
@@ -128,7 +129,7 @@ def _checked_graph(model):
 
 
 def _chooser(neuron):
-    """`neuron` as a function of the operation that is replaced."""
+    """Turns `neuron` into a function of the operation that is replaced."""
     if neuron is None:
         return lambda operation: IF(dtype=operation.dtype_policy if isinstance(operation, keras.layers.Layer) else None)
     if not callable(neuron) or isinstance(neuron, keras.layers.Layer):
@@ -146,7 +147,7 @@ def _chooser(neuron):
 
 
 def _choose_neurons(choose, operations):
-    """A dict of operations to new neurons, without the operations that are to stay as they are."""
+    """A dict of operations to new neurons, without operations that are kept."""
     neurons = {operation: choose(operation) for operation in operations}
     neurons = {operation: neuron for operation, neuron in neurons.items() if neuron is not None}
     for operation, neuron in neurons.items():

@@ -1,4 +1,4 @@
-"""Trained networks, ready to predict raw images and to be trained further."""
+"""Pretrained networks, for prediction on raw images and further training."""
 
 import keras
 
@@ -13,7 +13,7 @@ __all__ = ["Card", "list_pretrained", "load_pretrained"]
 
 
 def list_pretrained():
-    """The pretrained networks there are.
+    """Lists the pretrained networks.
 
     Example:
 
@@ -22,13 +22,13 @@ def list_pretrained():
     (4, '8 x 8 pixels of one channel, from 0 to 16; the model divides them by 16')
 
     Returns:
-        Dict of names, sorted, to `Card`s, which say what each network is and how it came about.
+        Dict of names, sorted, to `Card`s, which describe each network and its training.
     """
     return {name: _files.card(name) for name in _files.names()}
 
 
 def load_pretrained(name, timesteps=None, gradient=None, step_mode=None, classes=None):
-    """A trained network that takes raw images: its preprocessing is a part of it.
+    """Loads a pretrained network, which takes raw images: preprocessing is part of the model.
 
     Weights that do not ship with the package are downloaded once, into Keras' cache.
 
@@ -40,20 +40,19 @@ def load_pretrained(name, timesteps=None, gradient=None, step_mode=None, classes
 
     Args:
         name: String, one of `list_pretrained()`.
-        timesteps: Integer >= 1, another number of time steps. Defaults to `None`: that of training.
-        gradient: How the gradient is found in further training, see `keras_ratesnn.SpikingModel`. Defaults to `None`: as in
-            training.
-        step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `None`: as in training.
-        classes: Integer >= 1, the number of classes. If it is not that of the trained network, the last layer is a new one,
-            with a warning. Defaults to `None`: that of training.
+        timesteps: Integer >= 1, the number of time steps. Defaults to `None`, as in training.
+        gradient: The method for further training, see `keras_ratesnn.SpikingModel`. Defaults to `None`, as in training.
+        step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `None`, as in training.
+        classes: Integer >= 1, the number of classes. If it differs from that of the trained network, the last layer is
+            replaced, with a warning. Defaults to `None`, as in training.
 
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled.
 
     Raises:
         ValueError: If an argument is out of bounds, a name is unknown, or the weights are damaged.
-        TypeError: If an argument is of another type.
-        OSError: If the weights are not there, or cannot be downloaded.
+        TypeError: If an argument has the wrong type.
+        OSError: If the weights do not exist or cannot be downloaded.
     """
     card = _files.card(checks.one_of("name", name, _files.names()))
     trained = keras.saving.load_model(_files.weights_file(card), compile=False)

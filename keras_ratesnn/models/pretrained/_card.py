@@ -1,4 +1,4 @@
-"""Card: what a pretrained network is and how it came about, as a JSON file beside its weights."""
+"""Card: describes a pretrained network and its training, in a JSON file next to its weights."""
 
 import dataclasses
 import json
@@ -8,32 +8,31 @@ import re
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a pretrained network is, how it came about, and which file its weights are in.
+    """Describes a pretrained network, its training and its weights file.
 
     Attributes:
-        name: What `load_pretrained` calls it. It is the name of the card's file and not in it.
-        architecture: Name of the function of `keras_ratesnn.models` that builds the network, or of the recipe whose own network
-            it is.
+        name: The name for `load_pretrained`. It is the name of the card's file and not stored in it.
+        architecture: Name of the function of `keras_ratesnn.models` that builds the network, or of the recipe that defines it.
         arguments: Dict, the arguments of that function.
-        preprocessing: What raw images are, and what the model does to them by itself.
-        data_set: What it was trained and tested on.
+        preprocessing: The format of raw images, and the preprocessing inside the model.
+        data_set: The data set for training and testing.
         timesteps: Integer, the number of time steps T.
-        gradient: Name of the gradient it was trained with.
+        gradient: Name of the training method.
         epochs: Integer, the number of passes over the training images.
         seed: Integer.
-        test_accuracy: Float, the share of the test images that it classifies correctly.
-        test_images: Integer, the number of the test images.
+        test_accuracy: Float, the accuracy on the test images.
+        test_images: Integer, the number of test images.
         parameters: Integer, the number of all weights.
-        backend: Name of the backend it was trained on; it runs on all.
-        versions: Dict of package names to versions, of that training.
+        backend: Name of the backend used for training; the network runs on all.
+        versions: Dict of package names to the versions used for training.
         licence: SPDX identifier of the licence of the weights.
-        file: Name of the weights file, what `SpikingModel.save` writes.
+        file: Name of the weights file, written by `SpikingModel.save`.
         sha256: Hash of that file, 64 hexadecimal digits.
-        url: Where the file is downloaded from, or `None` if it ships with the package.
+        url: The download URL of the file, or `None` if it ships with the package.
 
     Raises:
-        TypeError: If a value is of another type.
-        ValueError: If `file` or `sha256` is of another form.
+        TypeError: If a value has the wrong type.
+        ValueError: If `file` or `sha256` has the wrong format.
     """
 
     name: str
@@ -72,7 +71,7 @@ class Card:
         return f"{self.architecture}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
 
     def write(self, folder):
-        """Writes the card as a JSON file named after it into a folder."""
+        """Writes the card to the JSON file NAME.json in a folder."""
         content = dataclasses.asdict(self)
         del content["name"]
         path = pathlib.Path(folder, f"{self.name}.json")
@@ -80,15 +79,15 @@ class Card:
 
 
 def read(path):
-    """The card in a JSON file.
+    """Reads a card from a JSON file.
 
     Raises:
-        ValueError: If it is not JSON, or not that of a card; the message names the file.
+        ValueError: If the file is not JSON or not a card; the message names the file.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise TypeError(f"It must hold an object. Received: {type(content).__name__}.")
+            raise TypeError(f"It must contain an object. Received: {type(content).__name__}.")
         names = [field.name for field in dataclasses.fields(Card) if field.name != "name"]
         missing, unknown = [name for name in names if name not in content], [name for name in content if name not in names]
         if missing or unknown:
@@ -97,5 +96,5 @@ def read(path):
     except (TypeError, ValueError) as error:
         what = str(error).rstrip(".")
         raise ValueError(
-            f"The card {path} is damaged: {what}. Install keras_ratesnn again, or correct the file if it is your own."
+            f"The card {path} is damaged: {what}. Reinstall keras_ratesnn, or correct the file if it is your own."
         ) from error

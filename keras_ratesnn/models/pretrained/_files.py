@@ -1,4 +1,4 @@
-"""Where the cards and the weights of pretrained networks are."""
+"""Locations of the cards and weights of pretrained networks."""
 
 import hashlib
 import pathlib
@@ -8,10 +8,10 @@ import keras
 from keras_ratesnn.models.pretrained._card import read
 
 FOLDER = pathlib.Path(__file__).parent
-"""Holds `cards/NAME.json` and, of the networks that ship with the package, `weights/FILE`."""
+"""Contains `cards/NAME.json` and, for networks that ship with the package, `weights/FILE`."""
 
 CACHE = "keras_ratesnn"
-"""Folder of downloads in Keras' cache."""
+"""Download folder in Keras' cache."""
 
 
 def names():
@@ -25,21 +25,21 @@ def card(name):
 
 
 def weights_file(card):
-    """The path of the weights file of a `Card`, downloaded if it does not ship and is not in Keras' cache yet.
+    """The path of the weights file of a `Card`. Downloads the file if necessary.
 
     Raises:
-        FileNotFoundError: If it should ship and is not there.
-        ValueError: If the file has another hash than the card says.
-        OSError: If it cannot be downloaded.
+        FileNotFoundError: If a file that ships with the package is missing.
+        ValueError: If the hash of the file differs from that on the card.
+        OSError: If the file cannot be downloaded.
     """
     path = FOLDER / "weights" / card.file if card.url is None else _download(card)
     if not path.is_file():
-        raise FileNotFoundError(f"The weights of {card.name!r} should be in {path}, and are not. Install keras_ratesnn again.")
+        raise FileNotFoundError(f"The weights of {card.name!r} should be in {path}, but are missing. Reinstall keras_ratesnn.")
     found = sha256(path)
     if found != card.sha256:
         raise ValueError(
-            f"The weights of {card.name!r} in {path} are not those of its card: the file is damaged, or another. Its SHA-256 "
-            f"is {found}, and that of the card {card.sha256}. Install keras_ratesnn again."
+            f"The weights of {card.name!r} in {path} do not match its card: the file is damaged or a different one. Its "
+            f"SHA-256 is {found}, that on the card is {card.sha256}. Reinstall keras_ratesnn."
         )
     return path
 
@@ -55,13 +55,13 @@ def _download(card):
         path = keras.utils.get_file(card.file, card.url, cache_subdir=CACHE, file_hash=card.sha256, hash_algorithm="sha256")
     except ValueError as error:
         raise ValueError(
-            f"The weights of {card.name!r} from {card.url} are not those of its card: the file is damaged, or another. Its "
+            f"The weights of {card.name!r} from {card.url} do not match its card: the file is damaged or a different one. Its "
             f"SHA-256 must be {card.sha256}. Try again, or update keras_ratesnn."
         ) from error
-    # Keras raises no narrower class where there is no network.
+    # Keras raises no narrower class if there is no network.
     except Exception as error:
         raise OSError(
-            f"The weights of {card.name!r} cannot be downloaded ({error}). Try again with a network, or put the file from "
-            f"{card.url} into the folder {CACHE} of Keras' cache, ~/.keras unless KERAS_HOME names another, as {card.file}."
+            f"The weights of {card.name!r} cannot be downloaded ({error}). Try again with a network connection, or save "
+            f"{card.url} as {card.file} in the folder {CACHE} of Keras' cache (KERAS_HOME, by default ~/.keras)."
         ) from error
     return pathlib.Path(path)

@@ -1,4 +1,4 @@
-"""Weights from one network into another by the names of the layers, and last layers for other classes."""
+"""Copies weights between networks by layer names, and replaces last layers for another number of classes."""
 
 import warnings
 
@@ -8,7 +8,7 @@ from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers import Neuron
 
 OF_GRADIENT = ("surrogate", "detach_reset")
-"""What can differ between the neurons of two networks that compute the same."""
+"""Settings of neurons that may differ, because they do not affect the outputs."""
 
 
 def copy_weights(source, target, head, origin, advice, optional=()):
@@ -16,25 +16,27 @@ def copy_weights(source, target, head, origin, advice, optional=()):
 
     Args:
         source: Functional or Sequential model.
-        target: Functional or Sequential model of the same layers, by their names.
-        head: Name of the last layer. If it is for another number of classes, it keeps its new weights, with a warning.
-        origin: String, what an error calls the source.
-        advice: String, what an error says is to be done.
-        optional: Names of layers that the target need not have, if it has no `head`.
+        target: Functional or Sequential model with the same layer names.
+        head: Name of the last layer. If its number of classes differs, it keeps its new weights, with a warning.
+        origin: String, the name of the source in error messages.
+        advice: String, the advice in error messages.
+        optional: Names of layers that may be missing in a target without `head`.
 
     Raises:
-        ValueError: If the layers are others, their weights have other shapes, or their neurons another configuration.
+        ValueError: If layers, shapes of weights or configurations of neurons differ.
     """
     sources, targets = _layers(source), _layers(target)
     absent = [name for name in targets if name not in sources]
     left = [name for name in sources if name not in targets and (head in targets or name not in optional)]
     if absent or left:
-        raise ValueError(f"{origin} is of another network: it lacks the layers {absent}, and has {left} besides. {advice}")
+        raise ValueError(
+            f"{origin} belongs to another network: the layers {absent} are missing, and {left} are unexpected. {advice}"
+        )
 
     for name, layer in targets.items():
         there, here = _shapes(sources[name]), _shapes(layer)
         if name == head and there != here and [shape[:-1] for shape in there] == [shape[:-1] for shape in here]:
-            # Above are the two functions between here and the user's call.
+            # Two functions are between here and the user's call.
             warnings.warn(
                 f"{origin} is for {there[0][-1]} classes, not {here[0][-1]}: the last layer, {name!r}, starts with new "
                 "weights. Train it before you predict.",
@@ -47,7 +49,7 @@ def copy_weights(source, target, head, origin, advice, optional=()):
 
 
 def with_classes(network, classes, origin):
-    """The network with its weights and, if it is for another number of classes, a new last layer.
+    """A copy of the network with a new last layer if its number of classes differs; else the network itself.
 
     Raises:
         ValueError: If the last layer is not a `Dense`.
@@ -71,7 +73,7 @@ def with_classes(network, classes, origin):
 
 
 def _layers(network, prefix=""):
-    """The layers that have weights or are neurons, of the models nested in the network, too, by their paths."""
+    """The layers that have weights or are neurons, including those of nested models, by their paths."""
     found = {}
     for layer in network.layers:
         if keras_internals.is_graph(layer):
@@ -82,7 +84,7 @@ def _layers(network, prefix=""):
 
 
 def _last_layer(network, prefix=""):
-    """The path of the last layer and the layer itself; Keras sorts the layers of a model by their distance from its output."""
+    """The path of the last layer, and the layer. Keras sorts the layers of a model by distance from the output."""
     last = network.layers[-1]
     path = f"{prefix}{last.name}"
     return _last_layer(last, f"{path}/") if keras_internals.is_graph(last) else (path, last)
@@ -93,7 +95,7 @@ def _shapes(layer):
 
 
 def _neurons(layer):
-    """The class and the configuration of a layer's neurons as far as they decide what it computes; `None` for others."""
+    """The cell class and the settings of a neuron layer that affect its output; `None` for other layers."""
     if not isinstance(layer, Neuron):
         return None
     apart = ("name", "trainable", "dtype", *OF_GRADIENT)
@@ -102,4 +104,6 @@ def _neurons(layer):
 
 def _compare(name, what, there, here, origin, advice):
     if there != here:
-        raise ValueError(f"{origin} is of another network: layer {name!r} has {what} {there} there and {here} here. {advice}")
+        raise ValueError(
+            f"{origin} belongs to another network: layer {name!r} has {what} {there} there and {here} here. {advice}"
+        )
