@@ -8,7 +8,6 @@ from recipes import blocks
 from recipes.data import fashion_mnist
 from recipes.recipe import Recipe
 
-
 MEAN_PIXEL, PIXEL_DEVIATION = 72.9, 90.0
 """Of the training images."""
 

@@ -4,8 +4,8 @@
 * `check_equal(size, wanted, message)`: raises an error if two numbers differ, which may be known only at run time.
 * `fusing(allowed)`: a context in which `elementwise` may compile.
 * `elementwise(function, cell, key, *arguments)`: `function(*arguments)`, on structures of tensors and numbers, compiled into
-  one pass over memory where that pays off. The function must have no side effects and read no weights except those of the neuron
-  cell `cell`. It must depend only on the cell, its arguments and the hashable `key`.
+  one pass over memory where that pays off. The function must have no side effects and read no weights except those of the
+  neuron cell `cell`. It must depend only on the cell, its arguments and the hashable `key`.
 * `finite_rows(tensor, rows)`: splits a tensor into `rows` equal parts; for each, whether all its elements are finite.
 * `gradient_of(function, inputs, upstream)`: `(gradients, rest)`, where `function(*inputs)` returns a list of tensors with the
   gradients `upstream`, and a structure `rest` of tensors that is not differentiated. Gradients may be `None`.
