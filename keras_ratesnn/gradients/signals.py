@@ -1,6 +1,11 @@
 """What flows between the operations of a network in a walk: tensors over time."""
 
+from collections.abc import Callable
+from typing import Any
+
 from keras_ratesnn._core import tree
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._graph import Call
 
 
 class Signal:
@@ -16,7 +21,7 @@ class Signal:
 
     __slots__ = ("static", "value")
 
-    def __init__(self, value, static=False):
+    def __init__(self, value: Tensor, static: bool = False) -> None:
         self.value = value
         self.static = static
 
@@ -27,7 +32,7 @@ class Steps(Signal):
     __slots__ = ()
 
 
-def only_signal(call):
+def only_signal(call: Call) -> Signal:
     """The one signal among the arguments of an operation that can have no other, say a mask."""
     signals = call.signals
     if len(signals) != 1:
@@ -39,7 +44,7 @@ def only_signal(call):
     return signals[0]
 
 
-def with_tensors(function, call):
+def with_tensors(function: Callable[[Any], Any], call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """An operation's `(args, kwargs)` with the tensor `function(signal)` in the place of every signal."""
     if len(call.signals) == 1 and len(call.args) == 1 and isinstance(call.args[0], Signal):
         return (function(call.args[0]),), call.kwargs

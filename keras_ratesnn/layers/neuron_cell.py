@@ -1,11 +1,16 @@
 """What a neuron cell is: the contract that all cells, those of one's own too, fill in."""
 
+from collections.abc import Callable
+from typing import Any
+
 from keras import ops
 
 from keras_ratesnn import dynamics, surrogates
 from keras_ratesnn._core import backend, checks, registry, time_axis
+from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import CELL, LayerKind
 from keras_ratesnn.layers._cell_guards import GuardedCell
+from keras_ratesnn.surrogates import Surrogate
 
 
 class NeuronCell(GuardedCell):
@@ -44,26 +49,26 @@ class NeuronCell(GuardedCell):
     """
 
     layer_kind = LayerKind(role=CELL)
-    fixed_arguments = ("threshold", "surrogate")
+    fixed_arguments: tuple[str, ...] = ("threshold", "surrogate")
     fuses = True
     """Whether a step may be compiled into one pass over memory, on backends where that is the library's affair."""
 
-    def __init__(self, threshold=1.0, surrogate="sigmoid", **kwargs):
+    def __init__(self, threshold: float = 1.0, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any) -> None:
         # The state stays in float32 in half precision: Keras must not cast what a call is given.
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.threshold = checks.real("threshold", threshold, above=0, advice="A neuron at rest would spike without input.")
         self.surrogate = surrogates.get(surrogate)
 
-    def add_weight(self, *args, autocast=False, **kwargs):
+    def add_weight(self, *args: Any, autocast: bool = False, **kwargs: Any) -> Any:
         """As in any Keras layer; but in half precision, a cell's weights are read in float32, as its state is."""
         return super().add_weight(*args, autocast=autocast, **kwargs)
 
-    def initial_state(self, inputs):
+    def initial_state(self, inputs: Tensor) -> Structure:
         """The state at rest, before the first step: a membrane of zeros, like `inputs`, in float32 or wider."""
         return ops.zeros_like(inputs, dtype=time_axis.accumulation_dtype(inputs.dtype))
 
-    def step(self, inputs, state):
+    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
         """One time step.
 
         Args:
@@ -78,7 +83,9 @@ class NeuronCell(GuardedCell):
             f"{type(self).__name__} must implement `step(inputs, state)` and return `(membrane, spikes, state)`."
         )
 
-    def step_derivative(self, state, membrane, spikes, surrogate_derivative):
+    def step_derivative(
+        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
+    ) -> Callable[..., tuple[Any, Any]]:
         """An optional written derivative of `step`, for the rate gradient; without one, forward-mode differentiation finds it.
 
         It belongs to the `step` and the `fire` of the same class, or of a class that it derives from: where a subclass defines
@@ -97,10 +104,10 @@ class NeuronCell(GuardedCell):
         """
         raise NotImplementedError(f"{type(self).__name__} has no written derivative.")
 
-    def after_steps(self, state):
+    def after_steps(self, state: Structure) -> None:
         """Called once after the last step of a batch, with the state that it left. There is nothing to do by default."""
 
-    def trace_decay(self):
+    def trace_decay(self) -> float | Tensor | None:
         """λ, what is left of the trace of a spike after one step, for the online method OTTT: that of a leaky membrane.
 
         Returns:
@@ -108,15 +115,15 @@ class NeuronCell(GuardedCell):
         """
         return None
 
-    def effective_threshold(self):
+    def effective_threshold(self) -> float | Tensor:
         """θ as the step uses it: a float, or a tensor if it is learned."""
         return self.threshold
 
-    def surrogate_derivative(self, membrane):
+    def surrogate_derivative(self, membrane: Tensor) -> Tensor:
         """h(v_t − θ), the stand-in for ∂s_t/∂v_t."""
         return self.surrogate.derivative(membrane - self.effective_threshold())
 
-    def fire(self, membrane, threshold=None):
+    def fire(self, membrane: Tensor, threshold: float | Tensor | None = None) -> Tensor:
         """Spikes H(v_t − θ), exactly 0 or 1, with the surrogate's derivative.
 
         Args:
@@ -132,16 +139,16 @@ class NeuronCell(GuardedCell):
         distance = membrane - threshold
         return backend.graft(spikes, distance, ops.stop_gradient(self.surrogate.derivative(distance)))
 
-    def call(self, inputs, state=None):
+    def call(self, inputs: Tensor, state: Structure = None) -> tuple[Tensor, Structure]:
         if state is None:
             state = self.initial_state(inputs)
         _, spikes, state = self.step(inputs, state)
         return ops.cast(spikes, self.compute_dtype), state
 
-    def compute_output_shape(self, input_shape, state_shape=None):
+    def compute_output_shape(self, input_shape: Shape, state_shape: Any = None) -> tuple[Shape, Any]:
         return input_shape, input_shape if state_shape is None else state_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "threshold": self.threshold,

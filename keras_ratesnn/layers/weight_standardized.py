@@ -1,15 +1,17 @@
 """Layers whose kernels are standardised, in the place of batch normalisation."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals, registry, time_axis
+from keras_ratesnn._core.annotations import Config, Shape, Tensor
 from keras_ratesnn.layer_kinds import kind_of_class
 
 
-def standardized(kernel, gain, epsilon=1e-4):
+def standardized(kernel: Tensor, gain: Tensor, epsilon: float = 1e-4) -> Tensor:
     """Scaled weight standardisation: gain · (W − mean W) / sqrt(var W · fan_in + ε).
 
     Mean and unbiased variance are those of the fan_in weights of an output. The outputs then have the variance gain² for inputs
@@ -33,7 +35,7 @@ def standardized(kernel, gain, epsilon=1e-4):
 class _WeightStandardized(keras.layers.Layer):
     """What the layers share, in front of Keras' own class: the gain, and the kernel that is used."""
 
-    def __init__(self, *args, epsilon=1e-4, **kwargs):
+    def __init__(self, *args: Any, epsilon: float = 1e-4, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.epsilon = checks.real("epsilon", epsilon, above=0, advice="It keeps a kernel of equal weights finite.")
         if isinstance(self.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
@@ -42,7 +44,7 @@ class _WeightStandardized(keras.layers.Layer):
                 f"each call. Received: dtype={self.dtype_policy.name!r}. Use float32 or a mixed policy."
             )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         # First: LoRA, which Keras may add while it builds, closes the layer to other weights.
         self.gain = self.add_weight(shape=(self._outputs,), initializer="ones", name="gain")
         super().build(input_shape)
@@ -54,23 +56,23 @@ class _WeightStandardized(keras.layers.Layer):
                 "Use the Keras layer without standardisation here."
             )
 
-    def _standardized(self, kernel):
+    def _standardized(self, kernel: Tensor) -> Tensor:
         """The kernel that is used, in the dtype of the computation; statistics are taken of the weights in full precision."""
         with keras_internals.without_autocast():
             kernel, gain = (time_axis.widen(ops.convert_to_tensor(weights)) for weights in (kernel, self.gain))
             used = standardized(kernel, gain, self.epsilon)
         return time_axis.cast(used, self.compute_dtype)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         if self.built:
             store["gain"] = self.gain
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         super().load_own_variables(store)
         self.gain.assign(store["gain"])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
@@ -108,10 +110,10 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
     layer_kind = kind_of_class(keras.layers.Conv2D)
 
     @property
-    def _outputs(self):
+    def _outputs(self) -> int:
         return self.filters
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         return super().convolution_op(inputs, self._standardized(kernel))
 
 
@@ -137,10 +139,10 @@ class WSDense(_WeightStandardized, keras.layers.Dense):
     layer_kind = kind_of_class(keras.layers.Dense)
 
     @property
-    def _outputs(self):
+    def _outputs(self) -> int:
         return self.units
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         outputs = ops.matmul(inputs, self._standardized(self.kernel))
         if self.use_bias:
             outputs = ops.add(outputs, self.bias)

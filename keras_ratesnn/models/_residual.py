@@ -64,7 +64,7 @@ def network(
     if include_top:
         x = layers.GlobalAveragePooling2D(name="pool")(x)
         if hidden is not None:
-            x = put_neurons(dense(x, *scaled((hidden,), width), PYTORCH_DEFAULT, "hidden"), neuron, "hidden_neuron")
+            x = put_neurons(dense(x, scaled((hidden,), width)[0], PYTORCH_DEFAULT, "hidden"), neuron, "hidden_neuron")
         x = dense(x, classes, PYTORCH_DEFAULT, "classifier")
     return keras.Model(inputs, x, name="network")
 

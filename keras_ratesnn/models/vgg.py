@@ -1,12 +1,16 @@
 """VGGs whose activations are spiking neurons, and whose pooling takes means."""
 
 import functools
+import os
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.layers import LIF
+from keras_ratesnn._core.annotations import Config, Normalizer, StepMode
+from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.layers import LIF, Neuron
 from keras_ratesnn.models._arguments import checked_classes, checked_neuron, image_input, scaled
 from keras_ratesnn.models._blocks import conv_bn_neuron, conv_osr_neuron, conv_ws_neuron, dense, stabilized_neurons
 from keras_ratesnn.models._initializers import NORMAL_HALF, STANDARDIZED
@@ -22,18 +26,18 @@ UNITS = {
 
 
 def VGG11(
-    input_shape=None,
-    classes=10,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    weights=None,
-    name="vgg11",
-    normalization="batch",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 10,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "vgg11",
+    normalization: Normalizer = "batch",
+) -> SpikingModel:
     """VGG-11 as in the paper: eight convolutions from 64 to 512 channels in five blocks, and one layer on their mean.
 
     Average pooling by 2 stands between the blocks, the mean over the image after the last one. No hidden layer is fully
@@ -88,18 +92,18 @@ def VGG11(
 
 
 def VGG13(
-    input_shape=None,
-    classes=10,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    weights=None,
-    name="vgg13",
-    normalization="batch",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 10,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "vgg13",
+    normalization: Normalizer = "batch",
+) -> SpikingModel:
     """VGG-13 as the authors of the paper build it: `VGG11` with ten convolutions.
 
     Example:
@@ -118,18 +122,18 @@ def VGG13(
 
 
 def VGG16(
-    input_shape=None,
-    classes=10,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    weights=None,
-    name="vgg16",
-    normalization="batch",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 10,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "vgg16",
+    normalization: Normalizer = "batch",
+) -> SpikingModel:
     """VGG-16: the thirteen convolutions of VGG-16, and one layer on their mean, as in `VGG11`.
 
     The paper trains no such network.
@@ -150,18 +154,18 @@ def VGG16(
 
 
 def VGGSNN(
-    input_shape=None,
-    classes=10,
-    timesteps=10,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    weights=None,
-    name="vggsnn",
-    normalization="batch",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 10,
+    timesteps: int = 10,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "vggsnn",
+    normalization: Normalizer = "batch",
+) -> SpikingModel:
     """VGGSNN, for event frames: eight convolutions from 64 to 512 channels, pooled in pairs, and one layer on all that is left.
 
     Example:
