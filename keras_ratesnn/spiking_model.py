@@ -229,7 +229,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
             has_time(tensor, reference, self.timesteps)
 
         def spec(output):
-            rows, *shape = output.shape
+            _, *shape = output.shape
             if self.return_sequences:
                 return keras.KerasTensor((flat[0].shape[0], self.timesteps, *shape), dtype=output.dtype)
             return keras.KerasTensor((flat[0].shape[0], *shape), dtype=time_axis.mean_dtype(output.dtype))

@@ -22,8 +22,7 @@ def convolution(x, filters, size, strides, use_bias, initialization, name, layer
 
     Keras' `padding="same"` is that with a stride of 1 only; with more it pads what is needed, and more of it at the end.
 
-    Args:
-        layer: The class of the layer. Defaults to `keras.layers.Conv2D`.
+    `layer` is the class of the layer.
     """
     fan_in = size * size * x.shape[channel_axis()]
     if size > 1 and strides > 1:
@@ -55,11 +54,7 @@ stabilized_neurons = functools.partial(LIF, threshold_stabilizer=True)
 
 
 def neurons(x, neuron, name):
-    """A layer of neurons.
-
-    Args:
-        neuron: Function that returns a new layer. The layer gets `name`: weights of learnable neurons load by name, too.
-    """
+    """A layer of neurons, a new one that `neuron()` returns. It gets `name`: weights of learnable neurons load by name, too."""
     layer = neuron()
     layer.name = name
     return layer(x)
@@ -70,9 +65,7 @@ def conv_bn_neuron(
 ):
     """A convolution, batch normalisation, and neurons unless `neuron` is `None`: `NAME_conv`, `NAME_bn`, `NAME_neuron`.
 
-    Args:
-        number: What is appended to the layers' names, where a block has several units.
-        normalization: Function `(x, name)`. Defaults to `batch_normalization`.
+    `number` is appended to the layers' names, where a block has several units; `normalization` is a function `(x, name)`.
     """
     x = convolution(x, filters, size, strides, use_bias, initialization, f"{name}_conv{number}")
     x = normalization(x, f"{name}_bn{number}")

@@ -42,7 +42,12 @@ def network(
         block: Function `(x, filters, strides, neuron, name)`.
         depths: Number of blocks of each stage.
         channels: Number of filters of each stage, before they are multiplied by `width`.
-        input_shape, classes, neuron, width, include_top, stem: What the user passed, see `ResNet18`.
+        input_shape: What the user passed, see `ResNet18`.
+        classes: Likewise.
+        neuron: Likewise.
+        width: Likewise.
+        include_top: Likewise.
+        stem: Likewise.
         style: Dict with `use_bias` and `initialization` of the stem's convolution.
         default: The default image: its height and width, and its channels.
         neurons_after_stem: Boolean.
@@ -73,7 +78,8 @@ def input_and_stem(input_shape, default, stem, stages):
     """The input of a residual network, and which stem it gets.
 
     Args:
-        input_shape, default: See `image_input`.
+        input_shape: See `image_input`.
+        default: Likewise.
         stem: What the user passed as `stem`.
         stages: Integer, the number of stages; each after the first halves the image.
 
@@ -103,9 +109,7 @@ def input_and_stem(input_shape, default, stem, stages):
 def stem_block(x, filters, stem, neuron, use_bias, initialization, name="stem", unit=conv_bn_neuron):
     """The stem: a 3x3 convolution for small images; one of 7x7 and max pooling, which shrink an image by 4, for large ones.
 
-    Args:
-        neuron: Function that returns a new neuron layer, or `None` for a stem without neurons.
-        unit: See `network`.
+    `neuron` is a function that returns a new neuron layer, or `None` for a stem without neurons; for `unit` see `network`.
     """
     size, strides = (7, 2) if stem == "imagenet" else (3, 1)
     x = unit(x, filters, size, strides, neuron, use_bias, initialization, name)
@@ -116,6 +120,7 @@ def stages(x, block, depths, channels):
     """Stages of blocks, `stage1_block1` and on; the first block of each stage but the first has stride 2.
 
     Args:
+        x: Tensor, what the stem gives.
         block: Function `(x, filters, strides, name=...)`.
         depths: Number of blocks of each stage.
         channels: Number of filters of each stage.

@@ -203,7 +203,12 @@ def _network(blocks, input_shape, classes, neuron, width, include_top, normaliza
 
     Args:
         blocks: The number of filters of each convolution of each block, before they are multiplied by `width`.
-        input_shape, classes, neuron, width, include_top, normalization: What the user passed, see `VGG11`.
+        input_shape: What the user passed, see `VGG11`.
+        classes: Likewise.
+        neuron: Likewise.
+        width: Likewise.
+        include_top: Likewise.
+        normalization: Likewise.
         default: The default image: its height and width, and its channels.
         flattened: Boolean, whether the last block is pooled by 2 and flattened, and not averaged over the image.
     """

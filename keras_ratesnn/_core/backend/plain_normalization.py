@@ -15,11 +15,7 @@ def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
 
 
 def normalize_as(graft, inputs, axis, gamma, beta, mean, variance, epsilon, synchronized, weights=None):
-    """A normalisation by given statistics, which are differentiated as those of the batch; see `backend`.
-
-    Args:
-        graft: The backend's function of that name.
-    """
+    """A normalisation by given statistics, differentiated as those of the batch, by a backend's `graft`; see `backend`."""
     mean_of_batch, variance_of_batch = _statistics(inputs, axis, synchronized, weights)
     mean = graft(_beside(mean, inputs, axis), mean_of_batch, 1.0)
     variance = graft(_beside(variance, inputs, axis), variance_of_batch, 1.0)
