@@ -200,9 +200,9 @@ def test_layers_that_tensorflow_recomputes_have_their_gradients_or_are_refused(s
     )
     for ours, wanted in zip(found.values(), expected.values(), strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-7)
-    with pytest.raises(ValueError, match="keras.RematScope.*Make it outside of the scope"):
+    with pytest.raises(ValueError, match=r"keras\.RematScope.*Make it outside of the scope"):
         spiking(recomputed, 4, "ottt", step_mode=step_mode)(x, training=True)
-    with pytest.raises(ValueError, match="keras.RematScope"):
+    with pytest.raises(ValueError, match=r"keras\.RematScope"):
         spiking(recomputed, 4, "sltt", step_mode="single")(x, training=True)
     (_, kept) = loss_and_gradients(spiking(recomputed, 4, rsnn.gradients.SLTT(recompute=False), step_mode=step_mode), x, y)
     (_, expected) = loss_and_gradients(spiking(plain, 4, "sltt", step_mode=step_mode), x, y)

@@ -197,7 +197,7 @@ def test_a_cell_that_mixes_neurons_may_say_so():
 def test_what_is_no_cell_is_refused():
     with pytest.raises(TypeError, match="`cell` must be a NeuronCell"):
         check_cell(rsnn.layers.LIF())
-    with pytest.raises(TypeError, match="a GradientMethod. Received"):
+    with pytest.raises(TypeError, match=r"a GradientMethod. Received"):
         check_gradient_method(rsnn.gradients.BPTT)
 
 

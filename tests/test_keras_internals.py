@@ -113,7 +113,7 @@ def test_keras_wraps_errors_while_it_builds_metrics_in_words_that_are_known():
             return input_shape
 
     model = helpers.compiled(keras.Sequential([keras.Input((6,)), Unfinished()]), metrics=["accuracy"])
-    with pytest.raises(RuntimeError, match="^Unable to automatically build the model."):
+    with pytest.raises(RuntimeError, match=r"^Unable to automatically build the model."):
         model.evaluate(*helpers.data(), verbose=0)
     with pytest.raises(NotImplementedError, match="mine"), keras_internals.plain_build_errors():
         model.evaluate(*helpers.data(), verbose=0)

@@ -408,11 +408,11 @@ def test_wrong_arguments_are_named(network, kwargs, error, fragments):
 
 @of_networks(WITH_A_STEM)
 def test_wrong_stems_are_named(network):
-    with pytest.raises(ValueError, match="`stem` must be one of 'auto', 'cifar', 'imagenet'. Received: stem='resnet'"):
+    with pytest.raises(ValueError, match=r"`stem` must be one of 'auto', 'cifar', 'imagenet'. Received: stem='resnet'"):
         small(network, stem="resnet")
     with pytest.raises(ValueError, match="`stem` must be 'cifar' or 'imagenet' if the size of the images is not fixed"):
         network((None, None, 3))
-    with pytest.raises(ValueError, match="`input_shape` must have a height and width of (16|32) or more"):
+    with pytest.raises(ValueError, match=r"`input_shape` must have a height and width of (16|32) or more"):
         small(network, 15, stem="imagenet")
 
 

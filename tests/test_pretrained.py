@@ -168,7 +168,7 @@ def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
     inputs = keras.Input((4, 4, 3))
     outputs = keras.layers.GlobalAveragePooling2D(name="mean")(LIF()(keras.layers.Conv2D(2, 3)(inputs)))
     published(rsnn.SpikingModel(keras.Model(inputs, outputs), 1), folder)
-    with pytest.raises(ValueError, match="`classes` must be None here: .*'made' ends in 'mean', a GlobalAveragePooling2D"):
+    with pytest.raises(ValueError, match=r"`classes` must be None here: .*'made' ends in 'mean', a GlobalAveragePooling2D"):
         models.load_pretrained("made", classes=3)
 
 
@@ -272,9 +272,9 @@ def test_a_sew_resnet_is_told_from_a_preact_resnet_of_the_same_weights(tmp_path)
 
 
 def test_wrong_files_of_weights_are_named(of_a_vgg, tmp_path):
-    with pytest.raises(TypeError, match="`weights` must be None, the name .* Received: weights=3 of type int"):
+    with pytest.raises(TypeError, match=r"`weights` must be None, the name .* Received: weights=3 of type int"):
         vgg(weights=3)
-    with pytest.raises(FileNotFoundError, match="weights='nowhere.keras', where there is none"):
+    with pytest.raises(FileNotFoundError, match=r"weights='nowhere.keras', where there is none"):
         vgg(weights="nowhere.keras")
     whole, damaged = (of_a_vgg / "weights" / "vgg.keras").read_bytes(), tmp_path / "damaged.keras"
     for content in (b"", whole[:5000], whole[:5000] + whole[5100:]):
@@ -288,14 +288,14 @@ def test_wrong_files_of_weights_are_named(of_a_vgg, tmp_path):
         vgg(weights=tmp_path / "lambda.keras")
     assert "\n" not in str(raised.value)
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "plain.keras")
-    with pytest.raises(ValueError, match="`weights` must be those of a SpikingModel. .* a Sequential"):
+    with pytest.raises(ValueError, match=r"`weights` must be those of a SpikingModel. .* a Sequential"):
         vgg(weights=tmp_path / "plain.keras")
 
 
 # Files.
 def test_a_missing_file_is_named(folder):
     (folder / "weights" / "digits.keras").unlink()
-    with pytest.raises(FileNotFoundError, match="The weights of 'digits' should be in .*digits.keras, and are not"):
+    with pytest.raises(FileNotFoundError, match=r"The weights of 'digits' should be in .*digits.keras, and are not"):
         models.load_pretrained("digits")
 
 
@@ -349,7 +349,7 @@ def test_without_a_network_the_error_says_where_to_put_the_file(folder, cache):
     # No server listens at this port.
     url = "http://127.0.0.1:1/digits.keras"
     dataclasses.replace(SHIPPED, url=url).write(folder / "cards")
-    with pytest.raises(OSError, match="The weights of 'digits' cannot be downloaded .*Connection refused") as raised:
+    with pytest.raises(OSError, match=r"The weights of 'digits' cannot be downloaded .*Connection refused") as raised:
         models.load_pretrained("digits")
     assert f"the file from {url} into the folder keras_ratesnn of Keras' cache" in str(raised.value)
 

@@ -143,7 +143,7 @@ def test_windows_of_another_kind_are_refused(windows):
 
 
 def test_the_last_steps_statistics_are_of_one_window():
-    with pytest.raises(ValueError, match="last_step_statistics=True.*windows=2"):
+    with pytest.raises(ValueError, match=r"last_step_statistics=True.*windows=2"):
         Rate(windows=2, last_step_statistics=True)
 
 

@@ -65,7 +65,7 @@ def check_no_hidden_state(subject):
     cell = subject.copy()
     first, other = (ops.convert_to_tensor(inputs, dtype=cell.compute_dtype) for inputs in subject.inputs[:2])
     at_rest = cell.initial_state(first)
-    before = to_numpy([variable for variable in cell.variables])
+    before = to_numpy(list(cell.variables))
     results = [to_numpy(cell.step(inputs, at_rest)) for inputs in (first, other, first)]
     require_same(
         results[2],
@@ -73,7 +73,7 @@ def check_no_hidden_state(subject):
         f"{subject.name}.step gave something else for the same input and state when it was called again. It must be a function "
         "of its arguments and weights: what is to be remembered belongs in the state, and no random numbers in a step.",
     )
-    after = to_numpy([variable for variable in cell.variables])
+    after = to_numpy(list(cell.variables))
     require_same(after, before, f"{subject.name}.step changed its variables. What is to be remembered belongs in the state.")
 
 

@@ -8,6 +8,7 @@ import math
 import tensorflow as tf
 
 from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import plain_normalization
 from keras_ratesnn._core.backend.graph_compiled import derivative_only as derivative_only
 from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
@@ -26,7 +27,7 @@ from keras_ratesnn._core.backend.plain_normalization import normalize as normali
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 
 
-def graft(value, onto, slope):
+def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
     """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
 
     Args:
