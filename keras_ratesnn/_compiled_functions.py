@@ -1,4 +1,4 @@
-"""The compiled functions of a model whose settings may change at any time, while `fit` runs too."""
+"""The compiled functions of a model whose settings may change at any time, even during `fit`."""
 
 import threading
 
@@ -6,15 +6,15 @@ from keras_ratesnn._core import backend, keras_internals
 
 
 class CompiledFunction:
-    """Stands where Keras keeps a compiled function: makes one for each way in which the model is run, and keeps it.
+    """Replaces a compiled function of Keras: compiles and caches one function for each combination of settings.
 
-    A call takes the function for the model's settings and the ranks of its data as they are then. What `fit` is running is
-    never thrown away under it, and a setting that comes back is not compiled a second time.
+    A call uses the function for the current settings of the model and the ranks of its data. A function that `fit` is running
+    is never discarded, and returning to an earlier setting does not recompile.
 
     Args:
         model: A Keras model.
         purpose: `"train"`, `"test"` or `"predict"`.
-        settings: Function without arguments: all that a trace of the model depends on and that may change, hashable.
+        settings: Function without arguments that returns all mutable settings that a trace depends on, hashable.
     """
 
     def __init__(self, model, purpose, settings):

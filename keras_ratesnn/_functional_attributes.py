@@ -1,4 +1,4 @@
-"""What one asks of a Functional model, answered by a model around a network."""
+"""Attributes of Functional models, for a model that wraps a network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +11,10 @@ from keras_ratesnn._core.annotations import Shape, Structure
 
 
 class FunctionalAttributes:
-    """Inputs, outputs and layers by name, for a `keras.Model` with a `network`, as Functional models have them.
+    """Gives a `keras.Model` with a `network` the inputs, outputs and `get_layer` of a Functional model.
 
     The inputs are those of the network, without time, so that `keras.Model(model.inputs, model.get_layer(name).output)` is a
-    part of the network. The outputs are those of the model: a call of it is their history.
+    part of the network. The outputs are those of a symbolic call of the model.
     """
 
     network: keras.Model
@@ -31,7 +31,7 @@ class FunctionalAttributes:
 
     @property
     def outputs(self) -> list[keras.KerasTensor]:
-        """List of the model's symbolic outputs for them."""
+        """List of the model's symbolic outputs for these inputs."""
         made_for, outputs = self._symbolic_outputs
         settings = self.return_sequences, self.timesteps
         if made_for != settings:
@@ -50,11 +50,11 @@ class FunctionalAttributes:
         return keras_internals.unpack_single([tensor.shape for tensor in self.outputs])
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> keras.layers.Layer:
-        """A layer of the network, or the network itself by its name; a layer of a nested model is in that model's `get_layer`.
+        """A layer of the network, or the network itself by its name. For layers of a nested model call its `get_layer`.
 
         Args:
             name: String, the name of the layer.
-            index: Integer, its place in `network.layers`.
+            index: Integer, its index in `network.layers`.
         """
         if index is None and name == self.network.name:
             return self.network

@@ -1,4 +1,4 @@
-"""The walk through a network's graph, and what a network must be for it."""
+"""The walk through a network's graph, and its requirements for networks."""
 
 import dataclasses
 import itertools
@@ -15,9 +15,9 @@ class Call:
     """One call of an operation in a network's graph.
 
     Args:
-        operation: The Keras layer, or the node that a function of `keras.ops` left in the graph.
-        args: Tuple, its positional arguments in the graph, with signals in the place of tensors.
-        kwargs: Dict, its keyword arguments, likewise; `training` among them if the operation takes it.
+        operation: The Keras layer, or the graph node of a function of `keras.ops`.
+        args: Tuple, its positional arguments in the graph, with signals instead of tensors.
+        kwargs: Dict, its keyword arguments, likewise; includes `training` if the operation takes it.
         signals: List of the signals among these arguments.
         place: String, the same in every walk of the network and different for every call in it.
         kind: The operation's `keras_ratesnn.LayerKind`.
@@ -35,11 +35,11 @@ def as_graph(network, argument="network"):
     """The Functional graph of a Functional or Sequential model.
 
     Args:
-        network: What the user passed.
-        argument: String, the name of the argument it was passed as. Defaults to `"network"`.
+        network: The argument of the user.
+        argument: String, the name of the argument. Defaults to `"network"`.
 
     Returns:
-        A Functional model: `network` itself, or the one that a Sequential model keeps inside.
+        A Functional model: `network` itself, or the one inside a Sequential model.
 
     Raises:
         TypeError: If `network` is neither Functional nor Sequential.
@@ -61,16 +61,16 @@ def as_graph(network, argument="network"):
 
 
 def walk(network, signals, rule, training):
-    """Runs a network's graph, every operation through `rule`.
+    """Runs a network's graph and passes every operation to `rule`.
 
-    Nested Functional and Sequential models are walked into. A signal is any object that is not a pytree; what the
-    signals are is the rule's business.
+    Nested Functional and Sequential models are included. A signal is any object that is not a pytree; only the rule interprets
+    signals.
 
     Args:
         network: A Functional model, see `as_graph`.
         signals: List with one signal for each of `network.inputs`.
         rule: Function from a `Call` to signals, in the structure of the operation's outputs.
-        training: Boolean, passed on to layers as Keras' own Functional call does.
+        training: Boolean, passed on to layers as in Keras' own Functional call.
 
     Returns:
         Signals in the structure of the network's outputs.
@@ -88,7 +88,7 @@ def walk(network, signals, rule, training):
             kwargs["training"] = training
         of_step = [found[index] for index in step.inputs]
         outputs = rule(Call(operation, args, kwargs, of_step, step.place, layer_kinds.kind_of(operation)))
-        # In Keras' order, which sorts the keys of dicts.
+        # In Keras' order, with sorted dict keys.
         outputs = keras.tree.flatten(outputs) if isinstance(outputs, (list, tuple, dict)) else [outputs]
         for slot, signal in zip(step.outputs, outputs, strict=True):
             found[slot.index] = signal
@@ -96,7 +96,7 @@ def walk(network, signals, rule, training):
 
 
 class _Slot:
-    """Where a signal will be."""
+    """A placeholder for a signal."""
 
     def __init__(self, index):
         self.index = index
@@ -104,7 +104,7 @@ class _Slot:
 
 @dataclasses.dataclass(slots=True)
 class _Step:
-    """A call of an operation, with slots in the place of signals."""
+    """A call of an operation, with slots instead of signals."""
 
     operation: keras.Operation
     args: tuple
@@ -117,7 +117,7 @@ class _Step:
 
 @dataclasses.dataclass(slots=True)
 class _Plan:
-    """A network's calls in order, those of nested models among them; `nested` are these and the graphs that they had."""
+    """The calls of a network and its nested models in order; `nested` are pairs of nested models and their graphs."""
 
     steps: list
     outputs: object
@@ -129,7 +129,7 @@ _plans: weakref.WeakKeyDictionary[keras.Model, _Plan] = weakref.WeakKeyDictionar
 
 
 def _plan_of(network):
-    """The plan of a walk: Keras' own way through a graph takes longer than many a step."""
+    """The plan of a walk, cached because Keras' own graph traversal takes longer than many steps."""
     plan = _plans.get(network)
     if plan is None or any(as_graph(model) is not graph for model, graph in plan.nested):
         plan = _plans[network] = _make_plan(network)
@@ -151,7 +151,7 @@ def _make_plan(network):
             return lambda inputs, **_: run(graph, match_inputs(graph, inputs))
 
         def call(*args, **kwargs):
-            # Keras' Functional models let the model's own `training` win over one written into the graph.
+            # In Keras' Functional models the model's own `training` overrides one in the graph.
             kwargs.pop("training", None)
             inputs = [leaf.index for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, _Slot)]
             outputs = [slot() for _ in keras.tree.flatten(operation.output)]
@@ -169,7 +169,7 @@ def _make_plan(network):
 
 
 def neurons_of(network):
-    """All neuron layers of a network, in the order of its operations, those of nested models included.
+    """All neuron layers of a network, including those of nested models, in the order of its operations.
 
     Args:
         network: A Functional model, see `as_graph`.
@@ -190,8 +190,8 @@ def neurons_of(network):
                 raise ValueError(
                     f"`network` must not hide neurons inside other layers. Received: layer {operation.name!r} of type "
                     f"{type(operation).__name__}, which contains {hidden[0].name!r} of type {type(hidden[0]).__name__}: "
-                    "it could not be run through time. Put the neuron after the layer, as a layer of its own: Dense(10) and "
-                    "then LIF(), not Dense(10, activation=LIF()); or make the outer layer a Functional or Sequential model."
+                    "it could not be run over time. Put the neuron after the layer, as a separate layer: Dense(10) and then "
+                    "LIF(), not Dense(10, activation=LIF()); or make the outer layer a Functional or Sequential model."
                 )
     return neurons
 
@@ -201,7 +201,7 @@ def _role(operation):
 
 
 def check_timesteps(network, timesteps):
-    """Raises ValueError if a layer of a network, those of nested models included, has weights for fewer time steps.
+    """Raises ValueError if a layer of a network or of its nested models has weights for fewer time steps.
 
     Args:
         network: A Functional model, see `as_graph`.
@@ -215,22 +215,22 @@ def check_timesteps(network, timesteps):
         if most_timesteps is not None and timesteps > most_timesteps(operation):
             raise ValueError(
                 f"`timesteps` must be at most {most_timesteps(operation)}, the number of time steps that layer "
-                f"{operation.name!r} of type {type(operation).__name__} has weights for. Received: timesteps={timesteps}. Make "
-                "the layer for more steps, or run the network for fewer."
+                f"{operation.name!r} of type {type(operation).__name__} has weights for. Received: timesteps={timesteps}. "
+                "Create the layer for more steps, or run the network for fewer."
             )
 
 
 def check_neurons(network):
-    """Raises ValueError unless the network has neurons, all of them where `walk` can see them."""
+    """Raises ValueError unless the network has neurons, all of them visible to `walk`."""
     if not neurons_of(network):
         raise ValueError(
             f"`network` must contain a neuron layer. Received: network={network.name!r} without any. Put "
-            "keras_ratesnn.layers.LIF() after its layers, in the place of their activations."
+            "keras_ratesnn.layers.LIF() after its layers, instead of their activations."
         )
 
 
 def match_inputs(network, inputs):
-    """The user's inputs as a flat list in the order of `network.inputs`, whatever structure Keras would accept.
+    """Flattens inputs, in any structure that Keras accepts, to a list in the order of `network.inputs`.
 
     Args:
         network: A Functional model, see `as_graph`.

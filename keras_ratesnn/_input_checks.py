@@ -1,4 +1,4 @@
-"""What a SpikingModel takes for inputs: which of them have a time axis, and what is said of those that do not fit."""
+"""Checks of the inputs of a SpikingModel: whether they have a time axis, and errors if they do not fit."""
 
 import warnings
 
@@ -10,13 +10,13 @@ from keras_ratesnn import _graph
 
 
 def check_inputs(network, inputs, timesteps):
-    """Raises ValueError if tensors or arrays do not fit a network, in number, name or shape.
+    """Raises ValueError if the number, names or shapes of tensors or arrays do not fit a network.
 
-    Keras would say it too, later and among words of its own. Anything else that Keras takes is let through.
+    Keras would also raise an error, but later and less clearly. Other inputs that Keras accepts are not checked.
 
     Args:
         network: A Functional model.
-        inputs: What Keras was given: a structure of tensors or arrays, or a data set.
+        inputs: The inputs passed to Keras: a structure of tensors or arrays, or a data set.
         timesteps: Integer T.
     """
     if not all(isinstance(leaf, (np.ndarray, keras.KerasTensor)) or ops.is_tensor(leaf) for leaf in keras.tree.flatten(inputs)):
@@ -26,7 +26,7 @@ def check_inputs(network, inputs, timesteps):
 
 
 def has_time(tensor, wanted, timesteps):
-    """Whether an input `(batch, ...)` of a network came with a time axis; ValueError if neither shape fits.
+    """Whether an input of a network has a time axis; raises ValueError if neither shape fits.
 
     Args:
         tensor: Tensor or array.
@@ -35,7 +35,7 @@ def has_time(tensor, wanted, timesteps):
     """
     if getattr(tensor.shape, "rank", 0) is None:
         raise ValueError(
-            f"Input {wanted.name!r} of the network must have a known number of axes, which says whether one of them is time. "
+            f"Input {wanted.name!r} of the network must have a known number of axes, to decide whether one of them is time. "
             "Received: a tensor of unknown rank. Set its shape in the data set: "
             f"tf.ensure_shape(x, {(None, *wanted.shape[1:])}), or {(None, timesteps, *wanted.shape[1:])} with time."
         )
@@ -52,9 +52,9 @@ def has_time(tensor, wanted, timesteps):
 
 
 def warn_of_time_in_a_step(network, timesteps):
-    """Warns if the shape of an input looks as if it had a time axis, which a network of one time step has not.
+    """Warns if the input of a network of one time step looks as if it had a time axis.
 
-    Square images are let pass: their height may well be T.
+    There is no warning for square images, whose height may happen to be T.
 
     Args:
         network: A Functional model.
@@ -66,15 +66,15 @@ def warn_of_time_in_a_step(network, timesteps):
             warnings.warn(
                 f"Input {tensor.name!r} of the network has the shape {tuple(tensor.shape[1:])} of one time step, and its first "
                 f"axis is as long as timesteps={timesteps}. If that axis is time, leave it out of the network, "
-                f"keras.Input({tuple(rest)}), and give data {_described((timesteps, *rest))} all the same: each frame is then "
-                "seen at its step. If it is not time, all is well: data "
-                f"{_described(tensor.shape[1:])} are seen whole at every step.",
+                f"keras.Input({tuple(rest)}), and still pass data {_described((timesteps, *rest))}: each step then sees its "
+                "frame. If it is not time, ignore this warning: every step sees the whole data "
+                f"{_described(tensor.shape[1:])}.",
                 stacklevel=3,
             )
 
 
 def one_step(tensor, wanted):
-    """An input `(batch, ...)` of a network at one time step, as a tensor; ValueError if its shape does not fit.
+    """Converts an input of a network at one time step to a tensor; raises ValueError if its shape does not fit.
 
     Args:
         tensor: Tensor or array.
@@ -90,7 +90,7 @@ def one_step(tensor, wanted):
 
 
 def fits(shape, wanted):
-    """Whether two shapes are the same as far as both are known."""
+    """Whether two shapes are equal where both are known."""
     return len(shape) == len(wanted) and all(b is None or a is None or a == b for a, b in zip(shape, wanted, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""A network that is given one time step at a time, and what it keeps between calls."""
+"""Streaming: runs a network one time step per call, with the state that it keeps between calls."""
 
 from keras_ratesnn._core import backend
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
@@ -8,20 +8,20 @@ from keras_ratesnn.gradients.signals import Signal, only_signal
 
 
 class StreamingRule(ForwardRule):
-    """One time step whose input comes from outside: nothing is known to be the same at every step."""
+    """One time step with external input: no signal is assumed to be the same at every step."""
 
     def encoded(self, call):
         return only_signal(call).value
 
 
 class Stream:
-    """The state of a sequence in progress: membranes of all neurons, and the number of steps so far."""
+    """The state of a sequence: membranes of all neurons, and the number of steps so far."""
 
     def __init__(self):
         self.reset()
 
     def reset(self):
-        """Forgets the sequence."""
+        """Starts a new sequence."""
         self.steps = 0
         self.batch = None
         self.memory = {}
@@ -38,13 +38,13 @@ class Stream:
             Tensors in the structure of the network's outputs.
 
         Raises:
-            ValueError: If the batch size is not that of the steps before.
+            ValueError: If the batch size differs from that of previous steps.
         """
         batch = inputs[0].shape[0]
         if self.batch not in (None, batch):
             raise ValueError(
-                f"A sequence in progress keeps its batch size. Received: inputs for {batch} sequences, after {self.steps} "
-                f"steps with {self.batch}. Call reset_state() to begin new sequences."
+                f"The batch size must not change within a sequence. Received: inputs for {batch} sequences, after {self.steps} "
+                f"steps with {self.batch}. Call reset_state() to start new sequences."
             )
         with backend.no_gradient():
             order = OneStep(timesteps)

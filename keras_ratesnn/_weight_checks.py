@@ -1,4 +1,4 @@
-"""Weights that are NaN or infinite are found before a run is spent on them."""
+"""Detects weights that are NaN or infinite before training starts."""
 
 from keras import ops
 
@@ -6,9 +6,9 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def check_finite(variables):
-    """Raises ValueError if any of the variables has a value that is NaN or infinite, and names those that do.
+    """Raises ValueError if a variable has a value that is NaN or infinite, and names all such variables.
 
-    One boolean comes to the host, of which all hosts have the same, however the weights are spread over them.
+    Only one boolean is transferred to the host. It is the same on all hosts if the weights are distributed.
 
     Args:
         variables: List of Keras variables.
@@ -20,6 +20,6 @@ def check_finite(variables):
     broken = [variable.path for variable, is_finite in zip(variables, finite, strict=True) if not bool(is_finite)]
     raise ValueError(
         f"The model has weights that are NaN or infinite: {broken}. Load or initialise them again; if training "
-        "made them so, lower the learning rate or set clipnorm in the optimizer. "
+        "caused this, lower the learning rate or set clipnorm in the optimizer. "
         "keras.callbacks.TerminateOnNaN() stops a run as soon as its loss is NaN."
     )

@@ -1,4 +1,4 @@
-"""What the neurons of a spiking model do with a batch of data, and what it costs: a table, and advice in words."""
+"""Firing rates and cost of a spiking model on a batch of data: a table with advice."""
 
 import dataclasses
 import math
@@ -18,19 +18,19 @@ from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.spiking_model import SpikingModel
 
 NEARLY_ALL = 0.95
-"""From this share of silent, or of saturated, neurons on, a layer is called out."""
+"""A layer with at least this fraction of silent, or of saturated, neurons gets a warning."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NeuronLayer:
-    """What a layer of neurons did with a batch.
+    """The activity of a neuron layer on a batch.
 
     Args:
         name: String, the name of the layer.
         output_shape: Tuple, the shape of its output without batch and time.
-        firing_rate: Float, spikes for each neuron and time step.
-        silent: Float, the share of neurons that never spiked, for no sample at no step.
-        saturated: Float, the share of neurons that spiked for every sample at every step.
+        firing_rate: Float, spikes per neuron and time step.
+        silent: Float, the fraction of neurons that never spiked, for any sample at any step.
+        saturated: Float, the fraction of neurons that spiked for every sample at every step.
     """
 
     name: str
@@ -46,19 +46,18 @@ class NeuronLayer:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What `describe` found: print it, or read it.
+    """The result of `describe`; it can be printed.
 
     Args:
         name: String, the name of the network.
         samples: Integer, the size of the batch.
         timesteps: Integer T.
-        layers: Tuple of `NeuronLayer`, in the order in which they run; one that is called several times is there as often.
+        layers: Tuple of `NeuronLayer`, in execution order, with one entry for each call of a layer.
         parameters: Integer, the number of trainable parameters.
-        synaptic_operations: Float, additions a sample: inputs that are not zero, of all steps, times the synapses that
-            they feed.
-        first_multiply_adds: Float, multiply-adds a sample of the layers that see the same input at every step, which run
+        synaptic_operations: Float, additions per sample: nonzero inputs over all steps, times the synapses that they feed.
+        first_multiply_adds: Float, multiply-adds per sample of the layers that see the same input at every step and run
             once.
-        dense_multiply_adds: Float, multiply-adds a sample of the same network without spikes and time.
+        dense_multiply_adds: Float, multiply-adds per sample of the same network without spikes and time.
         not_counted: Tuple of strings, names of layers with weights whose operations are not counted.
     """
 
@@ -79,14 +78,14 @@ class Description:
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong, in words, with advice: a list of strings."""
+        """Problems that were found, with advice: a list of strings."""
         found = []
         if self.dead:
             found.append(
                 f"DEAD: no neuron spikes in {_names(self.dead)}. The kernels that follow have a gradient of exactly zero, and "
-                "the output does not depend on what came before. Look at the first dead layer: lower its threshold, put a "
+                "the output does not depend on earlier layers. For the first dead layer: lower its threshold, put a "
                 "BatchNormalization before it, start from larger weights, scale up the inputs, use neurons that leak less, or "
-                "take more time steps; spikify(..., calibrate=data) sets thresholds from data."
+                "use more time steps; spikify(..., calibrate=data) sets thresholds from data."
             )
         almost = [layer for layer in self.layers if layer.silent >= NEARLY_ALL and layer.firing_rate > 0]
         if almost:
@@ -98,7 +97,7 @@ class Description:
         if saturated:
             found.append(
                 f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every step in {_names(saturated)}. They "
-                "tell nothing about the input: raise the threshold, put a BatchNormalization before them, or lower the "
+                "carry no information about the input: raise the threshold, put a BatchNormalization before them, or lower the "
                 "learning rate."
             )
         return found
@@ -129,14 +128,14 @@ class Description:
 
 
 def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object] | None = print) -> Description:
-    """Says what the neurons of a model do with a batch of data, and what it costs.
+    """Describes the activity of a model's neurons on a batch of data, and its computational cost.
 
-    "It learns nothing" is nearly always a layer whose neurons never spike. This table shows it, and the text below says
-    so. The model runs as in inference; none of its state changes.
+    If a model does not learn, the reason is nearly always a layer whose neurons never spike. The table shows such layers, and
+    a warning names them. The model runs in inference mode; its state does not change.
 
-    A synaptic operation is the addition of a weight for a spike: each input that is not zero, at each step, times its
-    fan-out, the mean over the layer's inputs. Inputs that are neither 0 nor a spike (an average of spikes, a normalised
-    sum) count like spikes. Dense, einsum and convolution layers are counted.
+    A synaptic operation is the addition of a weight for a spike: each nonzero input at each step, times the mean fan-out of the
+    layer's inputs. Inputs that are neither 0 nor spikes (an average of spikes, a normalised sum) count like spikes. Dense,
+    einsum and convolution layers are counted.
 
     Example:
 
@@ -160,7 +159,7 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
 
     Args:
         model: A `SpikingModel`.
-        x: A batch of inputs, as for `model.predict`. It is run at once, not in parts.
+        x: A batch of inputs, as for `model.predict`. It is processed as one batch.
         print_fn: Function that prints a string; `None` prints nothing. Defaults to `print`.
 
     Returns:
@@ -172,7 +171,7 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
     if not isinstance(model, SpikingModel):
         raise TypeError(
             f"`model` must be a SpikingModel. Received: model={model!r} of type {type(model).__name__}. Wrap a network with "
-            "neurons as SpikingModel(network, timesteps=4), or turn one without into a spiking model by spikify."
+            "neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
         )
     recording = _Recording()
     observed = SpikingModel(model.network, model.timesteps, gradient=recording)
@@ -197,7 +196,7 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
 
 
 class _Recording(GradientMethod):
-    """No way to train: a plain run whose rule is looked at afterwards."""
+    """Not for training: a plain run whose rule is read afterwards."""
 
     def call(self, run: Run) -> Structure:
         order = run.new_order()
@@ -206,7 +205,7 @@ class _Recording(GradientMethod):
 
 
 class _RecordingRule(ForwardRule):
-    """The plain spiking network; what neurons and synapses did is written down."""
+    """The plain spiking network; records the activity of neurons and synapses."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -256,7 +255,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _has_matrices(operation: keras.Operation) -> bool:
-    """Whether an operation multiplies by more than scales and biases."""
+    """Whether an operation has weights other than scales and biases."""
     return any(len(weight.shape) > 1 for weight in getattr(operation, "weights", ()))
 
 

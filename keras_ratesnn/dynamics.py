@@ -7,13 +7,13 @@ With decay λ, threshold θ, input current I and surrogate derivative h (see `su
     v⁺_t = v_t − θ s_t                        `soft_reset`
     v⁺_t = v_t (1 − s_t) + v_reset s_t        `hard_reset`
 
-How a constant shift of the input has built up in the membrane is ρ_1 = 1, ρ_{t+1} = 1 + ρ_t · ∂v_{t+1}/∂v_t, and the
-`*_derivative` functions give ∂v⁺_t/∂v_t, so that ∂v_{t+1}/∂v_t = λ · ∂v⁺_t/∂v_t.
+The derivative of the membrane with respect to a constant shift of the input is ρ_1 = 1, ρ_{t+1} = 1 + ρ_t · ∂v_{t+1}/∂v_t. The
+`*_derivative` functions return ∂v⁺_t/∂v_t, so that ∂v_{t+1}/∂v_t = λ · ∂v⁺_t/∂v_t.
 
-Parameters that are learned need how the reset sees the threshold directly, `*_threshold_derivative`: ∂v⁺_t/∂θ at fixed v_t.
+Learned thresholds also need the direct derivative of the reset, `*_threshold_derivative`: ∂v⁺_t/∂θ at fixed v_t.
 
 Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based Backpropagation",
-NeurIPS 2024, sections 3 and 4; the reset derivatives hold here for any θ and v_reset.
+NeurIPS 2024, sections 3 and 4; here the reset derivatives hold for any θ and v_reset.
 """
 
 from keras import ops
@@ -33,7 +33,7 @@ def fire(membrane: Tensor, threshold: float | Tensor) -> Tensor:
 
 
 def soft_reset(membrane: Tensor, spikes: Tensor, threshold: float | Tensor) -> Tensor:
-    """v⁺_t = v_t − θ s_t: a spike takes one threshold off the membrane."""
+    """v⁺_t = v_t − θ s_t: a spike subtracts the threshold from the membrane."""
     return backend.multiply_add(spikes, -threshold, membrane)
 
 

@@ -1,7 +1,7 @@
-"""What is known of Keras' layers and operations: the one table of facts that training methods work with.
+"""Layer kinds: the table of facts about Keras' layers and operations that training methods use.
 
-A training method never asks for a layer's class, but for facts: whether it is affine, normalises, draws random numbers,
-wants the time step. The facts of Keras' own layers stand here; a layer of your own states its own in the class attribute
+A training method never checks the class of a layer, only facts: whether it is affine, normalises, draws random numbers, takes
+the time step. The facts about Keras' own layers are listed here; a custom layer declares its facts in the class attribute
 `layer_kind`:
 
 >>> class Scale(keras.layers.Layer):
@@ -13,7 +13,7 @@ wants the time step. The facts of Keras' own layers stand here; a layer of your 
 >>> kind_of(Scale()).affine
 True
 
-A layer without any is run as it is, and is right with every method: facts save work, or say what cannot be seen from a call.
+A layer without facts is run unchanged and works with every method. Facts save work, or declare what a call does not show.
 """
 
 import dataclasses
@@ -39,18 +39,18 @@ CELL = "cell"
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """How a layer normalises in training, by statistics of its batch.
+    """How a layer normalises with batch statistics in training.
 
     Args:
-        normalize: Function `(layer, inputs, times) -> (outputs, mean, variance)`: normalises a tensor by its own statistics
-            and moves the layer's averages `times` times.
-        normalize_rate: Function `(layer, rate, mean, variance, weights=None) -> outputs`: normalises a rate by these
-            statistics, with the derivatives of the rate's own, in which its rows may have weights; `None` if there is none.
-            Defaults to `None`.
-        step_factors: Function `layer -> (steps,)`: the factor by which what was normalised is multiplied at each time step, for
-            a layer that takes the time step; `None` if there is none. Defaults to `None`.
-        after_steps: Function `(layer, mean, variance)`, called once after all steps of a batch with the statistics of all of
-            them, for a layer whose averages must not change before; `None` if there is nothing to do. Defaults to `None`.
+        normalize: Function `(layer, inputs, times) -> (outputs, mean, variance)`: normalises a tensor with its own statistics
+            and updates the layer's moving averages `times` times.
+        normalize_rate: Function `(layer, rate, mean, variance, weights=None) -> outputs`: normalises a rate with the given
+            statistics, and with the derivatives of the rate's own statistics, in which rows may have weights; `None` if there
+            is no such function. Defaults to `None`.
+        step_factors: Function `layer -> (steps,)`: the factor of the normalised output at each time step, for a layer that
+            takes the time step; `None` if there are none. Defaults to `None`.
+        after_steps: Function `(layer, mean, variance)`, called once after all steps of a batch with the statistics of all
+            steps, for a layer whose averages must not change earlier; `None` if there is nothing to do. Defaults to `None`.
     """
 
     normalize: Callable
@@ -61,31 +61,30 @@ class Normalization:
 
 @dataclasses.dataclass(frozen=True)
 class LayerKind:
-    """The facts of a layer class.
+    """Facts about a layer class.
 
     Args:
         role: `"operation"`, or `"neuron"`, `"encoder"`, `"cell"` for the base classes of `keras_ratesnn.layers`. Defaults to
             `"operation"`.
-        affine: Boolean, whether `layer(x) = A x + b`, whatever `A` and `b` are made of. Such a layer commutes with the time
-            mean: rate training then needs its derivative alone, where another layer's forward pass is computed once more
-            on the rate. Claim only what is true: the gradients of a layer that is not affine but says so are wrong.
-            Defaults to `False`.
+        affine: Boolean, whether `layer(x) = A x + b` for some `A` and `b`. Such a layer commutes with the time mean, so rate
+            training needs only its derivative. The forward pass of any other layer is computed once more on the rate. If a
+            layer is declared affine but is not, its gradients are wrong. Defaults to `False`.
         parameter_free: Boolean, whether an affine layer has no weights. Defaults to `False`.
-        normalization: `Normalization` of a layer that normalises in training and is affine otherwise, at each step; `None` for
-            any other. Defaults to `None`.
+        normalization: `Normalization` of a layer that normalises in training, and is otherwise affine at each step; `None` for
+            other layers. Defaults to `None`.
         masks: Boolean, whether the layer, in training, multiplies its input by a random mask that does not depend on it.
             Defaults to `False`.
-        function_of_tensors: Boolean, whether a call looks at tensors alone: not at `training`, masks, or what it did before.
+        function_of_tensors: Boolean, whether a call depends only on tensors, not on `training`, masks or earlier calls.
             Defaults to `False`.
-        any_layout: Boolean, whether it is a convolution or pooling of Keras, which all backends run on data in any memory
-            order. Defaults to `False`.
-        activation: String, the name of the activation function that the operation is, and nothing else; `None` for any other.
+        any_layout: Boolean, whether it is a Keras convolution or pooling layer, which all backends can run on data in any
+            memory layout. Defaults to `False`.
+        activation: String, the name of the activation function if the operation only applies one; `None` otherwise.
             Defaults to `None`.
-        moves: Boolean, whether it only moves or scales a signal, given that no other signal comes in. Defaults to `False`.
+        moves: Boolean, whether it only moves or scales a signal if it has no other input signal. Defaults to `False`.
         multiply_adds: Function `(layer, input_shape, output_shape) -> integer`, its multiply-adds for one sample; `None` if
-            they are not known. Defaults to `None`.
-        most_timesteps: Function `layer -> integer`, the largest number of time steps that it can be run for, if it has weights
-            for each; `None` if there is no such number. Defaults to `None`.
+            unknown. Defaults to `None`.
+        most_timesteps: Function `layer -> integer`, the largest number of time steps it can run for, if it has weights for
+            each step; `None` if there is no limit. Defaults to `None`.
     """
 
     role: str = OPERATION
@@ -102,11 +101,11 @@ class LayerKind:
 
 
 def affine(layer_class: _LayerClass) -> _LayerClass:
-    """Marks a custom layer class as affine in its input: `layer(x) = A x + b`, whatever `A` and `b` are made of.
+    """Marks a custom layer class as affine in its input: `layer(x) = A x + b` for some `A` and `b`.
 
-    Short for `layer_kind = LayerKind(affine=True)` in the class, see `LayerKind`. Subclasses that redefine anything must be
+    Short for `layer_kind = LayerKind(affine=True)` in the class, see `LayerKind`. Subclasses that override anything must be
     marked themselves. Keras' own affine layers (Dense, convolutions, average pooling, padding, reshapes, Add, Concatenate, ...)
-    are known already.
+    are already marked.
 
     Example:
 
@@ -139,29 +138,29 @@ def affine(layer_class: _LayerClass) -> _LayerClass:
 def kind_of(operation: keras.Operation) -> LayerKind:
     """The `LayerKind` of a Keras operation: a layer, or a node made by `keras.ops`."""
     kind = _kind_of_class(type(operation))  # type: ignore[arg-type]  # A class can be hashed.
-    # An activation inside an affine layer, `Dense(10, activation="relu")`, makes the whole not affine.
+    # A layer with an activation, such as `Dense(10, activation="relu")`, is not affine.
     if kind.affine and getattr(operation, "activation", None) not in (None, keras.activations.linear):
         return dataclasses.replace(kind, affine=False)
-    # By running statistics as well as its own: not the normalisation that is known here.
+    # It also uses running statistics, so it needs another normalisation.
     if kind.normalization is not None and getattr(operation, "renorm", False):
         return dataclasses.replace(kind, normalization=_RENORMALIZATION)
     return kind
 
 
 def kind_of_class(operation_class: type) -> LayerKind:
-    """The `LayerKind` of a class, for one that computes what it does: an activation of its instances is seen by `kind_of`."""
+    """The `LayerKind` of a class, for classes with the same computation; `kind_of` also considers an instance's activation."""
     return _kind_of_class(operation_class)
 
 
 def seeds_of(operation: keras.Operation) -> tuple[Any, ...]:
-    """The variables that hold the state of an operation's random generators, those of layers inside it too: a tuple."""
+    """The state variables of the random generators of an operation and its sublayers: a tuple."""
     if operation not in _seeds:
         _seeds[operation] = keras_internals.seed_states(operation) if isinstance(operation, keras.layers.Layer) else ()
     return _seeds[operation]
 
 
 def is_random(operation: keras.Operation, training: bool) -> bool:
-    """Whether a call of the operation may draw random numbers; Keras' own layers do so in training only."""
+    """Whether a call of the operation may draw random numbers; Keras' own layers do so only in training."""
     return bool(seeds_of(operation)) and (training or not type(operation).__module__.startswith("keras."))
 
 
@@ -180,7 +179,7 @@ def _kind_of_class(operation_class: type) -> LayerKind:
     for base in operation_class.__mro__:
         kind = vars(base).get("layer_kind") or _table().get(base) or _kind_of_node(base)
         if kind is not None:
-            # A neuron is a neuron, whatever it computes; other facts are of a class as it stands.
+            # A subclass of a neuron is still a neuron; other facts do not hold for a subclass that overrides anything.
             return _ANY if kind.role == OPERATION and inheritance.redefines(operation_class, base) else kind
     return _ANY
 
@@ -190,7 +189,7 @@ def _dense(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ..
 
 
 def _einsum(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-    """The product of the sizes of all letters, the batch's left out; an ellipsis stands for the axes that letters leave."""
+    """The product of the sizes of all letters except the batch axis; an ellipsis stands for the remaining axes."""
     of_input, of_kernel = layer.equation.split("->")[0].split(",")
     sizes = dict(zip(of_kernel, layer.kernel.shape, strict=True))
     before, _, after = of_input.partition("...")
@@ -277,13 +276,13 @@ _ACTIVATIONS = {
 
 
 def _kind_of_node(operation_class: type) -> LayerKind | None:
-    """The kind of a node that a function of `keras.ops` or `keras.activations` leaves in a graph: its class is private."""
+    """The kind of a graph node of a function of `keras.ops` or `keras.activations`; the class of the node is private."""
     name = operation_class.__name__
     if not operation_class.__module__.startswith("keras.") or issubclass(operation_class, keras.layers.Layer):
         return None
     if name in _ACTIVATIONS:
         return LayerKind(activation=_snake_case(name), moves=True)
-    # `x + y` is what layers.Add() is.
+    # `x + y` is equivalent to layers.Add().
     return LayerKind(affine=name in _SUMS, parameter_free=name in _SUMS, moves=True) if name in _MOVING else None
 
 

@@ -1,4 +1,4 @@
-"""Losses of the outputs of every step, for models with `return_sequences=True`."""
+"""Losses on the outputs of every step, for models with `return_sequences=True`."""
 
 import functools
 from typing import Any
@@ -14,13 +14,13 @@ _DEFAULT_REDUCTION = "sum_over_batch_size"
 
 @registry.register
 class TET(keras.losses.Loss):
-    """Temporal efficient training: a loss of each step's output, and a pull of these outputs towards a target.
+    """Temporal efficient training: a loss on each step's output, plus a term that pulls these outputs towards a target.
 
         (1 − weight) · mean_t loss(y, o_t) + weight · mean_t mean((o_t − target)²)
 
-    The loss of the time mean is content if the steps are right on average; this one wants each of them to be right. It is for
-    a `SpikingModel` with `return_sequences=True`, and trains by every gradient. By `"rate"` each output has the derivative 1
-    by the output's rate.
+    A loss on the time mean only requires the steps to be right on average; this loss requires each of them to be right. Use it
+    with `return_sequences=True`, and with any gradient. With `"rate"` each output has the derivative 1 with respect to the
+    output rate.
 
     Example:
 
@@ -32,23 +32,23 @@ class TET(keras.losses.Loss):
 
     Args:
         loss: The loss of one step: a `keras.losses.Loss`, a function `(y_true, y_pred)` that returns a value for each sample,
-            or the name of one. It may not reduce in a way of its own: give `reduction` to this loss.
+            or the name of one. It must not have its own reduction: pass `reduction` to this loss.
         weight: Float in [0, 1], the weight λ of the second term. Defaults to `0.05`.
-        target: Float φ, what the outputs are pulled towards: the authors take the neurons' threshold. Defaults to `1.0`.
-        reduction: How the losses of the samples become one number, see `keras.losses.Loss`.
+        target: Float φ, the target of the second term; the authors use the neurons' threshold. Defaults to `1.0`.
+        reduction: How the losses of the samples are reduced, see `keras.losses.Loss`.
             Defaults to `"sum_over_batch_size"`.
         name: String, the name of the loss. Defaults to `"tet"`.
-        dtype: The dtype of the computation. Defaults to `None`, for Keras' float type.
+        dtype: The dtype of the computation. Defaults to `None`, Keras' default float type.
 
     Call arguments:
-        y_true: Tensor `(batch, ...)`: labels, as `loss` takes them, the same for all steps.
+        y_true: Tensor `(batch, ...)`: labels in the format of `loss`, the same for all steps.
         y_pred: Tensor `(batch, T, ...)`, the output of every step.
         sample_weight: Tensor that broadcasts to the losses of the samples, `(batch,)`. Defaults to `None`.
 
     Raises:
-        TypeError: If `loss` is no loss, or a number is none.
-        ValueError: If `weight` is not in [0, 1], a name is unknown, `loss` has a reduction of its own, or `y_pred` has no axis
-            of time.
+        TypeError: If `loss` is not a loss, or `weight` or `target` not a number.
+        ValueError: If `weight` is not in [0, 1], a name is unknown, `loss` has its own reduction, or `y_pred` has no time
+            axis.
 
     Source: Deng et al., "Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting", ICLR 2022.
     """
@@ -64,10 +64,10 @@ class TET(keras.losses.Loss):
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.loss = _checked_loss(loss, self.reduction)
-        self.weight = checks.real("weight", weight, at_least=0, advice="It is the share of the second term.")
+        self.weight = checks.real("weight", weight, at_least=0, advice="It is the weight of the second term.")
         if self.weight > 1:
-            raise ValueError(f"`weight` must be at most 1. Received: weight={weight!r}. It is the share of the second term.")
-        self.target = checks.real("target", target, advice="It is what the outputs are pulled towards.")
+            raise ValueError(f"`weight` must be at most 1. Received: weight={weight!r}. It is the weight of the second term.")
+        self.target = checks.real("target", target, advice="It is the target of the outputs.")
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         _check_steps(y_pred)
@@ -75,7 +75,7 @@ class TET(keras.losses.Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         of_step = keras_internals.loss_of_samples(self.loss)
-        # One after the other: a loss may mix the samples of a batch, and is not to mix steps.
+        # One step at a time: a loss may mix the samples of a batch, but must not mix steps.
         steps = ops.unstack(y_pred, y_pred.shape[1], axis=1)
         by_step = [of_step(y_true, step) for step in steps]
         losses = sum(by_step[1:], by_step[0]) / len(by_step)
@@ -86,7 +86,7 @@ class TET(keras.losses.Loss):
         total = (1.0 - self.weight) * losses + self.weight * squares
         masks = [keras_internals.mask_of(of_one) for of_one in by_step]
         if all(mask is not None for mask in masks):
-            # What `loss` leaves out at every step, for its label, counts in neither term.
+            # Samples that `loss` masks at every step count in neither term.
             keras_internals.put_mask(total, functools.reduce(ops.logical_or, masks))
         return total
 
@@ -100,11 +100,11 @@ class TET(keras.losses.Loss):
 
 
 def _checked_loss(loss: Any, reduction: str | None) -> Any:
-    """What the user passed as `loss`, as a `keras.losses.Loss` or a function."""
+    """Checks the argument `loss` and returns it as a `keras.losses.Loss` or a function."""
     if loss is None or not (isinstance(loss, (str, dict)) or callable(loss)):
         raise TypeError(
             "`loss` must be a keras.losses.Loss, a function or a name. Received: "
-            f"loss={loss!r} of type {type(loss).__name__}. It is the loss of one step's output."
+            f"loss={loss!r} of type {type(loss).__name__}. It is the loss on one step's output."
         )
     try:
         found = keras.losses.get(loss)
@@ -115,23 +115,23 @@ def _checked_loss(loss: Any, reduction: str | None) -> Any:
         ) from error
     if isinstance(found, keras.losses.Loss) and found.reduction not in (_DEFAULT_REDUCTION, reduction):
         raise ValueError(
-            f"`loss` must be reduced as TET is, which reduces in its place. Received: loss={found!r} with "
-            f"reduction={found.reduction!r}, and reduction={reduction!r}. Give `reduction` to TET."
+            f"`loss` must have the same reduction as TET, which reduces the losses itself. Received: loss={found!r} with "
+            f"reduction={found.reduction!r}, and reduction={reduction!r}. Pass `reduction` to TET."
         )
     return found
 
 
 def _check_steps(y_pred: Tensor) -> None:
-    """Raises ValueError unless outputs can have an axis of time, of known length, and no mask of it."""
+    """Raises ValueError unless outputs can have a time axis of known length, without a mask over time."""
     shape = tuple(y_pred.shape)
     if len(shape) < 3 or shape[1] is None:
         raise ValueError(
             "`y_pred` must be the outputs of every step, (batch, T, ...), with a known number T of steps. Received: shape "
-            f"{shape}. Make the SpikingModel with return_sequences=True."
+            f"{shape}. Create the SpikingModel with return_sequences=True."
         )
     mask = keras_internals.mask_of(y_pred)
     if mask is not None and len(mask.shape) > 1:
         raise ValueError(
-            "`y_pred` may have a mask of samples, not one of time steps: the loss is a mean over all of them. Received: a mask "
-            f"of shape {tuple(mask.shape)}. Leave out the mask, or give sample_weight."
+            "`y_pred` may have a mask over samples, but not over time steps: the loss is a mean over all steps. Received: a "
+            f"mask of shape {tuple(mask.shape)}. Leave out the mask, or pass sample_weight."
         )

@@ -1,4 +1,4 @@
-"""Metrics of the outputs of every step, for models with `return_sequences=True`."""
+"""Metrics on the outputs of every step, for models with `return_sequences=True`."""
 
 from typing import Any, Literal, TypeAlias
 
@@ -14,13 +14,13 @@ LABELS: tuple[Labels, ...] = ("auto", "sparse", "categorical", "binary")
 
 @registry.register
 class AnytimeAccuracy(keras.metrics.Metric):
-    """The accuracy after each step: of the mean of the outputs up to it, which is the output with that many time steps.
+    """The accuracy after each step: that of the mean output so far, which is the output with that number of time steps.
 
-    It tells how early a `SpikingModel` could stop. The model must have `return_sequences=True`, and a loss that takes a
+    It shows how early a `SpikingModel` could stop. The model must have `return_sequences=True`, and a loss that takes a
     sequence, for example `keras_ratesnn.losses.TET`.
 
-    `result` is a dict of `NAME_t1` to `NAME_tT`, which `fit` and `evaluate(..., return_dict=True)` show one by one; in
-    `history` they are `accuracy_t1`, `val_accuracy_t1` and so on. A callback can watch one: `EarlyStopping("val_accuracy_t2")`.
+    `result` is a dict of `NAME_t1` to `NAME_tT`, which `fit` and `evaluate(..., return_dict=True)` show separately; in
+    `history` they are `accuracy_t1`, `val_accuracy_t1` etc. A callback can monitor one: `EarlyStopping("val_accuracy_t2")`.
 
     Example:
 
@@ -31,36 +31,36 @@ class AnytimeAccuracy(keras.metrics.Metric):
 
     Args:
         timesteps: Integer T >= 1, the `timesteps` of the model.
-        labels: What labels are. `"sparse"`: integers, the numbers of the classes. `"categorical"`: one-hot vectors. `"binary"`:
-            a 0 or 1 for each output, which is compared with the threshold. `"auto"`: what Keras takes `"accuracy"` for, by
-            the shapes: `"binary"` if there is one output, `"sparse"` if labels have no axis of classes or one of length 1,
-            else `"categorical"`. Defaults to `"auto"`.
-        threshold: Float, from which on a binary output says 1: 0 for logits. Defaults to `0.5`.
-        name: String, with which the names of the results begin; metrics of several outputs need different ones. Defaults to
+        labels: The format of labels. `"sparse"`: integer class indices. `"categorical"`: one-hot vectors. `"binary"`: a 0 or 1
+            for each output, which is compared with the threshold. `"auto"`: chosen by shape, like `"accuracy"` in Keras:
+            `"binary"` if there is one output, `"sparse"` if labels have no class axis or one of length 1, else
+            `"categorical"`. Defaults to `"auto"`.
+        threshold: Float, a binary output above it means 1; use 0 for logits. Defaults to `0.5`.
+        name: String, the prefix of the result names; metrics of several outputs need different names. Defaults to
             `"accuracy"`.
-        dtype: The dtype of the computation. Defaults to `None`, for Keras' float type.
+        dtype: The dtype of the computation. Defaults to `None`, Keras' default float type.
 
     Raises:
-        TypeError: If `timesteps` is no integer or `threshold` no number.
-        ValueError: If `timesteps` is not >= 1, `labels` is unknown, or outputs have not T steps.
+        TypeError: If `timesteps` is not an integer or `threshold` not a number.
+        ValueError: If `timesteps` is not >= 1, `labels` is unknown, or outputs do not have T steps.
     """
 
     def __init__(
         self, timesteps: int, labels: Labels = "auto", threshold: float = 0.5, name: str = "accuracy", dtype: Any = None
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.timesteps = checks.positive_integer("timesteps", timesteps, advice="It is that of the SpikingModel.")
+        self.timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the `timesteps` of the SpikingModel.")
         self.labels = checks.one_of("labels", labels, LABELS)
-        self.threshold = checks.real("threshold", threshold, advice="A binary output says 1 from there on.")
+        self.threshold = checks.real("threshold", threshold, advice="A binary output above it means 1.")
         self._means = [keras.metrics.Mean(f"t{t}", dtype=dtype) for t in range(1, self.timesteps + 1)]
 
     def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
-        """Counts a batch.
+        """Updates the metric with a batch.
 
         Args:
             y_true: Tensor `(batch, ...)`, labels.
-            y_pred: Tensor `(batch, T, classes)`, or with axes between the two last: the output of every step.
-            sample_weight: Tensor that broadcasts to `(batch,)`, or to labels of several to a sample. Defaults to `None`.
+            y_pred: Tensor `(batch, T, classes)`, or with further axes before the last: the output of every step.
+            sample_weight: Tensor that broadcasts to `(batch,)`, or to the labels if a sample has several. Defaults to `None`.
         """
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         self._check_steps(y_pred)
@@ -69,11 +69,11 @@ class AnytimeAccuracy(keras.metrics.Metric):
             mean.update_state(self._is_right(y_true, sums[:, t] / (t + 1)), sample_weight)
 
     def result(self) -> dict[str, Tensor]:
-        """The dict of accuracies after each step."""
+        """A dict of the accuracies after each step."""
         return {f"{self.name}_{mean.name}": mean.result() for mean in self._means}
 
     def _is_right(self, y_true: Tensor, outputs: Tensor) -> Tensor:
-        """What Keras' accuracies say of each sample."""
+        """Whether each sample is correct, according to Keras' accuracy functions."""
         labels = _labels_of(y_true, outputs) if self.labels == "auto" else self.labels
         if labels == "binary":
             return keras.metrics.binary_accuracy(y_true, outputs, threshold=self.threshold)
@@ -86,7 +86,7 @@ class AnytimeAccuracy(keras.metrics.Metric):
         if len(shape) < 3 or shape[1] not in (None, self.timesteps):
             raise ValueError(
                 f"`y_pred` must be the outputs of each of timesteps={self.timesteps}, (batch, {self.timesteps}, classes). "
-                f"Received: shape {shape}. Make the SpikingModel with return_sequences=True, and the metric with its timesteps."
+                f"Received: shape {shape}. Use a SpikingModel with return_sequences=True, and give the metric its timesteps."
             )
 
     def get_config(self) -> Config:
@@ -94,7 +94,7 @@ class AnytimeAccuracy(keras.metrics.Metric):
 
 
 def _labels_of(y_true: Tensor, outputs: Tensor) -> Labels:
-    """The kind of labels, by the shapes of labels and outputs of one step."""
+    """The format of labels, from the shapes of labels and outputs of one step."""
     if outputs.shape[-1] == 1:
         return "binary"
     return "sparse" if len(y_true.shape) < len(outputs.shape) or y_true.shape[-1] == 1 else "categorical"

@@ -1,4 +1,4 @@
-"""SpikingModel: a network of one time step, run through time, as a Keras model."""
+"""SpikingModel: a Keras model that runs a network of one time step over time."""
 
 import contextlib
 import contextvars
@@ -29,7 +29,7 @@ _predicting = contextvars.ContextVar("keras_ratesnn_predicting", default=False)
 
 @contextlib.contextmanager
 def _without_gradient() -> Iterator[None]:
-    """Where Keras asks for outputs that nobody will differentiate."""
+    """A context for outputs that will not be differentiated."""
     token = _predicting.set(True)
     try:
         yield
@@ -38,7 +38,7 @@ def _without_gradient() -> Iterator[None]:
 
 
 def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A training or inference method that finds what does not fit before Keras does, which has words of its own for it."""
+    """A training or inference method that checks the inputs before Keras does, to raise a clearer error."""
 
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
@@ -51,16 +51,16 @@ def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
 
 @registry.register
 class SpikingModel(FunctionalAttributes, keras.Model):
-    """Runs an ordinary Keras network of one time step through time, and chooses how its gradient is found.
+    """Runs an ordinary Keras network of one time step over time, with a choice of training methods.
 
     It is a Keras model: `compile`, `fit`, `evaluate`, `predict`, `save` work as usual. Its output is the time mean of the
-    network's output, and a loss is taken of that mean.
+    network's output, and the loss is a function of that mean.
 
     An input may be given
 
     * without time, `(batch, ...)`: the network sees the same input at every step, and the layers before the first
       neurons are computed once;
-    * with time, `(batch, timesteps, ...)`: one frame a step.
+    * with time, `(batch, timesteps, ...)`: one frame per step.
 
     Example:
 
@@ -82,21 +82,21 @@ class SpikingModel(FunctionalAttributes, keras.Model):
     Args:
         network: A Functional or Sequential Keras model of one time step with neuron layers, for example
             `keras_ratesnn.layers.LIF`, as its activations. Its weights are shared, not copied.
-        timesteps: Integer T >= 1, the number of time steps. It can be set to another value later.
-        gradient: How the gradient is found: `"rate"` (rate-based backpropagation: a backward pass that does not grow
-            with T), `"bptt"` (backpropagation through time), `"sltt"` or `"ottt"` (no gradient from step to step), or a
+        timesteps: Integer T >= 1, the number of time steps. It can be changed later.
+        gradient: The training method: `"rate"` (rate-based backpropagation: a backward pass that does not grow with T),
+            `"bptt"` (backpropagation through time), `"sltt"` or `"ottt"` (no gradient between time steps), or a
             `GradientMethod`. Defaults to `"rate"`.
         step_mode: `"multi"`: a layer sees all time steps at once, which is fastest. `"single"`: the network advances one
-            step at a time, and with `gradient="rate"` nothing of size T is ever kept. Batch normalisation then takes the
-            statistics of each step by itself. Defaults to `"multi"`.
-        return_sequences: Boolean, whether the output is that of every step, `(batch, timesteps, ...)`, in the place of
-            the time mean. A loss of every step then trains with any gradient; `"rate"` gives all steps the derivative of
-            the rate. Defaults to `False`.
-        **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to the network's.
+            step at a time, and with `gradient="rate"` nothing of size T is ever stored. Batch normalisation then uses
+            separate statistics for each step. Defaults to `"multi"`.
+        return_sequences: Boolean, whether the output is that of every step, `(batch, timesteps, ...)`, instead of the time
+            mean. A loss on every step can then be trained with any gradient; `"rate"` gives all steps the derivative of the
+            rate. Defaults to `False`.
+        **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to that of the network.
 
     Raises:
-        TypeError: If `network` is not Functional or Sequential, or an argument is of another type.
-        ValueError: If the network has no neurons or hides some inside other layers, `timesteps` is not >= 1, or a name is
+        TypeError: If `network` is not Functional or Sequential, or an argument has the wrong type.
+        ValueError: If the network has no neurons or hides neurons inside other layers, `timesteps` is not >= 1, or a name is
             unknown.
 
     Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
@@ -129,12 +129,12 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         warn_of_time_in_a_step(functional, self.timesteps)
         self._stream = Stream()
         self._asked_jit_compile: bool | str = "auto"
-        # The network's variables exist: there is nothing to build, whatever shape comes first.
+        # The network's variables exist: there is nothing to build.
         self.built = True
 
     @property
     def timesteps(self) -> int:
-        """The number of time steps T. Set it to run the same weights for longer or shorter, a callback of `fit` may too."""
+        """The number of time steps T. It can be changed to run the same weights for more or fewer steps, even during `fit`."""
         return self._timesteps
 
     @timesteps.setter
@@ -146,7 +146,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
 
     @property
     def gradient(self) -> GradientMethod:
-        """The `GradientMethod`. Set it, to a name too, to go on training in another way."""
+        """The `GradientMethod`. Assign a method or a name to continue training with another one."""
         return self._gradient
 
     @gradient.setter
@@ -156,12 +156,12 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         if method.draws and self._draws is None:
             keras_internals.set_state(self, "_draws", keras.random.SeedGenerator())
         self._gradient = method
-        # What is compiled belongs to this choice, not to a method that is equal.
+        # Compiled functions belong to this choice, even if another method is equal.
         self._choice_of_gradient = object()
 
     @property
     def step_mode(self) -> StepMode:
-        """`"multi"` or `"single"`. It can be set to the other."""
+        """`"multi"` or `"single"`. It can be changed."""
         return self._step_mode
 
     @step_mode.setter
@@ -170,7 +170,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
 
     @property
     def return_sequences(self) -> bool:
-        """Whether the output is that of every step. Set it to read every step of a trained model."""
+        """Whether the output is that of every step. It can be changed, for example to read every step of a trained model."""
         return self._return_sequences
 
     @return_sequences.setter
@@ -237,10 +237,10 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         return keras.tree.map_structure(spec, keras_internals.outputs_structure(functional))
 
     def step(self, inputs: Structure) -> Structure:
-        """Advances a sequence in progress by one time step, as in inference: for input that comes step by step.
+        """Advances a sequence by one time step, in inference mode, for inputs that arrive step by step.
 
-        Membranes are kept between calls; the outputs of T calls are those that one call on the whole sequence gives with
-        `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` begins a new one.
+        Membranes are kept between calls. The outputs of T calls equal those of one call on the whole sequence with
+        `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` starts a new one.
 
         Example:
 
@@ -254,13 +254,13 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         >>> model.reset_state()
 
         Args:
-            inputs: Tensor `(batch, ...)`, or a structure of tensors as the network takes it: one step, without time.
+            inputs: Tensor `(batch, ...)`, or a structure of tensors: the inputs of the network at one step, without time.
 
         Returns:
             The network's output at this step.
 
         Raises:
-            ValueError: If the inputs do not fit the network, or the batch size is not that of the steps before.
+            ValueError: If the inputs do not fit the network, or the batch size differs from that of previous steps.
         """
         functional = _graph.as_graph(self.network)
         pairs = zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True)
@@ -270,7 +270,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         )
 
     def reset_state(self) -> None:
-        """Ends the sequence that `step` has in progress: the next step begins at rest, with any batch size."""
+        """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
         self._stream.reset()
 
     def __call__(self, inputs: Structure, *args: Any, **kwargs: Any) -> Structure:
@@ -279,7 +279,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         check_finite(self.variables)
-        # Before Keras begins: on JAX an error in a training step leaves a model without weights.
+        # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)
         return self._fit(x, *args, **kwargs)
 
@@ -295,11 +295,11 @@ class SpikingModel(FunctionalAttributes, keras.Model):
     predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch)
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Saves the model as `keras.Model.save` does, in a `.keras` file: HDF5 files cannot hold a model in a model."""
+        """Saves the model in a `.keras` file, like `keras.Model.save`. HDF5 files cannot contain nested models."""
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
                 "`filepath` must end in .keras: a SpikingModel could not be loaded from an HDF5 file. Received: "
-                f"filepath={str(filepath)!r}. Save to .keras, or the weights alone by save_weights('....weights.h5')."
+                f"filepath={str(filepath)!r}. Save to .keras, or save only the weights with save_weights('....weights.h5')."
             )
         return super().save(filepath, *args, **kwargs)
 
@@ -311,15 +311,15 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         input_signature: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Exports the inference graph, as `keras.Model.export` does.
+        """Exports the inference graph, like `keras.Model.export`.
 
         Args:
             filepath: String or path, where to write.
-            format: `"tf_saved_model"`, `"onnx"` or another that Keras knows on this backend.
+            format: `"tf_saved_model"`, `"onnx"` or another format that Keras supports on this backend.
                 Defaults to `"tf_saved_model"`.
-            verbose: Boolean, whether to print a message. Defaults to `None`: Keras' choice.
-            input_signature: List of `keras.InputSpec`. Defaults to the network's inputs without time; give
-                `[keras.InputSpec(shape=(None, timesteps, ...), dtype="float32")]` to export for one frame a step.
+            verbose: Boolean, whether to print a message. Defaults to `None`: Keras decides.
+            input_signature: List of `keras.InputSpec`. Defaults to the network's inputs without time; pass
+                `[keras.InputSpec(shape=(None, timesteps, ...), dtype="float32")]` to export for one frame per step.
             **kwargs: As in `keras.Model.export`.
         """
         if input_signature is None:
@@ -330,12 +330,12 @@ class SpikingModel(FunctionalAttributes, keras.Model):
             return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """As `keras.Model.compile`; on PyTorch `jit_compile` has one more meaning.
+        """Like `keras.Model.compile`, but `jit_compile` has an additional meaning on PyTorch.
 
-        There Keras takes `"auto"`, its default, for `False`: operations run one by one. In a SpikingModel the passes of large
-        layers of neurons through time are compiled all the same, once, by the C++ compiler or Triton; without one they run one
-        operation at a time, after a warning. `jit_compile=False` and `run_eagerly=True` compile nothing; `jit_compile=True`
-        compiles what is around the network, too, and leaves the walk through time as it is.
+        On PyTorch Keras treats `"auto"`, the default, like `False`: operations run in eager mode. A SpikingModel still compiles
+        the time loops of large neuron layers, with a C++ compiler or Triton; without one they run in eager mode, after a
+        warning. `jit_compile=False` and `run_eagerly=True` turn compilation off. `jit_compile=True` also compiles the code
+        around the network; the library's time loop is not affected.
         """
         super().compile(*args, **kwargs)
         asked = inspect.signature(super().compile).bind(*args, **kwargs)
@@ -344,7 +344,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
 
     def get_compile_config(self) -> Config | None:
         config = keras_internals.portable(super().get_compile_config())
-        # Keras notes what "auto" came to on this backend, and on another it may come to something else.
+        # Keras stores what "auto" means on this backend; on another backend it may mean something else.
         return config and {**config, "jit_compile": self._asked_jit_compile}
 
     def compile_from_config(self, config: Config) -> None:

@@ -1,8 +1,8 @@
-"""Surrogate derivatives: what stands in for the derivative of the spike function H(u), u = v − θ, in a backward pass.
+"""Surrogate derivatives, which replace the derivative of the spike function H(u), u = v − θ, in the backward pass.
 
-The spike itself is always the exact step function. Choose a surrogate by name, `LIF(surrogate="atan")`, or as an object
-with its width parameter, `LIF(surrogate=surrogates.ATan(alpha=4.0))`. A surrogate of one's own is a subclass of
-`Surrogate` with `derivative` and, if it has parameters, `get_config`.
+The spike itself is always the exact step function. Choose a surrogate by name, `LIF(surrogate="atan")`, or as an object with
+its parameter, `LIF(surrogate=surrogates.ATan(alpha=4.0))`. A custom surrogate is a subclass of `Surrogate` with `derivative`
+and, if it has parameters, `get_config`.
 """
 
 import math
@@ -15,14 +15,14 @@ from keras_ratesnn._core.annotations import Config, Tensor
 
 
 class Surrogate:
-    """A function h(u) that replaces dH(u)/du, with u = v − θ the membrane's distance from its threshold.
+    """A function h(u) that replaces dH(u)/du, where u = v − θ is the membrane's distance from its threshold.
 
-    Subclasses implement `derivative(u)` with `keras.ops`, element by element, and return what they were constructed
-    with in `get_config()`.
+    Subclasses implement `derivative(u)` as an element-wise function with `keras.ops`, and return their constructor arguments
+    from `get_config()`.
     """
 
     def derivative(self, distance: Tensor) -> Tensor:
-        """h(u), of the shape and dtype of `distance`."""
+        """h(u), with the shape and dtype of `distance`."""
         raise NotImplementedError(f"{type(self).__name__} must implement `derivative(distance)`.")
 
     def get_config(self) -> Config:
@@ -171,14 +171,14 @@ BY_NAME = {
 
 
 def get(identifier: str | Surrogate | Config) -> Surrogate:
-    """The surrogate that `identifier` names: a name, a `Surrogate`, or the config of one.
+    """Returns the surrogate for `identifier`: a name, a `Surrogate` or its config.
 
     >>> get("atan")
     ATan(alpha=2.0)
 
     Args:
         identifier: `"sigmoid"`, `"atan"`, `"triangle"`, `"rectangular"`, `"fast_sigmoid"` (or `"superspike"`),
-            `"gaussian"`; or a `Surrogate`; or a serialised one.
+            `"gaussian"`, a `Surrogate` or a serialised one.
 
     Returns:
         A `Surrogate`.

@@ -168,14 +168,17 @@ class UnregisteredCell(OwnCell):
         (GrowingCell, r"must keep its structure, shapes and dtypes"),
         (HalfSpikesCell, r"Spikes must be exactly 0 or 1. HalfSpikesCell returned 0.5"),
         (SilentCell, r"SilentCell never spiked for inputs between .* `scale`"),
-        (CountingCell, r"something else for the same input and state"),
-        (NoisyCell, r"no random numbers in a step"),
+        (CountingCell, r"a different result when it was called again with the same input and state"),
+        (NoisyCell, r"do not draw random numbers"),
         (VariableCell, r"changed its variables"),
         (SampleMixingCell, r"mixes the samples of a batch"),
-        (NarrowCell, r"dtype='mixed_bfloat16' the state of NarrowCell must be in float32, and is in bfloat16"),
+        (NarrowCell, r"dtype='mixed_bfloat16' the state of NarrowCell must be float32, but is bfloat16"),
         (MixingCell, r"mixes neurons in its step.*element_wise=False"),
-        (PositionCell, r"other spikes than a loop over single neurons"),
-        (WrongDerivativeCell, r"by 'input' is not BPTT's.*step_derivative is not the derivative of its step"),
+        (PositionCell, r"different spikes from a loop over single neurons"),
+        (
+            WrongDerivativeCell,
+            r"with respect to 'input' differs from BPTT's.*step_derivative is not the derivative of its step",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -259,5 +262,5 @@ def test_what_is_wrong_with_a_method_is_found(method, finding):
 def test_a_difference_is_told_with_its_place():
     from keras_ratesnn.testing._findings import require_same
 
-    with pytest.raises(AssertionError, match=r"Broken\. 1 of 6 values differ, most at \(1, 2\): 7\.0 against 0\.0\."):
+    with pytest.raises(AssertionError, match=r"Broken\. 1 of 6 values differ, most at \(1, 2\): 7\.0 instead of 0\.0\."):
         require_same(np.array([[0.0, 0, 0], [0, 0, 7]]), np.zeros((2, 3)), "Broken.")

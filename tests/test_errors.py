@@ -323,7 +323,7 @@ HIDING = {
 def test_a_hidden_neuron_is_found_and_named(make):
     with pytest.raises(ValueError, match="must not hide neurons inside other layers") as raised:
         spiking(make())
-    assert_says(raised, "could not be run through time", "not Dense(10, activation=LIF())", "Functional or Sequential")
+    assert_says(raised, "could not be run over time", "not Dense(10, activation=LIF())", "Functional or Sequential")
     assert "'inner'" in str(raised.value) or "'cell'" in str(raised.value)
 
 

@@ -92,7 +92,7 @@ def test_a_loss_is_what_it_was_after_it_was_saved(loss):
         (
             (keras.losses.MeanSquaredError(reduction="sum"),),
             ValueError,
-            "`loss` must be reduced as TET.*Give `reduction` to TET",
+            "`loss` must have the same reduction as TET.*Pass `reduction` to TET",
         ),
         (("mse", 1.5), ValueError, "`weight` must be at most 1. Received: weight=1.5"),
         (("mse", -0.5), ValueError, "`weight` must be >= 0"),
@@ -115,7 +115,7 @@ def test_outputs_without_an_axis_of_time_are_refused():
 
 def test_a_mask_of_time_steps_is_refused():
     masked = keras.layers.Masking()(OUTPUTS)
-    with pytest.raises(ValueError, match="mask of samples, not one of time steps"):
+    with pytest.raises(ValueError, match="mask over samples, but not over time steps"):
         TET(CROSSENTROPY)(LABELS, masked)
 
 

@@ -236,7 +236,7 @@ def test_every_network_takes_weights_and_knows_its_own_name(build):
     ("build", "kwargs", "said"),
     [
         (models.VGG13, {}, ["a pretrained VGG13 (none)", "weights='vgg', and that is a VGG11"]),
-        (models.VGG11, {"weights": "vggs"}, ["a pretrained VGG11 (vgg)", "weights='vggs', and no network is called that"]),
+        (models.VGG11, {"weights": "vggs"}, ["a pretrained VGG11 (vgg)", "weights='vggs', and there is no such network"]),
         (
             models.VGG11,
             {"width": 0.1},
@@ -274,7 +274,7 @@ def test_a_sew_resnet_is_told_from_a_preact_resnet_of_the_same_weights(tmp_path)
 def test_wrong_files_of_weights_are_named(of_a_vgg, tmp_path):
     with pytest.raises(TypeError, match=r"`weights` must be None, the name .* Received: weights=3 of type int"):
         vgg(weights=3)
-    with pytest.raises(FileNotFoundError, match=r"weights='nowhere.keras', where there is none"):
+    with pytest.raises(FileNotFoundError, match=r"weights='nowhere.keras', which does not exist"):
         vgg(weights="nowhere.keras")
     whole, damaged = (of_a_vgg / "weights" / "vgg.keras").read_bytes(), tmp_path / "damaged.keras"
     for content in (b"", whole[:5000], whole[:5000] + whole[5100:]):
@@ -295,7 +295,7 @@ def test_wrong_files_of_weights_are_named(of_a_vgg, tmp_path):
 # Files.
 def test_a_missing_file_is_named(folder):
     (folder / "weights" / "digits.keras").unlink()
-    with pytest.raises(FileNotFoundError, match=r"The weights of 'digits' should be in .*digits.keras, and are not"):
+    with pytest.raises(FileNotFoundError, match=r"The weights of 'digits' should be in .*digits.keras, but are missing"):
         models.load_pretrained("digits")
 
 

@@ -1,4 +1,4 @@
-"""Checks for authors of cells and of gradient methods: each says in words what does not keep the contract."""
+"""Conformance checks for custom cells and gradient methods; their errors explain what is wrong."""
 
 from keras_ratesnn.testing.cells import check_cell
 from keras_ratesnn.testing.methods import check_gradient_method

@@ -1,4 +1,4 @@
-"""The checks of a cell in a network: its spikes through time, its gradients, its model on disk."""
+"""Checks of a cell in a network: spikes over time, gradients, saving."""
 
 import pathlib
 import tempfile
@@ -14,7 +14,7 @@ from keras_ratesnn.testing._subject import BATCH, TIMESTEPS
 
 
 class ShiftOfSamples(keras.layers.Layer):
-    """Adds to each sample a weight of its own, of which the gradient is that of the input."""
+    """Adds a separate weight to each sample; its gradient equals that of the input."""
 
     def build(self, input_shape):
         self.shift = self.add_weight(shape=(BATCH, *input_shape[1:]), initializer="zeros", name="input")
@@ -27,16 +27,16 @@ class ShiftOfSamples(keras.layers.Layer):
 
 
 def check_element_wise(subject):
-    """The step acts on each neuron alone."""
+    """Checks that the step acts on each neuron independently."""
     neuron = subject.model(subject.copy(), gradient="bptt").network.layers[-1]
     try:
         _element_wise.check(neuron)
     except ValueError as error:
-        raise AssertionError(f"{error} If it is meant to, call check_cell with element_wise=False.") from error
+        raise AssertionError(f"{error} If this is intended, call check_cell with element_wise=False.") from error
 
 
 def check_single_neurons(subject):
-    """The layer gives what a loop over single neurons gives."""
+    """Checks that the layer gives the same spikes as a loop over single neurons."""
     dtype = "float64" if has_float64() else "float32"
     single_shape = (1,) * len(subject.shape)
     cell = subject.copy(dtype=dtype, shape=single_shape, moved=False)
@@ -53,47 +53,50 @@ def check_single_neurons(subject):
         require_same(
             np.moveaxis(to_numpy(model(subject.sequence())), 1, 0),
             wanted,
-            f'A layer of {subject.name} with step_mode="{step_mode}" gives other spikes than a loop over single neurons in '
+            f'A layer of {subject.name} with step_mode="{step_mode}" gives different spikes from a loop over single neurons in '
             f"{dtype}. Either the step treats neurons differently, or it loses precision. (Axes: step, sample, neurons.)",
         )
 
 
 def check_rate_gradient(subject):
-    """Of one layer with constant input, the rate gradient is BPTT's."""
+    """Checks that for one layer with constant input the rate gradient equals BPTT's."""
     by_rate, by_bptt = (_gradients(subject, gradient) for gradient in ("rate", "bptt"))
     written = _eligibility.has_written_derivative(subject.cell)
-    cause = "its step_derivative is not the derivative" if written else "forward mode finds another derivative"
+    cause = "its step_derivative is not the derivative" if written else "forward mode finds a different derivative"
     for name, expected in by_bptt.items():
         require_same(
             by_rate[name],
             expected,
-            f"The rate gradient of {subject.name} by {name!r} is not BPTT's for one layer with constant input: {cause} of its "
-            "step.",
+            f"The rate gradient of {subject.name} with respect to {name!r} differs from BPTT's for one layer with constant "
+            f"input: {cause} of its step.",
             rtol=1e-4,
             atol=1e-6,
         )
 
 
 def check_bptt(subject):
-    """BPTT finds gradients, the same in both orders."""
+    """Checks that BPTT gives the same finite gradients in both step modes."""
     multi, single = (_gradients(subject, "bptt", step_mode) for step_mode in ("multi", "single"))
     for name, gradient in multi.items():
-        finding = f"The BPTT gradient of {subject.name} by {name!r}"
+        finding = f"The BPTT gradient of {subject.name} with respect to {name!r}"
         require(np.isfinite(gradient).all(), f"{finding} is not finite.")
         require_same(single[name], gradient, f"{finding} depends on the step mode.", rtol=1e-4, atol=1e-6)
-    require(np.any(multi["input"]), f"The BPTT gradient of {subject.name} by its input is zero. Make spikes by `self.fire`.")
+    require(
+        np.any(multi["input"]),
+        f"The BPTT gradient of {subject.name} with respect to its input is zero. Compute spikes with `self.fire`.",
+    )
 
 
 def check_compiled(subject):
-    """A compiled model gives what it gives eagerly."""
+    """Checks that a compiled model gives the same spikes as in eager mode."""
     model = subject.model(subject.copy(), gradient="bptt", return_sequences=True)
     eager = to_numpy(model(subject.sequence()))
     compiled = to_numpy(model.predict_on_batch(subject.sequence()))
-    require_same(compiled, eager, f"{subject.name} gives other spikes in a compiled model than eagerly.")
+    require_same(compiled, eager, f"{subject.name} gives different spikes in a compiled model and in eager mode.")
 
 
 def check_saving(subject):
-    """A model with the cell is the same after it was saved and loaded."""
+    """Checks that a model with the cell is the same after saving and loading."""
     model = subject.model(subject.copy(), gradient="bptt")
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "model.keras"
@@ -102,18 +105,18 @@ def check_saving(subject):
     require_same(
         to_numpy(loaded.weights),
         to_numpy(model.weights),
-        f"A model with {subject.name} has other weights after it was saved and loaded. Weights must be made in `build`.",
+        f"A model with {subject.name} has different weights after saving and loading. Weights must be created in `build`.",
     )
     inputs = subject.inputs[0]
     require_same(
         to_numpy(loaded(inputs)),
         to_numpy(model(inputs)),
-        f"A model with {subject.name} gives something else after it was saved and loaded.",
+        f"A model with {subject.name} gives different outputs after saving and loading.",
     )
 
 
 def _gradients(subject, gradient, step_mode="multi"):
-    """The gradients of a layer of neurons with constant input, by the name of the weight; by the input as `"input"`."""
+    """The gradients of a neuron layer with constant input: a dict of weight names, and `"input"`, to arrays."""
     model = subject.model(subject.copy(), [ShiftOfSamples()], gradient=gradient, step_mode=step_mode)
     upstream = np.random.default_rng(1).normal(size=(BATCH, *subject.shape)).astype("float32")
     _, gradients = loss_and_gradients(model, subject.inputs[0], upstream)

@@ -1,4 +1,4 @@
-"""The checks of a cell's step, outside of any network."""
+"""Checks of a cell's step, outside a network."""
 
 import warnings
 
@@ -13,7 +13,7 @@ POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 
 
 def check_outputs(subject):
-    """Three outputs; a state that a loop can carry."""
+    """Checks that a step returns three outputs, with a state that a loop can carry."""
     cell = subject.copy()
     inputs = ops.convert_to_tensor(subject.inputs[0], dtype=cell.compute_dtype)
     at_rest = cell.initial_state(inputs)
@@ -38,30 +38,30 @@ def check_outputs(subject):
         )
     require(
         _described(state) == _described(at_rest),
-        f"The state of {subject.name} must keep its structure, shapes and dtypes, for a loop to carry it. `initial_state` "
+        f"The state of {subject.name} must keep its structure, shapes and dtypes, so that a loop can carry it. `initial_state` "
         f"returned {_described(at_rest)}, `step` {_described(state)}.",
     )
 
 
 def check_spikes(subject):
-    """Exactly 0 or 1, and both."""
+    """Checks that spikes are exactly 0 or 1, and that both occur."""
     spikes = np.stack(to_numpy(subject.steps(subject.copy(), subject.inputs)[0]))
     others = np.setdiff1d(spikes, [0.0, 1.0])
     require(
         others.size == 0,
-        f"Spikes must be exactly 0 or 1. {subject.name} returned {', '.join(map(str, others[:3]))}. Make them by "
-        "`self.fire(membrane)`.",
+        f"Spikes must be exactly 0 or 1. {subject.name} returned {', '.join(map(str, others[:3]))}. Compute "
+        "them with `self.fire(membrane)`.",
     )
     require(
         0.0 < spikes.mean() < 1.0,
         f"{subject.name} {'never spiked' if spikes.mean() == 0.0 else 'spiked at every step'} for inputs between "
-        f"{subject.inputs.min():.2f} and {subject.inputs.max():.2f}: nothing can be checked so. Call check_cell with another "
-        "`scale`.",
+        f"{subject.inputs.min():.2f} and {subject.inputs.max():.2f}: nothing can be checked this way. Call check_cell with "
+        "another `scale`.",
     )
 
 
 def check_no_hidden_state(subject):
-    """The same input and state give the same, however often."""
+    """Checks that the same input and state always give the same result."""
     cell = subject.copy()
     first, other = (ops.convert_to_tensor(inputs, dtype=cell.compute_dtype) for inputs in subject.inputs[:2])
     at_rest = cell.initial_state(first)
@@ -70,15 +70,15 @@ def check_no_hidden_state(subject):
     require_same(
         results[2],
         results[0],
-        f"{subject.name}.step gave something else for the same input and state when it was called again. It must be a function "
-        "of its arguments and weights: what is to be remembered belongs in the state, and no random numbers in a step.",
+        f"{subject.name}.step gave a different result when it was called again with the same input and state. It must depend "
+        "only on its arguments and weights: store what it must remember in the state, and do not draw random numbers.",
     )
     after = to_numpy(list(cell.variables))
-    require_same(after, before, f"{subject.name}.step changed its variables. What is to be remembered belongs in the state.")
+    require_same(after, before, f"{subject.name}.step changed its variables. Store what it must remember in the state.")
 
 
 def check_samples(subject):
-    """No sample sees another."""
+    """Checks that samples do not affect each other."""
     cell = subject.copy()
     together = to_numpy(subject.steps(cell, subject.inputs))
     for sample in range(subject.inputs.shape[1]):
@@ -87,7 +87,7 @@ def check_samples(subject):
         require_same(
             of_sample,
             alone,
-            f"Sample {sample} gives something else in a batch of {subject.inputs.shape[1]} than alone: {subject.name} mixes "
+            f"Sample {sample} gives different results in a batch of {subject.inputs.shape[1]} and alone: {subject.name} mixes "
             "the samples of a batch.",
             rtol=1e-5,
             atol=1e-6,
@@ -95,7 +95,7 @@ def check_samples(subject):
 
 
 def check_dtypes(subject):
-    """The state in float32 or wider, spikes in the compute dtype."""
+    """Checks that the state is float32 or wider, and spikes have the compute dtype."""
     for policy in POLICIES:
         if policy == "float64" and not has_float64():
             continue
@@ -106,20 +106,20 @@ def check_dtypes(subject):
             dtype = keras.backend.standardize_dtype(leaf.dtype)
             require(
                 not tree.is_float(leaf) or dtype == wanted,
-                f"With dtype={policy!r} the state of {subject.name} must be in {wanted}, and is in {dtype}. Cast inputs to "
-                "the dtype of the state: ops.cast(inputs, state.dtype).",
+                f"With dtype={policy!r} the state of {subject.name} must be {wanted}, but is {dtype}. Cast inputs to the "
+                "dtype of the state: ops.cast(inputs, state.dtype).",
             )
         membrane, of_step, _ = cell.step(ops.convert_to_tensor(subject.inputs[0], dtype=cell.compute_dtype), states[0])
         for name, tensor in {"membrane": membrane, "spikes": of_step}.items():
             dtype = keras.backend.standardize_dtype(tensor.dtype)
             require(
                 dtype in (wanted, cell.compute_dtype),
-                f"With dtype={policy!r} the {name} of {subject.name}.step must be in {wanted}, and are in {dtype}.",
+                f"With dtype={policy!r} the {name} of {subject.name}.step must be {wanted}, but are {dtype}.",
             )
         dtypes = {keras.backend.standardize_dtype(tensor.dtype) for tensor in spikes}
         require(
             dtypes == {cell.compute_dtype},
-            f"With dtype={policy!r} the spikes of {subject.name} must be in {cell.compute_dtype}, and are in {sorted(dtypes)}.",
+            f"With dtype={policy!r} the spikes of {subject.name} must be {cell.compute_dtype}, but are {sorted(dtypes)}.",
         )
         values = np.stack(to_numpy(spikes))
         require(
@@ -130,13 +130,13 @@ def check_dtypes(subject):
 def has_float64():
     """Whether the backend computes in float64."""
     with warnings.catch_warnings():
-        # JAX warns that it takes float32, unless it was told to use float64.
+        # JAX warns that it uses float32, unless float64 is enabled.
         warnings.simplefilter("ignore")
         return keras.backend.standardize_dtype(ops.zeros((), dtype="float64").dtype) == "float64"
 
 
 def _described(structure):
-    """Structure, shapes and dtypes, to compare and to print."""
+    """Structure, shapes and dtypes as text, for comparison and error messages."""
     return str(
         tree.map_leaves(
             lambda leaf: f"{keras.backend.standardize_dtype(leaf.dtype)}{list(leaf.shape)}" if hasattr(leaf, "shape") else leaf,

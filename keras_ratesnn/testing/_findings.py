@@ -1,4 +1,4 @@
-"""What a check found, in words."""
+"""Assertions of the checks, with explanations."""
 
 import numpy as np
 from keras import ops
@@ -7,7 +7,7 @@ from keras_ratesnn._core import tree
 
 
 def to_numpy(structure):
-    """Tensors, in any structure, as arrays; floats in float64, which every backend's half precision goes into."""
+    """Converts a structure of tensors to arrays; floats become float64, which can represent all half precision types."""
 
     def as_array(tensor):
         array = np.asarray(ops.convert_to_numpy(tensor))
@@ -17,19 +17,19 @@ def to_numpy(structure):
 
 
 def require(condition, finding):
-    """AssertionError with the finding, unless the condition holds."""
+    """Raises AssertionError with the finding unless the condition holds."""
     if not condition:
         raise AssertionError(finding)
 
 
 def require_same(found, expected, finding, rtol=0.0, atol=0.0):
-    """AssertionError with the finding and the largest difference, unless two structures of arrays are close.
+    """Raises AssertionError with the finding and the largest difference unless two structures of arrays are close.
 
     Args:
         found: Structure of arrays.
         expected: Structure of arrays.
-        finding: String, what it means if they are not.
-        rtol: Float, relative tolerance, of the largest expected value. Defaults to `0.0`.
+        finding: String, the explanation if they are not.
+        rtol: Float, tolerance relative to the largest expected value. Defaults to `0.0`.
         atol: Float, absolute tolerance. Defaults to `0.0`.
     """
     found, expected = tree.flatten(found), tree.flatten(expected)
@@ -40,11 +40,11 @@ def require_same(found, expected, finding, rtol=0.0, atol=0.0):
             continue
         difference = np.abs(ours.astype("float64") - theirs)
         allowed = atol + rtol * np.abs(theirs).max()
-        # What is NaN in both is the same.
+        # NaN in both counts as equal.
         far = ~((difference <= allowed) | (np.isnan(ours) & np.isnan(theirs)))
         if far.any():
             index = np.unravel_index(np.where(far, np.nan_to_num(difference, nan=np.inf), -1.0).argmax(), ours.shape)
             where = tuple(int(i) for i in index)
             raise AssertionError(
-                f"{finding} {far.sum()} of {far.size} values differ, most at {where}: {ours[index]} against {theirs[index]}."
+                f"{finding} {far.sum()} of {far.size} values differ, most at {where}: {ours[index]} instead of {theirs[index]}."
             )

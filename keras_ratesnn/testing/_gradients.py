@@ -1,4 +1,4 @@
-"""Gradients of a model by Keras' own training step, which is portable."""
+"""Gradients of a model from Keras' own training step, which is portable."""
 
 import keras
 from keras import ops
@@ -20,7 +20,7 @@ def loss_and_gradients(model, x, weights):
     variables = model.trainable_variables
     # After one step from rest the momentum is minus the gradient.
     optimizer = keras.optimizers.SGD(learning_rate=1.0, momentum=0.5)
-    # Only on JAX it takes less time to compile a step than to run it as it is.
+    # Only on JAX compiling a step is faster than running it eagerly.
     model.compile(optimizer, weighted_sum, run_eagerly=keras.backend.backend() != "jax")
     before = to_numpy(variables)
     loss = model.train_on_batch(x, weights)
@@ -31,6 +31,6 @@ def loss_and_gradients(model, x, weights):
 
 
 def weighted_sum(weights, outputs):
-    """A loss for each sample, of which Keras takes the mean: times the size of the batch it is a sum."""
+    """A loss for each sample, multiplied by the batch size, so that Keras' mean over the batch is a sum."""
     products = ops.reshape(weights * outputs, (ops.shape(outputs)[0], -1))
     return ops.sum(products, axis=1) * ops.cast(ops.shape(outputs)[0], outputs.dtype)

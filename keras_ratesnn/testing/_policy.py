@@ -1,4 +1,4 @@
-"""The precision that checks run in."""
+"""The precision of the checks."""
 
 import contextlib
 
@@ -7,7 +7,7 @@ import keras
 
 @contextlib.contextmanager
 def single_precision():
-    """float32 for all layers that are made inside, whatever the user's policy is: comparisons need it."""
+    """Creates all layers inside with float32, for any policy of the user, because comparisons need it."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:

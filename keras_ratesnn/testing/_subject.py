@@ -1,4 +1,4 @@
-"""What the checks of a cell run: copies of it, and inputs that make it spike."""
+"""The subject of the checks of a cell: copies of the cell, and inputs that make it spike."""
 
 import keras
 import numpy as np
@@ -15,9 +15,9 @@ class Subject:
     """A cell under check, with inputs of one shape.
 
     Args:
-        cell: A `NeuronCell`, which is not run itself.
+        cell: A `NeuronCell`; only copies of it are run.
         shape: Tuple, the shape of its inputs without the batch.
-        scale: Float, by which the inputs are multiplied.
+        scale: Float, the scale of the inputs.
     """
 
     def __init__(self, cell, shape, scale):
@@ -27,12 +27,12 @@ class Subject:
         random = np.random.default_rng(0)
         amplitude = scale * cell.threshold
         self.inputs = amplitude * random.uniform(-0.5, 1.5, (TIMESTEPS, BATCH, *shape)).astype("float32")
-        # Weights that start at zero or one would hide what they do.
+        # The effect of weights that start at zero or one would be hidden.
         built = self.copy(moved=False)
         self.weights = [self._moved(random, variable) for variable in built.variables]
 
     def copy(self, dtype="float32", shape=None, moved=True):
-        """A built cell of the same config, with weights of its own."""
+        """A built cell with the same config and its own weights."""
         cell = type(self.cell).from_config({**self.cell.get_config(), "dtype": dtype})
         cell.build((None, *(self.shape if shape is None else shape)))
         if moved:
@@ -50,7 +50,7 @@ class Subject:
         return all_spikes, states
 
     def model(self, cell, before=(), **kwargs):
-        """A `SpikingModel` of one layer of neurons, after the layers `before`."""
+        """A `SpikingModel` of one neuron layer, after the layers `before`."""
         x = inputs = keras.Input(self.shape, dtype=cell.compute_dtype)
         for layer in before:
             x = layer(x)

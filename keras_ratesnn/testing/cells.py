@@ -13,19 +13,20 @@ from keras_ratesnn.testing._subject import Subject
 def check_cell(
     cell: NeuronCell, shapes: Sequence[Sequence[int]] = ((5,), (3, 2, 4)), element_wise: bool = True, scale: float = 1.0
 ) -> None:
-    """Checks that a neuron cell keeps the contract of `keras_ratesnn.layers.NeuronCell`, on the backend in use.
+    """Checks that a neuron cell conforms to `keras_ratesnn.layers.NeuronCell`, on the current backend.
 
-    The cell itself is left as it is: what is run are copies of it, made from its config. Checked are
+    The cell itself is not changed: the checks run copies made from its config. They cover
 
     * config and registration: a copy made from the config is the same, and a saved file would find the class;
-    * the step: spikes are exactly 0 or 1, the state has the batch first and keeps its structure, shapes and dtypes, nothing is
-      remembered but the state, and no sample sees another; in half precision the state stays in float32, and spikes have the
-      compute dtype; double precision is kept, where the backend has it;
+    * the step: spikes are exactly 0 or 1, the state has the batch as its first axis and keeps its structure, shapes and dtypes,
+      nothing is stored outside the state, and samples do not affect each other; in half precision the state stays in float32,
+      and spikes have the compute dtype; double precision is preserved, if the backend supports it;
     * the network: both step modes, compiled and eager, give the spikes of a slow loop over single neurons in double precision
-      (where the backend has it); the model saves and loads;
-    * the gradients: of one layer with a constant input the rate gradient is BPTT's, by the input and by each trainable weight.
+      (if the backend supports it); the model can be saved and loaded;
+    * the gradients: for one layer with constant input the rate gradient equals BPTT's, with respect to the input and to each
+      trainable weight.
 
-    It takes some seconds, and on JAX, which compiles, some more. It needs no test framework.
+    The checks take a few seconds, and longer on JAX, which compiles. They need no test framework.
 
     Example:
 
@@ -33,16 +34,16 @@ def check_cell(
 
     Args:
         cell: A `NeuronCell`.
-        shapes: Sequence of tuples, the shapes of the inputs to run it on, without the batch. A cell that takes only images
-            wants `[(4, 4, 3)]`, say. Defaults to a vector and an image.
-        element_wise: Boolean, whether the step acts on each neuron alone. `False` for a cell that mixes neurons: it trains by
-            BPTT only, which is checked in the place of the rate gradient and of the loop over single neurons.
+        shapes: Sequence of tuples, the shapes of test inputs, without the batch. For a cell that accepts only images pass
+            `[(4, 4, 3)]`, for example. Defaults to a vector and an image.
+        element_wise: Boolean, whether the step acts on each neuron independently. Pass `False` for a cell that mixes neurons:
+            it can be trained only with BPTT, which is checked instead of the rate gradient and the loop over single neurons.
             Defaults to `True`.
-        scale: Float > 0: the inputs are between −0.5 and 1.5 times `scale · cell.threshold`. For a cell that does not spike
-            at these, or always does. Defaults to `1.0`.
+        scale: Float > 0: the inputs are between −0.5 and 1.5 times `scale · cell.threshold`. Change it for a cell that never
+            or always spikes for these inputs. Defaults to `1.0`.
 
     Raises:
-        AssertionError: If the cell does not keep the contract; the message says what was found.
+        AssertionError: If the cell does not conform; the message explains the problem.
         TypeError: If `cell` is not a `NeuronCell`.
     """
     if not isinstance(cell, NeuronCell):
@@ -59,7 +60,7 @@ def _check(cell, shapes, element_wise, scale):
     for subject in subjects:
         for check in _cell_step.CHECKS:
             check(subject)
-    # What follows builds models: one shape is enough.
+    # The other checks build models: one shape is enough.
     subject = subjects[-1]
     if element_wise:
         _cell_in_model.check_element_wise(subject)

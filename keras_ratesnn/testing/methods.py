@@ -25,26 +25,26 @@ BATCH = 4
 def check_gradient_method(
     method: str | GradientMethod | Config, normalization: bool = True, exact_at_one_step: bool = False
 ) -> None:
-    """Checks that a gradient method keeps the contract of `keras_ratesnn.gradients.GradientMethod`, on the backend in use.
+    """Checks that a gradient method conforms to `keras_ratesnn.gradients.GradientMethod`, on the current backend.
 
     On small networks (a dense one with a skip connection, one with dropout, a convolution with batch normalisation), in both
     step modes, it checks that
 
-    * the config makes the same method again, the class is registered, and a model with the method saves and loads;
-    * outputs are those of the spiking network, in inference as in training: the time mean, or every step's;
-    * every trainable variable gets a gradient of its shape, finite, and not all of them are zero;
-    * batch normalisation moves its averages as often as the spiking network does.
+    * the config recreates the same method, the class is registered, and a model with the method can be saved and loaded;
+    * outputs are those of the spiking network, in inference and in training: the time mean, or the output of every step;
+    * every trainable variable gets a finite gradient of its shape, and not all gradients are zero;
+    * batch normalisation updates its moving averages as often as in the spiking network.
 
-    It takes some seconds, and on JAX, which compiles, some more. It needs no test framework.
+    The checks take a few seconds, and longer on JAX, which compiles. They need no test framework.
 
     Args:
         method: A `GradientMethod`, or a name, see `keras_ratesnn.gradients.get`.
-        normalization: Boolean, whether the method trains networks with batch normalisation as it stands. Defaults to `True`.
-        exact_at_one_step: Boolean, whether to check that with one time step the gradient is BPTT's. Many methods approximate
-            time alone and promise it; it is no part of the contract. Defaults to `False`.
+        normalization: Boolean, whether the method supports networks with ordinary batch normalisation. Defaults to `True`.
+        exact_at_one_step: Boolean, whether to check that the gradient at one time step equals BPTT's. This holds for many
+            methods, which approximate only the time dependence, but is not required. Defaults to `False`.
 
     Raises:
-        AssertionError: If the method does not keep the contract; the message says what was found.
+        AssertionError: If the method does not conform; the message explains the problem.
         TypeError: If `method` is neither.
     """
     method = gradients.get(method)
@@ -74,17 +74,17 @@ def _check_training(method, network, step_mode, case):
     weights = np.random.default_rng(1).normal(size=(BATCH, 3)).astype("float32")
     expected = (weights * to_numpy(reference(x, training=True))).sum()
     loss, found = loss_and_gradients(model, x, weights)
-    # What dropout draws is the method's own affair.
+    # A method may draw its own dropout masks.
     require(
         network is _dropout or np.isclose(loss, expected, rtol=1e-4, atol=1e-5),
-        f"{case}: the loss is {loss}, and that of the spiking network is {expected}. The value that `call` returns must be the "
-        "network's output; a derivative of your own is put on it by `gradients.graft`.",
+        f"{case}: the loss is {loss}, but that of the spiking network is {expected}. The value that `call` returns must be the "
+        "network's output; attach a custom derivative with `gradients.graft`.",
     )
     for variable in model.trainable_variables:
         gradient = found[variable.path]
         require(
             np.isfinite(gradient).all() and gradient.shape == tuple(variable.shape),
-            f"{case}: the gradient of {variable.path!r} must be finite and of shape {tuple(variable.shape)}. It is of shape "
+            f"{case}: the gradient of {variable.path!r} must be finite and of shape {tuple(variable.shape)}. It has the shape "
             f"{gradient.shape}, and {np.isfinite(gradient).mean():.0%} of it is finite.",
         )
     require(any(gradient.any() for gradient in found.values()), f"{case}: every gradient is zero.")
@@ -93,14 +93,14 @@ def _check_training(method, network, step_mode, case):
         averages,
         wanted,
         f"{case}: the moving averages of batch normalisation are not those of the spiking network after one batch. They must "
-        "move in one walk alone.",
+        "be updated in one walk only.",
         rtol=1e-4,
         atol=1e-6,
     )
 
 
 def _check_inference(method, step_mode, case):
-    """Outputs of every step, given a frame a step; training has looked at the time mean, and at inputs without time."""
+    """Checks the outputs of every step for one frame per step; training covers the time mean and inputs without time."""
     model, reference = (SpikingModel(_dense(), TIMESTEPS, gradient, step_mode, True) for gradient in (method, BPTT()))
     frames = np.stack([scale * _inputs(model) for scale in range(1, TIMESTEPS + 1)], axis=1)
     require_same(
@@ -134,10 +134,10 @@ def _check_saving(method):
     name = type(method).__name__
     require(
         type(loaded.gradient) is type(method) and loaded.gradient.get_config() == method.get_config(),
-        f"{name}: a saved and loaded model has the method {loaded.gradient!r} in the place of {method!r}.",
+        f"{name}: a saved and loaded model has the method {loaded.gradient!r} instead of {method!r}.",
     )
     x = _inputs(model)
-    finding = f"{name}: a model gives something else after it was saved and loaded."
+    finding = f"{name}: a model gives different outputs after saving and loading."
     require_same(to_numpy(loaded(x)), to_numpy(model(x)), finding)
 
 
@@ -147,7 +147,7 @@ def _inputs(model):
 
 
 def _seeded(index):
-    """The same weights in each network that is made."""
+    """An initializer that gives the same weights in each network."""
     return keras.initializers.GlorotUniform(seed=index)
 
 
