@@ -513,7 +513,7 @@ def test_a_first_axis_as_long_as_time_is_pointed_out(shape):
     (message,) = [str(each.message) for each in warned]
     assert "'events'" in message
     assert f"keras.Input({shape[1:]})" in message
-    assert f"data (batch, {', '.join(map(str, shape))}) are seen whole at every step" in message
+    assert f"every step sees the whole data (batch, {', '.join(map(str, shape))})" in message
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 6), (3, 3, 1), (None, 3)], ids=str)

@@ -304,7 +304,7 @@ def test_a_file_of_another_hash_is_an_error(damage, folder):
     path = folder / "weights" / "digits.keras"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(
-        ValueError, match=f"do not match its card: .*{_files.sha256(path)}, and that of the card {SHIPPED.sha256}"
+        ValueError, match=f"do not match its card: .*{_files.sha256(path)}, that on the card is {SHIPPED.sha256}"
     ):
         models.load_pretrained("digits")
 
@@ -351,7 +351,7 @@ def test_without_a_network_the_error_says_where_to_put_the_file(folder, cache):
     dataclasses.replace(SHIPPED, url=url).write(folder / "cards")
     with pytest.raises(OSError, match=r"The weights of 'digits' cannot be downloaded .*Connection refused") as raised:
         models.load_pretrained("digits")
-    assert f"the file from {url} into the folder keras_ratesnn of Keras' cache" in str(raised.value)
+    assert f"{url} as digits.keras in the folder keras_ratesnn of Keras' cache" in str(raised.value)
 
 
 # Cards.
@@ -365,7 +365,7 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
     ("content", "said"),
     [
         ("{", "Expecting property name"),
-        ("[]", "It must hold an object. Received: list"),
+        ("[]", "It must contain an object. Received: list"),
         (json.dumps({name: value for name, value in FIELDS.items() if name != "seed"}), r"Missing fields: \['seed'\]"),
         (json.dumps({**FIELDS, "colour": "red"}), r"Unknown fields: \['colour'\]"),
         (json.dumps({**FIELDS, "epochs": "10"}), "`epochs` must be of type int. Received: epochs='10'"),
