@@ -1,9 +1,13 @@
 """Attributes of Functional models, for a model that wraps a network."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.annotations import Shape, Structure
 
 
 class FunctionalAttributes:
@@ -13,15 +17,20 @@ class FunctionalAttributes:
     part of the network. The outputs are those of a symbolic call of the model.
     """
 
-    _symbolic_outputs = (None, None)
+    network: keras.Model
+    timesteps: int
+    return_sequences: bool
+    __call__: Callable[..., Structure]
+
+    _symbolic_outputs: tuple[Any, Structure] = (None, None)
 
     @property
-    def inputs(self):
+    def inputs(self) -> list[keras.KerasTensor]:
         """List of the network's symbolic inputs, `(batch, ...)`."""
         return list(_graph.as_graph(self.network).inputs)
 
     @property
-    def outputs(self):
+    def outputs(self) -> list[keras.KerasTensor]:
         """List of the model's symbolic outputs for these inputs."""
         made_for, outputs = self._symbolic_outputs
         settings = self.return_sequences, self.timesteps
@@ -31,16 +40,16 @@ class FunctionalAttributes:
         return keras.tree.flatten(outputs)
 
     @property
-    def input_shape(self):
+    def input_shape(self) -> Shape | list[Shape]:
         """The shape of the input, `(None, ...)`, or a list of shapes if there are several."""
         return keras_internals.unpack_single([tensor.shape for tensor in self.inputs])
 
     @property
-    def output_shape(self):
+    def output_shape(self) -> Shape | list[Shape]:
         """The shape of the output, `(None, ...)`, or a list of shapes if there are several."""
         return keras_internals.unpack_single([tensor.shape for tensor in self.outputs])
 
-    def get_layer(self, name=None, index=None):
+    def get_layer(self, name: str | None = None, index: int | None = None) -> keras.layers.Layer:
         """A layer of the network, or the network itself by its name. For layers of a nested model call its `get_layer`.
 
         Args:

@@ -125,7 +125,7 @@ class _Plan:
     nested: list
 
 
-_plans = weakref.WeakKeyDictionary()
+_plans: weakref.WeakKeyDictionary[keras.Model, _Plan] = weakref.WeakKeyDictionary()
 
 
 def _plan_of(network):
@@ -138,7 +138,8 @@ def _plan_of(network):
 
 def _make_plan(network):
     indices = itertools.count()
-    steps, nested = [], []
+    steps: list[_Step] = []
+    nested: list[tuple[keras.Model, keras.Model]] = []
 
     def slot():
         return _Slot(next(indices))

@@ -2,14 +2,19 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import backend, time_axis
-from keras_ratesnn.gradients.base import GradientMethod
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._graph import Call
+from keras_ratesnn.gradients.base import GradientMethod, Run
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.spiking_model import SpikingModel
 
 NEARLY_ALL = 0.95
@@ -29,13 +34,13 @@ class NeuronLayer:
     """
 
     name: str
-    output_shape: tuple
+    output_shape: tuple[int, ...]
     firing_rate: float
     silent: float
     saturated: float
 
     @property
-    def neurons(self):
+    def neurons(self) -> int:
         return math.prod(self.output_shape)
 
 
@@ -59,20 +64,20 @@ class Description:
     name: str
     samples: int
     timesteps: int
-    layers: tuple
+    layers: tuple[NeuronLayer, ...]
     parameters: int
     synaptic_operations: float
     first_multiply_adds: float
     dense_multiply_adds: float
-    not_counted: tuple
+    not_counted: tuple[str, ...]
 
     @property
-    def dead(self):
+    def dead(self) -> tuple[NeuronLayer, ...]:
         """The layers in which no neuron spiked."""
         return tuple(layer for layer in self.layers if layer.firing_rate == 0)
 
     @property
-    def warnings(self):
+    def warnings(self) -> list[str]:
         """Problems that were found, with advice: a list of strings."""
         found = []
         if self.dead:
@@ -97,7 +102,7 @@ class Description:
             )
         return found
 
-    def __str__(self):
+    def __str__(self) -> str:
         columns = ("neuron layer", "output shape", "neurons", "firing rate", "silent", "saturated")
         rows = [
             (
@@ -122,7 +127,7 @@ class Description:
         return "\n".join([*lines, *self.warnings])
 
 
-def describe(model, x, print_fn=print):
+def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object] | None = print) -> Description:
     """Describes the activity of a model's neurons on a batch of data, and its computational cost.
 
     If a model does not learn, the reason is nearly always a layer whose neurons never spike. The table shows such layers, and
@@ -193,7 +198,7 @@ def describe(model, x, print_fn=print):
 class _Recording(GradientMethod):
     """Not for training: a plain run whose rule is read afterwards."""
 
-    def call(self, run):
+    def call(self, run: Run) -> Structure:
         order = run.new_order()
         self.rule = _RecordingRule(order, run.training, with_gradient=False)
         return order.run(self.rule, run)
@@ -202,15 +207,15 @@ class _Recording(GradientMethod):
 class _RecordingRule(ForwardRule):
     """The plain spiking network; records the activity of neurons and synapses."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.layers = []
+        self.layers: list[NeuronLayer] = []
         self.synaptic_operations = 0.0
         self.first_multiply_adds = 0.0
         self.dense_multiply_adds = 0.0
-        self.not_counted = []
+        self.not_counted: list[str] = []
 
-    def __call__(self, call):
+    def __call__(self, call: Call) -> Structure:
         outputs = super().__call__(call)
         if call.kind.multiply_adds is not None:
             self._count(call, call.signals[0], outputs)
@@ -218,7 +223,7 @@ class _RecordingRule(ForwardRule):
             self.not_counted.append(call.operation.name)
         return outputs
 
-    def neuron(self, call):
+    def neuron(self, call: Call) -> Signal:
         signal = super().neuron(call)
         spikes = _array(signal.value)
         share = spikes.mean(axis=0)
@@ -233,8 +238,10 @@ class _RecordingRule(ForwardRule):
         )
         return signal
 
-    def _count(self, call, signal, outputs):
-        dense = call.kind.multiply_adds(call.operation, tuple(signal.value.shape), tuple(outputs.value.shape))
+    def _count(self, call: Call, signal: Signal, outputs: Signal) -> None:
+        dense = call.kind.multiply_adds(  # type: ignore[misc]  # The caller has seen that there is one.
+            call.operation, tuple(signal.value.shape), tuple(outputs.value.shape)
+        )
         self.dense_multiply_adds += dense
         if signal.static:
             self.first_multiply_adds += dense
@@ -243,20 +250,20 @@ class _RecordingRule(ForwardRule):
             self.synaptic_operations += dense * self.order.timesteps * share
 
 
-def _array(tensor):
+def _array(tensor: Tensor) -> np.ndarray:
     return ops.convert_to_numpy(ops.cast(tensor, time_axis.accumulation_dtype(tensor.dtype)))
 
 
-def _has_matrices(operation):
+def _has_matrices(operation: keras.Operation) -> bool:
     """Whether an operation has weights other than scales and biases."""
     return any(len(weight.shape) > 1 for weight in getattr(operation, "weights", ()))
 
 
-def _names(layers):
+def _names(layers: Iterable[NeuronLayer]) -> str:
     return ", ".join(dict.fromkeys(layer.name for layer in layers))
 
 
-def _table(columns, rows):
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table: the first two columns to the left, numbers to the right."""
     widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
 

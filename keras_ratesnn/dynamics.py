@@ -19,50 +19,57 @@ NeurIPS 2024, sections 3 and 4; here the reset derivatives hold for any θ and v
 from keras import ops
 
 from keras_ratesnn._core import backend
+from keras_ratesnn._core.annotations import Tensor
 
 
-def integrate(membrane, current, decay):
+def integrate(membrane: Tensor, current: Tensor, decay: float | Tensor) -> Tensor:
     """v_t = λ · v⁺_{t−1} + I_t."""
     return backend.multiply_add(membrane, decay, current)
 
 
-def fire(membrane, threshold):
+def fire(membrane: Tensor, threshold: float | Tensor) -> Tensor:
     """s_t = H(v_t − θ): exactly 0 or 1, 1 at the threshold itself."""
     return ops.cast(membrane >= threshold, membrane.dtype)
 
 
-def soft_reset(membrane, spikes, threshold):
+def soft_reset(membrane: Tensor, spikes: Tensor, threshold: float | Tensor) -> Tensor:
     """v⁺_t = v_t − θ s_t: a spike subtracts the threshold from the membrane."""
     return backend.multiply_add(spikes, -threshold, membrane)
 
 
-def hard_reset(membrane, spikes, v_reset):
+def hard_reset(membrane: Tensor, spikes: Tensor, v_reset: float) -> Tensor:
     """v⁺_t = v_t (1 − s_t) + v_reset s_t: a spike sets the membrane to `v_reset`."""
     return membrane * (1.0 - spikes) + v_reset * spikes
 
 
-def soft_reset_derivative(surrogate_derivative, threshold, detach_reset):
+def soft_reset_derivative(surrogate_derivative: Tensor, threshold: float | Tensor, detach_reset: bool) -> float | Tensor:
     """∂v⁺_t/∂v_t of the soft reset: 1 if the reset is detached, else 1 − θ h(v_t − θ)."""
     if detach_reset:
         return 1.0
     return 1.0 - threshold * surrogate_derivative
 
 
-def hard_reset_derivative(membrane, spikes, surrogate_derivative, v_reset, detach_reset):
+def hard_reset_derivative(
+    membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor, v_reset: float, detach_reset: bool
+) -> float | Tensor:
     """∂v⁺_t/∂v_t of the hard reset: 1 − s_t if it is detached, else (1 − s_t) + (v_reset − v_t) h(v_t − θ)."""
     if detach_reset:
         return 1.0 - spikes
     return (1.0 - spikes) + (v_reset - membrane) * surrogate_derivative
 
 
-def soft_reset_threshold_derivative(spikes, surrogate_derivative, threshold, detach_reset):
+def soft_reset_threshold_derivative(
+    spikes: Tensor, surrogate_derivative: Tensor, threshold: float | Tensor, detach_reset: bool
+) -> float | Tensor:
     """∂v⁺_t/∂θ of the soft reset at fixed v_t: −s_t, and + θ h(v_t − θ) if the reset is not detached."""
     if detach_reset:
         return -spikes
     return threshold * surrogate_derivative - spikes
 
 
-def hard_reset_threshold_derivative(membrane, surrogate_derivative, v_reset, detach_reset):
+def hard_reset_threshold_derivative(
+    membrane: Tensor, surrogate_derivative: Tensor, v_reset: float, detach_reset: bool
+) -> float | Tensor:
     """∂v⁺_t/∂θ of the hard reset at fixed v_t: 0 if the reset is detached, else (v_t − v_reset) h(v_t − θ)."""
     if detach_reset:
         return 0.0

@@ -23,10 +23,13 @@ import math
 import re
 import weakref
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import keras
 
 from keras_ratesnn._core import inheritance, keras_internals, normalization
+
+_LayerClass = TypeVar("_LayerClass", bound=type)
 
 OPERATION = "operation"
 NEURON = "neuron"
@@ -97,7 +100,7 @@ class LayerKind:
     most_timesteps: Callable | None = None
 
 
-def affine(layer_class):
+def affine(layer_class: _LayerClass) -> _LayerClass:
     """Marks a custom layer class as affine in its input: `layer(x) = A x + b` for some `A` and `b`.
 
     Short for `layer_kind = LayerKind(affine=True)` in the class, see `LayerKind`. Subclasses that override anything must be
@@ -127,14 +130,14 @@ def affine(layer_class):
             f"`layer_class` must be a subclass of keras.layers.Layer. Received: layer_class={layer_class!r}. "
             "Mark the class, not an instance of it."
         )
-    layer_class.layer_kind = LayerKind(affine=True)
+    layer_class.layer_kind = LayerKind(affine=True)  # type: ignore[attr-defined]  # Keras layers have no types.
     _kind_of_class.cache_clear()
     return layer_class
 
 
-def kind_of(operation):
+def kind_of(operation: keras.Operation) -> LayerKind:
     """The `LayerKind` of a Keras operation: a layer, or a node made by `keras.ops`."""
-    kind = _kind_of_class(type(operation))
+    kind = _kind_of_class(type(operation))  # type: ignore[arg-type]  # A class can be hashed.
     # A layer with an activation, such as `Dense(10, activation="relu")`, is not affine.
     if kind.affine and getattr(operation, "activation", None) not in (None, keras.activations.linear):
         return dataclasses.replace(kind, affine=False)
@@ -144,35 +147,35 @@ def kind_of(operation):
     return kind
 
 
-def kind_of_class(operation_class):
+def kind_of_class(operation_class: type) -> LayerKind:
     """The `LayerKind` of a class, for classes with the same computation; `kind_of` also considers an instance's activation."""
     return _kind_of_class(operation_class)
 
 
-def seeds_of(operation):
+def seeds_of(operation: keras.Operation) -> tuple[Any, ...]:
     """The state variables of the random generators of an operation and its sublayers: a tuple."""
     if operation not in _seeds:
         _seeds[operation] = keras_internals.seed_states(operation) if isinstance(operation, keras.layers.Layer) else ()
     return _seeds[operation]
 
 
-def is_random(operation, training):
+def is_random(operation: keras.Operation, training: bool) -> bool:
     """Whether a call of the operation may draw random numbers; Keras' own layers do so only in training."""
     return bool(seeds_of(operation)) and (training or not type(operation).__module__.startswith("keras."))
 
 
 @functools.cache
-def wants_time_step(operation_class):
+def wants_time_step(operation_class: type) -> bool:
     """Whether a layer's `call` takes the time step: `call(inputs, time_step=None)`."""
     call = getattr(operation_class, "call", None)
     return call is not None and "time_step" in inspect.signature(call).parameters
 
 
-_seeds = weakref.WeakKeyDictionary()
+_seeds: weakref.WeakKeyDictionary[keras.Operation, tuple[Any, ...]] = weakref.WeakKeyDictionary()
 
 
 @functools.cache
-def _kind_of_class(operation_class):
+def _kind_of_class(operation_class: type) -> LayerKind:
     for base in operation_class.__mro__:
         kind = vars(base).get("layer_kind") or _table().get(base) or _kind_of_node(base)
         if kind is not None:
@@ -181,11 +184,11 @@ def _kind_of_class(operation_class):
     return _ANY
 
 
-def _dense(layer, input_shape, output_shape):
+def _dense(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
     return math.prod(output_shape[1:-1]) * math.prod(layer.kernel.shape)
 
 
-def _einsum(layer, input_shape, output_shape):
+def _einsum(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
     """The product of the sizes of all letters except the batch axis; an ellipsis stands for the remaining axes."""
     of_input, of_kernel = layer.equation.split("->")[0].split(",")
     sizes = dict(zip(of_kernel, layer.kernel.shape, strict=True))
@@ -196,20 +199,20 @@ def _einsum(layer, input_shape, output_shape):
     return math.prod(sizes.values()) * math.prod(elided) // input_shape[0]
 
 
-def _convolution(layer, input_shape, output_shape):
+def _convolution(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
     return _positions(layer, output_shape) * math.prod(layer.kernel.shape)
 
 
-def _transposed(layer, input_shape, output_shape):
+def _transposed(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
     return _positions(layer, input_shape) * math.prod(layer.kernel.shape)
 
 
-def _separable(layer, input_shape, output_shape):
+def _separable(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
     kernels = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
     return _positions(layer, output_shape) * kernels
 
 
-def _positions(layer, shape):
+def _positions(layer: Any, shape: tuple[int, ...]) -> int:
     return math.prod(shape[2:] if layer.data_format == "channels_first" else shape[1:-1])
 
 
@@ -218,7 +221,7 @@ _RENORMALIZATION = Normalization(normalization.renormalize)
 
 
 @functools.cache
-def _table():
+def _table() -> dict[type, LayerKind]:
     """The kinds of Keras' own layers and operations."""
     layers = keras.layers
     weighted = LayerKind(affine=True, function_of_tensors=True)
@@ -272,7 +275,7 @@ _ACTIVATIONS = {
 }
 
 
-def _kind_of_node(operation_class):
+def _kind_of_node(operation_class: type) -> LayerKind | None:
     """The kind of a graph node of a function of `keras.ops` or `keras.activations`; the class of the node is private."""
     name = operation_class.__name__
     if not operation_class.__module__.startswith("keras.") or issubclass(operation_class, keras.layers.Layer):
@@ -283,7 +286,7 @@ def _kind_of_node(operation_class):
     return LayerKind(affine=name in _SUMS, parameter_free=name in _SUMS, moves=True) if name in _MOVING else None
 
 
-def _snake_case(name):
+def _snake_case(name: str) -> str:
     return {"ReLU": "relu", "PReLU": "prelu", "ELU": "elu", "LeakyReLU": "leaky_relu"}.get(name) or re.sub(
         r"(?<!^)(?=[A-Z])", "_", name
     ).lower()

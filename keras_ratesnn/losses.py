@@ -1,11 +1,13 @@
 """Losses on the outputs of every step, for models with `return_sequences=True`."""
 
 import functools
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals, registry
+from keras_ratesnn._core.annotations import Config, Tensor
 
 _DEFAULT_REDUCTION = "sum_over_batch_size"
 
@@ -51,7 +53,15 @@ class TET(keras.losses.Loss):
     Source: Deng et al., "Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting", ICLR 2022.
     """
 
-    def __init__(self, loss, weight=0.05, target=1.0, reduction="sum_over_batch_size", name="tet", dtype=None):
+    def __init__(
+        self,
+        loss: Any,
+        weight: float = 0.05,
+        target: float = 1.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "tet",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.loss = _checked_loss(loss, self.reduction)
         self.weight = checks.real("weight", weight, at_least=0, advice="It is the weight of the second term.")
@@ -59,11 +69,11 @@ class TET(keras.losses.Loss):
             raise ValueError(f"`weight` must be at most 1. Received: weight={weight!r}. It is the weight of the second term.")
         self.target = checks.real("target", target, advice="It is the target of the outputs.")
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         _check_steps(y_pred)
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         of_step = keras_internals.loss_of_samples(self.loss)
         # One step at a time: a loss may mix the samples of a batch, but must not mix steps.
         steps = ops.unstack(y_pred, y_pred.shape[1], axis=1)
@@ -80,7 +90,7 @@ class TET(keras.losses.Loss):
             keras_internals.put_mask(total, functools.reduce(ops.logical_or, masks))
         return total
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "loss": keras.losses.serialize(self.loss),
@@ -89,7 +99,7 @@ class TET(keras.losses.Loss):
         }
 
 
-def _checked_loss(loss, reduction):
+def _checked_loss(loss: Any, reduction: str | None) -> Any:
     """Checks the argument `loss` and returns it as a `keras.losses.Loss` or a function."""
     if loss is None or not (isinstance(loss, (str, dict)) or callable(loss)):
         raise TypeError(
@@ -111,7 +121,7 @@ def _checked_loss(loss, reduction):
     return found
 
 
-def _check_steps(y_pred):
+def _check_steps(y_pred: Tensor) -> None:
     """Raises ValueError unless outputs can have a time axis of known length, without a mask over time."""
     shape = tuple(y_pred.shape)
     if len(shape) < 3 or shape[1] is None:

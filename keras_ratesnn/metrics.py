@@ -1,11 +1,15 @@
 """Metrics on the outputs of every step, for models with `return_sequences=True`."""
 
+from typing import Any, Literal, TypeAlias
+
 import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, registry, time_axis
+from keras_ratesnn._core.annotations import Config, Tensor
 
-LABELS = ("auto", "sparse", "categorical", "binary")
+Labels: TypeAlias = Literal["auto", "sparse", "categorical", "binary"]
+LABELS: tuple[Labels, ...] = ("auto", "sparse", "categorical", "binary")
 
 
 @registry.register
@@ -41,14 +45,16 @@ class AnytimeAccuracy(keras.metrics.Metric):
         ValueError: If `timesteps` is not >= 1, `labels` is unknown, or outputs do not have T steps.
     """
 
-    def __init__(self, timesteps, labels="auto", threshold=0.5, name="accuracy", dtype=None):
+    def __init__(
+        self, timesteps: int, labels: Labels = "auto", threshold: float = 0.5, name: str = "accuracy", dtype: Any = None
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the `timesteps` of the SpikingModel.")
         self.labels = checks.one_of("labels", labels, LABELS)
         self.threshold = checks.real("threshold", threshold, advice="A binary output above it means 1.")
         self._means = [keras.metrics.Mean(f"t{t}", dtype=dtype) for t in range(1, self.timesteps + 1)]
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
         """Updates the metric with a batch.
 
         Args:
@@ -62,11 +68,11 @@ class AnytimeAccuracy(keras.metrics.Metric):
         for t, mean in enumerate(self._means):
             mean.update_state(self._is_right(y_true, sums[:, t] / (t + 1)), sample_weight)
 
-    def result(self):
+    def result(self) -> dict[str, Tensor]:
         """A dict of the accuracies after each step."""
         return {f"{self.name}_{mean.name}": mean.result() for mean in self._means}
 
-    def _is_right(self, y_true, outputs):
+    def _is_right(self, y_true: Tensor, outputs: Tensor) -> Tensor:
         """Whether each sample is correct, according to Keras' accuracy functions."""
         labels = _labels_of(y_true, outputs) if self.labels == "auto" else self.labels
         if labels == "binary":
@@ -75,7 +81,7 @@ class AnytimeAccuracy(keras.metrics.Metric):
             return keras.metrics.sparse_categorical_accuracy(y_true, outputs)
         return keras.metrics.categorical_accuracy(y_true, outputs)
 
-    def _check_steps(self, y_pred):
+    def _check_steps(self, y_pred: Tensor) -> None:
         shape = tuple(y_pred.shape)
         if len(shape) < 3 or shape[1] not in (None, self.timesteps):
             raise ValueError(
@@ -83,11 +89,11 @@ class AnytimeAccuracy(keras.metrics.Metric):
                 f"Received: shape {shape}. Use a SpikingModel with return_sequences=True, and give the metric its timesteps."
             )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "timesteps": self.timesteps, "labels": self.labels, "threshold": self.threshold}
 
 
-def _labels_of(y_true, outputs):
+def _labels_of(y_true: Tensor, outputs: Tensor) -> Labels:
     """The format of labels, from the shapes of labels and outputs of one step."""
     if outputs.shape[-1] == 1:
         return "binary"

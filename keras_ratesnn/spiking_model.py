@@ -4,6 +4,9 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -11,19 +14,21 @@ from keras import ops
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._compiled_functions import CompiledFunction
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
+from keras_ratesnn._core.annotations import Config, StepMode, Structure
 from keras_ratesnn._functional_attributes import FunctionalAttributes
 from keras_ratesnn._input_checks import check_inputs, has_time, one_step, warn_of_time_in_a_step
 from keras_ratesnn._streaming import Stream
 from keras_ratesnn._weight_checks import check_finite
+from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.base import Run
 
-STEP_MODES = ("multi", "single")
+STEP_MODES: tuple[StepMode, ...] = ("multi", "single")
 
 _predicting = contextvars.ContextVar("keras_ratesnn_predicting", default=False)
 
 
 @contextlib.contextmanager
-def _without_gradient():
+def _without_gradient() -> Iterator[None]:
     """A context for outputs that will not be differentiated."""
     token = _predicting.set(True)
     try:
@@ -32,7 +37,7 @@ def _without_gradient():
         _predicting.reset(token)
 
 
-def _with_checked_inputs(method):
+def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
     """A training or inference method that checks the inputs before Keras does, to raise a clearer error."""
 
     @functools.wraps(method)
@@ -98,7 +103,19 @@ class SpikingModel(FunctionalAttributes, keras.Model):
     Backpropagation", NeurIPS 2024.
     """
 
-    def __init__(self, network, timesteps, gradient="rate", step_mode="multi", return_sequences=False, **kwargs):
+    train_function: Any
+    test_function: Any
+    predict_function: Any
+
+    def __init__(
+        self,
+        network: keras.Model,
+        timesteps: int,
+        gradient: str | GradientMethod | Config = "rate",
+        step_mode: StepMode = "multi",
+        return_sequences: bool = False,
+        **kwargs: Any,
+    ) -> None:
         functional = _graph.as_graph(network)
         _graph.check_neurons(functional)
         kwargs.setdefault("dtype", network.dtype_policy)
@@ -111,29 +128,29 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         self.return_sequences = return_sequences
         warn_of_time_in_a_step(functional, self.timesteps)
         self._stream = Stream()
-        self._asked_jit_compile = "auto"
+        self._asked_jit_compile: bool | str = "auto"
         # The network's variables exist: there is nothing to build.
         self.built = True
 
     @property
-    def timesteps(self):
+    def timesteps(self) -> int:
         """The number of time steps T. It can be changed to run the same weights for more or fewer steps, even during `fit`."""
         return self._timesteps
 
     @timesteps.setter
-    def timesteps(self, value):
+    def timesteps(self, value: int) -> None:
         advice = "It is the number of time steps that the network runs for."
         timesteps = checks.positive_integer("timesteps", value, advice=advice)
         _graph.check_timesteps(_graph.as_graph(self.network), timesteps)
         self._timesteps = timesteps
 
     @property
-    def gradient(self):
+    def gradient(self) -> GradientMethod:
         """The `GradientMethod`. Assign a method or a name to continue training with another one."""
         return self._gradient
 
     @gradient.setter
-    def gradient(self, value):
+    def gradient(self, value: str | GradientMethod | Config) -> None:
         method = gradients.get(value)
         method.check(_graph.neurons_of(_graph.as_graph(self.network)))
         if method.draws and self._draws is None:
@@ -143,39 +160,39 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         self._choice_of_gradient = object()
 
     @property
-    def step_mode(self):
+    def step_mode(self) -> StepMode:
         """`"multi"` or `"single"`. It can be changed."""
         return self._step_mode
 
     @step_mode.setter
-    def step_mode(self, value):
+    def step_mode(self, value: StepMode) -> None:
         self._step_mode = checks.one_of("step_mode", value, STEP_MODES)
 
     @property
-    def return_sequences(self):
+    def return_sequences(self) -> bool:
         """Whether the output is that of every step. It can be changed, for example to read every step of a trained model."""
         return self._return_sequences
 
     @return_sequences.setter
-    def return_sequences(self, value):
+    def return_sequences(self, value: bool) -> None:
         self._return_sequences = checks.boolean("return_sequences", value)
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> None:
         if force or self.train_function is None:
             self.train_function = CompiledFunction(self, "train", self._settings)
 
-    def make_test_function(self, force=False):
+    def make_test_function(self, force: bool = False) -> None:
         if force or self.test_function is None:
             self.test_function = CompiledFunction(self, "test", self._settings)
 
-    def make_predict_function(self, force=False):
+    def make_predict_function(self, force: bool = False) -> None:
         if force or self.predict_function is None:
             self.predict_function = CompiledFunction(self, "predict", self._settings)
 
-    def _settings(self):
+    def _settings(self) -> tuple[Any, ...]:
         return self._timesteps, self._return_sequences, self._step_mode, self._choice_of_gradient
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Structure, training: bool | None = None) -> Structure:
         training = bool(training)
         functional = _graph.as_graph(self.network)
         pairs = zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True)
@@ -193,33 +210,33 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         return self._through_time(run)
 
     @backend.untraced
-    def _through_time(self, run):
+    def _through_time(self, run: Run) -> Structure:
         with backend.fusing(self._asked_jit_compile is not False):
             return self.gradient.call(run)
 
-    def test_step(self, *args, **kwargs):
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
         with _without_gradient():
             return super().test_step(*args, **kwargs)
 
-    def predict_step(self, *args, **kwargs):
+    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
         with _without_gradient():
             return super().predict_step(*args, **kwargs)
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs: Structure, training: bool | None = None) -> Structure:
         functional = _graph.as_graph(self.network)
         flat = _graph.match_inputs(functional, inputs)
         for tensor, reference in zip(flat, functional.inputs, strict=True):
             has_time(tensor, reference, self.timesteps)
 
         def spec(output):
-            rows, *shape = output.shape
+            _, *shape = output.shape
             if self.return_sequences:
                 return keras.KerasTensor((flat[0].shape[0], self.timesteps, *shape), dtype=output.dtype)
             return keras.KerasTensor((flat[0].shape[0], *shape), dtype=time_axis.mean_dtype(output.dtype))
 
         return keras.tree.map_structure(spec, keras_internals.outputs_structure(functional))
 
-    def step(self, inputs):
+    def step(self, inputs: Structure) -> Structure:
         """Advances a sequence by one time step, in inference mode, for inputs that arrive step by step.
 
         Membranes are kept between calls. The outputs of T calls equal those of one call on the whole sequence with
@@ -252,21 +269,21 @@ class SpikingModel(FunctionalAttributes, keras.Model):
             lambda signals, rule: _graph.walk(functional, signals, rule, training=False), tensors, self.timesteps
         )
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
         self._stream.reset()
 
-    def __call__(self, inputs, *args, **kwargs):
+    def __call__(self, inputs: Structure, *args: Any, **kwargs: Any) -> Structure:
         check_inputs(_graph.as_graph(self.network), inputs, self.timesteps)
         return super().__call__(inputs, *args, **kwargs)
 
-    def fit(self, x=None, *args, **kwargs):
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         check_finite(self.variables)
         # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)
         return self._fit(x, *args, **kwargs)
 
-    def train_on_batch(self, x, *args, **kwargs):
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)
         return self._train_on_batch(x, *args, **kwargs)
 
@@ -277,7 +294,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
     test_on_batch = _with_checked_inputs(keras.Model.test_on_batch)
     predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch)
 
-    def save(self, filepath, *args, **kwargs):
+    def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Saves the model in a `.keras` file, like `keras.Model.save`. HDF5 files cannot contain nested models."""
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
@@ -286,7 +303,14 @@ class SpikingModel(FunctionalAttributes, keras.Model):
             )
         return super().save(filepath, *args, **kwargs)
 
-    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> Any:
         """Exports the inference graph, like `keras.Model.export`.
 
         Args:
@@ -305,7 +329,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         with _without_gradient(), backend.no_gradient():
             return super().export(filepath, format, verbose, input_signature, **kwargs)
 
-    def compile(self, *args, **kwargs):
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """Like `keras.Model.compile`, but `jit_compile` has an additional meaning on PyTorch.
 
         On PyTorch Keras treats `"auto"`, the default, like `False`: operations run in eager mode. A SpikingModel still compiles
@@ -318,20 +342,20 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         asked.apply_defaults()
         self._asked_jit_compile = False if asked.arguments["run_eagerly"] else asked.arguments["jit_compile"]
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> Config | None:
         config = keras_internals.portable(super().get_compile_config())
         # Keras stores what "auto" means on this backend; on another backend it may mean something else.
         return config and {**config, "jit_compile": self._asked_jit_compile}
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: Config) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def summary(self, *args, **kwargs):
+    def summary(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("expand_nested", True)
         return super().summary(*args, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
@@ -342,6 +366,6 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
         return cls(**{**config, "network": network})

@@ -6,10 +6,12 @@ and, if it has parameters, `get_config`.
 """
 
 import math
+from typing import Self
 
 from keras import ops
 
 from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core.annotations import Config, Tensor
 
 
 class Surrogate:
@@ -19,18 +21,18 @@ class Surrogate:
     from `get_config()`.
     """
 
-    def derivative(self, distance):
+    def derivative(self, distance: Tensor) -> Tensor:
         """h(u), with the shape and dtype of `distance`."""
         raise NotImplementedError(f"{type(self).__name__} must implement `derivative(distance)`.")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value}" for name, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
 
@@ -43,14 +45,14 @@ class Sigmoid(Surrogate):
         alpha: Float > 0, steepness. Defaults to `4.0`, with which the largest value is 1 (Yu et al., NeurIPS 2024).
     """
 
-    def __init__(self, alpha=4.0):
+    def __init__(self, alpha: float = 4.0) -> None:
         self.alpha = checks.real("alpha", alpha, above=0)
 
-    def derivative(self, distance):
+    def derivative(self, distance: Tensor) -> Tensor:
         sigmoid = ops.sigmoid(self.alpha * distance)
         return sigmoid * backend.multiply_add(sigmoid, -self.alpha, self.alpha)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"alpha": self.alpha}
 
 
@@ -64,13 +66,13 @@ class ATan(Surrogate):
         alpha: Float > 0, steepness. Defaults to `2.0`.
     """
 
-    def __init__(self, alpha=2.0):
+    def __init__(self, alpha: float = 2.0) -> None:
         self.alpha = checks.real("alpha", alpha, above=0)
 
-    def derivative(self, distance):
+    def derivative(self, distance: Tensor) -> Tensor:
         return (self.alpha / 2) / (1.0 + ops.square((math.pi * self.alpha / 2) * distance))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"alpha": self.alpha}
 
 
@@ -84,13 +86,13 @@ class Triangle(Surrogate):
         width: Float > 0, the distance from the threshold at which the derivative reaches 0. Defaults to `1.0`.
     """
 
-    def __init__(self, width=1.0):
+    def __init__(self, width: float = 1.0) -> None:
         self.width = checks.real("width", width, above=0)
 
-    def derivative(self, distance):
+    def derivative(self, distance: Tensor) -> Tensor:
         return ops.relu(1.0 - ops.abs(distance) / self.width) / self.width
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"width": self.width}
 
 
@@ -104,13 +106,13 @@ class Rectangular(Surrogate):
         width: Float > 0, full width of the window around the threshold. Defaults to `1.0`.
     """
 
-    def __init__(self, width=1.0):
+    def __init__(self, width: float = 1.0) -> None:
         self.width = checks.real("width", width, above=0)
 
-    def derivative(self, distance):
+    def derivative(self, distance: Tensor) -> Tensor:
         return ops.cast(ops.abs(distance) < self.width / 2, distance.dtype) / self.width
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"width": self.width}
 
 
@@ -125,13 +127,13 @@ class FastSigmoid(Surrogate):
         slope: Float > 0, how fast the derivative falls off. Defaults to `25.0`.
     """
 
-    def __init__(self, slope=25.0):
+    def __init__(self, slope: float = 25.0) -> None:
         self.slope = checks.real("slope", slope, above=0)
 
-    def derivative(self, distance):
+    def derivative(self, distance: Tensor) -> Tensor:
         return 1.0 / ops.square(1.0 + self.slope * ops.abs(distance))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"slope": self.slope}
 
 
@@ -146,14 +148,14 @@ class Gaussian(Surrogate):
         sigma: Float > 0, standard deviation. Defaults to `0.5`.
     """
 
-    def __init__(self, sigma=0.5):
+    def __init__(self, sigma: float = 0.5) -> None:
         self.sigma = checks.real("sigma", sigma, above=0)
 
-    def derivative(self, distance):
+    def derivative(self, distance: Tensor) -> Tensor:
         height = 1.0 / (self.sigma * math.sqrt(2 * math.pi))
         return height * ops.exp(-0.5 * ops.square(distance / self.sigma))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"sigma": self.sigma}
 
 
@@ -168,7 +170,7 @@ BY_NAME = {
 }
 
 
-def get(identifier):
+def get(identifier: str | Surrogate | Config) -> Surrogate:
     """Returns the surrogate for `identifier`: a name, a `Surrogate` or its config.
 
     >>> get("atan")

@@ -12,6 +12,7 @@ def spiking_convolution(x, filters, strides=1, normalization="batch"):
     """A 3x3 convolution, its normalisation and LIF neurons.
 
     Args:
+        x: Tensor, images.
         filters: Number of channels; fractions are rounded, to at least one.
         strides: Integer. Defaults to `1`.
         normalization: `"batch"`; `"weight"`, the standardised kernels and slower neurons of OTTT; `"online"`, the

@@ -52,6 +52,11 @@ def rate_derivative(currents, by, decay, threshold, reset, v_reset, detach_reset
     Args:
         currents: Array `(T, ...)`.
         by: "input" (a constant added to every step), "decay" or "threshold": what p is.
+        decay: Float, of the membrane.
+        threshold: Float.
+        reset: "soft" or "hard".
+        v_reset: Float, the membrane after a hard reset.
+        detach_reset: Boolean, whether the reset has no derivative by the spike.
 
     Returns:
         Array like one step of `currents`.

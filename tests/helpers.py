@@ -121,6 +121,10 @@ def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0):
 
     Args:
         currents: Array `(T, ...)`, the input of every step.
+        decay: Float, see `LIF`, as the others are.
+        threshold: Float.
+        reset: "soft" or "hard".
+        v_reset: Float.
 
     Returns:
         `(spikes, membranes, states)`, arrays `(T, ...)`: s_t, v_t before the reset and v⁺_t after it.

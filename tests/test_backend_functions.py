@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, gradient_of, loss_and_gradients, spiking, to_numpy
+from helpers import BACKEND, compiled, data, gradient_of, loss_and_gradients, mlp, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -184,6 +184,30 @@ def test_models_under_remat_train_like_others(gradient, step_mode, around):
 
     for ours, plain in zip(trained(keras.RematScope), trained(contextlib.nullcontext), strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the other backends find the gradients of tensors in the place of weights")
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_layers_that_tensorflow_recomputes_have_their_gradients_or_are_refused(step_mode):
+    """Dense layers take no `training` argument."""
+    x, y = data(8)
+    plain = mlp()
+    with keras.RematScope():
+        recomputed = mlp()
+    recomputed.set_weights(plain.get_weights())
+    (_, expected), (_, found) = (
+        loss_and_gradients(spiking(made, 4, step_mode=step_mode), x, y) for made in (plain, recomputed)
+    )
+    for ours, wanted in zip(found.values(), expected.values(), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-7)
+    with pytest.raises(ValueError, match=r"keras\.RematScope.*Make it outside of the scope"):
+        spiking(recomputed, 4, "ottt", step_mode=step_mode)(x, training=True)
+    with pytest.raises(ValueError, match=r"keras\.RematScope"):
+        spiking(recomputed, 4, "sltt", step_mode="single")(x, training=True)
+    (_, kept) = loss_and_gradients(spiking(recomputed, 4, rsnn.gradients.SLTT(recompute=False), step_mode=step_mode), x, y)
+    (_, expected) = loss_and_gradients(spiking(plain, 4, "sltt", step_mode=step_mode), x, y)
+    for ours, wanted in zip(kept.values(), expected.values(), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-7)
 
 
 @torch_only

@@ -380,12 +380,12 @@ def test_the_table_of_memory_has_a_column_for_every_t(capsys, monkeypatch):
 
 def test_errors_say_what_peers_need(monkeypatch):
     if BACKEND != "torch":
-        with pytest.raises(ValueError, match="on PyTorch only.*Set KERAS_BACKEND=torch"):
+        with pytest.raises(ValueError, match=r"on PyTorch only.*Set KERAS_BACKEND=torch"):
             Settings(methods=("spikingjelly",))
         return
     for arguments in ({"network": "VGG11"}, {"size": 96}, {"precision": "mixed_bfloat16"}):
         with pytest.raises(ValueError, match="for network='ResNet18'"):
             Settings(methods=("snntorch",), **arguments)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="'snntorch', which is not installed.*bench"):
+    with pytest.raises(ImportError, match=r"'snntorch', which is not installed.*bench"):
         Settings(methods=("snntorch",))

@@ -91,7 +91,7 @@ def _jax_without_64_bits():
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_the_state_is_float32_in_half_precision_and_stays_so(policy):
     cell = LIFCell(decay=0.2, threshold=1.0, dtype=policy)
-    spikes, states = run(cell, np.full((STEPS, 1, 1), 0.5))
+    _, states = run(cell, np.full((STEPS, 1, 1), 0.5))
     _, state = cell(ops.full((1, 1), 0.5))
     for _ in range(2):
         assert keras.backend.standardize_dtype(state.dtype) == "float32"

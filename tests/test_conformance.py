@@ -175,7 +175,10 @@ class UnregisteredCell(OwnCell):
         (NarrowCell, r"dtype='mixed_bfloat16' the state of NarrowCell must be float32, but is bfloat16"),
         (MixingCell, r"mixes neurons in its step.*element_wise=False"),
         (PositionCell, r"different spikes from a loop over single neurons"),
-        (WrongDerivativeCell, r"with respect to 'input' differs from BPTT's.*step_derivative is not the derivative"),
+        (
+            WrongDerivativeCell,
+            r"with respect to 'input' differs from BPTT's.*step_derivative is not the derivative of its step",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -197,7 +200,7 @@ def test_a_cell_that_mixes_neurons_can_be_checked_as_such():
 def test_only_cells_and_methods_are_accepted():
     with pytest.raises(TypeError, match="`cell` must be a NeuronCell"):
         check_cell(rsnn.layers.LIF())
-    with pytest.raises(TypeError, match="a GradientMethod. Received"):
+    with pytest.raises(TypeError, match=r"a GradientMethod. Received"):
         check_gradient_method(rsnn.gradients.BPTT)
 
 

@@ -113,7 +113,7 @@ def test_errors_name_the_wrong_argument_of_a_neuron(make, argument, value, error
 
 @pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.ParametricLIF])
 def test_a_reset_value_that_a_soft_reset_would_ignore_is_refused(make):
-    with pytest.raises(ValueError, match='`v_reset` must be 0.0 with reset="soft"') as raised:
+    with pytest.raises(ValueError, match=r'`v_reset` must be 0.0 with reset="soft"') as raised:
         make(v_reset=-0.5)
     assert_says(raised, "v_reset=-0.5", 'reset="hard"')
     assert make(reset="hard", v_reset=-0.5).v_reset == -0.5
@@ -221,7 +221,7 @@ def test_a_neuron_needs_a_cell():
 
 def test_only_a_layer_class_can_be_marked_affine():
     for value in (keras.layers.Dense(3), abs):
-        with pytest.raises(TypeError, match="`layer_class` must be a subclass of keras.layers.Layer"):
+        with pytest.raises(TypeError, match=r"`layer_class` must be a subclass of keras.layers.Layer"):
             rsnn.affine(value)
 
 
@@ -344,7 +344,7 @@ USES = {
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
 def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(shape, use):
     x = np.zeros(shape, "float32")
-    with pytest.raises(ValueError, match="^Input .* of the network must have shape") as raised:
+    with pytest.raises(ValueError, match=r"^Input .* of the network must have shape") as raised:
         use(helpers.compiled(spiking(), metrics=["accuracy"]), x, LABELS)
     sizes = ", ".join(str(size) for size in shape[1:])
     assert_says(raised, "(batch, 6)", "(batch, 3, 6)", "timesteps=3", f"{sizes})")
@@ -355,7 +355,7 @@ def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else
 def test_a_model_still_works_after_an_input_that_did_not_fit(use):
     model = helpers.compiled(spiking())
     expected = model.predict(ZEROS, verbose=0)
-    with pytest.raises(ValueError, match="^Input"):
+    with pytest.raises(ValueError, match=r"^Input"):
         use(model, ZEROS[:, :5], LABELS)
     np.testing.assert_array_equal(model.predict(ZEROS, verbose=0), expected)
 
@@ -372,7 +372,7 @@ class Batches(keras.utils.PyDataset):
 
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
 def test_a_batch_of_a_data_set_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(method):
-    with pytest.raises(ValueError, match="^Input .* of the network must have shape") as raised:
+    with pytest.raises(ValueError, match=r"^Input .* of the network must have shape") as raised:
         getattr(helpers.compiled(spiking(), metrics=["accuracy"]), method)(Batches(), verbose=0)
     assert_says(raised, "(batch, 6)", "(batch, 3, 6)")
     assert str(raised.value).endswith(", 5).")
@@ -416,14 +416,14 @@ def two_inputs():
 @pytest.mark.parametrize("inputs", [[ZEROS], [ZEROS, ZEROS, ZEROS], ZEROS], ids=["one", "three", "a tensor"])
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
 def test_the_error_for_a_wrong_number_of_inputs_lists_their_names(inputs, use):
-    with pytest.raises(ValueError, match="^The network has 2 inputs") as raised:
+    with pytest.raises(ValueError, match=r"^The network has 2 inputs") as raised:
         use(helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), inputs, LABELS)
     assert_says(raised, "['left', 'right']", f"Received: {len(inputs) if isinstance(inputs, list) else 1}")
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
 def test_the_error_for_a_dict_with_wrong_names_lists_the_right_ones(use):
-    with pytest.raises(ValueError, match="^The network's inputs are named") as raised:
+    with pytest.raises(ValueError, match=r"^The network's inputs are named") as raised:
         use(helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), {"left": ZEROS, "wright": ZEROS}, LABELS)
     assert_says(raised, "['left', 'right']", "without ['right']", "'wright'")
 
@@ -513,7 +513,7 @@ def test_a_first_axis_as_long_as_time_is_pointed_out(shape):
     (message,) = [str(each.message) for each in warned]
     assert "'events'" in message
     assert f"keras.Input({shape[1:]})" in message
-    assert f"data (batch, {', '.join(map(str, shape))}) are seen whole at every step" in message
+    assert f"every step sees the whole data (batch, {', '.join(map(str, shape))})" in message
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 6), (3, 3, 1), (None, 3)], ids=str)
@@ -528,7 +528,7 @@ def test_a_first_axis_that_is_not_time_is_not_pointed_out(shape):
 
 @pytest.mark.parametrize("name", ["model.h5", "model.hdf5"])
 def test_formats_that_cannot_be_loaded_are_not_saved(name, tmp_path):
-    with pytest.raises(ValueError, match="`filepath` must end in .keras") as raised:
+    with pytest.raises(ValueError, match=r"`filepath` must end in .keras") as raised:
         spiking().save(tmp_path / name)
     assert_says(raised, name, "save_weights")
     assert not (tmp_path / name).exists()
@@ -611,8 +611,10 @@ FOLLOWERS = {
 def test_a_nan_weight_shows_in_the_output_through_all_layers(gradient, after):
     layer = FOLLOWERS[after]()
     network = keras.Sequential(
-        [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, padding="same"), LIF(), layer, LIF(), keras.layers.Flatten()]
-        + [keras.layers.Dense(3)]
+        [
+            *(keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, padding="same"), LIF(), layer, LIF(), keras.layers.Flatten()),
+            keras.layers.Dense(3),
+        ]
     )
     model = spiking(network, gradient=gradient)
     break_weight(model.trainable_variables[0])

@@ -1,6 +1,10 @@
 """Tests the private Keras API used in `keras_internals.py`; a failure shows what broke."""
 
 import inspect
+import re
+import subprocess
+import sys
+import warnings
 
 import helpers
 import keras
@@ -21,6 +25,29 @@ def functional():
 
 def assert_has(owner, attribute):
     assert hasattr(owner, attribute), f"Keras {keras.__version__} has no {type(owner).__name__}.{attribute} any more"
+
+
+def test_a_keras_newer_than_the_newest_tested_is_warned_of():
+    for newer in ("3.16.0", "3.16.0.dev2026102704", "4.0.0"):
+        with pytest.warns(UserWarning, match=rf"Keras {re.escape(newer)} is newer .* tested, 3\.15\. .*keras<3\.16"):
+            keras_internals.warn_if_untested(newer)
+
+
+def test_a_keras_that_was_tested_is_not_warned_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for tested in ("3.9.2", "3.15.0", "3.15.1"):
+            keras_internals.warn_if_untested(tested)
+
+
+def test_a_keras_without_a_private_part_is_named_at_import():
+    """In a process of its own: the module is imported once."""
+    program = "import keras.src.losses.losses as losses; del losses.LossFunctionWrapper; import keras_ratesnn"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode != 0
+    assert f"ImportError: Keras {keras.__version__} lacks what keras_ratesnn reads of it" in result.stderr
+    assert "LossFunctionWrapper" in result.stderr
+    assert 'pip install "keras<3.16"' in result.stderr
 
 
 def test_keras_has_run_through_graph_with_operation_fn():
@@ -113,7 +140,7 @@ def test_keras_wraps_errors_while_it_builds_metrics_in_words_that_are_known():
             return input_shape
 
     model = helpers.compiled(keras.Sequential([keras.Input((6,)), Unfinished()]), metrics=["accuracy"])
-    with pytest.raises(RuntimeError, match="^Unable to automatically build the model."):
+    with pytest.raises(RuntimeError, match=r"^Unable to automatically build the model."):
         model.evaluate(*helpers.data(), verbose=0)
     with pytest.raises(NotImplementedError, match="mine"), keras_internals.plain_build_errors():
         model.evaluate(*helpers.data(), verbose=0)

@@ -78,7 +78,7 @@ def test_a_normaliser_free_network_is_saved_and_rejects_other_weights(tmp_path):
 @of_networks(WITH_A_CHOICE)
 def test_a_wrong_name_is_refused(network):
     with pytest.raises(
-        ValueError, match="`normalization` must be one of 'batch', 'weight', 'online'.*Received: normalization='layer'"
+        ValueError, match=r"`normalization` must be one of 'batch', 'weight', 'online'.*Received: normalization='layer'"
     ):
         network((16, 16, 3), normalization="layer")
 

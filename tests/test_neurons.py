@@ -87,7 +87,7 @@ def test_a_decay_per_channel_has_one_for_each(axis):
 
 
 def test_a_missing_channel_axis_is_an_error():
-    with pytest.raises(ValueError, match=r"`axis` must be an axis of known size of the input\. Received: axis=4"):
+    with pytest.raises(ValueError, match=r"`axis` must be an input axis of known size\. Received: axis=4"):
         rsnn.layers.ParametricLIF(per_channel=True, axis=4)(np.zeros((2, 3), "float32"))
 
 

@@ -125,7 +125,7 @@ def test_as_many_random_steps_as_there_are_carry_the_whole_gradient(step_mode):
 
 def test_more_random_steps_than_there_are_is_an_error_before_training():
     model = compiled(spiking(timesteps=2, gradient=SLTT(random_steps=3)))
-    with pytest.raises(ValueError, match="`random_steps` must be at most timesteps. Received: random_steps=3 for timesteps=2"):
+    with pytest.raises(ValueError, match=r"`random_steps` must be at most timesteps. Received: random_steps=3 for timesteps=2"):
         model.fit(*data(), verbose=0)
     model.timesteps = 3
     model.fit(*data(), verbose=0)

@@ -168,7 +168,7 @@ def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
     inputs = keras.Input((4, 4, 3))
     outputs = keras.layers.GlobalAveragePooling2D(name="mean")(LIF()(keras.layers.Conv2D(2, 3)(inputs)))
     published(rsnn.SpikingModel(keras.Model(inputs, outputs), 1), folder)
-    with pytest.raises(ValueError, match="`classes` must be None here: .*'made' ends in 'mean', a GlobalAveragePooling2D"):
+    with pytest.raises(ValueError, match=r"`classes` must be None here: .*'made' ends in 'mean', a GlobalAveragePooling2D"):
         models.load_pretrained("made", classes=3)
 
 
@@ -272,9 +272,9 @@ def test_a_sew_resnet_is_distinguished_from_a_preact_resnet_with_the_same_weight
 
 
 def test_errors_name_wrong_weight_files(of_a_vgg, tmp_path):
-    with pytest.raises(TypeError, match="`weights` must be None, the name .* Received: weights=3 of type int"):
+    with pytest.raises(TypeError, match=r"`weights` must be None, the name .* Received: weights=3 of type int"):
         vgg(weights=3)
-    with pytest.raises(FileNotFoundError, match="weights='nowhere.keras', which does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"weights='nowhere.keras', which does not exist"):
         vgg(weights="nowhere.keras")
     whole, damaged = (of_a_vgg / "weights" / "vgg.keras").read_bytes(), tmp_path / "damaged.keras"
     for content in (b"", whole[:5000], whole[:5000] + whole[5100:]):
@@ -288,14 +288,14 @@ def test_errors_name_wrong_weight_files(of_a_vgg, tmp_path):
         vgg(weights=tmp_path / "lambda.keras")
     assert "\n" not in str(raised.value)
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "plain.keras")
-    with pytest.raises(ValueError, match="`weights` must be those of a SpikingModel. .* a Sequential"):
+    with pytest.raises(ValueError, match=r"`weights` must be those of a SpikingModel. .* a Sequential"):
         vgg(weights=tmp_path / "plain.keras")
 
 
 # Files.
 def test_the_error_names_a_missing_file(folder):
     (folder / "weights" / "digits.keras").unlink()
-    with pytest.raises(FileNotFoundError, match="The weights of 'digits' should be in .*digits.keras, but are missing"):
+    with pytest.raises(FileNotFoundError, match=r"The weights of 'digits' should be in .*digits.keras, but are missing"):
         models.load_pretrained("digits")
 
 
@@ -349,9 +349,9 @@ def test_without_a_network_the_error_says_where_to_put_the_file(folder, cache):
     # No server listens at this port.
     url = "http://127.0.0.1:1/digits.keras"
     dataclasses.replace(SHIPPED, url=url).write(folder / "cards")
-    with pytest.raises(OSError, match="The weights of 'digits' cannot be downloaded .*Connection refused") as raised:
+    with pytest.raises(OSError, match=r"The weights of 'digits' cannot be downloaded .*Connection refused") as raised:
         models.load_pretrained("digits")
-    assert f"save {url} as digits.keras in the folder keras_ratesnn of Keras' cache" in str(raised.value)
+    assert f"{url} as digits.keras in the folder keras_ratesnn of Keras' cache" in str(raised.value)
 
 
 # Cards.

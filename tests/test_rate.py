@@ -168,7 +168,7 @@ def test_a_layer_can_be_marked_affine():
     assert rsnn.layer_kinds.kind_of(Scale()) == LayerKind()
     assert rsnn.affine(Scale) is Scale
     assert rsnn.layer_kinds.kind_of(Scale()) == LayerKind(affine=True)
-    with pytest.raises(TypeError, match="subclass of keras.layers.Layer"):
+    with pytest.raises(TypeError, match=r"subclass of keras.layers.Layer"):
         rsnn.affine(Scale())
 
 

@@ -352,5 +352,5 @@ def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):
 def test_no_measure_may_be_infinite_or_nan(logs):
     stop = callbacks.StopWhereDiverged()
     stop.epoch, stop.learning_rate = 7, 0.1
-    with pytest.raises(callbacks.Diverged, match="in epoch 7, which started with a learning rate of 0.1"):
+    with pytest.raises(callbacks.Diverged, match=r"in epoch 7, which started with a learning rate of 0.1"):
         stop.on_epoch_end(6, logs)

@@ -62,7 +62,7 @@ def test_a_step_with_time_is_an_error(model):
 
 
 def test_a_sequence_in_progress_sees_no_training_and_no_other_call(model):
-    x, y = data()
+    x, _ = data()
     first = to_numpy(model.step(x))
     model.predict(x, verbose=0)
     second = to_numpy(model.step(x))

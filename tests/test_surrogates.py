@@ -189,8 +189,10 @@ def test_the_config_is_documented_in_full():
 @every_kind
 @pytest.mark.parametrize(
     ("value", "error"),
-    [(0, ValueError), (-1.0, ValueError), (math.nan, ValueError), (math.inf, ValueError), ("1", TypeError)]
-    + [(True, TypeError), (None, TypeError)],
+    [
+        *((value, ValueError) for value in (0, -1.0, math.nan, math.inf)),
+        *((value, TypeError) for value in ("1", True, None)),
+    ],
 )
 def test_the_error_for_a_wrong_width_has_its_name_and_value(kind, value, error):
     with pytest.raises(error, match=f"`{PARAMETER[kind]}` must be .*{PARAMETER[kind]}={value!r}"):

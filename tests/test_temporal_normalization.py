@@ -48,9 +48,7 @@ def test_conflicting_settings_of_the_scale_are_refused(arguments, error, message
 def naive(x, axis, step_mode, gamma, beta, factors, epsilon, moving=None):
     """p_t (γ x̂_t + β) of inputs `(batch, T, ...)`, and the means and variances, `(channels,)`, by which it was computed.
 
-    Args:
-        axis: Integer, that of the channels in one step.
-        moving: Pair of arrays, a mean and a variance in the place of the batch's.
+    `axis` is that of the channels in one step; `moving` are a mean and a variance, in the place of the batch's.
     """
     x = np.moveaxis(x, axis + 1 if axis > 0 else axis, -1)
     axes = tuple(range(x.ndim - 1))
@@ -252,7 +250,7 @@ def test_a_stream_ends_where_the_factors_do():
     whole = to_numpy(model(x)[0])
     for t in range(T):
         np.testing.assert_allclose(to_numpy(model.step(x[:, t])[0]), whole[:, t], rtol=1e-5)
-    with pytest.raises(ValueError, match="has factors for 4 steps. Received: step 5"):
+    with pytest.raises(ValueError, match=r"has factors for 4 steps. Received: step 5"):
         model.step(x[:, 0])
     model.reset_state()
     np.testing.assert_allclose(to_numpy(model.step(x[:, 0])[0]), whole[:, 0], rtol=1e-5)

@@ -198,7 +198,7 @@ def test_low_rank_adaptation_is_of_the_weights_and_merged_when_saved(make, tmp_p
 def test_unsupported_settings_are_errors():
     with pytest.raises(ValueError, match=r"at least two weights for each output.*\(1, 4\)"):
         rsnn.layers.WSDense(4).build((None, 1))
-    with pytest.raises(ValueError, match="`dtype` must not be a quantized policy.*int8_from_float32"):
+    with pytest.raises(ValueError, match=r"`dtype` must not be a quantized policy.*int8_from_float32"):
         rsnn.layers.WSDense(4, dtype="int8_from_float32")
     with pytest.raises(ValueError, match="`epsilon` must be > 0"):
         rsnn.layers.WSConv2D(4, 3, epsilon=0.0)

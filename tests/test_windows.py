@@ -143,7 +143,7 @@ def test_invalid_windows_are_refused(windows):
 
 
 def test_last_step_statistics_need_one_window():
-    with pytest.raises(ValueError, match="last_step_statistics=True.*windows=2"):
+    with pytest.raises(ValueError, match=r"last_step_statistics=True.*windows=2"):
         Rate(windows=2, last_step_statistics=True)
 
 

@@ -2,9 +2,21 @@
 
 import math
 import numbers
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+_Choice = TypeVar("_Choice")
 
 
-def real(name, value, *, above=None, at_least=None, below=None, advice=""):
+def real(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    advice: str = "",
+) -> float:
     """Returns `value` as a float if it is a finite real number within the bounds; else raises TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
@@ -12,9 +24,9 @@ def real(name, value, *, above=None, at_least=None, below=None, advice=""):
         )
     bounds = []
     if above is not None:
-        bounds.append((value > above, f"> {above}"))
+        bounds.append((value > above, f"> {above}"))  # type: ignore[operator]  # Every numbers.Real has it.
     if at_least is not None:
-        bounds.append((value >= at_least, f">= {at_least}"))
+        bounds.append((value >= at_least, f">= {at_least}"))  # type: ignore[operator]
     if below is not None:
         bounds.append((value < below, f"< {below}"))
     if not math.isfinite(value) or not all(holds for holds, _ in bounds):
@@ -23,7 +35,7 @@ def real(name, value, *, above=None, at_least=None, below=None, advice=""):
     return float(value)
 
 
-def integer(name, value, *, advice=""):
+def integer(name: str, value: Any, *, advice: str = "") -> int:
     """Returns `value` as an int if it is an integer; else raises TypeError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
@@ -32,7 +44,7 @@ def integer(name, value, *, advice=""):
     return int(value)
 
 
-def positive_integer(name, value, *, advice=""):
+def positive_integer(name: str, value: Any, *, advice: str = "") -> int:
     """Returns `value` as an int if it is an integer of 1 or more; else raises TypeError or ValueError."""
     value = integer(name, value, advice=advice)
     if value < 1:
@@ -40,14 +52,14 @@ def positive_integer(name, value, *, advice=""):
     return value
 
 
-def boolean(name, value):
+def boolean(name: str, value: Any) -> bool:
     """Returns `value` if it is True or False; else raises TypeError."""
     if not isinstance(value, bool):
         raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r} of type {type(value).__name__}.")
     return value
 
 
-def one_of(name, value, choices):
+def one_of(name: str, value: _Choice, choices: Iterable[_Choice]) -> _Choice:
     """Returns `value` if it is among `choices`; else raises ValueError."""
     if value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
@@ -55,5 +67,5 @@ def one_of(name, value, choices):
     return value
 
 
-def _also(advice):
+def _also(advice: str) -> str:
     return f" {advice}" if advice else ""

@@ -1,15 +1,45 @@
 """All uses of Keras' private API, and nothing else. If one breaks, `tests/test_keras_internals.py` shows which."""
 
 import contextlib
+import warnings
 
 import keras
 from keras import ops
-from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
-from keras.src.backend.common.stateless_scope import get_stateless_scope
-from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
-from keras.src.losses.losses import LossFunctionWrapper
 
 from keras_ratesnn._core import tree
+
+NEWEST_TESTED = (3, 15)
+"""The newest Keras with which the suite has passed: major and minor version."""
+
+
+def warn_if_untested(version):
+    """Warns if a version of Keras, a string, is newer than any that was tested: what is private may differ there."""
+    major, minor = (int(number) for number in version.split(".")[:2])
+    if (major, minor) > NEWEST_TESTED:
+        warnings.warn(
+            f"keras_ratesnn reads parts of Keras that may change with every version, and Keras {version} is newer than the "
+            f"newest that was tested, {_dotted(NEWEST_TESTED)}. {_REMEDY}",
+            stacklevel=2,
+        )
+
+
+def _dotted(version):
+    return ".".join(map(str, version))
+
+
+_REMEDY = (
+    f'Install an older one, pip install "keras<{_dotted((NEWEST_TESTED[0], NEWEST_TESTED[1] + 1))}", or a newer keras-ratesnn. '
+    "In a checkout, python -m pytest tests/test_keras_internals.py says which part has changed."
+)
+
+warn_if_untested(keras.__version__)
+try:
+    from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+    from keras.src.backend.common.stateless_scope import get_stateless_scope
+    from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
+    from keras.src.losses.losses import LossFunctionWrapper
+except ImportError as error:
+    raise ImportError(f"Keras {keras.__version__} lacks what keras_ratesnn reads of it: {error}. {_REMEDY}") from error
 
 
 def _functional_class():
@@ -140,6 +170,11 @@ class ReadOnce(_Through):
     def add_update(self, update):
         self.state_mapping.pop(id(update[0]), None)
         super().add_update(update)
+
+
+def is_rematerialized(model):
+    """Whether a layer of a model was made in a `keras.RematScope`."""
+    return any(layer._remat_mode is not None for layer in with_sublayers(model))
 
 
 def seed_states(layer):

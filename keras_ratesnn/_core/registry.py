@@ -1,8 +1,14 @@
 """Resolves arguments given as a name, an object or a saved config: surrogates and gradient methods."""
 
 import inspect
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import keras
+
+from keras_ratesnn._core.annotations import Config
+
+_Base = TypeVar("_Base")
 
 PACKAGE = "keras_ratesnn"
 """The package name under which classes are registered. Saved models contain it, so it must never change."""
@@ -10,7 +16,7 @@ PACKAGE = "keras_ratesnn"
 register = keras.saving.register_keras_serializable(package=PACKAGE)
 
 
-def resolve(argument, identifier, base, by_name):
+def resolve(argument: str, identifier: object, base: type[_Base], by_name: Mapping[str, Callable[[], _Base]]) -> _Base:
     """Turns what a user passed for `argument` into an instance of `base`.
 
     Args:
@@ -41,6 +47,6 @@ def resolve(argument, identifier, base, by_name):
     raise TypeError(f"`{argument}` must be one of {names}, or a {base.__name__}. Received: {argument}={identifier!r}.{hint}")
 
 
-def serialize(found):
+def serialize(found: object) -> Config:
     """A dict from which `resolve` creates an equal object."""
     return keras.saving.serialize_keras_object(found)

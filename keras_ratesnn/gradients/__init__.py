@@ -1,6 +1,7 @@
 """Training methods, one file each; `base.py` defines their interface."""
 
 from keras_ratesnn._core import registry
+from keras_ratesnn._core.annotations import Config
 from keras_ratesnn._core.backend import graft
 from keras_ratesnn._graph import Call
 from keras_ratesnn.gradients.base import GradientMethod, Rule, Run
@@ -14,7 +15,7 @@ from keras_ratesnn.gradients.sltt import SLTT
 BY_NAME = {"rate": Rate, "bptt": BPTT, "sltt": SLTT, "ottt": OTTT}
 
 
-def get(identifier):
+def get(identifier: str | GradientMethod | Config) -> GradientMethod:
     """Returns the training method for `identifier`.
 
     >>> get("rate")

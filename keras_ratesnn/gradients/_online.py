@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_ratesnn._core import tree
+from keras_ratesnn._core import backend, tree
 from keras_ratesnn.gradients import _recomputed_steps
 from keras_ratesnn.gradients._time_loop import NeuronPass
 from keras_ratesnn.gradients.forward import ForwardRule
@@ -20,7 +20,14 @@ def run_online(run, rule, recompute, chosen=None):
     order = run.new_order()
     if not run.with_gradient:
         return order.run(ForwardRule(order, run.training, with_gradient=False), run)
-    if recompute and not order.sees_all_steps:
+    recompute = recompute and not order.sees_all_steps
+    if (recompute or rule.replaces_weights) and len(backend.replaceable(run.network)) < len(run.network.variables):
+        raise ValueError(
+            "TensorFlow loses the gradients of layers made in a keras.RematScope where a training method puts tensors in the "
+            f"place of weights. Received: network {run.network.name!r} with such layers. Make it outside of the scope: "
+            "single-step order keeps the activations of one step alone."
+        )
+    if recompute:
         return _recomputed_steps.run(run, lambda order: rule(order, run.training), chosen)
     return order.run(rule(order, run.training, chosen), run)
 
@@ -33,6 +40,9 @@ class OnlineRule(ForwardRule):
         training: See `Rule`.
         chosen: See `run_online`.
     """
+
+    replaces_weights = False
+    """Whether tensors take the place of weights."""
 
     def __init__(self, order, training, chosen=None):
         super().__init__(order, training, with_gradient=True)

@@ -25,7 +25,7 @@ def run(run, rule, chosen=None):
     order, noise = run.new_order(), backend.noise_state()
     first = _WithoutGradient(order, run.training, with_gradient=False)
     # The backward pass reuses the variable reads of the forward pass.
-    with backend.reading_once(run.network.trainable_variables):
+    with backend.reading_once(run.network):
         values = _compiled_loop.values_of(variables)
         for index in changing:
             # The first sweep changes these variables, in place on PyTorch.

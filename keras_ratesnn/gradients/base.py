@@ -10,13 +10,16 @@ facts of an operation (`call.kind`, see `keras_ratesnn.layer_kinds`), never its 
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import keras
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import keras_internals, time_axis
-from keras_ratesnn.gradients.orders import AllSteps, OneStep
+from keras_ratesnn._core.annotations import Config, Structure, Tensor
+from keras_ratesnn._graph import Call
+from keras_ratesnn.gradients.orders import AllSteps, OneStep, Order
 
 ORDERS = {"multi": AllSteps, "single": OneStep}
 """The order for each step mode."""
@@ -49,7 +52,7 @@ class Run:
     network: keras.Model
     draws: keras.random.SeedGenerator | None = None
 
-    def new_order(self, windows=None):
+    def new_order(self, windows: Sequence[int] | None = None) -> Order:
         """A new order, in its initial state, for rules of this run. See `orders.Order` for `windows`."""
         return ORDERS[self.step_mode](self.timesteps, windows)
 
@@ -73,10 +76,12 @@ class GradientMethod:
     >>> history = model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
     """
 
-    draws = False
-    """Whether `call` draws random numbers. If so, the model provides a generator, `run.draws`."""
+    @property
+    def draws(self) -> bool:
+        """Whether `call` draws random numbers. If so, the model provides a generator, `run.draws`."""
+        return False
 
-    def call(self, run):
+    def call(self, run: Run) -> Structure:
         """The outputs of a call of the model.
 
         Args:
@@ -88,24 +93,24 @@ class GradientMethod:
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `call(run)`.")
 
-    def check(self, neurons):
+    def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
         """Raises ValueError if the method cannot train one of these neuron layers. Called before anything runs.
 
         Args:
             neurons: List of `keras_ratesnn.layers.Neuron`.
         """
 
-    def check_timesteps(self, timesteps):
+    def check_timesteps(self, timesteps: int) -> None:
         """Raises ValueError if the method cannot train with this number of time steps. Called before training begins."""
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
 
@@ -118,18 +123,18 @@ class Rule:
         training: Boolean, whether layers behave as in training.
     """
 
-    def __init__(self, order, training):
+    def __init__(self, order: Order, training: bool) -> None:
         self.order = order
         self.training = training
 
-    def __call__(self, call):
+    def __call__(self, call: Call) -> Structure:
         raise NotImplementedError(f"{type(self).__name__} must implement `__call__(call)`.")
 
-    def output(self, tensor):
+    def output(self, tensor: Tensor) -> Tensor:
         """Called with each output of the network: of one step in single-step order, of all steps in multi-step order."""
         return tensor
 
-    def apply(self, call, args, kwargs, share=1.0):
+    def apply(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], share: float = 1.0) -> Structure:
         """Applies the operation of a call to tensors, without its activity regularisation.
 
         Args:
@@ -149,30 +154,30 @@ class Rule:
             self.add_loss(call, time_axis.widen(loss) * share)
         return outputs
 
-    def finish(self):
+    def finish(self) -> None:
         """Called after the walks: passes the collected losses to their layers."""
         self.order.end()
 
-    def add_loss(self, call, loss):
+    def add_loss(self, call: Call, loss: Tensor) -> None:
         """Called with each loss that a call's operation adds, multiplied by its share in all steps."""
         self.order.add_loss(call, loss)
 
-    def is_static(self, call):
+    def is_static(self, call: Call) -> bool:
         """Whether the output of the call is the same at every step."""
         return all(signal.static for signal in call.signals) and not self.takes_time(call)
 
-    def normalizes(self, call):
+    def normalizes(self, call: Call) -> bool:
         """Whether the call normalises with batch statistics: in training, unless the layer is frozen."""
         return self.training and call.kind.normalization is not None and call.operation.trainable
 
-    def masks(self, call):
+    def masks(self, call: Call) -> bool:
         """Whether the call multiplies its input by a random mask."""
         return self.training and call.kind.masks
 
-    def draws(self, call):
+    def draws(self, call: Call) -> bool:
         """Whether the call may draw random numbers, which are the same for every step of a sample and for its rate."""
         return layer_kinds.is_random(call.operation, self.training)
 
-    def takes_time(self, call):
+    def takes_time(self, call: Call) -> bool:
         """Whether the call receives the time step, so that its output differs from step to step."""
-        return layer_kinds.wants_time_step(type(call.operation))
+        return layer_kinds.wants_time_step(type(call.operation))  # type: ignore[arg-type]  # A class can be hashed.

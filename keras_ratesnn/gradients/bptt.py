@@ -1,7 +1,8 @@
 """Backpropagation through time: all steps are stored, and gradients flow back through layers and steps."""
 
 from keras_ratesnn._core import registry
-from keras_ratesnn.gradients.base import GradientMethod
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.gradients.base import GradientMethod, Run
 from keras_ratesnn.gradients.forward import ForwardRule
 
 
@@ -14,6 +15,6 @@ class BPTT(GradientMethod):
     Source: Neftci, Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019.
     """
 
-    def call(self, run):
+    def call(self, run: Run) -> Structure:
         order = run.new_order()
         return order.run(ForwardRule(order, run.training, run.with_gradient), run)

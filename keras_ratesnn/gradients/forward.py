@@ -1,11 +1,18 @@
 """The plain spiking network, which is the forward pass of every training method, in either order."""
 
+from collections.abc import Callable
+from typing import Any
+
+import keras
 from keras import ops
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._graph import Call
 from keras_ratesnn.gradients._time_loop import NeuronPass
 from keras_ratesnn.gradients.base import Rule
+from keras_ratesnn.gradients.orders import Order
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 
 
@@ -20,11 +27,11 @@ class ForwardRule(Rule):
         with_gradient: Boolean, whether operations that depend on time carry gradient.
     """
 
-    def __init__(self, order, training, with_gradient):
+    def __init__(self, order: Order, training: bool, with_gradient: bool) -> None:
         super().__init__(order, training)
         self.with_gradient = with_gradient
 
-    def __call__(self, call):
+    def __call__(self, call: Call) -> Structure:
         kind = call.kind
         if kind.role == layer_kinds.NEURON:
             return self.neuron(call)
@@ -42,43 +49,43 @@ class ForwardRule(Rule):
 
     # What a training method may override:
 
-    def evaluate(self, function):
+    def evaluate(self, function: Callable[[], Any]) -> Any:
         """Evaluates `function()`, which computes tensors of steps."""
         return function()
 
-    def neuron_pass(self, neuron):
+    def neuron_pass(self, neuron: keras.layers.Layer) -> NeuronPass:
         """The `NeuronPass` of a neuron layer."""
         return NeuronPass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
 
-    def remember_statistics(self, call, mean, variance):
+    def remember_statistics(self, call: Call, mean: Tensor, variance: Tensor) -> None:
         """Called with the statistics that a call used to normalise steps."""
 
-    def remember(self, call, outputs):
+    def remember(self, call: Call, outputs: Structure) -> Structure:
         """Called with the outputs of any other operation on steps; returns them or their replacement."""
         return outputs
 
-    def regularize(self, call, outputs):
+    def regularize(self, call: Call, outputs: Structure) -> None:
         """Called with the outputs of a call, for activity regularisation."""
         self.order.regularize(call, outputs, 1.0 / self.order.calls, each_step=True)
 
-    def add_loss(self, call, loss):
+    def add_loss(self, call: Call, loss: Tensor) -> None:
         self.order.add_loss(call, loss, each_step=not self.is_static(call))
 
     # Each kind of operation:
 
-    def neuron(self, call):
+    def neuron(self, call: Call) -> Signal:
         current, neuron_pass = only_signal(call), self.neuron_pass(call.operation)
         spikes = self.evaluate(lambda: self.order.through_time(call.place, neuron_pass, current))
         self.regularize(call, spikes)
         return Signal(spikes)
 
-    def encoder(self, call):
+    def encoder(self, call: Call) -> Signal:
         encoder, inputs = call.operation, self.encoded(call)
         timesteps = self.order.timesteps
         spikes = self.evaluate(lambda: self.order.each(lambda t: encoder.spikes(inputs, t, timesteps)))
         return Signal(self.remember(call, spikes))
 
-    def encoded(self, call):
+    def encoded(self, call: Call) -> Tensor:
         """The input tensor of an encoder; raises ValueError if it already depends on time."""
         signal = only_signal(call)
         if not signal.static:
@@ -88,14 +95,14 @@ class ForwardRule(Rule):
             )
         return signal.value
 
-    def static(self, call):
+    def static(self, call: Call) -> Structure:
         """Runs an operation whose inputs are the same at every step once, with gradient."""
         constants = self.order.constants
         if call.place not in constants:
             if self.normalizes(call):
                 # Updates the moving averages as often as calls on steps would.
                 inputs = only_signal(call).value
-                outputs, *statistics = call.kind.normalization.normalize(call.operation, inputs, times=self.order.calls)
+                outputs, *statistics = call.kind.normalization.normalize(call.operation, inputs, times=self.order.calls)  # type: ignore[union-attr]
                 self._after_steps(call, statistics)
             else:
                 outputs = self.apply(call, *with_tensors(lambda signal: signal.value, call))
@@ -103,17 +110,17 @@ class ForwardRule(Rule):
             constants[call.place] = tree.map_leaves(lambda output: Signal(output, static=True), outputs)
         return constants[call.place]
 
-    def normalization(self, call):
+    def normalization(self, call: Call) -> Signal:
         inputs = self.order.tensor(only_signal(call))
-        outputs, *statistics = self.evaluate(lambda: call.kind.normalization.normalize(call.operation, inputs))
+        outputs, *statistics = self.evaluate(lambda: call.kind.normalization.normalize(call.operation, inputs))  # type: ignore[union-attr]
         self.remember_statistics(call, *statistics)
         self._after_steps(call, statistics)
-        if call.kind.normalization.step_factors is not None:
+        if call.kind.normalization.step_factors is not None:  # type: ignore[union-attr]
             outputs = self.remember(call, self.evaluate(lambda: self._times_step_factors(call, outputs)))
         self.regularize(call, outputs)
         return Signal(outputs)
 
-    def mask(self, call):
+    def mask(self, call: Call) -> Signal:
         """Applies the same mask at all steps."""
         signal = only_signal(call)
         mask = self.order.once(call.place, lambda: self._drawn_mask(call, self.order.at(signal, 0)))
@@ -121,7 +128,7 @@ class ForwardRule(Rule):
         self.regularize(call, outputs)
         return Signal(outputs)
 
-    def random(self, call):
+    def random(self, call: Call) -> Structure:
         """Uses the same random numbers at all steps: each step starts with the generator state of the first."""
         start = self.order.once(noise_place(call), lambda: noise_of(call))
 
@@ -133,7 +140,7 @@ class ForwardRule(Rule):
 
         return self._outputs(call, self.evaluate(lambda: self.order.each(at_step)))
 
-    def operation(self, call):
+    def operation(self, call: Call) -> Structure:
         args, kwargs = with_tensors(self.order.tensor, call)
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.order.time_steps(args)}

@@ -6,12 +6,21 @@ place of the operation, because a layer may be used in several places. Operation
 once, and their results are stored as constants.
 """
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._graph import Call
 from keras_ratesnn.gradients import _compiled_loop, _time_loop, _windows
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.signals import Signal
+
+if TYPE_CHECKING:
+    from keras_ratesnn.gradients.base import Rule, Run
 
 
 class Order:
@@ -31,68 +40,68 @@ class Order:
     sees_all_steps = True
     """Whether a rule sees all steps at once, so that time means need no state between steps."""
 
-    def __init__(self, timesteps, windows=None):
+    def __init__(self, timesteps: int, windows: Sequence[int] | None = None) -> None:
         self.timesteps = timesteps
         self.windows = windows or (timesteps,)
-        self.memory = {}
-        self.constants = {}
-        self.adding = set()
+        self.memory: dict[str, Any] = {}
+        self.constants: dict[str, Structure] = {}
+        self.adding: set[str] = set()
         self.layout = backend.layout_kept(repeated=not self.sees_all_steps)
-        self._neurons = {}
-        self._finishing = {}
-        self._adding = {}
-        self._losses = []
-        self._once = set()
-        self._normalized = {}
-        self._statistics = []
+        self._neurons: dict[str, _time_loop.NeuronPass] = {}
+        self._finishing: dict[str, Callable[..., Any]] = {}
+        self._adding: dict[str, keras.layers.Layer] = {}
+        self._losses: list[tuple[keras.layers.Layer, Tensor]] = []
+        self._once: set[str] = set()
+        self._normalized: dict[str, Call] = {}
+        self._statistics: list[tuple[Call, Tensor, Tensor]] = []
 
     @property
-    def calls(self):
+    def calls(self) -> int:
         """The number of calls of the operation at a place."""
         return 1 if self.sees_all_steps else self.timesteps
 
     # What differs between the orders:
 
-    def begin(self, tensor, has_time):
+    def begin(self, tensor: Tensor, has_time: bool) -> Signal:
         """The signal of an input of the network: `(batch, T, ...)` if `has_time`, else `(batch, ...)`."""
         raise NotImplementedError
 
-    def tensor(self, signal):
+    def tensor(self, signal: Signal) -> Tensor:
         """The tensor of a signal, with a row for each step that the rule sees, even if the signal is static."""
         raise NotImplementedError
 
-    def each(self, function):
+    def each(self, function: Callable[..., Any]) -> Structure:
         """`function(t)` for each step t that the rule sees, joined in one structure of tensors."""
         raise NotImplementedError
 
-    def at(self, signal, t):
+    def at(self, signal: Signal, t: int) -> Tensor:
         """The tensor `(batch, ...)` of a signal at a step that the rule sees."""
         raise NotImplementedError
 
-    def time_steps(self, args):
+    def time_steps(self, args: Structure) -> int | Tensor:
         """The time step of each row of an operation's arguments; an integer if all rows belong to one step."""
         raise NotImplementedError
 
-    def scale(self, tensor, by_sample):
+    def scale(self, tensor: Tensor, by_sample: Tensor) -> Tensor:
         """The product of a tensor of the steps that the rule sees and a tensor of one step, `(batch, ...)`."""
         raise NotImplementedError
 
-    def through_time(self, place, neuron_pass, current):
+    def through_time(self, place: str, neuron_pass: _time_loop.NeuronPass, current: Signal) -> Tensor:
         """The spikes of a neuron layer, see `NeuronPass`, given the signal of its input current."""
         raise NotImplementedError
 
-    def finished(self, place):
+    def finished(self, place: str) -> Any:
         """The result of `NeuronPass.finish` for a neuron layer after the steps so far."""
         raise NotImplementedError
 
-    def average(self, place, values):
+    def average(self, place: str, values: Structure) -> None:
         """Stores the mean of a structure of tensors over the calls in each window: a list with one element per window.
 
         In multi-step order there is only one call for all windows, so the list has one element.
         """
         raise NotImplementedError
 
-    def average_steps(self, place, tensors):
+    def average_steps(self, place: str, tensors: Structure) -> Structure:
         """Stores the time mean in each window, `(batch * W, ...)`, of a structure of tensors of the steps.
 
         For integers and booleans, whose mean would not be an integer or boolean, all steps are stored, `(batch * T, ...)`.
@@ -102,7 +111,7 @@ class Order:
         """
         raise NotImplementedError
 
-    def run(self, rule, run):
+    def run(self, rule: "Rule", run: "Run") -> Structure:
         """Runs the network over time with a rule.
 
         Returns:
@@ -113,18 +122,18 @@ class Order:
 
     # What both orders share:
 
-    def once(self, place, function):
+    def once(self, place: str, function: Callable[..., Any]) -> Any:
         """The result of `function()`, which is called only the first time for each place."""
         if place not in self.memory:
             self.memory[place] = function()
             self._once.add(place)
         return self.memory[place]
 
-    def drawn(self):
+    def drawn(self) -> Any:
         """The memory entries set by `once`. An order that starts with them reuses the same masks and noise."""
         return {place: self.memory[place] for place in self._once}
 
-    def regularize(self, call, outputs, share=1.0, each_step=False):
+    def regularize(self, call: Call, outputs: Structure, share: float = 1.0, each_step: bool = False) -> None:
         """Adds the activity regularisation of a call to its layer's losses, divided by the number of rows, as in Keras.
 
         Args:
@@ -139,7 +148,7 @@ class Order:
             loss = sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
             self.add_loss(call, time_axis.widen(loss) * share, each_step)
 
-    def add_loss(self, call, loss, each_step=False):
+    def add_loss(self, call: Call, loss: Tensor, each_step: bool = False) -> None:
         """Stores a loss of a call's layer.
 
         Args:
@@ -156,7 +165,7 @@ class Order:
         self.memory[place] = self.memory.get(place, 0.0) + ops.sum(loss)
         self._adding[place] = call.operation
 
-    def after_steps(self, call, mean, variance):
+    def after_steps(self, call: Call, mean: Tensor, variance: Tensor) -> None:
         """Collects statistics that a call's normalisation receives after the last walk, averaged over all steps."""
         if all(signal.static for signal in call.signals):
             self._statistics.append((call, mean, variance))
@@ -165,17 +174,17 @@ class Order:
         self.average(place, {"mean": mean, "square": variance + ops.square(mean)})
         self._normalized[place] = call
 
-    def losses_of_steps(self):
+    def losses_of_steps(self) -> Any:
         """The memory entries in which `add_loss` sums the losses of the steps."""
         return {place: self.memory[place] for place in self._adding}
 
-    def end(self):
+    def end(self) -> None:
         """Called after the last walk of a run: passes collected losses and statistics to their layers."""
         # Calling a layer may clear earlier losses.
         for layer, loss in [*self._losses, *((layer, self.memory[place]) for place, layer in self._adding.items())]:
             layer.add_loss(loss)
         for call, mean, variance in self._statistics:
-            call.kind.normalization.after_steps(call.operation, mean, variance)
+            call.kind.normalization.after_steps(call.operation, mean, variance)  # type: ignore[union-attr, misc]
 
     def _finish(self, rule, outputs):
         """The outputs of a walk. Replaces the state in the memory by the records for later walks."""
@@ -197,7 +206,7 @@ class Order:
             return means[0]
         return sum(mean * (size / self.timesteps) for mean, size in zip(means, self.windows, strict=True))
 
-    def states(self):
+    def states(self) -> Any:
         """The states of all neuron layers after the last step: a list of structures of tensors."""
         return [self.finished(place)[0] for place in self._neurons]
 
@@ -205,7 +214,7 @@ class Order:
 class AllSteps(Order):
     """Multi-step order: a layer sees all steps at once, as `batch * T` rows."""
 
-    def begin(self, tensor, has_time):
+    def begin(self, tensor: Tensor, has_time: bool) -> Signal:
         self._rows = ops.shape(tensor)[0] * self.timesteps
         return Signal(time_axis.fold(tensor) if has_time else tensor, static=not has_time)
 
@@ -221,37 +230,37 @@ class AllSteps(Order):
         )
         return steps
 
-    def tensor(self, signal):
+    def tensor(self, signal: Signal) -> Tensor:
         return time_axis.repeat(signal.value, self.timesteps) if signal.static else signal.value
 
-    def each(self, function):
+    def each(self, function: Callable[..., Any]) -> Structure:
         by_step = [function(t) for t in range(self.timesteps)]
         return tree.map_leaves(lambda *steps: time_axis.fold(ops.stack(steps, axis=1)), *by_step)
 
-    def at(self, signal, t):
+    def at(self, signal: Signal, t: int) -> Tensor:
         return signal.value if signal.static else time_axis.unfold(signal.value, self.timesteps)[:, t]
 
-    def time_steps(self, args):
+    def time_steps(self, args: Structure) -> int | Tensor:
         rows = ops.shape(tree.flatten(args)[0])[0]
         return ops.arange(rows) % self.timesteps
 
-    def scale(self, tensor, by_sample):
+    def scale(self, tensor: Tensor, by_sample: Tensor) -> Tensor:
         return time_axis.fold(time_axis.unfold(tensor, self.timesteps) * by_sample[:, None])
 
-    def through_time(self, place, neuron_pass, current):
+    def through_time(self, place: str, neuron_pass: _time_loop.NeuronPass, current: Signal) -> Tensor:
         if not current.static:
             self._checked(current.value)
         spikes, self.memory[place] = _time_loop.run(neuron_pass, current, self.timesteps)
         self._neurons[place] = neuron_pass
         return spikes
 
-    def finished(self, place):
+    def finished(self, place: str) -> Any:
         return self.memory[place]
 
-    def average(self, place, values):
+    def average(self, place: str, values: Structure) -> None:
         self.memory[place] = [values]
 
-    def average_steps(self, place, tensors):
+    def average_steps(self, place: str, tensors: Structure) -> Structure:
         tree.map_leaves(self._checked, tensors)
         # If the compiler postponed the mean to the backward pass, all steps would stay in memory until then.
         means = tree.map_leaves(
@@ -261,7 +270,7 @@ class AllSteps(Order):
         tensors, self.memory[place] = backend.optimization_barrier((tensors, means))
         return tensors
 
-    def run(self, rule, run):
+    def run(self, rule: "Rule", run: "Run") -> Structure:
         outputs = run.walk([self.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
 
         def output(signal):
@@ -283,39 +292,39 @@ class OneStep(Order):
 
     sees_all_steps = False
 
-    def __init__(self, timesteps, windows=None):
+    def __init__(self, timesteps: int, windows: Sequence[int] | None = None) -> None:
         super().__init__(timesteps, windows)
         self.t = 0
 
-    def begin(self, tensor, has_time):
+    def begin(self, tensor: Tensor, has_time: bool) -> Signal:
         return Signal(ops.take(tensor, self.t, axis=1) if has_time else tensor, static=not has_time)
 
-    def tensor(self, signal):
+    def tensor(self, signal: Signal) -> Tensor:
         return signal.value
 
-    def each(self, function):
+    def each(self, function: Callable[..., Any]) -> Structure:
         return function(self.t)
 
-    def at(self, signal, t):
+    def at(self, signal: Signal, t: int) -> Tensor:
         return signal.value
 
-    def time_steps(self, args):
+    def time_steps(self, args: Structure) -> int | Tensor:
         return self.t
 
-    def scale(self, tensor, by_sample):
+    def scale(self, tensor: Tensor, by_sample: Tensor) -> Tensor:
         return tensor * by_sample
 
-    def through_time(self, place, neuron_pass, current):
+    def through_time(self, place: str, neuron_pass: _time_loop.NeuronPass, current: Signal) -> Tensor:
         self._neurons[place] = neuron_pass
         carried = self.memory[place] if place in self.memory else neuron_pass.start(current.value)
         spikes, carried = _time_loop.step(neuron_pass, current.value, carried, self.t)
         self.memory[place] = neuron_pass.as_tensors(carried)
         return spikes
 
-    def finished(self, place):
+    def finished(self, place: str) -> Any:
         return self._neurons[place].finish(self.memory[place])
 
-    def average(self, place, values):
+    def average(self, place: str, values: Structure) -> None:
         inside = _windows.inside(self.windows, self.t)
         totals = self.memory.get(place)
         if totals is None:
@@ -331,7 +340,7 @@ class OneStep(Order):
             tree.map_leaves(lambda x, n=size: x / n, of_window) for of_window, size in zip(totals, self.windows, strict=True)
         ]
 
-    def average_steps(self, place, tensors):
+    def average_steps(self, place: str, tensors: Structure) -> Structure:
         kept = f"steps at {place}"
         is_float = tree.map_leaves(lambda tensor: time_axis.is_float(tensor.dtype), tensors)
         floats = [leaf for leaf in tree.flatten(tensors) if time_axis.is_float(leaf.dtype)]
@@ -367,7 +376,7 @@ class OneStep(Order):
         outputs = tree.map_leaves(lambda signal: rule.output(signal.value), walk(signals(), rule))
         return self.memory, outputs
 
-    def run(self, rule, run):
+    def run(self, rule: "Rule", run: "Run") -> Structure:
         return self.finish(rule, run, self.sweep(rule, run))
 
     def sweep(self, rule, run):

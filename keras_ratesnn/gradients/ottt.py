@@ -7,14 +7,17 @@ A layer with weights that follows neurons, y = op(W, s), is differentiated as
 so that the gradient passes to the spikes as usual, while weight gradients use the presynaptic trace â instead of the spikes.
 """
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
+from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients._online import OnlineRule, run_online
 from keras_ratesnn.gradients._time_loop import NeuronPass
-from keras_ratesnn.gradients.base import GradientMethod
+from keras_ratesnn.gradients.base import GradientMethod, Run
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 
 
@@ -38,13 +41,13 @@ class OTTT(GradientMethod):
     Source: Xiao et al., "Online Training Through Time for Spiking Neural Networks", NeurIPS 2022.
     """
 
-    def __init__(self, recompute=True):
+    def __init__(self, recompute: bool = True) -> None:
         self.recompute = checks.boolean("recompute", recompute)
 
-    def call(self, run):
+    def call(self, run: Run) -> Structure:
         return run_online(run, TraceRule, self.recompute)
 
-    def check(self, neurons):
+    def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
         for neuron in neurons:
             if neuron.cell.trace_decay() is None:
                 raise ValueError(
@@ -53,7 +56,7 @@ class OTTT(GradientMethod):
                     'in a custom cell, or train with gradient="sltt", "rate" or "bptt".'
                 )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"recompute": self.recompute}
 
 
@@ -69,6 +72,8 @@ class TracedSignal(Signal):
 
 class TraceRule(OnlineRule):
     """The spiking network, with weight gradients evaluated at the spike traces."""
+
+    replaces_weights = True
 
     def neuron(self, call):
         spikes, neuron = super().neuron(call).value, call.operation

@@ -15,14 +15,17 @@ NeurIPS 2024. Unlike in the authors' program, the gradient is not divided by T: 
 """
 
 import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
+from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients import _element_wise, _eligibility, _windows
-from keras_ratesnn.gradients.base import GradientMethod, Rule
+from keras_ratesnn.gradients.base import GradientMethod, Rule, Run
 from keras_ratesnn.gradients.forward import ForwardRule, noise_place
 from keras_ratesnn.gradients.orders import AllSteps
 from keras_ratesnn.gradients.signals import Signal, Steps, only_signal, with_tensors
@@ -51,7 +54,7 @@ class Rate(GradientMethod):
     Source: Yu et al., NeurIPS 2024; windows are an extension of this library.
     """
 
-    def __init__(self, windows=1, last_step_statistics=False):
+    def __init__(self, windows: int | Sequence[int] = 1, last_step_statistics: bool = False) -> None:
         self.windows = _checked_windows(windows)
         self.last_step_statistics = checks.boolean("last_step_statistics", last_step_statistics)
         if self.last_step_statistics and self.windows != 1:
@@ -60,14 +63,14 @@ class Rate(GradientMethod):
                 f"windows={self.windows}. Leave one of the two arguments out."
             )
 
-    def call(self, run):
+    def call(self, run: Run) -> Structure:
         if not run.with_gradient:
             order = run.new_order()
             return order.run(ForwardRule(order, run.training, with_gradient=False), run)
         order = run.new_order(self._sizes(run))
         last_step = self.last_step_statistics and not order.sees_all_steps
         rule = RateRule(order, run.training, last_step)
-        with backend.reading_once(run.network.trainable_variables):
+        with backend.reading_once(run.network):
             outputs = order.run(RecordingRule(order, run.training, last_step), run)
             rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
         rule.finish()
@@ -86,7 +89,7 @@ class Rate(GradientMethod):
             return (run.timesteps,)
         return _windows.sizes_of(self.windows, run.timesteps)
 
-    def check(self, neurons):
+    def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
         for neuron in neurons:
             if neuron.couples_neurons:
                 raise ValueError(
@@ -97,10 +100,10 @@ class Rate(GradientMethod):
             if not _eligibility.has_written_derivative(neuron.cell):
                 _element_wise.check(neuron)
 
-    def check_timesteps(self, timesteps):
+    def check_timesteps(self, timesteps: int) -> None:
         _windows.sizes_of(self.windows, timesteps)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"windows": self.windows, "last_step_statistics": self.last_step_statistics}
 
 
@@ -224,7 +227,7 @@ class RateRule(Rule):
         return _windows.at_each_step(self.tensor(signal), self.windows)
 
     def __call__(self, call):
-        recorded = self.order.memory.get(call.place)
+        recorded: Any = self.order.memory.get(call.place)
         if call.kind.role == layer_kinds.NEURON:
             outputs = self.neuron(call, recorded)
         elif call.kind.role == layer_kinds.ENCODER:
@@ -322,7 +325,8 @@ class RateRule(Rule):
     def _apply(self, call, args, kwargs, share=1.0):
         """Applies an operation to rates, with the random numbers of the spiking path and without changing its state."""
         operation = call.operation
-        variables = () if call.kind.function_of_tensors else getattr(operation, "variables", ())
+        has_state = not call.kind.function_of_tensors and isinstance(operation, keras.layers.Layer)
+        variables = backend.replaceable(operation) if has_state else ()
         if not variables:
             return self.apply(call, args, kwargs, share)
         draws = self.draws(call)

@@ -1,6 +1,11 @@
 """Signals: tensors over time, which a walk passes between the operations of a network."""
 
+from collections.abc import Callable
+from typing import Any
+
 from keras_ratesnn._core import tree
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._graph import Call
 
 
 class Signal:
@@ -15,7 +20,7 @@ class Signal:
 
     __slots__ = ("static", "value")
 
-    def __init__(self, value, static=False):
+    def __init__(self, value: Tensor, static: bool = False) -> None:
         self.value = value
         self.static = static
 
@@ -26,7 +31,7 @@ class Steps(Signal):
     __slots__ = ()
 
 
-def only_signal(call):
+def only_signal(call: Call) -> Signal:
     """The only signal among the arguments of an operation that accepts no second one, such as a mask."""
     signals = call.signals
     if len(signals) != 1:
@@ -38,7 +43,7 @@ def only_signal(call):
     return signals[0]
 
 
-def with_tensors(function, call):
+def with_tensors(function: Callable[[Any], Any], call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The `(args, kwargs)` of an operation with every signal replaced by the tensor `function(signal)`."""
     if len(call.signals) == 1 and len(call.args) == 1 and isinstance(call.args[0], Signal):
         return (function(call.args[0]),), call.kwargs

@@ -3,8 +3,9 @@
 from keras import ops, random
 
 from keras_ratesnn._core import checks, registry
+from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients._online import OnlineRule, run_online
-from keras_ratesnn.gradients.base import GradientMethod
+from keras_ratesnn.gradients.base import GradientMethod, Run
 
 
 @registry.register
@@ -28,29 +29,29 @@ class SLTT(GradientMethod):
     Source: Meng et al., "Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural Networks", ICCV 2023.
     """
 
-    def __init__(self, random_steps=None, recompute=True):
+    def __init__(self, random_steps: int | None = None, recompute: bool = True) -> None:
         if random_steps is not None:
             checks.positive_integer("random_steps", random_steps, advice="None lets all steps carry gradient.")
         self.random_steps = random_steps
         self.recompute = checks.boolean("recompute", recompute)
 
     @property
-    def draws(self):
+    def draws(self) -> bool:
         return self.random_steps is not None
 
-    def call(self, run):
+    def call(self, run: Run) -> Structure:
         drawn = self.draws and run.training and run.with_gradient
         return run_online(run, OnlineRule, self.recompute, self._chosen(run) if drawn else None)
 
     def _chosen(self, run):
         return random.shuffle(ops.arange(run.timesteps), seed=run.draws) < self.random_steps
 
-    def check_timesteps(self, timesteps):
-        if self.draws and self.random_steps > timesteps:
+    def check_timesteps(self, timesteps: int) -> None:
+        if self.random_steps is not None and self.random_steps > timesteps:
             raise ValueError(
                 f"`random_steps` must be at most timesteps. Received: random_steps={self.random_steps} for "
                 f"timesteps={timesteps}. Leave it out to let all steps carry gradient."
             )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"random_steps": self.random_steps, "recompute": self.recompute}

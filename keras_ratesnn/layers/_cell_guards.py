@@ -1,20 +1,22 @@
 """Guards of cells: arguments cannot change after building, and a cell cannot be used directly in a network."""
 
+from typing import Any
+
 import keras
 
 
 class GuardedCell(keras.layers.Layer):
     """Base class of cells: arguments are fixed once the cell is built, and a network can only contain it inside a `Neuron`."""
 
-    fixed_arguments = ()
+    fixed_arguments: tuple[str, ...] = ()
     """Names of constructor arguments whose values may be part of compiled or traced code."""
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         if name in self.fixed_arguments and getattr(self, "built", False):
             raise AttributeError(_fixed(name, value, self))
         super().__setattr__(name, value)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if any(isinstance(value, keras.KerasTensor) for value in (*args, *kwargs.values())):
             kind = type(self).__name__
             # Not a TypeError: Sequential would replace its message.
@@ -25,7 +27,7 @@ class GuardedCell(keras.layers.Layer):
         return super().__call__(*args, **kwargs)
 
 
-def from_cell(name):
+def from_cell(name: str) -> property:
     """A property of a neuron layer: the argument `name` of its cell, which cannot be set."""
 
     def get(layer):
@@ -37,7 +39,7 @@ def from_cell(name):
     return property(get, refuse)
 
 
-def _fixed(name, value, owner):
+def _fixed(name: str, value: Any, owner: Any) -> str:
     return (
         f"`{name}` of {type(owner).__name__} {owner.name!r} is fixed when it is created: compiled code would not see a change. "
         f"Received: {name}={value!r}. Create a new layer with this value, or a new model from an edited get_config(), and copy "

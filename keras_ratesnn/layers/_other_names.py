@@ -1,9 +1,12 @@
 """Translates argument names of other libraries to those of this library."""
 
 import numbers
+from typing import Any
+
+from keras_ratesnn._core.annotations import Config
 
 
-def refuse_other_names(neuron, arguments):
+def refuse_other_names(neuron: str, arguments: Config) -> None:
     """Raises TypeError if a neuron gets an argument name of another library, and says which argument to use.
 
     Args:
@@ -15,17 +18,17 @@ def refuse_other_names(neuron, arguments):
             raise TypeError(f"{neuron} has no argument `{name}`. Received: {name}={value!r}. {_OTHER_NAMES[name](value)}")
 
 
-def _time_constant(value):
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and value >= 1
+def _time_constant(value: Any) -> str:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and value >= 1  # type: ignore[operator]
     example = f": here decay={round(1 - 1 / value, 6)}" if number else ""
     return f"A time constant of τ time steps is decay = 1 − 1/τ{example}. ParametricLIF(decay=...) learns it from this value."
 
 
-def _decay(value):
+def _decay(value: Any) -> str:
     return f"The fraction of the membrane that remains after one step is decay={value!r}; a layer without a leak is IF()."
 
 
-def _alpha(value):
+def _alpha(value: Any) -> str:
     return (
         "The steepness of a surrogate is an argument of the surrogate, for example "
         f"surrogate=keras_ratesnn.surrogates.ATan(alpha={value!r}). The fraction of the membrane that remains after one step "
@@ -33,15 +36,15 @@ def _alpha(value):
     )
 
 
-def _threshold(value):
+def _threshold(value: Any) -> str:
     return f"Use threshold={value!r}."
 
 
-def _reset(value):
+def _reset(value: Any) -> str:
     return 'Use reset="soft", which subtracts the threshold from the membrane, or reset="hard", which sets it to v_reset.'
 
 
-def _surrogate(value):
+def _surrogate(value: Any) -> str:
     return 'Use surrogate="atan", or another name or object of keras_ratesnn.surrogates.'
 
 

@@ -1,12 +1,16 @@
 """Neurons with an adaptive threshold: every spike raises it temporarily."""
 
+from typing import Any
+
 from keras import ops
 
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import checks, registry
+from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
 from keras_ratesnn.layers._cell_guards import from_cell
 from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
 from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
+from keras_ratesnn.surrogates import Surrogate
 
 
 @registry.register
@@ -68,27 +72,29 @@ class ALIFCell(IntegrateAndFireCell):
 
     def __init__(
         self,
-        decay=0.2,
-        threshold=1.0,
-        adaptation_decay=0.9,
-        adaptation=1.8,
-        reset="soft",
-        v_reset=0.0,
-        detach_reset=True,
-        surrogate="sigmoid",
-        learn_threshold=False,
-        **kwargs,
-    ):
+        decay: float = 0.2,
+        threshold: float = 1.0,
+        adaptation_decay: float = 0.9,
+        adaptation: float = 1.8,
+        reset: Reset = "soft",
+        v_reset: float = 0.0,
+        detach_reset: bool = True,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        learn_threshold: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
         self.adaptation_decay = checks.real("adaptation_decay", adaptation_decay, at_least=0, below=1, advice=DECAY_ADVICE)
         self.adaptation = checks.real("adaptation", adaptation, at_least=0)
 
-    def initial_state(self, inputs):
+    def initial_state(self, inputs: Tensor) -> Structure:
         at_rest = super().initial_state(inputs)
         return {"membrane": at_rest, "adaptation": at_rest}
 
-    def step(self, inputs, state):
+    def step(  # type: ignore[override]  # Its threshold is its own.
+        self, inputs: Tensor, state: Structure
+    ) -> tuple[Tensor, Tensor, Structure]:
         membrane, adaptation = state["membrane"], state["adaptation"]
         membrane = dynamics.integrate(membrane, ops.cast(inputs, membrane.dtype), self.effective_decay())
         threshold = self.effective_threshold() + self.adaptation * adaptation
@@ -99,7 +105,7 @@ class ALIFCell(IntegrateAndFireCell):
         }
         return membrane, spikes, state
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "decay": self.decay,
@@ -146,17 +152,17 @@ class ALIF(IntegrateAndFire):
 
     def __init__(
         self,
-        decay=0.2,
-        threshold=1.0,
-        adaptation_decay=0.9,
-        adaptation=1.8,
-        reset="soft",
-        v_reset=0.0,
-        detach_reset=True,
-        surrogate="sigmoid",
-        learn_threshold=False,
-        **kwargs,
-    ):
+        decay: float = 0.2,
+        threshold: float = 1.0,
+        adaptation_decay: float = 0.9,
+        adaptation: float = 1.8,
+        reset: Reset = "soft",
+        v_reset: float = 0.0,
+        detach_reset: bool = True,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        learn_threshold: bool = False,
+        **kwargs: Any,
+    ) -> None:
         cell = ALIFCell(
             decay,
             threshold,

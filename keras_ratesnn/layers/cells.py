@@ -1,16 +1,20 @@
 """Integrate-and-fire cells: the parameters of a neuron and one step of its membrane, without time loop or training method."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import keras
 from keras import ops
 
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core.annotations import Config, Reset, Shape, Structure, Tensor
 from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.neuron_cell import NeuronCell
+from keras_ratesnn.surrogates import Surrogate
 
-RESETS = ("soft", "hard")
+RESETS: tuple[Reset, ...] = ("soft", "hard")
 DECAY_ADVICE = "A time constant of τ steps is decay = 1 − 1/τ."
 
 
@@ -29,14 +33,14 @@ class IntegrateAndFireCell(NeuronCell):
 
     def __init__(
         self,
-        threshold=1.0,
-        reset="soft",
-        v_reset=0.0,
-        detach_reset=True,
-        surrogate="sigmoid",
-        learn_threshold=False,
-        **kwargs,
-    ):
+        threshold: float = 1.0,
+        reset: Reset = "soft",
+        v_reset: float = 0.0,
+        detach_reset: bool = True,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        learn_threshold: bool = False,
+        **kwargs: Any,
+    ) -> None:
         refuse_other_names(type(self).__name__, kwargs)
         super().__init__(threshold=threshold, surrogate=surrogate, **kwargs)
         self.reset = checks.one_of("reset", reset, RESETS)
@@ -50,41 +54,45 @@ class IntegrateAndFireCell(NeuronCell):
         self.learn_threshold = checks.boolean("learn_threshold", learn_threshold)
         self.log_threshold = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if self.learn_threshold:
             # θ = exp(w) stays positive for any w.
             self.log_threshold = self._add_parameter("log_threshold", (), math.log(self.threshold))
 
-    def _add_parameter(self, name, shape, value):
+    def _add_parameter(self, name: str, shape: Sequence[int | None], value: float) -> keras.Variable:
         initializer = keras.initializers.Constant(value)
         return self.add_weight(shape=shape, initializer=initializer, name=name)
 
-    def effective_decay(self):
+    def effective_decay(self) -> float | Tensor:
         """λ as the step uses it: a float, or a tensor if it is learned."""
         return self.decay
 
-    def trace_decay(self):
+    def trace_decay(self) -> float | Tensor | None:
         # A subclass with another step may decay differently.
         return self.effective_decay() if type(self).step is IntegrateAndFireCell.step else None
 
-    def effective_threshold(self):
+    def effective_threshold(self) -> float | Tensor:
         return ops.exp(self.log_threshold) if self.learn_threshold else self.threshold
 
-    def step(self, inputs, state, threshold=None):
+    def step(
+        self, inputs: Tensor, state: Structure, threshold: float | Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Structure]:
         """As in `NeuronCell`; `threshold` is θ_t, if a layer sets a new threshold at each step."""
         threshold = self.effective_threshold() if threshold is None else threshold
         membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.effective_decay())
         spikes = self.fire(membrane, threshold)
         return membrane, spikes, self.after_reset(membrane, spikes, threshold)
 
-    def after_reset(self, membrane, spikes, threshold):
+    def after_reset(self, membrane: Tensor, spikes: Tensor, threshold: float | Tensor) -> Tensor:
         """v⁺_t: the membrane after it was reset by spikes for this `threshold`."""
         resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
         if self.reset == "soft":
             return dynamics.soft_reset(membrane, resetting, threshold)
         return dynamics.hard_reset(membrane, resetting, self.v_reset)
 
-    def step_derivative(self, state, membrane, spikes, surrogate_derivative):
+    def step_derivative(
+        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
+    ) -> Callable[..., tuple[Any, Any]]:
         decay, threshold = self.effective_decay(), self.effective_threshold()
         if self.reset == "soft":
             through_reset = dynamics.soft_reset_derivative(surrogate_derivative, threshold, self.detach_reset)
@@ -104,14 +112,14 @@ class IntegrateAndFireCell(NeuronCell):
 
         return along
 
-    def _threshold_derivative(self, membrane, spikes, surrogate_derivative):
+    def _threshold_derivative(self, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor) -> float | Tensor:
         """The derivative of the state after the reset with respect to the threshold, for a fixed membrane before it."""
         if self.reset == "soft":
             threshold = self.effective_threshold()
             return dynamics.soft_reset_threshold_derivative(spikes, surrogate_derivative, threshold, self.detach_reset)
         return dynamics.hard_reset_threshold_derivative(membrane, surrogate_derivative, self.v_reset, self.detach_reset)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "reset": self.reset,
@@ -121,11 +129,11 @@ class IntegrateAndFireCell(NeuronCell):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return super().from_config(without_ignored_reset(config))
 
 
-def without_ignored_reset(config):
+def without_ignored_reset(config: Config) -> Config:
     """Corrects configs from versions in which a soft reset accepted and ignored any `v_reset`."""
     if config.get("reset") == "soft" and "v_reset" in config:
         return {**config, "v_reset": 0.0}
@@ -183,19 +191,19 @@ class LIFCell(IntegrateAndFireCell):
 
     def __init__(
         self,
-        decay=0.2,
-        threshold=1.0,
-        reset="soft",
-        v_reset=0.0,
-        detach_reset=True,
-        surrogate="sigmoid",
-        learn_threshold=False,
-        **kwargs,
-    ):
+        decay: float = 0.2,
+        threshold: float = 1.0,
+        reset: Reset = "soft",
+        v_reset: float = 0.0,
+        detach_reset: bool = True,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        learn_threshold: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "decay": self.decay}
 
 
@@ -242,25 +250,25 @@ class ParametricLIFCell(IntegrateAndFireCell):
 
     def __init__(
         self,
-        decay=0.5,
-        threshold=1.0,
-        reset="soft",
-        v_reset=0.0,
-        detach_reset=True,
-        surrogate="sigmoid",
-        learn_threshold=False,
-        per_channel=False,
-        axis=-1,
-        **kwargs,
-    ):
+        decay: float = 0.5,
+        threshold: float = 1.0,
+        reset: Reset = "soft",
+        v_reset: float = 0.0,
+        detach_reset: bool = True,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        learn_threshold: bool = False,
+        per_channel: bool = False,
+        axis: int = -1,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
         self.decay = checks.real("decay", decay, above=0, below=1, advice=DECAY_ADVICE)
         self.per_channel = checks.boolean("per_channel", per_channel)
         self.axis = checks.integer("axis", axis)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        shape = ()
+        shape: list[int | None] = []
         if self.per_channel:
             if not -len(input_shape) <= self.axis < len(input_shape) or input_shape[self.axis] is None:
                 raise ValueError(
@@ -272,10 +280,12 @@ class ParametricLIFCell(IntegrateAndFireCell):
             shape[self.axis] = input_shape[self.axis]
         self.decay_logit = self._add_parameter("decay_logit", shape, math.log(self.decay / (1.0 - self.decay)))
 
-    def effective_decay(self):
+    def effective_decay(self) -> float | Tensor:
         return ops.sigmoid(self.decay_logit)
 
-    def step_derivative(self, state, membrane, spikes, surrogate_derivative):
+    def step_derivative(
+        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
+    ) -> Callable[..., tuple[Any, Any]]:
         along = super().step_derivative(state, membrane, spikes, surrogate_derivative)
         decay = self.effective_decay()
 
@@ -287,5 +297,5 @@ class ParametricLIFCell(IntegrateAndFireCell):
 
         return along_decay_too
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "decay": self.decay, "per_channel": self.per_channel, "axis": self.axis}

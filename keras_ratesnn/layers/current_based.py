@@ -1,12 +1,16 @@
 """Current-based neurons: the input drives a synaptic current, which drives the membrane."""
 
+from typing import Any
+
 from keras import ops
 
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import checks, registry
+from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
 from keras_ratesnn.layers._cell_guards import from_cell
 from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
 from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
+from keras_ratesnn.surrogates import Surrogate
 
 
 @registry.register
@@ -66,30 +70,32 @@ class CuBaLIFCell(IntegrateAndFireCell):
 
     def __init__(
         self,
-        decay=0.2,
-        threshold=1.0,
-        synaptic_decay=0.5,
-        reset="soft",
-        v_reset=0.0,
-        detach_reset=True,
-        surrogate="sigmoid",
-        learn_threshold=False,
-        **kwargs,
-    ):
+        decay: float = 0.2,
+        threshold: float = 1.0,
+        synaptic_decay: float = 0.5,
+        reset: Reset = "soft",
+        v_reset: float = 0.0,
+        detach_reset: bool = True,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        learn_threshold: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
         self.synaptic_decay = checks.real("synaptic_decay", synaptic_decay, at_least=0, below=1, advice=DECAY_ADVICE)
 
-    def initial_state(self, inputs):
+    def initial_state(self, inputs: Tensor) -> Structure:
         at_rest = super().initial_state(inputs)
         return {"current": at_rest, "membrane": at_rest}
 
-    def step(self, inputs, state):
+    def step(  # type: ignore[override]  # Its threshold is its own.
+        self, inputs: Tensor, state: Structure
+    ) -> tuple[Tensor, Tensor, Structure]:
         current = dynamics.integrate(state["current"], ops.cast(inputs, state["current"].dtype), self.synaptic_decay)
         membrane, spikes, after = super().step(current, state["membrane"])
         return membrane, spikes, {"current": current, "membrane": after}
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "decay": self.decay, "synaptic_decay": self.synaptic_decay}
 
 
@@ -129,16 +135,16 @@ class CuBaLIF(IntegrateAndFire):
 
     def __init__(
         self,
-        decay=0.2,
-        threshold=1.0,
-        synaptic_decay=0.5,
-        reset="soft",
-        v_reset=0.0,
-        detach_reset=True,
-        surrogate="sigmoid",
-        learn_threshold=False,
-        **kwargs,
-    ):
+        decay: float = 0.2,
+        threshold: float = 1.0,
+        synaptic_decay: float = 0.5,
+        reset: Reset = "soft",
+        v_reset: float = 0.0,
+        detach_reset: bool = True,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        learn_threshold: bool = False,
+        **kwargs: Any,
+    ) -> None:
         cell = CuBaLIFCell(
             decay,
             threshold,

@@ -4,10 +4,13 @@ Without an encoder, the same input is presented at every step (direct encoding).
 best with few steps.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, registry
+from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import ENCODER, LayerKind
 
 
@@ -25,7 +28,7 @@ class Encoder(keras.layers.Layer):
     rate_derivative = 1.0
     """The derivative of the firing rate with respect to the input."""
 
-    def encode(self, inputs, t, timesteps):
+    def encode(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         """The spikes of one step.
 
         Args:
@@ -38,15 +41,15 @@ class Encoder(keras.layers.Layer):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `encode(inputs, t, timesteps)`.")
 
-    def spikes(self, inputs, t, timesteps):
+    def spikes(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         """`encode`, with the derivative that the encoder declares."""
         encoded = ops.cast(self.encode(inputs, t, timesteps), inputs.dtype)
         return backend.graft(ops.stop_gradient(encoded), inputs, self.rate_derivative)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Structure:
         return self.spikes(inputs, 0, 1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
 
@@ -71,16 +74,16 @@ class BernoulliEncoder(Encoder):
         Any, `(batch, ...)`: probabilities in [0, 1]. Smaller values never spike, larger ones always.
     """
 
-    def __init__(self, seed=None, **kwargs):
+    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def encode(self, inputs, t, timesteps):
+    def encode(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         # Drawn in float32: in half precision a uniform number can round up to 1.
         return keras.random.uniform(ops.shape(inputs), dtype="float32", seed=self.seed_generator) < ops.cast(inputs, "float32")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "seed": self.seed}
 
 
@@ -110,7 +113,7 @@ class LatencyEncoder(Encoder):
 
     rate_derivative = 0.0
 
-    def encode(self, inputs, t, timesteps):
+    def encode(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         inputs = ops.cast(inputs, "float32")
         step = ops.round((1.0 - ops.minimum(inputs, 1.0)) * (timesteps - 1))
         return ops.logical_and(step == ops.cast(t, "float32"), inputs > 0)

@@ -1,11 +1,16 @@
 """The base class of neuron cells, including custom ones."""
 
+from collections.abc import Callable
+from typing import Any
+
 from keras import ops
 
 from keras_ratesnn import dynamics, surrogates
 from keras_ratesnn._core import backend, checks, registry, time_axis
+from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import CELL, LayerKind
 from keras_ratesnn.layers._cell_guards import GuardedCell
+from keras_ratesnn.surrogates import Surrogate
 
 
 class NeuronCell(GuardedCell):
@@ -44,26 +49,26 @@ class NeuronCell(GuardedCell):
     """
 
     layer_kind = LayerKind(role=CELL)
-    fixed_arguments = ("threshold", "surrogate")
+    fixed_arguments: tuple[str, ...] = ("threshold", "surrogate")
     fuses = True
     """Whether a step may be compiled into one pass over memory, on backends where the library does that."""
 
-    def __init__(self, threshold=1.0, surrogate="sigmoid", **kwargs):
+    def __init__(self, threshold: float = 1.0, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any) -> None:
         # The state stays in float32 in half precision: Keras must not cast the arguments.
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.threshold = checks.real("threshold", threshold, above=0, advice="A neuron at rest would spike without input.")
         self.surrogate = surrogates.get(surrogate)
 
-    def add_weight(self, *args, autocast=False, **kwargs):
+    def add_weight(self, *args: Any, autocast: bool = False, **kwargs: Any) -> Any:
         """As in any Keras layer, but in half precision a cell's weights are read in float32, like its state."""
         return super().add_weight(*args, autocast=autocast, **kwargs)
 
-    def initial_state(self, inputs):
+    def initial_state(self, inputs: Tensor) -> Structure:
         """The state at rest, before the first step: a membrane of zeros, like `inputs`, in float32 or wider."""
         return ops.zeros_like(inputs, dtype=time_axis.accumulation_dtype(inputs.dtype))
 
-    def step(self, inputs, state):
+    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
         """One time step.
 
         Args:
@@ -78,7 +83,9 @@ class NeuronCell(GuardedCell):
             f"{type(self).__name__} must implement `step(inputs, state)` and return `(membrane, spikes, state)`."
         )
 
-    def step_derivative(self, state, membrane, spikes, surrogate_derivative):
+    def step_derivative(
+        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
+    ) -> Callable[..., tuple[Any, Any]]:
         """An optional hand-written derivative of `step` for the rate gradient. The default is forward-mode differentiation.
 
         It belongs to the `step` and `fire` of the same class or a base class. If a subclass overrides these, it is not used.
@@ -96,10 +103,10 @@ class NeuronCell(GuardedCell):
         """
         raise NotImplementedError(f"{type(self).__name__} has no hand-written derivative.")
 
-    def after_steps(self, state):
+    def after_steps(self, state: Structure) -> None:
         """Called once after the last step of a batch, with the final state. Does nothing by default."""
 
-    def trace_decay(self):
+    def trace_decay(self) -> float | Tensor | None:
         """The decay λ of the spike trace in the online method OTTT, which equals the decay of a leaky membrane.
 
         Returns:
@@ -107,15 +114,15 @@ class NeuronCell(GuardedCell):
         """
         return None
 
-    def effective_threshold(self):
+    def effective_threshold(self) -> float | Tensor:
         """θ as the step uses it: a float, or a tensor if it is learned."""
         return self.threshold
 
-    def surrogate_derivative(self, membrane):
+    def surrogate_derivative(self, membrane: Tensor) -> Tensor:
         """h(v_t − θ), which replaces ∂s_t/∂v_t."""
         return self.surrogate.derivative(membrane - self.effective_threshold())
 
-    def fire(self, membrane, threshold=None):
+    def fire(self, membrane: Tensor, threshold: float | Tensor | None = None) -> Tensor:
         """Spikes H(v_t − θ), exactly 0 or 1, with the surrogate's derivative.
 
         Args:
@@ -131,16 +138,16 @@ class NeuronCell(GuardedCell):
         distance = membrane - threshold
         return backend.graft(spikes, distance, ops.stop_gradient(self.surrogate.derivative(distance)))
 
-    def call(self, inputs, state=None):
+    def call(self, inputs: Tensor, state: Structure = None) -> tuple[Tensor, Structure]:
         if state is None:
             state = self.initial_state(inputs)
         _, spikes, state = self.step(inputs, state)
         return ops.cast(spikes, self.compute_dtype), state
 
-    def compute_output_shape(self, input_shape, state_shape=None):
+    def compute_output_shape(self, input_shape: Shape, state_shape: Any = None) -> tuple[Shape, Any]:
         return input_shape, input_shape if state_shape is None else state_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "threshold": self.threshold,

@@ -1,16 +1,19 @@
 """Neuron layers. Each wraps a cell that holds the parameters and computes one step."""
 
 import warnings
+from typing import Any, Self
 
 import keras
 
 from keras_ratesnn._core import checks, registry
+from keras_ratesnn._core.annotations import Config, Reset, Shape, Tensor
 from keras_ratesnn.layer_kinds import NEURON, LayerKind
 from keras_ratesnn.layers._cell_guards import from_cell
 from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell, without_ignored_reset
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.threshold_stabilizer import StabilizedCell, ThresholdStabilizer
+from keras_ratesnn.surrogates import Surrogate
 
 
 @registry.register
@@ -30,7 +33,7 @@ class Neuron(keras.layers.Layer):
 
     layer_kind = LayerKind(role=NEURON)
 
-    def __init__(self, cell, **kwargs):
+    def __init__(self, cell: NeuronCell | Config, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if isinstance(cell, dict):
             cell = keras.saving.deserialize_keras_object(cell)
@@ -41,21 +44,23 @@ class Neuron(keras.layers.Layer):
         self.cell = cell
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if not self.cell.built:
             self.cell.build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         # A SpikingModel runs the cell and does not call this.
         if training:
             _warn_of_one_time_step(self)
         spikes, _ = self.cell(inputs)
         return spikes
 
-    couples_neurons = False
-    """Whether the time loop of the layer makes neurons depend on each other."""
+    @property
+    def couples_neurons(self) -> bool:
+        """Whether the time loop of the layer makes neurons depend on each other."""
+        return False
 
-    def cell_in_time(self, training):
+    def cell_in_time(self, training: bool) -> Any:
         """The cell to run over time: the layer's cell, or a replacement that extends it.
 
         Args:
@@ -63,10 +68,10 @@ class Neuron(keras.layers.Layer):
         """
         return self.cell
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "cell": keras.saving.serialize_keras_object(self.cell)}
 
 
@@ -80,7 +85,7 @@ class IntegrateAndFire(Neuron):
     surrogate = from_cell("surrogate")
     learn_threshold = from_cell("learn_threshold")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["cell"]
         of_cell = self.cell.get_config()
@@ -89,7 +94,7 @@ class IntegrateAndFire(Neuron):
         return {**config, **of_cell}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return super().from_config(without_ignored_reset(config))
 
 
@@ -145,16 +150,16 @@ class LIF(IntegrateAndFire):
 
     def __init__(
         self,
-        decay=0.2,
-        threshold=1.0,
-        reset="soft",
-        v_reset=0.0,
-        detach_reset=True,
-        surrogate="sigmoid",
-        learn_threshold=False,
-        threshold_stabilizer=False,
-        **kwargs,
-    ):
+        decay: float = 0.2,
+        threshold: float = 1.0,
+        reset: Reset = "soft",
+        v_reset: float = 0.0,
+        detach_reset: bool = True,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        learn_threshold: bool = False,
+        threshold_stabilizer: bool = False,
+        **kwargs: Any,
+    ) -> None:
         cell = LIFCell(
             decay, threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **shared_with_cell(type(self), kwargs)
         )
@@ -170,20 +175,20 @@ class LIF(IntegrateAndFire):
     decay = from_cell("decay")
 
     @property
-    def couples_neurons(self):
+    def couples_neurons(self) -> bool:
         return self.threshold_stabilizer
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         if self.stabilizer is not None and not self.stabilizer.built:
             self.stabilizer.build()
 
-    def cell_in_time(self, training):
+    def cell_in_time(self, training: bool) -> Any:
         if self.stabilizer is None:
             return self.cell
         return StabilizedCell(self.cell, self.stabilizer, training and self.trainable)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "threshold_stabilizer": self.threshold_stabilizer}
 
 
@@ -202,14 +207,14 @@ class IF(IntegrateAndFire):
 
     def __init__(
         self,
-        threshold=1.0,
-        reset="soft",
-        v_reset=0.0,
-        detach_reset=True,
-        surrogate="sigmoid",
-        learn_threshold=False,
-        **kwargs,
-    ):
+        threshold: float = 1.0,
+        reset: Reset = "soft",
+        v_reset: float = 0.0,
+        detach_reset: bool = True,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        learn_threshold: bool = False,
+        **kwargs: Any,
+    ) -> None:
         cell = IFCell(
             threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **shared_with_cell(type(self), kwargs)
         )
@@ -241,17 +246,17 @@ class ParametricLIF(IntegrateAndFire):
 
     def __init__(
         self,
-        decay=0.5,
-        threshold=1.0,
-        reset="soft",
-        v_reset=0.0,
-        detach_reset=True,
-        surrogate="sigmoid",
-        learn_threshold=False,
-        per_channel=False,
-        axis=-1,
-        **kwargs,
-    ):
+        decay: float = 0.5,
+        threshold: float = 1.0,
+        reset: Reset = "soft",
+        v_reset: float = 0.0,
+        detach_reset: bool = True,
+        surrogate: str | Surrogate | Config = "sigmoid",
+        learn_threshold: bool = False,
+        per_channel: bool = False,
+        axis: int = -1,
+        **kwargs: Any,
+    ) -> None:
         cell = ParametricLIFCell(
             decay,
             threshold,
@@ -271,13 +276,13 @@ class ParametricLIF(IntegrateAndFire):
     axis = from_cell("axis")
 
 
-def shared_with_cell(layer_class, kwargs):
+def shared_with_cell(layer_class: type, kwargs: Config) -> Config:
     """The layer arguments that are passed on to the cell."""
     refuse_other_names(layer_class.__name__, kwargs)
     return {"dtype": kwargs.get("dtype"), "name": "cell"}
 
 
-def _warn_of_one_time_step(layer):
+def _warn_of_one_time_step(layer: keras.layers.Layer) -> None:
     """Warns only once per process, because a network may have many such layers."""
     global _warned_of_one_time_step
     if not _warned_of_one_time_step:

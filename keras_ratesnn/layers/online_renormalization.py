@@ -1,8 +1,11 @@
 """Batch normalisation for online training, with statistics of previous batches."""
 
+from typing import Any
+
 import keras
 
 from keras_ratesnn._core import normalization, registry
+from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.layer_kinds import LayerKind, Normalization
 
 
@@ -42,12 +45,12 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
         ),
     )
 
-    def __init__(self, momentum=0.9, **kwargs):
+    def __init__(self, momentum: float = 0.9, **kwargs: Any) -> None:
         super().__init__(momentum=momentum, **kwargs)
         if self.renorm:
             raise ValueError("`renorm` must be False: the layer has its own renormalisation. Received: renorm=True.")
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not (training and self.trainable):
             return super().call(inputs, training=False)
         outputs, mean, variance = normalization.normalize_online(self, inputs)

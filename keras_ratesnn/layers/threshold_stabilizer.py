@@ -1,9 +1,13 @@
 """Online threshold stabilizer: thresholds follow the membranes, to keep a layer's firing rate similar at all steps."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_ratesnn._core import registry, time_axis
+from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn.layers.cells import IntegrateAndFireCell
 
 _TINY = 1e-7
 """Added to a standard deviation, which is zero if all membranes are equal."""
@@ -26,24 +30,24 @@ class ThresholdStabilizer(keras.layers.Layer):
     Source: Zhu et al., "Online Stabilization of Spiking Neural Networks", ICLR 2024.
     """
 
-    def __init__(self, threshold, momentum=0.9, **kwargs):
+    def __init__(self, threshold: float, momentum: float = 0.9, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.threshold = threshold
         self.momentum = momentum
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         initializer = keras.initializers.Constant(self.threshold)
         self.running_threshold = self.add_weight(
             shape=(), initializer=initializer, trainable=False, autocast=False, name="running_threshold"
         )
 
-    def move(self, threshold):
+    def move(self, threshold: Tensor) -> None:
         """Updates the running threshold with the mean threshold of a batch."""
         running = self.running_threshold
         kept = self.momentum * ops.convert_to_tensor(running)
         running.assign(kept + (1.0 - self.momentum) * time_axis.cast(threshold, running.dtype))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "threshold": self.threshold, "momentum": self.momentum}
 
 
@@ -58,18 +62,18 @@ class StabilizedCell:
 
     fuses = False
 
-    def __init__(self, cell, stabilizer, training):
+    def __init__(self, cell: IntegrateAndFireCell, stabilizer: ThresholdStabilizer, training: bool) -> None:
         self.cell = cell
         self.stabilizer = stabilizer
         self.training = training
         self.variables = [*cell.variables, *stabilizer.variables]
 
-    def initial_state(self, inputs):
+    def initial_state(self, inputs: Structure) -> Structure:
         state = self.cell.initial_state(inputs)
         nothing = ops.zeros((), dtype=time_axis.accumulation_dtype(inputs.dtype))
         return {"cell": state, **dict.fromkeys(("steps", "ratio", "thresholds"), nothing)}
 
-    def step(self, inputs, state):
+    def step(self, inputs: Structure, state: Structure) -> tuple[Tensor, Tensor, Structure]:
         if not self.training:
             threshold = time_axis.cast(ops.convert_to_tensor(self.stabilizer.running_threshold), state["ratio"].dtype)
             membrane, spikes, after = self.cell.step(inputs, state["cell"], threshold)
@@ -83,6 +87,6 @@ class StabilizedCell:
         sums = {"steps": state["steps"] + 1.0, "ratio": ratio, "thresholds": state["thresholds"] + threshold}
         return membrane, spikes, {"cell": after, **sums}
 
-    def after_steps(self, state):
+    def after_steps(self, state: Structure) -> None:
         if self.training:
             self.stabilizer.move(state["thresholds"] / state["steps"])

@@ -1,15 +1,17 @@
 """Layers with standardised kernels, an alternative to batch normalisation."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals, registry, time_axis
+from keras_ratesnn._core.annotations import Config, Shape, Tensor
 from keras_ratesnn.layer_kinds import kind_of_class
 
 
-def standardized(kernel, gain, epsilon=1e-4):
+def standardized(kernel: Tensor, gain: Tensor, epsilon: float = 1e-4) -> Tensor:
     """Scaled weight standardisation: gain · (W − mean W) / sqrt(var W · fan_in + ε).
 
     Mean and unbiased variance are taken over the fan_in weights of an output. The outputs then have variance gain² for inputs
@@ -33,7 +35,7 @@ def standardized(kernel, gain, epsilon=1e-4):
 class _WeightStandardized(keras.layers.Layer):
     """Mixin for a Keras layer class: adds the gain and standardises the kernel."""
 
-    def __init__(self, *args, epsilon=1e-4, **kwargs):
+    def __init__(self, *args: Any, epsilon: float = 1e-4, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.epsilon = checks.real("epsilon", epsilon, above=0, advice="It avoids division by zero if all weights are equal.")
         if isinstance(self.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
@@ -42,7 +44,7 @@ class _WeightStandardized(keras.layers.Layer):
                 f"in each call. Received: dtype={self.dtype_policy.name!r}. Use float32 or a mixed policy."
             )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         # Must come first: LoRA, which Keras may add in `build`, locks the layer.
         self.gain = self.add_weight(shape=(self._outputs,), initializer="ones", name="gain")
         super().build(input_shape)
@@ -53,23 +55,23 @@ class _WeightStandardized(keras.layers.Layer):
                 f"{tuple(self.kernel.shape)}. Use the Keras layer without standardisation here."
             )
 
-    def _standardized(self, kernel):
+    def _standardized(self, kernel: Tensor) -> Tensor:
         """The standardised kernel in the compute dtype; statistics are computed in full precision."""
         with keras_internals.without_autocast():
             kernel, gain = (time_axis.widen(ops.convert_to_tensor(weights)) for weights in (kernel, self.gain))
             used = standardized(kernel, gain, self.epsilon)
         return time_axis.cast(used, self.compute_dtype)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         if self.built:
             store["gain"] = self.gain
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         super().load_own_variables(store)
         self.gain.assign(store["gain"])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
@@ -107,10 +109,10 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
     layer_kind = kind_of_class(keras.layers.Conv2D)
 
     @property
-    def _outputs(self):
+    def _outputs(self) -> int:
         return self.filters
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         return super().convolution_op(inputs, self._standardized(kernel))
 
 
@@ -136,10 +138,10 @@ class WSDense(_WeightStandardized, keras.layers.Dense):
     layer_kind = kind_of_class(keras.layers.Dense)
 
     @property
-    def _outputs(self):
+    def _outputs(self) -> int:
         return self.units
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         outputs = ops.matmul(inputs, self._standardized(self.kernel))
         if self.use_bias:
             outputs = ops.add(outputs, self.bias)

@@ -7,6 +7,10 @@ from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet5
 from keras_ratesnn.models.vgg import VGG11, VGG13, VGG16, VGGSNN
 
 __all__ = [
+    "VGG11",
+    "VGG13",
+    "VGG16",
+    "VGGSNN",
     "PreActResNet18",
     "PreActResNet34",
     "ResNet18",
@@ -15,10 +19,6 @@ __all__ = [
     "SEWResNet18",
     "SEWResNet34",
     "SEWResNet50",
-    "VGG11",
-    "VGG13",
-    "VGG16",
-    "VGGSNN",
     "list_pretrained",
     "load_pretrained",
 ]

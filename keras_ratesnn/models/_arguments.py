@@ -1,5 +1,8 @@
 """Checks of the arguments that the networks share."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import keras
 
 from keras_ratesnn._core import checks
@@ -67,7 +70,7 @@ def checked_neuron(neuron, default=LIF):
             f"neuron={neuron!r} of type {type(neuron).__name__}. Pass for example "
             "neuron=lambda: keras_ratesnn.layers.LIF(decay=0.5)."
         )
-    made = []
+    made: list[Neuron] = []
 
     def new_neuron():
         layer = neuron()
@@ -87,12 +90,12 @@ def checked_neuron(neuron, default=LIF):
     return new_neuron
 
 
-def checked_classes(classes):
+def checked_classes(classes: Any) -> int:
     """`classes` as an int."""
     return checks.positive_integer("classes", classes, advice="It is the number of outputs of the last layer.")
 
 
-def scaled(channels, width):
+def scaled(channels: Iterable[int], width: float) -> tuple[int, ...]:
     """Numbers of channels times the width multiplier, rounded, at least one.
 
     Args:

@@ -23,8 +23,7 @@ def convolution(x, filters, size, strides, use_bias, initialization, name, layer
     Keras' `padding="same"` is the same only for stride 1. For larger strides it pads less, and more at the end than at the
     start.
 
-    Args:
-        layer: The class of the layer. Defaults to `keras.layers.Conv2D`.
+    `layer` is the class of the layer.
     """
     fan_in = size * size * x.shape[channel_axis()]
     if size > 1 and strides > 1:
@@ -56,11 +55,7 @@ stabilized_neurons = functools.partial(LIF, threshold_stabilizer=True)
 
 
 def neurons(x, neuron, name):
-    """A neuron layer.
-
-    Args:
-        neuron: Function that returns a new layer. The layer is named `name`, so that weights of learnable neurons load by name.
-    """
+    """A new neuron layer, from `neuron()`, named `name`, so that weights of learnable neurons load by name."""
     layer = neuron()
     layer.name = name
     return layer(x)
@@ -71,9 +66,7 @@ def conv_bn_neuron(
 ):
     """A convolution, batch normalisation, and neurons unless `neuron` is `None`: `NAME_conv`, `NAME_bn`, `NAME_neuron`.
 
-    Args:
-        number: Suffix of the layer names, for blocks with several units.
-        normalization: Function `(x, name)`. Defaults to `batch_normalization`.
+    `number` is the suffix of the layer names, for blocks with several units; `normalization` is a function `(x, name)`.
     """
     x = convolution(x, filters, size, strides, use_bias, initialization, f"{name}_conv{number}")
     x = normalization(x, f"{name}_bn{number}")

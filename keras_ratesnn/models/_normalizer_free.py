@@ -17,7 +17,9 @@ def network(*arguments, **options):
     """A normaliser-free residual network; takes the arguments of `_residual.network`, starting with `depths`."""
     blocks = Blocks()
     parts = {"unit": conv_ws_neuron, "put_neurons": scaled_neurons, "neurons_after_stem": False}
-    return _residual.network(blocks.block, *arguments, style=STYLE, after_blocks=blocks.after, **parts, **options)
+    return _residual.network(  # type: ignore[misc]  # None of the arguments is given twice.
+        blocks.block, *arguments, style=STYLE, after_blocks=blocks.after, **parts, **options
+    )
 
 
 class Blocks:

@@ -42,7 +42,12 @@ def network(
         block: Function `(x, filters, strides, neuron, name)`.
         depths: Number of blocks of each stage.
         channels: Number of filters of each stage, before they are multiplied by `width`.
-        input_shape, classes, neuron, width, include_top, stem: What the user passed, see `ResNet18`.
+        input_shape: What the user passed, see `ResNet18`.
+        classes: Likewise.
+        neuron: Likewise.
+        width: Likewise.
+        include_top: Likewise.
+        stem: Likewise.
         style: Dict with `use_bias` and `initialization` of the stem's convolution.
         default: The default image: height and width, and number of channels.
         neurons_after_stem: Boolean, whether neurons follow the stem.
@@ -64,7 +69,7 @@ def network(
     if include_top:
         x = layers.GlobalAveragePooling2D(name="pool")(x)
         if hidden is not None:
-            x = put_neurons(dense(x, *scaled((hidden,), width), PYTORCH_DEFAULT, "hidden"), neuron, "hidden_neuron")
+            x = put_neurons(dense(x, scaled((hidden,), width)[0], PYTORCH_DEFAULT, "hidden"), neuron, "hidden_neuron")
         x = dense(x, classes, PYTORCH_DEFAULT, "classifier")
     return keras.Model(inputs, x, name="network")
 
@@ -73,7 +78,8 @@ def input_and_stem(input_shape, default, stem, stages):
     """The input of a residual network, and the stem that fits it.
 
     Args:
-        input_shape, default: See `image_input`.
+        input_shape: See `image_input`.
+        default: Likewise.
         stem: What the user passed as `stem`.
         stages: Integer, the number of stages; each stage after the first halves the image size.
 
@@ -103,9 +109,7 @@ def input_and_stem(input_shape, default, stem, stages):
 def stem_block(x, filters, stem, neuron, use_bias, initialization, name="stem", unit=conv_bn_neuron):
     """The stem: a 3x3 convolution for small images; a 7x7 convolution and max pooling, a reduction by 4, for large ones.
 
-    Args:
-        neuron: Function that returns a new neuron layer, or `None` for a stem without neurons.
-        unit: See `network`.
+    `neuron` is a function that returns a new neuron layer, or `None` for a stem without neurons; for `unit` see `network`.
     """
     size, strides = (7, 2) if stem == "imagenet" else (3, 1)
     x = unit(x, filters, size, strides, neuron, use_bias, initialization, name)
@@ -116,6 +120,7 @@ def stages(x, block, depths, channels):
     """Stages of blocks, named `stage1_block1` etc.; the first block of each stage except the first has stride 2.
 
     Args:
+        x: Tensor, what the stem gives.
         block: Function `(x, filters, strides, name=...)`.
         depths: Number of blocks of each stage.
         channels: Number of filters of each stage.

@@ -1,9 +1,14 @@
 """Pre-activation ResNets: residual networks with neurons before the convolutions."""
 
 import functools
+import os
+from collections.abc import Callable, Sequence
 
 from keras import layers
 
+from keras_ratesnn._core.annotations import Config, Stem, StepMode
+from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.layers import Neuron
 from keras_ratesnn.models import _residual
 from keras_ratesnn.models._blocks import conv_bn_neuron, neurons
 from keras_ratesnn.models._initializers import KAIMING_FAN_OUT
@@ -16,18 +21,18 @@ _CHANNELS = (64, 128, 256, 512)
 
 
 def PreActResNet18(
-    input_shape=None,
-    classes=1000,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    stem="auto",
-    weights=None,
-    name="preactresnet18",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 1000,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    stem: Stem = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "preactresnet18",
+) -> SpikingModel:
     """PreAct ResNet-18: the stages of `ResNet18`, with neurons before the convolutions of a block and none after the sum.
 
     Example:
@@ -47,18 +52,18 @@ def PreActResNet18(
 
 
 def PreActResNet34(
-    input_shape=None,
-    classes=1000,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    stem="auto",
-    weights=None,
-    name="preactresnet34",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 1000,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    stem: Stem = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "preactresnet34",
+) -> SpikingModel:
     """PreAct ResNet-34: the stages of `PreActResNet18`, with 3, 4, 6 and 3 blocks.
 
     Example:

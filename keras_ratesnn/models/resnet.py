@@ -1,10 +1,16 @@
 """ResNets with spiking neurons as activations."""
 
 import functools
+import os
+from collections.abc import Callable, Sequence
 
+import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Config, Normalizer, Stem, StepMode
+from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.layers import Neuron
 from keras_ratesnn.models import _normalizer_free, _residual
 from keras_ratesnn.models._blocks import conv_bn_neuron, conv_osr_neuron, neurons, stabilized_neurons
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
@@ -17,19 +23,19 @@ _CHANNELS = (64, 128, 256, 512)
 
 
 def ResNet18(
-    input_shape=None,
-    classes=10,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    stem="auto",
-    weights=None,
-    name="resnet18",
-    normalization="batch",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 10,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    stem: Stem = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "resnet18",
+    normalization: Normalizer = "batch",
+) -> SpikingModel:
     """ResNet-18: four stages with 64, 128, 256 and 512 channels, two blocks each, and neurons instead of ReLUs.
 
     Example:
@@ -83,19 +89,19 @@ def ResNet18(
 
 
 def ResNet19(
-    input_shape=None,
-    classes=10,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    stem="auto",
-    weights=None,
-    name="resnet19",
-    normalization="batch",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 10,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    stem: Stem = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "resnet19",
+    normalization: Normalizer = "batch",
+) -> SpikingModel:
     """ResNet-19: stages of 3, 3 and 2 blocks with 128, 256 and 512 channels, and a hidden layer of 256 neurons before the last.
 
     There is no normalisation before these 256 neurons. They start silent, so the kernel of the last layer has no gradient in
@@ -119,19 +125,19 @@ def ResNet19(
 
 
 def ResNet34(
-    input_shape=None,
-    classes=10,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    stem="auto",
-    weights=None,
-    name="resnet34",
-    normalization="batch",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 10,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    stem: Stem = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "resnet34",
+    normalization: Normalizer = "batch",
+) -> SpikingModel:
     """ResNet-34: the stages of `ResNet18`, with 3, 4, 6 and 3 blocks.
 
     Example:
@@ -156,7 +162,7 @@ def basic_block(x, filters, strides, neuron, name, unit=conv_bn_neuron):
     return neurons(y, neuron, f"{name}_neuron2")
 
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[..., keras.Model]] = {
     "batch": functools.partial(_residual.network, basic_block, style=STYLE),
     "weight": _normalizer_free.network,
     "online": functools.partial(

@@ -1,9 +1,14 @@
 """SEW ResNets: residual networks whose blocks add spikes to spikes."""
 
 import functools
+import os
+from collections.abc import Callable, Sequence
 
 from keras import layers
 
+from keras_ratesnn._core.annotations import Config, Stem, StepMode
+from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.layers import Neuron
 from keras_ratesnn.models import _residual
 from keras_ratesnn.models._blocks import conv_bn_neuron
 from keras_ratesnn.models._initializers import KAIMING_FAN_OUT
@@ -16,18 +21,18 @@ _CHANNELS = (64, 128, 256, 512)
 
 
 def SEWResNet18(
-    input_shape=None,
-    classes=1000,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    stem="auto",
-    weights=None,
-    name="sewresnet18",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 1000,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    stem: Stem = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "sewresnet18",
+) -> SpikingModel:
     """SEW ResNet-18: the stages of `ResNet18`, with blocks that add their spikes to those of their input.
 
     Example:
@@ -47,18 +52,18 @@ def SEWResNet18(
 
 
 def SEWResNet34(
-    input_shape=None,
-    classes=1000,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    stem="auto",
-    weights=None,
-    name="sewresnet34",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 1000,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    stem: Stem = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "sewresnet34",
+) -> SpikingModel:
     """SEW ResNet-34: the stages of `SEWResNet18`, with 3, 4, 6 and 3 blocks.
 
     Example:
@@ -76,18 +81,18 @@ def SEWResNet34(
 
 
 def SEWResNet50(
-    input_shape=None,
-    classes=1000,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    stem="auto",
-    weights=None,
-    name="sewresnet50",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 1000,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    stem: Stem = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "sewresnet50",
+) -> SpikingModel:
     """SEW ResNet-50: stages of 3, 4, 6 and 3 blocks with 256, 512, 1024 and 2048 output channels.
 
     Example:

@@ -1,12 +1,16 @@
 """VGGs with spiking neurons as activations, and average pooling."""
 
 import functools
+import os
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.layers import LIF
+from keras_ratesnn._core.annotations import Config, Normalizer, StepMode
+from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.layers import LIF, Neuron
 from keras_ratesnn.models._arguments import checked_classes, checked_neuron, image_input, scaled
 from keras_ratesnn.models._blocks import conv_bn_neuron, conv_osr_neuron, conv_ws_neuron, dense, stabilized_neurons
 from keras_ratesnn.models._initializers import NORMAL_HALF, STANDARDIZED
@@ -22,18 +26,18 @@ UNITS = {
 
 
 def VGG11(
-    input_shape=None,
-    classes=10,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    weights=None,
-    name="vgg11",
-    normalization="batch",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 10,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "vgg11",
+    normalization: Normalizer = "batch",
+) -> SpikingModel:
     """VGG-11 as in the paper: eight convolutions with 64 to 512 channels in five blocks, and one dense layer.
 
     Between blocks there is average pooling by 2, and after the last one global average pooling. There are no hidden dense
@@ -89,18 +93,18 @@ def VGG11(
 
 
 def VGG13(
-    input_shape=None,
-    classes=10,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    weights=None,
-    name="vgg13",
-    normalization="batch",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 10,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "vgg13",
+    normalization: Normalizer = "batch",
+) -> SpikingModel:
     """VGG-13 as in the authors' program: `VGG11` with ten convolutions.
 
     Example:
@@ -120,18 +124,18 @@ def VGG13(
 
 
 def VGG16(
-    input_shape=None,
-    classes=10,
-    timesteps=4,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    weights=None,
-    name="vgg16",
-    normalization="batch",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 10,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "vgg16",
+    normalization: Normalizer = "batch",
+) -> SpikingModel:
     """VGG-16: the thirteen convolutions of VGG-16, global average pooling and one dense layer, as in `VGG11`.
 
     The paper does not use this network.
@@ -152,18 +156,18 @@ def VGG16(
 
 
 def VGGSNN(
-    input_shape=None,
-    classes=10,
-    timesteps=10,
-    gradient="rate",
-    step_mode="multi",
-    neuron=None,
-    width=1.0,
-    include_top=True,
-    weights=None,
-    name="vggsnn",
-    normalization="batch",
-):
+    input_shape: Sequence[int | None] | None = None,
+    classes: int = 10,
+    timesteps: int = 10,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    width: float = 1.0,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "vggsnn",
+    normalization: Normalizer = "batch",
+) -> SpikingModel:
     """VGGSNN, for event frames: eight convolutions with 64 to 512 channels, pooling after every second, and one dense layer.
 
     Example:
@@ -201,7 +205,12 @@ def _network(blocks, input_shape, classes, neuron, width, include_top, normaliza
 
     Args:
         blocks: The number of filters of each convolution of each block, before they are multiplied by `width`.
-        input_shape, classes, neuron, width, include_top, normalization: The arguments of the user, see `VGG11`.
+        input_shape: Argument of the user, see `VGG11`.
+        classes: Likewise.
+        neuron: Likewise.
+        width: Likewise.
+        include_top: Likewise.
+        normalization: Likewise.
         default: The default image: height and width, and number of channels.
         flattened: Boolean, whether the last block is pooled by 2 and flattened instead of averaged over the image.
     """

@@ -65,7 +65,7 @@ def check_no_hidden_state(subject):
     cell = subject.copy()
     first, other = (ops.convert_to_tensor(inputs, dtype=cell.compute_dtype) for inputs in subject.inputs[:2])
     at_rest = cell.initial_state(first)
-    before = to_numpy([variable for variable in cell.variables])
+    before = to_numpy(list(cell.variables))
     results = [to_numpy(cell.step(inputs, at_rest)) for inputs in (first, other, first)]
     require_same(
         results[2],
@@ -73,7 +73,7 @@ def check_no_hidden_state(subject):
         f"{subject.name}.step gave a different result when it was called again with the same input and state. It must depend "
         "only on its arguments and weights: store what it must remember in the state, and do not draw random numbers.",
     )
-    after = to_numpy([variable for variable in cell.variables])
+    after = to_numpy(list(cell.variables))
     require_same(after, before, f"{subject.name}.step changed its variables. Store what it must remember in the state.")
 
 

@@ -1,5 +1,7 @@
 """The conformance check of a neuron cell."""
 
+from collections.abc import Sequence
+
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers import NeuronCell
 from keras_ratesnn.testing import _cell_in_model, _cell_step
@@ -8,7 +10,9 @@ from keras_ratesnn.testing._policy import single_precision
 from keras_ratesnn.testing._subject import Subject
 
 
-def check_cell(cell, shapes=((5,), (3, 2, 4)), element_wise=True, scale=1.0):
+def check_cell(
+    cell: NeuronCell, shapes: Sequence[Sequence[int]] = ((5,), (3, 2, 4)), element_wise: bool = True, scale: float = 1.0
+) -> None:
     """Checks that a neuron cell conforms to `keras_ratesnn.layers.NeuronCell`, on the current backend.
 
     The cell itself is not changed: the checks run copies made from its config. They cover

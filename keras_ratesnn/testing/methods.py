@@ -9,7 +9,8 @@ from keras import layers
 
 from keras_ratesnn import gradients
 from keras_ratesnn._core import checks
-from keras_ratesnn.gradients import BPTT
+from keras_ratesnn._core.annotations import Config
+from keras_ratesnn.gradients import BPTT, GradientMethod
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.spiking_model import STEP_MODES, SpikingModel
 from keras_ratesnn.testing._config import check_config
@@ -21,7 +22,9 @@ TIMESTEPS = 3
 BATCH = 4
 
 
-def check_gradient_method(method, normalization=True, exact_at_one_step=False):
+def check_gradient_method(
+    method: str | GradientMethod | Config, normalization: bool = True, exact_at_one_step: bool = False
+) -> None:
     """Checks that a gradient method conforms to `keras_ratesnn.gradients.GradientMethod`, on the current backend.
 
     On small networks (a dense one with a skip connection, one with dropout, a convolution with batch normalisation), in both

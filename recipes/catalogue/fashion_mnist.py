@@ -8,11 +8,16 @@ from recipes import blocks
 from recipes.data import fashion_mnist
 from recipes.recipe import Recipe
 
+MEAN_PIXEL, PIXEL_DEVIATION = 72.9, 90.0
+"""Of the training images."""
+
 
 def build_network(width, normalization="batch"):
     convolution = functools.partial(blocks.spiking_convolution, normalization=normalization)
     inputs = keras.Input(fashion_mnist.IMAGE_SHAPE, name="pixels")
-    x = keras.layers.Rescaling(1 / fashion_mnist.LARGEST_PIXEL)(inputs)
+    # Standardised kernels need inputs with mean 0 and variance 1; other networks normalise after the first convolution.
+    mean, deviation = (MEAN_PIXEL, PIXEL_DEVIATION) if normalization == "weight" else (0.0, fashion_mnist.LARGEST_PIXEL)
+    x = keras.layers.Rescaling(1 / deviation, -mean / deviation)(inputs)
     # The first convolution sees the same image at every step and runs once, so it can use the full 28x28 resolution.
     x = convolution(x, 32 * width)
     x = keras.layers.AveragePooling2D(2)(x)

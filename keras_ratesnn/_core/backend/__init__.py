@@ -4,9 +4,8 @@
 * `check_equal(size, wanted, message)`: raises an error if two numbers differ, which may be known only at run time.
 * `fusing(allowed)`: a context in which `elementwise` may compile.
 * `elementwise(function, cell, key, *arguments)`: `function(*arguments)`, on structures of tensors and numbers, compiled into
-one
-  pass over memory where that pays off. The function must have no side effects and read no weights except those of the neuron
-  cell `cell`. It must depend only on the cell, its arguments and the hashable `key`.
+  one pass over memory where that pays off. The function must have no side effects and read no weights except those of the
+  neuron cell `cell`. It must depend only on the cell, its arguments and the hashable `key`.
 * `finite_rows(tensor, rows)`: splits a tensor into `rows` equal parts; for each, whether all its elements are finite.
 * `gradient_of(function, inputs, upstream)`: `(gradients, rest)`, where `function(*inputs)` returns a list of tensors with the
   gradients `upstream`, and a structure `rest` of tensors that is not differentiated. Gradients may be `None`.
@@ -18,8 +17,9 @@ one
 * `grad_enabled()`: whether operations may be differentiated later.
 * `derivative_only()`: a context for results whose derivative is needed but whose value is not.
 * `optimization_barrier(tensors)`: the tensors, each computed before any is used.
-* `reading_once(variables)`: a context for all forward passes of a training step, so that the backward pass sees the values of
-  these variables before the update. Losses cannot be added in it.
+* `reading_once(network)`: a context for all forward passes of a training step, so that the backward pass sees the weights of a
+  network before the update. Losses cannot be added in it.
+* `replaceable(layer)`: the variables of a layer that can be replaced by tensors without losing the gradients of these.
 * `layout_kept(repeated)`: a context in which Keras' layers do not copy `channels_last` data to another layout; entered for each
   call of a layer. `repeated` means that every layer is called repeatedly on data of the same shape.
 * `multiply_add(x, factor, y)`: x · factor + y, in one pass over memory.
@@ -67,6 +67,7 @@ grad_enabled = _functions.grad_enabled
 jvp = _functions.jvp
 optimization_barrier = _functions.optimization_barrier
 reading_once = _functions.reading_once
+replaceable = _functions.replaceable
 ranks_of_batch = _functions.ranks_of_batch
 unrolled_network_steps = _functions.unrolled_network_steps
 unrolled_steps = _functions.unrolled_steps

@@ -6,6 +6,7 @@ import functools
 import jax
 
 from keras_ratesnn._core import tree
+from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import plain_normalization
 from keras_ratesnn._core.backend.graph_compiled import derivative_only as derivative_only
 from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
@@ -24,7 +25,7 @@ from keras_ratesnn._core.backend.plain_normalization import normalize as normali
 
 
 @jax.custom_jvp
-def graft(value, onto, slope):
+def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
     """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
 
     Args:
@@ -106,6 +107,11 @@ def ranks_of_batch(data):
     return (), data
 
 
-def reading_once(variables):
+def reading_once(network):
     """A context without effect: reads keep their order anyway."""
     return contextlib.nullcontext()
+
+
+def replaceable(layer):
+    """All variables of a layer."""
+    return layer.variables

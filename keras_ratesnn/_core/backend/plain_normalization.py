@@ -15,11 +15,7 @@ def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
 
 
 def normalize_as(graft, inputs, axis, gamma, beta, mean, variance, epsilon, synchronized, weights=None):
-    """Normalises with given statistics, differentiated as if they were those of the batch; see `backend`.
-
-    Args:
-        graft: The backend's function `graft`.
-    """
+    """Normalises with given statistics, differentiated as those of the batch, with a backend's `graft`; see `backend`."""
     mean_of_batch, variance_of_batch = _statistics(inputs, axis, synchronized, weights)
     mean = graft(_broadcast(mean, inputs, axis), mean_of_batch, 1.0)
     variance = graft(_broadcast(variance, inputs, axis), variance_of_batch, 1.0)

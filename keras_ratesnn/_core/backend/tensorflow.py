@@ -8,6 +8,7 @@ import math
 import tensorflow as tf
 
 from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import plain_normalization
 from keras_ratesnn._core.backend.graph_compiled import derivative_only as derivative_only
 from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
@@ -26,7 +27,7 @@ from keras_ratesnn._core.backend.plain_normalization import normalize as normali
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 
 
-def graft(value, onto, slope):
+def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
     """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
 
     Args:
@@ -130,8 +131,8 @@ def ranks_of_batch(data):
     return tuple(tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves), data
 
 
-def reading_once(variables):
-    """A context in which each of these variables is read only once.
+def reading_once(network):
+    """A context in which each weight of a network is read only once.
 
     The forward pass needs that read, and the variable is assigned afterwards. With a separate read for the backward pass,
     TensorFlow's optimizers can lose the order of that read and the assignment: the dependency optimizer removes the edge
@@ -140,5 +141,14 @@ def reading_once(variables):
     """
     with keras_internals.without_autocast():
         # Not with Keras' function, which returns the variable unchanged.
-        values = [(variable, tf.convert_to_tensor(variable.value)) for variable in variables]
+        values = [(v, tf.convert_to_tensor(v.value)) for v in replaceable(network) if v.trainable]
     return keras_internals.ReadOnce(values)
+
+
+def replaceable(layer):
+    """The variables of a layer; only the non-trainable ones if it was created in a `keras.RematScope`.
+
+    `tf.recompute_grad` computes the gradients of variables and arguments, but not those of tensors that replace variables.
+    """
+    variables = layer.variables
+    return [v for v in variables if not v.trainable] if keras_internals.is_rematerialized(layer) else variables

@@ -8,6 +8,7 @@ import math
 import torch
 
 from keras_ratesnn._core import tree
+from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import plain_normalization, torch_normalization
 from keras_ratesnn._core.backend.known_shapes import check_equal as check_equal
 from keras_ratesnn._core.backend.torch_deferred import Deferred
@@ -36,7 +37,7 @@ class _Graft(torch.autograd.Function):
         return None, upstream if isinstance(slope, float) and slope == 1.0 else upstream * slope, None
 
 
-def graft(value, onto, slope):
+def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
     """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
 
     Args:
@@ -49,7 +50,7 @@ def graft(value, onto, slope):
     """
     if _forward_mode.get():
         # An autograd function with derivatives in both modes takes PyTorch several times as long to call.
-        slope = slope.detach() if torch.is_tensor(slope) else slope
+        slope = slope.detach() if torch.is_tensor(slope) else slope  # type: ignore[union-attr]
         return value.detach() + slope * (onto - onto.detach())
     return _Graft.apply(value.detach(), onto, slope)
 
@@ -58,7 +59,7 @@ def normalize_as(*arguments, weights=None):
     """Normalises with given statistics, differentiated as if they were those of the batch; see `backend`."""
     if weights is None:
         return torch_normalization.normalize_as(*arguments)
-    return plain_normalization.normalize_as(graft, *arguments, weights)
+    return plain_normalization.normalize_as(graft, *arguments, weights)  # type: ignore[call-arg]
 
 
 def jvp(function, primals, tangents):
@@ -122,6 +123,9 @@ def with_backward(values, inputs, others, backward):
 
 def finite_rows(tensor, rows):
     """Whether all elements are finite in each of `rows` equal parts of a tensor: `(rows,)`."""
+    if torch.is_tensor(rows):
+        # During ONNX export, where sizes are 64-bit integers.
+        rows = rows.to(torch.int64)
     return torch.isfinite(tensor.detach()).reshape(rows, -1).all(dim=1)
 
 
@@ -215,6 +219,11 @@ def ranks_of_batch(data):
     return (), data
 
 
-def reading_once(variables):
+def reading_once(network):
     """A context without effect: reads keep their order anyway."""
     return contextlib.nullcontext()
+
+
+def replaceable(layer):
+    """All variables of a layer."""
+    return layer.variables

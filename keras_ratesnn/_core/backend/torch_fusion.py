@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import warnings
 import weakref
+from typing import Any
 
 import keras
 import torch
@@ -23,10 +24,10 @@ COMPILER = "inductor"
 """The backend of `torch.compile`."""
 
 _allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
-_programs = weakref.WeakKeyDictionary()
-_compiled = {}
-_kinds = set()
-_out_of_order = []
+_programs: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+_compiled: dict[Any, Any] = {}
+_kinds: set[Any] = set()
+_out_of_order: list[Any] = []
 
 
 @contextlib.contextmanager
@@ -166,7 +167,9 @@ class _Program:
                 pairs = zip(
                     (output for output, has in zip(outputs, given, strict=True) if has), values[len(inputs) :], strict=True
                 )
-                pairs = [(output, gradient) for output, gradient in pairs if output.requires_grad]
+                pairs = [  # type: ignore[assignment]
+                    (output, gradient) for output, gradient in pairs if output.requires_grad
+                ]
                 return torch.autograd.grad(
                     [output for output, _ in pairs],
                     [value for value in inputs if value.requires_grad],

@@ -70,7 +70,7 @@ def find_activations(network):
     for node in keras.tree.flatten(outputs):
         node.consumers.append(None)
 
-    roles = {}
+    roles: dict[keras.Operation, set[str]] = {}
     for node in nodes:
         roles.setdefault(node.operation, set()).update(_roles(node))
     found = []

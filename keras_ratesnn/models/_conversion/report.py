@@ -36,19 +36,19 @@ class Report:
         changes: Tuple of `Change`, one for each activation of the network.
     """
 
-    changes: tuple
+    changes: tuple[Change, ...]
 
     @property
-    def replaced(self):
+    def replaced(self) -> tuple[Change, ...]:
         """The activations that were replaced by neurons."""
         return tuple(change for change in self.changes if change.neuron is not None)
 
     @property
-    def kept(self):
+    def kept(self) -> tuple[Change, ...]:
         """The activations that were kept."""
         return tuple(change for change in self.changes if change.neuron is None)
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"spikify: {len(self.replaced)} of {len(self.changes)} activations became neurons."]
         lines += _grouped(self.replaced, lambda change: f"{change.activation} -> {type(change.neuron).__name__}")
         lines += _grouped(self.kept, lambda change: f"{change.activation} stays ({change.reason})")
@@ -63,7 +63,7 @@ class Report:
 
 def _grouped(changes, label):
     """One line for each label, with the names of its changes."""
-    groups = {}
+    groups: dict[str, list[str]] = {}
     for change in changes:
         groups.setdefault(label(change), []).append(change.name)
     return [f"  {text}: {_listed(names)}" for text, names in groups.items()]

@@ -1,11 +1,14 @@
 """Converts Keras networks to spiking networks: neurons replace hidden activations."""
 
 import inspect
+from collections.abc import Callable
 
 import keras
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._core.annotations import Config, StepMode, Structure
+from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import IF, Neuron
 from keras_ratesnn.models._conversion import calibration
 from keras_ratesnn.models._conversion.hidden_activations import HIDDEN, find_activations, is_only_activation
@@ -17,15 +20,15 @@ LEFT = "left by `neuron`"
 
 
 def spikify(
-    model,
-    timesteps,
-    neuron=None,
-    gradient="rate",
-    step_mode="multi",
-    calibrate=None,
-    percentile=99.0,
-    verbose=True,
-):
+    model: keras.Model,
+    timesteps: int,
+    neuron: Callable[..., Neuron | None] | None = None,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepMode = "multi",
+    calibrate: Structure = None,
+    percentile: float = 99.0,
+    verbose: bool = True,
+) -> SpikingModel:
     """Converts a Keras model to a spiking one: neurons replace its hidden activations.
 
     All hidden activations are replaced: layers (ReLU, PReLU, Activation, ...), `activation=` arguments, functions of

@@ -3,6 +3,8 @@
 import keras
 
 from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Config, StepMode
+from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.models._arguments import checked_classes
 from keras_ratesnn.models.pretrained import _files
 from keras_ratesnn.models.pretrained._card import Card
@@ -12,7 +14,7 @@ from keras_ratesnn.spiking_model import SpikingModel
 __all__ = ["Card", "list_pretrained", "load_pretrained"]
 
 
-def list_pretrained():
+def list_pretrained() -> dict[str, Card]:
     """Lists the pretrained networks.
 
     Example:
@@ -27,7 +29,13 @@ def list_pretrained():
     return {name: _files.card(name) for name in _files.names()}
 
 
-def load_pretrained(name, timesteps=None, gradient=None, step_mode=None, classes=None):
+def load_pretrained(
+    name: str,
+    timesteps: int | None = None,
+    gradient: str | GradientMethod | Config | None = None,
+    step_mode: StepMode | None = None,
+    classes: int | None = None,
+) -> SpikingModel:
     """Loads a pretrained network, which takes raw images: preprocessing is part of the model.
 
     Weights that do not ship with the package are downloaded once, into Keras' cache.

@@ -57,7 +57,7 @@ class Card:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, field.type):
+            if not isinstance(value, field.type):  # type: ignore[arg-type]  # Annotations are classes here, not strings.
                 wanted = getattr(field.type, "__name__", field.type)
                 raise TypeError(f"`{field.name}` must be of type {wanted}. Received: {field.name}={value!r}.")
         if not self.file.endswith(".keras") or pathlib.PurePath(self.file).name != self.file:

@@ -1,0 +1,69 @@
+"""A user's typed program: `.ci/run` has mypy check it, strictly, against the installed package. It is not run.
+
+Where a line is wrong on purpose, mypy must find the error that is named there, and would complain of a name without an error.
+"""
+
+import keras  # type: ignore[import-untyped]
+from keras import ops
+
+import keras_ratesnn as rsnn
+
+
+class Cell(rsnn.layers.NeuronCell):
+    def step(self, inputs: object, state: object) -> tuple[object, object, object]:
+        membrane = ops.add(state, inputs)
+        spikes = self.fire(membrane)
+        return membrane, spikes, membrane - self.threshold * spikes
+
+
+class Window(rsnn.surrogates.Surrogate):
+    def derivative(self, distance: object) -> object:
+        return ops.cast(ops.abs(distance) < 0.5, "float32")
+
+
+class Method(rsnn.gradients.GradientMethod):
+    def call(self, run: rsnn.gradients.Run) -> object:
+        order = run.new_order()
+        return order.run(rsnn.gradients.ForwardRule(order, run.training, run.with_gradient), run)
+
+
+def build() -> rsnn.SpikingModel:
+    inputs = keras.Input((6,))
+    x = rsnn.layers.LIF(decay=0.5, surrogate=Window())(keras.layers.Dense(8)(inputs))
+    x = rsnn.layers.Neuron(Cell(threshold=0.5))(keras.layers.Dense(8)(x))
+    return rsnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(3)(x)), timesteps=4, gradient="rate", step_mode="single")
+
+
+def train(model: rsnn.SpikingModel) -> float:
+    model.gradient = Method()
+    model.gradient = "bptt"
+    model.timesteps += 1
+    model.compile("sgd", rsnn.losses.TET("mse"), metrics=[rsnn.metrics.AnytimeAccuracy(timesteps=5)])
+    model.fit(ops.ones((4, 6)), ops.ones((4, 3)))
+    model.step_mode = "sideways"  # type: ignore[assignment]
+    found = rsnn.describe(model, ops.ones((4, 6)), print_fn=None)
+    return found.layers[0].firing_rate
+
+
+def ready_made() -> list[rsnn.SpikingModel]:
+    card = rsnn.models.list_pretrained()["digits"]
+    return [
+        rsnn.models.ResNet18((32, 32, 3), classes=10, neuron=lambda: rsnn.layers.LIF(decay=0.5), normalization="batch"),
+        rsnn.models.VGG11(timesteps="four"),  # type: ignore[arg-type]
+        rsnn.models.load_pretrained("digits", timesteps=card.timesteps * 2),
+        rsnn.spikify(keras.applications.MobileNetV2(weights=None), 4, neuron=rsnn.layers.IF, calibrate=ops.ones((2, 8))),
+    ]
+
+
+@rsnn.affine
+class Scale(keras.layers.Layer):  # type: ignore[misc]
+    """Keras has no types."""
+
+
+rsnn.layers.LIF(reset="softly")  # type: ignore[arg-type]
+rsnn.layers.ALIFCell(adaptation="some")  # type: ignore[arg-type]
+rsnn.LayerKind(affine="yes")  # type: ignore[arg-type]
+rsnn.gradients.Rate(windows=2.5)  # type: ignore[arg-type]
+rsnn.testing.check_cell("LIF")  # type: ignore[arg-type]
+steepness: float = rsnn.surrogates.ATan(alpha=2.0).alpha
+name: str = rsnn.surrogates.get("atan")  # type: ignore[assignment]
