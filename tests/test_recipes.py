@@ -131,7 +131,7 @@ def test_settings_take_effect(tmp_path, capsys):
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (f"digits: {keras.backend.backend()} backend, gradient bptt, T = 2, 1 epochs of batches of 128, seed 5")
-    assert lines[1] == f"{record['parameters']:,} parameters, 512 images for training, 360 for testing"
+    assert lines[1] == f"{record['parameters']:,} parameters, 512 training images, 360 test images"
     assert any("4/4" in line for line in lines)
     assert str(tmp_path) in lines[-2]
     assert lines[-1] == f"test accuracy: {record['test_accuracy']:.4f}"
