@@ -251,8 +251,10 @@ def mask_of(tensor):
 
 
 def put_mask(tensor, mask):
-    """Puts a mask on a tensor, for Keras to see."""
-    set_keras_mask(tensor, mask)
+    """The tensor, with a mask put on it for Keras to see; `None` leaves it as it is."""
+    if mask is not None:
+        set_keras_mask(tensor, mask)
+    return tensor
 
 
 def unpack_single(outputs):

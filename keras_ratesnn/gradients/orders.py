@@ -8,7 +8,7 @@ run once, and their results are kept among the constants.
 
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn.gradients import _compiled_loop, _time_loop, _windows
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.signals import Signal
@@ -222,7 +222,11 @@ class AllSteps(Order):
         return steps
 
     def tensor(self, signal):
-        return time_axis.repeat(signal.value, self.timesteps) if signal.static else signal.value
+        if not signal.static:
+            return signal.value
+        mask = keras_internals.mask_of(signal.value)
+        repeated = time_axis.repeat(signal.value, self.timesteps)
+        return keras_internals.put_mask(repeated, None if mask is None else time_axis.repeat(mask, self.timesteps))
 
     def each(self, function):
         by_step = [function(t) for t in range(self.timesteps)]

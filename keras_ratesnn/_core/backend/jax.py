@@ -5,7 +5,7 @@ import functools
 
 import jax
 
-from keras_ratesnn._core import tree
+from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend import plain_normalization
 from keras_ratesnn._core.backend.graph_compiled import derivative_only as derivative_only
 from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
@@ -77,8 +77,12 @@ normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 
 def without_gradient(function):
-    """The structure of tensors and numbers that `function()` returns, without gradient."""
-    return tree.map_leaves(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, function())
+    """The structure of tensors and numbers that `function()` returns, without gradient; Keras' masks stay on the tensors."""
+
+    def stopped(leaf):
+        return keras_internals.put_mask(jax.lax.stop_gradient(leaf), keras_internals.mask_of(leaf))
+
+    return tree.map_leaves(lambda leaf: stopped(leaf) if isinstance(leaf, jax.Array) else leaf, function())
 
 
 def unrolled_steps(with_gradient):

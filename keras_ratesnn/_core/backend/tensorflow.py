@@ -88,8 +88,12 @@ normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 
 def without_gradient(function):
-    """The structure of tensors and numbers that `function()` returns, without gradient."""
-    return tree.map_leaves(lambda leaf: tf.stop_gradient(leaf) if tf.is_tensor(leaf) else leaf, function())
+    """The structure of tensors and numbers that `function()` returns, without gradient; Keras' masks stay on the tensors."""
+
+    def stopped(leaf):
+        return keras_internals.put_mask(tf.stop_gradient(leaf), keras_internals.mask_of(leaf))
+
+    return tree.map_leaves(lambda leaf: stopped(leaf) if tf.is_tensor(leaf) else leaf, function())
 
 
 def check_equal(size, wanted, message):
