@@ -611,6 +611,7 @@ def test_moving_statistics_are_updated_once_per_batch_and_only_in_training(gradi
     np.testing.assert_allclose(to_numpy(first), 0.01 * currents.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")  # What Keras says on PyTorch alone.
 def test_a_frozen_model_does_not_move():
     model = spiking(convolutional())
     model.trainable = False

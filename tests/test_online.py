@@ -76,6 +76,29 @@ def test_recomputed_steps_give_the_gradients_and_leave_the_state_of_kept_ones(me
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_masks_on_tensors_are_the_same_in_recomputed_steps_and_in_both_orders(method):
+    """Keras finds the mask of one tensor in a list on the tensor itself, be that the same at every step or not."""
+    ids, frames = keras.Input((5,), dtype="int32"), keras.Input((5, 8))
+    static = layers.Embedding(10, 8, mask_zero=True)(ids)
+    spikes = rsnn.layers.LIF()(layers.Dense(8)(layers.Dense(8)(static)))
+    masked = layers.Masking()(frames)
+    x = layers.Add()([layers.Attention()([spikes, static]), layers.Attention()([masked, masked])])
+    hidden = rsnn.layers.LIF()(layers.Dense(8)(layers.Flatten()(x)))
+    network = keras.Model([ids, frames], layers.Dense(3)(hidden))
+    random = np.random.default_rng(0)
+    inputs = [random.integers(0, 3, (6, 5)), random.normal(0.5, 1.0, (6, 2, 5, 8)).astype("float32")]
+    inputs[1][:, :, 3:] = 0.0
+    y = np.arange(6) % 3
+    kept = spiking(network, 2, METHODS[method](recompute=False), step_mode="single")
+    value, expected = loss_and_gradients(kept, inputs, y)
+    for step_mode in ("single", "multi"):
+        found_value, found = loss_and_gradients(spiking(network, 2, method, step_mode=step_mode), inputs, y)
+        assert found_value == pytest.approx(value, rel=1e-5)
+        for path, gradient in expected.items():
+            np.testing.assert_allclose(found[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_both_orders_agree_where_nothing_is_normalized(method):
     x, y = data()
     inputs = keras.Input((6,))

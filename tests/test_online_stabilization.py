@@ -146,6 +146,25 @@ def test_rate_trains_renormalised_networks_by_the_same_statistics(step_mode):
         np.testing.assert_allclose(found[path], gradient, rtol=1e-3, atol=1e-6)
 
 
+def test_a_layer_that_nothing_reaches_at_first_begins_to_follow_its_membranes_when_they_differ():
+    frames = np.random.default_rng(0).normal(0.5, 1.0, (4, 12, 6)).astype("float32")
+    inputs = keras.Input((6,))
+    neurons = LIF(DECAY, threshold_stabilizer=True)
+    model = spiking(keras.Model(inputs, neurons(inputs)), 4, "sltt", step_mode="single", return_sequences=True)
+
+    def spikes_and_threshold(frames):
+        neurons.stabilizer.running_threshold.assign(1.0)
+        outputs = to_numpy(model(np.swapaxes(frames, 0, 1), training=True))
+        return np.swapaxes(outputs, 0, 1), float(to_numpy(neurons.stabilizer.running_threshold))
+
+    late = np.concatenate([np.zeros_like(frames[:1]), frames[:3]])
+    expected, _ = spikes_and_threshold(frames)
+    found, threshold = spikes_and_threshold(late)
+    np.testing.assert_array_equal(found, np.concatenate([np.zeros_like(frames[:1]), expected[:3]]))
+    assert found[1:].any(axis=(1, 2)).all()
+    assert 0.5 < threshold < 2.0
+
+
 def test_a_frozen_layer_keeps_its_statistics_and_thresholds():
     x, y = data()
     network = stabilized()

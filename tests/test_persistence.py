@@ -64,6 +64,9 @@ def test_a_saved_model_loads_on_other_backends_predicts_the_same_and_can_be_trai
         np.testing.assert_allclose(there["losses"], here["losses"], rtol=1e-3)
 
 
+# Keras exports to ONNX by PyTorch's legacy exporter, which says so, and of each shape that it takes for a constant.
+@pytest.mark.filterwarnings("ignore:.*legacy TorchScript-based ONNX export", "ignore:The feature will be removed")
+@pytest.mark.filterwarnings("ignore:.*(might cause the trace to be incorrect|registered as constants in the trace)")
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_an_exported_graph_gives_the_same_outputs(step_mode, tmp_path):
     x, y = data(6, (8, 8, 2))

@@ -281,8 +281,10 @@ def mask_of(tensor):
 
 
 def put_mask(tensor, mask):
-    """Attaches a Keras mask to a tensor."""
-    set_keras_mask(tensor, mask)
+    """Attaches a Keras mask to a tensor and returns it; `None` leaves the tensor as it is."""
+    if mask is not None:
+        set_keras_mask(tensor, mask)
+    return tensor
 
 
 def unpack_single(outputs):

@@ -6,7 +6,7 @@ pass. A training step costs about 4T forward passes; storing all activations cos
 
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn.gradients import _compiled_loop
 from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.signals import Signal
@@ -36,6 +36,7 @@ def run(run, rule, chosen=None):
     given = {
         "inputs": [tensor for tensor, _ in run.inputs],
         "constants": {place: tree.map_leaves(lambda signal: signal.value, of) for place, of in order.constants.items()},
+        "masks": {place: tree.map_leaves(_mask_of, of) for place, of in order.constants.items()},
         "variables": values,
         "drawn": order.drawn(),
         "chosen": () if chosen is None else chosen,
@@ -48,7 +49,7 @@ def run(run, rule, chosen=None):
         given = parts.joined(inputs, others)
         order = run.new_order()
         order.constants = {
-            place: tree.map_leaves(lambda value: Signal(value, static=True), of) for place, of in given["constants"].items()
+            place: tree.map_leaves(_constant, of, given["masks"][place]) for place, of in given["constants"].items()
         }
 
         def signals():
@@ -105,10 +106,22 @@ def run(run, rule, chosen=None):
     return order.finish(first, run, gathered)
 
 
+def _mask_of(signal):
+    """The mask that Keras has put on the tensor of a signal, `()` if there is none: layers after it look for it there."""
+    mask = keras_internals.mask_of(signal.value)
+    return () if mask is None else mask
+
+
+def _constant(value, mask):
+    """The signal of a tensor that is the same at every step, with its mask."""
+    return Signal(keras_internals.put_mask(value, mask if ops.is_tensor(mask) else None), static=True)
+
+
 def _differentiable(given, variables):
     """Whether each leaf of the inputs of the steps may have a gradient."""
     return [
         *(tree.is_float(leaf) for leaf in tree.flatten([given["inputs"], given["constants"]])),
+        *(False for _ in tree.flatten(given["masks"])),
         *(variable.trainable for variable in variables),
         *(False for _ in tree.flatten([given["drawn"], given["chosen"]])),
     ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
 from keras_ratesnn.gradients import _compiled_loop, _time_loop, _windows
@@ -231,7 +231,11 @@ class AllSteps(Order):
         return steps
 
     def tensor(self, signal: Signal) -> Tensor:
-        return time_axis.repeat(signal.value, self.timesteps) if signal.static else signal.value
+        if not signal.static:
+            return signal.value
+        mask = keras_internals.mask_of(signal.value)
+        repeated = time_axis.repeat(signal.value, self.timesteps)
+        return keras_internals.put_mask(repeated, None if mask is None else time_axis.repeat(mask, self.timesteps))
 
     def each(self, function: Callable[..., Any]) -> Structure:
         by_step = [function(t) for t in range(self.timesteps)]

@@ -9,8 +9,8 @@ from keras_ratesnn._core import registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layers.cells import IntegrateAndFireCell
 
-_TINY = 1e-7
-"""Added to a standard deviation, which is zero if all membranes are equal."""
+_ALIKE = 1e-5
+"""Membranes of at most this standard deviation, relative to their size or the threshold, count as equal: it is rounding."""
 
 
 @registry.register
@@ -21,7 +21,8 @@ class ThresholdStabilizer(keras.layers.Layer):
 
         θ_1 = θ,        θ_t = m_t + ratio · d_t,        ratio = (θ − m_1) / d_1
 
-    θ_t has no gradient.
+    θ_t has no gradient. At a step at which the membranes are all alike, for example in a layer that no spike has reached yet,
+    there is no deviation to scale, and θ_t = θ. The first step is the first at which they differ.
 
     Args:
         threshold: Float > 0, θ.
@@ -71,7 +72,7 @@ class StabilizedCell:
     def initial_state(self, inputs: Structure) -> Structure:
         state = self.cell.initial_state(inputs)
         nothing = ops.zeros((), dtype=time_axis.accumulation_dtype(inputs.dtype))
-        return {"cell": state, **dict.fromkeys(("steps", "ratio", "thresholds"), nothing)}
+        return {"cell": state, **dict.fromkeys(("steps", "begun", "ratio", "thresholds"), nothing)}
 
     def step(self, inputs: Structure, state: Structure) -> tuple[Tensor, Tensor, Structure]:
         if not self.training:
@@ -80,12 +81,15 @@ class StabilizedCell:
             return membrane, spikes, {**state, "cell": after}
         membrane, *_ = self.cell.step(inputs, state["cell"])
         mean, variance = ops.moments(ops.stop_gradient(membrane), list(range(len(membrane.shape))))
-        deviation = ops.sqrt(variance) + _TINY
-        ratio = ops.where(state["steps"] == 0, (self.stabilizer.threshold - mean) / deviation, state["ratio"])
-        threshold = mean + ratio * deviation
+        deviation, initial = ops.sqrt(variance), self.stabilizer.threshold
+        differ = deviation > _ALIKE * (ops.abs(mean) + initial)
+        begins = ops.logical_and(differ, state["begun"] == 0)
+        ratio = ops.where(begins, (initial - mean) / ops.where(differ, deviation, 1.0), state["ratio"])
+        threshold = ops.where(differ, mean + ratio * deviation, initial)
         membrane, spikes, after = self.cell.step(inputs, state["cell"], threshold)
-        sums = {"steps": state["steps"] + 1.0, "ratio": ratio, "thresholds": state["thresholds"] + threshold}
-        return membrane, spikes, {"cell": after, **sums}
+        begun = ops.where(differ, 1.0, state["begun"])
+        sums = {"steps": state["steps"] + 1.0, "thresholds": state["thresholds"] + threshold}
+        return membrane, spikes, {"cell": after, "begun": begun, "ratio": ratio, **sums}
 
     def after_steps(self, state: Structure) -> None:
         if self.training:

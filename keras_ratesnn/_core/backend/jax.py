@@ -5,7 +5,7 @@ import functools
 
 import jax
 
-from keras_ratesnn._core import tree
+from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import plain_normalization
 from keras_ratesnn._core.backend.graph_compiled import derivative_only as derivative_only
@@ -78,8 +78,12 @@ normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 
 def without_gradient(function):
-    """The result of `function()`, a structure of tensors and numbers, without gradient."""
-    return tree.map_leaves(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, function())
+    """The result of `function()`, a structure of tensors and numbers, without gradient. Tensors keep their Keras masks."""
+
+    def stopped(leaf):
+        return keras_internals.put_mask(jax.lax.stop_gradient(leaf), keras_internals.mask_of(leaf))
+
+    return tree.map_leaves(lambda leaf: stopped(leaf) if isinstance(leaf, jax.Array) else leaf, function())
 
 
 def unrolled_steps(with_gradient):

@@ -89,8 +89,12 @@ normalize_as = functools.partial(plain_normalization.normalize_as, graft)
 
 
 def without_gradient(function):
-    """The result of `function()`, a structure of tensors and numbers, without gradient."""
-    return tree.map_leaves(lambda leaf: tf.stop_gradient(leaf) if tf.is_tensor(leaf) else leaf, function())
+    """The result of `function()`, a structure of tensors and numbers, without gradient. Tensors keep their Keras masks."""
+
+    def stopped(leaf):
+        return keras_internals.put_mask(tf.stop_gradient(leaf), keras_internals.mask_of(leaf))
+
+    return tree.map_leaves(lambda leaf: stopped(leaf) if tf.is_tensor(leaf) else leaf, function())
 
 
 def check_equal(size, wanted, message):
