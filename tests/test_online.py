@@ -75,6 +75,22 @@ def test_recomputed_steps_give_the_gradients_and_leave_the_state_of_kept_ones(me
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_integers_and_booleans_among_the_outputs_of_all_steps_leave_the_gradient_of_the_others():
+    x, _ = data()
+    inputs = keras.Input((6,))
+    spikes = rsnn.layers.LIF()(layers.Dense(8)(inputs))
+    outputs = {"a": ops.cast(spikes, "int32"), "b": layers.Dense(3)(spikes), "c": spikes > 0.5}
+    network = keras.Model(inputs, outputs)
+
+    def gradients(recompute):
+        model = rsnn.SpikingModel(network, 3, SLTT(recompute=recompute), step_mode="single", return_sequences=True)
+        return loss_and_gradients(model, x, x, lambda y, outputs: ops.mean(ops.square(outputs["b"] - 1.0)))[1]
+
+    for found, expected in zip(gradients(True).values(), gradients(False).values(), strict=True):
+        assert np.abs(expected).max() > 1e-4
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_masks_on_tensors_are_the_same_in_recomputed_steps_and_in_both_orders(method):
     """Keras finds the mask of one tensor in a list on the tensor itself, be that the same at every step or not."""

@@ -146,6 +146,16 @@ def test_rate_trains_renormalised_networks_by_the_same_statistics(step_mode):
         np.testing.assert_allclose(found[path], gradient, rtol=1e-3, atol=1e-6)
 
 
+def test_a_stabilized_layer_called_by_itself_fires_as_in_one_step_of_a_model():
+    inputs = keras.Input((3,))
+    neurons = LIF(threshold_stabilizer=True)
+    network = keras.Model(inputs, neurons(inputs))
+    neurons.stabilizer.running_threshold.assign(2.0)
+    x = np.array([[0.5, 1.5, 2.5]], "float32")
+    np.testing.assert_array_equal(to_numpy(spiking(network, 1, "sltt")(x)), [[0.0, 0.0, 1.0]])
+    np.testing.assert_array_equal(to_numpy(network(x)), [[0.0, 0.0, 1.0]])
+
+
 def test_a_layer_that_nothing_reaches_at_first_begins_to_follow_its_membranes_when_they_differ():
     frames = np.random.default_rng(0).normal(0.5, 1.0, (4, 12, 6)).astype("float32")
     inputs = keras.Input((6,))

@@ -59,7 +59,8 @@ def run(run, rule, chosen=None):
             return order.walk_step(rule(order), run.walk, signals, t, memory)
 
         (memory, outputs), changed = _compiled_loop.in_scope(walk, variables, given["variables"], changing, changed)
-        outputs = tree.flatten(outputs) if run.return_sequences else list(map(time_axis.widen, tree.flatten(outputs)))
+        outputs = tree.flatten(outputs)
+        outputs = list(filter(tree.is_float, outputs)) if run.return_sequences else list(map(time_axis.widen, outputs))
         return [*outputs, *(memory[place] for place in places)], (memory, changed)
 
     def backward(inputs, others, upstream):
@@ -99,9 +100,10 @@ def run(run, rule, chosen=None):
         backend.set_noise_state(before)
         return carried[0]
 
-    flat = [*tree.flatten(gathered), *losses.values()]
+    # Integers and booleans have no gradient.
+    flat = [*filter(tree.is_float, tree.flatten(gathered)), *losses.values()]
     results = iter(backend.with_backward(flat, *parts.split(given), backward))
-    gathered = tree.map_leaves(lambda _: next(results), gathered)
+    gathered = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered)
     order.memory.update({place: next(results) for place in places})
     return order.finish(first, run, gathered)
 

@@ -4,6 +4,7 @@ import warnings
 from typing import Any, Self
 
 import keras
+from keras import ops
 
 from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Reset, Shape, Tensor
@@ -182,6 +183,14 @@ class LIF(IntegrateAndFire):
         super().build(input_shape)
         if self.stabilizer is not None and not self.stabilizer.built:
             self.stabilizer.build()
+
+    def call(self, inputs, training=None):
+        if self.stabilizer is None or (training and self.trainable):
+            # The first step of a stabilised layer is that of its cell.
+            return super().call(inputs, training)
+        cell = self.cell_in_time(training=False)
+        _, spikes, _ = cell.step(inputs, cell.initial_state(inputs))
+        return ops.cast(spikes, self.compute_dtype)
 
     def cell_in_time(self, training: bool) -> Any:
         if self.stabilizer is None:
