@@ -31,6 +31,8 @@ def test_docstring_examples_print_what_they_say(name):
     assert results.failed == 0
 
 
+# What readers are warned of is no error.
+@pytest.mark.filterwarnings("default::UserWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

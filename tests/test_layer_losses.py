@@ -82,6 +82,7 @@ def test_a_loss_that_a_layer_adds_before_time_begins_is_that_of_one_call(step_mo
         np.testing.assert_allclose(found, by_bptt, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
 def test_fit_and_evaluate_add_the_loss_of_a_layer():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
