@@ -17,6 +17,8 @@ from other_backend import predict_and_train
 import keras_ratesnn as rsnn
 
 BACKEND = keras.backend.backend()
+# Keras exports from JAX by an argument that JAX will not have for long.
+through_jax = pytest.mark.filterwarnings("ignore:The `native_serialization` parameter is deprecated")
 OTHERS = [backend for backend in ("tensorflow", "jax", "torch") if backend != BACKEND]
 
 
@@ -65,6 +67,7 @@ def test_a_saved_model_loads_on_other_backends_predicts_the_same_and_can_be_trai
 
 
 # Keras exports to ONNX by PyTorch's legacy exporter, which says so, and of each shape that it takes for a constant.
+@through_jax
 @pytest.mark.filterwarnings("ignore:.*legacy TorchScript-based ONNX export", "ignore:The feature will be removed")
 @pytest.mark.filterwarnings("ignore:.*(might cause the trace to be incorrect|registered as constants in the trace)")
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -88,6 +91,7 @@ def test_an_exported_graph_gives_the_same_outputs(step_mode, tmp_path):
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
 
 
+@through_jax
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras exports a SavedModel from TensorFlow and JAX")
 def test_a_graph_with_one_frame_per_step_is_exported_by_its_signature(tmp_path):
     import tensorflow as tf
