@@ -79,7 +79,7 @@ def cases():
 
 
 @torch_only
-@pytest.mark.parametrize(("name", "gradient", "step_mode", "timesteps"), cases())
+@pytest.mark.parametrize(("name", "gradient", "step_mode", "timesteps"), list(cases()))
 def test_traced_passes_give_the_numbers_of_plain_ones(name, gradient, step_mode, timesteps):
     model = spiking(network(NEURONS[name]), timesteps, gradient, step_mode=step_mode)
     x, y = data(5, (6, 6, 2))
