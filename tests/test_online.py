@@ -91,6 +91,7 @@ def test_integers_and_booleans_among_the_outputs_of_all_steps_leave_the_gradient
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not support masking and will therefore destroy")
 @pytest.mark.parametrize("method", METHODS)
 def test_masks_on_tensors_are_the_same_in_recomputed_steps_and_in_both_orders(method):
     """Keras finds the mask of one tensor in a list on the tensor itself, be that the same at every step or not."""

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, loss_and_gradients, spiking, to_numpy
+from helpers import compiled, data, dyadic, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -111,10 +111,12 @@ def test_shared_layers_keep_a_state_for_each_place():
 def test_an_activity_regularizer_counts_as_in_multi_step(gradient):
     inputs = keras.Input((6,))
     hidden = layers.Dense(4, activity_regularizer="l1")(inputs)
-    hidden = rsnn.layers.LIF(activity_regularizer="l1")(hidden)
-    hidden = rsnn.layers.LIF()(layers.Dense(4)(hidden))
+    hidden = rsnn.layers.LIF(decay=0.25, activity_regularizer="l1")(hidden)
+    hidden = rsnn.layers.LIF(decay=0.25)(layers.Dense(4)(hidden))
     shared = keras.Model(inputs, layers.Dense(3, activity_regularizer="l1")(hidden))
-    x, y = data()
+    # Exact in any order of sums: no spike can flip.
+    shared.set_weights([dyadic(weight.shape, -1.0, 1.0) for weight in shared.get_weights()])
+    x, y = dyadic((10, 6)).astype("float32"), data()[1]
     losses = [loss_and_gradients(spiking(shared, 4, gradient, step_mode=mode), x, y)[0] for mode in ("multi", "single")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 

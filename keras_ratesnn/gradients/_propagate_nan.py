@@ -43,6 +43,9 @@ def _is_sound(state, rows):
     of_state = ops.shape(state)[0] if len(state.shape) else 1
     if isinstance(of_state, int) and isinstance(rows, int):
         return backend.finite_rows(state, rows if rows and of_state >= rows and of_state % rows == 0 else 1)
+    if not (ops.is_tensor(of_state) or ops.is_tensor(rows)):
+        # While JAX exports a graph, the size of a batch is a symbol, which has no order.
+        return backend.finite_rows(state, rows if of_state == rows else 1)
     # Sizes are known only at run time.
     parts = ops.maximum(rows, 1)
     of_samples = ops.logical_and(of_state >= parts, of_state % parts == 0)
