@@ -92,6 +92,9 @@ def walk(network, signals, rule, training):
         outputs = keras.tree.flatten(outputs) if isinstance(outputs, (list, tuple, dict)) else [outputs]
         for slot, signal in zip(step.outputs, outputs, strict=True):
             found[slot.index] = signal
+        # A signal may be the activations of all time steps: its memory is for the next ones.
+        for index in step.last_used:
+            found[index] = None
     return tree.map_leaves(fill_in, plan.outputs)
 
 
@@ -104,7 +107,7 @@ class _Slot:
 
 @dataclasses.dataclass(slots=True)
 class _Step:
-    """A call of an operation, with slots instead of signals."""
+    """A call of an operation, with slots instead of signals; `last_used` are the slots that nothing needs after it."""
 
     operation: keras.Operation
     args: tuple
@@ -113,6 +116,7 @@ class _Step:
     outputs: list
     place: str
     takes_training: bool
+    last_used: list = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(slots=True)
@@ -165,6 +169,11 @@ def _make_plan(network):
         return keras_internals.run_through_graph(graph, slots, step_through)
 
     outputs = run(network, [slot() for _ in network.inputs])
+    needed = {leaf.index for leaf in tree.flatten(outputs)}
+    for step in reversed(steps):
+        touched = {*step.inputs, *(output.index for output in step.outputs)}
+        step.last_used = sorted(touched - needed)
+        needed |= touched
     return _Plan(steps, outputs, next(indices), nested)
 
 

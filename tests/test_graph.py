@@ -1,5 +1,7 @@
 """The walk through a network's graph is Keras' own call of the network."""
 
+import weakref
+
 import helpers
 import keras
 import numpy as np
@@ -181,3 +183,23 @@ def test_a_functional_subclass_with_its_own_call_is_not_a_graph():
     outer = keras.Model(inputs, LIF()(network(inputs)))
     with pytest.raises(ValueError, match="must not hide neurons"):
         helpers.spiking(outer)
+
+
+def test_a_walk_drops_signals_after_their_last_use():
+    """On a deep chain with one skip connection; what eager PyTorch holds beyond that is memory of all time steps."""
+    inputs = keras.Input((6,))
+    x = skipped = layers.Dense(6)(inputs)
+    for _ in range(6):
+        x = layers.Dense(6)(x)
+    network = keras.Model(inputs, layers.Add()([x, skipped]))
+    alive, most = weakref.WeakSet(), []
+
+    def rule(call):
+        most.append(len(alive))
+        output = Box(None)
+        alive.add(output)
+        return output
+
+    _graph.walk(network, [Box(None)], rule, training=False)
+    # The skip connection, the input of a call, and what the loop last handled.
+    assert max(most) <= 3
