@@ -3,9 +3,7 @@
 import keras
 
 import keras_ratesnn
-
-SPIKE_SCALE = 2.74
-"""Scale of spikes in networks with standardised kernels (Xiao et al., NeurIPS 2022)."""
+from keras_ratesnn.models._blocks import SPIKE_SCALE
 
 
 def spiking_convolution(x, filters, strides=1, normalization="batch"):

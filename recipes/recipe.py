@@ -4,15 +4,17 @@ import ast
 import dataclasses
 import inspect
 from collections.abc import Callable
+from typing import get_args
 
 import keras
 
 from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Normalizer
 from keras_ratesnn.spiking_model import STEP_MODES
 from recipes import augmentation, methods
 from recipes.data.dataset import Dataset
 
-NORMALIZATIONS = ("batch", "weight", "online")
+NORMALIZATIONS = get_args(Normalizer)
 
 LARGEST_SEED = 2**31 - 1
 """The largest seed of TensorFlow's generators."""
