@@ -21,7 +21,7 @@ def run_online(run, rule, recompute, chosen=None):
     if not run.with_gradient:
         return order.run(ForwardRule(order, run.training, with_gradient=False), run)
     recompute = recompute and not order.sees_all_steps
-    if (recompute or rule.replaces_weights) and len(backend.replaceable(run.network)) < len(run.network.variables):
+    if (recompute or rule.replaces_weights) and backend.loses_replaced_weights(run.network):
         raise ValueError(
             "TensorFlow loses the gradients of layers made in a keras.RematScope where a training method puts tensors in the "
             f"place of weights. Received: network {run.network.name!r} with such layers. Make it outside of the scope: "

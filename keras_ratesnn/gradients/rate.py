@@ -326,7 +326,9 @@ class RateRule(Rule):
         """Applies an operation to rates, with the random numbers of the spiking path and without changing its state."""
         operation = call.operation
         has_state = not call.kind.function_of_tensors and isinstance(operation, keras.layers.Layer)
-        variables = backend.replaceable(operation) if has_state else ()
+        variables = operation.variables if has_state else ()
+        if variables and backend.loses_replaced_weights(operation):
+            variables = [variable for variable in variables if not variable.trainable]
         if not variables:
             return self.apply(call, args, kwargs, share)
         draws = self.draws(call)

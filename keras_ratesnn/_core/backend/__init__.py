@@ -19,7 +19,7 @@
 * `optimization_barrier(tensors)`: the tensors, each computed before any is used.
 * `reading_once(network)`: a context for all forward passes of a training step, so that the backward pass sees the weights of a
   network before the update. Losses cannot be added in it.
-* `replaceable(layer)`: the variables of a layer that can be replaced by tensors without losing the gradients of these.
+* `loses_replaced_weights(layer)`: whether tensors that replace the weights of a layer would have no gradient.
 * `layout_kept(repeated)`: a context in which Keras' layers do not copy `channels_last` data to another layout; entered for each
   call of a layer. `repeated` means that every layer is called repeatedly on data of the same shape.
 * `multiply_add(x, factor, y)`: x · factor + y, in one pass over memory.
@@ -67,7 +67,7 @@ grad_enabled = _functions.grad_enabled
 jvp = _functions.jvp
 optimization_barrier = _functions.optimization_barrier
 reading_once = _functions.reading_once
-replaceable = _functions.replaceable
+loses_replaced_weights = _functions.loses_replaced_weights
 ranks_of_batch = _functions.ranks_of_batch
 unrolled_network_steps = _functions.unrolled_network_steps
 unrolled_steps = _functions.unrolled_steps

@@ -116,6 +116,6 @@ def reading_once(network):
     return contextlib.nullcontext()
 
 
-def replaceable(layer):
-    """All variables of a layer."""
-    return layer.variables
+def loses_replaced_weights(layer):
+    """False: tensors that replace weights have their gradients."""
+    return False

@@ -143,16 +143,16 @@ def reading_once(network):
     between them if there is a longer path through an unused value, and the next optimizer removes that path (TensorFlow 2.21).
     The rate pass has many such values. Some gradients would then occasionally use the updated weights of the following layer.
     """
+    weights = [] if loses_replaced_weights(network) else network.trainable_variables
     with keras_internals.without_autocast():
         # Not with Keras' function, which returns the variable unchanged.
-        values = [(v, tf.convert_to_tensor(v.value)) for v in replaceable(network) if v.trainable]
+        values = [(v, tf.convert_to_tensor(v.value)) for v in weights]
     return keras_internals.ReadOnce(values)
 
 
-def replaceable(layer):
-    """The variables of a layer; only the non-trainable ones if it was created in a `keras.RematScope`.
+def loses_replaced_weights(layer):
+    """Whether a layer, or one inside it, was created in a `keras.RematScope`.
 
     `tf.recompute_grad` computes the gradients of variables and arguments, but not those of tensors that replace variables.
     """
-    variables = layer.variables
-    return [v for v in variables if not v.trainable] if keras_internals.is_rematerialized(layer) else variables
+    return keras_internals.is_rematerialized(layer)
