@@ -106,9 +106,7 @@ def main(argv=None):
     arguments = parser().parse_args(argv)
     try:
         run = RunFolder(arguments.run)
-        record = run.read_result()
-        if record["test_accuracy"] is None:
-            raise ValueError(f"The run in {run.path} diverged: there is nothing to publish.")
+        record = run.read_test_result()
         device.set_precision(record["settings"].get("precision", "float32"))
         model = load_model(run.last)
         card, path = publish(

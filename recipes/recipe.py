@@ -46,6 +46,8 @@ class Recipe:
         mix: Name of the mix of the training images of a batch, a key of `augmentation.MIXES`.
         width: Float > 0 that multiplies the number of channels of every layer.
         train_images: Integer >= 1, the number of images to train on, or None for all.
+        held_out: Integer >= 1, the number of images at the end of the training images that replace the test images, or None to
+            use the test images. For choosing settings without looking at the test images.
         precision: Name of a Keras dtype policy.
         jit_compile: True, False or "auto", as in `keras.Model.compile`.
         gradient: Name of a training method of `keras_ratesnn.gradients`.
@@ -77,6 +79,7 @@ class Recipe:
     mix: str = "none"
     width: float = 1.0
     train_images: int | None = None
+    held_out: int | None = None
     precision: str = "float32"
     jit_compile: bool | str = "auto"
     gradient: str = "rate"
@@ -97,6 +100,8 @@ class Recipe:
         checks.positive_integer("timesteps", self.timesteps, advice="It is the number of time steps that the network runs for.")
         if self.train_images is not None:
             checks.positive_integer("train_images", self.train_images, advice="None trains on all images.")
+        if self.held_out is not None:
+            checks.positive_integer("held_out", self.held_out, advice="None uses the test images.")
         checks.boolean("as_the_authors", self.as_the_authors)
         checks.one_of("augment", self.augment, augmentation.BY_NAME)
         checks.one_of("mix", self.mix, augmentation.MIXES)
@@ -154,8 +159,19 @@ class Recipe:
         return dataclasses.replace(self, **values)
 
     def load(self, data_dir):
-        """The `Dataset` of this recipe, from a folder, or from its default source if that is None."""
+        """The `Dataset` of this recipe, from a folder, or from its default source if that is None.
+
+        Raises:
+            ValueError: If `held_out` leaves no training image, or the data set is a stream of which no part can be taken.
+        """
         dataset = self.load_data(data_dir, self.timesteps) if self.has_time else self.load_data(data_dir)
+        if (self.held_out or self.train_images) and not isinstance(dataset, Dataset):
+            raise ValueError(
+                f"`held_out` and `train_images` must be None for a data set that is read as a stream, as in {self.name}. "
+                f"Received: held_out={self.held_out}, train_images={self.train_images}. Leave them out."
+            )
+        if self.held_out is not None:
+            dataset = dataset.with_held_out(self.held_out)
         return dataset if self.train_images is None else dataset.first(self.train_images)
 
 

@@ -121,6 +121,24 @@ class RunFolder:
             raise FileNotFoundError(f"The run in {self.path} is not finished: there is no {self.result.name} in it.")
         return read_json(self.result, RESULT)
 
+    def read_test_result(self):
+        """The record of a finished run that was tested on the test images.
+
+        Raises:
+            FileNotFoundError: If the run is not finished.
+            ValueError: If it diverged or was tested on held-out images, or the file is damaged.
+        """
+        record = self.read_result()
+        if record["test_accuracy"] is None:
+            raise ValueError(f"The run in {self.path} diverged: {record['diverged']['message']}. It has no test accuracy.")
+        held_out = record["settings"].get("held_out")
+        if held_out is not None:
+            raise ValueError(
+                f"The run in {self.path} was tested on {held_out:,} held-out training images, not on the test images. Train it "
+                "again without `held_out`."
+            )
+        return record
+
     def check_space(self, model):
         """Checks that the checkpoints of a run fit on the disk.
 

@@ -122,10 +122,11 @@ def introduction(recipe, dataset, model, progress):
     from recipes.progress import this_part
 
     here = this_part()
+    test = f"{dataset.test_size:,} {'test' if recipe.held_out is None else 'held-out'} images"
     lines = [
         f"{recipe.name}: {here['backend']} backend, gradient {recipe.gradient}, T = {recipe.timesteps}, "
         f"{recipe.epochs} epochs of batches of {recipe.batch_size}, seed {recipe.seed}",
-        f"{model.count_params():,} parameters, {dataset.train_size:,} training images, {dataset.test_size:,} test images",
+        f"{model.count_params():,} parameters, {dataset.train_size:,} training images, {test}",
     ]
     if progress.epochs:
         lines.append(f"resumes after {progress.epochs} epochs")

@@ -1,5 +1,6 @@
 """The data of recipes: files are read correctly, and errors name damaged or missing ones."""
 
+import dataclasses
 import gzip
 import sys
 import types
@@ -11,7 +12,9 @@ import pytest
 from made_clothes import FEW_IMAGES, made_clothes, write_clothes, write_idx
 from recipe_runs import error_of
 
+from recipes import catalogue
 from recipes.data import digits, fashion_mnist
+from recipes.data.dataset import StreamedDataset
 from recipes.data.idx import read_idx
 
 
@@ -58,6 +61,30 @@ def test_fashion_mnist_keeps_images_and_labels_together(clothes):
     np.testing.assert_array_equal(data.train_labels, labels)
     assert data.test_images.shape == (FEW_IMAGES // 4, 28, 28, 1)
     assert data.test_labels.shape == (FEW_IMAGES // 4,)
+
+
+def test_held_out_images_replace_the_test_images_and_are_not_trained_on(clothes):
+    data = catalogue.find("fashion_mnist").with_settings(["held_out=20", "train_images=250"]).load(clothes)
+    whole = fashion_mnist.load(clothes)
+    np.testing.assert_array_equal(data.test_images, whole.train_images[-20:])
+    np.testing.assert_array_equal(data.test_labels, whole.train_labels[-20:])
+    np.testing.assert_array_equal(data.train_images, whole.train_images[:250])
+    everything_else = catalogue.find("fashion_mnist").with_settings(["held_out=20"]).load(clothes)
+    assert everything_else.train_size == FEW_IMAGES - 20
+
+
+def test_not_all_images_can_be_held_out(clothes, tmp_path, capsys):
+    command = ["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path / "run")]
+    error = error_of([*command, "--set", f"held_out={FEW_IMAGES}"], capsys)
+    assert f"held_out={FEW_IMAGES}" in error
+
+
+@pytest.mark.parametrize("setting", ["held_out=5", "train_images=5"])
+def test_no_part_of_a_stream_is_taken(setting):
+    stream = StreamedDataset(10, 10, 2, None, None)
+    recipe = dataclasses.replace(catalogue.find("imagenet_sew_resnet34"), load_data=lambda folder: stream)
+    with pytest.raises(ValueError, match=setting):
+        recipe.with_settings([setting]).load(None)
 
 
 def tensorflow_datasets_stand_in(prepared):

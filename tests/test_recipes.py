@@ -433,6 +433,13 @@ def test_results_are_copied_and_written_into_the_pages(digits_run, tmp_path, mon
     assert "not finished" in error_of([tmp_path], capsys, results.main)
 
 
+def test_a_result_on_held_out_images_is_not_a_test_result(digits_run, tmp_path, capsys):
+    _, record = digits_run
+    record = {**record, "settings": {**record["settings"], "held_out": 100}}
+    (tmp_path / "result.json").write_text(json.dumps(record))
+    assert "100 held-out training images" in error_of([tmp_path], capsys, results.main)
+
+
 def test_the_committed_pages_are_those_of_the_committed_results():
     records = results.committed()
     assert records

@@ -87,11 +87,9 @@ def add(folder):
 
     Raises:
         FileNotFoundError: If the run is not finished.
-        ValueError: If it diverged.
+        ValueError: If it diverged or was not tested on the test images.
     """
-    record = folder.read_result()
-    if record["test_accuracy"] is None:
-        raise ValueError(f"The run in {folder.path} diverged: {record['diverged']['message']}. It cannot be added.")
+    record = folder.read_test_result()
     settings = record["settings"]
     parts = [settings["name"], record["backend"], _method(settings, "-"), settings["step_mode"], f"T{settings['timesteps']}"]
     parts += [f"{settings['epochs']}epochs", f"{record['train_images']}images", f"seed{settings['seed']}"]
@@ -124,7 +122,7 @@ def table(records, columns=COLUMNS):
 
 def _same_but_seed(record):
     # Results of earlier versions lack settings that were added later.
-    settings = {"windows": 1, "random_steps": None, "normalization": "batch", **record["settings"]}
+    settings = {"windows": 1, "random_steps": None, "normalization": "batch", "held_out": None, **record["settings"]}
     del settings["seed"]
     return (*settings.values(), record["backend"], record["device"], record["train_images"])
 

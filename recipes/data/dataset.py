@@ -41,6 +41,19 @@ class Dataset:
         """A `Dataset` of the first `images` training images and all test images."""
         return dataclasses.replace(self, train_images=self.train_images[:images], train_labels=self.train_labels[:images])
 
+    def with_held_out(self, images):
+        """A `Dataset` with the last `images` training images as test images; they are not trained on.
+
+        Raises:
+            ValueError: If no training image would be left.
+        """
+        if images >= self.train_size:
+            raise ValueError(
+                f"`held_out` must be less than the number of training images, {self.train_size}. Received: held_out={images}."
+            )
+        first = self.first(self.train_size - images)
+        return dataclasses.replace(first, test_images=self.train_images[-images:], test_labels=self.train_labels[-images:])
+
     def train_examples(self, order):
         """A `tf.data.Dataset` of pairs (image, label), shuffled with the seed `order`, a pair of integers or a tensor of them.
 
