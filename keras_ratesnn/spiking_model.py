@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import _graph, gradients
+from keras_ratesnn._call_graphs import CallGraphs
 from keras_ratesnn._compiled_functions import CompiledFunction
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepMode, Structure
@@ -128,6 +129,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         self.return_sequences = return_sequences
         warn_of_time_in_a_step(functional, self.timesteps)
         self._stream = Stream()
+        self._graphs = CallGraphs()
         self._asked_jit_compile: bool | str = "auto"
         # The network's variables exist: there is nothing to build.
         self.built = True
@@ -212,7 +214,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
     @backend.untraced
     def _through_time(self, run: Run) -> Structure:
         with backend.fusing(self._asked_jit_compile is not False):
-            return self.gradient.call(run)
+            return self._graphs.call(self.gradient.call, run, self._settings(), self._asked_jit_compile)
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
         with _without_gradient():
@@ -330,17 +332,19 @@ class SpikingModel(FunctionalAttributes, keras.Model):
             return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Like `keras.Model.compile`, but `jit_compile` has an additional meaning on PyTorch.
+        """Like `keras.Model.compile`, but `jit_compile` has another meaning on PyTorch.
 
-        On PyTorch Keras treats `"auto"`, the default, like `False`: operations run in eager mode. A SpikingModel still compiles
-        the time loops of large neuron layers, with a C++ compiler or Triton; without one they run in eager mode, after a
-        warning. `jit_compile=False` and `run_eagerly=True` turn compilation off. `jit_compile=True` also compiles the code
-        around the network; the library's time loop is not affected.
+        There the operations of a call are recorded as a graph and replayed, with the same results. With `"auto"`, the default,
+        this happens after 32 calls of a kind. `True` records the second call and compiles the graph, which takes up to a minute
+        and needs a C++ compiler or Triton. `False` and `run_eagerly=True` run every call in eager mode.
         """
-        super().compile(*args, **kwargs)
         asked = inspect.signature(super().compile).bind(*args, **kwargs)
         asked.apply_defaults()
         self._asked_jit_compile = False if asked.arguments["run_eagerly"] else asked.arguments["jit_compile"]
+        if backend.CallGraph is not None:
+            # Keras would trace Python code that the graphs of calls replace.
+            asked.arguments["jit_compile"] = False
+        super().compile(*asked.args, **asked.kwargs)
 
     def get_compile_config(self) -> Config | None:
         config = keras_internals.portable(super().get_compile_config())

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from keras_ratesnn.gradients import _time_loop
 
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends fuse by themselves")
 if BACKEND == "torch":
-    from keras_ratesnn._core.backend import torch_fusion
+    from keras_ratesnn._core.backend import torch_fusion, torch_graph
 
 MODES = [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single")]
 
@@ -55,9 +56,11 @@ def fusion(compiler, least_elements=0):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch_fusion, "COMPILER", compiler)
         patch.setattr(torch_fusion, "LEAST_ELEMENTS", least_elements)
-        patch.setattr(torch_fusion, "_compiled", {})
+        patch.setattr(torch_fusion, "_kernels", [])
+        patch.setattr(torch_fusion, "_numbers", {})
+        patch.setattr(torch_fusion, "_programs", weakref.WeakKeyDictionary())
         patch.setattr(torch_fusion, "_kinds", set())
-        patch.setattr(torch_fusion, "_out_of_order", [])
+        patch.setattr(torch_graph, "_warned_of", set())
         yield torch_fusion
 
 
@@ -88,8 +91,8 @@ def test_traced_loops_give_the_same_results_as_eager_ones(name, gradient, step_m
         results = [loss_and_gradients(model, x, y) for _ in range(2)]
         outputs = to_numpy(model(x))
         # However many steps: a first one, one of the others, and inference, for images and rows, and derivatives.
-        assert 2 <= len(state._compiled) <= 15
-        assert not state._out_of_order
+        assert 2 <= len(state._kernels) <= 15
+        assert all(kernel.is_compiled for kernel in state._kernels)
     for result in results:
         assert_same(result, expected)
     np.testing.assert_allclose(outputs, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
@@ -109,8 +112,8 @@ def test_compiled_loops_give_the_same_results_as_eager_ones(gradient, policy):
         # Sixteen images are another shape for the same kernels.
         bigger = loss_and_gradients(model, *data(16, (6, 6, 2)))
         # A kernel for layers of images and one for rows, and as many for the derivatives.
-        assert len(state._compiled) == (2 if gradient == "rate" else 4)
-        assert not state._out_of_order
+        assert len(state._kernels) == (2 if gradient == "rate" else 4)
+        assert all(kernel.is_compiled for kernel in state._kernels)
     # Sums in another order; a membrane within that of the threshold would change much more.
     tolerance = 1e-4 if policy == "float32" else 2e-2
     assert_same(result, expected, rtol=tolerance, atol=tolerance)
@@ -125,7 +128,7 @@ def test_layers_with_the_same_configuration_share_a_kernel():
     model = spiking(keras.Model(inputs, x), 4)
     with fusion("eager") as state:
         loss_and_gradients(model, *data(5, (6,), classes=32))
-        assert len(state._compiled) == 1 + 1  # The first layer's input is the same at every step.
+        assert len(state._kernels) == 1 + 1  # The first layer's input is the same at every step.
 
 
 @torch_only
@@ -164,9 +167,9 @@ def test_compilation_can_be_turned_off(options):
     model = compiled(spiking(network(), 4), **options)
     with fusion("eager") as state:
         model.fit(*data(5, (6, 6, 2)), verbose=0)
-        assert not state._compiled
+        assert not state._kernels
         compiled(model).fit(*data(5, (6, 6, 2)), verbose=0)
-        assert state._compiled
+        assert state._kernels
 
 
 @torch_only
@@ -174,9 +177,9 @@ def test_small_layers_are_not_compiled():
     model = spiking(network(), 4)
     with fusion("eager", least_elements=5 * 4 * 4 * 4 * 4) as state:
         loss_and_gradients(model, *data(5, (6, 6, 2)))
-        assert not state._compiled  # The first layer has an image a step less than that.
+        assert not state._kernels  # The first layer has an image a step less than that.
         loss_and_gradients(model, *data(20, (6, 6, 2)))
-        assert len(state._compiled) == 1
+        assert len(state._kernels) == 1
 
 
 @torch_only
@@ -188,7 +191,7 @@ def test_an_existing_kernel_is_used_for_small_layers():
     model = spiking(keras.Model(inputs, x), 4)
     with fusion("eager", least_elements=5 * 4 * 64) as state:
         loss_and_gradients(model, *data(5, (6,), classes=8))
-        assert len(state._compiled) == 1
+        assert len(state._kernels) == 1
         programs = [state._programs.get(layer.cell) for layer in model.network.layers if isinstance(layer, rsnn.layers.LIF)]
         assert [bool(programs_of_cell) for programs_of_cell in programs] == [False, True, True]
 
@@ -265,7 +268,7 @@ def test_a_cell_with_a_random_generator_is_not_compiled():
     model = spiking(keras.Model(inputs, rsnn.layers.Neuron(Noisy())(inputs)), 4)
     with fusion("eager") as state:
         outputs = [to_numpy(model(data(5, (6,))[0], training=True)) for _ in range(2)]
-        assert not state._compiled
+        assert not state._kernels
     assert (outputs[0] != outputs[1]).any()
 
 

@@ -1,6 +1,8 @@
 """All uses of Keras' private API, and nothing else. If one breaks, `tests/test_keras_internals.py` shows which."""
 
 import contextlib
+import functools
+import threading
 import warnings
 
 import keras
@@ -187,6 +189,11 @@ def with_sublayers(layer):
     return layer._flatten_layers()
 
 
+def has_hooks(layer):
+    """Whether functions run before or after the calls of a layer, on PyTorch."""
+    return any(getattr(layer, name, None) for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"))
+
+
 def set_state(model, name, value):
     """Sets an attribute of a model that is already built to an object with variables, as if it had been set before."""
     if hasattr(model, "jax_state_sync"):
@@ -248,6 +255,83 @@ def plain_build_errors():
         if error.__context__ is not None and str(error).startswith("Unable to automatically build the model."):
             raise error.__context__ from None
         raise
+
+
+@contextlib.contextmanager
+def torch_generators_from(generator_of, run):
+    """A context in which `keras.random` on PyTorch makes other generators and draws, in this thread.
+
+    Args:
+        generator_of: Function from a seed, an integer scalar tensor, to a `torch.Generator`.
+        run: Function `(function, args, kwargs)` that calls a function of PyTorch.
+    """
+    from keras.src.backend.torch import random
+    from keras.src.random.seed_generator import draw_seed
+
+    thread, original = threading.get_ident(), random.torch_seed_generator
+
+    def generator(seed):
+        return generator_of(sum(draw_seed(seed))) if threading.get_ident() == thread else original(seed)
+
+    class Torch:
+        def __getattr__(self, name):
+            function = getattr(torch, name)
+            drawing = name in ("rand", "randint", "normal", "multinomial", "bernoulli")
+            return functools.partial(draw, function) if drawing else function
+
+    def draw(function, *args, **kwargs):
+        return run(function, args, kwargs)
+
+    torch = random.torch
+    random.torch, random.torch_seed_generator = Torch(), generator
+    try:
+        yield
+    finally:
+        random.torch, random.torch_seed_generator = torch, original
+
+
+class CollectingScope(keras.StatelessScope):
+    """A scope in which variables have the given values, which collects assignments and the losses of layers.
+
+    Args:
+        variables: List of Keras variables.
+        values: List of tensors, their values.
+    """
+
+    def __init__(self, variables, values):
+        super().__init__(list(zip(variables, values, strict=True)), collect_losses=True, initialize_variables=False)
+        self._values = list(zip(variables, values, strict=True))
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        if value is None:
+            raise ValueError(f"a layer uses variable {variable.path!r}, which does not belong to the network")
+        return value
+
+    def assigned(self):
+        """List of pairs `(variable, value)` of the variables that were assigned."""
+        pairs = [(variable, value, self.get_current_value(variable)) for variable, value in self._values]
+        return [(variable, now) for variable, before, now in pairs if now is not before]
+
+    def added(self, layers):
+        """List of pairs `(layer, loss)`: the losses that these layers added. Forgets them."""
+        found = []
+        for loss in self.losses:
+            owner = next(layer for layer in layers if id(loss) in layer._loss_ids)
+            owner._loss_ids.discard(id(loss))
+            found.append((owner, loss))
+        return found
+
+
+def in_stateless_scope():
+    """Whether variables have other values than their own."""
+    return get_stateless_scope() is not None
+
+
+def autocast_dtype():
+    """The dtype to which variables are cast when they are read, or `None`."""
+    scope = get_autocast_scope()
+    return None if scope is None else scope.dtype
 
 
 def portable(config):

@@ -1,6 +1,8 @@
 """Functions that Keras does not provide portably. `jax.py`, `tensorflow.py` and `torch.py` implement the same names;
 `graph_compiled.py` contains what the first two share.
 
+* `CallGraph(function, tensors, outputs, compiled, name)`: a function of tensors as a graph of operations; `None` where Keras
+  compiles whole functions.
 * `check_equal(size, wanted, message)`: raises an error if two numbers differ, which may be known only at run time.
 * `fusing(allowed)`: a context in which `elementwise` may compile.
 * `elementwise(function, cell, key, *arguments)`: `function(*arguments)`, on structures of tensors and numbers, compiled into
@@ -49,6 +51,7 @@ if _name not in ("jax", "tensorflow", "torch"):
     )
 _functions = importlib.import_module(f"{__name__}.{_name}")
 
+CallGraph = _functions.CallGraph
 check_equal = _functions.check_equal
 derivative_only = _functions.derivative_only
 elementwise = _functions.elementwise

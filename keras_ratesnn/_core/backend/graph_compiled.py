@@ -4,6 +4,9 @@ import contextlib
 
 from keras import ops
 
+CallGraph = None
+"""Not needed: Keras compiles whole functions."""
+
 
 def no_gradient():
     """A context without effect: a compiled step never computes unused gradients."""

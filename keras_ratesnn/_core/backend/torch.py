@@ -14,6 +14,8 @@ from keras_ratesnn._core.backend.known_shapes import check_equal as check_equal
 from keras_ratesnn._core.backend.torch_deferred import Deferred
 from keras_ratesnn._core.backend.torch_fusion import elementwise as elementwise
 from keras_ratesnn._core.backend.torch_fusion import fusing as fusing
+from keras_ratesnn._core.backend.torch_graph import CallGraph as CallGraph
+from keras_ratesnn._core.backend.torch_graph import is_recording, repeats_noise
 from keras_ratesnn._core.backend.torch_layout import LayoutKept
 from keras_ratesnn._core.backend.torch_normalization import normalize as normalize
 
@@ -131,11 +133,16 @@ def finite_rows(tensor, rows):
 
 def noise_state():
     """The states of PyTorch's global generators, which Keras uses if a layer has no seed: a list of tensors."""
+    if is_recording():
+        return []
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
 
 
 def set_noise_state(state):
     """Sets the states that `noise_state` returned."""
+    if is_recording():
+        repeats_noise()
+        return
     on_cpu, *on_gpus = state
     torch.set_rng_state(on_cpu)
     if on_gpus:
@@ -165,7 +172,7 @@ def derivative_only():
     operations are deferred, and never run unless their value is needed after all.
     """
     # A compiler drops the value anyway, and could not trace the mode.
-    return contextlib.nullcontext() if torch.compiler.is_compiling() else Deferred()
+    return contextlib.nullcontext() if torch.compiler.is_compiling() or is_recording() else Deferred()
 
 
 def unrolled_steps(with_gradient):

@@ -1,12 +1,12 @@
 """Compiles element-wise operations into one pass over memory on PyTorch; in eager mode each operation is a separate pass.
 
 A function is traced once into a graph of PyTorch operations. PyTorch's compiler turns it into a kernel, on CPUs with a C++
-compiler, on GPUs with Triton. Without these, functions run in eager mode.
+compiler, on GPUs with Triton. Without these, functions run in eager mode. For PyTorch a kernel is one operation, which can be a
+part of a larger graph.
 """
 
 import contextlib
 import contextvars
-import warnings
 import weakref
 from typing import Any
 
@@ -16,18 +16,14 @@ from keras import ops
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.backend.torch_graph import COMPILER, is_recording, warn_of_no_compilation
 
 LEAST_ELEMENTS = 2**20
 """For fewer elements compilation takes too long. Once compiled, a kernel is also used for small layers."""
 
-COMPILER = "inductor"
-"""The backend of `torch.compile`."""
-
 _allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
 _programs: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-_compiled: dict[Any, Any] = {}
 _kinds: set[Any] = set()
-_out_of_order: list[Any] = []
 
 
 @contextlib.contextmanager
@@ -95,13 +91,11 @@ def fuses(key, tensors):
     """
     return (
         _allowed.get()
-        and not _out_of_order
         and (sum(tensor.numel() for tensor in tensors) >= LEAST_ELEMENTS or (_kinds and _kind(key(), tensors) in _kinds))
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
-        and all(
-            type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type in ("cpu", "cuda") for tensor in tensors
-        )
+        and (is_recording() or all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors))
+        and all(tensor.device.type in ("cpu", "cuda") for tensor in tensors)
     )
 
 
@@ -119,6 +113,9 @@ def fuse(function, owner, key, tensors):
     programs = _programs.setdefault(owner, {})
     place = (key, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
     if place not in programs:
+        if is_recording():
+            # The larger graph, of which its operations become a part, may itself be compiled.
+            return function(*tensors)
         programs[place] = _Program(function, tensors)
         _kinds.add(_kind(key, tensors))
     program = programs[place]
@@ -158,28 +155,30 @@ class _Program:
         """The gradients with respect to the `wanted` tensors, `None` for the others."""
         given = tuple(gradient is not None for gradient in upstream)
         tensors_in = [*tensors, *(gradient for gradient in upstream if gradient is not None)]
-        if (wanted, given) not in self.derivatives:
 
-            def traced(*values):
-                inputs = [value.detach().requires_grad_(want) for value, want in zip(values, wanted, strict=False)]
-                with torch.enable_grad():
-                    outputs = _tensors_in(function(*inputs))
-                pairs = zip(
-                    (output for output, has in zip(outputs, given, strict=True) if has), values[len(inputs) :], strict=True
-                )
-                pairs = [  # type: ignore[assignment]
-                    (output, gradient) for output, gradient in pairs if output.requires_grad
-                ]
-                return torch.autograd.grad(
-                    [output for output, _ in pairs],
-                    [value for value in inputs if value.requires_grad],
-                    [gradient for _, gradient in pairs],
-                    materialize_grads=True,
-                    allow_unused=True,
-                )
+        def derivative(*values):
+            inputs = [value.detach().requires_grad_(want) for value, want in zip(values, wanted, strict=False)]
+            with torch.enable_grad():
+                outputs = _tensors_in(function(*inputs))
+            pairs = zip((output for output, has in zip(outputs, given, strict=True) if has), values[len(inputs) :], strict=True)
+            pairs = [  # type: ignore[assignment]
+                (output, gradient) for output, gradient in pairs if output.requires_grad
+            ]
+            return torch.autograd.grad(
+                [output for output, _ in pairs],
+                [value for value in inputs if value.requires_grad],
+                [gradient for _, gradient in pairs],
+                materialize_grads=True,
+                allow_unused=True,
+            )
 
-            self.derivatives[wanted, given] = _compile(traced, tensors_in)
-        found = iter(self.derivatives[wanted, given](*tensors_in))
+        if (wanted, given) in self.derivatives:
+            run = self.derivatives[wanted, given]
+        elif is_recording():
+            run = derivative
+        else:
+            run = self.derivatives[wanted, given] = _compile(derivative, tensors_in)
+        found = iter(run(*tensors_in))
         return [next(found) if want else None for want in wanted]
 
 
@@ -203,35 +202,57 @@ def _tensors_in(outputs):
 
 
 def _compile(function, tensors):
-    """Compiles `function` for a list of tensors like these."""
+    """Compiles `function` for a list of tensors like these: a function of such tensors."""
     graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
     constants = any(node.op == "get_attr" for node in graph.graph.nodes)
     # Layers with the same code share one kernel, also for different shapes.
     text = id(graph) if constants else graph.code
-    if text not in _compiled:
-        _compiled[text] = torch.compile(graph, backend=COMPILER, dynamic=True)
-    compiled = _compiled[text]
-
-    def run(*tensors):
-        with torch.no_grad():
-            if not _out_of_order:
-                try:
-                    return compiled(*tensors)
-                except torch.OutOfMemoryError:
-                    raise
-                except Exception as error:
-                    _give_up(error)
-            return graph(*tensors)
-
-    return run
+    if text not in _numbers:
+        _numbers[text] = len(_kernels)
+        _kernels.append(_Kernel(graph))
+    number = _numbers[text]
+    return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)
 
 
-def _give_up(error):
-    _out_of_order.append(error)
-    reason = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
-    warnings.warn(
-        "PyTorch could not compile the time loops of neuron layers: from now on they run in eager mode, which is slower but "
-        "gives the same results. Compilation needs a C++ compiler on CPUs, and Triton on GPUs. To turn compilation and this "
-        f"warning off: model.compile(..., jit_compile=False). The reason: {type(error).__name__}: {reason}",
-        stacklevel=2,
-    )
+class _Kernel:
+    """A compiled graph. If it cannot be compiled, the graph itself."""
+
+    def __init__(self, graph):
+        self.graph = graph
+        self._run = torch.compile(graph, backend=COMPILER, dynamic=True)
+
+    @property
+    def is_compiled(self):
+        return self._run is not self.graph
+
+    def __call__(self, *tensors):
+        try:
+            return self._run(*tensors)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if not self.is_compiled:
+                raise
+            warn_of_no_compilation("the time loop of a neuron layer", error)
+            self._run = self.graph
+            return self.graph(*tensors)
+
+
+_kernels: list[_Kernel] = []
+_numbers: dict[Any, int] = {}
+
+_library = torch.library.Library("keras_ratesnn", "DEF")
+_library.define("kernel(int number, Tensor[] tensors) -> Tensor[]")
+
+
+@torch.library.impl(_library, "kernel", "CompositeExplicitAutograd")
+def _run_kernel(number, tensors):
+    with torch.no_grad():
+        outputs = _kernels[number](*tensors)
+    # The results of an operation must not be its arguments.
+    return [output.clone() if any(output is tensor for tensor in tensors) else output for output in outputs]
+
+
+@torch.library.register_fake("keras_ratesnn::kernel", lib=_library)
+def _shapes_of_kernel(number, tensors):
+    return [output.clone() for output in _kernels[number].graph(*tensors)]

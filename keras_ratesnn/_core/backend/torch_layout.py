@@ -3,6 +3,8 @@
 import torch
 from torch.overrides import TorchFunctionMode
 
+from keras_ratesnn._core.backend.torch_graph import is_recording
+
 # PyTorch's compiler uses these two operations; they are not public API.
 _PACKING = torch.backends.mkldnn.is_available() and all(
     hasattr(torch.ops.mkldnn, name) for name in ("_convolution_pointwise", "_reorder_convolution_weight")
@@ -27,7 +29,7 @@ class LayoutKept(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function is torch.conv2d and self.repeated and not torch.is_grad_enabled():
+        if function is torch.conv2d and self.repeated and not torch.is_grad_enabled() and not is_recording():
             return self._convolution(*args, **kwargs)
         if function is not torch.Tensor.contiguous:
             return function(*args, **kwargs)
@@ -35,6 +37,8 @@ class LayoutKept(TorchFunctionMode):
         layout = _CHANNELS_LAST.get(tensor.ndim)
         if not kwargs and layout is not None and tensor.is_contiguous(memory_format=layout):
             return tensor
+        if is_recording():
+            return _reordered(tensor, **kwargs)
         weight = tensor._base
         if not isinstance(weight, torch.nn.Parameter):
             return function(*args, **kwargs)

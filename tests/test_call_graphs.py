@@ -1,0 +1,455 @@
+"""Calls of a model that are recorded as a graph and replayed, on PyTorch: the same results as in eager mode, never a stale graph."""
+
+import contextlib
+import copy
+import shutil
+import threading
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, compiled, data, double_precision, mlp, spiking, to_numpy, training_results
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import _call_graphs
+
+if BACKEND != "torch":
+    pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
+
+from keras_ratesnn._core.backend import torch_graph
+
+METHODS = [
+    (gradient, step_mode)
+    for gradient in ("rate", rsnn.gradients.Rate(windows=2), "bptt", "sltt", "ottt")
+    for step_mode in ("multi", "single")
+]
+
+
+@contextlib.contextmanager
+def recording(eager_calls=1, compiler="eager"):
+    """A context in which calls are recorded early, and compiled by another compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_call_graphs, "EAGER_CALLS", {"auto": eager_calls, True: eager_calls})
+        patch.setattr(torch_graph, "COMPILER", compiler)
+        patch.setattr(torch_graph, "_warned_of", set())
+        yield
+
+
+def graphs_of(model):
+    """The number of recorded calls."""
+    return sum(call._recorded is not None for call in model._graphs._calls.values())
+
+
+def network(dropout=0.3):
+    """Convolutions, normalisation, a residual sum, noise, regularisation: what a training step may meet."""
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, padding="same", kernel_regularizer="l2", activity_regularizer=keras.regularizers.L2(1e-3))(inputs)
+    x = first = rsnn.layers.LIF()(layers.BatchNormalization()(x))
+    x = layers.Conv2D(4, 3, padding="same")(x)
+    x = rsnn.layers.LIF(activity_regularizer=keras.regularizers.L1(1e-3))(layers.BatchNormalization()(x))
+    x = layers.AveragePooling2D(2)(layers.Add()([x, first]))
+    x = layers.Dropout(dropout, seed=3)(layers.Flatten()(x))
+    x = rsnn.layers.LIF(learn_threshold=True)(layers.Dense(5)(layers.GaussianNoise(0.1, seed=4)(x)))
+    return keras.Model(inputs, layers.Dense(3, name="logits")(x))
+
+
+def pair(make=network, timesteps=3, gradient="rate", jit_compile="auto", **kwargs):
+    """Two equal models: one runs in eager mode, the other is recorded."""
+    models = []
+    for jit in (False, jit_compile):
+        policy = keras.config.dtype_policy()
+        keras.utils.clear_session(free_memory=False)
+        keras.config.set_dtype_policy(policy)
+        keras.utils.set_random_seed(0)
+        models.append(compiled(spiking(make(), timesteps, gradient, **kwargs), jit_compile=jit))
+    return models
+
+
+def assert_equal_state(one, other, rtol=1e-9, atol=1e-9):
+    for variable, same in zip(one.variables, other.variables, strict=True):
+        np.testing.assert_allclose(to_numpy(variable.value), to_numpy(same.value), rtol=rtol, atol=atol, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("jit_compile", ["auto", True])
+@pytest.mark.parametrize(("gradient", "step_mode"), METHODS, ids=str)
+def test_training_is_that_of_eager_mode_step_by_step(gradient, step_mode, jit_compile):
+    with double_precision(), recording():
+        eager, recorded = pair(gradient=gradient, step_mode=step_mode, jit_compile=jit_compile)
+        for step in range(8):
+            x, y = data(4, (6, 6, 2), seed=step)
+            losses = [model.train_on_batch(x.astype("float64"), y) for model in (eager, recorded)]
+            assert losses[1] == pytest.approx(losses[0], rel=1e-9)
+            assert_equal_state(eager, recorded)
+        assert graphs_of(recorded) == 1
+        assert graphs_of(eager) == 0
+
+
+def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
+    """Noise, a learning rate schedule, a layer that is frozen half-way, validation, a last batch that is smaller."""
+
+    class Freezes(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 10:
+                self.model.get_layer("logits").trainable = False
+
+    histories = []
+    with double_precision(), recording():
+        models = pair()
+        x, y = data(4 * 9 + 2, (6, 6, 2))
+        for model in models:
+            keras.utils.set_random_seed(1)
+            schedule = keras.optimizers.schedules.CosineDecay(0.1, 200)
+            compiled(model, keras.optimizers.SGD(schedule, momentum=0.9), jit_compile=model._asked_jit_compile)
+            fitted = model.fit(
+                x.astype("float64"),
+                y,
+                batch_size=4,
+                epochs=20,
+                validation_data=(x[:6], y[:6]),
+                callbacks=[Freezes()],
+                verbose=0,
+            )
+            histories.append(fitted.history)
+        for name, values in histories[0].items():
+            np.testing.assert_allclose(histories[1][name], values, rtol=1e-9, err_msg=name)
+        assert_equal_state(*models)
+        # Training with whole and smaller batches, before and after freezing; validation, whose graph has no part in freezing.
+        assert graphs_of(models[1]) >= 4
+
+
+class Counts(layers.Layer):
+    """Counts how often Python runs it."""
+
+    def build(self, shape):
+        self.runs = []
+
+    def call(self, inputs):
+        # A list would be a setting that changes.
+        _RUNS.append(self.name)
+        return inputs * 1.0
+
+
+_RUNS: list = []
+
+
+def test_a_replay_runs_no_python_code_of_layers():
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Counts()(inputs))))
+
+    with recording():
+        _, model = pair(make)
+        x, y = data()
+        for _ in range(2):
+            model.train_on_batch(x, y)
+        _RUNS.clear()
+        for _ in range(3):
+            model.train_on_batch(x, y)
+        assert not _RUNS
+        assert graphs_of(model) == 1
+
+
+def test_by_default_the_first_calls_run_in_eager_mode():
+    _, model = pair(mlp)
+    x, y = data()
+    for _ in range(_call_graphs.EAGER_CALLS["auto"]):
+        model.train_on_batch(x, y)
+    assert graphs_of(model) == 0
+    model.train_on_batch(x, y)
+    assert graphs_of(model) == 1
+
+
+CHANGES = {
+    "rate of dropout": lambda model: setattr(model.network.layers[-5], "rate", 0.6),
+    "surrogate": lambda model: setattr(neuron(model).cell.surrogate, "alpha", 1.5),
+    "momentum": lambda model: setattr(normalization(model), "momentum", 0.5),
+    "regulariser": lambda model: setattr(neuron(model, 1).activity_regularizer, "l1", 0.5),
+    "another regulariser": lambda model: setattr(neuron(model), "activity_regularizer", keras.regularizers.L2(0.1)),
+    "frozen normalisation": lambda model: setattr(normalization(model), "trainable", False),
+    "frozen weight": lambda model: setattr(model.get_layer("logits").bias, "trainable", False),
+    "time steps": lambda model: setattr(model, "timesteps", 2),
+    "gradient": lambda model: setattr(model, "gradient", "bptt"),
+    "order": lambda model: setattr(model, "step_mode", "single"),
+    "weights": lambda model: model.set_weights([weight * 0.5 for weight in model.get_weights()]),
+}
+
+
+def neuron(model, index=0):
+    return [layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)][index]
+
+
+def normalization(model):
+    return next(layer for layer in model.network.layers if isinstance(layer, layers.BatchNormalization))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_what_was_recorded_takes_effect_at_once(change):
+    x, y = data(4, (6, 6, 2))
+    with double_precision(), recording():
+        models = pair()
+        for step in range(8):
+            if step == 4:
+                assert graphs_of(models[1]) == 1
+                for model in models:
+                    CHANGES[change](model)
+            losses = [model.train_on_batch(x, y) for model in models]
+            assert losses[1] == pytest.approx(losses[0], rel=1e-9)
+            assert_equal_state(*models)
+        # It is recorded again, unless only values have changed.
+        assert graphs_of(models[1]) == (1 if change == "weights" else 2)
+
+
+class DependsOnValues(layers.Layer):
+    def call(self, inputs):
+        return inputs * 2.0 if float(ops.sum(inputs)) > 0 else inputs
+
+
+class HasDropout(layers.Layer):
+    """Draws the same numbers at each step, from PyTorch's own generator."""
+
+    def build(self, shape):
+        self.dropout = layers.Dropout(0.5)
+
+    def call(self, inputs, training=False):
+        return self.dropout(inputs, training=training)
+
+
+class DrawsWithoutSeed(layers.Layer):
+    """Draws other numbers at each step."""
+
+    def call(self, inputs, training=False):
+        return inputs + keras.random.uniform(ops.shape(inputs)) if training else inputs
+
+
+class HasArray(layers.Layer):
+    def build(self, shape):
+        self.scale = np.full((6,), 0.5, "float32")
+
+    def call(self, inputs):
+        return inputs * ops.convert_to_tensor(self.scale)
+
+
+class UsesAnotherVariable(layers.Layer):
+    """A variable that Keras does not find in it."""
+
+    def call(self, inputs):
+        return inputs * _SHARED
+
+
+_SHARED = keras.Variable(2.0)
+
+
+class ChangesItself(layers.Layer):
+    def call(self, inputs):
+        self.last = inputs
+        return inputs * 1.0
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (DependsOnValues, "DataDependent"),
+        (HasDropout, "random numbers"),
+        (HasArray, "attribute 'scale'"),
+        (UsesAnotherVariable, "does not belong to the network"),
+        # Keras' own generator.
+        (DrawsWithoutSeed, "does not belong to the network"),
+    ],
+)
+def test_what_cannot_be_recorded_runs_in_eager_mode_after_one_warning(layer, reason):
+    def make():
+        inputs = keras.Input((6,))
+        x = layer(name="special")(rsnn.layers.LIF()(layers.Dense(6)(inputs)))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x)))
+
+    results = []
+    with recording(), warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        for model in pair(make):
+            keras.utils.set_random_seed(2)
+            results.append([model.train_on_batch(*data(seed=step)) for step in range(5)])
+            assert graphs_of(model) == 0
+    messages = [str(warning.message) for warning in raised if "eager mode" in str(warning.message)]
+    assert len(messages) == 1
+    assert reason in messages[0]
+    assert "jit_compile=False" in messages[0]
+    np.testing.assert_allclose(*results, rtol=1e-6)
+
+
+def test_a_layer_that_keeps_its_last_input_keeps_a_real_one():
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs))))
+
+    with recording():
+        _, model = pair(make)
+        for step in range(5):
+            x, y = data(seed=step)
+            model.train_on_batch(x, y)
+            np.testing.assert_array_equal(to_numpy(model.network.get_layer("keeps").last), x)
+
+
+def test_hooks_of_layers_are_called():
+    calls = []
+    with recording(), pytest.warns(UserWarning, match="has hooks"):
+        _, model = pair(mlp)
+        model.network.layers[1].register_forward_hook(lambda *_: calls.append(1))
+        for _ in range(4):
+            model.train_on_batch(*data())
+    assert len(calls) >= 4
+
+
+@pytest.mark.parametrize("make", [mlp, network], ids=["rows", "images"])
+def test_predictions_are_those_of_eager_mode(make):
+    x, _ = data(22, (6,) if make is mlp else (6, 6, 2))
+    with recording():
+        eager, recorded = pair(make)
+        for _ in range(2):
+            np.testing.assert_allclose(
+                recorded.predict(x, batch_size=4, verbose=0), eager.predict(x, batch_size=4, verbose=0), rtol=1e-5, atol=1e-6
+            )
+        # Whole batches, and the last one.
+        assert graphs_of(recorded) == 2
+
+
+def test_inputs_in_another_memory_layout_or_with_time_have_their_own_graph():
+    x, _ = data(4, (6, 6, 2))
+    with_time, _ = data(4, (3, 6, 6, 2))
+    layouts = [ops.convert_to_tensor(x), ops.convert_to_tensor(x).transpose(1, 2).contiguous().transpose(1, 2)]
+    with recording():
+        eager, recorded = pair()
+        for inputs in [*layouts, ops.convert_to_tensor(with_time)] * 3:
+            np.testing.assert_allclose(to_numpy(recorded(inputs)), to_numpy(eager(inputs)), rtol=1e-5, atol=1e-6)
+        assert graphs_of(recorded) == 3
+
+
+def test_the_gradient_of_inputs_is_that_of_eager_mode():
+    x, _ = data(4, (6, 6, 2))
+    with recording():
+        gradients = []
+        for model in pair(lambda: network(dropout=0.0), gradient="bptt"):
+            for _ in range(3):
+                inputs = ops.convert_to_tensor(x).requires_grad_()
+                # An upstream gradient that is one number in memory.
+                ops.sum(model(inputs)).backward()
+            gradients.append(to_numpy(inputs.grad))
+        assert np.any(gradients[0])
+        np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+
+
+def test_losses_of_layers_belong_to_their_layers():
+    with recording():
+        eager, recorded = pair()
+        for _ in range(3):
+            losses = []
+            for model in (eager, recorded):
+                model(ops.convert_to_tensor(data(4, (6, 6, 2))[0]), training=True)
+                losses.append([to_numpy(layer.losses) for layer in model.network.layers])
+            assert [len(of_layer) for of_layer in losses[1]] == [len(of_layer) for of_layer in losses[0]]
+            assert sum(len(of_layer) for of_layer in losses[0]) == 3
+            for one, other in zip(*losses, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_a_saved_or_copied_model_records_its_own_graphs(tmp_path):
+    x, y = data(4, (6, 6, 2))
+    with recording():
+        _, model = pair()
+        for _ in range(3):
+            model.train_on_batch(x, y)
+        model.save(tmp_path / "model.keras")
+        for other in (keras.saving.load_model(tmp_path / "model.keras"), copy.deepcopy(model)):
+            assert graphs_of(other) == 0
+            np.testing.assert_allclose(other.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+            for _ in range(3):
+                other.train_on_batch(x, y)
+            assert graphs_of(other) >= 1
+
+
+def test_only_the_latest_kinds_of_calls_are_remembered():
+    with recording(eager_calls=0):
+        _, model = pair(mlp)
+        for samples in range(1, _call_graphs.GRAPHS_KEPT + 4):
+            model(ops.convert_to_tensor(data(samples)[0]))
+        assert len(model._graphs._calls) == _call_graphs.GRAPHS_KEPT
+
+
+def test_threads_record_and_replay_at_once():
+    x = ops.convert_to_tensor(data(4, (6, 6, 2))[0])
+    with recording():
+        models = [pair()[1] for _ in range(3)]
+        expected = [to_numpy(compiled(model, jit_compile=False)(x)) for model in models]
+        for model in models:
+            compiled(model)
+        failed = []
+
+        def run(model, outputs):
+            for _ in range(10):
+                if not np.allclose(to_numpy(model(x)), outputs, rtol=1e-5, atol=1e-6):
+                    failed.append(model)
+
+        threads = [threading.Thread(target=run, args=pair_) for pair_ in zip(models, expected, strict=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
+        for model in models:
+            model(x)
+        assert all(graphs_of(model) == 1 for model in models)
+
+
+def test_gradients_outside_of_fit_are_those_of_eager_mode():
+    x, y = data(4, (6, 6, 2))
+    with double_precision(), recording():
+        eager, recorded = pair()
+        for _ in range(3):
+            results = [training_results(model, x, y) for model in (eager, recorded)]
+        assert results[1][0] == pytest.approx(results[0][0], rel=1e-9)
+        for path, gradient in results[0][1].items():
+            np.testing.assert_allclose(results[1][1][path], gradient, rtol=1e-9, atol=1e-12, err_msg=path)
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [
+        ("rate", "multi"),
+        *(pytest.param(*method, marks=[] if method == ("bptt", "single") else pytest.mark.slow) for method in METHODS[1:]),
+    ],
+    ids=str,
+)
+def test_a_compiled_graph_gives_the_results_of_eager_mode(gradient, step_mode, caplog):
+    with double_precision(), recording(compiler="inductor"):
+        eager, recorded = pair(gradient=gradient, step_mode=step_mode, jit_compile=True)
+        for step in range(4):
+            x, y = data(4, (6, 6, 2), seed=step)
+            losses = [model.train_on_batch(x, y) for model in (eager, recorded)]
+            assert losses[1] == pytest.approx(losses[0], rel=1e-8)
+        assert_equal_state(eager, recorded, rtol=1e-7, atol=1e-8)
+        assert graphs_of(recorded) == 1
+        (call,) = recorded._graphs._calls.values()
+        assert call._recorded._graph.forward.is_compiled
+        assert call._recorded._graph.backward.is_compiled
+    assert "Compiling the forward pass of model" in caplog.text
+
+
+def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here\nand much more to say")
+
+    x, y = data(4, (6, 6, 2))
+    with recording(compiler=broken), pytest.warns(UserWarning, match="could not compile") as raised:
+        eager, model = pair(jit_compile=True)
+        for _ in range(4):
+            losses = [model.train_on_batch(x, y) for model in (eager, model)]
+            assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+        assert graphs_of(model) == 1
+    messages = [str(warning.message) for warning in raised if "could not compile" in str(warning.message)]
+    assert [message.partition(" of ")[0] for message in messages] == [
+        "PyTorch could not compile the forward pass",
+        "PyTorch could not compile the backward pass",
+    ]
+    assert "no compiler here" in messages[0]
