@@ -16,7 +16,7 @@ from keras_ratesnn._core import backend, keras_internals, tree
 from keras_ratesnn._layer_attributes import LayerAttributes
 
 EAGER_CALLS = {"auto": 32, True: 1}
-"""Calls of a kind before one is recorded, by `jit_compile`; recording takes as long as what it saves in about a hundred calls."""
+"""Calls of a kind before one is recorded, by `jit_compile`. Recording takes as long as it saves in about a hundred calls."""
 
 GRAPHS_KEPT = 16
 """The number of kinds of calls that are remembered."""

@@ -49,9 +49,11 @@ class LayerAttributes:
         self._tensors = []
         self._seen = set()
         for layer in layers:
-            if keras_internals.has_hooks(layer):
-                self.unknown = f"layer {layer.name!r} has hooks"
             self._watch(vars(layer))
+            for hooks in keras_internals.hooks_of(layer):
+                self._watch(hooks)
+                if hooks:
+                    self.unknown = f"layer {layer.name!r} has hooks"
             if keras_internals.is_graph(layer):
                 continue
             for name, value in vars(layer).items():
@@ -60,12 +62,12 @@ class LayerAttributes:
 
     def unchanged(self):
         """Whether all attributes are what they were."""
-        return all(_same(contents, _contents(container)) for container, contents in self._watched) and all(
+        return all(_same(contents, container) for container, contents in self._watched) and all(
             tensor._version == version for tensor, version in self._tensors
         )
 
     def _watch(self, container):
-        self._watched.append((container, _contents(container)))
+        self._watched.append((container, list(_values(container))))
 
     def _look_into(self, value, place, depth):
         if isinstance(value, _FIXED) or id(value) in self._seen:
@@ -78,20 +80,23 @@ class LayerAttributes:
         elif depth == 0:
             self.unknown = f"{place} is deeply nested"
         elif isinstance(value, _CONTAINERS):
-            self._watch(value)
-            for inside in _contents(value):
+            if not isinstance(value, (tuple, frozenset)):
+                self._watch(value)
+            for inside in list(_values(value)):
                 self._look_into(inside, place, depth - 1)
         elif hasattr(value, "__dict__"):
             self._look_into(vars(value), place, depth - 1)
 
 
-def _contents(container):
-    return list(container.values()) if isinstance(container, dict) else list(container)
+def _values(container):
+    return container.values() if isinstance(container, dict) else container
 
 
-def _same(before, now):
-    if len(before) == len(now) and all(map(operator.is_, before, now)):
-        return True
-    return len(before) == len(now) and all(
-        a is b or (type(a) is type(b) and isinstance(a, _NUMBERS) and a == b) for a, b in zip(before, now, strict=True)
+def _same(contents, container):
+    """Whether a container still has these contents. The first comparison is fast, since this runs in every call."""
+    if len(contents) != len(container):
+        return False
+    values = _values(container)
+    return all(map(operator.is_, contents, values)) or all(
+        a is b or (type(a) is type(b) and isinstance(a, _NUMBERS) and a == b) for a, b in zip(contents, values, strict=True)
     )

@@ -10,6 +10,7 @@ from helpers import BACKEND, compiled, data, gradient_of, loss_and_gradients, ml
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import _call_graphs
 from keras_ratesnn._core import backend
 
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends compile, and choose the order by themselves")
@@ -41,21 +42,21 @@ def network(*after):
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(rsnn.layers.LIF()(x))))
 
 
-def torch_can_pack():
-    from keras_ratesnn._core.backend import torch_layout
-
-    return torch_layout._PACKING
-
-
 @torch_only
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_no_image_is_copied_and_a_kernel_once_for_all_steps(gradient, step_mode):
+def test_no_image_is_copied_in_eager_mode_and_a_kernel_once_in_a_graph(gradient, step_mode, monkeypatch):
     timesteps = 4
     model = spiking(network(layers.Conv2D(5, 3, use_bias=False)), timesteps, gradient, step_mode=step_mode)
     x, y = data(2, (8, 8, 2))
     model(x, training=True)
     copies = copies_in(lambda: loss_and_gradients(model, x, y))
+    assert not [shape for shape in copies if len(shape) == 4 and shape[0] in (2, 2 * timesteps)]
+    monkeypatch.setattr(_call_graphs, "EAGER_CALLS", {"auto": 0})
+    loss_and_gradients(model, x, y)
+    graph = next(call._recorded._graph for call in model._graphs._calls.values() if call._recorded)
+    nodes = [node for part in (graph.forward, graph.backward) for node in part.__self__.graph.nodes]
+    copies = [tuple(node.meta["val"].shape) for node in nodes if "clone" in str(node.target)]
     assert [math.prod(shape) for shape in copies].count(5 * 3 * 3 * 3) == 1
     assert not [shape for shape in copies if len(shape) == 4 and shape[0] in (2, 2 * timesteps)]
 
@@ -63,7 +64,7 @@ def test_no_image_is_copied_and_a_kernel_once_for_all_steps(gradient, step_mode)
 @torch_only
 def test_a_kernel_that_changes_inside_a_walk_is_read_again():
     kernel = keras.Variable(np.arange(36.0).reshape(3, 3, 2, 2)).value
-    with backend.layout_kept(repeated=False), backend.no_gradient():
+    with backend.layout_kept(), backend.no_gradient():
         for _ in range(2):
             view = kernel.permute(3, 2, 0, 1)
             np.testing.assert_array_equal(to_numpy(view.contiguous()), to_numpy(view))
@@ -78,32 +79,12 @@ def test_a_kernel_in_another_order_has_its_values_and_passes_its_derivative_on(l
     weight = keras.Variable(np.random.default_rng(0).normal(size=(2, 3, 4, 5))).value
     upstream = torch.randn(5, 4, 2, 3)
     view = weight.permute(3, 2, 0, 1)
-    with backend.layout_kept(repeated=False):
+    with backend.layout_kept():
         reordered = view.contiguous(memory_format=getattr(torch, layout))
     assert reordered.is_contiguous(memory_format=getattr(torch, layout))
     np.testing.assert_array_equal(to_numpy(reordered), to_numpy(view))
     (gradient,) = torch.autograd.grad(reordered, [weight], upstream)
     np.testing.assert_array_equal(to_numpy(gradient), to_numpy(upstream.permute(2, 3, 1, 0)))
-
-
-@torch_only
-@pytest.mark.skipif(BACKEND == "torch" and not torch_can_pack(), reason="this PyTorch computes without oneDNN")
-def test_a_kernel_is_packed_once_for_calls_without_gradient_and_again_when_it_changes():
-    layer = layers.Conv2D(4, 3)
-    x = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 7, 9, 3)), dtype="float32")
-    expected = to_numpy(layer(x))
-    layout = backend.layout_kept(repeated=True)
-    with backend.no_gradient():
-        for packed in (1, 1, 2):
-            if packed == 2:
-                layer.kernel.assign(layer.kernel.value * 2.0)
-            with layout:
-                outputs = layer(x)
-            np.testing.assert_allclose(to_numpy(outputs), packed * expected, rtol=1e-5, atol=1e-6)
-            assert len(layout.packed) == packed
-    with layout:
-        assert layer(x).requires_grad
-    assert len(layout.packed) == 2
 
 
 # In single-step order the layer itself is called on the images of a step: only on PyTorch is their memory another then.

@@ -168,47 +168,6 @@ def test_keras_reads_variables_in_their_own_dtype_where_autocast_is_off():
     assert found == [("float16", "float32")], "keras.src.backend.common.variables.AutocastScope has changed"
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize(
-    "make", [lambda: layers.Dense(3), lambda: layers.Flatten(), lambda: layers.Add()], ids=["dense", "flatten", "add"]
-)
-def test_keras_calls_a_layer_that_needs_no_preparation(make, policy):
-    layer = make()
-    layer = type(layer).from_config({**layer.get_config(), "dtype": policy})
-    tensor = ops.convert_to_tensor(X, dtype=layer.compute_dtype)
-    args = ([tensor, tensor],) if isinstance(layer, layers.Add) else (tensor,)
-    assert not keras_internals.is_prepared(layer, args), "Layer.built has changed"
-    expected = helpers.to_numpy(ops.cast(layer(*args), "float32"))
-    weights_are_cast = bool(layer.weights) and policy != "float32"
-    assert keras_internals.is_prepared(layer, args) == (policy == "float32")
-
-    class Calling(layers.Layer):
-        def call(self, inputs):
-            assert keras_internals.is_prepared(layer, args), "the scope in which Keras casts weights has changed"
-            return keras_internals.call_prepared(layer, args)
-
-    outputs = Calling(dtype=policy)(tensor)
-    assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
-    np.testing.assert_allclose(
-        helpers.to_numpy(ops.cast(outputs, "float32")), expected, rtol=1e-2 if weights_are_cast else 1e-6
-    )
-
-
-@pytest.mark.parametrize("reason", ["not built", "not cast", "no tensor", "masked", "of another dtype"])
-def test_arguments_that_need_preparation_are_detected(reason):
-    layer = layers.Dense(
-        3,
-        dtype="bfloat16" if reason == "of another dtype" else None,
-        autocast=reason != "not cast",
-    )
-    tensor = ops.convert_to_tensor(X)
-    if reason != "not built":
-        layer.build(tensor.shape)
-    if reason == "masked":
-        tensor = layers.Masking()(tensor)
-    assert not keras_internals.is_prepared(layer, (X if reason == "no tensor" else tensor,))
-
-
 def test_keras_adds_the_losses_of_a_call_to_the_scope_around_it_and_its_activity_regularisation_last():
     class Counting(layers.Layer):
         """Has a loss, an inner layer that is regularised, a variable that it changes, and two outputs."""

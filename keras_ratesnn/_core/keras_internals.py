@@ -8,8 +8,6 @@ import warnings
 import keras
 from keras import ops
 
-from keras_ratesnn._core import tree
-
 NEWEST_TESTED = (3, 15)
 """The newest Keras with which the suite has passed: major and minor version."""
 
@@ -80,37 +78,6 @@ def outputs_structure(network):
 def takes_training(operation):
     """Whether the operation accepts Keras' `training` argument: layers do, bare operations do not."""
     return "training" in getattr(operation, "_call_context_args", ())
-
-
-def is_prepared(layer, args):
-    """Whether a layer accepts these arguments unchanged: nothing to build, cast, mask or distribute.
-
-    Args:
-        layer: A Keras layer.
-        args: List or tuple, the positional arguments of a call.
-    """
-    scope = get_autocast_scope()
-    return (
-        layer.built
-        and layer.autocast
-        and layer.compute_dtype == (layer.variable_dtype if scope is None else scope.dtype)
-        and keras.distribution.distribution() is None
-        and all(
-            ops.is_tensor(leaf)
-            and keras.backend.standardize_dtype(leaf.dtype) == layer.compute_dtype
-            and getattr(leaf, "_keras_mask", None) is None
-            for leaf in tree.flatten(args)
-        )
-    )
-
-
-def call_prepared(layer, args):
-    """`layer(*args)` for arguments that pass `is_prepared`, without Keras' own preparation.
-
-    Activity regularisation is not applied.
-    """
-    with keras.name_scope(layer.name, caller=layer):
-        return super(keras.Layer, layer).__call__(*args)
 
 
 def call_aside(operation, args, kwargs):
@@ -189,9 +156,10 @@ def with_sublayers(layer):
     return layer._flatten_layers()
 
 
-def has_hooks(layer):
-    """Whether functions run before or after the calls of a layer, on PyTorch."""
-    return any(getattr(layer, name, None) for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"))
+def hooks_of(layer):
+    """The collections of functions that run before or after the calls of a layer, on PyTorch."""
+    found = (getattr(layer, name, None) for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"))
+    return [hooks for hooks in found if hooks is not None]
 
 
 def set_state(model, name, value):

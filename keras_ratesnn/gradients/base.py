@@ -146,9 +146,6 @@ class Rule:
         """
         operation, kind = call.operation, call.kind
         with self.order.layout if kind.any_layout else contextlib.nullcontext():
-            # Keras' preparation of a layer call takes longer than many operations on a GPU.
-            if kind.function_of_tensors and kwargs.keys() <= {"training"} and keras_internals.is_prepared(operation, args):
-                return keras_internals.call_prepared(operation, args)
             outputs, losses = keras_internals.call_aside(operation, args, kwargs)
         for loss in losses:
             self.add_loss(call, time_axis.widen(loss) * share)

@@ -46,7 +46,7 @@ class Order:
         self.memory: dict[str, Any] = {}
         self.constants: dict[str, Structure] = {}
         self.adding: set[str] = set()
-        self.layout = backend.layout_kept(repeated=not self.sees_all_steps)
+        self.layout = backend.layout_kept()
         self._neurons: dict[str, _time_loop.NeuronPass] = {}
         self._finishing: dict[str, Callable[..., Any]] = {}
         self._adding: dict[str, keras.layers.Layer] = {}

@@ -107,8 +107,7 @@ class TraceRule(OnlineRule):
             constants = [(variable, ops.stop_gradient(ops.convert_to_tensor(variable))) for variable in variables]
         with keras.StatelessScope(constants):
             of_spikes = self.apply(call, *with_tensors(self.order.tensor, call))
-        with backend.derivative_only():
-            of_traces = self.apply(call, *with_tensors(self._trace, call), share=0.0)
+        of_traces = self.apply(call, *with_tensors(self._trace, call), share=0.0)
         return self._outputs(
             call,
             tree.map_leaves(lambda y, trace: y + backend.graft(ops.zeros_like(y), trace, 1.0), of_spikes, of_traces),

@@ -14,7 +14,6 @@ Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Network
 NeurIPS 2024. Unlike in the authors' program, the gradient is not divided by T: its scale is that of BPTT.
 """
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -281,12 +280,10 @@ class RateRule(Rule):
         return _windows.join([normalize_rate(layer, rate, *of_window) for rate, of_window in by_window])
 
     def operation(self, call, recorded):
-        derivative_only = call.kind.affine and recorded is not None
-        with backend.derivative_only() if derivative_only else contextlib.nullcontext():
-            if self.draws(call) or (call.place in self.order.adding and not self._is_even):
-                rates = self._by_window(call)
-            else:
-                rates = self._apply(call, *with_tensors(self.tensor, call))
+        if self.draws(call) or (call.place in self.order.adding and not self._is_even):
+            rates = self._by_window(call)
+        else:
+            rates = self._apply(call, *with_tensors(self.tensor, call))
         return self._with_recorded(recorded, rates)
 
     def timed(self, call, recorded):

@@ -17,13 +17,12 @@
 * `noise_state()`, `set_noise_state(state)`: the state of random generators other than the seeds of layers.
 * `without_gradient(function)`: the result of `function()`, a structure of tensors and numbers, without gradient.
 * `grad_enabled()`: whether operations may be differentiated later.
-* `derivative_only()`: a context for results whose derivative is needed but whose value is not.
 * `optimization_barrier(tensors)`: the tensors, each computed before any is used.
 * `reading_once(network)`: a context for all forward passes of a training step, so that the backward pass sees the weights of a
   network before the update. Losses cannot be added in it.
 * `loses_replaced_weights(layer)`: whether tensors that replace the weights of a layer would have no gradient.
-* `layout_kept(repeated)`: a context in which Keras' layers do not copy `channels_last` data to another layout; entered for each
-  call of a layer. `repeated` means that every layer is called repeatedly on data of the same shape.
+* `layout_kept()`: a context in which Keras' layers do not copy `channels_last` data to another layout; entered for each call of
+  a layer.
 * `multiply_add(x, factor, y)`: x · factor + y, in one pass over memory.
 * `normalize(inputs, axis, gamma, beta, epsilon, synchronized)`: normalises a batch with its own statistics over all axes
   except `axis`. Returns outputs in the dtype of the inputs or wider, and mean and variance without gradient. Statistics, γ and
@@ -53,7 +52,6 @@ _functions = importlib.import_module(f"{__name__}.{_name}")
 
 CallGraph = _functions.CallGraph
 check_equal = _functions.check_equal
-derivative_only = _functions.derivative_only
 elementwise = _functions.elementwise
 finite_rows = _functions.finite_rows
 fusing = _functions.fusing

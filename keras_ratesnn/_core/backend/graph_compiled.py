@@ -18,11 +18,6 @@ def grad_enabled():
     return True
 
 
-def derivative_only():
-    """A context without effect: the compiler drops unused values."""
-    return contextlib.nullcontext()
-
-
 def untraced(function):
     """The unchanged function: a step is compiled as a whole."""
     return function
@@ -52,7 +47,7 @@ def set_noise_state(state):
     """Does nothing."""
 
 
-def layout_kept(repeated):
+def layout_kept():
     """A context without effect: the compiler chooses the memory layout."""
     return contextlib.nullcontext()
 

@@ -11,7 +11,6 @@ from keras_ratesnn._core import tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import plain_normalization, torch_normalization
 from keras_ratesnn._core.backend.known_shapes import check_equal as check_equal
-from keras_ratesnn._core.backend.torch_deferred import Deferred
 from keras_ratesnn._core.backend.torch_fusion import elementwise as elementwise
 from keras_ratesnn._core.backend.torch_fusion import fusing as fusing
 from keras_ratesnn._core.backend.torch_graph import CallGraph as CallGraph
@@ -165,16 +164,6 @@ def grad_enabled():
     return torch.is_grad_enabled()
 
 
-def derivative_only():
-    """A context for results whose derivative is needed but whose value is not.
-
-    Eager PyTorch has no compiler to drop the value. Inside the context autograd records as usual, but the costly last
-    operations are deferred, and never run unless their value is needed after all.
-    """
-    # A compiler drops the value anyway, and could not trace the mode.
-    return contextlib.nullcontext() if torch.compiler.is_compiling() or is_recording() else Deferred()
-
-
 def unrolled_steps(with_gradient):
     """No limit: PyTorch runs step by step."""
     return math.inf
@@ -209,16 +198,13 @@ def multiply_add(x, factor, y):
     return torch.add(y, x, alpha=factor) if torch.is_tensor(y) else torch.rsub(x, y, alpha=-factor)
 
 
-def layout_kept(repeated):
+def layout_kept():
     """A reentrant context for Keras layers on `channels_last` data.
 
     Keras copies such data once to change the axis order to PyTorch's, and again to restore the memory layout, which PyTorch's
-    convolutions accept anyway. This context avoids both copies. A kernel is converted to another layout only once for all
-    steps; if convolutions are `repeated`, to the layout of the CPU library (oneDNN).
+    convolutions accept anyway. This context avoids both copies.
     """
-    # Exported models need kernels that other programs can read.
-    repeated = repeated and not torch.jit.is_tracing()
-    return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept(repeated)
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept()
 
 
 def ranks_of_batch(data):

@@ -205,8 +205,8 @@ def _compile(function, tensors):
     """Compiles `function` for a list of tensors like these: a function of such tensors."""
     graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
     constants = any(node.op == "get_attr" for node in graph.graph.nodes)
-    # Layers with the same code share one kernel, also for different shapes.
-    text = id(graph) if constants else graph.code
+    # Layers with the same code share one kernel, also for different shapes. After a few ranks PyTorch would stop compiling it.
+    text = id(graph) if constants else (graph.code, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
     if text not in _numbers:
         _numbers[text] = len(_kernels)
         _kernels.append(_Kernel(graph))

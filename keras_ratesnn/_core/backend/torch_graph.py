@@ -76,6 +76,7 @@ class CallGraph:
         if recording.repeats_noise:
             _check_seeded(recorded.graph)
         _check_constants(recorded)
+        _compute_constants(recorded)
         graph, forward_nodes = _simplified(recorded.graph, recording.forward_names)
         forward, backward = _split(recorded, graph, forward_nodes, len(tensors), len(outputs))
         self.forward = _Compiled(forward, f"the forward pass of {name}") if compiled else forward.forward
@@ -291,6 +292,27 @@ def _check_constants(graph_module):
             raise ValueError("a layer uses a parameter that is not a Keras variable")
 
 
+def _compute_constants(graph_module):
+    """Computes once what depends only on constants: on a GPU each replay would copy them from the host."""
+    graph = graph_module.graph
+    changing = {_memory_of(argument) for node in graph.nodes for argument in _written(node)}
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not node.all_input_nodes or _draws(node) or _memory_of(node) in changing:
+            continue
+        if any(argument.op != "get_attr" or argument in changing for argument in node.all_input_nodes):
+            continue
+        constants = {argument: getattr(graph_module, argument.target) for argument in node.all_input_nodes}
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), constants.__getitem__)
+        with torch.no_grad():
+            value = node.target(*args, **kwargs)
+        if torch.is_tensor(value):
+            name = f"_computed_{node.name}"
+            graph_module.register_buffer(name, value)
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.get_attr(name))
+            graph.erase_node(node)
+
+
 def _draws(node):
     """Whether an operation draws from PyTorch's own generator."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -312,21 +334,21 @@ def _split(root, graph, forward_nodes, tensors, outputs):
     """
     upstream = [node for node in graph.nodes if node.op == "placeholder"][tensors:]
     results = list(graph.output_node().args[0])
-    behind = [node for node in graph.nodes if node not in forward_nodes and node.op in ("call_function", "get_attr")]
-    inside = {*behind, *upstream}
+    behind = [node for node in graph.nodes if node.op == "call_function" and node not in forward_nodes]
     needed = [*(node for user in behind for node in user.all_input_nodes), *results[outputs:]]
-    saved = list(dict.fromkeys(node for node in needed if node not in inside))
+    computed = {*behind, *upstream}
+    saved = list(dict.fromkeys(node for node in needed if node not in computed and node.op != "get_attr"))
 
     places: dict[fx.Node, fx.Node] = {}
     forward = fx.Graph()
     for node in graph.nodes:
-        if node not in inside and node.op != "output":
+        if node not in computed and node.op != "output":
             places[node] = forward.node_copy(node, places.__getitem__)
     forward.output(tuple(places[node] for node in (*results[:outputs], *saved)))
 
     backward = fx.Graph()
     places = {node: backward.placeholder(node.name) for node in (*saved, *upstream)}
-    for node in behind:
+    for node in (*graph.find_nodes(op="get_attr"), *behind):
         places[node] = backward.node_copy(node, places.__getitem__)
     backward.output(tuple(places[node] for node in results[outputs:]))
     for part in (forward, backward):
