@@ -175,6 +175,8 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
         )
     recording = _Recording()
     observed = SpikingModel(model.network, model.timesteps, gradient=recording)
+    # What is counted is counted by the Python code of the rule.
+    observed.compile(jit_compile=False)
     x = keras.tree.map_structure(ops.convert_to_tensor, x)
     with backend.no_gradient():
         observed(x, training=False)

@@ -176,6 +176,29 @@ def test_what_depends_only_on_constants_is_computed_once():
         )
 
 
+@pytest.mark.parametrize(("gradient", "grows"), [("rate", False), ("sltt", False), ("ottt", False), ("bptt", True)])
+def test_what_a_graph_stores_for_its_backward_pass_grows_with_time_only_for_bptt(gradient, grows):
+    def stored(timesteps):
+        sizes = {}
+
+        def pack(tensor):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        _, model = pair(lambda: network(dropout=0.0), timesteps, gradient, step_mode="single")
+        x = ops.convert_to_tensor(data(4, (6, 6, 2))[0])
+        for _ in range(2):
+            model(x, training=True)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = model(x, training=True)
+        assert graphs_of(model) == 1
+        assert outputs.requires_grad
+        return sum(sizes.values())
+
+    with recording():
+        assert (stored(8) > 1.5 * stored(2)) == grows
+
+
 def test_by_default_the_first_calls_run_in_eager_mode():
     _, model = pair(mlp)
     x, y = data()

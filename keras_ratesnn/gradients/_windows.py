@@ -79,9 +79,8 @@ def means_over_steps(steps, sizes):
     if len(sizes) == timesteps:
         return steps
     unfolded = time_axis.unfold(time_axis.widen(steps), timesteps)
-    ends = list(itertools.accumulate(sizes))
-    sums = [ops.sum(part, axis=1) for part in ops.split(unfolded, ends[:-1], axis=1)]
-    means = [total / size for total, size in zip(sums, sizes, strict=True)]
+    ends = itertools.accumulate(sizes)
+    means = [ops.sum(unfolded[:, end - size : end], axis=1) / size for end, size in zip(ends, sizes, strict=True)]
     return time_axis.cast(join(means), steps.dtype)
 
 

@@ -73,9 +73,7 @@ class CallGraph:
         self.upstream_layouts = [output.stride() for output in outputs if output.requires_grad]
         recording = _Recording()
         recorded = self._record(recording, function, tensors, outputs)
-        if recording.repeats_noise:
-            _check_seeded(recorded.graph)
-        _check_constants(recorded)
+        _check(recorded, recording.repeats_noise)
         _compute_constants(recorded)
         graph, forward_nodes = _simplified(recorded.graph, recording.forward_names)
         forward, backward = _split(recorded, graph, forward_nodes, len(tensors), len(outputs))
@@ -215,19 +213,21 @@ def _simplified(graph, forward_names):
     """
     changing = {_memory_of(argument) for node in graph.nodes for argument in _written(node)}
     places: dict[fx.Node, fx.Node] = {}
-    known: dict[Any, fx.Node] = {}
     result, forward_nodes = fx.Graph(), set()
+    # What the backward pass computes again, to save memory, is not taken from the forward pass.
+    known: dict[bool, dict[Any, fx.Node]] = {True: {}, False: {}}
     for node in graph.nodes:
+        part_of_tuple = node.target is operator.getitem and places[node.args[0]] in forward_nodes
+        is_forward = part_of_tuple or node.name in forward_names
         # A tensor that is changed in place is not the same as another that was computed in the same way.
         may_be_known = changing.isdisjoint(map(_memory_of, (node, *node.all_input_nodes)))
-        place = _known(node, places, known if may_be_known else {})
+        place = _known(node, places, known[is_forward] if may_be_known else {})
         if place is None:
             place = result.node_copy(node, places.__getitem__)
             if node.op == "call_function":
-                known[_key(place.target, place.args, place.kwargs)] = place
+                known[is_forward][_key(place.target, place.args, place.kwargs)] = place
         places[node] = place
-        of_forward = node.target is operator.getitem and places[node.args[0]] in forward_nodes
-        if of_forward or node.name in forward_names:
+        if is_forward:
             forward_nodes.add(place)
     return result, forward_nodes
 
@@ -278,18 +278,18 @@ def _hashable(arguments):
     return type(arguments), arguments
 
 
-def _check_seeded(graph):
-    for node in graph.nodes:
-        if _draws(node):
+def _check(graph_module, repeats_noise):
+    """Raises ValueError if a replay would not do what the recorded function does."""
+    for node in graph_module.graph.nodes:
+        if repeats_noise and _draws(node):
             raise ValueError(f"{node.target} draws the same random numbers several times, without a keras.random.SeedGenerator")
-
-
-def _check_constants(graph_module):
-    """Checks that no weight of PyTorch's own modules is a constant of the graph; settings may be tensors too."""
-    for node in graph_module.graph.find_nodes(op="get_attr"):
-        constant = getattr(graph_module, node.target)
-        if isinstance(constant, torch.nn.Parameter) or constant.requires_grad:
-            raise ValueError("a layer uses a parameter that is not a Keras variable")
+        if node.target is _aten._local_scalar_dense.default:
+            raise ValueError("a number that Python computes with depends on the values of tensors")
+        if node.op == "get_attr":
+            # Settings may be tensors, but PyTorch's own modules have weights that Keras does not know.
+            constant = getattr(graph_module, node.target)
+            if isinstance(constant, torch.nn.Parameter) or constant.requires_grad:
+                raise ValueError("a layer uses a parameter that is not a Keras variable")
 
 
 def _compute_constants(graph_module):

@@ -1,0 +1,69 @@
+"""Promises of other files hold for recorded calls too: on PyTorch, where every call is recorded here."""
+
+import importlib
+
+import pytest
+from helpers import BACKEND
+
+from keras_ratesnn import _call_graphs
+
+if BACKEND != "torch":
+    pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
+
+PROMISES = {
+    "test_reference": ["case", "test_logits_gradients_losses_and_moving_statistics_of_training_agree"],
+    "test_keras_workflows": [
+        "test_a_frozen_batch_normalization_keeps_and_uses_its_statistics",
+        "test_a_neuron_used_twice_keeps_a_membrane_for_each_use",
+        "test_a_saved_model_predicts_the_same_and_continues_training",
+        "test_a_shared_layer_gets_the_sum_of_its_gradients",
+        "test_a_spiking_model_is_a_layer_of_a_bigger_model",
+        "test_a_static_and_a_temporal_input_in_one_model",
+        "test_fit_adds_the_regularisation_to_the_loss",
+        "test_fit_moves_all_weights_of_a_network",
+        "test_frozen_layers_do_not_move",
+        "test_gradients_are_accumulated_over_steps",
+        "test_moving_statistics_are_updated_once_per_batch_and_only_in_training",
+        "test_several_outputs_with_several_losses",
+        "test_timesteps_can_be_changed_after_training",
+    ],
+    "test_layer_losses": [
+        "test_a_loss_that_a_layer_adds_to_steps_counts_once_with_its_gradient",
+        "test_activity_regularisation_weights_windows_by_their_size",
+    ],
+    "test_online": ["test_gradients_are_those_of_a_loop_over_steps"],
+    "test_precision": [
+        "test_channels_first_is_channels_last",
+        "test_half_precision_trains_like_single",
+        "test_spikes_are_exact_and_membranes_are_wide_in_half_precision",
+    ],
+    "test_random_layers": ["test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others"],
+    "test_resume": ["whole_run", "stopped_run", "folder", "test_an_interrupted_run_resumes_to_the_same_curve"],
+    "test_training_variants": [
+        "method",
+        "test_a_custom_train_step_on_torch",
+        "test_a_custom_train_step_works_with_the_model",
+        "test_low_rank_adaptation_trains_only_its_factors",
+    ],
+}
+"""Names of tests and their fixtures, by module."""
+
+for module, names in PROMISES.items():
+    globals().update({name: getattr(importlib.import_module(module), name) for name in names})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _recorded_at_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_call_graphs, "EAGER_CALLS", {"auto": 0, True: 0})
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _recorded_at_all(monkeypatch):
+    """Fails if no call was replayed, so that no fallback passes for it."""
+    replays = []
+    call = _call_graphs._Recorded.__call__
+    monkeypatch.setattr(_call_graphs._Recorded, "__call__", lambda self, tensors: (replays.append(1), call(self, tensors))[1])
+    yield
+    assert replays
