@@ -2,6 +2,7 @@
 
 settings.py       the settings of a benchmark
 cases.py          the models: the library's methods, and the same network without time
+variants.py       a method with several settings of compilation
 peers.py          the same network in other libraries on PyTorch
 timing.py         interleaved runs, the floor, medians and spreads
 costs.py          FLOPs and memory, as reported by the backend
