@@ -14,7 +14,7 @@ from recipe_runs import error_of
 
 import keras_ratesnn as rsnn
 from recipes import device
-from recipes.benchmark import cases, costs, measure, memory, plot, process_peak, report, timing
+from recipes.benchmark import cases, costs, loops, measure, memory, plot, process_peak, report, timing, unrolling
 from recipes.benchmark import settings as benchmark_settings
 from recipes.benchmark.__main__ import main
 from recipes.benchmark.settings import CHANNELS, CLASSES, FLOOR, FORWARD, NETWORKS, ORDINARY, PEERS, Settings
@@ -329,6 +329,46 @@ def test_peers_are_not_repeated():
         ("rate-multi, jit_compile=True", True),
         ("spikingjelly", "auto"),
     ]
+
+
+# Unrolled loops
+
+
+def test_the_choice_of_loops_is_the_last_t_at_which_the_unrolled_one_was_faster():
+    def rows(*pairs):
+        return {2**power: {"unrolled": {"median": a}, "loop": {"median": b}} for power, (a, b) in enumerate(pairs, start=1)}
+
+    assert unrolling.last_faster(rows((1, 2), (2, 3), (5, 4), (1, 2))) == 4
+    assert unrolling.last_faster(rows((2, 1), (1, 2))) == 1
+    assert unrolling.last_faster(rows((1, 2), (1, 2))) == 4
+
+
+def test_both_forms_of_loops_are_measured_on_jax(capsys):
+    options = [*TINY, "--timesteps", "3"]
+    with tiny_among_the_networks():
+        if BACKEND != "jax":
+            assert "only JAX compiles" in error_of(options, capsys, unrolling.main)
+            return
+        settings = Settings(network="Tiny", size=8, batch=2)
+        programs = {}
+        for choice in (True, False):
+            with loops.unrolled(choice):
+                model = cases.trainer(settings, "rate-multi", 3)
+                images, _ = cases.batch(settings)
+                programs[choice] = str(jax_program(model, images))
+        assert unrolling.main(options) == 0
+    assert "scan[" in programs[False]
+    assert "scan[" not in programs[True]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[:2] for line in lines[4:6]] == [["| rate-multi", "3"], ["| bptt-multi", "3"]]
+    assert lines[-1].startswith("Unrolled up to this T it is faster: {False: ")
+
+
+def jax_program(model, images):
+    import jax
+
+    values = [[variable.value for variable in group] for group in (model.trainable_variables, model.non_trainable_variables)]
+    return jax.make_jaxpr(lambda *state: model.stateless_call(*state, images, training=True))(*values)
 
 
 # The peers

@@ -9,6 +9,8 @@ costs.py          FLOPs and memory, as reported by the backend
 process_peak.py   peak memory of a process, with a separate process for each case
 measure.py        the benchmark for a list of T
 memory.py         a separate table of peak memory against T
+loops.py          the time loops of layers on JAX, unrolled or compiled
+unrolling.py      which of the two is faster on this device
 report.py         the record as Markdown tables
 plot.py           the record as a plot
 """
