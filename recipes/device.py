@@ -111,6 +111,13 @@ def set_precision(policy):
         jax.config.update("jax_enable_x64", True)
 
 
+def set_threads(number):
+    """Sets the number of threads of the CPU, on PyTorch."""
+    import torch
+
+    torch.set_num_threads(number)
+
+
 def versions(packages=()):
     """The versions of software that a measurement may depend on, by name.
 

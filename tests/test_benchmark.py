@@ -14,7 +14,7 @@ from recipe_runs import error_of
 
 import keras_ratesnn as rsnn
 from recipes import device
-from recipes.benchmark import cases, costs, measure, memory, plot, process_peak, report, timing
+from recipes.benchmark import cases, costs, loops, measure, memory, plot, process_peak, report, timing, unrolling
 from recipes.benchmark import settings as benchmark_settings
 from recipes.benchmark.__main__ import main
 from recipes.benchmark.settings import CHANNELS, CLASSES, FLOOR, FORWARD, NETWORKS, ORDINARY, PEERS, Settings
@@ -168,9 +168,9 @@ def test_a_ratio_is_the_median_of_pairs_not_the_ratio_of_medians():
     # The machine is twice as slow in the second round, and four times in the third.
     seconds = {"rate-multi": [18.0, 36.0, 72.0], ORDINARY: [6.0, 12.0, 24.0], FORWARD: [2.0, 4.0, 8.0]}
     warm = {
-        "rate-multi": measure.Warm(None, 40.0, flops=150.0, memory_bytes=30),
-        ORDINARY: measure.Warm(None, 10.0, flops=60.0, memory_bytes=20),
-        FORWARD: measure.Warm(None, 1.0, flops=20.0),
+        "rate-multi": measure.Warm(None, [37.0, 39.0, 20.0], flops=150.0, memory_bytes=30),
+        ORDINARY: measure.Warm(None, [10.0], flops=60.0, memory_bytes=20),
+        FORWARD: measure.Warm(None, [1.0], flops=20.0),
     }
     rate, floor, ordinary, forward = measure.rows(warm, seconds, timesteps=4, batch=9)
     assert [row["method"] for row in (rate, floor, ordinary, forward)] == ["rate-multi", FLOOR, ORDINARY, FORWARD]
@@ -286,6 +286,91 @@ def test_process_memory_is_measured_where_the_backend_reports_none(monkeypatch):
         assert (rate["memory_bytes"], ordinary["memory_bytes"], rate["memory_to_ordinary"]) == (20, 10, 2.0)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="other backends compile the first step")
+@pytest.mark.parametrize(("jit_compile", "graphs"), [("auto", 1), (True, 1), (False, 0)])
+def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(jit_compile, graphs, monkeypatch):
+    from keras_ratesnn._core.backend import torch_graph
+
+    monkeypatch.setattr(torch_graph, "COMPILER", "eager")
+    with tiny_among_the_networks():
+        settings = Settings(network="Tiny", size=8, batch=2, jit_compile=jit_compile)
+        model = cases.trainer(settings, "rate-multi", 2)
+        warm = measure.warm_trainer(settings, "rate-multi", 2, None, model)
+    recorded = [call._recorded for call in model._graphs._calls.values()]
+    assert sum(call is not None for call in recorded) == graphs
+    assert len(warm.compiling_seconds) == 1 + graphs
+    assert warm.flops > 0
+
+
+def test_every_method_is_measured_with_every_value_of_jit_compile(tmp_path, capsys):
+    values = ("auto", "false") if BACKEND == "torch" else ("true", "false")
+    threads = ["--threads", "1"] if BACKEND == "torch" else []
+    options = [*TINY, *threads, "--timesteps", "2", "--methods", "rate-multi", "--jit-compile", *values]
+    with tiny_among_the_networks():
+        assert main([*options, "--output", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "benchmark.json").read_text())
+    names = [f"rate-multi, jit_compile={value.capitalize() if value != 'auto' else value}" for value in values]
+    assert [row["method"] for row in record["rows"]] == [*names, *PARTS]
+    printed = capsys.readouterr().out
+    assert f"jit_compile={' and '.join(name.partition('=')[2] for name in names)}" in printed
+    assert ("threads=1" in printed) == (BACKEND == "torch")
+    if BACKEND != "torch":
+        with pytest.raises(ValueError, match=r"`threads` can only be set on PyTorch.*taskset"):
+            Settings(threads=1)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
+def test_peers_are_not_repeated():
+    pytest.importorskip("spikingjelly")
+    settings = Settings(methods=("rate-multi", "spikingjelly"))
+    named = measure.variants(settings, ("auto", True))
+    assert [(name, variant.settings.jit_compile) for name, variant in named.items()] == [
+        ("rate-multi, jit_compile=auto", "auto"),
+        ("rate-multi, jit_compile=True", True),
+        ("spikingjelly", "auto"),
+    ]
+
+
+# Unrolled loops
+
+
+def test_the_choice_of_loops_is_the_last_t_at_which_the_unrolled_one_was_faster():
+    def rows(*pairs):
+        return {2**power: {"unrolled": {"median": a}, "loop": {"median": b}} for power, (a, b) in enumerate(pairs, start=1)}
+
+    assert unrolling.last_faster(rows((1, 2), (2, 3), (5, 4), (1, 2))) == 4
+    assert unrolling.last_faster(rows((2, 1), (1, 2))) == 1
+    assert unrolling.last_faster(rows((1, 2), (1, 2))) == 4
+
+
+def test_both_forms_of_loops_are_measured_on_jax(capsys):
+    options = [*TINY, "--timesteps", "3"]
+    with tiny_among_the_networks():
+        if BACKEND != "jax":
+            assert "only JAX compiles" in error_of(options, capsys, unrolling.main)
+            return
+        settings = Settings(network="Tiny", size=8, batch=2)
+        programs = {}
+        for choice in (True, False):
+            with loops.unrolled(choice):
+                model = cases.trainer(settings, "rate-multi", 3)
+                images, _ = cases.batch(settings)
+                programs[choice] = str(jax_program(model, images))
+        assert unrolling.main(options) == 0
+    assert "scan[" in programs[False]
+    assert "scan[" not in programs[True]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[:2] for line in lines[4:6]] == [["| rate-multi", "3"], ["| bptt-multi", "3"]]
+    assert lines[-1].startswith("Unrolled up to this T it is faster: {False: ")
+
+
+def jax_program(model, images):
+    import jax
+
+    values = [[variable.value for variable in group] for group in (model.trainable_variables, model.non_trainable_variables)]
+    return jax.make_jaxpr(lambda *state: model.stateless_call(*state, images, training=True))(*values)
+
+
 # The peers
 
 
@@ -335,10 +420,12 @@ def test_a_peer_is_the_same_network(peer, method, timesteps):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
-def test_peers_are_measured_together_with_our_methods():
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_peers_are_measured_together_with_our_methods(precision):
     for peer in PEERS:
         pytest.importorskip(peer)
-    settings = Settings(width=0.0625, size=16, batch=2, rounds=1, timesteps=(2,), methods=("bptt-multi", *PEERS))
+    options = {"width": 0.0625, "size": 16, "batch": 2, "rounds": 1, "timesteps": (2,), "jit_compile": False}
+    settings = Settings(**options, precision=precision, methods=("bptt-multi", *PEERS))
     record = measure.benchmark(settings)
     assert [row["method"] for row in record["rows"]] == ["bptt-multi", *PEERS, *PARTS]
     assert set(PEERS) < set(record["versions"])
@@ -357,6 +444,7 @@ def test_peers_are_measured_together_with_our_methods():
         (["--timesteps", "0"], ["`timesteps` must be 1 or more", "timesteps=0"]),
         (["--rounds", "0"], ["`rounds` must be 1 or more", "rounds=0"]),
         (["--batch", "0"], ["`batch` must be 1 or more", "batch=0"]),
+        (["--threads", "0"], ["`threads` must be 1 or more", "threads=0"]),
         (["--width", "-1"], ["`width` must be > 0", "width=-1.0"]),
         (["--precision", "int8"], ["`precision` must be one of", "precision='int8'"]),
         (["--data-format", "nhwc"], ["`data_format` must be one of", "data_format='nhwc'"]),
@@ -383,7 +471,7 @@ def test_errors_say_what_peers_need(monkeypatch):
         with pytest.raises(ValueError, match=r"on PyTorch only.*Set KERAS_BACKEND=torch"):
             Settings(methods=("spikingjelly",))
         return
-    for arguments in ({"network": "VGG11"}, {"size": 96}, {"precision": "mixed_bfloat16"}):
+    for arguments in ({"network": "VGG11"}, {"size": 96}, {"precision": "mixed_float16"}):
         with pytest.raises(ValueError, match="for network='ResNet18'"):
             Settings(methods=("snntorch",), **arguments)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -2,12 +2,15 @@
 
 settings.py       the settings of a benchmark
 cases.py          the models: the library's methods, and the same network without time
+variants.py       a method with several settings of compilation
 peers.py          the same network in other libraries on PyTorch
 timing.py         interleaved runs, the floor, medians and spreads
 costs.py          FLOPs and memory, as reported by the backend
 process_peak.py   peak memory of a process, with a separate process for each case
 measure.py        the benchmark for a list of T
 memory.py         a separate table of peak memory against T
+loops.py          the time loops of layers on JAX, unrolled or compiled
+unrolling.py      which of the two is faster on this device
 report.py         the record as Markdown tables
 plot.py           the record as a plot
 """

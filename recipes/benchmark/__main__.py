@@ -21,11 +21,12 @@ def main(argv=None):
     arguments = vars(parser().parse_args(argv))
     process_memory = arguments.pop("memory")
     folder = arguments.pop("output")
+    jit_compile = tuple(dict.fromkeys(JIT_COMPILE[word] for word in arguments.pop("jit_compile")))
     try:
         settings = Settings(
             **{
                 **arguments,
-                "jit_compile": JIT_COMPILE[arguments["jit_compile"]],
+                "jit_compile": jit_compile[0],
                 # Duplicates are measured only once.
                 "timesteps": tuple(dict.fromkeys(arguments["timesteps"])),
                 "methods": tuple(dict.fromkeys(arguments["methods"])),
@@ -44,7 +45,7 @@ def main(argv=None):
         write_json(folder / "benchmark.json", record)
         print(f"T = {record['rows'][-1]['timesteps']} measured", file=sys.stderr, flush=True)
 
-    record = benchmark(settings, process_memory, progress)
+    record = benchmark(settings, process_memory, progress, jit_compile)
     print(report.markdown(record))
     try:
         plot.save(record, folder / "benchmark.png")
@@ -73,8 +74,15 @@ def parser():
     )
     result.add_argument("--rounds", type=int, default=defaults.rounds, help="number of times each method is timed")
     result.add_argument("--precision", default=defaults.precision, metavar="POLICY", help="a Keras dtype policy")
-    result.add_argument("--jit-compile", default=defaults.jit_compile, choices=JIT_COMPILE, help="as in keras.Model.compile")
+    result.add_argument(
+        "--jit-compile",
+        nargs="+",
+        default=[defaults.jit_compile],
+        choices=JIT_COMPILE,
+        help="as in SpikingModel.compile; with several, each method is measured with each, and the floor with the first",
+    )
     result.add_argument("--data-format", default=defaults.data_format, help="channels_last or channels_first")
+    result.add_argument("--threads", type=int, metavar="N", help="threads of the CPU, on PyTorch")
     result.add_argument(
         "--memory",
         action="store_true",

@@ -11,8 +11,10 @@ from recipes.ordinary import without_time
 
 
 def configure(settings):
-    """Sets Keras' precision and image data format for all models that are built afterwards."""
+    """Sets Keras' precision and image data format for all models that are built afterwards, and the number of threads."""
     device.set_precision(settings.precision)
+    if settings.threads is not None:
+        device.set_threads(settings.threads)
     keras.config.set_image_data_format(settings.data_format)
     keras.utils.set_random_seed(0)
 
@@ -40,7 +42,7 @@ def trainer(settings, method, timesteps):
         # Imported here because it imports PyTorch.
         from recipes.benchmark import peers
 
-        return peers.trainer(method, settings.width, timesteps)
+        return peers.trainer(method, settings.width, timesteps, settings.precision)
     chosen = dict(methods.settings_of("rate-multi" if method == ORDINARY else method))
     step_mode, normalization = chosen.pop("step_mode"), chosen.pop("normalization", "batch")
     sides = (settings.size, settings.size)

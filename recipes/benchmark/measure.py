@@ -3,17 +3,18 @@
 import dataclasses
 import functools
 import gc
-import time
 from collections.abc import Callable
 
 import keras
 
+from keras_ratesnn._call_graphs import EAGER_CALLS
 from recipes import device
 from recipes.benchmark import cases, costs, process_peak, timing
-from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY
+from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS
+from recipes.benchmark.variants import variants
 
 WARM_UP_STEPS = 2
-"""After the first step, which compiles: memory pools fill, and clock rates increase."""
+"""After the last step that compiles: memory pools fill, and clock rates increase."""
 
 FORWARDS_IN_A_STEP = 3
 """The FLOPs of an ordinary training step in forward passes: one forward pass, and a backward pass of twice that."""
@@ -25,18 +26,18 @@ class Warm:
 
     Attributes:
         step: Function without arguments, which returns when the device is done.
-        first_seconds: Float, the duration of its first call.
+        compiling_seconds: List of floats, the durations of the calls in which something is compiled or recorded; or None.
         flops: Float, or None if not counted.
         memory_bytes: Integer, or None if not measured.
     """
 
     step: Callable
-    first_seconds: float
+    compiling_seconds: list[float] | None
     flops: float | None = None
     memory_bytes: int | None = None
 
 
-def benchmark(settings, process_memory=False, progress=lambda record: None):
+def benchmark(settings, process_memory=False, progress=lambda record: None, jit_compile=()):
     """Measures all cases of the settings.
 
     Args:
@@ -44,13 +45,17 @@ def benchmark(settings, process_memory=False, progress=lambda record: None):
         process_memory: Boolean, whether to measure memory in a separate process for each case if the backend does not report
             it. Defaults to `False`.
         progress: Function that is called with the record so far after each T. Defaults to a function that does nothing.
+        jit_compile: Sequence of values of `Settings.jit_compile` with which to measure every method of the library. Defaults to
+            `()`, only that of the settings. The floor is always measured with that of the settings.
 
     Returns:
         The record, a dictionary of plain numbers and names.
     """
     cases.configure(settings)
+    jit_compile = jit_compile or (settings.jit_compile,)
     record = {
         "settings": dataclasses.asdict(settings),
+        "jit_compile": list(jit_compile),
         "backend": keras.backend.backend(),
         "device": device.name(),
         "versions": device.versions(settings.peers),
@@ -64,11 +69,14 @@ def benchmark(settings, process_memory=False, progress=lambda record: None):
     forward_model = cases.TrainingForward(ordinary_model, settings.jit_compile)
     images, _ = cases.batch(settings)
     forward = dataclasses.replace(
-        warm_up(functools.partial(forward_model.predict_on_batch, images)),
+        warm_up(functools.partial(forward_model.predict_on_batch, images), 1),
         flops=None if ordinary.flops is None else ordinary.flops / FORWARDS_IN_A_STEP,
     )
     for timesteps in settings.timesteps:
-        warm = {method: warm_trainer(settings, method, timesteps, of_process) for method in settings.methods}
+        warm = {
+            name: warm_trainer(variant.settings, variant.method, timesteps, of_process)
+            for name, variant in variants(settings, jit_compile).items()
+        }
         warm |= {ORDINARY: ordinary, FORWARD: forward}
         seconds = timing.interleaved({name: case.step for name, case in warm.items()}, settings.rounds)
         record["rows"] += rows(warm, seconds, timesteps, settings.batch)
@@ -94,29 +102,44 @@ def warm_trainer(settings, method, timesteps, of_process, model=None):
     """
     model = model or cases.trainer(settings, method, timesteps)
     images, labels = cases.batch(settings, method)
-    case = warm_up(functools.partial(model.train_on_batch, images, labels))
+    step = functools.partial(model.train_on_batch, images, labels)
+    flops = None
+    if keras.backend.backend() == "torch":
+        # In eager mode: before any call is recorded as a graph.
+        eager = cases.trainer(dataclasses.replace(settings, jit_compile=False), method, timesteps)
+        flops = costs.counted_flops(functools.partial(eager.train_on_batch, images, labels))
+    case = dataclasses.replace(warm_up(step, recorded_at(settings, method)), flops=flops)
     if keras.backend.backend() == "jax":
         return dataclasses.replace(case, **costs.compiled(model, images, labels))
-    if keras.backend.backend() == "torch":
-        case = dataclasses.replace(case, flops=costs.counted_flops(case.step))
     if not costs.needs_separate_process():
         return dataclasses.replace(case, memory_bytes=costs.memory_rise(case.step))
     return case if of_process is None else dataclasses.replace(case, memory_bytes=of_process(method, timesteps))
 
 
-def warm_up(step):
-    """Calls a step several times, and returns it with a wait for the device."""
+def recorded_at(settings, method):
+    """The number of the call of a model that is recorded as a graph and compiled; the first compiles in any case."""
+    if keras.backend.backend() != "torch" or method in (ORDINARY, *PEERS) or settings.jit_compile is False:
+        return 1
+    return EAGER_CALLS[settings.jit_compile] + 1
+
+
+def warm_up(step, last_compiling):
+    """Calls a step several times, and returns it with a wait for the device.
+
+    Args:
+        step: Function without arguments.
+        last_compiling: Integer, the number of the last call that compiles, see `recorded_at`.
+
+    Returns:
+        `Warm`.
+    """
 
     def waiting():
         step()
         device.synchronize()
 
-    begin = time.perf_counter()
-    waiting()
-    first_seconds = time.perf_counter() - begin
-    for _ in range(WARM_UP_STEPS):
-        waiting()
-    return Warm(waiting, first_seconds)
+    seconds = timing.interleaved({"step": waiting}, last_compiling + WARM_UP_STEPS)["step"]
+    return Warm(waiting, [seconds[call - 1] for call in dict.fromkeys((1, last_compiling))])
 
 
 def rows(warm, seconds, timesteps, batch):
@@ -147,8 +170,7 @@ def rows(warm, seconds, timesteps, batch):
                 "seconds_of_rounds": seconds.get(name, floor_seconds),
                 "images_per_second": batch / times["median"],
                 "ratio_to_floor": timing.spread(timing.ratios(seconds.get(name, floor_seconds), floor_seconds)),
-                # PyTorch's eager steps are not compiled, and their first calls are not always slower.
-                "compile_seconds": None if case.first_seconds is None else max(0.0, case.first_seconds - times["median"]),
+                "compile_seconds": _compile_seconds(case.compiling_seconds, times["median"]),
                 "flops": case.flops,
                 "flops_to_floor": _ratio(case.flops, floor_flops),
                 "memory_bytes": case.memory_bytes,
@@ -156,6 +178,11 @@ def rows(warm, seconds, timesteps, batch):
             }
         )
     return result
+
+
+def _compile_seconds(compiling, median):
+    # Where nothing is compiled, the first calls are not always slower.
+    return None if compiling is None else sum(max(0.0, seconds - median) for seconds in compiling)
 
 
 def _ratio(value, base):

@@ -16,16 +16,17 @@ LEARNING_RATE = 0.01
 """The learning rate of Keras' "sgd"."""
 
 
-def trainer(library, width, timesteps):
+def trainer(library, width, timesteps, precision="float32"):
     """A `Trainer` of the network in one of the libraries.
 
     Args:
         library: "spikingjelly" or "snntorch".
         width: Float > 0 that multiplies the number of channels of every layer.
         timesteps: Integer T.
+        precision: "float32" or "mixed_bfloat16", which is PyTorch's autocast. Defaults to `"float32"`.
     """
     network = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch}[library]
-    return Trainer(network(width, timesteps).to("cuda" if device.gpu() else "cpu"))
+    return Trainer(network(width, timesteps).to("cuda" if device.gpu() else "cpu"), precision)
 
 
 class Trainer:
@@ -33,16 +34,19 @@ class Trainer:
 
     Args:
         network: A PyTorch module whose neurons start at rest in each call.
+        precision: "float32" or "mixed_bfloat16".
     """
 
-    def __init__(self, network):
+    def __init__(self, network, precision):
         self.network = network.train()
+        self.autocast = precision == "mixed_bfloat16"
         self.optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
 
     def train_on_batch(self, images, labels):
         """One step; returns the loss, a float."""
         self.optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(self.network(images), labels)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
+            loss = nn.functional.cross_entropy(self.network(images), labels)
         loss.backward()
         self.optimizer.step()
         return loss.item()

@@ -7,7 +7,7 @@ floor: (T - 1) x forward + ordinary. ordinary: a training step of the same netwo
 neuron layer. forward: its forward pass in training mode, without gradient. A ratio is the median over rounds of the time
 divided by the floor of the same round. It is below 1 if the floor counts T times what a method does once: the layers before the
 first neurons on an image without time, and the launch of a program, which dominates a step of a tiny network. Compile time:
-duration of the first step minus the median."""
+duration of the first step, and of the step that is recorded as a graph, minus the median."""
 
 SNNTORCH = """\
 snntorch: its neurons subtract the threshold one step later than ours, and batch normalisation sees one step at a time. The
@@ -19,9 +19,11 @@ EAGER = "spikingjelly and snntorch run in eager mode for any jit_compile."
 def markdown(record):
     """The record as text: setup, tables of methods against T, and explanations."""
     settings, rows = record["settings"], record["rows"]
+    jit_compile = " and ".join(map(str, record["jit_compile"]))
+    threads = "" if settings["threads"] is None else f", threads={settings['threads']}"
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     parts = [
-        f"{subject(record)}, {settings['data_format']}, jit_compile={settings['jit_compile']}; {versions}",
+        f"{subject(record)}, {settings['data_format']}, jit_compile={jit_compile}{threads}; {versions}",
         f"Time of a step, ms: median of {settings['rounds']} interleaved rounds (quartiles)",
         table(rows, lambda row: _with_quartiles(row["seconds"], 1000, 1)),
         "Images per second",

@@ -17,6 +17,8 @@ PEERS = ("spikingjelly", "snntorch")
 PEERS_NETWORK, PEERS_SIZE_BELOW = "ResNet18", 96
 """The network of `peers.py`: a ResNet-18 for small images."""
 
+PEERS_PRECISIONS = ("float32", "mixed_bfloat16")
+
 ORDINARY = "ordinary"
 """The training step of the same network without time."""
 
@@ -45,6 +47,7 @@ class Settings:
         precision: Name of a Keras dtype policy.
         jit_compile: True, False or "auto", as in `keras.Model.compile`. The peers are never compiled.
         data_format: "channels_last" or "channels_first", the image data format.
+        threads: Integer >= 1, the threads of a CPU, on PyTorch; `None` for its default.
 
     Raises:
         TypeError: If a number has the wrong type.
@@ -62,6 +65,7 @@ class Settings:
     precision: str = "float32"
     jit_compile: bool | str = "auto"
     data_format: str = "channels_last"
+    threads: int | None = None
 
     def __post_init__(self):
         checks.one_of("network", self.network, NETWORKS)
@@ -72,6 +76,8 @@ class Settings:
         checks.one_of("precision", self.precision, ("float32", "mixed_bfloat16", "mixed_float16", "float64"))
         checks.one_of("jit_compile", self.jit_compile, (True, False, "auto"))
         checks.one_of("data_format", self.data_format, ("channels_last", "channels_first"))
+        if self.threads is not None:
+            _check_threads(self.threads)
         for timesteps in self.timesteps:
             checks.positive_integer("timesteps", timesteps, advice="It is a number of time steps.")
         for method in self.methods:
@@ -86,6 +92,16 @@ class Settings:
         return tuple(method for method in self.methods if method in PEERS)
 
 
+def _check_threads(threads):
+    checks.positive_integer("threads", threads, advice="It is the number of threads of the CPU.")
+    backend = keras.backend.backend()
+    if backend != "torch":
+        raise ValueError(
+            f"`threads` can only be set on PyTorch. Received: threads={threads} with KERAS_BACKEND={backend!r}. "
+            "Leave it out, and limit the cores of the process instead, with `taskset`."
+        )
+
+
 def _check_peer(peer, settings):
     backend = keras.backend.backend()
     if backend != "torch":
@@ -93,11 +109,11 @@ def _check_peer(peer, settings):
             f"`methods` may name {peer!r} on PyTorch only. Received: methods={list(settings.methods)!r} with "
             f"KERAS_BACKEND={backend!r}. Set KERAS_BACKEND=torch, or leave it out."
         )
-    if settings.network != PEERS_NETWORK or settings.size >= PEERS_SIZE_BELOW or settings.precision != "float32":
+    if settings.network != PEERS_NETWORK or settings.size >= PEERS_SIZE_BELOW or settings.precision not in PEERS_PRECISIONS:
         raise ValueError(
             f"`methods` may name {peer!r} for network={PEERS_NETWORK!r} with images smaller than {PEERS_SIZE_BELOW} x "
-            f"{PEERS_SIZE_BELOW} in float32 only. Received: network={settings.network!r}, size={settings.size}, "
-            f"precision={settings.precision!r}. Change that, or leave {peer!r} out."
+            f"{PEERS_SIZE_BELOW} in {' or '.join(PEERS_PRECISIONS)} only. Received: network={settings.network!r}, "
+            f"size={settings.size}, precision={settings.precision!r}. Change that, or leave {peer!r} out."
         )
     if importlib.util.find_spec(peer) is None:
         raise ImportError(

@@ -23,6 +23,17 @@ from keras_ratesnn._core.backend.graph_compiled import untraced as untraced
 from keras_ratesnn._core.backend.known_shapes import check_equal as check_equal
 from keras_ratesnn._core.backend.plain_normalization import normalize as normalize
 
+UNROLLED_STEPS = {"cpu": {False: 1, True: 4}, "gpu": {False: 8, True: 8}}
+"""Up to this T the time loop of a layer is unrolled, by device and by whether the loop has a gradient.
+
+On CPUs XLA would recompute every step of an unrolled loop from the first. If the backward pass stores none of the steps, XLA
+also postpones the loop until then, and keeps the input of all steps in memory. A compiled loop is computed once, in place. With
+gradient it needs more copies, which pay off from T = 5.
+
+On GPUs and TPUs, where `optimization_barrier` keeps the order, an unrolled loop is one pass over memory. The number for them is
+a guess: `python -m recipes.benchmark.unrolling` measures what is better on a device.
+"""
+
 
 @jax.custom_jvp
 def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
@@ -87,15 +98,9 @@ def without_gradient(function):
 
 
 def unrolled_steps(with_gradient):
-    """On CPUs XLA would recompute every step of an unrolled loop from the first. If the backward pass stores none of the steps,
-    XLA also postpones the loop until then, and keeps the input of all steps in memory. A compiled loop is computed once, in
-    place. With gradient it needs more copies, which pay off from T = 5.
-
-    On GPUs and TPUs, where `optimization_barrier` keeps the order, an unrolled loop is one pass over memory.
-    """
-    if jax.default_backend() != "cpu":
-        return 8
-    return 4 if with_gradient else 1
+    """The choice in `UNROLLED_STEPS` for the device."""
+    by_gradient = UNROLLED_STEPS.get(jax.default_backend(), UNROLLED_STEPS["gpu"])
+    return by_gradient[with_gradient]
 
 
 def optimization_barrier(tensors):

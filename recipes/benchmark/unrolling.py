@@ -1,0 +1,105 @@
+"""Unrolled against compiled time loops of neuron layers: `KERAS_BACKEND=jax python -m recipes.benchmark.unrolling`.
+
+Prints the time of a training step in both forms for each T, compile time and memory, and which values of `UNROLLED_STEPS` in
+`keras_ratesnn/_core/backend/jax.py` this device asks for. Rate-based training has loops without gradient, BPTT loops with
+gradient.
+"""
+
+import argparse
+import gc
+import sys
+
+import keras
+
+from recipes import device
+from recipes.benchmark import cases, loops, measure, timing
+from recipes.benchmark.settings import Settings
+from recipes.command_line import USER_MISTAKE
+
+METHODS = {False: "rate-multi", True: "bptt-multi"}
+"""A method whose loops have a gradient or not, by that."""
+
+TIMESTEPS = (2, 4, 8, 16)
+FORMS = {True: "unrolled", False: "loop"}
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    defaults = Settings()
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.benchmark.unrolling",
+        description=__doc__.splitlines()[0],
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--network", default=defaults.network, metavar="NAME", help="as in recipes.benchmark")
+    parser.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels")
+    parser.add_argument("--batch", type=int, default=defaults.batch, help="images in the step")
+    parser.add_argument("--size", type=int, default=defaults.size, help="height and width of the images")
+    parser.add_argument("--timesteps", type=int, nargs="+", default=TIMESTEPS, metavar="T", help="values of T")
+    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="number of times each form is timed")
+    parser.add_argument("--precision", default=defaults.precision, metavar="POLICY", help="a Keras dtype policy")
+    try:
+        settings = Settings(**vars(parser.parse_args(argv)), methods=tuple(METHODS.values()))
+        if keras.backend.backend() != "jax":
+            raise ValueError(
+                "only JAX compiles time loops of layers. "
+                f"Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=jax."
+            )
+    except (ValueError, TypeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    cases.configure(settings)
+    print(f"{device.name()}: {settings.network} of width {settings.width}, batch {settings.batch}, {settings.precision}\n")
+    print("| method | T | unrolled, ms | loop, ms | compile, s | MiB |")
+    print("|---|---|---|---|---|---|")
+    medians = {with_gradient: {} for with_gradient in METHODS}
+    for timesteps in sorted(set(settings.timesteps)):
+        for with_gradient, method in METHODS.items():
+            medians[with_gradient][timesteps] = row = compared(settings, method, timesteps)
+            times = " | ".join(f"{1000 * row[form]['median']:.1f}" for form in FORMS.values())
+            compiling, memory = (
+                " and ".join(f"{row[form][key] / unit:.{digits}f}" for form in FORMS.values())
+                for key, unit, digits in (("compile_seconds", 1, 1), ("memory_bytes", 2**20, 0))
+            )
+            print(f"| {method} | {timesteps} | {times} | {compiling} | {memory} |", flush=True)
+    print("\nUnrolled up to this T it is faster: " + repr({key: last_faster(rows) for key, rows in medians.items()}))
+    return 0
+
+
+def compared(settings, method, timesteps):
+    """Both forms, measured in turn: a dictionary from `FORMS` to median, `compile_seconds` and `memory_bytes`."""
+    warm = {}
+    for choice, form in FORMS.items():
+        with loops.unrolled(choice):
+            warm[form] = measure.warm_trainer(settings, method, timesteps, None)
+    seconds = timing.interleaved({form: case.step for form, case in warm.items()}, settings.rounds)
+    found = {
+        form: {
+            **timing.spread(seconds[form]),
+            "compile_seconds": sum(case.compiling_seconds),
+            "memory_bytes": case.memory_bytes,
+        }
+        for form, case in warm.items()
+    }
+    del warm
+    gc.collect()
+    return found
+
+
+def last_faster(rows):
+    """The largest T up to which the unrolled form was faster at every measured T; 1 if it never was.
+
+    Args:
+        rows: Dictionary from T, in increasing order, to results of `compared`.
+    """
+    last = 1
+    for timesteps, row in rows.items():
+        if row["unrolled"]["median"] > row["loop"]["median"]:
+            return last
+        last = timesteps
+    return last
+
+
+if __name__ == "__main__":
+    sys.exit(main())
