@@ -64,11 +64,6 @@ def counted_flops(step):
 
         def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
             result = operation(*args, **(kwargs or {}))
-            if operation.name() == "mkldnn::_convolution_pointwise":
-                # A convolution with a packed kernel.
-                inputs, kernel, bias, padding, stride, dilation, groups, *_ = args
-                args = inputs, kernel, bias, stride, padding, dilation, False, [0, 0], groups
-                operation = torch.ops.aten.convolution.default
             count = flop_registry.get(operation._overloadpacket)
             # On the device "meta" only shapes are computed.
             if count is not None and not args[0].is_meta:

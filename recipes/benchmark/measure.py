@@ -103,12 +103,15 @@ def warm_trainer(settings, method, timesteps, of_process, model=None):
     model = model or cases.trainer(settings, method, timesteps)
     images, labels = cases.batch(settings, method)
     step = functools.partial(model.train_on_batch, images, labels)
-    flops = None
+    case = warm_up(step, recorded_at(settings, method))
     if keras.backend.backend() == "torch":
-        # In eager mode: before any call is recorded as a graph.
-        eager = cases.trainer(dataclasses.replace(settings, jit_compile=False), method, timesteps)
-        flops = costs.counted_flops(functools.partial(eager.train_on_batch, images, labels))
-    case = dataclasses.replace(warm_up(step, recorded_at(settings, method)), flops=flops)
+        counted = case
+        if settings.jit_compile is True:
+            # A compiled graph hides its operations. The same graph is replayed without compilation.
+            replayed = dataclasses.replace(settings, jit_compile="auto")
+            trainer = cases.trainer(replayed, method, timesteps)
+            counted = warm_up(functools.partial(trainer.train_on_batch, images, labels), recorded_at(replayed, method))
+        case = dataclasses.replace(case, flops=costs.counted_flops(counted.step))
     if keras.backend.backend() == "jax":
         return dataclasses.replace(case, **costs.compiled(model, images, labels))
     if not costs.needs_separate_process():
