@@ -1,6 +1,6 @@
 """Spiking neural networks in Keras 3, trained by rate-based backpropagation."""
 
-from keras_ratesnn import gradients, layers, losses, metrics, models, surrogates, testing
+from keras_ratesnn import callbacks, events, gradients, layers, losses, metrics, models, surrogates, testing
 from keras_ratesnn.description import describe
 from keras_ratesnn.layer_kinds import LayerKind, affine
 from keras_ratesnn.models._conversion import spikify
@@ -13,7 +13,9 @@ __all__ = [
     "SpikingModel",
     "__version__",
     "affine",
+    "callbacks",
     "describe",
+    "events",
     "gradients",
     "layers",
     "losses",

@@ -5,24 +5,21 @@ import time
 
 import keras
 
-from keras_ratesnn import describe
 from recipes import checkpoint
 
 
 class EpochMeasures(keras.callbacks.Callback):
-    """Adds seconds, images/s, learning rate and firing rate to the logs of an epoch.
+    """Adds seconds, images/s and learning rate to the logs of an epoch.
 
     Later callbacks and the progress bar see these values.
 
     Args:
         train_images: Integer, the number of images in an epoch.
-        sample: Array of images to measure the firing rate on, the mean over all neurons, steps and images.
     """
 
-    def __init__(self, train_images, sample):
+    def __init__(self, train_images):
         super().__init__()
         self.train_images = train_images
-        self.sample = sample
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()
@@ -36,12 +33,9 @@ class EpochMeasures(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.started
-        layers = describe(self.model, self.sample, print_fn=None).layers
-        spikes = sum(layer.firing_rate * layer.neurons for layer in layers)
         logs["seconds"] = seconds
         logs["images_per_second"] = self.train_images / (seconds - self.testing)
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        logs["firing_rate"] = spikes / sum(layer.neurons for layer in layers)
 
 
 class Diverged(ArithmeticError):

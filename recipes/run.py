@@ -125,7 +125,8 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
             # The order matters: only finite values are measured, and checkpoints are saved even if TensorBoard fails.
             callbacks=[
                 callbacks.StopWhereDiverged(),
-                callbacks.EpochMeasures(dataset.train_size, sample),
+                callbacks.EpochMeasures(dataset.train_size),
+                keras_ratesnn.callbacks.FiringRate(sample),
                 callbacks.Checkpoint(folder, progress),
                 keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
             ],

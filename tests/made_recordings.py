@@ -4,8 +4,8 @@ import struct
 
 import numpy as np
 
+from keras_ratesnn.events.recording import FIELDS, Events
 from recipes.data import cifar10_dvs
-from recipes.data.event_frames import FIELDS, Events
 
 HEADER = b"#!AER-DAT2.0\r\n# This is a raw AE data file - do not edit\r\n# Timestamps tick is 1 us\r\n"
 START = len(HEADER)

@@ -9,19 +9,12 @@ import numpy as np
 import pytest
 from made_recordings import HEADER, RECORDINGS, START, address, aedat_bytes, arrays_of, made_events, write_aedat, write_data_set
 
+from keras_ratesnn.events import Events, event_frames, read_aedat, read_arrays
+from keras_ratesnn.events import recording as recording_module
+from keras_ratesnn.events.aedat import SENSOR_SHAPE
+from keras_ratesnn.events.frames import count_events, frame_numbers_by_count, frame_numbers_by_time, resize
+from keras_ratesnn.events.recording import FIELDS
 from recipes.data import cifar10_dvs
-from recipes.data import event_frames as event_frames_module
-from recipes.data.aedat import SENSOR_SHAPE, read_aedat
-from recipes.data.event_frames import (
-    FIELDS,
-    Events,
-    count_events,
-    event_frames,
-    frame_numbers_by_count,
-    frame_numbers_by_time,
-    read_arrays,
-    resize,
-)
 
 
 def events_of(images):
@@ -167,13 +160,13 @@ def test_a_recording_that_is_too_large_is_refused_before_it_is_unpacked(tmp_path
     np.savez_compressed(tmp_path / "events.npz", **dict.fromkeys(FIELDS, zeros))
     np.save(tmp_path / "events.npy", np.zeros(1, [(name, "u1") for name in FIELDS]))
     (tmp_path / "recording.aedat").write_bytes(HEADER + aedat_bytes((PIXEL, 1)))
-    monkeypatch.setattr(event_frames_module, "LARGEST_RECORDING", 2**20)
+    monkeypatch.setattr(recording_module, "LARGEST_RECORDING", 2**20)
     tracemalloc.start()
     with expect_error(ValueError, tmp_path / "events.npz", "1 MiB at most", "It holds 160 MiB"):
         read_arrays(tmp_path / "events.npz")
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
-    monkeypatch.setattr(event_frames_module, "LARGEST_RECORDING", 20)
+    monkeypatch.setattr(recording_module, "LARGEST_RECORDING", 20)
     for name, read in (("events.npy", read_arrays), ("recording.aedat", read_aedat)):
         with expect_error(ValueError, tmp_path / name, "at most"):
             read(tmp_path / name)

@@ -8,8 +8,7 @@ from keras import layers, ops
 from reference_networks import res
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import _call_graphs
-from keras_ratesnn import LayerKind, _graph
+from keras_ratesnn import LayerKind, _call_graphs, _graph
 from keras_ratesnn._core import time_axis
 from keras_ratesnn.gradients.orders import AllSteps
 from keras_ratesnn.gradients.rate import RateRule, RecordingRule

@@ -55,7 +55,6 @@ def counted_flops(step):
         step: Function without arguments.
     """
     # Imported here because these modules import PyTorch.
-    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
 

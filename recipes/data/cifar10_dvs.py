@@ -18,9 +18,10 @@ import pathlib
 import numpy as np
 
 from keras_ratesnn._core import checks
-from recipes.data.aedat import SENSOR_SHAPE, read_aedat
+from keras_ratesnn.events import event_frames, read_aedat, read_arrays
+from keras_ratesnn.events.aedat import SENSOR_SHAPE
+from keras_ratesnn.events.frames import FRAME_NUMBERS_BY
 from recipes.data.dataset import Dataset
-from recipes.data.event_frames import FRAME_NUMBERS_BY, event_frames, read_arrays
 
 IMAGE_SHAPE = (48, 48, 2)
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -20,11 +20,12 @@ Timestamps wrap from 2**32 - 1 microseconds (71 minutes) to 0, and a reader of s
 differences are steps backwards.
 """
 
+import os
 import pathlib
 
 import numpy as np
 
-from recipes.data.event_frames import Events, check_size
+from keras_ratesnn.events.recording import Events, check_size
 
 SENSOR_SHAPE = (128, 128)
 LARGEST_COORDINATE = 127
@@ -38,7 +39,7 @@ NOT_A_PIXEL = 1 << 31 | 1 << 15
 PIXEL_ADDRESSES = 1 << 15
 
 
-def read_aedat(path):
+def read_aedat(path: str | os.PathLike[str]) -> Events:
     """Reads the pixel events of an AEDAT 2.0 file of the DVS128 camera. Special events are left out.
 
     Args:

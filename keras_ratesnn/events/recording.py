@@ -1,0 +1,114 @@
+"""A recording of an event camera."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+FIELDS = ("x", "y", "polarity", "timestamp")
+
+LARGEST_RECORDING = 2**28
+"""Uncompressed bytes of a recording. Recordings of CIFAR10-DVS have about 200,000 events of up to 32 bytes. A compressed
+archive can contain more than a thousand times its own size."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Events:
+    """One recording: arrays with one entry per event, in temporal order.
+
+    Attributes:
+        x: Integers >= 0, the column, from the left of the image.
+        y: Integers >= 0, the row, from the top of the image.
+        polarity: 1 (or True) if the pixel became brighter (ON), 0 if it became darker (OFF).
+        timestamp: Non-decreasing integers, in microseconds.
+
+    Raises:
+        TypeError: If an array does not contain integers.
+        ValueError: If there are no events, the arrays differ in length, or they contain invalid values.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    polarity: np.ndarray
+    timestamp: np.ndarray
+
+    def __post_init__(self) -> None:
+        shapes = {name: getattr(self, name).shape for name in FIELDS}
+        if len(set(shapes.values())) != 1 or self.x.ndim != 1:
+            raise ValueError(f"The arrays of a recording must be of one dimension and of the same length. Received: {shapes}.")
+        if not len(self.x):
+            raise ValueError("A recording must have events. Received: none.")
+        for name in FIELDS:
+            dtype = getattr(self, name).dtype
+            if dtype.kind not in "biu":
+                raise TypeError(f"`{name}` must hold integers. Received: an array of {dtype}.")
+        for name, values in (("x", self.x), ("y", self.y)):
+            if values.min() < 0:
+                raise ValueError(f"`{name}` must hold pixels from 0 on. Its smallest is {values.min()}.")
+        if self.polarity.min() < 0 or self.polarity.max() > 1:
+            raise ValueError(
+                f"`polarity` must be 0 (OFF) or 1 (ON). It goes from {self.polarity.min()} to {self.polarity.max()}."
+            )
+        backwards = np.flatnonzero(self.timestamp[1:] < self.timestamp[:-1])
+        if len(backwards):
+            event = backwards[0] + 1
+            raise ValueError(
+                f"`timestamp` must not run backwards. Event {event} is at {self.timestamp[event]}, "
+                f"the one before it at {self.timestamp[event - 1]}. Sort the events by time."
+            )
+
+
+def read_arrays(path: str | os.PathLike[str]) -> Events:
+    """Reads events from a NumPy file.
+
+    Args:
+        path: A `.npz` file of four arrays, or a `.npy` file of one structured array with four fields: x, y, polarity and
+            timestamp, as in `Events`.
+
+    Returns:
+        `Events`.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If the file is damaged, has the wrong content or is too large.
+    """
+    wanted = f"It must hold {', '.join(FIELDS)}: four arrays in a .npz file, four fields of one array in a .npy file."
+    check_size(path, pathlib.Path(path).stat().st_size)
+    with open(path, "rb") as file:
+        try:
+            # Both a .npz file and a structured array are indexed by name.
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.lib.npyio.NpzFile):
+                archive: Any = content.zip
+                check_size(path, sum(archive.getinfo(f"{name}.npy").file_size for name in FIELDS if name in content.files))
+            names = content.files if isinstance(content, np.lib.npyio.NpzFile) else content.dtype.names or ()
+            missing = [name for name in FIELDS if name not in names]
+            arrays = {} if missing else {name: content[name] for name in FIELDS}
+        except TooLargeError:
+            raise
+        # A damaged file fails in zipfile, zlib or NumPy, each with different errors.
+        except Exception as error:
+            raise ValueError(f"NumPy cannot read {path} ({type(error).__name__}: {error}). {wanted}") from error
+    if missing:
+        raise ValueError(
+            f"{path} has no {', '.join(missing)}. {wanted} It holds: {', '.join(names) or 'an array without fields'}."
+        )
+    try:
+        return Events(**arrays)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold a recording. {error}") from error
+
+
+class TooLargeError(ValueError):
+    """A recording that would take too much memory."""
+
+
+def check_size(path: str | os.PathLike[str], size: int) -> None:
+    """Raises an error for a recording of more than `LARGEST_RECORDING` bytes, before it is read."""
+    if size > LARGEST_RECORDING:
+        raise TooLargeError(
+            f"{path} must hold a recording of {LARGEST_RECORDING / 2**20:,.0f} MiB at most. It holds {size / 2**20:,.0f} MiB, "
+            "unpacked. Cut it into shorter recordings, or leave it out."
+        )
