@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from recipe_runs import error_of
 import keras_ratesnn as rsnn
 from keras_ratesnn import _call_graphs
 from recipes import device
-from recipes.benchmark import cases, costs, loops, measure, memory, plot, process_peak, report, timing, unrolling
+from recipes.benchmark import cases, costs, inference, loops, measure, memory, plot, process_peak, report, timing, unrolling
 from recipes.benchmark import settings as benchmark_settings
 from recipes.benchmark.__main__ import main
 from recipes.benchmark.settings import CHANNELS, CLASSES, FLOOR, FORWARD, NETWORKS, ORDINARY, PEERS, Settings
@@ -480,3 +481,27 @@ def test_errors_say_what_peers_need(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"'snntorch', which is not installed.*bench"):
         Settings(methods=("snntorch",))
+
+
+def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
+    if BACKEND == "torch":
+        monkeypatch.setattr("keras_ratesnn._core.backend.torch_graph.COMPILER", "eager")
+    assert inference.main(["--batch", "2", "--rounds", "1"]) == 0
+    printed = capsys.readouterr().out
+    for value in ("auto", "True"):
+        assert re.search(rf"\| keras_ratesnn, jit_compile={value} \| [\d,]+ \| \d+\.\d% \|", printed)
+    assert inference.main(["--batch", "0"]) == 2
+    assert "--batch" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
+def test_the_pretrained_network_gives_the_same_logits_in_spikingjelly():
+    pytest.importorskip("spikingjelly")
+    from recipes.benchmark.spikingjelly_chain import Chain
+
+    pixels = np.random.default_rng(0).integers(0, 256, (20, *inference.SHAPE)).astype("uint8")
+    model = rsnn.models.load_pretrained(inference.NETWORK)
+    outputs = to_numpy(Chain(model)(keras.ops.convert_to_tensor(pixels)).detach())
+    # A membrane within rounding of the threshold changes all logits of an image.
+    same = np.isclose(outputs, model.predict(pixels, verbose=0), rtol=1e-3, atol=1e-3).all(axis=1)
+    assert same.mean() >= 0.8

@@ -1,0 +1,88 @@
+"""Images per second in inference: `KERAS_BACKEND=torch python -m recipes.benchmark.inference` prints a table.
+
+The network is the pretrained one for Fashion-MNIST, by default and with `jit_compile=True`. On PyTorch SpikingJelly, if it is
+installed, runs it with the same weights.
+"""
+
+import argparse
+import functools
+import importlib.util
+import sys
+
+import keras
+import numpy as np
+
+from keras_ratesnn import models
+from keras_ratesnn._call_graphs import EAGER_CALLS
+from recipes import device
+from recipes.benchmark import timing
+from recipes.command_line import USER_MISTAKE
+
+NETWORK = "fashion_mnist"
+SHAPE = (28, 28, 1)
+TOLERANCE = 1e-3
+"""Of logits: a membrane within rounding of the threshold changes a logit by far more."""
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.benchmark.inference",
+        description=__doc__.splitlines()[0],
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--batch", type=int, default=128, help="images in a batch")
+    parser.add_argument("--rounds", type=int, default=20, help="number of times each is timed")
+    arguments = parser.parse_args(argv)
+    if arguments.batch < 1 or arguments.rounds < 1:
+        print(
+            f"error: --batch and --rounds must be at least 1. Received: {arguments.batch}, {arguments.rounds}.", file=sys.stderr
+        )
+        return USER_MISTAKE
+    pixels = np.random.default_rng(0).integers(0, 256, (arguments.batch, *SHAPE)).astype("uint8")
+    cases = {f"keras_ratesnn, jit_compile={value}": _predicting(value, pixels) for value in ("auto", True)}
+    if keras.backend.backend() == "torch" and importlib.util.find_spec("spikingjelly"):
+        cases["spikingjelly"] = _spikingjelly(pixels)
+    outputs = {name: _warmed_up(step) for name, step in cases.items()}
+    seconds = timing.interleaved(cases, arguments.rounds)
+    print(f"{keras.backend.backend()} on {device.name()}: {NETWORK}, batches of {arguments.batch}\n")
+    print("| | images per second | logits that agree with the first row |")
+    print("|---|---|---|")
+    expected = next(iter(outputs.values()))
+    for name, values in seconds.items():
+        agreeing = np.mean(np.abs(outputs[name] - expected) < TOLERANCE)
+        print(f"| {name} | {arguments.batch / timing.spread(values)['median']:,.0f} | {agreeing:.1%} |")
+    return 0
+
+
+def _predicting(jit_compile, pixels):
+    model = models.load_pretrained(NETWORK)
+    model.compile(jit_compile=jit_compile)
+    return functools.partial(model.predict_on_batch, pixels)
+
+
+def _spikingjelly(pixels):
+    import torch
+
+    from recipes.benchmark.spikingjelly_chain import Chain
+
+    where = "cuda" if device.gpu() else "cpu"
+    network = Chain(models.load_pretrained(NETWORK)).to(where)
+
+    def step():
+        with torch.inference_mode():
+            return network(torch.as_tensor(pixels, device=where)).cpu().numpy()
+
+    return step
+
+
+def _warmed_up(step):
+    """The outputs of a step, once its calls are recorded or compiled."""
+    for _ in range(max(EAGER_CALLS.values()) + 2):
+        outputs = step()
+    return outputs
+
+
+if __name__ == "__main__":
+    sys.exit(main())
