@@ -91,13 +91,19 @@ def add(folder):
     """
     record = folder.read_test_result()
     settings = record["settings"]
-    parts = [settings["name"], record["backend"], _method(settings, "-"), settings["step_mode"], f"T{settings['timesteps']}"]
+    parts = [
+        settings["name"],
+        record["backend"],
+        method_name(settings, "-"),
+        settings["step_mode"],
+        f"T{settings['timesteps']}",
+    ]
     parts += [f"{settings['epochs']}epochs", f"{record['train_images']}images", f"seed{settings['seed']}"]
     FOLDER.mkdir(exist_ok=True)
     shutil.copyfile(folder.result, FOLDER / f"{'-'.join(parts)}.json")
 
 
-def _method(settings, space):
+def method_name(settings, space):
     """The training method: the gradient, its windows or random steps, and the normalisation if it is not "batch"."""
     parts = [settings["gradient"]]
     windows = settings.get("windows", 1)
@@ -133,7 +139,7 @@ def _row(records):
     spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
     return (
         settings["name"],
-        _method(settings, " "),
+        method_name(settings, " "),
         settings["step_mode"],
         str(settings["timesteps"]),
         str(settings["epochs"]),

@@ -1,0 +1,116 @@
+"""Differences between methods, paired by seed: `python -m recipes.compare.parity fashion_mnist --epochs 40`.
+
+Reads the committed results of a recipe. Each method is compared with `--against` on the seeds that both have: the mean
+difference in test accuracy, and its 95 % interval (Student's t). `--plot` draws the curves.
+"""
+
+import argparse
+import math
+import pathlib
+import statistics
+import sys
+
+from recipes.command_line import USER_MISTAKE
+from recipes.compare import results
+
+QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""The 97.5 % quantiles of Student's t distribution, from one degree of freedom on."""
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.compare.parity", description=__doc__.splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
+    parser.add_argument("--epochs", type=int, required=True, metavar="N", help="of the runs to compare")
+    parser.add_argument(
+        "--against", default="bptt multi", metavar="METHOD", help="gradient and step mode (default: bptt multi)"
+    )
+    parser.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws the curves, means over seeds")
+    arguments = parser.parse_args(argv)
+    methods = by_method(results.committed(), arguments.recipe, arguments.epochs)
+    try:
+        if arguments.against not in methods:
+            raise ValueError(f"`--against` must be one of {sorted(methods)}. Received: {arguments.against!r}.")
+        print(table(methods, arguments.against))
+        if arguments.plot:
+            draw(methods, arguments.plot)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    return 0
+
+
+def by_method(records, recipe, epochs):
+    """The results of a recipe with this number of epochs: a dictionary from names of methods to records by seed.
+
+    Only the settings of the method and the seed may differ; of several groups of such runs the largest is taken.
+    """
+    groups: dict = {}
+    for record in records:
+        settings = record["settings"]
+        if (settings["name"], settings["epochs"]) != (recipe, epochs):
+            continue
+        others = {key: value for key, value in settings.items() if key not in METHOD}
+        group = groups.setdefault(repr((sorted(others.items(), key=str), record["backend"])), {})
+        name = f"{results.method_name(settings, ' ')} {settings['step_mode']}"
+        group.setdefault(name, {})[settings["seed"]] = record
+    return max(groups.values(), key=lambda group: sum(map(len, group.values())), default={})
+
+
+METHOD = ("gradient", "windows", "random_steps", "step_mode", "normalization", "seed")
+"""Settings in which compared runs may differ."""
+
+
+def table(methods, against):
+    """A Markdown table of accuracies and paired differences, in points of a percent."""
+    lines = ["| method | seeds | test accuracy | difference, points | 95 % interval |", "|---|---|---|---|---|"]
+    for name, by_seed in methods.items():
+        accuracies = [record["test_accuracy"] for record in by_seed.values()]
+        spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
+        mean, half = difference(by_seed, methods[against])
+        cells = ("", "") if name == against else (f"{mean:+.2f}", "one seed" if half is None else f"± {half:.2f}")
+        lines.append(f"| {name} | {len(by_seed)} | {statistics.mean(accuracies):.4f}{spread} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def difference(by_seed, of_other):
+    """`(mean, half)`: the mean difference on common seeds, in points, and half its 95 % interval, or `None` for one seed.
+
+    Raises:
+        ValueError: If there is no common seed.
+    """
+    seeds = sorted(by_seed.keys() & of_other.keys())
+    if not seeds:
+        raise ValueError(f"the methods have no seed in common: {sorted(by_seed)} and {sorted(of_other)}.")
+    found = [100 * (by_seed[seed]["test_accuracy"] - of_other[seed]["test_accuracy"]) for seed in seeds]
+    if len(found) == 1:
+        return found[0], None
+    quantile = QUANTILES[min(len(found) - 1, len(QUANTILES)) - 1]
+    return statistics.mean(found), quantile * statistics.stdev(found) / math.sqrt(len(found))
+
+
+def draw(methods, path):
+    """Draws training and test accuracy after each epoch, means over seeds."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("`--plot` needs Matplotlib, which is not installed: python -m pip install -e '.[bench]'.") from error
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, (key, title) in zip(
+        figure.subplots(1, 2), (("accuracy", "training accuracy"), ("test_accuracy", "test accuracy")), strict=True
+    ):
+        for index, (name, by_seed) in enumerate(methods.items()):
+            curves = zip(*(record["curve"][key] for record in by_seed.values()), strict=True)
+            means = [statistics.mean(values) for values in curves]
+            axes.plot(range(1, len(means) + 1), means, label=name, linestyle=("-", "--", "-.", ":")[index % 4])
+        axes.set_title(title, fontsize="medium")
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small", loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
