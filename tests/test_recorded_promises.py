@@ -1,6 +1,7 @@
-"""Promises of other files hold for recorded calls too: on PyTorch, where every call is recorded here."""
+"""Promises of other files hold for recorded calls: on PyTorch, where every call here is recorded, and replayed or compiled."""
 
 import importlib
+import shutil
 
 import pytest
 from helpers import BACKEND
@@ -52,18 +53,39 @@ for module, names in PROMISES.items():
     globals().update({name: getattr(importlib.import_module(module), name) for name in names})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _recorded_at_once():
+HAS_COMPILER = shutil.which("g++") or shutil.which("clang++")
+COMPILED = pytest.param(
+    True,
+    marks=[pytest.mark.slow, pytest.mark.skipif(not HAS_COMPILER, reason="PyTorch's compiler needs a C++ compiler")],
+    id="compiled",
+)
+
+
+@pytest.fixture(scope="module", autouse=True, params=[pytest.param(False, id="replayed"), COMPILED])
+def _recorded_at_once(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_call_graphs, "EAGER_CALLS", {"auto": 0, True: 0})
+        if request.param:
+            patch.setattr(_call_graphs, "_Recorded", _CompiledAnyway)
         yield
+
+
+class _CompiledAnyway(_call_graphs._Recorded):
+    def __init__(self, *args, compiled):
+        super().__init__(*args, compiled=True)
+
+    def __call__(self, tensors):
+        outputs = super().__call__(tensors)
+        assert self._graph.forward.is_compiled
+        return outputs
 
 
 @pytest.fixture(autouse=True)
 def _recorded_at_all(monkeypatch):
     """Fails if no call was replayed, so that no fallback passes for it."""
     replays = []
-    call = _call_graphs._Recorded.__call__
-    monkeypatch.setattr(_call_graphs._Recorded, "__call__", lambda self, tensors: (replays.append(1), call(self, tensors))[1])
+    recorded = _call_graphs._Recorded
+    call = recorded.__call__
+    monkeypatch.setattr(recorded, "__call__", lambda self, tensors: (replays.append(1), call(self, tensors))[1])
     yield
     assert replays
