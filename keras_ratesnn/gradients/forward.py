@@ -68,7 +68,7 @@ class ForwardRule(Rule):
         """Called with the outputs of a call, for activity regularisation."""
         self.order.regularize(call, outputs, 1.0 / self.order.calls, each_step=True)
 
-    def add_loss(self, call: Call, loss: Tensor) -> None:
+    def add_loss(self, call: Call, loss: Tensor, t: int | Tensor | None = None) -> None:
         self.order.add_loss(call, loss, each_step=not self.is_static(call))
 
     # Each kind of operation:
@@ -134,9 +134,8 @@ class ForwardRule(Rule):
 
         def at_step(t):
             restore_noise(call, start)
-            args, kwargs = with_tensors(lambda signal: self.order.at(signal, t), call)
-            kwargs = {**kwargs, "time_step": t} if self.takes_time(call) else kwargs
-            return self.apply(call, args, kwargs, share=1.0 / self.order.timesteps)
+            args, kwargs = self._arguments_at(call, t)
+            return self.apply(call, args, kwargs, 1.0 / self.order.timesteps, t)
 
         return self._outputs(call, self.evaluate(lambda: self.order.each(at_step)))
 
@@ -144,7 +143,12 @@ class ForwardRule(Rule):
         args, kwargs = with_tensors(self.order.tensor, call)
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.order.time_steps(args)}
-        return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs, 1.0 / self.order.calls)))
+        return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs, 1.0 / self.order.calls, self.order.t)))
+
+    def _arguments_at(self, call, t):
+        """The `(args, kwargs)` of an operation at a step that the rule sees."""
+        args, kwargs = with_tensors(lambda signal: self.order.at(signal, t), call)
+        return args, {**kwargs, "time_step": t} if self.takes_time(call) else kwargs
 
     def _after_steps(self, call, statistics):
         if call.kind.normalization.after_steps is not None:

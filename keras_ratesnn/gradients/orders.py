@@ -35,12 +35,14 @@ class Order:
         constants: Dict from places to structures of signals that are the same at every step.
         adding: Set of the places of calls on steps that add losses of their own.
         layout: Context for calls of layers that can keep the memory layout of their data.
+        t: Integer, or integer scalar tensor: the time step that a rule sees, from 0 on; `None` if it sees all steps at once.
     """
 
     sees_all_steps = True
     """Whether a rule sees all steps at once, so that time means need no state between steps."""
 
     def __init__(self, timesteps: int, windows: Sequence[int] | None = None) -> None:
+        self.t: int | Tensor | None = None
         self.timesteps = timesteps
         self.windows = windows or (timesteps,)
         self.memory: dict[str, Any] = {}
@@ -289,9 +291,6 @@ class OneStep(Order):
 
     No tensor of size T · batch is ever allocated. Batch normalisation uses separate statistics for each step, over batch and
     space, and updates its moving averages once per step, like the authors' program.
-
-    Attributes:
-        t: Integer, or integer scalar tensor: the time step, from 0 on.
     """
 
     sees_all_steps = False

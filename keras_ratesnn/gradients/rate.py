@@ -21,9 +21,9 @@ import keras
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
+from keras_ratesnn._core import backend, checks, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
-from keras_ratesnn.gradients import _element_wise, _eligibility, _windows
+from keras_ratesnn.gradients import _element_wise, _eligibility, _state, _windows
 from keras_ratesnn.gradients.base import GradientMethod, Rule, Run
 from keras_ratesnn.gradients.forward import ForwardRule, noise_place
 from keras_ratesnn.gradients.orders import AllSteps
@@ -165,10 +165,10 @@ class RecordingRule(ForwardRule):
     def regularize(self, call, outputs):
         """Does nothing: the rate pass regularises rates."""
 
-    def add_loss(self, call, loss):
+    def add_loss(self, call, loss, t=None):
         """The rate pass computes the losses of layers from rates."""
         if self.is_static(call):
-            super().add_loss(call, loss)
+            super().add_loss(call, loss, t)
         else:
             self.order.adding.add(call.place)
 
@@ -321,26 +321,15 @@ class RateRule(Rule):
 
     def _apply(self, call, args, kwargs, share=1.0):
         """Applies an operation to rates, with the random numbers of the spiking path and without changing its state."""
-        operation = call.operation
-        has_state = not call.kind.function_of_tensors and isinstance(operation, keras.layers.Layer)
-        variables = operation.variables if has_state else ()
-        if variables and backend.loses_replaced_weights(operation):
-            variables = [variable for variable in variables if not variable.trainable]
-        if not variables:
-            return self.apply(call, args, kwargs, share)
-        draws = self.draws(call)
-        seeds, noise = self.order.memory[noise_place(call)] if draws else ((), ())
-        with keras_internals.without_autocast():
-            values = [(variable, ops.convert_to_tensor(variable)) for variable in variables]
-        values += zip(layer_kinds.seeds_of(operation) if draws else (), seeds, strict=True)
-        before = backend.noise_state() if draws else ()
-        # Assignments of the operation stay inside the scope.
-        with keras.StatelessScope(values):
-            if draws:
-                backend.set_noise_state(noise)
+        if not self.draws(call):
+            with _state.kept(call):
+                return self.apply(call, args, kwargs, share)
+        seeds, noise = self.order.memory[noise_place(call)]
+        before = backend.noise_state()
+        with _state.kept(call, seeds):
+            backend.set_noise_state(noise)
             outputs = self.apply(call, args, kwargs, share)
-        if draws:
-            backend.set_noise_state(before)
+        backend.set_noise_state(before)
         return outputs
 
     def _with_recorded(self, recorded, rates):
