@@ -171,6 +171,23 @@ def wants_time_step(operation_class: type) -> bool:
     return call is not None and "time_step" in inspect.signature(call).parameters
 
 
+def may_use_masks(operation: keras.Operation) -> bool:
+    """Whether the outputs of an operation may depend on the Keras masks of its inputs."""
+    if not isinstance(operation, keras.layers.Layer):
+        return False
+    kind = kind_of(operation)
+    takes_mask = _takes_mask(type(operation))  # type: ignore[arg-type]  # A class can be hashed.
+    return takes_mask or not (kind.function_of_tensors or kind.activation)
+
+
+@functools.cache
+def _takes_mask(operation_class: type) -> bool:
+    """Whether a layer's `call` takes a mask: an argument that is named so, as Keras wants it."""
+    call = getattr(operation_class, "call", None)
+    names = () if call is None else inspect.signature(call).parameters
+    return any(name == "mask" or name.endswith("_mask") for name in names)
+
+
 _seeds: weakref.WeakKeyDictionary[keras.Operation, tuple[Any, ...]] = weakref.WeakKeyDictionary()
 
 

@@ -339,6 +339,12 @@ def put_mask(tensor, mask):
     return tensor
 
 
+def with_mask(function, *tensors):
+    """`function(*tensors)`, with `function` of their masks as its Keras mask if all of them have one."""
+    masks = [mask_of(tensor) for tensor in tensors]
+    return put_mask(function(*tensors), None if any(mask is None for mask in masks) else function(*masks))
+
+
 def unpack_single(outputs):
     """Unpacks a list of one output, like `Functional.call`."""
     return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
 from keras_ratesnn.gradients._time_loop import NeuronPass
@@ -77,7 +77,7 @@ class ForwardRule(Rule):
         current, neuron_pass = only_signal(call), self.neuron_pass(call.operation)
         spikes = self.evaluate(lambda: self.order.through_time(call.place, neuron_pass, current))
         self.regularize(call, spikes)
-        return Signal(spikes)
+        return Signal(keras_internals.put_mask(spikes, self.order.mask(current)))
 
     def encoder(self, call: Call) -> Signal:
         encoder, inputs = call.operation, self.encoded(call)
@@ -126,7 +126,7 @@ class ForwardRule(Rule):
         mask = self.order.once(call.place, lambda: self._drawn_mask(call, self.order.at(signal, 0)))
         outputs = self.order.scale(time_axis.cast(signal.value, mask.dtype), mask)
         self.regularize(call, outputs)
-        return Signal(outputs)
+        return Signal(keras_internals.put_mask(outputs, self.order.mask(signal)))
 
     def random(self, call: Call) -> Structure:
         """Uses the same random numbers at all steps: each step starts with the generator state of the first."""

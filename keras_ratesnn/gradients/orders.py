@@ -72,12 +72,16 @@ class Order:
         """The tensor of a signal, with a row for each step that the rule sees, even if the signal is static."""
         raise NotImplementedError
 
+    def mask(self, signal: Signal) -> Tensor | None:
+        """The Keras mask of `tensor(signal)`, or `None`."""
+        return keras_internals.mask_of(signal.value)
+
     def each(self, function: Callable[..., Any]) -> Structure:
-        """`function(t)` for each step t that the rule sees, joined in one structure of tensors."""
+        """`function(t)` for each step t that the rule sees, joined in one structure of tensors, with their Keras masks."""
         raise NotImplementedError
 
     def at(self, signal: Signal, t: int) -> Tensor:
-        """The tensor `(batch, ...)` of a signal at a step that the rule sees."""
+        """The tensor `(batch, ...)` of a signal at a step that the rule sees, with its Keras mask."""
         raise NotImplementedError
 
     def time_steps(self, args: Structure) -> int | Tensor:
@@ -235,16 +239,22 @@ class AllSteps(Order):
     def tensor(self, signal: Signal) -> Tensor:
         if not signal.static:
             return signal.value
-        mask = keras_internals.mask_of(signal.value)
-        repeated = time_axis.repeat(signal.value, self.timesteps)
-        return keras_internals.put_mask(repeated, None if mask is None else time_axis.repeat(mask, self.timesteps))
+        return keras_internals.with_mask(lambda tensor: time_axis.repeat(tensor, self.timesteps), signal.value)
+
+    def mask(self, signal: Signal) -> Tensor | None:
+        mask = super().mask(signal)
+        return time_axis.repeat(mask, self.timesteps) if signal.static and mask is not None else mask
 
     def each(self, function: Callable[..., Any]) -> Structure:
-        by_step = [function(t) for t in range(self.timesteps)]
-        return tree.map_leaves(lambda *steps: time_axis.fold(ops.stack(steps, axis=1)), *by_step)
+        def joined(*steps):
+            return keras_internals.with_mask(lambda *steps: time_axis.fold(ops.stack(steps, axis=1)), *steps)
+
+        return tree.map_leaves(joined, *(function(t) for t in range(self.timesteps)))
 
     def at(self, signal: Signal, t: int) -> Tensor:
-        return signal.value if signal.static else time_axis.unfold(signal.value, self.timesteps)[:, t]
+        if signal.static:
+            return signal.value
+        return keras_internals.with_mask(lambda tensor: time_axis.unfold(tensor, self.timesteps)[:, t], signal.value)
 
     def time_steps(self, args: Structure) -> int | Tensor:
         rows = ops.shape(tree.flatten(args)[0])[0]
@@ -273,8 +283,10 @@ class AllSteps(Order):
             lambda tensor: _windows.means_over_steps(tensor, self.windows) if time_axis.is_float(tensor.dtype) else tensor,
             tensors,
         )
-        tensors, self.memory[place] = backend.optimization_barrier((tensors, means))
-        return tensors
+        after, self.memory[place] = backend.optimization_barrier((tensors, means))
+        return tree.map_leaves(
+            lambda tensor, before: keras_internals.put_mask(tensor, keras_internals.mask_of(before)), after, tensors
+        )
 
     def run(self, rule: "Rule", run: "Run") -> Structure:
         outputs = run.walk([self.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)

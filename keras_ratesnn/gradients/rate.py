@@ -21,7 +21,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend, checks, registry, time_axis, tree
+from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients import _element_wise, _eligibility, _state, _windows
 from keras_ratesnn.gradients.base import GradientMethod, Rule, Run
@@ -150,7 +150,18 @@ class RecordingRule(ForwardRule):
             self.order.average(place, statistics)
 
     def remember(self, call, outputs):
-        return self.evaluate(lambda: self.order.average_steps(call.place, outputs)) if self._is_needed(call) else outputs
+        masks = self._masks_in_time(call)
+        if masks:
+            self.evaluate(lambda: self.order.average_steps(_masks_place(call), masks))
+        if masks or self._is_needed(call):
+            return self.evaluate(lambda: self.order.average_steps(call.place, outputs))
+        return outputs
+
+    def _masks_in_time(self, call):
+        """The Keras masks of the inputs of an operation that may use them, if they may change over time, by their index."""
+        masks = {str(index): self.order.mask(signal) for index, signal in enumerate(call.signals) if not signal.static}
+        masks = {index: ops.cast(mask, "bool") for index, mask in masks.items() if mask is not None}
+        return masks if masks and layer_kinds.may_use_masks(call.operation) else {}
 
     def _is_needed(self, call):
         """Whether the rate pass needs the recorded output of an operation.
@@ -159,6 +170,8 @@ class RecordingRule(ForwardRule):
         weights the recorded time mean is cheaper, but in single-step order it would have to be carried from step to step.
         """
         if self.takes_time(call) or not call.kind.affine:
+            return True
+        if any(not signal.static and not time_axis.is_float(signal.value.dtype) for signal in call.signals):
             return True
         return self.order.sees_all_steps and not call.kind.parameter_free
 
@@ -179,6 +192,11 @@ class RecordingRule(ForwardRule):
 def _statistics_place(call):
     """Key in an order's memory for the normalisation statistics of a call."""
     return f"statistics of {call.place}"
+
+
+def _masks_place(call):
+    """Key in an order's memory for the Keras masks, at all steps, of the inputs of a call that may use them."""
+    return f"masks of {call.place}"
 
 
 class RateRule(Rule):
@@ -213,7 +231,9 @@ class RateRule(Rule):
         """The rates of a signal, `(batch * W, ...)`."""
         if isinstance(signal, Steps):
             return _windows.means_over_steps(time_axis.widen(signal.value), self.windows)
-        return _windows.repeat(signal.value, self.windows) if signal.static else signal.value
+        if not signal.static:
+            return signal.value
+        return keras_internals.with_mask(lambda tensor: _windows.repeat(tensor, self.windows), signal.value)
 
     def mean(self, signal):
         """The rate over all steps, `(batch, ...)`."""
@@ -238,7 +258,7 @@ class RateRule(Rule):
         elif self.masks(call):
             rates = self.tensor(only_signal(call))
             outputs = time_axis.cast(rates, recorded.dtype) * _windows.repeat(recorded, self.windows)
-        elif self.takes_time(call) or any(isinstance(signal, Steps) for signal in call.signals):
+        elif self._changes(call):
             outputs = self.timed(call, recorded)
         else:
             outputs = self.operation(call, recorded)
@@ -286,13 +306,23 @@ class RateRule(Rule):
             rates = self._apply(call, *with_tensors(self.tensor, call))
         return self._with_recorded(recorded, rates)
 
-    def timed(self, call, recorded):
-        """The time mean, in each window, of an operation applied to the rate at each step.
+    def _changes(self, call):
+        """Whether an operation on rates is not the same at every step: it takes the step, integers, booleans or masks."""
+        if self.takes_time(call) or _masks_place(call) in self.order.memory:
+            return True
+        return any(isinstance(signal, Steps) for signal in call.signals)
 
-        For operations that take the time step, or integers or booleans that change over time.
-        """
-        steps = AllSteps(self.order.timesteps, self.windows)
-        at_steps = [Signal(time_axis.fold(self.at_each_step(signal))) for signal in call.signals]
+    def timed(self, call, recorded):
+        """The time mean, in each window, of an operation applied to the rate at each step, for one that changes over time."""
+        steps, masks = AllSteps(self.order.timesteps, self.windows), self.order.memory.get(_masks_place(call), {})
+
+        def at_each_step(index, signal):
+            if signal.static:
+                return Signal(steps.tensor(signal))
+            rates = time_axis.fold(self.at_each_step(signal))
+            return Signal(keras_internals.put_mask(rates, masks.get(str(index))))
+
+        at_steps = [at_each_step(index, signal) for index, signal in enumerate(call.signals)]
         unfolded = dict(zip(map(id, call.signals), at_steps, strict=True))
 
         def at_step(t):
@@ -313,7 +343,10 @@ class RateRule(Rule):
         """Applies an operation to each window separately. Random numbers are the same; losses are weighted by window size."""
 
         def in_window(window):
-            args, kwargs = with_tensors(lambda signal: _windows.cut(self.tensor(signal), self.windows)[window], call)
+            def tensor(signal):
+                return signal.value if signal.static else _windows.cut(signal.value, self.windows)[window]
+
+            args, kwargs = with_tensors(tensor, call)
             return self._apply(call, args, kwargs, share=self.windows[window] / self.order.timesteps)
 
         by_window = [in_window(window) for window in range(len(self.windows))]
