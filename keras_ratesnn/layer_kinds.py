@@ -42,10 +42,10 @@ class Normalization:
     """How a layer normalises with batch statistics in training.
 
     Args:
-        normalize: Function `(layer, inputs, times) -> (outputs, mean, variance)`: normalises a tensor with its own statistics
-            and updates the layer's moving averages `times` times.
+        normalize: Function `(layer, inputs, times=1, mask=None) -> (outputs, mean, variance)`: normalises a tensor with its own
+            statistics, without those rows that are masked, and updates the layer's moving averages `times` times.
         normalize_rate: Function `(layer, rate, mean, variance, weights=None) -> outputs`: normalises a rate with the given
-            statistics, and with the derivatives of the rate's own statistics, in which rows may have weights; `None` if there
+            statistics, and with the derivatives of the rate's own statistics, in which it may have weights; `None` if there
             is no such function. Defaults to `None`.
         step_factors: Function `layer -> (steps,)`: the factor of the normalised output at each time step, for a layer that
             takes the time step; `None` if there are none. Defaults to `None`.

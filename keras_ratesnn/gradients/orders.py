@@ -171,13 +171,21 @@ class Order:
         self.memory[place] = self.memory.get(place, 0.0) + ops.sum(loss)
         self._adding[place] = call.operation
 
-    def after_steps(self, call: Call, mean: Tensor, variance: Tensor) -> None:
-        """Collects statistics that a call's normalisation receives after the last walk, averaged over all steps."""
+    def after_steps(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None = None) -> None:
+        """Collects statistics that a call's normalisation receives after the last walk, averaged over all steps.
+
+        With a `mask` of what they leave out, steps count by how much they do not.
+        """
         if all(signal.static for signal in call.signals):
             self._statistics.append((call, mean, variance))
             return
         place = f"batch at {call.place}"
-        self.average(place, {"mean": mean, "square": variance + ops.square(mean)})
+        square = variance + ops.square(mean)
+        if mask is None:
+            self.average(place, {"mean": mean, "square": square})
+        else:
+            rows = ops.sum(time_axis.cast(mask, mean.dtype))
+            self.average(place, {"mean": rows * mean, "rows": rows, "square": rows * square})
         self._normalized[place] = call
 
     def losses_of_steps(self) -> Any:
@@ -201,7 +209,10 @@ class Order:
         for place, function in self._finishing.items():
             self.memory[place] = function(self.memory.get(place))
         for place, call in self._normalized.items():
-            mean, square = (self._of_all_steps([part[name] for part in self.memory[place]]) for name in ("mean", "square"))
+            windows = self.memory[place]
+            moments = {name: self._of_all_steps([of[name] for of in windows]) for name in windows[0]}
+            rows = moments.get("rows", 1.0)
+            mean, square = (moments[name] / ops.where(rows > 0.0, rows, 1.0) for name in ("mean", "square"))
             self._statistics.append((call, mean, ops.maximum(square - ops.square(mean), 0.0)))
         rule.finish()
         return propagate_nan(outputs, [state for state, _ in finished.values()])

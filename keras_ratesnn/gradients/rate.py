@@ -140,14 +140,19 @@ class RecordingRule(ForwardRule):
             )
         return super().normalization(call)
 
-    def remember_statistics(self, call, mean, variance):
+    def remember_statistics(self, call, mean, variance, mask):
         # 1 / mean_t(1 / (σ_t² + ε)) replaces σ² + ε.
         statistics = {"mean": mean, "precision": 1.0 / (variance + call.operation.epsilon)}
         place = _statistics_place(call)
+        weights = None if mask is None else ops.cast(mask, "float32")
         if self.last_step:
             self.order.memory[place] = [statistics]
-        else:
-            self.order.average(place, statistics)
+            if weights is not None:
+                self.order.memory[_weights_place(call)] = weights
+            return
+        self.order.average(place, statistics)
+        if weights is not None:
+            self.evaluate(lambda: self.order.average_steps(_weights_place(call), weights))
 
     def remember(self, call, outputs):
         masks = self._masks_in_time(call)
@@ -192,6 +197,11 @@ class RecordingRule(ForwardRule):
 def _statistics_place(call):
     """Key in an order's memory for the normalisation statistics of a call."""
     return f"statistics of {call.place}"
+
+
+def _weights_place(call):
+    """Key in an order's memory for the weights of rates in the statistics of a call: how often they are not masked."""
+    return f"weights of {call.place}"
 
 
 def _masks_place(call):
@@ -288,16 +298,22 @@ class RateRule(Rule):
         return time_axis.times_rows(rates, _windows.of_rows(_windows.means_over_steps(of_steps, self.windows), rates))
 
     def _normalized(self, call):
-        layer, rates = call.operation, self.tensor(only_signal(call))
+        layer, rates = call.operation, self.tensor(only_signal(call, beside=call.kwargs.get("mask")))
         normalize_rate = call.kind.normalization.normalize_rate
         # The authors' program, which uses the statistics of the last step, adds ε twice.
         epsilon = 0.0 if self.last_step else layer.epsilon
         recorded = self.order.memory[_statistics_place(call)]
         statistics = [(of["mean"], 1.0 / of["precision"] - epsilon) for of in recorded]
+        weights = self.order.memory.get(_weights_place(call))
         if len(statistics) == 1:
-            return normalize_rate(layer, rates, *statistics[0], _windows.weights_of_rows(ops.shape(rates)[0], self.windows))
-        by_window = zip(_windows.cut(rates, self.windows), statistics, strict=True)
-        return _windows.join([normalize_rate(layer, rate, *of_window) for rate, of_window in by_window])
+            of_rows = _windows.weights_of_rows(ops.shape(rates)[0], self.windows)
+            if None not in (weights, of_rows):
+                weights = time_axis.times_rows(weights, of_rows)
+            return normalize_rate(layer, rates, *statistics[0], of_rows if weights is None else weights)
+        rates = _windows.cut(rates, self.windows)
+        weights = [None] * len(rates) if weights is None else _windows.cut(weights, self.windows)
+        by_window = zip(rates, statistics, weights, strict=True)
+        return _windows.join([normalize_rate(layer, rate, *of_window, weight) for rate, of_window, weight in by_window])
 
     def operation(self, call, recorded):
         if self.draws(call) or (call.place in self.order.adding and not self._is_even):
