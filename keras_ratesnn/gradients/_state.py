@@ -25,4 +25,5 @@ def kept(call, seeds=()):
         return contextlib.nullcontext()
     with keras_internals.without_autocast():
         values = [(variable, ops.convert_to_tensor(variable)) for variable in variables]
-    return keras.StatelessScope([*values, *zip(layer_kinds.seeds_of(operation) if seeds else (), seeds, strict=True)])
+    values += zip(layer_kinds.seeds_of(operation) if seeds else (), seeds, strict=True)
+    return keras_internals.Replaced(values, backend.assigned_weight)

@@ -3,6 +3,8 @@
 
 * `CallGraph(function, tensors, outputs, compiled, name)`: a function of tensors as a graph of operations; `None` where Keras
   compiles whole functions.
+* `assigned_weight(value, before)`: a weight to which a layer has assigned `value` where tensors replace the weights, with the
+  derivative that the backend's own weights have after an assignment.
 * `check_equal(size, wanted, message)`: raises an error if two numbers differ, which may be known only at run time.
 * `fusing(allowed)`: a context in which `elementwise` may compile.
 * `elementwise(function, cell, key, *arguments)`: `function(*arguments)`, on structures of tensors and numbers, compiled into
@@ -52,6 +54,7 @@ if _name not in ("jax", "tensorflow", "torch"):
 _functions = importlib.import_module(f"{__name__}.{_name}")
 
 CallGraph = _functions.CallGraph
+assigned_weight = _functions.assigned_weight
 check_equal = _functions.check_equal
 elementwise = _functions.elementwise
 finite_rows = _functions.finite_rows
