@@ -42,10 +42,10 @@ class Normalization:
     """How a layer normalises with batch statistics in training.
 
     Args:
-        normalize: Function `(layer, inputs, times) -> (outputs, mean, variance)`: normalises a tensor with its own statistics
-            and updates the layer's moving averages `times` times.
+        normalize: Function `(layer, inputs, times=1, mask=None) -> (outputs, mean, variance)`: normalises a tensor with its own
+            statistics, without those rows that are masked, and updates the layer's moving averages `times` times.
         normalize_rate: Function `(layer, rate, mean, variance, weights=None) -> outputs`: normalises a rate with the given
-            statistics, and with the derivatives of the rate's own statistics, in which rows may have weights; `None` if there
+            statistics, and with the derivatives of the rate's own statistics, in which it may have weights; `None` if there
             is no such function. Defaults to `None`.
         step_factors: Function `layer -> (steps,)`: the factor of the normalised output at each time step, for a layer that
             takes the time step; `None` if there are none. Defaults to `None`.
@@ -169,6 +169,23 @@ def wants_time_step(operation_class: type) -> bool:
     """Whether a layer's `call` takes the time step: `call(inputs, time_step=None)`."""
     call = getattr(operation_class, "call", None)
     return call is not None and "time_step" in inspect.signature(call).parameters
+
+
+def may_use_masks(operation: keras.Operation) -> bool:
+    """Whether the outputs of an operation may depend on the Keras masks of its inputs."""
+    if not isinstance(operation, keras.layers.Layer):
+        return False
+    kind = kind_of(operation)
+    takes_mask = _takes_mask(type(operation))  # type: ignore[arg-type]  # A class can be hashed.
+    return takes_mask or not (kind.function_of_tensors or kind.activation)
+
+
+@functools.cache
+def _takes_mask(operation_class: type) -> bool:
+    """Whether a layer's `call` takes a mask: an argument that is named so, as Keras wants it."""
+    call = getattr(operation_class, "call", None)
+    names = () if call is None else inspect.signature(call).parameters
+    return any(name == "mask" or name.endswith("_mask") for name in names)
 
 
 _seeds: weakref.WeakKeyDictionary[keras.Operation, tuple[Any, ...]] = weakref.WeakKeyDictionary()

@@ -148,6 +148,16 @@ def test_argument_names_of_other_libraries_are_translated(make, name):
     assert_says(raised, f"{name}={value!r}", advice)
 
 
+NOT_STABILIZED = [rsnn.layers.IF, rsnn.layers.ParametricLIF, rsnn.layers.ALIF, rsnn.layers.CuBaLIF, LIFCell]
+
+
+@pytest.mark.parametrize("make", NOT_STABILIZED)
+def test_neurons_without_stabilised_thresholds_name_the_one_that_has_them(make):
+    with pytest.raises(TypeError, match=f"^{make.__name__} has no argument `threshold_stabilizer`") as raised:
+        make(threshold_stabilizer=True)
+    assert_says(raised, "threshold_stabilizer=True", "LIF(threshold_stabilizer=True)")
+
+
 @pytest.mark.parametrize("value", [0, -1.0, "2", True, None])
 def test_invalid_time_constants_get_only_the_formula(value):
     with pytest.raises(TypeError, match="decay = 1 − 1/τ\\.") as raised:

@@ -1,15 +1,16 @@
 """Losses added by layers or activity regularizers count once, with any method, in both step modes."""
 
+import itertools
 import threading
 
 import keras
 import numpy as np
 import pytest
-from helpers import data, loss_and_gradients, spiking, to_numpy, training_results
+from helpers import data, gradient_of, loss_and_gradients, spiking, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import Rate
+from keras_ratesnn.gradients import SLTT, Rate
 
 T = 4
 X, Y = data(shape=(T, 6))
@@ -145,3 +146,74 @@ def test_threads_do_not_affect_each_others_regularizers_and_losses():
     assert len(losses) == 2
     assert seen == [regularizer] * 2
     assert layer.activity_regularizer is regularizer
+
+
+class Scales(layers.Layer):
+    """Multiplies its input by a weight, adds the mean square of the result to the loss, and counts its calls."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs):
+        self.calls.assign(self.calls + 1.0)
+        outputs = inputs * self.scale
+        self.add_loss(ops.mean(ops.square(outputs)))
+        return outputs
+
+
+class ScalesInTime(Scales):
+    def call(self, inputs, time_step=None):
+        return super().call(inputs)
+
+
+class ScalesAndDraws(Scales):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(0)
+
+    def call(self, inputs):
+        return super().call(inputs) + 0.0 * keras.random.uniform(ops.shape(inputs), seed=self.generator)
+
+
+def by_loop(kernel, chosen):
+    """The loss and gradients of `test_losses_of_layers_have_the_gradient_of_the_chosen_steps` in a loop over steps."""
+    cell = rsnn.layers.LIFCell()
+
+    def loss(kernel, scale):
+        state, total = ops.zeros((len(X), 8)), 0.0
+        for t in range(T):
+            _, spikes, state = cell.step(ops.matmul(ops.convert_to_tensor(X[:, t]), kernel), ops.stop_gradient(state))
+            outputs = spikes * scale
+            of_step = 0.01 * ops.sum(outputs) + ops.mean(ops.square(outputs)) + 0.1 * ops.sum(ops.abs(spikes)) / len(X)
+            total += (of_step if t in chosen else ops.stop_gradient(of_step)) / T
+        return total
+
+    values = [kernel, np.ones(8, "float32")]
+    return float(to_numpy(loss(*map(ops.convert_to_tensor, values)))), gradient_of(loss, values)
+
+
+@pytest.mark.parametrize(("step_mode", "recompute"), [("multi", True), ("single", True), ("single", False)])
+@pytest.mark.parametrize("make", [Scales, ScalesInTime, ScalesAndDraws])
+def test_losses_of_layers_have_the_gradient_of_the_chosen_steps(make, step_mode, recompute):
+    """Of a layer that adds one, and of an activity regulariser; the value is that of all steps, and nothing is rescaled."""
+    inputs = keras.Input((6,))
+    neurons = rsnn.layers.LIF(activity_regularizer=keras.regularizers.L1(0.1))
+    scales = make()
+    network = keras.Model(inputs, scales(neurons(layers.Dense(8, use_bias=False)(inputs))))
+    model = spiking(network, T, SLTT(random_steps=3, recompute=recompute), step_mode=step_mode)
+    kernel = to_numpy(network.trainable_variables[0])
+    expected = [by_loop(kernel, chosen) for chosen in itertools.combinations(range(T), 3)]
+    seen = set()
+    for _ in range(4):
+        scales.calls.assign(0.0)
+        loss, found = loss_and_gradients(model, X, Y, loss=lambda y, outputs: 0.01 * ops.sum(outputs))
+        assert loss == pytest.approx(expected[0][0], rel=1e-5)
+        distances = [
+            max(np.abs(found[path] - of_loop).max() for path, of_loop in zip(found, gradients, strict=True))
+            for _, gradients in expected
+        ]
+        assert min(distances) < 1e-6
+        seen.add(int(np.argmin(distances)))
+        assert float(to_numpy(scales.calls)) == (1.0 if step_mode == "multi" and make is not ScalesAndDraws else T)
+    assert len(seen) > 1

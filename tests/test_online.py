@@ -115,6 +115,38 @@ def test_masks_on_tensors_are_the_same_in_recomputed_steps_and_in_both_orders(me
             np.testing.assert_allclose(found[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
 
 
+def spectral(timesteps, gradient, step_mode="single", power_iterations=1):
+    """The loss and the gradients of a batch, for layers that assign their weights at each step."""
+    keras.utils.set_random_seed(0)
+    x, y = data()
+    inputs = keras.Input((6,))
+
+    def dense(units, **kwargs):
+        return layers.SpectralNormalization(layers.Dense(units), power_iterations, **kwargs)
+
+    spikes = rsnn.layers.LIF(threshold=0.3)(dense(8)(inputs))
+    outputs = dense(3)(rsnn.layers.LIF(threshold=0.3)(dense(8, trainable=False)(spikes)))
+    model = spiking(keras.Model(inputs, outputs), timesteps, gradient, step_mode=step_mode)
+    value, gradients = loss_and_gradients(model, x, y)
+    return [value, *gradients.values()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_that_a_layer_assigns_have_the_same_gradient_in_kept_and_recomputed_steps(method):
+    expected = spectral(3, METHODS[method](recompute=False))
+    for found, wanted in zip(spectral(3, METHODS[method]()), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_weights_that_a_layer_assigns_have_the_gradient_of_bptt_at_one_step(step_mode):
+    """With so many iterations that the norm is nearly the same when the layer is evaluated once more."""
+    expected = spectral(1, "bptt", step_mode, 20)
+    for gradient in ("rate", "sltt"):
+        for found, wanted in zip(spectral(1, gradient, step_mode, 20), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-2, atol=5e-4, err_msg=gradient)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_both_orders_agree_where_nothing_is_normalized(method):
     x, y = data()

@@ -32,6 +32,11 @@ PROMISES = {
         "test_a_loss_that_a_layer_adds_to_steps_counts_once_with_its_gradient",
         "test_activity_regularisation_weights_windows_by_their_size",
     ],
+    "test_masked_normalization": [
+        "test_moving_averages_follow_the_rows_that_are_not_masked",
+        "test_the_rate_gradient_is_that_of_bptt_where_each_step_has_its_rate",
+    ],
+    "test_masks": ["test_the_rate_gradient_with_masks_is_that_of_bptt_where_each_step_has_its_rate"],
     "test_online": ["test_gradients_are_those_of_a_loop_over_steps"],
     "test_precision": [
         "test_channels_first_is_channels_last",

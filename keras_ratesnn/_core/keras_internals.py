@@ -87,7 +87,7 @@ def call_aside(operation, args, kwargs):
     """
     if not isinstance(operation, keras.Layer):
         return operation(*args, **kwargs), []
-    with _LossesAside() as scope:
+    with _Aside() as scope:
         outputs = operation(*args, **kwargs)
     losses = scope.losses
     if losses:
@@ -118,11 +118,44 @@ class _Through(keras.StatelessScope):
             self._outside.add_update(update)
 
 
-class _LossesAside(_Through):
-    """A scope that collects losses."""
+class _Aside(_Through):
+    """A scope that collects losses. What is read after an assignment is a copy.
+
+    PyTorch assigns in place: without it the backward pass of a step would find the weights that a later step has assigned.
+    """
 
     def __init__(self):
         super().__init__(collect_losses=True)
+        self._assigned = set()
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        return ops.copy(variable._value) if value is None and id(variable) in self._assigned else value
+
+    def add_update(self, update):
+        # The assignment itself needs the variable.
+        self._assigned.discard(id(update[0]))
+        super().add_update(update)
+        self._assigned.add(id(update[0]))
+
+
+class Replaced(keras.StatelessScope):
+    """A scope in which variables have the given values, which replace their own; assignments end with it.
+
+    Args:
+        values: List of pairs of a Keras variable and a tensor.
+        assigned: Function `(value, before) -> value`: a weight after an assignment of `value`, which was `before`.
+    """
+
+    def __init__(self, values, assigned):
+        super().__init__(values)
+        self._as_assigned = assigned
+
+    def add_update(self, update):
+        variable, value = update
+        before = self.get_current_value(variable)
+        trains = variable.trainable and before is not None
+        super().add_update((variable, self._as_assigned(value, before) if trains else value))
 
 
 class ReadOnce(_Through):
@@ -337,6 +370,12 @@ def put_mask(tensor, mask):
     if mask is not None:
         set_keras_mask(tensor, mask)
     return tensor
+
+
+def with_mask(function, *tensors):
+    """`function(*tensors)`, with `function` of their masks as its Keras mask if all of them have one."""
+    masks = [mask_of(tensor) for tensor in tensors]
+    return put_mask(function(*tensors), None if any(mask is None for mask in masks) else function(*masks))
 
 
 def unpack_single(outputs):

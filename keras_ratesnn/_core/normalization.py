@@ -5,19 +5,23 @@ from keras import ops
 from keras_ratesnn._core import backend, keras_internals, time_axis
 
 
-def normalize(layer, inputs, times=1):
+def normalize(layer, inputs, times=1, mask=None):
     """Normalises a batch with its own statistics and updates the layer's moving averages `times` times.
 
     Args:
         layer: A `keras.layers.BatchNormalization`.
         inputs: Tensor.
         times: Integer. Defaults to `1`.
+        mask: Tensor with one axis less: false for what the statistics leave out. Defaults to `None`.
 
     Returns:
         `(outputs, mean, variance)`: outputs in the layer's compute dtype, statistics `(channels,)` in float32 or wider.
     """
     parameters = _parameters(layer, inputs)
-    outputs, mean, variance = backend.normalize(inputs, layer.axis, *parameters, layer.epsilon, layer.synchronized)
+    weights = _weights(layer, inputs, mask)
+    outputs, mean, variance = backend.normalize(
+        inputs, layer.axis, *parameters, layer.epsilon, layer.synchronized, weights=weights
+    )
     move_averages(layer, mean, variance, times)
     return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
@@ -29,7 +33,7 @@ def normalize_rate(layer, rate, mean, variance, weights=None):
         μ_c: the value of `mean`, the derivative of the batch mean of c
         σ̂_c²: the value of `variance`, the derivative of the batch variance of c
 
-    `weights` are optional weights of the rows of c in these means, 1 on average.
+    `weights` are optional weights of c in these means, of the shape of its first axes.
 
     Source: Yu et al., NeurIPS 2024, appendix on batch normalisation.
     """
@@ -47,7 +51,7 @@ def move_averages(layer, mean, variance, times=1):
         moving.assign(backend.multiply_add(time_axis.cast(value, moving.dtype), 1.0 - kept, moving.value * kept))
 
 
-def normalize_online(layer, inputs, times=1):
+def normalize_online(layer, inputs, times=1, mask=None):
     """Normalises a batch with the moving averages, without updating them, and with the derivative of its own statistics.
 
     This is batch renormalisation, with constants r = σ_B / σ_run and d = (μ_B − μ_run) / σ_run:
@@ -58,7 +62,10 @@ def normalize_online(layer, inputs, times=1):
 
     Source: Zhu et al., "Online Stabilization of Spiking Neural Networks", ICLR 2024.
     """
-    normalized, mean, variance = backend.normalize(inputs, layer.axis, None, None, layer.epsilon, layer.synchronized)
+    weights = _weights(layer, inputs, mask)
+    normalized, mean, variance = backend.normalize(
+        inputs, layer.axis, None, None, layer.epsilon, layer.synchronized, weights=weights
+    )
     scale, shift = _renormalization(layer, mean, variance, normalized)
     shape = [1] * len(inputs.shape)
     shape[layer.axis] = -1
@@ -95,14 +102,26 @@ _FARTHEST = 20.0
 """The largest allowed ratio between batch and running standard deviation, in either direction."""
 
 
+def _weights(layer, inputs, mask):
+    """The weights of inputs in statistics that leave out what is masked; `None` if nothing is."""
+    if mask is None:
+        return None
+    if len(mask.shape) != len(inputs.shape) - 1:
+        raise ValueError(
+            f"`mask` must have one axis less than the input of layer {layer.name!r} of type {type(layer).__name__}. Received: "
+            f"mask.shape={tuple(mask.shape)} for inputs of shape {tuple(inputs.shape)}. Pass a mask of whole rows."
+        )
+    return time_axis.cast(mask, time_axis.accumulation_dtype(inputs.dtype))
+
+
 def _parameters(layer, inputs):
     """γ and β in the dtype of the statistics, or `None`."""
     dtype = time_axis.accumulation_dtype(inputs.dtype)
     return [None if parameter is None else time_axis.cast(parameter.value, dtype) for parameter in (layer.gamma, layer.beta)]
 
 
-def renormalize(layer, inputs, times=1):
+def renormalize(layer, inputs, times=1, mask=None):
     """Normalises a batch with renorm=True by Keras' own call, which has no single set of statistics."""
     for _ in range(times):
-        outputs, _ = keras_internals.call_aside(layer, (inputs,), {"training": True})
+        outputs, _ = keras_internals.call_aside(layer, (inputs,), {"training": True, "mask": mask})
     return outputs, None, None

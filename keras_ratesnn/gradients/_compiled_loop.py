@@ -4,10 +4,9 @@ Inside a loop, variables are read from the loop state: random seeds and moving s
 assigned only after the loop.
 """
 
-import keras
 from keras import ops
 
-from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core import backend, keras_internals, tree
 
 
 def run(body, carried, variables, start, stop):
@@ -73,7 +72,7 @@ def in_scope(function, variables, values, changing, changed):
     inside = list(values)
     for index, value in zip(changing, changed, strict=True):
         inside[index] = value
-    with keras.StatelessScope(list(zip(variables, inside, strict=True))) as scope:
+    with keras_internals.Replaced(zip(variables, inside, strict=True), backend.assigned_weight) as scope:
         result = function()
     return result, [scope.get_current_value(variables[index]) for index in changing]
 

@@ -2,8 +2,8 @@
 
 from keras import ops
 
-from keras_ratesnn._core import backend, tree
-from keras_ratesnn.gradients import _recomputed_steps
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn.gradients import _recomputed_steps, _state
 from keras_ratesnn.gradients._time_loop import NeuronPass
 from keras_ratesnn.gradients.forward import ForwardRule
 
@@ -56,6 +56,32 @@ class OnlineRule(ForwardRule):
 
     def regularize(self, call, outputs):
         super().regularize(call, tree.map_leaves(self._with_gradient_of_chosen, outputs))
+
+    def operation(self, call):
+        outputs = super().operation(call)
+        if call.place in self.order.adding:
+            self._differentiate_losses(call)
+        return outputs
+
+    def add_loss(self, call, loss, t=None):
+        if self.chosen is not None and not self.is_static(call):
+            if t is None:
+                # Its derivative would be that of all steps: `_differentiate_losses` finds that of the chosen ones.
+                self.order.adding.add(call.place)
+                loss = ops.stop_gradient(loss)
+            else:
+                loss = ops.where(ops.take(self.chosen, t), loss, ops.stop_gradient(loss))
+        super().add_loss(call, loss, t)
+
+    def _differentiate_losses(self, call):
+        """Adds the derivative, without the value, of the losses that an operation adds at the chosen steps."""
+        for t in range(self.order.timesteps):
+            args, kwargs = self._arguments_at(call, t)
+            with _state.kept(call):
+                _, losses = keras_internals.call_aside(call.operation, args, kwargs)
+            for loss in losses:
+                loss = time_axis.widen(loss) / self.order.timesteps
+                super().add_loss(call, ops.where(ops.take(self.chosen, t), loss - ops.stop_gradient(loss), 0.0), t)
 
     def _with_gradient_of_chosen(self, steps):
         if self.chosen is None:

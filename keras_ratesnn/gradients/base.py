@@ -134,7 +134,14 @@ class Rule:
         """Called with each output of the network: of one step in single-step order, of all steps in multi-step order."""
         return tensor
 
-    def apply(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], share: float = 1.0) -> Structure:
+    def apply(
+        self,
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        share: float = 1.0,
+        t: int | Tensor | None = None,
+    ) -> Structure:
         """Applies the operation of a call to tensors, without its activity regularisation.
 
         Args:
@@ -143,20 +150,21 @@ class Rule:
             kwargs: Dict, likewise.
             share: Float, the fraction of all steps that is computed here; losses added by the operation are multiplied by it.
                 Defaults to `1.0`.
+            t: Integer, or integer scalar tensor: the time step that is computed here. Defaults to `None`: all steps, or rates.
         """
         operation, kind = call.operation, call.kind
         with self.order.layout if kind.any_layout else contextlib.nullcontext():
             outputs, losses = keras_internals.call_aside(operation, args, kwargs)
         for loss in losses:
-            self.add_loss(call, time_axis.widen(loss) * share)
+            self.add_loss(call, time_axis.widen(loss) * share, t)
         return outputs
 
     def finish(self) -> None:
         """Called after the walks: passes the collected losses to their layers."""
         self.order.end()
 
-    def add_loss(self, call: Call, loss: Tensor) -> None:
-        """Called with each loss that a call's operation adds, multiplied by its share in all steps."""
+    def add_loss(self, call: Call, loss: Tensor, t: int | Tensor | None = None) -> None:
+        """Called with each loss that a call's operation adds, multiplied by its share in all steps. `t`: see `apply`."""
         self.order.add_loss(call, loss)
 
     def is_static(self, call: Call) -> bool:

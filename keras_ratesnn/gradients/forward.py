@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
 from keras_ratesnn.gradients._time_loop import NeuronPass
@@ -57,8 +57,8 @@ class ForwardRule(Rule):
         """The `NeuronPass` of a neuron layer."""
         return NeuronPass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
 
-    def remember_statistics(self, call: Call, mean: Tensor, variance: Tensor) -> None:
-        """Called with the statistics that a call used to normalise steps."""
+    def remember_statistics(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None) -> None:
+        """Called with the statistics that a call used to normalise steps, and the mask of what they leave out, or `None`."""
 
     def remember(self, call: Call, outputs: Structure) -> Structure:
         """Called with the outputs of any other operation on steps; returns them or their replacement."""
@@ -68,7 +68,7 @@ class ForwardRule(Rule):
         """Called with the outputs of a call, for activity regularisation."""
         self.order.regularize(call, outputs, 1.0 / self.order.calls, each_step=True)
 
-    def add_loss(self, call: Call, loss: Tensor) -> None:
+    def add_loss(self, call: Call, loss: Tensor, t: int | Tensor | None = None) -> None:
         self.order.add_loss(call, loss, each_step=not self.is_static(call))
 
     # Each kind of operation:
@@ -77,7 +77,7 @@ class ForwardRule(Rule):
         current, neuron_pass = only_signal(call), self.neuron_pass(call.operation)
         spikes = self.evaluate(lambda: self.order.through_time(call.place, neuron_pass, current))
         self.regularize(call, spikes)
-        return Signal(spikes)
+        return Signal(keras_internals.put_mask(spikes, self.order.mask(current)))
 
     def encoder(self, call: Call) -> Signal:
         encoder, inputs = call.operation, self.encoded(call)
@@ -101,9 +101,11 @@ class ForwardRule(Rule):
         if call.place not in constants:
             if self.normalizes(call):
                 # Updates the moving averages as often as calls on steps would.
-                inputs = only_signal(call).value
-                outputs, *statistics = call.kind.normalization.normalize(call.operation, inputs, times=self.order.calls)  # type: ignore[union-attr]
-                self._after_steps(call, statistics)
+                inputs, mask = self._normalized(call, lambda signal: signal.value)
+                normalize = call.kind.normalization.normalize  # type: ignore[union-attr]
+                outputs, mean, variance = normalize(call.operation, inputs, times=self.order.calls, mask=mask)
+                self._after_steps(call, mean, variance, mask)
+                keras_internals.put_mask(outputs, mask)
             else:
                 outputs = self.apply(call, *with_tensors(lambda signal: signal.value, call))
             self.order.regularize(call, outputs)
@@ -111,14 +113,15 @@ class ForwardRule(Rule):
         return constants[call.place]
 
     def normalization(self, call: Call) -> Signal:
-        inputs = self.order.tensor(only_signal(call))
-        outputs, *statistics = self.evaluate(lambda: call.kind.normalization.normalize(call.operation, inputs))  # type: ignore[union-attr]
-        self.remember_statistics(call, *statistics)
-        self._after_steps(call, statistics)
+        inputs, mask = self._normalized(call, self.order.tensor)
+        normalize = call.kind.normalization.normalize  # type: ignore[union-attr]
+        outputs, mean, variance = self.evaluate(lambda: normalize(call.operation, inputs, mask=mask))
+        self.remember_statistics(call, mean, variance, mask)
+        self._after_steps(call, mean, variance, mask)
         if call.kind.normalization.step_factors is not None:  # type: ignore[union-attr]
             outputs = self.remember(call, self.evaluate(lambda: self._times_step_factors(call, outputs)))
         self.regularize(call, outputs)
-        return Signal(outputs)
+        return Signal(keras_internals.put_mask(outputs, mask))
 
     def mask(self, call: Call) -> Signal:
         """Applies the same mask at all steps."""
@@ -126,7 +129,7 @@ class ForwardRule(Rule):
         mask = self.order.once(call.place, lambda: self._drawn_mask(call, self.order.at(signal, 0)))
         outputs = self.order.scale(time_axis.cast(signal.value, mask.dtype), mask)
         self.regularize(call, outputs)
-        return Signal(outputs)
+        return Signal(keras_internals.put_mask(outputs, self.order.mask(signal)))
 
     def random(self, call: Call) -> Structure:
         """Uses the same random numbers at all steps: each step starts with the generator state of the first."""
@@ -134,9 +137,8 @@ class ForwardRule(Rule):
 
         def at_step(t):
             restore_noise(call, start)
-            args, kwargs = with_tensors(lambda signal: self.order.at(signal, t), call)
-            kwargs = {**kwargs, "time_step": t} if self.takes_time(call) else kwargs
-            return self.apply(call, args, kwargs, share=1.0 / self.order.timesteps)
+            args, kwargs = self._arguments_at(call, t)
+            return self.apply(call, args, kwargs, 1.0 / self.order.timesteps, t)
 
         return self._outputs(call, self.evaluate(lambda: self.order.each(at_step)))
 
@@ -144,11 +146,24 @@ class ForwardRule(Rule):
         args, kwargs = with_tensors(self.order.tensor, call)
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.order.time_steps(args)}
-        return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs, 1.0 / self.order.calls)))
+        return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs, 1.0 / self.order.calls, self.order.t)))
 
-    def _after_steps(self, call, statistics):
+    def _arguments_at(self, call, t):
+        """The `(args, kwargs)` of an operation at a step that the rule sees."""
+        args, kwargs = with_tensors(lambda signal: self.order.at(signal, t), call)
+        return args, {**kwargs, "time_step": t} if self.takes_time(call) else kwargs
+
+    def _normalized(self, call, tensor_of):
+        """The input tensor of a normalisation, and its mask, which is in the graph or on the tensor, or `None`."""
+        mask = call.kwargs.get("mask")
+        inputs = tensor_of(only_signal(call, beside=mask))
+        if isinstance(mask, Signal):
+            mask = tensor_of(mask)
+        return inputs, keras_internals.mask_of(inputs) if mask is None else mask
+
+    def _after_steps(self, call, mean, variance, mask):
         if call.kind.normalization.after_steps is not None:
-            self.order.after_steps(call, *statistics)
+            self.order.after_steps(call, mean, variance, mask)
 
     def _times_step_factors(self, call, outputs):
         factors = ops.convert_to_tensor(call.kind.normalization.step_factors(call.operation))

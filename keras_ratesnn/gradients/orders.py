@@ -35,12 +35,14 @@ class Order:
         constants: Dict from places to structures of signals that are the same at every step.
         adding: Set of the places of calls on steps that add losses of their own.
         layout: Context for calls of layers that can keep the memory layout of their data.
+        t: Integer, or integer scalar tensor: the time step that a rule sees, from 0 on; `None` if it sees all steps at once.
     """
 
     sees_all_steps = True
     """Whether a rule sees all steps at once, so that time means need no state between steps."""
 
     def __init__(self, timesteps: int, windows: Sequence[int] | None = None) -> None:
+        self.t: int | Tensor | None = None
         self.timesteps = timesteps
         self.windows = windows or (timesteps,)
         self.memory: dict[str, Any] = {}
@@ -70,12 +72,16 @@ class Order:
         """The tensor of a signal, with a row for each step that the rule sees, even if the signal is static."""
         raise NotImplementedError
 
+    def mask(self, signal: Signal) -> Tensor | None:
+        """The Keras mask of `tensor(signal)`, or `None`."""
+        return keras_internals.mask_of(signal.value)
+
     def each(self, function: Callable[..., Any]) -> Structure:
-        """`function(t)` for each step t that the rule sees, joined in one structure of tensors."""
+        """`function(t)` for each step t that the rule sees, joined in one structure of tensors, with their Keras masks."""
         raise NotImplementedError
 
     def at(self, signal: Signal, t: int) -> Tensor:
-        """The tensor `(batch, ...)` of a signal at a step that the rule sees."""
+        """The tensor `(batch, ...)` of a signal at a step that the rule sees, with its Keras mask."""
         raise NotImplementedError
 
     def time_steps(self, args: Structure) -> int | Tensor:
@@ -165,13 +171,21 @@ class Order:
         self.memory[place] = self.memory.get(place, 0.0) + ops.sum(loss)
         self._adding[place] = call.operation
 
-    def after_steps(self, call: Call, mean: Tensor, variance: Tensor) -> None:
-        """Collects statistics that a call's normalisation receives after the last walk, averaged over all steps."""
+    def after_steps(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None = None) -> None:
+        """Collects statistics that a call's normalisation receives after the last walk, averaged over all steps.
+
+        With a `mask` of what they leave out, steps count by how much they do not.
+        """
         if all(signal.static for signal in call.signals):
             self._statistics.append((call, mean, variance))
             return
         place = f"batch at {call.place}"
-        self.average(place, {"mean": mean, "square": variance + ops.square(mean)})
+        square = variance + ops.square(mean)
+        if mask is None:
+            self.average(place, {"mean": mean, "square": square})
+        else:
+            rows = ops.sum(time_axis.cast(mask, mean.dtype))
+            self.average(place, {"mean": rows * mean, "rows": rows, "square": rows * square})
         self._normalized[place] = call
 
     def losses_of_steps(self) -> Any:
@@ -195,7 +209,10 @@ class Order:
         for place, function in self._finishing.items():
             self.memory[place] = function(self.memory.get(place))
         for place, call in self._normalized.items():
-            mean, square = (self._of_all_steps([part[name] for part in self.memory[place]]) for name in ("mean", "square"))
+            windows = self.memory[place]
+            moments = {name: self._of_all_steps([of[name] for of in windows]) for name in windows[0]}
+            rows = moments.get("rows", 1.0)
+            mean, square = (moments[name] / ops.where(rows > 0.0, rows, 1.0) for name in ("mean", "square"))
             self._statistics.append((call, mean, ops.maximum(square - ops.square(mean), 0.0)))
         rule.finish()
         return propagate_nan(outputs, [state for state, _ in finished.values()])
@@ -233,16 +250,22 @@ class AllSteps(Order):
     def tensor(self, signal: Signal) -> Tensor:
         if not signal.static:
             return signal.value
-        mask = keras_internals.mask_of(signal.value)
-        repeated = time_axis.repeat(signal.value, self.timesteps)
-        return keras_internals.put_mask(repeated, None if mask is None else time_axis.repeat(mask, self.timesteps))
+        return keras_internals.with_mask(lambda tensor: time_axis.repeat(tensor, self.timesteps), signal.value)
+
+    def mask(self, signal: Signal) -> Tensor | None:
+        mask = super().mask(signal)
+        return time_axis.repeat(mask, self.timesteps) if signal.static and mask is not None else mask
 
     def each(self, function: Callable[..., Any]) -> Structure:
-        by_step = [function(t) for t in range(self.timesteps)]
-        return tree.map_leaves(lambda *steps: time_axis.fold(ops.stack(steps, axis=1)), *by_step)
+        def joined(*steps):
+            return keras_internals.with_mask(lambda *steps: time_axis.fold(ops.stack(steps, axis=1)), *steps)
+
+        return tree.map_leaves(joined, *(function(t) for t in range(self.timesteps)))
 
     def at(self, signal: Signal, t: int) -> Tensor:
-        return signal.value if signal.static else time_axis.unfold(signal.value, self.timesteps)[:, t]
+        if signal.static:
+            return signal.value
+        return keras_internals.with_mask(lambda tensor: time_axis.unfold(tensor, self.timesteps)[:, t], signal.value)
 
     def time_steps(self, args: Structure) -> int | Tensor:
         rows = ops.shape(tree.flatten(args)[0])[0]
@@ -271,8 +294,10 @@ class AllSteps(Order):
             lambda tensor: _windows.means_over_steps(tensor, self.windows) if time_axis.is_float(tensor.dtype) else tensor,
             tensors,
         )
-        tensors, self.memory[place] = backend.optimization_barrier((tensors, means))
-        return tensors
+        after, self.memory[place] = backend.optimization_barrier((tensors, means))
+        return tree.map_leaves(
+            lambda tensor, before: keras_internals.put_mask(tensor, keras_internals.mask_of(before)), after, tensors
+        )
 
     def run(self, rule: "Rule", run: "Run") -> Structure:
         outputs = run.walk([self.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
@@ -289,9 +314,6 @@ class OneStep(Order):
 
     No tensor of size T · batch is ever allocated. Batch normalisation uses separate statistics for each step, over batch and
     space, and updates its moving averages once per step, like the authors' program.
-
-    Attributes:
-        t: Integer, or integer scalar tensor: the time step, from 0 on.
     """
 
     sees_all_steps = False

@@ -80,13 +80,14 @@ class TraceRule(OnlineRule):
         trace_pass = TracePass(neuron.cell, neuron.compute_dtype, with_gradient=False)
         emitted = Signal(ops.stop_gradient(spikes))
         trace = backend.without_gradient(lambda: self.order.through_time(f"trace at {call.place}", trace_pass, emitted))
-        return TracedSignal(spikes, trace)
+        return TracedSignal(spikes, _masked_like(trace, spikes))
 
     def mask(self, call):
         outputs, inputs = super().mask(call), only_signal(call)
         if not isinstance(inputs, TracedSignal):
             return outputs
-        return TracedSignal(outputs.value, self.order.scale(inputs.trace, self.order.memory[call.place]))
+        trace = self.order.scale(inputs.trace, self.order.memory[call.place])
+        return TracedSignal(outputs.value, _masked_like(trace, outputs.value))
 
     def operation(self, call):
         traced = [isinstance(signal, TracedSignal) for signal in call.signals]
@@ -108,14 +109,23 @@ class TraceRule(OnlineRule):
         with keras.StatelessScope(constants):
             of_spikes = self.apply(call, *with_tensors(self.order.tensor, call))
         of_traces = self.apply(call, *with_tensors(self._trace, call), share=0.0)
-        return self._outputs(
-            call,
-            tree.map_leaves(lambda y, trace: y + backend.graft(ops.zeros_like(y), trace, 1.0), of_spikes, of_traces),
-        )
+
+        def with_both(y, of_trace):
+            return _masked_like(y + backend.graft(ops.zeros_like(y), of_trace, 1.0), y)
+
+        return self._outputs(call, tree.map_leaves(with_both, of_spikes, of_traces))
 
     def _trace(self, signal):
         """The trace of a signal, or the signal itself if it has none."""
-        return signal.trace if isinstance(signal, TracedSignal) else ops.stop_gradient(self.order.tensor(signal))
+        if isinstance(signal, TracedSignal):
+            return signal.trace
+        tensor = self.order.tensor(signal)
+        return _masked_like(ops.stop_gradient(tensor), tensor)
+
+
+def _masked_like(tensor, other):
+    """A tensor, with the Keras mask of another."""
+    return keras_internals.put_mask(tensor, keras_internals.mask_of(other))
 
 
 class TracePass(NeuronPass):

@@ -23,7 +23,7 @@ from keras import ops
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
-from keras_ratesnn.gradients import _element_wise, _eligibility, _windows
+from keras_ratesnn.gradients import _element_wise, _eligibility, _state, _windows
 from keras_ratesnn.gradients.base import GradientMethod, Rule, Run
 from keras_ratesnn.gradients.forward import ForwardRule, noise_place
 from keras_ratesnn.gradients.orders import AllSteps
@@ -140,17 +140,33 @@ class RecordingRule(ForwardRule):
             )
         return super().normalization(call)
 
-    def remember_statistics(self, call, mean, variance):
+    def remember_statistics(self, call, mean, variance, mask):
         # 1 / mean_t(1 / (σ_t² + ε)) replaces σ² + ε.
         statistics = {"mean": mean, "precision": 1.0 / (variance + call.operation.epsilon)}
         place = _statistics_place(call)
+        weights = None if mask is None else ops.cast(mask, "float32")
         if self.last_step:
             self.order.memory[place] = [statistics]
-        else:
-            self.order.average(place, statistics)
+            if weights is not None:
+                self.order.memory[_weights_place(call)] = weights
+            return
+        self.order.average(place, statistics)
+        if weights is not None:
+            self.evaluate(lambda: self.order.average_steps(_weights_place(call), weights))
 
     def remember(self, call, outputs):
-        return self.evaluate(lambda: self.order.average_steps(call.place, outputs)) if self._is_needed(call) else outputs
+        masks = self._masks_in_time(call)
+        if masks:
+            self.evaluate(lambda: self.order.average_steps(_masks_place(call), masks))
+        if masks or self._is_needed(call):
+            return self.evaluate(lambda: self.order.average_steps(call.place, outputs))
+        return outputs
+
+    def _masks_in_time(self, call):
+        """The Keras masks of the inputs of an operation that may use them, if they may change over time, by their index."""
+        masks = {str(index): self.order.mask(signal) for index, signal in enumerate(call.signals) if not signal.static}
+        masks = {index: ops.cast(mask, "bool") for index, mask in masks.items() if mask is not None}
+        return masks if masks and layer_kinds.may_use_masks(call.operation) else {}
 
     def _is_needed(self, call):
         """Whether the rate pass needs the recorded output of an operation.
@@ -160,15 +176,17 @@ class RecordingRule(ForwardRule):
         """
         if self.takes_time(call) or not call.kind.affine:
             return True
+        if any(not signal.static and not time_axis.is_float(signal.value.dtype) for signal in call.signals):
+            return True
         return self.order.sees_all_steps and not call.kind.parameter_free
 
     def regularize(self, call, outputs):
         """Does nothing: the rate pass regularises rates."""
 
-    def add_loss(self, call, loss):
+    def add_loss(self, call, loss, t=None):
         """The rate pass computes the losses of layers from rates."""
         if self.is_static(call):
-            super().add_loss(call, loss)
+            super().add_loss(call, loss, t)
         else:
             self.order.adding.add(call.place)
 
@@ -179,6 +197,16 @@ class RecordingRule(ForwardRule):
 def _statistics_place(call):
     """Key in an order's memory for the normalisation statistics of a call."""
     return f"statistics of {call.place}"
+
+
+def _weights_place(call):
+    """Key in an order's memory for the weights of rates in the statistics of a call: how often they are not masked."""
+    return f"weights of {call.place}"
+
+
+def _masks_place(call):
+    """Key in an order's memory for the Keras masks, at all steps, of the inputs of a call that may use them."""
+    return f"masks of {call.place}"
 
 
 class RateRule(Rule):
@@ -213,7 +241,9 @@ class RateRule(Rule):
         """The rates of a signal, `(batch * W, ...)`."""
         if isinstance(signal, Steps):
             return _windows.means_over_steps(time_axis.widen(signal.value), self.windows)
-        return _windows.repeat(signal.value, self.windows) if signal.static else signal.value
+        if not signal.static:
+            return signal.value
+        return keras_internals.with_mask(lambda tensor: _windows.repeat(tensor, self.windows), signal.value)
 
     def mean(self, signal):
         """The rate over all steps, `(batch, ...)`."""
@@ -238,7 +268,7 @@ class RateRule(Rule):
         elif self.masks(call):
             rates = self.tensor(only_signal(call))
             outputs = time_axis.cast(rates, recorded.dtype) * _windows.repeat(recorded, self.windows)
-        elif self.takes_time(call) or any(isinstance(signal, Steps) for signal in call.signals):
+        elif self._changes(call):
             outputs = self.timed(call, recorded)
         else:
             outputs = self.operation(call, recorded)
@@ -268,16 +298,22 @@ class RateRule(Rule):
         return time_axis.times_rows(rates, _windows.of_rows(_windows.means_over_steps(of_steps, self.windows), rates))
 
     def _normalized(self, call):
-        layer, rates = call.operation, self.tensor(only_signal(call))
+        layer, rates = call.operation, self.tensor(only_signal(call, beside=call.kwargs.get("mask")))
         normalize_rate = call.kind.normalization.normalize_rate
         # The authors' program, which uses the statistics of the last step, adds ε twice.
         epsilon = 0.0 if self.last_step else layer.epsilon
         recorded = self.order.memory[_statistics_place(call)]
         statistics = [(of["mean"], 1.0 / of["precision"] - epsilon) for of in recorded]
+        weights = self.order.memory.get(_weights_place(call))
         if len(statistics) == 1:
-            return normalize_rate(layer, rates, *statistics[0], _windows.weights_of_rows(ops.shape(rates)[0], self.windows))
-        by_window = zip(_windows.cut(rates, self.windows), statistics, strict=True)
-        return _windows.join([normalize_rate(layer, rate, *of_window) for rate, of_window in by_window])
+            of_rows = _windows.weights_of_rows(ops.shape(rates)[0], self.windows)
+            if None not in (weights, of_rows):
+                weights = time_axis.times_rows(weights, of_rows)
+            return normalize_rate(layer, rates, *statistics[0], of_rows if weights is None else weights)
+        rates = _windows.cut(rates, self.windows)
+        weights = [None] * len(rates) if weights is None else _windows.cut(weights, self.windows)
+        by_window = zip(rates, statistics, weights, strict=True)
+        return _windows.join([normalize_rate(layer, rate, *of_window, weight) for rate, of_window, weight in by_window])
 
     def operation(self, call, recorded):
         if self.draws(call) or (call.place in self.order.adding and not self._is_even):
@@ -286,13 +322,23 @@ class RateRule(Rule):
             rates = self._apply(call, *with_tensors(self.tensor, call))
         return self._with_recorded(recorded, rates)
 
-    def timed(self, call, recorded):
-        """The time mean, in each window, of an operation applied to the rate at each step.
+    def _changes(self, call):
+        """Whether an operation on rates is not the same at every step: it takes the step, integers, booleans or masks."""
+        if self.takes_time(call) or _masks_place(call) in self.order.memory:
+            return True
+        return any(isinstance(signal, Steps) for signal in call.signals)
 
-        For operations that take the time step, or integers or booleans that change over time.
-        """
-        steps = AllSteps(self.order.timesteps, self.windows)
-        at_steps = [Signal(time_axis.fold(self.at_each_step(signal))) for signal in call.signals]
+    def timed(self, call, recorded):
+        """The time mean, in each window, of an operation applied to the rate at each step, for one that changes over time."""
+        steps, masks = AllSteps(self.order.timesteps, self.windows), self.order.memory.get(_masks_place(call), {})
+
+        def at_each_step(index, signal):
+            if signal.static:
+                return Signal(steps.tensor(signal))
+            rates = time_axis.fold(self.at_each_step(signal))
+            return Signal(keras_internals.put_mask(rates, masks.get(str(index))))
+
+        at_steps = [at_each_step(index, signal) for index, signal in enumerate(call.signals)]
         unfolded = dict(zip(map(id, call.signals), at_steps, strict=True))
 
         def at_step(t):
@@ -313,7 +359,10 @@ class RateRule(Rule):
         """Applies an operation to each window separately. Random numbers are the same; losses are weighted by window size."""
 
         def in_window(window):
-            args, kwargs = with_tensors(lambda signal: _windows.cut(self.tensor(signal), self.windows)[window], call)
+            def tensor(signal):
+                return signal.value if signal.static else _windows.cut(signal.value, self.windows)[window]
+
+            args, kwargs = with_tensors(tensor, call)
             return self._apply(call, args, kwargs, share=self.windows[window] / self.order.timesteps)
 
         by_window = [in_window(window) for window in range(len(self.windows))]
@@ -321,26 +370,15 @@ class RateRule(Rule):
 
     def _apply(self, call, args, kwargs, share=1.0):
         """Applies an operation to rates, with the random numbers of the spiking path and without changing its state."""
-        operation = call.operation
-        has_state = not call.kind.function_of_tensors and isinstance(operation, keras.layers.Layer)
-        variables = operation.variables if has_state else ()
-        if variables and backend.loses_replaced_weights(operation):
-            variables = [variable for variable in variables if not variable.trainable]
-        if not variables:
-            return self.apply(call, args, kwargs, share)
-        draws = self.draws(call)
-        seeds, noise = self.order.memory[noise_place(call)] if draws else ((), ())
-        with keras_internals.without_autocast():
-            values = [(variable, ops.convert_to_tensor(variable)) for variable in variables]
-        values += zip(layer_kinds.seeds_of(operation) if draws else (), seeds, strict=True)
-        before = backend.noise_state() if draws else ()
-        # Assignments of the operation stay inside the scope.
-        with keras.StatelessScope(values):
-            if draws:
-                backend.set_noise_state(noise)
+        if not self.draws(call):
+            with _state.kept(call):
+                return self.apply(call, args, kwargs, share)
+        seeds, noise = self.order.memory[noise_place(call)]
+        before = backend.noise_state()
+        with _state.kept(call, seeds):
+            backend.set_noise_state(noise)
             outputs = self.apply(call, args, kwargs, share)
-        if draws:
-            backend.set_noise_state(before)
+        backend.set_noise_state(before)
         return outputs
 
     def _with_recorded(self, recorded, rates):

@@ -31,14 +31,14 @@ class Steps(Signal):
     __slots__ = ()
 
 
-def only_signal(call: Call) -> Signal:
-    """The only signal among the arguments of an operation that accepts no second one, such as a mask."""
-    signals = call.signals
+def only_signal(call: Call, beside: Any = None) -> Signal:
+    """The only signal among the arguments of an operation that accepts no second one, except for `beside`."""
+    signals = [signal for signal in call.signals if signal is not beside]
     if len(signals) != 1:
         operation = call.operation
         raise ValueError(
             f"Layer {operation.name!r} of type {type(operation).__name__} takes one input tensor in a SpikingModel. "
-            f"Received: {len(signals)}. Call it on its input alone, without a mask."
+            f"Received: {len(signals)}. Call it on its input alone."
         )
     return signals[0]
 

@@ -17,7 +17,8 @@ class SLTT(GradientMethod):
 
     Args:
         random_steps: Integer K >= 1. Only K of the T steps, drawn again for each batch, carry gradient, which is not rescaled
-            (SLTT-K). Defaults to `None`, all steps.
+            (SLTT-K). The same holds for the losses that layers add and for activity regularisation at each step: their value
+            is that of all steps. Defaults to `None`, all steps.
         recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is recomputed for its backward pass and
             nothing of size T is stored; a training step then costs about 4T forward passes. Otherwise all activations are
             stored, and a training step costs 3T. Defaults to `True`.

@@ -1,4 +1,4 @@
-"""Translates argument names of other libraries to those of this library."""
+"""Translates argument names of other libraries, and of other neurons, to those of a neuron."""
 
 import numbers
 from typing import Any
@@ -7,7 +7,7 @@ from keras_ratesnn._core.annotations import Config
 
 
 def refuse_other_names(neuron: str, arguments: Config) -> None:
-    """Raises TypeError if a neuron gets an argument name of another library, and says which argument to use.
+    """Raises TypeError if a neuron gets an argument name of another library or neuron, and says what to use.
 
     Args:
         neuron: String, the name of the class.
@@ -48,6 +48,13 @@ def _surrogate(value: Any) -> str:
     return 'Use surrogate="atan", or another name or object of keras_ratesnn.surrogates.'
 
 
+def _threshold_stabilizer(value: Any) -> str:
+    return (
+        "Only the layer LIF can stabilise its thresholds: use LIF(threshold_stabilizer=True), with any decay, or leave the "
+        "argument out."
+    )
+
+
 _OTHER_NAMES = {
     "tau": _time_constant,
     "tau_m": _time_constant,
@@ -62,4 +69,5 @@ _OTHER_NAMES = {
     "reset_mechanism": _reset,
     "surrogate_function": _surrogate,
     "spike_grad": _surrogate,
+    "threshold_stabilizer": _threshold_stabilizer,
 }

@@ -17,7 +17,7 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
     normalised with the running mean and variance, as in inference, but differentiated with the statistics of its own batch.
     This is batch renormalisation, x̂ = (x − μ_B) / σ_B · r + d, with constants r = σ_B / σ_run and d = (μ_B − μ_run) / σ_run.
     If r is outside [1/20, 20], the batch's own statistics are used. After the last step the running statistics are updated with
-    those of all steps.
+    those of all steps. As in Keras, rows that a `mask` leaves out count in no statistics.
 
     The authors train with `gradient="sltt"` and `step_mode="single"`. The layer works with every method and both step modes.
 
@@ -50,9 +50,9 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
         if self.renorm:
             raise ValueError("`renorm` must be False: the layer has its own renormalisation. Received: renorm=True.")
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
         if not (training and self.trainable):
-            return super().call(inputs, training=False)
-        outputs, mean, variance = normalization.normalize_online(self, inputs)
+            return super().call(inputs, training=False, mask=mask)
+        outputs, mean, variance = normalization.normalize_online(self, inputs, mask=mask)
         normalization.move_averages(self, mean, variance)
         return outputs

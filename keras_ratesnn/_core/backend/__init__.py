@@ -3,6 +3,8 @@
 
 * `CallGraph(function, tensors, outputs, compiled, name)`: a function of tensors as a graph of operations; `None` where Keras
   compiles whole functions.
+* `assigned_weight(value, before)`: a weight to which a layer has assigned `value` where tensors replace the weights, with the
+  derivative that the backend's own weights have after an assignment.
 * `check_equal(size, wanted, message)`: raises an error if two numbers differ, which may be known only at run time.
 * `fusing(allowed)`: a context in which `elementwise` may compile.
 * `elementwise(function, cell, key, *arguments)`: `function(*arguments)`, on structures of tensors and numbers, compiled into
@@ -24,11 +26,12 @@
 * `layout_kept()`: a context in which Keras' layers do not copy `channels_last` data to another layout; entered for each call of
   a layer.
 * `multiply_add(x, factor, y)`: x · factor + y, in one pass over memory.
-* `normalize(inputs, axis, gamma, beta, epsilon, synchronized)`: normalises a batch with its own statistics over all axes
-  except `axis`. Returns outputs in the dtype of the inputs or wider, and mean and variance without gradient. Statistics, γ and
-  β (or `None`) have shape `(channels,)` and are float32 or wider.
+* `normalize(inputs, axis, gamma, beta, epsilon, synchronized, weights=None)`: normalises a batch with its own statistics over
+  all axes except `axis`. Returns outputs in the dtype of the inputs or wider, and mean and variance without gradient.
+  Statistics, γ and β (or `None`) have shape `(channels,)` and are float32 or wider. `weights >= 0` of any scale are those of
+  the inputs in the statistics, of the shape of their first axes.
 * `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized, weights=None)`: γ (x − μ) / sqrt(σ² + ε) + β
-  with given statistics, differentiated as if μ and σ² were those of the batch; `weights` are row weights.
+  with given statistics, differentiated as if μ and σ² were those of the batch with these weights.
 * `with_backward(values, inputs, others, backward)`: `values`, a list of tensors, whose gradients with respect to the
   tensors `inputs` are `backward(inputs, others, upstream)`; that function may use no other tensors.
 * `untraced(function)`: the function, excluded from compilers that trace Python code.
@@ -51,6 +54,7 @@ if _name not in ("jax", "tensorflow", "torch"):
 _functions = importlib.import_module(f"{__name__}.{_name}")
 
 CallGraph = _functions.CallGraph
+assigned_weight = _functions.assigned_weight
 check_equal = _functions.check_equal
 elementwise = _functions.elementwise
 finite_rows = _functions.finite_rows

@@ -103,6 +103,11 @@ def unrolled_steps(with_gradient):
     return by_gradient[with_gradient]
 
 
+def assigned_weight(value, before):
+    """The assigned value: assignments are differentiated."""
+    return value
+
+
 def optimization_barrier(tensors):
     """A structure of tensors that are all computed before any is used, so that their inputs can be freed.
 

@@ -5,11 +5,11 @@ from keras import ops
 from keras_ratesnn._core import time_axis
 
 
-def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
+def normalize(inputs, axis, gamma, beta, epsilon, synchronized, weights=None):
     """Normalises a batch with its own statistics; see `backend`."""
     # Statistics overflow in half precision.
     inputs = ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
-    mean, variance = _statistics(inputs, axis, synchronized)
+    mean, variance = _statistics(inputs, axis, synchronized, weights)
     outputs = _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
     return outputs, *(ops.stop_gradient(ops.reshape(statistic, (-1,))) for statistic in (mean, variance))
 
@@ -28,7 +28,10 @@ def _statistics(inputs, axis, synchronized, weights=None):
     options = {"synchronized": True} if synchronized else {}
     if weights is None:
         return ops.moments(inputs, axes, keepdims=True, **options)
-    weights = ops.reshape(ops.cast(weights, inputs.dtype), (-1, *([1] * (rank - 1))))
+    weights = ops.expand_dims(ops.cast(weights, inputs.dtype), tuple(range(len(weights.shape), rank)))
+    total, _ = ops.moments(weights, axes, keepdims=True, **options)
+    # Of nothing the statistics are 0.
+    weights = weights / ops.where(total > 0.0, total, 1.0)
     mean, _ = ops.moments(weights * inputs, axes, keepdims=True, **options)
     variance, _ = ops.moments(weights * ops.square(inputs - mean), axes, keepdims=True, **options)
     return mean, variance

@@ -110,6 +110,11 @@ def unrolled_steps(with_gradient):
     return math.inf
 
 
+def assigned_weight(value, before):
+    """The assigned value, which is a weight itself: the derivative does not pass through what was assigned."""
+    return graft(value, before, 1.0)
+
+
 def optimization_barrier(tensors):
     """The unchanged tensors: the executor frees what is no longer needed."""
     return tensors

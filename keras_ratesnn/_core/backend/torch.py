@@ -16,7 +16,6 @@ from keras_ratesnn._core.backend.torch_fusion import fusing as fusing
 from keras_ratesnn._core.backend.torch_graph import CallGraph as CallGraph
 from keras_ratesnn._core.backend.torch_graph import is_recording, repeats_noise
 from keras_ratesnn._core.backend.torch_layout import LayoutKept
-from keras_ratesnn._core.backend.torch_normalization import normalize as normalize
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 
@@ -54,6 +53,13 @@ def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
         slope = slope.detach() if torch.is_tensor(slope) else slope  # type: ignore[union-attr]
         return value.detach() + slope * (onto - onto.detach())
     return _Graft.apply(value.detach(), onto, slope)
+
+
+def normalize(*arguments, weights=None):
+    """Normalises a batch with its own statistics; see `backend`."""
+    if weights is None:
+        return torch_normalization.normalize(*arguments)
+    return plain_normalization.normalize(*arguments, weights)  # type: ignore[call-arg]
 
 
 def normalize_as(*arguments, weights=None):
@@ -172,6 +178,11 @@ def unrolled_steps(with_gradient):
 def unrolled_network_steps():
     """No limit: PyTorch runs step by step."""
     return math.inf
+
+
+def assigned_weight(value, before):
+    """The assigned value, which is a weight itself: the derivative does not pass through what was assigned."""
+    return graft(value, before, 1.0)
 
 
 def optimization_barrier(tensors):
