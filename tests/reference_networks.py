@@ -46,7 +46,7 @@ class Case:
         }
         model = rsnn.SpikingModel(network, **arguments)
         for variable in model.trainable_variables:
-            variable.assign(self.arrays[f"weight/{reference_name(variable)}"])
+            variable.assign(self.arrays[f"weight/{reference_name(variable.path)}"])
         return model
 
     def neuron(self):
@@ -97,9 +97,9 @@ THEIR_KINDS = {
 }
 
 
-def reference_name(variable):
-    """The authors' name of a Keras variable."""
-    layer, kind = variable.path.split("/")[-2:]
+def reference_name(path):
+    """The authors' name of a Keras variable with this path."""
+    layer, kind = path.split("/")[-2:]
     network, layer = layer.split("_", 1)
     for pattern, theirs in THEIR_NAMES[network]:
         layer = re.sub(f"{pattern}$", theirs, layer)

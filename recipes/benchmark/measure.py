@@ -29,12 +29,14 @@ class Warm:
         compiling_seconds: List of floats, the durations of the calls in which something is compiled or recorded; or None.
         flops: Float, or None if not counted.
         memory_bytes: Integer, or None if not measured.
+        launch: Function without arguments, the step without a wait for the device.
     """
 
     step: Callable
     compiling_seconds: list[float] | None
     flops: float | None = None
     memory_bytes: int | None = None
+    launch: Callable | None = None
 
 
 def benchmark(settings, process_memory=False, progress=lambda record: None, jit_compile=()):
@@ -66,12 +68,7 @@ def benchmark(settings, process_memory=False, progress=lambda record: None, jit_
     of_process = functools.partial(process_peak.in_separate_process, settings) if process_memory else None
     ordinary_model = cases.trainer(settings, ORDINARY, 1)
     ordinary = warm_trainer(settings, ORDINARY, 1, of_process, ordinary_model)
-    forward_model = cases.TrainingForward(ordinary_model, settings.jit_compile)
-    images, _ = cases.batch(settings)
-    forward = dataclasses.replace(
-        warm_up(functools.partial(forward_model.predict_on_batch, images), 1),
-        flops=None if ordinary.flops is None else ordinary.flops / FORWARDS_IN_A_STEP,
-    )
+    forward = warm_forward(settings, ordinary_model, ordinary)
     for timesteps in settings.timesteps:
         warm = {
             name: warm_trainer(variant.settings, variant.method, timesteps, of_process)
@@ -87,7 +84,26 @@ def benchmark(settings, process_memory=False, progress=lambda record: None, jit_
     return record
 
 
-def warm_trainer(settings, method, timesteps, of_process, model=None):
+def warm_forward(settings, model, ordinary):
+    """A forward pass of the network without time, warmed up.
+
+    Args:
+        settings: `Settings`.
+        model: The result of `cases.trainer` for `ORDINARY`.
+        ordinary: `Warm`, its training step.
+
+    Returns:
+        `Warm`.
+    """
+    images, _ = cases.batch(settings)
+    forward = cases.TrainingForward(model, settings.jit_compile)
+    return dataclasses.replace(
+        warm_up(functools.partial(forward.predict_on_batch, images), 1),
+        flops=None if ordinary.flops is None else ordinary.flops / FORWARDS_IN_A_STEP,
+    )
+
+
+def warm_trainer(settings, method, timesteps, of_process, model=None, with_flops=True):
     """A training step, warmed up, and its FLOPs and memory.
 
     Args:
@@ -96,6 +112,8 @@ def warm_trainer(settings, method, timesteps, of_process, model=None):
         timesteps: Integer T.
         of_process: Function of method and T that returns bytes, measured in a separate process; or `None`.
         model: The result of `cases.trainer` for these arguments. Defaults to `None`, a new model.
+        with_flops: Boolean, whether to count FLOPs, and on JAX memory, which takes a second compilation there. Defaults to
+            `True`.
 
     Returns:
         `Warm`.
@@ -104,7 +122,7 @@ def warm_trainer(settings, method, timesteps, of_process, model=None):
     images, labels = cases.batch(settings, method)
     step = functools.partial(model.train_on_batch, images, labels)
     case = warm_up(step, recorded_at(settings, method))
-    if keras.backend.backend() == "torch":
+    if with_flops and keras.backend.backend() == "torch":
         counted = case
         if settings.jit_compile is True:
             # A compiled graph hides its operations. The same graph is replayed without compilation.
@@ -113,6 +131,8 @@ def warm_trainer(settings, method, timesteps, of_process, model=None):
             counted = warm_up(functools.partial(trainer.train_on_batch, images, labels), recorded_at(replayed, method))
         case = dataclasses.replace(case, flops=costs.counted_flops(counted.step))
     if keras.backend.backend() == "jax":
+        if not with_flops:
+            return case
         return dataclasses.replace(case, **costs.compiled(model, images, labels))
     if not costs.needs_separate_process():
         return dataclasses.replace(case, memory_bytes=costs.memory_rise(case.step))
@@ -142,7 +162,7 @@ def warm_up(step, last_compiling):
         device.synchronize()
 
     seconds = timing.interleaved({"step": waiting}, last_compiling + WARM_UP_STEPS)["step"]
-    return Warm(waiting, [seconds[call - 1] for call in dict.fromkeys((1, last_compiling))])
+    return Warm(waiting, [seconds[call - 1] for call in dict.fromkeys((1, last_compiling))], launch=step)
 
 
 def rows(warm, seconds, timesteps, batch):
@@ -173,7 +193,7 @@ def rows(warm, seconds, timesteps, batch):
                 "seconds_of_rounds": seconds.get(name, floor_seconds),
                 "images_per_second": batch / times["median"],
                 "ratio_to_floor": timing.spread(timing.ratios(seconds.get(name, floor_seconds), floor_seconds)),
-                "compile_seconds": _compile_seconds(case.compiling_seconds, times["median"]),
+                "compile_seconds": compile_seconds(case.compiling_seconds, times["median"]),
                 "flops": case.flops,
                 "flops_to_floor": _ratio(case.flops, floor_flops),
                 "memory_bytes": case.memory_bytes,
@@ -183,7 +203,11 @@ def rows(warm, seconds, timesteps, batch):
     return result
 
 
-def _compile_seconds(compiling, median):
+def compile_seconds(compiling, median):
+    """What compiling took: the sum of what the calls that compile, a list of seconds, took longer than the median.
+
+    `None` without such calls.
+    """
     # Where nothing is compiled, the first calls are not always slower.
     return None if compiling is None else sum(max(0.0, seconds - median) for seconds in compiling)
 
