@@ -13,4 +13,5 @@ loops.py          the time loops of layers on JAX, unrolled or compiled
 unrolling.py      which of the two is faster on this device
 report.py         the record as Markdown tables
 plot.py           the record as a plot
+evidence/         the evidence kit for GPUs
 """

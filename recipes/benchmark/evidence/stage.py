@@ -1,0 +1,35 @@
+"""The process of one stage: `python -m recipes.benchmark.evidence.stage JOURNAL STAGE`, where the latter is JSON."""
+
+import importlib
+import json
+import pathlib
+import sys
+import time
+import traceback
+
+from recipes.benchmark.evidence.journal import Journal
+
+
+def main(argv=None):
+    """Runs the stage of the command line `argv`, by default `sys.argv`; returns 1 if it raised an error, which is recorded."""
+    path, stage = sys.argv[1:] if argv is None else argv
+    stage = json.loads(stage)
+    journal = Journal(pathlib.Path(path), stage=stage["name"])
+    begin = time.monotonic()
+
+    def write(row):
+        journal.write({"after_seconds": round(time.monotonic() - begin, 2), **row})
+
+    try:
+        module = importlib.import_module(f"recipes.benchmark.evidence.{stage['work']}")
+        module.run(write, **stage["arguments"])
+    # Whatever it is belongs into the record.
+    except Exception as error:
+        traceback.print_exc()
+        write({"kind": "error", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""The rows of the kit as Markdown tables: `python -m recipes.benchmark.evidence.tables OUT`."""
+
+import pathlib
+import sys
+
+from recipes.benchmark.evidence import journal
+from recipes.command_line import USER_MISTAKE
+
+NOT_EVIDENCE = "**Not evidence.** No GPU was found, so the kit ran small, only to show that it works."
+
+STEPS_EXPLAINED = """\
+ms: median (quartiles) of steps that took turns; with *, of the method alone, because the stage ended early. floor: ratio to
+(T - 1) x forward + ordinary. GPU busy: time of a step in which the GPU runs a kernel or a copy. launches, waits, .item(): by
+the host, for each step. MiB: increase of the allocator's peak. compile: what the first step and the recorded step took longer
+than the others."""
+
+
+def main(argv=None):
+    """Prints the tables of the folder on the command line `argv`, by default `sys.argv`; returns the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) != 1 or not (pathlib.Path(arguments[0]) / journal.NAME).is_file():
+        print(f"error: name a folder that contains {journal.NAME}. Received: {arguments}", file=sys.stderr)
+        return USER_MISTAKE
+    print(markdown(journal.rows(pathlib.Path(arguments[0]) / journal.NAME)))
+    return 0
+
+
+def markdown(rows):
+    """All tables, a string.
+
+    Args:
+        rows: List of dictionaries, see `journal.rows`.
+    """
+    parts = [about(rows), stages(rows), reference(rows), agreement(rows), *steps(rows)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def about(rows):
+    """Device, versions and flags."""
+    lines = []
+    for row in _of_kind(rows, "about"):
+        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+        lines += [] if row["evidence"] else [NOT_EVIDENCE, ""]
+        cuda = f", CUDA {row['cuda']}, cuDNN {row['cudnn']}" if "cuda" in row else ""
+        lines += [
+            f"{row['device']}{cuda}, {row['cores']} cores; {versions}; cudnn.benchmark={row['cudnn_benchmark']}; "
+            f"commit {row['commit']}, {row['time']}"
+        ]
+    return "\n".join(lines)
+
+
+def stages(rows):
+    """How each stage ended, the last time that it ran."""
+    errors = {row["stage"]: row["error"] for row in _of_kind(rows, "error")}
+    ended = {row["stage"]: row for row in _of_kind(rows, "stage")}
+    cells = [
+        (name, row["status"], f"{row['seconds']:.0f}", errors.get(name, "") if row["status"] == "failed" else "")
+        for name, row in ended.items()
+    ]
+    return _table(("stage", "ended", "s", "error"), cells)
+
+
+def reference(rows):
+    """The largest relative error of each reference case, in eager mode, by recorded graphs and with TF32."""
+    cases = dict.fromkeys(row["case"] for row in _of_kind(rows, "reference"))
+    by_mode = {(row["case"], row["mode"]): row for row in _of_kind(rows, "reference")}
+    tf32 = {row["case"]: row for row in _of_kind(rows, "tf32")}
+
+    def cell(row):
+        return "" if row is None else f"{max(row['errors'].values()):.1e}" + ("" if row["agrees"] else " **differs**")
+
+    def moved(row):
+        if row is None:
+            return "", "", ""
+        return (
+            f"{row['errors']['logits']:.1e}",
+            f"{row['errors']['gradients']:.1e}",
+            f"{row['logits_moved']} of {row['logits']}, {row['classes_changed']} of {row['samples']}",
+        )
+
+    cells = [
+        (case, cell(by_mode.get((case, "eager"))), cell(by_mode.get((case, "recorded"))), *moved(tf32.get(case)))
+        for case in cases
+    ]
+    header = ("reference case", "eager", "recorded", "TF32: logits", "TF32: gradients", "TF32: logits, classes changed")
+    return _table(header, cells)
+
+
+def agreement(rows):
+    """Graphs against eager mode."""
+    last = {(row["method"], row["precision"], row["mode"]): row for row in _of_kind(rows, "agreement")}
+    cells = [
+        (
+            row["method"],
+            row["precision"],
+            row["way"] + (f" ({row['compiler']})" if row["compiler"] and row["way"] == "compiled" else ""),
+            *(f"{row['errors'][kind]:.1e}" for kind in ("losses", "gradients", "last_gradients")),
+        )
+        for row in last.values()
+    ]
+    return _table(("method", "precision", "against eager", "losses", "gradients", "gradients of the last step"), cells)
+
+
+def steps(rows):
+    """A table for each stage that measured steps, and failures in it."""
+    named = dict.fromkeys(_table_of(row) for row in rows if row["kind"] in ("step", "failed"))
+    for name in named:
+        inside = [row for row in rows if _table_of(row) == name]
+        together = {row["method"]: row for row in _of_kind(inside, "interleaved")}
+        alone = {row["method"]: row for row in _of_kind(inside, "step")}
+        cells = [
+            _step_cells(method, alone.get(method, {}), together.get(method)) for method in dict.fromkeys((*alone, *together))
+        ]
+        failed = {row["method"]: row["error"] for row in _of_kind(inside, "failed") if row["method"] not in alone}
+        cells += [(f"{method}: {error}", *[""] * 10) for method, error in failed.items()]
+        header = (
+            "method",
+            "ms",
+            "floor",
+            "GPU busy, ms",
+            "kernels",
+            "copies",
+            "launches",
+            "waits",
+            ".item()",
+            "MiB",
+            "compile, s",
+        )
+        yield f"{', '.join(map(str, name))}\n\n{_table(header, cells)}"
+    if named:
+        yield STEPS_EXPLAINED
+
+
+def _table_of(row):
+    if row["kind"] not in ("step", "failed", "interleaved"):
+        return None
+    precision = "float32 as TF32" if row["tf32"] and row["precision"] == "float32" else row["precision"]
+    return row["backend"], f"T = {row['timesteps']}", precision, row["data_format"]
+
+
+def _step_cells(method, alone, together):
+    row = together or alone
+    spread = row["seconds"]
+    median, lower, upper = (1000 * spread[key] for key in ("median", "lower_quartile", "upper_quartile"))
+    detail = [alone[key] for key in ("way", "neurons") if key in alone]
+    return (
+        method + (f" ({', '.join(detail)})" if detail else ""),
+        f"{median:.2f} ({lower:.2f} to {upper:.2f})" + ("" if together else " *"),
+        f"{together['ratio_to_floor']['median']:.2f}" if together else "",
+        _number(alone.get("busy_seconds"), 1e-3, 2),
+        *(_number(alone.get(key), 1, 0) for key in ("kernels", "copies", "launches", "waits", "fetches")),
+        _number(alone.get("memory_bytes"), 2**20, 0),
+        _number(row.get("compile_seconds"), 1, 1),
+    )
+
+
+def _number(value, unit, digits):
+    return "" if value is None else f"{value / unit:.{digits}f}"
+
+
+def _of_kind(rows, kind):
+    return [row for row in rows if row["kind"] == kind]
+
+
+def _table(header, cells):
+    """A Markdown table, or an empty string without rows."""
+    if not cells:
+        return ""
+    lines = [header, ["---"] * len(header), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
