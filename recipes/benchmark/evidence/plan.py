@@ -17,6 +17,9 @@ JAX = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """For networks so small that threads would only wait for each other."""
 
+SMALL_SECONDS = 180
+"""The deadline of each stage on a CPU, where a stage takes less than half a minute unless the machine is busy."""
+
 SMALL_CASES = ("mlp_rate_m", "mlp_bptt_m", "res_rate_m", "vgg_rate_s")
 SMALL_COMPILER = "aot_eager"
 """Stands in for the compiler on a CPU, where compilation would take minutes: graphs are prepared as for it, and interpreted."""
@@ -99,11 +102,11 @@ def on_cpu():
     tables = {(2, "float32"): {**shape, **methods, "precision": "float32"}}
     peers = [PEER] if _is_installed(PEER) else []
     stages = [
-        Stage("about", "about", {"evidence": False}, 60),
-        _agreement("float64", {**shape, **methods}, 90, SMALL_COMPILER),
-        Stage("reference", "reference", {"names": list(SMALL_CASES)}, 90),
-        *_step_tables(tables, peers, ["auto", True], 90, SMALL_COMPILER),
-        *_jax_tables({(2, "float32"): {**tables[2, "float32"], "network": "VGG11", "size": 32}}, 90, on_gpu=False),
+        Stage("about", "about", {"evidence": False}, SMALL_SECONDS),
+        _agreement("float64", {**shape, **methods}, SMALL_SECONDS, SMALL_COMPILER),
+        Stage("reference", "reference", {"names": list(SMALL_CASES)}, SMALL_SECONDS),
+        *_step_tables(tables, peers, ["auto", True], SMALL_SECONDS, SMALL_COMPILER),
+        *_jax_tables({(2, "float32"): {**tables[2, "float32"], "network": "VGG11", "size": 32}}, SMALL_SECONDS, on_gpu=False),
     ]
     return [dataclasses.replace(stage, environment={**stage.environment, **ONE_THREAD}) for stage in stages]
 
