@@ -11,12 +11,16 @@ import warnings
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
 from keras_ratesnn._layer_attributes import LayerAttributes
 
 EAGER_CALLS = {"auto": 32, True: 1}
 """Calls of a kind before one is recorded, by `jit_compile`. Recording takes as long as it saves in about a hundred calls."""
+
+WORTH_RECORDING = 100
+"""Replays after which a recording has paid off."""
 
 GRAPHS_KEPT = 16
 """The number of kinds of calls that are remembered."""
@@ -30,35 +34,43 @@ class CallGraphs:
     def __init__(self):
         self._calls: collections.OrderedDict[Any, _Call] = collections.OrderedDict()
         self._network: keras.Model | None = None
+        self._method: Any = None
         self._variables: list[keras.Variable] = []
         self._attributes = LayerAttributes([])
+        self._patience = 1
         self._lock = threading.Lock()
 
-    def call(self, function, run, settings, jit_compile):
-        """`function(run)`, possibly as a graph.
+    def call(self, method, run, settings, jit_compile):
+        """`method.call(run)`, possibly as a graph.
 
         Args:
-            function: Function from a `Run` to a structure of tensors.
+            method: `GradientMethod`.
             run: `Run`.
-            settings: Hashable: what else `function` depends on, besides the network and the run.
+            settings: Hashable: what else the call depends on, besides the network and the run.
             jit_compile: True, False or "auto", as in `SpikingModel.compile`: `True` records the second call of a kind and
                 compiles the graph; `False` always runs in eager mode.
         """
         if backend.CallGraph is None or jit_compile is False or run.draws is not None:
-            return function(run)
+            return method.call(run)
         with self._lock:
-            self._look_at(run.network)
+            self._look_at(run.network, method)
             tensors = self._tensors_of(run)
             key = self._key(run, tensors, settings, jit_compile)
             call = None if key is None else self._of_kind(key)
-        return function(run) if call is None else call(function, run, tensors, self._variables, jit_compile)
+            variables = self._variables
+        return method.call(run) if call is None else call(method.call, run, tensors, variables, jit_compile)
 
-    def _look_at(self, network):
-        """Notices changes of the network."""
-        if network is self._network and self._attributes.unchanged():
+    def _look_at(self, network, method):
+        """Notices changes of the network and of the training method."""
+        if network is self._network and self._method is method and self._attributes.unchanged():
             return
-        self._network, self._variables = network, network.variables
-        self._attributes = LayerAttributes(keras_internals.with_sublayers(network))
+        if any(call.was_in_vain for call in self._calls.values()):
+            # Settings that change all the time are not worth a recording.
+            self._patience *= 2
+        # Counts of other settings are forgotten, and with them what these settings hold.
+        self._calls = collections.OrderedDict((key, call) for key, call in self._calls.items() if call.is_recorded)
+        self._network, self._method, self._variables = network, method, network.variables
+        self._attributes = LayerAttributes(keras_internals.with_sublayers(network), [method])
         if keras_internals.is_rematerialized(network):
             self._attributes.unknown = "a layer was made in a keras.RematScope"
 
@@ -82,7 +94,7 @@ class CallGraphs:
         return signature, has_time, modes, settings, self._attributes
 
     def _of_kind(self, key):
-        call = self._calls.setdefault(key, _Call(self._attributes))
+        call = self._calls.setdefault(key, _Call(self._attributes, self._patience))
         self._calls.move_to_end(key)
         if len(self._calls) > GRAPHS_KEPT:
             self._calls.popitem(last=False)
@@ -94,56 +106,81 @@ class _Call:
 
     Args:
         attributes: The `LayerAttributes` of the network.
+        patience: Integer that multiplies the number of calls before that.
     """
 
-    def __init__(self, attributes):
+    def __init__(self, attributes, patience):
         self._attributes = attributes
-        self._eager_calls = 0
+        self._patience = patience
+        self._calls = 0
         self._recorded = None
         self._is_recordable = True
 
-    def __call__(self, function, run, tensors, variables, jit_compile):
-        recorded = self._recorded or self._record(function, run, tensors, variables, jit_compile)
-        return function(run) if recorded is None else recorded(tensors)
+    @property
+    def is_recorded(self):
+        return self._recorded is not None
 
-    def _record(self, function, run, tensors, variables, jit_compile):
-        """The `_Recorded` call, or `None` if this call must run in eager mode."""
-        self._eager_calls += 1
-        is_due = self._eager_calls > EAGER_CALLS[jit_compile]
+    @property
+    def was_in_vain(self):
+        """Whether it was recorded and not replayed often, and the settings have changed since."""
+        return self.is_recorded and self._calls < WORTH_RECORDING and not self._attributes.unchanged()
+
+    def __call__(self, function, run, tensors, variables, jit_compile):
+        self._calls += 1
+        if self._recorded is not None:
+            return self._recorded.replay(tensors)
+        is_due = self._calls > EAGER_CALLS[jit_compile] * self._patience
         # PyTorch can record only one function at a time.
         if not (is_due and self._is_recordable and _recording.acquire(blocking=False)):
-            return None
+            return function(run)
+        try:
+            return self._record(function, run, tensors, variables, compiled=jit_compile is True)
+        finally:
+            _recording.release()
+
+    def _record(self, function, run, tensors, variables, compiled):
+        """Runs a call in eager mode, and records it if possible."""
         try:
             if self._attributes.unknown is not None:
                 raise ValueError(self._attributes.unknown)
-            recorded = _Recorded(function, run, tensors, variables, compiled=jit_compile is True)
+            recorded = _Recorded(function, run, tensors, variables)
+        except ValueError as error:
+            self._give_up(run, error)
+            return function(run)
+        try:
+            recorded.record(tensors, compiled)
             if not self._attributes.unchanged():
                 raise ValueError("a layer changes its attributes when it is called")
+            self._recorded, self._calls = recorded, 0
         # Anything may be raised where an operation depends on the values of tensors.
         except Exception as error:
-            self._is_recordable = False
-            _warn_of_eager_mode(run.network.name, error)
-            return None
-        finally:
-            _recording.release()
-        self._recorded = recorded
-        return recorded
+            self._give_up(run, error)
+        return recorded.first_results()
+
+    def _give_up(self, run, error):
+        self._is_recordable = False
+        _warn_of_eager_mode(run.network.name, error)
 
 
 class _Recorded:
-    """A recorded call: a function of tensors only, with the assignments of variables and the losses of layers as results."""
+    """A call as a function of tensors only, with the assignments of variables and the losses of layers among its results.
 
-    def __init__(self, function, run, tensors, variables, compiled):
+    The function runs once in eager mode, when this object is created.
+    """
+
+    def __init__(self, function, run, tensors, variables):
         layers = list(keras_internals.with_sublayers(run.network))
         has_time = [has_time for _, has_time in run.inputs]
+        run = dataclasses.replace(run, inputs=[])
+        self._name = run.network.name
+        self._graph: Any = None
         self._places: Any = None
 
         def of_tensors(tensors):
-            inputs = tensors[len(variables) :]
-            run_of_tensors = dataclasses.replace(run, inputs=list(zip(inputs, has_time, strict=True)))
+            inputs = list(zip(tensors[len(variables) :], has_time, strict=True))
             scope = keras_internals.CollectingScope(variables, tensors[: len(variables)])
             with scope:
-                outputs = function(run_of_tensors)
+                outputs = function(dataclasses.replace(run, inputs=inputs))
             assigned, added = scope.assigned(), scope.added(layers)
             before, self._places = self._places, tuple([place for place, _ in pairs] for pairs in (assigned, added))
             if before is not None and any(
@@ -153,23 +190,47 @@ class _Recorded:
             self._structure = tree.map_leaves(lambda _: None, outputs)
             return [*tree.flatten(outputs), *(value for _, value in assigned), *(loss for _, loss in added)]
 
+        self._function: Any = of_tensors
         noise = backend.noise_state()
         try:
-            outputs = of_tensors(tensors)
-        finally:
-            # The same numbers are drawn again by the first replay, or in eager mode.
+            self._first = of_tensors(tensors)
+        except Exception:
+            # The call is repeated in eager mode, and draws the same numbers.
             backend.set_noise_state(noise)
-        self._graph = backend.CallGraph(of_tensors, tensors, outputs, compiled, f"model {run.network.name!r}")
+            raise
+        self._is_copied = backend.CallGraph.share_memory(self._first, tensors)
 
-    def __call__(self, tensors):
-        results = iter(self._graph(tensors))
-        outputs = tree.map_leaves(lambda _: next(results), self._structure)
-        variables, layers = self._places
-        for variable in variables:
-            variable.assign(next(results))
-        for layer in layers:
-            layer.add_loss(next(results))
-        return outputs
+    def record(self, tensors, compiled):
+        """Records the graph; raises an error if that is not possible."""
+        self._graph = backend.CallGraph(self._function, tensors, self._first, compiled, f"model {self._name!r}")
+        self._function = None
+
+    def first_results(self):
+        """The outputs of the call in eager mode; its assignments and losses take effect."""
+        first, self._first = self._first, None
+        return self._put(first)
+
+    def replay(self, tensors):
+        """The outputs of another call; its assignments and losses take effect."""
+        return self._put(self._graph(tensors))
+
+    def _put(self, results):
+        outputs = iter(results)
+        structure = tree.map_leaves(lambda _: next(outputs), self._structure)
+        count, (variables, layers) = len(tree.flatten(self._structure)), self._places
+        values = results[count : count + len(variables)]
+        # A result may be the value of a variable, which another assignment changes.
+        is_copied = self._is_copied[count:]
+        values = [ops.copy(value) if copied else value for value, copied in zip(values, is_copied, strict=False)]
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        for layer, loss in zip(layers, results[count + len(variables) :], strict=True):
+            layer.add_loss(loss)
+        return structure
+
+
+def _identities(places):
+    return [list(map(id, some)) for some in places]
 
 
 def _warn_of_eager_mode(name, error):

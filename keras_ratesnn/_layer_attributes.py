@@ -1,6 +1,9 @@
 """The attributes of layers, watched for changes."""
 
+import collections
+import functools
 import inspect
+import itertools
 import operator
 import types
 
@@ -17,19 +20,17 @@ _FIXED = (
     type,
     types.FunctionType,
     types.BuiltinFunctionType,
-    types.MethodType,
     types.ModuleType,
     inspect.Signature,
-    keras.Layer,
     keras.Variable,
     keras.DTypePolicy,
     keras.initializers.Initializer,
     keras.constraints.Constraint,
 )
-"""Types of values that do not change. Layers are watched themselves; variables are not settings."""
+"""Types of values that do not change; variables are not settings."""
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
-_OF_EVERY_LAYER = frozenset(vars(keras.layers.Layer(name="any"))) - {"activity_regularizer"}
+_OF_EVERY_LAYER = frozenset(vars(keras.layers.Layer(name="any"))) - {"activity_regularizer", "_modules", "_buffers"}
 _DEEPEST = 8
 
 
@@ -38,24 +39,31 @@ class LayerAttributes:
 
     Args:
         layers: List of Keras layers.
+        others: List of other objects with settings. Defaults to `()`.
 
     Attributes:
         unknown: String that names an attribute which may change without notice, or `None`.
     """
 
-    def __init__(self, layers):
+    def __init__(self, layers, others=()):
         self.unknown = None
         self._watched = []
         self._tensors = []
         self._seen = set()
         for layer in layers:
-            self._watch(vars(layer))
-            for hooks in keras_internals.hooks_of(layer):
-                self._watch(hooks)
-                if hooks:
-                    self.unknown = f"layer {layer.name!r} has hooks"
-            if keras_internals.is_graph(layer):
-                continue
+            self._watch_layer(layer)
+        for other in others:
+            self._look_into(other, f"of {type(other).__name__}", _DEEPEST)
+
+    def _watch_layer(self, layer):
+        self._seen.add(id(layer))
+        self._watch(vars(layer))
+        for hooks in keras_internals.hooks_of(layer):
+            self._watch(hooks)
+            if hooks:
+                self.unknown = f"layer {layer.name!r} has hooks"
+        # A model that is only a graph has no settings.
+        if not keras_internals.is_graph(layer):
             for name, value in vars(layer).items():
                 if name not in _OF_EVERY_LAYER:
                     self._look_into(value, f"attribute {name!r} of layer {layer.name!r}", _DEEPEST)
@@ -67,23 +75,35 @@ class LayerAttributes:
         )
 
     def _watch(self, container):
-        self._watched.append((container, list(_values(container))))
+        self._watched.append((container, list(_contents(container))))
 
     def _look_into(self, value, place, depth):
-        if isinstance(value, _FIXED) or id(value) in self._seen:
+        if id(value) in self._seen or isinstance(value, _FIXED):
             return
         self._seen.add(id(value))
-        if ops.is_tensor(value):
-            self._tensors.append((value, value._version))
+        if isinstance(value, keras.Layer):
+            # Keras finds the layers of a layer, but not those inside other objects. A model may own this layer.
+            if not isinstance(value, keras.Model):
+                self._watch_layer(value)
+        elif ops.is_tensor(value):
+            # Weights are not settings; a graph that contains one as a constant is refused.
+            if type(value).__name__ != "Parameter":
+                self._tensors.append((value, value._version))
         elif isinstance(value, np.ndarray):
             self.unknown = f"{place} is an array"
         elif depth == 0:
             self.unknown = f"{place} is deeply nested"
+        elif isinstance(value, functools.partial):
+            self._look_into([value.func, value.args, value.keywords], place, depth - 1)
+        elif isinstance(value, types.MethodType):
+            self._look_into(value.__self__, place, depth - 1)
         elif isinstance(value, _CONTAINERS):
             if not isinstance(value, (tuple, frozenset)):
                 self._watch(value)
             for inside in list(_values(value)):
                 self._look_into(inside, place, depth - 1)
+        elif isinstance(value, collections.deque) or any("__slots__" in vars(base) for base in type(value).__mro__[:-1]):
+            self.unknown = f"{place} is of type {type(value).__name__}"
         elif hasattr(value, "__dict__"):
             self._look_into(vars(value), place, depth - 1)
 
@@ -92,11 +112,16 @@ def _values(container):
     return container.values() if isinstance(container, dict) else container
 
 
+def _contents(container):
+    """An iterator over all that is in a container, names included."""
+    return itertools.chain(container, container.values()) if isinstance(container, dict) else iter(container)
+
+
 def _same(contents, container):
     """Whether a container still has these contents. The first comparison is fast, since this runs in every call."""
-    if len(contents) != len(container):
+    if len(contents) != len(container) * (2 if isinstance(container, dict) else 1):
         return False
-    values = _values(container)
-    return all(map(operator.is_, contents, values)) or all(
-        a is b or (type(a) is type(b) and isinstance(a, _NUMBERS) and a == b) for a, b in zip(contents, values, strict=True)
+    return all(map(operator.is_, contents, _contents(container))) or all(
+        a is b or (type(a) is type(b) and isinstance(a, _NUMBERS) and a == b)
+        for a, b in zip(contents, _contents(container), strict=True)
     )

@@ -214,7 +214,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
     @backend.untraced
     def _through_time(self, run: Run) -> Structure:
         with backend.fusing(self._asked_jit_compile is not False):
-            return self._graphs.call(self.gradient.call, run, self._settings(), self._asked_jit_compile)
+            return self._graphs.call(self.gradient, run, self._settings(), self._asked_jit_compile)
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
         with _without_gradient():

@@ -2,9 +2,13 @@
 
 import contextlib
 import copy
+import functools
+import gc
 import shutil
 import threading
+import types
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -504,3 +508,186 @@ def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():
         "PyTorch could not compile the backward pass",
     ]
     assert "no compiler here" in messages[0]
+
+
+class MergesIfWrong(layers.Layer):
+    """Equal expressions, of which one is changed in place; zeros of different signs."""
+
+    def call(self, inputs):
+        changed, other = torch.zeros_like(inputs), torch.zeros_like(inputs)
+        changed.add_(inputs.detach())
+        signs = torch.copysign(torch.ones(()), torch.full((), -0.0)) + torch.copysign(torch.ones(()) * 2, torch.full((), 0.0))
+        return inputs + changed + other + signs
+
+
+class AssignsAndReads(layers.Layer):
+    """A variable that it assigns and reads, and one that has the other's value before."""
+
+    def build(self, shape):
+        self.now = self.add_weight(shape=(6,), initializer="ones", trainable=False)
+        self.before = self.add_weight(shape=(6,), initializer="zeros", trainable=False)
+
+    def call(self, inputs):
+        self.before.assign(self.now)
+        self.now.assign(ops.mean(ops.square(inputs), axis=0))
+        return inputs / (0.5 + self.now)
+
+
+@pytest.mark.parametrize("layer", [MergesIfWrong, AssignsAndReads])
+def test_changes_in_place_and_assignments_are_those_of_eager_mode(layer):
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layer()(layers.Dense(6)(inputs)))))
+
+    with double_precision(), recording():
+        models = pair(make, gradient="bptt")
+        for step in range(6):
+            x, y = data(seed=step)
+            losses = [model.train_on_batch(x, y) for model in models]
+            assert losses[1] == pytest.approx(losses[0], rel=1e-9)
+            assert_equal_state(*models)
+        assert graphs_of(models[1]) == 1
+
+
+class AddsInPlace(layers.Layer):
+    def build(self, shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs):
+        with torch.no_grad():
+            self.calls.value.add_(1.0)
+        return inputs * 1.0
+
+
+def test_the_call_that_cannot_be_recorded_has_its_effects_once():
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(AddsInPlace(name="adds")(inputs))))
+
+    models = pair(make)
+    with recording(), pytest.warns(UserWarning, match="in place"):
+        losses = train(models, *data(), steps=5)
+    assert graphs_of(models[1]) == 0
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+    calls = [float(model.network.get_layer("adds").calls.value) for model in models]
+    assert calls[0] == calls[1]
+
+
+def test_second_derivatives_are_an_error_that_names_the_way_out():
+    x = ops.convert_to_tensor(data(4, (6,))[0]).requires_grad_()
+    with recording():
+        _, model = pair(mlp, gradient="bptt")
+        for _ in range(3):
+            outputs = model(x, training=True)
+        with pytest.raises(RuntimeError, match="jit_compile=False"):
+            torch.autograd.grad(ops.sum(outputs), x, create_graph=True)
+
+
+def test_what_runs_in_autocast_is_not_replayed_outside():
+    x = ops.convert_to_tensor(data(4, (6,))[0])
+    with recording():
+        eager, model = pair(mlp)
+        for _ in range(3):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                model(x)
+        np.testing.assert_array_equal(to_numpy(model(x)), to_numpy(eager(x)))
+
+
+def test_checkpointed_calls_run_in_eager_mode():
+    from torch.utils.checkpoint import checkpoint
+
+    x = ops.convert_to_tensor(data(4, (6,))[0])
+    with recording():
+        _, model = pair(mlp)
+        for _ in range(5):
+            ops.sum(checkpoint(lambda inputs: model(inputs, training=True), x, use_reentrant=False)).backward()
+        assert graphs_of(model) == 0
+
+
+class Options(layers.Layer):
+    """Settings in all kinds of places."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.options = {"a": 0.5}
+        self.part = functools.partial(ops.multiply, 2.0)
+        self.holder = types.SimpleNamespace(scale=1.0, layer=layers.Rescaling(1.0))
+        self.method = Scale(1.0).of
+
+    def call(self, inputs):
+        x = inputs * self.options.get("a", -1.0) * self.holder.scale
+        return self.holder.layer(self.part(self.method(x)))
+
+
+class Scale:
+    def __init__(self, scale):
+        self.scale = scale
+
+    def of(self, inputs):
+        return inputs * self.scale
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: layer.options.update({"b": layer.options.pop("a")}),
+        lambda layer: setattr(layer.holder, "scale", 3.0),
+        lambda layer: setattr(layer.holder.layer, "scale", 3.0),
+        lambda layer: setattr(layer.method.__self__, "scale", 3.0),
+        lambda layer: setattr(layer, "part", functools.partial(ops.multiply, 5.0)),
+    ],
+    ids=["name in a dict", "object", "layer in an object", "bound method", "partial"],
+)
+def test_settings_are_found_wherever_they_are(change):
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Options(name="options")(inputs))))
+
+    x = ops.convert_to_tensor(data()[0])
+    with recording():
+        models = pair(make)
+        for _ in range(3):
+            before = [to_numpy(model(x)) for model in models]
+        assert graphs_of(models[1]) == 1
+        for model in models:
+            change(model.network.get_layer("options"))
+        after = [to_numpy(model(x)) for model in models]
+        assert np.any(after[0] != before[0])
+        np.testing.assert_allclose(after[1], after[0], rtol=1e-6)
+
+
+def test_settings_of_the_training_method_are_found():
+    x, y = data(4, (6, 6, 2))
+    with double_precision(), recording():
+        models = pair(gradient=rsnn.gradients.Rate())
+        train(models, x, y)
+        for model in models:
+            model.gradient.windows = 3
+        train(models, x, y)
+        assert_equal_state(*models)
+
+
+def test_a_layer_that_keeps_tensors_keeps_only_the_last():
+    inputs = keras.Input((6,))
+    network_ = keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs))))
+    kept = []
+    with recording(eager_calls=3):
+        model = compiled(spiking(network_))
+        for _ in range(8):
+            model.train_on_batch(*data())
+            kept.append(weakref.ref(model.network.get_layer("keeps").last))
+        gc.collect()
+        assert sum(reference() is not None for reference in kept) <= 2
+
+
+def test_settings_that_change_all_the_time_are_recorded_less_and_less_often():
+    with recording(eager_calls=2):
+        _, model = pair(mlp)
+        recorded = []
+        for step in range(40):
+            if step % 4 == 0:
+                neuron(model).cell.surrogate.alpha = 1.0 + step
+            before = graphs_of(model)
+            model.train_on_batch(*data())
+            recorded += [step] * (graphs_of(model) > before)
+        assert 1 <= len(recorded) <= 3

@@ -309,6 +309,13 @@ class CollectingScope(keras.StatelessScope):
             raise ValueError(f"a layer uses variable {variable.path!r}, which does not belong to the network")
         return value
 
+    def add_update(self, update):
+        variable, value = update
+        if variable.trainable:
+            raise ValueError(f"a layer assigns its trainable variable {variable.path!r}")
+        # An assignment carries no gradient.
+        super().add_update((variable, ops.stop_gradient(value)))
+
     def assigned(self):
         """List of pairs `(variable, value)` of the variables that were assigned."""
         pairs = [(variable, value, self.get_current_value(variable)) for variable, value in self._values]

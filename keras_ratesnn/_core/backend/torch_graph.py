@@ -77,21 +77,37 @@ class CallGraph:
         _compute_constants(recorded)
         graph, forward_nodes = _simplified(recorded.graph, recording.forward_names)
         forward, backward = _split(recorded, graph, forward_nodes, len(tensors), len(outputs))
+        if compiled and any(map(_draws, recorded.graph.nodes)):
+            logging.getLogger("keras_ratesnn").warning(
+                "The calls of %s are not compiled: compiled, they draw other numbers.", name
+            )
+            compiled = False
         self.forward = _Compiled(forward, f"the forward pass of {name}") if compiled else forward.forward
         self.backward = _Compiled(backward, f"the backward pass of {name}") if compiled else backward.forward
 
     @staticmethod
     def signature(tensors):
         """What a graph depends on, hashable: the properties of tensors, or `None` if there can be no graph for them."""
+        kinds = {tensor.device.type for tensor in tensors}
         if (
             torch.compiler.is_compiling()
             or torch.jit.is_tracing()
-            or torch.is_autocast_enabled()
+            or torch.is_anomaly_enabled()
+            or _is_checkpointed()
+            # Keras computes shapes on this device.
+            or "meta" in kinds
+            or any(map(torch.is_autocast_enabled, kinds))
             or any(type(tensor) not in (torch.Tensor, torch.nn.Parameter) for tensor in tensors)
         ):
             return None
         properties = [(t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors]
         return torch.is_grad_enabled(), *properties
+
+    @staticmethod
+    def share_memory(results, tensors):
+        """Whether each result has its memory in common with one of the tensors, a list."""
+        memory = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        return [result.untyped_storage().data_ptr() in memory for result in results]
 
     def __call__(self, tensors):
         if any(self.differentiable):
@@ -127,10 +143,21 @@ class CallGraph:
         token = _recording.set(recording)
         try:
             # Modes that record belong to this thread.
-            with torch.autograd.set_multithreading_enabled(False), seeded_draws():
+            with (
+                torch.autograd.set_multithreading_enabled(False),
+                # Compiled functions that other threads call meanwhile run uncompiled, instead of raising an error.
+                torch._dynamo.config.patch(error_on_nested_fx_trace=False),
+                seeded_draws(),
+            ):
                 return make_fx(with_derivative, tracing_mode="fake", _allow_non_fake_inputs=True)(tensors, upstream)
         finally:
             _recording.reset(token)
+
+
+def _is_checkpointed():
+    """Whether this runs inside `torch.utils.checkpoint`, which needs each call to store the same tensors as the first one."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
 
 
 class _Replayed(torch.autograd.Function):
@@ -146,8 +173,12 @@ class _Replayed(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, *upstream):
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "The calls of a model that are recorded as a graph have first derivatives only. Received: a backward pass with "
+                "create_graph=True. Use model.compile(..., jit_compile=False)."
+            )
         graph = ctx.graph
         of_differentiable = [
             gradient for gradient, differentiable in zip(upstream, graph.differentiable, strict=True) if differentiable
@@ -168,23 +199,24 @@ class _Compiled:
         return self._run not in (None, self._graph_module.forward)
 
     def __call__(self, *tensors):
-        if self._run is None:
-            self._run = self._compile(tensors)
-        return self._run(*tensors)
+        return self._compile(tensors) if self._run is None else self._run(*tensors)
 
     def _compile(self, tensors):
+        """Compiles the graph; returns its results for these tensors."""
         nodes = len(self._graph_module.graph.nodes)
         logging.getLogger("keras_ratesnn").warning("Compiling %s, %d operations; this may take a minute.", self._name, nodes)
         try:
             compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
             run = compiler(self._graph_module, list(tensors))
-            run(*tensors)
+            results = run(*tensors)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             warn_of_no_compilation(self._name, error)
-            return self._graph_module.forward
-        return run
+            self._run = self._graph_module.forward
+            return self._run(*tensors)
+        self._run = run
+        return results
 
 
 def warn_of_no_compilation(what, error):
@@ -224,7 +256,7 @@ def _simplified(graph, forward_names):
         place = _known(node, places, known[is_forward] if may_be_known else {})
         if place is None:
             place = result.node_copy(node, places.__getitem__)
-            if node.op == "call_function":
+            if node.op == "call_function" and may_be_known:
                 known[is_forward][_key(place.target, place.args, place.kwargs)] = place
         places[node] = place
         if is_forward:
@@ -274,8 +306,8 @@ def _hashable(arguments):
         return tuple(map(_hashable, arguments))
     if isinstance(arguments, dict):
         return tuple((name, _hashable(value)) for name, value in arguments.items())
-    # 1, 1.0 and True are equal.
-    return type(arguments), arguments
+    # 1, 1.0 and True are equal, and 0.0 and -0.0.
+    return type(arguments), repr(arguments) if isinstance(arguments, float) else arguments
 
 
 def _check(graph_module, repeats_noise):
@@ -283,6 +315,8 @@ def _check(graph_module, repeats_noise):
     for node in graph_module.graph.nodes:
         if repeats_noise and _draws(node):
             raise ValueError(f"{node.target} draws the same random numbers several times, without a keras.random.SeedGenerator")
+        if any(_memory_of(argument).op in ("placeholder", "get_attr") for argument in _written(node)):
+            raise ValueError(f"{node.target} changes an input, a variable or a constant in place")
         if node.target is _aten._local_scalar_dense.default:
             raise ValueError("a number that Python computes with depends on the values of tensors")
         if node.op == "get_attr":
