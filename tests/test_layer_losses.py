@@ -10,7 +10,7 @@ from helpers import data, gradient_of, loss_and_gradients, spiking, to_numpy, tr
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import SLTT, Rate
+from keras_ratesnn.gradients import OTTT, SLTT, Rate
 
 T = 4
 X, Y = data(shape=(T, 6))
@@ -191,6 +191,36 @@ def by_loop(kernel, chosen):
 
     values = [kernel, np.ones(8, "float32")]
     return float(to_numpy(loss(*map(ops.convert_to_tensor, values)))), gradient_of(loss, values)
+
+
+@rsnn.affine
+class ScalesByWeight(Scales):
+    """The same, declared affine."""
+
+
+@pytest.mark.parametrize(("step_mode", "recompute"), [("multi", True), ("single", True), ("single", False)])
+def test_under_ottt_weights_have_the_gradient_of_their_loss_at_the_traces(step_mode, recompute):
+    """And what comes before them that at the spikes, as with the loss of the model."""
+
+    def results(gradient, return_sequences=False):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        spikes = rsnn.layers.LIF(0.5)(layers.Dense(8, use_bias=False)(inputs))
+        model = spiking(keras.Model(inputs, ScalesByWeight()(spikes)), T, gradient, step_mode=step_mode)
+        if return_sequences:
+            model.return_sequences = True
+            return to_numpy(model(X))
+        loss, gradients = loss_and_gradients(model, X, Y, loss=lambda y, outputs: 0.0 * ops.sum(outputs))
+        return loss, *gradients.values()
+
+    loss, of_kernel, of_scale = results(OTTT(recompute=recompute))
+    expected, of_kernel_at_spikes, _ = results(SLTT(recompute=recompute))
+    assert loss == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(of_kernel, of_kernel_at_spikes, rtol=1e-4, atol=1e-6)
+    traces, steps = [np.zeros((10, 8))], results("bptt", return_sequences=True)
+    for t in range(T):
+        traces.append(0.5 * traces[-1] + steps[:, t])
+    np.testing.assert_allclose(of_scale, 2.0 * np.square(traces[1:]).sum(axis=(0, 1)) / (T * 10 * 8), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("step_mode", "recompute"), [("multi", True), ("single", True), ("single", False)])

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core import backend, tree
 from keras_ratesnn.gradients import _recomputed_steps, _state
 from keras_ratesnn.gradients._time_loop import NeuronPass
 from keras_ratesnn.gradients.forward import ForwardRule
@@ -78,10 +78,10 @@ class OnlineRule(ForwardRule):
         for t in range(self.order.timesteps):
             args, kwargs = self._arguments_at(call, t)
             with _state.kept(call):
-                _, losses = keras_internals.call_aside(call.operation, args, kwargs)
+                _, losses = self.outputs_and_losses(call, args, kwargs)
             for loss in losses:
-                loss = time_axis.widen(loss) / self.order.timesteps
-                super().add_loss(call, ops.where(ops.take(self.chosen, t), loss - ops.stop_gradient(loss), 0.0), t)
+                derivative = (loss - ops.stop_gradient(loss)) / self.order.timesteps
+                super().add_loss(call, ops.where(ops.take(self.chosen, t), derivative, 0.0), t)
 
     def _with_gradient_of_chosen(self, steps):
         if self.chosen is None:

@@ -152,12 +152,16 @@ class Rule:
                 Defaults to `1.0`.
             t: Integer, or integer scalar tensor: the time step that is computed here. Defaults to `None`: all steps, or rates.
         """
-        operation, kind = call.operation, call.kind
-        with self.order.layout if kind.any_layout else contextlib.nullcontext():
-            outputs, losses = keras_internals.call_aside(operation, args, kwargs)
+        outputs, losses = self.outputs_and_losses(call, args, kwargs)
         for loss in losses:
-            self.add_loss(call, time_axis.widen(loss) * share, t)
+            self.add_loss(call, loss * share, t)
         return outputs
+
+    def outputs_and_losses(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Structure, list[Tensor]]:
+        """The outputs of the operation of a call, see `apply`, and the losses that it adds, in float32 or wider."""
+        with self.order.layout if call.kind.any_layout else contextlib.nullcontext():
+            outputs, losses = keras_internals.call_aside(call.operation, args, kwargs)
+        return outputs, [time_axis.widen(loss) for loss in losses]
 
     def finish(self) -> None:
         """Called after the walks: passes the collected losses to their layers."""

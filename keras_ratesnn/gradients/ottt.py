@@ -106,9 +106,12 @@ class TraceRule(OnlineRule):
         variables = call.operation.variables
         with keras_internals.without_autocast():
             constants = [(variable, ops.stop_gradient(ops.convert_to_tensor(variable))) for variable in variables]
+        share, t = 1.0 / self.order.calls, self.order.t
         with keras.StatelessScope(constants):
-            of_spikes = self.apply(call, *with_tensors(self.order.tensor, call))
-        of_traces = self.apply(call, *with_tensors(self._trace, call), share=0.0)
+            of_spikes = self.apply(call, *with_tensors(self.order.tensor, call), share, t)
+        of_traces, losses = self.outputs_and_losses(call, *with_tensors(self._trace, call))
+        for loss in losses:
+            self.add_loss(call, (loss - ops.stop_gradient(loss)) * share, t)
 
         def with_both(y, of_trace):
             return _masked_like(y + backend.graft(ops.zeros_like(y), of_trace, 1.0), y)
