@@ -121,7 +121,8 @@ def test_every_stage_can_be_sent_to_its_process(make):
                 Settings(**settings)
 
 
-def test_the_plan_for_a_gpu_has_the_table_that_it_is_made_for():
+def test_the_plan_for_a_gpu_has_the_table_that_it_is_made_for(monkeypatch):
+    monkeypatch.setattr(plan, "_is_installed", lambda package: True)
     stages = plan.on_gpu()
     tables_of = [(stage, settings) for stage in stages for settings in stage.arguments.get("tables", [])]
     for backend in ("torch", "jax"):
@@ -134,6 +135,16 @@ def test_the_plan_for_a_gpu_has_the_table_that_it_is_made_for():
     assert {(settings["width"], settings["batch"], settings["size"]) for _, settings in tables_of} == {(1.0, 128, 32)}
     assert any(stage.environment == plan.PYTORCH_NEURONS for stage in stages)
     assert plan.TOTAL_SECONDS < 9 * 60
+
+
+@pytest.mark.parametrize("make", [plan.on_gpu, plan.on_cpu])
+def test_what_is_not_installed_is_not_planned(make, monkeypatch):
+    monkeypatch.setattr(plan, "_is_installed", lambda package: False)
+    stages = make()
+    assert not any(stage.backend == "jax" or stage.environment == plan.PYTORCH_NEURONS for stage in stages)
+    tables_of = [settings for stage in stages for settings in stage.arguments.get("tables", [])]
+    assert tables_of
+    assert not any(plan.PEER in settings["methods"] for settings in tables_of)
 
 
 def test_a_second_run_does_what_the_first_left_over():
