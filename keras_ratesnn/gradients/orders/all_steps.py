@@ -1,0 +1,96 @@
+"""Multi-step order."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from keras import ops
+
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn.gradients import _time_loop, _windows
+from keras_ratesnn.gradients.orders.order import Order
+from keras_ratesnn.gradients.signals import Signal
+
+if TYPE_CHECKING:
+    from keras_ratesnn.gradients.base import Rule, Run
+
+
+class AllSteps(Order):
+    """Multi-step order: a layer sees all steps at once, as `batch * T` rows."""
+
+    def begin(self, tensor: Tensor, has_time: bool) -> Signal:
+        self._rows = ops.shape(tensor)[0] * self.timesteps
+        return Signal(time_axis.fold(tensor) if has_time else tensor, static=not has_time)
+
+    def _checked(self, steps):
+        """Checks that a tensor has a row for each sample and step, and returns it."""
+        backend.check_equal(
+            ops.shape(steps)[0] if len(steps.shape) else 1,
+            self._rows,
+            'A network run with step_mode="multi" must keep the batch as the first axis of all tensors that change with time: '
+            f"one row for each sample and step. Received: a tensor of shape {tuple(steps.shape)}, which does not have "
+            f"{self._rows if isinstance(self._rows, int) else 'that number of'} rows. Remove the operation that reshapes or "
+            'reduces that axis, or set step_mode="single", in which the network sees the samples of one step.',
+        )
+        return steps
+
+    def tensor(self, signal: Signal) -> Tensor:
+        if not signal.static:
+            return signal.value
+        return keras_internals.with_mask(lambda tensor: time_axis.repeat(tensor, self.timesteps), signal.value)
+
+    def mask(self, signal: Signal) -> Tensor | None:
+        mask = super().mask(signal)
+        return time_axis.repeat(mask, self.timesteps) if signal.static and mask is not None else mask
+
+    def each(self, function: Callable[..., Any]) -> Structure:
+        def joined(*steps):
+            return keras_internals.with_mask(lambda *steps: time_axis.fold(ops.stack(steps, axis=1)), *steps)
+
+        return tree.map_leaves(joined, *(function(t) for t in range(self.timesteps)))
+
+    def at(self, signal: Signal, t: int) -> Tensor:
+        if signal.static:
+            return signal.value
+        return keras_internals.with_mask(lambda tensor: time_axis.unfold(tensor, self.timesteps)[:, t], signal.value)
+
+    def time_steps(self, args: Structure) -> int | Tensor:
+        rows = ops.shape(tree.flatten(args)[0])[0]
+        return ops.arange(rows) % self.timesteps
+
+    def scale(self, tensor: Tensor, by_sample: Tensor) -> Tensor:
+        return time_axis.fold(time_axis.unfold(tensor, self.timesteps) * by_sample[:, None])
+
+    def through_time(self, place: str, neuron_pass: _time_loop.NeuronPass, current: Signal) -> Tensor:
+        if not current.static:
+            self._checked(current.value)
+        spikes, self.memory[place] = _time_loop.run(neuron_pass, current, self.timesteps)
+        self._neurons[place] = neuron_pass
+        return spikes
+
+    def finished(self, place: str) -> Any:
+        return self.memory[place]
+
+    def average(self, place: str, values: Structure) -> None:
+        self.memory[place] = [values]
+
+    def average_steps(self, place: str, tensors: Structure) -> Structure:
+        tree.map_leaves(self._checked, tensors)
+        # If the compiler postponed the mean to the backward pass, all steps would stay in memory until then.
+        means = tree.map_leaves(
+            lambda tensor: _windows.means_over_steps(tensor, self.windows) if time_axis.is_float(tensor.dtype) else tensor,
+            tensors,
+        )
+        after, self.memory[place] = backend.optimization_barrier((tensors, means))
+        return tree.map_leaves(
+            lambda tensor, before: keras_internals.put_mask(tensor, keras_internals.mask_of(before)), after, tensors
+        )
+
+    def run(self, rule: "Rule", run: "Run") -> Structure:
+        outputs = run.walk([self.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
+
+        def output(signal):
+            steps = rule.output(self.tensor(signal) if signal.static else self._checked(signal.value))
+            return time_axis.unfold(steps, self.timesteps) if run.return_sequences else time_axis.mean(steps, self.timesteps)
+
+        return self._finish(rule, tree.map_leaves(output, outputs))
