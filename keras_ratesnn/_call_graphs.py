@@ -10,7 +10,6 @@ import threading
 import warnings
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
@@ -23,7 +22,10 @@ WORTH_RECORDING = 100
 """Replays after which a recording has paid off."""
 
 GRAPHS_KEPT = 16
-"""The number of kinds of calls that are remembered."""
+"""The number of kinds of calls that are remembered, for each of the settings."""
+
+SETTINGS_KEPT = 2
+"""How many settings of a network are remembered: PyTorch's modules have another attribute in training than in inference."""
 
 _recording = threading.Lock()
 
@@ -32,11 +34,7 @@ class CallGraphs:
     """Runs the calls of a model: in eager mode at first, then as graphs."""
 
     def __init__(self):
-        self._calls: collections.OrderedDict[Any, _Call] = collections.OrderedDict()
-        self._network: keras.Model | None = None
-        self._method: Any = None
-        self._variables: list[keras.Variable] = []
-        self._attributes = LayerAttributes([])
+        self._settings: list[_Settings] = []
         self._patience = 1
         self._lock = threading.Lock()
 
@@ -53,52 +51,91 @@ class CallGraphs:
         if backend.CallGraph is None or jit_compile is False or run.draws is not None:
             return method.call(run)
         with self._lock:
-            self._look_at(run.network, method)
-            tensors = self._tensors_of(run)
-            key = self._key(run, tensors, settings, jit_compile)
-            call = None if key is None else self._of_kind(key)
-            variables = self._variables
-        return method.call(run) if call is None else call(method.call, run, tensors, variables, jit_compile)
+            latest = self._settings_of(run.network, method)
+            tensors = latest.tensors(run)
+            key = _key(run, tensors, settings, jit_compile)
+            call = None if key is None else latest.call_of_kind(key)
+        return method.call(run) if call is None else call(method.call, run, tensors, jit_compile)
 
-    def _look_at(self, network, method):
-        """Notices changes of the network and of the training method."""
-        if network is self._network and self._method is method and self._attributes.unchanged():
-            return
-        if any(call.was_in_vain for call in self._calls.values()):
-            # Settings that change all the time are not worth a recording.
-            self._patience *= 2
-        # Counts of other settings are forgotten, and with them what these settings hold.
-        self._calls = collections.OrderedDict((key, call) for key, call in self._calls.items() if call.is_recorded)
-        self._network, self._method, self._variables = network, method, network.variables
+    @property
+    def graphs(self):
+        """The graphs that are kept, a list of `backend.CallGraph`."""
+        return [graph for settings in self._settings for graph in settings.graphs]
+
+    def _settings_of(self, network, method):
+        """The present settings of the network and of the training method."""
+        # The latest, which are last, are the most likely.
+        for settings in reversed(self._settings):
+            if settings.are_of(network, method):
+                self._settings.remove(settings)
+                break
+        else:
+            if len(self._settings) == SETTINGS_KEPT and self._settings.pop(0).were_in_vain:
+                # Settings that change all the time are not worth a recording.
+                self._patience *= 2
+            settings = _Settings(network, method, self._patience)
+        self._settings.append(settings)
+        return settings
+
+
+class _Settings:
+    """The attributes that a network and a training method have at one time, and the kinds of calls with these.
+
+    Args:
+        network: Keras model.
+        method: `GradientMethod`.
+        patience: Integer that multiplies the number of calls before a recording.
+    """
+
+    def __init__(self, network, method, patience):
+        self._network, self._method, self._patience = network, method, patience
+        self._variables = network.variables
+        self._calls: collections.OrderedDict[Any, _Call] = collections.OrderedDict()
         self._attributes = LayerAttributes(keras_internals.with_sublayers(network), [method])
         if keras_internals.is_rematerialized(network):
             self._attributes.unknown = "a layer was made in a keras.RematScope"
 
-    def _tensors_of(self, run):
+    def are_of(self, network, method):
+        """Whether a network and a method have these settings now."""
+        return self._network is network and self._method is method and self._attributes.unchanged()
+
+    @property
+    def graphs(self):
+        """The recorded graphs of the calls, a list."""
+        return [call.graph for call in self._calls.values() if call.graph is not None]
+
+    @property
+    def were_in_vain(self):
+        """Whether calls were recorded, but none was replayed often."""
+        return bool(self.graphs) and not any(call.has_paid_off for call in self._calls.values())
+
+    def tensors(self, run):
         """The tensors that a call depends on: the values of variables, and the inputs."""
         with keras_internals.without_autocast():
             return [*(variable.value for variable in self._variables), *(tensor for tensor, _ in run.inputs)]
 
-    def _key(self, run, tensors, settings, jit_compile):
-        """What a graph depends on, hashable, or `None` if that is not known.
-
-        What is not in it: Python variables outside the layers that a custom layer reads, as in every compiled function.
-        """
-        signature = backend.CallGraph.signature(tensors)
-        if signature is None or keras_internals.in_stateless_scope():
-            return None
-        if any(keras_internals.mask_of(tensor) is not None for tensor, _ in run.inputs):
-            return None
-        has_time = tuple(has_time for _, has_time in run.inputs)
-        modes = run.training, run.with_gradient, keras_internals.autocast_dtype(), jit_compile
-        return signature, has_time, modes, settings, self._attributes
-
-    def _of_kind(self, key):
-        call = self._calls.setdefault(key, _Call(self._attributes, self._patience))
+    def call_of_kind(self, key):
+        """The `_Call` with a key, a new one if there is none."""
+        call = self._calls.setdefault(key, _Call(self._attributes, self._variables, self._patience))
         self._calls.move_to_end(key)
         if len(self._calls) > GRAPHS_KEPT:
             self._calls.popitem(last=False)
         return call
+
+
+def _key(run, tensors, settings, jit_compile):
+    """What a graph depends on besides the attributes of layers, hashable, or `None` if that is not known.
+
+    What is not in it: Python variables outside the layers that a custom layer reads, as in every compiled function.
+    """
+    signature = backend.CallGraph.signature(tensors)
+    if signature is None or keras_internals.in_stateless_scope():
+        return None
+    if any(keras_internals.mask_of(tensor) is not None for tensor, _ in run.inputs):
+        return None
+    has_time = tuple(has_time for _, has_time in run.inputs)
+    modes = run.training, run.with_gradient, keras_internals.autocast_dtype(), jit_compile
+    return signature, has_time, modes, settings
 
 
 class _Call:
@@ -106,26 +143,28 @@ class _Call:
 
     Args:
         attributes: The `LayerAttributes` of the network.
+        variables: List of its variables.
         patience: Integer that multiplies the number of calls before that.
     """
 
-    def __init__(self, attributes, patience):
+    def __init__(self, attributes, variables, patience):
         self._attributes = attributes
+        self._variables = variables
         self._patience = patience
         self._calls = 0
         self._recorded = None
         self._is_recordable = True
 
     @property
-    def is_recorded(self):
-        return self._recorded is not None
+    def graph(self):
+        """The recorded graph, a `backend.CallGraph`, or `None`."""
+        return None if self._recorded is None else self._recorded.graph
 
     @property
-    def was_in_vain(self):
-        """Whether it was recorded and not replayed often, and the settings have changed since."""
-        return self.is_recorded and self._calls < WORTH_RECORDING and not self._attributes.unchanged()
+    def has_paid_off(self):
+        return self._recorded is not None and self._calls >= WORTH_RECORDING
 
-    def __call__(self, function, run, tensors, variables, jit_compile):
+    def __call__(self, function, run, tensors, jit_compile):
         self._calls += 1
         if self._recorded is not None:
             return self._recorded.replay(tensors)
@@ -134,16 +173,16 @@ class _Call:
         if not (is_due and self._is_recordable and _recording.acquire(blocking=False)):
             return function(run)
         try:
-            return self._record(function, run, tensors, variables, compiled=jit_compile is True)
+            return self._record(function, run, tensors, compiled=jit_compile is True)
         finally:
             _recording.release()
 
-    def _record(self, function, run, tensors, variables, compiled):
+    def _record(self, function, run, tensors, compiled):
         """Runs a call in eager mode, and records it if possible."""
         try:
             if self._attributes.unknown is not None:
                 raise ValueError(self._attributes.unknown)
-            recorded = _Recorded(function, run, tensors, variables)
+            recorded = _Recorded(function, run, tensors, self._variables)
         except ValueError as error:
             self._give_up(run, error)
             return function(run)
@@ -173,7 +212,7 @@ class _Recorded:
         has_time = [has_time for _, has_time in run.inputs]
         run = dataclasses.replace(run, inputs=[])
         self._name = run.network.name
-        self._graph: Any = None
+        self.graph: Any = None
         self._places: Any = None
 
         def of_tensors(tensors):
@@ -183,9 +222,7 @@ class _Recorded:
                 outputs = function(dataclasses.replace(run, inputs=inputs))
             assigned, added = scope.assigned(), scope.added(layers)
             before, self._places = self._places, tuple([place for place, _ in pairs] for pairs in (assigned, added))
-            if before is not None and any(
-                list(map(id, a)) != list(map(id, b)) for a, b in zip(before, self._places, strict=True)
-            ):
+            if before is not None and _identities(before) != _identities(self._places):
                 raise ValueError("it assigns other variables at each call")
             self._structure = tree.map_leaves(lambda _: None, outputs)
             return [*tree.flatten(outputs), *(value for _, value in assigned), *(loss for _, loss in added)]
@@ -202,7 +239,7 @@ class _Recorded:
 
     def record(self, tensors, compiled):
         """Records the graph; raises an error if that is not possible."""
-        self._graph = backend.CallGraph(self._function, tensors, self._first, compiled, f"model {self._name!r}")
+        self.graph = backend.CallGraph(self._function, tensors, self._first, compiled, f"model {self._name!r}")
         self._function = None
 
     def first_results(self):
@@ -212,7 +249,7 @@ class _Recorded:
 
     def replay(self, tensors):
         """The outputs of another call; its assignments and losses take effect."""
-        return self._put(self._graph(tensors))
+        return self._put(self.graph(tensors))
 
     def _put(self, results):
         outputs = iter(results)

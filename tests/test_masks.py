@@ -81,29 +81,27 @@ def test_one_step_with_masks_is_that_of_keras(step_mode):
             np.testing.assert_allclose(gradient, wanted, rtol=1e-3, atol=1e-6, err_msg=str(method))
 
 
+def assert_like_bptt(gradient, step_mode, frames, **arguments):
+    """Checks that a method's loss and gradients are those of BPTT, in a network with masks of several kinds."""
+    value, expected = loss_and_gradients(spiking(network_of(BRANCHES, **arguments), 3, "bptt", step_mode=step_mode), frames, Y)
+    model = spiking(network_of(BRANCHES, **arguments), 3, gradient, step_mode=step_mode)
+    found_value, found = loss_and_gradients(model, frames, Y)
+    assert found_value == pytest.approx(value, rel=1e-5)
+    for gradient_, wanted in zip(found.values(), expected.values(), strict=True):
+        np.testing.assert_allclose(gradient_, wanted, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_the_rate_gradient_with_masks_is_that_of_bptt_where_each_step_has_its_rate(step_mode):
     """Also where the masks are not the same at every step."""
-    frames = frames_of(3)
-    value, expected = loss_and_gradients(spiking(network_of(BRANCHES), 3, "bptt", step_mode=step_mode), frames, Y)
-    model = spiking(network_of(BRANCHES), 3, Rate(windows=3), step_mode=step_mode)
-    found_value, found = loss_and_gradients(model, frames, Y)
-    assert found_value == pytest.approx(value, rel=1e-5)
-    for gradient, wanted in zip(found.values(), expected.values(), strict=True):
-        np.testing.assert_allclose(gradient, wanted, rtol=1e-3, atol=1e-6)
+    assert_like_bptt(Rate(windows=3), step_mode, frames_of(3))
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_the_rate_gradient_with_masks_is_that_of_bptt_where_all_steps_are_alike(step_mode):
     """Neurons without memory, on the same frame at each step."""
-    frames = frames_of(3, constant=True)
-    value, expected = loss_and_gradients(spiking(network_of(BRANCHES, 0.0), 3, "bptt", step_mode=step_mode), frames, Y)
     for gradient in ("rate", Rate(windows=2)):
-        model = spiking(network_of(BRANCHES, 0.0), 3, gradient, step_mode=step_mode)
-        found_value, found = loss_and_gradients(model, frames, Y)
-        assert found_value == pytest.approx(value, rel=1e-5)
-        for of_rates, wanted in zip(found.values(), expected.values(), strict=True):
-            np.testing.assert_allclose(of_rates, wanted, rtol=1e-3, atol=1e-6)
+        assert_like_bptt(gradient, step_mode, frames_of(3, constant=True), decay=0.0)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])

@@ -87,12 +87,12 @@ class _ReplayedAtOnce(_call_graphs._Recorded):
         self.tensors = tensors
 
     def first_results(self):
-        return super().first_results() if self._graph is None else self.replay(self.tensors)
+        return super().first_results() if self.graph is None else self.replay(self.tensors)
 
     def replay(self, tensors):
         _ReplayedAtOnce.replays += 1
         outputs = super().replay(tensors)
-        assert not self.compiled or self._graph.forward.is_compiled
+        assert not self.compiled or self.graph.forward.is_compiled
         return outputs
 
 

@@ -35,7 +35,7 @@ def taken(model):
     Args:
         model: A `SpikingModel`.
     """
-    graphs = [call._recorded._graph for call in model._graphs._calls.values() if call._recorded is not None]
+    graphs = model._graphs.graphs
     if not graphs:
         return "eager"
     compiled = [getattr(part, "is_compiled", False) for graph in graphs for part in (graph.forward, graph.backward)]
