@@ -293,9 +293,9 @@ def test_process_memory_is_measured_where_the_backend_reports_none(monkeypatch):
 @pytest.mark.skipif(BACKEND != "torch", reason="other backends compile the first step")
 @pytest.mark.parametrize(("jit_compile", "graphs"), [("auto", 1), (True, 1), (False, 0)])
 def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(jit_compile, graphs, monkeypatch):
-    from keras_ratesnn._core.backend import torch_graph
+    from keras_ratesnn._core.backend import torch_compiler
 
-    monkeypatch.setattr(torch_graph, "COMPILER", "eager")
+    monkeypatch.setattr(torch_compiler, "COMPILER", "eager")
     with tiny_among_the_networks():
         settings = Settings(network="Tiny", size=8, batch=2, jit_compile=jit_compile)
         model = cases.trainer(settings, "rate-multi", 2)
@@ -484,7 +484,7 @@ def test_errors_say_what_peers_need(monkeypatch):
 
 def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
     if BACKEND == "torch":
-        monkeypatch.setattr("keras_ratesnn._core.backend.torch_graph.COMPILER", "eager")
+        monkeypatch.setattr("keras_ratesnn._core.backend.torch_compiler.COMPILER", "eager")
     assert inference.main(["--batch", "2", "--rounds", "1"]) == 0
     printed = capsys.readouterr().out
     for value in ("auto", "True"):

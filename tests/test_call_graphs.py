@@ -24,7 +24,7 @@ if BACKEND != "torch":
 
 import torch
 
-from keras_ratesnn._core.backend import torch_graph
+from keras_ratesnn._core.backend import torch_compiler
 
 METHODS = [
     (gradient, step_mode)
@@ -38,8 +38,8 @@ def recording(eager_calls=1, compiler="eager"):
     """A context in which calls are recorded early, and compiled by another compiler."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_call_graphs, "EAGER_CALLS", {"auto": eager_calls, True: eager_calls})
-        patch.setattr(torch_graph, "COMPILER", compiler)
-        patch.setattr(torch_graph, "_warned_of", set())
+        patch.setattr(torch_compiler, "COMPILER", compiler)
+        patch.setattr(torch_compiler, "_warned_of", set())
         yield
 
 
@@ -572,13 +572,22 @@ def test_the_call_that_cannot_be_recorded_has_its_effects_once():
     assert calls[0] == calls[1]
 
 
-def test_second_derivatives_are_an_error_that_names_the_way_out():
-    x = ops.convert_to_tensor(data(4, (6,))[0]).requires_grad_()
+@pytest.mark.parametrize(
+    ("make", "arguments", "reason"),
+    [
+        (mlp, {"gradient": "bptt"}, "recorded graphs"),
+        (mlp, {"gradient": "sltt", "step_mode": "single", "jit_compile": False}, 'step_mode="multi"'),
+        (network, {"gradient": "rate", "jit_compile": False}, "without batch normalization"),
+    ],
+)
+def test_second_derivatives_are_an_error_that_names_the_way_out(make, arguments, reason):
+    """Also where the upstream gradient is a constant."""
     with recording():
-        _, model = pair(mlp, gradient="bptt")
+        _, model = pair(make, **arguments)
+        x = ops.convert_to_tensor(data(4, model.network.input_shape[1:])[0]).requires_grad_()
         for _ in range(3):
             outputs = model(x, training=True)
-        with pytest.raises(RuntimeError, match="jit_compile=False"):
+        with pytest.raises(RuntimeError, match=reason):
             torch.autograd.grad(ops.sum(outputs), x, create_graph=True)
 
 

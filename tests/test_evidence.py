@@ -212,9 +212,9 @@ def test_graphs_are_compared_with_eager_mode():
 
 @on_torch
 def test_what_is_timed_later_is_compiled_before(monkeypatch):
-    from keras_ratesnn._core.backend import torch_graph
+    from keras_ratesnn._core.backend import torch_compiler
 
-    monkeypatch.setattr(torch_graph, "COMPILER", "eager")
+    monkeypatch.setattr(torch_compiler, "COMPILER", "eager")
     rows = []
     with tiny_among_the_networks():
         compilation.run(rows.append, TINY, tf32=True)

@@ -16,7 +16,7 @@ from keras_ratesnn.gradients import _time_loop
 
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends fuse by themselves")
 if BACKEND == "torch":
-    from keras_ratesnn._core.backend import torch_fusion, torch_graph
+    from keras_ratesnn._core.backend import torch_compiler, torch_fusion
 
 MODES = [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single")]
 
@@ -54,13 +54,13 @@ def network(neuron=NEURONS["soft"], width=4):
 @contextlib.contextmanager
 def fusion(compiler, least_elements=0):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch_fusion, "COMPILER", compiler)
+        patch.setattr(torch_compiler, "COMPILER", compiler)
         patch.setattr(torch_fusion, "LEAST_ELEMENTS", least_elements)
         patch.setattr(torch_fusion, "_kernels", [])
         patch.setattr(torch_fusion, "_numbers", {})
         patch.setattr(torch_fusion, "_programs", weakref.WeakKeyDictionary())
         patch.setattr(torch_fusion, "_kinds", set())
-        patch.setattr(torch_graph, "_warned_of", set())
+        patch.setattr(torch_compiler, "_warned_of", set())
         yield torch_fusion
 
 

@@ -11,6 +11,7 @@ from keras_ratesnn._core import tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import plain_normalization, torch_normalization
 from keras_ratesnn._core.backend.known_shapes import check_equal as check_equal
+from keras_ratesnn._core.backend.torch_derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch_fusion import elementwise as elementwise
 from keras_ratesnn._core.backend.torch_fusion import fusing as fusing
 from keras_ratesnn._core.backend.torch_graph import CallGraph as CallGraph
@@ -109,8 +110,7 @@ class _WithBackward(torch.autograd.Function):
         ctx.save_for_backward(*tensors[counts[0] :])
         return tuple(value.detach() for value in tensors[: counts[0]])
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx, *upstream):
         values, inputs = ctx.counts
         saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[2 + values :]

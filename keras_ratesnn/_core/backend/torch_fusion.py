@@ -16,7 +16,9 @@ from keras import ops
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import keras_internals, tree
-from keras_ratesnn._core.backend.torch_graph import COMPILER, is_recording, warn_of_no_compilation
+from keras_ratesnn._core.backend.torch_compiler import Compiled, for_all_shapes
+from keras_ratesnn._core.backend.torch_derivative import first_derivative_only
+from keras_ratesnn._core.backend.torch_graph import is_recording
 
 LEAST_ELEMENTS = 2**20
 """For fewer elements compilation takes too long. Once compiled, a kernel is also used for small layers."""
@@ -190,8 +192,7 @@ class _Differentiable(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         return tuple(program.outputs(tensors))
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx, *upstream):
         wanted = tuple(ctx.needs_input_grad[2:])
         return None, None, *ctx.program.gradients(ctx.function, ctx.saved_tensors, wanted, upstream)
@@ -209,36 +210,12 @@ def _compile(function, tensors):
     text = id(graph) if constants else (graph.code, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
     if text not in _numbers:
         _numbers[text] = len(_kernels)
-        _kernels.append(_Kernel(graph))
+        _kernels.append(Compiled(graph, for_all_shapes, "the time loop of a neuron layer"))
     number = _numbers[text]
     return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)
 
 
-class _Kernel:
-    """A compiled graph. If it cannot be compiled, the graph itself."""
-
-    def __init__(self, graph):
-        self.graph = graph
-        self._run = torch.compile(graph, backend=COMPILER, dynamic=True)
-
-    @property
-    def is_compiled(self):
-        return self._run is not self.graph
-
-    def __call__(self, *tensors):
-        try:
-            return self._run(*tensors)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            if not self.is_compiled:
-                raise
-            warn_of_no_compilation("the time loop of a neuron layer", error)
-            self._run = self.graph
-            return self.graph(*tensors)
-
-
-_kernels: list[_Kernel] = []
+_kernels: list[Compiled] = []
 _numbers: dict[Any, int] = {}
 
 _library = torch.library.Library("keras_ratesnn", "DEF")

@@ -5,27 +5,15 @@ A replay runs no Python code of the function. What nobody reads is left out, as 
 
 import contextvars
 import logging
-import operator
-import warnings
-from typing import Any
 
 import torch
-from torch import fx
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
+from keras_ratesnn._core.backend import torch_compiler, torch_graph_passes
+from keras_ratesnn._core.backend.torch_derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch_random import seeded_draws
 
-COMPILER = "inductor"
-"""The backend of `torch.compile` that compiles graphs."""
-
-_aten = torch.ops.aten
-_ALIASES = (_aten.detach.default, _aten.alias.default)
-"""Operations that return their argument."""
-
 _recording: contextvars.ContextVar["_Recording | None"] = contextvars.ContextVar("keras_ratesnn_recording", default=None)
-
-
-_warned_of: set[str] = set()
 
 
 def is_recording():
@@ -73,17 +61,17 @@ class CallGraph:
         self.upstream_layouts = [output.stride() for output in outputs if output.requires_grad]
         recording = _Recording()
         recorded = self._record(recording, function, tensors, outputs)
-        _check(recorded, recording.repeats_noise)
-        _compute_constants(recorded)
-        graph, forward_nodes = _simplified(recorded.graph, recording.forward_names)
-        forward, backward = _split(recorded, graph, forward_nodes, len(tensors), len(outputs))
-        if compiled and any(map(_draws, recorded.graph.nodes)):
+        torch_graph_passes.check(recorded, recording.repeats_noise)
+        torch_graph_passes.compute_constants(recorded)
+        graph, forward_nodes = torch_graph_passes.simplified(recorded.graph, recording.forward_names)
+        forward, backward = torch_graph_passes.split(recorded, graph, forward_nodes, len(tensors), len(outputs))
+        if compiled and any(map(torch_graph_passes.draws, recorded.graph.nodes)):
             logging.getLogger("keras_ratesnn").warning(
                 "The calls of %s are not compiled: compiled, they draw other numbers.", name
             )
             compiled = False
-        self.forward = _Compiled(forward, f"the forward pass of {name}") if compiled else forward.forward
-        self.backward = _Compiled(backward, f"the backward pass of {name}") if compiled else backward.forward
+        self.forward = _compiled(forward, f"the forward pass of {name}") if compiled else forward.forward
+        self.backward = _compiled(backward, f"the backward pass of {name}") if compiled else backward.forward
 
     @staticmethod
     def signature(tensors):
@@ -172,13 +160,8 @@ class _Replayed(torch.autograd.Function):
         )
         return tuple(outputs)
 
-    @staticmethod
+    @first_derivative_only
     def backward(ctx, *upstream):
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "The calls of a model that are recorded as a graph have first derivatives only. Received: a backward pass with "
-                "create_graph=True. Use model.compile(..., jit_compile=False)."
-            )
         graph = ctx.graph
         of_differentiable = [
             gradient for gradient, differentiable in zip(upstream, graph.differentiable, strict=True) if differentiable
@@ -186,208 +169,15 @@ class _Replayed(torch.autograd.Function):
         return None, *graph.gradients(ctx.saved_tensors, of_differentiable)
 
 
-class _Compiled:
-    """A graph that is compiled at its first call, for tensors like those of that call."""
+def _compiled(graph, name):
+    """A graph that is compiled at its first call, with a message, for tensors like those of that call."""
 
-    def __init__(self, graph_module, name):
-        self._graph_module = graph_module
-        self._name = name
-        self._run = None
+    def compile_graph(graph, tensors):
+        nodes = len(graph.graph.nodes)
+        logging.getLogger("keras_ratesnn").warning("Compiling %s, %d operations; this may take a minute.", name, nodes)
+        return torch_compiler.for_these_shapes(graph, tensors)
 
-    @property
-    def is_compiled(self):
-        return self._run not in (None, self._graph_module.forward)
-
-    def __call__(self, *tensors):
-        return self._compile(tensors) if self._run is None else self._run(*tensors)
-
-    def _compile(self, tensors):
-        """Compiles the graph; returns its results for these tensors."""
-        nodes = len(self._graph_module.graph.nodes)
-        logging.getLogger("keras_ratesnn").warning("Compiling %s, %d operations; this may take a minute.", self._name, nodes)
-        try:
-            compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
-            run = compiler(self._graph_module, list(tensors))
-            results = run(*tensors)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            warn_of_no_compilation(self._name, error)
-            self._run = self._graph_module.forward
-            return self._run(*tensors)
-        self._run = run
-        return results
-
-
-def warn_of_no_compilation(what, error):
-    """Warns, once, that PyTorch could not compile something, because of `error`."""
-    if what in _warned_of:
-        return
-    _warned_of.add(what)
-    reason = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
-    warnings.warn(
-        f"PyTorch could not compile {what}: it runs without compilation, which is slower but gives the same results. "
-        "Compilation needs a C++ compiler on CPUs, and Triton on GPUs. To turn it and this warning off: "
-        f"model.compile(..., jit_compile=False). The reason: {type(error).__name__}: {reason}",
-        stacklevel=2,
-    )
-
-
-def _simplified(graph, forward_names):
-    """The same graph with each operation once, without those that return their argument.
-
-    Args:
-        graph: An `fx.Graph`.
-        forward_names: Set of the names of the nodes on the way to the outputs.
-
-    Returns:
-        `(graph, forward_nodes)`: the latter is the set of these nodes in the new graph.
-    """
-    changing = {_memory_of(argument) for node in graph.nodes for argument in _written(node)}
-    places: dict[fx.Node, fx.Node] = {}
-    result, forward_nodes = fx.Graph(), set()
-    # What the backward pass computes again, to save memory, is not taken from the forward pass.
-    known: dict[bool, dict[Any, fx.Node]] = {True: {}, False: {}}
-    for node in graph.nodes:
-        part_of_tuple = node.target is operator.getitem and places[node.args[0]] in forward_nodes
-        is_forward = part_of_tuple or node.name in forward_names
-        # A tensor that is changed in place is not the same as another that was computed in the same way.
-        may_be_known = changing.isdisjoint(map(_memory_of, (node, *node.all_input_nodes)))
-        place = _known(node, places, known[is_forward] if may_be_known else {})
-        if place is None:
-            place = result.node_copy(node, places.__getitem__)
-            if node.op == "call_function" and may_be_known:
-                known[is_forward][_key(place.target, place.args, place.kwargs)] = place
-        places[node] = place
-        if is_forward:
-            forward_nodes.add(place)
-    return result, forward_nodes
-
-
-def _known(node, places, known):
-    """The node that already has the result of this one, or `None`."""
-    if node.op != "call_function" or _draws(node):
-        return None
-    if node.target in _ALIASES:
-        return places[node.args[0]]
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), places.__getitem__)
-    if node.target is _aten.permute.default and args[0].target is node.target:
-        (origin, first), second = args[0].args, args[1]
-        if [first[axis] % len(first) for axis in second] == list(range(len(first))):
-            return origin
-    return known.get(_key(node.target, args, kwargs))
-
-
-def _key(target, args, kwargs):
-    return target, _hashable(args), _hashable(kwargs)
-
-
-def _written(node):
-    """The arguments that an operation changes in place."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None or not schema.is_mutable:
-        return []
-    given = {argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)} | node.kwargs
-    written = [
-        argument.name for argument in schema.arguments if argument.alias_info is not None and argument.alias_info.is_write
-    ]
-    return [given[name] for name in written if isinstance(given.get(name), fx.Node)]
-
-
-def _memory_of(node):
-    """The node that allocated the memory of a node's result, which may be a view."""
-    while node.target in _ALIASES or getattr(node.target, "is_view", False) or _written(node):
-        node = node.args[0]
-    return node
-
-
-def _hashable(arguments):
-    if isinstance(arguments, (tuple, list)):
-        return tuple(map(_hashable, arguments))
-    if isinstance(arguments, dict):
-        return tuple((name, _hashable(value)) for name, value in arguments.items())
-    # 1, 1.0 and True are equal, and 0.0 and -0.0.
-    return type(arguments), repr(arguments) if isinstance(arguments, float) else arguments
-
-
-def _check(graph_module, repeats_noise):
-    """Raises ValueError if a replay would not do what the recorded function does."""
-    for node in graph_module.graph.nodes:
-        if repeats_noise and _draws(node):
-            raise ValueError(f"{node.target} draws the same random numbers several times, without a keras.random.SeedGenerator")
-        if any(_memory_of(argument).op in ("placeholder", "get_attr") for argument in _written(node)):
-            raise ValueError(f"{node.target} changes an input, a variable or a constant in place")
-        if node.target is _aten._local_scalar_dense.default:
-            raise ValueError("a number that Python computes with depends on the values of tensors")
-        if node.op == "get_attr":
-            # Settings may be tensors, but PyTorch's own modules have weights that Keras does not know.
-            constant = getattr(graph_module, node.target)
-            if isinstance(constant, torch.nn.Parameter) or constant.requires_grad:
-                raise ValueError("a layer uses a parameter that is not a Keras variable")
-
-
-def _compute_constants(graph_module):
-    """Computes once what depends only on constants: on a GPU each replay would copy them from the host."""
-    graph = graph_module.graph
-    changing = {_memory_of(argument) for node in graph.nodes for argument in _written(node)}
-    for node in list(graph.nodes):
-        if node.op != "call_function" or not node.all_input_nodes or _draws(node) or _memory_of(node) in changing:
-            continue
-        if any(argument.op != "get_attr" or argument in changing for argument in node.all_input_nodes):
-            continue
-        constants = {argument: getattr(graph_module, argument.target) for argument in node.all_input_nodes}
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), constants.__getitem__)
-        with torch.no_grad():
-            value = node.target(*args, **kwargs)
-        if torch.is_tensor(value):
-            name = f"_computed_{node.name}"
-            graph_module.register_buffer(name, value)
-            with graph.inserting_before(node):
-                node.replace_all_uses_with(graph.get_attr(name))
-            graph.erase_node(node)
-
-
-def _draws(node):
-    """Whether an operation draws from PyTorch's own generator."""
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-
-
-def _split(root, graph, forward_nodes, tensors, outputs):
-    """The forward and the backward part of a graph.
-
-    Args:
-        root: Graph module with the constants of the graph.
-        graph: From tensors and gradients of outputs to outputs and gradients of tensors.
-        forward_nodes: Set of the nodes on the way to the outputs.
-        tensors: Integer, the number of tensors.
-        outputs: Integer, the number of outputs.
-
-    Returns:
-        `(forward, backward)`, graph modules: from tensors to outputs and saved values, and from saved values and gradients of
-        outputs to gradients of tensors.
-    """
-    upstream = [node for node in graph.nodes if node.op == "placeholder"][tensors:]
-    results = list(graph.output_node().args[0])
-    behind = [node for node in graph.nodes if node.op == "call_function" and node not in forward_nodes]
-    needed = [*(node for user in behind for node in user.all_input_nodes), *results[outputs:]]
-    computed = {*behind, *upstream}
-    saved = list(dict.fromkeys(node for node in needed if node not in computed and node.op != "get_attr"))
-
-    places: dict[fx.Node, fx.Node] = {}
-    forward = fx.Graph()
-    for node in graph.nodes:
-        if node not in computed and node.op != "output":
-            places[node] = forward.node_copy(node, places.__getitem__)
-    forward.output(tuple(places[node] for node in (*results[:outputs], *saved)))
-
-    backward = fx.Graph()
-    places = {node: backward.placeholder(node.name) for node in (*saved, *upstream)}
-    for node in (*graph.find_nodes(op="get_attr"), *behind):
-        places[node] = backward.node_copy(node, places.__getitem__)
-    backward.output(tuple(places[node] for node in results[outputs:]))
-    for part in (forward, backward):
-        part.eliminate_dead_code()
-    return fx.GraphModule(root, forward), fx.GraphModule(root, backward)
+    return torch_compiler.Compiled(graph, compile_graph, name)
 
 
 def _in_layout(tensor, strides):

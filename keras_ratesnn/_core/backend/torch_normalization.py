@@ -2,6 +2,8 @@
 
 import torch
 
+from keras_ratesnn._core.backend.torch_derivative import first_derivative_only
+
 
 def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
     """Normalises a batch with its own statistics; see `backend`."""
@@ -27,8 +29,7 @@ class _Normalized(torch.autograd.Function):
         ctx.mark_non_differentiable(*statistics)
         return outputs, *statistics
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx, upstream, *_):
         return *_chosen(ctx, _backward(upstream, *ctx.saved_tensors)), None
 
@@ -41,8 +42,7 @@ class _NormalizedAs(torch.autograd.Function):
         shift = -mean * scale if beta is None else beta - mean * scale
         return torch.addcmul(_broadcast(shift, inputs), inputs, _broadcast(scale, inputs))
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivative_only
     def backward(ctx, upstream):
         inputs, gamma, mean, inverse_deviation = ctx.saved_tensors
         of_inputs, of_gamma, of_beta = _backward(upstream, inputs, gamma, mean, inverse_deviation)

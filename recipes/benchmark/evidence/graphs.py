@@ -19,14 +19,14 @@ def recorded_at_once():
 @contextlib.contextmanager
 def compiled_by(compiler):
     """A context in which graphs are compiled by this compiler of PyTorch's; `None` leaves the choice as it is."""
-    from keras_ratesnn._core.backend import torch_graph
+    from keras_ratesnn._core.backend import torch_compiler
 
-    before = torch_graph.COMPILER
-    torch_graph.COMPILER = compiler or before
+    before = torch_compiler.COMPILER
+    torch_compiler.COMPILER = compiler or before
     try:
         yield
     finally:
-        torch_graph.COMPILER = before
+        torch_compiler.COMPILER = before
 
 
 def taken(model):

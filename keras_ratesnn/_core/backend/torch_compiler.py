@@ -1,0 +1,72 @@
+"""PyTorch's compiler, with a fallback: a graph that cannot be compiled runs as it is."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+COMPILER: str | Callable[..., Any] = "inductor"
+"""The backend of `torch.compile`: its name, or a function."""
+
+_warned_of: set[str] = set()
+
+
+class Compiled:
+    """A graph that is compiled at its first call.
+
+    Args:
+        graph: An `fx.GraphModule`.
+        compile_graph: Function `(graph, tensors) -> compiled function`, given the tensors of the first call.
+        name: String, what is compiled, for the warning if that fails.
+    """
+
+    def __init__(self, graph, compile_graph, name):
+        self.graph = graph
+        self._compile_graph = compile_graph
+        self._name = name
+        self._run: Any = None
+
+    @property
+    def is_compiled(self):
+        return self._run not in (None, self.graph.forward)
+
+    def __call__(self, *tensors):
+        try:
+            if self._run is None:
+                self._run = self._compile_graph(self.graph, tensors)
+            return self._run(*tensors)
+        except torch.OutOfMemoryError:
+            raise
+        # Compilers raise anything, and some compile only when they are called.
+        except Exception as error:
+            if self._run == self.graph.forward:
+                raise
+            self._run = self.graph.forward
+            _warn_of_no_compilation(self._name, error)
+            return self._run(*tensors)
+
+
+def for_all_shapes(graph, tensors):
+    """Compiles a graph for tensors of any shapes."""
+    return torch.compile(graph, backend=COMPILER, dynamic=True)
+
+
+def for_these_shapes(graph, tensors):
+    """Compiles a graph for tensors like these."""
+    compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
+    return compiler(graph, list(tensors))
+
+
+def _warn_of_no_compilation(what, error):
+    """Warns, once."""
+    if what in _warned_of:
+        return
+    _warned_of.add(what)
+    reason = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
+    warnings.warn(
+        f"PyTorch could not compile {what}: it runs without compilation, which is slower but gives the same results. "
+        "Compilation needs a C++ compiler on CPUs, and Triton on GPUs. To turn it and this warning off: "
+        f"model.compile(..., jit_compile=False). The reason: {type(error).__name__}: {reason}",
+        stacklevel=2,
+    )

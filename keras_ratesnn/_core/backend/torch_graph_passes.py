@@ -1,0 +1,168 @@
+"""Passes over recorded graphs: refuse what cannot be replayed, leave out what nobody reads, split off the derivative."""
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+_aten = torch.ops.aten
+_ALIASES = (_aten.detach.default, _aten.alias.default)
+"""Operations that return their argument."""
+
+
+def check(graph_module, repeats_noise):
+    """Raises ValueError if a replay would not do what the recorded function does."""
+    for node in graph_module.graph.nodes:
+        if repeats_noise and draws(node):
+            raise ValueError(f"{node.target} draws the same random numbers several times, without a keras.random.SeedGenerator")
+        if any(_memory_of(argument).op in ("placeholder", "get_attr") for argument in _written(node)):
+            raise ValueError(f"{node.target} changes an input, a variable or a constant in place")
+        if node.target is _aten._local_scalar_dense.default:
+            raise ValueError("a number that Python computes with depends on the values of tensors")
+        if node.op == "get_attr":
+            # Settings may be tensors, but PyTorch's own modules have weights that Keras does not know.
+            constant = getattr(graph_module, node.target)
+            if isinstance(constant, torch.nn.Parameter) or constant.requires_grad:
+                raise ValueError("a layer uses a parameter that is not a Keras variable")
+
+
+def compute_constants(graph_module):
+    """Computes once what depends only on constants: on a GPU each replay would copy them from the host."""
+    graph = graph_module.graph
+    changing = {_memory_of(argument) for node in graph.nodes for argument in _written(node)}
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not node.all_input_nodes or draws(node) or _memory_of(node) in changing:
+            continue
+        if any(argument.op != "get_attr" or argument in changing for argument in node.all_input_nodes):
+            continue
+        constants = {argument: getattr(graph_module, argument.target) for argument in node.all_input_nodes}
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), constants.__getitem__)
+        with torch.no_grad():
+            value = node.target(*args, **kwargs)
+        if torch.is_tensor(value):
+            name = f"_computed_{node.name}"
+            graph_module.register_buffer(name, value)
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.get_attr(name))
+            graph.erase_node(node)
+
+
+def simplified(graph, forward_names):
+    """The same graph with each operation once, without those that return their argument.
+
+    Args:
+        graph: An `fx.Graph`.
+        forward_names: Set of the names of the nodes on the way to the outputs.
+
+    Returns:
+        `(graph, forward_nodes)`: the latter is the set of these nodes in the new graph.
+    """
+    changing = {_memory_of(argument) for node in graph.nodes for argument in _written(node)}
+    places: dict[fx.Node, fx.Node] = {}
+    result, forward_nodes = fx.Graph(), set()
+    # What the backward pass computes again, to save memory, is not taken from the forward pass.
+    known: dict[bool, dict[Any, fx.Node]] = {True: {}, False: {}}
+    for node in graph.nodes:
+        part_of_tuple = node.target is operator.getitem and places[node.args[0]] in forward_nodes
+        is_forward = part_of_tuple or node.name in forward_names
+        # A tensor that is changed in place is not the same as another that was computed in the same way.
+        may_be_known = changing.isdisjoint(map(_memory_of, (node, *node.all_input_nodes)))
+        place = _known(node, places, known[is_forward] if may_be_known else {})
+        if place is None:
+            place = result.node_copy(node, places.__getitem__)
+            if node.op == "call_function" and may_be_known:
+                known[is_forward][_key(place.target, place.args, place.kwargs)] = place
+        places[node] = place
+        if is_forward:
+            forward_nodes.add(place)
+    return result, forward_nodes
+
+
+def _known(node, places, known):
+    """The node that already has the result of this one, or `None`."""
+    if node.op != "call_function" or draws(node):
+        return None
+    if node.target in _ALIASES:
+        return places[node.args[0]]
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), places.__getitem__)
+    if node.target is _aten.permute.default and args[0].target is node.target:
+        (origin, first), second = args[0].args, args[1]
+        if [first[axis] % len(first) for axis in second] == list(range(len(first))):
+            return origin
+    return known.get(_key(node.target, args, kwargs))
+
+
+def _key(target, args, kwargs):
+    return target, _hashable(args), _hashable(kwargs)
+
+
+def _hashable(arguments):
+    if isinstance(arguments, (tuple, list)):
+        return tuple(map(_hashable, arguments))
+    if isinstance(arguments, dict):
+        return tuple((name, _hashable(value)) for name, value in arguments.items())
+    # 1, 1.0 and True are equal, and 0.0 and -0.0.
+    return type(arguments), repr(arguments) if isinstance(arguments, float) else arguments
+
+
+def split(root, graph, forward_nodes, tensors, outputs):
+    """The forward and the backward part of a graph.
+
+    Args:
+        root: Graph module with the constants of the graph.
+        graph: From tensors and gradients of outputs to outputs and gradients of tensors.
+        forward_nodes: Set of the nodes on the way to the outputs.
+        tensors: Integer, the number of tensors.
+        outputs: Integer, the number of outputs.
+
+    Returns:
+        `(forward, backward)`, graph modules: from tensors to outputs and saved values, and from saved values and gradients of
+        outputs to gradients of tensors.
+    """
+    upstream = [node for node in graph.nodes if node.op == "placeholder"][tensors:]
+    results = list(graph.output_node().args[0])
+    behind = [node for node in graph.nodes if node.op == "call_function" and node not in forward_nodes]
+    needed = [*(node for user in behind for node in user.all_input_nodes), *results[outputs:]]
+    computed = {*behind, *upstream}
+    saved = list(dict.fromkeys(node for node in needed if node not in computed and node.op != "get_attr"))
+
+    places: dict[fx.Node, fx.Node] = {}
+    forward = fx.Graph()
+    for node in graph.nodes:
+        if node not in computed and node.op != "output":
+            places[node] = forward.node_copy(node, places.__getitem__)
+    forward.output(tuple(places[node] for node in (*results[:outputs], *saved)))
+
+    backward = fx.Graph()
+    places = {node: backward.placeholder(node.name) for node in (*saved, *upstream)}
+    for node in (*graph.find_nodes(op="get_attr"), *behind):
+        places[node] = backward.node_copy(node, places.__getitem__)
+    backward.output(tuple(places[node] for node in results[outputs:]))
+    for part in (forward, backward):
+        part.eliminate_dead_code()
+    return fx.GraphModule(root, forward), fx.GraphModule(root, backward)
+
+
+def draws(node):
+    """Whether an operation draws from PyTorch's own generator."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _written(node):
+    """The arguments that an operation changes in place."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return []
+    given = {argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)} | node.kwargs
+    written = [
+        argument.name for argument in schema.arguments if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    return [given[name] for name in written if isinstance(given.get(name), fx.Node)]
+
+
+def _memory_of(node):
+    """The node that allocated the memory of a node's result, which may be a view."""
+    while node.target in _ALIASES or getattr(node.target, "is_view", False) or _written(node):
+        node = node.args[0]
+    return node
