@@ -27,8 +27,12 @@ class CompiledFunction:
 
     def __call__(self, *state_and_data):
         *state, data = state_and_data
-        ranks, data = backend.ranks_of_batch(data)
-        return self._function((self._settings(), ranks))(*state, data)
+        try:
+            ranks, data = backend.ranks_of_batch(data)
+            return self._function((self._settings(), ranks))(*state, data)
+        except BaseException:
+            keras_internals.reattach_state(self._model, self._purpose, state)
+            raise
 
     def _function(self, key):
         with self._lock:

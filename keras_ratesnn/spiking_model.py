@@ -11,11 +11,11 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_ratesnn import _graph, gradients
+from keras_ratesnn import _graph, _replicas, gradients
 from keras_ratesnn._call_graphs import CallGraphs
 from keras_ratesnn._compiled_functions import CompiledFunction
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
-from keras_ratesnn._core.annotations import Config, StepMode, Structure
+from keras_ratesnn._core.annotations import Config, StepMode, Structure, Tensor
 from keras_ratesnn._functional_attributes import FunctionalAttributes
 from keras_ratesnn._input_checks import check_inputs, has_time, one_step, warn_of_time_in_a_step
 from keras_ratesnn._streaming import Stream
@@ -25,6 +25,7 @@ from keras_ratesnn.gradients.base import Run
 
 STEP_MODES: tuple[StepMode, ...] = ("multi", "single")
 
+_in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
 _predicting = contextvars.ContextVar("keras_ratesnn_predicting", default=False)
 
 
@@ -44,14 +45,14 @@ def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
         check_inputs(_graph.as_graph(self.network), x, self.timesteps)
-        with keras_internals.plain_build_errors():
+        with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
 
     return checked
 
 
 @registry.register
-class SpikingModel(FunctionalAttributes, keras.Model):
+class SpikingModel(keras_internals.BuildsOnUnevenBatches, FunctionalAttributes, keras.Model):
     """Runs an ordinary Keras network of one time step over time, with a choice of training methods.
 
     It is a Keras model: `compile`, `fit`, `evaluate`, `predict`, `save` work as usual. Its output is the time mean of the
@@ -209,12 +210,34 @@ class SpikingModel(FunctionalAttributes, keras.Model):
             network=functional,
             draws=self._draws if self.gradient.draws else None,
         )
-        return self._through_time(run)
+        with _replicas.own_noise(self.network):
+            outputs = self._through_time(run)
+        if run.with_gradient:
+            backend.replicas.averages_gradients(outputs, self.trainable_variables)
+        return outputs
 
     @backend.untraced
     def _through_time(self, run: Run) -> Structure:
         with backend.fusing(self._asked_jit_compile is not False):
             return self._graphs.call(self.gradient, run, self._settings(), self._asked_jit_compile)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Tensor:
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        return _replicas.weigh_by_size(loss, x) if training and x is not None else loss
+
+    def compute_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        token = _in_step.set(True)
+        try:
+            return super().compute_metrics(*args, **kwargs)
+        finally:
+            _in_step.reset(token)
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The values of all metrics: after an epoch those of all replicas, within a step those of this replica."""
+        results = super().get_metrics_result
+        return results() if _in_step.get() else _replicas.metrics_of_all(self, results)
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
         with _without_gradient():
@@ -283,6 +306,7 @@ class SpikingModel(FunctionalAttributes, keras.Model):
         check_finite(self.variables)
         # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)
+        _replicas.begin_training(self, inspect.signature(super().fit).bind(x, *args, **kwargs))
         return self._fit(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:

@@ -81,7 +81,7 @@ def test_a_batch_is_normalised_by_its_statistics_and_differentiated_through_them
     results = []
 
     def objective(*tensors):
-        results[:] = backend.normalize(tensors[0], axis, *flat(tensors[1:]), EPSILON, False)
+        results[:] = backend.normalize(tensors[0], axis, *flat(tensors[1:]), EPSILON)
         return weighted_sum(results[0], weights, channels_at)
 
     arrays = [inputs, gamma, beta]
@@ -106,7 +106,7 @@ def test_given_statistics_change_as_those_of_the_batch(shape, axis, channels_at)
 
     def outputs_of(*tensors):
         given = [ops.convert_to_tensor(array, "float32") for array in (mean, variance)]
-        return backend.normalize_as(tensors[0], axis, *flat([*tensors[1:], *given]), EPSILON, False)
+        return backend.normalize_as(tensors[0], axis, *flat([*tensors[1:], *given]), EPSILON)
 
     arrays = [inputs, gamma, beta]
     single = [array.astype("float32") for array in arrays]
@@ -141,10 +141,3 @@ def test_activity_regularisation_of_a_normalisation_is_part_of_the_loss(gradient
         loss, _ = loss_and_gradients(spiking(network, 4, gradient, step_mode=step_mode), *data(16, (6,)))
         losses.append(loss)
     assert losses[1] > losses[0] + 0.1
-
-
-@pytest.mark.skipif(BACKEND != "torch", reason="other backends synchronise")
-def test_statistics_over_devices_are_refused_on_pytorch():
-    inputs = ops.ones((2, 3))
-    with pytest.raises(NotImplementedError, match="synchronized=False"):
-        backend.normalize(inputs, -1, None, None, EPSILON, True)

@@ -174,6 +174,38 @@ class ReadOnce(_Through):
         super().add_update(update)
 
 
+class ShiftedSeeds(_Through):
+    """A scope in which the states of random generators have shifted seeds.
+
+    Args:
+        states: Collection of Keras variables, the states of `keras.random.SeedGenerator`s.
+        offset: Integer scalar tensor, added to each seed.
+    """
+
+    def __init__(self, states, offset):
+        super().__init__()
+        self._states = set(map(id, states))
+        # A state is a seed and a counter.
+        self._shift = ops.stack([offset, ops.zeros_like(offset)])
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        if id(variable) not in self._states:
+            return value
+        value = ops.convert_to_tensor(variable._value) if value is None else value
+        return value + ops.cast(self._shift, value.dtype)
+
+    def add_update(self, update):
+        variable, value = update
+        if id(variable) not in self._states:
+            super().add_update(update)
+            return
+        # The assignment itself needs the variable.
+        self._states.discard(id(variable))
+        super().add_update((variable, value - ops.cast(self._shift, value.dtype)))
+        self._states.add(id(variable))
+
+
 def is_rematerialized(model):
     """Whether a layer of a model was made in a `keras.RematScope`."""
     return any(layer._remat_mode is not None for layer in with_sublayers(model))
@@ -211,6 +243,84 @@ def state_shardings(model):
     """The sharding of a model's state in the form that Keras needs to make a function on JAX, or `None`."""
     spread = hasattr(model, "_get_state_sharding_spec") and keras.distribution.distribution() is not None
     return model._get_state_sharding_spec() if spread else None
+
+
+_STATE = ("trainable_variables", "non_trainable_variables")
+_STATE_OF = {
+    "train": (*_STATE, "optimizer_variables", "metrics_variables"),
+    "test": (*_STATE, "metrics_variables"),
+    "predict": _STATE,
+}
+
+
+def reattach_state(model, purpose, state):
+    """Gives a model its variables again, which Keras takes from it while a function runs on JAX, after an error.
+
+    Args:
+        model: A Keras model.
+        purpose: `"train"`, `"test"` or `"predict"`.
+        state: List with the state that was passed to the function; empty on other backends.
+    """
+    # What the function has begun to compute may have been deleted, to reuse the memory.
+    if not state or any(array.is_deleted() for array in keras.tree.flatten(state)):
+        return
+    model._jax_state = dict(zip(_STATE_OF[purpose], state[0], strict=True))
+    model._jax_state_synced = False
+    model.jax_state_sync()
+
+
+@contextlib.contextmanager
+def whole_batches():
+    """On JAX, a context in which a batch that devices cannot share equally is given whole to each of them.
+
+    Keras would raise an error in the middle of training.
+    """
+    distribution = keras.distribution.distribution()
+    if keras.backend.backend() != "jax" or distribution is None:
+        yield
+        return
+    import jax
+    from keras.src.backend.jax import trainer
+
+    distribute, mesh = trainer._distribute_data, distribution.device_mesh
+    devices = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+
+    def distribute_or_copy(data, layouts=None):
+        leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
+        rows, processes = leaves[0].shape[0], jax.process_count()
+        if rows * processes % devices == 0:
+            return distribute(data, layouts)
+        if processes > 1:
+            raise ValueError(
+                f"`batch_size` must be a multiple of the number of devices, {devices}, where several processes train together. "
+                f"Received: a batch of {rows * processes}. Drop the last batch if it is smaller."
+            )
+        whole = keras.tree.map_structure(
+            lambda leaf: None if leaf is None else keras.distribution.TensorLayout([None] * len(leaf.shape), mesh), data
+        )
+        return distribute(data, whole)
+
+    trainer._distribute_data = distribute_or_copy
+    try:
+        yield
+    finally:
+        trainer._distribute_data = distribute
+
+
+class BuildsOnUnevenBatches:
+    """A mixin for models that are trained in a `tf.distribute` strategy, whose replicas have unequal parts of the first batch.
+
+    Keras would add these parts to build a model.
+    """
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        strategy = self._distribute_strategy
+        if iterator is not None and strategy is not None:
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(lambda part: strategy.experimental_local_results(part)[0], next(batches))
+                break
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
 
 
 class StandIn:
@@ -332,8 +442,16 @@ class CollectingScope(keras.StatelessScope):
 
 
 def in_stateless_scope():
-    """Whether variables have other values than their own."""
-    return get_stateless_scope() is not None
+    """Whether variables have other values than their own, apart from shifted seeds."""
+    scope = get_stateless_scope()
+    while isinstance(scope, ShiftedSeeds):
+        scope = scope._outside
+    return scope is not None
+
+
+def first_tensor(structure):
+    """The first tensor in a structure with `None`."""
+    return next(leaf for leaf in keras.tree.flatten(structure) if leaf is not None)
 
 
 def autocast_dtype():

@@ -19,9 +19,7 @@ def normalize(layer, inputs, times=1, mask=None):
     """
     parameters = _parameters(layer, inputs)
     weights = _weights(layer, inputs, mask)
-    outputs, mean, variance = backend.normalize(
-        inputs, layer.axis, *parameters, layer.epsilon, layer.synchronized, weights=weights
-    )
+    outputs, mean, variance = backend.normalize(inputs, layer.axis, *parameters, layer.epsilon, weights=weights)
     move_averages(layer, mean, variance, times)
     return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
@@ -39,7 +37,7 @@ def normalize_rate(layer, rate, mean, variance, weights=None):
     """
     rate = time_axis.widen(rate)
     parameters = _parameters(layer, rate)
-    statistics = mean, variance, layer.epsilon, layer.synchronized
+    statistics = mean, variance, layer.epsilon
     outputs = backend.normalize_as(rate, layer.axis, *parameters, *statistics, weights=weights)
     return time_axis.cast(outputs, layer.compute_dtype)
 
@@ -63,9 +61,7 @@ def normalize_online(layer, inputs, times=1, mask=None):
     Source: Zhu et al., "Online Stabilization of Spiking Neural Networks", ICLR 2024.
     """
     weights = _weights(layer, inputs, mask)
-    normalized, mean, variance = backend.normalize(
-        inputs, layer.axis, None, None, layer.epsilon, layer.synchronized, weights=weights
-    )
+    normalized, mean, variance = backend.normalize(inputs, layer.axis, None, None, layer.epsilon, weights=weights)
     scale, shift = _renormalization(layer, mean, variance, normalized)
     shape = [1] * len(inputs.shape)
     shape[layer.axis] = -1
@@ -77,7 +73,7 @@ def normalize_rate_online(layer, rate, mean, variance, weights=None):
     """`normalize_online` of a rate; see `normalize_rate`."""
     rate = time_axis.widen(rate)
     scale, shift = _renormalization(layer, mean, variance, rate)
-    statistics = mean, variance, layer.epsilon, layer.synchronized
+    statistics = mean, variance, layer.epsilon
     outputs = backend.normalize_as(rate, layer.axis, scale, shift, *statistics, weights=weights)
     return time_axis.cast(outputs, layer.compute_dtype)
 
@@ -122,6 +118,11 @@ def _parameters(layer, inputs):
 
 def renormalize(layer, inputs, times=1, mask=None):
     """Normalises a batch with renorm=True by Keras' own call, which has no single set of statistics."""
+    if backend.replicas.count() > 1:
+        raise ValueError(
+            f"Batch renormalization cannot be trained on {backend.replicas.count()} replicas, because each would have its own "
+            f"statistics. Received: layer {layer.name!r} with renorm=True. Set renorm=False."
+        )
     for _ in range(times):
         outputs, _ = keras_internals.call_aside(layer, (inputs,), {"training": True, "mask": mask})
     return outputs, None, None

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import registry, time_axis
+from keras_ratesnn._core import backend, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layers.cells import IntegrateAndFireCell
 
@@ -80,7 +80,8 @@ class StabilizedCell:
             membrane, spikes, after = self.cell.step(inputs, state["cell"], threshold)
             return membrane, spikes, {**state, "cell": after}
         membrane, *_ = self.cell.step(inputs, state["cell"])
-        mean, variance = ops.moments(ops.stop_gradient(membrane), list(range(len(membrane.shape))))
+        moments = ops.moments(ops.stop_gradient(membrane), list(range(len(membrane.shape))))
+        mean, variance = backend.merged_moments(ops.size(membrane), *moments)
         deviation, initial = ops.sqrt(variance), self.stabilizer.threshold
         differ = deviation > _ALIKE * (ops.abs(mean) + initial)
         begins = ops.logical_and(differ, state["begun"] == 0)

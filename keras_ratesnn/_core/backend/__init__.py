@@ -26,12 +26,14 @@
 * `layout_kept()`: a context in which Keras' layers do not copy `channels_last` data to another layout; entered for each call of
   a layer.
 * `multiply_add(x, factor, y)`: x · factor + y, in one pass over memory.
-* `normalize(inputs, axis, gamma, beta, epsilon, synchronized, weights=None)`: normalises a batch with its own statistics over
-  all axes except `axis`. Returns outputs in the dtype of the inputs or wider, and mean and variance without gradient.
+* `merged_moments(size, mean, variance)`: mean and variance over all replicas, given those of `size` elements of this replica.
+* `normalize(inputs, axis, gamma, beta, epsilon, weights=None)`: normalises a batch with its own statistics over all axes except
+  `axis` and over all replicas. Returns outputs in the dtype of the inputs or wider, and mean and variance without gradient.
   Statistics, γ and β (or `None`) have shape `(channels,)` and are float32 or wider. `weights >= 0` of any scale are those of
   the inputs in the statistics, of the shape of their first axes.
-* `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized, weights=None)`: γ (x − μ) / sqrt(σ² + ε) + β
+* `normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights=None)`: γ (x − μ) / sqrt(σ² + ε) + β
   with given statistics, differentiated as if μ and σ² were those of the batch with these weights.
+* `replicas`: a module: how many replicas of a model see parts of the same batch, and what they exchange.
 * `with_backward(values, inputs, others, backward)`: `values`, a list of tensors, whose gradients with respect to the
   tensors `inputs` are `backward(inputs, others, upstream)`; that function may use no other tensors.
 * `untraced(function)`: the function, excluded from compilers that trace Python code.
@@ -62,6 +64,7 @@ fusing = _functions.fusing
 gradient_of = _functions.gradient_of
 graft = _functions.graft
 layout_kept = _functions.layout_kept
+merged_moments = _functions.merged_moments
 multiply_add = _functions.multiply_add
 normalize = _functions.normalize
 normalize_as = _functions.normalize_as
@@ -74,6 +77,7 @@ optimization_barrier = _functions.optimization_barrier
 reading_once = _functions.reading_once
 loses_replaced_weights = _functions.loses_replaced_weights
 ranks_of_batch = _functions.ranks_of_batch
+replicas = _functions.replicas
 unrolled_network_steps = _functions.unrolled_network_steps
 unrolled_steps = _functions.unrolled_steps
 untraced = _functions.untraced

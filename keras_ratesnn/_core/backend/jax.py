@@ -7,7 +7,8 @@ import jax
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import plain_normalization
+from keras_ratesnn._core.backend import jax_replicas as replicas
+from keras_ratesnn._core.backend import plain_normalization, replica_moments
 from keras_ratesnn._core.backend.graph_compiled import CallGraph as CallGraph
 from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
 from keras_ratesnn._core.backend.graph_compiled import finite_rows as finite_rows
@@ -21,7 +22,6 @@ from keras_ratesnn._core.backend.graph_compiled import set_noise_state as set_no
 from keras_ratesnn._core.backend.graph_compiled import unrolled_network_steps as unrolled_network_steps
 from keras_ratesnn._core.backend.graph_compiled import untraced as untraced
 from keras_ratesnn._core.backend.known_shapes import check_equal as check_equal
-from keras_ratesnn._core.backend.plain_normalization import normalize as normalize
 
 UNROLLED_STEPS = {"cpu": {False: 1, True: 4}, "gpu": {False: 8, True: 8}}
 """Up to this T the time loop of a layer is unrolled, by device and by whether the loop has a gradient.
@@ -85,7 +85,9 @@ def with_backward(values, inputs, others, backward):
     return attached(values, inputs, others)
 
 
-normalize_as = functools.partial(plain_normalization.normalize_as, graft)
+merged_moments = functools.partial(replica_moments.merged, replicas)
+normalize = functools.partial(plain_normalization.normalize, replicas)
+normalize_as = functools.partial(plain_normalization.normalize_as, graft, replicas)
 
 
 def without_gradient(function):

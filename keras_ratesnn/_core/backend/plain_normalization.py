@@ -1,40 +1,44 @@
 """Batch normalisation with `keras.ops`, for backends whose compiler fuses the operations."""
 
+import math
+
 from keras import ops
 
 from keras_ratesnn._core import time_axis
+from keras_ratesnn._core.backend.replica_moments import merged
 
 
-def normalize(inputs, axis, gamma, beta, epsilon, synchronized, weights=None):
-    """Normalises a batch with its own statistics; see `backend`."""
+def normalize(replicas, inputs, axis, gamma, beta, epsilon, weights=None):
+    """Normalises a batch with its own statistics, given the backend's module of replicas; see `backend`."""
     # Statistics overflow in half precision.
     inputs = ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
-    mean, variance = _statistics(inputs, axis, synchronized, weights)
+    mean, variance = _statistics(replicas, inputs, axis, weights)
     outputs = _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
     return outputs, *(ops.stop_gradient(ops.reshape(statistic, (-1,))) for statistic in (mean, variance))
 
 
-def normalize_as(graft, inputs, axis, gamma, beta, mean, variance, epsilon, synchronized, weights=None):
-    """Normalises with given statistics, differentiated as those of the batch, with a backend's `graft`; see `backend`."""
-    mean_of_batch, variance_of_batch = _statistics(inputs, axis, synchronized, weights)
+def normalize_as(graft, replicas, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
+    """Normalises with given statistics, differentiated as those of the batch; see `backend`."""
+    mean_of_batch, variance_of_batch = _statistics(replicas, inputs, axis, weights)
     mean = graft(_broadcast(mean, inputs, axis), mean_of_batch, 1.0)
     variance = graft(_broadcast(variance, inputs, axis), variance_of_batch, 1.0)
     return _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
 
 
-def _statistics(inputs, axis, synchronized, weights=None):
+def _statistics(replicas, inputs, axis, weights=None):
     rank = len(inputs.shape)
     axes = [other for other in range(rank) if other != axis % rank]
-    options = {"synchronized": True} if synchronized else {}
     if weights is None:
-        return ops.moments(inputs, axes, keepdims=True, **options)
+        size = math.prod(ops.shape(inputs)[other] for other in axes)
+        return merged(replicas, size, *ops.moments(inputs, axes, keepdims=True))
     weights = ops.expand_dims(ops.cast(weights, inputs.dtype), tuple(range(len(weights.shape), rank)))
-    total, _ = ops.moments(weights, axes, keepdims=True, **options)
+    total, _ = ops.moments(weights, axes, keepdims=True)
+    size = ops.sum(weights)
     # Of nothing the statistics are 0.
     weights = weights / ops.where(total > 0.0, total, 1.0)
-    mean, _ = ops.moments(weights * inputs, axes, keepdims=True, **options)
-    variance, _ = ops.moments(weights * ops.square(inputs - mean), axes, keepdims=True, **options)
-    return mean, variance
+    mean, _ = ops.moments(weights * inputs, axes, keepdims=True)
+    variance, _ = ops.moments(weights * ops.square(inputs - mean), axes, keepdims=True)
+    return merged(replicas, size, mean, variance)
 
 
 def _transform(inputs, axis, gamma, beta, mean, variance, epsilon):

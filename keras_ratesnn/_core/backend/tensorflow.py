@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import plain_normalization
+from keras_ratesnn._core.backend import plain_normalization, replica_moments
+from keras_ratesnn._core.backend import tensorflow_replicas as replicas
 from keras_ratesnn._core.backend.graph_compiled import CallGraph as CallGraph
 from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
 from keras_ratesnn._core.backend.graph_compiled import finite_rows as finite_rows
@@ -20,9 +21,8 @@ from keras_ratesnn._core.backend.graph_compiled import multiply_add as multiply_
 from keras_ratesnn._core.backend.graph_compiled import no_gradient as no_gradient
 from keras_ratesnn._core.backend.graph_compiled import noise_state as noise_state
 from keras_ratesnn._core.backend.graph_compiled import set_noise_state as set_noise_state
-from keras_ratesnn._core.backend.graph_compiled import unrolled_network_steps as unrolled_network_steps
+from keras_ratesnn._core.backend.graph_compiled import unrolled_network_steps as steps_without_loop
 from keras_ratesnn._core.backend.graph_compiled import untraced as untraced
-from keras_ratesnn._core.backend.plain_normalization import normalize as normalize
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 
@@ -85,7 +85,9 @@ def with_backward(values, inputs, others, backward):
     return attached(*map(tf.convert_to_tensor, inputs))
 
 
-normalize_as = functools.partial(plain_normalization.normalize_as, graft)
+merged_moments = functools.partial(replica_moments.merged, replicas)
+normalize = functools.partial(plain_normalization.normalize, replicas)
+normalize_as = functools.partial(plain_normalization.normalize_as, graft, replicas)
 
 
 def without_gradient(function):
@@ -108,6 +110,11 @@ def check_equal(size, wanted, message):
 def unrolled_steps(with_gradient):
     """No limit: TensorFlow copies a tensor to update it inside a loop."""
     return math.inf
+
+
+def unrolled_network_steps():
+    """Small, as on JAX; no limit for replicas, which cannot exchange statistics inside a compiled loop."""
+    return steps_without_loop() if replicas.count() == 1 else math.inf
 
 
 def assigned_weight(value, before):

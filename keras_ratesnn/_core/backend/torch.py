@@ -9,7 +9,8 @@ import torch
 
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import plain_normalization, torch_normalization
+from keras_ratesnn._core.backend import plain_normalization, replica_moments, torch_normalization
+from keras_ratesnn._core.backend import torch_replicas as replicas
 from keras_ratesnn._core.backend.known_shapes import check_equal as check_equal
 from keras_ratesnn._core.backend.torch_derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch_fusion import elementwise as elementwise
@@ -56,18 +57,21 @@ def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
     return _Graft.apply(value.detach(), onto, slope)
 
 
+merged_moments = functools.partial(replica_moments.merged, replicas)
+
+
 def normalize(*arguments, weights=None):
     """Normalises a batch with its own statistics; see `backend`."""
-    if weights is None:
+    if weights is None and replicas.count() == 1:
         return torch_normalization.normalize(*arguments)
-    return plain_normalization.normalize(*arguments, weights)  # type: ignore[call-arg]
+    return plain_normalization.normalize(replicas, *arguments, weights)  # type: ignore[call-arg]
 
 
 def normalize_as(*arguments, weights=None):
     """Normalises with given statistics, differentiated as if they were those of the batch; see `backend`."""
-    if weights is None:
+    if weights is None and replicas.count() == 1:
         return torch_normalization.normalize_as(*arguments)
-    return plain_normalization.normalize_as(graft, *arguments, weights)  # type: ignore[call-arg]
+    return plain_normalization.normalize_as(graft, replicas, *arguments, weights)  # type: ignore[call-arg]
 
 
 def jvp(function, primals, tangents):

@@ -9,7 +9,7 @@ import logging
 import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
-from keras_ratesnn._core.backend import torch_compiler, torch_graph_passes
+from keras_ratesnn._core.backend import torch_compiler, torch_graph_passes, torch_replicas
 from keras_ratesnn._core.backend.torch_derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch_random import seeded_draws
 
@@ -89,7 +89,7 @@ class CallGraph:
         ):
             return None
         properties = [(t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors]
-        return torch.is_grad_enabled(), *properties
+        return torch.is_grad_enabled(), torch_replicas.count(), *properties
 
     @staticmethod
     def share_memory(results, tensors):

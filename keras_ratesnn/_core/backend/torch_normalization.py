@@ -5,17 +5,15 @@ import torch
 from keras_ratesnn._core.backend.torch_derivative import first_derivative_only
 
 
-def normalize(inputs, axis, gamma, beta, epsilon, synchronized):
+def normalize(inputs, axis, gamma, beta, epsilon):
     """Normalises a batch with its own statistics; see `backend`."""
-    _not_synchronized(synchronized)
     outputs, mean, inverse_deviation = _Normalized.apply(_channels_second(inputs, axis), gamma, beta, epsilon)
     variance = torch.clamp(inverse_deviation**-2 - epsilon, min=0.0)
     return _channels_back(outputs, axis, inputs.shape), mean, variance
 
 
-def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, synchronized):
+def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon):
     """Normalises with given statistics, differentiated as if they were those of the batch; see `backend`."""
-    _not_synchronized(synchronized)
     inverse_deviation = torch.rsqrt(variance + epsilon)
     outputs = _NormalizedAs.apply(_channels_second(inputs, axis), gamma, beta, mean, inverse_deviation)
     return _channels_back(outputs, axis, inputs.shape)
@@ -71,14 +69,6 @@ def _chosen(ctx, gradients):
 
 def _broadcast(parameter, inputs):
     return parameter.reshape(-1, *([1] * (inputs.ndim - 2)))
-
-
-def _not_synchronized(synchronized):
-    if synchronized:
-        raise NotImplementedError(
-            "Batch normalisation on PyTorch uses separate statistics on each device. Received: a BatchNormalization layer "
-            "with synchronized=True. Set synchronized=False."
-        )
 
 
 def _channels_second(tensor, axis):

@@ -1,0 +1,97 @@
+"""Replicas on PyTorch: the processes of `torch.distributed`, if there is a process group."""
+
+import torch
+from torch import distributed
+
+from keras_ratesnn._core import tree
+
+
+def count():
+    """The number of replicas of a model that see parts of the same batch."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def index():
+    """The number of this replica, from 0 on."""
+    return distributed.get_rank() if count() > 1 else 0
+
+
+def gather(tensor):
+    """The tensors of all replicas, `(replicas, ...)`, with gradient. Their shapes must be equal."""
+    nothing = torch.zeros_like(tensor)
+    return _sum(torch.stack([tensor if replica == index() else nothing for replica in range(count())]))
+
+
+@torch.library.custom_op("keras_ratesnn::sum_over_replicas", mutates_args=())
+def _sum(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of the tensors of all replicas."""
+    total = tensor.clone()
+    distributed.all_reduce(total)
+    return total
+
+
+@_sum.register_fake
+def _shape_of_sum(tensor):
+    return torch.empty_like(tensor)
+
+
+# Each replica's tensor is a part of the sums that all replicas use.
+_sum.register_autograd(lambda ctx, upstream: _sum(upstream))
+
+
+def averages_gradients(outputs, weights):
+    """Averages the gradients of weights over all replicas at the end of each backward pass through the outputs.
+
+    Args:
+        outputs: Structure of tensors.
+        weights: List of Keras variables.
+    """
+    if count() == 1 or _in_data_parallel_module():
+        return
+    waiting: list[bool] = []
+
+    def at_the_end():
+        waiting.clear()
+        _average_gradients([weight.value for weight in weights])
+
+    def hook(gradient):
+        if not waiting:
+            waiting.append(True)
+            torch.autograd.Variable._execution_engine.queue_callback(at_the_end)
+
+    for output in tree.flatten(outputs):
+        if output.requires_grad:
+            output.register_hook(hook)
+
+
+def _in_data_parallel_module():
+    """Whether this runs inside a `DistributedDataParallel` module, which averages gradients itself."""
+    return torch.nn.parallel.DistributedDataParallel._get_active_ddp_module() is not None
+
+
+@torch.no_grad()
+def _average_gradients(weights):
+    """Averages gradients over all replicas, one message for each dtype. Weights without gradient on any replica keep none."""
+    for dtype in dict.fromkeys(weight.dtype for weight in weights):
+        of_dtype = [weight for weight in weights if weight.dtype == dtype]
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in of_dtype]
+        has_gradient = torch.tensor([weight.grad is not None for weight in of_dtype], dtype=dtype, device=of_dtype[0].device)
+        message = torch.cat([has_gradient, *(gradient.reshape(-1) for gradient in gradients)])
+        distributed.all_reduce(message)
+        has_gradient, *averages = message.split([len(of_dtype), *(gradient.numel() for gradient in gradients)])
+        for weight, average, found in zip(of_dtype, averages, has_gradient.tolist(), strict=True):
+            if found:
+                weight.grad = (average / count()).reshape(weight.shape)
+
+
+@torch.no_grad()
+def share_first(variables):
+    """Assigns the values that variables have on the first replica, on all replicas."""
+    for variable in variables:
+        value = variable.value
+        if isinstance(value, distributed.tensor.DTensor):
+            raise ValueError(
+                "`torch.distributed.fsdp` and tensor parallelism are not supported: Keras would train weights that the network "
+                f"does not use. Received: {variable.path!r} is a DTensor. Use whole weights on each device."
+            )
+        distributed.broadcast(value.data, src=0)
