@@ -25,7 +25,7 @@ def own_noise(network):
     if backend.replicas.count() == 1:
         return contextlib.nullcontext()
     offset = ops.cast(backend.replicas.index(), "int64") * _SEED_DISTANCE
-    return keras_internals.ShiftedSeeds(keras_internals.seed_states(network), offset)
+    return keras_internals.ShiftedSeeds(network, offset, backend.replicas.IN_THREADS)
 
 
 def weigh_by_size(loss, inputs):

@@ -175,16 +175,19 @@ class ReadOnce(_Through):
 
 
 class ShiftedSeeds(_Through):
-    """A scope in which the states of random generators have shifted seeds.
+    """A scope in which the random generators of a network have shifted seeds.
 
     Args:
-        states: Collection of Keras variables, the states of `keras.random.SeedGenerator`s.
+        network: A Keras model.
         offset: Integer scalar tensor, added to each seed.
+        in_threads: Boolean, whether other replicas are threads of this process, whose losses are forgotten.
     """
 
-    def __init__(self, states, offset):
-        super().__init__()
-        self._states = set(map(id, states))
+    def __init__(self, network, offset, in_threads):
+        super().__init__(collect_losses=True)
+        self._network = network
+        self._in_threads = in_threads
+        self._states = set(map(id, seed_states(network)))
         # A state is a seed and a counter.
         self._shift = ops.stack([offset, ops.zeros_like(offset)])
 
@@ -204,6 +207,15 @@ class ShiftedSeeds(_Through):
         self._states.discard(id(variable))
         super().add_update((variable, value - ops.cast(self._shift, value.dtype)))
         self._states.add(id(variable))
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        layers = list(with_sublayers(self._network))
+        if self._in_threads:
+            for layer in layers:
+                layer._losses.clear()
+        for layer, loss in _with_owners(self.losses, layers):
+            layer.add_loss(loss)
 
 
 def is_rematerialized(model):
@@ -433,12 +445,17 @@ class CollectingScope(keras.StatelessScope):
 
     def added(self, layers):
         """List of pairs `(layer, loss)`: the losses that these layers added. Forgets them."""
-        found = []
-        for loss in self.losses:
-            owner = next(layer for layer in layers if id(loss) in layer._loss_ids)
-            owner._loss_ids.discard(id(loss))
-            found.append((owner, loss))
-        return found
+        return _with_owners(self.losses, layers)
+
+
+def _with_owners(losses, layers):
+    """List of pairs `(layer, loss)`: the losses that a scope has collected. The layers forget them."""
+    found = []
+    for loss in losses:
+        owner = next(layer for layer in layers if id(loss) in layer._loss_ids)
+        owner._loss_ids.discard(id(loss))
+        found.append((owner, loss))
+    return found
 
 
 def in_stateless_scope():

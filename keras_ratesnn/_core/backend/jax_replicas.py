@@ -1,5 +1,7 @@
 """Replicas on JAX: none. The compiler sees the whole batch, and `keras.distribution` divides the computation."""
 
+IN_THREADS = False
+
 
 def count():
     """The number of replicas of a model that see parts of the same batch: 1."""

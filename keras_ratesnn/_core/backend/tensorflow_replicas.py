@@ -2,6 +2,9 @@
 
 import tensorflow as tf
 
+IN_THREADS = True
+"""The replicas of a machine are threads of one process, which share the layers."""
+
 
 def count():
     """The number of replicas of a model that see parts of the same batch."""

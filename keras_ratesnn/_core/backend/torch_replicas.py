@@ -5,6 +5,9 @@ from torch import distributed
 
 from keras_ratesnn._core import tree
 
+IN_THREADS = False
+"""Replicas are processes."""
+
 
 def count():
     """The number of replicas of a model that see parts of the same batch."""

@@ -1,0 +1,183 @@
+"""Training on one device and on several, in processes of their own: `python tests/replica_cases.py DEVICES FILE CASE...`.
+
+On JAX and TensorFlow the process makes virtual devices. On PyTorch each of DEVICES processes runs this program.
+"""
+
+import json
+import os
+import pathlib
+import re
+import sys
+
+import numpy as np
+
+BATCH = 8
+CASES = {
+    "rate, multi": {"gradient": "rate", "step_mode": "multi", "samples": 2 * BATCH + 5},
+    "rate, single, timed": {"gradient": "rate", "step_mode": "single", "timed": True, "samples": 2 * BATCH},
+    "bptt, multi, timed": {"gradient": "bptt", "step_mode": "multi", "timed": True, "samples": 2 * BATCH},
+    "sltt, single, online": {"gradient": "sltt", "step_mode": "single", "online": True, "samples": 2 * BATCH},
+    "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
+}
+OTHERS = ["noise", "batches of 7", "collectives"]
+MORE_CASES = {
+    "ottt, single": {"gradient": "ottt", "step_mode": "single", "samples": 2 * BATCH + 3},
+    "sltt, single": {"gradient": "sltt", "step_mode": "single", "samples": 2 * BATCH + 5},
+    "bptt, single": {"gradient": "bptt", "step_mode": "single", "samples": 2 * BATCH + 5},
+    "rate, multi, online": {"gradient": "rate", "step_mode": "multi", "online": True, "samples": 2 * BATCH + 3},
+}
+
+
+def squared_error(y, outputs):
+    """In float64 on each backend, unlike Keras' own losses."""
+    from keras import ops
+
+    return ops.sum(ops.square(ops.cast(y, outputs.dtype) - outputs), axis=-1)
+
+
+def model_of(gradient, step_mode, rate=0.0, online=False, **_):
+    import keras
+    from keras import layers
+
+    import keras_ratesnn as rsnn
+
+    normalization = rsnn.layers.OnlineRenormalization if online else layers.BatchNormalization
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 2))
+    x = normalization(momentum=0.9)(layers.Conv2D(3, 3, padding="same", use_bias=False)(inputs))
+    x = rsnn.layers.LIF(
+        threshold_stabilizer=online and gradient != "rate", activity_regularizer=None if online else keras.regularizers.L2(0.1)
+    )(x)
+    if rate:
+        x = layers.Dropout(rate, seed=1)(x)
+    x = normalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))
+    # Keras multiplies matrices in float32 on PyTorch, but convolves in float64.
+    x = layers.Flatten()(layers.Conv2D(3, 2)(rsnn.layers.LIF()(x)))
+    model = rsnn.SpikingModel(keras.Model(inputs, x), timesteps=3, gradient=gradient, step_mode=step_mode)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), squared_error, metrics=["categorical_accuracy"])
+    return model
+
+
+def data_of(samples, timed=False, **_):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(samples, 3, 6, 6, 2) if timed else (samples, 6, 6, 2))
+    return x, np.eye(3)[random.integers(0, 3, samples)], random.uniform(0.5, 1.5, samples)
+
+
+def trained(case, replica=0, replicas=1):
+    """What a model is after an epoch: a dictionary of weights, the history of two epochs, and predictions.
+
+    Args:
+        case: A value of `CASES`.
+        replica: Integer, the number of this process on PyTorch.
+        replicas: Integer, the number of processes.
+    """
+    import keras
+
+    model = model_of(**case)
+    x, y, weights = data_of(**case)
+    parts = [
+        np.array_split(np.arange(start, min(start + BATCH, len(x))), replicas)[replica] for start in range(0, len(x), BATCH)
+    ]
+
+    class Part(keras.utils.PyDataset):
+        def __len__(self):
+            return len(parts)
+
+        def __getitem__(self, index):
+            return x[parts[index]], y[parts[index]], weights[parts[index]]
+
+    validation = x[replica::replicas], y[replica::replicas]
+    history = model.fit(Part(), epochs=2, shuffle=False, verbose=0, validation_data=validation)
+    variables = {f"{index} {variable.name}": variable.numpy().tolist() for index, variable in enumerate(model.variables)}
+    return {"variables": variables, "history": history.history, "predictions": model.predict(x, verbose=0).tolist()}
+
+
+def noise(replica, replicas):
+    """What an encoder draws for equal inputs on each replica, twice with the same seed: `(2, batch, features)`."""
+    import keras
+
+    import keras_ratesnn as rsnn
+
+    drawn = []
+    for _ in range(2):
+        inputs = keras.Input((64,))
+        encoded = rsnn.layers.IF()(rsnn.layers.BernoulliEncoder(seed=1)(inputs))
+        model = rsnn.SpikingModel(keras.Model(inputs, encoded), timesteps=1)
+        drawn.append(model.predict(np.full((BATCH // replicas if replica is not None else BATCH, 64), 0.5), verbose=0).tolist())
+    return drawn
+
+
+def in_batches_of_7():
+    """Losses and predictions where two devices cannot share a batch equally."""
+    model = model_of("rate", "multi")
+    x, y, _ = data_of(17)
+    losses = model.fit(x, y, batch_size=7, epochs=2, shuffle=False, verbose=0, validation_data=(x[:7], y[:7])).history["loss"]
+    score, _ = model.evaluate(x[:9], y[:9], batch_size=4, verbose=0)
+    return [*losses, score, *model.predict(x, batch_size=7, verbose=0).reshape(-1).tolist()]
+
+
+def collectives():
+    """The names of the operations by which devices communicate in a training step on JAX."""
+    import jax
+    import keras
+
+    model = model_of("rate", "multi")
+    x, y, _ = data_of(BATCH)
+    model.fit(x, y, batch_size=BATCH, verbose=0)
+    state = [
+        [variable.value for variable in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+    ]
+    layout = keras.distribution.distribution().get_data_layout
+    batch = [jax.device_put(array, layout(array.shape).backend_layout) for array in (x, y)]
+    program = jax.jit(model.train_step).lower(state, (*batch, None)).compile().as_text()
+    return sorted(set(re.findall(r"(all-[a-z-]+|collective-[a-z-]+|reduce-scatter)\(", program)))
+
+
+def main(devices, file, *names):
+    devices, backend = int(devices), os.environ["KERAS_BACKEND"]
+    replica, replicas = None, 1
+    if backend == "jax":
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", devices)
+        jax.config.update("jax_enable_x64", True)
+    import keras
+
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    if backend == "jax":
+        scope = keras.distribution.DataParallel().scope()
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        virtual = [tf.config.LogicalDeviceConfiguration()] * devices
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], virtual)
+        scope = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(devices)]).scope()
+    else:
+        import contextlib
+
+        from torch import distributed
+
+        distributed.init_process_group("gloo")
+        replica, replicas, scope = distributed.get_rank(), devices, contextlib.nullcontext()
+    with scope:
+        cases = {**CASES, **MORE_CASES}
+        results = {name: trained(cases[name], replica or 0, replicas) for name in names if name in cases}
+        if "noise" in names:
+            results["noise"] = noise(replica, replicas)
+        if "batches of 7" in names and backend == "jax":
+            results["batches of 7"] = in_batches_of_7()
+        if "collectives" in names and backend == "jax":
+            results["collectives"] = collectives()
+    pathlib.Path(f"{file}.{replica or 0}").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

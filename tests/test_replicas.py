@@ -1,0 +1,135 @@
+"""Several devices train like one: by keras.distribution (JAX), tf.distribute (TensorFlow) and torch.distributed (PyTorch)."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import replica_cases
+from helpers import BACKEND, double_precision
+
+SECONDS = 500
+PROGRAM = pathlib.Path(replica_cases.__file__)
+
+
+def run(folder, devices, names):
+    """The results of the cases on several devices, a list with an element for each process."""
+    processes = devices if BACKEND == "torch" else 1
+    environment = {**os.environ, "KERAS_BACKEND": BACKEND, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+    environment |= {"MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes), "PYTHONPATH": str(PROGRAM.parent.parent)}
+    command = [sys.executable, str(PROGRAM), str(devices), str(folder / "results"), *names]
+    started = []
+    for rank in range(processes):
+        with (folder / f"log.{rank}").open("w") as log:
+            started.append(subprocess.Popen(command, env={**environment, "RANK": str(rank)}, stdout=log, stderr=log))
+    failed = [rank for rank, process in enumerate(started) if process.wait(timeout=SECONDS) != 0]
+    assert not failed, (folder / f"log.{failed[0]}").read_text()[-3000:]
+    return [json.loads((folder / f"results.{rank}").read_text()) for rank in range(processes)]
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def on_two_devices(tmp_path_factory, request):
+    """All cases on two devices: run by the first worker that needs them, for all."""
+    here = tmp_path_factory.getbasetemp()
+    folder = (here.parent if hasattr(request.config, "workerinput") else here) / "replicas"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        deadline = time.monotonic() + SECONDS
+        while not (folder / "done").exists():
+            assert time.monotonic() < deadline, f"{folder} was not completed by another worker"
+            time.sleep(0.5)
+    else:
+        try:
+            (folder / "all.json").write_text(json.dumps(run(folder, 2, [*replica_cases.CASES, *replica_cases.OTHERS])))
+        finally:
+            (folder / "done").touch()
+    return json.loads((folder / "all.json").read_text())
+
+
+def on_one_device(function, *arguments):
+    with double_precision():
+        keras.config.set_floatx("float64")
+        try:
+            return function(*arguments)
+        finally:
+            keras.config.set_floatx("float32")
+
+
+def assert_equal(results, expected):
+    for path, value in expected["variables"].items():
+        np.testing.assert_allclose(results["variables"][path], value, rtol=1e-9, atol=1e-9, err_msg=path)
+    for name, values in expected["history"].items():
+        # Keras computes metrics in float32 on PyTorch.
+        np.testing.assert_allclose(results["history"][name], values, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("name", [name for name in replica_cases.CASES if "dropout" not in name])
+def test_two_devices_train_as_one(name, on_two_devices):
+    """Weights, moving statistics, losses and metrics; the last batch is smaller, and samples have weights."""
+    expected = on_one_device(replica_cases.trained, replica_cases.CASES[name])
+    for results in on_two_devices:
+        assert_equal(results[name], expected)
+    if BACKEND != "torch":
+        np.testing.assert_allclose(on_two_devices[0][name]["predictions"], expected["predictions"], atol=1e-9)
+
+
+def test_replicas_stay_equal_with_noise(on_two_devices):
+    name = "rate, multi, dropout"
+    first, *others = (results[name] for results in on_two_devices)
+    for other in others:
+        assert_equal(other, first)
+    expected = on_one_device(replica_cases.trained, replica_cases.CASES[name])
+    same_seeds = [path for path in expected["variables"] if "seed" in path]
+    assert [first["variables"][path] for path in same_seeds] == [expected["variables"][path] for path in same_seeds]
+    if BACKEND == "jax":
+        assert_equal(first, expected)
+
+
+def test_replicas_draw_other_noise_reproducibly(on_two_devices):
+    drawn = np.concatenate([results["noise"] for results in on_two_devices], axis=1)
+    assert 0.3 < drawn.mean() < 0.7
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    half = drawn.shape[1] // 2
+    assert np.mean(drawn[0, :half] != drawn[0, half:]) > 0.3
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="other engines divide any batch")
+def test_batches_that_devices_cannot_share_equally_count_right_on_jax(on_two_devices):
+    """In fit, evaluate and predict, and where such a batch comes first."""
+    np.testing.assert_allclose(on_two_devices[0]["batches of 7"], on_one_device(replica_cases.in_batches_of_7), rtol=1e-9)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="compilers of other backends do not insert communication")
+def test_devices_exchange_sums_only_on_jax(on_two_devices):
+    assert on_two_devices[0]["collectives"] == ["all-reduce"]
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one_by_other_methods(tmp_path):
+    results_of = run(tmp_path, 2, list(replica_cases.MORE_CASES))
+    for name, case in replica_cases.MORE_CASES.items():
+        expected = on_one_device(replica_cases.trained, case)
+        for results in results_of:
+            assert_equal(results[name], expected)
+
+
+@pytest.mark.slow
+def test_four_devices_train_as_one(tmp_path):
+    name = "rate, multi"
+    expected = on_one_device(replica_cases.trained, replica_cases.CASES[name])
+    for results in run(tmp_path, 4, [name]):
+        assert_equal(results[name], expected)
