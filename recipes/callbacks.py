@@ -48,7 +48,16 @@ class Diverged(ArithmeticError):
 
 
 class StopWhereDiverged(keras.callbacks.Callback):
-    """Raises `Diverged` as soon as a metric is not finite. Later callbacks see only finite values."""
+    """Raises `Diverged` as soon as a metric is not finite. Later callbacks see only finite values.
+
+    Args:
+        each_batch: Boolean, whether to look at each batch, or only at each epoch, where the metrics of a batch differ between
+            processes that wait for each other.
+    """
+
+    def __init__(self, each_batch):
+        super().__init__()
+        self.each_batch = each_batch
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch + 1
@@ -56,7 +65,8 @@ class StopWhereDiverged(keras.callbacks.Callback):
         self.learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def on_train_batch_end(self, batch, logs=None):
-        self._check(logs)
+        if self.each_batch:
+            self._check(logs)
 
     def on_epoch_end(self, epoch, logs=None):
         self._check(logs)
@@ -67,7 +77,22 @@ class StopWhereDiverged(keras.callbacks.Callback):
                 raise Diverged(name.replace("val_", "test_"), value, self.epoch, self.learning_rate)
 
 
-class Checkpoint(keras.callbacks.Callback):
+class Count(keras.callbacks.Callback):
+    """Adds each epoch to the progress of a run.
+
+    Args:
+        progress: The `Progress` of the run.
+    """
+
+    def __init__(self, progress):
+        super().__init__()
+        self.progress = progress
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.progress.add(logs)
+
+
+class Checkpoint(Count):
     """Saves model and optimizer after every epoch, and again if it is the best so far; then writes the log.
 
     Args:
@@ -76,11 +101,10 @@ class Checkpoint(keras.callbacks.Callback):
     """
 
     def __init__(self, folder, progress):
-        super().__init__()
+        super().__init__(progress)
         self.folder = folder
-        self.progress = progress
 
     def on_epoch_end(self, epoch, logs=None):
-        self.progress.add(logs)
+        super().on_epoch_end(epoch, logs)
         checkpoint.save(self.model, self.progress, self.folder.last)
         self.folder.follow_last(self.progress)

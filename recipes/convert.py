@@ -65,7 +65,7 @@ def trained_accuracy(model, recipe, dataset, train=True):
         steps = run.steps_per_epoch(recipe, dataset)
         batches = pipeline.training_batches(dataset, recipe)
         model.fit(batches, steps_per_epoch=steps, epochs=recipe.epochs, shuffle=False, verbose=0)
-    return model.evaluate(pipeline.test_batches(dataset, recipe), verbose=0)[1]
+    return model.evaluate(pipeline.evaluation_batches(dataset, recipe), verbose=0)[1]
 
 
 if __name__ == "__main__":

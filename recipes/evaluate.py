@@ -30,7 +30,7 @@ def main(argv=None):
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
-    loss, accuracy = model.evaluate(pipeline.test_batches(dataset, recipe))
+    loss, accuracy = model.evaluate(pipeline.evaluation_batches(dataset, recipe))
     print(f"{recipe.name}, T = {model.timesteps}, {dataset.test_size:,} test images")
     print(f"test loss: {loss:.4f}\ntest accuracy: {accuracy:.4f}")
     return 0

@@ -3,6 +3,7 @@
 import keras
 
 from recipes import augmentation
+from recipes.data.part import Part
 
 
 def tensorflow():
@@ -20,7 +21,7 @@ def tensorflow():
     return tf
 
 
-def training_batches(dataset, recipe, first_epoch=0):
+def training_batches(dataset, recipe, first_epoch=0, part=(0, 1)):
     """All batches of a run, one epoch after the other, starting at `first_epoch`.
 
     The order and augmentation of images depend only on the seed, the epoch and the image, so a resumed run sees the same
@@ -30,17 +31,20 @@ def training_batches(dataset, recipe, first_epoch=0):
         dataset: A `Dataset` or `StreamedDataset`.
         recipe: A `Recipe`.
         first_epoch: Integer, the number of completed epochs. Defaults to `0`.
+        part: Pair of integers `(number, parts)`: which part of each batch to read. Mixes combine the images of a part. Defaults
+            to `(0, 1)`, whole batches.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`; labels are one-hot vectors if `recipe.mix` mixes images.
     """
     tf = tensorflow()
+    part = Part(*part, dataset.train_size, recipe.batch_size)
     augment, mix = augmentation.BY_NAME[recipe.augment], augmentation.MIXES[recipe.mix]
 
     def augmented(seed):
         # One seed per image, so that the order of parallel calls does not matter.
         return lambda number, example: (
-            augment(tf.cast(example[0], "float32"), tf.random.experimental.stateless_fold_in(seed, number)),
+            augment(tf.cast(example[0], "float32"), tf.random.experimental.stateless_fold_in(seed, part.position(number))),
             example[1],
         )
 
@@ -53,11 +57,11 @@ def training_batches(dataset, recipe, first_epoch=0):
 
     def batches_of(epoch):
         order = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
-        examples = dataset.train_examples(order)
+        examples = dataset.train_examples(order, part.of)
         if augment is not None:
             seed = tf.random.experimental.stateless_fold_in(order, 1)
             examples = examples.enumerate().map(augmented(seed), num_parallel_calls=tf.data.AUTOTUNE)
-        batches = examples.batch(recipe.batch_size)
+        batches = part.batches(examples)
         if mix is not None:
             seed = tf.random.experimental.stateless_fold_in(order, 2)
             batches = batches.enumerate().map(mixed(seed), num_parallel_calls=tf.data.AUTOTUNE)
@@ -66,12 +70,13 @@ def training_batches(dataset, recipe, first_epoch=0):
     return tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(batches_of).prefetch(tf.data.AUTOTUNE)
 
 
-def check(dataset, recipe):
-    """Checks that the augmentation of a recipe fits its images and its network.
+def check(dataset, recipe, part=(0, 1)):
+    """Checks that the augmentation of a recipe fits its images and its network, and that its batches can be divided.
 
     Raises:
-        ValueError: If it does not fit the images, or changes their shape.
+        ValueError: If it does not fit the images or changes their shape, or if a part of a batch is not whole.
     """
+    Part(*part, dataset.train_size, recipe.batch_size)
     asked = f"augment={recipe.augment!r}, mix={recipe.mix!r}"
     wanted = dataset.test_examples().element_spec[0].shape
     try:
@@ -86,10 +91,11 @@ def check(dataset, recipe):
         )
 
 
-def test_batches(dataset, recipe):
-    """The test images in batches, labels as in `training_batches`."""
+def evaluation_batches(dataset, recipe, part=(0, 1)):
+    """The test images in batches, labels and `part` as in `training_batches`."""
     tf = tensorflow()
-    batches = dataset.test_examples().batch(recipe.batch_size)
+    number, parts = part
+    batches = dataset.test_examples(lambda examples: examples.shard(parts, number)).batch(recipe.batch_size // parts)
     if recipe.mix != "none":
         batches = batches.map(lambda images, labels: (images, tf.one_hot(labels, dataset.classes)))
     return batches.prefetch(tf.data.AUTOTUNE)

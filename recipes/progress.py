@@ -5,7 +5,7 @@ import dataclasses
 
 import keras
 
-from recipes import device
+from recipes import device, engine
 from recipes.whole_file import writing
 
 PART = ("backend", "device", "versions")
@@ -55,5 +55,7 @@ class Progress:
 
 
 def this_part():
-    """Backend, device and versions of this process."""
-    return {"backend": keras.backend.backend(), "device": device.name(), "versions": device.versions()}
+    """Backend, devices and versions of this process."""
+    devices = engine.current.devices
+    name = device.name() if devices == 1 else f"{devices} x {device.name()}"
+    return {"backend": keras.backend.backend(), "device": name, "versions": device.versions()}

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 import keras_ratesnn
-from recipes import callbacks, device, optimizers, pipeline
+from recipes import callbacks, device, engine, optimizers, pipeline
 from recipes.callbacks import Diverged
 from recipes.progress import this_part
 from recipes.whole_file import write_json
@@ -105,38 +105,44 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
         verbose: As in `keras.Model.fit`. Defaults to `1`.
 
     Returns:
-        The record of the run, as in `result.json`.
+        The record of the run, as in `result.json`, which the first process writes.
 
     Raises:
         Diverged: If a metric is not finite. The record contains this.
         OSError: If the run's files cannot be written.
     """
-    test = pipeline.test_batches(dataset, recipe)
+    this_process = engine.current
+    test = pipeline.evaluation_batches(dataset, recipe, this_process.part)
     sample = np.stack([image for image, _ in dataset.test_examples().take(SAMPLE).as_numpy_iterator()])
+    # The order matters: only finite values are measured, and checkpoints are saved even if TensorBoard fails.
+    measures = [
+        callbacks.StopWhereDiverged(each_batch=not this_process.reads_part),
+        callbacks.EpochMeasures(dataset.train_size),
+        keras_ratesnn.callbacks.FiringRate(sample),
+    ]
+    files = [
+        callbacks.Checkpoint(folder, progress),
+        keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
+    ]
     try:
         model.fit(
-            pipeline.training_batches(dataset, recipe, progress.epochs),
+            pipeline.training_batches(dataset, recipe, progress.epochs, this_process.part),
             steps_per_epoch=steps_per_epoch(recipe, dataset),
             initial_epoch=progress.epochs,
             epochs=recipe.epochs,
             validation_data=test,
             shuffle=False,
-            verbose=verbose,
-            # The order matters: only finite values are measured, and checkpoints are saved even if TensorBoard fails.
-            callbacks=[
-                callbacks.StopWhereDiverged(),
-                callbacks.EpochMeasures(dataset.train_size),
-                keras_ratesnn.callbacks.FiringRate(sample),
-                callbacks.Checkpoint(folder, progress),
-                keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
-            ],
+            verbose=verbose if this_process.is_first else 0,
+            callbacks=measures + files if this_process.is_first else [*measures, callbacks.Count(progress)],
         )
     except Diverged as error:
         where = {"epoch": error.epoch, "learning_rate": error.learning_rate, "message": str(error)}
-        write_json(folder.result, _record(model, recipe, dataset, progress, diverged=where))
+        if this_process.is_first:
+            write_json(folder.result, _record(model, recipe, dataset, progress, diverged=where))
         raise
     record = _record(model, recipe, dataset, progress)
-    write_json(folder.result, record)
+    if this_process.is_first:
+        write_json(folder.result, record)
     return record
 
 
@@ -153,6 +159,7 @@ def _record(model, recipe, dataset, progress, diverged=None):
         "device": _all_of("device", parts),
         "versions": {name: version for part in parts for name, version in part["versions"].items()},
         "parts": parts,
+        "batch_per_device": recipe.batch_size / engine.current.devices,
         "parameters": model.count_params(),
         "train_images": dataset.train_size,
         "test_images": dataset.test_size,

@@ -157,7 +157,7 @@ class RunFolder:
                 f"take up to {needed / 2**20:,.0f} MiB. Free some space, or pass another folder with --output."
             )
 
-    def restore(self, model, settings, train_images):
+    def restore(self, model, settings, train_images, writes=True):
         """Loads the state of the last checkpoint, if there is one, into a compiled model, and rewrites the log.
 
         Only values are loaded: settings that Keras does not save (weights excluded from decay) stay as compiled.
@@ -166,6 +166,7 @@ class RunFolder:
             model: The model that resumes training; its optimizer must be built.
             settings: Dictionary, the settings of the run.
             train_images: Integer, the number of training images.
+            writes: Boolean, whether this process writes the files of the run. Defaults to `True`.
 
         Returns:
             The `Progress` of the run.
@@ -175,7 +176,8 @@ class RunFolder:
         """
         if not self.last.exists():
             # The run was interrupted in its first epoch.
-            self.log.unlink(missing_ok=True)
+            if writes:
+                self.log.unlink(missing_ok=True)
             return Progress(settings, train_images)
         progress, saved = checkpoint.load_progress(self.last), checkpoint.load_model(self.last)
         if progress.train_images != train_images:
@@ -191,7 +193,8 @@ class RunFolder:
             )
         for place, value in zip(places, values, strict=True):
             place.assign(value)
-        self.follow_last(progress)
+        if writes:
+            self.follow_last(progress)
         return progress
 
     def follow_last(self, progress):

@@ -5,6 +5,7 @@ Interrupted runs resume: the same command continues after the last completed epo
 
 import argparse
 import contextlib
+import os
 import pathlib
 import sys
 
@@ -28,28 +29,55 @@ def main(argv=None):
 
 def _main(argv):
     # Keras and its backend take seconds to import, so they are imported where `main` handles Ctrl-C.
-    from recipes import catalogue, pipeline, run
-    from recipes.run_folder import RunFolder
+    from recipes import catalogue, engine
 
     arguments = parser(catalogue.RECIPES).parse_args(argv)
+    try:
+        recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
+        devices = engine.wanted(arguments.devices)
+        if engine.launches(devices):
+            return engine.launch(devices, [sys.executable, "-m", "recipes.train", *(sys.argv[1:] if argv is None else argv)])
+        this_process = engine.start(devices)
+    except (ValueError, TypeError) as error:
+        return _mistake(error)
     with contextlib.ExitStack() as held:
-        try:
-            recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
-            folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
+        if not this_process.is_first:
+            held.enter_context(contextlib.redirect_stdout(held.enter_context(open(os.devnull, "w"))))
+        held.enter_context(this_process.scope())
+        return _run(recipe, arguments, this_process, held)
+
+
+def _run(recipe, arguments, this_process, held):
+    """Trains a recipe in this process; `held` is an exit stack for the lock of the run's folder."""
+    from recipes import pipeline, run
+    from recipes.run_folder import RunFolder
+
+    is_first = this_process.is_first
+    try:
+        folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
+        if is_first:
             held.enter_context(folder.lock())
             folder.prepare(recipe.settings(), arguments.restart)
-            if folder.result.exists():
-                return print_result(folder)
-            dataset = recipe.load(arguments.data_dir)
-            pipeline.check(dataset, recipe)
-            model = run.build(recipe, dataset)
+        if this_process.from_first(folder.result.exists()):
+            return print_result(folder)
+        dataset = recipe.load(arguments.data_dir)
+        pipeline.check(dataset, recipe, this_process.part)
+        model = run.build(recipe, dataset)
+        if is_first:
             folder.check_space(model)
-            progress = folder.restore(model, recipe.settings(), dataset.train_size)
-        except (ValueError, TypeError, OSError, ImportError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return USER_MISTAKE
-        print(introduction(recipe, dataset, model, progress), flush=True)
-        return train(model, recipe, dataset, folder, progress)
+        progress = None
+        if is_first or not this_process.reads_part:
+            progress = folder.restore(model, recipe.settings(), dataset.train_size, writes=is_first)
+        progress = this_process.from_first(progress)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return _mistake(error)
+    print(introduction(recipe, dataset, model, progress), flush=True)
+    return train(model, recipe, dataset, folder, progress)
+
+
+def _mistake(error):
+    print(f"error: {error}", file=sys.stderr)
+    return USER_MISTAKE
 
 
 def print_result(folder):
@@ -65,7 +93,7 @@ def print_result(folder):
 
 def train(model, recipe, dataset, folder, progress):
     """Trains a model to the end of its run; returns the exit status."""
-    from recipes import run
+    from recipes import engine, run
 
     try:
         record = run.fit(model, recipe, dataset, folder, progress)
@@ -75,7 +103,8 @@ def train(model, recipe, dataset, folder, progress):
     except run.Diverged as error:
         # Below the progress bar.
         print(flush=True)
-        print(f"error: {diverged(folder, error)}", file=sys.stderr)
+        if engine.current.is_first:
+            print(f"error: {diverged(folder, error)}", file=sys.stderr)
         return DIVERGED
     except OSError as error:
         print(flush=True)
@@ -112,6 +141,12 @@ def parser(recipes):
     result.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     result.add_argument(
         "--output", type=pathlib.Path, metavar="DIR", help="folder of the run: checkpoints, logs, result (default: runs/NAME)"
+    )
+    result.add_argument(
+        "--devices",
+        metavar="N",
+        default="1",
+        help="number of devices, or all; without accelerators they are virtual (default: 1)",
     )
     result.add_argument("--restart", action="store_true", help="deletes the run in the folder and starts again")
     return result

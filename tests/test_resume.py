@@ -350,7 +350,7 @@ def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):
 
 @pytest.mark.parametrize("logs", [{"loss": math.inf}, {"loss": 1.0, "val_loss": math.nan}])
 def test_no_measure_may_be_infinite_or_nan(logs):
-    stop = callbacks.StopWhereDiverged()
+    stop = callbacks.StopWhereDiverged(each_batch=True)
     stop.epoch, stop.learning_rate = 7, 0.1
     with pytest.raises(callbacks.Diverged, match=r"in epoch 7, which started with a learning rate of 0.1"):
         stop.on_epoch_end(6, logs)

@@ -6,6 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 
+def everything(examples):
+    """The whole of a `tf.data.Dataset`."""
+    return examples
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Labelled images in memory. An image may be a sequence of frames `(time, height, width, channels)`.
@@ -54,21 +59,22 @@ class Dataset:
         first = self.first(self.train_size - images)
         return dataclasses.replace(first, test_images=self.train_images[-images:], test_labels=self.train_labels[-images:])
 
-    def train_examples(self, order):
+    def train_examples(self, order, part=everything):
         """A `tf.data.Dataset` of pairs (image, label), shuffled with the seed `order`, a pair of integers or a tensor of them.
 
-        It can be called inside a `tf.data` function, so that each epoch of a training pipeline has its own order.
+        It can be called inside a `tf.data` function, so that each epoch of a training pipeline has its own order. `part` takes
+        a part of a `tf.data.Dataset`; it is called with one that costs little to read.
         """
         import tensorflow as tf
 
         indices = tf.random.experimental.stateless_shuffle(tf.range(self.train_size), seed=order)
-        return _gathered(self.train_images, self.train_labels, tf.data.Dataset.from_tensor_slices(indices))
+        return _gathered(self.train_images, self.train_labels, part(tf.data.Dataset.from_tensor_slices(indices)))
 
-    def test_examples(self):
-        """A `tf.data.Dataset` of pairs (image, label), in the order of the files."""
+    def test_examples(self, part=everything):
+        """A `tf.data.Dataset` of pairs (image, label), in the order of the files; for `part` see `train_examples`."""
         import tensorflow as tf
 
-        return _gathered(self.test_images, self.test_labels, tf.data.Dataset.range(self.test_size))
+        return _gathered(self.test_images, self.test_labels, part(tf.data.Dataset.range(self.test_size)))
 
 
 def _gathered(images, labels, indices):
@@ -90,8 +96,8 @@ class StreamedDataset:
         train_size: Integer, the number of training images.
         test_size: Integer, the number of test images.
         classes: Integer, the number of classes.
-        train_examples: Function of `order`, as in `Dataset`. It is called once per epoch.
-        test_examples: Function without arguments, as in `Dataset`.
+        train_examples: Function of `order` and `part`, as in `Dataset`. It is called once per epoch.
+        test_examples: Function of `part`, as in `Dataset`.
     """
 
     train_size: int

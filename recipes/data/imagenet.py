@@ -2,7 +2,7 @@
 
 from recipes import augmentation
 from recipes.data import prepared
-from recipes.data.dataset import StreamedDataset
+from recipes.data.dataset import StreamedDataset, everything
 
 IMAGE_SHAPE = (224, 224, 3)
 CLASSES = 1000
@@ -42,16 +42,18 @@ def load(data_dir=None):
     def decode(example):
         return made.info.features["image"].decode_example(example["image"]), example["label"]
 
-    def train_examples(order):
+    def train_examples(order, part=everything):
         # Images are shuffled as JPEG bytes, because decoded images would not fit in memory.
         files = made.as_dataset(split="train", decoders={"image": tfds.decode.SkipDecoding()})
         blocks = files.batch(SHUFFLED_TOGETHER).enumerate()
         shuffled = blocks.map(lambda number, block: _shuffled(block, tf.random.experimental.stateless_fold_in(order, number)))
-        return shuffled.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        return part(shuffled.unbatch()).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def test_examples():
-        examples = made.as_dataset(split="validation", as_supervised=True)
-        return examples.map(lambda image, label: (augmentation.resized_center(image), label), tf.data.AUTOTUNE)
+    def test_examples(part=everything):
+        files = part(made.as_dataset(split="validation", decoders={"image": tfds.decode.SkipDecoding()}))
+        return files.map(decode, tf.data.AUTOTUNE).map(
+            lambda image, label: (augmentation.resized_center(image), label), tf.data.AUTOTUNE
+        )
 
     sizes = [len(made.as_dataset(split=split)) for split in ("train", "validation")]
     return StreamedDataset(*sizes, CLASSES, train_examples, test_examples)

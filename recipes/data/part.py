@@ -1,0 +1,67 @@
+"""The part of each batch that one process reads, where several processes train together."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The examples that a process reads in an epoch: every n-th of each batch.
+
+    If the last batch has fewer examples than there are processes, each reads all of it: the mean over it is the same.
+
+    Attributes:
+        number: Integer, from 0 on.
+        parts: Integer, the number of processes.
+        examples: Integer, the number of examples in an epoch.
+        batch_size: Integer, of whole batches.
+
+    Raises:
+        ValueError: If the batch cannot be divided equally.
+    """
+
+    number: int
+    parts: int
+    examples: int
+    batch_size: int
+
+    def __post_init__(self):
+        if self.batch_size % self.parts:
+            raise ValueError(
+                f"`batch_size` must be a multiple of the number of devices, {self.parts}. Received: "
+                f"batch_size={self.batch_size}."
+            )
+
+    @property
+    def _divided(self):
+        """The number of examples that are divided."""
+        rest = self.examples % self.batch_size
+        return self.examples - rest if rest < self.parts else self.examples
+
+    @property
+    def _own(self):
+        """How many of them this process reads alone."""
+        return len(range(self.number, self._divided, self.parts))
+
+    def of(self, examples):
+        """The part of a `tf.data.Dataset` of all examples."""
+
+        def is_mine(position, _):
+            return (position >= self._divided) | (position % self.parts == self.number)
+
+        return examples.enumerate().filter(is_mine).map(lambda _, example: example) if self.parts > 1 else examples
+
+    def position(self, index):
+        """Where the example with this index in the part, a tensor, is among all examples."""
+        import tensorflow as tf
+
+        own = self._own
+        return tf.where(index < own, index * self.parts + self.number, self._divided + index - own) if self.parts > 1 else index
+
+    def batches(self, examples):
+        """The examples of the part in batches."""
+        if self.parts == 1:
+            return examples.batch(self.batch_size)
+        if self._own == 0:
+            return examples.batch(self.parts)
+        divided, rest = examples.take(self._own), examples.skip(self._own)
+        return divided.batch(self.batch_size // self.parts).concatenate(rest.batch(self.parts))

@@ -1,0 +1,210 @@
+"""The engine that trains on several devices: keras.distribution on JAX, tf.distribute on TensorFlow, processes on PyTorch.
+
+Without accelerators the devices are virtual: parts of the CPU, to try a run.
+"""
+
+import contextlib
+import dataclasses
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+
+import keras
+
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+"""Environment variables of the processes of a job, as `torchrun` sets them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """How this process takes part in a run.
+
+    Attributes:
+        devices: Integer, the number of devices of all processes.
+        process: Integer, the number of this process, from 0 on.
+        processes: Integer.
+        reads_part: Boolean, whether each process reads its own part of each batch. Otherwise the engine divides batches.
+        scope: Function that returns the context for building and training a model.
+    """
+
+    devices: int = 1
+    process: int = 0
+    processes: int = 1
+    reads_part: bool = False
+    scope: Callable = contextlib.nullcontext
+
+    @property
+    def is_first(self):
+        """Whether this process writes the files of the run."""
+        return self.process == 0
+
+    @property
+    def part(self):
+        """`(number, parts)`: which part of each batch this process reads."""
+        return (self.process, self.processes) if self.reads_part else (0, 1)
+
+    def from_first(self, value):
+        """The first process' value, on all processes of PyTorch; elsewhere the value itself."""
+        if not self.reads_part:
+            return value
+        from torch import distributed
+
+        values = [value]
+        distributed.broadcast_object_list(values, device=_device_of_messages())
+        return values[0]
+
+
+current = Engine()
+"""That of this process, once `start` was called."""
+
+
+def wanted(text):
+    """The argument `--devices`: a number, or "all"."""
+    if text == "all":
+        return text
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError(f"--devices must be a positive number or all. Received: {text!r}.")
+    return int(text)
+
+
+def launches(devices):
+    """Whether the devices need a process each, which are not started yet."""
+    return keras.backend.backend() == "torch" and "WORLD_SIZE" not in os.environ and _number_of(devices) > 1
+
+
+def launch(devices, command):
+    """Runs a command in a process for each device of this machine, as `torchrun` does; returns the exit status.
+
+    Args:
+        devices: Integer or "all".
+        command: List of strings.
+    """
+    processes = _number_of(devices)
+    environment = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(processes),
+    }
+    started = [
+        subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(processes)
+    ]
+    while True:
+        # After Ctrl-C, which the processes receive as well, they end by themselves.
+        with contextlib.suppress(KeyboardInterrupt):
+            return _status_of(started)
+
+
+def _status_of(processes):
+    """Waits for processes and returns the exit status. If one fails, the others, which would wait for it, are stopped."""
+    while any(process.poll() is None for process in processes):
+        failed = next((process for process in processes if process.poll()), None)
+        if failed is not None:
+            for process in processes:
+                process.terminate()
+                process.wait()
+            return failed.returncode
+        time.sleep(0.1)
+    return max(process.returncode for process in processes)
+
+
+def start(devices):
+    """Prepares this process for a run on several devices, before anything is computed. Returns its `Engine`.
+
+    Args:
+        devices: Integer or "all": the number of devices of this machine. It is ignored where the environment describes a job of
+            several processes: that of `torchrun`, `TF_CONFIG`, or Keras' `KERAS_DISTRIBUTION_JOB_ADDRESSES`.
+
+    Raises:
+        ValueError: If there are fewer devices.
+    """
+    global current
+    current = {"jax": _start_jax, "tensorflow": _start_tensorflow, "torch": _start_torch}[keras.backend.backend()](devices)
+    return current
+
+
+def _start_jax(devices):
+    import jax
+
+    if "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ:
+        keras.distribution.initialize()
+        return Engine(
+            jax.device_count(), jax.process_index(), jax.process_count(), scope=keras.distribution.DataParallel().scope
+        )
+    if devices != "all":
+        # Without effect if there are accelerators.
+        jax.config.update("jax_num_cpu_devices", devices)
+    present = keras.distribution.list_devices()
+    chosen = present if devices == "all" else present[: _at_most(len(present), devices)]
+    return Engine() if len(chosen) == 1 else Engine(len(chosen), scope=keras.distribution.DataParallel(devices=chosen).scope)
+
+
+def _start_tensorflow(devices):
+    import tensorflow as tf
+
+    if "TF_CONFIG" in os.environ:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        resolver = strategy.cluster_resolver
+        processes = len(resolver.cluster_spec().as_dict()["worker"])
+        return Engine(strategy.num_replicas_in_sync, resolver.task_id, processes, scope=strategy.scope)
+    count = _number_of(devices)
+    if count == 1:
+        return Engine()
+    kind = "GPU" if _accelerators() else "CPU"
+    if kind == "CPU":
+        virtual = [tf.config.LogicalDeviceConfiguration()] * count
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], virtual)
+    strategy = tf.distribute.MirroredStrategy([f"{kind}:{number}" for number in range(count)])
+    return Engine(count, scope=strategy.scope)
+
+
+def _start_torch(devices):
+    if not all(name in os.environ for name in LAUNCHED):
+        return Engine()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return Engine(world, rank, world, reads_part=world > 1)
+
+
+def _number_of(devices):
+    """The number of devices that are asked for, on PyTorch and TensorFlow."""
+    present = _accelerators()
+    if devices == "all":
+        return max(1, present)
+    return _at_most(present, devices) if present else devices
+
+
+def _at_most(present, devices):
+    if devices > present:
+        raise ValueError(f"--devices must be at most the number of devices, {present}. Received: {devices}.")
+    return devices
+
+
+def _accelerators():
+    """The number of accelerators of this machine, on PyTorch and TensorFlow."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.device_count()
+    import tensorflow as tf
+
+    return len(tf.config.list_physical_devices("GPU"))
+
+
+def _device_of_messages():
+    import torch
+
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
