@@ -1,6 +1,8 @@
 """Callbacks of a run: measurements, detection of divergence, checkpoints."""
 
 import math
+import pathlib
+import tempfile
 import time
 
 import keras
@@ -90,6 +92,15 @@ class Count(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.progress.add(logs)
+
+
+class SavesInVain(Count):
+    """Saves to a file that is deleted, where all processes must take part when one saves: on JAX and TensorFlow."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.save(self.model, self.progress, pathlib.Path(folder, checkpoint.LAST))
 
 
 class Checkpoint(Count):

@@ -25,7 +25,8 @@ class Engine:
         devices: Integer, the number of devices of all processes.
         process: Integer, the number of this process, from 0 on.
         processes: Integer.
-        reads_part: Boolean, whether each process reads its own part of each batch. Otherwise the engine divides batches.
+        reads_part: Boolean, whether each process reads its own part of each training batch. Otherwise the engine divides it.
+        tests_part: Boolean, whether each process tests on its own part of the images. Otherwise each process tests on all.
         scope: Function that returns the context for building and training a model.
     """
 
@@ -33,6 +34,7 @@ class Engine:
     process: int = 0
     processes: int = 1
     reads_part: bool = False
+    tests_part: bool = False
     scope: Callable = contextlib.nullcontext
 
     @property
@@ -42,12 +44,17 @@ class Engine:
 
     @property
     def part(self):
-        """`(number, parts)`: which part of each batch this process reads."""
+        """`(number, parts)`: which part of each training batch this process reads."""
         return (self.process, self.processes) if self.reads_part else (0, 1)
+
+    @property
+    def test_part(self):
+        """`(number, parts)`: which part of the test images this process reads."""
+        return (self.process, self.processes) if self.tests_part else (0, 1)
 
     def from_first(self, value):
         """The first process' value, on all processes of PyTorch; elsewhere the value itself."""
-        if not self.reads_part:
+        if self.processes == 1 or keras.backend.backend() != "torch":
             return value
         from torch import distributed
 
@@ -131,9 +138,9 @@ def _start_jax(devices):
 
     if "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ:
         keras.distribution.initialize()
-        return Engine(
-            jax.device_count(), jax.process_index(), jax.process_count(), scope=keras.distribution.DataParallel().scope
-        )
+        processes = jax.process_count()
+        distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
+        return Engine(jax.device_count(), jax.process_index(), processes, reads_part=processes > 1, scope=distribution.scope)
     if devices != "all":
         # Without effect if there are accelerators.
         jax.config.update("jax_num_cpu_devices", devices)
@@ -170,7 +177,7 @@ def _start_torch(devices):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return Engine(world, rank, world, reads_part=world > 1)
+    return Engine(world, rank, world, reads_part=world > 1, tests_part=world > 1)
 
 
 def _number_of(devices):

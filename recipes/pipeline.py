@@ -21,7 +21,7 @@ def tensorflow():
     return tf
 
 
-def training_batches(dataset, recipe, first_epoch=0, part=(0, 1)):
+def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=True):
     """All batches of a run, one epoch after the other, starting at `first_epoch`.
 
     The order and augmentation of images depend only on the seed, the epoch and the image, so a resumed run sees the same
@@ -33,12 +33,13 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1)):
         first_epoch: Integer, the number of completed epochs. Defaults to `0`.
         part: Pair of integers `(number, parts)`: which part of each batch to read. Mixes combine the images of a part. Defaults
             to `(0, 1)`, whole batches.
+        divides_rest: Boolean, whether a last, smaller batch is divided as well. Defaults to `True`.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`; labels are one-hot vectors if `recipe.mix` mixes images.
     """
     tf = tensorflow()
-    part = Part(*part, dataset.train_size, recipe.batch_size)
+    part = Part(*part, dataset.train_size, recipe.batch_size, divides_rest)
     augment, mix = augmentation.BY_NAME[recipe.augment], augmentation.MIXES[recipe.mix]
 
     def augmented(seed):

@@ -112,11 +112,11 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
         OSError: If the run's files cannot be written.
     """
     this_process = engine.current
-    test = pipeline.evaluation_batches(dataset, recipe, this_process.part)
+    test = pipeline.evaluation_batches(dataset, recipe, this_process.test_part)
     sample = np.stack([image for image, _ in dataset.test_examples().take(SAMPLE).as_numpy_iterator()])
     # The order matters: only finite values are measured, and checkpoints are saved even if TensorBoard fails.
     measures = [
-        callbacks.StopWhereDiverged(each_batch=not this_process.reads_part),
+        callbacks.StopWhereDiverged(each_batch=not this_process.tests_part),
         callbacks.EpochMeasures(dataset.train_size),
         keras_ratesnn.callbacks.FiringRate(sample),
     ]
@@ -124,16 +124,19 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
         callbacks.Checkpoint(folder, progress),
         keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
     ]
+    others = [(callbacks.Count if this_process.tests_part else callbacks.SavesInVain)(progress)]
     try:
         model.fit(
-            pipeline.training_batches(dataset, recipe, progress.epochs, this_process.part),
+            pipeline.training_batches(
+                dataset, recipe, progress.epochs, this_process.part, divides_rest=this_process.tests_part
+            ),
             steps_per_epoch=steps_per_epoch(recipe, dataset),
             initial_epoch=progress.epochs,
             epochs=recipe.epochs,
             validation_data=test,
             shuffle=False,
             verbose=verbose if this_process.is_first else 0,
-            callbacks=measures + files if this_process.is_first else [*measures, callbacks.Count(progress)],
+            callbacks=measures + (files if this_process.is_first else others),
         )
     except Diverged as error:
         where = {"epoch": error.epoch, "learning_rate": error.learning_rate, "message": str(error)}

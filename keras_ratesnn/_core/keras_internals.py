@@ -319,7 +319,7 @@ def whole_batches():
         trainer._distribute_data = distribute
 
 
-class BuildsOnUnevenBatches:
+class TrainsInStrategies:
     """A mixin for models that are trained in a `tf.distribute` strategy, whose replicas have unequal parts of the first batch.
 
     Keras would add these parts to build a model.
@@ -354,13 +354,20 @@ class StandIn:
 
     # JAX would treat `model.train_step` as the same function each time and not retrace it. These belong to this object.
     def train_step(self, *args):
-        return self._model.train_step(*args)
+        return self._for_several_workers(self._model.train_step(*args))
 
     def test_step(self, *args):
-        return self._model.test_step(*args)
+        return self._for_several_workers(self._model.test_step(*args))
 
     def predict_step(self, *args):
         return self._model.predict_step(*args)
+
+    def _for_several_workers(self, logs):
+        """Logs with an axis, over which Keras takes a mean where several workers of `tf.distribute` train together."""
+        strategy = getattr(self._model, "_distribute_strategy", None)
+        if strategy is None or strategy.cluster_resolver is None:
+            return logs
+        return keras.tree.map_structure(lambda value: ops.expand_dims(value, 0), logs)
 
 
 def make_function(stand_in, purpose):

@@ -7,13 +7,15 @@ import dataclasses
 class Part:
     """The examples that a process reads in an epoch: every n-th of each batch.
 
-    If the last batch has fewer examples than there are processes, each reads all of it: the mean over it is the same.
+    If the last batch is smaller and not divided, or has fewer examples than there are processes, each reads all of it: the mean
+    over it is the same.
 
     Attributes:
         number: Integer, from 0 on.
         parts: Integer, the number of processes.
         examples: Integer, the number of examples in an epoch.
         batch_size: Integer, of whole batches.
+        divides_rest: Boolean, whether a last, smaller batch is divided. Defaults to `True`.
 
     Raises:
         ValueError: If the batch cannot be divided equally.
@@ -23,6 +25,7 @@ class Part:
     parts: int
     examples: int
     batch_size: int
+    divides_rest: bool = True
 
     def __post_init__(self):
         if self.batch_size % self.parts:
@@ -35,7 +38,7 @@ class Part:
     def _divided(self):
         """The number of examples that are divided."""
         rest = self.examples % self.batch_size
-        return self.examples - rest if rest < self.parts else self.examples
+        return self.examples if self.divides_rest and rest >= self.parts else self.examples - rest
 
     @property
     def _own(self):
@@ -62,6 +65,6 @@ class Part:
         if self.parts == 1:
             return examples.batch(self.batch_size)
         if self._own == 0:
-            return examples.batch(self.parts)
+            return examples.batch(self.batch_size)
         divided, rest = examples.take(self._own), examples.skip(self._own)
-        return divided.batch(self.batch_size // self.parts).concatenate(rest.batch(self.parts))
+        return divided.batch(self.batch_size // self.parts).concatenate(rest.batch(self.batch_size))
