@@ -3,6 +3,7 @@
 Without accelerators the devices are virtual: parts of the CPU, to try a run.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import os
@@ -176,6 +177,8 @@ def _start_torch(devices):
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    # Its threads must end before the process does.
+    atexit.register(torch.distributed.destroy_process_group)
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     return Engine(world, rank, world, reads_part=world > 1, tests_part=world > 1)
 

@@ -6,7 +6,6 @@ On JAX and TensorFlow the process makes virtual devices. On PyTorch each of DEVI
 import json
 import os
 import pathlib
-import re
 import sys
 
 import numpy as np
@@ -119,25 +118,12 @@ def in_batches_of_7():
 
 def collectives():
     """The names of the operations by which devices communicate in a training step on JAX."""
-    import jax
-    import keras
+    from recipes.benchmark import communication
 
     model = model_of("rate", "multi")
     x, y, _ = data_of(BATCH)
     model.fit(x, y, batch_size=BATCH, verbose=0)
-    state = [
-        [variable.value for variable in variables]
-        for variables in (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            model.metrics_variables,
-        )
-    ]
-    layout = keras.distribution.distribution().get_data_layout
-    batch = [jax.device_put(array, layout(array.shape).backend_layout) for array in (x, y)]
-    program = jax.jit(model.train_step).lower(state, (*batch, None)).compile().as_text()
-    return sorted(set(re.findall(r"(all-[a-z-]+|collective-[a-z-]+|reduce-scatter)\(", program)))
+    return sorted(communication.in_step(model, x, y))
 
 
 def main(devices, file, *names):
@@ -177,6 +163,8 @@ def main(devices, file, *names):
         if "collectives" in names and backend == "jax":
             results["collectives"] = collectives()
     pathlib.Path(f"{file}.{replica or 0}").write_text(json.dumps(results))
+    if backend == "torch":
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

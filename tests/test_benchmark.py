@@ -504,3 +504,29 @@ def test_the_pretrained_network_gives_the_same_logits_in_spikingjelly():
     # A membrane within rounding of the threshold changes all logits of an image.
     same = np.isclose(outputs, model.predict(pixels, verbose=0), rtol=1e-3, atol=1e-3).all(axis=1)
     assert same.mean() >= 0.8
+
+
+@pytest.mark.slow
+def test_numbers_of_devices_are_compared(tmp_path, capsys):
+    size = ["--network", "VGG11", "--width", "0.02", "--size", "32", "--batch", "2", "--rounds", "1"]
+    arguments = [*size, "--timesteps", "2", "--methods", "rate-multi", "--devices", "1", "2", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "these efficiencies are not evidence" in printed
+    rows = json.loads((tmp_path / "scaling.json").read_text())["rows"]
+    assert [(row["kind"], row["devices"], row["batch"]) for row in rows] == [
+        ("weak", 1, 2),
+        ("weak", 2, 4),
+        ("strong", 1, 2),
+        ("strong", 2, 2),
+    ]
+    assert all(row["images_per_second"] > 0 for row in rows)
+    if BACKEND == "jax":
+        # At least all gradients travel.
+        assert set(rows[1]["bytes"]) == {"all-reduce"}
+        assert rows[1]["bytes"]["all-reduce"] > 4 * 1000
+
+
+def test_a_number_of_devices_that_is_none_is_an_error(tmp_path, capsys):
+    assert main(["--devices", "none", "--output", str(tmp_path)]) == 2
+    assert "--devices must be a positive number or all" in capsys.readouterr().err

@@ -326,13 +326,13 @@ class TrainsInStrategies:
     """
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        strategy = self._distribute_strategy
+        strategy = self._distribute_strategy  # type: ignore[attr-defined]
         if iterator is not None and strategy is not None:
             for _, _, batches in iterator:
                 data_batch = keras.tree.map_structure(lambda part: strategy.experimental_local_results(part)[0], next(batches))
                 break
             iterator = None
-        super()._maybe_symbolic_build(iterator, data_batch)
+        super()._maybe_symbolic_build(iterator, data_batch)  # type: ignore[misc]
 
 
 class StandIn:

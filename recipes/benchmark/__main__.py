@@ -6,7 +6,8 @@ import sys
 
 import keras
 
-from recipes.benchmark import cases, plot, report
+from recipes import engine
+from recipes.benchmark import cases, plot, report, scaling
 from recipes.benchmark.evidence.command import main as run_evidence
 from recipes.benchmark.measure import benchmark
 from recipes.benchmark.settings import NETWORKS, ORDINARY, PEERS, Settings
@@ -25,6 +26,7 @@ def main(argv=None):
         return run_evidence(evidence)
     process_memory = arguments.pop("memory")
     folder = arguments.pop("output")
+    devices = arguments.pop("devices")
     jit_compile = tuple(dict.fromkeys(JIT_COMPILE[word] for word in arguments.pop("jit_compile")))
     try:
         settings = Settings(
@@ -37,10 +39,12 @@ def main(argv=None):
             }
         )
         folder.mkdir(parents=True, exist_ok=True)
+        if devices:
+            return scaling.run(settings, [engine.wanted(number) for number in devices], folder)
         # Errors of the library about the network are raised before time is spent.
         cases.configure(settings)
         cases.trainer(settings, ORDINARY, 1)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
 
@@ -91,6 +95,13 @@ def parser():
         "--memory",
         action="store_true",
         help="on TensorFlow and PyTorch without a GPU: also measures memory, in a separate process for each case",
+    )
+    result.add_argument(
+        "--devices",
+        nargs="+",
+        metavar="N",
+        help="compares numbers of devices instead of the floor; without accelerators they are virtual. --batch is that of each "
+        "device, then that of all",
     )
     result.add_argument(
         "--evidence",
