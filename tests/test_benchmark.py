@@ -508,17 +508,17 @@ def test_the_pretrained_network_gives_the_same_logits_in_spikingjelly():
 
 @pytest.mark.slow
 def test_numbers_of_devices_are_compared(tmp_path, capsys):
-    size = ["--network", "VGG11", "--width", "0.02", "--size", "32", "--batch", "2", "--rounds", "1"]
+    size = ["--network", "VGG11", "--width", "0.05", "--size", "32", "--batch", "4", "--rounds", "1"]
     arguments = [*size, "--timesteps", "2", "--methods", "rate-multi", "--devices", "1", "2", "--output", str(tmp_path)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "these efficiencies are not evidence" in printed
     rows = json.loads((tmp_path / "scaling.json").read_text())["rows"]
     assert [(row["kind"], row["devices"], row["batch"]) for row in rows] == [
-        ("weak", 1, 2),
-        ("weak", 2, 4),
-        ("strong", 1, 2),
-        ("strong", 2, 2),
+        ("weak", 1, 4),
+        ("weak", 2, 8),
+        ("strong", 1, 4),
+        ("strong", 2, 4),
     ]
     assert all(row["images_per_second"] > 0 for row in rows)
     if BACKEND == "jax":
