@@ -127,7 +127,7 @@ def test_what_only_xla_runs_is_nan_without_it():
 often = {("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("sltt", "single")}
 METHODS = [
     pytest.param(gradient, step_mode, marks=() if (gradient, step_mode) in often else pytest.mark.slow)
-    for gradient in ("rate", rsnn.gradients.Rate(windows=2), "bptt", "sltt", rsnn.gradients.SLTT(random_steps=2), "ottt")
+    for gradient in ("rate", rsnn.gradients.Rate(windows=2), "bptt", "sltt", rsnn.gradients.SLTT(random_steps=T), "ottt")
     for step_mode in ("multi", "single")
 ]
 
