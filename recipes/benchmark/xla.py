@@ -67,7 +67,7 @@ def print_rows(settings, method, timesteps, forms):
     """Measures the forms of a step in turn, and prints a row for each."""
     for form, row in compared(settings, method, timesteps, forms).items():
         ratio = "{median:.2f} ({lower_quartile:.2f} to {upper_quartile:.2f})".format(**row["ratio"])
-        program = "| |" if form == WITHOUT else f"| {row['operations']:,} | {row['memory_bytes'] / 2**20:.0f} |"
+        program = "| | |" if form == WITHOUT else f"| {row['operations']:,} | {row['memory_bytes'] / 2**20:.0f} |"
         print(
             f"| {method} | {timesteps} | {form} | {1000 * row['seconds']['median']:.1f} | {ratio} "
             f"| {row['compile_seconds']:.1f} {program}",

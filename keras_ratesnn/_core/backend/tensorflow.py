@@ -116,7 +116,7 @@ def unrolled_steps(with_gradient):
 
 def _compiled_by_xla():
     """Whether the function that is traced now will be compiled by XLA."""
-    # Keras' layers ask TensorFlow the same; there is no public way to.
+    # TensorFlow has no public function for this.
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
