@@ -18,6 +18,7 @@ from keras_ratesnn import _call_graphs
 from recipes import device
 from recipes.benchmark import cases, costs, inference, loops, measure, memory, plot, process_peak, report, timing, unrolling
 from recipes.benchmark import settings as benchmark_settings
+from recipes.benchmark import xla as benchmark_xla
 from recipes.benchmark.__main__ import main
 from recipes.benchmark.settings import CHANNELS, CLASSES, FLOOR, FORWARD, NETWORKS, ORDINARY, PEERS, Settings
 from recipes.methods import PLAIN
@@ -365,6 +366,25 @@ def test_both_forms_of_loops_are_measured_on_jax(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[:2] for line in lines[4:6]] == [["| rate-multi", "3"], ["| bptt-multi", "3"]]
     assert lines[-1].startswith("Unrolled up to this T it is faster: {False: ")
+
+
+def test_a_step_is_measured_with_and_without_xla_on_tensorflow(capsys):
+    options = [*TINY, "--timesteps", "2", "--methods", "rate-multi"]
+    with tiny_among_the_networks():
+        if BACKEND != "tensorflow":
+            assert "on TensorFlow alone" in error_of(options, capsys, benchmark_xla.main)
+            return
+        assert benchmark_xla.main(options) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[4:]]
+    assert [row[:3] for row in rows] == [
+        ["| ordinary", "1", "XLA"],
+        ["| ordinary", "1", "without XLA"],
+        ["| rate-multi", "2", "XLA"],
+        ["| rate-multi", "2", "XLA, loops unrolled"],
+        ["| rate-multi", "2", "without XLA"],
+    ]
+    assert all(float(row[3]) > 0 for row in rows)
+    assert all(int(row[6].replace(",", "")) > 10 for row in rows if row[2] != "without XLA")
 
 
 def jax_program(model, images):

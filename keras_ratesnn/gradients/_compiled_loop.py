@@ -27,12 +27,14 @@ def run(body, carried, variables, start, stop):
         carried, changed = state
         return in_scope(lambda: body(t, carried), variables, values, changing, changed)
 
-    carried, changed = ops.fori_loop(start, stop, scoped_body, (carried, [values[index] for index in changing]))
+    after = ops.fori_loop(start, stop, scoped_body, (carried, [values[index] for index in changing]))
+    # TensorFlow would differentiate the loop for each result that is multiplied by a rate, which XLA cannot.
+    carried, changed = tree.map_leaves(ops.stop_gradient, after)
     _assign(variables, changing, changed)
     return carried
 
 
-def scan(body, carried, steps, variables):
+def scan(body, carried, steps, variables, dtype):
     """`carried, output = body(carried, step)` for each step, with gradient.
 
     Args:
@@ -40,6 +42,7 @@ def scan(body, carried, steps, variables):
         carried: Structure of tensors whose shapes and dtypes do not change.
         steps: Tensor `(T, ...)`.
         variables: List of all Keras variables that `body` reads.
+        dtype: String, that of the outputs.
 
     Returns:
         `(carried, outputs)`: the state after the last step, and the tensor `(T, ...)` of all outputs.
@@ -51,7 +54,7 @@ def scan(body, carried, steps, variables):
         (carried, output), changed = in_scope(lambda: body(carried, step), variables, values, changing, changed)
         return (carried, changed), output
 
-    (carried, changed), outputs = ops.scan(scoped_body, (carried, [values[index] for index in changing]), steps)
+    (carried, changed), outputs = backend.scan(scoped_body, (carried, [values[index] for index in changing]), steps, dtype)
     _assign(variables, changing, changed)
     return carried, outputs
 

@@ -64,6 +64,8 @@ class EligibilityPass(NeuronPass):
 
     def advance(self, phase, current, carried):
         spikes, state, along, slope = _step(self.cell, current, carried["state"])
+        # Tensors in a compiled loop; TensorFlow does not add two dtypes.
+        phase = tuple(here if isinstance(here, float) else time_axis.cast(here, spikes.dtype) for here in phase)
         tangents, slopes = [], []
         for direction, tangent, totals in zip(self.directions, carried["tangents"], carried["slopes"], strict=True):
             if isinstance(direction, int):

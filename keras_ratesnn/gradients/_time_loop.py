@@ -127,7 +127,7 @@ def _scanned(neuron_pass, current, timesteps):
         spikes, carried = neuron_pass.advance(neuron_pass.phase(0), at_step, carried)
         return neuron_pass.as_tensors(carried), spikes
 
-    carried, spikes = _compiled_loop.scan(body, start, at_steps, neuron_pass.cell.variables)
+    carried, spikes = _compiled_loop.scan(body, start, at_steps, neuron_pass.cell.variables, neuron_pass.dtype)
     return ops.moveaxis(spikes, 0, 1), neuron_pass.finish(carried)
 
 
@@ -145,15 +145,16 @@ def _looped(neuron_pass, current, timesteps):
 
     first = current_at(0)
     spikes, carried = neuron_pass.advance(neuron_pass.phase(0), first, neuron_pass.start(first))
-    steps = _with_step(ops.zeros((spikes.shape[0], timesteps, *spikes.shape[1:]), spikes.dtype), spikes, 0)
+    batch, *shape = ops.shape(spikes)
+    steps = _with_step(ops.zeros((batch, timesteps, *shape), spikes.dtype), spikes, 0)
     looped = steps, neuron_pass.as_tensors(carried)
     steps, carried = _compiled_loop.run(body, looped, neuron_pass.cell.variables, 1, timesteps)
     return steps, neuron_pass.finish(carried)
 
 
 def _step_of(by_step, t):
-    size = (by_step.shape[0], 1, *by_step.shape[2:])
-    return ops.squeeze(ops.slice(by_step, _corner(by_step, t), size), axis=1)
+    batch, _, *shape = ops.shape(by_step)
+    return ops.squeeze(ops.slice(by_step, _corner(by_step, t), (batch, 1, *shape)), axis=1)
 
 
 def _with_step(steps, spikes, t):

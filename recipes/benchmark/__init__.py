@@ -9,8 +9,9 @@ costs.py          FLOPs and memory, as reported by the backend
 process_peak.py   peak memory of a process, with a separate process for each case
 measure.py        the benchmark for a list of T
 memory.py         a separate table of peak memory against T
-loops.py          the time loops of layers on JAX, unrolled or compiled
-unrolling.py      which of the two is faster on this device
+loops.py          the time loops of layers under XLA, unrolled or compiled
+unrolling.py      which of the two is faster on this device, on JAX
+xla.py            a step on TensorFlow with and without XLA
 report.py         the record as Markdown tables
 plot.py           the record as a plot
 evidence/         the evidence kit for GPUs

@@ -1,7 +1,7 @@
 """Unrolled against compiled time loops of neuron layers: `KERAS_BACKEND=jax python -m recipes.benchmark.unrolling`.
 
 Prints the time of a training step in both forms for each T, compile time and memory, and which values of `UNROLLED_STEPS` in
-`keras_ratesnn/_core/backend/jax.py` this device asks for. Rate-based training has loops without gradient, BPTT loops with
+`keras_ratesnn/_core/backend/xla_loops.py` this device asks for. Rate-based training has loops without gradient, BPTT loops with
 gradient.
 """
 
@@ -43,7 +43,7 @@ def main(argv=None):
         settings = Settings(**vars(parser.parse_args(argv)), methods=tuple(METHODS.values()))
         if keras.backend.backend() != "jax":
             raise ValueError(
-                "only JAX compiles time loops of layers. "
+                "only JAX compiles time loops of layers in any case. "
                 f"Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=jax."
             )
     except (ValueError, TypeError) as error:

@@ -22,6 +22,8 @@
 * `optimization_barrier(tensors)`: the tensors, each computed before any is used.
 * `reading_once(network)`: a context for all forward passes of a training step, so that the backward pass sees the weights of a
   network before the update. Losses cannot be added in it.
+* `scan(body, carried, steps, dtype)`: a loop with gradient, `carried, output = body(carried, step)`, compiled once for any
+  number of steps: `(carried, outputs)`, the state after the last step, a structure of tensors, and all outputs, of `dtype`.
 * `loses_replaced_weights(layer)`: whether tensors that replace the weights of a layer would have no gradient.
 * `layout_kept()`: a context in which Keras' layers do not copy `channels_last` data to another layout; entered for each call of
   a layer.
@@ -75,6 +77,7 @@ grad_enabled = _functions.grad_enabled
 jvp = _functions.jvp
 optimization_barrier = _functions.optimization_barrier
 reading_once = _functions.reading_once
+scan = _functions.scan
 loses_replaced_weights = _functions.loses_replaced_weights
 ranks_of_batch = _functions.ranks_of_batch
 replicas = _functions.replicas

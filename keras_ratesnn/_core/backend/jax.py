@@ -8,7 +8,7 @@ import jax
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import jax_replicas as replicas
-from keras_ratesnn._core.backend import plain_normalization, replica_moments
+from keras_ratesnn._core.backend import plain_normalization, replica_moments, xla_loops
 from keras_ratesnn._core.backend.graph_compiled import CallGraph as CallGraph
 from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
 from keras_ratesnn._core.backend.graph_compiled import finite_rows as finite_rows
@@ -22,17 +22,6 @@ from keras_ratesnn._core.backend.graph_compiled import set_noise_state as set_no
 from keras_ratesnn._core.backend.graph_compiled import unrolled_network_steps as unrolled_network_steps
 from keras_ratesnn._core.backend.graph_compiled import untraced as untraced
 from keras_ratesnn._core.backend.known_shapes import check_equal as check_equal
-
-UNROLLED_STEPS = {"cpu": {False: 1, True: 4}, "gpu": {False: 8, True: 8}}
-"""Up to this T the time loop of a layer is unrolled, by device and by whether the loop has a gradient.
-
-On CPUs XLA would recompute every step of an unrolled loop from the first. If the backward pass stores none of the steps, XLA
-also postpones the loop until then, and keeps the input of all steps in memory. A compiled loop is computed once, in place. With
-gradient it needs more copies, which pay off from T = 5.
-
-On GPUs and TPUs, where `optimization_barrier` keeps the order, an unrolled loop is one pass over memory. The number for them is
-a guess: `python -m recipes.benchmark.unrolling` measures what is better on a device.
-"""
 
 
 @jax.custom_jvp
@@ -100,9 +89,13 @@ def without_gradient(function):
 
 
 def unrolled_steps(with_gradient):
-    """The choice in `UNROLLED_STEPS` for the device."""
-    by_gradient = UNROLLED_STEPS.get(jax.default_backend(), UNROLLED_STEPS["gpu"])
-    return by_gradient[with_gradient]
+    """The choice in `xla_loops` for the device."""
+    return xla_loops.unrolled_steps(jax.default_backend(), with_gradient)
+
+
+def scan(body, carried, steps, dtype):
+    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `backend`."""
+    return jax.lax.scan(body, carried, steps)
 
 
 def assigned_weight(value, before):

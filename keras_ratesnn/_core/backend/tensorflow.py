@@ -6,10 +6,12 @@ import itertools
 import math
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.ops import control_flow_util
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import plain_normalization, replica_moments
+from keras_ratesnn._core.backend import plain_normalization, replica_moments, xla_loops
 from keras_ratesnn._core.backend import tensorflow_replicas as replicas
 from keras_ratesnn._core.backend.graph_compiled import CallGraph as CallGraph
 from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
@@ -108,8 +110,36 @@ def check_equal(size, wanted, message):
 
 
 def unrolled_steps(with_gradient):
-    """No limit: TensorFlow copies a tensor to update it inside a loop."""
-    return math.inf
+    """The choice in `xla_loops` for XLA. Without XLA no limit: TensorFlow copies a tensor to update it inside a loop.
+
+    No limit for replicas either, which cannot exchange statistics inside a compiled loop.
+    """
+    if replicas.count() > 1 or not _compiled_by_xla():
+        return math.inf
+    return xla_loops.unrolled_steps("gpu" if tf.config.list_logical_devices("GPU") else "cpu", with_gradient)
+
+
+def _compiled_by_xla():
+    """Whether the function that is traced now will be compiled by XLA."""
+    # TensorFlow has no public function for this.
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def scan(body, carried, steps, dtype):
+    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `backend`."""
+    timesteps = steps.shape[0]
+    inputs = tf.TensorArray(steps.dtype, timesteps, element_shape=steps.shape[1:]).unstack(steps)
+    outputs = tf.TensorArray(dtype, timesteps)
+
+    def advance(t, carried, outputs):
+        carried, output = body(carried, inputs.read(t))
+        return t + 1, carried, outputs.write(t, output)
+
+    # XLA can differentiate a loop only if the number of iterations is a constant.
+    _, carried, outputs = tf.while_loop(
+        lambda t, *_: t < timesteps, advance, (0, carried, outputs), maximum_iterations=timesteps
+    )
+    return carried, outputs.stack()
 
 
 def unrolled_network_steps():
@@ -123,8 +153,14 @@ def assigned_weight(value, before):
 
 
 def optimization_barrier(tensors):
-    """The unchanged tensors: the executor frees what is no longer needed."""
-    return tensors
+    """A structure of tensors that are all computed before any is used, so that their inputs can be freed.
+
+    Only XLA needs it: TensorFlow's executor frees what is no longer needed. On CPUs XLA removes the barrier early.
+    """
+    if not _compiled_by_xla():
+        return tensors
+    after = iter(xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
+    return tree.map_leaves(lambda _: next(after), tensors)
 
 
 def ranks_of_batch(data):

@@ -184,6 +184,15 @@ def unrolled_network_steps():
     return math.inf
 
 
+def scan(body, carried, steps, dtype):
+    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `backend`."""
+    outputs = []
+    for step in torch.unbind(steps):
+        carried, output = body(carried, step)
+        outputs.append(output)
+    return carried, torch.stack(outputs)
+
+
 def assigned_weight(value, before):
     """The assigned value, which is a weight itself: the derivative does not pass through what was assigned."""
     return graft(value, before, 1.0)

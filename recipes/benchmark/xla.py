@@ -1,0 +1,99 @@
+"""A training step on TensorFlow with and without XLA: `KERAS_BACKEND=tensorflow python -m recipes.benchmark.xla`.
+
+Keras' `jit_compile="auto"` chooses XLA on GPUs. Prints the time of a step with XLA, with XLA where every time loop of a neuron
+layer is unrolled, and without XLA, measured in turn; and, of the programs of XLA, the number of their operations and their
+temporary memory.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import gc
+import sys
+
+import keras
+
+from recipes import device
+from recipes.benchmark import cases, costs, loops, measure, timing
+from recipes.benchmark.settings import ORDINARY, Settings
+from recipes.command_line import USER_MISTAKE
+
+TIMESTEPS = (4, 16)
+WITH, UNROLLED, WITHOUT = "XLA", "XLA, loops unrolled", "without XLA"
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    defaults = Settings()
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.benchmark.xla",
+        description=__doc__.splitlines()[0],
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--network", default=defaults.network, metavar="NAME", help="as in recipes.benchmark")
+    parser.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels")
+    parser.add_argument("--batch", type=int, default=defaults.batch, help="images in the step")
+    parser.add_argument("--size", type=int, default=defaults.size, help="height and width of the images")
+    parser.add_argument("--timesteps", type=int, nargs="+", default=TIMESTEPS, metavar="T", help="values of T")
+    parser.add_argument("--methods", nargs="+", default=defaults.methods, metavar="NAME", help="as in recipes.benchmark")
+    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="number of times each form is timed")
+    parser.add_argument("--precision", default=defaults.precision, metavar="POLICY", help="a Keras dtype policy")
+    try:
+        settings = Settings(**vars(parser.parse_args(argv)))
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "XLA is a choice on TensorFlow alone. "
+                f"Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
+            )
+    except (ValueError, TypeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    cases.configure(settings)
+    print(
+        f"{device.name()}: {settings.network} of width {settings.width}, batch {settings.batch}, "
+        f"{settings.size}x{settings.size}, {settings.precision}; median of {settings.rounds} rounds (quartiles)\n"
+    )
+    print(f"| method | T | form | ms | ratio to {WITHOUT} | compile, s | operations | MiB |")
+    print("|---|---|---|---|---|---|---|---|")
+    print_rows(settings, ORDINARY, 1, (WITH, WITHOUT))
+    for timesteps in dict.fromkeys(settings.timesteps):
+        for method in settings.methods:
+            print_rows(settings, method, timesteps, (WITH, UNROLLED, WITHOUT))
+    return 0
+
+
+def print_rows(settings, method, timesteps, forms):
+    """Measures the forms of a step in turn, and prints a row for each."""
+    for form, row in compared(settings, method, timesteps, forms).items():
+        ratio = "{median:.2f} ({lower_quartile:.2f} to {upper_quartile:.2f})".format(**row["ratio"])
+        program = "| | |" if form == WITHOUT else f"| {row['operations']:,} | {row['memory_bytes'] / 2**20:.0f} |"
+        print(
+            f"| {method} | {timesteps} | {form} | {1000 * row['seconds']['median']:.1f} | {ratio} "
+            f"| {row['compile_seconds']:.1f} {program}",
+            flush=True,
+        )
+
+
+def compared(settings, method, timesteps, forms):
+    """A dictionary from `forms` to dictionaries: `seconds`, `ratio`, `compile_seconds`, and `operations` and `memory_bytes`."""
+    warm, rows = {}, {}
+    images, labels = cases.batch(settings)
+    for form in forms:
+        of_form = dataclasses.replace(settings, jit_compile=form != WITHOUT)
+        model = cases.trainer(of_form, method, timesteps)
+        with loops.unrolled(True) if form == UNROLLED else contextlib.nullcontext():
+            warm[form] = measure.warm_trainer(of_form, method, timesteps, None, model)
+            rows[form] = {} if form == WITHOUT else costs.compiled_by_xla(model, images, labels)
+    seconds = timing.interleaved({form: case.step for form, case in warm.items()}, settings.rounds)
+    for form, row in rows.items():
+        row["seconds"] = timing.spread(seconds[form])
+        row["ratio"] = timing.spread(timing.ratios(seconds[form], seconds[WITHOUT]))
+        row["compile_seconds"] = measure.compile_seconds(warm[form].compiling_seconds, row["seconds"]["median"])
+    del warm
+    gc.collect()
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
