@@ -63,7 +63,7 @@ class EligibilityPass(NeuronPass):
         }
 
     def advance(self, phase, current, carried):
-        spikes, state, along, slope = _step(self.cell, current, carried["state"])
+        spikes, state, along, slope = step(self.cell, current, carried["state"])
         tangents, slopes = [], []
         for direction, tangent, totals in zip(self.directions, carried["tangents"], carried["slopes"], strict=True):
             if isinstance(direction, int):
@@ -145,7 +145,7 @@ def has_written_derivative(cell):
     return owner is not NeuronCell and not inheritance.redefines(type(cell), owner)
 
 
-def _step(cell, current, state):
+def step(cell, current, state):
     """One step of a cell, and its derivative.
 
     Returns:
