@@ -24,15 +24,20 @@ class Writer:
                 "`log_dir` needs TensorBoard, which is not installed. Received: "
                 f"log_dir={os.fspath(log_dir)!r}. Install it with `python -m pip install tensorboard`, or leave it out."
             ) from error
-        self._event, self._histogram = event_pb2.Event, histogram_pb
-        self._file = EventFileWriter(os.fspath(log_dir), filename_suffix=".firing_rates")
+        self._log_dir = os.fspath(log_dir)
+        self._event, self._histogram, self._file = event_pb2.Event, histogram_pb, EventFileWriter
+
+    def open(self):
+        """Starts a file, next to those of earlier runs."""
+        self._open = self._file(self._log_dir, filename_suffix=".firing_rates")
 
     def write(self, histograms, step):
         """Writes a histogram of each array in a dict, under its name."""
         for name, values in histograms.items():
-            summary = self._histogram(name, values)
-            self._file.add_event(self._event(step=step, wall_time=time.time(), summary=summary))
-        self._file.flush()
+            event = self._event(step=step, wall_time=time.time(), summary=self._histogram(name, values))
+            self._open.add_event(event)
+        self._open.flush()
 
-    def flush(self):
-        self._file.flush()
+    def close(self):
+        """Ends the file."""
+        self._open.close()

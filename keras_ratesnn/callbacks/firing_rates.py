@@ -14,9 +14,9 @@ from keras_ratesnn.callbacks import _histograms
 class FiringRates(keras.callbacks.Callback):
     """Adds the firing rate of each neuron layer to the logs of each epoch, and warns as soon as a layer is dead.
 
-    The logs have a value `"firing_rate/LAYER"` for each layer: spikes per neuron and time step. Callbacks after it, the history and
-    the progress bar see them. A layer is dead if no neuron spikes for any sample of `x`: the kernels after it have no gradient, so
-    it stays dead. Each layer is warned of once, until it spikes again.
+    The logs have a value `"firing_rate/LAYER"` for each layer: spikes per neuron and time step. Callbacks after it, the history
+    and the progress bar see them. A layer is dead if no neuron spikes for any sample of `x`: the kernels after it have a
+    gradient of zero. A layer is warned of when it dies, and not again unless it has spiked in between.
 
     It costs one forward pass over `x` in eager mode, and a copy of its spikes, after each epoch;
     `python -m recipes.benchmark.callbacks` measures it.
@@ -47,6 +47,11 @@ class FiringRates(keras.callbacks.Callback):
         self._writer = None if log_dir is None else _histograms.Writer(log_dir)
         self._dead: set[str] = set()
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._dead = set()
+        if self._writer is not None:
+            self._writer.open()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         rates = analysis.firing_rates(self.model, self.x)
         means = dict(zip(rates.layers, rates.mean.tolist(), strict=True))
@@ -68,4 +73,4 @@ class FiringRates(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._writer is not None:
-            self._writer.flush()
+            self._writer.close()

@@ -14,8 +14,8 @@ class GradientAgreement(keras.callbacks.Callback):
     """Adds to the logs how close the gradients of the model's method are to those of another, on a held batch.
 
     For the kernel of each layer the logs have `"gradient_cosine/LAYER"` and `"gradient_norm_ratio/LAYER"`, see
-    `keras_ratesnn.analysis.gradient_agreement`. In epochs without a measurement they have the latest, so that every epoch has all
-    columns. Training goes on as without it: weights, moving statistics and seeds do not change.
+    `keras_ratesnn.analysis.gradient_agreement`. In epochs without a measurement they have the latest, so that every epoch has
+    all columns. Training goes on as without it: weights, moving statistics and seeds do not change.
 
     It costs one training step by each method on the batch, in eager mode; `python -m recipes.benchmark.callbacks` measures it.
 
