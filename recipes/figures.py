@@ -1,14 +1,17 @@
 """Draws what `keras_ratesnn.analysis` measures for a run or a shipped network: `python -m recipes.figures digits`.
 
-Gradients, independence, rates and spikes are those of one batch of training images, without augmentation; the accuracies are those
-of test images. The folder has a PNG file for each figure.
+Gradients, independence, rates and spikes are those of one batch of training images, without augmentation; accuracies are those
+of test images. The folder has a PNG file for each figure;
+its numbers are printed.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 
 import keras
+import numpy as np
 
 from keras_ratesnn import analysis, models
 from recipes import catalogue, device
@@ -42,8 +45,9 @@ def main(argv=None):
         subject = Subject(model, dataset, arguments.images, arguments.test_images)
         for name in arguments.only:
             path = output / f"{name}.png"
-            FIGURES[name](subject).plot().savefig(path, dpi=DPI)
-            print(path)
+            found = FIGURES[name](subject)
+            found.plot().savefig(path, dpi=DPI)
+            print("\n".join([str(path), *numbers(found)]))
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
@@ -68,6 +72,17 @@ def model_and_data(name, data_dir):
     return models.load_pretrained(name), catalogue.find(cards[name].architecture).load(data_dir)
 
 
+def numbers(found):
+    """Lines with the numbers of a measurement: its fields and properties that are a number, or one for each layer or step."""
+    properties = [name for name, value in vars(type(found)).items() if isinstance(value, property)]
+    for name in (*(field.name for field in dataclasses.fields(found)), *properties):
+        value = getattr(found, name)
+        if isinstance(value, dict):
+            yield f"  {name}: {', '.join(f'{key} {number:.4g}' for key, number in value.items())}"
+        elif isinstance(value, float) or (isinstance(value, np.ndarray) and value.ndim == 1):
+            yield f"  {name}: {' '.join(f'{number:.4g}' for number in np.atleast_1d(value))}"
+
+
 class Subject:
     """A model, with a batch of training images and some test images.
 
@@ -84,19 +99,23 @@ class Subject:
         self.test = dataset.test_images[:test_images], dataset.test_labels[:test_images]
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    @property
-    def middle(self):
-        """The name of a neuron layer in the middle of the network."""
-        layers = analysis.firing_rates(self.model, self.batch[0][:1]).layers
-        return layers[len(layers) // 2]
+    def neurons(self, count):
+        """Arguments that choose neurons: an image, a layer in the middle of the network, and some of it, from slow to fast."""
+        image = self.batch[0][:1]
+        rates = analysis.firing_rates(self.model, image)
+        middle = len(rates.layers) // 2
+        slowest_first = np.argsort(rates.by_neuron[middle].ravel(), kind="stable")
+        spiking = slowest_first[np.count_nonzero(rates.by_neuron[middle] == 0) :]
+        chosen = spiking[np.linspace(0, len(spiking) - 1, min(count, len(spiking)), dtype=int)]
+        return self.model, image, rates.layers[middle], chosen.tolist() or count
 
 
 FIGURES = {
     "gradient_agreement": lambda of: analysis.gradient_agreement(of.model, *of.batch, loss=of.loss),
     "independence": lambda of: analysis.independence(of.model, *of.batch, loss=of.loss),
     "firing_rates": lambda of: analysis.firing_rates(of.model, of.batch[0]),
-    "raster": lambda of: analysis.raster(of.model, of.batch[0][:1], of.middle),
-    "membranes": lambda of: analysis.membranes(of.model, of.batch[0][:1], of.middle),
+    "raster": lambda of: analysis.raster(*of.neurons(60)),
+    "membranes": lambda of: analysis.membranes(*of.neurons(5)),
     "shuffle_in_time": lambda of: analysis.shuffle_in_time(of.model, *of.test),
     "accuracy_over_time": lambda of: analysis.accuracy_over_time(of.model, *of.test, timesteps=2 * of.model.timesteps),
     "energy": lambda of: analysis.energy(of.model, of.batch[0]),

@@ -5,9 +5,6 @@ from typing import Any, TypeAlias
 Figure: TypeAlias = Any
 """A `matplotlib.figure.Figure`."""
 
-COLORS = ("#000000", "#0072b2", "#e69f00", "#56b4e9")
-"""From dark to light, also in grey (of Okabe and Ito)."""
-
 MARKERS = "os^Dv"
 
 
@@ -33,9 +30,8 @@ def width_for(bars: int) -> float:
 
 
 def name_layers(axes: Any, names: tuple[str, ...]) -> None:
-    """Writes the names of layers below an axis, slanted if there are many."""
-    rotation = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(names) > 3 else {}
-    axes.set_xticks(range(len(names)), names, **rotation)
+    """Writes the names of layers below an axis, slanted."""
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.grid(alpha=0.3, axis="y")
 
 

@@ -40,7 +40,7 @@ class FiringRates:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure = _figures.new_figure(8.5, 3.8)
+        figure = _figures.new_figure(4.5 + _figures.width_for(len(self.layers)), 3.8)
         over_time, means = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         steps = np.arange(1, self.timesteps + 1)
         for index, (name, rates) in enumerate(zip(self.layers, self.by_step, strict=True)):
@@ -48,11 +48,11 @@ class FiringRates:
             over_time.plot(steps, rates, label=name, color=_figures.shade(index, len(self.layers)), marker=marker)
         over_time.set(xlabel="time step", ylabel="spikes per neuron", xticks=steps, ylim=(0, None))
         over_time.grid(alpha=0.3)
-        over_time.legend(fontsize="small", ncols=1 + len(self.layers) // 8)
         colors = [_figures.shade(index, len(self.layers)) for index in range(len(self.layers))]
         means.bar(range(len(self.layers)), self.mean, color=colors, edgecolor="black")
         means.set_title("mean over time", fontsize="medium")
         _figures.name_layers(means, self.layers)
+        figure.legend(loc="outside right upper", fontsize="small", ncols=1 + len(self.layers) // 16)
         return figure
 
 

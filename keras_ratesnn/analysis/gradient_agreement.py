@@ -61,8 +61,10 @@ class GradientAgreement:
         axes.plot(places, self.cosine, color="black", marker="o", label="cosine")
         axes.plot(places, self.norm_ratio, color="0.5", linestyle="--", marker="s", label="norm ratio")
         _figures.name_layers(axes, self.layers)
-        axes.set_ylim(min(0.0, np.nanmin(self.cosine, initial=0.0) - 0.05), None)
-        axes.set_title(f"gradient by {self.method}, compared with {self.other}, T = {self.timesteps}", fontsize="medium")
+        lowest = np.nanmin([*self.cosine, *self.norm_ratio], initial=0.85)
+        highest = np.nanmax([*self.cosine, *self.norm_ratio], initial=1.0)
+        axes.set_ylim(lowest - 0.05, highest + 0.05)
+        axes.set_title(f"gradient by {self.method} beside that by {self.other}, T = {self.timesteps}", fontsize="medium")
         axes.legend(fontsize="small", loc="lower right")
         return figure
 
@@ -110,14 +112,20 @@ def gradient_agreement(
     kernels = _gradients.kernels_of(model)
     by_method, by_other = (_arrays(training, method, list(kernels.values())) for method in methods)
     return GradientAgreement(
-        method=repr(methods[0]),
-        other=repr(methods[1]),
+        method=_name(methods[0]),
+        other=_name(methods[1]),
         timesteps=model.timesteps,
         layers=tuple(kernels),
         cosine=np.array([_gradients.cosine(*pair) for pair in zip(by_method, by_other, strict=True)]),
         norms=np.array([np.linalg.norm(gradient) for gradient in by_method]),
         other_norms=np.array([np.linalg.norm(gradient) for gradient in by_other]),
     )
+
+
+def _name(method):
+    """The name of a method with default arguments, such as "rate"; the call that makes any other."""
+    names = [name for name, kind in gradients.BY_NAME.items() if repr(kind()) == repr(method)]
+    return names[0] if names else repr(method)
 
 
 def _arrays(training, method, kernels):

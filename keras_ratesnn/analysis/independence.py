@@ -49,19 +49,28 @@ class Independence:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        figure = _figures.new_figure(2 * _figures.width_for(max(len(self.neurons), len(self.kernels))) - 1.5, 3.8)
-        panels = (
+        figure = _figures.new_figure(2 * _figures.width_for(max(len(self.neurons), len(self.kernels))) - 2.5, 4.6)
+        columns = (
             ("A1: E[δκ] and E[δ] E[κ]", self.neurons, self.a1_cosine, self.a1_correlation),
             ("A2: E[δs] and E[δ] E[s]", self.kernels, self.a2_cosine, self.a2_correlation),
         )
-        for axes, (title, names, cosine, correlation) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
+        cosines, correlations = (
+            np.hstack([self.a1_cosine, self.a2_cosine]),
+            np.hstack([self.a1_correlation, self.a2_correlation]),
+        )
+        largest = 1.2 * np.nanmax(np.abs(correlations), initial=0.01)
+        panels = figure.subplots(2, 2, sharex="col", sharey="row")
+        for (above, below), (title, names, cosine, correlation) in zip(panels.T, columns, strict=True):
             places = np.arange(len(names))
-            axes.plot(places, cosine, color="black", marker="o", label="cosine")
-            axes.plot(places, correlation, color="0.5", linestyle="--", marker="s", label="correlation")
-            axes.set_title(f"{title}, T = {self.timesteps}", fontsize="medium")
-            axes.set_ylim(min(-0.25, np.nanmin([*cosine, *correlation], initial=0.0) - 0.05), 1.1)
-            _figures.name_layers(axes, names)
-        axes.legend(fontsize="small", loc="center right")
+            above.plot(places, cosine, color="black", marker="o")
+            above.set_title(f"{title}, T = {self.timesteps}", fontsize="medium")
+            above.set_ylim(np.nanmin(cosines, initial=0.95) - 0.05, 1.01)
+            above.grid(alpha=0.3, axis="y")
+            below.plot(places, correlation, color="black", marker="s")
+            below.set_ylim(-largest, largest)
+            _figures.name_layers(below, names)
+        panels[0, 0].set_ylabel("cosine")
+        panels[1, 0].set_ylabel("correlation")
         return figure
 
 

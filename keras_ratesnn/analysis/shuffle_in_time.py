@@ -42,7 +42,7 @@ class ShuffledAccuracy:
         axes = figure.subplots()
         colors = ["0.65"] * len(self.per_layer) + ["0.25"]
         bars = axes.bar(range(len(names)), [*self.per_layer.values(), self.shuffled], color=colors, edgecolor="black")
-        axes.bar_label(bars, fmt="%.3f", fontsize="small")
+        axes.bar_label(bars, fmt="%.3f", fontsize="small", padding=4)
         axes.axhline(self.accuracy, color="black", linestyle="--", label=f"not shuffled: {self.accuracy:.3f}")
         axes.set(ylabel="accuracy", ylim=(0, 1.2), yticks=np.linspace(0, 1, 6))
         _figures.name_layers(axes, names)
