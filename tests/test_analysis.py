@@ -65,18 +65,20 @@ def test_the_model_is_left_as_it_was_and_the_result_draws_a_figure(name, tmp_pat
 
 
 # Gradients.
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_agreement_is_that_of_the_gradients_of_training(step_mode):
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("sltt", "single"), ("ottt", "multi")]
+)
+def test_agreement_is_that_of_the_gradients_of_training(gradient, step_mode):
     x, y = helpers.data(8)
-    model = helpers.spiking(helpers.mlp(), T, "rate", step_mode=step_mode)
+    model = helpers.spiking(helpers.mlp(), T, gradient, step_mode=step_mode)
     found = analysis.gradient_agreement(model, x, y, loss=LOSS)
-    _, by_rate = helpers.loss_and_gradients(model, x, y)
+    _, by_method = helpers.loss_and_gradients(model, x, y)
     model.gradient = "bptt"
     _, by_bptt = helpers.loss_and_gradients(model, x, y)
-    kernels = [path for path in by_rate if path.endswith("kernel")]
+    kernels = [path for path in by_method if path.endswith("kernel")]
     assert found.layers == tuple(path.split("/")[0] for path in kernels)
     for index, path in enumerate(kernels):
-        left, right = by_rate[path].ravel(), by_bptt[path].ravel()
+        left, right = by_method[path].ravel(), by_bptt[path].ravel()
         norms = np.linalg.norm(left), np.linalg.norm(right)
         assert found.cosine[index] == pytest.approx(left @ right / np.prod(norms), abs=1e-5)
         assert found.norm_ratio[index] == pytest.approx(norms[0] / norms[1], rel=1e-4)
@@ -225,6 +227,30 @@ AGREED = {
     "cosine": (0.586312, 0.835468, 1.0),
     "norm_ratio": (0.723864, 0.730641, 1.0),
 }
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_is_close_to_full_precision(policy):
+    x, y = helpers.data(16)
+    found = []
+    for precision in ("float32", policy):
+        keras.utils.set_random_seed(0)
+        keras.config.set_dtype_policy(precision)
+        inputs = keras.Input((6,))
+        spikes = LIF()(layers.Dense(8)(LIF()(layers.Dense(8)(inputs))))
+        model = helpers.spiking(keras.Model(inputs, layers.Dense(3)(spikes)), T)
+        agreement, independence = (f(model, 2 * x, y, loss=LOSS) for f in (analysis.gradient_agreement, analysis.independence))
+        found.append([*agreement.cosine, *independence.a1_cosine, *independence.a2_cosine])
+    np.testing.assert_allclose(*found, atol=0.1)
+
+
+def test_a_random_method_draws_what_the_next_training_step_would():
+    x, y = helpers.data(8)
+    model = helpers.compiled(helpers.spiking(helpers.mlp(), T, rsnn.gradients.SLTT(random_steps=1)))
+    before = to_numpy([variable.value for variable in model.variables])
+    first, again = (analysis.gradient_agreement(model, x, y) for _ in range(2))
+    np.testing.assert_array_equal(first.norms, again.norms)
+    keras.tree.map_structure(np.testing.assert_array_equal, before, to_numpy([variable.value for variable in model.variables]))
 
 
 # Activity.

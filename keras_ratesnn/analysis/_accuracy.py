@@ -21,20 +21,20 @@ def batches(x: Structure, y: Any, batch_size: int) -> Iterator[tuple[Structure, 
         ValueError: If it is not >= 1, or `x` and `y` do not have the same number of samples, at least one.
     """
     size = checks.positive_integer("batch_size", batch_size, advice="It is the number of samples processed at once.")
-    y = np.asarray(y)
+    y = ops.convert_to_numpy(y)
     check_labels(x, y)
     for start in range(0, len(y), size):
-        part = slice(start, start + size)
-        yield _observation.tensors(keras.tree.map_structure(lambda array: array[part], x)), ops.convert_to_tensor(y[part])  # noqa: B023
+        inputs = keras.tree.map_structure(lambda array, start=start: array[start : start + size], x)
+        yield _observation.tensors(inputs), ops.convert_to_tensor(y[start : start + size])
 
 
 def check_labels(x: Structure, y: Any) -> None:
     """Raises ValueError if inputs and labels do not have the same number of samples, at least one."""
-    found = _observation.samples(x)
-    if not found or any(len(labels) != found for labels in keras.tree.flatten(y)):
+    found, sizes = _observation.samples(x), [np.shape(labels)[:1] for labels in keras.tree.flatten(y)]
+    if not found or any(size != (found,) for size in sizes):
         raise ValueError(
-            "`x` and `y` must have the same number of samples, at least one. Received: "
-            f"{found} inputs and {[len(labels) for labels in keras.tree.flatten(y)]} labels."
+            "`x` and `y` must have the same number of samples, at least one, and be arrays. Received: "
+            f"{found} inputs and {[*sum(sizes, ())]} labels."
         )
 
 

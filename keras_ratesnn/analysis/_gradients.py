@@ -99,21 +99,22 @@ class Training:
         """A context in which a model is run with other values of some variables, and left as it was."""
         fixed = [(variable, ops.convert_to_tensor(variable.value)) for variable in twin.trainable_variables]
         noise = backend.noise_state()
-        with keras_internals.Tried(twin, [*fixed, *values], backend.assigned_weight):
-            yield
-        backend.set_noise_state(noise)
+        try:
+            with keras_internals.Tried(twin, [*fixed, *values], backend.assigned_weight):
+                yield
+        finally:
+            backend.set_noise_state(noise)
 
 
 def kernels_of(model: SpikingModel) -> dict[str, keras.Variable]:
     """The trainable weights with two or more axes, from the first layer to the last, by the names of their layers."""
     kernels = [variable for variable in model.trainable_variables if len(variable.shape) > 1]
     layers = [variable.path.split("/")[-2] for variable in kernels]
-    names: dict[str, keras.Variable] = {}
-    for layer, variable in zip(layers, kernels, strict=True):
-        name = layer if layers.count(layer) == 1 else variable.path
-        count = sum(other == name or other.startswith(f"{name} (") for other in names)
-        names[f"{name} ({count + 1})" if count else name] = variable
-    return names
+    names = _observation.Names()
+    return {
+        names.add(layer if layers.count(layer) == 1 else variable.path): variable
+        for layer, variable in zip(layers, kernels, strict=True)
+    }
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend, checks, time_axis
+from keras_ratesnn._core import backend, checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
 from keras_ratesnn.gradients._observing import Observing, ObservingRule
@@ -62,9 +62,12 @@ def run_rule(model: SpikingModel, x: Structure, make_rule: Callable[[Order, bool
 def twin(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwargs: Any) -> SpikingModel:
     """A model that shares the network of another, but neither its compiled functions nor its settings.
 
-    It runs step by step in Python: what is observed is observed by Python code.
+    It runs step by step in Python: what is observed is observed by Python code. Random methods draw what the model would.
     """
-    shared = SpikingModel(model.network, model.timesteps, gradient, step_mode, name=model.name, **kwargs)
+    shared = SpikingModel(model.network, model.timesteps, "bptt", step_mode, name=model.name, **kwargs)
+    if model._draws is not None:
+        keras_internals.set_state(shared, "_draws", model._draws)
+    shared.gradient = gradient
     shared.compile(jit_compile=False)
     return shared
 
@@ -85,14 +88,13 @@ def array(tensor: Tensor) -> np.ndarray:
 
 
 class Names:
-    """The names of calls, made distinct: the second call of layer "lif" is "lif (2)"."""
+    """Names made distinct: the second call of layer "lif" is "lif (2)"."""
 
     def __init__(self) -> None:
         self.all: list[str] = []
 
-    def add(self, call: Call) -> str:
-        """Adds the name of a call, and returns it."""
-        name = call.operation.name
+    def add(self, name: str) -> str:
+        """Adds a name, and returns it as it is distinct."""
         count = sum(earlier == name or earlier.startswith(f"{name} (") for earlier in self.all)
         self.all.append(f"{name} ({count + 1})" if count else name)
         return self.all[-1]

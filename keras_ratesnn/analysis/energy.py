@@ -205,7 +205,7 @@ class OperationCounter:
             fan_out = call.kind.fan_out(call.operation, input_shape, output_shape)
             active = float((nonzero.sum(axis=0) * fan_out).sum()) * steps / len(values)
         spikes = not signal.static and _are_spikes(values) and matrices(call.operation) == 1
-        self.names.add(call)
+        self.names.add(call.operation.name)
         self.dense.append(dense)
         self.static.append(signal.static)
         self.synaptic_operations.append(0.0 if signal.static else active)

@@ -163,12 +163,12 @@ def _factors(training):
             sensitivity = SensitivityPass(call.operation.cell, call.operation.compute_dtype, with_gradient=False)
             values = self.order.through_time(f"sensitivity of {call.place}", sensitivity, current)
             spikes = super().neuron(call)
-            found.append(_Sensitivity(neurons.add(call), values, spikes.value))
+            found.append(_Sensitivity(neurons.add(call.operation.name), values, spikes.value))
             return spikes
 
     def observe(call, outputs):
         kernels = _kernels_over_time(call)
-        name = operations.add(call) if kernels else ""
+        name = operations.add(call.operation.name) if kernels else ""
         for kernel in kernels:
             of_kernel = name if len(kernels) == 1 else f"{name} {kernel.name}"
             found.append(_Presynaptic(of_kernel, call.signals[0].value, outputs.value, call.operation, kernel))

@@ -111,7 +111,7 @@ class _MembraneRule(ForwardRule):
         self.found: list[np.ndarray] = []
 
     def neuron(self, call):
-        if self.names.add(call) != self.layer:
+        if self.names.add(call.operation.name) != self.layer:
             return super().neuron(call)
         current, neuron = only_signal(call), call.operation
         neuron_pass = MembranePass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)

@@ -79,7 +79,7 @@ def raster(model: SpikingModel, x: Structure, layer: str, neurons: int | list[in
     names, found = _observation.Names(), []
 
     def observe(call, outputs):
-        if _observation.is_neuron(call) and names.add(call) == layer:
+        if _observation.is_neuron(call) and names.add(call.operation.name) == layer:
             found.append(_observation.unfolded(outputs.value, model.timesteps))
         return outputs
 

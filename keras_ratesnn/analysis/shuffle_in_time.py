@@ -109,7 +109,7 @@ def _run(model, inputs, layers, random):
     names = _observation.Names()
 
     def observe(call, outputs):
-        if _observation.is_neuron(call) and names.add(call) in layers:
+        if _observation.is_neuron(call) and names.add(call.operation.name) in layers:
             return _shuffled(outputs, model.timesteps, random)
         return outputs
 
