@@ -336,7 +336,7 @@ def test_digits_code_by_rate():
     assert min(found.per_layer.values()) >= found.shuffled - 0.02
 
 
-def digits_of_scikit_learn(samples=200):
+def digits_of_scikit_learn(samples=100):
     from recipes.data import digits
 
     dataset = digits.load()

@@ -17,8 +17,8 @@ class GradientAgreement(keras.callbacks.Callback):
     `keras_ratesnn.analysis.gradient_agreement`. In epochs without a measurement they have the latest, so that every epoch has
     all columns. Training goes on as without it: weights, moving statistics and seeds do not change.
 
-    A measurement costs one training step by each method on the batch, in eager mode: about 10 to 30 compiled steps on TensorFlow
-    and JAX, 3 on PyTorch. `python -m recipes.benchmark.callbacks` measures it.
+    A measurement costs one training step by each method on the batch, in eager mode: about 10 to 30 compiled steps on
+    TensorFlow and JAX, 3 on PyTorch. `python -m recipes.benchmark.callbacks` measures it.
 
     Example:
 
