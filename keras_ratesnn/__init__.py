@@ -1,6 +1,6 @@
 """Spiking neural networks in Keras 3, trained by rate-based backpropagation."""
 
-from keras_ratesnn import callbacks, events, gradients, layers, losses, metrics, models, surrogates, testing
+from keras_ratesnn import analysis, callbacks, events, gradients, layers, losses, metrics, models, surrogates, testing
 from keras_ratesnn.description import describe
 from keras_ratesnn.layer_kinds import LayerKind, affine
 from keras_ratesnn.models._conversion import spikify
@@ -13,6 +13,7 @@ __all__ = [
     "SpikingModel",
     "__version__",
     "affine",
+    "analysis",
     "callbacks",
     "describe",
     "events",

@@ -22,10 +22,11 @@ import inspect
 import math
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import keras
+import numpy as np
 
 from keras_ratesnn._core import inheritance, keras_internals, normalization
 
@@ -83,6 +84,9 @@ class LayerKind:
         moves: Boolean, whether it only moves or scales a signal if it has no other input signal. Defaults to `False`.
         multiply_adds: Function `(layer, input_shape, output_shape) -> integer`, its multiply-adds for one sample; `None` if
             unknown. Defaults to `None`.
+        fan_out: Function `(layer, input_shape, output_shape) -> array`, how many synapses each element of the input of a sample
+            feeds, an array that broadcasts to the sample; `None` if all feed the same number, or it is unknown. Defaults to
+            `None`.
         most_timesteps: Function `layer -> integer`, the largest number of time steps it can run for, if it has weights for
             each step; `None` if there is no limit. Defaults to `None`.
     """
@@ -97,6 +101,7 @@ class LayerKind:
     activation: str | None = None
     moves: bool = False
     multiply_adds: Callable | None = None
+    fan_out: Callable | None = None
     most_timesteps: Callable | None = None
 
 
@@ -220,6 +225,27 @@ def _convolution(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[i
     return _positions(layer, output_shape) * math.prod(layer.kernel.shape)
 
 
+def _convolution_fan_out(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> np.ndarray:
+    """Less at the edges than in the middle, and where strides leave inputs out."""
+    *kernel, _, outputs = layer.kernel.shape
+    sizes, found = _space(layer, input_shape), _space(layer, output_shape)
+    along_axes = zip(sizes, found, kernel, _each(layer.strides, kernel), _each(layer.dilation_rate, kernel), strict=True)
+    counts = functools.reduce(np.multiply.outer, [_fan_out_along(layer.padding, *of_axis) for of_axis in along_axes])
+    return np.expand_dims(counts * (outputs // getattr(layer, "groups", 1)), 0 if layer.data_format == "channels_first" else -1)
+
+
+def _fan_out_along(padding: str, size: int, outputs: int, kernel: int, stride: int, dilation: int) -> np.ndarray:
+    """How many of the outputs along an axis each of `size` inputs feeds, `(size,)`."""
+    extent = (kernel - 1) * dilation + 1
+    before = {"valid": 0, "causal": extent - 1, "same": max((outputs - 1) * stride + extent - size, 0) // 2}[padding]
+    places = np.add.outer(np.arange(outputs) * stride, np.arange(kernel) * dilation) - before
+    return np.bincount(places[(places >= 0) & (places < size)], minlength=size)
+
+
+def _each(value: int | tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,) * len(axes)
+
+
 def _transposed(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
     return _positions(layer, input_shape) * math.prod(layer.kernel.shape)
 
@@ -230,7 +256,11 @@ def _separable(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int
 
 
 def _positions(layer: Any, shape: tuple[int, ...]) -> int:
-    return math.prod(shape[2:] if layer.data_format == "channels_first" else shape[1:-1])
+    return math.prod(_space(layer, shape))
+
+
+def _space(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[2:] if layer.data_format == "channels_first" else shape[1:-1]
 
 
 _ANY = LayerKind()
@@ -244,16 +274,17 @@ def _table() -> dict[type, LayerKind]:
     weighted = LayerKind(affine=True, function_of_tensors=True)
     free = LayerKind(affine=True, parameter_free=True, function_of_tensors=True)
     on_images = dataclasses.replace(weighted, any_layout=True)
+    convolution: dict[str, Any] = {"multiply_adds": _convolution, "fan_out": _convolution_fan_out}
     by_batch = Normalization(normalization.normalize, normalization.normalize_rate)
     kinds = {
         layers.BatchNormalization: LayerKind(affine=True, normalization=by_batch),
         layers.Dense: dataclasses.replace(weighted, multiply_adds=_dense),
         layers.EinsumDense: dataclasses.replace(weighted, multiply_adds=_einsum),
-        layers.Conv1D: dataclasses.replace(weighted, multiply_adds=_convolution),
-        layers.Conv2D: dataclasses.replace(on_images, multiply_adds=_convolution),
-        layers.Conv3D: dataclasses.replace(on_images, multiply_adds=_convolution),
-        layers.DepthwiseConv1D: dataclasses.replace(weighted, multiply_adds=_convolution),
-        layers.DepthwiseConv2D: dataclasses.replace(on_images, multiply_adds=_convolution),
+        layers.Conv1D: dataclasses.replace(weighted, **convolution),
+        layers.Conv2D: dataclasses.replace(on_images, **convolution),
+        layers.Conv3D: dataclasses.replace(on_images, **convolution),
+        layers.DepthwiseConv1D: dataclasses.replace(weighted, **convolution),
+        layers.DepthwiseConv2D: dataclasses.replace(on_images, **convolution),
         layers.Conv1DTranspose: dataclasses.replace(weighted, multiply_adds=_transposed),
         layers.Conv2DTranspose: dataclasses.replace(weighted, multiply_adds=_transposed),
         layers.Conv3DTranspose: dataclasses.replace(weighted, multiply_adds=_transposed),

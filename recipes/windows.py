@@ -11,10 +11,8 @@ import pathlib
 import sys
 
 import keras
-import numpy as np
-from keras import ops
 
-from keras_ratesnn import gradients
+from keras_ratesnn import analysis, gradients
 from recipes import catalogue, device, run
 from recipes.checkpoint import load_model
 from recipes.command_line import USER_MISTAKE
@@ -59,13 +57,12 @@ def choices(timesteps):
 
 def cosines(model, images, labels):
     """`(cosines, norm ratio)` of a model and a batch for each choice of windows; cosines are a dict of layer names."""
-    model.gradient = "bptt"
-    by_bptt = kernel_gradients(model, images, labels)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     compared = {}
     for windows in choices(model.timesteps):
         model.gradient = gradients.Rate(windows=windows)
-        found = kernel_gradients(model, images, labels)
-        compared[windows] = {name: _cosine(found[name], by_bptt[name]) for name in by_bptt}, _norm(found) / _norm(by_bptt)
+        found = analysis.gradient_agreement(model, images, labels, loss=loss)
+        compared[windows] = dict(zip(found.layers, found.cosine, strict=True)), found.total_norm_ratio
     return compared
 
 
@@ -109,31 +106,6 @@ def _new_figure():
             "`--plot` needs Matplotlib, which is not installed. Install it with `python -m pip install -e '.[bench]'`."
         ) from error
     return Figure(figsize=(9, 4), layout="constrained")
-
-
-def kernel_gradients(model, images, labels):
-    """The gradients with respect to the kernels for a batch: a dict of layer names to arrays. Does not change the model."""
-    before = model.get_weights()
-    # On every backend, a step of plain SGD with learning rate 1 gives the gradient.
-    model.compile(keras.optimizers.SGD(1.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    kernels = {variable.path.split("/")[-2]: variable for variable in model.trainable_variables if variable.name == "kernel"}
-    start = {name: _array(kernel) for name, kernel in kernels.items()}
-    model.train_on_batch(images, labels)
-    found = {name: start[name] - _array(kernel) for name, kernel in kernels.items()}
-    model.set_weights(before)
-    return found
-
-
-def _array(variable):
-    return np.array(ops.convert_to_numpy(variable.value), "float64")
-
-
-def _cosine(left, right):
-    return float(np.sum(left * right) / (np.linalg.norm(left) * np.linalg.norm(right)))
-
-
-def _norm(arrays):
-    return np.sqrt(sum(np.sum(array**2) for array in arrays.values()))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,13 @@
-"""Callbacks for `fit`."""
+"""Callbacks for `fit`: what they put in the logs, and that training goes on as without them."""
 
+import builtins
+import warnings
+
+import keras
+import numpy as np
 import pytest
-from helpers import compiled, data, mlp, spiking
+from helpers import compiled, data, mlp, spiking, to_numpy
+from keras import layers
 
 import keras_ratesnn as rsnn
 
@@ -15,3 +21,97 @@ def test_the_firing_rate_of_each_epoch_is_that_of_all_neurons_of_the_trained_net
     (layer,) = rsnn.describe(model, x, print_fn=None).layers
     assert rates[-1] == pytest.approx(layer.firing_rate)
     assert 0 < rates[-1] < 1
+
+
+def network():
+    inputs = keras.Input((6,))
+    x = rsnn.layers.LIF(name="first")(layers.BatchNormalization()(layers.Dense(8, name="a")(inputs)))
+    x = layers.Dropout(0.3, seed=1)(x)
+    return keras.Model(inputs, layers.Dense(3, name="c")(rsnn.layers.LIF(name="second")(layers.Dense(8, name="b")(x))))
+
+
+def test_rates_and_agreement_are_in_the_logs_and_training_goes_on_as_without(tmp_path):
+    x, y = data(24)
+    trained = []
+    for measured in (False, True):
+        keras.utils.set_random_seed(0)
+        model = compiled(spiking(network()), metrics=["accuracy"])
+        callbacks = [
+            rsnn.callbacks.FiringRates(x, log_dir=tmp_path),
+            rsnn.callbacks.GradientAgreement(x, y, every=2),
+            keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
+        ]
+        history = model.fit(
+            x, y, validation_data=(x, y), epochs=3, batch_size=8, callbacks=callbacks if measured else None, verbose=0
+        ).history
+        trained.append((to_numpy([variable.value for variable in model.variables]), history["loss"], history["val_loss"]))
+    keras.tree.map_structure(np.testing.assert_array_equal, *trained)
+    rates = rsnn.analysis.firing_rates(model, x)
+    assert [history[f"firing_rate/{name}"][-1] for name in rates.layers] == pytest.approx(rates.mean.tolist())
+    agreement = rsnn.analysis.gradient_agreement(model, x, y)
+    for name, cosine, ratio in zip(agreement.layers, agreement.cosine, agreement.norm_ratio, strict=True):
+        first, second, last = history[f"gradient_cosine/{name}"]
+        assert first == second
+        assert last == pytest.approx(cosine, abs=1e-5)
+        assert history[f"gradient_norm_ratio/{name}"][-1] == pytest.approx(ratio, rel=1e-4)
+    header = (tmp_path / "log.csv").read_text().splitlines()[0].split(",")
+    assert {"firing_rate/first", "gradient_cosine/a", "val_loss"} <= set(header)
+
+
+def test_histograms_are_those_of_the_rates_of_single_neurons(tmp_path):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    x, y = data(24)
+    model = compiled(spiking(network()))
+    callback = rsnn.callbacks.FiringRates(x, log_dir=tmp_path)
+    model.fit(x, y, epochs=2, callbacks=[callback], verbose=0)
+    # A training that goes on writes a file of its own.
+    model.fit(x, y, epochs=3, initial_epoch=2, callbacks=[callback], verbose=0)
+    found = {}
+    for path in sorted(tmp_path.iterdir()):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                found[value.tag, event.step] = np.frombuffer(value.tensor.tensor_content).reshape(-1, 3)
+    assert sorted(found) == [(f"firing_rate/{name}", step) for name in ("first", "second") for step in range(3)]
+    rates = rsnn.analysis.firing_rates(model, x).by_neuron[0]
+    histogram = found["firing_rate/first", 2]
+    assert histogram[:, 2].sum() == 8
+    assert histogram[0, 0] == pytest.approx(rates.min())
+    assert histogram[-1, 1] == pytest.approx(rates.max())
+
+
+def test_a_layer_is_warned_of_when_it_dies_and_not_again():
+    x, y = data(24)
+    model = compiled(spiking(network()))
+
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                model.get_layer("functional").get_layer("b").set_weights([np.zeros((8, 8)), np.full(8, -10.0)])
+
+    with pytest.warns(UserWarning, match="DEAD after epoch 2: no neuron spikes any more in second") as found:
+        model.fit(x, y, epochs=4, callbacks=[Kill(), rsnn.callbacks.FiringRates(x)], verbose=0)
+    assert sum("DEAD" in str(warning.message) for warning in found) == 1
+
+
+def test_a_folder_for_histograms_without_tensorboard_is_an_error(monkeypatch, tmp_path):
+    original = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("tensorboard"):
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match="`log_dir` needs TensorBoard"):
+        rsnn.callbacks.FiringRates(data()[0], log_dir=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rsnn.callbacks.FiringRates(data()[0])
+
+
+def test_arguments_that_make_no_sense_are_an_error():
+    with pytest.raises(ValueError, match="`every` must be 1 or more"):
+        rsnn.callbacks.GradientAgreement(*data(), every=0)
+    with pytest.raises(ValueError, match="`gradient` must be one of"):
+        rsnn.callbacks.GradientAgreement(*data(), other="backprop")

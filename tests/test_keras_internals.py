@@ -50,6 +50,29 @@ def test_a_keras_without_a_private_part_is_named_at_import():
     assert 'pip install "keras<3.16"' in result.stderr
 
 
+def test_a_model_knows_the_loss_and_its_weights_that_it_was_compiled_with():
+    model = functional()
+    assert keras_internals.compiled_loss(model) == {}
+    model.compile("sgd")
+    assert keras_internals.compiled_loss(model) == {}
+    model.compile("sgd", "mse", loss_weights=[0.5])
+    assert keras_internals.compiled_loss(model) == {"loss": "mse", "loss_weights": [0.5]}
+    assert_has(model, "_compile_loss")
+    keras_internals.build_loss(model, np.ones((10, 3)), model.compute_output_spec(keras.KerasTensor((10, 6))))
+    assert model._compile_loss.built
+
+
+def test_losses_of_layers_in_a_tried_model_end_with_it():
+    network = functional()
+    network.layers[-1].activity_regularizer = keras.regularizers.L2(0.1)
+    values = [(variable, variable.value) for variable in network.trainable_variables]
+    with keras_internals.Tried(network, values, lambda value, before: value):
+        network(X)
+        assert len(network.losses) == 1
+    assert network.losses == []
+    assert all(not layer._loss_ids for layer in network.layers)
+
+
 def test_keras_has_run_through_graph_with_operation_fn():
     network = functional()
     assert_has(network, "_run_through_graph")

@@ -41,6 +41,9 @@ def train(model: rsnn.SpikingModel) -> float:
     model.compile("sgd", rsnn.losses.TET("mse"), metrics=[rsnn.metrics.AnytimeAccuracy(timesteps=5)])
     model.fit(ops.ones((4, 6)), ops.ones((4, 3)))
     model.step_mode = "sideways"  # type: ignore[assignment]
+    measured: list[keras.callbacks.Callback] = [rsnn.callbacks.FiringRates(ops.ones((4, 6)), log_dir="logs")]
+    measured.append(rsnn.callbacks.GradientAgreement(ops.ones((4, 6)), ops.ones((4, 3)), every=2, other="sltt"))
+    model.fit(ops.ones((4, 6)), ops.ones((4, 3)), callbacks=measured)
     found = rsnn.describe(model, ops.ones((4, 6)), print_fn=None)
     return found.layers[0].firing_rate
 
@@ -53,6 +56,19 @@ def ready_made() -> list[rsnn.SpikingModel]:
         rsnn.models.load_pretrained("digits", timesteps=card.timesteps * 2),
         rsnn.spikify(keras.applications.MobileNetV2(weights=None), 4, neuron=rsnn.layers.IF, calibrate=ops.ones((2, 8))),
     ]
+
+
+def look_inside(model: rsnn.SpikingModel) -> dict[str, float]:
+    x, y = ops.ones((4, 6)), ops.ones((4, 3))
+    agreement: rsnn.analysis.GradientAgreement = rsnn.analysis.gradient_agreement(model, x, y, rsnn.gradients.Rate(windows=2))
+    cosines: list[float] = agreement.cosine.tolist()
+    spikes = rsnn.analysis.raster(model, x, "lif", neurons=[0, 3]).spikes.sum()
+    joules: float = rsnn.analysis.energy(model, x, rsnn.analysis.Costs(accumulate=0.1e-12)).total
+    rsnn.analysis.energy(model, x, costs=0.9e-12)  # type: ignore[arg-type]
+    rsnn.analysis.membranes(model, x, layer=2)  # type: ignore[arg-type]
+    agreement.layers = ()  # type: ignore[misc]
+    shuffled = rsnn.analysis.shuffle_in_time(model, x, y, seed=1)
+    return {**shuffled.per_layer, "first": cosines[0], "spikes": float(spikes), "joules": joules}
 
 
 @rsnn.affine

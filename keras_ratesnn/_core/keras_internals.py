@@ -145,10 +145,11 @@ class Replaced(keras.StatelessScope):
     Args:
         values: List of pairs of a Keras variable and a tensor.
         assigned: Function `(value, before) -> value`: a weight after an assignment of `value`, which was `before`.
+        collect_losses: Boolean, whether the losses that layers add count in it. Defaults to `False`.
     """
 
-    def __init__(self, values, assigned):
-        super().__init__(values)
+    def __init__(self, values, assigned, collect_losses=False):
+        super().__init__(values, collect_losses)
         self._as_assigned = assigned
 
     def add_update(self, update):
@@ -156,6 +157,38 @@ class Replaced(keras.StatelessScope):
         before = self.get_current_value(variable)
         trains = variable.trainable and before is not None
         super().add_update((variable, self._as_assigned(value, before) if trains else value))
+
+
+class Tried(Replaced):
+    """`Replaced`, for a model that is run without being changed: the losses that its layers add end with the scope, too.
+
+    Args:
+        model: A Keras model.
+        values: As in `Replaced`; of all trainable variables, since regularizers read them.
+        assigned: As in `Replaced`.
+    """
+
+    def __init__(self, model, values, assigned):
+        super().__init__(values, assigned, collect_losses=True)
+        self._model = model
+
+    def __exit__(self, *arguments):
+        super().__exit__(*arguments)
+        # Keras identifies the losses of a layer by object ids, which later losses may reuse.
+        for layer in with_sublayers(self._model):
+            layer._loss_ids.difference_update(map(id, self.losses))
+
+
+def compiled_loss(model):
+    """The arguments `loss` and `loss_weights` that a model was compiled with, a dict; empty if there is no loss."""
+    if not model.compiled or model.loss is None:
+        return {}
+    return {name: model._compile_config.config[name] for name in ("loss", "loss_weights")}
+
+
+def build_loss(model, labels, outputs):
+    """Builds the compiled loss of a model, which makes variables, for labels and (symbolic) outputs."""
+    model._compile_loss.build(labels, outputs)
 
 
 class ReadOnce(_Through):

@@ -63,7 +63,7 @@ class EligibilityPass(NeuronPass):
         }
 
     def advance(self, phase, current, carried):
-        spikes, state, along, slope = _step(self.cell, current, carried["state"])
+        spikes, state, along, slope = step(self.cell, current, carried["state"])
         # Tensors in a compiled loop; TensorFlow does not add two dtypes.
         phase = tuple(here if isinstance(here, float) else time_axis.cast(here, spikes.dtype) for here in phase)
         tangents, slopes = [], []
@@ -147,7 +147,7 @@ def has_written_derivative(cell):
     return owner is not NeuronCell and not inheritance.redefines(type(cell), owner)
 
 
-def _step(cell, current, state):
+def step(cell, current, state):
     """One step of a cell, and its derivative.
 
     Returns:

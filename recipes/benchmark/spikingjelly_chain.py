@@ -24,12 +24,12 @@ class Chain(nn.Module):
     """A chain of layers that runs over time as in keras_ratesnn: what comes before the first neurons runs once.
 
     Args:
-        model: A `SpikingModel` whose network is a chain of the layers that `_module` knows.
+        model: A `SpikingModel` whose network is a chain of the layers that `module_of` knows.
     """
 
     def __init__(self, model):
         super().__init__()
-        modules = [_module(layer) for layer in model.network.layers if not isinstance(layer, keras.layers.InputLayer)]
+        modules = [module_of(layer) for layer in model.network.layers if not isinstance(layer, keras.layers.InputLayer)]
         first = next(index for index, module in enumerate(modules) if isinstance(module, neuron.LIFNode))
         self.timesteps = model.timesteps
         self.stem, self.over_time = nn.Sequential(*modules[:first]), nn.Sequential(*modules[first:])
@@ -42,7 +42,7 @@ class Chain(nn.Module):
         return self.over_time(current.expand(self.timesteps, *current.shape).contiguous()).mean(0)
 
 
-def _module(source):
+def module_of(source):
     """The module of a Keras layer on `channels_last` data."""
     if isinstance(source, keras.layers.Rescaling):
         return Scale(source.scale, source.offset)

@@ -6,6 +6,7 @@
 * `assigned_weight(value, before)`: a weight to which a layer has assigned `value` where tensors replace the weights, with the
   derivative that the backend's own weights have after an assignment.
 * `check_equal(size, wanted, message)`: raises an error if two numbers differ, which may be known only at run time.
+* `differentiable(tensor)`: the tensor, as one that `gradient_of` differentiates with respect to.
 * `fusing(allowed)`: a context in which `elementwise` may compile.
 * `elementwise(function, cell, key, *arguments)`: `function(*arguments)`, on structures of tensors and numbers, compiled into
   one pass over memory where that pays off. The function must have no side effects and read no weights except those of the
@@ -60,6 +61,7 @@ _functions = importlib.import_module(f"{__name__}.{_name}")
 CallGraph = _functions.CallGraph
 assigned_weight = _functions.assigned_weight
 check_equal = _functions.check_equal
+differentiable = _functions.differentiable
 elementwise = _functions.elementwise
 finite_rows = _functions.finite_rows
 fusing = _functions.fusing

@@ -13,6 +13,11 @@ def no_gradient():
     return contextlib.nullcontext()
 
 
+def differentiable(tensor):
+    """The unchanged tensor: any tensor can be differentiated with respect to."""
+    return tensor
+
+
 def grad_enabled():
     """True: differentiation happens later, and the compiler drops unused results."""
     return True

@@ -14,6 +14,7 @@ from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import plain_normalization, replica_moments, xla_loops
 from keras_ratesnn._core.backend import tensorflow_replicas as replicas
 from keras_ratesnn._core.backend.graph_compiled import CallGraph as CallGraph
+from keras_ratesnn._core.backend.graph_compiled import differentiable as differentiable
 from keras_ratesnn._core.backend.graph_compiled import elementwise as elementwise
 from keras_ratesnn._core.backend.graph_compiled import finite_rows as finite_rows
 from keras_ratesnn._core.backend.graph_compiled import fusing as fusing

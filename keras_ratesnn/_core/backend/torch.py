@@ -89,6 +89,11 @@ def jvp(function, primals, tangents):
         _forward_mode.reset(token)
 
 
+def differentiable(tensor):
+    """The tensor as a leaf of its own, for autograd."""
+    return tensor.detach().requires_grad_()
+
+
 def gradient_of(function, inputs, upstream):
     """`(gradients, rest)` of `function(*inputs)`: a list of tensors, and a structure that is not differentiated.
 

@@ -1,4 +1,4 @@
-"""Callbacks for `fit`."""
+"""The firing rate of the whole network, in the logs of each epoch."""
 
 from typing import Any
 

@@ -1,0 +1,48 @@
+"""Batches of samples with labels, and what they are compared with."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn.analysis import _observation
+from keras_ratesnn.spiking_model import SpikingModel
+
+
+def batches(x: Structure, y: Any, batch_size: int) -> Iterator[tuple[Structure, Tensor]]:
+    """Yields batches of inputs and labels, as tensors.
+
+    Raises:
+        TypeError: If `batch_size` is not an integer.
+        ValueError: If it is not >= 1, or `x` and `y` do not have the same number of samples, at least one.
+    """
+    size = checks.positive_integer("batch_size", batch_size, advice="It is the number of samples processed at once.")
+    y = ops.convert_to_numpy(y)
+    check_labels(x, y)
+    for start in range(0, len(y), size):
+        inputs = keras.tree.map_structure(lambda array, start=start: array[start : start + size], x)
+        yield _observation.tensors(inputs), ops.convert_to_tensor(y[start : start + size])
+
+
+def check_labels(x: Structure, y: Any) -> None:
+    """Raises ValueError if inputs and labels do not have the same number of samples, at least one."""
+    found, sizes = _observation.samples(x), [np.shape(labels)[:1] for labels in keras.tree.flatten(y)]
+    if not found or any(size != (found,) for size in sizes):
+        raise ValueError(
+            "`x` and `y` must have the same number of samples, at least one, and be arrays. Received: "
+            f"{found} inputs and {[*sum(sizes, ())]} labels."
+        )
+
+
+def only_output(model: SpikingModel, outputs: Structure) -> Tensor:
+    """The output of a model; raises ValueError if it has several."""
+    if isinstance(outputs, (dict, list, tuple)):
+        raise ValueError(
+            f"`model` must have one output, whose accuracy is measured. Received: model {model.name!r} with {len(outputs)}. "
+            "Make a SpikingModel of a keras.Model(network.inputs, network.output[...]), which shares the weights."
+        )
+    return outputs

@@ -1,0 +1,40 @@
+"""The look of all figures. Matplotlib is needed here alone, and imported when a figure is drawn."""
+
+from typing import Any, TypeAlias
+
+Figure: TypeAlias = Any
+"""A `matplotlib.figure.Figure`."""
+
+MARKERS = "os^Dv"
+
+
+def new_figure(width: float = 6.4, height: float = 3.6) -> Figure:
+    """An empty figure, in inches.
+
+    Raises:
+        ImportError: If Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "`plot` needs Matplotlib, which is not installed. It comes with the extra `plots`: "
+            'python -m pip install "keras-ratesnn[plots]".'
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def width_for(bars: int) -> float:
+    """The width of a figure with a named bar or point for each layer."""
+    return max(5.0, 1.5 + 0.75 * bars)
+
+
+def name_layers(axes: Any, names: tuple[str, ...]) -> None:
+    """Writes the names of layers below an axis, slanted."""
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.grid(alpha=0.3, axis="y")
+
+
+def shade(index: int, count: int) -> str:
+    """A grey for one of several lines: from black, the first, to light."""
+    return str(0.75 * index / max(1, count - 1))

@@ -1,0 +1,104 @@
+"""Runs the network of a model with an observer, without changing the model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn import layer_kinds
+from keras_ratesnn._core import backend, checks, keras_internals, time_axis
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._graph import Call
+from keras_ratesnn.gradients._observing import Observing, ObservingRule
+from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.orders import Order
+from keras_ratesnn.spiking_model import SpikingModel
+
+Observer = Callable[[Call, Structure], Structure]
+
+
+def checked_model(model: Any) -> SpikingModel:
+    """The model; raises TypeError if it is not a `SpikingModel`."""
+    if not isinstance(model, SpikingModel):
+        raise TypeError(
+            f"`model` must be a SpikingModel. Received: model={model!r} of type {type(model).__name__}. Wrap a network with "
+            "neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
+        )
+    return model
+
+
+def tensors(x: Structure) -> Structure:
+    """A batch as tensors; raises ValueError if it has no samples."""
+    found = keras.tree.map_structure(ops.convert_to_tensor, x)
+    if not samples(found):
+        raise ValueError("`x` must have at least one sample. Received: an empty batch.")
+    return found
+
+
+def samples(x: Structure) -> int:
+    """The number of samples in a batch."""
+    return len(keras.tree.flatten(x)[0])
+
+
+def observed(model: SpikingModel, x: Structure, observe: Observer) -> Structure:
+    """The outputs of a model for a batch, in inference mode.
+
+    Args:
+        model: A `SpikingModel`.
+        x: Structure of tensors, processed as one batch.
+        observe: As in `ObservingRule`. Signals hold all steps.
+    """
+    return run_rule(model, x, lambda order, training, with_gradient: ObservingRule(order, training, with_gradient, observe))
+
+
+def run_rule(model: SpikingModel, x: Structure, make_rule: Callable[[Order, bool, bool], ForwardRule]) -> Structure:
+    """`observed`, with a rule of choice, see `Observing`."""
+    with backend.no_gradient():
+        return twin(model, Observing(make_rule))(x, training=False)
+
+
+def twin(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwargs: Any) -> SpikingModel:
+    """A model that shares the network of another, but neither its compiled functions nor its settings.
+
+    It runs step by step in Python: what is observed is observed by Python code. Random methods draw what the model would.
+    """
+    shared = SpikingModel(model.network, model.timesteps, "bptt", step_mode, name=model.name, **kwargs)
+    if model._draws is not None:
+        keras_internals.set_state(shared, "_draws", model._draws)
+    shared.gradient = gradient
+    shared.compile(jit_compile=False)
+    return shared
+
+
+def is_neuron(call: Call) -> bool:
+    """Whether a call is that of a neuron layer."""
+    return call.kind.role == layer_kinds.NEURON
+
+
+def unfolded(tensor: Tensor, timesteps: int) -> np.ndarray:
+    """The steps of a signal as an array, `(batch, T, ...)` in float32 or wider."""
+    return array(time_axis.unfold(tensor, timesteps))
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """A tensor as an array, in float32 or wider."""
+    return np.asarray(ops.convert_to_numpy(ops.cast(tensor, time_axis.accumulation_dtype(tensor.dtype))))
+
+
+class Names:
+    """Names made distinct: the second call of layer "lif" is "lif (2)"."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+
+    def add(self, name: str) -> str:
+        """Adds a name, and returns it as it is distinct."""
+        count = sum(earlier == name or earlier.startswith(f"{name} (") for earlier in self.all)
+        self.all.append(f"{name} ({count + 1})" if count else name)
+        return self.all[-1]
+
+    def check(self, argument: str, value: str) -> None:
+        """Raises ValueError if the value of an argument is not a name."""
+        checks.one_of(argument, value, self.all)

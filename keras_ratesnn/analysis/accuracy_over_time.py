@@ -1,0 +1,93 @@
+"""The accuracy after each time step: how early a model could stop."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.analysis import _accuracy, _figures, _observation
+from keras_ratesnn.metrics import AnytimeAccuracy
+from keras_ratesnn.spiking_model import SpikingModel
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AccuracyOverTime:
+    """The result of `accuracy_over_time`.
+
+    Args:
+        accuracy: Array `(T,)`: the accuracy after 1, ..., T steps.
+        trained_timesteps: Integer, the `timesteps` of the model.
+    """
+
+    accuracy: np.ndarray
+    trained_timesteps: int
+
+    def plot(self) -> Any:
+        """Draws the accuracy against the number of time steps.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+        """
+        figure = _figures.new_figure(5.5, 3.6)
+        axes = figure.subplots()
+        steps = np.arange(1, len(self.accuracy) + 1)
+        axes.plot(steps, self.accuracy, color="black", marker="o")
+        axes.axvline(self.trained_timesteps, color="0.5", linestyle="--", label=f"T = {self.trained_timesteps} of the model")
+        axes.set(xlabel="after time step", ylabel="accuracy", xticks=steps)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+        return figure
+
+
+def accuracy_over_time(
+    model: SpikingModel,
+    x: Structure,
+    y: Any,
+    timesteps: int | None = None,
+    batch_size: int = 128,
+    threshold: float = 0.5,
+) -> AccuracyOverTime:
+    """Measures the accuracy of the mean output after each time step.
+
+    A step does not depend on later ones, so one run shows all numbers of steps up to T. (An encoder that spreads its input over
+    T steps, like `layers.LatencyEncoder`, is an exception: its first steps are those of T.) The model runs in inference mode,
+    and is not changed.
+
+    Example:
+
+    >>> model = keras_ratesnn.models.load_pretrained("digits")
+    >>> accuracy_over_time(model, np.zeros((4, 8, 8, 1)), np.zeros(4), timesteps=8).accuracy.shape
+    (8,)
+
+    Args:
+        model: A `SpikingModel` with one output.
+        x: Inputs, as for `model.predict`.
+        y: Array, the labels: class indices, one-hot vectors, or 0 and 1 for each output, as for `"accuracy"` in Keras.
+        timesteps: Integer T >= 1, the largest number of steps. Defaults to `None`, that of the model.
+        batch_size: Integer, the number of samples that are processed at once. Defaults to `128`.
+        threshold: Float, the output above which a binary label is 1; 0 for logits. Defaults to `0.5`.
+
+    Returns:
+        `AccuracyOverTime`.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`, or a number has the wrong type.
+        ValueError: If `timesteps` or `batch_size` is not >= 1, the model has several outputs, or `x` and `y` do not have the
+            same number of samples.
+    """
+    model = _observation.checked_model(model)
+    timesteps = model.timesteps if timesteps is None else timesteps
+    watched = _observation.twin(model, "bptt", model.step_mode, return_sequences=True)
+    watched.timesteps = timesteps
+    metric = AnytimeAccuracy(watched.timesteps, threshold=checks.real("threshold", threshold))
+    for inputs, labels in _accuracy.batches(x, y, batch_size):
+        outputs = watched(inputs, training=False)
+        metric.update_state(labels, _accuracy.only_output(model, outputs))
+    accuracy = np.array([float(ops.convert_to_numpy(value)) for value in metric.result().values()])
+    return AccuracyOverTime(accuracy, model.timesteps)

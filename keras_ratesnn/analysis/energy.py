@@ -1,0 +1,224 @@
+"""What a prediction costs on hardware that adds for spikes: operations and joules of each layer."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._graph import Call
+from keras_ratesnn.analysis import _figures, _observation
+from keras_ratesnn.gradients.signals import Signal
+from keras_ratesnn.spiking_model import SpikingModel
+
+COSTS = "32-bit floats in 45 nm CMOS"
+"""What the default costs are of."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """The energy of an operation. The defaults are those of 32-bit floats in 45 nm CMOS.
+
+    Args:
+        multiply_add: Float >= 0, joules. Defaults to `4.6e-12`, 3.7 pJ to multiply and 0.9 pJ to add.
+        accumulate: Float >= 0, joules: an addition. Defaults to `0.9e-12`.
+
+    Raises:
+        TypeError: If a cost is not a number.
+        ValueError: If it is negative.
+
+    Source: Horowitz, "Computing's Energy Problem (and what we can do about it)", ISSCC 2014.
+    """
+
+    multiply_add: float = 4.6e-12
+    accumulate: float = 0.9e-12
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            checks.real(name, value, at_least=0, advice="It is in joules.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Energy:
+    """The result of `energy`. All numbers are those of one sample, a mean over the batch.
+
+    Args:
+        timesteps: Integer T.
+        layers: Tuple of strings, the N layers with synapses, in execution order, with one entry for each call of a layer.
+        multiply_adds: Array `(N,)`: the multiply-adds over all steps.
+        accumulates: Array `(N,)`: the additions for spikes over all steps.
+        multiply_adds_without_spikes: Array `(N,)`: the multiply-adds of the same layer in a network without spikes and time.
+        not_counted: Tuple of strings, the layers with weights whose operations are not known.
+        costs: `Costs`.
+    """
+
+    timesteps: int
+    layers: tuple[str, ...]
+    multiply_adds: np.ndarray
+    accumulates: np.ndarray
+    multiply_adds_without_spikes: np.ndarray
+    not_counted: tuple[str, ...]
+    costs: Costs
+
+    @property
+    def joules(self) -> np.ndarray:
+        """The energy of each layer, `(N,)`."""
+        return self.multiply_adds * self.costs.multiply_add + self.accumulates * self.costs.accumulate
+
+    @property
+    def joules_without_spikes(self) -> np.ndarray:
+        """The energy of each layer in a network without spikes and time, `(N,)`."""
+        return self.multiply_adds_without_spikes * self.costs.multiply_add
+
+    @property
+    def total(self) -> float:
+        """The energy of all layers, in joules."""
+        return float(self.joules.sum())
+
+    @property
+    def total_without_spikes(self) -> float:
+        """The energy of all layers in a network without spikes and time, in joules."""
+        return float(self.joules_without_spikes.sum())
+
+    def plot(self) -> Any:
+        """Draws the energy of each layer, beside that of the same layer without spikes.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+        """
+        figure = _figures.new_figure(_figures.width_for(len(self.layers)), 3.8)
+        axes = figure.subplots()
+        places, width = np.arange(len(self.layers)), 0.38
+        of_multiply_adds = self.multiply_adds * self.costs.multiply_add * 1e6
+        of_additions = self.accumulates * self.costs.accumulate * 1e6
+        style = {"width": width, "edgecolor": "black"}
+        axes.bar(places - width / 2, of_multiply_adds, color="0.25", label="multiply-adds", **style)
+        axes.bar(places - width / 2, of_additions, bottom=of_multiply_adds, color="0.75", label="additions for spikes", **style)
+        without = self.joules_without_spikes * 1e6
+        axes.bar(places + width / 2, without, color="white", hatch="///", label="without spikes", **style)
+        axes.set_ylim(0, 1.1 * max(*(of_multiply_adds + of_additions), *without))
+        axes.set_ylabel("µJ a sample")
+        title = f"{self.total * 1e6:.3g} µJ with spikes, T = {self.timesteps}; {self.total_without_spikes * 1e6:.3g} µJ without"
+        axes.set_title(title, fontsize="medium")
+        _figures.name_layers(axes, self.layers)
+        axes.legend(fontsize="small")
+        return figure
+
+
+def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Energy:
+    """Estimates the energy of a prediction from the operations of its layers, beside the same network without spikes.
+
+    An addition is counted for each spike and each synapse that it feeds. Inputs that change over time count as spikes if they
+    have one value other than 0, with which a scale may be multiplied into the weights. A layer whose inputs have more values,
+    such as the average of several spikes, takes a multiply-add for each synapse and step, for zeros as well; so does each layer
+    of the network without spikes. A layer whose input is the same at every step, such as an image, takes its multiply-adds
+    once. The edges of a convolution with padding take multiply-adds, but no additions.
+
+    Only layers with synapses count, i.e. Dense, einsum and convolution layers: no memory, no biases, no neurons, and no
+    normalisation, which in inference may be multiplied into the weights. A layer with several kernels, like a separable
+    convolution, takes multiply-adds alone. The model runs in inference mode, and is not changed.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> x = keras_ratesnn.layers.IF()(keras.layers.Dense(8, kernel_initializer="ones", name="hidden")(inputs))
+    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras.layers.Dense(2, name="outputs")(x)), timesteps=4)
+    >>> found = energy(model, np.full((16, 4), 0.125, "float32"))
+    >>> found.layers, found.multiply_adds.tolist(), found.accumulates.tolist()
+    (('hidden', 'outputs'), [32.0, 0.0], [0.0, 32.0])
+
+    Args:
+        model: A `SpikingModel`.
+        x: A batch of inputs, as for `model.predict`. It is processed as one batch.
+        costs: `Costs` of an operation. Defaults to `None`, those of 32-bit floats in 45 nm CMOS.
+
+    Returns:
+        `Energy`.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`, or `costs` are not `Costs`.
+        ValueError: If `x` has no samples.
+    """
+    model, x = _observation.checked_model(model), _observation.tensors(x)
+    counter = OperationCounter(model.timesteps)
+    _observation.observed(model, x, counter)
+    return counter.energy(costs)
+
+
+class OperationCounter:
+    """An observer that counts the operations of layers with synapses. Its attributes are lists, with an entry for each call.
+
+    Args:
+        timesteps: Integer T.
+    """
+
+    def __init__(self, timesteps: int) -> None:
+        self.timesteps = timesteps
+        self.names = _observation.Names()
+        self.multiply_adds: list[float] = []
+        self.accumulates: list[float] = []
+        self.dense: list[float] = []
+        """Multiply-adds without spikes and time."""
+        self.synaptic_operations: list[float] = []
+        """Inputs other than 0 over all steps, times the synapses that they feed; 0 for one that is the same at every step."""
+        self.static: list[bool] = []
+        self.not_counted: list[str] = []
+
+    def __call__(self, call: Call, outputs: Structure) -> Structure:
+        if call.kind.multiply_adds is not None:
+            self._count(call, call.signals[0], outputs)
+        elif matrices(call.operation):
+            self.not_counted.append(call.operation.name)
+        return outputs
+
+    def energy(self, costs: Costs | None) -> Energy:
+        """The operations so far, as an `Energy`."""
+        if not (costs is None or isinstance(costs, Costs)):
+            raise TypeError(
+                "`costs` must be Costs, for example Costs(multiply_add=4.6e-12, accumulate=0.9e-12). Received: "
+                f"costs={costs!r}."
+            )
+        return Energy(
+            timesteps=self.timesteps,
+            layers=tuple(self.names.all),
+            multiply_adds=np.array(self.multiply_adds, "float64"),
+            accumulates=np.array(self.accumulates, "float64"),
+            multiply_adds_without_spikes=np.array(self.dense, "float64"),
+            not_counted=tuple(dict.fromkeys(self.not_counted)),
+            costs=costs or Costs(),
+        )
+
+    def _count(self, call: Call, signal: Signal, outputs: Signal) -> None:
+        values = _observation.array(signal.value)
+        input_shape, output_shape = tuple(signal.value.shape), tuple(outputs.value.shape)
+        dense = call.kind.multiply_adds(call.operation, input_shape, output_shape)  # type: ignore[misc]  # There is one.
+        steps = 1 if signal.static else self.timesteps
+        nonzero = values != 0
+        if call.kind.fan_out is None:
+            active = dense * steps * float(nonzero.mean())
+        else:
+            fan_out = call.kind.fan_out(call.operation, input_shape, output_shape)
+            active = float((nonzero.sum(axis=0) * fan_out).sum()) * steps / len(values)
+        spikes = not signal.static and _are_spikes(values) and matrices(call.operation) == 1
+        self.names.add(call.operation.name)
+        self.dense.append(dense)
+        self.static.append(signal.static)
+        self.synaptic_operations.append(0.0 if signal.static else active)
+        self.multiply_adds.append(0.0 if spikes else float(dense * steps))
+        self.accumulates.append(active if spikes else 0.0)
+
+
+def matrices(operation: keras.Operation) -> int:
+    """The number of weights of an operation other than scales and biases."""
+    return sum(len(weight.shape) > 1 for weight in getattr(operation, "weights", ()))
+
+
+def _are_spikes(values: np.ndarray) -> bool:
+    """Whether values are 0 and one other value."""
+    found = values[values != 0]
+    return not found.size or bool((found == found[0]).all())

@@ -1,0 +1,98 @@
+"""How often neurons spike: by layer and time step."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.analysis import _figures, _observation
+from keras_ratesnn.spiking_model import SpikingModel
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FiringRates:
+    """The result of `firing_rates`.
+
+    Args:
+        timesteps: Integer T.
+        layers: Tuple of strings, the names of the L neuron layers in execution order.
+        by_step: Array `(L, T)`: spikes per neuron at each step.
+        by_neuron: Tuple of L arrays of the shapes of the layers' outputs: spikes per time step of each neuron, over the batch.
+    """
+
+    timesteps: int
+    layers: tuple[str, ...]
+    by_step: np.ndarray
+    by_neuron: tuple[np.ndarray, ...]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Spikes per neuron and time step of each layer, `(L,)`."""
+        return self.by_step.mean(axis=1)
+
+    def plot(self) -> Any:
+        """Draws the rate of each layer against the time step, and its mean over time.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+        """
+        figure = _figures.new_figure(4.5 + _figures.width_for(len(self.layers)), 3.8)
+        over_time, means = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+        steps = np.arange(1, self.timesteps + 1)
+        for index, (name, rates) in enumerate(zip(self.layers, self.by_step, strict=True)):
+            marker = _figures.MARKERS[index % len(_figures.MARKERS)]
+            over_time.plot(steps, rates, label=name, color=_figures.shade(index, len(self.layers)), marker=marker)
+        over_time.set(xlabel="time step", ylabel="spikes per neuron", xticks=steps, ylim=(0, None))
+        over_time.grid(alpha=0.3)
+        colors = [_figures.shade(index, len(self.layers)) for index in range(len(self.layers))]
+        means.bar(range(len(self.layers)), self.mean, color=colors, edgecolor="black")
+        means.set_title("mean over time", fontsize="medium")
+        _figures.name_layers(means, self.layers)
+        figure.legend(loc="outside right upper", fontsize="small", ncols=1 + len(self.layers) // 16)
+        return figure
+
+
+def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
+    """Measures how often the neurons of each layer spike at each time step (figure 5 of Yu et al.).
+
+    The model runs in inference mode, and is not changed.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> network = keras.Model(inputs, keras_ratesnn.layers.IF(name="neurons")(inputs))
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> rates = firing_rates(model, np.full((8, 4), 0.5, "float32"))
+    >>> rates.layers, rates.by_step.tolist()
+    (('neurons',), [[0.0, 1.0, 0.0, 1.0]])
+
+    Args:
+        model: A `SpikingModel`.
+        x: A batch of inputs, as for `model.predict`. It is processed as one batch.
+
+    Returns:
+        `FiringRates`.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`.
+        ValueError: If `x` has no samples.
+
+    Source: Yu et al., NeurIPS 2024, figure 5.
+    """
+    model, x = _observation.checked_model(model), _observation.tensors(x)
+    names, by_step, by_neuron = _observation.Names(), [], []
+
+    def observe(call, outputs):
+        if _observation.is_neuron(call):
+            spikes = _observation.unfolded(outputs.value, model.timesteps)
+            names.add(call.operation.name)
+            by_step.append(spikes.mean(axis=(0, *range(2, spikes.ndim))))
+            by_neuron.append(spikes.mean(axis=(0, 1)))
+        return outputs
+
+    _observation.observed(model, x, observe)
+    return FiringRates(model.timesteps, tuple(names.all), np.stack(by_step), tuple(by_neuron))

@@ -1,0 +1,121 @@
+"""Membranes of single neurons over time."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from keras_ratesnn._core import keras_internals, time_axis
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.analysis import _figures, _neurons, _observation
+from keras_ratesnn.gradients._observed_passes import MembranePass
+from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.signals import Signal, only_signal
+from keras_ratesnn.spiking_model import SpikingModel
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Membranes:
+    """The result of `membranes`.
+
+    Args:
+        layer: String, the name of the layer.
+        neurons: Array of N integers, indices in the flattened layer.
+        values: Array `(samples, T, N)`: the membrane v_t at each step, after the input and before the reset.
+        spikes: Array `(samples, T, N)`, 0 or 1.
+    """
+
+    layer: str
+    neurons: np.ndarray
+    values: np.ndarray
+    spikes: np.ndarray
+
+    def plot(self, sample: int = 0) -> Any:
+        """Draws the membranes of one sample, with a mark where a neuron spikes.
+
+        Args:
+            sample: Integer, its index in the batch. Defaults to `0`.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+            IndexError: If there is no such sample.
+        """
+        values, spikes = self.values[sample], self.spikes[sample]
+        figure = _figures.new_figure(5.5, 3.8)
+        axes = figure.subplots()
+        steps = np.arange(1, len(values) + 1)
+        for index, neuron in enumerate(self.neurons):
+            color, line = _figures.shade(index, len(self.neurons)), ("-", "--", "-.", ":")[index % 4]
+            axes.plot(steps, values[:, index], color=color, linestyle=line, label=f"neuron {neuron}")
+            fired = spikes[:, index] > 0
+            axes.scatter(steps[fired], values[fired, index], color=color, marker="o", s=25)
+        axes.scatter([], [], color="black", marker="o", s=25, label="spike")
+        axes.set(xlabel="time step", ylabel=f"membrane of {self.layer}", xticks=steps, title=f"sample {sample}")
+        axes.grid(alpha=0.3)
+        if len(self.neurons) <= 8:
+            figure.legend(loc="outside right upper", fontsize="small")
+        return figure
+
+
+def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list[int] = 5) -> Membranes:
+    """Records the membranes of some neurons of a layer at each time step.
+
+    The model runs in inference mode, and is not changed.
+
+    Example:
+
+    >>> inputs = keras.Input((1,))
+    >>> network = keras.Model(inputs, keras_ratesnn.layers.IF(name="neurons")(inputs))
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> found = membranes(model, np.array([[0.75]], "float32"), "neurons")
+    >>> found.values[0, :, 0].tolist(), found.spikes[0, :, 0].tolist()
+    ([0.75, 1.5, 1.25, 1.0], [0.0, 1.0, 1.0, 1.0])
+
+    Args:
+        model: A `SpikingModel`.
+        x: A batch of inputs, as for `model.predict`. It is processed as one batch.
+        layer: String, the name of a neuron layer. The second call of a shared layer is named "NAME (2)".
+        neurons: Integer, how many neurons, evenly spaced; or a list of indices in the flattened layer. Defaults to `5`.
+
+    Returns:
+        `Membranes`.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`, or `neurons` are not integers.
+        ValueError: If there is no such layer or neuron, or `x` has no samples.
+    """
+    model, x = _observation.checked_model(model), _observation.tensors(x)
+    rules = []
+
+    def make_rule(order, training, with_gradient):
+        rules.append(_MembraneRule(order, training, with_gradient, layer))
+        return rules[-1]
+
+    _observation.run_rule(model, x, make_rule)
+    (rule,) = rules
+    rule.names.check("layer", layer)
+    indices, (values, spikes) = _neurons.chosen(neurons, rule.found)
+    return Membranes(layer, indices, values, spikes)
+
+
+class _MembraneRule(ForwardRule):
+    """The plain spiking network; records membranes and spikes of one neuron layer."""
+
+    def __init__(self, order, training, with_gradient, layer):
+        super().__init__(order, training, with_gradient)
+        self.layer = layer
+        self.names = _observation.Names()
+        self.found: list[np.ndarray] = []
+
+    def neuron(self, call):
+        if self.names.add(call.operation.name) != self.layer:
+            return super().neuron(call)
+        current, neuron = only_signal(call), call.operation
+        neuron_pass = MembranePass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
+        both = self.order.through_time(call.place, neuron_pass, current)
+        spikes, membrane = both[..., 0], both[..., 1]
+        self.found = [_observation.unfolded(tensor, self.order.timesteps) for tensor in (membrane, spikes)]
+        return Signal(keras_internals.put_mask(time_axis.cast(spikes, neuron.compute_dtype), self.order.mask(current)))

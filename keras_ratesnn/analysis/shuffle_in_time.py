@@ -1,0 +1,123 @@
+"""How much of a network's code is rate: its accuracy after the spikes of each neuron are shuffled in time."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_ratesnn._core import checks, keras_internals, time_axis
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.analysis import _accuracy, _figures, _observation
+from keras_ratesnn.gradients.signals import Signal
+from keras_ratesnn.metrics import AnytimeAccuracy
+from keras_ratesnn.spiking_model import SpikingModel
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShuffledAccuracy:
+    """The result of `shuffle_in_time`.
+
+    Args:
+        accuracy: Float, the accuracy of the model.
+        shuffled: Float, the accuracy with the spikes of all neuron layers shuffled in time.
+        per_layer: Dict of the names of the neuron layers to the accuracy with the spikes of that layer alone shuffled.
+    """
+
+    accuracy: float
+    shuffled: float
+    per_layer: dict[str, float]
+
+    def plot(self) -> Any:
+        """Draws the accuracy with each layer shuffled, with all of them, and with none.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+        """
+        names = (*self.per_layer, "all layers")
+        figure = _figures.new_figure(_figures.width_for(len(names)), 3.6)
+        axes = figure.subplots()
+        colors = ["0.65"] * len(self.per_layer) + ["0.25"]
+        bars = axes.bar(range(len(names)), [*self.per_layer.values(), self.shuffled], color=colors, edgecolor="black")
+        axes.bar_label(bars, fmt="%.3f", fontsize="small", padding=4)
+        axes.axhline(self.accuracy, color="black", linestyle="--", label=f"not shuffled: {self.accuracy:.3f}")
+        axes.set(ylabel="accuracy", ylim=(0, 1.2), yticks=np.linspace(0, 1, 6))
+        _figures.name_layers(axes, names)
+        axes.legend(fontsize="small", loc="upper left")
+        axes.set_title("spikes shuffled in time in", fontsize="medium")
+        return figure
+
+
+def shuffle_in_time(
+    model: SpikingModel, x: Structure, y: Any, seed: int = 0, batch_size: int = 128, threshold: float = 0.5
+) -> ShuffledAccuracy:
+    """Measures the accuracy after the spikes of each neuron are shuffled in time, which keeps every count.
+
+    Each neuron has a permutation of its own for each sample. A network that codes by rate loses little; one that codes by the
+    time of spikes does not work any more. Which of the two is right for the data tells whether `gradient="rate"` is. The model
+    runs in inference mode, and is not changed; it takes two more runs than it has neuron layers.
+
+    Example:
+
+    >>> model = keras_ratesnn.models.load_pretrained("digits")
+    >>> found = shuffle_in_time(model, np.zeros((4, 8, 8, 1)), np.zeros(4))
+    >>> list(found.per_layer)
+    ['lif', 'lif_1', 'lif_2']
+
+    Args:
+        model: A `SpikingModel` with one output.
+        x: Inputs, as for `model.predict`.
+        y: Array, the labels: class indices, one-hot vectors, or 0 and 1 for each output, as for `"accuracy"` in Keras.
+        seed: Integer >= 0, of the permutations, which are the same on all backends. Defaults to `0`.
+        batch_size: Integer, the number of samples that are processed at once. Defaults to `128`.
+        threshold: Float, the output above which a binary label is 1; 0 for logits. Defaults to `0.5`.
+
+    Returns:
+        `ShuffledAccuracy`.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`, or a number has the wrong type.
+        ValueError: If `seed` is negative, `batch_size` is not >= 1, the model has several outputs, or `x` and `y` do not have
+            the same number of samples.
+
+    Source: Yu et al., NeurIPS 2024, table 2.
+    """
+    model = _observation.checked_model(model)
+    if checks.integer("seed", seed) < 0:
+        raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")
+    threshold = checks.real("threshold", threshold)
+    names: list[str] = []
+    metrics: list[AnytimeAccuracy] = []
+    for batch, (inputs, labels) in enumerate(_accuracy.batches(x, y, batch_size)):
+        outputs, names = _run(model, inputs, (), None)
+        found = [outputs]
+        for layers in (names, *([name] for name in names)):
+            outputs, _ = _run(model, inputs, layers, np.random.default_rng([seed, batch]))
+            found.append(outputs)
+        metrics = metrics or [AnytimeAccuracy(1, threshold=threshold) for _ in found]
+        for metric, outputs in zip(metrics, found, strict=True):
+            metric.update_state(labels, outputs[:, None])
+    accuracy, shuffled, *per_layer = (float(ops.convert_to_numpy(*metric.result().values())) for metric in metrics)
+    return ShuffledAccuracy(accuracy, shuffled, dict(zip(names, per_layer, strict=True)))
+
+
+def _run(model, inputs, layers, random):
+    """The outputs of a model with the spikes of some layers shuffled, and the names of all its neuron layers."""
+    names = _observation.Names()
+
+    def observe(call, outputs):
+        if _observation.is_neuron(call) and names.add(call.operation.name) in layers:
+            return _shuffled(outputs, model.timesteps, random)
+        return outputs
+
+    return _accuracy.only_output(model, _observation.observed(model, inputs, observe)), names.all
+
+
+def _shuffled(signal, timesteps, random):
+    """A signal of all steps, with the steps of each sample and neuron in an order of their own."""
+    steps = np.asarray(ops.convert_to_numpy(time_axis.unfold(time_axis.widen(signal.value), timesteps)))
+    tensor = ops.convert_to_tensor(random.permuted(steps, axis=1), dtype=signal.value.dtype)
+    return Signal(keras_internals.put_mask(time_axis.fold(tensor), keras_internals.mask_of(signal.value)))

@@ -1,0 +1,76 @@
+"""The firing rates of all layers, in the logs of each epoch."""
+
+import os
+import warnings
+from typing import Any
+
+import keras
+
+from keras_ratesnn import analysis
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.callbacks import _histograms
+
+
+class FiringRates(keras.callbacks.Callback):
+    """Adds the firing rate of each neuron layer to the logs of each epoch, and warns as soon as a layer is dead.
+
+    The logs have a value `"firing_rate/LAYER"` for each layer: spikes per neuron and time step. Callbacks after it, the history
+    and the progress bar see them. A layer is dead if no neuron spikes for any sample of `x`: the kernels after it have a
+    gradient of zero. A layer is warned of when it dies, and not again unless it has spiked in between.
+
+    It costs one forward pass over `x` in eager mode, and a copy of its spikes, after each epoch;
+    `python -m recipes.benchmark.callbacks` measures it.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> network = keras.Model(inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF(name="neurons")(inputs)))
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> model.compile("sgd", "mse")
+    >>> x = np.ones((8, 4))
+    >>> history = model.fit(x, np.ones((8, 2)), callbacks=[keras_ratesnn.callbacks.FiringRates(x)], verbose=0)
+    >>> history.history["firing_rate/neurons"]
+    [1.0]
+
+    Args:
+        x: Inputs to measure the rates on, as `SpikingModel` takes them. A hundred samples are enough.
+        log_dir: String or path, a folder in which histograms of the rates of single neurons are written for TensorBoard, which
+            must be installed. Defaults to `None`: none are written.
+
+    Raises:
+        ImportError: If `log_dir` is given and TensorBoard is not installed.
+    """
+
+    def __init__(self, x: Structure, log_dir: str | os.PathLike[str] | None = None) -> None:
+        super().__init__()
+        self.x = x
+        self._writer = None if log_dir is None else _histograms.Writer(log_dir)
+        self._dead: set[str] = set()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._dead = set()
+        if self._writer is not None:
+            self._writer.open()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        rates = analysis.firing_rates(self.model, self.x)
+        means = dict(zip(rates.layers, rates.mean.tolist(), strict=True))
+        if logs is not None:
+            logs.update({f"firing_rate/{name}": mean for name, mean in means.items()})
+        if self._writer is not None:
+            by_layer = zip(rates.layers, rates.by_neuron, strict=True)
+            self._writer.write({f"firing_rate/{name}": of_neurons for name, of_neurons in by_layer}, epoch)
+        dead = {name for name, mean in means.items() if mean == 0}
+        died = [name for name in means if name in dead - self._dead]
+        self._dead = dead
+        if died:
+            warnings.warn(
+                f"DEAD after epoch {epoch + 1}: no neuron spikes any more in {', '.join(died)}. The kernels that follow have a "
+                "gradient of zero. Lower the learning rate or the threshold, or put a BatchNormalization before the neurons. "
+                "keras_ratesnn.describe(model, x) shows all layers.",
+                stacklevel=2,
+            )
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._writer is not None:
+            self._writer.close()

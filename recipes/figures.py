@@ -1,0 +1,127 @@
+"""Draws what `keras_ratesnn.analysis` measures for a run or a shipped network: `python -m recipes.figures digits`.
+
+Gradients, independence, rates and spikes are those of one batch of training images, without augmentation; accuracies are those
+of test images. The folder has a PNG file for each figure;
+its numbers are printed.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+
+import keras
+import numpy as np
+
+from keras_ratesnn import analysis, models
+from recipes import catalogue, device
+from recipes.checkpoint import load_model
+from recipes.command_line import USER_MISTAKE
+from recipes.evaluate import recipe_of
+from recipes.run_folder import RunFolder
+
+DPI = 90
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.figures", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("name", metavar="NAME", help="folder of a finished run, or name of a shipped network of a recipe")
+    parser.add_argument("--output", type=pathlib.Path, metavar="DIR", help="folder of the figures (default: figures/NAME)")
+    parser.add_argument("--images", type=int, default=128, metavar="N", help="size of the batch (default: 128)")
+    parser.add_argument("--test-images", type=int, default=1000, metavar="N", help="for accuracies (default: 1000)")
+    parser.add_argument("--timesteps", type=int, metavar="T", help="number of time steps (default: as in training)")
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), metavar="FIGURE", help="(default: all)"
+    )
+    arguments = parser.parse_args(argv)
+    output = arguments.output or pathlib.Path("figures", pathlib.Path(arguments.name).name)
+    try:
+        model, dataset = model_and_data(arguments.name, arguments.data_dir)
+        if arguments.timesteps is not None:
+            model.timesteps = arguments.timesteps
+        output.mkdir(parents=True, exist_ok=True)
+        subject = Subject(model, dataset, arguments.images, arguments.test_images)
+        for name in arguments.only:
+            path = output / f"{name}.png"
+            found = FIGURES[name](subject)
+            found.plot().savefig(path, dpi=DPI)
+            print("\n".join([str(path), *numbers(found)]))
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    return 0
+
+
+def model_and_data(name, data_dir):
+    """The model and the `Dataset` of a run, a folder, or of a shipped network with a recipe of the same architecture.
+
+    Raises:
+        ValueError: If there is no such network.
+        FileNotFoundError: If a run has no checkpoint.
+    """
+    folder = RunFolder(pathlib.Path(name))
+    if folder.settings.exists():
+        recipe = recipe_of(folder)
+        device.set_precision(recipe.precision)
+        return load_model(folder.last), recipe.load(data_dir)
+    cards = models.list_pretrained()
+    if name not in cards:
+        raise ValueError(f"NAME must be the folder of a run, or one of {', '.join(cards)}. Received: {name!r}.")
+    return models.load_pretrained(name), catalogue.find(cards[name].architecture).load(data_dir)
+
+
+def numbers(found):
+    """Lines with the numbers of a measurement: its fields and properties that are a number, or one for each layer or step."""
+    properties = [name for name, value in vars(type(found)).items() if isinstance(value, property)]
+    for name in (*(field.name for field in dataclasses.fields(found)), *properties):
+        value = getattr(found, name)
+        if isinstance(value, dict):
+            yield f"  {name}: {', '.join(f'{key} {number:.4g}' for key, number in value.items())}"
+        elif isinstance(value, float) or (isinstance(value, np.ndarray) and value.ndim == 1):
+            yield f"  {name}: {' '.join(f'{number:.4g}' for number in np.atleast_1d(value))}"
+
+
+class Subject:
+    """A model, with a batch of training images and some test images.
+
+    Args:
+        model: A `SpikingModel`.
+        dataset: A `Dataset`.
+        images: Integer, the size of the batch.
+        test_images: Integer, the number of test images.
+    """
+
+    def __init__(self, model, dataset, images, test_images):
+        self.model = model
+        self.batch = dataset.train_images[:images], dataset.train_labels[:images]
+        self.test = dataset.test_images[:test_images], dataset.test_labels[:test_images]
+        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def neurons(self, count):
+        """Arguments that choose neurons: an image, a layer in the middle of the network, and some of it, from slow to fast."""
+        image = self.batch[0][:1]
+        rates = analysis.firing_rates(self.model, image)
+        middle = len(rates.layers) // 2
+        slowest_first = np.argsort(rates.by_neuron[middle].ravel(), kind="stable")
+        spiking = slowest_first[np.count_nonzero(rates.by_neuron[middle] == 0) :]
+        chosen = spiking[np.linspace(0, len(spiking) - 1, min(count, len(spiking)), dtype=int)]
+        return self.model, image, rates.layers[middle], chosen.tolist() or count
+
+
+FIGURES = {
+    "gradient_agreement": lambda of: analysis.gradient_agreement(of.model, *of.batch, loss=of.loss),
+    "independence": lambda of: analysis.independence(of.model, *of.batch, loss=of.loss),
+    "firing_rates": lambda of: analysis.firing_rates(of.model, of.batch[0]),
+    "raster": lambda of: analysis.raster(*of.neurons(60)),
+    "membranes": lambda of: analysis.membranes(*of.neurons(5)),
+    "shuffle_in_time": lambda of: analysis.shuffle_in_time(of.model, *of.test),
+    "accuracy_over_time": lambda of: analysis.accuracy_over_time(of.model, *of.test, timesteps=2 * of.model.timesteps),
+    "energy": lambda of: analysis.energy(of.model, of.batch[0]),
+}
+"""What is drawn: a function of a `Subject` for each figure."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

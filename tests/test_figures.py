@@ -1,0 +1,57 @@
+"""A command draws a figure for each measurement of a run or a shipped network; another measures the cost of callbacks."""
+
+import pytest
+from recipe_runs import QUICKLY, error_of, trained
+
+from recipes import figures
+from recipes.benchmark import callbacks
+
+
+def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(tmp_path, capsys):
+    wanted = ["firing_rates", "raster", "membranes", "accuracy_over_time", "energy"]
+    arguments = ["digits", "--images", "4", "--test-images", "8", "--timesteps", "2", "--only", *wanted]
+    assert figures.main([*arguments, "--output", str(tmp_path / "figures")]) == 0
+    printed = capsys.readouterr().out
+    for name in wanted:
+        path = tmp_path / "figures" / f"{name}.png"
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert f"{path}\n" in printed
+    lines = dict(line.strip().split(": ") for line in printed.splitlines() if line.startswith("  "))
+    assert len(lines["accuracy"].split()) == 4
+    assert len(lines["mean"].split()) == 3
+    assert float(lines["total"]) < float(lines["total_without_spikes"])
+
+
+@pytest.mark.parametrize(
+    "wanted", [["firing_rates", "gradient_agreement"], pytest.param([*figures.FIGURES], marks=pytest.mark.slow, id="all")]
+)
+def test_a_finished_run_has_its_figures(wanted, tmp_path):
+    trained(tmp_path / "run", "digits", "--set", *QUICKLY, "epochs=1")
+    arguments = [str(tmp_path / "run"), "--images", "4", "--test-images", "8", "--output", str(tmp_path / "figures")]
+    assert figures.main([*arguments, "--only", *wanted]) == 0
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(wanted)
+
+
+def test_an_unknown_name_is_an_error(tmp_path, capsys):
+    error = error_of(["digit", "--output", tmp_path], capsys, figures.main)
+    assert "NAME must be the folder of a run, or one of digits, fashion_mnist. Received: 'digit'." in error
+
+
+# After a few steps moving statistics are still those of the start.
+@pytest.mark.filterwarnings("ignore:DEAD:UserWarning")
+def test_the_cost_of_callbacks_is_printed_beside_a_training_step(capsys):
+    assert callbacks.main(["digits", "--rounds", "1", "--set", *QUICKLY, "batch_size=8"]) == 0
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert [row[0] for row in rows] == ["training step", "FiringRates", "GradientAgreement"]
+    assert float(rows[0][2]) == 1.0
+    assert all(float(row[1]) > 0 for row in rows)
+
+
+def test_a_mistake_in_the_cost_of_callbacks_is_an_error(capsys):
+    assert "There is no recipe 'digit'" in error_of(["digit"], capsys, callbacks.main)
+
+
+def test_the_table_of_costs_has_medians_and_their_ratios():
+    seconds = {"training step": [0.1, 0.3, 0.2], "FiringRates": [0.4, 0.1, 9.0]}
+    row = callbacks.table(seconds, steps=10).splitlines()[-1]
+    assert row == "| FiringRates | 400.0 | 2.0 | 0.20 |"
