@@ -142,6 +142,8 @@ def _start_jax(devices):
         processes = jax.process_count()
         distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
         return Engine(jax.device_count(), jax.process_index(), processes, reads_part=processes > 1, scope=distribution.scope)
+    if devices == 1:
+        return Engine()
     if devices != "all":
         # Without effect if there are accelerators.
         jax.config.update("jax_num_cpu_devices", devices)
