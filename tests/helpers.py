@@ -1,6 +1,7 @@
 """Shared helpers: differentiation on every backend, naive reference neurons, tiny networks and data."""
 
 import contextlib
+import socket
 
 import keras
 import numpy as np
@@ -114,6 +115,13 @@ def double_precision():
         keras.config.set_dtype_policy(policy)
         if BACKEND == "jax":
             jax.config.update("jax_enable_x64", False)
+
+
+def free_port():
+    """A port of this machine that nobody listens to."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0):

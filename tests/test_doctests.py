@@ -9,6 +9,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from helpers import free_port
 from keras import ops
 
 import keras_ratesnn
@@ -36,6 +37,12 @@ def test_docstring_examples_print_what_they_say(name):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # As in the first process of `torchrun --nproc-per-node 1`.
+    job = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    for name, value in job.items():
+        monkeypatch.setenv(name, str(value))
     names = {}
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
-        exec(compile(block, str(page), "exec"), names)
+    # A block may name the backend that it is for.
+    for backend, block in re.findall(r"```python ?(\w*)\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        if backend in ("", keras.backend.backend()):
+            exec(compile(block, str(page), "exec"), names)

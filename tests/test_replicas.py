@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import replica_cases
-from helpers import BACKEND, double_precision
+from helpers import BACKEND, double_precision, free_port
 
 SECONDS = 500
 PROGRAM = pathlib.Path(replica_cases.__file__)
@@ -30,14 +30,6 @@ def run(folder, devices, names):
     failed = [rank for rank, process in enumerate(started) if process.wait(timeout=SECONDS) != 0]
     assert not failed, (folder / f"log.{failed[0]}").read_text()[-3000:]
     return [json.loads((folder / f"results.{rank}").read_text()) for rank in range(processes)]
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
