@@ -1,6 +1,7 @@
 """All uses of Keras' private API, and nothing else. If one breaks, `tests/test_keras_internals.py` shows which."""
 
 import contextlib
+import contextvars
 import functools
 import threading
 import warnings
@@ -314,25 +315,38 @@ def reattach_state(model, purpose, state):
     model.jax_state_sync()
 
 
+_copying = contextvars.ContextVar("keras_ratesnn_copying", default=False)
+
+
 @contextlib.contextmanager
 def whole_batches():
     """On JAX, a context in which a batch that devices cannot share equally is given whole to each of them.
 
     Keras would raise an error in the middle of training.
     """
-    distribution = keras.distribution.distribution()
-    if keras.backend.backend() != "jax" or distribution is None:
+    if keras.backend.backend() == "jax" and keras.distribution.distribution() is not None:
+        _let_batches_be_copied()
+    token = _copying.set(True)
+    try:
         yield
-        return
+    finally:
+        _copying.reset(token)
+
+
+@functools.cache
+def _let_batches_be_copied():
     import jax
     from keras.src.backend.jax import trainer
 
-    distribute, mesh = trainer._distribute_data, distribution.device_mesh
-    devices = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+    distribute = trainer._distribute_data
 
     def distribute_or_copy(data, layouts=None):
-        leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
-        rows, processes = leaves[0].shape[0], jax.process_count()
+        distribution = keras.distribution.distribution()
+        if not _copying.get() or distribution is None:
+            return distribute(data, layouts)
+        mesh = distribution.device_mesh
+        devices = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+        rows, processes = first_tensor(data).shape[0], jax.process_count()
         if rows * processes % devices == 0:
             return distribute(data, layouts)
         if processes > 1:
@@ -340,16 +354,13 @@ def whole_batches():
                 f"`batch_size` must be a multiple of the number of devices, {devices}, where several processes train together. "
                 f"Received: a batch of {rows * processes}. Drop the last batch if it is smaller."
             )
-        whole = keras.tree.map_structure(
-            lambda leaf: None if leaf is None else keras.distribution.TensorLayout([None] * len(leaf.shape), mesh), data
-        )
-        return distribute(data, whole)
+
+        def whole(leaf):
+            return None if leaf is None else keras.distribution.TensorLayout([None] * len(leaf.shape), mesh)
+
+        return distribute(data, keras.tree.map_structure(whole, data))
 
     trainer._distribute_data = distribute_or_copy
-    try:
-        yield
-    finally:
-        trainer._distribute_data = distribute
 
 
 class TrainsInStrategies:
