@@ -110,3 +110,28 @@ def test_a_number_of_devices_that_is_none_is_an_error(text):
 def test_a_batch_that_processes_cannot_share_is_an_error():
     with pytest.raises(ValueError, match=r"`batch_size` must be a multiple of the number of devices, 3.*batch_size=8"):
         Part(0, 3, 100, 8)
+
+
+@pytest.mark.slow
+def test_the_imagenet_recipe_trains_on_eight_devices_with_its_own_batch(tmp_path):
+    """512 images in a batch, made up, at full size, for a narrow network. The last batch has fewer images than devices."""
+    program = (
+        "import io, sys, urllib.request\n"
+        "import tensorflow_datasets as tfds\n"
+        "from recipes import train\n"
+        "urllib.request.urlopen = lambda url, timeout: io.BytesIO()\n"
+        "with tfds.testing.mock_data(num_examples=517):\n"
+        "    sys.exit(train.main(sys.argv[1:]))\n"
+    )
+    arguments = ["imagenet_sew_resnet34", "--devices", "8", "--data-dir", str(tmp_path), "--output", str(tmp_path / "run")]
+    settings = ["--set", "epochs=1", "restart_at=None", "width=0.0625", "timesteps=1"]
+    command = [sys.executable, "-c", program, *arguments, *settings]
+    if BACKEND == "torch":
+        assert engine.launch(8, command) == 0
+    else:
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, "KERAS_BACKEND": BACKEND}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    record = result(tmp_path / "run")
+    assert np.isfinite(record["curve"]["loss"][0])
+    assert (record["settings"]["batch_size"], record["batch_per_device"]) == (512, 64)
+    assert record["device"].startswith("8 x ")
