@@ -488,6 +488,11 @@ def test_a_compiled_graph_gives_the_results_of_eager_mode(gradient, step_mode, c
         (graph,) = recorded._graphs.graphs
         assert graph.forward.is_compiled
         assert graph.backward.is_compiled
+        # What was compiled is kept on disk. (In its first process PyTorch may find only one of the two graphs.)
+        torch._dynamo.utils.counters.clear()
+        _, again = pair(gradient=gradient, step_mode=step_mode, jit_compile=True)
+        train([again], *data(4, (6, 6, 2)))
+        assert torch._dynamo.utils.counters["inductor"]["fxgraph_cache_hit"] >= 1
     assert "Compiling the forward pass of model" in caplog.text
 
 

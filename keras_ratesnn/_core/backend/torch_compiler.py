@@ -5,6 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._guards import TracingContext
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 COMPILER: str | Callable[..., Any] = "inductor"
 """The backend of `torch.compile`: its name, or a function."""
@@ -55,7 +58,10 @@ def for_all_shapes(graph, tensors):
 def for_these_shapes(graph, tensors):
     """Compiles a graph for tensors like these."""
     compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
-    return compiler(graph, list(tensors))
+    # PyTorch keeps compiled graphs on disk, for later processes, only if it compiles in such a context.
+    context = TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))
+    with torch._guards.tracing(context):
+        return compiler(graph, list(tensors))
 
 
 def _warn_of_no_compilation(what, error):
