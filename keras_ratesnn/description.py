@@ -48,7 +48,8 @@ class Description:
         timesteps: Integer T.
         layers: Tuple of `NeuronLayer`, in execution order, with one entry for each call of a layer.
         parameters: Integer, the number of trainable parameters.
-        synaptic_operations: Float, additions per sample: nonzero inputs over all steps, times the synapses that they feed.
+        synaptic_operations: Float, additions per sample: the sum, over all steps and nonzero inputs, of the synapses that an
+            input feeds.
         first_multiply_adds: Float, multiply-adds per sample of the layers that see the same input at every step and run
             once.
         energy: `keras_ratesnn.analysis.Energy`: operations and joules per sample of each layer with synapses.
@@ -137,11 +138,11 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
     """Describes the activity of a model's neurons on a batch of data, and its computational cost.
 
     If a model does not learn, the reason is nearly always a layer whose neurons never spike. The table shows such layers, and
-    a warning names them. The model runs in inference mode; its state does not change.
+    a warning names them. The model runs in inference mode and is not changed.
 
-    A synaptic operation is the addition of a weight for a spike: each nonzero input at each step, times the synapses that it
-    feeds. Inputs that are neither 0 nor spikes (an average of spikes, a normalised sum) count like spikes here, but take
-    multiply-adds in the energy, see `keras_ratesnn.analysis.energy`. Dense, einsum and convolution layers are counted.
+    A synaptic operation is the addition of a weight for a spike. Each nonzero input at each step counts once for each synapse
+    that it feeds. Inputs that are neither 0 nor spikes (an average of spikes, a normalised sum) count like spikes here, but
+    take multiply-adds in the energy, see `keras_ratesnn.analysis.energy`. Dense, einsum and convolution layers are counted.
 
     Example:
 

@@ -56,7 +56,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
     """Runs an ordinary Keras network of one time step over time, with a choice of training methods.
 
     It is a Keras model: `compile`, `fit`, `evaluate`, `predict`, `save` work as usual. Its output is the time mean of the
-    network's output, and the loss is a function of that mean.
+    network's output, and the loss is a function of that mean; `return_sequences` changes this.
 
     An input may be given
 
@@ -89,11 +89,11 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
             `"bptt"` (backpropagation through time), `"sltt"` or `"ottt"` (no gradient between time steps), or a
             `GradientMethod`. Defaults to `"rate"`.
         step_mode: `"multi"`: a layer sees all time steps at once, which is fastest. `"single"`: the network advances one
-            step at a time, and with `gradient="rate"` nothing of size T is ever stored. Batch normalisation then uses
+            step at a time. Memory then does not grow with T, except with `gradient="bptt"`, and batch normalisation uses
             separate statistics for each step. Defaults to `"multi"`.
         return_sequences: Boolean, whether the output is that of every step, `(batch, timesteps, ...)`, instead of the time
-            mean. A loss on every step can then be trained with any gradient; `"rate"` gives all steps the derivative of the
-            rate. Defaults to `False`.
+            mean. A loss on every step works with any training method; `"rate"` gives all steps the derivative of the rate.
+            Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to that of the network.
 
     Raises:
@@ -356,11 +356,12 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
             return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Like `keras.Model.compile`, but `jit_compile` has another meaning on PyTorch.
+        """Like `keras.Model.compile`, but `jit_compile` has a different meaning on PyTorch.
 
-        There the operations of a call are recorded as a graph and replayed, with the same results. With `"auto"`, the default,
-        this happens after 32 calls of a kind. `True` records the second call and compiles the graph, which takes up to a minute
-        and needs a C++ compiler or Triton. `False` and `run_eagerly=True` run every call in eager mode.
+        On PyTorch the operations of a call are recorded as a graph and replayed, with the same results. With `"auto"`, the
+        default, this happens after 32 calls with the same shapes and settings. `True` records the second such call and compiles
+        the graph, which takes half a minute or more for a ResNet-18 and needs a C++ compiler (CPU) or Triton (GPU). `False` and
+        `run_eagerly=True` run every call in eager mode.
         """
         asked = inspect.signature(super().compile).bind(*args, **kwargs)
         asked.apply_defaults()

@@ -103,7 +103,7 @@ def _new_figure():
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "`--plot` needs Matplotlib, which is not installed. Install it with `python -m pip install -e '.[bench]'`."
+            "`--plot` needs Matplotlib, which is not installed. Install it with `python -m pip install -e '.[plots]'`."
         ) from error
     return Figure(figsize=(9, 4), layout="constrained")
 

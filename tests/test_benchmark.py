@@ -128,7 +128,7 @@ def test_the_plot_is_saved_or_a_line_says_why_not(run, tmp_path, monkeypatch):
         import matplotlib  # noqa: F401
     except ImportError:
         assert "no plot" in printed
-        assert "pip install -e '.[bench]'" in printed
+        assert "pip install -e '.[plots]'" in printed
     else:
         assert (folder / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

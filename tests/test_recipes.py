@@ -610,7 +610,7 @@ def test_windows_draws_a_plot_or_says_how_to_install_matplotlib(monkeypatch, tmp
     arguments = ["digits", "--images", "8", "--set", "width=0.1", "timesteps=2", "--plot", str(tmp_path / "windows.png")]
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert windows.main(arguments) == 2
-    assert "pip install -e '.[bench]'" in capsys.readouterr().err
+    assert "pip install -e '.[plots]'" in capsys.readouterr().err
     exact = {"first": 1.0, "last": 1.0}
     figure, compared = FigureOfLines(), {1: ({"first": 0.9, "last": 1.0}, 1.0), (1, 3): ({}, 1.0), 4: (exact, 1.0)}
     windows.draw(figure, compared, timesteps=4)

@@ -1,4 +1,4 @@
-"""A look inside: measurements of a model on a batch of data, each with a `plot()`. See docs/analysis.md."""
+"""Measurements of a model on a batch of data; each result has a method `plot`. See docs/analysis.md."""
 
 from keras_ratesnn.analysis.accuracy_over_time import AccuracyOverTime, accuracy_over_time
 from keras_ratesnn.analysis.energy import Costs, Energy, energy

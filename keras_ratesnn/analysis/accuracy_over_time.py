@@ -55,9 +55,9 @@ def accuracy_over_time(
 ) -> AccuracyOverTime:
     """Measures the accuracy of the mean output after each time step.
 
-    A step does not depend on later ones, so one run shows all numbers of steps up to T. (An encoder that spreads its input over
-    T steps, like `layers.LatencyEncoder`, is an exception: its first steps are those of T.) The model runs in inference mode,
-    and is not changed.
+    The output of a step does not depend on later steps, so one run gives the accuracy for every number of steps up to T. (An
+    encoder that spreads its input over T steps, like `layers.LatencyEncoder`, is an exception: with fewer steps in all it would
+    spike at other times.) The model runs in inference mode and is not changed.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What a prediction costs on hardware that adds for spikes: operations and joules of each layer."""
+"""The energy of a prediction on hardware that adds a weight for each spike: operations and joules of each layer."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.spiking_model import SpikingModel
 
 COSTS = "32-bit floats in 45 nm CMOS"
-"""What the default costs are of."""
+"""The hardware of the default costs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,17 +111,17 @@ class Energy:
 
 
 def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Energy:
-    """Estimates the energy of a prediction from the operations of its layers, beside the same network without spikes.
+    """Estimates the energy of a prediction from the operations of its layers, with and without spikes.
 
-    An addition is counted for each spike and each synapse that it feeds. Inputs that change over time count as spikes if they
-    have one value other than 0, with which a scale may be multiplied into the weights. A layer whose inputs have more values,
-    such as the average of several spikes, takes a multiply-add for each synapse and step, for zeros as well; so does each layer
-    of the network without spikes. A layer whose input is the same at every step, such as an image, takes its multiply-adds
-    once. The edges of a convolution with padding take multiply-adds, but no additions.
+    An addition is counted for each spike and each synapse that it feeds. Inputs that change over time count as spikes if all
+    values other than 0 are equal, because such a scale can be multiplied into the weights. A layer whose inputs have more
+    values, such as averages of several spikes, takes a multiply-add for each synapse and step, even if the input is 0. A layer
+    whose input is the same at every step, such as an image, takes its multiply-adds once. In the network without spikes and
+    time, each layer takes its multiply-adds once. The padding of a convolution takes multiply-adds, but no additions.
 
-    Only layers with synapses count, i.e. Dense, einsum and convolution layers: no memory, no biases, no neurons, and no
-    normalisation, which in inference may be multiplied into the weights. A layer with several kernels, like a separable
-    convolution, takes multiply-adds alone. The model runs in inference mode, and is not changed.
+    Only layers with synapses are counted: Dense, einsum and convolution layers. Not counted are memory accesses, biases,
+    neurons, and normalisation, which in inference can be multiplied into the weights. For a layer with several kernels, like a
+    separable convolution, all operations count as multiply-adds. The model runs in inference mode and is not changed.
 
     Example:
 

@@ -18,7 +18,8 @@ class FiringRates:
         timesteps: Integer T.
         layers: Tuple of strings, the names of the L neuron layers in execution order.
         by_step: Array `(L, T)`: spikes per neuron at each step.
-        by_neuron: Tuple of L arrays of the shapes of the layers' outputs: spikes per time step of each neuron, over the batch.
+        by_neuron: Tuple of L arrays with the shapes of the layers' outputs: spikes per time step of each neuron, the mean over
+            the batch.
     """
 
     timesteps: int

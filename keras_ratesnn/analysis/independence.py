@@ -1,4 +1,4 @@
-"""The two assumptions of the rate gradient: errors do not depend on when neurons spike."""
+"""How far the two assumptions of the rate gradient hold: errors do not depend on when neurons spike."""
 
 import dataclasses
 from typing import Any
@@ -77,17 +77,18 @@ class Independence:
 def independence(model: SpikingModel, x: Structure, y: Any, loss: Any = None) -> Independence:
     """Measures on a batch how far the assumptions of the rate gradient hold (A1 and A2, figure 3 of Yu et al.).
 
-    BPTT's gradient is a mean over time of products, the rate gradient a product of means. E is the mean over the T steps:
+    BPTT's gradient is a time mean of products, the rate gradient a product of time means. E is the mean over the T steps:
 
-    * A1, of each neuron: E[δ_t κ_t] ≈ E[δ_t] E[κ_t], with the error of a spike δ_t = ∂L/∂s_t and the sensitivity
-      κ_t = Σ_τ ∂s_t/∂I_τ of a spike to the input. Cosines are taken of the vectors of all neurons and samples.
-    * A2, of each kernel: E[δ_t s_t] ≈ E[δ_t] E[s_t], with the error δ_t of the layer's output at step t and the spikes s_t that
-      are its input, or what other layers made of them. The left side is BPTT's gradient, divided by T. Cosines are taken of
-      kernels. For a layer whose input is the same at every step both sides are equal, so it is left out.
+    * A1, for each neuron: E[δ_t κ_t] ≈ E[δ_t] E[κ_t], with the error of a spike δ_t = ∂L/∂s_t and the sensitivity of a spike to
+      the input, κ_t = Σ_τ ∂s_t/∂I_τ. The cosine compares the two sides over all neurons and samples.
+    * A2, for each kernel: E[δ_t s_t] ≈ E[δ_t] E[s_t], with the error δ_t of the layer's output at step t and its input s_t:
+      spikes, or what layers in between compute from spikes. The left side is BPTT's gradient, divided by T. The cosine compares
+      the two sides over the weights of the kernel. If the input of a layer is the same at every step, both sides are equal, so
+      the layer is left out.
 
-    A correlation is that over time: the covariance over the T steps of the two factors, summed over all neurons (A1) or
-    synapses (A2) and samples, divided by the root of the product of their summed variances. It is 0 if the assumption holds on
-    average.
+    The correlation is that of the two factors over time: their covariance over the T steps, summed over samples and over all
+    neurons (A1) or synapses (A2), divided by the square root of the product of their summed variances. It is 0 if the
+    assumption holds on average.
 
     Errors are those of BPTT in multi-step order, with batch statistics as in training. The model is not changed.
 

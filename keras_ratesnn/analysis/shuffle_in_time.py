@@ -21,7 +21,7 @@ class ShuffledAccuracy:
     Args:
         accuracy: Float, the accuracy of the model.
         shuffled: Float, the accuracy with the spikes of all neuron layers shuffled in time.
-        per_layer: Dict of the names of the neuron layers to the accuracy with the spikes of that layer alone shuffled.
+        per_layer: Dict from the name of each neuron layer to the accuracy if only the spikes of that layer are shuffled.
     """
 
     accuracy: float
@@ -54,11 +54,11 @@ class ShuffledAccuracy:
 def shuffle_in_time(
     model: SpikingModel, x: Structure, y: Any, seed: int = 0, batch_size: int = 128, threshold: float = 0.5
 ) -> ShuffledAccuracy:
-    """Measures the accuracy after the spikes of each neuron are shuffled in time, which keeps every count.
+    """Measures the accuracy after the spikes of each neuron are shuffled in time, which keeps all spike counts.
 
-    Each neuron has a permutation of its own for each sample. A network that codes by rate loses little; one that codes by the
-    time of spikes does not work any more. Which of the two is right for the data tells whether `gradient="rate"` is. The model
-    runs in inference mode, and is not changed; it takes two more runs than it has neuron layers.
+    Each neuron and sample has a separate permutation. A network that encodes information in firing rates loses little accuracy;
+    one that encodes it in spike times falls to chance level, and `gradient="rate"` does not suit it. The model runs in
+    inference mode and is not changed. With L neuron layers it runs L + 2 times.
 
     Example:
 

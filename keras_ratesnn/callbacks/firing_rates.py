@@ -14,12 +14,12 @@ from keras_ratesnn.callbacks import _histograms
 class FiringRates(keras.callbacks.Callback):
     """Adds the firing rate of each neuron layer to the logs of each epoch, and warns as soon as a layer is dead.
 
-    The logs have a value `"firing_rate/LAYER"` for each layer: spikes per neuron and time step. Callbacks after it, the history
-    and the progress bar see them. A layer is dead if no neuron spikes for any sample of `x`: the kernels after it have a
-    gradient of zero. A layer is warned of when it dies, and not again unless it has spiked in between.
+    The logs have a value `"firing_rate/LAYER"` for each layer: spikes per neuron and time step. Later callbacks, the history
+    and the progress bar see these values. A layer is dead if no neuron spikes for any sample of `x`: the kernels after it have
+    a gradient of zero. The warning is given once when a layer dies, and again only if it has spiked in between.
 
-    It costs one forward pass over `x` in eager mode, and a copy of its spikes, after each epoch;
-    `python -m recipes.benchmark.callbacks` measures it.
+    After each epoch this costs one forward pass over `x` in eager mode, and a copy of all spikes;
+    `python -m recipes.benchmark.callbacks` measures the time.
 
     Example:
 

@@ -11,14 +11,14 @@ from keras_ratesnn.gradients import GradientMethod
 
 
 class GradientAgreement(keras.callbacks.Callback):
-    """Adds to the logs how close the gradients of the model's method are to those of another, on a held batch.
+    """Adds to the logs how close the gradients of the model's method are to those of another method, on a fixed batch.
 
     For the kernel of each layer the logs have `"gradient_cosine/LAYER"` and `"gradient_norm_ratio/LAYER"`, see
-    `keras_ratesnn.analysis.gradient_agreement`. In epochs without a measurement they have the latest, so that every epoch has
-    all columns. Training goes on as without it: weights, moving statistics and seeds do not change.
+    `keras_ratesnn.analysis.gradient_agreement`. Epochs without a measurement repeat the latest values, so that every epoch
+    has the same columns. Training is not affected: weights, moving statistics and seeds do not change.
 
-    A measurement costs one training step by each method on the batch, in eager mode: about 10 to 30 compiled steps on
-    TensorFlow and JAX, 3 on PyTorch. `python -m recipes.benchmark.callbacks` measures it.
+    A measurement costs one training step with each method on the batch, in eager mode. This takes as long as about 10 to 30
+    compiled steps on TensorFlow and JAX, and 3 on PyTorch. `python -m recipes.benchmark.callbacks` measures the time.
 
     Example:
 
@@ -35,7 +35,8 @@ class GradientAgreement(keras.callbacks.Callback):
     Args:
         x: A batch of inputs, as for `fit`. It is processed as one batch.
         y: Its labels.
-        every: Integer n >= 1: the first epoch of `fit` and every n-th are measured. Defaults to `1`.
+        every: Integer n >= 1: measures after the first epoch of `fit`, and after every epoch whose number, counted from 0, is a
+            multiple of n. Defaults to `1`.
         other: Name or `GradientMethod`, the method to compare with. Defaults to `"bptt"`.
 
     Raises:

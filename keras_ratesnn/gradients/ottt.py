@@ -25,10 +25,11 @@ from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 class OTTT(GradientMethod):
     """Online training through time: each time step is differentiated separately, and weight gradients use a trace of spikes.
 
-    The gradient of a weight that follows neurons is Σ_t δ_t ⊗ â_t, where the trace â_t = λ â_{t−1} + s_t decays as the membrane
-    of the neurons that emitted the spikes does (`NeuronCell.trace_decay`). The trace passes through affine operations without
-    weights (average pooling, scaling, padding, ...) like spikes. After any other operation, the trace is its output. Weights
-    are updated once per batch (OTTT_A). Networks for this method use standardised weights instead of batch normalisation.
+    The gradient of a weight that follows neurons is Σ_t δ_t ⊗ â_t, with the error δ_t of the layer's output. The trace
+    â_t = λ â_{t−1} + s_t decays like the membrane of the neurons that emitted the spikes (`NeuronCell.trace_decay`). It passes
+    through affine operations without weights (average pooling, scaling, padding, ...) like spikes. After any other operation,
+    the trace is its output. Weights are updated once per batch (OTTT_A). The authors' networks for this method use standardised
+    weights instead of batch normalisation, see `keras_ratesnn.layers.WSConv2D`.
 
     Args:
         recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is recomputed for its backward pass and
@@ -36,7 +37,8 @@ class OTTT(GradientMethod):
 
     Raises:
         TypeError: If `recompute` is not a boolean.
-        ValueError: If a neuron has no single decay. Raised when the method is passed to a model.
+        ValueError: If a neuron has no single decay, for example `ALIF` or `CuBaLIF`. Raised when the method is passed to a
+            model.
 
     Source: Xiao et al., "Online Training Through Time for Spiking Neural Networks", NeurIPS 2022.
     """

@@ -1,8 +1,8 @@
 r"""Rate-based backpropagation: the exact spiking forward pass, and one backward pass through firing rates.
 
-A first walk runs the spiking network without gradient, in either order, and records what a second walk needs. The second walk,
-with gradient, runs the network once on firing rates, the time means of the spikes. The value of a rate is the exact time mean
-of the spiking path, so the loss is the true loss of the spiking network. Its derivative is local:
+A first walk runs the spiking network without gradient, in multi-step or single-step order, and records what a second walk
+needs. The second walk, with gradient, runs the network once on firing rates, the time means of the spikes. The value of a rate
+is the exact time mean of the spiking path, so the loss is the true loss of the spiking network. Its derivative is local:
 
     neuron                 ∂r/∂c = g, the eligibility, see `_eligibility`
     normalisation          derivative of normalising the mean input c, see `normalization.normalize_rate`
@@ -32,15 +32,17 @@ from keras_ratesnn.gradients.signals import Signal, Steps, only_signal, with_ten
 
 @registry.register
 class Rate(GradientMethod):
-    """Rate-based backpropagation: loss and gradient scale of BPTT, at the backward cost of an ordinary network.
+    """Rate-based backpropagation: one backward pass through firing rates, as in an ordinary network.
 
-    The cost and memory of the backward pass do not grow with T. `windows` interpolates between this gradient and BPTT: each of
-    W consecutive time windows has a rate. A training step then costs T + 2W forward passes and W times the memory of an
-    ordinary network. One window gives the gradient of the paper, T windows that of BPTT.
+    The loss is that of the spiking network, and the gradient has the scale of BPTT's. The cost and memory of the backward pass
+    do not grow with T. `windows` interpolates between this gradient and BPTT: each of W consecutive time windows has a rate. A
+    training step then costs T + 2W forward passes and W times the memory of an ordinary network. One window gives the gradient
+    of the paper, T windows that of BPTT.
 
     Args:
-        windows: Integer W from 1 to T, or a tuple of sizes that add up to T. For an integer each of the first W - 1 steps, in
-            which membranes rise from rest, is a window, and the remaining steps share one. Defaults to `1`.
+        windows: Integer W from 1 to T, or a tuple of sizes that add up to T. With an integer, each of the first W - 1 steps, in
+            which membranes rise from rest, is a window of its own, and the last window holds the remaining steps. Defaults to
+            `1`.
         last_step_statistics: Boolean, only used with `step_mode="single"`. If `True`, the rate pass takes the statistics of
             batch normalisation, and the frame of an input with time, from the last step only, like the authors' program.
             Otherwise it uses means over time, as in the paper. If every step has its own frame, the gradient of the first
@@ -48,7 +50,8 @@ class Rate(GradientMethod):
 
     Raises:
         TypeError: If `windows` is not an integer or tuple of integers, or `last_step_statistics` not a boolean.
-        ValueError: If a size is not >= 1, or both arguments are used. In training, if T steps cannot be split this way.
+        ValueError: If a size is not >= 1, or `last_step_statistics=True` is combined with several windows. In training, if T
+            steps cannot be split this way.
 
     Source: Yu et al., NeurIPS 2024; windows are an extension of this library.
     """

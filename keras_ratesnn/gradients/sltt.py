@@ -12,13 +12,14 @@ from keras_ratesnn.gradients.base import GradientMethod, Run
 class SLTT(GradientMethod):
     """Spatial learning through time: BPTT without gradient between time steps.
 
-    Each step is differentiated separately; the state of the previous step is treated as a constant: ∇W = Σ_t δ_t ⊗ s_t. With
-    `step_mode="single"` the memory of a training step does not grow with T.
+    Each step is differentiated separately; the state of the previous step is treated as a constant: ∇W = Σ_t δ_t ⊗ s_t, with
+    the error δ_t of the layer's output and its input spikes s_t. With `step_mode="single"` the memory of a training step does
+    not grow with T.
 
     Args:
-        random_steps: Integer K >= 1. Only K of the T steps, drawn again for each batch, carry gradient, which is not rescaled
-            (SLTT-K). The same holds for the losses that layers add and for activity regularisation at each step: their value
-            is that of all steps. Defaults to `None`, all steps.
+        random_steps: Integer K >= 1. Only K of the T steps, drawn again for each batch, carry gradient (SLTT-K). The gradient
+            is not rescaled. Losses that layers add, and activity regularisation, carry gradient at the same K steps; their
+            value is that of all steps. Defaults to `None`, all steps.
         recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is recomputed for its backward pass and
             nothing of size T is stored; a training step then costs about 4T forward passes. Otherwise all activations are
             stored, and a training step costs 3T. Defaults to `True`.

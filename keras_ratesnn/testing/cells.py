@@ -37,7 +37,8 @@ def check_cell(
         shapes: Sequence of tuples, the shapes of test inputs, without the batch. For a cell that accepts only images pass
             `[(4, 4, 3)]`, for example. Defaults to a vector and an image.
         element_wise: Boolean, whether the step acts on each neuron independently. Pass `False` for a cell that mixes neurons:
-            it can be trained only with BPTT, which is checked instead of the rate gradient and the loop over single neurons.
+            it needs a gradient through its own step, such as BPTT's, which is checked instead of the rate gradient and the
+            loop over single neurons.
             Defaults to `True`.
         scale: Float > 0: the inputs are between −0.5 and 1.5 times `scale · cell.threshold`. Change it for a cell that never
             or always spikes for these inputs. Defaults to `1.0`.

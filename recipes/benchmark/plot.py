@@ -18,7 +18,7 @@ def save(record, path):
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "The plot needs Matplotlib, which is not installed. Install it with `python -m pip install -e '.[bench]'`."
+            "The plot needs Matplotlib, which is not installed. Install it with `python -m pip install -e '.[plots]'`."
         ) from error
     rows = [row for row in record["rows"] if row["method"] not in (ORDINARY, FORWARD)]
     panels = [

@@ -96,7 +96,7 @@ def draw(methods, path):
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("`--plot` needs Matplotlib, which is not installed: python -m pip install -e '.[bench]'.") from error
+        raise ImportError("`--plot` needs Matplotlib, which is not installed: python -m pip install -e '.[plots]'.") from error
     figure = Figure(figsize=(9, 4), layout="constrained")
     for axes, (key, title) in zip(
         figure.subplots(1, 2), (("accuracy", "training accuracy"), ("test_accuracy", "test accuracy")), strict=True

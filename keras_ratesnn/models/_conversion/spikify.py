@@ -31,24 +31,24 @@ def spikify(
 ) -> SpikingModel:
     """Converts a Keras model to a spiking one: neurons replace its hidden activations.
 
-    All hidden activations are replaced: layers (ReLU, PReLU, Activation, ...), `activation=` arguments, functions of
-        `keras.ops`
-    and `keras.activations` in the graph, nested models. These activations are kept: gates (the sigmoid of a squeeze-and-excite
-    block), softmax, activations inside recurrent and attention layers, and activations that feed only the model's outputs;
-    `keras_ratesnn/models/_conversion/hidden_activations.py` has the exact rule. Weights keep their values, and layers keep
-    their names. A neuron layer has the name of the activation that it replaces; the neurons after a layer `conv` with
-    `activation=` are named `conv_neuron`. The original model is not changed.
+    All hidden activations are replaced: layers (ReLU, PReLU, Activation, ...), `activation=` arguments, and functions of
+    `keras.ops` and `keras.activations` in the graph, also in nested models. These activations are kept: gates (the sigmoid of a
+    squeeze-and-excite block), softmax, activations inside recurrent and attention layers, and activations that feed only the
+    model's outputs; `keras_ratesnn/models/_conversion/hidden_activations.py` has the exact rule. Weights keep their values, and
+    layers keep their names. A neuron layer has the name of the activation that it replaces; the neurons after a layer `conv`
+    with `activation=` are named `conv_neuron`. The original model is not changed.
 
-    Without `calibrate` neurons keep their own thresholds, and the network must be trained from scratch. With `calibrate`, a
-    trained network becomes a working spiking network that needs only a few more epochs. The threshold of each neuron is set to
-    a percentile of the outputs of the activation that it replaces, and a fixed scale before and after the neurons keeps the
-    following layers in their original units. Calibration is meant for activations similar to relu(x), and for neurons without
-    a leak; `keras_ratesnn/models/_conversion/calibration.py` explains the maths. It uses the moving statistics of batch
-    normalisation, so calibrate a trained network.
+    Without `calibrate`, neurons keep the thresholds with which they are created, and the network must be trained from scratch.
+    With `calibrate`, a trained network becomes a working spiking network that needs only a few more epochs. The threshold of
+    each neuron is set to a percentile of the outputs of the activation that it replaces, and a fixed scale before and after the
+    neurons keeps the following layers in their original units. Calibration is meant for activations similar to relu(x), and for
+    neurons without a leak; `keras_ratesnn/models/_conversion/calibration.py` explains the maths. It uses the moving statistics
+    of batch normalisation, so calibrate a trained network.
 
     The output of a spiking model is the time mean of the output of its network. A final softmax is applied at each step, so the
-    output is a mean of probabilities. Networks that end in logits are averaged before the softmax. They convert more exactly,
-    and are trained with a loss with `from_logits=True`; in `keras.applications` pass `classifier_activation=None`.
+    output is a mean of probabilities. If a network ends in logits, the logits are averaged before the softmax. Such networks
+    convert more exactly; train them with a loss with `from_logits=True`. For `keras.applications` pass
+    `classifier_activation=None`.
 
     Example:
 
@@ -77,9 +77,10 @@ def spikify(
         model: A Functional or Sequential model.
         timesteps: Integer T >= 1, the number of time steps.
         neuron: Callable `(operation) -> Neuron or None`, called for each hidden activation. `operation` is the layer or the
-            `keras.ops` node that applies it; return `None` to keep the activation. A callable that needs no argument, for
-            example `LIF` or `functools.partial(LIF, decay=0.5)`, is called without. Defaults to `IF`: without a leak the
-            firing rate is proportional to the input, like relu, and spikes pass through many layers from the start of training.
+            `keras.ops` node that applies it; return `None` to keep the activation. A callable without required arguments, for
+            example `LIF` or `functools.partial(LIF, decay=0.5)`, is called without arguments. Defaults to `None`, which stands
+            for `IF`: without a leak the firing rate is proportional to the input, like relu, and spikes pass through many
+            layers from the start of training.
         gradient: As in `SpikingModel`. Defaults to `"rate"`.
         step_mode: As in `SpikingModel`. Defaults to `"multi"`.
         calibrate: A batch of inputs of the model, without time, representative of the training data; a few hundred are
