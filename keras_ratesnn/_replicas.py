@@ -25,7 +25,7 @@ def own_noise(network):
     if backend.replicas.count() == 1:
         return contextlib.nullcontext()
     offset = ops.cast(backend.replicas.index(), "int64") * _SEED_DISTANCE
-    return keras_internals.ShiftedSeeds(network, offset, backend.replicas.IN_THREADS)
+    return keras_internals.ShiftedSeeds(network, offset, in_threads=not backend.replicas.PROCESSES)
 
 
 def weigh_by_size(loss, inputs):
@@ -69,25 +69,69 @@ def begin_training(model, fit_arguments):
     """
     if backend.replicas.count() == 1:
         return
-    batches = _batches(**fit_arguments.arguments)
-    of_all = ops.convert_to_numpy(backend.replicas.gather(ops.convert_to_tensor(batches, "int32")))
-    if len(set(of_all.tolist())) > 1:
+    given = fit_arguments.arguments
+    plan = [_batches(**given), given.get("epochs", 1), given.get("initial_epoch", 0)]
+    plans = ops.convert_to_numpy(backend.replicas.gather(ops.convert_to_tensor(plan, "int32")))
+    if len(set(map(tuple, plans.tolist()))) > 1:
+        names = ("number of batches", "epochs", "initial_epoch")
+        differ = {name: column.tolist() for name, column in zip(names, plans.T, strict=True) if len(set(column.tolist())) > 1}
         raise ValueError(
-            "`x` must have the same number of batches on all replicas, which wait for each other in each step. Received: "
-            f"{[count if count >= 0 else 'unknown' for count in of_all.tolist()]} batches. Give each replica as many samples, "
-            "or set steps_per_epoch."
+            "`fit` must have the same number of batches and epochs on all replicas, which wait for each other in each step. "
+            f"Received, by replica: {differ} (-1 is an unknown number). Give each replica as many samples, or set "
+            "steps_per_epoch."
         )
+    share_weights(model)
+
+
+def check_training_call(model):
+    """Makes the replicas of a model equal before they are first trained, for training loops without `fit`.
+
+    Raises:
+        ValueError: If the model is a part of another one, whose other weights nobody would average.
+    """
+    if not backend.replicas.PROCESSES or backend.replicas.count() == 1 or backend.replicas.in_data_parallel_module():
+        return
+    if not keras_internals.is_outermost(model):
+        raise ValueError(
+            f"A SpikingModel inside another model cannot be trained by {backend.replicas.count()} processes, which would "
+            f"average only its own gradients. Received: model {model.name!r}. Wrap the outer model in "
+            "torch.nn.parallel.DistributedDataParallel."
+        )
+    if not model._shares_weights:
+        share_weights(model)
+
+
+def share_weights(model):
+    """Gives all replicas of a model the weights and the optimizer of the first one."""
     backend.replicas.share_first([*model.variables, *getattr(model.optimizer, "variables", [])])
+    model._shares_weights = True
+
+
+def check_losses(losses):
+    """Raises ValueError if a loss is a sum over samples, whose gradients cannot be averaged over replicas.
+
+    Args:
+        losses: Structure of Keras losses, names and functions.
+    """
+    if backend.replicas.count() > 1 and any(getattr(loss, "reduction", None) == "sum" for loss in keras.tree.flatten(losses)):
+        raise ValueError(
+            'A loss with reduction="sum" cannot be trained on several replicas: their gradients are averaged. Use '
+            'reduction="sum_over_batch_size", the default.'
+        )
 
 
 _UNKNOWN = -1
 
 
-def _batches(x=None, batch_size=None, validation_split=0.0, steps_per_epoch=None, **_):
+def _batches(x=None, batch_size=None, validation_split=0.0, validation_data=None, steps_per_epoch=None, **_):
     """The number of batches of an epoch; `_UNKNOWN` if it cannot be known before."""
     if steps_per_epoch is not None:
         return steps_per_epoch
     first = keras_internals.first_tensor(x)
     if isinstance(first, np.ndarray) or ops.is_tensor(first):
-        return math.ceil(int(first.shape[0] * (1.0 - validation_split)) / (batch_size or 32))
-    return len(x) if hasattr(x, "__len__") else _UNKNOWN
+        share = 1.0 if validation_data is not None else 1.0 - validation_split
+        return math.ceil(int(first.shape[0] * share) / (batch_size or 32))
+    try:
+        return len(x)
+    except TypeError:
+        return _UNKNOWN

@@ -132,6 +132,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
         self._stream = Stream()
         self._graphs = CallGraphs()
         self._asked_jit_compile: bool | str = "auto"
+        self._shares_weights = False
         # The network's variables exist: there is nothing to build.
         self.built = True
 
@@ -210,10 +211,12 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
             network=functional,
             draws=self._draws if self.gradient.draws else None,
         )
+        if training and run.with_gradient:
+            _replicas.check_training_call(self)
         with _replicas.own_noise(self.network):
             outputs = self._through_time(run)
         if run.with_gradient:
-            backend.replicas.averages_gradients(outputs, self.trainable_variables)
+            backend.replicas.average_gradients(outputs, lambda: self.trainable_variables)
         return outputs
 
     @backend.untraced
@@ -224,6 +227,8 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Tensor:
+        if training:
+            _replicas.check_losses(self.loss)
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         return _replicas.weigh_by_size(loss, x) if training and x is not None else loss
 

@@ -7,8 +7,10 @@ import atexit
 import contextlib
 import dataclasses
 import os
+import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 
@@ -79,7 +81,11 @@ def wanted(text):
 
 def launches(devices):
     """Whether the devices need a process each, which are not started yet."""
-    return keras.backend.backend() == "torch" and "WORLD_SIZE" not in os.environ and _number_of(devices) > 1
+    return keras.backend.backend() == "torch" and not _is_launched() and _number_of(devices) > 1
+
+
+def _is_launched():
+    return all(name in os.environ for name in LAUNCHED)
 
 
 def launch(devices, command):
@@ -100,6 +106,8 @@ def launch(devices, command):
     started = [
         subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(processes)
     ]
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in started])
     while True:
         # After Ctrl-C, which the processes receive as well, they end by themselves.
         with contextlib.suppress(KeyboardInterrupt):
@@ -172,7 +180,7 @@ def _start_tensorflow(devices):
 
 
 def _start_torch(devices):
-    if not all(name in os.environ for name in LAUNCHED):
+    if not _is_launched():
         return Engine()
     import torch
 

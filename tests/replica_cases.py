@@ -18,7 +18,7 @@ CASES = {
     "sltt, single, online": {"gradient": "sltt", "step_mode": "single", "online": True, "samples": 2 * BATCH},
     "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
 }
-OTHERS = ["noise", "batches of 7", "collectives"]
+OTHERS = ["noise", "mistakes", "batches of 7", "collectives"]
 MORE_CASES = {
     "ottt, single": {"gradient": "ottt", "step_mode": "single", "samples": 2 * BATCH + 3},
     "sltt, single": {"gradient": "sltt", "step_mode": "single", "samples": 2 * BATCH + 5},
@@ -107,6 +107,37 @@ def noise(replica, replicas):
     return drawn
 
 
+def mistakes(replica):
+    """The messages of errors where processes could not train together, and weights after steps without `fit`."""
+    import keras
+
+    x, y, _ = data_of(BATCH)
+
+    def message(function):
+        try:
+            function()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return "no error"
+
+    model = model_of("rate", "multi")
+    summed = model_of("rate", "multi")
+    summed.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"))
+    inputs = keras.Input((6, 6, 2))
+    outer = keras.Model(inputs, keras.layers.Dense(3)(model_of("rate", "multi")(inputs)))
+    outer.compile("sgd", "mse")
+    found = {
+        "batches": message(lambda: model.fit(x[: BATCH - replica], y[: BATCH - replica], batch_size=1, verbose=0)),
+        "epochs": message(lambda: model.fit(x, y, epochs=1 + replica, verbose=0)),
+        "sum": message(lambda: summed.train_on_batch(x, y)),
+        "outer": message(lambda: outer.train_on_batch(x, y)),
+    }
+    model.set_weights([weight + replica for weight in model.get_weights()])
+    model.train_on_batch(x, y)
+    found["kernel"] = model.variables[0].numpy().tolist()
+    return found
+
+
 def in_batches_of_7():
     """Losses and predictions where two devices cannot share a batch equally."""
     model = model_of("rate", "multi")
@@ -162,6 +193,8 @@ def main(devices, file, *names):
         results = {name: trained(cases[name], replica or 0, replicas) for name in names if name in cases}
         if "noise" in names:
             results["noise"] = noise(replica, replicas)
+        if "mistakes" in names and backend == "torch":
+            results["mistakes"] = mistakes(replica)
         if "batches of 7" in names and backend == "jax":
             results["batches of 7"] = in_batches_of_7()
         if "collectives" in names and backend == "jax":

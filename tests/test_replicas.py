@@ -99,6 +99,19 @@ def test_replicas_draw_other_noise_reproducibly(on_two_devices):
     assert np.mean(drawn[0, :half] != drawn[0, half:]) > 0.3
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="other engines have one process")
+def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(on_two_devices):
+    first, second = (results["mistakes"] for results in on_two_devices)
+    for found in (first, second):
+        assert "ValueError: `fit` must have the same number of batches and epochs" in found["batches"]
+        assert "{'number of batches': [8, 7]}" in found["batches"]
+        assert "{'epochs': [1, 2]}" in found["epochs"]
+        assert 'reduction="sum" cannot be trained on several replicas' in found["sum"]
+        assert "Wrap the outer model in torch.nn.parallel.DistributedDataParallel" in found["outer"]
+    # Training without `fit` begins with the weights of the first process as well.
+    np.testing.assert_array_equal(first["kernel"], second["kernel"])
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="other engines divide any batch")
 def test_batches_that_devices_cannot_share_equally_count_right_on_jax(on_two_devices):
     """In fit, evaluate and predict, and where such a batch comes first."""

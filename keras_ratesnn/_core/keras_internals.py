@@ -517,6 +517,11 @@ def in_stateless_scope():
     return scope is not None
 
 
+def is_outermost(layer):
+    """Whether the call of a layer that runs now is not part of the call of another one."""
+    return layer._get_call_context().entry_layer is layer
+
+
 def first_tensor(structure):
     """The first tensor in a structure with `None`."""
     return next(leaf for leaf in keras.tree.flatten(structure) if leaf is not None)

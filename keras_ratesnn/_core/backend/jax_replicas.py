@@ -1,6 +1,7 @@
 """Replicas on JAX: none. The compiler sees the whole batch, and `keras.distribution` divides the computation."""
 
-IN_THREADS = False
+PROCESSES = False
+"""Whether each replica is a process of its own."""
 
 
 def count():
@@ -18,9 +19,14 @@ def gather(tensor):
     return tensor[None]
 
 
-def averages_gradients(outputs, weights):
+def average_gradients(outputs, weights):
     """Does nothing: gradients are those of the whole batch."""
 
 
 def share_first(variables):
     """Does nothing: variables exist once."""
+
+
+def in_data_parallel_module():
+    """False: only PyTorch has such a module."""
+    return False

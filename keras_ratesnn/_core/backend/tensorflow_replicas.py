@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-IN_THREADS = True
-"""The replicas of a machine are threads of one process, which share the layers."""
+PROCESSES = False
+"""Whether each replica is a process of its own. The replicas of a machine are threads, which share the layers."""
 
 
 def count():
@@ -27,9 +27,14 @@ def gather(tensor):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, mine)
 
 
-def averages_gradients(outputs, weights):
+def average_gradients(outputs, weights):
     """Does nothing: Keras' optimizers add the gradients of replicas."""
 
 
 def share_first(variables):
     """Does nothing: the copies of a variable have equal values."""
+
+
+def in_data_parallel_module():
+    """False: only PyTorch has such a module."""
+    return False

@@ -5,8 +5,8 @@ from torch import distributed
 
 from keras_ratesnn._core import tree
 
-IN_THREADS = False
-"""Replicas are processes."""
+PROCESSES = True
+"""Whether each replica is a process of its own."""
 
 
 def count():
@@ -42,20 +42,20 @@ def _shape_of_sum(tensor):
 _sum.register_autograd(lambda ctx, upstream: _sum(upstream))
 
 
-def averages_gradients(outputs, weights):
+def average_gradients(outputs, weights):
     """Averages the gradients of weights over all replicas at the end of each backward pass through the outputs.
 
     Args:
         outputs: Structure of tensors.
-        weights: List of Keras variables.
+        weights: Function that returns a list of Keras variables.
     """
-    if count() == 1 or _in_data_parallel_module():
+    if count() == 1 or in_data_parallel_module():
         return
     waiting: list[bool] = []
 
     def at_the_end():
         waiting.clear()
-        _average_gradients([weight.value for weight in weights])
+        _average([weight.value for weight in weights()])
 
     def hook(gradient):
         if not waiting:
@@ -67,24 +67,25 @@ def averages_gradients(outputs, weights):
             output.register_hook(hook)
 
 
-def _in_data_parallel_module():
+def in_data_parallel_module():
     """Whether this runs inside a `DistributedDataParallel` module, which averages gradients itself."""
     return torch.nn.parallel.DistributedDataParallel._get_active_ddp_module() is not None
 
 
 @torch.no_grad()
-def _average_gradients(weights):
+def _average(weights):
     """Averages gradients over all replicas, one message for each dtype. Weights without gradient on any replica keep none."""
     for dtype in dict.fromkeys(weight.dtype for weight in weights):
         of_dtype = [weight for weight in weights if weight.dtype == dtype]
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in of_dtype]
         has_gradient = torch.tensor([weight.grad is not None for weight in of_dtype], dtype=dtype, device=of_dtype[0].device)
-        message = torch.cat([has_gradient, *(gradient.reshape(-1) for gradient in gradients)])
+        # Divided before the sum, which might overflow in half precision.
+        message = torch.cat([has_gradient, *(gradient.reshape(-1) for gradient in gradients)]) / count()
         distributed.all_reduce(message)
         has_gradient, *averages = message.split([len(of_dtype), *(gradient.numel() for gradient in gradients)])
         for weight, average, found in zip(of_dtype, averages, has_gradient.tolist(), strict=True):
             if found:
-                weight.grad = (average / count()).reshape(weight.shape)
+                weight.grad = average.reshape(weight.shape)
 
 
 @torch.no_grad()
