@@ -1,8 +1,9 @@
 """fold_batch_normalization: equal outputs in inference, what is folded and what stays, and that nothing else changes.
 
-Spiking networks are compared in float64. In float32 a membrane within rounding of its threshold may spike in one network and not
-in the other; with 1e-16 instead of 1e-7 none of these random membranes is that close. Networks without spikes are compared in
-float32.
+Spikes are steps: a membrane within rounding of its threshold may spike in one network and not in the other. So the currents of
+spiking networks are compared in float32 layer by layer, for the same inputs of a layer. Their outputs are compared in float64,
+where none of these random membranes is that close. (On PyTorch, Keras computes batch normalisation and sums in float32 even
+then, so outputs are equal to 1e-5, not to 1e-12.)
 """
 
 import functools
@@ -35,11 +36,11 @@ def trained(network, seed=0):
     random = np.random.default_rng(seed)
     for weight in network.weights:
         if weight.name in ("moving_mean", "beta", "bias"):
-            weight.assign(random.normal(0.0, 0.3, weight.shape))
+            weight.assign(random.normal(0.3 if weight.name == "beta" else 0.0, 0.5, weight.shape))
         elif weight.name in ("moving_variance", "gain"):
             weight.assign(random.uniform(0.3, 2.0, weight.shape))
         elif weight.name == "gamma":
-            weight.assign(random.uniform(0.5, 2.0, weight.shape) * random.choice([-1.0, 1.0, 1.0], weight.shape))
+            weight.assign(random.uniform(1.0, 4.0, weight.shape) * random.choice([-1.0, 1.0, 1.0], weight.shape))
     return network
 
 
@@ -55,8 +56,20 @@ def outputs_of(model, x):
 def check_equal(model, folded, x, atol):
     """Outputs are equal, and depend on the inputs."""
     for before, after in zip(outputs_of(model, x), outputs_of(folded, x), strict=True):
-        assert np.ptp(before, axis=0).max() > 1e-2
+        assert np.ptp(before, axis=0).max() > 1e-3
         np.testing.assert_allclose(after, before, atol=atol, rtol=0)
+
+
+def check_currents(network, folded):
+    """Each folded layer gives the currents that the normalisation gave, for random inputs."""
+    for change in folded.fold_report.folded:
+        before, normalization = network.get_layer(change.into), network.get_layer(change.name)
+        x = data(2, *before.input.shape[1:]).astype("float32")
+        expected = to_numpy(normalization(before(x), training=False))
+        assert np.ptp(expected, axis=0).max() > 0.1
+        # In units of the largest current, 30 or so where one neuron has thousands of inputs.
+        difference = to_numpy(folded.network.get_layer(change.into)(x)) - expected
+        assert np.abs(difference).max() < 1e-4 * max(1.0, np.abs(expected).max())
 
 
 def reasons(folded):
@@ -321,10 +334,8 @@ def test_weights_are_folded_in_full_precision(policy):
     half.set_weights(single.get_weights())
     single.set_weights([np.asarray(weight, "float32") for weight in half.get_weights()])
     for here, expected in zip(fold(half).weights, fold(single).weights, strict=True):
-        rounded = keras.ops.cast(expected.value, here.dtype)
-        np.testing.assert_array_equal(
-            to_numpy(keras.ops.cast(here.value, "float32")), to_numpy(keras.ops.cast(rounded, "float32"))
-        )
+        expected, here_again = (keras.ops.cast(keras.ops.cast(x.value, here.dtype), "float32") for x in (expected, here))
+        np.testing.assert_array_equal(to_numpy(here_again), to_numpy(expected))
         assert here.dtype == ("float32" if policy.startswith("mixed") else policy)
     assert fold(half).output.dtype == half.output.dtype
 
@@ -339,13 +350,23 @@ def inverted_bottlenecks():
             x = layers.ReLU(6.0)(layers.BatchNormalization()(convolution(x)))
         x = layers.BatchNormalization()(layers.Conv2D(4, 1, use_bias=False)(x))
         x = layers.Add()([before, x]) if strides == 1 else x
-    outputs = layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    outputs = layers.Dense(3)(layers.Flatten()(x))
     return rsnn.spikify(keras.Model(inputs, outputs), timesteps=2, verbose=False)
+
+
+def normalized_first():
+    """A block with normalisation and neurons before each convolution; the stem feeds the shortcut, too."""
+    inputs = keras.Input((8, 8, 3))
+    x = stem = layers.Conv2D(8, 3, padding="same")(inputs)
+    for _ in range(2):
+        x = layers.Conv2D(8, 3, padding="same")(rsnn.layers.LIF()(layers.BatchNormalization()(x)))
+    x = rsnn.layers.LIF()(layers.BatchNormalization()(layers.Add()([stem, x])))
+    return rsnn.SpikingModel(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x))), timesteps=2)
 
 
 def mobilenet():
     network = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=10, classifier_activation=None)
-    return rsnn.spikify(network, timesteps=4, verbose=False)
+    return rsnn.spikify(network, timesteps=4, neuron=lambda: rsnn.layers.IF(threshold=0.25), verbose=False)
 
 
 def of(builder, size, **kwargs):
@@ -353,9 +374,6 @@ def of(builder, size, **kwargs):
 
 
 TINY = {"timesteps": 2, "width": 0.125}
-# In a PreActResNet a normalisation stands before each convolution. The second of a block follows the first convolution. The first
-# follows a sum, except in the first block, where it follows the stem; but the stem feeds the shortcut, too.
-PRE_ACTIVATION = [*["the layer before also feeds others"], *["after Add"] * 8]
 slow = pytest.mark.slow
 
 
@@ -364,8 +382,11 @@ slow = pytest.mark.slow
     [
         pytest.param(of("ResNet18", 8, **TINY), 8, 20, [], id="resnet18"),
         pytest.param(of("VGG11", 16, **TINY), 16, 8, [], id="vgg11"),
-        pytest.param(of("PreActResNet18", 8, **TINY), 8, 8, PRE_ACTIVATION, id="preact"),
+        pytest.param(of("PreActResNet18", 8, **TINY), 8, 20, [], id="preact resnet18"),
         pytest.param(inverted_bottlenecks, 8, 6, [], id="inverted bottlenecks"),
+        pytest.param(
+            normalized_first, 8, 1, ["the layer before also feeds others", "after Add"], id="normalisation before convolution"
+        ),
         pytest.param(of("SEWResNet34", 32, width=0.25, stem="cifar"), 32, 36, [], id="sew large", marks=slow),
         pytest.param(of("SEWResNet34", 8, **TINY), 8, 36, [], id="sew", marks=slow),
         pytest.param(of("ResNet18", 32), 32, 20, [], id="resnet18 large", marks=slow),
@@ -373,12 +394,16 @@ slow = pytest.mark.slow
         pytest.param(mobilenet, 32, 52, [], id="mobilenet", marks=slow),
     ],
 )
-def test_a_network_has_the_same_outputs_without_normalization(build, size, folded_number, left):
+def test_a_network_is_the_same_without_normalization(build, size, folded_number, left):
+    x = data(2, size, size, 3)
+    model = build()
+    trained(model.network)
+    folded = fold(model)
+    assert len(folded.fold_report.folded) == folded_number
+    assert list(reasons(folded).values()) == left
+    assert len(normalizations(folded)) == len(left)
+    check_currents(model.network, folded)
     with helpers.double_precision():
         model = build()
         trained(model.network)
-        folded = fold(model)
-        assert len(folded.fold_report.folded) == folded_number
-        assert list(reasons(folded).values()) == left
-        assert len(normalizations(folded)) == len(left)
-        check_equal(model, folded, data(2, size, size, 3), 1e-9)
+        check_equal(model, fold(model), x, 1e-5)
