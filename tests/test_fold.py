@@ -244,7 +244,7 @@ def after(*before, **kwargs):
         (after(functools.partial(layers.EinsumDense, "ab,bc->ac", 6)), "bn", "after EinsumDense"),
         (after(functools.partial(layers.Dense, 6, activation="relu")), "bn", "after an activation"),
         (after(functools.partial(layers.Reshape, (2, 3)), functools.partial(layers.Dense, 6), axis=1), "bn", "another axis"),
-        (after(functools.partial(layers.Dense, 6), dtype="float64"), "bn", "another precision"),
+        (after(functools.partial(layers.Dense, 6), dtype="mixed_bfloat16"), "bn", "another precision"),
         (two_readers, "bn", "the layer before also feeds others"),
         (with_lora, "bn", "after a layer with LoRA"),
         (lambda x: TemporalEffectiveBatchNormalization(2, name="bn")(layers.Dense(6)(x)), "bn", "a factor for each time step"),
