@@ -4,6 +4,7 @@ from keras_ratesnn import analysis, callbacks, events, gradients, layers, losses
 from keras_ratesnn.description import describe
 from keras_ratesnn.layer_kinds import LayerKind, affine
 from keras_ratesnn.models._conversion import spikify
+from keras_ratesnn.models._folding import fold_batch_normalization
 from keras_ratesnn.spiking_model import SpikingModel
 
 __version__ = "0.1.0"
@@ -17,6 +18,7 @@ __all__ = [
     "callbacks",
     "describe",
     "events",
+    "fold_batch_normalization",
     "gradients",
     "layers",
     "losses",

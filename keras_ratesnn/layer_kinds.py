@@ -52,12 +52,15 @@ class Normalization:
             takes the time step; `None` if there are none. Defaults to `None`.
         after_steps: Function `(layer, mean, variance)`, called once after all steps of a batch with the statistics of all
             steps, for a layer whose averages must not change earlier; `None` if there is nothing to do. Defaults to `None`.
+        scale_and_shift: Function `layer -> (scale, shift)`: two float64 arrays `(channels,)`, for a layer that in inference
+            multiplies its input by one and adds the other along its axis `axis`; `None` for other layers. Defaults to `None`.
     """
 
     normalize: Callable
     normalize_rate: Callable | None = None
     step_factors: Callable | None = None
     after_steps: Callable | None = None
+    scale_and_shift: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,9 @@ class LayerKind:
             `None`.
         most_timesteps: Function `layer -> integer`, the largest number of time steps it can run for, if it has weights for
             each step; `None` if there is no limit. Defaults to `None`.
+        output_factors: Function `layer -> (name, shape)`, for a layer with Keras' arguments `use_bias` and `data_format`: the
+            name of the weight to which its outputs without bias are proportional, and the shape in which factors
+            `(channels,)` of the outputs broadcast to this weight; `None` for other layers. Defaults to `None`.
     """
 
     role: str = OPERATION
@@ -103,6 +109,7 @@ class LayerKind:
     multiply_adds: Callable | None = None
     fan_out: Callable | None = None
     most_timesteps: Callable | None = None
+    output_factors: Callable | None = None
 
 
 def affine(layer_class: _LayerClass) -> _LayerClass:
@@ -263,8 +270,26 @@ def _space(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[2:] if layer.data_format == "channels_first" else shape[1:-1]
 
 
+def _of_last_axis(layer: Any) -> tuple[str, tuple[int, ...]]:
+    return "kernel", (-1,)
+
+
+def _of_depthwise(layer: Any) -> tuple[str, tuple[int, ...]]:
+    """The outputs of an input channel are neighbours."""
+    return "kernel", tuple(layer.kernel.shape[-2:])
+
+
+def _of_transposed(layer: Any) -> tuple[str, tuple[int, ...]]:
+    """The last axis of the kernel is that of the inputs."""
+    return "kernel", (-1, 1)
+
+
+def _of_separable(layer: Any) -> tuple[str, tuple[int, ...]]:
+    return "pointwise_kernel", (-1,)
+
+
 _ANY = LayerKind()
-_RENORMALIZATION = Normalization(normalization.renormalize)
+_RENORMALIZATION = Normalization(normalization.renormalize, scale_and_shift=normalization.scale_and_shift)
 
 
 @functools.cache
@@ -274,22 +299,31 @@ def _table() -> dict[type, LayerKind]:
     weighted = LayerKind(affine=True, function_of_tensors=True)
     free = LayerKind(affine=True, parameter_free=True, function_of_tensors=True)
     on_images = dataclasses.replace(weighted, any_layout=True)
-    convolution: dict[str, Any] = {"multiply_adds": _convolution, "fan_out": _convolution_fan_out}
-    by_batch = Normalization(normalization.normalize, normalization.normalize_rate)
+    depthwise: dict[str, Any] = {
+        "multiply_adds": _convolution,
+        "fan_out": _convolution_fan_out,
+        "output_factors": _of_depthwise,
+    }
+    convolution: dict[str, Any] = {**depthwise, "output_factors": _of_last_axis}
+    transposed: dict[str, Any] = {"multiply_adds": _transposed, "output_factors": _of_transposed}
+    separable: dict[str, Any] = {"multiply_adds": _separable, "output_factors": _of_separable}
+    by_batch = Normalization(
+        normalization.normalize, normalization.normalize_rate, scale_and_shift=normalization.scale_and_shift
+    )
     kinds = {
         layers.BatchNormalization: LayerKind(affine=True, normalization=by_batch),
-        layers.Dense: dataclasses.replace(weighted, multiply_adds=_dense),
+        layers.Dense: dataclasses.replace(weighted, multiply_adds=_dense, output_factors=_of_last_axis),
         layers.EinsumDense: dataclasses.replace(weighted, multiply_adds=_einsum),
         layers.Conv1D: dataclasses.replace(weighted, **convolution),
         layers.Conv2D: dataclasses.replace(on_images, **convolution),
         layers.Conv3D: dataclasses.replace(on_images, **convolution),
-        layers.DepthwiseConv1D: dataclasses.replace(weighted, **convolution),
-        layers.DepthwiseConv2D: dataclasses.replace(on_images, **convolution),
-        layers.Conv1DTranspose: dataclasses.replace(weighted, multiply_adds=_transposed),
-        layers.Conv2DTranspose: dataclasses.replace(weighted, multiply_adds=_transposed),
-        layers.Conv3DTranspose: dataclasses.replace(weighted, multiply_adds=_transposed),
-        layers.SeparableConv1D: dataclasses.replace(weighted, multiply_adds=_separable),
-        layers.SeparableConv2D: dataclasses.replace(on_images, multiply_adds=_separable),
+        layers.DepthwiseConv1D: dataclasses.replace(weighted, **depthwise),
+        layers.DepthwiseConv2D: dataclasses.replace(on_images, **depthwise),
+        layers.Conv1DTranspose: dataclasses.replace(weighted, **transposed),
+        layers.Conv2DTranspose: dataclasses.replace(weighted, **transposed),
+        layers.Conv3DTranspose: dataclasses.replace(weighted, **transposed),
+        layers.SeparableConv1D: dataclasses.replace(weighted, **separable),
+        layers.SeparableConv2D: dataclasses.replace(on_images, **separable),
         layers.MaxPooling2D: LayerKind(function_of_tensors=True, any_layout=True),
         layers.MaxPooling3D: LayerKind(function_of_tensors=True, any_layout=True),
         layers.AveragePooling2D: dataclasses.replace(free, any_layout=True),

@@ -1,5 +1,7 @@
 """Weight-standardised layers: the kernel follows the formula, and they work like Keras' own layers."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -94,9 +96,11 @@ def test_the_derivative_reaches_weights_and_gain():
             np.testing.assert_allclose(gradient[index], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_facts_are_those_of_the_keras_layers():
+def test_facts_are_those_of_the_keras_layers_but_outputs_are_proportional_to_the_gain():
     for layer, plain in ((rsnn.layers.WSConv2D(4, 3), layers.Conv2D(4, 3)), (rsnn.layers.WSDense(4), layers.Dense(4))):
-        assert kind_of(layer) == kind_of(plain)
+        own, expected = (dataclasses.replace(kind_of(each), output_factors=None) for each in (layer, plain))
+        assert own == expected
+        assert kind_of(layer).output_factors(layer)[0] == "gain"
         assert kind_of(layer).affine
     assert not kind_of(rsnn.layers.WSConv2D(4, 3, activation="relu")).affine
 

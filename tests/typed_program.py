@@ -54,6 +54,7 @@ def ready_made() -> list[rsnn.SpikingModel]:
         rsnn.models.ResNet18((32, 32, 3), classes=10, neuron=lambda: rsnn.layers.LIF(decay=0.5), normalization="batch"),
         rsnn.models.VGG11(timesteps="four"),  # type: ignore[arg-type]
         rsnn.models.load_pretrained("digits", timesteps=card.timesteps * 2),
+        rsnn.fold_batch_normalization(rsnn.models.load_pretrained("digits"), verbose=False),
         rsnn.spikify(keras.applications.MobileNetV2(weights=None), 4, neuron=rsnn.layers.IF, calibrate=ops.ones((2, 8))),
     ]
 
@@ -79,6 +80,7 @@ class Scale(keras.layers.Layer):  # type: ignore[misc]
 rsnn.layers.LIF(reset="softly")  # type: ignore[arg-type]
 rsnn.layers.ALIFCell(adaptation="some")  # type: ignore[arg-type]
 rsnn.LayerKind(affine="yes")  # type: ignore[arg-type]
+rsnn.fold_batch_normalization(keras.Sequential(), verbose="no")  # type: ignore[arg-type]
 rsnn.gradients.Rate(windows=2.5)  # type: ignore[arg-type]
 rsnn.testing.check_cell("LIF")  # type: ignore[arg-type]
 steepness: float = rsnn.surrogates.ATan(alpha=2.0).alpha

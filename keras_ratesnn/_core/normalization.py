@@ -1,5 +1,6 @@
 """Batch normalisation in training, with moving averages, for steps and for rates."""
 
+import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, time_axis
@@ -76,6 +77,24 @@ def normalize_rate_online(layer, rate, mean, variance, weights=None):
     statistics = mean, variance, layer.epsilon
     outputs = backend.normalize_as(rate, layer.axis, scale, shift, *statistics, weights=weights)
     return time_axis.cast(outputs, layer.compute_dtype)
+
+
+def scale_and_shift(layer):
+    """What a layer does in inference: it multiplies each channel by γ / sqrt(σ² + ε) and adds β − μ γ / sqrt(σ² + ε).
+
+    Args:
+        layer: A `keras.layers.BatchNormalization`.
+
+    Returns:
+        Two float64 arrays `(channels,)`.
+    """
+    mean, variance = _array(layer.moving_mean), _array(layer.moving_variance)
+    scale = (1.0 if layer.gamma is None else _array(layer.gamma)) / np.sqrt(variance + layer.epsilon)
+    return scale, (0.0 if layer.beta is None else _array(layer.beta)) - mean * scale
+
+
+def _array(variable):
+    return np.asarray(ops.convert_to_numpy(variable.value), "float64")
 
 
 def _renormalization(layer, mean, variance, inputs):

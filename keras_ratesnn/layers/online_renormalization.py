@@ -41,7 +41,10 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
     layer_kind = LayerKind(
         affine=True,
         normalization=Normalization(
-            normalization.normalize_online, normalization.normalize_rate_online, after_steps=normalization.move_averages
+            normalization.normalize_online,
+            normalization.normalize_rate_online,
+            after_steps=normalization.move_averages,
+            scale_and_shift=normalization.scale_and_shift,
         ),
     )
 

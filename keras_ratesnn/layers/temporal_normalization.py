@@ -96,6 +96,7 @@ class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
         normalization=dataclasses.replace(
             kind_of_class(keras.layers.BatchNormalization).normalization,  # type: ignore[type-var]  # It is one.
             step_factors=lambda layer: layer.step_factors,
+            scale_and_shift=None,
         ),
         most_timesteps=lambda layer: layer.timesteps,
     )

@@ -1,5 +1,6 @@
 """Layers with standardised kernels, an alternative to batch normalisation."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -75,6 +76,10 @@ class _WeightStandardized(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
+def _of_gain(layer: Any) -> tuple[str, tuple[int, ...]]:
+    return "gain", (-1,)
+
+
 @registry.register
 class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
     """A `keras.layers.Conv2D` with scaled weight standardisation. It uses the kernel
@@ -106,7 +111,7 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
     Spiking Neural Networks", NeurIPS 2022.
     """
 
-    layer_kind = kind_of_class(keras.layers.Conv2D)
+    layer_kind = dataclasses.replace(kind_of_class(keras.layers.Conv2D), output_factors=_of_gain)
 
     @property
     def _outputs(self) -> int:
@@ -135,7 +140,7 @@ class WSDense(_WeightStandardized, keras.layers.Dense):
     Source: Qiao et al., 2019; Brock et al., ICLR 2021.
     """
 
-    layer_kind = kind_of_class(keras.layers.Dense)
+    layer_kind = dataclasses.replace(kind_of_class(keras.layers.Dense), output_factors=_of_gain)
 
     @property
     def _outputs(self) -> int:

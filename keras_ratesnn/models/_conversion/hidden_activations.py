@@ -4,9 +4,9 @@ import dataclasses
 
 import keras
 
-from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layer_kinds import kind_of
+from keras_ratesnn.models._nodes import nodes_of
 
 HIDDEN = "hidden"
 GATE = "gate"
@@ -59,19 +59,8 @@ def find_activations(network):
     Returns:
         List of `Activation`.
     """
-    nodes = []
-
-    def trace(call):
-        node = _Node(call.operation, dict.fromkeys(call.signals))
-        nodes.append(node)
-        return keras.tree.map_structure(lambda _: node, call.operation.output)
-
-    outputs = _graph.walk(network, [_Node() for _ in network.inputs], trace, training=False)
-    for node in keras.tree.flatten(outputs):
-        node.consumers.append(None)
-
     roles: dict[keras.Operation, set[str]] = {}
-    for node in nodes:
+    for node in nodes_of(network):
         roles.setdefault(node.operation, set()).update(_roles(node))
     found = []
     for operation, uses in roles.items():
@@ -105,17 +94,6 @@ def _functions_inside(operation):
     inside = keras_internals.with_sublayers(operation)
     functions = [function_of(layer) or _name_of(getattr(layer, "activation", None)) for layer in inside]
     return sorted({function for function in functions if function is not None})
-
-
-class _Node:
-    """One call of an operation, or an input of the network if there is no operation."""
-
-    def __init__(self, operation=None, inputs=()):
-        self.operation = operation
-        self.inputs = list(inputs)
-        self.consumers = []
-        for node in self.inputs:
-            node.consumers.append(self)
 
 
 def _role(function, uses):

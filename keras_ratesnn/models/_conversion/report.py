@@ -3,9 +3,7 @@
 import dataclasses
 
 from keras_ratesnn.layers import Neuron
-
-LISTED = 4
-"""The largest number of names that a report lists for each kind."""
+from keras_ratesnn.models._listing import grouped, listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,25 +48,12 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"spikify: {len(self.replaced)} of {len(self.changes)} activations became neurons."]
-        lines += _grouped(self.replaced, lambda change: f"{change.activation} -> {type(change.neuron).__name__}")
-        lines += _grouped(self.kept, lambda change: f"{change.activation} stays ({change.reason})")
+        lines += grouped(self.replaced, lambda change: f"{change.activation} -> {type(change.neuron).__name__}")
+        lines += grouped(self.kept, lambda change: f"{change.activation} stays ({change.reason})")
         thresholds = [change.threshold for change in self.replaced if change.threshold is not None]
         if thresholds:
             lines.append(f"  calibrated thresholds from {min(thresholds):.3g} to {max(thresholds):.3g}")
             never = [change.name for change in self.replaced if change.threshold is None]
             if never:
-                lines.append(f"  not calibrated, never positive: {_listed(never)}")
+                lines.append(f"  not calibrated, never positive: {listed(never)}")
         return "\n".join(lines)
-
-
-def _grouped(changes, label):
-    """One line for each label, with the names of its changes."""
-    groups: dict[str, list[str]] = {}
-    for change in changes:
-        groups.setdefault(label(change), []).append(change.name)
-    return [f"  {text}: {_listed(names)}" for text, names in groups.items()]
-
-
-def _listed(names):
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more

@@ -12,8 +12,8 @@ from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import IF, Neuron
 from keras_ratesnn.models._conversion import calibration
 from keras_ratesnn.models._conversion.hidden_activations import HIDDEN, find_activations, is_only_activation
-from keras_ratesnn.models._conversion.rebuild import Rebuild
 from keras_ratesnn.models._conversion.report import Change, Report
+from keras_ratesnn.models._rebuild import Rebuild, Replacement
 from keras_ratesnn.spiking_model import SpikingModel
 
 LEFT = "left by `neuron`"
@@ -114,7 +114,11 @@ def spikify(
             f"{report}\nGive its layers activation='relu', or put keras_ratesnn.layers.LIF() where neurons belong."
         )
 
-    network = Rebuild(neurons, thresholds, timesteps).run(model)
+    replacements = {
+        operation: _replacement(operation, neuron, thresholds.get(operation), timesteps)
+        for operation, neuron in neurons.items()
+    }
+    network = Rebuild(replacements).run(model)
     spiking = SpikingModel(network, timesteps, gradient, step_mode)
     spiking.spikify_report = report
     if verbose:
@@ -164,6 +168,11 @@ def _choose_neurons(choose, operations):
     if len({id(neuron) for neuron in neurons.values()}) < len(neurons):
         raise ValueError("`neuron` must return a new neuron layer each time. Received: the same one for several activations.")
     return neurons
+
+
+def _replacement(operation, neuron, threshold, timesteps):
+    neurons = [neuron] if threshold is None else calibration.between_scales(neuron, threshold, timesteps)
+    return Replacement(None if is_only_activation(operation) else {"activation": "linear"}, after=neurons)
 
 
 def _change(activation, neurons, thresholds):

@@ -1,0 +1,101 @@
+"""Copies a Keras model, with other operations instead of some of its own."""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_ratesnn._core import keras_internals
+
+
+@dataclasses.dataclass(frozen=True)
+class Replacement:
+    """What becomes of an operation.
+
+    Args:
+        config: Dict, what changes in its config; `None` if it goes, and what remains is called on its first tensor.
+        weights: Dict of names of its weights to arrays, those that change or are new. Defaults to none.
+        after: List of new operations, called one after another after it or in its place. Defaults to none.
+    """
+
+    config: dict[str, Any] | None
+    weights: dict[str, Any] = dataclasses.field(default_factory=dict)
+    after: list[keras.Operation] = dataclasses.field(default_factory=list)
+
+
+_COPY = Replacement({})
+
+
+class Rebuild:
+    """Copies a model with its weights and nested models, and replaces some operations.
+
+    Args:
+        replacements: Dict of operations to `Replacement`.
+    """
+
+    def __init__(self, replacements):
+        self.replacements = replacements
+        self.copies = {}
+
+    def run(self, model):
+        copy = self._model(model)
+        for operation, its_copy in self.copies.items():
+            if isinstance(its_copy, keras.layers.Layer) and not keras_internals.is_graph(operation):
+                its_copy.set_weights(self._weights(operation, its_copy))
+        return copy
+
+    def _model(self, model):
+        copy = self._sequential(model) if isinstance(model, keras.Sequential) else self._functional(model)
+        if not model.trainable:
+            copy.trainable = False
+        return copy
+
+    def _sequential(self, model):
+        inputs = _input_like(keras_internals.functional_of(model).inputs[0])
+        return keras.Sequential([inputs, *(step for layer in model.layers for step in self._steps(layer))], name=model.name)
+
+    def _functional(self, model):
+        inputs = keras.tree.map_structure(_input_like, keras_internals.inputs_structure(model))
+        outputs = keras_internals.run_through_graph(model, inputs, self._call)
+        return keras.Model(inputs, outputs, name=model.name)
+
+    def _call(self, operation):
+        def call(*args, **kwargs):
+            copy = self._copy(operation)
+            outputs = keras.tree.flatten((args, kwargs))[0] if copy is None else copy(*args, **kwargs)
+            for step in self._replacement(operation).after:
+                outputs = step(outputs)
+            return outputs
+
+        return call
+
+    def _steps(self, operation):
+        copy = self._copy(operation)
+        return [*([] if copy is None else [copy]), *self._replacement(operation).after]
+
+    def _copy(self, operation):
+        """The copy of an operation, the same in all its calls; `None` if it goes."""
+        if operation not in self.copies:
+            self.copies[operation] = self._new_copy(operation)
+        return self.copies[operation]
+
+    def _new_copy(self, operation):
+        if keras_internals.is_graph(operation):
+            return self._model(operation)
+        config = self._replacement(operation).config
+        return None if config is None else type(operation).from_config({**operation.get_config(), **config})
+
+    def _replacement(self, operation):
+        return self.replacements.get(operation, _COPY)
+
+    def _weights(self, operation, copy):
+        weights, changed = operation.get_weights(), self._replacement(operation).weights
+        if not changed:
+            return weights
+        # A new bias is among the weights of the copy only.
+        named = {**dict(zip([weight.name for weight in operation.weights], weights, strict=True)), **changed}
+        return [named[weight.name] for weight in copy.weights]
+
+
+def _input_like(tensor):
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
