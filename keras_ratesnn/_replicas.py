@@ -103,7 +103,7 @@ def check_training_call(model):
 
 def share_weights(model):
     """Gives all replicas of a model the weights and the optimizer of the first one."""
-    backend.replicas.share_first([*model.variables, *getattr(model.optimizer, "variables", [])])
+    backend.replicas.share_first(model)
     model._shares_weights = True
 
 

@@ -110,6 +110,8 @@ def noise(replica, replicas):
 def mistakes(replica):
     """The messages of errors where processes could not train together, and weights after steps without `fit`."""
     import keras
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
     x, y, _ = data_of(BATCH)
 
@@ -132,6 +134,9 @@ def mistakes(replica):
         "sum": message(lambda: summed.train_on_batch(x, y)),
         "outer": message(lambda: outer.train_on_batch(x, y)),
     }
+    sharded = model_of("rate", "multi")
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (2,)))
+    found["sharded"] = message(lambda: sharded.fit(x, y, verbose=0))
     model.set_weights([weight + replica for weight in model.get_weights()])
     model.train_on_batch(x, y)
     found["kernel"] = model.variables[0].numpy().tolist()

@@ -106,6 +106,7 @@ def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(on
         assert "ValueError: `fit` must have the same number of batches and epochs" in found["batches"]
         assert "{'number of batches': [8, 7]}" in found["batches"]
         assert "{'epochs': [1, 2]}" in found["epochs"]
+        assert "ValueError: `torch.distributed.fsdp` and tensor parallelism are not supported" in found["sharded"]
         assert 'reduction="sum" cannot be trained on several replicas' in found["sum"]
         assert "Wrap the outer model in torch.nn.parallel.DistributedDataParallel" in found["outer"]
     # Training without `fit` begins with the weights of the first process as well.

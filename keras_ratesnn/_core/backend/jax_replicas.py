@@ -23,7 +23,7 @@ def average_gradients(outputs, weights):
     """Does nothing: gradients are those of the whole batch."""
 
 
-def share_first(variables):
+def share_first(model):
     """Does nothing: variables exist once."""
 
 

@@ -31,7 +31,7 @@ def average_gradients(outputs, weights):
     """Does nothing: Keras' optimizers add the gradients of replicas."""
 
 
-def share_first(variables):
+def share_first(model):
     """Does nothing: the copies of a variable have equal values."""
 
 

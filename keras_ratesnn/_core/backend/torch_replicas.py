@@ -89,13 +89,19 @@ def _average(weights):
 
 
 @torch.no_grad()
-def share_first(variables):
-    """Assigns the values that variables have on the first replica, on all replicas."""
-    for variable in variables:
-        value = variable.value
-        if isinstance(value, distributed.tensor.DTensor):
-            raise ValueError(
-                "`torch.distributed.fsdp` and tensor parallelism are not supported: Keras would train weights that the network "
-                f"does not use. Received: {variable.path!r} is a DTensor. Use whole weights on each device."
-            )
-        distributed.broadcast(value.data, src=0)
+def share_first(model):
+    """Assigns the values that the variables of a Keras model and its optimizer have on the first replica, on all replicas.
+
+    Raises:
+        ValueError: If weights are sharded.
+    """
+    # Imported here because it is needed only by several processes.
+    from torch.distributed.tensor import DTensor
+
+    if any(isinstance(weight, DTensor) for weight in model.parameters()):
+        raise ValueError(
+            "`torch.distributed.fsdp` and tensor parallelism are not supported: Keras would train weights that the network "
+            f"does not use. Received: model {model.name!r} with weights of type DTensor. Use whole weights on each device."
+        )
+    for variable in (*model.variables, *getattr(model.optimizer, "variables", ())):
+        distributed.broadcast(variable.value.data, src=0)
