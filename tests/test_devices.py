@@ -116,11 +116,11 @@ def test_a_batch_that_processes_cannot_share_is_an_error():
 def test_the_imagenet_recipe_trains_on_eight_devices(tmp_path):
     """Made-up images of full size, for a narrow network. The last batch has fewer images than devices.
 
-    The batch is the recipe's own, 512, but not on PyTorch, where eight processes need more memory. There a strided 1x1
+    The batch is the recipe's own, 512, on JAX; on the other backends eight replicas need more memory. On PyTorch a strided 1x1
     convolution of less than 16 channels in layout channels_last corrupts memory on CPUs (PyTorch 2.13), so that the network is
     wider.
     """
-    width, batch = (0.25, 64) if BACKEND == "torch" else (0.0625, 512)
+    width, batch = {"jax": (0.0625, 512), "tensorflow": (0.0625, 64), "torch": (0.25, 64)}[BACKEND]
     program = (
         "import io, sys, urllib.request\n"
         "import tensorflow_datasets as tfds\n"
