@@ -199,6 +199,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
     def call(self, inputs: Structure, training: bool | None = None) -> Structure:
         training = bool(training)
         functional = _graph.as_graph(self.network)
+        keras_internals.forget_losses(functional)
         pairs = zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True)
         run = Run(
             walk=lambda signals, rule: _graph.walk(functional, signals, rule, training),

@@ -247,3 +247,17 @@ def test_losses_of_layers_have_the_gradient_of_the_chosen_steps(make, step_mode,
         seen.add(int(np.argmin(distances)))
         assert float(to_numpy(scales.calls)) == (1.0 if step_mode == "multi" and make is not ScalesAndDraws else T)
     assert len(seen) > 1
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="other backends do not call models in a scope")
+def test_layers_forget_the_losses_of_earlier_traces():
+    """Their object ids may be those of later losses, which would count twice."""
+    inputs = keras.Input((6,))
+    neurons = rsnn.layers.LIF(activity_regularizer=keras.regularizers.L1(0.1))
+    model = spiking(keras.Model(inputs, neurons(layers.Dense(8)(inputs))), T, "rate")
+    loss_and_gradients(model, X, Y, loss=lambda y, outputs: ops.sum(outputs))
+    before = set(neurons._loss_ids)
+    neurons._loss_ids.add(-1)
+    loss_and_gradients(model, X, Y, loss=lambda y, outputs: ops.sum(outputs))
+    assert -1 not in neurons._loss_ids
+    assert len(neurons._loss_ids) == len(before) == 1

@@ -517,6 +517,18 @@ def in_stateless_scope():
     return scope is not None
 
 
+def forget_losses(model):
+    """Lets layers forget the losses of earlier traces, whose object ids the losses of the present one may have again.
+
+    Keras forgets them when a layer is called, but on JAX it calls a model without that.
+    """
+    scope = get_stateless_scope()
+    if scope is not None and scope.collect_losses:
+        present = set(map(id, scope.losses))
+        for layer in with_sublayers(model):
+            layer._loss_ids.intersection_update(present)
+
+
 def is_outermost(layer):
     """Whether the call of a layer that runs now is not part of the call of another one."""
     return layer._get_call_context().entry_layer is layer
