@@ -6,7 +6,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from helpers import data, gradient_of, loss_and_gradients, spiking, to_numpy, training_results
+from helpers import BACKEND, data, gradient_of, loss_and_gradients, spiking, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
