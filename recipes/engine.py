@@ -29,7 +29,8 @@ class Engine:
         process: Integer, the number of this process, from 0 on.
         processes: Integer.
         reads_part: Boolean, whether each process reads its own part of each training batch. Otherwise the engine divides it.
-        tests_part: Boolean, whether each process tests on its own part of the images. Otherwise each process tests on all.
+        is_apart: Boolean, whether each process runs a step of its own and they exchange gradients, as on PyTorch. Elsewhere
+            they compute one step together.
         scope: Function that returns the context for building and training a model.
     """
 
@@ -37,7 +38,7 @@ class Engine:
     process: int = 0
     processes: int = 1
     reads_part: bool = False
-    tests_part: bool = False
+    is_apart: bool = False
     scope: Callable = contextlib.nullcontext
 
     @property
@@ -53,11 +54,11 @@ class Engine:
     @property
     def test_part(self):
         """`(number, parts)`: which part of the test images this process reads."""
-        return (self.process, self.processes) if self.tests_part else (0, 1)
+        return (self.process, self.processes) if self.is_apart else (0, 1)
 
     def from_first(self, value):
         """The first process' value, on all processes of PyTorch; elsewhere the value itself."""
-        if self.processes == 1 or keras.backend.backend() != "torch":
+        if not self.is_apart:
             return value
         from torch import distributed
 
@@ -100,7 +101,7 @@ def launch(devices, command):
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(processes),
     }
     started = [
@@ -190,7 +191,7 @@ def _start_torch(devices):
     # Its threads must end before the process does.
     atexit.register(torch.distributed.destroy_process_group)
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return Engine(world, rank, world, reads_part=world > 1, tests_part=world > 1)
+    return Engine(world, rank, world, reads_part=world > 1, is_apart=world > 1)
 
 
 def _number_of(devices):
@@ -224,7 +225,8 @@ def _device_of_messages():
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def _free_port():
+def free_port():
+    """A port of this machine that nobody listens to."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]

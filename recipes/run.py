@@ -116,7 +116,7 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
     sample = np.stack([image for image, _ in dataset.test_examples().take(SAMPLE).as_numpy_iterator()])
     # The order matters: only finite values are measured, and checkpoints are saved even if TensorBoard fails.
     measures = [
-        callbacks.StopWhereDiverged(each_batch=not this_process.tests_part),
+        callbacks.StopWhereDiverged(each_batch=not this_process.is_apart),
         callbacks.EpochMeasures(dataset.train_size),
         keras_ratesnn.callbacks.FiringRate(sample),
     ]
@@ -124,12 +124,10 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
         callbacks.Checkpoint(folder, progress),
         keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
     ]
-    others = [(callbacks.Count if this_process.tests_part else callbacks.SavesInVain)(progress)]
+    others = [(callbacks.Count if this_process.is_apart else callbacks.SavesInVain)(progress)]
     try:
         model.fit(
-            pipeline.training_batches(
-                dataset, recipe, progress.epochs, this_process.part, divides_rest=this_process.tests_part
-            ),
+            pipeline.training_batches(dataset, recipe, progress.epochs, this_process.part, divides_rest=this_process.is_apart),
             steps_per_epoch=steps_per_epoch(recipe, dataset),
             initial_epoch=progress.epochs,
             epochs=recipe.epochs,

@@ -66,7 +66,7 @@ def _run(recipe, arguments, this_process, held):
         if is_first:
             folder.check_space(model)
         progress = None
-        if is_first or not this_process.tests_part:
+        if is_first or not this_process.is_apart:
             progress = folder.restore(model, recipe.settings(), dataset.train_size, writes=is_first)
         progress = this_process.from_first(progress)
     except (ValueError, TypeError, OSError, ImportError) as error:

@@ -62,9 +62,7 @@ class Part:
 
     def batches(self, examples):
         """The examples of the part in batches."""
-        if self.parts == 1:
-            return examples.batch(self.batch_size)
-        if self._own == 0:
+        if self.parts == 1 or self._own == 0:
             return examples.batch(self.batch_size)
         divided, rest = examples.take(self._own), examples.skip(self._own)
         return divided.batch(self.batch_size // self.parts).concatenate(rest.batch(self.batch_size))
