@@ -1,11 +1,10 @@
 """Shared helpers: differentiation on every backend, naive reference neurons, tiny networks and data."""
 
 import contextlib
-import socket
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
 import keras_ratesnn as rsnn
 
@@ -117,11 +116,16 @@ def double_precision():
             jax.config.update("jax_enable_x64", False)
 
 
-def free_port():
-    """A port of this machine that nobody listens to."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+def inverted_bottlenecks():
+    """Inputs and features of two blocks of a MobileNetV2, the second with a skip connection."""
+    inputs = x = keras.Input((8, 8, 3))
+    for strides in (2, 1):
+        before = x
+        for convolution in (layers.Conv2D(8, 1, use_bias=False), layers.DepthwiseConv2D(3, strides, "same", use_bias=False)):
+            x = layers.ReLU(6.0)(layers.BatchNormalization()(convolution(x)))
+        x = layers.BatchNormalization()(layers.Conv2D(4, 1, use_bias=False)(x))
+        x = layers.Add()([before, x]) if strides == 1 else x
+    return inputs, x
 
 
 def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0):

@@ -9,10 +9,10 @@ import re
 import keras
 import numpy as np
 import pytest
-from helpers import free_port
 from keras import ops
 
 import keras_ratesnn
+from recipes.engine import free_port
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -343,13 +343,7 @@ def test_weights_are_folded_in_full_precision(policy):
 # Networks.
 def inverted_bottlenecks():
     """Two blocks of a MobileNetV2, the second with a skip connection."""
-    inputs = x = keras.Input((8, 8, 3))
-    for strides in (2, 1):
-        before = x
-        for convolution in (layers.Conv2D(8, 1, use_bias=False), layers.DepthwiseConv2D(3, strides, "same", use_bias=False)):
-            x = layers.ReLU(6.0)(layers.BatchNormalization()(convolution(x)))
-        x = layers.BatchNormalization()(layers.Conv2D(4, 1, use_bias=False)(x))
-        x = layers.Add()([before, x]) if strides == 1 else x
+    inputs, x = helpers.inverted_bottlenecks()
     outputs = layers.Dense(3)(layers.Flatten()(x))
     return rsnn.spikify(trained(keras.Model(inputs, outputs)), timesteps=2, verbose=False)
 

@@ -421,13 +421,7 @@ def application(name, **kwargs):
 
 def test_inverted_bottlenecks_train_every_kernel():
     """Two blocks of a MobileNetV2, the second with a skip connection."""
-    inputs = x = keras.Input((8, 8, 3))
-    for strides in (2, 1):
-        before = x
-        for convolution in (layers.Conv2D(8, 1, use_bias=False), layers.DepthwiseConv2D(3, strides, "same", use_bias=False)):
-            x = layers.ReLU(6.0)(layers.BatchNormalization()(convolution(x)))
-        x = layers.BatchNormalization()(layers.Conv2D(4, 1, use_bias=False)(x))
-        x = layers.Add()([before, x]) if strides == 1 else x
+    inputs, x = helpers.inverted_bottlenecks()
     outputs = layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))
     model = check_gradients(keras.Model(inputs, outputs), images()[:, :8, :8] / 127.5 - 1.0)
     assert len(model.spikify_report.replaced) == 4
