@@ -60,6 +60,7 @@ def average_gradients(outputs, weights):
     def hook(gradient):
         if not waiting:
             waiting.append(True)
+            # As DistributedDataParallel does; PyTorch has no public function for this.
             torch.autograd.Variable._execution_engine.queue_callback(at_the_end)
 
     for output in tree.flatten(outputs):
