@@ -1,16 +1,15 @@
 """The command line of the benchmark: `python -m recipes.benchmark`."""
 
-import argparse
 import pathlib
 import sys
 
 import keras
 
 from recipes import engine
-from recipes.benchmark import cases, plot, report, scaling
+from recipes.benchmark import arguments, cases, plot, report, scaling
 from recipes.benchmark.evidence.command import main as run_evidence
 from recipes.benchmark.measure import benchmark
-from recipes.benchmark.settings import NETWORKS, ORDINARY, PEERS, Settings
+from recipes.benchmark.settings import ORDINARY, PEERS, Settings
 from recipes.command_line import USER_MISTAKE
 from recipes.methods import PLAIN, PRESETS
 from recipes.whole_file import write_json
@@ -20,22 +19,22 @@ JIT_COMPILE = {"auto": "auto", "true": True, "false": False}
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    arguments = vars(parser().parse_args(argv))
-    evidence = arguments.pop("evidence")
+    given = vars(parser().parse_args(argv))
+    evidence = given.pop("evidence")
     if evidence is not None:
         return run_evidence(evidence)
-    process_memory = arguments.pop("memory")
-    folder = arguments.pop("output")
-    devices = arguments.pop("devices")
-    jit_compile = tuple(dict.fromkeys(JIT_COMPILE[word] for word in arguments.pop("jit_compile")))
+    process_memory = given.pop("memory")
+    folder = given.pop("output")
+    devices = given.pop("devices")
+    jit_compile = tuple(dict.fromkeys(JIT_COMPILE[word] for word in given.pop("jit_compile")))
     try:
         settings = Settings(
             **{
-                **arguments,
+                **given,
                 "jit_compile": jit_compile[0],
                 # Duplicates are measured only once.
-                "timesteps": tuple(dict.fromkeys(arguments["timesteps"])),
-                "methods": tuple(dict.fromkeys(arguments["methods"])),
+                "timesteps": tuple(dict.fromkeys(given["timesteps"])),
+                "methods": tuple(dict.fromkeys(given["methods"])),
             }
         )
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,23 +64,15 @@ def main(argv=None):
 
 def parser():
     defaults = Settings()
-    result = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark",
-        description="Time, FLOPs and memory of a training step against T, compared with their lower bounds. KERAS_BACKEND "
-        "selects the backend.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    result = arguments.parser(
+        "recipes.benchmark",
+        "Time, FLOPs and memory of a training step against T, compared with their lower bounds. KERAS_BACKEND selects the "
+        "backend.",
+        defaults.timesteps,
     )
-    result.add_argument("--network", default=defaults.network, metavar="NAME", help=f"one of {', '.join(NETWORKS)}")
-    result.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels")
-    result.add_argument("--batch", type=int, default=defaults.batch, help="images in the step")
-    result.add_argument("--size", type=int, default=defaults.size, help="height and width of the images")
-    result.add_argument("--timesteps", type=int, nargs="+", default=defaults.timesteps, metavar="T", help="values of T")
     result.add_argument(
         "--methods", nargs="+", default=defaults.methods, metavar="NAME", help=f"of {', '.join((*PLAIN, *PRESETS, *PEERS))}"
     )
-    result.add_argument("--rounds", type=int, default=defaults.rounds, help="number of times each method is timed")
-    result.add_argument("--precision", default=defaults.precision, metavar="POLICY", help="a Keras dtype policy")
     result.add_argument(
         "--jit-compile",
         nargs="+",

@@ -5,14 +5,13 @@ Prints the time of a training step in both forms for each T, compile time and me
 gradient.
 """
 
-import argparse
 import gc
 import sys
 
 import keras
 
 from recipes import device
-from recipes.benchmark import cases, loops, measure, timing
+from recipes.benchmark import arguments, cases, loops, measure, timing
 from recipes.benchmark.settings import Settings
 from recipes.command_line import USER_MISTAKE
 
@@ -25,20 +24,7 @@ FORMS = {True: "unrolled", False: "loop"}
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    defaults = Settings()
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark.unrolling",
-        description=__doc__.splitlines()[0],
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--network", default=defaults.network, metavar="NAME", help="as in recipes.benchmark")
-    parser.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels")
-    parser.add_argument("--batch", type=int, default=defaults.batch, help="images in the step")
-    parser.add_argument("--size", type=int, default=defaults.size, help="height and width of the images")
-    parser.add_argument("--timesteps", type=int, nargs="+", default=TIMESTEPS, metavar="T", help="values of T")
-    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="number of times each form is timed")
-    parser.add_argument("--precision", default=defaults.precision, metavar="POLICY", help="a Keras dtype policy")
+    parser = arguments.parser("recipes.benchmark.unrolling", __doc__.splitlines()[0], TIMESTEPS)
     try:
         settings = Settings(**vars(parser.parse_args(argv)), methods=tuple(METHODS.values()))
         if keras.backend.backend() != "jax":

@@ -5,7 +5,6 @@ layer is unrolled, and without XLA, measured in turn; and, of the programs of XL
 temporary memory.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import gc
@@ -14,7 +13,7 @@ import sys
 import keras
 
 from recipes import device
-from recipes.benchmark import cases, costs, loops, measure, timing
+from recipes.benchmark import arguments, cases, costs, loops, measure, timing
 from recipes.benchmark.settings import ORDINARY, Settings
 from recipes.command_line import USER_MISTAKE
 
@@ -24,21 +23,8 @@ WITH, UNROLLED, WITHOUT = "XLA", "XLA, loops unrolled", "without XLA"
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    defaults = Settings()
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark.xla",
-        description=__doc__.splitlines()[0],
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--network", default=defaults.network, metavar="NAME", help="as in recipes.benchmark")
-    parser.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels")
-    parser.add_argument("--batch", type=int, default=defaults.batch, help="images in the step")
-    parser.add_argument("--size", type=int, default=defaults.size, help="height and width of the images")
-    parser.add_argument("--timesteps", type=int, nargs="+", default=TIMESTEPS, metavar="T", help="values of T")
-    parser.add_argument("--methods", nargs="+", default=defaults.methods, metavar="NAME", help="as in recipes.benchmark")
-    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="number of times each form is timed")
-    parser.add_argument("--precision", default=defaults.precision, metavar="POLICY", help="a Keras dtype policy")
+    parser = arguments.parser("recipes.benchmark.xla", __doc__.splitlines()[0], TIMESTEPS)
+    parser.add_argument("--methods", nargs="+", default=Settings().methods, metavar="NAME", help="as in recipes.benchmark")
     try:
         settings = Settings(**vars(parser.parse_args(argv)))
         if keras.backend.backend() != "tensorflow":
