@@ -1,6 +1,7 @@
 """The walk through a network's graph, and its requirements for networks."""
 
 import dataclasses
+import functools
 import itertools
 import weakref
 
@@ -115,7 +116,7 @@ class _Step:
     inputs: list
     outputs: list
     place: str
-    takes_training: bool
+    takes_training: bool  # False if the graph itself says what `training` is
     last_used: list = dataclasses.field(default_factory=list)
 
 
@@ -148,25 +149,31 @@ def _make_plan(network):
     def slot():
         return _Slot(next(indices))
 
-    def step_through(operation):
-        if keras_internals.is_graph(operation):
+    def step_through(operation, training_of_model):
+        def training_of(kwargs):
+            training = keras_internals.training_in_graph(kwargs)
+            return training_of_model if training is None else training
+
+        def call_model(inputs, **kwargs):
             graph = as_graph(operation)
             nested.append((operation, graph))
-            return lambda inputs, **_: run(graph, match_inputs(graph, inputs))
+            return run(graph, match_inputs(graph, inputs), training_of(kwargs))
 
         def call(*args, **kwargs):
-            # In Keras' Functional models the model's own `training` overrides one in the graph.
+            training = training_of(kwargs)
             kwargs.pop("training", None)
+            takes_training = keras_internals.takes_training(operation)
+            if takes_training and training is not None:
+                kwargs["training"], takes_training = training, False
             inputs = [leaf.index for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, _Slot)]
             outputs = [slot() for _ in keras.tree.flatten(operation.output)]
-            takes_training = keras_internals.takes_training(operation)
             steps.append(_Step(operation, args, kwargs, inputs, outputs, str(len(steps)), takes_training))
             return outputs
 
-        return call
+        return call_model if keras_internals.is_graph(operation) else call
 
-    def run(graph, slots):
-        return keras_internals.run_through_graph(graph, slots, step_through)
+    def run(graph, slots, training=None):
+        return keras_internals.run_through_graph(graph, slots, functools.partial(step_through, training_of_model=training))
 
     outputs = run(network, [slot() for _ in network.inputs])
     needed = {leaf.index for leaf in tree.flatten(outputs)}

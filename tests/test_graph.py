@@ -117,6 +117,13 @@ def training_in_the_graph():
     return keras.Model(inputs, Doubled()(inputs, training=True))
 
 
+def training_of_a_nested_model_in_the_graph():
+    inputs = keras.Input((6,))
+    return keras.Model(
+        inputs, training_in_the_graph()(keras.Model(inputs, Doubled()(inputs))(inputs, training=True), training=False)
+    )
+
+
 def subclass_with_a_graph():
     class Network(keras.Model):
         def __init__(self):
@@ -139,6 +146,7 @@ NETWORKS = {
     "several inputs, dict to dict": several_inputs_inside("dict to dict"),
     "several inputs, dict to list": several_inputs_inside("dict to list"),
     "training in the graph": training_in_the_graph,
+    "training of a nested model in the graph": training_of_a_nested_model_in_the_graph,
     "subclass with a graph": subclass_with_a_graph,
 }
 
@@ -152,6 +160,22 @@ def test_a_walk_that_applies_every_operation_is_the_call(make, training):
     keras.tree.assert_same_structure(outputs, wanted)
     for ours, theirs in zip(keras.tree.flatten(outputs), keras.tree.flatten(wanted), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_training_in_the_graph_decides_on_statistics_as_in_keras(gradient, step_mode):
+    """It overrides the model's own `training` since Keras 3.16."""
+    inputs = keras.Input((6,))
+    x = layers.BatchNormalization(name="statistics")(inputs, training=False)
+    network = keras.Model(inputs, layers.Dense(3)(LIF()(x)))
+    mean = network.get_layer("statistics").moving_mean
+    x, y = helpers.data()
+    network(ops.convert_to_tensor(x), training=True)
+    keras_normalizes = bool(to_numpy(mean.value).any())
+    mean.assign(ops.zeros(6))
+    helpers.compiled(helpers.spiking(network, gradient=gradient, step_mode=step_mode)).fit(x, y, verbose=0)
+    assert to_numpy(mean.value).any() == keras_normalizes
 
 
 def test_a_walk_sees_every_operation_of_nested_models_once_for_each_use():

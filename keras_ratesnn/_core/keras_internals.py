@@ -39,6 +39,7 @@ try:
     from keras.src.backend.common.stateless_scope import get_stateless_scope
     from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
     from keras.src.losses.losses import LossFunctionWrapper
+    from keras.src.models import functional
 except ImportError as error:
     raise ImportError(f"Keras {keras.__version__} lacks what keras_ratesnn reads of it: {error}. {_REMEDY}") from error
 
@@ -47,6 +48,9 @@ def _functional_class():
     inputs = keras.Input((1,))
     return type(keras.Model(inputs, inputs))
 
+
+# Until Keras 3.15 a Functional model passes its own `training` to each layer, whatever the call in the graph was given.
+_MODEL_DECIDES_TRAINING = hasattr(functional, "operation_fn")
 
 _GRAPH_CALLS = (_functional_class().call, keras.Sequential.call)
 
@@ -79,6 +83,11 @@ def outputs_structure(network):
 def takes_training(operation):
     """Whether the operation accepts Keras' `training` argument: layers do, bare operations do not."""
     return "training" in getattr(operation, "_call_context_args", ())
+
+
+def training_in_graph(kwargs):
+    """The `training` that a call in the graph was given, if it overrides the model's own, as it does since Keras 3.16."""
+    return None if _MODEL_DECIDES_TRAINING else kwargs.get("training")
 
 
 def call_aside(operation, args, kwargs):
@@ -370,7 +379,7 @@ class TrainsInStrategies:
     """
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        strategy = self._distribute_strategy  # type: ignore[attr-defined]
+        strategy = getattr(self, "_distribute_strategy", None)  # only TensorFlow's models have one, since Keras 3.16
         if iterator is not None and strategy is not None:
             for _, _, batches in iterator:
                 data_batch = keras.tree.map_structure(lambda part: strategy.experimental_local_results(part)[0], next(batches))

@@ -175,17 +175,21 @@ class Rule:
         """Whether the output of the call is the same at every step."""
         return all(signal.static for signal in call.signals) and not self.takes_time(call)
 
+    def in_training(self, call: Call) -> bool:
+        """Whether the call's layer behaves as in training."""
+        return call.kwargs.get("training", self.training)
+
     def normalizes(self, call: Call) -> bool:
         """Whether the call normalises with batch statistics: in training, unless the layer is frozen."""
-        return self.training and call.kind.normalization is not None and call.operation.trainable
+        return self.in_training(call) and call.kind.normalization is not None and call.operation.trainable
 
     def masks(self, call: Call) -> bool:
         """Whether the call multiplies its input by a random mask."""
-        return self.training and call.kind.masks
+        return self.in_training(call) and call.kind.masks
 
     def draws(self, call: Call) -> bool:
         """Whether the call may draw random numbers, which are the same for every step of a sample and for its rate."""
-        return layer_kinds.is_random(call.operation, self.training)
+        return layer_kinds.is_random(call.operation, self.in_training(call))
 
     def takes_time(self, call: Call) -> bool:
         """Whether the call receives the time step, so that its output differs from step to step."""
