@@ -6,6 +6,7 @@ takes about a second, and a replay skips the Python code of layers and methods.
 
 import collections
 import dataclasses
+import functools
 import threading
 import warnings
 from typing import Any
@@ -14,6 +15,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
 from keras_ratesnn._layer_attributes import LayerAttributes
+from keras_ratesnn.gradients._after_means import outputs_of
 
 EAGER_CALLS = {"auto": 32, True: 1}
 """Calls of a kind before one is recorded, by `jit_compile`. Recording takes as long as it saves in about a hundred calls."""
@@ -39,7 +41,7 @@ class CallGraphs:
         self._lock = threading.Lock()
 
     def call(self, method, run, settings, jit_compile):
-        """`method.call(run)`, possibly as a graph.
+        """The outputs of a run, possibly by a graph.
 
         Args:
             method: `GradientMethod`.
@@ -49,13 +51,14 @@ class CallGraphs:
                 compiles the graph; `False` always runs in eager mode.
         """
         if backend.CallGraph is None or jit_compile is False or run.draws is not None:
-            return method.call(run)
+            return outputs_of(method, run)
         with self._lock:
             latest = self._settings_of(run.network, method)
             tensors = latest.tensors(run)
             key = _key(run, tensors, settings, jit_compile)
             call = None if key is None else latest.call_of_kind(key)
-        return method.call(run) if call is None else call(method.call, run, tensors, jit_compile)
+        function = functools.partial(outputs_of, method)
+        return function(run) if call is None else call(function, run, tensors, jit_compile)
 
     @property
     def graphs(self):

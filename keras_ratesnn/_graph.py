@@ -77,12 +77,33 @@ def walk(network, signals, rule, training):
         Signals in the structure of the network's outputs.
     """
     plan = _plan_of(network)
-    found = [*signals, *[None] * (plan.slots - len(signals))]
+    return _walk(plan, plan.whole, signals, rule, training)
+
+
+def walks(network, training):
+    """`walk` in two parts: functions `(signals, rule) -> signals` for what runs at each step, and for what follows time means.
+
+    Without time means, the first is `walk`, and the second is `None`. With them, the first returns a list of signals, and the
+    second takes a signal for each of their means.
+    """
+    plan = _plan_of(network)
+    first, second = plan.parts or (plan.whole, None)
+
+    def walk_of(part):
+        return part and (lambda signals, rule: _walk(plan, part, signals, rule, training))
+
+    return walk_of(first), walk_of(second)
+
+
+def _walk(plan, part, signals, rule, training):
+    found = [None] * plan.slots
+    for slot, signal in zip(part.inputs, signals, strict=True):
+        found[slot.index] = signal
 
     def fill_in(leaf):
         return found[leaf.index] if isinstance(leaf, _Slot) else leaf
 
-    for step in plan.steps:
+    for step, last_used in zip(part.steps, part.last_used, strict=True):
         operation = step.operation
         args, kwargs = tree.map_leaves(fill_in, (step.args, step.kwargs))
         if step.takes_training:
@@ -94,9 +115,9 @@ def walk(network, signals, rule, training):
         for slot, signal in zip(step.outputs, outputs, strict=True):
             found[slot.index] = signal
         # A signal may be the activations of all time steps: its memory is for the next ones.
-        for index in step.last_used:
+        for index in last_used:
             found[index] = None
-    return tree.map_leaves(fill_in, plan.outputs)
+    return tree.map_leaves(fill_in, part.outputs)
 
 
 class _Slot:
@@ -108,7 +129,7 @@ class _Slot:
 
 @dataclasses.dataclass(slots=True)
 class _Step:
-    """A call of an operation, with slots instead of signals; `last_used` are the slots that nothing needs after it."""
+    """A call of an operation, with slots instead of signals."""
 
     operation: keras.Operation
     args: tuple
@@ -117,15 +138,30 @@ class _Step:
     outputs: list
     place: str
     takes_training: bool  # False if the graph itself says what `training` is
-    last_used: list = dataclasses.field(default_factory=list)
+
+
+class _Part:
+    """Calls in order, and the slots of what goes in and out; `last_used` are the slots that nothing needs after each call."""
+
+    def __init__(self, steps, inputs, outputs):
+        self.steps, self.inputs, self.outputs = steps, inputs, outputs
+        self.last_used: list[list[int]] = []
+        needed = {leaf.index for leaf in tree.flatten(outputs)}
+        for step in reversed(steps):
+            touched = {*step.inputs, *(output.index for output in step.outputs)}
+            self.last_used.insert(0, sorted(touched - needed))
+            needed |= touched
 
 
 @dataclasses.dataclass(slots=True)
 class _Plan:
-    """The calls of a network and its nested models in order; `nested` are pairs of nested models and their graphs."""
+    """The calls of a network and its nested models, in the two `parts` before and after time means, if it has any.
 
-    steps: list
-    outputs: object
+    `nested` are pairs of nested models and their graphs.
+    """
+
+    whole: _Part
+    parts: tuple[_Part, _Part] | None
     slots: int
     nested: list
 
@@ -175,13 +211,66 @@ def _make_plan(network):
     def run(graph, slots, training=None):
         return keras_internals.run_through_graph(graph, slots, functools.partial(step_through, training_of_model=training))
 
-    outputs = run(network, [slot() for _ in network.inputs])
-    needed = {leaf.index for leaf in tree.flatten(outputs)}
-    for step in reversed(steps):
-        touched = {*step.inputs, *(output.index for output in step.outputs)}
-        step.last_used = sorted(touched - needed)
-        needed |= touched
-    return _Plan(steps, outputs, next(indices), nested)
+    inputs = [slot() for _ in network.inputs]
+    outputs = run(network, inputs)
+    return _Plan(_Part(steps, inputs, outputs), _parts(steps, inputs, outputs), next(indices), nested)
+
+
+def _parts(steps, inputs, outputs):
+    """The part of the network that runs at each step, and the one that runs once, on time means; `None` if there are none."""
+    of_means: set[int] = set()
+    means, before, after = [], [], []
+    for step in steps:
+        follows = [index in of_means for index in step.inputs]
+        if any(follows):
+            _check_after_means(step, all(follows))
+            after.append(step)
+        elif _role(step.operation) == layer_kinds.TIME_MEAN:
+            means.append(step)
+        else:
+            before.append(step)
+            continue
+        of_means.update(output.index for output in step.outputs)
+    if not means:
+        return None
+    others = [leaf for leaf in tree.flatten(outputs) if leaf.index not in of_means]
+    averaged = [*(_Slot(step.inputs[0]) for step in means), *others]
+    return _Part(before, inputs, averaged), _Part(after, [*(step.outputs[0] for step in means), *others], outputs)
+
+
+def _check_after_means(step, follows_wholly):
+    operation = step.operation
+    name = f"{operation.name!r} of type {type(operation).__name__}"
+    if not follows_wholly:
+        raise ValueError(
+            f"What follows a TimeMean runs once, on means. Received: {name}, with an input that follows a TimeMean and one "
+            "that does not. Put a TimeMean before the other one, too."
+        )
+    if _role(operation) in (layer_kinds.NEURON, layer_kinds.ENCODER) or layer_kinds.wants_time_step(type(operation)):  # type: ignore[arg-type]
+        raise ValueError(
+            f"What follows a TimeMean runs once, without time steps. Received: {name} after one, which needs time steps. Move "
+            "the TimeMean behind it, or replace it by an ordinary layer, for example an activation."
+        )
+
+
+def check_time_means(network):
+    """Raises ValueError if operations after time means need time steps, or are also given what is not a mean."""
+    _plan_of(network)
+
+
+def check_sequences(network):
+    """Raises ValueError if an output of the network follows a time mean, so that it has no value for each step."""
+    if _plan_of(network).parts is not None:
+        names = [
+            step.operation.name for step in _plan_of(network).whole.steps if _role(step.operation) == layer_kinds.TIME_MEAN
+        ]
+        raise ValueError(
+            f"`return_sequences` must be False for a network with time means, which has no output at each step. Received: "
+            f"return_sequences=True, and a TimeMean named {names[0]!r}."
+        )
+
+
+_SEEN_BY_THE_WALK = layer_kinds.NEURON, layer_kinds.CELL, layer_kinds.TIME_MEAN
 
 
 def neurons_of(network):
@@ -201,13 +290,14 @@ def neurons_of(network):
             neurons.append(operation)
         elif isinstance(operation, keras.layers.Layer):
             inside = keras_internals.with_sublayers(operation)
-            hidden = [layer for layer in inside if _role(layer) in (layer_kinds.NEURON, layer_kinds.CELL)]
+            hidden = [layer for layer in inside if _role(layer) in _SEEN_BY_THE_WALK and layer is not operation]
             if hidden:
                 raise ValueError(
-                    f"`network` must not hide neurons inside other layers. Received: layer {operation.name!r} of type "
-                    f"{type(operation).__name__}, which contains {hidden[0].name!r} of type {type(hidden[0]).__name__}: "
-                    "it could not be run over time. Put the neuron after the layer, as a separate layer: Dense(10) and then "
-                    "LIF(), not Dense(10, activation=LIF()); or make the outer layer a Functional or Sequential model."
+                    "`network` must not hide neurons or time means inside other layers. Received: layer "
+                    f"{operation.name!r} of type {type(operation).__name__}, which contains {hidden[0].name!r} of type "
+                    f"{type(hidden[0]).__name__}: it could not be run over time. Put it after the layer, as a separate layer: "
+                    "Dense(10) and then LIF(), not Dense(10, activation=LIF()); or make the outer layer a Functional or "
+                    "Sequential model."
                 )
     return neurons
 

@@ -1,6 +1,9 @@
 """Streaming: runs a network one time step per call, with the state that it keeps between calls."""
 
-from keras_ratesnn._core import backend
+from keras import ops
+
+from keras_ratesnn import layer_kinds
+from keras_ratesnn._core import backend, time_axis
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.orders import OneStep
@@ -8,7 +11,19 @@ from keras_ratesnn.gradients.signals import Signal, only_signal
 
 
 class StreamingRule(ForwardRule):
-    """One time step with external input: no signal is assumed to be the same at every step."""
+    """One time step with external input: no signal is assumed to be the same at every step.
+
+    Time means are those of the steps so far.
+    """
+
+    def __call__(self, call):
+        return self.time_mean(call) if call.kind.role == layer_kinds.TIME_MEAN else super().__call__(call)
+
+    def time_mean(self, call):
+        memory, value = self.order.memory, only_signal(call).value
+        before = memory.get(call.place, {"sum": 0.0, "steps": 0.0})
+        sums = memory[call.place] = {"sum": before["sum"] + time_axis.widen(value), "steps": before["steps"] + 1.0}
+        return Signal(ops.cast(sums["sum"] / sums["steps"], time_axis.mean_dtype(value.dtype)))
 
     def encoded(self, call):
         return only_signal(call).value

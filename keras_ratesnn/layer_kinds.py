@@ -36,6 +36,7 @@ OPERATION = "operation"
 NEURON = "neuron"
 ENCODER = "encoder"
 CELL = "cell"
+TIME_MEAN = "time mean"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +69,8 @@ class LayerKind:
     """Facts about a layer class.
 
     Args:
-        role: `"operation"`, or `"neuron"`, `"encoder"`, `"cell"` for the base classes of `keras_ratesnn.layers`. Defaults to
-            `"operation"`.
+        role: `"operation"`, or `"neuron"`, `"encoder"`, `"cell"`, `"time mean"` for classes of `keras_ratesnn.layers`. Defaults
+            to `"operation"`.
         affine: Boolean, whether `layer(x) = A x + b` for some `A` and `b`. Such a layer commutes with the time mean, so rate
             training needs only its derivative. The forward pass of any other layer is computed once more on the rate. If a
             layer is declared affine but is not, its gradients are wrong. Defaults to `False`.

@@ -120,6 +120,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
     ) -> None:
         functional = _graph.as_graph(network)
         _graph.check_neurons(functional)
+        _graph.check_time_means(functional)
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
         self.network = network
@@ -179,7 +180,10 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
 
     @return_sequences.setter
     def return_sequences(self, value: bool) -> None:
-        self._return_sequences = checks.boolean("return_sequences", value)
+        return_sequences = checks.boolean("return_sequences", value)
+        if return_sequences:
+            _graph.check_sequences(_graph.as_graph(self.network))
+        self._return_sequences = return_sequences
 
     def make_train_function(self, force: bool = False) -> None:
         if force or self.train_function is None:
@@ -201,8 +205,9 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
         functional = _graph.as_graph(self.network)
         keras_internals.forget_losses(functional)
         pairs = zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True)
+        walk, after_means = _graph.walks(functional, training)
         run = Run(
-            walk=lambda signals, rule: _graph.walk(functional, signals, rule, training),
+            walk=walk,
             inputs=[(ops.cast(tensor, wanted.dtype), has_time(tensor, wanted, self.timesteps)) for tensor, wanted in pairs],
             timesteps=self.timesteps,
             step_mode=self.step_mode,
@@ -211,6 +216,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
             return_sequences=self.return_sequences,
             network=functional,
             draws=self._draws if self.gradient.draws else None,
+            after_means=after_means,
         )
         if training and run.with_gradient:
             _replicas.check_training_call(self)

@@ -331,7 +331,7 @@ HIDING = {
 
 @pytest.mark.parametrize("make", HIDING.values(), ids=HIDING.keys())
 def test_a_hidden_neuron_is_found_and_named(make):
-    with pytest.raises(ValueError, match="must not hide neurons inside other layers") as raised:
+    with pytest.raises(ValueError, match="must not hide neurons or time means inside other layers") as raised:
         spiking(make())
     assert_says(raised, "could not be run over time", "not Dense(10, activation=LIF())", "Functional or Sequential")
     assert "'inner'" in str(raised.value) or "'cell'" in str(raised.value)

@@ -37,6 +37,8 @@ class Observing(GradientMethod):
         make_rule: Function `(order, training, with_gradient) -> rule`.
     """
 
+    runs_means = True
+
     def __init__(self, make_rule: Callable[[Order, bool, bool], ForwardRule]) -> None:
         self.make_rule = make_rule
 

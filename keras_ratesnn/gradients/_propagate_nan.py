@@ -16,8 +16,10 @@ def propagate_nan(outputs, states):
     Args:
         outputs: Structure of tensors `(batch, ...)`. An output whose rows are not samples becomes NaN if any sample is broken.
             Integers and booleans cannot be NaN and stay unchanged.
-        states: List of structures of tensors.
+        states: List of structures of tensors, empty for a part of a network without neurons.
     """
+    if not states:
+        return outputs
     alarms = {}
 
     def alarm(rows):

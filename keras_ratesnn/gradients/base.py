@@ -40,6 +40,8 @@ class Run:
         return_sequences: Boolean, whether the output is that of every step instead of the time mean.
         network: The Functional model that `walk` runs; it gives access to the variables.
         draws: `keras.random.SeedGenerator` of the model if the method `draws`, else `None`.
+        after_means: Function like `walk`, for the part of the network that follows `layers.TimeMean`: it takes a signal for
+            each output of `walk`. `None` if there is no such part.
     """
 
     walk: Callable
@@ -51,6 +53,7 @@ class Run:
     return_sequences: bool
     network: keras.Model
     draws: keras.random.SeedGenerator | None = None
+    after_means: Callable | None = None
 
     def new_order(self, windows: Sequence[int] | None = None) -> Order:
         """A new order, in its initial state, for rules of this run. See `orders.Order` for `windows`."""
@@ -75,6 +78,9 @@ class GradientMethod:
     >>> model.compile("sgd", "mse")
     >>> history = model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
     """
+
+    runs_means = False
+    """Whether `call` also runs what follows `layers.TimeMean`, as a network of one step; otherwise it runs as in inference."""
 
     @property
     def draws(self) -> bool:

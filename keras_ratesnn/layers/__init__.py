@@ -11,6 +11,7 @@ from keras_ratesnn.layers.temporal_normalization import (
     TemporalEffectiveBatchNormalization,
     ThresholdDependentBatchNormalization,
 )
+from keras_ratesnn.layers.time_mean import TimeMean
 from keras_ratesnn.layers.weight_standardized import WSConv2D, WSDense
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "ParametricLIFCell",
     "TemporalEffectiveBatchNormalization",
     "ThresholdDependentBatchNormalization",
+    "TimeMean",
     "WSConv2D",
     "WSDense",
 ]

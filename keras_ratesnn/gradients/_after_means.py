@@ -1,0 +1,26 @@
+"""Networks with time means: a spiking part that runs at each step, and what follows, which runs once on its time means."""
+
+import dataclasses
+
+from keras_ratesnn.gradients.forward import ForwardRule
+
+
+def outputs_of(method, run):
+    """The outputs of a call of a model: `method.call(run)`, and then the part of the network that follows `layers.TimeMean`.
+
+    A method gives the means as it gives any output of a network, with their gradient, so what follows is differentiated as in
+    an ordinary network.
+
+    Args:
+        method: `GradientMethod`.
+        run: `Run`.
+    """
+    outputs = method.call(run)
+    if run.after_means is None:
+        return outputs
+    inputs = [(mean, False) for mean in outputs]
+    rest = dataclasses.replace(run, walk=run.after_means, after_means=None, inputs=inputs, timesteps=1, step_mode="multi")
+    if method.runs_means:
+        return method.call(rest)
+    order = rest.new_order()
+    return order.run(ForwardRule(order, rest.training, rest.with_gradient), rest)
