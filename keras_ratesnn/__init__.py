@@ -1,6 +1,18 @@
 """Spiking neural networks in Keras 3, trained by rate-based backpropagation."""
 
-from keras_ratesnn import analysis, callbacks, events, gradients, layers, losses, metrics, models, surrogates, testing
+from keras_ratesnn import (
+    analysis,
+    callbacks,
+    distillation,
+    events,
+    gradients,
+    layers,
+    losses,
+    metrics,
+    models,
+    surrogates,
+    testing,
+)
 from keras_ratesnn.description import describe
 from keras_ratesnn.layer_kinds import LayerKind, affine
 from keras_ratesnn.models._conversion import spikify
@@ -17,6 +29,7 @@ __all__ = [
     "analysis",
     "callbacks",
     "describe",
+    "distillation",
     "events",
     "fold_batch_normalization",
     "gradients",

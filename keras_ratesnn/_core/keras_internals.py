@@ -388,6 +388,22 @@ class TrainsInStrategies:
         super()._maybe_symbolic_build(iterator, data_batch)  # type: ignore[misc]
 
 
+class ExtractsFeatures:
+    """A mixin for `keras.distillation.Distiller`, which reads features of a model by a second model.
+
+    A subclass implements `feature_model(model, layer_names)`: a model with the outputs of `model` as `"final_output"` and those
+    of its layers by name.
+    """
+
+    def _create_feature_extractor(self, model, layer_names):
+        return self.feature_model(model, layer_names) if layer_names else None  # type: ignore[attr-defined]
+
+    def feature_models(self):
+        """Pairs of the student and of the teacher, and the model that reads their features or `None`."""
+        extractors = self._student_feature_extractor, self._teacher_feature_extractor  # type: ignore[attr-defined]
+        return zip((self.student, self.teacher), extractors, strict=True)  # type: ignore[attr-defined]
+
+
 class StandIn:
     """A stand-in for a model in Keras' `make_train_function` etc.: it reads from the model and stores the function.
 

@@ -1,5 +1,6 @@
 """Ready-made networks: functions that return a `SpikingModel`, and pretrained networks."""
 
+from keras_ratesnn.models.branches import add_branches
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
@@ -19,6 +20,7 @@ __all__ = [
     "SEWResNet18",
     "SEWResNet34",
     "SEWResNet50",
+    "add_branches",
     "list_pretrained",
     "load_pretrained",
 ]

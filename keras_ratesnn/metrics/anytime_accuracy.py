@@ -1,15 +1,13 @@
-"""Metrics on the outputs of every step, for models with `return_sequences=True`."""
+"""The accuracy after each step, for models with `return_sequences=True`."""
 
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Tensor
-
-Labels: TypeAlias = Literal["auto", "sparse", "categorical", "binary"]
-LABELS: tuple[Labels, ...] = ("auto", "sparse", "categorical", "binary")
+from keras_ratesnn.metrics._accuracy import LABELS, Labels, is_right
 
 
 @registry.register
@@ -66,20 +64,11 @@ class AnytimeAccuracy(keras.metrics.Metric):
         self._check_steps(y_pred)
         sums = ops.cumsum(time_axis.widen(y_pred), axis=1)
         for t, mean in enumerate(self._means):
-            mean.update_state(self._is_right(y_true, sums[:, t] / (t + 1)), sample_weight)
+            mean.update_state(is_right(y_true, sums[:, t] / (t + 1), self.labels, self.threshold), sample_weight)
 
     def result(self) -> dict[str, Tensor]:
         """A dict of the accuracies after each step."""
         return {f"{self.name}_{mean.name}": mean.result() for mean in self._means}
-
-    def _is_right(self, y_true: Tensor, outputs: Tensor) -> Tensor:
-        """Whether each sample is correct, according to Keras' accuracy functions."""
-        labels = _labels_of(y_true, outputs) if self.labels == "auto" else self.labels
-        if labels == "binary":
-            return keras.metrics.binary_accuracy(y_true, outputs, threshold=self.threshold)
-        if labels == "sparse":
-            return keras.metrics.sparse_categorical_accuracy(y_true, outputs)
-        return keras.metrics.categorical_accuracy(y_true, outputs)
 
     def _check_steps(self, y_pred: Tensor) -> None:
         shape = tuple(y_pred.shape)
@@ -91,10 +80,3 @@ class AnytimeAccuracy(keras.metrics.Metric):
 
     def get_config(self) -> Config:
         return {**super().get_config(), "timesteps": self.timesteps, "labels": self.labels, "threshold": self.threshold}
-
-
-def _labels_of(y_true: Tensor, outputs: Tensor) -> Labels:
-    """The format of labels, from the shapes of labels and outputs of one step."""
-    if outputs.shape[-1] == 1:
-        return "binary"
-    return "sparse" if len(y_true.shape) < len(outputs.shape) or y_true.shape[-1] == 1 else "categorical"

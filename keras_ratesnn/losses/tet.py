@@ -1,4 +1,4 @@
-"""Losses on the outputs of every step, for models with `return_sequences=True`."""
+"""A loss on the outputs of every step, for models with `return_sequences=True`."""
 
 import functools
 from typing import Any

@@ -1,0 +1,99 @@
+r"""Self-distillation: several heads of one network learn from the labels, and from each other where they are right.
+
+z = mean of those of the logits o_1 … o_H whose largest entry is the label, without gradient
+L = α Σ_h CE(o_h, y) + β Σ_h τ² KL(softmax(z / τ) ‖ softmax(o_h / τ)),     the second sum only where a head is right
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_ratesnn._core import checks, registry
+from keras_ratesnn._core.annotations import Config, Tensor
+
+
+@registry.register
+class SelfDistillation(keras.losses.Loss):
+    """Self-distillation on rates, for a network with several heads, see `keras_ratesnn.models.add_branches`.
+
+    Each head learns from the labels, α Σ_h CE(o_h, y), and from a teacher: the mean of the logits of those heads that
+    classify the sample rightly, β Σ_h τ² KL(softmax(z / τ) ‖ softmax(o_h / τ)). A sample that no head classifies rightly has
+    no teacher.
+
+    Example, three heads and two classes; only the first two heads are right:
+
+    >>> heads = np.array([[[2.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+    >>> labels = np.array([0])
+    >>> float(SelfDistillation(beta=0.0)(labels, heads)) > 0
+    True
+    >>> extra = SelfDistillation(alpha=0.0, beta=1.0, temperature=1.0)(labels, heads)
+    >>> teacher, student = np.exp([1.5, 0.0]) / np.exp([1.5, 0.0]).sum(), np.exp([2.0, 0.0]) / np.exp([2.0, 0.0]).sum()
+    >>> float(extra) > float((teacher * np.log(teacher / student)).sum())
+    True
+
+    Args:
+        alpha: Float >= 0, the weight α of the labels. Defaults to `1.0`.
+        beta: Float >= 0, the weight β of the teacher. Defaults to `0.3`.
+        temperature: Float > 0, the temperature τ. Defaults to `3.0`.
+        reduction: How the losses of the samples are reduced, see `keras.losses.Loss`.
+            Defaults to `"sum_over_batch_size"`.
+        name: String, the name of the loss. Defaults to `"self_distillation"`.
+        dtype: The dtype of the computation. Defaults to `None`, Keras' default float type.
+
+    Call arguments:
+        y_true: Tensor: integer labels `(batch,)` or `(batch, 1)`, or probabilities `(batch, classes)`; with probabilities a
+            head is right if its largest logit belongs to the largest probability.
+        y_pred: Tensor `(batch, heads, classes)`, the logits of all heads.
+        sample_weight: Tensor that broadcasts to the losses of the samples, `(batch,)`. Defaults to `None`.
+
+    Raises:
+        TypeError: If a weight or the temperature is not a number.
+        ValueError: If one is out of its range, or the shapes do not fit.
+
+    Source: Zhao, Yu et al., NeurIPS 2025, arXiv 2510.06254.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        beta: float = 0.3,
+        temperature: float = 3.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "self_distillation",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.alpha = checks.real("alpha", alpha, at_least=0, advice="It is the weight of the labels.")
+        self.beta = checks.real("beta", beta, at_least=0, advice="It is the weight of the teacher.")
+        self.temperature = checks.real("temperature", temperature, above=0, advice="It softens the probabilities.")
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        probabilities = _probabilities(y_true, y_pred)
+        of_labels = -ops.sum(probabilities[:, None] * ops.log_softmax(y_pred), axis=-1)
+        right = ops.cast(ops.argmax(y_pred, axis=-1) == ops.argmax(probabilities, axis=-1)[:, None], y_pred.dtype)
+        count = ops.sum(right, axis=1, keepdims=True)
+        logits = ops.stop_gradient(y_pred)
+        teacher = ops.sum(right[..., None] * logits, axis=1, keepdims=True) / ops.maximum(count, 1.0)[..., None]
+        of_teacher = ops.log_softmax(teacher / self.temperature)
+        divergence = ops.sum(ops.exp(of_teacher) * (of_teacher - ops.log_softmax(y_pred / self.temperature)), axis=-1)
+        is_reliable = ops.cast(count > 0, y_pred.dtype)
+        return ops.sum(self.alpha * of_labels + self.beta * self.temperature**2 * is_reliable * divergence, axis=1)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta, "temperature": self.temperature}
+
+
+def _probabilities(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """The labels as probabilities `(batch, classes)`."""
+    if len(y_pred.shape) != 3:
+        raise ValueError(
+            "`y_pred` must be the logits of all heads, (batch, heads, classes). Received: shape "
+            f"{tuple(y_pred.shape)}. keras_ratesnn.models.add_branches makes a network with such outputs."
+        )
+    classes, shape = y_pred.shape[-1], tuple(y_true.shape)
+    if len(shape) == 2 and shape[1] == classes and classes > 1:
+        return y_true
+    if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
+        return ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), classes, dtype=y_pred.dtype)
+    raise ValueError(f"`y_true` must be integer labels (batch,), or probabilities (batch, {classes}). Received: shape {shape}.")

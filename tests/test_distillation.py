@@ -1,0 +1,83 @@
+"""Keras' knowledge distillation, with spiking teachers and students."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import data, spiking, to_numpy
+from keras import layers
+from keras.distillation import FeatureDistillation, LogitsDistillation
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.distillation import Distiller
+
+
+def ordinary():
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="relu", name="features")(layers.Dense(8, activation="relu")(inputs))
+    return keras.Model(inputs, layers.Dense(3, name="logits")(x))
+
+
+def student(**arguments):
+    inputs = keras.Input((6,))
+    x = rsnn.layers.LIF()(layers.Dense(8)(inputs))
+    x = rsnn.layers.LIF(threshold=0.3, name="spikes")(layers.Dense(8)(x))
+    return spiking(keras.Model(inputs, layers.Dense(3, name="logits")(x)), **arguments)
+
+
+LOSSES = [LogitsDistillation(temperature=3.0), FeatureDistillation("mse", "features", "spikes")]
+
+
+def compiled(distiller):
+    distiller.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+    return distiller
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
+def test_the_loss_is_made_of_outputs_and_rates_over_time(gradient, step_mode):
+    teacher, model = ordinary(), student(gradient=gradient, step_mode=step_mode)
+    distiller = compiled(Distiller(teacher, model, LOSSES, [0.7, 0.2], student_loss_weight=0.4))
+    x, y = data()
+    rates = to_numpy(spiking(keras.Model(model.network.inputs, model.get_layer("spikes").output), 3)(x))
+    features = to_numpy(keras.Model(teacher.input, teacher.get_layer("features").output)(x))
+    logits, of_teacher = to_numpy(model(x)), to_numpy(teacher(x))
+    labels = float(keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, logits))
+    of_logits = float(LogitsDistillation(temperature=3.0).compute_loss(of_teacher, logits))
+    wanted = 0.4 * labels + 0.6 * (0.7 * of_logits + 0.2 * np.square(rates - features).mean())
+    assert rates.any()
+    logs = distiller.evaluate(x, y, verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["total_loss"], wanted, rtol=1e-4)
+
+
+def test_the_student_trains_and_the_teacher_does_not():
+    teacher, model = ordinary(), student()
+    distiller = compiled(Distiller(teacher, model, LOSSES))
+    before = [to_numpy(variable.value) for variable in (*model.trainable_variables, *teacher.variables)]
+    x, y = data()
+    history = distiller.fit(x, y, batch_size=4, epochs=2, verbose=0, validation_data=(x[:3], y[:3])).history
+    assert "val_accuracy" in history
+    count = len(model.trainable_variables)
+    changed = [
+        (to_numpy(new.value) != old).any()
+        for new, old in zip([*model.trainable_variables, *teacher.variables], before, strict=True)
+    ]
+    assert all(changed[:count])
+    assert not any(changed[count:])
+    model.timesteps = 5
+    compiled(distiller).fit(x, y, verbose=0)
+    assert [features.timesteps for _, features in distiller.feature_models() if isinstance(features, rsnn.SpikingModel)] == [5]
+
+
+def test_a_spiking_teacher_teaches_an_ordinary_student():
+    teacher, model = student(timesteps=4), ordinary()
+    losses = [LogitsDistillation(), FeatureDistillation("mse", "spikes", "features")]
+    compiled(Distiller(teacher, model, losses)).fit(*data(), verbose=0)
+
+
+def test_a_saved_distiller_is_the_same_when_loaded(tmp_path):
+    distiller = compiled(Distiller(ordinary(), student(), LOSSES))
+    x, y = data()
+    distiller.fit(x, y, verbose=0)
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), distiller.predict(x, verbose=0), rtol=1e-6)
+    loaded.fit(x, y, verbose=0)

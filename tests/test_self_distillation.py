@@ -1,0 +1,139 @@
+"""Branches on firing rates, and the loss by which they learn from each other."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import data, spiking, to_numpy
+from keras import layers
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.losses import SelfDistillation
+from keras_ratesnn.metrics import HeadAccuracy
+from keras_ratesnn.models import add_branches
+
+
+def softmax(logits):
+    exponents = np.exp(logits - logits.max())
+    return exponents / exponents.sum()
+
+
+def naive_loss(labels, heads, alpha, beta, temperature):
+    """The loss of each sample, by loops in float64."""
+    losses = []
+    for label, of_sample in zip(labels, np.asarray(heads, "float64"), strict=True):
+        right = [logits for logits in of_sample if logits.argmax() == label]
+        loss = sum(-alpha * np.log(softmax(logits)[label]) for logits in of_sample)
+        if right:
+            teacher = softmax(np.mean(right, axis=0) / temperature)
+            for logits in of_sample:
+                student = softmax(logits / temperature)
+                loss += beta * temperature**2 * sum(p * np.log(p / q) for p, q in zip(teacher, student, strict=True))
+        losses.append(loss)
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("arguments", [(1.0, 0.3, 3.0), (0.5, 2.0, 1.0), (0.0, 1.0, 4.0)])
+def test_the_loss_is_that_of_a_loop(arguments):
+    generator = np.random.default_rng(0)
+    heads, labels = generator.normal(0, 2, (12, 3, 4)), generator.integers(0, 4, 12)
+    no_head_right = (heads.argmax(-1) != labels[:, None]).all(1)
+    assert no_head_right.any()
+    assert not no_head_right.all()
+    loss = SelfDistillation(*arguments, reduction=None)
+    wanted = naive_loss(labels, heads, *arguments)
+    for targets in (labels, labels[:, None], np.eye(4)[labels]):
+        np.testing.assert_allclose(to_numpy(loss(targets, heads)), wanted, rtol=1e-5)
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    np.testing.assert_allclose(to_numpy(copy(labels, heads)), wanted, rtol=1e-5)
+
+
+def test_the_teacher_has_no_gradient():
+    from helpers import gradient_of
+
+    heads = np.array([[[2.0, 0.0], [0.5, 0.0]]], "float32")
+    (gradient,) = gradient_of(
+        lambda heads: SelfDistillation(alpha=0.0, beta=1.0, temperature=1.0)(np.array([0]), heads), [heads]
+    )
+    teacher = softmax(heads[0].mean(0))
+    np.testing.assert_allclose(gradient[0], [softmax(head) - teacher for head in heads[0]], rtol=1e-4, atol=1e-6)
+
+
+def test_arguments_and_shapes_are_checked():
+    with pytest.raises(ValueError, match="`temperature` must be > 0"):
+        SelfDistillation(temperature=0)
+    with pytest.raises(ValueError, match=r"`y_pred` must be the logits of all heads.*add_branches"):
+        SelfDistillation()(np.array([0]), np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="`y_true` must be integer labels"):
+        SelfDistillation()(np.zeros((1, 2)), np.zeros((1, 2, 3)))
+
+
+def network(shape=(8, 8, 2)):
+    inputs = keras.Input(shape)
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False)(inputs)
+    x = rsnn.layers.LIF(threshold=0.3, name="early")(layers.BatchNormalization(axis=axis())(x))
+    x = rsnn.layers.LIF(threshold=0.2, name="late")(layers.Conv2D(4, 3, strides=2, padding="same")(x))
+    x = layers.GlobalAveragePooling2D(name="pooled")(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def axis():
+    return 1 if keras.config.image_data_format() == "channels_first" else -1
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
+def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode, tmp_path):
+    model = spiking(network(), 2, gradient, step_mode=step_mode)
+    branched = add_branches(model, ["early", "late", "pooled"])
+    assert branched.output_shape == (None, 4, 3)
+    assert (branched.timesteps, branched.gradient, branched.step_mode) == (2, model.gradient, step_mode)
+    branched.compile(keras.optimizers.SGD(0.1), SelfDistillation(), metrics=[HeadAccuracy(), HeadAccuracy(0, name="first")])
+    x, y = data(shape=(8, 8, 2))
+    before = [to_numpy(variable.value) for variable in branched.trainable_variables]
+    logs = branched.fit(x, y, batch_size=4, verbose=0, validation_data=(x[:3], y[:3])).history
+    assert {"accuracy", "first", "val_accuracy"} <= set(logs)
+    changed = [(to_numpy(new.value) != old).any() for new, old in zip(branched.trainable_variables, before, strict=True)]
+    names = [variable.path for variable in branched.trainable_variables]
+    assert [name for name, has_changed in zip(names, changed, strict=True) if not has_changed] == []
+    # The network without branches is the trained one.
+    np.testing.assert_allclose(branched.predict(x, verbose=0)[:, -1], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    assert {variable.path for variable in model.variables} < {variable.path for variable in branched.variables}
+    branched.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), branched.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+def test_branches_shrink_images_and_take_sequences():
+    inputs = keras.Input((32, 32, 1))
+    x = rsnn.layers.IF(name="images")(inputs)
+    rows = rsnn.layers.IF(name="rows")(layers.Reshape((32, 32))(x))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(rows))))
+    branched = add_branches(model, ["images", "rows"])
+    names = [layer.name for layer in branched.network.layers]
+    assert "branch_images_block3_add" in names
+    assert not any("rows_block" in name for name in names)
+    assert branched.predict(np.ones((2, 32, 32, 1)), verbose=0).shape == (2, 3, 3)
+
+
+def test_what_cannot_have_branches_is_an_error():
+    model = spiking(network())
+    with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
+        add_branches(model.network, ["early"])
+    for names in ([], ["unknown"], "early"):
+        with pytest.raises(ValueError, match=r"`layer_names` must be a list of names.*'early'"):
+            add_branches(model, names)
+    inputs = keras.Input((4,))
+    outputs = rsnn.layers.LIF(name="neurons")(inputs)
+    with pytest.raises(ValueError, match="`model` must have one output"):
+        add_branches(spiking(keras.Model(inputs, [outputs, outputs])), ["neurons"])
+
+
+def test_the_accuracy_of_a_head_is_that_of_its_logits():
+    heads, labels = np.random.default_rng(0).normal(size=(20, 3, 4)), np.random.default_rng(1).integers(0, 4, 20)
+    for head in (-1, 0, 1):
+        metric = HeadAccuracy(head)
+        metric = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
+        metric.update_state(labels, heads, sample_weight=labels == 1)
+        chosen = labels == 1
+        assert float(metric.result()) == pytest.approx((heads[chosen, head].argmax(-1) == 1).mean())
+    with pytest.raises(TypeError, match="`head` must be an integer"):
+        HeadAccuracy(1.0)
