@@ -48,7 +48,7 @@ class Distiller(keras_internals.ExtractsFeatures, keras.distillation.Distiller):
         return SpikingModel(features, model.timesteps, model.gradient, model.step_mode) if is_spiking else features
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        for model, features in self.feature_models():
+        for model, features in self._feature_models():
             # As they are now: they can be changed at any time.
             for setting in ("timesteps", "gradient", "step_mode") if isinstance(features, SpikingModel) else ():
                 if getattr(features, setting) is not getattr(model, setting):

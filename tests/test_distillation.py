@@ -64,7 +64,7 @@ def test_the_student_trains_and_the_teacher_does_not():
     assert not any(changed[count:])
     model.timesteps = 5
     compiled(distiller).fit(x, y, verbose=0)
-    assert [features.timesteps for _, features in distiller.feature_models() if isinstance(features, rsnn.SpikingModel)] == [5]
+    assert [features.timesteps for _, features in distiller._feature_models() if isinstance(features, rsnn.SpikingModel)] == [5]
 
 
 def test_a_spiking_teacher_teaches_an_ordinary_student():

@@ -398,7 +398,7 @@ class ExtractsFeatures:
     def _create_feature_extractor(self, model, layer_names):
         return self.feature_model(model, layer_names) if layer_names else None  # type: ignore[attr-defined]
 
-    def feature_models(self):
+    def _feature_models(self):
         """Pairs of the student and of the teacher, and the model that reads their features or `None`."""
         extractors = self._student_feature_extractor, self._teacher_feature_extractor  # type: ignore[attr-defined]
         return zip((self.student, self.teacher), extractors, strict=True)  # type: ignore[attr-defined]
