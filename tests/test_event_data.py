@@ -14,7 +14,7 @@ from keras_ratesnn.events import recording as recording_module
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
 from keras_ratesnn.events.frames import count_events, frame_numbers_by_count, frame_numbers_by_time, resize
 from keras_ratesnn.events.recording import FIELDS
-from recipes.data import cifar10_dvs
+from recipes.data import cifar10_dvs, recordings
 
 
 def events_of(images):
@@ -300,10 +300,10 @@ def test_the_data_set_has_the_frames_and_the_class_of_every_recording(data_set, 
     )
     assert images.shape == (100, 3, 48, 48, 2)
     assert images.dtype == np.float32
-    recordings = events_of(images) - 50
-    assert sorted(recordings) == list(range(100))
-    np.testing.assert_array_equal(labels, recordings // RECORDINGS)
-    for image, recording in zip(images[::10], recordings[::10], strict=True):
+    of_recordings = events_of(images) - 50
+    assert sorted(of_recordings) == list(range(100))
+    np.testing.assert_array_equal(labels, of_recordings // RECORDINGS)
+    for image, recording in zip(images[::10], of_recordings[::10], strict=True):
         events = made_events(50 + recording, seed=recording % RECORDINGS)
         np.testing.assert_array_equal(image, event_frames(events, 3, split_by, SENSOR_SHAPE, (48, 48)))
 
@@ -317,10 +317,10 @@ def test_the_split_is_stratified_and_the_same_everywhere(data_set, tmp_path):
 
 
 def test_the_whole_data_set_is_split_into_9000_and_1000(tmp_path):
-    recordings = {f"{name}/cifar10_{name}_{number}": None for name in cifar10_dvs.CLASS_NAMES for number in range(1000)}
-    cifar10_dvs._split(tmp_path / "split.txt", recordings)
+    names = {f"{name}/cifar10_{name}_{number}": None for name in cifar10_dvs.CLASS_NAMES for number in range(1000)}
+    recordings._split(tmp_path / "split.txt", names)
     lines = (tmp_path / "split.txt").read_text().splitlines()
-    assert sorted(line.split()[1] for line in lines) == sorted(recordings)
+    assert sorted(line.split()[1] for line in lines) == sorted(names)
     for name in cifar10_dvs.CLASS_NAMES:
         assert sum(line.startswith(f"test {name}/") for line in lines) == 100
     # This very split, so that results of years compare.
@@ -391,7 +391,7 @@ def forbid_reading(monkeypatch):
     def read(path):
         raise AssertionError(f"{path} was read again")
 
-    monkeypatch.setattr(cifar10_dvs, "READERS", dict.fromkeys(cifar10_dvs.READERS, read))
+    monkeypatch.setattr(recordings, "READERS", dict.fromkeys(recordings.READERS, read))
 
 
 def test_frames_are_computed_once(data_set, monkeypatch, capsys):
@@ -452,7 +452,7 @@ def test_frames_of_other_recordings_are_computed_again(data_set, monkeypatch):
     np.testing.assert_array_equal(images[events_of(images) == 999][0], expected)
 
     # Frames that an earlier way of making them left.
-    monkeypatch.setattr(cifar10_dvs, "FRAMES_VERSION", 2)
+    monkeypatch.setattr(recordings, "FRAMES_VERSION", 2)
     forbid_reading(monkeypatch)
     with pytest.raises(AssertionError, match="read again"):
         cifar10_dvs.load(data_set, 2)
@@ -463,14 +463,14 @@ def test_a_killed_run_leaves_no_incomplete_frames(data_set, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cifar10_dvs, "event_frames", stop)
+        patch.setattr(recordings, "event_frames", stop)
         with pytest.raises(KeyboardInterrupt):
             cifar10_dvs.load(data_set, 1)
     assert {path.name for path in data_set.iterdir()} == {*cifar10_dvs.CLASS_NAMES, "split.txt"}
     # One that is killed outright cannot clear up: what it had written has another name.
     (data_set / "frames_1_by_count.npy.123.part").write_bytes(b"half")
     assert len(cifar10_dvs.load(data_set, 1).train_images) == 90
-    assert json.loads((data_set / "frames_1_by_count.json").read_text())["version"] == cifar10_dvs.FRAMES_VERSION
+    assert json.loads((data_set / "frames_1_by_count.json").read_text())["version"] == recordings.FRAMES_VERSION
 
 
 # Mistakes

@@ -1,4 +1,4 @@
-r"""Reader for AEDAT 2.0 files of the DVS128 camera, the format of CIFAR10-DVS.
+r"""Reader and writer for AEDAT 2.0 files of the DVS128 camera, the format of CIFAR10-DVS.
 
 header      lines of text that start with # and end with \n (usually \r\n); the first is #!AER-DAT2.0
 then        events of eight bytes: an address and a timestamp in microseconds, four bytes each, most significant first
@@ -86,6 +86,38 @@ def read_aedat(path: str | os.PathLike[str]) -> Events:
         polarity=1 - (addresses & 1).astype("int64"),
         timestamp=int(timestamps[0]) + np.concatenate([[0], np.cumsum(steps, dtype="int64")]),
     )
+
+
+def write_aedat(path: str | os.PathLike[str], events: Events) -> None:
+    """Writes a recording as an AEDAT 2.0 file of the DVS128 camera, which `read_aedat` reads.
+
+    Example:
+
+    >>> import tempfile
+    >>> recording = keras_ratesnn.events.Events(*np.array([[0, 5], [127, 6], [1, 0], [30, 40]]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_aedat(f"{folder}/recording.aedat", recording)
+    ...     print(keras_ratesnn.events.read_aedat(f"{folder}/recording.aedat").x)
+    [0 5]
+
+    Args:
+        path: The file. An existing file is replaced.
+        events: `Events` of a sensor of 128x128 pixels. Timestamps are written modulo 2**32 microseconds, as the camera's clock.
+
+    Raises:
+        OSError: If the file cannot be written.
+        ValueError: If an event is outside the sensor, or later than the one before by 2**31 microseconds or more.
+    """
+    largest = max(int(events.x.max()), int(events.y.max()))
+    if largest > LARGEST_COORDINATE:
+        raise ValueError(f"`events` must be of a sensor of 128x128 pixels. Received: the coordinate {largest}.")
+    timestamps = events.timestamp.astype("int64")
+    if (np.diff(timestamps) >= 2**31).any():
+        raise ValueError("`events` must not pause for 2**31 microseconds or more, which the file cannot say.")
+    x, y, polarity = (getattr(events, name).astype("int64") for name in ("x", "y", "polarity"))
+    addresses = (LARGEST_COORDINATE - x) << 8 | (LARGEST_COORDINATE - y) << 1 | 1 - polarity
+    content = np.stack([addresses, timestamps % 2**32], axis=1).astype(">u4").tobytes()
+    pathlib.Path(path).write_bytes(VERSION_LINE + b"\r\n# Timestamps tick is 1 us\r\n" + content)
 
 
 def _header_bytes(path, content):

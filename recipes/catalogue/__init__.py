@@ -6,6 +6,7 @@ _NAMES = (
     "digits",
     "fashion_mnist",
     "fashion_mnist_resnet18",
+    "fashion_mnist_events",
     "cifar10_resnet18",
     "cifar10_resnet19",
     "cifar10_vgg11",

@@ -1,0 +1,26 @@
+"""Fashion-MNIST in front of an event camera, made recordings, with VGGSNN: T = 10, at a quarter of its width."""
+
+from keras_ratesnn import models
+from recipes.data import fashion_mnist_events as data
+from recipes.recipe import Recipe
+
+
+def build_network(width):
+    # No normalisation of the input: event counts are small, and most are zero.
+    return models.VGGSNN(input_shape=data.IMAGE_SHAPE, classes=data.CLASSES, width=width).network
+
+
+RECIPE = Recipe(
+    name="fashion_mnist_events",
+    description="VGGSNN on made event camera recordings of Fashion-MNIST",
+    load_data=data.load,
+    build_network=build_network,
+    has_time=True,
+    timesteps=10,
+    width=0.25,
+    epochs=20,
+    batch_size=32,
+    learning_rate=0.1,
+    weight_decay=5e-3,
+    augment="cifar10_dvs",
+)

@@ -1,0 +1,61 @@
+"""Fashion-MNIST in front of an event camera: made recordings, see `saccades`, of the images of Fashion-MNIST.
+
+`write` makes them as AEDAT files, in the folders of their classes, with the data set's own split. Reading them is the same as
+for a camera's recordings.
+"""
+
+import pathlib
+
+import numpy as np
+
+from keras_ratesnn.events import write_aedat
+from recipes.data import saccades
+from recipes.data.recordings import SPLIT_FILE, RecordingSet
+
+IMAGE_SHAPE = (48, 48, 2)
+CLASS_NAMES = ("t_shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle_boot")
+CLASSES = len(CLASS_NAMES)
+
+SOURCE = (
+    "Make the recordings from the images: python -m recipes.make_recordings FOLDER --data-dir DIR, where DIR is that "
+    "of the recipe fashion_mnist."
+)
+
+load = RecordingSet("Fashion-MNIST in front of an event camera", CLASS_NAMES, IMAGE_SHAPE, SOURCE).load
+
+
+def write(folder, data, train, test, seed, progress=lambda: None):
+    """Makes recordings of the first images of each part of a data set.
+
+    Args:
+        folder: The folder, which must not exist or be empty.
+        data: `Dataset` of images `(28, 28, 1)`.
+        train: Integer, the number of images for training.
+        test: Integer, the number of images for testing.
+        seed: Integer. A recording depends on the seed, its part and the number of its image alone.
+        progress: Function, called after each recording. Defaults to one that does nothing.
+
+    Raises:
+        FileExistsError: If the folder is not empty.
+        ValueError: If there are not as many images.
+    """
+    folder = pathlib.Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty. Name another folder, or remove it to make the recordings again.")
+    parts = {"train": (data.train_images, data.train_labels, train), "test": (data.test_images, data.test_labels, test)}
+    for part, (images, _, count) in parts.items():
+        if not 0 < count <= len(images):
+            raise ValueError(f"`{part}` must be from 1 to {len(images)}, the number of images. Received: {part}={count}.")
+    for name in CLASS_NAMES:
+        (folder / name).mkdir(parents=True)
+    split = []
+    for part, (images, labels, count) in parts.items():
+        for number in range(count):
+            generator = np.random.default_rng([seed, len(part), number])
+            events = saccades.record(images[number, ..., 0], generator)
+            name = f"{CLASS_NAMES[labels[number]]}/{part}_{number:05d}"
+            write_aedat(folder / f"{name}.aedat", events)
+            split.append(f"{part} {name}\n")
+            progress()
+    # Last: without it, the recordings would be split otherwise.
+    (folder / SPLIT_FILE).write_text("".join(split))

@@ -1,0 +1,259 @@
+"""Data sets of event camera recordings: a folder for each class, with AEDAT files or NumPy archives of a DVS128.
+
+The events of a recording become `timesteps` frames with two channels, OFF and ON. This is done once: the frames are stored in
+the data folder, in `frames_10_by_count.npy` for 10 frames by count, with a `.json` file that describes their source. If a
+recording has changed or the file is damaged, the frames are computed again.
+
+`split.txt` in the data folder says which recordings are used for testing. If there is no such file, a tenth of each class is
+drawn, the same for everyone with the same recordings, and the file is written.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from keras_ratesnn._core import checks
+from keras_ratesnn.events import event_frames, read_aedat, read_arrays
+from keras_ratesnn.events.aedat import SENSOR_SHAPE
+from keras_ratesnn.events.frames import FRAME_NUMBERS_BY
+from recipes.data.dataset import Dataset
+
+READERS = {".aedat": read_aedat, ".npz": read_arrays, ".npy": read_arrays}
+
+TEST_SHARE = 0.1
+SPLIT_SEED = 0
+SPLIT_FILE = "split.txt"
+PARTS = ("train", "test")
+
+FRAMES_VERSION = 1
+"""Increase this when the same recordings give different frames, so that stored frames are not used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordingSet:
+    """What is known of a data set of recordings.
+
+    Args:
+        name: String.
+        class_names: Tuple of strings, which are the names of the folders; the label of a class is its index.
+        image_shape: `(height, width, 2)`, the shape of a frame.
+        source: String, how to get the recordings, a sentence.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    source: str
+
+    @property
+    def advice(self):
+        """What the data folder must hold, a sentence."""
+        return (
+            f"--data-dir is a folder with a folder for each class, {', '.join(self.class_names)}, with its recordings: .aedat "
+            "files, or .npz or .npy files with x, y, polarity and timestamp."
+        )
+
+    def load(self, data_dir, timesteps, split_by="count"):
+        """The data set as event frames.
+
+        Args:
+            data_dir: The folder. Frames and split are also stored there.
+            timesteps: Integer >= 1, the number of frames of a recording.
+            split_by: "count" for frames with equal numbers of events, "time" for frames of equal duration. Defaults to
+                `"count"`.
+
+        Returns:
+            A `Dataset` with images of float32 event counts `(timesteps, *image_shape)`, which are read from their file on
+            demand. The order of recordings mixes the classes.
+
+        Raises:
+            FileNotFoundError: If the folder or a class is missing.
+            NotADirectoryError: If `data_dir` is not a folder.
+            OSError: If the folder is not writable.
+            TypeError: If `timesteps` is not an integer.
+            ValueError: If no folder was given, an argument is invalid, a recording cannot be read, or the recordings do not
+                match the split.
+        """
+        timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a recording.")
+        checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)
+        if data_dir is None:
+            raise ValueError(f"{self.name} cannot be downloaded from here. {self.source} Then pass --data-dir: {self.advice}")
+        folder = pathlib.Path(data_dir)
+        recordings = _find_recordings(self, folder)
+        split = _split(folder / SPLIT_FILE, recordings)
+        train, test = ([name for name in sorted(recordings, key=_draw) if split[name] == part] for part in PARTS)
+        names = train + test
+        frames = _kept_frames(self, folder, [recordings[name] for name in names], timesteps, split_by)
+        labels = np.array([self.class_names.index(_class_of(name)) for name in names], "int32")
+        return Dataset(frames[: len(train)], labels[: len(train)], frames[len(train) :], labels[len(train) :])
+
+
+# Recordings. Their names, such as cat/cifar10_cat_0, have no file extension, because a split refers to recordings.
+
+
+def _find_recordings(recording_set, folder):
+    """A dict of recording names to files."""
+    if not folder.exists():
+        raise FileNotFoundError(f"The folder {folder} does not exist. {recording_set.advice}")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder. {recording_set.advice}")
+    recordings = {}
+    for class_name in recording_set.class_names:
+        of_class = _find_class(folder / class_name, recording_set.advice)
+        recordings.update({f"{class_name}/{stem}": path for stem, path in of_class.items()})
+    return recordings
+
+
+def _find_class(folder, advice):
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}. {advice}")
+    paths = sorted(folder.iterdir())
+    recordings = {}
+    for path in paths:
+        if path.suffix in READERS:
+            if path.stem in recordings:
+                raise ValueError(
+                    f"{recordings[path.stem]} and {path} have the same name without extension. Remove one of them."
+                )
+            recordings[path.stem] = path
+    if len(recordings) < 2:
+        seen = f"among {len(paths)} files, such as {paths[0].name}" if paths else "it is empty"
+        raise ValueError(
+            f"{folder} must have at least two recordings, for training and testing. It has {len(recordings)} ({seen}). {advice}"
+        )
+    return recordings
+
+
+def _class_of(name):
+    return name.split("/")[0]
+
+
+# The split
+
+
+def _draw(name):
+    """A pseudorandom number that depends only on the name, so that it is the same everywhere."""
+    return hashlib.sha256(f"{SPLIT_SEED}/{name}".encode()).hexdigest()
+
+
+def _split(path, recordings):
+    """The part, of `PARTS`, of each recording: read from the file, or drawn and written to it."""
+    if path.exists():
+        return _read_split(path, recordings)
+    split = dict.fromkeys(recordings, "train")
+    for class_name in {_class_of(name) for name in recordings}:
+        of_class = sorted((name for name in recordings if _class_of(name) == class_name), key=_draw)
+        test_size = max(1, round(TEST_SHARE * len(of_class)))
+        split.update(dict.fromkeys(of_class[:test_size], "test"))
+    _write(path, ["".join(f"{split[name]} {name}\n" for name in sorted(split)).encode()])
+    return split
+
+
+def _read_split(path, recordings):
+    advice = f"Remove {path} to draw a new split; accuracies of different splits are not comparable."
+    split = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        part, _, name = line.decode(errors="replace").partition(" ")
+        if part not in PARTS or name in split:
+            raise ValueError(
+                f"Line {number} of {path} must be train or test, a space and a recording that is on no other line. "
+                f"It is {line.decode(errors='replace')!r}. {advice}"
+            )
+        split[name] = part
+    for names, what in (
+        (split.keys() - recordings.keys(), "contains recordings that are not in the folder"),
+        (recordings.keys() - split.keys(), "does not contain all recordings of the folder"),
+    ):
+        if names:
+            raise ValueError(
+                f"{path} {what}: {len(names)}, the first {min(names)}. Make the folder and the file agree. {advice}"
+            )
+    for part in PARTS:
+        if part not in split.values():
+            raise ValueError(f"{path} has no {part} recordings. {advice}")
+    return split
+
+
+# The frames
+
+
+def _kept_frames(recording_set, folder, paths, timesteps, split_by):
+    """Frames of the recordings in order, memory-mapped from a file that is created first if it is missing or damaged."""
+    path = folder / f"frames_{timesteps}_by_{split_by}.npy"
+    origin_path = path.with_suffix(".json")
+    origin = _origin(folder, paths)
+    if not _is_whole(path, origin_path, origin):
+        print(f"counting the events of {len(paths):,} recordings into {path}; later runs read that file", flush=True)
+        _write(path, _file_of_frames(recording_set, paths, timesteps, split_by))
+        _write(origin_path, [json.dumps({**origin, "sha256": _checksum(path)}).encode()])
+    # Changes to the array stay in memory. The plain array shares this memory.
+    return np.asarray(np.load(path, mmap_mode="c"))
+
+
+def _origin(folder, paths):
+    """Describes the source of the frames; frames from another source are stale."""
+    stats = [path.stat() for path in paths]
+    recordings = [
+        [path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)
+    ]
+    return {"version": FRAMES_VERSION, "recordings": recordings}
+
+
+def _is_whole(path, origin_path, origin):
+    """Whether a file of frames exists, belongs to `origin` and is undamaged."""
+    try:
+        return json.loads(origin_path.read_bytes()) == {**origin, "sha256": _checksum(path)}
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _checksum(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file_of_frames(recording_set, paths, timesteps, split_by):
+    """The bytes of a `.npy` file, one recording at a time."""
+    header = io.BytesIO()
+    shape = (len(paths), timesteps, *recording_set.image_shape)
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    yield header.getvalue()
+    for path in paths:
+        yield _frames_of(recording_set, path, timesteps, split_by).astype("<f4").tobytes()
+
+
+def _frames_of(recording_set, path, timesteps, split_by):
+    try:
+        events = READERS[path.suffix](path)
+    except OSError as error:
+        # An OSError would be mistaken for one about the file being written.
+        raise ValueError(f"The recording {path} cannot be read ({error.strerror or error}).") from error
+    try:
+        return event_frames(events, timesteps, split_by, SENSOR_SHAPE, recording_set.image_shape[:2])
+    except ValueError as error:
+        raise ValueError(f"{path} is not a recording of {recording_set.name}. {error}") from error
+
+
+def _write(path, blocks):
+    """Writes blocks of bytes to a file atomically, so that a killed run leaves no incomplete file."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            for block in blocks:
+                file.write(block)
+        part.replace(path)
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written ({error.strerror or error}). The split and the frames are stored in the data folder. If "
+            "it is not writable, pass with --data-dir another folder that contains links to the folders of the classes."
+        ) from error
+    finally:
+        # An earlier error is more important.
+        with contextlib.suppress(OSError):
+            part.unlink()
