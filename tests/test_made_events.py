@@ -96,16 +96,22 @@ def test_what_makes_no_recording_is_an_error():
         saccades.record(np.zeros((28, 28), "uint8"), generator, enlargement=5)
 
 
+OPTIONS = ["--train", "60", "--test", "10", "--data-dir"]
+
+
 @pytest.fixture
 def folder(tmp_path):
-    arguments = [str(tmp_path / "recordings"), "--data-dir", str(write_clothes(tmp_path)), "--train", "60", "--test", "10"]
-    assert make_recordings.main(arguments) == 0
-    assert make_recordings.main(arguments) == 2
+    write_clothes(tmp_path)
+    assert make_recordings.main([str(tmp_path / "recordings"), *OPTIONS, str(tmp_path)]) == 0
     return tmp_path / "recordings"
 
 
-def test_made_recordings_are_read_by_the_path_of_real_ones(folder, capsys):
+def test_recordings_are_not_made_into_a_folder_that_has_some(folder, tmp_path, capsys):
+    assert make_recordings.main([str(folder), *OPTIONS, str(tmp_path)]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_made_recordings_are_read_by_the_path_of_real_ones(folder):
     data = fashion_mnist_events.load(folder, 4)
     assert data.train_images.shape == (60, 4, 48, 48, 2)
     assert data.test_images.shape == (10, 4, 48, 48, 2)
