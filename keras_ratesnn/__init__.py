@@ -19,7 +19,7 @@ from keras_ratesnn.models._conversion import spikify
 from keras_ratesnn.models._folding import fold_batch_normalization
 from keras_ratesnn.spiking_model import SpikingModel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "LayerKind",

@@ -88,9 +88,9 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
         gradient: The training method: `"rate"` (rate-based backpropagation: a backward pass that does not grow with T),
             `"bptt"` (backpropagation through time), `"sltt"` or `"ottt"` (no gradient between time steps), or a
             `GradientMethod`. Defaults to `"rate"`.
-        step_mode: `"multi"`: a layer sees all time steps at once, which is fastest. `"single"`: the network advances one
-            step at a time. Memory then does not grow with T, except with `gradient="bptt"`, and batch normalisation uses
-            separate statistics for each step. Defaults to `"multi"`.
+        step_mode: `"multi"`: a layer sees all time steps at once. `"single"`: the network advances one step at a time.
+            Memory then does not grow with T, except with `gradient="bptt"`, and batch normalisation uses separate statistics
+            for each step. Defaults to `"multi"`.
         return_sequences: Boolean, whether the output is that of every step, `(batch, timesteps, ...)`, instead of the time
             mean. A loss on every step works with any training method; `"rate"` gives all steps the derivative of the rate.
             Defaults to `False`.
