@@ -50,7 +50,9 @@ def spiking_model(
     Args:
         model: A Functional or Sequential model.
         network: The network with neurons that was made from it.
-        timesteps, gradient, step_mode: As in `SpikingModel`.
+        timesteps: As in `SpikingModel`.
+        gradient: As in `SpikingModel`.
+        step_mode: As in `SpikingModel`.
 
     Raises:
         TypeError: If the class of the model does what a spiking model cannot do.
@@ -225,7 +227,7 @@ class _Saved:
             self._error = error
 
     def note_what_may_change(self, spiking):
-        """Notes the entries of the task's config that are the same for its spiking model: not those about layers that changed."""
+        """Notes the entries of the config that are the same for the spiking model: not those about layers that changed."""
         if self._error is None:
             now, made = _config_of(spiking), self._task["config"]
             self._may_change = {key for key in now if key in made and now[key] == made[key]}
