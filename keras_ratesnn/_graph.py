@@ -104,7 +104,8 @@ def tensors_among(args, kwargs, kind=keras.KerasTensor):
     """The tensors among the arguments of a call in Keras' order, a list.
 
     Args:
-        args, kwargs: Positional and keyword arguments.
+        args: Tuple, the positional arguments.
+        kwargs: Dict, the keyword arguments.
         kind: The class of the tensors, or of what takes their place.
     """
     return [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, kind)]

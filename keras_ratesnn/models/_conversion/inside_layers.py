@@ -1,12 +1,14 @@
 """Writes layers that are compositions of other layers as graphs, so that the activations inside them can be replaced.
 
 A copy of the layer is called with symbolic tensors, which gives a Functional model with the layers inside and their names: a
-residual block, a feature pyramid, a prediction head. Only that is known which such a call shows. So the graph takes the place of
-the layer if it is the same with `training=True` and `training=False`, apart from what the layers inside make of it, and if
-it has no weights that do not belong to a layer in it. Otherwise the layer stays as it is, and the report says why.
+residual block, a feature pyramid, a prediction head. Nothing else is known of the layer. So the graph takes its place only if
+it is the same with `training=True` and `training=False`, apart from what the layers inside make of it, and if it has no weights
+that do not belong to a layer in it. Otherwise the layer stays as it is, and the report says why.
 """
 
 import dataclasses
+import inspect
+import warnings
 from typing import Any
 
 import keras
@@ -152,8 +154,10 @@ def _copied(layer, args, kwargs):
     if not layer.variables and len(list(keras_internals.with_sublayers(layer))) == 1:
         return layer
     try:
-        copy = type(layer).from_config(layer.get_config())
-        copy(*args, **kwargs)
+        # The layer itself has given the warnings of its class.
+        with warnings.catch_warnings(action="ignore"):
+            copy = type(layer).from_config(layer.get_config())
+            copy(*args, **kwargs)
         copy.set_weights(layer.get_weights())
     # The code of a layer may raise anything.
     except Exception as error:
@@ -172,7 +176,7 @@ def _trace(layer, args, kwargs, training):
     """A Functional model of the call of a layer."""
     symbols = _graph.tensors_among(args, kwargs)
     args, kwargs = keras.tree.map_structure(lambda leaf: _as_cast(leaf, layer), (args, kwargs))
-    if keras_internals.takes_training(layer):
+    if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": training}
     variables = len(layer.variables)
     try:

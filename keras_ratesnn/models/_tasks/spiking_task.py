@@ -5,14 +5,13 @@ spiking model is one object of a new class, made for each class of task:
 
     SpikingTask, <the task's classes>, SpikingModel, <Functional without its graph>, keras.Model
 
-So a method of the task runs as it is, and its `super()` is a `SpikingModel`: `self(x)`, `self.optimizer`, `fit` and the state on
-JAX are those of one ordinary Keras model, whatever the backend. What belongs to an object and not to a class, the attributes,
-is translated from the task to the spiking network by `Counterparts`. The task's `__init__` does not run. The config of a saved
-model holds the network, and the class and config of the task, from which the attributes are made again. `SpikingTask` comes
-first to say what is saved: also the arguments of the task's own `compile`, so that training resumes.
+So a method of the task runs as it is, and its `super()` is a `SpikingModel`: `self(x)`, `self.optimizer`, `fit` and the state
+on JAX are those of one ordinary Keras model, whatever the backend. What belongs to an object and not to a class, the
+attributes, is translated from the task to the spiking network by `Counterparts`. The task's `__init__` does not run. The config
+of a saved model holds the network, and the class and config of the task, from which the attributes are made again.
+`SpikingTask` comes first to say what is saved: also the arguments of the task's own `compile`, so that training resumes.
 """
 
-import functools
 from typing import TYPE_CHECKING, Any, Self
 
 import keras
@@ -74,8 +73,16 @@ def _is_task(cls):
     )
 
 
-@functools.cache
 def _class_of(cls):
+    if cls not in _classes:
+        _classes[cls] = _new_class(cls)
+    return _classes[cls]
+
+
+_classes: dict[type, Any] = {}
+
+
+def _new_class(cls):
     """The class of the spiking models of a class of tasks."""
     overridden = sorted(name for name in _OURS if _overrides(cls, name))
     if overridden:
