@@ -61,7 +61,7 @@ def as_graph(network, argument="network"):
     return functional
 
 
-def walk(network, signals, rule, training):
+def walk(network, signals, rule, training, inside=None):
     """Runs a network's graph and passes every operation to `rule`.
 
     Nested Functional and Sequential models are included. A signal is any object that is not a pytree; only the rule interprets
@@ -72,11 +72,13 @@ def walk(network, signals, rule, training):
         signals: List with one signal for each of `network.inputs`.
         rule: Function from a `Call` to signals, in the structure of the operation's outputs.
         training: Boolean, passed on to layers as in Keras' own Functional call.
+        inside: Dict of layers to Functional models that are run instead of them, with the signals among the arguments of the
+            layer as inputs. Defaults to `None`: none.
 
     Returns:
         Signals in the structure of the network's outputs.
     """
-    plan = _plan_of(network)
+    plan = _make_plan(network, inside) if inside else _plan_of(network)
     return _walk(plan, plan.whole, signals, rule, training)
 
 
@@ -118,6 +120,17 @@ def _walk(plan, part, signals, rule, training):
         for index in last_used:
             found[index] = None
     return tree.map_leaves(fill_in, part.outputs)
+
+
+def tensors_among(args, kwargs, kind=keras.KerasTensor):
+    """The tensors among the arguments of a call in Keras' order, a list.
+
+    Args:
+        args: Tuple, the positional arguments.
+        kwargs: Dict, the keyword arguments.
+        kind: The class of the tensors, or of what takes their place.
+    """
+    return [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, kind)]
 
 
 class _Slot:
@@ -177,7 +190,7 @@ def _plan_of(network):
     return plan
 
 
-def _make_plan(network):
+def _make_plan(network, inside=None):
     indices = itertools.count()
     steps: list[_Step] = []
     nested: list[tuple[keras.Model, keras.Model]] = []
@@ -189,6 +202,9 @@ def _make_plan(network):
         def training_of(kwargs):
             training = keras_internals.training_in_graph(kwargs)
             return training_of_model if training is None else training
+
+        def call_inside(*args, **kwargs):
+            return run(inside[operation], tensors_among(args, kwargs, _Slot), training_of(kwargs))
 
         def call_model(inputs, **kwargs):
             graph = as_graph(operation)
@@ -206,6 +222,8 @@ def _make_plan(network):
             steps.append(_Step(operation, args, kwargs, inputs, outputs, str(len(steps)), takes_training))
             return outputs
 
+        if inside and operation in inside:
+            return call_inside
         return call_model if keras_internals.is_graph(operation) else call
 
     def run(graph, slots, training=None):

@@ -194,6 +194,17 @@ def test_the_activation_of_an_output_stays_through_reshapes_and_casts():
     assert {name: role for (name, _), role in found.items()} == {"hidden": "hidden", "one": "output", "two": "output"}
 
 
+@pytest.mark.parametrize("join", [layers.Concatenate(), lambda parts: ops.concatenate(parts, -1)], ids=["layer", "function"])
+def test_the_activation_of_a_part_of_an_output_stays(join):
+    """Scores beside boxes, as in the heads of YOLO; a part that feeds a further layer is hidden."""
+    inputs = keras.Input((4,))
+    scores, boxes = layers.Dense(2, "sigmoid", name="scores")(inputs), layers.Dense(4, name="boxes")(inputs)
+    joined = layers.Activation("linear")(join([boxes, scores]))
+    outputs = {"boxes": joined[:, :4], "scores": joined[:, 4:]}
+    assert roles(keras.Model(inputs, outputs)) == {("scores", "sigmoid"): "output"}
+    assert roles(keras.Model(inputs, layers.Dense(1)(joined))) == {("scores", "sigmoid"): "hidden"}
+
+
 def test_an_output_that_feeds_further_layers_is_hidden():
     inputs = keras.Input((6,))
     features = layers.Dense(8, activation="relu", name="features")(inputs)
@@ -425,6 +436,54 @@ def test_inverted_bottlenecks_train_every_kernel():
     outputs = layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))
     model = check_gradients(keras.Model(inputs, outputs), images()[:, :8, :8] / 127.5 - 1.0)
     assert len(model.spikify_report.replaced) == 4
+
+
+def gates_of(model):
+    return {change.name for change in model.spikify_report.kept if change.reason == "gate"}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "replaced", "gates"),
+    [
+        ("MobileNet", {"alpha": 0.25}, 27, 0),
+        ("MobileNetV3Small", {"alpha": 0.25, "include_preprocessing": False}, 33, 9),
+    ],
+)
+def test_small_applications_convert_and_train_and_their_gates_are_named(name, arguments, replaced, gates):
+    model = quiet(application(name, **arguments), timesteps=2)
+    assert len(model.spikify_report.replaced) == replaced
+    assert len(gates_of(model)) == gates
+    model.compile("sgd", LOSS, run_eagerly=True)
+    assert np.isfinite(model.train_on_batch(images()[:2] / 127.5 - 1.0, np.arange(2)))
+
+
+FAMILIES = {
+    "ConvNeXtTiny": 32,
+    "DenseNet121": 32,
+    "EfficientNetB0": 32,
+    "EfficientNetV2B0": 32,
+    "InceptionResNetV2": 75,
+    "InceptionV3": 75,
+    "MobileNet": 32,
+    "MobileNetV2": 32,
+    "MobileNetV3Small": 32,
+    "ResNet50": 32,
+    "ResNet50V2": 32,
+    "VGG16": 32,
+    "Xception": 71,
+}
+"""The families of keras.applications that run on PyTorch, and the size of their images."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), FAMILIES.items())
+def test_every_family_of_applications_converts_and_trains(name, size):
+    network = getattr(keras.applications, name)(weights=None, classes=10, input_shape=(size, size, 3))
+    model = quiet(network, timesteps=2)
+    assert {change.reason for change in model.spikify_report.kept} <= {"gate", "output"}
+    model.compile("sgd", LOSS, run_eagerly=True)
+    x = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype("float32")
+    assert np.isfinite(model.train_on_batch(x, np.arange(2)))
 
 
 @pytest.mark.slow

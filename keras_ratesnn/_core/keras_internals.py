@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import functools
+import inspect
 import threading
 import warnings
 
@@ -35,6 +36,7 @@ _REMEDY = (
 
 warn_if_untested(keras.__version__)
 try:
+    from keras.src.backend import compute_output_spec
     from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
     from keras.src.backend.common.stateless_scope import get_stateless_scope
     from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
@@ -60,6 +62,11 @@ def is_graph(operation):
     return isinstance(operation, keras.Model) and getattr(type(operation), "call", None) in _GRAPH_CALLS
 
 
+def is_graph_with_other_call(model):
+    """Whether a model has a graph, and a `call` that does something else."""
+    return not is_graph(model) and bool(getattr(model, "_nodes", ()) or getattr(model, "_functional", None))
+
+
 def functional_of(network):
     """The Functional model inside a Sequential (`None` if it is not built); a Functional model itself."""
     return network._functional if isinstance(network, keras.Sequential) else network
@@ -70,6 +77,44 @@ def run_through_graph(network, signals, operation_function):
     return unpack_single(network._run_through_graph(signals, operation_fn=operation_function))
 
 
+def calls_in(graph):
+    """The calls of a Functional model in order: a list of `(operation, args, kwargs, outputs)`, the outputs as a flat list."""
+    depths = sorted(graph._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in graph._nodes_by_depth[depth] if not node.is_input]
+    return [(node.operation, node.arguments.args, node.arguments.kwargs, node.outputs) for node in nodes]
+
+
+def forget_training(graph):
+    """Makes the calls in a Functional model, but not in its nested ones, as if they had been made without `training`."""
+    for _, _, kwargs, _ in calls_in(graph):
+        kwargs.pop("training", None)
+
+
+@contextlib.contextmanager
+def calling(layer, training):
+    """A context in which layers take over `training` if they are called without it, as in a call of an outer layer."""
+    layer._get_call_context().set_value("training", training)
+    try:
+        yield
+    finally:
+        layer._maybe_reset_call_context()
+
+
+def own_state(layer):
+    """The variables and random generators of a layer that do not belong to its sublayers."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables, *layer._seed_generators]
+
+
+def forget_symbolic_losses(layer):
+    """Whether a layer and its sublayers have added losses when they were called; forgets them."""
+    layers = list(with_sublayers(layer))
+    has_losses = any(inside._losses for inside in layers)
+    for inside in layers:
+        inside._losses.clear()
+        inside._loss_ids.clear()
+    return has_losses
+
+
 def inputs_structure(network):
     """The symbolic inputs of a Functional model, in their original structure."""
     return network._inputs_struct
@@ -78,6 +123,61 @@ def inputs_structure(network):
 def outputs_structure(network):
     """The symbolic outputs of a Functional model, in the structure that calling it returns."""
     return unpack_single(network._outputs_struct)
+
+
+_MADE_WHEN_RUN = {"history", "stop_evaluating", "stop_predicting", "_jax_state", "_epoch_iterator", "_eval_epoch_iterator"}
+"""Attributes that `fit`, `evaluate` and `predict` give a model."""
+
+
+def graph_class(cls):
+    """The class of Keras from which a class of models has its graph: Functional or Sequential."""
+    return keras.Sequential if issubclass(cls, keras.Sequential) else _functional_class()
+
+
+def own_classes(cls):
+    """The classes of a class of Functional or Sequential models that are not Keras' own, the most derived first: a tuple."""
+    base = graph_class(cls)
+    return tuple(other for other in cls.__mro__ if not issubclass(base, other))
+
+
+def attributes_of(model):
+    """Dict of the attributes that the classes and users of a Functional or Sequential model have given it."""
+    inputs = keras.Input((1,))
+    base = graph_class(type(model))
+    plain = base([inputs]) if base is keras.Sequential else base(inputs, inputs)
+    plain.compile("sgd", "mse")
+    of_keras = {*_names_of_attributes(plain), *_MADE_WHEN_RUN}
+    return {name: getattr(model, name) for name in _names_of_attributes(model) if name not in of_keras}
+
+
+def _names_of_attributes(model):
+    # PyTorch keeps modules apart from other attributes.
+    return [*vars(model), *vars(model).get("_modules", ())]
+
+
+def without_graph(base):
+    """A subclass of Functional or Sequential whose instances are plain models: they have no graph of their own.
+
+    Everything that `base` adds to a `keras.Model` is that of a `keras.Model` again, so that a class which is derived from
+    `base` and from a model with another `call` is a subclass of both and does what the latter does.
+    """
+    own = [cls for cls in base.__mro__ if not issubclass(keras.Model, cls)]
+    names = {name for cls in own for name in vars(cls) if not name.startswith("__")}
+    plain = {name: inspect.getattr_static(keras.Model, name) for name in names if hasattr(keras.Model, name)}
+    # Like Functional models, they may be given layers after they are built.
+    plain["_lock_state"] = base._lock_state
+    plain["__init__"] = lambda self, **kwargs: keras.Model.__init__(self, **kwargs)
+    # What `summary` and `plot_model` read of Functional models.
+    plain |= {"_operations": property(lambda self: self.layers), "_nodes_by_depth": {}, "_nodes": ()}
+    plain["_run_through_graph"] = _no_graph
+    return type(f"Plain{base.__name__}", (base,), plain)
+
+
+def _no_graph(model, *args, **kwargs):
+    raise TypeError(
+        f"{model.name!r} is a SpikingModel without a graph of its own, which keras.models.clone_model cannot copy. To copy it: "
+        "copy.deepcopy(model), or without its weights type(model).from_config(model.get_config())."
+    )
 
 
 def takes_training(operation):
@@ -196,9 +296,13 @@ def compiled_loss(model):
     return {name: model._compile_config.config[name] for name in ("loss", "loss_weights")}
 
 
-def build_loss(model, labels, outputs):
-    """Builds the compiled loss of a model, which makes variables, for labels and (symbolic) outputs."""
-    model._compile_loss.build(labels, outputs)
+def build_loss(model, inputs, labels, outputs):
+    """Builds the compiled loss of a model, which makes variables, for inputs, labels and (symbolic) outputs."""
+    if model._compile_loss is not None and not model._compile_loss.built:
+        inputs, labels = keras.tree.map_structure(
+            lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype)), (inputs, labels)
+        )
+        compute_output_spec(model.compute_loss, inputs, labels, outputs)
 
 
 class ReadOnce(_Through):

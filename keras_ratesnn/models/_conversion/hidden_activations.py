@@ -39,7 +39,7 @@ def is_only_activation(operation):
     return kind_of(operation).activation is not None
 
 
-def find_activations(network):
+def find_activations(network, inside=None):
     """The activations of a network and its nested models, in execution order.
 
     An activation is
@@ -50,17 +50,18 @@ def find_activations(network):
       block), by a bounded activation (sigmoid, tanh, ...) or by an input of the network (a mask);
     * hidden otherwise.
 
-    There may be scaling, reshaping, dropout and further activations in between. An operation that is called several times is
-    hidden if one of its calls is.
+    There may be scaling, reshaping, concatenation, dropout and further activations in between. An operation that is called
+    several times is hidden if one of its calls is.
 
     Args:
         network: A Functional model, see `keras_ratesnn._graph.as_graph`.
+        inside: Dict of layers to the Functional models that say what they do, see `inside_layers`. Defaults to `None`.
 
     Returns:
         List of `Activation`.
     """
     roles: dict[keras.Operation, set[str]] = {}
-    for node in nodes_of(network):
+    for node in nodes_of(network, inside):
         roles.setdefault(node.operation, set()).update(_roles(node))
     found = []
     for operation, uses in roles.items():
@@ -75,10 +76,15 @@ def find_activations(network):
 def function_of(operation):
     """The name of the activation function that an operation applies to its result; `None` if there is none."""
     activation = kind_of(operation).activation
-    # In a recurrent layer the activation is a part of the recurrence.
-    if activation not in (None, "activation") or isinstance(operation, keras.layers.RNN):
+    if activation not in (None, "activation") or _is_inside(operation):
         return activation
     return _name_of(getattr(operation, "activation", None))
+
+
+def _is_inside(operation):
+    """Whether a layer's `activation` is not that of its result: in a recurrence, and in a block of other layers."""
+    is_block = isinstance(operation, keras.layers.Layer) and len(list(keras_internals.with_sublayers(operation))) > 1
+    return isinstance(operation, keras.layers.RNN) or is_block
 
 
 def _name_of(activation):
@@ -128,10 +134,10 @@ def _is_product(node):
 
 
 def _passes(node):
-    """Whether an operation only moves, scales or bends a signal, without mixing in another one."""
-    if len(node.inputs) != 1:
-        return False
-    return kind_of(node.operation).moves
+    """Whether an operation only moves, scales or bends a signal, or puts others beside it, without mixing in another one."""
+    if type(node.operation).__name__ == "Concatenate":
+        return True
+    return len(node.inputs) == 1 and kind_of(node.operation).moves
 
 
 def _gates(source, others):
