@@ -9,6 +9,7 @@ import keras
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.models._folding import fold_batch_normalization
 from keras_ratesnn.models._nir import continuous_time, layouts, to_nodes
 from keras_ratesnn.models._nir.graph_writer import GraphWriter
@@ -62,8 +63,8 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = con
         TypeError: If `model` is neither a `SpikingModel` nor Functional or Sequential.
         ValueError: If NIR cannot describe a layer, which the message names; nothing is written then.
 
-    Source: Pedersen et al., "Neuromorphic intermediate representation: A unified instruction set for interoperable brain-inspired
-    computing", Nature Communications 2024.
+    Source: Pedersen et al., "Neuromorphic intermediate representation: A unified instruction set for interoperable
+    brain-inspired computing", Nature Communications 2024.
     """
     nir = package("nir", "export_nir")
     dt = checks.real("dt", dt, above=0, advice="It is the length of a time step in seconds.")
@@ -72,8 +73,7 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = con
 
 
 def _graph_of(nir: Any, model: keras.Model, dt: float) -> Any:
-    folded: Any = fold_batch_normalization(model, verbose=False)
-    network = _graph.as_graph(folded.network if isinstance(folded, SpikingModel) else folded, argument="model")
+    network = _without_normalization(model.network if isinstance(model, SpikingModel) else model)
     if len(network.inputs) != 1 or len(keras.tree.flatten(keras_internals.outputs_structure(network))) != 1:
         raise ValueError(
             f"`model` must have one input and one output. Received: {len(network.inputs)} inputs and {len(network.outputs)} "
@@ -85,18 +85,28 @@ def _graph_of(nir: Any, model: keras.Model, dt: float) -> Any:
     found = to_nodes.data_format_of(node.operation for node in nodes_of(network))
     writer = GraphWriter(nir, found, dt)
     begin = writer.input(layouts.shape_to_nir(tuple(shape), writer.format_of(shape)))
-    end = _graph.walk(
-        network, [begin], lambda call: to_nodes.add_layer(writer, call.operation, call.signals), training=False
-    )
+    end = _graph.walk(network, [begin], lambda call: to_nodes.add_layer(writer, call.operation, call.signals), training=False)
     (end,) = keras.tree.flatten(end)
     if end.order is not None:
         raise ValueError(
-            "`model` must not end with flattened channels_last features, which NIR has in another order. Received: the output "
-            f"{network.outputs[0].name!r} of shape {network.outputs[0].shape}. Let it end before Flatten, or with a Dense layer."
+            "`model` must not end with flattened channels_last features, which NIR has in another order. Received: an "
+            f"output of shape {network.outputs[0].shape}. Let it end before Flatten, or with a Dense layer."
         )
     writer.output(end)
     # The type check of nir 1.0.8 is wrong about grouped convolutions and kernels that are not square.
     return nir.NIRGraph(writer.nodes, writer.edges, type_check=False)
+
+
+def _without_normalization(network: keras.Model) -> keras.Model:
+    """The graph of a network, with folded batch normalisation."""
+    graph = _graph.as_graph(network, argument="model")
+    normalizes = False
+    for node in nodes_of(graph):
+        if kind_of(node.operation).normalization is None:
+            to_nodes.check(node.operation)
+        else:
+            normalizes = True
+    return _graph.as_graph(fold_batch_normalization(network, verbose=False)) if normalizes else graph
 
 
 def _replace(path, write):

@@ -1,8 +1,8 @@
 """Reads NIR files, which are HDF5, without trust in what they contain.
 
 A file of a few bytes can declare arrays of terabytes, refer to other files, or contain itself. So nothing is read before it is
-checked: what is read in full takes at most `_RATIO` times as much memory as the file takes on the disk, and `_ALWAYS`. Parameters
-of neurons, which compress well because they are mostly the same for all neurons, are read in pieces, and kept as one number if
+checked: what is read in full takes at most `_RATIO` times as many bytes of memory as the file has, and `_ALWAYS`. Parameters of
+neurons, which compress well because they are mostly the same for all neurons, are read in pieces, and kept as one number if
 they are the same.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_ratesnn.models._nir.heaps import why_unreadable
 from keras_ratesnn.models._nir.packages import package
 
 _RATIO = 16
@@ -121,8 +122,12 @@ def read(path):
         ValueError: If it is not a NIR file, is damaged, or declares more than it contains.
     """
     h5py = package("h5py", "import_nir")
-    size = os.stat(path).st_size
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        reason = why_unreadable(file)
     try:
+        if reason:
+            raise UnreadableError(reason)
         with h5py.File(path, "r") as file:
             return _Reader(h5py, size).root(file)
     except UnreadableError as error:

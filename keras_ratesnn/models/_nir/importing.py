@@ -11,7 +11,7 @@ from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers.cells import RESETS
 from keras_ratesnn.models._nir import hdf5, layouts, topology
 from keras_ratesnn.models._nir.neurons import NODES, NeuronReader
-from keras_ratesnn.models._nir.to_layers import LayerMaker
+from keras_ratesnn.models._nir.to_layers import LayerMaker, Signal
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -56,8 +56,8 @@ def import_nir(
         ValueError: If the file is not a NIR file or is damaged, or contains what this library cannot run: the message names the
             node; or if its metadata contradicts an argument.
 
-    Source: Pedersen et al., "Neuromorphic intermediate representation: A unified instruction set for interoperable brain-inspired
-    computing", Nature Communications 2024.
+    Source: Pedersen et al., "Neuromorphic intermediate representation: A unified instruction set for interoperable
+    brain-inspired computing", Nature Communications 2024.
     """
     if reset is not None:
         checks.one_of("reset", reset, RESETS)
@@ -71,16 +71,15 @@ def import_nir(
     dtype = time_axis.accumulation_dtype(keras.config.dtype_policy().compute_dtype)
     neurons = NeuronReader(reset, dt, data_format, dtype)
     maker = LayerMaker(neurons, data_format)
-    signals = {}
+    signals: dict[str, Signal] = {}
     for place in places:
         inputs = [signals[name] for name in place.inputs]
         signals[place.node.name] = maker.output_of(place.node, inputs) if inputs else maker.input(place.node)
     begin, end = signals[places[0].node.name], signals[places[-1].node.name]
     if end.order() is not None:
         raise ValueError(
-            f"`path` must be a NIR file whose output is not a flattened image, or data_format must be 'channels_first'. Received: "
-            f"path={str(path)!r}, whose output has the shape {end.shape}, flattened from {end.flattened}: with "
-            f"data_format={data_format!r} the features would have another order."
+            f"`data_format` must be 'channels_first' for this file. Received: data_format={data_format!r} and "
+            f"path={str(path)!r}, whose output is flattened from {end.flattened}: its features would have another order."
         )
     neurons.warn()
     return SpikingModel(keras.Model(begin.tensor, end.tensor), timesteps, gradient)

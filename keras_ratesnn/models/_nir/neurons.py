@@ -101,15 +101,16 @@ class NeuronReader:
             weights must be set; otherwise `None`.
         """
         dt = self._told(node, "dt", self.dt, continuous_time.DT)
-        arguments = self._arguments(node, signal, dt)
+        if dt <= 0.0:
+            raise refused_node(node, f"its metadata has dt={dt}, which must be > 0.")
         if node.type == "IF":
-            return IF(name=name, **arguments), None
-        tau = self._parameter(node, "tau" if node.type == "LIF" else "tau_mem", signal)
-        decay = self._decay(node, tau, dt)
+            return IF(name=name, **self._arguments(node, signal, dt)), None
+        decay = self._decay(node, self._parameter(node, "tau" if node.type == "LIF" else "tau_mem", signal), dt)
         if node.type == "CubaLIF":
             synaptic_decay = self._decay(node, self._parameter(node, "tau_syn", signal), dt)
             both = {"decay": self._same(node, "tau_mem", decay), "synaptic_decay": self._same(node, "tau_syn", synaptic_decay)}
-            return CuBaLIF(name=name, **both, **arguments), None
+            return CuBaLIF(name=name, **both, **self._arguments(node, signal, dt)), None
+        arguments = self._arguments(node, signal, dt)
         per_channel = decay.ndim > 0 or bool(node.metadata.get("per_channel", False))
         if not per_channel and node.metadata.get("layer") != "ParametricLIF":
             return LIF(decay=self._same(node, "tau", decay), name=name, **arguments), None
@@ -117,7 +118,11 @@ class NeuronReader:
             raise refused_node(node, "some of its time constants equal the time step, and ParametricLIF has no decay of 0.")
         axis = 1 if self.data_format == "channels_first" else -1
         layer = ParametricLIF(
-            decay=continuous_time.shortest(decay.flat[0], self.dtype), per_channel=per_channel, axis=axis, name=name, **arguments
+            decay=continuous_time.shortest(decay.flat[0], self.dtype),
+            per_channel=per_channel,
+            axis=axis,
+            name=name,
+            **arguments,
         )
         return layer, self._of_channels(node, decay, signal) if decay.ndim else None
 
@@ -136,7 +141,7 @@ class NeuronReader:
             raise refused_node(node, f"its metadata has reset={reset!r}, which is neither 'soft' nor 'hard'.")
         if reset == "soft" and (v_reset != 0.0 or np.any(leak)):
             raise refused_node(
-                node, "a soft reset subtracts the threshold, but v_reset or v_leak is not 0. Import it with reset='hard'."
+                node, "a soft reset subtracts the threshold, but its v_reset or v_leak is not 0: only a hard reset has these."
             )
         return {
             "threshold": threshold,
@@ -210,8 +215,8 @@ class NeuronReader:
         if high - low > 1e-6 * max(abs(low), abs(high)):
             raise refused_node(
                 node,
-                f"its neurons differ: with {key}, they have values from {low} to {high} in time steps. Neurons of a layer share "
-                "threshold and reset here, and those of CuBaLIF their decays.",
+                f"its neurons differ in {key}, from {low} to {high} in units of the layer. Here the neurons of a layer share "
+                "threshold and reset, and those of CuBaLIF their decays.",
             )
         return continuous_time.shortest(high, self.dtype) if key.startswith("tau") else float(high)
 

@@ -4,7 +4,8 @@
 def refused_layer(layer, reason):
     """The error for a layer, or an operation, of a network that is exported."""
     return ValueError(
-        f"`model` must be a network that NIR can describe. Received: layer {layer.name!r} of type {type(layer).__name__}: {reason}"
+        "`model` must be a network that NIR can describe. Received: "
+        f"layer {layer.name!r} of type {type(layer).__name__}: {reason}"
     )
 
 

@@ -86,7 +86,9 @@ class LayerMaker:
     def hand_on(self, node, signal):
         """Inputs and outputs of graphs: they only say a shape."""
         if node.values["shape"] != signal.shape:
-            raise refused_node(node, f"it declares the shape {node.values['shape']}, but takes {signal.shape} (channels first).")
+            raise refused_node(
+                node, f"it declares the shape {node.values['shape']}, but takes {signal.shape} (channels first)."
+            )
         return signal
 
     def neurons_of(self, node, signal):
@@ -178,12 +180,12 @@ class LayerMaker:
         """`(weight, padding, zeros)` by which Keras gives the same outputs: its own padding, or zeros to add before."""
         padding = node.metadata.get("padding", "same" if any(zeros) else "valid")
         size = node.metadata.get("kernel_size", weight.shape[2:])
-        if padding == "same" or (padding == "causal" and len(space) == 1):
-            if len(size) == len(space) and all(1 <= part <= whole for part, whole in zip(size, weight.shape[2:], strict=True)):
-                pairs = layouts.padding_of(padding, space, size, strides, dilation)
-                kernel = layouts.without_equal_padding(weight, pairs, size, dilation)
-                if kernel is not None and zeros == tuple(map(max, pairs)):
-                    return kernel, padding, (0,) * len(space)
+        fits = len(size) == len(space) and all(1 <= part <= whole for part, whole in zip(size, weight.shape[2:], strict=True))
+        if fits and (padding == "same" or (padding == "causal" and len(space) == 1)):
+            pairs = layouts.padding_of(padding, space, size, strides, dilation)
+            kernel = layouts.without_equal_padding(weight, pairs, size, dilation)
+            if kernel is not None and zeros == tuple(map(max, pairs)):
+                return kernel, padding, (0,) * len(space)
         return weight, "valid", zeros
 
     def _padded(self, node, signal, zeros):
@@ -248,7 +250,8 @@ class LayerMaker:
 
     def _weighted(self, node, signal, layer, kernel, bias, shape):
         """Calls a layer and sets its weights."""
-        weights = [array.astype(self.neurons.dtype) for array in (kernel, bias) if array is not None]
+        with np.errstate(over="ignore"):
+            weights = [array.astype(self.neurons.dtype) for array in (kernel, bias) if array is not None]
         if not all(np.all(np.isfinite(array)) for array in weights):
             raise refused_node(node, f"its weights are too large for {self.neurons.dtype}.")
         tensor = layer(signal.tensor)

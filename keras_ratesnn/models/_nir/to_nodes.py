@@ -2,6 +2,7 @@
 
 import dataclasses
 import numbers
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,16 @@ from keras_ratesnn.layers import WSConv2D, WSDense
 from keras_ratesnn.models._nir import layouts, neurons
 from keras_ratesnn.models._nir.graph_writer import convolution
 from keras_ratesnn.models._nir.refusals import refused_layer
+
+
+def check(layer):
+    """Raises ValueError if NIR cannot describe a layer, whatever its inputs are; the message names it."""
+    if getattr(layer, "activation", None) not in (None, keras.activations.linear):
+        raise refused_layer(layer, "NIR has no activation functions. Use a neuron layer, or apply the function to the outputs.")
+    if getattr(layer, "quantization_mode", None):
+        raise refused_layer(layer, "its weights are quantized, and NIR has no quantized layers. Export it before `quantize`.")
+    if type(layer) not in _TABLE and not _is_sum(layer):
+        raise refused_layer(layer, _why_not(layer))
 
 
 def add_layer(writer, layer, signals):
@@ -28,16 +39,12 @@ def add_layer(writer, layer, signals):
     Raises:
         ValueError: If NIR cannot describe the layer; the message names it.
     """
-    if getattr(layer, "activation", None) not in (None, keras.activations.linear):
-        raise refused_layer(layer, "NIR has no activation functions. Use a neuron layer, or apply the function to the outputs.")
-    if getattr(layer, "quantization_mode", None):
-        raise refused_layer(layer, "its weights are quantized, and NIR has no quantized layers. Export it before `quantize`.")
+    check(layer)
     if _is_sum(layer):
         return _add(writer, layer, signals)
-    function = _TABLE.get(type(layer))
-    if function is None or len(signals) != 1:
-        raise refused_layer(layer, _why_not(layer))
-    return function(writer, layer, signals[0])
+    if len(signals) != 1:
+        raise refused_layer(layer, "it takes several inputs, or a mask.")
+    return _TABLE[type(layer)](writer, layer, signals[0])
 
 
 def data_format_of(operations):
@@ -132,7 +139,7 @@ def _add_convolution(writer, layer, signal, kernel, groups):
         signal = writer.plain(dataclasses.replace(signal, padding=()), layer.name)
     bias = _bias(layer, kernel) + signal.offset * kernel.sum(axis=tuple(range(1, kernel.ndim)))
     weight, padding, dilation = layouts.with_equal_padding(kernel * signal.scale, padding, dilation)
-    metadata = {} if layer.use_bias or signal.offset else {"use_bias": False}
+    metadata: dict[str, Any] = {} if layer.use_bias or signal.offset else {"use_bias": False}
     if weight.shape != kernel.shape and not around_it:
         metadata |= {"padding": layer.padding, "kernel_size": np.array(kernel.shape[2:])}
     weight, bias = _stored(layer, weight), _stored(layer, bias)
@@ -145,7 +152,9 @@ def _average_pooling(writer, layer, signal):
     pool, strides = _each(layer.pool_size, 2), _each(layer.strides, 2)
     own = layouts.padding_of(layer.padding, signal.shape[1:], pool, strides, (1, 1))
     if signal.padding or np.any(own):
-        raise refused_layer(layer, "it pools at the edges, which NIR does not define. Use a size that divides that of the input.")
+        raise refused_layer(
+            layer, "it pools at the edges, which NIR does not define. Use a size that divides that of the input."
+        )
     return _add_pooling(writer, layer, signal, pool, strides)
 
 

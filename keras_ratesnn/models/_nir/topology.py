@@ -56,7 +56,8 @@ def in_order(graph):
 
 def _flat(graph, path=""):
     """All nodes by name, and all edges, without inner graphs."""
-    nodes, edges, begins, ends = {}, [], {}, {}
+    nodes: dict[str, Node] = {}
+    edges, begins, ends = [], {}, {}
     for name, node in graph.nodes.items():
         where = f"{path}{name}"
         begins[name] = ends[name] = where
@@ -79,6 +80,8 @@ def _ends(graph, where=""):
         names = [name for name, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind]
         if len(names) != 1:
             what = f"the graph {where!r}" if where else "the network"
-            raise UnreadableError(f"{what} has {len(names)} nodes of type {kind}, and keras_ratesnn can run one with one of each.")
+            raise UnreadableError(
+                f"{what} has {len(names)} nodes of type {kind}, and keras_ratesnn can run one with one of each."
+            )
         found += names
     return found
