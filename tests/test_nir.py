@@ -262,7 +262,7 @@ def varied():
         layers.ZeroPadding2D(1, name="depthwise_padding")(x)
     )
     x = layers.Flatten(name="flat")(layers.AveragePooling2D((2, 1), name="pool")(IF(1.5, name="no_leak")(x)))
-    x = LIF(0.9, learn_threshold=True, name="leaky")(layers.Rescaling(0.5, name="half")(x))
+    x = LIF(0.9, learn_threshold=True, name="leaky")(layers.Rescaling(0.5, name="leaky_rescaling")(x))
     x = ParametricLIF(0.25, per_channel=True, name="each")(layers.Dense(5, name="dense")(x))
     return keras.Model(inputs, layers.Dense(3, use_bias=False, name="readout")(x))
 
@@ -290,8 +290,8 @@ def check_same_layers(found, network):
 
 def test_a_file_that_went_out_and_in_again_is_the_same_model(file):
     network = randomized(varied())
-    model = rsnn.import_nir(exported(network, file), 4, "bptt")
-    assert (model.timesteps, type(model.gradient)) == (4, rsnn.gradients.BPTT)
+    model = rsnn.import_nir(exported(network, file), T, "bptt")
+    assert (model.timesteps, type(model.gradient)) == (T, rsnn.gradients.BPTT)
     check_same_layers(model.network, network)
     x = np.random.default_rng(1).normal(0.5, 1.0, (2, T, 11, 7, 4)).astype("float32")
     np.testing.assert_allclose(steps_of(model, x), steps_of(network, x), atol=1e-5)
@@ -303,7 +303,7 @@ def test_networks_of_rows_go_out_and_in_again(file):
     x = LIF(name="b")(layers.Conv1D(4, 4, strides=2, padding="same", name="same")(x))
     x = layers.DepthwiseConv1D(2, name="depthwise")(layers.ZeroPadding1D(2, name="depthwise_padding")(x))
     network = randomized(keras.Model(inputs, layers.Dense(3, name="readout")(layers.Flatten(name="flat")(x))))
-    model = rsnn.import_nir(exported(network, file), 4)
+    model = rsnn.import_nir(exported(network, file), T)
     check_same_layers(model.network, network)
     x = np.random.default_rng(1).normal(0.5, 1.0, (2, T, 9, 2)).astype("float32")
     np.testing.assert_allclose(steps_of(model, x), steps_of(network, x), atol=1e-5)

@@ -9,6 +9,7 @@ import keras
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._weight_checks import check_finite
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.models._folding import fold_batch_normalization
 from keras_ratesnn.models._nir import continuous_time, layouts, to_nodes
@@ -61,7 +62,8 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = con
     Raises:
         ImportError: If the package nir is not installed.
         TypeError: If `model` is neither a `SpikingModel` nor Functional or Sequential.
-        ValueError: If NIR cannot describe a layer, which the message names; nothing is written then.
+        ValueError: If NIR cannot describe a layer, which the message names, or a weight is NaN or infinite; nothing is
+            written then.
 
     Source: Pedersen et al., "Neuromorphic intermediate representation: A unified instruction set for interoperable
     brain-inspired computing", Nature Communications 2024.
@@ -69,6 +71,7 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = con
     nir = package("nir", "export_nir")
     dt = checks.real("dt", dt, above=0, advice="It is the length of a time step in seconds.")
     graph = _graph_of(nir, model, dt)
+    check_finite(model.variables)
     _replace(pathlib.Path(path), lambda part: nir.write(part, graph))
 
 

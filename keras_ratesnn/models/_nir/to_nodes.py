@@ -67,7 +67,12 @@ def data_format_of(operations):
 
 def _is_sum(layer):
     # `x + y` is a node of keras.ops, whose class is private.
-    return type(layer) is layers.Add or (not isinstance(layer, keras.layers.Layer) and type(layer).__name__ == "Add")
+    kind = type(layer)
+    return kind is layers.Add or (kind.__name__ == "Add" and kind.__module__.startswith("keras.") and not _is_layer(layer))
+
+
+def _is_layer(operation):
+    return isinstance(operation, keras.layers.Layer)
 
 
 def _why_not(layer):
