@@ -319,6 +319,21 @@ def test_a_file_that_declares_more_than_it_contains_takes_no_memory(bomb, file):
     assert peak_of(read) < 8 * MEBIBYTE + file.stat().st_size
 
 
+def test_a_large_shape_takes_no_memory(tmp_path):
+    """Of the features of a flattened image, the order is only found where weights of as many features are."""
+    shape, file = (2**10, 2**10, 2**10), tmp_path / "network.nir"
+    parts = {"input": nir.Input(np.array(shape)), "neurons": nir.IF(*(np.full((1,), value) for value in (1e4, 1.0, 0.0)))}
+    parts |= {"flatten": nir.Flatten(np.array(shape), 0, -1), "output": nir.Output(np.array([2**30]))}
+    edges = [("input", "neurons"), ("neurons", "flatten"), ("flatten", "output")]
+    nir.write(file, nir.NIRGraph(parts, edges, type_check=False))
+
+    def read():
+        with pytest.raises(ValueError, match="`data_format` must be 'channels_first' for this file"):
+            rsnn.import_nir(file, 4, reset="hard")
+
+    assert peak_of(read) < 8 * MEBIBYTE
+
+
 def test_neurons_that_are_all_alike_take_little_memory(tmp_path):
     """Their parameters are compressed a thousand times; a network on large images is no bomb."""
     shape = (8, 512, 512)

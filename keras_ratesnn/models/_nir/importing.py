@@ -76,7 +76,7 @@ def import_nir(
         inputs = [signals[name] for name in place.inputs]
         signals[place.node.name] = maker.output_of(place.node, inputs) if inputs else maker.input(place.node)
     begin, end = signals[places[0].node.name], signals[places[-1].node.name]
-    if end.order() is not None:
+    if end.has_other_order:
         raise ValueError(
             f"`data_format` must be 'channels_first' for this file. Received: data_format={data_format!r} and "
             f"path={str(path)!r}, whose output is flattened from {end.flattened}: its features would have another order."

@@ -32,9 +32,14 @@ class Signal:
     flattened: tuple[int, ...] | None
     data_format: str
 
+    @property
+    def has_other_order(self):
+        """Whether our features are in another order than NIR's."""
+        return self.flattened is not None and self.flattened[0] > 1 and np.prod(self.flattened[1:]) > 1
+
     def order(self):
-        """Where each of our features is in NIR's order; `None` if the orders are the same. Never larger than the signal."""
-        return None if self.flattened is None else layouts.order_of_flattened(self.flattened, self.data_format)
+        """Where each of our features is in NIR's order, an array as large as the signal; `None` if the orders are the same."""
+        return layouts.order_of_flattened(self.flattened, self.data_format) if self.has_other_order else None
 
 
 class LayerMaker:
