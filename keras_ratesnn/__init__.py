@@ -17,6 +17,7 @@ from keras_ratesnn.description import describe
 from keras_ratesnn.layer_kinds import LayerKind, affine
 from keras_ratesnn.models._conversion import spikify
 from keras_ratesnn.models._folding import fold_batch_normalization
+from keras_ratesnn.models._nir import export_nir, import_nir
 from keras_ratesnn.spiking_model import SpikingModel
 
 __version__ = "0.2.0.dev0"
@@ -31,8 +32,10 @@ __all__ = [
     "describe",
     "distillation",
     "events",
+    "export_nir",
     "fold_batch_normalization",
     "gradients",
+    "import_nir",
     "layers",
     "losses",
     "metrics",

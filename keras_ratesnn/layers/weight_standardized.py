@@ -56,6 +56,10 @@ class _WeightStandardized(keras.layers.Layer):
                 f"{tuple(self.kernel.shape)}. Use the Keras layer without standardisation here."
             )
 
+    def standardized_kernel(self) -> Tensor:
+        """The kernel that calls of the layer use."""
+        return self._standardized(self.kernel)
+
     def _standardized(self, kernel: Tensor) -> Tensor:
         """The standardised kernel in the compute dtype; statistics are computed in full precision."""
         with keras_internals.without_autocast():

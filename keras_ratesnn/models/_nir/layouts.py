@@ -1,0 +1,136 @@
+"""Channels first, as NIR has them: axes of signals and kernels, the order of flattened features, padding.
+
+Shapes are those of one sample, without the batch axis.
+"""
+
+import numpy as np
+
+CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
+
+
+def to_nir(array, data_format):
+    """Moves the channels of an array with the shape of a signal to the front."""
+    return np.moveaxis(array, -1, 0) if data_format == CHANNELS_LAST else array
+
+
+def from_nir(array, data_format):
+    """The inverse of `to_nir`."""
+    return np.moveaxis(array, 0, -1) if data_format == CHANNELS_LAST else array
+
+
+def shape_to_nir(shape, data_format):
+    """The shape of a signal with its channels in front."""
+    return (shape[-1], *shape[:-1]) if data_format == CHANNELS_LAST else tuple(shape)
+
+
+def shape_from_nir(shape, data_format):
+    """The inverse of `shape_to_nir`."""
+    return (*shape[1:], shape[0]) if data_format == CHANNELS_LAST else tuple(shape)
+
+
+def order_of_flattened(shape, data_format, channels_moved_last=False):
+    """Where each feature of a flattened signal is in NIR's order.
+
+    Args:
+        shape: Tuple, the shape of the signal in NIR, channels first.
+        data_format: String, how Keras has the signal.
+        channels_moved_last: Boolean, whether the first axis is moved to the end before flattening, as Keras' `Flatten` does
+            with `data_format="channels_first"`. Defaults to `False`.
+
+    Returns:
+        Integer array `(features,)`; `None` if the order is the same.
+    """
+    places = from_nir(np.arange(np.prod(shape, dtype="int64")).reshape(shape), data_format)
+    if channels_moved_last:
+        places = np.moveaxis(places, 0, -1)
+    order = places.ravel()
+    return None if np.array_equal(order, np.arange(order.size)) else order
+
+
+def kernel_to_nir(kernel):
+    """A convolution kernel of Keras, `(*size, inputs, outputs)`, as NIR has it, `(outputs, inputs, *size)`."""
+    return np.moveaxis(kernel, (-1, -2), (0, 1))
+
+
+def kernel_from_nir(kernel):
+    """The inverse of `kernel_to_nir`."""
+    return np.moveaxis(kernel, (0, 1), (-1, -2))
+
+
+def same_padding(size, kernel, stride, dilation):
+    """Zeros before and after an axis with `padding="same"`: the odd one goes to the end."""
+    extent = (kernel - 1) * dilation + 1
+    total = max((-(-size // stride) - 1) * stride + extent - size, 0)
+    return total // 2, total - total // 2
+
+
+def padding_of(padding, sizes, kernel, strides, dilation):
+    """Zeros before and after each axis with a padding of Keras: `"valid"`, `"same"` or `"causal"`."""
+    along = zip(sizes, kernel, strides, dilation, strict=True)
+    if padding == "same":
+        return [same_padding(*axis) for axis in along]
+    if padding == "causal":
+        return [((taps - 1) * step, 0) for _, taps, _, step in along]
+    return [(0, 0)] * len(sizes)
+
+
+def with_equal_padding(kernel, padding, dilation):
+    """The convolution with as many zeros before each axis as after it, as NIR wants it: the kernel gets weights of zero.
+
+    With b zeros before an axis and a > b after it, as with `padding="same"` and a stride of 2, the same outputs come from a
+    zeros on both sides and a kernel that begins with a − b weights of zero.
+
+    Args:
+        kernel: Array `(outputs, inputs, *size)`.
+        padding: List of `(before, after)`, one for each axis.
+        dilation: Tuple of integers.
+
+    Returns:
+        `(kernel, padding, dilation)`, with one number for the padding of each axis. A dilation that does not divide the
+        difference becomes a part of the kernel.
+    """
+    dilation = list(dilation)
+    for axis, (before, after) in enumerate(padding):
+        if (after - before) % dilation[axis]:
+            kernel, dilation[axis] = _dilated(kernel, axis + 2, dilation[axis]), 1
+        most = max(before, after)
+        zeros = [(0, 0)] * kernel.ndim
+        zeros[axis + 2] = ((most - before) // dilation[axis], (most - after) // dilation[axis])
+        kernel = np.pad(kernel, zeros)
+    return kernel, tuple(max(pair) for pair in padding), tuple(dilation)
+
+
+def without_equal_padding(kernel, padding, size, dilation):
+    """The inverse of `with_equal_padding`: the kernel of this size; `None` if that would not give this one.
+
+    Args:
+        kernel: Array `(outputs, inputs, *size)`.
+        padding: List of `(before, after)`, one for each axis.
+        size: Tuple, the size of the kernel wanted.
+        dilation: Tuple of integers.
+    """
+    part = [slice(None), slice(None)]
+    for (before, after), whole, taps, step in zip(padding, kernel.shape[2:], size, dilation, strict=True):
+        most = max(before, after)
+        front, back = (most - before) // step, (most - after) // step
+        if front + taps + back != whole or (after - before) % step:
+            return None
+        part.append(slice(front, front + taps))
+    inner = kernel[tuple(part)]
+    return inner if np.count_nonzero(inner) == np.count_nonzero(kernel) else None
+
+
+def _dilated(kernel, axis, dilation):
+    shape = list(kernel.shape)
+    shape[axis] = (shape[axis] - 1) * dilation + 1
+    dilated = np.zeros(shape, kernel.dtype)
+    taken = [slice(None)] * kernel.ndim
+    taken[axis] = slice(None, None, dilation)
+    dilated[tuple(taken)] = kernel
+    return dilated
+
+
+def convolved(sizes, kernel, strides, padding, dilation):
+    """The sizes of the axes of a convolution's output."""
+    along = zip(sizes, kernel, strides, padding, dilation, strict=True)
+    return tuple((size + 2 * zeros - (taps - 1) * step - 1) // stride + 1 for size, taps, stride, zeros, step in along)
