@@ -18,7 +18,7 @@ class KerasStyle(griffe.Extension):
         # In Markdown >>> begins a quotation.
         text = EXAMPLE.sub(r"```pycon\n\1\n```", obj.docstring.value)
         # What stands beside the title of a section would take the title's place.
-        text = BESIDES.sub(r"Arguments: \1\n\nArgs:\n", text)
+        text = BESIDES.sub(r"Parameters: \1\n\nArgs:\n", text)
         if obj.is_class:
             # A layer returns something when it is called.
             text = OF_CALL.sub("Call returns:", text)
