@@ -15,7 +15,11 @@ import keras_ratesnn
 from recipes.engine import free_port
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]
+PAGES = [
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if "```python" in path.read_text()
+]
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(keras_ratesnn.__path__, "keras_ratesnn.")
