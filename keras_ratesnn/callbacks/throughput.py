@@ -11,8 +11,9 @@ from keras_ratesnn._core import checks
 class Throughput(keras.callbacks.Callback):
     """Adds to the logs, as `"samples_per_second"`, how many samples are trained in a second; the progress bar shows it.
 
-    During an epoch the bar shows the mean since the epoch began. Validation is not counted. The first epoch includes the time
-    in which the training step is compiled. The callback does not wait for the device, and costs next to nothing.
+    During an epoch the bar shows the mean since the epoch began. Validation and what other callbacks do at the end of an epoch
+    are not counted. The first epoch includes the time in which the training step is compiled. The callback does not make
+    Keras wait for the device, and costs next to nothing.
 
     Example:
 
@@ -33,11 +34,11 @@ class Throughput(keras.callbacks.Callback):
         ValueError: If it is not >= 1.
     """
 
+    # Keras may go on with the next step before this callback has run. Otherwise it would wait for the device in each step.
     async_safe = True
-    """Whether Keras may go on with the next step before this callback has run."""
 
     name = "samples_per_second"
-    """The name in the logs."""
+    """The name in the logs; a subclass may choose another."""
 
     def __init__(self, samples: int) -> None:
         super().__init__()
@@ -45,24 +46,14 @@ class Throughput(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._began = time.perf_counter()
-        self._validation = 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._seconds = time.perf_counter() - self._began
         steps = self.params.get("steps")
         if logs is not None and steps:
-            logs[self.name] = self.samples * (batch + 1) / steps / self.seconds
-
-    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._validation_began = time.perf_counter()
-
-    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._validation += time.perf_counter() - self._validation_began
+            logs[self.name] = self.samples * (batch + 1) / steps / self._seconds
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # Up to the last step: neither validation nor other callbacks are counted.
         if logs is not None:
-            logs[self.name] = self.samples / self.seconds
-
-    @property
-    def seconds(self) -> float:
-        """The time since the epoch began, without validation."""
-        return time.perf_counter() - self._began - self._validation
+            logs[self.name] = self.samples / self._seconds
