@@ -25,7 +25,10 @@ def on_page_markdown(markdown, page, **kwargs):
 
 
 def with_links_of_site(markdown, page):
-    """The text of a page, with links between pages of the site; links to other files of the repository become plain text."""
+    """The text of a page, with links between pages of the site, which have titles where the repository has names of files.
+
+    Links to other files of the repository become plain text.
+    """
     source = next((path for path, name in PAGES.items() if name == page), posixpath.join("docs", page))
 
     def replace(match):
@@ -41,6 +44,8 @@ def with_links_of_site(markdown, page):
             return text
         else:
             return match[0]
+        if text.endswith(".md"):
+            text = (ROOT / path).read_text().partition("\n")[0].removeprefix("# ")
         return f"[{text}]({posixpath.relpath(place, posixpath.dirname(page) or '.')}{anchor})"
 
     return LINK.sub(replace, markdown)
