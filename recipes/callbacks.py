@@ -7,36 +7,28 @@ import time
 
 import keras
 
+from keras_ratesnn.callbacks import Throughput
 from recipes import checkpoint
 
 
-class EpochMeasures(keras.callbacks.Callback):
+class EpochMeasures(Throughput):
     """Adds seconds, images/s and learning rate to the logs of an epoch.
 
     Later callbacks and the progress bar see these values.
 
     Args:
-        train_images: Integer, the number of images in an epoch.
+        samples: Integer, the number of images in an epoch.
     """
 
-    def __init__(self, train_images):
-        super().__init__()
-        self.train_images = train_images
+    name = "images_per_second"
 
     def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
         self.started = time.perf_counter()
-        self.testing = 0.0
-
-    def on_test_begin(self, logs=None):
-        self.test_started = time.perf_counter()
-
-    def on_test_end(self, logs=None):
-        self.testing += time.perf_counter() - self.test_started
 
     def on_epoch_end(self, epoch, logs=None):
-        seconds = time.perf_counter() - self.started
-        logs["seconds"] = seconds
-        logs["images_per_second"] = self.train_images / (seconds - self.testing)
+        super().on_epoch_end(epoch, logs)
+        logs["seconds"] = time.perf_counter() - self.started
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 

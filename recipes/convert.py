@@ -51,7 +51,7 @@ def main(argv=None):
     print(f"| T | spiking, calibrated | after {tuning.epochs} epochs of rate-based training |\n|---|---|---|", flush=True)
     images = [image for image, _ in dataset.train_examples((0, 0)).take(CALIBRATION_IMAGES).as_numpy_iterator()]
     for timesteps in arguments.timesteps:
-        spiking = spikify(ordinary, timesteps, calibrate=np.stack(images), verbose=False)
+        spiking = spikify(ordinary, timesteps, calibrate=np.stack(images), verbose=0)
         converted = trained_accuracy(spiking, dataclasses.replace(tuning, epochs=1), dataset, train=False)
         tuned = trained_accuracy(spiking, tuning, dataset)
         print(f"| {timesteps} | {converted:.4f} | {tuned:.4f} |", flush=True)

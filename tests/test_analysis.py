@@ -375,6 +375,17 @@ def test_other_models_and_empty_batches_are_an_error(name, analyse):
         analyse(helpers.compiled(helpers.spiking()), x[:0], y[:0])
 
 
+@pytest.mark.parametrize("analyse", [analysis.shuffle_in_time, analysis.accuracy_over_time])
+def test_measurements_of_many_batches_show_their_progress(capsys, analyse):
+    x, y = helpers.data(4)
+    analyse(helpers.spiking(), x, y, batch_size=2)
+    assert "2/2" in capsys.readouterr().out
+    analyse(helpers.spiking(), x, y, batch_size=2, verbose=0)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match="`verbose` must be"):
+        analyse(helpers.spiking(), x, y, verbose=3)
+
+
 def test_arguments_that_make_no_sense_are_named():
     x, y = helpers.data(4)
     model = helpers.spiking()

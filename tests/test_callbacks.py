@@ -1,6 +1,7 @@
 """Callbacks for `fit`: what they put in the logs, and that training goes on as without them."""
 
 import builtins
+import time
 import warnings
 
 import keras
@@ -110,7 +111,63 @@ def test_a_folder_for_histograms_without_tensorboard_is_an_error(monkeypatch, tm
         rsnn.callbacks.FiringRates(data()[0])
 
 
+def test_the_accuracy_after_each_step_is_in_the_logs_at_the_epochs_that_were_asked_for():
+    x, y = data(24)
+    model = compiled(spiking(network()))
+
+    class Schedule(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            model.timesteps = 2 + epoch
+
+    callbacks = [rsnn.callbacks.AccuracyOverTime(x, y, every=2), Schedule()]
+    columns = [f"accuracy_over_time/t{t}" for t in range(1, model.timesteps + 1)]
+    history = model.fit(x, y, epochs=3, batch_size=8, callbacks=callbacks, verbose=0).history
+    assert [name for name in history if name != "loss"] == columns
+    expected = rsnn.analysis.accuracy_over_time(model, x, y, timesteps=len(columns), verbose=0)
+    for name, accuracy in zip(columns, expected.accuracy, strict=True):
+        first, second, last = history[name]
+        assert first == second
+        assert last == pytest.approx(accuracy)
+
+
+def test_training_goes_on_as_without_the_accuracy_after_each_step():
+    x, y = data(24)
+    trained = []
+    for callbacks in ([], [rsnn.callbacks.AccuracyOverTime(x, y), rsnn.callbacks.Throughput(24)]):
+        keras.utils.set_random_seed(0)
+        model = compiled(spiking(network()))
+        model.fit(x, y, epochs=2, batch_size=8, callbacks=callbacks, verbose=0)
+        trained.append(to_numpy([variable.value for variable in model.variables]))
+    keras.tree.map_structure(np.testing.assert_array_equal, *trained)
+
+
+def test_throughput_counts_the_samples_of_the_steps_and_leaves_out_what_follows_them(monkeypatch):
+    seconds = iter([10.0, 12.0, 15.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))
+    callback = rsnn.callbacks.Throughput(100)
+    callback.set_params({"steps": 4})
+    in_batch, of_epoch = {}, {}
+    callback.on_epoch_begin(0)
+    callback.on_train_batch_end(0, in_batch)
+    callback.on_train_batch_end(3, {})
+    callback.on_epoch_end(0, of_epoch)
+    assert in_batch == {"samples_per_second": 25 / 2}
+    assert of_epoch == {"samples_per_second": 100 / 5}
+
+
+def test_the_bar_of_fit_shows_throughput_and_firing_rate(capsys):
+    x, y = data(24)
+    model = compiled(spiking(network()))
+    callbacks = [rsnn.callbacks.FiringRate(x), rsnn.callbacks.Throughput(24)]
+    history = model.fit(x, y, epochs=1, batch_size=8, callbacks=callbacks, verbose=1).history
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f"firing_rate: {history['firing_rate'][0]:.4f}" in last
+    assert f"samples_per_second: {history['samples_per_second'][0]:.4f}" in last
+
+
 def test_arguments_that_make_no_sense_are_an_error():
+    with pytest.raises(ValueError, match="`samples` must be 1 or more"):
+        rsnn.callbacks.Throughput(0)
     with pytest.raises(ValueError, match="`every` must be 1 or more"):
         rsnn.callbacks.GradientAgreement(*data(), every=0)
     with pytest.raises(ValueError, match="`gradient` must be one of"):

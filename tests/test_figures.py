@@ -1,10 +1,12 @@
 """A command draws a figure for each measurement of a run or a shipped network; another measures the cost of callbacks."""
 
+import json
+
 import pytest
 from recipe_runs import QUICKLY, error_of, trained
 
-from recipes import figures
-from recipes.benchmark import callbacks
+from recipes import figures, overview
+from recipes.benchmark import against_timesteps, callbacks
 
 
 def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(tmp_path, capsys):
@@ -37,12 +39,51 @@ def test_an_unknown_name_is_an_error(tmp_path, capsys):
     assert "NAME must be the folder of a run, or one of digits, fashion_mnist. Received: 'digit'." in error
 
 
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """The folder of accuracy, memory and time against T."""
+    folder = tmp_path_factory.mktemp("record")
+    arguments = ["digits", "--timesteps", "1", "2", "--seeds", "1", "--rounds", "1", "--set", *QUICKLY, "epochs=1"]
+    assert against_timesteps.main([*arguments, "--output", str(folder)]) == 0
+    return folder
+
+
+def test_accuracy_memory_and_time_are_drawn_against_the_number_of_steps(record, capsys):
+    assert (record / "digits.png").read_bytes().startswith(b"\x89PNG")
+    written = json.loads((record / "digits.json").read_text())
+    assert [(row["timesteps"], row["method"]) for row in written["rows"]] == [
+        (timesteps, method) for timesteps in (1, 2) for method in ("rate-multi", "bptt-multi")
+    ]
+    for row in written["rows"]:
+        assert 0 <= row["accuracies"][0] <= 1
+        assert row["seconds"]["median"] > 0
+        assert (row["memory_bytes"] is None) == (written["memory_measure"] is None)
+    # A finished record is drawn again, without training.
+    (record / "digits.png").unlink()
+    assert against_timesteps.main(["digits", "--output", str(record)]) == 0
+    assert (record / "digits.png").exists()
+    assert capsys.readouterr().out.count("| bptt-multi |") == 2
+
+
+def test_a_mistake_in_what_is_drawn_against_the_number_of_steps_is_an_error(tmp_path, capsys):
+    error = error_of(["digits", "--methods", "backprop", "--output", tmp_path], capsys, against_timesteps.main)
+    assert "`methods` must be one of" in error
+    assert not (tmp_path / "digits.json").exists()
+
+
+def test_the_overview_is_one_picture(record, tmp_path):
+    path = tmp_path / "overview.png"
+    arguments = ["--network", "digits", "--images", "4", "--record", str(record / "digits.json"), "--output", str(path)]
+    assert overview.main(arguments) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 # After a few steps moving statistics are still those of the start.
 @pytest.mark.filterwarnings("ignore:DEAD:UserWarning")
 def test_the_cost_of_callbacks_is_printed_beside_a_training_step(capsys):
     assert callbacks.main(["digits", "--rounds", "1", "--set", *QUICKLY, "batch_size=8"]) == 0
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
-    assert [row[0] for row in rows] == ["training step", "FiringRates", "GradientAgreement"]
+    assert [row[0] for row in rows] == ["training step", "FiringRates", "AccuracyOverTime", "GradientAgreement"]
     assert float(rows[0][2]) == 1.0
     assert all(float(row[1]) > 0 for row in rows)
 

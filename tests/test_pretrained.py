@@ -326,8 +326,10 @@ def upload(folder, cache):
     return source
 
 
-def test_weights_that_do_not_ship_are_downloaded_once(upload, cache):
+def test_weights_that_do_not_ship_are_downloaded_once_with_a_progress_bar(upload, cache, capsys):
     model = models.load_pretrained("digits")
+    size = upload.stat().st_size
+    assert f"{size}/{size}" in capsys.readouterr().out
     assert [path.name for path in cache.iterdir()] == ["digits.keras"]
     upload.unlink()
     assert_same_but_for(None, model, models.load_pretrained("digits"))

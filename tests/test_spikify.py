@@ -299,6 +299,19 @@ def test_the_report_lists_all_changes(capsys):
     ]
 
 
+@pytest.mark.parametrize(("verbose", "bar"), [(1, "2/2"), (2, "2/2 - 0s"), (0, None)])
+def test_a_calibration_shows_its_progress(capsys, verbose, bar):
+    network = functional(lambda x: layers.ReLU()(layers.Dense(4)(layers.ReLU()(x))))
+    shape = (16, *network.inputs[0].shape[1:])
+    model = spikify(network, 2, calibrate=np.random.default_rng(0).normal(size=shape), verbose=verbose)
+    out = capsys.readouterr().out
+    if bar is None:
+        assert out == ""
+    else:
+        assert bar in out
+        assert out.endswith(f"{model.spikify_report}\n")
+
+
 # What is wrong is said.
 def test_nothing_to_replace_is_an_error():
     with pytest.raises(ValueError, match="must have a hidden activation that neurons can replace") as raised:

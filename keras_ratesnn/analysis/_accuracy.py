@@ -7,23 +7,26 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import checks
+from keras_ratesnn._core import checks, progress
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.spiking_model import SpikingModel
 
 
-def batches(x: Structure, y: Any, batch_size: int) -> Iterator[tuple[Structure, Tensor]]:
-    """Yields batches of inputs and labels, as tensors.
+def batches(x: Structure, y: Any, batch_size: int, verbose: Verbosity) -> Iterator[tuple[Structure, Tensor]]:
+    """Yields batches of inputs and labels, as tensors, and draws a progress bar.
 
     Raises:
         TypeError: If `batch_size` is not an integer.
-        ValueError: If it is not >= 1, or `x` and `y` do not have the same number of samples, at least one.
+        ValueError: If it is not >= 1, `verbose` is unknown, or `x` and `y` do not have the same number of samples, at least
+            one.
     """
     size = checks.positive_integer("batch_size", batch_size, advice="It is the number of samples processed at once.")
     y = ops.convert_to_numpy(y)
     check_labels(x, y)
-    for start in range(0, len(y), size):
+    starts = range(0, len(y), size)
+    for start in progress.tracked(starts, len(starts), verbose):
         inputs = keras.tree.map_structure(lambda array, start=start: array[start : start + size], x)
         yield _observation.tensors(inputs), ops.convert_to_tensor(y[start : start + size])
 

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn.analysis import _accuracy, _figures, _observation
 from keras_ratesnn.metrics import AnytimeAccuracy
 from keras_ratesnn.spiking_model import SpikingModel
@@ -52,6 +53,7 @@ def accuracy_over_time(
     timesteps: int | None = None,
     batch_size: int = 128,
     threshold: float = 0.5,
+    verbose: Verbosity = "auto",
 ) -> AccuracyOverTime:
     """Measures the accuracy of the mean output after each time step.
 
@@ -62,7 +64,7 @@ def accuracy_over_time(
     Example:
 
     >>> model = keras_ratesnn.models.load_pretrained("digits")
-    >>> accuracy_over_time(model, np.zeros((4, 8, 8, 1)), np.zeros(4), timesteps=8).accuracy.shape
+    >>> accuracy_over_time(model, np.zeros((4, 8, 8, 1)), np.zeros(4), timesteps=8, verbose=0).accuracy.shape
     (8,)
 
     Args:
@@ -72,21 +74,23 @@ def accuracy_over_time(
         timesteps: Integer T >= 1, the largest number of steps. Defaults to `None`, that of the model.
         batch_size: Integer, the number of samples that are processed at once. Defaults to `128`.
         threshold: Float, the output above which a binary label is 1; 0 for logits. Defaults to `0.5`.
+        verbose: `"auto"`, 0, 1 or 2, as in `model.predict`: 1 shows a progress bar, 2 a line at the end, 0 nothing. Defaults to
+            `"auto"`, which is 1.
 
     Returns:
         `AccuracyOverTime`.
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`, or a number has the wrong type.
-        ValueError: If `timesteps` or `batch_size` is not >= 1, the model has several outputs, or `x` and `y` do not have the
-            same number of samples.
+        ValueError: If `timesteps` or `batch_size` is not >= 1, `verbose` is unknown, the model has several outputs, or `x` and
+            `y` do not have the same number of samples.
     """
     model = _observation.checked_model(model)
     timesteps = model.timesteps if timesteps is None else timesteps
     watched = _observation.twin(model, "bptt", model.step_mode, return_sequences=True)
     watched.timesteps = timesteps
     metric = AnytimeAccuracy(watched.timesteps, threshold=checks.real("threshold", threshold))
-    for inputs, labels in _accuracy.batches(x, y, batch_size):
+    for inputs, labels in _accuracy.batches(x, y, batch_size, verbose):
         outputs = watched(inputs, training=False)
         metric.update_state(labels, _accuracy.only_output(model, outputs))
     accuracy = np.array([float(ops.convert_to_numpy(value)) for value in metric.result().values()])

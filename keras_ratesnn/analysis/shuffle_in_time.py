@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn.analysis import _accuracy, _figures, _observation
 from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.metrics import AnytimeAccuracy
@@ -52,7 +53,13 @@ class ShuffledAccuracy:
 
 
 def shuffle_in_time(
-    model: SpikingModel, x: Structure, y: Any, seed: int = 0, batch_size: int = 128, threshold: float = 0.5
+    model: SpikingModel,
+    x: Structure,
+    y: Any,
+    seed: int = 0,
+    batch_size: int = 128,
+    threshold: float = 0.5,
+    verbose: Verbosity = "auto",
 ) -> ShuffledAccuracy:
     """Measures the accuracy after the spikes of each neuron are shuffled in time, which keeps all spike counts.
 
@@ -63,7 +70,7 @@ def shuffle_in_time(
     Example:
 
     >>> model = keras_ratesnn.models.load_pretrained("digits")
-    >>> found = shuffle_in_time(model, np.zeros((4, 8, 8, 1)), np.zeros(4))
+    >>> found = shuffle_in_time(model, np.zeros((4, 8, 8, 1)), np.zeros(4), verbose=0)
     >>> list(found.per_layer)
     ['lif', 'lif_1', 'lif_2']
 
@@ -74,14 +81,16 @@ def shuffle_in_time(
         seed: Integer >= 0, of the permutations, which are the same on all backends. Defaults to `0`.
         batch_size: Integer, the number of samples that are processed at once. Defaults to `128`.
         threshold: Float, the output above which a binary label is 1; 0 for logits. Defaults to `0.5`.
+        verbose: `"auto"`, 0, 1 or 2, as in `model.predict`: 1 shows a progress bar, 2 a line at the end, 0 nothing. Defaults to
+            `"auto"`, which is 1.
 
     Returns:
         `ShuffledAccuracy`.
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`, or a number has the wrong type.
-        ValueError: If `seed` is negative, `batch_size` is not >= 1, the model has several outputs, or `x` and `y` do not have
-            the same number of samples.
+        ValueError: If `seed` is negative, `batch_size` is not >= 1, `verbose` is unknown, the model has several outputs, or `x`
+            and `y` do not have the same number of samples.
 
     Source: Yu et al., NeurIPS 2024, table 2.
     """
@@ -91,7 +100,7 @@ def shuffle_in_time(
     threshold = checks.real("threshold", threshold)
     names: list[str] = []
     metrics: list[AnytimeAccuracy] = []
-    for batch, (inputs, labels) in enumerate(_accuracy.batches(x, y, batch_size)):
+    for batch, (inputs, labels) in enumerate(_accuracy.batches(x, y, batch_size, verbose)):
         outputs, names = _run(model, inputs, (), None)
         found = [outputs]
         for layers in (names, *([name] for name in names)):

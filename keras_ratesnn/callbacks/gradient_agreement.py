@@ -2,15 +2,13 @@
 
 from typing import Any
 
-import keras
-
 from keras_ratesnn import analysis, gradients
-from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn.callbacks._every import EveryEpochs
 from keras_ratesnn.gradients import GradientMethod
 
 
-class GradientAgreement(keras.callbacks.Callback):
+class GradientAgreement(EveryEpochs):
     """Adds to the logs how close the gradients of the model's method are to those of another method, on a fixed batch.
 
     For the kernel of each layer the logs have `"gradient_cosine/LAYER"` and `"gradient_norm_ratio/LAYER"`, see
@@ -45,23 +43,15 @@ class GradientAgreement(keras.callbacks.Callback):
     """
 
     def __init__(self, x: Structure, y: Any, every: int = 1, other: str | GradientMethod | Config = "bptt") -> None:
-        super().__init__()
+        super().__init__(every)
         self.x = x
         self.y = y
-        self.every = checks.positive_integer(
-            "every", every, advice="It is the number of epochs from one measurement to the next."
-        )
         self.other = gradients.get(other)
-        self._latest: dict[str, float] = {}
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._latest = {}
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self._latest or epoch % self.every == 0:
-            found = analysis.gradient_agreement(self.model, self.x, self.y, self.other)
-            for name, cosine, ratio in zip(found.layers, found.cosine.tolist(), found.norm_ratio.tolist(), strict=True):
-                self._latest[f"gradient_cosine/{name}"] = cosine
-                self._latest[f"gradient_norm_ratio/{name}"] = ratio
-        if logs is not None:
-            logs.update(self._latest)
+    def measure(self) -> dict[str, float]:
+        found = analysis.gradient_agreement(self.model, self.x, self.y, self.other)
+        measured = {}
+        for name, cosine, ratio in zip(found.layers, found.cosine.tolist(), found.norm_ratio.tolist(), strict=True):
+            measured[f"gradient_cosine/{name}"] = cosine
+            measured[f"gradient_norm_ratio/{name}"] = ratio
+        return measured

@@ -19,8 +19,7 @@ class Encoder(keras.layers.Layer):
 
     A subclass implements `encode`. Outside a `SpikingModel`, an encoder returns the only step of a sequence with T = 1.
 
-    Args:
-        **kwargs: `name`, `dtype` of a Keras layer.
+    Args: as in `keras.layers.Layer`, for example `name` and `dtype`.
     """
 
     layer_kind = LayerKind(role=ENCODER)
@@ -104,8 +103,7 @@ class LatencyEncoder(Encoder):
     [[0. 1. 0.]]
     [[0. 0. 0.]]
 
-    Args:
-        **kwargs: `name`, `dtype` of a Keras layer.
+    Args: as in `keras.layers.Layer`, for example `name` and `dtype`.
 
     Input shape:
         Any, `(batch, ...)`: intensities in [0, 1]. Values above 1 spike at the first step, values below 0 never.

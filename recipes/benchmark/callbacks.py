@@ -43,7 +43,11 @@ def main(argv=None):
 
 def steps_of(model, images, labels):
     """What is timed: functions without arguments, by name. The first is a training step."""
-    measured = {"FiringRates": callbacks.FiringRates(images), "GradientAgreement": callbacks.GradientAgreement(images, labels)}
+    measured = {
+        "FiringRates": callbacks.FiringRates(images),
+        "AccuracyOverTime": callbacks.AccuracyOverTime(images, labels),
+        "GradientAgreement": callbacks.GradientAgreement(images, labels),
+    }
     for callback in measured.values():
         callback.set_model(model)
         callback.on_train_begin()

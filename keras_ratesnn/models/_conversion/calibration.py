@@ -26,16 +26,18 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend
+from keras_ratesnn._core import backend, progress
 from keras_ratesnn._input_checks import fits
 
 
 class _Calibration:
     """A rule that runs the network without spikes and records the outputs of some operations."""
 
-    def __init__(self, operations, percentile):
+    def __init__(self, operations, percentile, verbose):
         self.operations = operations
         self.percentile = percentile
+        self.measured = set()
+        self.bar = keras.utils.Progbar(len(operations), verbose=progress.checked(verbose), unit_name="activation")
         self.thresholds = {}
 
     def __call__(self, call):
@@ -51,10 +53,14 @@ class _Calibration:
             if (values > 0).any():
                 threshold = float(np.percentile(values[values > 0], self.percentile))
                 self.thresholds[operation] = max(threshold, self.thresholds.get(operation, 0.0))
+            # A shared one is called several times.
+            if operation not in self.measured:
+                self.measured.add(operation)
+                self.bar.add(1)
         return outputs
 
 
-def thresholds(functional, operations, data, percentile, inside=None):
+def thresholds(functional, operations, data, percentile, inside=None, verbose=False):
     """The percentile of each operation's positive outputs, the largest if it is called several times.
 
     Args:
@@ -63,6 +69,7 @@ def thresholds(functional, operations, data, percentile, inside=None):
         data: A batch of inputs of the model.
         percentile: Float in (0, 100].
         inside: As in `keras_ratesnn._graph.walk`. Defaults to `None`.
+        verbose: As in `progress.checked`: whether a progress bar is drawn. Defaults to `False`.
 
     Returns:
         Dict of operations to thresholds, without operations that have no positive outputs.
@@ -71,7 +78,7 @@ def thresholds(functional, operations, data, percentile, inside=None):
         TypeError: If `data` are not arrays of numbers.
         ValueError: If `data` have the wrong shape, or give activations that are NaN or infinite.
     """
-    rule = _Calibration(operations, percentile)
+    rule = _Calibration(operations, percentile, verbose)
     tensors = _checked_tensors(functional, data)
     with backend.no_gradient():
         _graph.walk(functional, tensors, rule, training=False, inside=inside)

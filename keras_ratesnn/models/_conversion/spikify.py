@@ -6,8 +6,9 @@ from collections.abc import Callable
 import keras
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._core import checks, keras_internals, progress
 from keras_ratesnn._core.annotations import Config, StepMode, Structure
+from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import IF, Neuron
 from keras_ratesnn.models._conversion import calibration
@@ -29,7 +30,7 @@ def spikify(
     step_mode: StepMode = "multi",
     calibrate: Structure = None,
     percentile: float = 99.0,
-    verbose: bool = True,
+    verbose: Verbosity = "auto",
 ) -> SpikingModel:
     """Converts a Keras model to a spiking one: neurons replace its hidden activations.
 
@@ -71,7 +72,7 @@ def spikify(
     >>> def choose(operation):
     ...     return keras_ratesnn.layers.LIF(decay=0.5) if operation.name == "hidden" else None
     >>> data = np.random.rand(32, 8)
-    >>> model = keras_ratesnn.spikify(network, timesteps=4, neuron=choose, calibrate=data, verbose=False)
+    >>> model = keras_ratesnn.spikify(network, timesteps=4, neuron=choose, calibrate=data, verbose=0)
     >>> [change.name for change in model.spikify_report.replaced]
     ['hidden']
 
@@ -89,7 +90,8 @@ def spikify(
             enough. Defaults to `None`.
         percentile: Float in (0, 100], the percentile of the positive activations of a layer. A lower value clips more
             activations and resolves the others in finer steps, which helps if T is small. Defaults to `99.0`.
-        verbose: Boolean, whether the report is printed. Defaults to `True`.
+        verbose: `"auto"`, 0, 1 or 2, as in `model.predict`: 0 prints nothing; 1 shows the progress of a calibration and prints
+            the report; 2 prints the progress in one line. Defaults to `"auto"`, which is 1.
 
     Returns:
         A `SpikingModel`, with an attribute `spikify_report`: a `Report`.
@@ -103,6 +105,7 @@ def spikify(
     if percentile > 100:
         raise ValueError(f"`percentile` must be at most 100. Received: percentile={percentile}.")
     timesteps = checks.positive_integer("timesteps", timesteps)
+    verbose = progress.checked(verbose)
 
     inside = look_inside(functional)
     found = find_activations(functional, inside.graphs)
@@ -111,7 +114,9 @@ def spikify(
     hidden = [activation for activation in activations if activation.role == HIDDEN]
     choose = _chooser(neuron)
     neurons = _choose_neurons(choose, [activation.operation for activation in hidden])
-    thresholds = {} if calibrate is None else calibration.thresholds(functional, neurons, calibrate, percentile, inside.graphs)
+    thresholds = (
+        {} if calibrate is None else calibration.thresholds(functional, neurons, calibrate, percentile, inside.graphs, verbose)
+    )
     report = Report(tuple(_change(activation, neurons, thresholds, inside.reasons) for activation in activations))
     if not report.replaced:
         raise ValueError(

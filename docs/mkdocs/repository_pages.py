@@ -1,0 +1,51 @@
+"""Hook of MkDocs: adds the pages that lie outside of docs/, and links between all pages as they are on the site."""
+
+import pathlib
+import posixpath
+import re
+
+from mkdocs.structure.files import File
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+PAGES = {"recipes/README.md": "recipes.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+"""From paths in the repository to paths on the site."""
+
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
+ELSEWHERE = re.compile(r"[a-z]+:")
+
+
+def on_files(files, config):
+    for source, page in PAGES.items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+    return files
+
+
+def on_page_markdown(markdown, page, **kwargs):
+    return with_links_of_site(markdown, page.file.src_uri)
+
+
+def with_links_of_site(markdown, page):
+    """The text of a page, with links between pages of the site, which have titles where the repository has names of files.
+
+    Links to other files of the repository become plain text.
+    """
+    source = next((path for path, name in PAGES.items() if name == page), posixpath.join("docs", page))
+
+    def replace(match):
+        text, target, anchor = match[1], match[2], match[3] or ""
+        if ELSEWHERE.match(target):
+            return match[0]
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+        if path in PAGES:
+            place = PAGES[path]
+        elif path.startswith("docs/"):
+            place = path.removeprefix("docs/")
+        elif (ROOT / path).exists():
+            return text
+        else:
+            return match[0]
+        if text.endswith(".md"):
+            text = (ROOT / path).read_text().partition("\n")[0].removeprefix("# ")
+        return f"[{text}]({posixpath.relpath(place, posixpath.dirname(page) or '.')}{anchor})"
+
+    return LINK.sub(replace, markdown)

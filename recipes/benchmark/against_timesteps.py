@@ -1,0 +1,212 @@
+"""Accuracy, memory and time against T, for several methods: `python -m recipes.benchmark.against_timesteps digits`.
+
+This is figure 4 of Yu et al., NeurIPS 2024, for any recipe. For each T each method trains the recipe with each seed. The
+memory of its training step is measured where the backend reports it: on JAX, and on GPUs. At the end all steps are timed in
+turn. The folder gets the record, `NAME.json`, and the figure, `NAME.png`. A finished record is only drawn again.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import statistics
+import sys
+
+import keras
+
+from recipes import catalogue, device, methods, pipeline, run
+from recipes.benchmark import costs, timing
+from recipes.command_line import USER_MISTAKE
+from recipes.whole_file import write_json
+
+WARM_UP_STEPS = 2
+STYLES = (("black", "-", "o"), ("0.5", "--", "s"), ("0.3", ":", "^"), ("0.7", "-.", "D"))
+"""Colour, line and marker of each method: distinct in grey."""
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.benchmark.against_timesteps", description=__doc__.splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
+    parser.add_argument(
+        "--methods", nargs="+", default=["rate-multi", "bptt-multi"], metavar="NAME", help="as in recipes.compare"
+    )
+    parser.add_argument("--timesteps", type=int, nargs="+", default=[1, 2, 4, 8], metavar="T", help="(default: 1 2 4 8)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="how often a step is timed (default: 20)")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("runs", "against_timesteps"),
+        metavar="DIR",
+        help="(default: %(default)s)",
+    )
+    arguments = parser.parse_args(argv)
+    record_path = arguments.output / f"{arguments.recipe}.json"
+    try:
+        if record_path.exists():
+            record = json.loads(record_path.read_text())
+        else:
+            arguments.output.mkdir(parents=True, exist_ok=True)
+            record = measure(arguments)
+            write_json(record_path, record)
+        print(table(record))
+        draw(record).savefig(record_path.with_suffix(".png"), dpi=90)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    return 0
+
+
+def measure(arguments):
+    """Trains and measures all cases; returns the record, a dictionary of plain numbers and names."""
+    recipes = {
+        (timesteps, method, seed): catalogue.find(arguments.recipe).with_settings(
+            [
+                *arguments.set,
+                *(f"{key}={value}" for key, value in methods.settings_of(method).items()),
+                f"timesteps={timesteps}",
+                f"seed={seed}",
+            ]
+        )
+        for timesteps in arguments.timesteps
+        for method in arguments.methods
+        for seed in range(arguments.seeds)
+    }
+    dataset = next(iter(recipes.values())).load(arguments.data_dir)
+    steps, rows = {}, {}
+    for timesteps in arguments.timesteps:
+        for method in arguments.methods:
+            accuracies = []
+            for seed in range(arguments.seeds):
+                recipe = recipes[timesteps, method, seed]
+                model = run.build(recipe, dataset)
+                accuracies.append(trained_accuracy(model, recipe, dataset))
+                print(f"T = {timesteps}, {method}, seed {seed}: {accuracies[-1]:.4f}", file=sys.stderr, flush=True)
+            batch = dataset.train_images[: recipe.batch_size], dataset.train_labels[: recipe.batch_size]
+            case = timesteps, method
+            steps[case] = functools.partial(model.train_on_batch, *batch)
+            memory = memory_of(model, steps[case], batch)
+            rows[case] = {"timesteps": timesteps, "method": method, "accuracies": accuracies, "memory_bytes": memory}
+    # All in turn, so that the load of the machine affects each T alike.
+    timing.interleaved(steps, WARM_UP_STEPS)
+    for case, seconds in timing.interleaved(steps, arguments.rounds).items():
+        rows[case]["seconds"] = timing.spread(seconds)
+    return {
+        "recipe": arguments.recipe,
+        "settings": arguments.set,
+        "epochs": recipe.epochs,
+        "batch": recipe.batch_size,
+        "backend": keras.backend.backend(),
+        "device": device.name(),
+        "versions": device.versions(),
+        "memory_measure": None if costs.needs_separate_process() else costs.memory_measure(),
+        "rows": list(rows.values()),
+    }
+
+
+def trained_accuracy(model, recipe, dataset):
+    """Trains a model as its recipe says; returns its test accuracy."""
+    model.fit(
+        pipeline.training_batches(dataset, recipe),
+        steps_per_epoch=run.steps_per_epoch(recipe, dataset),
+        epochs=recipe.epochs,
+        shuffle=False,
+        verbose=0,
+    )
+    return float(model.evaluate(pipeline.evaluation_batches(dataset, recipe), verbose=0, return_dict=True)["accuracy"])
+
+
+def memory_of(model, step, batch):
+    """The memory of a training step in bytes, or `None` where only a process of its own could measure it."""
+    if keras.backend.backend() == "jax":
+        return costs.compiled(model, *map(keras.ops.convert_to_tensor, batch))["memory_bytes"]
+    if costs.needs_separate_process():
+        return None
+    step()
+    return costs.memory_rise(step)
+
+
+def table(record):
+    """The record as a Markdown table."""
+    lines = ["| T | method | test accuracy | memory, MiB | time of a step, ms |", "|---|---|---|---|---|"]
+    for row in record["rows"]:
+        accuracies = row["accuracies"]
+        spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
+        memory = "not measured" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 2**20:.1f}"
+        lines.append(
+            f"| {row['timesteps']} | {row['method']} | {statistics.mean(accuracies):.4f}{spread} | {memory} | "
+            f"{1000 * row['seconds']['median']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def panels(record):
+    """What is drawn: for each panel its title, and a function of a row that returns a value and how far it spreads."""
+    found = [("test accuracy", lambda row: (statistics.mean(row["accuracies"]), _deviation(row["accuracies"])))]
+    if record["memory_measure"]:
+        found.append(("memory of a step, MiB", lambda row: (row["memory_bytes"] / 2**20, 0.0)))
+    return [*found, ("time of a step, ms", lambda row: (1000 * row["seconds"]["median"], 0.0))]
+
+
+def _deviation(values):
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def draw(record):
+    """A figure with a panel for accuracy, memory and time against T."""
+    chosen = panels(record)
+    figure = new_figure(3.2 * len(chosen), 3.2)
+    for axes, panel in zip(figure.subplots(1, len(chosen)), chosen, strict=True):
+        draw_panel(axes, record, *panel)
+    return figure
+
+
+def new_figure(width, height):
+    """An empty figure, in inches.
+
+    Raises:
+        ImportError: If Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("The figure needs Matplotlib: python -m pip install -e '.[plots]'.") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_panel(axes, record, title, value):
+    """One line for each method against T."""
+    columns = sorted({row["timesteps"] for row in record["rows"]})
+    for index, method in enumerate(dict.fromkeys(row["method"] for row in record["rows"])):
+        color, line, marker = STYLES[index % len(STYLES)]
+        rows = [row for row in record["rows"] if row["method"] == method]
+        values, spreads = zip(*map(value, rows), strict=True)
+        axes.errorbar(
+            [row["timesteps"] for row in rows],
+            values,
+            yerr=spreads if any(spreads) else None,
+            label=method,
+            color=color,
+            linestyle=line,
+            marker=marker,
+            capsize=2,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(columns, [str(timesteps) for timesteps in columns])
+    axes.minorticks_off()
+    axes.set_xlabel("T")
+    axes.set_title(title, fontsize="medium")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    # Costs are compared by their ratio.
+    if "accuracy" not in title:
+        axes.set_ylim(bottom=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

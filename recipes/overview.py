@@ -1,0 +1,80 @@
+"""One picture of what the library gives: `python -m recipes.overview --output docs/images/overview.png`.
+
+Firing rates of a shipped network, and how close its gradient is to BPTT's, are measured on a batch of training images. What a
+training step costs against T is read from a record of `recipes.benchmark.against_timesteps`.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+from recipes import figures
+from recipes.benchmark import against_timesteps
+from recipes.command_line import USER_MISTAKE
+
+RECORD = pathlib.Path(__file__).parent.parent / "docs" / "images" / "against_timesteps" / "digits.json"
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.overview", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--network", default="fashion_mnist", metavar="NAME", help="a shipped network (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=128, metavar="N", help="size of the batch (default: %(default)s)")
+    parser.add_argument("--record", type=pathlib.Path, default=RECORD, metavar="FILE", help="(default: that of the digits)")
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
+    parser.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE", help="the picture")
+    arguments = parser.parse_args(argv)
+    try:
+        record = json.loads(arguments.record.read_text())
+        subject = figures.Subject(*figures.model_and_data(arguments.network, arguments.data_dir), arguments.images, 0)
+        rates = figures.FIGURES["firing_rates"](subject)
+        agreement = figures.FIGURES["gradient_agreement"](subject)
+        draw(rates, agreement, record).savefig(arguments.output, dpi=180)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    return 0
+
+
+def draw(rates, agreement, record):
+    """A figure with a panel for firing rates, for the gradients, and for each cost.
+
+    Args:
+        rates: `keras_ratesnn.analysis.FiringRates`.
+        agreement: `keras_ratesnn.analysis.GradientAgreement`.
+        record: Dictionary, see `against_timesteps.measure`.
+    """
+    _, *costs = against_timesteps.panels(record)
+    figure = against_timesteps.new_figure(2.45 * (2 + len(costs)), 2.75)
+    of_rates, of_gradients, *of_costs = figure.subplots(1, 2 + len(costs))
+    draw_rates(of_rates, rates)
+    draw_agreement(of_gradients, agreement)
+    for axes, panel in zip(of_costs, costs, strict=True):
+        against_timesteps.draw_panel(axes, record, *panel)
+    return figure
+
+
+def draw_rates(axes, rates):
+    """The mean rate of each layer."""
+    numbers = range(1, len(rates.layers) + 1)
+    axes.bar(numbers, rates.mean, color="0.6", edgecolor="black")
+    axes.set(xlabel="neuron layer", xticks=numbers)
+    axes.set_title("spikes per neuron and step", fontsize="medium")
+    axes.grid(alpha=0.3, axis="y")
+
+
+def draw_agreement(axes, agreement):
+    """The cosine similarity of the gradients of each kernel."""
+    numbers = range(1, len(agreement.layers) + 1)
+    axes.plot(numbers, agreement.cosine, color="black", marker="o")
+    axes.axhline(1, color="0.6", linewidth=1)
+    axes.set(xlabel="kernel", xticks=numbers, ylim=(min(0.9, np.nanmin(agreement.cosine) - 0.02), 1.01))
+    axes.set_title(f"cosine to {agreement.other.upper()}'s gradient", fontsize="medium")
+    axes.grid(alpha=0.3, axis="y")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
