@@ -1,6 +1,7 @@
 """Spiking neural networks in Keras 3, trained by rate-based backpropagation."""
 
 from keras_ratesnn import analysis, callbacks, events, gradients, layers, losses, metrics, models, surrogates, testing
+from keras_ratesnn._export.step import export_step
 from keras_ratesnn.description import describe
 from keras_ratesnn.layer_kinds import LayerKind, affine
 from keras_ratesnn.models._conversion import spikify
@@ -18,6 +19,7 @@ __all__ = [
     "callbacks",
     "describe",
     "events",
+    "export_step",
     "fold_batch_normalization",
     "gradients",
     "layers",

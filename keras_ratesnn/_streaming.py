@@ -8,10 +8,34 @@ from keras_ratesnn.gradients.signals import Signal, only_signal
 
 
 class StreamingRule(ForwardRule):
-    """One time step with external input: no signal is assumed to be the same at every step."""
+    """One time step with external input: no signal is assumed to be the same at every step.
+
+    Args:
+        order: `OneStep`.
+    """
+
+    def __init__(self, order):
+        super().__init__(order, training=False, with_gradient=False)
 
     def encoded(self, call):
         return only_signal(call).value
+
+    def advance(self, walk, inputs, t, memory):
+        """One time step of a network.
+
+        Args:
+            walk: Function `(signals, rule) -> signals`, which runs the network's graph as in inference.
+            inputs: List of tensors `(batch, ...)`, the network's inputs at this step.
+            t: Integer, or integer scalar tensor: the time step, from 0 on.
+            memory: Dict returned by the previous step; `{}` before the first.
+
+        Returns:
+            `(memory, outputs)`: the memory for the next step, and tensors in the structure of the network's outputs.
+        """
+        with backend.no_gradient():
+            signals = [Signal(tensor) for tensor in inputs]
+            memory, outputs = self.order.walk_step(self, walk, lambda: signals, t, memory)
+            return memory, propagate_nan(outputs, self.order.states())
 
 
 class Stream:
@@ -46,12 +70,7 @@ class Stream:
                 f"The batch size must not change within a sequence. Received: inputs for {batch} sequences, after {self.steps} "
                 f"steps with {self.batch}. Call reset_state() to start new sequences."
             )
-        with backend.no_gradient():
-            order = OneStep(timesteps)
-            rule = StreamingRule(order, training=False, with_gradient=False)
-            signals = [Signal(tensor) for tensor in inputs]
-            self.memory, outputs = order.walk_step(rule, walk, lambda: signals, self.steps, self.memory)
-            outputs = propagate_nan(outputs, order.states())
+        self.memory, outputs = StreamingRule(OneStep(timesteps)).advance(walk, inputs, self.steps, self.memory)
         self.batch = batch
         self.steps += 1
         return outputs
