@@ -347,16 +347,25 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
         input_signature: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Exports the inference graph, like `keras.Model.export`.
+        """Exports the inference graph of all time steps, like `keras.Model.export`.
+
+        `keras_ratesnn.export_step` exports a single step, for inputs that arrive step by step. docs/deploy.md shows how to run
+        the files.
 
         Args:
             filepath: String or path, where to write.
-            format: `"tf_saved_model"`, `"onnx"` or another format that Keras supports on this backend.
+            format: `"tf_saved_model"` (on TensorFlow and JAX), `"onnx"` (on PyTorch and TensorFlow), `"litert"` (on
+                TensorFlow), `"torch"` (on PyTorch), or another format that Keras supports on this backend.
                 Defaults to `"tf_saved_model"`.
             verbose: Boolean, whether to print a message. Defaults to `None`: Keras decides.
             input_signature: List of `keras.InputSpec`. Defaults to the network's inputs without time; pass
                 `[keras.InputSpec(shape=(None, timesteps, ...), dtype="float32")]` to export for one frame per step.
             **kwargs: As in `keras.Model.export`.
+
+        Raises:
+            ValueError: If the format is unknown or not available on this backend, or cannot hold the network: half precision
+                in LiteRT, random encoders in any format but a SavedModel.
+            ImportError: If a package is missing.
         """
         functional = _graph.as_graph(self.network)
         formats.check(functional, format)
@@ -364,6 +373,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
             inputs = keras_internals.inputs_structure(functional)
             spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
             input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
+        kwargs = {**formats.any_batch(format, input_signature), **kwargs}
         with _without_gradient(), backend.no_gradient(), formats.quietly():
             return super().export(str(filepath), format, verbose, input_signature, **kwargs)
 

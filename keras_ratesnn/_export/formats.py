@@ -4,11 +4,13 @@ import contextlib
 import importlib.util
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._quantization import quantized_layers
 
 FORMATS = ("tf_saved_model", "onnx", "litert", "openvino", "torch")
 
@@ -37,6 +39,9 @@ _EASIEST = {"tf_saved_model": "tensorflow", "onnx": "torch", "litert": "tensorfl
 _NO_KERNELS = {"litert": ("float16", "bfloat16", "float64"), "onnx": ("bfloat16",)}
 """The dtypes in which the usual runtimes of a format cannot compute."""
 
+_QUANTIZED = (("tf_saved_model", "tensorflow"), ("tf_saved_model", "jax"), ("onnx", "tensorflow"))
+"""Where the layers that Keras has quantized can be exported."""
+
 
 def check(network: keras.Model, format: str, formats: Iterable[str] = FORMATS) -> None:
     """Raises an error unless a network can be exported to a format on this backend.
@@ -64,6 +69,7 @@ def check(network: keras.Model, format: str, formats: Iterable[str] = FORMATS) -
             f"`format={format!r}` needs the package {package} on the backend {backend!r}. Install it, {command}{other}"
         )
     _check_precision(network, format, backend)
+    _check_quantization(network, format, backend)
     if format != "tf_saved_model":
         check_noise(network, f'`format={format!r}` cannot hold the state of a random generator; format="tf_saved_model" can.')
 
@@ -76,7 +82,7 @@ def _elsewhere(format):
 
 
 def _check_precision(network, format, backend):
-    for layer in keras_internals.with_sublayers(network):
+    for layer in _layers_of(network):
         if layer.compute_dtype in _NO_KERNELS.get(format, ()):
             raise ValueError(
                 f"`format={format!r}` is not available for layers that compute in {layer.compute_dtype}, on the backend "
@@ -86,6 +92,22 @@ def _check_precision(network, format, backend):
             )
 
 
+def _layers_of(network):
+    """All layers that are no models, which are what their layers are."""
+    return [layer for layer in keras_internals.with_sublayers(network) if not keras_internals.is_graph(layer)]
+
+
+def _check_quantization(network, format, backend):
+    quantized = quantized_layers(network)
+    if quantized and (format, backend) not in _QUANTIZED:
+        raise ValueError(
+            f"`format={format!r}` is not available for layers that Keras has quantized, on the backend {backend!r}. Received: "
+            f"layer {quantized[0].name!r} with the policy {quantized[0].dtype_policy.name!r}. Export the model before it is "
+            "quantized, and let the tools of the format quantize the file: for LiteRT, export(..., "
+            "optimizations=[tf.lite.Optimize.DEFAULT]); for ONNX, onnxruntime.quantization.quantize_dynamic."
+        )
+
+
 def check_noise(network: keras.Model, reason: str) -> None:
     """Raises ValueError if a layer of a network draws random numbers in inference.
 
@@ -93,13 +115,29 @@ def check_noise(network: keras.Model, reason: str) -> None:
         network: A Functional model.
         reason: String, why it must not.
     """
-    for layer in keras_internals.with_sublayers(network):
-        # A model is random by its layers.
-        if not keras_internals.is_graph(layer) and layer_kinds.is_random(layer, training=False):
+    for layer in _layers_of(network):
+        if layer_kinds.is_random(layer, training=False):
             raise ValueError(
                 f"{reason} Received: layer {layer.name!r} of type {type(layer).__name__}, which draws random numbers. Draw them "
                 "outside of the graph: leave the layer out of the network, and pass its outputs as the input, one frame a step."
             )
+
+
+def any_batch(format: str, input_signature: Any) -> dict[str, Any]:
+    """The arguments of `keras.Model.export` with which a graph takes batches of any size, where that is not the default.
+
+    Args:
+        format: String.
+        input_signature: As for `keras.Model.export`.
+    """
+    if format != "torch":
+        return {}
+    specs = keras.tree.flatten(input_signature)
+    if len(specs) != 1 or specs[0].shape[0] is not None:
+        return {}
+    import torch
+
+    return {"dynamic_shapes": {0: torch.export.Dim("batch", min=1)}}
 
 
 @contextlib.contextmanager
@@ -113,8 +151,7 @@ def quietly() -> Iterator[None]:
             "In the future `np.object` will be defined",
         ):
             warnings.filterwarnings("ignore", message)
-        # That a shape is taken for a constant; it is one. Those of layers of others are shown.
-        warnings.filterwarnings(
-            "ignore", ".*(might cause the trace to be incorrect|registered as constants in the trace)", module=r"keras(\.|_ratesnn)"
-        )
+        # Shapes are taken for constants, and are. Warnings of the layers of others are shown. PyTorch names modules by files.
+        message = ".*(might cause the trace to be incorrect|registered as constants in the trace)"
+        warnings.filterwarnings("ignore", message, module=r".*\b(keras|keras_ratesnn|torch)[./\\]")
         yield

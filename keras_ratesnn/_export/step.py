@@ -71,8 +71,8 @@ def export_step(
     if batch_size is not None:
         batch_size = checks.positive_integer("batch_size", batch_size)
     network = _graph.as_graph(model.network)
-    formats.check(network, format, STEP_FORMATS)
     formats.check_noise(network, "`model` must not have hidden states to be exported as one step.")
+    formats.check(network, format, STEP_FORMATS)
     graph = StepGraph(network, model.timesteps, batch_size, named=format != "onnx")
     with formats.quietly(), backend.no_gradient():
         graph.export(str(filepath), format, verbose, [graph.signature])

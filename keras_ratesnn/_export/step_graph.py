@@ -82,7 +82,6 @@ class StepGraph(keras.Model):
         memory, outputs = _advance(self.network, StreamingRule(OneStep(self._timesteps)), tensors, t, memory)
         after = [t + 1] if plan.counts else []
         results = [*keras.tree.flatten(outputs), *after, *tree.flatten([memory[place] for place in plan.structures])]
-        # A graph cannot return one of its inputs.
         return dict(zip(plan.output_names, results, strict=True)) if self._named else results
 
 
@@ -210,8 +209,8 @@ def _input_names(network, names):
 
 
 def _output_names(outputs: Structure) -> Iterable[str]:
-    """The keys of a dict of outputs, in Keras' order, or `output`, `output_1` etc."""
-    if isinstance(outputs, dict) and all(map(ops.is_tensor, outputs.values())):
+    """The keys of a dict of outputs, in Keras' order, or `output` for each."""
+    if isinstance(outputs, dict) and all(isinstance(output, keras.KerasTensor) for output in outputs.values()):
         return [str(key) for key in sorted(outputs)]
     return ["output" for _ in keras.tree.flatten(outputs)]
 
