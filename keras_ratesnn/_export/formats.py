@@ -23,8 +23,8 @@ _BACKENDS = {
 
 _PACKAGES = {
     ("tf_saved_model", "jax"): ("tensorflow", 'pip install "keras-ratesnn[tensorflow]"'),
-    ("onnx", "tensorflow"): ("tf2onnx", 'pip install "keras-ratesnn[onnx]"'),
-    ("onnx", "torch"): ("onnx", 'pip install "keras-ratesnn[onnx]"'),
+    ("onnx", "tensorflow"): ("tf2onnx", 'pip install "keras-ratesnn[export]"'),
+    ("onnx", "torch"): ("onnx", 'pip install "keras-ratesnn[export]"'),
     ("onnx", "jax"): ("jax2onnx", "pip install jax2onnx"),
     ("litert", "torch"): ("litert_torch", "pip install litert-torch"),
     ("openvino", "tensorflow"): ("openvino", "pip install openvino"),

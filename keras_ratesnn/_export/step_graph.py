@@ -147,7 +147,9 @@ def _plan(network, timesteps, batch_size):
         states.append(Port(name, (), "int32"))
         start[name] = np.zeros((), "int32")
     for place, neuron in rule.neurons.items():
-        leaves = zip(_paths(memory[place]), *(tree.flatten(of[place]) for of in (rule.order.started, memory, other)), strict=True)
+        leaves = zip(
+            _paths(memory[place]), *(tree.flatten(of[place]) for of in (rule.order.started, memory, other)), strict=True
+        )
         for path, before, after, in_other in leaves:
             name = names.new(f"{neuron.name}_{path}")
             dtype = keras.backend.standardize_dtype(after.dtype)
