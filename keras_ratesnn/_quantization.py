@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -18,14 +19,14 @@ _OTHER_MODES = {
 }
 
 
-def check_mode(mode: str | None) -> None:
-    """Raises ValueError unless the weights of a spiking network can be quantized in a mode."""
+def checked_mode(mode: Any) -> str:
+    """Returns `mode` if the weights of a spiking network can be quantized in it; else raises ValueError."""
     if mode in _OTHER_MODES:
         raise ValueError(
             f"`mode` must be 'int8' or 'int4' for a SpikingModel. Received: mode={mode!r}, which it does not support: "
             f"{_OTHER_MODES[mode]}."
         )
-    checks.one_of("mode", mode, MODES)
+    return checks.one_of("mode", mode, MODES)
 
 
 def quantized_layers(network: keras.Model) -> list[keras.Layer]:

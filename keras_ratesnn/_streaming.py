@@ -16,6 +16,7 @@ class StreamingRule(ForwardRule):
 
     def __init__(self, order):
         super().__init__(order, training=False, with_gradient=False)
+        self._steps = order
 
     def encoded(self, call):
         return only_signal(call).value
@@ -34,7 +35,7 @@ class StreamingRule(ForwardRule):
         """
         with backend.no_gradient():
             signals = [Signal(tensor) for tensor in inputs]
-            memory, outputs = self.order.walk_step(self, walk, lambda: signals, t, memory)
+            memory, outputs = self._steps.walk_step(self, walk, lambda: signals, t, memory)
             return memory, propagate_nan(outputs, self.order.states())
 
 

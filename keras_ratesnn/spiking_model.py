@@ -404,8 +404,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
             ValueError: If there is nothing to quantize, or Keras' mode is not for spiking networks: `"float8"`, `"gptq"`,
                 `"awq"`.
         """
-        wanted = config.mode if mode is None and config is not None else mode
-        _quantization.check_mode(wanted)
+        wanted = _quantization.checked_mode(config.mode if mode is None and config is not None else mode)
         with _quantization.summarized(self.network, wanted):
             super().quantize(mode, config=config, filters=filters, **kwargs)
 

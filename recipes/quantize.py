@@ -1,8 +1,8 @@
 """Accuracy of a pretrained network before and after its weights are quantized: `python -m recipes.quantize digits`.
 
-Three models are tested on the same test images, with the pretrained number of time steps: the network as it is; after
-`model.quantize("int8")`, by which Keras quantizes Dense layers; and, on TensorFlow, as a LiteRT file whose converter has quantized
-the weights of Dense layers and convolutions. Batch normalisation is folded before that.
+The same test images are classified by the network as it is; after `model.quantize("int8")`, by which Keras quantizes Dense
+layers; and, on TensorFlow, by a LiteRT file whose converter has quantized the weights of Dense layers and convolutions. Batch
+normalisation is folded for that file.
 """
 
 import argparse

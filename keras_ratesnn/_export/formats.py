@@ -60,7 +60,8 @@ def check(network: keras.Model, format: str, formats: Iterable[str] = FORMATS) -
     offered = _BACKENDS.get(format, (backend,))
     if backend not in offered:
         raise ValueError(
-            f"`format={format!r}` is not available on the backend {backend!r}, only on {' and '.join(offered)}. {_elsewhere(format)}"
+            f"`format={format!r}` is not available on the backend {backend!r}, only on {' and '.join(offered)}. "
+            f"{_elsewhere(format)}"
         )
     package, command = _PACKAGES.get((format, backend), (None, None))
     if package is not None and importlib.util.find_spec(package) is None:
@@ -118,8 +119,9 @@ def check_noise(network: keras.Model, reason: str) -> None:
     for layer in _layers_of(network):
         if layer_kinds.is_random(layer, training=False):
             raise ValueError(
-                f"{reason} Received: layer {layer.name!r} of type {type(layer).__name__}, which draws random numbers. Draw them "
-                "outside of the graph: leave the layer out of the network, and pass its outputs as the input, one frame a step."
+                f"{reason} Received: layer {layer.name!r} of type {type(layer).__name__}, which draws random numbers. Draw "
+                "them outside of the graph: leave the layer out of the network, and pass its outputs as the input, one frame for "
+                "each step."
             )
 
 
