@@ -120,8 +120,8 @@ def check_noise(network: keras.Model, reason: str) -> None:
         if layer_kinds.is_random(layer, training=False):
             raise ValueError(
                 f"{reason} Received: layer {layer.name!r} of type {type(layer).__name__}, which draws random numbers. Draw "
-                "them outside of the graph: leave the layer out of the network, and pass its outputs as the input, one frame for "
-                "each step."
+                "them outside of the graph: leave the layer out of the network, and pass its outputs as the input, one frame "
+                "for each step."
             )
 
 
