@@ -75,7 +75,7 @@ def test_a_program_of_pytorch_gives_the_outputs_for_batches_of_any_size(tmp_path
         np.testing.assert_allclose(outputs_of(path, "torch", x[:batch]), model.predict(x[:batch], verbose=0), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [*FORMATS[:2], *(pytest.param(format, marks=pytest.mark.slow) for format in FORMATS[2:])])
 def test_exported_steps_are_those_of_the_model(format, tmp_path):
     x, _ = data(5, (T, 6, 6, 2))
     model = spiking(every_neuron(), T)
