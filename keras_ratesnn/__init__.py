@@ -13,6 +13,7 @@ from keras_ratesnn import (
     surrogates,
     testing,
 )
+from keras_ratesnn._export.step import export_step
 from keras_ratesnn.description import describe
 from keras_ratesnn.layer_kinds import LayerKind, affine
 from keras_ratesnn.models._conversion import spikify
@@ -33,6 +34,7 @@ __all__ = [
     "distillation",
     "events",
     "export_nir",
+    "export_step",
     "fold_batch_normalization",
     "gradients",
     "import_nir",

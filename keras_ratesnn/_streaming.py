@@ -14,19 +14,48 @@ class StreamingRule(ForwardRule):
     """One time step with external input: no signal is assumed to be the same at every step.
 
     Time means are those of the steps so far.
+
+    Args:
+        order: `OneStep`.
     """
+
+    def __init__(self, order):
+        super().__init__(order, training=False, with_gradient=False)
+        self._steps = order
 
     def __call__(self, call):
         return self.time_mean(call) if call.kind.role == layer_kinds.TIME_MEAN else super().__call__(call)
 
     def time_mean(self, call):
-        memory, value = self.order.memory, only_signal(call).value
-        before = memory.get(call.place, {"sum": 0.0, "steps": 0.0})
-        sums = memory[call.place] = {"sum": before["sum"] + time_axis.widen(value), "steps": before["steps"] + 1.0}
-        return Signal(ops.cast(sums["sum"] / sums["steps"], time_axis.mean_dtype(value.dtype)))
+        memory, value = self.order.memory, time_axis.widen(only_signal(call).value)
+        before = memory.get(call.place) or self.before_first_step(value)
+        after = memory[call.place] = {"sum": before["sum"] + value, "steps": before["steps"] + 1.0}
+        return Signal(ops.cast(after["sum"] / after["steps"], call.operation.output.dtype))
+
+    @staticmethod
+    def before_first_step(value):
+        """The state of a time mean of tensors like `value`."""
+        return {"sum": ops.zeros_like(value), "steps": ops.zeros((), value.dtype)}
 
     def encoded(self, call):
         return only_signal(call).value
+
+    def advance(self, walk, inputs, t, memory):
+        """One time step of a network.
+
+        Args:
+            walk: Function `(signals, rule) -> signals`, which runs the network's graph as in inference.
+            inputs: List of tensors `(batch, ...)`, the network's inputs at this step.
+            t: Integer, or integer scalar tensor: the time step, from 0 on.
+            memory: Dict returned by the previous step; `{}` before the first.
+
+        Returns:
+            `(memory, outputs)`: the memory for the next step, and tensors in the structure of the network's outputs.
+        """
+        with backend.no_gradient():
+            signals = [Signal(tensor) for tensor in inputs]
+            memory, outputs = self._steps.walk_step(self, walk, lambda: signals, t, memory)
+            return memory, propagate_nan(outputs, self.order.states())
 
 
 class Stream:
@@ -61,12 +90,7 @@ class Stream:
                 f"The batch size must not change within a sequence. Received: inputs for {batch} sequences, after {self.steps} "
                 f"steps with {self.batch}. Call reset_state() to start new sequences."
             )
-        with backend.no_gradient():
-            order = OneStep(timesteps)
-            rule = StreamingRule(order, training=False, with_gradient=False)
-            signals = [Signal(tensor) for tensor in inputs]
-            self.memory, outputs = order.walk_step(rule, walk, lambda: signals, self.steps, self.memory)
-            outputs = propagate_nan(outputs, order.states())
+        self.memory, outputs = StreamingRule(OneStep(timesteps)).advance(walk, inputs, self.steps, self.memory)
         self.batch = batch
         self.steps += 1
         return outputs

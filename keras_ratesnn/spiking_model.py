@@ -11,11 +11,12 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_ratesnn import _graph, _replicas, gradients
+from keras_ratesnn import _graph, _quantization, _replicas, gradients
 from keras_ratesnn._call_graphs import CallGraphs
 from keras_ratesnn._compiled_functions import CompiledFunction
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepMode, Structure, Tensor
+from keras_ratesnn._export import formats
 from keras_ratesnn._functional_attributes import FunctionalAttributes
 from keras_ratesnn._input_checks import check_inputs, has_time, one_step, warn_of_time_in_a_step
 from keras_ratesnn._streaming import Stream
@@ -219,6 +220,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
             after_means=after_means,
         )
         if training and run.with_gradient:
+            _quantization.check_trainable(self.network)
             _replicas.check_training_call(self)
         with _replicas.own_noise(self.network):
             outputs = self._through_time(run)
@@ -318,6 +320,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
         return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        _quantization.check_trainable(self.network)
         check_finite(self.variables)
         # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)
@@ -325,6 +328,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
         return self._fit(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        _quantization.check_trainable(self.network)
         self.gradient.check_timesteps(self.timesteps)
         return self._train_on_batch(x, *args, **kwargs)
 
@@ -352,23 +356,66 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
         input_signature: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Exports the inference graph, like `keras.Model.export`.
+        """Exports the inference graph of all time steps, like `keras.Model.export`.
+
+        `keras_ratesnn.export_step` exports a single step, for inputs that arrive step by step. docs/deploy.md shows how to run
+        the files.
 
         Args:
             filepath: String or path, where to write.
-            format: `"tf_saved_model"`, `"onnx"` or another format that Keras supports on this backend.
+            format: `"tf_saved_model"` (on TensorFlow and JAX), `"onnx"` (on PyTorch and TensorFlow), `"litert"` (on
+                TensorFlow), `"torch"` (on PyTorch), or another format that Keras supports on this backend.
                 Defaults to `"tf_saved_model"`.
             verbose: Boolean, whether to print a message. Defaults to `None`: Keras decides.
             input_signature: List of `keras.InputSpec`. Defaults to the network's inputs without time; pass
                 `[keras.InputSpec(shape=(None, timesteps, ...), dtype="float32")]` to export for one frame per step.
             **kwargs: As in `keras.Model.export`.
+
+        Raises:
+            ValueError: If the format is unknown or not available on this backend, or cannot hold the network: half precision
+                in LiteRT, random encoders in any format but a SavedModel.
+            ImportError: If a package is missing.
         """
+        functional = _graph.as_graph(self.network)
+        formats.check(functional, format)
         if input_signature is None:
-            inputs = keras_internals.inputs_structure(_graph.as_graph(self.network))
+            inputs = keras_internals.inputs_structure(functional)
             spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
             input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
-        with _without_gradient(), backend.no_gradient():
-            return super().export(filepath, format, verbose, input_signature, **kwargs)
+        kwargs = {**formats.any_batch(format, input_signature), **kwargs}
+        with _without_gradient(), backend.no_gradient(), formats.quietly():
+            return super().export(str(filepath), format, verbose, input_signature, **kwargs)
+
+    def quantize(self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:
+        """Quantizes weights for inference, like `keras.Model.quantize`. A quantized model cannot be trained.
+
+        Keras quantizes `Dense`, `EinsumDense` and `Embedding`, not convolutions; a warning names the layers that stay as they
+        were. The inputs of a quantized layer are rounded to 8 bits as well, each row by its largest value, in which spikes are
+        exact. Saved and loaded models stay quantized.
+
+        Example:
+
+        >>> inputs = keras.Input((4,))
+        >>> network = keras.Model(inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs)))
+        >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+        >>> model.quantize("int8")
+        >>> network.layers[-1].kernel.dtype
+        'int8'
+
+        Args:
+            mode: `"int8"`, or `"int4"` for weights of 4 bits. Defaults to `None`: that of `config`.
+            config: A `keras.quantizers.QuantizationConfig`. Defaults to `None`, that of Keras for the mode.
+            filters: A regular expression, a list of them or a function of a layer: which layers are quantized. Defaults to
+                `None`, all.
+            **kwargs: As in `keras.Model.quantize`.
+
+        Raises:
+            ValueError: If there is nothing to quantize, or Keras' mode is not for spiking networks: `"float8"`, `"gptq"`,
+                `"awq"`.
+        """
+        wanted = _quantization.checked_mode(config.mode if mode is None and config is not None else mode)
+        with _quantization.summarized(self.network, wanted):
+            super().quantize(mode, config=config, filters=filters, **kwargs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Like `keras.Model.compile`, but `jit_compile` has a different meaning on PyTorch.

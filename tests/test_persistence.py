@@ -1,4 +1,4 @@
-"""A model saved on one backend loads on the others, predicts the same and can be trained; it can be exported."""
+"""A model saved on one backend loads on the others, predicts the same and can be trained."""
 
 import copy
 import os
@@ -17,8 +17,6 @@ from other_backend import predict_and_train
 import keras_ratesnn as rsnn
 
 BACKEND = keras.backend.backend()
-# Keras exports from JAX by an argument that JAX will not have for long.
-through_jax = pytest.mark.filterwarnings("ignore:The `native_serialization` parameter is deprecated")
 OTHERS = [backend for backend in ("tensorflow", "jax", "torch") if backend != BACKEND]
 
 
@@ -64,45 +62,6 @@ def test_a_saved_model_loads_on_other_backends_predicts_the_same_and_can_be_trai
         assert there["backend"] == backend
         np.testing.assert_allclose(there["predictions"], here["predictions"], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(there["losses"], here["losses"], rtol=1e-3)
-
-
-# Keras exports to ONNX by PyTorch's legacy exporter, which says so, and of each shape that it takes for a constant.
-@through_jax
-@pytest.mark.filterwarnings("ignore:.*legacy TorchScript-based ONNX export", "ignore:The feature will be removed")
-@pytest.mark.filterwarnings("ignore:.*(might cause the trace to be incorrect|registered as constants in the trace)")
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_an_exported_graph_gives_the_same_outputs(step_mode, tmp_path):
-    x, y = data(6, (8, 8, 2))
-    model = compiled(spiking(small_network(), 4, step_mode=step_mode))
-    model.fit(x, y, verbose=0)
-    expected = model.predict(x, verbose=0)
-    if BACKEND == "torch":
-        import onnxruntime
-
-        model.export(str(tmp_path / "model.onnx"), format="onnx", verbose=False)
-        session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-        (outputs,) = session.run(None, {session.get_inputs()[0].name: x})
-    else:
-        import tensorflow as tf
-
-        model.export(str(tmp_path / "model"), verbose=False)
-        loaded = tf.saved_model.load(str(tmp_path / "model"))
-        outputs = loaded.serve(x).numpy()
-    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
-
-
-@through_jax
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras exports a SavedModel from TensorFlow and JAX")
-def test_a_graph_with_one_frame_per_step_is_exported_by_its_signature(tmp_path):
-    import tensorflow as tf
-
-    x, _ = data(6, (4, 8, 8, 2))
-    model = spiking(small_network(), 4)
-    model.export(
-        str(tmp_path / "model"), verbose=False, input_signature=[keras.InputSpec(shape=(None, 4, 8, 8, 2), dtype="float32")]
-    )
-    loaded = tf.saved_model.load(str(tmp_path / "model"))
-    np.testing.assert_allclose(loaded.serve(x).numpy(), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

@@ -83,6 +83,22 @@ def test_a_step_uses_the_mean_of_the_steps_so_far(step_mode):
         np.testing.assert_allclose(step, to_numpy(model(x[:, : t + 1])), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="a step is exported to ONNX from TensorFlow and PyTorch")
+def test_an_exported_step_has_the_mean_so_far_among_its_states(tmp_path):
+    import onnxruntime
+
+    model = spiking(network())
+    states = rsnn.export_step(model, tmp_path / "step.onnx", "onnx", verbose=False)
+    assert {name for name in states if name.startswith("rates")} == {"rates_sum", "rates_steps"}
+    session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
+    names = [output.name for output in session.get_outputs()]
+    x, _ = data(shape=(T, 6))
+    for t in range(T):
+        results = dict(zip(names, session.run(names, {"input": x[:1, t], **states}), strict=True))
+        states = {name: results[f"next_{name}"] for name in states}
+        np.testing.assert_allclose(results["output"], to_numpy(model.step(x[:1, t])), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_it_trains_with_other_outputs_noise_and_a_smaller_last_batch_and_is_the_same_when_loaded(gradient, tmp_path):
     inputs, spikes = body()

@@ -60,9 +60,11 @@ class NeuronCell(GuardedCell):
         self.threshold = checks.real("threshold", threshold, above=0, advice="A neuron at rest would spike without input.")
         self.surrogate = surrogates.get(surrogate)
 
-    def add_weight(self, *args: Any, autocast: bool = False, **kwargs: Any) -> Any:
-        """As in any Keras layer, but in half precision a cell's weights are read in float32, like its state."""
-        return super().add_weight(*args, autocast=autocast, **kwargs)
+    def add_weight(self, *args: Any, dtype: str | None = None, autocast: bool = False, **kwargs: Any) -> Any:
+        """As in any Keras layer, but in half precision a cell's weights are kept and read in float32, like its state."""
+        if dtype is None:
+            dtype = time_axis.accumulation_dtype(self.variable_dtype)
+        return super().add_weight(*args, dtype=dtype, autocast=autocast, **kwargs)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         """The state at rest, before the first step: a membrane of zeros, like `inputs`, in float32 or wider."""

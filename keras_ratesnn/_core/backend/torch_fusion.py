@@ -93,9 +93,10 @@ def fuses(key, tensors):
     """
     return (
         _allowed.get()
-        and (sum(tensor.numel() for tensor in tensors) >= LEAST_ELEMENTS or (_kinds and _kind(key(), tensors) in _kinds))
+        # First, since an exported graph would be valid only for the sizes that are compared.
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+        and (sum(tensor.numel() for tensor in tensors) >= LEAST_ELEMENTS or (_kinds and _kind(key(), tensors) in _kinds))
         and (is_recording() or all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors))
         and all(tensor.device.type in ("cpu", "cuda") for tensor in tensors)
     )

@@ -29,7 +29,10 @@ class OneStep(Order):
         self.t = 0
 
     def begin(self, tensor: Tensor, has_time: bool) -> Signal:
-        return Signal(ops.take(tensor, self.t, axis=1) if has_time else tensor, static=not has_time)
+        if not has_time:
+            return Signal(tensor, static=True)
+        # PyTorch cannot export Keras' `take` to ONNX.
+        return Signal(tensor[:, self.t] if isinstance(self.t, int) else ops.take(tensor, self.t, axis=1))
 
     def tensor(self, signal: Signal) -> Tensor:
         return signal.value

@@ -1,0 +1,1 @@
+"""Export to the formats that Keras writes."""

@@ -1,0 +1,81 @@
+"""`export_step`: one time step of a model as a file, for inputs that arrive step by step on a device."""
+
+import os
+
+import numpy as np
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import backend, checks
+from keras_ratesnn._export import formats
+from keras_ratesnn._export.onnx_names import name_outputs
+from keras_ratesnn._export.step_graph import StepGraph
+from keras_ratesnn.spiking_model import SpikingModel
+
+STEP_FORMATS = ("tf_saved_model", "onnx", "litert")
+
+
+def export_step(
+    model: SpikingModel,
+    filepath: str | os.PathLike[str],
+    format: str = "tf_saved_model",
+    batch_size: int | None = None,
+    verbose: bool | None = None,
+) -> dict[str, np.ndarray]:
+    """Exports one time step of a model, in inference, with the states of its neurons as inputs and outputs.
+
+    A device runs the file once a step, and passes the next states that it returns to the next step. The outputs are those of
+    `SpikingModel.step`; the mean of T of them is the output of the model. A sequence may be longer than `timesteps`.
+
+    The tensors have names:
+
+    * the inputs of the network, without time, as in `keras.Input(name=...)`, or `input`;
+    * the states of each neuron layer, by its name and the keys of its cell's state: `lif_membrane`, `cu_ba_lif_current`.
+      The integer `time_step` is one of them if a layer depends on the step, as `LatencyEncoder` does;
+    * `output`, or the keys of a dict of outputs; and the next states, `next_lif_membrane` etc.
+
+    A SavedModel and a LiteRT file have the signature `serving_default` with these names.
+
+    Example:
+
+    >>> import tempfile
+    >>> inputs = keras.Input((2,))
+    >>> network = keras.Model(inputs, keras.layers.Dense(3)(keras_ratesnn.layers.CuBaLIF(name="hidden")(inputs)))
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> format = "onnx" if keras.backend.backend() == "torch" else "tf_saved_model"
+    >>> states = keras_ratesnn.export_step(model, tempfile.mkdtemp() + "/step.onnx", format, verbose=False)
+    >>> for name, state in states.items():
+    ...     print(name, state)
+    hidden_current [[0. 0.]]
+    hidden_membrane [[0. 0.]]
+
+    Args:
+        model: A `SpikingModel`.
+        filepath: String or path, where to write. It ends in `.tflite` for LiteRT.
+        format: `"tf_saved_model"` (on TensorFlow and JAX), `"onnx"` (on PyTorch and TensorFlow) or `"litert"` (on TensorFlow).
+            Defaults to `"tf_saved_model"`.
+        batch_size: Integer >= 1, the number of sequences in a batch. Defaults to `None`: any.
+        verbose: Boolean, whether to print a message. Defaults to `None`: Keras decides.
+
+    Returns:
+        Dict of the states before the first step, by name: arrays for `batch_size` sequences, or one. They are zeros for all
+        neurons of the library.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If the format is not available on this backend or for this network, or the network has inputs of unknown
+            shape or layers that draw random numbers.
+        ImportError: If a package is missing.
+    """
+    if not isinstance(model, SpikingModel):
+        raise TypeError(f"`model` must be a SpikingModel. Received: model={model!r} of type {type(model).__name__}.")
+    if batch_size is not None:
+        batch_size = checks.positive_integer("batch_size", batch_size)
+    network = _graph.as_graph(model.network)
+    formats.check_noise(network, "`model` must not have hidden states to be exported as one step.")
+    formats.check(network, format, STEP_FORMATS)
+    graph = StepGraph(network, model.timesteps, batch_size, named=format != "onnx")
+    with formats.quietly(), backend.no_gradient():
+        graph.export(str(filepath), format, verbose, [graph.signature])
+    if format == "onnx":
+        name_outputs(filepath, graph.output_names)
+    return graph.start

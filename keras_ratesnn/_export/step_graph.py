@@ -1,0 +1,238 @@
+"""One time step of a network as a model whose state is explicit: states are among its inputs and its outputs."""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._streaming import StreamingRule
+from keras_ratesnn.gradients.orders import OneStep
+
+TIME_STEP = "time_step"
+"""The name of the state that counts the steps, in networks that need it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """An input or a state of the graph.
+
+    Args:
+        name: String.
+        shape: Tuple, with `None` for a batch of any size.
+        dtype: String.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class StepGraph(keras.Model):
+    """Runs one time step of a network, in inference: from its inputs and states, by name, to its outputs and next states.
+
+    Args:
+        network: A Functional model.
+        timesteps: Integer T, for encoders that spread an input over T steps.
+        batch_size: Integer, or `None` for a batch of any size.
+        named: Boolean, whether the outputs are a dict; else they are a list, in the order of `output_names`.
+
+    Attributes:
+        start: Dict of the states before the first step, arrays, of one sequence if `batch_size` is `None`.
+        output_names: Tuple of strings: the names of the outputs, followed by those of the next states.
+    """
+
+    def __init__(self, network: keras.Model, timesteps: int, batch_size: int | None, named: bool) -> None:
+        # Keras must not cast states to half precision.
+        super().__init__(dtype=network.dtype_policy, autocast=False, name=network.name)
+        self.network = network
+        self._timesteps = timesteps
+        self._named = named
+        self._plan = _plan(network, timesteps, batch_size)
+        self.built = True
+
+    @property
+    def start(self) -> dict[str, np.ndarray]:
+        return self._plan.start
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self._plan.output_names
+
+    @property
+    def signature(self) -> dict[str, keras.InputSpec]:
+        """The inputs and states, by name."""
+        return {
+            port.name: keras.InputSpec(shape=port.shape, dtype=port.dtype, name=port.name)
+            for port in (*self._plan.inputs, *self._plan.states)
+        }
+
+    def call(self, inputs: dict[str, Tensor]) -> Structure:
+        plan = self._plan
+        tensors = [inputs[port.name] for port in plan.inputs]
+        states = iter([inputs[port.name] for port in plan.states])
+        t: Any = next(states) if plan.counts else 0
+        memory = {place: tree.map_leaves(lambda _: next(states), structure) for place, structure in plan.structures.items()}
+        memory, outputs = _advance(self.network, StreamingRule(OneStep(self._timesteps)), tensors, t, memory)
+        after = [t + 1] if plan.counts else []
+        results = [*keras.tree.flatten(outputs), *after, *tree.flatten([memory[place] for place in plan.structures])]
+        return dict(zip(plan.output_names, results, strict=True)) if self._named else results
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What goes in and out: `structures` are those of the states of each layer that has some, `counts` whether steps are counted."""
+
+    inputs: tuple[Port, ...]
+    states: tuple[Port, ...]
+    counts: bool
+    structures: dict[str, Structure]
+    start: dict[str, np.ndarray]
+    output_names: tuple[str, ...]
+
+
+def _advance(network, rule, tensors, t, memory):
+    return rule.advance(lambda signals, rule: _graph.walk(network, signals, rule, training=False), tensors, t, memory)
+
+
+class _ObservedSteps(OneStep):
+    """Takes notes of the states before the first step, and of whether anything depends on the number of the step."""
+
+    def __init__(self, timesteps):
+        super().__init__(timesteps)
+        self.started = {}
+        self.counts = False
+
+    def through_time(self, place, neuron_pass, current):
+        self.started[place] = neuron_pass.start(current.value)
+        return super().through_time(place, neuron_pass, current)
+
+    def each(self, function):
+        self.counts = True
+        return super().each(function)
+
+    def time_steps(self, args):
+        self.counts = True
+        return super().time_steps(args)
+
+
+class _ObservingRule(StreamingRule):
+    """Takes notes of the layers that have states, by their places."""
+
+    def __init__(self, order):
+        super().__init__(order)
+        self.with_states = {}
+
+    def neuron(self, call):
+        self.with_states[call.place] = call.operation
+        return super().neuron(call)
+
+    def time_mean(self, call):
+        self.with_states[call.place] = call.operation
+        return super().time_mean(call)
+
+    def before_first_step(self, value):
+        *_, place = self.with_states
+        self.order.started[place] = super().before_first_step(value)
+        return self.order.started[place]
+
+
+def _plan(network, timesteps, batch_size):
+    names = _Names()
+    input_names = _input_names(network, names)
+    rows = batch_size or 1
+    rule, memory = _first_step(network, timesteps, rows)
+    # What has other sizes in a batch of another size has a batch axis.
+    _, other = (rule, memory) if batch_size else _first_step(network, timesteps, rows + 1)
+    states, start = [], {}
+    if rule.order.counts:
+        name = names.new(TIME_STEP)
+        states.append(Port(name, (), "int32"))
+        start[name] = np.zeros((), "int32")
+    for place, layer in rule.with_states.items():
+        leaves = zip(
+            _paths(memory[place]), *(tree.flatten(of[place]) for of in (rule.order.started, memory, other)), strict=True
+        )
+        for path, before, after, in_other in leaves:
+            name = names.new(f"{layer.name}_{path}")
+            dtype = keras.backend.standardize_dtype(after.dtype)
+            shape = tuple(a if a == b else None for a, b in zip(after.shape, in_other.shape, strict=True))
+            states.append(Port(name, shape, dtype))
+            # A cell may start with a number, which broadcasts.
+            start[name] = np.broadcast_to(ops.convert_to_numpy(before).astype(dtype), after.shape).copy()
+    inputs = tuple(
+        Port(name, (batch_size, *tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
+        for name, tensor in zip(input_names, network.inputs, strict=True)
+    )
+    output_names = [names.new(name) for name in _output_names(keras_internals.outputs_structure(network))]
+    return _Plan(
+        inputs,
+        tuple(states),
+        rule.order.counts,
+        {place: memory[place] for place in rule.with_states},
+        start,
+        (*output_names, *(names.new(f"next_{port.name}") for port in states)),
+    )
+
+
+def _first_step(network, timesteps, rows):
+    """The first step of `rows` sequences of zeros: `(rule, memory)`."""
+    for tensor in network.inputs:
+        if None in tensor.shape[1:]:
+            raise ValueError(
+                "`model` must know the shape of its inputs, and so of its states, to be exported as one step. Received: input "
+                f"{tensor.name!r} of shape {tuple(tensor.shape)}. Make the network with keras.Input(shape) without None."
+            )
+    rule = _ObservingRule(_ObservedSteps(timesteps))
+    zeros = [ops.zeros((rows, *tensor.shape[1:]), tensor.dtype) for tensor in network.inputs]
+    memory, _ = _advance(network, rule, zeros, 0, {})
+    return rule, memory
+
+
+class _Names:
+    """Names of tensors that are valid in all formats, and different."""
+
+    def __init__(self):
+        self._given = set()
+
+    def new(self, wanted):
+        """The wanted name, or one like it."""
+        base = name = re.sub(r"\W", "_", wanted, flags=re.ASCII)
+        count = 0
+        while name in self._given:
+            count += 1
+            name = f"{base}_{count}"
+        self._given.add(name)
+        return name
+
+
+def _input_names(network, names):
+    """The names of a network's inputs; those that Keras made up, which differ between processes, become `input`."""
+    return [
+        names.new("input" if re.fullmatch(r"keras_tensor(_\d+)?", tensor.name) else tensor.name) for tensor in network.inputs
+    ]
+
+
+def _output_names(outputs: Structure) -> Iterable[str]:
+    """The keys of a dict of outputs, in Keras' order, or `output` for each."""
+    if isinstance(outputs, dict) and all(isinstance(output, keras.KerasTensor) for output in outputs.values()):
+        return [str(key) for key in sorted(outputs)]
+    return ["output" for _ in keras.tree.flatten(outputs)]
+
+
+def _paths(structure: Structure) -> list[str]:
+    """A name for each leaf of a cell's state: its keys; a state that is one tensor is the membrane."""
+    if not isinstance(structure, (dict, list, tuple)):
+        return ["membrane"]
+    parts = structure.items() if isinstance(structure, dict) else enumerate(structure)
+    paths = []
+    for key, part in parts:
+        inside = _paths(part) if isinstance(part, (dict, list, tuple)) else [""]
+        paths += [f"{key}_{path}" if path else str(key) for path in inside]
+    return paths

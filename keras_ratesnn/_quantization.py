@@ -1,0 +1,75 @@
+"""Quantized weights: what Keras quantizes in a network, and what must not be trained."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_ratesnn._core import checks, keras_internals
+
+MODES = ("int8", "int4")
+"""The modes that need neither training nor calibration."""
+
+_OTHER_MODES = {
+    "float8": "it quantizes the values of training steps",
+    "gptq": "its calibration runs blocks of a network without time",
+    "awq": "its calibration runs blocks of a network without time",
+}
+
+
+def checked_mode(mode: Any) -> str:
+    """Returns `mode` if the weights of a spiking network can be quantized in it; else raises ValueError."""
+    if mode in _OTHER_MODES:
+        raise ValueError(
+            f"`mode` must be 'int8' or 'int4' for a SpikingModel. Received: mode={mode!r}, which it does not support: "
+            f"{_OTHER_MODES[mode]}."
+        )
+    return checks.one_of("mode", mode, MODES)
+
+
+def quantized_layers(network: keras.Model) -> list[keras.Layer]:
+    """The layers of a network whose weights are quantized."""
+    return [layer for layer in keras_internals.with_sublayers(network) if layer.dtype_policy.quantization_mode is not None]
+
+
+def check_trainable(network: keras.Model) -> None:
+    """Raises ValueError if a network has quantized layers, whose weights no gradient can change."""
+    layers = quantized_layers(network)
+    if layers:
+        raise ValueError(
+            "A quantized model cannot be trained: its integer weights have no gradient. Received: layer "
+            f"{layers[0].name!r} of type {type(layers[0]).__name__} with the policy {layers[0].dtype_policy.name!r}. Train the "
+            "model first, save it, and quantize it after that."
+        )
+
+
+@contextlib.contextmanager
+def summarized(network: keras.Model, mode: str) -> Iterator[None]:
+    """A context for Keras' quantization of a network, with one warning of what stays as it was instead of one a layer.
+
+    Raises:
+        ValueError: If nothing was quantized.
+    """
+    before = len(quantized_layers(network))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Layer .* does not have a `quantize` method implemented")
+        # Keras converts its variables so.
+        warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy keyword")
+        yield
+    advice = (
+        "Keras quantizes Dense, EinsumDense and Embedding. To quantize convolutions as well, export the model: "
+        "export('model.tflite', format='litert', optimizations=[tf.lite.Optimize.DEFAULT])."
+    )
+    if len(quantized_layers(network)) == before:
+        raise ValueError(f"`quantize` found no layer to quantize to {mode} in the network {network.name!r}. {advice}")
+    kept = [layer.name for layer in _with_matrices(network) if layer.dtype_policy.quantization_mode is None]
+    if kept:
+        warnings.warn(f"The weights of these layers stay as they were: {', '.join(kept)}. {advice}", stacklevel=4)
+
+
+def _with_matrices(network):
+    """The layers with a weight that is more than a vector, in the order of the network."""
+    layers = [layer for layer in keras_internals.with_sublayers(network) if not keras_internals.is_graph(layer)]
+    return [layer for layer in layers if any(len(weight.shape) > 1 for weight in layer.weights)]

@@ -1,0 +1,106 @@
+"""Accuracy of a pretrained network before and after its weights are quantized: `python -m recipes.quantize digits`.
+
+The same test images are classified by the network as it is; after `model.quantize("int8")`, by which Keras quantizes Dense
+layers; and, on TensorFlow, by a LiteRT file whose converter has quantized the weights of Dense layers and convolutions. Batch
+normalisation is folded for that file.
+"""
+
+import argparse
+import pathlib
+import sys
+import tempfile
+import warnings
+
+import keras
+import numpy as np
+
+import keras_ratesnn as rsnn
+from recipes.command_line import USER_MISTAKE
+from recipes.data import digits, fashion_mnist
+
+BATCH_SIZE = 200
+DATA = {"digits": digits.load, "fashion_mnist": fashion_mnist.load}
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.quantize", description=__doc__, allow_abbrev=False)
+    parser.add_argument("name", choices=DATA, help="pretrained network")
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
+    parser.add_argument("--images", type=int, metavar="N", help="number of test images (default: all)")
+    arguments = parser.parse_args(argv)
+    try:
+        dataset = DATA[arguments.name](arguments.data_dir)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    images, labels = dataset.test_images[: arguments.images], dataset.test_labels[: arguments.images]
+    print(f"{arguments.name}, {len(labels):,} test images, on {keras.backend.backend()}")
+    print("weights                                      accuracy  other classes than before  size of the file")
+    before = None
+    for title, run in VARIANTS.items():
+        if run is _litert and keras.backend.backend() != "tensorflow":
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            classes, size = run(rsnn.models.load_pretrained(arguments.name), images, pathlib.Path(folder))
+        before = classes if before is None else before
+        print(f"{title:43}  {np.mean(classes == labels):8.2%}  {np.sum(classes != before):25,}  {size / 1024:12,.0f} KiB")
+    return 0
+
+
+def _as_it_is(model, images, folder):
+    return _predicted(model, images), _size_of_saved(model, folder)
+
+
+def _int8(model, images, folder):
+    with warnings.catch_warnings():
+        # The table says it.
+        warnings.filterwarnings("ignore", "The weights of these layers stay as they were")
+        model.quantize("int8")
+    return _predicted(model, images), _size_of_saved(model, folder)
+
+
+def _litert(model, images, folder):
+    import tensorflow as tf
+
+    folded, path = rsnn.fold_batch_normalization(model, verbose=False), folder / "model.tflite"
+    folded.export(path, format="litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT])
+    return _classes_of_file(path, images), path.stat().st_size
+
+
+def _predicted(model, images):
+    return model.predict(images, batch_size=BATCH_SIZE, verbose=0).argmax(axis=-1)
+
+
+def _size_of_saved(model, folder):
+    model.save(folder / "model.keras")
+    return (folder / "model.keras").stat().st_size
+
+
+def _classes_of_file(path, images):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise ImportError(f'LiteRT files run in ai-edge-litert ({error}): pip install "keras-ratesnn[export]"') from error
+
+    interpreter = Interpreter(str(path))
+    (place,) = interpreter.get_input_details()
+    classes = []
+    for start in range(0, len(images), BATCH_SIZE):
+        batch = images[start : start + BATCH_SIZE].astype(place["dtype"])
+        interpreter.resize_tensor_input(place["index"], batch.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(place["index"], batch)
+        interpreter.invoke()
+        classes.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).argmax(axis=-1))
+    return np.concatenate(classes)
+
+
+VARIANTS = {
+    "float32": _as_it_is,
+    'int8 in Dense layers, quantize("int8")': _int8,
+    "int8 in Dense and convolutions, LiteRT file": _litert,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Exported files give the outputs of the model in the runtimes of their formats: all time steps at once, and step by step."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+from exported import SUFFIXES, function_of, outputs_of
+from helpers import compiled, data, spiking, to_numpy
+from keras import layers
+
+import keras_ratesnn as rsnn
+
+BACKEND = keras.backend.backend()
+FORMATS = {"tensorflow": ["tf_saved_model", "litert", "onnx"], "jax": ["tf_saved_model"], "torch": ["onnx"]}[BACKEND]
+T = 4
+
+
+def every_neuron():
+    """A small network with each kind of neurons of the library."""
+    inputs = keras.Input((6, 6, 2), name="frame")
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False)(inputs)
+    x = rsnn.layers.LIF(threshold=0.3, name="lif")(layers.BatchNormalization()(x))
+    x = layers.Flatten()(layers.MaxPooling2D(2)(x))
+    neurons = [
+        rsnn.layers.IF(threshold=0.3, name="if"),
+        rsnn.layers.ParametricLIF(threshold=0.3, reset="hard", name="parametric"),
+        rsnn.layers.CuBaLIF(threshold=0.3, name="cuba"),
+        rsnn.layers.ALIF(threshold=0.3, learn_threshold=True, name="alif"),
+    ]
+    return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()([neuron(layers.Dense(4)(x)) for neuron in neurons])))
+
+
+def dense(**kwargs):
+    inputs = keras.Input((6,), **kwargs)
+    x = rsnn.layers.LIF(threshold=0.4)(layers.BatchNormalization()(layers.Dense(8)(inputs)))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def export(model, folder, format, **kwargs):
+    path = folder / f"model{SUFFIXES[format]}"
+    model.export(path, format=format, verbose=False, **kwargs)
+    return path
+
+
+# Backends and runtimes sum in different orders. These inputs bring no membrane so near to a threshold that it matters.
+@pytest.mark.parametrize(
+    ("format", "timed", "step_mode"),
+    [*((format, False, "multi") for format in FORMATS), (FORMATS[:2][-1], True, "single")],
+)
+def test_an_exported_graph_gives_the_outputs_for_batches_of_any_size(format, timed, step_mode, tmp_path):
+    x, _ = data(5, (T, 6, 6, 2) if timed else (6, 6, 2))
+    model = spiking(every_neuron(), T, step_mode=step_mode)
+    signature = {"input_signature": [keras.InputSpec(shape=(None, *x.shape[1:]), dtype="float32")]} if timed else {}
+    path = export(model, tmp_path, format, **signature)
+    expected = model.predict(x, verbose=0)
+    assert expected.std(axis=0).min() > 0.01
+    for batch in (1, 5):
+        np.testing.assert_allclose(outputs_of(path, format, x[:batch]), expected[:batch], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(("timed", "step_mode"), [(False, "single"), (True, "multi"), (True, "single")])
+def test_an_exported_graph_gives_the_outputs_in_the_other_orders(format, timed, step_mode, tmp_path):
+    test_an_exported_graph_gives_the_outputs_for_batches_of_any_size(format, timed, step_mode, tmp_path)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="a format of PyTorch")
+def test_a_program_of_pytorch_gives_the_outputs_for_batches_of_any_size(tmp_path):
+    x, _ = data(5)
+    model = spiking(dense(), T)
+    path = export(model, tmp_path, "torch")
+    for batch in (1, 5):
+        np.testing.assert_allclose(outputs_of(path, "torch", x[:batch]), model.predict(x[:batch], verbose=0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("format", [*FORMATS[:2], *(pytest.param(format, marks=pytest.mark.slow) for format in FORMATS[2:])])
+def test_exported_steps_are_those_of_the_model(format, tmp_path):
+    x, _ = data(5, (T, 6, 6, 2))
+    model = spiking(every_neuron(), T)
+    path = tmp_path / f"step{SUFFIXES[format]}"
+    states = rsnn.export_step(model, path, format, verbose=False)
+    assert list(states) == [
+        "lif_membrane",
+        "if_membrane",
+        "parametric_membrane",
+        "cuba_current",
+        "cuba_membrane",
+        "alif_membrane",
+        "alif_adaptation",
+    ]
+    assert not any(state.any() for state in states.values())
+    step, states = function_of(path, format), {name: np.repeat(state, 5, axis=0) for name, state in states.items()}
+    outputs = []
+    for t in range(T):
+        results = step({"frame": x[:, t], **states})
+        assert set(results) == {"output", *(f"next_{name}" for name in states)}
+        np.testing.assert_allclose(results["output"], to_numpy(model.step(x[:, t])), rtol=0, atol=1e-5)
+        outputs.append(results["output"])
+        states = {name: results[f"next_{name}"] for name in states}
+    np.testing.assert_allclose(np.mean(outputs, axis=0), model.predict(x, verbose=0), rtol=0, atol=1e-5)
+    assert np.std(outputs, axis=0).max() > 0.01
+
+
+@pytest.mark.parametrize("format", FORMATS[:2])
+def test_an_exported_step_counts_the_steps_where_a_layer_depends_on_them(format, tmp_path):
+    inputs = [keras.Input((4,), name="x 1"), keras.Input((4,), name="other")]
+    spikes = rsnn.layers.LatencyEncoder()(inputs[0])
+    shared = rsnn.layers.IF(name="twice")
+    network = keras.Model(inputs, {"sum": shared(layers.Add()([shared(spikes), inputs[1]])), "first": spikes})
+    model = spiking(network, T)
+    path = tmp_path / f"step{SUFFIXES[format]}"
+    states = rsnn.export_step(model, path, format, batch_size=2, verbose=False)
+    assert {name: state.shape for name, state in states.items()} == {
+        "time_step": (),
+        "twice_membrane": (2, 4),
+        "twice_membrane_1": (2, 4),
+    }
+    step = function_of(path, format)
+    x, other = (np.random.default_rng(seed).uniform(size=(2, 4)).astype("float32") for seed in range(2))
+    for t in range(T):
+        results = step({"x_1": x, "other": other, **states})
+        expected = to_numpy(model.step([x, other]))
+        np.testing.assert_allclose(results["sum"], expected["sum"], atol=1e-5)
+        np.testing.assert_array_equal(results["first"], expected["first"])
+        states = {name: results[f"next_{name}"] for name in states}
+        assert states["time_step"] == t + 1
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "float16"])
+def test_half_precision_is_exported(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    inputs = keras.Input((6,))
+    x = rsnn.layers.ParametricLIF(threshold=0.4, learn_threshold=True)(layers.Dense(8)(inputs))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(x)), T)
+    x = data(5)[0].astype(inputs.dtype)
+    format = FORMATS[0]
+    path = export(model, tmp_path, format)
+    outputs = outputs_of(path, format, x)
+    assert str(outputs.dtype) == "float16"
+    np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=0, atol=2e-3)
+
+
+def test_a_folded_model_is_exported(tmp_path):
+    x, y = data()
+    model = compiled(spiking(dense(), T))
+    model.fit(x, y, verbose=0)
+    folded = rsnn.fold_batch_normalization(model, verbose=False)
+    path = export(folded, tmp_path, FORMATS[0])
+    np.testing.assert_allclose(outputs_of(path, FORMATS[0], x), model.predict(x, verbose=0), rtol=0, atol=1e-5)
+
+
+def noisy():
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, layers.Dense(3)(rsnn.layers.IF()(rsnn.layers.BernoulliEncoder(seed=0)(inputs))))
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras exports a SavedModel from TensorFlow and JAX")
+def test_a_random_encoder_draws_anew_in_each_call_of_a_saved_model(tmp_path):
+    import tensorflow as tf
+
+    path = export(spiking(noisy(), T), tmp_path, "tf_saved_model")
+    loaded, x = tf.saved_model.load(str(path)), np.full((5, 6), 0.5, "float32")
+    assert not np.array_equal(loaded.serve(x), loaded.serve(x))
+
+
+def test_random_encoders_are_an_error_where_a_file_cannot_hold_their_state(tmp_path):
+    format = {"tensorflow": "litert", "torch": "onnx"}.get(BACKEND)
+    if format:
+        with pytest.raises(
+            ValueError, match=f"format='{format}'` cannot hold .* layer 'bernoulli_encoder.*' .* Draw them outside"
+        ):
+            export(spiking(noisy(), T), tmp_path, format)
+    with pytest.raises(
+        ValueError, match=r"must not have hidden states .* layer 'bernoulli_encoder.*' of type BernoulliEncoder"
+    ):
+        rsnn.export_step(spiking(noisy(), T), tmp_path / "step", FORMATS[0])
+
+
+def test_a_format_that_a_backend_does_not_offer_is_an_error_that_names_another_backend(tmp_path):
+    format, elsewhere = {
+        "tensorflow": ("torch", "torch"),
+        "jax": ("litert", "tensorflow"),
+        "torch": ("tf_saved_model", "tensorflow"),
+    }[BACKEND]
+    message = f"format='{format}'` is not available on the backend '{BACKEND}', .* KERAS_BACKEND={elsewhere}"
+    with pytest.raises(ValueError, match=message):
+        export(spiking(timesteps=T), tmp_path, format)
+    with pytest.raises(ValueError, match=r"`format` must be one of 'tf_saved_model', 'onnx', .* Received: format='h5'"):
+        spiking(timesteps=T).export(tmp_path / "model", format="h5")
+    with pytest.raises(ValueError, match=r"`format` must be one of 'tf_saved_model', 'onnx', 'litert'\. Received: .*'torch'"):
+        rsnn.export_step(spiking(timesteps=T), tmp_path / "step", "torch")
+
+
+def test_a_missing_package_is_an_error_that_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    package = {"tensorflow": "tf2onnx", "jax": "jax2onnx", "torch": "onnx"}[BACKEND]
+    with pytest.raises(
+        ImportError, match=f"format='onnx'` needs the package {package} on the backend '{BACKEND}'.* pip install"
+    ):
+        export(spiking(timesteps=T), tmp_path, "onnx")
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX offers no format without half precision")
+def test_a_dtype_that_runtimes_do_not_have_is_an_error(tmp_path):
+    format, policy = {"tensorflow": ("litert", "mixed_float16"), "torch": ("onnx", "mixed_bfloat16")}[BACKEND]
+    keras.config.set_dtype_policy(policy)
+    with pytest.raises(ValueError, match=rf"format='{format}'` .* compute in {policy[6:]}, .*set_dtype_policy\('float32'\)"):
+        export(spiking(timesteps=T), tmp_path, format)
+
+
+def test_a_step_of_unknown_shape_and_other_mistakes_are_errors(tmp_path):
+    inputs = keras.Input((None, 4))
+    network = keras.Model(inputs, layers.GlobalAveragePooling1D()(rsnn.layers.IF()(inputs)))
+    with pytest.raises(ValueError, match=r"must know the shape of its inputs.* of shape \(None, None, 4\)"):
+        rsnn.export_step(spiking(network, T), tmp_path / "step", FORMATS[0])
+    with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
+        rsnn.export_step(network, tmp_path / "step")
+    with pytest.raises(ValueError, match="`batch_size` must be 1 or more"):
+        rsnn.export_step(spiking(timesteps=T), tmp_path / "step", FORMATS[0], batch_size=0)
