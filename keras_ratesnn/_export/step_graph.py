@@ -87,7 +87,7 @@ class StepGraph(keras.Model):
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What goes in and out: `structures` are those of the states of each layer that has some, `counts` whether steps are counted."""
+    """What goes in and out: `structures` are the states of each layer that has some, `counts` whether steps are counted."""
 
     inputs: tuple[Port, ...]
     states: tuple[Port, ...]
@@ -139,8 +139,8 @@ class _ObservingRule(StreamingRule):
 
     def before_first_step(self, value):
         *_, place = self.with_states
-        self.order.started[place] = super().before_first_step(value)
-        return self.order.started[place]
+        start = self._steps.started[place] = super().before_first_step(value)
+        return start
 
 
 def _plan(network, timesteps, batch_size):
