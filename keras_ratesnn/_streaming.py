@@ -32,8 +32,7 @@ class StreamingRule(ForwardRule):
         after = memory[call.place] = {"sum": before["sum"] + value, "steps": before["steps"] + 1.0}
         return Signal(ops.cast(after["sum"] / after["steps"], call.operation.output.dtype))
 
-    @staticmethod
-    def before_first_step(value):
+    def before_first_step(self, value):
         """The state of a time mean of tensors like `value`."""
         return {"sum": ops.zeros_like(value), "steps": ops.zeros((), value.dtype)}
 
