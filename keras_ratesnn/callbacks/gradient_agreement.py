@@ -15,7 +15,7 @@ class GradientAgreement(EveryEpochs):
     `keras_ratesnn.analysis.gradient_agreement`. Epochs without a measurement repeat the latest values, so that every epoch
     has the same columns. Training is not affected: weights, moving statistics and seeds do not change.
 
-    A measurement costs one training step with each method on the batch, in eager mode. This takes as long as about 10 to 30
+    A measurement costs one training step with each method on the batch, in eager mode. This takes as long as about 10 to 40
     compiled steps on TensorFlow and JAX, and 3 on PyTorch. `python -m recipes.benchmark.callbacks` measures the time.
 
     Example:
