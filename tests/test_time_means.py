@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, data, double_precision, spiking, to_numpy, training_results
+from helpers import BACKEND, compiled, data, double_precision, spiking, to_numpy, training_results
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -144,6 +144,16 @@ def test_it_is_seen_inside_nested_models_and_by_what_describes_a_model():
     once = energy.layers.index("logits")
     assert energy.multiply_adds[once] == 8 * 3
     assert energy.multiply_adds_without_spikes[once] == 8 * 3
+
+
+def test_spikify_leaves_activations_that_follow_as_they_are():
+    inputs = keras.Input((6,))
+    rates = TimeMean()(layers.Dense(8, activation="relu", name="spiking")(inputs))
+    outputs = layers.Dense(3)(layers.ReLU(name="ordinary")(layers.Dense(8)(rates)))
+    model = rsnn.spikify(keras.Model(inputs, outputs), T, verbose=False)
+    assert [(change.name, change.reason) for change in model.spikify_report.kept] == [("ordinary", "after a TimeMean")]
+    assert [change.name for change in model.spikify_report.replaced] == ["spiking"]
+    compiled(model).fit(*data(), verbose=0)
 
 
 def test_outside_of_a_spiking_model_it_returns_its_input():

@@ -1,11 +1,12 @@
 """Finds the hidden activations of a network, which neurons can replace; others are gates, outputs or attention."""
 
 import dataclasses
+from typing import Any
 
 import keras
 
 from keras_ratesnn._core import keras_internals
-from keras_ratesnn.layer_kinds import kind_of
+from keras_ratesnn.layer_kinds import TIME_MEAN, kind_of
 from keras_ratesnn.models._nodes import nodes_of
 
 HIDDEN = "hidden"
@@ -13,6 +14,7 @@ GATE = "gate"
 OUTPUT = "output"
 SOFTMAX = "softmax"
 INSIDE = "inside a layer"
+AFTER_MEAN = "after a TimeMean"
 
 _SOFTMAXES = {"softmax", "log_softmax", "sparsemax"}
 _SQUASHING = {"sigmoid", "hard_sigmoid", "sparse_sigmoid", "tanh", "hard_tanh", "softsign"}
@@ -26,7 +28,8 @@ class Activation:
     Args:
         operation: The layer, or the node of a `keras.ops` function, that applies it.
         function: String, the name of the function.
-        role: `"hidden"`, or the reason why it is not: `"gate"`, `"output"`, `"softmax"`, `"inside a layer"`.
+        role: `"hidden"`, or the reason why it is not: `"gate"`, `"output"`, `"softmax"`, `"inside a layer"`,
+            `"after a TimeMean"`.
     """
 
     operation: keras.Operation
@@ -48,6 +51,7 @@ def find_activations(network, inside=None):
     * a gate, if its output is multiplied by another signal: the sigmoid of a squeeze-and-excite block, the silu of SwiGLU. A
       signal is gated, and not a gate, if it is multiplied by a function of itself (the signal scaled by a squeeze-and-excite
       block), by a bounded activation (sigmoid, tanh, ...) or by an input of the network (a mask);
+    * ordinary, if it follows a `layers.TimeMean`;
     * hidden otherwise.
 
     There may be scaling, reshaping, concatenation, dropout and further activations in between. An operation that is called
@@ -61,8 +65,10 @@ def find_activations(network, inside=None):
         List of `Activation`.
     """
     roles: dict[keras.Operation, set[str]] = {}
-    for node in nodes_of(network, inside):
-        roles.setdefault(node.operation, set()).update(_roles(node))
+    nodes = nodes_of(network, inside)
+    ordinary = _after_means(nodes)
+    for node in nodes:
+        roles.setdefault(node.operation, set()).update({AFTER_MEAN} if node in ordinary else _roles(node))
     found = []
     for operation, uses in roles.items():
         function = function_of(operation)
@@ -102,7 +108,18 @@ def _functions_inside(operation):
     return sorted({function for function in functions if function is not None})
 
 
+def _after_means(nodes):
+    """The calls that follow a time mean, of all calls in execution order: a set."""
+    found: set[Any] = set()
+    for node in nodes:
+        if node in found or kind_of(node.operation).role == TIME_MEAN:
+            found.update(consumer for consumer in node.consumers if consumer is not None)
+    return found
+
+
 def _role(function, uses):
+    if uses == {AFTER_MEAN}:
+        return AFTER_MEAN
     if function in _SOFTMAXES:
         return OUTPUT if uses == {OUTPUT} else SOFTMAX
     if HIDDEN in uses or not uses:
