@@ -12,7 +12,7 @@ import statistics
 import sys
 
 from recipes.command_line import USER_MISTAKE
-from recipes.run_folder import RunFolder, read_json
+from recipes.run_folder import RunFolder, read_json, test_score
 
 RECIPES = pathlib.Path(__file__).parent.parent
 FOLDER = RECIPES / "results"
@@ -135,7 +135,7 @@ def _same_but_seed(record):
 
 def _row(records):
     settings = records[0]["settings"]
-    accuracies = [record["test_accuracy"] for record in records]
+    accuracies = [test_score(record) for record in records]
     spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
     return (
         settings["name"],
