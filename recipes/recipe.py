@@ -56,8 +56,8 @@ class Recipe:
             at half of its initial value (a warm restart).
         batch_size: Integer >= 1.
         timesteps: Integer >= 1, the number of time steps T.
-        augment: Name of the augmentation of training images, a key of `augmentation.BY_NAME`.
-        mix: Name of the mix of the training images of a batch, a key of `augmentation.MIXES`.
+        augment: Name of the augmentation of training images, one of `augmentation.AUGMENTATIONS`.
+        mix: Name of the mix of the training images of a batch, one of `augmentation.MIXES`.
         image_side: Integer >= 1, the height and width to which images from a folder are resized, for recipes that resize them;
             None for others.
         width: Float > 0 that multiplies the number of channels of every layer.
@@ -138,12 +138,17 @@ class Recipe:
                 "`as_the_authors` and `restart_at` belong to the optimizer 'sgd'. Received: "
                 f"optimizer={self.optimizer!r}. Leave one of the two out."
             )
-        checks.one_of("augment", self.augment, augmentation.BY_NAME)
+        checks.one_of("augment", self.augment, augmentation.AUGMENTATIONS)
         checks.one_of("mix", self.mix, augmentation.MIXES)
         if not self.task.augments and (self.augment, self.mix) != ("none", "none"):
             raise ValueError(
                 f"`augment` and `mix` must be 'none' in recipe {self.name!r}, whose labels say where things are in an image. "
                 f"Received: augment={self.augment!r}, mix={self.mix!r}. Leave them out."
+            )
+        if self.has_time and (self.augment not in augmentation.BY_NAME or self.mix != "none"):
+            raise ValueError(
+                f"`augment` must be one of {', '.join(augmentation.BY_NAME)} and `mix` 'none' in recipe {self.name!r}: layers "
+                f"of Keras take images, not frames. Received: augment={self.augment!r}, mix={self.mix!r}."
             )
         checks.one_of("precision", self.precision, ("float32", "mixed_bfloat16", "mixed_float16", "float64"))
         checks.one_of("jit_compile", self.jit_compile, (True, False, "auto"))
