@@ -44,7 +44,7 @@ def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
-        check_inputs(_graph.as_graph(self.network), x, self.timesteps)
+        self._check_data(x)
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
 
@@ -303,6 +303,9 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
     def reset_state(self) -> None:
         """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
         self._stream.reset()
+
+    def _check_data(self, x: Any) -> None:
+        check_inputs(_graph.as_graph(self.network), x, self.timesteps)
 
     def __call__(self, inputs: Structure, *args: Any, **kwargs: Any) -> Structure:
         check_inputs(_graph.as_graph(self.network), inputs, self.timesteps)

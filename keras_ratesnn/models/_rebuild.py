@@ -39,10 +39,14 @@ class Rebuild:
 
     def run(self, model):
         copy = self._model(model)
-        for operation, its_copy in self.copies.items():
+        self._copy_weights(self.copies)
+        return copy
+
+    def _copy_weights(self, operations):
+        for operation in operations:
+            its_copy = self.copies[operation]
             if isinstance(its_copy, keras.layers.Layer) and not keras_internals.is_graph(operation):
                 its_copy.set_weights(self._weights(operation, its_copy))
-        return copy
 
     def _model(self, model):
         copy = self._sequential(model) if isinstance(model, keras.Sequential) else self._functional(model)

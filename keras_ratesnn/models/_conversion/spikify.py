@@ -14,6 +14,7 @@ from keras_ratesnn.models._conversion import calibration
 from keras_ratesnn.models._conversion.hidden_activations import HIDDEN, find_activations, is_only_activation
 from keras_ratesnn.models._conversion.report import Change, Report
 from keras_ratesnn.models._rebuild import Rebuild, Replacement
+from keras_ratesnn.models._tasks import spiking_model
 from keras_ratesnn.spiking_model import SpikingModel
 
 LEFT = "left by `neuron`"
@@ -119,7 +120,7 @@ def spikify(
         for operation, neuron in neurons.items()
     }
     network = Rebuild(replacements).run(model)
-    spiking = SpikingModel(network, timesteps, gradient, step_mode)
+    spiking = spiking_model(model, network, timesteps, gradient, step_mode)
     spiking.spikify_report = report
     if verbose:
         print(report)
