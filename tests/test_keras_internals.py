@@ -58,7 +58,7 @@ def test_a_model_knows_the_loss_and_its_weights_that_it_was_compiled_with():
     model.compile("sgd", "mse", loss_weights=[0.5])
     assert keras_internals.compiled_loss(model) == {"loss": "mse", "loss_weights": [0.5]}
     assert_has(model, "_compile_loss")
-    keras_internals.build_loss(model, np.ones((10, 3)), model.compute_output_spec(keras.KerasTensor((10, 6))))
+    keras_internals.build_loss(model, X, np.ones((10, 3)), model.compute_output_spec(keras.KerasTensor((10, 6))))
     assert model._compile_loss.built
 
 

@@ -36,6 +36,7 @@ _REMEDY = (
 
 warn_if_untested(keras.__version__)
 try:
+    from keras.src.backend import compute_output_spec
     from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
     from keras.src.backend.common.stateless_scope import get_stateless_scope
     from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
@@ -55,6 +56,11 @@ _GRAPH_CALLS = (_functional_class().call, keras.Sequential.call)
 def is_graph(operation):
     """Whether an operation is a model whose `call` only runs its graph."""
     return isinstance(operation, keras.Model) and getattr(type(operation), "call", None) in _GRAPH_CALLS
+
+
+def is_graph_with_other_call(model):
+    """Whether a model has a graph, and a `call` that does something else."""
+    return not is_graph(model) and bool(getattr(model, "_nodes", ()) or getattr(model, "_functional", None))
 
 
 def functional_of(network):
@@ -243,9 +249,13 @@ def compiled_loss(model):
     return {name: model._compile_config.config[name] for name in ("loss", "loss_weights")}
 
 
-def build_loss(model, labels, outputs):
-    """Builds the compiled loss of a model, which makes variables, for labels and (symbolic) outputs."""
-    model._compile_loss.build(labels, outputs)
+def build_loss(model, inputs, labels, outputs):
+    """Builds the compiled loss of a model, which makes variables, for inputs, labels and (symbolic) outputs."""
+    if model._compile_loss is not None and not model._compile_loss.built:
+        inputs, labels = keras.tree.map_structure(
+            lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype)), (inputs, labels)
+        )
+        compute_output_spec(model.compute_loss, inputs, labels, outputs)
 
 
 class ReadOnce(_Through):

@@ -39,7 +39,9 @@ class Training:
         _accuracy.check_labels(self.x, y)
         self.y = keras.tree.map_structure(ops.convert_to_tensor, y)
         self._loss = keras_internals.compiled_loss(model) if loss is None else {"loss": loss}
-        if not self._loss:
+        # A task has a loss of its own.
+        self._is_own = loss is None and model.compiled and type(model).compute_loss is not SpikingModel.compute_loss
+        if not self._loss and not self._is_own:
             raise ValueError(
                 f"`loss` must be given for a model that was not compiled with one. Received: loss=None, model {model.name!r}. "
                 "Pass it as to compile, for example loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
@@ -77,14 +79,16 @@ class Training:
             `(gradients of variables, gradients of others)`; `None` or zeros where the loss does not depend on one.
         """
         twin, count = self._twin(method, step_mode), len(variables)
-        twin.compile(**self._loss, jit_compile=False)
-        keras_internals.build_loss(twin, self.y, twin.compute_output_spec(self.x))
+        owner = self.model if self._is_own else twin
+        if not self._is_own:
+            twin.compile(**self._loss, jit_compile=False)
+        keras_internals.build_loss(owner, self.x, self.y, twin.compute_output_spec(self.x))
 
         def loss(*tensors):
             start(*tensors[count:])
             with self._unchanged(twin, zip(variables, tensors[:count], strict=True)):
                 outputs = twin(self.x, training=True)
-                return [time_axis.widen(twin.compute_loss(self.x, self.y, outputs))], ()
+                return [time_axis.widen(owner.compute_loss(self.x, self.y, outputs))], ()
 
         inputs = [ops.convert_to_tensor(variable.value) for variable in variables]
         upstream = ops.ones((), time_axis.accumulation_dtype(self.model.variable_dtype))

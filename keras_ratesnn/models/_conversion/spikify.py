@@ -128,6 +128,12 @@ def spikify(
 
 
 def _checked_graph(model):
+    if keras_internals.is_graph_with_other_call(model):
+        raise TypeError(
+            f"`model` must run its graph and nothing else. Received: model={model.name!r} of class {type(model).__name__}, which "
+            "overrides `call`: spikify could not know what it does with the graph. Put it into the graph as a layer, or into "
+            "`compute_loss` or `predict_step`, which are kept."
+        )
     if not keras_internals.is_graph(model):
         raise TypeError(
             "`model` must be a Functional or Sequential Keras model, whose graph can be rebuilt with neurons. Received: "

@@ -3,6 +3,7 @@
 import types
 
 import keras
+from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
@@ -149,6 +150,6 @@ def _operations_in(graph):
 
 
 def _copy_of_variable(variable):
-    return keras.Variable(
-        variable.value, dtype=variable.dtype, trainable=variable.trainable, name=variable.name, aggregation=variable.aggregation
-    )
+    # On PyTorch a variable shares the memory of its first value.
+    value = ops.copy(variable.value)
+    return keras.Variable(value, dtype=variable.dtype, trainable=variable.trainable, name=variable.name)

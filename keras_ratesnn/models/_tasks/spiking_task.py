@@ -57,8 +57,9 @@ def spiking_model(
     """
     if not _is_task(type(model)):
         return SpikingModel(network, timesteps, gradient, step_mode)
-    saved = _Saved(model)
-    return _class_of(type(model))(network, timesteps, gradient, step_mode, task=model, saved=saved, names=saved.names)
+    names = names_of(model)
+    saved = _Saved(type(model), lambda: keras.saving.serialize_keras_object(model), names)
+    return _class_of(type(model))(network, timesteps, gradient, step_mode, task=model, saved=saved, names=names)
 
 
 def _is_task(cls):
@@ -81,11 +82,21 @@ def _class_of(cls):
             f"{overridden}. What it may override: compile, train_step, test_step, predict_step, compute_loss, compute_metrics, "
             "fit, evaluate, predict, and what Keras does not have."
         )
-    base = keras_internals.without_graph(keras_internals.graph_class(cls))
+    graph_class = keras_internals.graph_class(cls)
+    _check_names(cls, [name for name in dir(SpikingModel) if not hasattr(graph_class, name) and _overrides(cls, name)])
+    base = keras_internals.without_graph(graph_class)
     namespace = {"__module__": SpikingTask.__module__, "__doc__": cls.__doc__, "task_class": cls}
     made = type(f"Spiking{cls.__name__}", (SpikingTask, cls, SpikingModel, base), namespace)
     # One name for all: a saved model says itself which task it is.
     return keras.saving.register_keras_serializable(registry.PACKAGE, SpikingTask.__name__)(made)
+
+
+def _check_names(cls, taken):
+    if taken:
+        raise TypeError(
+            f"`model` must not have attributes that mean something else in a SpikingModel. Received: {cls.__name__} with "
+            f"{sorted(taken)}. Rename them."
+        )
 
 
 if TYPE_CHECKING:
@@ -117,12 +128,7 @@ class SpikingTask(_Model):
     def __init__(self, *args: Any, task: keras.Model, saved: "_Saved", names: list[Any], **kwargs: Any) -> None:
         SpikingModel.__init__(self, *args, **kwargs)
         attributes = keras_internals.attributes_of(task)
-        taken = sorted(name for name in attributes if name in vars(self) or hasattr(SpikingModel, name))
-        if taken:
-            raise TypeError(
-                f"`model` must not have attributes that mean something else in a SpikingModel. Received: {type(task).__name__} "
-                f"with {taken}. Rename them."
-            )
+        _check_names(type(task), [name for name in attributes if name in vars(self) or hasattr(SpikingModel, name)])
         counterparts = Counterparts(task, self.network, names)
         for name, value in attributes.items():
             setattr(self, name, counterparts.of(value, self))
@@ -178,7 +184,8 @@ class SpikingTask(_Model):
             keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
             for part in (config.pop("network"), saved)
         )
-        return _class_of(type(task))(network, **config, task=task, saved=_Saved(task), names=names)
+        cls = type(task)
+        return _class_of(cls)(network, **config, task=task, saved=_Saved(cls, lambda: saved, names), names=names)
 
 
 def _overrides(cls, name):
@@ -201,16 +208,18 @@ class _Saved:
     """What is saved of a task: its class and config, and the names of its operations.
 
     Args:
-        task: The model.
+        cls: The class of the task.
+        serialized: Function that returns the serialized task.
+        names: `names_of` the model from which the network was made.
     """
 
-    def __init__(self, task):
-        self.names = names_of(task)
-        self._class_name = type(task).__name__
+    def __init__(self, cls, serialized, names):
+        self._class_name = cls.__name__
+        self._names = names
         self._error = None
         self._may_change = set()
         try:
-            self._task = keras.saving.serialize_keras_object(task)
+            self._task = _without_shared_ids(serialized())
         # Whatever a `get_config` raises matters only when the model is saved.
         except Exception as error:
             self._error = error
@@ -230,7 +239,7 @@ class _Saved:
             ) from self._error
         now = _config_of(spiking)
         changed = {key: now[key] for key in self._may_change if key in now}
-        return {"task": {**self._task, "config": {**self._task["config"], **changed}}, "names": self.names}
+        return {"task": {**self._task, "config": {**self._task["config"], **changed}}, "names": self._names}
 
 
 def _config_of(spiking):
@@ -243,4 +252,13 @@ def _config_of(spiking):
     # It may ask a layer that has become neurons, or a graph, for an attribute that is gone.
     except AttributeError:
         return {}
-    return {key: keras.saving.serialize_keras_object(value) for key, value in config.items()}
+    return {key: _without_shared_ids(keras.saving.serialize_keras_object(value)) for key, value in config.items()}
+
+
+def _without_shared_ids(config):
+    """A saved config without the ids of objects that occur twice in a file: this one may become part of another file."""
+    if isinstance(config, dict):
+        return {key: _without_shared_ids(value) for key, value in config.items() if key != "shared_object_id"}
+    if isinstance(config, list):
+        return [_without_shared_ids(value) for value in config]
+    return config

@@ -1,0 +1,332 @@
+"""Tasks: spikify keeps the compile, loss, steps and decoding of a model's class."""
+
+import copy
+
+import keras
+import numpy as np
+import pytest
+from helpers import to_numpy
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import spikify
+
+X = np.random.default_rng(0).random((8, 6), dtype="float32")
+Y = {"target": np.random.default_rng(1).random((8, 3), dtype="float32")}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Regression(keras.Model):
+    """Overrides what keras-cv's detectors override: `compile`, steps, loss and decoding, with layers of its own."""
+
+    def __init__(self, width, decoder=None, **kwargs):
+        inputs = keras.Input((6,))
+        backbone = keras.Sequential([keras.Input((6,)), layers.Dense(width, activation="relu")], name="backbone")
+        super().__init__(inputs, layers.Dense(3, name="head")(backbone(inputs)), **kwargs)
+        self.width = width
+        self.backbone = backbone
+        self.shared = keras.Model(backbone.inputs, backbone.layers[0].output)
+        self.decoder = decoder or layers.Rescaling(2.0)
+        self.seen = {"loss": [keras.metrics.Mean(name="seen")]}
+        self.factor = self.add_weight(shape=(), initializer="ones", name="factor")
+
+    def compile(self, power, **kwargs):
+        self.power = power
+        super().compile(loss="mse", **kwargs)
+
+    def train_step(self, *args):
+        *state, (x, y) = args
+        return super().train_step(*state, (x, {"target": 1.0 * y["target"]}))
+
+    def compute_loss(self, x, y, y_pred, sample_weight=None, **kwargs):
+        loss = super().compute_loss(x, y["target"], self.factor * y_pred, sample_weight, **kwargs)
+        self.seen["loss"][0].update_state(loss)
+        return self.power * loss
+
+    def decode(self, outputs):
+        return {"decoded": self.decoder(outputs)}
+
+    def predict_step(self, *args):
+        outputs = super().predict_step(*args)
+        # On JAX a step also returns the state.
+        return (self.decode(outputs[0]), *outputs[1:]) if isinstance(outputs, tuple) else self.decode(outputs)
+
+    def get_config(self):
+        return {"width": self.width, "decoder": keras.saving.serialize_keras_object(self.decoder)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(config["width"], keras.saving.deserialize_keras_object(config["decoder"]))
+
+
+def regression(**kwargs):
+    return spikify(Regression(5), 2, verbose=False, **kwargs)
+
+
+def compiled(model, **kwargs):
+    model.compile(3.0, optimizer=keras.optimizers.Adam(0.01), **kwargs)
+    return model
+
+
+def scalar(value):
+    return float(ops.convert_to_numpy(value))
+
+
+def arrays(model):
+    return to_numpy(model.get_weights())
+
+
+# What is kept.
+def test_a_spiking_task_is_a_spiking_model_of_the_class_of_its_task():
+    model = regression()
+    assert isinstance(model, rsnn.SpikingModel)
+    assert isinstance(model, Regression)
+    assert model.task is model
+    assert type(spikify(Regression(4), 3, verbose=False)) is type(model)
+    assert model.width == 5
+
+
+def test_the_loss_of_given_outputs_is_that_of_the_task():
+    task = Regression(5)
+    model = spikify(task, 2, verbose=False)
+    outputs = np.random.default_rng(2).random((8, 3), dtype="float32")
+    y = keras.tree.map_structure(ops.convert_to_tensor, Y)
+    losses = [scalar(compiled(one).compute_loss(ops.convert_to_tensor(X), y, outputs)) for one in (task, model)]
+    assert losses[0] == losses[1] > 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient": "bptt"}, {"gradient": "sltt", "step_mode": "single"}])
+def test_a_task_fits_evaluates_and_predicts(settings):
+    model = compiled(regression(**settings))
+    before = arrays(model.network)
+    history = model.fit(X, Y, epochs=2, verbose=0).history
+    assert set(history) == {"loss", "seen"}
+    assert all(np.isfinite(values).all() for values in history.values())
+    assert all((new != old).any() for new, old in zip(arrays(model.network), before, strict=True))
+    assert scalar(model.factor) != 1.0
+    assert np.isfinite(model.evaluate(X, Y, verbose=0)).all()
+    np.testing.assert_allclose(model.predict(X, verbose=0)["decoded"], 2 * to_numpy(model(X)), rtol=1e-5)
+
+
+def test_the_attributes_of_a_task_belong_to_the_spiking_network():
+    task = Regression(5)
+    model = spikify(task, 2, verbose=False)
+    assert model.backbone is model.network.get_layer("backbone")
+    assert [layer.name for layer in model.shared.layers[1:]] == [layer.name for layer in model.backbone.layers]
+    assert model.shared.layers[1] is model.backbone.layers[0]
+    assert model.shared.layers[1] is not task.shared.layers[1]
+    assert model.decoder is task.decoder
+    assert model.seen["loss"][0] is not task.seen["loss"][0]
+    assert model.factor is not task.factor
+    assert len(model.trainable_variables) == len(task.trainable_variables) == 5
+    model.backbone.trainable = False
+    assert len(model.trainable_variables) == 3
+
+
+def test_training_the_spiking_task_leaves_the_task_as_it_was():
+    task = Regression(5)
+    compiled(task).fit(X, Y, verbose=0)
+    before = arrays(task), scalar(task.seen["loss"][0].result())
+    model = spikify(task, 2, verbose=False)
+    assert not model.compiled
+    compiled(model).fit(X, Y, verbose=0)
+    keras.tree.map_structure(np.testing.assert_array_equal, (arrays(task), scalar(task.seen["loss"][0].result())), before)
+
+
+def test_a_saved_task_predicts_and_trains_as_before(tmp_path):
+    model = compiled(regression(calibrate=X))
+    model.fit(X, Y, verbose=0)
+    model.decoder = layers.Rescaling(5.0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model)
+    assert loaded.power == 3.0
+    assert loaded.shared.layers[1] is loaded.backbone.layers[0]
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0)["decoded"], model.predict(X, verbose=0)["decoded"])
+    histories = [one.fit(X, Y, epochs=2, shuffle=False, verbose=0).history for one in (model, loaded)]
+    assert histories[0] == histories[1]
+    keras.tree.map_structure(np.testing.assert_array_equal, arrays(model), arrays(loaded))
+
+
+def test_a_task_is_copied():
+    model = regression()
+    copied = copy.deepcopy(model)
+    np.testing.assert_array_equal(to_numpy(copied(X)), to_numpy(model(X)))
+    assert [weight.shape for weight in type(model).from_config(model.get_config()).weights] == [w.shape for w in model.weights]
+    with pytest.raises(TypeError, match=r"copy.deepcopy\(model\)"):
+        keras.models.clone_model(model)
+
+
+def test_all_that_a_spiking_model_does_works_for_a_task(capsys):
+    model = compiled(regression())
+    model.timesteps = 3
+    assert model.predict(X, verbose=0)["decoded"].shape == (8, 3)
+    assert to_numpy(model.step(X)).shape == (8, 3)
+    model.reset_state()
+    assert "neuron" in str(rsnn.describe(model, X, print_fn=None))
+    assert keras.Model(model.inputs, model.get_layer("head").output)([X]).shape == (8, 3)
+    model.summary()
+    assert "head" in capsys.readouterr().out
+    norms = rsnn.analysis.gradient_agreement(model, X, Y).norms
+    # The loss is that of the task.
+    model.power *= 2
+    np.testing.assert_allclose(rsnn.analysis.gradient_agreement(model, X, Y).norms, 2 * norms, rtol=1e-4)
+
+
+def test_a_task_trains_in_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = compiled(regression())
+        assert model.compute_dtype == "bfloat16"
+        assert np.isfinite(model.fit(X, Y, verbose=0).history["loss"]).all()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on PyTorch calls are recorded")
+def test_the_calls_of_a_task_are_recorded():
+    model = compiled(regression())
+    model.fit(X, Y, batch_size=1, epochs=5, verbose=0)
+    assert model._graphs.graphs
+
+
+# Kinds of tasks.
+def test_a_sequential_subclass_is_a_task():
+    class Doubled(keras.Sequential):
+        def predict_step(self, *args):
+            outputs = super().predict_step(*args)
+            return (2 * outputs[0], *outputs[1:]) if isinstance(outputs, tuple) else 2 * outputs
+
+    model = spikify(Doubled([keras.Input((6,)), layers.Dense(4, activation="relu"), layers.Dense(3)]), 2, verbose=False)
+    assert isinstance(model, Doubled)
+    np.testing.assert_allclose(model.predict(X, verbose=0), 2 * to_numpy(model(X)), rtol=1e-5)
+
+
+def test_a_class_that_only_builds_a_graph_is_no_task(tmp_path):
+    class Built(keras.Model):
+        def __init__(self, initializer):
+            inputs = keras.Input((6,))
+            super().__init__(inputs, layers.Dense(3)(layers.Dense(4, "relu", kernel_initializer=initializer)(inputs)))
+
+    model = spikify(Built(keras.initializers.Ones()), 2, verbose=False)
+    assert type(model) is rsnn.SpikingModel
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(to_numpy(keras.saving.load_model(tmp_path / "model.keras")(X)), to_numpy(model(X)))
+
+
+class OwnStep(keras.Model):
+    """A whole training step of its own, as Keras' guides write it."""
+
+    def train_step(self, *args):
+        return getattr(self, f"_{keras.backend.backend()}_step")(*args)
+
+    def _tensorflow_step(self, data):
+        import tensorflow as tf
+
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(loss, self.trainable_variables), self.trainable_variables, strict=True)
+        )
+        return {"own": loss}
+
+    def _torch_step(self, data):
+        x, y = data
+        self.zero_grad()
+        loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+        loss.backward()
+        self.optimizer.apply([weight.value.grad for weight in self.trainable_weights], self.trainable_weights)
+        return {"own": loss.detach()}
+
+    def _jax_step(self, state, data):
+        import jax
+
+        x, y = data
+        trainable, fixed, optimizer, metrics = state
+
+        def loss_and_state(trainable, fixed):
+            outputs, fixed = self.stateless_call(trainable, fixed, x, training=True)
+            return self.compute_loss(y=y, y_pred=outputs), fixed
+
+        (loss, fixed), gradients = jax.value_and_grad(loss_and_state, has_aux=True)(trainable, fixed)
+        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
+        return {"own": loss}, (trainable, fixed, optimizer, metrics)
+
+
+def test_a_whole_training_step_of_its_own_trains_the_spiking_network():
+    inputs = keras.Input((6,))
+    task = OwnStep(inputs, layers.Dense(3)(layers.Dense(4, activation="relu")(inputs)))
+    model, usual = spikify(task, 2, verbose=False), spikify(keras.Model(task.inputs, task.outputs), 2, verbose=False)
+    for one in (model, usual):
+        one.compile(keras.optimizers.SGD(0.1), "mse")
+    assert set(model.fit(X, Y["target"], verbose=0).history) == {"own"}
+    usual.fit(X, Y["target"], verbose=0)
+    for own, weight in zip(arrays(model), arrays(usual), strict=True):
+        np.testing.assert_allclose(own, weight, rtol=1e-5, atol=1e-6)
+
+
+# What cannot be kept is said.
+def with_graph(cls, *args, **kwargs):
+    inputs = keras.Input((6,))
+    return cls(inputs, layers.Dense(3)(layers.Dense(4, activation="relu")(inputs)), *args, **kwargs)
+
+
+def test_a_call_of_its_own_is_an_error():
+    class Called(keras.Model):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    with pytest.raises(TypeError, match="Called, which overrides `call`"):
+        spikify(with_graph(Called), 2, verbose=False)
+
+
+def test_functions_of_its_own_are_an_error():
+    class Made(keras.Model):
+        def make_predict_function(self, force=False):
+            return None
+
+    with pytest.raises(TypeError, match=r"Made, which overrides \['make_predict_function'\]"):
+        spikify(with_graph(Made), 2, verbose=False)
+
+
+def test_attributes_that_mean_something_else_are_an_error():
+    class Stepped(keras.Model):
+        def decode(self, outputs):
+            return outputs
+
+    task = with_graph(Stepped)
+    task.timesteps = 1
+    with pytest.raises(TypeError, match=r"Stepped with \['timesteps'\]"):
+        spikify(task, 2, verbose=False)
+
+    class Step(keras.Model):
+        def step(self, outputs):
+            return outputs
+
+    with pytest.raises(TypeError, match=r"Step with \['step'\]"):
+        spikify(with_graph(Step), 2, verbose=False)
+
+
+def test_a_task_that_cannot_be_saved_says_so_when_it_is_saved(tmp_path):
+    class Unsaved(keras.Model):
+        def __init__(self, inputs, outputs, function):
+            super().__init__(inputs, outputs)
+            self.function = function
+
+        def decode(self, outputs):
+            return self.function(outputs)
+
+        def get_config(self):
+            raise NotImplementedError("no config")
+
+    model = spikify(with_graph(Unsaved, lambda outputs: outputs), 2, verbose=False)
+    with pytest.raises(ValueError, match=r"because Unsaved cannot be: NotImplementedError: no config"):
+        model.save(tmp_path / "model.keras")
+
+
+def test_a_saved_task_whose_class_has_changed_says_so():
+    config = regression().get_config()
+    config["names"] = [*config["names"], ["another", []]]
+    with pytest.raises(ValueError, match="made from a Regression with 4 operations. Received: one with 3"):
+        keras.saving.deserialize_keras_object({**keras.saving.serialize_keras_object(regression()), "config": config})
