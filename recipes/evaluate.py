@@ -22,8 +22,11 @@ def main(argv=None):
     try:
         recipe = recipe_of(folder)
         device.set_precision(recipe.precision)
+        recipe.task.check_packages()
         model = load_model(getattr(folder, arguments.checkpoint), compile=False)
         if arguments.timesteps is not None:
+            if recipe.ordinary == "only":
+                raise ValueError(f"--timesteps is for spiking networks, but the run in {folder.path} is of an ordinary one.")
             model.timesteps = arguments.timesteps
             recipe = recipe.with_settings([f"timesteps={arguments.timesteps}"])
         dataset = recipe.load(arguments.data_dir)

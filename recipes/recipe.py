@@ -193,6 +193,18 @@ class Recipe:
         network = self.network(dataset)
         return without_time(network) if self.neuron is None else network
 
+    def check_classifies(self, command):
+        """Checks that the recipe trains a spiking network that classifies images.
+
+        Raises:
+            ValueError: If not; the message names the command.
+        """
+        if self.task is not CLASSIFICATION or self.ordinary == "only":
+            raise ValueError(
+                f"python -m recipes.{command} takes spiking networks that classify images. Received: recipe {self.name!r} with "
+                f"the score {self.task.score!r} and ordinary={self.ordinary!r}."
+            )
+
     def settings(self):
         """The values that can differ between runs of a recipe, as a dictionary of plain numbers and names."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -171,7 +171,7 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
         raise
     record = _record(model, recipe, dataset, progress)
     if recipe.trains_both:
-        record["comparison"] = compared(model, recipe, dataset, folder.ordinary.read_test_result())
+        record["comparison"] = compared(model, recipe, dataset, folder.ordinary.read_result())
     if this_process.is_first:
         if recipe.task.draw is not None:
             with writing(folder.picture) as part:

@@ -51,7 +51,7 @@ def _main(argv):
 def _run(recipe, arguments, this_process, held):
     """Trains a recipe in this process; `held` is an exit stack for the locks of the run's folders."""
     from recipes import pipeline
-    from recipes.run_folder import RunFolder
+    from recipes.run_folder import RunFolder, test_score
 
     folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
     try:
@@ -66,8 +66,8 @@ def _run(recipe, arguments, this_process, held):
                 status = _train_in(folder.ordinary, ordinary, dataset, this_process)
                 if status:
                     return status
-            # It may have diverged.
-            folder.ordinary.read_test_result()
+            elif test_score(folder.ordinary.read_result()) is None:
+                return print_result(folder.ordinary)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _mistake(error)
     return _train_in(folder, recipe, dataset, this_process)
