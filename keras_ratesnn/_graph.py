@@ -60,7 +60,7 @@ def as_graph(network, argument="network"):
     return functional
 
 
-def walk(network, signals, rule, training):
+def walk(network, signals, rule, training, inside=None):
     """Runs a network's graph and passes every operation to `rule`.
 
     Nested Functional and Sequential models are included. A signal is any object that is not a pytree; only the rule interprets
@@ -71,11 +71,13 @@ def walk(network, signals, rule, training):
         signals: List with one signal for each of `network.inputs`.
         rule: Function from a `Call` to signals, in the structure of the operation's outputs.
         training: Boolean, passed on to layers as in Keras' own Functional call.
+        inside: Dict of layers to Functional models that are run instead of them, with the signals among the arguments of the
+            layer as inputs. Defaults to `None`: none.
 
     Returns:
         Signals in the structure of the network's outputs.
     """
-    plan = _plan_of(network)
+    plan = _make_plan(network, inside) if inside else _plan_of(network)
     found = [*signals, *[None] * (plan.slots - len(signals))]
 
     def fill_in(leaf):
@@ -96,6 +98,17 @@ def walk(network, signals, rule, training):
         for index in step.last_used:
             found[index] = None
     return tree.map_leaves(fill_in, plan.outputs)
+
+
+def tensors_among(args, kwargs, kind=keras.KerasTensor):
+    """The tensors among the arguments of a call in Keras' order, a list.
+
+    Args:
+        args: Tuple, the positional arguments.
+        kwargs: Dict, the keyword arguments.
+        kind: The class of the tensors, or of what takes their place.
+    """
+    return [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, kind)]
 
 
 class _Slot:
@@ -140,7 +153,7 @@ def _plan_of(network):
     return plan
 
 
-def _make_plan(network):
+def _make_plan(network, inside=None):
     indices = itertools.count()
     steps: list[_Step] = []
     nested: list[tuple[keras.Model, keras.Model]] = []
@@ -149,6 +162,9 @@ def _make_plan(network):
         return _Slot(next(indices))
 
     def step_through(operation):
+        if inside and operation in inside:
+            graph = inside[operation]
+            return lambda *args, **kwargs: run(graph, tensors_among(args, kwargs, _Slot))
         if keras_internals.is_graph(operation):
             graph = as_graph(operation)
             nested.append((operation, graph))

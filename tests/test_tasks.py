@@ -328,5 +328,5 @@ def test_a_task_that_cannot_be_saved_says_so_when_it_is_saved(tmp_path):
 def test_a_saved_task_whose_class_has_changed_says_so():
     config = regression().get_config()
     config["names"] = [*config["names"], ["another", []]]
-    with pytest.raises(ValueError, match="made from a Regression with 4 operations. Received: one with 3"):
+    with pytest.raises(ValueError, match=r"made from a Regression with 4 operations\. Received: one with 3"):
         keras.saving.deserialize_keras_object({**keras.saving.serialize_keras_object(regression()), "config": config})

@@ -73,6 +73,34 @@ def run_through_graph(network, signals, operation_function):
     return unpack_single(network._run_through_graph(signals, operation_fn=operation_function))
 
 
+def calls_in(graph):
+    """The calls of a Functional model in order: a list of `(operation, args, kwargs, outputs)`, the outputs as a flat list."""
+    depths = sorted(graph._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in graph._nodes_by_depth[depth] if not node.is_input]
+    return [(node.operation, node.arguments.args, node.arguments.kwargs, node.outputs) for node in nodes]
+
+
+def forget_training(graph):
+    """Makes the calls in a Functional model, but not in its nested ones, as if they had been made without `training`."""
+    for _, _, kwargs, _ in calls_in(graph):
+        kwargs.pop("training", None)
+
+
+def own_state(layer):
+    """The variables and random generators of a layer that do not belong to its sublayers."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables, *layer._seed_generators]
+
+
+def forget_symbolic_losses(layer):
+    """Whether a layer and its sublayers have added losses when they were called; forgets them."""
+    layers = list(with_sublayers(layer))
+    has_losses = any(inside._losses for inside in layers)
+    for inside in layers:
+        inside._losses.clear()
+        inside._loss_ids.clear()
+    return has_losses
+
+
 def inputs_structure(network):
     """The symbolic inputs of a Functional model, in their original structure."""
     return network._inputs_struct

@@ -24,11 +24,12 @@ class Node:
             node.consumers.append(self)
 
 
-def nodes_of(network):
+def nodes_of(network, inside=None):
     """The calls of a network and its nested models: a list of `Node` in execution order.
 
     Args:
         network: A Functional model, see `keras_ratesnn._graph.as_graph`.
+        inside: As in `keras_ratesnn._graph.walk`. Defaults to `None`.
     """
     nodes = []
 
@@ -37,7 +38,7 @@ def nodes_of(network):
         nodes.append(node)
         return keras.tree.map_structure(lambda _: node, call.operation.output)
 
-    outputs = _graph.walk(network, [Node() for _ in network.inputs], trace, training=False)
+    outputs = _graph.walk(network, [Node() for _ in network.inputs], trace, training=False, inside=inside)
     for node in keras.tree.flatten(outputs):
         node.consumers.append(None)
     return nodes

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 
 
@@ -31,10 +32,12 @@ class Rebuild:
 
     Args:
         replacements: Dict of operations to `Replacement`.
+        inside: Dict of layers to Functional models that take their place, see `keras_ratesnn._graph.walk`. Defaults to none.
     """
 
-    def __init__(self, replacements):
+    def __init__(self, replacements, inside=None):
         self.replacements = replacements
+        self.inside = inside or {}
         self.copies = {}
 
     def run(self, model):
@@ -45,7 +48,7 @@ class Rebuild:
     def _copy_weights(self, operations):
         for operation in operations:
             its_copy = self.copies[operation]
-            if isinstance(its_copy, keras.layers.Layer) and not keras_internals.is_graph(operation):
+            if isinstance(its_copy, keras.layers.Layer) and not keras_internals.is_graph(its_copy):
                 its_copy.set_weights(self._weights(operation, its_copy))
 
     def _model(self, model):
@@ -66,6 +69,8 @@ class Rebuild:
     def _call(self, operation):
         def call(*args, **kwargs):
             copy = self._copy(operation)
+            if operation in self.inside:
+                args, kwargs = (_graph.tensors_among(args, kwargs),), {}
             outputs = keras.tree.flatten((args, kwargs))[0] if copy is None else copy(*args, **kwargs)
             for step in self._replacement(operation).after:
                 outputs = step(outputs)
@@ -84,8 +89,8 @@ class Rebuild:
         return self.copies[operation]
 
     def _new_copy(self, operation):
-        if keras_internals.is_graph(operation):
-            return self._model(operation)
+        if operation in self.inside or keras_internals.is_graph(operation):
+            return self._model(self.inside.get(operation, operation))
         config = self._replacement(operation).config
         return None if config is None else type(operation).from_config({**operation.get_config(), **config})
 

@@ -54,7 +54,7 @@ class _Calibration:
         return outputs
 
 
-def thresholds(functional, operations, data, percentile):
+def thresholds(functional, operations, data, percentile, inside=None):
     """The percentile of each operation's positive outputs, the largest if it is called several times.
 
     Args:
@@ -62,6 +62,7 @@ def thresholds(functional, operations, data, percentile):
         operations: Collection of its operations.
         data: A batch of inputs of the model.
         percentile: Float in (0, 100].
+        inside: As in `keras_ratesnn._graph.walk`. Defaults to `None`.
 
     Returns:
         Dict of operations to thresholds, without operations that have no positive outputs.
@@ -73,7 +74,7 @@ def thresholds(functional, operations, data, percentile):
     rule = _Calibration(operations, percentile)
     tensors = _checked_tensors(functional, data)
     with backend.no_gradient():
-        _graph.walk(functional, tensors, rule, training=False)
+        _graph.walk(functional, tensors, rule, training=False, inside=inside)
     return rule.thresholds
 
 

@@ -39,7 +39,7 @@ def is_only_activation(operation):
     return kind_of(operation).activation is not None
 
 
-def find_activations(network):
+def find_activations(network, inside=None):
     """The activations of a network and its nested models, in execution order.
 
     An activation is
@@ -55,12 +55,13 @@ def find_activations(network):
 
     Args:
         network: A Functional model, see `keras_ratesnn._graph.as_graph`.
+        inside: Dict of layers to the Functional models that say what they do, see `inside_layers`. Defaults to `None`.
 
     Returns:
         List of `Activation`.
     """
     roles: dict[keras.Operation, set[str]] = {}
-    for node in nodes_of(network):
+    for node in nodes_of(network, inside):
         roles.setdefault(node.operation, set()).update(_roles(node))
     found = []
     for operation, uses in roles.items():
@@ -75,10 +76,15 @@ def find_activations(network):
 def function_of(operation):
     """The name of the activation function that an operation applies to its result; `None` if there is none."""
     activation = kind_of(operation).activation
-    # In a recurrent layer the activation is a part of the recurrence.
-    if activation not in (None, "activation") or isinstance(operation, keras.layers.RNN):
+    if activation not in (None, "activation") or _is_inside(operation):
         return activation
     return _name_of(getattr(operation, "activation", None))
+
+
+def _is_inside(operation):
+    """Whether a layer's `activation` is not that of its result: in a recurrence, and in a block of other layers."""
+    is_block = isinstance(operation, keras.layers.Layer) and len(list(keras_internals.with_sublayers(operation))) > 1
+    return isinstance(operation, keras.layers.RNN) or is_block
 
 
 def _name_of(activation):

@@ -12,6 +12,7 @@ from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import IF, Neuron
 from keras_ratesnn.models._conversion import calibration
 from keras_ratesnn.models._conversion.hidden_activations import HIDDEN, find_activations, is_only_activation
+from keras_ratesnn.models._conversion.inside_layers import look_inside
 from keras_ratesnn.models._conversion.report import Change, Report
 from keras_ratesnn.models._rebuild import Rebuild, Replacement
 from keras_ratesnn.models._tasks import spiking_model
@@ -103,12 +104,15 @@ def spikify(
         raise ValueError(f"`percentile` must be at most 100. Received: percentile={percentile}.")
     timesteps = checks.positive_integer("timesteps", timesteps)
 
-    activations = find_activations(functional)
+    inside = look_inside(functional)
+    found = find_activations(functional, inside.graphs)
+    inside = inside.only_with([activation.operation for activation in found if activation.role == HIDDEN])
+    activations = find_activations(functional, inside.graphs)
     hidden = [activation for activation in activations if activation.role == HIDDEN]
     choose = _chooser(neuron)
     neurons = _choose_neurons(choose, [activation.operation for activation in hidden])
-    thresholds = {} if calibrate is None else calibration.thresholds(functional, neurons, calibrate, percentile)
-    report = Report(tuple(_change(activation, neurons, thresholds) for activation in activations))
+    thresholds = {} if calibrate is None else calibration.thresholds(functional, neurons, calibrate, percentile, inside.graphs)
+    report = Report(tuple(_change(activation, neurons, thresholds, inside.reasons) for activation in activations))
     if not report.replaced:
         raise ValueError(
             f"`model` must have a hidden activation that neurons can replace. Received: model={model.name!r} with none. "
@@ -119,7 +123,7 @@ def spikify(
         operation: _replacement(operation, neuron, thresholds.get(operation), timesteps)
         for operation, neuron in neurons.items()
     }
-    network = Rebuild(replacements).run(model)
+    network = Rebuild(replacements, inside.graphs).run(model)
     spiking = spiking_model(model, network, timesteps, gradient, step_mode)
     spiking.spikify_report = report
     if verbose:
@@ -130,9 +134,9 @@ def spikify(
 def _checked_graph(model):
     if keras_internals.is_graph_with_other_call(model):
         raise TypeError(
-            f"`model` must run its graph and nothing else. Received: model={model.name!r} of class {type(model).__name__}, which "
-            "overrides `call`: spikify could not know what it does with the graph. Put it into the graph as a layer, or into "
-            "`compute_loss` or `predict_step`, which are kept."
+            f"`model` must run its graph and nothing else. Received: model={model.name!r} of class {type(model).__name__}, "
+            "which overrides `call`: spikify could not know what it does with the graph. Put it into the graph as a layer, or "
+            "into `compute_loss` or `predict_step`, which are kept."
         )
     if not keras_internals.is_graph(model):
         raise TypeError(
@@ -182,8 +186,10 @@ def _replacement(operation, neuron, threshold, timesteps):
     return Replacement(None if is_only_activation(operation) else {"activation": "linear"}, after=neurons)
 
 
-def _change(activation, neurons, thresholds):
+def _change(activation, neurons, thresholds, reasons):
     operation = activation.operation
     if operation in neurons:
         return Change(operation.name, activation.function, neurons[operation], threshold=thresholds.get(operation))
-    return Change(operation.name, activation.function, reason=LEFT if activation.role == HIDDEN else activation.role)
+    reason = LEFT if activation.role == HIDDEN else activation.role
+    why = f": {reasons[operation]}" if operation in reasons else ""
+    return Change(operation.name, activation.function, reason=reason + why)

@@ -5,14 +5,13 @@ spiking model is one object of a new class, made for each class of task:
 
     SpikingTask, <the task's classes>, SpikingModel, <Functional without its graph>, keras.Model
 
-So a method of the task runs as it is, and its `super()` is a `SpikingModel`: `self(x)`, `self.optimizer`, `fit` and the state on
-JAX are those of one ordinary Keras model, whatever the backend. What belongs to an object and not to a class, the attributes,
-is translated from the task to the spiking network by `Counterparts`. The task's `__init__` does not run. The config of a saved
-model holds the network, and the class and config of the task, from which the attributes are made again. `SpikingTask` comes
-first to say what is saved: also the arguments of the task's own `compile`, so that training resumes.
+So a method of the task runs as it is, and its `super()` is a `SpikingModel`: `self(x)`, `self.optimizer`, `fit` and the state
+on JAX are those of one ordinary Keras model, whatever the backend. What belongs to an object and not to a class, the
+attributes, is translated from the task to the spiking network by `Counterparts`. The task's `__init__` does not run. The config
+of a saved model holds the network, and the class and config of the task, from which the attributes are made again.
+`SpikingTask` comes first to say what is saved: also the arguments of the task's own `compile`, so that training resumes.
 """
 
-import functools
 from typing import TYPE_CHECKING, Any, Self
 
 import keras
@@ -50,7 +49,9 @@ def spiking_model(
     Args:
         model: A Functional or Sequential model.
         network: The network with neurons that was made from it.
-        timesteps, gradient, step_mode: As in `SpikingModel`.
+        timesteps: As in `SpikingModel`.
+        gradient: As in `SpikingModel`.
+        step_mode: As in `SpikingModel`.
 
     Raises:
         TypeError: If the class of the model does what a spiking model cannot do.
@@ -72,8 +73,16 @@ def _is_task(cls):
     )
 
 
-@functools.cache
 def _class_of(cls):
+    if cls not in _classes:
+        _classes[cls] = _new_class(cls)
+    return _classes[cls]
+
+
+_classes: dict[type, Any] = {}
+
+
+def _new_class(cls):
     """The class of the spiking models of a class of tasks."""
     overridden = sorted(name for name in _OURS if _overrides(cls, name))
     if overridden:
@@ -225,7 +234,7 @@ class _Saved:
             self._error = error
 
     def note_what_may_change(self, spiking):
-        """Notes the entries of the task's config that are the same for its spiking model: not those about layers that changed."""
+        """Notes the entries of the config that are the same for the spiking model: not those about layers that changed."""
         if self._error is None:
             now, made = _config_of(spiking), self._task["config"]
             self._may_change = {key for key in now if key in made and now[key] == made[key]}
