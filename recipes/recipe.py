@@ -40,8 +40,8 @@ class Recipe:
             `(folder, timesteps)`.
         build_network: Function from `width` to the network of one time step, which takes raw pixels and returns logits. It may
             also take `normalization`, and `dataset`, the `Dataset` for training.
-        neuron: Function that returns a neuron layer, if `build_network` returns an ordinary network: `spikify` converts it with
-            these neurons. None if it returns a network of neurons.
+        neuron: The argument `neuron` of `spikify`, which converts the network if `build_network` returns an ordinary one. None
+            if it returns a network of neurons.
         task: What the network is trained for.
         has_time: Whether an example is a sequence of `timesteps` frames instead of one image.
         ordinary: What is trained: "no", the spiking network; "only", the ordinary network, with ReLUs instead of neurons;
@@ -83,7 +83,7 @@ class Recipe:
     description: str
     load_data: Callable[..., Dataset]
     build_network: Callable[..., keras.Model]
-    neuron: Callable[[], Neuron] | None = None
+    neuron: Callable[..., Neuron | None] | None = None
     task: Task = CLASSIFICATION
     has_time: bool = False
     ordinary: str = "no"

@@ -205,4 +205,5 @@ def test_the_ordinary_network_of_a_classifier_has_no_neurons(tmp_path, capsys):
     model = keras.saving.load_model(tmp_path / "last.keras")
     assert {layer.name for layer in model.layers if "lif" in layer.name} != set()
     assert all(isinstance(layer, keras.layers.ReLU) for layer in model.layers if "lif" in layer.name)
+    capsys.readouterr()
     assert "--timesteps is for spiking networks" in error_of([tmp_path, "--timesteps", "2"], capsys, evaluate.main)
