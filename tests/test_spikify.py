@@ -194,6 +194,17 @@ def test_the_activation_of_an_output_stays_through_reshapes_and_casts():
     assert {name: role for (name, _), role in found.items()} == {"hidden": "hidden", "one": "output", "two": "output"}
 
 
+@pytest.mark.parametrize("join", [layers.Concatenate(), lambda parts: ops.concatenate(parts, -1)], ids=["layer", "function"])
+def test_the_activation_of_a_part_of_an_output_stays(join):
+    """Scores beside boxes, as in the heads of YOLO; a part that feeds a further layer is hidden."""
+    inputs = keras.Input((4,))
+    scores, boxes = layers.Dense(2, "sigmoid", name="scores")(inputs), layers.Dense(4, name="boxes")(inputs)
+    joined = layers.Activation("linear")(join([boxes, scores]))
+    outputs = {"boxes": joined[:, :4], "scores": joined[:, 4:]}
+    assert roles(keras.Model(inputs, outputs)) == {("scores", "sigmoid"): "output"}
+    assert roles(keras.Model(inputs, layers.Dense(1)(joined))) == {("scores", "sigmoid"): "hidden"}
+
+
 def test_an_output_that_feeds_further_layers_is_hidden():
     inputs = keras.Input((6,))
     features = layers.Dense(8, activation="relu", name="features")(inputs)

@@ -31,17 +31,12 @@ def build_network(width, dataset):
     )
 
 
-def neuron(operation):
-    """A neuron for each activation but the sigmoids of the classes: what they return are the scores."""
-    return None if operation.name.endswith("classifier") else keras_ratesnn.layers.IF()
-
-
 RECIPE = Recipe(
     name="digits_detection",
     description="a small YOLOv8 on scenes of the digits that ship with scikit-learn, half an hour on two CPU cores",
     load_data=scenes.load_boxes,
     build_network=build_network,
-    neuron=neuron,
+    neuron=keras_ratesnn.layers.IF,
     task=detection.DETECTION,
     ordinary="first",
     optimizer="adamw",

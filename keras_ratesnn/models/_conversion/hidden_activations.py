@@ -50,8 +50,8 @@ def find_activations(network, inside=None):
       block), by a bounded activation (sigmoid, tanh, ...) or by an input of the network (a mask);
     * hidden otherwise.
 
-    There may be scaling, reshaping, dropout and further activations in between. An operation that is called several times is
-    hidden if one of its calls is.
+    There may be scaling, reshaping, concatenation, dropout and further activations in between. An operation that is called
+    several times is hidden if one of its calls is.
 
     Args:
         network: A Functional model, see `keras_ratesnn._graph.as_graph`.
@@ -134,9 +134,9 @@ def _is_product(node):
 
 
 def _passes(node):
-    """Whether an operation only moves, scales or bends a signal, without mixing in another one."""
+    """Whether an operation only moves, scales or bends a signal, or puts others beside it, without mixing in another one."""
     if len(node.inputs) != 1:
-        return False
+        return type(node.operation).__name__ == "Concatenate"
     return kind_of(node.operation).moves
 
 
