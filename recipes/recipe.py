@@ -132,6 +132,10 @@ class Recipe:
                 )
         checks.boolean("as_the_authors", self.as_the_authors)
         checks.one_of("ordinary", self.ordinary, ORDINARY)
+        if self.has_time and self.ordinary != "no":
+            raise ValueError(
+                f"`ordinary` must be 'no' in recipe {self.name!r}, whose input has time. Received: ordinary={self.ordinary!r}."
+            )
         checks.one_of("optimizer", self.optimizer, optimizers.BY_NAME)
         if self.optimizer != "sgd" and (self.as_the_authors or self.restart_at):
             raise ValueError(

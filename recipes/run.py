@@ -53,17 +53,14 @@ def build(recipe, dataset, ordinary_weights=None):
 def _model(recipe, dataset, ordinary_weights):
     if recipe.ordinary == "only":
         return recipe.ordinary_network(dataset)
-    spiking = recipe.timesteps, recipe.gradient_method(), recipe.step_mode
+    spiking = {"timesteps": recipe.timesteps, "gradient": recipe.gradient_method(), "step_mode": recipe.step_mode}
     if ordinary_weights is None and recipe.neuron is None:
-        return keras_ratesnn.SpikingModel(recipe.network(dataset), *spiking)
+        return keras_ratesnn.SpikingModel(recipe.network(dataset), **spiking)
     network, calibrate = recipe.ordinary_network(dataset), None
     if ordinary_weights is not None:
         network.load_weights(ordinary_weights)
         calibrate = _first_images(dataset.train_examples((0, 0)), CALIBRATION)
-    timesteps, gradient, step_mode = spiking
-    return keras_ratesnn.spikify(
-        network, timesteps, recipe.neuron, gradient=gradient, step_mode=step_mode, calibrate=calibrate, verbose=False
-    )
+    return keras_ratesnn.spikify(network, neuron=recipe.neuron, calibrate=calibrate, verbose=False, **spiking)
 
 
 def _first_images(examples, number):

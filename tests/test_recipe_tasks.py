@@ -194,6 +194,14 @@ def test_a_detection_recipe_says_what_it_cannot_do(arguments, said, tmp_path, ca
     assert said in error_of(["digits_detection", "--output", tmp_path / "run", *arguments], capsys)
 
 
+def test_an_input_with_time_has_no_ordinary_network_and_no_layers():
+    recipe = catalogue.find("cifar10_dvs_vggsnn")
+    with pytest.raises(ValueError, match="`ordinary` must be 'no' in recipe 'cifar10_dvs_vggsnn'"):
+        recipe.with_settings(["ordinary=only"])
+    with pytest.raises(ValueError, match="layers of Keras take images, not frames"):
+        recipe.with_settings(["mix=mixup"])
+
+
 def test_only_recipes_that_resize_images_take_their_side():
     with pytest.raises(ValueError, match="`image_side` must be None in recipe 'digits'"):
         catalogue.find("digits").with_settings(["image_side=8"])
