@@ -1,6 +1,7 @@
 """Tasks: spikify keeps the compile, loss, steps and decoding of a model's class."""
 
 import copy
+import importlib.util
 
 import keras
 import numpy as np
@@ -330,3 +331,54 @@ def test_a_saved_task_whose_class_has_changed_says_so():
     config["names"] = [*config["names"], ["another", []]]
     with pytest.raises(ValueError, match=r"made from a Regression with 4 operations\. Received: one with 3"):
         keras.saving.deserialize_keras_object({**keras.saving.serialize_keras_object(regression()), "config": config})
+
+
+def test_a_saved_task_of_a_library_that_is_not_installed_names_the_extra(monkeypatch):
+    model = regression()
+    config = model.get_config()
+    config["task"]["module"] = "keras_cv.src.models"
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "keras_cv" else find(name))
+    with pytest.raises(ImportError, match=r'pip install "keras-ratesnn\[cv\]"'):
+        type(model).from_config(config)
+
+
+# keras-cv.
+def detector(**kwargs):
+    from keras_cv import models
+
+    backbone = models.YOLOV8Backbone([4, 4, 4, 4], [1, 1, 1, 1], include_rescaling=False, input_shape=(32, 32, 3))
+    return models.YOLOV8Detector(backbone=backbone, num_classes=3, bounding_box_format="xyxy", fpn_depth=1, **kwargs)
+
+
+IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), dtype="float32")
+BOXES = {
+    "boxes": np.array([[[2, 2, 20, 20]], [[8, 4, 30, 28]]], "float32"),
+    "classes": np.array([[1.0], [2.0]], "float32"),
+}
+
+
+@pytest.mark.parametrize("compiles", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_spiking_detector_trains_decodes_and_is_saved(tmp_path, compiles):
+    ann = detector()
+    model = spikify(ann, 2, verbose=False)
+    for one in (ann, model):
+        one.compile(
+            box_loss="ciou",
+            classification_loss="binary_crossentropy",
+            optimizer=keras.optimizers.Adam(0.01),
+            run_eagerly=not compiles,
+        )
+    outputs = model(IMAGES)
+    images, boxes = keras.tree.map_structure(ops.convert_to_tensor, (IMAGES, BOXES))
+    assert scalar(model.compute_loss(images, boxes, outputs)) == scalar(ann.compute_loss(images, boxes, outputs))
+
+    history = model.fit(IMAGES, BOXES, verbose=0).history
+    assert set(history) == {"loss", "box_loss", "class_loss"}
+    predicted = model.predict(IMAGES, verbose=0)
+    assert predicted["boxes"].shape == (2, 100, 4)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    keras.tree.map_structure(np.testing.assert_array_equal, predicted, loaded.predict(IMAGES, verbose=0))
+    histories = [one.fit(IMAGES, BOXES, verbose=0).history for one in (model, loaded)]
+    keras.tree.map_structure(np.testing.assert_array_equal, *histories)

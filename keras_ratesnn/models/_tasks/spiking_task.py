@@ -12,6 +12,7 @@ of a saved model holds the network, and the class and config of the task, from w
 `SpikingTask` comes first to say what is saved: also the arguments of the task's own `compile`, so that training resumes.
 """
 
+import importlib.util
 from typing import TYPE_CHECKING, Any, Self
 
 import keras
@@ -189,12 +190,26 @@ class SpikingTask(_Model):
     def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
         config = dict(config)
         saved, names = config.pop("task"), config.pop("names")
+        _check_installed(saved["module"].split(".")[0])
         network, task = (
             keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
             for part in (config.pop("network"), saved)
         )
         cls = type(task)
         return _class_of(cls)(network, **config, task=task, saved=_Saved(cls, lambda: saved, names), names=names)
+
+
+def _check_installed(package):
+    extra = _EXTRAS.get(package)
+    if extra is not None and importlib.util.find_spec(package) is None:
+        raise ImportError(
+            f"The saved model is a task of {package}, which is not installed. The extra {extra!r} installs it: "
+            f'pip install "keras-ratesnn[{extra}]".'
+        )
+
+
+_EXTRAS = {"keras_cv": "cv"}
+"""The extras of this package that install others, by the names of their modules."""
 
 
 def _overrides(cls, name):
