@@ -15,6 +15,8 @@ LEAST_CONFIDENCE = 0.01
 def build_network(width, dataset):
     import keras_cv
 
+    from recipes.tasks.yolo import ReLUDetector
+
     detection.check_side(dataset.train_images.shape[1], LARGEST_STRIDE)
     backbone = keras_cv.models.YOLOV8Backbone(
         stackwise_channels=[max(2, 2 * round(channels * width / 2)) for channels in CHANNELS],
@@ -26,9 +28,7 @@ def build_network(width, dataset):
     decoder = keras_cv.layers.NonMaxSuppression(
         detection.BOX_FORMAT, from_logits=False, confidence_threshold=LEAST_CONFIDENCE, max_detections=MOST_BOXES
     )
-    return keras_cv.models.YOLOV8Detector(
-        backbone, dataset.classes, detection.BOX_FORMAT, fpn_depth=1, prediction_decoder=decoder
-    )
+    return ReLUDetector(backbone, dataset.classes, detection.BOX_FORMAT, fpn_depth=1, prediction_decoder=decoder)
 
 
 RECIPE = Recipe(

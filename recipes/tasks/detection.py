@@ -29,6 +29,8 @@ def check_packages():
             importlib.import_module(package)
         except ImportError as error:
             raise ImportError(f'Detection needs {package} ({error}): pip install -e ".[recipes,{extra}]"') from error
+    # Saved detectors are of its class.
+    importlib.import_module("recipes.tasks.yolo")
 
 
 def check_side(side, stride):
