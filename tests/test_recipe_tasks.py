@@ -112,6 +112,39 @@ def test_average_precision_is_that_of_known_cases():
     assert mean_average_precision(labels, nothing, 2) == {"map_50": 0, "map": 0}
 
 
+# The detector
+
+
+def test_the_detector_has_keras_cvs_loss_and_decoding_and_no_activations_but_relus():
+    import keras_cv
+
+    from recipes.tasks.yolo import ReLUDetector
+
+    def built(kind):
+        backbone = keras_cv.models.YOLOV8Backbone([2] * 4, [1] * 4, True, "relu", (32, 32, 1))
+        return kind(backbone, num_classes=3, bounding_box_format="xyxy", fpn_depth=1)
+
+    detector, plain = built(ReLUDetector), built(keras_cv.models.YOLOV8Detector)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(detector))
+    for model in (detector, again):
+        activations = {layer.activation for layer in model.layers if isinstance(layer, keras.layers.Activation)}
+        assert activations == {keras.activations.relu, keras.activations.linear}
+
+    for model in (detector, plain):
+        model.compile(box_loss="ciou", classification_loss="binary_crossentropy")
+    generator = np.random.default_rng(0)
+    images = keras.ops.zeros((2, 32, 32, 1))
+    labels = {"boxes": np.array([[[2, 2, 20, 20]], [[8, 4, 30, 28]]], "float32"), "classes": np.array([[0], [2]], "float32")}
+    labels = {key: keras.ops.convert_to_tensor(value) for key, value in labels.items()}
+    boxes, logits = (keras.ops.convert_to_tensor(generator.normal(size=(2, 21, size)).astype("float32")) for size in (64, 3))
+    scores = {"boxes": boxes, "classes": keras.ops.sigmoid(logits)}
+    outputs = {"boxes": boxes, "classes": logits}
+    assert float(detector.compute_loss(images, labels, outputs)) == float(plain.compute_loss(images, labels, scores))
+    for key, value in plain.decode_predictions(scores, images).items():
+        found = keras.ops.convert_to_numpy(detector.decode_predictions(outputs, images)[key])
+        np.testing.assert_array_equal(found, keras.ops.convert_to_numpy(value))
+
+
 # Runs
 
 
