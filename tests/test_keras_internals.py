@@ -243,3 +243,64 @@ def test_the_losses_of_samples_are_also_found_for_a_function():
     for loss in (keras.losses.binary_crossentropy, keras.losses.BinaryCrossentropy()):
         found = helpers.to_numpy(keras_internals.loss_of_samples(loss)(*map(ops.convert_to_tensor, (labels, outputs))))
         np.testing.assert_allclose(found, [np.log(2.0)] * 2, rtol=1e-5)
+
+
+def test_the_calls_of_a_graph_are_read_and_forget_training():
+    inputs = keras.Input((6,))
+    drop, dense = keras.layers.Dropout(0.5), keras.layers.Dense(3)
+    network = keras.Model(inputs, dense(drop(inputs, training=True)))
+    for name in ("_nodes_by_depth", "_operations", "_nodes", "_lock_state"):
+        assert_has(network, name)
+    calls = keras_internals.calls_in(network)
+    assert [operation for operation, *_ in calls] == [drop, dense]
+    assert calls[0][1][0] is inputs
+    assert calls[0][2] == {"training": True}
+    assert calls[1][3][0] is network.outputs[0]
+    keras_internals.forget_training(network)
+    assert [kwargs for _, _, kwargs, _ in keras_internals.calls_in(network)] == [{}, {}]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_layers_called_inside_another_one_take_over_training(training):
+    outer, drop, inputs = keras.layers.Identity(), keras.layers.Dropout(0.5), keras.Input((6,))
+    assert_has(outer, "_get_call_context")
+    assert_has(outer, "_maybe_reset_call_context")
+    with keras_internals.calling(outer, training):
+        drop(inputs)
+    drop(inputs)
+    recorded = [node.arguments.kwargs.get("training") for node in drop._inbound_nodes]
+    # Afterwards it has its own default again.
+    assert recorded == [training, False]
+
+
+def test_the_state_of_a_layer_without_that_of_its_sublayers_is_known():
+    dense = keras.layers.Dense(3)
+    dense.build((None, 6))
+    assert len(keras_internals.own_state(dense)) == 2
+    assert len(keras_internals.own_state(keras.layers.Dropout(0.5))) == 1
+    assert keras_internals.own_state(keras.Sequential([keras.Input((6,)), dense])) == []
+
+
+def test_a_graph_class_without_its_graph_is_a_plain_model():
+    for base in (keras_internals.graph_class(keras.Model), keras.Sequential):
+        model = keras_internals.without_graph(base)(name="plain")
+        assert isinstance(model, base)
+        assert model.layers == []
+        assert type(model).call is keras.Model.call
+        model.inner = keras.layers.Dense(3)
+        assert model.layers == [model.inner]
+
+
+def test_attributes_that_keras_gives_to_models_are_not_those_of_users():
+    class Own(keras.Model):
+        def decode(self, outputs):
+            return outputs
+
+    inputs = keras.Input((6,))
+    model = Own(inputs, keras.layers.Dense(3)(inputs))
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.fit(X, np.ones((10, 3)), validation_split=0.5, verbose=0)
+    model.predict(X, verbose=0)
+    model.mine, model.inner = 1, keras.layers.Dense(2)
+    assert set(keras_internals.attributes_of(model)) == {"mine", "inner"}
+    assert keras_internals.own_classes(Own) == (Own,)

@@ -438,6 +438,54 @@ def test_inverted_bottlenecks_train_every_kernel():
     assert len(model.spikify_report.replaced) == 4
 
 
+def gates_of(model):
+    return {change.name for change in model.spikify_report.kept if change.reason == "gate"}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "replaced", "gates"),
+    [
+        ("MobileNet", {"alpha": 0.25}, 27, 0),
+        ("MobileNetV3Small", {"alpha": 0.25, "include_preprocessing": False}, 33, 9),
+    ],
+)
+def test_small_applications_convert_and_train_and_their_gates_are_named(name, arguments, replaced, gates):
+    model = quiet(application(name, **arguments), timesteps=2)
+    assert len(model.spikify_report.replaced) == replaced
+    assert len(gates_of(model)) == gates
+    model.compile("sgd", LOSS, run_eagerly=True)
+    assert np.isfinite(model.train_on_batch(images()[:2] / 127.5 - 1.0, np.arange(2)))
+
+
+FAMILIES = {
+    "ConvNeXtTiny": 32,
+    "DenseNet121": 32,
+    "EfficientNetB0": 32,
+    "EfficientNetV2B0": 32,
+    "InceptionResNetV2": 75,
+    "InceptionV3": 75,
+    "MobileNet": 32,
+    "MobileNetV2": 32,
+    "MobileNetV3Small": 32,
+    "ResNet50": 32,
+    "ResNet50V2": 32,
+    "VGG16": 32,
+    "Xception": 71,
+}
+"""The families of keras.applications that run on PyTorch, and the size of their images."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), FAMILIES.items())
+def test_every_family_of_applications_converts_and_trains(name, size):
+    network = getattr(keras.applications, name)(weights=None, classes=10, input_shape=(size, size, 3))
+    model = quiet(network, timesteps=2)
+    assert {change.reason for change in model.spikify_report.kept} <= {"gate", "output"}
+    model.compile("sgd", LOSS, run_eagerly=True)
+    x = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype("float32")
+    assert np.isfinite(model.train_on_batch(x, np.arange(2)))
+
+
 @pytest.mark.slow
 def test_mobilenet_trains_every_kernel():
     model = check_gradients(application("MobileNetV2", alpha=0.35), images() / 127.5 - 1.0)

@@ -86,6 +86,16 @@ def forget_training(graph):
         kwargs.pop("training", None)
 
 
+@contextlib.contextmanager
+def calling(layer, training):
+    """A context in which layers take over `training` if they are called without it, as in a call of an outer layer."""
+    layer._get_call_context().set_value("training", training)
+    try:
+        yield
+    finally:
+        layer._maybe_reset_call_context()
+
+
 def own_state(layer):
     """The variables and random generators of a layer that do not belong to its sublayers."""
     return [*layer._trainable_variables, *layer._non_trainable_variables, *layer._seed_generators]

@@ -135,9 +135,9 @@ def _is_product(node):
 
 def _passes(node):
     """Whether an operation only moves, scales or bends a signal, or puts others beside it, without mixing in another one."""
-    if len(node.inputs) != 1:
-        return type(node.operation).__name__ == "Concatenate"
-    return kind_of(node.operation).moves
+    if type(node.operation).__name__ == "Concatenate":
+        return True
+    return len(node.inputs) == 1 and kind_of(node.operation).moves
 
 
 def _gates(source, others):

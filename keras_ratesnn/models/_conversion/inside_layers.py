@@ -33,8 +33,13 @@ class InsideLayers:
     reasons: dict[keras.Layer, str] = dataclasses.field(default_factory=dict)
 
     def only_with(self, operations):
-        """Without the graphs that do not hold one of these operations."""
-        found = {layer: graph for layer, graph in self.graphs.items() if self._holds(graph, set(operations))}
+        """Without the graphs that do not hold one of these operations, except for those of layers that cannot be copied."""
+        wanted = set(operations)
+        found = {
+            layer: graph
+            for layer, graph in self.graphs.items()
+            if isinstance(layer, keras.layers.Lambda) or self._holds(graph, wanted)
+        }
         return InsideLayers(found, self.reasons)
 
     def _holds(self, graph, operations):
@@ -180,7 +185,8 @@ def _trace(layer, args, kwargs, training):
         kwargs = {**kwargs, "training": training}
     variables = len(layer.variables)
     try:
-        outputs = layer.call(*args, **kwargs)
+        with keras_internals.calling(layer, training):
+            outputs = layer.call(*args, **kwargs)
     except Exception as error:
         raise _Unknown(f"its call cannot be traced: {_short(error)}") from error
     flat = keras.tree.flatten(outputs)

@@ -62,9 +62,10 @@ class Counterparts(Rebuild):
         taken = {name for name, _ in names}
         for operation, (name, inside) in zip(operations, names, strict=True):
             if not isinstance(operation, keras.layers.InputLayer):
-                self._put(operation, name, inside, new, taken)
+                self._put(operation, name, new, taken)
+                self._pair_inside(operation, inside)
 
-    def _put(self, operation, name, inside, new, taken):
+    def _put(self, operation, name, new, taken):
         copy = new[name]
         self._by_name[operation] = copy
         is_replaced = isinstance(copy, Neuron) and not isinstance(operation, Neuron)
@@ -80,17 +81,20 @@ class Counterparts(Rebuild):
         )
         after = [new[step] for step in steps if step in new and step not in taken - {name}]
         self.replacements[operation] = Replacement(None if is_replaced else {}, after=after)
+
+    def _pair_inside(self, operation, names):
+        copy = self._by_name[operation]
         if keras_internals.is_graph(operation):
-            self._pair(operation, copy, inside)
+            self._pair(operation, copy, names)
         elif keras_internals.is_graph(copy):
-            self._pair_layers_inside(operation, copy, inside)
+            self._pair_layers_inside(operation, copy, names)
 
     def _pair_layers_inside(self, layer, graph, names):
         """Pairs the layers inside a layer that has become a model with a graph."""
         new = dict(_operations_in(graph))
         for inside, name in zip(_layers_inside(layer), names, strict=True):
             if name in new:
-                self._put(inside, name, [], new, set(names))
+                self._put(inside, name, new, set(names))
 
     def of(self, value, new_model):
         """What becomes of the value of an attribute.
