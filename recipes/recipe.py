@@ -44,13 +44,10 @@ class Recipe:
             if it returns a network of neurons.
         task: What the network is trained for.
         has_time: Whether an example is a sequence of `timesteps` frames instead of one image.
-        ordinary: What is trained: "no", the spiking network; "only", the ordinary network, with ReLUs instead of neurons;
-            "beside", first the ordinary network, then the spiking one from scratch, each for all epochs; or "first", likewise,
-            but the spiking network starts from the weights of the ordinary one.
-        optimizer: "sgd" or "adamw".
         learning_rate: Float, the largest value of the schedule.
         weight_decay: Float, as in Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
         as_the_authors: Whether `learning_rate` and `weight_decay` are those of the authors, see `optimizers.from_the_authors`.
+        optimizer: "sgd" or "adamw".
         epochs: Integer >= 1.
         restart_at: Float in (0, 1), or None: after this fraction of the run the learning rate, which has decayed to 0, restarts
             at half of its initial value (a warm restart).
@@ -58,6 +55,9 @@ class Recipe:
         timesteps: Integer >= 1, the number of time steps T.
         augment: Name of the augmentation of training images, one of `augmentation.AUGMENTATIONS`.
         mix: Name of the mix of the training images of a batch, one of `augmentation.MIXES`.
+        ordinary: What is trained: "no", the spiking network; "only", the ordinary network, with ReLUs instead of neurons;
+            "beside", first the ordinary network, then the spiking one from scratch, each for all epochs; or "first", likewise,
+            but the spiking network starts from the weights of the ordinary one.
         image_side: Integer >= 1, the height and width to which images from a folder are resized, for recipes that resize them;
             None for others.
         width: Float > 0 that multiplies the number of channels of every layer.
@@ -86,17 +86,17 @@ class Recipe:
     neuron: Callable[..., Neuron | None] | None = None
     task: Task = CLASSIFICATION
     has_time: bool = False
-    ordinary: str = "no"
-    optimizer: str = "sgd"
     learning_rate: float
     weight_decay: float
     as_the_authors: bool = False
+    optimizer: str = "sgd"
     epochs: int
     restart_at: float | None = None
     batch_size: int
     timesteps: int
     augment: str = "none"
     mix: str = "none"
+    ordinary: str = "no"
     image_side: int | None = None
     width: float = 1.0
     train_images: int | None = None
@@ -212,7 +212,7 @@ class Recipe:
     def settings(self):
         """The values that can differ between runs of a recipe, as a dictionary of plain numbers and names."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fixed = ("description", "task", "has_time")
+        fixed = ("description", "neuron", "task", "has_time")
         return {name: value for name, value in values.items() if not callable(value) and name not in fixed}
 
     def with_settings(self, assignments):
