@@ -1,15 +1,15 @@
 """What `spikify` makes of the networks of keras-cv and KerasHub: a table, which docs/tasks.md shows.
 
-    python tests/conversions.py             # prints the rows of keras-cv
-    python tests/conversions.py keras_hub   # prints those of KerasHub, which must be installed
+    python tests/conversions.py keras_cv
+    python tests/conversions.py keras_hub  # KerasHub must be installed
 
-All networks are made with explicit arguments, small and with random weights: nothing is downloaded.
+prints the rows and fails if the page has others. All networks are made with explicit arguments, small and with random weights:
+nothing is downloaded.
 """
 
 import collections
+import pathlib
 import sys
-
-import keras
 
 from keras_ratesnn import spikify
 
@@ -72,9 +72,9 @@ def _keras_hub():
 
     return {
         "ResNetBackbone": lambda: models.ResNetBackbone(
-            input_conv_filters=[8],
+            input_conv_filters=[64],
             input_conv_kernel_sizes=[7],
-            stackwise_num_filters=[8, 16],
+            stackwise_num_filters=[64, 64],
             stackwise_num_blocks=[2, 2],
             stackwise_num_strides=[1, 2],
             block_type="basic_block",
@@ -93,7 +93,10 @@ def _keras_hub():
             stackwise_expansion_ratios=[1, 6],
             stackwise_strides=[1, 2],
             stackwise_squeeze_and_excite_ratios=[0.25, 0.25],
-            image_shape=SHAPE,
+            stackwise_block_types=["v1", "v1"],
+            stackwise_force_input_filters=[0, 0],
+            stackwise_nores_option=[False, False],
+            input_shape=SHAPE,
         ),
     }
 
@@ -101,10 +104,20 @@ def _keras_hub():
 LIBRARIES = {"keras_cv": ("keras-cv", _keras_cv), "keras_hub": ("KerasHub", _keras_hub)}
 
 
-def rows(library):
-    """The rows of the table for the networks of a library, a list of strings."""
-    title, networks = LIBRARIES[library]
-    return [_row(f"{title} {name}", spikify(make(), timesteps=2, verbose=False)) for name, make in networks().items()]
+def networks(library):
+    """Dict of the names of the networks of a library to functions that make them."""
+    title, make = LIBRARIES[library]
+    return {f"{title} {name}": network for name, network in make().items()}
+
+
+def row(name, network):
+    """The row of the table for a network."""
+    return _row(name, spikify(network, timesteps=2, verbose=False))
+
+
+def is_shown(row):
+    """Whether docs/tasks.md has a row."""
+    return row in (pathlib.Path(__file__).parent.parent / "docs" / "tasks.md").read_text().splitlines()
 
 
 def _row(name, model):
@@ -115,5 +128,6 @@ def _row(name, model):
 
 
 if __name__ == "__main__":
-    keras.config.disable_traceback_filtering()
-    print(*rows(sys.argv[1] if len(sys.argv) > 1 else "keras_cv"), sep="\n")
+    found = [row(name, make()) for name, make in networks(sys.argv[1]).items()]
+    print(*found, sep="\n")
+    sys.exit(not all(map(is_shown, found)))

@@ -159,6 +159,33 @@ def test_compositions_in_sequential_and_nested_models_are_found():
     assert model.predict(X, verbose=0).shape == (4, 3)
 
 
+class Derived(Block):
+    """Its config has more than its constructor takes, as that of some layers of KerasHub."""
+
+    def get_config(self):
+        return {**super().get_config(), "derived": 2 * self.width}
+
+
+class Uncopied(Block):
+    def get_config(self):
+        raise NotImplementedError("none")
+
+
+class OuterOfUncopied(Outer):
+    def __init__(self, width=6, **kwargs):
+        super().__init__(width, **kwargs)
+        self.two = Uncopied(width, name="two")
+
+
+def test_layers_inside_need_not_be_copied_by_their_config():
+    assert len(converted(network_of(Derived(name="block"))).spikify_report.replaced) == 2
+
+    def hidden(inputs):
+        return OuterOfUncopied(name="outer")({"a": inputs, "b": inputs})["deep"]
+
+    assert len(converted(network_of(hidden)).spikify_report.replaced) == 4
+
+
 # What stays, and why.
 class OtherInTraining(Block):
     def call(self, inputs, training=None):

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 
+import conversions
 import keras
 import numpy as np
 import pytest
@@ -382,3 +383,14 @@ def test_a_spiking_detector_trains_decodes_and_is_saved(tmp_path, compiles):
     keras.tree.map_structure(np.testing.assert_array_equal, predicted, loaded.predict(IMAGES, verbose=0))
     histories = [one.fit(IMAGES, BOXES, verbose=0).history for one in (model, loaded)]
     keras.tree.map_structure(np.testing.assert_array_equal, *histories)
+
+
+SHOWN = conversions.networks("keras_cv")
+
+
+@pytest.mark.parametrize(
+    "name", [name if "CSPDarkNet" in name else pytest.param(name, marks=pytest.mark.slow) for name in SHOWN]
+)
+def test_the_page_shows_what_becomes_of_the_networks_of_keras_cv(name):
+    found = conversions.row(name, SHOWN[name]())
+    assert conversions.is_shown(found), found

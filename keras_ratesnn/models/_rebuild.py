@@ -1,6 +1,7 @@
 """Copies a Keras model, with other operations instead of some of its own."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import keras
@@ -92,7 +93,7 @@ class Rebuild:
         if operation in self.inside or keras_internals.is_graph(operation):
             return self._model(self.inside.get(operation, operation))
         config = self._replacement(operation).config
-        return None if config is None else type(operation).from_config({**operation.get_config(), **config})
+        return None if config is None else new_copy(operation, config)
 
     def _replacement(self, operation):
         return self.replacements.get(operation, _COPY)
@@ -104,6 +105,25 @@ class Rebuild:
         # A new bias is among the weights of the copy only.
         named = {**dict(zip([weight.name for weight in operation.weights], weights, strict=True)), **changed}
         return [named[weight.name] for weight in copy.weights]
+
+
+def new_copy(operation, changes):
+    """A copy of an operation without its weights.
+
+    Args:
+        operation: A Keras operation.
+        changes: Dict, what changes in its config.
+    """
+    cls, config = type(operation), {**operation.get_config(), **changes}
+    try:
+        return cls.from_config(config)
+    except TypeError:
+        # Some classes return more than their constructors take: what follows from the arguments.
+        parameters = inspect.signature(cls.__init__).parameters
+        known = {name: value for name, value in config.items() if name in (*parameters, "name", "trainable", "dtype")}
+        if known == config:
+            raise
+        return cls.from_config(known)
 
 
 def _input_like(tensor):

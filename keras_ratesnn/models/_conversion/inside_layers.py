@@ -18,6 +18,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._input_checks import fits
 from keras_ratesnn.models._conversion.hidden_activations import function_of
+from keras_ratesnn.models._rebuild import new_copy
 
 
 @dataclasses.dataclass
@@ -27,10 +28,12 @@ class InsideLayers:
     Args:
         graphs: Dict of layers to Functional models; their inputs are the tensors among the arguments of the layer, in order.
         reasons: Dict of layers to strings: why they cannot be written as graphs.
+        uncopied: Set of layers with graphs that cannot be copied, so that their graphs must take their place.
     """
 
     graphs: dict[keras.Layer, keras.Model] = dataclasses.field(default_factory=dict)
     reasons: dict[keras.Layer, str] = dataclasses.field(default_factory=dict)
+    uncopied: set[keras.Layer] = dataclasses.field(default_factory=set)
 
     def only_with(self, operations):
         """Without the graphs that do not hold one of these operations, except for those of layers that cannot be copied."""
@@ -38,17 +41,29 @@ class InsideLayers:
         found = {
             layer: graph
             for layer, graph in self.graphs.items()
-            if isinstance(layer, keras.layers.Lambda) or self._holds(graph, wanted)
+            if layer in self.uncopied or any(operation in wanted for operation in self._operations_in(graph))
         }
-        return InsideLayers(found, self.reasons)
-
-    def _holds(self, graph, operations):
-        return any(
-            operation in operations
-            or (operation in self.graphs and self._holds(self.graphs[operation], operations))
-            or (keras_internals.is_graph(operation) and self._holds(operation, operations))
-            for operation in _graph.as_graph(graph).operations
+        why = {layer: self._why_in(graph) for layer, graph in self.graphs.items() if layer not in found}
+        return InsideLayers(
+            found, {**self.reasons, **{layer: reason for layer, reason in why.items() if reason}}, self.uncopied
         )
+
+    def _why_in(self, graph):
+        why = (
+            f"its layer {inside.name!r}: {self.reasons[inside]}"
+            for inside in self._operations_in(graph)
+            if inside in self.reasons
+        )
+        return next(why, None)
+
+    def _operations_in(self, graph):
+        """All operations of a graph, of its nested models and of the layers in them that are written as graphs."""
+        for operation in _graph.as_graph(graph).operations:
+            yield operation
+            if operation in self.graphs:
+                yield from self._operations_in(self.graphs[operation])
+            elif keras_internals.is_graph(operation):
+                yield from self._operations_in(operation)
 
 
 def look_inside(network):
@@ -61,17 +76,24 @@ def look_inside(network):
         `InsideLayers`.
     """
     found = InsideLayers()
-    todo = [network]
+    todo: list[tuple[keras.Model, keras.Layer | None]] = [(network, None)]
     while todo:
-        for layer, calls in _calls_of_compositions(todo.pop()).items():
+        graph, outer = todo.pop()
+        for layer, calls in _calls_of_compositions(graph).items():
             if layer in found.graphs or layer in found.reasons:
                 continue
+            can_be_copied = _can_be_copied(layer)
             try:
-                found.graphs[layer] = _written_as_graph(layer, calls)
+                found.graphs[layer] = _written_as_graph(layer, calls, is_copy=outer is not None)
             except _Unknown as error:
                 found.reasons[layer] = str(error)
+                if outer is not None and not can_be_copied:
+                    found.graphs.pop(outer, None)
+                    found.reasons[outer] = f"its layer {layer.name!r}: {error}"
             else:
-                todo.append(found.graphs[layer])
+                todo.append((found.graphs[layer], layer))
+                if not can_be_copied:
+                    found.uncopied.add(layer)
     return found
 
 
@@ -101,7 +123,17 @@ def _calls_of_compositions(network):
     return found
 
 
-def _written_as_graph(layer, calls):
+def _can_be_copied(layer):
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            new_copy(layer, {})
+    # The code of a layer may raise anything.
+    except Exception:
+        return False
+    return True
+
+
+def _written_as_graph(layer, calls, is_copy):
     if type(layer).__call__ is not keras.Layer.__call__:
         raise _Unknown("it has a `__call__` of its own")
     if keras_internals.own_state(layer):
@@ -109,7 +141,7 @@ def _written_as_graph(layer, calls):
     if layer.activity_regularizer is not None:
         raise _Unknown("it has an activity regularizer")
     args, kwargs = _common_arguments(calls)
-    copy = _copied(layer, args, kwargs)
+    copy = layer if is_copy else _copied(layer, args, kwargs)
     keras_internals.forget_symbolic_losses(copy)
     traces = [_trace(copy, args, kwargs, training) for training in (False, True)]
     if _signature(traces[0], copy, False) != _signature(traces[1], copy, True):
@@ -161,7 +193,7 @@ def _copied(layer, args, kwargs):
     try:
         # The layer itself has given the warnings of its class.
         with warnings.catch_warnings(action="ignore"):
-            copy = type(layer).from_config(layer.get_config())
+            copy = new_copy(layer, {})
             copy(*args, **kwargs)
         copy.set_weights(layer.get_weights())
     # The code of a layer may raise anything.
