@@ -33,7 +33,7 @@ def build_network(width, dataset):
 
 RECIPE = Recipe(
     name="digits_detection",
-    description="a small YOLOv8 on scenes of the digits that ship with scikit-learn, half an hour on two CPU cores",
+    description="a small YOLOv8 on scenes of the digits that ship with scikit-learn",
     load_data=scenes.load_boxes,
     build_network=build_network,
     neuron=keras_ratesnn.layers.IF,

@@ -35,7 +35,7 @@ def _convolution(x, channels, strides=1):
 
 RECIPE = Recipe(
     name="digits_segmentation",
-    description="a small U-Net on scenes of the digits that ship with scikit-learn, half an hour on two CPU cores",
+    description="a small U-Net on scenes of the digits that ship with scikit-learn",
     load_data=scenes.load_masks,
     build_network=build_network,
     neuron=keras_ratesnn.layers.IF,
