@@ -11,12 +11,14 @@ import sys
 import numpy as np
 
 from recipes import augmentation, catalogue, pipeline
+from recipes.augmentation import layers
 from recipes.command_line import USER_MISTAKE
 from recipes.data import cifar, cifar10_dvs, fashion_mnist
 from recipes.recipe import LARGEST_SEED
 
 SUB_POLICIES = "sub_policies"
-NAMES = [name for name in (*augmentation.BY_NAME, *augmentation.MIXES) if name != "none"] + [SUB_POLICIES]
+LAYERS = {**layers.AUGMENTATIONS, **layers.MIXES}
+NAMES = [name for name in (*augmentation.BY_NAME, *LAYERS) if name != "none"] + [SUB_POLICIES]
 
 IMAGES = 6
 SAMPLES = 8
@@ -77,10 +79,12 @@ def sheet_rows(name, seed, data_dir=None):
     tf = pipeline.tensorflow()
     images = shipped_images(name) if data_dir is None else data_set_images(name, seed, data_dir)
     images = [tf.cast(image, tf.float32) for image in images]
-    if name in augmentation.MIXES:
-        batch, labels = tf.stack(images), tf.eye(len(images))
-        columns = [augmentation.MIXES[name](batch, labels, (seed, sample))[0] for sample in range(SAMPLES)]
-        return [list(row) for row in zip(batch, *columns, strict=True)]
+    if name in LAYERS:
+        batch = {"images": tf.stack(images), "labels": tf.eye(len(images))}
+        # In `tf.data` layers use TensorFlow with every backend.
+        made = [LAYERS[name](layers.seed_of(seed, sample, 0)) for sample in range(SAMPLES)]
+        columns = [next(iter(tf.data.Dataset.from_tensors(batch).map(layer)))["images"] for layer in made]
+        return [list(row) for row in zip(batch["images"], *columns, strict=True)]
     if name == SUB_POLICIES:
         return _sub_policy_rows(images, seed)
     if images[0].shape.rank == 4:

@@ -32,6 +32,24 @@ class EpochMeasures(Throughput):
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
+class FurtherScores(keras.callbacks.Callback):
+    """Adds the scores of a task that are not Keras metrics to the logs of an epoch.
+
+    Args:
+        task: A `Task`.
+        batches: The test images in batches, a `tf.data.Dataset`.
+        dataset: The `Dataset` they are from.
+    """
+
+    def __init__(self, task, batches, dataset):
+        super().__init__()
+        self.task, self.batches, self.dataset = task, batches, dataset
+
+    def on_epoch_end(self, epoch, logs=None):
+        scores = self.task.further_scores(self.model, self.batches, self.dataset)
+        logs.update({f"val_{name}": value for name, value in scores.items()})
+
+
 class Diverged(ArithmeticError):
     """Raised if a metric of a run is not finite, with the `epoch`, counted from 1, and the `learning_rate`."""
 

@@ -39,8 +39,12 @@ def save(model, progress, path):
             archive.writestr(PROGRESS, json.dumps(dataclasses.asdict(progress)))
 
 
-def load_model(path):
+def load_model(path, compile=True):
     """The model in a checkpoint.
+
+    Args:
+        path: Path of the file.
+        compile: Boolean, whether it is compiled as it was, with its optimizer. Defaults to `True`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -48,7 +52,7 @@ def load_model(path):
     """
     _check(path)
     try:
-        return keras.saving.load_model(path)
+        return keras.saving.load_model(path, compile=compile)
     # The error for a damaged archive depends on where it is damaged.
     except Exception as error:
         raise _damaged(path, error) from error

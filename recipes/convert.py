@@ -36,6 +36,7 @@ def main(argv=None):
         tuning = dataclasses.replace(
             recipe, epochs=arguments.fine_tuning_epochs, learning_rate=recipe.learning_rate / SMALLER_STEPS
         )
+        recipe.check_classifies("convert")
         if recipe.has_time:
             raise ValueError(f"{recipe.name} has an input with time, but calibration needs images without time.")
         dataset = recipe.load(arguments.data_dir)

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 import sys
 
-from recipes import catalogue, device, pipeline
+from recipes import catalogue, device, run
 from recipes.checkpoint import load_model
 from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder, read_json
@@ -22,17 +22,22 @@ def main(argv=None):
     try:
         recipe = recipe_of(folder)
         device.set_precision(recipe.precision)
-        model = load_model(getattr(folder, arguments.checkpoint))
+        recipe.task.check_packages()
+        model = load_model(getattr(folder, arguments.checkpoint), compile=False)
         if arguments.timesteps is not None:
+            if recipe.ordinary == "only":
+                raise ValueError(f"--timesteps is for spiking networks, but the run in {folder.path} is of an ordinary one.")
             model.timesteps = arguments.timesteps
             recipe = recipe.with_settings([f"timesteps={arguments.timesteps}"])
         dataset = recipe.load(arguments.data_dir)
+        run.compile_model(model, recipe, dataset)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
-    loss, accuracy = model.evaluate(pipeline.evaluation_batches(dataset, recipe))
+    scores = run.scores(model, recipe, dataset)
     print(f"{recipe.name}, T = {model.timesteps}, {dataset.test_size:,} test images")
-    print(f"test loss: {loss:.4f}\ntest accuracy: {accuracy:.4f}")
+    for name, value in scores.items():
+        print(f"test {name.replace('_', ' ')}: {value:.4f}")
     return 0
 
 

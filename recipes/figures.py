@@ -64,6 +64,7 @@ def model_and_data(name, data_dir):
     folder = RunFolder(pathlib.Path(name))
     if folder.settings.exists():
         recipe = recipe_of(folder)
+        recipe.check_classifies("figures")
         device.set_precision(recipe.precision)
         return load_model(folder.last), recipe.load(data_dir)
     cards = models.list_pretrained()

@@ -1,10 +1,15 @@
-"""The optimizer of the recipes."""
+"""The optimizers of the recipes."""
 
 import keras
 
 MOMENTUM = 0.9
 RESTART = 0.5
 """A warm restart starts at this fraction of the initial learning rate."""
+
+WARM_UP = 0.05
+"""The fraction of the steps in which AdamW's learning rate rises."""
+LARGEST_NORM = 10.0
+"""Of AdamW's gradient."""
 
 
 def sgd_with_cosine_decay(network, steps, learning_rate, weight_decay, restart_step=None):
@@ -29,8 +34,30 @@ def sgd_with_cosine_decay(network, steps, learning_rate, weight_decay, restart_s
             learning_rate, restart_step, t_mul=(steps - restart_step) / restart_step, m_mul=RESTART
         )
     optimizer = keras.optimizers.SGD(schedule, momentum=MOMENTUM, weight_decay=weight_decay)
-    optimizer.exclude_from_weight_decay(var_list=[v for v in network.trainable_variables if not v.name.endswith("kernel")])
+    _exclude_all_but_kernels(optimizer, network)
     return optimizer
+
+
+def adamw_with_cosine_decay(network, steps, learning_rate, weight_decay):
+    """AdamW with a linear warm-up, then cosine decay of the learning rate to 0; for the arguments see `sgd_with_cosine_decay`.
+
+    Gradients are clipped to a global norm, which matters in the first steps of detectors.
+    """
+    warm_up = max(1, round(WARM_UP * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, decay_steps=max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=LARGEST_NORM)
+    _exclude_all_but_kernels(optimizer, network)
+    return optimizer
+
+
+def _exclude_all_but_kernels(optimizer, network):
+    optimizer.exclude_from_weight_decay(var_list=[v for v in network.trainable_variables if not v.name.endswith("kernel")])
+
+
+BY_NAME = {"sgd": sgd_with_cosine_decay, "adamw": adamw_with_cosine_decay}
+"""The optimizers by the names used in recipes."""
 
 
 def from_the_authors(learning_rate, weight_decay, timesteps):

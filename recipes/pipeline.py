@@ -3,6 +3,7 @@
 import keras
 
 from recipes import augmentation
+from recipes.augmentation import layers
 from recipes.data.part import Part
 
 
@@ -25,7 +26,7 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
     """All batches of a run, one epoch after the other, starting at `first_epoch`.
 
     The order and augmentation of images depend only on the seed, the epoch and the image, so a resumed run sees the same
-    batches as an uninterrupted one.
+    batches as an uninterrupted one. The draws of layers also depend on the batch size and on `part`.
 
     Args:
         dataset: A `Dataset` or `StreamedDataset`.
@@ -40,7 +41,8 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
     """
     tf = tensorflow()
     part = Part(*part, dataset.train_size, recipe.batch_size, divides_rest)
-    augment, mix = augmentation.BY_NAME[recipe.augment], augmentation.MIXES[recipe.mix]
+    augment = augmentation.BY_NAME.get(recipe.augment)
+    augment_layer, mix_layer = layers.AUGMENTATIONS.get(recipe.augment), layers.MIXES.get(recipe.mix)
 
     def augmented(seed):
         # One seed per image, so that the order of parallel calls does not matter.
@@ -49,12 +51,18 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
             example[1],
         )
 
-    def mixed(seed):
-        return lambda number, batch: mix(
-            batch[0],
-            tf.one_hot(batch[1], dataset.classes),
-            tf.random.experimental.stateless_fold_in(seed, number),
-        )
+    def by_layers(batches, epoch):
+        # One batch after the other, since layers draw from a generator.
+        if augment_layer is not None:
+            layer = augment_layer(layers.seed_of(recipe.seed, epoch, 1))
+            batches = batches.map(lambda images, labels: (layer(tf.cast(images, "float32")), labels))
+        if mix_layer is not None:
+            mix = mix_layer(layers.seed_of(recipe.seed, epoch, 2))
+            batches = batches.map(
+                lambda images, labels: {"images": tf.cast(images, "float32"), "labels": tf.one_hot(labels, dataset.classes)}
+            ).map(mix)
+            batches = batches.map(lambda mixed: (mixed["images"], mixed["labels"]))
+        return batches
 
     def batches_of(epoch):
         order = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
@@ -62,13 +70,19 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
         if augment is not None:
             seed = tf.random.experimental.stateless_fold_in(order, 1)
             examples = examples.enumerate().map(augmented(seed), num_parallel_calls=tf.data.AUTOTUNE)
-        batches = part.batches(examples)
-        if mix is not None:
-            seed = tf.random.experimental.stateless_fold_in(order, 2)
-            batches = batches.enumerate().map(mixed(seed), num_parallel_calls=tf.data.AUTOTUNE)
-        return batches
+        return part.batches(examples)
 
-    return tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(batches_of).prefetch(tf.data.AUTOTUNE)
+    def epochs():
+        """Batches of all epochs; new layers are made in each."""
+        for epoch in range(first_epoch, recipe.epochs):
+            yield from by_layers(batches_of(tf.constant(epoch, tf.int64)), epoch)
+
+    if augment_layer is None and mix_layer is None:
+        batches = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(batches_of)
+    else:
+        signature = by_layers(batches_of(tf.constant(first_epoch, tf.int64)), first_epoch).element_spec
+        batches = tf.data.Dataset.from_generator(epochs, output_signature=signature)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def check(dataset, recipe, part=(0, 1)):

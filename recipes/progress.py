@@ -19,6 +19,7 @@ class Progress:
         settings: Dict, see `Recipe.settings`.
         train_images: Integer, the number of training images.
         rows: List of dicts, one for each completed epoch: the metrics by their names in Keras' logs.
+        score: Name of the score by which the best epoch is chosen, see `Task`. Defaults to `"accuracy"`.
         parts: List of dicts: the first epoch, counted from 1, backend, device and versions of each part of the run. A run
             that never changed them has one part.
     """
@@ -27,6 +28,7 @@ class Progress:
     train_images: int
     rows: list = dataclasses.field(default_factory=list)
     parts: list = dataclasses.field(default_factory=list)
+    score: str = "accuracy"
 
     @property
     def epochs(self):
@@ -35,8 +37,8 @@ class Progress:
 
     @property
     def last_is_best(self):
-        """Whether the last epoch has a higher test accuracy than all epochs before it."""
-        *others, last = [row["val_accuracy"] for row in self.rows]
+        """Whether the last epoch has a higher test score than all epochs before it."""
+        *others, last = [row[f"val_{self.score}"] for row in self.rows]
         return last > max(others, default=-1.0)
 
     def add(self, logs):

@@ -57,10 +57,16 @@ def publish(
         `(card, path)`: the `Card`, and the path of the weights file.
 
     Raises:
-        ValueError: If the file is too large to ship, or the architecture and its arguments do not fit the model.
+        ValueError: If the run is not that of a spiking classifier, the file is too large to ship, or the architecture and its
+            arguments do not fit the model.
     """
     folder, file = pathlib.Path(folder), f"{name}.keras"
     settings, arguments = record["settings"], dict(arguments or {})
+    if "test_accuracy" not in record or settings.get("ordinary") == "only":
+        raise ValueError(
+            f"Only spiking networks that classify images can be published. Received: a run of recipe {settings['name']!r} with "
+            f"ordinary={settings.get('ordinary')!r}."
+        )
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.

@@ -10,11 +10,18 @@ import keras
 
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Normalizer
+from keras_ratesnn.layers import Neuron
 from keras_ratesnn.spiking_model import STEP_MODES
-from recipes import augmentation, methods
+from recipes import augmentation, methods, optimizers
 from recipes.data.dataset import Dataset
+from recipes.ordinary import without_time
+from recipes.tasks.classification import CLASSIFICATION
+from recipes.tasks.task import Task
 
 NORMALIZATIONS = get_args(Normalizer)
+
+ORDINARY = ("no", "only", "beside", "first")
+"""Choices of the ordinary network, see `Recipe`."""
 
 LARGEST_SEED = 2**31 - 1
 """The largest seed of TensorFlow's generators."""
@@ -32,18 +39,27 @@ class Recipe:
         load_data: Function from a folder, or None if none was given, to a `Dataset`; if `has_time`, a function of
             `(folder, timesteps)`.
         build_network: Function from `width` to the network of one time step, which takes raw pixels and returns logits. It may
-            also take `normalization`.
+            also take `normalization`, and `dataset`, the `Dataset` for training.
+        neuron: The argument `neuron` of `spikify`, which converts the network if `build_network` returns an ordinary one. None
+            if it returns a network of neurons.
+        task: What the network is trained for.
         has_time: Whether an example is a sequence of `timesteps` frames instead of one image.
         learning_rate: Float, the largest value of the schedule.
         weight_decay: Float, as in Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
         as_the_authors: Whether `learning_rate` and `weight_decay` are those of the authors, see `optimizers.from_the_authors`.
+        optimizer: "sgd" or "adamw".
         epochs: Integer >= 1.
         restart_at: Float in (0, 1), or None: after this fraction of the run the learning rate, which has decayed to 0, restarts
             at half of its initial value (a warm restart).
         batch_size: Integer >= 1.
         timesteps: Integer >= 1, the number of time steps T.
-        augment: Name of the augmentation of training images, a key of `augmentation.BY_NAME`.
-        mix: Name of the mix of the training images of a batch, a key of `augmentation.MIXES`.
+        augment: Name of the augmentation of training images, one of `augmentation.AUGMENTATIONS`.
+        mix: Name of the mix of the training images of a batch, one of `augmentation.MIXES`.
+        ordinary: What is trained: "no", the spiking network; "only", the ordinary network, with ReLUs instead of neurons;
+            "beside", first the ordinary network, then the spiking one from scratch, each for all epochs; or "first", likewise,
+            but the spiking network starts from the weights of the ordinary one.
+        image_side: Integer >= 1, the height and width to which images from a folder are resized, for recipes that resize them;
+            None for others.
         width: Float > 0 that multiplies the number of channels of every layer.
         train_images: Integer >= 1, the number of images to train on, or None for all.
         held_out: Integer >= 1, the number of images at the end of the training images that replace the test images, or None to
@@ -66,17 +82,22 @@ class Recipe:
     name: str
     description: str
     load_data: Callable[..., Dataset]
-    build_network: Callable[[float], keras.Model]
+    build_network: Callable[..., keras.Model]
+    neuron: Callable[..., Neuron | None] | None = None
+    task: Task = CLASSIFICATION
     has_time: bool = False
     learning_rate: float
     weight_decay: float
     as_the_authors: bool = False
+    optimizer: str = "sgd"
     epochs: int
     restart_at: float | None = None
     batch_size: int
     timesteps: int
     augment: str = "none"
     mix: str = "none"
+    ordinary: str = "no"
+    image_side: int | None = None
     width: float = 1.0
     train_images: int | None = None
     held_out: int | None = None
@@ -102,9 +123,37 @@ class Recipe:
             checks.positive_integer("train_images", self.train_images, advice="None trains on all images.")
         if self.held_out is not None:
             checks.positive_integer("held_out", self.held_out, advice="None uses the test images.")
+        if self.image_side is not None:
+            checks.positive_integer("image_side", self.image_side, advice="It is a number of pixels.")
+            if "image_side" not in inspect.signature(self.load_data).parameters:
+                raise ValueError(
+                    f"`image_side` must be None in recipe {self.name!r}, which does not resize images. Received: "
+                    f"image_side={self.image_side}. Leave it out."
+                )
         checks.boolean("as_the_authors", self.as_the_authors)
-        checks.one_of("augment", self.augment, augmentation.BY_NAME)
+        checks.one_of("ordinary", self.ordinary, ORDINARY)
+        if self.has_time and self.ordinary != "no":
+            raise ValueError(
+                f"`ordinary` must be 'no' in recipe {self.name!r}, whose input has time. Received: ordinary={self.ordinary!r}."
+            )
+        checks.one_of("optimizer", self.optimizer, optimizers.BY_NAME)
+        if self.optimizer != "sgd" and (self.as_the_authors or self.restart_at):
+            raise ValueError(
+                "`as_the_authors` and `restart_at` belong to the optimizer 'sgd'. Received: "
+                f"optimizer={self.optimizer!r}. Leave one of the two out."
+            )
+        checks.one_of("augment", self.augment, augmentation.AUGMENTATIONS)
         checks.one_of("mix", self.mix, augmentation.MIXES)
+        if not self.task.augments and (self.augment, self.mix) != ("none", "none"):
+            raise ValueError(
+                f"`augment` and `mix` must be 'none' in recipe {self.name!r}, whose labels say where things are in an image. "
+                f"Received: augment={self.augment!r}, mix={self.mix!r}. Leave them out."
+            )
+        if self.has_time and (self.augment not in augmentation.BY_NAME or self.mix != "none"):
+            raise ValueError(
+                f"`augment` must be one of {', '.join(augmentation.BY_NAME)} and `mix` 'none' in recipe {self.name!r}: layers "
+                f"of Keras take images, not frames. Received: augment={self.augment!r}, mix={self.mix!r}."
+            )
         checks.one_of("precision", self.precision, ("float32", "mixed_bfloat16", "mixed_float16", "float64"))
         checks.one_of("jit_compile", self.jit_compile, (True, False, "auto"))
         self.gradient_method().check_timesteps(self.timesteps)
@@ -113,30 +162,57 @@ class Recipe:
         if not 0 <= checks.integer("seed", self.seed) <= LARGEST_SEED:
             raise ValueError(f"`seed` must be from 0 to {LARGEST_SEED}. Received: seed={self.seed}.")
 
+    @property
+    def trains_both(self):
+        """Whether the ordinary network is trained as well as the spiking one."""
+        return self.ordinary in ("beside", "first")
+
     def gradient_method(self):
         """The `keras_ratesnn.gradients.GradientMethod` of `gradient`, `windows` and `random_steps`."""
         return methods.gradient_method(self.gradient, windows=self.windows, random_steps=self.random_steps)
 
-    def network(self, width=None):
+    def network(self, dataset=None, width=None):
         """The network of one time step, with the recipe's width unless another is given.
+
+        Args:
+            dataset: The `Dataset` for training. Defaults to `None`, for recipes whose network does not depend on it.
+            width: Float. Defaults to `None`, the recipe's.
 
         Raises:
             ValueError: If the recipe's network does not support the normalisation.
         """
-        width = self.width if width is None else width
-        if self.normalization == "batch":
-            return self.build_network(width)
-        if "normalization" not in inspect.signature(self.build_network).parameters:
+        accepted = inspect.signature(self.build_network).parameters
+        options = {"dataset": dataset} if "dataset" in accepted else {}
+        if self.normalization != "batch":
+            if "normalization" not in accepted:
+                raise ValueError(
+                    f"`normalization` must be 'batch' in recipe {self.name!r}. Received: "
+                    f"normalization={self.normalization!r}. Leave it out."
+                )
+            options["normalization"] = self.normalization
+        return self.build_network(self.width if width is None else width, **options)
+
+    def ordinary_network(self, dataset):
+        """The network with ReLUs instead of neurons, an ordinary Keras model; for `dataset` see `network`."""
+        network = self.network(dataset)
+        return without_time(network) if self.neuron is None else network
+
+    def check_classifies(self, command):
+        """Checks that the recipe trains a spiking network that classifies images.
+
+        Raises:
+            ValueError: If not; the message names the command.
+        """
+        if self.task is not CLASSIFICATION or self.ordinary == "only":
             raise ValueError(
-                f"`normalization` must be 'batch' in recipe {self.name!r}. Received: normalization={self.normalization!r}. "
-                "Leave it out."
+                f"python -m recipes.{command} takes spiking networks that classify images. Received: recipe {self.name!r} with "
+                f"the score {self.task.score!r} and ordinary={self.ordinary!r}."
             )
-        return self.build_network(width, normalization=self.normalization)
 
     def settings(self):
         """The values that can differ between runs of a recipe, as a dictionary of plain numbers and names."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fixed = ("description", "has_time")
+        fixed = ("description", "neuron", "task", "has_time")
         return {name: value for name, value in values.items() if not callable(value) and name not in fixed}
 
     def with_settings(self, assignments):
@@ -164,7 +240,8 @@ class Recipe:
         Raises:
             ValueError: If `held_out` leaves no training image, or the data set is a stream of which no part can be taken.
         """
-        dataset = self.load_data(data_dir, self.timesteps) if self.has_time else self.load_data(data_dir)
+        options = {} if self.image_side is None else {"image_side": self.image_side}
+        dataset = self.load_data(data_dir, self.timesteps) if self.has_time else self.load_data(data_dir, **options)
         if (self.held_out or self.train_images) and not isinstance(dataset, Dataset):
             raise ValueError(
                 f"`held_out` and `train_images` must be None for a data set that is read as a stream, as in {self.name}. "

@@ -10,43 +10,69 @@ import keras_ratesnn
 from recipes import callbacks, device, engine, optimizers, pipeline
 from recipes.callbacks import Diverged
 from recipes.progress import this_part
-from recipes.whole_file import write_json
+from recipes.whole_file import write_json, writing
 
 BYTES_OF_A_WEIGHT = 3 * 4
 """For the weight itself, its gradient and its momentum."""
+
+CALIBRATION = 512
+"""The number of training images for the thresholds of a network that starts from the weights of an ordinary one."""
+
+COMPARED_TIMESTEPS = 1, 2, 4
+"""Numbers of time steps at which a spiking network is compared with the ordinary one."""
 
 SAMPLE = 256
 """The number of test images for the measurement of the firing rate."""
 
 
-def build(recipe, dataset):
+def build(recipe, dataset, ordinary_weights=None):
     """The compiled, untrained model of a recipe. Sets the global random seed.
 
     Args:
         recipe: A `Recipe`.
         dataset: The `Dataset` for training; its size determines the length of the schedule.
+        ordinary_weights: Path of the checkpoint of the trained ordinary network from which the spiking one starts. Defaults to
+            `None`, from scratch.
 
     Returns:
-        A `keras_ratesnn.SpikingModel` with a built optimizer.
+        A `keras_ratesnn.SpikingModel` with a built optimizer; an ordinary Keras model if `recipe.ordinary` is "only".
 
     Raises:
-        ValueError: If the network is too wide for the memory of this machine.
+        ValueError: If the network is too wide for the memory of this machine, or the task cannot use several devices.
     """
-    _check_width(recipe)
+    if engine.current.devices > 1 and not recipe.task.several_devices:
+        raise ValueError(f"--devices must be 1 for {recipe.name}. Received: {engine.current.devices} devices. Leave it out.")
+    _check_width(recipe, dataset)
     device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
-    network = recipe.network()
-    model = keras_ratesnn.SpikingModel(network, recipe.timesteps, recipe.gradient_method(), recipe.step_mode)
+    model = _model(recipe, dataset, ordinary_weights)
     compile_model(model, recipe, dataset)
     return model
 
 
-def _check_width(recipe):
+def _model(recipe, dataset, ordinary_weights):
+    if recipe.ordinary == "only":
+        return recipe.ordinary_network(dataset)
+    spiking = {"timesteps": recipe.timesteps, "gradient": recipe.gradient_method(), "step_mode": recipe.step_mode}
+    if ordinary_weights is None and recipe.neuron is None:
+        return keras_ratesnn.SpikingModel(recipe.network(dataset), **spiking)
+    network, calibrate = recipe.ordinary_network(dataset), None
+    if ordinary_weights is not None:
+        network.load_weights(ordinary_weights)
+        calibrate = _first_images(dataset.train_examples((0, 0)), CALIBRATION)
+    return keras_ratesnn.spikify(network, neuron=recipe.neuron, calibrate=calibrate, verbose=False, **spiking)
+
+
+def _first_images(examples, number):
+    return np.stack([image for image, _ in examples.take(number).as_numpy_iterator()])
+
+
+def _check_width(recipe, dataset):
     """Raises an error if the network does not fit into memory, before it is built."""
     if recipe.width <= 1:
         return
     # Nearly all weights connect two layers that both grow with the width.
-    weights = recipe.network(1.0).count_params() * recipe.width**2
+    weights = recipe.network(dataset, 1.0).count_params() * recipe.width**2
     # Resets the numbers in layer names.
     keras.utils.clear_session(free_memory=False)
     needed, memory = weights * BYTES_OF_A_WEIGHT, device.memory_bytes()
@@ -70,13 +96,11 @@ def compile_model(model, recipe, dataset):
     if recipe.as_the_authors:
         rates = optimizers.from_the_authors(*rates, recipe.timesteps)
     steps = recipe.epochs * steps_per_epoch(recipe, dataset)
-    # Labels of mixed images are class fractions.
-    cross_entropy = keras.losses.SparseCategoricalCrossentropy if recipe.mix == "none" else keras.losses.CategoricalCrossentropy
+    options = {"restart_step": _restart_step(recipe, steps)} if recipe.optimizer == "sgd" else {}
     model.compile(
-        optimizers.sgd_with_cosine_decay(model, steps, *rates, restart_step=_restart_step(recipe, steps)),
-        cross_entropy(from_logits=True),
-        metrics=["accuracy"],
+        optimizer=optimizers.BY_NAME[recipe.optimizer](model, steps, *rates, **options),
         jit_compile=recipe.jit_compile,
+        **recipe.task.compile_arguments(recipe, dataset),
     )
     model.optimizer.build(model.trainable_variables)
 
@@ -113,13 +137,14 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
     """
     this_process = engine.current
     test = pipeline.evaluation_batches(dataset, recipe, this_process.test_part)
-    sample = np.stack([image for image, _ in dataset.test_examples().take(SAMPLE).as_numpy_iterator()])
     # The order matters: only finite values are measured, and checkpoints are saved even if TensorBoard fails.
     measures = [
         callbacks.StopWhereDiverged(each_batch=not this_process.is_apart),
         callbacks.EpochMeasures(dataset.train_size),
-        keras_ratesnn.callbacks.FiringRate(sample),
+        callbacks.FurtherScores(recipe.task, test, dataset),
     ]
+    if recipe.ordinary != "only":
+        measures.append(keras_ratesnn.callbacks.FiringRate(_first_images(dataset.test_examples(), SAMPLE)))
     files = [
         callbacks.Checkpoint(folder, progress),
         keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
@@ -142,9 +167,42 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
             write_json(folder.result, _record(model, recipe, dataset, progress, diverged=where))
         raise
     record = _record(model, recipe, dataset, progress)
+    if recipe.trains_both:
+        record["comparison"] = compared(model, recipe, dataset, folder.ordinary.read_result())
     if this_process.is_first:
+        if recipe.task.draw is not None:
+            with writing(folder.picture) as part:
+                recipe.task.draw(model, dataset, part)
         write_json(folder.result, record)
     return record
+
+
+def compared(model, recipe, dataset, ordinary):
+    """The test loss and scores of a spiking model with several numbers of time steps, and those of the ordinary network.
+
+    Args:
+        model: The trained `SpikingModel`.
+        recipe: Its `Recipe`.
+        dataset: Its `Dataset`.
+        ordinary: The record of the run of the ordinary network.
+
+    Returns:
+        Dict of `"ordinary"`, a dict of scores, and `"spiking"`, a dict of numbers of time steps, as strings, to such dicts.
+    """
+    spiking = {}
+    for timesteps in sorted({*COMPARED_TIMESTEPS, recipe.timesteps}):
+        model.timesteps = timesteps
+        spiking[str(timesteps)] = scores(model, recipe, dataset)
+    model.timesteps = recipe.timesteps
+    names = spiking[str(recipe.timesteps)]
+    return {"ordinary": {name: ordinary["curve"][f"test_{name}"][-1] for name in names}, "spiking": spiking}
+
+
+def scores(model, recipe, dataset):
+    """The loss of a compiled model on the test images, and all scores of the recipe's task, as a dict."""
+    batches = pipeline.evaluation_batches(dataset, recipe)
+    measured = model.evaluate(batches, return_dict=True, verbose=0)
+    return {**measured, **recipe.task.further_scores(model, batches, dataset)}
 
 
 def _record(model, recipe, dataset, progress, diverged=None):
@@ -153,8 +211,10 @@ def _record(model, recipe, dataset, progress, diverged=None):
     curve = {name.replace("val_", "test_"): [row[name] for row in progress.rows] for name in names}
     # The run may have stopped before it completed an epoch.
     parts = progress.parts or [{"first_epoch": 1, **this_part()}]
+    score = f"test_{recipe.task.score}"
     return {
         "settings": recipe.settings(),
+        "score": recipe.task.score,
         "diverged": diverged,
         "backend": _all_of("backend", parts),
         "device": _all_of("device", parts),
@@ -165,8 +225,8 @@ def _record(model, recipe, dataset, progress, diverged=None):
         "train_images": dataset.train_size,
         "test_images": dataset.test_size,
         "curve": curve,
-        "test_accuracy": None if diverged else curve["test_accuracy"][-1],
-        "best_test_accuracy": max(curve["test_accuracy"]) if curve else None,
+        score: None if diverged else curve[score][-1],
+        f"best_{score}": max(curve[score]) if curve else None,
         "seconds": round(sum(curve.get("seconds", ())), 1),
         # The median, because the first epoch includes compilation.
         "seconds_per_epoch": round(statistics.median(curve["seconds"]), 2) if curve else None,

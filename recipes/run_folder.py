@@ -4,8 +4,10 @@ settings.json   the settings of the run
 log.csv         a row for each epoch
 tensorboard/    the same, for TensorBoard
 last.keras      model, optimizer and progress after the last completed epoch
-best.keras      the same for the epoch with the highest test accuracy
+best.keras      the same for the epoch with the highest test score
 result.json     the result, after the last epoch
+predictions.png a picture of predictions, for tasks that draw one
+ordinary/       the run of the ordinary network, if it is trained as well
 lock            the ID of the running process
 """
 
@@ -26,8 +28,8 @@ from recipes.whole_file import one_line, write_json, writing
 CHECKPOINTS_KEPT = 4
 """The last and the best checkpoint, and a second copy of each while it is written."""
 
-RESULT = {"settings": dict, "backend": str, "test_accuracy": float | None}
-"""Required fields of a result, with their types. A run that diverged has no test accuracy."""
+RESULT = {"settings": dict, "backend": str}
+"""Required fields of a result, with their types, besides its test score. A run that diverged has none: it is None."""
 
 
 class RunFolder:
@@ -45,6 +47,12 @@ class RunFolder:
         self.last = self.path / checkpoint.LAST
         self.best = self.path / checkpoint.BEST
         self.result = self.path / "result.json"
+        self.picture = self.path / "predictions.png"
+
+    @property
+    def ordinary(self):
+        """The `RunFolder` of the ordinary network."""
+        return RunFolder(self.path / "ordinary")
 
     @contextlib.contextmanager
     def lock(self):
@@ -119,7 +127,8 @@ class RunFolder:
         """
         if not self.result.exists():
             raise FileNotFoundError(f"The run in {self.path} is not finished: there is no {self.result.name} in it.")
-        return read_json(self.result, RESULT)
+        record = read_json(self.result, RESULT)
+        return read_json(self.result, {_score_key(record): float | None})
 
     def read_test_result(self):
         """The record of a finished run that was tested on the test images.
@@ -129,8 +138,9 @@ class RunFolder:
             ValueError: If it diverged or was tested on held-out images, or the file is damaged.
         """
         record = self.read_result()
-        if record["test_accuracy"] is None:
-            raise ValueError(f"The run in {self.path} diverged: {record['diverged']['message']}. It has no test accuracy.")
+        if test_score(record) is None:
+            reason = record["diverged"]["message"]
+            raise ValueError(f"The run in {self.path} diverged: {reason}. It has no {score_name(record)}.")
         held_out = record["settings"].get("held_out")
         if held_out is not None:
             raise ValueError(
@@ -157,7 +167,7 @@ class RunFolder:
                 f"take up to {needed / 2**20:,.0f} MiB. Free some space, or pass another folder with --output."
             )
 
-    def restore(self, model, settings, train_images, writes=True):
+    def restore(self, model, settings, train_images, score="accuracy", writes=True):
         """Loads the state of the last checkpoint, if there is one, into a compiled model, and rewrites the log.
 
         Only values are loaded: settings that Keras does not save (weights excluded from decay) stay as compiled.
@@ -166,6 +176,7 @@ class RunFolder:
             model: The model that resumes training; its optimizer must be built.
             settings: Dictionary, the settings of the run.
             train_images: Integer, the number of training images.
+            score: String, see `Task`. Defaults to `"accuracy"`.
             writes: Boolean, whether this process writes the files of the run. Defaults to `True`.
 
         Returns:
@@ -178,21 +189,20 @@ class RunFolder:
             # The run was interrupted in its first epoch.
             if writes:
                 self.log.unlink(missing_ok=True)
-            return Progress(settings, train_images)
-        progress, saved = checkpoint.load_progress(self.last), checkpoint.load_model(self.last)
+            return Progress(settings, train_images, score=score)
+        progress, saved = checkpoint.load_progress(self.last), checkpoint.load_model(self.last, compile=False)
         if progress.train_images != train_images:
             raise ValueError(
                 f"The run in {self.path} started with {progress.train_images:,} training images, but the data now has "
                 f"{train_images:,}. Pass the original data, or another folder with --output."
             )
-        values, places = [[*m.variables, *m.optimizer.variables] for m in (saved, model)]
-        if [value.shape for value in values] != [place.shape for place in places]:
+        if [variable.shape for variable in saved.variables] != [variable.shape for variable in model.variables]:
             raise ValueError(
                 f"The checkpoint {self.last} belongs to another network: the shapes of its weights differ. "
                 "Pass another folder with --output, or delete that run with --restart."
             )
-        for place, value in zip(places, values, strict=True):
-            place.assign(value)
+        # Those of the optimizer as well.
+        model.load_weights(self.last)
         if writes:
             self.follow_last(progress)
         return progress
@@ -205,9 +215,25 @@ class RunFolder:
         progress.write_log(self.log)
 
     def _clear(self):
-        for path in (self.settings, self.log, self.last, self.best, self.result):
+        for path in (self.settings, self.log, self.last, self.best, self.result, self.picture):
             path.unlink(missing_ok=True)
-        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        for folder in (self.tensorboard, self.ordinary.path):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_score(record):
+    """The test score of a run, or None if it diverged."""
+    return record[_score_key(record)]
+
+
+def score_name(record):
+    """The name of the test score of a run for people, like "test accuracy"."""
+    return _score_key(record).replace("_", " ")
+
+
+def _score_key(record):
+    # Earlier versions did not write the score: all their recipes classify.
+    return f"test_{record.get('score', 'accuracy')}"
 
 
 def read_json(path, fields=None):

@@ -5,6 +5,7 @@ Interrupted runs resume: the same command continues after the last completed epo
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import pathlib
 import sys
@@ -48,26 +49,50 @@ def _main(argv):
 
 
 def _run(recipe, arguments, this_process, held):
-    """Trains a recipe in this process; `held` is an exit stack for the lock of the run's folder."""
-    from recipes import pipeline, run
-    from recipes.run_folder import RunFolder
+    """Trains a recipe in this process; `held` is an exit stack for the locks of the run's folders."""
+    from recipes import pipeline
+    from recipes.run_folder import RunFolder, test_score
 
-    is_first = this_process.is_first
+    folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
     try:
-        folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
-        if is_first:
-            held.enter_context(folder.lock())
-            folder.prepare(recipe.settings(), arguments.restart)
-        if this_process.from_first(folder.result.exists()):
+        recipe.task.check_packages()
+        if _is_finished(folder, recipe, this_process, held, arguments.restart):
             return print_result(folder)
         dataset = recipe.load(arguments.data_dir)
         pipeline.check(dataset, recipe, this_process.part)
-        model = run.build(recipe, dataset)
+        if recipe.trains_both:
+            ordinary = dataclasses.replace(recipe, ordinary="only")
+            if not _is_finished(folder.ordinary, ordinary, this_process, held):
+                status = _train_in(folder.ordinary, ordinary, dataset, this_process)
+                if status:
+                    return status
+            elif test_score(folder.ordinary.read_result()) is None:
+                return print_result(folder.ordinary)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return _mistake(error)
+    return _train_in(folder, recipe, dataset, this_process)
+
+
+def _is_finished(folder, recipe, this_process, held, restart=False):
+    """Locks and prepares the folder of a run; whether it contains the run's result."""
+    if this_process.is_first:
+        held.enter_context(folder.lock())
+        folder.prepare(recipe.settings(), restart)
+    return this_process.from_first(folder.result.exists())
+
+
+def _train_in(folder, recipe, dataset, this_process):
+    """Trains a recipe in a prepared folder; returns the exit status."""
+    from recipes import run
+
+    is_first = this_process.is_first
+    try:
+        model = run.build(recipe, dataset, folder.ordinary.last if recipe.ordinary == "first" else None)
         if is_first:
             folder.check_space(model)
         progress = None
         if is_first or not this_process.is_apart:
-            progress = folder.restore(model, recipe.settings(), dataset.train_size, writes=is_first)
+            progress = folder.restore(model, recipe.settings(), dataset.train_size, recipe.task.score, writes=is_first)
         progress = this_process.from_first(progress)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _mistake(error)
@@ -82,18 +107,21 @@ def _mistake(error):
 
 def print_result(folder):
     """Prints the result of the finished run in a folder; returns the exit status."""
+    from recipes.run_folder import score_name, test_score
+
     record = folder.read_result()
-    if record["test_accuracy"] is None:
+    if test_score(record) is None:
         print(f"error: {diverged(folder, record['diverged']['message'])}", file=sys.stderr)
         return DIVERGED
     print(f"{folder.path} already contains this run, finished; use --restart to train again")
-    print(f"test accuracy: {record['test_accuracy']:.4f}")
+    print(f"{score_name(record)}: {test_score(record):.4f}")
     return 0
 
 
 def train(model, recipe, dataset, folder, progress):
     """Trains a model to the end of its run; returns the exit status."""
     from recipes import engine, run
+    from recipes.run_folder import score_name, test_score
 
     try:
         record = run.fit(model, recipe, dataset, folder, progress)
@@ -111,7 +139,7 @@ def train(model, recipe, dataset, folder, progress):
         print(f"error: {error} Repeat the command to resume after the last completed epoch.", file=sys.stderr)
         return USER_MISTAKE
     print(f"trained in {record['seconds']:.0f} s; model and result saved: {folder.last}, {folder.result.name}")
-    print(f"test accuracy: {record['test_accuracy']:.4f}")
+    print(f"{score_name(record)}: {test_score(record):.4f}")
     return 0
 
 
@@ -158,8 +186,9 @@ def introduction(recipe, dataset, model, progress):
 
     here = this_part()
     test = f"{dataset.test_size:,} {'test' if recipe.held_out is None else 'held-out'} images"
+    method = "ordinary network" if recipe.ordinary == "only" else f"gradient {recipe.gradient}, T = {recipe.timesteps}"
     lines = [
-        f"{recipe.name}: {here['backend']} backend, gradient {recipe.gradient}, T = {recipe.timesteps}, "
+        f"{recipe.name}: {here['backend']} backend, {method}, "
         f"{recipe.epochs} epochs of batches of {recipe.batch_size}, seed {recipe.seed}",
         f"{model.count_params():,} parameters, {dataset.train_size:,} training images, {test}",
     ]

@@ -33,6 +33,7 @@ def main(argv=None):
     try:
         trained = folder.settings.exists()
         recipe = (recipe_of(folder) if trained else catalogue.find(arguments.recipe)).with_settings(arguments.set)
+        recipe.check_classifies("windows")
         device.set_precision(recipe.precision)
         dataset = recipe.load(arguments.data_dir)
         model = load_model(folder.last) if trained else run.build(recipe, dataset)

@@ -4,6 +4,7 @@ It runs in TensorFlow for every backend, and must give the same results with eac
 """
 
 import collections
+import itertools
 
 import numpy as np
 import pytest
@@ -13,12 +14,12 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_images
 
 from recipes import augmentation, augmentation_sheet
+from recipes.augmentation import layers
 from recipes.augmentation.auto_augment import CIFAR10_POLICY, NOTHING, auto_augment, draw_steps
 from recipes.augmentation.compose import compose
 from recipes.augmentation.crops import random_crop, random_part, random_resized_crop, resized_center
 from recipes.augmentation.cutout import cutout
 from recipes.augmentation.flip import random_flip
-from recipes.augmentation.mixes import cutmix, mixup
 from recipes.augmentation.operations import OPERATIONS
 from recipes.augmentation.roll import random_roll
 
@@ -341,29 +342,40 @@ def test_a_roll_by_zero_keeps_the_image():
 
 # Mixes
 
+LAYERS = {**layers.AUGMENTATIONS, **layers.MIXES}
+
+
+def by_layer(name, images, labels, seed=1, batch_size=None):
+    """Images and labels after a new layer, in `tf.data` as in a pipeline."""
+    examples = tf.data.Dataset.from_tensor_slices({"images": images, "labels": labels})
+    results = list(examples.batch(batch_size or len(images)).map(LAYERS[name](seed)).as_numpy_iterator())
+    return [np.concatenate([result[key] for result in results]) for key in ("images", "labels")]
+
 
 @pytest.fixture
 def batch():
     """Constant images of values 0 to 127, with their indices as labels."""
-    images = np.broadcast_to(np.arange(128, dtype="float32")[:, None, None, None], (128, 10, 8, 3))
+    images = np.broadcast_to(np.arange(128, dtype="float32")[:, None, None, None], (128, 50, 40, 3))
     return tf.constant(images), tf.eye(128)
 
 
-@pytest.mark.parametrize("mix", [mixup, cutmix])
+@pytest.mark.parametrize("mix", layers.MIXES)
 def test_mixes_weight_labels_by_pixels_and_keep_their_sum(mix, batch):
-    images, labels = (result.numpy() for result in mix(*batch, (0, 1)))
-    assert images.shape == (128, 10, 8, 3)
+    images, labels = by_layer(mix, *batch)
+    assert images.shape == (128, 50, 40, 3)
     np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
     assert labels.min() >= 0
     # The value of an image is its label: pixels and labels must have the same mean.
-    np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), labels @ np.arange(128), rtol=1e-4, atol=1e-3)
+    # The box of CutMix is between pixels.
+    tolerance = 1e-3 if mix == "mixup" else 127 * (1 / 50 + 1 / 40)
+    np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), labels @ np.arange(128), rtol=1e-4, atol=tolerance)
     assert (labels > 0).sum(axis=1).max() == 2
     # A share for each image, not for the batch.
     assert len(np.unique(np.diag(labels))) > 15
 
 
 def test_mixup_is_even_over_an_image(batch):
-    images, labels = (result.numpy() for result in mixup(*batch, (0, 1)))
+    images, labels = by_layer("mixup", *batch)
     np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1, :1, :1], images.shape))
     weights = np.diag(labels)[(labels > 0).sum(axis=1) == 2]
     assert_near_share((weights < 0.5).sum(), len(weights), 0.5)
@@ -372,7 +384,7 @@ def test_mixup_is_even_over_an_image(batch):
 
 
 def test_cutmix_has_one_box_of_another_image(batch):
-    images, labels = (result.numpy() for result in cutmix(*batch, (0, 1)))
+    images, labels = by_layer("cutmix", *batch)
     boxes = 0
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         rows, columns = np.nonzero(image[..., 0] != number)
@@ -381,23 +393,32 @@ def test_cutmix_has_one_box_of_another_image(batch):
             box = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
             other = box[0, 0, 0]
             assert np.all(box == other)
-            assert label[int(other)] == pytest.approx(len(rows) / 80)
-            assert label[number] == pytest.approx(1 - len(rows) / 80)
+            assert label[int(other)] == pytest.approx(len(rows) / 2000, abs=1 / 50 + 1 / 40)
+            assert label[number] == pytest.approx(1 - label[int(other)])
     assert boxes > 64
 
 
-@pytest.mark.parametrize("mix", [mixup, cutmix])
-def test_all_frames_of_a_recording_are_mixed_in_the_same_way(mix):
-    frames = tf.constant(np.random.default_rng(0).random((16, 1, 6, 6, 2)).astype("float32"))
-    images, _ = mix(tf.repeat(frames, 3, axis=1), tf.eye(16), (0, 1))
-    np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1], images.shape))
+# Layers
 
 
-@pytest.mark.parametrize("mix", [mixup, cutmix])
-def test_unsigned_bytes_are_mixed_as_floats(mix, batch):
-    images, _ = mix(*batch, (0, 1))
-    of_bytes, _ = mix(tf.cast(batch[0], tf.uint8), batch[1], (0, 1))
-    np.testing.assert_array_equal(of_bytes, images)
+@pytest.mark.parametrize("name", LAYERS)
+def test_new_layers_of_the_same_seed_draw_the_same(name):
+    images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype("float32")
+    first, again, other = (by_layer(name, images, tf.eye(32), seed, batch_size=16)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == images.shape
+    assert first.dtype == np.float32
+    assert first.min() >= 0
+    assert 250 < first.max() <= 255
+    assert (first != images).mean() > 0.01
+    assert not np.array_equal(first, other)
+    # The second batch has draws of its own.
+    twice = by_layer(name, np.concatenate([images[:16]] * 2), tf.eye(32), 1, batch_size=16)[0]
+    assert not np.array_equal(twice[:16], twice[16:])
+
+
+def test_layers_of_each_epoch_seed_and_use_have_their_own_seed():
+    assert len({layers.seed_of(*numbers) for numbers in itertools.product(range(3), repeat=3)}) == 27
 
 
 # Seeds
@@ -415,7 +436,7 @@ SHAPES = {name: image.shape for name, image in IMAGES.items()} | {"imagenet": (2
 
 def test_every_augmentation_is_tested():
     assert IMAGES.keys() | {"none"} == augmentation.BY_NAME.keys()
-    assert augmentation.BY_NAME["none"] is augmentation.MIXES["none"] is None
+    assert augmentation.BY_NAME["none"] is None
 
 
 @pytest.mark.parametrize("name", IMAGES)

@@ -252,9 +252,13 @@ def test_every_epoch_has_all_images_in_its_own_order():
     assert (first != second).any()
 
 
-def test_a_pipeline_that_starts_later_gives_the_same_batches():
-    recipe = dataclasses.replace(catalogue.find("digits"), epochs=3, batch_size=300, augment="fashion_mnist", mix="mixup")
+@pytest.mark.parametrize(
+    ("augment", "mix"), [("fashion_mnist", "none"), ("fashion_mnist", "mixup"), ("random_erasing", "cutmix")]
+)
+def test_a_pipeline_that_starts_later_gives_the_same_batches(augment, mix):
+    recipe = dataclasses.replace(catalogue.find("digits"), epochs=3, batch_size=300, augment=augment, mix=mix)
     whole, later = batches(recipe), batches(recipe, first_epoch=2)
+    assert len(whole) == 15
     for (images, labels), (later_images, later_labels) in zip(whole[-5:], later, strict=True):
         np.testing.assert_array_equal(images, later_images)
         np.testing.assert_array_equal(labels, later_labels)
@@ -651,7 +655,7 @@ def test_a_recipe_accepts_every_method_and_its_normalisation():
             digits.with_settings(wrong)
     imagenet = catalogue.find("imagenet_sew_resnet34").with_settings(["normalization=weight"])
     with pytest.raises(ValueError, match="`normalization` must be 'batch' in recipe 'imagenet_sew_resnet34'"):
-        imagenet.network(0.1)
+        imagenet.network(width=0.1)
 
 
 def test_a_recipe_takes_windows_of_the_rate_gradient():

@@ -2,12 +2,14 @@
 
 An augmentation is a function `augment(image, seed)` of one image: a float32 tensor `(height, width, channels)` of raw pixels,
 or frames `(time, height, width, channels)`. `seed`, a pair of integers, is the only source of randomness: the same image and
-seed give the same result on every backend and in a resumed run. A mix is a function `mix(images, labels, seed)` of a batch with
-one-hot labels. Both use TensorFlow, for `tf.data`, with every backend.
+seed give the same result on every backend and in a resumed run. It uses TensorFlow, for `tf.data`, with every backend. Other
+augmentations, and mixes of the images of a batch, are layers of Keras and keras-cv, see `layers`.
 """
 
 import functools
 import importlib
+
+from recipes.augmentation import layers
 
 
 def _later(file, name):
@@ -31,7 +33,10 @@ BY_NAME = {
 }
 """Augmentations of single images; None is no augmentation."""
 
-MIXES = {"none": None, "mixup": _later("mixes", "mixup"), "cutmix": _later("mixes", "cutmix")}
-"""Mixes of a batch; None is no mix."""
+AUGMENTATIONS = (*BY_NAME, *layers.AUGMENTATIONS)
+"""All names of augmentations."""
+
+MIXES = ("none", *layers.MIXES)
+"""All names of mixes of a batch."""
 
 resized_center = _later("crops", "resized_center")

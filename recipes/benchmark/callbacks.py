@@ -29,6 +29,7 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     try:
         recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
+        recipe.check_classifies("benchmark.callbacks")
         dataset = recipe.load(arguments.data_dir)
         model = run.build(recipe, dataset)
     except (ValueError, TypeError, OSError, ImportError) as error:

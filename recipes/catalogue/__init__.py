@@ -4,6 +4,8 @@ import importlib
 
 _NAMES = (
     "digits",
+    "digits_detection",
+    "digits_segmentation",
     "fashion_mnist",
     "fashion_mnist_resnet18",
     "fashion_mnist_events",

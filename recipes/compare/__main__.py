@@ -12,7 +12,7 @@ import sys
 from recipes import catalogue, methods
 from recipes.command_line import USER_MISTAKE
 from recipes.compare import results
-from recipes.run_folder import RunFolder
+from recipes.run_folder import RunFolder, score_name, test_score
 from recipes.train import DIVERGED
 
 EXAMPLES = "rate-multi-2, sltt-single, sltt-single-2, ottt, os"
@@ -54,7 +54,7 @@ def main(argv=None):
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
-    finished = [record for record in records if record["test_accuracy"] is not None]
+    finished = [record for record in records if test_score(record) is not None]
     print(results.table(finished))
     return 0 if len(finished) == len(records) else DIVERGED
 
@@ -71,7 +71,8 @@ def train(arguments, folder, settings):
         command += ["--data-dir", str(arguments.data_dir)]
     status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
     if status == 0:
-        print(f"{folder.path}: test accuracy {folder.read_result()['test_accuracy']:.4f}", flush=True)
+        record = folder.read_result()
+        print(f"{folder.path}: {score_name(record)} {test_score(record):.4f}", flush=True)
     return status
 
 

@@ -50,7 +50,7 @@ def by_method(records, recipe, epochs):
     groups: dict = {}
     for record in records:
         settings = record["settings"]
-        if (settings["name"], settings["epochs"]) != (recipe, epochs):
+        if (settings["name"], settings["epochs"]) != (recipe, epochs) or "comparison" in record:
             continue
         others = {key: value for key, value in settings.items() if key not in METHOD}
         group = groups.setdefault(repr((sorted(others.items(), key=str), record["backend"])), {})

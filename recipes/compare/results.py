@@ -12,18 +12,19 @@ import statistics
 import sys
 
 from recipes.command_line import USER_MISTAKE
-from recipes.run_folder import RunFolder, read_json
+from recipes.run_folder import RunFolder, read_json, test_score
 
 RECIPES = pathlib.Path(__file__).parent.parent
 FOLDER = RECIPES / "results"
-PAGES = (RECIPES / "README.md", RECIPES.parent / "docs" / "results.md")
+PAGES = (RECIPES / "README.md", RECIPES.parent / "docs" / "results.md", RECIPES.parent / "docs" / "tasks.md")
 
 PLACE = re.compile(
-    r"(<!-- results(?: of (?P<name>\w+), (?P<epochs>\d+) epochs)?: made by python -m recipes.compare.results -->\n\n)"
+    r"(<!-- results(?: of (?P<name>\w+), (?P<epochs>\d+) epochs|(?P<tasks> of tasks))?: "
+    r"made by python -m recipes.compare.results -->\n\n)"
     r".*?(\n\n<!-- end of results -->)",
     re.DOTALL,
 )
-"""Places of tables in a page: of all results, or a short table for one recipe and number of epochs."""
+"""Places of tables in a page: of all classifiers, a short table for one recipe and number of epochs, or of other tasks."""
 
 COLUMNS = (
     "recipe",
@@ -72,12 +73,16 @@ def committed():
 def with_tables(page, records):
     """The text of a page with updated tables of these records."""
 
+    classifiers = [record for record in records if "comparison" not in record]
+
     def written(place):
+        if place["tasks"]:
+            return place[1] + task_table([record for record in records if "comparison" in record]) + place[5]
         if place["name"] is None:
-            return place[1] + table(records) + place[4]
+            return place[1] + table(classifiers) + place[5]
         wanted = place["name"], int(place["epochs"])
-        chosen = [record for record in records if (record["settings"]["name"], record["settings"]["epochs"]) == wanted]
-        return place[1] + table(chosen, IN_SHORT) + place[4]
+        chosen = [record for record in classifiers if (record["settings"]["name"], record["settings"]["epochs"]) == wanted]
+        return place[1] + table(chosen, IN_SHORT) + place[5]
 
     return PLACE.sub(written, page)
 
@@ -91,8 +96,14 @@ def add(folder):
     """
     record = folder.read_test_result()
     settings = record["settings"]
+    if "comparison" not in record and "test_accuracy" not in record:
+        raise ValueError(
+            f"The result of {settings['name']} in {folder.path} has no comparison with the ordinary network. Train it with "
+            "--set ordinary=beside or ordinary=first."
+        )
+    ordinary = settings.get("ordinary", "no")
     parts = [
-        settings["name"],
+        settings["name"] if ordinary == "no" else f"{settings['name']}-{ordinary}",
         record["backend"],
         method_name(settings, "-"),
         settings["step_mode"],
@@ -126,16 +137,35 @@ def table(records, columns=COLUMNS):
     return "\n".join(lines)
 
 
+def task_table(records):
+    """A Markdown table of spiking networks with several numbers of time steps beside ordinary ones: a row for each score."""
+    timesteps = sorted({int(number) for record in records for number in record["comparison"]["spiking"]})
+    columns = ("recipe", "start", "epochs", "training images", "backend", "seed", "test score", "ordinary")
+    columns += tuple(f"T = {number}" for number in timesteps)
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for record in records:
+        settings, compared = record["settings"], record["comparison"]
+        start = {"first": "ordinary weights", "beside": "scratch"}[settings["ordinary"]]
+        run = [settings["name"], start, str(settings["epochs"]), f"{record['train_images']:,}", record["backend"]]
+        for name in [name for name in compared["ordinary"] if not name.endswith("loss")]:
+            found = [compared["ordinary"], *(compared["spiking"].get(str(number), {}) for number in timesteps)]
+            cells = [f"{scores[name]:.4f}" if name in scores else "" for scores in found]
+            lines.append("| " + " | ".join([*run, str(settings["seed"]), name.replace("_", " "), *cells]) + " |")
+    return "\n".join(lines)
+
+
 def _same_but_seed(record):
     # Results of earlier versions lack settings that were added later.
-    settings = {"windows": 1, "random_steps": None, "normalization": "batch", "held_out": None, **record["settings"]}
+    added = {"windows": 1, "random_steps": None, "normalization": "batch", "held_out": None}
+    added |= {"ordinary": "no", "optimizer": "sgd", "image_side": None}
+    settings = {**added, **record["settings"]}
     del settings["seed"]
     return (*settings.values(), record["backend"], record["device"], record["train_images"])
 
 
 def _row(records):
     settings = records[0]["settings"]
-    accuracies = [record["test_accuracy"] for record in records]
+    accuracies = [test_score(record) for record in records]
     spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
     return (
         settings["name"],

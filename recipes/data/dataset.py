@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import keras
 import numpy as np
 
 
@@ -17,15 +18,18 @@ class Dataset:
 
     Attributes:
         train_images: Array `(images, height, width, channels)` of raw pixels.
-        train_labels: Array `(images,)` of integers, the classes.
+        train_labels: Array `(images,)` of integers, the classes; for other tasks an array or a dict of arrays, with a row for
+            each image.
         test_images: Like `train_images`; not used for training or model selection.
         test_labels: Like `train_labels`.
+        class_names: Tuple of strings, or None if the classes are the integers up to the largest label.
     """
 
     train_images: np.ndarray
-    train_labels: np.ndarray
+    train_labels: np.ndarray | dict[str, np.ndarray]
     test_images: np.ndarray
-    test_labels: np.ndarray
+    test_labels: np.ndarray | dict[str, np.ndarray]
+    class_names: tuple[str, ...] | None = None
 
     @property
     def train_size(self):
@@ -39,12 +43,16 @@ class Dataset:
 
     @property
     def classes(self):
-        """The number of classes, from 0 to the largest label."""
+        """The number of classes."""
+        if self.class_names is not None:
+            return len(self.class_names)
         return int(max(self.train_labels.max(), self.test_labels.max())) + 1
 
     def first(self, images):
         """A `Dataset` of the first `images` training images and all test images."""
-        return dataclasses.replace(self, train_images=self.train_images[:images], train_labels=self.train_labels[:images])
+        return dataclasses.replace(
+            self, train_images=self.train_images[:images], train_labels=_rows(self.train_labels, slice(images))
+        )
 
     def with_held_out(self, images):
         """A `Dataset` with the last `images` training images as test images; they are not trained on.
@@ -57,7 +65,9 @@ class Dataset:
                 f"`held_out` must be less than the number of training images, {self.train_size}. Received: held_out={images}."
             )
         first = self.first(self.train_size - images)
-        return dataclasses.replace(first, test_images=self.train_images[-images:], test_labels=self.train_labels[-images:])
+        return dataclasses.replace(
+            first, test_images=self.train_images[-images:], test_labels=_rows(self.train_labels, slice(-images, None))
+        )
 
     def train_examples(self, order, part=everything):
         """A `tf.data.Dataset` of pairs (image, label), shuffled with the seed `order`, a pair of integers or a tensor of them.
@@ -77,13 +87,17 @@ class Dataset:
         return _gathered(self.test_images, self.test_labels, part(tf.data.Dataset.range(self.test_size)))
 
 
+def _rows(labels, rows):
+    return keras.tree.map_structure(lambda array: array[rows], labels)
+
+
 def _gathered(images, labels, indices):
     """The images and labels at the indices of a `tf.data.Dataset`."""
     import tensorflow as tf
 
     def read(index):
         image = tf.numpy_function(lambda i: images[i], [index], images.dtype, stateful=False)
-        return tf.ensure_shape(image, images.shape[1:]), tf.gather(labels, index)
+        return tf.ensure_shape(image, images.shape[1:]), keras.tree.map_structure(lambda rows: tf.gather(rows, index), labels)
 
     return indices.map(read, num_parallel_calls=tf.data.AUTOTUNE)
 

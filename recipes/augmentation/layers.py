@@ -1,0 +1,89 @@
+"""Augmentation by layers of Keras and keras-cv.
+
+A layer draws from a generator, whose state a resumed run cannot restore. So `recipes.pipeline` makes new layers for each epoch,
+from the seed and the epoch. A layer takes a dict of `"images"`, a float32 tensor `(batch, height, width, channels)` of raw
+pixels, and `"labels"`, `(batch, classes)`, one-hot, and returns such a dict.
+"""
+
+import keras
+import numpy as np
+
+PIXELS = {"value_range": (0, 255)}
+COMMON = {"data_format": "channels_last", "dtype": "float32"}
+
+
+def randaugment(seed):
+    """Two random operations of 11, with random strengths.
+
+    Cubuk, Zoph, Shlens, Le, "RandAugment: Practical Automated Data Augmentation with a Reduced Search Space", NeurIPS 2020.
+    """
+    return keras.layers.RandAugment(num_ops=2, factor=0.5, seed=seed, **PIXELS, **COMMON)
+
+
+def random_erasing(seed):
+    """Noise in a random box, of a random half of the images.
+
+    Zhong, Zheng, Kang, Li, Yang, "Random Erasing Data Augmentation", AAAI 2020 (arXiv 1708.04896).
+    """
+    return keras.layers.RandomErasing(factor=(0.5, 0.5), seed=seed, **PIXELS, **COMMON)
+
+
+def cutout(seed):
+    """A black box of a quarter of the height and width, at a random place.
+
+    DeVries, Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017 (arXiv 1708.04552).
+    """
+    side = 0.25, 0.25
+    return _keras_cv().layers.RandomCutout(side, side, fill_mode="constant", fill_value=0.0, seed=seed, dtype="float32")
+
+
+def grid_mask(seed):
+    """A grid of black squares, rotated, scaled and shifted at random; they take 0.4 of the grid's spacing.
+
+    Chen, Liu, Zhao, Jia, "GridMask Data Augmentation", 2020 (arXiv 2001.04086).
+    """
+    # A range of sizes would be drawn without the seed.
+    size = _keras_cv().core.ConstantFactorSampler(0.4)
+    return _keras_cv().layers.GridMask(size, seed=seed, dtype="float32")
+
+
+def mixup(seed):
+    """Weighted sums of pairs of images; weights are uniform.
+
+    Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR 2018 (arXiv 1710.09412), with α = 1.
+    """
+    return keras.layers.MixUp(alpha=1.0, seed=seed, **COMMON)
+
+
+def cutmix(seed):
+    """Images with a box from another image, of a uniformly drawn fraction of the area.
+
+    The box lies inside the image, between pixels. Labels are weighted by its area, so they may differ by a row or column of
+    pixels from what is seen.
+
+    Yun, Han, Oh, Chun, Choe, Yoo, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features",
+    ICCV 2019 (arXiv 1905.04899), with α = 1.
+    """
+    return keras.layers.CutMix(factor=(1.0, 1.0), seed=seed, **COMMON)
+
+
+def seed_of(seed, epoch, use):
+    """The seed of a layer: a different one for each seed of a run, epoch, and `use`, an integer."""
+    return int(np.random.SeedSequence((seed, epoch, use)).generate_state(1)[0] >> 1)
+
+
+def _keras_cv():
+    try:
+        import keras_cv
+    except ImportError as error:
+        raise ImportError(
+            f'`augment` "cutout" and "grid_mask" are layers of keras-cv ({error}): pip install -e ".[recipes,cv]"'
+        ) from error
+    return keras_cv
+
+
+AUGMENTATIONS = {"randaugment": randaugment, "random_erasing": random_erasing, "cutout": cutout, "grid_mask": grid_mask}
+"""Functions of a seed, by the names of augmentations in recipes."""
+
+MIXES = {"mixup": mixup, "cutmix": cutmix}
+"""Likewise, for mixes."""

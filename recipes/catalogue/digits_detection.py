@@ -1,0 +1,49 @@
+"""Detection of digits in scenes of 64x64 pixels, with a small YOLOv8."""
+
+import keras_ratesnn
+from recipes.data import scenes
+from recipes.recipe import Recipe
+from recipes.tasks import detection
+
+CHANNELS = (16, 32, 48, 64)
+LARGEST_STRIDE = 32
+MOST_BOXES = 100
+LEAST_CONFIDENCE = 0.01
+"""Average precision also counts boxes of little confidence."""
+
+
+def build_network(width, dataset):
+    import keras_cv
+
+    from recipes.tasks.yolo import ReLUDetector
+
+    detection.check_side(dataset.train_images.shape[1], LARGEST_STRIDE)
+    backbone = keras_cv.models.YOLOV8Backbone(
+        stackwise_channels=[max(2, 2 * round(channels * width / 2)) for channels in CHANNELS],
+        stackwise_depth=[1] * len(CHANNELS),
+        include_rescaling=True,
+        activation="relu",
+        input_shape=dataset.train_images.shape[1:],
+    )
+    decoder = keras_cv.layers.NonMaxSuppression(
+        detection.BOX_FORMAT, from_logits=False, confidence_threshold=LEAST_CONFIDENCE, max_detections=MOST_BOXES
+    )
+    return ReLUDetector(backbone, dataset.classes, detection.BOX_FORMAT, fpn_depth=1, prediction_decoder=decoder)
+
+
+RECIPE = Recipe(
+    name="digits_detection",
+    description="a small YOLOv8 on scenes of the digits that ship with scikit-learn",
+    load_data=scenes.load_boxes,
+    build_network=build_network,
+    neuron=keras_ratesnn.layers.IF,
+    task=detection.DETECTION,
+    ordinary="first",
+    optimizer="adamw",
+    learning_rate=3e-3,
+    weight_decay=0.01,
+    epochs=15,
+    batch_size=32,
+    timesteps=4,
+    image_side=scenes.SIDE,
+)

@@ -1,0 +1,1 @@
+"""What networks are trained for: each file has a `Task`."""

@@ -1,0 +1,86 @@
+"""Detection: boxes and their classes, with keras-cv's detectors."""
+
+import importlib
+
+import numpy as np
+
+from recipes.tasks import pictures
+from recipes.tasks.average_precision import mean_average_precision
+from recipes.tasks.task import Task
+
+BOX_FORMAT = "xyxy"
+"""Of the labels: left, top, right and bottom edges in pixels."""
+
+PACKAGES = {"keras_cv": "cv", "pycocotools": "cv", "matplotlib": "plots"}
+"""What detection needs, and the extras that install it."""
+
+DRAWN_CONFIDENCE = 0.3
+"""The smallest confidence of a box in a picture."""
+
+
+def check_packages():
+    """Checks that everything is installed, before time is spent.
+
+    Raises:
+        ImportError: If not.
+    """
+    for package, extra in PACKAGES.items():
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ImportError(f'Detection needs {package} ({error}): pip install -e ".[recipes,{extra}]"') from error
+    # Saved detectors are of its class.
+    importlib.import_module("recipes.tasks.yolo")
+
+
+def check_side(side, stride):
+    """Checks that a detector with this largest stride can be built for images of this height and width.
+
+    Raises:
+        ValueError: If not.
+    """
+    if side % stride:
+        raise ValueError(f"`image_side` must be a multiple of {stride}, the largest stride of the network. Received: {side}.")
+
+
+def compile_arguments(recipe, dataset):
+    return {"box_loss": "ciou", "classification_loss": "binary_crossentropy"}
+
+
+def precision_scores(model, batches, dataset):
+    """The mean average precisions of a model."""
+    labels = [labels for _, labels in batches.as_numpy_iterator()]
+    labels = {key: np.concatenate([batch[key] for batch in labels]) for key in labels[0]}
+    return mean_average_precision(labels, predicted(model, batches.map(lambda images, labels: images)), dataset.classes)
+
+
+def predicted(model, images):
+    """Predicted boxes with their classes and confidence, a dict of arrays; for their shapes see `mean_average_precision`."""
+    found = model.predict(images, verbose=0)
+    return {key: np.asarray(found[key]) for key in ("boxes", "classes", "confidence")}
+
+
+def draw(model, dataset, path):
+    """Draws predicted boxes, and those of the labels, dashed, for some test images."""
+    images = dataset.test_images[: pictures.IMAGES]
+    found = predicted(model, images)
+    axes, figure = pictures.grid(images)
+    for number, axis in enumerate(axes):
+        for place in np.flatnonzero(dataset.test_labels["classes"][number] >= 0):
+            pictures.box(axis, dataset.test_labels["boxes"][number][place], "white", linestyle=":")
+        sure = (found["classes"][number] >= 0) & (found["confidence"][number] >= DRAWN_CONFIDENCE)
+        for place in np.flatnonzero(sure):
+            kind, confidence = int(found["classes"][number][place]), found["confidence"][number][place]
+            text = f"{dataset.class_names[kind]} {confidence:.2f}"
+            pictures.box(axis, found["boxes"][number][place], pictures.color(kind), text)
+    pictures.save(figure, path)
+
+
+DETECTION = Task(
+    score="map_50",
+    check_packages=check_packages,
+    compile_arguments=compile_arguments,
+    further_scores=precision_scores,
+    draw=draw,
+    several_devices=False,
+)

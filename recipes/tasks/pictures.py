@@ -1,0 +1,62 @@
+"""Pictures of predictions, with Matplotlib."""
+
+import math
+
+IMAGES = 12
+"""How many are drawn."""
+
+COLORS = "tab10"
+"""A palette of Matplotlib, for the classes."""
+
+
+def check():
+    """Checks that Matplotlib is installed.
+
+    Raises:
+        ImportError: If not.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f'The picture of predictions needs Matplotlib ({error}): pip install -e ".[recipes,plots]"'
+        ) from error
+
+
+def color(kind):
+    """The color of a class."""
+    import matplotlib
+
+    palette = matplotlib.colormaps[COLORS]
+    return palette(kind % palette.N)
+
+
+def grid(images, columns=4):
+    """A figure with an image in each of its axes: `(axes, figure)`. Images without channels hold classes; 0 is black."""
+    from matplotlib.figure import Figure
+
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(1.8 * columns, 1.9 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, image in zip(axes, images, strict=False):
+        if image.ndim == 2:
+            axis.imshow([[color(kind - 1) if kind else (0, 0, 0, 1) for kind in row] for row in image.tolist()])
+        else:
+            axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+    return axes[: len(images)], figure
+
+
+def box(axis, edges, color, text="", linestyle="-"):
+    """Draws a box: its left, top, right and bottom edges in pixels, with a text above."""
+    from matplotlib.patches import Rectangle
+
+    left, top, right, bottom = (float(edge) - 0.5 for edge in edges)
+    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linestyle=linestyle))
+    axis.text(left, top, text, color=color, fontsize=6, verticalalignment="bottom")
+
+
+def save(figure, path):
+    """Writes a figure to a PNG file."""
+    figure.savefig(path, dpi=110, format="png")
