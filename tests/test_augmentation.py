@@ -401,7 +401,11 @@ def test_cutmix_has_one_box_of_another_image(batch):
 # Layers
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    # Keras makes this layer by running all its operations.
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "randaugment" else name for name in LAYERS],
+)
 def test_new_layers_of_the_same_seed_draw_the_same(name):
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype("float32")
     first, again, other = (by_layer(name, images, tf.eye(32), seed, batch_size=16)[0] for seed in (1, 1, 2))

@@ -14,6 +14,7 @@ from keras import ops
 import keras_ratesnn
 from recipes.engine import free_port
 
+BACKEND = keras.backend.backend()
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [
     str(path.relative_to(ROOT))
@@ -24,7 +25,7 @@ MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(keras_ratesnn.__path__, "keras_ratesnn.")
     # The other backends' modules need their backend.
-    if not name.startswith("keras_ratesnn._core.backend.") or name.endswith(f".{keras.backend.backend()}")
+    if not name.startswith("keras_ratesnn._core.backend.") or name.endswith(f".{BACKEND}")
 ]
 NAMES = {"keras": keras, "np": np, "ops": ops, "keras_ratesnn": keras_ratesnn}
 
@@ -38,7 +39,11 @@ def test_docstring_examples_print_what_they_say(name):
 
 # What readers are warned of is no error.
 @pytest.mark.filterwarnings("default::UserWarning")
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    # JAX compiles each of the many operations of a detector that runs eagerly.
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if (page, BACKEND) == ("docs/tasks.md", "jax") else page for page in PAGES],
+)
 def test_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # As in the first process of `torchrun --nproc-per-node 1`.
@@ -48,5 +53,5 @@ def test_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     names = {}
     # A block may name the backend that it is for.
     for backend, block in re.findall(r"```python ?(\w*)\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
-        if backend in ("", keras.backend.backend()):
+        if backend in ("", BACKEND):
             exec(compile(block, page, "exec"), names)

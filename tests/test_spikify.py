@@ -458,7 +458,7 @@ def gates_of(model):
 @pytest.mark.parametrize(
     ("name", "arguments", "replaced", "gates"),
     [
-        ("MobileNet", {"alpha": 0.25}, 27, 0),
+        pytest.param("MobileNet", {"alpha": 0.25}, 27, 0, marks=pytest.mark.slow),
         ("MobileNetV3Small", {"alpha": 0.25, "include_preprocessing": False}, 33, 9),
     ],
 )
