@@ -383,7 +383,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
             spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
             input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
         kwargs = {**formats.any_batch(format, input_signature), **kwargs}
-        with _without_gradient(), backend.no_gradient(), formats.quietly():
+        with _without_gradient(), backend.no_gradient(), formats.exporting(format):
             return super().export(str(filepath), format, verbose, input_signature, **kwargs)
 
     def quantize(self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:

@@ -10,6 +10,7 @@ from helpers import compiled, data, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._export import formats
 
 BACKEND = keras.backend.backend()
 FORMATS = {"tensorflow": ["tf_saved_model", "litert", "onnx"], "jax": ["tf_saved_model"], "torch": ["onnx"]}[BACKEND]
@@ -219,3 +220,21 @@ def test_a_step_of_unknown_shape_and_other_mistakes_are_errors(tmp_path):
         rsnn.export_step(network, tmp_path / "step")
     with pytest.raises(ValueError, match="`batch_size` must be 1 or more"):
         rsnn.export_step(spiking(timesteps=T), tmp_path / "step", FORMATS[0], batch_size=0)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the converters of the other backends take time loops")
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_time_loops_are_unrolled_for_the_converter_from_jax_to_onnx(step_mode):
+    import jax
+
+    model = spiking(timesteps=6, step_mode=step_mode)
+    x, _ = data()
+
+    def operations():
+        return str(jax.make_jaxpr(lambda x: model(x, training=False))(x))
+
+    assert "while[" in operations() or "scan[" in operations()
+    with formats.exporting("onnx"):
+        found = operations()
+    assert "while[" not in found
+    assert "scan[" not in found

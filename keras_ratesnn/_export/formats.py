@@ -10,6 +10,7 @@ import keras
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._core.backend import xla_loops
 from keras_ratesnn._quantization import quantized_layers
 
 FORMATS = ("tf_saved_model", "onnx", "litert", "openvino", "torch")
@@ -143,9 +144,15 @@ def any_batch(format: str, input_signature: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """A context without warnings of how Keras uses the exporters of its backends, of which users can change nothing."""
-    with warnings.catch_warnings():
+def exporting(format: str) -> Iterator[None]:
+    """A context for Keras' exporters, without warnings of how Keras uses them, of which users can change nothing.
+
+    Args:
+        format: String.
+    """
+    # The converter from JAX to ONNX cannot convert time loops.
+    loops = xla_loops.unrolled() if (format, keras.backend.backend()) == ("onnx", "jax") else contextlib.nullcontext()
+    with loops, warnings.catch_warnings():
         for message in (
             "The `native_serialization` parameter is deprecated",
             ".*legacy TorchScript-based ONNX export",

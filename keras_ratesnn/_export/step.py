@@ -74,7 +74,7 @@ def export_step(
     formats.check_noise(network, "`model` must not have hidden states to be exported as one step.")
     formats.check(network, format, STEP_FORMATS)
     graph = StepGraph(network, model.timesteps, batch_size, named=format != "onnx")
-    with formats.quietly(), backend.no_gradient():
+    with formats.exporting(format), backend.no_gradient():
         graph.export(str(filepath), format, verbose, [graph.signature])
     if format == "onnx":
         name_outputs(filepath, graph.output_names)

@@ -4,6 +4,8 @@ import contextlib
 
 from keras import ops
 
+from keras_ratesnn._core.backend import xla_loops
+
 CallGraph = None
 """Not needed: Keras compiles whole functions."""
 
@@ -66,4 +68,4 @@ def unrolled_network_steps():
     """Small: in an unrolled loop the compiler may start a step before the previous one has finished, and then keeps the
     activations of several steps in memory. A compiled loop does not, and compiles once for any T.
     """
-    return 2
+    return xla_loops.unless_unrolled(2)

@@ -1,5 +1,9 @@
 """How XLA runs the time loop of one neuron layer best, shared by JAX and TensorFlow."""
 
+import contextlib
+import contextvars
+import sys
+
 UNROLLED_STEPS = {"cpu": {False: 1, True: 4}, "gpu": {False: 8, True: 8}}
 """Up to this T the time loop of a layer is unrolled, by device and by whether the loop has a gradient.
 
@@ -11,6 +15,23 @@ On GPUs and TPUs, where `optimization_barrier` keeps the order, an unrolled loop
 a guess: `python -m recipes.benchmark.unrolling` measures what is better on a device.
 """
 
+_unrolled = contextvars.ContextVar("keras_ratesnn_unrolled", default=False)
+
+
+@contextlib.contextmanager
+def unrolled():
+    """A context in which all time loops are unrolled, for graphs that cannot hold loops."""
+    token = _unrolled.set(True)
+    try:
+        yield
+    finally:
+        _unrolled.reset(token)
+
+
+def unless_unrolled(steps):
+    """A largest T of unrolled loops, or any in the context `unrolled`."""
+    return sys.maxsize if _unrolled.get() else steps
+
 
 def unrolled_steps(platform, with_gradient):
     """The choice in `UNROLLED_STEPS`.
@@ -19,4 +40,4 @@ def unrolled_steps(platform, with_gradient):
         platform: String, `"cpu"`, `"gpu"` or another, which counts as a GPU.
         with_gradient: Boolean.
     """
-    return UNROLLED_STEPS.get(platform, UNROLLED_STEPS["gpu"])[with_gradient]
+    return unless_unrolled(UNROLLED_STEPS.get(platform, UNROLLED_STEPS["gpu"])[with_gradient])
