@@ -238,3 +238,13 @@ def test_time_loops_are_unrolled_for_the_converter_from_jax_to_onnx(step_mode):
         found = operations()
     assert "while[" not in found
     assert "scan[" not in found
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch has additions with a factor")
+def test_exported_programs_have_no_additions_with_a_factor_which_not_all_converters_know():
+    import torch
+
+    x, _ = data()
+    program = torch.export.export(spiking(), (torch.from_numpy(x),))
+    assert "aten.add" in str(program.graph)
+    assert "alpha" not in str(program.graph)

@@ -217,10 +217,16 @@ def untraced(function):
     return torch.compiler.disable(function)
 
 
+# Since PyTorch 2.7.
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
 def multiply_add(x, factor, y):
     """x · factor + y, in one pass over memory if x is a tensor and the others are numbers or tensors of its dtype."""
     tensors = [value for value in (x, factor, y) if torch.is_tensor(value)]
-    if not torch.is_tensor(x) or any(value.dtype != x.dtype for value in tensors):
+    # Not all exporters know operations with factors.
+    is_plain = _is_exporting() or not torch.is_tensor(x)
+    if is_plain or any(value.dtype != x.dtype for value in tensors):
         return x * factor + y
     if torch.is_tensor(factor):
         return torch.addcmul(y, x, factor) if torch.is_tensor(y) else x * factor + y
