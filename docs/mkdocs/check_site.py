@@ -1,4 +1,7 @@
-"""Checks a built site: links lead to files and anchors, and nothing is loaded from the network: `check_site.py site`."""
+"""Checks a built site: `check_site.py site`.
+
+Links lead to files and anchors, nothing is loaded from the network, and no block of code is left as Markdown.
+"""
 
 import functools
 import html.parser
@@ -11,11 +14,11 @@ LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "sourc
 
 
 class Page(html.parser.HTMLParser):
-    """The anchors of a page, and what it links to or loads: pairs of tag and address."""
+    """The anchors of a page, what it links to or loads, pairs of tag and address, and whether it shows marks of code."""
 
     def __init__(self, path):
         super().__init__()
-        self.anchors, self.addresses = set(), []
+        self.anchors, self.addresses, self.shows_marks = set(), [], False
         self.feed(path.read_text())
 
     def handle_starttag(self, tag, attrs):
@@ -25,14 +28,19 @@ class Page(html.parser.HTMLParser):
         if address:
             self.addresses.append((tag, address))
 
+    def handle_data(self, data):
+        self.shows_marks |= "```" in data
+
 
 def problems(site):
-    """Yields a line for each link that leads nowhere, and for each thing that is loaded from the network."""
+    """Yields a line for each link that leads nowhere, thing that is loaded from the network, and page with marks of code."""
     page_at = functools.cache(Page)
     for path in sorted(site.rglob("*.html")):
         # It is shown in place of any missing page, so a server must find its links from the root.
         if path.name == "404.html":
             continue
+        if page_at(path).shows_marks:
+            yield f"{path.relative_to(site)}: a block of code is left as Markdown"
         for tag, address in page_at(path).addresses:
             url = urllib.parse.urlsplit(address)
             if url.scheme or url.netloc:

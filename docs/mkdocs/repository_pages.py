@@ -1,4 +1,4 @@
-"""Hook of MkDocs: adds the pages that lie outside of docs/, and links between all pages as they are on the site."""
+"""Hook of MkDocs: adds the pages that lie outside of docs/, and makes links and blocks of code as they are on the site."""
 
 import pathlib
 import posixpath
@@ -21,7 +21,13 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, **kwargs):
-    return with_links_of_site(markdown, page.file.src_uri)
+    return with_links_of_site(with_titles_of_backends(markdown), page.file.src_uri)
+
+
+def with_titles_of_backends(markdown):
+    """The text of a page, in which a block of code for one backend, ```python torch, has its name as a title."""
+    names = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+    return re.sub(r"^```python (\w+)$", lambda match: f'```python title="On {names[match[1]]}"', markdown, flags=re.MULTILINE)
 
 
 def with_links_of_site(markdown, page):
