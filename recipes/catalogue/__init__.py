@@ -1,26 +1,11 @@
-"""The recipes by name. Each is a small file of the same name."""
+"""The recipes by name. Each is a small file of the same name, which has it in `RECIPE`."""
 
 import importlib
+import pkgutil
 
-_NAMES = (
-    "digits",
-    "digits_detection",
-    "digits_segmentation",
-    "fashion_mnist",
-    "fashion_mnist_resnet18",
-    "fashion_mnist_events",
-    "cifar10_resnet18",
-    "cifar10_resnet19",
-    "cifar10_vgg11",
-    "cifar100_resnet18",
-    "cifar100_resnet19",
-    "cifar100_vgg11",
-    "cifar10_dvs_vggsnn",
-    "imagenet_sew_resnet34",
-    "imagenet_preact_resnet34",
-)
+_modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
 
-RECIPES = {name: importlib.import_module(f"{__name__}.{name}").RECIPE for name in _NAMES}
+RECIPES = {module.RECIPE.name: module.RECIPE for module in _modules if hasattr(module, "RECIPE")}
 
 
 def find(name):
