@@ -309,11 +309,6 @@ def test_every_file_of_the_catalogue_is_a_recipe_of_its_name():
     assert all(recipe.name == name for name, recipe in catalogue.RECIPES.items())
 
 
-def test_every_recipe_is_a_file_of_its_own_name():
-    folder = pathlib.Path(catalogue.__file__).parent
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "paper"} == set(catalogue.RECIPES)
-
-
 def test_list_names_every_recipe(capsys):
     list_command.main()
     lines = capsys.readouterr().out.splitlines()
