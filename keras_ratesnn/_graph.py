@@ -162,8 +162,9 @@ class _Part:
         needed = {leaf.index for leaf in tree.flatten(outputs)}
         for step in reversed(steps):
             touched = {*step.inputs, *(output.index for output in step.outputs)}
-            self.last_used.insert(0, sorted(touched - needed))
+            self.last_used.append(sorted(touched - needed))
             needed |= touched
+        self.last_used.reverse()
 
 
 @dataclasses.dataclass(slots=True)
