@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.analysis.energy import COSTS, Energy, OperationCounter
 from keras_ratesnn.spiking_model import SpikingModel
@@ -177,7 +178,7 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
         TypeError: If `model` is not a `SpikingModel`.
         ValueError: If `x` has no samples.
     """
-    model, x = _observation.checked_model(model), _observation.tensors(x)
+    model, x = checked_model(model), _observation.tensors(x)
     layers: list[NeuronLayer] = []
     counter = OperationCounter(model.timesteps)
 

@@ -9,6 +9,7 @@ from keras_ratesnn._core import backend, checks
 from keras_ratesnn._export import formats
 from keras_ratesnn._export.onnx_names import name_outputs
 from keras_ratesnn._export.step_graph import StepGraph
+from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.spiking_model import SpikingModel
 
 STEP_FORMATS = ("tf_saved_model", "onnx", "litert")
@@ -66,8 +67,7 @@ def export_step(
             shape or layers that draw random numbers.
         ImportError: If a package is missing.
     """
-    if not isinstance(model, SpikingModel):
-        raise TypeError(f"`model` must be a SpikingModel. Received: model={model!r} of type {type(model).__name__}.")
+    checked_model(model)
     if batch_size is not None:
         batch_size = checks.positive_integer("batch_size", batch_size)
     network = _graph.as_graph(model.network)

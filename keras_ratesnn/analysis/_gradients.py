@@ -11,6 +11,7 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _accuracy, _observation
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.spiking_model import SpikingModel
@@ -34,7 +35,7 @@ class Training:
     """
 
     def __init__(self, model: SpikingModel, x: Structure, y: Any, loss: Any) -> None:
-        self.model = _observation.checked_model(model)
+        self.model = checked_model(model)
         self.x = _observation.tensors(x)
         _accuracy.check_labels(self.x, y)
         self.y = keras.tree.map_structure(ops.convert_to_tensor, y)

@@ -19,16 +19,6 @@ from keras_ratesnn.spiking_model import SpikingModel
 Observer = Callable[[Call, Structure], Structure]
 
 
-def checked_model(model: Any) -> SpikingModel:
-    """The model; raises TypeError if it is not a `SpikingModel`."""
-    if not isinstance(model, SpikingModel):
-        raise TypeError(
-            f"`model` must be a SpikingModel. Received: model={model!r} of type {type(model).__name__}. Wrap a network with "
-            "neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
-        )
-    return model
-
-
 def tensors(x: Structure) -> Structure:
     """A batch as tensors; raises ValueError if it has no samples."""
     found = keras.tree.map_structure(ops.convert_to_tensor, x)

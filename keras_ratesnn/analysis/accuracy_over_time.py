@@ -9,6 +9,7 @@ from keras import ops
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.progress import Verbosity
+from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _accuracy, _figures, _observation
 from keras_ratesnn.metrics import AnytimeAccuracy
 from keras_ratesnn.spiking_model import SpikingModel
@@ -85,7 +86,7 @@ def accuracy_over_time(
         ValueError: If `timesteps` or `batch_size` is not >= 1, `verbose` is unknown, the model has several outputs, or `x` and
             `y` do not have the same number of samples.
     """
-    model = _observation.checked_model(model)
+    model = checked_model(model)
     timesteps = model.timesteps if timesteps is None else timesteps
     watched = _observation.twin(model, "bptt", model.step_mode, return_sequences=True)
     watched.timesteps = timesteps

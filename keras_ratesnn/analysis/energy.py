@@ -9,6 +9,7 @@ import numpy as np
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Call
+from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _figures, _observation
 from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.spiking_model import SpikingModel
@@ -144,7 +145,7 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
         TypeError: If `model` is not a `SpikingModel`, or `costs` are not `Costs`.
         ValueError: If `x` has no samples.
     """
-    model, x = _observation.checked_model(model), _observation.tensors(x)
+    model, x = checked_model(model), _observation.tensors(x)
     counter = OperationCounter(model.timesteps)
     _observation.observed(model, x, counter)
     return counter.energy(costs)

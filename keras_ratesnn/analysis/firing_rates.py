@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _figures, _observation
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -84,7 +85,7 @@ def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
 
     Source: Yu et al., NeurIPS 2024, figure 5.
     """
-    model, x = _observation.checked_model(model), _observation.tensors(x)
+    model, x = checked_model(model), _observation.tensors(x)
     names, by_step, by_neuron = _observation.Names(), [], []
 
     def observe(call, outputs):

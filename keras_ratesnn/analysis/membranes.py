@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _figures, _neurons, _observation
 from keras_ratesnn.gradients._observed_passes import MembranePass
 from keras_ratesnn.gradients.forward import ForwardRule
@@ -87,7 +88,7 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
         TypeError: If `model` is not a `SpikingModel`, or `neurons` are not integers.
         ValueError: If there is no such layer or neuron, or `x` has no samples.
     """
-    model, x = _observation.checked_model(model), _observation.tensors(x)
+    model, x = checked_model(model), _observation.tensors(x)
     rules = []
 
     def make_rule(order, training, with_gradient):

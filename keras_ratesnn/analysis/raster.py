@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _figures, _neurons, _observation
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -75,7 +76,7 @@ def raster(model: SpikingModel, x: Structure, layer: str, neurons: int | list[in
         TypeError: If `model` is not a `SpikingModel`, or `neurons` are not integers.
         ValueError: If there is no such layer or neuron, or `x` has no samples.
     """
-    model, x = _observation.checked_model(model), _observation.tensors(x)
+    model, x = checked_model(model), _observation.tensors(x)
     names, found = _observation.Names(), []
 
     def observe(call, outputs):

@@ -9,6 +9,7 @@ from keras import ops
 from keras_ratesnn._core import checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.progress import Verbosity
+from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _accuracy, _figures, _observation
 from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.metrics import AnytimeAccuracy
@@ -94,7 +95,7 @@ def shuffle_in_time(
 
     Source: Yu et al., NeurIPS 2024, table 2.
     """
-    model = _observation.checked_model(model)
+    model = checked_model(model)
     if checks.integer("seed", seed) < 0:
         raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")
     threshold = checks.real("threshold", threshold)

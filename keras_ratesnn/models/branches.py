@@ -8,6 +8,7 @@ from keras import layers, ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.layers import TimeMean
 from keras_ratesnn.models._blocks import batch_normalization, channel_axis
 from keras_ratesnn.spiking_model import SpikingModel
@@ -56,8 +57,7 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | No
 
     Source: Zhao, Yu et al., NeurIPS 2025, arXiv 2510.06254.
     """
-    if not isinstance(model, SpikingModel):
-        raise TypeError(f"`model` must be a SpikingModel. Received: model={model!r} of type {type(model).__name__}.")
+    checked_model(model)
     network, names = _graph.as_graph(model.network), list(layer_names)
     if len(network.outputs) != 1 or len(network.outputs[0].shape) != 2:
         shapes = [tuple(output.shape) for output in network.outputs]
