@@ -10,14 +10,12 @@ import pathlib
 import sys
 
 import keras
-import numpy as np
 
 from keras_ratesnn import spikify
 from recipes import catalogue, device, pipeline, run
 from recipes.command_line import USER_MISTAKE
 from recipes.ordinary import without_time
 
-CALIBRATION_IMAGES = 512
 SMALLER_STEPS = 10
 """Fine-tuning starts with the recipe's learning rate divided by this."""
 
@@ -50,9 +48,9 @@ def main(argv=None):
     accuracy = trained_accuracy(ordinary, recipe, dataset)
     print(f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs, test accuracy {accuracy:.4f}\n")
     print(f"| T | spiking, calibrated | after {tuning.epochs} epochs of rate-based training |\n|---|---|---|", flush=True)
-    images = [image for image, _ in dataset.train_examples((0, 0)).take(CALIBRATION_IMAGES).as_numpy_iterator()]
+    images = run.calibration_images(dataset)
     for timesteps in arguments.timesteps:
-        spiking = spikify(ordinary, timesteps, calibrate=np.stack(images), verbose=0)
+        spiking = spikify(ordinary, timesteps, calibrate=images, verbose=0)
         converted = trained_accuracy(spiking, dataclasses.replace(tuning, epochs=1), dataset, train=False)
         tuned = trained_accuracy(spiking, tuning, dataset)
         print(f"| {timesteps} | {converted:.4f} | {tuned:.4f} |", flush=True)

@@ -59,8 +59,13 @@ def _model(recipe, dataset, ordinary_weights):
     network, calibrate = recipe.ordinary_network(dataset), None
     if ordinary_weights is not None:
         network.load_weights(ordinary_weights)
-        calibrate = _first_images(dataset.train_examples((0, 0)), CALIBRATION)
+        calibrate = calibration_images(dataset)
     return keras_ratesnn.spikify(network, neuron=recipe.neuron, calibrate=calibrate, verbose=False, **spiking)
+
+
+def calibration_images(dataset):
+    """The training images from which `spikify` sets thresholds."""
+    return _first_images(dataset.train_examples((0, 0)), CALIBRATION)
 
 
 def _first_images(examples, number):
