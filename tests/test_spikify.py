@@ -370,18 +370,43 @@ def test_the_same_neuron_twice_is_an_error():
 # Calibration.
 @pytest.mark.parametrize("timesteps", [1, 2, 5, 8])
 @pytest.mark.parametrize("threshold", [1.0, 0.25])
-def test_calibrated_neurons_are_relu_rounded_to_levels_and_clipped(timesteps, threshold):
+def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(timesteps, threshold):
     inputs = keras.Input((64,))
-    network = keras.Model(inputs, layers.Dense(64, kernel_initializer="identity")(layers.ReLU()(inputs)))
+    network = keras.Model(inputs, layers.Dense(64, kernel_initializer="identity")(layers.ReLU(name="relu")(inputs)))
     x = np.random.default_rng(0).normal(0.0, 3.0, (50, 64)).astype("float32")
     model = quiet(network, timesteps, neuron=lambda: IF(threshold=threshold), calibrate=x, percentile=90)
     (change,) = model.spikify_report.replaced
     assert change.threshold == pytest.approx(np.percentile(x[x > 0], 90))
     level = change.threshold / timesteps
-    position = np.clip(x / level + 0.5, 0, timesteps)
+    position = np.clip(x / level + timesteps * model.network.get_layer("relu_current").offset / threshold, 0, timesteps)
     away_from_ties = np.abs(position - np.round(position)) > 1e-3
     expected = np.floor(position) * level
     np.testing.assert_allclose(model.predict(x, verbose=0)[away_from_ties], expected[away_from_ties], rtol=1e-5)
+
+
+@pytest.mark.parametrize("neuron", [IF, functools.partial(LIF, decay=0.8)])
+def test_the_mean_output_of_calibrated_neurons_is_that_of_the_activations_in_each_layer(neuron):
+    inputs = keras.Input((8, 8, 1))
+    x = inputs
+    for name in ("first", "second", "third"):
+        x = layers.ReLU(name=name)(layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(x)))
+    network = keras.Model(inputs, layers.Conv2D(1, 1)(x))
+    images = np.random.default_rng(0).normal(size=(160, 8, 8, 1)).astype("float32")
+    model = quiet(network, 4, neuron=neuron, calibrate=images, percentile=95)
+    names = ("first", "second", "third")
+    ordinary = keras.Model(inputs, [network.get_layer(name).output for name in names]).predict(images[:40], verbose=0)
+    spiking = keras.Model(model.network.inputs, [model.network.get_layer(f"{name}_output").output for name in names])
+    outputs = rsnn.SpikingModel(spiking, 4).predict(images[:40], verbose=0)
+    for wanted, found in zip(ordinary, outputs, strict=True):
+        assert found.mean() == pytest.approx(np.maximum(wanted, 0).mean(), rel=0.1)
+
+
+def test_neurons_that_are_called_twice_are_calibrated_without_a_shift():
+    relu = layers.ReLU(name="relu")
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, layers.Dense(3)(relu(layers.Dense(6)(relu(inputs)))))
+    model = quiet(network, 4, calibrate=X)
+    assert model.network.get_layer("relu_current").offset == 1 / 8
 
 
 def test_calibration_converges_to_the_network_with_time():

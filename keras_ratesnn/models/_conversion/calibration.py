@@ -13,13 +13,16 @@ output is
 which is relu(x), rounded to a multiple of θ/T and clipped at θ: in the units of x, the threshold of the neuron is θ. The term
 τ/(2T) turns truncation into rounding; over T steps it is equivalent to a membrane that starts at τ/2. All weights keep their
 values, because the following layers see activations in the original units. The derivative of a rate with respect to its input
-is as large as that of the activation for any θ, because the surrogate sees the membrane in units of τ.
+is as large as that of the activation for any θ, because the surrogate sees the membrane in units of τ. mean_shifts.py adds to
+the current what clipping, and spikes that come late or unevenly, take away on average.
 
 Sources: Diehl et al., "Fast-Classifying, High-Accuracy Spiking Deep Networks Through Weight and Threshold Balancing",
 IJCNN 2015; Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Event-Driven Networks for Image
 Classification", Frontiers in Neuroscience 2017 (the percentile); Deng and Gu, "Optimal Conversion of Conventional
 Artificial Neural Networks to Spiking Neural Networks", ICLR 2021 (the shift).
 """
+
+import dataclasses
 
 import keras
 import numpy as np
@@ -30,20 +33,35 @@ from keras_ratesnn._core import backend, progress
 from keras_ratesnn._input_checks import fits
 
 
+@dataclasses.dataclass
+class Measured:
+    """What calibration measures of an activation.
+
+    Args:
+        threshold: Float θ, in the units of the activation, or `None` if it was never positive.
+        mean: Float, the mean of its positive part for the first samples.
+        calls: Integer, how often it is called in the network.
+    """
+
+    threshold: float | None = None
+    mean: float = 0.0
+    calls: int = 0
+
+
 class _Calibration:
     """A rule that runs the network without spikes and records the outputs of some operations."""
 
-    def __init__(self, operations, percentile, verbose):
-        self.operations = operations
+    def __init__(self, operations, percentile, samples, verbose):
+        self.measured = {operation: Measured() for operation in operations}
         self.percentile = percentile
-        self.measured = set()
+        self.samples = samples
         self.bar = keras.utils.Progbar(len(operations), verbose=progress.checked(verbose), unit_name="activation")
-        self.thresholds = {}
 
     def __call__(self, call):
         operation = call.operation
         outputs = operation(*call.args, **call.kwargs)
-        if operation in self.operations:
+        if operation in self.measured:
+            measured = self.measured[operation]
             values = ops.convert_to_numpy(ops.cast(outputs, "float32"))
             if not np.isfinite(values).all():
                 raise ValueError(
@@ -52,41 +70,46 @@ class _Calibration:
                 )
             if (values > 0).any():
                 threshold = float(np.percentile(values[values > 0], self.percentile))
-                self.thresholds[operation] = max(threshold, self.thresholds.get(operation, 0.0))
-            # A shared one is called several times.
-            if operation not in self.measured:
-                self.measured.add(operation)
+                measured.threshold = max(threshold, measured.threshold or 0.0)
+            measured.mean = float(np.maximum(values[: self.samples], 0).mean(dtype="float64"))
+            measured.calls += 1
+            if measured.calls == 1:
                 self.bar.add(1)
         return outputs
 
 
-def thresholds(functional, operations, data, percentile, inside=None, verbose=False):
-    """The percentile of each operation's positive outputs, the largest if it is called several times.
+def measure(functional, operations, tensors, percentile, samples, inside=None, verbose=False):
+    """Measures activations.
 
     Args:
         functional: A Functional model.
         operations: Collection of its operations.
-        data: A batch of inputs of the model.
-        percentile: Float in (0, 100].
+        tensors: List of tensors, a batch of its inputs, see `checked_tensors`.
+        percentile: Float in (0, 100]. A threshold is this percentile of the positive outputs, the largest if an operation is
+            called several times.
+        samples: Integer, the number of samples for means.
         inside: As in `keras_ratesnn._graph.walk`. Defaults to `None`.
         verbose: As in `progress.checked`: whether a progress bar is drawn. Defaults to `False`.
 
     Returns:
-        Dict of operations to thresholds, without operations that have no positive outputs.
+        Dict of operations to `Measured`.
+
+    Raises:
+        ValueError: If activations are NaN or infinite.
+    """
+    rule = _Calibration(operations, percentile, samples, verbose)
+    with backend.no_gradient():
+        _graph.walk(functional, tensors, rule, training=False, inside=inside)
+    return rule.measured
+
+
+def checked_tensors(functional, data):
+    """The data as a flat list of tensors in the order of the network's inputs.
 
     Raises:
         TypeError: If `data` are not arrays of numbers.
-        ValueError: If `data` have the wrong shape, or give activations that are NaN or infinite.
+        ValueError: If they have the wrong shape.
     """
-    rule = _Calibration(operations, percentile, verbose)
-    tensors = _checked_tensors(functional, data)
-    with backend.no_gradient():
-        _graph.walk(functional, tensors, rule, training=False, inside=inside)
-    return rule.thresholds
-
-
-def _checked_tensors(functional, data):
-    """The data as a flat list of tensors in the order of the network's inputs."""
     for leaf in keras.tree.flatten(data):
         if not ops.is_tensor(leaf) and not (hasattr(leaf, "shape") and np.asarray(leaf).dtype.kind in _NUMBERS):
             raise TypeError(f"{_WANTED} Received: {leaf!r} of type {type(leaf).__name__}.")

@@ -14,6 +14,7 @@ from keras_ratesnn.layers import IF, Neuron
 from keras_ratesnn.models._conversion import calibration
 from keras_ratesnn.models._conversion.hidden_activations import HIDDEN, find_activations, is_only_activation
 from keras_ratesnn.models._conversion.inside_layers import look_inside
+from keras_ratesnn.models._conversion.mean_shifts import mean_shifts
 from keras_ratesnn.models._conversion.report import Change, Report
 from keras_ratesnn.models._rebuild import Rebuild, Replacement
 from keras_ratesnn.models._tasks import spiking_model
@@ -29,7 +30,7 @@ def spikify(
     gradient: str | GradientMethod | Config = "rate",
     step_mode: StepMode = "multi",
     calibrate: Structure = None,
-    percentile: float = 99.0,
+    percentile: float = 95.0,
     verbose: Verbosity = "auto",
 ) -> SpikingModel:
     """Converts a Keras model to a spiking one: neurons replace its hidden activations.
@@ -43,10 +44,11 @@ def spikify(
 
     Without `calibrate`, neurons keep the thresholds with which they are created, and the network must be trained from scratch.
     With `calibrate`, a trained network becomes a working spiking network that needs only a few more epochs. The threshold of
-    each neuron is set to a percentile of the outputs of the activation that it replaces, and a fixed scale before and after the
-    neurons keeps the following layers in their original units. Calibration is meant for activations similar to relu(x), and for
-    neurons without a leak; `keras_ratesnn/models/_conversion/calibration.py` explains the maths. It uses the moving statistics
-    of batch normalisation, so calibrate a trained network.
+    each neuron is set to a percentile of the outputs of the activation that it replaces, a fixed scale before and after the
+    neurons keeps the following layers in their original units, and a constant current makes their mean output that of the
+    activation. Calibration is meant for activations similar to relu(x), and for neurons without a leak;
+    `keras_ratesnn/models/_conversion/calibration.py` explains the maths. It uses the moving statistics of batch normalisation,
+    so calibrate a trained network.
 
     The output of a spiking model is the time mean of the output of its network. A final softmax is applied at each step, so the
     output is a mean of probabilities. If a network ends in logits, the logits are averaged before the softmax. Such networks
@@ -82,14 +84,15 @@ def spikify(
         neuron: Callable `(operation) -> Neuron or None`, called for each hidden activation. `operation` is the layer or the
             `keras.ops` node that applies it; return `None` to keep the activation. A callable without required arguments, for
             example `LIF` or `functools.partial(LIF, decay=0.5)`, is called without arguments. Defaults to `None`, which stands
-            for `IF`: without a leak the firing rate is proportional to the input, like relu, and spikes pass through many
-            layers from the start of training.
+            for `IF(detach_reset=False)`: without a leak the firing rate is proportional to the input, like relu, and spikes
+            pass through many layers from the start of training; and because its gradient includes the reset, the derivative
+            of its rate is about that of relu, while it would grow with T in each layer if the reset were detached.
         gradient: As in `SpikingModel`. Defaults to `"rate"`.
         step_mode: As in `SpikingModel`. Defaults to `"multi"`.
         calibrate: A batch of inputs of the model, without time, representative of the training data; a few hundred are
             enough. Defaults to `None`.
         percentile: Float in (0, 100], the percentile of the positive activations of a layer. A lower value clips more
-            activations and resolves the others in finer steps, which helps if T is small. Defaults to `99.0`.
+            activations and resolves the others in finer steps, which helps if T is small. Defaults to `95.0`.
         verbose: `"auto"`, 0, 1 or 2, as in `model.predict`: 0 prints nothing; 1 shows the progress of a calibration and prints
             the report; 2 prints the progress in one line. Defaults to `"auto"`, which is 1.
 
@@ -114,9 +117,15 @@ def spikify(
     hidden = [activation for activation in activations if activation.role == HIDDEN]
     choose = _chooser(neuron)
     neurons = _choose_neurons(choose, [activation.operation for activation in hidden])
-    thresholds = (
-        {} if calibrate is None else calibration.thresholds(functional, neurons, calibrate, percentile, inside.graphs, verbose)
+    tensors = None if calibrate is None else calibration.checked_tensors(functional, calibrate)
+    # A spiking network has T times as many activations as an ordinary one, so the second pass uses fewer samples.
+    samples = 0 if tensors is None else max(1, tensors[0].shape[0] // timesteps)
+    measured = (
+        {}
+        if tensors is None
+        else calibration.measure(functional, neurons, tensors, percentile, samples, inside.graphs, verbose)
     )
+    thresholds = {operation: of_it.threshold for operation, of_it in measured.items() if of_it.threshold is not None}
     report = Report(tuple(_change(activation, neurons, thresholds, inside.reasons) for activation in activations))
     if not report.replaced:
         raise ValueError(
@@ -129,6 +138,14 @@ def spikify(
         for operation, neuron in neurons.items()
     }
     network = Rebuild(replacements, inside.graphs).run(model)
+    # A layer that is called several times would need several shifts.
+    shiftable = [operation for operation in thresholds if measured[operation].calls == 1]
+    if shiftable:
+        rates = {neurons[operation]: measured[operation].mean / thresholds[operation] for operation in shiftable}
+        shifts = mean_shifts(network, timesteps, [tensor[:samples] for tensor in tensors], rates, verbose)
+        for operation in shiftable:
+            current, neuron, _ = replacements[operation].after
+            current.offset += shifts[neuron]
     spiking = spiking_model(model, network, timesteps, gradient, step_mode)
     spiking.spikify_report = report
     if verbose:
@@ -155,7 +172,10 @@ def _checked_graph(model):
 def _chooser(neuron):
     """Turns `neuron` into a function of the operation that is replaced."""
     if neuron is None:
-        return lambda operation: IF(dtype=operation.dtype_policy if isinstance(operation, keras.layers.Layer) else None)
+        # The factor by which a detached reset changes the gradient, (T + 1) / 2, would be taken in every layer.
+        return lambda operation: IF(
+            detach_reset=False, dtype=operation.dtype_policy if isinstance(operation, keras.layers.Layer) else None
+        )
     if not callable(neuron) or isinstance(neuron, keras.layers.Layer):
         raise TypeError(
             "`neuron` must be a callable that returns a new neuron layer for each activation. Received: "
