@@ -74,7 +74,10 @@ def mean_shifts(network, timesteps, tensors, rates, verbose):
         shifts[neuron] = shift
         bar.add(1)
 
-    model = SpikingModel(network, timesteps, Observing(lambda *arguments: _Shifting(*arguments, rates, shifted)))
+    def make_rule(order, training, with_gradient):
+        return _Shifting(order, training, with_gradient, rates, shifted)
+
+    model = SpikingModel(network, timesteps, Observing(make_rule))
     with backend.no_gradient():
         model(tensors, training=False)
     return shifts

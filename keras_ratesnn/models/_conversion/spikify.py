@@ -117,14 +117,10 @@ def spikify(
     hidden = [activation for activation in activations if activation.role == HIDDEN]
     choose = _chooser(neuron)
     neurons = _choose_neurons(choose, [activation.operation for activation in hidden])
-    tensors = None if calibrate is None else calibration.checked_tensors(functional, calibrate)
-    # A spiking network has T times as many activations as an ordinary one, so the second pass uses fewer samples.
-    samples = 0 if tensors is None else max(1, tensors[0].shape[0] // timesteps)
-    measured = (
-        {}
-        if tensors is None
-        else calibration.measure(functional, neurons, tensors, percentile, samples, inside.graphs, verbose)
-    )
+    tensors = [] if calibrate is None else calibration.checked_tensors(functional, calibrate)
+    # A spiking network has T times as many activations as an ordinary one, so its currents are shifted with fewer samples.
+    samples = max(1, tensors[0].shape[0] // timesteps) if tensors else 0
+    measured = calibration.measure(functional, neurons, tensors, percentile, samples, inside.graphs, verbose) if tensors else {}
     thresholds = {operation: of_it.threshold for operation, of_it in measured.items() if of_it.threshold is not None}
     report = Report(tuple(_change(activation, neurons, thresholds, inside.reasons) for activation in activations))
     if not report.replaced:
