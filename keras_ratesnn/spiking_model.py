@@ -11,7 +11,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_ratesnn import _graph, _quantization, _replicas, gradients
+from keras_ratesnn import _graph, _layer_configs, _quantization, _replicas, gradients
 from keras_ratesnn._call_graphs import CallGraphs
 from keras_ratesnn._compiled_functions import CompiledFunction
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
@@ -449,7 +449,7 @@ class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, ker
     def get_config(self) -> Config:
         return {
             **super().get_config(),
-            "network": keras.saving.serialize_keras_object(self.network),
+            "network": _layer_configs.serialized(self.network),
             "timesteps": self.timesteps,
             "gradient": registry.serialize(self.gradient),
             "step_mode": self.step_mode,

@@ -4,12 +4,16 @@
     python tests/conversions.py keras_hub  # KerasHub must be installed
 
 prints the rows and fails if the page has others. All networks are made with explicit arguments, small and with random weights:
-nothing is downloaded.
+nothing is downloaded. KerasHub's tasks, which no test of the suite trains, are also compiled, fitted, saved and loaded.
 """
 
 import collections
 import pathlib
 import sys
+import tempfile
+
+import keras
+import numpy as np
 
 from keras_ratesnn import spikify
 
@@ -70,20 +74,22 @@ def _keras_cv():
 def _keras_hub():
     from keras_hub import models
 
-    return {
-        "ResNetBackbone": lambda: models.ResNetBackbone(
+    def resnet(stages=2):
+        return models.ResNetBackbone(
             input_conv_filters=[64],
             input_conv_kernel_sizes=[7],
-            stackwise_num_filters=[64, 64],
-            stackwise_num_blocks=[2, 2],
-            stackwise_num_strides=[1, 2],
+            stackwise_num_filters=[64] * stages,
+            stackwise_num_blocks=[2] * stages,
+            stackwise_num_strides=[1] + [2] * (stages - 1),
             block_type="basic_block",
             image_shape=SHAPE,
-        ),
-        "ViTBackbone": lambda: models.ViTBackbone(
-            image_shape=SHAPE, patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32
-        ),
-        "EfficientNetBackbone": lambda: models.EfficientNetBackbone(
+        )
+
+    def vit():
+        return models.ViTBackbone(image_shape=SHAPE, patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32)
+
+    def efficientnet():
+        return models.EfficientNetBackbone(
             stackwise_width_coefficients=[1.0, 1.0],
             stackwise_depth_coefficients=[1.0, 1.0],
             stackwise_kernel_sizes=[3, 3],
@@ -97,7 +103,41 @@ def _keras_hub():
             stackwise_force_input_filters=[0, 0],
             stackwise_nores_option=[False, False],
             input_shape=SHAPE,
-        ),
+        )
+
+    def classifier():
+        converter = models.ResNetImageClassifierPreprocessor.image_converter_cls(image_size=SHAPE[:2], scale=1 / 255)
+        preprocessor = models.ResNetImageClassifierPreprocessor(converter)
+        return models.ResNetImageClassifier(backbone=resnet(), num_classes=3, preprocessor=preprocessor)
+
+    def segmenter(image_shape):
+        backbone = models.DeepLabV3Backbone(
+            image_encoder=resnet(),
+            spatial_pyramid_pooling_key="P3",
+            low_level_feature_key="P2",
+            upsampling_size=2,
+            dilation_rates=[1, 2],
+            projection_filters=8,
+            image_shape=image_shape,
+        )
+        return models.DeepLabV3ImageSegmenter(backbone=backbone, num_classes=3)
+
+    def detector():
+        backbone = models.RetinaNetBackbone(image_encoder=resnet(stages=4), min_level=3, max_level=5, use_p5=False)
+        return models.RetinaNetObjectDetector(
+            backbone=backbone, num_classes=3, bounding_box_format="xyxy", pre_logits_num_conv_layers=1
+        )
+
+    return {
+        "ResNetBackbone": resnet,
+        "ViTBackbone": vit,
+        "EfficientNetBackbone": efficientnet,
+        "ResNetImageClassifier": classifier,
+        "ViTImageClassifier": lambda: models.ViTImageClassifier(backbone=vit(), num_classes=3),
+        "EfficientNetImageClassifier": lambda: models.EfficientNetImageClassifier(backbone=efficientnet(), num_classes=3),
+        "DeepLabV3ImageSegmenter": lambda: segmenter(SHAPE),
+        "DeepLabV3ImageSegmenter, any size": lambda: segmenter((None, None, 3)),
+        "RetinaNetObjectDetector": detector,
     }
 
 
@@ -110,9 +150,17 @@ def networks(library):
     return {f"{title} {name}": network for name, network in make().items()}
 
 
-def row(name, network):
-    """The row of the table for a network."""
-    return _row(name, spikify(network, timesteps=2, verbose=False))
+def converted(network):
+    """The spiking model of a network."""
+    return spikify(network, timesteps=2, verbose=False)
+
+
+def row(name, model):
+    """The row of the table for a spiking model."""
+    report = model.spikify_report
+    left = collections.Counter((change.activation, change.reason) for change in report.kept)
+    text = "; ".join(f"{count} {activation} ({reason})" for (activation, reason), count in sorted(left.items()))
+    return f"| {name} | {len(report.replaced)} | {text or 'none'} |"
 
 
 def is_shown(row):
@@ -120,14 +168,32 @@ def is_shown(row):
     return row in (pathlib.Path(__file__).parent.parent / "docs" / "tasks.md").read_text().splitlines()
 
 
-def _row(name, model):
-    report = model.spikify_report
-    left = collections.Counter((change.activation, change.reason) for change in report.kept)
-    text = "; ".join(f"{count} {activation} ({reason})" for (activation, reason), count in sorted(left.items()))
-    return f"| {name} | {len(report.replaced)} | {text or 'none'} |"
+def _check_task(model):
+    """Fits, saves and loads a task of KerasHub with its default loss; the loaded one predicts the same."""
+    images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE)).astype("float32")
+    # What is fastest; and on TensorFlow the decoder of KerasHub's detector cannot be compiled, in its ordinary network either.
+    model.compile(run_eagerly=keras.backend.backend() != "jax")
+    model.fit(images, _labels(model), batch_size=2, verbose=0)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(f"{folder}/model.keras")
+        loaded = keras.saving.load_model(f"{folder}/model.keras")
+    found = (one.predict(images, batch_size=2, verbose=0) for one in (model, loaded))
+    keras.tree.map_structure(lambda *one: np.testing.assert_allclose(*one, rtol=1e-5, atol=1e-5), *found)
+
+
+def _labels(model):
+    kind = type(model).__name__
+    if kind.endswith("ObjectDetector"):
+        return {"boxes": np.full((3, 1, 4), [[8.0, 8.0, 40.0, 48.0]], "float32"), "labels": np.ones((3, 1), "int32")}
+    return keras.utils.to_categorical(np.ones((3, 64, 64)), 3) if kind.endswith("Segmenter") else np.arange(3)
 
 
 if __name__ == "__main__":
-    found = [row(name, make()) for name, make in networks(sys.argv[1]).items()]
-    print(*found, sep="\n")
+    found = []
+    for name, make in networks(sys.argv[1]).items():
+        model = converted(make())
+        found.append(row(name, model))
+        print(found[-1], flush=True)
+        if hasattr(model, "preprocessor"):
+            _check_task(model)
     sys.exit(not all(map(is_shown, found)))

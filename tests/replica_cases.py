@@ -16,6 +16,7 @@ CASES = {
     "rate, single, timed": {"gradient": "rate", "step_mode": "single", "timed": True, "samples": 2 * BATCH},
     "bptt, multi, timed": {"gradient": "bptt", "step_mode": "multi", "timed": True, "samples": 2 * BATCH},
     "sltt, single, online": {"gradient": "sltt", "step_mode": "single", "online": True, "samples": 2 * BATCH},
+    "rate, multi, time mean": {"gradient": "rate", "step_mode": "multi", "mean": True, "samples": 2 * BATCH + 5},
     "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
 }
 OTHERS = ["noise", "mistakes", "batches of 7", "collectives"]
@@ -23,6 +24,8 @@ MORE_CASES = {
     "ottt, single": {"gradient": "ottt", "step_mode": "single", "samples": 2 * BATCH + 3},
     "sltt, single": {"gradient": "sltt", "step_mode": "single", "samples": 2 * BATCH + 5},
     "bptt, single": {"gradient": "bptt", "step_mode": "single", "samples": 2 * BATCH + 5},
+    "sltt, single, time mean": {"gradient": "sltt", "step_mode": "single", "mean": True, "timed": True, "samples": 2 * BATCH},
+    "bptt, multi, time mean": {"gradient": "bptt", "step_mode": "multi", "mean": True, "samples": 2 * BATCH + 3},
     "rate, multi, online": {"gradient": "rate", "step_mode": "multi", "online": True, "samples": 2 * BATCH + 3},
 }
 
@@ -34,7 +37,7 @@ def squared_error(y, outputs):
     return ops.sum(ops.square(ops.cast(y, outputs.dtype) - outputs), axis=-1)
 
 
-def model_of(gradient, step_mode, rate=0.0, online=False, **_):
+def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, **_):
     import keras
     from keras import layers
 
@@ -49,9 +52,12 @@ def model_of(gradient, step_mode, rate=0.0, online=False, **_):
     )(x)
     if rate:
         x = layers.Dropout(rate, seed=1)(x)
+    if mean:
+        x = rsnn.layers.TimeMean()(x)
     x = normalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))
     # Keras multiplies matrices in float32 on PyTorch, but convolves in float64.
-    x = layers.Flatten()(layers.Conv2D(3, 2)(rsnn.layers.LIF()(x)))
+    x = layers.ReLU()(x) if mean else rsnn.layers.LIF()(x)
+    x = layers.Flatten()(layers.Conv2D(3, 2)(x))
     model = rsnn.SpikingModel(keras.Model(inputs, x), timesteps=3, gradient=gradient, step_mode=step_mode)
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), squared_error, metrics=["categorical_accuracy"])
     return model

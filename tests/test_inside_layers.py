@@ -225,6 +225,59 @@ def test_the_report_says_why_activations_inside_a_layer_stay(cls, reason):
     assert reasons(model) == {"block": f"inside a layer: {reason}"}
 
 
+class MakesResizing(Composition):
+    """Resizes to the size of its input, which is `None` in a graph with open sizes, like the pyramid pooling of KerasHub."""
+
+    def __init__(self, width=3, **kwargs):
+        super().__init__(width, **kwargs)
+        self.conv = layers.Conv2D(width, 1, activation="relu", name="conv")
+
+    def call(self, inputs):
+        _, height, width, _ = ops.shape(inputs)
+        return inputs + layers.Resizing(height, width)(ops.mean(self.conv(inputs), axis=(1, 2), keepdims=True))
+
+
+def test_a_call_that_depends_on_open_sizes_stays_and_the_report_says_so():
+    def images(shape):
+        inputs = keras.Input(shape)
+        x = MakesResizing(name="block")(layers.ReLU(name="mark")(inputs))
+        return converted(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
+
+    kept = reasons(images((None, None, 3)))["block"]
+    assert kept.startswith("inside a layer: its call depends on sizes of its inputs")
+    model = images((4, 4, 3))
+    assert [change.name for change in model.spikify_report.replaced] == ["mark", "conv"]
+    assert model.predict(np.ones((2, 4, 4, 3), "float32"), verbose=0).shape == (2, 3)
+    # Sizes that do not matter may be open.
+    inputs = keras.Input((None, None, 3))
+    shared = Shared(name="head")(inputs)
+    assert not converted(keras.Model(inputs, layers.GlobalAveragePooling2D()(shared))).spikify_report.kept
+
+
+@keras.saving.register_keras_serializable("tests")
+class DerivedWithWeights(Composition):
+    """It stays as it is, its config has more than its constructor takes, and its `build` needs a tuple."""
+
+    def build(self, input_shape):
+        # A list could not be added to a tuple.
+        self.kernel = self.add_weight(shape=input_shape[1:] + (self.width,), name="kernel")  # noqa: RUF005
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.kernel)
+
+    def get_config(self):
+        return {**super().get_config(), "doubled": 2 * self.width}
+
+
+def test_layers_whose_config_has_more_than_their_constructor_takes_are_saved_and_loaded(tmp_path):
+    model = converted(network_of(lambda x: DerivedWithWeights(name="derived")(layers.ReLU()(x))))
+    for _ in range(2):
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+        model = loaded
+
+
 def test_activations_inside_keras_own_layers_stay():
     def attention(x):
         x = layers.Reshape((3, 2))(layers.ReLU()(x))

@@ -1,12 +1,11 @@
 """Copies a Keras model, with other operations instead of some of its own."""
 
 import dataclasses
-import inspect
 from typing import Any
 
 import keras
 
-from keras_ratesnn import _graph
+from keras_ratesnn import _graph, _layer_configs
 from keras_ratesnn._core import keras_internals
 
 
@@ -114,16 +113,7 @@ def new_copy(operation, changes):
         operation: A Keras operation.
         changes: Dict, what changes in its config.
     """
-    cls, config = type(operation), {**operation.get_config(), **changes}
-    try:
-        return cls.from_config(config)
-    except TypeError:
-        # Some classes return more than their constructors take: what follows from the arguments.
-        parameters = inspect.signature(cls.__init__).parameters
-        known = {name: value for name, value in config.items() if name in (*parameters, "name", "trainable", "dtype")}
-        if known == config:
-            raise
-        return cls.from_config(known)
+    return _layer_configs.made_from(type(operation), {**operation.get_config(), **changes})
 
 
 def _input_like(tensor):

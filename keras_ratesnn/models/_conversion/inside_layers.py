@@ -17,6 +17,7 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._input_checks import fits
+from keras_ratesnn._layer_configs import is_of_others
 from keras_ratesnn.models._conversion.hidden_activations import function_of
 from keras_ratesnn.models._rebuild import new_copy
 
@@ -97,6 +98,9 @@ def look_inside(network):
     return found
 
 
+_SOME_SIZE = 64
+
+
 class _Unknown(Exception):
     """Says why a layer cannot be written as a graph."""
 
@@ -107,7 +111,7 @@ def is_composition(operation):
         return False
     if isinstance(operation, keras.layers.Lambda):
         return True
-    return type(operation).__module__.split(".")[0] not in ("keras", "keras_ratesnn")
+    return is_of_others(operation)
 
 
 def _calls_of_compositions(network):
@@ -146,6 +150,8 @@ def _written_as_graph(layer, calls, is_copy):
     traces = [_trace(copy, args, kwargs, training) for training in (False, True)]
     if _signature(traces[0], copy, False) != _signature(traces[1], copy, True):
         raise _Unknown("it does something else in training")
+    if _depends_on_sizes(copy, args, kwargs, traces[0]):
+        raise _Unknown("its call depends on sizes of its inputs, which the model leaves open: give the model fixed ones")
     graph = traces[0]
     keras_internals.forget_training(graph)
     wanted = keras.tree.flatten(layer.output)
@@ -232,6 +238,26 @@ def _trace(layer, args, kwargs, training):
         return keras.Model(symbols, outputs, name=layer.name)
     except ValueError as error:
         raise _Unknown(f"its call is not a graph: {_short(error)}") from error
+
+
+def _depends_on_sizes(layer, args, kwargs, graph):
+    """Whether the graph of a call is another one if sizes that are open, apart from that of the batch, are given."""
+
+    def sized(leaf):
+        if not isinstance(leaf, keras.KerasTensor):
+            return leaf
+        batch, *sizes = leaf.shape
+        return keras.Input(batch_shape=(batch, *(_SOME_SIZE if size is None else size for size in sizes)), dtype=leaf.dtype)
+
+    if not any(None in tensor.shape[1:] for tensor in graph.inputs):
+        return False
+    try:
+        args, kwargs = keras.tree.map_structure(sized, (args, kwargs))
+        trace = _trace(layer, args, kwargs, training=False)
+    # Its inputs may need sizes that fit together.
+    except _Unknown:
+        return False
+    return _signature(trace, layer, False) != _signature(graph, layer, False)
 
 
 def _as_cast(leaf, layer):

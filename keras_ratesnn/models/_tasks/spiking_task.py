@@ -131,12 +131,14 @@ class SpikingTask(_Model):
     """
 
     task_class: type[keras.Model]
+    _is_spiking_model = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         return keras.Model.__new__(cls)
 
     def __init__(self, *args: Any, task: keras.Model, saved: "_Saved", names: list[Any], **kwargs: Any) -> None:
         SpikingModel.__init__(self, *args, **kwargs)
+        self._is_spiking_model = True
         attributes = keras_internals.attributes_of(task)
         _check_names(type(task), [name for name in attributes if name in vars(self) or hasattr(SpikingModel, name)])
         counterparts = Counterparts(task, self.network, names)
@@ -146,6 +148,13 @@ class SpikingTask(_Model):
         self._asked = _Asked((), {})
         self._saved = saved
         saved.note_what_may_change(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._is_spiking_model:
+            super().__setattr__(name, value)
+        else:
+            # A task may hide from Keras what it is given before it has a graph, here the network.
+            SpikingModel.__setattr__(self, name, value)
 
     @property
     def task(self) -> Self:
@@ -244,6 +253,8 @@ class _Saved:
         self._may_change = set()
         try:
             self._task = _without_shared_ids(serialized())
+            # That of the spiking model counts.
+            self._task.pop("compile_config", None)
         # Whatever a `get_config` raises matters only when the model is saved.
         except Exception as error:
             self._error = error

@@ -1,0 +1,68 @@
+"""Configs of layers whose `get_config` returns more than their constructors take: what follows from the arguments."""
+
+import inspect
+
+import keras
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import keras_internals
+
+
+def made_from(cls, config):
+    """An operation of a class from a config, without what its constructor does not take."""
+    try:
+        return cls.from_config(config)
+    except TypeError:
+        known = {name: value for name, value in config.items() if name in _names(cls)}
+        if known == config:
+            raise
+        return cls.from_config(known)
+
+
+def serialized(network):
+    """The serialized form of a Functional or Sequential model, from which it can be made again."""
+    derived = {keras.saving.get_registered_name(cls): names for cls, names in _derived(network)}
+    return _without(keras.saving.serialize_keras_object(network), derived)
+
+
+def is_of_others(operation):
+    """Whether the class of an operation is neither Keras' nor of this library."""
+    return type(operation).__module__.split(".")[0] not in ("keras", "keras_ratesnn")
+
+
+def _names(cls):
+    return (*inspect.signature(cls.__init__).parameters, "name", "trainable", "dtype")
+
+
+def _derived(model):
+    """Pairs of the classes of layers of other libraries and the names that they cannot be made from."""
+    for operation in _graph.as_graph(model).operations:
+        if keras_internals.is_graph(operation):
+            yield from _derived(operation)
+        elif isinstance(operation, keras.Layer) and is_of_others(operation):
+            cls, config = type(operation), operation.get_config()
+            derived = config.keys() - set(_names(cls))
+            yield cls, derived if derived and not _takes(cls, config) else set()
+
+
+def _takes(cls, config):
+    try:
+        cls.from_config(dict(config))
+    except TypeError:
+        return False
+    return True
+
+
+def _without(config, derived):
+    """A serialized model without these names in the configs of these classes."""
+    if isinstance(config, dict):
+        config = {key: _without(value, derived) for key, value in config.items()}
+        names = derived.get(config.get("registered_name"))
+        if names is not None:
+            config["config"] = {key: value for key, value in config["config"].items() if key not in names}
+            # Layers of a graph are built when they are called. From a file their `build` would get a list.
+            config.pop("build_config", None)
+        return config
+    if isinstance(config, (list, tuple)):
+        return type(config)(_without(item, derived) for item in config)
+    return config
