@@ -194,12 +194,13 @@ def test_a_segmentation_run_compares_with_the_ordinary_network_and_resumes(few_s
 @pytest.mark.slow
 @pytest.mark.parametrize("ordinary", ["beside", "first"])
 def test_a_detection_run_on_coco_annotations(ordinary, tmp_path, monkeypatch, capsys):
-    run = ("digits_detection", "--data-dir", str(write_coco(tmp_path / "data")))
-    run += ("--set", *TINY, "batch_size=2", f"ordinary={ordinary}", "image_side=32")
+    data = ("--data-dir", str(write_coco(tmp_path / "data")))
+    run = ("digits_detection", *data)
+    run += ("--set", *TINY, "batch_size=3", f"ordinary={ordinary}", "image_side=32")
     whole = trained(tmp_path / "whole", *run)
     assert whole["comparison"]["ordinary"].keys() >= {"loss", "map", "map_50"}
     assert (tmp_path / "whole" / "predictions.png").read_bytes().startswith(b"\x89PNG")
-    assert evaluate.main([str(tmp_path / "whole")]) == 0
+    assert evaluate.main([str(tmp_path / "whole"), *data]) == 0
     assert f"test map 50: {whole['test_map_50']:.4f}" in capsys.readouterr().out
 
     save = callbacks.Checkpoint.on_epoch_end

@@ -53,8 +53,13 @@ def box(axis, edges, color, text="", linestyle="-"):
     from matplotlib.patches import Rectangle
 
     left, top, right, bottom = (float(edge) - 0.5 for edge in edges)
-    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linestyle=linestyle))
-    axis.text(left, top, text, color=color, fontsize=6, verticalalignment="bottom")
+    drawn = [
+        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linestyle=linestyle)),
+        axis.text(left, top, text, color=color, fontsize=6, verticalalignment="bottom", clip_on=True),
+    ]
+    for artist in drawn:
+        # A predicted box may lie outside the image: the layout makes no room for it.
+        artist.set_in_layout(False)
 
 
 def save(figure, path):
