@@ -6,6 +6,7 @@ import inspect
 import itertools
 import operator
 import types
+from typing import Any
 
 import keras
 import numpy as np
@@ -47,8 +48,8 @@ class LayerAttributes:
 
     def __init__(self, layers, others=()):
         self.unknown = None
-        self._containers = []
-        self._views = []
+        self._containers: list[Any] = []
+        self._views: list[Any] = []
         self._tensors = []
         self._seen = set()
         for layer in layers:

@@ -76,7 +76,7 @@ class CallGraph:
     @staticmethod
     def signature(tensors):
         """What a graph depends on, hashable: the properties of tensors, or `None` if there can be no graph for them."""
-        kinds = {tensor.device.type for tensor in tensors}
+        kinds = {device.type for device in {tensor.device for tensor in tensors}}
         if (
             torch.compiler.is_compiling()
             or torch.jit.is_tracing()
@@ -85,7 +85,7 @@ class CallGraph:
             # Keras computes shapes on this device.
             or "meta" in kinds
             or any(map(torch.is_autocast_enabled, kinds))
-            or any(type(tensor) not in (torch.Tensor, torch.nn.Parameter) for tensor in tensors)
+            or not {torch.Tensor, torch.nn.Parameter}.issuperset(map(type, tensors))
         ):
             return None
         properties = [(t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors]
