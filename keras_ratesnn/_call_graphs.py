@@ -114,12 +114,13 @@ class _Settings:
 
     def tensors(self, run):
         """The tensors that a call depends on: the values of variables, and the inputs."""
-        with keras_internals.without_autocast():
-            return [*(variable.value for variable in self._variables), *(tensor for tensor, _ in run.inputs)]
+        return [*keras_internals.values_of(self._variables), *(tensor for tensor, _ in run.inputs)]
 
     def call_of_kind(self, key):
         """The `_Call` with a key, a new one if there is none."""
-        call = self._calls.setdefault(key, _Call(self._attributes, self._variables, self._patience))
+        call = self._calls.get(key)
+        if call is None:
+            call = self._calls[key] = _Call(self._attributes, self._variables, self._patience)
         self._calls.move_to_end(key)
         if len(self._calls) > GRAPHS_KEPT:
             self._calls.popitem(last=False)
@@ -262,8 +263,7 @@ class _Recorded:
         # A result may be the value of a variable, which another assignment changes.
         is_copied = self._is_copied[count:]
         values = [ops.copy(value) if copied else value for value, copied in zip(values, is_copied, strict=False)]
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+        keras_internals.assign(variables, values, backend.CallGraph.assign)
         for layer, loss in zip(layers, results[count + len(variables) :], strict=True):
             layer.add_loss(loss)
         return structure

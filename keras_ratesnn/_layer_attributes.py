@@ -6,6 +6,7 @@ import inspect
 import itertools
 import operator
 import types
+from typing import Any
 
 import keras
 import numpy as np
@@ -47,16 +48,21 @@ class LayerAttributes:
 
     def __init__(self, layers, others=()):
         self.unknown = None
-        self._watched = []
+        self._containers: list[Any] = []
+        self._views: list[Any] = []
         self._tensors = []
         self._seen = set()
         for layer in layers:
             self._watch_layer(layer)
         for other in others:
             self._look_into(other, f"of {type(other).__name__}", _DEEPEST)
+        self._lengths = list(map(len, self._containers))
+        self._contents = list(self._present())
 
     def _watch_layer(self, layer):
         self._seen.add(id(layer))
+        # Only weights are in it.
+        self._seen.add(id(keras_internals.torch_parameters(layer)))
         self._watch(vars(layer))
         for hooks in keras_internals.hooks_of(layer):
             self._watch(hooks)
@@ -69,13 +75,20 @@ class LayerAttributes:
                     self._look_into(value, f"attribute {name!r} of layer {layer.name!r}", _DEEPEST)
 
     def unchanged(self):
-        """Whether all attributes are what they were."""
-        return all(_same(contents, container) for container, contents in self._watched) and all(
-            tensor._version == version for tensor, version in self._tensors
-        )
+        """Whether all attributes are what they were. Nearly all of it is one comparison, since this runs in every call."""
+        if list(map(len, self._containers)) != self._lengths:
+            return False
+        if any(tensor._version != version for tensor, version in self._tensors):
+            return False
+        return all(map(operator.is_, self._contents, self._present())) or all(map(_same, self._contents, self._present()))
 
     def _watch(self, container):
-        self._watched.append((container, list(_contents(container))))
+        self._containers.append(container)
+        self._views += (container, container.values()) if isinstance(container, dict) else (container,)
+
+    def _present(self):
+        """An iterator over all that is in the containers now, names included."""
+        return itertools.chain.from_iterable(self._views)
 
     def _look_into(self, value, place, depth):
         if id(value) in self._seen or isinstance(value, _FIXED):
@@ -112,16 +125,6 @@ def _values(container):
     return container.values() if isinstance(container, dict) else container
 
 
-def _contents(container):
-    """An iterator over all that is in a container, names included."""
-    return itertools.chain(container, container.values()) if isinstance(container, dict) else iter(container)
-
-
-def _same(contents, container):
-    """Whether a container still has these contents. The first comparison is fast, since this runs in every call."""
-    if len(contents) != len(container) * (2 if isinstance(container, dict) else 1):
-        return False
-    return all(map(operator.is_, contents, _contents(container))) or all(
-        a is b or (type(a) is type(b) and isinstance(a, _NUMBERS) and a == b)
-        for a, b in zip(contents, _contents(container), strict=True)
-    )
+def _same(one, other):
+    """Whether two settings are the same object or the same number."""
+    return one is other or (type(one) is type(other) and isinstance(one, _NUMBERS) and repr(one) == repr(other))

@@ -53,7 +53,7 @@ def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @registry.register
-class SpikingModel(keras_internals.TrainsInStrategies, FunctionalAttributes, keras.Model):
+class SpikingModel(keras_internals.CollectsWeightsOnce, keras_internals.TrainsInStrategies, FunctionalAttributes, keras.Model):
     """Runs an ordinary Keras network of one time step over time, with a choice of training methods.
 
     It is a Keras model: `compile`, `fit`, `evaluate`, `predict`, `save` work as usual. Its output is the time mean of the

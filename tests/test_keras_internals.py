@@ -191,6 +191,48 @@ def test_keras_reads_variables_in_their_own_dtype_where_autocast_is_off():
     assert found == [("float16", "float32")], "keras.src.backend.common.variables.AutocastScope has changed"
 
 
+def test_values_are_read_and_assigned_as_keras_does_in_and_out_of_scopes():
+    layer = layers.Dense(2, dtype="mixed_float16")
+    layer.build((1, 3))
+
+    def assign_tensors(tensors, values):
+        for tensor, variable, value in zip(tensors, layer.variables, values, strict=True):
+            assert tensor is variable.value
+            variable.assign(value)
+
+    twos = [ops.full(variable.shape, 2.0) for variable in layer.variables]
+    keras_internals.assign(layer.variables, twos, assign_tensors)
+    for variable, value in zip(layer.variables, keras_internals.values_of(layer.variables), strict=True):
+        assert keras.backend.standardize_dtype(value.dtype) == "float32"
+        np.testing.assert_array_equal(helpers.to_numpy(value), np.full(variable.shape, 2.0))
+    threes = [value + 1.0 for value in twos]
+    with keras.StatelessScope(list(zip(layer.variables, twos, strict=True))) as scope:
+        assert [id(value) for value in keras_internals.values_of(layer.variables)] == list(map(id, twos))
+        keras_internals.assign(layer.variables, threes, None)
+    for variable in layer.variables:
+        np.testing.assert_array_equal(helpers.to_numpy(scope.get_current_value(variable)), np.full(variable.shape, 3.0))
+        np.testing.assert_array_equal(helpers.to_numpy(variable.value), np.full(variable.shape, 2.0))
+
+
+@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only on PyTorch Keras collects weights for another library")
+def test_keras_collects_the_weights_of_a_model_again_only_where_they_have_changed():
+    inputs = keras.Input((6,))
+    dense = layers.Dense(3)
+    model = helpers.compiled(helpers.spiking(keras.Model(inputs, dense(LIF()(inputs)))))
+    collected = []
+    for step in range(4):
+        if step == 2:
+            dense.enable_lora(2)
+            helpers.compiled(model)
+        model.train_on_batch(*helpers.data())
+        collected.append(keras_internals.torch_parameters(model))
+        names = {name for name, _ in collected[-1].named_parameters()}
+        assert len(names) == len(model.variables), "keras.src.backend.torch.layer.TorchLayer has changed"
+    assert collected[1] is collected[0]
+    assert collected[2] is not collected[1]
+    assert collected[3] is collected[2]
+
+
 def test_keras_adds_the_losses_of_a_call_to_the_scope_around_it_and_its_activity_regularisation_last():
     class Counting(layers.Layer):
         """Has a loss, an inner layer that is regularised, a variable that it changes, and two outputs."""

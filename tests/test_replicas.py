@@ -141,3 +141,29 @@ def test_four_devices_train_as_one(tmp_path):
     expected = on_one_device(replica_cases.trained, replica_cases.CASES[name])
     for results in run(tmp_path, 4, [name]):
         assert_equal(results[name], expected)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="other backends average gradients themselves")
+def test_averaging_gradients_waits_for_the_device_only_where_one_is_missing_on_torch(monkeypatch):
+    """Tensors on the device "meta" have no values that could be fetched."""
+    import torch
+
+    from keras_ratesnn._core.backend import torch_replicas
+
+    def averaged(device, exist, exist_elsewhere):
+        weights = [torch.nn.Parameter(torch.zeros(2, device=device)) for _ in exist]
+        for weight, exists in zip(weights, exist, strict=True):
+            weight.grad = torch.ones(2, device=device) if exists else None
+        of_other = torch.tensor([*exist_elsewhere, *(2.0 * exists for exists in exist_elsewhere for _ in range(2))])
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda message: message.add_(of_other.to(device)))
+        torch_replicas._average(weights)
+        return [None if weight.grad is None else weight.grad for weight in weights]
+
+    averaged("meta", [True, True], [True, False])
+    with pytest.raises(RuntimeError, match="meta"):
+        averaged("meta", [True, False], [True, True])
+    assert [gradient.tolist() for gradient in averaged("cpu", [True, True], [True, False])] == [[3.0, 3.0], [1.0, 1.0]]
+    mine, of_others, of_nobody = averaged("cpu", [True, False, False], [False, True, False])
+    assert mine.tolist() == [1.0, 1.0]
+    assert of_others.tolist() == [2.0, 2.0]
+    assert of_nobody is None

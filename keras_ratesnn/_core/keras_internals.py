@@ -386,6 +386,11 @@ def hooks_of(layer):
     return [hooks for hooks in found if hooks is not None]
 
 
+def torch_parameters(layer):
+    """The collection of the weights of a layer that Keras makes for PyTorch, or `None`."""
+    return getattr(layer, "_torch_params", None)
+
+
 def set_state(model, name, value):
     """Sets an attribute of a model that is already built to an object with variables, as if it had been set before."""
     if hasattr(model, "jax_state_sync"):
@@ -490,6 +495,19 @@ class TrainsInStrategies:
                 break
             iterator = None
         super()._maybe_symbolic_build(iterator, data_batch)  # type: ignore[misc]
+
+
+class CollectsWeightsOnce:
+    """A mixin for models whose weights are collected for PyTorch only where they have changed.
+
+    Keras would collect them in each `train_on_batch`.
+    """
+
+    def _track_variables(self):
+        collected = torch_parameters(self)
+        weights = values_of(self.variables)  # type: ignore[attr-defined]
+        if collected is None or set(map(id, collected.parameters())) != set(map(id, weights)):
+            super()._track_variables()  # type: ignore[misc]
 
 
 class ExtractsFeatures:
@@ -697,6 +715,30 @@ def loss_of_samples(loss):
         loss: A `keras.losses.Loss`, or a function, which `compile` wraps in one.
     """
     return (loss if isinstance(loss, keras.losses.Loss) else LossFunctionWrapper(loss)).call
+
+
+def values_of(variables):
+    """The values of variables in their own dtype, a list."""
+    if get_stateless_scope() is None:
+        # A fraction of the time of the property.
+        return [variable._value for variable in variables]
+    with without_autocast():
+        return [variable.value for variable in variables]
+
+
+def assign(variables, values, assign_tensors):
+    """Assigns values, tensors of the same shapes and dtypes, to variables.
+
+    Args:
+        variables: List of Keras variables.
+        values: List of tensors.
+        assign_tensors: Function `(tensors, values)` that does so for the values of all variables at once.
+    """
+    if get_stateless_scope() is None:
+        assign_tensors(values_of(variables), values)
+        return
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def mask_of(tensor):

@@ -76,7 +76,7 @@ class CallGraph:
     @staticmethod
     def signature(tensors):
         """What a graph depends on, hashable: the properties of tensors, or `None` if there can be no graph for them."""
-        kinds = {tensor.device.type for tensor in tensors}
+        kinds = {device.type for device in {tensor.device for tensor in tensors}}
         if (
             torch.compiler.is_compiling()
             or torch.jit.is_tracing()
@@ -85,7 +85,7 @@ class CallGraph:
             # Keras computes shapes on this device.
             or "meta" in kinds
             or any(map(torch.is_autocast_enabled, kinds))
-            or any(type(tensor) not in (torch.Tensor, torch.nn.Parameter) for tensor in tensors)
+            or not {torch.Tensor, torch.nn.Parameter}.issuperset(map(type, tensors))
         ):
             return None
         properties = [(t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors]
@@ -97,14 +97,26 @@ class CallGraph:
         memory = {tensor.untyped_storage().data_ptr() for tensor in tensors}
         return [result.untyped_storage().data_ptr() in memory for result in results]
 
+    @staticmethod
+    def assign(tensors, values):
+        """Assigns values to tensors of the same shapes and dtypes, lists."""
+        if tensors:
+            with torch.no_grad():
+                torch._foreach_copy_(tensors, values)
+
     def __call__(self, tensors):
-        if any(self.differentiable):
-            return list(_Replayed.apply(self, *tensors))
-        with torch.no_grad():
-            return list(self.forward(*tensors))
+        if not any(self.differentiable):
+            with torch.no_grad():
+                return list(map(_constant, self.forward(*tensors)))
+        # Autograd sees only what has a derivative: each tensor takes it time.
+        constants: list[torch.Tensor] = []
+        wanted = [tensor for tensor, is_wanted in zip(tensors, self._wanted, strict=True) if is_wanted]
+        outputs = iter(_Replayed.apply(self, tensors, constants, *wanted))
+        others = iter(constants)
+        return [next(outputs if differentiable else others) for differentiable in self.differentiable]
 
     def gradients(self, saved, upstream):
-        """The gradients of all tensors, `None` for those without, given what the forward graph saved."""
+        """The gradients of the tensors that require one, `None` if they have none, given what the forward graph saved."""
         upstream = [_in_layout(gradient, layout) for gradient, layout in zip(upstream, self.upstream_layouts, strict=True)]
         with torch.no_grad():
             found = iter(self.backward(*saved, *upstream))
@@ -121,10 +133,10 @@ class CallGraph:
             differentiable = [value for value in values if value.requires_grad]
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
             found = torch.autograd.grad(differentiable, wanted, upstream, allow_unused=True) if differentiable else ()
-            remaining = iter(found)
-            gradients = [next(remaining) if leaf.requires_grad and differentiable else None for leaf in leaves]
-            self._has_gradient = [gradient is not None for gradient in gradients]
-            return [*values, *(gradient for gradient in gradients if gradient is not None)]
+            self._has_gradient = [gradient is not None for gradient in found]
+            pairs = [(gradient, leaf) for gradient, leaf in zip(found, wanted, strict=False) if gradient is not None]
+            # In another memory layout than that of its weight, PyTorch would copy a gradient later.
+            return [*values, *(gradient.contiguous() if leaf.is_contiguous() else gradient for gradient, leaf in pairs)]
 
         tensors = [tensor.detach() for tensor in tensors]
         upstream = [torch.empty_like(output) for output in outputs if output.requires_grad]
@@ -150,23 +162,23 @@ def _is_checkpointed():
 
 class _Replayed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, graph, *tensors):
+    def forward(ctx, graph, tensors, constants, *wanted):
         results = graph.forward(*tensors)
-        outputs = results[: len(graph.differentiable)]
+        count = len(graph.differentiable)
         ctx.graph = graph
-        ctx.save_for_backward(*results[len(outputs) :])
-        ctx.mark_non_differentiable(
-            *(output for output, differentiable in zip(outputs, graph.differentiable, strict=True) if not differentiable)
-        )
-        return tuple(outputs)
+        ctx.save_for_backward(*results[count:])
+        pairs = list(zip(results[:count], graph.differentiable, strict=True))
+        constants += [_constant(output) for output, differentiable in pairs if not differentiable]
+        return tuple(output for output, differentiable in pairs if differentiable)
 
     @first_derivative_only
     def backward(ctx, *upstream):
-        graph = ctx.graph
-        of_differentiable = [
-            gradient for gradient, differentiable in zip(upstream, graph.differentiable, strict=True) if differentiable
-        ]
-        return None, *graph.gradients(ctx.saved_tensors, of_differentiable)
+        return None, None, None, *ctx.graph.gradients(ctx.saved_tensors, upstream)
+
+
+def _constant(result):
+    """The result of a graph, without gradient: it may be a weight itself."""
+    return result.detach() if result.requires_grad else result
 
 
 def _compiled(graph, name):

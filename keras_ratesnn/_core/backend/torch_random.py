@@ -29,7 +29,7 @@ def seeded_draws():
         found = seeds.get(id(kwargs.get("generator")))
         if found is None:
             return function(*args, **kwargs)
-        draw = _Draw(function, args, kwargs)
+        draw = _Draw(function, args, {name: value for name, value in kwargs.items() if name != "generator"})
         _draws.append(draw)
         tensors = [leaf for leaf in tree.flatten(list(args)) if torch.is_tensor(leaf)]
         return torch.ops.keras_ratesnn.draw.default(len(_draws) - 1, found[1], tensors)
@@ -39,7 +39,7 @@ def seeded_draws():
 
 
 class _Draw:
-    """A call of a function of PyTorch that takes a generator."""
+    """A call of a function of PyTorch, with another generator each time."""
 
     def __init__(self, function, args, kwargs):
         self._function = function
@@ -49,7 +49,7 @@ class _Draw:
     def __call__(self, generator, tensors):
         remaining = iter(tensors)
         args = tree.map_leaves(lambda leaf: next(remaining) if leaf is _HOLE else leaf, self._args)
-        return self._function(*args, **{**self._kwargs, "generator": generator})
+        return self._function(*args, **self._kwargs, generator=generator)
 
 
 _HOLE = object()

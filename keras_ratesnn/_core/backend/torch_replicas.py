@@ -79,12 +79,16 @@ def _average(weights):
     for dtype in dict.fromkeys(weight.dtype for weight in weights):
         of_dtype = [weight for weight in weights if weight.dtype == dtype]
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in of_dtype]
-        has_gradient = torch.tensor([weight.grad is not None for weight in of_dtype], dtype=dtype, device=of_dtype[0].device)
+        here = [weight.grad is not None for weight in of_dtype]
+        # Where no gradient is missing, as is usual, nothing is copied to the device, and nothing waits for it.
+        is_complete, kind = all(here), {"dtype": dtype, "device": of_dtype[0].device}
+        has_gradient = torch.ones(len(here), **kind) if is_complete else torch.tensor(here, **kind)
         # Divided before the sum, which might overflow in half precision.
         message = torch.cat([has_gradient, *(gradient.reshape(-1) for gradient in gradients)]) / count()
         distributed.all_reduce(message)
         has_gradient, *averages = message.split([len(of_dtype), *(gradient.numel() for gradient in gradients)])
-        for weight, average, found in zip(of_dtype, averages, has_gradient.tolist(), strict=True):
+        on_any = here if is_complete else has_gradient.tolist()
+        for weight, average, found in zip(of_dtype, averages, on_any, strict=True):
             if found:
                 weight.grad = average.reshape(weight.shape)
 
