@@ -58,6 +58,8 @@ class Recipe:
         ordinary: What is trained: "no", the spiking network; "only", the ordinary network, with ReLUs instead of neurons;
             "beside", first the ordinary network, then the spiking one from scratch, each for all epochs; or "first", likewise,
             but the spiking network starts from the weights of the ordinary one.
+        ordinary_epochs: Integer >= 1, the epochs of the ordinary network, or None for `epochs`.
+        ordinary_learning_rate: Float, the learning rate of the ordinary network, or None for `learning_rate`.
         image_side: Integer >= 1, the height and width to which images from a folder are resized, for recipes that resize them;
             None for others.
         width: Float > 0 that multiplies the number of channels of every layer.
@@ -97,6 +99,8 @@ class Recipe:
     augment: str = "none"
     mix: str = "none"
     ordinary: str = "no"
+    ordinary_epochs: int | None = None
+    ordinary_learning_rate: float | None = None
     image_side: int | None = None
     width: float = 1.0
     train_images: int | None = None
@@ -136,6 +140,11 @@ class Recipe:
             raise ValueError(
                 f"`ordinary` must be 'no' in recipe {self.name!r}, whose input has time. Received: ordinary={self.ordinary!r}."
             )
+        if self.ordinary_epochs is not None:
+            checks.positive_integer("ordinary_epochs", self.ordinary_epochs, advice="None trains as long as `epochs`.")
+        if self.ordinary_learning_rate is not None:
+            checks.real("ordinary_learning_rate", self.ordinary_learning_rate, above=0, advice="None is `learning_rate`.")
+        self._check_needs_ordinary("ordinary_epochs", "ordinary_learning_rate")
         checks.one_of("optimizer", self.optimizer, optimizers.BY_NAME)
         if self.optimizer != "sgd" and (self.as_the_authors or self.restart_at):
             raise ValueError(
@@ -162,10 +171,30 @@ class Recipe:
         if not 0 <= checks.integer("seed", self.seed) <= LARGEST_SEED:
             raise ValueError(f"`seed` must be from 0 to {LARGEST_SEED}. Received: seed={self.seed}.")
 
+    def _check_needs_ordinary(self, *names):
+        for name in names:
+            if self.ordinary == "no" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"`{name}` must be None if no ordinary network is trained. Received: {name}={getattr(self, name)} with "
+                    "ordinary='no'. Set ordinary=first or ordinary=beside, or leave it out."
+                )
+
     @property
     def trains_both(self):
         """Whether the ordinary network is trained as well as the spiking one."""
         return self.ordinary in ("beside", "first")
+
+    def of_ordinary(self):
+        """The recipe that trains the ordinary network alone, with the settings that it has in this recipe."""
+        epochs, learning_rate = self.ordinary_epochs, self.ordinary_learning_rate
+        return dataclasses.replace(
+            self,
+            ordinary="only",
+            epochs=self.epochs if epochs is None else epochs,
+            learning_rate=self.learning_rate if learning_rate is None else learning_rate,
+            ordinary_epochs=None,
+            ordinary_learning_rate=None,
+        )
 
     def gradient_method(self):
         """The `keras_ratesnn.gradients.GradientMethod` of `gradient`, `windows` and `random_steps`."""

@@ -5,7 +5,6 @@ Interrupted runs resume: the same command continues after the last completed epo
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import pathlib
 import sys
@@ -35,6 +34,8 @@ def _main(argv):
     arguments = parser(catalogue.RECIPES).parse_args(argv)
     try:
         recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
+        if recipe.ordinary == "only":
+            recipe = recipe.of_ordinary()
         devices = engine.wanted(arguments.devices)
         if engine.launches(devices):
             return engine.launch(devices, [sys.executable, "-m", "recipes.train", *(sys.argv[1:] if argv is None else argv)])
@@ -61,7 +62,7 @@ def _run(recipe, arguments, this_process, held):
         dataset = recipe.load(arguments.data_dir)
         pipeline.check(dataset, recipe, this_process.part)
         if recipe.trains_both:
-            ordinary = dataclasses.replace(recipe, ordinary="only")
+            ordinary = recipe.of_ordinary()
             if not _is_finished(folder.ordinary, ordinary, this_process, held):
                 status = _train_in(folder.ordinary, ordinary, dataset, this_process)
                 if status:
