@@ -154,7 +154,6 @@ def few_scenes(monkeypatch):
     monkeypatch.setattr(scenes, "TEST_SCENES", 8)
 
 
-TINY_DIGITS = ("timesteps=1", "batch_size=32", "train_images=64", "width=0.125", "jit_compile=False")
 TINY = ("timesteps=1", "batch_size=8", "epochs=2", "width=0.1", "jit_compile=False")
 
 
@@ -241,23 +240,6 @@ def test_an_input_with_time_has_no_ordinary_network_and_no_layers():
 def test_only_recipes_that_resize_images_take_their_side():
     with pytest.raises(ValueError, match="`image_side` must be None in recipe 'digits'"):
         catalogue.find("digits").with_settings(["image_side=8"])
-
-
-def test_the_ordinary_network_has_its_own_length_and_rate_and_can_be_trained_before(tmp_path, capsys):
-    run = ("digits", "--set", "ordinary_epochs=1", "ordinary_learning_rate=0.2", "epochs=2", *TINY_DIGITS)
-    alone = trained(tmp_path / "ordinary", *run, "ordinary=only")
-    assert (len(alone["curve"]["loss"]), alone["curve"]["learning_rate"][0]) == (1, pytest.approx(0.0, abs=1e-6))
-    assert (alone["settings"]["epochs"], alone["settings"]["learning_rate"]) == (1, 0.2)
-    both = trained(tmp_path, *run, "ordinary=first")
-    assert json.loads((tmp_path / "ordinary" / "result.json").read_text()) == alone
-    assert len(both["curve"]["loss"]) == 2
-    assert both["comparison"]["ordinary"]["accuracy"] == alone["test_accuracy"]
-
-
-@pytest.mark.parametrize("setting", ["ordinary_epochs=2", "ordinary_learning_rate=0.1"])
-def test_settings_of_an_ordinary_network_need_one(setting):
-    with pytest.raises(ValueError, match=f"`{setting.partition('=')[0]}` must be None if no ordinary network is trained"):
-        catalogue.find("digits").with_settings([setting])
 
 
 def test_the_ordinary_network_of_a_classifier_has_no_neurons(tmp_path, capsys):

@@ -583,7 +583,7 @@ def test_the_error_names_a_checkpoint_that_cannot_be_written_and_the_previous_on
             raise kind("no space\nleft on device")
 
     with pytest.raises(OSError, match=re.escape(f"{path} cannot be written (no space left on device). Free some space")):
-        checkpoint.save(Model(), Progress({}, 1), path)
+        checkpoint.save(model := Model(), Progress({}, 1), path, model)
     assert path.read_bytes() == b"of the epoch before"
     assert list(tmp_path.iterdir()) == [path]
 
