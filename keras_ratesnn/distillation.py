@@ -3,11 +3,12 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals, registry
-from keras_ratesnn._core.annotations import Config
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn._core import backend, keras_internals, registry, time_axis
+from keras_ratesnn._core.annotations import Config, Structure, Tensor
+from keras_ratesnn.spiking_model import SpikingModel, without_gradient
 
 
 @registry.register
@@ -16,7 +17,9 @@ class Distiller(keras_internals.ExtractsFeatures, keras.distillation.Distiller):
 
     Distillation of outputs compares time means. With `keras.distillation.FeatureDistillation`, the features of a
     `SpikingModel` are time means as well: for a neuron layer, its firing rates. (Keras' own Distiller would read features from
-    the network of one time step.) As in Keras, features cost another forward pass of both models.
+    the network of one time step.) As in Keras, features cost another forward pass of both models. With mixed precision the
+    losses are computed in float32. `LogitsDistillation()` compares softmax probabilities, as Keras documents; in Keras 3.15 it
+    compares logits.
 
     Example:
 
@@ -35,8 +38,12 @@ class Distiller(keras_internals.ExtractsFeatures, keras.distillation.Distiller):
         teacher: A trained Keras model, which is frozen.
         student: The Keras model to train.
         distillation_losses: A `keras.distillation.DistillationLoss`, or a list of them.
+        *args: As in `keras.distillation.Distiller`.
         **kwargs: As in `keras.distillation.Distiller`.
     """
+
+    def __init__(self, teacher: keras.Model, student: keras.Model, distillation_losses: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(teacher, student, keras.tree.map_structure(_of_probabilities, distillation_losses), *args, **kwargs)
 
     def feature_model(self, model: keras.Model, layer_names: list[str]) -> keras.Model:
         """A model with the outputs of another as `"final_output"`, and those of its layers by name."""
@@ -47,16 +54,43 @@ class Distiller(keras_internals.ExtractsFeatures, keras.distillation.Distiller):
         features = keras.Model(keras_internals.inputs_structure(network), outputs)
         return SpikingModel(features, model.timesteps, model.gradient, model.step_mode) if is_spiking else features
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Tensor:
         for model, features in self._feature_models():
             # As they are now: they can be changed at any time.
             for setting in ("timesteps", "gradient", "step_mode") if isinstance(features, SpikingModel) else ():
                 if getattr(features, setting) is not getattr(model, setting):
                     setattr(features, setting, getattr(model, setting))
-        return super().compute_loss(*args, **kwargs)
+        y_pred = self(x, training=training) if y_pred is None else y_pred
+        return super().compute_loss(x, y, _wide(y_pred), sample_weight, training)
+
+    def _extract_all_teacher_features(self, x: Any) -> Structure:
+        with without_gradient():
+            return keras.tree.map_structure(ops.stop_gradient, _wide(super()._extract_all_teacher_features(x)))
+
+    def _extract_all_student_features(self, x: Any, y_pred: Any) -> Structure:
+        return _wide(super()._extract_all_student_features(x, y_pred))
+
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+        with without_gradient():
+            return super().test_step(*args, **kwargs)
+
+    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
+        with without_gradient():
+            return super().predict_step(*args, **kwargs)
 
     def compile(self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
-        """Like `keras.distillation.Distiller.compile`: `loss` is that of the student."""
+        """Like `keras.distillation.Distiller.compile`: `loss` is that of the student.
+
+        On PyTorch `jit_compile` says what becomes of a `SpikingModel`, see `SpikingModel.compile`.
+        """
+        if backend.CallGraph is not None:
+            asked = False if kwargs.get("run_eagerly") else kwargs.get("jit_compile", "auto")
+            for model in (self.teacher, self.student):
+                if isinstance(model, SpikingModel):
+                    model._asked_jit_compile = asked
+            kwargs["jit_compile"] = False
         super().compile(optimizer, loss, metrics, **kwargs)
         self._loss_of_student = loss
 
@@ -67,3 +101,23 @@ class Distiller(keras_internals.ExtractsFeatures, keras.distillation.Distiller):
     def compile_from_config(self, config: Config) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+
+def _of_probabilities(loss: Any) -> Any:
+    """A loss in which the name "kl_divergence" means the divergence of softmax probabilities, as Keras documents it.
+
+    Keras 3.15 looks the name up as a function, but applies a softmax only for the class `KLDivergence`: the default of
+    `LogitsDistillation` compares clipped logits, and its minimum is not where student and teacher agree.
+    """
+    if type(loss) is not keras.distillation.LogitsDistillation:
+        return loss
+
+    def repaired(of_output):
+        return keras.losses.KLDivergence() if of_output is keras.losses.kl_divergence else of_output
+
+    return keras.distillation.LogitsDistillation(loss.temperature, keras.tree.map_structure(repaired, loss.loss))
+
+
+def _wide(outputs: Structure) -> Structure:
+    """Outputs in float32 or wider: a softmax in half precision is too coarse to compare."""
+    return keras.tree.map_structure(time_axis.widen, outputs)

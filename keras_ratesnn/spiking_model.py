@@ -31,7 +31,7 @@ _predicting = contextvars.ContextVar("keras_ratesnn_predicting", default=False)
 
 
 @contextlib.contextmanager
-def _without_gradient() -> Iterator[None]:
+def without_gradient() -> Iterator[None]:
     """A context for outputs that will not be differentiated."""
     token = _predicting.set(True)
     try:
@@ -254,11 +254,11 @@ class SpikingModel(keras_internals.CollectsWeightsOnce, keras_internals.TrainsIn
         return results() if _in_step.get() else _replicas.metrics_of_all(self, results)
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        with _without_gradient():
+        with without_gradient():
             return super().test_step(*args, **kwargs)
 
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        with _without_gradient():
+        with without_gradient():
             return super().predict_step(*args, **kwargs)
 
     def compute_output_spec(self, inputs: Structure, training: bool | None = None) -> Structure:
@@ -383,7 +383,7 @@ class SpikingModel(keras_internals.CollectsWeightsOnce, keras_internals.TrainsIn
             spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
             input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
         kwargs = {**formats.any_batch(format, input_signature), **kwargs}
-        with _without_gradient(), backend.no_gradient(), formats.exporting(format):
+        with without_gradient(), backend.no_gradient(), formats.exporting(format):
             return super().export(str(filepath), format, verbose, input_signature, **kwargs)
 
     def quantize(self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:

@@ -105,27 +105,54 @@ class Count(keras.callbacks.Callback):
 
 
 class SavesInVain(Count):
-    """Saves to a file that is deleted, where all processes must take part when one saves: on JAX and TensorFlow."""
+    """Saves to a file that is deleted, where all processes must take part when one saves: on JAX and TensorFlow.
+
+    Args:
+        trained: The model of the run, which is the fitted one or a part of it.
+        progress: The `Progress` of the run.
+    """
+
+    def __init__(self, trained, progress):
+        super().__init__(progress)
+        self.trained = trained
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
         with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(self.model, self.progress, pathlib.Path(folder, checkpoint.LAST))
+            checkpoint.save(self.trained, self.progress, pathlib.Path(folder, checkpoint.LAST), self.model)
 
 
 class Checkpoint(Count):
     """Saves model and optimizer after every epoch, and again if it is the best so far; then writes the log.
 
     Args:
-        folder: The `RunFolder`.
+        trained: The model of the run, which is the fitted one or a part of it.
         progress: The `Progress` of the run, to which each epoch is added.
+        folder: The `RunFolder`.
     """
 
-    def __init__(self, folder, progress):
+    def __init__(self, trained, progress, folder):
         super().__init__(progress)
-        self.folder = folder
+        self.trained, self.folder = trained, folder
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        checkpoint.save(self.model, self.progress, self.folder.last)
+        checkpoint.save(self.trained, self.progress, self.folder.last, self.model)
         self.folder.follow_last(self.progress)
+
+
+class OfModel(keras.callbacks.Callback):
+    """Another callback's measurement at the end of each epoch, of a model that may be a part of the fitted one.
+
+    Args:
+        trained: The model to measure.
+        callback: A callback that measures its `model`.
+    """
+
+    def __init__(self, trained, callback):
+        super().__init__()
+        self.callback = callback
+        callback.set_model(trained)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.callback.on_epoch_end(epoch, logs)

@@ -1,11 +1,15 @@
 """Checkpoints: `.keras` files that contain the model, the optimizer and the progress of the run.
 
+A model with a teacher or branches is stored without them, and next to it the weights and the optimizer of all that is trained.
+
 Only the checkpoint determines where a run resumes: the other files of the run are repaired from it.
 """
 
 import dataclasses
 import json
+import pathlib
 import shlex
+import tempfile
 import zipfile
 import zlib
 
@@ -20,23 +24,38 @@ LAST, BEST = "last.keras", "best.keras"
 PROGRESS = "progress.json"
 """Name inside the archive; Keras ignores unknown names."""
 
+FITTED = "fitted.weights.h5"
+"""Name inside the archive of the state of the fitted model, if that is another one."""
 
-def save(model, progress, path):
+
+def save(model, progress, path, fitted):
     """Writes a checkpoint.
 
     Args:
         model: The model, with its optimizer.
         progress: `Progress` of its run.
         path: Path of the file.
+        fitted: The model that `fit` trains, `model` itself or one around it.
     """
     with writing(path) as part:
         try:
             model.save(part)
+            further = {} if fitted is model else {FITTED: _state_of(fitted)}
         # HDF5 raises RuntimeError if the disk is full.
         except RuntimeError as error:
             raise OSError(one_line(error)) from error
         with zipfile.ZipFile(part, "a") as archive:
             archive.writestr(PROGRESS, json.dumps(dataclasses.asdict(progress)))
+            for name, content in further.items():
+                archive.writestr(name, content)
+
+
+def _state_of(model):
+    """The file of a model's weights and its optimizer's state, as bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, FITTED)
+        model.save_weights(path)
+        return path.read_bytes()
 
 
 def load_model(path, compile=True):
@@ -56,6 +75,20 @@ def load_model(path, compile=True):
     # The error for a damaged archive depends on where it is damaged.
     except Exception as error:
         raise _damaged(path, error) from error
+
+
+def load_state(path, model, fitted):
+    """Loads weights and the optimizer's state into the model of a run and the model that `fit` trains.
+
+    Args:
+        path: Path of the file.
+        model: The model, compiled, with a built optimizer.
+        fitted: The model that `fit` trains, `model` itself or one around it; likewise.
+    """
+    model.load_weights(path)
+    if fitted is not model:
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+            fitted.load_weights(archive.extract(FITTED, folder))
 
 
 def load_progress(path):

@@ -58,6 +58,13 @@ class Recipe:
         ordinary: What is trained: "no", the spiking network; "only", the ordinary network, with ReLUs instead of neurons;
             "beside", first the ordinary network, then the spiking one from scratch, each for all epochs; or "first", likewise,
             but the spiking network starts from the weights of the ordinary one.
+        ordinary_epochs: Integer >= 1, the epochs of the ordinary network, or None for `epochs`.
+        ordinary_learning_rate: Float, the learning rate of the ordinary network, or None for `learning_rate`.
+        teacher_weight: Float in (0, 1], or None: the trained ordinary network teaches the spiking one. The loss is
+            `(1 - teacher_weight) * loss(labels) + teacher_weight * loss(teacher)`, see `keras_ratesnn.distillation.Distiller`.
+        branches: Integer >= 1, the number of branches from which the spiking network learns as well, or None, see
+            `keras_ratesnn.models.add_branches`. They are at the ends of its stages and not part of the trained network.
+        temperature: Float > 0 for the softened probabilities of the teacher or the branches, or None for 3.
         image_side: Integer >= 1, the height and width to which images from a folder are resized, for recipes that resize them;
             None for others.
         width: Float > 0 that multiplies the number of channels of every layer.
@@ -97,6 +104,11 @@ class Recipe:
     augment: str = "none"
     mix: str = "none"
     ordinary: str = "no"
+    ordinary_epochs: int | None = None
+    ordinary_learning_rate: float | None = None
+    teacher_weight: float | None = None
+    branches: int | None = None
+    temperature: float | None = None
     image_side: int | None = None
     width: float = 1.0
     train_images: int | None = None
@@ -136,6 +148,12 @@ class Recipe:
             raise ValueError(
                 f"`ordinary` must be 'no' in recipe {self.name!r}, whose input has time. Received: ordinary={self.ordinary!r}."
             )
+        if self.ordinary_epochs is not None:
+            checks.positive_integer("ordinary_epochs", self.ordinary_epochs, advice="None trains as long as `epochs`.")
+        if self.ordinary_learning_rate is not None:
+            checks.real("ordinary_learning_rate", self.ordinary_learning_rate, above=0, advice="None is `learning_rate`.")
+        self._check_teaching()
+        self._check_needs_ordinary("ordinary_epochs", "ordinary_learning_rate", "teacher_weight")
         checks.one_of("optimizer", self.optimizer, optimizers.BY_NAME)
         if self.optimizer != "sgd" and (self.as_the_authors or self.restart_at):
             raise ValueError(
@@ -162,10 +180,59 @@ class Recipe:
         if not 0 <= checks.integer("seed", self.seed) <= LARGEST_SEED:
             raise ValueError(f"`seed` must be from 0 to {LARGEST_SEED}. Received: seed={self.seed}.")
 
+    def _check_teaching(self):
+        if self.teacher_weight is not None:
+            weight = checks.real("teacher_weight", self.teacher_weight, above=0, advice="None is without a teacher.")
+            if weight > 1:
+                raise ValueError(f"`teacher_weight` must be at most 1. Received: teacher_weight={weight}.")
+        if self.branches is not None:
+            checks.positive_integer("branches", self.branches, advice="None is without branches.")
+        given = [name for name in ("teacher_weight", "branches") if getattr(self, name) is not None]
+        if len(given) == 2:
+            raise ValueError(
+                f"`teacher_weight` and `branches` must not be set both. Received: teacher_weight={self.teacher_weight}, "
+                f"branches={self.branches}. Leave one of the two out."
+            )
+        if given and self.task is not CLASSIFICATION:
+            raise ValueError(
+                f"`{given[0]}` must be None in recipe {self.name!r}, which does not classify images. Received: "
+                f"{given[0]}={getattr(self, given[0])}. Leave it out."
+            )
+        if self.temperature is not None:
+            checks.real("temperature", self.temperature, above=0, advice="It softens the probabilities.")
+            if not given:
+                raise ValueError(
+                    "`temperature` must be None without a teacher and branches. Received: temperature="
+                    f"{self.temperature}. Set teacher_weight or branches, or leave it out."
+                )
+
+    def _check_needs_ordinary(self, *names):
+        for name in names:
+            if self.ordinary == "no" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"`{name}` must be None if no ordinary network is trained. Received: {name}={getattr(self, name)} with "
+                    "ordinary='no'. Set ordinary=first or ordinary=beside, or leave it out."
+                )
+
     @property
     def trains_both(self):
         """Whether the ordinary network is trained as well as the spiking one."""
         return self.ordinary in ("beside", "first")
+
+    def of_ordinary(self):
+        """The recipe that trains the ordinary network alone, with the settings that it has in this recipe."""
+        epochs, learning_rate = self.ordinary_epochs, self.ordinary_learning_rate
+        return dataclasses.replace(
+            self,
+            ordinary="only",
+            epochs=self.epochs if epochs is None else epochs,
+            learning_rate=self.learning_rate if learning_rate is None else learning_rate,
+            ordinary_epochs=None,
+            ordinary_learning_rate=None,
+            teacher_weight=None,
+            branches=None,
+            temperature=None,
+        )
 
     def gradient_method(self):
         """The `keras_ratesnn.gradients.GradientMethod` of `gradient`, `windows` and `random_steps`."""

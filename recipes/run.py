@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 import keras_ratesnn
-from recipes import callbacks, device, engine, optimizers, pipeline
+from recipes import callbacks, device, engine, optimizers, pipeline, teaching
 from recipes.callbacks import Diverged
 from recipes.progress import this_part
 from recipes.whole_file import write_json, writing
@@ -31,8 +31,8 @@ def build(recipe, dataset, ordinary_weights=None):
     Args:
         recipe: A `Recipe`.
         dataset: The `Dataset` for training; its size determines the length of the schedule.
-        ordinary_weights: Path of the checkpoint of the trained ordinary network from which the spiking one starts. Defaults to
-            `None`, from scratch.
+        ordinary_weights: Path of the checkpoint of the trained ordinary network, from which the spiking one starts if
+            `recipe.ordinary` is "first". Defaults to `None`, from scratch.
 
     Returns:
         A `keras_ratesnn.SpikingModel` with a built optimizer; an ordinary Keras model if `recipe.ordinary` is "only".
@@ -42,6 +42,11 @@ def build(recipe, dataset, ordinary_weights=None):
     """
     if engine.current.devices > 1 and not recipe.task.several_devices:
         raise ValueError(f"--devices must be 1 for {recipe.name}. Received: {engine.current.devices} devices. Leave it out.")
+    if engine.current.devices > 1 and recipe.teacher_weight is not None:
+        raise ValueError(
+            f"--devices must be 1 with `teacher_weight`. Received: {engine.current.devices} devices, teacher_weight="
+            f"{recipe.teacher_weight}. Leave one of the two out."
+        )
     _check_width(recipe, dataset)
     device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
@@ -54,13 +59,39 @@ def _model(recipe, dataset, ordinary_weights):
     if recipe.ordinary == "only":
         return recipe.ordinary_network(dataset)
     spiking = {"timesteps": recipe.timesteps, "gradient": recipe.gradient_method(), "step_mode": recipe.step_mode}
-    if ordinary_weights is None and recipe.neuron is None:
+    starts_from_weights = recipe.ordinary == "first" and ordinary_weights is not None
+    if recipe.neuron is None and not starts_from_weights:
         return keras_ratesnn.SpikingModel(recipe.network(dataset), **spiking)
     network, calibrate = recipe.ordinary_network(dataset), None
-    if ordinary_weights is not None:
+    if starts_from_weights:
         network.load_weights(ordinary_weights)
         calibrate = calibration_images(dataset)
     return keras_ratesnn.spikify(network, neuron=recipe.neuron, calibrate=calibrate, verbose=False, **spiking)
+
+
+def to_fit(model, recipe, dataset, ordinary_weights=None):
+    """What `fit` trains: a model from `build`, or a compiled model around it, with a teacher or branches.
+
+    Both have the same layers, so the training of the one trains the other.
+
+    Args:
+        model: A model from `build`.
+        recipe: Its `Recipe`.
+        dataset: The `Dataset` for training.
+        ordinary_weights: Path of the checkpoint of the trained ordinary network, for `recipe.teacher_weight`. Defaults to
+            `None`.
+
+    Raises:
+        ValueError: If the network has too few stages for `recipe.branches`.
+    """
+    if recipe.teacher_weight is not None:
+        fitted, arguments = teaching.with_teacher(model, recipe, dataset, ordinary_weights)
+    elif recipe.branches is not None:
+        fitted, arguments = teaching.with_branches(model, recipe)
+    else:
+        return model
+    compile_model(fitted, recipe, dataset, arguments)
+    return fitted
 
 
 def calibration_images(dataset):
@@ -89,13 +120,14 @@ def _check_width(recipe, dataset):
         )
 
 
-def compile_model(model, recipe, dataset):
+def compile_model(model, recipe, dataset, arguments=None):
     """Compiles a model with the settings of a recipe, and builds its optimizer.
 
     Args:
         model: A built Keras model.
         recipe: A `Recipe`.
         dataset: The `Dataset` for training; its size determines the length of the schedule.
+        arguments: Dictionary, those of `compile` besides the optimizer. Defaults to `None`, those of the recipe's task.
     """
     rates = recipe.learning_rate, recipe.weight_decay
     if recipe.as_the_authors:
@@ -105,7 +137,7 @@ def compile_model(model, recipe, dataset):
     model.compile(
         optimizer=optimizers.BY_NAME[recipe.optimizer](model, steps, *rates, **options),
         jit_compile=recipe.jit_compile,
-        **recipe.task.compile_arguments(recipe, dataset),
+        **(recipe.task.compile_arguments(recipe, dataset) if arguments is None else arguments),
     )
     model.optimizer.build(model.trainable_variables)
 
@@ -122,11 +154,12 @@ def steps_per_epoch(recipe, dataset):
     return math.ceil(dataset.train_size / recipe.batch_size)
 
 
-def fit(model, recipe, dataset, folder, progress, verbose=1):
+def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     """Trains a model; tests and saves it after every epoch. The test accuracy is that of the last epoch, not the best.
 
     Args:
         model: A model from `build`.
+        fitted: That from `to_fit`.
         recipe: Its `Recipe`.
         dataset: Its `Dataset`.
         folder: A prepared `RunFolder`.
@@ -149,14 +182,15 @@ def fit(model, recipe, dataset, folder, progress, verbose=1):
         callbacks.FurtherScores(recipe.task, test, dataset),
     ]
     if recipe.ordinary != "only":
-        measures.append(keras_ratesnn.callbacks.FiringRate(_first_images(dataset.test_examples(), SAMPLE)))
+        firing_rate = keras_ratesnn.callbacks.FiringRate(_first_images(dataset.test_examples(), SAMPLE))
+        measures.append(callbacks.OfModel(model, firing_rate))
     files = [
-        callbacks.Checkpoint(folder, progress),
+        callbacks.Checkpoint(model, progress, folder),
         keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
     ]
-    others = [(callbacks.Count if this_process.is_apart else callbacks.SavesInVain)(progress)]
+    others = [callbacks.Count(progress) if this_process.is_apart else callbacks.SavesInVain(model, progress)]
     try:
-        model.fit(
+        fitted.fit(
             pipeline.training_batches(dataset, recipe, progress.epochs, this_process.part, divides_rest=this_process.is_apart),
             steps_per_epoch=steps_per_epoch(recipe, dataset),
             initial_epoch=progress.epochs,

@@ -149,16 +149,18 @@ class RunFolder:
             )
         return record
 
-    def check_space(self, model):
+    def check_space(self, model, fitted):
         """Checks that the checkpoints of a run fit on the disk.
 
         Args:
             model: The compiled model; its optimizer must be built.
+            fitted: The model that `fit` trains, `model` itself or one around it; likewise.
 
         Raises:
             OSError: If they do not fit.
         """
-        variables = [*model.variables, *model.optimizer.variables]
+        stored = [model] if fitted is model else [model, fitted]
+        variables = [variable for each in stored for variable in (*each.variables, *each.optimizer.variables)]
         needed = CHECKPOINTS_KEPT * sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables)
         free = shutil.disk_usage(self.path).free
         if free < needed:
@@ -167,13 +169,14 @@ class RunFolder:
                 f"take up to {needed / 2**20:,.0f} MiB. Free some space, or pass another folder with --output."
             )
 
-    def restore(self, model, settings, train_images, score="accuracy", writes=True):
+    def restore(self, model, fitted, settings, train_images, score="accuracy", writes=True):
         """Loads the state of the last checkpoint, if there is one, into a compiled model, and rewrites the log.
 
         Only values are loaded: settings that Keras does not save (weights excluded from decay) stay as compiled.
 
         Args:
-            model: The model that resumes training; its optimizer must be built.
+            model: The model of the run; its optimizer must be built.
+            fitted: The model that resumes training, `model` itself or one around it; likewise.
             settings: Dictionary, the settings of the run.
             train_images: Integer, the number of training images.
             score: String, see `Task`. Defaults to `"accuracy"`.
@@ -201,8 +204,7 @@ class RunFolder:
                 f"The checkpoint {self.last} belongs to another network: the shapes of its weights differ. "
                 "Pass another folder with --output, or delete that run with --restart."
             )
-        # Those of the optimizer as well.
-        model.load_weights(self.last)
+        checkpoint.load_state(self.last, model, fitted)
         if writes:
             self.follow_last(progress)
         return progress

@@ -5,7 +5,6 @@ Interrupted runs resume: the same command continues after the last completed epo
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import pathlib
 import sys
@@ -35,6 +34,8 @@ def _main(argv):
     arguments = parser(catalogue.RECIPES).parse_args(argv)
     try:
         recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
+        if recipe.ordinary == "only":
+            recipe = recipe.of_ordinary()
         devices = engine.wanted(arguments.devices)
         if engine.launches(devices):
             return engine.launch(devices, [sys.executable, "-m", "recipes.train", *(sys.argv[1:] if argv is None else argv)])
@@ -61,7 +62,7 @@ def _run(recipe, arguments, this_process, held):
         dataset = recipe.load(arguments.data_dir)
         pipeline.check(dataset, recipe, this_process.part)
         if recipe.trains_both:
-            ordinary = dataclasses.replace(recipe, ordinary="only")
+            ordinary = recipe.of_ordinary()
             if not _is_finished(folder.ordinary, ordinary, this_process, held):
                 status = _train_in(folder.ordinary, ordinary, dataset, this_process)
                 if status:
@@ -87,17 +88,19 @@ def _train_in(folder, recipe, dataset, this_process):
 
     is_first = this_process.is_first
     try:
-        model = run.build(recipe, dataset, folder.ordinary.last if recipe.ordinary == "first" else None)
+        ordinary_weights = folder.ordinary.last if recipe.trains_both else None
+        model = run.build(recipe, dataset, ordinary_weights)
+        fitted = run.to_fit(model, recipe, dataset, ordinary_weights)
         if is_first:
-            folder.check_space(model)
+            folder.check_space(model, fitted)
         progress = None
         if is_first or not this_process.is_apart:
-            progress = folder.restore(model, recipe.settings(), dataset.train_size, recipe.task.score, writes=is_first)
+            progress = folder.restore(model, fitted, recipe.settings(), dataset.train_size, recipe.task.score, writes=is_first)
         progress = this_process.from_first(progress)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _mistake(error)
     print(introduction(recipe, dataset, model, progress), flush=True)
-    return train(model, recipe, dataset, folder, progress)
+    return train(model, fitted, recipe, dataset, folder, progress)
 
 
 def _mistake(error):
@@ -118,13 +121,13 @@ def print_result(folder):
     return 0
 
 
-def train(model, recipe, dataset, folder, progress):
-    """Trains a model to the end of its run; returns the exit status."""
+def train(model, fitted, recipe, dataset, folder, progress):
+    """Trains a model by the fitted one, which may be around it, to the end of its run; returns the exit status."""
     from recipes import engine, run
     from recipes.run_folder import score_name, test_score
 
     try:
-        record = run.fit(model, recipe, dataset, folder, progress)
+        record = run.fit(model, fitted, recipe, dataset, folder, progress)
     except KeyboardInterrupt:
         print(f"\ninterrupted; repeat the command to resume after the last completed epoch, which is saved in {folder.path}")
         return INTERRUPTED

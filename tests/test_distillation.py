@@ -24,6 +24,10 @@ def student(**arguments):
     return spiking(keras.Model(inputs, layers.Dense(3, name="logits")(x)), **arguments)
 
 
+def softmax(logits):
+    return to_numpy(keras.ops.softmax(logits))
+
+
 LOSSES = [LogitsDistillation(temperature=3.0), FeatureDistillation("mse", "features", "spikes")]
 
 
@@ -41,11 +45,38 @@ def test_the_loss_is_made_of_outputs_and_rates_over_time(gradient, step_mode):
     features = to_numpy(keras.Model(teacher.input, teacher.get_layer("features").output)(x))
     logits, of_teacher = to_numpy(model(x)), to_numpy(teacher(x))
     labels = float(keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, logits))
-    of_logits = float(LogitsDistillation(temperature=3.0).compute_loss(of_teacher, logits))
+    of_logits = 9 * float(keras.losses.KLDivergence()(softmax(of_teacher / 3), softmax(logits / 3)))
     wanted = 0.4 * labels + 0.6 * (0.7 * of_logits + 0.2 * np.square(rates - features).mean())
     assert rates.any()
     logs = distiller.evaluate(x, y, verbose=0, return_dict=True)
     np.testing.assert_allclose(logs["total_loss"], wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_half_precision_and_a_smaller_last_batch(policy, step_mode):
+    keras.config.set_dtype_policy(policy)
+    teacher, model = ordinary(), student(step_mode=step_mode)
+    distiller = compiled(Distiller(teacher, model, LOSSES[:1]))
+    x, y = data()
+    logs = distiller.evaluate(x, y, batch_size=len(x), verbose=0, return_dict=True)
+    logits, of_teacher = (to_numpy(keras.ops.cast(each(x), "float32")) for each in (model, teacher))
+    of_labels = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, logits)
+    np.testing.assert_allclose(logs["student_loss"], float(of_labels), rtol=1e-5)
+    of_logits = 9 * float(keras.losses.KLDivergence()(softmax(of_teacher / 3), softmax(logits / 3)))
+    np.testing.assert_allclose(logs["distillation_loss"], of_logits, rtol=1e-3)
+    history = distiller.fit(x, y, batch_size=len(x) - 1, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_the_student_that_agrees_with_its_teacher_has_no_loss():
+    teacher, model = student(), student()
+    model.set_weights(teacher.get_weights())
+    distiller = compiled(Distiller(teacher, model, [LogitsDistillation()]))
+    x, y = data()
+    assert distiller.evaluate(x, y, verbose=0, return_dict=True)["distillation_loss"] == pytest.approx(0.0, abs=1e-6)
+    model.set_weights([1.5 * weight for weight in model.get_weights()])
+    assert distiller.evaluate(x, y, verbose=0, return_dict=True)["distillation_loss"] > 1e-3
 
 
 def test_the_student_trains_and_the_teacher_does_not():

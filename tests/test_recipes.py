@@ -401,12 +401,12 @@ old
 
 <!-- end of results -->
 between
-<!-- results of digits, 4 epochs: made by python -m recipes.compare.results -->
+<!-- results of digits, epochs=4, gradient=rate|bptt: made by python -m recipes.compare.results -->
 
 old
 
 <!-- end of results -->
-<!-- results of digits, 9 epochs: made by python -m recipes.compare.results -->
+<!-- results of digits, epochs=4, normalization=weight: made by python -m recipes.compare.results -->
 
 old
 
@@ -428,13 +428,31 @@ def test_results_are_copied_and_written_into_the_pages(digits_run, tmp_path, mon
         [line for line in place.split("<!-- end")[0].splitlines()[4:] if line] for place in text.split("<!-- res")[1:]
     )
     assert f"| {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f} | " in whole[0]
-    assert short == [f"| rate | multi | none | {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f} |"]
+    trained = record["curve"]["accuracy"]
+    cells = f"{trained[0]:.3f} | {trained[-1]:.3f} | {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f}"
+    assert short == [f"| rate | multi | {cells} |"]
     assert other == []
     # As it is written, so it is found the next time.
     assert results.main([]) == 0
     assert page.read_text() == text
     capsys.readouterr()
     assert "not finished" in error_of([tmp_path], capsys, results.main)
+
+
+def test_results_with_an_ordinary_network_have_tables_of_their_own(digits_run):
+    _, record = digits_run
+    scores = {"accuracy": 0.5, "loss": 1.0}
+    compared = {**record, "comparison": {"ordinary": {**scores, "accuracy": 0.75}, "spiking": {"1": scores}}}
+    compared["settings"] = {**record["settings"], "ordinary": "first", "teacher_weight": 0.5}
+    begin, end = ": made by python -m recipes.compare.results -->\n\nold", "\n\n<!-- end of results -->\n"
+    page = "".join(f"<!-- results{of}{begin}{end}" for of in ("", " of digits and its ordinary network", " of tasks"))
+    whole, own, tasks = (
+        place.splitlines()[4:-2] for place in results.with_tables(page, [record, compared]).split("<!-- res")[1:]
+    )
+    assert len(whole) == 1
+    row = f"| digits | ordinary weights, teacher | {DIGITS_EPOCHS} | {record['train_images']:,} | {record['backend']} | 0 |"
+    assert own == [f"{row} accuracy | 0.7500 | 0.5000 |"]
+    assert tasks == []
 
 
 def test_a_result_on_held_out_images_is_not_a_test_result(digits_run, tmp_path, capsys):
@@ -583,7 +601,7 @@ def test_the_error_names_a_checkpoint_that_cannot_be_written_and_the_previous_on
             raise kind("no space\nleft on device")
 
     with pytest.raises(OSError, match=re.escape(f"{path} cannot be written (no space left on device). Free some space")):
-        checkpoint.save(Model(), Progress({}, 1), path)
+        checkpoint.save(model := Model(), Progress({}, 1), path, model)
     assert path.read_bytes() == b"of the epoch before"
     assert list(tmp_path.iterdir()) == [path]
 

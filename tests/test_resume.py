@@ -194,13 +194,14 @@ def restored(folder):
     run_folder = RunFolder(folder)
     settings = run_folder_module.read_json(run_folder.settings)
     run_folder.prepare(settings)
-    return run_folder.restore(keras.saving.load_model(run_folder.last), settings, 1024)
+    model = keras.saving.load_model(run_folder.last)
+    return run_folder.restore(model, model, settings, 1024)
 
 
 def test_a_log_without_a_checkpoint_starts_again(folder):
     for name in ("last.keras", "best.keras"):
         (folder / name).unlink()
-    progress = RunFolder(folder).restore(None, {}, 1)
+    progress = RunFolder(folder).restore(None, None, {}, 1)
     assert progress.epochs == 0
     assert not (folder / "log.csv").exists()
 
@@ -259,12 +260,12 @@ def test_other_data_and_another_network_are_refused(folder):
     run_folder = RunFolder(folder)
     model = keras.saving.load_model(run_folder.last)
     with pytest.raises(ValueError, match="started with 1,024 training images, but the data now has 1,000"):
-        run_folder.restore(model, {}, 1000)
+        run_folder.restore(model, model, {}, 1000)
     other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     other.compile("sgd", "mse")
     other.optimizer.build(other.trainable_variables)
     with pytest.raises(ValueError, match=re.escape(f"{run_folder.last} belongs to another network")):
-        run_folder.restore(other, {}, 1024)
+        run_folder.restore(other, other, {}, 1024)
 
 
 # Settings

@@ -52,14 +52,14 @@ def by_method(records, recipe, epochs):
         settings = record["settings"]
         if (settings["name"], settings["epochs"]) != (recipe, epochs) or "comparison" in record:
             continue
-        others = {key: value for key, value in settings.items() if key not in METHOD}
+        others = {key: value for key, value in (results.ADDED | settings).items() if key not in METHOD}
         group = groups.setdefault(repr((sorted(others.items(), key=str), record["backend"])), {})
         name = f"{results.method_name(settings, ' ')} {settings['step_mode']}"
         group.setdefault(name, {})[settings["seed"]] = record
     return max(groups.values(), key=lambda group: sum(map(len, group.values())), default={})
 
 
-METHOD = ("gradient", "windows", "random_steps", "step_mode", "normalization", "seed")
+METHOD = ("gradient", "windows", "random_steps", "step_mode", "normalization", "branches", "temperature", "seed")
 """Settings in which compared runs may differ."""
 
 

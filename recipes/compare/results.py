@@ -19,12 +19,19 @@ FOLDER = RECIPES / "results"
 PAGES = (RECIPES / "README.md", RECIPES.parent / "docs" / "results.md", RECIPES.parent / "docs" / "tasks.md")
 
 PLACE = re.compile(
-    r"(<!-- results(?: of (?P<name>\w+), (?P<epochs>\d+) epochs|(?P<tasks> of tasks))?: "
-    r"made by python -m recipes.compare.results -->\n\n)"
-    r".*?(\n\n<!-- end of results -->)",
+    r"(?P<begin><!-- results(?: of (?P<tasks>tasks)| of (?P<name>\w+)(?P<against> and its ordinary network)?"
+    r"(?P<wanted>(?:, \w+=[\w.|]+)*))?: made by python -m recipes.compare.results -->\n\n)"
+    r".*?(?P<end>\n\n<!-- end of results -->)",
     re.DOTALL,
 )
-"""Places of tables in a page: of all classifiers, a short table for one recipe and number of epochs, or of other tasks."""
+"""Places of tables in a page, each the beginning of a comment:
+
+results                                             all classifiers
+results of digits, epochs=10, step_mode=single      a short table for those of a recipe with these settings; `|` separates
+                                                    alternatives
+results of digits and its ordinary network          a spiking network with several numbers of time steps beside an ordinary one
+results of tasks                                    the same for recipes that do not classify
+"""
 
 COLUMNS = (
     "recipe",
@@ -41,7 +48,26 @@ COLUMNS = (
     "peak memory, MiB",
     "device",
 )
-IN_SHORT = ("gradient", "step mode", "augmentation", "test accuracy", "of each seed")
+IN_SHORT = ("gradient", "step mode", "training accuracy, epoch 1", "last epoch", "test accuracy", "of each seed")
+
+ADDED = {
+    "windows": 1,
+    "random_steps": None,
+    "normalization": "batch",
+    "held_out": None,
+    "ordinary": "no",
+    "optimizer": "sgd",
+    "image_side": None,
+    "ordinary_epochs": None,
+    "ordinary_learning_rate": None,
+    "teacher_weight": None,
+    "branches": None,
+    "temperature": None,
+}
+"""Settings that results of earlier versions lack, with the values they had."""
+
+ORDER = ("name", "epochs", "augment", "normalization", "gradient", "windows", "step_mode")
+"""Settings by which rows are sorted."""
 
 
 def main(argv=None):
@@ -72,19 +98,28 @@ def committed():
 
 def with_tables(page, records):
     """The text of a page with updated tables of these records."""
+    return PLACE.sub(lambda place: place["begin"] + _table_of(place, records) + place["end"], page)
 
-    classifiers = [record for record in records if "comparison" not in record]
 
-    def written(place):
-        if place["tasks"]:
-            return place[1] + task_table([record for record in records if "comparison" in record]) + place[5]
-        if place["name"] is None:
-            return place[1] + table(classifiers) + place[5]
-        wanted = place["name"], int(place["epochs"])
-        chosen = [record for record in classifiers if (record["settings"]["name"], record["settings"]["epochs"]) == wanted]
-        return place[1] + table(chosen, IN_SHORT) + place[5]
+def _table_of(place, records):
+    """The table for a match of `PLACE`."""
+    alone, compared = ([record for record in records if ("comparison" in record) is wanted] for wanted in (False, True))
+    if place["tasks"]:
+        return task_table([record for record in compared if record["score"] != "accuracy"])
+    if place["name"] is None:
+        return table(alone)
+    wanted = dict(pair.split("=") for pair in place["wanted"].split(", ")[1:])
+    wanted["name"] = place["name"]
+    chosen = [record for record in (compared if place["against"] else alone) if _has(_settings(record), wanted)]
+    return task_table(chosen) if place["against"] else table(chosen, IN_SHORT)
 
-    return PLACE.sub(written, page)
+
+def _has(settings, wanted):
+    return all(str(settings[name]) in values.split("|") for name, values in wanted.items())
+
+
+def _settings(record):
+    return {**ADDED, **record["settings"]}
 
 
 def add(folder):
@@ -115,7 +150,7 @@ def add(folder):
 
 
 def method_name(settings, space):
-    """The training method: the gradient, its windows or random steps, and the normalisation if it is not "batch"."""
+    """The training method: the gradient, its windows or random steps, the normalisation if it is not "batch", its teachers."""
     parts = [settings["gradient"]]
     windows = settings.get("windows", 1)
     if windows != 1:
@@ -124,17 +159,30 @@ def method_name(settings, space):
         parts += [str(settings["random_steps"]), "random", "steps"]
     if settings.get("normalization", "batch") != "batch":
         parts += [settings["normalization"], "normalization"]
+    if settings.get("branches"):
+        parts += [str(settings["branches"]), "branches"]
+    if settings.get("teacher_weight"):
+        parts += ["with", "teacher"]
     return space.join(parts)
 
 
 def table(records, columns=COLUMNS):
     """A Markdown table of run records: one row for all seeds of the same settings, with mean ± standard deviation."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    records = sorted(records, key=lambda record: (*map(str, _same_but_seed(record)), record["settings"]["seed"]))
+    records = sorted(records, key=_place_in_table)
     for _, group in itertools.groupby(records, key=_same_but_seed):
-        cells = dict(zip(COLUMNS, _row(list(group)), strict=True))
+        cells = _row(list(group))
         lines.append("| " + " | ".join(cells[column] for column in columns) + " |")
     return "\n".join(lines)
+
+
+def _place_in_table(record):
+    settings = _settings(record)
+    return (
+        *(str(settings[name]) if name != "epochs" else f"{settings[name]:6}" for name in ORDER),
+        *map(str, _same_but_seed(record)),
+        settings["seed"],
+    )
 
 
 def task_table(records):
@@ -146,6 +194,7 @@ def task_table(records):
     for record in records:
         settings, compared = record["settings"], record["comparison"]
         start = {"first": "ordinary weights", "beside": "scratch"}[settings["ordinary"]]
+        start += ", teacher" if settings.get("teacher_weight") else ""
         run = [settings["name"], start, str(settings["epochs"]), f"{record['train_images']:,}", record["backend"]]
         for name in [name for name in compared["ordinary"] if not name.endswith("loss")]:
             found = [compared["ordinary"], *(compared["spiking"].get(str(number), {}) for number in timesteps)]
@@ -155,33 +204,34 @@ def task_table(records):
 
 
 def _same_but_seed(record):
-    # Results of earlier versions lack settings that were added later.
-    added = {"windows": 1, "random_steps": None, "normalization": "batch", "held_out": None}
-    added |= {"ordinary": "no", "optimizer": "sgd", "image_side": None}
-    settings = {**added, **record["settings"]}
+    settings = _settings(record)
     del settings["seed"]
     return (*settings.values(), record["backend"], record["device"], record["train_images"])
 
 
 def _row(records):
+    """The cells of the runs with the same settings, by the names of their columns."""
     settings = records[0]["settings"]
     accuracies = [test_score(record) for record in records]
     spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
-    return (
-        settings["name"],
-        method_name(settings, " "),
-        settings["step_mode"],
-        str(settings["timesteps"]),
-        str(settings["epochs"]),
-        f"{records[0]['train_images']:,}",
-        settings["augment"],
-        records[0]["backend"],
-        f"{statistics.mean(accuracies):.4f}{spread}",
-        ", ".join(f"{accuracy:.4f}" for accuracy in accuracies),
-        f"{statistics.median(record['seconds_per_epoch'] for record in records):.1f}",
-        f"{statistics.median(record['peak_memory_mib'] for record in records):.0f}",
-        records[0]["device"],
-    )
+    first, last = (statistics.mean(record["curve"]["accuracy"][epoch] for record in records) for epoch in (0, -1))
+    return {
+        "recipe": settings["name"],
+        "gradient": method_name(settings, " "),
+        "step mode": settings["step_mode"],
+        "T": str(settings["timesteps"]),
+        "epochs": str(settings["epochs"]),
+        "training images": f"{records[0]['train_images']:,}",
+        "augmentation": settings["augment"],
+        "backend": records[0]["backend"],
+        "training accuracy, epoch 1": f"{first:.3f}",
+        "last epoch": f"{last:.3f}",
+        "test accuracy": f"{statistics.mean(accuracies):.4f}{spread}",
+        "of each seed": ", ".join(f"{accuracy:.4f}" for accuracy in accuracies),
+        "s per epoch": f"{statistics.median(record['seconds_per_epoch'] for record in records):.1f}",
+        "peak memory, MiB": f"{statistics.median(record['peak_memory_mib'] for record in records):.0f}",
+        "device": records[0]["device"],
+    }
 
 
 if __name__ == "__main__":
