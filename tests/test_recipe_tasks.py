@@ -1,6 +1,7 @@
 """Recipes of detection and segmentation: their data, scores and runs."""
 
 import json
+import types
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from recipe_runs import error_of, trained
 from recipes import callbacks, catalogue, evaluate, windows
 from recipes.compare import results
 from recipes.data import coco, digits, scenes
+from recipes.tasks import detection
 from recipes.tasks.average_precision import mean_average_precision
 from recipes.train import main
 
@@ -143,6 +145,27 @@ def test_the_detector_has_keras_cvs_loss_and_decoding_and_no_activations_but_rel
     for key, value in plain.decode_predictions(scores, images).items():
         found = keras.ops.convert_to_numpy(detector.decode_predictions(outputs, images)[key])
         np.testing.assert_array_equal(found, keras.ops.convert_to_numpy(value))
+
+
+def test_an_untrained_detector_predicts_small_boxes_and_few_objects():
+    import keras_cv
+
+    from recipes.tasks.yolo import FIRST_DISTANCE, FIRST_SCORE, ReLUDetector
+
+    backbone = keras_cv.models.YOLOV8Backbone([2] * 4, [1] * 4, True, "relu", (32, 32, 1))
+    detector = ReLUDetector(backbone, num_classes=3, bounding_box_format="xyxy", fpn_depth=1)
+    images = keras.ops.zeros((2, 32, 32, 1))
+    outputs = detector(images)
+    bins = keras.ops.softmax(keras.ops.reshape(outputs["boxes"], (2, 21, 4, 16)))
+    distances = keras.ops.convert_to_numpy(keras.ops.sum(bins * keras.ops.arange(16, dtype="float32"), axis=-1))
+    np.testing.assert_allclose(distances, FIRST_DISTANCE, rtol=0.01)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(keras.ops.sigmoid(outputs["classes"])), FIRST_SCORE, rtol=1e-3)
+
+    # Without objects only the classes have a loss: half the sum of that of each anchor and class.
+    detector.compile(**detection.compile_arguments(None, types.SimpleNamespace(classes=3)))
+    labels = {"boxes": -keras.ops.ones((2, 1, 4)), "classes": -keras.ops.ones((2, 1))}
+    loss = float(detector.compute_loss(images, labels, outputs))
+    assert loss == pytest.approx(-0.5 * 2 * 21 * 3 * np.log(1 - FIRST_SCORE), rel=1e-3)
 
 
 # Runs

@@ -42,8 +42,8 @@ RECIPE = Recipe(
     optimizer="adamw",
     learning_rate=3e-3,
     weight_decay=0.01,
-    epochs=15,
-    batch_size=32,
+    epochs=6,
+    batch_size=16,
     timesteps=4,
     image_side=scenes.SIDE,
 )
