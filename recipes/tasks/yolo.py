@@ -19,9 +19,9 @@ class ReLUDetector(keras_cv.models.YOLOV8Detector):
     mean over time of its outputs, and the mean of logits converts better than the mean of sigmoids, which are nearly 0 or 1 at
     each step. The loss and the decoding are those of keras-cv, on the sigmoids of the logits.
 
-    An untrained `YOLOV8Detector` predicts boxes of 15 strides. In small images they hardly overlap those of the labels, so that
-    hardly any anchor is assigned to a label, and learning is slow. Here the initial biases of the last convolutions give
-    boxes of about three strides, and small scores.
+    An untrained `YOLOV8Detector` predicts boxes of 15 strides. In small images they hardly overlap those of the labels, which
+    count in the loss by this overlap, so learning is slow. Here the initial biases of the last convolutions give boxes of
+    about three strides, and small scores.
 
     Args:
         *args: As in `YOLOV8Detector`.
