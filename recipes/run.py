@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 import keras_ratesnn
+from keras_ratesnn._core import keras_internals
 from recipes import callbacks, device, engine, optimizers, pipeline
 from recipes.callbacks import Diverged
 from recipes.progress import this_part
@@ -60,7 +61,12 @@ def _model(recipe, dataset, ordinary_weights):
     if ordinary_weights is not None:
         network.load_weights(ordinary_weights)
         calibrate = calibration_images(dataset)
-    return keras_ratesnn.spikify(network, neuron=recipe.neuron, calibrate=calibrate, verbose=False, **spiking)
+    model = keras_ratesnn.spikify(network, neuron=recipe.neuron, calibrate=calibrate, verbose=False, **spiking)
+    if ordinary_weights is not None and recipe.freeze_normalization:
+        for layer in keras_internals.with_sublayers(model):
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+    return model
 
 
 def calibration_images(dataset):
@@ -97,7 +103,7 @@ def compile_model(model, recipe, dataset):
         recipe: A `Recipe`.
         dataset: The `Dataset` for training; its size determines the length of the schedule.
     """
-    rates = recipe.learning_rate, recipe.weight_decay
+    rates = recipe.largest_learning_rate, recipe.weight_decay
     if recipe.as_the_authors:
         rates = optimizers.from_the_authors(*rates, recipe.timesteps)
     steps = recipe.epochs * steps_per_epoch(recipe, dataset)
