@@ -184,7 +184,7 @@ TINY = ("timesteps=1", "batch_size=8", "epochs=2", "width=0.1", "jit_compile=Fal
 # Keras' MeanIoU asks JAX for int64.
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")
 def test_a_segmentation_run_compares_with_the_ordinary_network_and_resumes(few_scenes, tmp_path, monkeypatch, capsys):
-    run = ("digits_segmentation", "--set", *TINY)
+    run = ("digits_segmentation", "--set", *TINY, "freeze_normalization=True")
     save, stops = callbacks.Checkpoint.on_epoch_end, [4]
 
     def stop(self, number, logs=None):
