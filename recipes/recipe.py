@@ -58,8 +58,6 @@ class Recipe:
         ordinary: What is trained: "no", the spiking network; "only", the ordinary network, with ReLUs instead of neurons;
             "beside", first the ordinary network, then the spiking one from scratch, each for all epochs; or "first", likewise,
             but the spiking network starts from the weights of the ordinary one.
-        tuning_rate: Float > 0, the largest learning rate of a spiking network that starts from the weights of the ordinary one.
-            None for `learning_rate`.
         freeze_normalization: Whether a spiking network that starts from the weights of the ordinary one keeps its batch
             normalisation as it is. Otherwise the normalisation is trained, with statistics that include how spikes vary over
             time: in a deep network they differ from those of the ordinary network, for which the thresholds are calibrated.
@@ -102,7 +100,6 @@ class Recipe:
     augment: str = "none"
     mix: str = "none"
     ordinary: str = "no"
-    tuning_rate: float | None = None
     freeze_normalization: bool = False
     image_side: int | None = None
     width: float = 1.0
@@ -139,8 +136,6 @@ class Recipe:
                 )
         checks.boolean("as_the_authors", self.as_the_authors)
         checks.one_of("ordinary", self.ordinary, ORDINARY)
-        if self.tuning_rate is not None:
-            checks.real("tuning_rate", self.tuning_rate, above=0, advice="None stands for `learning_rate`.")
         checks.boolean("freeze_normalization", self.freeze_normalization)
         if self.has_time and self.ordinary != "no":
             raise ValueError(
@@ -176,11 +171,6 @@ class Recipe:
     def trains_both(self):
         """Whether the ordinary network is trained as well as the spiking one."""
         return self.ordinary in ("beside", "first")
-
-    @property
-    def largest_learning_rate(self):
-        """The largest value of the schedule of the network that is trained."""
-        return self.learning_rate if self.tuning_rate is None or self.ordinary != "first" else self.tuning_rate
 
     def gradient_method(self):
         """The `keras_ratesnn.gradients.GradientMethod` of `gradient`, `windows` and `random_steps`."""

@@ -103,7 +103,7 @@ def compile_model(model, recipe, dataset):
         recipe: A `Recipe`.
         dataset: The `Dataset` for training; its size determines the length of the schedule.
     """
-    rates = recipe.largest_learning_rate, recipe.weight_decay
+    rates = recipe.learning_rate, recipe.weight_decay
     if recipe.as_the_authors:
         rates = optimizers.from_the_authors(*rates, recipe.timesteps)
     steps = recipe.epochs * steps_per_epoch(recipe, dataset)

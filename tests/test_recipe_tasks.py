@@ -247,7 +247,6 @@ def test_a_detection_run_on_coco_annotations(ordinary, tmp_path, monkeypatch, ca
         (["--data-dir", "nowhere"], "There is no file nowhere/train.json"),
         (["--set", "optimizer=adamw", "restart_at=0.5"], "`as_the_authors` and `restart_at` belong to"),
         (["--set", "ordinary=yes"], "`ordinary`"),
-        (["--set", "tuning_rate=0"], "`tuning_rate`"),
         (["--set", "freeze_normalization=1"], "`freeze_normalization`"),
     ],
 )
@@ -255,15 +254,13 @@ def test_a_detection_recipe_says_what_it_cannot_do(arguments, said, tmp_path, ca
     assert said in error_of(["digits_detection", "--output", tmp_path / "run", *arguments], capsys)
 
 
-def test_a_spiking_network_that_starts_from_the_ordinary_one_can_learn_slower_and_keep_its_normalization(tmp_path):
-    recipe = catalogue.find("digits").with_settings(["ordinary=first", "width=0.1", "tuning_rate=0.01"])
+def test_a_spiking_network_that_starts_from_the_ordinary_one_can_keep_its_normalization(tmp_path):
+    recipe = catalogue.find("digits").with_settings(["ordinary=first", "width=0.1"])
     ordinary = run.build(dataclasses.replace(recipe, ordinary="only"), digits.load())
-    assert float(ordinary.optimizer._learning_rate(0)) == pytest.approx(recipe.learning_rate)
     ordinary.save(tmp_path / "ordinary.keras")
     for freeze in (False, True):
         chosen = dataclasses.replace(recipe, freeze_normalization=freeze)
         model = run.build(chosen, digits.load(), tmp_path / "ordinary.keras")
-        assert float(model.optimizer._learning_rate(0)) == pytest.approx(0.01)
         trained = {variable.name for variable in model.trainable_variables}
         assert ("gamma" in trained) is ("beta" in trained) is not freeze
         assert {layer.trainable for layer in model.network.layers if layer.count_params()} == {True, not freeze}

@@ -44,7 +44,6 @@ RECIPE = Recipe(
     neuron=functools.partial(keras_ratesnn.layers.IF, detach_reset=False),
     task=detection.DETECTION,
     ordinary="first",
-    tuning_rate=1e-3,
     freeze_normalization=True,
     optimizer="adamw",
     learning_rate=3e-3,

@@ -158,7 +158,7 @@ def _same_but_seed(record):
     # Results of earlier versions lack settings that were added later.
     added = {"windows": 1, "random_steps": None, "normalization": "batch", "held_out": None}
     added |= {"ordinary": "no", "optimizer": "sgd", "image_side": None}
-    added |= {"tuning_rate": None, "freeze_normalization": False}
+    added |= {"freeze_normalization": False}
     settings = {**added, **record["settings"]}
     del settings["seed"]
     return (*settings.values(), record["backend"], record["device"], record["train_images"])
