@@ -65,6 +65,9 @@ class Recipe:
         branches: Integer >= 1, the number of branches from which the spiking network learns as well, or None, see
             `keras_ratesnn.models.add_branches`. They are at the ends of its stages and not part of the trained network.
         temperature: Float > 0 for the softened probabilities of the teacher or the branches, or None for 3.
+        freeze_normalization: Whether a spiking network that starts from the weights of the ordinary one keeps its batch
+            normalisation as it is. Otherwise the normalisation is trained, with statistics that include how spikes vary over
+            time: in a deep network they differ from those of the ordinary network, for which the thresholds are calibrated.
         image_side: Integer >= 1, the height and width to which images from a folder are resized, for recipes that resize them;
             None for others.
         width: Float > 0 that multiplies the number of channels of every layer.
@@ -109,6 +112,7 @@ class Recipe:
     teacher_weight: float | None = None
     branches: int | None = None
     temperature: float | None = None
+    freeze_normalization: bool = False
     image_side: int | None = None
     width: float = 1.0
     train_images: int | None = None
@@ -144,6 +148,7 @@ class Recipe:
                 )
         checks.boolean("as_the_authors", self.as_the_authors)
         checks.one_of("ordinary", self.ordinary, ORDINARY)
+        checks.boolean("freeze_normalization", self.freeze_normalization)
         if self.has_time and self.ordinary != "no":
             raise ValueError(
                 f"`ordinary` must be 'no' in recipe {self.name!r}, whose input has time. Received: ordinary={self.ordinary!r}."

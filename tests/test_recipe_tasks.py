@@ -1,6 +1,8 @@
 """Recipes of detection and segmentation: their data, scores and runs."""
 
+import dataclasses
 import json
+import types
 
 import keras
 import numpy as np
@@ -8,9 +10,10 @@ import pytest
 from made_scenes import write_coco
 from recipe_runs import error_of, trained
 
-from recipes import callbacks, catalogue, evaluate, windows
+from recipes import callbacks, catalogue, evaluate, run, windows
 from recipes.compare import results
 from recipes.data import coco, digits, scenes
+from recipes.tasks import detection
 from recipes.tasks.average_precision import mean_average_precision
 from recipes.train import main
 
@@ -145,6 +148,27 @@ def test_the_detector_has_keras_cvs_loss_and_decoding_and_no_activations_but_rel
         np.testing.assert_array_equal(found, keras.ops.convert_to_numpy(value))
 
 
+def test_an_untrained_detector_predicts_small_boxes_and_few_objects():
+    import keras_cv
+
+    from recipes.tasks.yolo import FIRST_DISTANCE, FIRST_SCORE, ReLUDetector
+
+    backbone = keras_cv.models.YOLOV8Backbone([2] * 4, [1] * 4, True, "relu", (32, 32, 1))
+    detector = ReLUDetector(backbone, num_classes=3, bounding_box_format="xyxy", fpn_depth=1)
+    images = keras.ops.zeros((2, 32, 32, 1))
+    outputs = detector(images)
+    bins = keras.ops.softmax(keras.ops.reshape(outputs["boxes"], (2, 21, 4, 16)))
+    distances = keras.ops.convert_to_numpy(keras.ops.sum(bins * keras.ops.arange(16, dtype="float32"), axis=-1))
+    np.testing.assert_allclose(distances, FIRST_DISTANCE, rtol=0.01)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(keras.ops.sigmoid(outputs["classes"])), FIRST_SCORE, rtol=1e-3)
+
+    # Without objects only the classes have a loss: half the sum of that of each anchor and class.
+    detector.compile(**detection.compile_arguments(None, types.SimpleNamespace(classes=3)))
+    labels = {"boxes": -keras.ops.ones((2, 1, 4)), "classes": -keras.ops.ones((2, 1))}
+    loss = float(detector.compute_loss(images, labels, outputs))
+    assert loss == pytest.approx(-0.5 * 2 * 21 * 3 * np.log(1 - FIRST_SCORE), rel=1e-3)
+
+
 # Runs
 
 
@@ -160,7 +184,7 @@ TINY = ("timesteps=1", "batch_size=8", "epochs=2", "width=0.1", "jit_compile=Fal
 # Keras' MeanIoU asks JAX for int64.
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")
 def test_a_segmentation_run_compares_with_the_ordinary_network_and_resumes(few_scenes, tmp_path, monkeypatch, capsys):
-    run = ("digits_segmentation", "--set", *TINY)
+    run = ("digits_segmentation", "--set", *TINY, "freeze_normalization=True")
     save, stops = callbacks.Checkpoint.on_epoch_end, [4]
 
     def stop(self, number, logs=None):
@@ -224,10 +248,23 @@ def test_a_detection_run_on_coco_annotations(ordinary, tmp_path, monkeypatch, ca
         (["--data-dir", "nowhere"], "There is no file nowhere/train.json"),
         (["--set", "optimizer=adamw", "restart_at=0.5"], "`as_the_authors` and `restart_at` belong to"),
         (["--set", "ordinary=yes"], "`ordinary`"),
+        (["--set", "freeze_normalization=1"], "`freeze_normalization`"),
     ],
 )
 def test_a_detection_recipe_says_what_it_cannot_do(arguments, said, tmp_path, capsys):
     assert said in error_of(["digits_detection", "--output", tmp_path / "run", *arguments], capsys)
+
+
+def test_a_spiking_network_that_starts_from_the_ordinary_one_can_keep_its_normalization(tmp_path):
+    recipe = catalogue.find("digits").with_settings(["ordinary=first", "width=0.1"])
+    ordinary = run.build(dataclasses.replace(recipe, ordinary="only"), digits.load())
+    ordinary.save(tmp_path / "ordinary.keras")
+    for freeze in (False, True):
+        chosen = dataclasses.replace(recipe, freeze_normalization=freeze)
+        model = run.build(chosen, digits.load(), tmp_path / "ordinary.keras")
+        trained = {variable.name for variable in model.trainable_variables}
+        assert ("gamma" in trained) is ("beta" in trained) is not freeze
+        assert {layer.trainable for layer in model.network.layers if layer.count_params()} == {True, not freeze}
 
 
 def test_an_input_with_time_has_no_ordinary_network_and_no_layers():

@@ -11,6 +11,9 @@ from recipes.tasks.task import Task
 BOX_FORMAT = "xyxy"
 """Of the labels: left, top, right and bottom edges in pixels."""
 
+CLASSIFICATION_WEIGHT = 0.5
+"""As in YOLOv8, which takes the sum over the classes, whereas the loss of keras-cv is their mean."""
+
 PACKAGES = {"keras_cv": "cv", "pycocotools": "cv", "matplotlib": "plots"}
 """What detection needs, and the extras that install it."""
 
@@ -44,7 +47,11 @@ def check_side(side, stride):
 
 
 def compile_arguments(recipe, dataset):
-    return {"box_loss": "ciou", "classification_loss": "binary_crossentropy"}
+    return {
+        "box_loss": "ciou",
+        "classification_loss": "binary_crossentropy",
+        "classification_loss_weight": CLASSIFICATION_WEIGHT * dataset.classes,
+    }
 
 
 def precision_scores(model, batches, dataset):
