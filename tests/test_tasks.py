@@ -22,10 +22,16 @@ Y = {"target": np.random.default_rng(1).random((8, 3), dtype="float32")}
 class Regression(keras.Model):
     """Overrides what keras-cv's detectors override: `compile`, steps, loss and decoding, with layers of its own."""
 
-    def __init__(self, width, decoder=None, **kwargs):
+    def __init__(self, width, decoder=None, normalized=False, **kwargs):
         inputs = keras.Input((6,))
         backbone = keras.Sequential([keras.Input((6,)), layers.Dense(width, activation="relu")], name="backbone")
-        super().__init__(inputs, layers.Dense(3, name="head")(backbone(inputs)), **kwargs)
+        hidden = backbone(inputs)
+        normalization = layers.BatchNormalization(name="normalization")
+        if normalized:
+            hidden = layers.ReLU()(normalization(layers.Dense(width, name="dense")(hidden)))
+        super().__init__(inputs, layers.Dense(3, name="head")(hidden), **kwargs)
+        self.normalized = normalized
+        self.normalization = normalization if normalized else None
         self.width = width
         self.backbone = backbone
         self.shared = keras.Model(backbone.inputs, backbone.layers[0].output)
@@ -55,11 +61,12 @@ class Regression(keras.Model):
         return (self.decode(outputs[0]), *outputs[1:]) if isinstance(outputs, tuple) else self.decode(outputs)
 
     def get_config(self):
-        return {"width": self.width, "decoder": keras.saving.serialize_keras_object(self.decoder)}
+        decoder = keras.saving.serialize_keras_object(self.decoder)
+        return {"width": self.width, "decoder": decoder, "normalized": self.normalized}
 
     @classmethod
     def from_config(cls, config):
-        return cls(config["width"], keras.saving.deserialize_keras_object(config["decoder"]))
+        return cls(config["width"], keras.saving.deserialize_keras_object(config["decoder"]), config["normalized"])
 
 
 def regression(**kwargs):
@@ -87,6 +94,18 @@ def test_a_spiking_task_is_a_spiking_model_of_the_class_of_its_task():
     assert model.task is model
     assert type(spikify(Regression(4), 3, verbose=False)) is type(model)
     assert model.width == 5
+
+
+def test_a_folded_task_is_a_task_that_trains_and_is_saved(tmp_path):
+    model = compiled(spikify(Regression(5, normalized=True), 2, verbose=False))
+    model.fit(X, Y, verbose=0)
+    folded = rsnn.fold_batch_normalization(model, verbose=False)
+    assert (type(folded), folded.normalization) == (type(model), None)
+    np.testing.assert_allclose(to_numpy(folded(X)), to_numpy(model(X)), rtol=1e-5, atol=1e-6)
+    compiled(folded).fit(X, Y, verbose=0)
+    folded.save(tmp_path / "folded.keras")
+    loaded = keras.saving.load_model(tmp_path / "folded.keras")
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0)["decoded"], folded.predict(X, verbose=0)["decoded"])
 
 
 def test_the_loss_of_given_outputs_is_that_of_the_task():

@@ -26,6 +26,7 @@ from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.models._folding.pairs import find_pairs
 from keras_ratesnn.models._folding.report import Change, Report
 from keras_ratesnn.models._rebuild import Rebuild, Replacement
+from keras_ratesnn.models._tasks import with_network
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -93,7 +94,7 @@ def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.
             replacements[pair.normalization] = Replacement(None)
     folded = Rebuild(replacements).run(network)
     if isinstance(model, SpikingModel):
-        folded = type(model)(**{**model.get_config(), "network": folded})
+        folded = with_network(model, folded)
     folded.fold_report = Report(tuple(_change(pair) for pair in pairs))
     if verbose:
         print(folded.fold_report)

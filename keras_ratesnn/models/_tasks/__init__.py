@@ -1,5 +1,5 @@
 """Tasks: models that are more than a graph, whose losses, steps and decoding are kept on a spiking network."""
 
-from keras_ratesnn.models._tasks.spiking_task import spiking_model
+from keras_ratesnn.models._tasks.spiking_task import spiking_model, with_network
 
-__all__ = ["spiking_model"]
+__all__ = ["spiking_model", "with_network"]

@@ -33,7 +33,8 @@ def _layers_inside(operation):
 class Counterparts(Rebuild):
     """Translates the attributes of a model to those of a model with its spiking network.
 
-    * Layers of the graph become those of the same name in the network. A layer that neurons have replaced becomes the neurons.
+    * Layers of the graph become those of the same name in the network. A layer that neurons have replaced becomes the neurons,
+      and one that is gone, because the layer before has taken over what it does, becomes nothing.
     * Models that share layers with the graph, like the backbone of a detector, are rebuilt from the layers of the network.
     * Other layers without variables are shared; all else that has variables is copied.
     * The model itself, also in its bound methods, becomes the new model.
@@ -66,6 +67,9 @@ class Counterparts(Rebuild):
                 self._pair_inside(operation, inside)
 
     def _put(self, operation, name, new, taken):
+        if name not in new:
+            self.copies[operation], self.replacements[operation] = None, Replacement(None)
+            return
         copy = new[name]
         self._by_name[operation] = copy
         is_replaced = isinstance(copy, Neuron) and not isinstance(operation, Neuron)
@@ -83,7 +87,9 @@ class Counterparts(Rebuild):
         self.replacements[operation] = Replacement(None if is_replaced else {}, after=after)
 
     def _pair_inside(self, operation, names):
-        copy = self._by_name[operation]
+        copy = self._by_name.get(operation)
+        if copy is None:
+            return
         if keras_internals.is_graph(operation):
             self._pair(operation, copy, names)
         elif keras_internals.is_graph(copy):
@@ -133,6 +139,8 @@ class Counterparts(Rebuild):
             return operation
         known = set(self.copies)
         copy = self._copy(operation)
+        if copy is None:
+            return None
         if not keras_internals.is_graph(operation) and operation.built and not copy.built:
             copy.build_from_config(operation.get_build_config())
         self._copy_weights([other for other in self.copies if other not in known])

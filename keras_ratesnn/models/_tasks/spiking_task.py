@@ -64,6 +64,21 @@ def spiking_model(
     return _class_of(type(model))(network, timesteps, gradient, step_mode, task=model, saved=saved, names=names)
 
 
+def with_network(model: SpikingModel, network: keras.Model) -> SpikingModel:
+    """A `SpikingModel` like another, not compiled, with a network that was made from its network; a task if it is one.
+
+    Args:
+        model: A `SpikingModel`.
+        network: A network with neurons. Layers may be gone.
+    """
+    config = {**model.get_config(), "network": network}
+    if not isinstance(model, SpikingTask):
+        return type(model)(**config)
+    new = type(model).from_config({**config, "network": keras.saving.serialize_keras_object(network)})
+    new.network.set_weights(network.get_weights())
+    return new
+
+
 def _is_task(cls):
     """Whether a class has methods or properties besides those with which a model is made."""
     own = (item for owner in keras_internals.own_classes(cls) for item in vars(owner).items())
