@@ -355,7 +355,8 @@ def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(tmp_path, ca
             record = {"settings": settings, "backend": "jax", "device": "made", "train_images": 1, "seconds_per_epoch": 1.0}
             accuracy = None if statuses[folder.name] else 0.75
             folder.mkdir(parents=True)
-            (folder / "result.json").write_text(json.dumps({**record, "peak_memory_mib": 1, "test_accuracy": accuracy}))
+            record |= {"curve": {"accuracy": [0.5, 0.75]}, "peak_memory_mib": 1, "test_accuracy": accuracy}
+            (folder / "result.json").write_text(json.dumps(record))
         return types.SimpleNamespace(returncode=statuses[folder.name])
 
     monkeypatch.setattr(compare.subprocess, "run", run)
