@@ -189,14 +189,20 @@ def _place_in_table(record):
 def task_table(records):
     """A Markdown table of spiking networks with several numbers of time steps beside ordinary ones: a row for each score."""
     timesteps = sorted({int(number) for record in records for number in record["comparison"]["spiking"]})
-    columns = ("recipe", "start", "epochs", "training images", "backend", "seed", "test score", "ordinary")
+    columns = ("recipe", "gradient", "start", "epochs", "training images", "backend", "seed", "test score", "ordinary")
     columns += tuple(f"T = {number}" for number in timesteps)
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for record in records:
         settings, compared = record["settings"], record["comparison"]
         start = {"first": "ordinary weights", "beside": "scratch"}[settings["ordinary"]]
-        start += ", teacher" if settings.get("teacher_weight") else ""
-        run = [settings["name"], start, str(settings["epochs"]), f"{record['train_images']:,}", record["backend"]]
+        run = [
+            settings["name"],
+            method_name(settings, " "),
+            start,
+            str(settings["epochs"]),
+            f"{record['train_images']:,}",
+            record["backend"],
+        ]
         for name in [name for name in compared["ordinary"] if not name.endswith("loss")]:
             found = [compared["ordinary"], *(compared["spiking"].get(str(number), {}) for number in timesteps)]
             cells = [f"{scores[name]:.4f}" if name in scores else "" for scores in found]
