@@ -45,7 +45,7 @@ def network(*after):
 @torch_only
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-def test_no_image_is_copied_in_eager_mode_and_a_kernel_once_in_a_graph(gradient, step_mode, monkeypatch):
+def test_no_image_is_copied_and_in_a_graph_a_kernel_and_its_gradient_once_each(gradient, step_mode, monkeypatch):
     timesteps = 4
     model = spiking(network(layers.Conv2D(5, 3, use_bias=False)), timesteps, gradient, step_mode=step_mode)
     x, y = data(2, (8, 8, 2))
@@ -55,10 +55,10 @@ def test_no_image_is_copied_in_eager_mode_and_a_kernel_once_in_a_graph(gradient,
     monkeypatch.setattr(_call_graphs, "EAGER_CALLS", {"auto": 0})
     loss_and_gradients(model, x, y)
     graph = model._graphs.graphs[-1]
-    nodes = [node for part in (graph.forward, graph.backward) for node in part.__self__.graph.nodes]
-    copies = [tuple(node.meta["val"].shape) for node in nodes if "clone" in str(node.target)]
-    assert [math.prod(shape) for shape in copies].count(5 * 3 * 3 * 3) == 1
-    assert not [shape for shape in copies if len(shape) == 4 and shape[0] in (2, 2 * timesteps)]
+    for part in (graph.forward, graph.backward):
+        copies = [tuple(node.meta["val"].shape) for node in part.__self__.graph.nodes if "clone" in str(node.target)]
+        assert [math.prod(shape) for shape in copies].count(5 * 3 * 3 * 3) == 1
+        assert not [shape for shape in copies if len(shape) == 4 and shape[0] in (2, 2 * timesteps)]
 
 
 @torch_only

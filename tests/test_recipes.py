@@ -451,7 +451,8 @@ def test_results_with_an_ordinary_network_have_tables_of_their_own(digits_run):
         place.splitlines()[4:-2] for place in results.with_tables(page, [record, compared]).split("<!-- res")[1:]
     )
     assert len(whole) == 1
-    row = f"| digits | ordinary weights, teacher | {DIGITS_EPOCHS} | {record['train_images']:,} | {record['backend']} | 0 |"
+    row = f"| digits | rate with teacher | ordinary weights | {DIGITS_EPOCHS} | {record['train_images']:,} | "
+    row += f"{record['backend']} | 0 |"
     assert own == [f"{row} accuracy | 0.7500 | 0.5000 |"]
     assert tasks == []
 
