@@ -8,11 +8,12 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
-from keras_ratesnn.spiking_model import SpikingModel, without_gradient
+from keras_ratesnn._without_gradient import StepsWithoutGradient, without_gradient
+from keras_ratesnn.spiking_model import SpikingModel
 
 
 @registry.register
-class Distiller(keras_internals.ExtractsFeatures, keras.distillation.Distiller):
+class Distiller(StepsWithoutGradient, keras_internals.ExtractsFeatures, keras.distillation.Distiller):
     """A `keras.distillation.Distiller` whose teacher or student may be a `SpikingModel`.
 
     Distillation of outputs compares time means. With `keras.distillation.FeatureDistillation`, the features of a
@@ -71,14 +72,6 @@ class Distiller(keras_internals.ExtractsFeatures, keras.distillation.Distiller):
 
     def _extract_all_student_features(self, x: Any, y_pred: Any) -> Structure:
         return _wide(super()._extract_all_student_features(x, y_pred))
-
-    def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        with without_gradient():
-            return super().test_step(*args, **kwargs)
-
-    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        with without_gradient():
-            return super().predict_step(*args, **kwargs)
 
     def compile(self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
         """Like `keras.distillation.Distiller.compile`: `loss` is that of the student.

@@ -1,11 +1,10 @@
 """SpikingModel: a Keras model that runs a network of one time step over time."""
 
-import contextlib
 import contextvars
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
@@ -21,23 +20,13 @@ from keras_ratesnn._functional_attributes import FunctionalAttributes
 from keras_ratesnn._input_checks import check_inputs, has_time, one_step, warn_of_time_in_a_step
 from keras_ratesnn._streaming import Stream
 from keras_ratesnn._weight_checks import check_finite
+from keras_ratesnn._without_gradient import StepsWithoutGradient, is_without_gradient, without_gradient
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.base import Run
 
 STEP_MODES: tuple[StepMode, ...] = ("multi", "single")
 
 _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
-_predicting = contextvars.ContextVar("keras_ratesnn_predicting", default=False)
-
-
-@contextlib.contextmanager
-def without_gradient() -> Iterator[None]:
-    """A context for outputs that will not be differentiated."""
-    token = _predicting.set(True)
-    try:
-        yield
-    finally:
-        _predicting.reset(token)
 
 
 def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +42,13 @@ def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @registry.register
-class SpikingModel(keras_internals.CollectsWeightsOnce, keras_internals.TrainsInStrategies, FunctionalAttributes, keras.Model):
+class SpikingModel(
+    StepsWithoutGradient,
+    keras_internals.CollectsWeightsOnce,
+    keras_internals.TrainsInStrategies,
+    FunctionalAttributes,
+    keras.Model,
+):
     """Runs an ordinary Keras network of one time step over time, with a choice of training methods.
 
     It is a Keras model: `compile`, `fit`, `evaluate`, `predict`, `save` work as usual. Its output is the time mean of the
@@ -213,7 +208,7 @@ class SpikingModel(keras_internals.CollectsWeightsOnce, keras_internals.TrainsIn
             timesteps=self.timesteps,
             step_mode=self.step_mode,
             training=training,
-            with_gradient=backend.grad_enabled() and not _predicting.get(),
+            with_gradient=backend.grad_enabled() and not is_without_gradient(),
             return_sequences=self.return_sequences,
             network=functional,
             draws=self._draws if self.gradient.draws else None,
@@ -252,14 +247,6 @@ class SpikingModel(keras_internals.CollectsWeightsOnce, keras_internals.TrainsIn
         """The values of all metrics: after an epoch those of all replicas, within a step those of this replica."""
         results = super().get_metrics_result
         return results() if _in_step.get() else _replicas.metrics_of_all(self, results)
-
-    def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        with without_gradient():
-            return super().test_step(*args, **kwargs)
-
-    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        with without_gradient():
-            return super().predict_step(*args, **kwargs)
 
     def compute_output_spec(self, inputs: Structure, training: bool | None = None) -> Structure:
         functional = _graph.as_graph(self.network)
