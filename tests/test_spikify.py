@@ -401,6 +401,19 @@ def test_the_mean_output_of_calibrated_neurons_is_that_of_the_activations_in_eac
         assert found.mean() == pytest.approx(np.maximum(wanted, 0).mean(), rel=0.1)
 
 
+def test_a_network_that_can_only_run_in_single_step_order_is_calibrated_without_shifts():
+    inputs = keras.Input((4, 6))
+    folded = ops.reshape(layers.ReLU(name="first")(layers.Dense(5)(inputs)), (-1, 5))
+    x = ops.reshape(layers.ReLU(name="second")(layers.Dense(5)(folded)), (-1, 4, 5))
+    network = keras.Model(inputs, layers.Dense(2)(x))
+    images = np.random.default_rng(0).random((16, 4, 6), dtype="float32")
+    model = quiet(network, 2, step_mode="single", calibrate=images)
+    assert [model.network.get_layer(f"{name}_current").offset for name in ("first", "second")] == [1 / 4, 1 / 4]
+    assert model.predict(images, verbose=0).shape == (16, 4, 2)
+    with pytest.raises(ValueError, match='set step_mode="single"'):
+        quiet(network, 2, calibrate=images)
+
+
 def test_neurons_that_are_called_twice_are_calibrated_without_a_shift():
     relu = layers.ReLU(name="relu")
     inputs = keras.Input((6,))

@@ -99,6 +99,7 @@ def look_inside(network):
 
 
 _SOME_SIZE = 64
+"""In place of sizes that a model leaves open."""
 
 
 class _Unknown(Exception):

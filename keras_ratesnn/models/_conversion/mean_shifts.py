@@ -54,7 +54,7 @@ class _Shifting(ForwardRule):
         return super().neuron(call)
 
 
-def mean_shifts(network, timesteps, tensors, rates, verbose):
+def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
     """The shifts of input currents.
 
     Args:
@@ -62,10 +62,14 @@ def mean_shifts(network, timesteps, tensors, rates, verbose):
         timesteps: Integer T.
         tensors: List of tensors, a batch of its inputs, without time.
         rates: Dict of neuron layers to the mean firing rates that are wanted.
+        step_mode: The order in which the network will run, see `SpikingModel`.
         verbose: As in `progress.checked`: whether a progress bar is drawn.
 
     Returns:
-        Dict of neuron layers to floats.
+        Dict of neuron layers to floats; empty for a network that can only run in single-step order.
+
+    Raises:
+        ValueError: If the network can only run in single-step order, and will not.
     """
     bar = keras.utils.Progbar(len(rates), verbose=progress.checked(verbose), unit_name="neuron layer")
     shifts = {}
@@ -78,6 +82,12 @@ def mean_shifts(network, timesteps, tensors, rates, verbose):
         return _Shifting(order, training, with_gradient, rates, shifted)
 
     model = SpikingModel(network, timesteps, Observing(make_rule))
-    with backend.no_gradient():
-        model(tensors, training=False)
+    try:
+        with backend.no_gradient():
+            model(tensors, training=False)
+    except ValueError:
+        # Such a network reshapes the batch axis. In its order no layer ever has all of its steps, which a mean needs.
+        if step_mode == "multi":
+            raise
+        return {}
     return shifts

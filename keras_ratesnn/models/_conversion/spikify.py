@@ -46,9 +46,9 @@ def spikify(
     With `calibrate`, a trained network becomes a working spiking network that needs only a few more epochs. The threshold of
     each neuron is set to a percentile of the outputs of the activation that it replaces, a fixed scale before and after the
     neurons keeps the following layers in their original units, and a constant current makes their mean output that of the
-    activation. Calibration is meant for activations similar to relu(x), and for neurons without a leak;
-    `keras_ratesnn/models/_conversion/calibration.py` explains the maths. It uses the moving statistics of batch normalisation,
-    so calibrate a trained network.
+    activation (not in networks that can only run in single-step order). Calibration is meant for activations similar to
+    relu(x), and for neurons without a leak; `keras_ratesnn/models/_conversion/calibration.py` explains the maths. It uses the
+    moving statistics of batch normalisation, so calibrate a trained network.
 
     The output of a spiking model is the time mean of the output of its network. A final softmax is applied at each step, so the
     output is a mean of probabilities. If a network ends in logits, the logits are averaged before the softmax. Such networks
@@ -134,14 +134,8 @@ def spikify(
         for operation, neuron in neurons.items()
     }
     network = Rebuild(replacements, inside.graphs).run(model)
-    # A layer that is called several times would need several shifts.
-    shiftable = [operation for operation in thresholds if measured[operation].calls == 1]
-    if shiftable:
-        rates = {neurons[operation]: measured[operation].mean / thresholds[operation] for operation in shiftable}
-        shifts = mean_shifts(network, timesteps, [tensor[:samples] for tensor in tensors], rates, verbose)
-        for operation in shiftable:
-            current, neuron, _ = replacements[operation].after
-            current.offset += shifts[neuron]
+    few = [tensor[:samples] for tensor in tensors]
+    _shift_currents(network, replacements, measured, few, timesteps, step_mode, verbose)
     spiking = spiking_model(model, network, timesteps, gradient, step_mode)
     spiking.spikify_report = report
     if verbose:
@@ -205,6 +199,18 @@ def _choose_neurons(choose, operations):
 def _replacement(operation, neuron, threshold, timesteps):
     neurons = [neuron] if threshold is None else calibration.between_scales(neuron, threshold, timesteps)
     return Replacement(None if is_only_activation(operation) else {"activation": "linear"}, after=neurons)
+
+
+def _shift_currents(network, replacements, measured, tensors, timesteps, step_mode, verbose):
+    """Adds the shifts of `mean_shifts` to what is before the calibrated neurons."""
+    # A layer that is called several times would need several shifts.
+    once = {operation: of_it for operation, of_it in measured.items() if of_it.threshold is not None and of_it.calls == 1}
+    if not once:
+        return
+    placed = [(replacements[operation].after, of_it.mean / of_it.threshold) for operation, of_it in once.items()]
+    shifts = mean_shifts(network, timesteps, tensors, {neuron: rate for (_, neuron, _), rate in placed}, step_mode, verbose)
+    for (current, neuron, _), _ in placed:
+        current.offset += shifts.get(neuron, 0.0)
 
 
 def _change(activation, neurons, thresholds, reasons):
