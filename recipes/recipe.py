@@ -23,6 +23,20 @@ NORMALIZATIONS = get_args(Normalizer)
 ORDINARY = ("no", "only", "beside", "first")
 """Choices of the ordinary network, see `Recipe`."""
 
+OF_SPIKING = (
+    "ordinary_epochs",
+    "ordinary_learning_rate",
+    "teacher_weight",
+    "branches",
+    "temperature",
+    "freeze_normalization",
+    "gradient",
+    "windows",
+    "random_steps",
+    "step_mode",
+)
+"""Settings on which the training of the ordinary network does not depend, besides the number of time steps."""
+
 LARGEST_SEED = 2**31 - 1
 """The largest seed of TensorFlow's generators."""
 
@@ -157,6 +171,11 @@ class Recipe:
             checks.positive_integer("ordinary_epochs", self.ordinary_epochs, advice="None trains as long as `epochs`.")
         if self.ordinary_learning_rate is not None:
             checks.real("ordinary_learning_rate", self.ordinary_learning_rate, above=0, advice="None is `learning_rate`.")
+        if self.freeze_normalization and self.ordinary == "beside":
+            raise ValueError(
+                "`freeze_normalization` must be False if the spiking network is trained from scratch. Received: "
+                "freeze_normalization=True with ordinary='beside'. Set ordinary=first, or freeze_normalization=False."
+            )
         self._check_teaching()
         self._check_needs_ordinary("ordinary_epochs", "ordinary_learning_rate", "teacher_weight")
         checks.one_of("optimizer", self.optimizer, optimizers.BY_NAME)
@@ -225,18 +244,18 @@ class Recipe:
         return self.ordinary in ("beside", "first")
 
     def of_ordinary(self):
-        """The recipe that trains the ordinary network alone, with the settings that it has in this recipe."""
+        """The recipe that trains the ordinary network alone, with the settings that it has in this recipe.
+
+        Settings of the spiking network alone have their defaults, so that runs that differ in these share the ordinary network.
+        """
         epochs, learning_rate = self.ordinary_epochs, self.ordinary_learning_rate
         return dataclasses.replace(
             self,
+            **{field.name: field.default for field in dataclasses.fields(self) if field.name in OF_SPIKING},
             ordinary="only",
             epochs=self.epochs if epochs is None else epochs,
             learning_rate=self.learning_rate if learning_rate is None else learning_rate,
-            ordinary_epochs=None,
-            ordinary_learning_rate=None,
-            teacher_weight=None,
-            branches=None,
-            temperature=None,
+            timesteps=1,
         )
 
     def gradient_method(self):

@@ -221,6 +221,7 @@ def test_a_detection_run_on_coco_annotations(ordinary, tmp_path, monkeypatch, ca
     data = ("--data-dir", str(write_coco(tmp_path / "data")))
     run = ("digits_detection", *data)
     run += ("--set", *TINY, "windows=1", "batch_size=3", f"ordinary={ordinary}", "image_side=32")
+    run += ("freeze_normalization=False",) if ordinary == "beside" else ()
     whole = trained(tmp_path / "whole", *run)
     assert whole["comparison"]["ordinary"].keys() >= {"loss", "map", "map_50"}
     assert (tmp_path / "whole" / "predictions.png").read_bytes().startswith(b"\x89PNG")
@@ -249,6 +250,7 @@ def test_a_detection_run_on_coco_annotations(ordinary, tmp_path, monkeypatch, ca
         (["--set", "optimizer=adamw", "restart_at=0.5"], "`as_the_authors` and `restart_at` belong to"),
         (["--set", "ordinary=yes"], "`ordinary`"),
         (["--set", "freeze_normalization=1"], "`freeze_normalization`"),
+        (["--set", "ordinary=beside"], "`freeze_normalization` must be False if the spiking network is trained from scratch"),
     ],
 )
 def test_a_detection_recipe_says_what_it_cannot_do(arguments, said, tmp_path, capsys):
