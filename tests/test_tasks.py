@@ -381,6 +381,43 @@ def test_attributes_that_mean_something_else_are_an_error():
         spikify(with_graph(Step), 2, verbose=False)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Block(layers.Layer):
+    """A composition of a composition: two of its layers have the same name."""
+
+    def __init__(self, depth=1, **kwargs):
+        super().__init__(**kwargs)
+        self.depth = depth
+        self.dense = layers.Dense(6, activation="relu", name="dense")
+        self.inner = Block(depth - 1, name="inner") if depth else None
+
+    def call(self, x):
+        x = self.dense(x)
+        return x if self.inner is None else self.inner(x)
+
+    def get_config(self):
+        return {**super().get_config(), "depth": self.depth}
+
+
+class WithBlock(keras.Model):
+    def __init__(self, attribute):
+        inputs = keras.Input((6,))
+        block = Block(name="block")
+        super().__init__(inputs, layers.Dense(3)(block(inputs)))
+        self.wanted = attribute(block)
+
+    def predict_step(self, *args):
+        return super().predict_step(*args)
+
+
+def test_an_attribute_that_is_one_of_two_inner_layers_of_the_same_name_is_an_error():
+    model = spikify(WithBlock(lambda block: block.inner), 2, verbose=False)
+    assert any(isinstance(layer, rsnn.layers.Neuron) for layer in model.wanted.layers)
+    for attribute in (lambda block: block.dense, lambda block: block.inner.dense):
+        with pytest.raises(TypeError, match="must not have an attribute that is one of several layers 'dense' inside of layer"):
+            spikify(WithBlock(attribute), 2, verbose=False)
+
+
 def test_a_task_that_cannot_be_saved_says_so_when_it_is_saved(tmp_path):
     class Unsaved(keras.Model):
         def __init__(self, inputs, outputs, function):

@@ -1,5 +1,6 @@
 """Finds what belongs to a spiking network for the attributes of the model that it was made from."""
 
+import collections
 import types
 
 import keras
@@ -50,6 +51,7 @@ class Counterparts(Rebuild):
         self._model_itself = model
         self._by_name = {}
         self._by_id = {}
+        self._unclear = {}
         self._pair(model, network, names)
 
     def _pair(self, model, network, names):
@@ -97,9 +99,13 @@ class Counterparts(Rebuild):
 
     def _pair_layers_inside(self, layer, graph, names):
         """Pairs the layers inside a layer that has become a model with a graph."""
-        new = dict(_operations_in(graph))
+        operations = list(_operations_in(graph))
+        new = dict(operations)
+        times = collections.Counter([*names, *(name for name, operation in operations if operation is not new[name])])
         for inside, name in zip(_layers_inside(layer), names, strict=True):
-            if name in new:
+            if times[name] > 1:
+                self._unclear[inside] = layer
+            elif name in new:
                 self._put(inside, name, new, set(names))
 
     def of(self, value, new_model):
@@ -135,6 +141,11 @@ class Counterparts(Rebuild):
     def _of_operation(self, operation):
         if operation in self._by_name:
             return self._by_name[operation]
+        if operation in self._unclear:
+            raise TypeError(
+                f"`model` must not have an attribute that is one of several layers {operation.name!r} inside of layer "
+                f"{self._unclear[operation].name!r}. Give the layers inside of it different names, or remove the attribute."
+            )
         if not keras_internals.is_graph(operation) and not getattr(operation, "variables", ()):
             return operation
         known = set(self.copies)
