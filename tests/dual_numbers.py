@@ -46,7 +46,7 @@ def spike(distance):
     return Dual((distance.value >= 0).astype("float64"), sigmoid_surrogate(distance.value) * distance.derivative)
 
 
-def rate_derivative(currents, by, decay, threshold, reset, v_reset, detach_reset):
+def rate_derivative(currents, by, decay, threshold, reset, v_reset, detach_reset, initial_membrane=0.0):
     """dr/dp of neurons, computed by a naive loop.
 
     Args:
@@ -57,6 +57,7 @@ def rate_derivative(currents, by, decay, threshold, reset, v_reset, detach_reset
         reset: "soft" or "hard".
         v_reset: Float, the membrane after a hard reset.
         detach_reset: Boolean, whether the reset has no derivative by the spike.
+        initial_membrane: Float, before the first step. Defaults to `0.0`.
 
     Returns:
         Array like one step of `currents`.
@@ -64,7 +65,7 @@ def rate_derivative(currents, by, decay, threshold, reset, v_reset, detach_reset
     shift = Dual(np.zeros(currents.shape[1:]), 1.0 if by == "input" else 0.0)
     decay = Dual(decay, 1.0 if by == "decay" else 0.0)
     threshold = Dual(threshold, 1.0 if by == "threshold" else 0.0)
-    state, total = Dual(np.zeros(currents.shape[1:])), Dual(np.zeros(currents.shape[1:]))
+    state, total = Dual(np.full(currents.shape[1:], initial_membrane)), Dual(np.zeros(currents.shape[1:]))
     for current in currents:
         membrane = decay * state + (shift + current)
         spikes = spike(membrane - threshold)

@@ -128,7 +128,7 @@ def inverted_bottlenecks():
     return inputs, x
 
 
-def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0):
+def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0, initial_membrane=0.0):
     """LIF neurons computed one number at a time, in float64.
 
     Args:
@@ -137,6 +137,7 @@ def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0):
         threshold: Float.
         reset: "soft" or "hard".
         v_reset: Float.
+        initial_membrane: Float.
 
     Returns:
         `(spikes, membranes, states)`, arrays `(T, ...)`: s_t, v_t before the reset and v⁺_t after it.
@@ -144,7 +145,7 @@ def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0):
     currents = np.asarray(currents, "float64")
     spikes, membranes, states = (np.zeros_like(currents) for _ in range(3))
     for neuron in np.ndindex(currents.shape[1:]):
-        state = 0.0
+        state = initial_membrane
         for t in range(len(currents)):
             membrane = decay * state + currents[(t, *neuron)]
             spike = 1.0 if membrane >= threshold else 0.0

@@ -16,8 +16,8 @@ registered = keras.saving.register_keras_serializable(package="tests_conformance
     [
         lambda: rsnn.layers.LIFCell(decay=0.5, detach_reset=False, learn_threshold=True),
         lambda: rsnn.layers.ParametricLIFCell(per_channel=True, learn_threshold=True),
-        lambda: rsnn.layers.ALIFCell(detach_reset=False, learn_threshold=True),
-        lambda: rsnn.layers.CuBaLIFCell(reset="hard", detach_reset=False, surrogate="atan"),
+        lambda: rsnn.layers.ALIFCell(detach_reset=False, learn_threshold=True, initial_membrane=0.5),
+        lambda: rsnn.layers.CuBaLIFCell(reset="hard", detach_reset=False, surrogate="atan", initial_membrane=-0.3),
     ],
     ids=["LIF", "ParametricLIF", "ALIF", "CuBaLIF"],
 )

@@ -16,8 +16,10 @@ from keras_ratesnn.gradients.signals import Signal
 T = 7
 CURRENTS = np.random.default_rng(0).normal(0.5, 0.8, (T, 4, 5))
 RESETS = [
-    {"reset": reset, "v_reset": v_reset, "detach_reset": detach}
-    for (reset, v_reset), detach in itertools.product([("soft", 0.0), ("hard", 0.0), ("hard", -0.3)], [True, False])
+    {"reset": reset, "v_reset": v_reset, "initial_membrane": initial, "detach_reset": detach}
+    for (reset, v_reset, initial), detach in itertools.product(
+        [("soft", 0.0, 0.0), ("soft", 0.0, 0.4), ("hard", 0.0, 0.0), ("hard", -0.3, -0.5)], [True, False]
+    )
 ]
 
 
@@ -80,7 +82,7 @@ def test_the_eligibility_is_the_derivative_with_respect_to_a_shift_of_the_input(
     slope = np.broadcast_to(to_numpy(means["slopes"][0]), CURRENTS.shape[1:])
     expected = rate_derivative(CURRENTS, "input", 0.6, threshold, **reset)
     np.testing.assert_allclose(slope, expected, rtol=1e-12)
-    spikes, _, _ = naive_lif(CURRENTS, 0.6, threshold, reset["reset"], reset["v_reset"])
+    spikes, _, _ = naive_lif(CURRENTS, 0.6, threshold, reset["reset"], reset["v_reset"], reset["initial_membrane"])
     np.testing.assert_allclose(to_numpy(means["rate"]), spikes.mean(axis=0), rtol=1e-15)
 
 

@@ -165,7 +165,15 @@ def test_invalid_time_constants_get_only_the_formula(value):
     assert_says(raised, f"tau={value!r}")
 
 
-FIXED = {"threshold": 0.5, "reset": "hard", "v_reset": 0.1, "detach_reset": False, "surrogate": "atan", "learn_threshold": True}
+FIXED = {
+    "threshold": 0.5,
+    "reset": "hard",
+    "v_reset": 0.1,
+    "detach_reset": False,
+    "surrogate": "atan",
+    "learn_threshold": True,
+    "initial_membrane": 0.5,
+}
 
 
 @pytest.mark.parametrize(("argument", "value"), [*FIXED.items(), ("decay", 0.5)])

@@ -24,10 +24,10 @@ def every_neuron():
     x = rsnn.layers.LIF(threshold=0.3, name="lif")(layers.BatchNormalization()(x))
     x = layers.Flatten()(layers.MaxPooling2D(2)(x))
     neurons = [
-        rsnn.layers.IF(threshold=0.3, name="if"),
+        rsnn.layers.IF(threshold=0.3, initial_membrane=0.15, name="if"),
         rsnn.layers.ParametricLIF(threshold=0.3, reset="hard", name="parametric"),
         rsnn.layers.CuBaLIF(threshold=0.3, name="cuba"),
-        rsnn.layers.ALIF(threshold=0.3, learn_threshold=True, name="alif"),
+        rsnn.layers.ALIF(threshold=0.3, learn_threshold=True, initial_membrane=-0.1, name="alif"),
     ]
     return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()([neuron(layers.Dense(4)(x)) for neuron in neurons])))
 
@@ -91,7 +91,8 @@ def test_exported_steps_are_those_of_the_model(format, tmp_path):
         "alif_membrane",
         "alif_adaptation",
     ]
-    assert not any(state.any() for state in states.values())
+    starts = {"if_membrane": np.float32(0.15), "alif_membrane": np.float32(-0.1)}
+    assert all((state == starts.get(name, 0.0)).all() for name, state in states.items())
     step, states = function_of(path, format), {name: np.repeat(state, 5, axis=0) for name, state in states.items()}
     outputs = []
     for t in range(T):

@@ -37,7 +37,7 @@ class Saturating(rsnn.layers.NeuronCell):
 NEURONS = {
     "soft": lambda: rsnn.layers.LIF(0.6, threshold=0.7),
     "soft, not detached": lambda: rsnn.layers.LIF(0.6, detach_reset=False, surrogate="atan"),
-    "hard": lambda: rsnn.layers.LIF(0.6, reset="hard", v_reset=-0.2),
+    "hard": lambda: rsnn.layers.LIF(0.6, reset="hard", v_reset=-0.2, initial_membrane=0.5),
     "integrate and fire": rsnn.layers.IF,
     "all that is learned": lambda: rsnn.layers.ParametricLIF(reset="hard", per_channel=True, learn_threshold=True),
     "of one's own": lambda: rsnn.layers.Neuron(Saturating()),

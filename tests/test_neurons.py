@@ -16,13 +16,60 @@ def model_of(*neurons, gradient="rate", timesteps=4, **kwargs):
     return spiking(keras.Model(inputs, layers.Dense(3)(x)), timesteps, gradient, **kwargs)
 
 
-@pytest.mark.parametrize("reset", ["soft", "hard"])
-def test_integrate_and_fire_neurons_do_not_leak(reset):
+@pytest.mark.parametrize(("reset", "initial_membrane"), [("soft", 0.0), ("soft", 0.5), ("hard", 0.0)])
+def test_integrate_and_fire_neurons_do_not_leak(reset, initial_membrane):
     x, _ = data(4, (7, 6))
     inputs = keras.Input((6,))
-    model = spiking(keras.Model(inputs, rsnn.layers.IF(reset=reset)(inputs)), 7, return_sequences=True)
-    spikes, _, _ = naive_lif(np.moveaxis(x, 1, 0), 1.0, reset=reset)
+    neurons = rsnn.layers.IF(reset=reset, initial_membrane=initial_membrane)
+    model = spiking(keras.Model(inputs, neurons(inputs)), 7, return_sequences=True)
+    spikes, _, _ = naive_lif(np.moveaxis(x, 1, 0), 1.0, reset=reset, initial_membrane=initial_membrane)
     np.testing.assert_array_equal(model.predict(x, verbose=0), np.moveaxis(spikes, 0, 1))
+
+
+WITH_INITIAL_MEMBRANE = [
+    lambda: rsnn.layers.LIF(0.5, initial_membrane=0.75),
+    lambda: rsnn.layers.IF(threshold=2.0, initial_membrane=1.0),
+    lambda: rsnn.layers.ParametricLIF(initial_membrane=-0.5, reset="hard"),
+    lambda: rsnn.layers.ALIF(initial_membrane=0.5),
+    lambda: rsnn.layers.CuBaLIF(initial_membrane=0.5),
+]
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt", "sltt"])
+@pytest.mark.parametrize("neurons", WITH_INITIAL_MEMBRANE, ids=["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF"])
+def test_neurons_start_from_their_initial_membrane(neurons, gradient, tmp_path):
+    """In either step mode, in a stream, in a saved model, and as their cell does by itself."""
+    x, y = data(8, (5, 6))
+    made = neurons()
+    at_rest = type(made).from_config({**made.get_config(), "initial_membrane": 0.0})
+    model, other = (model_of(neuron, gradient=gradient, timesteps=5, step_mode="single") for neuron in (made, at_rest))
+    other.set_weights(model.get_weights())
+    expected = model.predict(x, verbose=0)
+    assert not np.allclose(expected, other.predict(x, verbose=0))
+    np.testing.assert_allclose(np.mean([to_numpy(model.step(x[:, t])) for t in range(5)], axis=0), expected, atol=1e-6)
+    currents = to_numpy(model.network.layers[1](x))
+    state, spikes = made.cell.initial_state(ops.convert_to_tensor(currents[:, 0])), []
+    membrane = state["membrane"] if isinstance(state, dict) else state
+    np.testing.assert_array_equal(to_numpy(membrane), made.initial_membrane)
+    for t in range(5):
+        fired, state = made.cell(ops.convert_to_tensor(currents[:, t]), state)
+        spikes.append(to_numpy(model.network.layers[-1](fired)))
+    np.testing.assert_allclose(np.mean(spikes, axis=0), expected, atol=1e-6)
+    multi = spiking(model.network, 5, gradient)
+    np.testing.assert_allclose(multi.predict(x, verbose=0), expected, atol=1e-6)
+    (loss, multi_gradients), (single_loss, gradients) = (loss_and_gradients(each, x, y) for each in (multi, model))
+    assert single_loss == pytest.approx(loss, rel=1e-5)
+    for path, found in gradients.items():
+        np.testing.assert_allclose(found, multi_gradients[path], rtol=1e-3, atol=1e-5, err_msg=path)
+    compiled(model).save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0), expected)
+
+
+def test_a_membrane_starts_below_its_threshold():
+    with pytest.raises(
+        ValueError, match=r"`initial_membrane` must be < 0\.5\. Received: initial_membrane=0\.5\. At its threshold"
+    ):
+        rsnn.layers.LIF(threshold=0.5, initial_membrane=0.5)
 
 
 def test_a_parametric_neuron_begins_as_the_plain_one():
@@ -100,10 +147,18 @@ def test_a_learned_decay_begins_inside_its_range(decay):
 @pytest.mark.parametrize("layer", ["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF"])
 def test_a_config_makes_the_same_layer(layer):
     cls = getattr(rsnn.layers, layer)
-    made = cls(threshold=0.5, reset="hard", v_reset=-0.1, surrogate="atan", learn_threshold=True, name="neurons")
+    made = cls(
+        threshold=0.5,
+        reset="hard",
+        v_reset=-0.1,
+        surrogate="atan",
+        learn_threshold=True,
+        initial_membrane=0.25,
+        name="neurons",
+    )
     again = cls.from_config(made.get_config())
     assert again.get_config() == made.get_config()
-    assert (again.threshold, again.reset, again.v_reset, again.name) == (0.5, "hard", -0.1, "neurons")
+    assert (again.threshold, again.reset, again.v_reset, again.initial_membrane) == (0.5, "hard", -0.1, 0.25)
 
 
 @keras.saving.register_keras_serializable(package="tests")

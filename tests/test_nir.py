@@ -525,6 +525,7 @@ UNSAYABLE = {
     "MaxPooling2D": lambda x: layers.MaxPooling2D(2, name="culprit")(x),
     "BatchNormalization": lambda x: layers.BatchNormalization(name="culprit")(layers.AveragePooling2D(2)(x)),
     "TemporalEffectiveBatchNormalization": lambda x: rsnn.layers.TemporalEffectiveBatchNormalization(4, name="culprit")(x),
+    "IF": lambda x: IF(initial_membrane=0.5, name="culprit")(x),
     "ALIF": lambda x: rsnn.layers.ALIF(name="culprit")(x),
     "Neuron": lambda x: rsnn.layers.Neuron(OwnCell(), name="culprit")(x),
     "BernoulliEncoder": lambda x: rsnn.layers.BernoulliEncoder(name="culprit")(x),

@@ -369,22 +369,25 @@ def test_the_same_neuron_twice_is_an_error():
 
 # Calibration.
 @pytest.mark.parametrize("timesteps", [1, 2, 5, 8])
-@pytest.mark.parametrize("threshold", [1.0, 0.25])
-def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(timesteps, threshold):
+@pytest.mark.parametrize(("threshold", "initial_membrane"), [(1.0, 0.5), (0.25, 0.0)])
+def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(timesteps, threshold, initial_membrane):
     inputs = keras.Input((64,))
     network = keras.Model(inputs, layers.Dense(64, kernel_initializer="identity")(layers.ReLU(name="relu")(inputs)))
     x = np.random.default_rng(0).normal(0.0, 3.0, (50, 64)).astype("float32")
-    model = quiet(network, timesteps, neuron=lambda: IF(threshold=threshold), calibrate=x, percentile=90)
+    start = threshold * initial_membrane
+    neuron = functools.partial(IF, threshold=threshold, initial_membrane=start)
+    model = quiet(network, timesteps, neuron=neuron, calibrate=x, percentile=90)
     (change,) = model.spikify_report.replaced
     assert change.threshold == pytest.approx(np.percentile(x[x > 0], 90))
     level = change.threshold / timesteps
-    position = np.clip(x / level + timesteps * model.network.get_layer("relu_current").offset / threshold, 0, timesteps)
+    charge = start + timesteps * model.network.get_layer("relu_current").offset
+    position = np.clip(x / level + charge / threshold, 0, timesteps)
     away_from_ties = np.abs(position - np.round(position)) > 1e-3
     expected = np.floor(position) * level
     np.testing.assert_allclose(model.predict(x, verbose=0)[away_from_ties], expected[away_from_ties], rtol=1e-5)
 
 
-@pytest.mark.parametrize("neuron", [IF, functools.partial(LIF, decay=0.8)])
+@pytest.mark.parametrize("neuron", [None, IF, functools.partial(LIF, decay=0.8)])
 def test_the_mean_output_of_calibrated_neurons_is_that_of_the_activations_in_each_layer(neuron):
     inputs = keras.Input((8, 8, 1))
     x = inputs
@@ -407,7 +410,7 @@ def test_a_network_that_can_only_run_in_single_step_order_is_calibrated_without_
     x = ops.reshape(layers.ReLU(name="second")(layers.Dense(5)(folded)), (-1, 4, 5))
     network = keras.Model(inputs, layers.Dense(2)(x))
     images = np.random.default_rng(0).random((16, 4, 6), dtype="float32")
-    model = quiet(network, 2, step_mode="single", calibrate=images)
+    model = quiet(network, 2, step_mode="single", neuron=IF, calibrate=images)
     assert [model.network.get_layer(f"{name}_current").offset for name in ("first", "second")] == [1 / 4, 1 / 4]
     assert model.predict(images, verbose=0).shape == (16, 4, 2)
     with pytest.raises(ValueError, match='set step_mode="single"'):
@@ -418,8 +421,9 @@ def test_neurons_that_are_called_twice_are_calibrated_without_a_shift():
     relu = layers.ReLU(name="relu")
     inputs = keras.Input((6,))
     network = keras.Model(inputs, layers.Dense(3)(relu(layers.Dense(6)(relu(inputs)))))
-    model = quiet(network, 4, calibrate=X)
-    assert model.network.get_layer("relu_current").offset == 1 / 8
+    for initial_membrane, offset in ((0.0, 1 / 8), (0.25, 1 / 16), (0.5, 0.0)):
+        model = quiet(network, 4, neuron=lambda start=initial_membrane: IF(initial_membrane=start), calibrate=X)
+        assert model.network.get_layer("relu_current").offset == offset
 
 
 def test_calibration_converges_to_the_network_with_time():
@@ -431,7 +435,7 @@ def test_calibration_converges_to_the_network_with_time():
     for timesteps in (2, 8, 32):
         model = quiet(network, timesteps, calibrate=X, percentile=100)
         errors.append(np.abs(model.predict(X, verbose=0) - exact).max())
-    assert errors[-1] < errors[0] / 8
+    assert errors[-1] < errors[0] / 6
     assert sorted(errors, reverse=True) == errors
 
 

@@ -58,8 +58,8 @@ def export_step(
         verbose: Boolean, whether to print a message. Defaults to `None`: Keras decides.
 
     Returns:
-        Dict of the states before the first step, by name: arrays for `batch_size` sequences, or one. They are zeros for all
-        neurons of the library.
+        Dict of the states before the first step, by name: arrays for `batch_size` sequences, or one. For neurons of the library
+        they are zeros, apart from membranes with an `initial_membrane`.
 
     Raises:
         TypeError: If an argument has the wrong type.

@@ -51,11 +51,12 @@ class ALIFCell(IntegrateAndFireCell):
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
         learn_threshold: Boolean, whether the layer learns its `threshold`, shared by all its neurons. Defaults to `False`.
+        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
-        state: The state returned by the previous step; `None` for neurons at rest.
+        state: The state returned by the previous step; `None` for neurons before their first step.
 
     Returns:
         `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"membrane"` v⁺_t and `"adaptation"` a_t.
@@ -81,16 +82,17 @@ class ALIFCell(IntegrateAndFireCell):
         detach_reset: bool = True,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
+        initial_membrane: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
+        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, **kwargs)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
         self.adaptation_decay = checks.real("adaptation_decay", adaptation_decay, at_least=0, below=1, advice=DECAY_ADVICE)
         self.adaptation = checks.real("adaptation", adaptation, at_least=0)
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        at_rest = super().initial_state(inputs)
-        return {"membrane": at_rest, "adaptation": at_rest}
+        membrane = super().initial_state(inputs)
+        return {"membrane": membrane, "adaptation": ops.zeros_like(membrane)}
 
     def step(  # type: ignore[override]  # Its threshold is its own.
         self, inputs: Tensor, state: Structure
@@ -125,8 +127,8 @@ class ALIF(IntegrateAndFire):
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
         a_t  = adaptation_decay · a_{t−1} + (1 − adaptation_decay) · s_t
 
-    The adaptation a is a memory of about `1 / (1 − adaptation_decay)` steps. In a `SpikingModel` the neurons start at rest,
-    v⁺_0 = 0 and a_0 = 0.
+    The adaptation a is a memory of about `1 / (1 − adaptation_decay)` steps. In a `SpikingModel` the neurons start with
+    v⁺_0 = `initial_membrane` and a_0 = 0.
 
     Example:
 
@@ -161,6 +163,7 @@ class ALIF(IntegrateAndFire):
         detach_reset: bool = True,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
+        initial_membrane: float = 0.0,
         **kwargs: Any,
     ) -> None:
         cell = ALIFCell(
@@ -173,6 +176,7 @@ class ALIF(IntegrateAndFire):
             detach_reset,
             surrogate,
             learn_threshold,
+            initial_membrane,
             **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)

@@ -29,7 +29,14 @@ class IntegrateAndFireCell(NeuronCell):
     Args: as in `LIFCell`, without `decay`.
     """
 
-    fixed_arguments = (*NeuronCell.fixed_arguments, "reset", "v_reset", "detach_reset", "learn_threshold")
+    fixed_arguments = (
+        *NeuronCell.fixed_arguments,
+        "reset",
+        "v_reset",
+        "detach_reset",
+        "learn_threshold",
+        "initial_membrane",
+    )
 
     def __init__(
         self,
@@ -39,6 +46,7 @@ class IntegrateAndFireCell(NeuronCell):
         detach_reset: bool = True,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
+        initial_membrane: float = 0.0,
         **kwargs: Any,
     ) -> None:
         refuse_other_names(type(self).__name__, kwargs)
@@ -52,6 +60,8 @@ class IntegrateAndFireCell(NeuronCell):
             )
         self.detach_reset = checks.boolean("detach_reset", detach_reset)
         self.learn_threshold = checks.boolean("learn_threshold", learn_threshold)
+        advice = "At its threshold a neuron would spike without input."
+        self.initial_membrane = checks.real("initial_membrane", initial_membrane, below=self.threshold, advice=advice)
         self.log_threshold = None
 
     def build(self, input_shape: Shape) -> None:
@@ -62,6 +72,10 @@ class IntegrateAndFireCell(NeuronCell):
     def _add_parameter(self, name: str, shape: Sequence[int | None], value: float) -> keras.Variable:
         initializer = keras.initializers.Constant(value)
         return self.add_weight(shape=shape, initializer=initializer, name=name)
+
+    def initial_state(self, inputs: Tensor) -> Structure:
+        at_rest = super().initial_state(inputs)
+        return at_rest + self.initial_membrane if self.initial_membrane else at_rest
 
     def effective_decay(self) -> float | Tensor:
         """λ as the step uses it: a float, or a tensor if it is learned."""
@@ -126,6 +140,7 @@ class IntegrateAndFireCell(NeuronCell):
             "v_reset": self.v_reset,
             "detach_reset": self.detach_reset,
             "learn_threshold": self.learn_threshold,
+            "initial_membrane": self.initial_membrane,
         }
 
     @classmethod
@@ -170,18 +185,21 @@ class LIFCell(IntegrateAndFireCell):
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
         learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
             Defaults to `False`.
+        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. In a network that was converted from an
+            ordinary one, `threshold / 2` rounds firing rates instead of truncating them (Bu et al., AAAI 2022). Defaults to
+            `0.0`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
-        state: The state returned by the previous step; `None` for neurons at rest.
+        state: The state returned by the previous step; `None` for neurons before their first step.
 
     Returns:
         `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; the membrane after the reset.
 
     Raises:
-        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, or a name is
-            unknown.
+        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset,
+            `initial_membrane` is not below the threshold, or a name is unknown.
         TypeError: If an argument has the wrong type, or a name from another library.
 
     Source: Yu et al., NeurIPS 2024, equation 1.
@@ -198,9 +216,10 @@ class LIFCell(IntegrateAndFireCell):
         detach_reset: bool = True,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
+        initial_membrane: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
+        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, **kwargs)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
 
     def get_config(self) -> Config:
@@ -259,9 +278,10 @@ class ParametricLIFCell(IntegrateAndFireCell):
         learn_threshold: bool = False,
         per_channel: bool = False,
         axis: int = -1,
+        initial_membrane: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
+        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, **kwargs)
         self.decay = checks.real("decay", decay, above=0, below=1, advice=DECAY_ADVICE)
         self.per_channel = checks.boolean("per_channel", per_channel)
         self.axis = checks.integer("axis", axis)

@@ -48,11 +48,12 @@ class CuBaLIFCell(IntegrateAndFireCell):
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
         learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
             Defaults to `False`.
+        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input of this step.
-        state: The state returned by the previous step; `None` for neurons at rest.
+        state: The state returned by the previous step; `None` for neurons before their first step.
 
     Returns:
         `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"current"` i_t and `"membrane"` v⁺_t.
@@ -78,15 +79,16 @@ class CuBaLIFCell(IntegrateAndFireCell):
         detach_reset: bool = True,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
+        initial_membrane: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **kwargs)
+        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, **kwargs)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
         self.synaptic_decay = checks.real("synaptic_decay", synaptic_decay, at_least=0, below=1, advice=DECAY_ADVICE)
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        at_rest = super().initial_state(inputs)
-        return {"current": at_rest, "membrane": at_rest}
+        membrane = super().initial_state(inputs)
+        return {"current": ops.zeros_like(membrane), "membrane": membrane}
 
     def step(  # type: ignore[override]  # Its threshold is its own.
         self, inputs: Tensor, state: Structure
@@ -109,7 +111,7 @@ class CuBaLIF(IntegrateAndFire):
         v⁺_t = v_t − threshold · s_t                  reset="soft"
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
 
-    In a `SpikingModel` the neurons start at rest, i_0 = 0 and v⁺_0 = 0.
+    In a `SpikingModel` the neurons start with i_0 = 0 and v⁺_0 = `initial_membrane`.
 
     Example, an input at the first step only:
 
@@ -143,6 +145,7 @@ class CuBaLIF(IntegrateAndFire):
         detach_reset: bool = True,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
+        initial_membrane: float = 0.0,
         **kwargs: Any,
     ) -> None:
         cell = CuBaLIFCell(
@@ -154,6 +157,7 @@ class CuBaLIF(IntegrateAndFire):
             detach_reset,
             surrogate,
             learn_threshold,
+            initial_membrane,
             **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)

@@ -85,6 +85,7 @@ class IntegrateAndFire(Neuron):
     detach_reset = from_cell("detach_reset")
     surrogate = from_cell("surrogate")
     learn_threshold = from_cell("learn_threshold")
+    initial_membrane = from_cell("initial_membrane")
 
     def get_config(self) -> Config:
         config = super().get_config()
@@ -108,8 +109,8 @@ class LIF(IntegrateAndFire):
         v⁺_t = v_t − threshold · s_t                  reset="soft"
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
 
-    In a `SpikingModel` the neurons start at rest, v⁺_0 = 0, and run over all time steps. Outside a `SpikingModel`, the layer
-    advances neurons at rest by one step; use `LIFCell` to start from another state.
+    In a `SpikingModel` the neurons start with the membrane v⁺_0 = `initial_membrane`, and run over all time steps. Outside a
+    `SpikingModel`, the layer advances them by one step; use `LIFCell` to start from another state.
 
     Example:
 
@@ -132,6 +133,9 @@ class LIF(IntegrateAndFire):
             of all membranes of the layer, so that a similar fraction of neurons spikes at every step (OTS of Zhu et al., ICLR
             2024). In inference the threshold is the running mean. The authors train with `gradient="sltt"`; `"rate"` is not
             supported. Defaults to `False`.
+        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. In a network that was converted from an
+            ordinary one, `threshold / 2` rounds firing rates instead of truncating them (Bu et al., AAAI 2022). Defaults to
+            `0.0`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer. In rate training the
             regularizer sees the firing rate, in BPTT the spikes of all steps.
 
@@ -142,8 +146,8 @@ class LIF(IntegrateAndFire):
         Same as the input shape: spikes, exactly 0 or 1.
 
     Raises:
-        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, a name is
-            unknown, or the threshold is both stabilised and learned.
+        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset,
+            `initial_membrane` is not below the threshold, a name is unknown, or the threshold is both stabilised and learned.
         TypeError: If an argument has the wrong type, or a name from another library.
 
     Source: Yu et al., NeurIPS 2024, equation 1.
@@ -159,10 +163,19 @@ class LIF(IntegrateAndFire):
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         threshold_stabilizer: bool = False,
+        initial_membrane: float = 0.0,
         **kwargs: Any,
     ) -> None:
         cell = LIFCell(
-            decay, threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **shared_with_cell(type(self), kwargs)
+            decay,
+            threshold,
+            reset,
+            v_reset,
+            detach_reset,
+            surrogate,
+            learn_threshold,
+            initial_membrane,
+            **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)
         self.threshold_stabilizer = checks.boolean("threshold_stabilizer", threshold_stabilizer)
@@ -222,10 +235,18 @@ class IF(IntegrateAndFire):
         detach_reset: bool = True,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
+        initial_membrane: float = 0.0,
         **kwargs: Any,
     ) -> None:
         cell = IFCell(
-            threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, **shared_with_cell(type(self), kwargs)
+            threshold,
+            reset,
+            v_reset,
+            detach_reset,
+            surrogate,
+            learn_threshold,
+            initial_membrane,
+            **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)
 
@@ -264,6 +285,7 @@ class ParametricLIF(IntegrateAndFire):
         learn_threshold: bool = False,
         per_channel: bool = False,
         axis: int = -1,
+        initial_membrane: float = 0.0,
         **kwargs: Any,
     ) -> None:
         cell = ParametricLIFCell(
@@ -276,6 +298,7 @@ class ParametricLIF(IntegrateAndFire):
             learn_threshold,
             per_channel,
             axis,
+            initial_membrane,
             **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)

@@ -41,7 +41,7 @@ RECIPE = Recipe(
     load_data=scenes.load_boxes,
     build_network=build_network,
     # In a deep network the gradient of neurons with a detached reset grows from layer to layer.
-    neuron=functools.partial(keras_ratesnn.layers.IF, detach_reset=False),
+    neuron=functools.partial(keras_ratesnn.layers.IF, detach_reset=False, initial_membrane=0.5),
     task=detection.DETECTION,
     ordinary="first",
     freeze_normalization=True,

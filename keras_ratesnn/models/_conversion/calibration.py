@@ -3,23 +3,25 @@ r"""Calibration: converts a trained network so that its neurons approximate the 
 Let a be the output of an activation and θ a percentile of its positive values. Neurons with threshold τ, between two fixed
 scales, replace it:
 
-    I = x τ/θ + τ/(2T)          s_t = spikes of the input current I          output θ s_t
+    I = x τ/θ + (τ/2 - v_0)/T          s_t = spikes of the input current I          output θ s_t
 
-A neuron without a leak, with soft reset, spikes floor(T I/τ) times in T steps, clipped to the range from 0 to T. Its mean
-output is
+A neuron without a leak, with soft reset, whose membrane starts at v_0, spikes floor((v_0 + T I)/τ) times in T steps, clipped to
+the range from 0 to T. Its mean output is
 
     (θ/T) · clip(floor(T x/θ + 1/2), 0, T)
 
-which is relu(x), rounded to a multiple of θ/T and clipped at θ: in the units of x, the threshold of the neuron is θ. The term
-τ/(2T) turns truncation into rounding; over T steps it is equivalent to a membrane that starts at τ/2. All weights keep their
-values, because the following layers see activations in the original units. The derivative of a rate with respect to its input
-is as large as that of the activation for any θ, because the surrogate sees the membrane in units of τ. mean_shifts.py adds to
-the current what clipping, and spikes that come late or unevenly, take away on average.
+which is relu(x), rounded to a multiple of θ/T and clipped at θ: in the units of x, the threshold of the neuron is θ. A membrane
+that starts at v_0 = τ/2 turns truncation into rounding; what another v_0 lacks is spread over the T steps, which gives as many
+spikes for a constant x, but later ones: layers after it see less of them. All weights keep their values, because the following
+layers see activations in the original units. The derivative of a rate with respect to its input is as large as that of the
+activation for any θ, because the surrogate sees the membrane in units of τ. mean_shifts.py adds to the current what clipping,
+and spikes that come late or unevenly, take away on average.
 
 Sources: Diehl et al., "Fast-Classifying, High-Accuracy Spiking Deep Networks Through Weight and Threshold Balancing",
 IJCNN 2015; Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Event-Driven Networks for Image
 Classification", Frontiers in Neuroscience 2017 (the percentile); Deng and Gu, "Optimal Conversion of Conventional
-Artificial Neural Networks to Spiking Neural Networks", ICLR 2021 (the shift).
+Artificial Neural Networks to Spiking Neural Networks", ICLR 2021 (the shift); Bu et al., "Optimized Potential Initialization
+for Low-latency Spiking Neural Networks", AAAI 2022 (the membrane).
 """
 
 import dataclasses
@@ -140,10 +142,10 @@ def between_scales(neuron, threshold, timesteps):
         List of three layers.
     """
     own = neuron.cell.threshold
+    # A custom cell starts at rest.
+    shift = (own / 2 - getattr(neuron.cell, "initial_membrane", 0.0)) / timesteps
     return [
-        keras.layers.Rescaling(
-            own / threshold, own / (2 * timesteps), dtype=neuron.dtype_policy, name=f"{neuron.name}_current"
-        ),
+        keras.layers.Rescaling(own / threshold, shift, dtype=neuron.dtype_policy, name=f"{neuron.name}_current"),
         neuron,
         keras.layers.Rescaling(threshold, dtype=neuron.dtype_policy, name=f"{neuron.name}_output"),
     ]

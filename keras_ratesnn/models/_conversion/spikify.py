@@ -84,9 +84,11 @@ def spikify(
         neuron: Callable `(operation) -> Neuron or None`, called for each hidden activation. `operation` is the layer or the
             `keras.ops` node that applies it; return `None` to keep the activation. A callable without required arguments, for
             example `LIF` or `functools.partial(LIF, decay=0.5)`, is called without arguments. Defaults to `None`, which stands
-            for `IF(detach_reset=False)`: without a leak the firing rate is proportional to the input, like relu, and spikes
-            pass through many layers from the start of training; and because its gradient includes the reset, the derivative
-            of its rate is about that of relu, while it would grow with T in each layer if the reset were detached.
+            for `IF(detach_reset=False, initial_membrane=0.5)`: without a leak the firing rate is proportional to the input,
+            like relu, and spikes pass through many layers from the start of training; because its gradient includes the
+            reset, the derivative of its rate is about that of relu, while it would grow with T in each layer if the reset
+            were detached; and a membrane that starts at half the threshold rounds rates instead of truncating them. NIR
+            files have no initial membranes: for these, choose `IF(detach_reset=False)`.
         gradient: As in `SpikingModel`. Defaults to `"rate"`.
         step_mode: As in `SpikingModel`. Defaults to `"multi"`.
         calibrate: A batch of inputs of the model, without time, representative of the training data; a few hundred are
@@ -164,7 +166,9 @@ def _chooser(neuron):
     if neuron is None:
         # The factor by which a detached reset changes the gradient, (T + 1) / 2, would be taken in every layer.
         return lambda operation: IF(
-            detach_reset=False, dtype=operation.dtype_policy if isinstance(operation, keras.layers.Layer) else None
+            detach_reset=False,
+            initial_membrane=0.5,
+            dtype=operation.dtype_policy if isinstance(operation, keras.layers.Layer) else None,
         )
     if not callable(neuron) or isinstance(neuron, keras.layers.Layer):
         raise TypeError(

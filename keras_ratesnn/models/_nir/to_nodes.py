@@ -97,6 +97,12 @@ def _add(writer, layer, signals):
 
 
 def _neurons(writer, layer, signal):
+    if layer.initial_membrane:
+        raise refused_layer(
+            layer,
+            f"in NIR neurons start at rest, and these with initial_membrane={layer.initial_membrane}. Convert or train the "
+            "network with neurons that start at 0.",
+        )
     signal = writer.plain(signal, layer.name)
     decay = ops.convert_to_numpy(layer.cell.effective_decay()).astype("float64")
     if decay.ndim:
