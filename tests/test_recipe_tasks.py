@@ -241,6 +241,16 @@ def test_a_detection_run_on_coco_annotations(ordinary, tmp_path, monkeypatch, ca
     assert trained(tmp_path / "stopped", *run)["curve"]["loss"] == whole["curve"]["loss"]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")
+@pytest.mark.parametrize("name", ["digits_detection", "digits_segmentation"])
+def test_tasks_are_trained_in_mixed_precision(name, few_scenes, tmp_path):
+    settings = ("windows=1", "epochs=1", "precision=mixed_bfloat16")
+    record = trained(tmp_path, name, "--set", *TINY, *settings)
+    assert np.isfinite(record["curve"]["loss"]).all()
+    assert keras.saving.load_model(tmp_path / "last.keras").compute_dtype == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -30,7 +30,11 @@ def build_network(width, dataset):
         input_shape=dataset.train_images.shape[1:],
     )
     decoder = keras_cv.layers.NonMaxSuppression(
-        detection.BOX_FORMAT, from_logits=False, confidence_threshold=LEAST_CONFIDENCE, max_detections=MOST_BOXES
+        detection.BOX_FORMAT,
+        from_logits=False,
+        confidence_threshold=LEAST_CONFIDENCE,
+        max_detections=MOST_BOXES,
+        dtype="float32",
     )
     return ReLUDetector(backbone, dataset.classes, detection.BOX_FORMAT, fpn_depth=0, prediction_decoder=decoder)
 

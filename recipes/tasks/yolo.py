@@ -1,5 +1,7 @@
 """keras-cv's YOLOv8 in a form that converts well to spikes. Import it only where keras-cv is installed."""
 
+import contextlib
+
 import keras
 import keras_cv
 import numpy as np
@@ -41,11 +43,16 @@ class ReLUDetector(keras_cv.models.YOLOV8Detector):
             boxes.assign(np.tile(-np.log1p(1 / FIRST_DISTANCE) * bins, EDGES))
             classes.assign(np.full(classes.shape, np.log(FIRST_SCORE / (1 - FIRST_SCORE))))
 
+        # In half precision keras-cv's loss and decoding mix dtypes.
+        self.label_encoder.dtype_policy = "float32"
+
     def compute_loss(self, x, y, y_pred, sample_weight=None, **kwargs):
-        return super().compute_loss(x, y, _with_scores(y_pred), sample_weight, **kwargs)
+        with _in_float32():
+            return super().compute_loss(x, y, _with_scores(y_pred), sample_weight, **kwargs)
 
     def decode_predictions(self, pred, images):
-        return super().decode_predictions(_with_scores(pred), images)
+        with _in_float32():
+            return super().decode_predictions(_with_scores(pred), images)
 
 
 EDGES = 4
@@ -55,5 +62,17 @@ LEVELS = 1, 2, 3
 REPLACED = {keras.activations.silu: keras.activations.relu, keras.activations.sigmoid: keras.activations.linear}
 
 
+@contextlib.contextmanager
+def _in_float32():
+    """A context in which layers that a function makes compute in float32."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
 def _with_scores(outputs):
-    return {**outputs, "classes": keras.ops.sigmoid(outputs["classes"])}
+    wide = {name: keras.ops.cast(output, "float32") for name, output in outputs.items()}
+    return {**wide, "classes": keras.ops.sigmoid(wide["classes"])}
