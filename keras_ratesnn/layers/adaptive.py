@@ -19,6 +19,7 @@ class ALIFCell(IntegrateAndFireCell):
 
     Like `LIFCell`, but the threshold θ_t increases with the adaptation a, a running mean of the neuron's own spikes:
 
+        v⁺_0 = initial_membrane
         v_t  = decay · v⁺_{t−1} + I_t
         θ_t  = threshold + adaptation · a_{t−1}
         s_t  = 1 where v_t >= θ_t, else 0
@@ -120,6 +121,7 @@ class ALIFCell(IntegrateAndFireCell):
 class ALIF(IntegrateAndFire):
     """Adaptive leaky integrate-and-fire neurons, as in LSNNs: every spike raises the neuron's threshold temporarily.
 
+        v⁺_0 = initial_membrane
         v_t  = decay · v⁺_{t−1} + I_t
         θ_t  = threshold + adaptation · a_{t−1}
         s_t  = 1 where v_t >= θ_t, else 0

@@ -21,6 +21,7 @@ DECAY_ADVICE = "A time constant of τ steps is decay = 1 − 1/τ."
 class IntegrateAndFireCell(NeuronCell):
     """Base class of integrate-and-fire cells: one membrane equation, with a decay defined by subclasses.
 
+        v⁺_0 = initial_membrane
         v_t  = decay · v⁺_{t−1} + I_t
         s_t  = 1 where v_t >= threshold, else 0
         v⁺_t = v_t − threshold · s_t                  reset="soft"
@@ -161,6 +162,7 @@ class LIFCell(IntegrateAndFireCell):
 
     The membrane decays, integrates the input current and spikes if it reaches the threshold; a spike resets it:
 
+        v⁺_0 = initial_membrane
         v_t  = decay · v⁺_{t−1} + I_t
         s_t  = 1 where v_t >= threshold, else 0
         v⁺_t = v_t − threshold · s_t                  reset="soft"

@@ -19,6 +19,7 @@ class CuBaLIFCell(IntegrateAndFireCell):
 
     Like `LIFCell`, but driven by a synaptic current i with its own decay:
 
+        v⁺_0 = initial_membrane
         i_t  = synaptic_decay · i_{t−1} + I_t
         v_t  = decay · v⁺_{t−1} + i_t
         s_t  = 1 where v_t >= threshold, else 0
@@ -105,6 +106,7 @@ class CuBaLIFCell(IntegrateAndFireCell):
 class CuBaLIF(IntegrateAndFire):
     """Current-based leaky integrate-and-fire neurons (CuBa-LIF): the input drives a current, which drives the membrane.
 
+        v⁺_0 = initial_membrane
         i_t  = synaptic_decay · i_{t−1} + I_t
         v_t  = decay · v⁺_{t−1} + i_t
         s_t  = 1 where v_t >= threshold, else 0

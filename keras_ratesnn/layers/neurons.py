@@ -104,6 +104,7 @@ class IntegrateAndFire(Neuron):
 class LIF(IntegrateAndFire):
     """Leaky integrate-and-fire neurons: the activation of a spiking network.
 
+        v⁺_0 = initial_membrane
         v_t  = decay · v⁺_{t−1} + I_t
         s_t  = 1 where v_t >= threshold, else 0
         v⁺_t = v_t − threshold · s_t                  reset="soft"
