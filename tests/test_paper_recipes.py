@@ -21,7 +21,8 @@ from recipes.train import main
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra [test] installs it")
 
-NARROW = ("width=0.0625", "timesteps=2", "epochs=1", "batch_size=4")
+# With fewer than 8 channels some convolutions of PyTorch 2.13 write outside of their memory on CPUs without AVX-512.
+NARROW = ("width=0.125", "timesteps=2", "epochs=1", "batch_size=4")
 if keras.backend.backend() == "tensorflow":
     # Compiling takes most of the time of a test. (JAX without it compiles every operation by itself.)
     NARROW += ("jit_compile=False",)

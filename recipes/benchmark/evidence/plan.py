@@ -97,7 +97,7 @@ def on_gpu():
 
 def on_cpu():
     """The same kinds of stages in small, to see that they run."""
-    shape = {"width": 0.0625, "batch": 2, "size": 8, "rounds": 2}
+    shape = {"width": 0.125, "batch": 2, "size": 8, "rounds": 2}
     methods = {"timesteps": [2], "methods": ["rate-multi"]}
     tables = {(2, "float32"): {**shape, **methods, "precision": "float32"}}
     peers = [PEER] if _is_installed(PEER) else []
