@@ -87,6 +87,36 @@ def test_a_kernel_in_another_order_has_its_values_and_passes_its_derivative_on(l
     np.testing.assert_array_equal(to_numpy(gradient), to_numpy(upstream.permute(2, 3, 1, 0)))
 
 
+@torch_only
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("channels", [4, 8])
+def test_a_pointwise_convolution_of_few_channels_runs_without_strides(channels, padding):
+    """With strides PyTorch's weight gradient of few channels writes outside of its memory on some CPUs."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    strides = []
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.convolution.default:
+                strides.append(args[3])
+            return function(*args, **(kwargs or {}))
+
+    layer = layers.Conv2D(3, 1, strides=2, padding=padding, data_format="channels_last")
+    x, _ = data(2, (5, 5, channels))
+    kernel, upstream = np.random.default_rng(0).normal(size=(channels, 3)), np.random.default_rng(1).normal(size=(2, 3, 3, 3))
+    layer.build(x.shape)
+    layer.set_weights([kernel[None, None], np.zeros(3)])
+    with backend.layout_kept(), Watching():
+        outputs = layer(ops.convert_to_tensor(x))
+    assert strides == ([[1, 1]] if channels == 4 else [[2, 2]])
+    np.testing.assert_allclose(to_numpy(outputs), x[:, ::2, ::2] @ kernel, rtol=1e-5, atol=1e-5)
+    (gradient,) = torch.autograd.grad(outputs, [layer.kernel.value], torch.tensor(upstream, dtype=outputs.dtype))
+    expected = np.einsum("bhwi,bhwo->io", x[:, ::2, ::2], upstream)
+    np.testing.assert_allclose(to_numpy(gradient)[0, 0], expected, rtol=1e-4, atol=1e-4)
+
+
 # In single-step order the layer itself is called on the images of a step: only on PyTorch is their memory another then.
 @pytest.mark.parametrize("step_mode", ["multi", "single"] if BACKEND == "torch" else ["multi"])
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Runs Keras' layers on images without copying the data, on PyTorch."""
+"""Runs Keras' layers on images without copying the data, on PyTorch, and around a fault of PyTorch's in this layout."""
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -11,6 +11,8 @@ class LayoutKept(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if function is torch.conv2d:
+            return _convolved(*args, **kwargs)
         if function is not torch.Tensor.contiguous:
             return function(*args, **kwargs)
         (tensor,) = args
@@ -18,6 +20,23 @@ class LayoutKept(TorchFunctionMode):
         if not kwargs and layout is not None and tensor.is_contiguous(memory_format=layout):
             return tensor
         return _reordered(tensor, **kwargs)
+
+
+_SAFE_CHANNELS = 8
+"""From this number of input channels on, PyTorch's strided 1x1 convolutions stay inside of their memory."""
+
+
+def _convolved(inputs, kernel, stride=1, padding=0, **kwargs):
+    """`torch.conv2d` as Keras calls it.
+
+    On CPUs without AVX-512, PyTorch 2.13's weight gradient of a strided 1x1 convolution with few input channels writes outside
+    of its memory. Without the inputs that such a convolution skips, it is one without strides.
+    """
+    strides = [stride] * 2 if isinstance(stride, int) else stride
+    is_pointwise = tuple(kernel.shape[2:]) == (1, 1) and padding in (0, [0, 0], (0, 0))
+    if is_pointwise and max(strides) > 1 and inputs.shape[1] < _SAFE_CHANNELS and inputs.device.type == "cpu":
+        inputs, strides = inputs[:, :, :: strides[0], :: strides[1]], (1, 1)
+    return torch.conv2d(inputs, kernel, stride=strides, padding=padding, **kwargs)
 
 
 def _reordered(tensor, memory_format=torch.contiguous_format):
