@@ -113,6 +113,13 @@ def test_a_pointwise_convolution_of_few_channels_runs_without_strides(channels, 
     assert strides == ([[1, 1]] if channels == 4 else [[2, 2]])
     np.testing.assert_allclose(to_numpy(outputs), x[:, ::2, ::2] @ kernel, rtol=1e-5, atol=1e-5)
     (gradient,) = torch.autograd.grad(outputs, [layer.kernel.value], torch.tensor(upstream, dtype=outputs.dtype))
+    # A layer that wraps a module of PyTorch calls with other arguments.
+    module = torch.nn.Conv2d(channels, 3, 1, stride=2)
+    images = torch.tensor(x).permute(0, 3, 1, 2)
+    with backend.layout_kept():
+        wrapped, of_one = module(images), module(images[0])
+    for found, expected in ((wrapped, module(images)), (of_one, module(images[0]))):
+        np.testing.assert_allclose(to_numpy(found), to_numpy(expected), rtol=1e-5, atol=1e-5)
     expected = np.einsum("bhwi,bhwo->io", x[:, ::2, ::2], upstream)
     np.testing.assert_allclose(to_numpy(gradient)[0, 0], expected, rtol=1e-4, atol=1e-4)
 

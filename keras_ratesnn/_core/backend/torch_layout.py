@@ -26,17 +26,17 @@ _SAFE_CHANNELS = 8
 """From this number of input channels on, PyTorch's strided 1x1 convolutions stay inside of their memory."""
 
 
-def _convolved(inputs, kernel, stride=1, padding=0, **kwargs):
-    """`torch.conv2d` as Keras calls it.
+def _convolved(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """`torch.conv2d`, with its arguments.
 
     On CPUs without AVX-512, PyTorch 2.13's weight gradient of a strided 1x1 convolution with few input channels writes outside
     of its memory. Without the inputs that such a convolution skips, it is one without strides.
     """
     strides = [stride] * 2 if isinstance(stride, int) else stride
-    is_pointwise = tuple(kernel.shape[2:]) == (1, 1) and padding in (0, [0, 0], (0, 0))
-    if is_pointwise and max(strides) > 1 and inputs.shape[1] < _SAFE_CHANNELS and inputs.device.type == "cpu":
-        inputs, strides = inputs[:, :, :: strides[0], :: strides[1]], (1, 1)
-    return torch.conv2d(inputs, kernel, stride=strides, padding=padding, **kwargs)
+    is_pointwise = input.ndim == 4 and tuple(weight.shape[2:]) == (1, 1) and padding in (0, [0, 0], (0, 0))
+    if is_pointwise and max(strides) > 1 and input.shape[1] < _SAFE_CHANNELS and input.device.type == "cpu":
+        input, stride = input[:, :, :: strides[0], :: strides[1]], 1
+    return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
 def _reordered(tensor, memory_format=torch.contiguous_format):
