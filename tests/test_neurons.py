@@ -158,7 +158,8 @@ def test_a_config_makes_the_same_layer(layer):
     )
     again = cls.from_config(made.get_config())
     assert again.get_config() == made.get_config()
-    assert (again.threshold, again.reset, again.v_reset, again.initial_membrane) == (0.5, "hard", -0.1, 0.25)
+    assert (again.threshold, again.reset, again.v_reset, again.name) == (0.5, "hard", -0.1, "neurons")
+    assert again.initial_membrane == 0.25
 
 
 @keras.saving.register_keras_serializable(package="tests")

@@ -426,16 +426,17 @@ def test_neurons_that_are_called_twice_are_calibrated_without_a_shift():
         assert model.network.get_layer("relu_current").offset == offset
 
 
-def test_calibration_converges_to_the_network_with_time():
+@pytest.mark.parametrize(("neuron", "better"), [(IF, 8), (None, 6)])
+def test_calibration_converges_to_the_network_with_time(neuron, better):
     inputs = keras.Input((6,))
     hidden = layers.Dense(16, activation="relu")(layers.Dense(8, activation="relu")(inputs))
     network = keras.Model(inputs, layers.Dense(3)(hidden))
     exact = network.predict(X, verbose=0)
     errors = []
     for timesteps in (2, 8, 32):
-        model = quiet(network, timesteps, calibrate=X, percentile=100)
+        model = quiet(network, timesteps, neuron=neuron, calibrate=X, percentile=100)
         errors.append(np.abs(model.predict(X, verbose=0) - exact).max())
-    assert errors[-1] < errors[0] / 6
+    assert errors[-1] < errors[0] / better
     assert sorted(errors, reverse=True) == errors
 
 
