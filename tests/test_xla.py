@@ -240,7 +240,7 @@ def test_mixed_precision_trains_as_without_xla_but_for_rounding(policy):
 
     models = pair()
     before = models[0].get_weights()
-    for x, y in batches(32, 32):
+    for x, y in batches(256, 256):  # Rounding flips spikes, others on each processor: among many of them it averages out.
         plain, with_xla = (model.train_on_batch(x, y) for model in models)
         assert with_xla == pytest.approx(plain, rel=0.02)
     expected, found = (
