@@ -1,6 +1,7 @@
 """Tests the model of a run on the test images of its recipe: `python -m recipes.evaluate runs/digits`."""
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 
@@ -28,16 +29,18 @@ def main(argv=None):
             if recipe.ordinary == "only":
                 raise ValueError(f"--timesteps is for spiking networks, but the run in {folder.path} is of an ordinary one.")
             model.timesteps = arguments.timesteps
-            recipe = recipe.with_settings([f"timesteps={arguments.timesteps}"])
+            # Windows divide the time steps of training.
+            recipe = dataclasses.replace(recipe, timesteps=arguments.timesteps, windows=1)
         dataset = recipe.load(arguments.data_dir)
         run.compile_model(model, recipe, dataset)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
     scores = run.scores(model, recipe, dataset)
-    print(f"{recipe.name}, T = {model.timesteps}, {dataset.test_size:,} test images")
+    tested = "test" if recipe.held_out is None else "held-out"
+    print(f"{recipe.name}, T = {model.timesteps}, {dataset.test_size:,} {tested} images")
     for name, value in scores.items():
-        print(f"test {name.replace('_', ' ')}: {value:.4f}")
+        print(f"{tested} {name.replace('_', ' ')}: {value:.4f}")
     return 0
 
 

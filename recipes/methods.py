@@ -45,6 +45,17 @@ def settings_of(name, others=()):
     return {**settings, COUNTED[gradient]: int(number)}
 
 
+def gradient_name(settings, space):
+    """The gradient of a run's settings with its windows or random steps, like "rate 2 windows", its words separated by `space`."""
+    parts = [settings["gradient"]]
+    windows = settings.get("windows", 1)
+    if windows != 1:
+        parts += ["+".join(map(str, windows)) if isinstance(windows, (list, tuple)) else str(windows), "windows"]
+    if settings.get("random_steps"):
+        parts += [str(settings["random_steps"]), "random", "steps"]
+    return space.join(parts)
+
+
 def gradient_method(gradient, **counts):
     """The `keras_ratesnn.gradients.GradientMethod` of a recipe's settings.
 

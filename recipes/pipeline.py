@@ -110,7 +110,9 @@ def evaluation_batches(dataset, recipe, part=(0, 1)):
     """The test images in batches, labels and `part` as in `training_batches`."""
     tf = tensorflow()
     number, parts = part
-    batches = dataset.test_examples(lambda examples: examples.shard(parts, number)).batch(recipe.batch_size // parts)
+    batches = dataset.test_examples(lambda examples: examples.shard(parts, number)).batch(
+        min(recipe.batch_size // parts, dataset.test_size)
+    )
     if recipe.mix != "none":
         batches = batches.map(lambda images, labels: (images, tf.one_hot(labels, dataset.classes)))
     return batches.prefetch(tf.data.AUTOTUNE)

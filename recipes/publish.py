@@ -7,6 +7,7 @@ Networks of recipes take raw images: preprocessing is part of the network.
 import argparse
 import json
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import tempfile
 from keras_ratesnn import SpikingModel, models
 from keras_ratesnn._core import checks
 from keras_ratesnn.models.pretrained import Card, _files
-from recipes import device
+from recipes import device, methods
 from recipes.checkpoint import load_model
 from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder
@@ -36,6 +37,7 @@ def publish(
     arguments=None,
     url=None,
     weights_folder=None,
+    replace=False,
 ):
     """Writes the weights file and the card of a pretrained network.
 
@@ -52,16 +54,24 @@ def publish(
         arguments: Dict, the arguments of that function. Defaults to `None`, no arguments.
         url: String, the download URL of the file. Defaults to `None`: it ships with the package.
         weights_folder: Path of the output folder of the file. Defaults to `None`, the folder of shipped weights.
+        replace: Boolean, whether the network may take the place of one with the same name. Defaults to `False`.
 
     Returns:
         `(card, path)`: the `Card`, and the path of the weights file.
 
     Raises:
-        ValueError: If the run is not that of a spiking classifier, the file is too large to ship, or the architecture and its
-            arguments do not fit the model.
+        ValueError: If the run is not that of a spiking classifier, the file is too large to ship, the architecture and its
+            arguments do not fit the model, or the name is not one of a file or is taken.
     """
     folder, file = pathlib.Path(folder), f"{name}.keras"
-    settings, arguments = record["settings"], dict(arguments or {})
+    settings = record["settings"]
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"`name` must consist of letters, digits, _ and -. Received: name={name!r}.")
+    if not replace and (folder / "cards" / f"{name}.json").exists():
+        raise ValueError(f"`name` must be new, but {folder} has a network {name!r}. To replace it, add --replace.")
+    if arguments and architecture is None:
+        raise ValueError(f"`arguments` are those of `architecture`, which is missing. Received: arguments={arguments!r}.")
+    arguments = dict(arguments or {})
     if "test_accuracy" not in record or settings.get("ordinary") == "only":
         raise ValueError(
             f"Only spiking networks that classify images can be published. Received: a run of recipe {settings['name']!r} with "
@@ -85,7 +95,7 @@ def publish(
             preprocessing=preprocessing,
             data_set=data_set,
             timesteps=model.timesteps,
-            gradient=settings["gradient"],
+            gradient=methods.gradient_name(settings, " "),
             epochs=settings["epochs"],
             seed=settings["seed"],
             # Further digits of a float32 accuracy are not significant.
@@ -127,6 +137,7 @@ def main(argv=None):
             arguments=arguments.arguments,
             url=arguments.url,
             weights_folder=None if arguments.url is None else arguments.run,
+            replace=arguments.replace,
         )
     except KeyError as error:
         print(f"error: {run.result} lacks {error}: it does not belong to a run of this version.", file=sys.stderr)
@@ -160,6 +171,7 @@ def parser():
     result.add_argument(
         "--folder", type=pathlib.Path, default=_files.FOLDER, metavar="DIR", help="folder of cards (default: the package's)"
     )
+    result.add_argument("--replace", action="store_true", help="replaces a network of the same name")
     return result
 
 

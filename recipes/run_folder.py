@@ -83,19 +83,16 @@ class RunFolder:
             file.flush()
             yield
 
-    def prepare(self, settings, restart=False):
+    def check(self, settings):
         """Checks that the folder does not contain another run, before time is spent.
 
         Args:
             settings: Dictionary, the settings of the run. A run resumes only with the settings it started with.
-            restart: Boolean, whether to delete an earlier run in this folder. Defaults to `False`.
 
         Raises:
             OSError: If the last checkpoint is missing but the best one exists.
             ValueError: If the folder contains a run with other settings, or a damaged file.
         """
-        if restart:
-            self._clear()
         # As read from a file: tuples become lists.
         settings = json.loads(json.dumps(settings))
         for path, begun in self._begun():
@@ -106,6 +103,16 @@ class RunFolder:
                     f"{self.path} contains a run with other settings, according to its {path.name}: {listed}. Pass another "
                     "folder with --output, or delete that run with --restart."
                 )
+
+    def begin(self, settings, restart=False):
+        """Writes the settings of a run, which is about to train.
+
+        Args:
+            settings: Dictionary, the settings of the run.
+            restart: Boolean, whether to delete an earlier run in this folder. Defaults to `False`.
+        """
+        if restart:
+            self._clear()
         if not self.settings.exists():
             write_json(self.settings, settings)
 
@@ -217,6 +224,9 @@ class RunFolder:
         progress.write_log(self.log)
 
     def _clear(self):
+        if not any(path.exists() for path in (self.settings, self.last, self.best, self.result)):
+            # Not the folder of a run: what is in it is somebody else's.
+            return
         for path in (self.settings, self.log, self.last, self.best, self.result, self.picture):
             path.unlink(missing_ok=True)
         for folder in (self.tensorboard, self.ordinary.path):

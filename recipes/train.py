@@ -51,18 +51,23 @@ def _main(argv):
 
 def _run(recipe, arguments, this_process, held):
     """Trains a recipe in this process; `held` is an exit stack for the locks of the run's folders."""
-    from recipes import pipeline
+    from recipes import pipeline, run
     from recipes.run_folder import RunFolder, test_score
 
+    restart = arguments.restart
     folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
     try:
         recipe.task.check_packages()
-        if _is_finished(folder, recipe, this_process, held, arguments.restart):
+        if _is_finished(folder, recipe, this_process, held, restart):
             return print_result(folder)
         dataset = recipe.load(arguments.data_dir)
         pipeline.check(dataset, recipe, this_process.part)
         if recipe.trains_both:
             ordinary = recipe.of_ordinary()
+            # A mistake in the settings of the spiking network is found before the ordinary one is trained.
+            run.build(recipe, dataset)
+            _begin(folder, recipe, this_process, restart)
+            restart = False
             if not _is_finished(folder.ordinary, ordinary, this_process, held):
                 status = _train_in(folder.ordinary, ordinary, dataset, this_process)
                 if status:
@@ -71,19 +76,28 @@ def _run(recipe, arguments, this_process, held):
                 return print_result(folder.ordinary)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _mistake(error)
-    return _train_in(folder, recipe, dataset, this_process)
+    return _train_in(folder, recipe, dataset, this_process, restart)
 
 
 def _is_finished(folder, recipe, this_process, held, restart=False):
-    """Locks and prepares the folder of a run; whether it contains the run's result."""
+    """Locks and checks the folder of a run; whether it contains the run's result, which is not to be trained again."""
     if this_process.is_first:
         held.enter_context(folder.lock())
-        folder.prepare(recipe.settings(), restart)
-    return this_process.from_first(folder.result.exists())
+        if not restart:
+            folder.check(recipe.settings())
+    return this_process.from_first(folder.result.exists() and not restart)
 
 
-def _train_in(folder, recipe, dataset, this_process):
-    """Trains a recipe in a prepared folder; returns the exit status."""
+def _begin(folder, recipe, this_process, restart):
+    """Prepares the folder of a run for training, after all that could go wrong before it."""
+    if this_process.is_first:
+        folder.begin(recipe.settings(), restart)
+    # The other processes may read the folder from now on.
+    this_process.from_first(None)
+
+
+def _train_in(folder, recipe, dataset, this_process, restart=False):
+    """Trains a recipe in a locked folder; returns the exit status."""
     from recipes import run
 
     is_first = this_process.is_first
@@ -93,6 +107,7 @@ def _train_in(folder, recipe, dataset, this_process):
         fitted = run.to_fit(model, recipe, dataset, ordinary_weights)
         if is_first:
             folder.check_space(model, fitted)
+        _begin(folder, recipe, this_process, restart)
         progress = None
         if is_first or not this_process.is_apart:
             progress = folder.restore(model, fitted, recipe.settings(), dataset.train_size, recipe.task.score, writes=is_first)
@@ -179,7 +194,11 @@ def parser(recipes):
         default="1",
         help="number of devices, or all; without accelerators they are virtual (default: 1)",
     )
-    result.add_argument("--restart", action="store_true", help="deletes the run in the folder and starts again")
+    result.add_argument(
+        "--restart",
+        action="store_true",
+        help="deletes the run in the folder, that of the ordinary network included, and starts again",
+    )
     return result
 
 

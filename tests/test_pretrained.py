@@ -411,6 +411,10 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
     assert models.list_pretrained()["made"].licence == "CC0-1.0"
     assert models.load_pretrained("made").timesteps == 3
 
+    # Another network takes its name only on request.
+    assert publish.main([str(run), *options, "--folder", str(folder)]) == 2
+    assert "To replace it, add --replace" in capsys.readouterr().err
+    options.append("--replace")
     url = (run / "made.keras").as_uri()
     assert publish.main([str(run), *options, "--folder", str(folder), "--url", url]) == 0
     assert models.list_pretrained()["made"].url == url
@@ -426,6 +430,15 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
     assert "--url" in capsys.readouterr().err
     assert publish.main([str(tmp_path / "nowhere"), *options, "--folder", str(folder)]) == 2
     assert str(tmp_path / "nowhere") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"), [("", None, "name=''"), ("../a", None, "`name`"), ("a", {"b": 1}, "`arg")]
+)
+def test_a_wrong_name_or_arguments_without_an_architecture_are_not_published(name, arguments, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        published(helpers.spiking(), tmp_path, name, arguments=arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

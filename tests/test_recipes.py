@@ -440,7 +440,30 @@ def test_results_are_copied_and_written_into_the_pages(digits_run, tmp_path, mon
     assert "not finished" in error_of([tmp_path], capsys, results.main)
 
 
-def test_results_with_an_ordinary_network_have_tables_of_their_own(digits_run):
+def test_results_of_other_settings_have_other_names_and_none_is_replaced(digits_run, tmp_path, monkeypatch, capsys):
+    folder, record = digits_run
+    assert results.name_of(record).endswith(f"-rate-multi-T4-{DIGITS_EPOCHS}epochs-1437images-seed0")
+    other = {**record, "settings": {**record["settings"], "augment": "cutout", "learning_rate": 0.2}}
+    assert results.name_of(other) == results.name_of(record).replace("-seed0", "-augment=cutout-learning_rate=0.2-seed0")
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    (tmp_path / f"{results.name_of(record)}.json").write_text(json.dumps(other))
+    assert "is the result of other settings" in error_of([folder], capsys, results.main)
+
+
+def test_the_committed_results_have_the_names_that_tell_their_settings():
+    names = {path.stem for path in results.FOLDER.glob("*.json")}
+    assert names == {results.name_of(record) for record in results.committed()}
+
+
+def test_the_result_of_an_ordinary_network_is_not_one_of_a_spiking_network(digits_run, tmp_path, capsys):
+    _, record = digits_run
+    record = {**record, "settings": {**record["settings"], "ordinary": "only"}}
+    (tmp_path / "result.json").write_text(json.dumps(record))
+    assert "of an ordinary network" in error_of([tmp_path], capsys, results.main)
+
+
+def test_results_with_an_ordinary_network_are_compared_with_it(digits_run):
     _, record = digits_run
     scores = {"accuracy": 0.5, "loss": 1.0}
     compared = {**record, "comparison": {"ordinary": {**scores, "accuracy": 0.75}, "spiking": {"1": scores}}}
@@ -450,7 +473,7 @@ def test_results_with_an_ordinary_network_have_tables_of_their_own(digits_run):
     whole, own, tasks = (
         place.splitlines()[4:-2] for place in results.with_tables(page, [record, compared]).split("<!-- res")[1:]
     )
-    assert len(whole) == 1
+    assert sorted(row.split(" | ")[1] for row in whole) == ["rate", "rate with teacher, from ordinary weights"]
     row = f"| digits | rate with teacher | ordinary weights | {DIGITS_EPOCHS} | {record['train_images']:,} | "
     row += f"{record['backend']} | 0 |"
     assert own == [f"{row} accuracy | 0.7500 | 0.5000 |"]
@@ -495,6 +518,8 @@ def test_the_error_for_an_unknown_recipe_lists_the_known_ones(capsys):
         ("batch_size=1.5", "batch_size=1.5"),
         ("train_images=0", "train_images=0"),
         ("learning_rate=0", "learning_rate=0"),
+        ("learning_rate=1e999", "`learning_rate` must be finite"),
+        ("optimizer={}", "`optimizer` must be one of"),
         ("weight_decay=-1", "weight_decay=-1"),
         ("width=0", "width=0"),
         ("seed=-1", "seed=-1"),
@@ -512,6 +537,45 @@ def test_the_error_for_an_unknown_recipe_lists_the_known_ones(capsys):
 def test_the_error_names_a_wrong_setting(setting, said, tmp_path, capsys):
     assert said in error_of(["digits", "--set", setting, "--output", tmp_path / "run"], capsys)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (
+            "train_images=99999",
+            "`train_images` must be at most the number of training images, 1437. Received: train_images=99999",
+        ),
+        ("normalization=online", "threshold_stabilizer"),
+        ("augment=cifar10", "`augment`"),
+    ],
+)
+def test_a_mistake_costs_no_run_and_occupies_no_folder(setting, said, tmp_path, capsys):
+    """Not even with --restart, in the folder of an earlier run or in one that is none."""
+    run = tmp_path / "run"
+    command = ["digits", "--output", run, "--set", setting]
+    assert said in error_of(command, capsys)
+    assert [path.name for path in run.iterdir()] == ["lock"]
+
+    (run / "result.json").write_text("{}")
+    (run / "ordinary").mkdir()
+    assert said in error_of([*command, "--restart"], capsys)
+    assert {path.name for path in run.iterdir()} == {"lock", "result.json", "ordinary"}
+
+
+def test_a_restart_deletes_nothing_where_no_run_is(tmp_path):
+    (tmp_path / "ordinary").mkdir()
+    (tmp_path / "ordinary" / "thesis.txt").write_text("mine")
+    trained(tmp_path, "digits", "--restart", "--set", "epochs=1", *QUICKLY)
+    assert (tmp_path / "ordinary" / "thesis.txt").read_text() == "mine"
+
+
+def test_batches_larger_than_the_data_are_all_of_it():
+    recipe = catalogue.find("digits").with_settings(["batch_size=10000000000"])
+    dataset = recipe.load(None)
+    ((images, _),) = pipeline.evaluation_batches(dataset, recipe)
+    assert len(images) == dataset.test_size
+    assert len(next(iter(pipeline.training_batches(dataset, recipe)))[0]) == dataset.train_size
 
 
 def test_digits_are_not_in_a_folder(tmp_path, capsys):

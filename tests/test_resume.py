@@ -193,7 +193,7 @@ def restored(folder):
     """The progress of a resumed run, with a minimal stand-in for a model."""
     run_folder = RunFolder(folder)
     settings = run_folder_module.read_json(run_folder.settings)
-    run_folder.prepare(settings)
+    run_folder.check(settings)
     model = keras.saving.load_model(run_folder.last)
     return run_folder.restore(model, model, settings, 1024)
 
@@ -278,7 +278,7 @@ def test_a_run_without_its_settings_file_resumes_only_with_the_same_settings(fol
     error = error_of([*RUN, "seed=1", "--output", folder], capsys)
     assert "other settings, according to its last.keras: seed=0, now 1" in error
     assert not settings.exists()
-    RunFolder(folder).prepare(json.loads(whole))
+    RunFolder(folder).begin(json.loads(whole))
     assert settings.read_text() == whole
 
     # Of a finished run it is the result that tells.
@@ -306,9 +306,9 @@ def test_the_error_names_a_file_with_the_wrong_format(name, text, folder, capsys
 
 def test_windows_are_the_same_settings_after_saving(tmp_path):
     for _ in range(2):
-        RunFolder(tmp_path).prepare({"windows": (1, 3)})
+        RunFolder(tmp_path).begin({"windows": (1, 3)})
     with pytest.raises(ValueError, match="windows"):
-        RunFolder(tmp_path).prepare({"windows": (2, 2)})
+        RunFolder(tmp_path).check({"windows": (2, 2)})
 
 
 # Another backend

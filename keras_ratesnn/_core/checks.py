@@ -30,7 +30,7 @@ def real(
     if below is not None:
         bounds.append((value < below, f"< {below}"))
     if not math.isfinite(value) or not all(holds for holds, _ in bounds):
-        wanted = " and ".join(text for _, text in bounds) or "finite"
+        wanted = " and ".join(text for _, text in bounds) if math.isfinite(value) and bounds else "finite"
         raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}.{_also(advice)}")
     return float(value)
 
@@ -61,6 +61,7 @@ def boolean(name: str, value: Any) -> bool:
 
 def one_of(name: str, value: _Choice, choices: Iterable[_Choice]) -> _Choice:
     """Returns `value` if it is among `choices`; else raises ValueError."""
+    choices = tuple(choices)
     if value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.")

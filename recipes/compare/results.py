@@ -11,6 +11,7 @@ import shutil
 import statistics
 import sys
 
+from recipes import catalogue, methods
 from recipes.command_line import USER_MISTAKE
 from recipes.run_folder import RunFolder, read_json, test_score
 
@@ -32,6 +33,22 @@ results of digits, epochs=10, step_mode=single      a short table for those of a
 results of digits and its ordinary network          a spiking network with several numbers of time steps beside an ordinary one
 results of tasks                                    the same for recipes that do not classify
 """
+
+NAMED = (
+    "name",
+    "gradient",
+    "windows",
+    "random_steps",
+    "normalization",
+    "branches",
+    "teacher_weight",
+    "step_mode",
+    "timesteps",
+    "epochs",
+    "train_images",
+    "seed",
+)
+"""Settings that the name of every committed result tells."""
 
 COLUMNS = (
     "recipe",
@@ -104,14 +121,15 @@ def with_tables(page, records):
 
 def _table_of(place, records):
     """The table for a match of `PLACE`."""
-    alone, compared = ([record for record in records if ("comparison" in record) is wanted] for wanted in (False, True))
+    classifiers = [record for record in records if record.get("score", "accuracy") == "accuracy"]
+    compared = [record for record in records if "comparison" in record]
     if place["tasks"]:
-        return task_table([record for record in compared if record["score"] != "accuracy"])
+        return task_table([record for record in compared if record not in classifiers])
     if place["name"] is None:
-        return table(alone)
+        return table(classifiers)
     wanted = dict(pair.split("=") for pair in place["wanted"].split(", ")[1:])
     wanted["name"] = place["name"]
-    chosen = [record for record in (compared if place["against"] else alone) if _has(_settings(record), wanted)]
+    chosen = [record for record in (compared if place["against"] else classifiers) if _has(_settings(record), wanted)]
     return task_table(chosen) if place["against"] else table(chosen, IN_SHORT)
 
 
@@ -128,36 +146,48 @@ def add(folder):
 
     Raises:
         FileNotFoundError: If the run is not finished.
-        ValueError: If it diverged or was not tested on the test images.
+        ValueError: If it diverged, was not tested on the test images, or has no place in the tables; or if there is a result of
+            other settings under its name.
     """
     record = folder.read_test_result()
     settings = record["settings"]
+    if settings.get("ordinary") == "only":
+        raise ValueError(f"The run in {folder.path} is of an ordinary network, and the tables are of spiking ones.")
     if "comparison" not in record and "test_accuracy" not in record:
         raise ValueError(
             f"The result of {settings['name']} in {folder.path} has no comparison with the ordinary network. Train it with "
             "--set ordinary=beside or ordinary=first."
         )
-    ordinary = settings.get("ordinary", "no")
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name_of(record)}.json"
+    if path.exists() and _settings(read_json(path)) != _settings(record):
+        raise ValueError(f"{path} is the result of other settings than the run in {folder.path}. Rename it.")
+    shutil.copyfile(folder.result, path)
+
+
+def name_of(record):
+    """The name of a committed result: recipe, backend, method and size of the training, and what is not the recipe's default."""
+    settings, defaults = _settings(record), catalogue.find(record["settings"]["name"]).settings()
+    others = [
+        f"{key}={value}" for key, value in sorted(settings.items()) if key not in NAMED and value != defaults.get(key, value)
+    ]
     parts = [
-        settings["name"] if ordinary == "no" else f"{settings['name']}-{ordinary}",
+        settings["name"],
         record["backend"],
         method_name(settings, "-"),
         settings["step_mode"],
         f"T{settings['timesteps']}",
+        f"{settings['epochs']}epochs",
+        f"{record['train_images']}images",
+        *others,
+        f"seed{settings['seed']}",
     ]
-    parts += [f"{settings['epochs']}epochs", f"{record['train_images']}images", f"seed{settings['seed']}"]
-    FOLDER.mkdir(exist_ok=True)
-    shutil.copyfile(folder.result, FOLDER / f"{'-'.join(parts)}.json")
+    return "-".join(parts)
 
 
 def method_name(settings, space):
-    """The training method: the gradient, its windows or random steps, the normalisation if it is not "batch", its teachers."""
-    parts = [settings["gradient"]]
-    windows = settings.get("windows", 1)
-    if windows != 1:
-        parts += ["+".join(map(str, windows)) if isinstance(windows, (list, tuple)) else str(windows), "windows"]
-    if settings.get("random_steps"):
-        parts += [str(settings["random_steps"]), "random", "steps"]
+    """The training method: the gradient, the normalisation if it is not "batch", its teachers."""
+    parts = [methods.gradient_name(settings, space)]
     if settings.get("normalization", "batch") != "batch":
         parts += [settings["normalization"], "normalization"]
     if settings.get("branches"):
@@ -218,13 +248,14 @@ def _same_but_seed(record):
 
 def _row(records):
     """The cells of the runs with the same settings, by the names of their columns."""
-    settings = records[0]["settings"]
+    settings = _settings(records[0])
+    start = ", from ordinary weights" if settings["ordinary"] == "first" else ""
     accuracies = [test_score(record) for record in records]
     spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
     first, last = (statistics.mean(record["curve"]["accuracy"][epoch] for record in records) for epoch in (0, -1))
     return {
         "recipe": settings["name"],
-        "gradient": method_name(settings, " "),
+        "gradient": method_name(settings, " ") + start,
         "step mode": settings["step_mode"],
         "T": str(settings["timesteps"]),
         "epochs": str(settings["epochs"]),

@@ -49,7 +49,16 @@ class Dataset:
         return int(max(self.train_labels.max(), self.test_labels.max())) + 1
 
     def first(self, images):
-        """A `Dataset` of the first `images` training images and all test images."""
+        """A `Dataset` of the first `images` training images and all test images.
+
+        Raises:
+            ValueError: If there are fewer.
+        """
+        if images > self.train_size:
+            raise ValueError(
+                f"`train_images` must be at most the number of training images, {self.train_size}. Received: "
+                f"train_images={images}."
+            )
         return dataclasses.replace(
             self, train_images=self.train_images[:images], train_labels=_rows(self.train_labels, slice(images))
         )

@@ -62,7 +62,9 @@ class Part:
 
     def batches(self, examples):
         """The examples of the part in batches."""
+        # TensorFlow reserves memory for whole batches.
+        whole = min(self.batch_size, self.examples)
         if self.parts == 1 or self._own == 0:
-            return examples.batch(self.batch_size)
+            return examples.batch(whole)
         divided, rest = examples.take(self._own), examples.skip(self._own)
-        return divided.batch(self.batch_size // self.parts).concatenate(rest.batch(self.batch_size))
+        return divided.batch(min(self.batch_size // self.parts, whole)).concatenate(rest.batch(whole))
