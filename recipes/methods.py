@@ -46,7 +46,7 @@ def settings_of(name, others=()):
 
 
 def gradient_name(settings, space):
-    """The gradient of a run's settings with its windows or random steps, like "rate 2 windows", its words separated by `space`."""
+    """The gradient of a run's settings with its windows or random steps, like "rate 2 windows" if `space` is " "."""
     parts = [settings["gradient"]]
     windows = settings.get("windows", 1)
     if windows != 1:

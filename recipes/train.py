@@ -197,7 +197,7 @@ def parser(recipes):
     result.add_argument(
         "--restart",
         action="store_true",
-        help="deletes the run in the folder, that of the ordinary network included, and starts again",
+        help="deletes the run in the folder, with its ordinary network, and starts again",
     )
     return result
 

@@ -544,7 +544,7 @@ def test_the_error_names_a_wrong_setting(setting, said, tmp_path, capsys):
     [
         (
             "train_images=99999",
-            "`train_images` must be at most the number of training images, 1437. Received: train_images=99999",
+            "`train_images` must be at most the number of training images, 1437. Received: train_images=9",
         ),
         ("normalization=online", "threshold_stabilizer"),
         ("augment=cifar10", "`augment`"),

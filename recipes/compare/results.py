@@ -166,7 +166,7 @@ def add(folder):
 
 
 def name_of(record):
-    """The name of a committed result: recipe, backend, method and size of the training, and what is not the recipe's default."""
+    """The name of a committed result: recipe, backend, method, size of the training, and what is not the recipe's default."""
     settings, defaults = _settings(record), catalogue.find(record["settings"]["name"]).settings()
     others = [
         f"{key}={value}" for key, value in sorted(settings.items()) if key not in NAMED and value != defaults.get(key, value)
