@@ -254,7 +254,8 @@ def _parts(steps, inputs, outputs):
         return None
     others = [leaf for leaf in tree.flatten(outputs) if leaf.index not in of_means]
     averaged = [*(_Slot(step.inputs[0]) for step in means), *others]
-    return _Part(before, inputs, averaged), _Part(after, [*(step.outputs[0] for step in means), *others], outputs)
+    # A TimeMean gives the mean its dtype, and is regularised, like any layer.
+    return _Part(before, inputs, averaged), _Part([*means, *after], averaged, outputs)
 
 
 def _check_after_means(step, follows_wholly):

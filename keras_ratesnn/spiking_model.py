@@ -153,7 +153,9 @@ class SpikingModel(
     @gradient.setter
     def gradient(self, value: str | GradientMethod | Config) -> None:
         method = gradients.get(value)
-        method.check(_graph.neurons_of(_graph.as_graph(self.network)))
+        neurons = _graph.neurons_of(_graph.as_graph(self.network))
+        method.check(neurons)
+        self._surrogates = tuple(getattr(layer.cell, "surrogate", None) for layer in neurons)
         if method.draws and self._draws is None:
             keras_internals.set_state(self, "_draws", keras.random.SeedGenerator())
         self._gradient = method
@@ -194,7 +196,9 @@ class SpikingModel(
             self.predict_function = CompiledFunction(self, "predict", self._settings)
 
     def _settings(self) -> tuple[Any, ...]:
-        return self._timesteps, self._return_sequences, self._step_mode, self._choice_of_gradient
+        # Parameters of surrogates may change during training, for example to make them steeper.
+        surrogates = tuple(map(repr, self._surrogates))
+        return self._timesteps, self._return_sequences, self._step_mode, self._choice_of_gradient, surrogates
 
     def call(self, inputs: Structure, training: bool | None = None) -> Structure:
         training = bool(training)

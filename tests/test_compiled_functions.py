@@ -223,6 +223,23 @@ def test_settings_changed_after_compile_take_effect(attribute, first, second):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_a_surrogate_made_steeper_during_training_takes_effect():
+    def training(alpha):
+        neurons = LIF(surrogate="sigmoid")
+        inputs = keras.Input((6,))
+        model = compiled(spiking(keras.Model(inputs, keras.layers.Dense(3)(neurons(keras.layers.Dense(8)(inputs))))))
+        neurons.surrogate.alpha = alpha
+        return model, neurons.surrogate
+
+    expected = {alpha: trained(training(alpha)[0]) for alpha in (4.0, 12.0)}
+    assert any(not np.allclose(one, other) for one, other in zip(*expected.values(), strict=True))
+    model, surrogate = training(4.0)
+    for alpha in (4.0, 12.0, 4.0):
+        surrogate.alpha = alpha
+        for ours, theirs in zip(trained(model), expected[alpha], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_returning_to_an_earlier_setting_does_not_recompile():
     traced = []
 

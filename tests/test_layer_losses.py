@@ -121,6 +121,19 @@ def test_the_activity_of_a_renormalisation_is_regularised_once(step_mode):
     assert loss == pytest.approx(0.5 * np.abs(outputs).sum() / (T * len(X)), rel=1e-5)
 
 
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize("gradient", ["rate", "bptt", "sltt"])
+def test_activity_regularisation_does_not_overflow_in_half_precision(gradient, step_mode):
+    """The sum over all steps would: float16 ends at 65,504."""
+    keras.config.set_dtype_policy("mixed_float16")
+    inputs = keras.Input((30_000,))
+    outputs = rsnn.layers.LIF(activity_regularizer=keras.regularizers.L1(0.001))(inputs)
+    model = spiking(keras.Model(inputs, outputs), T, gradient, step_mode=step_mode)
+    model(np.full((2, 30_000), 2.0, "float32"), training=True)
+    (loss,) = model.losses
+    assert float(to_numpy(loss)) == pytest.approx(30.0, rel=1e-3)
+
+
 def test_threads_do_not_affect_each_others_regularizers_and_losses():
     class Waits(layers.Layer):
         """Lets another thread enter its call during the first."""

@@ -103,6 +103,32 @@ def test_learned_parameters_move_and_stay_in_their_ranges(step_mode):
         assert to_numpy(neuron.cell.effective_threshold()) > 0
 
 
+FREEZABLE = [
+    lambda **options: rsnn.layers.LIF(learn_threshold=True, **options),
+    lambda **options: rsnn.layers.ALIF(learn_threshold=True, **options),
+    lambda **options: rsnn.layers.ParametricLIF(**options),
+    lambda **options: rsnn.layers.Neuron(rsnn.layers.ParametricLIFCell(), **options),
+]
+
+
+@pytest.mark.parametrize("frozen_by", ["argument", "layer", "cell"])
+@pytest.mark.parametrize("make", FREEZABLE, ids=["LIF", "ALIF", "ParametricLIF", "Neuron"])
+def test_frozen_neurons_are_not_trained_nor_is_a_copy_or_a_loaded_model(make, frozen_by, tmp_path):
+    neuron = make(name="neuron", trainable=frozen_by != "argument")
+    model = model_of(neuron)
+    if frozen_by != "argument":
+        (neuron if frozen_by == "layer" else neuron.cell).trainable = False
+    model.save(tmp_path / "model.keras")
+    copies = [
+        keras.models.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model.network),
+        rsnn.fold_batch_normalization(model, verbose=False),
+    ]
+    for copy in (model, *copies):
+        assert len(copy.trainable_variables) == len(model.variables) - 1
+        assert [path for path in (variable.path for variable in copy.trainable_variables) if "neuron" in path] == []
+
+
 @pytest.mark.parametrize("detach_reset", [True, False])
 @pytest.mark.parametrize("reset", ["soft", "hard"])
 def test_one_layer_with_constant_input_learns_as_by_bptt(reset, detach_reset):

@@ -129,6 +129,32 @@ def test_a_layer_without_scale_or_center_is_trained_in_half_precision_too(gradie
     assert np.abs(of_layer).max() > 0
 
 
+PARAMETER_FREE = [
+    lambda **options: keras.layers.BatchNormalization(scale=False, center=False, **options),
+    rsnn.layers.OnlineRenormalization,
+]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("make", PARAMETER_FREE, ids=["batch", "online"])
+@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
+def test_statistics_without_parameters_are_wide_in_half_precision(make, gradient, step_mode, policy):
+    """Their squares overflow in float16, and have three digits in bfloat16."""
+    keras.config.set_dtype_policy(policy)
+    inputs = keras.Input((6,))
+    layer = make(momentum=0.0)
+    outputs = keras.layers.Dense(3)(rsnn.layers.LIF()(layer(keras.layers.Identity()(inputs))))
+    x, y = data(64, (4, 6))
+    x = np.round(500 * x)
+    loss, _ = loss_and_gradients(spiking(keras.Model(inputs, outputs), 4, gradient, step_mode=step_mode), x, y)
+    assert np.isfinite(loss)
+    # The online one is updated once; the other at each step, so that only the last one is left.
+    last_only = step_mode == "single" and not isinstance(layer, rsnn.layers.OnlineRenormalization)
+    expected = (x[:, -1:] if last_only else x).reshape(-1, 6).var(0)
+    exact = 1e-3 if policy == "mixed_float16" else 5e-3
+    np.testing.assert_allclose(to_numpy(layer.moving_variance), expected, rtol=exact)
+
+
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_activity_regularisation_of_a_normalisation_is_part_of_the_loss(gradient, step_mode):

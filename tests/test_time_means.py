@@ -135,6 +135,18 @@ def test_half_precision_and_integers_have_means(step_mode):
     assert model.outputs[1].dtype == "float32"
 
 
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_it_has_its_own_dtype_and_regularisation(gradient):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    inputs = keras.Input((6,))
+    mean = TimeMean(dtype="float32", activity_regularizer=keras.regularizers.L1(0.5))
+    model = spiking(keras.Model(inputs, mean(LIF()(layers.Dense(8)(inputs)))), 4, gradient)
+    rates = to_numpy(model(data()[0], training=True))
+    assert rates.dtype == "float32"
+    (loss,) = model.losses
+    assert float(to_numpy(loss)) == pytest.approx(0.5 * rates.sum() / len(rates))
+
+
 def test_it_is_seen_inside_nested_models_and_by_what_describes_a_model():
     inputs = keras.Input((6,))
     model = spiking(keras.Model(inputs, keras.layers.Dense(3)(network()(inputs))))

@@ -43,6 +43,9 @@ class Neuron(keras.layers.Layer):
                 f"`cell` must be a NeuronCell, for example LIFCell(). Received: cell={cell!r} of type {type(cell).__name__}."
             )
         self.cell = cell
+        if not self.trainable:
+            # Keras freezes only the layers that a layer has when it is frozen.
+            cell.trainable = False
         self.supports_masking = True
 
     def build(self, input_shape: Shape) -> None:
@@ -93,7 +96,8 @@ class IntegrateAndFire(Neuron):
         of_cell = self.cell.get_config()
         for shared in ("name", "trainable", "dtype"):
             del of_cell[shared]
-        return {**config, **of_cell}
+        # Only the cell has weights to train, and its config is part of this one.
+        return {**config, **of_cell, "trainable": self.trainable and self.cell.trainable}
 
     @classmethod
     def from_config(cls, config: Config) -> Self:

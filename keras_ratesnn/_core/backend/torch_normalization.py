@@ -22,7 +22,9 @@ def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon):
 class _Normalized(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inputs, gamma, beta, epsilon):
-        outputs, *statistics = torch.native_batch_norm(inputs, gamma, beta, None, None, True, 0.0, epsilon)
+        # Without parameters the kernel would return statistics in the dtype of the inputs, which may be half precision.
+        factor = torch.ones(inputs.shape[1], device=inputs.device) if gamma is beta is None and _is_half(inputs) else gamma
+        outputs, *statistics = torch.native_batch_norm(inputs, factor, beta, None, None, True, 0.0, epsilon)
         ctx.save_for_backward(inputs, gamma, *statistics)
         ctx.mark_non_differentiable(*statistics)
         return outputs, *statistics
@@ -61,6 +63,10 @@ def _backward(upstream, inputs, gamma, mean, inverse_deviation):
     return torch.ops.aten.native_batch_norm_backward(
         upstream, inputs, gamma, None, None, mean, inverse_deviation, True, 0.0, [True, True, True]
     )
+
+
+def _is_half(tensor):
+    return tensor.dtype in (torch.float16, torch.bfloat16)
 
 
 def _chosen(ctx, gradients):

@@ -144,9 +144,10 @@ class Order:
         """
         regularizer = getattr(call.operation, "activity_regularizer", None)
         if regularizer is not None:
-            outputs = tree.flatten(outputs)
+            # In half precision the sum over all steps and neurons could overflow.
+            outputs = map(time_axis.widen, tree.flatten(outputs))
             loss = sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
-            self.add_loss(call, time_axis.widen(loss) * share, each_step)
+            self.add_loss(call, loss * share, each_step)
 
     def add_loss(self, call: Call, loss: Tensor, each_step: bool = False) -> None:
         """Stores a loss of a call's layer.
