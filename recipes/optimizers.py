@@ -63,9 +63,9 @@ BY_NAME = {"sgd": sgd_with_cosine_decay, "adamw": adamw_with_cosine_decay}
 def from_the_authors(learning_rate, weight_decay, timesteps):
     """Converts the learning rate and weight decay of the authors' program to those of this library.
 
-    Their program differs in two ways. First, it divides the gradient by T. Our gradient gives the same weights with the
-    learning rate divided by T, and with T times the weight decay, which they do not divide. Second, their weight decay is part
-    of the gradient. It enters the momentum and so counts `1 / (1 - momentum)` = 10 times in the long run. Keras' weight decay
+    Their program differs in two ways. First, it divides the gradient by T, but not the weight decay. Ours gives the same
+    weights with a learning rate divided by T and a weight decay multiplied by T. Second, their weight decay is part of the
+    gradient. It enters the momentum and so counts `1 / (1 - momentum)` = 10 times in the long run. Keras' weight decay
     acts directly on the kernel.
 
     Args:

@@ -29,7 +29,6 @@ OF_SPIKING = (
     "teacher_weight",
     "branches",
     "temperature",
-    "freeze_normalization",
     "gradient",
     "windows",
     "random_steps",
@@ -79,9 +78,6 @@ class Recipe:
         branches: Integer >= 1, the number of branches from which the spiking network learns as well, or None, see
             `keras_ratesnn.models.add_branches`. They are at the ends of its stages and not part of the trained network.
         temperature: Float > 0 for the softened probabilities of the teacher or the branches, or None for 3.
-        freeze_normalization: Whether a spiking network that starts from the weights of the ordinary one keeps its batch
-            normalisation as it is. Otherwise the normalisation is trained, with statistics that include how spikes vary over
-            time: in a deep network they differ from those of the ordinary network, for which the thresholds are calibrated.
         image_side: Integer >= 1, the height and width to which images from a folder are resized, for recipes that resize them;
             None for others.
         width: Float > 0 that multiplies the number of channels of every layer.
@@ -126,7 +122,6 @@ class Recipe:
     teacher_weight: float | None = None
     branches: int | None = None
     temperature: float | None = None
-    freeze_normalization: bool = False
     image_side: int | None = None
     width: float = 1.0
     train_images: int | None = None
@@ -162,7 +157,6 @@ class Recipe:
                 )
         checks.boolean("as_the_authors", self.as_the_authors)
         checks.one_of("ordinary", self.ordinary, ORDINARY)
-        checks.boolean("freeze_normalization", self.freeze_normalization)
         if self.has_time and self.ordinary != "no":
             raise ValueError(
                 f"`ordinary` must be 'no' in recipe {self.name!r}, whose input has time. Received: ordinary={self.ordinary!r}."
@@ -171,11 +165,6 @@ class Recipe:
             checks.positive_integer("ordinary_epochs", self.ordinary_epochs, advice="None trains as long as `epochs`.")
         if self.ordinary_learning_rate is not None:
             checks.real("ordinary_learning_rate", self.ordinary_learning_rate, above=0, advice="None is `learning_rate`.")
-        if self.freeze_normalization and self.ordinary == "beside":
-            raise ValueError(
-                "`freeze_normalization` must be False if the spiking network is trained from scratch. Received: "
-                "freeze_normalization=True with ordinary='beside'. Set ordinary=first, or freeze_normalization=False."
-            )
         self._check_teaching()
         self._check_needs_ordinary("ordinary_epochs", "ordinary_learning_rate", "teacher_weight")
         checks.one_of("optimizer", self.optimizer, optimizers.BY_NAME)
@@ -214,7 +203,7 @@ class Recipe:
         given = [name for name in ("teacher_weight", "branches") if getattr(self, name) is not None]
         if len(given) == 2:
             raise ValueError(
-                f"`teacher_weight` and `branches` must not be set both. Received: teacher_weight={self.teacher_weight}, "
+                f"`teacher_weight` and `branches` cannot both be set. Received: teacher_weight={self.teacher_weight}, "
                 f"branches={self.branches}. Leave one of the two out."
             )
         if given and self.task is not CLASSIFICATION:

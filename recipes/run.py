@@ -7,7 +7,6 @@ import keras
 import numpy as np
 
 import keras_ratesnn
-from keras_ratesnn._core import keras_internals
 from recipes import callbacks, device, engine, optimizers, pipeline, teaching
 from recipes.callbacks import Diverged
 from recipes.progress import this_part
@@ -67,12 +66,7 @@ def _model(recipe, dataset, ordinary_weights):
     if starts_from_weights:
         network.load_weights(ordinary_weights)
         calibrate = calibration_images(dataset)
-    model = keras_ratesnn.spikify(network, neuron=recipe.neuron, calibrate=calibrate, verbose=False, **spiking)
-    if starts_from_weights and recipe.freeze_normalization:
-        for layer in keras_internals.with_sublayers(model):
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
-    return model
+    return keras_ratesnn.spikify(network, neuron=recipe.neuron, calibrate=calibrate, verbose=False, **spiking)
 
 
 def to_fit(model, recipe, dataset, ordinary_weights=None):

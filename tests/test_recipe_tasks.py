@@ -1,6 +1,5 @@
 """Recipes of detection and segmentation: their data, scores and runs."""
 
-import dataclasses
 import json
 import types
 
@@ -10,7 +9,7 @@ import pytest
 from made_scenes import write_coco
 from recipe_runs import error_of, trained
 
-from recipes import callbacks, catalogue, evaluate, run, windows
+from recipes import callbacks, catalogue, evaluate, windows
 from recipes.compare import results
 from recipes.data import coco, digits, scenes
 from recipes.tasks import detection
@@ -184,7 +183,7 @@ TINY = ("timesteps=1", "batch_size=8", "epochs=2", "width=0.1", "jit_compile=Fal
 # Keras' MeanIoU asks JAX for int64.
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")
 def test_a_segmentation_run_compares_with_the_ordinary_network_and_resumes(few_scenes, tmp_path, monkeypatch, capsys):
-    run = ("digits_segmentation", "--set", *TINY, "freeze_normalization=True")
+    run = ("digits_segmentation", "--set", *TINY)
     save, stops = callbacks.Checkpoint.on_epoch_end, [4]
 
     def stop(self, number, logs=None):
@@ -221,7 +220,6 @@ def test_a_detection_run_on_coco_annotations(ordinary, tmp_path, monkeypatch, ca
     data = ("--data-dir", str(write_coco(tmp_path / "data")))
     run = ("digits_detection", *data)
     run += ("--set", *TINY, "windows=1", "batch_size=3", f"ordinary={ordinary}", "image_side=32")
-    run += ("freeze_normalization=False",) if ordinary == "beside" else ()
     whole = trained(tmp_path / "whole", *run)
     assert whole["comparison"]["ordinary"].keys() >= {"loss", "map", "map_50"}
     assert (tmp_path / "whole" / "predictions.png").read_bytes().startswith(b"\x89PNG")
@@ -259,24 +257,10 @@ def test_tasks_are_trained_in_mixed_precision(name, few_scenes, tmp_path):
         (["--data-dir", "nowhere"], "There is no file nowhere/train.json"),
         (["--set", "optimizer=adamw", "restart_at=0.5"], "`as_the_authors` and `restart_at` belong to"),
         (["--set", "ordinary=yes"], "`ordinary`"),
-        (["--set", "freeze_normalization=1"], "`freeze_normalization`"),
-        (["--set", "ordinary=beside"], "`freeze_normalization` must be False if the spiking network is trained from scratch"),
     ],
 )
 def test_a_detection_recipe_says_what_it_cannot_do(arguments, said, tmp_path, capsys):
     assert said in error_of(["digits_detection", "--output", tmp_path / "run", *arguments], capsys)
-
-
-def test_a_spiking_network_that_starts_from_the_ordinary_one_can_keep_its_normalization(tmp_path):
-    recipe = catalogue.find("digits").with_settings(["ordinary=first", "width=0.1"])
-    ordinary = run.build(dataclasses.replace(recipe, ordinary="only"), digits.load())
-    ordinary.save(tmp_path / "ordinary.keras")
-    for freeze in (False, True):
-        chosen = dataclasses.replace(recipe, freeze_normalization=freeze)
-        model = run.build(chosen, digits.load(), tmp_path / "ordinary.keras")
-        trained = {variable.name for variable in model.trainable_variables}
-        assert ("gamma" in trained) is ("beta" in trained) is not freeze
-        assert {layer.trainable for layer in model.network.layers if layer.count_params()} == {True, not freeze}
 
 
 def test_an_input_with_time_has_no_ordinary_network_and_no_layers():

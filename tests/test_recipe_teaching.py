@@ -44,7 +44,7 @@ def test_the_ordinary_network_has_its_own_length_and_rate_and_can_be_trained_bef
 
 def test_spiking_runs_that_differ_in_time_and_gradient_share_an_ordinary_network():
     recipe = catalogue.find("digits").with_settings(["ordinary=first", "ordinary_epochs=2"])
-    others = ("timesteps=8", "gradient=bptt", "step_mode=single", "freeze_normalization=True", "epochs=1", "teacher_weight=1")
+    others = ("timesteps=8", "gradient=bptt", "step_mode=single", "epochs=1", "teacher_weight=1")
     assert recipe.with_settings(others).of_ordinary() == recipe.of_ordinary()
     assert recipe.with_settings(["windows=2"]).of_ordinary() == recipe.of_ordinary()
     for setting in ("ordinary_epochs=3", "ordinary_learning_rate=0.3", "batch_size=8", "seed=1", "width=2"):

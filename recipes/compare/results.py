@@ -80,7 +80,6 @@ ADDED = {
     "teacher_weight": None,
     "branches": None,
     "temperature": None,
-    "freeze_normalization": False,
 }
 """Settings that results of earlier versions lack, with the values they had."""
 
