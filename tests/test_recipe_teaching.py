@@ -128,7 +128,7 @@ def test_branches_sit_at_the_ends_of_the_last_stages():
         (["teacher_weight=0.5"], "`teacher_weight` must be None if no ordinary network is trained"),
         (["teacher_weight=0", "ordinary=first"], "`teacher_weight` must be > 0"),
         (["teacher_weight=1.5", "ordinary=first"], "`teacher_weight` must be at most 1"),
-        (["teacher_weight=0.5", "branches=1", "ordinary=first"], "`teacher_weight` and `branches` must not be set both"),
+        (["teacher_weight=0.5", "branches=1", "ordinary=first"], "`teacher_weight` and `branches` cannot both be set"),
         (["branches=0"], "`branches` must be"),
         (["branches=3", *TINY], "`branches` must be at most 2 in recipe 'digits'"),
         (["temperature=2"], "`temperature` must be None without a teacher and branches"),
