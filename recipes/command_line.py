@@ -2,3 +2,19 @@
 
 USER_MISTAKE = 2
 """Exit status, the same as that of argparse."""
+
+
+def check_set(assignments, refused):
+    """Checks that `--set` names no setting that would have no effect.
+
+    Args:
+        assignments: List of strings `key=value`, the values of `--set`.
+        refused: Dictionary from names of settings to what to do instead, a sentence.
+
+    Raises:
+        ValueError: If it does; the message names the setting.
+    """
+    for assignment in assignments:
+        key = assignment.partition("=")[0]
+        if key in refused:
+            raise ValueError(f"`{key}` cannot be set here. Received: --set {assignment}. {refused[key]}")

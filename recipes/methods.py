@@ -56,6 +56,11 @@ def gradient_name(settings, space):
     return space.join(parts)
 
 
+def in_place_of_set(names):
+    """The recipe settings that these methods set, with a sentence each that names `--methods`, for `command_line.check_set`."""
+    return {setting: "Name the method with --methods." for name in names for setting in settings_of(name)}
+
+
 def gradient_method(gradient, **counts):
     """The `keras_ratesnn.gradients.GradientMethod` of a recipe's settings.
 

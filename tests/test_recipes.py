@@ -335,40 +335,69 @@ def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, m
     assert [row.split(" | ")[1:3] for row in table] == [["bptt", "multi"], ["rate", "multi"], ["rate", "single"]]
     stamps = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/result.json"))]
     assert len(stamps) == 3
-    assert compare.main(command) == 0
+    assert compare.main([*command, "--methods", "rate-multi"]) == 0
     assert stamps == [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/result.json"))]
+    # Other runs in the folder are not part of this comparison.
+    ruler, row = capsys.readouterr().out.splitlines()[-2:]
+    assert (ruler[:4], row.split(" | ")[1:3]) == ("|---", ["rate", "multi"])
 
 
 def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(tmp_path, capsys, monkeypatch):
-    statuses = {"rate-multi-0": 0, "bptt-multi-0": 1, "rate-multi-1": 1, "bptt-multi-1": 0}
+    diverged, crashed = "diverged", 1
+    outcomes = {"rate-multi-0": 0, "bptt-multi-0": diverged, "rate-multi-1": diverged, "bptt-multi-1": 0}
     started = []
 
     def run(command, **options):
         folder = pathlib.Path(command[command.index("--output") + 1])
         started.append(folder.name)
-        if statuses[folder.name] in (0, 1):
+        outcome = outcomes[folder.name]
+        if outcome in (0, diverged):
             settings = {
                 **catalogue.find("digits").settings(),
                 "gradient": folder.name.split("-")[0],
                 "seed": int(folder.name[-1]),
             }
             record = {"settings": settings, "backend": "jax", "device": "made", "train_images": 1, "seconds_per_epoch": 1.0}
-            accuracy = None if statuses[folder.name] else 0.75
-            folder.mkdir(parents=True)
+            accuracy = 0.75 if outcome == 0 else None
+            # A run may stop with its ordinary network.
+            written = folder / "ordinary" if folder.name == "rate-multi-1" else folder
+            written.mkdir(parents=True)
             record |= {"curve": {"accuracy": [0.5, 0.75]}, "peak_memory_mib": 1, "test_accuracy": accuracy}
-            (folder / "result.json").write_text(json.dumps(record))
-        return types.SimpleNamespace(returncode=statuses[folder.name])
+            (written / "result.json").write_text(json.dumps(record))
+        return types.SimpleNamespace(returncode=1 if outcome == diverged else outcome)
 
     monkeypatch.setattr(compare.subprocess, "run", run)
     command = ["digits", "--seeds", "2", "--methods", "rate-multi", "bptt-multi", "--output"]
     assert compare.main([*command, str(tmp_path / "first")]) == 1
-    assert started == list(statuses)
+    assert started == list(outcomes)
     rows = capsys.readouterr().out.splitlines()[-2:]
     assert [(row.split(" | ")[1], row.split(" | ")[8]) for row in rows] == [("bptt", "0.7500"), ("rate", "0.7500")]
-    statuses["bptt-multi-0"] = 2
-    started.clear()
-    assert compare.main([*command, str(tmp_path / "second")]) == 2
-    assert started == ["rate-multi-0", "bptt-multi-0"]
+    for status in (2, crashed):
+        outcomes["bptt-multi-0"] = status
+        started.clear()
+        folder = tmp_path / str(status)
+        assert compare.main([*command, str(folder)]) == 2
+        assert started == ["rate-multi-0", "bptt-multi-0"]
+        error = capsys.readouterr().err
+        # A run that ends in a mistake of the user has named it.
+        assert (f"error: the run in {folder / 'bptt-multi-0'} failed with exit status 1" in error) == (status == crashed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["digits", "--seeds", "0"], "`--seeds` must be 1 or more. Received: --seeds=0"),
+        (["digits", "--seeds", "-1"], "--seeds=-1"),
+        (["digits", "--set", "seed=3"], "`seed` cannot be set here. Received: --set seed=3. Pass --seeds."),
+        (["digits", "--set", "gradient=sltt"], "Received: --set gradient=sltt. Name the method with --methods."),
+        (["digits", "--set", "step_mode=single"], "--methods"),
+        (["digits", "--methods", "rate-multi-2", "--set", "windows=3"], "`windows` cannot be set here"),
+        (["digits_segmentation"], "recipes.compare takes spiking networks that classify images"),
+    ],
+)
+def test_compare_refuses_a_mistake_before_anything_is_trained(arguments, said, tmp_path, capsys):
+    assert said in error_of([*arguments, "--output", tmp_path / "runs"], capsys, compare.main)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_convert_prints_accuracies_before_and_after(capsys):

@@ -9,11 +9,12 @@ import pathlib
 import subprocess
 import sys
 
+from keras_ratesnn._core import checks
 from recipes import catalogue, methods
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import USER_MISTAKE, check_set
 from recipes.compare import results
 from recipes.run_folder import RunFolder, score_name, test_score
-from recipes.train import DIVERGED
+from recipes.train import DIVERGED, INTERRUPTED
 
 EXAMPLES = "rate-multi-2, sltt-single, sltt-single-2, ottt, os"
 METHODS = ["rate-multi", "rate-single", "bptt-multi"]
@@ -39,24 +40,46 @@ def main(argv=None):
     )
     arguments = parser.parse_args(argv)
     output = arguments.output or pathlib.Path("runs", "compare", arguments.recipe)
+    records, diverged = [], False
     try:
-        for method in arguments.methods:
-            catalogue.find(arguments.recipe).with_settings([*arguments.set, *_settings_of(method)])
+        check(arguments)
         # Seeds are the outer loop, so that an interrupted comparison has the same seeds for all methods.
         for seed in range(arguments.seeds):
-            for method in arguments.methods:
+            for method in dict.fromkeys(arguments.methods):
                 folder = RunFolder(output / f"{method}-{seed}")
                 status = train(arguments, folder, [*_settings_of(method), f"seed={seed}"])
-                # It has printed the reason.
-                if status not in (0, DIVERGED):
+                if status in (USER_MISTAKE, INTERRUPTED):
+                    # It has printed the reason.
                     return status
-        records = [RunFolder(path.parent).read_result() for path in sorted(output.glob("*/result.json"))]
-    except (ValueError, TypeError, OSError) as error:
+                if status and not has_diverged(folder):
+                    raise RuntimeError(
+                        f"the run in {folder.path} failed with exit status {status}; its own message is above. Repeat the "
+                        "command to resume it."
+                    )
+                if status:
+                    diverged = True
+                else:
+                    records.append(folder.read_result())
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
-    finished = [record for record in records if test_score(record) is not None]
-    print(results.table(finished))
-    return 0 if len(finished) == len(records) else DIVERGED
+    print(results.table(records))
+    return DIVERGED if diverged else 0
+
+
+def check(arguments):
+    """Checks the command line, before anything is trained; raises TypeError or ValueError."""
+    checks.positive_integer("--seeds", arguments.seeds, advice="The seeds are 0 to N - 1.")
+    check_set(arguments.set, {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)})
+    for method in arguments.methods:
+        recipe = catalogue.find(arguments.recipe).with_settings([*arguments.set, *_settings_of(method)])
+        recipe.check_classifies("compare")
+
+
+def has_diverged(folder):
+    """Whether a run or its ordinary network has recorded that it diverged: a crash of Python has the same exit status."""
+    written = [run for run in (folder, folder.ordinary) if run.result.exists()]
+    return any(test_score(run.read_result()) is None for run in written)
 
 
 def _settings_of(method):
