@@ -5,7 +5,6 @@ training step costs against T is read from a record of `recipes.benchmark.agains
 """
 
 import argparse
-import json
 import pathlib
 import sys
 
@@ -28,7 +27,7 @@ def main(argv=None):
     parser.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE", help="the picture")
     arguments = parser.parse_args(argv)
     try:
-        record = json.loads(arguments.record.read_text())
+        record = against_timesteps.read_record(arguments.record)
         subject = figures.Subject(*figures.model_and_data(arguments.network, arguments.data_dir), arguments.images, 0)
         rates = figures.FIGURES["firing_rates"](subject)
         agreement = figures.FIGURES["gradient_agreement"](subject)

@@ -8,6 +8,17 @@ from keras_ratesnn.losses import SelfDistillation
 from keras_ratesnn.metrics import HeadAccuracy
 from keras_ratesnn.models import add_branches
 
+SETTINGS = (
+    "ordinary",
+    "ordinary_epochs",
+    "ordinary_learning_rate",
+    "teacher_weight",
+    "branches",
+    "temperature",
+    "freeze_normalization",
+)
+"""The settings of a recipe that train the spiking network with others: commands that train it alone do not use them."""
+
 TEMPERATURE = 3.0
 """That of the authors of self-distillation, and Keras' default."""
 

@@ -1,4 +1,4 @@
-"""Atomic writing of files."""
+"""Atomic writing of files, and reading with checks."""
 
 import contextlib
 import json
@@ -37,6 +37,31 @@ def write_json(path, content):
     """Writes a JSON file atomically."""
     with writing(path) as part:
         part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path, fields=None, advice="Correct it, or remove it."):
+    """Reads an object from a JSON file.
+
+    Args:
+        path: Path of the file.
+        fields: Dict of required names to their types. Defaults to `None`, no required names.
+        advice: String, what to do about a wrong file.
+
+    Raises:
+        ValueError: If the file is damaged or has the wrong content; the message names it.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({one_line(error)}). {advice}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must contain a JSON object. It contains a {type(content).__name__}. {advice}")
+    for name, kind in (fields or {}).items():
+        if name not in content or not isinstance(content[name], kind):
+            raise ValueError(
+                f"{path} must have {name!r} of type {getattr(kind, '__name__', kind)}. It has: {content.get(name)!r}. {advice}"
+            )
+    return content
 
 
 def one_line(error):

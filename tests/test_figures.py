@@ -39,12 +39,14 @@ def test_an_unknown_name_is_an_error(tmp_path, capsys):
     assert "NAME must be the folder of a run, or one of digits, fashion_mnist. Received: 'digit'." in error
 
 
+MEASURED = ["digits", "--timesteps", "1", "2", "--seeds", "1", "--rounds", "1", "--set", *QUICKLY[1:], "epochs=1"]
+
+
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     """The folder of accuracy, memory and time against T."""
     folder = tmp_path_factory.mktemp("record")
-    arguments = ["digits", "--timesteps", "1", "2", "--seeds", "1", "--rounds", "1", "--set", *QUICKLY, "epochs=1"]
-    assert against_timesteps.main([*arguments, "--output", str(folder)]) == 0
+    assert against_timesteps.main([*MEASURED, "--output", str(folder)]) == 0
     return folder
 
 
@@ -60,15 +62,58 @@ def test_accuracy_memory_and_time_are_drawn_against_the_number_of_steps(record, 
         assert (row["memory_bytes"] is None) == (written["memory_measure"] is None)
     # A finished record is drawn again, without training.
     (record / "digits.png").unlink()
-    assert against_timesteps.main(["digits", "--output", str(record)]) == 0
+    assert against_timesteps.main([*MEASURED, "--output", str(record)]) == 0
     assert (record / "digits.png").exists()
     assert capsys.readouterr().out.count("| bptt-multi |") == 2
 
 
-def test_a_mistake_in_what_is_drawn_against_the_number_of_steps_is_an_error(tmp_path, capsys):
-    error = error_of(["digits", "--methods", "backprop", "--output", tmp_path], capsys, against_timesteps.main)
-    assert "`methods` must be one of" in error
-    assert not (tmp_path / "digits.json").exists()
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (["--timesteps", "1"], "--timesteps 1 2, now 1"),
+        (["--seeds", "2"], "--seeds 1, now 2"),
+        (["--rounds", "2"], "--rounds 1, now 2"),
+        (["--methods", "sltt-multi"], "--methods rate-multi bptt-multi, now sltt-multi"),
+        (["--set", "epochs=2"], "epochs=1 epochs=2"),
+    ],
+)
+def test_a_record_of_other_arguments_is_not_drawn_again(other, said, record, capsys):
+    error = error_of([*MEASURED, *other, "--output", record], capsys, against_timesteps.main)
+    assert f"{record / 'digits.json'} was measured with other arguments" in error
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["digits", "--methods", "backprop"], "`methods` must be one of"),
+        (["digits", "--seeds", "0"], "`--seeds` must be 1 or more. Received: --seeds=0"),
+        (["digits", "--rounds", "0"], "`--rounds` must be 1 or more. Received: --rounds=0"),
+        (["digits", "--set", "timesteps=2"], "`timesteps` cannot be set here. Received: --set timesteps=2. Pass --timesteps."),
+        (["digits", "--set", "seed=2"], "Pass --seeds."),
+        (["digits", "--set", "gradient=sltt"], "Name the method with --methods."),
+        (["digits", "--set", "step_mode=single"], "--methods"),
+        (["digits", "--set", "branches=2"], "`branches` cannot be set here"),
+        (["digits", "--set", "ordinary=first", "teacher_weight=0.5"], "`ordinary` cannot be set here"),
+        (["digits_segmentation"], "takes spiking networks that classify images"),
+    ],
+)
+def test_a_mistake_in_what_is_drawn_against_the_number_of_steps_is_an_error(arguments, said, tmp_path, capsys):
+    assert said in error_of([*arguments, "--output", tmp_path / "new"], capsys, against_timesteps.main)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "{", '{"settings": [], "backend": "jax", "memory_measure": null, "rows": [{}]}']
+)
+def test_a_file_that_is_no_record_is_named(content, tmp_path, capsys):
+    path = tmp_path / "digits.json"
+    path.write_text(content)
+    error = error_of(["digits", "--output", tmp_path], capsys, against_timesteps.main)
+    assert str(path) in error
+    assert "not a record of python -m recipes.benchmark.against_timesteps" in error
+    of_overview = ["--record", path, "--output", tmp_path / "overview.png"]
+    assert str(path) in error_of(of_overview, capsys, overview.main)
 
 
 def test_the_overview_is_one_picture(record, tmp_path):

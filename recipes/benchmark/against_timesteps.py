@@ -2,22 +2,29 @@
 
 This is figure 4 of Yu et al., NeurIPS 2024, for any recipe. For each T each method trains the recipe with each seed. The
 memory of its training step is measured where the backend reports it: on JAX, and on GPUs. At the end all steps are timed in
-turn. The folder gets the record, `NAME.json`, and the figure, `NAME.png`. A finished record is only drawn again.
+turn. The folder gets the record, `NAME.json`, and the figure, `NAME.png`. With the same arguments a finished record is only
+drawn again; with other ones it is an error.
 """
 
 import argparse
 import functools
-import json
 import pathlib
 import statistics
 import sys
 
 import keras
 
-from recipes import catalogue, device, methods, pipeline, run
+from keras_ratesnn._core import checks
+from recipes import catalogue, device, methods, pipeline, run, teaching
 from recipes.benchmark import costs, timing
-from recipes.command_line import USER_MISTAKE
-from recipes.whole_file import write_json
+from recipes.command_line import USER_MISTAKE, check_set
+from recipes.whole_file import read_json, write_json
+
+FIELDS = {"settings": list, "backend": str, "memory_measure": str | None, "rows": list}
+"""Fields of a record that are read, with their types."""
+
+OF_A_ROW = {"timesteps", "method", "accuracies", "memory_bytes", "seconds"}
+ADVICE = "It is not a record of python -m recipes.benchmark.against_timesteps; remove it, or name another file or folder."
 
 WARM_UP_STEPS = 2
 STYLES = (("black", "-", "o"), ("0.5", "--", "s"), ("0.3", ":", "^"), ("0.7", "-.", "D"))
@@ -27,7 +34,10 @@ STYLES = (("black", "-", "o"), ("0.5", "--", "s"), ("0.3", ":", "^"), ("0.7", "-
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark.against_timesteps", description=__doc__.splitlines()[0], allow_abbrev=False
+        prog="python -m recipes.benchmark.against_timesteps",
+        description=__doc__.splitlines()[0],
+        epilog="A finished record in the output folder is only drawn again, and only with the arguments it was measured with.",
+        allow_abbrev=False,
     )
     parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
     parser.add_argument(
@@ -46,13 +56,17 @@ def main(argv=None):
         help="(default: %(default)s)",
     )
     arguments = parser.parse_args(argv)
+    # Duplicates are measured only once.
+    arguments.timesteps, arguments.methods = (list(dict.fromkeys(each)) for each in (arguments.timesteps, arguments.methods))
     record_path = arguments.output / f"{arguments.recipe}.json"
     try:
+        recipes = recipes_of(arguments)
         if record_path.exists():
-            record = json.loads(record_path.read_text())
+            record = read_record(record_path)
+            check_same(record, arguments, record_path)
         else:
             arguments.output.mkdir(parents=True, exist_ok=True)
-            record = measure(arguments)
+            record = measure(arguments, recipes)
             write_json(record_path, record)
         print(table(record))
         draw(record).savefig(record_path.with_suffix(".png"), dpi=90)
@@ -62,9 +76,18 @@ def main(argv=None):
     return 0
 
 
-def measure(arguments):
-    """Trains and measures all cases; returns the record, a dictionary of plain numbers and names."""
-    recipes = {
+def recipes_of(arguments):
+    """The recipes to train, a dictionary from `(timesteps, method, seed)`; raises TypeError or ValueError for a mistake."""
+    checks.positive_integer("--seeds", arguments.seeds, advice="The seeds are 0 to N - 1.")
+    checks.positive_integer("--rounds", arguments.rounds, advice="It is the number of times a step is timed.")
+    refused = {
+        "seed": "Pass --seeds.",
+        "timesteps": "Pass --timesteps.",
+        **methods.in_place_of_set(arguments.methods),
+        **dict.fromkeys(teaching.SETTINGS, "The spiking network is trained alone."),
+    }
+    check_set(arguments.set, refused)
+    found = {
         (timesteps, method, seed): catalogue.find(arguments.recipe).with_settings(
             [
                 *arguments.set,
@@ -77,6 +100,55 @@ def measure(arguments):
         for method in arguments.methods
         for seed in range(arguments.seeds)
     }
+    for recipe in found.values():
+        recipe.check_classifies("benchmark.against_timesteps")
+    return found
+
+
+def read_record(path):
+    """The record in a file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged or something else.
+    """
+    record = read_json(path, FIELDS, ADVICE)
+    if not record["rows"] or not all(isinstance(row, dict) and row.keys() >= OF_A_ROW for row in record["rows"]):
+        raise ValueError(f"{path} must have 'rows' with {', '.join(sorted(OF_A_ROW))}. {ADVICE}")
+    return record
+
+
+def check_same(record, arguments, path):
+    """Checks that a record was measured with these arguments; raises ValueError, with the path of its file, if not."""
+    rows = record["rows"]
+    measured_with = {
+        "--set": (record["settings"], arguments.set),
+        "--timesteps": (list(dict.fromkeys(row["timesteps"] for row in rows)), arguments.timesteps),
+        "--methods": (list(dict.fromkeys(row["method"] for row in rows)), arguments.methods),
+        "--seeds": ([len(rows[0]["accuracies"])], [arguments.seeds]),
+        # Records of earlier versions lack it.
+        "--rounds": ([record.get("rounds", arguments.rounds)], [arguments.rounds]),
+        "KERAS_BACKEND": ([record["backend"]], [keras.backend.backend()]),
+    }
+    changed = [
+        f"{name} {' '.join(map(str, before))}, now {' '.join(map(str, now))}"
+        for name, (before, now) in measured_with.items()
+        if before != now
+    ]
+    if changed:
+        raise ValueError(
+            f"{path} was measured with other arguments: {'; '.join(changed)}. Repeat those to draw it again; for a new "
+            "measurement pass another folder with --output, or remove the file."
+        )
+
+
+def measure(arguments, recipes):
+    """Trains and measures all cases; returns the record, a dictionary of plain numbers and names.
+
+    Args:
+        arguments: The command line.
+        recipes: The result of `recipes_of`.
+    """
     dataset = next(iter(recipes.values())).load(arguments.data_dir)
     steps, rows = {}, {}
     for timesteps in arguments.timesteps:
@@ -101,6 +173,7 @@ def measure(arguments):
         "settings": arguments.set,
         "epochs": recipe.epochs,
         "batch": recipe.batch_size,
+        "rounds": arguments.rounds,
         "backend": keras.backend.backend(),
         "device": device.name(),
         "versions": device.versions(),
