@@ -133,8 +133,16 @@ def test_the_cost_of_callbacks_is_printed_beside_a_training_step(capsys):
     assert all(float(row[1]) > 0 for row in rows)
 
 
-def test_a_mistake_in_the_cost_of_callbacks_is_an_error(capsys):
-    assert "There is no recipe 'digit'" in error_of(["digit"], capsys, callbacks.main)
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["digit"], "There is no recipe 'digit'"),
+        (["digits", "--rounds", "0"], "`--rounds` must be 1 or more. Received: --rounds=0"),
+        (["digits", "--set", "branches=2"], "`branches` cannot be set here"),
+    ],
+)
+def test_a_mistake_in_the_cost_of_callbacks_is_an_error(arguments, said, capsys):
+    assert said in error_of(arguments, capsys, callbacks.main)
 
 
 def test_the_table_of_costs_has_medians_and_their_ratios():

@@ -12,9 +12,10 @@ import keras
 import numpy as np
 
 from keras_ratesnn import callbacks
-from recipes import catalogue, device, run
+from keras_ratesnn._core import checks
+from recipes import catalogue, device, run, teaching
 from recipes.benchmark import timing
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import USER_MISTAKE, check_set
 
 
 def main(argv=None):
@@ -28,6 +29,8 @@ def main(argv=None):
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     arguments = parser.parse_args(argv)
     try:
+        checks.positive_integer("--rounds", arguments.rounds, advice="It is the number of times each is timed.")
+        check_set(arguments.set, dict.fromkeys(teaching.SETTINGS, "The training step is that of the spiking network alone."))
         recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
         recipe.check_classifies("benchmark.callbacks")
         dataset = recipe.load(arguments.data_dir)
