@@ -354,7 +354,7 @@ def test_both_forms_of_loops_are_measured_on_jax(capsys):
     options = [*TINY, "--timesteps", "3"]
     with tiny_among_the_networks():
         if BACKEND != "jax":
-            assert "only JAX compiles" in error_of(options, capsys, unrolling.main)
+            assert "needs JAX" in error_of(options, capsys, unrolling.main)
             return
         settings = Settings(network="Tiny", size=8, batch=2)
         programs = {}
@@ -474,6 +474,13 @@ def test_peers_are_measured_together_with_our_methods(precision):
         (["--width", "-1"], ["`width` must be > 0", "width=-1.0"]),
         (["--precision", "int8"], ["`precision` must be one of", "precision='int8'"]),
         (["--data-format", "nhwc"], ["`data_format` must be one of", "data_format='nhwc'"]),
+        (
+            ["--methods", "rate-multi", "rate-multi-2"],
+            ["'rate-multi-2' and timesteps=1", "`windows` must be at most"],
+        ),
+        (["--methods", "rate-multi-0"], ["'rate-multi-0'", "`windows` must be 1 or more"]),
+        (["--methods", "sltt-single-3", "--timesteps", "2"], ["'sltt-single-3'", "`random_steps` must be at most timesteps"]),
+        (["--methods", "os", "--network", "SEWResNet18"], ["'os' for networks with normalization='online'", "'SEWResNet18'"]),
         (["--network", "VGG11", "--size", "2"], ["`input_shape` must have a height and width of"]),
         (["--output", __file__], [__file__]),
     ],
@@ -481,6 +488,23 @@ def test_peers_are_measured_together_with_our_methods(precision):
 def test_a_mistake_is_named_before_anything_is_measured(arguments, fragments, capsys, tmp_path):
     message = error_of(["--output", tmp_path / "new", *arguments], capsys, command=main)
     assert [fragment for fragment in fragments if fragment not in message] == [], message
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="other backends have both formats")
+@pytest.mark.parametrize("options", [[], ["--jit-compile", "true", "false"], ["--jit-compile", "true", "--memory"]])
+def test_without_a_gpu_convolutions_of_tensorflow_have_one_format(options, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(device, "gpu", lambda: False)
+    error = error_of(["--data-format", "channels_first", *options, "--output", tmp_path / "new"], capsys, main)
+    assert "`data_format` must be 'channels_last' on TensorFlow without a GPU" in error
+    assert not (tmp_path / "new").exists()
+    assert Settings(data_format="channels_first", jit_compile=True)
+
+
+def test_methods_must_fit_the_time_steps_of_each_command(capsys):
+    assert "`windows` must be at most timesteps" in error_of(["--methods", "rate-multi-3"], capsys, memory.main)
+    if BACKEND == "tensorflow":
+        options = ["--methods", "rate-multi-3", "--timesteps", "2"]
+        assert "`windows` must be at most timesteps" in error_of(options, capsys, benchmark_xla.main)
 
 
 def test_the_table_of_memory_has_a_column_for_every_t(capsys, monkeypatch):

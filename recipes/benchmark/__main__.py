@@ -10,6 +10,7 @@ from recipes.benchmark import arguments, cases, plot, report, scaling
 from recipes.benchmark.evidence.command import main as run_evidence
 from recipes.benchmark.measure import benchmark
 from recipes.benchmark.settings import ORDINARY, PEERS, Settings
+from recipes.benchmark.variants import variants
 from recipes.command_line import USER_MISTAKE
 from recipes.methods import PLAIN, PRESETS
 from recipes.whole_file import write_json
@@ -37,6 +38,8 @@ def main(argv=None):
                 "methods": tuple(dict.fromkeys(given["methods"])),
             }
         )
+        # Each is checked; memory is measured without compilation.
+        variants(settings, (*jit_compile, False) if process_memory else jit_compile)
         folder.mkdir(parents=True, exist_ok=True)
         if devices:
             return scaling.run(settings, [engine.wanted(number) for number in devices], folder)

@@ -25,8 +25,8 @@ def main(argv=None):
     parser.add_argument("--size", type=int, default=defaults.size, help="height and width (default: %(default)s)")
     parser.add_argument("--methods", nargs="+", default=defaults.methods, metavar="NAME", help="as in recipes.benchmark")
     try:
-        settings = Settings(**vars(parser.parse_args(argv)))
-    except ValueError as error:
+        settings = Settings(**vars(parser.parse_args(argv)), timesteps=TIMESTEPS)
+    except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
     measure = costs.memory_measure()

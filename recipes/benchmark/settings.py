@@ -2,12 +2,13 @@
 
 import dataclasses
 import importlib.util
+import inspect
 
 import keras
 
 from keras_ratesnn import models
 from keras_ratesnn._core import checks
-from recipes import methods
+from recipes import device, methods
 
 NETWORKS = tuple(name for name in models.__all__ if name[0].isupper())
 
@@ -51,7 +52,7 @@ class Settings:
 
     Raises:
         TypeError: If a number has the wrong type.
-        ValueError: If a number is out of range, a name is unknown, or a peer does not support the settings.
+        ValueError: If a number is out of range, a name is unknown, or a method or the backend does not support the settings.
         ImportError: If a peer is not installed.
     """
 
@@ -84,12 +85,41 @@ class Settings:
             if method in PEERS:
                 _check_peer(method, self)
             else:
-                methods.settings_of(method, others=PEERS)
+                _check_method(method, self)
+        if self.data_format == "channels_first":
+            _check_channels_first(self.jit_compile)
 
     @property
     def peers(self):
         """The names of the peers among the methods."""
         return tuple(method for method in self.methods if method in PEERS)
+
+
+def _check_method(method, settings):
+    chosen = methods.settings_of(method, others=PEERS)
+    normalization = chosen.get("normalization", "batch")
+    if normalization != "batch" and "normalization" not in inspect.signature(getattr(models, settings.network)).parameters:
+        raise ValueError(
+            f"`methods` may name {method!r} for networks with normalization={normalization!r} only. Received: "
+            f"network={settings.network!r}. Choose another network, such as ResNet18, or leave {method!r} out."
+        )
+    counts = {setting: chosen[setting] for setting in methods.COUNTED.values() if setting in chosen}
+    for timesteps in settings.timesteps:
+        try:
+            methods.gradient_method(chosen["gradient"], **counts).check_timesteps(timesteps)
+        except ValueError as error:
+            raise ValueError(
+                f"`methods` and `timesteps` must fit together. Received: {method!r} and timesteps={timesteps}. {error}"
+            ) from error
+
+
+def _check_channels_first(jit_compile):
+    if keras.backend.backend() == "tensorflow" and jit_compile is not True and not device.gpu():
+        raise ValueError(
+            "`data_format` must be 'channels_last' on TensorFlow without a GPU, whose convolutions have no other there except "
+            f"in XLA. Received: data_format='channels_first' with jit_compile={jit_compile!r}. Leave it out, or set "
+            "jit_compile to true."
+        )
 
 
 def _check_threads(threads):

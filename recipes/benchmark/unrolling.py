@@ -29,7 +29,7 @@ def main(argv=None):
         settings = Settings(**vars(parser.parse_args(argv)), methods=tuple(METHODS.values()))
         if keras.backend.backend() != "jax":
             raise ValueError(
-                "only JAX compiles time loops of layers in any case. "
+                "This benchmark needs JAX, the backend that always compiles the time loops of layers. "
                 f"Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=jax."
             )
     except (ValueError, TypeError) as error:
