@@ -47,4 +47,33 @@ def test_the_command_draws_the_curves_of_the_committed_results(monkeypatch, tmp_
     assert parity.main(["made", "--epochs", "2", "--plot", str(tmp_path / "curves.png")]) == 0
     assert "| rate multi | 3 |" in capsys.readouterr().out
     assert (tmp_path / "curves.png").stat().st_size > 10_000
-    assert "bptt single" in error_of(["made", "--epochs", "2", "--against", "bptt single"], capsys, parity.main)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["made", "--epochs", "2", "--against", "bptt single"], "must be one of 'bptt multi', 'rate multi', 'sltt multi'"),
+        (["maid", "--epochs", "2"], "no result to compare of 'maid' with --epochs 2. There are results of: made with 2 epochs"),
+        (["made", "--epochs", "3"], "--epochs 3. There are results of: made with 2 epochs; other with 2 epochs."),
+        (
+            ["made", "--epochs", "2", "--plot", "nowhere/curves.png"],
+            "The folder nowhere of the figure curves.png does not",
+        ),
+        (["made", "--epochs", "2", "--plot", "curves.gif.txt"], "curves.gif.txt must have one of these suffixes"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named(arguments, said, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(results, "committed", lambda: RECORDS)
+    assert said in error_of(arguments, capsys, parity.main)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": {"name": "made"}, "backend": "jax"}'])
+@pytest.mark.parametrize("command", [results.main, lambda argv: parity.main(["made", "--epochs", "2", *argv])])
+def test_a_wrong_file_among_the_results_is_named(command, content, monkeypatch, tmp_path, capsys):
+    (tmp_path / "wrong.json").write_text(content)
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    error = error_of([], capsys, command)
+    assert str(tmp_path / "wrong.json") in error
+    assert "from Git again" in error
+    assert "--restart" not in error

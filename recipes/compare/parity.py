@@ -10,6 +10,8 @@ import pathlib
 import statistics
 import sys
 
+from keras_ratesnn._core import checks
+from recipes import plots
 from recipes.command_line import USER_MISTAKE
 from recipes.compare import results
 
@@ -29,17 +31,32 @@ def main(argv=None):
     )
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws the curves, means over seeds")
     arguments = parser.parse_args(argv)
-    methods = by_method(results.committed(), arguments.recipe, arguments.epochs)
     try:
-        if arguments.against not in methods:
-            raise ValueError(f"`--against` must be one of {sorted(methods)}. Received: {arguments.against!r}.")
+        figure = arguments.plot and plots.new_figure(9, 4, arguments.plot)
+        records = results.committed()
+        methods = by_method(records, arguments.recipe, arguments.epochs)
+        if not methods:
+            raise ValueError(
+                f"There is no result to compare of {arguments.recipe!r} with --epochs {arguments.epochs}. There are results "
+                f"of: {_compared(records)}."
+            )
+        checks.one_of("--against", arguments.against, methods)
         print(table(methods, arguments.against))
-        if arguments.plot:
-            draw(methods, arguments.plot)
+        if figure:
+            draw(figure, methods)
+            figure.savefig(arguments.plot, dpi=150)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
     return 0
+
+
+def _compared(records):
+    epochs: dict = {}
+    for record in records:
+        if "comparison" not in record:
+            epochs.setdefault(record["settings"]["name"], set()).add(record["settings"]["epochs"])
+    return "; ".join(f"{name} with {', '.join(map(str, sorted(numbers)))} epochs" for name, numbers in epochs.items())
 
 
 def by_method(records, recipe, epochs):
@@ -91,13 +108,8 @@ def difference(by_seed, of_other):
     return statistics.mean(found), quantile * statistics.stdev(found) / math.sqrt(len(found))
 
 
-def draw(methods, path):
-    """Draws training and test accuracy after each epoch, means over seeds."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("`--plot` needs Matplotlib, which is not installed: python -m pip install -e '.[plots]'.") from error
-    figure = Figure(figsize=(9, 4), layout="constrained")
+def draw(figure, methods):
+    """Draws training and test accuracy after each epoch, means over seeds, into an empty figure."""
     for axes, (key, title) in zip(
         figure.subplots(1, 2), (("accuracy", "training accuracy"), ("test_accuracy", "test accuracy")), strict=True
     ):
@@ -109,7 +121,6 @@ def draw(methods, path):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small", loc="lower right")
-    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

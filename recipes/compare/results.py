@@ -13,7 +13,8 @@ import sys
 
 from recipes import catalogue, methods
 from recipes.command_line import USER_MISTAKE
-from recipes.run_folder import RunFolder, read_json, test_score
+from recipes.run_folder import RESULT, RunFolder, test_score
+from recipes.whole_file import read_json
 
 RECIPES = pathlib.Path(__file__).parent.parent
 FOLDER = RECIPES / "results"
@@ -83,6 +84,9 @@ ADDED = {
 }
 """Settings that results of earlier versions lack, with the values they had."""
 
+OF_A_RUN = ("name", "epochs", "timesteps", "augment", "gradient", "step_mode", "seed")
+"""Settings that every result has."""
+
 ORDER = ("name", "epochs", "augment", "normalization", "gradient", "windows", "step_mode")
 """Settings by which rows are sorted."""
 
@@ -109,8 +113,21 @@ def main(argv=None):
 
 
 def committed():
-    """The records of all committed results."""
-    return [read_json(path) for path in sorted(FOLDER.glob("*.json"))]
+    """The records of all committed results.
+
+    Raises:
+        ValueError: If a file is damaged or has the wrong content; the message names it.
+    """
+    return [_committed(path) for path in sorted(FOLDER.glob("*.json"))]
+
+
+def _committed(path):
+    advice = "Take the committed file from Git again, or add the result of its run again."
+    record = read_json(path, RESULT, advice)
+    missing = [name for name in OF_A_RUN if name not in record["settings"]]
+    if missing:
+        raise ValueError(f"{path} must have {', '.join(missing)} among its settings. {advice}")
+    return record
 
 
 def with_tables(page, records):
