@@ -14,9 +14,11 @@ import keras
 import numpy as np
 
 from keras_ratesnn import analysis, models
+from keras_ratesnn._core import checks
 from recipes import catalogue, device
 from recipes.checkpoint import load_model
 from recipes.command_line import USER_MISTAKE
+from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
 
@@ -41,8 +43,8 @@ def main(argv=None):
         model, dataset = model_and_data(arguments.name, arguments.data_dir)
         if arguments.timesteps is not None:
             model.timesteps = arguments.timesteps
-        output.mkdir(parents=True, exist_ok=True)
         subject = Subject(model, dataset, arguments.images, arguments.test_images)
+        output.mkdir(parents=True, exist_ok=True)
         for name in arguments.only:
             path = output / f"{name}.png"
             found = FIGURES[name](subject)
@@ -66,7 +68,9 @@ def model_and_data(name, data_dir):
         recipe = recipe_of(folder)
         recipe.check_classifies("figures")
         device.set_precision(recipe.precision)
-        return load_model(folder.last), recipe.load(data_dir)
+        dataset = recipe.load(data_dir)
+        check_in_memory(dataset, "figures")
+        return load_model(folder.last), dataset
     cards = models.list_pretrained()
     if name not in cards:
         raise ValueError(f"NAME must be the folder of a run, or one of {', '.join(cards)}. Received: {name!r}.")
@@ -95,6 +99,8 @@ class Subject:
     """
 
     def __init__(self, model, dataset, images, test_images):
+        checks.positive_integer("--images", images, advice="It is the size of the batch.")
+        checks.positive_integer("--test-images", test_images, advice="It is for accuracies.")
         self.model = model
         self.batch = dataset.train_images[:images], dataset.train_labels[:images]
         self.test = dataset.test_images[:test_images], dataset.test_labels[:test_images]

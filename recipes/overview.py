@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from recipes import figures
+from recipes import figures, plots
 from recipes.benchmark import against_timesteps
 from recipes.command_line import USER_MISTAKE
 
@@ -27,8 +27,10 @@ def main(argv=None):
     parser.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE", help="the picture")
     arguments = parser.parse_args(argv)
     try:
+        # The file is checked before anything is measured.
+        plots.new_figure(1, 1, arguments.output)
         record = against_timesteps.read_record(arguments.record)
-        subject = figures.Subject(*figures.model_and_data(arguments.network, arguments.data_dir), arguments.images, 0)
+        subject = figures.Subject(*figures.model_and_data(arguments.network, arguments.data_dir), arguments.images, 1)
         rates = figures.FIGURES["firing_rates"](subject)
         agreement = figures.FIGURES["gradient_agreement"](subject)
         draw(rates, agreement, record).savefig(arguments.output, dpi=180)
@@ -47,7 +49,7 @@ def draw(rates, agreement, record):
         record: Dictionary, see `against_timesteps.measure`.
     """
     _, *costs = against_timesteps.panels(record)
-    figure = against_timesteps.new_figure(2.45 * (2 + len(costs)), 2.75)
+    figure = plots.new_figure(2.45 * (2 + len(costs)), 2.75)
     of_rates, of_gradients, *of_costs = figure.subplots(1, 2 + len(costs))
     draw_rates(of_rates, rates)
     draw_agreement(of_gradients, agreement)

@@ -13,11 +13,19 @@ import sys
 import keras
 
 from keras_ratesnn import analysis, gradients
-from recipes import catalogue, device, run
+from keras_ratesnn._core import checks
+from recipes import catalogue, device, plots, run
 from recipes.checkpoint import load_model
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import USER_MISTAKE, check_set
+from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
+
+OF_DATA = ("train_images", "held_out", "image_side")
+"""The settings that `--set` may have for a run."""
+
+USED = (*OF_DATA, "width", "timesteps", "normalization", "step_mode", "precision", "seed")
+"""The settings that `--set` may have for a recipe."""
 
 
 def main(argv=None):
@@ -31,13 +39,28 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     folder = RunFolder(pathlib.Path(arguments.recipe))
     try:
+        checks.positive_integer("--images", arguments.images, advice="It is the size of the batch.")
+        figure = arguments.plot and plots.new_figure(9, 4, arguments.plot)
         trained = folder.settings.exists()
-        recipe = (recipe_of(folder) if trained else catalogue.find(arguments.recipe)).with_settings(arguments.set)
+        if not trained and arguments.recipe not in catalogue.RECIPES:
+            raise ValueError(
+                f"There is neither a run in a folder {arguments.recipe} nor a recipe of this name. The recipes are: "
+                f"{', '.join(catalogue.RECIPES)}."
+            )
+        recipe = recipe_of(folder) if trained else catalogue.find(arguments.recipe)
+        used, advice = (OF_DATA, "The run has its own.") if trained else (USED, "It does not change the initial gradients.")
+        check_set(arguments.set, dict.fromkeys(recipe.settings().keys() - {*used}, advice))
+        recipe = recipe.with_settings(arguments.set)
         recipe.check_classifies("windows")
+        if recipe.normalization == "online":
+            raise ValueError(
+                "`normalization` must be 'batch' or 'weight': time windows need neurons with thresholds of their own. "
+                "Received: normalization='online'."
+            )
         device.set_precision(recipe.precision)
         dataset = recipe.load(arguments.data_dir)
+        check_in_memory(dataset, "windows")
         model = load_model(folder.last) if trained else run.build(recipe, dataset)
-        figure = arguments.plot and _new_figure()
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_MISTAKE
@@ -97,16 +120,6 @@ def draw(figure, compared, timesteps):
         axes.set_xticks(numbers)
         axes.set_xlabel(f"windows W, T = {timesteps}")
         axes.grid(alpha=0.3)
-
-
-def _new_figure():
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "`--plot` needs Matplotlib, which is not installed. Install it with `python -m pip install -e '.[plots]'`."
-        ) from error
-    return Figure(figsize=(9, 4), layout="constrained")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """A command draws a figure for each measurement of a run or a shipped network; another measures the cost of callbacks."""
 
+import dataclasses
 import json
 
 import pytest
 from recipe_runs import QUICKLY, error_of, trained
 
-from recipes import figures, overview
+from recipes import catalogue, figures, overview, windows
 from recipes.benchmark import against_timesteps, callbacks
+from recipes.data.dataset import StreamedDataset
 
 
 def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(tmp_path, capsys):
@@ -40,6 +42,24 @@ def test_an_unknown_name_is_an_error(tmp_path, capsys):
 
 
 MEASURED = ["digits", "--timesteps", "1", "2", "--seeds", "1", "--rounds", "1", "--set", *QUICKLY[1:], "epochs=1"]
+
+
+@pytest.mark.parametrize("command", [figures.main, windows.main, callbacks.main, against_timesteps.main])
+def test_batches_are_not_taken_from_a_stream(command, monkeypatch, tmp_path, capsys):
+    stream = StreamedDataset(1_281_167, 50_000, 1000, None, None)
+    recipe = dataclasses.replace(catalogue.find("digits"), load_data=lambda folder: stream)
+    monkeypatch.setitem(catalogue.RECIPES, "digits", recipe)
+    (tmp_path / "settings.json").write_text(json.dumps(recipe.settings()))
+    arguments = {figures.main: [tmp_path], against_timesteps.main: ["digits", "--output", tmp_path]}.get(command, ["digits"])
+    error = error_of(arguments, capsys, command)
+    assert "takes data sets in memory. Received: one that is read as a stream, with 1,281,167 training images." in error
+
+
+@pytest.mark.parametrize("option", ["--images", "--test-images"])
+def test_figures_need_images(option, tmp_path, capsys):
+    error = error_of(["digits", option, "0", "--output", tmp_path / "new"], capsys, figures.main)
+    assert f"`{option}` must be 1 or more. Received: {option}=0" in error
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +132,7 @@ def test_a_file_that_is_no_record_is_named(content, tmp_path, capsys):
     error = error_of(["digits", "--output", tmp_path], capsys, against_timesteps.main)
     assert str(path) in error
     assert "not a record of python -m recipes.benchmark.against_timesteps" in error
+    pytest.importorskip("matplotlib")
     of_overview = ["--record", path, "--output", tmp_path / "overview.png"]
     assert str(path) in error_of(of_overview, capsys, overview.main)
 

@@ -723,6 +723,32 @@ def test_windows_prints_the_similarity_of_each_choice_to_bptt(capsys):
     assert sum(float(cosine) for cosine in rows[0][1:]) < sum(float(cosine) for cosine in rows[1][1:])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["digits", "--images", "0"], "`--images` must be 1 or more. Received: --images=0"),
+        (["digits", "--images", "-3"], "--images=-3"),
+        (["digits", "--set", "windows=2"], "`windows` cannot be set here. Received: --set windows=2. It does not change"),
+        (["digits", "--set", "epochs=2"], "`epochs` cannot be set here"),
+        (["digits", "--set", "normalization=online"], "`normalization` must be 'batch' or 'weight'"),
+        (["digits", "--plot", "nowhere/windows.png"], "The folder nowhere of the figure windows.png does not exist"),
+        (["digits", "--plot", "windows.csv"], "windows.csv must have one of these suffixes"),
+        (["runs/digts"], "neither a run in a folder runs/digts nor a recipe of this name"),
+    ],
+)
+def test_windows_refuses_a_mistake_before_it_compares(arguments, said, capsys):
+    if "--plot" in arguments:
+        pytest.importorskip("matplotlib")
+    assert said in error_of(arguments, capsys, windows.main)
+
+
+@pytest.mark.parametrize("setting", ["timesteps=8", "width=1.0", "normalization=weight", "seed=1"])
+def test_the_network_of_a_run_is_compared_as_it_is(setting, digits_run, capsys):
+    folder, _ = digits_run
+    error = error_of([folder, "--set", setting], capsys, windows.main)
+    assert f"Received: --set {setting}. The run has its own." in error
+
+
 def test_windows_draws_a_plot_or_says_how_to_install_matplotlib(monkeypatch, tmp_path, capsys):
     arguments = ["digits", "--images", "8", "--set", "width=0.1", "timesteps=2", "--plot", str(tmp_path / "windows.png")]
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

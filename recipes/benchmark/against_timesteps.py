@@ -15,9 +15,10 @@ import sys
 import keras
 
 from keras_ratesnn._core import checks
-from recipes import catalogue, device, methods, pipeline, run, teaching
+from recipes import catalogue, device, methods, pipeline, plots, run, teaching
 from recipes.benchmark import costs, timing
 from recipes.command_line import USER_MISTAKE, check_set
+from recipes.data.dataset import check_in_memory
 from recipes.whole_file import read_json, write_json
 
 FIELDS = {"settings": list, "backend": str, "memory_measure": str | None, "rows": list}
@@ -150,6 +151,7 @@ def measure(arguments, recipes):
         recipes: The result of `recipes_of`.
     """
     dataset = next(iter(recipes.values())).load(arguments.data_dir)
+    check_in_memory(dataset, "benchmark.against_timesteps")
     steps, rows = {}, {}
     for timesteps in arguments.timesteps:
         for method in arguments.methods:
@@ -233,23 +235,10 @@ def _deviation(values):
 def draw(record):
     """A figure with a panel for accuracy, memory and time against T."""
     chosen = panels(record)
-    figure = new_figure(3.2 * len(chosen), 3.2)
+    figure = plots.new_figure(3.2 * len(chosen), 3.2)
     for axes, panel in zip(figure.subplots(1, len(chosen)), chosen, strict=True):
         draw_panel(axes, record, *panel)
     return figure
-
-
-def new_figure(width, height):
-    """An empty figure, in inches.
-
-    Raises:
-        ImportError: If Matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("The figure needs Matplotlib: python -m pip install -e '.[plots]'.") from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def draw_panel(axes, record, title, value):

@@ -16,6 +16,7 @@ from keras_ratesnn._core import checks
 from recipes import catalogue, device, run, teaching
 from recipes.benchmark import timing
 from recipes.command_line import USER_MISTAKE, check_set
+from recipes.data.dataset import check_in_memory
 
 
 def main(argv=None):
@@ -34,6 +35,7 @@ def main(argv=None):
         recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
         recipe.check_classifies("benchmark.callbacks")
         dataset = recipe.load(arguments.data_dir)
+        check_in_memory(dataset, "benchmark.callbacks")
         model = run.build(recipe, dataset)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Plots the record of a benchmark. Needs Matplotlib."""
 
+from recipes import plots
 from recipes.benchmark import report
 from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY
 
@@ -14,12 +15,6 @@ def save(record, path):
     Raises:
         ImportError: If Matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "The plot needs Matplotlib, which is not installed. Install it with `python -m pip install -e '.[plots]'`."
-        ) from error
     rows = [row for row in record["rows"] if row["method"] not in (ORDINARY, FORWARD)]
     panels = [
         ("time of a step, ms", rows, lambda row: _scaled(row["seconds"], 1000)),
@@ -28,7 +23,7 @@ def save(record, path):
     with_memory = [row for row in record["rows"] if row["memory_bytes"] is not None]
     if with_memory:
         panels.append(("peak memory of a step, MiB", with_memory, lambda row: (row["memory_bytes"] / 2**20,) * 3))
-    figure = Figure(figsize=(5 * len(panels), 4.5), layout="constrained")
+    figure = plots.new_figure(5 * len(panels), 4.5)
     for axes, (title, rows, values) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _draw(axes, title, rows, values)
     figure.suptitle(report.subject(record), fontsize="medium")

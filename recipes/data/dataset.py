@@ -128,3 +128,12 @@ class StreamedDataset:
     classes: int
     train_examples: Callable
     test_examples: Callable
+
+
+def check_in_memory(dataset, command):
+    """Checks that a data set is a `Dataset`; raises ValueError, with the name of the command, if it is a stream."""
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"python -m recipes.{command} takes data sets in memory. Received: one that is read as a stream, with "
+            f"{dataset.train_size:,} training images."
+        )
