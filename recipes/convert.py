@@ -12,9 +12,17 @@ import sys
 import keras
 
 from keras_ratesnn import spikify
+from keras_ratesnn._core import checks
 from recipes import catalogue, device, pipeline, run
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import USER_MISTAKE, check_set
 from recipes.ordinary import without_time
+from recipes.recipe import OF_SPIKING
+
+UNUSED = {
+    "timesteps": "Pass --timesteps.",
+    **dict.fromkeys(("ordinary", *OF_SPIKING), "The converted network is fine-tuned by the rate gradient in one window."),
+}
+"""Settings that have no effect here, and why."""
 
 SMALLER_STEPS = 10
 """Fine-tuning starts with the recipe's learning rate divided by this."""
@@ -30,6 +38,10 @@ def main(argv=None):
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     arguments = parser.parse_args(argv)
     try:
+        for timesteps in arguments.timesteps:
+            checks.positive_integer("--timesteps", timesteps, advice="It is a number of time steps.")
+        checks.positive_integer("--fine-tuning-epochs", arguments.fine_tuning_epochs, advice="They are those for each T.")
+        check_set(arguments.set, UNUSED)
         recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
         tuning = dataclasses.replace(
             recipe, epochs=arguments.fine_tuning_epochs, learning_rate=recipe.learning_rate / SMALLER_STEPS

@@ -400,6 +400,9 @@ def test_compare_refuses_a_mistake_before_anything_is_trained(arguments, said, t
     assert not (tmp_path / "runs").exists()
 
 
+NOT_CONVERTED = ("gradient=bptt", "step_mode=single", "windows=2", "branches=1", "ordinary=first")
+
+
 def test_convert_prints_accuracies_before_and_after(capsys):
     settings = ("epochs=8", "width=0.5", "batch_size=64", "train_images=1408")
     with fast_programs():
@@ -412,6 +415,19 @@ def test_convert_prints_accuracies_before_and_after(capsys):
     # Taken over, not learnt anew: a guess is right one time in ten.
     assert float(converted) > 0.5
     assert float(tuned) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--timesteps", "4", "0"], "`--timesteps` must be 1 or more. Received: --timesteps=0"),
+        (["--fine-tuning-epochs", "0"], "`--fine-tuning-epochs` must be 1 or more"),
+        (["--set", "timesteps=8"], "`timesteps` cannot be set here. Received: --set timesteps=8. Pass --timesteps."),
+        *((["--set", setting], f"Received: --set {setting}. The converted network") for setting in NOT_CONVERTED),
+    ],
+)
+def test_convert_refuses_a_mistake_before_the_ordinary_network_is_trained(arguments, said, capsys):
+    assert said in error_of(["digits", *arguments], capsys, convert.main)
 
 
 def test_the_table_has_a_row_for_the_seeds_of_the_same_settings(digits_run):
