@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._core import checks
 from recipes.command_line import USER_MISTAKE
 from recipes.data import digits, fashion_mnist
 
@@ -30,6 +31,8 @@ def main(argv=None):
     parser.add_argument("--images", type=int, metavar="N", help="number of test images (default: all)")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.images is not None:
+            checks.positive_integer("--images", arguments.images, advice="It is the number of test images.")
         dataset = DATA[arguments.name](arguments.data_dir)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ import pytest
 from exported import outputs_of
 from helpers import compiled, data, spiking
 from keras import layers
+from recipe_runs import error_of
 
 import keras_ratesnn as rsnn
 from recipes import quantize
@@ -100,3 +101,9 @@ def test_the_command_prints_accuracies_before_and_after(capsys):
     accuracies = [float(line.split("%")[0].split()[-1]) for line in lines[2:]]
     assert len(accuracies) == (3 if BACKEND == "tensorflow" else 2)
     assert min(accuracies) > 90
+
+
+@pytest.mark.parametrize("images", [0, -1])
+def test_the_command_needs_images(images, capsys):
+    error = error_of(["digits", "--images", images], capsys, quantize.main)
+    assert f"`--images` must be 1 or more. Received: --images={images}" in error
