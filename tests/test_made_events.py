@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_clothes import write_clothes
 from made_recordings import made_events
+from recipe_runs import error_of
 
 from keras_ratesnn.events import Events, read_aedat, write_aedat
 from recipes import make_recordings, train
@@ -109,6 +110,29 @@ def folder(tmp_path):
 def test_recordings_are_not_made_into_a_folder_that_has_some(folder, tmp_path, capsys):
     assert make_recordings.main([str(folder), *OPTIONS, str(tmp_path)]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_negative_seed_is_refused_before_the_folder_is_made(tmp_path, capsys):
+    write_clothes(tmp_path)
+    arguments = [tmp_path / "recordings", *OPTIONS, tmp_path, "--seed", "-1"]
+    assert "`seed` must be 0 or more. Received: seed=-1." in error_of(arguments, capsys, make_recordings.main)
+    assert not (tmp_path / "recordings").exists()
+
+
+def test_recordings_whose_making_was_interrupted_are_not_split_otherwise(tmp_path, capsys):
+    folder = tmp_path / "recordings"
+    for name in fashion_mnist_events.CLASS_NAMES:
+        (folder / name).mkdir(parents=True)
+        for number in range(2):
+            write_aedat(folder / name / f"train_{number:05d}.aedat", made_events(10, seed=number))
+    error = error_of(["fashion_mnist_events", "--data-dir", folder, "--output", tmp_path / "run"], capsys)
+    assert f"There is no {folder / 'split.txt'}" in error
+    assert "python -m recipes.make_recordings" in error
+    assert not (folder / "split.txt").exists()
+    # One that lacks recordings is not to be drawn again either.
+    (folder / "split.txt").write_text("train bag/train_00000\ntest bag/train_00001\n")
+    with pytest.raises(ValueError, match=r"does not contain all recordings.*Get the recordings again, with their split"):
+        fashion_mnist_events.load(folder, 4)
 
 
 def test_made_recordings_are_read_by_the_path_of_real_ones(folder):

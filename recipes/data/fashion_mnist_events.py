@@ -21,7 +21,7 @@ SOURCE = (
     "of the recipe fashion_mnist."
 )
 
-load = RecordingSet("Fashion-MNIST in front of an event camera", CLASS_NAMES, IMAGE_SHAPE, SOURCE).load
+load = RecordingSet("Fashion-MNIST in front of an event camera", CLASS_NAMES, IMAGE_SHAPE, SOURCE, has_split=True).load
 
 
 def write(folder, data, train, test, seed, progress=lambda: None):
@@ -32,13 +32,15 @@ def write(folder, data, train, test, seed, progress=lambda: None):
         data: `Dataset` of images `(28, 28, 1)`.
         train: Integer, the number of images for training.
         test: Integer, the number of images for testing.
-        seed: Integer. A recording depends on the seed, its part and the number of its image alone.
+        seed: Integer >= 0. A recording depends on the seed, its part and the number of its image alone.
         progress: Function, called after each recording. Defaults to one that does nothing.
 
     Raises:
         FileExistsError: If the folder is not empty.
-        ValueError: If there are not as many images.
+        ValueError: If there are not as many images, or the seed is negative.
     """
+    if seed < 0:
+        raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")
     folder = pathlib.Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty. Name another folder, or remove it to make the recordings again.")
@@ -57,5 +59,5 @@ def write(folder, data, train, test, seed, progress=lambda: None):
             write_aedat(folder / f"{name}.aedat", events)
             split.append(f"{part} {name}\n")
             progress()
-    # Last: without it, the recordings would be split otherwise.
+    # Last: without it the recordings are not read, since they are not complete.
     (folder / SPLIT_FILE).write_text("".join(split))

@@ -5,7 +5,7 @@ the data folder, in `frames_10_by_count.npy` for 10 frames by count, with a `.js
 recording has changed or the file is damaged, the frames are computed again.
 
 `split.txt` in the data folder says which recordings are used for testing. If there is no such file, a tenth of each class is
-drawn, the same for everyone with the same recordings, and the file is written.
+drawn, the same for everyone with the same recordings, and the file is written. Data sets that come with the file must have it.
 """
 
 import contextlib
@@ -44,12 +44,14 @@ class RecordingSet:
         class_names: Tuple of strings, which are the names of the folders; the label of a class is its index.
         image_shape: `(height, width, 2)`, the shape of a frame.
         source: String, how to get the recordings, a sentence.
+        has_split: Boolean, whether the recordings come with `split.txt`, written after all of them. Defaults to `False`.
     """
 
     name: str
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     source: str
+    has_split: bool = False
 
     @property
     def advice(self):
@@ -73,7 +75,7 @@ class RecordingSet:
             demand. The order of recordings mixes the classes.
 
         Raises:
-            FileNotFoundError: If the folder or a class is missing.
+            FileNotFoundError: If the folder, a class, or the split of a data set that comes with one is missing.
             NotADirectoryError: If `data_dir` is not a folder.
             OSError: If the folder is not writable.
             TypeError: If `timesteps` is not an integer.
@@ -86,7 +88,7 @@ class RecordingSet:
             raise ValueError(f"{self.name} cannot be downloaded from here. {self.source} Then pass --data-dir: {self.advice}")
         folder = pathlib.Path(data_dir)
         recordings = _find_recordings(self, folder)
-        split = _split(folder / SPLIT_FILE, recordings)
+        split = _split(folder / SPLIT_FILE, recordings, self.has_split)
         train, test = ([name for name in sorted(recordings, key=_draw) if split[name] == part] for part in PARTS)
         names = train + test
         frames = _kept_frames(self, folder, [recordings[name] for name in names], timesteps, split_by)
@@ -103,6 +105,11 @@ def _find_recordings(recording_set, folder):
         raise FileNotFoundError(f"The folder {folder} does not exist. {recording_set.advice}")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder. {recording_set.advice}")
+    if recording_set.has_split and not (folder / SPLIT_FILE).exists():
+        raise FileNotFoundError(
+            f"There is no {folder / SPLIT_FILE}, which is written after all recordings, so they are not complete. "
+            f"{recording_set.source}"
+        )
     recordings = {}
     for class_name in recording_set.class_names:
         of_class = _find_class(folder / class_name, recording_set.advice)
@@ -142,10 +149,10 @@ def _draw(name):
     return hashlib.sha256(f"{SPLIT_SEED}/{name}".encode()).hexdigest()
 
 
-def _split(path, recordings):
-    """The part, of `PARTS`, of each recording: read from the file, or drawn and written to it."""
-    if path.exists():
-        return _read_split(path, recordings)
+def _split(path, recordings, is_given=False):
+    """The part, of `PARTS`, of each recording: read from the file, or drawn and written to it unless the file is given."""
+    if is_given or path.exists():
+        return _read_split(path, recordings, is_given)
     split = dict.fromkeys(recordings, "train")
     for class_name in {_class_of(name) for name in recordings}:
         of_class = sorted((name for name in recordings if _class_of(name) == class_name), key=_draw)
@@ -155,8 +162,10 @@ def _split(path, recordings):
     return split
 
 
-def _read_split(path, recordings):
+def _read_split(path, recordings, is_given):
     advice = f"Remove {path} to draw a new split; accuracies of different splits are not comparable."
+    if is_given:
+        advice = "Get the recordings again, with their split."
     split = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         part, _, name = line.decode(errors="replace").partition(" ")
