@@ -85,6 +85,8 @@ def test_accuracy_memory_and_time_are_drawn_against_the_number_of_steps(record, 
     assert against_timesteps.main([*MEASURED, "--output", str(record)]) == 0
     assert (record / "digits.png").exists()
     assert capsys.readouterr().out.count("| bptt-multi |") == 2
+    # Its arguments are not those of the default.
+    assert "epochs=1, now nothing" in error_of(["digits", "--output", record], capsys, against_timesteps.main)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def check_same(record, arguments, path):
         "KERAS_BACKEND": ([record["backend"]], [keras.backend.backend()]),
     }
     changed = [
-        f"{name} {' '.join(map(str, before))}, now {' '.join(map(str, now))}"
+        f"{name} {' '.join(map(str, before)) or 'nothing'}, now {' '.join(map(str, now)) or 'nothing'}"
         for name, (before, now) in measured_with.items()
         if before != now
     ]
