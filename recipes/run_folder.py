@@ -21,9 +21,9 @@ import shutil
 
 import numpy as np
 
-from recipes import checkpoint
+from recipes import checkpoint, whole_file
 from recipes.progress import Progress
-from recipes.whole_file import one_line, write_json, writing
+from recipes.whole_file import write_json, writing
 
 CHECKPOINTS_KEPT = 4
 """The last and the best checkpoint, and a second copy of each while it is written."""
@@ -249,25 +249,5 @@ def _score_key(record):
 
 
 def read_json(path, fields=None):
-    """Reads an object from a JSON file.
-
-    Args:
-        path: Path of the file.
-        fields: Dict of required names to their types. Defaults to `None`, no required names.
-
-    Raises:
-        ValueError: If the file is damaged or has the wrong content; the message names it.
-    """
-    advice = "Correct it, or start again with --restart."
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({one_line(error)}). {advice}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must contain a JSON object. It contains a {type(content).__name__}. {advice}")
-    for name, kind in (fields or {}).items():
-        if name not in content or not isinstance(content[name], kind):
-            raise ValueError(
-                f"{path} must have {name!r} of type {getattr(kind, '__name__', kind)}. It has: {content.get(name)!r}. {advice}"
-            )
-    return content
+    """`whole_file.read_json` of a file in a run's folder."""
+    return whole_file.read_json(path, fields, advice="Correct it, or start again with --restart.")
