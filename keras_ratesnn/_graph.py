@@ -360,20 +360,41 @@ def match_inputs(network, inputs):
 
     Args:
         network: A Functional model, see `as_graph`.
-        inputs: Tensor, list or dict of tensors (by the names of the inputs).
+        inputs: Tensor, or lists and dicts of tensors. A dict is read by the keys of the dict of inputs that the network was
+            made with, or by the names of its inputs if that was none; other keys are ignored.
 
     Raises:
         ValueError: If their number or names do not fit.
     """
-    names = [tensor.name for tensor in network.inputs]
-    if isinstance(inputs, dict) and not isinstance(keras_internals.inputs_structure(network), dict):
-        missing = [name for name in names if name not in inputs]
-        if missing:
-            raise ValueError(
-                f"The network's inputs are named {names}. Received a dict without {missing}: keys {sorted(inputs)}."
-            )
-        return [inputs[name] for name in names]
-    flat = keras.tree.flatten(inputs)
+    structure, names = keras_internals.inputs_structure(network), [tensor.name for tensor in network.inputs]
+    by_names = isinstance(inputs, dict) and not isinstance(structure, dict)
+    flat = _parts_of(inputs, names) if by_names else _in_order(inputs, structure)
     if len(flat) != len(names):
         raise ValueError(f"The network has {len(names)} inputs, named {names}. Received: {len(flat)} tensors.")
     return flat
+
+
+def _in_order(inputs, structure):
+    """The tensors among inputs, a list in Keras' order of `structure`, the network's own inputs."""
+    if isinstance(structure, dict):
+        # Keras sorts the keys of a dict, but not those of an OrderedDict.
+        names = list(dict.fromkeys(path[0] for path, _ in keras.tree.flatten_with_path(structure)))
+        if isinstance(inputs, dict):
+            parts = zip(_parts_of(inputs, names), names, strict=True)
+            return [tensor for part, name in parts for tensor in _in_order(part, structure[name])]
+        if isinstance(inputs, (list, tuple)) and list(structure) != names:
+            raise ValueError(
+                f"The network's inputs are a dict with keys {list(structure)}, which are not sorted. Received: a "
+                f"{type(inputs).__name__}, whose order could be this or that of the sorted keys. Pass a dict."
+            )
+    elif isinstance(structure, (list, tuple)) and isinstance(inputs, (list, tuple)) and len(inputs) == len(structure):
+        return [tensor for part, wanted in zip(inputs, structure, strict=True) for tensor in _in_order(part, wanted)]
+    return keras.tree.flatten(inputs)
+
+
+def _parts_of(inputs, names):
+    """The parts of a dict of inputs with these names, a list."""
+    missing = [name for name in names if name not in inputs]
+    if missing:
+        raise ValueError(f"The network's inputs are named {names}. Received a dict without {missing}: keys {sorted(inputs)}.")
+    return [inputs[name] for name in names]

@@ -426,9 +426,21 @@ def test_an_image_without_its_channel_axis_gets_both_shapes_that_would():
     assert_says(raised, "(batch, 4, 4, 1)", "(batch, 3, 4, 4, 1)", "(10, 4, 4)")
 
 
-def two_inputs():
+def two_inputs(structure=list):
     inputs = [keras.Input((6,), name="left"), keras.Input((6,), name="right")]
-    return keras.Model(inputs, keras.layers.Dense(3)(LIF()(keras.layers.Add()(inputs))))
+    return keras.Model(structure(inputs), keras.layers.Dense(3)(LIF()(keras.layers.Add()(inputs))))
+
+
+def as_dict(inputs):
+    return dict(zip(("left", "right"), inputs, strict=True))
+
+
+def reversed_dict(inputs):
+    return dict(reversed(as_dict(inputs).items()))
+
+
+def nested_dict(inputs):
+    return [{"left": inputs[0]}, {"right": inputs[1]}]
 
 
 @pytest.mark.parametrize("inputs", [[ZEROS], [ZEROS, ZEROS, ZEROS], ZEROS], ids=["one", "three", "a tensor"])
@@ -439,11 +451,26 @@ def test_the_error_for_a_wrong_number_of_inputs_lists_their_names(inputs, use):
     assert_says(raised, "['left', 'right']", f"Received: {len(inputs) if isinstance(inputs, list) else 1}")
 
 
+@pytest.mark.parametrize("structure", [list, as_dict])
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
-def test_the_error_for_a_dict_with_wrong_names_lists_the_right_ones(use):
+def test_the_error_for_a_dict_with_wrong_names_lists_the_right_ones(use, structure):
+    model = helpers.compiled(spiking(two_inputs(structure)), metrics=["accuracy"])
     with pytest.raises(ValueError, match=r"^The network's inputs are named") as raised:
-        use(helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), {"left": ZEROS, "wright": ZEROS}, LABELS)
+        use(model, {"left": ZEROS, "wright": ZEROS}, LABELS)
     assert_says(raised, "['left', 'right']", "without ['right']", "'wright'")
+
+
+def test_the_error_for_a_wrong_name_in_a_nested_dict_lists_the_right_ones():
+    with pytest.raises(ValueError, match=r"^The network's inputs are named") as raised:
+        spiking(two_inputs(nested_dict))([{"left": ZEROS}, {"wright": ZEROS}])
+    assert_says(raised, "['right']", "'wright'")
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_a_list_for_a_dict_that_is_not_sorted_is_an_error_and_not_a_guess(use):
+    with pytest.raises(ValueError, match=r"^The network's inputs are a dict") as raised:
+        use(helpers.compiled(spiking(two_inputs(reversed_dict)), metrics=["accuracy"]), [ZEROS, ZEROS], LABELS)
+    assert_says(raised, "['right', 'left']", "Received: a list", "Pass a dict")
 
 
 @pytest.mark.parametrize(("gradient", "dtypes"), [("rate", ["uint8", "int64"]), ("bptt", ["int32", "float64"])])

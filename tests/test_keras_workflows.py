@@ -1,5 +1,6 @@
 """A SpikingModel is a Keras model and supports the usual Keras workflows."""
 
+import collections
 import csv
 import functools
 
@@ -296,6 +297,35 @@ def test_lists_and_dicts_name_the_same_inputs():
     model = spiking(two_inputs())
     by_name = model.predict({"events": FRAMES, "image": X}, verbose=0)
     np.testing.assert_array_equal(by_name, model.predict([X, FRAMES], verbose=0))
+
+
+ORDERS = {
+    "list": list,
+    "dict": dict,
+    "OrderedDict": collections.OrderedDict,
+    "dict in a list": lambda named: [dict(named)],
+    "list of dicts": lambda named: [dict([each]) for each in named],
+}
+
+
+@pytest.mark.parametrize("use", ["call", "predict", "fit"])
+@pytest.mark.parametrize("made", ORDERS)
+def test_dicts_are_read_by_name_whatever_their_order_and_other_entries(made, use):
+    left, right = keras.Input((6,), name="left"), keras.Input((6,), name="right")
+    structured = [left, right] if made == "list" else ORDERS[made]([("right", right), ("left", left)])
+    same = layers.Dense(6, kernel_initializer="identity")
+    model = compiled(spiking(keras.Model(structured, layers.Subtract()([same(left), LIF()(2.0 * right)]))))
+    x, z = np.ones_like(X), np.zeros_like(X)
+    extra = [("a", X), ("left", x), ("right", z), ("z", X)]
+    if made == "list of dicts":
+        inputs = [{"a": X, "right": z}, {"left": x, "z": X}]
+    else:
+        inputs = [dict(extra)] if made == "dict in a list" else dict(extra)
+    if use == "fit":
+        assert model.fit(inputs, Y, verbose=0).history["loss"] == pytest.approx([crossentropy(x, Y)], rel=1e-5)
+    else:
+        outputs = model(inputs) if use == "call" else model.predict(inputs, verbose=0)
+        np.testing.assert_array_equal(to_numpy(outputs), x)
 
 
 def test_one_input_by_name():
