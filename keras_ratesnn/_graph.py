@@ -346,6 +346,29 @@ def check_timesteps(network, timesteps):
             )
 
 
+def output_of(network, name, argument):
+    """The symbolic output of a layer where a network calls it; `layer.output` may be that of a call in another network.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+        name: String, the name of one of its layers; a nested model counts as one.
+        argument: String, the name of the argument of the user.
+
+    Raises:
+        ValueError: If there is no such layer in the network, or it calls the layer several times.
+    """
+    layer = network.get_layer(name)
+    calls = [outputs for operation, _, _, outputs in keras_internals.calls_in(network) if operation is layer]
+    if len(calls) > 1:
+        raise ValueError(
+            f"`{argument}` must name layers that the network calls once. Received: {name!r}, which it calls {len(calls)} times "
+            "with an output each. Name a layer that follows the call you mean, or put a keras.layers.Identity(name=...) there."
+        )
+    # What is not called is an input.
+    outputs = keras.tree.pack_sequence_as(layer.output, calls[0]) if calls else layer.output
+    return keras_internals.unpack_single(outputs)
+
+
 def check_neurons(network):
     """Raises ValueError unless the network has neurons, all of them visible to `walk`."""
     if not neurons_of(network):

@@ -18,9 +18,9 @@ class Distiller(StepsWithoutGradient, keras_internals.ExtractsFeatures, keras.di
 
     Distillation of outputs compares time means. With `keras.distillation.FeatureDistillation`, the features of a
     `SpikingModel` are time means as well: for a neuron layer, its firing rates. (Keras' own Distiller would read features from
-    the network of one time step.) As in Keras, features cost another forward pass of both models. With mixed precision the
-    losses are computed in float32. `LogitsDistillation()` compares softmax probabilities, as Keras documents; in Keras 3.15 it
-    compares logits.
+    the network of one time step.) As in Keras, features cost another forward pass of both models. The layers whose features are
+    compared are called once in their network; a nested model counts as one layer. With mixed precision the losses are computed
+    in float32. `LogitsDistillation()` compares softmax probabilities, as Keras documents; in Keras 3.15 it compares logits.
 
     Example:
 
@@ -51,7 +51,8 @@ class Distiller(StepsWithoutGradient, keras_internals.ExtractsFeatures, keras.di
         is_spiking = isinstance(model, SpikingModel)
         network = _graph.as_graph(model.network if is_spiking else model, "student or teacher")
         outputs = {"final_output": keras_internals.outputs_structure(network)}
-        outputs |= {name: network.get_layer(name).output for name in layer_names}
+        argument = "student_layer_name" if model is self.student else "teacher_layer_name"
+        outputs |= {name: _graph.output_of(network, name, argument) for name in layer_names}
         features = keras.Model(keras_internals.inputs_structure(network), outputs)
         return SpikingModel(features, model.timesteps, model.gradient, model.step_mode) if is_spiking else features
 

@@ -116,6 +116,33 @@ def double_precision():
             jax.config.update("jax_enable_x64", False)
 
 
+def called_before(how):
+    """A network with a layer named "spikes" that was also called elsewhere.
+
+    Args:
+        how: `"add"`, by a Sequential as it grew, `"other network"`, `"nested"`, as a nested model of its own, or
+            `"nested Sequential"`.
+    """
+    name = "spikes" if how in ("add", "other network") else None
+    inside = [layers.Dense(8), layers.BatchNormalization(), rsnn.layers.LIF(threshold=0.3, name=name)]
+    if how == "add":
+        network = keras.Sequential([keras.Input((6,))])
+        for layer in (*inside, layers.Dense(3)):
+            network.add(layer)
+        return network
+    part = keras.Sequential([keras.Input((6,)), *inside], name=name or "spikes")
+    inputs = keras.Input((6,))
+    x = layers.Rescaling(2.0)(inputs)
+    if how == "other network":
+        for layer in inside:
+            x = layer(x)
+    elif how == "nested":
+        x = keras.Model(part.inputs, part.outputs[0], name="spikes")(x)
+    else:
+        x = part(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
 def inverted_bottlenecks():
     """Inputs and features of two blocks of a MobileNetV2, the second with a skip connection."""
     inputs = x = keras.Input((8, 8, 3))

@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from helpers import data, spiking, to_numpy
+from helpers import called_before, data, spiking, to_numpy
 from keras import layers
 from keras.distillation import FeatureDistillation, LogitsDistillation
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._core.keras_internals import calls_in, functional_of
 from keras_ratesnn.distillation import Distiller
 
 
@@ -96,6 +97,30 @@ def test_the_student_trains_and_the_teacher_does_not():
     model.timesteps = 5
     compiled(distiller).fit(x, y, verbose=0)
     assert [features.timesteps for _, features in distiller._feature_models() if isinstance(features, rsnn.SpikingModel)] == [5]
+
+
+@pytest.mark.parametrize("how", ["add", "other network", "nested", "nested Sequential"])
+def test_features_are_those_of_the_call_in_this_network(how):
+    network = called_before(how)
+    model, before = spiking(network), len(calls_in(functional_of(network)))
+    distiller = Distiller(ordinary(), model, LOSSES)
+    ((_, features),) = [pair for pair in distiller._feature_models() if pair[0] is model]
+    assert len(calls_in(features.network)) == before
+    x, _ = data()
+    outputs = features.predict(x, verbose=0)
+    np.testing.assert_array_equal(outputs["final_output"], model.predict(x, verbose=0))
+    kernel, bias = network.layers[-1].get_weights()
+    np.testing.assert_allclose(outputs["spikes"] @ kernel + bias, outputs["final_output"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", ["teacher", "student"])
+def test_the_error_for_a_layer_that_is_called_twice_names_it(side):
+    inputs, neurons = keras.Input((6,)), rsnn.layers.LIF(name="twice")
+    network = spiking(keras.Model(inputs, layers.Dense(3)(neurons(neurons(inputs)))))
+    models = [network, student()] if side == "teacher" else [student(), network]
+    names = ["twice", "spikes"] if side == "teacher" else ["spikes", "twice"]
+    with pytest.raises(ValueError, match=f"`{side}_layer_name` must name .* calls once.*'twice', which it calls 2 times"):
+        Distiller(*models, FeatureDistillation("mse", *names))
 
 
 def test_a_spiking_teacher_teaches_an_ordinary_student():

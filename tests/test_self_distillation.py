@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from helpers import data, spiking, to_numpy
+from helpers import called_before, data, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._core.keras_internals import calls_in, functional_of
 from keras_ratesnn.losses import SelfDistillation
 from keras_ratesnn.metrics import HeadAccuracy
 from keras_ratesnn.models import add_branches
@@ -112,6 +113,35 @@ def test_branches_shrink_images_and_take_sequences():
     assert "branch_images_block3_add" in names
     assert not any("rows_block" in name for name in names)
     assert branched.predict(np.ones((2, 32, 32, 1)), verbose=0).shape == (2, 3, 3)
+
+
+@pytest.mark.parametrize("how", ["add", "other network", "nested", "nested Sequential"])
+def test_a_branch_is_on_the_call_of_its_layer_in_this_network(how):
+    model = spiking(called_before(how), 2)
+    branched = add_branches(model, ["spikes"])
+    ((operation, (rate,), _, _),) = [call for call in calls_in(branched.network) if call[0].name == "branch_spikes_rate"]
+    calls = [operation.name for operation, *_ in calls_in(branched.network)]
+    # The branch adds its rate and logits, the rate of the last head, and the heads' stack.
+    assert len(calls) == len(set(calls)) == len(calls_in(functional_of(model.network))) + 4
+    assert operation.name in calls
+    x, _ = data()
+    np.testing.assert_allclose(branched.predict(x, verbose=0)[:, -1], model.predict(x, verbose=0), rtol=1e-6)
+    rates = spiking(keras.Model(branched.network.inputs, rate), 2).predict(x, verbose=0)
+    wanted = rates @ to_numpy(branched.get_layer("branch_spikes_logits").kernel.value)
+    np.testing.assert_allclose(branched.predict(x, verbose=0)[:, 0], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_with_several_outputs_or_calls_cannot_have_a_branch():
+    inputs = keras.Input((4,))
+    neurons = rsnn.layers.LIF(name="neurons")
+    twice = keras.Model(inputs, neurons(neurons(inputs)))
+    with pytest.raises(ValueError, match=r"`layer_names` must name .* calls once.*'neurons', which it calls 2 times.*Identity"):
+        add_branches(spiking(twice), ["neurons"])
+    pair = keras.Model(inputs, [inputs * 2.0, neurons(inputs)], name="pair")
+    with pytest.raises(ValueError, match=r"`layer_names` must name layers with one output.*'pair'"):
+        add_branches(spiking(keras.Model(inputs, layers.Add()(pair(inputs)))), ["pair"])
+    with pytest.raises(ValueError, match=r"`layer_names` must be a list of names.*'pair'"):
+        add_branches(spiking(keras.Model(inputs, layers.Add()(pair(inputs)))), ["neurons"])
 
 
 def test_what_cannot_have_branches_is_an_error():

@@ -44,7 +44,8 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | No
     Args:
         model: A `SpikingModel` with one output, logits `(batch, classes)`.
         layer_names: List of strings, the names of inner layers, most often of neurons at the end of a stage. Their outputs are
-            images in Keras' image data format, sequences `(batch, steps, features)`, or vectors.
+            images in Keras' image data format, sequences `(batch, steps, features)`, or vectors. The network calls each of them
+            once. A nested model is one layer; those inside of it cannot be named.
         name: String, the name of the new model. Defaults to `None`, that of `model` and `"_branched"`.
 
     Returns:
@@ -53,7 +54,8 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | No
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`.
-        ValueError: If it has another output, `layer_names` is empty, or there is no such layer in the network.
+        ValueError: If it has another output, `layer_names` is empty, or the network has no such layer, calls it several times
+            or gets several outputs from it.
 
     Source: Zhao, Yu et al., NeurIPS 2025, arXiv 2510.06254.
     """
@@ -70,7 +72,7 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | No
             f"The layers are {[layer.name for layer in network.layers]}."
         )
     (logits,) = network.outputs
-    heads = [_branch(network.get_layer(each).output, logits.shape[-1], f"branch_{each}") for each in names]
+    heads = [_branch(_output(network, each), logits.shape[-1], f"branch_{each}") for each in names]
     outputs = ops.stack([*heads, TimeMean(name="branch_last")(logits)], axis=1)
     return SpikingModel(
         keras.Model(keras_internals.inputs_structure(network), outputs, name=f"{network.name}_branched"),
@@ -79,6 +81,14 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | No
         model.step_mode,
         name=name or f"{model.name}_branched",
     )
+
+
+def _output(network: keras.Model, name: str) -> Tensor:
+    """The output of a layer where the network calls it."""
+    output = _graph.output_of(network, name, "layer_names")
+    if not isinstance(output, keras.KerasTensor):
+        raise ValueError(f"`layer_names` must name layers with one output. Received: {name!r}, whose output is {output}.")
+    return output
 
 
 def _branch(x: Tensor, classes: int, name: str) -> Tensor:
