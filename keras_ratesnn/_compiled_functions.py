@@ -1,8 +1,33 @@
 """The compiled functions of a model whose settings may change at any time, even during `fit`."""
 
 import threading
+from typing import Any
 
 from keras_ratesnn._core import backend, keras_internals
+
+
+class CompilesForSettings:
+    """A mixin for Keras models whose functions depend on settings: `fit`, `evaluate` and `predict` use the current ones."""
+
+    train_function: Any
+    test_function: Any
+    predict_function: Any
+
+    def _settings(self) -> tuple[Any, ...]:
+        """All mutable settings that a trace depends on, hashable. Called before each step, outside of traces."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `_settings()`.")
+
+    def make_train_function(self, force: bool = False) -> None:
+        if force or self.train_function is None:
+            self.train_function = CompiledFunction(self, "train", self._settings)
+
+    def make_test_function(self, force: bool = False) -> None:
+        if force or self.test_function is None:
+            self.test_function = CompiledFunction(self, "test", self._settings)
+
+    def make_predict_function(self, force: bool = False) -> None:
+        if force or self.predict_function is None:
+            self.predict_function = CompiledFunction(self, "predict", self._settings)
 
 
 class CompiledFunction:

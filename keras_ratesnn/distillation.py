@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import _graph
+from keras_ratesnn._compiled_functions import CompilesForSettings
 from keras_ratesnn._core import backend, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._without_gradient import StepsWithoutGradient, without_gradient
@@ -13,7 +14,7 @@ from keras_ratesnn.spiking_model import SpikingModel
 
 
 @registry.register
-class Distiller(StepsWithoutGradient, keras_internals.ExtractsFeatures, keras.distillation.Distiller):
+class Distiller(CompilesForSettings, StepsWithoutGradient, keras_internals.ExtractsFeatures, keras.distillation.Distiller):
     """A `keras.distillation.Distiller` whose teacher or student may be a `SpikingModel`.
 
     Distillation of outputs compares time means. With `keras.distillation.FeatureDistillation`, the features of a
@@ -54,16 +55,22 @@ class Distiller(StepsWithoutGradient, keras_internals.ExtractsFeatures, keras.di
         argument = "student_layer_name" if model is self.student else "teacher_layer_name"
         outputs |= {name: _graph.output_of(network, name, argument) for name in layer_names}
         features = keras.Model(keras_internals.inputs_structure(network), outputs)
-        return SpikingModel(features, model.timesteps, model.gradient, model.step_mode) if is_spiking else features
+        return _followed(SpikingModel(features, model.timesteps), model) if is_spiking else features
+
+    def _settings(self) -> tuple[Any, ...]:
+        self._follow_models()
+        return tuple(model._settings() for model in (self.teacher, self.student) if isinstance(model, SpikingModel))
+
+    def _follow_models(self) -> None:
+        for model, features in self._feature_models():
+            if isinstance(features, SpikingModel):
+                _followed(features, model)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Tensor:
-        for model, features in self._feature_models():
-            # As they are now: they can be changed at any time.
-            for setting in ("timesteps", "gradient", "step_mode") if isinstance(features, SpikingModel) else ():
-                if getattr(features, setting) is not getattr(model, setting):
-                    setattr(features, setting, getattr(model, setting))
+        # For training loops of users.
+        self._follow_models()
         y_pred = self(x, training=training) if y_pred is None else y_pred
         return super().compute_loss(x, y, _wide(y_pred), sample_weight, training)
 
@@ -95,6 +102,17 @@ class Distiller(StepsWithoutGradient, keras_internals.ExtractsFeatures, keras.di
     def compile_from_config(self, config: Config) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+
+def _followed(features: SpikingModel, model: SpikingModel) -> SpikingModel:
+    """A model that reads features of another, with the settings that this has now: they can be changed at any time."""
+    if features._draws is not model._draws:
+        # Not one of its own: Keras on JAX has collected the variables when a step begins.
+        keras_internals.set_state(features, "_draws", model._draws)
+    for setting in ("timesteps", "gradient", "step_mode"):
+        if getattr(features, setting) is not getattr(model, setting):
+            setattr(features, setting, getattr(model, setting))
+    return features
 
 
 def _of_probabilities(loss: Any) -> Any:

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_ratesnn import _graph, _layer_configs, _quantization, _replicas, gradients
 from keras_ratesnn._call_graphs import CallGraphs
-from keras_ratesnn._compiled_functions import CompiledFunction
+from keras_ratesnn._compiled_functions import CompilesForSettings
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepMode, Structure, Tensor
 from keras_ratesnn._export import formats
@@ -43,6 +43,7 @@ def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
 
 @registry.register
 class SpikingModel(
+    CompilesForSettings,
     StepsWithoutGradient,
     keras_internals.CollectsWeightsOnce,
     keras_internals.TrainsInStrategies,
@@ -100,10 +101,6 @@ class SpikingModel(
     Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based
     Backpropagation", NeurIPS 2024.
     """
-
-    train_function: Any
-    test_function: Any
-    predict_function: Any
 
     def __init__(
         self,
@@ -182,18 +179,6 @@ class SpikingModel(
         if return_sequences:
             _graph.check_sequences(_graph.as_graph(self.network))
         self._return_sequences = return_sequences
-
-    def make_train_function(self, force: bool = False) -> None:
-        if force or self.train_function is None:
-            self.train_function = CompiledFunction(self, "train", self._settings)
-
-    def make_test_function(self, force: bool = False) -> None:
-        if force or self.test_function is None:
-            self.test_function = CompiledFunction(self, "test", self._settings)
-
-    def make_predict_function(self, force: bool = False) -> None:
-        if force or self.predict_function is None:
-            self.predict_function = CompiledFunction(self, "predict", self._settings)
 
     def _settings(self) -> tuple[Any, ...]:
         # Parameters of surrogates may change during training, for example to make them steeper.

@@ -94,9 +94,65 @@ def test_the_student_trains_and_the_teacher_does_not():
     ]
     assert all(changed[:count])
     assert not any(changed[count:])
-    model.timesteps = 5
-    compiled(distiller).fit(x, y, verbose=0)
-    assert [features.timesteps for _, features in distiller._feature_models() if isinstance(features, rsnn.SpikingModel)] == [5]
+
+
+class Sets(keras.callbacks.Callback):
+    """Changes a setting of a model before the second epoch."""
+
+    def __init__(self, model, setting, value):
+        super().__init__()
+        self.change = lambda: setattr(model, setting, value)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.change()
+
+
+CHANGES = {
+    "timesteps": ("timesteps", 5),
+    "step_mode": ("step_mode", "single"),
+    "a gradient that draws": ("gradient", rsnn.gradients.SLTT(random_steps=2)),
+}
+
+
+@pytest.mark.parametrize("changed", ["student", "teacher"])
+def test_predictions_and_losses_follow_the_settings_of_both_models(changed):
+    teacher, model = student(), student()
+    models = {"student": model, "teacher": teacher}
+    losses = [FeatureDistillation("mse"), FeatureDistillation("mse", "spikes", "spikes")]
+    distiller = Distiller(teacher, model, losses, student_loss_weight=0.0)
+    distiller.compile("sgd", "mse")
+    x, _ = data()
+    y = np.zeros((len(x), 3))
+    found = []
+    for timesteps in (3, 1, 3):
+        models[changed].timesteps = timesteps
+        wanted = float(to_numpy(distiller.compute_loss(x, y, model(x))))
+        assert distiller.evaluate(x, y, verbose=0, return_dict=True)["total_loss"] == pytest.approx(wanted, rel=1e-5)
+        np.testing.assert_allclose(distiller.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+        found.append(wanted)
+    assert found[0] == pytest.approx(found[2], rel=1e-5)
+    assert found[0] != pytest.approx(found[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_an_epoch_of_training_follows_the_settings_of_the_student(change):
+    weights = []
+    for during_fit in (False, True):
+        keras.utils.set_random_seed(1)
+        model = student()
+        distiller = compiled(Distiller(ordinary(), model, LOSSES))
+        x, y = data()
+        if during_fit:
+            distiller.fit(x, y, epochs=2, shuffle=False, verbose=0, callbacks=[Sets(model, *change)])
+        else:
+            distiller.fit(x, y, shuffle=False, verbose=0)
+            setattr(model, *change)
+            # A new function.
+            compiled(distiller).fit(x, y, shuffle=False, verbose=0)
+        weights.append(model.trainable_variables)
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(to_numpy(one.value), to_numpy(other.value), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("how", ["add", "other network", "nested", "nested Sequential"])
