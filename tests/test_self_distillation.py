@@ -103,6 +103,19 @@ def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode, 
     np.testing.assert_allclose(loaded.predict(x, verbose=0), branched.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("sides", "blocks"), [((None, None), 3), ((None, 8), 1), ((4, None), 0)], ids=str)
+def test_sides_of_open_length_count_as_long(sides, blocks):
+    inputs = keras.Input((*sides, 2))
+    x = rsnn.layers.LIF(name="images")(layers.Conv2D(4, 3, padding="same")(inputs))
+    network = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    branched = add_branches(spiking(network), ["images"])
+    names = [layer.name for layer in branched.network.layers]
+    assert sum(name.startswith("branch_images_block") and name.endswith("add") for name in names) == blocks
+    for size in (4, 12):
+        shape = [side or size for side in sides]
+        assert branched.predict(np.ones((2, *shape, 2)), verbose=0).shape == (2, 2, 3)
+
+
 def test_branches_shrink_images_and_take_sequences():
     inputs = keras.Input((32, 32, 1))
     x = rsnn.layers.IF(name="images")(inputs)

@@ -17,7 +17,7 @@ MOST_BLOCKS = 3
 """How often a branch halves its images at most."""
 
 SMALLEST_SIDE = 4
-"""A branch does not halve images whose shorter side is no longer than this."""
+"""A branch does not halve images whose shorter side is no longer than this. Sides of open length count as longer."""
 
 
 def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | None = None) -> SpikingModel:
@@ -96,7 +96,8 @@ def _branch(x: Tensor, classes: int, name: str) -> Tensor:
     x = TimeMean(name=f"{name}_rate")(x)
     if len(x.shape) == 4:
         for number in range(1, MOST_BLOCKS + 1):
-            if min(x.shape[1:-1] if channel_axis() == -1 else x.shape[2:]) > SMALLEST_SIDE:
+            sides = x.shape[1:-1] if channel_axis() == -1 else x.shape[2:]
+            if all(side is None or side > SMALLEST_SIDE for side in sides):
                 x = _block(x, f"{name}_block{number}")
         x = layers.GlobalAveragePooling2D(name=f"{name}_pooling")(x)
     elif len(x.shape) == 3:
