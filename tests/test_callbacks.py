@@ -141,6 +141,50 @@ def test_training_goes_on_as_without_the_accuracy_after_each_step():
     keras.tree.map_structure(np.testing.assert_array_equal, *trained)
 
 
+CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def distiller_of(student):
+    distiller = rsnn.distillation.Distiller(spiking(network()), student, keras.distillation.LogitsDistillation())
+    distiller.compile("sgd", CROSSENTROPY)
+    return distiller
+
+
+MEASURING = {
+    "FiringRate": rsnn.callbacks.FiringRate,
+    "FiringRates": rsnn.callbacks.FiringRates,
+    "AccuracyOverTime": lambda x: rsnn.callbacks.AccuracyOverTime(x, data(24)[1]),
+    "GradientAgreement": lambda x: rsnn.callbacks.GradientAgreement(x, data(24)[1]),
+}
+
+
+def test_of_a_distiller_the_student_is_measured_and_training_goes_on_as_without():
+    x, y = data(24)
+    trained = []
+    for callbacks in ([], [make(x) for make in MEASURING.values()]):
+        keras.utils.set_random_seed(0)
+        student = spiking(network())
+        history = distiller_of(student).fit(x, y, epochs=2, batch_size=8, callbacks=callbacks, verbose=0).history
+        trained.append(to_numpy([variable.value for variable in student.variables]))
+    keras.tree.map_structure(np.testing.assert_array_equal, *trained)
+    rates = rsnn.analysis.firing_rates(student, x)
+    assert history["firing_rate"][-1] == pytest.approx(rates.mean.mean())
+    assert [history[f"firing_rate/{name}"][-1] for name in rates.layers] == pytest.approx(rates.mean.tolist())
+    accuracy = rsnn.analysis.accuracy_over_time(student, x, y, verbose=0).accuracy.tolist()
+    assert [history[f"accuracy_over_time/t{t}"][-1] for t in range(1, 4)] == pytest.approx(accuracy)
+    agreement = rsnn.analysis.gradient_agreement(student, x, y, loss=CROSSENTROPY)
+    cosines = [history[f"gradient_cosine/{name}"][-1] for name in agreement.layers]
+    assert cosines == pytest.approx(agreement.cosine.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("make", MEASURING.values(), ids=MEASURING)
+def test_a_student_without_neurons_is_an_error_that_says_so(make):
+    x, y = data(24)
+    distiller = distiller_of(keras.Sequential([keras.Input((6,)), layers.Dense(3)]))
+    with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
+        distiller.fit(x, y, callbacks=[make(x)], verbose=0)
+
+
 def test_throughput_counts_the_samples_of_the_steps_and_leaves_out_what_follows_them(monkeypatch):
     seconds = iter([10.0, 12.0, 15.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))

@@ -5,6 +5,7 @@ from typing import Any
 from keras_ratesnn import analysis
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.callbacks._every import EveryEpochs
+from keras_ratesnn.callbacks._measured import measured
 
 
 class AccuracyOverTime(EveryEpochs):
@@ -12,7 +13,8 @@ class AccuracyOverTime(EveryEpochs):
 
     The logs have `"accuracy_over_time/t1"` to `"accuracy_over_time/tT"`, see `keras_ratesnn.analysis.accuracy_over_time`. The
     model needs neither `return_sequences=True` nor a loss on each step's output; with these, `keras_ratesnn.metrics` has the
-    same as a metric. Epochs without a measurement repeat the latest values. Training is not affected.
+    same as a metric. Epochs without a measurement repeat the latest values. Training is not affected. Of a `Distiller` the
+    student is measured.
 
     A measurement costs a forward pass over `x` in eager mode; `python -m recipes.benchmark.callbacks` measures the time.
 
@@ -50,8 +52,9 @@ class AccuracyOverTime(EveryEpochs):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         # A schedule may change the T of the model; all epochs have the same columns.
-        self._largest = self.model.timesteps if self.timesteps is None else self.timesteps
+        self._largest = measured(self.model).timesteps if self.timesteps is None else self.timesteps
 
     def measure(self) -> dict[str, float]:
-        found = analysis.accuracy_over_time(self.model, self.x, self.y, self._largest, threshold=self.threshold, verbose=0)
+        model = measured(self.model)
+        found = analysis.accuracy_over_time(model, self.x, self.y, self._largest, threshold=self.threshold, verbose=0)
         return {f"accuracy_over_time/t{t}": accuracy for t, accuracy in enumerate(found.accuracy.tolist(), 1)}

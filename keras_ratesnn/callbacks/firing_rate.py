@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.callbacks._measured import measured
 from keras_ratesnn.description import describe
 
 
@@ -12,7 +13,7 @@ class FiringRate(keras.callbacks.Callback):
     """Adds the firing rate of the whole network to the logs of each epoch, as `"firing_rate"`: spikes per neuron and time step.
 
     `FiringRates` has a value for each layer. Later callbacks, the history and the progress bar see the value. A network whose
-    rate is near 0 is silent and does not learn; near 1 its neurons saturate.
+    rate is near 0 is silent and does not learn; near 1 its neurons saturate. Of a `Distiller` the student is measured.
 
     Example:
 
@@ -34,7 +35,7 @@ class FiringRate(keras.callbacks.Callback):
         self.x = x
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        layers = describe(self.model, self.x, print_fn=None).layers
+        layers = describe(measured(self.model), self.x, print_fn=None).layers
         if logs is not None:
             spikes = sum(layer.firing_rate * layer.neurons for layer in layers)
             logs["firing_rate"] = spikes / sum(layer.neurons for layer in layers)

@@ -9,6 +9,7 @@ import keras
 from keras_ratesnn import analysis
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.callbacks import _histograms
+from keras_ratesnn.callbacks._measured import measured
 
 
 class FiringRates(keras.callbacks.Callback):
@@ -16,7 +17,8 @@ class FiringRates(keras.callbacks.Callback):
 
     The logs have a value `"firing_rate/LAYER"` for each layer: spikes per neuron and time step. Later callbacks, the history
     and the progress bar see these values. A layer is dead if no neuron spikes for any sample of `x`: the kernels after it have
-    a gradient of zero. The warning is given once when a layer dies, and again only if it has spiked in between.
+    a gradient of zero. The warning is given once when a layer dies, and again only if it has spiked in between. Of a
+    `Distiller` the student is measured.
 
     After each epoch this costs one forward pass over `x` in eager mode, and a copy of all spikes;
     `python -m recipes.benchmark.callbacks` measures the time.
@@ -53,7 +55,7 @@ class FiringRates(keras.callbacks.Callback):
             self._writer.open()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        rates = analysis.firing_rates(self.model, self.x)
+        rates = analysis.firing_rates(measured(self.model), self.x)
         means = dict(zip(rates.layers, rates.mean.tolist(), strict=True))
         if logs is not None:
             logs.update({f"firing_rate/{name}": mean for name, mean in means.items()})

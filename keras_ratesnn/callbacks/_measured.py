@@ -1,0 +1,15 @@
+"""The model that a callback measures."""
+
+import keras
+
+from keras_ratesnn._model_checks import checked_model
+from keras_ratesnn.spiking_model import SpikingModel
+
+
+def measured(model: keras.Model) -> SpikingModel:
+    """The `SpikingModel` of a model that `fit` trains: the model itself, or the student if it is a `Distiller`.
+
+    Raises:
+        TypeError: If that is another model.
+    """
+    return checked_model(model.student if isinstance(model, keras.distillation.Distiller) else model)
