@@ -563,7 +563,7 @@ def test_the_error_for_an_unknown_recipe_lists_the_known_ones(capsys):
         ("batch_size=1.5", "batch_size=1.5"),
         ("train_images=0", "train_images=0"),
         ("learning_rate=0", "learning_rate=0"),
-        ("learning_rate=1e999", "`learning_rate` must be finite"),
+        ("learning_rate=1e999", "`learning_rate` must be > 0 and finite"),
         ("optimizer={}", "`optimizer` must be one of"),
         ("weight_decay=-1", "weight_decay=-1"),
         ("width=0", "width=0"),

@@ -30,8 +30,8 @@ def real(
     if below is not None:
         bounds.append((value < below, f"< {below}"))
     if not math.isfinite(value) or not all(holds for holds, _ in bounds):
-        wanted = " and ".join(text for _, text in bounds) if math.isfinite(value) and bounds else "finite"
-        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}.{_also(advice)}")
+        wanted = [text for _, text in bounds] + (["finite"] if not math.isfinite(value) else [])
+        raise ValueError(f"`{name}` must be {' and '.join(wanted)}. Received: {name}={value!r}.{_also(advice)}")
     return float(value)
 
 
