@@ -103,6 +103,14 @@ def test_learned_parameters_move_and_stay_in_their_ranges(step_mode):
         assert to_numpy(neuron.cell.effective_threshold()) > 0
 
 
+@pytest.mark.parametrize("other", [(6,), (3, 4)])
+def test_decays_of_channels_refuse_inputs_of_another_shape(other):
+    neuron = rsnn.layers.ParametricLIF(per_channel=True, name="shared")
+    neuron(keras.Input((4,)))
+    with pytest.raises(ValueError, match="'shared' is incompatible with the layer: expected"):
+        neuron(keras.Input(other))
+
+
 FREEZABLE = [
     lambda **options: rsnn.layers.LIF(learn_threshold=True, **options),
     lambda **options: rsnn.layers.ALIF(learn_threshold=True, **options),

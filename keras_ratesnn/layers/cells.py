@@ -300,6 +300,7 @@ class ParametricLIFCell(IntegrateAndFireCell):
             # Same rank as the membrane, so that it broadcasts from any axis.
             shape = [1] * len(input_shape)
             shape[self.axis] = input_shape[self.axis]
+            self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes={self.axis: input_shape[self.axis]})
         self.decay_logit = self._add_parameter("decay_logit", shape, math.log(self.decay / (1.0 - self.decay)))
 
     def effective_decay(self) -> float | Tensor:

@@ -51,6 +51,8 @@ class Neuron(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         if not self.cell.built:
             self.cell.build(input_shape)
+        # A shared layer may be given inputs of another shape than the one it is built for.
+        self.input_spec = self.cell.input_spec
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         # A SpikingModel runs the cell and does not call this.
