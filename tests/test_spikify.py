@@ -7,7 +7,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import BACKEND, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -502,7 +502,11 @@ def gates_of(model):
     ("name", "arguments", "replaced", "gates"),
     [
         pytest.param("MobileNet", {"alpha": 0.25}, 27, 0, marks=pytest.mark.slow),
-        ("MobileNetV3Small", {"alpha": 0.25, "include_preprocessing": False}, 33, 9),
+        pytest.param(
+            *("MobileNetV3Small", {"alpha": 0.25, "include_preprocessing": False}, 33, 9),
+            # XLA compiles it for a minute and a half.
+            marks=[pytest.mark.slow] if BACKEND == "jax" else [],
+        ),
     ],
 )
 def test_small_applications_convert_and_train_and_their_gates_are_named(name, arguments, replaced, gates):
