@@ -69,7 +69,7 @@ def by_method(records, recipe, epochs):
         settings = record["settings"]
         if (settings["name"], settings["epochs"]) != (recipe, epochs) or "comparison" in record:
             continue
-        others = {key: value for key, value in (results.ADDED | settings).items() if key not in METHOD}
+        others = {key: value for key, value in results.settings_of(record).items() if key not in METHOD}
         group = groups.setdefault(repr((sorted(others.items(), key=str), record["backend"])), {})
         name = f"{results.method_name(settings, ' ')} {settings['step_mode']}"
         group.setdefault(name, {})[settings["seed"]] = record

@@ -84,6 +84,9 @@ ADDED = {
 }
 """Settings that results of earlier versions lack, with the values they had."""
 
+REMOVED = ("freeze_normalization",)
+"""Settings that only results of earlier versions have."""
+
 OF_A_RUN = ("name", "epochs", "timesteps", "augment", "gradient", "step_mode", "seed")
 """Settings that every result has."""
 
@@ -145,7 +148,7 @@ def _table_of(place, records):
         return table(classifiers)
     wanted = dict(pair.split("=") for pair in place["wanted"].split(", ")[1:])
     wanted["name"] = place["name"]
-    chosen = [record for record in (compared if place["against"] else classifiers) if _has(_settings(record), wanted)]
+    chosen = [record for record in (compared if place["against"] else classifiers) if _has(settings_of(record), wanted)]
     return task_table(chosen) if place["against"] else table(chosen, IN_SHORT)
 
 
@@ -153,8 +156,9 @@ def _has(settings, wanted):
     return all(str(settings[name]) in values.split("|") for name, values in wanted.items())
 
 
-def _settings(record):
-    return {**ADDED, **record["settings"]}
+def settings_of(record):
+    """The settings of a result, as if this version had written it."""
+    return {key: value for key, value in {**ADDED, **record["settings"]}.items() if key not in REMOVED}
 
 
 def add(folder):
@@ -176,14 +180,14 @@ def add(folder):
         )
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name_of(record)}.json"
-    if path.exists() and _settings(read_json(path)) != _settings(record):
+    if path.exists() and settings_of(read_json(path)) != settings_of(record):
         raise ValueError(f"{path} is the result of other settings than the run in {folder.path}. Rename it.")
     shutil.copyfile(folder.result, path)
 
 
 def name_of(record):
     """The name of a committed result: recipe, backend, method, size of the training, and what is not the recipe's default."""
-    settings, defaults = _settings(record), catalogue.find(record["settings"]["name"]).settings()
+    settings, defaults = settings_of(record), catalogue.find(record["settings"]["name"]).settings()
     others = [
         f"{key}={value}" for key, value in sorted(settings.items()) if key not in NAMED and value != defaults.get(key, value)
     ]
@@ -224,7 +228,7 @@ def table(records, columns=COLUMNS):
 
 
 def _place_in_table(record):
-    settings = _settings(record)
+    settings = settings_of(record)
     return (
         *(str(settings[name]) if name != "epochs" else f"{settings[name]:6}" for name in ORDER),
         *map(str, _same_but_seed(record)),
@@ -257,14 +261,14 @@ def task_table(records):
 
 
 def _same_but_seed(record):
-    settings = _settings(record)
+    settings = settings_of(record)
     del settings["seed"]
     return (*settings.values(), record["backend"], record["device"], record["train_images"])
 
 
 def _row(records):
     """The cells of the runs with the same settings, by the names of their columns."""
-    settings = _settings(records[0])
+    settings = settings_of(records[0])
     start = ", from ordinary weights" if settings["ordinary"] == "first" else ""
     accuracies = [test_score(record) for record in records]
     spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
