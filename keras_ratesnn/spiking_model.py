@@ -112,8 +112,7 @@ class SpikingModel(
         **kwargs: Any,
     ) -> None:
         functional = _graph.as_graph(network)
-        _graph.check_neurons(functional)
-        _graph.check_time_means(functional)
+        _graph.check_network(functional)
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
         self.network = network

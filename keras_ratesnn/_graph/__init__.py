@@ -1,0 +1,20 @@
+"""The graph of a network: its walk, its inputs, and its requirements for networks."""
+
+from keras_ratesnn._graph.functional import as_graph, output_of
+from keras_ratesnn._graph.inputs import match_inputs, tensors_among
+from keras_ratesnn._graph.requirements import check_network, check_sequences, check_timesteps, neurons_of
+from keras_ratesnn._graph.walk import Call, walk, walks
+
+__all__ = [
+    "Call",
+    "as_graph",
+    "check_network",
+    "check_sequences",
+    "check_timesteps",
+    "match_inputs",
+    "neurons_of",
+    "output_of",
+    "tensors_among",
+    "walk",
+    "walks",
+]

@@ -1,0 +1,54 @@
+"""The plan of a walk: the calls of a network and its nested models, in order."""
+
+import dataclasses
+
+import keras
+
+from keras_ratesnn._core import tree
+
+
+class Slot:
+    """A placeholder for a signal."""
+
+    def __init__(self, index):
+        self.index = index
+
+
+@dataclasses.dataclass(slots=True)
+class Step:
+    """A call of an operation, with slots instead of signals."""
+
+    operation: keras.Operation
+    args: tuple
+    kwargs: dict
+    inputs: list
+    outputs: list
+    place: str
+    takes_training: bool  # False if the graph itself says what `training` is
+
+
+class Part:
+    """Calls in order, and the slots of what goes in and out; `last_used` are the slots that nothing needs after each call."""
+
+    def __init__(self, steps, inputs, outputs):
+        self.steps, self.inputs, self.outputs = steps, inputs, outputs
+        self.last_used: list[list[int]] = []
+        needed = {leaf.index for leaf in tree.flatten(outputs)}
+        for step in reversed(steps):
+            touched = {*step.inputs, *(output.index for output in step.outputs)}
+            self.last_used.append(sorted(touched - needed))
+            needed |= touched
+        self.last_used.reverse()
+
+
+@dataclasses.dataclass(slots=True)
+class Plan:
+    """The calls of a network and its nested models, in the two `parts` before and after time means, if it has any.
+
+    `nested` are pairs of nested models and their graphs.
+    """
+
+    whole: Part
+    parts: tuple[Part, Part] | None
+    slots: int
+    nested: list

@@ -1,0 +1,73 @@
+"""Makes the plan of a walk from a network's graph."""
+
+import functools
+import itertools
+import weakref
+
+import keras
+
+from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._graph import time_means
+from keras_ratesnn._graph.functional import as_graph
+from keras_ratesnn._graph.inputs import match_inputs, tensors_among
+from keras_ratesnn._graph.plan import Part, Plan, Slot, Step
+
+_plans: weakref.WeakKeyDictionary[keras.Model, Plan] = weakref.WeakKeyDictionary()
+
+
+def plan_of(network):
+    """The plan of a walk, cached because Keras' own graph traversal takes longer than many steps."""
+    plan = _plans.get(network)
+    if plan is None or any(as_graph(model) is not graph for model, graph in plan.nested):
+        plan = _plans[network] = make_plan(network)
+    return plan
+
+
+def make_plan(network, inside=None):
+    """The `Plan` of a network. Nested models, and the models `inside` layers, are walked into.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+        inside: See `walk`. Defaults to `None`.
+    """
+    indices = itertools.count()
+    steps: list[Step] = []
+    nested: list[tuple[keras.Model, keras.Model]] = []
+
+    def slot():
+        return Slot(next(indices))
+
+    def step_through(operation, training_of_model):
+        def training_of(kwargs):
+            training = keras_internals.training_in_graph(kwargs)
+            return training_of_model if training is None else training
+
+        def call_inside(*args, **kwargs):
+            return run(inside[operation], tensors_among(args, kwargs, Slot), training_of(kwargs))
+
+        def call_model(inputs, **kwargs):
+            graph = as_graph(operation)
+            nested.append((operation, graph))
+            return run(graph, match_inputs(graph, inputs), training_of(kwargs))
+
+        def call(*args, **kwargs):
+            training = training_of(kwargs)
+            kwargs.pop("training", None)
+            takes_training = keras_internals.takes_training(operation)
+            if takes_training and training is not None:
+                kwargs["training"], takes_training = training, False
+            inputs = [leaf.index for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, Slot)]
+            outputs = [slot() for _ in keras.tree.flatten(operation.output)]
+            steps.append(Step(operation, args, kwargs, inputs, outputs, str(len(steps)), takes_training))
+            return outputs
+
+        if inside and operation in inside:
+            return call_inside
+        return call_model if keras_internals.is_graph(operation) else call
+
+    def run(graph, slots, training=None):
+        return keras_internals.run_through_graph(graph, slots, functools.partial(step_through, training_of_model=training))
+
+    inputs = [slot() for _ in network.inputs]
+    outputs = run(network, inputs)
+    return Plan(Part(steps, inputs, outputs), time_means.parts_of(steps, inputs, outputs), next(indices), nested)

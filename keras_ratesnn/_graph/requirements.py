@@ -1,0 +1,88 @@
+"""What networks must be like to run over time, with errors that say what to do."""
+
+import keras
+
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._graph.functional import as_graph
+from keras_ratesnn._graph.planning import plan_of
+from keras_ratesnn.layer_kinds import CELL, NEURON, TIME_MEAN, kind_of
+
+_SEEN_BY_THE_WALK = NEURON, CELL, TIME_MEAN
+
+
+def check_network(network):
+    """Raises ValueError if a network cannot be run over time.
+
+    It must have neurons, all of them visible to `walk`. Operations after time means must neither need time steps nor have
+    inputs that are not means.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+    """
+    if not neurons_of(network):
+        raise ValueError(
+            f"`network` must contain a neuron layer. Received: network={network.name!r} without any. Put "
+            "keras_ratesnn.layers.LIF() after its layers, instead of their activations."
+        )
+    # Making the plan checks what follows time means.
+    plan_of(network)
+
+
+def neurons_of(network):
+    """All neuron layers of a network, including those of nested models, in the order of its operations.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+
+    Raises:
+        ValueError: If a layer hides neurons inside, where `walk` cannot see them.
+    """
+    neurons = []
+    for operation in network.operations:
+        if keras_internals.is_graph(operation):
+            neurons += neurons_of(as_graph(operation))
+        elif kind_of(operation).role == NEURON:
+            neurons.append(operation)
+        elif isinstance(operation, keras.layers.Layer):
+            inside = keras_internals.with_sublayers(operation)
+            hidden = [layer for layer in inside if kind_of(layer).role in _SEEN_BY_THE_WALK and layer is not operation]
+            if hidden:
+                raise ValueError(
+                    "`network` must not hide neurons or time means inside other layers. Received: layer "
+                    f"{operation.name!r} of type {type(operation).__name__}, which contains {hidden[0].name!r} of type "
+                    f"{type(hidden[0]).__name__}: it could not be run over time. Put it after the layer, as a separate layer: "
+                    "Dense(10) and then LIF(), not Dense(10, activation=LIF()); or make the outer layer a Functional or "
+                    "Sequential model."
+                )
+    return neurons
+
+
+def check_sequences(network):
+    """Raises ValueError if an output of the network follows a time mean, so that it has no value for each step."""
+    parts = plan_of(network).parts
+    if parts is not None:
+        first_mean = parts[1].steps[0].operation
+        raise ValueError(
+            f"`return_sequences` must be False for a network with time means, which has no output at each step. Received: "
+            f"return_sequences=True, and a TimeMean named {first_mean.name!r}."
+        )
+
+
+def check_timesteps(network, timesteps):
+    """Raises ValueError if a layer of a network or of its nested models has weights for fewer time steps.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+        timesteps: Integer T.
+    """
+    for operation in network.operations:
+        if keras_internals.is_graph(operation):
+            check_timesteps(as_graph(operation), timesteps)
+            continue
+        most_timesteps = kind_of(operation).most_timesteps
+        if most_timesteps is not None and timesteps > most_timesteps(operation):
+            raise ValueError(
+                f"`timesteps` must be at most {most_timesteps(operation)}, the number of time steps that layer "
+                f"{operation.name!r} of type {type(operation).__name__} has weights for. Received: timesteps={timesteps}. "
+                "Create the layer for more steps, or run the network for fewer."
+            )
