@@ -101,7 +101,7 @@ def test_no_training_method_names_a_layer_class():
 
 
 def test_only_the_table_and_the_models_name_keras_layers():
-    allowed = {"layer_kinds.py", "layers", "models", "testing"}
+    allowed = {"layer_kinds", "layers", "models", "testing"}
     found = []
     for path in PACKAGE.rglob("*.py"):
         place = path.relative_to(PACKAGE)

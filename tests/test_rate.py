@@ -149,9 +149,9 @@ def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(laye
         return ops.sum(y * outputs)
 
     _, gradients = loss_and_gradients(model, x, targets, loss)
-    kind_of_class = rsnn.layer_kinds._kind_of_class
+    kind_of_class = rsnn.layer_kinds.lookup.kind_of_class
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rsnn.layer_kinds, "_kind_of_class", lambda cls: LayerKind(role=kind_of_class(cls).role))
+        patch.setattr(rsnn.layer_kinds.lookup, "kind_of_class", lambda cls: LayerKind(role=kind_of_class(cls).role))
         _, expected = loss_and_gradients(model, x, targets, loss)
     for path, gradient in expected.items():
         np.testing.assert_allclose(gradients[path], gradient, rtol=1e-4, atol=1e-5, err_msg=path)

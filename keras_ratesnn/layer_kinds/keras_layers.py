@@ -1,0 +1,83 @@
+"""The table of Keras' own layers."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import keras
+
+from keras_ratesnn._core import normalization
+from keras_ratesnn.layer_kinds import synapses
+from keras_ratesnn.layer_kinds.kind import LayerKind, Normalization
+
+
+@functools.cache
+def table() -> dict[type, LayerKind]:
+    """Dict of the classes of Keras' own layers to their `LayerKind`; made once Keras is needed."""
+    layers = keras.layers
+    weighted = LayerKind(affine=True, function_of_tensors=True)
+    free = LayerKind(affine=True, parameter_free=True, function_of_tensors=True)
+    on_images = dataclasses.replace(weighted, any_layout=True)
+    depthwise: dict[str, Any] = {
+        "multiply_adds": synapses.convolution_multiply_adds,
+        "fan_out": synapses.convolution_fan_out,
+        "output_factors": _of_depthwise,
+    }
+    convolution: dict[str, Any] = {**depthwise, "output_factors": _of_last_axis}
+    transposed: dict[str, Any] = {"multiply_adds": synapses.transposed_multiply_adds, "output_factors": _of_transposed}
+    separable: dict[str, Any] = {"multiply_adds": synapses.separable_multiply_adds, "output_factors": _of_separable}
+    by_batch = Normalization(
+        normalization.normalize, normalization.normalize_rate, scale_and_shift=normalization.scale_and_shift
+    )
+    kinds = {
+        layers.BatchNormalization: LayerKind(affine=True, normalization=by_batch),
+        layers.Dense: dataclasses.replace(weighted, multiply_adds=synapses.dense_multiply_adds, output_factors=_of_last_axis),
+        layers.EinsumDense: dataclasses.replace(weighted, multiply_adds=synapses.einsum_multiply_adds),
+        layers.Conv1D: dataclasses.replace(weighted, **convolution),
+        layers.Conv2D: dataclasses.replace(on_images, **convolution),
+        layers.Conv3D: dataclasses.replace(on_images, **convolution),
+        layers.DepthwiseConv1D: dataclasses.replace(weighted, **depthwise),
+        layers.DepthwiseConv2D: dataclasses.replace(on_images, **depthwise),
+        layers.Conv1DTranspose: dataclasses.replace(weighted, **transposed),
+        layers.Conv2DTranspose: dataclasses.replace(weighted, **transposed),
+        layers.Conv3DTranspose: dataclasses.replace(weighted, **transposed),
+        layers.SeparableConv1D: dataclasses.replace(weighted, **separable),
+        layers.SeparableConv2D: dataclasses.replace(on_images, **separable),
+        layers.MaxPooling2D: LayerKind(function_of_tensors=True, any_layout=True),
+        layers.MaxPooling3D: LayerKind(function_of_tensors=True, any_layout=True),
+        layers.AveragePooling2D: dataclasses.replace(free, any_layout=True),
+        layers.AveragePooling3D: dataclasses.replace(free, any_layout=True),
+    }
+    for name in ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"):
+        kinds[getattr(layers, name)] = LayerKind(masks=True, moves=True)
+    kinds[layers.GaussianDropout] = LayerKind(masks=True)
+    for name in (
+        *("AveragePooling1D", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
+        *("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", "Cropping1D", "Cropping2D", "Cropping3D"),
+        *("UpSampling1D", "UpSampling2D", "UpSampling3D", "Add", "Subtract", "Average", "Concatenate"),
+    ):
+        kinds[getattr(layers, name)] = free
+    for name in ("Flatten", "Identity", "Permute", "RepeatVector", "Rescaling", "Reshape"):
+        kinds[getattr(layers, name)] = dataclasses.replace(free, moves=True)
+    activations = {"ReLU": "relu", "LeakyReLU": "leaky_relu", "PReLU": "prelu", "ELU": "elu", "Softmax": "softmax"}
+    for name, function in (*activations.items(), ("Activation", "activation")):
+        kinds[getattr(layers, name)] = LayerKind(activation=function, moves=True)
+    return kinds
+
+
+def _of_last_axis(layer: Any) -> tuple[str, tuple[int, ...]]:
+    return "kernel", (-1,)
+
+
+def _of_depthwise(layer: Any) -> tuple[str, tuple[int, ...]]:
+    """The outputs of an input channel are neighbours."""
+    return "kernel", tuple(layer.kernel.shape[-2:])
+
+
+def _of_transposed(layer: Any) -> tuple[str, tuple[int, ...]]:
+    """The last axis of the kernel is that of the inputs."""
+    return "kernel", (-1, 1)
+
+
+def _of_separable(layer: Any) -> tuple[str, tuple[int, ...]]:
+    return "pointwise_kernel", (-1,)

@@ -1,0 +1,33 @@
+"""The tables of nodes that functions of `keras.ops` and `keras.activations` make in a graph."""
+
+import re
+
+import keras
+
+from keras_ratesnn.layer_kinds.kind import LayerKind
+
+_SUMS = {"Add", "Subtract", "Negative"}
+_MOVING = {
+    *("Add", "BroadcastTo", "Cast", "Divide", "ExpandDims", "GetItem", "Moveaxis", "Multiply", "Negative", "Repeat", "Reshape"),
+    *("Squeeze", "Subtract", "Tile", "Transpose", "TrueDivide"),
+}
+_ACTIVATIONS = {
+    *("Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "LogSigmoid", "LogSoftmax"),
+    *("ReLU", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softmax", "Softplus", "Softsign", "SparsePlus"),
+    *("SparseSigmoid", "Sparsemax", "Squareplus", "Tanh", "TanhShrink", "Threshold"),
+}
+
+
+def kind_of_node(operation_class: type) -> LayerKind | None:
+    """The kind of a graph node of a function of `keras.ops` or `keras.activations`; the class of the node is private."""
+    name = operation_class.__name__
+    if not operation_class.__module__.startswith("keras.") or issubclass(operation_class, keras.layers.Layer):
+        return None
+    if name in _ACTIVATIONS:
+        return LayerKind(activation=_snake_case(name), moves=True)
+    # `x + y` is equivalent to layers.Add().
+    return LayerKind(affine=name in _SUMS, parameter_free=name in _SUMS, moves=True) if name in _MOVING else None
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name.replace("ReLU", "Relu")).lower()
