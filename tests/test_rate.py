@@ -10,8 +10,9 @@ from reference_networks import res
 import keras_ratesnn as rsnn
 from keras_ratesnn import LayerKind, _call_graphs, _graph
 from keras_ratesnn._core import time_axis
+from keras_ratesnn.gradients._rate_rule import RateRule
+from keras_ratesnn.gradients._recording_rule import RecordingRule
 from keras_ratesnn.gradients.orders import AllSteps
-from keras_ratesnn.gradients.rate import RateRule, RecordingRule
 from recipes.benchmark import costs
 
 

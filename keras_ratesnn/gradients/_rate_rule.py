@@ -1,0 +1,195 @@
+"""The second walk of rate-based backpropagation: the network on rates, with gradient."""
+
+from typing import Any
+
+from keras import ops
+
+from keras_ratesnn import layer_kinds
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn.gradients import _eligibility, _state, _windows
+from keras_ratesnn.gradients._recording_rule import masks_place, statistics_place, weights_place
+from keras_ratesnn.gradients.base import Rule
+from keras_ratesnn.gradients.forward import noise_place
+from keras_ratesnn.gradients.orders import AllSteps
+from keras_ratesnn.gradients.signals import Signal, Steps, only_signal, with_tensors
+
+
+class RateRule(Rule):
+    """The network on rates: recorded values of the spiking path, with the derivative of each operation.
+
+    A signal that is not static has a rate for each time window, `(batch * W, ...)`, or is `Steps`.
+
+    Args:
+        order: The order in which a `RecordingRule` ran.
+        training: See `Rule`.
+        last_step: See `RecordingRule`.
+    """
+
+    def __init__(self, order, training, last_step):
+        super().__init__(order, training)
+        self.last_step = last_step
+        self.windows = order.windows
+        self._is_even = len(set(order.windows)) == 1
+
+    def begin(self, inputs, has_time):
+        if not has_time:
+            return Signal(inputs, static=True)
+        if self.last_step:
+            return Signal(inputs[:, -1])
+        return self._signal(time_axis.fold(inputs), lambda steps: _windows.means_over_steps(steps, self.windows))
+
+    @staticmethod
+    def _signal(tensor, rate_of=lambda rates: rates):
+        return Signal(rate_of(tensor)) if time_axis.is_float(tensor.dtype) else Steps(tensor)
+
+    def tensor(self, signal):
+        """The rates of a signal, `(batch * W, ...)`."""
+        if isinstance(signal, Steps):
+            return _windows.means_over_steps(time_axis.widen(signal.value), self.windows)
+        if not signal.static:
+            return signal.value
+        return keras_internals.with_mask(lambda tensor: _windows.repeat(tensor, self.windows), signal.value)
+
+    def mean(self, signal):
+        """The rate over all steps, `(batch, ...)`."""
+        return signal.value if signal.static else _windows.mean(self.tensor(signal), self.windows)
+
+    def at_each_step(self, signal):
+        """The rate of its window at each step, `(batch, T, ...)`. The gradient of a step goes to the rate of its window."""
+        if isinstance(signal, Steps):
+            return time_axis.unfold(signal.value, self.order.timesteps)
+        return _windows.at_each_step(self.tensor(signal), self.windows)
+
+    def __call__(self, call):
+        recorded: Any = self.order.memory.get(call.place)
+        if call.kind.role == layer_kinds.NEURON:
+            outputs = self.neuron(call, recorded)
+        elif call.kind.role == layer_kinds.ENCODER:
+            outputs = self._with_value(recorded, self.tensor(only_signal(call)), call.operation.rate_derivative)
+        elif call.place in self.order.constants:
+            return self.order.constants[call.place]
+        elif self.normalizes(call):
+            outputs = self._with_recorded(recorded, self.normalization(call))
+        elif self.masks(call):
+            rates = self.tensor(only_signal(call))
+            outputs = time_axis.cast(rates, recorded.dtype) * _windows.repeat(recorded, self.windows)
+        elif self._changes(call):
+            outputs = self.timed(call, recorded)
+        else:
+            outputs = self.operation(call, recorded)
+        self.regularize(call, outputs)
+        return tree.map_leaves(self._signal, outputs)
+
+    def regularize(self, call, outputs):
+        """Regularises rates, weighting windows by their size."""
+        if self._is_even or getattr(call.operation, "activity_regularizer", None) is None:
+            self.order.regularize(call, outputs)
+            return
+        by_output = [_windows.cut(output, self.windows) for output in tree.flatten(outputs)]
+        for of_window, size in zip(zip(*by_output, strict=True), self.windows, strict=True):
+            self.order.regularize(call, list(of_window), size / self.order.timesteps)
+
+    def neuron(self, call, recorded):
+        rate = _eligibility.firing_rate(call.operation.cell, recorded, self.tensor(only_signal(call)), self.windows)
+        return time_axis.cast(rate, call.operation.compute_dtype)
+
+    def normalization(self, call):
+        """Normalises with the statistics of all steps, or of each window if each step was normalised separately."""
+        rates, factors = self._normalized(call), call.kind.normalization.step_factors
+        if factors is None:
+            return rates
+        # The time mean in each window of the rate at each step.
+        of_steps = ops.convert_to_tensor(factors(call.operation))[: self.order.timesteps]
+        return time_axis.times_rows(rates, _windows.of_rows(_windows.means_over_steps(of_steps, self.windows), rates))
+
+    def _normalized(self, call):
+        layer, rates = call.operation, self.tensor(only_signal(call, beside=call.kwargs.get("mask")))
+        normalize_rate = call.kind.normalization.normalize_rate
+        # The authors' program, which uses the statistics of the last step, adds ε twice.
+        epsilon = 0.0 if self.last_step else layer.epsilon
+        recorded = self.order.memory[statistics_place(call)]
+        statistics = [(of["mean"], 1.0 / of["precision"] - epsilon) for of in recorded]
+        weights = self.order.memory.get(weights_place(call))
+        if len(statistics) == 1:
+            of_rows = _windows.weights_of_rows(ops.shape(rates)[0], self.windows)
+            if None not in (weights, of_rows):
+                weights = time_axis.times_rows(weights, of_rows)
+            return normalize_rate(layer, rates, *statistics[0], of_rows if weights is None else weights)
+        rates = _windows.cut(rates, self.windows)
+        weights = [None] * len(rates) if weights is None else _windows.cut(weights, self.windows)
+        by_window = zip(rates, statistics, weights, strict=True)
+        return _windows.join([normalize_rate(layer, rate, *of_window, weight) for rate, of_window, weight in by_window])
+
+    def operation(self, call, recorded):
+        if self.draws(call) or (call.place in self.order.adding and not self._is_even):
+            rates = self._by_window(call)
+        else:
+            rates = self._apply(call, *with_tensors(self.tensor, call))
+        return self._with_recorded(recorded, rates)
+
+    def _changes(self, call):
+        """Whether an operation on rates is not the same at every step: it takes the step, integers, booleans or masks."""
+        if self.takes_time(call) or masks_place(call) in self.order.memory:
+            return True
+        return any(isinstance(signal, Steps) for signal in call.signals)
+
+    def timed(self, call, recorded):
+        """The time mean, in each window, of an operation applied to the rate at each step, for one that changes over time."""
+        steps, masks = AllSteps(self.order.timesteps, self.windows), self.order.memory.get(masks_place(call), {})
+
+        def at_each_step(index, signal):
+            if signal.static:
+                return Signal(steps.tensor(signal))
+            rates = time_axis.fold(self.at_each_step(signal))
+            return Signal(keras_internals.put_mask(rates, masks.get(str(index))))
+
+        at_steps = [at_each_step(index, signal) for index, signal in enumerate(call.signals)]
+        unfolded = dict(zip(map(id, call.signals), at_steps, strict=True))
+
+        def at_step(t):
+            args, kwargs = with_tensors(lambda signal: steps.at(unfolded[id(signal)], t), call)
+            kwargs = {**kwargs, "time_step": t} if self.takes_time(call) else kwargs
+            return self._apply(call, args, kwargs, share=1.0 / self.order.timesteps)
+
+        def rate(of_steps):
+            return _windows.means_over_steps(of_steps, self.windows) if time_axis.is_float(of_steps.dtype) else of_steps
+
+        if self.takes_time(call) or self.draws(call):
+            outputs = steps.each(at_step)
+        else:
+            outputs = self._apply(call, *with_tensors(lambda signal: unfolded[id(signal)].value, call))
+        return self._with_recorded(recorded, tree.map_leaves(rate, outputs))
+
+    def _by_window(self, call):
+        """Applies an operation to each window separately. Random numbers are the same; losses are weighted by window size."""
+
+        def in_window(window):
+            def tensor(signal):
+                return signal.value if signal.static else _windows.cut(signal.value, self.windows)[window]
+
+            args, kwargs = with_tensors(tensor, call)
+            return self._apply(call, args, kwargs, share=self.windows[window] / self.order.timesteps)
+
+        by_window = [in_window(window) for window in range(len(self.windows))]
+        return tree.map_leaves(lambda *parts: _windows.join(parts), *by_window)
+
+    def _apply(self, call, args, kwargs, share=1.0):
+        """Applies an operation to rates, with the random numbers of the spiking path and without changing its state."""
+        if not self.draws(call):
+            with _state.kept(call):
+                return self.apply(call, args, kwargs, share)
+        seeds, noise = self.order.memory[noise_place(call)]
+        before = backend.noise_state()
+        with _state.kept(call, seeds):
+            backend.set_noise_state(noise)
+            outputs = self.apply(call, args, kwargs, share)
+        backend.set_noise_state(before)
+        return outputs
+
+    def _with_recorded(self, recorded, rates):
+        return rates if recorded is None else tree.map_leaves(self._with_value, recorded, rates)
+
+    def _with_value(self, value, rate, slope=1.0):
+        if not time_axis.is_float(value.dtype):
+            return value
+        return backend.graft(time_axis.cast(value, rate.dtype), rate, slope)

@@ -1,0 +1,104 @@
+"""The first walk of rate-based backpropagation: the spiking network without gradient."""
+
+from keras import ops
+
+from keras_ratesnn import layer_kinds
+from keras_ratesnn._core import backend, time_axis
+from keras_ratesnn.gradients import _eligibility
+from keras_ratesnn.gradients.forward import ForwardRule
+
+
+class RecordingRule(ForwardRule):
+    """The spiking network without gradient; records what the rate pass needs.
+
+    Args:
+        order: See `Rule`.
+        training: See `Rule`.
+        last_step: Boolean, whether to record the statistics of the last step instead of their means.
+    """
+
+    def __init__(self, order, training, last_step):
+        super().__init__(order, training, with_gradient=False)
+        self.last_step = last_step
+
+    def evaluate(self, function):
+        return backend.without_gradient(function)
+
+    def neuron_pass(self, neuron):
+        return _eligibility.EligibilityPass(neuron.cell, neuron.compute_dtype, self.order.windows)
+
+    def normalization(self, call):
+        if call.kind.normalization.normalize_rate is None:
+            raise ValueError(
+                'gradient="rate" must know how a normalisation acts on rates. Received: layer '
+                f'{call.operation.name!r} with renorm=True. Make it with renorm=False, or train with gradient="bptt".'
+            )
+        return super().normalization(call)
+
+    def remember_statistics(self, call, mean, variance, mask):
+        # 1 / mean_t(1 / (σ_t² + ε)) replaces σ² + ε.
+        statistics = {"mean": mean, "precision": 1.0 / (variance + call.operation.epsilon)}
+        place = statistics_place(call)
+        weights = None if mask is None else ops.cast(mask, "float32")
+        if self.last_step:
+            self.order.memory[place] = [statistics]
+            if weights is not None:
+                self.order.memory[weights_place(call)] = weights
+            return
+        self.order.average(place, statistics)
+        if weights is not None:
+            self.evaluate(lambda: self.order.average_steps(weights_place(call), weights))
+
+    def remember(self, call, outputs):
+        masks = self._masks_in_time(call)
+        if masks:
+            self.evaluate(lambda: self.order.average_steps(masks_place(call), masks))
+        if masks or self._is_needed(call):
+            return self.evaluate(lambda: self.order.average_steps(call.place, outputs))
+        return outputs
+
+    def _masks_in_time(self, call):
+        """The Keras masks of the inputs of an operation that may use them, if they may change over time, by their index."""
+        masks = {str(index): self.order.mask(signal) for index, signal in enumerate(call.signals) if not signal.static}
+        masks = {index: ops.cast(mask, "bool") for index, mask in masks.items() if mask is not None}
+        return masks if masks and layer_kinds.may_use_masks(call.operation) else {}
+
+    def _is_needed(self, call):
+        """Whether the rate pass needs the recorded output of an operation.
+
+        If an affine operation is the same at every step, its output rate follows from its input rate. For an operation with
+        weights the recorded time mean is cheaper, but in single-step order it would have to be carried from step to step.
+        """
+        if self.takes_time(call) or not call.kind.affine:
+            return True
+        if any(not signal.static and not time_axis.is_float(signal.value.dtype) for signal in call.signals):
+            return True
+        return self.order.sees_all_steps and not call.kind.parameter_free
+
+    def regularize(self, call, outputs):
+        """Does nothing: the rate pass regularises rates."""
+
+    def add_loss(self, call, loss, t=None):
+        """The rate pass computes the losses of layers from rates."""
+        if self.is_static(call):
+            super().add_loss(call, loss, t)
+        else:
+            self.order.adding.add(call.place)
+
+    def finish(self):
+        """Does nothing: collected losses are added with those of the rate pass."""
+
+
+def statistics_place(call):
+    """Key in an order's memory for the normalisation statistics of a call."""
+    return f"statistics of {call.place}"
+
+
+def weights_place(call):
+    """Key in an order's memory for the weights of rates in the statistics of a call: how often they are not masked."""
+    return f"weights of {call.place}"
+
+
+def masks_place(call):
+    """Key in an order's memory for the Keras masks, at all steps, of the inputs of a call that may use them."""
+    return f"masks of {call.place}"
