@@ -1,7 +1,21 @@
 """Shared by the command lines."""
 
+import sys
+
 USER_MISTAKE = 2
 """Exit status, the same as that of argparse."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as in shells."""
+
+DIVERGED = 1
+"""Exit status of a run whose loss is not finite."""
+
+
+def mistake(error):
+    """Prints the message of an error that is a mistake of the user; returns the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return USER_MISTAKE
 
 
 def check_set(assignments, refused):

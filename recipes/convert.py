@@ -13,14 +13,16 @@ import keras
 
 from keras_ratesnn import spikify
 from keras_ratesnn._core import checks
-from recipes import catalogue, device, pipeline, run
-from recipes.command_line import USER_MISTAKE, check_set
+from recipes import catalogue, device, pipeline, run, teaching
+from recipes.command_line import check_set, mistake
 from recipes.ordinary import without_time
 from recipes.recipe import OF_SPIKING
 
 UNUSED = {
+    **dict.fromkeys(
+        (*teaching.SETTINGS, *OF_SPIKING), "The converted network is fine-tuned by the rate gradient in one window."
+    ),
     "timesteps": "Pass --timesteps.",
-    **dict.fromkeys(("ordinary", *OF_SPIKING), "The converted network is fine-tuned by the rate gradient in one window."),
 }
 """Settings that have no effect here, and why."""
 
@@ -51,8 +53,7 @@ def main(argv=None):
             raise ValueError(f"{recipe.name} has an input with time, but calibration needs images without time.")
         dataset = recipe.load(arguments.data_dir)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
 
     device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)

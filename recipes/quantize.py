@@ -16,7 +16,7 @@ import numpy as np
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core import checks
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 from recipes.data import digits, fashion_mnist
 
 BATCH_SIZE = 200
@@ -33,22 +33,33 @@ def main(argv=None):
     try:
         if arguments.images is not None:
             checks.positive_integer("--images", arguments.images, advice="It is the number of test images.")
+        variants = _variants()
         dataset = DATA[arguments.name](arguments.data_dir)
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     images, labels = dataset.test_images[: arguments.images], dataset.test_labels[: arguments.images]
     print(f"{arguments.name}, {len(labels):,} test images, on {keras.backend.backend()}")
     print("weights                                      accuracy  other classes than before  size of the file")
     before = None
-    for title, run in VARIANTS.items():
-        if run is _litert and keras.backend.backend() != "tensorflow":
-            continue
+    for title, run in variants.items():
         with tempfile.TemporaryDirectory() as folder:
             classes, size = run(rsnn.models.load_pretrained(arguments.name), images, pathlib.Path(folder))
         before = classes if before is None else before
         print(f"{title:43}  {np.mean(classes == labels):8.2%}  {np.sum(classes != before):25,}  {size / 1024:12,.0f} KiB")
     return 0
+
+
+def _variants():
+    """Functions `(model, images, folder) -> (classes, bytes)` by the titles of their rows.
+
+    Raises:
+        ImportError: If a package for one of them is missing.
+    """
+    variants = {"float32": _as_it_is, 'int8 in Dense layers, quantize("int8")': _int8}
+    if keras.backend.backend() == "tensorflow":
+        _interpreter()
+        variants["int8 in Dense and convolutions, LiteRT file"] = _litert
+    return variants
 
 
 def _as_it_is(model, images, folder):
@@ -80,13 +91,20 @@ def _size_of_saved(model, folder):
     return (folder / "model.keras").stat().st_size
 
 
-def _classes_of_file(path, images):
+def _interpreter():
+    """The class that runs LiteRT files."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise ImportError(f'LiteRT files run in ai-edge-litert ({error}): pip install "keras-ratesnn[export]"') from error
+        raise ImportError(
+            f"The LiteRT file runs in the package ai-edge-litert ({error}). Install it with "
+            "`python -m pip install -e '.[export]'`."
+        ) from error
+    return Interpreter
 
-    interpreter = Interpreter(str(path))
+
+def _classes_of_file(path, images):
+    interpreter = _interpreter()(str(path))
     (place,) = interpreter.get_input_details()
     classes = []
     for start in range(0, len(images), BATCH_SIZE):
@@ -98,12 +116,6 @@ def _classes_of_file(path, images):
         classes.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).argmax(axis=-1))
     return np.concatenate(classes)
 
-
-VARIANTS = {
-    "float32": _as_it_is,
-    'int8 in Dense layers, quantize("int8")': _int8,
-    "int8 in Dense and convolutions, LiteRT file": _litert,
-}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,8 +24,7 @@ ORDINARY = ("no", "only", "beside", "first")
 """Choices of the ordinary network, see `Recipe`."""
 
 OF_SPIKING = (
-    "ordinary_epochs",
-    "ordinary_learning_rate",
+    "timesteps",
     "teacher_weight",
     "branches",
     "temperature",
@@ -34,7 +33,7 @@ OF_SPIKING = (
     "random_steps",
     "step_mode",
 )
-"""Settings on which the training of the ordinary network does not depend, besides the number of time steps."""
+"""Settings of the spiking network: the training of the ordinary one does not depend on them."""
 
 LARGEST_SEED = 2**31 - 1
 """The largest seed of TensorFlow's generators."""
@@ -240,11 +239,12 @@ class Recipe:
         epochs, learning_rate = self.ordinary_epochs, self.ordinary_learning_rate
         return dataclasses.replace(
             self,
-            **{field.name: field.default for field in dataclasses.fields(self) if field.name in OF_SPIKING},
+            **{field.name: field.default for field in dataclasses.fields(self) if field.name in OF_SPIKING} | {"timesteps": 1},
             ordinary="only",
             epochs=self.epochs if epochs is None else epochs,
             learning_rate=self.learning_rate if learning_rate is None else learning_rate,
-            timesteps=1,
+            ordinary_epochs=None,
+            ordinary_learning_rate=None,
         )
 
     def gradient_method(self):

@@ -9,13 +9,7 @@ import os
 import pathlib
 import sys
 
-from recipes.command_line import USER_MISTAKE
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as in shells."""
-
-DIVERGED = 1
-"""Exit status of a run whose loss is not finite."""
+from recipes.command_line import DIVERGED, INTERRUPTED, mistake
 
 
 def main(argv=None):
@@ -35,18 +29,33 @@ def _main(argv):
     try:
         recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
         if recipe.ordinary == "only":
-            recipe = recipe.of_ordinary()
+            recipe = ordinary_alone(recipe, arguments.set)
         devices = engine.wanted(arguments.devices)
         if engine.launches(devices):
             return engine.launch(devices, [sys.executable, "-m", "recipes.train", *(sys.argv[1:] if argv is None else argv)])
         this_process = engine.start(devices)
     except (ValueError, TypeError) as error:
-        return _mistake(error)
+        return mistake(error)
     with contextlib.ExitStack() as held:
         if not this_process.is_first:
             held.enter_context(contextlib.redirect_stdout(held.enter_context(open(os.devnull, "w"))))
         held.enter_context(this_process.scope())
         return _run(recipe, arguments, this_process, held)
+
+
+def ordinary_alone(recipe, assignments):
+    """The recipe of the ordinary network; raises ValueError if `--set` gives settings that only the spiking one has."""
+    from recipes.recipe import OF_SPIKING
+
+    ordinary = recipe.of_ordinary()
+    unused = [name for name in OF_SPIKING if getattr(recipe, name) != getattr(ordinary, name)]
+    unused = [assignment for assignment in assignments if assignment.partition("=")[0] in unused]
+    if unused:
+        raise ValueError(
+            "With ordinary=only there is no spiking network, to which these settings belong. Received: --set "
+            f"{' '.join(unused)}. Leave them out, or set ordinary=beside or ordinary=first to train both networks."
+        )
+    return ordinary
 
 
 def _run(recipe, arguments, this_process, held):
@@ -75,7 +84,7 @@ def _run(recipe, arguments, this_process, held):
             elif test_score(folder.ordinary.read_result()) is None:
                 return print_result(folder.ordinary)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        return _mistake(error)
+        return mistake(error)
     return _train_in(folder, recipe, dataset, this_process, restart)
 
 
@@ -113,14 +122,9 @@ def _train_in(folder, recipe, dataset, this_process, restart=False):
             progress = folder.restore(model, fitted, recipe.settings(), dataset.train_size, recipe.task.score, writes=is_first)
         progress = this_process.from_first(progress)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        return _mistake(error)
+        return mistake(error)
     print(introduction(recipe, dataset, model, progress), flush=True)
     return train(model, fitted, recipe, dataset, folder, progress)
-
-
-def _mistake(error):
-    print(f"error: {error}", file=sys.stderr)
-    return USER_MISTAKE
 
 
 def print_result(folder):
@@ -154,8 +158,7 @@ def train(model, fitted, recipe, dataset, folder, progress):
         return DIVERGED
     except OSError as error:
         print(flush=True)
-        print(f"error: {error} Repeat the command to resume after the last completed epoch.", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(f"{error} Repeat the command to resume after the last completed epoch.")
     print(f"trained in {record['seconds']:.0f} s; model and result saved: {folder.last}, {folder.result.name}")
     print(f"{score_name(record)}: {test_score(record):.4f}")
     return 0

@@ -1,5 +1,7 @@
 """Weights in int8, for inference: the outputs are those of the rounded weights, and nothing trains them."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -107,3 +109,12 @@ def test_the_command_prints_accuracies_before_and_after(capsys):
 def test_the_command_needs_images(images, capsys):
     error = error_of(["digits", "--images", images], capsys, quantize.main)
     assert f"`--images` must be 1 or more. Received: --images={images}" in error
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the other backends make no LiteRT file")
+def test_the_command_says_which_package_runs_litert_files(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    error = error_of(["digits"], capsys, quantize.main)
+    assert "The LiteRT file runs in the package ai-edge-litert" in error
+    assert "pip install -e '.[export]'" in error
+    assert error.count("\n") == 1

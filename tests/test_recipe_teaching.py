@@ -10,7 +10,7 @@ from helpers import to_numpy
 from recipe_runs import error_of, trained
 
 import keras_ratesnn as rsnn
-from recipes import callbacks, catalogue, checkpoint, engine, evaluate, publish, run, teaching
+from recipes import callbacks, catalogue, checkpoint, engine, evaluate, publish, run, teaching, train
 from recipes.data import digits
 from recipes.train import main
 
@@ -33,10 +33,10 @@ def measured(record):
 
 
 def test_the_ordinary_network_has_its_own_length_and_rate_and_can_be_trained_before(tmp_path):
-    run = ("digits", "--set", "ordinary_epochs=1", "ordinary_learning_rate=0.2", "epochs=2", *TINY)
+    run = ("digits", "--set", "ordinary_epochs=1", "ordinary_learning_rate=0.2", "epochs=2", *TINY[1:])
     alone = trained(tmp_path / "ordinary", *run, "ordinary=only")
     assert (len(alone["curve"]["loss"]), alone["settings"]["epochs"], alone["settings"]["learning_rate"]) == (1, 1, 0.2)
-    both = trained(tmp_path, *run, "ordinary=first", "teacher_weight=0.5")
+    both = trained(tmp_path, *run, "ordinary=first", "teacher_weight=0.5", TINY[0])
     assert json.loads((tmp_path / "ordinary" / "result.json").read_text()) == alone
     assert len(both["curve"]["loss"]) == 2
     assert both["comparison"]["ordinary"]["accuracy"] == alone["test_accuracy"]
@@ -49,6 +49,18 @@ def test_spiking_runs_that_differ_in_time_and_gradient_share_an_ordinary_network
     assert recipe.with_settings(["windows=2"]).of_ordinary() == recipe.of_ordinary()
     for setting in ("ordinary_epochs=3", "ordinary_learning_rate=0.3", "batch_size=8", "seed=1", "width=2"):
         assert recipe.with_settings([setting]).of_ordinary() != recipe.of_ordinary()
+
+
+def test_settings_of_a_spiking_network_are_refused_if_only_the_ordinary_one_is_trained(tmp_path, capsys):
+    command = ("digits", "--output", tmp_path, "--set", "epochs=1", "ordinary=only")
+    error = error_of([*command, "timesteps=8", "gradient=bptt", "teacher_weight=0.5", "seed=1"], capsys)
+    assert "Received: --set timesteps=8 gradient=bptt teacher_weight=0.5. Leave them out" in error
+    assert error.count("\n") == 1
+    # The recipe's own number of time steps is no mistake, nor is a value that the ordinary network has as well.
+    recipe = catalogue.find("digits").with_settings(["ordinary=only"])
+    for allowed in ([], ["ordinary_epochs=2", "epochs=1"], ["timesteps=1", "gradient=rate"]):
+        settings = ["ordinary=only", *allowed]
+        assert train.ordinary_alone(recipe.with_settings(settings), settings).timesteps == 1
 
 
 @pytest.mark.parametrize(

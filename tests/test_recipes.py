@@ -31,7 +31,7 @@ from recipes import (
 )
 from recipes import list as list_command
 from recipes.compare import __main__ as compare
-from recipes.compare import results
+from recipes.compare import results, training
 from recipes.data import digits
 from recipes.progress import Progress
 from recipes.recipe import Recipe
@@ -317,7 +317,7 @@ def test_list_names_every_recipe(capsys):
 
 def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, monkeypatch):
     # Here, not in processes of their own: they would each start TensorFlow anew.
-    monkeypatch.setattr(compare.subprocess, "run", lambda command, **_: types.SimpleNamespace(returncode=main(command[3:])))
+    monkeypatch.setattr(training.subprocess, "run", lambda command, **_: types.SimpleNamespace(returncode=main(command[3:])))
     command = [
         "digits",
         "--seeds",
@@ -340,6 +340,26 @@ def test_compare_trains_every_method_once_and_prints_a_table(tmp_path, capsys, m
     # Other runs in the folder are not part of this comparison.
     ruler, row = capsys.readouterr().out.splitlines()[-2:]
     assert (ruler[:4], row.split(" | ")[1:3]) == ("|---", ["rate", "multi"])
+
+
+@pytest.mark.parametrize("who", ["the comparison", "its run"])
+def test_ctrl_c_ends_a_comparison_with_one_line(who, tmp_path, capsys, monkeypatch):
+    def run(command, **options):
+        if who == "the comparison":
+            raise KeyboardInterrupt
+        return types.SimpleNamespace(returncode=130)
+
+    monkeypatch.setattr(training.subprocess, "run", run)
+    assert compare.main(["digits", "--output", str(tmp_path)]) == 130
+    captured = capsys.readouterr()
+    assert captured.out.strip() == "interrupted; repeat the command to start or resume"
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize("module", ["recipes.train", "recipes.compare.__main__"])
+def test_ctrl_c_is_handled_while_keras_is_imported(module):
+    program = f"import sys, {module}; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=pathlib.Path(run.__file__).parent.parent).returncode == 0
 
 
 def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(tmp_path, capsys, monkeypatch):
@@ -366,7 +386,7 @@ def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(tmp_path, ca
             (written / "result.json").write_text(json.dumps(record))
         return types.SimpleNamespace(returncode=1 if outcome == diverged else outcome)
 
-    monkeypatch.setattr(compare.subprocess, "run", run)
+    monkeypatch.setattr(training.subprocess, "run", run)
     command = ["digits", "--seeds", "2", "--methods", "rate-multi", "bptt-multi", "--output"]
     assert compare.main([*command, str(tmp_path / "first")]) == 1
     assert started == list(outcomes)
@@ -696,9 +716,6 @@ def test_ctrl_c_before_training_is_no_traceback(tmp_path, capsys, monkeypatch):
     captured = capsys.readouterr()
     assert captured.out.strip().startswith("interrupted before training began")
     assert captured.err == ""
-    # While Keras is imported, too, which takes seconds: `main` does so.
-    program = "import sys, recipes.train; sys.exit('keras' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], cwd=pathlib.Path(run.__file__).parent.parent).returncode == 0
 
 
 @pytest.mark.parametrize("kind", [OSError, RuntimeError])

@@ -1,0 +1,98 @@
+"""Trains a recipe with several methods and seeds: `python -m recipes.compare digits --seeds 5`.
+
+Each training is a separate run with its own folder and process. Interrupted runs resume, finished runs are not trained again,
+and peak memory is measured for each run.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+
+from keras_ratesnn._core import checks
+from recipes import catalogue, methods
+from recipes.command_line import DIVERGED, INTERRUPTED, USER_MISTAKE, check_set, mistake
+from recipes.compare import results
+from recipes.run_folder import RunFolder, score_name, test_score
+
+METHODS = ["rate-multi", "rate-single", "bptt-multi"]
+"""Names of `recipes.methods`."""
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.compare", description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=METHODS,
+        metavar="METHOD",
+        help=f"for example rate-multi-2, sltt-single, ottt, os (default: {' '.join(METHODS)})",
+    )
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
+    parser.add_argument(
+        "--output", type=pathlib.Path, metavar="DIR", help="parent folder of the runs (default: runs/compare/NAME)"
+    )
+    arguments = parser.parse_args(argv)
+    output = arguments.output or pathlib.Path("runs", "compare", arguments.recipe)
+    records, diverged = [], False
+    try:
+        check(arguments)
+        # Seeds are the outer loop, so that an interrupted comparison has the same seeds for all methods.
+        for seed in range(arguments.seeds):
+            for method in dict.fromkeys(arguments.methods):
+                folder = RunFolder(output / f"{method}-{seed}")
+                status = train(arguments, folder, [*_settings_of(method), f"seed={seed}"])
+                if status == INTERRUPTED:
+                    raise KeyboardInterrupt
+                if status == USER_MISTAKE:
+                    # It has printed the reason.
+                    return status
+                if status and not has_diverged(folder):
+                    raise RuntimeError(
+                        f"the run in {folder.path} failed with exit status {status}; its own message is above. Repeat the "
+                        "command to resume it."
+                    )
+                if status:
+                    diverged = True
+                else:
+                    records.append(folder.read_result())
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        return mistake(error)
+    print(results.table(records))
+    return DIVERGED if diverged else 0
+
+
+def check(arguments):
+    """Checks the command line, before anything is trained; raises TypeError or ValueError."""
+    checks.positive_integer("--seeds", arguments.seeds, advice="The seeds are 0 to N - 1.")
+    check_set(arguments.set, {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)})
+    for method in arguments.methods:
+        recipe = catalogue.find(arguments.recipe).with_settings([*arguments.set, *_settings_of(method)])
+        recipe.check_classifies("compare")
+
+
+def has_diverged(folder):
+    """Whether a run or its ordinary network has recorded that it diverged: a crash of Python has the same exit status."""
+    written = [run for run in (folder, folder.ordinary) if run.result.exists()]
+    return any(test_score(run.read_result()) is None for run in written)
+
+
+def _settings_of(method):
+    return [f"{key}={value}" for key, value in methods.settings_of(method).items()]
+
+
+def train(arguments, folder, settings):
+    """Runs one training in a separate process, unless it is already finished; returns its exit status."""
+    settings = [*arguments.set, *settings]
+    command = [sys.executable, "-m", "recipes.train", arguments.recipe, "--output", str(folder.path), "--set", *settings]
+    if arguments.data_dir:
+        command += ["--data-dir", str(arguments.data_dir)]
+    status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    if status == 0:
+        record = folder.read_result()
+        print(f"{folder.path}: {score_name(record)} {test_score(record):.4f}", flush=True)
+    return status
