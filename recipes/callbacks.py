@@ -104,8 +104,8 @@ class Count(keras.callbacks.Callback):
         self.progress.add(logs)
 
 
-class SavesInVain(Count):
-    """Saves to a file that is deleted, where all processes must take part when one saves: on JAX and TensorFlow.
+class SaveAndDiscard(Count):
+    """Saves to a file and deletes it, on JAX and TensorFlow, where all processes must take part when one saves.
 
     Args:
         trained: The model of the run, which is the fitted one or a part of it.
@@ -139,20 +139,3 @@ class Checkpoint(Count):
         super().on_epoch_end(epoch, logs)
         checkpoint.save(self.trained, self.progress, self.folder.last, self.model)
         self.folder.follow_last(self.progress)
-
-
-class OfModel(keras.callbacks.Callback):
-    """Another callback's measurement at the end of each epoch, of a model that may be a part of the fitted one.
-
-    Args:
-        trained: The model to measure.
-        callback: A callback that measures its `model`.
-    """
-
-    def __init__(self, trained, callback):
-        super().__init__()
-        self.callback = callback
-        callback.set_model(trained)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.callback.on_epoch_end(epoch, logs)

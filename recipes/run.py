@@ -182,13 +182,12 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
         callbacks.FurtherScores(recipe.task, test, dataset),
     ]
     if recipe.ordinary != "only":
-        firing_rate = keras_ratesnn.callbacks.FiringRate(_first_images(dataset.test_examples(), SAMPLE))
-        measures.append(callbacks.OfModel(model, firing_rate))
+        measures.append(keras_ratesnn.callbacks.FiringRate(_first_images(dataset.test_examples(), SAMPLE)))
     files = [
         callbacks.Checkpoint(model, progress, folder),
         keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
     ]
-    others = [callbacks.Count(progress) if this_process.is_apart else callbacks.SavesInVain(model, progress)]
+    others = [callbacks.Count(progress) if this_process.is_apart else callbacks.SaveAndDiscard(model, progress)]
     try:
         fitted.fit(
             pipeline.training_batches(dataset, recipe, progress.epochs, this_process.part, divides_rest=this_process.is_apart),

@@ -15,7 +15,6 @@ SETTINGS = (
     "teacher_weight",
     "branches",
     "temperature",
-    "freeze_normalization",
 )
 """The settings of a recipe that train the spiking network with others: commands that train it alone do not use them."""
 
