@@ -12,7 +12,7 @@ import numpy as np
 
 from recipes import augmentation, catalogue, pipeline
 from recipes.augmentation import layers
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 from recipes.data import cifar, cifar10_dvs, fashion_mnist
 from recipes.recipe import LARGEST_SEED
 
@@ -33,8 +33,7 @@ def main(argv=None):
         rows = sheet_rows(arguments.name, arguments.seed, arguments.data_dir)
         write_png(rows, arguments.output)
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     print(f"{arguments.output}: {len(rows)} rows, the original and {SAMPLES} samples each")
     return 0
 

@@ -7,7 +7,7 @@ import sys
 
 from recipes import catalogue, device, run
 from recipes.checkpoint import load_model
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 from recipes.run_folder import RunFolder, read_json
 
 
@@ -34,8 +34,7 @@ def main(argv=None):
         dataset = recipe.load(arguments.data_dir)
         run.compile_model(model, recipe, dataset)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     scores = run.scores(model, recipe, dataset)
     tested = "test" if recipe.held_out is None else "held-out"
     print(f"{recipe.name}, T = {model.timesteps}, {dataset.test_size:,} {tested} images")

@@ -17,7 +17,7 @@ from keras_ratesnn import analysis, models
 from keras_ratesnn._core import checks
 from recipes import catalogue, device
 from recipes.checkpoint import load_model
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
@@ -51,8 +51,7 @@ def main(argv=None):
             found.plot().savefig(path, dpi=DPI)
             print("\n".join([str(path), *numbers(found)]))
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     return 0
 
 

@@ -9,7 +9,7 @@ import sys
 
 import keras
 
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 from recipes.data import fashion_mnist, fashion_mnist_events
 
 
@@ -27,8 +27,7 @@ def main(argv=None):
         data = fashion_mnist.load(arguments.data_dir)
         fashion_mnist_events.write(arguments.folder, data, arguments.train, arguments.test, arguments.seed, lambda: bar.add(1))
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     return 0
 
 

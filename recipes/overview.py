@@ -12,7 +12,7 @@ import numpy as np
 
 from recipes import figures, plots
 from recipes.benchmark import against_timesteps
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 
 RECORD = pathlib.Path(__file__).parent.parent / "docs" / "images" / "against_timesteps" / "digits.json"
 
@@ -35,8 +35,7 @@ def main(argv=None):
         agreement = figures.FIGURES["gradient_agreement"](subject)
         draw(rates, agreement, record).savefig(arguments.output, dpi=180)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     return 0
 
 

@@ -17,7 +17,7 @@ from keras_ratesnn._core import checks
 from keras_ratesnn.models.pretrained import Card, _files
 from recipes import device, methods
 from recipes.checkpoint import load_model
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 from recipes.run_folder import RunFolder
 
 LARGEST_SHIPPED = 16 * 2**20
@@ -140,11 +140,9 @@ def main(argv=None):
             replace=arguments.replace,
         )
     except KeyError as error:
-        print(f"error: {run.result} lacks {error}: it does not belong to a run of this version.", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(f"{run.result} lacks {error}: it does not belong to a run of this version.")
     except (TypeError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     print(f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}")
     if card.url is not None:
         print(f"upload them to {card.url}")

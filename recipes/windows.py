@@ -16,7 +16,7 @@ from keras_ratesnn import analysis, gradients
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, plots, run
 from recipes.checkpoint import load_model
-from recipes.command_line import USER_MISTAKE, check_set
+from recipes.command_line import check_set, mistake
 from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
@@ -62,8 +62,7 @@ def main(argv=None):
         check_in_memory(dataset, "windows")
         model = load_model(folder.last) if trained else run.build(recipe, dataset)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     images, labels = dataset.train_images[: arguments.images], dataset.train_labels[: arguments.images]
     found = cosines(model, images, labels)
     print(table(found))

@@ -11,7 +11,7 @@ from recipes.benchmark.evidence.command import main as run_evidence
 from recipes.benchmark.measure import benchmark
 from recipes.benchmark.settings import ORDINARY, PEERS, Settings
 from recipes.benchmark.variants import variants
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 from recipes.methods import PLAIN, PRESETS
 from recipes.whole_file import write_json
 
@@ -47,8 +47,7 @@ def main(argv=None):
         cases.configure(settings)
         cases.trainer(settings, ORDINARY, 1)
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
 
     def progress(record):
         # Saves measurements so far, in case the rest fails.

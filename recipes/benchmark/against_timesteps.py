@@ -17,7 +17,7 @@ import keras
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, methods, pipeline, plots, run, teaching
 from recipes.benchmark import costs, timing
-from recipes.command_line import USER_MISTAKE, check_set
+from recipes.command_line import check_set, mistake
 from recipes.data.dataset import check_in_memory
 from recipes.whole_file import read_json, write_json
 
@@ -72,8 +72,7 @@ def main(argv=None):
         print(table(record))
         draw(record).savefig(record_path.with_suffix(".png"), dpi=90)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     return 0
 
 

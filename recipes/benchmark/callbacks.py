@@ -15,7 +15,7 @@ from keras_ratesnn import callbacks
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, run, teaching
 from recipes.benchmark import timing
-from recipes.command_line import USER_MISTAKE, check_set
+from recipes.command_line import check_set, mistake
 from recipes.data.dataset import check_in_memory
 
 
@@ -38,8 +38,7 @@ def main(argv=None):
         check_in_memory(dataset, "benchmark.callbacks")
         model = run.build(recipe, dataset)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     images, labels = dataset.train_images[: recipe.batch_size], dataset.train_labels[: recipe.batch_size]
     seconds = timing.interleaved(steps_of(model, images, labels), arguments.rounds + 1)
     print(f"{keras.backend.backend()} on {device.name()}: {recipe.name}, T = {recipe.timesteps}, batch {len(images)}\n")

@@ -16,7 +16,7 @@ from keras_ratesnn import models
 from keras_ratesnn._call_graphs import EAGER_CALLS
 from recipes import device
 from recipes.benchmark import timing
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 
 NETWORK = "fashion_mnist"
 SHAPE = (28, 28, 1)
@@ -36,10 +36,7 @@ def main(argv=None):
     parser.add_argument("--rounds", type=int, default=20, help="number of times each is timed")
     arguments = parser.parse_args(argv)
     if arguments.batch < 1 or arguments.rounds < 1:
-        print(
-            f"error: --batch and --rounds must be at least 1. Received: {arguments.batch}, {arguments.rounds}.", file=sys.stderr
-        )
-        return USER_MISTAKE
+        return mistake(f"--batch and --rounds must be at least 1. Received: {arguments.batch}, {arguments.rounds}.")
     pixels = np.random.default_rng(0).integers(0, 256, (arguments.batch, *SHAPE)).astype("uint8")
     cases = {f"keras_ratesnn, jit_compile={value}": _predicting(value, pixels) for value in ("auto", True)}
     if keras.backend.backend() == "torch" and importlib.util.find_spec("spikingjelly"):

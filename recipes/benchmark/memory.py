@@ -11,7 +11,7 @@ import sys
 from recipes.benchmark import costs
 from recipes.benchmark.process_peak import in_separate_process
 from recipes.benchmark.settings import Settings
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 
 TIMESTEPS = (2, 4, 8, 16)
 
@@ -27,8 +27,7 @@ def main(argv=None):
     try:
         settings = Settings(**vars(parser.parse_args(argv)), timesteps=TIMESTEPS)
     except (ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     measure = costs.memory_measure()
     print(f"ResNet-18 of width {settings.width}, batch {settings.batch}, {settings.size}x{settings.size}, MiB; {measure}\n")
     print("| method | " + " | ".join(f"T = {timesteps}" for timesteps in TIMESTEPS) + " | T = 16 / T = 2 |")

@@ -13,7 +13,7 @@ import keras
 from recipes import device
 from recipes.benchmark import arguments, cases, loops, measure, timing
 from recipes.benchmark.settings import Settings
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 
 METHODS = {False: "rate-multi", True: "bptt-multi"}
 """A method whose loops have a gradient or not, by that."""
@@ -33,8 +33,7 @@ def main(argv=None):
                 f"Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=jax."
             )
     except (ValueError, TypeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     cases.configure(settings)
     print(f"{device.name()}: {settings.network} of width {settings.width}, batch {settings.batch}, {settings.precision}\n")
     print("| method | T | unrolled, ms | loop, ms | compile, s | MiB |")

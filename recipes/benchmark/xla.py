@@ -15,7 +15,7 @@ import keras
 from recipes import device
 from recipes.benchmark import arguments, cases, costs, loops, measure, timing
 from recipes.benchmark.settings import ORDINARY, Settings
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 
 TIMESTEPS = (4, 16)
 WITH, UNROLLED, WITHOUT = "XLA", "XLA, loops unrolled", "without XLA"
@@ -33,8 +33,7 @@ def main(argv=None):
                 f"Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
             )
     except (ValueError, TypeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     cases.configure(settings)
     print(
         f"{device.name()}: {settings.network} of width {settings.width}, batch {settings.batch}, "

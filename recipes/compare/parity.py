@@ -12,7 +12,7 @@ import sys
 
 from keras_ratesnn._core import checks
 from recipes import plots
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 from recipes.compare import results
 
 QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -46,8 +46,7 @@ def main(argv=None):
             draw(figure, methods)
             figure.savefig(arguments.plot, dpi=150)
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     return 0
 
 

@@ -12,7 +12,7 @@ import statistics
 import sys
 
 from recipes import catalogue, methods
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 from recipes.run_folder import RESULT, RunFolder, test_score
 from recipes.whole_file import read_json
 
@@ -106,11 +106,9 @@ def main(argv=None):
         for page in PAGES:
             page.write_text(with_tables(page.read_text(), records))
     except KeyError as error:
-        print(f"error: a result lacks {error}: it does not belong to a run of this version.", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(f"a result lacks {error}: it does not belong to a run of this version.")
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     print(f"{len(records)} results in the tables of {' and '.join(map(str, PAGES))}")
     return 0
 

@@ -1,28 +1,23 @@
 """What `python -m recipes.benchmark --evidence OUT` does: runs all stages, and prints the tables."""
 
-import sys
-
 import keras
 
 from recipes import device
 from recipes.benchmark.evidence import journal, plan, runner, tables
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 
 
 def main(folder):
     """Runs the kit with an output folder, a path, or what an earlier run has left over; returns the exit status."""
     if keras.backend.backend() != "torch":
-        print(
-            f"error: --evidence starts from PyTorch. Received: KERAS_BACKEND={keras.backend.backend()!r}. Set "
-            "KERAS_BACKEND=torch; the rows of JAX come from a process of its own.",
-            file=sys.stderr,
+        return mistake(
+            f"--evidence starts from PyTorch. Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=torch; "
+            "the rows of JAX come from a process of its own."
         )
-        return USER_MISTAKE
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(error)
     path = folder / journal.NAME
     stages = plan.on_gpu() if device.gpu() else plan.on_cpu()
     runner.run(plan.remaining(stages, journal.rows(path) if path.exists() else []), folder, plan.TOTAL_SECONDS)

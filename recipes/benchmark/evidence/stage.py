@@ -23,7 +23,7 @@ def main(argv=None):
     try:
         module = importlib.import_module(f"recipes.benchmark.evidence.{stage['work']}")
         module.run(write, **stage["arguments"])
-    # Whatever it is belongs into the record.
+    # Any error belongs in the record.
     except Exception as error:
         traceback.print_exc()
         write({"kind": "error", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]})

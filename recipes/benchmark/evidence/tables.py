@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 from recipes.benchmark.evidence import journal
-from recipes.command_line import USER_MISTAKE
+from recipes.command_line import mistake
 
 NOT_EVIDENCE = "**Not evidence.** No GPU was found, so the kit ran small, only to show that it works."
 
@@ -19,8 +19,7 @@ def main(argv=None):
     """Prints the tables of the folder on the command line `argv`, by default `sys.argv`; returns the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) != 1 or not (pathlib.Path(arguments[0]) / journal.NAME).is_file():
-        print(f"error: name a folder that contains {journal.NAME}. Received: {arguments}", file=sys.stderr)
-        return USER_MISTAKE
+        return mistake(f"name a folder that contains {journal.NAME}. Received: {arguments}")
     print(markdown(journal.rows(pathlib.Path(arguments[0]) / journal.NAME)))
     return 0
 
