@@ -40,9 +40,9 @@ class Subject:
                 variable.assign(value)
         return cell
 
-    def steps(self, cell, inputs, state=None):
+    def steps(self, cell, inputs):
         """`(spikes, states)` of a cell at each step: lists."""
-        all_spikes, states = [], []
+        state, all_spikes, states = None, [], []
         for current in inputs:
             spikes, state = cell(ops.convert_to_tensor(current, dtype=cell.compute_dtype), state)
             all_spikes.append(spikes)

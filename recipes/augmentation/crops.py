@@ -4,8 +4,17 @@ import math
 
 import tensorflow as tf
 
+AREA = (0.08, 1.0)
+"""The range of a random crop's fraction of the image area, as in torchvision."""
+
+RATIO = (3 / 4, 4 / 3)
+"""The range of the ratio of its width to its height, as in torchvision."""
+
 TRIES = 10
 """The number of crops to try before the center crop is used, as in torchvision."""
+
+SHORTER_SIDE, CENTER = 256, 224
+"""The shorter side to which images are resized for evaluation, and the side of their center crop."""
 
 
 def random_crop(padding):
@@ -18,7 +27,7 @@ def random_crop(padding):
     return augment
 
 
-def random_resized_crop(size, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
+def random_resized_crop(size):
     """An augmentation that resizes a random crop, with the distribution of torchvision's `RandomResizedCrop`.
 
     `tf.image.stateless_sample_distorted_bounding_box` has another distribution: the height is uniform instead of the area, and
@@ -26,15 +35,13 @@ def random_resized_crop(size, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
 
     Args:
         size: Integer, the height and width of the result.
-        area: Pair of floats, the range of the crop's fraction of the image area.
-        ratio: Pair of floats, the range of the ratio of its width to its height.
 
     Returns:
         The augmentation.
     """
 
     def augment(image, seed):
-        top, left, height, width = random_part(tf.shape(image)[0], tf.shape(image)[1], seed, area, ratio)
+        top, left, height, width = random_part(tf.shape(image)[0], tf.shape(image)[1], seed, AREA, RATIO)
         return resized(image[top : top + height, left : left + width], (size, size))
 
     return augment
@@ -70,20 +77,11 @@ def _places(draws, room):
     return tf.cast(draws * tf.cast(room + 1, tf.float32), tf.int32)
 
 
-def resized_center(image, shorter_side=256, size=224):
-    """The center crop of an image resized to a given shorter side, for evaluation.
-
-    Args:
-        image: Tensor `(height, width, channels)`.
-        shorter_side: Integer, the new length of the shorter side; the aspect ratio is kept.
-        size: Integer, the height and width of the crop.
-
-    Returns:
-        Tensor `(size, size, channels)` of float32.
-    """
+def resized_center(image):
+    """The center crop of an image `(height, width, channels)`, resized with its aspect ratio kept, for evaluation."""
     shape = tf.shape(image)[:2]
-    new_shape = shape * shorter_side // tf.reduce_min(shape)
-    return tf.image.resize_with_crop_or_pad(resized(image, new_shape), size, size)
+    new_shape = shape * SHORTER_SIDE // tf.reduce_min(shape)
+    return tf.image.resize_with_crop_or_pad(resized(image, new_shape), CENTER, CENTER)
 
 
 def resized(image, shape):
