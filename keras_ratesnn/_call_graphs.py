@@ -73,7 +73,7 @@ class CallGraphs:
                 self._settings.remove(settings)
                 break
         else:
-            if len(self._settings) == SETTINGS_KEPT and self._settings.pop(0).were_in_vain:
+            if len(self._settings) == SETTINGS_KEPT and self._settings.pop(0).were_wasted:
                 # Settings that change all the time are not worth a recording.
                 self._patience *= 2
             settings = _Settings(network, method, self._patience)
@@ -108,7 +108,7 @@ class _Settings:
         return [call.graph for call in self._calls.values() if call.graph is not None]
 
     @property
-    def were_in_vain(self):
+    def were_wasted(self):
         """Whether calls were recorded, but none was replayed often."""
         return bool(self.graphs) and not any(call.has_paid_off for call in self._calls.values())
 

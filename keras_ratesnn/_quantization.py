@@ -55,7 +55,7 @@ def summarized(network: keras.Model, mode: str) -> Iterator[None]:
     before = len(quantized_layers(network))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Layer .* does not have a `quantize` method implemented")
-        # Keras converts its variables so.
+        # It comes from how Keras converts its variables.
         warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy keyword")
         yield
     advice = (

@@ -1,4 +1,4 @@
-"""What a model computes in order to test or predict, which will not be differentiated: methods may then do less."""
+"""Marks outputs that will not be differentiated, as in testing and prediction: methods may then do less."""
 
 import contextlib
 import contextvars

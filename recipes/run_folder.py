@@ -225,7 +225,7 @@ class RunFolder:
 
     def _clear(self):
         if not any(path.exists() for path in (self.settings, self.last, self.best, self.result)):
-            # Not the folder of a run: what is in it is somebody else's.
+            # Not the folder of a run: its contents are not ours to delete.
             return
         for path in (self.settings, self.log, self.last, self.best, self.result, self.picture):
             path.unlink(missing_ok=True)

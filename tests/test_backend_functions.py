@@ -124,7 +124,7 @@ def test_a_pointwise_convolution_of_few_channels_runs_without_strides(channels, 
     np.testing.assert_allclose(to_numpy(gradient)[0, 0], expected, rtol=1e-4, atol=1e-4)
 
 
-# In single-step order the layer itself is called on the images of a step: only on PyTorch is their memory another then.
+# In single-step mode the layer itself is called on the images of a step: only on PyTorch is their memory another then.
 @pytest.mark.parametrize("step_mode", ["multi", "single"] if BACKEND == "torch" else ["multi"])
 @pytest.mark.parametrize(
     "layer",

@@ -206,7 +206,7 @@ def test_more_random_steps_than_there_are_is_an_error_before_training():
 @pytest.mark.parametrize("gradient", ["sltt", SLTT(random_steps=2), "ottt"], ids=str)
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_a_model_fits_and_is_saved_with_the_method(step_mode, gradient, tmp_path):
-    """Four steps: a loop of the compiler in single-step order. Ten samples: a last batch of two."""
+    """Four steps: a loop of the compiler in single-step mode. Ten samples: a last batch of two."""
     x, y = data()
     model = compiled(spiking(timesteps=4, gradient=gradient, step_mode=step_mode), keras.optimizers.Adam(0.05))
     losses = model.fit(x, y, batch_size=4, epochs=8, verbose=0).history["loss"]

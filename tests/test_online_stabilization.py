@@ -16,7 +16,7 @@ DECAY = 0.5
 class Slow:
     """One layer of each in NumPy: renormalised currents, and neurons whose thresholds follow their membranes.
 
-    In multi-step order a batch's own statistics are those of all steps.
+    In multi-step mode a batch's own statistics are those of all steps.
     """
 
     def __init__(self, features, step_mode):

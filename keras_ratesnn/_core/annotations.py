@@ -1,13 +1,13 @@
-"""The names that signatures are written in.
+"""Names of types, for signatures.
 
-Keras has no types of its own, and a tensor is what the backend in use makes of one: these names tell a reader, and to a type
-checker a tensor is anything.
+Keras has no types of its own, and the class of a tensor depends on the backend. These names inform the reader; to a type
+checker, a tensor is `Any`.
 """
 
 from typing import Any, Literal, TypeAlias
 
 Tensor: TypeAlias = Any
-"""A tensor of the backend in use, a symbolic one of Keras, or an array that Keras takes for one."""
+"""A tensor of the current backend, a symbolic Keras tensor, or an array that Keras accepts as one."""
 
 Structure: TypeAlias = Any
 """A tensor, or lists, tuples and dicts of tensors, nested in any way."""
@@ -16,7 +16,7 @@ Shape: TypeAlias = tuple[int | None, ...]
 """The shape of a tensor; `None` where a size is not known."""
 
 Config: TypeAlias = dict[str, Any]
-"""What `get_config` returns, or an object as Keras serialises it."""
+"""The result of `get_config`, or an object as Keras serialises it."""
 
 StepMode: TypeAlias = Literal["multi", "single"]
 Reset: TypeAlias = Literal["soft", "hard"]

@@ -95,7 +95,7 @@ def _check_precision(network, format, backend):
 
 
 def _layers_of(network):
-    """All layers that are no models, which are what their layers are."""
+    """All layers except models, whose properties are those of their layers."""
     return [layer for layer in keras_internals.with_sublayers(network) if not keras_internals.is_graph(layer)]
 
 
@@ -145,7 +145,7 @@ def any_batch(format: str, input_signature: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def exporting(format: str) -> Iterator[None]:
-    """A context for Keras' exporters, without warnings of how Keras uses them, of which users can change nothing.
+    """A context for Keras' exporters, without warnings about how Keras uses them, which users cannot change.
 
     Args:
         format: String.
@@ -160,7 +160,7 @@ def exporting(format: str) -> Iterator[None]:
             "In the future `np.object` will be defined",
         ):
             warnings.filterwarnings("ignore", message)
-        # Shapes are taken for constants, and are. Warnings of the layers of others are shown. PyTorch names modules by files.
+        # Shapes are treated as constants, which they are. Warnings from custom layers are shown. PyTorch names modules by file.
         message = ".*(might cause the trace to be incorrect|registered as constants in the trace)"
         warnings.filterwarnings("ignore", message, module=r".*\b(keras|keras_ratesnn|torch)[./\\]")
         yield

@@ -52,6 +52,6 @@ def output_of(network, name, argument):
             f"`{argument}` must name layers that the network calls once. Received: {name!r}, which it calls {len(calls)} times "
             "with an output each. Name a layer that follows the call you mean, or put an Identity layer there."
         )
-    # What is not called is an input.
+    # A layer that is not called is an input.
     outputs = keras.tree.pack_sequence_as(layer.output, calls[0]) if calls else layer.output
     return keras_internals.unpack_single(outputs)

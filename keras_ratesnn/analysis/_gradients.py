@@ -54,7 +54,7 @@ class Training:
             )
 
     def run(self, method: GradientMethod) -> None:
-        """Runs the step in multi-step order, without gradient."""
+        """Runs the step in multi-step mode, without gradient."""
         twin = self._twin(method, "multi")
         with self._unchanged(twin, ()), backend.no_gradient():
             twin(self.x, training=True)

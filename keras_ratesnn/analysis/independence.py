@@ -90,7 +90,7 @@ def independence(model: SpikingModel, x: Structure, y: Any, loss: Any = None) ->
     neurons (A1) or synapses (A2), divided by the square root of the product of their summed variances. It is 0 if the
     assumption holds on average.
 
-    Errors are those of BPTT in multi-step order, with batch statistics as in training. The model is not changed.
+    Errors are those of BPTT in multi-step mode, with batch statistics as in training. The model is not changed.
 
     Example:
 

@@ -13,7 +13,7 @@ class AccuracyOverTime(EveryEpochs):
 
     The logs have `"accuracy_over_time/t1"` to `"accuracy_over_time/tT"`, see `keras_ratesnn.analysis.accuracy_over_time`. The
     model needs neither `return_sequences=True` nor a loss on each step's output; with these, `keras_ratesnn.metrics` has the
-    same as a metric. Epochs without a measurement repeat the latest values. Training is not affected. Of a `Distiller` the
+    same as a metric. Epochs without a measurement repeat the latest values. Training is not affected. For a `Distiller`, the
     student is measured.
 
     A measurement costs a forward pass over `x` in eager mode; `python -m recipes.benchmark.callbacks` measures the time.

@@ -17,8 +17,8 @@ class FiringRates(keras.callbacks.Callback):
 
     The logs have a value `"firing_rate/LAYER"` for each layer: spikes per neuron and time step. Later callbacks, the history
     and the progress bar see these values. A layer is dead if no neuron spikes for any sample of `x`: the kernels after it have
-    a gradient of zero. The warning is given once when a layer dies, and again only if it has spiked in between. Of a
-    `Distiller` the student is measured.
+    a gradient of zero. The warning is given once when a layer dies, and again only if it has spiked in between. For a
+    `Distiller`, the student is measured.
 
     After each epoch this costs one forward pass over `x` in eager mode, and a copy of all spikes;
     `python -m recipes.benchmark.callbacks` measures the time.

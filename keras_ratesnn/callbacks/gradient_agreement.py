@@ -14,9 +14,9 @@ class GradientAgreement(EveryEpochs):
     """Adds to the logs how close the gradients of the model's method are to those of another method, on a fixed batch.
 
     For the kernel of each layer the logs have `"gradient_cosine/LAYER"` and `"gradient_norm_ratio/LAYER"`, see
-    `keras_ratesnn.analysis.gradient_agreement`. Epochs without a measurement repeat the latest values, so that every epoch
-    has the same columns. Training is not affected: weights, moving statistics and seeds do not change. Of a
-    `keras_ratesnn.distillation.Distiller` the student is measured, with its own loss and without those of the teacher.
+    `keras_ratesnn.analysis.gradient_agreement`. Epochs without a measurement repeat the latest values, so that every epoch has
+    the same columns. Training is not affected: weights, moving statistics and seeds do not change. For a
+    `keras_ratesnn.distillation.Distiller`, the student is measured, with its own loss and without those of the teacher.
 
     A measurement costs one training step with each method on the batch, in eager mode. This takes as long as about 10 to 40
     compiled steps on TensorFlow and JAX, and 3 on PyTorch. `python -m recipes.benchmark.callbacks` measures the time.

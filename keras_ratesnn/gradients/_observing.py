@@ -16,8 +16,8 @@ class ObservingRule(ForwardRule):
         order: See `Rule`.
         training: See `Rule`.
         with_gradient: See `ForwardRule`.
-        observe: Function `(call, outputs) -> outputs`, called after each operation with signals; the network goes on with what
-            it returns.
+        observe: Function `(call, outputs) -> outputs`, called after each operation with signals; the network continues with
+            what it returns.
     """
 
     def __init__(

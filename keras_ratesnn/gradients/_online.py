@@ -14,7 +14,7 @@ def run_online(run, rule, recompute, chosen=None):
     Args:
         run: `Run`.
         rule: Subclass of `OnlineRule` used to differentiate steps.
-        recompute: Boolean, whether single-step order recomputes each step for its backward pass and stores none.
+        recompute: Boolean, whether single-step mode recomputes each step for its backward pass and stores none.
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
     """
     order = run.new_order()
@@ -25,7 +25,7 @@ def run_online(run, rule, recompute, chosen=None):
         raise ValueError(
             "TensorFlow loses the gradients of layers made in a keras.RematScope where a training method puts tensors in the "
             f"place of weights. Received: network {run.network.name!r} with such layers. Make it outside of the scope: "
-            "single-step order keeps the activations of one step alone."
+            "single-step mode keeps the activations of one step alone."
         )
     if recompute:
         return _recomputed_steps.run(run, lambda order: rule(order, run.training), chosen)

@@ -16,7 +16,7 @@ def run(run, rule, chosen=None):
     """The outputs of a run.
 
     Args:
-        run: `Run`, in single-step order.
+        run: `Run`, in single-step mode.
         rule: Function `order -> ForwardRule`, the rule used to differentiate a step.
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
     """

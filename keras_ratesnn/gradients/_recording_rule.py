@@ -67,7 +67,7 @@ class RecordingRule(ForwardRule):
         """Whether the rate pass needs the recorded output of an operation.
 
         If an affine operation is the same at every step, its output rate follows from its input rate. For an operation with
-        weights the recorded time mean is cheaper, but in single-step order it would have to be carried from step to step.
+        weights the recorded time mean is cheaper, but in single-step mode it would have to be carried from step to step.
         """
         if self.takes_time(call) or not call.kind.affine:
             return True

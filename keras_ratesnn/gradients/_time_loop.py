@@ -72,7 +72,7 @@ def run(neuron_pass, current, timesteps):
 
     Args:
         neuron_pass: `NeuronPass`.
-        current: `Signal`, the input current, in multi-step order.
+        current: `Signal`, the input current, in multi-step mode.
         timesteps: Integer T.
 
     Returns:

@@ -137,7 +137,7 @@ class Rule:
         raise NotImplementedError(f"{type(self).__name__} must implement `__call__(call)`.")
 
     def output(self, tensor: Tensor) -> Tensor:
-        """Called with each output of the network: of one step in single-step order, of all steps in multi-step order."""
+        """Called with each output of the network: of one step in single-step mode, of all steps in multi-step mode."""
         return tensor
 
     def apply(

@@ -1,6 +1,6 @@
 r"""Rate-based backpropagation: the exact spiking forward pass, and one backward pass through firing rates.
 
-A first walk runs the spiking network without gradient, in multi-step or single-step order, and records what a second walk
+A first walk runs the spiking network without gradient, in multi-step or single-step mode, and records what a second walk
 needs. The second walk, with gradient, runs the network once on firing rates, the time means of the spikes. The value of a rate
 is the exact time mean of the spiking path, so the loss is the true loss of the spiking network. Its derivative is local:
 

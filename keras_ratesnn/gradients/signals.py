@@ -12,7 +12,7 @@ class Signal:
     """A tensor over time.
 
     Args:
-        value: Tensor. In multi-step order all steps, folded to `(batch * T, ...)`; in single-step order the current step,
+        value: Tensor. In multi-step mode all steps, folded to `(batch * T, ...)`; in single-step mode the current step,
             `(batch, ...)`; in a walk on rates the firing rate of each window, `(batch * W, ...)`. If `static`, `(batch, ...)`.
         static: Boolean, whether the signal is the same at every step. Layers on static signals run once instead of T times.
             Defaults to `False`.

@@ -62,9 +62,8 @@ class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
 
         y_t = p_t (γ x̂_t + β)
 
-    with the statistics of tdBN: in a `SpikingModel` over time, batch and space with `step_mode="multi"`, of each step
-        separately
-    with `"single"`. All p_t start at 1.
+    with the statistics of tdBN. In a `SpikingModel` they are over time, batch and space with `step_mode="multi"`; with
+    `"single"` each step has separate statistics. All p_t start at 1.
 
     With `gradient="rate"` the derivative is that of the time mean of p_t ẑ, where ẑ is the normalised rate: p̄ with respect to
     the input, and ẑ/T with respect to each p_t. One rate for all steps cannot distinguish them, so all p_t change alike. With

@@ -1,4 +1,4 @@
-"""The mean over time, after which a network goes on as an ordinary one."""
+"""The mean over time. The layers after it are an ordinary network."""
 
 from typing import Any
 

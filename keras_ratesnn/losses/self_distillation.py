@@ -18,8 +18,8 @@ class SelfDistillation(keras.losses.Loss):
     """Self-distillation on rates, for a network with several heads, see `keras_ratesnn.models.add_branches`.
 
     Each head learns from the labels, α Σ_h CE(o_h, y), and from a teacher: the mean of the logits of those heads that
-    classify the sample rightly, β Σ_h τ² KL(softmax(z / τ) ‖ softmax(o_h / τ)). A sample that no head classifies rightly has
-    no teacher.
+    classify the sample correctly, β Σ_h τ² KL(softmax(z / τ) ‖ softmax(o_h / τ)). A sample that no head classifies correctly
+    has no teacher.
 
     Example, three heads and two classes; only the first two heads are right:
 

@@ -25,8 +25,8 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | No
 
     A branch is a light ordinary network that runs once, on rates, whatever T: depthwise-separable convolutions that halve the
     image, with a shortcut, batch normalisation and ReLU, then pooling and a dense layer. Compile the new model with
-    `keras_ratesnn.losses.SelfDistillation` and `keras_ratesnn.metrics.HeadAccuracy`. It shares its layers with `model`, which
-    so is the trained network without branches.
+    `keras_ratesnn.losses.SelfDistillation` and `keras_ratesnn.metrics.HeadAccuracy`. It shares its layers with `model`,
+    which is therefore the trained network without branches.
 
     Example:
 

@@ -34,7 +34,7 @@ def _statistics(replicas, inputs, axis, weights=None):
     weights = ops.expand_dims(ops.cast(weights, inputs.dtype), tuple(range(len(weights.shape), rank)))
     total, _ = ops.moments(weights, axes, keepdims=True)
     size = ops.sum(weights)
-    # Of nothing the statistics are 0.
+    # The statistics of an empty batch are 0.
     weights = weights / ops.where(total > 0.0, total, 1.0)
     mean, _ = ops.moments(weights * inputs, axes, keepdims=True)
     variance, _ = ops.moments(weights * ops.square(inputs - mean), axes, keepdims=True)

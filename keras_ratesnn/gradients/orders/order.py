@@ -97,7 +97,7 @@ class Order:
     def average(self, place: str, values: Structure) -> None:
         """Stores the mean of a structure of tensors over the calls in each window: a list with one element per window.
 
-        In multi-step order there is only one call for all windows, so the list has one element.
+        In multi-step mode there is only one call for all windows, so the list has one element.
         """
         raise NotImplementedError
 

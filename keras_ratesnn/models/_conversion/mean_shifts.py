@@ -66,10 +66,10 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
         verbose: As in `progress.checked`: whether a progress bar is drawn.
 
     Returns:
-        Dict of neuron layers to floats; empty for a network that can only run in single-step order.
+        Dict of neuron layers to floats; empty for a network that can only run in single-step mode.
 
     Raises:
-        ValueError: If the network can only run in single-step order, and will not.
+        ValueError: If the network can only run in single-step mode, and will not.
     """
     bar = keras.utils.Progbar(len(rates), verbose=progress.checked(verbose), unit_name="neuron layer")
     shifts = {}

@@ -46,7 +46,7 @@ def spikify(
     With `calibrate`, a trained network becomes a working spiking network that needs only a few more epochs. The threshold of
     each neuron is set to a percentile of the outputs of the activation that it replaces, a fixed scale before and after the
     neurons keeps the following layers in their original units, and a constant current makes their mean output that of the
-    activation (not in networks that can only run in single-step order). Calibration is meant for activations similar to
+    activation (not in networks that can only run in single-step mode). Calibration is meant for activations similar to
     relu(x), and for neurons without a leak; `keras_ratesnn/models/_conversion/calibration.py` explains the maths. It uses the
     moving statistics of batch normalisation, so calibrate a trained network.
 
