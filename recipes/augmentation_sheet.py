@@ -14,7 +14,7 @@ from recipes import augmentation, catalogue, pipeline
 from recipes.augmentation import layers
 from recipes.command_line import mistake
 from recipes.data import cifar, cifar10_dvs, fashion_mnist
-from recipes.recipe import LARGEST_SEED
+from recipes.recipe_checks import LARGEST_SEED
 
 SUB_POLICIES = "sub_policies"
 LAYERS = {**layers.AUGMENTATIONS, **layers.MIXES}

@@ -4,24 +4,15 @@ import ast
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import get_args
 
 import keras
 
-from keras_ratesnn._core import checks
-from keras_ratesnn._core.annotations import Normalizer
 from keras_ratesnn.layers import Neuron
-from keras_ratesnn.spiking_model import STEP_MODES
-from recipes import augmentation, methods, optimizers
+from recipes import methods, recipe_checks
 from recipes.data.dataset import Dataset
 from recipes.ordinary import without_time
 from recipes.tasks.classification import CLASSIFICATION
 from recipes.tasks.task import Task
-
-NORMALIZATIONS = get_args(Normalizer)
-
-ORDINARY = ("no", "only", "beside", "first")
-"""Choices of the ordinary network, see `Recipe`."""
 
 OF_SPIKING = (
     "timesteps",
@@ -34,9 +25,6 @@ OF_SPIKING = (
     "step_mode",
 )
 """Settings of the spiking network: the training of the ordinary one does not depend on them."""
-
-LARGEST_SEED = 2**31 - 1
-"""The largest seed of TensorFlow's generators."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,96 +123,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        checks.real("learning_rate", self.learning_rate, above=0, advice="It is the largest value of the schedule.")
-        checks.real("weight_decay", self.weight_decay, at_least=0, advice="It is the decay of kernels.")
-        checks.real("width", self.width, above=0, advice="It multiplies the number of channels of every layer.")
-        checks.positive_integer("epochs", self.epochs, advice="It is the number of passes over the training images.")
-        if self.restart_at is not None:
-            checks.real("restart_at", self.restart_at, above=0, below=1, advice="It is a fraction of the run, or None.")
-        checks.positive_integer("batch_size", self.batch_size, advice="It is the number of images in one training step.")
-        checks.positive_integer("timesteps", self.timesteps, advice="It is the number of time steps that the network runs for.")
-        if self.train_images is not None:
-            checks.positive_integer("train_images", self.train_images, advice="None trains on all images.")
-        if self.held_out is not None:
-            checks.positive_integer("held_out", self.held_out, advice="None uses the test images.")
-        if self.image_side is not None:
-            checks.positive_integer("image_side", self.image_side, advice="It is a number of pixels.")
-            if "image_side" not in inspect.signature(self.load_data).parameters:
-                raise ValueError(
-                    f"`image_side` must be None in recipe {self.name!r}, which does not resize images. Received: "
-                    f"image_side={self.image_side}. Leave it out."
-                )
-        checks.boolean("as_the_authors", self.as_the_authors)
-        checks.one_of("ordinary", self.ordinary, ORDINARY)
-        if self.has_time and self.ordinary != "no":
-            raise ValueError(
-                f"`ordinary` must be 'no' in recipe {self.name!r}, whose input has time. Received: ordinary={self.ordinary!r}."
-            )
-        if self.ordinary_epochs is not None:
-            checks.positive_integer("ordinary_epochs", self.ordinary_epochs, advice="None trains as long as `epochs`.")
-        if self.ordinary_learning_rate is not None:
-            checks.real("ordinary_learning_rate", self.ordinary_learning_rate, above=0, advice="None is `learning_rate`.")
-        self._check_teaching()
-        self._check_needs_ordinary("ordinary_epochs", "ordinary_learning_rate", "teacher_weight")
-        checks.one_of("optimizer", self.optimizer, optimizers.BY_NAME)
-        if self.optimizer != "sgd" and (self.as_the_authors or self.restart_at):
-            raise ValueError(
-                "`as_the_authors` and `restart_at` belong to the optimizer 'sgd'. Received: "
-                f"optimizer={self.optimizer!r}. Leave one of the two out."
-            )
-        checks.one_of("augment", self.augment, augmentation.AUGMENTATIONS)
-        checks.one_of("mix", self.mix, augmentation.MIXES)
-        if not self.task.augments and (self.augment, self.mix) != ("none", "none"):
-            raise ValueError(
-                f"`augment` and `mix` must be 'none' in recipe {self.name!r}, whose labels say where things are in an image. "
-                f"Received: augment={self.augment!r}, mix={self.mix!r}. Leave them out."
-            )
-        if self.has_time and (self.augment not in augmentation.BY_NAME or self.mix != "none"):
-            raise ValueError(
-                f"`augment` must be one of {', '.join(augmentation.BY_NAME)} and `mix` 'none' in recipe {self.name!r}: layers "
-                f"of Keras take images, not frames. Received: augment={self.augment!r}, mix={self.mix!r}."
-            )
-        checks.one_of("precision", self.precision, ("float32", "mixed_bfloat16", "mixed_float16", "float64"))
-        checks.one_of("jit_compile", self.jit_compile, (True, False, "auto"))
-        self.gradient_method().check_timesteps(self.timesteps)
-        checks.one_of("step_mode", self.step_mode, STEP_MODES)
-        checks.one_of("normalization", self.normalization, NORMALIZATIONS)
-        if not 0 <= checks.integer("seed", self.seed) <= LARGEST_SEED:
-            raise ValueError(f"`seed` must be from 0 to {LARGEST_SEED}. Received: seed={self.seed}.")
-
-    def _check_teaching(self):
-        if self.teacher_weight is not None:
-            weight = checks.real("teacher_weight", self.teacher_weight, above=0, advice="None is without a teacher.")
-            if weight > 1:
-                raise ValueError(f"`teacher_weight` must be at most 1. Received: teacher_weight={weight}.")
-        if self.branches is not None:
-            checks.positive_integer("branches", self.branches, advice="None is without branches.")
-        given = [name for name in ("teacher_weight", "branches") if getattr(self, name) is not None]
-        if len(given) == 2:
-            raise ValueError(
-                f"`teacher_weight` and `branches` cannot both be set. Received: teacher_weight={self.teacher_weight}, "
-                f"branches={self.branches}. Leave one of the two out."
-            )
-        if given and self.task is not CLASSIFICATION:
-            raise ValueError(
-                f"`{given[0]}` must be None in recipe {self.name!r}, which does not classify images. Received: "
-                f"{given[0]}={getattr(self, given[0])}. Leave it out."
-            )
-        if self.temperature is not None:
-            checks.real("temperature", self.temperature, above=0, advice="It softens the probabilities.")
-            if not given:
-                raise ValueError(
-                    "`temperature` must be None without a teacher and branches. Received: temperature="
-                    f"{self.temperature}. Set teacher_weight or branches, or leave it out."
-                )
-
-    def _check_needs_ordinary(self, *names):
-        for name in names:
-            if self.ordinary == "no" and getattr(self, name) is not None:
-                raise ValueError(
-                    f"`{name}` must be None if no ordinary network is trained. Received: {name}={getattr(self, name)} with "
-                    "ordinary='no'. Set ordinary=first or ordinary=beside, or leave it out."
-                )
+        recipe_checks.check(self)
 
     @property
     def trains_both(self):
