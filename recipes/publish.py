@@ -65,18 +65,11 @@ def publish(
     """
     folder, file = pathlib.Path(folder), f"{name}.keras"
     settings = record["settings"]
-    if not re.fullmatch(r"[\w-]+", name):
-        raise ValueError(f"`name` must consist of letters, digits, _ and -. Received: name={name!r}.")
-    if not replace and (folder / "cards" / f"{name}.json").exists():
-        raise ValueError(f"`name` must be new, but {folder} has a network {name!r}. To replace it, add --replace.")
+    _check_name(name, folder, replace)
+    _check_classifies(record)
     if arguments and architecture is None:
         raise ValueError(f"`arguments` are those of `architecture`, which is missing. Received: arguments={arguments!r}.")
     arguments = dict(arguments or {})
-    if "test_accuracy" not in record or settings.get("ordinary") == "only":
-        raise ValueError(
-            f"Only spiking networks that classify images can be published. Received: a run of recipe {settings['name']!r} with "
-            f"ordinary={settings.get('ordinary')!r}."
-        )
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.
@@ -115,6 +108,22 @@ def publish(
     (folder / "cards").mkdir(parents=True, exist_ok=True)
     card.write(folder / "cards")
     return card, weights_folder / file
+
+
+def _check_name(name, folder, replace):
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"`name` must consist of letters, digits, _ and -. Received: name={name!r}.")
+    if not replace and (folder / "cards" / f"{name}.json").exists():
+        raise ValueError(f"`name` must be new, but {folder} has a network {name!r}. To replace it, add --replace.")
+
+
+def _check_classifies(record):
+    settings = record["settings"]
+    if "test_accuracy" not in record or settings.get("ordinary") == "only":
+        raise ValueError(
+            f"Only spiking networks that classify images can be published. Received: a run of recipe {settings['name']!r} with "
+            f"ordinary={settings.get('ordinary')!r}."
+        )
 
 
 def main(argv=None):
