@@ -1,5 +1,6 @@
 """Shared by the command lines."""
 
+import pathlib
 import sys
 
 USER_MISTAKE = 2
@@ -10,6 +11,18 @@ INTERRUPTED = 130
 
 DIVERGED = 1
 """Exit status of a run whose loss is not finite."""
+
+
+def add_recipe(parser, what="python -m recipes.list lists them"):
+    """Adds the arguments that name a recipe, and give its settings and its data.
+
+    Args:
+        parser: An `argparse.ArgumentParser`.
+        what: String, what the name may be. Defaults to the name of a recipe.
+    """
+    parser.add_argument("recipe", metavar="NAME", help=what)
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
 
 
 def mistake(error):

@@ -6,7 +6,6 @@ calibrated on training images, and it is fine-tuned with a few epochs of rate-ba
 
 import argparse
 import dataclasses
-import pathlib
 import sys
 
 import keras
@@ -14,7 +13,7 @@ import keras
 from keras_ratesnn import spikify
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, pipeline, run, teaching
-from recipes.command_line import check_set, mistake
+from recipes.command_line import add_recipe, check_set, mistake
 from recipes.ordinary import without_time
 from recipes.recipe import OF_SPIKING
 
@@ -33,11 +32,9 @@ SMALLER_STEPS = 10
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m recipes.convert", description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
+    add_recipe(parser)
     parser.add_argument("--timesteps", type=int, nargs="+", default=[2, 4, 8], metavar="T", help="(default: 2 4 8)")
     parser.add_argument("--fine-tuning-epochs", type=int, default=3, metavar="N", help="for each T (default: 3)")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     arguments = parser.parse_args(argv)
     try:
         for timesteps in arguments.timesteps:

@@ -16,7 +16,7 @@ from keras_ratesnn import analysis, gradients
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, plots, run
 from recipes.checkpoint import load_model
-from recipes.command_line import check_set, mistake
+from recipes.command_line import add_recipe, check_set, mistake
 from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
@@ -31,10 +31,8 @@ USED = (*OF_DATA, "width", "timesteps", "normalization", "step_mode", "precision
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m recipes.windows", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("recipe", metavar="NAME", help="name of a recipe, or folder of one of its runs for trained weights")
+    add_recipe(parser, "name of a recipe, or folder of one of its runs for trained weights")
     parser.add_argument("--images", type=int, default=128, metavar="N", help="size of the batch (default: 128)")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws cosine and cost against the number of windows")
     arguments = parser.parse_args(argv)
     folder = RunFolder(pathlib.Path(arguments.recipe))

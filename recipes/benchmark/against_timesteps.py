@@ -17,7 +17,7 @@ import keras
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, methods, pipeline, plots, run, teaching
 from recipes.benchmark import costs, timing
-from recipes.command_line import check_set, mistake
+from recipes.command_line import add_recipe, check_set, mistake
 from recipes.data.dataset import check_in_memory
 from recipes.whole_file import read_json, write_json
 
@@ -40,15 +40,13 @@ def main(argv=None):
         epilog="A finished record in the output folder is only drawn again, and only with the arguments it was measured with.",
         allow_abbrev=False,
     )
-    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
+    add_recipe(parser)
     parser.add_argument(
         "--methods", nargs="+", default=["rate-multi", "bptt-multi"], metavar="NAME", help="as in recipes.compare"
     )
     parser.add_argument("--timesteps", type=int, nargs="+", default=[1, 2, 4, 8], metavar="T", help="(default: 1 2 4 8)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="how often a step is timed (default: 20)")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     parser.add_argument(
         "--output",
         type=pathlib.Path,

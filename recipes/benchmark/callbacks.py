@@ -5,7 +5,6 @@ batch of the same size. All are timed in turn, after a run of each that is not t
 """
 
 import argparse
-import pathlib
 import sys
 
 import keras
@@ -15,7 +14,7 @@ from keras_ratesnn import callbacks
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, run, teaching
 from recipes.benchmark import timing
-from recipes.command_line import check_set, mistake
+from recipes.command_line import add_recipe, check_set, mistake
 from recipes.data.dataset import check_in_memory
 
 
@@ -24,10 +23,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m recipes.benchmark.callbacks", description=__doc__.splitlines()[0], allow_abbrev=False
     )
-    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
+    add_recipe(parser)
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="how often each is timed (default: 10)")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     arguments = parser.parse_args(argv)
     try:
         checks.positive_integer("--rounds", arguments.rounds, advice="It is the number of times each is timed.")

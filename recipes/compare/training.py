@@ -11,7 +11,7 @@ import sys
 
 from keras_ratesnn._core import checks
 from recipes import catalogue, methods
-from recipes.command_line import DIVERGED, INTERRUPTED, USER_MISTAKE, check_set, mistake
+from recipes.command_line import DIVERGED, INTERRUPTED, USER_MISTAKE, add_recipe, check_set, mistake
 from recipes.compare import results
 from recipes.run_folder import RunFolder, score_name, test_score
 
@@ -22,7 +22,7 @@ METHODS = ["rate-multi", "rate-single", "bptt-multi"]
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m recipes.compare", description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
+    add_recipe(parser)
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
     parser.add_argument(
         "--methods",
@@ -31,8 +31,6 @@ def main(argv=None):
         metavar="METHOD",
         help=f"for example rate-multi-2, sltt-single, ottt, os (default: {' '.join(METHODS)})",
     )
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     parser.add_argument(
         "--output", type=pathlib.Path, metavar="DIR", help="parent folder of the runs (default: runs/compare/NAME)"
     )
