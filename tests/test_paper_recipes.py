@@ -91,11 +91,17 @@ def test_the_dvs_recipe_trains_on_aedat_files(tmp_path):
     assert np.isfinite(record["curve"]["loss"]).all()
 
 
-@pytest.mark.slow
-def test_resnet18_trains_on_fashion_mnist(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("fashion_mnist_resnet11", ("ordinary_epochs=1",)),
+        pytest.param("fashion_mnist_resnet18", (), marks=pytest.mark.slow),
+    ],
+)
+def test_residual_networks_train_on_fashion_mnist(name, more, tmp_path):
     write_clothes(tmp_path)
-    settings = (*NARROW, "batch_size=160")
-    record = trained(tmp_path / "run", "fashion_mnist_resnet18", "--data-dir", str(tmp_path), "--set", *settings)
+    settings = (*NARROW, "batch_size=160", *more)
+    record = trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *settings)
     assert np.isfinite(record["curve"]["loss"]).all()
 
 
