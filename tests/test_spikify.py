@@ -99,6 +99,25 @@ def test_an_activation_argument_becomes_a_neuron_after_the_layer(layer):
     assert layer.activation is not keras.activations.linear
 
 
+def test_an_activation_argument_may_be_a_layer():
+    """Its own weights go with it; at an output it stays."""
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, activation=layers.LeakyReLU(0.1), name="first")(inputs)
+    x = layers.Dense(8, activation=layers.PReLU("ones"), name="second")(x)
+    x = layers.Activation(layers.ReLU(6.0), name="third")(x)
+    network = keras.Model(inputs, layers.Dense(3, activation=layers.Softmax(), name="outputs")(x))
+    model = quiet(network)
+    assert roles(network) == {
+        **{("first", "leaky_relu"): "hidden", ("second", "prelu"): "hidden", ("third", "relu"): "hidden"},
+        ("outputs", "softmax"): "output",
+    }
+    assert names(model)[1:] == ["first", "first_neuron", "second", "second_neuron", "third", "outputs"]
+    for name in ("first", "second", "outputs"):
+        copied = model.network.get_layer(name).get_weights()
+        original = network.get_layer(name).get_weights()[:2]
+        assert all((ours == its).all() for ours, its in zip(copied, original, strict=True))
+
+
 def test_nested_models_are_changed_inside():
     inner = keras.Sequential([keras.Input((8,)), layers.Dense(8, activation="relu"), layers.ReLU()], name="inner")
     middle_input = keras.Input((8,))

@@ -100,7 +100,8 @@ class Rebuild:
     def _weights(self, operation, copy):
         weights, changed = operation.get_weights(), self._replacement(operation).weights
         if not changed:
-            return weights
+            # Those of an activation that is a layer, and goes, are the last.
+            return weights[: len(copy.weights)]
         # A new bias is among the weights of the copy only.
         named = {**dict(zip([weight.name for weight in operation.weights], weights, strict=True)), **changed}
         return [named[weight.name] for weight in copy.weights]

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_ratesnn._core import keras_internals
+from keras_ratesnn._layer_configs import is_of_others
 from keras_ratesnn.layer_kinds import TIME_MEAN, kind_of
 from keras_ratesnn.models._nodes import nodes_of
 
@@ -89,11 +90,22 @@ def function_of(operation):
 
 def _is_inside(operation):
     """Whether a layer's `activation` is not that of its result: in a recurrence, and in a block of other layers."""
-    is_block = isinstance(operation, keras.layers.Layer) and len(list(keras_internals.with_sublayers(operation))) > 1
-    return isinstance(operation, keras.layers.RNN) or is_block
+    if not isinstance(operation, keras.layers.Layer):
+        return False
+    inside = set(keras_internals.with_sublayers(operation)) - {operation}
+    activation = getattr(operation, "activation", None)
+    if _is_activation_layer(activation) and not is_of_others(operation):
+        inside -= set(keras_internals.with_sublayers(activation))
+    return isinstance(operation, keras.layers.RNN) or bool(inside)
+
+
+def _is_activation_layer(activation):
+    return isinstance(activation, keras.layers.Layer) and is_only_activation(activation)
 
 
 def _name_of(activation):
+    if _is_activation_layer(activation):
+        return function_of(activation)
     if activation in (None, keras.activations.linear) or not callable(activation):
         return None
     return getattr(activation, "__name__", type(activation).__name__)
