@@ -250,6 +250,10 @@ class SpikingModel(
 
         return keras.tree.map_structure(spec, keras_internals.outputs_structure(functional))
 
+    def compute_output_shape(self, input_shape: Structure) -> Structure:
+        outputs = self.compute_output_spec(keras.tree.map_shape_structure(keras.KerasTensor, input_shape))
+        return keras.tree.map_structure(lambda output: output.shape, outputs)
+
     def step(self, inputs: Structure) -> Structure:
         """Advances a sequence by one time step, in inference mode, for inputs that arrive step by step.
 

@@ -671,6 +671,19 @@ def test_its_symbolic_output_has_the_shape_of_its_output():
         model = spiking(return_sequences=return_sequences)
         assert model(keras.Input((6,))).shape == shape
         assert model(keras.Input((3, 6))).shape == shape
+        assert model.compute_output_shape((None, 6)) == model.compute_output_shape([None, 3, 6]) == shape
+
+
+def test_a_time_distributed_model_is_called_on_each_part():
+    sequences, _ = helpers.data(shape=(4, 6))
+    inputs = keras.Input((4, 6))
+    model = spiking()
+    whole = compiled(keras.Model(inputs, layers.GlobalAveragePooling1D()(layers.TimeDistributed(model)(inputs))))
+    parts = [model.predict(sequences[:, index], verbose=0) for index in range(4)]
+    np.testing.assert_allclose(whole.predict(sequences, verbose=0), np.mean(parts, axis=0), rtol=1e-5, atol=1e-6)
+    before = model.get_weights()
+    whole.fit(sequences, Y, verbose=0)
+    assert all((after != start).any() for after, start in zip(model.get_weights(), before, strict=True))
 
 
 @pytest.mark.parametrize("structure", ["dict", "list"])
