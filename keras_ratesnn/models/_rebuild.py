@@ -98,12 +98,16 @@ class Rebuild:
         return self.replacements.get(operation, _COPY)
 
     def _weights(self, operation, copy):
-        weights, changed = operation.get_weights(), self._replacement(operation).weights
-        if not changed:
-            # Those of an activation that is a layer, and goes, are the last.
-            return weights[: len(copy.weights)]
+        replacement = self._replacement(operation)
+        # An argument that is a layer, such as an activation, goes with its weights.
+        layers = [getattr(operation, argument, None) for argument in replacement.config]
+        gone = {id(weight) for layer in layers if isinstance(layer, keras.layers.Layer) for weight in layer.weights}
+        values = zip(operation.weights, operation.get_weights(), strict=True)
+        kept = [(weight.name, value) for weight, value in values if id(weight) not in gone]
+        if not replacement.weights:
+            return [value for _, value in kept]
         # A new bias is among the weights of the copy only.
-        named = {**dict(zip([weight.name for weight in operation.weights], weights, strict=True)), **changed}
+        named = {**dict(kept), **replacement.weights}
         return [named[weight.name] for weight in copy.weights]
 
 
