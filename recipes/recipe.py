@@ -136,9 +136,12 @@ class Recipe:
         Settings of the spiking network alone have their defaults, so that runs that differ in these share the ordinary network.
         """
         epochs, learning_rate = self.ordinary_epochs, self.ordinary_learning_rate
+        of_spiking = {field.name: field.default for field in dataclasses.fields(self) if field.name in OF_SPIKING}
+        # The number of time steps has no default.
+        of_spiking["timesteps"] = 1
         return dataclasses.replace(
             self,
-            **{field.name: field.default for field in dataclasses.fields(self) if field.name in OF_SPIKING} | {"timesteps": 1},
+            **of_spiking,
             ordinary="only",
             epochs=self.epochs if epochs is None else epochs,
             learning_rate=self.learning_rate if learning_rate is None else learning_rate,

@@ -8,14 +8,7 @@ from keras_ratesnn.losses import SelfDistillation
 from keras_ratesnn.metrics import HeadAccuracy
 from keras_ratesnn.models import add_branches
 
-SETTINGS = (
-    "ordinary",
-    "ordinary_epochs",
-    "ordinary_learning_rate",
-    "teacher_weight",
-    "branches",
-    "temperature",
-)
+SETTINGS = ("ordinary", "ordinary_epochs", "ordinary_learning_rate", "teacher_weight", "branches", "temperature")
 """The settings of a recipe that train the spiking network with others: commands that train it alone do not use them."""
 
 TEMPERATURE = 3.0
