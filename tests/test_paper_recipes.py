@@ -94,7 +94,7 @@ def test_the_dvs_recipe_trains_on_aedat_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("fashion_mnist_resnet11", ("ordinary_epochs=1",)),
+        ("fashion_mnist_resnet13", ("ordinary_epochs=1",)),
         pytest.param("fashion_mnist_resnet18", (), marks=pytest.mark.slow),
     ],
 )

@@ -29,6 +29,7 @@ BY_NAME = {
     "cifar100": _later("data_sets", "cifar100"),
     "cifar10_dvs": _later("data_sets", "cifar10_dvs"),
     "fashion_mnist": _later("data_sets", "fashion_mnist"),
+    "fashion_mnist_cutout": _later("data_sets", "fashion_mnist_cutout"),
     "imagenet": _later("data_sets", "imagenet"),
 }
 """Augmentations of single images; None is no augmentation."""
