@@ -12,13 +12,20 @@ import shutil
 import sys
 import tempfile
 
+import keras
+
 from keras_ratesnn import SpikingModel, models
 from keras_ratesnn._core import checks
 from keras_ratesnn.models.pretrained import Card, _files
-from recipes import device, methods
+from keras_ratesnn.models.pretrained._precision import in_precision
+from recipes import device, methods, run
 from recipes.checkpoint import load_model
 from recipes.command_line import mistake
+from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
+
+PRECISION = "float32"
+"""Of the file; users choose theirs when they load it."""
 
 LARGEST_SHIPPED = 16 * 2**20
 """Bytes. Larger files would increase the size of clones and wheels; they are downloaded on demand."""
@@ -110,6 +117,25 @@ def publish(
     return card, weights_folder / file
 
 
+def in_published_precision(model, record, folder, data_dir):
+    """The model of a run in another precision, and the record of the run with the test accuracy in the published one.
+
+    Args:
+        model: The trained `SpikingModel`.
+        record: Dict, the record of its run.
+        folder: The `RunFolder` of the run.
+        data_dir: Folder of the data set's files, or None for its default.
+    """
+    _check_classifies(record)
+    recipe = recipe_of(folder)
+    device.set_precision(PRECISION)
+    network = in_precision(model.network, keras.DTypePolicy(PRECISION))
+    model = SpikingModel(network, model.timesteps, model.gradient, model.step_mode)
+    dataset = recipe.load(data_dir)
+    run.compile_model(model, recipe, dataset)
+    return model, {**record, "test_accuracy": run.scores(model, recipe, dataset)["accuracy"]}
+
+
 def _check_name(name, folder, replace):
     if not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"`name` must consist of letters, digits, _ and -. Received: name={name!r}.")
@@ -130,10 +156,13 @@ def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     arguments = parser().parse_args(argv)
     try:
-        run = RunFolder(arguments.run)
-        record = run.read_test_result()
-        device.set_precision(record["settings"].get("precision", "float32"))
-        model = load_model(run.last)
+        folder = RunFolder(arguments.run)
+        record = folder.read_test_result()
+        precision = record["settings"].get("precision", PRECISION)
+        device.set_precision(precision)
+        model = load_model(folder.last)
+        if precision != PRECISION:
+            model, record = in_published_precision(model, record, folder, arguments.data_dir)
         card, path = publish(
             model,
             record,
@@ -149,7 +178,7 @@ def main(argv=None):
             replace=arguments.replace,
         )
     except KeyError as error:
-        return mistake(f"{run.result} lacks {error}: it does not belong to a run of this version.")
+        return mistake(f"{folder.result} lacks {error}: it does not belong to a run of this version.")
     except (TypeError, ValueError, OSError) as error:
         return mistake(error)
     print(f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}")
@@ -175,6 +204,12 @@ def parser():
     result.add_argument("--architecture", metavar="NAME", help="function of keras_ratesnn.models that builds the network")
     result.add_argument("--arguments", type=json.loads, metavar="JSON", help="the arguments of that function")
     result.add_argument("--url", help="download URL of the weights (default: they ship with the package)")
+    result.add_argument(
+        "--data-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help=f"folder of the data set's files, to test a network that was not trained in {PRECISION}",
+    )
     result.add_argument(
         "--folder", type=pathlib.Path, default=_files.FOLDER, metavar="DIR", help="folder of cards (default: the package's)"
     )

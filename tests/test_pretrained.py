@@ -124,6 +124,35 @@ def test_every_card_describes_its_file():
             assert (_files.FOLDER / "weights" / found.file).stat().st_size < publish.LARGEST_SHIPPED
 
 
+def precisions_of(model):
+    return {layer.dtype_policy.name for layer in model.network.layers if layer.name != model.network.layers[0].name}
+
+
+def test_a_pretrained_network_has_the_precision_that_is_asked_for():
+    exact, images = models.load_pretrained("digits"), digits.load().test_images
+    assert precisions_of(exact) == {"float32"}
+    for options, policy in [({"dtype": "mixed_bfloat16"}, "float32"), ({}, "mixed_bfloat16")]:
+        keras.config.set_dtype_policy(policy)
+        half = models.load_pretrained("digits", **options)
+        keras.config.set_dtype_policy("float32")
+        assert precisions_of(half) == {"mixed_bfloat16"}
+        assert (half.timesteps, half.compute_dtype) == (exact.timesteps, "bfloat16")
+        assert_same_but_for(None, half.network, exact.network)
+        classes = [model.predict(images, verbose=0).argmax(-1) for model in (half, exact)]
+        assert (classes[0] == classes[1]).mean() > 0.97
+    with pytest.raises(ValueError, match=r"`dtype` must be .*dtype='float31'"):
+        models.load_pretrained("digits", dtype="float31")
+
+
+def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
+    model = models.load_pretrained("digits")
+    model.network.get_layer("logits").quantize("int8")
+    published(model, folder)
+    loaded = models.load_pretrained("made", dtype="mixed_bfloat16")
+    assert loaded.network.get_layer("logits").dtype_policy.name == "int8_from_float32"
+    assert precisions_of(loaded) == {"int8_from_float32", "mixed_bfloat16"}
+
+
 def test_a_pretrained_network_trains_on():
     data, model = digits.load(), models.load_pretrained("digits")
     model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))

@@ -103,8 +103,16 @@ def test_a_taught_run_resumes_and_its_network_is_an_ordinary_checkpoint(settings
 @pytest.mark.parametrize(("settings", "step_mode"), [(TAUGHT, "single"), (("branches=2",), "multi")])
 def test_a_taught_run_in_half_precision(settings, step_mode, tmp_path):
     values = (*TINY, *settings, "epochs=1", f"step_mode={step_mode}", "precision=mixed_bfloat16")
-    record = trained(tmp_path, "digits", "--set", *values)
+    record = trained(tmp_path / "run", "digits", "--set", *values)
     assert np.isfinite(record["curve"]["loss"]).all()
+
+    # It is published in float32, and tested again in it.
+    texts = ("--name", "half", "--data-set", "d", "--preprocessing", "p", "--licence", "MIT")
+    assert publish.main([str(tmp_path / "run"), *texts, "--folder", str(tmp_path)]) == 0
+    model, data = keras.saving.load_model(tmp_path / "weights" / "half.keras"), digits.load()
+    assert {layer.compute_dtype for layer in model.network.layers} == {"float32"}
+    accuracy = (to_numpy(model.predict(data.test_images, verbose=0)).argmax(-1) == data.test_labels).mean()
+    assert json.loads((tmp_path / "cards" / "half.json").read_text())["test_accuracy"] == pytest.approx(accuracy, abs=1e-6)
 
 
 def test_the_loss_of_a_taught_run_weighs_labels_and_teacher(tmp_path):

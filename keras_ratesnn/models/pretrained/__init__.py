@@ -8,6 +8,7 @@ from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.models._arguments import checked_classes
 from keras_ratesnn.models.pretrained import _files
 from keras_ratesnn.models.pretrained._card import Card
+from keras_ratesnn.models.pretrained._precision import in_precision
 from keras_ratesnn.models.pretrained._transfer import with_classes
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -35,6 +36,7 @@ def load_pretrained(
     gradient: str | GradientMethod | Config | None = None,
     step_mode: StepMode | None = None,
     classes: int | None = None,
+    dtype: str | keras.DTypePolicy | None = None,
 ) -> SpikingModel:
     """Loads a pretrained network, which takes raw images: preprocessing is part of the model.
 
@@ -53,6 +55,7 @@ def load_pretrained(
         step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `None`, as in training.
         classes: Integer >= 1, the number of classes. If it differs from that of the trained network, the last layer is
             replaced, with a warning. Defaults to `None`, as in training.
+        dtype: The dtype policy of all layers, as `"mixed_bfloat16"`. Defaults to `None`, Keras' global policy.
 
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled.
@@ -64,7 +67,7 @@ def load_pretrained(
     """
     card = _files.card(checks.one_of("name", name, _files.names()))
     trained = keras.saving.load_model(_files.weights_file(card), compile=False)
-    network = trained.network
+    network = in_precision(trained.network, _policy(dtype))
     if classes is not None:
         network = with_classes(network, checked_classes(classes), f"The pretrained network {name!r}")
     return SpikingModel(
@@ -74,3 +77,13 @@ def load_pretrained(
         step_mode=trained.step_mode if step_mode is None else step_mode,
         name=name,
     )
+
+
+def _policy(dtype):
+    try:
+        return keras.config.dtype_policy() if dtype is None else keras.dtype_policies.get(dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`dtype` must be the name of a dtype policy, such as 'float32' or 'mixed_bfloat16', or None. Received: "
+            f"dtype={dtype!r}."
+        ) from error
