@@ -12,7 +12,7 @@ import numpy as np
 
 from recipes import augmentation, catalogue, pipeline
 from recipes.augmentation import layers
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 from recipes.data import cifar, cifar10_dvs, fashion_mnist
 from recipes.recipe_checks import LARGEST_SEED
 
@@ -192,4 +192,4 @@ def _cell(image, shape):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -31,6 +31,15 @@ def mistake(error):
     return USER_MISTAKE
 
 
+def interruptible(main):
+    """Runs a command line to its end or to Ctrl-C, which is no error that needs a traceback; returns the exit status."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("\ninterrupted")
+        return INTERRUPTED
+
+
 def check_set(assignments, refused):
     """Checks that `--set` names no setting that would have no effect.
 

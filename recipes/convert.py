@@ -13,7 +13,7 @@ import keras
 from keras_ratesnn import spikify
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, pipeline, run, teaching
-from recipes.command_line import add_recipe, check_set, mistake
+from recipes.command_line import add_recipe, check_set, interruptible, mistake
 from recipes.ordinary import without_time
 from recipes.recipe import OF_SPIKING
 
@@ -78,4 +78,4 @@ def trained_accuracy(model, recipe, dataset, train=True):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

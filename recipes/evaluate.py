@@ -7,7 +7,7 @@ import sys
 
 from recipes import catalogue, device, run
 from recipes.checkpoint import load_model
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 from recipes.run_folder import RunFolder, read_json
 
 
@@ -61,4 +61,4 @@ def recipe_of(folder):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

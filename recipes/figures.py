@@ -17,7 +17,7 @@ from keras_ratesnn import analysis, models
 from keras_ratesnn._core import checks
 from recipes import catalogue, device
 from recipes.checkpoint import load_model
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
@@ -130,4 +130,4 @@ FIGURES = {
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -9,7 +9,7 @@ import sys
 
 import keras
 
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 from recipes.data import fashion_mnist, fashion_mnist_events
 
 
@@ -32,4 +32,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -12,7 +12,7 @@ import numpy as np
 
 from recipes import figures, plots
 from recipes.benchmark import against_timesteps
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 
 RECORD = pathlib.Path(__file__).parent.parent / "docs" / "images" / "against_timesteps" / "digits.json"
 
@@ -77,4 +77,4 @@ def draw_agreement(axes, agreement):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

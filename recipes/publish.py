@@ -20,7 +20,7 @@ from keras_ratesnn.models.pretrained import Card, _files
 from keras_ratesnn.models.pretrained._precision import in_precision
 from recipes import device, methods, run
 from recipes.checkpoint import load_model
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
 
@@ -229,4 +229,4 @@ def _check_architecture(model, architecture, arguments, path):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -16,7 +16,7 @@ import numpy as np
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core import checks
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 from recipes.data import digits, fashion_mnist
 
 BATCH_SIZE = 200
@@ -118,4 +118,4 @@ def _classes_of_file(path, images):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

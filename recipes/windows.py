@@ -16,7 +16,7 @@ from keras_ratesnn import analysis, gradients
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, plots, run
 from recipes.checkpoint import load_model
-from recipes.command_line import add_recipe, check_set, mistake
+from recipes.command_line import add_recipe, check_set, interruptible, mistake
 from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
@@ -120,4 +120,4 @@ def draw(figure, compared, timesteps):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

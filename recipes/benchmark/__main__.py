@@ -11,7 +11,7 @@ from recipes.benchmark.evidence.command import main as run_evidence
 from recipes.benchmark.measure import benchmark
 from recipes.benchmark.settings import ORDINARY, PEERS, Settings
 from recipes.benchmark.variants import variants
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 from recipes.methods import PLAIN, PRESETS
 from recipes.whole_file import write_json
 
@@ -114,4 +114,4 @@ def parser():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

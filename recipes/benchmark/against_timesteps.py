@@ -17,7 +17,7 @@ import keras
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, methods, pipeline, plots, run, teaching
 from recipes.benchmark import costs, timing
-from recipes.command_line import add_recipe, check_set, mistake
+from recipes.command_line import add_recipe, check_set, interruptible, mistake
 from recipes.data.dataset import check_in_memory
 from recipes.whole_file import read_json, write_json
 
@@ -268,4 +268,4 @@ def draw_panel(axes, record, title, value):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

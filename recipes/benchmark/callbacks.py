@@ -14,7 +14,7 @@ from keras_ratesnn import callbacks
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, run, teaching
 from recipes.benchmark import timing
-from recipes.command_line import add_recipe, check_set, mistake
+from recipes.command_line import add_recipe, check_set, interruptible, mistake
 from recipes.data.dataset import check_in_memory
 
 
@@ -69,4 +69,4 @@ def table(seconds, steps):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -16,7 +16,7 @@ from keras_ratesnn import models
 from keras_ratesnn._call_graphs import EAGER_CALLS
 from recipes import device
 from recipes.benchmark import timing
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 
 NETWORK = "fashion_mnist"
 SHAPE = (28, 28, 1)
@@ -82,4 +82,4 @@ def _warmed_up(step):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -11,7 +11,7 @@ import sys
 from recipes.benchmark import costs
 from recipes.benchmark.process_peak import in_separate_process
 from recipes.benchmark.settings import Settings
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 
 TIMESTEPS = (2, 4, 8, 16)
 
@@ -40,4 +40,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

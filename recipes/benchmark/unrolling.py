@@ -13,7 +13,7 @@ import keras
 from recipes import device
 from recipes.benchmark import arguments, cases, loops, measure, timing
 from recipes.benchmark.settings import Settings
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 
 METHODS = {False: "rate-multi", True: "bptt-multi"}
 """A method whose loops have a gradient or not, by that."""
@@ -87,4 +87,4 @@ def last_faster(rows):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -15,7 +15,7 @@ import keras
 from recipes import device
 from recipes.benchmark import arguments, cases, costs, loops, measure, timing
 from recipes.benchmark.settings import ORDINARY, Settings
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 
 TIMESTEPS = (4, 16)
 WITH, UNROLLED, WITHOUT = "XLA", "XLA, loops unrolled", "without XLA"
@@ -81,4 +81,4 @@ def compared(settings, method, timesteps, forms):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

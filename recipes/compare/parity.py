@@ -12,7 +12,7 @@ import sys
 
 from keras_ratesnn._core import checks
 from recipes import plots
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 from recipes.compare import results
 
 QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -123,4 +123,4 @@ def draw(figure, methods):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -12,7 +12,7 @@ import statistics
 import sys
 
 from recipes import catalogue, methods
-from recipes.command_line import mistake
+from recipes.command_line import interruptible, mistake
 from recipes.run_folder import RESULT, RunFolder, test_score
 from recipes.whole_file import read_json
 
@@ -291,4 +291,4 @@ def _row(records):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))
