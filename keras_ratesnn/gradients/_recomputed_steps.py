@@ -20,20 +20,36 @@ def run(run, rule, chosen=None):
         rule: Function `order -> ForwardRule`, the rule used to differentiate a step.
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
     """
-    variables = run.network.variables
-    changing = _compiled_loop.changing_of(variables)
     order, noise = run.new_order(), backend.noise_state()
     first = _WithoutGradient(order, run.training, with_gradient=False)
     # The backward pass reuses the variable reads of the forward pass.
     with backend.reading_once(run.network):
-        values = _compiled_loop.values_of(variables)
-        for index in changing:
-            # The first sweep changes these variables, in place on PyTorch.
-            values[index] = ops.copy(values[index])
+        values = _values_before(run.network.variables)
         gathered = order.sweep(first, run)
     losses = order.losses_of_steps()
-    places = list(losses)
-    given = {
+    given = _given(run, order, values, chosen)
+    again = _Again(
+        run, rule, places=list(losses), noise=noise, parts=_Parts(given, _differentiable(given, run.network.variables))
+    )
+    # Integers and booleans have no gradient.
+    flat = [*filter(tree.is_float, tree.flatten(gathered)), *losses.values()]
+    results = iter(backend.with_backward(flat, *again.parts.split(given), again.backward))
+    gathered = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered)
+    order.memory.update({place: next(results) for place in again.places})
+    return order.finish(first, run, gathered)
+
+
+def _values_before(variables):
+    """The values of the variables before the first sweep, which changes some of them, in place on PyTorch."""
+    values = _compiled_loop.values_of(variables)
+    for index in _compiled_loop.changing_of(variables):
+        values[index] = ops.copy(values[index])
+    return values
+
+
+def _given(run, order, values, chosen):
+    """All tensors that the steps depend on, after the first sweep with an order."""
+    return {
         "inputs": [tensor for tensor, _ in run.inputs],
         "constants": {place: tree.map_leaves(lambda signal: signal.value, of) for place, of in order.constants.items()},
         "masks": {place: tree.map_leaves(_mask_of, of) for place, of in order.constants.items()},
@@ -41,71 +57,86 @@ def run(run, rule, chosen=None):
         "drawn": order.drawn(),
         "chosen": () if chosen is None else chosen,
     }
-    parts = _Parts(given, _differentiable(given, variables))
-    have_time = [has_time for _, has_time in run.inputs]
 
-    def step(inputs, others, t, memory, changed):
+
+class _Again:
+    """Runs the steps again, each followed by its own backward pass.
+
+    Args:
+        run: The `Run`.
+        rule: Function `order -> ForwardRule`.
+        places: The places of the layers that have losses.
+        noise: The state of the backend's generator before the first sweep.
+        parts: `_Parts` of what the steps are given: what may have a gradient, and the rest.
+    """
+
+    def __init__(self, run, rule, places, noise, parts):
+        self.run = run
+        self.rule = rule
+        self.places = places
+        self.noise = noise
+        self.parts = parts
+        self.changing = _compiled_loop.changing_of(run.network.variables)
+
+    def step(self, given, t, memory, changed):
         """`([outputs, losses], (memory, changed))` of one step."""
-        given = parts.joined(inputs, others)
-        order = run.new_order()
+        run, order = self.run, self.run.new_order()
         order.constants = {
             place: tree.map_leaves(_constant, of, given["masks"][place]) for place, of in given["constants"].items()
         }
 
         def signals():
-            return [order.begin(tensor, has_time) for tensor, has_time in zip(given["inputs"], have_time, strict=True)]
+            return [order.begin(tensor, has_time) for tensor, (_, has_time) in zip(given["inputs"], run.inputs, strict=True)]
 
         def walk():
-            return order.walk_step(rule(order), run.walk, signals, t, memory)
+            return order.walk_step(self.rule(order), run.walk, signals, t, memory)
 
-        (memory, outputs), changed = _compiled_loop.in_scope(walk, variables, given["variables"], changing, changed)
+        (memory, outputs), changed = _compiled_loop.in_scope(
+            walk, run.network.variables, given["variables"], self.changing, changed
+        )
         outputs = tree.flatten(outputs)
         outputs = list(filter(tree.is_float, outputs)) if run.return_sequences else list(map(time_axis.widen, outputs))
-        return [*outputs, *(memory[place] for place in places)], (memory, changed)
+        return [*outputs, *(memory[place] for place in self.places)], (memory, changed)
 
-    def backward(inputs, others, upstream):
+    def backward(self, inputs, others, upstream):
         """The gradients with respect to the inputs, summed over all steps."""
-        given = parts.joined(inputs, others)
-
-        def of_step(t):
-            outputs, of_losses = upstream[: len(upstream) - len(places)], upstream[len(upstream) - len(places) :]
-            return [*(ops.take(each, t, axis=1) for each in outputs), *of_losses] if run.return_sequences else upstream
+        given = self.parts.joined(inputs, others)
 
         def advance(t, carried):
-            totals, memory, changed = carried
+            totals, *state = carried
 
             def with_gradient():
-                gradients, (memory_after, changed_after) = backend.gradient_of(
-                    lambda *inputs: step(inputs, others, t, memory, changed), inputs, of_step(t)
+                gradients, state_after = backend.gradient_of(
+                    lambda *inputs: self.step(self.parts.joined(inputs, others), t, *state), inputs, self._of_step(upstream, t)
                 )
                 sums = [x if gradient is None else x + gradient for x, gradient in zip(totals, gradients, strict=True)]
-                return sums, memory_after, changed_after
+                return sums, *state_after
 
             def without_gradient():
-                return totals, *backend.without_gradient(lambda: step(inputs, others, t, memory, changed)[1])
+                return totals, *backend.without_gradient(lambda: self.step(given, t, *state)[1])
 
-            if chosen is None:
+            if not ops.is_tensor(given["chosen"]):
                 return with_gradient()
             return ops.cond(ops.take(given["chosen"], t), with_gradient, without_gradient)
 
         before = backend.noise_state()
-        backend.set_noise_state(noise)
-        changed = [given["variables"][index] for index in changing]
+        backend.set_noise_state(self.noise)
+        changed = [given["variables"][index] for index in self.changing]
         carried = advance(0, ([ops.zeros_like(tensor) for tensor in inputs], given["drawn"], changed))
-        if run.timesteps > backend.unrolled_network_steps():
-            carried = ops.fori_loop(1, run.timesteps, advance, carried)
+        if self.run.timesteps > backend.unrolled_network_steps():
+            carried = ops.fori_loop(1, self.run.timesteps, advance, carried)
         else:
-            for t in range(1, run.timesteps):
+            for t in range(1, self.run.timesteps):
                 carried = advance(t, carried)
         backend.set_noise_state(before)
         return carried[0]
 
-    # Integers and booleans have no gradient.
-    flat = [*filter(tree.is_float, tree.flatten(gathered)), *losses.values()]
-    results = iter(backend.with_backward(flat, *parts.split(given), backward))
-    gathered = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered)
-    order.memory.update({place: next(results) for place in places})
-    return order.finish(first, run, gathered)
+    def _of_step(self, upstream, t):
+        """The gradient of the results of one step."""
+        if not self.run.return_sequences:
+            return upstream
+        outputs = len(upstream) - len(self.places)
+        return [*(ops.take(each, t, axis=1) for each in upstream[:outputs]), *upstream[outputs:]]
 
 
 def _mask_of(signal):
