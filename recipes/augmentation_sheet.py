@@ -141,7 +141,7 @@ def shipped_images(name):
     squares = [photograph[:side, left : left + side] for photograph in photographs for left in (0, 100, 200)]
     if name == "cifar10_dvs":
         return [_events(square) for square in squares]
-    if name == "fashion_mnist":
+    if name.startswith("fashion_mnist"):
         return [resized(square, fashion_mnist.IMAGE_SHAPE[:2]).numpy().mean(-1, keepdims=True) for square in squares]
     return [resized(square, cifar.IMAGE_SHAPE[:2]).numpy().round() for square in squares]
 

@@ -433,6 +433,7 @@ IMAGES = {
     "cifar100": pixels(PICTURES[1]),
     "cifar10_dvs": np.random.default_rng(0).poisson(0.2, (3, 48, 48, 2)).astype("float32"),
     "fashion_mnist": pixels(PICTURES[1].resize((28, 28)).convert("L"))[..., np.newaxis],
+    "fashion_mnist_cutout": pixels(PICTURES[1].resize((28, 28)).convert("L"))[..., np.newaxis],
     "imagenet": pixels(PHOTOGRAPHS[1].resize((320, 240))),
 }
 SHAPES = {name: image.shape for name, image in IMAGES.items()} | {"imagenet": (224, 224, 3)}
@@ -463,6 +464,7 @@ DRAWN = {
     "cifar100": (103.5984, 5155.623),
     "cifar10_dvs": (116.3333, 5815.067),
     "fashion_mnist": (108.1610, 5406.969),
+    "fashion_mnist_cutout": (106.0619, 5301.171),
     "imagenet": (120.5725, 6028.691),
 }
 """Mean, and mean with weights that tell places apart, of 50 samples: as they were when this was written."""
@@ -491,7 +493,7 @@ def read_png(path):
 
 @pytest.mark.parametrize(
     ("name", "rows", "cell"),
-    [("cifar10", 6, 96), ("cifar10_dvs", 4, 96), ("fashion_mnist", 6, 112), ("cutmix", 6, 96), ("sub_policies", 25, 96)],
+    [("cifar10", 6, 96), ("cifar10_dvs", 4, 96), ("fashion_mnist_cutout", 6, 112), ("cutmix", 6, 96), ("sub_policies", 25, 96)],
 )
 def test_a_sheet_has_one_row_per_image_and_one_column_per_sample(name, rows, cell, tmp_path, monkeypatch):
     monkeypatch.setattr(augmentation_sheet, "SAMPLES", 3)
