@@ -229,7 +229,10 @@ class _Recorded:
             if before is not None and _identities(before) != _identities(self._places):
                 raise ValueError("it assigns other variables at each call")
             self._structure = tree.map_leaves(lambda _: None, outputs)
-            return [*tree.flatten(outputs), *(value for _, value in assigned), *(loss for _, loss in added)]
+            masks = [keras_internals.mask_of(output) for output in tree.flatten(outputs)]
+            self._has_mask = [mask is not None for mask in masks]
+            masks = [mask for mask in masks if mask is not None]
+            return [*tree.flatten(outputs), *(value for _, value in assigned), *(loss for _, loss in added), *masks]
 
         self._function: Any = of_tensors
         noise = backend.noise_state()
@@ -258,14 +261,19 @@ class _Recorded:
     def _put(self, results):
         outputs = iter(results)
         structure = tree.map_leaves(lambda _: next(outputs), self._structure)
-        count, (variables, layers) = len(tree.flatten(self._structure)), self._places
+        count, (variables, layers) = len(self._has_mask), self._places
         values = results[count : count + len(variables)]
         # A result may be the value of a variable, which another assignment changes.
         is_copied = self._is_copied[count:]
         values = [ops.copy(value) if copied else value for value, copied in zip(values, is_copied, strict=False)]
         keras_internals.assign(variables, values, backend.CallGraph.assign)
-        for layer, loss in zip(layers, results[count + len(variables) :], strict=True):
+        losses = results[count + len(variables) :][: len(layers)]
+        for layer, loss in zip(layers, losses, strict=True):
             layer.add_loss(loss)
+        masks = iter(results[count + len(variables) + len(layers) :])
+        for output, has_mask in zip(tree.flatten(structure), self._has_mask, strict=True):
+            if has_mask:
+                keras_internals.put_mask(output, next(masks))
         return structure
 
 

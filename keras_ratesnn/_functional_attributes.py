@@ -40,6 +40,23 @@ class FunctionalAttributes:
         return keras.tree.flatten(outputs)
 
     @property
+    def input(self) -> Structure:
+        """The network's symbolic inputs in the structure in which it was made."""
+        return keras_internals.inputs_structure(_graph.as_graph(self.network))
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the network's outputs, for losses, metrics and labels that are given by name.
+
+        Raises:
+            AttributeError: If the outputs are a dict, whose keys are their names.
+        """
+        graph = _graph.as_graph(self.network)
+        if isinstance(keras_internals.outputs_structure(graph), dict):
+            raise AttributeError("The outputs of this model are a dict, whose keys are their names.")
+        return graph.output_names
+
+    @property
     def input_shape(self) -> Shape | list[Shape]:
         """The shape of the input, `(None, ...)`, or a list of shapes if there are several."""
         return keras_internals.unpack_single([tensor.shape for tensor in self.inputs])

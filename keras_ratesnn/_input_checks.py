@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
+from keras_ratesnn._core import keras_internals
 
 
 def check_inputs(network, inputs, timesteps):
@@ -33,6 +34,11 @@ def has_time(tensor, wanted, timesteps):
         wanted: The network's symbolic input.
         timesteps: Integer T.
     """
+    if not hasattr(tensor, "shape"):
+        raise ValueError(
+            f"Input {wanted.name!r} of the network must be a tensor or an array. Received: {tensor!r}, of type "
+            f"{type(tensor).__name__}. A SpikingModel needs all inputs of its network, also optional ones."
+        )
     if getattr(tensor.shape, "rank", 0) is None:
         raise ValueError(
             f"Input {wanted.name!r} of the network must have a known number of axes, to decide whether one of them is time. "
@@ -49,6 +55,16 @@ def has_time(tensor, wanted, timesteps):
         f"{_described((timesteps, *static))}, one frame for each of timesteps={timesteps}. Received: shape "
         f"{tuple(tensor.shape)}."
     )
+
+
+def as_input(tensor, wanted, timesteps):
+    """An input of a network: `(tensor, has_time)`, the tensor of the dtype that the network wants, with its Keras mask.
+
+    For the arguments see `has_time`.
+    """
+    timed = has_time(tensor, wanted, timesteps)
+    convert = ops.cast if ops.is_tensor(tensor) else ops.convert_to_tensor
+    return keras_internals.put_mask(convert(tensor, dtype=wanted.dtype), keras_internals.mask_of(tensor)), timed
 
 
 def warn_of_time_in_a_step(network, timesteps):

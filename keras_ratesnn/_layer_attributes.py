@@ -5,7 +5,10 @@ import functools
 import inspect
 import itertools
 import operator
+import random
+import re
 import types
+import weakref
 from typing import Any
 
 import keras
@@ -27,8 +30,17 @@ _FIXED = (
     keras.DTypePolicy,
     keras.initializers.Initializer,
     keras.constraints.Constraint,
+    np.generic,
+    np.dtype,
+    range,
+    slice,
+    re.Pattern,
+    types.EllipsisType,
+    weakref.ref,
 )
 """Types of values that do not change; variables are not settings."""
+
+_FIXED_OF_TORCH = {("torch", name) for name in ("dtype", "device", "layout", "memory_format")}
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 _OF_EVERY_LAYER = frozenset(vars(keras.layers.Layer(name="any"))) - {"activity_regularizer", "_modules", "_buffers"}
@@ -117,8 +129,11 @@ class LayerAttributes:
                 self._look_into(inside, place, depth - 1)
         elif isinstance(value, collections.deque) or any("__slots__" in vars(base) for base in type(value).__mro__[:-1]):
             self.unknown = f"{place} is of type {type(value).__name__}"
-        elif hasattr(value, "__dict__"):
+        elif hasattr(value, "__dict__") and not isinstance(value, random.Random):
             self._look_into(vars(value), place, depth - 1)
+        elif type(value) is not object and (type(value).__module__, type(value).__name__) not in _FIXED_OF_TORCH:
+            # Its state cannot be seen: it may be a generator of random numbers, an iterator or a file.
+            self.unknown = f"{place} is of type {type(value).__name__}"
 
 
 def _values(container):

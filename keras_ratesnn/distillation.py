@@ -55,7 +55,10 @@ class Distiller(CompilesForSettings, StepsWithoutGradient, keras_internals.Extra
         argument = "student_layer_name" if model is self.student else "teacher_layer_name"
         outputs |= {name: _graph.output_of(network, name, argument) for name in layer_names}
         features = keras.Model(keras_internals.inputs_structure(network), outputs)
-        return _followed(SpikingModel(features, model.timesteps), model) if is_spiking else features
+        if not is_spiking:
+            return features
+        spiking = SpikingModel(features, model.timesteps, model.gradient, model.step_mode, dtype=model.dtype_policy)
+        return _followed(spiking, model)
 
     def _settings(self) -> tuple[Any, ...]:
         self._follow_models()

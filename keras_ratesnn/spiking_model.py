@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import keras
-from keras import ops
 
 from keras_ratesnn import _graph, _layer_configs, _quantization, _replicas, gradients
 from keras_ratesnn._call_graphs import CallGraphs
@@ -17,7 +16,7 @@ from keras_ratesnn._core import backend, checks, keras_internals, registry, time
 from keras_ratesnn._core.annotations import Config, StepMode, Structure, Tensor
 from keras_ratesnn._export import formats
 from keras_ratesnn._functional_attributes import FunctionalAttributes
-from keras_ratesnn._input_checks import check_inputs, has_time, one_step, warn_of_time_in_a_step
+from keras_ratesnn._input_checks import as_input, check_inputs, has_time, one_step, warn_of_time_in_a_step
 from keras_ratesnn._streaming import Stream
 from keras_ratesnn._weight_checks import check_finite
 from keras_ratesnn._without_gradient import StepsWithoutGradient, is_without_gradient, without_gradient
@@ -115,6 +114,7 @@ class SpikingModel(
         _graph.check_network(functional)
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
+        keras_internals.take_inputs_unchanged(self)
         self.network = network
         self._draws = None
         self.timesteps = timesteps
@@ -192,7 +192,7 @@ class SpikingModel(
         walk, after_means = _graph.walks(functional, training)
         run = Run(
             walk=walk,
-            inputs=[(ops.cast(tensor, wanted.dtype), has_time(tensor, wanted, self.timesteps)) for tensor, wanted in pairs],
+            inputs=[as_input(tensor, wanted, self.timesteps) for tensor, wanted in pairs],
             timesteps=self.timesteps,
             step_mode=self.step_mode,
             training=training,
@@ -249,6 +249,9 @@ class SpikingModel(
             return keras.KerasTensor((flat[0].shape[0], *shape), dtype=time_axis.mean_dtype(output.dtype))
 
         return keras.tree.map_structure(spec, keras_internals.outputs_structure(functional))
+
+    def compute_mask(self, inputs: Structure, previous_mask: Structure) -> None:
+        """The outputs of a call have the masks of the network's outputs already."""
 
     def compute_output_shape(self, input_shape: Structure) -> Structure:
         outputs = self.compute_output_spec(keras.tree.map_shape_structure(keras.KerasTensor, input_shape))

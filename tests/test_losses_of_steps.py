@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import compiled, data, gradient_of, mlp, spiking, to_numpy
+from keras import ops
 
 from keras_ratesnn.losses import TET
 from keras_ratesnn.metrics import AnytimeAccuracy
@@ -113,10 +114,19 @@ def test_outputs_without_a_time_axis_are_refused():
         model.fit(*data(), verbose=0)
 
 
-def test_a_mask_of_time_steps_is_refused():
-    masked = keras.layers.Masking()(OUTPUTS)
-    with pytest.raises(ValueError, match="mask over samples, but not over time steps"):
-        TET(CROSSENTROPY)(LABELS, masked)
+def test_masked_steps_count_in_no_mean():
+    counts = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]]) == 1
+    masked = keras.layers.Masking()(np.where(counts[..., None], OUTPUTS, 0.0).astype("float32"))
+    # A sample without any step counts in nothing.
+    samples = [n for n in range(6) if counts[n].any()]
+    expected = [naive_tet(OUTPUTS[n : n + 1, counts[n]], LABELS[n : n + 1], 0.5, 0.7).item() for n in samples]
+    np.testing.assert_allclose(to_numpy(TET(CROSSENTROPY, 0.5, 0.7)(LABELS, masked)), np.mean(expected), rtol=1e-5)
+
+
+def test_a_mask_of_more_than_the_losses_is_refused():
+    keras_mask = keras.layers.Masking()(np.ones((6, T, 5, 3)))
+    with pytest.raises(ValueError, match=r"mask of shape \(batch, T, ...\) with 3 axes, and losses of a step with 1"):
+        TET(lambda y_true, y_pred: ops.mean(y_pred, axis=(1, 2)))(LABELS, keras_mask)
 
 
 def test_the_derivative_of_tet_is_that_of_its_formula():

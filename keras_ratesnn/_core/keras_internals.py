@@ -115,6 +115,12 @@ def forget_symbolic_losses(layer):
     return has_losses
 
 
+def take_inputs_unchanged(model):
+    """Makes Keras pass inputs to a model's `call` as they are, as it does for a Functional model, not in half precision."""
+    model._convert_input_args = False
+    model._allow_non_tensor_positional_args = True
+
+
 def inputs_structure(network):
     """The symbolic inputs of a Functional model, in their original structure."""
     return network._inputs_struct

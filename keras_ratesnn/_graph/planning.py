@@ -5,12 +5,24 @@ import itertools
 import weakref
 
 import keras
+from keras import ops
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._graph import time_means
 from keras_ratesnn._graph.functional import as_graph
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
 from keras_ratesnn._graph.plan import Part, Plan, Slot, Step
+
+
+class _WithMask(keras.Operation):
+    """Gives a tensor the Keras mask with which a nested model is called."""
+
+    def call(self, tensor, mask):
+        return keras_internals.put_mask(ops.copy(tensor), mask)
+
+    def compute_output_spec(self, tensor, mask):
+        return keras.KerasTensor(tensor.shape, tensor.dtype)
+
 
 _plans: weakref.WeakKeyDictionary[keras.Model, Plan] = weakref.WeakKeyDictionary()
 
@@ -37,6 +49,14 @@ def make_plan(network, inside=None):
     def slot():
         return Slot(next(indices))
 
+    def with_mask(tensor, mask):
+        if mask is None:
+            return tensor
+        masked = slot()
+        inputs = [leaf.index for leaf in (tensor, mask) if isinstance(leaf, Slot)]
+        steps.append(Step(_WithMask(), (tensor, mask), {}, inputs, [masked], str(len(steps)), takes_training=False))
+        return masked
+
     def step_through(operation, training_of_model):
         def training_of(kwargs):
             training = keras_internals.training_in_graph(kwargs)
@@ -45,10 +65,13 @@ def make_plan(network, inside=None):
         def call_inside(*args, **kwargs):
             return run(inside[operation], tensors_among(args, kwargs, Slot), training_of(kwargs))
 
-        def call_model(inputs, **kwargs):
+        def call_model(inputs, mask=None, **kwargs):
             graph = as_graph(operation)
             nested.append((operation, graph))
-            return run(graph, match_inputs(graph, inputs), training_of(kwargs))
+            slots = match_inputs(graph, inputs)
+            if mask is not None:
+                slots = [with_mask(each, of_it) for each, of_it in zip(slots, keras.tree.flatten(mask), strict=True)]
+            return run(graph, slots, training_of(kwargs))
 
         def call(*args, **kwargs):
             training = training_of(kwargs)

@@ -121,7 +121,7 @@ class RateRule(Rule):
         return _windows.join([normalize_rate(layer, rate, *of_window, weight) for rate, of_window, weight in by_window])
 
     def operation(self, call, recorded):
-        if self.draws(call) or (call.place in self.order.adding and not self._is_even):
+        if self.draws(call) or (call.place in self.order.adds_losses and not self._is_even):
             rates = self._by_window(call)
         else:
             rates = self._apply(call, *with_tensors(self.tensor, call))

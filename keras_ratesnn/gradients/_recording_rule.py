@@ -83,7 +83,7 @@ class RecordingRule(ForwardRule):
         if self.is_static(call):
             super().add_loss(call, loss, t)
         else:
-            self.order.adding.add(call.place)
+            self.order.adds_losses.add(call.place)
 
     def finish(self):
         """Does nothing: collected losses are added with those of the rate pass."""

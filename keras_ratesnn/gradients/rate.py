@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_ratesnn._core import backend, checks, registry, time_axis, tree
+from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients import _element_wise, _eligibility, _windows
 from keras_ratesnn.gradients._rate_rule import RateRule
@@ -78,7 +78,8 @@ class Rate(GradientMethod):
         def with_derivative(value, signal):
             if not time_axis.is_float(value.dtype):
                 return value
-            return backend.graft(value, time_axis.cast(wanted(signal), value.dtype), 1.0)
+            grafted = backend.graft(value, time_axis.cast(wanted(signal), value.dtype), 1.0)
+            return keras_internals.put_mask(grafted, keras_internals.mask_of(value))
 
         return tree.map_leaves(with_derivative, outputs, rates)
 

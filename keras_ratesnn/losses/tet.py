@@ -42,7 +42,8 @@ class TET(keras.losses.Loss):
 
     Call arguments:
         y_true: Tensor `(batch, ...)`: labels in the format of `loss`, the same for all steps.
-        y_pred: Tensor `(batch, T, ...)`, the output of every step.
+        y_pred: Tensor `(batch, T, ...)`, the output of every step. Where it has a Keras mask `(batch, T, ...)`, the means run
+            over the steps that are not masked.
         sample_weight: Tensor that broadcasts to the losses of the samples, `(batch,)`. Defaults to `None`.
 
     Raises:
@@ -71,24 +72,32 @@ class TET(keras.losses.Loss):
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         _check_steps(y_pred)
-        return super().__call__(y_true, y_pred, sample_weight)
+        mask = keras_internals.mask_of(y_pred)
+        if mask is None or len(mask.shape) == 1:
+            return super().__call__(y_true, y_pred, sample_weight)
+        # The losses of the samples have no time axis, so Keras cannot apply a mask with one.
+        return super().__call__(y_true, {"steps": y_pred, "counts": ops.cast(mask, self.dtype)}, sample_weight)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Any) -> Tensor:
+        y_pred, counts = (y_pred["steps"], y_pred["counts"]) if isinstance(y_pred, dict) else (y_pred, None)
         of_step = keras_internals.loss_of_samples(self.loss)
         # One step at a time: a loss may mix the samples of a batch, but must not mix steps.
         steps = ops.unstack(y_pred, y_pred.shape[1], axis=1)
         by_step = [of_step(y_true, step) for step in steps]
-        losses = sum(by_step[1:], by_step[0]) / len(by_step)
-        squares = ops.mean(ops.square(y_pred - self.target), axis=1)
-        squares = ops.mean(squares, axis=tuple(range(max(len(losses.shape), 1), len(squares.shape))))
-        if not losses.shape:
-            squares = ops.mean(squares)
-        total = (1.0 - self.weight) * losses + self.weight * squares
+        totals = [
+            (1.0 - self.weight) * loss + self.weight * _like(loss, ops.square(step - self.target))
+            for loss, step in zip(by_step, steps, strict=True)
+        ]
         masks = [keras_internals.mask_of(of_one) for of_one in by_step]
-        if all(mask is not None for mask in masks):
-            # Samples that `loss` masks at every step count in neither term.
-            keras_internals.put_mask(total, functools.reduce(ops.logical_or, masks))
-        return total
+        # Samples that `loss` masks at every step count in neither term.
+        mask = None if any(of_one is None for of_one in masks) else functools.reduce(ops.logical_or, masks)
+        if counts is None:
+            return keras_internals.put_mask(sum(totals[1:], totals[0]) / len(totals), mask)
+        weights = [_weights(totals[0], step) for step in ops.unstack(counts, counts.shape[1], axis=1)]
+        number = sum(weights[1:], weights[0])
+        weighed = [weight * total for weight, total in zip(weights, totals, strict=True)]
+        total = sum(weighed[1:], weighed[0]) / ops.maximum(number, 1.0)
+        return keras_internals.put_mask(total, number > 0 if mask is None else ops.logical_and(mask, number > 0))
 
     def get_config(self) -> Config:
         return {
@@ -122,16 +131,28 @@ def _checked_loss(loss: Any, reduction: str | None) -> Any:
 
 
 def _check_steps(y_pred: Tensor) -> None:
-    """Raises ValueError unless outputs can have a time axis of known length, without a mask over time."""
+    """Raises ValueError unless outputs can have a time axis of known length."""
     shape = tuple(y_pred.shape)
     if len(shape) < 3 or shape[1] is None:
         raise ValueError(
             "`y_pred` must be the outputs of every step, (batch, T, ...), with a known number T of steps. Received: shape "
             f"{shape}. Create the SpikingModel with return_sequences=True."
         )
-    mask = keras_internals.mask_of(y_pred)
-    if mask is not None and len(mask.shape) > 1:
+
+
+def _like(losses: Tensor, squares: Tensor) -> Tensor:
+    """The means of squares `(batch, ...)` over the axes that the losses do not have."""
+    return ops.mean(squares, axis=tuple(range(len(losses.shape), len(squares.shape))))
+
+
+def _weights(losses: Tensor, counts: Tensor) -> Tensor:
+    """The mask of a step as weights of its losses."""
+    if len(counts.shape) > len(losses.shape):
         raise ValueError(
-            "`y_pred` may have a mask over samples, but not over time steps: the loss is a mean over all steps. Received: a "
-            f"mask of shape {tuple(mask.shape)}. Leave out the mask, or pass sample_weight."
+            "`y_pred` may have a mask only for what `loss` gives a value each. Received: a mask of shape (batch, T, ...) with "
+            f"{len(counts.shape) + 1} axes, and losses of a step with {len(losses.shape)}. Leave out the mask, or pass "
+            "sample_weight."
         )
+    return ops.broadcast_to(
+        ops.reshape(counts, (*ops.shape(counts), *[1] * (len(losses.shape) - len(counts.shape)))), ops.shape(losses)
+    )

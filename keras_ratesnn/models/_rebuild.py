@@ -50,6 +50,7 @@ class Rebuild:
             its_copy = self.copies[operation]
             if isinstance(its_copy, keras.layers.Layer) and not keras_internals.is_graph(its_copy):
                 its_copy.set_weights(self._weights(operation, its_copy))
+                freeze_like(operation, its_copy)
 
     def _model(self, model):
         copy = self._sequential(model) if isinstance(model, keras.Sequential) else self._functional(model)
@@ -119,6 +120,14 @@ def new_copy(operation, changes):
         changes: Dict, what changes in its config.
     """
     return _layer_configs.made_from(type(operation), {**operation.get_config(), **changes})
+
+
+def freeze_like(layer, copy):
+    """Freezes the layers inside the copy of a layer that are frozen inside the layer; both have the same layers."""
+    pairs = zip(keras_internals.with_sublayers(layer), keras_internals.with_sublayers(copy), strict=False)
+    for inside, its_copy in pairs:
+        if type(inside) is type(its_copy) and not inside.trainable:
+            its_copy.trainable = False
 
 
 def _input_like(tensor):

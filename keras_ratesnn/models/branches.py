@@ -80,6 +80,7 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | No
         model.gradient,
         model.step_mode,
         name=name or f"{model.name}_branched",
+        dtype=model.dtype_policy,
     )
 
 

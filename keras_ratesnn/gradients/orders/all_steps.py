@@ -88,9 +88,14 @@ class AllSteps(Order):
 
     def run(self, rule: "Rule", run: "Run") -> Structure:
         outputs = run.walk([self.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
+        self._gather_masks(run, outputs)
 
         def output(signal):
             steps = rule.output(self.tensor(signal) if signal.static else self._checked(signal.value))
             return time_axis.unfold(steps, self.timesteps) if run.return_sequences else time_axis.mean(steps, self.timesteps)
 
         return self._finish(rule, tree.map_leaves(output, outputs))
+
+    def _gathered_mask(self, run, so_far, mask):
+        steps = time_axis.unfold(mask, self.timesteps)
+        return steps if run.return_sequences else ops.any(steps, axis=1)

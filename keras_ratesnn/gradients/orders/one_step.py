@@ -125,12 +125,17 @@ class OneStep(Order):
         def signals():
             return [self.begin(tensor, has_time) for tensor, has_time in run.inputs]
 
-        memory, outputs = self.walk_step(rule, run.walk, signals, 0, {})
+        def walk(signals, rule):
+            outputs = run.walk(signals, rule)
+            self._gather_masks(run, outputs)
+            return outputs
+
+        memory, outputs = self.walk_step(rule, walk, signals, 0, {})
         carried = memory, tree.map_leaves(lambda output: self._gather(run, None, output), outputs)
 
         def body(t, carried):
             memory, gathered = carried
-            memory, outputs = self.walk_step(rule, run.walk, signals, t, memory)
+            memory, outputs = self.walk_step(rule, walk, signals, t, memory)
             return memory, tree.map_leaves(lambda so_far, output: self._gather(run, so_far, output), gathered, outputs)
 
         if not rule.with_gradient and self.timesteps > backend.unrolled_network_steps():
@@ -151,6 +156,11 @@ class OneStep(Order):
             return ops.cast(total / self.timesteps, time_axis.mean_dtype(dtype))
 
         return self._finish(rule, gathered if run.return_sequences else tree.map_leaves(mean, gathered, self._dtypes))
+
+    def _gathered_mask(self, run, so_far, mask):
+        if run.return_sequences:
+            return self._with_step(so_far, mask)
+        return mask if so_far is None else ops.logical_or(so_far, mask)
 
     def _gather(self, run, so_far, output):
         """The sum of the outputs so far, in float32 or wider, or their sequence, `(batch, T, ...)`."""

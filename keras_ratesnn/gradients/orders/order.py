@@ -27,7 +27,7 @@ class Order:
     Attributes:
         memory: Dict from places to structures of tensors.
         constants: Dict from places to structures of signals that are the same at every step.
-        adding: Set of the places of calls on steps that add losses of their own.
+        adds_losses: Set of the places of calls on steps that add losses of their own.
         layout: Context for calls of layers that can keep the memory layout of their data.
         t: Integer, or integer scalar tensor: the time step that a rule sees, from 0 on; `None` if it sees all steps at once.
     """
@@ -41,11 +41,11 @@ class Order:
         self.windows = windows or (timesteps,)
         self.memory: dict[str, Any] = {}
         self.constants: dict[str, Structure] = {}
-        self.adding: set[str] = set()
+        self.adds_losses: set[str] = set()
         self.layout = backend.layout_kept()
         self._neurons: dict[str, _time_loop.NeuronPass] = {}
         self._finishing: dict[str, Callable[..., Any]] = {}
-        self._adding: dict[str, keras.layers.Layer] = {}
+        self._owners_of_losses: dict[str, keras.layers.Layer] = {}
         self._losses: list[tuple[keras.layers.Layer, Tensor]] = []
         self._once: set[str] = set()
         self._normalized: dict[str, Call] = {}
@@ -164,7 +164,7 @@ class Order:
         # Stored in the memory, which a loop can carry; it has no gradient if the steps have none.
         place = f"loss at {call.place}"
         self.memory[place] = self.memory.get(place, 0.0) + ops.sum(loss)
-        self._adding[place] = call.operation
+        self._owners_of_losses[place] = call.operation
 
     def after_steps(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None = None) -> None:
         """Collects statistics that a call's normalisation receives after the last walk, averaged over all steps.
@@ -183,17 +183,34 @@ class Order:
             self.average(place, {"mean": rows * mean, "rows": rows, "square": rows * square})
         self._normalized[place] = call
 
+    def _gather_masks(self, run, signals):
+        """Stores the Keras masks of the network's outputs. A time mean counts where some step does."""
+        for place, signal in zip(_places_of_masks(signals), tree.flatten(signals), strict=True):
+            mask = self.mask(signal)
+            if mask is not None:
+                self.memory[place] = self._gathered_mask(run, self.memory.get(place), mask)
+
     def losses_of_steps(self) -> Any:
         """The memory entries in which `add_loss` sums the losses of the steps."""
-        return {place: self.memory[place] for place in self._adding}
+        return {place: self.memory[place] for place in self._owners_of_losses}
 
     def end(self) -> None:
         """Called after the last walk of a run: passes collected losses and statistics to their layers."""
         # Calling a layer may clear earlier losses.
-        for layer, loss in [*self._losses, *((layer, self.memory[place]) for place, layer in self._adding.items())]:
+        for layer, loss in [*self._losses, *((layer, self.memory[place]) for place, layer in self._owners_of_losses.items())]:
             layer.add_loss(loss)
         for call, mean, variance in self._statistics:
             call.kind.normalization.after_steps(call.operation, mean, variance)  # type: ignore[union-attr, misc]
+
+    def _gathered_mask(self, run, so_far, mask):
+        """The mask of an output, `(batch, ...)`, or `(batch, T, ...)` if `run.return_sequences`.
+
+        Args:
+            run: `Run`.
+            so_far: The mask of previous steps, or `None`.
+            mask: The mask of the steps that the rule sees.
+        """
+        raise NotImplementedError
 
     def _finish(self, rule, outputs):
         """The outputs of a walk. Replaces the state in the memory by the records for later walks."""
@@ -210,7 +227,9 @@ class Order:
             mean, square = (moments[name] / ops.where(rows > 0.0, rows, 1.0) for name in ("mean", "square"))
             self._statistics.append((call, mean, ops.maximum(square - ops.square(mean), 0.0)))
         rule.finish()
-        return propagate_nan(outputs, [state for state, _ in finished.values()])
+        masks = iter([self.memory.get(place) for place in _places_of_masks(outputs)])
+        outputs = propagate_nan(outputs, [state for state, _ in finished.values()])
+        return tree.map_leaves(lambda output: keras_internals.put_mask(output, next(masks)), outputs)
 
     def _of_all_steps(self, means):
         """The mean over all steps of values stored by `average`."""
@@ -221,3 +240,8 @@ class Order:
     def states(self) -> Any:
         """The states of all neuron layers after the last step: a list of structures of tensors."""
         return [self.finished(place)[0] for place in self._neurons]
+
+
+def _places_of_masks(outputs):
+    """A place in the memory for the mask of each output."""
+    return [f"mask of output {number}" for number, _ in enumerate(tree.flatten(outputs))]

@@ -19,7 +19,7 @@ from keras_ratesnn._core import keras_internals
 from keras_ratesnn._input_checks import fits
 from keras_ratesnn._layer_configs import is_of_others
 from keras_ratesnn.models._conversion.hidden_activations import function_of
-from keras_ratesnn.models._rebuild import new_copy
+from keras_ratesnn.models._rebuild import freeze_like, new_copy
 
 
 @dataclasses.dataclass
@@ -211,8 +211,7 @@ def _copied(layer, args, kwargs):
         if type(old) is not type(new):
             raise _Unknown("a copy of it has other layers")
         new.name = old.name
-        if not old.trainable:
-            new.trainable = False
+    freeze_like(layer, copy)
     return copy
 
 

@@ -84,7 +84,7 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
     model = SpikingModel(network, timesteps, Observing(make_rule))
     try:
         with backend.no_gradient():
-            model(tensors, training=False)
+            model(keras.tree.pack_sequence_as(model.input, tensors), training=False)
     except ValueError:
         # Such a network reshapes the batch axis. In its order no layer ever has all of its steps, which a mean needs.
         if step_mode == "multi":

@@ -118,7 +118,7 @@ def spikify(
     activations = find_activations(functional, inside.graphs)
     hidden = [activation for activation in activations if activation.role == HIDDEN]
     choose = _chooser(neuron)
-    neurons = _choose_neurons(choose, [activation.operation for activation in hidden])
+    neurons = _choose_neurons(choose, [activation.operation for activation in hidden], functional)
     tensors = [] if calibrate is None else calibration.checked_tensors(functional, calibrate)
     # A spiking network has T times as many activations as an ordinary one, so its currents are shifted with fewer samples.
     samples = max(1, tensors[0].shape[0] // timesteps) if tensors else 0
@@ -184,8 +184,9 @@ def _chooser(neuron):
     return neuron if needs_operation else lambda operation: neuron()
 
 
-def _choose_neurons(choose, operations):
-    """A dict of operations to new neurons, without operations that are kept."""
+def _choose_neurons(choose, operations, network):
+    """A dict of operations of a network to new neurons, without operations that are kept."""
+    taken = {operation.name for operation in network.operations}
     neurons = {operation: choose(operation) for operation in operations}
     neurons = {operation: neuron for operation, neuron in neurons.items() if neuron is not None}
     for operation, neuron in neurons.items():
@@ -195,6 +196,11 @@ def _choose_neurons(choose, operations):
                 f"{operation.name!r}."
             )
         neuron.name = operation.name if is_only_activation(operation) else f"{operation.name}_neuron"
+        if neuron.name in taken - {operation.name}:
+            raise ValueError(
+                f"`model` must not have a layer with the name that spikify gives to the neurons after {operation.name!r}. "
+                f"Received: a layer {neuron.name!r}. Rename one of the two."
+            )
     if len({id(neuron) for neuron in neurons.values()}) < len(neurons):
         raise ValueError("`neuron` must return a new neuron layer each time. Received: the same one for several activations.")
     return neurons
@@ -202,7 +208,12 @@ def _choose_neurons(choose, operations):
 
 def _replacement(operation, neuron, threshold, timesteps):
     neurons = [neuron] if threshold is None else calibration.between_scales(neuron, threshold, timesteps)
-    return Replacement(None if is_only_activation(operation) else {"activation": "linear"}, after=neurons)
+    regularizer = getattr(operation, "activity_regularizer", None)
+    if regularizer is not None and neuron.activity_regularizer is None:
+        # It is for the activities, which are now the last of these outputs.
+        neurons[-1].activity_regularizer = regularizer
+    changes = {"activation": "linear", "activity_regularizer": None} if regularizer is not None else {"activation": "linear"}
+    return Replacement(None if is_only_activation(operation) else changes, after=neurons)
 
 
 def _shift_currents(network, replacements, measured, tensors, timesteps, step_mode, verbose):

@@ -58,10 +58,12 @@ def spiking_model(
         TypeError: If the class of the model does what a spiking model cannot do.
     """
     if not _is_task(type(model)):
-        return SpikingModel(network, timesteps, gradient, step_mode)
+        return SpikingModel(network, timesteps, gradient, step_mode, dtype=model.dtype_policy)
     names = names_of(model)
     saved = _Saved(type(model), lambda: keras.saving.serialize_keras_object(model), names)
-    return _class_of(type(model))(network, timesteps, gradient, step_mode, task=model, saved=saved, names=names)
+    return _class_of(type(model))(
+        network, timesteps, gradient, step_mode, task=model, saved=saved, names=names, dtype=model.dtype_policy
+    )
 
 
 def with_network(model: SpikingModel, network: keras.Model) -> SpikingModel:

@@ -67,7 +67,8 @@ def load_pretrained(
     """
     card = _files.card(checks.one_of("name", name, _files.names()))
     trained = keras.saving.load_model(_files.weights_file(card), compile=False)
-    network = in_precision(trained.network, _policy(dtype))
+    policy = _policy(dtype)
+    network = in_precision(trained.network, policy)
     if classes is not None:
         network = with_classes(network, checked_classes(classes), f"The pretrained network {name!r}")
     return SpikingModel(
@@ -76,6 +77,7 @@ def load_pretrained(
         gradient=trained.gradient if gradient is None else gradient,
         step_mode=trained.step_mode if step_mode is None else step_mode,
         name=name,
+        dtype=policy,
     )
 
 
