@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import gc
+import random
 import shutil
 import threading
 import types
@@ -298,10 +299,23 @@ class ChangesItself(layers.Layer):
         return inputs * 1.0
 
 
+class HasGenerator(layers.Layer):
+    """Draws from a generator whose state is not an attribute."""
+
+    def __init__(self, make=np.random.default_rng, **kwargs):
+        super().__init__(**kwargs)
+        self.random = make(0)
+
+    def call(self, inputs):
+        return inputs * float(self.random.random())
+
+
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
         (DependsOnValues, "DataDependent"),
+        (HasGenerator, "attribute 'random' of layer 'special' is of type Generator"),
+        (functools.partial(HasGenerator, random.Random), "is of type Random"),
         (HasDropout, "random numbers"),
         (HasArray, "attribute 'scale'"),
         (UsesAnotherVariable, "does not belong to the network"),

@@ -193,3 +193,12 @@ def test_a_saved_distiller_is_the_same_when_loaded(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), distiller.predict(x, verbose=0), rtol=1e-6)
     loaded.fit(x, y, verbose=0)
+
+
+def test_a_student_whose_neurons_need_another_method_than_the_default_learns_from_features():
+    inputs = keras.Input((6,))
+    spikes = rsnn.layers.LIF(threshold_stabilizer=True, name="spikes")(layers.Dense(8)(inputs))
+    model = spiking(keras.Model(inputs, layers.Dense(3, name="logits")(spikes)), gradient="sltt")
+    distiller = compiled(Distiller(ordinary(), model, [FeatureDistillation("mse", "features", "spikes")]))
+    x, y = data()
+    assert np.isfinite(distiller.fit(x, y, verbose=0).history["loss"]).all()

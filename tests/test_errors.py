@@ -460,6 +460,13 @@ def test_the_error_for_a_dict_with_wrong_names_lists_the_right_ones(use, structu
     assert_says(raised, "['left', 'right']", "without ['right']", "'wright'")
 
 
+def test_an_optional_input_that_is_left_out_is_named():
+    inputs, extra = keras.Input((6,), name="left"), keras.Input((6,), name="extra", optional=True)
+    network = keras.Model({"left": inputs, "extra": extra}, LIF()(keras.layers.Dense(3)(inputs)))
+    with pytest.raises(ValueError, match=r"Input 'extra' of the network must be a tensor or an array. Received: None"):
+        spiking(network)({"left": ZEROS, "extra": None})
+
+
 def test_the_error_for_a_wrong_name_in_a_nested_dict_lists_the_right_ones():
     with pytest.raises(ValueError, match=r"^The network's inputs are named") as raised:
         spiking(two_inputs(nested_dict))([{"left": ZEROS}, {"wright": ZEROS}])

@@ -62,6 +62,19 @@ def test_a_model_knows_the_loss_and_its_weights_that_it_was_compiled_with():
     assert model._compile_loss.built
 
 
+def test_keras_passes_inputs_to_a_model_as_they_are_if_asked():
+    class Seen(keras.Model):
+        def call(self, inputs):
+            return ops.ones((1,)) if isinstance(inputs, np.ndarray) and inputs.dtype == "float64" else ops.zeros((1,))
+
+    model = Seen(dtype="mixed_bfloat16")
+    for attribute in ("_convert_input_args", "_allow_non_tensor_positional_args"):
+        assert_has(model, attribute)
+    assert float(model(np.ones((1, 2)))[0]) == 0.0
+    keras_internals.take_inputs_unchanged(model)
+    assert float(model(np.ones((1, 2)))[0]) == 1.0
+
+
 def test_losses_of_layers_in_a_tried_model_end_with_it():
     network = functional()
     network.layers[-1].activity_regularizer = keras.regularizers.L2(0.1)

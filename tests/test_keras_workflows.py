@@ -357,6 +357,24 @@ def test_several_outputs_with_several_losses(gradient, structure):
     assert model.train_on_batch(X, structured(Y, sizes))[0] == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize("structure", ["dict", "list"])
+def test_losses_metrics_and_labels_of_several_outputs_by_name(structure, tmp_path):
+    """As with the same network without time, whose history has the same names."""
+    losses = {"label": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "size": "mse"}
+    labels = {"label": Y, "size": X[:, :1]}
+    model = spiking(two_outputs(structure))
+    histories = []
+    for each in (model, model.network):
+        each.compile("sgd", losses, metrics={"size": ["mae"]}, loss_weights={"label": 1.0, "size": 0.5})
+        histories.append(each.fit(X, labels, validation_data=(X, labels), verbose=0).history)
+    assert set(histories[0]) == set(histories[1])
+    assert "val_label_loss" in histories[0]
+    path = tmp_path / "model.keras"
+    model.save(path)
+    wanted = model.evaluate(X, labels, verbose=0)
+    np.testing.assert_allclose(keras.saving.load_model(path).evaluate(X, labels, verbose=0), wanted, rtol=1e-5)
+
+
 def test_every_step_of_several_outputs():
     model = spiking(two_outputs("dict"), return_sequences=True)
     outputs = model.predict(X, verbose=0)

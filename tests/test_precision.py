@@ -50,7 +50,7 @@ def test_spikes_are_exact_and_membranes_are_wide_in_half_precision(gradient, ste
     model = spiking(keras.Model(inputs, rsnn.layers.IF()(inputs)), 6, gradient, step_mode=step_mode, return_sequences=True)
     # 1 + 1/2048 is not a float16: an integrator in half precision would never pass 1.
     currents = np.zeros((1, 6, 6), "float32")
-    currents[:, 0], currents[:, 1] = 0.9995, 2.0**-11
+    currents[:, 0], currents[:, 1] = 1.0 - 2.0**-11, 2.0**-11
     spikes = to_numpy(model(currents, training=True) if gradient == "bptt" else model(currents))
     assert str(spikes.dtype) == "float16"
     np.testing.assert_array_equal(spikes[0, :, 0], [0, 1, 0, 0, 0, 0])
@@ -99,3 +99,36 @@ def test_a_mask_in_single_precision_after_half_is_in_single(gradient, step_mode)
     kept = to_numpy(outputs) != 0
     assert 0 < kept.sum() < (rates != 0).sum()
     np.testing.assert_allclose(to_numpy(outputs)[kept], 2.0 * rates[kept], rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_the_network_sees_its_inputs_as_they_are(precision):
+    """The first layer says in which precision it takes them, as in the network without time."""
+    keras.config.set_dtype_policy(precision)
+    inputs, words = keras.Input((3,)), keras.Input((2,), dtype="int32")
+    exact = rsnn.layers.IF(dtype="float32")(layers.Rescaling(1e-5, offset=-1.0, dtype="float32")(inputs))
+    ones = layers.Embedding(2100, 1, embeddings_initializer="ones", dtype="float32")(words)
+    network = keras.Model([inputs, words], [exact, ones])
+    model = rsnn.SpikingModel(network, 1)
+    x = [np.array([[2e5, 1.999e5, 2.001e5]], "float32"), np.array([[1999.0, 2051.0]])]
+    np.testing.assert_array_equal(to_numpy(network(x)[0]), [[1.0, 0.0, 1.0]])
+    for found in (model(x), model.predict(x, verbose=0), model.step(x)):
+        np.testing.assert_array_equal(to_numpy(found[0]), [[1.0, 0.0, 1.0]])
+        np.testing.assert_array_equal(to_numpy(found[1]), [[[1.0], [1.0]]])
+
+
+def test_a_model_made_from_another_has_its_policy_and_not_the_global_one():
+    """Without it mixed_float16 would train without loss scaling."""
+    inputs = keras.Input((6,))
+    keras.config.set_dtype_policy("mixed_float16")
+    plain = keras.Model(inputs, layers.Dense(3)(layers.ReLU(name="hidden")(layers.Dense(8)(inputs))))
+    model = spiking()
+    keras.config.set_dtype_policy("float32")
+    made = [rsnn.spikify(plain, 2, verbose=False), rsnn.models.add_branches(model, [model.network.layers[-2].name])]
+    with pytest.warns(UserWarning, match="not 5"):
+        made.append(rsnn.models.load_pretrained("digits", classes=5, dtype="mixed_float16"))
+    for each in made:
+        assert compiled(each).dtype_policy.name == "mixed_float16"
+        assert isinstance(each.optimizer, keras.optimizers.LossScaleOptimizer)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    assert rsnn.models.load_pretrained("digits", dtype="float32").dtype_policy.name == "float32"

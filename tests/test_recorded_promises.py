@@ -38,6 +38,7 @@ PROMISES = {
     ],
     "test_masks": ["test_the_rate_gradient_with_masks_is_that_of_bptt_where_each_step_has_its_rate"],
     "test_online": ["test_gradients_are_those_of_a_loop_over_steps"],
+    "test_output_masks": ["test_padding_counts_in_no_loss", "test_what_follows_a_time_mean_sees_the_mask"],
     "test_precision": [
         "test_channels_first_is_channels_last",
         "test_half_precision_trains_like_single",

@@ -237,6 +237,57 @@ def test_existing_neurons_are_kept():
 
 
 # That nothing else changes.
+@keras.saving.register_keras_serializable("test_spikify")
+class Scaled(layers.Layer):
+    """A dense layer inside a layer that has a weight of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(8)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, inputs):
+        return self.dense(inputs) * self.scale
+
+
+@pytest.mark.parametrize("make", [Scaled, lambda: layers.TimeDistributed(layers.Dense(8))])
+def test_layers_inside_a_layer_stay_frozen(make):
+    inputs = keras.Input((3, 6))
+    layer = make()
+    network = keras.Model(inputs, layers.Dense(2)(layers.BatchNormalization()(layers.ReLU()(layer(inputs)))))
+    (layer.dense if isinstance(layer, Scaled) else layer.layer).trainable = False
+    frozen = quiet(network, 2)
+    assert len(frozen.trainable_variables) == len(network.trainable_variables)
+    folded = rsnn.fold_batch_normalization(frozen, verbose=False)
+    assert len(folded.trainable_variables) == len(network.trainable_variables)
+
+
+@pytest.mark.parametrize("calibrate", [None, X])
+@pytest.mark.parametrize("layer", [layers.Dense(4, "relu", activity_regularizer="l2"), layers.ReLU(activity_regularizer="l2")])
+def test_an_activity_regularizer_stays_with_the_activities(layer, calibrate):
+    def loss(model):
+        model(X, training=True)
+        return to_numpy(sum(model.losses))
+
+    network = functional(layer)
+    model = quiet(network, 64, calibrate=calibrate, percentile=100.0)
+    regularized = [each for each in model.network.layers if each.activity_regularizer is not None]
+    assert len(regularized) == 1
+    assert isinstance(regularized[0], layers.Rescaling if calibrate is not None else Neuron)
+    if calibrate is not None:
+        assert loss(model) == pytest.approx(loss(network), rel=0.1)
+
+
+def test_a_layer_with_the_name_of_new_neurons_is_an_error_that_names_it():
+    inputs = keras.Input((6,))
+    x = layers.Dense(3, name="a_neuron")(layers.Dense(4, activation="relu", name="a")(inputs))
+    with pytest.raises(ValueError, match=r"neurons after 'a'. Received: a layer 'a_neuron'. Rename"):
+        quiet(keras.Model(inputs, x))
+
+
 def test_weights_names_frozen_layers_and_the_original_model_are_kept():
     inputs = keras.Input((8, 8, 2))
     x = layers.Conv2D(4, 3, name="frozen", trainable=False)(inputs)
@@ -421,6 +472,23 @@ def test_the_mean_output_of_calibrated_neurons_is_that_of_the_activations_in_eac
     outputs = rsnn.SpikingModel(spiking, 4).predict(images[:40], verbose=0)
     for wanted, found in zip(ordinary, outputs, strict=True):
         assert found.mean() == pytest.approx(np.maximum(wanted, 0).mean(), rel=0.1)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_inputs_by_unsorted_names_are_calibrated_as_any(step_mode):
+    def shifts(names):
+        keras.utils.set_random_seed(0)
+        parts = {name: keras.Input((4,), name=name) for name in names}
+        x = layers.Dense(8, activation="relu", name="hidden")(layers.Concatenate()([parts["image"], parts["text"]]))
+        network = keras.Model(parts, layers.Dense(2)(x))
+        random = np.random.default_rng(0)
+        values = {name: random.random((64, 4), dtype="float32") for name in ("image", "text")}
+        model = quiet(network, 4, calibrate=values, step_mode=step_mode)
+        return model.network.get_layer("hidden_neuron_current").offset
+
+    found = shifts(("text", "image"))
+    assert found == pytest.approx(shifts(("image", "text")), rel=1e-5)
+    assert found != 0.0
 
 
 def test_a_network_that_can_only_run_in_single_step_order_is_calibrated_without_shifts():
