@@ -106,11 +106,11 @@ def test_the_network_sees_its_inputs_as_they_are(precision):
     """The first layer says in which precision it takes them, as in the network without time."""
     keras.config.set_dtype_policy(precision)
     inputs, words = keras.Input((3,)), keras.Input((2,), dtype="int32")
-    exact = rsnn.layers.IF(dtype="float32")(layers.Rescaling(1e-5, offset=-1.0, dtype="float32")(inputs))
+    exact = rsnn.layers.IF(dtype="float32")(layers.Rescaling(1.0, offset=-70_000.0, dtype="float32")(inputs))
     ones = layers.Embedding(2100, 1, embeddings_initializer="ones", dtype="float32")(words)
     network = keras.Model([inputs, words], [exact, ones])
     model = rsnn.SpikingModel(network, 1)
-    x = [np.array([[2e5, 1.999e5, 2.001e5]], "float32"), np.array([[1999.0, 2051.0]])]
+    x = [np.array([[70_001.5, 70_000.5, 70_003.0]], "float32"), np.array([[1999.0, 2051.0]])]
     np.testing.assert_array_equal(to_numpy(network(x)[0]), [[1.0, 0.0, 1.0]])
     for found in (model(x), model.predict(x, verbose=0), model.step(x)):
         np.testing.assert_array_equal(to_numpy(found[0]), [[1.0, 0.0, 1.0]])
