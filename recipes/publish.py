@@ -45,6 +45,7 @@ def publish(
     url=None,
     weights_folder=None,
     replace=False,
+    accuracies=None,
 ):
     """Writes the weights file and the card of a pretrained network.
 
@@ -62,6 +63,7 @@ def publish(
         url: String, the download URL of the file. Defaults to `None`: it ships with the package.
         weights_folder: Path of the output folder of the file. Defaults to `None`, the folder of shipped weights.
         replace: Boolean, whether the network may take the place of one with the same name. Defaults to `False`.
+        accuracies: Dict of numbers of time steps to test accuracies, for the card. Defaults to `None`, that of the record.
 
     Returns:
         `(card, path)`: the `Card`, and the path of the weights file.
@@ -100,6 +102,10 @@ def publish(
             seed=settings["seed"],
             # Further digits of a float32 accuracy are not significant.
             test_accuracy=round(record["test_accuracy"], 6),
+            accuracies={
+                timesteps: round(accuracy, 6)
+                for timesteps, accuracy in sorted({model.timesteps: record["test_accuracy"], **(accuracies or {})}.items())
+            },
             test_images=record["test_images"],
             parameters=model.count_params(),
             backend=record["backend"],
@@ -117,23 +123,29 @@ def publish(
     return card, weights_folder / file
 
 
-def in_published_precision(model, record, folder, data_dir):
-    """The model of a run in another precision, and the record of the run with the test accuracy in the published one.
-
-    Args:
-        model: The trained `SpikingModel`.
-        record: Dict, the record of its run.
-        folder: The `RunFolder` of the run.
-        data_dir: Folder of the data set's files, or None for its default.
-    """
-    _check_classifies(record)
-    recipe = recipe_of(folder)
+def in_published_precision(model):
+    """A `SpikingModel` like another, not compiled, in the precision of published networks."""
     device.set_precision(PRECISION)
     network = in_precision(model.network, keras.DTypePolicy(PRECISION))
-    model = SpikingModel(network, model.timesteps, model.gradient, model.step_mode)
-    dataset = recipe.load(data_dir)
-    run.compile_model(model, recipe, dataset)
-    return model, {**record, "test_accuracy": run.scores(model, recipe, dataset)["accuracy"]}
+    return SpikingModel(network, model.timesteps, model.gradient, model.step_mode)
+
+
+def measured(model, folder, data_dir, timesteps):
+    """The test accuracies of a model with several numbers of time steps, a dict.
+
+    Args:
+        model: The trained `SpikingModel` of a run.
+        folder: The `RunFolder` of the run.
+        data_dir: Folder of the data set's files, or None for its default.
+        timesteps: Iterable of integers.
+    """
+    recipe = recipe_of(folder)
+    dataset, trained_for, found = recipe.load(data_dir), model.timesteps, {}
+    for model.timesteps in timesteps:
+        run.compile_model(model, recipe, dataset)
+        found[model.timesteps] = run.scores(model, recipe, dataset)["accuracy"]
+    model.timesteps = trained_for
+    return found
 
 
 def _check_name(name, folder, replace):
@@ -160,9 +172,13 @@ def main(argv=None):
         record = folder.read_test_result()
         precision = record["settings"].get("precision", PRECISION)
         device.set_precision(precision)
-        model = load_model(folder.last)
+        _check_classifies(record)
+        model, timesteps = load_model(folder.last), set(arguments.timesteps)
         if precision != PRECISION:
-            model, record = in_published_precision(model, record, folder, arguments.data_dir)
+            model = in_published_precision(model)
+            timesteps.add(model.timesteps)
+        accuracies = measured(model, folder, arguments.data_dir, sorted(timesteps)) if timesteps else {}
+        record = {**record, "test_accuracy": accuracies.get(model.timesteps, record["test_accuracy"])}
         card, path = publish(
             model,
             record,
@@ -176,6 +192,7 @@ def main(argv=None):
             url=arguments.url,
             weights_folder=None if arguments.url is None else arguments.run,
             replace=arguments.replace,
+            accuracies=accuracies,
         )
     except KeyError as error:
         return mistake(f"{folder.result} lacks {error}: it does not belong to a run of this version.")
@@ -208,7 +225,15 @@ def parser():
         "--data-dir",
         type=pathlib.Path,
         metavar="DIR",
-        help=f"folder of the data set's files, to test a network that was not trained in {PRECISION}",
+        help=f"folder of the data set's files, for --timesteps, or for a network that was not trained in {PRECISION}",
+    )
+    result.add_argument(
+        "--timesteps",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="T",
+        help="numbers of time steps at which the network is tested as well, for its card",
     )
     result.add_argument(
         "--folder", type=pathlib.Path, default=_files.FOLDER, metavar="DIR", help="folder of cards (default: the package's)"

@@ -108,11 +108,16 @@ def test_a_taught_run_in_half_precision(settings, step_mode, tmp_path):
 
     # It is published in float32, and tested again in it.
     texts = ("--name", "half", "--data-set", "d", "--preprocessing", "p", "--licence", "MIT")
-    assert publish.main([str(tmp_path / "run"), *texts, "--folder", str(tmp_path)]) == 0
+    assert publish.main([str(tmp_path / "run"), *texts, "--folder", str(tmp_path), "--timesteps", "1", "3"]) == 0
     model, data = keras.saving.load_model(tmp_path / "weights" / "half.keras"), digits.load()
     assert {layer.compute_dtype for layer in model.network.layers} == {"float32"}
-    accuracy = (to_numpy(model.predict(data.test_images, verbose=0)).argmax(-1) == data.test_labels).mean()
-    assert json.loads((tmp_path / "cards" / "half.json").read_text())["test_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    card = json.loads((tmp_path / "cards" / "half.json").read_text())
+    assert list(card["accuracies"]) == ["1", "2", "3"]
+    for timesteps, accuracy in card["accuracies"].items():
+        model.timesteps = int(timesteps)
+        found = (to_numpy(model.predict(data.test_images, verbose=0)).argmax(-1) == data.test_labels).mean()
+        assert accuracy == pytest.approx(found, abs=1e-6)
+    assert card["test_accuracy"] == card["accuracies"]["2"]
 
 
 def test_the_loss_of_a_taught_run_weighs_labels_and_teacher(tmp_path):

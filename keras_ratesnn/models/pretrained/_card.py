@@ -21,6 +21,7 @@ class Card:
         epochs: Integer, the number of passes over the training images.
         seed: Integer.
         test_accuracy: Float, the accuracy on the test images.
+        accuracies: Dict of numbers of time steps to the accuracy of the same weights on the test images.
         test_images: Integer, the number of test images.
         parameters: Integer, the number of all weights.
         backend: Name of the backend used for training; the network runs on all.
@@ -45,6 +46,7 @@ class Card:
     epochs: int
     seed: int
     test_accuracy: float
+    accuracies: dict
     test_images: int
     parameters: int
     backend: str
@@ -92,8 +94,10 @@ def read(path):
         missing, unknown = [name for name in names if name not in content], [name for name in content if name not in names]
         if missing or unknown:
             raise ValueError(f"Missing fields: {missing}. Unknown fields: {unknown}.")
+        # The keys of JSON are strings.
+        content["accuracies"] = {int(timesteps): accuracy for timesteps, accuracy in content["accuracies"].items()}
         return Card(name=path.stem, **content)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         what = str(error).rstrip(".")
         raise ValueError(
             f"The card {path} is damaged: {what}. Reinstall keras_ratesnn, or correct the file if it is your own."
