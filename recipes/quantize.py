@@ -20,7 +20,7 @@ from recipes.command_line import interruptible, mistake
 from recipes.data import digits, fashion_mnist
 
 BATCH_SIZE = 200
-DATA = {"digits": digits.load, "fashion_mnist": fashion_mnist.load}
+DATA = {"digits": digits.load, **dict.fromkeys(("fashion_mnist", "fashion_mnist_resnet13"), fashion_mnist.load)}
 
 
 def main(argv=None):
