@@ -22,29 +22,26 @@ def run(run, rule, chosen=None):
     """
     order, noise = run.new_order(), backend.noise_state()
     first = _WithoutGradient(order, run.training, with_gradient=False)
+    # Keras collects them from all layers each time.
+    variables = run.network.variables
+    changing = _compiled_loop.changing_of(variables)
     # The backward pass reuses the variable reads of the forward pass.
     with backend.reading_once(run.network):
-        values = _values_before(run.network.variables)
+        values = _compiled_loop.values_of(variables)
+        for index in changing:
+            # The first sweep changes these variables, in place on PyTorch.
+            values[index] = ops.copy(values[index])
         gathered = order.sweep(first, run)
     losses = order.losses_of_steps()
     given = _given(run, order, values, chosen)
-    again = _Again(
-        run, rule, places=list(losses), noise=noise, parts=_Parts(given, _differentiable(given, run.network.variables))
-    )
+    parts = _Parts(given, _differentiable(given, variables))
+    again = _Again(run, rule, variables, changing, places=list(losses), noise=noise, parts=parts)
     # Integers and booleans have no gradient.
     flat = [*filter(tree.is_float, tree.flatten(gathered)), *losses.values()]
     results = iter(backend.with_backward(flat, *again.parts.split(given), again.backward))
     gathered = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered)
     order.memory.update({place: next(results) for place in again.places})
     return order.finish(first, run, gathered)
-
-
-def _values_before(variables):
-    """The values of the variables before the first sweep, which changes some of them, in place on PyTorch."""
-    values = _compiled_loop.values_of(variables)
-    for index in _compiled_loop.changing_of(variables):
-        values[index] = ops.copy(values[index])
-    return values
 
 
 def _given(run, order, values, chosen):
@@ -65,18 +62,21 @@ class _Again:
     Args:
         run: The `Run`.
         rule: Function `order -> ForwardRule`.
+        variables: List of the variables of the network.
+        changing: List of the indices of those that a walk changes.
         places: The places of the layers that have losses.
         noise: The state of the backend's generator before the first sweep.
         parts: `_Parts` of what the steps are given: what may have a gradient, and the rest.
     """
 
-    def __init__(self, run, rule, places, noise, parts):
+    def __init__(self, run, rule, variables, changing, places, noise, parts):
         self.run = run
         self.rule = rule
+        self.variables = variables
+        self.changing = changing
         self.places = places
         self.noise = noise
         self.parts = parts
-        self.changing = _compiled_loop.changing_of(run.network.variables)
 
     def step(self, given, t, memory, changed):
         """`([outputs, losses], (memory, changed))` of one step."""
@@ -91,9 +91,7 @@ class _Again:
         def walk():
             return order.walk_step(self.rule(order), run.walk, signals, t, memory)
 
-        (memory, outputs), changed = _compiled_loop.in_scope(
-            walk, run.network.variables, given["variables"], self.changing, changed
-        )
+        (memory, outputs), changed = _compiled_loop.in_scope(walk, self.variables, given["variables"], self.changing, changed)
         outputs = tree.flatten(outputs)
         outputs = list(filter(tree.is_float, outputs)) if run.return_sequences else list(map(time_axis.widen, outputs))
         return [*outputs, *(memory[place] for place in self.places)], (memory, changed)
