@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from keras_ratesnn._core import checks
+from keras_ratesnn._core.precision import global_policy
 from keras_ratesnn.layers import NeuronCell
 from keras_ratesnn.testing import _cell_in_model, _cell_step
 from keras_ratesnn.testing._config import check_config
-from keras_ratesnn.testing._policy import single_precision
 from keras_ratesnn.testing._subject import Subject
 
 
@@ -52,7 +52,7 @@ def check_cell(
     checks.boolean("element_wise", element_wise)
     scale = checks.real("scale", scale, above=0)
     check_config(cell)
-    with single_precision():
+    with global_policy("float32"):
         _check(cell, shapes, element_wise, scale)
 
 

@@ -10,13 +10,13 @@ from keras import layers
 from keras_ratesnn import gradients
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Config
+from keras_ratesnn._core.precision import global_policy
 from keras_ratesnn.gradients import BPTT, GradientMethod
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.spiking_model import STEP_MODES, SpikingModel
 from keras_ratesnn.testing._config import check_config
 from keras_ratesnn.testing._findings import require, require_same, to_numpy
 from keras_ratesnn.testing._gradients import loss_and_gradients
-from keras_ratesnn.testing._policy import single_precision
 
 TIMESTEPS = 3
 BATCH = 4
@@ -51,7 +51,7 @@ def check_gradient_method(
     checks.boolean("normalization", normalization)
     checks.boolean("exact_at_one_step", exact_at_one_step)
     check_config(method)
-    with single_precision():
+    with global_policy("float32"):
         _check(method, normalization, exact_at_one_step)
 
 

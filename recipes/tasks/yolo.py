@@ -4,7 +4,7 @@ import keras
 import keras_cv
 import numpy as np
 
-from keras_ratesnn.testing._policy import single_precision
+from keras_ratesnn._core.precision import global_policy
 
 FIRST_SCORE = 0.01
 """The score of each class with which an untrained detector starts: most places have no object."""
@@ -47,11 +47,11 @@ class ReLUDetector(keras_cv.models.YOLOV8Detector):
         self.label_encoder.dtype_policy = "float32"
 
     def compute_loss(self, x, y, y_pred, sample_weight=None, **kwargs):
-        with single_precision():
+        with global_policy("float32"):
             return super().compute_loss(x, y, _with_scores(y_pred), sample_weight, **kwargs)
 
     def decode_predictions(self, pred, images):
-        with single_precision():
+        with global_policy("float32"):
             return super().decode_predictions(_with_scores(pred), images)
 
 

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_ratesnn._core.precision import global_policy
+
 
 def in_precision(network, policy):
     """The network with another dtype policy: a copy with the same weights, or itself if all its layers have that policy.
@@ -16,13 +18,9 @@ def in_precision(network, policy):
     changed = _changed(config, keras.saving.serialize_keras_object(policy))
     if changed == config:
         return network
-    before = keras.config.dtype_policy()
-    try:
-        # The configuration of a functional model has no policy: it takes the global one.
-        keras.config.set_dtype_policy(policy)
+    # The configuration of a functional model has no policy: it takes the global one.
+    with global_policy(policy):
         copy = keras.saving.deserialize_keras_object(changed)
-    finally:
-        keras.config.set_dtype_policy(before)
     copy.set_weights(network.get_weights())
     return copy
 
