@@ -28,9 +28,7 @@ def main(argv=None):
         if arguments.timesteps is not None:
             if recipe.ordinary == "only":
                 raise ValueError(f"--timesteps is for spiking networks, but the run in {folder.path} is of an ordinary one.")
-            model.timesteps = arguments.timesteps
-            # Windows divide the time steps of training.
-            recipe = dataclasses.replace(recipe, timesteps=arguments.timesteps, windows=1)
+            recipe = with_timesteps(model, recipe, arguments.timesteps)
         dataset = recipe.load(arguments.data_dir)
         run.compile_model(model, recipe, dataset)
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -41,6 +39,13 @@ def main(argv=None):
     for name, value in scores.items():
         print(f"{tested} {name.replace('_', ' ')}: {value:.4f}")
     return 0
+
+
+def with_timesteps(model, recipe, timesteps):
+    """Gives a model another number of time steps; returns the recipe with it."""
+    model.timesteps = timesteps
+    # Windows divide the time steps of training.
+    return dataclasses.replace(recipe, timesteps=timesteps, windows=1)
 
 
 def recipe_of(folder):

@@ -21,7 +21,7 @@ from keras_ratesnn.models.pretrained._precision import in_precision
 from recipes import device, methods, run
 from recipes.checkpoint import load_model
 from recipes.command_line import interruptible, mistake
-from recipes.evaluate import recipe_of
+from recipes.evaluate import recipe_of, with_timesteps
 from recipes.run_folder import RunFolder
 
 PRECISION = "float32"
@@ -139,11 +139,13 @@ def measured(model, folder, data_dir, timesteps):
         data_dir: Folder of the data set's files, or None for its default.
         timesteps: Iterable of integers.
     """
-    recipe = recipe_of(folder)
-    dataset, trained_for, found = recipe.load(data_dir), model.timesteps, {}
-    for model.timesteps in timesteps:
+    trained, trained_for, found = recipe_of(folder), model.timesteps, {}
+    for number in timesteps:
+        recipe = with_timesteps(model, trained, number)
+        # Frames of an event camera depend on the number of time steps.
+        dataset = recipe.load(data_dir)
         run.compile_model(model, recipe, dataset)
-        found[model.timesteps] = run.scores(model, recipe, dataset)["accuracy"]
+        found[number] = run.scores(model, recipe, dataset)["accuracy"]
     model.timesteps = trained_for
     return found
 
@@ -172,7 +174,9 @@ def main(argv=None):
         record = folder.read_test_result()
         precision = record["settings"].get("precision", PRECISION)
         device.set_precision(precision)
+        # Before the tests, which may take minutes.
         _check_classifies(record)
+        _check_name(arguments.name, arguments.folder, arguments.replace)
         model, timesteps = load_model(folder.last), set(arguments.timesteps)
         if precision != PRECISION:
             model = in_published_precision(model)
