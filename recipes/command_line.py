@@ -31,12 +31,17 @@ def mistake(error):
     return USER_MISTAKE
 
 
-def interruptible(main):
-    """Runs a command line to its end or to Ctrl-C, which is no error that needs a traceback; returns the exit status."""
+def interruptible(main, advice=""):
+    """Runs a command line to its end or to Ctrl-C, which is no error that needs a traceback; returns the exit status.
+
+    Args:
+        main: Function that returns the exit status.
+        advice: String, what follows `interrupted` in the message. Defaults to nothing.
+    """
     try:
         return main()
     except KeyboardInterrupt:
-        print("\ninterrupted")
+        print(f"\ninterrupted{advice}")
         return INTERRUPTED
 
 

@@ -9,16 +9,12 @@ import os
 import pathlib
 import sys
 
-from recipes.command_line import DIVERGED, INTERRUPTED, mistake
+from recipes.command_line import DIVERGED, INTERRUPTED, interruptible, mistake
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    try:
-        return _main(argv)
-    except KeyboardInterrupt:
-        print("\ninterrupted before training began; repeat the command to start or resume")
-        return INTERRUPTED
+    return interruptible(lambda: _main(argv), " before training began; repeat the command to start or resume")
 
 
 def _main(argv):

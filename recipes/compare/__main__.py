@@ -2,19 +2,19 @@
 
 import sys
 
-from recipes.command_line import INTERRUPTED
+from recipes.command_line import interruptible
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    try:
-        # Keras and its backend take seconds to import, so they are imported where Ctrl-C is handled.
-        from recipes.compare import training
+    return interruptible(lambda: _main(argv), "; repeat the command to start or resume")
 
-        return training.main(argv)
-    except KeyboardInterrupt:
-        print("\ninterrupted; repeat the command to start or resume")
-        return INTERRUPTED
+
+def _main(argv):
+    # Keras and its backend take seconds to import, so they are imported where Ctrl-C is handled.
+    from recipes.compare import training
+
+    return training.main(argv)
 
 
 if __name__ == "__main__":
