@@ -206,7 +206,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
         raise
     record = _record(model, recipe, dataset, progress)
     if recipe.trains_both:
-        record["comparison"] = compared(model, recipe, dataset, folder.ordinary.read_result())
+        record["comparison"] = compared(model, recipe, dataset, folder.ordinary)
     if this_process.is_first:
         if recipe.task.draw is not None:
             with writing(folder.picture) as part:
@@ -222,18 +222,22 @@ def compared(model, recipe, dataset, ordinary):
         model: The trained `SpikingModel`.
         recipe: Its `Recipe`.
         dataset: Its `Dataset`.
-        ordinary: The record of the run of the ordinary network.
+        ordinary: The `RunFolder` of the ordinary network.
 
     Returns:
-        Dict of `"ordinary"`, a dict of scores, and `"spiking"`, a dict of numbers of time steps, as strings, to such dicts.
+        Dict of `"ordinary"`, a dict of scores; `"spiking"`, a dict of numbers of time steps, as strings, to such dicts; and
+        `"converted"`, the scores of the spiking model before its training, if it started from the ordinary network.
     """
     spiking = {}
     for timesteps in sorted({*COMPARED_TIMESTEPS, recipe.timesteps}):
         model.timesteps = timesteps
         spiking[str(timesteps)] = scores(model, recipe, dataset)
     model.timesteps = recipe.timesteps
-    names = spiking[str(recipe.timesteps)]
-    return {"ordinary": {name: ordinary["curve"][f"test_{name}"][-1] for name in names}, "spiking": spiking}
+    names, curve = spiking[str(recipe.timesteps)], ordinary.read_result()["curve"]
+    comparison = {"ordinary": {name: curve[f"test_{name}"][-1] for name in names}, "spiking": spiking}
+    if recipe.ordinary == "first":
+        comparison["converted"] = scores(build(recipe, dataset, ordinary.last), recipe, dataset)
+    return comparison
 
 
 def scores(model, recipe, dataset):

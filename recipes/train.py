@@ -156,7 +156,11 @@ def train(model, fitted, recipe, dataset, folder, progress):
         print(flush=True)
         return mistake(f"{error} Repeat the command to resume after the last completed epoch.")
     print(f"trained in {record['seconds']:.0f} s; model and result saved: {folder.last}, {folder.result.name}")
-    print(f"{score_name(record)}: {test_score(record):.4f}")
+    name = score_name(record)
+    for what, key in (("ordinary network", "ordinary"), ("converted, before training", "converted")):
+        if key in record.get("comparison", {}):
+            print(f"{what}, {name}: {record['comparison'][key][record['score']]:.4f}")
+    print(f"{name}: {test_score(record):.4f}")
     return 0
 
 

@@ -42,6 +42,20 @@ def test_the_ordinary_network_has_its_own_length_and_rate_and_can_be_trained_bef
     assert both["comparison"]["ordinary"]["accuracy"] == alone["test_accuracy"]
 
 
+def test_a_run_tells_what_the_conversion_brought(tmp_path, capsys):
+    record = trained(tmp_path, "digits", "--set", *TINY, "ordinary=first", "epochs=1")
+    scores, printed = record["comparison"], capsys.readouterr().out
+    assert f"ordinary network, test accuracy: {scores['ordinary']['accuracy']:.4f}" in printed
+    assert f"converted, before training, test accuracy: {scores['converted']['accuracy']:.4f}" in printed
+
+    ordinary = keras.saving.load_model(tmp_path / "ordinary" / "last.keras")
+    data = catalogue.find("digits").with_settings(TINY).load(None)
+    converted = rsnn.spikify(ordinary, timesteps=2, calibrate=run.calibration_images(data), verbose=False)
+    found = to_numpy(converted.predict(data.test_images, verbose=0)).argmax(-1)
+    assert (found == data.test_labels).mean() == pytest.approx(scores["converted"]["accuracy"], abs=1e-6)
+    assert scores["converted"].keys() == scores["spiking"]["2"].keys()
+
+
 def test_spiking_runs_that_differ_in_time_and_gradient_share_an_ordinary_network():
     recipe = catalogue.find("digits").with_settings(["ordinary=first", "ordinary_epochs=2"])
     others = ("timesteps=8", "gradient=bptt", "step_mode=single", "epochs=1", "teacher_weight=1")
