@@ -61,6 +61,7 @@ class LayerAttributes:
     def __init__(self, layers, others=()):
         self.unknown = None
         self._containers: list[Any] = []
+        self._dicts: list[Any] = []
         self._views: list[Any] = []
         self._tensors = []
         self._seen = set()
@@ -69,6 +70,7 @@ class LayerAttributes:
         for other in others:
             self._look_into(other, f"of {type(other).__name__}", _DEEPEST)
         self._lengths = list(map(len, self._containers))
+        self._names = list(itertools.chain.from_iterable(self._dicts))
         self._contents = list(self._present())
 
     def _watch_layer(self, layer):
@@ -88,7 +90,7 @@ class LayerAttributes:
 
     def unchanged(self):
         """Whether all attributes are what they were. Nearly all of it is one comparison, since this runs in every call."""
-        if list(map(len, self._containers)) != self._lengths:
+        if list(map(len, self._containers)) != self._lengths or list(itertools.chain.from_iterable(self._dicts)) != self._names:
             return False
         if any(tensor._version != version for tensor, version in self._tensors):
             return False
@@ -96,10 +98,12 @@ class LayerAttributes:
 
     def _watch(self, container):
         self._containers.append(container)
-        self._views += (container, container.values()) if isinstance(container, dict) else (container,)
+        if isinstance(container, dict):
+            self._dicts.append(container)
+        self._views.append(_values(container))
 
     def _present(self):
-        """An iterator over all that is in the containers now, names included."""
+        """An iterator over all that is in the containers now, without the names in dictionaries."""
         return itertools.chain.from_iterable(self._views)
 
     def _look_into(self, value, place, depth):

@@ -44,7 +44,7 @@ def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
 class SpikingModel(
     CompilesForSettings,
     StepsWithoutGradient,
-    keras_internals.CollectsWeightsOnce,
+    keras_internals.CollectsLayersOnce,
     keras_internals.TrainsInStrategies,
     FunctionalAttributes,
     keras.Model,
@@ -203,7 +203,7 @@ class SpikingModel(
             after_means=after_means,
         )
         if training and run.with_gradient:
-            _quantization.check_trainable(self.network)
+            _quantization.check_trainable(self)
             _replicas.check_training_call(self)
         with _replicas.own_noise(self.network):
             outputs = self._through_time(run)
@@ -302,7 +302,7 @@ class SpikingModel(
         return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        _quantization.check_trainable(self.network)
+        _quantization.check_trainable(self)
         check_finite(self.variables)
         # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)
@@ -310,7 +310,7 @@ class SpikingModel(
         return self._fit(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        _quantization.check_trainable(self.network)
+        _quantization.check_trainable(self)
         self.gradient.check_timesteps(self.timesteps)
         return self._train_on_batch(x, *args, **kwargs)
 

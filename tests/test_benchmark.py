@@ -165,6 +165,14 @@ def test_steps_are_timed_in_turn():
     assert order == ["a", "b", "a", "b"]
 
 
+def test_a_short_step_is_repeated_within_a_round():
+    clock, order = Clock(), []
+    steps = {"a": lambda: (order.append("a"), clock.step(2.0)()), "b": lambda: (order.append("b"), clock.step(6.0)())}
+    found = timing.interleaved(steps, rounds=2, clock=clock, least_seconds=5.0)
+    assert found == {"a": [2.0, 2.0], "b": [6.0, 6.0]}
+    assert "".join(order) == "aaabaaab"
+
+
 def test_the_floor_is_one_training_step_and_a_forward_pass_for_each_further_step():
     assert timing.floor([6.0, 9.0], [2.0, 3.0], timesteps=1) == [6.0, 9.0]
     assert timing.floor([6.0, 9.0], [2.0, 3.0], timesteps=4) == [12.0, 18.0]

@@ -227,6 +227,66 @@ def test_values_are_read_and_assigned_as_keras_does_in_and_out_of_scopes():
         np.testing.assert_array_equal(helpers.to_numpy(variable.value), np.full(variable.shape, 2.0))
 
 
+class Elsewhere(layers.Layer):
+    """A layer with a weight that Keras does not find by itself."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = (lambda weights: lambda: weights)([])
+
+    def call(self, inputs):
+        return inputs
+
+    @property
+    def weights(self):
+        return [*super().weights, *self.hidden()]
+
+
+def test_the_layers_and_variables_of_a_model_are_those_of_the_present():
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(4, name="first")])
+    elsewhere, dense = Elsewhere(), layers.Dense(3)
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, dense(layers.Dropout(0.5)(LIF()(elsewhere(inner(inputs))))))
+
+    def enlarge():
+        inner.add(layers.Dense(4, name="second"))
+
+    def replace():
+        inner.pop()
+        inner.add(layers.Dense(4, name="third"))
+
+    def add_to_the_model():
+        model.head = layers.Dense(2)
+
+    def build_it():
+        model.head.build((None, 3))
+
+    def hide():
+        elsewhere.hidden().append(keras.Variable(1.0))
+
+    model = helpers.spiking(network)
+    changes = {enlarge: 2, replace: 0, lambda: dense.enable_lora(2): 2, add_to_the_model: 0, build_it: 2, hide: 0}
+    for change, new_variables in changes.items():
+        known = len(model.variables)
+        change()
+        assert len(model.variables) == known + new_variables
+        for name in ("variables", "weights", "trainable_variables", "non_trainable_variables", "trainable_weights"):
+            found, wanted = getattr(model, name), getattr(keras.Layer, name).fget(model)
+            assert list(map(id, found)) == list(map(id, wanted)), (change, name)
+        for options in ({}, {"include_self": False}, {"recursive": False}):
+            found, wanted = (owner._flatten_layers(model, **options) for owner in (type(model), keras.Layer))
+            assert list(map(id, found)) == list(map(id, wanted)), (change, options)
+    dense.trainable = False
+    assert not set(map(id, dense.weights)) & set(map(id, model.trainable_weights))
+
+
+def test_a_model_whose_layers_are_collected_twice_has_the_same_collection():
+    model = helpers.spiking(keras.Model(inputs := keras.Input((6,)), layers.Dense(3)(LIF()(inputs))))
+    assert model._collection() is model._collection()
+    model.weights.clear()
+    assert len(model.weights) == 2
+
+
 @pytest.mark.skipif(helpers.BACKEND != "torch", reason="only on PyTorch Keras collects weights for another library")
 def test_keras_collects_the_weights_of_a_model_again_only_where_they_have_changed():
     inputs = keras.Input((6,))

@@ -42,7 +42,7 @@ def main(argv=None):
     if keras.backend.backend() == "torch" and importlib.util.find_spec("spikingjelly"):
         cases["spikingjelly"] = _spikingjelly(pixels)
     outputs = {name: _warmed_up(step) for name, step in cases.items()}
-    seconds = timing.interleaved(cases, arguments.rounds)
+    seconds = timing.interleaved(cases, arguments.rounds, least_seconds=timing.LEAST_SECONDS)
     print(f"{keras.backend.backend()} on {device.name()}: {NETWORK}, batches of {arguments.batch}\n")
     print("| | images per second | logits that agree with the first row |")
     print("|---|---|---|")

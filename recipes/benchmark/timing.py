@@ -4,24 +4,30 @@ import time
 
 import numpy as np
 
+LEAST_SECONDS = 0.1
+"""A step is repeated within a round for this long: training runs the same step many times in a row, with warm caches."""
 
-def interleaved(steps, rounds, clock=time.perf_counter):
+
+def interleaved(steps, rounds, clock=time.perf_counter, least_seconds=0.0):
     """Times steps in turn, so that background load affects all of them.
 
     Args:
         steps: Dictionary from names to functions without arguments, which return when the device is done.
         rounds: Integer, the number of runs of each step.
         clock: Function that returns the time in seconds. Defaults to `time.perf_counter`.
+        least_seconds: Float: within a round a step is repeated until this much time has passed. Defaults to `0.0`, once.
 
     Returns:
-        Dictionary from names to lists of seconds, one for each round.
+        Dictionary from names to lists of seconds, the mean duration of a step in each round.
     """
     seconds = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            begin = clock()
-            step()
-            seconds[name].append(clock() - begin)
+            begin, repetitions, elapsed = clock(), 0, 0.0
+            while repetitions == 0 or elapsed < least_seconds:
+                step()
+                repetitions, elapsed = repetitions + 1, clock() - begin
+            seconds[name].append(elapsed / repetitions)
     return seconds
 
 

@@ -70,7 +70,9 @@ def compared(settings, method, timesteps, forms):
         with loops.unrolled(True) if form == UNROLLED else contextlib.nullcontext():
             warm[form] = measure.warm_trainer(of_form, method, timesteps, None, model)
             rows[form] = {} if form == WITHOUT else costs.compiled_by_xla(model, images, labels)
-    seconds = timing.interleaved({form: case.step for form, case in warm.items()}, settings.rounds)
+    seconds = timing.interleaved(
+        {form: case.step for form, case in warm.items()}, settings.rounds, least_seconds=timing.LEAST_SECONDS
+    )
     for form, row in rows.items():
         row["seconds"] = timing.spread(seconds[form])
         row["ratio"] = timing.spread(timing.ratios(seconds[form], seconds[WITHOUT]))

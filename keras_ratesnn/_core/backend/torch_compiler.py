@@ -60,7 +60,9 @@ def for_these_shapes(graph, tensors):
     compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
     # PyTorch keeps compiled graphs on disk, for later processes, only if it compiles in such a context.
     context = TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))
-    with torch._guards.tracing(context):
+    # On CPUs C++ also calls the compiled functions, which takes less time than Python. On GPUs this is untested.
+    in_cpp = all(tensor.device.type == "cpu" for tensor in tensors)
+    with torch._guards.tracing(context), torch._inductor.config.patch(cpp_wrapper=in_cpp):
         return compiler(graph, list(tensors))
 
 

@@ -102,7 +102,9 @@ def _measure(write, settings, rows):
     if not {ORDINARY, FORWARD} <= set(warm):
         # Without the floor there are only the times of each method alone.
         return
-    seconds = timing.interleaved({name: case.step for name, case in warm.items()}, settings.rounds)
+    seconds = timing.interleaved(
+        {name: case.step for name, case in warm.items()}, settings.rounds, least_seconds=timing.LEAST_SECONDS
+    )
     for row in measure.rows(warm, seconds, timesteps, settings.batch):
         write({"kind": "interleaved", **row})
 
