@@ -519,11 +519,11 @@ class CollectsLayersOnce:
         return [self, *layers] if include_self else [*layers]
 
     @property
-    def variables(self):
+    def variables(self) -> list[Any]:
         return [*self._collection().variables]
 
     @property
-    def weights(self):
+    def weights(self) -> list[Any]:
         return [*self._collection().weights]
 
     def _clear_losses(self):
