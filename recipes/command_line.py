@@ -31,6 +31,12 @@ def mistake(error):
     return USER_MISTAKE
 
 
+def ended_by_divergence(error):
+    """Prints why a training cannot go on, a `Diverged`; returns the exit status."""
+    print(f"error: the training diverged: {error}. Use a smaller --set learning_rate=...", file=sys.stderr)
+    return DIVERGED
+
+
 def interruptible(main, advice=""):
     """Runs a command line to its end or to Ctrl-C, which is no error that needs a traceback; returns the exit status.
 

@@ -12,8 +12,8 @@ import keras
 
 from keras_ratesnn import spikify
 from keras_ratesnn._core import checks
-from recipes import catalogue, device, pipeline, run, teaching
-from recipes.command_line import add_recipe, check_set, interruptible, mistake
+from recipes import catalogue, device, run, teaching
+from recipes.command_line import add_recipe, check_set, ended_by_divergence, interruptible, mistake
 from recipes.ordinary import without_time
 from recipes.recipe import OF_SPIKING
 
@@ -51,30 +51,30 @@ def main(argv=None):
         dataset = recipe.load(arguments.data_dir)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return mistake(error)
-
-    device.set_precision(recipe.precision)
-    keras.utils.set_random_seed(recipe.seed)
-    ordinary = without_time(recipe.network())
-    accuracy = trained_accuracy(ordinary, recipe, dataset)
-    print(f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs, test accuracy {accuracy:.4f}\n")
-    print(f"| T | spiking, calibrated | after {tuning.epochs} epochs of rate-based training |\n|---|---|---|", flush=True)
-    images = run.calibration_images(dataset)
-    for timesteps in arguments.timesteps:
-        spiking = spikify(ordinary, timesteps, calibrate=images, verbose=0)
-        converted = trained_accuracy(spiking, dataclasses.replace(tuning, epochs=1), dataset, train=False)
-        tuned = trained_accuracy(spiking, tuning, dataset)
-        print(f"| {timesteps} | {converted:.4f} | {tuned:.4f} |", flush=True)
+    try:
+        measure(recipe, tuning, dataset, arguments.timesteps)
+    except run.Diverged as error:
+        return ended_by_divergence(error)
     return 0
 
 
-def trained_accuracy(model, recipe, dataset, train=True):
-    """The test accuracy of a model, after training with a recipe or without training."""
-    run.compile_model(model, recipe, dataset)
-    if train:
-        steps = run.steps_per_epoch(recipe, dataset)
-        batches = pipeline.training_batches(dataset, recipe)
-        model.fit(batches, steps_per_epoch=steps, epochs=recipe.epochs, shuffle=False, verbose=0)
-    return model.evaluate(pipeline.evaluation_batches(dataset, recipe), verbose=0)[1]
+def measure(recipe, tuning, dataset, numbers_of_steps):
+    """Trains the ordinary network of a recipe, converts and fine-tunes it for each number of steps, and prints a table."""
+    device.set_precision(recipe.precision)
+    keras.utils.set_random_seed(recipe.seed)
+    ordinary = without_time(recipe.network())
+    run.compile_model(ordinary, recipe, dataset)
+    accuracy = run.trained_accuracy(ordinary, recipe, dataset)
+    trained = f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs"
+    print(f"{trained}, {recipe.tested} accuracy {accuracy:.4f}\n")
+    print(f"| T | spiking, calibrated | after {tuning.epochs} epochs of rate-based training |\n|---|---|---|", flush=True)
+    images = run.calibration_images(dataset)
+    for timesteps in numbers_of_steps:
+        spiking = spikify(ordinary, timesteps, calibrate=images, verbose=0)
+        run.compile_model(spiking, tuning, dataset)
+        converted = run.scores(spiking, tuning, dataset)["accuracy"]
+        tuned = run.trained_accuracy(spiking, tuning, dataset)
+        print(f"| {timesteps} | {converted:.4f} | {tuned:.4f} |", flush=True)
 
 
 if __name__ == "__main__":

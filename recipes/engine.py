@@ -116,16 +116,24 @@ def launch(devices, command):
 
 
 def _status_of(processes):
-    """Waits for processes and returns the exit status. If one fails, the others, which would wait for it, are stopped."""
+    """Waits for processes and returns the exit status, as shells do: 130 for a process that Ctrl-C ended.
+
+    If one fails, the others, which would wait for it, are stopped.
+    """
     while any(process.poll() is None for process in processes):
         failed = next((process for process in processes if process.poll()), None)
         if failed is not None:
             for process in processes:
                 process.terminate()
                 process.wait()
-            return failed.returncode
+            return _as_in_shells(failed.returncode)
         time.sleep(0.1)
-    return max(process.returncode for process in processes)
+    return max(_as_in_shells(process.returncode) for process in processes)
+
+
+def _as_in_shells(status):
+    """The exit status of a process that may have been ended by a signal, in Python a negative number."""
+    return status if status >= 0 else 128 - status
 
 
 def start(devices):

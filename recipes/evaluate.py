@@ -34,8 +34,9 @@ def main(argv=None):
     except (ValueError, TypeError, OSError, ImportError) as error:
         return mistake(error)
     scores = run.scores(model, recipe, dataset)
-    tested = "test" if recipe.held_out is None else "held-out"
-    print(f"{recipe.name}, T = {model.timesteps}, {dataset.test_size:,} {tested} images")
+    tested = recipe.tested
+    time_steps = "ordinary network" if recipe.ordinary == "only" else f"T = {model.timesteps}"
+    print(f"{recipe.name}, {time_steps}, {dataset.test_size:,} {tested} images")
     for name, value in scores.items():
         print(f"{tested} {name.replace('_', ' ')}: {value:.4f}")
     return 0
@@ -44,8 +45,8 @@ def main(argv=None):
 def with_timesteps(model, recipe, timesteps):
     """Gives a model another number of time steps; returns the recipe with it."""
     model.timesteps = timesteps
-    # Windows divide the time steps of training.
-    return dataclasses.replace(recipe, timesteps=timesteps, windows=1)
+    # Windows divide the time steps of training, and random steps are some of them.
+    return dataclasses.replace(recipe, timesteps=timesteps, windows=1, random_steps=None)
 
 
 def recipe_of(folder):

@@ -19,7 +19,7 @@ from recipes import catalogue, device
 from recipes.checkpoint import load_model
 from recipes.command_line import interruptible, mistake
 from recipes.data.dataset import check_in_memory
-from recipes.evaluate import recipe_of
+from recipes.evaluate import recipe_of, with_timesteps
 from recipes.run_folder import RunFolder
 
 DPI = 90
@@ -40,9 +40,7 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     output = arguments.output or pathlib.Path("figures", pathlib.Path(arguments.name).name)
     try:
-        model, dataset = model_and_data(arguments.name, arguments.data_dir)
-        if arguments.timesteps is not None:
-            model.timesteps = arguments.timesteps
+        model, dataset = model_and_data(arguments.name, arguments.data_dir, arguments.timesteps)
         subject = Subject(model, dataset, arguments.images, arguments.test_images)
         output.mkdir(parents=True, exist_ok=True)
         for name in arguments.only:
@@ -55,8 +53,13 @@ def main(argv=None):
     return 0
 
 
-def model_and_data(name, data_dir):
+def model_and_data(name, data_dir, timesteps=None):
     """The model and the `Dataset` of a run, a folder, or of a shipped network with a recipe of the same architecture.
+
+    Args:
+        name: String, the folder or the name of the network.
+        data_dir: Folder of the data set's files, or None for its default.
+        timesteps: Integer, the number of time steps. Defaults to `None`, that of training.
 
     Raises:
         ValueError: If there is no such network.
@@ -67,13 +70,18 @@ def model_and_data(name, data_dir):
         recipe = recipe_of(folder)
         recipe.check_classifies("figures")
         device.set_precision(recipe.precision)
-        dataset = recipe.load(data_dir)
-        check_in_memory(dataset, "figures")
-        return load_model(folder.last), dataset
-    cards = models.list_pretrained()
-    if name not in cards:
-        raise ValueError(f"NAME must be the folder of a run, or one of {', '.join(cards)}. Received: {name!r}.")
-    return models.load_pretrained(name), catalogue.find(cards[name].architecture).load(data_dir)
+        model = load_model(folder.last)
+    else:
+        cards = models.list_pretrained()
+        if name not in cards:
+            raise ValueError(f"NAME must be the folder of a run, or one of {', '.join(cards)}. Received: {name!r}.")
+        model, recipe = models.load_pretrained(name), catalogue.find(cards[name].architecture)
+    if timesteps is not None:
+        # Frames of an event camera depend on the number of time steps.
+        recipe = with_timesteps(model, recipe, timesteps)
+    dataset = recipe.load(data_dir)
+    check_in_memory(dataset, "figures")
+    return model, dataset
 
 
 def numbers(found):
@@ -103,6 +111,9 @@ class Subject:
         self.model = model
         self.batch = dataset.train_images[:images], dataset.train_labels[:images]
         self.test = dataset.test_images[:test_images], dataset.test_labels[:test_images]
+        # An image can be shown for longer than in training, a recording cannot.
+        has_time = self.batch[0].ndim > len(model.network.input_shape)
+        self.steps_of_a_sequence = model.timesteps if has_time else 2 * model.timesteps
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def neurons(self, count):
@@ -123,7 +134,7 @@ FIGURES = {
     "raster": lambda of: analysis.raster(*of.neurons(60)),
     "membranes": lambda of: analysis.membranes(*of.neurons(5)),
     "shuffle_in_time": lambda of: analysis.shuffle_in_time(of.model, *of.test),
-    "accuracy_over_time": lambda of: analysis.accuracy_over_time(of.model, *of.test, timesteps=2 * of.model.timesteps),
+    "accuracy_over_time": lambda of: analysis.accuracy_over_time(of.model, *of.test, timesteps=of.steps_of_a_sequence),
     "energy": lambda of: analysis.energy(of.model, of.batch[0]),
 }
 """What is drawn: a function of a `Subject` for each figure."""

@@ -18,7 +18,7 @@ from keras_ratesnn import SpikingModel, models
 from keras_ratesnn._core import checks
 from keras_ratesnn.models.pretrained import Card, _files
 from keras_ratesnn.models.pretrained._precision import in_precision
-from recipes import device, methods, run
+from recipes import checkpoint, device, methods, run
 from recipes.checkpoint import load_model
 from recipes.command_line import interruptible, mistake
 from recipes.evaluate import recipe_of, with_timesteps
@@ -153,6 +153,8 @@ def measured(model, folder, data_dir, timesteps):
 def _check_name(name, folder, replace):
     if not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"`name` must consist of letters, digits, _ and -. Received: name={name!r}.")
+    if f"{name}.keras" in (checkpoint.LAST, checkpoint.BEST):
+        raise ValueError(f"`name` must not be that of a checkpoint in the folder of the run. Received: name={name!r}.")
     if not replace and (folder / "cards" / f"{name}.json").exists():
         raise ValueError(f"`name` must be new, but {folder} has a network {name!r}. To replace it, add --replace.")
 

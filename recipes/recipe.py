@@ -126,6 +126,11 @@ class Recipe:
         recipe_checks.check(self)
 
     @property
+    def tested(self):
+        """What images the scores are of, for people: "test" or "held-out"."""
+        return "test" if self.held_out is None else "held-out"
+
+    @property
     def trains_both(self):
         """Whether the ordinary network is trained as well as the spiking one."""
         return self.ordinary in ("beside", "first")

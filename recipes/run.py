@@ -79,7 +79,7 @@ def to_fit(model, recipe, dataset, ordinary_weights=None):
         recipe: Its `Recipe`.
         dataset: The `Dataset` for training.
         ordinary_weights: Path of the checkpoint of the trained ordinary network, for `recipe.teacher_weight`. Defaults to
-            `None`.
+            `None`: the teacher is untrained.
 
     Raises:
         ValueError: If the network has too few stages for `recipe.branches`.
@@ -213,6 +213,27 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
                 recipe.task.draw(model, dataset, part)
         write_json(folder.result, record)
     return record
+
+
+def trained_accuracy(model, recipe, dataset):
+    """Trains a compiled model with a recipe, without files; returns its accuracy on the test images.
+
+    Raises:
+        Diverged: If a metric is not finite.
+    """
+    stop = callbacks.StopWhereDiverged(each_batch=True)
+    model.fit(
+        pipeline.training_batches(dataset, recipe),
+        steps_per_epoch=steps_per_epoch(recipe, dataset),
+        epochs=recipe.epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[stop],
+    )
+    found = scores(model, recipe, dataset)
+    # The last step may have been the first to diverge.
+    stop.on_epoch_end(recipe.epochs, found)
+    return found["accuracy"]
 
 
 def compared(model, recipe, dataset, ordinary):

@@ -239,8 +239,9 @@ def test_score(record):
 
 
 def score_name(record):
-    """The name of the test score of a run for people, like "test accuracy"."""
-    return _score_key(record).replace("_", " ")
+    """The name of the test score of a run for people, like "test accuracy"; it may be of held-out images."""
+    name = _score_key(record).replace("_", " ")
+    return name if record["settings"].get("held_out") is None else name.replace("test", "held-out", 1)
 
 
 def _score_key(record):

@@ -22,10 +22,11 @@ def with_teacher(model, recipe, dataset, ordinary_weights):
         model: The student, a built model.
         recipe: Its `Recipe`.
         dataset: The `Dataset` for training.
-        ordinary_weights: Path of the checkpoint of the ordinary network, the teacher.
+        ordinary_weights: Path of the checkpoint of the ordinary network, the teacher, or `None`.
     """
     teacher = recipe.ordinary_network(dataset)
-    teacher.load_weights(ordinary_weights)
+    if ordinary_weights is not None:
+        teacher.load_weights(ordinary_weights)
     of_teacher = keras.distillation.LogitsDistillation(temperature=recipe.temperature or TEMPERATURE)
     distiller = Distiller(teacher, model, of_teacher, student_loss_weight=1.0 - recipe.teacher_weight)
     distiller.build(teacher.input_shape)

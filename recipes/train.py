@@ -56,7 +56,7 @@ def ordinary_alone(recipe, assignments):
 
 def _run(recipe, arguments, this_process, held):
     """Trains a recipe in this process; `held` is an exit stack for the locks of the run's folders."""
-    from recipes import pipeline, run
+    from recipes import pipeline
     from recipes.run_folder import RunFolder, test_score
 
     restart = arguments.restart
@@ -69,8 +69,8 @@ def _run(recipe, arguments, this_process, held):
         pipeline.check(dataset, recipe, this_process.part)
         if recipe.trains_both:
             ordinary = recipe.of_ordinary()
-            # A mistake in the settings of the spiking network is found before the ordinary one is trained.
-            run.build(recipe, dataset)
+            # Before the ordinary network is trained, and before --restart deletes a run.
+            _check_spiking(recipe, dataset, folder, this_process)
             _begin(folder, recipe, this_process, restart)
             restart = False
             if not _is_finished(folder.ordinary, ordinary, this_process, held):
@@ -82,6 +82,16 @@ def _run(recipe, arguments, this_process, held):
     except (ValueError, TypeError, OSError, ImportError) as error:
         return mistake(error)
     return _train_in(folder, recipe, dataset, this_process, restart)
+
+
+def _check_spiking(recipe, dataset, folder, this_process):
+    """Finds what is wrong with the settings of the spiking network, or that there is no space for it, by building it."""
+    from recipes import run
+
+    model = run.build(recipe, dataset)
+    fitted = run.to_fit(model, recipe, dataset)
+    if this_process.is_first:
+        folder.check_space(model, fitted)
 
 
 def _is_finished(folder, recipe, this_process, held, restart=False):
@@ -210,7 +220,7 @@ def introduction(recipe, dataset, model, progress):
     from recipes.progress import this_part
 
     here = this_part()
-    test = f"{dataset.test_size:,} {'test' if recipe.held_out is None else 'held-out'} images"
+    test = f"{dataset.test_size:,} {recipe.tested} images"
     method = "ordinary network" if recipe.ordinary == "only" else f"gradient {recipe.gradient}, T = {recipe.timesteps}"
     lines = [
         f"{recipe.name}: {here['backend']} backend, {method}, "

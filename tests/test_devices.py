@@ -107,6 +107,13 @@ def test_a_number_of_devices_that_is_none_is_an_error(text):
         engine.wanted(text)
 
 
+def test_a_process_that_ctrl_c_ended_has_the_status_that_shells_give_it():
+    killed = subprocess.Popen([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGINT)"])
+    killed.wait()
+    assert killed.returncode == -2
+    assert engine._status_of([killed]) == 130
+
+
 def test_a_batch_that_processes_cannot_share_is_an_error():
     with pytest.raises(ValueError, match=r"`batch_size` must be a multiple of the number of devices, 3.*batch_size=8"):
         Part(0, 3, 100, 8)

@@ -4,9 +4,10 @@ import dataclasses
 import json
 
 import pytest
+from made_clothes import write_clothes
 from recipe_runs import QUICKLY, error_of, trained
 
-from recipes import catalogue, figures, overview, windows
+from recipes import catalogue, figures, make_recordings, overview, windows
 from recipes.benchmark import against_timesteps, callbacks
 from recipes.data.dataset import StreamedDataset
 
@@ -34,6 +35,41 @@ def test_a_finished_run_has_its_figures(wanted, tmp_path):
     arguments = [str(tmp_path / "run"), "--images", "4", "--test-images", "8", "--output", str(tmp_path / "figures")]
     assert figures.main([*arguments, "--only", *wanted]) == 0
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(wanted)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """The folder of recordings of an event camera, of ten classes."""
+    folder = tmp_path_factory.mktemp("recordings")
+    write_clothes(folder)
+    assert make_recordings.main([str(folder / "made"), "--train", "60", "--test", "10", "--data-dir", str(folder)]) == 0
+    return folder / "made"
+
+
+EVENTS = ("fashion_mnist_events", "--data-dir")
+SMALL = ("--set", "epochs=1", "batch_size=8", "width=0.0625", "augment=none")
+
+
+def test_a_run_on_recordings_has_figures_with_the_frames_of_their_time_steps(recordings, tmp_path, capsys):
+    trained(tmp_path / "run", *EVENTS, str(recordings), *SMALL, "timesteps=2")
+    few = ["--images", "4", "--test-images", "4", "--data-dir", str(recordings), "--output", str(tmp_path / "figures")]
+    for timesteps in ([], ["--timesteps", "3"]):
+        capsys.readouterr()
+        assert figures.main([str(tmp_path / "run"), *few, *timesteps, "--only", "accuracy_over_time", "firing_rates"]) == 0
+        (accuracies,) = (line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("accuracy:"))
+        assert len(accuracies.split()) == (4 if timesteps else 3)
+
+
+@pytest.mark.parametrize("of", ["recordings", "mixed images"])
+def test_steps_on_recordings_and_mixed_images_are_drawn_against_the_number_of_steps(of, recordings, tmp_path):
+    chosen = {
+        "recordings": (*EVENTS, str(recordings), *SMALL),
+        "mixed images": ("digits", "--set", "epochs=1", *QUICKLY[1:], "mix=mixup"),
+    }[of]
+    measured = ("--timesteps", "1", "2", "--seeds", "1", "--rounds", "1", "--methods", "rate-multi")
+    assert against_timesteps.main([*chosen, *measured, "--output", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.json")
+    assert [row["timesteps"] for row in json.loads(path.read_text())["rows"]] == [1, 2]
 
 
 def test_an_unknown_name_is_an_error(tmp_path, capsys):

@@ -462,7 +462,8 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "said"), [("", None, "name=''"), ("../a", None, "`name`"), ("a", {"b": 1}, "`arg")]
+    ("name", "arguments", "said"),
+    [("", None, "name=''"), ("../a", None, "`name`"), ("last", None, "that of a checkpoint"), ("a", {"b": 1}, "`arg")],
 )
 def test_a_wrong_name_or_arguments_without_an_architecture_are_not_published(name, arguments, said, tmp_path):
     with pytest.raises(ValueError, match=said):

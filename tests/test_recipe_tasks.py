@@ -283,4 +283,6 @@ def test_the_ordinary_network_of_a_classifier_has_no_neurons(tmp_path, capsys):
     assert {layer.name for layer in model.layers if "lif" in layer.name} != set()
     assert all(isinstance(layer, keras.layers.ReLU) for layer in model.layers if "lif" in layer.name)
     capsys.readouterr()
+    assert evaluate.main([str(tmp_path)]) == 0
+    assert "digits, ordinary network, 360 test images" in capsys.readouterr().out
     assert "--timesteps is for spiking networks" in error_of([tmp_path, "--timesteps", "2"], capsys, evaluate.main)

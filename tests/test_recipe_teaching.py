@@ -56,6 +56,20 @@ def test_a_run_tells_what_the_conversion_brought(tmp_path, capsys):
     assert scores["converted"].keys() == scores["spiking"]["2"].keys()
 
 
+@pytest.mark.parametrize("mistake", ["branches", "space"])
+def test_a_mistake_costs_no_finished_run_with_its_ordinary_network(mistake, tmp_path, capsys, monkeypatch):
+    run = ["digits", "--set", *TINY, "ordinary=beside", "epochs=1"]
+    trained(tmp_path, *run)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    usage = shutil.disk_usage(tmp_path)
+    if mistake == "space":
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    capsys.readouterr()
+    more, said = {"branches": (["branches=9"], "`branches` must be at most"), "space": ([], "has 0 MiB free")}[mistake]
+    assert said in error_of([*run, *more, "--restart", "--output", tmp_path], capsys)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_spiking_runs_that_differ_in_time_and_gradient_share_an_ordinary_network():
     recipe = catalogue.find("digits").with_settings(["ordinary=first", "ordinary_epochs=2"])
     others = ("timesteps=8", "gradient=bptt", "step_mode=single", "epochs=1", "teacher_weight=1")

@@ -30,6 +30,7 @@ from recipes import (
     windows,
 )
 from recipes import list as list_command
+from recipes.benchmark import against_timesteps
 from recipes.compare import __main__ as compare
 from recipes.compare import results, training
 from recipes.data import digits
@@ -291,6 +292,20 @@ def test_evaluate_gives_the_accuracy_of_the_record(digits_run, capsys):
     assert "T = 2" in capsys.readouterr().out
 
 
+def test_fewer_time_steps_than_random_steps_are_tested(tmp_path, capsys):
+    settings = ("gradient=sltt", "random_steps=3", "timesteps=4", "epochs=1", *QUICKLY[1:])
+    trained(tmp_path, "digits", "--set", *settings)
+    assert evaluate.main([str(tmp_path), "--timesteps", "2"]) == 0
+    assert "T = 2" in capsys.readouterr().out
+
+
+def test_a_score_of_held_out_images_is_not_called_a_test_score(tmp_path, capsys):
+    trained(tmp_path, "digits", "--set", "held_out=360", "epochs=1", *QUICKLY)
+    printed = capsys.readouterr().out
+    assert "held-out accuracy: " in printed
+    assert "test accuracy" not in printed
+
+
 def test_evaluate_names_a_folder_without_a_run(tmp_path, capsys):
     assert str(tmp_path) in error_of([tmp_path], capsys, evaluate.main)
 
@@ -412,12 +427,21 @@ def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(tmp_path, ca
         (["digits", "--set", "gradient=sltt"], "Received: --set gradient=sltt. Name the method with --methods."),
         (["digits", "--set", "step_mode=single"], "--methods"),
         (["digits", "--methods", "rate-multi-2", "--set", "windows=3"], "`windows` cannot be set here"),
+        (["digits", "--methods", "rate-multi", "rate-multi-1"], "Received: rate-multi and rate-multi-1, which are the same"),
         (["digits_segmentation"], "recipes.compare takes spiking networks that classify images"),
     ],
 )
 def test_compare_refuses_a_mistake_before_anything_is_trained(arguments, said, tmp_path, capsys):
     assert said in error_of([*arguments, "--output", tmp_path / "runs"], capsys, compare.main)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [convert.main, against_timesteps.main])
+def test_a_training_that_diverges_is_no_accuracy(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = ("learning_rate=1e30", "epochs=1", "train_images=80", "batch_size=40", "width=0.125", "restart_at=None")
+    assert command(["digits", "--timesteps", "2", "--set", *settings]) == 1
+    assert "error: the training diverged" in capsys.readouterr().err
 
 
 NOT_CONVERTED = ("gradient=bptt", "step_mode=single", "windows=2", "branches=1", "ordinary=first")

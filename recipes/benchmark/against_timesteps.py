@@ -17,7 +17,7 @@ import keras
 from keras_ratesnn._core import checks
 from recipes import catalogue, device, methods, pipeline, plots, run, teaching
 from recipes.benchmark import costs, timing
-from recipes.command_line import add_recipe, check_set, interruptible, mistake
+from recipes.command_line import add_recipe, check_set, ended_by_divergence, interruptible, mistake
 from recipes.data.dataset import check_in_memory
 from recipes.whole_file import read_json, write_json
 
@@ -71,6 +71,8 @@ def main(argv=None):
         draw(record).savefig(record_path.with_suffix(".png"), dpi=90)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return mistake(error)
+    except run.Diverged as error:
+        return ended_by_divergence(error)
     return 0
 
 
@@ -147,18 +149,21 @@ def measure(arguments, recipes):
         arguments: The command line.
         recipes: The result of `recipes_of`.
     """
-    dataset = next(iter(recipes.values())).load(arguments.data_dir)
-    check_in_memory(dataset, "benchmark.against_timesteps")
-    steps, rows = {}, {}
+    steps, rows, dataset = {}, {}, None
     for timesteps in arguments.timesteps:
+        recipe = recipes[timesteps, arguments.methods[0], 0]
+        # Frames of an event camera depend on the number of time steps.
+        if dataset is None or recipe.has_time:
+            dataset = recipe.load(arguments.data_dir)
+            check_in_memory(dataset, "benchmark.against_timesteps")
         for method in arguments.methods:
             accuracies = []
             for seed in range(arguments.seeds):
                 recipe = recipes[timesteps, method, seed]
                 model = run.build(recipe, dataset)
-                accuracies.append(trained_accuracy(model, recipe, dataset))
+                accuracies.append(run.trained_accuracy(model, recipe, dataset))
                 print(f"T = {timesteps}, {method}, seed {seed}: {accuracies[-1]:.4f}", file=sys.stderr, flush=True)
-            batch = dataset.train_images[: recipe.batch_size], dataset.train_labels[: recipe.batch_size]
+            batch = [part.numpy() for part in next(iter(pipeline.training_batches(dataset, recipe)))]
             case = timesteps, method
             steps[case] = functools.partial(model.train_on_batch, *batch)
             memory = memory_of(model, steps[case], batch)
@@ -179,18 +184,6 @@ def measure(arguments, recipes):
         "memory_measure": None if costs.needs_separate_process() else costs.memory_measure(),
         "rows": list(rows.values()),
     }
-
-
-def trained_accuracy(model, recipe, dataset):
-    """Trains a model as its recipe says; returns its test accuracy."""
-    model.fit(
-        pipeline.training_batches(dataset, recipe),
-        steps_per_epoch=run.steps_per_epoch(recipe, dataset),
-        epochs=recipe.epochs,
-        shuffle=False,
-        verbose=0,
-    )
-    return float(model.evaluate(pipeline.evaluation_batches(dataset, recipe), verbose=0, return_dict=True)["accuracy"])
 
 
 def memory_of(model, step, batch):

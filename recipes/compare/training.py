@@ -5,6 +5,7 @@ and peak memory is measured for each run.
 """
 
 import argparse
+import json
 import pathlib
 import subprocess
 import sys
@@ -68,9 +69,13 @@ def check(arguments):
     """Checks the command line, before anything is trained; raises TypeError or ValueError."""
     checks.positive_integer("--seeds", arguments.seeds, advice="The seeds are 0 to N - 1.")
     check_set(arguments.set, {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)})
-    for method in arguments.methods:
+    trained_by = {}
+    for method in dict.fromkeys(arguments.methods):
         recipe = catalogue.find(arguments.recipe).with_settings([*arguments.set, *_settings_of(method)])
         recipe.check_classifies("compare")
+        other = trained_by.setdefault(json.dumps(recipe.settings(), sort_keys=True), method)
+        if other != method:
+            raise ValueError(f"`--methods` must name different methods. Received: {other} and {method}, which are the same.")
 
 
 def has_diverged(folder):
