@@ -34,6 +34,12 @@ def quantized_layers(network: keras.Model) -> list[keras.Layer]:
     return [layer for layer in keras_internals.with_sublayers(network) if layer.dtype_policy.quantization_mode is not None]
 
 
+def unquantized(policy: keras.DTypePolicy) -> keras.DTypePolicy:
+    """The dtype policy that a layer had before its weights were quantized."""
+    # Like "int8_from_float32".
+    return policy if policy.quantization_mode is None else keras.DTypePolicy(policy.name.partition("_from_")[2])
+
+
 def check_trainable(network: keras.Model) -> None:
     """Raises ValueError if a network has quantized layers, whose weights no gradient can change."""
     layers = quantized_layers(network)

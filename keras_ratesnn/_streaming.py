@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend, time_axis
+from keras_ratesnn._core import backend, time_axis, tree
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.orders import OneStep
@@ -22,9 +22,15 @@ class StreamingRule(ForwardRule):
     def __init__(self, order):
         super().__init__(order, training=False, with_gradient=False)
         self._steps = order
+        self._of_means = set()
 
     def __call__(self, call):
-        return self.time_mean(call) if call.kind.role == layer_kinds.TIME_MEAN else super().__call__(call)
+        follows_a_mean, is_mean = not self._of_means.isdisjoint(call.signals), call.kind.role == layer_kinds.TIME_MEAN
+        # The mean of a mean is that mean, not one of the means so far.
+        outputs = self.time_mean(call) if is_mean and not follows_a_mean else super().__call__(call)
+        if follows_a_mean or is_mean:
+            self._of_means.update(tree.flatten(outputs))
+        return outputs
 
     def time_mean(self, call):
         memory, value = self.order.memory, time_axis.widen(only_signal(call).value)

@@ -1,5 +1,6 @@
 """Analysis: each measurement is that of a count by hand in NumPy, and leaves the model as it was."""
 
+import contextlib
 import sys
 
 import helpers
@@ -242,6 +243,22 @@ def test_half_precision_is_close_to_full_precision(policy):
         agreement, independence = (f(model, 2 * x, y, loss=LOSS) for f in (analysis.gradient_agreement, analysis.independence))
         found.append([*agreement.cosine, *independence.a1_cosine, *independence.a2_cosine])
     np.testing.assert_allclose(*found, atol=0.1)
+
+
+def test_double_precision_gives_the_numbers_of_single_precision():
+    x, y = helpers.data(16)
+    weights, found = None, []
+    for precision in (contextlib.nullcontext, helpers.double_precision):
+        with precision():
+            inputs = keras.Input((6,))
+            spikes = LIF()(layers.Dense(8)(LIF()(layers.Dense(8)(inputs))))
+            model = helpers.spiking(keras.Model(inputs, layers.Dense(3)(spikes)), T)
+            weights = weights or model.get_weights()
+            model.set_weights(weights)
+            analyses = analysis.gradient_agreement, analysis.independence
+            agreement, independence = (analyse(model, 2 * x, y, loss=LOSS) for analyse in analyses)
+        found.append([*agreement.cosine, *independence.a1_cosine, *independence.a2_cosine])
+    np.testing.assert_allclose(*found, atol=1e-3)
 
 
 def test_a_random_method_draws_what_the_next_training_step_would():

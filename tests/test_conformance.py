@@ -154,6 +154,15 @@ class PositionCell(OwnCell):
         return super().step(inputs * ops.cast(2 - ops.minimum(ops.arange(inputs.shape[-1]), 1), inputs.dtype), state)
 
 
+@registered
+class RefractoryCell(OwnCell):
+    """Has never spiked at rest."""
+
+    def initial_state(self, inputs):
+        at_rest = super().initial_state(inputs)
+        return {"membrane": at_rest, "since": ops.full_like(at_rest, float("inf"))}
+
+
 class UnregisteredCell(OwnCell):
     pass
 
@@ -165,6 +174,7 @@ class UnregisteredCell(OwnCell):
         (ForgetfulCell, r"\['leak'\] differ"),
         (PairCell, r"must return \(membrane, spikes, state\)"),
         (TimeFirstCell, r"must have the batch as its first axis.*\(1, 3, 5\)"),
+        (RefractoryCell, r"The state of RefractoryCell must be finite.*Use a large number instead"),
         (GrowingCell, r"must keep its structure, shapes and dtypes"),
         (HalfSpikesCell, r"Spikes must be exactly 0 or 1. HalfSpikesCell returned 0.5"),
         (SilentCell, r"SilentCell never spiked for inputs between .* `scale`"),

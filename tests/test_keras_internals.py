@@ -50,6 +50,20 @@ def test_a_keras_without_a_private_part_is_named_at_import():
     assert 'pip install "keras<3.16"' in result.stderr
 
 
+def test_the_import_leaves_the_default_dtype_and_the_names_of_layers_as_they_are():
+    program = """
+keras.config.set_floatx("float64")
+inputs = keras.Input((2,))
+dense = keras.layers.Dense(1)
+print(dense.dtype_policy.name, dense.name, inputs.name, keras.Model(inputs, dense(inputs)).name)
+"""
+    printed = [
+        subprocess.run([sys.executable, "-c", f"{imports}{program}"], capture_output=True, text=True, check=True).stdout
+        for imports in ("import keras", "import keras, keras_ratesnn")
+    ]
+    assert printed == ["float64 dense keras_tensor functional\n"] * 2
+
+
 def test_a_model_knows_the_loss_and_its_weights_that_it_was_compiled_with():
     model = functional()
     assert keras_internals.compiled_loss(model) == {}

@@ -1,9 +1,21 @@
 """Online renormalisation and the threshold stabilizer, against loops in NumPy and with every method."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, gradient_of, loss_and_gradients, spiking, to_numpy, training_results
+from helpers import (
+    BACKEND,
+    compiled,
+    data,
+    double_precision,
+    gradient_of,
+    loss_and_gradients,
+    spiking,
+    to_numpy,
+    training_results,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -126,6 +138,26 @@ def test_a_stabilized_network_learns_and_is_saved(gradient, step_mode, tmp_path)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.network.layers[-2].threshold_stabilizer
     np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("gradient", ["sltt", "rate"])
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_renormalisation_after_neurons_trains_in_double_precision(gradient, step_mode):
+    x, y = data(16)
+    weights, found = None, []
+    for precision in (contextlib.nullcontext, double_precision):
+        with precision():
+            inputs = keras.Input((6,))
+            renormalization = OnlineRenormalization()
+            currents = renormalization(layers.Dense(5)(LIF()(layers.Dense(8)(inputs))))
+            model = spiking(keras.Model(inputs, layers.Dense(3)(LIF()(currents))), 4, gradient, step_mode=step_mode)
+            weights = weights or model.get_weights()
+            model.set_weights(weights)
+            compiled(model, "sgd").fit(x, y, verbose=0)
+            found.append([to_numpy(statistic) for statistic in (renormalization.moving_mean, renormalization.moving_variance)])
+    for single, double in zip(*found, strict=True):
+        assert double.dtype == "float64"
+        np.testing.assert_allclose(single, double, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])

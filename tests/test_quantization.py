@@ -73,6 +73,19 @@ def test_modes_that_are_not_for_spiking_networks_are_errors():
         spiking().quantize(config=keras.quantizers.GPTQConfig(dataset=["text"], tokenizer=list))
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method implemented")
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_a_quantized_model_is_converted_with_calibrated_thresholds(mode):
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(4)(layers.Dense(16, activation="relu")(inputs)))
+    model.quantize(mode, config=keras.quantizers.Int4QuantizationConfig(block_size=None) if mode == "int4" else None)
+    x, _ = data(32)
+    converted = rsnn.spikify(model, timesteps=64, calibrate=np.abs(x), percentile=100.0, verbose=False)
+    wanted, found = (each.predict(np.abs(x), verbose=0) for each in (model, converted))
+    np.testing.assert_allclose(found, wanted, atol=0.1 * np.abs(wanted).max())
+    assert {layer.dtype_policy.name for layer in converted.network.layers if "Rescaling" in type(layer).__name__} == {"float32"}
+
+
 def test_layers_that_keras_does_not_quantize_are_named():
     inputs = keras.Input((4, 4, 1))
     x = layers.GlobalAveragePooling2D()(rsnn.layers.LIF()(layers.Conv2D(2, 3, name="filters")(inputs)))

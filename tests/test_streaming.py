@@ -71,6 +71,16 @@ def test_a_sequence_in_progress_sees_no_training_and_no_other_call(model):
     np.testing.assert_array_equal(to_numpy(model.step(x)), second)
 
 
+def test_the_mean_of_a_mean_is_that_mean():
+    inputs = keras.Input((6,))
+    mean = rsnn.layers.TimeMean()(rsnn.layers.LIF(decay=0.5, threshold=0.4)(layers.Dense(8)(inputs)))
+    model = spiking(keras.Model(inputs, rsnn.layers.TimeMean()(layers.Dense(3)(mean))), T)
+    x, _ = data(4, (T, 6))
+    for t in range(T):
+        last = model.step(x[:, t])
+    np.testing.assert_allclose(to_numpy(last), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_the_mean_so_far_is_the_output_with_as_many_timesteps(model, step_mode):
     """Accuracy against T in one pass: the cumulative mean of the sequence."""

@@ -49,15 +49,14 @@ except ImportError as error:
     raise ImportError(f"Keras {keras.__version__} lacks what keras_ratesnn reads of it: {error}. {_REMEDY}") from error
 
 
-def _functional_class():
-    inputs = keras.Input((1,))
-    return type(keras.Model(inputs, inputs))
-
-
 # Until Keras 3.15 a Functional model passes its own `training` to each layer, whatever the call in the graph was given.
 _MODEL_DECIDES_TRAINING = hasattr(functional, "operation_fn")
 
-_GRAPH_CALLS = (_functional_class().call, keras.Sequential.call)
+# With a dtype, since Keras would fix its default otherwise.
+ATTRIBUTES_OF_EVERY_LAYER = frozenset(vars(keras.layers.Layer(name="any", dtype="float32")))
+"""Names of the attributes that any layer has; in a layer without settings they affect nothing that is computed."""
+
+_GRAPH_CALLS = (functional.Functional.call, keras.Sequential.call)
 
 
 def is_graph(operation):
@@ -140,7 +139,7 @@ _MADE_WHEN_RUN = {"history", "stop_evaluating", "stop_predicting", "_jax_state",
 
 def graph_class(cls):
     """The class of Keras from which a class of models has its graph: Functional or Sequential."""
-    return keras.Sequential if issubclass(cls, keras.Sequential) else _functional_class()
+    return keras.Sequential if issubclass(cls, keras.Sequential) else functional.Functional
 
 
 def own_classes(cls):

@@ -85,14 +85,17 @@ class Training:
             twin.compile(**self._loss, jit_compile=False)
         keras_internals.build_loss(owner, self.x, self.y, twin.compute_output_spec(self.x))
 
+        dtype = time_axis.accumulation_dtype(self.model.variable_dtype)
+
         def loss(*tensors):
             start(*tensors[count:])
             with self._unchanged(twin, zip(variables, tensors[:count], strict=True)):
                 outputs = twin(self.x, training=True)
-                return [time_axis.widen(owner.compute_loss(self.x, self.y, outputs))], ()
+                # Keras computes losses in its default dtype.
+                return [time_axis.cast(owner.compute_loss(self.x, self.y, outputs), dtype)], ()
 
         inputs = [ops.convert_to_tensor(variable.value) for variable in variables]
-        upstream = ops.ones((), time_axis.accumulation_dtype(self.model.variable_dtype))
+        upstream = ops.ones((), dtype)
         found, _ = backend.gradient_of(loss, [backend.differentiable(tensor) for tensor in (*inputs, *others)], [upstream])
         return found[:count], found[count:]
 

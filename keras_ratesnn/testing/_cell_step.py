@@ -24,6 +24,11 @@ def check_outputs(subject):
             f"The state of {subject.name} must have the batch as its first axis. `initial_state` returned a tensor of shape "
             f"{tuple(leaf.shape)} for a batch of {len(subject.inputs[0])}.",
         )
+        require(
+            np.isfinite(to_numpy(leaf)).all(),
+            f"The state of {subject.name} must be finite: a sample with an infinite state counts as broken, and its outputs "
+            "become NaN. `initial_state` returned a state that is not. Use a large number instead.",
+        )
     outputs = cell.step(inputs, at_rest)
     require(
         isinstance(outputs, tuple) and len(outputs) == 3,

@@ -66,16 +66,12 @@ def elementwise(function, cell, key, *arguments):
     return fuse(of_tensors, cell, whole_key(), tensors)
 
 
-_OF_EVERY_LAYER = frozenset(vars(keras.layers.Layer(name="any")))
-"""Attributes, such as the name, that do not affect a step."""
-
-
 def _settings(cell):
     """The settings of a cell that may change between calls: public attributes, except weights, which are passed as tensors."""
     return {
         name: value
         for name, value in vars(cell).items()
-        if not (name.startswith("_") or name in _OF_EVERY_LAYER or isinstance(value, keras.Variable))
+        if not (name.startswith("_") or name in keras_internals.ATTRIBUTES_OF_EVERY_LAYER or isinstance(value, keras.Variable))
     }
 
 

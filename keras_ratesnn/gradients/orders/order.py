@@ -223,8 +223,10 @@ class Order:
         for place, call in self._normalized.items():
             windows = self.memory[place]
             moments = {name: self._of_all_steps([of[name] for of in windows]) for name in windows[0]}
-            rows = moments.get("rows", 1.0)
-            mean, square = (moments[name] / ops.where(rows > 0.0, rows, 1.0) for name in ("mean", "square"))
+            mean, square = moments["mean"], moments["square"]
+            if "rows" in moments:
+                rows = ops.where(moments["rows"] > 0.0, moments["rows"], 1.0)
+                mean, square = mean / rows, square / rows
             self._statistics.append((call, mean, ops.maximum(square - ops.square(mean), 0.0)))
         rule.finish()
         masks = iter([self.memory.get(place) for place in _places_of_masks(outputs)])

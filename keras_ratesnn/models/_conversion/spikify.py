@@ -9,6 +9,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, progress
 from keras_ratesnn._core.annotations import Config, StepMode, Structure
 from keras_ratesnn._core.progress import Verbosity
+from keras_ratesnn._quantization import unquantized
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import IF, Neuron
 from keras_ratesnn.models._conversion import calibration
@@ -168,7 +169,7 @@ def _chooser(neuron):
         return lambda operation: IF(
             detach_reset=False,
             initial_membrane=0.5,
-            dtype=operation.dtype_policy if isinstance(operation, keras.layers.Layer) else None,
+            dtype=unquantized(operation.dtype_policy) if isinstance(operation, keras.layers.Layer) else None,
         )
     if not callable(neuron) or isinstance(neuron, keras.layers.Layer):
         raise TypeError(
