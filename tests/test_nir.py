@@ -310,6 +310,44 @@ def test_networks_of_rows_go_out_and_in_again(file):
     np.testing.assert_allclose(steps_of(model, x), steps_of(network, x), atol=1e-5)
 
 
+CONVOLUTIONS = {2: (layers.Conv1D, layers.DepthwiseConv1D), 3: (layers.Conv2D, layers.DepthwiseConv2D)}
+
+
+def random_network(random, shape, data_format, convolves):
+    """A small network of random neurons; a convolution makes its first or last axis that of channels."""
+    x = inputs = keras.Input(shape)
+    if convolves:
+        plain, depthwise = CONVOLUTIONS[len(shape)]
+        arguments = {"padding": random.choice(["valid", "same"]), "data_format": data_format}
+        x = depthwise(2, **arguments)(x) if random.random() < 0.5 else plain(3, 2, **arguments)(x)
+    for _ in range(2):
+        axis = int(random.integers(1, len(shape) + 1))
+        neuron = random.choice([IF, LIF, CuBaLIF, ParametricLIF])
+        x = (ParametricLIF(per_channel=True, axis=axis) if neuron is ParametricLIF else neuron())(x)
+    x = layers.Flatten(data_format=random.choice(["channels_first", "channels_last"]))(x)
+    x = ParametricLIF(per_channel=True)(layers.Dense(4)(x))
+    return randomized(keras.Model(inputs, layers.Dense(3)(x)))
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(
+    ("axes", "convolves"), [(1, False), (2, False), (2, True), (3, False), (3, True), (4, False)], ids="{}".format
+)
+def test_networks_of_any_number_of_axes_keep_their_inputs_and_outputs(axes, convolves, data_format, file):
+    if convolves and data_format == "channels_first" and BACKEND == "tensorflow":
+        pytest.skip("TensorFlow has no channels_first convolutions on a CPU")
+    keras.config.set_image_data_format(data_format)
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        # Equal axes as well: then a transposed network would raise no error.
+        shape = (3,) * axes if seed == 0 else tuple(int(size) for size in random.integers(2, 5, axes))
+        network = random_network(random, shape, data_format, convolves)
+        model = rsnn.import_nir(exported(network, file), T)
+        assert model.network.input_shape == network.input_shape
+        x = random.normal(0.5, 1.0, (2, T, *shape)).astype("float32")
+        np.testing.assert_allclose(steps_of(model, x), steps_of(network, x), rtol=1e-5, atol=1e-5)
+
+
 def test_a_network_goes_out_and_in_again_in_the_precision_that_it_has(file):
     with helpers.double_precision():
         network = convolutional(lambda: LIF(0.9, 0.3))

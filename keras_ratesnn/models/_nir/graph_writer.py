@@ -52,9 +52,7 @@ class GraphWriter:
 
     def format_of(self, shape):
         """How the network has a signal of this shape. Where no layer says it, images are as Keras is set."""
-        if self.data_format is not None:
-            return self.data_format
-        return keras.config.image_data_format() if len(shape) == 3 else layouts.CHANNELS_FIRST
+        return layouts.format_of(shape, self.data_format, keras.config.image_data_format())
 
     def input(self, shape):
         self.nodes["input"] = self.nir.Input(input_type=np.array(shape))

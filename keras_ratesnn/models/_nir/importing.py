@@ -11,7 +11,7 @@ from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers.cells import RESETS
 from keras_ratesnn.models._nir import hdf5, layouts, topology
 from keras_ratesnn.models._nir.neurons import NODES, NeuronReader
-from keras_ratesnn.models._nir.to_layers import LayerMaker, Signal
+from keras_ratesnn.models._nir.to_layers import SPATIAL, LayerMaker, Signal
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -44,8 +44,9 @@ def import_nir(
             metadata does not say it. Defaults to `None`: `"hard"`, with a warning.
         dt: Float > 0, the length of a time step in seconds, for neurons whose metadata does not say it. Defaults to `None`:
             `1e-4`, which other libraries assume, too.
-        data_format: `"channels_last"` or `"channels_first"`: how the network will have images. Defaults to `None`: as in
-            `keras.config.image_data_format()`.
+        data_format: `"channels_last"` or `"channels_first"`: how the network will have images, and rows for convolutions.
+            Defaults to `None`: as in `keras.config.image_data_format()`. Inputs of two or four axes that no layer convolves or
+            pools stay as they are in the file.
 
     Returns:
         A `SpikingModel`. Its layers have the names of the nodes.
@@ -70,7 +71,7 @@ def import_nir(
         raise ValueError(f"`path` must be a NIR file with neurons. Received: path={str(path)!r}, a network without any.")
     dtype = time_axis.accumulation_dtype(keras.config.dtype_policy().compute_dtype)
     neurons = NeuronReader(reset, dt, data_format, dtype)
-    maker = LayerMaker(neurons, data_format)
+    maker = LayerMaker(neurons, data_format, spatial=any(place.node.type in SPATIAL for place in places))
     signals: dict[str, Signal] = {}
     for place in places:
         inputs = [signals[name] for name in place.inputs]

@@ -8,6 +8,22 @@ import numpy as np
 CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
 
 
+def format_of(shape, spatial, images):
+    """How a network has a signal of this shape. Export and import must agree on it, because a file does not say it.
+
+    Args:
+        shape: Tuple, the shape of the signal.
+        spatial: String, the `data_format` of the network's convolutions and pooling; `None` if there are none.
+        images: String, how the network has images where no layer says it.
+
+    Returns:
+        String: `spatial` if it is given. Otherwise three axes are an image, and others are in the order that NIR has.
+    """
+    if spatial is not None:
+        return spatial
+    return images if len(shape) == 3 else CHANNELS_FIRST
+
+
 def to_nir(array, data_format):
     """Moves the channels of an array with the shape of a signal to the front."""
     return np.moveaxis(array, -1, 0) if data_format == CHANNELS_LAST else array

@@ -9,7 +9,7 @@ from keras import ops
 from keras_ratesnn import surrogates
 from keras_ratesnn._core import time_axis
 from keras_ratesnn.layers import IF, LIF, CuBaLIF, ParametricLIF
-from keras_ratesnn.models._nir import continuous_time
+from keras_ratesnn.models._nir import continuous_time, layouts
 from keras_ratesnn.models._nir.refusals import refused_node
 
 LAYERS = (IF, LIF, ParametricLIF, CuBaLIF)
@@ -77,7 +77,7 @@ class NeuronReader:
     Args:
         reset: `"soft"`, `"hard"` or `None`, for nodes that do not say it.
         dt: Float, the length of a time step in seconds, or `None`, for nodes that do not say it.
-        data_format: String, how the network has its signals.
+        data_format: String, how the network has images.
         dtype: String, the dtype of membranes.
     """
 
@@ -116,7 +116,7 @@ class NeuronReader:
             return LIF(decay=self._same(node, "tau", decay), name=name, **arguments), None
         if decay.min() <= 0.0:
             raise refused_node(node, "some of its time constants equal the time step, and ParametricLIF has no decay of 0.")
-        axis = 1 if self.data_format == "channels_first" else -1
+        axis, decays = self._of_channels(node, decay, signal)
         layer = ParametricLIF(
             decay=continuous_time.shortest(decay.flat[0], self.dtype),
             per_channel=per_channel,
@@ -124,7 +124,7 @@ class NeuronReader:
             name=name,
             **arguments,
         )
-        return layer, self._of_channels(node, decay, signal) if decay.ndim else None
+        return layer, decays
 
     def _arguments(self, node, signal, dt):
         """Threshold, reset and what else all layers have, in units in which the gain is 1 and neurons rest at 0."""
@@ -221,13 +221,22 @@ class NeuronReader:
         return continuous_time.shortest(high, self.dtype) if key.startswith("tau") else float(high)
 
     def _of_channels(self, node, decay, signal):
-        """One decay for each channel, or for each feature in our order."""
+        """The axis of a layer's channels, and one decay for each channel, in our order; `None` if all channels share it.
+
+        Channels are usually the first or the last axis, but a `ParametricLIF` may have them on any axis.
+        """
+        usual = 1 if self.data_format == layouts.CHANNELS_FIRST else -1
+        if decay.ndim == 0:
+            return usual, None
         if decay.ndim == 1:
-            return decay if signal.order() is None else decay[signal.order()]
-        rows = decay.reshape(decay.shape[0], -1)
-        if np.any(rows.max(axis=1) != rows.min(axis=1)):
-            raise refused_node(node, "its time constants differ within a channel, and ParametricLIF has one for each channel.")
-        return rows[:, 0]
+            return usual, decay if signal.order() is None else decay[signal.order()]
+        decay = layouts.from_nir(decay, signal.data_format)
+        for axis in (usual, *range(1, decay.ndim + 1)):
+            of_sample = axis - 1 if axis > 0 else axis
+            rows = np.moveaxis(decay, of_sample, 0).reshape(decay.shape[of_sample], -1)
+            if np.all(rows == rows[:, :1]):
+                return axis, rows[:, 0]
+        raise refused_node(node, "its time constants differ within a channel, and ParametricLIF has one for each channel.")
 
 
 def _surrogate(node):

@@ -15,6 +15,9 @@ from keras_ratesnn.models._nir.refusals import refused_node
 
 _LARGEST = 2**31
 
+SPATIAL = ("Conv1d", "Conv2d", "AvgPool2d", "SumPool2d")
+"""The types of nodes by which the first axis of a signal is that of its channels."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
@@ -47,18 +50,21 @@ class LayerMaker:
 
     Args:
         neurons: A `NeuronReader`.
-        data_format: String, how the network has its signals.
+        data_format: String, how the network has images.
+        spatial: Boolean, whether the file has nodes of the types `SPATIAL`.
     """
 
-    def __init__(self, neurons, data_format):
+    def __init__(self, neurons, data_format, spatial):
         self.neurons = neurons
         self.data_format = data_format
+        self.spatial = spatial
         self.names = set()
 
     def input(self, node):
         shape = self._checked(node, node.values["shape"])
-        tensor = keras.Input(layouts.shape_from_nir(shape, self._format(shape)), name=self._name(node))
-        return Signal(tensor, shape, None, self._format(shape))
+        data_format = layouts.format_of(shape, self.data_format if self.spatial else None, self.data_format)
+        tensor = keras.Input(layouts.shape_from_nir(shape, data_format), name=self._name(node))
+        return Signal(tensor, shape, None, data_format)
 
     def output_of(self, node, signals):
         """The output of a node that takes the sum of signals."""
@@ -69,10 +75,6 @@ class LayerMaker:
         if others:
             first = dataclasses.replace(first, tensor=layers.Add()([signal.tensor for signal in signals]))
         return _TABLE[node.type](self, node, first)
-
-    def _format(self, shape):
-        """Two axes are features and no image, unless it is channels and time."""
-        return self.data_format if len(shape) > 1 else layouts.CHANNELS_FIRST
 
     def _name(self, node, ending=""):
         """The name of a node as a layer may have it, PyTorch's too."""
