@@ -130,6 +130,31 @@ def test_an_exported_step_counts_the_steps_where_a_layer_depends_on_them(format,
         assert states["time_step"] == t + 1
 
 
+def with_step_factors():
+    """A network whose normalisation has another factor at each time step."""
+    inputs, layer = keras.Input((6,), name="frame"), rsnn.layers.TemporalEffectiveBatchNormalization(T)
+    spikes = rsnn.layers.LIF(threshold=0.3)(layer(layers.Dense(8)(inputs)))
+    layer.step_factors.assign([1.0, -0.5, 2.0, 0.7])
+    return keras.Model(inputs, layers.Dense(3)(spikes))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_factors_of_each_time_step_are_exported(format, tmp_path):
+    x = data(5)[0] + 0.1
+    model = spiking(with_step_factors(), T)
+    path = tmp_path / f"step{SUFFIXES[format]}"
+    states = rsnn.export_step(model, path, format, batch_size=5, verbose=False)
+    step = function_of(path, format)
+    for _ in range(T):
+        results = step({"frame": x, **states})
+        np.testing.assert_allclose(results["output"], to_numpy(model.step(x)), rtol=0, atol=1e-5)
+        states = {name: results[f"next_{name}"] for name in states}
+    for step_mode in ("multi", "single"):
+        model = spiking(with_step_factors(), T, step_mode=step_mode)
+        outputs = outputs_of(export(model, tmp_path, format), format, x)
+        np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "float16"])
 def test_half_precision_is_exported(policy, tmp_path):
     keras.config.set_dtype_policy(policy)

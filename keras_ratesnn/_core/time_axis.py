@@ -34,6 +34,12 @@ def times_rows(tensor, factors):
     return tensor * ops.reshape(cast(factors, tensor.dtype), (-1, *([1] * (len(tensor.shape) - 1))))
 
 
+def of_steps(factors, time_steps):
+    """The factor of each time step, an integer or a tensor of integers, of those of all steps, `(T,)`."""
+    # Taken from a matrix of one column: on PyTorch, ops.take of a vector has an operation that ONNX lacks.
+    return ops.squeeze(ops.take(ops.expand_dims(factors, -1), time_steps, axis=0), axis=-1)
+
+
 def mean_dtype(dtype):
     """The dtype of a time mean: `dtype`, or float32 for integers and booleans."""
     return dtype if is_float(dtype) else "float32"

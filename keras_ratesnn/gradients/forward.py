@@ -167,7 +167,7 @@ class ForwardRule(Rule):
 
     def _times_step_factors(self, call, outputs):
         factors = ops.convert_to_tensor(call.kind.normalization.step_factors(call.operation))
-        return time_axis.times_rows(outputs, ops.take(factors, self.order.time_steps((outputs,)), axis=0))
+        return time_axis.times_rows(outputs, time_axis.of_steps(factors, self.order.time_steps((outputs,))))
 
     def _outputs(self, call, outputs):
         self.regularize(call, outputs)

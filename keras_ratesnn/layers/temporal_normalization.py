@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_ratesnn._core import checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
@@ -121,7 +120,7 @@ class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
                 f"TemporalEffectiveBatchNormalization {self.name!r} has factors for {self.timesteps} steps. Received: step "
                 f"{time_step + 1}. Start a new sequence with reset_state(), or create the layer with more timesteps."
             )
-        return time_axis.times_rows(outputs, ops.take(self.step_factors, time_step, axis=0))
+        return time_axis.times_rows(outputs, time_axis.of_steps(self.step_factors, time_step))
 
     def get_config(self) -> Config:
         return {**super().get_config(), "timesteps": self.timesteps}
