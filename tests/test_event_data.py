@@ -287,6 +287,38 @@ def test_a_wrong_number_of_frames_is_an_error(timesteps, kind, data_set):
         cifar10_dvs.load(data_set, timesteps)
 
 
+@pytest.mark.parametrize("name", ["sensor_shape", "frame_shape"])
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ((-2, 2), ValueError),
+        ((0, 4), ValueError),
+        ((4,), ValueError),
+        ((4, 4, 2), ValueError),
+        ((2.5, 2), TypeError),
+        ((True, 2), TypeError),
+        ("44", TypeError),
+        (4, TypeError),
+        (None, TypeError),
+    ],
+)
+def test_a_shape_that_is_not_two_sizes_is_an_error(name, shape, kind):
+    shapes = {"sensor_shape": SENSOR_SHAPE, "frame_shape": (48, 48), name: shape}
+    with expect_error(kind, f"`{name}` must be two integers of 1 or more", f"{name}={shape!r}"):
+        event_frames(made_events(9, seed=0), 2, "count", **shapes)
+
+
+def test_shapes_may_be_lists_and_arrays():
+    events = made_events(9, seed=0)
+    expected = event_frames(events, 2, "count", SENSOR_SHAPE, (48, 48))
+    np.testing.assert_array_equal(event_frames(events, 2, "count", list(SENSOR_SHAPE), np.array([48, 48])), expected)
+
+
+def test_lists_of_events_are_an_error_that_names_the_field():
+    with expect_error(TypeError, "`y` must be an array of integers", "y=[1] of type list"):
+        Events(np.ones(1, int), [1], np.ones(1, int), np.ones(1, int))
+
+
 # CIFAR10-DVS
 
 

@@ -4,6 +4,8 @@ An event camera has no frames: each pixel independently reports changes of its b
 needs T frames. Each frame counts the events of one slice of the recording, for each pixel and polarity.
 """
 
+import numbers
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -102,8 +104,8 @@ def event_frames(
         Array of float32 `(timesteps, *frame_shape, 2)`: event counts, OFF then ON; their sum is the number of events.
 
     Raises:
-        TypeError: If `timesteps` is not an integer.
-        ValueError: If `timesteps` or `split_by` is invalid, or an event is outside the sensor.
+        TypeError: If `timesteps` is not an integer, or a shape is not a pair of integers.
+        ValueError: If `timesteps`, `split_by` or a shape is invalid, or an event is outside the sensor.
 
     Example:
 
@@ -117,5 +119,17 @@ def event_frames(
            [1., 0.]], dtype=float32)
     """
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames.")
+    sensor_shape, frame_shape = _shape("sensor_shape", sensor_shape), _shape("frame_shape", frame_shape)
     frame_numbers = FRAME_NUMBERS_BY[checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)](events, timesteps)
     return resize(count_events(events, frame_numbers, timesteps, sensor_shape), frame_shape)
+
+
+def _shape(name, value):
+    """`(height, width)` as two ints of 1 or more; else raises TypeError or ValueError."""
+    sizes = tuple(value) if isinstance(value, Iterable) else ()
+    wanted = f"`{name}` must be two integers of 1 or more, (height, width) in pixels. Received: {name}={value!r}."
+    if not sizes or any(isinstance(size, bool) or not isinstance(size, numbers.Integral) for size in sizes):
+        raise TypeError(wanted)
+    if len(sizes) != 2 or min(sizes) < 1:
+        raise ValueError(wanted)
+    return tuple(int(size) for size in sizes)

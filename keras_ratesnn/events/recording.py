@@ -25,7 +25,7 @@ class Events:
         timestamp: Non-decreasing integers, in microseconds.
 
     Raises:
-        TypeError: If an array does not contain integers.
+        TypeError: If a field is not an array of integers.
         ValueError: If there are no events, the arrays differ in length, or they contain invalid values.
     """
 
@@ -35,6 +35,12 @@ class Events:
     timestamp: np.ndarray
 
     def __post_init__(self) -> None:
+        for name in FIELDS:
+            if not isinstance(getattr(self, name), np.ndarray):
+                raise TypeError(
+                    f"`{name}` must be an array of integers. Received: {name}={getattr(self, name)!r} of type "
+                    f"{type(getattr(self, name)).__name__}. Convert it with np.asarray."
+                )
         shapes = {name: getattr(self, name).shape for name in FIELDS}
         if len(set(shapes.values())) != 1 or self.x.ndim != 1:
             raise ValueError(f"The arrays of a recording must be of one dimension and of the same length. Received: {shapes}.")
