@@ -450,5 +450,5 @@ def test_accuracy_needs_one_output():
 def test_a_plot_without_matplotlib_names_the_extra(monkeypatch):
     found = analysis.firing_rates(helpers.spiking(), helpers.data()[0])
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"extra `plots`: python -m pip install \"keras-ratesnn\[plots\]\""):
+    with pytest.raises(ImportError, match=r'extra `plots`: python -m pip install -e "\.\[plots\]" in a clone'):
         found.plot()

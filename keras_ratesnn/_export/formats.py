@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._core import checks, extras, keras_internals
 from keras_ratesnn._core.backend import xla_loops
 from keras_ratesnn._quantization import quantized_layers
 
@@ -23,9 +23,9 @@ _BACKENDS = {
 """Where Keras offers only some backends."""
 
 _PACKAGES = {
-    ("tf_saved_model", "jax"): ("tensorflow", 'pip install "keras-ratesnn[tensorflow]"'),
-    ("onnx", "tensorflow"): ("tf2onnx", 'pip install "keras-ratesnn[export]"'),
-    ("onnx", "torch"): ("onnx", 'pip install "keras-ratesnn[export]"'),
+    ("tf_saved_model", "jax"): ("tensorflow", extras.how_to_install("tensorflow")),
+    ("onnx", "tensorflow"): ("tf2onnx", extras.how_to_install("export")),
+    ("onnx", "torch"): ("onnx", extras.how_to_install("export")),
     ("onnx", "jax"): ("jax2onnx", "pip install jax2onnx"),
     ("litert", "torch"): ("litert_torch", "pip install litert-torch"),
     ("openvino", "tensorflow"): ("openvino", "pip install openvino"),

@@ -2,6 +2,8 @@
 
 from typing import Any, TypeAlias
 
+from keras_ratesnn._core import extras
+
 Figure: TypeAlias = Any
 """A `matplotlib.figure.Figure`."""
 
@@ -19,7 +21,7 @@ def new_figure(width: float = 6.4, height: float = 3.6) -> Figure:
     except ImportError as error:
         raise ImportError(
             "`plot` needs Matplotlib, which is not installed. It comes with the extra `plots`: "
-            'python -m pip install "keras-ratesnn[plots]".'
+            f"{extras.how_to_install('plots')}."
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
 

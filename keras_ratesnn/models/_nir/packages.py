@@ -3,6 +3,8 @@
 import importlib
 from typing import Any
 
+from keras_ratesnn._core import extras
+
 
 def package(name: str, function: str) -> Any:
     """Imports a package of the extra.
@@ -19,5 +21,5 @@ def package(name: str, function: str) -> Any:
     except ImportError as error:
         raise ImportError(
             f"`{function}` needs the package {name}, which is not installed. It comes with the extra `nir`: "
-            'python -m pip install "keras-ratesnn[nir]".'
+            f"{extras.how_to_install('nir')}."
         ) from error

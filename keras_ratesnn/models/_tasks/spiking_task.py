@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import keras
 
-from keras_ratesnn._core import keras_internals, registry
+from keras_ratesnn._core import extras, keras_internals, registry
 from keras_ratesnn._core.annotations import Config, StepMode, Structure
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.models._tasks.counterparts import Counterparts, names_of
@@ -230,7 +230,7 @@ def _check_installed(package):
     if extra is not None and importlib.util.find_spec(package) is None:
         raise ImportError(
             f"The saved model is a task of {package}, which is not installed. The extra {extra!r} installs it: "
-            f'pip install "keras-ratesnn[{extra}]".'
+            f"{extras.how_to_install(extra)}."
         )
 
 
