@@ -130,6 +130,20 @@ def test_an_exported_step_counts_the_steps_where_a_layer_depends_on_them(format,
         assert states["time_step"] == t + 1
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_that_a_format_refuses_become_names_like_them(format, tmp_path):
+    names = {"ähnlich": "hnlich", "_x": "x", "x": "x_1", "1 y": "1_y", "ä": "tensor"}
+    inputs = [keras.Input((3,), name=name) for name in names]
+    outputs = {"_out": rsnn.layers.IF(name="_if")(layers.Add()(inputs))}
+    path = tmp_path / f"step{SUFFIXES[format]}"
+    model = spiking(keras.Model(inputs, outputs), T)
+    states = rsnn.export_step(model, path, format, batch_size=2, verbose=False)
+    assert list(states) == ["if_membrane"]
+    x = np.random.default_rng(0).uniform(size=(5, 2, 3)).astype("float32")
+    results = function_of(path, format)({**dict(zip(names.values(), x, strict=True)), **states})
+    np.testing.assert_allclose(results["out"], to_numpy(model.step(list(x))["_out"]), atol=1e-5)
+
+
 def with_step_factors():
     """A network whose normalisation has another factor at each time step."""
     inputs, layer = keras.Input((6,), name="frame"), rsnn.layers.TemporalEffectiveBatchNormalization(T)

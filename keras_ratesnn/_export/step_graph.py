@@ -203,7 +203,8 @@ class _Names:
 
     def new(self, wanted):
         """The wanted name, or one like it."""
-        base = name = re.sub(r"\W", "_", wanted, flags=re.ASCII)
+        # TensorFlow refuses names that start with an underscore.
+        base = name = re.sub(r"\W", "_", wanted, flags=re.ASCII).lstrip("_") or "tensor"
         count = 0
         while name in self._given:
             count += 1
