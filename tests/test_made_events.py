@@ -142,6 +142,14 @@ def test_made_recordings_are_read_by_the_path_of_real_ones(folder):
     assert (data.train_images.sum((1, 2, 3, 4)) > 100).all()
 
 
+def test_few_made_recordings_are_read_even_if_classes_have_none(tmp_path):
+    write_clothes(tmp_path)
+    options = ["--train", "2", "--test", "1", "--data-dir", str(tmp_path)]
+    assert make_recordings.main([str(tmp_path / "recordings"), *options]) == 0
+    data = fashion_mnist_events.load(tmp_path / "recordings", 4)
+    assert (len(data.train_images), len(data.test_images)) == (2, 1)
+
+
 @pytest.mark.slow
 def test_the_recipe_trains_on_made_recordings(folder, tmp_path):
     options = ["--data-dir", str(folder), "--output", str(tmp_path / "run"), "--set"]

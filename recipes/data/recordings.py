@@ -112,14 +112,14 @@ def _find_recordings(recording_set, folder):
         )
     recordings = {}
     for class_name in recording_set.class_names:
-        of_class = _find_class(folder / class_name, recording_set.advice)
+        of_class = _find_class(folder / class_name, recording_set)
         recordings.update({f"{class_name}/{stem}": path for stem, path in of_class.items()})
     return recordings
 
 
-def _find_class(folder, advice):
+def _find_class(folder, recording_set):
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}. {advice}")
+        raise FileNotFoundError(f"There is no folder {folder}. {recording_set.advice}")
     paths = sorted(folder.iterdir())
     recordings = {}
     for path in paths:
@@ -129,10 +129,12 @@ def _find_class(folder, advice):
                     f"{recordings[path.stem]} and {path} have the same name without extension. Remove one of them."
                 )
             recordings[path.stem] = path
-    if len(recordings) < 2:
+    # A split that is given may have a class in one of its parts only.
+    if len(recordings) < 2 and not recording_set.has_split:
         seen = f"among {len(paths)} files, such as {paths[0].name}" if paths else "it is empty"
         raise ValueError(
-            f"{folder} must have at least two recordings, for training and testing. It has {len(recordings)} ({seen}). {advice}"
+            f"{folder} must have at least two recordings, for training and testing. It has {len(recordings)} ({seen}). "
+            f"{recording_set.advice}"
         )
     return recordings
 
