@@ -144,6 +144,19 @@ def test_a_pretrained_network_has_the_precision_that_is_asked_for():
         models.load_pretrained("digits", dtype="float31")
 
 
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        ("int8_from_float32", r"`dtype` must not be a policy of quantized layers.*dtype='int8_from_float32'.*model.quantize"),
+        ("bool", "`dtype` must be a policy of floats.*dtype='bool'"),
+        ("complex64", "`dtype` must be a policy of floats.*dtype='complex64'"),
+    ],
+)
+def test_a_policy_that_is_not_of_floats_is_an_error(dtype, message):
+    with pytest.raises(ValueError, match=message):
+        models.load_pretrained("digits", dtype=dtype)
+
+
 def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
     model = models.load_pretrained("digits")
     model.network.get_layer("logits").quantize("int8")

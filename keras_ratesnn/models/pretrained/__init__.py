@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_ratesnn._core import checks
+from keras_ratesnn._core import checks, time_axis
 from keras_ratesnn._core.annotations import Config, StepMode
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.models._arguments import checked_classes
@@ -83,9 +83,20 @@ def load_pretrained(
 
 def _policy(dtype):
     try:
-        return keras.config.dtype_policy() if dtype is None else keras.dtype_policies.get(dtype)
+        policy = keras.config.dtype_policy() if dtype is None else keras.dtype_policies.get(dtype)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"`dtype` must be the name of a dtype policy, such as 'float32' or 'mixed_bfloat16', or None. Received: "
             f"dtype={dtype!r}."
         ) from error
+    if policy.quantization_mode is not None:
+        raise ValueError(
+            f"`dtype` must not be a policy of quantized layers. Received: dtype={dtype!r}, the policy {policy.name!r}. Load "
+            "the network in a policy of floats, and call model.quantize('int8')."
+        )
+    if not all(map(time_axis.is_float, (policy.compute_dtype, policy.variable_dtype))):
+        raise ValueError(
+            "`dtype` must be a policy of floats, such as 'float32' or 'mixed_bfloat16'. Received: "
+            f"dtype={dtype!r}, the policy {policy.name!r}."
+        )
+    return policy
