@@ -225,7 +225,7 @@ def parser():
     )
     result.add_argument("--licence", required=True, metavar="SPDX", help="licence of the weights")
     result.add_argument("--architecture", metavar="NAME", help="function of keras_ratesnn.models that builds the network")
-    result.add_argument("--arguments", type=json.loads, metavar="JSON", help="the arguments of that function")
+    result.add_argument("--arguments", type=_object, metavar="JSON", help="the arguments of that function, an object")
     result.add_argument("--url", help="download URL of the weights (default: they ship with the package)")
     result.add_argument(
         "--data-dir",
@@ -246,6 +246,16 @@ def parser():
     )
     result.add_argument("--replace", action="store_true", help="replaces a network of the same name")
     return result
+
+
+def _object(text):
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be JSON, not {text!r}: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, such as '{{\"classes\": 10}}', not {text!r}")
+    return value
 
 
 def _check_architecture(model, architecture, arguments, path):

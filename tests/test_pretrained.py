@@ -503,6 +503,18 @@ def test_an_architecture_that_does_not_fit_is_not_published(architecture, argume
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[1]", "must be a JSON object, such as '{\"classes\": 10}', not '[1]'"), ("{a: 1}", "must be JSON, not '{a: 1}'")],
+)
+def test_arguments_that_are_no_object_are_refused_by_the_command_line(text, said, tmp_path, capsys):
+    options = ["--name", "made", "--data-set", "Noise", "--preprocessing", "None", "--licence", "CC0-1.0"]
+    with pytest.raises(SystemExit) as exit_info:
+        publish.main([str(tmp_path), *options, "--architecture", "ResNet18", "--arguments", text])
+    assert exit_info.value.code == 2
+    assert f"--arguments: {said}" in capsys.readouterr().err
+
+
 # The wheel.
 def test_cards_and_weights_are_in_the_wheel():
     wheel = pytest.importorskip("hatchling.builders.wheel")
