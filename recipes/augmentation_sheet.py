@@ -46,7 +46,7 @@ def parser():
         allow_abbrev=False,
     )
     result.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
-    result.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE", help="output image, a .png file")
+    result.add_argument("--output", type=_png, required=True, metavar="FILE", help="output image, a .png file")
     result.add_argument("--seed", type=_seed, default=0, metavar="S", help="random seed for images and samples (default: 0)")
     result.add_argument(
         "--data-dir",
@@ -55,6 +55,13 @@ def parser():
         help="folder of the data set's files (default: resized photographs that ship with scikit-learn)",
     )
     return result
+
+
+def _png(text):
+    path = pathlib.Path(text)
+    if path.suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"must be a .png file, not {text}")
+    return path
 
 
 def _seed(text):

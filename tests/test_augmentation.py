@@ -529,10 +529,15 @@ def test_the_error_names_a_missing_folder(option, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["cifar"], "sub_policies"), (["cifar10", "--seed", "-1"], "not -1"), (["cifar10", "--seed", "x"], "'x'")],
+    [
+        (["cifar"], "sub_policies"),
+        (["cifar10", "--seed", "-1"], "not -1"),
+        (["cifar10", "--seed", "x"], "'x'"),
+        (["cifar10", "--output", "sheet.jpg"], "--output: must be a .png file, not sheet.jpg"),
+    ],
 )
 def test_a_wrong_command_line_prints_valid_choices(arguments, said, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_info:
-        augmentation_sheet.main([*arguments, "--output", str(tmp_path / "sheet.png")])
+        augmentation_sheet.main(["--output", str(tmp_path / "sheet.png"), *arguments])
     assert exit_info.value.code == 2
     assert said in capsys.readouterr().err
