@@ -8,6 +8,7 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate
+from keras_ratesnn.metrics import AnytimeAccuracy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not support masking and will therefore destroy")
 
@@ -147,3 +148,24 @@ def test_what_follows_a_time_mean_sees_the_mask():
     expected = (to_numpy(rates(WORDS)) * IS_WORD[..., None]).sum(1) / IS_WORD.sum(1, keepdims=True)
     np.testing.assert_allclose(to_numpy(model(WORDS)), expected, rtol=1e-6)
     assert ops.is_tensor(rates(WORDS)._keras_mask)
+
+
+@pytest.mark.parametrize("weights", [None, np.arange(1.0, 16.0, dtype="float32").reshape(3, 5)])
+def test_the_accuracy_after_each_step_leaves_padding_out(weights):
+    model = rsnn.SpikingModel(tagger(), 3, return_sequences=True)
+    loss, metric = rsnn.losses.TET(keras.losses.SparseCategoricalCrossentropy(from_logits=True)), AnytimeAccuracy(3)
+    model.compile("sgd", loss, weighted_metrics=[metric])
+    y = np.random.default_rng(1).integers(0, 2, WORDS.shape)
+    outputs = model(WORDS)
+    right = np.cumsum(to_numpy(outputs), axis=1).argmax(-1) == y[:, None]
+
+    def expected(weights):
+        return [np.average(right[:, t], weights=IS_WORD * weights) for t in range(3)]
+
+    found = model.evaluate(WORDS, y, sample_weight=weights, verbose=0, return_dict=True)
+    found = [found[f"accuracy_t{t}"] for t in (1, 2, 3)]
+    np.testing.assert_allclose(found, expected(1.0 if weights is None else weights), rtol=1e-5)
+    # A weight for each sample.
+    metric.reset_state()
+    metric.update_state(y, outputs, [1.0, 2.0, 0.5])
+    np.testing.assert_allclose(to_numpy([*metric.result().values()]), expected([[1.0], [2.0], [0.5]]), rtol=1e-5)

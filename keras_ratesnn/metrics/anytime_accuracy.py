@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import checks, registry, time_axis
+from keras_ratesnn._core import checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Tensor
 from keras_ratesnn.metrics._accuracy import LABELS, Labels, is_right
 
@@ -57,14 +57,16 @@ class AnytimeAccuracy(keras.metrics.Metric):
 
         Args:
             y_true: Tensor `(batch, ...)`, labels.
-            y_pred: Tensor `(batch, T, classes)`, or with further axes before the last: the output of every step.
+            y_pred: Tensor `(batch, T, classes)`, or with further axes before the last: the output of every step. With a Keras
+                mask, an output counts from the first step on that is not masked.
             sample_weight: Tensor that broadcasts to `(batch,)`, or to the labels if a sample has several. Defaults to `None`.
         """
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         self._check_steps(y_pred)
-        sums = ops.cumsum(time_axis.widen(y_pred), axis=1)
+        sums, mask = ops.cumsum(time_axis.widen(y_pred), axis=1), keras_internals.mask_of(y_pred)
         for t, mean in enumerate(self._means):
-            mean.update_state(is_right(y_true, sums[:, t] / (t + 1), self.labels, self.threshold), sample_weight)
+            weight = sample_weight if mask is None else _where_seen(mask[:, : t + 1], sample_weight, mean.dtype)
+            mean.update_state(is_right(y_true, sums[:, t] / (t + 1), self.labels, self.threshold), weight)
 
     def result(self) -> dict[str, Tensor]:
         """A dict of the accuracies after each step."""
@@ -80,3 +82,14 @@ class AnytimeAccuracy(keras.metrics.Metric):
 
     def get_config(self) -> Config:
         return {**super().get_config(), "timesteps": self.timesteps, "labels": self.labels, "threshold": self.threshold}
+
+
+def _where_seen(mask, sample_weight, dtype):
+    """The weight of each label: that of its sample, or 0 if the mask `(batch, steps, ...)` leaves out all steps so far."""
+    seen = ops.cast(ops.any(mask, axis=1), dtype)
+    if sample_weight is None:
+        return seen
+    weight = ops.cast(ops.convert_to_tensor(sample_weight), dtype)
+    for _ in range(len(seen.shape) - len(weight.shape)):
+        weight = ops.expand_dims(weight, -1)
+    return seen * weight
