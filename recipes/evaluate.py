@@ -28,7 +28,8 @@ def main(argv=None):
         if arguments.timesteps is not None:
             if recipe.ordinary == "only":
                 raise ValueError(f"--timesteps is for spiking networks, but the run in {folder.path} is of an ordinary one.")
-            recipe = with_timesteps(model, recipe, arguments.timesteps)
+            model.timesteps = arguments.timesteps
+            recipe = with_timesteps(recipe, arguments.timesteps)
         dataset = recipe.load(arguments.data_dir)
         run.compile_model(model, recipe, dataset)
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -42,9 +43,8 @@ def main(argv=None):
     return 0
 
 
-def with_timesteps(model, recipe, timesteps):
-    """Gives a model another number of time steps; returns the recipe with it."""
-    model.timesteps = timesteps
+def with_timesteps(recipe, timesteps):
+    """A recipe with the number of time steps of a test."""
     # Windows divide the time steps of training, and random steps are some of them.
     return dataclasses.replace(recipe, timesteps=timesteps, windows=1, random_steps=None)
 

@@ -70,17 +70,17 @@ def model_and_data(name, data_dir, timesteps=None):
         recipe = recipe_of(folder)
         recipe.check_classifies("figures")
         device.set_precision(recipe.precision)
-        model = load_model(folder.last)
     else:
         cards = models.list_pretrained()
         if name not in cards:
             raise ValueError(f"NAME must be the folder of a run, or one of {', '.join(cards)}. Received: {name!r}.")
-        model, recipe = models.load_pretrained(name), catalogue.find(cards[name].architecture)
-    if timesteps is not None:
-        # Frames of an event camera depend on the number of time steps.
-        recipe = with_timesteps(model, recipe, timesteps)
-    dataset = recipe.load(data_dir)
+        recipe = catalogue.find(cards[name].architecture)
+    # Frames of an event camera depend on the number of time steps.
+    dataset = (recipe if timesteps is None else with_timesteps(recipe, timesteps)).load(data_dir)
     check_in_memory(dataset, "figures")
+    model = load_model(folder.last) if folder.settings.exists() else models.load_pretrained(name)
+    if timesteps is not None:
+        model.timesteps = timesteps
     return model, dataset
 
 

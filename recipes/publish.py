@@ -141,7 +141,8 @@ def measured(model, folder, data_dir, timesteps):
     """
     trained, trained_for, found = recipe_of(folder), model.timesteps, {}
     for number in timesteps:
-        recipe = with_timesteps(model, trained, number)
+        model.timesteps = number
+        recipe = with_timesteps(trained, number)
         # Frames of an event camera depend on the number of time steps.
         dataset = recipe.load(data_dir)
         run.compile_model(model, recipe, dataset)

@@ -57,15 +57,10 @@ def for_all_shapes(graph, tensors):
 
 def for_these_shapes(graph, tensors):
     """Compiles a graph for tensors like these."""
-    # Not at the top: this takes a second, and only compilation needs it.
-    from torch._inductor import config
-
     compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
     # PyTorch keeps compiled graphs on disk, for later processes, only if it compiles in such a context.
     context = TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))
-    # On CPUs C++ also calls the compiled functions, which takes less time than Python. On GPUs this is untested.
-    in_cpp = all(tensor.device.type == "cpu" for tensor in tensors)
-    with torch._guards.tracing(context), config.patch(cpp_wrapper=in_cpp):
+    with torch._guards.tracing(context):
         return compiler(graph, list(tensors))
 
 
