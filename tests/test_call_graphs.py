@@ -25,7 +25,7 @@ if BACKEND != "torch":
 
 import torch
 
-from keras_ratesnn._core.backend import torch_compiler
+from keras_ratesnn._core.backend import torch_compiler, torch_fusion
 
 METHODS = [
     (gradient, step_mode)
@@ -508,6 +508,24 @@ def test_a_compiled_graph_gives_the_results_of_eager_mode(gradient, step_mode, c
         train([again], *data(4, (6, 6, 2)))
         assert torch._dynamo.utils.counters["inductor"]["fxgraph_cache_hit"] >= 1
     assert "Compiling the forward pass of model" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_a_compiled_graph_calls_compiled_loops_of_large_layers(gradient, monkeypatch):
+    monkeypatch.setattr(torch_fusion, "LEAST_ELEMENTS", 0)
+    with double_precision(), recording(compiler="inductor"):
+        eager, recorded = pair(gradient=gradient, jit_compile=True)
+        for step in range(4):
+            x, y = data(4, (6, 6, 2), seed=step)
+            losses = [model.train_on_batch(x, y) for model in (eager, recorded)]
+            assert losses[1] == pytest.approx(losses[0], rel=1e-8)
+        assert_equal_state(eager, recorded, rtol=1e-7, atol=1e-8)
+        (graph,) = recorded._graphs.graphs
+        for part in (graph.forward, graph.backward) if gradient == "bptt" else (graph.forward,):
+            assert part.is_compiled
+            assert any(node.target is torch.ops.keras_ratesnn.kernel.default for node in part.graph.graph.nodes)
 
 
 def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():
