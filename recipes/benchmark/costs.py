@@ -3,14 +3,13 @@
 import keras
 
 from recipes import device
-from recipes.benchmark import cases
 
 
 def compiled(model, images, labels):
     """FLOPs and memory of loss and gradient of a batch, from JAX's compiler.
 
     Args:
-        model: A Keras model, on the JAX backend.
+        model: A Keras model on the JAX backend, compiled with a `keras.losses.Loss`.
         images: Tensor.
         labels: Tensor.
 
@@ -20,11 +19,9 @@ def compiled(model, images, labels):
     """
     import jax
 
-    loss = cases.loss()
-
     def objective(trainable, fixed):
         outputs, fixed = model.stateless_call(trainable, fixed, images, training=True)
-        return loss(labels, outputs), fixed
+        return model.loss(labels, outputs), fixed
 
     values = ([v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables])
     traced = jax.jit(jax.value_and_grad(objective, has_aux=True)).trace(*values)
