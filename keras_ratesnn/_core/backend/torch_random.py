@@ -7,6 +7,8 @@ import torch
 from keras_ratesnn._core import keras_internals, tree
 
 _draws: list = []
+_numbers: dict = {}
+"""The place of each kind of draw in the list: equal graphs have equal numbers, so that PyTorch finds them compiled on disk."""
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
 _library.define("draw(int number, Tensor seed, Tensor[] tensors) -> Tensor")
@@ -30,9 +32,11 @@ def seeded_draws():
         if found is None:
             return function(*args, **kwargs)
         draw = _Draw(function, args, {name: value for name, value in kwargs.items() if name != "generator"})
-        _draws.append(draw)
+        number = _numbers.setdefault((function, repr(draw)), len(_draws))
+        if number == len(_draws):
+            _draws.append(draw)
         tensors = [leaf for leaf in tree.flatten(list(args)) if torch.is_tensor(leaf)]
-        return torch.ops.keras_ratesnn.draw.default(len(_draws) - 1, found[1], tensors)
+        return torch.ops.keras_ratesnn.draw.default(number, found[1], tensors)
 
     with keras_internals.torch_generators_from(stand_in, run):
         yield
@@ -45,6 +49,9 @@ class _Draw:
         self._function = function
         self._args = tree.map_leaves(lambda leaf: _HOLE if torch.is_tensor(leaf) else leaf, list(args))
         self._kwargs = kwargs
+
+    def __repr__(self):
+        return repr((self._args, self._kwargs))
 
     def __call__(self, generator, tensors):
         remaining = iter(tensors)
