@@ -43,11 +43,7 @@ _FIXED = (
 _FIXED_OF_TORCH = {("torch", name) for name in ("dtype", "device", "layout", "memory_format")}
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
-_OF_EVERY_LAYER = frozenset(vars(keras.layers.Layer(name="any", dtype="float32"))) - {
-    "activity_regularizer",
-    "_modules",
-    "_buffers",
-}
+_OF_EVERY_LAYER = keras_internals.ATTRIBUTES_OF_EVERY_LAYER - {"activity_regularizer", "_modules", "_buffers"}
 _DEEPEST = 8
 
 
