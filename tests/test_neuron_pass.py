@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, data, loss_and_gradients, spiking, to_numpy
+from helpers import BACKEND, compiled, data, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -122,7 +122,7 @@ def test_memory_of_training_is_that_of_a_few_tensors_over_time():
     images, labels = map(ops.convert_to_tensor, data(8, (16, 16, 8)))
 
     def temporary_memory(model):
-        return costs.compiled(model, images, labels)["memory_bytes"]
+        return costs.compiled(compiled(model), images, labels)["memory_bytes"]
 
     one_layer_over_time = 16 * 8 * 16 * 16 * 8 * 4
     assert temporary_memory(spiking(network, 16)) < temporary_memory(ordinary.without_time(network)) + 4 * one_layer_over_time

@@ -172,7 +172,7 @@ def test_each_window_costs_two_more_forward_passes():
     images, labels = map(ops.convert_to_tensor, data(16, (8, 8, 3), classes=5))
 
     def flops(model):
-        return costs.compiled(model, images, labels)["flops"]
+        return costs.compiled(compiled(model), images, labels)["flops"]
 
     forward = flops(res(16, lambda: layers.ReLU())) / 3
     for windows in (2, 4):
