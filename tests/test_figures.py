@@ -60,6 +60,13 @@ def test_a_run_on_recordings_has_figures_with_the_frames_of_their_time_steps(rec
         assert len(accuracies.split()) == (4 if timesteps else 3)
 
 
+def test_accuracies_of_held_out_images_are_not_called_test_accuracies(tmp_path, capsys):
+    held_out = [*MEASURED[:2], "1", *MEASURED[4:], "held_out=200", "--methods", "rate-multi", "--output", str(tmp_path)]
+    for _ in ("measured", "drawn again"):
+        assert against_timesteps.main(held_out) == 0
+        assert "| held-out accuracy |" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("of", ["recordings", "mixed images"])
 def test_steps_on_recordings_and_mixed_images_are_drawn_against_the_number_of_steps(of, recordings, tmp_path):
     chosen = {

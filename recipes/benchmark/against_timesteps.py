@@ -178,6 +178,7 @@ def measure(arguments, recipes):
         "epochs": recipe.epochs,
         "batch": recipe.batch_size,
         "rounds": arguments.rounds,
+        "tested": recipe.tested,
         "backend": keras.backend.backend(),
         "device": device.name(),
         "versions": device.versions(),
@@ -198,7 +199,7 @@ def memory_of(model, step, batch):
 
 def table(record):
     """The record as a Markdown table."""
-    lines = ["| T | method | test accuracy | memory, MiB | time of a step, ms |", "|---|---|---|---|---|"]
+    lines = [f"| T | method | {_tested(record)} accuracy | memory, MiB | time of a step, ms |", "|---|---|---|---|---|"]
     for row in record["rows"]:
         accuracies = row["accuracies"]
         spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
@@ -212,10 +213,15 @@ def table(record):
 
 def panels(record):
     """What is drawn: for each panel its title, and a function of a row that returns a value and how far it spreads."""
-    found = [("test accuracy", lambda row: (statistics.mean(row["accuracies"]), _deviation(row["accuracies"])))]
+    found = [(f"{_tested(record)} accuracy", lambda row: (statistics.mean(row["accuracies"]), _deviation(row["accuracies"])))]
     if record["memory_measure"]:
         found.append(("memory of a step, MiB", lambda row: (row["memory_bytes"] / 2**20, 0.0)))
     return [*found, ("time of a step, ms", lambda row: (1000 * row["seconds"]["median"], 0.0))]
+
+
+def _tested(record):
+    """Which images the accuracies are of, "test" or "held-out"; records of earlier versions are of test images."""
+    return record.get("tested", "test")
 
 
 def _deviation(values):
