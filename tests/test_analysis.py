@@ -65,6 +65,17 @@ def test_the_model_is_left_as_it_was_and_the_result_draws_a_figure(name, tmp_pat
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_network_without_any_gradient_has_an_empty_figure(tmp_path):
+    inputs = keras.Input((6,))
+    silent = LIF(threshold=100.0)(layers.Dense(8)(inputs))
+    network = keras.Model(inputs, layers.Dense(3, use_bias=False)(silent))
+    found = analysis.gradient_agreement(helpers.spiking(network, timesteps=T), *helpers.data(10, (6,)), loss=LOSS)
+    assert np.isnan(found.cosine).all()
+    assert np.isnan(found.norm_ratio).all()
+    found.plot().savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
 # Gradients.
 @pytest.mark.parametrize(
     ("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("sltt", "single"), ("ottt", "multi")]

@@ -181,6 +181,11 @@ def module_of(source):
         (layers.Conv1D(5, 4, strides=3, padding="same"), (8, 4)),
         (layers.Conv3D(2, 2, padding="same"), (3, 4, 5, 2)),
         (layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"), (8, 8, 4)),
+        (layers.Conv2DTranspose(3, 3, strides=2, padding="same"), (7, 6, 2)),
+        (layers.Conv2DTranspose(3, (5, 2), padding="same"), (7, 6, 2)),
+        (layers.Conv2DTranspose(3, 2, strides=3), (7, 6, 2)),
+        (layers.Conv1DTranspose(3, 4, strides=2, padding="same"), (7, 2)),
+        (layers.Conv3DTranspose(3, 3, padding="same"), (4, 3, 5, 2)),
     ],
 )
 def test_each_input_of_a_convolution_feeds_as_many_synapses_as_its_gradient_says(layer, shape):
@@ -216,6 +221,20 @@ def test_scaled_spikes_are_added_and_averages_multiplied():
     for name in ("averages", "separable"):
         assert by_name[name][0] > 0
         assert by_name[name][1] == 0
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("synapses", [lambda: layers.Dense(4), lambda: layers.EinsumDense("ab,bc->ac", (4,))])
+def test_quantized_weights_are_added_for_spikes_too(synapses, mode):
+    inputs = keras.Input((8,))
+    model = helpers.spiking(keras.Model(inputs, synapses()(LIF()(inputs))), T)
+    images = 2 * helpers.data(16, (8,))[0]
+    before = analysis.energy(model, images)
+    model.quantize(mode)
+    after = analysis.energy(model, images)
+    assert before.accumulates.sum() > 0
+    np.testing.assert_array_equal(after.accumulates, before.accumulates)
+    np.testing.assert_array_equal(after.multiply_adds, before.multiply_adds)
 
 
 def test_other_costs_are_those_given_and_the_description_shows_the_totals():

@@ -215,8 +215,9 @@ class OperationCounter:
 
 
 def matrices(operation: keras.Operation) -> int:
-    """The number of weights of an operation other than scales and biases."""
-    return sum(len(weight.shape) > 1 for weight in getattr(operation, "weights", ()))
+    """The number of weights of an operation other than biases and the scales and zero points of quantized weights."""
+    weights = [weight for weight in getattr(operation, "weights", ()) if not weight.name.endswith(("_scale", "_zero"))]
+    return sum(len(weight.shape) > 1 for weight in weights)
 
 
 def _are_spikes(values: np.ndarray) -> bool:

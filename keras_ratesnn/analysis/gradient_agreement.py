@@ -61,9 +61,9 @@ class GradientAgreement:
         axes.plot(places, self.cosine, color="black", marker="o", label="cosine")
         axes.plot(places, self.norm_ratio, color="0.5", linestyle="--", marker="s", label="norm ratio")
         _figures.name_layers(axes, self.layers)
-        lowest = np.nanmin([*self.cosine, *self.norm_ratio], initial=0.85)
-        highest = np.nanmax([*self.cosine, *self.norm_ratio], initial=1.0)
-        axes.set_ylim(lowest - 0.05, highest + 0.05)
+        values = np.hstack([self.cosine, self.norm_ratio])
+        # Of a list of NaN alone, NumPy ignores `initial`.
+        axes.set_ylim(np.nanmin(values, initial=0.85) - 0.05, np.nanmax(values, initial=1.0) + 0.05)
         axes.set_title(f"gradient by {self.method} beside that by {self.other}, T = {self.timesteps}", fontsize="medium")
         axes.legend(fontsize="small", loc="lower right")
         return figure

@@ -24,7 +24,11 @@ def table() -> dict[type, LayerKind]:
         "output_factors": _of_depthwise,
     }
     convolution: dict[str, Any] = {**depthwise, "output_factors": _of_last_axis}
-    transposed: dict[str, Any] = {"multiply_adds": synapses.transposed_multiply_adds, "output_factors": _of_transposed}
+    transposed: dict[str, Any] = {
+        "multiply_adds": synapses.transposed_multiply_adds,
+        "fan_out": synapses.transposed_fan_out,
+        "output_factors": _of_transposed,
+    }
     separable: dict[str, Any] = {"multiply_adds": synapses.separable_multiply_adds, "output_factors": _of_separable}
     by_batch = Normalization(
         normalization.normalize, normalization.normalize_rate, scale_and_shift=normalization.scale_and_shift

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,19 +29,47 @@ def convolution_multiply_adds(layer: Any, input_shape: tuple[int, ...], output_s
 
 def convolution_fan_out(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> np.ndarray:
     """Less at the edges than in the middle, and where strides leave inputs out."""
-    *kernel, _, outputs = layer.kernel.shape
-    sizes, found = _space(layer, input_shape), _space(layer, output_shape)
-    along_axes = zip(sizes, found, kernel, _each(layer.strides, kernel), _each(layer.dilation_rate, kernel), strict=True)
-    counts = functools.reduce(np.multiply.outer, [_fan_out_along(layer.padding, *of_axis) for of_axis in along_axes])
-    return np.expand_dims(counts * (outputs // getattr(layer, "groups", 1)), 0 if layer.data_format == "channels_first" else -1)
+    fed = functools.partial(_fed_along, layer.padding)
+    outputs = layer.kernel.shape[-1] // getattr(layer, "groups", 1)
+    return _over_space(layer, outputs, fed, _space(layer, input_shape), _space(layer, output_shape))
 
 
-def _fan_out_along(padding: str, size: int, outputs: int, kernel: int, stride: int, dilation: int) -> np.ndarray:
-    """How many of the outputs along an axis each of `size` inputs feeds, `(size,)`."""
+def transposed_fan_out(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> np.ndarray:
+    """Less at the edges where padding "same" cuts outputs off."""
+    feeding = functools.partial(_feeding_along, layer.padding)
+    return _over_space(layer, layer.kernel.shape[-2], feeding, _space(layer, output_shape), _space(layer, input_shape))
+
+
+def _over_space(
+    layer: Any, channels: int, count_along: Callable[..., np.ndarray], wide: tuple[int, ...], narrow: tuple[int, ...]
+) -> np.ndarray:
+    """The product of the counts along each axis, times the number of channels, with an axis of channels."""
+    kernel = layer.kernel.shape[:-2]
+    of_axes = zip(wide, narrow, kernel, _each(layer.strides, kernel), _each(layer.dilation_rate, kernel), strict=True)
+    counts = functools.reduce(np.multiply.outer, [count_along(*of_axis) for of_axis in of_axes])
+    return np.expand_dims(counts * channels, 0 if layer.data_format == "channels_first" else -1)
+
+
+def _fed_along(padding: str, wide: int, *of_axis: int) -> np.ndarray:
+    """How many windows along an axis each of its `wide` places is in, `(wide,)`."""
+    places = _windows(padding, wide, *of_axis)
+    return np.bincount(places[(places >= 0) & (places < wide)], minlength=wide)
+
+
+def _feeding_along(padding: str, wide: int, *of_axis: int) -> np.ndarray:
+    """How many of the `wide` places of an axis each window has, `(narrow,)`."""
+    places = _windows(padding, wide, *of_axis)
+    return ((places >= 0) & (places < wide)).sum(axis=1)
+
+
+def _windows(padding: str, wide: int, narrow: int, kernel: int, stride: int, dilation: int) -> np.ndarray:
+    """The places of each window of a convolution along an axis, `(narrow, kernel)`; those of the padding are outside.
+
+    A convolution has its inputs at the places and an output for each window, a transposed convolution the reverse.
+    """
     extent = (kernel - 1) * dilation + 1
-    before = {"valid": 0, "causal": extent - 1, "same": max((outputs - 1) * stride + extent - size, 0) // 2}[padding]
-    places = np.add.outer(np.arange(outputs) * stride, np.arange(kernel) * dilation) - before
-    return np.bincount(places[(places >= 0) & (places < size)], minlength=size)
+    before = {"valid": 0, "causal": extent - 1, "same": max((narrow - 1) * stride + extent - wide, 0) // 2}[padding]
+    return np.add.outer(np.arange(narrow) * stride, np.arange(kernel) * dilation) - before
 
 
 def _each(value: int | tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:

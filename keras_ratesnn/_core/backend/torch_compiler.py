@@ -1,5 +1,6 @@
 """PyTorch's compiler, with a fallback: a graph that cannot be compiled runs as it is."""
 
+import operator
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 COMPILER: str | Callable[..., Any] = "inductor"
 """The backend of `torch.compile`: its name, or a function."""
+
+SAFE_IN_CPP = {"aten", "prims", "keras_ratesnn"}
+"""The namespaces of operations that C++ may call."""
 
 _warned_of: set[str] = set()
 
@@ -57,11 +61,25 @@ def for_all_shapes(graph, tensors):
 
 def for_these_shapes(graph, tensors):
     """Compiles a graph for tensors like these."""
+    # Not at the top: this takes a second, and only compilation needs it.
+    from torch._inductor import config
+
     compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
     # PyTorch keeps compiled graphs on disk, for later processes, only if it compiles in such a context.
     context = TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))
-    with torch._guards.tracing(context):
+    with torch._guards.tracing(context), config.patch(cpp_wrapper=_may_run_in_cpp(graph, tensors)):
         return compiler(graph, list(tensors))
+
+
+def _may_run_in_cpp(graph, tensors):
+    """Whether C++ instead of Python calls the kernels of a compiled graph, which takes less time.
+
+    On GPUs this is untested, and for some custom operations it ends in a crash: those that return a list of one tensor.
+    """
+    if any(tensor.device.type != "cpu" for tensor in tensors):
+        return False
+    called = {node.target for node in graph.graph.nodes if node.op == "call_function"}
+    return {getattr(target, "namespace", None) for target in called - {operator.getitem}} <= SAFE_IN_CPP
 
 
 def _warn_of_no_compilation(what, error):

@@ -209,6 +209,8 @@ def _compile(function, tensors):
         _numbers[text] = len(_kernels)
         _kernels.append(Compiled(graph, for_all_shapes, "the time loop of a neuron layer"))
     number = _numbers[text]
+    if len(graph.graph.output_node().args[0]) == 1:
+        return lambda *tensors: [torch.ops.keras_ratesnn.kernel_of_one.default(number, tensors)]
     return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)
 
 
@@ -217,6 +219,8 @@ _numbers: dict[Any, int] = {}
 
 _library = torch.library.Library("keras_ratesnn", "DEF")
 _library.define("kernel(int number, Tensor[] tensors) -> Tensor[]")
+# In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of one tensor.
+_library.define("kernel_of_one(int number, Tensor[] tensors) -> Tensor")
 
 
 @torch.library.impl(_library, "kernel", "CompositeExplicitAutograd")
@@ -230,3 +234,13 @@ def _run_kernel(number, tensors):
 @torch.library.register_fake("keras_ratesnn::kernel", lib=_library)
 def _shapes_of_kernel(number, tensors):
     return [output.clone() for output in _kernels[number].graph(*tensors)]
+
+
+@torch.library.impl(_library, "kernel_of_one", "CompositeExplicitAutograd")
+def _run_kernel_of_one(number, tensors):
+    return _run_kernel(number, tensors)[0]
+
+
+@torch.library.register_fake("keras_ratesnn::kernel_of_one", lib=_library)
+def _shape_of_kernel_of_one(number, tensors):
+    return _shapes_of_kernel(number, tensors)[0]
