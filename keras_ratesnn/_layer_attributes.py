@@ -61,7 +61,8 @@ class LayerAttributes:
     def __init__(self, layers, others=()):
         self.unknown = None
         self._containers: list[Any] = []
-        self._dicts: list[Any] = []
+        self._of_layers: list[dict[str, Any]] = []
+        self._dicts: list[dict[Any, Any]] = []
         self._views: list[Any] = []
         self._tensors = []
         self._seen = set()
@@ -70,7 +71,7 @@ class LayerAttributes:
         for other in others:
             self._look_into(other, f"of {type(other).__name__}", _DEEPEST)
         self._lengths = list(map(len, self._containers))
-        self._names = list(itertools.chain.from_iterable(self._dicts))
+        self._names = list(self._present_names())
         self._contents = list(self._present())
 
     def _watch_layer(self, layer):
@@ -78,6 +79,7 @@ class LayerAttributes:
         # Only weights are in it.
         self._seen.add(id(keras_internals.torch_parameters(layer)))
         self._watch(vars(layer))
+        self._of_layers.append(vars(layer))
         for hooks in keras_internals.hooks_of(layer):
             self._watch(hooks)
             if hooks:
@@ -90,7 +92,7 @@ class LayerAttributes:
 
     def unchanged(self):
         """Whether all attributes are what they were. Nearly all of it is one comparison, since this runs in every call."""
-        if list(map(len, self._containers)) != self._lengths or list(itertools.chain.from_iterable(self._dicts)) != self._names:
+        if list(map(len, self._containers)) != self._lengths or list(self._present_names()) != self._names:
             return False
         if any(tensor._version != version for tensor, version in self._tensors):
             return False
@@ -98,9 +100,14 @@ class LayerAttributes:
 
     def _watch(self, container):
         self._containers.append(container)
-        if isinstance(container, dict):
-            self._dicts.append(container)
         self._views.append(_values(container))
+
+    def _present_names(self):
+        """An iterator over the names in dictionaries, and the last attribute of each layer.
+
+        They have thousands of attributes. Python keeps these in order, so that another one is the last, or its value is.
+        """
+        return itertools.chain(itertools.chain.from_iterable(self._dicts), map(next, map(reversed, self._of_layers)))
 
     def _present(self):
         """An iterator over all that is in the containers now, without the names in dictionaries."""
@@ -129,6 +136,8 @@ class LayerAttributes:
         elif isinstance(value, _CONTAINERS):
             if not isinstance(value, (tuple, frozenset)):
                 self._watch(value)
+            if isinstance(value, dict):
+                self._dicts.append(value)
             for inside in list(_values(value)):
                 self._look_into(inside, place, depth - 1)
         elif isinstance(value, collections.deque) or any("__slots__" in vars(base) for base in type(value).__mro__[:-1]):

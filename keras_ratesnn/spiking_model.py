@@ -310,7 +310,6 @@ class SpikingModel(
         return self._fit(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        _quantization.check_trainable(self)
         self.gradient.check_timesteps(self.timesteps)
         return self._train_on_batch(x, *args, **kwargs)
 

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import sys
 
+from keras_ratesnn._core import checks
 from recipes import catalogue, device, run
 from recipes.checkpoint import load_model
 from recipes.command_line import interruptible, mistake
@@ -16,7 +17,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m recipes.evaluate", description=__doc__, allow_abbrev=False)
     parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a run of python -m recipes.train")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="(default: last)")
-    parser.add_argument("--timesteps", type=int, metavar="T", help="number of time steps (default: as in training)")
+    parser.add_argument(
+        "--timesteps", type=int, nargs="+", default=[], metavar="T", help="numbers of time steps (default: as in training)"
+    )
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
     arguments = parser.parse_args(argv)
     folder = RunFolder(arguments.run)
@@ -24,22 +27,26 @@ def main(argv=None):
         recipe = recipe_of(folder)
         device.set_precision(recipe.precision)
         recipe.task.check_packages()
+        for timesteps in arguments.timesteps:
+            checks.positive_integer("--timesteps", timesteps, advice="It is a number of time steps.")
+        if arguments.timesteps and recipe.ordinary == "only":
+            raise ValueError(f"--timesteps is for spiking networks, but the run in {folder.path} is of an ordinary one.")
         model = load_model(getattr(folder, arguments.checkpoint), compile=False)
-        if arguments.timesteps is not None:
-            if recipe.ordinary == "only":
-                raise ValueError(f"--timesteps is for spiking networks, but the run in {folder.path} is of an ordinary one.")
-            model.timesteps = arguments.timesteps
-            recipe = with_timesteps(recipe, arguments.timesteps)
-        dataset = recipe.load(arguments.data_dir)
-        run.compile_model(model, recipe, dataset)
+        tests = [with_timesteps(recipe, timesteps) for timesteps in arguments.timesteps] or [recipe]
+        dataset = tests[0].load(arguments.data_dir)
+        run.compile_model(model, tests[0], dataset)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return mistake(error)
-    scores = run.scores(model, recipe, dataset)
-    tested = recipe.tested
-    time_steps = "ordinary network" if recipe.ordinary == "only" else f"T = {model.timesteps}"
-    print(f"{recipe.name}, {time_steps}, {dataset.test_size:,} {tested} images")
-    for name, value in scores.items():
-        print(f"{tested} {name.replace('_', ' ')}: {value:.4f}")
+    for index, test in enumerate(tests):
+        if index and test.has_time:
+            # Frames of an event camera depend on the number of time steps.
+            dataset = test.load(arguments.data_dir)
+        if arguments.timesteps:
+            model.timesteps = test.timesteps
+        time_steps = "ordinary network" if recipe.ordinary == "only" else f"T = {model.timesteps}"
+        print(f"{recipe.name}, {time_steps}, {dataset.test_size:,} {recipe.tested} images")
+        for name, value in run.scores(model, test, dataset).items():
+            print(f"{recipe.tested} {name.replace('_', ' ')}: {value:.4f}", flush=True)
     return 0
 
 

@@ -19,6 +19,8 @@ PRESETS = {
 COUNTED = {"rate": "windows", "sltt": "random_steps"}
 """The meaning of a number for each gradient: a recipe setting, and an argument of the gradient's class."""
 
+NUMBERS = "`methods` may end in a number of time windows, like rate-multi-2, or of random steps, like sltt-single-2."
+
 
 def settings_of(name, others=()):
     """The recipe settings for a method's name, a dictionary; raises ValueError if there is no such method.
@@ -32,16 +34,16 @@ def settings_of(name, others=()):
     plain, number = name, None
     if name.count("-") == 2:
         plain, _, number = name.rpartition("-")
-    checks.one_of("methods", plain, (*PLAIN, *PRESETS, *others))
+    try:
+        checks.one_of("methods", plain, (*PLAIN, *PRESETS, *others))
+    except ValueError as error:
+        raise ValueError(f"{error} {NUMBERS}") from None
     gradient, step_mode = plain.split("-")
     settings = {"gradient": gradient, "step_mode": step_mode}
     if number is None:
         return settings
     if gradient not in COUNTED or not number.isdecimal():
-        raise ValueError(
-            "`methods` may end in a number of time windows, like rate-multi-2, or of random steps, like sltt-single-2. "
-            f"Received: {name!r}."
-        )
+        raise ValueError(f"{NUMBERS} Received: {name!r}.")
     return {**settings, COUNTED[gradient]: int(number)}
 
 

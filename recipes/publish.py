@@ -262,7 +262,13 @@ def _object(text):
 def _check_architecture(model, architecture, arguments, path):
     """Checks that the weights can be loaded as described on the card."""
     checks.one_of("architecture", architecture, [name for name in models.__all__ if name[0].isupper()])
-    built = getattr(models, architecture)(**arguments, weights=path)
+    try:
+        built = getattr(models, architecture)(**arguments, weights=path)
+    except ValueError as error:
+        raise ValueError(
+            "`architecture` and `arguments` must build the network of the run. Received: "
+            f"architecture={architecture!r}, arguments={arguments!r}. {error}"
+        ) from error
     if built.network.output_shape != model.network.output_shape:
         raise ValueError(
             f"`arguments` must build a network with outputs {model.network.output_shape}, like the trained one. Received: "

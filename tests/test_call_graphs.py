@@ -654,13 +654,15 @@ class Options(layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        self.plain = True
         self.options = {"a": 0.5}
         self.part = functools.partial(ops.multiply, 2.0)
         self.holder = types.SimpleNamespace(scale=1.0, layer=layers.Rescaling(1.0))
         self.method = Scale(1.0).of
+        self.single = True
 
     def call(self, inputs):
-        x = inputs * self.options.get("a", -1.0) * self.holder.scale
+        x = inputs * self.options.get("a", -1.0) * self.holder.scale * (2.0 if hasattr(self, "other") else 1.0)
         return self.holder.layer(self.part(self.method(x)))
 
 
@@ -680,8 +682,10 @@ class Scale:
         lambda layer: setattr(layer.holder.layer, "scale", 3.0),
         lambda layer: setattr(layer.method.__self__, "scale", 3.0),
         lambda layer: setattr(layer, "part", functools.partial(ops.multiply, 5.0)),
+        lambda layer: (delattr(layer, "single"), setattr(layer, "other", True)),
+        lambda layer: (delattr(layer, "plain"), setattr(layer, "other", True)),
     ],
-    ids=["name in a dict", "object", "layer in an object", "bound method", "partial"],
+    ids=["name in a dict", "object", "layer in an object", "bound method", "partial", "last name", "earlier name"],
 )
 def test_settings_are_found_wherever_they_are(change):
     def make():

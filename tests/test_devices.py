@@ -108,7 +108,9 @@ def test_a_number_of_devices_that_is_none_is_an_error(text):
 
 
 def test_a_process_that_ctrl_c_ended_has_the_status_that_shells_give_it():
-    killed = subprocess.Popen([sys.executable, "-c", "import os, signal; signal.signal(2, signal.SIG_DFL); os.kill(os.getpid(), 2)"])
+    killed = subprocess.Popen(
+        [sys.executable, "-c", "import os, signal; signal.signal(2, signal.SIG_DFL); os.kill(os.getpid(), 2)"]
+    )
     killed.wait()
     assert killed.returncode == -2
     assert engine._status_of([killed]) == 130

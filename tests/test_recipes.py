@@ -288,8 +288,15 @@ def test_evaluate_gives_the_accuracy_of_the_record(digits_run, capsys):
     folder, record = digits_run
     assert evaluate.main([str(folder)]) == 0
     assert f"test accuracy: {record['test_accuracy']:.4f}" in capsys.readouterr().out
-    assert evaluate.main([str(folder), "--checkpoint", "best", "--timesteps", "2"]) == 0
-    assert "T = 2" in capsys.readouterr().out
+    assert evaluate.main([str(folder), "--checkpoint", "best", "--timesteps", "2", str(record["settings"]["timesteps"])]) == 0
+    at_two, as_trained = capsys.readouterr().out.split(f"T = {record['settings']['timesteps']}")
+    assert "T = 2" in at_two
+    assert at_two.count("test accuracy: ") == as_trained.count("test accuracy: ") == 1
+
+
+def test_evaluate_needs_positive_numbers_of_time_steps(digits_run, capsys):
+    error = error_of([digits_run[0], "--timesteps", "2", "0"], capsys, evaluate.main)
+    assert "`--timesteps` must be 1 or more. Received: --timesteps=0" in error
 
 
 def test_fewer_time_steps_than_random_steps_are_tested(tmp_path, capsys):

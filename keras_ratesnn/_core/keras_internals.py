@@ -570,7 +570,9 @@ class _Collection:
         self._lists_of_layers = [owner._layers for owner in self._owners]
         self._lists = self._lists_of_layers + [getattr(owner, name) for owner in self._owners for name in of_variables]
         self._lengths = list(map(len, self._lists))
-        self._contents = list(itertools.chain.from_iterable(self._lists))
+        # Most are empty: no need to look into these, once their lengths have been compared.
+        self._filled = list(filter(None, self._lists))
+        self._contents = list(itertools.chain.from_iterable(self._filled))
         # A custom layer may find its variables in other places.
         self._is_complete = all(map(_finds_variables_as_keras, map(type, layers)))
 
@@ -579,7 +581,7 @@ class _Collection:
         return (
             self._is_complete
             and list(map(len, self._lists)) == self._lengths
-            and all(map(operator.is_, self._contents, itertools.chain.from_iterable(self._lists)))
+            and all(map(operator.is_, self._contents, itertools.chain.from_iterable(self._filled)))
             # A Sequential model gets another list when it is rebuilt.
             and all(map(operator.is_, self._lists_of_layers, map(operator.attrgetter("_layers"), self._owners)))
         )

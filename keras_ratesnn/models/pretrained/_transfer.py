@@ -10,6 +10,9 @@ from keras_ratesnn.layers import Neuron
 OF_GRADIENT = ("surrogate", "detach_reset")
 """Settings of neurons that may differ, because they do not affect the outputs."""
 
+LISTED = 5
+"""How many names of layers an error message lists."""
+
 
 def copy_weights(source, target, head, origin, advice, optional=()):
     """Copies the weights of all layers.
@@ -30,7 +33,8 @@ def copy_weights(source, target, head, origin, advice, optional=()):
     left = [name for name in sources if name not in targets and (head in targets or name not in optional)]
     if absent or left:
         raise ValueError(
-            f"{origin} belongs to another network: the layers {absent} are missing, and {left} are unexpected. {advice}"
+            f"{origin} belongs to another network: the layers {_listed(absent)} are missing, and {_listed(left)} are unexpected. "
+            f"{advice}"
         )
 
     for name, layer in targets.items():
@@ -46,6 +50,12 @@ def copy_weights(source, target, head, origin, advice, optional=()):
         _compare(name, "weights of shapes", there, here, origin, advice)
         _compare(name, "neurons", _neurons(sources[name]), _neurons(layer), origin, advice)
         layer.set_weights(sources[name].get_weights())
+
+
+def _listed(names):
+    """The first few names, and how many more there are."""
+    more = len(names) - LISTED
+    return f"{names[:LISTED]} and {more} more" if more > 0 else str(names)
 
 
 def with_classes(network, classes, origin):
