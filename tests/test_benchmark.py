@@ -105,7 +105,7 @@ def test_flops_and_memory_are_recorded_if_the_backend_reports_them(run):
     else:
         assert record["flops_measure"] is None
         assert all(row["flops"] is None for row in record["rows"])
-    if BACKEND == "jax" or device.gpu():
+    if BACKEND != "tensorflow" or device.gpu():
         assert record["memory_measure"]
         assert all(row["memory_bytes"] > 0 for row in record["rows"] if row["method"] not in (FLOOR, FORWARD))
         assert all(row["memory_to_ordinary"] == 1 for row in rows_of(record, ORDINARY))
@@ -271,6 +271,24 @@ def test_flops_of_a_step_match_a_count_by_hand(method, forwards, monkeypatch):
     assert costs.counted_flops(lambda: trainer.train_on_batch(images, labels)) == first + forwards * (second + dense)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's allocator tells each allocation")
+def test_memory_of_a_step_is_the_most_that_the_allocator_holds():
+    import torch
+
+    if device.gpu():
+        pytest.skip("on a GPU the allocator's own peak is read")
+    mebibyte, kept = 2**20, []
+
+    def step():
+        first, second = torch.empty(3 * mebibyte, dtype=torch.uint8), torch.empty(2 * mebibyte, dtype=torch.uint8)
+        del first
+        kept.append(torch.empty(4 * mebibyte, dtype=torch.uint8))
+        del second
+
+    assert costs.memory_rise(step) == 6 * mebibyte
+    assert costs.memory_rise(lambda: kept.clear()) == 0
+
+
 def test_memory_is_measured_in_a_separate_process(monkeypatch):
     """The measurement runs in this process instead of a separate one, because it knows the tiny network."""
     commands = []
@@ -290,7 +308,7 @@ def test_memory_is_measured_in_a_separate_process(monkeypatch):
     assert commands[0][:3] == [sys.executable, "-m", "recipes.benchmark.process_peak"]
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX's compiler tells the memory")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX's compiler and PyTorch's allocator tell the memory")
 def test_process_memory_is_measured_where_the_backend_reports_none(monkeypatch):
     monkeypatch.setattr(process_peak, "in_separate_process", lambda settings, method, timesteps: 10 * timesteps)
     with tiny_among_the_networks():
@@ -307,13 +325,21 @@ def test_process_memory_is_measured_where_the_backend_reports_none(monkeypatch):
 def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(jit_compile, graphs, monkeypatch):
     from keras_ratesnn._core.backend import torch_compiler
 
-    monkeypatch.setattr(torch_compiler, "COMPILER", "eager")
+    compiled_in = []
+
+    def compiler(graph, tensors):
+        compiled_in.append(int(model.optimizer.iterations) + 1)
+        return graph
+
+    monkeypatch.setattr(torch_compiler, "COMPILER", compiler)
     with tiny_among_the_networks():
         settings = Settings(network="Tiny", size=8, batch=2, jit_compile=jit_compile)
         model = cases.trainer(settings, "rate-multi", 2)
         warm = measure.warm_trainer(settings, "rate-multi", 2, None, model)
     assert len(model._graphs.graphs) == graphs
-    assert len(warm.compiling_seconds) == 1 + graphs
+    assert len(warm.compiling_seconds) == {"auto": 2, True: 3, False: 1}[jit_compile]
+    assert set(compiled_in) <= set(measure.compiling_calls(settings, "rate-multi"))
+    assert bool(compiled_in) == (jit_compile is True)
     assert warm.flops > 0
 
 

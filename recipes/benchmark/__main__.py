@@ -15,8 +15,6 @@ from recipes.command_line import interruptible, mistake
 from recipes.methods import PLAIN, PRESETS
 from recipes.whole_file import write_json
 
-JIT_COMPILE = {"auto": "auto", "true": True, "false": False}
-
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
@@ -27,7 +25,7 @@ def main(argv=None):
     process_memory = given.pop("memory")
     folder = given.pop("output")
     devices = given.pop("devices")
-    jit_compile = tuple(dict.fromkeys(JIT_COMPILE[word] for word in given.pop("jit_compile")))
+    jit_compile = tuple(dict.fromkeys(arguments.JIT_COMPILE[word] for word in given.pop("jit_compile")))
     try:
         settings = Settings(
             **{
@@ -79,7 +77,7 @@ def parser():
         "--jit-compile",
         nargs="+",
         default=[defaults.jit_compile],
-        choices=JIT_COMPILE,
+        choices=arguments.JIT_COMPILE,
         help="as in SpikingModel.compile; with several, each method is measured with each, and the floor with the first",
     )
     result.add_argument("--data-format", default=defaults.data_format, help="channels_last or channels_first")
@@ -87,7 +85,7 @@ def parser():
     result.add_argument(
         "--memory",
         action="store_true",
-        help="on TensorFlow and PyTorch without a GPU: also measures memory, in a separate process for each case",
+        help="on TensorFlow without a GPU: also measures memory, in a separate process for each case",
     )
     result.add_argument(
         "--devices",

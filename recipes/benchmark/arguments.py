@@ -4,6 +4,9 @@ import argparse
 
 from recipes.benchmark.settings import NETWORKS, Settings
 
+JIT_COMPILE = {"auto": "auto", "true": True, "false": False}
+"""The values of `Settings.jit_compile` on command lines."""
+
 
 def parser(program, description, timesteps):
     """A parser of the network, the batch and the measurement, with the defaults of `Settings`.

@@ -1,5 +1,8 @@
 """FLOPs and memory of a training step, as reported by the backend."""
 
+import gc
+import itertools
+
 import keras
 
 from recipes import device
@@ -103,9 +106,9 @@ def counted_flops(step):
 
 
 def memory_rise(step):
-    """The increase of peak memory during a step, relative to the memory in use before it.
+    """The increase of peak memory during a step, relative to the memory in use before it, see `memory_measure`.
 
-    Without a GPU this is the peak of the process, which never decreases, so it is meaningful only in a separate process.
+    The peak of a process never decreases, so that it is meaningful only in a separate process.
 
     Args:
         step: Function without arguments.
@@ -113,11 +116,27 @@ def memory_rise(step):
     Returns:
         Integer, bytes.
     """
+    if keras.backend.backend() == "torch" and not device.gpu():
+        return _allocation_peak(step)
     device.reset_peak_bytes()
     before = device.peak_bytes()
     step()
     device.synchronize()
     return device.peak_bytes() - before
+
+
+def _allocation_peak(step):
+    """The most memory that PyTorch's allocator for CPUs holds during a step, beyond what it held before."""
+    # Imported here because it imports PyTorch.
+    from torch import profiler
+
+    # Objects of earlier steps that are freed during this one would count as negative.
+    gc.collect()
+    with profiler.profile(activities=[profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate((event.nbytes() for event in events), initial=0))
 
 
 def flops_measure():
@@ -138,9 +157,11 @@ def memory_measure():
         return "JAX, temporary memory reported by the compiler"
     if device.gpu():
         return f"{keras.backend.backend()}, increase of the peak of the GPU's allocator during the step"
+    if keras.backend.backend() == "torch":
+        return "torch, increase of the peak of its allocator during the step"
     return f"{keras.backend.backend()}, increase of the peak memory of the process in the first step"
 
 
 def needs_separate_process():
     """Whether memory can be measured only in a separate process."""
-    return keras.backend.backend() != "jax" and not device.gpu()
+    return keras.backend.backend() == "tensorflow" and not device.gpu()

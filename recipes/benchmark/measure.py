@@ -100,7 +100,7 @@ def warm_forward(settings, model, ordinary):
     images, _ = cases.batch(settings)
     forward = cases.TrainingForward(model, settings.jit_compile)
     return dataclasses.replace(
-        warm_up(functools.partial(forward.predict_on_batch, images), 1),
+        warm_up(functools.partial(forward.predict_on_batch, images), (1,)),
         flops=None if ordinary.flops is None else ordinary.flops / FORWARDS_IN_A_STEP,
     )
 
@@ -123,14 +123,14 @@ def warm_trainer(settings, method, timesteps, of_process, model=None, with_flops
     model = model or cases.trainer(settings, method, timesteps)
     images, labels = cases.batch(settings, method)
     step = functools.partial(model.train_on_batch, images, labels)
-    case = warm_up(step, recorded_at(settings, method))
+    case = warm_up(step, compiling_calls(settings, method))
     if with_flops and keras.backend.backend() == "torch":
         counted = case
         if settings.jit_compile is True:
             # A compiled graph hides its operations. The same graph is replayed without compilation.
             replayed = dataclasses.replace(settings, jit_compile="auto")
             trainer = cases.trainer(replayed, method, timesteps)
-            counted = warm_up(functools.partial(trainer.train_on_batch, images, labels), recorded_at(replayed, method))
+            counted = warm_up(functools.partial(trainer.train_on_batch, images, labels), compiling_calls(replayed, method))
         case = dataclasses.replace(case, flops=costs.counted_flops(counted.step))
     if keras.backend.backend() == "jax":
         if not with_flops:
@@ -141,19 +141,22 @@ def warm_trainer(settings, method, timesteps, of_process, model=None, with_flops
     return case if of_process is None else dataclasses.replace(case, memory_bytes=of_process(method, timesteps))
 
 
-def recorded_at(settings, method):
-    """The number of the call of a model that is recorded as a graph and compiled; the first compiles in any case."""
+def compiling_calls(settings, method):
+    """The numbers of the calls of a model in which something is compiled or recorded, a tuple; the first is 1."""
     if keras.backend.backend() != "torch" or method in (ORDINARY, *PEERS) or settings.jit_compile is False:
-        return 1
-    return EAGER_CALLS[settings.jit_compile] + 1
+        return (1,)
+    recorded = EAGER_CALLS[settings.jit_compile] + 1
+    # A graph is compiled when it is replayed for the first time.
+    compiled = recorded + (settings.jit_compile is True)
+    return tuple(dict.fromkeys((1, recorded, compiled)))
 
 
-def warm_up(step, last_compiling):
+def warm_up(step, compiling):
     """Calls a step several times, and returns it with a wait for the device.
 
     Args:
         step: Function without arguments.
-        last_compiling: Integer, the number of the last call that compiles, see `recorded_at`.
+        compiling: Tuple of integers, see `compiling_calls`.
 
     Returns:
         `Warm`.
@@ -163,8 +166,8 @@ def warm_up(step, last_compiling):
         step()
         device.synchronize()
 
-    seconds = timing.interleaved({"step": waiting}, last_compiling + WARM_UP_STEPS)["step"]
-    return Warm(waiting, [seconds[call - 1] for call in dict.fromkeys((1, last_compiling))], launch=step)
+    seconds = timing.interleaved({"step": waiting}, max(compiling) + WARM_UP_STEPS)["step"]
+    return Warm(waiting, [seconds[call - 1] for call in compiling], launch=step)
 
 
 def rows(warm, seconds, timesteps, batch):

@@ -1,14 +1,15 @@
 """Peak memory of a training step against T: `KERAS_BACKEND=jax python -m recipes.benchmark.memory` prints a table.
 
 The network is a ResNet-18, by default with rate training in both step modes and BPTT. The quantity depends on the backend: on
-JAX the compiler's temporary memory; on a GPU the allocator's peak; otherwise the increase of the peak memory of the process
-during the step, with a separate process for each case.
+JAX the compiler's temporary memory; on PyTorch and on a GPU the allocator's peak, on PyTorch that of a recorded graph; otherwise
+the increase of the peak memory of the process during the step. Each case has a process of its own.
 """
 
 import argparse
 import sys
 
 from recipes.benchmark import costs
+from recipes.benchmark.arguments import JIT_COMPILE
 from recipes.benchmark.process_peak import in_separate_process
 from recipes.benchmark.settings import Settings
 from recipes.command_line import interruptible, mistake
@@ -23,9 +24,16 @@ def main(argv=None):
     parser.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=defaults.batch, help="images in the step (default: %(default)s)")
     parser.add_argument("--size", type=int, default=defaults.size, help="height and width (default: %(default)s)")
+    parser.add_argument(
+        "--jit-compile",
+        default="auto",
+        choices=JIT_COMPILE,
+        help="on PyTorch, as in SpikingModel.compile; false is eager mode (default: %(default)s)",
+    )
     parser.add_argument("--methods", nargs="+", default=defaults.methods, metavar="NAME", help="as in recipes.benchmark")
     try:
-        settings = Settings(**vars(parser.parse_args(argv)), timesteps=TIMESTEPS)
+        given = vars(parser.parse_args(argv))
+        settings = Settings(**{**given, "jit_compile": JIT_COMPILE[given["jit_compile"]]}, timesteps=TIMESTEPS)
     except (ValueError, ImportError) as error:
         return mistake(error)
     measure = costs.memory_measure()

@@ -8,7 +8,11 @@ import sys
 import keras
 
 from recipes.benchmark import cases, costs
+from recipes.benchmark.evidence import graphs
 from recipes.benchmark.settings import Settings
+
+GRAPH_READY = 2
+"""Calls on PyTorch after which a graph is recorded and compiled."""
 
 
 def main():
@@ -27,8 +31,9 @@ def in_separate_process(settings, method, timesteps):
 
 def peak_bytes(settings, method, timesteps):
     """The peak memory of one training step, in bytes: see `costs.memory_measure`."""
-    # Without XLA: otherwise the compiler's memory, which is larger than that of the step, would count.
-    settings = dataclasses.replace(settings, jit_compile=False)
+    if keras.backend.backend() == "tensorflow":
+        # Without XLA: otherwise the compiler's memory, which is larger than that of the step, would count.
+        settings = dataclasses.replace(settings, jit_compile=False)
     cases.configure(settings)
     model = cases.trainer(settings, method, timesteps)
     images, labels = cases.batch(settings, method)
@@ -36,7 +41,16 @@ def peak_bytes(settings, method, timesteps):
         return costs.compiled(model, images, labels)["memory_bytes"]
     # One image first: library buffers and traces do not belong to the step.
     model.train_on_batch(images[:1], labels[:1])
-    return costs.memory_rise(lambda: model.train_on_batch(images, labels))
+
+    def step():
+        model.train_on_batch(images, labels)
+
+    if keras.backend.backend() == "torch":
+        with graphs.recorded_at_once():
+            for _ in range(GRAPH_READY):
+                step()
+            return costs.memory_rise(step)
+    return costs.memory_rise(step)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ floor: (T - 1) x forward + ordinary. ordinary: a training step of the same netwo
 neuron layer. forward: its forward pass in training mode, without gradient. A ratio is the median over rounds of the time
 divided by the floor of the same round. It is below 1 if the floor counts T times what a method does once: the layers before the
 first neurons on an image without time, and the launch of a program, which dominates a step of a tiny network. Compile time:
-duration of the first step, and of the step that is recorded as a graph, minus the median."""
+duration of the first step, and of those in which a graph is recorded and compiled, minus the median."""
 
 SNNTORCH = """\
 snntorch: its neurons subtract the threshold one step later than ours, and batch normalisation sees one step at a time. The

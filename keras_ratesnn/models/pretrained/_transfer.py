@@ -33,8 +33,8 @@ def copy_weights(source, target, head, origin, advice, optional=()):
     left = [name for name in sources if name not in targets and (head in targets or name not in optional)]
     if absent or left:
         raise ValueError(
-            f"{origin} belongs to another network: the layers {_listed(absent)} are missing, and {_listed(left)} are unexpected. "
-            f"{advice}"
+            f"{origin} belongs to another network: the layers {_listed(absent)} are missing, and {_listed(left)} are "
+            f"unexpected. {advice}"
         )
 
     for name, layer in targets.items():

@@ -28,6 +28,6 @@ def run(write, settings, tf32):
         model = cases.trainer(settings, method, settings.timesteps[0])
         step = functools.partial(model.train_on_batch, *cases.batch(settings))
         with graphs.recorded_at_once():
-            seconds = measure.warm_up(step, measure.recorded_at(settings, method)).compiling_seconds
+            seconds = measure.warm_up(step, measure.compiling_calls(settings, method)).compiling_seconds
         names = {"method": method, "timesteps": settings.timesteps[0], "precision": settings.precision}
         write({"kind": "compiled", **names, "seconds": sum(seconds)})
