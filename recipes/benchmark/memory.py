@@ -1,8 +1,8 @@
 """Peak memory of a training step against T: `KERAS_BACKEND=jax python -m recipes.benchmark.memory` prints a table.
 
 The network is a ResNet-18, by default with rate training in both step modes and BPTT. The quantity depends on the backend: on
-JAX the compiler's temporary memory; on PyTorch, where the step is a recorded graph, and on a GPU the allocator's peak; otherwise
-the increase of the peak memory of the process during the step. Each case has a process of its own.
+JAX the compiler's temporary memory; on PyTorch, where the step is a recorded graph, and on a GPU the allocator's peak;
+otherwise the increase of the peak memory of the process during the step. Each case has a process of its own.
 """
 
 import argparse
