@@ -6,6 +6,7 @@ import functools
 import gc
 import random
 import shutil
+import sys
 import threading
 import types
 import warnings
@@ -24,6 +25,7 @@ if BACKEND != "torch":
     pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
 
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core.backend import torch_compiler, torch_fusion
 
@@ -526,6 +528,54 @@ def test_a_compiled_graph_calls_compiled_loops_of_large_layers(gradient, monkeyp
         for part in (graph.forward, graph.backward) if gradient == "bptt" else (graph.forward,):
             assert part.is_compiled
             assert any(node.target is torch.ops.keras_ratesnn.kernel.default for node in part.graph.graph.nodes)
+
+
+@torch.library.custom_op("keras_ratesnn_tests::halves", mutates_args=())
+def halves(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [tensor / 2 for tensor in tensors]
+
+
+halves.register_fake(lambda tensors: [torch.empty_like(tensor) for tensor in tensors])
+halves.register_autograd(lambda ctx, gradients: [gradient / 2 for gradient in gradients])
+
+
+class CallsAnOperationOfItsOwn(layers.Layer):
+    def call(self, inputs):
+        return halves([inputs])[0] if torch.is_tensor(inputs) else inputs
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="C++ runs graphs on Linux only")
+@pytest.mark.parametrize(("layer", "in_cpp"), [(layers.Identity, [True, True]), (CallsAnOperationOfItsOwn, [False, True])])
+def test_cpp_runs_graphs_without_operations_of_other_libraries(layer, in_cpp):
+    """A list of one tensor, as `halves` returns, ends in a crash in PyTorch 2.13. Its derivative has no such operation."""
+    from torch._inductor import config
+
+    chosen = []
+
+    def compiler(graph, tensors):
+        chosen.append(config.cpp_wrapper)
+        return graph
+
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layer()(layers.Dense(5)(inputs)))))
+
+    with recording(compiler=compiler):
+        eager, recorded = pair(make, jit_compile=True)
+        losses = train([eager, recorded], *data(4))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    assert chosen == in_cpp
+
+
+def test_a_kernel_with_one_result_is_an_operation_with_one_result():
+    x = torch.ones(3)
+    with recording():
+        kernels = [torch_fusion._compile(function, [x]) for function in (lambda x: [2 * x], lambda x: [2 * x, x + 1])]
+        graph = make_fx(lambda x: [kernel(x) for kernel in kernels], tracing_mode="fake")(x).graph
+        results = [tensor.tolist() for kernel in kernels for tensor in kernel(x)]
+    own = [node.target for node in graph.nodes if getattr(node.target, "namespace", None) == "keras_ratesnn"]
+    assert own == [torch.ops.keras_ratesnn.kernel_of_one.default, torch.ops.keras_ratesnn.kernel.default]
+    assert results == [[2.0] * 3] * 3
 
 
 def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():

@@ -1,6 +1,7 @@
 """PyTorch's compiler, with a fallback: a graph that cannot be compiled runs as it is."""
 
 import operator
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -74,9 +75,10 @@ def for_these_shapes(graph, tensors):
 def _may_run_in_cpp(graph, tensors):
     """Whether C++ instead of Python calls the kernels of a compiled graph, which takes less time.
 
-    On GPUs this is untested, and for some custom operations it ends in a crash: those that return a list of one tensor.
+    On GPUs and other systems this is untested, and for some custom operations it ends in a crash: those that return a list of
+    one tensor.
     """
-    if any(tensor.device.type != "cpu" for tensor in tensors):
+    if sys.platform != "linux" or any(tensor.device.type != "cpu" for tensor in tensors):
         return False
     called = {node.target for node in graph.graph.nodes if node.op == "call_function"}
     return {getattr(target, "namespace", None) for target in called - {operator.getitem}} <= SAFE_IN_CPP
