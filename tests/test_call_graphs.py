@@ -27,7 +27,7 @@ if BACKEND != "torch":
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from keras_ratesnn._core.backend import torch_compiler, torch_fusion
+from keras_ratesnn._core.backend import torch_compiler, torch_fusion, torch_graph_passes
 
 METHODS = [
     (gradient, step_mode)
@@ -676,6 +676,39 @@ def test_second_derivatives_are_an_error_that_names_the_way_out(make, arguments,
             outputs = model(x, training=True)
         with pytest.raises(RuntimeError, match=reason):
             torch.autograd.grad(ops.sum(outputs), x, create_graph=True)
+
+
+@pytest.mark.parametrize("jit_compile", ["auto", True])
+def test_a_retained_graph_can_be_differentiated_again(jit_compile):
+    x, _ = data(4, (6, 6, 2))
+    with double_precision(), recording():
+        _, model = pair(jit_compile=jit_compile)
+        for _ in range(3):
+            loss = ops.mean(model(x, training=True) ** 2)
+            model.zero_grad()
+            loss.backward(retain_graph=True)
+        weight = model.trainable_variables[0].value
+        once = weight.grad.clone()
+        loss.backward()
+        np.testing.assert_allclose(to_numpy(weight.grad), 2 * to_numpy(once), rtol=1e-12)
+        assert graphs_of(model) == 1
+        with pytest.raises(RuntimeError, match="a second time"):
+            loss.backward()
+
+
+def test_a_backward_pass_frees_what_was_saved_after_its_last_use():
+    graph = torch.fx.Graph()
+    saved, upstream = graph.placeholder("saved"), graph.placeholder("upstream")
+    negative = graph.call_function(torch.neg, (saved,))
+    freed: list[bool] = []
+    looked = graph.call_function(lambda value: (freed.append(reference() is None), value)[1], (negative,))
+    graph.output((graph.call_function(torch.mul, (looked, upstream)),))
+    arguments = [torch.full((2,), 3.0), torch.full((2,), 5.0)]
+    reference = weakref.ref(arguments[0])
+    (result,) = torch_graph_passes.freeing_arguments(torch.fx.GraphModule({}, graph))(arguments)
+    assert result.tolist() == [-15.0, -15.0]
+    assert freed == [True]
+    assert arguments == []
 
 
 def test_what_runs_in_autocast_is_not_replayed_outside():

@@ -71,7 +71,11 @@ class CallGraph:
             )
             compiled = False
         self.forward = _compiled(forward, f"the forward pass of {name}") if compiled else forward.forward
-        self.backward = _compiled(backward, f"the backward pass of {name}") if compiled else backward.forward
+        self._frees_arguments = not compiled
+        if compiled:
+            self.backward = _compiled(backward, f"the backward pass of {name}")
+        else:
+            self.backward = torch_graph_passes.freeing_arguments(backward).forward
 
     @staticmethod
     def signature(tensors):
@@ -116,10 +120,17 @@ class CallGraph:
         return [next(outputs if differentiable else others) for differentiable in self.differentiable]
 
     def gradients(self, saved, upstream):
-        """The gradients of the tensors that require one, `None` if they have none, given what the forward graph saved."""
+        """The gradients of the tensors that require one, `None` if they have none.
+
+        Args:
+            saved: List of what the forward graph saved. It is emptied, so that memory is free as soon as it is not needed.
+            upstream: List of the gradients of the outputs.
+        """
         upstream = [_in_layout(gradient, layout) for gradient, layout in zip(upstream, self.upstream_layouts, strict=True)]
+        arguments = [*saved, *upstream]
+        saved.clear()
         with torch.no_grad():
-            found = iter(self.backward(*saved, *upstream))
+            found = iter(self.backward(arguments) if self._frees_arguments else self.backward(*arguments))
         return [next(found) if has_gradient else None for has_gradient in self._has_gradient]
 
     def _record(self, recording, function, tensors, outputs):
@@ -173,7 +184,10 @@ class _Replayed(torch.autograd.Function):
 
     @first_derivative_only
     def backward(ctx, *upstream):
-        return None, None, None, *ctx.graph.gradients(ctx.saved_tensors, upstream)
+        saved = list(ctx.saved_tensors)
+        # It keeps them where the graph of autograd is retained.
+        ctx.maybe_clear_saved_tensors()
+        return None, None, None, *ctx.graph.gradients(saved, upstream)
 
 
 def _constant(result):

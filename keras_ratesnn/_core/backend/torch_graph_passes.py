@@ -144,6 +144,18 @@ def split(root, graph, forward_nodes, tensors, outputs):
     return fx.GraphModule(root, forward), fx.GraphModule(root, backward)
 
 
+def freeing_arguments(graph_module):
+    """The same graph as a function of a list of its arguments, which it empties: each is freed after its last use."""
+    graph, places = fx.Graph(), {}
+    arguments = graph.placeholder("arguments")
+    for node in reversed(graph_module.graph.find_nodes(op="placeholder")):
+        places[node] = graph.call_method("pop", (arguments,))
+    for node in graph_module.graph.nodes:
+        if node.op != "placeholder":
+            places[node] = graph.node_copy(node, places.__getitem__)
+    return fx.GraphModule(graph_module, graph)
+
+
 def draws(node):
     """Whether an operation draws from PyTorch's own generator."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
