@@ -61,8 +61,8 @@ class GradientAgreement:
         axes.plot(places, self.cosine, color="black", marker="o", label="cosine")
         axes.plot(places, self.norm_ratio, color="0.5", linestyle="--", marker="s", label="norm ratio")
         _figures.name_layers(axes, self.layers)
+        # An array, since NumPy ignores `initial` for a list of NaN alone.
         values = np.hstack([self.cosine, self.norm_ratio])
-        # Of a list of NaN alone, NumPy ignores `initial`.
         axes.set_ylim(np.nanmin(values, initial=0.85) - 0.05, np.nanmax(values, initial=1.0) + 0.05)
         axes.set_title(f"gradient by {self.method} beside that by {self.other}, T = {self.timesteps}", fontsize="medium")
         axes.legend(fontsize="small", loc="lower right")
