@@ -56,7 +56,7 @@ def metrics_of_all(model, results):
         for variable in model.metrics_variables
         if variable.aggregation in reduce
     ]
-    with keras.StatelessScope(of_all):
+    with keras_internals.Values(of_all):
         return results()
 
 

@@ -218,11 +218,26 @@ def call_aside(operation, args, kwargs):
     return outputs, losses
 
 
-class _Through(keras.StatelessScope):
+class Values(keras.StatelessScope):
+    """A scope in which variables have the given values, in their own dtype. Assignments end with it.
+
+    Keras would cast the values to the dtype in which variables are read at present: in half precision, to that of the layers.
+
+    Args:
+        values: Iterable of pairs of a Keras variable and a tensor. Defaults to `()`.
+        **options: As in `keras.StatelessScope`.
+    """
+
+    def __init__(self, values=(), **options):
+        with without_autocast():
+            super().__init__(list(values), **options)
+
+
+class _Through(Values):
     """A thread-local scope that passes reads and assignments of variables to the enclosing scope."""
 
     def __init__(self, values=(), collect_losses=False):
-        super().__init__(values, collect_losses)
+        super().__init__(values, collect_losses=collect_losses)
         self._outside = get_stateless_scope()
 
     def get_current_value(self, variable):
@@ -257,8 +272,8 @@ class _Aside(_Through):
         self._assigned.add(id(update[0]))
 
 
-class Replaced(keras.StatelessScope):
-    """A scope in which variables have the given values, which replace their own; assignments end with it.
+class Replaced(Values):
+    """`Values`, where an assignment of a weight may be given another value.
 
     Args:
         values: List of pairs of a Keras variable and a tensor.
@@ -267,7 +282,7 @@ class Replaced(keras.StatelessScope):
     """
 
     def __init__(self, values, assigned, collect_losses=False):
-        super().__init__(values, collect_losses)
+        super().__init__(values, collect_losses=collect_losses)
         self._as_assigned = assigned
 
     def add_update(self, update):
@@ -696,7 +711,7 @@ def torch_generators_from(generator_of, run):
         random.torch, random.torch_seed_generator = torch, original
 
 
-class CollectingScope(keras.StatelessScope):
+class CollectingScope(Values):
     """A scope in which variables have the given values, which collects assignments and the losses of layers.
 
     Args:
@@ -705,8 +720,8 @@ class CollectingScope(keras.StatelessScope):
     """
 
     def __init__(self, variables, values):
-        super().__init__(list(zip(variables, values, strict=True)), collect_losses=True, initialize_variables=False)
-        self._values = list(zip(variables, values, strict=True))
+        super().__init__(zip(variables, values, strict=True), collect_losses=True, initialize_variables=False)
+        self._assigned: dict[int, Any] = {}
 
     def get_current_value(self, variable):
         value = super().get_current_value(variable)
@@ -720,11 +735,11 @@ class CollectingScope(keras.StatelessScope):
             raise ValueError(f"a layer assigns its trainable variable {variable.path!r}")
         # An assignment carries no gradient.
         super().add_update((variable, ops.stop_gradient(value)))
+        self._assigned[id(variable)] = variable
 
     def assigned(self):
-        """List of pairs `(variable, value)` of the variables that were assigned."""
-        pairs = [(variable, value, self.get_current_value(variable)) for variable, value in self._values]
-        return [(variable, now) for variable, before, now in pairs if now is not before]
+        """List of pairs `(variable, value)` of the variables that were assigned, in the order of their first assignments."""
+        return [(variable, self.get_current_value(variable)) for variable in self._assigned.values()]
 
     def added(self, layers):
         """List of pairs `(layer, loss)`: the losses that these layers added. Forgets them."""

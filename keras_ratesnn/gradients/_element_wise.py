@@ -1,6 +1,5 @@
 """Checks that a cell acts on each neuron independently, which one eligibility per neuron requires."""
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -57,7 +56,7 @@ def _mixing(cell, shape, dtype, random):
 
     def step(inputs, state, values):
         remaining = iter(state)
-        with keras.StatelessScope(list(zip(cell.variables, values, strict=True))):
+        with keras_internals.Values(zip(cell.variables, values, strict=True)):
             _, *outputs = cell.step(inputs, tree.map_leaves(lambda _: next(remaining), at_rest))
         return tree.flatten(outputs)
 

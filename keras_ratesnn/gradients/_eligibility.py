@@ -13,7 +13,6 @@ A cell may have a hand-written derivative, `NeuronCell.step_derivative`, which i
 
 import functools
 
-import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, inheritance, keras_internals, time_axis, tree
@@ -173,7 +172,7 @@ def _forward_mode(cell, current, state):
     def stateless(leaves, values):
         current, *flat = leaves
         remaining = iter(flat)
-        with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
+        with keras_internals.Values(zip(variables, values, strict=True)) as scope:
             _, spikes, after = cell.step(current, tree.map_leaves(lambda _: next(remaining), state))
         changed = [(v, scope.get_current_value(v)) for v in variables if not v.trainable]
         return spikes, after, changed

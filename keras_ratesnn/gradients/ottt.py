@@ -109,7 +109,7 @@ class TraceRule(OnlineRule):
         with keras_internals.without_autocast():
             constants = [(variable, ops.stop_gradient(ops.convert_to_tensor(variable))) for variable in variables]
         share, t = 1.0 / self.order.calls, self.order.t
-        with keras.StatelessScope(constants):
+        with keras_internals.Values(constants):
             of_spikes = self.apply(call, *with_tensors(self.order.tensor, call), share, t)
         of_traces, losses = self.outputs_and_losses(call, *with_tensors(self._trace, call))
         for loss in losses:

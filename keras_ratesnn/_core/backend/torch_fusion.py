@@ -60,7 +60,7 @@ def elementwise(function, cell, key, *arguments):
         remaining = iter(tensors)
         mapping = [(weight, next(remaining)) for weight in weights]
         inside = tree.map_leaves(lambda leaf: next(remaining) if torch.is_tensor(leaf) else leaf, arguments)
-        with keras.StatelessScope(mapping):
+        with keras_internals.Values(mapping):
             return function(*inside)
 
     return fuse(of_tensors, cell, whole_key(), tensors)
