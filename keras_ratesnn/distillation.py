@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._compiled_functions import CompilesForSettings
-from keras_ratesnn._core import backend, keras_internals, registry, time_axis
+from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._without_gradient import StepsWithoutGradient, without_gradient
 from keras_ratesnn.spiking_model import SpikingModel
@@ -89,8 +89,9 @@ class Distiller(CompilesForSettings, StepsWithoutGradient, keras_internals.Extra
 
         On PyTorch `jit_compile` says what becomes of a `SpikingModel`, see `SpikingModel.compile`.
         """
+        jit_compile = checks.jit_compile(kwargs.get("jit_compile", "auto"))
         if backend.CallGraph is not None:
-            asked = False if kwargs.get("run_eagerly") else kwargs.get("jit_compile", "auto")
+            asked = False if kwargs.get("run_eagerly") else jit_compile
             for model in (self.teacher, self.student):
                 if isinstance(model, SpikingModel):
                     model._asked_jit_compile = asked

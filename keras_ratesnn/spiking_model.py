@@ -408,7 +408,8 @@ class SpikingModel(
         """
         asked = inspect.signature(super().compile).bind(*args, **kwargs)
         asked.apply_defaults()
-        self._asked_jit_compile = False if asked.arguments["run_eagerly"] else asked.arguments["jit_compile"]
+        jit_compile = checks.jit_compile(asked.arguments["jit_compile"])
+        self._asked_jit_compile = False if asked.arguments["run_eagerly"] else jit_compile
         if backend.CallGraph is not None:
             # Keras would trace Python code that the graphs of calls replace.
             asked.arguments["jit_compile"] = False

@@ -696,3 +696,11 @@ def test_the_loss_is_finite_for_large_finite_weights():
     loss, gradients = helpers.loss_and_gradients(model, *helpers.data())
     assert math.isfinite(loss)
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("value", [0, 1, "x", np.array(["auto", "auto"])], ids=str)
+def test_jit_compile_is_checked_when_a_model_is_compiled(value):
+    model = spiking()
+    for compiled_model in (model, rsnn.distillation.Distiller(spiking(), model, rsnn.distillation.LogitsDistillation())):
+        with pytest.raises(ValueError, match="`jit_compile` must be True, False or 'auto'. Received: jit_compile="):
+            compiled_model.compile("sgd", "mse", jit_compile=value)

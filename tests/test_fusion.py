@@ -292,12 +292,12 @@ def test_bptt_stores_only_the_input_of_a_neuron_layer():
     assert elements_kept() >= 10 * 4 * 50 + 10 * 4 * 70
 
 
-@pytest.mark.parametrize("asked", ["auto", False])
+@pytest.mark.parametrize("asked", ["auto", False, None])
 def test_jit_compile_is_saved_with_its_original_value(asked, tmp_path):
     model = compiled(spiking(), jit_compile=asked)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.get_compile_config()["jit_compile"] == asked
+    assert loaded.get_compile_config()["jit_compile"] == ("auto" if asked is None else asked)
     assert loaded.jit_compile == model.jit_compile
     loaded.fit(*data(), verbose=0)
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras.src.backend.common.variables import AutocastScope
+
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers import LIF
 
@@ -433,3 +435,11 @@ def test_attributes_that_keras_gives_to_models_are_not_those_of_users():
     model.mine, model.inner = 1, keras.layers.Dense(2)
     assert set(keras_internals.attributes_of(model)) == {"mine", "inner"}
     assert keras_internals.own_classes(Own) == (Own,)
+
+
+def test_values_in_a_scope_keep_their_dtype_where_variables_are_read_in_half_precision():
+    variable = keras.Variable(np.full(2, 1.001, "float32"))
+    value = ops.full((2,), 1.002)
+    with AutocastScope("bfloat16"), keras_internals.Values([(variable, value)]) as scope:
+        assert scope.get_current_value(variable) is value
+        assert keras.backend.standardize_dtype(variable.value.dtype) == "bfloat16"

@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 _Choice = TypeVar("_Choice")
 
@@ -66,6 +66,15 @@ def one_of(name: str, value: _Choice, choices: Iterable[_Choice]) -> _Choice:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.")
     return value
+
+
+def jit_compile(value: Any) -> bool | Literal["auto"]:
+    """The `jit_compile` that `compile` was given as True, False or "auto", which is what Keras makes of `None`."""
+    if isinstance(value, bool):
+        return value
+    if value is None or (isinstance(value, str) and value == "auto"):
+        return "auto"
+    raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={value!r}.")
 
 
 def _also(advice: str) -> str:
