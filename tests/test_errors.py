@@ -701,6 +701,6 @@ def test_the_loss_is_finite_for_large_finite_weights():
 @pytest.mark.parametrize("value", [0, 1, "x", np.array(["auto", "auto"])], ids=str)
 def test_jit_compile_is_checked_when_a_model_is_compiled(value):
     model = spiking()
-    for compiled_model in (model, rsnn.distillation.Distiller(spiking(), model, rsnn.distillation.LogitsDistillation())):
-        with pytest.raises(ValueError, match="`jit_compile` must be True, False or 'auto'. Received: jit_compile="):
+    for compiled_model in (model, rsnn.distillation.Distiller(spiking(), model, keras.distillation.LogitsDistillation())):
+        with pytest.raises(ValueError, match=r"`jit_compile` must be True, False or 'auto'\. Received: jit_compile="):
             compiled_model.compile("sgd", "mse", jit_compile=value)

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-
 from keras.src.backend.common.variables import AutocastScope
 
 from keras_ratesnn._core import keras_internals
