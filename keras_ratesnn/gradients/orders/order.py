@@ -220,6 +220,8 @@ class Order:
             self.memory[place] = record
         for place, function in self._finishing.items():
             self.memory[place] = function(self.memory.get(place))
+        # They refer to this order: the tensors of a step would stay in memory until Python looks for such cycles.
+        self._finishing.clear()
         for place, call in self._normalized.items():
             windows = self.memory[place]
             moments = {name: self._of_all_steps([of[name] for of in windows]) for name in windows[0]}

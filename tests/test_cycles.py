@@ -1,0 +1,76 @@
+"""A training step leaves no tensor in a reference cycle, where it would stay until Python's garbage collector comes by."""
+
+import gc
+
+import keras
+import pytest
+from helpers import BACKEND, compiled, data, spiking
+from keras import layers
+
+import keras_ratesnn as rsnn
+
+if BACKEND != "torch":
+    pytest.skip("other backends run compiled functions, which keep no tensors of a step", allow_module_level=True)
+
+import torch
+from torch.utils import _pytree
+
+
+def network():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, kernel_regularizer="l2", activity_regularizer="l2")(inputs)
+    x = rsnn.layers.LIF(activity_regularizer="l1")(layers.BatchNormalization()(x))
+    x = layers.GaussianNoise(0.1, seed=4)(layers.Dropout(0.3, seed=3)(layers.MaxPooling2D(2)(x)))
+    x = rsnn.layers.LIF(learn_threshold=True)(layers.Dense(5)(layers.Flatten()(x)))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+@pytest.fixture(autouse=True)
+def _trees_without_cycles(monkeypatch):
+    """PyTorch 2.13 flattens structures by an inner function that refers to itself, and Keras lets that refer to tensors."""
+
+    def tree_flatten(tree, is_leaf=None):
+        leaves = []
+        return leaves, flatten(tree, is_leaf, leaves)
+
+    def flatten(tree, is_leaf, leaves):
+        if _pytree.tree_is_leaf(tree, is_leaf=is_leaf):
+            leaves.append(tree)
+            return _pytree.treespec_leaf()
+        node_type = _pytree._get_node_type(tree)
+        children, context = _pytree.SUPPORTED_NODES[node_type].flatten_fn(tree)
+        return _pytree.TreeSpec(node_type, context, [flatten(child, is_leaf, leaves) for child in children])
+
+    monkeypatch.setattr(_pytree, "tree_flatten", tree_flatten)
+
+
+METHODS = ["rate", rsnn.gradients.Rate(windows=2), "bptt", "sltt", rsnn.gradients.SLTT(random_steps=2), "ottt"]
+
+
+CASES = [(gradient, step_mode, False) for gradient in METHODS for step_mode in ("multi", "single")]
+
+
+@pytest.mark.parametrize(("gradient", "step_mode", "jit_compile"), [*CASES, ("rate", "single", "auto")], ids=str)
+def test_a_step_leaves_no_tensor_in_a_cycle(gradient, step_mode, jit_compile, monkeypatch):
+    monkeypatch.setattr("keras_ratesnn._call_graphs.EAGER_CALLS", {"auto": 1})
+    model = compiled(spiking(network(), 3, gradient, step_mode=step_mode), jit_compile=jit_compile)
+    x, y = data(4, (6, 6, 2))
+    for _ in range(3):
+        model.train_on_batch(x, y)
+        model.test_on_batch(x, y)
+    # Reachable from here: what other tests have left is not counted.
+    before = [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+    gc.collect()
+    gc.disable()
+    try:
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        model.train_on_batch(x, y)
+        model.test_on_batch(x, y)
+        gc.collect()
+        kept = [tuple(found.shape) for found in gc.garbage if issubclass(type(found), torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert before
+    assert kept == []
