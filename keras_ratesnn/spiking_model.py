@@ -115,6 +115,7 @@ class SpikingModel(
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
         keras_internals.take_inputs_unchanged(self)
+        keras_internals.let_trees_free_tensors()
         self.network = network
         self._draws = None
         self.timesteps = timesteps

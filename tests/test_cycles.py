@@ -13,7 +13,6 @@ if BACKEND != "torch":
     pytest.skip("other backends run compiled functions, which keep no tensors of a step", allow_module_level=True)
 
 import torch
-from torch.utils import _pytree
 
 
 def network():
@@ -23,25 +22,6 @@ def network():
     x = layers.GaussianNoise(0.1, seed=4)(layers.Dropout(0.3, seed=3)(layers.MaxPooling2D(2)(x)))
     x = rsnn.layers.LIF(learn_threshold=True)(layers.Dense(5)(layers.Flatten()(x)))
     return keras.Model(inputs, layers.Dense(3)(x))
-
-
-@pytest.fixture(autouse=True)
-def _trees_without_cycles(monkeypatch):
-    """PyTorch 2.13 flattens structures by an inner function that refers to itself, and Keras lets that refer to tensors."""
-
-    def tree_flatten(tree, is_leaf=None):
-        leaves = []
-        return leaves, flatten(tree, is_leaf, leaves)
-
-    def flatten(tree, is_leaf, leaves):
-        if _pytree.tree_is_leaf(tree, is_leaf=is_leaf):
-            leaves.append(tree)
-            return _pytree.treespec_leaf()
-        node_type = _pytree._get_node_type(tree)
-        children, context = _pytree.SUPPORTED_NODES[node_type].flatten_fn(tree)
-        return _pytree.TreeSpec(node_type, context, [flatten(child, is_leaf, leaves) for child in children])
-
-    monkeypatch.setattr(_pytree, "tree_flatten", tree_flatten)
 
 
 METHODS = ["rate", rsnn.gradients.Rate(windows=2), "bptt", "sltt", rsnn.gradients.SLTT(random_steps=2), "ottt"]

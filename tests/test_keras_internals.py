@@ -442,3 +442,22 @@ def test_values_in_a_scope_keep_their_dtype_where_variables_are_read_in_half_pre
     with AutocastScope("bfloat16"), keras_internals.Values([(variable, value)]) as scope:
         assert scope.get_current_value(variable) is value
         assert keras.backend.standardize_dtype(variable.value.dtype) == "bfloat16"
+
+
+@pytest.mark.skipif(helpers.BACKEND != "torch", reason="other backends flatten structures in other ways")
+def test_trees_that_free_tensors_are_those_of_keras():
+    import collections
+
+    from keras.src.tree import torchtree_impl
+
+    pair = collections.namedtuple("pair", ["left", "right"])
+    leaf = ops.ones(2)
+    structures = [leaf, None, [], (leaf,), [{"b": 1, "a": [2, leaf]}, None], pair(1, {"b": leaf, "a": ()}), {"b": [3], "a": 4}]
+    structures += [collections.OrderedDict(b=1, a=2), collections.defaultdict(list, b=[1], a=[leaf])]
+    keras_internals.let_trees_free_tensors()
+    patched = torchtree_impl._dict_to_ordered_dict
+    of_keras = inspect.getclosurevars(patched).nonlocals["original"]
+    for structure in structures:
+        found, expected = patched(structure), of_keras(structure)
+        assert type(found) is type(expected)
+        assert repr(found) == repr(expected)

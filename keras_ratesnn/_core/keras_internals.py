@@ -388,6 +388,29 @@ class ShiftedSeeds(_Through):
             layer.add_loss(loss)
 
 
+@functools.cache
+def let_trees_free_tensors():
+    """Lets `keras.tree` on PyTorch keep no tensors that it has looked at. It does the same, in less time.
+
+    Keras hands PyTorch's `tree_flatten` a function that refers to the structure, and that keeps it in an inner function that
+    refers to itself: the tensors stay in memory until Python's garbage collector comes by, hundreds of MiB in eager mode.
+    """
+    if keras.backend.backend() != "torch":
+        return
+    from keras.src.tree import torchtree_impl
+
+    original = torchtree_impl._dict_to_ordered_dict
+
+    def with_sorted_dicts(structure):
+        if not torchtree_impl.is_nested(structure):
+            return structure
+        if type(structure) in (list, tuple):
+            return type(structure)([with_sorted_dicts(part) for part in structure])
+        return original(structure)
+
+    torchtree_impl._dict_to_ordered_dict = with_sorted_dicts
+
+
 def is_rematerialized(model):
     """Whether a layer of a model was made in a `keras.RematScope`."""
     return any(layer._remat_mode is not None for layer in with_sublayers(model))
