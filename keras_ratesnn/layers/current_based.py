@@ -43,13 +43,15 @@ class CuBaLIFCell(IntegrateAndFireCell):
         synaptic_decay: Float in [0, 1), the fraction of the synaptic current that remains after one step; `0.0` gives the
             neurons of `LIFCell`. Defaults to `0.5`.
         reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float, the membrane after a hard reset. Defaults to `0.0`.
+        v_reset: Float < `threshold`, the membrane after a hard reset. Defaults to `0.0`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
         learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
             Defaults to `False`.
         initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
+        decay_input: Boolean, whether the current i_t, not the input I_t, is scaled by 1 − `decay`. Defaults to `False`.
+        reset_delay: Boolean, whether a spike resets the membrane one step later, see `LIFCell`. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
@@ -81,9 +83,14 @@ class CuBaLIFCell(IntegrateAndFireCell):
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
+        decay_input: bool = False,
+        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, **kwargs)
+        super().__init__(
+            threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, reset_delay, **kwargs
+        )
+        self.decay_input = checks.boolean("decay_input", decay_input)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
         self.synaptic_decay = checks.real("synaptic_decay", synaptic_decay, at_least=0, below=1, advice=DECAY_ADVICE)
 
@@ -99,7 +106,12 @@ class CuBaLIFCell(IntegrateAndFireCell):
         return membrane, spikes, {"current": current, "membrane": after}
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "decay": self.decay, "synaptic_decay": self.synaptic_decay}
+        return {
+            **super().get_config(),
+            "decay": self.decay,
+            "decay_input": self.decay_input,
+            "synaptic_decay": self.synaptic_decay,
+        }
 
 
 @registry.register
@@ -148,6 +160,8 @@ class CuBaLIF(IntegrateAndFire):
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
+        decay_input: bool = False,
+        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
         cell = CuBaLIFCell(
@@ -160,9 +174,12 @@ class CuBaLIF(IntegrateAndFire):
             surrogate,
             learn_threshold,
             initial_membrane,
+            decay_input,
+            reset_delay,
             **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)
 
     decay = from_cell("decay")
+    decay_input = from_cell("decay_input")
     synaptic_decay = from_cell("synaptic_decay")
