@@ -8,6 +8,7 @@ from keras_ratesnn import dynamics
 from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
 from keras_ratesnn.layers._cell_guards import from_cell
+from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
 from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
 from keras_ratesnn.surrogates import Surrogate
@@ -87,6 +88,7 @@ class ALIFCell(IntegrateAndFireCell):
         decay_input: bool = False,
         **kwargs: Any,
     ) -> None:
+        refuse_other_names(type(self).__name__, kwargs)
         super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, **kwargs)
         self.decay_input = checks.boolean("decay_input", decay_input)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
@@ -112,7 +114,7 @@ class ALIFCell(IntegrateAndFireCell):
 
     def get_config(self) -> Config:
         config = super().get_config()
-        # Always False: the reset needs the threshold of its spike, which changes from step to step.
+        # Always False: a delayed reset would need the threshold of its spike, which changes from step to step.
         del config["reset_delay"]
         return {
             **config,

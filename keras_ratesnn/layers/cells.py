@@ -29,7 +29,7 @@ class IntegrateAndFireCell(NeuronCell):
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
 
     With `reset_delay` the reset acts in the next step, after integration: v_t is what the reset by s_{t−1} makes of
-    decay · v_{t−1} + I_t, and v_t is the state.
+    decay · v_{t−1} + I_t, and the state is v_t and s_t.
 
     Args: as in `LIFCell`, without `decay` and `decay_input`.
     """
@@ -86,7 +86,8 @@ class IntegrateAndFireCell(NeuronCell):
 
     def initial_state(self, inputs: Tensor) -> Structure:
         at_rest = super().initial_state(inputs)
-        return at_rest + self.initial_membrane if self.initial_membrane else at_rest
+        membrane = at_rest + self.initial_membrane if self.initial_membrane else at_rest
+        return {"membrane": membrane, "spikes": at_rest} if self.reset_delay else membrane
 
     def effective_decay(self) -> float | Tensor:
         """λ as the step uses it: a float, or a tensor if it is learned."""
@@ -104,11 +105,12 @@ class IntegrateAndFireCell(NeuronCell):
     ) -> tuple[Tensor, Tensor, Structure]:
         """As in `NeuronCell`; `threshold` is θ_t, if a layer sets a new threshold at each step."""
         threshold = self.effective_threshold() if threshold is None else threshold
-        membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.effective_decay(), self.decay_input)
+        before = state["membrane"] if self.reset_delay else state
+        membrane = dynamics.integrate(before, ops.cast(inputs, before.dtype), self.effective_decay(), self.decay_input)
         if self.reset_delay:
-            previous = dynamics.fire(state, threshold) if self.detach_reset else self.fire(state, threshold)
-            membrane = self.after_reset(membrane, previous, threshold)
-            return membrane, self.fire(membrane, threshold), membrane
+            membrane = self.after_reset(membrane, state["spikes"], threshold)
+            spikes = self.fire(membrane, threshold)
+            return membrane, spikes, {"membrane": membrane, "spikes": spikes}
         spikes = self.fire(membrane, threshold)
         return membrane, spikes, self.after_reset(membrane, spikes, threshold)
 
@@ -131,7 +133,8 @@ class IntegrateAndFireCell(NeuronCell):
         through_reset = self._reset_derivative(state, membrane, spikes, surrogate_derivative)
 
         def along(input_tangent, state_tangent, weight):
-            integrated = dynamics.integrate(state_tangent, input_tangent, decay, self.decay_input)
+            before = state_tangent["membrane"] if self.reset_delay else state_tangent
+            integrated = dynamics.integrate(before, input_tangent, decay, self.decay_input)
             return through_reset(integrated, state_tangent, weight)
 
         return along
@@ -141,7 +144,7 @@ class IntegrateAndFireCell(NeuronCell):
     ) -> Callable[..., tuple[Any, Any]]:
         """As `step_derivative`, but of a function of the tangent of the membrane after integration, not of the input's."""
         if self.reset_delay:
-            return self._delayed_reset_derivative(state)
+            return self._delayed_reset_derivative(state, surrogate_derivative)
         threshold = self.effective_threshold()
         if self.reset == "soft":
             through_reset = dynamics.soft_reset_derivative(surrogate_derivative, threshold, self.detach_reset)
@@ -160,22 +163,24 @@ class IntegrateAndFireCell(NeuronCell):
 
         return along
 
-    def _delayed_reset_derivative(self, state: Tensor) -> Callable[..., tuple[Any, Any]]:
-        """The same with a delayed reset: the state is the membrane whose spikes act."""
-        threshold = self.effective_threshold()
-        spikes = dynamics.fire(state, threshold)
-        surrogate_derivative = 0.0 if self.detach_reset else self.surrogate_derivative(state)
+    def _delayed_reset_derivative(self, state: Structure, surrogate_derivative: Tensor) -> Callable[..., tuple[Any, Any]]:
+        """The same with a delayed reset, by the spikes of the state."""
+        threshold, spikes = self.effective_threshold(), state["spikes"]
 
         def along(membrane_tangent, state_tangent, weight):
+            of_spikes = state_tangent["spikes"]
+            learns_threshold = weight is not None and weight is self.log_threshold
             if self.reset == "hard":
                 membrane_tangent = (1.0 - spikes) * membrane_tangent
-            elif not self.detach_reset:
-                membrane_tangent = membrane_tangent - threshold * surrogate_derivative * state_tangent
-            if weight is None or weight is not self.log_threshold:
-                return membrane_tangent, membrane_tangent
-            of_reset = self._threshold_derivative(state, spikes, surrogate_derivative)
-            membrane_tangent = membrane_tangent + of_reset * threshold
-            return membrane_tangent - threshold, membrane_tangent
+            else:
+                if not self.detach_reset:
+                    membrane_tangent = membrane_tangent - threshold * of_spikes
+                if learns_threshold:
+                    membrane_tangent = membrane_tangent - threshold * spikes
+            distance = membrane_tangent - threshold if learns_threshold else membrane_tangent
+            if not self.detach_reset:
+                of_spikes = surrogate_derivative * distance
+            return distance, {"membrane": membrane_tangent, "spikes": of_spikes}
 
         return along
 
@@ -260,8 +265,8 @@ class LIFCell(IntegrateAndFireCell):
         state: The state returned by the previous step; `None` for neurons before their first step.
 
     Returns:
-        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; the membrane after the reset, or v_t if the reset is
-        delayed.
+        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; the membrane after the reset, or with a delayed
+        reset a dict of `"membrane"` v_t and `"spikes"` s_t.
 
     Raises:
         ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, `v_reset` or
@@ -387,7 +392,8 @@ class ParametricLIFCell(IntegrateAndFireCell):
         through_reset = self._reset_derivative(state, membrane, spikes, surrogate_derivative)
 
         def along(input_tangent, state_tangent, weight):
-            integrated = dynamics.integrate(state_tangent, input_tangent, decay, self.decay_input)
+            before = state_tangent["membrane"] if self.reset_delay else state_tangent
+            integrated = dynamics.integrate(before, input_tangent, decay, self.decay_input)
             if weight is self.decay_logit:
                 # λ = σ(w), so dλ/dw = λ (1 − λ).
                 integrated = integrated + decay * self._change_by_decay(state, membrane, decay)
@@ -395,15 +401,16 @@ class ParametricLIFCell(IntegrateAndFireCell):
 
         return along
 
-    def _change_by_decay(self, state: Tensor, membrane: Tensor, decay: Tensor) -> Tensor:
+    def _change_by_decay(self, state: Structure, membrane: Tensor, decay: Tensor) -> Tensor:
         """(1 − λ) ∂v/∂λ of the membrane v after integration."""
+        before = state["membrane"] if self.reset_delay else state
         if not self.decay_input:
-            return (1.0 - decay) * state
+            return (1.0 - decay) * before
         if self.reset_delay:
-            # After integration, before the reset. A hard reset has no derivative where it differs.
-            membrane = membrane + self.effective_threshold() * dynamics.fire(state, self.effective_threshold())
+            # Before the reset. Where a hard reset differs from a soft one, it has no derivative.
+            membrane = membrane + self.effective_threshold() * state["spikes"]
         # v = λ v⁺ + (1 − λ) I, so (1 − λ) (v⁺ − I) = v⁺ − v.
-        return state - membrane
+        return before - membrane
 
     def get_config(self) -> Config:
         return {

@@ -9,6 +9,7 @@ from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
 from keras_ratesnn.layers._cell_guards import from_cell
 from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
+from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
 from keras_ratesnn.surrogates import Surrogate
 
@@ -59,7 +60,8 @@ class CuBaLIFCell(IntegrateAndFireCell):
         state: The state returned by the previous step; `None` for neurons before their first step.
 
     Returns:
-        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"current"` i_t and `"membrane"` v⁺_t.
+        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"current"` i_t and `"membrane"`, the
+        state of `LIFCell`.
 
     Raises:
         ValueError: If a decay is outside [0, 1), `threshold` is not > 0, or a name is unknown.
@@ -95,8 +97,7 @@ class CuBaLIFCell(IntegrateAndFireCell):
         self.synaptic_decay = checks.real("synaptic_decay", synaptic_decay, at_least=0, below=1, advice=DECAY_ADVICE)
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        membrane = super().initial_state(inputs)
-        return {"current": ops.zeros_like(membrane), "membrane": membrane}
+        return {"current": NeuronCell.initial_state(self, inputs), "membrane": super().initial_state(inputs)}
 
     def step(  # type: ignore[override]  # Its threshold is its own.
         self, inputs: Tensor, state: Structure
