@@ -123,8 +123,8 @@ class IntegrateAndFireCell(NeuronCell):
 
     @property
     def has_step_derivative(self) -> bool:
-        # That of an attached hard reset needs the membrane that the delayed reset has replaced.
-        return not (self.reset_delay and self.reset == "hard" and not self.detach_reset)
+        # That of an attached hard reset would need the membrane that the delayed reset has replaced.
+        return self.detach_reset or not self.reset_delay
 
     def step_derivative(
         self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
@@ -144,7 +144,7 @@ class IntegrateAndFireCell(NeuronCell):
     ) -> Callable[..., tuple[Any, Any]]:
         """As `step_derivative`, but of a function of the tangent of the membrane after integration, not of the input's."""
         if self.reset_delay:
-            return self._delayed_reset_derivative(state, surrogate_derivative)
+            return self._delayed_reset_derivative(state)
         threshold = self.effective_threshold()
         if self.reset == "soft":
             through_reset = dynamics.soft_reset_derivative(surrogate_derivative, threshold, self.detach_reset)
@@ -163,24 +163,19 @@ class IntegrateAndFireCell(NeuronCell):
 
         return along
 
-    def _delayed_reset_derivative(self, state: Structure, surrogate_derivative: Tensor) -> Callable[..., tuple[Any, Any]]:
-        """The same with a delayed reset, by the spikes of the state."""
+    def _delayed_reset_derivative(self, state: Structure) -> Callable[..., tuple[Any, Any]]:
+        """The same with a delayed, detached reset, by the spikes of the state."""
         threshold, spikes = self.effective_threshold(), state["spikes"]
 
         def along(membrane_tangent, state_tangent, weight):
-            of_spikes = state_tangent["spikes"]
             learns_threshold = weight is not None and weight is self.log_threshold
             if self.reset == "hard":
                 membrane_tangent = (1.0 - spikes) * membrane_tangent
-            else:
-                if not self.detach_reset:
-                    membrane_tangent = membrane_tangent - threshold * of_spikes
-                if learns_threshold:
-                    membrane_tangent = membrane_tangent - threshold * spikes
+            elif learns_threshold:
+                # θ = exp(w), so dθ/dw = θ.
+                membrane_tangent = membrane_tangent - threshold * spikes
             distance = membrane_tangent - threshold if learns_threshold else membrane_tangent
-            if not self.detach_reset:
-                of_spikes = surrogate_derivative * distance
-            return distance, {"membrane": membrane_tangent, "spikes": of_spikes}
+            return distance, {"membrane": membrane_tangent, "spikes": state_tangent["spikes"]}
 
         return along
 
