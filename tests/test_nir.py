@@ -546,6 +546,11 @@ def test_factors_of_the_input_and_membranes_at_rest_are_converted(node, file):
     assert np.mean(loop(graph, x) != spikes) < 0.01
 
 
+def test_a_reset_above_the_threshold_names_the_node(file):
+    with pytest.raises(ValueError, match="node 'neurons_0' of type LIF: its v_reset is above its threshold"):
+        rsnn.import_nir(written(file, nir.LIF(*full(2e-4, 2.0, 0.0, 1.0, 1.5))), T, reset="hard")
+
+
 def test_time_constants_of_channels_are_those_of_parametric_neurons(file):
     tau = np.array([2e-4, 4e-4, 2e-4, 1e-3])
     model = rsnn.import_nir(written(file, nir.LIF(tau, tau / STEP, *full(0.0, 1.0, 0.0))), T, reset="hard")
