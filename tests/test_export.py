@@ -88,6 +88,7 @@ def test_exported_steps_are_those_of_the_model(format, tmp_path):
         "parametric_membrane",
         "cuba_current",
         "cuba_membrane",
+        "cuba_spikes",
         "alif_membrane",
         "alif_adaptation",
     ]

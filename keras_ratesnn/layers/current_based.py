@@ -60,8 +60,8 @@ class CuBaLIFCell(IntegrateAndFireCell):
         state: The state returned by the previous step; `None` for neurons before their first step.
 
     Returns:
-        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"current"` i_t and `"membrane"`, the
-        state of `LIFCell`.
+        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"current"` i_t and `"membrane"` v⁺_t,
+        or with a delayed reset of i_t, v_t and `"spikes"` s_t.
 
     Raises:
         ValueError: If a decay is outside [0, 1), `threshold` is not > 0, or a name is unknown.
@@ -97,14 +97,15 @@ class CuBaLIFCell(IntegrateAndFireCell):
         self.synaptic_decay = checks.real("synaptic_decay", synaptic_decay, at_least=0, below=1, advice=DECAY_ADVICE)
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        return {"current": NeuronCell.initial_state(self, inputs), "membrane": super().initial_state(inputs)}
+        state = super().initial_state(inputs)
+        return {"current": NeuronCell.initial_state(self, inputs), **(state if self.reset_delay else {"membrane": state})}
 
     def step(  # type: ignore[override]  # Its threshold is its own.
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
         current = dynamics.integrate(state["current"], ops.cast(inputs, state["current"].dtype), self.synaptic_decay)
-        membrane, spikes, after = super().step(current, state["membrane"])
-        return membrane, spikes, {"current": current, "membrane": after}
+        membrane, spikes, after = super().step(current, state if self.reset_delay else state["membrane"])
+        return membrane, spikes, {"current": current, **(after if self.reset_delay else {"membrane": after})}
 
     def get_config(self) -> Config:
         return {
