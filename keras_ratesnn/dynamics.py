@@ -2,10 +2,12 @@ r"""Membrane equations of spiking neurons, as pure functions of tensors (or numb
 
 With decay λ, threshold θ, input current I and surrogate derivative h (see `surrogates`), one time step is
 
-    v_t  = λ · v⁺_{t−1} + I_t                 `integrate`
+    v_t  = λ · v⁺_{t−1} + I_t                 `integrate`; with `decay_input` (1 − λ) I_t takes the place of I_t
     s_t  = H(v_t − θ),  H(0) = 1              `fire`
     v⁺_t = v_t − θ s_t                        `soft_reset`
     v⁺_t = v_t (1 − s_t) + v_reset s_t        `hard_reset`
+
+A delayed reset acts in the step after the spike: the same functions, of λ v_{t−1} + I_t and s_{t−1}, give v_t.
 
 The derivative of the membrane with respect to a constant shift of the input is ρ_1 = 1, ρ_{t+1} = 1 + ρ_t · ∂v_{t+1}/∂v_t. The
 `*_derivative` functions return ∂v⁺_t/∂v_t, so that ∂v_{t+1}/∂v_t = λ · ∂v⁺_t/∂v_t.
@@ -22,9 +24,9 @@ from keras_ratesnn._core import backend
 from keras_ratesnn._core.annotations import Tensor
 
 
-def integrate(membrane: Tensor, current: Tensor, decay: float | Tensor) -> Tensor:
-    """v_t = λ · v⁺_{t−1} + I_t."""
-    return backend.multiply_add(membrane, decay, current)
+def integrate(membrane: Tensor, current: Tensor, decay: float | Tensor, decay_input: bool = False) -> Tensor:
+    """v_t = λ · v⁺_{t−1} + I_t, or λ · v⁺_{t−1} + (1 − λ) I_t with `decay_input`. Linear, so it also maps tangents."""
+    return backend.multiply_add(membrane, decay, (1.0 - decay) * current if decay_input else current)
 
 
 def fire(membrane: Tensor, threshold: float | Tensor) -> Tensor:

@@ -46,7 +46,18 @@ def spike(distance):
     return Dual((distance.value >= 0).astype("float64"), sigmoid_surrogate(distance.value) * distance.derivative)
 
 
-def rate_derivative(currents, by, decay, threshold, reset, v_reset, detach_reset, initial_membrane=0.0):
+def rate_derivative(
+    currents,
+    by,
+    decay,
+    threshold,
+    reset,
+    v_reset,
+    detach_reset,
+    initial_membrane=0.0,
+    decay_input=False,
+    reset_delay=False,
+):
     """dr/dp of neurons, computed by a naive loop.
 
     Args:
@@ -58,6 +69,8 @@ def rate_derivative(currents, by, decay, threshold, reset, v_reset, detach_reset
         v_reset: Float, the membrane after a hard reset.
         detach_reset: Boolean, whether the reset has no derivative by the spike.
         initial_membrane: Float, before the first step. Defaults to `0.0`.
+        decay_input: Boolean, whether the input is scaled by 1 − decay. Defaults to `False`.
+        reset_delay: Boolean, whether a spike resets the membrane of the next step. Defaults to `False`.
 
     Returns:
         Array like one step of `currents`.
@@ -66,11 +79,18 @@ def rate_derivative(currents, by, decay, threshold, reset, v_reset, detach_reset
     decay = Dual(decay, 1.0 if by == "decay" else 0.0)
     threshold = Dual(threshold, 1.0 if by == "threshold" else 0.0)
     state, total = Dual(np.full(currents.shape[1:], initial_membrane)), Dual(np.zeros(currents.shape[1:]))
-    for current in currents:
-        membrane = decay * state + (shift + current)
-        spikes = spike(membrane - threshold)
+
+    def after_reset(membrane, spikes):
         resetting = detached(spikes) if detach_reset else spikes
         hard = membrane * (1.0 - resetting) + v_reset * resetting
-        state = membrane - threshold * resetting if reset == "soft" else hard
+        return membrane - threshold * resetting if reset == "soft" else hard
+
+    spikes = Dual(np.zeros(currents.shape[1:]))
+    for current in currents:
+        membrane = decay * state + (1.0 - decay if decay_input else 1.0) * (shift + current)
+        if reset_delay:
+            membrane = after_reset(membrane, spikes)
+        spikes = spike(membrane - threshold)
+        state = membrane if reset_delay else after_reset(membrane, spikes)
         total = total + spikes
     return total.derivative / len(currents)

@@ -155,7 +155,16 @@ def inverted_bottlenecks():
     return inputs, x
 
 
-def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0, initial_membrane=0.0):
+def naive_lif(
+    currents,
+    decay=0.2,
+    threshold=1.0,
+    reset="soft",
+    v_reset=0.0,
+    initial_membrane=0.0,
+    decay_input=False,
+    reset_delay=False,
+):
     """LIF neurons computed one number at a time, in float64.
 
     Args:
@@ -165,19 +174,24 @@ def naive_lif(currents, decay=0.2, threshold=1.0, reset="soft", v_reset=0.0, ini
         reset: "soft" or "hard".
         v_reset: Float.
         initial_membrane: Float.
+        decay_input: Boolean.
+        reset_delay: Boolean.
 
     Returns:
-        `(spikes, membranes, states)`, arrays `(T, ...)`: s_t, v_t before the reset and v⁺_t after it.
+        `(spikes, membranes, states)`, arrays `(T, ...)`: s_t, v_t before the reset and v⁺_t after it, or v_t if the reset is
+        delayed.
     """
     currents = np.asarray(currents, "float64")
     spikes, membranes, states = (np.zeros_like(currents) for _ in range(3))
     for neuron in np.ndindex(currents.shape[1:]):
-        state = initial_membrane
+        state, spike = initial_membrane, 0.0
         for t in range(len(currents)):
-            membrane = decay * state + currents[(t, *neuron)]
+            membrane = decay * state + (1.0 - decay if decay_input else 1.0) * currents[(t, *neuron)]
+            if reset_delay and spike == 1.0:
+                membrane = membrane - threshold if reset == "soft" else v_reset
             spike = 1.0 if membrane >= threshold else 0.0
             state = membrane
-            if spike == 1.0:
+            if spike == 1.0 and not reset_delay:
                 state = membrane - threshold if reset == "soft" else v_reset
             spikes[(t, *neuron)], membranes[(t, *neuron)], states[(t, *neuron)] = spike, membrane, state
     return spikes, membranes, states

@@ -20,6 +20,9 @@ NEURONS = [
     {"decay": 0.0, "threshold": 0.7, "reset": "hard", "v_reset": -1.0},
     {"decay": 0.9, "threshold": 0.6, "reset": "hard", "v_reset": -0.25},
     {"decay": 0.5, "threshold": 1.5, "reset": "hard", "v_reset": 0.5},
+    {"decay": 0.5, "threshold": 1.0, "reset": "soft", "reset_delay": True},
+    {"decay": 0.5, "threshold": 0.5, "reset": "hard", "v_reset": -0.25, "decay_input": True, "reset_delay": True},
+    {"decay": 0.2, "threshold": 0.6, "reset": "hard", "v_reset": 0.5, "decay_input": True},
 ]
 EXACT_NEURONS = [neuron for neuron in NEURONS if neuron["decay"] in (0.0, 0.5) and neuron["threshold"] != 0.7]
 POLICIES = ["float32", "mixed_bfloat16", "mixed_float16", "float64"]
@@ -36,7 +39,7 @@ def run(cell, currents, dtype="float32"):
     for current in currents:
         spike, state = cell(ops.convert_to_tensor(current, dtype), state)
         spikes.append(to_numpy(spike))
-        states.append(to_numpy(state))
+        states.append(to_numpy(state["membrane"] if cell.reset_delay else state))
     return np.stack(spikes).astype("float64"), np.stack(states).astype("float64")
 
 
@@ -161,8 +164,9 @@ def test_the_gradient_of_one_step_is_the_surrogates_derivative(make, surrogate):
     np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-7)
 
 
-def two_step_gradients(first, second, decay, threshold, reset, v_reset, detach_reset):
+def two_step_gradients(first, second, decay, threshold, reset, v_reset, detach_reset, decay_input, reset_delay):
     """∂/∂I_1 and ∂/∂I_2 of a·s_1 + b·s_2 + c·v⁺_2 for every neuron by the chain rule, in float64; (a, b, c) = (1, 2, 3)."""
+    scale = 1 - decay if decay_input else 1.0
 
     def step(membrane):
         spike = (membrane >= threshold).astype("float64")
@@ -174,10 +178,19 @@ def two_step_gradients(first, second, decay, threshold, reset, v_reset, detach_r
         after = membrane * (1 - spike) + v_reset * spike
         return spike, slope, after, (1 - spike) + (v_reset - membrane) * through_spike
 
-    _, slope_1, state_1, reset_1 = step(first.astype("float64"))
-    _, slope_2, _, reset_2 = step(decay * state_1 + second)
+    spike, slope_1, state_1, reset_1 = step(scale * first.astype("float64"))
+    if reset_delay:
+        integrated = decay * scale * first + scale * second
+        through_spike = 0.0 if detach_reset else slope_1
+        if reset == "soft":
+            membrane, kept, by_spike = integrated - threshold * spike, np.ones_like(spike), -threshold
+        else:
+            membrane, kept, by_spike = np.where(spike == 1, v_reset, integrated), 1 - spike, v_reset - integrated
+        at_second = 2 * step(membrane)[1] + 3
+        return scale * (slope_1 + at_second * (kept * decay + by_spike * through_spike)), scale * at_second * kept
+    _, slope_2, _, reset_2 = step(decay * state_1 + scale * second)
     at_second = 2 * slope_2 + 3 * reset_2
-    return slope_1 + at_second * decay * reset_1, at_second
+    return scale * (slope_1 + at_second * decay * reset_1), scale * at_second
 
 
 @pytest.mark.parametrize("detach_reset", [True, False])
@@ -189,16 +202,25 @@ def test_gradients_of_two_steps_follow_the_chain_rule(neuron, detach_reset):
     def total(first, second):
         spikes_1, state = cell(first)
         spikes_2, state = cell(second, state)
-        return ops.sum(spikes_1 + 2 * spikes_2 + 3 * state)
+        return ops.sum(spikes_1 + 2 * spikes_2 + 3 * (state["membrane"] if cell.reset_delay else state))
 
     gradients = helpers.gradient_of(total, [first, second])
-    wanted = two_step_gradients(first, second, **{"v_reset": 0.0, **neuron}, detach_reset=detach_reset)
+    defaults = {"v_reset": 0.0, "decay_input": False, "reset_delay": False}
+    wanted = two_step_gradients(first, second, **{**defaults, **neuron}, detach_reset=detach_reset)
     for ours, theirs in zip(gradients, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 # Configs.
-CONFIG = {"decay": 0.3, "threshold": 0.8, "reset": "hard", "v_reset": -0.5, "detach_reset": False}
+CONFIG = {
+    "decay": 0.3,
+    "threshold": 0.8,
+    "reset": "hard",
+    "v_reset": -0.5,
+    "detach_reset": False,
+    "decay_input": True,
+    "reset_delay": True,
+}
 
 
 @pytest.mark.parametrize("make", [LIF, LIFCell])
@@ -306,7 +328,9 @@ def frames(request):
     return x, np.swapaxes(x, 0, 1)
 
 
-@pytest.mark.parametrize(("neuron", "gradient"), [(NEURONS[0], "rate"), (NEURONS[2], "bptt"), (NEURONS[6], "rate")], ids=str)
+@pytest.mark.parametrize(
+    ("neuron", "gradient"), [(NEURONS[0], "rate"), (NEURONS[2], "bptt"), (NEURONS[6], "rate"), (NEURONS[9], "bptt")], ids=str
+)
 def test_a_model_predicts_the_naive_loop_over_time(neuron, gradient, frames):
     x, by_step = frames
     model = helpers.spiking(deep_network(neuron), STEPS, gradient)

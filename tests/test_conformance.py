@@ -15,11 +15,12 @@ registered = keras.saving.register_keras_serializable(package="tests_conformance
     "cell",
     [
         lambda: rsnn.layers.LIFCell(decay=0.5, detach_reset=False, learn_threshold=True),
-        lambda: rsnn.layers.ParametricLIFCell(per_channel=True, learn_threshold=True),
-        lambda: rsnn.layers.ALIFCell(detach_reset=False, learn_threshold=True, initial_membrane=0.5),
-        lambda: rsnn.layers.CuBaLIFCell(reset="hard", detach_reset=False, surrogate="atan", initial_membrane=-0.3),
+        lambda: rsnn.layers.LIFCell(decay=0.5, learn_threshold=True, decay_input=True, reset_delay=True),
+        lambda: rsnn.layers.ParametricLIFCell(per_channel=True, learn_threshold=True, decay_input=True),
+        lambda: rsnn.layers.ALIFCell(detach_reset=False, learn_threshold=True, initial_membrane=0.5, decay_input=True),
+        lambda: rsnn.layers.CuBaLIFCell(reset="hard", detach_reset=False, initial_membrane=-0.3, reset_delay=True),
     ],
-    ids=["LIF", "ParametricLIF", "ALIF", "CuBaLIF"],
+    ids=["LIF", "LIF with a delayed reset", "ParametricLIF", "ALIF", "CuBaLIF"],
 )
 def test_cells_of_the_library_conform(cell):
     check_cell(cell())

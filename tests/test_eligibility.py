@@ -21,6 +21,8 @@ RESETS = [
         [("soft", 0.0, 0.0), ("soft", 0.0, 0.4), ("hard", 0.0, 0.0), ("hard", -0.3, -0.5)], [True, False]
     )
 ]
+RESETS += [{**RESETS[index], "decay_input": True, "reset_delay": index != 7} for index in (2, 3, 6, 7)]
+RESETS += [{**RESETS[7], "reset_delay": True}]
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +65,7 @@ every_way = pytest.mark.parametrize("cells", [WRITTEN, FORWARD], ids=["written",
 
 def test_a_written_derivative_applies_only_to_its_class():
     for name in WRITTEN:
-        assert _eligibility.has_written_derivative(WRITTEN[name]())
+        assert _eligibility.has_written_derivative(WRITTEN[name](reset_delay=True))
         assert not _eligibility.has_written_derivative(FORWARD[name]())
 
 
@@ -82,7 +84,7 @@ def test_the_eligibility_is_the_derivative_with_respect_to_a_shift_of_the_input(
     slope = np.broadcast_to(to_numpy(means["slopes"][0]), CURRENTS.shape[1:])
     expected = rate_derivative(CURRENTS, "input", 0.6, threshold, **reset)
     np.testing.assert_allclose(slope, expected, rtol=1e-12)
-    spikes, _, _ = naive_lif(CURRENTS, 0.6, threshold, reset["reset"], reset["v_reset"], reset["initial_membrane"])
+    spikes, _, _ = naive_lif(CURRENTS, 0.6, threshold, **{key: reset[key] for key in reset if key != "detach_reset"})
     np.testing.assert_allclose(to_numpy(means["rate"]), spikes.mean(axis=0), rtol=1e-15)
 
 

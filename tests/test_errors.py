@@ -101,6 +101,9 @@ def test_return_sequences_is_true_or_false():
         *(("v_reset", value, TypeError, ["a real number"]) for value in ("0", False, None)),
         *(("reset", value, ValueError, ["one of 'soft', 'hard'"]) for value in ("zero", None, 0)),
         *(("detach_reset", value, TypeError, ["True or False"]) for value in (1, "no", None)),
+        *(("decay_input", value, TypeError, ["True or False"]) for value in ("x", 0.5)),
+        *(("reset_delay", value, TypeError, ["True or False"]) for value in (2, None)),
+        ("v_reset", None, TypeError, ['reset="soft"']),
         ("surrogate", "relu", ValueError, ["one of 'sigmoid'", "'atan'"]),
         ("surrogate", rsnn.surrogates.ATan, TypeError, ["one of 'sigmoid'", "add the parentheses"]),
     ],
@@ -127,8 +130,20 @@ def test_a_reset_value_that_a_soft_reset_ignored_is_dropped_from_an_old_config(m
     assert (soft.reset, soft.v_reset) == ("soft", 0.0)
 
 
+@pytest.mark.parametrize("make", [LIF, LIFCell, rsnn.layers.IF, rsnn.layers.CuBaLIF])
+@pytest.mark.parametrize("v_reset", [0.5, 2])
+def test_a_reset_to_the_threshold_or_above_is_refused(make, v_reset):
+    with pytest.raises(ValueError, match=r"`v_reset` must be < 0\.5\. Received: v_reset="):
+        make(threshold=0.5, reset="hard", v_reset=v_reset)
+
+
+def test_a_stabilised_threshold_and_a_delayed_reset_exclude_each_other():
+    with pytest.raises(ValueError, match=r"`threshold_stabilizer=True` .* Received: reset_delay=True, too"):
+        LIF(threshold_stabilizer=True, reset_delay=True)
+
+
 OTHER_NAMES = {
-    "tau": (2.0, "here decay=0.5"),
+    "tau": (2.0, "here decay=0.5. If the input is scaled by 1/τ, too, as in SpikingJelly unless decay_input=False"),
     "tau_mem": (10.0, "here decay=0.9"),
     "init_tau": (2, "ParametricLIF(decay=...)"),
     "beta": (0.9, "decay=0.9"),
@@ -136,6 +151,9 @@ OTHER_NAMES = {
     "v_threshold": (1.0, "threshold=1.0"),
     "reset_mechanism": ("subtract", 'reset="soft"'),
     "surrogate_function": ("ATan()", 'surrogate="atan"'),
+    "learn_beta": (True, "ParametricLIF(decay=...)"),
+    "step_mode": ("m", 'SpikingModel(network, timesteps, step_mode="multi")'),
+    "backend": ("cupy", "KERAS_BACKEND"),
 }
 
 
@@ -173,6 +191,8 @@ FIXED = {
     "surrogate": "atan",
     "learn_threshold": True,
     "initial_membrane": 0.5,
+    "decay_input": True,
+    "reset_delay": True,
 }
 
 

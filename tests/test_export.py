@@ -25,8 +25,8 @@ def every_neuron():
     x = layers.Flatten()(layers.MaxPooling2D(2)(x))
     neurons = [
         rsnn.layers.IF(threshold=0.3, initial_membrane=0.15, name="if"),
-        rsnn.layers.ParametricLIF(threshold=0.3, reset="hard", name="parametric"),
-        rsnn.layers.CuBaLIF(threshold=0.3, name="cuba"),
+        rsnn.layers.ParametricLIF(threshold=0.3, reset="hard", decay_input=True, name="parametric"),
+        rsnn.layers.CuBaLIF(threshold=0.3, reset_delay=True, name="cuba"),
         rsnn.layers.ALIF(threshold=0.3, learn_threshold=True, initial_membrane=-0.1, name="alif"),
     ]
     return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()([neuron(layers.Dense(4)(x)) for neuron in neurons])))
@@ -88,6 +88,7 @@ def test_exported_steps_are_those_of_the_model(format, tmp_path):
         "parametric_membrane",
         "cuba_current",
         "cuba_membrane",
+        "cuba_spikes",
         "alif_membrane",
         "alif_adaptation",
     ]

@@ -39,6 +39,7 @@ NEURONS = {
     "soft, not detached": lambda: rsnn.layers.LIF(0.6, detach_reset=False, surrogate="atan"),
     "hard": lambda: rsnn.layers.LIF(0.6, reset="hard", v_reset=-0.2, initial_membrane=0.5),
     "integrate and fire": rsnn.layers.IF,
+    "delayed": lambda: rsnn.layers.LIF(0.6, 0.5, decay_input=True, reset_delay=True),
     "all that is learned": lambda: rsnn.layers.ParametricLIF(reset="hard", per_channel=True, learn_threshold=True),
     "of one's own": lambda: rsnn.layers.Neuron(Saturating()),
 }

@@ -178,9 +178,20 @@ def test_a_learned_decay_begins_inside_its_range(decay):
         rsnn.layers.ParametricLIF(decay=decay)
 
 
+WITHOUT = [("decay_input", "IF"), ("reset_delay", "ALIF")]
+
+
+@pytest.mark.parametrize(("argument", "layer"), WITHOUT)
+def test_neurons_without_an_argument_name_those_that_have_it(argument, layer):
+    for name in (layer, f"{layer}Cell"):
+        with pytest.raises(TypeError, match=f"^{name} has no argument `{argument}`.*{argument}=True.*LIF"):
+            getattr(rsnn.layers, name)(**{argument: True})
+
+
 @pytest.mark.parametrize("layer", ["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF"])
 def test_a_config_makes_the_same_layer(layer):
     cls = getattr(rsnn.layers, layer)
+    others = [name for name in ("decay_input", "reset_delay") if (name, layer) not in WITHOUT]
     made = cls(
         threshold=0.5,
         reset="hard",
@@ -189,11 +200,17 @@ def test_a_config_makes_the_same_layer(layer):
         learn_threshold=True,
         initial_membrane=0.25,
         name="neurons",
+        **dict.fromkeys(others, True),
     )
     again = cls.from_config(made.get_config())
     assert again.get_config() == made.get_config()
     assert (again.threshold, again.reset, again.v_reset, again.name) == (0.5, "hard", -0.1, "neurons")
     assert again.initial_membrane == 0.25
+    # Those of older versions do not have them.
+    old = cls.from_config({key: value for key, value in made.get_config().items() if key not in others})
+    for name in others:
+        assert getattr(again, name) is True
+        assert getattr(old, name) is False
 
 
 @keras.saving.register_keras_serializable(package="tests")

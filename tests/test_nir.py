@@ -83,7 +83,12 @@ def test_snntorch_reads_our_file_with_our_spikes(neuron, file):
     np.testing.assert_array_equal(theirs, ours)
 
 
-SPIKINGJELLY = {**SNNTORCH, "IF": lambda: IF(reset="hard"), "LIF soft": lambda: LIF(0.5)}
+SPIKINGJELLY = {
+    **SNNTORCH,
+    "IF": lambda: IF(reset="hard"),
+    "LIF soft": lambda: LIF(0.5),
+    "LIF decay_input": lambda: LIF(0.5, 0.5, reset="hard", decay_input=True),
+}
 
 
 def spikingjelly(path, soft=False, dtype="float32"):
@@ -166,6 +171,8 @@ NEURONS = {
     "LIF": lambda: LIF(0.5, 0.75, reset="hard", v_reset=0.25),
     "LIF soft": lambda: LIF(0.25),
     "no memory": lambda: LIF(0.0),
+    "scaled input": lambda: LIF(0.5, 0.5, reset="hard", decay_input=True),
+    "scaled current": lambda: CuBaLIF(0.25, 0.75, synaptic_decay=0.5, reset="hard", decay_input=True),
     "CuBaLIF": lambda: CuBaLIF(0.25, synaptic_decay=0.5, reset="hard", v_reset=-0.5),
     "CuBaLIF soft": lambda: CuBaLIF(0.25, synaptic_decay=0.5),
     "ParametricLIF": lambda: ParametricLIF(0.5, reset="hard", per_channel=True),
@@ -200,7 +207,15 @@ def test_spikes_are_those_of_the_equations_of_nir(neuron, file):
 
 # Files of other programs.
 @pytest.mark.filterwarnings("ignore:nirtorch.extract_nir_graph is being deprecated:DeprecationWarning")
-def test_spikes_of_a_file_of_snntorch_are_its_spikes(file):
+@pytest.mark.parametrize(
+    ("mechanism", "delay", "arguments"),
+    [
+        ("zero", False, {"reset": "hard", "reset_delay": False}),
+        ("zero", True, {"reset": "hard", "reset_delay": True}),
+        ("subtract", True, {"reset": "soft", "reset_delay": True}),
+    ],
+)
+def test_spikes_of_a_file_of_snntorch_are_its_spikes(mechanism, delay, arguments, file):
     import snntorch
     import torch
     from snntorch.export_nir import export_to_nir
@@ -208,7 +223,7 @@ def test_spikes_of_a_file_of_snntorch_are_its_spikes(file):
     def neuron(kind, size, **decays):
         decays = {name: torch.full((size,), decay) for name, decay in decays.items()}
         threshold = torch.full((size,), 1.0)
-        return kind(**decays, threshold=threshold, reset_mechanism="zero", reset_delay=False, init_hidden=True)
+        return kind(**decays, threshold=threshold, reset_mechanism=mechanism, reset_delay=delay, init_hidden=True)
 
     leaky = neuron(snntorch.Leaky, 8, beta=0.5)
     module = torch.nn.Sequential(
@@ -219,11 +234,26 @@ def test_spikes_of_a_file_of_snntorch_are_its_spikes(file):
             parameter.data = torch.tensor(dyadic(tuple(parameter.shape), -0.5, 0.75, seed), dtype=torch.float32)
     nir.write(file, export_to_nir(module, torch.zeros(5)))
     x = dyadic((3, T, 5)).astype("float32")
-    with pytest.warns(UserWarning, match="does not say how its neurons are reset"):
-        model = rsnn.import_nir(file, T)
+    model = rsnn.import_nir(file, T, **arguments)
     theirs = np.stack([module(torch.tensor(x[:, t])).detach().numpy() for t in range(T)], axis=1)
     assert 0.05 < theirs.mean() < 0.95
     np.testing.assert_array_equal(steps_of(model, x), theirs)
+
+
+def test_a_file_that_looks_like_one_of_snntorch_is_not_silently_read_without_its_delay(file):
+    def single(kind, *values, **kwargs):
+        return kind(*(np.full(4, value, "float32") for value in values), **kwargs)
+
+    leaky = single(nir.LIF, 2e-4, 2.0, 0.0, 1.0, 0.0)
+    written(file, leaky, single(nir.CubaLIF, 2e-4, 2e-4, 2.0, 0.0, 1.0, 0.0, w_in=np.full(4, 2.0, "float32")))
+    with pytest.warns(UserWarning, match=r"looks like one of snnTorch \('neurons_0', 'neurons_1'\).*Pass reset_delay=True"):
+        model = rsnn.import_nir(file, T, reset="soft")
+    assert [layer.reset_delay for layer in model.network.layers[1:]] == [False, False]
+    model = rsnn.import_nir(file, T, reset="hard", reset_delay=True)
+    # A hard reset of snnTorch's Leaky is never delayed, one of its Synaptic is.
+    assert [layer.reset_delay for layer in model.network.layers[1:]] == [False, True]
+    for rest_or_gain in ((2e-4, 2.0, 0.5, 1.0, 0.0), (2e-4, 1.0, 0.0, 1.0, 0.0)):
+        rsnn.import_nir(written(file, single(nir.LIF, *rest_or_gain)), T, reset="hard")  # No warning.
 
 
 @pytest.mark.parametrize("v_reset", [0.0, -0.25])
@@ -249,6 +279,8 @@ def test_spikes_of_a_file_of_spikingjelly_are_its_spikes(v_reset, file):
     theirs = np.stack([module(steps[:, t]).detach().numpy() for t in range(T)], axis=1)
     assert 0.05 < theirs.mean() < 0.95
     np.testing.assert_array_equal(steps_of(model, x), theirs)
+    found = [layer.decay_input for layer in model.network.layers if isinstance(layer, (LIF, ParametricLIF, CuBaLIF))]
+    assert found == [True, False, False]
 
 
 # Out and in again.
@@ -258,7 +290,9 @@ def varied():
     x = layers.Conv2D(4, (3, 2), strides=(2, 1), padding="same", use_bias=False, name="first")(x)
     x = ParametricLIF(0.6, 0.9, detach_reset=False, per_channel=True, surrogate="atan", name="parametric")(x)
     x = layers.Conv2D(6, 2, groups=2, dilation_rate=2, name="grouped")(x)
-    x = CuBaLIF(0.3, 1.1, 0.7, reset="hard", v_reset=0.1, surrogate=rsnn.surrogates.Gaussian(0.3), name="current")(x)
+    x = CuBaLIF(
+        0.3, 1.1, 0.7, reset="hard", v_reset=0.1, decay_input=True, surrogate=rsnn.surrogates.Gaussian(0.3), name="current"
+    )(x)
     x = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, name="depthwise")(
         layers.ZeroPadding2D(1, name="depthwise_padding")(x)
     )
@@ -471,7 +505,7 @@ def test_metadata_say_how_neurons_are_reset_and_the_time_step(file):
     assert (node.metadata["reset"], node.metadata["dt"], node.metadata["surrogate"]) == ("soft", 1e-3, "ATan(alpha=3.0)")
     np.testing.assert_allclose((node.tau, node.r), np.broadcast_to([[4e-3], [4.0]], (2, 3)))
     np.testing.assert_array_equal(node.v_reset, np.zeros(3))
-    for argument in ({"reset": "hard"}, {"dt": 1e-4}):
+    for argument in ({"reset": "hard"}, {"dt": 1e-4}, {"reset_delay": True}):
         with pytest.raises(ValueError, match="node 'neurons' of type LIF: its metadata says"):
             rsnn.import_nir(file, 2, **argument)
     assert rsnn.import_nir(file, 2, reset="soft", dt=1e-3).network.layers[1].decay == 0.75
@@ -510,6 +544,11 @@ def test_factors_of_the_input_and_membranes_at_rest_are_converted(node, file):
         # The loop starts at 0: let it start where the neurons rest.
         x, graph.nodes["neurons_0"] = x, nir.LIF(*full(2e-4, 2.0, 0.0, 0.75, -0.5))
     assert np.mean(loop(graph, x) != spikes) < 0.01
+
+
+def test_a_reset_above_the_threshold_names_the_node(file):
+    with pytest.raises(ValueError, match="node 'neurons_0' of type LIF: its v_reset is above its threshold"):
+        rsnn.import_nir(written(file, nir.LIF(*full(2e-4, 2.0, 0.0, 1.0, 1.5))), T, reset="hard")
 
 
 def test_time_constants_of_channels_are_those_of_parametric_neurons(file):
@@ -564,6 +603,7 @@ UNSAYABLE = {
     "BatchNormalization": lambda x: layers.BatchNormalization(name="culprit")(layers.AveragePooling2D(2)(x)),
     "TemporalEffectiveBatchNormalization": lambda x: rsnn.layers.TemporalEffectiveBatchNormalization(4, name="culprit")(x),
     "IF": lambda x: IF(initial_membrane=0.5, name="culprit")(x),
+    "LIF reset later": lambda x: LIF(reset_delay=True, name="culprit")(x),
     "ALIF": lambda x: rsnn.layers.ALIF(name="culprit")(x),
     "Neuron": lambda x: rsnn.layers.Neuron(OwnCell(), name="culprit")(x),
     "BernoulliEncoder": lambda x: rsnn.layers.BernoulliEncoder(name="culprit")(x),

@@ -21,11 +21,37 @@ def refuse_other_names(neuron: str, arguments: Config) -> None:
 def _time_constant(value: Any) -> str:
     number = isinstance(value, numbers.Real) and not isinstance(value, bool) and value >= 1  # type: ignore[operator]
     example = f": here decay={round(1 - 1 / value, 6)}" if number else ""
-    return f"A time constant of τ time steps is decay = 1 − 1/τ{example}. ParametricLIF(decay=...) learns it from this value."
+    return (
+        f"A time constant of τ time steps is decay = 1 − 1/τ{example}. If the input is scaled by 1/τ, too, as in SpikingJelly "
+        "unless decay_input=False, pass decay_input=True. ParametricLIF(decay=...) learns the decay from this value."
+    )
 
 
 def _decay(value: Any) -> str:
     return f"The fraction of the membrane that remains after one step is decay={value!r}; a layer without a leak is IF()."
+
+
+def _learned_decay(value: Any) -> str:
+    return "Use ParametricLIF(decay=...), which learns its decay from this value, or leave the argument out."
+
+
+def _decay_input(value: Any) -> str:
+    return "Only neurons with a leak scale their input by 1 − decay: LIF, ParametricLIF, ALIF, CuBaLIF. Leave the argument out."
+
+
+def _reset_delay(value: Any) -> str:
+    return "Only LIF, IF, ParametricLIF and CuBaLIF can delay their reset. Leave the argument out: a spike resets at once."
+
+
+def _step_mode(value: Any) -> str:
+    return 'The model runs its neurons over time: SpikingModel(network, timesteps, step_mode="multi") or "single".'
+
+
+def _backend(value: Any) -> str:
+    return (
+        "Keras' backend runs all layers: set the environment variable KERAS_BACKEND before Keras is imported. "
+        "compile(jit_compile=True) compiles a model."
+    )
 
 
 def _alpha(value: Any) -> str:
@@ -62,6 +88,11 @@ _OTHER_NAMES = {
     "init_tau": _time_constant,
     "beta": _decay,
     "leak": _decay,
+    "learn_beta": _learned_decay,
+    "decay_input": _decay_input,
+    "reset_delay": _reset_delay,
+    "step_mode": _step_mode,
+    "backend": _backend,
     "alpha": _alpha,
     "v_threshold": _threshold,
     "v_th": _threshold,

@@ -8,6 +8,7 @@ from keras_ratesnn import dynamics
 from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
 from keras_ratesnn.layers._cell_guards import from_cell
+from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
 from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
 from keras_ratesnn.surrogates import Surrogate
@@ -47,12 +48,13 @@ class ALIFCell(IntegrateAndFireCell):
         adaptation: Float >= 0, the threshold increase in the limit of a neuron that always spikes; one spike raises the
             threshold by `adaptation · (1 − adaptation_decay)`. Defaults to `1.8`, as in the source.
         reset: `"soft"` subtracts the threshold θ_t from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float, the membrane after a hard reset. Defaults to `0.0`.
+        v_reset: Float < `threshold`, the membrane after a hard reset. Defaults to `0.0`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
         learn_threshold: Boolean, whether the layer learns its `threshold`, shared by all its neurons. Defaults to `False`.
         initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
+        decay_input: Boolean, whether the input is scaled by 1 − `decay`, as in the source. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
@@ -66,8 +68,7 @@ class ALIFCell(IntegrateAndFireCell):
         ValueError: If a decay is outside [0, 1), `threshold` is not > 0, `adaptation` is not >= 0, or a name is unknown.
         TypeError: If an argument has the wrong type.
 
-    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018. There
-    the input is scaled by 1 − decay; here it is not, like in `LIFCell`.
+    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018.
     """
 
     fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "adaptation_decay", "adaptation")
@@ -84,9 +85,12 @@ class ALIFCell(IntegrateAndFireCell):
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
+        decay_input: bool = False,
         **kwargs: Any,
     ) -> None:
+        refuse_other_names(type(self).__name__, kwargs)
         super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, **kwargs)
+        self.decay_input = checks.boolean("decay_input", decay_input)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
         self.adaptation_decay = checks.real("adaptation_decay", adaptation_decay, at_least=0, below=1, advice=DECAY_ADVICE)
         self.adaptation = checks.real("adaptation", adaptation, at_least=0)
@@ -99,7 +103,7 @@ class ALIFCell(IntegrateAndFireCell):
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
         membrane, adaptation = state["membrane"], state["adaptation"]
-        membrane = dynamics.integrate(membrane, ops.cast(inputs, membrane.dtype), self.effective_decay())
+        membrane = dynamics.integrate(membrane, ops.cast(inputs, membrane.dtype), self.effective_decay(), self.decay_input)
         threshold = self.effective_threshold() + self.adaptation * adaptation
         spikes = self.fire(membrane, threshold)
         state = {
@@ -109,9 +113,13 @@ class ALIFCell(IntegrateAndFireCell):
         return membrane, spikes, state
 
     def get_config(self) -> Config:
+        config = super().get_config()
+        # Always False: a delayed reset would need the threshold of its spike, which changes from step to step.
+        del config["reset_delay"]
         return {
-            **super().get_config(),
+            **config,
             "decay": self.decay,
+            "decay_input": self.decay_input,
             "adaptation_decay": self.adaptation_decay,
             "adaptation": self.adaptation,
         }
@@ -166,6 +174,7 @@ class ALIF(IntegrateAndFire):
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
+        decay_input: bool = False,
         **kwargs: Any,
     ) -> None:
         cell = ALIFCell(
@@ -179,10 +188,12 @@ class ALIF(IntegrateAndFire):
             surrogate,
             learn_threshold,
             initial_membrane,
+            decay_input,
             **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)
 
     decay = from_cell("decay")
+    decay_input = from_cell("decay_input")
     adaptation_decay = from_cell("adaptation_decay")
     adaptation = from_cell("adaptation")

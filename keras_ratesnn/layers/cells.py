@@ -8,13 +8,14 @@ import keras
 from keras import ops
 
 from keras_ratesnn import dynamics
-from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Reset, Shape, Structure, Tensor
 from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.surrogates import Surrogate
 
 RESETS: tuple[Reset, ...] = ("soft", "hard")
+_NO_V_RESET = 'SpikingJelly\'s v_reset=None, a reset that subtracts the threshold, is reset="soft", without `v_reset`.'
 DECAY_ADVICE = "A time constant of τ steps is decay = 1 − 1/τ."
 
 
@@ -27,7 +28,10 @@ class IntegrateAndFireCell(NeuronCell):
         v⁺_t = v_t − threshold · s_t                  reset="soft"
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
 
-    Args: as in `LIFCell`, without `decay`.
+    With `reset_delay` the reset acts in the next step, after integration: v_t is what the reset by s_{t−1} makes of
+    decay · v_{t−1} + I_t, and the state is v_t and s_t.
+
+    Args: as in `LIFCell`, without `decay` and `decay_input`.
     """
 
     fixed_arguments = (
@@ -37,7 +41,10 @@ class IntegrateAndFireCell(NeuronCell):
         "detach_reset",
         "learn_threshold",
         "initial_membrane",
+        "reset_delay",
+        "decay_input",
     )
+    decay_input = False
 
     def __init__(
         self,
@@ -48,12 +55,14 @@ class IntegrateAndFireCell(NeuronCell):
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
+        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
         refuse_other_names(type(self).__name__, kwargs)
         super().__init__(threshold=threshold, surrogate=surrogate, **kwargs)
         self.reset = checks.one_of("reset", reset, RESETS)
-        self.v_reset = checks.real("v_reset", v_reset)
+        advice = _NO_V_RESET if v_reset is None else "A reset lowers the membrane."
+        self.v_reset = checks.real("v_reset", v_reset, below=self.threshold, advice=advice)
         if self.reset == "soft" and self.v_reset != 0.0:
             raise ValueError(
                 '`v_reset` must be 0.0 with reset="soft", which subtracts the threshold from the membrane. Received: '
@@ -63,6 +72,7 @@ class IntegrateAndFireCell(NeuronCell):
         self.learn_threshold = checks.boolean("learn_threshold", learn_threshold)
         advice = "At its threshold a neuron would spike without input."
         self.initial_membrane = checks.real("initial_membrane", initial_membrane, below=self.threshold, advice=advice)
+        self.reset_delay = checks.boolean("reset_delay", reset_delay)
         self.log_threshold = None
 
     def build(self, input_shape: Shape) -> None:
@@ -76,7 +86,8 @@ class IntegrateAndFireCell(NeuronCell):
 
     def initial_state(self, inputs: Tensor) -> Structure:
         at_rest = super().initial_state(inputs)
-        return at_rest + self.initial_membrane if self.initial_membrane else at_rest
+        membrane = at_rest + self.initial_membrane if self.initial_membrane else at_rest
+        return {"membrane": membrane, "spikes": at_rest} if self.reset_delay else membrane
 
     def effective_decay(self) -> float | Tensor:
         """λ as the step uses it: a float, or a tensor if it is learned."""
@@ -94,7 +105,12 @@ class IntegrateAndFireCell(NeuronCell):
     ) -> tuple[Tensor, Tensor, Structure]:
         """As in `NeuronCell`; `threshold` is θ_t, if a layer sets a new threshold at each step."""
         threshold = self.effective_threshold() if threshold is None else threshold
-        membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.effective_decay())
+        before = state["membrane"] if self.reset_delay else state
+        membrane = dynamics.integrate(before, ops.cast(inputs, before.dtype), self.effective_decay(), self.decay_input)
+        if self.reset_delay:
+            membrane = self.after_reset(membrane, state["spikes"], threshold)
+            spikes = self.fire(membrane, threshold)
+            return membrane, spikes, {"membrane": membrane, "spikes": spikes}
         spikes = self.fire(membrane, threshold)
         return membrane, spikes, self.after_reset(membrane, spikes, threshold)
 
@@ -105,10 +121,31 @@ class IntegrateAndFireCell(NeuronCell):
             return dynamics.soft_reset(membrane, resetting, threshold)
         return dynamics.hard_reset(membrane, resetting, self.v_reset)
 
+    @property
+    def has_step_derivative(self) -> bool:
+        # That of an attached hard reset would need the membrane that the delayed reset has replaced.
+        return self.detach_reset or not self.reset_delay
+
     def step_derivative(
         self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
     ) -> Callable[..., tuple[Any, Any]]:
-        decay, threshold = self.effective_decay(), self.effective_threshold()
+        decay = self.effective_decay()
+        through_reset = self._reset_derivative(state, membrane, spikes, surrogate_derivative)
+
+        def along(input_tangent, state_tangent, weight):
+            before = state_tangent["membrane"] if self.reset_delay else state_tangent
+            integrated = dynamics.integrate(before, input_tangent, decay, self.decay_input)
+            return through_reset(integrated, state_tangent, weight)
+
+        return along
+
+    def _reset_derivative(
+        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
+    ) -> Callable[..., tuple[Any, Any]]:
+        """As `step_derivative`, but of a function of the tangent of the membrane after integration, not of the input's."""
+        if self.reset_delay:
+            return self._delayed_reset_derivative(state)
+        threshold = self.effective_threshold()
         if self.reset == "soft":
             through_reset = dynamics.soft_reset_derivative(surrogate_derivative, threshold, self.detach_reset)
         else:
@@ -116,8 +153,7 @@ class IntegrateAndFireCell(NeuronCell):
                 membrane, spikes, surrogate_derivative, self.v_reset, self.detach_reset
             )
 
-        def along(input_tangent, state_tangent, weight):
-            membrane_tangent = backend.multiply_add(state_tangent, decay, input_tangent)
+        def along(membrane_tangent, state_tangent, weight):
             after = membrane_tangent if isinstance(through_reset, float) else through_reset * membrane_tangent
             if weight is None or weight is not self.log_threshold:
                 return membrane_tangent, after
@@ -127,7 +163,23 @@ class IntegrateAndFireCell(NeuronCell):
 
         return along
 
-    def _threshold_derivative(self, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor) -> float | Tensor:
+    def _delayed_reset_derivative(self, state: Structure) -> Callable[..., tuple[Any, Any]]:
+        """The same with a delayed, detached reset, by the spikes of the state."""
+        threshold, spikes = self.effective_threshold(), state["spikes"]
+
+        def along(membrane_tangent, state_tangent, weight):
+            learns_threshold = weight is not None and weight is self.log_threshold
+            if self.reset == "hard":
+                membrane_tangent = (1.0 - spikes) * membrane_tangent
+            elif learns_threshold:
+                # θ = exp(w), so dθ/dw = θ.
+                membrane_tangent = membrane_tangent - threshold * spikes
+            distance = membrane_tangent - threshold if learns_threshold else membrane_tangent
+            return distance, {"membrane": membrane_tangent, "spikes": state_tangent["spikes"]}
+
+        return along
+
+    def _threshold_derivative(self, membrane: Tensor, spikes: Tensor, surrogate_derivative: float | Tensor) -> float | Tensor:
         """The derivative of the state after the reset with respect to the threshold, for a fixed membrane before it."""
         if self.reset == "soft":
             threshold = self.effective_threshold()
@@ -142,6 +194,7 @@ class IntegrateAndFireCell(NeuronCell):
             "detach_reset": self.detach_reset,
             "learn_threshold": self.learn_threshold,
             "initial_membrane": self.initial_membrane,
+            "reset_delay": self.reset_delay,
         }
 
     @classmethod
@@ -168,6 +221,12 @@ class LIFCell(IntegrateAndFireCell):
         v⁺_t = v_t − threshold · s_t                  reset="soft"
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
 
+    With `decay_input=True` the input is (1 − decay) · I_t. With `reset_delay=True` a spike resets the membrane one step
+    later:
+
+        v_t  = decay · v_{t−1} + I_t − threshold · s_{t−1}                            reset="soft"
+        v_t  = (decay · v_{t−1} + I_t) · (1 − s_{t−1}) + v_reset · s_{t−1}            reset="hard"
+
     Example:
 
     >>> cell = LIFCell(decay=0.5)
@@ -181,7 +240,7 @@ class LIFCell(IntegrateAndFireCell):
             steps it is `1 − 1/τ`. Defaults to `0.2`.
         threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
         reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float, the membrane after a hard reset; must be 0 with a soft reset. Defaults to `0.0`.
+        v_reset: Float < `threshold`, the membrane after a hard reset; must be 0 with a soft reset. Defaults to `0.0`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
@@ -190,6 +249,10 @@ class LIFCell(IntegrateAndFireCell):
         initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. In a network that was converted from an
             ordinary one, `threshold / 2` rounds firing rates instead of truncating them (Bu et al., AAAI 2022). Defaults to
             `0.0`.
+        decay_input: Boolean, whether the input is scaled by 1 − `decay`, as by default in SpikingJelly: the membrane for a
+            constant input then approaches that input. Defaults to `False`.
+        reset_delay: Boolean, whether a spike resets the membrane in the next step, as by default in snnTorch, instead of at
+            once. A delayed hard reset also replaces the input of that step. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
@@ -197,10 +260,11 @@ class LIFCell(IntegrateAndFireCell):
         state: The state returned by the previous step; `None` for neurons before their first step.
 
     Returns:
-        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; the membrane after the reset.
+        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; the membrane after the reset, or with a delayed
+        reset a dict of `"membrane"` v_t and `"spikes"` s_t.
 
     Raises:
-        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset,
+        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, `v_reset` or
             `initial_membrane` is not below the threshold, or a name is unknown.
         TypeError: If an argument has the wrong type, or a name from another library.
 
@@ -219,20 +283,25 @@ class LIFCell(IntegrateAndFireCell):
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
+        decay_input: bool = False,
+        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, **kwargs)
+        super().__init__(
+            threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, reset_delay, **kwargs
+        )
+        self.decay_input = checks.boolean("decay_input", decay_input)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "decay": self.decay}
+        return {**super().get_config(), "decay": self.decay, "decay_input": self.decay_input}
 
 
 @registry.register
 class IFCell(IntegrateAndFireCell):
     """One time step of integrate-and-fire neurons: like `LIFCell` without a leak, `decay = 1`.
 
-    Args: as in `LIFCell`, without `decay`.
+    Args: as in `LIFCell`, without `decay` and `decay_input`.
 
     Example:
 
@@ -281,9 +350,14 @@ class ParametricLIFCell(IntegrateAndFireCell):
         per_channel: bool = False,
         axis: int = -1,
         initial_membrane: float = 0.0,
+        decay_input: bool = False,
+        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, **kwargs)
+        super().__init__(
+            threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, reset_delay, **kwargs
+        )
+        self.decay_input = checks.boolean("decay_input", decay_input)
         self.decay = checks.real("decay", decay, above=0, below=1, advice=DECAY_ADVICE)
         self.per_channel = checks.boolean("per_channel", per_channel)
         self.axis = checks.integer("axis", axis)
@@ -309,16 +383,35 @@ class ParametricLIFCell(IntegrateAndFireCell):
     def step_derivative(
         self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
     ) -> Callable[..., tuple[Any, Any]]:
-        along = super().step_derivative(state, membrane, spikes, surrogate_derivative)
         decay = self.effective_decay()
+        through_reset = self._reset_derivative(state, membrane, spikes, surrogate_derivative)
 
-        def along_decay_too(input_tangent, state_tangent, weight):
+        def along(input_tangent, state_tangent, weight):
+            before = state_tangent["membrane"] if self.reset_delay else state_tangent
+            integrated = dynamics.integrate(before, input_tangent, decay, self.decay_input)
             if weight is self.decay_logit:
-                # λ = σ(w) changes the membrane like a change of the input by λ' v⁺.
-                input_tangent = input_tangent + decay * (1.0 - decay) * state
-            return along(input_tangent, state_tangent, weight)
+                # λ = σ(w), so dλ/dw = λ (1 − λ).
+                integrated = integrated + decay * self._change_by_decay(state, membrane, decay)
+            return through_reset(integrated, state_tangent, weight)
 
-        return along_decay_too
+        return along
+
+    def _change_by_decay(self, state: Structure, membrane: Tensor, decay: Tensor) -> Tensor:
+        """(1 − λ) ∂v/∂λ of the membrane v after integration."""
+        before = state["membrane"] if self.reset_delay else state
+        if not self.decay_input:
+            return (1.0 - decay) * before
+        if self.reset_delay:
+            # Before the reset. Where a hard reset differs from a soft one, it has no derivative.
+            membrane = membrane + self.effective_threshold() * state["spikes"]
+        # v = λ v⁺ + (1 − λ) I, so (1 − λ) (v⁺ − I) = v⁺ − v.
+        return before - membrane
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "decay": self.decay, "per_channel": self.per_channel, "axis": self.axis}
+        return {
+            **super().get_config(),
+            "decay": self.decay,
+            "decay_input": self.decay_input,
+            "per_channel": self.per_channel,
+            "axis": self.axis,
+        }

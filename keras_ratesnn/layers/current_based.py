@@ -9,6 +9,7 @@ from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
 from keras_ratesnn.layers._cell_guards import from_cell
 from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
+from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
 from keras_ratesnn.surrogates import Surrogate
 
@@ -43,13 +44,15 @@ class CuBaLIFCell(IntegrateAndFireCell):
         synaptic_decay: Float in [0, 1), the fraction of the synaptic current that remains after one step; `0.0` gives the
             neurons of `LIFCell`. Defaults to `0.5`.
         reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float, the membrane after a hard reset. Defaults to `0.0`.
+        v_reset: Float < `threshold`, the membrane after a hard reset. Defaults to `0.0`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
         learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
             Defaults to `False`.
         initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
+        decay_input: Boolean, whether the current i_t, not the input I_t, is scaled by 1 − `decay`. Defaults to `False`.
+        reset_delay: Boolean, whether a spike resets the membrane one step later, see `LIFCell`. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
@@ -57,7 +60,8 @@ class CuBaLIFCell(IntegrateAndFireCell):
         state: The state returned by the previous step; `None` for neurons before their first step.
 
     Returns:
-        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"current"` i_t and `"membrane"` v⁺_t.
+        `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"current"` i_t and `"membrane"` v⁺_t,
+        or with a delayed reset of i_t, v_t and `"spikes"` s_t.
 
     Raises:
         ValueError: If a decay is outside [0, 1), `threshold` is not > 0, or a name is unknown.
@@ -81,25 +85,35 @@ class CuBaLIFCell(IntegrateAndFireCell):
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
+        decay_input: bool = False,
+        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, **kwargs)
+        super().__init__(
+            threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, reset_delay, **kwargs
+        )
+        self.decay_input = checks.boolean("decay_input", decay_input)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
         self.synaptic_decay = checks.real("synaptic_decay", synaptic_decay, at_least=0, below=1, advice=DECAY_ADVICE)
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        membrane = super().initial_state(inputs)
-        return {"current": ops.zeros_like(membrane), "membrane": membrane}
+        state = super().initial_state(inputs)
+        return {"current": NeuronCell.initial_state(self, inputs), **(state if self.reset_delay else {"membrane": state})}
 
     def step(  # type: ignore[override]  # Its threshold is its own.
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
         current = dynamics.integrate(state["current"], ops.cast(inputs, state["current"].dtype), self.synaptic_decay)
-        membrane, spikes, after = super().step(current, state["membrane"])
-        return membrane, spikes, {"current": current, "membrane": after}
+        membrane, spikes, after = super().step(current, state if self.reset_delay else state["membrane"])
+        return membrane, spikes, {"current": current, **(after if self.reset_delay else {"membrane": after})}
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "decay": self.decay, "synaptic_decay": self.synaptic_decay}
+        return {
+            **super().get_config(),
+            "decay": self.decay,
+            "decay_input": self.decay_input,
+            "synaptic_decay": self.synaptic_decay,
+        }
 
 
 @registry.register
@@ -148,6 +162,8 @@ class CuBaLIF(IntegrateAndFire):
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
+        decay_input: bool = False,
+        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
         cell = CuBaLIFCell(
@@ -160,9 +176,12 @@ class CuBaLIF(IntegrateAndFire):
             surrogate,
             learn_threshold,
             initial_membrane,
+            decay_input,
+            reset_delay,
             **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)
 
     decay = from_cell("decay")
+    decay_input = from_cell("decay_input")
     synaptic_decay = from_cell("synaptic_decay")

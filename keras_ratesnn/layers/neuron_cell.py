@@ -90,7 +90,8 @@ class NeuronCell(GuardedCell):
     ) -> Callable[..., tuple[Any, Any]]:
         """An optional hand-written derivative of `step` for the rate gradient. The default is forward-mode differentiation.
 
-        It belongs to the `step` and `fire` of the same class or a base class. If a subclass overrides these, it is not used.
+        It belongs to the `step` and `fire` of the same class or a base class. If a subclass overrides these, it is not used,
+        nor if `has_step_derivative` is `False`.
 
         Args:
             state: The state before the step.
@@ -104,6 +105,11 @@ class NeuronCell(GuardedCell):
             of the trainable weight `weight` (if not `None`). Tangents are numbers or tensors.
         """
         raise NotImplementedError(f"{type(self).__name__} has no hand-written derivative.")
+
+    @property
+    def has_step_derivative(self) -> bool:
+        """Whether `step_derivative` holds for the arguments of this cell. Defaults to `True`."""
+        return True
 
     def after_steps(self, state: Structure) -> None:
         """Called once after the last step of a batch, with the final state. Does nothing by default."""

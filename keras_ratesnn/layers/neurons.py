@@ -91,6 +91,7 @@ class IntegrateAndFire(Neuron):
     surrogate = from_cell("surrogate")
     learn_threshold = from_cell("learn_threshold")
     initial_membrane = from_cell("initial_membrane")
+    reset_delay = from_cell("reset_delay")
 
     def get_config(self) -> Config:
         config = super().get_config()
@@ -116,6 +117,25 @@ class LIF(IntegrateAndFire):
         v⁺_t = v_t − threshold · s_t                  reset="soft"
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
 
+    With `decay_input=True` the input is (1 − decay) · I_t. With `reset_delay=True` a spike resets the membrane one step
+    later:
+
+        v_t  = decay · v_{t−1} + I_t − threshold · s_{t−1}                            reset="soft"
+        v_t  = (decay · v_{t−1} + I_t) · (1 − s_{t−1}) + v_reset · s_{t−1}            reset="hard"
+
+    The neurons of other libraries, whose v_reset is 0:
+
+        snnTorch's Leaky(beta=β)                             LIF(decay=β, reset_delay=True)
+        ... with reset_mechanism="zero"                      LIF(decay=β, reset="hard"), whatever reset_delay is there
+        snnTorch's Synaptic(α, β)                            CuBaLIF(decay=β, synaptic_decay=α, reset_delay=True)
+        SpikingJelly's LIFNode(tau=τ)                        LIF(decay=1 − 1/τ, decay_input=True, reset="hard")
+        ... with v_reset=None                                LIF(decay=1 − 1/τ, decay_input=True)
+        ... with decay_input=False                           without decay_input
+
+    snnTorch's neurons spike only above their threshold, those here and in SpikingJelly at the threshold, too. This matters
+    where membranes equal it exactly: for currents that are multiples of a number, such as those of integer weights, of
+    attention or of pooled spikes.
+
     In a `SpikingModel` the neurons start with the membrane v⁺_0 = `initial_membrane`, and run over all time steps. Outside a
     `SpikingModel`, the layer advances them by one step; use `LIFCell` to start from another state.
 
@@ -130,7 +150,7 @@ class LIF(IntegrateAndFire):
             steps it is `1 − 1/τ`. Defaults to `0.2`.
         threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
         reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float, the membrane after a hard reset; must be 0 with a soft reset. Defaults to `0.0`.
+        v_reset: Float < `threshold`, the membrane after a hard reset; must be 0 with a soft reset. Defaults to `0.0`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
@@ -143,6 +163,10 @@ class LIF(IntegrateAndFire):
         initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. In a network that was converted from an
             ordinary one, `threshold / 2` rounds firing rates instead of truncating them (Bu et al., AAAI 2022). Defaults to
             `0.0`.
+        decay_input: Boolean, whether the input is scaled by 1 − `decay`, as by default in SpikingJelly: the membrane for a
+            constant input then approaches that input. Defaults to `False`.
+        reset_delay: Boolean, whether a spike resets the membrane in the next step, as by default in snnTorch, instead of at
+            once. A delayed hard reset also replaces the input of that step. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer. In rate training the
             regularizer sees the firing rate, in BPTT the spikes of all steps.
 
@@ -153,8 +177,9 @@ class LIF(IntegrateAndFire):
         Same as the input shape: spikes, exactly 0 or 1.
 
     Raises:
-        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset,
-            `initial_membrane` is not below the threshold, a name is unknown, or the threshold is both stabilised and learned.
+        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, `v_reset` or
+            `initial_membrane` is not below the threshold, a name is unknown, or `threshold_stabilizer` is combined with
+            `learn_threshold` or `reset_delay`.
         TypeError: If an argument has the wrong type, or a name from another library.
 
     Source: Yu et al., NeurIPS 2024, equation 1.
@@ -171,6 +196,8 @@ class LIF(IntegrateAndFire):
         learn_threshold: bool = False,
         threshold_stabilizer: bool = False,
         initial_membrane: float = 0.0,
+        decay_input: bool = False,
+        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
         cell = LIFCell(
@@ -182,10 +209,17 @@ class LIF(IntegrateAndFire):
             surrogate,
             learn_threshold,
             initial_membrane,
+            decay_input,
+            reset_delay,
             **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)
         self.threshold_stabilizer = checks.boolean("threshold_stabilizer", threshold_stabilizer)
+        if threshold_stabilizer and reset_delay:
+            raise ValueError(
+                "`threshold_stabilizer=True` changes the threshold from step to step, and a delayed reset needs that of the "
+                "previous step. Received: reset_delay=True, too. Leave one of the two out."
+            )
         if threshold_stabilizer and learn_threshold:
             raise ValueError(
                 "`threshold_stabilizer=True` sets the thresholds from the membranes. Received: learn_threshold=True, too. "
@@ -194,6 +228,7 @@ class LIF(IntegrateAndFire):
         self.stabilizer = ThresholdStabilizer(threshold, name="stabilizer") if threshold_stabilizer else None
 
     decay = from_cell("decay")
+    decay_input = from_cell("decay_input")
 
     @property
     def couples_neurons(self) -> bool:
@@ -231,7 +266,7 @@ class IF(IntegrateAndFire):
     >>> print(ops.convert_to_numpy(neurons(np.array([[0.8, 1.5]], "float32"))))
     [[0. 1.]]
 
-    Args: as in `LIF`, without `decay`.
+    Args: as in `LIF`, without `decay`, `decay_input` and `threshold_stabilizer`.
     """
 
     def __init__(
@@ -243,6 +278,7 @@ class IF(IntegrateAndFire):
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
+        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
         cell = IFCell(
@@ -253,6 +289,7 @@ class IF(IntegrateAndFire):
             surrogate,
             learn_threshold,
             initial_membrane,
+            reset_delay,
             **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)
@@ -293,6 +330,8 @@ class ParametricLIF(IntegrateAndFire):
         per_channel: bool = False,
         axis: int = -1,
         initial_membrane: float = 0.0,
+        decay_input: bool = False,
+        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
         cell = ParametricLIFCell(
@@ -306,11 +345,14 @@ class ParametricLIF(IntegrateAndFire):
             per_channel,
             axis,
             initial_membrane,
+            decay_input,
+            reset_delay,
             **shared_with_cell(type(self), kwargs),
         )
         super().__init__(cell, **kwargs)
 
     decay = from_cell("decay")
+    decay_input = from_cell("decay_input")
     per_channel = from_cell("per_channel")
     axis = from_cell("axis")
 

@@ -29,10 +29,10 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = con
     Batch normalisation is folded into the layers before it, see `fold_batch_normalization`, and factors of `Rescaling` into the
     layers after it. Dropout is left out. NIR has channels first: weights and the order of flattened features are converted.
 
-    Neurons have the time constant τ = dt / (1 − decay) and the resistance R = τ / dt. In NIR a neuron spikes above its
-    threshold, here at the threshold, so the file has the number next below the threshold. NIR does not say whether a spike
-    sets the membrane to `v_reset` or subtracts the threshold: most other libraries do the first. The metadata of each neuron
-    node says it (`reset`), and `dt` and `surrogate`.
+    Neurons have the time constant τ = dt / (1 − decay) and the resistance R = τ / dt, or 1 with `decay_input`. In NIR
+    a neuron spikes above its threshold, here at the threshold, so the file has the number next below the threshold. NIR does
+    not say whether a spike sets the membrane to `v_reset` or subtracts the threshold: most other libraries do the first. The
+    metadata of each neuron node says it (`reset`), and `dt` and `surrogate`.
 
     Example:
 

@@ -58,7 +58,7 @@ _OPTIONAL = {"v_reset": 0.0, "w_in": 1.0}
 
 _METADATA = {
     **dict.fromkeys(("layer", "reset", "surrogate", "padding"), str),
-    **dict.fromkeys(("dt", "detach_reset", "learn_threshold", "per_channel", "use_bias"), float),
+    **dict.fromkeys(("dt", "decay_input", "detach_reset", "learn_threshold", "per_channel", "reset_delay", "use_bias"), float),
     "kernel_size": tuple,
 }
 """The metadata that `export_nir` writes; other metadata is not read."""

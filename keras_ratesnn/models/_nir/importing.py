@@ -22,13 +22,14 @@ def import_nir(
     reset: Reset | None = None,
     dt: float | None = None,
     data_format: Literal["channels_first", "channels_last"] | None = None,
+    reset_delay: bool | None = None,
 ) -> SpikingModel:
     """Reads a network from a NIR file, of this library or another one, as a `SpikingModel` that can run and be trained.
 
     NIR describes neurons in continuous time; a neuron gets the decay 1 − dt/τ. Where the input of a neuron has another factor
     than 1 (R dt/τ, and w_in dt/τ_syn), or its membrane rests at v_leak, its threshold and reset are converted to units in which
-    the factor is 1 and it rests at 0. Neurons start at rest. In NIR a neuron spikes above `v_threshold`, here at its
-    threshold, which is the next larger number.
+    the factor is 1 and it rests at 0. If R is 1, the neuron gets `decay_input=True` instead. Neurons start at rest. In NIR a
+    neuron spikes above `v_threshold`, here at its threshold, which is the next larger number.
 
     The file may come from anywhere: only data is read, no code. Files that are damaged, that refer to other files or that
     declare more than they contain are refused before they take memory.
@@ -47,6 +48,10 @@ def import_nir(
         data_format: `"channels_last"` or `"channels_first"`: how the network will have images, and rows for convolutions.
             Defaults to `None`: as in `keras.config.image_data_format()`. Inputs of two or four axes that no layer convolves or
             pools stay as they are in the file.
+        reset_delay: Boolean, whether a spike resets its neuron one step later, as in snnTorch unless its neurons were made with
+            `reset_delay=False`, for neurons whose metadata does not say it. Neurons of snnTorch's class `Leaky` that reset to
+            zero do so at once in either case, and are read so. Defaults to `None`: `False`, with a warning if the file looks
+            like one of snnTorch.
 
     Returns:
         A `SpikingModel`. Its layers have the names of the nodes.
@@ -64,13 +69,15 @@ def import_nir(
         checks.one_of("reset", reset, RESETS)
     if dt is not None:
         dt = checks.real("dt", dt, above=0, advice="It is the length of a time step in seconds.")
+    if reset_delay is not None:
+        checks.boolean("reset_delay", reset_delay)
     data_format = data_format or keras.config.image_data_format()
     checks.one_of("data_format", data_format, (layouts.CHANNELS_FIRST, layouts.CHANNELS_LAST))
     places = topology.in_order(hdf5.read(path))
     if not any(place.node.type in NODES for place in places):
         raise ValueError(f"`path` must be a NIR file with neurons. Received: path={str(path)!r}, a network without any.")
     dtype = time_axis.accumulation_dtype(keras.config.dtype_policy().compute_dtype)
-    neurons = NeuronReader(reset, dt, data_format, dtype)
+    neurons = NeuronReader(reset, reset_delay, dt, data_format, dtype)
     maker = LayerMaker(neurons, data_format, spatial=any(place.node.type in SPATIAL for place in places))
     signals: dict[str, Signal] = {}
     for place in places:

@@ -44,7 +44,7 @@ def node_of(nir, layer, decay, shape, dt):
     if type(layer) is IF:
         return nir.IF(r=full(1.0 / dt), **arguments)
     tau = full(continuous_time.time_constant(decay, dt))
-    arguments |= {"r": tau / dt, "v_leak": full(0.0)}
+    arguments |= {"r": full(1.0) if layer.decay_input else tau / dt, "v_leak": full(0.0)}
     if type(layer) is CuBaLIF:
         tau_syn = full(continuous_time.time_constant(layer.synaptic_decay, dt))
         return nir.CubaLIF(tau_mem=tau, tau_syn=tau_syn, w_in=tau_syn / dt, **arguments)
@@ -63,6 +63,8 @@ def _metadata(layer, dt):
     metadata = {
         "layer": type(layer).__name__,
         "reset": layer.reset,
+        "reset_delay": layer.reset_delay,
+        "decay_input": layer.cell.decay_input,
         "dt": dt,
         "surrogate": repr(layer.surrogate),
         "detach_reset": layer.detach_reset,
@@ -76,17 +78,20 @@ class NeuronReader:
 
     Args:
         reset: `"soft"`, `"hard"` or `None`, for nodes that do not say it.
+        reset_delay: Boolean or `None`, for nodes that do not say it.
         dt: Float, the length of a time step in seconds, or `None`, for nodes that do not say it.
         data_format: String, how the network has images.
         dtype: String, the dtype of membranes.
     """
 
-    def __init__(self, reset, dt, data_format, dtype):
+    def __init__(self, reset, reset_delay, dt, data_format, dtype):
         self.reset = reset
+        self.reset_delay = reset_delay
         self.dt = dt
         self.data_format = data_format
         self.dtype = dtype
         self.unsaid = []
+        self.perhaps_delayed = []
 
     def layer_of(self, node, signal, name):
         """The layer of a node.
@@ -104,13 +109,19 @@ class NeuronReader:
         if dt <= 0.0:
             raise refused_node(node, f"its metadata has dt={dt}, which must be > 0.")
         if node.type == "IF":
-            return IF(name=name, **self._arguments(node, signal, dt)), None
-        decay = self._decay(node, self._parameter(node, "tau" if node.type == "LIF" else "tau_mem", signal), dt)
+            return IF(name=name, **self._arguments(node, signal, self._gain(node, "r", None, signal, dt), dt)), None
+        tau = "tau" if node.type == "LIF" else "tau_mem"
+        decay = self._decay(node, self._parameter(node, tau, signal), dt)
+        decay_input = self._decay_input(node, decay, signal)
+        # With decay_input the factor 1 − λ = dt/τ of the input is the neuron's own.
+        gain = self._gain(node, "r", None if decay_input else tau, signal, 1.0 if decay_input else dt)
+        if node.type == "CubaLIF":
+            gain = gain * self._gain(node, "w_in", "tau_syn", signal, dt)
+        arguments = {"decay_input": decay_input, **self._arguments(node, signal, gain, dt)}
         if node.type == "CubaLIF":
             synaptic_decay = self._decay(node, self._parameter(node, "tau_syn", signal), dt)
             both = {"decay": self._same(node, "tau_mem", decay), "synaptic_decay": self._same(node, "tau_syn", synaptic_decay)}
-            return CuBaLIF(name=name, **both, **self._arguments(node, signal, dt)), None
-        arguments = self._arguments(node, signal, dt)
+            return CuBaLIF(name=name, **both, **arguments), None
         per_channel = decay.ndim > 0 or bool(node.metadata.get("per_channel", False))
         if not per_channel and node.metadata.get("layer") != "ParametricLIF":
             return LIF(decay=self._same(node, "tau", decay), name=name, **arguments), None
@@ -126,9 +137,8 @@ class NeuronReader:
         )
         return layer, decays
 
-    def _arguments(self, node, signal, dt):
+    def _arguments(self, node, signal, gain, dt):
         """Threshold, reset and what else all layers have, in units in which the gain is 1 and neurons rest at 0."""
-        gain = self._gain(node, signal, dt)
         leak = 0.0 if node.type == "IF" else self._parameter(node, "v_leak", signal)
         threshold, v_reset = (self._parameter(node, key, signal) for key in ("v_threshold", "v_reset"))
         threshold = self._same(node, "v_threshold", (threshold - leak) / gain)
@@ -143,18 +153,34 @@ class NeuronReader:
             raise refused_node(
                 node, "a soft reset subtracts the threshold, but its v_reset or v_leak is not 0: only a hard reset has these."
             )
+        v_reset = continuous_time.shortest(v_reset, self.dtype)
+        if v_reset >= threshold:
+            raise refused_node(node, f"its v_reset is above its threshold, by {v_reset - threshold} in units of the layer.")
         return {
             "threshold": threshold,
             "reset": reset,
-            "v_reset": continuous_time.shortest(v_reset, self.dtype),
+            "v_reset": v_reset,
+            "reset_delay": self._delays_reset(node, reset, dt),
             "detach_reset": bool(node.metadata.get("detach_reset", True)),
             "learn_threshold": bool(node.metadata.get("learn_threshold", False)),
             **_surrogate(node),
         }
 
+    def _delays_reset(self, node, reset, dt):
+        if not _looks_like_snntorch(node, dt):
+            return self._told(node, "reset_delay", self.reset_delay, False)
+        if node.type == "LIF" and reset == "hard":
+            # Leaky, which resets to zero at once, whatever its reset_delay.
+            return False
+        if self.reset_delay is None:
+            self.perhaps_delayed.append(node.name)
+        return bool(self.reset_delay)
+
     def _told(self, node, key, argument, default):
         """What the metadata, or else the argument, says."""
         said = node.metadata.get(key)
+        if isinstance(default, bool) and said is not None:
+            said = bool(said)
         if said is None:
             if key == "reset" and argument is None:
                 self.unsaid.append(node.name)
@@ -166,25 +192,32 @@ class NeuronReader:
         return said
 
     def warn(self):
-        """Warns of nodes that do not say how they are reset."""
+        """Warns of nodes that do not say how, or when, they are reset."""
         if self.unsaid:
             warnings.warn(
-                f"The file does not say how its neurons are reset ({', '.join(map(repr, self.unsaid[:4]))}): they get a hard "
+                f"The file does not say how its neurons are reset ({_listed(self.unsaid)}): they get a hard "
                 'reset to v_reset. Pass reset="hard" to confirm this, or reset="soft" if a spike subtracts the threshold.',
                 stacklevel=3,
             )
-
-    def _gain(self, node, signal, dt):
-        resistance = self._parameter(node, "r", signal)
-        if node.type == "IF":
-            gain = continuous_time.gain_of(resistance, None, dt)
-        elif node.type == "LIF":
-            gain = continuous_time.gain_of(resistance, self._parameter(node, "tau", signal), dt)
-        else:
-            gain = continuous_time.gain_of(resistance, self._parameter(node, "tau_mem", signal), dt)
-            gain = gain * continuous_time.gain_of(
-                self._parameter(node, "w_in", signal), self._parameter(node, "tau_syn", signal), dt
+        if self.perhaps_delayed:
+            warnings.warn(
+                f"The file looks like one of snnTorch ({_listed(self.perhaps_delayed)}), which resets neurons one step after "
+                "their spike unless they were made with reset_delay=False. The file does not say it: they are reset at once "
+                "here. Pass reset_delay=True if their reset is delayed, or reset_delay=False to confirm that it is not.",
+                stacklevel=3,
             )
+
+    def _decay_input(self, node, decay, signal):
+        """Whether the input is scaled by 1 − λ and nothing else: a resistance of 1."""
+        said = node.metadata.get("decay_input")
+        if said is not None:
+            return bool(said)
+        resistance = continuous_time.gain_of(self._parameter(node, "r", signal), None, 1.0)
+        return bool(np.all(resistance == 1.0) and np.any(decay))
+
+    def _gain(self, node, resistance, tau, signal, dt):
+        tau = None if tau is None else self._parameter(node, tau, signal)
+        gain = continuous_time.gain_of(self._parameter(node, resistance, signal), tau, dt)
         if not gain.min() > 0.0:
             raise refused_node(node, f"its input has the factor {gain.min()}, which must be > 0.")
         return gain
@@ -237,6 +270,24 @@ class NeuronReader:
             if np.all(rows == rows[:, :1]):
                 return axis, rows[:, 0]
         raise refused_node(node, "its time constants differ within a channel, and ParametricLIF has one for each channel.")
+
+
+def _looks_like_snntorch(node, dt):
+    """Whether a node is as snnTorch writes it: in float32, with a gain of 1, at rest at 0, without metadata.
+
+    SpikingJelly writes the same numbers in float64, other programs another resistance.
+    """
+    if node.type == "IF" or node.metadata:
+        return False
+    values = {key: parameter.values for key, parameter in node.values.items()}
+    tau = values["tau" if node.type == "LIF" else "tau_mem"]
+    in_single = all(array.dtype == "float32" for array in (tau, values["r"], values["v_threshold"]))
+    at_rest = not np.any(values["v_leak"]) and not np.any(values["v_reset"])
+    return in_single and at_rest and bool(np.all(continuous_time.gain_of(values["r"], tau, dt) == 1.0))
+
+
+def _listed(names):
+    return ", ".join(map(repr, names[:4]))
 
 
 def _surrogate(node):

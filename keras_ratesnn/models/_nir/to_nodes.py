@@ -103,6 +103,12 @@ def _neurons(writer, layer, signal):
             f"in NIR neurons start at rest, and these with initial_membrane={layer.initial_membrane}. Convert or train the "
             "network with neurons that start at 0.",
         )
+    if layer.reset_delay:
+        raise refused_layer(
+            layer,
+            "in NIR a spike resets its neuron at once, and here one step later (reset_delay=True). Train the network with "
+            "reset_delay=False.",
+        )
     signal = writer.plain(signal, layer.name)
     decay = ops.convert_to_numpy(layer.cell.effective_decay()).astype("float64")
     if decay.ndim:
