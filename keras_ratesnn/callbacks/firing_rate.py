@@ -30,6 +30,9 @@ class FiringRate(keras.callbacks.Callback):
         x: Inputs to measure the rate on, as `SpikingModel` takes them. A hundred samples are enough.
     """
 
+    # `fit` puts it in front of the callbacks that read the logs.
+    _adds_to_logs = True
+
     def __init__(self, x: Structure) -> None:
         super().__init__()
         self.x = x

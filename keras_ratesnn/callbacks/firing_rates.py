@@ -43,6 +43,9 @@ class FiringRates(keras.callbacks.Callback):
         ImportError: If `log_dir` is given and TensorBoard is not installed.
     """
 
+    # `fit` puts it in front of the callbacks that read the logs.
+    _adds_to_logs = True
+
     def __init__(self, x: Structure, log_dir: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
         self.x = x
