@@ -433,3 +433,11 @@ def test_attributes_that_keras_gives_to_models_are_not_those_of_users():
     model.mine, model.inner = 1, keras.layers.Dense(2)
     assert set(keras_internals.attributes_of(model)) == {"mine", "inner"}
     assert keras_internals.own_classes(Own) == (Own,)
+
+
+def test_the_name_of_an_input_is_that_of_its_layer():
+    named, unnamed = keras.Input((2,), name="mine"), keras.Input((2,))
+    model = keras.Model([named, unnamed], named + unnamed)
+    names = [keras_internals.name_of_input(tensor) for tensor in model.inputs]
+    assert names == [layer.name for layer in model.layers[:2]]
+    assert names[0] == "mine"
