@@ -45,7 +45,8 @@ def paths_of(network, inside=None, within=""):
     Returns:
         Dict of operations to strings. One that is in several models has the path of the first.
     """
-    graphs, found = inside or {}, {}
+    graphs = inside or {}
+    found: dict[keras.Operation, str] = {}
     for operation in as_graph(network).operations:
         found.setdefault(operation, within + operation.name)
         graph = graphs.get(operation, operation)
