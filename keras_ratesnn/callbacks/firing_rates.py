@@ -15,7 +15,7 @@ from keras_ratesnn.callbacks._measured import measured
 class FiringRates(keras.callbacks.Callback):
     """Adds the firing rate of each neuron layer to the logs of each epoch, and warns as soon as a layer is dead.
 
-    The logs have a value `"firing_rate/LAYER"` for each layer: spikes per neuron and time step. Later callbacks, the history
+    The logs have a value `"firing_rate/LAYER"` for each layer: spikes per neuron and time step. Other callbacks, the history
     and the progress bar see these values. A layer is dead if no neuron spikes for any sample of `x`: the kernels after it have
     a gradient of zero. The warning is given once when a layer dies, and again only if it has spiked in between. For a
     `Distiller`, the student is measured.
