@@ -34,14 +34,15 @@ def has_time(tensor, wanted, timesteps):
         wanted: The network's symbolic input.
         timesteps: Integer T.
     """
+    name = keras_internals.name_of_input(wanted)
     if not hasattr(tensor, "shape"):
         raise ValueError(
-            f"Input {wanted.name!r} of the network must be a tensor or an array. Received: {tensor!r}, of type "
+            f"Input {name!r} of the network must be a tensor or an array. Received: {tensor!r}, of type "
             f"{type(tensor).__name__}. A SpikingModel needs all inputs of its network, also optional ones."
         )
     if getattr(tensor.shape, "rank", 0) is None:
         raise ValueError(
-            f"Input {wanted.name!r} of the network must have a known number of axes, to decide whether one of them is time. "
+            f"Input {name!r} of the network must have a known number of axes, to decide whether one of them is time. "
             "Received: a tensor of unknown rank. Set its shape in the data set: "
             f"tf.ensure_shape(x, {(None, *wanted.shape[1:])}), or {(None, timesteps, *wanted.shape[1:])} with time."
         )
@@ -51,7 +52,7 @@ def has_time(tensor, wanted, timesteps):
     if fits(received, (timesteps, *static)):
         return True
     raise ValueError(
-        f"Input {wanted.name!r} of the network must have shape {_described(static)}, the same at every step, or "
+        f"Input {name!r} of the network must have shape {_described(static)}, the same at every step, or "
         f"{_described((timesteps, *static))}, one frame for each of timesteps={timesteps}. Received: shape "
         f"{tuple(tensor.shape)}."
     )
@@ -79,8 +80,9 @@ def warn_of_time_in_a_step(network, timesteps):
     for tensor in network.inputs:
         first, *rest = tensor.shape[1:] or (None,)
         if rest and first == timesteps > 1 and (len(rest) == 1 or first != rest[0]):
+            name = keras_internals.name_of_input(tensor)
             warnings.warn(
-                f"Input {tensor.name!r} of the network has the shape {tuple(tensor.shape[1:])} of one time step, and its first "
+                f"Input {name!r} of the network has the shape {tuple(tensor.shape[1:])} of one time step, and its first "
                 f"axis is as long as timesteps={timesteps}. If that axis is time, leave it out of the network, "
                 f"keras.Input({tuple(rest)}), and still pass data {_described((timesteps, *rest))}: each step then sees its "
                 "frame. If it is not time, ignore this warning: every step sees the whole data "
@@ -98,8 +100,9 @@ def one_step(tensor, wanted):
     """
     tensor = ops.convert_to_tensor(tensor, dtype=wanted.dtype)
     if not fits(tensor.shape[1:], wanted.shape[1:]):
+        name = keras_internals.name_of_input(wanted)
         raise ValueError(
-            f"Input {wanted.name!r} of the network must have shape {_described(wanted.shape[1:])} in `step`, without time. "
+            f"Input {name!r} of the network must have shape {_described(wanted.shape[1:])} in `step`, without time. "
             f"Received: shape {tuple(tensor.shape)}."
         )
     return tensor

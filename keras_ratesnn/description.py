@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from keras_ratesnn import _graph
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _observation
@@ -21,7 +22,7 @@ class NeuronLayer:
     """The activity of a neuron layer on a batch.
 
     Args:
-        name: String, the name of the layer.
+        name: String, the name of the layer, after those of the nested models that hold it: `block/lif`.
         output_shape: Tuple, the shape of its output without batch and time.
         firing_rate: Float, spikes per neuron and time step.
         silent: Float, the fraction of neurons that never spiked, for any sample at any step.
@@ -44,7 +45,7 @@ class Description:
     """The result of `describe`; it can be printed.
 
     Args:
-        name: String, the name of the network.
+        name: String, the name of the model.
         samples: Integer, the size of the batch.
         timesteps: Integer T.
         layers: Tuple of `NeuronLayer`, in execution order, with one entry for each call of a layer.
@@ -152,8 +153,8 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
     ...     keras.layers.Dense(8, kernel_initializer="ones", name="hidden"),
     ...     keras_ratesnn.layers.IF(name="neurons"),
     ...     keras.layers.Dense(2, name="outputs"),
-    ... ], name="tiny")
-    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    ... ])
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4, name="tiny")
     >>> description = keras_ratesnn.describe(model, np.full((16, 4), 0.125, "float32"))
     tiny: 16 samples, 4 time steps
     neuron layer  output shape  neurons  firing rate  silent  saturated
@@ -181,16 +182,17 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
     model, x = checked_model(model), _observation.tensors(x)
     layers: list[NeuronLayer] = []
     counter = OperationCounter(model.timesteps)
+    paths = _graph.paths_of(model.network)
 
     def observe(call, outputs):
         if _observation.is_neuron(call):
-            layers.append(_activity(call.operation.name, _observation.array(outputs.value)))
+            layers.append(_activity(paths[call.operation], _observation.array(outputs.value)))
         return counter(call, outputs)
 
     _observation.observed(model, x, observe)
     by_call = zip(counter.dense, counter.static, strict=True)
     description = Description(
-        name=model.network.name,
+        name=model.name,
         samples=_observation.samples(x),
         timesteps=model.timesteps,
         layers=tuple(layers),

@@ -1,11 +1,13 @@
 """Knowledge distillation from or into spiking networks."""
 
+import inspect
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_ratesnn import _graph
+from keras_ratesnn._callback_order import measurements_first
 from keras_ratesnn._compiled_functions import CompilesForSettings
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
@@ -83,6 +85,11 @@ class Distiller(CompilesForSettings, StepsWithoutGradient, keras_internals.Extra
 
     def _extract_all_student_features(self, x: Any, y_pred: Any) -> Structure:
         return _wide(super()._extract_all_student_features(x, y_pred))
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        asked = inspect.signature(super().fit).bind(*args, **kwargs)
+        asked.arguments["callbacks"] = measurements_first(asked.arguments.get("callbacks"))
+        return super().fit(*asked.args, **asked.kwargs)
 
     def compile(self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
         """Like `keras.distillation.Distiller.compile`: `loss` is that of the student.

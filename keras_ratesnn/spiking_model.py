@@ -11,6 +11,7 @@ import keras
 
 from keras_ratesnn import _graph, _layer_configs, _quantization, _replicas, gradients
 from keras_ratesnn._call_graphs import CallGraphs
+from keras_ratesnn._callback_order import measurements_first
 from keras_ratesnn._compiled_functions import CompilesForSettings
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepMode, Structure, Tensor
@@ -307,8 +308,10 @@ class SpikingModel(
         check_finite(self.variables)
         # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)
-        _replicas.begin_training(self, inspect.signature(super().fit).bind(x, *args, **kwargs))
-        return self._fit(x, *args, **kwargs)
+        asked = inspect.signature(super().fit).bind(x, *args, **kwargs)
+        asked.arguments["callbacks"] = measurements_first(asked.arguments.get("callbacks"))
+        _replicas.begin_training(self, asked)
+        return self._fit(*asked.args, **asked.kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)

@@ -1,4 +1,4 @@
-"""Callbacks of a run: measurements, detection of divergence, checkpoints."""
+"""Callbacks of a run: measurements, detection of divergence, checkpoints, logs for TensorBoard."""
 
 import math
 import pathlib
@@ -8,7 +8,8 @@ import time
 import keras
 
 from keras_ratesnn.callbacks import Throughput
-from recipes import checkpoint
+from recipes import checkpoint, pipeline
+from recipes.whole_file import cannot_be_written
 
 
 class EpochMeasures(Throughput):
@@ -139,3 +140,39 @@ class Checkpoint(Count):
         super().on_epoch_end(epoch, logs)
         checkpoint.save(self.trained, self.progress, self.folder.last, self.model)
         self.folder.follow_last(self.progress)
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Writes the logs of each epoch for TensorBoard, to the folders `train` and `validation`, as Keras' callback does.
+
+    Keras' callback creates its files when training and validation begin: on a full disk it would end a run before its first
+    checkpoint, with an error of TensorFlow.
+
+    Args:
+        folder: Path.
+    """
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+        self.writers = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        tf = pipeline.tensorflow()
+        try:
+            for name, value in logs.items():
+                part = "validation" if name.startswith("val_") else "train"
+                if part not in self.writers:
+                    self.writers[part] = tf.summary.create_file_writer(str(self.folder / part))
+                with self.writers[part].as_default():
+                    tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=epoch)
+            for writer in self.writers.values():
+                writer.flush()
+        except tf.errors.OpError as error:
+            # The rest of the message tells TensorFlow's own operations.
+            reason = error.message.splitlines()[0].rpartition("; ")[2]
+            raise cannot_be_written(self.folder, reason) from error
+
+    def on_train_end(self, logs=None):
+        for writer in self.writers.values():
+            writer.close()

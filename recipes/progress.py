@@ -22,6 +22,7 @@ class Progress:
         score: Name of the score by which the best epoch is chosen, see `Task`. Defaults to `"accuracy"`.
         parts: List of dicts: the first epoch, counted from 1, backend, device and versions of each part of the run. A run
             that never changed them has one part.
+        peak_bytes: Integer, the largest peak of memory of the processes that trained the run so far. Defaults to `0`.
     """
 
     settings: dict
@@ -29,6 +30,7 @@ class Progress:
     rows: list = dataclasses.field(default_factory=list)
     parts: list = dataclasses.field(default_factory=list)
     score: str = "accuracy"
+    peak_bytes: int = 0
 
     @property
     def epochs(self):
@@ -46,6 +48,7 @@ class Progress:
         here = this_part()
         if not self.parts or any(self.parts[-1][key] != here[key] for key in PART):
             self.parts.append({"first_epoch": self.epochs + 1, **here})
+        self.peak_bytes = max(self.peak_bytes, device.peak_bytes())
         self.rows.append({name: float(value) for name, value in sorted(logs.items())})
 
     def write_log(self, path):

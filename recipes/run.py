@@ -175,7 +175,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     """
     this_process = engine.current
     test = pipeline.evaluation_batches(dataset, recipe, this_process.test_part)
-    # The order matters: only finite values are measured, and checkpoints are saved even if TensorBoard fails.
+    # The order matters: only finite values are measured, and an epoch is saved before anything else is written.
     measures = [
         callbacks.StopWhereDiverged(each_batch=not this_process.is_apart),
         callbacks.EpochMeasures(dataset.train_size),
@@ -185,20 +185,24 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
         measures.append(keras_ratesnn.callbacks.FiringRate(_first_images(dataset.test_examples(), SAMPLE)))
     files = [
         callbacks.Checkpoint(model, progress, folder),
-        keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
+        callbacks.TensorBoard(folder.tensorboard),
     ]
     others = [callbacks.Count(progress) if this_process.is_apart else callbacks.SaveAndDiscard(model, progress)]
     try:
-        fitted.fit(
-            pipeline.training_batches(dataset, recipe, progress.epochs, this_process.part, divides_rest=this_process.is_apart),
-            steps_per_epoch=steps_per_epoch(recipe, dataset),
-            initial_epoch=progress.epochs,
-            epochs=recipe.epochs,
-            validation_data=test,
-            shuffle=False,
-            verbose=verbose if this_process.is_first else 0,
-            callbacks=measures + (files if this_process.is_first else others),
-        )
+        # A run that was killed after its last checkpoint has no epochs left, which Keras' `fit` does not expect.
+        if progress.epochs < recipe.epochs:
+            fitted.fit(
+                pipeline.training_batches(
+                    dataset, recipe, progress.epochs, this_process.part, divides_rest=this_process.is_apart
+                ),
+                steps_per_epoch=steps_per_epoch(recipe, dataset),
+                initial_epoch=progress.epochs,
+                epochs=recipe.epochs,
+                validation_data=test,
+                shuffle=False,
+                verbose=verbose if this_process.is_first else 0,
+                callbacks=measures + (files if this_process.is_first else others),
+            )
     except Diverged as error:
         where = {"epoch": error.epoch, "learning_rate": error.learning_rate, "message": str(error)}
         if this_process.is_first:
@@ -293,7 +297,8 @@ def _record(model, recipe, dataset, progress, diverged=None):
         "seconds": round(sum(curve.get("seconds", ())), 1),
         # The median, because the first epoch includes compilation.
         "seconds_per_epoch": round(statistics.median(curve["seconds"]), 2) if curve else None,
-        "peak_memory_mib": round(device.peak_bytes() / 2**20),
+        # That of the epochs: this process may have trained only the last of them, or none.
+        "peak_memory_mib": round((progress.peak_bytes or device.peak_bytes()) / 2**20),
     }
 
 

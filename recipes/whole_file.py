@@ -26,11 +26,16 @@ def writing(path):
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise OSError(f"{path} cannot be written ({one_line(error)}). Free some space, or pass another folder.") from error
+        raise cannot_be_written(path, one_line(error)) from error
     finally:
         # An earlier error is more important.
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def cannot_be_written(path, reason):
+    """The error for a file or folder that cannot be written."""
+    return OSError(f"{path} cannot be written ({reason}). Free some space, or pass another folder.")
 
 
 def write_json(path, content):

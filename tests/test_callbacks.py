@@ -11,6 +11,7 @@ from helpers import compiled, data, mlp, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._callback_order import measurements_first
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -57,6 +58,33 @@ def test_rates_and_agreement_are_in_the_logs_and_training_goes_on_as_without(tmp
         assert history[f"gradient_norm_ratio/{name}"][-1] == pytest.approx(ratio, rel=1e-4)
     header = (tmp_path / "log.csv").read_text().splitlines()[0].split(",")
     assert {"firing_rate/first", "gradient_cosine/a", "val_loss"} <= set(header)
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_what_is_measured_reaches_the_callbacks_that_stand_before_it(teacher, tmp_path):
+    x, y = data(24)
+    student = compiled(spiking(network()))
+    log = tmp_path / "log.csv"
+    rate, throughput = rsnn.callbacks.FiringRate(x), rsnn.callbacks.Throughput(24)
+    callbacks = [
+        keras.callbacks.CSVLogger(str(log)),
+        rate,
+        keras.callbacks.EarlyStopping("firing_rate", mode="min"),
+        throughput,
+    ]
+    (distiller_of(student) if teacher else student).fit(x, y, epochs=1, callbacks=callbacks, verbose=0)
+    assert {"firing_rate", "samples_per_second"} <= set(log.read_text().splitlines()[0].split(","))
+
+
+def test_callbacks_move_only_in_front_of_those_of_keras_that_read_the_logs():
+    own, log, stop = keras.callbacks.Callback(), keras.callbacks.CSVLogger("log.csv"), keras.callbacks.EarlyStopping()
+    throughput = rsnn.callbacks.Throughput(24)
+    assert measurements_first([own, throughput, log]) == [own, throughput, log]
+    assert measurements_first([own, log, [stop, own, throughput]]) == [own, throughput, log, stop, own]
+    assert measurements_first(None) is None
+    assert measurements_first(throughput) is throughput
+    given = keras.callbacks.CallbackList([log, throughput], add_history=True)
+    assert measurements_first(given).callbacks[:2] == [throughput, log]
 
 
 def test_histograms_are_those_of_the_rates_of_single_neurons(tmp_path):

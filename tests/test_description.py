@@ -118,11 +118,16 @@ def test_a_healthy_network_gets_no_warning():
 
 def test_nested_and_shared_neurons_each_have_a_row():
     shared = LIF(name="shared")
-    inner = keras.Sequential([keras.Input((6,)), layers.Dense(6), LIF(name="inner")])
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(6), LIF(name="inner")], name="block")
     inputs = keras.Input((6,))
     network = keras.Model(inputs, shared(layers.Dense(6)(shared(inner(inputs)))))
     description = quiet(rsnn.SpikingModel(network, timesteps=2), helpers.data()[0])
-    assert [layer.name for layer in description.layers] == ["inner", "shared", "shared"]
+    assert [layer.name for layer in description.layers] == ["block/inner", "shared", "shared"]
+
+
+def test_its_heading_is_the_name_of_the_model(capsys):
+    describe(rsnn.SpikingModel(helpers.mlp(), timesteps=2, name="mine"), helpers.data()[0])
+    assert capsys.readouterr().out.startswith("mine: 10 samples, 2 time steps")
 
 
 def test_it_prints_what_it_returns(capsys):

@@ -389,6 +389,14 @@ def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else
     assert str(raised.value).endswith(").")
 
 
+def test_an_input_without_a_name_is_called_by_its_layer():
+    ordinary = keras.Sequential([keras.Input((6,)), keras.layers.ReLU(), keras.layers.Dense(3)])
+    for model in (spiking(), rsnn.spikify(ordinary, 3, verbose=0)):
+        with pytest.raises(ValueError, match=r"^Input 'input_layer") as raised:
+            model.predict(np.zeros((10, 5), "float32"), verbose=0)
+        assert "keras_tensor" not in str(raised.value)
+
+
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
 def test_a_model_still_works_after_an_input_that_did_not_fit(use):
     model = helpers.compiled(spiking())

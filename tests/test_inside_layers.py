@@ -83,6 +83,12 @@ def test_activations_inside_compositions_become_neurons(hidden):
     assert np.isfinite(model.fit(X, np.zeros((4, 3)), verbose=0).history["loss"]).all()
 
 
+def test_the_report_names_layers_of_one_name_by_their_paths():
+    model = converted(network_of(lambda x: Block(name="second")(Block(name="first")(x))))
+    paths = [change.name for change in model.spikify_report.replaced]
+    assert [path for path in paths if path.endswith("/first")] == ["first/first", "second/first"]
+
+
 def test_names_weights_and_frozen_layers_are_kept_and_the_original_is_not_changed():
     block = Block(name="block")
     network = network_of(block)
@@ -121,7 +127,7 @@ def test_a_composition_called_with_several_sizes_is_written_once():
     small, large = keras.Input((4, 4, 2)), keras.Input((8, 8, 2))
     pooled = [layers.GlobalAveragePooling2D()(head(x)) for x in (small, large)]
     model = converted(keras.Model([small, large], layers.Dense(2)(layers.Concatenate()(pooled))))
-    assert [change.name for change in model.spikify_report.replaced] == ["conv"]
+    assert [change.name for change in model.spikify_report.replaced] == ["head/conv"]
     inputs = [np.ones((2, 4, 4, 2), "float32"), np.ones((2, 8, 8, 2), "float32")]
     assert model.predict(inputs, verbose=0).shape == (2, 2)
 
@@ -246,7 +252,7 @@ def test_a_call_that_depends_on_open_sizes_stays_and_the_report_says_so():
     kept = reasons(images((None, None, 3)))["block"]
     assert kept.startswith("inside a layer: its call depends on sizes of its inputs")
     model = images((4, 4, 3))
-    assert [change.name for change in model.spikify_report.replaced] == ["mark", "conv"]
+    assert [change.name for change in model.spikify_report.replaced] == ["mark", "block/conv"]
     assert model.predict(np.ones((2, 4, 4, 3), "float32"), verbose=0).shape == (2, 3)
     # Sizes that do not matter may be open.
     inputs = keras.Input((None, None, 3))

@@ -461,3 +461,11 @@ def test_trees_that_free_tensors_are_those_of_keras():
         found, expected = patched(structure), of_keras(structure)
         assert type(found) is type(expected)
         assert repr(found) == repr(expected)
+
+
+def test_the_name_of_an_input_is_that_of_its_layer():
+    named, unnamed = keras.Input((2,), name="mine"), keras.Input((2,))
+    model = keras.Model([named, unnamed], named + unnamed)
+    names = [keras_internals.name_of_input(tensor) for tensor in model.inputs]
+    assert names == [layer.name for layer in model.layers[:2]]
+    assert names[0] == "mine"

@@ -200,6 +200,10 @@ def test_a_segmentation_run_compares_with_the_ordinary_network_and_resumes(few_s
     assert "resumes after 1 epochs" in capsys.readouterr().out
     assert resumed["curve"]["loss"] == whole["curve"]["loss"]
     assert resumed["comparison"] == whole["comparison"]
+    # Killed after the last checkpoints of both networks.
+    for result in (tmp_path / "stopped").rglob("result.json"):
+        result.unlink()
+    assert trained(tmp_path / "stopped", *run) == resumed
     assert whole["score"] == "mean_iou"
     assert whole["comparison"]["spiking"].keys() == {"1", "2", "4"}
     assert whole["comparison"]["spiking"]["1"]["mean_iou"] == pytest.approx(whole["test_mean_iou"], abs=1e-6)

@@ -107,6 +107,10 @@ def test_a_taught_run_resumes_and_its_network_is_an_ordinary_checkpoint(settings
     assert "resumes after 1 epochs" in capsys.readouterr().out
     assert measured(resumed) == measured(whole)
     assert score in whole["curve"]
+    # Killed after the last checkpoints of both networks.
+    for result in (tmp_path / "whole").rglob("result.json"):
+        result.unlink()
+    assert trained(tmp_path / "whole", *run) == whole
 
     model = keras.saving.load_model(tmp_path / "whole" / "last.keras")
     assert isinstance(model, rsnn.SpikingModel)

@@ -777,6 +777,24 @@ def test_a_disk_that_fills_up_during_training_gives_a_one_line_error(tmp_path, c
     assert error.count("\n") == 1
 
 
+def test_logs_that_cannot_be_written_give_a_one_line_error_and_the_epoch_is_saved(tmp_path, capsys, monkeypatch):
+    import tensorflow as tf
+
+    def full(path):
+        raise tf.errors.ResourceExhaustedError(None, None, f"{{{{an operation}}}} {path}; No space left on device\n\tFlushing")
+
+    monkeypatch.setattr(tf.summary, "create_file_writer", full)
+    command = ["digits", "--output", str(tmp_path), "--set", "epochs=1", *QUICKLY]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'tensorboard'} cannot be written (No space left on device).")
+    assert error.count("\n") == 1
+    # With some space the run comes to its end.
+    monkeypatch.undo()
+    assert main(command) == 0
+    assert "resumes after 1 epochs" in capsys.readouterr().out
+
+
 def test_windows_prints_the_similarity_of_each_choice_to_bptt(capsys):
     assert windows.main(["digits", "--images", "16", "--set", "width=0.25", "timesteps=3"]) == 0
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]

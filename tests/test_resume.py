@@ -19,7 +19,7 @@ import keras
 import pytest
 from recipe_runs import QUICKLY, error_of, trained
 
-from recipes import callbacks, checkpoint
+from recipes import callbacks, checkpoint, device
 from recipes import run_folder as run_folder_module
 from recipes.compare import results
 from recipes.run_folder import RunFolder
@@ -96,6 +96,14 @@ def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path, capsys):
     assert not (tmp_path / "result.json").exists()
     assert (tmp_path / "lock").read_text() == f"{process.pid}\n"
     assert curve_without_times(trained(tmp_path, *RUN)) == curve_without_times(whole_run)
+
+
+def test_a_run_killed_before_it_wrote_its_result_writes_the_same_one(tmp_path, monkeypatch):
+    whole = trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY)
+    (tmp_path / "result.json").unlink()
+    # Another process has another peak.
+    monkeypatch.setattr(device, "peak_bytes", lambda: 2**40)
+    assert trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY) == whole
 
 
 @pytest.mark.slow

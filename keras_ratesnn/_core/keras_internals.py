@@ -128,6 +128,11 @@ def inputs_structure(network):
     return network._inputs_struct
 
 
+def name_of_input(tensor):
+    """The name of the layer of a symbolic input, as `summary` shows it; an input without a name has a number as its own."""
+    return tensor._keras_history.operation.name
+
+
 def outputs_structure(network):
     """The symbolic outputs of a Functional model, in the structure that calling it returns."""
     return unpack_single(network._outputs_struct)

@@ -1,6 +1,6 @@
 """The graph of a network: its walk, its inputs, and its requirements for networks."""
 
-from keras_ratesnn._graph.functional import as_graph, output_of
+from keras_ratesnn._graph.functional import as_graph, output_of, paths_of
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
 from keras_ratesnn._graph.requirements import check_network, check_sequences, check_timesteps, neurons_of
 from keras_ratesnn._graph.walk import Call, walk, walks
@@ -14,6 +14,7 @@ __all__ = [
     "match_inputs",
     "neurons_of",
     "output_of",
+    "paths_of",
     "tensors_among",
     "walk",
     "walks",

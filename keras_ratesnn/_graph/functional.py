@@ -34,6 +34,27 @@ def as_graph(network, argument="network"):
     return functional
 
 
+def paths_of(network, inside=None, within=""):
+    """The operations of a network and of its nested models, each with its path: its name after those of the models around it.
+
+    Args:
+        network: A Functional or Sequential model.
+        inside: As in `walk`. Defaults to `None`.
+        within: String, what the paths begin with. Defaults to `""`.
+
+    Returns:
+        Dict of operations to strings. One that is in several models has the path of the first.
+    """
+    graphs = inside or {}
+    found: dict[keras.Operation, str] = {}
+    for operation in as_graph(network).operations:
+        found.setdefault(operation, within + operation.name)
+        graph = graphs.get(operation, operation)
+        if keras_internals.is_graph(graph):
+            found = {**paths_of(graph, inside, f"{within}{operation.name}/"), **found}
+    return found
+
+
 def output_of(network, name, argument):
     """The symbolic output of a layer where a network calls it; `layer.output` may be that of a call in another network.
 

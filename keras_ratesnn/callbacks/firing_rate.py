@@ -12,7 +12,7 @@ from keras_ratesnn.description import describe
 class FiringRate(keras.callbacks.Callback):
     """Adds the firing rate of the whole network to the logs of each epoch, as `"firing_rate"`: spikes per neuron and time step.
 
-    `FiringRates` has a value for each layer. Later callbacks, the history and the progress bar see the value. A network whose
+    `FiringRates` has a value for each layer. Other callbacks, the history and the progress bar see the value. A network whose
     rate is near 0 is silent and does not learn; near 1 its neurons saturate. For a `Distiller`, the student is measured.
 
     Example:
@@ -29,6 +29,9 @@ class FiringRate(keras.callbacks.Callback):
     Args:
         x: Inputs to measure the rate on, as `SpikingModel` takes them. A hundred samples are enough.
     """
+
+    # `fit` puts it in front of the callbacks that read the logs.
+    _adds_to_logs = True
 
     def __init__(self, x: Structure) -> None:
         super().__init__()

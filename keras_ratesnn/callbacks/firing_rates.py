@@ -15,7 +15,7 @@ from keras_ratesnn.callbacks._measured import measured
 class FiringRates(keras.callbacks.Callback):
     """Adds the firing rate of each neuron layer to the logs of each epoch, and warns as soon as a layer is dead.
 
-    The logs have a value `"firing_rate/LAYER"` for each layer: spikes per neuron and time step. Later callbacks, the history
+    The logs have a value `"firing_rate/LAYER"` for each layer: spikes per neuron and time step. Other callbacks, the history
     and the progress bar see these values. A layer is dead if no neuron spikes for any sample of `x`: the kernels after it have
     a gradient of zero. The warning is given once when a layer dies, and again only if it has spiked in between. For a
     `Distiller`, the student is measured.
@@ -42,6 +42,9 @@ class FiringRates(keras.callbacks.Callback):
     Raises:
         ImportError: If `log_dir` is given and TensorBoard is not installed.
     """
+
+    # `fit` puts it in front of the callbacks that read the logs.
+    _adds_to_logs = True
 
     def __init__(self, x: Structure, log_dir: str | os.PathLike[str] | None = None) -> None:
         super().__init__()

@@ -131,4 +131,6 @@ def freeze_like(layer, copy):
 
 
 def _input_like(tensor):
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+    # The tensor of an input without a name has a number, which is not to become a name.
+    name = tensor.name if tensor.name == keras_internals.name_of_input(tensor) else None
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)

@@ -11,7 +11,7 @@ class Change:
     """The conversion of one activation.
 
     Args:
-        name: String, the name of the layer or operation.
+        name: String, the name of the layer or operation, after those of the layers and models that hold it: `block/dense`.
         activation: String, the name of its activation function.
         neuron: The `Neuron` that replaces it, or `None`.
         reason: String, why it is kept; empty if it is replaced.

@@ -125,7 +125,8 @@ def spikify(
     samples = max(1, tensors[0].shape[0] // timesteps) if tensors else 0
     measured = calibration.measure(functional, neurons, tensors, percentile, samples, inside.graphs, verbose) if tensors else {}
     thresholds = {operation: of_it.threshold for operation, of_it in measured.items() if of_it.threshold is not None}
-    report = Report(tuple(_change(activation, neurons, thresholds, inside.reasons) for activation in activations))
+    paths = _graph.paths_of(functional, inside.graphs)
+    report = Report(tuple(_change(activation, neurons, thresholds, inside.reasons, paths) for activation in activations))
     if not report.replaced:
         raise ValueError(
             f"`model` must have a hidden activation that neurons can replace. Received: model={model.name!r} with none. "
@@ -229,10 +230,11 @@ def _shift_currents(network, replacements, measured, tensors, timesteps, step_mo
         current.offset += shifts.get(neuron, 0.0)
 
 
-def _change(activation, neurons, thresholds, reasons):
+def _change(activation, neurons, thresholds, reasons, paths):
     operation = activation.operation
+    path = paths[operation]
     if operation in neurons:
-        return Change(operation.name, activation.function, neurons[operation], threshold=thresholds.get(operation))
+        return Change(path, activation.function, neurons[operation], threshold=thresholds.get(operation))
     reason = LEFT if activation.role == HIDDEN else activation.role
     why = f": {reasons[operation]}" if operation in reasons else ""
-    return Change(operation.name, activation.function, reason=reason + why)
+    return Change(path, activation.function, reason=reason + why)
