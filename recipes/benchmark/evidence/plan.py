@@ -109,11 +109,14 @@ def with_end(stage, end):
 def on_gpu():
     """The stages on a machine with a GPU, the most important first."""
     shape = {"width": 1.0, "batch": 128, "size": 32, "rounds": 20}
-    tables = {
-        (timesteps, precision): {**shape, "timesteps": [timesteps], "precision": precision, "methods": list(METHODS)}
+    float32, half = (
+        {
+            (timesteps, precision): {**shape, "timesteps": [timesteps], "precision": precision, "methods": list(METHODS)}
+            for timesteps in (4, 8)
+        }
         for precision in ("float32", "mixed_bfloat16")
-        for timesteps in (4, 8)
-    }
+    )
+    tables = float32 | half
     small = {"width": 0.25, "batch": 16, "size": 32, "timesteps": [4], "methods": list(METHODS)}
     peers = [PEER] if _is_installed(PEER) else []
     compilations = list(_compilations(tables, UNTIMED_SECONDS))
@@ -126,8 +129,10 @@ def on_gpu():
         _agreement("float64", small, ["recorded"], 80),
         *compilations[2:],
         *(_agreement(precision, small, ["compiled"], 170) for precision in ("float32", "float64")),
-        *_step_tables(tables, peers, ["auto"], 150),
-        *_compiled_tables(tables, 90),
+        *_step_tables(float32, peers, ["auto"], 150),
+        *_compiled_tables(float32, 90),
+        *_step_tables(half, peers, ["auto"], 150),
+        *_compiled_tables(half, 90),
         *_first_steps(tables[8, "float32"], 120),
         *_memory_optimized(tables[8, "float32"], peers, 60),
         *_pytorch_neurons(list(tables.values()), peers, 60),
