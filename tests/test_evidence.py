@@ -373,6 +373,26 @@ def test_spikingjelly_is_measured_with_each_level_of_its_memory_optimisation():
     assert kept[1] < 0.8 * kept[0]
 
 
+@on_torch
+@pytest.mark.parametrize(("precision", "fused"), [("float32", 0), ("mixed_bfloat16", 1)])
+def test_spikingjelly_uses_its_fused_neurons_in_half_precision_too(precision, fused, monkeypatch):
+    """By default it does not: a comparison with its slow neurons would flatter ours."""
+    pytest.importorskip("spikingjelly")
+    import torch
+    from spikingjelly.activation_based import precision as library
+
+    from recipes.benchmark import peers
+
+    prepared = []
+    monkeypatch.setattr(library, "prepare_model_for_precision", lambda *arguments: prepared.append(arguments))
+    monkeypatch.setattr(peers.device, "gpu", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)
+    network = peers.trainer("spikingjelly", 0.125, 2, precision).network
+    assert [(model is network, device, config.neuron_storage) for model, device, config in prepared] == (
+        [(True, "cuda", "bf16")] * fused
+    )
+
+
 def test_steps_are_written_alone_at_once_and_in_turn_at_the_end(monkeypatch):
     rows = []
     methods = ["rate-multi", "bptt-multi"] if BACKEND == "torch" else ["rate-multi"]

@@ -25,8 +25,19 @@ def trainer(library, width, timesteps, precision="float32"):
         timesteps: Integer T.
         precision: "float32" or "mixed_bfloat16", which is PyTorch's autocast. Defaults to `"float32"`.
     """
-    network = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch}[library]
-    return Trainer(network(width, timesteps).to("cuda" if device.gpu() else "cpu"), precision)
+    network = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch}[library](width, timesteps)
+    if device.gpu():
+        network.to("cuda")
+        if library == "spikingjelly" and precision == "mixed_bfloat16":
+            _use_fused_neurons_in_half_precision(network)
+    return Trainer(network, precision)
+
+
+def _use_fused_neurons_in_half_precision(network):
+    """Without this SpikingJelly's neurons run operation by operation in half precision, whatever it could use."""
+    from spikingjelly.activation_based.precision import PrecisionConfig, prepare_model_for_precision
+
+    prepare_model_for_precision(network, "cuda", PrecisionConfig(mode="bf16", neuron_storage="bf16"))
 
 
 def optimize_memory(trainer, images, level):

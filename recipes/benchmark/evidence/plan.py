@@ -135,7 +135,7 @@ def on_gpu():
         *_compiled_tables(half, 90),
         *_first_steps(tables[8, "float32"], 120),
         *_memory_optimized(tables[8, "float32"], peers, 60),
-        *_pytorch_neurons(list(tables.values()), peers, 60),
+        *_pytorch_neurons(list(float32.values()), peers, 60),
         # The constant that unrolls loops is 8.
         *_jax_tables(dict(sorted(tables.items(), reverse=True)), 90, on_gpu=True),
         Stage(
