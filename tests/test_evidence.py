@@ -293,6 +293,8 @@ def test_a_gradient_that_should_be_zero_is_compared_with_the_largest():
     near = {"weight": np.array([3.0, 4.5]), "bias": np.array([-2e-7])}
     assert results.gradient_errors(near, expected) == {"weight": pytest.approx(0.1), "bias": 0.0}
     assert results.gradient_errors({**near, "bias": np.array([1.0])}, expected)["bias"] == np.inf
+    assert np.isnan(results.largest({"weight": 1e-5, "bias": np.nan}))
+    assert results.largest({}) == 0
     with pytest.raises(ValueError, match="different variables"):
         results.gradient_errors({"weight": near["weight"]}, expected)
 

@@ -62,6 +62,6 @@ def errors_of(found, expected):
     """The largest relative differences of losses, and of gradients in the first and in the last step."""
     return {
         "losses": float(np.max(np.abs(np.subtract(found.losses, expected.losses) / expected.losses))),
-        "gradients": max(results.gradient_errors(found.gradients, expected.gradients).values()),
-        "last_gradients": max(results.gradient_errors(found.last_gradients, expected.last_gradients).values()),
+        "gradients": results.largest(results.gradient_errors(found.gradients, expected.gradients)),
+        "last_gradients": results.largest(results.gradient_errors(found.last_gradients, expected.last_gradients)),
     }

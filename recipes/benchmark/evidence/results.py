@@ -100,6 +100,12 @@ def relative_error(value, expected):
     return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
 
 
+def largest(errors):
+    """The largest of a dictionary of errors, NaN if one of them is; 0 if there are none."""
+    # Python's `max` may pass over NaN.
+    return float(np.max([0.0, *errors.values()]))
+
+
 def gradient_errors(gradients, expected):
     """The relative error of each gradient, a dictionary of floats.
 

@@ -4,6 +4,7 @@ import pathlib
 import sys
 
 from recipes.benchmark.evidence import journal, plan
+from recipes.benchmark.evidence.results import largest
 from recipes.command_line import mistake
 
 NOT_EVIDENCE = "**Not evidence.** No GPU was found, so the kit ran small, only to show that it works."
@@ -124,13 +125,14 @@ def first_steps(rows):
 
 def reference(rows):
     """The largest relative error of each reference case, in eager mode, by recorded graphs and with TF32."""
-    cases = dict.fromkeys(row["case"] for row in rows if row["kind"] in ("reference", "failed case"))
-    failed = {row["case"]: row["error"] for row in _of_kind(rows, "failed case")}
+    # A later run may have succeeded.
+    last = {row["case"]: row for row in rows if row["kind"] in ("reference", "failed case")}
+    failed = {case: row["error"] for case, row in last.items() if row["kind"] == "failed case"}
     by_mode = {(row["case"], row["mode"]): row for row in _of_kind(rows, "reference")}
     tf32 = {row["case"]: row for row in _of_kind(rows, "tf32")}
 
     def cell(row):
-        return "" if row is None else f"{max(row['errors'].values()):.1e}" + ("" if row["agrees"] else " **differs**")
+        return "" if row is None else f"{largest(row['errors']):.1e}" + ("" if row["agrees"] else " **differs**")
 
     def moved(row):
         if row is None:
@@ -148,7 +150,7 @@ def reference(rows):
             cell(by_mode.get((case, "recorded"))),
             *moved(tf32.get(case)),
         )
-        for case in cases
+        for case in last
     ]
     header = ("reference case", "eager", "recorded", "TF32: logits", "TF32: gradients", "TF32: logits, classes changed")
     return _table(header, cells)
