@@ -11,7 +11,7 @@ from recipes.benchmark import cases, costs
 from recipes.benchmark.evidence import graphs
 from recipes.benchmark.settings import Settings
 
-GRAPH_READY = 2
+GRAPH_READY = graphs.CALLS_BEFORE_REPLAY + 1
 """Calls on PyTorch after which a graph is recorded and compiled."""
 
 
@@ -46,8 +46,6 @@ def peak_bytes(settings, method, timesteps):
         model.train_on_batch(images, labels)
 
     if keras.backend.backend() == "torch":
-        # A graph contains the compiled time loops of the calls before it.
-        step()
         with graphs.recorded_at_once():
             for _ in range(GRAPH_READY):
                 step()

@@ -11,6 +11,7 @@ reference.py     stage: the reference cases on the device
 agreement.py     stage: recorded and compiled graphs against eager mode
 compilation.py   stage: compiles what is timed later
 steps.py         stage: times, kernels, synchronisations and memory of training steps
+first_steps.py   stage: time of the first training steps with empty caches
 results.py       losses, outputs and gradients of training steps
 graphs.py        recorded and compiled graphs of a model
 trace.py         kernels and synchronisations of a step, from PyTorch's profiler

@@ -8,18 +8,19 @@ from recipes.benchmark.evidence import flags, graphs, results
 from recipes.benchmark.settings import CLASSES, Settings
 
 MODES = {"recorded": "auto", "compiled": True}
-"""The values of `jit_compile` that are compared with eager mode, by name."""
+"""The values of `jit_compile` that can be compared with eager mode, by name."""
 
 LEARNING_RATE = 0.01
 
 
-def run(write, settings, steps, compiler=None):
+def run(write, settings, steps, modes, compiler=None):
     """Writes a row for each method and mode.
 
     Args:
         write: Function that takes a row, a dictionary.
         settings: Dictionary, the arguments of `Settings`, with one T.
         steps: Integer, the number of training steps.
+        modes: List of names in `MODES`.
         compiler: Name of one of PyTorch's compilers. Defaults to `None`, the one that the library uses.
     """
     settings = Settings(**settings)
@@ -27,9 +28,9 @@ def run(write, settings, steps, compiler=None):
     cases.configure(settings)
     for method in settings.methods:
         eager, _ = trained(settings, method, False, steps)
-        for mode, jit_compile in MODES.items():
+        for mode in modes:
             with graphs.recorded_at_once(), graphs.compiled_by(compiler):
-                found, way = trained(settings, method, jit_compile, steps)
+                found, way = trained(settings, method, MODES[mode], steps)
             write(
                 {
                     "kind": "agreement",
@@ -52,7 +53,8 @@ def trained(settings, method, jit_compile, steps):
     images, labels = (keras.ops.convert_to_numpy(tensor) for tensor in cases.batch(settings))
     images = images.astype(keras.config.dtype_policy().compute_dtype)
     shape = len(labels), CLASSES
-    found = results.of_training(model, images, labels, shape, cases.loss(), LEARNING_RATE, steps, jit_compile)
+    before = graphs.calls_before_replay(jit_compile)
+    found = results.of_training(model, images, labels, shape, cases.loss(), LEARNING_RATE, steps, jit_compile, before)
     return found, graphs.taken(model)
 
 
@@ -60,6 +62,6 @@ def errors_of(found, expected):
     """The largest relative differences of losses, and of gradients in the first and in the last step."""
     return {
         "losses": float(np.max(np.abs(np.subtract(found.losses, expected.losses) / expected.losses))),
-        "gradients": max(results.gradient_errors(found.gradients, expected.gradients).values()),
-        "last_gradients": max(results.gradient_errors(found.last_gradients, expected.last_gradients).values()),
+        "gradients": results.largest(results.gradient_errors(found.gradients, expected.gradients)),
+        "last_gradients": results.largest(results.gradient_errors(found.last_gradients, expected.last_gradients)),
     }

@@ -20,7 +20,8 @@ def main(folder):
         return mistake(error)
     path = folder / journal.NAME
     stages = plan.on_gpu() if device.gpu() else plan.on_cpu()
-    runner.run(plan.remaining(stages, journal.rows(path) if path.exists() else []), folder, plan.TOTAL_SECONDS)
+    left = plan.remaining(stages, journal.rows(path) if path.exists() else [])
+    runner.run(left, folder, plan.TOTAL_SECONDS, plan.UNTIMED_SECONDS)
     text = tables.markdown(journal.rows(path))
     (folder / "evidence.md").write_text(text + "\n")
     print(text)

@@ -4,16 +4,28 @@ import contextlib
 
 from keras_ratesnn._model import call_graphs
 
+CALLS_BEFORE_REPLAY = 2
+"""The calls of a kind before a graph is replayed, where it is recorded at once: one in eager mode, and the recording."""
+
 
 @contextlib.contextmanager
 def recorded_at_once():
-    """A context in which the first call of every kind is recorded."""
+    """A context in which the second call of every kind is recorded.
+
+    The first one runs in eager mode and compiles the time loops of neurons, forward and backward. Graphs contain these kernels,
+    as after the many calls in eager mode that "auto" makes; without them a graph has several times as many operations.
+    """
     before = dict(call_graphs.EAGER_CALLS)
-    call_graphs.EAGER_CALLS.update(dict.fromkeys(before, 0))
+    call_graphs.EAGER_CALLS.update(dict.fromkeys(before, CALLS_BEFORE_REPLAY - 1))
     try:
         yield
     finally:
         call_graphs.EAGER_CALLS.update(before)
+
+
+def calls_before_replay(jit_compile):
+    """The calls before a graph is replayed, where it is recorded at once, with a value of `jit_compile`."""
+    return 0 if jit_compile is False else CALLS_BEFORE_REPLAY
 
 
 @contextlib.contextmanager

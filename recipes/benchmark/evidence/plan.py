@@ -3,8 +3,11 @@
 import dataclasses
 import importlib.util
 
-TOTAL_SECONDS = 525
-"""The deadline of the whole run: less than nine minutes, with the tables."""
+TOTAL_SECONDS = 510
+"""The deadline of the whole run: less than nine minutes, also where Python takes long to start."""
+
+UNTIMED_SECONDS = 230
+"""The deadline of the stages that time nothing: most of the rest is for those that do, also where few cores compile slowly."""
 
 METHODS = ("rate-multi", "rate-single", "bptt-multi")
 PEER = "spikingjelly"
@@ -13,6 +16,12 @@ PYTORCH_NEURONS = {"SJ_LIF_CUDA_IMPLEMENTATION": "torch"}
 
 JAX = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """Without it JAX would claim most of the memory of the GPU, which PyTorch needs too."""
+
+COMPILATION = "compilation"
+"""The first word in the names of stages that only prepare others."""
+
+MEMOPT_LEVELS = (1, 2, 3, 4)
+"""The levels of SpikingJelly's memory optimisation."""
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """For networks so small that threads would only wait for each other."""
@@ -37,7 +46,8 @@ class Stage:
         timed: Boolean: whether it needs a quiet machine. Others run first, several at once.
         backend: Name of the Keras backend.
         environment: Dictionary of further environment variables.
-        prepares: Name of the only stage that needs this one, or an empty string.
+        needs: Dictionary from methods in its tables to the names of the stages that compile their graphs; without such a stage
+            a method is left out.
     """
 
     name: str
@@ -47,7 +57,7 @@ class Stage:
     timed: bool = False
     backend: str = "torch"
     environment: dict = dataclasses.field(default_factory=dict)
-    prepares: str = ""
+    needs: dict = dataclasses.field(default_factory=dict)
 
 
 def remaining(stages, rows):
@@ -58,27 +68,74 @@ def remaining(stages, rows):
         rows: List of dictionaries, what previous runs have written.
     """
     done = {row["stage"] for row in rows if row["kind"] == "stage" and row["status"] == "done"}
+    # Nothing else comes from what compiles; the cache of a previous run may be gone.
+    prepares = {name for stage in stages for name in stage.needs.values()}
+    needed = {name for stage in stages if stage.name not in done for name in stage.needs.values()}
     # Each run says what it was run with.
-    return [stage for stage in stages if stage.work == "about" or (stage.prepares or stage.name) not in done]
+    return [
+        stage
+        for stage in stages
+        if stage.work == "about" or (stage.name in needed if stage.name in prepares else stage.name not in done)
+    ]
+
+
+def prepared(stage, done):
+    """`(stage, missing)`: the stage without the methods whose graphs are not compiled, and the list of these.
+
+    Args:
+        stage: `Stage`.
+        done: Set of the names of stages that are done.
+    """
+    missing = [method for method, name in stage.needs.items() if name not in done]
+    if not missing:
+        return stage, missing
+    tables = [
+        {**table, "methods": [method for method in table["methods"] if method not in missing]}
+        for table in stage.arguments["tables"]
+    ]
+    return dataclasses.replace(stage, arguments={**stage.arguments, "tables": tables}), missing
+
+
+def has_methods(stage):
+    """Whether a stage has anything to measure in its tables."""
+    return any(table["methods"] for table in stage.arguments["tables"])
+
+
+def with_end(stage, end):
+    """A stage that is told when it will be ended, a `time.time()`, if its work can plan with that."""
+    return dataclasses.replace(stage, arguments={**stage.arguments, "end": end}) if stage.work == "steps" else stage
 
 
 def on_gpu():
     """The stages on a machine with a GPU, the most important first."""
     shape = {"width": 1.0, "batch": 128, "size": 32, "rounds": 20}
-    tables = {
-        (timesteps, precision): {**shape, "timesteps": [timesteps], "precision": precision, "methods": list(METHODS)}
-        for timesteps in (4, 8)
+    float32, half = (
+        {
+            (timesteps, precision): {**shape, "timesteps": [timesteps], "precision": precision, "methods": list(METHODS)}
+            for timesteps in (4, 8)
+        }
         for precision in ("float32", "mixed_bfloat16")
-    }
+    )
+    tables = float32 | half
     small = {"width": 0.25, "batch": 16, "size": 32, "timesteps": [4], "methods": list(METHODS)}
     peers = [PEER] if _is_installed(PEER) else []
+    compilations = list(_compilations(tables, UNTIMED_SECONDS))
     return [
         Stage("about", "about", {"evidence": True}, 60),
-        *(_agreement(precision, small, 170) for precision in ("float32", "float64")),
-        *_compilations(tables, 200),
         Stage("reference", "reference", {}, 150),
-        *_step_tables(tables, peers, ["auto", True], 110),
-        *_pytorch_neurons(list(tables.values()), peers, 60),
+        _agreement("float32", small, ["recorded"], 80),
+        # On few cores there is no time for more than the first of them.
+        *compilations[:2],
+        _agreement("float64", small, ["recorded"], 80),
+        *compilations[2:],
+        *(_agreement(precision, small, ["compiled"], 170) for precision in ("float32", "float64")),
+        *_step_tables(float32, peers, ["auto"], 150),
+        *_compiled_tables(float32, 90),
+        *_step_tables(half, peers, ["auto"], 150),
+        *_compiled_tables(half, 90),
+        *_first_steps(tables[8, "float32"], 120),
+        *_memory_optimized(tables[8, "float32"], peers, 60),
+        *_pytorch_neurons(list(float32.values()), peers, 60),
         # The constant that unrolls loops is 8.
         *_jax_tables(dict(sorted(tables.items(), reverse=True)), 90, on_gpu=True),
         Stage(
@@ -103,7 +160,7 @@ def on_cpu():
     peers = [PEER] if _is_installed(PEER) else []
     stages = [
         Stage("about", "about", {"evidence": False}, SMALL_SECONDS),
-        _agreement("float64", {**shape, **methods}, SMALL_SECONDS, SMALL_COMPILER),
+        _agreement("float64", {**shape, **methods}, ["recorded", "compiled"], SMALL_SECONDS, SMALL_COMPILER),
         Stage("reference", "reference", {"names": list(SMALL_CASES)}, SMALL_SECONDS),
         *_step_tables(tables, peers, ["auto", True], SMALL_SECONDS, SMALL_COMPILER),
         *_jax_tables({(2, "float32"): {**tables[2, "float32"], "network": "VGG11", "size": 32}}, SMALL_SECONDS, on_gpu=False),
@@ -111,16 +168,20 @@ def on_cpu():
     return [dataclasses.replace(stage, environment={**stage.environment, **ONE_THREAD}) for stage in stages]
 
 
-def _agreement(precision, settings, seconds, compiler=None):
-    arguments = {"settings": {**settings, "precision": precision}, "steps": 3, "compiler": compiler}
-    return Stage(f"agreement, {precision}", "agreement", arguments, seconds)
+def _agreement(precision, settings, modes, seconds, compiler=None):
+    arguments = {"settings": {**settings, "precision": precision}, "steps": 3, "modes": modes, "compiler": compiler}
+    return Stage(f"agreement, {', '.join(modes)}, {precision}", "agreement", arguments, seconds)
 
 
 def _compilations(tables, seconds):
-    for (timesteps, precision), settings in tables.items():
-        name = f"T = {timesteps}, {precision}"
-        arguments = {"settings": settings, "tf32": True}
-        yield Stage(f"compilation, {name}", "compilation", arguments, seconds, prepares=f"steps, {name}")
+    for method in METHODS:
+        for (timesteps, precision), settings in tables.items():
+            arguments = {"settings": {**settings, "methods": [method]}, "tf32": True}
+            yield Stage(_compilation(method, timesteps, precision), "compilation", arguments, seconds)
+
+
+def _compilation(method, timesteps, precision):
+    return f"{COMPILATION}, {method}, T = {timesteps}, {precision}"
 
 
 def _step_tables(tables, peers, jit_compile, seconds, compiler=None):
@@ -128,6 +189,29 @@ def _step_tables(tables, peers, jit_compile, seconds, compiler=None):
         table = {**settings, "methods": [settings["methods"][0], *peers, *settings["methods"][1:]]}
         arguments = {"tables": [table], "jit_compile": jit_compile, "tf32": True, "compiler": compiler}
         yield Stage(f"steps, T = {timesteps}, {precision}", "steps", arguments, seconds, timed=True)
+
+
+def _compiled_tables(tables, seconds):
+    for (timesteps, precision), settings in tables.items():
+        arguments = {"tables": [settings], "jit_compile": [True], "tf32": True}
+        needs = {method: _compilation(method, timesteps, precision) for method in settings["methods"]}
+        name = f"steps, compiled, T = {timesteps}, {precision}"
+        yield Stage(name, "steps", arguments, seconds, timed=True, needs=needs)
+
+
+def _first_steps(settings, seconds):
+    """In a process each: what one has compiled the other must not find."""
+    for jit_compile in ("auto", True):
+        arguments = {"settings": {**settings, "methods": [METHODS[0]], "jit_compile": jit_compile}, "tf32": True}
+        name = f"first steps, jit_compile={jit_compile}, T = {settings['timesteps'][0]}, {settings['precision']}"
+        yield Stage(name, "first_steps", arguments, seconds, timed=True)
+
+
+def _memory_optimized(settings, peers, seconds):
+    if peers:
+        arguments = {"tables": [{**settings, "methods": peers}], "jit_compile": ["auto"], "tf32": True}
+        arguments["memopt"] = list(MEMOPT_LEVELS)
+        yield Stage("steps, SpikingJelly's memopt", "steps", arguments, seconds, timed=True)
 
 
 def _pytorch_neurons(tables, peers, seconds):

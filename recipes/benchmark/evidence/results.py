@@ -55,7 +55,7 @@ class Results:
     moving: dict
 
 
-def of_training(model, x, y, shape, loss, learning_rate, steps, jit_compile):
+def of_training(model, x, y, shape, loss, learning_rate, steps, jit_compile, calls_before=0):
     """Compiles a model and trains it on one batch: the `Results`.
 
     Args:
@@ -67,10 +67,16 @@ def of_training(model, x, y, shape, loss, learning_rate, steps, jit_compile):
         learning_rate: Float, of SGD.
         steps: Integer >= 1, the number of training steps.
         jit_compile: As in `SpikingModel.compile`.
+        calls_before: Integer, the number of steps before that, whose changes of weights are undone: until a graph is replayed
+            a step runs in eager mode, and its gradients are not those of the graph. Defaults to `0`.
     """
     outputs = LastOutputs(shape)
     optimizer = RememberingSGD(learning_rate)
     model.compile(optimizer, loss, metrics=[outputs], jit_compile=jit_compile)
+    weights = model.get_weights()
+    for _ in range(calls_before):
+        model.train_on_batch(x, y)
+    model.set_weights(weights)
     losses, first = [], None
     for _ in range(steps):
         losses.append(float(model.train_on_batch(x, y)[0]))
@@ -92,6 +98,12 @@ def _array(variable):
 def relative_error(value, expected):
     """‖value − expected‖ / ‖expected‖."""
     return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
+
+
+def largest(errors):
+    """The largest of a dictionary of errors, NaN if one of them is; 0 if there are none."""
+    # Python's `max` may pass over NaN.
+    return float(np.max([0.0, *errors.values()]))
 
 
 def gradient_errors(gradients, expected):

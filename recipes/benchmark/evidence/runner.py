@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 
-from recipes.benchmark.evidence import journal
+from recipes.benchmark.evidence import journal, plan
+from recipes.benchmark.evidence.stage import PARTLY
 
 LOG = "evidence.log"
 """What the processes print."""
@@ -19,29 +20,34 @@ POLL_SECONDS = 0.1
 CORES_OF_A_STAGE = 2
 """Cores for each stage of those that run at once; compilers use more than one."""
 
-LEAST_SECONDS = 5
-"""With less time left no stage is started."""
+LEAST_SECONDS = 15
+"""With less time left no stage is started: it would end before its first row."""
+
+NO_TIME = "no time was left"
+NOT_COMPILED = "not compiled in time"
 
 
-def run(stages, folder, total_seconds, start=None):
+def run(stages, folder, total_seconds, untimed_seconds, start=None):
     """Runs stages: first those that time nothing, several at once, then the others in turn.
 
     A stage that fails or exceeds its deadline is recorded as such, and the rest still runs. Each stage gets a row of kind
-    `"stage"` with its `status`: "done", "failed", "deadline" or "skipped".
+    `"stage"` with its `status`: "done", "partly", "failed", "deadline" or "skipped"; what it leaves out for lack of time gets
+    rows of kind `"left out"`.
 
     Args:
-        stages: List of `plan.Stage`.
+        stages: List of `plan.Stage`, the most important first.
         folder: Path of the folder for the rows and the log.
         total_seconds: Number, the deadline for all of them.
+        untimed_seconds: Number, the deadline for those that time nothing.
         start: Function `(stage, path, log)` that starts a process with `subprocess.Popen`. Defaults to `None`, the function
             `process_of`.
     """
-    end = time.monotonic() + total_seconds
+    begin = time.time()
     at_once = max(1, (os.cpu_count() or 1) // CORES_OF_A_STAGE)
     with open(folder / LOG, "a") as log:
-        runner = _Runner(folder / journal.NAME, log, end, start or process_of)
-        runner.run([stage for stage in stages if not stage.timed], at_once)
-        runner.run([stage for stage in stages if stage.timed], 1)
+        runner = _Runner(folder / journal.NAME, log, start or process_of)
+        runner.run([stage for stage in stages if not stage.timed], at_once, begin + min(untimed_seconds, total_seconds))
+        runner.run([stage for stage in stages if stage.timed], 1, begin + total_seconds)
 
 
 def process_of(stage, path, log):
@@ -52,47 +58,60 @@ def process_of(stage, path, log):
 
 
 class _Runner:
-    def __init__(self, path, log, end, start):
+    def __init__(self, path, log, start):
         self._path = path
         self._log = log
-        self._end = end
         self._start = start
         self._running = []
+        self._done = set()
 
-    def run(self, stages, at_once):
+    def run(self, stages, at_once, end):
         pending = list(stages)
         try:
             while pending or self._running:
                 while pending and len(self._running) < at_once:
-                    self._begin(pending.pop(0))
+                    self._begin(pending.pop(0), end)
                 time.sleep(POLL_SECONDS)
                 self._running = [running for running in self._running if not self._ended(*running)]
         finally:
             for _, process, *_ in self._running:
                 _kill(process)
 
-    def _begin(self, stage):
-        now = time.monotonic()
-        if self._end - now < LEAST_SECONDS:
-            self._write(stage, "skipped", 0.0)
+    def _begin(self, stage, end):
+        now = time.time()
+        if end - now < LEAST_SECONDS:
+            self._write(stage, "skipped", 0.0, reason=NO_TIME)
+            return
+        stage, missing = plan.prepared(stage, self._done)
+        for method in missing:
+            journal.Journal(self._path, stage=stage.name).write({"kind": "left out", "method": method, "reason": NOT_COMPILED})
+        if missing and not plan.has_methods(stage):
+            self._write(stage, "skipped", 0.0, reason=NOT_COMPILED)
             return
         print(f"{stage.name} ...", file=sys.stderr, flush=True)
-        process = self._start(stage, self._path, self._log)
-        self._running.append((stage, process, now, min(now + stage.seconds, self._end)))
+        deadline = min(now + stage.seconds, end)
+        process = self._start(plan.with_end(stage, deadline), self._path, self._log)
+        self._running.append((stage, process, now, deadline, bool(missing)))
 
-    def _ended(self, stage, process, begin, deadline):
+    def _ended(self, stage, process, begin, deadline, is_partial):
         """Whether the process has ended, or was ended at its deadline."""
-        code, now = process.poll(), time.monotonic()
+        code, now = process.poll(), time.time()
         if code is None and now < deadline:
             return False
         if code is None:
             _kill(process)
-        status = "deadline" if code is None else "done" if code == 0 else "failed"
-        self._write(stage, status, now - begin, code)
+            status = "deadline"
+        elif code in (0, PARTLY):
+            status = "partly" if code == PARTLY or is_partial else "done"
+        else:
+            status = "failed"
+        if status == "done":
+            self._done.add(stage.name)
+        self._write(stage, status, now - begin, exit=code)
         return True
 
-    def _write(self, stage, status, seconds, code=None):
-        row = {"kind": "stage", "status": status, "seconds": round(seconds, 1), "deadline": stage.seconds, "exit": code}
+    def _write(self, stage, status, seconds, **more):
+        row = {"kind": "stage", "status": status, "seconds": round(seconds, 1), "deadline": stage.seconds, **more}
         journal.Journal(self._path, stage=stage.name).write(row)
         print(f"{stage.name}: {status} after {seconds:.0f} s", file=sys.stderr, flush=True)
 

@@ -9,15 +9,20 @@ import traceback
 
 from recipes.benchmark.evidence.journal import Journal
 
+FAILED, PARTLY = 1, 3
+"""Exit statuses: an error was raised, or rows were left out for lack of time. Python itself uses 2."""
+
 
 def main(argv=None):
-    """Runs the stage of the command line `argv`, by default `sys.argv`; returns 1 if it raised an error, which is recorded."""
+    """Runs the stage of the command line `argv`, by default `sys.argv`; returns the exit status. An error is recorded."""
     path, stage = sys.argv[1:] if argv is None else argv
     stage = json.loads(stage)
     journal = Journal(pathlib.Path(path), stage=stage["name"])
-    begin = time.monotonic()
+    begin, left_out = time.monotonic(), False
 
     def write(row):
+        nonlocal left_out
+        left_out |= row["kind"] == "left out"
         journal.write({"after_seconds": round(time.monotonic() - begin, 2), **row})
 
     try:
@@ -27,8 +32,8 @@ def main(argv=None):
     except Exception as error:
         traceback.print_exc()
         write({"kind": "error", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]})
-        return 1
-    return 0
+        return FAILED
+    return PARTLY if left_out else 0
 
 
 if __name__ == "__main__":

@@ -3,18 +3,28 @@
 import contextlib
 import dataclasses
 import gc
+import time
 
 import keras
 
 from recipes import device
 from recipes.benchmark import cases, loops, measure, timing
 from recipes.benchmark.evidence import flags, graphs
-from recipes.benchmark.settings import FORWARD, ORDINARY, PEERS, Settings
+from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS, Settings
 from recipes.benchmark.variants import variants
 from recipes.whole_file import one_line
 
 FIRST_ROUNDS = 5
 """How often a step is timed alone, as soon as it is warm; the rounds in which all steps take turns follow at the end."""
+
+ADDED = ("kernels", "copies", "busy_seconds", "launches", "waits", "fetches")
+"""What the parts of the floor add up to, besides time."""
+
+LEAST_ROUNDS = 5
+"""The rounds for which time is kept, whatever has to be left out for that."""
+
+SPARE = 2
+"""How much more time is kept for that, because a busy machine gets slower at any time."""
 
 LOOPED = {"rate-multi": (True, False), "bptt-multi": (True, False)}
 """Methods with time loops of layers, which on JAX are unrolled or not."""
@@ -28,14 +38,16 @@ class Row:
         settings: `Settings`.
         method: Name.
         unrolled: Boolean, whether JAX unrolls time loops; `None` leaves the choice to the library.
+        memopt: Integer, the level of SpikingJelly's memory optimisation.
     """
 
     settings: Settings
     method: str
     unrolled: bool | None = None
+    memopt: int = 0
 
 
-def run(write, tables, jit_compile, tf32, compiler=None, suffix="", on_gpu=False):
+def run(write, tables, jit_compile, tf32, compiler=None, suffix="", on_gpu=False, memopt=(0,), end=None):
     """Writes a row for each method as soon as it is measured, and again when all have been timed in turn.
 
     Args:
@@ -46,6 +58,10 @@ def run(write, tables, jit_compile, tf32, compiler=None, suffix="", on_gpu=False
         compiler: Name of one of PyTorch's compilers. Defaults to `None`, the one that the library uses.
         suffix: String that is appended to the names of peers. Defaults to `""`.
         on_gpu: Boolean, whether to fail without a GPU. Defaults to `False`.
+        memopt: List of levels of SpikingJelly's memory optimisation, with each of which it is measured. Defaults to `(0,)`,
+            without.
+        end: Number, the `time.time()` at which the process will be ended. Rows for which there is no time are left out, and
+            get rows that say so. Defaults to `None`, no limit.
 
     Raises:
         RuntimeError: If there is no GPU but should be one.
@@ -56,7 +72,7 @@ def run(write, tables, jit_compile, tf32, compiler=None, suffix="", on_gpu=False
     with contextlib.ExitStack() as stack:
         if keras.backend.backend() == "torch":
             stack.enter_context(graphs.compiled_by(compiler))
-            # What is timed is the graph; the calls before it would take a tenth of the stage.
+            # What is timed is the graph; all the calls before it would take a tenth of the stage.
             stack.enter_context(graphs.recorded_at_once())
         for options in tables:
             settings = Settings(**options)
@@ -69,44 +85,101 @@ def run(write, tables, jit_compile, tf32, compiler=None, suffix="", on_gpu=False
                 "tf32": tf32 and device.gpu(),
                 "compiler": compiler,
             }
-            _measure(lambda row, common=common: write({**common, **row}), settings, rows_of(settings, jit_compile, suffix))
+            found = rows_of(settings, jit_compile, suffix, memopt)
+            _measure(lambda row, common=common: write({**common, **row}), settings, found, end)
             gc.collect()
 
 
-def rows_of(settings, jit_compile, suffix):
+def rows_of(settings, jit_compile, suffix, memopt):
     """The rows of a table: a dictionary from names to `Row`. What compiles for a long time comes last."""
     found = {ORDINARY: Row(settings, ORDINARY)}
-    for name, variant in variants(settings, jit_compile).items():
-        peer = variant.method in PEERS
-        looped = LOOPED.get(variant.method) if keras.backend.backend() == "jax" else None
-        for unrolled in looped or (None,):
+    on_torch = keras.backend.backend() == "torch"
+    for variant in variants(settings, jit_compile).values():
+        if variant.method in PEERS:
+            for level in memopt:
+                name = variant.method + (f", memopt {level}" if level else "") + suffix
+                found[name] = Row(variant.settings, variant.method, memopt=level)
+            continue
+        name = variant.method + (f", jit_compile={variant.settings.jit_compile}" if on_torch else "")
+        for unrolled in (LOOPED.get(variant.method) if keras.backend.backend() == "jax" else None) or (None,):
             form = {None: "", True: ", unrolled", False: ", loop"}[unrolled]
-            found[name + form + (suffix if peer else "")] = Row(variant.settings, variant.method, unrolled)
+            found[name + form] = Row(variant.settings, variant.method, unrolled)
     return dict(sorted(found.items(), key=lambda pair: pair[1].settings.jit_compile is True))
 
 
-def _measure(write, settings, rows):
-    timesteps, warm = settings.timesteps[0], {}
+def floor_of(ordinary, forward, timesteps):
+    """The measurements of an ordinary training step and of a forward pass, added up for the floor, a dictionary."""
+
+    def added(key):
+        return ordinary[key] + (timesteps - 1) * forward[key]
+
+    spread = {key: value + (timesteps - 1) * forward["seconds"][key] for key, value in ordinary["seconds"].items()}
+    return {"seconds": spread, **{key: added(key) for key in ADDED if key in ordinary}}
+
+
+def _measure(write, settings, rows, end):
+    timesteps, warm, looks = settings.timesteps[0], {}, {}
+
+    def look(name, row):
+        """Warms up a row, and writes what is measured of it alone."""
+        model = _model(row, timesteps)
+        warm[name] = _warm(model, row, timesteps)
+        looks[name] = _first_look(warm[name])
+        write({"kind": "step", "method": name, **_used(model, row), **looks[name], **_to_floor(looks[name], looks.get(FLOOR))})
+        if name == ORDINARY:
+            warm[FORWARD] = measure.warm_forward(settings, model, warm[ORDINARY])
+            looks[FORWARD] = _first_look(warm[FORWARD])
+            looks[FLOOR] = floor_of(looks[ORDINARY], looks[FORWARD], timesteps)
+            for part in (FORWARD, FLOOR):
+                write({"kind": "step", "method": part, **looks[part]})
+
+    longest = {True: 0.0, False: 0.0}
     for name, row in rows.items():
+        begin, compiles = time.time(), row.method not in (ORDINARY, *PEERS)
+        # A method takes about as long to compile as the others, and cannot be interrupted.
+        if end is not None and end - begin < longest[compiles] + _turns_seconds(looks):
+            write({"kind": "left out", "method": name, "reason": "no time was left to compile and warm it up"})
+            continue
         try:
-            model = cases.trainer(row.settings, row.method, timesteps)
-            warm[name] = _warm(model, row, timesteps)
-            write({"kind": "step", "method": name, **_used(model, row), **_first_look(warm[name])})
-            if name == ORDINARY:
-                warm[FORWARD] = measure.warm_forward(settings, model, warm[ORDINARY])
+            look(name, row)
         # One method that fails, or needs too much memory, does not end the stage.
         except Exception as error:
             warm.pop(name, None)
             write({"kind": "failed", "method": name, "error": f"{type(error).__name__}: {one_line(error)}"[:500]})
+        longest[compiles] = max(longest[compiles], time.time() - begin)
         gc.collect()
     if not {ORDINARY, FORWARD} <= set(warm):
         # Without the floor there are only the times of each method alone.
         return
-    seconds = timing.interleaved(
-        {name: case.step for name, case in warm.items()}, settings.rounds, least_seconds=timing.LEAST_SECONDS
-    )
+    rounds = settings.rounds
+    if end is not None:
+        rounds = max(1, min(rounds, int(LEAST_ROUNDS * (end - time.time()) / _turns_seconds(looks))))
+    seconds = timing.interleaved({name: case.step for name, case in warm.items()}, rounds, least_seconds=timing.LEAST_SECONDS)
     for row in measure.rows(warm, seconds, timesteps, settings.batch):
         write({"kind": "interleaved", **row})
+
+
+def _turns_seconds(looks):
+    """The seconds that are kept for the rounds in which all steps take turns that have been looked at, and for a new one."""
+    # A step that is shorter is repeated; one that is longer may exceed the least by nearly its own time.
+    seconds = [timing.LEAST_SECONDS + look["seconds"]["median"] for name, look in looks.items() if name != FLOOR]
+    return SPARE * LEAST_ROUNDS * (sum(seconds) + max(seconds, default=0.0))
+
+
+def _to_floor(look, floor):
+    """The ratio of the time in which the GPU is busy to that of the floor, if both are known."""
+    busy, least = look.get("busy_seconds"), (floor or {}).get("busy_seconds")
+    return {"busy_to_floor": busy / least} if busy and least else {}
+
+
+def _model(row, timesteps):
+    model = cases.trainer(row.settings, row.method, timesteps)
+    if row.memopt:
+        # Imported here because it imports PyTorch.
+        from recipes.benchmark import peers
+
+        peers.optimize_memory(model, cases.batch(row.settings, row.method)[0], row.memopt)
+    return model
 
 
 def _warm(model, row, timesteps):

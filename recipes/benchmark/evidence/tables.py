@@ -3,16 +3,34 @@
 import pathlib
 import sys
 
-from recipes.benchmark.evidence import journal
+from recipes.benchmark.evidence import journal, plan
+from recipes.benchmark.evidence.results import largest
 from recipes.command_line import mistake
 
 NOT_EVIDENCE = "**Not evidence.** No GPU was found, so the kit ran small, only to show that it works."
 
 STEPS_EXPLAINED = """\
-ms: median (quartiles) of steps that took turns; with *, of the method alone, because the stage ended early. floor: ratio to
-(T - 1) x forward + ordinary. GPU busy: time of a step in which the GPU runs a kernel or a copy. launches, waits, .item(): by
-the host, for each step. MiB: increase of the allocator's peak. compile: what the first step and the recorded step took longer
-than the others."""
+ms: median (quartiles) of steps that took turns; with *, of the method alone, because the stage ended early. GPU busy: time of a
+step in which the GPU runs a kernel or a copy. The floor is (T - 1) x forward + ordinary, by Keras in eager mode, where the GPU
+often waits for the host: "to floor" compares times of steps, "busy to floor" compares times in which the GPU is busy, and only
+the latter says how much work the method adds. Each stage measures a floor of its own; the table shows that of the first.
+launches, waits, .item(): by the host, for each step. MiB: increase of the allocator's peak. compile: what the first step, the
+recorded step and the first replay took longer than the others."""
+
+STEPS_HEADER = (
+    "method",
+    "ms",
+    "to floor",
+    "GPU busy, ms",
+    "busy to floor",
+    "kernels",
+    "copies",
+    "launches",
+    "waits",
+    ".item()",
+    "MiB",
+    "compile, s",
+)
 
 
 def main(argv=None):
@@ -30,7 +48,7 @@ def markdown(rows):
     Args:
         rows: List of dictionaries, see `journal.rows`.
     """
-    parts = [about(rows), stages(rows), reference(rows), agreement(rows), *steps(rows)]
+    parts = [about(rows), left_out(rows), stages(rows), reference(rows), agreement(rows), *steps(rows), first_steps(rows)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -48,25 +66,73 @@ def about(rows):
     return "\n".join(lines)
 
 
+def left_out(rows):
+    """What the last run of each stage has left out for lack of time, in a sentence."""
+    parts = []
+    for name, (ended, missing) in _ends(rows).items():
+        if missing:
+            parts.append(f"{name} ({', '.join(missing)})")
+        # What needs a graph that is not compiled is listed itself.
+        elif not name.startswith(plan.COMPILATION) and ended["status"] in ("skipped", "deadline"):
+            parts.append(name if ended["status"] == "skipped" else f"{name} (the rest of it)")
+    again = "The same command again, with the same folder, measures it." if parts else ""
+    return f"**Left out for lack of time:** {'; '.join(parts)}. {again}" if parts else ""
+
+
 def stages(rows):
     """How each stage ended, the last time that it ran."""
     errors = {row["stage"]: row["error"] for row in _of_kind(rows, "error")}
-    ended = {row["stage"]: row for row in _of_kind(rows, "stage")}
+
+    def remark(name, ended, missing):
+        if ended["status"] == "failed":
+            return errors.get(name, "")
+        return ended.get("reason", "") or "; ".join(f"{method}: {reason}" for method, reason in missing.items())
+
     cells = [
-        (name, row["status"], f"{row['seconds']:.0f}", errors.get(name, "") if row["status"] == "failed" else "")
-        for name, row in ended.items()
+        (name, ended["status"], f"{ended['seconds']:.0f}", remark(name, ended, missing))
+        for name, (ended, missing) in _ends(rows).items()
     ]
-    return _table(("stage", "ended", "s", "error"), cells)
+    return _table(("stage", "ended", "s", "remark"), cells)
+
+
+def _ends(rows):
+    """From the names of stages to the row of how the last run ended, and the reasons of what it left out, by method."""
+    found, missing = {}, {}
+    for row in rows:
+        if row["kind"] == "left out":
+            missing.setdefault(row["stage"], {})[row["method"]] = row["reason"]
+        elif row["kind"] == "stage":
+            found[row["stage"]] = row, missing.pop(row["stage"], {})
+    return found
+
+
+def first_steps(rows):
+    """The first training steps with empty caches."""
+    cells = [
+        (
+            row["method"],
+            f"T = {row['timesteps']}",
+            row["precision"],
+            f"{row['jit_compile']} ({row['way']})",
+            str(row["steps"]),
+            f"{row['seconds']:.1f}",
+        )
+        for row in {row["stage"]: row for row in _of_kind(rows, "first steps")}.values()
+    ]
+    header = ("first steps, empty caches", "", "precision", "jit_compile", "steps until the graph is replayed", "s")
+    return _table(header, cells)
 
 
 def reference(rows):
     """The largest relative error of each reference case, in eager mode, by recorded graphs and with TF32."""
-    cases = dict.fromkeys(row["case"] for row in _of_kind(rows, "reference"))
+    # A later run may have succeeded.
+    last = {row["case"]: row for row in rows if row["kind"] in ("reference", "failed case")}
+    failed = {case: row["error"] for case, row in last.items() if row["kind"] == "failed case"}
     by_mode = {(row["case"], row["mode"]): row for row in _of_kind(rows, "reference")}
     tf32 = {row["case"]: row for row in _of_kind(rows, "tf32")}
 
     def cell(row):
-        return "" if row is None else f"{max(row['errors'].values()):.1e}" + ("" if row["agrees"] else " **differs**")
+        return "" if row is None else f"{largest(row['errors']):.1e}" + ("" if row["agrees"] else " **differs**")
 
     def moved(row):
         if row is None:
@@ -78,8 +144,13 @@ def reference(rows):
         )
 
     cells = [
-        (case, cell(by_mode.get((case, "eager"))), cell(by_mode.get((case, "recorded"))), *moved(tf32.get(case)))
-        for case in cases
+        (
+            f"{case}: {failed[case]}" if case in failed else case,
+            cell(by_mode.get((case, "eager"))),
+            cell(by_mode.get((case, "recorded"))),
+            *moved(tf32.get(case)),
+        )
+        for case in last
     ]
     header = ("reference case", "eager", "recorded", "TF32: logits", "TF32: gradients", "TF32: logits, classes changed")
     return _table(header, cells)
@@ -101,33 +172,27 @@ def agreement(rows):
 
 
 def steps(rows):
-    """A table for each stage that measured steps, and failures in it."""
+    """A table for each kind of step that was measured, and failures in it."""
     named = dict.fromkeys(_table_of(row) for row in rows if row["kind"] in ("step", "failed"))
     for name in named:
         inside = [row for row in rows if _table_of(row) == name]
-        together = {row["method"]: row for row in _of_kind(inside, "interleaved")}
-        alone = {row["method"]: row for row in _of_kind(inside, "step")}
-        cells = [
-            _step_cells(method, alone.get(method, {}), together.get(method)) for method in dict.fromkeys((*alone, *together))
-        ]
-        failed = {row["method"]: row["error"] for row in _of_kind(inside, "failed") if row["method"] not in alone}
-        cells += [(f"{method}: {error}", *[""] * 10) for method, error in failed.items()]
-        header = (
-            "method",
-            "ms",
-            "floor",
-            "GPU busy, ms",
-            "kernels",
-            "copies",
-            "launches",
-            "waits",
-            ".item()",
-            "MiB",
-            "compile, s",
-        )
-        yield f"{', '.join(map(str, name))}\n\n{_table(header, cells)}"
+        together, alone, failed = (_by_method(inside, kind) for kind in ("interleaved", "step", "failed"))
+        methods = dict.fromkeys((*alone, *together))
+        cells = [_step_cells(method, alone.get(method, {}), together.get(method)) for method in methods]
+        failed = {method: row["error"] for method, row in failed.items() if method not in alone}
+        cells += [(f"{method}: {error}", *[""] * (len(STEPS_HEADER) - 1)) for method, error in failed.items()]
+        yield f"{', '.join(map(str, name))}\n\n{_table(STEPS_HEADER, cells)}"
     if named:
         yield STEPS_EXPLAINED
+
+
+def _by_method(rows, kind):
+    """The last row of each method in the first stage that has it: several stages measure the floor."""
+    found = {}
+    for row in _of_kind(rows, kind):
+        if found.get(row["method"], row).get("stage") == row.get("stage"):
+            found[row["method"]] = row
+    return found
 
 
 def _table_of(row):
@@ -147,6 +212,7 @@ def _step_cells(method, alone, together):
         f"{median:.2f} ({lower:.2f} to {upper:.2f})" + ("" if together else " *"),
         f"{together['ratio_to_floor']['median']:.2f}" if together else "",
         _number(alone.get("busy_seconds"), 1e-3, 2),
+        _number(alone.get("busy_to_floor"), 1, 2),
         *(_number(alone.get(key), 1, 0) for key in ("kernels", "copies", "launches", "waits", "fetches")),
         _number(alone.get("memory_bytes"), 2**20, 0),
         _number(row.get("compile_seconds"), 1, 1),
