@@ -2,14 +2,17 @@
 
 from typing import Any
 
+from keras_ratesnn._core import checks
 from keras_ratesnn.spiking_model import SpikingModel
 
 
 def checked_model(model: Any) -> SpikingModel:
     """The model; raises TypeError if it is not a `SpikingModel`."""
-    if not isinstance(model, SpikingModel):
-        raise TypeError(
-            f"`model` must be a SpikingModel. Received: model={model!r} of type {type(model).__name__}. Wrap a network with "
-            "neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
-        )
-    return model
+    return checks.instance(
+        "model",
+        model,
+        SpikingModel,
+        advice=(
+            "Wrap a network with neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
+        ),
+    )

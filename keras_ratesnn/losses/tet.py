@@ -65,9 +65,7 @@ class TET(keras.losses.Loss):
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.loss = _checked_loss(loss, self.reduction)
-        self.weight = checks.real("weight", weight, at_least=0, advice="It is the weight of the second term.")
-        if self.weight > 1:
-            raise ValueError(f"`weight` must be at most 1. Received: weight={weight!r}. It is the weight of the second term.")
+        self.weight = checks.real("weight", weight, at_least=0, at_most=1, advice="It is the weight of the second term.")
         self.target = checks.real("target", target, advice="It is the target of the outputs.")
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
