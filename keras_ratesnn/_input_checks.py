@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import checks, keras_internals
 
 
 def check_inputs(network, inputs, timesteps):
@@ -160,20 +160,11 @@ def _check_numbers(tensor, wanted):
             f"Input {wanted.name!r} of the network must be a tensor or an array. Received: {tensor!r}, of type "
             f"{type(tensor).__name__}. A SpikingModel needs all inputs of its network, also optional ones."
         )
-    if not holds_numbers(tensor) and str(tensor.dtype) != wanted.dtype:
+    if not checks.holds_numbers(tensor) and str(tensor.dtype) != wanted.dtype:
         raise ValueError(
             f"Input {wanted.name!r} of the network must hold real numbers. Received: an array of dtype {tensor.dtype}. Convert "
             "it, for example with x.astype('float32'); of complex numbers pass both parts, as two channels."
         )
-
-
-def holds_numbers(tensor):
-    """Whether a tensor or array holds real numbers or booleans."""
-    try:
-        dtype = keras.backend.standardize_dtype(tensor.dtype if hasattr(tensor, "dtype") else np.asarray(tensor).dtype)
-    except ValueError:
-        return False
-    return dtype.startswith(("bool", "int", "uint", "float", "bfloat"))
 
 
 def fits(shape, wanted):

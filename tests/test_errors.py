@@ -571,7 +571,7 @@ OPTIONS = {
     "surrogate": lambda value: LIF(surrogate=value),
     "role": lambda value: rsnn.LayerKind(role=value),
     "split_by": lambda value: rsnn.events.event_frames(RECORDING, 2, value, (8, 8), (4, 4)),
-    "verbose": lambda value: rsnn.spikify(PLAIN(), 2, verbose=value),
+    "verbose": lambda value: rsnn.fold_batch_normalization(PLAIN(), verbose=value),
     "layer": lambda value: analysis.raster(spiking(), ZEROS, value),
     "data_format": lambda value: rsnn.import_nir("network.nir", 4, data_format=value),
     "format": lambda value: rsnn.export_step(spiking(), "model", format=value),
@@ -651,6 +651,32 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
         with pytest.raises(error, match=f"^`{name}` must be ") as raised:
             use(**{name: value})
         assert_says(raised, "Received: ", name)
+
+
+OUTPUTS = np.zeros((10, 2, 3), "float32")
+
+
+@pytest.mark.parametrize("make", [lambda: rsnn.metrics.AnytimeAccuracy(2), rsnn.metrics.HeadAccuracy], ids=["steps", "head"])
+def test_metrics_refuse_labels_and_outputs_that_do_not_fit(make):
+    make().update_state(LABELS, OUTPUTS)
+    for labels in (LABELS[:9], np.int64(0)):
+        with pytest.raises(ValueError, match=r"`y_true` must have a label for each of the 10 samples .*Received: shape"):
+            make().update_state(labels, OUTPUTS)
+    with pytest.raises(ValueError, match=r"`y_pred` must be .*Received: shape \(10, 3\)"):
+        make().update_state(LABELS, OUTPUTS[:, 0])
+
+
+def test_steps_are_counted_only_of_numbers():
+    with pytest.raises(TypeError, match=r"`y_true` must be a tensor or an array of numbers. Received: y_true=None"):
+        rsnn.metrics.AnytimeAccuracy(2).update_state(None, OUTPUTS)
+    with pytest.raises(TypeError, match=r"`y_pred` must be a tensor or an array of numbers. Received: y_pred=None"):
+        rsnn.losses.TET("mse")(LABELS, None)
+
+
+@pytest.mark.parametrize("head", [2, -3])
+def test_a_head_that_is_not_there_is_an_error(head):
+    with pytest.raises(ValueError, match=rf"have the head={head}. Received: shape \(10, 2, 3\)"):
+        rsnn.metrics.HeadAccuracy(head).update_state(LABELS, OUTPUTS)
 
 
 def test_events_that_are_not_a_recording_are_not_written(tmp_path):

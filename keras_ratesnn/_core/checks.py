@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import keras
+import numpy as np
+from keras import ops
+
 _Choice = TypeVar("_Choice")
 _Instance = TypeVar("_Instance")
 
@@ -98,6 +102,24 @@ def function(name: str, value: Any, *, advice: str = "") -> Any:
             f"`{name}` must be a function. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
         )
     return value
+
+
+def holds_numbers(tensor: Any) -> bool:
+    """Whether a tensor, an array or a list holds real numbers or booleans."""
+    try:
+        dtype = keras.backend.standardize_dtype(tensor.dtype if hasattr(tensor, "dtype") else np.asarray(tensor).dtype)
+    except ValueError:
+        return False
+    return dtype.startswith(("bool", "int", "uint", "float", "bfloat"))
+
+
+def tensor(name: str, value: Any) -> Any:
+    """Returns `value` as a tensor if it holds real numbers; else raises TypeError."""
+    if not holds_numbers(value):
+        raise TypeError(
+            f"`{name}` must be a tensor or an array of numbers. Received: {name}={value!r} of type {type(value).__name__}."
+        )
+    return ops.convert_to_tensor(value)
 
 
 def path(name: str, value: Any, *, advice: str = "") -> str:

@@ -79,7 +79,7 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | No
         model.timesteps,
         model.gradient,
         model.step_mode,
-        name=name or f"{model.name}_branched",
+        name=f"{model.name}_branched" if name is None else name,
         dtype=model.dtype_policy,
     )
 

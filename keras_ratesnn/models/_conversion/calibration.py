@@ -31,8 +31,8 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, progress
-from keras_ratesnn._input_checks import fits, holds_numbers
+from keras_ratesnn._core import backend, checks, progress
+from keras_ratesnn._input_checks import fits
 
 
 @dataclasses.dataclass
@@ -113,7 +113,7 @@ def checked_tensors(functional, data):
         ValueError: If they have the wrong shape.
     """
     for leaf in keras.tree.flatten(data):
-        if isinstance(leaf, keras.KerasTensor) or not hasattr(leaf, "shape") or not holds_numbers(leaf):
+        if isinstance(leaf, keras.KerasTensor) or not hasattr(leaf, "shape") or not checks.holds_numbers(leaf):
             raise TypeError(f"{_WANTED} Received: {leaf!r} of type {type(leaf).__name__}.")
     try:
         arrays = _graph.match_inputs(functional, data)
