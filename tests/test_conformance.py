@@ -189,6 +189,32 @@ class WrappedArgumentCell(OwnCell):
 
 
 @registered
+class UnreadableCell(OwnCell):
+    """Stores an argument in a form that it does not take."""
+
+    def __init__(self, gain=None, **kwargs):
+        super().__init__(**kwargs)
+        self.gain = keras.initializers.Constant(1.0) if gain is None else gain
+        if not isinstance(self.gain, keras.initializers.Initializer):
+            raise ValueError("not an initializer")
+
+    def get_config(self):
+        return {**super().get_config(), "gain": self.gain}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@registered
+class RenamedArgumentCell(ForgottenArgumentCell):
+    """A config with a name that the constructor does not know."""
+
+    def get_config(self):
+        return {**super().get_config(), "gain": self.gain, "scale": self.gain}
+
+
+@registered
 class OwnSpikesCell(OwnCell):
     """Computes spikes without a surrogate."""
 
@@ -224,6 +250,8 @@ class ResetMembraneCell(OwnCell):
     ("cell", "finding"),
     [
         (ForgottenArgumentCell, r"ForgottenArgumentCell.get_config\(\) does not return \['gain'\]"),
+        (RenamedArgumentCell, r"RenamedArgumentCell.from_config\(get_config\(\)\) fails"),
+        (UnreadableCell, r"UnreadableCell cannot be read from a file: .*not an initializer"),
         (WrappedArgumentCell, r"\['gains'\] differ"),
         (OwnSpikesCell, r"The spikes that OwnSpikesCell.step returns have no gradient.*self.fire\(membrane\)"),
         (DetachedCell, r"The membrane that DetachedCell.step returns has no gradient.*stop_gradient"),

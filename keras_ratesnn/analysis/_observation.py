@@ -28,7 +28,7 @@ def tensors(model: SpikingModel, x: Structure) -> Structure:
 
 def samples(x: Structure) -> int:
     """The number of samples in a batch."""
-    return len(keras.tree.flatten(x)[0])
+    return keras.tree.flatten(x)[0].shape[0]
 
 
 def observed(model: SpikingModel, x: Structure, observe: Observer) -> Structure:

@@ -33,7 +33,10 @@ def check_config(thing):
         text = json.dumps(keras.saving.serialize_keras_object(thing))
     except TypeError as error:
         raise AssertionError(f"The config of {name} cannot be written to a file: {error}.") from error
-    loaded = _written(name, keras.saving.deserialize_keras_object(json.loads(text)).get_config())
+    try:
+        loaded = _written(name, keras.saving.deserialize_keras_object(json.loads(text)).get_config())
+    except Exception as error:
+        raise AssertionError(f"{name} cannot be read from a file: {error} {_ADVICE}") from error
     require(loaded == written, f"{name} differs after its config was written to a file: {loaded} instead of {written}.")
 
 
