@@ -11,7 +11,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, progress
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.progress import Verbosity
-from keras_ratesnn._input_checks import check_batch
+from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.spiking_model import SpikingModel
 

@@ -11,7 +11,7 @@ from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import backend, checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
-from keras_ratesnn._input_checks import check_batch
+from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.gradients._observing import Observing, ObservingRule
 from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.orders import Order

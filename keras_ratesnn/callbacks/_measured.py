@@ -4,9 +4,8 @@ import keras
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._input_checks import check_batch
-from keras_ratesnn._model_checks import checked_model
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn._model.input_checks import check_batch
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
 def measured(model: keras.Model) -> SpikingModel:
