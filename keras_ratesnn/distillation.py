@@ -44,9 +44,22 @@ class Distiller(CompilesForSettings, StepsWithoutGradient, keras_internals.Extra
         distillation_losses: A `keras.distillation.DistillationLoss`, or a list of them.
         *args: As in `keras.distillation.Distiller`.
         **kwargs: As in `keras.distillation.Distiller`.
+
+    Raises:
+        TypeError: If `teacher` or `student` is not a Keras model, or `distillation_losses` are not such losses.
     """
 
     def __init__(self, teacher: keras.Model, student: keras.Model, distillation_losses: Any, *args: Any, **kwargs: Any) -> None:
+        for name, model in (("teacher", teacher), ("student", student)):
+            checks.instance(name, model, keras.Model)
+        losses = distillation_losses if isinstance(distillation_losses, (list, tuple)) else [distillation_losses]
+        for loss in losses:
+            checks.instance(
+                "distillation_losses",
+                loss,
+                keras.distillation.DistillationLoss,
+                advice="Pass for example keras.distillation.LogitsDistillation(), or a list of such losses.",
+            )
         super().__init__(teacher, student, keras.tree.map_structure(_of_probabilities, distillation_losses), *args, **kwargs)
 
     def feature_model(self, model: keras.Model, layer_names: list[str]) -> keras.Model:

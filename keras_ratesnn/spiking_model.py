@@ -17,7 +17,15 @@ from keras_ratesnn._model.call_graphs import CallGraphs
 from keras_ratesnn._model.callback_order import measurements_first
 from keras_ratesnn._model.compiled_functions import CompilesForSettings
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
-from keras_ratesnn._model.input_checks import as_input, check_inputs, has_time, one_step, warn_of_time_in_a_step
+from keras_ratesnn._model.input_checks import (
+    as_input,
+    check_data,
+    check_inputs,
+    has_time,
+    match,
+    one_step,
+    warn_of_time_in_a_step,
+)
 from keras_ratesnn._model.streaming import Stream
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn._model.without_gradient import StepsWithoutGradient, is_without_gradient, without_gradient
@@ -29,12 +37,12 @@ STEP_MODES: tuple[StepMode, ...] = ("multi", "single")
 _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
 
 
-def _with_checked_inputs(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A training or inference method that checks the inputs before Keras does, to raise a clearer error."""
+def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable[..., Any]:
+    """A training or inference method that checks the inputs, of at least as many samples, before Keras does."""
 
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
-        self._check_data(x)
+        self._check_data(x, least)
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
 
@@ -286,7 +294,7 @@ class SpikingModel(
             ValueError: If the inputs do not fit the network, or the batch size differs from that of previous steps.
         """
         functional = _graph.as_graph(self.network)
-        pairs = zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True)
+        pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
         return self._stream.advance(
             lambda signals, rule: _graph.walk(functional, signals, rule, training=False), tensors, self.timesteps
@@ -296,8 +304,8 @@ class SpikingModel(
         """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
         self._stream.reset()
 
-    def _check_data(self, x: Any) -> None:
-        check_inputs(_graph.as_graph(self.network), x, self.timesteps)
+    def _check_data(self, x: Any, least: int) -> None:
+        check_data(_graph.as_graph(self.network), x, self.timesteps, least)
 
     def __call__(self, inputs: Structure, *args: Any, **kwargs: Any) -> Structure:
         check_inputs(_graph.as_graph(self.network), inputs, self.timesteps)
@@ -322,11 +330,11 @@ class SpikingModel(
     predict = _with_checked_inputs(keras.Model.predict)
     _train_on_batch = _with_checked_inputs(keras.Model.train_on_batch)
     test_on_batch = _with_checked_inputs(keras.Model.test_on_batch)
-    predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch)
+    predict_on_batch = _with_checked_inputs(keras.Model.predict_on_batch, least=0)
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Saves the model in a `.keras` file, like `keras.Model.save`. HDF5 files cannot contain nested models."""
-        if str(filepath).endswith((".h5", ".hdf5")):
+        if checks.path("filepath", filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
                 "`filepath` must end in .keras: a SpikingModel could not be loaded from an HDF5 file. Received: "
                 f"filepath={str(filepath)!r}. Save to .keras, or save only the weights with save_weights('....weights.h5')."
@@ -362,6 +370,7 @@ class SpikingModel(
             ImportError: If a package is missing.
         """
         functional = _graph.as_graph(self.network)
+        path = checks.path("filepath", filepath)
         export_formats.check(functional, format)
         if input_signature is None:
             inputs = keras_internals.inputs_structure(functional)
@@ -369,7 +378,7 @@ class SpikingModel(
             input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
         kwargs = {**export_formats.any_batch(format, input_signature), **kwargs}
         with without_gradient(), backend.no_gradient(), export_formats.exporting(format):
-            return super().export(str(filepath), format, verbose, input_signature, **kwargs)
+            return super().export(path, format, verbose, input_signature, **kwargs)
 
     def quantize(self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:
         """Quantizes weights for inference, like `keras.Model.quantize`. A quantized model cannot be trained.
@@ -450,9 +459,11 @@ class SpikingModel(
 
 def checked_model(model: Any) -> SpikingModel:
     """The model; raises TypeError if it is not a `SpikingModel`."""
-    if not isinstance(model, SpikingModel):
-        raise TypeError(
-            f"`model` must be a SpikingModel. Received: model={model!r} of type {type(model).__name__}. Wrap a network with "
-            "neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
-        )
-    return model
+    return checks.instance(
+        "model",
+        model,
+        SpikingModel,
+        advice=(
+            "Wrap a network with neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
+        ),
+    )

@@ -168,9 +168,96 @@ class UnregisteredCell(OwnCell):
     pass
 
 
+@registered
+class ForgottenArgumentCell(OwnCell):
+    """A config without its argument: copies would have the default."""
+
+    def __init__(self, gain=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.gain = gain
+
+
+@registered
+class WrappedArgumentCell(OwnCell):
+    """An argument in a dict, which backends wrap, and an array."""
+
+    def __init__(self, gains=None, rows=None, **kwargs):
+        super().__init__(**kwargs)
+        self.gains, self.rows = {"a": 1.0} if gains is None else gains, np.ones(2) if rows is None else rows
+
+    def get_config(self):
+        return {**super().get_config(), "gains": {"a": 2.0 * self.gains["a"]}, "rows": self.rows}
+
+
+@registered
+class UnreadableCell(OwnCell):
+    """Stores an argument in a form that it does not take."""
+
+    def __init__(self, gain=None, **kwargs):
+        super().__init__(**kwargs)
+        self.gain = keras.initializers.Constant(1.0) if gain is None else gain
+        if not isinstance(self.gain, keras.initializers.Initializer):
+            raise ValueError("not an initializer")
+
+    def get_config(self):
+        return {**super().get_config(), "gain": self.gain}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@registered
+class RenamedArgumentCell(ForgottenArgumentCell):
+    """A config with a name that the constructor does not know."""
+
+    def get_config(self):
+        return {**super().get_config(), "gain": self.gain, "scale": self.gain}
+
+
+@registered
+class OwnSpikesCell(OwnCell):
+    """Computes spikes without a surrogate."""
+
+    def step(self, inputs, state):
+        membrane = 0.5 * state + ops.cast(inputs, state.dtype)
+        spikes = ops.cast(membrane >= self.threshold, membrane.dtype)
+        return membrane, spikes, membrane - spikes
+
+
+@registered
+class DetachedCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(ops.stop_gradient(inputs), state)
+
+
+@registered
+class TernaryCell(OwnCell):
+    """Spikes of -1 far below rest."""
+
+    def step(self, inputs, state):
+        membrane, spikes, state = super().step(inputs, state)
+        return membrane, spikes - self.fire(-membrane, 4.0 * self.threshold), state
+
+
+@registered
+class ResetMembraneCell(OwnCell):
+    def step(self, inputs, state):
+        _, spikes, state = super().step(inputs, state)
+        return state, spikes, state
+
+
 @pytest.mark.parametrize(
     ("cell", "finding"),
     [
+        (ForgottenArgumentCell, r"ForgottenArgumentCell.get_config\(\) does not return \['gain'\]"),
+        (RenamedArgumentCell, r"RenamedArgumentCell.from_config\(get_config\(\)\) fails"),
+        (UnreadableCell, r"UnreadableCell cannot be read from a file: .*not an initializer"),
+        (WrappedArgumentCell, r"\['gains'\] differ"),
+        (OwnSpikesCell, r"The spikes that OwnSpikesCell.step returns have no gradient.*self.fire\(membrane\)"),
+        (DetachedCell, r"The membrane that DetachedCell.step returns has no gradient.*stop_gradient"),
+        (TernaryCell, r"Spikes must be exactly 0 or 1. TernaryCell returned -1.0"),
+        (ResetMembraneCell, r"The membrane that ResetMembraneCell.step returns must be .*before the reset"),
         (UnregisteredCell, r"UnregisteredCell is not registered.*register_keras_serializable"),
         (ForgetfulCell, r"\['leak'\] differ"),
         (PairCell, r"must return \(membrane, spikes, state\)"),

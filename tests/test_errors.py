@@ -1,5 +1,6 @@
 """Errors are raised early, with the right type, and name the argument, the value, and what to do."""
 
+import functools
 import math
 import warnings
 
@@ -525,6 +526,191 @@ def test_boolean_events_work():
     x = np.random.default_rng(0).integers(0, 2, (10, 3, 6)).astype(bool)
     model = spiking()
     np.testing.assert_allclose(model.predict(x, verbose=0), model.predict(x.astype("float32"), verbose=0), rtol=1e-6, atol=1e-6)
+
+
+def in_fit(callback):
+    return lambda model, x: helpers.compiled(model).fit(*helpers.data(), callbacks=[callback(x)], verbose=0)
+
+
+analysis, callbacks = rsnn.analysis, rsnn.callbacks
+TAKING_X = {
+    "describe": lambda model, x: rsnn.describe(model, x, print_fn=None),
+    "energy": analysis.energy,
+    "firing_rates": analysis.firing_rates,
+    "raster": lambda model, x: analysis.raster(model, x, "lif"),
+    "membranes": lambda model, x: analysis.membranes(model, x, "lif"),
+    "accuracy_over_time": lambda model, x: analysis.accuracy_over_time(model, x, LABELS, verbose=0),
+    "shuffle_in_time": lambda model, x: analysis.shuffle_in_time(model, x, LABELS, verbose=0),
+    "gradient_agreement": lambda model, x: analysis.gradient_agreement(model, x, LABELS, loss="mse"),
+    "independence": lambda model, x: analysis.independence(model, x, LABELS, loss="mse"),
+    "FiringRate": in_fit(callbacks.FiringRate),
+    "FiringRates": in_fit(callbacks.FiringRates),
+    "AccuracyOverTime": in_fit(lambda x: callbacks.AccuracyOverTime(x, LABELS)),
+    "GradientAgreement": in_fit(lambda x: callbacks.GradientAgreement(x, LABELS)),
+    "step": lambda model, x: model.step(x),
+    "predict": lambda model, x: model.predict(x, verbose=0),
+    "predict_on_batch": lambda model, x: model.predict_on_batch(x),
+    "fit": lambda model, x: helpers.compiled(model).fit(x, LABELS, verbose=0),
+}
+WRONG_X = {
+    "None": (None, "must be a tensor or an array. Received: None"),
+    "a number": (5, r"must be arrays or tensors. Received: 5 of type int. Convert lists of numbers with np.asarray"),
+    "a scalar": (np.float32(1), "must be arrays or tensors. Received: .*float32"),
+    "a list": ([[0.5] * 6], "must be arrays or tensors. Received: 0.5 of type float.*np.asarray"),
+    "text": ("x", "must be arrays or tensors. Received: 'x' of type str"),
+    "no tensor": ([], "has 1 inputs, named .* Received: 0 tensors"),
+    "one sample without batch": (ZEROS[0], r"must have shape \(batch, 6\).* Received: .*shape \(6,\)"),
+    "another shape": (ZEROS[:, :5], r"must have shape \(batch, 6\).* Received: .*shape \(10, 5\)"),
+    "another rank": (ZEROS[:, None, None], r"must have shape \(batch, 6\).* Received: .*shape \(10, 1, 1, 6\)"),
+    "complex": (ZEROS.astype("complex64"), "must hold real numbers. Received: an array of dtype complex64"),
+    "strings": (ZEROS.astype("U"), "must hold real numbers. Received: an array of dtype <U32"),
+    "objects": (np.array([[None] * 6]), "must hold real numbers. Received: an array of dtype object"),
+    "symbolic": (keras.KerasTensor((None, 6)), "a symbolic tensor|KerasTensor"),
+}
+
+
+@pytest.mark.parametrize(("x", "message"), WRONG_X.values(), ids=WRONG_X.keys())
+def test_an_x_that_does_not_fit_is_an_error_wherever_it_is_taken(x, message):
+    model = spiking(keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), LIF(name="lif"), keras.layers.Dense(3)]))
+    for use in TAKING_X.values():
+        with pytest.raises(ValueError, match=message):
+            use(model, x)
+
+
+@pytest.mark.parametrize("use", ["describe", "independence", "FiringRate", "predict", "fit"])
+def test_an_x_without_samples_is_an_error(use):
+    with pytest.raises(ValueError, match=r"`x` must have samples, at least one, and the same number .*Received: 0 samples"):
+        TAKING_X[use](spiking(), ZEROS[:0])
+
+
+def test_inputs_with_different_numbers_of_samples_are_an_error():
+    with pytest.raises(ValueError, match=r"the same number in all arrays. Received: 10 samples, 9 samples"):
+        rsnn.describe(spiking(two_inputs()), [ZEROS, ZEROS[:9]])
+
+
+# Arguments of functions.
+TWO_NAMES = np.array(["soft", "multi"])
+RECORDING = rsnn.events.Events(*np.array([[0, 5], [7, 6], [1, 0], [30, 40]]))
+PLAIN = functools.cache(lambda: keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(3)]))
+OPTIONS = {
+    "step_mode": lambda value: spiking(step_mode=value),
+    "gradient": lambda value: spiking(gradient=value),
+    "reset": lambda value: LIF(reset=value),
+    "surrogate": lambda value: LIF(surrogate=value),
+    "role": lambda value: rsnn.LayerKind(role=value),
+    "split_by": lambda value: rsnn.events.event_frames(RECORDING, 2, value, (8, 8), (4, 4)),
+    "verbose": lambda value: rsnn.fold_batch_normalization(PLAIN(), verbose=value),
+    "layer": lambda value: analysis.raster(spiking(), ZEROS, value),
+    "data_format": lambda value: rsnn.import_nir("network.nir", 4, data_format=value),
+    "format": lambda value: rsnn.export_step(spiking(), "model", format=value),
+    "name": rsnn.models.load_pretrained,
+    "labels": lambda value: rsnn.metrics.AnytimeAccuracy(2, labels=value),
+    "layer_names": lambda value: rsnn.models.add_branches(spiking(), value),
+}
+
+
+@pytest.mark.parametrize("value", [TWO_NAMES, np.array("soft"), ops.ones((2,)), 0.5, "x", ["soft"], {}], ids=repr)
+def test_a_choice_that_is_unknown_or_no_string_is_an_error_that_names_it(value):
+    for name, use in OPTIONS.items():
+        with pytest.raises((TypeError, ValueError), match=f"`{name}` must be ") as raised:
+            use(value)
+        assert_says(raised, f"{name}={value!r}")
+
+
+PATHS = {
+    "import_nir": ("path", lambda path: rsnn.import_nir(path, 4)),
+    "export_nir": ("path", lambda path: rsnn.export_nir(spiking(), path)),
+    "export_step": ("filepath", lambda path: rsnn.export_step(spiking(), path)),
+    "export": ("filepath", lambda path: spiking().export(path)),
+    "save": ("filepath", lambda path: spiking().save(path)),
+    "read_aedat": ("path", rsnn.events.read_aedat),
+    "write_aedat": ("path", lambda path: rsnn.events.write_aedat(path, RECORDING)),
+    "read_arrays": ("path", rsnn.events.read_arrays),
+}
+
+
+@pytest.mark.parametrize("value", [None, 5, b"model", ["model"]], ids=repr)
+def test_a_path_that_is_none_is_an_error_that_names_it(value):
+    for name, use in PATHS.values():
+        with pytest.raises(TypeError, match=f"^`{name}` must be a string or a path") as raised:
+            use(value)
+        assert_says(raised, f"{name}={value!r} of type {type(value).__name__}")
+
+
+@pytest.mark.parametrize("value", [5, ["logs"]], ids=repr)
+def test_the_folder_of_histograms_is_a_path(value):
+    with pytest.raises(TypeError, match=r"^`log_dir` must be a string or a path"):
+        callbacks.FiringRates(ZEROS, log_dir=value)
+
+
+WRONG_ARGUMENTS = {
+    "momentum": (rsnn.layers.OnlineRenormalization, [(v, ValueError) for v in (-0.1, 1.1, math.nan)] + [("1", TypeError)]),
+    "affine": (rsnn.LayerKind, [(1, TypeError)]),
+    "fan_out": (rsnn.LayerKind, [(1, TypeError)]),
+    "normalization": (rsnn.LayerKind, [(True, TypeError)]),
+    "timesteps": (lambda timesteps: callbacks.AccuracyOverTime(ZEROS, LABELS, timesteps=timesteps), [(0, ValueError)]),
+    "threshold": (lambda threshold: callbacks.AccuracyOverTime(ZEROS, LABELS, threshold=threshold), [(None, TypeError)]),
+    "print_fn": (lambda print_fn: rsnn.describe(spiking(), ZEROS, print_fn), [("print", TypeError)]),
+    "shapes": (
+        lambda shapes: rsnn.testing.check_cell(LIFCell(), shapes),
+        [(v, TypeError) for v in (None, [], (5,), [None], [(2.0,)], np.ones(2))] + [([(0,)], ValueError)],
+    ),
+    "events": (
+        lambda events: rsnn.events.event_frames(events, 2, "time", (8, 8), (4, 4)),
+        [(None, TypeError), (ZEROS, TypeError)],
+    ),
+    "layer_names": (
+        lambda layer_names: rsnn.models.add_branches(spiking(), layer_names),
+        [(v, ValueError) for v in (None, ["lif", "lif"], [None], [["lif"]])],
+    ),
+    "distillation_losses": (
+        lambda distillation_losses: rsnn.distillation.Distiller(spiking(), spiking(), distillation_losses),
+        [("x", TypeError), (None, TypeError)],
+    ),
+    "student": (lambda student: rsnn.distillation.Distiller(spiking(), student, []), [(None, TypeError)]),
+    "sample": (lambda sample: analysis.raster(spiking(), ZEROS, "lif").plot(sample), [("first", TypeError)]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ARGUMENTS)
+def test_a_wrong_argument_is_an_error_that_names_it(name):
+    use, values = WRONG_ARGUMENTS[name]
+    for value, error in values:
+        with pytest.raises(error, match=f"^`{name}` must be ") as raised:
+            use(**{name: value})
+        assert_says(raised, "Received: ", name)
+
+
+OUTPUTS = np.zeros((10, 2, 3), "float32")
+
+
+@pytest.mark.parametrize("make", [lambda: rsnn.metrics.AnytimeAccuracy(2), rsnn.metrics.HeadAccuracy], ids=["steps", "head"])
+def test_metrics_refuse_labels_and_outputs_that_do_not_fit(make):
+    make().update_state(LABELS, OUTPUTS)
+    for labels in (LABELS[:9], np.int64(0)):
+        with pytest.raises(ValueError, match=r"`y_true` must have a label for each of the 10 samples .*Received: shape"):
+            make().update_state(labels, OUTPUTS)
+    with pytest.raises(ValueError, match=r"`y_pred` must be .*Received: shape \(10, 3\)"):
+        make().update_state(LABELS, OUTPUTS[:, 0])
+
+
+def test_steps_are_counted_only_of_numbers():
+    with pytest.raises(TypeError, match=r"`y_true` must be a tensor or an array of numbers. Received: y_true=None"):
+        rsnn.metrics.AnytimeAccuracy(2).update_state(None, OUTPUTS)
+    with pytest.raises(TypeError, match=r"`y_pred` must be a tensor or an array of numbers. Received: y_pred=None"):
+        rsnn.losses.TET("mse")(LABELS, None)
+
+
+@pytest.mark.parametrize("head", [2, -3])
+def test_a_head_that_is_not_there_is_an_error(head):
+    with pytest.raises(ValueError, match=rf"have the head={head}. Received: shape \(10, 2, 3\)"):
+        rsnn.metrics.HeadAccuracy(head).update_state(LABELS, OUTPUTS)
+
+
+def test_events_that_are_not_a_recording_are_not_written(tmp_path):
+    with pytest.raises(TypeError, match=r"`events` must be an Events. Received: events=None .*read_aedat"):
+        rsnn.events.write_aedat(tmp_path / "recording.aedat", None)
+    assert list(tmp_path.iterdir()) == []
 
 
 # Training.

@@ -234,8 +234,7 @@ def test_reference_cases_are_checked_in_eager_mode_and_by_recorded_graphs():
 
 @on_torch
 def test_graphs_contain_the_compiled_time_loops_of_both_passes(monkeypatch):
-    from keras_ratesnn._core.backend.torch import compiler
-    from keras_ratesnn._core.backend.torch import fusion
+    from keras_ratesnn._core.backend.torch import compiler, fusion
 
     monkeypatch.setattr(compiler, "COMPILER", "eager")
     monkeypatch.setattr(fusion, "LEAST_ELEMENTS", 0)
@@ -325,8 +324,8 @@ def test_what_is_timed_later_is_compiled_before(monkeypatch):
 @on_torch
 @pytest.mark.parametrize(("jit_compile", "calls"), [("auto", 4), (True, 4)])
 def test_first_steps_last_until_the_graph_is_replayed_and_find_no_cache(jit_compile, calls, monkeypatch):
-    from keras_ratesnn._model import call_graphs
     from keras_ratesnn._core.backend.torch import compiler
+    from keras_ratesnn._model import call_graphs
 
     monkeypatch.setattr(compiler, "COMPILER", "aot_eager")
     monkeypatch.setitem(call_graphs.EAGER_CALLS, "auto", 2)

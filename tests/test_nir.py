@@ -558,6 +558,13 @@ def test_time_constants_of_channels_are_those_of_parametric_neurons(file):
     np.testing.assert_allclose(to_numpy(layer.cell.effective_decay())[0], [0.5, 0.75, 0.5, 0.9], rtol=1e-6)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 1e-300])
+def test_a_threshold_that_is_zero_in_the_dtype_of_the_membrane_is_refused(threshold, file):
+    node = nir.LIF(*full(2e-4, 2.0, 0.0, threshold, 0.0))
+    with pytest.raises(ValueError, match=r"node 'neurons_0' of type LIF: its v_threshold is .* In float32 .* rounded to 0"):
+        rsnn.import_nir(written(file, node), T, reset="hard")
+
+
 def test_another_time_step_can_be_given(file):
     node = nir.LIF(*full(4e-3, 4.0, 0.0, 1.0, 0.0))
     assert rsnn.import_nir(written(file, node), T, reset="soft", dt=1e-3).network.layers[1].decay == 0.75

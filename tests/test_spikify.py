@@ -408,8 +408,8 @@ def test_a_model_without_a_graph_is_an_error():
         ({"neuron": "LIF"}, TypeError, "`neuron` must be a callable"),
         ({"neuron": LIF()}, TypeError, "`neuron` must be a callable"),
         ({"neuron": layers.ReLU}, TypeError, "`neuron` must return a neuron layer or None"),
-        ({"percentile": 0}, ValueError, "`percentile` must be > 0"),
-        ({"percentile": 101}, ValueError, "`percentile` must be at most 100"),
+        ({"percentile": 0}, ValueError, "`percentile` must be > 0 and <= 100"),
+        ({"percentile": 101}, ValueError, "`percentile` must be > 0 and <= 100"),
         ({"percentile": "99"}, TypeError, "`percentile` must be a real number"),
         ({"timesteps": 0}, ValueError, "`timesteps` must be 1 or more"),
         ({"gradient": "rates"}, ValueError, "`gradient` must be one of"),
@@ -423,6 +423,8 @@ def test_a_model_without_a_graph_is_an_error():
         ({"calibrate": "data"}, TypeError, "`calibrate` must be a batch.*'data' of type str"),
         ({"calibrate": np.array([["a"] * 6])}, TypeError, "`calibrate` must be a batch"),
         ({"calibrate": np.array([[None] * 6])}, TypeError, "`calibrate` must be a batch"),
+        ({"calibrate": np.ones((2, 6), "complex64")}, TypeError, "`calibrate` must be a batch"),
+        ({"calibrate": keras.KerasTensor((None, 6))}, TypeError, "`calibrate` must be a batch"),
         ({"calibrate": np.full((2, 6), np.nan)}, ValueError, "`calibrate` must give finite activations"),
     ],
 )
@@ -438,6 +440,15 @@ def test_the_same_neuron_twice_is_an_error():
 
 
 # Calibration.
+def test_a_network_that_masks_its_tokens_can_be_calibrated():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Dense(4, activation="relu", name="hidden")(layers.Embedding(7, 3, mask_zero=True)(inputs))
+    network = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+    tokens = np.random.default_rng(0).integers(0, 7, (16, 5))
+    model = quiet(network, 64, calibrate=tokens, percentile=100.0)
+    np.testing.assert_allclose(helpers.to_numpy(model(tokens)), helpers.to_numpy(network(tokens)), atol=0.05)
+
+
 @pytest.mark.parametrize("timesteps", [1, 2, 5, 8])
 @pytest.mark.parametrize(("threshold", "initial_membrane"), [(1.0, 0.5), (0.25, 0.0)])
 def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(timesteps, threshold, initial_membrane):

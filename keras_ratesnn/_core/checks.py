@@ -2,10 +2,16 @@
 
 import math
 import numbers
+import os
 from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
+import keras
+import numpy as np
+from keras import ops
+
 _Choice = TypeVar("_Choice")
+_Instance = TypeVar("_Instance")
 
 
 def real(
@@ -15,6 +21,7 @@ def real(
     above: float | None = None,
     at_least: float | None = None,
     below: float | None = None,
+    at_most: float | None = None,
     advice: str = "",
 ) -> float:
     """Returns `value` as a float if it is a finite real number within the bounds; else raises TypeError or ValueError."""
@@ -29,6 +36,8 @@ def real(
         bounds.append((value >= at_least, f">= {at_least}"))  # type: ignore[operator]
     if below is not None:
         bounds.append((value < below, f"< {below}"))
+    if at_most is not None:
+        bounds.append((value <= at_most, f"<= {at_most}"))
     if not math.isfinite(value) or not all(holds for holds, _ in bounds):
         wanted = [text for _, text in bounds] + (["finite"] if not math.isfinite(value) else [])
         raise ValueError(f"`{name}` must be {' and '.join(wanted)}. Received: {name}={value!r}.{_also(advice)}")
@@ -62,7 +71,7 @@ def boolean(name: str, value: Any) -> bool:
 def one_of(name: str, value: _Choice, choices: Iterable[_Choice]) -> _Choice:
     """Returns `value` if it is among `choices`; else raises ValueError."""
     choices = tuple(choices)
-    if value not in choices:
+    if not is_one_of(value, choices):
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.")
     return value
@@ -75,6 +84,65 @@ def jit_compile(value: Any) -> bool | Literal["auto"]:
     if value is None or (isinstance(value, str) and value == "auto"):
         return "auto"
     raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={value!r}.")
+
+
+def is_one_of(value: Any, choices: Iterable[Any]) -> bool:
+    """Whether a value is among choices that can be hashed. Other values, such as arrays, have no `==` of one truth value."""
+    try:
+        return value in frozenset(choices)
+    except TypeError:
+        return False
+
+
+def instance(name: str, value: Any, kind: type[_Instance], *, advice: str = "") -> _Instance:
+    """Returns `value` if it is an instance of `kind`; else raises TypeError."""
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"`{name}` must be {_article(kind.__name__)} {kind.__name__}. Received: {name}={value!r} of type "
+            f"{type(value).__name__}.{_also(advice)}"
+        )
+    return value
+
+
+def function(name: str, value: Any, *, advice: str = "") -> Any:
+    """Returns `value` if it can be called; else raises TypeError."""
+    if not callable(value):
+        raise TypeError(
+            f"`{name}` must be a function. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+        )
+    return value
+
+
+def holds_numbers(tensor: Any) -> bool:
+    """Whether a tensor, an array or a list holds real numbers or booleans."""
+    try:
+        dtype = keras.backend.standardize_dtype(tensor.dtype if hasattr(tensor, "dtype") else np.asarray(tensor).dtype)
+    except ValueError:
+        return False
+    return dtype.startswith(("bool", "int", "uint", "float", "bfloat"))
+
+
+def tensor(name: str, value: Any) -> Any:
+    """Returns `value` as a tensor if it holds real numbers; else raises TypeError."""
+    if not holds_numbers(value):
+        raise TypeError(
+            f"`{name}` must be a tensor or an array of numbers. Received: {name}={value!r} of type {type(value).__name__}."
+        )
+    return ops.convert_to_tensor(value)
+
+
+def path(name: str, value: Any, *, advice: str = "") -> str:
+    """Returns the string of a path; raises TypeError if `value` is neither a string nor a path, such as a `pathlib.Path`."""
+    found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(found, str):
+        raise TypeError(
+            f"`{name}` must be a string or a path. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+        )
+    return found
+
+
+def _article(name: str) -> str:
+    return "an" if name[0] in "AEIOU" else "a"
 
 
 def _also(advice: str) -> str:

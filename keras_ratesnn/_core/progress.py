@@ -5,6 +5,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import keras
 
+from keras_ratesnn._core import checks
+
 Verbosity: TypeAlias = Literal["auto", 0, 1, 2] | bool
 VERBOSITIES: tuple[Verbosity, ...] = ("auto", 0, 1, 2)
 
@@ -13,7 +15,7 @@ _Item = TypeVar("_Item")
 
 def checked(verbose: Any) -> Any:
     """Returns `verbose` as 0, 1 or 2, as in `keras.Model.predict`; raises ValueError if it is none of these, nor "auto"."""
-    if verbose not in VERBOSITIES:
+    if not checks.is_one_of(verbose, VERBOSITIES):
         raise ValueError(
             '`verbose` must be "auto", 0 (nothing is printed), 1 (a progress bar) or 2 (one line). Received: '
             f"verbose={verbose!r}."

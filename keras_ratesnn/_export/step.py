@@ -67,6 +67,7 @@ def export_step(
         ImportError: If a package is missing.
     """
     checked_model(model)
+    path = checks.path("filepath", filepath)
     if batch_size is not None:
         batch_size = checks.positive_integer("batch_size", batch_size)
     network = _graph.as_graph(model.network)
@@ -74,7 +75,7 @@ def export_step(
     export_formats.check(network, format, STEP_FORMATS)
     graph = StepGraph(network, model.timesteps, batch_size, named=format != "onnx")
     with export_formats.exporting(format), backend.no_gradient():
-        graph.export(str(filepath), format, verbose, [graph.signature])
+        graph.export(path, format, verbose, [graph.signature])
     if format == "onnx":
-        name_outputs(filepath, graph.output_names)
+        name_outputs(path, graph.output_names)
     return graph.start

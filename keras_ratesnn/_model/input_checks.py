@@ -1,5 +1,6 @@
-"""Checks of the inputs of a SpikingModel: whether they have a time axis, and errors if they do not fit."""
+"""Checks of the inputs of a SpikingModel, for all that take them: do they have a time axis, do they fit."""
 
+import numbers
 import warnings
 
 import keras
@@ -7,11 +8,11 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import checks, keras_internals
 
 
 def check_inputs(network, inputs, timesteps):
-    """Raises ValueError if the number, names or shapes of tensors or arrays do not fit a network.
+    """Raises ValueError if the number, names, shapes or dtypes of tensors or arrays do not fit a network.
 
     Keras would also raise an error, but later and less clearly. Other inputs that Keras accepts are not checked.
 
@@ -20,10 +21,61 @@ def check_inputs(network, inputs, timesteps):
         inputs: The inputs passed to Keras: a structure of tensors or arrays, or a data set.
         timesteps: Integer T.
     """
-    if not all(isinstance(leaf, (np.ndarray, keras.KerasTensor)) or ops.is_tensor(leaf) for leaf in keras.tree.flatten(inputs)):
-        return
-    for tensor, wanted in zip(_graph.match_inputs(network, inputs), network.inputs, strict=True):
+    if all(isinstance(leaf, (np.ndarray, keras.KerasTensor, *_NO_DATA)) or ops.is_tensor(leaf) for leaf in _leaves(inputs)):
+        _matched(network, inputs, timesteps)
+
+
+def check_data(network, x, timesteps, least=1):
+    """`check_inputs` for data with values, of at least as many samples."""
+    check_inputs(network, x, timesteps)
+    leaves = _leaves(x)
+    if all(isinstance(leaf, (np.ndarray, keras.KerasTensor)) or ops.is_tensor(leaf) for leaf in leaves):
+        _check_samples(leaves, least)
+
+
+def check_batch(network, x, timesteps):
+    """Raises ValueError unless `x` are tensors or arrays that fit a network, with at least one sample.
+
+    For the arguments see `check_inputs`.
+    """
+    _check_samples(_matched(network, x, timesteps), least=1)
+
+
+def match(network, inputs):
+    """`match_inputs`, with a clearer error for numbers and strings that are not in an array."""
+    for leaf in _leaves(inputs):
+        if isinstance(leaf, (numbers.Number, str, bytes)):
+            names = [tensor.name for tensor in network.inputs]
+            raise ValueError(
+                f"The inputs of the network, {names}, must be arrays or tensors. Received: {leaf!r} of type "
+                f"{type(leaf).__name__}. Convert lists of numbers with np.asarray."
+            )
+    return _graph.match_inputs(network, inputs)
+
+
+def _matched(network, inputs, timesteps):
+    """Tensors or arrays that fit a network, in the order of its inputs."""
+    found = match(network, inputs)
+    for tensor, wanted in zip(found, network.inputs, strict=True):
         has_time(tensor, wanted, timesteps)
+    return found
+
+
+def _check_samples(tensors, least):
+    sizes = [None if isinstance(tensor, keras.KerasTensor) else tensor.shape[0] for tensor in tensors]
+    if len(set(sizes)) > 1 or any(size is None or size < least for size in sizes):
+        raise ValueError(
+            "`x` must have samples, at least one, and the same number in all arrays. Received: "
+            f"{', '.join('a symbolic tensor' if size is None else f'{size} samples' for size in sizes)}."
+        )
+
+
+def _leaves(structure):
+    return keras.tree.flatten(structure)
+
+
+_NO_DATA = (type(None), numbers.Number, str, bytes)
+"""What Keras would not take for data either."""
 
 
 def has_time(tensor, wanted, timesteps):
@@ -35,11 +87,7 @@ def has_time(tensor, wanted, timesteps):
         timesteps: Integer T.
     """
     name = keras_internals.name_of_input(wanted)
-    if not hasattr(tensor, "shape"):
-        raise ValueError(
-            f"Input {name!r} of the network must be a tensor or an array. Received: {tensor!r}, of type "
-            f"{type(tensor).__name__}. A SpikingModel needs all inputs of its network, also optional ones."
-        )
+    _check_numbers(tensor, wanted)
     if getattr(tensor.shape, "rank", 0) is None:
         raise ValueError(
             f"Input {name!r} of the network must have a known number of axes, to decide whether one of them is time. "
@@ -47,7 +95,7 @@ def has_time(tensor, wanted, timesteps):
             f"tf.ensure_shape(x, {(None, *wanted.shape[1:])}), or {(None, timesteps, *wanted.shape[1:])} with time."
         )
     static, received = tuple(wanted.shape[1:]), tuple(tensor.shape[1:])
-    if fits(received, static):
+    if len(tensor.shape) and fits(received, static):
         return False
     if fits(received, (timesteps, *static)):
         return True
@@ -92,20 +140,34 @@ def warn_of_time_in_a_step(network, timesteps):
 
 
 def one_step(tensor, wanted):
-    """Converts an input of a network at one time step to a tensor; raises ValueError if its shape does not fit.
+    """Converts an input of a network at one time step to a tensor; raises ValueError if its shape or dtype does not fit.
 
     Args:
         tensor: Tensor or array.
         wanted: The network's symbolic input.
     """
-    tensor = ops.convert_to_tensor(tensor, dtype=wanted.dtype)
-    if not fits(tensor.shape[1:], wanted.shape[1:]):
-        name = keras_internals.name_of_input(wanted)
+    _check_numbers(tensor, wanted)
+    if isinstance(tensor, keras.KerasTensor) or not len(tensor.shape) or not fits(tensor.shape[1:], wanted.shape[1:]):
         raise ValueError(
-            f"Input {name!r} of the network must have shape {_described(wanted.shape[1:])} in `step`, without time. "
-            f"Received: shape {tuple(tensor.shape)}."
+            f"Input {keras_internals.name_of_input(wanted)!r} of the network must have shape {_described(wanted.shape[1:])} in "
+            f"`step`, without time, and values. Received: {type(tensor).__name__} of shape {tuple(tensor.shape)}."
         )
-    return tensor
+    return ops.convert_to_tensor(tensor, dtype=wanted.dtype)
+
+
+def _check_numbers(tensor, wanted):
+    """Raises ValueError unless an input is a tensor or array of real numbers, or of the dtype that the network wants."""
+    name = keras_internals.name_of_input(wanted)
+    if not hasattr(tensor, "shape"):
+        raise ValueError(
+            f"Input {name!r} of the network must be a tensor or an array. Received: {tensor!r}, of type "
+            f"{type(tensor).__name__}. A SpikingModel needs all inputs of its network, also optional ones."
+        )
+    if not checks.holds_numbers(tensor) and str(tensor.dtype) != wanted.dtype:
+        raise ValueError(
+            f"Input {name!r} of the network must hold real numbers. Received: an array of dtype {tensor.dtype}. Convert "
+            "it, for example with x.astype('float32'); of complex numbers pass both parts, as two channels."
+        )
 
 
 def fits(shape, wanted):

@@ -21,7 +21,7 @@ _OTHER_MODES = {
 
 def checked_mode(mode: Any) -> str:
     """Returns `mode` if the weights of a spiking network can be quantized in it; else raises ValueError."""
-    if mode in _OTHER_MODES:
+    if checks.is_one_of(mode, _OTHER_MODES):
         raise ValueError(
             f"`mode` must be 'int8' or 'int4' for a SpikingModel. Received: mode={mode!r}, which it does not support: "
             f"{_OTHER_MODES[mode]}."

@@ -7,34 +7,39 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, progress
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.progress import Verbosity
+from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.spiking_model import SpikingModel
 
 
-def batches(x: Structure, y: Any, batch_size: int, verbose: Verbosity) -> Iterator[tuple[Structure, Tensor]]:
+def batches(
+    model: SpikingModel, x: Structure, y: Any, batch_size: int, verbose: Verbosity
+) -> Iterator[tuple[Structure, Tensor]]:
     """Yields batches of inputs and labels, as tensors, and draws a progress bar.
 
     Raises:
         TypeError: If `batch_size` is not an integer.
-        ValueError: If it is not >= 1, `verbose` is unknown, or `x` and `y` do not have the same number of samples, at least
-            one.
+        ValueError: If it is not >= 1, `verbose` is unknown, `x` does not fit the model, or `x` and `y` do not have the same
+            number of samples, at least one.
     """
     size = checks.positive_integer("batch_size", batch_size, advice="It is the number of samples processed at once.")
+    check_batch(_graph.as_graph(model.network), x, model.timesteps)
     y = ops.convert_to_numpy(y)
     check_labels(x, y)
     starts = range(0, len(y), size)
     for start in progress.tracked(starts, len(starts), verbose):
         inputs = keras.tree.map_structure(lambda array, start=start: array[start : start + size], x)
-        yield _observation.tensors(inputs), ops.convert_to_tensor(y[start : start + size])
+        yield keras.tree.map_structure(ops.convert_to_tensor, inputs), ops.convert_to_tensor(y[start : start + size])
 
 
 def check_labels(x: Structure, y: Any) -> None:
     """Raises ValueError if inputs and labels do not have the same number of samples, at least one."""
     found, sizes = _observation.samples(x), [np.shape(labels)[:1] for labels in keras.tree.flatten(y)]
-    if not found or any(size != (found,) for size in sizes):
+    if not sizes or any(size != (found,) for size in sizes):
         raise ValueError(
             "`x` and `y` must have the same number of samples, at least one, and be arrays. Received: "
             f"{found} inputs and {[*sum(sizes, ())]} labels."

@@ -35,7 +35,7 @@ class Training:
 
     def __init__(self, model: SpikingModel, x: Structure, y: Any, loss: Any) -> None:
         self.model = checked_model(model)
-        self.x = _observation.tensors(x)
+        self.x = _observation.tensors(self.model, x)
         _accuracy.check_labels(self.x, y)
         self.y = keras.tree.map_structure(ops.convert_to_tensor, y)
         self._loss = keras_internals.compiled_loss(model) if loss is None else {"loss": loss}

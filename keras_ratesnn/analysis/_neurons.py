@@ -17,7 +17,7 @@ def chosen(neurons: int | Sequence[int], arrays: Sequence[np.ndarray]) -> tuple[
 
 
 def _indices(neurons, size):
-    if not isinstance(neurons, (list, tuple, np.ndarray)):
+    if not isinstance(neurons, (list, tuple, np.ndarray)) or np.ndim(neurons) == 0:
         count = min(checks.positive_integer("neurons", neurons, advice=ADVICE), size)
         return np.unique(np.linspace(0, size - 1, count, dtype=int))
     indices = [checks.integer("neurons", index, advice=ADVICE) for index in neurons]

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import layer_kinds
+from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import backend, checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
+from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.gradients._observing import Observing, ObservingRule
 from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.orders import Order
@@ -19,17 +20,15 @@ from keras_ratesnn.spiking_model import SpikingModel
 Observer = Callable[[Call, Structure], Structure]
 
 
-def tensors(x: Structure) -> Structure:
-    """A batch as tensors; raises ValueError if it has no samples."""
-    found = keras.tree.map_structure(ops.convert_to_tensor, x)
-    if not samples(found):
-        raise ValueError("`x` must have at least one sample. Received: an empty batch.")
-    return found
+def tensors(model: SpikingModel, x: Structure) -> Structure:
+    """A batch as tensors; raises ValueError if it does not fit the model or has no samples."""
+    check_batch(_graph.as_graph(model.network), x, model.timesteps)
+    return keras.tree.map_structure(ops.convert_to_tensor, x)
 
 
 def samples(x: Structure) -> int:
     """The number of samples in a batch."""
-    return len(keras.tree.flatten(x)[0])
+    return keras.tree.flatten(x)[0].shape[0]
 
 
 def observed(model: SpikingModel, x: Structure, observe: Observer) -> Structure:
@@ -89,6 +88,6 @@ class Names:
         self.all.append(f"{name} ({count + 1})" if count else name)
         return self.all[-1]
 
-    def check(self, argument: str, value: str) -> None:
+    def check(self, argument: str, value: Any) -> None:
         """Raises ValueError if the value of an argument is not a name."""
         checks.one_of(argument, value, self.all)

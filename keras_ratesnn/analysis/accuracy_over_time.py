@@ -90,7 +90,7 @@ def accuracy_over_time(
     watched = _observation.twin(model, "bptt", model.step_mode, return_sequences=True)
     watched.timesteps = timesteps
     metric = AnytimeAccuracy(watched.timesteps, threshold=checks.real("threshold", threshold))
-    for inputs, labels in _accuracy.batches(x, y, batch_size, verbose):
+    for inputs, labels in _accuracy.batches(watched, x, y, batch_size, verbose):
         outputs = watched(inputs, training=False)
         metric.update_state(labels, _accuracy.only_output(model, outputs))
     accuracy = np.array([float(ops.convert_to_numpy(value)) for value in metric.result().values()])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from keras_ratesnn import _graph
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis import _observation
 from keras_ratesnn.analysis.energy import COSTS, Energy, OperationCounter
@@ -175,10 +176,12 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
         A `Description`.
 
     Raises:
-        TypeError: If `model` is not a `SpikingModel`.
-        ValueError: If `x` has no samples.
+        TypeError: If `model` is not a `SpikingModel`, or `print_fn` not a function.
+        ValueError: If `x` does not fit the model or has no samples.
     """
-    model, x = checked_model(model), _observation.tensors(x)
+    x = _observation.tensors(checked_model(model), x)
+    if print_fn is not None:
+        checks.function("print_fn", print_fn, advice="It prints a string; pass None to print nothing.")
     layers: list[NeuronLayer] = []
     counter = OperationCounter(model.timesteps)
     paths = _graph.paths_of(model.network)

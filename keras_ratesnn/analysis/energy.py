@@ -142,9 +142,9 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`, or `costs` are not `Costs`.
-        ValueError: If `x` has no samples.
+        ValueError: If `x` does not fit the model or has no samples.
     """
-    model, x = checked_model(model), _observation.tensors(x)
+    x = _observation.tensors(checked_model(model), x)
     counter = OperationCounter(model.timesteps)
     _observation.observed(model, x, counter)
     return counter.energy(costs)

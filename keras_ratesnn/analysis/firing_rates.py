@@ -80,11 +80,11 @@ def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`.
-        ValueError: If `x` has no samples.
+        ValueError: If `x` does not fit the model or has no samples.
 
     Source: Yu et al., NeurIPS 2024, figure 5.
     """
-    model, x = checked_model(model), _observation.tensors(x)
+    x = _observation.tensors(checked_model(model), x)
     names, by_step, by_neuron = _observation.Names(), [], []
 
     def observe(call, outputs):

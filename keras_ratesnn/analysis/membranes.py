@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_ratesnn._core import keras_internals, time_axis
+from keras_ratesnn._core import checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis import _figures, _neurons, _observation
 from keras_ratesnn.gradients._observed_passes import MembranePass
@@ -41,8 +41,10 @@ class Membranes:
 
         Raises:
             ImportError: If Matplotlib is not installed.
+            TypeError: If `sample` is not an integer.
             IndexError: If there is no such sample.
         """
+        sample = checks.integer("sample", sample)
         values, spikes = self.values[sample], self.spikes[sample]
         figure = _figures.new_figure(5.5, 3.8)
         axes = figure.subplots()
@@ -84,10 +86,11 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
         `Membranes`.
 
     Raises:
-        TypeError: If `model` is not a `SpikingModel`, or `neurons` are not integers.
-        ValueError: If there is no such layer or neuron, or `x` has no samples.
+        TypeError: If `model` is not a `SpikingModel`, `layer` not a string, or `neurons` are not integers.
+        ValueError: If there is no such layer or neuron, or `x` does not fit the model or has no samples.
     """
-    model, x = checked_model(model), _observation.tensors(x)
+    x = _observation.tensors(checked_model(model), x)
+    checks.instance("layer", layer, str)
     rules = []
 
     def make_rule(order, training, with_gradient):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis import _figures, _neurons, _observation
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
@@ -35,9 +36,10 @@ class Raster:
 
         Raises:
             ImportError: If Matplotlib is not installed.
+            TypeError: If `sample` is not an integer.
             IndexError: If there is no such sample.
         """
-        spikes = self.spikes[sample]
+        spikes = self.spikes[checks.integer("sample", sample)]
         figure = _figures.new_figure(5.5, 3.8)
         axes = figure.subplots()
         steps, rows = np.nonzero(spikes)
@@ -72,10 +74,11 @@ def raster(model: SpikingModel, x: Structure, layer: str, neurons: int | list[in
         `Raster`.
 
     Raises:
-        TypeError: If `model` is not a `SpikingModel`, or `neurons` are not integers.
-        ValueError: If there is no such layer or neuron, or `x` has no samples.
+        TypeError: If `model` is not a `SpikingModel`, `layer` not a string, or `neurons` are not integers.
+        ValueError: If there is no such layer or neuron, or `x` does not fit the model or has no samples.
     """
-    model, x = checked_model(model), _observation.tensors(x)
+    x = _observation.tensors(checked_model(model), x)
+    checks.instance("layer", layer, str)
     names, found = _observation.Names(), []
 
     def observe(call, outputs):

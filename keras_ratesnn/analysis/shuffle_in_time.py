@@ -100,7 +100,7 @@ def shuffle_in_time(
     threshold = checks.real("threshold", threshold)
     names: list[str] = []
     metrics: list[AnytimeAccuracy] = []
-    for batch, (inputs, labels) in enumerate(_accuracy.batches(x, y, batch_size, verbose)):
+    for batch, (inputs, labels) in enumerate(_accuracy.batches(model, x, y, batch_size, verbose)):
         outputs, names = _run(model, inputs, (), None)
         found = [outputs]
         for layers in (names, *([name] for name in names)):

@@ -3,6 +3,8 @@
 import os
 import time
 
+from keras_ratesnn._core import checks
+
 
 class Writer:
     """Writes histograms to a folder.
@@ -11,10 +13,12 @@ class Writer:
         log_dir: String or path.
 
     Raises:
+        TypeError: If `log_dir` is neither a string nor a path.
         ImportError: If TensorBoard is not installed.
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        self._log_dir = checks.path("log_dir", log_dir)
         try:
             from tensorboard.compat.proto import event_pb2
             from tensorboard.plugins.histogram.summary_v2 import histogram_pb
@@ -22,9 +26,8 @@ class Writer:
         except ImportError as error:
             raise ImportError(
                 "`log_dir` needs TensorBoard, which is not installed. Received: "
-                f"log_dir={os.fspath(log_dir)!r}. Install it with `python -m pip install tensorboard`, or leave it out."
+                f"log_dir={self._log_dir!r}. Install it with `python -m pip install tensorboard`, or leave it out."
             ) from error
-        self._log_dir = os.fspath(log_dir)
         self._event, self._histogram, self._file = event_pb2.Event, histogram_pb, EventFileWriter
 
     def open(self):

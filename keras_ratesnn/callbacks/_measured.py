@@ -1,7 +1,10 @@
-"""The model that a callback measures."""
+"""The model that a callback measures, and the data that it measures it on."""
 
 import keras
 
+from keras_ratesnn import _graph
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
@@ -12,3 +15,15 @@ def measured(model: keras.Model) -> SpikingModel:
         TypeError: If that is another model.
     """
     return checked_model(model.student if isinstance(model, keras.distillation.Distiller) else model)
+
+
+def check_x(model: keras.Model, x: Structure, timesteps: int | None = None) -> None:
+    """Raises ValueError before training if `x` does not fit the model that is measured, or has no samples.
+
+    Args:
+        model: The model that `fit` trains.
+        x: The data.
+        timesteps: Integer T. Defaults to `None`, that of the model.
+    """
+    found = measured(model)
+    check_batch(_graph.as_graph(found.network), x, found.timesteps if timesteps is None else timesteps)

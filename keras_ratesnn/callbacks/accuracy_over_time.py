@@ -3,9 +3,10 @@
 from typing import Any
 
 from keras_ratesnn import analysis
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.callbacks._every import EveryEpochs
-from keras_ratesnn.callbacks._measured import measured
+from keras_ratesnn.callbacks._measured import check_x, measured
 
 
 class AccuracyOverTime(EveryEpochs):
@@ -38,21 +39,22 @@ class AccuracyOverTime(EveryEpochs):
         threshold: Float, the output above which a binary label is 1; 0 for logits. Defaults to `0.5`.
 
     Raises:
-        TypeError: If `every` is not an integer.
-        ValueError: If `every` is not >= 1.
+        TypeError: If `every` or `timesteps` is not an integer, or `threshold` not a number.
+        ValueError: If `every` or `timesteps` is not >= 1; when `fit` starts, if `x` does not fit the model or has no samples.
     """
 
     def __init__(self, x: Structure, y: Any, every: int = 1, timesteps: int | None = None, threshold: float = 0.5) -> None:
         super().__init__(every)
         self.x = x
         self.y = y
-        self.timesteps = timesteps
-        self.threshold = threshold
+        self.timesteps = None if timesteps is None else checks.positive_integer("timesteps", timesteps)
+        self.threshold = checks.real("threshold", threshold)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         # A schedule may change the T of the model; all epochs have the same columns.
         self._largest = measured(self.model).timesteps if self.timesteps is None else self.timesteps
+        check_x(self.model, self.x, self._largest)
 
     def measure(self) -> dict[str, float]:
         model = measured(self.model)

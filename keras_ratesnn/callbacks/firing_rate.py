@@ -6,7 +6,7 @@ import keras
 
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis.description import describe
-from keras_ratesnn.callbacks._measured import measured
+from keras_ratesnn.callbacks._measured import check_x, measured
 
 
 class FiringRate(keras.callbacks.Callback):
@@ -28,6 +28,9 @@ class FiringRate(keras.callbacks.Callback):
 
     Args:
         x: Inputs to measure the rate on, as `SpikingModel` takes them. A hundred samples are enough.
+
+    Raises:
+        ValueError: When `fit` starts, if `x` does not fit the model or has no samples.
     """
 
     # `fit` puts it in front of the callbacks that read the logs.
@@ -36,6 +39,9 @@ class FiringRate(keras.callbacks.Callback):
     def __init__(self, x: Structure) -> None:
         super().__init__()
         self.x = x
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        check_x(self.model, self.x)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         layers = describe(measured(self.model), self.x, print_fn=None).layers

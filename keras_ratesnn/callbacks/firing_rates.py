@@ -9,7 +9,7 @@ import keras
 from keras_ratesnn import analysis
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.callbacks import _histograms
-from keras_ratesnn.callbacks._measured import measured
+from keras_ratesnn.callbacks._measured import check_x, measured
 
 
 class FiringRates(keras.callbacks.Callback):
@@ -40,6 +40,8 @@ class FiringRates(keras.callbacks.Callback):
             must be installed. Defaults to `None`: none are written.
 
     Raises:
+        TypeError: If `log_dir` is neither a string nor a path.
+        ValueError: When `fit` starts, if `x` does not fit the model or has no samples.
         ImportError: If `log_dir` is given and TensorBoard is not installed.
     """
 
@@ -53,6 +55,7 @@ class FiringRates(keras.callbacks.Callback):
         self._dead: set[str] = set()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        check_x(self.model, self.x)
         self._dead = set()
         if self._writer is not None:
             self._writer.open()

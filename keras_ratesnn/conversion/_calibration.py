@@ -31,7 +31,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, progress
+from keras_ratesnn._core import backend, checks, progress
 from keras_ratesnn._model.input_checks import fits
 
 
@@ -113,7 +113,7 @@ def checked_tensors(functional, data):
         ValueError: If they have the wrong shape.
     """
     for leaf in keras.tree.flatten(data):
-        if not ops.is_tensor(leaf) and not (hasattr(leaf, "shape") and np.asarray(leaf).dtype.kind in _NUMBERS):
+        if isinstance(leaf, keras.KerasTensor) or not hasattr(leaf, "shape") or not checks.holds_numbers(leaf):
             raise TypeError(f"{_WANTED} Received: {leaf!r} of type {type(leaf).__name__}.")
     try:
         arrays = _graph.match_inputs(functional, data)
@@ -126,7 +126,6 @@ def checked_tensors(functional, data):
     return [ops.convert_to_tensor(array, dtype=wanted.dtype) for array, wanted in zip(arrays, functional.inputs, strict=True)]
 
 
-_NUMBERS = "biufV"  # The last is bfloat16.
 _WANTED = "`calibrate` must be a batch of inputs of the model, without time: an array, or a structure of arrays."
 
 

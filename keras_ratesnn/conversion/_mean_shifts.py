@@ -48,7 +48,7 @@ class _Shifting(ForwardRule):
         for _ in range(ROUNDS):
             rate = float(ops.mean(ops.cast(super().neuron(call).value, "float32")))
             change = call.operation.cell.threshold * (self.rates[call.operation] - rate)
-            current.value = keras_internals.with_mask(lambda tensor, change=change: tensor + change, current.value)
+            current.value = keras_internals.put_mask(current.value + change, keras_internals.mask_of(current.value))
             shift += change
         self.shifted(call.operation, shift)
         return super().neuron(call)

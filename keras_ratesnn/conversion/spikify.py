@@ -107,9 +107,7 @@ def spikify(
         ValueError: If there is no activation to replace, or an argument has an invalid value.
     """
     functional = _checked_graph(model)
-    percentile = checks.real("percentile", percentile, above=0, advice="It is a percentage, at most 100.")
-    if percentile > 100:
-        raise ValueError(f"`percentile` must be at most 100. Received: percentile={percentile}.")
+    percentile = checks.real("percentile", percentile, above=0, at_most=100, advice="It is a percentage.")
     timesteps = checks.positive_integer("timesteps", timesteps)
     verbose = progress.checked(verbose)
 

@@ -25,7 +25,8 @@ import pathlib
 
 import numpy as np
 
-from keras_ratesnn.events.recording import Events, check_size
+from keras_ratesnn._core import checks
+from keras_ratesnn.events.recording import ADVICE, Events, check_size
 
 SENSOR_SHAPE = (128, 128)
 LARGEST_COORDINATE = 127
@@ -49,9 +50,11 @@ def read_aedat(path: str | os.PathLike[str]) -> Events:
         `Events` of a sensor of 128x128 pixels, with unwrapped timestamps.
 
     Raises:
+        TypeError: If `path` is neither a string nor a path.
         OSError: If the file cannot be read.
         ValueError: If the file is too large or damaged, or has another format or camera; the message names the byte position.
     """
+    path = checks.path("path", path)
     check_size(path, pathlib.Path(path).stat().st_size)
     content = pathlib.Path(path).read_bytes()
     start = _header_bytes(path, content)
@@ -105,9 +108,12 @@ def write_aedat(path: str | os.PathLike[str], events: Events) -> None:
         events: `Events` of a sensor of 128x128 pixels. Timestamps are written modulo 2**32 microseconds, as the camera's clock.
 
     Raises:
+        TypeError: If `path` is neither a string nor a path, or `events` are not `Events`.
         OSError: If the file cannot be written.
         ValueError: If an event is outside the sensor, or later than the one before by 2**31 microseconds or more.
     """
+    path = checks.path("path", path)
+    checks.instance("events", events, Events, advice=ADVICE)
     largest = max(int(events.x.max()), int(events.y.max()))
     if largest > LARGEST_COORDINATE:
         raise ValueError(f"`events` must be of a sensor of 128x128 pixels. Received: the coordinate {largest}.")

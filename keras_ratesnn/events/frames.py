@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events.recording import Events
+from keras_ratesnn.events.recording import ADVICE, Events
 
 SplitBy = Literal["count", "time"]
 
@@ -104,7 +104,7 @@ def event_frames(
         Array of float32 `(timesteps, *frame_shape, 2)`: event counts, OFF then ON; their sum is the number of events.
 
     Raises:
-        TypeError: If `timesteps` is not an integer, or a shape is not a pair of integers.
+        TypeError: If `events` are not `Events`, `timesteps` is not an integer, or a shape is not a pair of integers.
         ValueError: If `timesteps`, `split_by` or a shape is invalid, or an event is outside the sensor.
 
     Example:
@@ -118,6 +118,7 @@ def event_frames(
     array([[0., 2.],
            [1., 0.]], dtype=float32)
     """
+    checks.instance("events", events, Events, advice=ADVICE)
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames.")
     sensor_shape, frame_shape = _shape("sensor_shape", sensor_shape), _shape("frame_shape", frame_shape)
     frame_numbers = FRAME_NUMBERS_BY[checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)](events, timesteps)

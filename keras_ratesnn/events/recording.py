@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from keras_ratesnn._core import checks
+
 FIELDS = ("x", "y", "polarity", "timestamp")
+
+ADVICE = "Read a file with read_aedat or read_arrays, or pass arrays: Events(x, y, polarity, timestamp)."
+"""How to get `Events`."""
 
 LARGEST_RECORDING = 2**28
 """Uncompressed bytes of a recording. Recordings of CIFAR10-DVS have about 200,000 events of up to 32 bytes. A compressed
@@ -77,10 +82,12 @@ def read_arrays(path: str | os.PathLike[str]) -> Events:
         `Events`.
 
     Raises:
+        TypeError: If `path` is neither a string nor a path.
         OSError: If the file cannot be read.
         ValueError: If the file is damaged, has the wrong content or is too large.
     """
     wanted = f"It must hold {', '.join(FIELDS)}: four arrays in a .npz file, four fields of one array in a .npy file."
+    path = checks.path("path", path)
     check_size(path, pathlib.Path(path).stat().st_size)
     with open(path, "rb") as file:
         try:

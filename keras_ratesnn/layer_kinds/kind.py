@@ -3,11 +3,14 @@
 import dataclasses
 from collections.abc import Callable
 
+from keras_ratesnn._core import checks
+
 OPERATION = "operation"
 NEURON = "neuron"
 ENCODER = "encoder"
 CELL = "cell"
 TIME_MEAN = "time mean"
+ROLES = (OPERATION, NEURON, ENCODER, CELL, TIME_MEAN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,10 @@ class LayerKind:
         output_factors: Function `layer -> (name, shape)`, for a layer with Keras' arguments `use_bias` and `data_format`: the
             name of the weight to which its outputs without bias are proportional, and the shape in which factors
             `(channels,)` of the outputs broadcast to this weight; `None` for other layers. Defaults to `None`.
+
+    Raises:
+        TypeError: If a fact has the wrong type.
+        ValueError: If the role is unknown.
     """
 
     role: str = OPERATION
@@ -82,3 +89,17 @@ class LayerKind:
     fan_out: Callable | None = None
     most_timesteps: Callable | None = None
     output_factors: Callable | None = None
+
+    def __post_init__(self) -> None:
+        checks.one_of("role", self.role, ROLES)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, bool):
+                checks.boolean(field.name, value)
+            elif field.name in _FUNCTIONS and value is not None:
+                checks.function(field.name, value)
+        if self.normalization is not None:
+            checks.instance("normalization", self.normalization, Normalization)
+
+
+_FUNCTIONS = ("multiply_adds", "fan_out", "most_timesteps", "output_factors")

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_ratesnn._core import normalization, registry
+from keras_ratesnn._core import checks, normalization, registry
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.layer_kinds import LayerKind, Normalization
 
@@ -29,11 +29,12 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
     [0.3 0.3]
 
     Args:
-        momentum: Float, the momentum of the running statistics. Defaults to `0.9`.
+        momentum: Float in [0, 1], the momentum of the running statistics. Defaults to `0.9`.
         **kwargs: As in `keras.layers.BatchNormalization`, without `renorm`.
 
     Raises:
-        ValueError: If `renorm=True`.
+        TypeError: If `momentum` is not a number.
+        ValueError: If `momentum` is not in [0, 1], or `renorm=True`.
 
     Source: Zhu et al., "Online Stabilization of Spiking Neural Networks", ICLR 2024.
     """
@@ -49,6 +50,9 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
     )
 
     def __init__(self, momentum: float = 0.9, **kwargs: Any) -> None:
+        momentum = checks.real(
+            "momentum", momentum, at_least=0, at_most=1, advice="The running statistics keep this part of each."
+        )
         super().__init__(momentum=momentum, **kwargs)
         if self.renorm:
             raise ValueError("`renorm` must be False: the layer has its own renormalisation. Received: renorm=True.")

@@ -65,9 +65,7 @@ class TET(keras.losses.Loss):
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.loss = _checked_loss(loss, self.reduction)
-        self.weight = checks.real("weight", weight, at_least=0, advice="It is the weight of the second term.")
-        if self.weight > 1:
-            raise ValueError(f"`weight` must be at most 1. Received: weight={weight!r}. It is the weight of the second term.")
+        self.weight = checks.real("weight", weight, at_least=0, at_most=1, advice="It is the weight of the second term.")
         self.target = checks.real("target", target, advice="It is the target of the outputs.")
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
@@ -117,7 +115,7 @@ def _checked_loss(loss: Any, reduction: str | None) -> Any:
         )
     try:
         found = keras.losses.get(loss)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"`loss` must be a name that keras.losses.get knows. Received: loss={loss!r}. Pass for example "
             '"sparse_categorical_crossentropy", or keras.losses.SparseCategoricalCrossentropy(from_logits=True).'
@@ -132,7 +130,7 @@ def _checked_loss(loss: Any, reduction: str | None) -> Any:
 
 def _check_steps(y_pred: Tensor) -> None:
     """Raises ValueError unless outputs can have a time axis of known length."""
-    shape = tuple(y_pred.shape)
+    shape = tuple((y_pred if hasattr(y_pred, "shape") else checks.tensor("y_pred", y_pred)).shape)
     if len(shape) < 3 or shape[1] is None:
         raise ValueError(
             "`y_pred` must be the outputs of every step, (batch, T, ...), with a known number T of steps. Received: shape "

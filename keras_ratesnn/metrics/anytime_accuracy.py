@@ -61,7 +61,7 @@ class AnytimeAccuracy(keras.metrics.Metric):
                 mask, an output counts from the first step on that is not masked.
             sample_weight: Tensor that broadcasts to `(batch,)`, or to the labels if a sample has several. Defaults to `None`.
         """
-        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        y_true, y_pred = checks.tensor("y_true", y_true), checks.tensor("y_pred", y_pred)
         self._check_steps(y_pred)
         sums, mask = ops.cumsum(time_axis.widen(y_pred), axis=1), keras_internals.mask_of(y_pred)
         for t, mean in enumerate(self._means):

@@ -3,9 +3,8 @@
 from typing import Any
 
 import keras
-from keras import ops
 
-from keras_ratesnn._core import registry
+from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Tensor
 from keras_ratesnn.metrics._accuracy import is_right
 
@@ -33,16 +32,22 @@ class HeadAccuracy(keras.metrics.MeanMetricWrapper):
 
     Raises:
         TypeError: If `head` is not an integer.
+        ValueError: If outputs have no such head, or labels another number of samples.
     """
 
     def __init__(self, head: int = -1, name: str = "accuracy", dtype: Any = None) -> None:
-        if isinstance(head, bool) or not isinstance(head, int):
-            raise TypeError(f"`head` must be an integer. Received: head={head!r} of type {type(head).__name__}.")
         super().__init__(self._of_head, name=name, dtype=dtype)
-        self.head = head
+        self.head = checks.integer("head", head)
 
     def _of_head(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        y_true, y_pred = checks.tensor("y_true", y_true), checks.tensor("y_pred", y_pred)
+        shape = tuple(y_pred.shape)
+        # Some backends take an index out of bounds for the last one.
+        if len(shape) != 3 or (shape[1] is not None and not -shape[1] <= self.head < shape[1]):
+            raise ValueError(
+                f"`y_pred` must be the logits of all heads, (batch, heads, classes), and have the head={self.head}. Received: "
+                f"shape {shape}. keras_ratesnn.models.add_branches makes a network with such outputs."
+            )
         return is_right(y_true, y_pred[:, self.head], "auto")
 
     def get_config(self) -> Config:

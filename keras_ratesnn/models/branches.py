@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.layers import TimeMean
 from keras_ratesnn.models._blocks import batch_normalization, channel_axis
@@ -53,22 +53,22 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | No
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`.
-        ValueError: If it has another output, `layer_names` is empty, or the network has no such layer, calls it several times
-            or gets several outputs from it.
+        ValueError: If it has another output, `layer_names` is not a list of different names, or the network has no such layer,
+            calls it several times or gets several outputs from it.
 
     Source: Zhao, Yu et al., NeurIPS 2025, arXiv 2510.06254.
     """
     checked_model(model)
-    network, names = _graph.as_graph(model.network), list(layer_names)
+    network = _graph.as_graph(model.network)
+    names = list(layer_names) if isinstance(layer_names, (list, tuple)) else []
     if len(network.outputs) != 1 or len(network.outputs[0].shape) != 2:
         shapes = [tuple(output.shape) for output in network.outputs]
         raise ValueError(f"`model` must have one output, logits (batch, classes). Received: outputs of shapes {shapes}.")
     known = {layer.name for layer in network.layers}
-    missing = [layer_name for layer_name in names if layer_name not in known]
-    if isinstance(layer_names, str) or not names or missing:
+    if not names or len(set(map(repr, names))) < len(names) or not all(checks.is_one_of(each, known) for each in names):
         raise ValueError(
-            f"`layer_names` must be a list of names of layers of the network. Received: layer_names={layer_names!r}. "
-            f"The layers are {[layer.name for layer in network.layers]}."
+            f"`layer_names` must be a list of names of layers of the network, each once. Received: "
+            f"layer_names={layer_names!r}. The layers are {[layer.name for layer in network.layers]}."
         )
     (logits,) = network.outputs
     heads = [_branch(_output(network, each), logits.shape[-1], f"branch_{each}") for each in names]
@@ -78,7 +78,7 @@ def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | No
         model.timesteps,
         model.gradient,
         model.step_mode,
-        name=name or f"{model.name}_branched",
+        name=f"{model.name}_branched" if name is None else name,
         dtype=model.dtype_policy,
     )
 

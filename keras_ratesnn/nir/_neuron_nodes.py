@@ -146,6 +146,12 @@ class NeuronReader:
         threshold = _continuous_time.threshold_from_nir(threshold, self.dtype)
         if threshold <= 0.0:
             raise refused_node(node, f"it is at rest above its threshold, by {-threshold}, and would spike without input.")
+        if threshold < np.finfo(self.dtype).tiny:
+            raise refused_node(
+                node,
+                f"its v_threshold is {threshold} above its rest, in units of its input. In {self.dtype} this may be rounded to "
+                "0, and it would spike without input. Give it a threshold above its rest.",
+            )
         reset = self._told(node, "reset", self.reset, "hard")
         if reset not in ("soft", "hard"):
             raise refused_node(node, f"its metadata has reset={reset!r}, which is neither 'soft' nor 'hard'.")

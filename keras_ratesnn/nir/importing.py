@@ -59,6 +59,7 @@ def import_nir(
     Raises:
         ImportError: If the package h5py, which comes with nir, is not installed.
         OSError: If the file cannot be opened.
+        TypeError: If an argument has the wrong type.
         ValueError: If the file is not a NIR file or is damaged, or contains what this library cannot run: the message names the
             node; or if its metadata contradicts an argument.
 
@@ -71,9 +72,9 @@ def import_nir(
         dt = checks.real("dt", dt, above=0, advice="It is the length of a time step in seconds.")
     if reset_delay is not None:
         checks.boolean("reset_delay", reset_delay)
-    data_format = data_format or keras.config.image_data_format()
+    data_format = keras.config.image_data_format() if data_format is None else data_format
     checks.one_of("data_format", data_format, (_layouts.CHANNELS_FIRST, _layouts.CHANNELS_LAST))
-    places = _topology.in_order(_hdf5.read(path))
+    places = _topology.in_order(_hdf5.read(checks.path("path", path)))
     if not any(place.node.type in NODES for place in places):
         raise ValueError(f"`path` must be a NIR file with neurons. Received: path={str(path)!r}, a network without any.")
     dtype = time_axis.accumulation_dtype(keras.config.dtype_policy().compute_dtype)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import tree
+from keras_ratesnn._core import backend, tree
 from keras_ratesnn.testing._findings import require, require_same, to_numpy
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
@@ -51,7 +51,9 @@ def check_outputs(subject):
 def check_spikes(subject):
     """Checks that spikes are exactly 0 or 1, and that both occur."""
     spikes = np.stack(to_numpy(subject.steps(subject.copy(), subject.inputs)[0]))
-    others = np.setdiff1d(spikes, [0.0, 1.0])
+    # Membranes far below rest and far above the threshold, where a cell might have spikes of -1 or 2.
+    strong = [to_numpy(subject.steps(subject.copy(), factor * subject.inputs)[0]) for factor in (10.0, -10.0)]
+    others = np.setdiff1d([spikes, *strong], [0.0, 1.0])
     require(
         others.size == 0,
         f"Spikes must be exactly 0 or 1. {subject.name} returned {', '.join(map(str, others[:3]))}. Compute "
@@ -62,6 +64,61 @@ def check_spikes(subject):
         f"{subject.name} {'never spiked' if spikes.mean() == 0.0 else 'spiked at every step'} for inputs between "
         f"{subject.inputs.min():.2f} and {subject.inputs.max():.2f}: nothing can be checked this way. Call check_cell with "
         "another `scale`.",
+    )
+
+
+def check_membrane(subject):
+    """Checks that the membrane that a step returns is the one that spikes, before the reset."""
+    cell = subject.copy()
+    fired = []
+    fire = cell.fire
+
+    def recorded(membrane, *args, **kwargs):
+        fired.append(membrane)
+        return fire(membrane, *args, **kwargs)
+
+    cell.fire = recorded
+    state = cell.initial_state(ops.convert_to_tensor(subject.inputs[0]))
+    for inputs in subject.inputs:
+        fired.clear()
+        membrane, _, state = cell.step(ops.convert_to_tensor(inputs), state)
+        # A cell may leave spikes to another cell, or fire several times.
+        same = [np.allclose(to_numpy(each), to_numpy(membrane), rtol=1e-5, atol=1e-6) for each in fired]
+        require(
+            not same or any(same),
+            f"The membrane that {subject.name}.step returns must be the one that it gives to `self.fire`, before the reset: "
+            "gradients and `analysis.membranes` read it. Return it as it was before the reset, and pass a threshold that "
+            "changes as the argument `threshold` of `fire`.",
+        )
+
+
+def check_gradient_of_spikes(subject):
+    """Checks that spikes have a gradient with respect to the input, by the surrogate of `self.fire`."""
+    cell = subject.copy()
+    currents = backend.differentiable(ops.convert_to_tensor(subject.inputs))
+    upstream = [ops.ones(subject.inputs.shape[1:])] * len(subject.inputs)
+
+    def of_steps(which):
+        def outputs(currents):
+            state, found = cell.initial_state(currents[0]), []
+            for t in range(len(subject.inputs)):
+                *both, state = cell.step(currents[t], state)
+                found.append(both[which])
+            return found, ()
+
+        (gradient,), _ = backend.gradient_of(outputs, [currents], upstream)
+        return gradient is not None and bool(np.any(to_numpy(gradient)))
+
+    require(
+        of_steps(0),
+        f"The membrane that {subject.name}.step returns has no gradient with respect to the input: nothing before the neurons "
+        "could learn. Compute it with keras.ops, without ops.stop_gradient, detach or NumPy.",
+    )
+    require(
+        of_steps(1),
+        f"The spikes that {subject.name}.step returns have no gradient with respect to the input: nothing before the neurons "
+        "could learn. Compute them with `self.fire(membrane)`, which has the derivative of the surrogate, and return them "
+        "without ops.stop_gradient.",
     )
 
 
@@ -150,4 +207,12 @@ def _described(structure):
     )
 
 
-CHECKS = (check_outputs, check_spikes, check_no_hidden_state, check_samples, check_dtypes)
+CHECKS = (
+    check_outputs,
+    check_spikes,
+    check_no_hidden_state,
+    check_samples,
+    check_dtypes,
+    check_membrane,
+    check_gradient_of_spikes,
+)

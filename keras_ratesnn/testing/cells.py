@@ -18,9 +18,10 @@ def check_cell(
     The cell itself is not changed: the checks run copies made from its config. They cover
 
     * config and registration: a copy made from the config is the same, and a saved file would find the class;
-    * the step: spikes are exactly 0 or 1, the state has the batch as its first axis and keeps its structure, shapes and dtypes,
-      nothing is stored outside the state, and samples do not affect each other; in half precision the state stays in float32,
-      and spikes have the compute dtype; double precision is preserved, if the backend supports it;
+    * the step: spikes are exactly 0 or 1, also for inputs ten times as strong, and have a gradient with respect to the input;
+      the membrane is that before the reset; the state has the batch as its first axis and keeps its structure, shapes and
+      dtypes, nothing is stored outside the state, and samples do not affect each other; in half precision the state stays in
+      float32, and spikes have the compute dtype; double precision is preserved, if the backend supports it;
     * the network: both step modes, compiled and eager, give the spikes of a slow loop over single neurons in double precision
       (if the backend supports it); the model can be saved and loaded;
     * the gradients: for one layer with constant input the rate gradient equals BPTT's, with respect to the input and to each
@@ -45,19 +46,27 @@ def check_cell(
 
     Raises:
         AssertionError: If the cell does not conform; the message explains the problem.
-        TypeError: If `cell` is not a `NeuronCell`.
+        TypeError: If `cell` is not a `NeuronCell`, or another argument has the wrong type.
+        ValueError: If `scale` is not > 0, or a size in `shapes` not >= 1.
     """
-    if not isinstance(cell, NeuronCell):
-        raise TypeError(f"`cell` must be a NeuronCell. Received: cell={cell!r} of type {type(cell).__name__}.")
+    checks.instance("cell", cell, NeuronCell)
     checks.boolean("element_wise", element_wise)
     scale = checks.real("scale", scale, above=0)
+    found = _checked_shapes(shapes)
     check_config(cell)
     with global_policy("float32"):
-        _check(cell, shapes, element_wise, scale)
+        _check(cell, found, element_wise, scale)
+
+
+def _checked_shapes(shapes):
+    advice = "Pass the shapes of test inputs, without the batch, for example [(5,), (3, 2, 4)]."
+    if not (isinstance(shapes, (list, tuple)) and shapes and all(isinstance(shape, (list, tuple)) for shape in shapes)):
+        raise TypeError(f"`shapes` must be a list of tuples of integers. Received: shapes={shapes!r}. {advice}")
+    return [tuple(checks.positive_integer("shapes", size, advice=advice) for size in shape) for shape in shapes]
 
 
 def _check(cell, shapes, element_wise, scale):
-    subjects = [Subject(cell, tuple(shape), scale) for shape in shapes]
+    subjects = [Subject(cell, shape, scale) for shape in shapes]
     for subject in subjects:
         for check in _cell_step.CHECKS:
             check(subject)

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import keras_internals, progress
 from keras_ratesnn.conversion._folding.pairs import find_pairs
 from keras_ratesnn.conversion._folding.report import Change, Report
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
@@ -86,6 +86,7 @@ def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.
             f"model={model!r} of type {type(model).__name__}. Build it as keras.Model(inputs, outputs) from keras.Input, or "
             "as keras.Sequential([keras.Input(shape), ...])."
         )
+    verbose = progress.checked(verbose)
     pairs = find_pairs(_graph.as_graph(network, argument="model"))
     replacements = {}
     for pair in pairs:

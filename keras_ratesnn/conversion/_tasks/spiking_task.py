@@ -187,10 +187,10 @@ class SpikingTask(_Model):
         # Keras saves the layers that it finds in the attributes, in this order: those of the network belong to the network.
         return [name for name in super().__dir__() if name not in ("_operations", "task")]
 
-    def _check_data(self, x: Any) -> None:
+    def _check_data(self, x: Any, least: int) -> None:
         # The steps of a task may take inputs and labels out of a dict.
         if not isinstance(x, dict) or set(x) == {tensor.name for tensor in self.inputs}:
-            super()._check_data(x)
+            super()._check_data(x, least)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
