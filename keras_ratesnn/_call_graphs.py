@@ -11,6 +11,7 @@ import threading
 import warnings
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
@@ -139,7 +140,8 @@ def _key(run, tensors, settings, jit_compile):
         return None
     has_time = tuple(has_time for _, has_time in run.inputs)
     modes = run.training, run.with_gradient, keras_internals.autocast_dtype(), jit_compile
-    return signature, has_time, modes, settings
+    defaults = keras.config.epsilon(), keras.config.floatx(), keras.config.image_data_format()
+    return signature, has_time, modes, defaults, settings
 
 
 class _Call:

@@ -433,3 +433,9 @@ def test_attributes_that_keras_gives_to_models_are_not_those_of_users():
     model.mine, model.inner = 1, keras.layers.Dense(2)
     assert set(keras_internals.attributes_of(model)) == {"mine", "inner"}
     assert keras_internals.own_classes(Own) == (Own,)
+
+
+def test_keras_keeps_containers_that_are_attributes_in_types_that_are_known():
+    layer = keras.layers.Layer()
+    layer.dict, layer.list, layer.set = {"a": 1}, [1], {1}
+    assert (type(layer.dict), type(layer.list), type(layer.set)) == keras_internals.TRACKED_CONTAINERS

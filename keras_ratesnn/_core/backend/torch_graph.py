@@ -7,6 +7,7 @@ import contextvars
 import logging
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from keras_ratesnn._core.backend import torch_compiler, torch_graph_passes, torch_replicas
@@ -62,9 +63,11 @@ class CallGraph:
         recording = _Recording()
         recorded = self._record(recording, function, tensors, outputs)
         torch_graph_passes.check(recorded, recording.repeats_noise)
+        self._others = torch_graph_passes.tensors_as_inputs(recorded, len(tensors))
         torch_graph_passes.compute_constants(recorded)
         graph, forward_nodes = torch_graph_passes.simplified(recorded.graph, recording.forward_names)
-        forward, backward = torch_graph_passes.split(recorded, graph, forward_nodes, len(tensors), len(outputs))
+        inputs = len(tensors) + len(self._others)
+        forward, backward = torch_graph_passes.split(recorded, graph, forward_nodes, inputs, len(outputs))
         if compiled and any(map(torch_graph_passes.draws, recorded.graph.nodes)):
             logging.getLogger("keras_ratesnn").warning(
                 "The calls of %s are not compiled: compiled, they draw other numbers.", name
@@ -93,7 +96,19 @@ class CallGraph:
         ):
             return None
         properties = [(t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors]
-        return torch.is_grad_enabled(), torch_replicas.count(), *properties
+        # A compiled graph contains the last two.
+        modes = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+        return torch.is_grad_enabled(), torch_replicas.count(), *modes, *properties
+
+    @staticmethod
+    def state_of(tensor):
+        """What is different once a tensor has been changed, or `None` if its values may change without that.
+
+        NumPy and others may share its memory (PyTorch then calls the storage not resizable).
+        """
+        if tensor.is_inference() or type(tensor) is not torch.Tensor or not tensor.untyped_storage().resizable():
+            return None
+        return tensor._version, tensor.data_ptr(), tensor.requires_grad
 
     @staticmethod
     def share_memory(results, tensors):
@@ -109,13 +124,14 @@ class CallGraph:
                 torch._foreach_copy_(tensors, values)
 
     def __call__(self, tensors):
+        arguments = [*tensors, *self._others]
         if not any(self.differentiable):
             with torch.no_grad():
-                return list(map(_constant, self.forward(*tensors)))
+                return list(map(_constant, self.forward(*arguments)))
         # Autograd sees only what has a derivative: each tensor takes it time.
         constants: list[torch.Tensor] = []
         wanted = [tensor for tensor, is_wanted in zip(tensors, self._wanted, strict=True) if is_wanted]
-        outputs = iter(_Replayed.apply(self, tensors, constants, *wanted))
+        outputs = iter(_Replayed.apply(self, arguments, constants, *wanted))
         others = iter(constants)
         return [next(outputs if differentiable else others) for differentiable in self.differentiable]
 
@@ -156,6 +172,7 @@ class CallGraph:
             # Modes that record belong to this thread.
             with (
                 torch.autograd.set_multithreading_enabled(False),
+                _NoNumbers(),
                 # Compiled functions that other threads call meanwhile run uncompiled, instead of raising an error.
                 torch._dynamo.config.patch(error_on_nested_fx_trace=False),
                 seeded_draws(),
@@ -163,6 +180,22 @@ class CallGraph:
                 return make_fx(with_derivative, tracing_mode="fake", _allow_non_fake_inputs=True)(tensors, upstream)
         finally:
             _recording.reset(token)
+
+
+class _NoNumbers(torch.overrides.TorchFunctionMode):
+    """A context in which Python cannot read numbers from tensors that existed before: a replay would not see them change."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in _READS and not isinstance(args[0], FakeTensor):
+            raise ValueError("a number that Python computes with depends on the values of tensors")
+        return function(*args, **(kwargs or {}))
+
+
+_READS = {
+    *(getattr(torch.Tensor, name) for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__complex__", "__index__")),
+    torch.equal,
+    torch.allclose,
+}
 
 
 def _is_checkpointed():

@@ -27,6 +27,27 @@ def check(graph_module, repeats_noise):
                 raise ValueError("a layer uses a parameter that is not a Keras variable")
 
 
+def tensors_as_inputs(graph_module, count):
+    """Makes tensors that existed before the recording, whose values may change, inputs after the first `count` ones.
+
+    Returns:
+        List of these tensors.
+    """
+    graph, places, tensors = graph_module.graph, {}, []
+    before = graph.find_nodes(op="placeholder")[count - 1]
+    for node in graph.find_nodes(op="get_attr"):
+        # A tensor of numbers, made during the recording, is copied when it is used.
+        if all(user.target is _aten.lift_fresh_copy.default for user in node.users):
+            continue
+        if node.target not in places:
+            with graph.inserting_after(before):
+                places[node.target] = before = graph.placeholder(f"{node.target}_of_layer")
+            tensors.append(getattr(graph_module, node.target))
+        node.replace_all_uses_with(places[node.target])
+        graph.erase_node(node)
+    return tensors
+
+
 def compute_constants(graph_module):
     """Computes once what depends only on constants: on a GPU each replay would copy them from the host."""
     graph = graph_module.graph
