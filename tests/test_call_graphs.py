@@ -321,7 +321,7 @@ class HasGenerator(layers.Layer):
         (DependsOnValues, "DataDependent"),
         (HasGenerator, "attribute 'random' of layer 'special' is of type Generator"),
         (functools.partial(HasGenerator, random.Random), "is of type Random"),
-        (HasDropout, "random numbers"),
+        (HasDropout, "keras.layers.Dropout without a seed"),
         (HasArray, "attribute 'scale'"),
         (UsesAnotherVariable, "does not belong to the network"),
         # Keras' own generator.
@@ -1013,6 +1013,31 @@ def test_no_change_of_what_a_layer_holds_goes_unnoticed(kind):
             after = to_numpy(model(x))
             assert np.any(after != before[0])
         np.testing.assert_allclose(after, to_numpy(models[0](x)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize("noise", [layers.GaussianNoise, layers.AlphaDropout])
+def test_dropout_without_a_seed_is_recorded_beside_other_noise(noise, step_mode):
+    """It draws from PyTorch's own generator: other numbers in each batch, whatever the other layer does."""
+
+    def make():
+        inputs = keras.Input((6,))
+        x = noise(0.2)(rsnn.layers.LIF()(layers.Dense(6)(inputs)))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dropout(0.5)(x))))
+
+    x, y = data()
+    states, losses = [], []
+    with double_precision(), recording():
+        for model in pair(make, step_mode=step_mode):
+            keras.utils.set_random_seed(1)
+            losses.append([])
+            for _ in range(5):
+                losses[-1].append(model.train_on_batch(x.astype("float64"), y))
+                states.append(tuple(torch.get_rng_state().tolist()))
+        assert graphs_of(model) == 1
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
+    assert states[:5] == states[5:]
+    assert len(set(states[:5])) == 5
 
 
 def set_config(name, value):

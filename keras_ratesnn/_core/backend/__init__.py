@@ -18,6 +18,7 @@
 * `jvp(function, primals, tangents)`: the list of tensors that a function returns, and its directional derivative.
 * `no_gradient()`: a context in which nothing is recorded for a backward pass.
 * `noise_state()`, `set_noise_state(state)`: the state of random generators other than the seeds of layers.
+* `repeated_noise(state)`: a context in which numbers are drawn again from such a state; later ones do not depend on it.
 * `without_gradient(function)`: the result of `function()`, a structure of tensors and numbers, without gradient.
 * `grad_enabled()`: whether operations may be differentiated later.
 * `optimization_barrier(tensors)`: the tensors, each computed before any is used.
@@ -75,6 +76,7 @@ normalize_as = _functions.normalize_as
 no_gradient = _functions.no_gradient
 noise_state = _functions.noise_state
 set_noise_state = _functions.set_noise_state
+repeated_noise = _functions.repeated_noise
 grad_enabled = _functions.grad_enabled
 jvp = _functions.jvp
 optimization_barrier = _functions.optimization_barrier

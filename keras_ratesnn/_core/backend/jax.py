@@ -19,6 +19,7 @@ from keras_ratesnn._core.backend.graph_compiled import layout_kept as layout_kep
 from keras_ratesnn._core.backend.graph_compiled import multiply_add as multiply_add
 from keras_ratesnn._core.backend.graph_compiled import no_gradient as no_gradient
 from keras_ratesnn._core.backend.graph_compiled import noise_state as noise_state
+from keras_ratesnn._core.backend.graph_compiled import repeated_noise as repeated_noise
 from keras_ratesnn._core.backend.graph_compiled import set_noise_state as set_noise_state
 from keras_ratesnn._core.backend.graph_compiled import unrolled_network_steps as unrolled_network_steps
 from keras_ratesnn._core.backend.graph_compiled import untraced as untraced

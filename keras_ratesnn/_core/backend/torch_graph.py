@@ -3,7 +3,9 @@
 A replay runs no Python code of the function. What nobody reads is left out, as a compiler would do.
 """
 
+import contextlib
 import contextvars
+import itertools
 import logging
 
 import torch
@@ -22,9 +24,18 @@ def is_recording():
     return _recording.get() is not None
 
 
-def repeats_noise():
-    """Called during a recording when the same random numbers are to be drawn again. A replay would draw others."""
-    _recording.get().repeats_noise = True  # type: ignore[union-attr]
+@contextlib.contextmanager
+def noticing_repeated_draws():
+    """A context, during a recording, in which random numbers are drawn again. A replay would draw others.
+
+    This does not concern draws from the seed of a layer, which is a variable.
+    """
+    nodes = get_proxy_mode().tracer.graph.nodes
+    before = next(reversed(nodes), None)
+    yield
+    for node in itertools.takewhile(lambda node: node is not before, reversed(nodes)):
+        if torch_graph_passes.draws(node):
+            _recording.get().repeated_draw = str(node.target)  # type: ignore[union-attr]
 
 
 class _Recording:
@@ -32,12 +43,12 @@ class _Recording:
 
     Attributes:
         forward_names: Set of the names of the nodes on the way to the outputs.
-        repeats_noise: Boolean, whether the same random numbers are to be drawn several times.
+        repeated_draw: The name of an operation that draws the same numbers of PyTorch's own generator again, or `None`.
     """
 
     def __init__(self):
         self.forward_names = set()
-        self.repeats_noise = False
+        self.repeated_draw: str | None = None
 
 
 class CallGraph:
@@ -62,7 +73,7 @@ class CallGraph:
         self.upstream_layouts = [output.stride() for output in outputs if output.requires_grad]
         recording = _Recording()
         recorded = self._record(recording, function, tensors, outputs)
-        torch_graph_passes.check(recorded, recording.repeats_noise)
+        torch_graph_passes.check(recorded, recording.repeated_draw)
         self._others = torch_graph_passes.tensors_as_inputs(recorded, len(tensors))
         torch_graph_passes.compute_constants(recorded)
         graph, forward_nodes = torch_graph_passes.simplified(recorded.graph, recording.forward_names)

@@ -11,11 +11,14 @@ _ALIASES = (_aten.detach.default, _aten.alias.default)
 """Operations that return their argument."""
 
 
-def check(graph_module, repeats_noise):
+def check(graph_module, repeated_draw):
     """Raises ValueError if a replay would not do what the recorded function does."""
+    if repeated_draw is not None:
+        raise ValueError(
+            f"{repeated_draw} draws the same random numbers at each time step, from PyTorch's own generator, as a "
+            "keras.layers.Dropout without a seed does inside another layer: give it a seed"
+        )
     for node in graph_module.graph.nodes:
-        if repeats_noise and draws(node):
-            raise ValueError(f"{node.target} draws the same random numbers several times, without a keras.random.SeedGenerator")
         if any(_memory_of(argument).op in ("placeholder", "get_attr") for argument in _written(node)):
             raise ValueError(f"{node.target} changes an input, a variable or a constant in place")
         if node.target is _aten._local_scalar_dense.default:
