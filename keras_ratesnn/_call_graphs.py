@@ -193,7 +193,7 @@ class _Call:
             self._give_up(run, error)
             return function(run)
         try:
-            recorded.record(tensors, compiled)
+            recorded.record(tensors, self._attributes.tensors, compiled)
             if not self._attributes.unchanged():
                 raise ValueError("a layer changes its attributes when it is called")
             self._recorded, self._calls = recorded, 0
@@ -246,9 +246,9 @@ class _Recorded:
             raise
         self._is_copied = backend.CallGraph.share_memory(self._first, tensors)
 
-    def record(self, tensors, compiled):
+    def record(self, tensors, settings, compiled):
         """Records the graph; raises an error if that is not possible."""
-        self.graph = backend.CallGraph(self._function, tensors, self._first, compiled, f"model {self._name!r}")
+        self.graph = backend.CallGraph(self._function, tensors, self._first, settings, compiled, f"model {self._name!r}")
         self._function = None
 
     def first_results(self):

@@ -102,6 +102,11 @@ class LayerAttributes:
                 if name not in _OF_EVERY_LAYER:
                     self._look_into(value, f"attribute {name!r} of layer {layer.name!r}", _DEEPEST)
 
+    @property
+    def tensors(self):
+        """The tensors among the attributes, a list. Their values may change without notice."""
+        return [tensor for tensor, _ in self._tensors]
+
     def unchanged(self):
         """Whether all attributes are what they were. Nearly all of it is one comparison, since this runs in every call."""
         if list(map(len, self._containers)) != self._lengths or list(self._present_names()) != self._names:
@@ -134,7 +139,11 @@ class LayerAttributes:
 
     def _look_into(self, value, place, depth):
         kind = type(value)
-        if kind in _FIXED or id(value) in self._seen or (isinstance(value, _FIXED_OF_KERAS) and _is_of_library(kind.__module__)):
+        if (
+            kind in _FIXED
+            or id(value) in self._seen
+            or (isinstance(value, _FIXED_OF_KERAS) and _is_of_library(kind.__module__))
+        ):
             return
         if isinstance(value, type):
             self._watch_class(value)
@@ -220,7 +229,7 @@ def _is_of_library(module):
 
 
 def _has_hidden_state(kind):
-    """Whether objects of a class may have state besides their `__dict__` and a number, a string or a tuple, which do not change."""
+    """Whether objects of a class may have state besides their `__dict__`, and a number, string or tuple that cannot change."""
     base = next(base for base in kind.__mro__ if base in _PLAIN_SIZES)
     has_dict = any("__dict__" in vars(base) for base in kind.__mro__)
     size = _PLAIN_SIZES[base] if has_dict else base.__basicsize__

@@ -961,7 +961,7 @@ HELD = {
         lambda held: setattr(held, "__defaults__", (3.0,)),
     ),
     "list as a default": (
-        lambda: lambda scales=[1.0]: scales[0],  # noqa: B006
+        lambda: lambda scales=[1.0]: scales[0],
         lambda held: held(),
         lambda held: fill_list(held.__defaults__[0]),
     ),
@@ -978,8 +978,16 @@ HELD = {
         lambda held: held.keywords.update(scale=3.0),
     ),
     "array": (lambda: np.ones(6), lambda held: float(held[0]), fill),
-    "array in an object": (lambda: Settings(np.ones(6)), lambda held: ops.convert_to_tensor(held.scale), lambda held: fill(held.scale)),
-    "bytes": (lambda: bytearray(b"a"), lambda held: float(held[0]), lambda held: held.extend(held) or held.pop(0) and held.insert(0, 3)),
+    "array in an object": (
+        lambda: Settings(np.ones(6)),
+        lambda held: ops.convert_to_tensor(held.scale),
+        lambda held: fill(held.scale),
+    ),
+    "bytes": (
+        lambda: bytearray(b"a"),
+        lambda held: float(held[0]),
+        lambda held: held.extend(held) or (held.pop(0) and held.insert(0, 3)),
+    ),
     "queue": (lambda: collections.deque([1.0]), lambda held: held[0], lambda held: held.appendleft(3.0)),
     "tensor": (lambda: torch.ones(6), lambda held: held + 1.0, fill),
     "view of a tensor": (lambda: torch.ones(2, 6), lambda held: torch.exp(held[1]), lambda held: fill(held[1:])),
@@ -987,7 +995,11 @@ HELD = {
     "other data of a tensor": (lambda: torch.ones(6), torch.exp, lambda held: setattr(held, "data", torch.zeros(6))),
     "number that a tensor has": (lambda: torch.ones(6), lambda held: float(held[:1]), lambda held: fill(held.data)),
     "list that a tensor has": (lambda: torch.ones(6), lambda held: held.tolist()[0], lambda held: fill(held.data)),
-    "decision by a tensor": (lambda: torch.ones(()), lambda held: 2.0 if held < 2.0 else 1.0, lambda held: held.data.fill_(3.0)),
+    "decision by a tensor": (
+        lambda: torch.ones(()),
+        lambda held: 2.0 if held < 2.0 else 1.0,
+        lambda held: held.data.fill_(3.0),
+    ),
     "memory of an array": (lambda: torch.from_numpy(np.ones(6, "float32")), torch.exp, lambda held: fill(held.numpy())),
     "array of a tensor": (lambda: torch.ones(6), lambda held: float(held[0]), lambda held: fill(held.numpy())),
     "memory of another library": (lambda: torch.ones(6), torch.exp, lambda held: fill(np.from_dlpack(held))),
@@ -1038,6 +1050,24 @@ def test_dropout_without_a_seed_is_recorded_beside_other_noise(noise, step_mode)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
     assert states[:5] == states[5:]
     assert len(set(states[:5])) == 5
+
+
+def test_a_compiled_graph_sees_new_values_of_tensors_of_layers():
+    def compiler(graph, tensors):
+        names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
+        # PyTorch's compiler takes these for constants.
+        assert not any(name.startswith("_tensor_constant") for name in names)
+        return graph
+
+    x, y = data()
+    with recording(compiler=compiler):
+        models = pair(lambda: holding(torch.ones(6), torch.exp), jit_compile=True)
+        for _ in range(2):
+            train(models, x, y, steps=3)
+            for model in models:
+                fill(model.network.get_layer("holds").held.data)
+        np.testing.assert_allclose(*train(models, x, y), rtol=1e-5)
+        assert all(part.is_compiled for part in (models[1]._graphs.graphs[0].forward, models[1]._graphs.graphs[0].backward))
 
 
 def set_config(name, value):

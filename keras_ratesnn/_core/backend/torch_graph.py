@@ -55,10 +55,11 @@ class CallGraph:
     """A function of tensors as a graph, with its derivative as a second graph.
 
     Args:
-        function: Takes a list of tensors and returns a list of tensors. It may use no other tensors and have no side effects.
+        function: Takes a list of tensors and returns a list of tensors. It may have no side effects.
         tensors: List of tensors. The graph is for tensors of the same shapes, dtypes, devices and memory layouts, with the same
             `requires_grad`.
         outputs: The result of `function(tensors)`.
+        settings: List of other tensors that the function may use, whose values may change.
         compiled: Boolean, whether to compile the graphs.
         name: String, what is compiled, for messages.
 
@@ -67,14 +68,14 @@ class CallGraph:
         Exception: Any other, if an operation depends on the values of tensors.
     """
 
-    def __init__(self, function, tensors, outputs, compiled, name):
+    def __init__(self, function, tensors, outputs, settings, compiled, name):
         self._wanted = [tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors]
         self.differentiable = [output.requires_grad for output in outputs]
         self.upstream_layouts = [output.stride() for output in outputs if output.requires_grad]
         recording = _Recording()
         recorded = self._record(recording, function, tensors, outputs)
         torch_graph_passes.check(recorded, recording.repeated_draw)
-        self._others = torch_graph_passes.tensors_as_inputs(recorded, len(tensors))
+        self._others = torch_graph_passes.tensors_as_inputs(recorded, len(tensors), settings)
         torch_graph_passes.compute_constants(recorded)
         graph, forward_nodes = torch_graph_passes.simplified(recorded.graph, recording.forward_names)
         inputs = len(tensors) + len(self._others)
@@ -203,7 +204,10 @@ class _NoNumbers(torch.overrides.TorchFunctionMode):
 
 
 _READS = {
-    *(getattr(torch.Tensor, name) for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__complex__", "__index__")),
+    *(
+        getattr(torch.Tensor, name)
+        for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__complex__", "__index__")
+    ),
     torch.equal,
     torch.allclose,
 }

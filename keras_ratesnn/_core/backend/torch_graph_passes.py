@@ -30,22 +30,24 @@ def check(graph_module, repeated_draw):
                 raise ValueError("a layer uses a parameter that is not a Keras variable")
 
 
-def tensors_as_inputs(graph_module, count):
-    """Makes tensors that existed before the recording, whose values may change, inputs after the first `count` ones.
+def tensors_as_inputs(graph_module, count, settings):
+    """Makes constants whose values may change inputs after the first `count` ones: those in the memory of `settings`, tensors.
 
     Returns:
-        List of these tensors.
+        List of these constants.
     """
+    memory = {tensor.untyped_storage().data_ptr() for tensor in settings}
     graph, places, tensors = graph_module.graph, {}, []
     before = graph.find_nodes(op="placeholder")[count - 1]
     for node in graph.find_nodes(op="get_attr"):
-        # A tensor of numbers, made during the recording, is copied when it is used.
-        if all(user.target is _aten.lift_fresh_copy.default for user in node.users):
+        constant = getattr(graph_module, node.target)
+        if constant.untyped_storage().data_ptr() not in memory:
             continue
         if node.target not in places:
             with graph.inserting_after(before):
-                places[node.target] = before = graph.placeholder(f"{node.target}_of_layer")
-            tensors.append(getattr(graph_module, node.target))
+                # PyTorch's compiler takes inputs with the name of a constant for constants.
+                places[node.target] = before = graph.placeholder(f"setting{node.target}")
+            tensors.append(constant)
         node.replace_all_uses_with(places[node.target])
         graph.erase_node(node)
     return tensors
