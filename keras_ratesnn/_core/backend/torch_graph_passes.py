@@ -45,8 +45,10 @@ def tensors_as_inputs(graph_module, count, settings):
             continue
         if node.target not in places:
             with graph.inserting_after(before):
-                # PyTorch's compiler takes inputs with the name of a constant for constants.
-                places[node.target] = before = graph.placeholder(f"setting{node.target}")
+                places[node.target] = placeholder = graph.placeholder(f"setting_{len(tensors)}")
+            # PyTorch's compiler reads it.
+            placeholder.meta["val"] = before.meta["val"].fake_mode.from_tensor(constant)
+            before = placeholder
             tensors.append(constant)
         node.replace_all_uses_with(places[node.target])
         graph.erase_node(node)
