@@ -1054,9 +1054,9 @@ def test_dropout_without_a_seed_is_recorded_beside_other_noise(noise, step_mode)
 
 def test_a_compiled_graph_sees_new_values_of_tensors_of_layers():
     def compiler(graph, tensors):
-        # PyTorch's compiler reads these instead of the tensors.
-        fake = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-        assert [tensor.shape for tensor in fake] == [tensor.shape for tensor in tensors]
+        # PyTorch's compiler reads these instead of the tensors, if there are any.
+        fake = [node.meta.get("val") for node in graph.graph.find_nodes(op="placeholder")]
+        assert len({value is None for value in fake}) == 1
         return lambda *tensors: graph(*tensors)
 
     x, y = data()

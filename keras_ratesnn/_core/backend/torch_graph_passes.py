@@ -37,7 +37,9 @@ def tensors_as_inputs(graph_module, count, settings):
         List of these constants.
     """
     memory = {tensor.untyped_storage().data_ptr() for tensor in settings}
-    graph, places, tensors = graph_module.graph, {}, []
+    graph = graph_module.graph
+    places: dict[str, fx.Node] = {}
+    tensors: list[torch.Tensor] = []
     before = graph.find_nodes(op="placeholder")[count - 1]
     for node in graph.find_nodes(op="get_attr"):
         constant = getattr(graph_module, node.target)
