@@ -86,8 +86,8 @@ class _ReplayedAtOnce(_call_graphs._Recorded):
     compiled = False
     replays = 0
 
-    def record(self, tensors, compiled):
-        super().record(tensors, self.compiled)
+    def record(self, tensors, settings, compiled):
+        super().record(tensors, settings, self.compiled)
         self.tensors = tensors
 
     def first_results(self):
