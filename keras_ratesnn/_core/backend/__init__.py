@@ -1,8 +1,8 @@
 """Functions that Keras does not provide portably. `jax.py`, `tensorflow.py` and `torch.py` implement the same names;
 `graph_compiled.py` contains what the first two share.
 
-* `CallGraph(function, tensors, outputs, settings, compiled, name)`: a function of tensors as a graph of operations; `None` where
-  Keras compiles whole functions.
+* `CallGraph(function, tensors, outputs, settings, compiled, name)`: a function of tensors as a graph of operations; `None`
+  where Keras compiles whole functions.
 * `assigned_weight(value, before)`: a weight to which a layer has assigned `value` where tensors replace the weights, with the
   derivative that the backend's own weights have after an assignment.
 * `check_equal(size, wanted, message)`: raises an error if two numbers differ, which may be known only at run time.
