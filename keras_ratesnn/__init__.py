@@ -14,11 +14,10 @@ from keras_ratesnn import (
     testing,
 )
 from keras_ratesnn._export.step import export_step
-from keras_ratesnn.description import describe
+from keras_ratesnn.analysis.description import describe
+from keras_ratesnn.conversion import fold_batch_normalization, spikify
 from keras_ratesnn.layer_kinds import LayerKind, affine
-from keras_ratesnn.models._conversion import spikify
-from keras_ratesnn.models._folding import fold_batch_normalization
-from keras_ratesnn.models._nir import export_nir, import_nir
+from keras_ratesnn.nir import export_nir, import_nir
 from keras_ratesnn.spiking_model import SpikingModel
 
 __version__ = "0.2.0.dev0"

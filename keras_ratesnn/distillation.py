@@ -6,10 +6,10 @@ import keras
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._compiled_functions import CompilesForSettings
 from keras_ratesnn._core import backend, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
-from keras_ratesnn._without_gradient import StepsWithoutGradient, without_gradient
+from keras_ratesnn._model.compiled_functions import CompilesForSettings
+from keras_ratesnn._model.without_gradient import StepsWithoutGradient, without_gradient
 from keras_ratesnn.spiking_model import SpikingModel
 
 

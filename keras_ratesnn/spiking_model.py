@@ -9,17 +9,17 @@ from typing import Any, Self
 
 import keras
 
-from keras_ratesnn import _graph, _layer_configs, _quantization, _replicas, gradients
-from keras_ratesnn._call_graphs import CallGraphs
-from keras_ratesnn._compiled_functions import CompilesForSettings
+from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepMode, Structure, Tensor
-from keras_ratesnn._export import formats
-from keras_ratesnn._functional_attributes import FunctionalAttributes
-from keras_ratesnn._input_checks import as_input, check_inputs, has_time, one_step, warn_of_time_in_a_step
-from keras_ratesnn._streaming import Stream
-from keras_ratesnn._weight_checks import check_finite
-from keras_ratesnn._without_gradient import StepsWithoutGradient, is_without_gradient, without_gradient
+from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas
+from keras_ratesnn._model.call_graphs import CallGraphs
+from keras_ratesnn._model.compiled_functions import CompilesForSettings
+from keras_ratesnn._model.functional_attributes import FunctionalAttributes
+from keras_ratesnn._model.input_checks import as_input, check_inputs, has_time, one_step, warn_of_time_in_a_step
+from keras_ratesnn._model.streaming import Stream
+from keras_ratesnn._model.weight_checks import check_finite
+from keras_ratesnn._model.without_gradient import StepsWithoutGradient, is_without_gradient, without_gradient
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.base import Run
 
@@ -203,9 +203,9 @@ class SpikingModel(
             after_means=after_means,
         )
         if training and run.with_gradient:
-            _quantization.check_trainable(self)
-            _replicas.check_training_call(self)
-        with _replicas.own_noise(self.network):
+            quantization.check_trainable(self)
+            replicas.check_training_call(self)
+        with replicas.own_noise(self.network):
             outputs = self._through_time(run)
         if run.with_gradient:
             backend.replicas.average_gradients(outputs, lambda: self.trainable_variables)
@@ -220,9 +220,9 @@ class SpikingModel(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Tensor:
         if training:
-            _replicas.check_losses(self.loss)
+            replicas.check_losses(self.loss)
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        return _replicas.weigh_by_size(loss, x) if training and x is not None else loss
+        return replicas.weigh_by_size(loss, x) if training and x is not None else loss
 
     def compute_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         token = _in_step.set(True)
@@ -234,7 +234,7 @@ class SpikingModel(
     def get_metrics_result(self) -> dict[str, Any]:
         """The values of all metrics: after an epoch those of all replicas, within a step those of this replica."""
         results = super().get_metrics_result
-        return results() if _in_step.get() else _replicas.metrics_of_all(self, results)
+        return results() if _in_step.get() else replicas.metrics_of_all(self, results)
 
     def compute_output_spec(self, inputs: Structure, training: bool | None = None) -> Structure:
         functional = _graph.as_graph(self.network)
@@ -302,11 +302,11 @@ class SpikingModel(
         return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        _quantization.check_trainable(self)
+        quantization.check_trainable(self)
         check_finite(self.variables)
         # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)
-        _replicas.begin_training(self, inspect.signature(super().fit).bind(x, *args, **kwargs))
+        replicas.begin_training(self, inspect.signature(super().fit).bind(x, *args, **kwargs))
         return self._fit(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -358,13 +358,13 @@ class SpikingModel(
             ImportError: If a package is missing.
         """
         functional = _graph.as_graph(self.network)
-        formats.check(functional, format)
+        export_formats.check(functional, format)
         if input_signature is None:
             inputs = keras_internals.inputs_structure(functional)
             spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
             input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
-        kwargs = {**formats.any_batch(format, input_signature), **kwargs}
-        with without_gradient(), backend.no_gradient(), formats.exporting(format):
+        kwargs = {**export_formats.any_batch(format, input_signature), **kwargs}
+        with without_gradient(), backend.no_gradient(), export_formats.exporting(format):
             return super().export(str(filepath), format, verbose, input_signature, **kwargs)
 
     def quantize(self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:
@@ -394,8 +394,8 @@ class SpikingModel(
             ValueError: If there is nothing to quantize, or Keras' mode is not for spiking networks: `"float8"`, `"gptq"`,
                 `"awq"`.
         """
-        wanted = _quantization.checked_mode(config.mode if mode is None and config is not None else mode)
-        with _quantization.summarized(self.network, wanted):
+        wanted = quantization.checked_mode(config.mode if mode is None and config is not None else mode)
+        with quantization.summarized(self.network, wanted):
             super().quantize(mode, config=config, filters=filters, **kwargs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -430,7 +430,7 @@ class SpikingModel(
     def get_config(self) -> Config:
         return {
             **super().get_config(),
-            "network": _layer_configs.serialized(self.network),
+            "network": layer_configs.serialized(self.network),
             "timesteps": self.timesteps,
             "gradient": registry.serialize(self.gradient),
             "step_mode": self.step_mode,
@@ -441,3 +441,13 @@ class SpikingModel(
     def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
         return cls(**{**config, "network": network})
+
+
+def checked_model(model: Any) -> SpikingModel:
+    """The model; raises TypeError if it is not a `SpikingModel`."""
+    if not isinstance(model, SpikingModel):
+        raise TypeError(
+            f"`model` must be a SpikingModel. Received: model={model!r} of type {type(model).__name__}. Wrap a network with "
+            "neurons in SpikingModel(network, timesteps=4), or convert one without neurons with spikify."
+        )
+    return model

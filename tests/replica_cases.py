@@ -193,10 +193,10 @@ def main(devices, file, *names):
 
         from torch import distributed
 
-        from keras_ratesnn import _call_graphs
+        from keras_ratesnn._model import call_graphs
 
         # Most steps are those of a recorded graph.
-        _call_graphs.EAGER_CALLS["auto"] = 1
+        call_graphs.EAGER_CALLS["auto"] = 1
         distributed.init_process_group("gloo")
         replica, replicas, scope = distributed.get_rank(), devices, contextlib.nullcontext()
     with scope:

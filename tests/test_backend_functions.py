@@ -10,8 +10,8 @@ from helpers import BACKEND, compiled, data, gradient_of, loss_and_gradients, ml
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import _call_graphs
 from keras_ratesnn._core import backend
+from keras_ratesnn._model import call_graphs
 
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends compile, and choose the order by themselves")
 
@@ -52,7 +52,7 @@ def test_no_image_is_copied_and_in_a_graph_a_kernel_and_its_gradient_once_each(g
     model(x, training=True)
     copies = copies_in(lambda: loss_and_gradients(model, x, y))
     assert not [shape for shape in copies if len(shape) == 4 and shape[0] in (2, 2 * timesteps)]
-    monkeypatch.setattr(_call_graphs, "EAGER_CALLS", {"auto": 0})
+    monkeypatch.setattr(call_graphs, "EAGER_CALLS", {"auto": 0})
     loss_and_gradients(model, x, y)
     graph = model._graphs.graphs[-1]
     for part in (graph.forward, graph.backward):

@@ -14,7 +14,7 @@ from helpers import BACKEND, to_numpy
 from recipe_runs import error_of
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import _call_graphs
+from keras_ratesnn._model import call_graphs
 from recipes import device
 from recipes.benchmark import cases, costs, inference, loops, measure, memory, plot, process_peak, report, timing, unrolling
 from recipes.benchmark import settings as benchmark_settings
@@ -261,7 +261,7 @@ def test_flops_of_a_step_match_a_count_by_hand(method, forwards, monkeypatch):
         settings = Settings(network="Tiny", size=8, batch=2, width=0.5)
         trainer = cases.trainer(settings, method, 4)
     images, labels = cases.batch(settings)
-    monkeypatch.setattr(_call_graphs, "EAGER_CALLS", {"auto": 0})
+    monkeypatch.setattr(call_graphs, "EAGER_CALLS", {"auto": 0})
     trainer.train_on_batch(images, labels)
     channels = round(8 * settings.width)
     second = 2 * settings.batch * (4 * 4) * (3 * 3) * channels * channels
@@ -323,7 +323,7 @@ def test_process_memory_is_measured_where_the_backend_reports_none(monkeypatch):
 @pytest.mark.skipif(BACKEND != "torch", reason="other backends compile the first step")
 @pytest.mark.parametrize(("jit_compile", "graphs"), [("auto", 1), (True, 1), (False, 0)])
 def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(jit_compile, graphs, monkeypatch):
-    from keras_ratesnn._core.backend import torch_compiler
+    from keras_ratesnn._core.backend.torch import compiler as torch_compiler
 
     compiled_in = []
 
@@ -565,7 +565,7 @@ def test_errors_say_what_peers_need(monkeypatch):
 
 def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
     if BACKEND == "torch":
-        monkeypatch.setattr("keras_ratesnn._core.backend.torch_compiler.COMPILER", "eager")
+        monkeypatch.setattr("keras_ratesnn._core.backend.torch.compiler.COMPILER", "eager")
     assert inference.main(["--batch", "2", "--rounds", "1"]) == 0
     printed = capsys.readouterr().out
     for value in ("auto", "True"):

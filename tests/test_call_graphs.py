@@ -22,7 +22,7 @@ from helpers import BACKEND, compiled, data, double_precision, mlp, spiking, to_
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import _call_graphs
+from keras_ratesnn._model import call_graphs
 
 if BACKEND != "torch":
     pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
@@ -30,7 +30,9 @@ if BACKEND != "torch":
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from keras_ratesnn._core.backend import torch_compiler, torch_fusion, torch_graph_passes
+from keras_ratesnn._core.backend.torch import compiler as torch_compiler
+from keras_ratesnn._core.backend.torch import fusion as torch_fusion
+from keras_ratesnn._core.backend.torch import graph_passes as torch_graph_passes
 
 METHODS = [
     (gradient, step_mode)
@@ -43,7 +45,7 @@ METHODS = [
 def recording(eager_calls=1, compiler="eager"):
     """A context in which calls are recorded early, and compiled by another compiler."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_call_graphs, "EAGER_CALLS", {"auto": eager_calls, True: eager_calls})
+        patch.setattr(call_graphs, "EAGER_CALLS", {"auto": eager_calls, True: eager_calls})
         patch.setattr(torch_compiler, "COMPILER", compiler)
         patch.setattr(torch_compiler, "_warned_of", set())
         yield
@@ -210,7 +212,7 @@ def test_what_a_graph_stores_for_its_backward_pass_grows_with_time_only_for_bptt
 def test_by_default_the_first_calls_run_in_eager_mode():
     _, model = pair(mlp)
     x, y = data()
-    for _ in range(_call_graphs.EAGER_CALLS["auto"]):
+    for _ in range(call_graphs.EAGER_CALLS["auto"]):
         model.train_on_batch(x, y)
     assert graphs_of(model) == 0
     model.train_on_batch(x, y)
@@ -445,9 +447,9 @@ def test_a_saved_or_copied_model_records_its_own_graphs(tmp_path):
 def test_only_the_latest_kinds_of_calls_are_remembered():
     with recording(eager_calls=0):
         _, model = pair(mlp)
-        for samples in range(1, _call_graphs.GRAPHS_KEPT + 4):
+        for samples in range(1, call_graphs.GRAPHS_KEPT + 4):
             model(ops.convert_to_tensor(data(samples)[0]))
-        assert graphs_of(model) == _call_graphs.GRAPHS_KEPT
+        assert graphs_of(model) == call_graphs.GRAPHS_KEPT
 
 
 def test_threads_record_and_replay_at_once():
@@ -1130,7 +1132,7 @@ def test_a_layer_that_keeps_tensors_keeps_only_the_last_ones():
             model.train_on_batch(*data())
             kept.append(weakref.ref(model.network.get_layer("keeps").last))
         gc.collect()
-        assert sum(reference() is not None for reference in kept) <= 1 + _call_graphs.SETTINGS_KEPT
+        assert sum(reference() is not None for reference in kept) <= 1 + call_graphs.SETTINGS_KEPT
 
 
 def test_settings_that_change_all_the_time_are_recorded_less_and_less_often():
@@ -1147,7 +1149,7 @@ def test_settings_that_change_all_the_time_are_recorded_less_and_less_often():
 
 
 def test_one_recording_in_vain_does_not_end_recording(monkeypatch):
-    monkeypatch.setattr(_call_graphs, "WORTH_RECORDING", 3)
+    monkeypatch.setattr(call_graphs, "WORTH_RECORDING", 3)
     with recording(eager_calls=1):
         _, model = pair(mlp)
         for kept, calls in ((1, 3), (2, 8), (2, 8), (2, 8), (2, 8)):

@@ -11,7 +11,7 @@ from helpers import mlp, spiking
 from keras import ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._weight_checks import check_finite
+from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.layers import LIF, LIFCell, Neuron, neurons
 
 

@@ -10,7 +10,7 @@ from helpers import compiled, data, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._export import formats
+from keras_ratesnn._model import export_formats
 
 BACKEND = keras.backend.backend()
 FORMATS = {"tensorflow": ["tf_saved_model", "litert", "onnx"], "jax": ["tf_saved_model"], "torch": ["onnx"]}[BACKEND]
@@ -273,7 +273,7 @@ def test_time_loops_are_unrolled_for_the_converter_from_jax_to_onnx(step_mode):
         return str(jax.make_jaxpr(lambda x: model(x, training=False))(x))
 
     assert "while[" in operations() or "scan[" in operations()
-    with formats.exporting("onnx"):
+    with export_formats.exporting("onnx"):
         found = operations()
     assert "while[" not in found
     assert "scan[" not in found

@@ -16,7 +16,8 @@ from keras_ratesnn.gradients import _time_loop
 
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends fuse by themselves")
 if BACKEND == "torch":
-    from keras_ratesnn._core.backend import torch_compiler, torch_fusion
+    from keras_ratesnn._core.backend.torch import compiler as torch_compiler
+    from keras_ratesnn._core.backend.torch import fusion as torch_fusion
 
 MODES = [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single")]
 

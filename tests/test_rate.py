@@ -8,8 +8,9 @@ from keras import layers, ops
 from reference_networks import res
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import LayerKind, _call_graphs, _graph
+from keras_ratesnn import LayerKind, _graph
 from keras_ratesnn._core import time_axis
+from keras_ratesnn._model import call_graphs
 from keras_ratesnn.gradients._rate_rule import RateRule
 from keras_ratesnn.gradients._recording_rule import RecordingRule
 from keras_ratesnn.gradients.orders import AllSteps
@@ -210,7 +211,7 @@ def test_a_step_costs_little_more_than_its_spiking_forward_and_one_backward():
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch counts the FLOPs of the operations that run")
 def test_a_recorded_step_does_not_compute_the_value_of_a_rate_twice(monkeypatch):
-    monkeypatch.setattr(_call_graphs, "EAGER_CALLS", {"auto": 0})
+    monkeypatch.setattr(call_graphs, "EAGER_CALLS", {"auto": 0})
 
     def flops(model):
         x, y = data(16, (8, 8, 3), classes=5)

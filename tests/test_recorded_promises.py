@@ -6,13 +6,13 @@ import shutil
 import pytest
 from helpers import BACKEND
 
-from keras_ratesnn import _call_graphs
+from keras_ratesnn._model import call_graphs
 
 if BACKEND != "torch":
     pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
 
-from keras_ratesnn._core.backend.torch_compiler import Compiled
-from keras_ratesnn._core.backend.torch_graph_passes import draws
+from keras_ratesnn._core.backend.torch.compiler import Compiled
+from keras_ratesnn._core.backend.torch.graph_passes import draws
 
 PROMISES = {
     "test_reference": ["case", "test_logits_gradients_losses_and_moving_statistics_of_training_agree"],
@@ -74,13 +74,13 @@ COMPILED = pytest.param(
 @pytest.fixture(scope="module", autouse=True, params=[pytest.param(False, id="replayed"), COMPILED])
 def _recorded_at_once(request):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_call_graphs, "EAGER_CALLS", {"auto": 0, True: 0})
-        patch.setattr(_call_graphs, "_Recorded", _ReplayedAtOnce)
+        patch.setattr(call_graphs, "EAGER_CALLS", {"auto": 0, True: 0})
+        patch.setattr(call_graphs, "_Recorded", _ReplayedAtOnce)
         patch.setattr(_ReplayedAtOnce, "compiled", request.param)
         yield
 
 
-class _ReplayedAtOnce(_call_graphs._Recorded):
+class _ReplayedAtOnce(call_graphs._Recorded):
     """The results of the call that is recorded are those of the graph, too."""
 
     compiled = False

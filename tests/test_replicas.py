@@ -148,7 +148,7 @@ def test_averaging_gradients_waits_for_the_device_only_where_one_is_missing_on_t
     """Tensors on the device "meta" have no values that could be fetched."""
     import torch
 
-    from keras_ratesnn._core.backend import torch_replicas
+    from keras_ratesnn._core.backend.torch import replicas as torch_replicas
 
     def averaged(device, exist, exist_elsewhere):
         weights = [torch.nn.Parameter(torch.zeros(2, device=device)) for _ in exist]

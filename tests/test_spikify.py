@@ -12,8 +12,8 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import spikify
+from keras_ratesnn.conversion._hidden_activations import find_activations
 from keras_ratesnn.layers import IF, LIF, Neuron
-from keras_ratesnn.models._conversion.hidden_activations import find_activations
 
 X, Y = helpers.data()
 LOSS = keras.losses.SparseCategoricalCrossentropy()

@@ -6,11 +6,10 @@ import numpy as np
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks
-from keras_ratesnn._export import formats
 from keras_ratesnn._export.onnx_names import name_outputs
 from keras_ratesnn._export.step_graph import StepGraph
-from keras_ratesnn._model_checks import checked_model
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn._model import export_formats
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 STEP_FORMATS = ("tf_saved_model", "onnx", "litert")
 
@@ -71,10 +70,10 @@ def export_step(
     if batch_size is not None:
         batch_size = checks.positive_integer("batch_size", batch_size)
     network = _graph.as_graph(model.network)
-    formats.check_noise(network, "`model` must not have hidden states to be exported as one step.")
-    formats.check(network, format, STEP_FORMATS)
+    export_formats.check_noise(network, "`model` must not have hidden states to be exported as one step.")
+    export_formats.check(network, format, STEP_FORMATS)
     graph = StepGraph(network, model.timesteps, batch_size, named=format != "onnx")
-    with formats.exporting(format), backend.no_gradient():
+    with export_formats.exporting(format), backend.no_gradient():
         graph.export(str(filepath), format, verbose, [graph.signature])
     if format == "onnx":
         name_outputs(filepath, graph.output_names)

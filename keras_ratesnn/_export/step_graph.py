@@ -12,7 +12,7 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn._streaming import StreamingRule
+from keras_ratesnn._model.streaming import StreamingRule
 from keras_ratesnn.gradients.orders import OneStep
 
 TIME_STEP = "time_step"

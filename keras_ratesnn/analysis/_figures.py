@@ -2,7 +2,7 @@
 
 from typing import Any, TypeAlias
 
-from keras_ratesnn._core import extras
+from keras_ratesnn._core import optional_packages
 
 Figure: TypeAlias = Any
 """A `matplotlib.figure.Figure`."""
@@ -21,7 +21,7 @@ def new_figure(width: float = 6.4, height: float = 3.6) -> Figure:
     except ImportError as error:
         raise ImportError(
             "`plot` needs Matplotlib, which is not installed. It comes with the extra `plots`: "
-            f"{extras.how_to_install('plots')}."
+            f"{optional_packages.how_to_install('plots')}."
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
 

@@ -11,10 +11,9 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _accuracy, _observation
 from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
 class Training:

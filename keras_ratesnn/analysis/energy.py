@@ -9,10 +9,9 @@ import numpy as np
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Call
-from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _figures, _observation
 from keras_ratesnn.gradients.signals import Signal
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 COSTS = "32-bit floats in 45 nm CMOS"
 """The hardware of the default costs."""

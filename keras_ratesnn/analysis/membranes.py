@@ -7,12 +7,11 @@ import numpy as np
 
 from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _figures, _neurons, _observation
 from keras_ratesnn.gradients._observed_passes import MembranePass
 from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.signals import Signal, only_signal
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

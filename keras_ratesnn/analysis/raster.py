@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.analysis import _figures, _neurons, _observation
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

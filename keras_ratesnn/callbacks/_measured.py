@@ -2,8 +2,7 @@
 
 import keras
 
-from keras_ratesnn._model_checks import checked_model
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
 def measured(model: keras.Model) -> SpikingModel:

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.analysis.description import describe
 from keras_ratesnn.callbacks._measured import measured
-from keras_ratesnn.description import describe
 
 
 class FiringRate(keras.callbacks.Callback):

@@ -20,7 +20,7 @@ import keras
 
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
-from keras_ratesnn.gradients import _element_wise, _eligibility, _windows
+from keras_ratesnn.gradients import _eligibility, _neuron_independence, _windows
 from keras_ratesnn.gradients._rate_rule import RateRule
 from keras_ratesnn.gradients._recording_rule import RecordingRule
 from keras_ratesnn.gradients.base import GradientMethod, Run
@@ -98,7 +98,7 @@ class Rate(GradientMethod):
                     'gradient="sltt" or "bptt", or leave the stabilizer out.'
                 )
             if not _eligibility.has_written_derivative(neuron.cell):
-                _element_wise.check(neuron)
+                _neuron_independence.check(neuron)
 
     def check_timesteps(self, timesteps: int) -> None:
         _windows.sizes_of(self.windows, timesteps)

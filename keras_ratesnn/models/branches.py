@@ -8,10 +8,9 @@ from keras import layers, ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._model_checks import checked_model
 from keras_ratesnn.layers import TimeMean
 from keras_ratesnn.models._blocks import batch_normalization, channel_axis
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 MOST_BLOCKS = 3
 """How often a branch halves its images at most."""

@@ -6,7 +6,7 @@ import tempfile
 import keras
 import numpy as np
 
-from keras_ratesnn.gradients import _element_wise, _eligibility
+from keras_ratesnn.gradients import _eligibility, _neuron_independence
 from keras_ratesnn.testing._cell_step import has_float64
 from keras_ratesnn.testing._findings import require, require_same, to_numpy
 from keras_ratesnn.testing._gradients import loss_and_gradients
@@ -30,7 +30,7 @@ def check_element_wise(subject):
     """Checks that the step acts on each neuron independently."""
     neuron = subject.model(subject.copy(), gradient="bptt").network.layers[-1]
     try:
-        _element_wise.check(neuron)
+        _neuron_independence.check(neuron)
     except ValueError as error:
         raise AssertionError(f"{error} If this is intended, call check_cell with element_wise=False.") from error
 

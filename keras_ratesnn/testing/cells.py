@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from keras_ratesnn._core import checks
-from keras_ratesnn._core.precision import global_policy
+from keras_ratesnn._core.dtype_policy import global_policy
 from keras_ratesnn.layers import NeuronCell
 from keras_ratesnn.testing import _cell_in_model, _cell_step
 from keras_ratesnn.testing._config import check_config

@@ -10,7 +10,7 @@ from keras import layers
 from keras_ratesnn import gradients
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Config
-from keras_ratesnn._core.precision import global_policy
+from keras_ratesnn._core.dtype_policy import global_policy
 from keras_ratesnn.gradients import BPTT, GradientMethod
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.spiking_model import STEP_MODES, SpikingModel

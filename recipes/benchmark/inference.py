@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_ratesnn import models
-from keras_ratesnn._call_graphs import EAGER_CALLS
+from keras_ratesnn._model.call_graphs import EAGER_CALLS
 from recipes import device
 from recipes.benchmark import timing
 from recipes.command_line import interruptible, mistake

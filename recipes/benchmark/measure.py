@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_ratesnn._call_graphs import EAGER_CALLS
+from keras_ratesnn._model.call_graphs import EAGER_CALLS
 from recipes import device
 from recipes.benchmark import cases, costs, process_peak, timing
 from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS

@@ -4,7 +4,7 @@ import keras
 import keras_cv
 import numpy as np
 
-from keras_ratesnn._core.precision import global_policy
+from keras_ratesnn._core.dtype_policy import global_policy
 
 FIRST_SCORE = 0.01
 """The score of each class with which an untrained detector starts: most places have no object."""

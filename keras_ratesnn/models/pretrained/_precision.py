@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_ratesnn._core.precision import global_policy
+from keras_ratesnn._core.dtype_policy import global_policy
 
 
 def in_precision(network, policy):

@@ -2,24 +2,24 @@
 
 import contextlib
 
-from keras_ratesnn import _call_graphs
+from keras_ratesnn._model import call_graphs
 
 
 @contextlib.contextmanager
 def recorded_at_once():
     """A context in which the first call of every kind is recorded."""
-    before = dict(_call_graphs.EAGER_CALLS)
-    _call_graphs.EAGER_CALLS.update(dict.fromkeys(before, 0))
+    before = dict(call_graphs.EAGER_CALLS)
+    call_graphs.EAGER_CALLS.update(dict.fromkeys(before, 0))
     try:
         yield
     finally:
-        _call_graphs.EAGER_CALLS.update(before)
+        call_graphs.EAGER_CALLS.update(before)
 
 
 @contextlib.contextmanager
 def compiled_by(compiler):
     """A context in which graphs are compiled by this compiler of PyTorch's; `None` leaves the choice as it is."""
-    from keras_ratesnn._core.backend import torch_compiler
+    from keras_ratesnn._core.backend.torch import compiler as torch_compiler
 
     before = torch_compiler.COMPILER
     torch_compiler.COMPILER = compiler or before

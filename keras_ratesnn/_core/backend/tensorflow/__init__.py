@@ -1,0 +1,208 @@
+"""The backend functions on TensorFlow; `keras_ratesnn._core.backend` describes them."""
+
+import contextvars
+import functools
+import itertools
+import math
+
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.ops import control_flow_util
+
+from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.backend import plain_normalization, replica_moments, xla_loops
+from keras_ratesnn._core.backend.shared_jax_tensorflow import CallGraph as CallGraph
+from keras_ratesnn._core.backend.shared_jax_tensorflow import differentiable as differentiable
+from keras_ratesnn._core.backend.shared_jax_tensorflow import elementwise as elementwise
+from keras_ratesnn._core.backend.shared_jax_tensorflow import finite_rows as finite_rows
+from keras_ratesnn._core.backend.shared_jax_tensorflow import fusing as fusing
+from keras_ratesnn._core.backend.shared_jax_tensorflow import grad_enabled as grad_enabled
+from keras_ratesnn._core.backend.shared_jax_tensorflow import layout_kept as layout_kept
+from keras_ratesnn._core.backend.shared_jax_tensorflow import multiply_add as multiply_add
+from keras_ratesnn._core.backend.shared_jax_tensorflow import no_gradient as no_gradient
+from keras_ratesnn._core.backend.shared_jax_tensorflow import noise_state as noise_state
+from keras_ratesnn._core.backend.shared_jax_tensorflow import repeated_noise as repeated_noise
+from keras_ratesnn._core.backend.shared_jax_tensorflow import set_noise_state as set_noise_state
+from keras_ratesnn._core.backend.shared_jax_tensorflow import unrolled_network_steps as steps_without_loop
+from keras_ratesnn._core.backend.shared_jax_tensorflow import untraced as untraced
+from keras_ratesnn._core.backend.tensorflow import replicas
+
+_forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
+
+
+def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
+    """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
+
+    Args:
+        value: Tensor, the result.
+        onto: Tensor of the same shape and dtype, with respect to which the result is differentiated. Its value is not used.
+        slope: Tensor of the same shape and dtype, or a float.
+
+    Returns:
+        Tensor equal to `value`.
+    """
+
+    if _forward_mode.get():
+        # In forward mode the derivative of a custom gradient is silently zero.
+        return tf.stop_gradient(value) + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
+    return _graft(value, onto, slope)
+
+
+@tf.custom_gradient
+def _graft(value, onto, slope):
+    def gradient(upstream):
+        return None, upstream * tf.cast(slope, upstream.dtype), None
+
+    return tf.identity(value), gradient
+
+
+def jvp(function, primals, tangents):
+    """`(outputs, tangents)`: the list of tensors that a function returns, and its directional derivative."""
+    # Copies, because primals must be distinct.
+    primals = [tf.identity(primal) for primal in primals]
+    token = _forward_mode.set(True)
+    try:
+        with tf.autodiff.ForwardAccumulator(primals, list(tangents)) as accumulator:
+            outputs = function(*primals)
+        return outputs, [accumulator.jvp(output, tf.UnconnectedGradients.ZERO) for output in outputs]
+    finally:
+        _forward_mode.reset(token)
+
+
+def gradient_of(function, inputs, upstream):
+    """`(gradients, rest)` of `function(*inputs)`: a list of tensors, and a structure that is not differentiated."""
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs, rest = function(*inputs)
+    return tape.gradient(outputs, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO), rest
+
+
+def with_backward(values, inputs, others, backward):
+    """A list of tensors, whose gradients with respect to `inputs` are `backward(inputs, others, upstream)`."""
+
+    @tf.custom_gradient
+    def attached(*inputs):
+        return [tf.stop_gradient(value) for value in values], lambda *upstream: backward(list(inputs), others, list(upstream))
+
+    # In eager mode some inputs may be variables.
+    return attached(*map(tf.convert_to_tensor, inputs))
+
+
+merged_moments = functools.partial(replica_moments.merged, replicas)
+normalize = functools.partial(plain_normalization.normalize, replicas)
+normalize_as = functools.partial(plain_normalization.normalize_as, graft, replicas)
+
+
+def without_gradient(function):
+    """The result of `function()`, a structure of tensors and numbers, without gradient. Tensors keep their Keras masks."""
+
+    def stopped(leaf):
+        return keras_internals.put_mask(tf.stop_gradient(leaf), keras_internals.mask_of(leaf))
+
+    return tree.map_leaves(lambda leaf: stopped(leaf) if tf.is_tensor(leaf) else leaf, function())
+
+
+def check_equal(size, wanted, message):
+    """Raises ValueError if two integers differ, or tf.errors.InvalidArgumentError if they are known only at run time."""
+    if not isinstance(size, int) or not isinstance(wanted, int):
+        tf.debugging.assert_equal(size, wanted, message)
+    elif size != wanted:
+        raise ValueError(message)
+
+
+def unrolled_steps(with_gradient):
+    """The choice in `xla_loops` for XLA. Without XLA no limit: TensorFlow copies a tensor to update it inside a loop.
+
+    No limit for replicas either, which cannot exchange statistics inside a compiled loop.
+    """
+    if replicas.count() > 1 or not _compiled_by_xla():
+        return math.inf
+    return xla_loops.unrolled_steps("gpu" if tf.config.list_logical_devices("GPU") else "cpu", with_gradient)
+
+
+def _compiled_by_xla():
+    """Whether the function that is traced now will be compiled by XLA."""
+    # TensorFlow has no public function for this.
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def scan(body, carried, steps, dtype):
+    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `backend`."""
+    timesteps = steps.shape[0]
+    inputs = tf.TensorArray(steps.dtype, timesteps, element_shape=steps.shape[1:]).unstack(steps)
+    outputs = tf.TensorArray(dtype, timesteps)
+
+    def advance(t, carried, outputs):
+        carried, output = body(carried, inputs.read(t))
+        return t + 1, carried, outputs.write(t, output)
+
+    # XLA can differentiate a loop only if the number of iterations is a constant.
+    _, carried, outputs = tf.while_loop(
+        lambda t, *_: t < timesteps, advance, (0, carried, outputs), maximum_iterations=timesteps
+    )
+    return carried, outputs.stack()
+
+
+def unrolled_network_steps():
+    """Small, as on JAX; no limit for replicas, which cannot exchange statistics inside a compiled loop."""
+    return steps_without_loop() if replicas.count() == 1 else math.inf
+
+
+def assigned_weight(value, before):
+    """The assigned value, which is a weight itself: the derivative does not pass through what was assigned."""
+    return graft(value, before, 1.0)
+
+
+def optimization_barrier(tensors):
+    """A structure of tensors that are all computed before any is used, so that their inputs can be freed.
+
+    Only XLA needs it: TensorFlow's executor frees what is no longer needed. On CPUs XLA removes the barrier early.
+    """
+    if not _compiled_by_xla():
+        return tensors
+    after = iter(xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
+    return tree.map_leaves(lambda _: next(after), tensors)
+
+
+def ranks_of_batch(data):
+    """`(ranks, data)` of the arguments that `fit`, `evaluate` or `predict` pass to a compiled function.
+
+    Keras lets TensorFlow trace a function for the most general shape it has seen, which is unknown for inputs both with and
+    without time.
+
+    Args:
+        data: Iterator over batches, from tf.data or Python, or a list of batches.
+    """
+    if isinstance(data, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+        batch = data.element_spec
+    elif isinstance(data, list):
+        batch = data[0]
+    else:
+        batch = next(data)
+        data = itertools.chain([batch], data)
+    leaves = tf.nest.flatten(batch, expand_composites=True)
+    return tuple(tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves), data
+
+
+def reading_once(network):
+    """A context in which each weight of a network is read only once.
+
+    The forward pass needs that read, and the variable is assigned afterwards. With a separate read for the backward pass,
+    TensorFlow's optimizers can lose the order of that read and the assignment: the dependency optimizer removes the edge
+    between them if there is a longer path through an unused value, and the next optimizer removes that path (TensorFlow 2.21).
+    The rate pass has many such values. Some gradients would then occasionally use the updated weights of the following layer.
+    """
+    weights = [] if loses_replaced_weights(network) else network.trainable_variables
+    with keras_internals.without_autocast():
+        # Not with Keras' function, which returns the variable unchanged.
+        values = [(v, tf.convert_to_tensor(v.value)) for v in weights]
+    return keras_internals.ReadOnce(values)
+
+
+def loses_replaced_weights(layer):
+    """Whether a layer, or one inside it, was created in a `keras.RematScope`.
+
+    `tf.recompute_grad` computes the gradients of variables and arguments, but not those of tensors that replace variables.
+    """
+    return keras_internals.is_rematerialized(layer)

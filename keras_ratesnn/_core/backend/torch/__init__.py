@@ -1,0 +1,271 @@
+"""The backend functions on PyTorch; `keras_ratesnn._core.backend` describes them."""
+
+import contextlib
+import contextvars
+import functools
+import math
+
+import torch
+
+from keras_ratesnn._core import tree
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.backend import plain_normalization, replica_moments
+from keras_ratesnn._core.backend.shared_jax_torch import check_equal as check_equal
+from keras_ratesnn._core.backend.torch import normalization, replicas
+from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
+from keras_ratesnn._core.backend.torch.fusion import elementwise as elementwise
+from keras_ratesnn._core.backend.torch.fusion import fusing as fusing
+from keras_ratesnn._core.backend.torch.graph import CallGraph as CallGraph
+from keras_ratesnn._core.backend.torch.graph import is_recording, noticing_repeated_draws
+from keras_ratesnn._core.backend.torch.layout import LayoutKept
+
+_forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
+
+
+class _Graft(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value, onto, slope):
+        if torch.is_tensor(slope):
+            ctx.save_for_backward(slope)
+        else:
+            ctx.slope = slope
+        return value.detach()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        # Read once: torch.utils.checkpoint, used by keras.RematScope, returns saved tensors only once.
+        saved = ctx.saved_tensors
+        slope = saved[0] if saved else ctx.slope
+        return None, upstream if isinstance(slope, float) and slope == 1.0 else upstream * slope, None
+
+
+def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
+    """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
+
+    Args:
+        value: Tensor, the result.
+        onto: Tensor of the same shape and dtype, with respect to which the result is differentiated. Its value is not used.
+        slope: Tensor of the same shape and dtype, or a float.
+
+    Returns:
+        Tensor equal to `value`.
+    """
+    if _forward_mode.get():
+        # An autograd function with derivatives in both modes takes PyTorch several times as long to call.
+        slope = slope.detach() if torch.is_tensor(slope) else slope  # type: ignore[union-attr]
+        return value.detach() + slope * (onto - onto.detach())
+    return _Graft.apply(value.detach(), onto, slope)
+
+
+merged_moments = functools.partial(replica_moments.merged, replicas)
+
+
+def normalize(*arguments, weights=None):
+    """Normalises a batch with its own statistics; see `backend`."""
+    if weights is None and replicas.count() == 1:
+        return normalization.normalize(*arguments)
+    return plain_normalization.normalize(replicas, *arguments, weights)  # type: ignore[call-arg]
+
+
+def normalize_as(*arguments, weights=None):
+    """Normalises with given statistics, differentiated as if they were those of the batch; see `backend`."""
+    if weights is None and replicas.count() == 1:
+        return normalization.normalize_as(*arguments)
+    return plain_normalization.normalize_as(graft, replicas, *arguments, weights)  # type: ignore[call-arg]
+
+
+def jvp(function, primals, tangents):
+    """`(outputs, tangents)`: the list of tensors that a function returns, and its directional derivative."""
+
+    def with_derivative(*primals):
+        # Autograd may be off outside, and spikes would then have no derivative. Nothing is recorded for a backward pass here.
+        with torch.enable_grad():
+            return function(*primals)
+
+    token = _forward_mode.set(True)
+    try:
+        return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
+    finally:
+        _forward_mode.reset(token)
+
+
+def differentiable(tensor):
+    """The tensor as a leaf of its own, for autograd."""
+    return tensor.detach().requires_grad_()
+
+
+def gradient_of(function, inputs, upstream):
+    """`(gradients, rest)` of `function(*inputs)`: a list of tensors, and a structure that is not differentiated.
+
+    A gradient may be `None`.
+    """
+    with torch.enable_grad():
+        outputs, rest = function(*inputs)
+    rest = tree.map_leaves(lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf, rest)
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    differentiable = [(output, onto) for output, onto in zip(outputs, upstream, strict=True) if output.requires_grad]
+    if not (wanted and differentiable):
+        return [None for _ in inputs], rest
+    outputs, upstream = zip(*differentiable, strict=True)
+    found = iter(torch.autograd.grad(outputs, wanted, upstream, allow_unused=True))
+    return [next(found) if tensor.requires_grad else None for tensor in inputs], rest
+
+
+class _WithBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, backward, counts, *tensors):
+        # Autograd may run the backward pass in another thread.
+        ctx.run, ctx.counts = functools.partial(contextvars.copy_context().run, backward), counts
+        ctx.save_for_backward(*tensors[counts[0] :])
+        return tuple(value.detach() for value in tensors[: counts[0]])
+
+    @first_derivative_only
+    def backward(ctx, *upstream):
+        values, inputs = ctx.counts
+        saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[2 + values :]
+        leaves = [
+            tensor.detach().requires_grad_(needed) for tensor, needed in zip(saved[:inputs], wanted[:inputs], strict=True)
+        ]
+        gradients = ctx.run(leaves, list(saved[inputs:]), list(upstream))
+        none = [None] * (len(saved) - inputs)
+        return None, None, *[None] * values, *gradients, *none
+
+
+def with_backward(values, inputs, others, backward):
+    """A list of tensors, whose gradients with respect to `inputs` are `backward(inputs, others, upstream)`."""
+    # Autograd calls the function inside a step that `torch.compile` may have compiled.
+    return list(_WithBackward.apply(untraced(backward), (len(values), len(inputs)), *values, *inputs, *others))
+
+
+def finite_rows(tensor, rows):
+    """Whether all elements are finite in each of `rows` equal parts of a tensor: `(rows,)`."""
+    if torch.is_tensor(rows):
+        # During ONNX export, where sizes are 64-bit integers.
+        rows = rows.to(torch.int64)
+    return torch.isfinite(tensor.detach()).reshape(rows, -1).all(dim=1)
+
+
+def noise_state():
+    """The states of PyTorch's global generators, which Keras uses if a layer has no seed: a list of tensors."""
+    if is_recording():
+        return []
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def set_noise_state(state):
+    """Sets the states that `noise_state` returned."""
+    if is_recording():
+        return
+    on_cpu, *on_gpus = state
+    torch.set_rng_state(on_cpu)
+    if on_gpus:
+        torch.cuda.set_rng_state_all(on_gpus)
+
+
+@contextlib.contextmanager
+def repeated_noise(state):
+    """A context in which numbers are drawn again, from the states that `noise_state` returned."""
+    if is_recording():
+        with noticing_repeated_draws():
+            yield
+        return
+    before = noise_state()
+    set_noise_state(state)
+    try:
+        yield
+    finally:
+        set_noise_state(before)
+
+
+def no_gradient():
+    """A context in which autograd records nothing, so that no activation is stored."""
+    return torch.no_grad()
+
+
+def without_gradient(function):
+    """The result of `function()`, a structure of tensors and numbers, without gradient: nothing is recorded."""
+    with torch.no_grad():
+        return function()
+
+
+def grad_enabled():
+    """Whether autograd is on."""
+    return torch.is_grad_enabled()
+
+
+def unrolled_steps(with_gradient):
+    """No limit: PyTorch runs step by step."""
+    return math.inf
+
+
+def unrolled_network_steps():
+    """No limit: PyTorch runs step by step."""
+    return math.inf
+
+
+def scan(body, carried, steps, dtype):
+    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `backend`."""
+    outputs = []
+    for step in torch.unbind(steps):
+        carried, output = body(carried, step)
+        outputs.append(output)
+    return carried, torch.stack(outputs)
+
+
+def assigned_weight(value, before):
+    """The assigned value, which is a weight itself: the derivative does not pass through what was assigned."""
+    return graft(value, before, 1.0)
+
+
+def optimization_barrier(tensors):
+    """The unchanged tensors: they have already been computed."""
+    return tensors
+
+
+def untraced(function):
+    """Runs a function without compilation inside a step that `torch.compile` compiles.
+
+    That compiler would compile a new program for each path through a network, and its programs ignore the modes in which the
+    walk runs. Parts that are worth compiling are passed to `fuse`.
+    """
+    return torch.compiler.disable(function)
+
+
+# Since PyTorch 2.7.
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+def multiply_add(x, factor, y):
+    """x · factor + y, in one pass over memory if x is a tensor and the others are numbers or tensors of its dtype."""
+    tensors = [value for value in (x, factor, y) if torch.is_tensor(value)]
+    # Not all exporters know operations with factors.
+    is_plain = _is_exporting() or not torch.is_tensor(x)
+    if is_plain or any(value.dtype != x.dtype for value in tensors):
+        return x * factor + y
+    if torch.is_tensor(factor):
+        return torch.addcmul(y, x, factor) if torch.is_tensor(y) else x * factor + y
+    return torch.add(y, x, alpha=factor) if torch.is_tensor(y) else torch.rsub(x, y, alpha=-factor)
+
+
+def layout_kept():
+    """A reentrant context for Keras layers on `channels_last` data.
+
+    Keras copies such data once to change the axis order to PyTorch's, and again to restore the memory layout, which PyTorch's
+    convolutions accept anyway. This context avoids both copies.
+    """
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept()
+
+
+def ranks_of_batch(data):
+    """No ranks, and the data: PyTorch handles the shapes of each call."""
+    return (), data
+
+
+def reading_once(network):
+    """A context without effect: reads keep their order anyway."""
+    return contextlib.nullcontext()
+
+
+def loses_replaced_weights(layer):
+    """False: tensors that replace weights have their gradients."""
+    return False

@@ -1,0 +1,246 @@
+"""Compiles element-wise operations into one pass over memory on PyTorch; in eager mode each operation is a separate pass.
+
+A function is traced once into a graph of PyTorch operations. PyTorch's compiler turns it into a kernel, on CPUs with a C++
+compiler, on GPUs with Triton. Without these, functions run in eager mode. For PyTorch a kernel is one operation, which can be a
+part of a larger graph.
+"""
+
+import contextlib
+import contextvars
+import weakref
+from typing import Any
+
+import keras
+import torch
+from keras import ops
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.backend.torch.compiler import Compiled, for_all_shapes
+from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
+from keras_ratesnn._core.backend.torch.graph import is_recording
+
+LEAST_ELEMENTS = 2**20
+"""For fewer elements compilation takes too long. Once compiled, a kernel is also used for small layers."""
+
+_allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
+_programs: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+_kinds: set[Any] = set()
+
+
+@contextlib.contextmanager
+def fusing(allowed):
+    """A context that allows or forbids compilation."""
+    token = _allowed.set(allowed)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def elementwise(function, cell, key, *arguments):
+    """`function(*arguments)`, compiled into one pass over memory where that pays off; see `backend`."""
+    weights = cell.weights
+    if not _allowed.get() or len(cell.variables) > len(weights):
+        # Variables that are not weights, such as those of a random generator, may change.
+        return function(*arguments)
+    leaves = tree.flatten(arguments)
+    with keras_internals.without_autocast():
+        tensors = [ops.convert_to_tensor(weight) for weight in weights]
+    tensors += filter(torch.is_tensor, leaves)
+
+    def whole_key():
+        numbers = tuple(None if torch.is_tensor(leaf) else leaf for leaf in leaves)
+        return type(cell), key, numbers, repr(_settings(cell))
+
+    if not fuses(whole_key, tensors) or _has_arrays(cell):
+        return function(*arguments)
+
+    def of_tensors(*tensors):
+        remaining = iter(tensors)
+        mapping = [(weight, next(remaining)) for weight in weights]
+        inside = tree.map_leaves(lambda leaf: next(remaining) if torch.is_tensor(leaf) else leaf, arguments)
+        with keras.StatelessScope(mapping):
+            return function(*inside)
+
+    return fuse(of_tensors, cell, whole_key(), tensors)
+
+
+def _settings(cell):
+    """The settings of a cell that may change between calls: public attributes, except weights, which are passed as tensors."""
+    return {
+        name: value
+        for name, value in vars(cell).items()
+        if not (name.startswith("_") or name in keras_internals.ATTRIBUTES_OF_EVERY_LAYER or isinstance(value, keras.Variable))
+    }
+
+
+def _has_arrays(cell):
+    """Whether a cell has settings that can be changed in place."""
+    return any(hasattr(leaf, "shape") for leaf in tree.flatten(list(_settings(cell).values())))
+
+
+def fuses(key, tensors):
+    """Whether a function of these tensors is compiled: they are large, or a kernel for this kind of function exists.
+
+    Args:
+        key: Function without arguments that returns the `key` for `fuse`; called only if needed.
+        tensors: List of tensors.
+    """
+    return (
+        _allowed.get()
+        # First, since an exported graph would be valid only for the sizes that are compared.
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and (sum(tensor.numel() for tensor in tensors) >= LEAST_ELEMENTS or (_kinds and _kind(key(), tensors) in _kinds))
+        and (is_recording() or all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors))
+        and all(tensor.device.type in ("cpu", "cuda") for tensor in tensors)
+    )
+
+
+def fuse(function, owner, key, tensors):
+    """`function(*tensors)`, in one pass over memory forward and, if a gradient is needed, one backward.
+
+    The backward pass stores the arguments of the function and recomputes intermediate values.
+
+    Args:
+        function: Takes tensors, and returns a structure of tensors and numbers.
+        owner: Object that the compiled function is stored with.
+        key: Hashable: everything that determines the function, except the shapes and dtypes of the tensors.
+        tensors: List of tensors.
+    """
+    programs = _programs.setdefault(owner, {})
+    place = (key, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
+    if place not in programs:
+        if is_recording():
+            # The larger graph, of which its operations become a part, may itself be compiled.
+            return function(*tensors)
+        programs[place] = _Program(function, tensors)
+        _kinds.add(_kind(key, tensors))
+    program = programs[place]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        outputs = _Differentiable.apply(program, function, *tensors)
+    else:
+        outputs = program.outputs(tensors)
+    return program.structured(outputs)
+
+
+def _kind(key, tensors):
+    return (key, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
+
+
+class _Program:
+    """A compiled function, and its compiled derivatives."""
+
+    def __init__(self, function, tensors):
+        def traced(*tensors):
+            outputs = function(*tensors)
+            # Numbers are the same at every call.
+            self.structure = tree.map_leaves(lambda leaf: None if torch.is_tensor(leaf) else leaf, outputs)
+            return _tensors_in(outputs)
+
+        with torch.no_grad():
+            self.run = _compile(traced, tensors)
+        self.derivatives = {}
+
+    def outputs(self, tensors):
+        return self.run(*tensors)
+
+    def structured(self, outputs):
+        remaining = iter(outputs)
+        return tree.map_leaves(lambda number: next(remaining) if number is None else number, self.structure)
+
+    def gradients(self, function, tensors, wanted, upstream):
+        """The gradients with respect to the `wanted` tensors, `None` for the others."""
+        given = tuple(gradient is not None for gradient in upstream)
+        tensors_in = [*tensors, *(gradient for gradient in upstream if gradient is not None)]
+
+        def derivative(*values):
+            inputs = [value.detach().requires_grad_(want) for value, want in zip(values, wanted, strict=False)]
+            with torch.enable_grad():
+                outputs = _tensors_in(function(*inputs))
+            pairs = zip((output for output, has in zip(outputs, given, strict=True) if has), values[len(inputs) :], strict=True)
+            pairs = [  # type: ignore[assignment]
+                (output, gradient) for output, gradient in pairs if output.requires_grad
+            ]
+            return torch.autograd.grad(
+                [output for output, _ in pairs],
+                [value for value in inputs if value.requires_grad],
+                [gradient for _, gradient in pairs],
+                materialize_grads=True,
+                allow_unused=True,
+            )
+
+        if (wanted, given) in self.derivatives:
+            run = self.derivatives[wanted, given]
+        elif is_recording():
+            run = derivative
+        else:
+            run = self.derivatives[wanted, given] = _compile(derivative, tensors_in)
+        found = iter(run(*tensors_in))
+        return [next(found) if want else None for want in wanted]
+
+
+class _Differentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, program, function, *tensors):
+        ctx.program, ctx.function = program, function
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        return tuple(program.outputs(tensors))
+
+    @first_derivative_only
+    def backward(ctx, *upstream):
+        wanted = tuple(ctx.needs_input_grad[2:])
+        return None, None, *ctx.program.gradients(ctx.function, ctx.saved_tensors, wanted, upstream)
+
+
+def _tensors_in(outputs):
+    return [leaf for leaf in tree.flatten(outputs) if torch.is_tensor(leaf)]
+
+
+def _compile(function, tensors):
+    """Compiles `function` for a list of tensors like these: a function of such tensors."""
+    graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
+    constants = any(node.op == "get_attr" for node in graph.graph.nodes)
+    # Layers with the same code share one kernel, also for different shapes. After a few ranks PyTorch would stop compiling it.
+    text = id(graph) if constants else (graph.code, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
+    if text not in _numbers:
+        _numbers[text] = len(_kernels)
+        _kernels.append(Compiled(graph, for_all_shapes, "the time loop of a neuron layer"))
+    number = _numbers[text]
+    if len(graph.graph.output_node().args[0]) == 1:
+        return lambda *tensors: [torch.ops.keras_ratesnn.kernel_of_one.default(number, tensors)]
+    return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)
+
+
+_kernels: list[Compiled] = []
+_numbers: dict[Any, int] = {}
+
+_library = torch.library.Library("keras_ratesnn", "DEF")
+_library.define("kernel(int number, Tensor[] tensors) -> Tensor[]")
+# In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of one tensor.
+_library.define("kernel_of_one(int number, Tensor[] tensors) -> Tensor")
+
+
+@torch.library.impl(_library, "kernel", "CompositeExplicitAutograd")
+def _run_kernel(number, tensors):
+    with torch.no_grad():
+        outputs = _kernels[number](*tensors)
+    # The results of an operation must not be its arguments.
+    return [output.clone() if any(output is tensor for tensor in tensors) else output for output in outputs]
+
+
+@torch.library.register_fake("keras_ratesnn::kernel", lib=_library)
+def _shapes_of_kernel(number, tensors):
+    return [output.clone() for output in _kernels[number].graph(*tensors)]
+
+
+@torch.library.impl(_library, "kernel_of_one", "CompositeExplicitAutograd")
+def _run_kernel_of_one(number, tensors):
+    return _run_kernel(number, tensors)[0]
+
+
+@torch.library.register_fake("keras_ratesnn::kernel_of_one", lib=_library)
+def _shape_of_kernel_of_one(number, tensors):
+    return _shapes_of_kernel(number, tensors)[0]

@@ -1,0 +1,261 @@
+"""Graphs of PyTorch operations: a function is run once, its operations and those of its derivative are recorded, and replayed.
+
+A replay runs no Python code of the function. What nobody reads is left out, as a compiler would do.
+"""
+
+import contextlib
+import contextvars
+import itertools
+import logging
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+
+from keras_ratesnn._core.backend.torch import compiler, graph_passes, replicas
+from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
+from keras_ratesnn._core.backend.torch.random import seeded_draws
+
+_recording: contextvars.ContextVar["_Recording | None"] = contextvars.ContextVar("keras_ratesnn_recording", default=None)
+
+
+def is_recording():
+    """Whether the operations that run are recorded for a graph."""
+    return _recording.get() is not None
+
+
+@contextlib.contextmanager
+def noticing_repeated_draws():
+    """A context, during a recording, in which random numbers are drawn again. A replay would draw others.
+
+    This does not concern draws from the seed of a layer, which is a variable.
+    """
+    nodes = get_proxy_mode().tracer.graph.nodes
+    before = next(reversed(nodes), None)
+    yield
+    for node in itertools.takewhile(lambda node: node is not before, reversed(nodes)):
+        if graph_passes.draws(node):
+            _recording.get().repeated_draw = str(node.target)  # type: ignore[union-attr]
+
+
+class _Recording:
+    """What is noticed during a recording.
+
+    Attributes:
+        forward_names: Set of the names of the nodes on the way to the outputs.
+        repeated_draw: The name of an operation that draws the same numbers of PyTorch's own generator again, or `None`.
+    """
+
+    def __init__(self):
+        self.forward_names = set()
+        self.repeated_draw: str | None = None
+
+
+class CallGraph:
+    """A function of tensors as a graph, with its derivative as a second graph.
+
+    Args:
+        function: Takes a list of tensors and returns a list of tensors. It may have no side effects.
+        tensors: List of tensors. The graph is for tensors of the same shapes, dtypes, devices and memory layouts, with the same
+            `requires_grad`.
+        outputs: The result of `function(tensors)`.
+        settings: List of other tensors that the function may use, whose values may change.
+        compiled: Boolean, whether to compile the graphs.
+        name: String, what is compiled, for messages.
+
+    Raises:
+        ValueError: If the function draws random numbers.
+        Exception: Any other, if an operation depends on the values of tensors.
+    """
+
+    def __init__(self, function, tensors, outputs, settings, compiled, name):
+        self._wanted = [tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors]
+        self.differentiable = [output.requires_grad for output in outputs]
+        self.upstream_layouts = [output.stride() for output in outputs if output.requires_grad]
+        recording = _Recording()
+        recorded = self._record(recording, function, tensors, outputs)
+        graph_passes.check(recorded, recording.repeated_draw)
+        self._others = graph_passes.tensors_as_inputs(recorded, len(tensors), settings)
+        graph_passes.compute_constants(recorded)
+        graph, forward_nodes = graph_passes.simplified(recorded.graph, recording.forward_names)
+        inputs = len(tensors) + len(self._others)
+        forward, backward = graph_passes.split(recorded, graph, forward_nodes, inputs, len(outputs))
+        if compiled and any(map(graph_passes.draws, recorded.graph.nodes)):
+            logging.getLogger("keras_ratesnn").warning(
+                "The calls of %s are not compiled: compiled, they draw other numbers.", name
+            )
+            compiled = False
+        self.forward = _compiled(forward, f"the forward pass of {name}") if compiled else forward.forward
+        self._frees_arguments = not compiled
+        if compiled:
+            self.backward = _compiled(backward, f"the backward pass of {name}")
+        else:
+            self.backward = graph_passes.freeing_arguments(backward).forward
+
+    @staticmethod
+    def signature(tensors):
+        """What a graph depends on, hashable: the properties of tensors, or `None` if there can be no graph for them."""
+        kinds = {device.type for device in {tensor.device for tensor in tensors}}
+        if (
+            torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
+            or torch.is_anomaly_enabled()
+            or _is_checkpointed()
+            # Keras computes shapes on this device.
+            or "meta" in kinds
+            or any(map(torch.is_autocast_enabled, kinds))
+            or not {torch.Tensor, torch.nn.Parameter}.issuperset(map(type, tensors))
+        ):
+            return None
+        properties = [(t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors]
+        # A compiled graph contains the last two.
+        modes = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+        return torch.is_grad_enabled(), replicas.count(), *modes, *properties
+
+    @staticmethod
+    def state_of(tensor):
+        """What is different once a tensor has been changed, or `None` if its values may change without that.
+
+        NumPy and others may share its memory (PyTorch then calls the storage not resizable).
+        """
+        if tensor.is_inference() or type(tensor) is not torch.Tensor or not tensor.untyped_storage().resizable():
+            return None
+        return tensor._version, tensor.data_ptr(), tensor.requires_grad
+
+    @staticmethod
+    def share_memory(results, tensors):
+        """Whether each result has its memory in common with one of the tensors, a list."""
+        memory = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        return [result.untyped_storage().data_ptr() in memory for result in results]
+
+    @staticmethod
+    def assign(tensors, values):
+        """Assigns values to tensors of the same shapes and dtypes, lists."""
+        if tensors:
+            with torch.no_grad():
+                torch._foreach_copy_(tensors, values)
+
+    def __call__(self, tensors):
+        arguments = [*tensors, *self._others]
+        if not any(self.differentiable):
+            with torch.no_grad():
+                return list(map(_constant, self.forward(*arguments)))
+        # Autograd sees only what has a derivative: each tensor takes it time.
+        constants: list[torch.Tensor] = []
+        wanted = [tensor for tensor, is_wanted in zip(tensors, self._wanted, strict=True) if is_wanted]
+        outputs = iter(_Replayed.apply(self, arguments, constants, *wanted))
+        others = iter(constants)
+        return [next(outputs if differentiable else others) for differentiable in self.differentiable]
+
+    def gradients(self, saved, upstream):
+        """The gradients of the tensors that require one, `None` if they have none.
+
+        Args:
+            saved: List of what the forward graph saved. It is emptied, so that memory is free as soon as it is not needed.
+            upstream: List of the gradients of the outputs.
+        """
+        upstream = [_in_layout(gradient, layout) for gradient, layout in zip(upstream, self.upstream_layouts, strict=True)]
+        arguments = [*saved, *upstream]
+        saved.clear()
+        with torch.no_grad():
+            found = iter(self.backward(arguments) if self._frees_arguments else self.backward(*arguments))
+        return [next(found) if has_gradient else None for has_gradient in self._has_gradient]
+
+    def _record(self, recording, function, tensors, outputs):
+        """A graph module from tensors and gradients of outputs to outputs and gradients of tensors."""
+
+        def with_derivative(tensors, upstream):
+            leaves = [tensor.requires_grad_(wanted) for tensor, wanted in zip(tensors, self._wanted, strict=True)]
+            with torch.set_grad_enabled(any(self._wanted)):
+                values = function(leaves)
+            recording.forward_names.update(node.name for node in get_proxy_mode().tracer.graph.nodes)
+            differentiable = [value for value in values if value.requires_grad]
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
+            found = torch.autograd.grad(differentiable, wanted, upstream, allow_unused=True) if differentiable else ()
+            self._has_gradient = [gradient is not None for gradient in found]
+            pairs = [(gradient, leaf) for gradient, leaf in zip(found, wanted, strict=False) if gradient is not None]
+            # In another memory layout than that of its weight, PyTorch would copy a gradient later.
+            return [*values, *(gradient.contiguous() if leaf.is_contiguous() else gradient for gradient, leaf in pairs)]
+
+        tensors = [tensor.detach() for tensor in tensors]
+        upstream = [torch.empty_like(output) for output in outputs if output.requires_grad]
+        token = _recording.set(recording)
+        try:
+            # Modes that record belong to this thread.
+            with (
+                torch.autograd.set_multithreading_enabled(False),
+                _NoNumbers(),
+                # Compiled functions that other threads call meanwhile run uncompiled, instead of raising an error.
+                torch._dynamo.config.patch(error_on_nested_fx_trace=False),
+                seeded_draws(),
+            ):
+                return make_fx(with_derivative, tracing_mode="fake", _allow_non_fake_inputs=True)(tensors, upstream)
+        finally:
+            _recording.reset(token)
+
+
+class _NoNumbers(torch.overrides.TorchFunctionMode):
+    """A context in which Python cannot read numbers from tensors that existed before: a replay would not see them change."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in _READS and not isinstance(args[0], FakeTensor):
+            raise ValueError("a number that Python computes with depends on the values of tensors")
+        return function(*args, **(kwargs or {}))
+
+
+_READS = {
+    *(
+        getattr(torch.Tensor, name)
+        for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__complex__", "__index__")
+    ),
+    torch.equal,
+    torch.allclose,
+}
+
+
+def _is_checkpointed():
+    """Whether this runs inside `torch.utils.checkpoint`, which needs each call to store the same tensors as the first one."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
+
+
+class _Replayed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, graph, tensors, constants, *wanted):
+        results = graph.forward(*tensors)
+        count = len(graph.differentiable)
+        ctx.graph = graph
+        ctx.save_for_backward(*results[count:])
+        pairs = list(zip(results[:count], graph.differentiable, strict=True))
+        constants += [_constant(output) for output, differentiable in pairs if not differentiable]
+        return tuple(output for output, differentiable in pairs if differentiable)
+
+    @first_derivative_only
+    def backward(ctx, *upstream):
+        saved = list(ctx.saved_tensors)
+        # It keeps them where the graph of autograd is retained.
+        ctx.maybe_clear_saved_tensors()
+        return None, None, None, *ctx.graph.gradients(saved, upstream)
+
+
+def _constant(result):
+    """The result of a graph, without gradient: it may be a weight itself."""
+    return result.detach() if result.requires_grad else result
+
+
+def _compiled(graph, name):
+    """A graph that is compiled at its first call, with a message, for tensors like those of that call."""
+
+    def compile_graph(graph, tensors):
+        nodes = len(graph.graph.nodes)
+        logging.getLogger("keras_ratesnn").warning("Compiling %s, %d operations; this may take a minute.", name, nodes)
+        return compiler.for_these_shapes(graph, tensors)
+
+    return compiler.Compiled(graph, compile_graph, name)
+
+
+def _in_layout(tensor, strides):
+    """The tensor in a memory layout with these strides."""
+    if tensor.stride() == strides:
+        return tensor
+    return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)

@@ -1,0 +1,166 @@
+"""The formats that Keras exports to on each backend, and which networks they can hold."""
+
+import contextlib
+import importlib.util
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+
+from keras_ratesnn import layer_kinds
+from keras_ratesnn._core import checks, keras_internals, optional_packages
+from keras_ratesnn._core.backend import xla_loops
+from keras_ratesnn._model.quantization import quantized_layers
+
+FORMATS = ("tf_saved_model", "onnx", "litert", "openvino", "torch")
+
+_BACKENDS = {
+    "tf_saved_model": ("tensorflow", "jax"),
+    "litert": ("tensorflow", "torch"),
+    "torch": ("torch",),
+}
+"""Where Keras offers only some backends."""
+
+_PACKAGES = {
+    ("tf_saved_model", "jax"): ("tensorflow", optional_packages.how_to_install("tensorflow")),
+    ("onnx", "tensorflow"): ("tf2onnx", optional_packages.how_to_install("export")),
+    ("onnx", "torch"): ("onnx", optional_packages.how_to_install("export")),
+    ("onnx", "jax"): ("jax2onnx", "pip install jax2onnx"),
+    ("litert", "torch"): ("litert_torch", "pip install litert-torch"),
+    ("openvino", "tensorflow"): ("openvino", "pip install openvino"),
+    ("openvino", "torch"): ("openvino", "pip install openvino"),
+    ("openvino", "jax"): ("openvino", "pip install openvino"),
+}
+"""The package that Keras needs for a format on a backend, and how to install it."""
+
+_EASIEST = {"tf_saved_model": "tensorflow", "onnx": "torch", "litert": "tensorflow", "openvino": "tensorflow", "torch": "torch"}
+"""A backend on which a format needs no unusual packages."""
+
+_NO_KERNELS = {"litert": ("float16", "bfloat16", "float64"), "onnx": ("bfloat16",)}
+"""The dtypes in which the usual runtimes of a format cannot compute."""
+
+_QUANTIZED = (("tf_saved_model", "tensorflow"), ("tf_saved_model", "jax"), ("onnx", "tensorflow"))
+"""Where the layers that Keras has quantized can be exported."""
+
+
+def check(network: keras.Model, format: str, formats: Iterable[str] = FORMATS) -> None:
+    """Raises an error unless a network can be exported to a format on this backend.
+
+    Args:
+        network: A Functional model.
+        format: The argument of the user.
+        formats: The formats to choose from.
+
+    Raises:
+        ValueError: If the format is unknown, not available on this backend, or cannot hold the network.
+        ImportError: If a package is missing.
+    """
+    checks.one_of("format", format, formats)
+    backend = keras.backend.backend()
+    offered = _BACKENDS.get(format, (backend,))
+    if backend not in offered:
+        raise ValueError(
+            f"`format={format!r}` is not available on the backend {backend!r}, only on {' and '.join(offered)}. "
+            f"{_elsewhere(format)}"
+        )
+    package, command = _PACKAGES.get((format, backend), (None, None))
+    if package is not None and importlib.util.find_spec(package) is None:
+        other = "" if _EASIEST[format] == backend else f", or change the backend. {_elsewhere(format)}"
+        raise ImportError(
+            f"`format={format!r}` needs the package {package} on the backend {backend!r}. Install it, {command}{other}"
+        )
+    _check_precision(network, format, backend)
+    _check_quantization(network, format, backend)
+    if format != "tf_saved_model":
+        check_noise(network, f'`format={format!r}` cannot hold the state of a random generator; format="tf_saved_model" can.')
+
+
+def _elsewhere(format):
+    return (
+        "Save the model with model.save('model.keras'), load it in a process with the environment variable "
+        f"KERAS_BACKEND={_EASIEST[format]}, and export it there: the outputs are the same."
+    )
+
+
+def _check_precision(network, format, backend):
+    for layer in _layers_of(network):
+        if layer.compute_dtype in _NO_KERNELS.get(format, ()):
+            raise ValueError(
+                f"`format={format!r}` is not available for layers that compute in {layer.compute_dtype}, on the backend "
+                f"{backend!r} or any other: its runtimes cannot. Received: layer {layer.name!r} with the policy "
+                f"{layer.dtype_policy.name!r}. Make the network again with keras.config.set_dtype_policy('float32'), and give "
+                "it the same weights with set_weights(network.get_weights())."
+            )
+
+
+def _layers_of(network):
+    """All layers except models, whose properties are those of their layers."""
+    return [layer for layer in keras_internals.with_sublayers(network) if not keras_internals.is_graph(layer)]
+
+
+def _check_quantization(network, format, backend):
+    quantized = quantized_layers(network)
+    if quantized and (format, backend) not in _QUANTIZED:
+        raise ValueError(
+            f"`format={format!r}` is not available for layers that Keras has quantized, on the backend {backend!r}. Received: "
+            f"layer {quantized[0].name!r} with the policy {quantized[0].dtype_policy.name!r}. Export the model before it is "
+            "quantized, and let the tools of the format quantize the file: for LiteRT, export(..., "
+            "optimizations=[tf.lite.Optimize.DEFAULT]); for ONNX, onnxruntime.quantization.quantize_dynamic."
+        )
+
+
+def check_noise(network: keras.Model, reason: str) -> None:
+    """Raises ValueError if a layer of a network draws random numbers in inference.
+
+    Args:
+        network: A Functional model.
+        reason: String, why it must not.
+    """
+    for layer in _layers_of(network):
+        if layer_kinds.is_random(layer, training=False):
+            raise ValueError(
+                f"{reason} Received: layer {layer.name!r} of type {type(layer).__name__}, which draws random numbers. Draw "
+                "them outside of the graph: leave the layer out of the network, and pass its outputs as the input, one frame "
+                "for each step."
+            )
+
+
+def any_batch(format: str, input_signature: Any) -> dict[str, Any]:
+    """The arguments of `keras.Model.export` with which a graph takes batches of any size, where that is not the default.
+
+    Args:
+        format: String.
+        input_signature: As for `keras.Model.export`.
+    """
+    if format != "torch":
+        return {}
+    specs = keras.tree.flatten(input_signature)
+    if len(specs) != 1 or specs[0].shape[0] is not None:
+        return {}
+    import torch
+
+    return {"dynamic_shapes": {0: torch.export.Dim("batch", min=1)}}
+
+
+@contextlib.contextmanager
+def exporting(format: str) -> Iterator[None]:
+    """A context for Keras' exporters, without warnings about how Keras uses them, which users cannot change.
+
+    Args:
+        format: String.
+    """
+    # The converter from JAX to ONNX cannot convert time loops.
+    loops = xla_loops.unrolled() if (format, keras.backend.backend()) == ("onnx", "jax") else contextlib.nullcontext()
+    with loops, warnings.catch_warnings():
+        for message in (
+            "The `native_serialization` parameter is deprecated",
+            ".*legacy TorchScript-based ONNX export",
+            "The feature will be removed",
+            "In the future `np.object` will be defined",
+        ):
+            warnings.filterwarnings("ignore", message)
+        # Shapes are treated as constants, which they are. Warnings from custom layers are shown. PyTorch names modules by file.
+        message = ".*(might cause the trace to be incorrect|registered as constants in the trace)"
+        warnings.filterwarnings("ignore", message, module=r".*\b(keras|keras_ratesnn|torch)[./\\]")
+        yield

@@ -1,0 +1,240 @@
+"""Firing rates and cost of a spiking model on a batch of data: a table with advice."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn.analysis import _observation
+from keras_ratesnn.analysis.energy import COSTS, Energy, OperationCounter
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
+
+NEARLY_ALL = 0.95
+"""A layer with at least this fraction of silent, or of saturated, neurons gets a warning."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuronLayer:
+    """The activity of a neuron layer on a batch.
+
+    Args:
+        name: String, the name of the layer.
+        output_shape: Tuple, the shape of its output without batch and time.
+        firing_rate: Float, spikes per neuron and time step.
+        silent: Float, the fraction of neurons that never spiked, for any sample at any step.
+        saturated: Float, the fraction of neurons that spiked for every sample at every step.
+    """
+
+    name: str
+    output_shape: tuple[int, ...]
+    firing_rate: float
+    silent: float
+    saturated: float
+
+    @property
+    def neurons(self) -> int:
+        return math.prod(self.output_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The result of `describe`; it can be printed.
+
+    Args:
+        name: String, the name of the network.
+        samples: Integer, the size of the batch.
+        timesteps: Integer T.
+        layers: Tuple of `NeuronLayer`, in execution order, with one entry for each call of a layer.
+        parameters: Integer, the number of trainable parameters.
+        synaptic_operations: Float, additions per sample: the sum, over all steps and nonzero inputs, of the synapses that an
+            input feeds.
+        first_multiply_adds: Float, multiply-adds per sample of the layers that see the same input at every step and run
+            once.
+        energy: `keras_ratesnn.analysis.Energy`: operations and joules per sample of each layer with synapses.
+    """
+
+    name: str
+    samples: int
+    timesteps: int
+    layers: tuple[NeuronLayer, ...]
+    parameters: int
+    synaptic_operations: float
+    first_multiply_adds: float
+    energy: Energy
+
+    @property
+    def dense_multiply_adds(self) -> float:
+        """Multiply-adds per sample of the same network without spikes and time."""
+        return float(self.energy.multiply_adds_without_spikes.sum())
+
+    @property
+    def not_counted(self) -> tuple[str, ...]:
+        """Names of layers with weights whose operations are not counted."""
+        return self.energy.not_counted
+
+    @property
+    def dead(self) -> tuple[NeuronLayer, ...]:
+        """The layers in which no neuron spiked."""
+        return tuple(layer for layer in self.layers if layer.firing_rate == 0)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Problems that were found, with advice: a list of strings."""
+        found = []
+        if self.dead:
+            found.append(
+                f"DEAD: no neuron spikes in {_names(self.dead)}. The kernels that follow have a gradient of exactly zero, and "
+                "the output does not depend on earlier layers. For the first dead layer: lower its threshold, put a "
+                "BatchNormalization before it, start from larger weights, scale up the inputs, use neurons that leak less, or "
+                "use more time steps; spikify(..., calibrate=data) sets thresholds from data."
+            )
+        almost = [layer for layer in self.layers if layer.silent >= NEARLY_ALL and layer.firing_rate > 0]
+        if almost:
+            found.append(
+                f"ALMOST DEAD: at least {NEARLY_ALL:.0%} of the neurons never spike in {_names(almost)}. Try what helps dead "
+                "layers, or a larger batch here if this one is small."
+            )
+        saturated = [layer for layer in self.layers if layer.saturated >= NEARLY_ALL]
+        if saturated:
+            found.append(
+                f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every step in {_names(saturated)}. They "
+                "carry no information about the input: raise the threshold, put a BatchNormalization before them, or lower the "
+                "learning rate."
+            )
+        return found
+
+    def __str__(self) -> str:
+        columns = ("neuron layer", "output shape", "neurons", "firing rate", "silent", "saturated")
+        rows = [
+            (
+                layer.name,
+                str(layer.output_shape),
+                f"{layer.neurons:,}",
+                f"{layer.firing_rate:.4f}",
+                f"{layer.silent:.1%}",
+                f"{layer.saturated:.1%}",
+            )
+            for layer in self.layers
+        ]
+        lines = [f"{self.name}: {self.samples} samples, {self.timesteps} time steps", *_table(columns, rows)]
+        lines.append(f"Trainable parameters: {self.parameters:,}")
+        lines.append(
+            f"A sample takes {self.synaptic_operations:,.0f} synaptic operations and {self.first_multiply_adds:,.0f} "
+            f"multiply-adds before the first spikes; without spikes the network takes {self.dense_multiply_adds:,.0f} "
+            "multiply-adds."
+        )
+        lines.append(
+            f"Energy of these operations, by the costs of {COSTS}: {_joules(self.energy.total)}; "
+            f"without spikes {_joules(self.energy.total_without_spikes)}."
+        )
+        if self.not_counted:
+            lines.append(f"Not counted: {', '.join(self.not_counted)}")
+        return "\n".join([*lines, *self.warnings])
+
+
+def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object] | None = print) -> Description:
+    """Describes the activity of a model's neurons on a batch of data, and its computational cost.
+
+    If a model does not learn, the reason is nearly always a layer whose neurons never spike. The table shows such layers, and
+    a warning names them. The model runs in inference mode and is not changed.
+
+    A synaptic operation is the addition of a weight for a spike. Each nonzero input at each step counts once for each synapse
+    that it feeds. Inputs that are neither 0 nor spikes (an average of spikes, a normalised sum) count like spikes here, but
+    take multiply-adds in the energy, see `keras_ratesnn.analysis.energy`. Dense, einsum and convolution layers are counted.
+
+    Example:
+
+    >>> network = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, kernel_initializer="ones", name="hidden"),
+    ...     keras_ratesnn.layers.IF(name="neurons"),
+    ...     keras.layers.Dense(2, name="outputs"),
+    ... ], name="tiny")
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> description = keras_ratesnn.describe(model, np.full((16, 4), 0.125, "float32"))
+    tiny: 16 samples, 4 time steps
+    neuron layer  output shape  neurons  firing rate  silent  saturated
+    -------------------------------------------------------------------
+    neurons       (8,)                8       0.5000    0.0%       0.0%
+    Trainable parameters: 58
+    A sample takes 32 synaptic operations and 32 multiply-adds before the first spikes; without spikes the network takes
+    48 multiply-adds.
+    Energy of these operations, by the costs of 32-bit floats in 45 nm CMOS: 176 pJ; without spikes 221 pJ.
+    >>> description.layers[0].firing_rate
+    0.5
+
+    Args:
+        model: A `SpikingModel`.
+        x: A batch of inputs, as for `model.predict`. It is processed as one batch.
+        print_fn: Function that prints a string; `None` prints nothing. Defaults to `print`.
+
+    Returns:
+        A `Description`.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`.
+        ValueError: If `x` has no samples.
+    """
+    model, x = checked_model(model), _observation.tensors(x)
+    layers: list[NeuronLayer] = []
+    counter = OperationCounter(model.timesteps)
+
+    def observe(call, outputs):
+        if _observation.is_neuron(call):
+            layers.append(_activity(call.operation.name, _observation.array(outputs.value)))
+        return counter(call, outputs)
+
+    _observation.observed(model, x, observe)
+    by_call = zip(counter.dense, counter.static, strict=True)
+    description = Description(
+        name=model.network.name,
+        samples=_observation.samples(x),
+        timesteps=model.timesteps,
+        layers=tuple(layers),
+        parameters=sum(math.prod(variable.shape) for variable in model.trainable_variables),
+        synaptic_operations=sum(counter.synaptic_operations),
+        first_multiply_adds=float(sum(dense for dense, static in by_call if static)),
+        energy=counter.energy(None),
+    )
+    if print_fn is not None:
+        print_fn(str(description))
+    return description
+
+
+def _activity(name: str, spikes: np.ndarray) -> NeuronLayer:
+    """The activity of a layer, from its spikes `(batch * T, ...)`."""
+    share = spikes.mean(axis=0)
+    return NeuronLayer(
+        name=name,
+        output_shape=tuple(int(size) for size in spikes.shape[1:]),
+        firing_rate=float(spikes.mean()),
+        silent=float(np.mean(share == 0)),
+        saturated=float(np.mean(share == 1)),
+    )
+
+
+def _joules(energy: float) -> str:
+    """Joules with a prefix, three digits."""
+    for exponent, prefix in ((-3, "m"), (-6, "µ"), (-9, "n")):
+        if energy >= 10.0**exponent:
+            return f"{energy / 10.0**exponent:.3g} {prefix}J"
+    return f"{energy / 1e-12:.3g} pJ"
+
+
+def _names(layers: Iterable[NeuronLayer]) -> str:
+    return ", ".join(dict.fromkeys(layer.name for layer in layers))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first two columns to the left, numbers to the right."""
+    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
+
+    def line(row):
+        cells = [
+            cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return [line(columns), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]

@@ -1,0 +1,151 @@
+r"""Calibration: converts a trained network so that its neurons approximate the activations they replace.
+
+Let a be the output of an activation and θ a percentile of its positive values. Neurons with threshold τ, between two fixed
+scales, replace it:
+
+    I = x τ/θ + (τ/2 - v_0)/T          s_t = spikes of the input current I          output θ s_t
+
+A neuron without a leak, with soft reset, whose membrane starts at v_0, spikes floor((v_0 + T I)/τ) times in T steps, clipped to
+the range from 0 to T. Its mean output is
+
+    (θ/T) · clip(floor(T x/θ + 1/2), 0, T)
+
+which is relu(x), rounded to a multiple of θ/T and clipped at θ: in the units of x, the threshold of the neuron is θ. A membrane
+that starts at v_0 = τ/2 turns truncation into rounding; what another v_0 lacks is spread over the T steps, which gives as many
+spikes for a constant x, but later ones: layers after it see less of them. All weights keep their values, because the following
+layers see activations in the original units. The derivative of a rate with respect to its input is as large as that of the
+activation for any θ, because the surrogate sees the membrane in units of τ. mean_shifts.py adds to the current what clipping,
+and spikes that come late or unevenly, take away on average.
+
+Sources: Diehl et al., "Fast-Classifying, High-Accuracy Spiking Deep Networks Through Weight and Threshold Balancing",
+IJCNN 2015; Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Event-Driven Networks for Image
+Classification", Frontiers in Neuroscience 2017 (the percentile); Deng and Gu, "Optimal Conversion of Conventional
+Artificial Neural Networks to Spiking Neural Networks", ICLR 2021 (the shift); Bu et al., "Optimized Potential Initialization
+for Low-latency Spiking Neural Networks", AAAI 2022 (the membrane).
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import backend, progress
+from keras_ratesnn._model.input_checks import fits
+
+
+@dataclasses.dataclass
+class Measured:
+    """What calibration measures of an activation.
+
+    Args:
+        threshold: Float θ, in the units of the activation, or `None` if it was never positive.
+        mean: Float, the mean of its positive part for the first samples.
+        calls: Integer, how often it is called in the network.
+    """
+
+    threshold: float | None = None
+    mean: float = 0.0
+    calls: int = 0
+
+
+class _Calibration:
+    """A rule that runs the network without spikes and records the outputs of some operations."""
+
+    def __init__(self, operations, percentile, samples, verbose):
+        self.measured = {operation: Measured() for operation in operations}
+        self.percentile = percentile
+        self.samples = samples
+        self.bar = keras.utils.Progbar(len(operations), verbose=progress.checked(verbose), unit_name="activation")
+
+    def __call__(self, call):
+        operation = call.operation
+        outputs = operation(*call.args, **call.kwargs)
+        if operation in self.measured:
+            measured = self.measured[operation]
+            values = ops.convert_to_numpy(ops.cast(outputs, "float32"))
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    "`calibrate` must give finite activations. Received: data for which the output of "
+                    f"{operation.name!r} is NaN or infinite. Check the data and the weights of the model."
+                )
+            if (values > 0).any():
+                threshold = float(np.percentile(values[values > 0], self.percentile))
+                measured.threshold = max(threshold, measured.threshold or 0.0)
+            measured.mean = float(np.maximum(values[: self.samples], 0).mean(dtype="float64"))
+            measured.calls += 1
+            if measured.calls == 1:
+                self.bar.add(1)
+        return outputs
+
+
+def measure(functional, operations, tensors, percentile, samples, inside=None, verbose=False):
+    """Measures activations.
+
+    Args:
+        functional: A Functional model.
+        operations: Collection of its operations.
+        tensors: List of tensors, a batch of its inputs, see `checked_tensors`.
+        percentile: Float in (0, 100]. A threshold is this percentile of the positive outputs, the largest if an operation is
+            called several times.
+        samples: Integer, the number of samples for means.
+        inside: As in `keras_ratesnn._graph.walk`. Defaults to `None`.
+        verbose: As in `progress.checked`: whether a progress bar is drawn. Defaults to `False`.
+
+    Returns:
+        Dict of operations to `Measured`.
+
+    Raises:
+        ValueError: If activations are NaN or infinite.
+    """
+    rule = _Calibration(operations, percentile, samples, verbose)
+    with backend.no_gradient():
+        _graph.walk(functional, tensors, rule, training=False, inside=inside)
+    return rule.measured
+
+
+def checked_tensors(functional, data):
+    """The data as a flat list of tensors in the order of the network's inputs.
+
+    Raises:
+        TypeError: If `data` are not arrays of numbers.
+        ValueError: If they have the wrong shape.
+    """
+    for leaf in keras.tree.flatten(data):
+        if not ops.is_tensor(leaf) and not (hasattr(leaf, "shape") and np.asarray(leaf).dtype.kind in _NUMBERS):
+            raise TypeError(f"{_WANTED} Received: {leaf!r} of type {type(leaf).__name__}.")
+    try:
+        arrays = _graph.match_inputs(functional, data)
+    except ValueError as error:
+        raise ValueError(f"{_WANTED} {error}") from error
+    for array, wanted in zip(arrays, functional.inputs, strict=True):
+        shape, static = tuple(array.shape), tuple(wanted.shape[1:])
+        if not shape or not shape[0] or not fits(shape[1:], static):
+            raise ValueError(f"{_WANTED} Here (batch, *{static}). Received: shape {shape}.")
+    return [ops.convert_to_tensor(array, dtype=wanted.dtype) for array, wanted in zip(arrays, functional.inputs, strict=True)]
+
+
+_NUMBERS = "biufV"  # The last is bfloat16.
+_WANTED = "`calibrate` must be a batch of inputs of the model, without time: an array, or a structure of arrays."
+
+
+def between_scales(neuron, threshold, timesteps):
+    """Places neurons between the two fixed scales.
+
+    Args:
+        neuron: A neuron layer.
+        threshold: Float, the threshold θ in the units of the activation that the neurons replace.
+        timesteps: Integer T.
+
+    Returns:
+        List of three layers.
+    """
+    own = neuron.cell.threshold
+    # A custom cell starts at rest.
+    shift = (own / 2 - getattr(neuron.cell, "initial_membrane", 0.0)) / timesteps
+    return [
+        keras.layers.Rescaling(own / threshold, shift, dtype=neuron.dtype_policy, name=f"{neuron.name}_current"),
+        neuron,
+        keras.layers.Rescaling(threshold, dtype=neuron.dtype_policy, name=f"{neuron.name}_output"),
+    ]

@@ -1,0 +1,120 @@
+r"""Folds batch normalisation into the weights of the layer before it.
+
+In inference batch normalisation is a scale and a shift of each channel, y = a x + c with
+
+    a = γ / sqrt(σ² + ε)          c = β − μ a
+
+Before it is a layer x = W z + b. Together they are the layer
+
+    y = (a W) z + (a b + c)
+
+The products are computed in float64 and stored in the dtype of the weights.
+
+Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018;
+Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Event-Driven Networks for Image Classification",
+Frontiers in Neuroscience 2017.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn.conversion._folding.pairs import find_pairs
+from keras_ratesnn.conversion._folding.report import Change, Report
+from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
+from keras_ratesnn.conversion._tasks import with_network
+from keras_ratesnn.layer_kinds import kind_of
+from keras_ratesnn.spiking_model import SpikingModel
+
+
+def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.Model:
+    """Removes batch normalisation after convolutions and dense layers, whose weights take over what it does in inference.
+
+    The new model gives the same outputs in inference, up to rounding, with fewer operations; currents and thresholds keep their
+    units. It is for deployment. Trained further, it is a network without batch normalisation.
+
+    A batch normalisation is folded if it directly follows a `Dense`, a convolution (also depthwise, separable, transposed), a
+    `WSConv2D` or a `WSDense` without an activation, and nothing else uses the output of that layer. A layer that is called
+    several times is folded if the same normalisation follows all of its calls. `OnlineRenormalization` and
+    `ThresholdDependentBatchNormalization` are folded, too; `TemporalEffectiveBatchNormalization`, which has a factor for each
+    time step, is not. What cannot be folded stays, and the report says why. Layers keep their names, and those without bias get
+    one. The original model is not changed.
+
+    A spike is a step: in a spiking network a membrane that rounding brings across its threshold changes the output by more than
+    rounding. This is as rare as membranes so close to a threshold.
+
+    Example:
+
+    >>> network = keras.Sequential([
+    ...     keras.Input((8, 8, 2)),
+    ...     keras.layers.Conv2D(4, 3, use_bias=False, name="convolution"),
+    ...     keras.layers.BatchNormalization(name="normalization"),
+    ...     keras_ratesnn.layers.LIF(name="neurons"),
+    ...     keras.layers.AveragePooling2D(2, name="pool"),
+    ...     keras.layers.BatchNormalization(name="another"),
+    ... ])
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> folded = keras_ratesnn.fold_batch_normalization(model)
+    fold_batch_normalization: 1 of 2 batch normalisations were folded.
+      stays (after AveragePooling2D): another
+    >>> [layer.name for layer in folded.network.layers]
+    ['convolution', 'neurons', 'pool', 'another']
+    >>> [change.name for change in folded.fold_report.kept]
+    ['another']
+
+    Args:
+        model: A `SpikingModel`, or a Functional or Sequential model.
+        verbose: Boolean, whether the report is printed. Defaults to `True`.
+
+    Returns:
+        A new model of the same kind and with the same settings, not compiled, with an attribute `fold_report`: a `Report`.
+
+    Raises:
+        TypeError: If `model` is neither a `SpikingModel` nor Functional or Sequential.
+        ValueError: If it is a Sequential model that does not know its input shape.
+
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+    CVPR 2018.
+    """
+    network = model.network if isinstance(model, SpikingModel) else model
+    if not keras_internals.is_graph(network):
+        raise TypeError(
+            "`model` must be a SpikingModel, or a Functional or Sequential Keras model, whose graph can be rebuilt. Received: "
+            f"model={model!r} of type {type(model).__name__}. Build it as keras.Model(inputs, outputs) from keras.Input, or "
+            "as keras.Sequential([keras.Input(shape), ...])."
+        )
+    pairs = find_pairs(_graph.as_graph(network, argument="model"))
+    replacements = {}
+    for pair in pairs:
+        if pair.before is not None:
+            replacements[pair.before] = _folded(pair.before, pair.normalization)
+            replacements[pair.normalization] = Replacement(None)
+    folded = Rebuild(replacements).run(network)
+    if isinstance(model, SpikingModel):
+        folded = with_network(model, folded)
+    folded.fold_report = Report(tuple(_change(pair) for pair in pairs))
+    if verbose:
+        print(folded.fold_report)
+    return folded
+
+
+def _folded(layer, normalization):
+    """The replacement of a layer, with the weights of the two together."""
+    rule: Any = kind_of(normalization).normalization
+    kind: Any = kind_of(layer)
+    scale, shift = rule.scale_and_shift(normalization)
+    name, shape = kind.output_factors(layer)
+    weights = dict(zip([weight.name for weight in layer.weights], layer.get_weights(), strict=True))
+    factors = np.reshape(scale, shape)
+    changed = {
+        name: np.asarray(weights[name], "float64") * factors,
+        "bias": np.asarray(weights.get("bias", 0.0), "float64") * scale + shift,
+    }
+    return Replacement({"use_bias": True}, {key: value.astype(weights[name].dtype) for key, value in changed.items()})
+
+
+def _change(pair):
+    return Change(pair.name, "" if pair.before is None else pair.before.name, pair.reason)

@@ -1,0 +1,193 @@
+"""Finds the hidden activations of a network, which neurons can replace; others are gates, outputs or attention."""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._model.layer_configs import is_of_others
+from keras_ratesnn.conversion._nodes import nodes_of
+from keras_ratesnn.layer_kinds import TIME_MEAN, kind_of
+
+HIDDEN = "hidden"
+GATE = "gate"
+OUTPUT = "output"
+SOFTMAX = "softmax"
+INSIDE = "inside a layer"
+AFTER_MEAN = "after a TimeMean"
+
+_SOFTMAXES = {"softmax", "log_softmax", "sparsemax"}
+_SQUASHING = {"sigmoid", "hard_sigmoid", "sparse_sigmoid", "tanh", "hard_tanh", "softsign"}
+"""Bounded activations: a signal that is multiplied by one is gated by it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    """An activation of a network.
+
+    Args:
+        operation: The layer, or the node of a `keras.ops` function, that applies it.
+        function: String, the name of the function.
+        role: `"hidden"`, or the reason why it is not: `"gate"`, `"output"`, `"softmax"`, `"inside a layer"`,
+            `"after a TimeMean"`.
+    """
+
+    operation: keras.Operation
+    function: str
+    role: str
+
+
+def is_only_activation(operation):
+    """Whether an operation is an activation and nothing else, not a layer with `activation=`."""
+    return kind_of(operation).activation is not None
+
+
+def find_activations(network, inside=None):
+    """The activations of a network and its nested models, in execution order.
+
+    An activation is
+
+    * an output, if it feeds only outputs of the network;
+    * a gate, if its output is multiplied by another signal: the sigmoid of a squeeze-and-excite block, the silu of SwiGLU. A
+      signal is gated, and not a gate, if it is multiplied by a function of itself (the signal scaled by a squeeze-and-excite
+      block), by a bounded activation (sigmoid, tanh, ...) or by an input of the network (a mask);
+    * ordinary, if it follows a `layers.TimeMean`;
+    * hidden otherwise.
+
+    There may be scaling, reshaping, concatenation, dropout and further activations in between. An operation that is called
+    several times is hidden if one of its calls is.
+
+    Args:
+        network: A Functional model, see `keras_ratesnn._graph.as_graph`.
+        inside: Dict of layers to the Functional models that say what they do, see `inside_layers`. Defaults to `None`.
+
+    Returns:
+        List of `Activation`.
+    """
+    roles: dict[keras.Operation, set[str]] = {}
+    nodes = nodes_of(network, inside)
+    ordinary = _after_means(nodes)
+    for node in nodes:
+        roles.setdefault(node.operation, set()).update({AFTER_MEAN} if node in ordinary else _roles(node))
+    found = []
+    for operation, uses in roles.items():
+        function = function_of(operation)
+        if function is not None:
+            found.append(Activation(operation, function, _role(function, uses)))
+        else:
+            found += [Activation(operation, inside, INSIDE) for inside in _functions_inside(operation)]
+    return found
+
+
+def function_of(operation):
+    """The name of the activation function that an operation applies to its result; `None` if there is none."""
+    activation = kind_of(operation).activation
+    if activation not in (None, "activation") or _is_inside(operation):
+        return activation
+    return _name_of(getattr(operation, "activation", None))
+
+
+def _is_inside(operation):
+    """Whether a layer's `activation` is not that of its result: in a recurrence, and in a block of other layers."""
+    if not isinstance(operation, keras.layers.Layer):
+        return False
+    inside = set(keras_internals.with_sublayers(operation)) - {operation}
+    activation = getattr(operation, "activation", None)
+    if _is_activation_layer(activation) and not is_of_others(operation):
+        inside -= set(keras_internals.with_sublayers(activation))
+    return isinstance(operation, keras.layers.RNN) or bool(inside)
+
+
+def _is_activation_layer(activation):
+    return isinstance(activation, keras.layers.Layer) and is_only_activation(activation)
+
+
+def _name_of(activation):
+    if _is_activation_layer(activation):
+        return function_of(activation)
+    if activation in (None, keras.activations.linear) or not callable(activation):
+        return None
+    return getattr(activation, "__name__", type(activation).__name__)
+
+
+def _functions_inside(operation):
+    """Names of the activation functions inside a layer, which are not visible in the graph."""
+    if not isinstance(operation, keras.layers.Layer):
+        return []
+    inside = keras_internals.with_sublayers(operation)
+    functions = [function_of(layer) or _name_of(getattr(layer, "activation", None)) for layer in inside]
+    return sorted({function for function in functions if function is not None})
+
+
+def _after_means(nodes):
+    """The calls that follow a time mean, of all calls in execution order: a set."""
+    found: set[Any] = set()
+    for node in nodes:
+        if node in found or kind_of(node.operation).role == TIME_MEAN:
+            found.update(consumer for consumer in node.consumers if consumer is not None)
+    return found
+
+
+def _role(function, uses):
+    if uses == {AFTER_MEAN}:
+        return AFTER_MEAN
+    if function in _SOFTMAXES:
+        return OUTPUT if uses == {OUTPUT} else SOFTMAX
+    if HIDDEN in uses or not uses:
+        return HIDDEN
+    return GATE if GATE in uses else OUTPUT
+
+
+def _roles(source):
+    """All uses of an activation's output."""
+    roles, seen, todo = set(), set(), [source]
+    while todo:
+        node = todo.pop()
+        for consumer in node.consumers:
+            if consumer is None:
+                roles.add(OUTPUT)
+            elif _is_product(consumer):
+                others = [other for other in consumer.inputs if other is not node]
+                roles.add(GATE if _gates(source, others) else HIDDEN)
+            elif not _passes(consumer):
+                roles.add(HIDDEN)
+            elif consumer not in seen:
+                seen.add(consumer)
+                todo.append(consumer)
+    return roles
+
+
+def _is_product(node):
+    return type(node.operation).__name__ == "Multiply" and len(node.inputs) > 1
+
+
+def _passes(node):
+    """Whether an operation only moves, scales or bends a signal, or puts others beside it, without mixing in another one."""
+    if type(node.operation).__name__ == "Concatenate":
+        return True
+    return len(node.inputs) == 1 and kind_of(node.operation).moves
+
+
+def _gates(source, others):
+    if any(_depends(other, source) for other in others):
+        return False
+    return function_of(source.operation) in _SQUASHING or not any(_is_gate_or_mask(other) for other in others)
+
+
+def _depends(node, source):
+    seen, todo = set(), [node]
+    while todo:
+        node = todo.pop()
+        if node is source:
+            return True
+        if node not in seen:
+            seen.add(node)
+            todo += node.inputs
+    return False
+
+
+def _is_gate_or_mask(node):
+    while node.operation is not None and function_of(node.operation) not in _SQUASHING and _passes(node):
+        node = node.inputs[0]
+    return node.operation is None or function_of(node.operation) in _SQUASHING

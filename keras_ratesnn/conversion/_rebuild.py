@@ -1,0 +1,135 @@
+"""Copies a Keras model, with other operations instead of some of its own."""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._model import layer_configs
+
+
+@dataclasses.dataclass(frozen=True)
+class Replacement:
+    """What becomes of an operation.
+
+    Args:
+        config: Dict, what changes in its config; `None` if it goes, and what remains is called on its first tensor.
+        weights: Dict of names of its weights to arrays, those that change or are new. Defaults to none.
+        after: List of new operations, called one after another after it or in its place. Defaults to none.
+    """
+
+    config: dict[str, Any] | None
+    weights: dict[str, Any] = dataclasses.field(default_factory=dict)
+    after: list[keras.Operation] = dataclasses.field(default_factory=list)
+
+
+_COPY = Replacement({})
+
+
+class Rebuild:
+    """Copies a model with its weights and nested models, and replaces some operations.
+
+    Args:
+        replacements: Dict of operations to `Replacement`.
+        inside: Dict of layers to Functional models that take their place, see `keras_ratesnn._graph.walk`. Defaults to none.
+    """
+
+    def __init__(self, replacements, inside=None):
+        self.replacements = replacements
+        self.inside = inside or {}
+        self.copies = {}
+
+    def run(self, model):
+        copy = self._model(model)
+        self._copy_weights(self.copies)
+        return copy
+
+    def _copy_weights(self, operations):
+        for operation in operations:
+            its_copy = self.copies[operation]
+            if isinstance(its_copy, keras.layers.Layer) and not keras_internals.is_graph(its_copy):
+                its_copy.set_weights(self._weights(operation, its_copy))
+                freeze_like(operation, its_copy)
+
+    def _model(self, model):
+        copy = self._sequential(model) if isinstance(model, keras.Sequential) else self._functional(model)
+        if not model.trainable:
+            copy.trainable = False
+        return copy
+
+    def _sequential(self, model):
+        inputs = _input_like(keras_internals.functional_of(model).inputs[0])
+        return keras.Sequential([inputs, *(step for layer in model.layers for step in self._steps(layer))], name=model.name)
+
+    def _functional(self, model):
+        inputs = keras.tree.map_structure(_input_like, keras_internals.inputs_structure(model))
+        outputs = keras_internals.run_through_graph(model, inputs, self._call)
+        return keras.Model(inputs, outputs, name=model.name)
+
+    def _call(self, operation):
+        def call(*args, **kwargs):
+            copy = self._copy(operation)
+            if operation in self.inside:
+                args, kwargs = (_graph.tensors_among(args, kwargs),), {}
+            outputs = keras.tree.flatten((args, kwargs))[0] if copy is None else copy(*args, **kwargs)
+            for step in self._replacement(operation).after:
+                outputs = step(outputs)
+            return outputs
+
+        return call
+
+    def _steps(self, operation):
+        copy = self._copy(operation)
+        return [*([] if copy is None else [copy]), *self._replacement(operation).after]
+
+    def _copy(self, operation):
+        """The copy of an operation, the same in all its calls; `None` if it goes."""
+        if operation not in self.copies:
+            self.copies[operation] = self._new_copy(operation)
+        return self.copies[operation]
+
+    def _new_copy(self, operation):
+        if operation in self.inside or keras_internals.is_graph(operation):
+            return self._model(self.inside.get(operation, operation))
+        config = self._replacement(operation).config
+        return None if config is None else new_copy(operation, config)
+
+    def _replacement(self, operation):
+        return self.replacements.get(operation, _COPY)
+
+    def _weights(self, operation, copy):
+        replacement = self._replacement(operation)
+        # An argument that is a layer, such as an activation, goes with its weights.
+        layers = [getattr(operation, argument, None) for argument in replacement.config]
+        gone = {id(weight) for layer in layers if isinstance(layer, keras.layers.Layer) for weight in layer.weights}
+        values = zip(operation.weights, operation.get_weights(), strict=True)
+        kept = [(weight.name, value) for weight, value in values if id(weight) not in gone]
+        if not replacement.weights:
+            return [value for _, value in kept]
+        # A new bias is among the weights of the copy only.
+        named = {**dict(kept), **replacement.weights}
+        return [named[weight.name] for weight in copy.weights]
+
+
+def new_copy(operation, changes):
+    """A copy of an operation without its weights.
+
+    Args:
+        operation: A Keras operation.
+        changes: Dict, what changes in its config.
+    """
+    return layer_configs.made_from(type(operation), {**operation.get_config(), **changes})
+
+
+def freeze_like(layer, copy):
+    """Freezes the layers inside the copy of a layer that are frozen inside the layer; both have the same layers."""
+    pairs = zip(keras_internals.with_sublayers(layer), keras_internals.with_sublayers(copy), strict=False)
+    for inside, its_copy in pairs:
+        if type(inside) is type(its_copy) and not inside.trainable:
+            its_copy.trainable = False
+
+
+def _input_like(tensor):
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)

@@ -1,0 +1,322 @@
+"""Reads NIR files, which are HDF5, without trust in what they contain.
+
+A file of a few bytes can declare arrays of terabytes, refer to other files, or contain itself. So nothing is read before it is
+checked: what is read in full takes at most `_RATIO` times as many bytes of memory as the file has, and `_ALWAYS`. Parameters of
+neurons, which compress well because they are mostly the same for all neurons, are read in pieces, and kept as one number if
+they are the same.
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from keras_ratesnn.nir._hdf5_heaps import why_unreadable
+from keras_ratesnn.nir._packages import package
+
+_RATIO = 16
+_ALWAYS = 2**24
+_MOST_COMPRESSED = 2000
+"""Bytes that a byte of a file can stand for; gzip reaches 1032."""
+_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+"""The filters that NIR files have. HDF5 would look for a plugin, which is code, for those that it does not know."""
+_PACKING = (1, 32000)
+_LONGEST_STRING = 4096
+_LONGEST_LIST = 64
+_DEEPEST = 32
+
+_ARRAY, _SPREAD, _NUMBERS, _TEXT_OR_NUMBERS = "array", "spread", "numbers", "text or numbers"
+_CONVOLUTION = {
+    "weight": _ARRAY,
+    "bias": _ARRAY,
+    "stride": _NUMBERS,
+    "padding": _TEXT_OR_NUMBERS,
+    "dilation": _NUMBERS,
+    "groups": _NUMBERS,
+}
+_POOLING = dict.fromkeys(("kernel_size", "stride", "padding"), _NUMBERS)
+_KEYS = {
+    "Input": {"shape": _NUMBERS},
+    "Output": {"shape": _NUMBERS},
+    "Affine": {"weight": _ARRAY, "bias": _ARRAY},
+    "Linear": {"weight": _ARRAY},
+    "Conv1d": _CONVOLUTION,
+    "Conv2d": _CONVOLUTION,
+    "AvgPool2d": _POOLING,
+    "SumPool2d": _POOLING,
+    "Flatten": {"start_dim": _NUMBERS, "end_dim": _NUMBERS},
+    "Scale": {"scale": _SPREAD},
+    "IF": dict.fromkeys(("r", "v_threshold", "v_reset"), _SPREAD),
+    "LIF": dict.fromkeys(("tau", "r", "v_leak", "v_threshold", "v_reset"), _SPREAD),
+    "CubaLIF": dict.fromkeys(("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in"), _SPREAD),
+}
+"""What is read of each type of node."""
+
+_OPTIONAL = {"v_reset": 0.0, "w_in": 1.0}
+"""What older files may lack."""
+
+_METADATA = {
+    **dict.fromkeys(("layer", "reset", "surrogate", "padding"), str),
+    **dict.fromkeys(("dt", "detach_reset", "learn_threshold", "per_channel", "use_bias"), float),
+    "kernel_size": tuple,
+}
+"""The metadata that `export_nir` writes; other metadata is not read."""
+
+
+class UnreadableError(ValueError):
+    """A file that is not a NIR file, or not one that should be read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A parameter of neurons.
+
+    Args:
+        shape: Tuple, its shape.
+        values: Array of this shape, or of shape `()` if all values are the same.
+    """
+
+    shape: tuple[int, ...]
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """A node of a file.
+
+    Args:
+        name: String, with the names of the graphs it is in, `"graph.node"`.
+        type: String, the type of the node.
+        values: Dict of its parameters: arrays, `Parameter`s, tuples of integers, or strings.
+        metadata: Dict of strings and numbers.
+    """
+
+    name: str
+    type: str
+    values: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """The graph of a file, or a graph within it.
+
+    Args:
+        nodes: Dict of names to `Node` or `Graph`.
+        edges: List of pairs of names.
+    """
+
+    nodes: dict[str, Any]
+    edges: list[tuple[str, str]]
+
+
+def read(path):
+    """The `Graph` of a file.
+
+    Args:
+        path: String or path.
+
+    Raises:
+        OSError: If there is no file, or it cannot be opened.
+        ValueError: If it is not a NIR file, is damaged, or declares more than it contains.
+    """
+    h5py = package("h5py", "import_nir")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        reason = why_unreadable(file)
+    try:
+        if reason:
+            raise UnreadableError(reason)
+        with h5py.File(path, "r") as file:
+            return _Reader(h5py, size).root(file)
+    except UnreadableError as error:
+        raise UnreadableError(f"`path` must be a NIR file. Received: path={str(path)!r}: {error}") from error
+    # What h5py raises about damaged files.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise UnreadableError(
+            f"`path` must be a NIR file. Received: path={str(path)!r}, which is damaged or another file ({error})."
+        ) from error
+
+
+class _Reader:
+    """Reads a file.
+
+    Args:
+        h5py: The package.
+        size: Integer, the bytes of the file.
+    """
+
+    def __init__(self, h5py, size):
+        self.h5py = h5py
+        self.most = _RATIO * size + _ALWAYS
+        self.left = self.most
+        self.seen = set()
+
+    def root(self, file):
+        graph = self._group(file, "node", "")
+        if self._text(graph, "type", "node") != "NIRGraph":
+            raise UnreadableError("it has a single node instead of a graph.")
+        return self._graph(graph, "", 0)
+
+    def _graph(self, graph, path, depth):
+        nodes = {}
+        group = self._group(graph, "nodes", path)
+        for name in group:
+            where = f"{path}.{name}" if path else name
+            node = self._group(group, name, path)
+            kind = self._text(node, "type", where)
+            if kind == "NIRGraph":
+                if depth == _DEEPEST:
+                    raise UnreadableError(f"graphs are nested more than {_DEEPEST} deep.")
+                nodes[name] = self._graph(node, where, depth + 1)
+            else:
+                nodes[name] = self._node(node, kind, where)
+        return Graph(nodes, self._edges(graph, path, nodes))
+
+    def _node(self, group, kind, where):
+        if kind not in _KEYS:
+            known = ", ".join(_KEYS)
+            raise UnreadableError(f"node {where!r} is of type {kind}, which keras_ratesnn cannot run. It can run {known}.")
+        values = {}
+        for key, form in _KEYS[kind].items():
+            if key in _OPTIONAL and key not in group:
+                values[key] = Parameter((), np.array(_OPTIONAL[key]))
+            else:
+                values[key] = self._value(group, key, form, where)
+        return Node(where, kind, values, self._metadata(group, where))
+
+    def _metadata(self, node, where):
+        if "metadata" not in node:
+            return {}
+        group, found = self._group(node, "metadata", where), {}
+        for key, kind in _METADATA.items():
+            if key in group:
+                if kind is str:
+                    found[key] = self._text(group, key, where)
+                else:
+                    numbers = self._numbers(group, key, where, whole=kind is tuple)
+                    found[key] = numbers if kind is tuple else numbers[0]
+        return found
+
+    def _value(self, group, key, form, where):
+        dataset = self._dataset(group, key, where)
+        if form == _TEXT_OR_NUMBERS and self.h5py.check_string_dtype(dataset.dtype):
+            return self._text(group, key, where, dataset)
+        if form in (_NUMBERS, _TEXT_OR_NUMBERS):
+            return self._numbers(group, key, where, dataset)
+        if dataset.dtype.kind not in "fiu":
+            raise UnreadableError(f"{key} of node {where!r} has the dtype {dataset.dtype}, not numbers.")
+        if form == _ARRAY:
+            return self._array(dataset, key, where)
+        return self._parameter(dataset, key, where)
+
+    def _array(self, dataset, key, where):
+        self._take(dataset.nbytes, f"{key} of node {where!r}, of shape {dataset.shape}")
+        return _finite(dataset[()], key, where)
+
+    def _parameter(self, dataset, key, where):
+        """One number, if it is the same everywhere."""
+        if dataset.chunks is None or dataset.size == 0:
+            values = self._array(dataset, key, where)
+            same = values.size > 0 and values.min() == values.max()
+            return Parameter(dataset.shape, values.flat[0].reshape(()) if same else values)
+        first = None
+        for piece in dataset.iter_chunks():
+            values = _finite(dataset[piece], key, where)
+            first = values.flat[0] if first is None else first
+            if values.min() != first or values.max() != first:
+                return Parameter(dataset.shape, self._array(dataset, key, where))
+        return Parameter(dataset.shape, np.array(first))
+
+    def _numbers(self, group, key, where, dataset=None, whole=True):
+        """A tuple of numbers, one or a few, such as strides."""
+        dataset = self._dataset(group, key, where) if dataset is None else dataset
+        if dataset.dtype.kind not in "fiub" or len(dataset.shape) > 1 or not 1 <= dataset.size <= _LONGEST_LIST:
+            raise UnreadableError(f"{key} of node {where!r} has the shape {dataset.shape} and the dtype {dataset.dtype}.")
+        values = _finite(np.atleast_1d(dataset[()]).astype("float64"), key, where)
+        if not whole:
+            return tuple(values.tolist())
+        if np.any(values != np.floor(values)) or np.abs(values).max() > 2**31:
+            raise UnreadableError(f"{key} of node {where!r} is {values.tolist()}, which must be whole numbers.")
+        return tuple(int(value) for value in values)
+
+    def _text(self, group, key, where, dataset=None):
+        dataset = self._dataset(group, key, where) if dataset is None else dataset
+        if dataset.shape != () or not self.h5py.check_string_dtype(dataset.dtype):
+            raise UnreadableError(f"{key} of {where!r} is not a text.")
+        return self._decoded(dataset[()], f"{key} of {where!r}")
+
+    def _decoded(self, value, what):
+        value = value if isinstance(value, bytes) else bytes(value)
+        if len(value) > _LONGEST_STRING:
+            raise UnreadableError(f"{what} is a text of {len(value)} bytes.")
+        return value.decode("utf8")
+
+    def _edges(self, graph, path, nodes):
+        """Read one by one, because a text that many edges refer to is stored once."""
+        dataset = self._dataset(graph, "edges", path or "node")
+        if dataset.ndim != 2 or dataset.shape[1] != 2 or not self.h5py.check_string_dtype(dataset.dtype):
+            raise UnreadableError(f"the edges must be pairs of names. They have shape {dataset.shape}, dtype {dataset.dtype}.")
+        self._take(dataset.nbytes, "the list of edges")
+        edges: dict[tuple[str, str], None] = {}
+        for row in range(dataset.shape[0]):
+            ends = tuple(self._decoded(name, "the name of a node") for name in dataset[row])
+            if ends in edges:
+                raise UnreadableError(f"the edge {ends} is there twice.")
+            for name in ends:
+                if name not in nodes:
+                    raise UnreadableError(f"the edge {ends} names {name!r}, which is not a node.")
+            edges[ends] = None
+        return list(edges)
+
+    def _group(self, parent, name, path):
+        found = self._object(parent, name, path)
+        if not isinstance(found, self.h5py.Group):
+            raise UnreadableError(f"{name!r} is not a group of nodes or values.")
+        return found
+
+    def _dataset(self, parent, name, path):
+        """A dataset that is stored in this file, as large as it declares."""
+        found = self._object(parent, name, path)
+        what = f"{name} of {path!r}"
+        if not isinstance(found, self.h5py.Dataset) or found.shape is None:
+            raise UnreadableError(f"{what} is not an array.")
+        if found.is_virtual or found.external:
+            raise UnreadableError(f"{what} is stored in another file.")
+        creation = found.id.get_create_plist()
+        filters = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
+        packing = [number for number in filters if number in _PACKING]
+        if len(packing) > 1 or any(number not in _FILTERS for number in filters):
+            known = ", ".join(_FILTERS.values())
+            raise UnreadableError(f"{what} is stored with the filters {filters}; NIR files have {known}, and compress once.")
+        if found.nbytes > found.id.get_storage_size() * (_MOST_COMPRESSED if packing else 1):
+            raise UnreadableError(f"{what} has the shape {found.shape}, more than the file contains.")
+        if found.chunks is not None and np.prod(found.chunks, dtype="float64") * found.dtype.itemsize > self.most:
+            raise UnreadableError(f"{what} is stored in pieces of shape {found.chunks}, larger than the file explains.")
+        return found
+
+    def _object(self, parent, name, path):
+        where = f" of {path!r}" if path else ""
+        link = parent.get(name, getlink=True)
+        if link is None:
+            raise UnreadableError(f"{name!r}{where} is missing.")
+        if not isinstance(link, self.h5py.HardLink):
+            raise UnreadableError(f"{name!r}{where} is a link to another place, which is not followed.")
+        found = parent[name]
+        place = self.h5py.h5o.get_info(found.id).addr
+        if place in self.seen:
+            raise UnreadableError(f"{name!r}{where} is in the file in two places.")
+        self.seen.add(place)
+        return found
+
+    def _take(self, size, what):
+        if size > self.left:
+            raise UnreadableError(f"{what}, would take {size} bytes of memory, more than the size of the file explains.")
+        self.left -= size
+
+
+def _finite(values, key, where):
+    if not np.all(np.isfinite(values)):
+        raise UnreadableError(f"{key} of node {where!r} has values that are NaN or infinite.")
+    return values

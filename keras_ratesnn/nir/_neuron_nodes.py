@@ -1,0 +1,259 @@
+"""Neuron layers as nodes, and nodes as neuron layers."""
+
+import re
+import warnings
+
+import numpy as np
+from keras import ops
+
+from keras_ratesnn import surrogates
+from keras_ratesnn._core import time_axis
+from keras_ratesnn.layers import IF, LIF, CuBaLIF, ParametricLIF
+from keras_ratesnn.nir import _continuous_time, _layouts
+from keras_ratesnn.nir._unsupported import refused_node
+
+LAYERS = (IF, LIF, ParametricLIF, CuBaLIF)
+"""The neuron layers that NIR can describe."""
+
+NODES = ("IF", "LIF", "CubaLIF")
+"""The types of their nodes."""
+
+_SURROGATES = {surrogate.__name__: surrogate for surrogate in surrogates.BY_NAME.values()}
+
+
+def node_of(nir, layer, decay, shape, dt):
+    """The node of a neuron layer.
+
+    Args:
+        nir: The package.
+        layer: A layer of one of the classes `LAYERS`.
+        decay: Float, or an array of `shape`.
+        shape: Tuple, the shape of its input in NIR.
+        dt: Float, the length of a time step in seconds.
+    """
+
+    def full(value):
+        return np.array(np.broadcast_to(value, shape), "float64")
+
+    membrane = time_axis.accumulation_dtype(layer.compute_dtype)
+    arguments = {
+        "v_threshold": full(_continuous_time.threshold_to_nir(_threshold(layer), membrane)),
+        "v_reset": full(layer.v_reset),
+        "metadata": _metadata(layer, dt),
+    }
+    if type(layer) is IF:
+        return nir.IF(r=full(1.0 / dt), **arguments)
+    tau = full(_continuous_time.time_constant(decay, dt))
+    arguments |= {"r": tau / dt, "v_leak": full(0.0)}
+    if type(layer) is CuBaLIF:
+        tau_syn = full(_continuous_time.time_constant(layer.synaptic_decay, dt))
+        return nir.CubaLIF(tau_mem=tau, tau_syn=tau_syn, w_in=tau_syn / dt, **arguments)
+    return nir.LIF(tau=tau, **arguments)
+
+
+def _threshold(layer):
+    """The threshold in inference."""
+    stabilizer = getattr(layer, "stabilizer", None)
+    threshold = layer.cell.effective_threshold() if stabilizer is None else stabilizer.running_threshold
+    return float(ops.convert_to_numpy(threshold))
+
+
+def _metadata(layer, dt):
+    """What a node does not say: how neurons are reset, the time step, and what matters in training."""
+    metadata = {
+        "layer": type(layer).__name__,
+        "reset": layer.reset,
+        "dt": dt,
+        "surrogate": repr(layer.surrogate),
+        "detach_reset": layer.detach_reset,
+        "learn_threshold": layer.learn_threshold,
+    }
+    return {**metadata, "per_channel": layer.per_channel} if type(layer) is ParametricLIF else metadata
+
+
+class NeuronReader:
+    """Makes neuron layers of nodes.
+
+    Args:
+        reset: `"soft"`, `"hard"` or `None`, for nodes that do not say it.
+        dt: Float, the length of a time step in seconds, or `None`, for nodes that do not say it.
+        data_format: String, how the network has images.
+        dtype: String, the dtype of membranes.
+    """
+
+    def __init__(self, reset, dt, data_format, dtype):
+        self.reset = reset
+        self.dt = dt
+        self.data_format = data_format
+        self.dtype = dtype
+        self.unsaid = []
+
+    def layer_of(self, node, signal, name):
+        """The layer of a node.
+
+        Args:
+            node: A `Node` of one of the types `NODES`.
+            signal: A `Signal` of the file, its input.
+            name: String, the name of the layer.
+
+        Returns:
+            `(layer, decays)`: decays are an array for a `ParametricLIF` that has one for each channel, in our order, whose
+            weights must be set; otherwise `None`.
+        """
+        dt = self._told(node, "dt", self.dt, _continuous_time.DT)
+        if dt <= 0.0:
+            raise refused_node(node, f"its metadata has dt={dt}, which must be > 0.")
+        if node.type == "IF":
+            return IF(name=name, **self._arguments(node, signal, dt)), None
+        decay = self._decay(node, self._parameter(node, "tau" if node.type == "LIF" else "tau_mem", signal), dt)
+        if node.type == "CubaLIF":
+            synaptic_decay = self._decay(node, self._parameter(node, "tau_syn", signal), dt)
+            both = {"decay": self._same(node, "tau_mem", decay), "synaptic_decay": self._same(node, "tau_syn", synaptic_decay)}
+            return CuBaLIF(name=name, **both, **self._arguments(node, signal, dt)), None
+        arguments = self._arguments(node, signal, dt)
+        per_channel = decay.ndim > 0 or bool(node.metadata.get("per_channel", False))
+        if not per_channel and node.metadata.get("layer") != "ParametricLIF":
+            return LIF(decay=self._same(node, "tau", decay), name=name, **arguments), None
+        if decay.min() <= 0.0:
+            raise refused_node(node, "some of its time constants equal the time step, and ParametricLIF has no decay of 0.")
+        axis, decays = self._of_channels(node, decay, signal)
+        layer = ParametricLIF(
+            decay=_continuous_time.shortest(decay.flat[0], self.dtype),
+            per_channel=per_channel,
+            axis=axis,
+            name=name,
+            **arguments,
+        )
+        return layer, decays
+
+    def _arguments(self, node, signal, dt):
+        """Threshold, reset and what else all layers have, in units in which the gain is 1 and neurons rest at 0."""
+        gain = self._gain(node, signal, dt)
+        leak = 0.0 if node.type == "IF" else self._parameter(node, "v_leak", signal)
+        threshold, v_reset = (self._parameter(node, key, signal) for key in ("v_threshold", "v_reset"))
+        threshold = self._same(node, "v_threshold", (threshold - leak) / gain)
+        v_reset = self._same(node, "v_reset", (v_reset - leak) / gain)
+        threshold = _continuous_time.threshold_from_nir(threshold, self.dtype)
+        if threshold <= 0.0:
+            raise refused_node(node, f"it is at rest above its threshold, by {-threshold}, and would spike without input.")
+        reset = self._told(node, "reset", self.reset, "hard")
+        if reset not in ("soft", "hard"):
+            raise refused_node(node, f"its metadata has reset={reset!r}, which is neither 'soft' nor 'hard'.")
+        if reset == "soft" and (v_reset != 0.0 or np.any(leak)):
+            raise refused_node(
+                node, "a soft reset subtracts the threshold, but its v_reset or v_leak is not 0: only a hard reset has these."
+            )
+        return {
+            "threshold": threshold,
+            "reset": reset,
+            "v_reset": _continuous_time.shortest(v_reset, self.dtype),
+            "detach_reset": bool(node.metadata.get("detach_reset", True)),
+            "learn_threshold": bool(node.metadata.get("learn_threshold", False)),
+            **_surrogate(node),
+        }
+
+    def _told(self, node, key, argument, default):
+        """What the metadata, or else the argument, says."""
+        said = node.metadata.get(key)
+        if said is None:
+            if key == "reset" and argument is None:
+                self.unsaid.append(node.name)
+            return default if argument is None else argument
+        if argument is not None and argument != said:
+            raise refused_node(
+                node, f"its metadata says {key}={said!r}, and the argument is {key}={argument!r}. Leave the argument out."
+            )
+        return said
+
+    def warn(self):
+        """Warns of nodes that do not say how they are reset."""
+        if self.unsaid:
+            warnings.warn(
+                f"The file does not say how its neurons are reset ({', '.join(map(repr, self.unsaid[:4]))}): they get a hard "
+                'reset to v_reset. Pass reset="hard" to confirm this, or reset="soft" if a spike subtracts the threshold.',
+                stacklevel=3,
+            )
+
+    def _gain(self, node, signal, dt):
+        resistance = self._parameter(node, "r", signal)
+        if node.type == "IF":
+            gain = _continuous_time.gain_of(resistance, None, dt)
+        elif node.type == "LIF":
+            gain = _continuous_time.gain_of(resistance, self._parameter(node, "tau", signal), dt)
+        else:
+            gain = _continuous_time.gain_of(resistance, self._parameter(node, "tau_mem", signal), dt)
+            gain = gain * _continuous_time.gain_of(
+                self._parameter(node, "w_in", signal), self._parameter(node, "tau_syn", signal), dt
+            )
+        if not gain.min() > 0.0:
+            raise refused_node(node, f"its input has the factor {gain.min()}, which must be > 0.")
+        return gain
+
+    def _decay(self, node, tau, dt):
+        decay = _continuous_time.decay_of(tau, dt)
+        if not (decay.min() >= 0.0 and decay.max() < 1.0):
+            raise refused_node(
+                node,
+                f"its time constants are from {np.min(tau)} to {np.max(tau)} seconds. They must be at least the time step, "
+                f"dt={dt} seconds, and finite. Pass the time step that the file is for as dt.",
+            )
+        return decay
+
+    def _parameter(self, node, key, signal):
+        """The values of a parameter: one of shape `()` if all are the same, or those of all neurons."""
+        parameter = node.values[key]
+        if parameter.shape != signal.shape and np.prod(parameter.shape) != 1:
+            raise refused_node(
+                node, f"its {key} has the shape {parameter.shape}, but its input has the shape {signal.shape} (channels first)."
+            )
+        return parameter.values
+
+    def _same(self, node, key, values):
+        """The one value that all neurons have."""
+        values = np.asarray(values)
+        low, high = values.min(), values.max()
+        if high - low > 1e-6 * max(abs(low), abs(high)):
+            raise refused_node(
+                node,
+                f"its neurons differ in {key}, from {low} to {high} in units of the layer. Here the neurons of a layer share "
+                "threshold and reset, and those of CuBaLIF their decays.",
+            )
+        return _continuous_time.shortest(high, self.dtype) if key.startswith("tau") else float(high)
+
+    def _of_channels(self, node, decay, signal):
+        """The axis of a layer's channels, and one decay for each channel, in our order; `None` if all channels share it.
+
+        Channels are usually the first or the last axis, but a `ParametricLIF` may have them on any axis.
+        """
+        usual = 1 if self.data_format == _layouts.CHANNELS_FIRST else -1
+        if decay.ndim == 0:
+            return usual, None
+        if decay.ndim == 1:
+            return usual, decay if signal.order() is None else decay[signal.order()]
+        decay = _layouts.from_nir(decay, signal.data_format)
+        for axis in (usual, *range(1, decay.ndim + 1)):
+            of_sample = axis - 1 if axis > 0 else axis
+            rows = np.moveaxis(decay, of_sample, 0).reshape(decay.shape[of_sample], -1)
+            if np.all(rows == rows[:, :1]):
+                return axis, rows[:, 0]
+        raise refused_node(node, "its time constants differ within a channel, and ParametricLIF has one for each channel.")
+
+
+def _surrogate(node):
+    """The surrogate that the metadata names, as an argument; no code of a file is run."""
+    text = node.metadata.get("surrogate")
+    if text is None:
+        return {}
+    found = re.fullmatch(r"(\w+)\((?:(\w+)=([-+.\w]+))?\)", text)
+    if found is None or found[1] not in _SURROGATES:
+        warnings.warn(
+            f"Node {node.name!r} was trained with the surrogate {text}, which is not one of keras_ratesnn. The layer gets the "
+            "default one. In inference it is not used.",
+            stacklevel=2,
+        )
+        return {}
+    name, argument, value = found.groups()
+    try:
+        return {"surrogate": _SURROGATES[name](**({argument: float(value)} if argument else {}))}
+    except (TypeError, ValueError) as error:
+        raise refused_node(node, f"its metadata has the surrogate {text}: {error}") from error

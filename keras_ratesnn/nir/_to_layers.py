@@ -1,0 +1,281 @@
+"""How each node becomes a layer: one function for each type of node."""
+
+import dataclasses
+import re
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_ratesnn.nir import _layouts
+from keras_ratesnn.nir._continuous_time import shortest
+from keras_ratesnn.nir._neuron_nodes import NODES
+from keras_ratesnn.nir._unsupported import refused_node
+
+_LARGEST = 2**31
+
+SPATIAL = ("Conv1d", "Conv2d", "AvgPool2d", "SumPool2d")
+"""The types of nodes by which the first axis of a signal is that of its channels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Signal:
+    """The output of a node.
+
+    Args:
+        tensor: A Keras tensor.
+        shape: Tuple, its shape in NIR, channels first, without the batch axis.
+        flattened: Tuple, the shape that it had before it was flattened; `None` if it was not.
+        data_format: String, how the network has its signals.
+    """
+
+    tensor: Any
+    shape: tuple[int, ...]
+    flattened: tuple[int, ...] | None
+    data_format: str
+
+    @property
+    def has_other_order(self):
+        """Whether our features are in another order than NIR's."""
+        return self.flattened is not None and self.flattened[0] > 1 and np.prod(self.flattened[1:]) > 1
+
+    def order(self):
+        """Where each of our features is in NIR's order, an array as large as the signal; `None` if the orders are the same."""
+        return _layouts.order_of_flattened(self.flattened, self.data_format) if self.has_other_order else None
+
+
+class LayerMaker:
+    """Makes the layers of a network, one node after another.
+
+    Args:
+        neurons: A `NeuronReader`.
+        data_format: String, how the network has images.
+        spatial: Boolean, whether the file has nodes of the types `SPATIAL`.
+    """
+
+    def __init__(self, neurons, data_format, spatial):
+        self.neurons = neurons
+        self.data_format = data_format
+        self.spatial = spatial
+        self.names = set()
+
+    def input(self, node):
+        shape = self._checked(node, node.values["shape"])
+        data_format = _layouts.format_of(shape, self.data_format if self.spatial else None, self.data_format)
+        tensor = keras.Input(_layouts.shape_from_nir(shape, data_format), name=self._name(node))
+        return Signal(tensor, shape, None, data_format)
+
+    def output_of(self, node, signals):
+        """The output of a node that takes the sum of signals."""
+        first, *others = signals
+        for other in others:
+            if (other.shape, other.flattened) != (first.shape, first.flattened):
+                raise refused_node(node, f"its inputs have the shapes {first.shape} and {other.shape}, and cannot be added.")
+        if others:
+            first = dataclasses.replace(first, tensor=layers.Add()([signal.tensor for signal in signals]))
+        return _TABLE[node.type](self, node, first)
+
+    def _name(self, node, ending=""):
+        """The name of a node as a layer may have it, PyTorch's too."""
+        name = (re.sub(r"\W", "_", node.name, flags=re.ASCII).strip("_")[:64] or "node") + ending
+        if name in self.names:
+            name = next(f"{name}_{i}" for i in range(1, len(self.names) + 2) if f"{name}_{i}" not in self.names)
+        self.names.add(name)
+        return name
+
+    def _checked(self, node, shape):
+        """The shape of a signal that some computer could have."""
+        if min(shape) < 1 or np.prod(shape, dtype="float64") > _LARGEST:
+            raise refused_node(node, f"its output would have the shape {tuple(shape)}.")
+        return tuple(int(size) for size in shape)
+
+    def hand_on(self, node, signal):
+        """Inputs and outputs of graphs: they only say a shape."""
+        if node.values["shape"] != signal.shape:
+            raise refused_node(
+                node, f"it declares the shape {node.values['shape']}, but takes {signal.shape} (channels first)."
+            )
+        return signal
+
+    def neurons_of(self, node, signal):
+        layer, decays = self.neurons.layer_of(node, signal, self._name(node))
+        tensor = layer(signal.tensor)
+        if decays is not None:
+            logits = layer.cell.decay_logit
+            logits.assign(np.reshape(np.log(decays) - np.log1p(-decays), logits.shape))
+        return dataclasses.replace(signal, tensor=tensor)
+
+    def dense(self, node, signal):
+        weight = node.values["weight"]
+        if weight.ndim != 2 or signal.shape != weight.shape[1:]:
+            raise refused_node(
+                node, f"its weights have the shape {weight.shape}, but its input has the shape {signal.shape} (channels first)."
+            )
+        order = signal.order()
+        weight = weight.T if order is None else weight.T[order]
+        bias = self._bias(node, len(node.values["weight"])) if node.type == "Affine" else None
+        layer = layers.Dense(weight.shape[1], use_bias=bias is not None, name=self._name(node))
+        return self._weighted(node, signal, layer, weight, bias, (weight.shape[1],))
+
+    def convolution(self, node, signal):
+        weight = node.values["weight"]
+        axes = {"Conv1d": 1, "Conv2d": 2}[node.type]
+        if weight.ndim != axes + 2 or len(signal.shape) != axes + 1:
+            raise refused_node(
+                node, f"its weights have the shape {weight.shape}, but its input has the shape {signal.shape} (channels first)."
+            )
+        (groups,) = self._sizes(node, "groups", 1)
+        if groups < 1 or signal.shape[0] != weight.shape[1] * groups or weight.shape[0] % groups or 0 in weight.shape:
+            raise refused_node(
+                node,
+                f"its weights have the shape {weight.shape} in {groups} groups, but its input has {signal.shape[0]} channels.",
+            )
+        strides, dilation = self._sizes(node, "stride", axes), self._sizes(node, "dilation", axes)
+        if min(strides) < 1 or min(dilation) < 1 or (max(strides) > 1 and max(dilation) > 1):
+            raise refused_node(node, f"Keras has no convolution with strides {strides} and dilation {dilation}.")
+        bias = self._bias(node, weight.shape[0])
+        return self._convolution(node, signal, weight, bias, strides, dilation, groups)
+
+    def _convolution(self, node, signal, weight, bias, strides, dilation, groups):
+        space, size = signal.shape[1:], weight.shape[2:]
+        zeros = self._zeros(node, space, size, strides, dilation)
+        shape = self._checked(node, (weight.shape[0], *_layouts.convolved(space, size, strides, zeros, dilation)))
+        weight, padding, zeros = self._as_keras_pads(node, space, weight, strides, dilation, zeros)
+        signal = self._padded(node, signal, zeros)
+        if node.metadata.get("use_bias") == 0 and not np.any(bias):
+            bias = None
+        arguments = {
+            "kernel_size": weight.shape[2:],
+            "strides": strides,
+            "padding": padding,
+            "dilation_rate": dilation,
+            "data_format": self.data_format,
+            "use_bias": bias is not None,
+            "name": self._name(node),
+        }
+        one_axis = len(space) == 1
+        # With one input channel in each of several groups.
+        if groups > 1 and weight.shape[1] == 1 and len(set(strides)) == 1:
+            kind = layers.DepthwiseConv1D if one_axis else layers.DepthwiseConv2D
+            kernel = np.moveaxis(weight.reshape(groups, -1, *weight.shape[2:]), (0, 1), (-2, -1))
+            layer = kind(depth_multiplier=weight.shape[0] // groups, **arguments)
+        else:
+            kind = layers.Conv1D if one_axis else layers.Conv2D
+            kernel = _layouts.kernel_from_nir(weight)
+            layer = kind(weight.shape[0], groups=groups, **arguments)
+        return self._weighted(node, signal, layer, kernel, bias, shape)
+
+    def _zeros(self, node, space, size, strides, dilation):
+        """How many zeros a convolution has on both sides of each axis."""
+        padding = node.values["padding"]
+        if padding == "valid":
+            return (0,) * len(space)
+        if padding == "same":
+            pairs = [_layouts.same_padding(*axis) for axis in zip(space, size, (1,) * len(space), dilation, strict=True)]
+            if max(strides) > 1 or any(before != after for before, after in pairs):
+                raise refused_node(node, f"it has padding 'same' with strides {strides} and a kernel of size {size}.")
+            return tuple(before for before, _ in pairs)
+        if isinstance(padding, str):
+            raise refused_node(node, f"its padding is {padding!r}.")
+        zeros = self._sizes(node, "padding", len(space))
+        if min(zeros) < 0:
+            raise refused_node(node, f"its padding is {zeros}.")
+        return zeros
+
+    def _as_keras_pads(self, node, space, weight, strides, dilation, zeros):
+        """`(weight, padding, zeros)` by which Keras gives the same outputs: its own padding, or zeros to add before."""
+        padding = node.metadata.get("padding", "same" if any(zeros) else "valid")
+        size = node.metadata.get("kernel_size", weight.shape[2:])
+        fits = len(size) == len(space) and all(1 <= part <= whole for part, whole in zip(size, weight.shape[2:], strict=True))
+        if fits and (padding == "same" or (padding == "causal" and len(space) == 1)):
+            pairs = _layouts.padding_of(padding, space, size, strides, dilation)
+            kernel = _layouts.without_equal_padding(weight, pairs, size, dilation)
+            if kernel is not None and zeros == tuple(map(max, pairs)):
+                return kernel, padding, (0,) * len(space)
+        return weight, "valid", zeros
+
+    def _padded(self, node, signal, zeros):
+        if not any(zeros):
+            return signal
+        kind, padding = (layers.ZeroPadding1D, zeros[0]) if len(zeros) == 1 else (layers.ZeroPadding2D, tuple(zeros))
+        channels, *space = signal.shape
+        shape = self._checked(node, (channels, *(size + 2 * more for size, more in zip(space, zeros, strict=True))))
+        layer = kind(padding, data_format=self.data_format, name=self._name(node, "_padding"))
+        return dataclasses.replace(signal, tensor=layer(signal.tensor), shape=shape)
+
+    def pooling(self, node, signal):
+        if len(signal.shape) != 3:
+            raise refused_node(node, f"its input has the shape {signal.shape}, which is no image (channels first).")
+        size, strides, zeros = (self._sizes(node, key, 2) for key in ("kernel_size", "stride", "padding"))
+        if min(size) < 1 or min(strides) < 1 or min(zeros) < 0:
+            raise refused_node(node, f"it has a kernel of size {size}, strides {strides} and padding {zeros}.")
+        space = _layouts.convolved(signal.shape[1:], size, strides, zeros, (1, 1))
+        shape = self._checked(node, (signal.shape[0], *space))
+        signal = self._padded(node, signal, zeros)
+        layer = layers.AveragePooling2D(size, strides, data_format=self.data_format, name=self._name(node))
+        tensor = layer(signal.tensor)
+        if node.type == "SumPool2d":
+            tensor = layers.Rescaling(float(np.prod(size)), name=self._name(node, "_sum"))(tensor)
+        return dataclasses.replace(signal, tensor=tensor, shape=shape)
+
+    def flatten(self, node, signal):
+        axes = len(signal.shape)
+        (start,), (end,) = (self._sizes(node, key, 1) for key in ("start_dim", "end_dim"))
+        if (start if start >= 0 else start + axes, end if end >= 0 else end + axes) != (0, axes - 1):
+            raise refused_node(
+                node,
+                f"it flattens the axes from {start} to {end} of an input of shape {signal.shape}, without a batch axis. Only "
+                "all of them can be flattened, from 0 to -1.",
+            )
+        if axes == 1:
+            return signal
+        # The features stay in the order of the memory: that of NIR with channels first.
+        tensor = layers.Flatten(data_format=_layouts.CHANNELS_LAST, name=self._name(node))(signal.tensor)
+        moved = signal.data_format == _layouts.CHANNELS_LAST
+        return Signal(tensor, (int(np.prod(signal.shape)),), signal.shape if moved else None, signal.data_format)
+
+    def scale(self, node, signal):
+        scale = node.values["scale"]
+        if scale.values.ndim or (scale.shape != signal.shape and np.prod(scale.shape) != 1):
+            raise refused_node(node, "its factors must be the same for all features. Put them into the weights around it.")
+        factor = shortest(scale.values, self.neurons.dtype)
+        return dataclasses.replace(signal, tensor=layers.Rescaling(factor, name=self._name(node))(signal.tensor))
+
+    def _sizes(self, node, key, axes):
+        """A number for each axis."""
+        values = node.values[key]
+        if isinstance(values, str) or len(values) not in (1, axes):
+            raise refused_node(node, f"its {key} is {values}, which must be {axes} numbers.")
+        return values * axes if len(values) == 1 else values
+
+    def _bias(self, node, outputs):
+        bias = node.values["bias"]
+        if bias.shape != (outputs,):
+            raise refused_node(node, f"its bias has the shape {bias.shape}, but it has {outputs} outputs.")
+        return bias
+
+    def _weighted(self, node, signal, layer, kernel, bias, shape):
+        """Calls a layer and sets its weights."""
+        with np.errstate(over="ignore"):
+            weights = [array.astype(self.neurons.dtype) for array in (kernel, bias) if array is not None]
+        if not all(np.all(np.isfinite(array)) for array in weights):
+            raise refused_node(node, f"its weights are too large for {self.neurons.dtype}.")
+        tensor = layer(signal.tensor)
+        layer.set_weights(weights)
+        return Signal(tensor, shape, None, signal.data_format)
+
+
+_TABLE = {
+    "Input": LayerMaker.hand_on,
+    "Output": LayerMaker.hand_on,
+    "Affine": LayerMaker.dense,
+    "Linear": LayerMaker.dense,
+    "Conv1d": LayerMaker.convolution,
+    "Conv2d": LayerMaker.convolution,
+    "AvgPool2d": LayerMaker.pooling,
+    "SumPool2d": LayerMaker.pooling,
+    "Flatten": LayerMaker.flatten,
+    "Scale": LayerMaker.scale,
+    **dict.fromkeys(NODES, LayerMaker.neurons_of),
+}

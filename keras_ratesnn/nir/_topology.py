@@ -1,0 +1,87 @@
+"""The order of the nodes of a file, and what each of them takes."""
+
+import dataclasses
+import graphlib
+
+from keras_ratesnn.nir._hdf5 import Graph, Node, UnreadableError
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A node in the graph of a file.
+
+    Args:
+        node: A `Node`.
+        inputs: Tuple of strings, the names of the nodes whose outputs it takes the sum of.
+    """
+
+    node: Node
+    inputs: tuple[str, ...]
+
+
+def in_order(graph):
+    """The nodes of a graph and of the graphs in it, each after its inputs.
+
+    Inputs and outputs of inner graphs stay, as nodes that hand on what they take.
+
+    Args:
+        graph: A `Graph`.
+
+    Returns:
+        List of `Place`: the first is the input and the last the output of the network.
+
+    Raises:
+        ValueError: If the network has not one input and one output, or a node is part of a loop, or is not connected.
+    """
+    nodes, edges = _flat(graph)
+    inputs: dict[str, list[str]] = {name: [] for name in nodes}
+    for source, target in edges:
+        inputs[target].append(source)
+    begin, end = _ends(graph)
+    if inputs[begin]:
+        raise UnreadableError(f"the input of the network, {begin!r}, is also the output of node {inputs[begin][0]!r}.")
+    taken = {source for source, _ in edges}
+    for name in nodes:
+        if (name != begin and not inputs[name]) or (name != end and name not in taken):
+            raise UnreadableError(f"node {name!r} is not connected with the input and the output of the network.")
+    if end in taken:
+        raise UnreadableError(f"the output of the network, {end!r}, is also the input of another node.")
+    try:
+        order = list(graphlib.TopologicalSorter(inputs).static_order())
+    except graphlib.CycleError as error:
+        loop = " -> ".join(map(repr, reversed(error.args[1])))
+        raise UnreadableError(f"its nodes form a loop, {loop}: keras_ratesnn has no recurrent connections.") from error
+    return [Place(nodes[name], tuple(inputs[name])) for name in order]
+
+
+def _flat(graph, path=""):
+    """All nodes by name, and all edges, without inner graphs."""
+    nodes: dict[str, Node] = {}
+    edges, begins, ends = [], {}, {}
+    for name, node in graph.nodes.items():
+        where = f"{path}{name}"
+        begins[name] = ends[name] = where
+        inner, inner_edges = {where: node}, []
+        if isinstance(node, Graph):
+            inner, inner_edges = _flat(node, f"{where}.")
+            begins[name], ends[name] = (f"{where}.{end}" for end in _ends(node, where))
+        if not inner.keys().isdisjoint(nodes):
+            raise UnreadableError(f"two nodes have the name {where!r}.")
+        nodes |= inner
+        edges += inner_edges
+    edges += [(ends[source], begins[target]) for source, target in graph.edges]
+    return nodes, edges
+
+
+def _ends(graph, where=""):
+    """The names of the input and the output of a graph."""
+    found = []
+    for kind in ("Input", "Output"):
+        names = [name for name, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind]
+        if len(names) != 1:
+            what = f"the graph {where!r}" if where else "the network"
+            raise UnreadableError(
+                f"{what} has {len(names)} nodes of type {kind}, and keras_ratesnn can run one with one of each."
+            )
+        found += names
+    return found

@@ -1,0 +1,122 @@
+"""export_nir: writes a network as a NIR file."""
+
+import os
+import pathlib
+import secrets
+from typing import Any
+
+import keras
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._model.weight_checks import check_finite
+from keras_ratesnn.conversion._folding import fold_batch_normalization
+from keras_ratesnn.conversion._nodes import nodes_of
+from keras_ratesnn.layer_kinds import kind_of
+from keras_ratesnn.nir import _continuous_time, _layouts, _to_nodes
+from keras_ratesnn.nir._graph_writer import GraphWriter
+from keras_ratesnn.nir._packages import package
+from keras_ratesnn.spiking_model import SpikingModel
+
+
+def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = _continuous_time.DT) -> None:
+    """Writes a network as a NIR file, for neuromorphic chips and other simulators.
+
+    NIR, the Neuromorphic Intermediate Representation, is a graph of layers and neurons in continuous time. The file says what
+    the network does in inference at one time step after the other. It does not say for how many steps it runs, nor that a
+    `SpikingModel` returns the time mean of the outputs.
+
+    Batch normalisation is folded into the layers before it, see `fold_batch_normalization`, and factors of `Rescaling` into the
+    layers after it. Dropout is left out. NIR has channels first: weights and the order of flattened features are converted.
+
+    Neurons have the time constant τ = dt / (1 − decay) and the resistance R = τ / dt. In NIR a neuron spikes above its
+    threshold, here at the threshold, so the file has the number next below the threshold. NIR does not say whether a spike
+    sets the membrane to `v_reset` or subtracts the threshold: most other libraries do the first. The metadata of each neuron
+    node says it (`reset`), and `dt` and `surrogate`.
+
+    Example:
+
+    >>> import tempfile
+    >>> network = keras.Sequential([
+    ...     keras.Input((8, 8, 2)),
+    ...     keras.layers.Conv2D(4, 3, use_bias=False),
+    ...     keras.layers.BatchNormalization(),
+    ...     keras_ratesnn.layers.LIF(reset="hard"),
+    ...     keras.layers.Flatten(),
+    ...     keras.layers.Dense(10),
+    ... ])
+    >>> path = tempfile.mkdtemp() + "/network.nir"
+    >>> keras_ratesnn.export_nir(network, path)
+    >>> model = keras_ratesnn.import_nir(path, timesteps=4)
+    >>> [type(layer).__name__ for layer in model.network.layers]
+    ['InputLayer', 'Conv2D', 'LIF', 'Flatten', 'Dense']
+
+    Args:
+        model: A `SpikingModel`, or a Functional or Sequential model, with one input and one output. It may contain `Dense`,
+            `Conv1D`, `Conv2D`, their depthwise and weight-standardised variants, `AveragePooling2D`, `GlobalAveragePooling2D`,
+            `ZeroPadding` before convolutions, `Flatten`, `Add`, `Rescaling`, and the neurons `IF`, `LIF`, `ParametricLIF` and
+            `CuBaLIF`.
+        path: String or path, where to write. A file that is there is replaced once the new one is complete.
+        dt: Float > 0, the length of a time step in seconds. Defaults to `1e-4`, which other libraries assume, too.
+
+    Raises:
+        ImportError: If the package nir is not installed.
+        TypeError: If `model` is neither a `SpikingModel` nor Functional or Sequential.
+        ValueError: If NIR cannot describe a layer, which the message names, or a weight is NaN or infinite; nothing is
+            written then.
+
+    Source: Pedersen et al., "Neuromorphic intermediate representation: A unified instruction set for interoperable
+    brain-inspired computing", Nature Communications 2024.
+    """
+    nir = package("nir", "export_nir")
+    dt = checks.real("dt", dt, above=0, advice="It is the length of a time step in seconds.")
+    graph = _graph_of(nir, model, dt)
+    check_finite(model.variables)
+    _replace(pathlib.Path(path), lambda part: nir.write(part, graph))
+
+
+def _graph_of(nir: Any, model: keras.Model, dt: float) -> Any:
+    network = _without_normalization(model.network if isinstance(model, SpikingModel) else model)
+    if len(network.inputs) != 1 or len(keras.tree.flatten(keras_internals.outputs_structure(network))) != 1:
+        raise ValueError(
+            f"`model` must have one input and one output. Received: {len(network.inputs)} inputs and {len(network.outputs)} "
+            "outputs. Export a model of each path separately."
+        )
+    _, *shape = network.inputs[0].shape
+    if None in shape or not shape:
+        raise ValueError(f"`model` must know the shape of its input. Received: an input of shape {network.inputs[0].shape}.")
+    found = _to_nodes.data_format_of(node.operation for node in nodes_of(network))
+    writer = GraphWriter(nir, found, dt)
+    begin = writer.input(_layouts.shape_to_nir(tuple(shape), writer.format_of(shape)))
+    end = _graph.walk(network, [begin], lambda call: _to_nodes.add_layer(writer, call.operation, call.signals), training=False)
+    (end,) = keras.tree.flatten(end)
+    if end.order is not None:
+        raise ValueError(
+            "`model` must not end with flattened channels_last features, which NIR has in another order. Received: an "
+            f"output of shape {network.outputs[0].shape}. Let it end before Flatten, or with a Dense layer."
+        )
+    writer.output(end)
+    # The type check of nir 1.0.8 is wrong about grouped convolutions and kernels that are not square.
+    return nir.NIRGraph(writer.nodes, writer.edges, type_check=False)
+
+
+def _without_normalization(network: keras.Model) -> keras.Model:
+    """The graph of a network, with folded batch normalisation."""
+    graph = _graph.as_graph(network, argument="model")
+    normalizes = False
+    for node in nodes_of(graph):
+        if kind_of(node.operation).normalization is None:
+            _to_nodes.check(node.operation)
+        else:
+            normalizes = True
+    return _graph.as_graph(fold_batch_normalization(network, verbose=False)) if normalizes else graph
+
+
+def _replace(path, write):
+    """Writes a file beside `path` and renames it, so that a file is there whole or not at all."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
