@@ -469,3 +469,9 @@ def test_the_name_of_an_input_is_that_of_its_layer():
     names = [keras_internals.name_of_input(tensor) for tensor in model.inputs]
     assert names == [layer.name for layer in model.layers[:2]]
     assert names[0] == "mine"
+
+
+def test_keras_keeps_containers_that_are_attributes_in_types_that_are_known():
+    layer = keras.layers.Layer()
+    layer.dict, layer.list, layer.set = {"a": 1}, [1], {1}
+    assert (type(layer.dict), type(layer.list), type(layer.set)) == keras_internals.TRACKED_CONTAINERS

@@ -120,8 +120,8 @@ class _ReplayedAtOnce(call_graphs._Recorded):
         self.variables = variables
         super().__init__(function, run, tensors, variables)
 
-    def record(self, tensors, compiled):
-        super().record(tensors, self.compiled)
+    def record(self, tensors, settings, compiled):
+        super().record(tensors, settings, self.compiled)
         self.tensors = tensors
 
     def first_results(self):

@@ -45,6 +45,7 @@ try:
     from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
     from keras.src.losses.losses import LossFunctionWrapper
     from keras.src.models import functional
+    from keras.src.utils.tracking import TrackedDict, TrackedList, TrackedSet
 except ImportError as error:
     raise ImportError(f"Keras {keras.__version__} lacks what keras_ratesnn reads of it: {error}. {_REMEDY}") from error
 
@@ -55,6 +56,9 @@ _MODEL_DECIDES_TRAINING = hasattr(functional, "operation_fn")
 # With a dtype, since Keras would fix its default otherwise.
 ATTRIBUTES_OF_EVERY_LAYER = frozenset(vars(keras.layers.Layer(name="any", dtype="float32")))
 """Names of the attributes that any layer has; in a layer without settings they affect nothing that is computed."""
+
+TRACKED_CONTAINERS = TrackedDict, TrackedList, TrackedSet
+"""The types in which a layer keeps the containers that are its attributes."""
 
 _GRAPH_CALLS = (functional.Functional.call, keras.Sequential.call)
 

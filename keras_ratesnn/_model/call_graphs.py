@@ -11,6 +11,7 @@ import threading
 import warnings
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
@@ -139,7 +140,8 @@ def _key(run, tensors, settings, jit_compile):
         return None
     has_time = tuple(has_time for _, has_time in run.inputs)
     modes = run.training, run.with_gradient, keras_internals.autocast_dtype(), jit_compile
-    return signature, has_time, modes, settings
+    defaults = keras.config.epsilon(), keras.config.floatx(), keras.config.image_data_format()
+    return signature, has_time, modes, defaults, settings
 
 
 class _Call:
@@ -191,7 +193,7 @@ class _Call:
             self._give_up(run, error)
             return function(run)
         try:
-            recorded.record(tensors, compiled)
+            recorded.record(tensors, self._attributes.tensors, compiled)
             if not self._attributes.unchanged():
                 raise ValueError("a layer changes its attributes when it is called")
             self._recorded, self._calls = recorded, 0
@@ -244,9 +246,9 @@ class _Recorded:
             raise
         self._is_copied = backend.CallGraph.share_memory(self._first, tensors)
 
-    def record(self, tensors, compiled):
+    def record(self, tensors, settings, compiled):
         """Records the graph; raises an error if that is not possible."""
-        self.graph = backend.CallGraph(self._function, tensors, self._first, compiled, f"model {self._name!r}")
+        self.graph = backend.CallGraph(self._function, tensors, self._first, settings, compiled, f"model {self._name!r}")
         self._function = None
 
     def first_results(self):

@@ -5,8 +5,8 @@ import functools
 import inspect
 import itertools
 import operator
-import random
 import re
+import sys
 import types
 import weakref
 from typing import Any
@@ -15,34 +15,39 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import backend, keras_internals
 
 _NUMBERS = (bool, int, float, complex, str, bytes)
-_FIXED = (
+_FIXED = {
     *_NUMBERS,
-    type(None),
-    type,
-    types.FunctionType,
-    types.BuiltinFunctionType,
+    *(type(value) for value in (None, ..., NotImplemented)),
     types.ModuleType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
     inspect.Signature,
-    keras.Variable,
-    keras.DTypePolicy,
-    keras.initializers.Initializer,
-    keras.constraints.Constraint,
-    np.generic,
-    np.dtype,
     range,
     slice,
     re.Pattern,
-    types.EllipsisType,
-    weakref.ref,
-)
-"""Types of values that do not change; variables are not settings."""
+    np.ufunc,
+    *(np.dtype(code).type for code in np.typecodes["All"] if code not in "OV"),
+    *(type(np.dtype(code)) for code in np.typecodes["All"]),
+}
+"""Exact types of values that do not change. A subclass may have attributes that do."""
+
+_FIXED_OF_KERAS = (keras.Variable, keras.DTypePolicy, keras.initializers.Initializer)
+"""Keras' own classes of values that are not settings of a call, nor are variables."""
 
 _FIXED_OF_TORCH = {("torch", name) for name in ("dtype", "device", "layout", "memory_format")}
 
-_CONTAINERS = (dict, list, tuple, set, frozenset)
+_CONTAINERS = {dict, collections.OrderedDict, list, set, *keras_internals.TRACKED_CONTAINERS}
+"""Exact types of containers whose whole state is what they contain."""
+
+_PLAIN_SIZES = {base: type("Plain", (base,), {}).__basicsize__ for base in (object, *_NUMBERS[1:], tuple, frozenset)}
+"""How many bytes an object has that adds only attributes in its `__dict__` to one of these."""
+
+_LIBRARIES = {"keras", "keras_ratesnn", "numpy", "torch", *sys.stdlib_module_names}
+"""Packages whose functions and classes nobody changes."""
+
 _OF_EVERY_LAYER = keras_internals.ATTRIBUTES_OF_EVERY_LAYER - {"activity_regularizer", "_modules", "_buffers"}
 _DEEPEST = 8
 
@@ -64,21 +69,28 @@ class LayerAttributes:
         self._of_layers: list[dict[str, Any]] = []
         self._dicts: list[dict[Any, Any]] = []
         self._views: list[Any] = []
+        self._getters: list[Any] = []
         self._tensors = []
-        self._seen = set()
+        # Objects by id, so that no other object has the same one.
+        self._seen: dict[int, Any] = {}
         for layer in layers:
             self._watch_layer(layer)
         for other in others:
             self._look_into(other, f"of {type(other).__name__}", _DEEPEST)
+        self._seen.clear()
         self._lengths = list(map(len, self._containers))
         self._names = list(self._present_names())
         self._contents = list(self._present())
 
     def _watch_layer(self, layer):
-        self._seen.add(id(layer))
+        if id(layer) in self._seen:
+            return
+        self._seen[id(layer)] = layer
         # Only weights are in it.
-        self._seen.add(id(keras_internals.torch_parameters(layer)))
+        parameters = keras_internals.torch_parameters(layer)
+        self._seen[id(parameters)] = parameters
         self._watch(vars(layer))
+        self._watch_class(type(layer))
         self._of_layers.append(vars(layer))
         for hooks in keras_internals.hooks_of(layer):
             self._watch(hooks)
@@ -90,17 +102,22 @@ class LayerAttributes:
                 if name not in _OF_EVERY_LAYER:
                     self._look_into(value, f"attribute {name!r} of layer {layer.name!r}", _DEEPEST)
 
+    @property
+    def tensors(self):
+        """The tensors among the attributes, a list. Their values may change without notice."""
+        return [tensor for tensor, _ in self._tensors]
+
     def unchanged(self):
         """Whether all attributes are what they were. Nearly all of it is one comparison, since this runs in every call."""
         if list(map(len, self._containers)) != self._lengths or list(self._present_names()) != self._names:
             return False
-        if any(tensor._version != version for tensor, version in self._tensors):
+        if any(backend.CallGraph.state_of(tensor) != state for tensor, state in self._tensors):
             return False
         return all(map(operator.is_, self._contents, self._present())) or all(map(_same, self._contents, self._present()))
 
     def _watch(self, container):
         self._containers.append(container)
-        self._views.append(_values(container))
+        self._views.append(container if isinstance(container, (list, set)) else container.values())
 
     def _present_names(self):
         """An iterator over the names in dictionaries, and the last attribute of each layer.
@@ -111,46 +128,112 @@ class LayerAttributes:
 
     def _present(self):
         """An iterator over all that is in the containers now, without the names in dictionaries."""
-        return itertools.chain.from_iterable(self._views)
+        return itertools.chain(itertools.chain.from_iterable(self._views), map(operator.call, self._getters))
+
+    def _watch_class(self, kind):
+        """Watches the attributes of a class and of its bases, but not what is inside them."""
+        for base in kind.__mro__:
+            if id(base) not in self._seen and not _is_of_library(base.__module__):
+                self._seen[id(base)] = base
+                self._watch(vars(base))
 
     def _look_into(self, value, place, depth):
-        if id(value) in self._seen or isinstance(value, _FIXED):
+        kind = type(value)
+        if (
+            kind in _FIXED
+            or id(value) in self._seen
+            or (isinstance(value, _FIXED_OF_KERAS) and _is_of_library(kind.__module__))
+        ):
             return
-        self._seen.add(id(value))
+        if isinstance(value, type):
+            self._watch_class(value)
+            return
         if isinstance(value, keras.Layer):
-            # Keras finds the layers of a layer, but not those inside other objects. A model may own this layer.
-            if not isinstance(value, keras.Model):
-                self._watch_layer(value)
-        elif ops.is_tensor(value):
-            # Weights are not settings; a graph that contains one as a constant is refused.
-            if type(value).__name__ != "Parameter":
-                self._tensors.append((value, value._version))
+            # Keras finds the layers of a layer, but not those inside other objects.
+            for layer in keras_internals.with_sublayers(value):
+                self._watch_layer(layer)
+            return
+        self._seen[id(value)] = value
+        if ops.is_tensor(value):
+            self._watch_tensor(value, place)
         elif isinstance(value, np.ndarray):
             self.unknown = f"{place} is an array"
         elif depth == 0:
             self.unknown = f"{place} is deeply nested"
-        elif isinstance(value, functools.partial):
-            self._look_into([value.func, value.args, value.keywords], place, depth - 1)
-        elif isinstance(value, types.MethodType):
-            self._look_into(value.__self__, place, depth - 1)
-        elif isinstance(value, _CONTAINERS):
-            if not isinstance(value, (tuple, frozenset)):
-                self._watch(value)
+        elif kind in _CONTAINERS:
+            self._watch(value)
+            if hasattr(value, "__dict__"):
+                # They may be given attributes.
+                self._watch(vars(value))
             if isinstance(value, dict):
                 self._dicts.append(value)
-            for inside in list(_values(value)):
-                self._look_into(inside, place, depth - 1)
-        elif isinstance(value, collections.deque) or any("__slots__" in vars(base) for base in type(value).__mro__[:-1]):
-            self.unknown = f"{place} is of type {type(value).__name__}"
-        elif hasattr(value, "__dict__") and not isinstance(value, random.Random):
-            self._look_into(vars(value), place, depth - 1)
-        elif type(value) is not object and (type(value).__module__, type(value).__name__) not in _FIXED_OF_TORCH:
-            # Its state cannot be seen: it may be a generator of random numbers, an iterator or a file.
-            self.unknown = f"{place} is of type {type(value).__name__}"
+            self._look_into_all(value.values() if isinstance(value, dict) else value, place, depth)
+        elif kind is types.FunctionType:
+            self._watch_function(value, place, depth)
+        elif kind is types.MethodType:
+            self._look_into_all((value.__self__, value.__func__), place, depth)
+        elif kind in (types.BuiltinFunctionType, types.MethodWrapperType):
+            # A method of an object, or a function of a module.
+            self._look_into(value.__self__, place, depth - 1)
+        elif kind is functools.partial:
+            self._look_into_all((value.func, value.args, value.keywords, vars(value)), place, depth)
+        elif kind is weakref.ref:
+            # A reference would keep what it points to.
+            self._getters.append(lambda: value() is None)
+            self._look_into(value(), place, depth - 1)
+        elif kind is types.SimpleNamespace or not _has_hidden_state(kind):
+            self._watch_class(kind)
+            if isinstance(value, (tuple, frozenset)):
+                self._look_into_all(value, place, depth)
+            if hasattr(value, "__dict__"):
+                self._look_into(vars(value), place, depth - 1)
+        elif (kind.__module__, kind.__name__) not in _FIXED_OF_TORCH:
+            # It may be a generator of random numbers, an iterator, a file or a container with attributes.
+            self.unknown = f"{place} is of type {kind.__name__}"
+
+    def _look_into_all(self, values, place, depth):
+        for value in list(values):
+            self._look_into(value, place, depth - 1)
+
+    def _watch_tensor(self, tensor, place):
+        # Weights are not settings; a graph that contains one is refused.
+        if type(tensor).__name__ == "Parameter":
+            return
+        state = backend.CallGraph.state_of(tensor)
+        if state is None:
+            self.unknown = f"{place} is a tensor that may change without notice: it shares memory, or is of inference mode"
+        else:
+            self._tensors.append((tensor, state))
+
+    def _watch_function(self, function, place, depth):
+        cells = function.__closure__ or ()
+        if not cells and _is_of_library(function.__globals__.get("__name__")):
+            return
+        names = "__code__", "__defaults__", "__kwdefaults__"
+        getters = [functools.partial(getattr, function, name) for name in names]
+        getters += [functools.partial(_content, cell) for cell in cells]
+        self._getters += getters
+        self._look_into_all([*(get() for get in getters[1:]), vars(function)], place, depth)
 
 
-def _values(container):
-    return container.values() if isinstance(container, dict) else container
+def _content(cell):
+    """What a variable of an enclosing function has as its value, `None` if it has none."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+def _is_of_library(module):
+    return str(module).partition(".")[0] in _LIBRARIES
+
+
+def _has_hidden_state(kind):
+    """Whether objects of a class may have state besides their `__dict__`, and a number, string or tuple that cannot change."""
+    base = next(base for base in kind.__mro__ if base in _PLAIN_SIZES)
+    has_dict = any("__dict__" in vars(base) for base in kind.__mro__)
+    size = _PLAIN_SIZES[base] if has_dict else base.__basicsize__
+    return kind.__basicsize__ > size or any(vars(base).get("__slots__") for base in kind.__mro__)
 
 
 def _same(one, other):

@@ -179,12 +179,8 @@ class RateRule(Rule):
             with _state.kept(call):
                 return self.apply(call, args, kwargs, share)
         seeds, noise = self.order.memory[noise_place(call)]
-        before = backend.noise_state()
-        with _state.kept(call, seeds):
-            backend.set_noise_state(noise)
-            outputs = self.apply(call, args, kwargs, share)
-        backend.set_noise_state(before)
-        return outputs
+        with _state.kept(call, seeds), backend.repeated_noise(noise):
+            return self.apply(call, args, kwargs, share)
 
     def _with_recorded(self, recorded, rates):
         return rates if recorded is None else tree.map_leaves(self._with_value, recorded, rates)

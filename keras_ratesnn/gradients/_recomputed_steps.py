@@ -117,16 +117,14 @@ class _Again:
                 return with_gradient()
             return ops.cond(ops.take(given["chosen"], t), with_gradient, without_gradient)
 
-        before = backend.noise_state()
-        backend.set_noise_state(self.noise)
         changed = [given["variables"][index] for index in self.changing]
-        carried = advance(0, ([ops.zeros_like(tensor) for tensor in inputs], given["drawn"], changed))
-        if self.run.timesteps > backend.unrolled_network_steps():
-            carried = ops.fori_loop(1, self.run.timesteps, advance, carried)
-        else:
-            for t in range(1, self.run.timesteps):
-                carried = advance(t, carried)
-        backend.set_noise_state(before)
+        with backend.repeated_noise(self.noise):
+            carried = advance(0, ([ops.zeros_like(tensor) for tensor in inputs], given["drawn"], changed))
+            if self.run.timesteps > backend.unrolled_network_steps():
+                carried = ops.fori_loop(1, self.run.timesteps, advance, carried)
+            else:
+                for t in range(1, self.run.timesteps):
+                    carried = advance(t, carried)
         return carried[0]
 
     def _of_step(self, upstream, t):

@@ -1,5 +1,6 @@
 """The plain spiking network, which is the forward pass of every training method, in either order."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -136,9 +137,9 @@ class ForwardRule(Rule):
         start = self.order.once(noise_place(call), lambda: noise_of(call))
 
         def at_step(t):
-            restore_noise(call, start)
             args, kwargs = self._arguments_at(call, t)
-            return self.apply(call, args, kwargs, 1.0 / self.order.timesteps, t)
+            with drawing_from(call, start, again=not (isinstance(t, int) and t == 0)):
+                return self.apply(call, args, kwargs, 1.0 / self.order.timesteps, t)
 
         return self._outputs(call, self.evaluate(lambda: self.order.each(at_step)))
 
@@ -187,9 +188,21 @@ def noise_of(call):
     return [ops.copy(state) for state in layer_kinds.seeds_of(call.operation)], backend.noise_state()
 
 
-def restore_noise(call, state):
-    """Restores a generator state returned by `noise_of`, so that a call draws the same numbers again."""
+@contextlib.contextmanager
+def drawing_from(call, state, again):
+    """A context in which a call draws the numbers that follow a state returned by `noise_of`.
+
+    Args:
+        call: `Call`.
+        state: The state.
+        again: Boolean, whether it has drawn them before. Later calls then draw as if it had not done so again.
+    """
     seeds, rest = state
     for variable, seed in zip(layer_kinds.seeds_of(call.operation), seeds, strict=True):
         variable.assign(seed)
-    backend.set_noise_state(rest)
+    if again:
+        with backend.repeated_noise(rest):
+            yield
+    else:
+        backend.set_noise_state(rest)
+        yield

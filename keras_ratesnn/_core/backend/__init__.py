@@ -1,8 +1,8 @@
 """Functions that Keras does not provide portably. `jax.py`, `tensorflow.py` and `torch.py` implement the same names;
 `graph_compiled.py` contains what the first two share.
 
-* `CallGraph(function, tensors, outputs, compiled, name)`: a function of tensors as a graph of operations; `None` where Keras
-  compiles whole functions.
+* `CallGraph(function, tensors, outputs, settings, compiled, name)`: a function of tensors as a graph of operations; `None`
+  where Keras compiles whole functions.
 * `assigned_weight(value, before)`: a weight to which a layer has assigned `value` where tensors replace the weights, with the
   derivative that the backend's own weights have after an assignment.
 * `check_equal(size, wanted, message)`: raises an error if two numbers differ, which may be known only at run time.
@@ -18,6 +18,7 @@
 * `jvp(function, primals, tangents)`: the list of tensors that a function returns, and its directional derivative.
 * `no_gradient()`: a context in which nothing is recorded for a backward pass.
 * `noise_state()`, `set_noise_state(state)`: the state of random generators other than the seeds of layers.
+* `repeated_noise(state)`: a context in which numbers are drawn again from such a state; later ones do not depend on it.
 * `without_gradient(function)`: the result of `function()`, a structure of tensors and numbers, without gradient.
 * `grad_enabled()`: whether operations may be differentiated later.
 * `optimization_barrier(tensors)`: the tensors, each computed before any is used.
@@ -75,6 +76,7 @@ normalize_as = _functions.normalize_as
 no_gradient = _functions.no_gradient
 noise_state = _functions.noise_state
 set_noise_state = _functions.set_noise_state
+repeated_noise = _functions.repeated_noise
 grad_enabled = _functions.grad_enabled
 jvp = _functions.jvp
 optimization_barrier = _functions.optimization_barrier

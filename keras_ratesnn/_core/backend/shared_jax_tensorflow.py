@@ -54,6 +54,11 @@ def set_noise_state(state):
     """Does nothing."""
 
 
+def repeated_noise(state):
+    """A context without effect."""
+    return contextlib.nullcontext()
+
+
 def layout_kept():
     """A context without effect: the compiler chooses the memory layout."""
     return contextlib.nullcontext()

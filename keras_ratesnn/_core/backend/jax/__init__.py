@@ -19,6 +19,7 @@ from keras_ratesnn._core.backend.shared_jax_tensorflow import layout_kept as lay
 from keras_ratesnn._core.backend.shared_jax_tensorflow import multiply_add as multiply_add
 from keras_ratesnn._core.backend.shared_jax_tensorflow import no_gradient as no_gradient
 from keras_ratesnn._core.backend.shared_jax_tensorflow import noise_state as noise_state
+from keras_ratesnn._core.backend.shared_jax_tensorflow import repeated_noise as repeated_noise
 from keras_ratesnn._core.backend.shared_jax_tensorflow import set_noise_state as set_noise_state
 from keras_ratesnn._core.backend.shared_jax_tensorflow import unrolled_network_steps as unrolled_network_steps
 from keras_ratesnn._core.backend.shared_jax_tensorflow import untraced as untraced

@@ -16,7 +16,7 @@ from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.fusion import elementwise as elementwise
 from keras_ratesnn._core.backend.torch.fusion import fusing as fusing
 from keras_ratesnn._core.backend.torch.graph import CallGraph as CallGraph
-from keras_ratesnn._core.backend.torch.graph import is_recording, repeats_noise
+from keras_ratesnn._core.backend.torch.graph import is_recording, noticing_repeated_draws
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
@@ -155,12 +155,26 @@ def noise_state():
 def set_noise_state(state):
     """Sets the states that `noise_state` returned."""
     if is_recording():
-        repeats_noise()
         return
     on_cpu, *on_gpus = state
     torch.set_rng_state(on_cpu)
     if on_gpus:
         torch.cuda.set_rng_state_all(on_gpus)
+
+
+@contextlib.contextmanager
+def repeated_noise(state):
+    """A context in which numbers are drawn again, from the states that `noise_state` returned."""
+    if is_recording():
+        with noticing_repeated_draws():
+            yield
+        return
+    before = noise_state()
+    set_noise_state(state)
+    try:
+        yield
+    finally:
+        set_noise_state(before)
 
 
 def no_gradient():

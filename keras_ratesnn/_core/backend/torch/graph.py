@@ -3,10 +3,13 @@
 A replay runs no Python code of the function. What nobody reads is left out, as a compiler would do.
 """
 
+import contextlib
 import contextvars
+import itertools
 import logging
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from keras_ratesnn._core.backend.torch import compiler, graph_passes, replicas
@@ -21,9 +24,18 @@ def is_recording():
     return _recording.get() is not None
 
 
-def repeats_noise():
-    """Called during a recording when the same random numbers are to be drawn again. A replay would draw others."""
-    _recording.get().repeats_noise = True  # type: ignore[union-attr]
+@contextlib.contextmanager
+def noticing_repeated_draws():
+    """A context, during a recording, in which random numbers are drawn again. A replay would draw others.
+
+    This does not concern draws from the seed of a layer, which is a variable.
+    """
+    nodes = get_proxy_mode().tracer.graph.nodes
+    before = next(reversed(nodes), None)
+    yield
+    for node in itertools.takewhile(lambda node: node is not before, reversed(nodes)):
+        if graph_passes.draws(node):
+            _recording.get().repeated_draw = str(node.target)  # type: ignore[union-attr]
 
 
 class _Recording:
@@ -31,22 +43,23 @@ class _Recording:
 
     Attributes:
         forward_names: Set of the names of the nodes on the way to the outputs.
-        repeats_noise: Boolean, whether the same random numbers are to be drawn several times.
+        repeated_draw: The name of an operation that draws the same numbers of PyTorch's own generator again, or `None`.
     """
 
     def __init__(self):
         self.forward_names = set()
-        self.repeats_noise = False
+        self.repeated_draw: str | None = None
 
 
 class CallGraph:
     """A function of tensors as a graph, with its derivative as a second graph.
 
     Args:
-        function: Takes a list of tensors and returns a list of tensors. It may use no other tensors and have no side effects.
+        function: Takes a list of tensors and returns a list of tensors. It may have no side effects.
         tensors: List of tensors. The graph is for tensors of the same shapes, dtypes, devices and memory layouts, with the same
             `requires_grad`.
         outputs: The result of `function(tensors)`.
+        settings: List of other tensors that the function may use, whose values may change.
         compiled: Boolean, whether to compile the graphs.
         name: String, what is compiled, for messages.
 
@@ -55,16 +68,18 @@ class CallGraph:
         Exception: Any other, if an operation depends on the values of tensors.
     """
 
-    def __init__(self, function, tensors, outputs, compiled, name):
+    def __init__(self, function, tensors, outputs, settings, compiled, name):
         self._wanted = [tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors]
         self.differentiable = [output.requires_grad for output in outputs]
         self.upstream_layouts = [output.stride() for output in outputs if output.requires_grad]
         recording = _Recording()
         recorded = self._record(recording, function, tensors, outputs)
-        graph_passes.check(recorded, recording.repeats_noise)
+        graph_passes.check(recorded, recording.repeated_draw)
+        self._others = graph_passes.tensors_as_inputs(recorded, len(tensors), settings)
         graph_passes.compute_constants(recorded)
         graph, forward_nodes = graph_passes.simplified(recorded.graph, recording.forward_names)
-        forward, backward = graph_passes.split(recorded, graph, forward_nodes, len(tensors), len(outputs))
+        inputs = len(tensors) + len(self._others)
+        forward, backward = graph_passes.split(recorded, graph, forward_nodes, inputs, len(outputs))
         if compiled and any(map(graph_passes.draws, recorded.graph.nodes)):
             logging.getLogger("keras_ratesnn").warning(
                 "The calls of %s are not compiled: compiled, they draw other numbers.", name
@@ -93,7 +108,19 @@ class CallGraph:
         ):
             return None
         properties = [(t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors]
-        return torch.is_grad_enabled(), replicas.count(), *properties
+        # A compiled graph contains the last two.
+        modes = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+        return torch.is_grad_enabled(), replicas.count(), *modes, *properties
+
+    @staticmethod
+    def state_of(tensor):
+        """What is different once a tensor has been changed, or `None` if its values may change without that.
+
+        NumPy and others may share its memory (PyTorch then calls the storage not resizable).
+        """
+        if tensor.is_inference() or type(tensor) is not torch.Tensor or not tensor.untyped_storage().resizable():
+            return None
+        return tensor._version, tensor.data_ptr(), tensor.requires_grad
 
     @staticmethod
     def share_memory(results, tensors):
@@ -109,13 +136,14 @@ class CallGraph:
                 torch._foreach_copy_(tensors, values)
 
     def __call__(self, tensors):
+        arguments = [*tensors, *self._others]
         if not any(self.differentiable):
             with torch.no_grad():
-                return list(map(_constant, self.forward(*tensors)))
+                return list(map(_constant, self.forward(*arguments)))
         # Autograd sees only what has a derivative: each tensor takes it time.
         constants: list[torch.Tensor] = []
         wanted = [tensor for tensor, is_wanted in zip(tensors, self._wanted, strict=True) if is_wanted]
-        outputs = iter(_Replayed.apply(self, tensors, constants, *wanted))
+        outputs = iter(_Replayed.apply(self, arguments, constants, *wanted))
         others = iter(constants)
         return [next(outputs if differentiable else others) for differentiable in self.differentiable]
 
@@ -156,6 +184,7 @@ class CallGraph:
             # Modes that record belong to this thread.
             with (
                 torch.autograd.set_multithreading_enabled(False),
+                _NoNumbers(),
                 # Compiled functions that other threads call meanwhile run uncompiled, instead of raising an error.
                 torch._dynamo.config.patch(error_on_nested_fx_trace=False),
                 seeded_draws(),
@@ -163,6 +192,25 @@ class CallGraph:
                 return make_fx(with_derivative, tracing_mode="fake", _allow_non_fake_inputs=True)(tensors, upstream)
         finally:
             _recording.reset(token)
+
+
+class _NoNumbers(torch.overrides.TorchFunctionMode):
+    """A context in which Python cannot read numbers from tensors that existed before: a replay would not see them change."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in _READS and not isinstance(args[0], FakeTensor):
+            raise ValueError("a number that Python computes with depends on the values of tensors")
+        return function(*args, **(kwargs or {}))
+
+
+_READS = {
+    *(
+        getattr(torch.Tensor, name)
+        for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__complex__", "__index__")
+    ),
+    torch.equal,
+    torch.allclose,
+}
 
 
 def _is_checkpointed():

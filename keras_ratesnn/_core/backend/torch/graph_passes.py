@@ -11,11 +11,14 @@ _ALIASES = (_aten.detach.default, _aten.alias.default)
 """Operations that return their argument."""
 
 
-def check(graph_module, repeats_noise):
+def check(graph_module, repeated_draw):
     """Raises ValueError if a replay would not do what the recorded function does."""
+    if repeated_draw is not None:
+        raise ValueError(
+            f"{repeated_draw} draws the same random numbers at each time step, from PyTorch's own generator, as a "
+            "keras.layers.Dropout without a seed does inside another layer: give it a seed"
+        )
     for node in graph_module.graph.nodes:
-        if repeats_noise and draws(node):
-            raise ValueError(f"{node.target} draws the same random numbers several times, without a keras.random.SeedGenerator")
         if any(_memory_of(argument).op in ("placeholder", "get_attr") for argument in _written(node)):
             raise ValueError(f"{node.target} changes an input, a variable or a constant in place")
         if node.target is _aten._local_scalar_dense.default:
@@ -25,6 +28,33 @@ def check(graph_module, repeats_noise):
             constant = getattr(graph_module, node.target)
             if isinstance(constant, torch.nn.Parameter) or constant.requires_grad:
                 raise ValueError("a layer uses a parameter that is not a Keras variable")
+
+
+def tensors_as_inputs(graph_module, count, settings):
+    """Makes constants whose values may change inputs after the first `count` ones: those in the memory of `settings`, tensors.
+
+    Returns:
+        List of these constants.
+    """
+    memory = {tensor.untyped_storage().data_ptr() for tensor in settings}
+    graph = graph_module.graph
+    places: dict[str, fx.Node] = {}
+    tensors: list[torch.Tensor] = []
+    before = graph.find_nodes(op="placeholder")[count - 1]
+    for node in graph.find_nodes(op="get_attr"):
+        constant = getattr(graph_module, node.target)
+        if constant.untyped_storage().data_ptr() not in memory:
+            continue
+        if node.target not in places:
+            with graph.inserting_after(before):
+                places[node.target] = placeholder = graph.placeholder(f"setting_{len(tensors)}")
+            # PyTorch's compiler reads it.
+            placeholder.meta["val"] = before.meta["val"].fake_mode.from_tensor(constant)
+            before = placeholder
+            tensors.append(constant)
+        node.replace_all_uses_with(places[node.target])
+        graph.erase_node(node)
+    return tensors
 
 
 def compute_constants(graph_module):
