@@ -312,7 +312,7 @@ def test_graphs_are_compared_with_eager_mode():
 
 @on_torch
 def test_what_is_timed_later_is_compiled_before(monkeypatch):
-    from keras_ratesnn._core.backend.torch import compiler as compiler
+    from keras_ratesnn._core.backend.torch import compiler
 
     monkeypatch.setattr(compiler, "COMPILER", "eager")
     rows = []

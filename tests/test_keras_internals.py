@@ -1,5 +1,6 @@
 """Tests the private Keras API used in `keras_internals.py`; a failure shows what broke."""
 
+import contextlib
 import inspect
 import re
 import subprocess
@@ -436,12 +437,15 @@ def test_attributes_that_keras_gives_to_models_are_not_those_of_users():
     assert keras_internals.own_classes(Own) == (Own,)
 
 
-def test_values_in_a_scope_keep_their_dtype_where_variables_are_read_in_half_precision():
-    variable = keras.Variable(np.full(2, 1.001, "float32"))
-    value = ops.full((2,), 1.002)
-    with AutocastScope("bfloat16"), keras_internals.Values([(variable, value)]) as scope:
-        assert scope.get_current_value(variable) is value
-        assert keras.backend.standardize_dtype(variable.value.dtype) == "bfloat16"
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("read_in", ["bfloat16", None])
+def test_values_in_a_scope_keep_their_dtype_whatever_variables_are_read_in(dtype, read_in):
+    with helpers.double_precision() if dtype == "float64" else contextlib.nullcontext():
+        variable = keras.Variable(np.full(2, 1.001, dtype))
+        value = ops.convert_to_tensor(np.full(2, 1.002, dtype))
+        with AutocastScope(read_in), keras_internals.Values([(variable, value)]) as scope:
+            assert scope.get_current_value(variable) is value
+            assert keras.backend.standardize_dtype(variable.value.dtype) == (read_in or dtype)
 
 
 @pytest.mark.skipif(helpers.BACKEND != "torch", reason="other backends flatten structures in other ways")

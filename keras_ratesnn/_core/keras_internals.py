@@ -238,8 +238,9 @@ class Values(keras.StatelessScope):
     """
 
     def __init__(self, values=(), **options):
-        with without_autocast():
-            super().__init__(list(values), **options)
+        super().__init__(**options)
+        for variable, value in values:
+            self.state_mapping[id(variable)] = ops.convert_to_tensor(value, dtype=variable._dtype)
 
 
 class _Through(Values):
