@@ -1,9 +1,12 @@
 """Neuron loops compiled by PyTorch: the same results as in eager mode, also if compilation is not possible."""
 
 import contextlib
+import inspect
 import shutil
+import types
 import warnings
 import weakref
+from unittest import mock
 
 import keras
 import numpy as np
@@ -320,3 +323,46 @@ def test_compiled_loops_follow_changes_of_trainable_weights():
     with fusion("eager"):
         gradients_of("log_threshold")
         assert_same(gradients_of("decay_logit"), expected)
+
+
+@torch_only
+def test_a_time_loop_is_compiled_once_for_each_layout_on_gpus_and_for_any_layout_after_too_many(monkeypatch):
+    import torch
+
+    compilations = []
+
+    def compiler(graph, tensors):
+        compilations.append(graph)
+        return graph.forward
+
+    graph = torch.fx.experimental.proxy_tensor.make_fx(lambda x: [x * 2])(torch.ones(2, 3))
+    monkeypatch.setattr(torch_compiler, "COMPILER", compiler)
+    monkeypatch.setattr(torch_compiler, "MOST_LAYOUTS", 2)
+    run = torch_compiler.CompiledByLayout(graph, "a time loop")
+    for x in (torch.ones(2, 3), torch.ones(2, 3), torch.ones(3, 2).T, torch.ones(4, 3), torch.ones(5, 3), torch.ones(2, 3)):
+        np.testing.assert_array_equal(run(x)[0], 2 * x)
+    assert len(compilations) == 3, "two layouts, and one for the others"
+
+
+@torch_only
+def test_pytorch_compiles_a_stack_of_steps_as_it_is_told_here():
+    """On GPUs it would compute a stack of few tensors by one expression, which grows with the square of T."""
+    from torch._inductor import ir, lowering
+
+    original = lowering.pointwise_cat
+    with mock.patch.object(ir.ConcatKernel, "create", return_value="written in place"), torch_compiler._computing_steps_once():
+        assert lowering.pointwise_cat is not original
+        assert lowering.pointwise_cat(["step", "step"], 0).data == "written in place"
+    assert lowering.pointwise_cat is original
+    assert "pointwise_cat(" in inspect.getsource(lowering.cat), "PyTorch's lowering of `cat` has changed"
+
+
+@torch_only
+def test_a_compiler_of_a_whole_graph_gets_the_operations_of_time_loops_on_gpus_where_nothing_is_stored():
+    import torch
+
+    on_gpu, on_cpu = ([types.SimpleNamespace(is_cuda=is_cuda, requires_grad=True)] for is_cuda in (True, False))
+    with torch.no_grad():
+        assert torch_fusion._fuse_with_others(on_gpu)
+        assert not torch_fusion._fuse_with_others(on_cpu)
+    assert not torch_fusion._fuse_with_others(on_gpu), "a loop with a gradient would store all of its steps"

@@ -1,5 +1,6 @@
 """PyTorch's compiler, with a fallback: a graph that cannot be compiled runs as it is."""
 
+import contextlib
 import operator
 import sys
 import warnings
@@ -16,6 +17,9 @@ COMPILER: str | Callable[..., Any] = "inductor"
 
 SAFE_IN_CPP = {"aten", "prims", "keras_ratesnn"}
 """The namespaces of operations that C++ may call."""
+
+MOST_LAYOUTS = 16
+"""For how many layouts of tensors a graph is compiled, each of which takes seconds."""
 
 _warned_of: set[str] = set()
 
@@ -55,6 +59,33 @@ class Compiled:
             return self._run(*tensors)
 
 
+class CompiledByLayout:
+    """A graph that is compiled for each layout of tensors, their sizes and strides, at the first call with it.
+
+    With sizes that it knows, PyTorch's compiler loads several numbers at once on GPUs and computes no index by a division. A
+    graph for all shapes serves the layouts that come after too many others.
+
+    Args:
+        graph: See `Compiled`.
+        name: See `Compiled`.
+    """
+
+    def __init__(self, graph, name):
+        self.graph = graph
+        self._name = name
+        self._compiled: dict[Any, Compiled] = {}
+        self._others = Compiled(graph, for_all_shapes, name)
+
+    def __call__(self, *tensors):
+        layout = tuple((tensor.shape, tensor.stride()) for tensor in tensors)
+        found = self._compiled.get(layout)
+        if found is None:
+            if len(self._compiled) >= MOST_LAYOUTS:
+                return self._others(*tensors)
+            found = self._compiled[layout] = Compiled(self.graph, for_these_shapes, self._name)
+        return found(*tensors)
+
+
 def for_all_shapes(graph, tensors):
     """Compiles a graph for tensors of any shapes."""
     return torch.compile(graph, backend=COMPILER, dynamic=True)
@@ -68,8 +99,30 @@ def for_these_shapes(graph, tensors):
     compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
     # PyTorch keeps compiled graphs on disk, for later processes, only if it compiles in such a context.
     context = TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))
-    with torch._guards.tracing(context), config.patch(cpp_wrapper=_may_run_in_cpp(graph, tensors)):
+    options = {
+        "cpp_wrapper": _may_run_in_cpp(graph, tensors),
+        # Triton's compiler fails where a reduction in one block is fused with the time loop of neurons before it.
+        "triton.persistent_reductions": False,
+    }
+    with torch._guards.tracing(context), config.patch(options), _computing_steps_once():
         return compiler(graph, list(tensors))
+
+
+@contextlib.contextmanager
+def _computing_steps_once():
+    """A context in which a stack of time steps is compiled like one of many tensors: each is written to its place.
+
+    On GPUs PyTorch's compiler makes one expression of a stack of up to 8 tensors, which computes each of them anew, with all
+    steps before it: the time loop of a neuron would take work quadratic in T. On CPUs it writes each to its place anyway.
+    """
+    from torch._inductor import ir, lowering
+
+    original = lowering.pointwise_cat
+    lowering.pointwise_cat = lambda inputs, dim=0: lowering.TensorBox(ir.ConcatKernel.create(inputs, dim))
+    try:
+        yield
+    finally:
+        lowering.pointwise_cat = original
 
 
 def _may_run_in_cpp(graph, tensors):

@@ -16,12 +16,15 @@ from keras import ops
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import keras_internals, tree
-from keras_ratesnn._core.backend.torch.compiler import Compiled, for_all_shapes
+from keras_ratesnn._core.backend.torch.compiler import Compiled, CompiledByLayout, for_all_shapes
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
-from keras_ratesnn._core.backend.torch.graph import is_recording
+from keras_ratesnn._core.backend.torch.graph import is_recording, is_recording_for_compiler
 
 LEAST_ELEMENTS = 2**20
 """For fewer elements compilation takes too long. Once compiled, a kernel is also used for small layers."""
+
+LEAST_ELEMENTS_ON_GPU = 2**12
+"""On GPUs compilation is faster, and starting the operations of a small layer one by one takes longer than computing them."""
 
 _allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
 _programs: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
@@ -92,10 +95,25 @@ def fuses(key, tensors):
         # First, since an exported graph would be valid only for the sizes that are compared.
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
-        and (sum(tensor.numel() for tensor in tensors) >= LEAST_ELEMENTS or (_kinds and _kind(key(), tensors) in _kinds))
+        and (_are_large(tensors) or (_kinds and _kind(key(), tensors) in _kinds))
         and (is_recording() or all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors))
         and all(tensor.device.type in ("cpu", "cuda") for tensor in tensors)
+        and not (is_recording_for_compiler() and _fuse_with_others(tensors))
     )
+
+
+def _are_large(tensors):
+    on_gpu = any(tensor.is_cuda for tensor in tensors)
+    return sum(tensor.numel() for tensor in tensors) >= (LEAST_ELEMENTS_ON_GPU if on_gpu else LEAST_ELEMENTS)
+
+
+def _fuse_with_others(tensors):
+    """Whether the compiler of a larger graph does better without a kernel: it fuses operations with those before and after.
+
+    With a gradient, a kernel saves memory: it stores its arguments only. Without CPUs gain nothing, and compile for longer.
+    """
+    has_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return not has_gradient and all(tensor.is_cuda for tensor in tensors)
 
 
 def fuse(function, owner, key, tensors):
@@ -207,14 +225,20 @@ def _compile(function, tensors):
     text = id(graph) if constants else (graph.code, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
     if text not in _numbers:
         _numbers[text] = len(_kernels)
-        _kernels.append(Compiled(graph, for_all_shapes, "the time loop of a neuron layer"))
+        _kernels.append(_compiled(graph, on_gpu=any(tensor.is_cuda for tensor in tensors)))
     number = _numbers[text]
     if len(graph.graph.output_node().args[0]) == 1:
         return lambda *tensors: [torch.ops.keras_ratesnn.kernel_of_one.default(number, tensors)]
     return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)
 
 
-_kernels: list[Compiled] = []
+def _compiled(graph, on_gpu):
+    """A graph that will be compiled. On CPUs compilation takes longer, and gains nothing from sizes that are known."""
+    name = "the time loop of a neuron layer"
+    return CompiledByLayout(graph, name) if on_gpu else Compiled(graph, for_all_shapes, name)
+
+
+_kernels: list[Compiled | CompiledByLayout] = []
 _numbers: dict[Any, int] = {}
 
 _library = torch.library.Library("keras_ratesnn", "DEF")

@@ -24,6 +24,12 @@ def is_recording():
     return _recording.get() is not None
 
 
+def is_recording_for_compiler():
+    """Whether the operations that run are recorded for a graph that will be compiled."""
+    recording = _recording.get()
+    return recording is not None and recording.will_be_compiled
+
+
 @contextlib.contextmanager
 def noticing_repeated_draws():
     """A context, during a recording, in which random numbers are drawn again. A replay would draw others.
@@ -42,11 +48,13 @@ class _Recording:
     """What is noticed during a recording.
 
     Attributes:
+        will_be_compiled: Boolean, whether the graph will be compiled.
         forward_names: Set of the names of the nodes on the way to the outputs.
         repeated_draw: The name of an operation that draws the same numbers of PyTorch's own generator again, or `None`.
     """
 
-    def __init__(self):
+    def __init__(self, will_be_compiled):
+        self.will_be_compiled = will_be_compiled
         self.forward_names = set()
         self.repeated_draw: str | None = None
 
@@ -72,7 +80,7 @@ class CallGraph:
         self._wanted = [tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors]
         self.differentiable = [output.requires_grad for output in outputs]
         self.upstream_layouts = [output.stride() for output in outputs if output.requires_grad]
-        recording = _Recording()
+        recording = _Recording(compiled)
         recorded = self._record(recording, function, tensors, outputs)
         graph_passes.check(recorded, recording.repeated_draw)
         self._others = graph_passes.tensors_as_inputs(recorded, len(tensors), settings)
