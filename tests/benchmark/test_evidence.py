@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pytest
 from helpers import BACKEND
-from test_benchmark import tiny_among_the_networks
 
 import keras_ratesnn as rsnn
 from recipes import device
@@ -34,6 +33,7 @@ from recipes.benchmark.evidence import (
 )
 from recipes.benchmark.evidence import stage as stage_process
 from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, Settings
+from tests.benchmark.test_benchmark import tiny_among_the_networks
 
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="graphs are recorded on PyTorch only")
 

@@ -17,8 +17,8 @@ from keras_ratesnn._core.backend.torch.compiler import Compiled
 from keras_ratesnn._core.backend.torch.graph_passes import draws
 
 PROMISES = {
-    "test_reference": ["case", "test_logits_gradients_losses_and_moving_statistics_of_training_agree"],
-    "test_keras_workflows": [
+    "gradients.test_reference": ["case", "test_logits_gradients_losses_and_moving_statistics_of_training_agree"],
+    "model.test_keras_workflows": [
         "test_a_frozen_batch_normalization_keeps_and_uses_its_statistics",
         "test_a_neuron_used_twice_keeps_a_membrane_for_each_use",
         "test_a_saved_model_predicts_the_same_and_continues_training",
@@ -33,32 +33,32 @@ PROMISES = {
         "test_several_outputs_with_several_losses",
         "test_timesteps_can_be_changed_after_training",
     ],
-    "test_layer_losses": [
+    "model.test_layer_losses": [
         "test_a_loss_that_a_layer_adds_to_steps_counts_once_with_its_gradient",
         "test_activity_regularisation_weights_windows_by_their_size",
     ],
-    "test_masked_normalization": [
+    "gradients.test_masked_normalization": [
         "test_moving_averages_follow_the_rows_that_are_not_masked",
         "test_the_rate_gradient_is_that_of_bptt_where_each_step_has_its_rate",
     ],
-    "test_masks": ["test_the_rate_gradient_with_masks_is_that_of_bptt_where_each_step_has_its_rate"],
-    "test_online": ["test_gradients_are_those_of_a_loop_over_steps"],
-    "test_output_masks": ["test_padding_counts_in_no_loss", "test_what_follows_a_time_mean_sees_the_mask"],
-    "test_precision": [
+    "graph.test_masks": ["test_the_rate_gradient_with_masks_is_that_of_bptt_where_each_step_has_its_rate"],
+    "gradients.test_online": ["test_gradients_are_those_of_a_loop_over_steps"],
+    "graph.test_output_masks": ["test_padding_counts_in_no_loss", "test_what_follows_a_time_mean_sees_the_mask"],
+    "model.test_precision": [
         "test_channels_first_is_channels_last",
         "test_half_precision_trains_like_single",
         "test_spikes_are_exact_and_membranes_are_wide_in_half_precision",
     ],
-    "test_random_layers": ["test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others"],
-    "test_resume": ["whole_run", "stopped_run", "folder", "test_an_interrupted_run_resumes_to_the_same_curve"],
-    "test_training_variants": [
+    "layers.test_random_layers": ["test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others"],
+    "recipes.test_resume": ["whole_run", "stopped_run", "folder", "test_an_interrupted_run_resumes_to_the_same_curve"],
+    "model.test_training_variants": [
         "method",
         "test_a_custom_train_step_on_torch",
         "test_a_custom_train_step_works_with_the_model",
         "test_low_rank_adaptation_trains_only_its_factors",
     ],
 }
-"""Names of tests and their fixtures, by module."""
+"""Names of tests and their fixtures, by folder and module."""
 
 IN_SINGLE_PRECISION = {
     "test_activity_regularisation_weights_windows_by_their_size",
@@ -69,13 +69,13 @@ IN_SINGLE_PRECISION = {
     "test_the_rate_gradient_is_that_of_bptt_where_each_step_has_its_rate",
     "test_the_rate_gradient_with_masks_is_that_of_bptt_where_each_step_has_its_rate",
     # They choose a precision themselves.
-    *PROMISES["test_precision"],
-    *PROMISES["test_reference"],
+    *PROMISES["model.test_precision"],
+    *PROMISES["gradients.test_reference"],
 }
 """Names of the tests whose bounds are too tight for half precision."""
 
 for module, names in PROMISES.items():
-    globals().update({name: getattr(importlib.import_module(module), name) for name in names})
+    globals().update({name: getattr(importlib.import_module(f"tests.{module}"), name) for name in names})
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not support masking")

@@ -25,7 +25,7 @@ from keras_ratesnn.models.pretrained import Card, _card, _files
 from recipes import publish
 from recipes.data import digits
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 BUILDERS = [getattr(models, name) for name in models.__all__ if name[0].isupper()]
 ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
 """Of the small VGG-11 that these tests publish."""

@@ -7,7 +7,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 import keras_ratesnn
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def public_names():

@@ -14,7 +14,7 @@ from recipes import catalogue, engine, pipeline
 from recipes.data.dataset import Dataset
 from recipes.data.part import Part
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def train(folder, devices, *settings, **environment):

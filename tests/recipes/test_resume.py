@@ -25,7 +25,7 @@ from recipes.compare import results
 from recipes.run_folder import RunFolder
 from recipes.train import main
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 EPOCHS = 4
 RUN = ("digits", "--set", f"epochs={EPOCHS}", "augment=fashion_mnist", *QUICKLY)
 SECONDS = 240

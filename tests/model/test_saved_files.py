@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import to_numpy
 
-SAVED = pathlib.Path(__file__).parent / "saved"
+SAVED = pathlib.Path(__file__).parents[1] / "saved"
 
 
 @pytest.mark.parametrize("name", ["model_0_1_0"])

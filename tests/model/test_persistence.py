@@ -52,7 +52,7 @@ def test_a_saved_model_loads_on_other_backends_predicts_the_same_and_can_be_trai
     here = predict_and_train(model, x, y)
     assert here["losses"][-1] < here["losses"][0]
 
-    script = pathlib.Path(__file__).parent / "other_backend.py"
+    script = pathlib.Path(__file__).parents[1] / "other_backend.py"
     arguments = [str(tmp_path / name) for name in ("model.keras", "data.npz")]
     for backend in OTHERS:
         results_file = str(tmp_path / f"{backend}.npz")

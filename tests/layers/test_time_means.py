@@ -210,7 +210,7 @@ def test_it_cannot_hide_inside_a_layer():
 
 @pytest.mark.skipif(BACKEND != "torch", reason="calls are recorded on PyTorch alone")
 def test_a_recorded_call_is_that_of_eager_mode():
-    from test_call_graphs import assert_equal_state, pair, recording, train
+    from tests.model.test_call_graphs import assert_equal_state, pair, recording, train
 
     with double_precision(), recording():
         eager, recorded = pair(network, step_mode="single")

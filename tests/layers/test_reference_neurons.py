@@ -13,7 +13,7 @@ from keras import ops
 
 import keras_ratesnn as rsnn
 
-FILES = sorted((pathlib.Path(__file__).parent / "reference_neurons").glob("*.npz"))
+FILES = sorted((pathlib.Path(__file__).parents[1] / "reference_neurons").glob("*.npz"))
 LAYERS = {"alif": rsnn.layers.ALIF, "cuba": rsnn.layers.CuBaLIF}
 ARRAYS = ("inputs", "weights", "spikes", "gradient")
 

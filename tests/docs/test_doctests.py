@@ -15,7 +15,7 @@ import keras_ratesnn
 from recipes.engine import free_port
 
 BACKEND = keras.backend.backend()
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [
     str(path.relative_to(ROOT))
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
