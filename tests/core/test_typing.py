@@ -3,9 +3,12 @@
 import inspect
 import pathlib
 
+import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 import keras_ratesnn
+
+pytestmark = pytest.mark.runs_once
 
 ROOT = pathlib.Path(__file__).parents[2]
 

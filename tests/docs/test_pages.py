@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.runs_once
+
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [
     str(path.relative_to(ROOT))

@@ -16,6 +16,8 @@ from keras_ratesnn.events.frames import count_events, frame_numbers_by_count, fr
 from keras_ratesnn.events.recording import FIELDS
 from recipes.data import cifar10_dvs, recordings
 
+pytestmark = pytest.mark.runs_once
+
 
 def events_of(images):
     """The number of events of each recording."""

@@ -25,6 +25,8 @@ from keras_ratesnn.models.pretrained import Card, _card, _files
 from recipes import publish
 from recipes.data import digits
 
+pytestmark = pytest.mark.runs_once
+
 ROOT = pathlib.Path(__file__).parents[2]
 BUILDERS = [getattr(models, name) for name in models.__all__ if name[0].isupper()]
 ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
@@ -106,6 +108,7 @@ def assert_same_but_for(layer, network, other):
 
 
 # The networks that ship.
+@pytest.mark.on_each_backend
 def test_the_digits_are_classified_as_the_card_says():
     model, data = models.load_pretrained("digits"), digits.load()
     correct = (model.predict(data.test_images, verbose=0).argmax(-1) == data.test_labels).sum()
@@ -128,6 +131,7 @@ def precisions_of(model):
     return {layer.dtype_policy.name for layer in model.network.layers if layer.name != model.network.layers[0].name}
 
 
+@pytest.mark.on_each_backend
 def test_a_pretrained_network_has_the_precision_that_is_asked_for():
     exact, images = models.load_pretrained("digits"), digits.load().test_images
     assert precisions_of(exact) == {"float32"}
@@ -157,6 +161,7 @@ def test_a_policy_that_is_not_of_floats_is_an_error(dtype, message):
         models.load_pretrained("digits", dtype=dtype)
 
 
+@pytest.mark.on_each_backend
 def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
     model = models.load_pretrained("digits")
     model.network.get_layer("logits").quantize("int8")
@@ -166,6 +171,7 @@ def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
     assert precisions_of(loaded) == {"int8_from_float32", "mixed_bfloat16"}
 
 
+@pytest.mark.on_each_backend
 def test_a_pretrained_network_trains_on():
     data, model = digits.load(), models.load_pretrained("digits")
     model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -232,6 +238,7 @@ def test_wrong_arguments_are_named(arguments, error, said, folder):
 
 
 # The argument `weights` of the networks.
+@pytest.mark.on_each_backend
 def test_weights_load_by_name_into_a_network_and_its_images_are_preprocessed(with_a_vgg):
     with no_message():
         model = vgg(weights="vgg", timesteps=1)

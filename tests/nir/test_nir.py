@@ -17,6 +17,8 @@ from keras import layers
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import IF, LIF, CuBaLIF, ParametricLIF
 
+pytestmark = pytest.mark.runs_once
+
 T = 6
 STEP = 1e-4
 
@@ -181,6 +183,7 @@ NEURONS = {
 }
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("neuron", NEURONS)
 def test_spikes_are_those_of_the_equations_of_nir(neuron, file):
     inputs = keras.Input((5,))
@@ -323,6 +326,7 @@ def check_same_layers(found, network):
             np.testing.assert_allclose(weight, expected, rtol=1e-6, atol=1e-6 if hasattr(layer, "cell") else 0.0)
 
 
+@pytest.mark.on_each_backend
 def test_a_file_that_went_out_and_in_again_is_the_same_model(file):
     network = randomized(varied())
     model = rsnn.import_nir(exported(network, file), T, "bptt")
@@ -382,6 +386,7 @@ def test_networks_of_any_number_of_axes_keep_their_inputs_and_outputs(axes, conv
         np.testing.assert_allclose(steps_of(model, x), steps_of(network, x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.on_each_backend
 def test_a_network_goes_out_and_in_again_in_the_precision_that_it_has(file):
     with helpers.double_precision():
         network = convolutional(lambda: LIF(0.9, 0.3))
@@ -419,6 +424,7 @@ def test_images_with_channels_first_are_the_same_file(tmp_path):
                 np.testing.assert_allclose(getattr(other, key), getattr(last[name], key), rtol=1e-5)
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow has no channels_first convolutions on a CPU")
 def test_a_file_can_be_read_with_channels_first(file):
     network = of_images("channels_last", (9, 7, 2), -1)
@@ -486,6 +492,7 @@ def test_a_small_resnet_goes_out_and_in_again(file):
     np.testing.assert_allclose(steps_of(rsnn.import_nir(exported(network, file), T), x), steps_of(folded, x), atol=1e-5)
 
 
+@pytest.mark.on_each_backend
 def test_an_imported_model_can_be_trained_and_saved(file, tmp_path):
     model = rsnn.import_nir(exported(convolutional(LIF), file), 3)
     helpers.compiled(model)

@@ -13,6 +13,8 @@ from keras import layers
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF
 
+pytestmark = pytest.mark.runs_once
+
 MEBIBYTE = 2**20
 
 

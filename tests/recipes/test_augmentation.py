@@ -23,6 +23,8 @@ from recipes.augmentation.flip import random_flip
 from recipes.augmentation.operations import OPERATIONS
 from recipes.augmentation.roll import random_roll
 
+pytestmark = pytest.mark.runs_once
+
 SIZE = 32
 PHOTOGRAPHS = [Image.fromarray(photograph) for photograph in load_sample_images().images]
 NOISE = np.random.default_rng(0).integers(40, 210, (SIZE, SIZE, 3)).astype("uint8")

@@ -9,6 +9,8 @@ import pytest
 import recipes
 from recipes.command_line import INTERRUPTED
 
+pytestmark = pytest.mark.runs_once
+
 ROOT = pathlib.Path(recipes.__file__).parent.parent
 
 

@@ -11,6 +11,8 @@ from recipes import catalogue, figures, make_recordings, overview, windows
 from recipes.benchmark import against_timesteps, callbacks
 from recipes.data.dataset import StreamedDataset
 
+pytestmark = pytest.mark.runs_once
+
 
 def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(tmp_path, capsys):
     wanted = ["firing_rates", "raster", "membranes", "accuracy_over_time", "energy"]

@@ -12,6 +12,8 @@ from keras_ratesnn.events import Events, read_aedat, write_aedat
 from recipes import make_recordings, train
 from recipes.data import fashion_mnist_events, saccades
 
+pytestmark = pytest.mark.runs_once
+
 
 def assert_equal_events(one, other):
     for name in ("x", "y", "polarity", "timestamp"):

@@ -19,6 +19,8 @@ from recipes import catalogue, optimizers, run
 from recipes.data import cifar, imagenet
 from recipes.train import main
 
+pytestmark = pytest.mark.runs_once
+
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra [test] installs it")
 
 # With fewer than 8 channels some convolutions of PyTorch 2.13 write outside of their memory on CPUs without AVX-512.

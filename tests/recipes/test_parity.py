@@ -6,6 +6,8 @@ from recipe_runs import error_of
 
 from recipes.compare import parity, results
 
+pytestmark = pytest.mark.runs_once
+
 
 def record(gradient, seed, accuracy, **settings):
     settings = {"name": "made", "epochs": 2, "step_mode": "multi", "windows": 1, "gradient": gradient, "seed": seed, **settings}

@@ -17,6 +17,8 @@ from recipes.data import digits, fashion_mnist
 from recipes.data.dataset import StreamedDataset
 from recipes.data.idx import read_idx
 
+pytestmark = pytest.mark.runs_once
+
 
 @pytest.fixture
 def clothes(tmp_path):

@@ -16,6 +16,8 @@ from recipes.tasks import detection
 from recipes.tasks.average_precision import mean_average_precision
 from recipes.train import main
 
+pytestmark = pytest.mark.runs_once
+
 # Scenes
 
 

@@ -14,6 +14,8 @@ from recipes import callbacks, catalogue, checkpoint, engine, evaluate, publish,
 from recipes.data import digits
 from recipes.train import main
 
+pytestmark = pytest.mark.runs_once
+
 TINY = ("timesteps=2", "batch_size=48", "train_images=80", "width=0.125")
 if keras.backend.backend() != "jax":
     # Operation by operation JAX takes minutes.
@@ -152,6 +154,7 @@ def test_a_taught_run_in_half_precision(settings, step_mode, tmp_path):
     assert card["test_accuracy"] == card["accuracies"]["2"]
 
 
+@pytest.mark.on_each_backend
 def test_the_loss_of_a_taught_run_weighs_labels_and_teacher(tmp_path):
     recipe, data = (
         catalogue.find("digits").with_settings([*TINY, *TAUGHT, "teacher_weight=0.3", "temperature=2.0"]),

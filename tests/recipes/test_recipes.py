@@ -38,6 +38,8 @@ from recipes.progress import Progress
 from recipes.recipe import Recipe
 from recipes.train import main
 
+pytestmark = pytest.mark.runs_once
+
 DIGITS_EPOCHS = 4
 
 
@@ -109,6 +111,7 @@ def test_the_saved_models_give_the_test_accuracies_of_the_record(digits_run):
         assert accuracy == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.on_each_backend
 def test_settings_take_effect(tmp_path, capsys):
     settings = ("gradient=bptt", "timesteps=2", "epochs=1", "seed=5", "batch_size=128", "width=0.5", "train_images=512")
     record = trained(tmp_path, "digits", "--set", *settings)
@@ -151,12 +154,14 @@ def test_the_seed_determines_the_curve(tmp_path, monkeypatch):
     assert not np.allclose(other, first, rtol=1e-3)
 
 
+@pytest.mark.on_each_backend
 def test_precision_is_that_of_the_whole_network(tmp_path):
     trained(tmp_path, "digits", "--set", "epochs=1", "precision=mixed_bfloat16", *QUICKLY)
     model = keras.saving.load_model(tmp_path / "last.keras")
     assert {layer.compute_dtype for layer in model.network.layers} == {"bfloat16"}
 
 
+@pytest.mark.on_each_backend
 def test_float64_has_64_bits():
     model = run.build(catalogue.find("digits").with_settings(["precision=float64", *QUICKLY]), digits.load())
     # Gradients and momenta are of the same type.

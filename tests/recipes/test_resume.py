@@ -25,6 +25,8 @@ from recipes.compare import results
 from recipes.run_folder import RunFolder
 from recipes.train import main
 
+pytestmark = pytest.mark.runs_once
+
 ROOT = pathlib.Path(__file__).parents[2]
 EPOCHS = 4
 RUN = ("digits", "--set", f"epochs={EPOCHS}", "augment=fashion_mnist", *QUICKLY)
@@ -65,6 +67,7 @@ def curve_without_times(record):
     return {name: values for name, values in record["curve"].items() if name not in ("seconds", "images_per_second")}
 
 
+@pytest.mark.on_each_backend
 def test_an_interrupted_run_resumes_to_the_same_curve(whole_run, stopped_run, folder, capsys):
     _, status, printed = stopped_run
     assert status == 130
@@ -148,6 +151,7 @@ def test_a_folder_of_a_run_with_other_settings_is_not_changed(tmp_path, capsys):
     assert (tmp_path / "result.json").read_bytes() == kept
 
 
+@pytest.mark.on_each_backend
 def test_a_checkpoint_holds_the_momentum_and_the_step(folder):
     saved = keras.saving.load_model(folder / "last.keras")
     # Two epochs of two batches.
