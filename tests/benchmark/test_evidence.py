@@ -35,6 +35,8 @@ from recipes.benchmark.evidence import stage as stage_process
 from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, Settings
 from tests.benchmark.test_benchmark import tiny_among_the_networks
 
+pytestmark = pytest.mark.runs_once
+
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="graphs are recorded on PyTorch only")
 
 TINY = {"network": "Tiny", "width": 0.5, "batch": 3, "size": 8, "rounds": 2, "timesteps": [2], "methods": ["rate-multi"]}
@@ -151,6 +153,7 @@ def test_the_process_of_a_stage_records_its_error(tmp_path, monkeypatch, capsys)
 # The plan
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("make", [plan.on_gpu, plan.on_cpu])
 def test_every_stage_can_be_sent_to_its_process(make):
     stages = make()
@@ -395,6 +398,7 @@ def test_spikingjelly_uses_its_fused_neurons_in_half_precision_too(precision, fu
     )
 
 
+@pytest.mark.on_each_backend
 def test_steps_are_written_alone_at_once_and_in_turn_at_the_end(monkeypatch):
     rows = []
     methods = ["rate-multi", "bptt-multi"] if BACKEND == "torch" else ["rate-multi"]
@@ -510,6 +514,7 @@ def test_a_run_that_was_cut_off_still_gives_tables(tmp_path, capsys):
 # The command
 
 
+@pytest.mark.on_each_backend
 def test_the_command_says_what_it_needs(tmp_path, capsys):
     if BACKEND != "torch":
         assert main(["--evidence", str(tmp_path)]) == 2

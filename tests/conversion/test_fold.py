@@ -24,6 +24,8 @@ from keras_ratesnn.layers import (
     WSDense,
 )
 
+pytestmark = pytest.mark.runs_once
+
 fold = functools.partial(rsnn.fold_batch_normalization, verbose=False)
 
 
@@ -172,6 +174,7 @@ def test_a_layer_that_is_used_twice_is_folded_if_the_same_normalization_always_f
     check_equal(differing, fold(differing), x, 1e-4)
 
 
+@pytest.mark.on_each_backend
 def test_nested_models_are_folded_inside_and_across_their_borders():
     inner = keras.Sequential([keras.Input((8,)), layers.BatchNormalization(name="first"), layers.ReLU()], name="inner")
     only = keras.Sequential([keras.Input((8,)), layers.BatchNormalization(name="only")], name="only")
@@ -313,6 +316,7 @@ def test_the_original_model_is_not_changed():
     keras.tree.map_structure(np.testing.assert_array_equal, before[1:], after[1:])
 
 
+@pytest.mark.on_each_backend
 def test_a_folded_model_is_saved_loaded_and_trained(tmp_path):
     folded = fold(small_spiking())
     folded.save(tmp_path / "model.keras")
@@ -323,6 +327,7 @@ def test_a_folded_model_is_saved_loaded_and_trained(tmp_path):
     assert np.isfinite(history.history["loss"][0])
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
 def test_weights_are_folded_in_full_precision(policy):
     def network(policy):
@@ -385,7 +390,7 @@ slow = pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "size", "folded_number", "left"),
     [
-        pytest.param(of("ResNet18", 8, **TINY), 8, 20, [], id="resnet18"),
+        pytest.param(of("ResNet18", 8, **TINY), 8, 20, [], id="resnet18", marks=pytest.mark.on_each_backend),
         pytest.param(of("VGG11", 16, **TINY), 16, 8, [], id="vgg11"),
         pytest.param(of("PreActResNet18", 8, **TINY), 8, 20, [], id="preact resnet18"),
         pytest.param(inverted_bottlenecks, 8, 6, [], id="inverted bottlenecks"),

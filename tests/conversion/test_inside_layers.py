@@ -10,7 +10,7 @@ from keras_ratesnn import spikify
 from keras_ratesnn.layers import IF
 
 # These layers are built when they are called.
-pytestmark = pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer:UserWarning")
+pytestmark = [pytest.mark.runs_once, pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer:UserWarning")]
 
 X = np.random.default_rng(0).random((4, 6), dtype="float32")
 
@@ -72,6 +72,7 @@ def nested(inputs):
     return outputs["deep"] + outputs["shallow"]
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("hidden", [Block(name="block"), nested])
 def test_activations_inside_compositions_become_neurons(hidden):
     network = network_of(hidden)
@@ -106,6 +107,7 @@ def test_names_weights_and_frozen_layers_are_kept_and_the_original_is_not_change
     assert len(block.first._inbound_nodes) == calls
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("training", [False, True])
 def test_a_composition_written_as_a_graph_does_what_it_did(training):
     network = network_of(nested)
@@ -146,6 +148,7 @@ def test_a_lambda_becomes_a_neuron_although_it_cannot_be_copied():
     assert [change.activation for change in model.spikify_report.replaced] == ["silu"]
 
 
+@pytest.mark.on_each_backend
 def test_a_composition_is_converted_in_mixed_precision_and_saved(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

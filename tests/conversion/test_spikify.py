@@ -15,6 +15,8 @@ from keras_ratesnn import spikify
 from keras_ratesnn.conversion._hidden_activations import find_activations
 from keras_ratesnn.layers import IF, LIF, Neuron
 
+pytestmark = pytest.mark.runs_once
+
 X, Y = helpers.data()
 LOSS = keras.losses.SparseCategoricalCrossentropy()
 
@@ -265,6 +267,7 @@ def test_layers_inside_a_layer_stay_frozen(make):
     assert len(folded.trainable_variables) == len(network.trainable_variables)
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("calibrate", [None, X])
 @pytest.mark.parametrize("layer", [layers.Dense(4, "relu", activity_regularizer="l2"), layers.ReLU(activity_regularizer="l2")])
 def test_an_activity_regularizer_stays_with_the_activities(layer, calibrate):
@@ -321,6 +324,7 @@ def test_weights_names_frozen_layers_and_the_original_model_are_kept():
     assert before[0] == after[0]
 
 
+@pytest.mark.on_each_backend
 def test_a_spikified_model_is_saved_and_loaded(tmp_path):
     model = quiet(functional(ops.relu), calibrate=X)
     model.save(tmp_path / "model.keras")
@@ -328,6 +332,7 @@ def test_a_spikified_model_is_saved_and_loaded(tmp_path):
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_gradient_and_step_mode_are_passed_on(gradient, step_mode):
@@ -440,6 +445,7 @@ def test_the_same_neuron_twice_is_an_error():
 
 
 # Calibration.
+@pytest.mark.on_each_backend
 def test_a_network_that_masks_its_tokens_can_be_calibrated():
     inputs = keras.Input((5,), dtype="int32")
     x = layers.Dense(4, activation="relu", name="hidden")(layers.Embedding(7, 3, mask_zero=True)(inputs))
@@ -449,6 +455,7 @@ def test_a_network_that_masks_its_tokens_can_be_calibrated():
     np.testing.assert_allclose(helpers.to_numpy(model(tokens)), helpers.to_numpy(network(tokens)), atol=0.05)
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("timesteps", [1, 2, 5, 8])
 @pytest.mark.parametrize(("threshold", "initial_membrane"), [(1.0, 0.5), (0.25, 0.0)])
 def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(timesteps, threshold, initial_membrane):
@@ -485,6 +492,7 @@ def test_the_mean_output_of_calibrated_neurons_is_that_of_the_activations_in_eac
         assert found.mean() == pytest.approx(np.maximum(wanted, 0).mean(), rel=0.1)
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_inputs_by_unsorted_names_are_calibrated_as_any(step_mode):
     def shifts(names):
@@ -584,6 +592,7 @@ def application(name, **kwargs):
     return getattr(keras.applications, name)(weights=None, classes=10, input_shape=(32, 32, 3), **kwargs)
 
 
+@pytest.mark.on_each_backend
 def test_inverted_bottlenecks_train_every_kernel():
     """Two blocks of a MobileNetV2, the second with a skip connection."""
     inputs, x = helpers.inverted_bottlenecks()
@@ -596,6 +605,7 @@ def gates_of(model):
     return {change.name for change in model.spikify_report.kept if change.reason == "gate"}
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize(
     ("name", "arguments", "replaced", "gates"),
     [
@@ -650,6 +660,7 @@ def test_mobilenet_trains_every_kernel():
     assert len(model.spikify_report.replaced) == 35
 
 
+@pytest.mark.on_each_backend
 def test_transformer_block_trains_every_kernel():
     inputs = keras.Input((6, 8))
     x = layers.Dense(16, activation="relu")(inputs)

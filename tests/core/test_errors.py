@@ -379,12 +379,18 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("shape", [(10, 5), (10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)], ids=str)
-@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+@pytest.mark.parametrize(
+    ("shape", "use"),
+    [
+        *(((10, 5), use) for use in USES),
+        *((shape, "predict") for shape in [(10, 4, 6), (10, 3, 5), (10, 3, 6, 1), (10, 1, 6), (10, 6, 3)]),
+    ],
+    ids=str,
+)
 def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else(shape, use):
     x = np.zeros(shape, "float32")
     with pytest.raises(ValueError, match=r"^Input .* of the network must have shape") as raised:
-        use(helpers.compiled(spiking(), metrics=["accuracy"]), x, LABELS)
+        USES[use](helpers.compiled(spiking(), metrics=["accuracy"]), x, LABELS)
     sizes = ", ".join(str(size) for size in shape[1:])
     assert_says(raised, "(batch, 6)", "(batch, 3, 6)", "timesteps=3", f"{sizes})")
     assert str(raised.value).endswith(").")
@@ -472,20 +478,21 @@ def nested_dict(inputs):
     return [{"left": inputs[0]}, {"right": inputs[1]}]
 
 
-@pytest.mark.parametrize("inputs", [[ZEROS], [ZEROS, ZEROS, ZEROS], ZEROS], ids=["one", "three", "a tensor"])
-@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+@pytest.mark.parametrize(
+    ("inputs", "use"),
+    [*(([ZEROS], use) for use in USES), *((inputs, "predict") for inputs in ([ZEROS, ZEROS, ZEROS], ZEROS))],
+)
 def test_the_error_for_a_wrong_number_of_inputs_lists_their_names(inputs, use):
     with pytest.raises(ValueError, match=r"^The network has 2 inputs") as raised:
-        use(helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), inputs, LABELS)
+        USES[use](helpers.compiled(spiking(two_inputs()), metrics=["accuracy"]), inputs, LABELS)
     assert_says(raised, "['left', 'right']", f"Received: {len(inputs) if isinstance(inputs, list) else 1}")
 
 
-@pytest.mark.parametrize("structure", [list, as_dict])
-@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+@pytest.mark.parametrize(("structure", "use"), [*((as_dict, use) for use in USES), (list, "predict")])
 def test_the_error_for_a_dict_with_wrong_names_lists_the_right_ones(use, structure):
     model = helpers.compiled(spiking(two_inputs(structure)), metrics=["accuracy"])
     with pytest.raises(ValueError, match=r"^The network's inputs are named") as raised:
-        use(model, {"left": ZEROS, "wright": ZEROS}, LABELS)
+        USES[use](model, {"left": ZEROS, "wright": ZEROS}, LABELS)
     assert_says(raised, "['left', 'right']", "without ['right']", "'wright'")
 
 
@@ -846,9 +853,10 @@ def losses_with_a_broken_weight(model, index=0):
     return float(before), float(model.train_on_batch(x, y))
 
 
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
-@pytest.mark.parametrize("reset", ["soft", "hard"])
-@pytest.mark.parametrize("decay", [0.0, 0.2])
+@pytest.mark.parametrize(
+    ("gradient", "reset", "decay"),
+    [("rate", "soft", 0.2), ("rate", "hard", 0.0), ("bptt", "soft", 0.0), ("bptt", "hard", 0.2)],
+)
 def test_a_weight_that_turns_nan_in_training_makes_the_loss_nan(gradient, reset, decay):
     before, after = losses_with_a_broken_weight(spiking(mlp(reset=reset, decay=decay), gradient=gradient))
     assert math.isfinite(before)

@@ -43,9 +43,21 @@ def model_and_labels(gradient, step_mode, return_sequences):
     return model, y, other
 
 
-@pytest.mark.parametrize("return_sequences", [False, True])
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-@pytest.mark.parametrize("gradient", METHODS)
+@pytest.mark.parametrize(
+    ("gradient", "step_mode", "return_sequences"),
+    [
+        ("rate", "multi", False),
+        ("rate", "single", True),
+        (Rate(windows=2), "multi", True),
+        ("bptt", "multi", True),
+        ("bptt", "single", False),
+        ("sltt", "multi", True),
+        ("sltt", "single", False),
+        (SLTT(recompute=False), "single", True),
+        ("ottt", "multi", False),
+        ("ottt", "single", True),
+    ],
+)
 def test_padding_counts_in_no_loss(gradient, step_mode, return_sequences):
     model, y, other = model_and_labels(gradient, step_mode, return_sequences)
     loss = keras.losses.MeanSquaredError()
@@ -54,7 +66,7 @@ def test_padding_counts_in_no_loss(gradient, step_mode, return_sequences):
     for gradients in zip(one[1].values(), another[1].values(), strict=True):
         np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-7)
     assert any(np.any(each) for each in one[1].values())
-    history = model.fit(WORDS, y, batch_size=2, verbose=0, validation_data=(WORDS, other)).history
+    history = model.fit(WORDS, y, verbose=0, validation_data=(WORDS, other)).history
     assert np.isfinite(history["loss"] + history["val_loss"]).all()
 
 

@@ -44,10 +44,17 @@ def ordinary_head_on(model, shape):
     return keras.Model(inputs, keras.Model(rates, head(rates))(model(inputs)))
 
 
-@pytest.mark.parametrize("shape", [(6,), (T, 6)], ids=["static", "timed"])
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-@pytest.mark.parametrize("gradient", METHODS.values(), ids=METHODS.keys())
+@pytest.mark.parametrize(
+    ("gradient", "step_mode", "shape"),
+    [
+        *((name, "multi", (T, 6)) for name in METHODS),
+        *((name, "single", (6,)) for name in METHODS),
+        ("rate", "multi", (6,)),
+        ("rate", "single", (T, 6)),
+    ],
+)
 def test_what_follows_is_an_ordinary_network_on_the_output_of_a_spiking_one(gradient, step_mode, shape):
+    gradient = METHODS[gradient]
     with double_precision():
         one = spiking(network(), T, gradient, step_mode=step_mode)
         inner = spiking(keras.Model(*body()), T, gradient, step_mode=step_mode)
@@ -210,7 +217,7 @@ def test_it_cannot_hide_inside_a_layer():
 
 @pytest.mark.skipif(BACKEND != "torch", reason="calls are recorded on PyTorch alone")
 def test_a_recorded_call_is_that_of_eager_mode():
-    from tests.model.test_call_graphs import assert_equal_state, pair, recording, train
+    from recorded_calls import assert_equal_state, pair, recording, train
 
     with double_precision(), recording():
         eager, recorded = pair(network, step_mode="single")

@@ -308,8 +308,10 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("use", ["call", "predict", "fit"])
-@pytest.mark.parametrize("made", ORDERS)
+@pytest.mark.parametrize(
+    ("made", "use"),
+    [*((made, "call") for made in ORDERS), *((made, use) for made in ("dict", "list of dicts") for use in ("predict", "fit"))],
+)
 def test_dicts_are_read_by_name_whatever_their_order_and_other_entries(made, use):
     left, right = keras.Input((6,), name="left"), keras.Input((6,), name="right")
     structured = [left, right] if made == "list" else ORDERS[made]([("right", right), ("left", left)])

@@ -11,7 +11,7 @@ import keras_ratesnn as rsnn
 if BACKEND != "torch":
     pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
 
-from tests.model.test_call_graphs import METHODS, graphs_of, recording
+from recorded_calls import METHODS, graphs_of, recording
 
 POLICIES = ["mixed_bfloat16", "mixed_float16"]
 in_half_precision = pytest.mark.parametrize("policy", POLICIES)

@@ -8,7 +8,7 @@ from keras import layers
 
 import keras_ratesnn as rsnn
 
-MODES = [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single"), ("sltt", "single")]
+MODES = [("rate", "multi"), ("bptt", "single"), ("sltt", "single")]
 
 
 @pytest.fixture(params=MODES, ids="-".join)

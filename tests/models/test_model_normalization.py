@@ -8,6 +8,8 @@ from helpers import data, loss_and_gradients, to_numpy
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
 
+pytestmark = pytest.mark.runs_once
+
 WITH_A_CHOICE = [models.VGG11, models.VGGSNN, models.ResNet18, models.ResNet19]
 
 
@@ -53,7 +55,7 @@ def test_currents_keep_their_variance_through_a_normaliser_free_network():
     assert max(variances) < 2.0
 
 
-@of_networks([models.VGG11, models.ResNet18])
+@of_networks([pytest.param(models.VGG11, marks=pytest.mark.on_each_backend), models.ResNet18])
 def test_a_training_step_reaches_every_kernel(network):
     """A VGG needs a low threshold, because its pooling removes the variance of these small noise images."""
     model = standardised(network, neuron=lambda: rsnn.layers.LIF(0.5, threshold=0.3))
@@ -95,6 +97,7 @@ def test_an_online_network_renormalises_and_stabilises_its_thresholds(network):
     assert all(layer.threshold_stabilizer for layer in found if isinstance(layer, rsnn.layers.Neuron))
 
 
+@pytest.mark.on_each_backend
 def test_an_online_network_trains_by_sltt_step_by_step():
     model = models.ResNet18((8, 8, 3), 3, 3, "sltt", "single", width=0.05, normalization="online")
     loss, gradients = loss_and_gradients(model, *data(4, (8, 8, 3)))

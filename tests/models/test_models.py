@@ -15,6 +15,8 @@ from keras_ratesnn.layers import LIF, ParametricLIF
 from keras_ratesnn.models import _blocks, _initializers
 from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 
+pytestmark = pytest.mark.runs_once
+
 EVERY_NETWORK = [getattr(models, name) for name in models.__all__ if name[0].isupper()]
 ONE_OF_A_KIND = [models.ResNet18, models.SEWResNet18, models.PreActResNet18, models.VGG11]
 WITH_A_STEM = [models.ResNet18, models.ResNet19, models.SEWResNet18, models.PreActResNet18]
@@ -155,6 +157,7 @@ def test_width_multiplies_the_channels():
     assert {layer.kernel.shape[-1] for layer in narrowest.network.layers if hasattr(layer, "kernel")} == {1, 10}
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize(("size", "kernel"), [(8, 3), (7, 3), (9, 7), (10, 7), (6, 1)])
 def test_strided_convolutions_have_the_padding_of_pytorch(size, kernel):
     generator = np.random.default_rng(0)
@@ -171,6 +174,7 @@ def test_strided_convolutions_have_the_padding_of_pytorch(size, kernel):
     np.testing.assert_allclose(to_numpy(model(x[None].astype("float32")))[0], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.on_each_backend
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("size", [4, 5, 8])
 def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(size, data_format):
@@ -217,6 +221,7 @@ def test_sew_and_preact_resnets_start_with_the_variance_of_their_fan_out(network
     assert to_numpy(layers["classifier"].kernel).std() == pytest.approx(1 / math.sqrt(3 * 256), rel=0.05)
 
 
+@pytest.mark.on_each_backend
 def test_vggs_start_from_a_wide_normal_distribution():
     layers = layers_of(small(models.VGG11, width=0.5, classes=1000))
     for name in ("block3_conv1", "classifier"):
@@ -246,7 +251,7 @@ def assert_trains(model, x, y, unreached=()):
 SILENT = {models.ResNet19: ["classifier"]}
 
 
-@of_networks(ONE_OF_A_KIND)
+@of_networks([pytest.param(models.ResNet18, marks=pytest.mark.on_each_backend), *ONE_OF_A_KIND[1:]])
 def test_a_training_step_reaches_every_kernel(network):
     assert_trains(small(network), *images())
 
@@ -269,6 +274,7 @@ def test_a_training_step_with_other_gradients_and_step_modes(gradient, step_mode
     assert_trains(small(models.SEWResNet18, gradient=gradient, step_mode=step_mode), *images())
 
 
+@pytest.mark.on_each_backend
 def test_event_frames_train_a_vggsnn():
     x, y = helpers.data(4, (2, 16, 16, 2), 3)
     model = helpers.compiled(small(models.VGGSNN, channels=2))
@@ -296,6 +302,7 @@ def test_layers_have_the_same_names_each_time(network):
     assert not [name for name in layers_of(first) if "." in name]
 
 
+@pytest.mark.on_each_backend
 @of_networks([models.VGGSNN])
 def test_weights_load_into_another_network_of_the_same_arguments(network, tmp_path):
     model, other = (small(network, neuron=ParametricLIF) for _ in range(2))
@@ -347,6 +354,7 @@ def test_channels_first_trains():
     assert_trains(models.VGG11((3, 16, 16), 3, timesteps=2, width=0.125), x, y)
 
 
+@pytest.mark.on_each_backend
 def test_the_default_image_has_its_channels_where_the_data_format_says():
     keras.config.set_image_data_format("channels_first")
     if BACKEND == "tensorflow":

@@ -247,6 +247,7 @@ class ResetMembraneCell(OwnCell):
         return state, spikes, state
 
 
+@pytest.mark.runs_once
 @pytest.mark.parametrize(
     ("cell", "finding"),
     [
@@ -295,6 +296,7 @@ def test_a_cell_that_mixes_neurons_can_be_checked_as_such():
     check_cell(MixingCell(), shapes=[(5,)], element_wise=False)
 
 
+@pytest.mark.runs_once
 def test_only_cells_and_methods_are_accepted():
     with pytest.raises(TypeError, match="`cell` must be a NeuronCell"):
         check_cell(rsnn.layers.LIF())
@@ -338,6 +340,7 @@ class UnregisteredMethod(rsnn.gradients.BPTT):
     pass
 
 
+@pytest.mark.runs_once
 @pytest.mark.parametrize(
     ("method", "finding"),
     [
