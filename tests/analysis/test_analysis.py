@@ -241,7 +241,7 @@ AGREED = {
 }
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_half_precision_is_close_to_full_precision(policy):
     x, y = helpers.data(16)
     found = []

@@ -3,16 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, loss_and_gradients, spiking, to_numpy
+from helpers import BACKEND, data, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core import backend
 from keras_ratesnn.gradients import _eligibility, _time_loop
 from keras_ratesnn.gradients.signals import Signal
-from recipes import ordinary
-from recipes.benchmark import costs
-from recipes.benchmark.evidence import graphs
 
 
 class CountingCell(rsnn.layers.NeuronCell):
@@ -45,11 +42,16 @@ def steps_unrolled(monkeypatch, steps):
     monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: steps)
 
 
-CASES = [((1,), False, "float32"), ((2,), False, "float32"), ((7,), False, "bfloat16"), ((1, 2, 4), True, "float32")]
+CASES = [((1,), False, "float32"), ((7,), False, "bfloat16"), ((1, 2, 4), True, "float32")]
 
 
-@pytest.mark.parametrize(("windows", "static", "dtype"), CASES)
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    ("name", "windows", "static", "dtype"),
+    [
+        *((name, (2,), False, "float32") for name in CELLS),
+        *((name, *case) for name in ("lif", "of one's own, with a counter and a weight") for case in CASES),
+    ],
+)
 def test_a_compiled_loop_equals_the_unrolled_loop(name, windows, static, dtype, monkeypatch):
     timesteps = sum(windows)
     cell = CELLS[name]()
@@ -111,26 +113,3 @@ def test_gradients_are_the_same_with_and_without_a_loop(gradient, monkeypatch):
     assert looped_loss == pytest.approx(loss, rel=1e-5)
     for path, gradient in gradients.items():
         np.testing.assert_allclose(looped_gradients[path], gradient, rtol=1e-3, atol=1e-5, err_msg=path)
-
-
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="neither TensorFlow nor its compiler tells the memory of a step")
-def test_memory_of_training_is_that_of_a_few_tensors_over_time():
-    """Twelve layers, T = 16: each may hold its own few tensors of all steps while it runs, and none afterwards."""
-    inputs = x = keras.Input((16, 16, 8))
-    for _ in range(12):
-        x = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(x))
-        x = rsnn.layers.LIF()(x)
-    network = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
-    images, labels = map(ops.convert_to_tensor, data(8, (16, 16, 8)))
-
-    def temporary_memory(model):
-        compiled(model)
-        if BACKEND == "jax":
-            return costs.compiled(model, images, labels)["memory_bytes"]
-        with graphs.recorded_at_once():
-            for _ in range(2):
-                model.train_on_batch(images, labels)
-            return costs.memory_rise(lambda: model.train_on_batch(images, labels))
-
-    one_layer_over_time = 16 * 8 * 16 * 16 * 8 * 4
-    assert temporary_memory(spiking(network, 16)) < temporary_memory(ordinary.without_time(network)) + 4 * one_layer_over_time

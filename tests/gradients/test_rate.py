@@ -10,11 +10,9 @@ from reference_networks import res
 import keras_ratesnn as rsnn
 from keras_ratesnn import LayerKind, _graph
 from keras_ratesnn._core import time_axis
-from keras_ratesnn._model import call_graphs
 from keras_ratesnn.gradients._rate_rule import RateRule
 from keras_ratesnn.gradients._recording_rule import RecordingRule
 from keras_ratesnn.gradients.orders import AllSteps
-from recipes.benchmark import costs
 
 
 def residual_network():
@@ -187,39 +185,6 @@ def test_dropout_keeps_its_mask_for_all_steps():
         steps = to_numpy(model(np.full((4, 50), 2.0, "float32"), training=True))
         np.testing.assert_array_equal(steps, np.repeat(steps[:, :1], 6, axis=1))
         assert 0.3 < (steps == 0).mean() < 0.7
-
-
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX's compiler counts FLOPs")
-def test_a_step_costs_little_more_than_its_spiking_forward_and_one_backward():
-    """T forwards and one backward, T + 2, of a network whose ordinary training step counts as three forwards."""
-    import jax
-
-    def flops(model):
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        x, y = data(16, (8, 8, 3), classes=5)
-
-        def objective(trainable, fixed):
-            outputs, fixed = model.stateless_call(trainable, fixed, x, training=True)
-            return loss(y, outputs), fixed
-
-        values = ([v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables])
-        return jax.jit(jax.value_and_grad(objective, has_aux=True)).lower(*values).compile().cost_analysis()["flops"]
-
-    forward = flops(res(16, lambda: layers.ReLU())) / 3
-    assert flops(spiking(res(16, rsnn.layers.LIF), 4)) < 6.5 * forward
-
-
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch counts the FLOPs of the operations that run")
-def test_a_recorded_step_does_not_compute_the_value_of_a_rate_twice(monkeypatch):
-    monkeypatch.setattr(call_graphs, "EAGER_CALLS", {"auto": 0})
-
-    def flops(model):
-        x, y = data(16, (8, 8, 3), classes=5)
-        loss_and_gradients(model, x, y)
-        return costs.counted_flops(lambda: loss_and_gradients(model, x, y))
-
-    forward = flops(res(16, lambda: layers.ReLU())) / 3
-    assert flops(spiking(res(16, rsnn.layers.LIF), 4)) < 6.1 * forward
 
 
 def test_moving_statistics_are_those_of_all_steps():

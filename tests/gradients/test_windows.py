@@ -11,7 +11,6 @@ from reference_networks import res
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import Rate, _eligibility, _time_loop, _windows
 from keras_ratesnn.gradients.signals import Signal
-from recipes.benchmark import costs
 
 T = 4
 
@@ -164,16 +163,3 @@ def test_windows_train_in_half_precision(policy):
     x, y = data(16)
     losses = compiled(spiking(mlp(), 4, Rate(windows=2))).fit(x, y, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-
-
-# Costs.
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX's compiler counts FLOPs")
-def test_each_window_costs_two_more_forward_passes():
-    images, labels = map(ops.convert_to_tensor, data(16, (8, 8, 3), classes=5))
-
-    def flops(model):
-        return costs.compiled(compiled(model), images, labels)["flops"]
-
-    forward = flops(res(16, lambda: layers.ReLU())) / 3
-    for windows in (2, 4):
-        assert flops(spiking(res(16, rsnn.layers.LIF), T, Rate(windows=windows))) / forward < T + 2 * windows + 0.5

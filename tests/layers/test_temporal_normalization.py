@@ -148,8 +148,7 @@ def squared_distance(y, outputs):
     ("has_time", "frozen", "step_mode"),
     [
         (True, False, "multi"),
-        (False, False, "single"),
-        (False, True, "multi"),
+        (False, True, "single"),
         pytest.param(True, True, "single", marks=pytest.mark.slow),
     ],
 )

@@ -53,8 +53,7 @@ def test_the_loss_is_made_of_outputs_and_rates_over_time(gradient, step_mode):
     np.testing.assert_allclose(logs["total_loss"], wanted, rtol=1e-4)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize(("policy", "step_mode"), [("mixed_bfloat16", "multi"), ("mixed_float16", "single")])
 def test_half_precision_and_a_smaller_last_batch(policy, step_mode):
     keras.config.set_dtype_policy(policy)
     teacher, model = ordinary(), student(step_mode=step_mode)

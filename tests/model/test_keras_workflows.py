@@ -79,17 +79,13 @@ def test_eager_training_is_compiled_training(gradient):
     assert_all_close(steps(True), steps(False))
 
 
-# On PyTorch the walk through time stays as it is, whatever is compiled around it: there the other two say little more.
-seldom_on_torch = [pytest.mark.slow] if helpers.BACKEND == "torch" else []
-
-
 @pytest.mark.parametrize(
     ("gradient", "step_mode"),
     [
         ("rate", "multi"),
         ("bptt", "single"),
-        pytest.param("rate", "single", marks=seldom_on_torch),
-        pytest.param("bptt", "multi", marks=seldom_on_torch),
+        pytest.param("rate", "single", marks=pytest.mark.slow),
+        pytest.param("bptt", "multi", marks=pytest.mark.slow),
     ],
 )
 def test_a_step_compiled_as_a_whole_equals_the_eager_one(gradient, step_mode, monkeypatch):
