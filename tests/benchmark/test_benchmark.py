@@ -203,6 +203,7 @@ def test_a_ratio_is_the_median_of_pairs_not_the_ratio_of_medians():
 # The cases
 
 
+@pytest.mark.runs_once
 def test_the_network_without_time_has_the_same_layers_and_relus_for_neurons():
     network = rsnn.models.VGG11(input_shape=(16, 16, 3), width=0.02).network
     ordinary = cases.without_time(network)
@@ -225,6 +226,7 @@ def test_the_forward_pass_is_that_of_training_and_has_no_other_weights():
     np.testing.assert_allclose(to_numpy(normalization.moving_mean), images.mean(axis=0), rtol=1e-4)
 
 
+@pytest.mark.runs_once
 def test_cases_use_the_named_method():
     expected = {
         "rate-multi": ("Rate(windows=1, last_step_statistics=False)", "multi"),
@@ -495,6 +497,7 @@ def test_peers_are_measured_together_with_our_methods(precision):
 # Mistakes
 
 
+@pytest.mark.runs_once
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
@@ -563,6 +566,7 @@ def test_errors_say_what_peers_need(monkeypatch):
         Settings(methods=("snntorch",))
 
 
+@pytest.mark.runs_once
 def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
     if BACKEND == "torch":
         monkeypatch.setattr("keras_ratesnn._core.backend.torch.compiler.COMPILER", "eager")
