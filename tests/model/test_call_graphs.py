@@ -30,12 +30,15 @@ from keras_ratesnn._core.backend.torch import fusion as torch_fusion
 from keras_ratesnn._core.backend.torch import graph_passes as torch_graph_passes
 
 
-@pytest.mark.parametrize("jit_compile", ["auto", True])
-@pytest.mark.parametrize(("gradient", "step_mode"), METHODS, ids=str)
+@pytest.mark.parametrize(
+    ("gradient", "step_mode", "jit_compile"),
+    [*((*method, "auto") for method in METHODS), ("rate", "multi", True), ("bptt", "single", True)],
+    ids=str,
+)
 def test_training_is_that_of_eager_mode_step_by_step(gradient, step_mode, jit_compile):
     with double_precision(), recording():
         eager, recorded = pair(gradient=gradient, step_mode=step_mode, jit_compile=jit_compile)
-        for step in range(8):
+        for step in range(5):
             x, y = data(4, (6, 6, 2), seed=step)
             losses = [model.train_on_batch(x.astype("float64"), y) for model in (eager, recorded)]
             assert losses[1] == pytest.approx(losses[0], rel=1e-9)
@@ -49,7 +52,7 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
 
     class Freezes(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 10:
+            if epoch == 5:
                 self.model.get_layer("logits").trainable = False
 
     histories = []
@@ -58,13 +61,13 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
         x, y = data(4 * 9 + 2, (6, 6, 2))
         for model in models:
             keras.utils.set_random_seed(1)
-            schedule = keras.optimizers.schedules.CosineDecay(0.1, 200)
+            schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
             compiled(model, keras.optimizers.SGD(schedule, momentum=0.9), jit_compile=model._asked_jit_compile)
             fitted = model.fit(
                 x.astype("float64"),
                 y,
                 batch_size=4,
-                epochs=20,
+                epochs=10,
                 validation_data=(x[:6], y[:6]),
                 callbacks=[Freezes()],
                 verbose=0,
@@ -391,7 +394,7 @@ def test_gradients_outside_of_fit_are_those_of_eager_mode():
     ("gradient", "step_mode"),
     [
         ("rate", "multi"),
-        *(pytest.param(*method, marks=[] if method == ("bptt", "single") else pytest.mark.slow) for method in METHODS[1:]),
+        *(pytest.param(*method, marks=pytest.mark.slow) for method in METHODS[1:]),
     ],
     ids=str,
 )

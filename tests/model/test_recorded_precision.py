@@ -17,10 +17,13 @@ POLICIES = ["mixed_bfloat16", "mixed_float16"]
 in_half_precision = pytest.mark.parametrize("policy", POLICIES)
 # What the policy affects is how values are read, which the methods share.
 CASES = [
-    *((*method, "auto", "mixed_bfloat16") for method in METHODS),
-    *(("rate", step_mode, "auto", "mixed_float16") for step_mode in ("multi", "single")),
-    *(("rate", "multi", True, policy) for policy in POLICIES),
-    ("bptt", "single", True, "mixed_bfloat16"),
+    ("rate", "multi", "auto", "mixed_bfloat16"),
+    ("bptt", "multi", "auto", "mixed_bfloat16"),
+    ("sltt", "single", "auto", "mixed_bfloat16"),
+    ("ottt", "single", "auto", "mixed_bfloat16"),
+    ("rate", "single", "auto", "mixed_float16"),
+    ("rate", "multi", True, "mixed_float16"),
+    *(pytest.param(*method, "auto", "mixed_bfloat16", marks=pytest.mark.slow) for method in METHODS),
 ]
 
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import BACKEND
+from reference_networks import CASES, Case
 
 from keras_ratesnn._model import call_graphs
 
@@ -17,7 +18,7 @@ from keras_ratesnn._core.backend.torch.compiler import Compiled
 from keras_ratesnn._core.backend.torch.graph_passes import draws
 
 PROMISES = {
-    "gradients.test_reference": ["case", "test_logits_gradients_losses_and_moving_statistics_of_training_agree"],
+    "gradients.test_reference": ["test_logits_gradients_losses_and_moving_statistics_of_training_agree"],
     "model.test_keras_workflows": [
         "test_a_frozen_batch_normalization_keeps_and_uses_its_statistics",
         "test_a_neuron_used_twice_keeps_a_membrane_for_each_use",
@@ -73,6 +74,14 @@ IN_SINGLE_PRECISION = {
     *PROMISES["gradients.test_reference"],
 }
 """Names of the tests whose bounds are too tight for half precision."""
+
+OF_EACH_METHOD = ("mlp_rate_s", "res_rate_m", "res_rate_m_temporal", "sew_rate_m", "res_bptt_s", "sltt_vgg", "ottt_vgg_ws")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[] if name in OF_EACH_METHOD else pytest.mark.slow) for name in CASES])
+def case(request):
+    return Case(request.param)
+
 
 for module, names in PROMISES.items():
     globals().update({name: getattr(importlib.import_module(f"tests.{module}"), name) for name in names})
