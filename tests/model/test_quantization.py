@@ -1,17 +1,13 @@
 """Weights in int8, for inference: the outputs are those of the rounded weights, and nothing trains them."""
 
-import sys
-
 import keras
 import numpy as np
 import pytest
 from exported import outputs_of
 from helpers import compiled, data, spiking
 from keras import layers
-from recipe_runs import error_of
 
 import keras_ratesnn as rsnn
-from recipes import quantize
 
 BACKEND = keras.backend.backend()
 T = 4
@@ -108,26 +104,3 @@ def test_a_quantized_model_is_exported_or_an_error_says_to_quantize_the_file(tmp
     model.export(tmp_path / "model", verbose=False)
     outputs = outputs_of(tmp_path / "model", "tf_saved_model", x)
     np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=0, atol=1e-5)
-
-
-def test_the_command_prints_accuracies_before_and_after(capsys):
-    assert quantize.main(["digits", "--images", "40"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    accuracies = [float(line.split("%")[0].split()[-1]) for line in lines[2:]]
-    assert len(accuracies) == (3 if BACKEND == "tensorflow" else 2)
-    assert min(accuracies) > 90
-
-
-@pytest.mark.parametrize("images", [0, -1])
-def test_the_command_needs_images(images, capsys):
-    error = error_of(["digits", "--images", images], capsys, quantize.main)
-    assert f"`--images` must be 1 or more. Received: --images={images}" in error
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the other backends make no LiteRT file")
-def test_the_command_says_which_package_runs_litert_files(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    error = error_of(["digits"], capsys, quantize.main)
-    assert "The LiteRT file runs in the package ai-edge-litert" in error
-    assert "pip install -e '.[export]'" in error
-    assert error.count("\n") == 1
