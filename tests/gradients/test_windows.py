@@ -122,8 +122,7 @@ def test_an_integer_gives_the_first_steps_a_window_each():
     assert _windows.sizes_of((2, 4), 6) == (2, 4)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-@pytest.mark.parametrize(("windows", "timesteps"), [(5, 4), ((1, 2), 4)])
+@pytest.mark.parametrize(("windows", "timesteps", "step_mode"), [(5, 4, "multi"), ((1, 2), 4, "single")])
 def test_windows_that_do_not_fit_the_steps_are_an_error_in_training_and_nothing_in_inference(windows, timesteps, step_mode):
     model = compiled(spiking(timesteps=timesteps, gradient=Rate(windows=windows), step_mode=step_mode))
     x, y = data()

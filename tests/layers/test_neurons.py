@@ -35,8 +35,15 @@ WITH_INITIAL_MEMBRANE = [
 ]
 
 
-@pytest.mark.parametrize("gradient", ["rate", "bptt", "sltt"])
-@pytest.mark.parametrize("neurons", WITH_INITIAL_MEMBRANE, ids=["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF"])
+@pytest.mark.parametrize(
+    ("neurons", "gradient"),
+    [
+        *((neurons, "rate") for neurons in WITH_INITIAL_MEMBRANE),
+        (WITH_INITIAL_MEMBRANE[0], "bptt"),
+        (WITH_INITIAL_MEMBRANE[4], "sltt"),
+    ],
+    ids=["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF", "LIF by bptt", "CuBaLIF by sltt"],
+)
 def test_neurons_start_from_their_initial_membrane(neurons, gradient, tmp_path):
     """In either step mode, in a stream, in a saved model, and as their cell does by itself."""
     x, y = data(8, (5, 6))

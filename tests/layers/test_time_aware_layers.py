@@ -32,9 +32,10 @@ def network(static):
     return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x))), scale
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-@pytest.mark.parametrize("has_time", [False, True])
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@pytest.mark.parametrize(
+    ("gradient", "has_time", "step_mode"),
+    [("rate", False, "multi"), ("rate", True, "single"), ("bptt", True, "multi"), ("bptt", False, "single")],
+)
 def test_every_step_receives_its_time_step(gradient, has_time, step_mode):
     inputs = keras.Input((3,))
     scale = ScaleByStep()

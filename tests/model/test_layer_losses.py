@@ -236,8 +236,16 @@ def test_under_ottt_weights_have_the_gradient_of_their_loss_at_the_traces(step_m
     np.testing.assert_allclose(of_scale, 2.0 * np.square(traces[1:]).sum(axis=(0, 1)) / (T * 10 * 8), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("step_mode", "recompute"), [("multi", True), ("single", True), ("single", False)])
-@pytest.mark.parametrize("make", [Scales, ScalesInTime, ScalesAndDraws])
+@pytest.mark.parametrize(
+    ("make", "step_mode", "recompute"),
+    [
+        (Scales, "multi", True),
+        (Scales, "single", False),
+        (ScalesInTime, "single", True),
+        (ScalesAndDraws, "multi", True),
+        (ScalesAndDraws, "single", True),
+    ],
+)
 def test_losses_of_layers_have_the_gradient_of_the_chosen_steps(make, step_mode, recompute):
     """Of a layer that adds one, and of an activity regulariser; the value is that of all steps, and nothing is rescaled."""
     inputs = keras.Input((6,))
