@@ -43,8 +43,8 @@ def test_a_change_of_what_was_recorded_takes_effect_at_once(change):
     x, y = data(4, (6, 6, 2))
     with double_precision(), recording():
         models = pair()
-        for step in range(8):
-            if step == 4:
+        for step in range(6):
+            if step == 3:
                 (before,) = models[1]._graphs.graphs
                 for model in models:
                     CHANGES[change](model)
