@@ -97,7 +97,6 @@ def test_an_online_network_renormalises_and_stabilises_its_thresholds(network):
     assert all(layer.threshold_stabilizer for layer in found if isinstance(layer, rsnn.layers.Neuron))
 
 
-@pytest.mark.on_each_backend
 def test_an_online_network_trains_by_sltt_step_by_step():
     model = models.ResNet18((8, 8, 3), 3, 3, "sltt", "single", width=0.05, normalization="online")
     loss, gradients = loss_and_gradients(model, *data(4, (8, 8, 3)))
