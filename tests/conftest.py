@@ -35,6 +35,21 @@ def _reset_keras():
     keras.utils.set_random_seed(0)
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what does not depend on the backend, except on PyTorch, where it takes the least time."""
+    if os.environ.get("KERAS_BACKEND") == "torch" or "runs_once" in config.option.markexpr:
+        return
+    once = [item for item in items if item.get_closest_marker("runs_once") and not _runs_everywhere(item)]
+    config.hook.pytest_deselected(items=once)
+    left_out = set(once)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _runs_everywhere(item):
+    # Slow tests run on request only, and then all of them.
+    return item.get_closest_marker("on_each_backend") or item.get_closest_marker("slow")
+
+
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 

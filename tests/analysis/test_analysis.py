@@ -1,0 +1,465 @@
+"""Analysis: each measurement is that of a count by hand in NumPy, and leaves the model as it was."""
+
+import contextlib
+import sys
+
+import helpers
+import keras
+import numpy as np
+import pytest
+from helpers import to_numpy
+from keras import layers
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import analysis
+from keras_ratesnn._core import backend
+from keras_ratesnn.layers import IF, LIF
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+T = 4
+
+
+def network():
+    """What an analysis meets: shared statistics, masks, pooling, a skip connection, learned neurons, a nested model."""
+    inputs = keras.Input((6, 6, 2))
+    x = LIF(name="first")(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same", name="stem")(inputs)))
+    y = layers.Dropout(0.3, seed=1)(layers.Conv2D(4, 3, padding="same", name="inner")(x))
+    y = rsnn.layers.ParametricLIF(name="second")(layers.BatchNormalization()(y))
+    head = keras.Sequential(
+        [keras.Input((6, 6, 4)), layers.AveragePooling2D(2), layers.Flatten(), layers.Dense(3, name="logits")]
+    )
+    return keras.Model(inputs, head(layers.Add()([x, y])))
+
+
+def model_and_data(gradient="rate", step_mode="multi"):
+    x, y = helpers.data(8, (6, 6, 2))
+    return helpers.compiled(helpers.spiking(network(), T, gradient, step_mode=step_mode)), x, y
+
+
+ANALYSES = {
+    "gradient_agreement": lambda model, x, y: analysis.gradient_agreement(model, x, y),
+    "independence": lambda model, x, y: analysis.independence(model, x, y),
+    "firing_rates": lambda model, x, y: analysis.firing_rates(model, x),
+    "raster": lambda model, x, y: analysis.raster(model, x, "first"),
+    "membranes": lambda model, x, y: analysis.membranes(model, x, "second"),
+    "shuffle_in_time": lambda model, x, y: analysis.shuffle_in_time(model, x, y),
+    "accuracy_over_time": lambda model, x, y: analysis.accuracy_over_time(model, x, y, timesteps=6),
+    "energy": lambda model, x, y: analysis.energy(model, x),
+}
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_the_model_is_left_as_it_was_and_the_result_draws_a_figure(name, tmp_path):
+    model, x, y = model_and_data(step_mode="single" if name == "gradient_agreement" else "multi")
+    model.fit(x, y, verbose=0)
+    state = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    before, functions = to_numpy([variable.value for variable in state]), (model.train_function, model.predict_function)
+    settings = model._settings(), model.compiled, model.loss, len(model.losses), len(model.metrics)
+    noise = to_numpy(list(backend.noise_state()))
+    found = ANALYSES[name](model, x, y)
+    keras.tree.map_structure(np.testing.assert_array_equal, noise, to_numpy(list(backend.noise_state())))
+    keras.tree.map_structure(np.testing.assert_array_equal, before, to_numpy([variable.value for variable in state]))
+    assert (model.train_function, model.predict_function) == functions
+    assert (model._settings(), model.compiled, model.loss, len(model.losses), len(model.metrics)) == settings
+    found.plot().savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_network_without_any_gradient_has_an_empty_figure(tmp_path):
+    inputs = keras.Input((6,))
+    silent = LIF(threshold=100.0)(layers.Dense(8)(inputs))
+    network = keras.Model(inputs, layers.Dense(3, use_bias=False)(silent))
+    found = analysis.gradient_agreement(helpers.spiking(network, timesteps=T), *helpers.data(10, (6,)), loss=LOSS)
+    assert np.isnan(found.cosine).all()
+    assert np.isnan(found.norm_ratio).all()
+    found.plot().savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+# Gradients.
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("sltt", "single"), ("ottt", "multi")]
+)
+def test_agreement_is_that_of_the_gradients_of_training(gradient, step_mode):
+    x, y = helpers.data(8)
+    model = helpers.spiking(helpers.mlp(), T, gradient, step_mode=step_mode)
+    found = analysis.gradient_agreement(model, x, y, loss=LOSS)
+    _, by_method = helpers.loss_and_gradients(model, x, y)
+    model.gradient = "bptt"
+    _, by_bptt = helpers.loss_and_gradients(model, x, y)
+    kernels = [path for path in by_method if path.endswith("kernel")]
+    assert found.layers == tuple(path.split("/")[0] for path in kernels)
+    for index, path in enumerate(kernels):
+        left, right = by_method[path].ravel(), by_bptt[path].ravel()
+        norms = np.linalg.norm(left), np.linalg.norm(right)
+        assert found.cosine[index] == pytest.approx(left @ right / np.prod(norms), abs=1e-5)
+        assert found.norm_ratio[index] == pytest.approx(norms[0] / norms[1], rel=1e-4)
+
+
+def test_a_method_agrees_with_itself_and_a_window_for_each_step_with_bptt():
+    x, y = helpers.data(8)
+    model = helpers.compiled(helpers.spiking(helpers.mlp(), T))
+    np.testing.assert_allclose(analysis.gradient_agreement(model, x, y, other="rate").cosine, 1.0, atol=1e-6)
+    found = analysis.gradient_agreement(model, x, y, other=rsnn.gradients.Rate(windows=T))
+    np.testing.assert_allclose(found.cosine, analysis.gradient_agreement(model, x, y).cosine, atol=1e-4)
+    assert (found.method, found.other) == ("rate", f"Rate(windows={T}, last_step_statistics=False)")
+
+
+def test_losses_of_weights_layers_and_several_outputs_count():
+    inputs = keras.Input((6,))
+    hidden = layers.Dense(8, kernel_regularizer="l2")(inputs)
+    spikes = LIF(activity_regularizer="l1")(hidden)
+    net = keras.Model(inputs, {"a": layers.Dense(3, name="a")(spikes), "b": layers.Dense(1, name="b")(spikes)})
+    model = helpers.spiking(net, T)
+    x, y = helpers.data(8)
+    labels = {"a": y, "b": np.ones((8, 1), "float32")}
+    model.compile("sgd", {"a": LOSS, "b": "mse"}, loss_weights={"a": 2.0, "b": 0.5})
+    found = analysis.gradient_agreement(model, x, labels, other="rate")
+    assert found.layers == ("dense", "a", "b")
+    kernels = [variable for variable in model.trainable_variables if variable.name == "kernel"]
+    before = to_numpy([kernel.value for kernel in kernels])
+    helpers.compiled(model, keras.optimizers.SGD(1.0), {"a": LOSS, "b": "mse"}, loss_weights={"a": 2.0, "b": 0.5})
+    model.train_on_batch(x, labels)
+    steps = [np.linalg.norm(old - new) for old, new in zip(before, to_numpy([k.value for k in kernels]), strict=True)]
+    np.testing.assert_allclose(found.norms, steps, rtol=1e-3)
+
+
+def mlp_independence():
+    """A network of two dense layers, and A1 and A2 computed by hand from it: δ at the hidden spikes, κ, weights."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6,))
+    first, second = layers.Dense(8, name="first"), layers.Dense(8, name="second")
+    x = LIF(0.5, name="a")(first(inputs))
+    x = LIF(0.5, name="b")(second(x))
+    last = layers.Dense(3, name="last")
+    return keras.Model(inputs, last(x)), first, second, last
+
+
+def test_independence_is_that_of_a_program_by_hand():
+    net, first, second, last = mlp_independence()
+    x, y = helpers.data(16)
+    x = 2 * x
+    found = analysis.independence(helpers.spiking(net, T), x, y, loss=LOSS)
+    weights = {}
+    for layer in (first, second, last):
+        weights[layer] = [array.astype("float64") for array in to_numpy([layer.kernel.value, layer.bias.value])]
+
+    def forward(currents):
+        spikes, membranes, _ = helpers.naive_lif(currents, decay=0.5)
+        slopes = 4 / (1 + np.exp(-4 * (membranes - 1))) * (1 - 1 / (1 + np.exp(-4 * (membranes - 1))))
+        # κ_t = h_t ρ_t with ρ_t = 1 + λ ρ_{t−1}.
+        rho = np.cumsum(0.5 ** np.arange(T))
+        return spikes, slopes, slopes * rho.reshape(-1, 1, 1)
+
+    def dense(layer, inputs):
+        kernel, bias = weights[layer]
+        return inputs @ kernel + bias
+
+    def to_input(error, slopes):
+        """∂L/∂I_τ = Σ_t δ_t ∂s_t/∂I_τ, where the reset carries no derivative."""
+        return np.stack([sum(error[t] * slopes[t] * 0.5 ** (t - tau) for t in range(tau, T)) for tau in range(T)])
+
+    a, _, a_kappa = forward(np.repeat(dense(first, x)[None], T, axis=0))
+    b, b_slopes, b_kappa = forward(dense(second, a))
+    logits = dense(last, b).mean(axis=0)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    output_error = np.repeat(((probabilities - np.eye(3)[y]) / len(y) / T)[None], T, axis=0)
+    b_error = output_error @ weights[last][0].T
+    second_error = to_input(b_error, b_slopes)
+    a_error = second_error @ weights[second][0].T
+
+    def cosine(left, right):
+        return np.sum(left * right) / np.linalg.norm(left) / np.linalg.norm(right)
+
+    def correlation(left, right, product):
+        left, right = left - left.mean(axis=0), right - right.mean(axis=0)
+        ones = np.ones_like(left), np.ones_like(right)
+        norm = np.sqrt(np.sum(product(left**2, ones[1])) * np.sum(product(ones[0], right**2)))
+        return np.sum(product(left, right)) / norm if norm else 0.0
+
+    def outer(error, values):
+        return np.einsum("tbi,tbj->ij", values, error)
+
+    assert found.neurons == ("a", "b")
+    for index, (error, kappa) in enumerate(((a_error, a_kappa), (b_error, b_kappa))):
+        expected = cosine((error * kappa).mean(axis=0), error.mean(axis=0) * kappa.mean(axis=0))
+        assert found.a1_cosine[index] == pytest.approx(expected, abs=1e-4)
+        assert found.a1_correlation[index] == pytest.approx(correlation(error, kappa, np.multiply), abs=1e-4)
+    assert found.kernels == ("second", "last")
+    for index, (error, spikes) in enumerate(((second_error, a), (output_error, b))):
+        means = outer(error.mean(axis=0)[None], spikes.mean(axis=0)[None])
+        assert found.a2_cosine[index] == pytest.approx(cosine(outer(error, spikes), means), abs=1e-4)
+        assert found.a2_correlation[index] == pytest.approx(correlation(error, spikes, outer), abs=1e-4)
+    assert found.a1_cosine[0] < 0.9999
+
+
+def test_independence_holds_exactly_for_one_step():
+    model, x, y = model_and_data()
+    model.timesteps = 1
+    found = analysis.independence(model, x, y)
+    np.testing.assert_allclose([*found.a1_cosine, *found.a2_cosine], 1.0, atol=1e-5)
+    np.testing.assert_array_equal([*found.a1_correlation, *found.a2_correlation], 0.0)
+
+
+def test_a_transformed_kernel_has_a_cosine_but_no_correlation():
+    inputs = keras.Input((6,))
+    x = LIF()(layers.Dense(8)(inputs))
+    x = LIF()(rsnn.layers.WSDense(8, name="standardised")(x))
+    x_data, y = helpers.data(8)
+    found = analysis.independence(helpers.spiking(keras.Model(inputs, layers.Dense(3)(x)), T), 2 * x_data, y, loss=LOSS)
+    assert found.kernels[0] == "standardised"
+    assert 0 < found.a2_cosine[0] <= 1 + 1e-6
+    assert np.isnan(found.a2_correlation[0])
+    assert not np.isnan(found.a2_correlation[1])
+
+
+def test_the_backends_agree_within_a_thousandth():
+    """On a network with exact currents, in which no backend has other spikes."""
+
+    def dense(inputs, outputs, seed):
+        return layers.Dense(
+            outputs, kernel_initializer=keras.initializers.Constant(helpers.dyadic((inputs, outputs), -1, 1, seed))
+        )
+
+    inputs = keras.Input((6,))
+    spikes = LIF(0.5)(dense(8, 8, 2)(LIF(0.5)(dense(6, 8, 1)(inputs))))
+    model = helpers.spiking(keras.Model(inputs, dense(8, 3, 3)(spikes)), T)
+    x, y = helpers.dyadic((16, T, 6), -1, 2), np.arange(16) % 3
+    found, agreement = analysis.independence(model, x, y, loss=LOSS), analysis.gradient_agreement(model, x, y, loss=LOSS)
+    for name, expected in AGREED.items():
+        of = agreement if hasattr(agreement, name) else found
+        np.testing.assert_allclose(getattr(of, name), expected, atol=1e-3, err_msg=name)
+
+
+AGREED = {
+    "a1_cosine": (0.889385, 1.0),
+    "a1_correlation": (0.101758, 0.0),
+    "a2_cosine": (0.791161, 0.835468, 1.0),
+    "a2_correlation": (0.002488, -0.016179, 0.0),
+    "cosine": (0.586312, 0.835468, 1.0),
+    "norm_ratio": (0.723864, 0.730641, 1.0),
+}
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
+def test_half_precision_is_close_to_full_precision(policy):
+    x, y = helpers.data(16)
+    found = []
+    for precision in ("float32", policy):
+        keras.utils.set_random_seed(0)
+        keras.config.set_dtype_policy(precision)
+        inputs = keras.Input((6,))
+        spikes = LIF()(layers.Dense(8)(LIF()(layers.Dense(8)(inputs))))
+        model = helpers.spiking(keras.Model(inputs, layers.Dense(3)(spikes)), T)
+        agreement, independence = (f(model, 2 * x, y, loss=LOSS) for f in (analysis.gradient_agreement, analysis.independence))
+        found.append([*agreement.cosine, *independence.a1_cosine, *independence.a2_cosine])
+    np.testing.assert_allclose(*found, atol=0.1)
+
+
+def test_double_precision_gives_the_numbers_of_single_precision():
+    x, y = helpers.data(16)
+    weights, found = None, []
+    for precision in (contextlib.nullcontext, helpers.double_precision):
+        with precision():
+            inputs = keras.Input((6,))
+            spikes = LIF()(layers.Dense(8)(LIF()(layers.Dense(8)(inputs))))
+            model = helpers.spiking(keras.Model(inputs, layers.Dense(3)(spikes)), T)
+            weights = weights or model.get_weights()
+            model.set_weights(weights)
+            analyses = analysis.gradient_agreement, analysis.independence
+            agreement, independence = (analyse(model, 2 * x, y, loss=LOSS) for analyse in analyses)
+        found.append([*agreement.cosine, *independence.a1_cosine, *independence.a2_cosine])
+    np.testing.assert_allclose(*found, atol=1e-3)
+
+
+def test_a_random_method_draws_what_the_next_training_step_would():
+    x, y = helpers.data(8)
+    model = helpers.compiled(helpers.spiking(helpers.mlp(), T, rsnn.gradients.SLTT(random_steps=1)))
+    before = to_numpy([variable.value for variable in model.variables])
+    first, again = (analysis.gradient_agreement(model, x, y) for _ in range(2))
+    np.testing.assert_array_equal(first.norms, again.norms)
+    keras.tree.map_structure(np.testing.assert_array_equal, before, to_numpy([variable.value for variable in model.variables]))
+
+
+# Activity.
+def test_rates_rasters_and_membranes_are_those_of_neurons_by_hand():
+    x, _ = helpers.data()
+    hidden = layers.Dense(8)
+    net = keras.Sequential([keras.Input((6,)), hidden, LIF(decay=0.5, threshold=0.7, name="neurons"), layers.Dense(3)])
+    model = helpers.spiking(net, 5)
+    currents = np.repeat(to_numpy(hidden(x))[None], 5, axis=0)
+    spikes, membranes, _ = helpers.naive_lif(currents, decay=0.5, threshold=0.7)
+    rates = analysis.firing_rates(model, x)
+    np.testing.assert_allclose(rates.by_step, spikes.mean(axis=(1, 2))[None], rtol=1e-6)
+    np.testing.assert_allclose(rates.by_neuron[0], spikes.mean(axis=(0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(rates.mean, spikes.mean(), rtol=1e-6)
+    found = analysis.raster(model, x, "neurons")
+    np.testing.assert_array_equal(found.spikes, np.moveaxis(spikes, 0, 1))
+    found = analysis.membranes(model, x, "neurons", neurons=[1, 7])
+    np.testing.assert_allclose(found.values, np.moveaxis(membranes, 0, 1)[..., [1, 7]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found.spikes, np.moveaxis(spikes, 0, 1)[..., [1, 7]])
+
+
+def test_a_watched_layer_passes_its_spikes_on():
+    model, x, _ = model_and_data()
+    frames = np.stack([x * scale for scale in (1, 2, 0.5, 1)], axis=1)
+    expected = analysis.raster(model, frames, "second").spikes
+    np.testing.assert_array_equal(analysis.membranes(model, frames, "second", neurons=50).spikes, expected)
+    analysis.membranes(model, frames, "first")
+
+
+@pytest.mark.parametrize("cell", [rsnn.layers.ALIF, lambda **kwargs: LIF(threshold_stabilizer=True, **kwargs)])
+def test_any_neurons_show_their_membranes_also_in_half_precision(cell):
+    inputs = keras.Input((6,))
+    net = keras.Model(inputs, layers.Dense(3)(cell(name="neurons", dtype="mixed_bfloat16")(inputs)))
+    found = analysis.membranes(helpers.spiking(net, T, "bptt"), helpers.data()[0], "neurons")
+    assert found.values.dtype == "float32"
+    assert found.values.shape == (10, T, 5)
+
+
+def test_calls_of_a_shared_layer_are_told_apart():
+    shared = LIF(name="shared")
+    inputs = keras.Input((6,))
+    model = helpers.spiking(keras.Model(inputs, shared(layers.Dense(6)(shared(inputs)))), T)
+    x, _ = helpers.data()
+    assert analysis.firing_rates(model, x).layers == ("shared", "shared (2)")
+    first, second = (analysis.raster(model, x, name).spikes for name in ("shared", "shared (2)"))
+    assert not np.array_equal(first, second)
+
+
+# Time.
+def pulses(samples=64, timesteps=8, seed=0):
+    """One pulse in the first or the second half, `(samples, T, 1)`: the same count, another time."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(samples) % 2
+    x = np.zeros((samples, timesteps, 1), "float32")
+    x[np.arange(samples), random.integers(0, timesteps // 2, samples) + labels * (timesteps // 2)] = 1.0
+    return x, labels
+
+
+def test_shuffling_tells_a_code_of_times_from_a_code_of_rates():
+    x, y = pulses()
+    inputs = keras.Input((1,))
+    # A neuron repeats the pulse; neurons with a long memory see when it comes.
+    spikes = IF(name="pulse", threshold=0.5)(inputs)
+    hidden = LIF(decay=0.9, name="memory")(layers.Dense(16)(spikes))
+    timed = rsnn.SpikingModel(keras.Model(inputs, layers.Dense(2)(hidden)), timesteps=8, gradient="bptt")
+    timed.compile(keras.optimizers.Adam(0.03), LOSS, metrics=["accuracy"])
+    timed.fit(x, y, epochs=60, batch_size=32, verbose=0)
+    found = analysis.shuffle_in_time(timed, x, y)
+    assert found.accuracy == 1.0
+    assert 0.3 < found.shuffled < 0.7
+    assert list(found.per_layer) == ["pulse", "memory"]
+    assert found.per_layer["pulse"] == found.shuffled
+    # The last layer is read by its counts alone.
+    assert found.per_layer["memory"] == 1.0
+
+
+def test_digits_code_by_rate():
+    model = rsnn.models.load_pretrained("digits")
+    images, labels = digits_of_scikit_learn()
+    found = analysis.shuffle_in_time(model, images, labels)
+    assert found.accuracy > 0.97
+    assert found.shuffled > found.accuracy - 0.05
+    assert min(found.per_layer.values()) >= found.shuffled - 0.02
+
+
+def digits_of_scikit_learn(samples=100):
+    from recipes.data import digits
+
+    dataset = digits.load()
+    return dataset.test_images[:samples], dataset.test_labels[:samples]
+
+
+def test_the_seed_determines_the_permutations():
+    x, y = helpers.data(32, (T, 6))
+    model = helpers.spiking(helpers.mlp(decay=0.9), T)
+    first, again, other = (analysis.shuffle_in_time(model, x, y, seed=seed, batch_size=5) for seed in (0, 0, 1))
+    assert (first.shuffled, first.per_layer) == (again.shuffled, again.per_layer)
+    assert first.accuracy == other.accuracy
+
+
+def test_accuracy_over_time_is_that_of_a_model_with_fewer_steps():
+    x, y = helpers.data(40)
+    model = helpers.compiled(helpers.spiking(), metrics=["accuracy"])
+    found = analysis.accuracy_over_time(model, x, y, timesteps=6, batch_size=7)
+    assert found.trained_timesteps == 3
+    for t in range(1, 7):
+        model.timesteps = t
+        assert found.accuracy[t - 1] == pytest.approx(model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"], abs=1e-6)
+
+
+# Errors.
+def dense_only():
+    return keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+
+
+@pytest.mark.parametrize(("name", "analyse"), ANALYSES.items())
+def test_other_models_and_empty_batches_are_an_error(name, analyse):
+    x, y = helpers.data(4)
+    with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
+        analyse(dense_only(), x, y)
+    with pytest.raises(ValueError, match="at least one"):
+        analyse(helpers.compiled(helpers.spiking()), x[:0], y[:0])
+
+
+@pytest.mark.parametrize("analyse", [analysis.shuffle_in_time, analysis.accuracy_over_time])
+def test_measurements_of_many_batches_show_their_progress(capsys, analyse):
+    x, y = helpers.data(4)
+    analyse(helpers.spiking(), x, y, batch_size=2)
+    assert "2/2" in capsys.readouterr().out
+    analyse(helpers.spiking(), x, y, batch_size=2, verbose=0)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match="`verbose` must be"):
+        analyse(helpers.spiking(), x, y, verbose=3)
+
+
+def test_arguments_that_make_no_sense_are_named():
+    x, y = helpers.data(4)
+    model = helpers.spiking()
+    with pytest.raises(ValueError, match="`loss` must be given for a model that was not compiled with one"):
+        analysis.gradient_agreement(model, x, y)
+    with pytest.raises(ValueError, match="`x` and `y` must have the same number of samples"):
+        analysis.independence(model, x, y[:3], loss=LOSS)
+    with pytest.raises(ValueError, match="`x` and `y` must have the same number of samples"):
+        analysis.shuffle_in_time(model, x, y[:3])
+    with pytest.raises(ValueError, match="`layer` must be one of 'lif'"):
+        analysis.raster(model, x, "lif_1")
+    with pytest.raises(ValueError, match="`neurons` must be from 0 to 7"):
+        analysis.membranes(model, x, "lif", neurons=[8])
+    with pytest.raises(ValueError, match="`neurons` must be 1 or more"):
+        analysis.raster(model, x, "lif", neurons=0)
+    with pytest.raises(ValueError, match="`seed` must be 0 or more"):
+        analysis.shuffle_in_time(model, x, y, seed=-1)
+    with pytest.raises(ValueError, match="`batch_size` must be 1 or more"):
+        analysis.accuracy_over_time(model, x, y, batch_size=0)
+    with pytest.raises(ValueError, match="`gradient` must be one of"):
+        analysis.gradient_agreement(model, x, y, other="backprop", loss=LOSS)
+    with pytest.raises(TypeError, match="`costs` must be Costs"):
+        analysis.energy(model, x, costs=4.6e-12)
+    with pytest.raises(ValueError, match="`accumulate` must be >= 0"):
+        analysis.Costs(accumulate=-1.0)
+
+
+def test_neurons_that_depend_on_each_other_have_no_sensitivity_of_their_own():
+    net = keras.Sequential([keras.Input((6,)), LIF(threshold_stabilizer=True), layers.Dense(3)])
+    x, y = helpers.data(4)
+    with pytest.raises(ValueError, match="neurons must be independent"):
+        analysis.independence(helpers.spiking(net, T, "bptt"), x, y, loss=LOSS)
+
+
+def test_accuracy_needs_one_output():
+    inputs = keras.Input((6,))
+    spikes = LIF()(inputs)
+    model = helpers.spiking(keras.Model(inputs, {"a": layers.Dense(3)(spikes), "b": layers.Dense(3)(spikes)}))
+    x, y = helpers.data(4)
+    for analyse in (analysis.shuffle_in_time, analysis.accuracy_over_time):
+        with pytest.raises(ValueError, match="`model` must have one output"):
+            analyse(model, x, y)
+
+
+def test_a_plot_without_matplotlib_names_the_extra(monkeypatch):
+    found = analysis.firing_rates(helpers.spiking(), helpers.data()[0])
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'extra `plots`: python -m pip install -e "\.\[plots\]" in a clone'):
+        found.plot()

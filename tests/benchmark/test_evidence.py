@@ -1,0 +1,544 @@
+"""The evidence kit: every stage runs, what is measured is on disk at once, and no stage takes the others down."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND
+
+import keras_ratesnn as rsnn
+from recipes import device
+from recipes.benchmark import costs
+from recipes.benchmark.__main__ import main
+from recipes.benchmark.evidence import (
+    about,
+    agreement,
+    command,
+    compilation,
+    first_steps,
+    graphs,
+    journal,
+    plan,
+    reference,
+    results,
+    runner,
+    steps,
+    tables,
+)
+from recipes.benchmark.evidence import stage as stage_process
+from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, Settings
+from tests.benchmark.test_benchmark import tiny_among_the_networks
+
+pytestmark = pytest.mark.runs_once
+
+on_torch = pytest.mark.skipif(BACKEND != "torch", reason="graphs are recorded on PyTorch only")
+
+TINY = {"network": "Tiny", "width": 0.5, "batch": 3, "size": 8, "rounds": 2, "timesteps": [2], "methods": ["rate-multi"]}
+
+
+# The journal
+
+
+def test_a_row_is_on_disk_as_soon_as_it_is_written(tmp_path):
+    path = tmp_path / journal.NAME
+    for row, stage in enumerate(("one", "two"), start=1):
+        journal.Journal(path, stage=stage).write({"kind": "step", "seconds": row})
+        assert len(journal.rows(path)) == row
+    assert journal.rows(path)[1] == {"stage": "two", "kind": "step", "seconds": 2}
+
+
+def test_a_line_that_was_cut_off_leaves_the_others(tmp_path):
+    path = tmp_path / journal.NAME
+    journal.Journal(path).write({"kind": "step"})
+    with open(path, "a") as file:
+        file.write('{"kind": "st')
+    assert journal.rows(path) == [{"kind": "step"}]
+
+
+# The runner
+
+
+def of_script(script, name="one", seconds=20.0, timed=True, **arguments):
+    """A stage whose process runs a script, with the path of the journal as its argument."""
+    return plan.Stage(name, script, arguments, seconds, timed)
+
+
+def start(stage, path, log):
+    return subprocess.Popen([sys.executable, "-c", stage.work, str(path)], stdout=log, stderr=log, start_new_session=True)
+
+
+NOTES = """import sys; open(sys.argv[1], 'a').write('{"kind": "note"}\\n')"""
+WRITES = "import sys; open(sys.argv[1], 'a').write('{\"kind\": \"step\"}\\n')"
+
+
+def statuses(folder):
+    return {row["stage"]: row["status"] for row in journal.rows(folder / journal.NAME) if row["kind"] == "stage"}
+
+
+def test_a_stage_that_fails_or_hangs_is_recorded_and_the_rest_runs(tmp_path):
+    stages = [
+        of_script("raise ValueError('broken')", "fails"),
+        of_script(WRITES + "; import time; time.sleep(60)", "hangs", seconds=1.0),
+        of_script(WRITES, "works"),
+        of_script(WRITES, "at once", timed=False),
+    ]
+    runner.run(stages, tmp_path, 60, 60, start)
+    assert statuses(tmp_path) == {"fails": "failed", "hangs": "deadline", "works": "done", "at once": "done"}
+    rows = journal.rows(tmp_path / journal.NAME)
+    # What the stage had measured before its deadline is there, too; what is not timed comes first.
+    assert sum(row["kind"] == "step" for row in rows) == 3
+    assert next(row["stage"] for row in rows if row["kind"] == "stage") == "at once"
+    assert "broken" in (tmp_path / runner.LOG).read_text()
+
+
+def test_no_stage_starts_after_its_deadline_and_the_others_still_have_theirs(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "LEAST_SECONDS", 0.5)
+    sleep = "import time; time.sleep(60)"
+    stages = [
+        of_script(sleep, "untimed", timed=False),
+        of_script(WRITES, "untimed, late", timed=False),
+        of_script(sleep, "timed"),
+        of_script(WRITES, "timed, late"),
+    ]
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    runner.run(stages, tmp_path, 1.6, 0.8, start)
+    assert statuses(tmp_path) == {
+        "untimed": "deadline",
+        "untimed, late": "skipped",
+        "timed": "deadline",
+        "timed, late": "skipped",
+    }
+    text = tables.markdown(journal.rows(tmp_path / journal.NAME))
+    left_out = "untimed (the rest of it); untimed, late; timed (the rest of it); timed, late."
+    assert f"**Left out for lack of time:** {left_out}" in text
+
+
+def test_what_was_not_compiled_in_time_is_left_out_and_said_so(tmp_path):
+    needs = {"rate-multi": "compiles", "bptt-multi": "fails"}
+    stages = [
+        of_script(NOTES, "compiles", timed=False),
+        of_script("raise ValueError", "fails", timed=False),
+        dataclasses.replace(of_script(NOTES, "partly", tables=[{"methods": list(needs)}]), needs=needs),
+        dataclasses.replace(of_script(NOTES, "nothing", tables=[{"methods": ["bptt-multi"]}]), needs={"bptt-multi": "fails"}),
+        of_script(f"import sys; sys.exit({stage_process.PARTLY})", "leaves out"),
+    ]
+    started = []
+    runner.run(stages, tmp_path, 60, 60, lambda stage, *rest: started.append(stage) or start(stage, *rest))
+    ended = {"compiles": "done", "fails": "failed", "partly": "partly", "nothing": "skipped", "leaves out": "partly"}
+    assert statuses(tmp_path) == ended
+    assert {stage.name: stage.arguments.get("tables") for stage in started}["partly"] == [{"methods": ["rate-multi"]}]
+    rows = journal.rows(tmp_path / journal.NAME)
+    assert "**Left out for lack of time:** partly (bptt-multi); nothing (bptt-multi)." in tables.markdown(rows)
+    assert "compilation" not in tables.left_out([{"kind": "stage", "stage": "compilation, T = 4", "status": "skipped"}])
+    assert {"partly", "nothing", "leaves out"} <= {stage.name for stage in plan.remaining(stages, rows)}
+
+
+def test_the_process_of_a_stage_records_its_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reference, "TESTS", tmp_path / "nowhere")
+    path = tmp_path / journal.NAME
+    stage = plan.Stage("reference", "reference", {}, 60)
+    assert stage_process.main([str(path), json.dumps(dataclasses.asdict(stage))]) == 1
+    (row,) = journal.rows(path)
+    assert (row["stage"], row["kind"]) == ("reference", "error")
+    assert "FileNotFoundError: The reference cases are in tests/ of the repository" in row["error"]
+    assert "FileNotFoundError" in capsys.readouterr().err
+
+
+# The plan
+
+
+@pytest.mark.on_each_backend
+@pytest.mark.parametrize("make", [plan.on_gpu, plan.on_cpu])
+def test_every_stage_can_be_sent_to_its_process(make):
+    stages = make()
+    assert len({stage.name for stage in stages}) == len(stages)
+    for stage in stages:
+        assert json.loads(json.dumps(dataclasses.asdict(stage)))["name"] == stage.name
+        assert stage.work in ("about", "agreement", "compilation", "first_steps", "reference", "steps")
+        for settings in [*stage.arguments.get("tables", []), stage.arguments.get("settings", {})]:
+            if stage.backend == BACKEND and settings:
+                Settings(**settings)
+
+
+def test_the_plan_for_a_gpu_has_the_table_that_it_is_made_for(monkeypatch):
+    monkeypatch.setattr(plan, "_is_installed", lambda package: True)
+    stages = plan.on_gpu()
+    tables_of = [(stage, settings) for stage in stages for settings in stage.arguments.get("tables", [])]
+    for backend in ("torch", "jax"):
+        measured = {
+            (settings["timesteps"][0], settings["precision"])
+            for stage, settings in tables_of
+            if stage.backend == backend and set(plan.METHODS) <= set(settings["methods"])
+        }
+        assert measured == {(4, "float32"), (8, "float32"), (4, "mixed_bfloat16"), (8, "mixed_bfloat16")}
+    assert any(set(stage.arguments.get("memopt", [])) == {1, 2, 3, 4} for stage in stages)
+    assert {stage.arguments["settings"]["jit_compile"] for stage in stages if stage.work == "first_steps"} == {"auto", True}
+    assert {(settings["width"], settings["batch"], settings["size"]) for _, settings in tables_of} == {(1.0, 128, 32)}
+    assert any(stage.environment == plan.PYTORCH_NEURONS for stage in stages)
+    assert plan.UNTIMED_SECONDS < plan.TOTAL_SECONDS < 9 * 60
+    # What compiles for a minute is compiled before, by a stage that comes before.
+    names = [stage.name for stage in stages]
+    for stage, settings in tables_of:
+        if stage.backend == "torch" and True in stage.arguments["jit_compile"]:
+            assert set(stage.needs) == set(settings["methods"])
+            assert all(names.index(needed) < names.index(stage.name) for needed in stage.needs.values())
+
+
+@pytest.mark.parametrize("make", [plan.on_gpu, plan.on_cpu])
+def test_what_is_not_installed_is_not_planned(make, monkeypatch):
+    monkeypatch.setattr(plan, "_is_installed", lambda package: False)
+    stages = make()
+    assert not any(stage.backend == "jax" or stage.environment == plan.PYTORCH_NEURONS for stage in stages)
+    tables_of = [settings for stage in stages for settings in stage.arguments.get("tables", [])]
+    assert tables_of
+    assert not any(plan.PEER in settings["methods"] for settings in tables_of)
+
+
+def test_a_second_run_does_what_the_first_left_over():
+    stages = plan.on_gpu()
+    left_over, compiled = "steps, T = 8, float32", "steps, compiled, T = 8, float32"
+    done = [{"kind": "stage", "stage": stage.name, "status": "done"} for stage in stages if stage.name != left_over]
+    done.append({"kind": "stage", "stage": left_over, "status": "partly"})
+    assert [stage.name for stage in plan.remaining(stages, done)] == ["about", left_over]
+    # It compiles again, because the cache of the first run may be gone.
+    done = [row for row in done if row["stage"] != compiled]
+    compilations = [f"compilation, {method}, T = 8, float32" for method in plan.METHODS]
+    assert [stage.name for stage in plan.remaining(stages, done)] == ["about", *compilations, left_over, compiled]
+
+
+# The stages
+
+
+@on_torch
+def test_versions_and_flags_are_written():
+    rows = []
+    about.run(rows.append, evidence=False)
+    (row,) = rows
+    assert {"python", "numpy", "keras", "torch", "keras_ratesnn"} <= set(row["versions"])
+    assert row["evidence"] is False
+    assert tables.NOT_EVIDENCE in tables.markdown(rows)
+
+
+@on_torch
+def test_reference_cases_are_checked_in_eager_mode_and_by_recorded_graphs():
+    rows = []
+    reference.run(rows.append, ["mlp_rate_m"])
+    assert [(row["case"], row["mode"], row["way"], row["agrees"]) for row in rows if row["kind"] == "reference"] == [
+        ("mlp_rate_m", "eager", "eager", True),
+        ("mlp_rate_m", "recorded", "recorded", True),
+    ]
+
+
+@on_torch
+def test_graphs_contain_the_compiled_time_loops_of_both_passes(monkeypatch):
+    from keras_ratesnn._core.backend.torch import compiler, fusion
+
+    monkeypatch.setattr(compiler, "COMPILER", "eager")
+    monkeypatch.setattr(fusion, "LEAST_ELEMENTS", 0)
+    with tiny_among_the_networks():
+        settings = Settings(**{**TINY, "methods": ["bptt-multi"]})
+        steps.cases.configure(settings)
+        model = steps.cases.trainer(settings, "bptt-multi", 2)
+    with graphs.recorded_at_once():
+        for _ in range(graphs.CALLS_BEFORE_REPLAY + 1):
+            model.train_on_batch(*steps.cases.batch(settings))
+    (graph,) = model._graphs.graphs
+    neurons = sum(isinstance(layer, rsnn.layers.LIF) for layer in model.network.layers)
+    for part in (graph.forward, graph.backward):
+        called = [str(node.target) for node in part.__self__.graph.nodes]
+        assert sum("keras_ratesnn.kernel" in name for name in called) == neurons
+
+
+@on_torch
+def test_gradients_that_are_compared_are_those_of_a_replayed_graph(monkeypatch):
+    """The first step of a graph runs in eager mode; its gradient would agree whatever the graph computes."""
+    from keras_ratesnn._core.backend.torch import graph
+
+    replay = graph.CallGraph.__call__
+    monkeypatch.setattr(graph.CallGraph, "__call__", lambda graph, tensors: [2 * out for out in replay(graph, tensors)])
+    rows = []
+    with tiny_among_the_networks():
+        agreement.run(rows.append, TINY, 1, ["recorded"])
+    assert rows[0]["errors"]["gradients"] > 0.01
+
+
+@on_torch
+def test_a_reference_case_that_fails_leaves_the_others(monkeypatch):
+    check = reference._check
+
+    def failing(write, name, case):
+        if name == "mlp_bptt_m":
+            raise RuntimeError("no such kernel")
+        check(write, name, case)
+
+    monkeypatch.setattr(reference, "_check", failing)
+    rows = []
+    reference.run(rows.append, ["mlp_bptt_m", "mlp_rate_m"])
+    assert [row["case"] for row in rows if row["kind"] == "reference"] == ["mlp_rate_m"] * 2
+    assert "| mlp_bptt_m: RuntimeError: no such kernel |" in tables.markdown(rows)
+
+
+def test_logits_and_classes_that_differ_are_counted():
+    logits = np.array([[1.0, 2.0], [3.0, 0.5]])
+    case = types.SimpleNamespace(arrays={"logits": logits})
+    found = types.SimpleNamespace(outputs=logits + np.array([[0.0, 0.002], [-2.7, 0.1]]))
+    assert reference.flips(case, found) == {"logits": 4, "logits_moved": 2, "samples": 2, "classes_changed": 1}
+
+
+def test_a_gradient_that_should_be_zero_is_compared_with_the_largest():
+    expected = {"weight": np.array([3.0, 4.0]), "bias": np.array([1e-7])}
+    near = {"weight": np.array([3.0, 4.5]), "bias": np.array([-2e-7])}
+    assert results.gradient_errors(near, expected) == {"weight": pytest.approx(0.1), "bias": 0.0}
+    assert results.gradient_errors({**near, "bias": np.array([1.0])}, expected)["bias"] == np.inf
+    assert np.isnan(results.largest({"weight": 1e-5, "bias": np.nan}))
+    assert results.largest({}) == 0
+    with pytest.raises(ValueError, match="different variables"):
+        results.gradient_errors({"weight": near["weight"]}, expected)
+
+
+@on_torch
+def test_graphs_are_compared_with_eager_mode():
+    rows = []
+    with tiny_among_the_networks():
+        agreement.run(rows.append, {**TINY, "precision": "float64"}, 2, ["recorded", "compiled"], "aot_eager")
+    assert [row["way"] for row in rows] == ["recorded", "compiled"]
+    for row in rows:
+        assert max(row["errors"].values()) < 1e-9, row
+    assert "| rate-multi | float64 | compiled (aot_eager) |" in tables.markdown(rows)
+
+
+@on_torch
+def test_what_is_timed_later_is_compiled_before(monkeypatch):
+    from keras_ratesnn._core.backend.torch import compiler
+
+    monkeypatch.setattr(compiler, "COMPILER", "eager")
+    rows = []
+    with tiny_among_the_networks():
+        compilation.run(rows.append, TINY, tf32=True)
+    assert [(row["kind"], row["method"], row["timesteps"]) for row in rows] == [("compiled", "rate-multi", 2)]
+
+
+@on_torch
+@pytest.mark.parametrize(("jit_compile", "calls"), [("auto", 4), (True, 4)])
+def test_first_steps_last_until_the_graph_is_replayed_and_find_no_cache(jit_compile, calls, monkeypatch):
+    from keras_ratesnn._core.backend.torch import compiler
+    from keras_ratesnn._model import call_graphs
+
+    monkeypatch.setattr(compiler, "COMPILER", "aot_eager")
+    monkeypatch.setitem(call_graphs.EAGER_CALLS, "auto", 2)
+    for name in first_steps.CACHES:
+        monkeypatch.setenv(name, "a full cache")
+    rows = []
+    with tiny_among_the_networks():
+        first_steps.run(rows.append, {**TINY, "jit_compile": jit_compile}, tf32=True)
+    (row,) = rows
+    assert (row["way"], row["steps"]) == ("compiled" if jit_compile is True else "recorded", calls)
+    assert not any("full" in os.environ[name] for name in first_steps.CACHES)
+    assert f"| rate-multi | T = 2 | float32 | {jit_compile} ({row['way']}) | {calls} |" in tables.markdown(
+        [{"stage": "first steps", **row}]
+    )
+
+
+@on_torch
+def test_methods_for_which_no_time_is_left_are_left_out_and_the_others_still_take_turns(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(steps.time, "time", lambda: now[0])
+    make = steps.cases.trainer
+
+    def slow(settings, method, timesteps):
+        now[0] += 500.0 if "rate" in method else 1.0
+        return make(settings, method, timesteps)
+
+    monkeypatch.setattr(steps.cases, "trainer", slow)
+    rows, methods = [], ["rate-multi", "rate-single"]
+    with tiny_among_the_networks():
+        steps.run(rows.append, [{**TINY, "methods": methods}], ["auto"], tf32=True, end=900.0)
+    assert [row["method"] for row in rows if row["kind"] == "left out"] == ["rate-single, jit_compile=auto"]
+    in_turn = [row["method"] for row in rows if row["kind"] == "interleaved"]
+    assert in_turn == ["rate-multi, jit_compile=auto", FLOOR, ORDINARY, FORWARD]
+
+
+@on_torch
+def test_spikingjelly_is_measured_with_each_level_of_its_memory_optimisation():
+    pytest.importorskip("spikingjelly")
+    settings = Settings(width=0.125, batch=4, size=16, timesteps=(4,), methods=("spikingjelly",))
+    rows = steps.rows_of(settings, ["auto"], ", somewhere", [0, 1])
+    assert list(rows) == [ORDINARY, "spikingjelly, somewhere", "spikingjelly, memopt 1, somewhere"]
+    batch = steps.cases.batch(settings, "spikingjelly")
+    kept = []
+    for row in list(rows.values())[1:]:
+        model = steps._model(row, 4)
+        kept.append(costs.memory_rise(lambda model=model: model.train_on_batch(*batch)))
+    assert kept[1] < 0.8 * kept[0]
+
+
+@on_torch
+@pytest.mark.parametrize(("precision", "fused"), [("float32", 0), ("mixed_bfloat16", 1)])
+def test_spikingjelly_uses_its_fused_neurons_in_half_precision_too(precision, fused, monkeypatch):
+    """By default it does not: a comparison with its slow neurons would flatter ours."""
+    pytest.importorskip("spikingjelly")
+    import torch
+    from spikingjelly.activation_based import precision as library
+
+    from recipes.benchmark import peers
+
+    prepared = []
+    monkeypatch.setattr(library, "prepare_model_for_precision", lambda *arguments: prepared.append(arguments))
+    monkeypatch.setattr(peers.device, "gpu", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)
+    network = peers.trainer("spikingjelly", 0.125, 2, precision).network
+    assert [(model is network, device, config.neuron_storage) for model, device, config in prepared] == (
+        [(True, "cuda", "bf16")] * fused
+    )
+
+
+@pytest.mark.on_each_backend
+def test_steps_are_written_alone_at_once_and_in_turn_at_the_end(monkeypatch):
+    rows = []
+    methods = ["rate-multi", "bptt-multi"] if BACKEND == "torch" else ["rate-multi"]
+    make = steps.cases.trainer
+
+    def failing(settings, method, timesteps):
+        if method == "bptt-multi":
+            raise RuntimeError("out of memory")
+        return make(settings, method, timesteps)
+
+    monkeypatch.setattr(steps.cases, "trainer", failing)
+    with tiny_among_the_networks():
+        steps.run(rows.append, [{**TINY, "methods": methods}], ["auto"], tf32=True)
+    torch_form = ["rate-multi, jit_compile=auto"] if BACKEND == "torch" else ["rate-multi"]
+    forms = {"jax": ["rate-multi, unrolled", "rate-multi, loop"]}.get(BACKEND, torch_form)
+    assert [row["method"] for row in rows if row["kind"] == "step"] == [ORDINARY, FORWARD, FLOOR, *forms]
+    assert [row["method"] for row in rows if row["kind"] == "interleaved"] == [*forms, FLOOR, ORDINARY, FORWARD]
+    if not device.gpu():
+        with pytest.raises(RuntimeError, match="sees no GPU"):
+            steps.run(rows.append, [TINY], ["auto"], tf32=True, on_gpu=True)
+    failed = [(row["method"], row["error"]) for row in rows if row["kind"] == "failed"]
+    assert failed == ([("bptt-multi, jit_compile=auto", "RuntimeError: out of memory")] if BACKEND == "torch" else [])
+    if BACKEND == "torch":
+        rate = next(row for row in rows if row["kind"] == "step" and row["method"] == forms[0])
+        assert rate["way"] == "recorded"
+        assert rate["fetches"] >= 1
+        assert (rate["kernels"], rate["busy_seconds"]) == (0, 0)
+    text = tables.markdown(rows)
+    assert all(f"| {form}" in text for form in (*forms, FLOOR))
+
+
+def test_work_is_compared_with_the_work_of_the_floor():
+    """Keras' eager mode, which the floor is, makes a GPU wait: times alone would flatter."""
+    spread = {"median": 1.0, "lower_quartile": 0.5, "upper_quartile": 2.0}
+    ordinary = {"seconds": spread, "busy_seconds": 0.4, "kernels": 100.0, "flops": None}
+    forward = {"seconds": spread, "busy_seconds": 0.2, "kernels": 30.0, "flops": None}
+    floor = steps.floor_of(ordinary, forward, timesteps=4)
+    assert floor["seconds"] == {"median": 4.0, "lower_quartile": 2.0, "upper_quartile": 8.0}
+    assert (floor["busy_seconds"], floor["kernels"]) == (pytest.approx(1.0), 190.0)
+    assert steps._to_floor({"busy_seconds": 1.5}, floor) == {"busy_to_floor": pytest.approx(1.5)}
+    assert steps._to_floor({"busy_seconds": 0}, floor) == {}
+
+
+@on_torch
+def test_kernels_and_synchronisations_are_counted_inside_of_steps():
+    import torch
+
+    from recipes.benchmark.evidence import trace
+
+    def event(name, begin, end, on_gpu=False, annotation=False):
+        interval = types.SimpleNamespace(start=begin, end=end)
+        kind = torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
+        return types.SimpleNamespace(name=name, time_range=interval, device_type=kind, is_user_annotation=annotation)
+
+    events = [
+        event(trace._RANGE, 0, 100, annotation=True),
+        event(trace._RANGE, 5, 160, on_gpu=True, annotation=True),
+        event("Optimizer.step#SGD.step", 5, 160, on_gpu=True, annotation=True),
+        event("cudaLaunchKernel", 1, 2),
+        event("cuLaunchKernelEx", 3, 4),
+        event("aten::_local_scalar_dense", 50, 90),
+        event("cudaStreamSynchronize", 51, 89),
+        event("cudaDeviceSynchronize", 101, 150),
+        event("conv", 10, 40, on_gpu=True),
+        event("add", 30, 60, on_gpu=True),
+        event("Memcpy DtoH (Device -> Pageable)", 70, 80, on_gpu=True),
+    ]
+    assert trace.counts(events, steps=2) == {
+        "kernels": 1.0,
+        "copies": 0.5,
+        "busy_seconds": pytest.approx(30e-6),
+        "launches": 1.0,
+        "waits": 0.5,
+        "fetches": 0.5,
+    }
+
+
+# The tables
+
+
+def test_a_run_that_was_cut_off_still_gives_tables(tmp_path, capsys):
+    spread = {"median": 0.0123, "lower_quartile": 0.012, "upper_quartile": 0.013}
+    common = {"backend": "torch", "timesteps": 4, "precision": "float32", "data_format": "channels_last", "tf32": True}
+    step = {"kind": "step", **common, "method": "rate-multi", "way": "recorded", "seconds": spread, "compile_seconds": 1.5}
+    counts = {
+        "kernels": 812.0,
+        "copies": 3.0,
+        "busy_seconds": 0.0101,
+        "launches": 815.0,
+        "waits": 2.0,
+        "fetches": 2.0,
+        "busy_to_floor": 1.25,
+    }
+    lines = [
+        {"kind": "stage", "stage": "steps", "status": "deadline", "seconds": 75.0},
+        {**step, **counts, "memory_bytes": 3 * 2**20},
+        {"kind": "failed", **common, "method": "bptt-multi", "error": "OutOfMemoryError: no memory"},
+    ]
+    path = tmp_path / journal.NAME
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert tables.main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "| steps | deadline | 75 |  |" in printed
+    assert "**Left out for lack of time:** steps (the rest of it)." in printed
+    assert "torch, T = 4, float32 as TF32, channels_last" in printed
+    expected = "12.30 (12.00 to 13.00) * |  | 10.10 | 1.25 | 812 | 3 | 815 | 2 | 2 | 3 | 1.5 |"
+    assert f"| rate-multi (recorded) | {expected}" in printed
+    assert "| bptt-multi: OutOfMemoryError: no memory |" in printed
+    assert tables.main([str(tmp_path / "nowhere")]) == 2
+    assert "error: name a folder that contains evidence.jsonl" in capsys.readouterr().err
+
+
+# The command
+
+
+@pytest.mark.on_each_backend
+def test_the_command_says_what_it_needs(tmp_path, capsys):
+    if BACKEND != "torch":
+        assert main(["--evidence", str(tmp_path)]) == 2
+        assert "KERAS_BACKEND=torch" in capsys.readouterr().err
+        return
+    assert main(["--evidence", __file__]) == 2
+    assert __file__ in capsys.readouterr().err
+
+
+@on_torch
+def test_the_command_runs_the_stages_and_prints_the_tables(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "on_cpu", lambda: [of_script(NOTES, "works")])
+    monkeypatch.setattr(plan, "on_gpu", plan.on_cpu)
+    monkeypatch.setattr(runner, "process_of", start)
+    assert command.main(tmp_path / "new") == 0
+    assert "| works | done |" in capsys.readouterr().out
+    assert "| works | done |" in (tmp_path / "new" / "evidence.md").read_text()
+
+
+@on_torch
+@pytest.mark.slow
+def test_the_whole_kit_runs_on_a_cpu(tmp_path, capsys):
+    assert main(["--evidence", str(tmp_path)]) == 0
+    assert set(statuses(tmp_path).values()) == {"done"}
+    printed = capsys.readouterr().out
+    assert tables.NOT_EVIDENCE in printed
+    assert keras.__version__ in printed

@@ -1,0 +1,305 @@
+"""spikify sees inside layers that are compositions of layers: their activations become neurons, and nothing else changes."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import to_numpy
+from keras import layers, ops
+
+from keras_ratesnn import spikify
+from keras_ratesnn.layers import IF
+
+# These layers are built when they are called.
+pytestmark = [pytest.mark.runs_once, pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer:UserWarning")]
+
+X = np.random.default_rng(0).random((4, 6), dtype="float32")
+
+
+class Composition(layers.Layer):
+    """A layer with the config of its width."""
+
+    def __init__(self, width=6, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Block(Composition):
+    """Two layers with a shortcut; one activation is an argument and one a function."""
+
+    def __init__(self, width=6, **kwargs):
+        super().__init__(width, **kwargs)
+        self.first = layers.Dense(width, activation="relu", name="first")
+        self.normalize = layers.BatchNormalization(name="normalize")
+        self.drop = layers.Dropout(0.5, name="drop")
+
+    def call(self, inputs, training=None):
+        return ops.gelu(inputs + self.drop(self.normalize(self.first(inputs), training=training), training=training))
+
+
+class Outer(Composition):
+    """A composition of compositions that takes and returns structures."""
+
+    def __init__(self, width=6, **kwargs):
+        super().__init__(width, **kwargs)
+        self.one, self.two = Block(width, name="one"), Block(width, name="two")
+
+    def call(self, inputs, scale=1.0):
+        return {"deep": self.two(self.one(inputs["a"])) * scale, "shallow": inputs["b"]}
+
+
+def network_of(hidden):
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, layers.Dense(3, name="outputs")(hidden(inputs)), name="network")
+    for weight in network.weights:
+        weight.assign(np.random.default_rng(1).uniform(0.2, 1.0, weight.shape))
+    return network
+
+
+def converted(network, **kwargs):
+    return spikify(network, 2, verbose=False, **kwargs)
+
+
+def reasons(model):
+    return {change.name: change.reason for change in model.spikify_report.kept}
+
+
+def nested(inputs):
+    outputs = Outer(name="outer")({"a": inputs, "b": inputs}, scale=2.0)
+    return outputs["deep"] + outputs["shallow"]
+
+
+@pytest.mark.on_each_backend
+@pytest.mark.parametrize("hidden", [Block(name="block"), nested])
+def test_activations_inside_compositions_become_neurons(hidden):
+    network = network_of(hidden)
+    model = converted(network)
+    activations = [change.activation for change in model.spikify_report.replaced]
+    assert activations == ["relu", "gelu"] * (len(activations) // 2)
+    assert not model.spikify_report.kept
+    model.compile("sgd", "mse")
+    assert np.isfinite(model.fit(X, np.zeros((4, 3)), verbose=0).history["loss"]).all()
+
+
+def test_the_report_names_layers_of_one_name_by_their_paths():
+    model = converted(network_of(lambda x: Block(name="second")(Block(name="first")(x))))
+    paths = [change.name for change in model.spikify_report.replaced]
+    assert [path for path in paths if path.endswith("/first")] == ["first/first", "second/first"]
+
+
+def test_names_weights_and_frozen_layers_are_kept_and_the_original_is_not_changed():
+    block = Block(name="block")
+    network = network_of(block)
+    block.first.trainable = False
+    calls, before = len(block.first._inbound_nodes), to_numpy(network.get_weights())
+    inner = converted(network).network.get_layer("block")
+    assert [layer.name for layer in inner.layers[1:4]] == ["first", "first_neuron", "normalize"]
+    assert isinstance(inner.get_layer("first_neuron"), IF)
+    for name in ("first", "normalize"):
+        new, old = inner.get_layer(name), getattr(block, name)
+        keras.tree.map_structure(np.testing.assert_array_equal, to_numpy(new.get_weights()), to_numpy(old.get_weights()))
+        assert new.trainable == old.trainable
+        assert new is not old
+    keras.tree.map_structure(np.testing.assert_array_equal, to_numpy(network.get_weights()), before)
+    assert len(block.first._inbound_nodes) == calls
+
+
+@pytest.mark.on_each_backend
+@pytest.mark.parametrize("training", [False, True])
+def test_a_composition_written_as_a_graph_does_what_it_did(training):
+    network = network_of(nested)
+    # One neuron only, so that the rest can be compared.
+    rest = converted(
+        network_of(lambda x: layers.ReLU(name="mark")(nested(x))), neuron=lambda op: IF() if op.name == "mark" else None
+    )
+    assert not rest.spikify_report.replaced[1:]
+    for layer in [*network._flatten_layers(), *rest.network._flatten_layers()]:
+        if isinstance(layer, layers.Dropout):
+            layer.rate = 0.0
+    part = keras.Model(rest.network.inputs, rest.network.get_layer("mark").input)
+    wanted = keras.Model(network.inputs, network.get_layer("outputs").input)
+    np.testing.assert_allclose(to_numpy(part([X], training=training)), to_numpy(wanted([X], training=training)), rtol=1e-5)
+
+
+def test_a_composition_called_with_several_sizes_is_written_once():
+    head = Shared(name="head")
+    small, large = keras.Input((4, 4, 2)), keras.Input((8, 8, 2))
+    pooled = [layers.GlobalAveragePooling2D()(head(x)) for x in (small, large)]
+    model = converted(keras.Model([small, large], layers.Dense(2)(layers.Concatenate()(pooled))))
+    assert [change.name for change in model.spikify_report.replaced] == ["head/conv"]
+    inputs = [np.ones((2, 4, 4, 2), "float32"), np.ones((2, 8, 8, 2), "float32")]
+    assert model.predict(inputs, verbose=0).shape == (2, 2)
+
+
+class Shared(Composition):
+    def __init__(self, width=3, **kwargs):
+        super().__init__(width, **kwargs)
+        self.conv = layers.Conv2D(width, 3, activation="relu", name="conv")
+
+    def call(self, inputs):
+        return self.conv(inputs)
+
+
+def test_a_lambda_becomes_a_neuron_although_it_cannot_be_copied():
+    model = converted(network_of(layers.Lambda(lambda x: keras.activations.silu(x), name="lambda")))
+    assert [change.activation for change in model.spikify_report.replaced] == ["silu"]
+
+
+@pytest.mark.on_each_backend
+def test_a_composition_is_converted_in_mixed_precision_and_saved(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = converted(network_of(Block(name="block")), calibrate=X)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_compositions_in_sequential_and_nested_models_are_found():
+    inner = keras.Sequential([keras.Input((6,)), Block(name="block")], name="inner")
+    model = converted(network_of(lambda x: inner(layers.ReLU()(x))))
+    assert len(model.spikify_report.replaced) == 3
+    model = converted(keras.Sequential([keras.Input((6,)), Block(name="block"), layers.Dense(3)]))
+    assert model.predict(X, verbose=0).shape == (4, 3)
+
+
+class Derived(Block):
+    """Its config has more than its constructor takes, as that of some layers of KerasHub."""
+
+    def get_config(self):
+        return {**super().get_config(), "derived": 2 * self.width}
+
+
+class Uncopied(Block):
+    def get_config(self):
+        raise NotImplementedError("none")
+
+
+class OuterOfUncopied(Outer):
+    def __init__(self, width=6, **kwargs):
+        super().__init__(width, **kwargs)
+        self.two = Uncopied(width, name="two")
+
+
+def test_layers_inside_need_not_be_copied_by_their_config():
+    assert len(converted(network_of(Derived(name="block"))).spikify_report.replaced) == 2
+
+    def hidden(inputs):
+        return OuterOfUncopied(name="outer")({"a": inputs, "b": inputs})["deep"]
+
+    assert len(converted(network_of(hidden)).spikify_report.replaced) == 4
+
+
+# What stays, and why.
+class OtherInTraining(Block):
+    def call(self, inputs, training=None):
+        outputs = super().call(inputs, training=training)
+        return outputs if training else self.first(inputs)
+
+
+class FixedNormalization(Block):
+    def call(self, inputs, training=None):
+        return self.normalize(self.first(inputs), training=False)
+
+
+class OwnWeights(Block):
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(), name="scale")
+
+    def call(self, inputs, training=None):
+        return self.scale * self.first(inputs)
+
+
+class OwnCall(Block):
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("cls", "reason"),
+    [
+        (OtherInTraining, "it does something else in training"),
+        (FixedNormalization, "it does something else in training"),
+        (OwnWeights, "it has weights or draws random numbers of its own"),
+        (OwnCall, "it has a `__call__` of its own"),
+    ],
+)
+def test_the_report_says_why_activations_inside_a_layer_stay(cls, reason):
+    model = converted(network_of(lambda x: layers.ReLU()(cls(name="block")(x))))
+    assert reasons(model) == {"block": f"inside a layer: {reason}"}
+
+
+class MakesResizing(Composition):
+    """Resizes to the size of its input, which is `None` in a graph with open sizes, like the pyramid pooling of KerasHub."""
+
+    def __init__(self, width=3, **kwargs):
+        super().__init__(width, **kwargs)
+        self.conv = layers.Conv2D(width, 1, activation="relu", name="conv")
+
+    def call(self, inputs):
+        _, height, width, _ = ops.shape(inputs)
+        return inputs + layers.Resizing(height, width)(ops.mean(self.conv(inputs), axis=(1, 2), keepdims=True))
+
+
+def test_a_call_that_depends_on_open_sizes_stays_and_the_report_says_so():
+    def images(shape):
+        inputs = keras.Input(shape)
+        x = MakesResizing(name="block")(layers.ReLU(name="mark")(inputs))
+        return converted(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
+
+    kept = reasons(images((None, None, 3)))["block"]
+    assert kept.startswith("inside a layer: its call depends on sizes of its inputs")
+    model = images((4, 4, 3))
+    assert [change.name for change in model.spikify_report.replaced] == ["mark", "block/conv"]
+    assert model.predict(np.ones((2, 4, 4, 3), "float32"), verbose=0).shape == (2, 3)
+    # Sizes that do not matter may be open.
+    inputs = keras.Input((None, None, 3))
+    shared = Shared(name="head")(inputs)
+    assert not converted(keras.Model(inputs, layers.GlobalAveragePooling2D()(shared))).spikify_report.kept
+
+
+@keras.saving.register_keras_serializable("tests")
+class DerivedWithWeights(Composition):
+    """It stays as it is, its config has more than its constructor takes, and its `build` needs a tuple."""
+
+    def build(self, input_shape):
+        # A list could not be added to a tuple.
+        self.kernel = self.add_weight(shape=input_shape[1:] + (self.width,), name="kernel")  # noqa: RUF005
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.kernel)
+
+    def get_config(self):
+        return {**super().get_config(), "doubled": 2 * self.width}
+
+
+def test_layers_whose_config_has_more_than_their_constructor_takes_are_saved_and_loaded(tmp_path):
+    model = converted(network_of(lambda x: DerivedWithWeights(name="derived")(layers.ReLU()(x))))
+    for _ in range(2):
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+        model = loaded
+
+
+def test_activations_inside_keras_own_layers_stay():
+    def attention(x):
+        x = layers.Reshape((3, 2))(layers.ReLU()(x))
+        return layers.Flatten()(layers.MultiHeadAttention(1, 2, name="attention")(x, x))
+
+    assert reasons(converted(network_of(attention))) == {"attention": "inside a layer"}
+
+
+def test_a_block_with_an_activation_argument_is_seen_inside():
+    class WithArgument(Block):
+        def __init__(self, width=6, **kwargs):
+            super().__init__(width, **kwargs)
+            self.activation = keras.activations.relu
+
+    model = converted(network_of(WithArgument(name="block")))
+    assert [change.activation for change in model.spikify_report.replaced] == ["relu", "gelu"]

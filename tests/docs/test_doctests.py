@@ -1,0 +1,57 @@
+"""The examples in docstrings, in the README and in docs/ run, and docstring examples print the documented output."""
+
+import doctest
+import importlib
+import pathlib
+import pkgutil
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_ratesnn
+from recipes.engine import free_port
+
+BACKEND = keras.backend.backend()
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if "```python" in path.read_text()
+]
+MODULES = [
+    name
+    for _, name, _ in pkgutil.walk_packages(keras_ratesnn.__path__, "keras_ratesnn.")
+    # The other backends' modules need their backend.
+    if not name.startswith("keras_ratesnn._core.backend.") or name.endswith(f".{BACKEND}")
+]
+NAMES = {"keras": keras, "np": np, "ops": ops, "keras_ratesnn": keras_ratesnn}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_print_what_they_say(name):
+    module = importlib.import_module(name)
+    results = doctest.testmod(module, extraglobs=NAMES, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    assert results.failed == 0
+
+
+# What readers are warned of is no error.
+@pytest.mark.filterwarnings("default::UserWarning")
+@pytest.mark.parametrize(
+    # JAX compiles each of the many operations of a detector that runs eagerly.
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if (page, BACKEND) == ("docs/tasks.md", "jax") else page for page in PAGES],
+)
+def test_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # As in the first process of `torchrun --nproc-per-node 1`.
+    job = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    for name, value in job.items():
+        monkeypatch.setenv(name, str(value))
+    names = {}
+    # A block may name the backend that it is for.
+    for backend, block in re.findall(r"```python ?(\w*)\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
+        if backend in ("", BACKEND):
+            exec(compile(block, page, "exec"), names)

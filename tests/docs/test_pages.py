@@ -1,0 +1,48 @@
+"""The pages of the documentation: their links lead somewhere, and the site shows all of them."""
+
+import pathlib
+import re
+
+import pytest
+
+pytestmark = pytest.mark.runs_once
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [
+    str(path.relative_to(ROOT))
+    for path in sorted([*ROOT.glob("*.md"), ROOT / "recipes" / "README.md", *(ROOT / "docs").rglob("*.md")])
+]
+CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.*)", re.MULTILINE)
+
+
+def anchors_of(page):
+    """The anchors of the headings of a page, as MkDocs and GitHub make them."""
+    without_code = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in HEADING.findall(without_code)]
+    return {re.sub(r"[-\s]+", "-", heading) for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page):
+    path = ROOT / page
+    for link in LINK.findall(CODE.sub("", path.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        found = (path.parent / target).resolve() if target else path
+        assert found.exists(), f"{link}: there is no such file"
+        assert found.is_relative_to(ROOT), f"{link}: outside of the repository"
+        assert not anchor or anchor in anchors_of(found), f"{link}: there is no such heading"
+
+
+def test_every_page_and_every_image_of_docs_is_shown():
+    docs = ROOT / "docs"
+    nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    shown = set(re.findall(r"^ +- (?:.*: )?(\S+\.md)$", nav, re.MULTILINE))
+    # The other pages of the site: docs/mkdocs/repository_pages.py.
+    elsewhere = {"recipes.md", "contributing.md", "changelog.md"}
+    assert shown - elsewhere == {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
+    text = "".join((ROOT / page).read_text() for page in PAGES)
+    assert [path.name for path in docs.rglob("*.png") if str(path.relative_to(docs)) not in text] == []

@@ -1,0 +1,115 @@
+"""The time loop of a neuron layer: a compiled loop equals the unrolled loop and uses less memory."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, data, loss_and_gradients, spiking, to_numpy
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn._core import backend
+from keras_ratesnn.gradients import _eligibility, _time_loop
+from keras_ratesnn.gradients.signals import Signal
+
+
+class CountingCell(rsnn.layers.NeuronCell):
+    """A state of a membrane and an integer, and a weight: its derivative is found by forward mode."""
+
+    def build(self, input_shape):
+        self.gain = self.add_weight(shape=(input_shape[-1],), initializer=keras.initializers.Constant(1.3), name="gain")
+
+    def initial_state(self, inputs):
+        return {"membrane": super().initial_state(inputs), "steps": ops.zeros((), "int32")}
+
+    def step(self, inputs, state):
+        leak = ops.where(state["steps"] % 2 == 0, 0.9, 0.5)
+        membrane = leak * ops.tanh(state["membrane"]) + self.gain * ops.cast(inputs, "float32")
+        spikes = self.fire(membrane)
+        return membrane, spikes, {"membrane": membrane - spikes * self.threshold, "steps": state["steps"] + 1}
+
+
+CELLS = {
+    "lif": lambda: rsnn.layers.LIFCell(0.6, threshold=0.7),
+    "hard reset, not detached": lambda: rsnn.layers.LIFCell(0.6, reset="hard", v_reset=0.2, detach_reset=False),
+    "delayed, hard": lambda: rsnn.layers.LIFCell(0.6, 0.4, "hard", decay_input=True, reset_delay=True, learn_threshold=True),
+    "a start above rest": lambda: rsnn.layers.LIFCell(0.6, initial_membrane=0.5),
+    "all that is learned": lambda: rsnn.layers.ParametricLIFCell(0.4, per_channel=True, learn_threshold=True),
+    "of one's own, with a counter and a weight": lambda: CountingCell(),
+}
+
+
+def steps_unrolled(monkeypatch, steps):
+    monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: steps)
+
+
+CASES = [((1,), False, "float32"), ((7,), False, "bfloat16"), ((1, 2, 4), True, "float32")]
+
+
+@pytest.mark.parametrize(
+    ("name", "windows", "static", "dtype"),
+    [
+        *((name, (2,), False, "float32") for name in CELLS),
+        *((name, *case) for name in ("lif", "of one's own, with a counter and a weight") for case in CASES),
+    ],
+)
+def test_a_compiled_loop_equals_the_unrolled_loop(name, windows, static, dtype, monkeypatch):
+    timesteps = sum(windows)
+    cell = CELLS[name]()
+    cell.build((3, 5))
+    current = np.random.default_rng(0).normal(0.5, 1.0, (3 if static else 3 * timesteps, 5))
+    current = Signal(ops.convert_to_tensor(current, "float32"), static)
+    results = []
+    for steps in (timesteps, 1):
+        steps_unrolled(monkeypatch, steps)
+        spikes, (state, means) = _time_loop.run(_eligibility.EligibilityPass(cell, dtype, windows), current, timesteps)
+        assert keras.backend.standardize_dtype(spikes.dtype) == dtype
+        # A number is a trace that is the same for all neurons.
+        results.append([to_numpy(ops.cast(value, "float32")) for value in keras.tree.flatten((spikes, state, means))])
+    assert results[0][0].shape == (3 * timesteps, 5)
+    assert 0 < results[0][0].mean() < 1
+    for unrolled, looped in zip(*results, strict=True):
+        np.testing.assert_allclose(looped, np.broadcast_to(unrolled, looped.shape), rtol=1e-5, atol=1e-6)
+
+
+class NoisyCell(rsnn.layers.LIFCell):
+    """Draws random numbers from a generator with its own state."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = keras.random.SeedGenerator(3)
+
+    def step(self, inputs, state):
+        return super().step(inputs + keras.random.normal(ops.shape(inputs), seed=self.generator), state)
+
+
+def test_a_cell_that_draws_random_numbers_draws_the_same_ones_in_a_loop(monkeypatch):
+    current = Signal(ops.zeros((4, 5)), static=True)
+    results = []
+    for steps in (6, 1):
+        steps_unrolled(monkeypatch, steps)
+        cell = NoisyCell()
+        spikes, _ = _time_loop.run(_eligibility.EligibilityPass(cell, "float32", (6,)), current, 6)
+        results.append((to_numpy(spikes), to_numpy(cell.generator.state)))
+    by_step = results[0][0].reshape(4, 6, 5)
+    assert (by_step[:, 1:] != by_step[:, :-1]).any()
+    for unrolled, looped in zip(*results, strict=True):
+        np.testing.assert_array_equal(looped, unrolled)
+
+
+# On TensorFlow BPTT is never given a loop.
+@pytest.mark.parametrize("gradient", ["rate"] if BACKEND == "tensorflow" else ["rate", "bptt"])
+def test_gradients_are_the_same_with_and_without_a_loop(gradient, monkeypatch):
+    inputs = keras.Input((6, 6, 2))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(rsnn.layers.LIF()(x)))
+    x = rsnn.layers.ParametricLIF(learn_threshold=True)(x)
+    shared = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    x, y = data(6, (5, 6, 6, 2))
+    results = []
+    for steps in (5, 1):
+        steps_unrolled(monkeypatch, steps)
+        results.append(loss_and_gradients(spiking(shared, 5, gradient), x, y))
+    (loss, gradients), (looped_loss, looped_gradients) = results
+    assert looped_loss == pytest.approx(loss, rel=1e-5)
+    for path, gradient in gradients.items():
+        np.testing.assert_allclose(looped_gradients[path], gradient, rtol=1e-3, atol=1e-5, err_msg=path)

@@ -1,0 +1,199 @@
+"""Rate-based backpropagation: values are those of the spiking network, derivatives are local, nothing is computed twice."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, data, gradient_of, loss_and_gradients, mlp, spiking, to_numpy
+from keras import layers, ops
+from reference_networks import res
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import LayerKind, _graph
+from keras_ratesnn._core import time_axis
+from keras_ratesnn.gradients._rate_rule import RateRule
+from keras_ratesnn.gradients._recording_rule import RecordingRule
+from keras_ratesnn.gradients.orders import AllSteps
+
+
+def residual_network():
+    """Convolutions, batch normalisation, a skip connection, max and average pooling, dropout, a nonlinearity."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)
+    x = rsnn.layers.LIF()(layers.BatchNormalization()(x))
+    y = layers.Conv2D(8, 3, padding="same")(x)
+    y = rsnn.layers.LIF(reset="hard")(layers.BatchNormalization()(y))
+    y = layers.Dropout(0.3)(y)
+    y = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(y))
+    x = rsnn.layers.LIF(decay=0.5)(layers.Add()([x, y]))
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.SpatialDropout2D(0.3)(x)
+    x = layers.Conv2D(8, 3, padding="same", activation="tanh")(x)
+    x = rsnn.layers.LIF()(x * 2.0)
+    x = layers.AveragePooling2D(2)(x)
+    return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("has_time", [True, False])
+def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, training):
+    timesteps = 5
+    network = residual_network()
+    x, _ = data(6, (timesteps, 8, 8, 3) if has_time else (8, 8, 3))
+    order = AllSteps(timesteps)
+    means, rates = {}, {}
+
+    def watched(rule, seen, mean):
+        def watch(call):
+            signal = rule(call)
+            seen[call.operation.name] = to_numpy(signal.value if signal.static else mean(signal.value))
+            return signal
+
+        return watch
+
+    recording = watched(RecordingRule(order, training, last_step=False), means, lambda x: time_axis.mean(x, timesteps))
+    _graph.walk(network, [order.begin(ops.convert_to_tensor(x), has_time)], recording, training)
+    order.memory = {place: left[1] if isinstance(left, tuple) else left for place, left in order.memory.items()}
+    rule = RateRule(order, training, last_step=False)
+    _graph.walk(network, [rule.begin(ops.convert_to_tensor(x), has_time)], watched(rule, rates, lambda x: x), training)
+    assert len(rates) == len(network.operations) - 1
+    for name, rate in rates.items():
+        np.testing.assert_allclose(rate, means[name], atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("threshold", [0.6, 1.0])
+def test_one_layer_of_neurons_with_constant_input_has_the_gradient_of_bptt(threshold):
+    x, y = data(16, (6,))
+    network = mlp(threshold=threshold, decay=0.5)
+    _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
+    _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
+    for path, gradient in by_bptt.items():
+        np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-5, atol=1e-7, err_msg=path)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_the_gradient_has_the_scale_and_direction_of_bptt(step_mode):
+    x, y = data(32, (8, 8, 3), classes=5)
+    network = res(8, rsnn.layers.LIF)
+    gradients = {}
+    for method in ("rate", "bptt"):
+        _, gradients[method] = loss_and_gradients(spiking(network, 4, method, step_mode=step_mode), x, y)
+    flat = {method: np.concatenate([g.ravel() for g in of.values()]) for method, of in gradients.items()}
+    norms = {method: np.linalg.norm(g) for method, g in flat.items()}
+    assert 0.8 < norms["rate"] / norms["bptt"] < 1.25
+    assert flat["rate"] @ flat["bptt"] / (norms["rate"] * norms["bptt"]) > 0.9
+
+
+def test_the_derivative_of_another_operation_is_its_own_at_the_rate():
+    inputs = keras.Input((4,))
+    rates = rsnn.layers.LIF()(inputs)
+    x, _ = data(3, (4,))
+    plain = rsnn.SpikingModel(keras.Model(inputs, rates), 5)
+    squared = rsnn.SpikingModel(keras.Model(inputs, rates * rates), 5)
+    (slope,) = gradient_of(lambda x: ops.sum(plain(x, training=True)), [x])
+    (of_square,) = gradient_of(lambda x: ops.sum(squared(x, training=True)), [x])
+    np.testing.assert_allclose(of_square, 2 * to_numpy(plain(x)) * slope, rtol=1e-5)
+    # The value is the mean of squares, not the square of the mean.
+    np.testing.assert_allclose(to_numpy(squared(x)), to_numpy(plain(x)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_layers_before_the_first_neuron_run_once_on_an_input_without_time(gradient, step_mode):
+    rows = []
+
+    class Counting(layers.Layer):
+        def call(self, inputs):
+            rows.append(inputs.shape[0])
+            return inputs * 1.0
+
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Counting()(inputs))))
+    model = spiking(network, 4, gradient, step_mode=step_mode)
+    x, _ = data(10)
+    rows.clear()
+    model(ops.convert_to_tensor(x), training=True)
+    assert rows == [10]
+
+
+def affine_layers():
+    lora = layers.Dense(5, name="lora")
+    lora.build((None, 4, 4, 3))
+    lora.enable_lora(2)
+    return [
+        layers.Dense(5),
+        layers.Dense(5, use_bias=False),
+        layers.Conv2D(5, 3, padding="same"),
+        layers.Conv2D(5, 3, strides=2, use_bias=False),
+        layers.Conv2D(4, 1, dilation_rate=2),
+        layers.DepthwiseConv2D(3),
+        layers.SeparableConv2D(5, 3),
+        layers.Conv2DTranspose(5, 3),
+        layers.EinsumDense("bhwc,cd->bhwd", output_shape=(4, 4, 5)),
+        layers.AveragePooling2D(2),
+        layers.UpSampling2D(2),
+        layers.ZeroPadding2D(1),
+        lora,
+    ]
+
+
+@pytest.mark.parametrize("layer", affine_layers(), ids=lambda layer: layer.name)
+def test_an_affine_layer_whose_value_is_not_computed_has_its_own_derivative(layer):
+    """On PyTorch the rate's forward pass is deferred and never run; this must not affect its derivative."""
+    inputs = keras.Input((4, 4, 3))
+    network = keras.Model(inputs, layers.Flatten()(layer(rsnn.layers.LIF()(inputs * 1.5))))
+    x, _ = data(3, (4, 4, 3))
+    targets = np.random.default_rng(1).normal(size=(3, network.output_shape[-1])).astype("float32")
+    model = spiking(network, 4)
+
+    def loss(y, outputs):
+        return ops.sum(y * outputs)
+
+    _, gradients = loss_and_gradients(model, x, targets, loss)
+    kind_of_class = rsnn.layer_kinds.lookup.kind_of_class
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rsnn.layer_kinds.lookup, "kind_of_class", lambda cls: LayerKind(role=kind_of_class(cls).role))
+        _, expected = loss_and_gradients(model, x, targets, loss)
+    for path, gradient in expected.items():
+        np.testing.assert_allclose(gradients[path], gradient, rtol=1e-4, atol=1e-5, err_msg=path)
+
+
+def test_a_layer_can_be_marked_affine():
+    class Scale(layers.Layer):
+        def build(self, input_shape):
+            self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+
+        def call(self, inputs):
+            return inputs * self.scale
+
+    assert rsnn.layer_kinds.kind_of(Scale()) == LayerKind()
+    assert rsnn.affine(Scale) is Scale
+    assert rsnn.layer_kinds.kind_of(Scale()) == LayerKind(affine=True)
+    with pytest.raises(TypeError, match=r"subclass of keras.layers.Layer"):
+        rsnn.affine(Scale())
+
+
+def test_an_activation_inside_makes_a_layer_not_affine():
+    assert rsnn.layer_kinds.kind_of(layers.Dense(3)).affine
+    assert not rsnn.layer_kinds.kind_of(layers.Dense(3, activation="relu")).affine
+
+
+def test_dropout_keeps_its_mask_for_all_steps():
+    inputs = keras.Input((50,))
+    network = keras.Model(inputs, layers.Dropout(0.5)(rsnn.layers.LIF()(inputs)))
+    for step_mode in ("multi", "single"):
+        model = spiking(network, 6, "bptt", step_mode=step_mode, return_sequences=True)
+        steps = to_numpy(model(np.full((4, 50), 2.0, "float32"), training=True))
+        np.testing.assert_array_equal(steps, np.repeat(steps[:, :1], 6, axis=1))
+        assert 0.3 < (steps == 0).mean() < 0.7
+
+
+def test_moving_statistics_are_those_of_all_steps():
+    x, y = data(8, (5, 6))
+    inputs = keras.Input((6,))
+    normalization = layers.BatchNormalization(momentum=0.0)
+    network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(normalization(inputs))))
+    model = compiled(spiking(network, 5))
+    model.train_on_batch(x, y)
+    rows = x.reshape(-1, 6)
+    np.testing.assert_allclose(to_numpy(normalization.moving_mean), rows.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(normalization.moving_variance), rows.var(axis=0), rtol=1e-4)

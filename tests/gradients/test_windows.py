@@ -1,0 +1,164 @@
+"""Rate training with time windows: one window gives the paper's gradient, one window per step exactly BPTT's."""
+
+import keras
+import numpy as np
+import pytest
+from dual_numbers import Dual, as_dual, spike
+from helpers import compiled, data, double_precision, loss_and_gradients, mlp, spiking, to_numpy
+from keras import layers, ops
+from reference_networks import res
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.gradients import Rate, _eligibility, _time_loop, _windows
+from keras_ratesnn.gradients.signals import Signal
+
+T = 4
+
+
+def network():
+    """A network for windows: shared statistics, learned neurons, both kinds of reset, a mask, pooling, a skip connection."""
+    inputs = keras.Input((6, 6, 2), dtype=keras.config.dtype_policy().compute_dtype)
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))
+    x = rsnn.layers.ParametricLIF(learn_threshold=True, per_channel=True)(x)
+    y = layers.Dropout(0.3, seed=1)(layers.Conv2D(4, 3, padding="same", activation="tanh")(x))
+    y = rsnn.layers.LIF(0.5, reset="hard", v_reset=-0.2, detach_reset=False)(layers.BatchNormalization()(y))
+    x = layers.MaxPooling2D(2)(rsnn.layers.IF(threshold=0.7)(x + y))
+    # Not a Dense layer: on PyTorch, Keras computes those in float32, whatever their dtype.
+    return keras.Model(inputs, layers.Flatten()(layers.Conv2D(3, 2)(x)))
+
+
+def gradients(gradient, step_mode, has_time, timesteps=T, **kwargs):
+    keras.utils.set_random_seed(0)
+    x, y = data(6, (timesteps, 6, 6, 2) if has_time else (6, 6, 2))
+    model = spiking(network(), timesteps, gradient, step_mode=step_mode, **kwargs)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    each = lambda y, outputs: ops.mean(loss(ops.repeat(y[:, None], timesteps, axis=1), outputs * outputs))  # noqa: E731
+    value, found = loss_and_gradients(model, x.astype("float64"), y, each if kwargs.get("return_sequences") else None)
+    return [value, *found.values()]
+
+
+def assert_same(left, right, rtol):
+    for ours, theirs in zip(left, right, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=rtol * max(np.abs(theirs).max(), 1e-3))
+
+
+@pytest.mark.parametrize(
+    ("step_mode", "has_time", "return_sequences"),
+    # Each pair of values of two of these is here.
+    [("multi", False, False), ("multi", True, True), ("single", False, True), ("single", True, False)],
+)
+def test_a_window_for_each_step_is_bptt(step_mode, has_time, return_sequences):
+    """A loss of each step too: each step's rate is its spikes."""
+    with double_precision():
+        by_bptt = gradients("bptt", step_mode, has_time, return_sequences=return_sequences)
+        by_windows = gradients(Rate(windows=T), step_mode, has_time, return_sequences=return_sequences)
+    assert_same(by_windows, by_bptt, 1e-9)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_windows_are_the_same_in_a_compiled_loop(step_mode, monkeypatch):
+    from keras_ratesnn._core import backend
+
+    with double_precision():
+        monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
+        monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 1)
+        looped = gradients(Rate(windows=(1, 2, 2)), step_mode, True, 5)
+        monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 99)
+        monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 99)
+        unrolled = gradients(Rate(windows=(1, 2, 2)), step_mode, True, 5)
+    assert_same(looped, unrolled, 1e-9)
+
+
+def test_more_windows_are_closer_to_bptt():
+    x, y = data(32, (8, 8, 3), classes=5)
+    shared = res(8, rsnn.layers.LIF)
+
+    def flat(gradient):
+        _, found = loss_and_gradients(spiking(shared, 6, gradient), x, y)
+        return np.concatenate([of_variable.ravel() for of_variable in found.values()])
+
+    by_bptt = flat("bptt")
+    distances = [np.linalg.norm(flat(Rate(windows=windows)) - by_bptt) for windows in (1, 2, 4, 6)]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < 1e-3 * distances[0]
+
+
+# The triangle of eligibilities.
+CURRENTS = np.random.default_rng(0).normal(0.5, 0.8, (7, 4, 5))
+
+
+def naive_slopes(sizes, shifted, decay=0.6, threshold=0.7):
+    """The derivatives of each window's rate with respect to a shift of the input in one window, with dual numbers."""
+    ends = np.cumsum(sizes)
+    state, rates = as_dual(np.zeros(CURRENTS.shape[1:])), [as_dual(np.zeros(CURRENTS.shape[1:])) for _ in sizes]
+    for t, current in enumerate(CURRENTS):
+        window = int(np.searchsorted(ends, t, side="right"))
+        membrane = decay * state + Dual(current, 1.0 if window == shifted else 0.0)
+        spikes = spike(membrane - threshold)
+        state = membrane * (1.0 - spikes)
+        rates[window] = rates[window] + spikes * (1.0 / sizes[window])
+    return [rate.derivative for rate in rates]
+
+
+@pytest.mark.parametrize("sizes", [(7,), (1, 6), (2, 2, 3), (1,) * 7])
+def test_eligibilities_are_the_derivatives_with_respect_to_a_shift_of_the_input_in_a_window(sizes):
+    with double_precision():
+        cell = rsnn.layers.LIFCell(0.6, threshold=0.7, reset="hard", detach_reset=False)
+        steps = ops.convert_to_tensor(np.moveaxis(CURRENTS, 0, 1).reshape(-1, 5), "float64")
+        _, (_, record) = _time_loop.run(_eligibility.EligibilityPass(cell, "float64", sizes), Signal(steps), 7)
+        for shifted in range(len(sizes)):
+            expected = naive_slopes(sizes, shifted)
+            assert not any(np.any(slope) for slope in expected[:shifted])
+            for window in range(shifted, len(sizes)):
+                slope = to_numpy(record[window]["slopes"][shifted])
+                np.testing.assert_allclose(np.broadcast_to(slope, (4, 5)), expected[window], rtol=1e-10, atol=1e-12)
+
+
+# Arguments.
+def test_an_integer_gives_the_first_steps_a_window_each():
+    assert _windows.sizes_of(1, 6) == (6,)
+    assert _windows.sizes_of(3, 6) == (1, 1, 4)
+    assert _windows.sizes_of(6, 6) == (1,) * 6
+    assert _windows.sizes_of((2, 4), 6) == (2, 4)
+
+
+@pytest.mark.parametrize(("windows", "timesteps", "step_mode"), [(5, 4, "multi"), ((1, 2), 4, "single")])
+def test_windows_that_do_not_fit_the_steps_are_an_error_in_training_and_nothing_in_inference(windows, timesteps, step_mode):
+    model = compiled(spiking(timesteps=timesteps, gradient=Rate(windows=windows), step_mode=step_mode))
+    x, y = data()
+    model.predict(x, verbose=0)
+    model.evaluate(x, y, verbose=0)
+    with pytest.raises(ValueError, match=r"`windows` must be .*timesteps=4"):
+        model.fit(x, y, verbose=0)
+    model.timesteps = sum(windows) if isinstance(windows, tuple) else windows
+    model.fit(x, y, verbose=0)
+
+
+@pytest.mark.parametrize("windows", [0, -1, 1.5, True, (), (1, 0), "two", None])
+def test_invalid_windows_are_refused(windows):
+    with pytest.raises((TypeError, ValueError), match="`windows` must be"):
+        Rate(windows=windows)
+
+
+def test_last_step_statistics_need_one_window():
+    with pytest.raises(ValueError, match=r"last_step_statistics=True.*windows=2"):
+        Rate(windows=2, last_step_statistics=True)
+
+
+@pytest.mark.parametrize("windows", [2, (1, 3)])
+def test_windows_are_saved_and_can_be_trained(windows, tmp_path):
+    model = compiled(spiking(timesteps=4, gradient=Rate(windows=windows)))
+    x, y = data()
+    model.fit(x, y, batch_size=4, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.gradient.windows == windows
+    np.testing.assert_allclose(again.train_on_batch(x, y), model.train_on_batch(x, y), rtol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_windows_train_in_half_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    x, y = data(16)
+    losses = compiled(spiking(mlp(), 4, Rate(windows=2))).fit(x, y, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]

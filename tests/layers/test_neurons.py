@@ -1,0 +1,280 @@
+"""Neurons with learned parameters, neurons without a leak, and custom neurons."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, data, loss_and_gradients, naive_lif, spiking, to_numpy
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+
+
+def model_of(*neurons, gradient="rate", timesteps=4, **kwargs):
+    x = inputs = keras.Input((6,))
+    for index, neuron in enumerate(neurons):
+        x = neuron(layers.Dense(8, name=f"dense_{index}")(x))
+    return spiking(keras.Model(inputs, layers.Dense(3)(x)), timesteps, gradient, **kwargs)
+
+
+@pytest.mark.parametrize(("reset", "initial_membrane"), [("soft", 0.0), ("soft", 0.5), ("hard", 0.0)])
+def test_integrate_and_fire_neurons_do_not_leak(reset, initial_membrane):
+    x, _ = data(4, (7, 6))
+    inputs = keras.Input((6,))
+    neurons = rsnn.layers.IF(reset=reset, initial_membrane=initial_membrane)
+    model = spiking(keras.Model(inputs, neurons(inputs)), 7, return_sequences=True)
+    spikes, _, _ = naive_lif(np.moveaxis(x, 1, 0), 1.0, reset=reset, initial_membrane=initial_membrane)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), np.moveaxis(spikes, 0, 1))
+
+
+WITH_INITIAL_MEMBRANE = [
+    lambda: rsnn.layers.LIF(0.5, initial_membrane=0.75),
+    lambda: rsnn.layers.IF(threshold=2.0, initial_membrane=1.0),
+    lambda: rsnn.layers.ParametricLIF(initial_membrane=-0.5, reset="hard"),
+    lambda: rsnn.layers.ALIF(initial_membrane=0.5),
+    lambda: rsnn.layers.CuBaLIF(initial_membrane=0.5),
+]
+
+
+@pytest.mark.parametrize(
+    ("neurons", "gradient"),
+    [
+        *((neurons, "rate") for neurons in WITH_INITIAL_MEMBRANE),
+        (WITH_INITIAL_MEMBRANE[0], "bptt"),
+        (WITH_INITIAL_MEMBRANE[4], "sltt"),
+    ],
+    ids=["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF", "LIF by bptt", "CuBaLIF by sltt"],
+)
+def test_neurons_start_from_their_initial_membrane(neurons, gradient, tmp_path):
+    """In either step mode, in a stream, in a saved model, and as their cell does by itself."""
+    x, y = data(8, (5, 6))
+    made = neurons()
+    at_rest = type(made).from_config({**made.get_config(), "initial_membrane": 0.0})
+    model, other = (model_of(neuron, gradient=gradient, timesteps=5, step_mode="single") for neuron in (made, at_rest))
+    other.set_weights(model.get_weights())
+    expected = model.predict(x, verbose=0)
+    assert not np.allclose(expected, other.predict(x, verbose=0))
+    np.testing.assert_allclose(np.mean([to_numpy(model.step(x[:, t])) for t in range(5)], axis=0), expected, atol=1e-6)
+    currents = to_numpy(model.network.layers[1](x))
+    state, spikes = made.cell.initial_state(ops.convert_to_tensor(currents[:, 0])), []
+    membrane = state["membrane"] if isinstance(state, dict) else state
+    np.testing.assert_array_equal(to_numpy(membrane), made.initial_membrane)
+    for t in range(5):
+        fired, state = made.cell(ops.convert_to_tensor(currents[:, t]), state)
+        spikes.append(to_numpy(model.network.layers[-1](fired)))
+    np.testing.assert_allclose(np.mean(spikes, axis=0), expected, atol=1e-6)
+    multi = spiking(model.network, 5, gradient)
+    np.testing.assert_allclose(multi.predict(x, verbose=0), expected, atol=1e-6)
+    (loss, multi_gradients), (single_loss, gradients) = (loss_and_gradients(each, x, y) for each in (multi, model))
+    assert single_loss == pytest.approx(loss, rel=1e-5)
+    for path, found in gradients.items():
+        np.testing.assert_allclose(found, multi_gradients[path], rtol=1e-3, atol=1e-5, err_msg=path)
+    compiled(model).save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0), expected)
+
+
+def test_a_membrane_starts_below_its_threshold():
+    with pytest.raises(
+        ValueError, match=r"`initial_membrane` must be < 0\.5\. Received: initial_membrane=0\.5\. At its threshold"
+    ):
+        rsnn.layers.LIF(threshold=0.5, initial_membrane=0.5)
+
+
+def test_a_parametric_neuron_begins_as_the_plain_one():
+    x, _ = data(4, (7, 6))
+    inputs = keras.Input((6,))
+    learned = rsnn.layers.ParametricLIF(decay=0.3, threshold=0.7, learn_threshold=True)
+    plain = rsnn.layers.LIF(decay=0.3, threshold=0.7)
+    outputs = [spiking(keras.Model(inputs, layer(inputs)), 7).predict(x, verbose=0) for layer in (learned, plain)]
+    np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_learned_parameters_move_and_stay_in_their_ranges(step_mode):
+    neurons = [
+        rsnn.layers.ParametricLIF(learn_threshold=True),
+        rsnn.layers.ParametricLIF(per_channel=True),
+        rsnn.layers.LIF(learn_threshold=True),
+        rsnn.layers.IF(learn_threshold=True),
+    ]
+    model = compiled(model_of(*neurons, step_mode=step_mode), keras.optimizers.Adam(0.5))
+    x, y = data(32)
+    before = [to_numpy(weight) for neuron in neurons for weight in neuron.trainable_weights]
+    model.fit(x, y, epochs=3, verbose=0)
+    after = [to_numpy(weight) for neuron in neurons for weight in neuron.trainable_weights]
+    assert len(after) == 5
+    assert all((new != old).all() for new, old in zip(after, before, strict=True))
+    for neuron in neurons[:2]:
+        decay = to_numpy(neuron.cell.effective_decay())
+        assert ((decay > 0) & (decay < 1)).all()
+    for neuron in (neurons[0], neurons[2], neurons[3]):
+        assert to_numpy(neuron.cell.effective_threshold()) > 0
+
+
+@pytest.mark.parametrize("other", [(6,), (3, 4)])
+def test_decays_of_channels_refuse_inputs_of_another_shape(other):
+    neuron = rsnn.layers.ParametricLIF(per_channel=True, name="shared")
+    neuron(keras.Input((4,)))
+    with pytest.raises(ValueError, match="'shared' is incompatible with the layer: expected"):
+        neuron(keras.Input(other))
+
+
+FREEZABLE = [
+    lambda **options: rsnn.layers.LIF(learn_threshold=True, **options),
+    lambda **options: rsnn.layers.ALIF(learn_threshold=True, **options),
+    lambda **options: rsnn.layers.ParametricLIF(**options),
+    lambda **options: rsnn.layers.Neuron(rsnn.layers.ParametricLIFCell(), **options),
+]
+
+
+@pytest.mark.parametrize("frozen_by", ["argument", "layer", "cell"])
+@pytest.mark.parametrize("make", FREEZABLE, ids=["LIF", "ALIF", "ParametricLIF", "Neuron"])
+def test_frozen_neurons_are_not_trained_nor_is_a_copy_or_a_loaded_model(make, frozen_by, tmp_path):
+    neuron = make(name="neuron", trainable=frozen_by != "argument")
+    model = model_of(neuron)
+    if frozen_by != "argument":
+        (neuron if frozen_by == "layer" else neuron.cell).trainable = False
+    model.save(tmp_path / "model.keras")
+    copies = [
+        keras.models.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model.network),
+        rsnn.fold_batch_normalization(model, verbose=False),
+    ]
+    for copy in (model, *copies):
+        assert len(copy.trainable_variables) == len(model.variables) - 1
+        assert [path for path in (variable.path for variable in copy.trainable_variables) if "neuron" in path] == []
+
+
+@pytest.mark.parametrize("detach_reset", [True, False])
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_one_layer_with_constant_input_learns_as_by_bptt(reset, detach_reset):
+    """With one layer of neurons nothing is approximated: not the decay's derivative, nor the threshold's."""
+    neuron = rsnn.layers.ParametricLIF(reset=reset, detach_reset=detach_reset, learn_threshold=True, per_channel=True)
+    network = model_of(neuron).network
+    x, y = data(16)
+    _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
+    _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
+    for path, gradient in by_bptt.items():
+        np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+def test_in_a_network_parameters_learn_in_the_direction_of_bptt():
+    layers_of_neurons = [rsnn.layers.ParametricLIF(per_channel=True, learn_threshold=True) for _ in range(3)]
+    network = model_of(*layers_of_neurons).network
+    x, y = data(64)
+    gradients = {method: loss_and_gradients(spiking(network, 6, method), x, y)[1] for method in ("rate", "bptt")}
+    for name in ("decay_logit", "log_threshold"):
+        rate, bptt = (np.concatenate([g.ravel() for path, g in of.items() if path.endswith(name)]) for of in gradients.values())
+        assert rate @ bptt / np.linalg.norm(rate) / np.linalg.norm(bptt) > 0.8, name
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_a_decay_per_channel_has_one_for_each(axis):
+    neuron = rsnn.layers.ParametricLIF(per_channel=True, axis=axis)
+    neuron(np.zeros((2, 3, 4, 5), "float32"))
+    assert tuple(neuron.cell.decay_logit.shape) == ((1, 1, 1, 5) if axis == -1 else (1, 3, 1, 1))
+
+
+def test_a_missing_channel_axis_is_an_error():
+    with pytest.raises(ValueError, match=r"`axis` must be an input axis of known size\. Received: axis=4"):
+        rsnn.layers.ParametricLIF(per_channel=True, axis=4)(np.zeros((2, 3), "float32"))
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+def test_a_learned_decay_begins_inside_its_range(decay):
+    with pytest.raises(ValueError, match="`decay` must be > 0 and < 1"):
+        rsnn.layers.ParametricLIF(decay=decay)
+
+
+WITHOUT = [("decay_input", "IF"), ("reset_delay", "ALIF")]
+
+
+@pytest.mark.parametrize(("argument", "layer"), WITHOUT)
+def test_neurons_without_an_argument_name_those_that_have_it(argument, layer):
+    for name in (layer, f"{layer}Cell"):
+        with pytest.raises(TypeError, match=f"^{name} has no argument `{argument}`.*{argument}=True.*LIF"):
+            getattr(rsnn.layers, name)(**{argument: True})
+
+
+@pytest.mark.parametrize("layer", ["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF"])
+def test_a_config_makes_the_same_layer(layer):
+    cls = getattr(rsnn.layers, layer)
+    others = [name for name in ("decay_input", "reset_delay") if (name, layer) not in WITHOUT]
+    made = cls(
+        threshold=0.5,
+        reset="hard",
+        v_reset=-0.1,
+        surrogate="atan",
+        learn_threshold=True,
+        initial_membrane=0.25,
+        name="neurons",
+        **dict.fromkeys(others, True),
+    )
+    again = cls.from_config(made.get_config())
+    assert again.get_config() == made.get_config()
+    assert (again.threshold, again.reset, again.v_reset, again.name) == (0.5, "hard", -0.1, "neurons")
+    assert again.initial_membrane == 0.25
+    # Those of older versions do not have them.
+    old = cls.from_config({key: value for key, value in made.get_config().items() if key not in others})
+    for name in others:
+        assert getattr(again, name) is True
+        assert getattr(old, name) is False
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class AdaptiveCell(rsnn.layers.NeuronCell):
+    """A custom neuron with a state of two tensors: every spike raises its threshold temporarily."""
+
+    def initial_state(self, inputs):
+        rest = super().initial_state(inputs)
+        return {"membrane": rest, "fatigue": rest}
+
+    def step(self, inputs, state):
+        membrane = 0.5 * state["membrane"] + ops.cast(inputs, state["membrane"].dtype) - state["fatigue"]
+        spikes = self.fire(membrane)
+        fatigue = 0.8 * state["fatigue"] + 0.1 * ops.stop_gradient(spikes)
+        return membrane, spikes, {"membrane": membrane * (1.0 - ops.stop_gradient(spikes)), "fatigue": fatigue}
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_a_custom_neuron_trains_saves_and_streams(gradient, step_mode, tmp_path):
+    model = compiled(model_of(rsnn.layers.Neuron(AdaptiveCell()), gradient=gradient, step_mode=step_mode, timesteps=10))
+    x, y = data(32)
+    losses = model.fit(x, y, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
+    mean = np.mean([to_numpy(model.step(x)) for _ in range(10)], axis=0)
+    np.testing.assert_allclose(mean, model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class GainCell(AdaptiveCell):
+    """With a weight, which Keras would cast to half precision."""
+
+    def build(self, input_shape):
+        self.gain = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="gain")
+
+    def step(self, inputs, state):
+        return super().step(ops.exp(self.gain) * ops.cast(inputs, state["membrane"].dtype), state)
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_a_weight_of_a_custom_cell_stays_in_single_precision(gradient):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    neuron = rsnn.layers.Neuron(GainCell())
+    model = compiled(model_of(neuron, gradient=gradient))
+    before = to_numpy(neuron.cell.gain)
+    x, y = data(8)
+    model.fit(x, y, verbose=0)
+    assert (to_numpy(neuron.cell.gain) != before).any()
+
+
+def test_the_rate_gradient_of_a_custom_neuron_is_bptts_in_one_layer():
+    network = model_of(rsnn.layers.Neuron(AdaptiveCell())).network
+    x, y = data(16)
+    _, by_rate = loss_and_gradients(spiking(network, 6, "rate"), x, y)
+    _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
+    for path, gradient in by_bptt.items():
+        np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)

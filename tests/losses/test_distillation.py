@@ -1,0 +1,203 @@
+"""Keras' knowledge distillation, with spiking teachers and students."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import called_before, data, spiking, to_numpy
+from keras import layers
+from keras.distillation import FeatureDistillation, LogitsDistillation
+
+import keras_ratesnn as rsnn
+from keras_ratesnn._core.keras_internals import calls_in, functional_of
+from keras_ratesnn.distillation import Distiller
+
+
+def ordinary():
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="relu", name="features")(layers.Dense(8, activation="relu")(inputs))
+    return keras.Model(inputs, layers.Dense(3, name="logits")(x))
+
+
+def student(**arguments):
+    inputs = keras.Input((6,))
+    x = rsnn.layers.LIF()(layers.Dense(8)(inputs))
+    x = rsnn.layers.LIF(threshold=0.3, name="spikes")(layers.Dense(8)(x))
+    return spiking(keras.Model(inputs, layers.Dense(3, name="logits")(x)), **arguments)
+
+
+def softmax(logits):
+    return to_numpy(keras.ops.softmax(logits))
+
+
+LOSSES = [LogitsDistillation(temperature=3.0), FeatureDistillation("mse", "features", "spikes")]
+
+
+def compiled(distiller):
+    distiller.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+    return distiller
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
+def test_the_loss_is_made_of_outputs_and_rates_over_time(gradient, step_mode):
+    teacher, model = ordinary(), student(gradient=gradient, step_mode=step_mode)
+    distiller = compiled(Distiller(teacher, model, LOSSES, [0.7, 0.2], student_loss_weight=0.4))
+    x, y = data()
+    rates = to_numpy(spiking(keras.Model(model.network.inputs, model.get_layer("spikes").output), 3)(x))
+    features = to_numpy(keras.Model(teacher.input, teacher.get_layer("features").output)(x))
+    logits, of_teacher = to_numpy(model(x)), to_numpy(teacher(x))
+    labels = float(keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, logits))
+    of_logits = 9 * float(keras.losses.KLDivergence()(softmax(of_teacher / 3), softmax(logits / 3)))
+    wanted = 0.4 * labels + 0.6 * (0.7 * of_logits + 0.2 * np.square(rates - features).mean())
+    assert rates.any()
+    logs = distiller.evaluate(x, y, verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["total_loss"], wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("policy", "step_mode"), [("mixed_bfloat16", "multi"), ("mixed_float16", "single")])
+def test_half_precision_and_a_smaller_last_batch(policy, step_mode):
+    keras.config.set_dtype_policy(policy)
+    teacher, model = ordinary(), student(step_mode=step_mode)
+    distiller = compiled(Distiller(teacher, model, LOSSES[:1]))
+    x, y = data()
+    logs = distiller.evaluate(x, y, batch_size=len(x), verbose=0, return_dict=True)
+    logits, of_teacher = (to_numpy(keras.ops.cast(each(x), "float32")) for each in (model, teacher))
+    of_labels = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, logits)
+    np.testing.assert_allclose(logs["student_loss"], float(of_labels), rtol=1e-5)
+    of_logits = 9 * float(keras.losses.KLDivergence()(softmax(of_teacher / 3), softmax(logits / 3)))
+    np.testing.assert_allclose(logs["distillation_loss"], of_logits, rtol=1e-3)
+    history = distiller.fit(x, y, batch_size=len(x) - 1, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_the_student_that_agrees_with_its_teacher_has_no_loss():
+    teacher, model = student(), student()
+    model.set_weights(teacher.get_weights())
+    distiller = compiled(Distiller(teacher, model, [LogitsDistillation()]))
+    x, y = data()
+    assert distiller.evaluate(x, y, verbose=0, return_dict=True)["distillation_loss"] == pytest.approx(0.0, abs=1e-6)
+    model.set_weights([1.5 * weight for weight in model.get_weights()])
+    assert distiller.evaluate(x, y, verbose=0, return_dict=True)["distillation_loss"] > 1e-3
+
+
+def test_the_student_trains_and_the_teacher_does_not():
+    teacher, model = ordinary(), student()
+    distiller = compiled(Distiller(teacher, model, LOSSES))
+    before = [to_numpy(variable.value) for variable in (*model.trainable_variables, *teacher.variables)]
+    x, y = data()
+    history = distiller.fit(x, y, batch_size=4, epochs=2, verbose=0, validation_data=(x[:3], y[:3])).history
+    assert "val_accuracy" in history
+    count = len(model.trainable_variables)
+    changed = [
+        (to_numpy(new.value) != old).any()
+        for new, old in zip([*model.trainable_variables, *teacher.variables], before, strict=True)
+    ]
+    assert all(changed[:count])
+    assert not any(changed[count:])
+
+
+class Sets(keras.callbacks.Callback):
+    """Changes a setting of a model before the second epoch."""
+
+    def __init__(self, model, setting, value):
+        super().__init__()
+        self.change = lambda: setattr(model, setting, value)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.change()
+
+
+CHANGES = {
+    "timesteps": ("timesteps", 5),
+    "step_mode": ("step_mode", "single"),
+    "a gradient that draws": ("gradient", rsnn.gradients.SLTT(random_steps=2)),
+}
+
+
+@pytest.mark.parametrize("changed", ["student", "teacher"])
+def test_predictions_and_losses_follow_the_settings_of_both_models(changed):
+    teacher, model = student(), student()
+    models = {"student": model, "teacher": teacher}
+    losses = [FeatureDistillation("mse"), FeatureDistillation("mse", "spikes", "spikes")]
+    distiller = Distiller(teacher, model, losses, student_loss_weight=0.0)
+    distiller.compile("sgd", "mse")
+    x, _ = data()
+    y = np.zeros((len(x), 3))
+    found = []
+    for timesteps in (3, 1, 3):
+        models[changed].timesteps = timesteps
+        wanted = float(to_numpy(distiller.compute_loss(x, y, model(x))))
+        assert distiller.evaluate(x, y, verbose=0, return_dict=True)["total_loss"] == pytest.approx(wanted, rel=1e-5)
+        np.testing.assert_allclose(distiller.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+        found.append(wanted)
+    assert found[0] == pytest.approx(found[2], rel=1e-5)
+    assert found[0] != pytest.approx(found[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_an_epoch_of_training_follows_the_settings_of_the_student(change):
+    weights = []
+    for during_fit in (False, True):
+        keras.utils.set_random_seed(1)
+        model = student()
+        distiller = compiled(Distiller(ordinary(), model, LOSSES))
+        x, y = data()
+        if during_fit:
+            distiller.fit(x, y, epochs=2, shuffle=False, verbose=0, callbacks=[Sets(model, *change)])
+        else:
+            distiller.fit(x, y, shuffle=False, verbose=0)
+            setattr(model, *change)
+            # A new function.
+            compiled(distiller).fit(x, y, shuffle=False, verbose=0)
+        weights.append(model.trainable_variables)
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(to_numpy(one.value), to_numpy(other.value), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["add", "other network", "nested", "nested Sequential"])
+def test_features_are_those_of_the_call_in_this_network(how):
+    network = called_before(how)
+    model, before = spiking(network), len(calls_in(functional_of(network)))
+    distiller = Distiller(ordinary(), model, LOSSES)
+    ((_, features),) = [pair for pair in distiller._feature_models() if pair[0] is model]
+    assert len(calls_in(features.network)) == before
+    x, _ = data()
+    outputs = features.predict(x, verbose=0)
+    np.testing.assert_array_equal(outputs["final_output"], model.predict(x, verbose=0))
+    kernel, bias = network.layers[-1].get_weights()
+    np.testing.assert_allclose(outputs["spikes"] @ kernel + bias, outputs["final_output"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", ["teacher", "student"])
+def test_the_error_for_a_layer_that_is_called_twice_names_it(side):
+    inputs, neurons = keras.Input((6,)), rsnn.layers.LIF(name="twice")
+    network = spiking(keras.Model(inputs, layers.Dense(3)(neurons(neurons(inputs)))))
+    models = [network, student()] if side == "teacher" else [student(), network]
+    names = ["twice", "spikes"] if side == "teacher" else ["spikes", "twice"]
+    with pytest.raises(ValueError, match=f"`{side}_layer_name` must name .* calls once.*'twice', which it calls 2 times"):
+        Distiller(*models, FeatureDistillation("mse", *names))
+
+
+def test_a_spiking_teacher_teaches_an_ordinary_student():
+    teacher, model = student(timesteps=4), ordinary()
+    losses = [LogitsDistillation(), FeatureDistillation("mse", "spikes", "features")]
+    compiled(Distiller(teacher, model, losses)).fit(*data(), verbose=0)
+
+
+def test_a_saved_distiller_is_the_same_when_loaded(tmp_path):
+    distiller = compiled(Distiller(ordinary(), student(), LOSSES))
+    x, y = data()
+    distiller.fit(x, y, verbose=0)
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), distiller.predict(x, verbose=0), rtol=1e-6)
+    loaded.fit(x, y, verbose=0)
+
+
+def test_a_student_whose_neurons_need_another_method_than_the_default_learns_from_features():
+    inputs = keras.Input((6,))
+    spikes = rsnn.layers.LIF(threshold_stabilizer=True, name="spikes")(layers.Dense(8)(inputs))
+    model = spiking(keras.Model(inputs, layers.Dense(3, name="logits")(spikes)), gradient="sltt")
+    distiller = compiled(Distiller(ordinary(), model, [FeatureDistillation("mse", "features", "spikes")]))
+    x, y = data()
+    assert np.isfinite(distiller.fit(x, y, verbose=0).history["loss"]).all()

@@ -1,0 +1,688 @@
+"""Recorded calls of a model, which are replayed, on PyTorch: the same results as in eager mode, and never a stale graph."""
+
+import copy
+import functools
+import gc
+import random
+import shutil
+import sys
+import threading
+import warnings
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, compiled, data, double_precision, mlp, spiking, to_numpy, training_results
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn._model import call_graphs
+
+if BACKEND != "torch":
+    pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
+
+import torch
+from recorded_calls import METHODS, assert_equal_state, graphs_of, network, pair, recording, train
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from keras_ratesnn._core.backend.torch import fusion as torch_fusion
+from keras_ratesnn._core.backend.torch import graph_passes as torch_graph_passes
+
+
+@pytest.mark.parametrize(
+    ("gradient", "step_mode", "jit_compile"),
+    [*((*method, "auto") for method in METHODS), ("rate", "multi", True), ("bptt", "single", True)],
+    ids=str,
+)
+def test_training_is_that_of_eager_mode_step_by_step(gradient, step_mode, jit_compile):
+    with double_precision(), recording():
+        eager, recorded = pair(gradient=gradient, step_mode=step_mode, jit_compile=jit_compile)
+        for step in range(5):
+            x, y = data(4, (6, 6, 2), seed=step)
+            losses = [model.train_on_batch(x.astype("float64"), y) for model in (eager, recorded)]
+            assert losses[1] == pytest.approx(losses[0], rel=1e-9)
+            assert_equal_state(eager, recorded)
+        assert graphs_of(recorded) == 1
+        assert graphs_of(eager) == 0
+
+
+def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
+    """Noise, a learning rate schedule, a layer that is frozen half-way, validation, a last batch that is smaller."""
+
+    class Freezes(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 5:
+                self.model.get_layer("logits").trainable = False
+
+    histories = []
+    with double_precision(), recording():
+        models = pair()
+        x, y = data(4 * 9 + 2, (6, 6, 2))
+        for model in models:
+            keras.utils.set_random_seed(1)
+            schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
+            compiled(model, keras.optimizers.SGD(schedule, momentum=0.9), jit_compile=model._asked_jit_compile)
+            fitted = model.fit(
+                x.astype("float64"),
+                y,
+                batch_size=4,
+                epochs=10,
+                validation_data=(x[:6], y[:6]),
+                callbacks=[Freezes()],
+                verbose=0,
+            )
+            histories.append(fitted.history)
+        for name, values in histories[0].items():
+            np.testing.assert_allclose(histories[1][name], values, rtol=1e-9, err_msg=name)
+        assert_equal_state(*models)
+        # Training and validation after freezing, each with whole and with smaller batches.
+        assert graphs_of(models[1]) == 4
+
+
+class Counts(layers.Layer):
+    """Counts how often Python runs it."""
+
+    def build(self, shape):
+        self.runs = []
+
+    def call(self, inputs):
+        # A list would be a setting that changes.
+        _RUNS.append(self.name)
+        return inputs * 1.0
+
+
+_RUNS: list = []
+
+
+def test_a_replay_runs_no_python_code_of_layers():
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Counts()(inputs))))
+
+    with recording():
+        _, model = pair(make)
+        x, y = data()
+        for _ in range(2):
+            model.train_on_batch(x, y)
+        _RUNS.clear()
+        for _ in range(3):
+            model.train_on_batch(x, y)
+        assert not _RUNS
+        assert graphs_of(model) == 1
+
+
+def test_what_depends_only_on_constants_is_computed_once():
+    class Scales(layers.Layer):
+        def call(self, inputs):
+            return inputs * ops.exp(ops.convert_to_tensor([0.5, 1.0, 2.0, 1.5, 1.0, 0.0]))
+
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(Scales()(inputs))))
+
+    with recording():
+        eager, recorded = pair(make)
+        np.testing.assert_allclose(*train([eager, recorded], *data()), rtol=1e-6)
+        (graph,) = recorded._graphs.graphs
+        assert not graph.forward.__self__.graph.find_nodes(op="call_function", target=torch.ops.aten.exp.default)
+
+
+@pytest.mark.parametrize(("gradient", "grows"), [("rate", False), ("sltt", False), ("ottt", False), ("bptt", True)])
+def test_what_a_graph_stores_for_its_backward_pass_grows_with_time_only_for_bptt(gradient, grows):
+    def stored(timesteps):
+        sizes = {}
+
+        def pack(tensor):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        _, model = pair(lambda: network(dropout=0.0), timesteps, gradient, step_mode="single")
+        x = ops.convert_to_tensor(data(4, (6, 6, 2))[0])
+        for _ in range(2):
+            model(x, training=True)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = model(x, training=True)
+        assert graphs_of(model) == 1
+        assert outputs.requires_grad
+        return sum(sizes.values())
+
+    with recording():
+        assert (stored(8) > 1.5 * stored(2)) == grows
+
+
+def test_by_default_the_first_calls_run_in_eager_mode():
+    _, model = pair(mlp)
+    x, y = data()
+    for _ in range(call_graphs.EAGER_CALLS["auto"]):
+        model.train_on_batch(x, y)
+    assert graphs_of(model) == 0
+    model.train_on_batch(x, y)
+    assert graphs_of(model) == 1
+
+
+class DependsOnValues(layers.Layer):
+    def call(self, inputs):
+        return inputs * 2.0 if float(ops.sum(inputs)) > 0 else inputs
+
+
+class HasDropout(layers.Layer):
+    """Draws the same numbers at each step, from PyTorch's own generator."""
+
+    def build(self, shape):
+        self.dropout = layers.Dropout(0.5)
+
+    def call(self, inputs, training=False):
+        return self.dropout(inputs, training=training)
+
+
+class DrawsWithoutSeed(layers.Layer):
+    """Draws other numbers at each step."""
+
+    def call(self, inputs, training=False):
+        return inputs + keras.random.uniform(ops.shape(inputs)) if training else inputs
+
+
+class HasArray(layers.Layer):
+    def build(self, shape):
+        self.scale = np.full((6,), 0.5, "float32")
+
+    def call(self, inputs):
+        return inputs * ops.convert_to_tensor(self.scale)
+
+
+class UsesAnotherVariable(layers.Layer):
+    """A variable that Keras does not find in it."""
+
+    def call(self, inputs):
+        return inputs * _SHARED
+
+
+_SHARED = keras.Variable(2.0)
+
+
+class ChangesItself(layers.Layer):
+    def call(self, inputs):
+        self.last = inputs
+        return inputs * 1.0
+
+
+class HasGenerator(layers.Layer):
+    """Draws from a generator whose state is not an attribute."""
+
+    def __init__(self, make=np.random.default_rng, **kwargs):
+        super().__init__(**kwargs)
+        self.random = make(0)
+
+    def call(self, inputs):
+        return inputs * float(self.random.random())
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (DependsOnValues, "DataDependent"),
+        (HasGenerator, "attribute 'random' of layer 'special' is of type Generator"),
+        (functools.partial(HasGenerator, random.Random), "is of type Random"),
+        (HasDropout, "keras.layers.Dropout without a seed"),
+        (HasArray, "attribute 'scale'"),
+        (UsesAnotherVariable, "does not belong to the network"),
+        # Keras' own generator.
+        (DrawsWithoutSeed, "does not belong to the network"),
+    ],
+)
+def test_what_cannot_be_recorded_runs_in_eager_mode_after_one_warning(layer, reason):
+    def make():
+        inputs = keras.Input((6,))
+        x = layer(name="special")(rsnn.layers.LIF()(layers.Dense(6)(inputs)))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x)))
+
+    results = []
+    with recording(), warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        for model in pair(make):
+            keras.utils.set_random_seed(2)
+            results.append([model.train_on_batch(*data(seed=step)) for step in range(5)])
+            assert graphs_of(model) == 0
+    messages = [str(warning.message) for warning in raised if "eager mode" in str(warning.message)]
+    assert len(messages) == 1
+    assert reason in messages[0]
+    assert "jit_compile=False" in messages[0]
+    np.testing.assert_allclose(*results, rtol=1e-6)
+
+
+def test_a_layer_that_keeps_its_last_input_keeps_a_real_one():
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs))))
+
+    with recording():
+        _, model = pair(make)
+        for step in range(5):
+            x, y = data(seed=step)
+            model.train_on_batch(x, y)
+            np.testing.assert_array_equal(to_numpy(model.network.get_layer("keeps").last), x)
+
+
+def test_hooks_of_layers_are_called_even_if_they_come_after_a_recording():
+    calls = []
+    _, model = pair(mlp)
+    with recording():
+        train([model], *data())
+        assert graphs_of(model) == 1
+        model.network.layers[1].register_forward_hook(lambda *_: calls.append(1))
+        model.train_on_batch(*data())
+        assert len(calls) == 1
+        with pytest.warns(UserWarning, match="has hooks"):
+            train([model], *data())
+    assert len(calls) == 5
+
+
+@pytest.mark.parametrize("make", [mlp, network], ids=["rows", "images"])
+def test_predictions_are_those_of_eager_mode(make):
+    x, _ = data(22, (6,) if make is mlp else (6, 6, 2))
+    with recording():
+        eager, recorded = pair(make)
+        for _ in range(2):
+            np.testing.assert_allclose(
+                recorded.predict(x, batch_size=4, verbose=0), eager.predict(x, batch_size=4, verbose=0), rtol=1e-5, atol=1e-6
+            )
+        # Whole batches, and the last one.
+        assert graphs_of(recorded) == 2
+
+
+def test_inputs_in_another_memory_layout_or_with_time_have_their_own_graph():
+    x, _ = data(4, (6, 6, 2))
+    with_time, _ = data(4, (3, 6, 6, 2))
+    layouts = [ops.convert_to_tensor(x), ops.convert_to_tensor(x).transpose(1, 2).contiguous().transpose(1, 2)]
+    with recording():
+        eager, recorded = pair()
+        for inputs in [*layouts, ops.convert_to_tensor(with_time)] * 3:
+            np.testing.assert_allclose(to_numpy(recorded(inputs)), to_numpy(eager(inputs)), rtol=1e-5, atol=1e-6)
+        assert graphs_of(recorded) == 3
+
+
+def test_the_gradient_of_inputs_is_that_of_eager_mode():
+    x, _ = data(4, (6, 6, 2))
+    with recording():
+        gradients = []
+        for model in pair(lambda: network(dropout=0.0), gradient="bptt"):
+            for _ in range(3):
+                inputs = ops.convert_to_tensor(x).requires_grad_()
+                # An upstream gradient that is one number in memory.
+                ops.sum(model(inputs)).backward()
+            gradients.append(to_numpy(inputs.grad))
+        assert np.any(gradients[0])
+        np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+
+
+def test_losses_of_layers_belong_to_their_layers():
+    with recording():
+        eager, recorded = pair()
+        for _ in range(3):
+            losses = []
+            for model in (eager, recorded):
+                model(ops.convert_to_tensor(data(4, (6, 6, 2))[0]), training=True)
+                losses.append([to_numpy(layer.losses) for layer in model.network.layers])
+            assert [len(of_layer) for of_layer in losses[1]] == [len(of_layer) for of_layer in losses[0]]
+            assert sum(len(of_layer) for of_layer in losses[0]) == 3
+            for one, other in zip(*losses, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_a_saved_or_copied_model_records_its_own_graphs(tmp_path):
+    x, y = data(4, (6, 6, 2))
+    with recording():
+        _, model = pair()
+        for _ in range(3):
+            model.train_on_batch(x, y)
+        model.save(tmp_path / "model.keras")
+        for other in (keras.saving.load_model(tmp_path / "model.keras"), copy.deepcopy(model)):
+            assert graphs_of(other) == 0
+            np.testing.assert_allclose(other.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+            for _ in range(3):
+                other.train_on_batch(x, y)
+            assert graphs_of(other) >= 1
+
+
+def test_only_the_latest_kinds_of_calls_are_remembered():
+    with recording(eager_calls=0):
+        _, model = pair(mlp)
+        for samples in range(1, call_graphs.GRAPHS_KEPT + 4):
+            model(ops.convert_to_tensor(data(samples)[0]))
+        assert graphs_of(model) == call_graphs.GRAPHS_KEPT
+
+
+def test_threads_record_and_replay_at_once():
+    x = ops.convert_to_tensor(data(4, (6, 6, 2))[0])
+    with recording():
+        models = [pair()[1] for _ in range(3)]
+        expected = [to_numpy(compiled(model, jit_compile=False)(x)) for model in models]
+        for model in models:
+            compiled(model)
+        failed = []
+
+        def run(model, outputs):
+            for _ in range(10):
+                if not np.allclose(to_numpy(model(x)), outputs, rtol=1e-5, atol=1e-6):
+                    failed.append(model)
+
+        threads = [threading.Thread(target=run, args=pair_) for pair_ in zip(models, expected, strict=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
+        for model in models:
+            model(x)
+        assert all(graphs_of(model) == 1 for model in models)
+
+
+def test_gradients_outside_of_fit_are_those_of_eager_mode():
+    x, y = data(4, (6, 6, 2))
+    with double_precision(), recording():
+        eager, recorded = pair()
+        for _ in range(3):
+            results = [training_results(model, x, y) for model in (eager, recorded)]
+        assert results[1][0] == pytest.approx(results[0][0], rel=1e-9)
+        for path, gradient in results[0][1].items():
+            np.testing.assert_allclose(results[1][1][path], gradient, rtol=1e-9, atol=1e-12, err_msg=path)
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    [
+        ("rate", "multi"),
+        *(pytest.param(*method, marks=pytest.mark.slow) for method in METHODS[1:]),
+    ],
+    ids=str,
+)
+def test_a_compiled_graph_gives_the_results_of_eager_mode(gradient, step_mode, caplog):
+    with double_precision(), recording(compiler="inductor"):
+        eager, recorded = pair(gradient=gradient, step_mode=step_mode, jit_compile=True)
+        for step in range(4):
+            x, y = data(4, (6, 6, 2), seed=step)
+            losses = [model.train_on_batch(x, y) for model in (eager, recorded)]
+            assert losses[1] == pytest.approx(losses[0], rel=1e-8)
+        assert_equal_state(eager, recorded, rtol=1e-7, atol=1e-8)
+        assert graphs_of(recorded) == 1
+        (graph,) = recorded._graphs.graphs
+        assert graph.forward.is_compiled
+        assert graph.backward.is_compiled
+        # What was compiled is kept on disk. (In its first process PyTorch may find only one of the two graphs.)
+        torch._dynamo.utils.counters.clear()
+        _, again = pair(gradient=gradient, step_mode=step_mode, jit_compile=True)
+        train([again], *data(4, (6, 6, 2)))
+        assert torch._dynamo.utils.counters["inductor"]["fxgraph_cache_hit"] >= 1
+    assert "Compiling the forward pass of model" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_a_compiled_graph_calls_compiled_loops_of_large_layers(gradient, monkeypatch):
+    monkeypatch.setattr(torch_fusion, "LEAST_ELEMENTS", 0)
+    with double_precision(), recording(compiler="inductor"):
+        eager, recorded = pair(gradient=gradient, jit_compile=True)
+        for step in range(4):
+            x, y = data(4, (6, 6, 2), seed=step)
+            losses = [model.train_on_batch(x, y) for model in (eager, recorded)]
+            assert losses[1] == pytest.approx(losses[0], rel=1e-8)
+        assert_equal_state(eager, recorded, rtol=1e-7, atol=1e-8)
+        (graph,) = recorded._graphs.graphs
+        for part in (graph.forward, graph.backward) if gradient == "bptt" else (graph.forward,):
+            assert part.is_compiled
+            assert any(node.target is torch.ops.keras_ratesnn.kernel.default for node in part.graph.graph.nodes)
+
+
+@torch.library.custom_op("keras_ratesnn_tests::halves", mutates_args=())
+def halves(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [tensor / 2 for tensor in tensors]
+
+
+halves.register_fake(lambda tensors: [torch.empty_like(tensor) for tensor in tensors])
+halves.register_autograd(lambda ctx, gradients: [gradient / 2 for gradient in gradients])
+
+
+class CallsAnOperationOfItsOwn(layers.Layer):
+    def call(self, inputs):
+        return halves([inputs])[0] if torch.is_tensor(inputs) else inputs
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="C++ runs graphs on Linux only")
+@pytest.mark.parametrize(("layer", "in_cpp"), [(layers.Identity, [True, True]), (CallsAnOperationOfItsOwn, [False, True])])
+def test_cpp_runs_graphs_without_operations_of_other_libraries(layer, in_cpp):
+    """A list of one tensor, as `halves` returns, ends in a crash in PyTorch 2.13. Its derivative has no such operation."""
+    from torch._inductor import config
+
+    chosen = []
+
+    def compiler(graph, tensors):
+        chosen.append(config.cpp_wrapper)
+        return graph
+
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layer()(layers.Dense(5)(inputs)))))
+
+    with recording(compiler=compiler):
+        eager, recorded = pair(make, jit_compile=True)
+        losses = train([eager, recorded], *data(4))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    assert chosen == in_cpp
+
+
+def test_a_kernel_with_one_result_is_an_operation_with_one_result():
+    x = torch.ones(3)
+    with recording():
+        kernels = [torch_fusion._compile(function, [x]) for function in (lambda x: [2 * x], lambda x: [2 * x, x + 1])]
+        graph = make_fx(lambda x: [kernel(x) for kernel in kernels], tracing_mode="fake")(x).graph
+        results = [tensor.tolist() for kernel in kernels for tensor in kernel(x)]
+    own = [node.target for node in graph.nodes if getattr(node.target, "namespace", None) == "keras_ratesnn"]
+    assert own == [torch.ops.keras_ratesnn.kernel_of_one.default, torch.ops.keras_ratesnn.kernel.default]
+    assert results == [[2.0] * 3] * 3
+
+
+def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here\nand much more to say")
+
+    x, y = data(4, (6, 6, 2))
+    models = pair(jit_compile=True)
+    with recording(compiler=broken), pytest.warns(UserWarning, match="could not compile") as raised:
+        losses = train(models, x, y)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    assert graphs_of(models[1]) == 1
+    messages = [str(warning.message) for warning in raised if "could not compile" in str(warning.message)]
+    assert [message.partition(" of ")[0] for message in messages] == [
+        "PyTorch could not compile the forward pass",
+        "PyTorch could not compile the backward pass",
+    ]
+    assert "no compiler here" in messages[0]
+
+
+class MergesIfWrong(layers.Layer):
+    """Equal expressions, of which one is changed in place; zeros of different signs."""
+
+    def call(self, inputs):
+        changed, other = torch.zeros_like(inputs), torch.zeros_like(inputs)
+        changed.add_(inputs.detach())
+        signs = torch.copysign(torch.ones(()), torch.full((), -0.0)) + torch.copysign(torch.ones(()) * 2, torch.full((), 0.0))
+        return inputs + changed + other + signs
+
+
+class AssignsAndReads(layers.Layer):
+    """A variable that it assigns and reads, and one that has the other's value before."""
+
+    def build(self, shape):
+        self.now = self.add_weight(shape=(6,), initializer="ones", trainable=False)
+        self.before = self.add_weight(shape=(6,), initializer="zeros", trainable=False)
+
+    def call(self, inputs):
+        self.before.assign(self.now)
+        self.now.assign(ops.mean(ops.square(inputs), axis=0))
+        return inputs / (0.5 + self.now)
+
+
+@pytest.mark.parametrize("layer", [MergesIfWrong, AssignsAndReads])
+def test_changes_in_place_and_assignments_are_those_of_eager_mode(layer):
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layer()(layers.Dense(6)(inputs)))))
+
+    with double_precision(), recording():
+        models = pair(make, gradient="bptt")
+        for step in range(6):
+            x, y = data(seed=step)
+            losses = [model.train_on_batch(x, y) for model in models]
+            assert losses[1] == pytest.approx(losses[0], rel=1e-9)
+            assert_equal_state(*models)
+        assert graphs_of(models[1]) == 1
+
+
+class AddsInPlace(layers.Layer):
+    def build(self, shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs):
+        with torch.no_grad():
+            self.calls.value.add_(1.0)
+        return inputs * 1.0
+
+
+def test_the_call_that_cannot_be_recorded_has_its_effects_once():
+    def make():
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(AddsInPlace(name="adds")(inputs))))
+
+    models = pair(make)
+    with recording(), pytest.warns(UserWarning, match="in place"):
+        losses = train(models, *data(), steps=5)
+    assert graphs_of(models[1]) == 0
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+    calls = [float(model.network.get_layer("adds").calls.value) for model in models]
+    assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "reason"),
+    [
+        (mlp, {"gradient": "bptt"}, "recorded graphs"),
+        (mlp, {"gradient": "sltt", "step_mode": "single", "jit_compile": False}, 'step_mode="multi"'),
+        (network, {"gradient": "rate", "jit_compile": False}, "without batch normalization"),
+    ],
+)
+def test_second_derivatives_are_an_error_that_names_the_way_out(make, arguments, reason):
+    """Also where the upstream gradient is a constant."""
+    with recording():
+        _, model = pair(make, **arguments)
+        x = ops.convert_to_tensor(data(4, model.network.input_shape[1:])[0]).requires_grad_()
+        for _ in range(3):
+            outputs = model(x, training=True)
+        with pytest.raises(RuntimeError, match=reason):
+            torch.autograd.grad(ops.sum(outputs), x, create_graph=True)
+
+
+@pytest.mark.parametrize("jit_compile", ["auto", True])
+def test_a_retained_graph_can_be_differentiated_again(jit_compile):
+    x, _ = data(4, (6, 6, 2))
+    with double_precision(), recording():
+        _, model = pair(jit_compile=jit_compile)
+        for _ in range(3):
+            loss = ops.mean(model(x, training=True) ** 2)
+            model.zero_grad()
+            loss.backward(retain_graph=True)
+        weight = model.trainable_variables[0].value
+        once = weight.grad.clone()
+        loss.backward()
+        np.testing.assert_allclose(to_numpy(weight.grad), 2 * to_numpy(once), rtol=1e-12)
+        assert graphs_of(model) == 1
+        with pytest.raises(RuntimeError, match="a second time"):
+            loss.backward()
+
+
+def test_a_backward_pass_frees_what_was_saved_after_its_last_use():
+    graph = torch.fx.Graph()
+    saved, upstream = graph.placeholder("saved"), graph.placeholder("upstream")
+    negative = graph.call_function(torch.neg, (saved,))
+    freed: list[bool] = []
+    looked = graph.call_function(lambda value: (freed.append(reference() is None), value)[1], (negative,))
+    graph.output((graph.call_function(torch.mul, (looked, upstream)),))
+    arguments = [torch.full((2,), 3.0), torch.full((2,), 5.0)]
+    reference = weakref.ref(arguments[0])
+    (result,) = torch_graph_passes.freeing_arguments(torch.fx.GraphModule({}, graph))(arguments)
+    assert result.tolist() == [-15.0, -15.0]
+    assert freed == [True]
+    assert arguments == []
+
+
+def test_what_runs_in_autocast_is_not_replayed_outside():
+    x = ops.convert_to_tensor(data(4, (6,))[0])
+    with recording():
+        eager, model = pair(mlp)
+        for _ in range(3):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                model(x)
+        np.testing.assert_array_equal(to_numpy(model(x)), to_numpy(eager(x)))
+
+
+def test_checkpointed_calls_run_in_eager_mode():
+    from torch.utils.checkpoint import checkpoint
+
+    x = ops.convert_to_tensor(data(4, (6,))[0])
+    with recording():
+        _, model = pair(mlp)
+        for _ in range(5):
+            ops.sum(checkpoint(lambda inputs: model(inputs, training=True), x, use_reentrant=False)).backward()
+        assert graphs_of(model) == 0
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@pytest.mark.parametrize("noise", [layers.GaussianNoise, layers.AlphaDropout])
+def test_dropout_without_a_seed_is_recorded_beside_other_noise(noise, step_mode):
+    """It draws from PyTorch's own generator: other numbers in each batch, whatever the other layer does."""
+
+    def make():
+        inputs = keras.Input((6,))
+        x = noise(0.2)(rsnn.layers.LIF()(layers.Dense(6)(inputs)))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(layers.Dropout(0.5)(x))))
+
+    x, y = data()
+    states, losses = [], []
+    with double_precision(), recording():
+        for model in pair(make, step_mode=step_mode):
+            keras.utils.set_random_seed(1)
+            losses.append([])
+            for _ in range(5):
+                losses[-1].append(model.train_on_batch(x.astype("float64"), y))
+                states.append(tuple(torch.get_rng_state().tolist()))
+        assert graphs_of(model) == 1
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
+    assert states[:5] == states[5:]
+    assert len(set(states[:5])) == 5
+
+
+def test_a_layer_that_keeps_tensors_keeps_only_the_last_ones():
+    inputs = keras.Input((6,))
+    network_ = keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(ChangesItself(name="keeps")(inputs))))
+    kept = []
+    with recording(eager_calls=3):
+        model = compiled(spiking(network_))
+        for _ in range(8):
+            model.train_on_batch(*data())
+            kept.append(weakref.ref(model.network.get_layer("keeps").last))
+        gc.collect()
+        assert sum(reference() is not None for reference in kept) <= 1 + call_graphs.SETTINGS_KEPT
+
+
+def test_training_and_validation_by_turns_are_each_recorded_once():
+    """PyTorch's modules have another attribute in each."""
+    with recording(eager_calls=1):
+        _, model = pair(mlp)
+        x, y = data(8)
+        model.fit(x, y, batch_size=4, epochs=3, validation_data=(x, y), verbose=0)
+        graphs = model._graphs.graphs
+        assert len(graphs) == 2
+        model.fit(x, y, batch_size=4, epochs=3, validation_data=(x, y), verbose=0)
+        assert set(map(id, model._graphs.graphs)) == set(map(id, graphs))

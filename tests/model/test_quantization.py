@@ -1,0 +1,106 @@
+"""Weights in int8, for inference: the outputs are those of the rounded weights, and nothing trains them."""
+
+import keras
+import numpy as np
+import pytest
+from exported import outputs_of
+from helpers import compiled, data, spiking
+from keras import layers
+
+import keras_ratesnn as rsnn
+
+BACKEND = keras.backend.backend()
+T = 4
+
+
+def of_spikes():
+    """A network in which spikes are the inputs of all layers with weights."""
+    inputs = keras.Input((6,))
+    x = rsnn.layers.IF()(inputs)
+    x = rsnn.layers.LIF(threshold=0.4)(layers.Dense(8, name="first")(x))
+    return keras.Model(inputs, layers.Dense(3, name="second")(x))
+
+
+@pytest.mark.parametrize(
+    ("mode", "step_mode", "gradient"), [("int8", "multi", "rate"), ("int8", "single", "bptt"), ("int4", "multi", "rate")]
+)
+def test_outputs_are_those_of_the_rounded_weights(mode, step_mode, gradient):
+    x, _ = data(10)
+    model = spiking(of_spikes(), T, gradient, step_mode=step_mode)
+    weights = model.get_weights()
+    rounded = spiking(keras.models.clone_model(model.network), T)
+    before = model.predict(x, verbose=0)
+    config = keras.quantizers.Int4QuantizationConfig(block_size=None) if mode == "int4" else None
+    model.quantize(mode, config=config)
+    largest = {"int8": 127, "int4": 7}[mode]
+    scales = [np.abs(weight).max(axis=0) / largest if weight.ndim == 2 else 1.0 for weight in weights]
+    rounded.set_weights([np.round(w / scale) * scale if w.ndim == 2 else w for w, scale in zip(weights, scales, strict=True)])
+    outputs = model.predict(x, verbose=0)
+    np.testing.assert_allclose(outputs, rounded.predict(x, verbose=0), rtol=0, atol=1e-4)
+    assert not np.array_equal(outputs, before)
+
+
+def test_a_quantized_model_is_saved_and_loaded(tmp_path):
+    x, _ = data()
+    model = spiking(of_spikes(), T)
+    model.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.network.get_layer("first").kernel.dtype == "int8"
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_training_a_quantized_model_is_an_error_and_testing_is_not():
+    x, y = data()
+    model = compiled(spiking(of_spikes(), T))
+    model.network.quantize("int8", filters="second")
+    assert np.isfinite(model.evaluate(x, y, verbose=0))
+    for train in (model.fit, model.train_on_batch, lambda x, y: model(x, training=True)):
+        with pytest.raises(
+            ValueError, match=r"cannot be trained.*layer 'second' of type Dense with the policy 'int8_from_float32'"
+        ):
+            train(x, y)
+
+
+def test_modes_that_are_not_for_spiking_networks_are_errors():
+    with pytest.raises(ValueError, match=r"must be 'int8' or 'int4'.* Received: mode='float8'.*training steps"):
+        spiking().quantize("float8")
+    with pytest.raises(ValueError, match=r"must be 'int8' or 'int4'.* Received: mode='gptq'.*without time"):
+        spiking().quantize(config=keras.quantizers.GPTQConfig(dataset=["text"], tokenizer=list))
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method implemented")
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_a_quantized_model_is_converted_with_calibrated_thresholds(mode):
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(4)(layers.Dense(16, activation="relu")(inputs)))
+    model.quantize(mode, config=keras.quantizers.Int4QuantizationConfig(block_size=None) if mode == "int4" else None)
+    x, _ = data(32)
+    converted = rsnn.spikify(model, timesteps=64, calibrate=np.abs(x), percentile=100.0, verbose=False)
+    wanted, found = (each.predict(np.abs(x), verbose=0) for each in (model, converted))
+    np.testing.assert_allclose(found, wanted, atol=0.1 * np.abs(wanted).max())
+    assert {layer.dtype_policy.name for layer in converted.network.layers if "Rescaling" in type(layer).__name__} == {"float32"}
+
+
+def test_layers_that_keras_does_not_quantize_are_named():
+    inputs = keras.Input((4, 4, 1))
+    x = layers.GlobalAveragePooling2D()(rsnn.layers.LIF()(layers.Conv2D(2, 3, name="filters")(inputs)))
+    with pytest.warns(UserWarning, match="weights of these layers stay as they were: filters. .* format='litert'"):
+        spiking(keras.Model(inputs, layers.Dense(2)(x)), T).quantize("int8")
+    with pytest.raises(ValueError, match=r"found no layer to quantize to int8 .* Keras quantizes Dense"):
+        spiking(keras.Model(inputs, x), T).quantize("int8")
+
+
+def test_a_quantized_model_is_exported_or_an_error_says_to_quantize_the_file(tmp_path):
+    x, _ = data()
+    model = spiking(of_spikes(), T)
+    model.quantize("int8")
+    if BACKEND == "torch":
+        with pytest.raises(
+            ValueError, match=r"format='onnx'` is not available for layers that Keras has quantized.*quantize_dynamic"
+        ):
+            model.export(tmp_path / "model.onnx", format="onnx")
+        return
+    model.export(tmp_path / "model", verbose=False)
+    outputs = outputs_of(tmp_path / "model", "tf_saved_model", x)
+    np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=0, atol=1e-5)

@@ -1,0 +1,118 @@
+"""Recorded calls in half precision, on PyTorch: weights stay as they are in inference, and train as in eager mode."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, compiled, data, to_numpy
+from keras import layers
+
+import keras_ratesnn as rsnn
+
+if BACKEND != "torch":
+    pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
+
+from recorded_calls import METHODS, graphs_of, recording
+
+POLICIES = ["mixed_bfloat16", "mixed_float16"]
+in_half_precision = pytest.mark.parametrize("policy", POLICIES)
+# What the policy affects is how values are read, which the methods share.
+CASES = [
+    ("rate", "multi", "auto", "mixed_bfloat16"),
+    ("bptt", "multi", "auto", "mixed_bfloat16"),
+    ("sltt", "single", "auto", "mixed_bfloat16"),
+    ("ottt", "single", "auto", "mixed_bfloat16"),
+    ("rate", "single", "auto", "mixed_float16"),
+    ("rate", "multi", True, "mixed_float16"),
+    *(pytest.param(*method, "auto", "mixed_bfloat16", marks=pytest.mark.slow) for method in METHODS),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_half_precision(policy):
+    keras.config.set_dtype_policy(policy)
+
+
+def network():
+    """Convolutions, normalisation, noise, regularisation, neurons with weights of their own, and a head in float32."""
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, padding="same", kernel_regularizer="l2", use_bias=False)(inputs)
+    x = rsnn.layers.LIF()(layers.BatchNormalization(momentum=0.9)(x))
+    x = layers.Dropout(0.2, seed=3)(layers.Flatten()(x))
+    x = rsnn.layers.ParametricLIF(learn_threshold=True)(layers.Dense(8, activity_regularizer=keras.regularizers.L2(1e-4))(x))
+    return keras.Model(inputs, layers.Dense(3, dtype="float32")(x))
+
+
+def model_of(jit_compile, gradient="rate", step_mode="multi", learning_rate=1e-3):
+    keras.utils.set_random_seed(0)
+    model = rsnn.SpikingModel(network(), 3, gradient, step_mode)
+    assert model.compute_dtype == keras.config.dtype_policy().compute_dtype != "float32"
+    return compiled(model, keras.optimizers.SGD(learning_rate, momentum=0.9), jit_compile=jit_compile)
+
+
+def assert_close_weights(one, other, atol=2e-4):
+    for variable, same in zip(one.variables, other.variables, strict=True):
+        np.testing.assert_allclose(to_numpy(variable.value), to_numpy(same.value), rtol=0, atol=atol, err_msg=variable.path)
+
+
+@pytest.mark.parametrize(("gradient", "step_mode", "jit_compile", "policy"), CASES, ids=str)
+def test_150_steps_train_the_weights_of_eager_mode(gradient, step_mode, jit_compile, policy):
+    x, y = data(8, (6, 6, 2))
+    with recording():
+        eager, recorded = models = [model_of(jit, gradient, step_mode) for jit in (False, jit_compile)]
+        for model in models:
+            for _ in range(150):
+                model.train_on_batch(x, y)
+    assert graphs_of(recorded) == 1
+    assert_close_weights(eager, recorded)
+
+
+@in_half_precision
+@pytest.mark.parametrize("jit_compile", ["auto", True])
+def test_inference_leaves_weights_bit_for_bit(jit_compile):
+    x, y = data(8, (6, 6, 2))
+    with recording():
+        model = model_of(jit_compile)
+        before = [to_numpy(variable.value) for variable in model.variables]
+        for _ in range(3):
+            model.predict_on_batch(x)
+            model.test_on_batch(x, y)
+            model(x, training=False)
+        model.predict(x[:5], batch_size=2, verbose=0)
+    assert graphs_of(model) >= 3
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(to_numpy(variable.value), value, err_msg=variable.path)
+
+
+@in_half_precision
+def test_inference_leaves_pretrained_weights_bit_for_bit(policy):
+    with recording():
+        model = rsnn.models.load_pretrained("digits", dtype=policy)
+        before = model.get_weights()
+        for _ in range(3):
+            model.predict_on_batch(np.ones((2, *model.input_shape[1:])))
+    assert graphs_of(model) == 1
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+@in_half_precision
+def test_fit_with_validation_callbacks_and_resumption_is_that_of_eager_mode(tmp_path):
+    x, y = data(8 * 4 + 2, (6, 6, 2))
+    arguments = {"batch_size": 8, "validation_data": (x[:10], y[:10]), "verbose": 0}
+    models, histories = [], []
+    for jit_compile in (False, "auto"):
+        path = tmp_path / f"{jit_compile}.keras"
+        with recording():
+            model = model_of(jit_compile, learning_rate=1e-2)
+            callbacks = [
+                rsnn.callbacks.FiringRate(x[:4]),
+                keras.callbacks.ReduceLROnPlateau("loss", patience=0),
+                keras.callbacks.ModelCheckpoint(path),
+            ]
+            model.fit(x, y, epochs=4, callbacks=callbacks, **arguments)
+            resumed = keras.saving.load_model(path)
+            histories.append(resumed.fit(x, y, epochs=8, initial_epoch=4, callbacks=callbacks[:1], **arguments).history)
+        models.append(resumed)
+    assert graphs_of(models[1]) >= 2
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=1e-2, atol=1e-3, err_msg=name)
+    assert_close_weights(*models)

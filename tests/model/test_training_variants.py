@@ -1,0 +1,137 @@
+"""Keras' variants of training work with every gradient and in both step modes."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, data, loss_and_gradients, mlp, spiking, to_numpy
+from keras import layers
+
+import keras_ratesnn as rsnn
+
+MODES = [("rate", "multi"), ("bptt", "single"), ("sltt", "single")]
+
+
+@pytest.fixture(params=MODES, ids="-".join)
+def method(request):
+    gradient, step_mode = request.param
+    return {"gradient": gradient, "step_mode": step_mode}
+
+
+def test_constraints_hold_after_a_step(method):
+    inputs = keras.Input((6,))
+    dense = layers.Dense(8, kernel_constraint=keras.constraints.MaxNorm(0.1))
+    model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(dense(inputs)))), 4, **method))
+    model.train_on_batch(*data())
+    assert np.linalg.norm(to_numpy(dense.kernel), axis=0).max() <= 0.1 + 1e-6
+
+
+def test_a_moving_average_of_the_weights_is_what_an_optimizer_leaves(method):
+    x, y = data(8)
+    plain = compiled(spiking(timesteps=4, **method), keras.optimizers.SGD(0.5))
+    averaged = spiking(keras.models.clone_model(plain.network), 4, **method)
+    averaged.set_weights(plain.get_weights())
+    compiled(averaged, keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5))
+    averaged.fit(x, y, batch_size=4, shuffle=False, verbose=0)
+    plain.train_on_batch(x[:4], y[:4])
+    first = [to_numpy(weight) for weight in plain.trainable_variables]
+    plain.train_on_batch(x[4:], y[4:])
+    for mean, after_first, last in zip(averaged.trainable_variables, first, plain.trainable_variables, strict=True):
+        np.testing.assert_allclose(to_numpy(mean), 0.5 * after_first + 0.5 * to_numpy(last), rtol=1e-4, atol=1e-6)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(method):
+    x, y = data(8)
+    whole = compiled(spiking(timesteps=4, **method), keras.optimizers.SGD(0.5))
+    parts = spiking(keras.models.clone_model(whole.network), 4, **method)
+    parts.set_weights(whole.get_weights())
+    compiled(parts, keras.optimizers.SGD(0.5, gradient_accumulation_steps=2))
+    whole.train_on_batch(x, y)
+    parts.train_on_batch(x[:4], y[:4])
+    parts.train_on_batch(x[4:], y[4:])
+    for left, right in zip(parts.trainable_variables, whole.trainable_variables, strict=True):
+        np.testing.assert_allclose(to_numpy(left), to_numpy(right), rtol=1e-4, atol=1e-6)
+
+
+def test_low_rank_adaptation_trains_only_its_factors(method):
+    network = mlp()
+    for layer in network.layers:
+        if isinstance(layer, layers.Dense):
+            layer.enable_lora(2)
+    model = compiled(spiking(network, 4, **method), keras.optimizers.SGD(0.5))
+    before = {variable.path: to_numpy(variable) for variable in model.variables}
+    _, gradients = loss_and_gradients(model, *data())
+    assert any("lora" in path for path in gradients)
+    model.fit(*data(), epochs=2, verbose=0)
+    for variable in model.variables:
+        if "/kernel" in variable.path:
+            np.testing.assert_array_equal(to_numpy(variable), before[variable.path])
+    moved = [v.path for v in model.variables if "lora" in v.path and (to_numpy(v) != before[v.path]).any()]
+    assert len(moved) == 4
+
+
+def test_a_custom_train_step_works_with_the_model(method):
+    """Overrides `compute_loss`, the hook that Keras has on every backend."""
+
+    class Scaled(rsnn.SpikingModel):
+        def compute_loss(self, *args, **kwargs):
+            return 3.0 * super().compute_loss(*args, **kwargs)
+
+    network = mlp()
+    x, y = data()
+    plain = compiled(spiking(network, 4, **method))
+    scaled = compiled(Scaled(network, 4, **method))
+    assert float(scaled.test_on_batch(x, y)) == pytest.approx(3.0 * float(plain.test_on_batch(x, y)), rel=1e-5)
+    scaled.fit(x, y, verbose=0)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="each backend has a train_step of its own kind")
+def test_a_custom_train_step_on_tensorflow(method):
+    import tensorflow as tf
+
+    class Custom(rsnn.SpikingModel):
+        def train_step(self, batch):
+            x, y = batch
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+            self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+            return {"my_loss": loss}
+
+    history = compiled(Custom(mlp(), 4, **method)).fit(*data(32), epochs=5, verbose=0).history
+    assert history["my_loss"][-1] < history["my_loss"][0]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="each backend has a train_step of its own kind")
+def test_a_custom_train_step_on_torch(method):
+    class Custom(rsnn.SpikingModel):
+        def train_step(self, batch):
+            x, y = batch
+            self.zero_grad()
+            loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+            loss.backward()
+            variables = self.trainable_variables
+            self.optimizer.apply([variable.value.grad for variable in variables], variables)
+            return {"my_loss": loss}
+
+    history = compiled(Custom(mlp(), 4, **method)).fit(*data(32), epochs=5, verbose=0).history
+    assert history["my_loss"][-1] < history["my_loss"][0]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="each backend has a train_step of its own kind")
+def test_a_custom_train_step_on_jax(method):
+    import jax
+
+    class Custom(rsnn.SpikingModel):
+        def train_step(self, state, batch):
+            trainable, fixed, optimizer_state, metrics = state
+            x, y = batch
+
+            def objective(trainable, fixed):
+                outputs, fixed = self.stateless_call(trainable, fixed, x, training=True)
+                return self.compute_loss(y=y, y_pred=outputs), fixed
+
+            (loss, fixed), gradients = jax.value_and_grad(objective, has_aux=True)(trainable, fixed)
+            trainable, optimizer_state = self.optimizer.stateless_apply(optimizer_state, gradients, trainable)
+            return {"my_loss": loss}, (trainable, fixed, optimizer_state, metrics)
+
+    history = compiled(Custom(mlp(), 4, **method)).fit(*data(32), epochs=5, verbose=0).history
+    assert history["my_loss"][-1] < history["my_loss"][0]

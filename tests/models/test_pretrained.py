@@ -1,0 +1,574 @@
+"""Pretrained networks: shipped ones predict as described on their cards; published ones can be loaded and trained."""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import warnings
+import zipfile
+
+import helpers
+import keras
+import numpy as np
+import pytest
+from helpers import to_numpy
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import models
+from keras_ratesnn.layers import LIF
+from keras_ratesnn.models.pretrained import Card, _card, _files
+from recipes import publish
+from recipes.data import digits
+
+pytestmark = pytest.mark.runs_once
+
+ROOT = pathlib.Path(__file__).parents[2]
+BUILDERS = [getattr(models, name) for name in models.__all__ if name[0].isupper()]
+ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
+"""Of the small VGG-11 that these tests publish."""
+SHIPPED = models.list_pretrained()["digits"]
+FIELDS = {field.name: getattr(SHIPPED, field.name) for field in dataclasses.fields(Card) if field.name != "name"}
+
+
+def vgg(**kwargs):
+    return models.VGG11(**{**ARGUMENTS, "timesteps": 2, **kwargs})
+
+
+def on_pixels(network):
+    """A network behind preprocessing of raw pixels."""
+    pixels = keras.Input(network.input_shape[1:])
+    return keras.Model(pixels, network(keras.layers.Rescaling(1 / 255)(pixels)))
+
+
+def record(**kwargs):
+    """The part of a run's record that a card uses."""
+    settings = {"name": "made", "gradient": "rate", "epochs": 3, "seed": 7}
+    return {"settings": settings, "test_accuracy": 0.5, "test_images": 4, "backend": "jax", "versions": {}, **kwargs}
+
+
+def published(model, folder, name="made", **kwargs):
+    texts = {"data_set": "Noise", "preprocessing": "Bytes, divided by 255", "licence": "Apache-2.0"}
+    return publish.publish(model, record(), name=name, folder=folder, **{**texts, **kwargs})
+
+
+@pytest.fixture(scope="module")
+def of_a_vgg(tmp_path_factory):
+    """A folder with the card `vgg` of a VGG-11 that a function builds."""
+    folder, network = tmp_path_factory.mktemp("vgg"), vgg().network
+    for variable in network.variables:
+        # Untrained, its last neurons are silent, and its outputs the same for all images.
+        if variable.name == "beta":
+            variable.assign(np.ones(variable.shape))
+    published(rsnn.SpikingModel(on_pixels(network), 2), folder, "vgg", architecture="VGG11", arguments=ARGUMENTS)
+    return folder
+
+
+@pytest.fixture
+def with_a_vgg(of_a_vgg, monkeypatch):
+    monkeypatch.setattr(_files, "FOLDER", of_a_vgg)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A temporary folder instead of the package's, with the digits in it."""
+    for name in ("cards/digits.json", "weights/digits.keras"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes((_files.FOLDER / name).read_bytes())
+    monkeypatch.setattr(_files, "FOLDER", tmp_path)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def no_message():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield
+
+
+def assert_points_here(said):
+    """The message is shown with the line of the user's call."""
+    assert [warning.filename for warning in said if "starts with new weights" in str(warning.message)] == [__file__]
+
+
+def weights_of(network):
+    return {variable.path: to_numpy(variable) for variable in network.variables}
+
+
+def assert_same_but_for(layer, network, other):
+    """All weights are the same, except those of one layer, which all differ."""
+    ones, others = weights_of(network), weights_of(other)
+    assert set(ones) == set(others)
+    same = [path for path, value in ones.items() if np.array_equal(value, others[path])]
+    assert set(ones) - set(same) == {path for path in ones if layer is not None and f"{layer}/" in path}
+
+
+# The networks that ship.
+@pytest.mark.on_each_backend
+def test_the_digits_are_classified_as_the_card_says():
+    model, data = models.load_pretrained("digits"), digits.load()
+    correct = (model.predict(data.test_images, verbose=0).argmax(-1) == data.test_labels).sum()
+    # Backends add in different orders, and a membrane may fall on the other side of its threshold.
+    assert correct == pytest.approx(SHIPPED.test_accuracy * SHIPPED.test_images, abs=1.001)
+    assert SHIPPED.test_images == len(data.test_images)
+
+
+def test_every_card_describes_its_file():
+    for name, found in models.list_pretrained().items():
+        assert found.name == name
+        if found.url is None:
+            model = models.load_pretrained(name)
+            assert (model.count_params(), model.timesteps) == (found.parameters, found.timesteps)
+            assert isinstance(model.gradient, rsnn.gradients.BY_NAME[found.gradient])
+            assert (_files.FOLDER / "weights" / found.file).stat().st_size < publish.LARGEST_SHIPPED
+
+
+def precisions_of(model):
+    return {layer.dtype_policy.name for layer in model.network.layers if layer.name != model.network.layers[0].name}
+
+
+@pytest.mark.on_each_backend
+def test_a_pretrained_network_has_the_precision_that_is_asked_for():
+    exact, images = models.load_pretrained("digits"), digits.load().test_images
+    assert precisions_of(exact) == {"float32"}
+    for options, policy in [({"dtype": "mixed_bfloat16"}, "float32"), ({}, "mixed_bfloat16")]:
+        keras.config.set_dtype_policy(policy)
+        half = models.load_pretrained("digits", **options)
+        keras.config.set_dtype_policy("float32")
+        assert precisions_of(half) == {"mixed_bfloat16"}
+        assert (half.timesteps, half.compute_dtype) == (exact.timesteps, "bfloat16")
+        assert_same_but_for(None, half.network, exact.network)
+        classes = [model.predict(images, verbose=0).argmax(-1) for model in (half, exact)]
+        assert (classes[0] == classes[1]).mean() > 0.97
+    with pytest.raises(ValueError, match=r"`dtype` must be .*dtype='float31'"):
+        models.load_pretrained("digits", dtype="float31")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        ("int8_from_float32", r"`dtype` must not be a policy of quantized layers.*dtype='int8_from_float32'.*model.quantize"),
+        ("bool", "`dtype` must be a policy of floats.*dtype='bool'"),
+        ("complex64", "`dtype` must be a policy of floats.*dtype='complex64'"),
+    ],
+)
+def test_a_policy_that_is_not_of_floats_is_an_error(dtype, message):
+    with pytest.raises(ValueError, match=message):
+        models.load_pretrained("digits", dtype=dtype)
+
+
+@pytest.mark.on_each_backend
+def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
+    model = models.load_pretrained("digits")
+    model.network.get_layer("logits").quantize("int8")
+    published(model, folder)
+    loaded = models.load_pretrained("made", dtype="mixed_bfloat16")
+    assert loaded.network.get_layer("logits").dtype_policy.name == "int8_from_float32"
+    assert precisions_of(loaded) == {"int8_from_float32", "mixed_bfloat16"}
+
+
+@pytest.mark.on_each_backend
+def test_a_pretrained_network_trains_on():
+    data, model = digits.load(), models.load_pretrained("digits")
+    model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = to_numpy(model.network.get_layer("logits").kernel)
+    losses = model.fit(data.train_images[:64], data.train_labels[:64], epochs=2, verbose=0).history["loss"]
+    assert losses[0] < 0.1
+    assert np.isfinite(losses).all()
+    assert not np.array_equal(to_numpy(model.network.get_layer("logits").kernel), before)
+
+
+def test_arguments_override_the_settings_of_training():
+    model = models.load_pretrained("digits")
+    assert (model.name, model.timesteps, model.step_mode) == ("digits", 4, "multi")
+    other = models.load_pretrained("digits", timesteps=2, gradient="bptt", step_mode="single")
+    assert (other.timesteps, other.step_mode) == (2, "single")
+    assert isinstance(other.gradient, rsnn.gradients.BPTT)
+    assert_same_but_for(None, model, other)
+
+
+def test_other_classes_get_a_new_last_layer_with_a_message():
+    model = models.load_pretrained("digits")
+    with pytest.warns(
+        UserWarning, match="'digits' is for 10 classes, not 3: the last layer, 'logits', starts with new"
+    ) as said:
+        other = models.load_pretrained("digits", classes=3)
+    assert_points_here(said)
+    assert other.network.output_shape == (None, 3)
+    assert_same_but_for("logits", model, other)
+    with no_message():
+        assert_same_but_for(None, model, models.load_pretrained("digits", classes=10))
+
+
+def test_the_last_layer_is_found_behind_preprocessing(with_a_vgg):
+    model = models.load_pretrained("vgg")
+    with pytest.warns(UserWarning, match="'network/classifier', starts with new weights"):
+        other = models.load_pretrained("vgg", classes=5)
+    assert other.network.output_shape == (None, 5)
+    assert_same_but_for("classifier", model, other)
+
+
+def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
+    inputs = keras.Input((4, 4, 3))
+    outputs = keras.layers.GlobalAveragePooling2D(name="mean")(LIF()(keras.layers.Conv2D(2, 3)(inputs)))
+    published(rsnn.SpikingModel(keras.Model(inputs, outputs), 1), folder)
+    with pytest.raises(ValueError, match=r"`classes` must be None here: .*'made' ends in 'mean', a GlobalAveragePooling2D"):
+        models.load_pretrained("made", classes=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        (("digit",), ValueError, "`name` must be one of 'digits'. Received: name='digit'"),
+        ((None,), ValueError, "Received: name=None"),
+        (("digits", 0), ValueError, "`timesteps` must be 1 or more"),
+        (("digits", None, "none"), ValueError, "`gradient` must be one of"),
+        (("digits", None, None, "both"), ValueError, "`step_mode` must be one of"),
+        (("digits", None, None, None, 0), ValueError, "`classes` must be 1 or more"),
+        (("digits", None, None, None, 2.0), TypeError, "`classes` must be an integer"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, said, folder):
+    with pytest.raises(error, match=said):
+        models.load_pretrained(*arguments)
+
+
+# The argument `weights` of the networks.
+@pytest.mark.on_each_backend
+def test_weights_load_by_name_into_a_network_and_its_images_are_preprocessed(with_a_vgg):
+    with no_message():
+        model = vgg(weights="vgg", timesteps=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype("uint8")
+    expected = models.load_pretrained("vgg", timesteps=1).predict(pixels, verbose=0)
+    assert np.ptp(expected, axis=0).any()
+    np.testing.assert_allclose(model.predict(pixels / 255, verbose=0), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_load_for_other_classes_and_without_the_top(with_a_vgg):
+    whole = vgg(weights="vgg")
+    with pytest.warns(UserWarning, match="weights='vgg' is for 3 classes, not 4: the last layer, 'classifier'") as said:
+        other = vgg(weights="vgg", classes=4)
+    assert_points_here(said)
+    assert_same_but_for("classifier", whole, other)
+    with no_message():
+        without = weights_of(vgg(weights="vgg", include_top=False))
+    assert set(weights_of(whole)) - set(without) == {"classifier/kernel", "classifier/bias"}
+    for path, value in without.items():
+        np.testing.assert_array_equal(value, weights_of(whole)[path])
+
+
+def test_weights_load_from_a_saved_model(tmp_path):
+    saved = models.ResNet19((4, 4, 3), 3, 1, width=0.01, neuron=rsnn.layers.ParametricLIF)
+    saved.save(tmp_path / "saved.keras")
+    build = functools.partial(models.ResNet19, (4, 4, 3), 3, 1, width=0.01, neuron=rsnn.layers.ParametricLIF)
+    assert_same_but_for(None, saved, build(weights=tmp_path / "saved.keras"))
+    without = weights_of(build(weights=str(tmp_path / "saved.keras"), include_top=False))
+    assert set(weights_of(saved)) - set(without) == {
+        *("hidden/kernel", "hidden/bias", "hidden_neuron/cell/decay_logit", "classifier/kernel", "classifier/bias")
+    }
+
+
+@pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
+def test_every_network_takes_weights_and_knows_its_own_name(build):
+    assert inspect.signature(build).parameters["weights"].default is None
+    with keras.StatelessScope(initialize_variables=False), pytest.raises(ValueError, match="`weights` must be None") as raised:
+        build(weights="digits")
+    assert f"the name of a pretrained {build.__name__} (none)" in str(raised.value)
+    assert "that is a digits: load_pretrained('digits') loads it" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("build", "kwargs", "said"),
+    [
+        (models.VGG13, {}, ["a pretrained VGG13 (none)", "weights='vgg', and that is a VGG11"]),
+        (models.VGG11, {"weights": "vggs"}, ["a pretrained VGG11 (vgg)", "weights='vggs', and there is no such network"]),
+        (
+            models.VGG11,
+            {"width": 0.1},
+            ["layer 'block1_conv1' has weights of shapes [(3, 3, 3, 3)", "[(3, 3, 3, 6)", "width=0.05"],
+        ),
+        (
+            models.VGG11,
+            {"input_shape": (16, 16, 1)},
+            ["(3, 3, 1, 3)", "Build the network as described on its card", "[16, 16, 3]"],
+        ),
+        (
+            models.VGG11,
+            {"neuron": lambda: LIF(decay=0.5)},
+            ["layer 'block1_neuron1' has neurons", "'decay': 0.2", "'decay': 0.5"],
+        ),
+        (models.VGG11, {"neuron": rsnn.layers.IF}, ["'LIFCell'", "'IFCell'"]),
+    ],
+)
+def test_weights_of_another_network_are_an_error(build, kwargs, said, with_a_vgg):
+    with pytest.raises(ValueError, match="weights") as raised:
+        build(**{**ARGUMENTS, "weights": "vgg", **kwargs})
+    assert [fragment for fragment in said if fragment not in str(raised.value)] == [], raised.value
+
+
+def test_neurons_may_differ_only_in_settings_of_the_gradient(with_a_vgg):
+    assert_same_but_for(None, vgg(weights="vgg"), vgg(weights="vgg", neuron=lambda: LIF(surrogate="atan", detach_reset=False)))
+
+
+def test_a_sew_resnet_is_distinguished_from_a_preact_resnet_with_the_same_weights(tmp_path):
+    models.SEWResNet18((8, 8, 3), 3, 1, width=0.01).save(tmp_path / "sew.keras")
+    with pytest.raises(ValueError, match=r"belongs to another network: the layers \[\] are missing, and \['stem_neuron', "):
+        models.PreActResNet18((8, 8, 3), 3, 1, width=0.01, weights=tmp_path / "sew.keras")
+
+
+def test_errors_name_wrong_weight_files(of_a_vgg, tmp_path):
+    with pytest.raises(TypeError, match=r"`weights` must be None, the name .* Received: weights=3 of type int"):
+        vgg(weights=3)
+    with pytest.raises(FileNotFoundError, match=r"weights='nowhere.keras', which does not exist"):
+        vgg(weights="nowhere.keras")
+    whole, damaged = (of_a_vgg / "weights" / "vgg.keras").read_bytes(), tmp_path / "damaged.keras"
+    for content in (b"", whole[:5000], whole[:5000] + whole[5100:]):
+        damaged.write_bytes(content)
+        with pytest.raises(ValueError, match=r"weights='.*damaged.keras' cannot be loaded as a Keras model"):
+            vgg(weights=damaged)
+    inputs = keras.Input((2,))
+    network = keras.Model(inputs, LIF()(keras.layers.Lambda(lambda x: x)(inputs)))
+    rsnn.SpikingModel(network, 1).save(tmp_path / "lambda.keras")
+    with pytest.raises(ValueError, match=r"weights='.*lambda.keras' cannot be loaded .*unsafe_deserialization") as raised:
+        vgg(weights=tmp_path / "lambda.keras")
+    assert "\n" not in str(raised.value)
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "plain.keras")
+    with pytest.raises(ValueError, match=r"`weights` must be those of a SpikingModel. .* a Sequential"):
+        vgg(weights=tmp_path / "plain.keras")
+
+
+# Files.
+def test_the_error_names_a_missing_file(folder):
+    (folder / "weights" / "digits.keras").unlink()
+    with pytest.raises(FileNotFoundError, match=r"The weights of 'digits' should be in .*digits.keras, but are missing"):
+        models.load_pretrained("digits")
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content + b" ", lambda content: b""])
+def test_a_file_of_another_hash_is_an_error(damage, folder):
+    path = folder / "weights" / "digits.keras"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(
+        ValueError, match=f"do not match its card: .*{_files.sha256(path)}, that on the card is {SHIPPED.sha256}"
+    ):
+        models.load_pretrained("digits")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A temporary folder instead of Keras' cache."""
+    monkeypatch.setattr(keras.utils, "get_file", functools.partial(keras.utils.get_file, cache_dir=tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache" / "keras_ratesnn"
+
+
+@pytest.fixture
+def upload(folder, cache):
+    """The digits as a download instead of a shipped file; returns the path of the file."""
+    source = folder / "uploaded.keras"
+    (folder / "weights" / "digits.keras").rename(source)
+    dataclasses.replace(SHIPPED, url=source.as_uri()).write(folder / "cards")
+    return source
+
+
+def test_weights_that_do_not_ship_are_downloaded_once_with_a_progress_bar(upload, cache, capsys):
+    model = models.load_pretrained("digits")
+    size = upload.stat().st_size
+    assert f"{size}/{size}" in capsys.readouterr().out
+    assert [path.name for path in cache.iterdir()] == ["digits.keras"]
+    upload.unlink()
+    assert_same_but_for(None, model, models.load_pretrained("digits"))
+
+
+def test_a_download_that_is_damaged_in_the_cache_is_downloaded_again(upload, cache):
+    models.load_pretrained("digits")
+    (cache / "digits.keras").write_bytes(b"half of it")
+    assert models.load_pretrained("digits").count_params() == SHIPPED.parameters
+
+
+def test_a_download_of_another_hash_is_an_error(upload):
+    upload.write_bytes(upload.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"The weights of 'digits' from file://.* do not match its card: .*{SHIPPED.sha256}"):
+        models.load_pretrained("digits")
+
+
+def test_without_a_network_the_error_says_where_to_put_the_file(folder, cache):
+    # No server listens at this port.
+    url = "http://127.0.0.1:1/digits.keras"
+    dataclasses.replace(SHIPPED, url=url).write(folder / "cards")
+    with pytest.raises(OSError, match=r"The weights of 'digits' cannot be downloaded .*Connection refused") as raised:
+        models.load_pretrained("digits")
+    assert f"{url} as digits.keras in the folder keras_ratesnn of Keras' cache" in str(raised.value)
+
+
+# Cards.
+def test_a_card_is_read_as_it_was_written(tmp_path):
+    written = dataclasses.replace(SHIPPED, name="other", url="https://host.invalid/größe.keras")
+    written.write(tmp_path)
+    assert _card.read(tmp_path / "other.json") == written
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "It must contain an object. Received: list"),
+        (json.dumps({name: value for name, value in FIELDS.items() if name != "seed"}), r"Missing fields: \['seed'\]"),
+        (json.dumps({**FIELDS, "colour": "red"}), r"Unknown fields: \['colour'\]"),
+        (json.dumps({**FIELDS, "epochs": "10"}), "`epochs` must be of type int. Received: epochs='10'"),
+        (json.dumps({**FIELDS, "url": 3}), r"`url` must be of type str \| None. Received: url=3"),
+        (json.dumps({**FIELDS, "file": "../digits.keras"}), "`file` must be the name of a .keras file, without a folder"),
+        (json.dumps({**FIELDS, "file": "digits.h5"}), "`file` must be the name of a .keras file"),
+        (json.dumps({**FIELDS, "sha256": "abc"}), "`sha256` must be 64 digits"),
+    ],
+)
+def test_the_error_names_a_damaged_card_and_the_problem(content, said, folder):
+    path = folder / "cards" / "made.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"The card {path} is damaged: .*{said}.*Reinstall keras_ratesnn"):
+        models.list_pretrained()
+    # The others load nevertheless.
+    models.load_pretrained("digits")
+
+
+# Publishing.
+def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(tmp_path):
+    model = helpers.compiled(helpers.spiking(), keras.optimizers.Adam())
+    model.optimizer.build(model.trainable_variables)
+    made, path = published(model, tmp_path)
+    assert path == tmp_path / "weights" / "made.keras"
+    assert not keras.saving.load_model(path).compiled
+    with zipfile.ZipFile(path) as archive:
+        assert b"optimizer" not in archive.read("model.weights.h5") + archive.read("config.json")
+    assert made == _card.read(tmp_path / "cards" / "made.json")
+    assert (made.architecture, made.arguments, made.timesteps, made.seed) == ("made", {}, 3, 7)
+    assert (made.parameters, made.sha256, made.test_accuracy) == (model.count_params(), _files.sha256(path), 0.5)
+
+
+def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, capsys):
+    run, folder = tmp_path / "run", tmp_path / "package"
+    run.mkdir()
+    helpers.compiled(helpers.spiking()).save(run / "last.keras")
+    (run / "result.json").write_text(json.dumps(record()))
+    options = ["--name", "made", "--data-set", "Noise", "--preprocessing", "None", "--licence", "CC0-1.0"]
+    assert publish.main([str(run), *options, "--folder", str(folder)]) == 0
+    monkeypatch.setattr(_files, "FOLDER", folder)
+    assert models.list_pretrained()["made"].licence == "CC0-1.0"
+    assert models.load_pretrained("made").timesteps == 3
+
+    # Another network takes its name only on request.
+    assert publish.main([str(run), *options, "--folder", str(folder)]) == 2
+    assert "To replace it, add --replace" in capsys.readouterr().err
+    options.append("--replace")
+    url = (run / "made.keras").as_uri()
+    assert publish.main([str(run), *options, "--folder", str(folder), "--url", url]) == 0
+    assert models.list_pretrained()["made"].url == url
+    assert (run / "made.keras").exists()
+    assert f"upload them to {url}" in capsys.readouterr().out
+
+    assert (
+        publish.main([str(run), *options, "--folder", str(folder), "--architecture", "VGG11", "--arguments", '{"a": 1}']) == 2
+    )
+    assert "'a'" in capsys.readouterr().err
+    monkeypatch.setattr(publish, "LARGEST_SHIPPED", 10)
+    assert publish.main([str(run), *options, "--folder", str(folder)]) == 2
+    assert "--url" in capsys.readouterr().err
+    assert publish.main([str(tmp_path / "nowhere"), *options, "--folder", str(folder)]) == 2
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [("", None, "name=''"), ("../a", None, "`name`"), ("last", None, "that of a checkpoint"), ("a", {"b": 1}, "`arg")],
+)
+def test_a_wrong_name_or_arguments_without_an_architecture_are_not_published(name, arguments, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        published(helpers.spiking(), tmp_path, name, arguments=arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments", "said"),
+    [
+        ("VGG12", ARGUMENTS, "`architecture` must be one of .*'VGG11'.*architecture='VGG12'"),
+        ("load_pretrained", ARGUMENTS, "`architecture` must be one of"),
+        (
+            "VGG13",
+            ARGUMENTS,
+            r"^`architecture` and `arguments` must build .* another network: the layers \[.*\] and \d+ more are",
+        ),
+        ("VGG11", {**ARGUMENTS, "width": 0.1}, "belongs to another network"),
+        pytest.param(
+            *("VGG11", {**ARGUMENTS, "classes": 4}, r"`arguments` must build a network with outputs \(None, 3\)"),
+            marks=pytest.mark.filterwarnings("ignore:.*is for 3 classes, not 4"),
+        ),
+    ],
+)
+def test_an_architecture_that_does_not_fit_is_not_published(architecture, arguments, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        published(vgg(), tmp_path, architecture=architecture, arguments=arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[1]", "must be a JSON object, such as '{\"classes\": 10}', not '[1]'"), ("{a: 1}", "must be JSON, not '{a: 1}'")],
+)
+def test_arguments_that_are_no_object_are_refused_by_the_command_line(text, said, tmp_path, capsys):
+    options = ["--name", "made", "--data-set", "Noise", "--preprocessing", "None", "--licence", "CC0-1.0"]
+    with pytest.raises(SystemExit) as exit_info:
+        publish.main([str(tmp_path), *options, "--architecture", "ResNet18", "--arguments", text])
+    assert exit_info.value.code == 2
+    assert f"--arguments: {said}" in capsys.readouterr().err
+
+
+# The wheel.
+def test_cards_and_weights_are_in_the_wheel():
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    included = {file.relative_path for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
+    expected = [path for path in _files.FOLDER.rglob("*") if path.suffix in (".json", ".keras")]
+    assert len(expected) >= 2
+    assert {str(path.relative_to(ROOT)) for path in expected} <= included
+
+
+OFFLINE = """
+import pathlib, socket, sys
+
+def no_network(*args, **kwargs):
+    raise OSError("no network")
+
+socket.socket.connect = socket.getaddrinfo = no_network
+import numpy as np
+import keras_ratesnn as rsnn
+assert pathlib.Path(rsnn.__file__).is_relative_to(sys.argv[1]), rsnn.__file__
+data = np.load(sys.argv[2])
+model = rsnn.models.load_pretrained("digits")
+print((model.predict(data["x"], verbose=0).argmax(-1) == data["y"]).sum())
+"""
+
+
+@pytest.mark.slow
+def test_an_installed_package_loads_the_digits_offline_outside_of_the_checkout(tmp_path):
+    """pip downloads the build system of the package from its index."""
+    pip = [sys.executable, "-m", "pip"]
+    subprocess.run([*pip, "wheel", str(ROOT), "--no-deps", "--wheel-dir", str(tmp_path)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = tmp_path / "installed"
+    subprocess.run([*pip, "install", str(wheel), "--no-deps", "--target", str(installed)], check=True)
+    data = digits.load()
+    np.savez(tmp_path / "data.npz", x=data.test_images, y=data.test_labels)
+    for backend in ("tensorflow", "jax", "torch"):
+        result = subprocess.run(
+            [sys.executable, "-c", OFFLINE, str(installed), str(tmp_path / "data.npz")],
+            env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(installed)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        correct = SHIPPED.test_accuracy * SHIPPED.test_images
+        assert int(result.stdout.split()[-1]) == pytest.approx(correct, abs=1.001), backend

@@ -1,0 +1,220 @@
+"""A command draws a figure for each measurement of a run or a shipped network; another measures the cost of callbacks."""
+
+import dataclasses
+import json
+
+import pytest
+from made_clothes import write_clothes
+from recipe_runs import QUICKLY, error_of, trained
+
+from recipes import catalogue, figures, make_recordings, overview, windows
+from recipes.benchmark import against_timesteps, callbacks
+from recipes.data.dataset import StreamedDataset
+
+pytestmark = pytest.mark.runs_once
+
+
+def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(tmp_path, capsys):
+    wanted = ["firing_rates", "raster", "membranes", "accuracy_over_time", "energy"]
+    arguments = ["digits", "--images", "4", "--test-images", "8", "--timesteps", "2", "--only", *wanted]
+    assert figures.main([*arguments, "--output", str(tmp_path / "figures")]) == 0
+    printed = capsys.readouterr().out
+    for name in wanted:
+        path = tmp_path / "figures" / f"{name}.png"
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert f"{path}\n" in printed
+    lines = dict(line.strip().split(": ") for line in printed.splitlines() if line.startswith("  "))
+    assert len(lines["accuracy"].split()) == 4
+    assert len(lines["mean"].split()) == 3
+    assert float(lines["total"]) < float(lines["total_without_spikes"])
+
+
+@pytest.mark.parametrize(
+    "wanted", [["firing_rates", "gradient_agreement"], pytest.param([*figures.FIGURES], marks=pytest.mark.slow, id="all")]
+)
+def test_a_finished_run_has_its_figures(wanted, tmp_path):
+    trained(tmp_path / "run", "digits", "--set", *QUICKLY, "epochs=1")
+    arguments = [str(tmp_path / "run"), "--images", "4", "--test-images", "8", "--output", str(tmp_path / "figures")]
+    assert figures.main([*arguments, "--only", *wanted]) == 0
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(wanted)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """The folder of recordings of an event camera, of ten classes."""
+    folder = tmp_path_factory.mktemp("recordings")
+    write_clothes(folder)
+    assert make_recordings.main([str(folder / "made"), "--train", "60", "--test", "10", "--data-dir", str(folder)]) == 0
+    return folder / "made"
+
+
+EVENTS = ("fashion_mnist_events", "--data-dir")
+SMALL = ("--set", "epochs=1", "batch_size=8", "width=0.0625", "augment=none")
+
+
+def test_a_run_on_recordings_has_figures_with_the_frames_of_their_time_steps(recordings, tmp_path, capsys):
+    trained(tmp_path / "run", *EVENTS, str(recordings), *SMALL, "timesteps=2")
+    few = ["--images", "4", "--test-images", "4", "--data-dir", str(recordings), "--output", str(tmp_path / "figures")]
+    for timesteps in ([], ["--timesteps", "3"]):
+        capsys.readouterr()
+        assert figures.main([str(tmp_path / "run"), *few, *timesteps, "--only", "accuracy_over_time", "firing_rates"]) == 0
+        (accuracies,) = (line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("accuracy:"))
+        assert len(accuracies.split()) == (4 if timesteps else 3)
+
+
+def test_accuracies_of_held_out_images_are_not_called_test_accuracies(tmp_path, capsys):
+    held_out = [*MEASURED[:2], "1", *MEASURED[4:], "held_out=200", "--methods", "rate-multi", "--output", str(tmp_path)]
+    for _ in ("measured", "drawn again"):
+        assert against_timesteps.main(held_out) == 0
+        assert "| held-out accuracy |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("of", ["recordings", "mixed images"])
+def test_steps_on_recordings_and_mixed_images_are_drawn_against_the_number_of_steps(of, recordings, tmp_path):
+    chosen = {
+        "recordings": (*EVENTS, str(recordings), *SMALL),
+        "mixed images": ("digits", "--set", "epochs=1", *QUICKLY[1:], "mix=mixup"),
+    }[of]
+    measured = ("--timesteps", "1", "2", "--seeds", "1", "--rounds", "1", "--methods", "rate-multi")
+    assert against_timesteps.main([*chosen, *measured, "--output", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.json")
+    assert [row["timesteps"] for row in json.loads(path.read_text())["rows"]] == [1, 2]
+
+
+def test_an_unknown_name_is_an_error(tmp_path, capsys):
+    error = error_of(["digit", "--output", tmp_path], capsys, figures.main)
+    assert "NAME must be the folder of a run, or one of digits, fashion_mnist" in error
+    assert "Received: 'digit'." in error
+
+
+MEASURED = ["digits", "--timesteps", "1", "2", "--seeds", "1", "--rounds", "1", "--set", *QUICKLY[1:], "epochs=1"]
+
+
+@pytest.mark.parametrize("command", [figures.main, windows.main, callbacks.main, against_timesteps.main])
+def test_batches_are_not_taken_from_a_stream(command, monkeypatch, tmp_path, capsys):
+    stream = StreamedDataset(1_281_167, 50_000, 1000, None, None)
+    recipe = dataclasses.replace(catalogue.find("digits"), load_data=lambda folder: stream)
+    monkeypatch.setitem(catalogue.RECIPES, "digits", recipe)
+    (tmp_path / "settings.json").write_text(json.dumps(recipe.settings()))
+    arguments = {figures.main: [tmp_path], against_timesteps.main: ["digits", "--output", tmp_path]}.get(command, ["digits"])
+    error = error_of(arguments, capsys, command)
+    assert "takes data sets in memory. Received: one that is read as a stream, with 1,281,167 training images." in error
+
+
+@pytest.mark.parametrize("option", ["--images", "--test-images"])
+def test_figures_need_images(option, tmp_path, capsys):
+    error = error_of(["digits", option, "0", "--output", tmp_path / "new"], capsys, figures.main)
+    assert f"`{option}` must be 1 or more. Received: {option}=0" in error
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """The folder of accuracy, memory and time against T."""
+    folder = tmp_path_factory.mktemp("record")
+    assert against_timesteps.main([*MEASURED, "--output", str(folder)]) == 0
+    return folder
+
+
+def test_accuracy_memory_and_time_are_drawn_against_the_number_of_steps(record, capsys):
+    assert (record / "digits.png").read_bytes().startswith(b"\x89PNG")
+    written = json.loads((record / "digits.json").read_text())
+    assert [(row["timesteps"], row["method"]) for row in written["rows"]] == [
+        (timesteps, method) for timesteps in (1, 2) for method in ("rate-multi", "bptt-multi")
+    ]
+    for row in written["rows"]:
+        assert 0 <= row["accuracies"][0] <= 1
+        assert row["seconds"]["median"] > 0
+        assert (row["memory_bytes"] is None) == (written["memory_measure"] is None)
+    # A finished record is drawn again, without training.
+    (record / "digits.png").unlink()
+    assert against_timesteps.main([*MEASURED, "--output", str(record)]) == 0
+    assert (record / "digits.png").exists()
+    assert capsys.readouterr().out.count("| bptt-multi |") == 2
+    # Its arguments are not those of the default.
+    assert "epochs=1, now nothing" in error_of(["digits", "--output", record], capsys, against_timesteps.main)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (["--timesteps", "1"], "--timesteps 1 2, now 1"),
+        (["--seeds", "2"], "--seeds 1, now 2"),
+        (["--rounds", "2"], "--rounds 1, now 2"),
+        (["--methods", "sltt-multi"], "--methods rate-multi bptt-multi, now sltt-multi"),
+        (["--set", "epochs=2"], "epochs=1 epochs=2"),
+    ],
+)
+def test_a_record_of_other_arguments_is_not_drawn_again(other, said, record, capsys):
+    error = error_of([*MEASURED, *other, "--output", record], capsys, against_timesteps.main)
+    assert f"{record / 'digits.json'} was measured with other arguments" in error
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["digits", "--methods", "backprop"], "`methods` must be one of"),
+        (["digits", "--seeds", "0"], "`--seeds` must be 1 or more. Received: --seeds=0"),
+        (["digits", "--rounds", "0"], "`--rounds` must be 1 or more. Received: --rounds=0"),
+        (["digits", "--set", "timesteps=2"], "`timesteps` cannot be set here. Received: --set timesteps=2. Pass --timesteps."),
+        (["digits", "--set", "seed=2"], "Pass --seeds."),
+        (["digits", "--set", "gradient=sltt"], "Name the method with --methods."),
+        (["digits", "--set", "step_mode=single"], "--methods"),
+        (["digits", "--set", "branches=2"], "`branches` cannot be set here"),
+        (["digits", "--set", "ordinary=first", "teacher_weight=0.5"], "`ordinary` cannot be set here"),
+        (["digits_segmentation"], "takes spiking networks that classify images"),
+    ],
+)
+def test_a_mistake_in_what_is_drawn_against_the_number_of_steps_is_an_error(arguments, said, tmp_path, capsys):
+    assert said in error_of([*arguments, "--output", tmp_path / "new"], capsys, against_timesteps.main)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "{", '{"settings": [], "backend": "jax", "memory_measure": null, "rows": [{}]}']
+)
+def test_a_file_that_is_no_record_is_named(content, tmp_path, capsys):
+    path = tmp_path / "digits.json"
+    path.write_text(content)
+    error = error_of(["digits", "--output", tmp_path], capsys, against_timesteps.main)
+    assert str(path) in error
+    assert "not a record of python -m recipes.benchmark.against_timesteps" in error
+    pytest.importorskip("matplotlib")
+    of_overview = ["--record", path, "--output", tmp_path / "overview.png"]
+    assert str(path) in error_of(of_overview, capsys, overview.main)
+
+
+def test_the_overview_is_one_picture(record, tmp_path):
+    path = tmp_path / "overview.png"
+    arguments = ["--network", "digits", "--images", "4", "--record", str(record / "digits.json"), "--output", str(path)]
+    assert overview.main(arguments) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+# After a few steps moving statistics are still those of the start.
+@pytest.mark.filterwarnings("ignore:DEAD:UserWarning")
+def test_the_cost_of_callbacks_is_printed_beside_a_training_step(capsys):
+    assert callbacks.main(["digits", "--rounds", "1", "--set", *QUICKLY, "batch_size=8"]) == 0
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert [row[0] for row in rows] == ["training step", "FiringRates", "AccuracyOverTime", "GradientAgreement"]
+    assert float(rows[0][2]) == 1.0
+    assert all(float(row[1]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["digit"], "There is no recipe 'digit'"),
+        (["digits", "--rounds", "0"], "`--rounds` must be 1 or more. Received: --rounds=0"),
+        (["digits", "--set", "branches=2"], "`branches` cannot be set here"),
+    ],
+)
+def test_a_mistake_in_the_cost_of_callbacks_is_an_error(arguments, said, capsys):
+    assert said in error_of(arguments, capsys, callbacks.main)
+
+
+def test_the_table_of_costs_has_medians_and_their_ratios():
+    seconds = {"training step": [0.1, 0.3, 0.2], "FiringRates": [0.4, 0.1, 9.0]}
+    row = callbacks.table(seconds, steps=10).splitlines()[-1]
+    assert row == "| FiringRates | 400.0 | 2.0 | 0.20 |"

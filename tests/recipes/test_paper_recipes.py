@@ -1,0 +1,154 @@
+"""The paper's recipes end to end: narrow networks, a few steps, on placeholder data.
+
+CIFAR and ImageNet use the mock of TensorFlow Datasets, CIFAR10-DVS uses AEDAT files written by the tests.
+"""
+
+import dataclasses
+import io
+import types
+
+import keras
+import numpy as np
+import pytest
+from made_clothes import write_clothes
+from made_recordings import write_data_set
+from recipe_runs import trained
+
+import keras_ratesnn
+from recipes import catalogue, optimizers, run
+from recipes.data import cifar, imagenet
+from recipes.train import main
+
+pytestmark = pytest.mark.runs_once
+
+tfds = pytest.importorskip("tensorflow_datasets", reason="the extra [test] installs it")
+
+# With fewer than 8 channels some convolutions of PyTorch 2.13 write outside of their memory on CPUs without AVX-512.
+NARROW = ("width=0.125", "timesteps=2", "epochs=1", "batch_size=4")
+if keras.backend.backend() == "tensorflow":
+    # Compiling takes most of the time of a test. (JAX without it compiles every operation by itself.)
+    NARROW += ("jit_compile=False",)
+IMAGES = 8
+"""Two steps of training."""
+
+CIFAR_RECIPES = [name for name in catalogue.RECIPES if name.startswith("cifar10") and "dvs" not in name]
+IMAGENET_RECIPES = ["imagenet_sew_resnet34", "imagenet_preact_resnet34"]
+
+
+@pytest.fixture
+def mocked(monkeypatch):
+    """TensorFlow Datasets returns artificial images of the right shapes, without network access."""
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO())
+    with tfds.testing.mock_data(num_examples=IMAGES):
+        yield
+
+
+def check(record, shape):
+    recipe = catalogue.find(record["settings"]["name"])
+    assert np.isfinite(record["curve"]["loss"]).all()
+    assert (record["train_images"], record["test_images"]) == (IMAGES, IMAGES)
+    assert recipe.build_network(0.0625).input_shape[1:] == shape
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "cifar100_vgg11" else pytest.mark.slow) for name in CIFAR_RECIPES],
+)
+def test_cifar_recipes_train(name, mocked, tmp_path):
+    check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW), cifar.IMAGE_SHAPE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IMAGENET_RECIPES)
+def test_imagenet_recipes_train_at_full_image_size(name, mocked, tmp_path):
+    check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW), imagenet.IMAGE_SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [
+        # Its images are of any size.
+        *((name, imagenet.IMAGE_SHAPE, imagenet.CLASSES) for name in IMAGENET_RECIPES),
+        ("cifar10_resnet18", cifar.IMAGE_SHAPE, 10),
+    ],
+)
+def test_images_reach_the_network_of_a_recipe(name, shape, classes, mocked, tmp_path, monkeypatch):
+    """The whole recipe with a small network instead of its own, which takes long to compile with 18 or 34 layers."""
+
+    def small_network(width):
+        inputs = keras.Input(shape)
+        x = keras.layers.Conv2D(4, 7, strides=16)(keras.layers.Rescaling(1 / 255)(inputs))
+        x = keras.layers.GlobalAveragePooling2D()(keras_ratesnn.layers.LIF()(x))
+        return keras.Model(inputs, keras.layers.Dense(classes)(x))
+
+    monkeypatch.setitem(catalogue.RECIPES, name, dataclasses.replace(catalogue.find(name), build_network=small_network))
+    check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW), shape)
+
+
+def test_the_dvs_recipe_trains_on_aedat_files(tmp_path):
+    write_data_set(tmp_path / "recordings")
+    settings = (*NARROW, "batch_size=45")
+    record = trained(tmp_path / "run", "cifar10_dvs_vggsnn", "--data-dir", str(tmp_path / "recordings"), "--set", *settings)
+    assert (record["train_images"], record["test_images"]) == (90, 10)
+    assert np.isfinite(record["curve"]["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("fashion_mnist_resnet13", ("ordinary_epochs=1",)),
+        pytest.param("fashion_mnist_resnet18", (), marks=pytest.mark.slow),
+    ],
+)
+def test_residual_networks_train_on_fashion_mnist(name, more, tmp_path):
+    write_clothes(tmp_path)
+    settings = (*NARROW, "batch_size=160", *more)
+    record = trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *settings)
+    assert np.isfinite(record["curve"]["loss"]).all()
+
+
+@pytest.mark.parametrize("name", catalogue.RECIPES)
+def test_every_network_is_built_and_takes_raw_pixels(name):
+    recipe = catalogue.find(name)
+    # Networks of other tasks depend on the images and the classes.
+    scenes = types.SimpleNamespace(train_images=np.zeros((1, 64, 64, 1), "uint8"), classes=10)
+    network = recipe.network(scenes, width=0.0625)
+    assert all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in network.weights)
+    if name.startswith("cifar1") and "dvs" not in name:
+        data_set = name.partition("_")[0]
+        assert network.output_shape == (None, int(data_set.removeprefix("cifar")))
+        (scale,) = [layer for layer in network.layers if isinstance(layer, keras.layers.Rescaling)]
+        pixels = np.full((1, 1, 1, 3), cifar.MEAN_COLORS[data_set])
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(scale(pixels)), 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in catalogue.RECIPES.items() if recipe.as_the_authors])
+def test_the_papers_learning_rates_are_converted(name, monkeypatch):
+    recipe = catalogue.find(name)
+    seen = {}
+
+    def build(network, steps, learning_rate, weight_decay, restart_step):
+        seen.update(learning_rate=learning_rate, weight_decay=weight_decay)
+        raise InterruptedError
+
+    monkeypatch.setitem(optimizers.BY_NAME, "sgd", build)
+    data = type("Data", (), {"train_size": 100})
+    with pytest.raises(InterruptedError):
+        run.build(recipe.with_settings(["width=0.0625"]), data)
+    assert seen["learning_rate"] == pytest.approx(recipe.learning_rate / recipe.timesteps)
+    assert seen["weight_decay"] == pytest.approx(10 * recipe.timesteps * recipe.weight_decay)
+
+
+@pytest.mark.parametrize("name", ["cifar10_resnet18", "imagenet_sew_resnet34"])
+def test_the_error_for_missing_data_says_what_to_do(name, tmp_path, capsys, monkeypatch):
+    def no_network(url, timeout):
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    arguments = [name, "--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
+    # TensorFlow Datasets prints of its own accord.
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "error: " in error
+    assert str(tmp_path / "data") in error
+    assert "--data-dir" in error

@@ -1,0 +1,81 @@
+"""Differences between methods, paired by seed."""
+
+import numpy as np
+import pytest
+from recipe_runs import error_of
+
+from recipes.compare import parity, results
+
+pytestmark = pytest.mark.runs_once
+
+
+def record(gradient, seed, accuracy, **settings):
+    settings = {"name": "made", "epochs": 2, "step_mode": "multi", "windows": 1, "gradient": gradient, "seed": seed, **settings}
+    curve = {"accuracy": [0.1, accuracy], "test_accuracy": [0.1, accuracy]}
+    return {"settings": settings, "backend": "jax", "test_accuracy": accuracy, "curve": curve}
+
+
+RECORDS = [
+    *(record("bptt", seed, accuracy) for seed, accuracy in enumerate((0.90, 0.91, 0.89))),
+    *(record("rate", seed, accuracy) for seed, accuracy in enumerate((0.899, 0.912, 0.886))),
+    record("sltt", 1, 0.88),
+    # Of other settings, and of another recipe.
+    record("rate", 5, 0.1, learning_rate=3.0),
+    record("rate", 0, 0.2, name="other"),
+]
+
+
+def test_differences_are_paired_by_seed_with_the_interval_of_student():
+    methods = parity.by_method(RECORDS, "made", 2)
+    assert {name: sorted(by_seed) for name, by_seed in methods.items()} == {
+        "bptt multi": [0, 1, 2],
+        "rate multi": [0, 1, 2],
+        "sltt multi": [1],
+    }
+    mean, half = parity.difference(methods["rate multi"], methods["bptt multi"])
+    differences = np.array([-0.1, 0.2, -0.4])
+    assert mean == pytest.approx(differences.mean())
+    # The 97.5 % quantile of two degrees of freedom.
+    assert half == pytest.approx(4.303 * differences.std(ddof=1) / np.sqrt(3), rel=1e-3)
+    assert parity.difference(methods["sltt multi"], methods["bptt multi"]) == (pytest.approx(-3.0), None)
+    lines = parity.table(methods, "bptt multi").splitlines()
+    assert lines[2] == "| bptt multi | 3 | 0.9000 ± 0.0100 |  |  |"
+    assert lines[4] == "| sltt multi | 1 | 0.8800 | -3.00 | one seed |"
+
+
+def test_the_command_draws_the_curves_of_the_committed_results(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(results, "committed", lambda: RECORDS)
+    assert parity.main(["made", "--epochs", "2", "--plot", str(tmp_path / "curves.png")]) == 0
+    assert "| rate multi | 3 |" in capsys.readouterr().out
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["made", "--epochs", "2", "--against", "bptt single"], "must be one of 'bptt multi', 'rate multi', 'sltt multi'"),
+        (["maid", "--epochs", "2"], "no result to compare of 'maid' with --epochs 2. There are results of: made with 2 epochs"),
+        (["made", "--epochs", "3"], "--epochs 3. There are results of: made with 2 epochs; other with 2 epochs."),
+        (
+            ["made", "--epochs", "2", "--plot", "nowhere/curves.png"],
+            "The folder nowhere of the figure curves.png does not",
+        ),
+        (["made", "--epochs", "2", "--plot", "curves.gif.txt"], "curves.gif.txt must have one of these suffixes"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named(arguments, said, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(results, "committed", lambda: RECORDS)
+    assert said in error_of(arguments, capsys, parity.main)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": {"name": "made"}, "backend": "jax"}'])
+@pytest.mark.parametrize("command", [results.main, lambda argv: parity.main(["made", "--epochs", "2", *argv])])
+def test_a_wrong_file_among_the_results_is_named(command, content, monkeypatch, tmp_path, capsys):
+    (tmp_path / "wrong.json").write_text(content)
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    error = error_of([], capsys, command)
+    assert str(tmp_path / "wrong.json") in error
+    assert "from Git again" in error
+    assert "--restart" not in error

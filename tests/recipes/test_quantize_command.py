@@ -1,0 +1,32 @@
+"""The command that quantizes a network: what it prints, and what it needs."""
+
+import sys
+
+import pytest
+from helpers import BACKEND
+from recipe_runs import error_of
+
+from recipes import quantize
+
+
+def test_the_command_prints_accuracies_before_and_after(capsys):
+    assert quantize.main(["digits", "--images", "40"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    accuracies = [float(line.split("%")[0].split()[-1]) for line in lines[2:]]
+    assert len(accuracies) == (3 if BACKEND == "tensorflow" else 2)
+    assert min(accuracies) > 90
+
+
+@pytest.mark.parametrize("images", [0, -1])
+def test_the_command_needs_images(images, capsys):
+    error = error_of(["digits", "--images", images], capsys, quantize.main)
+    assert f"`--images` must be 1 or more. Received: --images={images}" in error
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the other backends make no LiteRT file")
+def test_the_command_says_which_package_runs_litert_files(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    error = error_of(["digits"], capsys, quantize.main)
+    assert "The LiteRT file runs in the package ai-edge-litert" in error
+    assert "pip install -e '.[export]'" in error
+    assert error.count("\n") == 1

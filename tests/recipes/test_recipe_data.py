@@ -1,0 +1,190 @@
+"""The data of recipes: files are read correctly, and errors name damaged or missing ones."""
+
+import dataclasses
+import gzip
+import sys
+import types
+import urllib.error
+
+import keras
+import numpy as np
+import pytest
+from made_clothes import FEW_IMAGES, made_clothes, write_clothes, write_idx
+from recipe_runs import error_of
+
+from recipes import catalogue
+from recipes.data import digits, fashion_mnist
+from recipes.data.dataset import StreamedDataset
+from recipes.data.idx import read_idx
+
+pytestmark = pytest.mark.runs_once
+
+
+@pytest.fixture
+def clothes(tmp_path):
+    folder = tmp_path / "clothes"
+    folder.mkdir()
+    return write_clothes(folder)
+
+
+def test_the_split_of_the_digits_is_fixed_and_stratified():
+    first = digits.load()
+    keras.utils.set_random_seed(17)
+    second = digits.load()
+    np.testing.assert_array_equal(first.test_images, second.test_images)
+    images = np.concatenate([first.train_images, first.test_images])
+    assert images.shape == (1797, 8, 8, 1)
+    assert images.max() == digits.LARGEST_PIXEL
+    shares = np.bincount(first.test_labels) / np.bincount(np.concatenate([first.train_labels, first.test_labels]))
+    np.testing.assert_allclose(shares, 0.2, atol=0.005)
+
+
+@pytest.mark.parametrize("name", ["array-idx", "array-idx.gz"])
+@pytest.mark.parametrize("shape", [(7,), (300, 28, 28), (2, 3, 4, 5)])
+def test_an_idx_file_is_read_as_it_was_written(tmp_path, name, shape):
+    array = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
+    write_idx(tmp_path / name, array)
+    read = read_idx(tmp_path / name)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, array)
+
+
+def test_compression_is_detected_from_the_bytes_not_the_name(tmp_path):
+    array = np.arange(6, dtype="uint8")
+    write_idx(tmp_path / "compressed.gz", array)
+    (tmp_path / "compressed.gz").rename(tmp_path / "array-idx")
+    np.testing.assert_array_equal(read_idx(tmp_path / "array-idx"), array)
+
+
+def test_fashion_mnist_keeps_images_and_labels_together(clothes):
+    data = fashion_mnist.load(clothes)
+    pixels, labels = made_clothes(FEW_IMAGES, seed=FEW_IMAGES)
+    np.testing.assert_array_equal(data.train_images[..., 0], pixels)
+    np.testing.assert_array_equal(data.train_labels, labels)
+    assert data.test_images.shape == (FEW_IMAGES // 4, 28, 28, 1)
+    assert data.test_labels.shape == (FEW_IMAGES // 4,)
+
+
+def test_held_out_images_replace_the_test_images_and_are_not_trained_on(clothes):
+    data = catalogue.find("fashion_mnist").with_settings(["held_out=20", "train_images=250"]).load(clothes)
+    whole = fashion_mnist.load(clothes)
+    np.testing.assert_array_equal(data.test_images, whole.train_images[-20:])
+    np.testing.assert_array_equal(data.test_labels, whole.train_labels[-20:])
+    np.testing.assert_array_equal(data.train_images, whole.train_images[:250])
+    everything_else = catalogue.find("fashion_mnist").with_settings(["held_out=20"]).load(clothes)
+    assert everything_else.train_size == FEW_IMAGES - 20
+
+
+def test_not_all_images_can_be_held_out(clothes, tmp_path, capsys):
+    command = ["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path / "run")]
+    error = error_of([*command, "--set", f"held_out={FEW_IMAGES}"], capsys)
+    assert f"held_out={FEW_IMAGES}" in error
+
+
+@pytest.mark.parametrize("setting", ["held_out=5", "train_images=5"])
+def test_no_part_of_a_stream_is_taken(setting):
+    stream = StreamedDataset(10, 10, 2, None, None)
+    recipe = dataclasses.replace(catalogue.find("imagenet_sew_resnet34"), load_data=lambda folder: stream)
+    with pytest.raises(ValueError, match=setting):
+        recipe.with_settings([setting]).load(None)
+
+
+def tensorflow_datasets_stand_in(prepared):
+    """The part of TensorFlow Datasets that the loader uses, with artificial images instead of a download."""
+    splits = {"train": made_clothes(20, seed=0), "test": made_clothes(10, seed=1)}
+
+    def as_dataset(split, as_supervised, batch_size):
+        pixels, labels = splits[split]
+        return types.SimpleNamespace(as_numpy_iterator=lambda: iter([(pixels[..., np.newaxis], labels)]))
+
+    def builder(name, data_dir):
+        return types.SimpleNamespace(is_prepared=lambda: prepared, as_dataset=as_dataset)
+
+    return types.SimpleNamespace(builder=builder)
+
+
+def no_network(url, timeout):
+    raise urllib.error.URLError("no network")
+
+
+def test_data_prepared_by_tensorflow_datasets_needs_no_network(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", tensorflow_datasets_stand_in(prepared=True))
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    data = fashion_mnist.load()
+    assert data.train_images.shape == (20, 28, 28, 1)
+    assert data.test_labels.shape == (10,)
+
+
+def test_without_a_network_the_error_names_the_other_way(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", tensorflow_datasets_stand_in(prepared=False))
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    error = error_of(["fashion_mnist", "--output", str(tmp_path)], capsys)
+    assert "no network" in error
+    assert "--data-dir" in error
+    assert all(name in error for name in fashion_mnist.FILES)
+
+
+def test_without_tensorflow_datasets_the_error_says_what_to_install(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    error = error_of(["fashion_mnist", "--output", str(tmp_path)], capsys)
+    assert "pip install" in error
+    assert "--data-dir" in error
+
+
+def test_the_error_names_a_missing_data_folder(tmp_path, capsys):
+    folder = tmp_path / "nowhere"
+    error = error_of(["fashion_mnist", "--data-dir", str(folder), "--output", str(tmp_path)], capsys)
+    assert str(folder) in error
+    assert "does not exist" in error
+    (tmp_path / "file").write_text("")
+    error = error_of(["fashion_mnist", "--data-dir", str(tmp_path / "file"), "--output", str(tmp_path)], capsys)
+    assert f"{tmp_path / 'file'} is not a folder" in error
+
+
+ZIPPED = gzip.compress(bytes(1000), mtime=0)
+"""Without the time of day: tests are collected in several processes, and must have the same names in each."""
+
+
+@pytest.mark.parametrize("name", fashion_mnist.FILES)
+def test_the_error_names_a_missing_data_file(name, clothes, tmp_path, capsys):
+    (clothes / name).unlink()
+    error = error_of(["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys)
+    assert str(clothes / name) in error
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "0 bytes"),
+        (b"PK\3\4 a zip file", "50 4b"),
+        (bytes([0, 0, 13, 1, 0, 0, 0, 0]), "type 13"),
+        (bytes([0, 0, 8, 3, 0, 0, 0, 1]), "header of 3 dimensions takes 16"),
+        (bytes([0, 0, 8, 1, 0, 0, 0, 5, 1, 2, 3]), "(5,), 13 bytes in all, and it has 11"),
+        (bytes([0, 0, 8, 1, 0, 0, 0, 1, 1, 2, 3]), "(1,), 9 bytes in all, and it has 11"),
+        (ZIPPED[:-9], "gzip cannot decompress"),
+        (ZIPPED[:-8] + bytes(8), "gzip cannot decompress"),
+        (b"\x1f\x8b\x08\x00 not gzip any more", "gzip cannot decompress"),
+    ],
+)
+@pytest.mark.parametrize("name", fashion_mnist.FILES[:2])
+def test_the_error_names_a_damaged_data_file_and_the_problem(name, content, said, clothes, tmp_path, capsys):
+    (clothes / name).write_bytes(content)
+    error = error_of(["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys)
+    assert str(clothes / name) in error
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "said"),
+    [
+        (fashion_mnist.FILES[0], np.zeros((3, 32, 32), "uint8"), "(3, 32, 32)"),
+        (fashion_mnist.FILES[0], np.zeros((0, 28, 28), "uint8"), "(0, 28, 28)"),
+        (fashion_mnist.FILES[1], np.zeros(3, "uint8"), "(3,)"),
+        (fashion_mnist.FILES[3], np.full(FEW_IMAGES // 4, 10, "uint8"), "largest is 10"),
+    ],
+)
+def test_the_error_names_a_data_file_with_wrong_content(name, array, said, clothes, tmp_path, capsys):
+    write_idx(clothes / name, array)
+    error = error_of(["fashion_mnist", "--data-dir", str(clothes), "--output", str(tmp_path)], capsys)
+    assert str(clothes / name) in error
+    assert said in error

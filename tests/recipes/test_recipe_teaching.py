@@ -1,0 +1,225 @@
+"""Recipes whose spiking network learns from the ordinary network or from branches."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from helpers import to_numpy
+from recipe_runs import error_of, trained
+
+import keras_ratesnn as rsnn
+from recipes import callbacks, catalogue, checkpoint, engine, evaluate, publish, run, teaching, train
+from recipes.data import digits
+from recipes.train import main
+
+pytestmark = pytest.mark.runs_once
+
+TINY = ("timesteps=2", "batch_size=48", "train_images=80", "width=0.125")
+if keras.backend.backend() != "jax":
+    # Operation by operation JAX takes minutes.
+    TINY += ("jit_compile=False",)
+TAUGHT = ("ordinary=first", "ordinary_epochs=1", "epochs=2", "teacher_weight=0.5")
+
+
+def stop_in_second_epoch(checkpoint, epoch, logs=None, save=callbacks.Checkpoint.on_epoch_end):
+    """A `Checkpoint.on_epoch_end` that interrupts the run."""
+    if epoch == 1:
+        raise KeyboardInterrupt
+    save(checkpoint, epoch, logs)
+
+
+def measured(record):
+    return {name: values for name, values in record["curve"].items() if name not in ("seconds", "images_per_second")}
+
+
+def test_the_ordinary_network_has_its_own_length_and_rate_and_can_be_trained_before(tmp_path):
+    run = ("digits", "--set", "ordinary_epochs=1", "ordinary_learning_rate=0.2", "epochs=2", *TINY[1:])
+    alone = trained(tmp_path / "ordinary", *run, "ordinary=only")
+    assert (len(alone["curve"]["loss"]), alone["settings"]["epochs"], alone["settings"]["learning_rate"]) == (1, 1, 0.2)
+    both = trained(tmp_path, *run, "ordinary=first", "teacher_weight=0.5", TINY[0])
+    assert json.loads((tmp_path / "ordinary" / "result.json").read_text()) == alone
+    assert len(both["curve"]["loss"]) == 2
+    assert both["comparison"]["ordinary"]["accuracy"] == alone["test_accuracy"]
+
+
+def test_a_run_tells_what_the_conversion_brought(tmp_path, capsys):
+    record = trained(tmp_path, "digits", "--set", *TINY, "ordinary=first", "epochs=1")
+    scores, printed = record["comparison"], capsys.readouterr().out
+    assert f"ordinary network, test accuracy: {scores['ordinary']['accuracy']:.4f}" in printed
+    assert f"converted, before training, test accuracy: {scores['converted']['accuracy']:.4f}" in printed
+
+    ordinary = keras.saving.load_model(tmp_path / "ordinary" / "last.keras")
+    data = catalogue.find("digits").with_settings(TINY).load(None)
+    converted = rsnn.spikify(ordinary, timesteps=2, calibrate=run.calibration_images(data), verbose=False)
+    found = to_numpy(converted.predict(data.test_images, verbose=0)).argmax(-1)
+    assert (found == data.test_labels).mean() == pytest.approx(scores["converted"]["accuracy"], abs=1e-6)
+    assert scores["converted"].keys() == scores["spiking"]["2"].keys()
+
+
+@pytest.mark.parametrize("mistake", ["branches", "space"])
+def test_a_mistake_costs_no_finished_run_with_its_ordinary_network(mistake, tmp_path, capsys, monkeypatch):
+    run = ["digits", "--set", *TINY, "ordinary=beside", "epochs=1"]
+    trained(tmp_path, *run)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    usage = shutil.disk_usage(tmp_path)
+    if mistake == "space":
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    capsys.readouterr()
+    more, said = {"branches": (["branches=9"], "`branches` must be at most"), "space": ([], "has 0 MiB free")}[mistake]
+    assert said in error_of([*run, *more, "--restart", "--output", tmp_path], capsys)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_spiking_runs_that_differ_in_time_and_gradient_share_an_ordinary_network():
+    recipe = catalogue.find("digits").with_settings(["ordinary=first", "ordinary_epochs=2"])
+    others = ("timesteps=8", "gradient=bptt", "step_mode=single", "epochs=1", "teacher_weight=1")
+    assert recipe.with_settings(others).of_ordinary() == recipe.of_ordinary()
+    assert recipe.with_settings(["windows=2"]).of_ordinary() == recipe.of_ordinary()
+    for setting in ("ordinary_epochs=3", "ordinary_learning_rate=0.3", "batch_size=8", "seed=1", "width=2"):
+        assert recipe.with_settings([setting]).of_ordinary() != recipe.of_ordinary()
+
+
+def test_settings_of_a_spiking_network_are_refused_if_only_the_ordinary_one_is_trained(tmp_path, capsys):
+    command = ("digits", "--output", tmp_path, "--set", "epochs=1", "ordinary=only")
+    error = error_of([*command, "timesteps=8", "gradient=bptt", "teacher_weight=0.5", "seed=1"], capsys)
+    assert "Received: --set timesteps=8 gradient=bptt teacher_weight=0.5. Leave them out" in error
+    assert error.count("\n") == 1
+    # The recipe's own number of time steps is no mistake, nor is a value that the ordinary network has as well.
+    recipe = catalogue.find("digits").with_settings(["ordinary=only"])
+    for allowed in ([], ["ordinary_epochs=2", "epochs=1"], ["timesteps=1", "gradient=rate"]):
+        settings = ["ordinary=only", *allowed]
+        assert train.ordinary_alone(recipe.with_settings(settings), settings).timesteps == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "score"), [(TAUGHT, "test_student_loss"), (("branches=1", "epochs=2", "temperature=2.0"), "test_accuracy")]
+)
+def test_a_taught_run_resumes_and_its_network_is_an_ordinary_checkpoint(settings, score, tmp_path, monkeypatch, capsys):
+    run = ("digits", "--set", *TINY, *settings)
+    whole = trained(tmp_path / "whole", *run)
+    if "comparison" in whole:
+        # To train it once is enough.
+        shutil.copytree(tmp_path / "whole" / "ordinary", tmp_path / "stopped" / "ordinary")
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Checkpoint, "on_epoch_end", stop_in_second_epoch)
+        assert main([*run, "--output", str(tmp_path / "stopped")]) == 130
+    resumed = trained(tmp_path / "stopped", *run)
+    assert "resumes after 1 epochs" in capsys.readouterr().out
+    assert measured(resumed) == measured(whole)
+    assert score in whole["curve"]
+    # Killed after the last checkpoints of both networks.
+    for result in (tmp_path / "whole").rglob("result.json"):
+        result.unlink()
+    assert trained(tmp_path / "whole", *run) == whole
+
+    model = keras.saving.load_model(tmp_path / "whole" / "last.keras")
+    assert isinstance(model, rsnn.SpikingModel)
+    assert model.output_shape == (None, 10)
+    assert model.count_params() == whole["parameters"]
+    assert not any("branch" in layer.name for layer in model.network.layers)
+    data = digits.load()
+    found = to_numpy(model.predict(data.test_images, verbose=0)).argmax(-1)
+    assert (found == data.test_labels).mean() == pytest.approx(whole["test_accuracy"], abs=1e-6)
+
+    assert evaluate.main([str(tmp_path / "whole")]) == 0
+    assert f"test accuracy: {whole['test_accuracy']:.4f}" in capsys.readouterr().out
+    card, path = publish.publish(
+        model, whole, name="taught", data_set="d", preprocessing="p", licence="MIT", folder=tmp_path / "published"
+    )
+    assert card.parameters == whole["parameters"]
+    assert keras.saving.load_model(path).count_params() == whole["parameters"]
+    if "comparison" in whole:
+        assert whole["comparison"]["spiking"]["2"]["accuracy"] == pytest.approx(whole["test_accuracy"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("settings", "step_mode"), [(TAUGHT, "single"), (("branches=2",), "multi")])
+def test_a_taught_run_in_half_precision(settings, step_mode, tmp_path):
+    values = (*TINY, *settings, "epochs=1", f"step_mode={step_mode}", "precision=mixed_bfloat16")
+    record = trained(tmp_path / "run", "digits", "--set", *values)
+    assert np.isfinite(record["curve"]["loss"]).all()
+
+    # It is published in float32, and tested again in it.
+    texts = ("--name", "half", "--data-set", "d", "--preprocessing", "p", "--licence", "MIT")
+    assert publish.main([str(tmp_path / "run"), *texts, "--folder", str(tmp_path), "--timesteps", "1", "3"]) == 0
+    model, data = keras.saving.load_model(tmp_path / "weights" / "half.keras"), digits.load()
+    assert {layer.compute_dtype for layer in model.network.layers} == {"float32"}
+    card = json.loads((tmp_path / "cards" / "half.json").read_text())
+    assert list(card["accuracies"]) == ["1", "2", "3"]
+    for timesteps, accuracy in card["accuracies"].items():
+        model.timesteps = int(timesteps)
+        found = (to_numpy(model.predict(data.test_images, verbose=0)).argmax(-1) == data.test_labels).mean()
+        assert accuracy == pytest.approx(found, abs=1e-6)
+    assert card["test_accuracy"] == card["accuracies"]["2"]
+
+
+@pytest.mark.on_each_backend
+def test_the_loss_of_a_taught_run_weighs_labels_and_teacher(tmp_path):
+    recipe, data = (
+        catalogue.find("digits").with_settings([*TINY, *TAUGHT, "teacher_weight=0.3", "temperature=2.0"]),
+        digits.load(),
+    )
+    teacher = recipe.ordinary_network(data)
+    teacher.save(tmp_path / "ordinary.keras")
+    model = run.build(recipe, data, tmp_path / "ordinary.keras")
+    fitted = run.to_fit(model, recipe, data, tmp_path / "ordinary.keras")
+    images, labels = data.test_images[:32], data.test_labels[:32]
+    logs = fitted.evaluate(images, labels, batch_size=32, verbose=0, return_dict=True)
+    own, of_teacher = (keras.ops.convert_to_tensor(each.predict(images, verbose=0)) for each in (model, teacher))
+    of_labels = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, own)
+    divergence = keras.losses.KLDivergence()(keras.ops.softmax(of_teacher / 2), keras.ops.softmax(own / 2))
+    assert logs["loss"] == pytest.approx(0.7 * float(of_labels) + 0.3 * 4 * float(divergence), rel=1e-4)
+
+
+def test_branches_sit_at_the_ends_of_the_last_stages():
+    for name, stages in (("fashion_mnist", 2), ("digits", 2), ("fashion_mnist_events", 3)):
+        network = catalogue.find(name).network(width=0.125)
+        sizes = [network.get_layer(each).output.shape[1] for each in teaching.stages(network)]
+        assert len(sizes) == stages
+        assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["ordinary_epochs=2"], "`ordinary_epochs` must be None if no ordinary network is trained"),
+        (["ordinary_learning_rate=0.1"], "`ordinary_learning_rate` must be None if no ordinary network is trained"),
+        (["teacher_weight=0.5"], "`teacher_weight` must be None if no ordinary network is trained"),
+        (["teacher_weight=0", "ordinary=first"], "`teacher_weight` must be > 0"),
+        (["teacher_weight=1.5", "ordinary=first"], "`teacher_weight` must be at most 1"),
+        (["teacher_weight=0.5", "branches=1", "ordinary=first"], "`teacher_weight` and `branches` cannot both be set"),
+        (["branches=0"], "`branches` must be"),
+        (["branches=3", *TINY], "`branches` must be at most 2 in recipe 'digits'"),
+        (["temperature=2"], "`temperature` must be None without a teacher and branches"),
+        (["temperature=0", "branches=1"], "`temperature` must be > 0"),
+    ],
+)
+def test_settings_that_do_not_fit_are_errors(settings, said, tmp_path, capsys):
+    assert said in error_of(["digits", "--output", tmp_path, "--set", *settings], capsys)
+
+
+def test_only_classifiers_are_taught():
+    with pytest.raises(ValueError, match="`teacher_weight` must be None in recipe 'digits_segmentation'"):
+        catalogue.find("digits_segmentation").with_settings(["teacher_weight=0.5"])
+
+
+def test_several_devices_have_no_teacher(tmp_path, monkeypatch):
+    recipe = catalogue.find("digits").with_settings([*TINY, *TAUGHT])
+    monkeypatch.setattr(engine, "current", engine.Engine(devices=2))
+    with pytest.raises(ValueError, match="--devices must be 1 with `teacher_weight`"):
+        run.build(recipe, digits.load(), tmp_path / "ordinary.keras")
+
+
+def test_a_checkpoint_without_branches_keeps_their_state_aside(tmp_path):
+    recipe, data = catalogue.find("digits").with_settings([*TINY, "branches=1"]), digits.load()
+    model = run.build(recipe, data)
+    fitted = run.to_fit(model, recipe, data)
+    fitted.fit(data.train_images[:48], data.train_labels[:48], verbose=0)
+    checkpoint.save(model, checkpoint.Progress({}, 1), tmp_path / "last.keras", fitted)
+    other = run.build(recipe, data)
+    fitted_other = run.to_fit(other, recipe, data)
+    checkpoint.load_state(tmp_path / "last.keras", other, fitted_other)
+    for one, two in ((fitted, fitted_other), (fitted.optimizer, fitted_other.optimizer), (model, other)):
+        for variable, copy in zip(one.variables, two.variables, strict=True):
+            np.testing.assert_array_equal(to_numpy(variable.value), to_numpy(copy.value))

@@ -1,0 +1,369 @@
+"""Interrupted runs resume with the same command and give the same result."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import pytest
+from recipe_runs import QUICKLY, error_of, trained
+
+from recipes import callbacks, checkpoint, device
+from recipes import run_folder as run_folder_module
+from recipes.compare import results
+from recipes.run_folder import RunFolder
+from recipes.train import main
+
+pytestmark = pytest.mark.runs_once
+
+ROOT = pathlib.Path(__file__).parents[2]
+EPOCHS = 4
+RUN = ("digits", "--set", f"epochs={EPOCHS}", "augment=fashion_mnist", *QUICKLY)
+SECONDS = 240
+SECONDS_OF_A_RUN = 25
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """The record of an uninterrupted run."""
+    return trained(tmp_path_factory.mktemp("whole"), *RUN)
+
+
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory):
+    """`(folder, exit status, output)` of a run interrupted at the end of its third epoch, before it was saved."""
+    save = callbacks.Checkpoint.on_epoch_end
+
+    def stop(self, number, logs=None):
+        if number == 2:
+            raise KeyboardInterrupt
+        save(self, number, logs)
+
+    folder, printed = tmp_path_factory.mktemp("stopped"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(callbacks.Checkpoint, "on_epoch_end", stop)
+        status = main([*RUN, "--output", str(folder)])
+    return folder, status, printed.getvalue()
+
+
+@pytest.fixture
+def folder(stopped_run, tmp_path):
+    """A separate copy of the folder of that run."""
+    return shutil.copytree(stopped_run[0], tmp_path / "run")
+
+
+def curve_without_times(record):
+    return {name: values for name, values in record["curve"].items() if name not in ("seconds", "images_per_second")}
+
+
+@pytest.mark.on_each_backend
+def test_an_interrupted_run_resumes_to_the_same_curve(whole_run, stopped_run, folder, capsys):
+    _, status, printed = stopped_run
+    assert status == 130
+    assert "repeat the command to resume" in printed
+    assert not (folder / "result.json").exists()
+    keras.saving.load_model(folder / "last.keras")
+
+    record = trained(folder, *RUN)
+    assert "resumes after 2 epochs" in capsys.readouterr().out
+    # Order, augmentation, momentum, learning rate: all as they would have been.
+    assert curve_without_times(record) == curve_without_times(whole_run)
+
+
+def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path, capsys):
+    """`kill -9` in the middle of an epoch; meanwhile no other process can use the folder."""
+    process = started(tmp_path)
+    deadline = time.monotonic() + SECONDS
+    while not (tmp_path / "last.keras").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    # It holds its breath, so that it does not come to its end in the meantime.
+    process.send_signal(signal.SIGSTOP)
+    error = error_of([*RUN, "--output", tmp_path], capsys)
+    assert f"already running, as process {process.pid}." in error
+    assert str(tmp_path) in error
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "result.json").exists()
+    assert (tmp_path / "lock").read_text() == f"{process.pid}\n"
+    assert curve_without_times(trained(tmp_path, *RUN)) == curve_without_times(whole_run)
+
+
+def test_a_run_killed_before_it_wrote_its_result_writes_the_same_one(tmp_path, monkeypatch):
+    whole = trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY)
+    (tmp_path / "result.json").unlink()
+    # Another process has another peak.
+    monkeypatch.setattr(device, "peak_bytes", lambda: 2**40)
+    assert trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_killed_at_random_times_resumes_bit_identically(seed, whole_run, tmp_path):
+    draw, kills = random.Random(seed), 0
+    for _ in range(3):
+        process = started(tmp_path)
+        time.sleep(draw.uniform(0, SECONDS_OF_A_RUN))
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills
+    assert curve_without_times(trained(tmp_path, *RUN)) == curve_without_times(whole_run)
+
+
+def started(folder):
+    """A process that trains in a folder."""
+    command = [sys.executable, "-m", "recipes.train", *RUN, "--output", str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_a_finished_run_is_trained_again_only_on_request(whole_run, tmp_path, capsys):
+    first = trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY)
+    capsys.readouterr()
+    command = ["digits", "--output", str(tmp_path), "--set", "epochs=1", *QUICKLY]
+    assert main(command) == 0
+    assert f"test accuracy: {first['test_accuracy']:.4f}" in capsys.readouterr().out
+    written = (tmp_path / "result.json").stat().st_mtime_ns
+    assert main([*command, "--restart"]) == 0
+    assert (tmp_path / "result.json").stat().st_mtime_ns > written
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
+
+
+def test_a_folder_of_a_run_with_other_settings_is_not_changed(tmp_path, capsys):
+    trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY)
+    kept = (tmp_path / "result.json").read_bytes()
+    capsys.readouterr()
+    error = error_of(["digits", "--output", tmp_path, "--set", "epochs=2", *QUICKLY], capsys)
+    assert "epochs=1, now 2" in error
+    assert "--restart" in error
+    assert (tmp_path / "result.json").read_bytes() == kept
+
+
+@pytest.mark.on_each_backend
+def test_a_checkpoint_holds_the_momentum_and_the_step(folder):
+    saved = keras.saving.load_model(folder / "last.keras")
+    # Two epochs of two batches.
+    assert int(saved.optimizer.iterations) == 4
+    momenta = [variable for variable in saved.optimizer.variables if "momentum" in variable.path]
+    assert momenta
+    assert all(keras.ops.convert_to_numpy(variable).any() for variable in momenta)
+
+
+# The lock
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("options", [(), ("--restart",)])
+def test_a_second_process_does_not_disturb_a_running_run(options, folder, capsys):
+    with RunFolder(folder).lock():
+        before = contents(folder)
+        error = error_of([*RUN, "--output", folder, *options], capsys)
+        assert contents(folder) == before
+    assert f"already running, as process {os.getpid()}." in error
+    assert error.count("\n") == 1
+
+
+# The checkpoint decides
+
+
+LOGS = {
+    "missing": lambda text: None,
+    "empty": lambda text: "",
+    "an epoch short": lambda text: "".join(text.splitlines(keepends=True)[:-1]),
+    "its last row cut in half": lambda text: text[: -len(text.splitlines()[-1]) // 2],
+    "two headers": lambda text: text.splitlines(keepends=True)[0] + text,
+    "no text": lambda text: "\0\xff,\n",
+}
+
+
+@pytest.mark.parametrize("damage", LOGS)
+def test_a_log_is_repaired_from_the_checkpoint(damage, folder):
+    log = folder / "log.csv"
+    whole = log.read_text()
+    damaged = LOGS[damage](whole)
+    log.unlink() if damaged is None else log.write_text(damaged)
+    assert restored(folder).epochs == 2
+    assert log.read_text() == whole
+
+
+def restored(folder):
+    """The progress of a resumed run, with a minimal stand-in for a model."""
+    run_folder = RunFolder(folder)
+    settings = run_folder_module.read_json(run_folder.settings)
+    run_folder.check(settings)
+    model = keras.saving.load_model(run_folder.last)
+    return run_folder.restore(model, model, settings, 1024)
+
+
+def test_a_log_without_a_checkpoint_starts_again(folder):
+    for name in ("last.keras", "best.keras"):
+        (folder / name).unlink()
+    progress = RunFolder(folder).restore(None, None, {}, 1)
+    assert progress.epochs == 0
+    assert not (folder / "log.csv").exists()
+
+
+def flip_a_bit(content):
+    """Damages the weights; Keras would load them."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+CHECKPOINTS = {
+    "empty": lambda content: b"",
+    "no archive": lambda content: b"no archive",
+    "cut": lambda content: content[:-1000],
+}
+CHECKPOINTS["a bit flipped"] = flip_a_bit
+
+
+@pytest.mark.parametrize("damage", CHECKPOINTS)
+def test_the_error_names_a_damaged_checkpoint_and_suggests_the_best_one(damage, folder, capsys):
+    path = folder / "last.keras"
+    damaged = CHECKPOINTS[damage](path.read_bytes())
+    path.write_bytes(damaged)
+    error = error_of([*RUN, "--output", folder], capsys)
+    assert f"The checkpoint {path} is damaged" in error
+    assert f"`cp {folder / 'best.keras'} {path}`" in error
+    assert error.count("\n") == 1
+    assert path.read_bytes() == damaged
+    shutil.copyfile(folder / "best.keras", path)
+    assert restored(folder).epochs > 0
+
+
+def test_a_missing_checkpoint_does_not_restart_a_run_if_the_best_exists(folder, capsys):
+    (folder / "last.keras").unlink()
+    error = error_of([*RUN, "--output", folder], capsys)
+    assert f"`cp {folder / 'best.keras'} {folder / 'last.keras'}`" in error
+    (folder / "best.keras").write_bytes(b"")
+    assert "best.keras next to it is damaged, too" in error_of([*RUN, "--output", folder], capsys)
+
+
+def test_the_best_checkpoint_follows_from_the_last(folder):
+    best, last = folder / "best.keras", folder / "last.keras"
+    accuracies = [row["val_accuracy"] for row in checkpoint.load_progress(last).rows]
+    best.write_bytes(b"of a run that was killed before it wrote it")
+    progress = checkpoint.load_progress(last)
+    progress.rows[-1]["val_accuracy"] = max(accuracies) + 0.01
+    RunFolder(folder).follow_last(progress)
+    assert best.read_bytes() == last.read_bytes()
+    progress.rows[-1]["val_accuracy"] = min(accuracies) - 0.01
+    best.write_bytes(b"of an epoch before")
+    RunFolder(folder).follow_last(progress)
+    assert best.read_bytes() == b"of an epoch before"
+
+
+def test_other_data_and_another_network_are_refused(folder):
+    run_folder = RunFolder(folder)
+    model = keras.saving.load_model(run_folder.last)
+    with pytest.raises(ValueError, match="started with 1,024 training images, but the data now has 1,000"):
+        run_folder.restore(model, model, {}, 1000)
+    other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    other.compile("sgd", "mse")
+    other.optimizer.build(other.trainable_variables)
+    with pytest.raises(ValueError, match=re.escape(f"{run_folder.last} belongs to another network")):
+        run_folder.restore(other, other, {}, 1024)
+
+
+# Settings
+
+
+def test_a_run_without_its_settings_file_resumes_only_with_the_same_settings(folder, capsys):
+    settings = folder / "settings.json"
+    whole = settings.read_text()
+    settings.unlink()
+    error = error_of([*RUN, "seed=1", "--output", folder], capsys)
+    assert "other settings, according to its last.keras: seed=0, now 1" in error
+    assert not settings.exists()
+    RunFolder(folder).begin(json.loads(whole))
+    assert settings.read_text() == whole
+
+    # Of a finished run it is the result that tells.
+    settings.unlink()
+    record = {"settings": json.loads(whole), "backend": "jax", "curve": {}, "test_accuracy": 0.5}
+    (folder / "result.json").write_text(json.dumps(record))
+    error = error_of([*RUN, "seed=1", "--output", folder], capsys)
+    assert "other settings, according to its result.json: seed=0, now 1" in error
+
+
+SHAPES = [("settings.json", "{"), ("settings.json", "[]"), ("result.json", "[]"), ("result.json", "{}"), ("result.json", "\0")]
+SHAPES += [("result.json", '{"settings": {}, "backend": "jax", "curve": {}, "test_accuracy": "high"}')]
+
+
+@pytest.mark.parametrize(("name", "text"), SHAPES)
+def test_the_error_names_a_file_with_the_wrong_format(name, text, folder, capsys):
+    (folder / name).write_text(text)
+    for command, arguments in ((main, [*RUN, "--output", folder]), (results.main, [folder])):
+        if command is results.main and name == "settings.json":
+            continue
+        error = error_of(arguments, capsys, command)
+        assert str(folder / name) in error
+        assert error.count("\n") == 1
+
+
+def test_windows_are_the_same_settings_after_saving(tmp_path):
+    for _ in range(2):
+        RunFolder(tmp_path).begin({"windows": (1, 3)})
+    with pytest.raises(ValueError, match="windows"):
+        RunFolder(tmp_path).check({"windows": (2, 2)})
+
+
+# Another backend
+
+
+def test_a_run_that_resumes_elsewhere_prints_a_note_and_the_result_names_both(folder, capsys, monkeypatch):
+    elsewhere = {"backend": "abacus", "device": "wood", "versions": {"abacus": "1"}}
+    saved = checkpoint.load_progress(folder / "last.keras")
+    here = saved.parts[0]
+    monkeypatch.setattr(checkpoint, "load_progress", lambda path: dataclasses.replace(saved, parts=[{**here, **elsewhere}]))
+    record = trained(folder, *RUN)
+    assert f"ran with abacus on wood, the next ones run with {here['backend']} on {here['device']}" in capsys.readouterr().out
+    assert record["backend"] == f"abacus+{here['backend']}"
+    assert record["device"] == f"wood+{here['device']}"
+    assert record["versions"] == {"abacus": "1", **here["versions"]}
+    assert [(part["first_epoch"], part["backend"]) for part in record["parts"]] == [(1, "abacus"), (3, here["backend"])]
+
+
+# Divergence
+
+
+def test_a_run_that_diverges_stops_and_says_where(tmp_path, capsys):
+    command = ["digits", "--output", str(tmp_path), "--set", "epochs=2", "learning_rate=1e30", *QUICKLY]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: the run in {tmp_path} diverged: ")
+    assert re.search("loss became (nan|inf) in epoch 1, which started with a learning rate of 1e[+]30", error)
+    assert "--set learning_rate=" in error
+    assert error.count("\n") == 1
+    record = json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
+    assert record["diverged"]["epoch"] == 1
+    assert record["diverged"]["learning_rate"] == pytest.approx(1e30)
+    assert record["test_accuracy"] is None
+    assert not (tmp_path / "last.keras").exists()
+    # Not trained again, and no success either.
+    assert main(command) == 1
+    assert capsys.readouterr().err == error
+    assert "diverged" in error_of([tmp_path], capsys, results.main)
+
+
+@pytest.mark.parametrize("logs", [{"loss": math.inf}, {"loss": 1.0, "val_loss": math.nan}])
+def test_no_measure_may_be_infinite_or_nan(logs):
+    stop = callbacks.StopWhereDiverged(each_batch=True)
+    stop.epoch, stop.learning_rate = 7, 0.1
+    with pytest.raises(callbacks.Diverged, match=r"in epoch 7, which started with a learning rate of 0.1"):
+        stop.on_epoch_end(6, logs)

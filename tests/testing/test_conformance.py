@@ -1,0 +1,367 @@
+"""The conformance checks: all cells and methods of the library pass, and faults are found and explained."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.testing import check_cell, check_gradient_method
+
+registered = keras.saving.register_keras_serializable(package="tests_conformance")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        lambda: rsnn.layers.LIFCell(decay=0.5, detach_reset=False, learn_threshold=True),
+        lambda: rsnn.layers.LIFCell(decay=0.5, learn_threshold=True, decay_input=True, reset_delay=True),
+        lambda: rsnn.layers.ParametricLIFCell(per_channel=True, learn_threshold=True, decay_input=True),
+        lambda: rsnn.layers.ALIFCell(detach_reset=False, learn_threshold=True, initial_membrane=0.5, decay_input=True),
+        lambda: rsnn.layers.CuBaLIFCell(reset="hard", detach_reset=False, initial_membrane=-0.3, reset_delay=True),
+    ],
+    ids=["LIF", "LIF with a delayed reset", "ParametricLIF", "ALIF", "CuBaLIF"],
+)
+def test_cells_of_the_library_conform(cell):
+    check_cell(cell())
+
+
+def test_the_rate_gradient_conforms():
+    """Methods are compared with BPTT; `test_random_layers.py` tests that the two agree at one time step."""
+    check_gradient_method("rate")
+
+
+class OwnCell(rsnn.layers.NeuronCell):
+    """A correct cell, the base of the cells below."""
+
+    def step(self, inputs, state):
+        membrane = 0.5 * state + ops.cast(inputs, state.dtype)
+        spikes = self.fire(membrane)
+        return membrane, spikes, membrane - self.threshold * ops.stop_gradient(spikes)
+
+
+@registered
+class CountingCell(OwnCell):
+    """Counts its calls outside its state."""
+
+    calls = 0
+
+    def step(self, inputs, state):
+        self.calls += 1
+        return super().step(inputs + 0.1 * self.calls, state)
+
+
+@registered
+class VariableCell(OwnCell):
+    def build(self, input_shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
+
+    def step(self, inputs, state):
+        self.calls.assign_add(1.0)
+        return super().step(inputs, state)
+
+
+@registered
+class NoisyCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(inputs + keras.random.normal(ops.shape(inputs), dtype=inputs.dtype), state)
+
+
+@registered
+class MixingCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(ops.cast(inputs, state.dtype) - 0.2 * ops.sum(state, axis=-1, keepdims=True), state)
+
+
+@registered
+class SampleMixingCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(inputs - 0.1 * ops.mean(inputs, axis=0, keepdims=True), state)
+
+
+@registered
+class HalfSpikesCell(OwnCell):
+    def step(self, inputs, state):
+        membrane, spikes, state = super().step(inputs, state)
+        return membrane, 0.5 * spikes, state
+
+
+@registered
+class NarrowCell(OwnCell):
+    """Its membrane has the dtype of the input."""
+
+    def initial_state(self, inputs):
+        return ops.zeros_like(inputs)
+
+
+@registered
+class GrowingCell(OwnCell):
+    """A state with a different structure from that at rest."""
+
+    def step(self, inputs, state):
+        membrane, spikes, state = super().step(inputs, state[0] if isinstance(state, tuple) else state)
+        return membrane, spikes, (state,)
+
+
+@registered
+class TimeFirstCell(OwnCell):
+    def initial_state(self, inputs):
+        return super().initial_state(inputs)[None]
+
+
+@registered
+class PairCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(inputs, state)[1:]
+
+
+@registered
+class ForgetfulCell(OwnCell):
+    """A config without its argument."""
+
+    def __init__(self, leak=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.leak = leak
+
+    def get_config(self):
+        return {**super().get_config(), "leak": 2.0 * self.leak}
+
+
+@registered
+class WrongDerivativeCell(rsnn.layers.LIFCell):
+    """Omits the decay in the derivative."""
+
+    def step(self, inputs, state):
+        return super().step(inputs, state)
+
+    def step_derivative(self, state, membrane, spikes, surrogate_derivative):
+        def along(input_tangent, state_tangent, weight):
+            return input_tangent + state_tangent, input_tangent + state_tangent
+
+        return along
+
+
+@registered
+class SilentCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(0.0 * inputs, state)
+
+
+@registered
+class PositionCell(OwnCell):
+    """Treats the first neuron differently, but does not mix neurons."""
+
+    def step(self, inputs, state):
+        return super().step(inputs * ops.cast(2 - ops.minimum(ops.arange(inputs.shape[-1]), 1), inputs.dtype), state)
+
+
+@registered
+class RefractoryCell(OwnCell):
+    """Has never spiked at rest."""
+
+    def initial_state(self, inputs):
+        at_rest = super().initial_state(inputs)
+        return {"membrane": at_rest, "since": ops.full_like(at_rest, float("inf"))}
+
+
+class UnregisteredCell(OwnCell):
+    pass
+
+
+@registered
+class ForgottenArgumentCell(OwnCell):
+    """A config without its argument: copies would have the default."""
+
+    def __init__(self, gain=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.gain = gain
+
+
+@registered
+class WrappedArgumentCell(OwnCell):
+    """An argument in a dict, which backends wrap, and an array."""
+
+    def __init__(self, gains=None, rows=None, **kwargs):
+        super().__init__(**kwargs)
+        self.gains, self.rows = {"a": 1.0} if gains is None else gains, np.ones(2) if rows is None else rows
+
+    def get_config(self):
+        return {**super().get_config(), "gains": {"a": 2.0 * self.gains["a"]}, "rows": self.rows}
+
+
+@registered
+class UnreadableCell(OwnCell):
+    """Stores an argument in a form that it does not take."""
+
+    def __init__(self, gain=None, **kwargs):
+        super().__init__(**kwargs)
+        self.gain = keras.initializers.Constant(1.0) if gain is None else gain
+        if not isinstance(self.gain, keras.initializers.Initializer):
+            raise ValueError("not an initializer")
+
+    def get_config(self):
+        return {**super().get_config(), "gain": self.gain}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@registered
+class RenamedArgumentCell(ForgottenArgumentCell):
+    """A config with a name that the constructor does not know."""
+
+    def get_config(self):
+        return {**super().get_config(), "gain": self.gain, "scale": self.gain}
+
+
+@registered
+class OwnSpikesCell(OwnCell):
+    """Computes spikes without a surrogate."""
+
+    def step(self, inputs, state):
+        membrane = 0.5 * state + ops.cast(inputs, state.dtype)
+        spikes = ops.cast(membrane >= self.threshold, membrane.dtype)
+        return membrane, spikes, membrane - spikes
+
+
+@registered
+class DetachedCell(OwnCell):
+    def step(self, inputs, state):
+        return super().step(ops.stop_gradient(inputs), state)
+
+
+@registered
+class TernaryCell(OwnCell):
+    """Spikes of -1 far below rest."""
+
+    def step(self, inputs, state):
+        membrane, spikes, state = super().step(inputs, state)
+        return membrane, spikes - self.fire(-membrane, 4.0 * self.threshold), state
+
+
+@registered
+class ResetMembraneCell(OwnCell):
+    def step(self, inputs, state):
+        _, spikes, state = super().step(inputs, state)
+        return state, spikes, state
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize(
+    ("cell", "finding"),
+    [
+        (ForgottenArgumentCell, r"ForgottenArgumentCell.get_config\(\) does not return \['gain'\]"),
+        (RenamedArgumentCell, r"RenamedArgumentCell.from_config\(get_config\(\)\) fails"),
+        (UnreadableCell, r"UnreadableCell cannot be read from a file: .*not an initializer"),
+        (WrappedArgumentCell, r"\['gains'\] differ"),
+        (OwnSpikesCell, r"The spikes that OwnSpikesCell.step returns have no gradient.*self.fire\(membrane\)"),
+        (DetachedCell, r"The membrane that DetachedCell.step returns has no gradient.*stop_gradient"),
+        (TernaryCell, r"Spikes must be exactly 0 or 1. TernaryCell returned -1.0"),
+        (ResetMembraneCell, r"The membrane that ResetMembraneCell.step returns must be .*before the reset"),
+        (UnregisteredCell, r"UnregisteredCell is not registered.*register_keras_serializable"),
+        (ForgetfulCell, r"\['leak'\] differ"),
+        (PairCell, r"must return \(membrane, spikes, state\)"),
+        (TimeFirstCell, r"must have the batch as its first axis.*\(1, 3, 5\)"),
+        (RefractoryCell, r"The state of RefractoryCell must be finite.*Use a large number instead"),
+        (GrowingCell, r"must keep its structure, shapes and dtypes"),
+        (HalfSpikesCell, r"Spikes must be exactly 0 or 1. HalfSpikesCell returned 0.5"),
+        (SilentCell, r"SilentCell never spiked for inputs between .* `scale`"),
+        (CountingCell, r"a different result when it was called again with the same input and state"),
+        (NoisyCell, r"do not draw random numbers"),
+        (VariableCell, r"changed its variables"),
+        (SampleMixingCell, r"mixes the samples of a batch"),
+        (NarrowCell, r"dtype='mixed_bfloat16' the state of NarrowCell must be float32, but is bfloat16"),
+        (MixingCell, r"mixes neurons in its step.*element_wise=False"),
+        (PositionCell, r"different spikes from a loop over single neurons"),
+        (
+            WrongDerivativeCell,
+            r"with respect to 'input' differs from BPTT's.*step_derivative is not the derivative of its step",
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_faults_of_a_cell_are_found(cell, finding):
+    with pytest.raises(AssertionError, match=finding):
+        check_cell(cell(), shapes=[(5,)])
+
+
+def test_integrate_and_fire_cells_conform_under_any_dtype_policy():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    check_cell(rsnn.layers.IFCell(reset="hard", v_reset=-0.2), shapes=[(2,)])
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+
+
+def test_a_cell_that_mixes_neurons_can_be_checked_as_such():
+    check_cell(MixingCell(), shapes=[(5,)], element_wise=False)
+
+
+@pytest.mark.runs_once
+def test_only_cells_and_methods_are_accepted():
+    with pytest.raises(TypeError, match="`cell` must be a NeuronCell"):
+        check_cell(rsnn.layers.LIF())
+    with pytest.raises(TypeError, match=r"a GradientMethod. Received"):
+        check_gradient_method(rsnn.gradients.BPTT)
+
+
+@registered
+class HalfOutput(rsnn.gradients.GradientMethod):
+    """A different loss from that of the spiking network."""
+
+    def call(self, run):
+        return 0.5 * rsnn.gradients.BPTT().call(run)
+
+
+@registered
+class TwoWalks(rsnn.gradients.GradientMethod):
+    """Batch normalisation updates its averages twice."""
+
+    def call(self, run):
+        rsnn.gradients.BPTT().call(run)
+        return rsnn.gradients.BPTT().call(run)
+
+
+@registered
+class Scaled(rsnn.gradients.GradientMethod):
+    """BPTT with a scaled gradient."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def call(self, run):
+        outputs = rsnn.gradients.BPTT().call(run)
+        return rsnn.gradients.graft(ops.stop_gradient(outputs), outputs, self.by)
+
+    def get_config(self):
+        return {"by": self.by}
+
+
+class UnregisteredMethod(rsnn.gradients.BPTT):
+    pass
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize(
+    ("method", "finding"),
+    [
+        (UnregisteredMethod(), "UnregisteredMethod is not registered"),
+        (HalfOutput(), r"HalfOutput in the dense network with step_mode='multi': the loss is .* that of the spiking network"),
+        (Scaled(0.0), "every gradient is zero"),
+        (Scaled(float("inf")), "must be finite and of shape"),
+        (TwoWalks(), "moving averages"),
+        (Scaled(2.0), "with one time step the gradient is not BPTT's"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else repr(value),
+)
+def test_faults_of_a_method_are_found(method, finding):
+    # What does not belong to the finding takes time to compile.
+    one_step, normalization = "one time step" in finding, "moving averages" in finding
+    with pytest.raises(AssertionError, match=finding):
+        check_gradient_method(method, normalization=normalization, exact_at_one_step=one_step)
+
+
+def test_differences_are_reported_with_their_position():
+    from keras_ratesnn.testing._findings import require_same
+
+    with pytest.raises(AssertionError, match=r"Broken\. 1 of 6 values differ, most at \(1, 2\): 7\.0 instead of 0\.0\."):
+        require_same(np.array([[0.0, 0, 0], [0, 0, 7]]), np.zeros((2, 3)), "Broken.")
