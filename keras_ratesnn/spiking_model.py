@@ -27,8 +27,8 @@ from keras_ratesnn._model.input_checks import (
     warn_of_time_in_a_step,
 )
 from keras_ratesnn._model.streaming import Stream
+from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
-from keras_ratesnn._model.without_gradient import StepsWithoutGradient, is_without_gradient, without_gradient
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.base import Run
 
@@ -52,7 +52,7 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
 @registry.register
 class SpikingModel(
     CompilesForSettings,
-    StepsWithoutGradient,
+    UndifferentiatedSteps,
     keras_internals.CollectsLayersOnce,
     keras_internals.TrainsInStrategies,
     FunctionalAttributes,
@@ -206,7 +206,7 @@ class SpikingModel(
             timesteps=self.timesteps,
             step_mode=self.step_mode,
             training=training,
-            with_gradient=backend.grad_enabled() and not is_without_gradient(),
+            with_gradient=backend.grad_enabled() and not is_undifferentiated(),
             return_sequences=self.return_sequences,
             network=functional,
             draws=self._draws if self.gradient.draws else None,
@@ -377,7 +377,7 @@ class SpikingModel(
             spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
             input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
         kwargs = {**export_formats.any_batch(format, input_signature), **kwargs}
-        with without_gradient(), backend.no_gradient(), export_formats.exporting(format):
+        with undifferentiated(), backend.no_gradient(), export_formats.exporting(format):
             return super().export(path, format, verbose, input_signature, **kwargs)
 
     def quantize(self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:

@@ -130,11 +130,11 @@ class _ObservingRule(StreamingRule):
         self.with_states = {}
 
     def neuron(self, call):
-        self.with_states[call.place] = call.operation
+        self.with_states[call.key] = call.operation
         return super().neuron(call)
 
     def time_mean(self, call):
-        self.with_states[call.place] = call.operation
+        self.with_states[call.key] = call.operation
         return super().time_mean(call)
 
     def before_first_step(self, value):

@@ -34,8 +34,8 @@ class StreamingRule(ForwardRule):
 
     def time_mean(self, call):
         memory, value = self.order.memory, time_axis.widen(only_signal(call).value)
-        before = memory.get(call.place) or self.before_first_step(value)
-        after = memory[call.place] = {"sum": before["sum"] + value, "steps": before["steps"] + 1.0}
+        before = memory.get(call.key) or self.before_first_step(value)
+        after = memory[call.key] = {"sum": before["sum"] + value, "steps": before["steps"] + 1.0}
         return Signal(ops.cast(after["sum"] / after["steps"], call.operation.output.dtype))
 
     def before_first_step(self, value):

@@ -162,7 +162,7 @@ def _factors(training):
         def neuron(self, call):
             current = only_signal(call)
             sensitivity = SensitivityPass(call.operation.cell, call.operation.compute_dtype, with_gradient=False)
-            values = self.order.through_time(f"sensitivity of {call.place}", sensitivity, current)
+            values = self.order.through_time(f"sensitivity of {call.key}", sensitivity, current)
             spikes = super().neuron(call)
             found.append(_Sensitivity(neurons.add(call.operation.name), values, spikes.value))
             return spikes

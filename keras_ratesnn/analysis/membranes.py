@@ -118,7 +118,7 @@ class _MembraneRule(ForwardRule):
             return super().neuron(call)
         current, neuron = only_signal(call), call.operation
         neuron_pass = MembranePass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
-        both = self.order.through_time(call.place, neuron_pass, current)
+        both = self.order.through_time(call.key, neuron_pass, current)
         spikes, membrane = both[..., 0], both[..., 1]
         self.found = [_observation.unfolded(tensor, self.order.timesteps) for tensor in (membrane, spikes)]
         return Signal(keras_internals.put_mask(time_axis.cast(spikes, neuron.compute_dtype), self.order.mask(current)))

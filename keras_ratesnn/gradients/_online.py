@@ -59,7 +59,7 @@ class OnlineRule(ForwardRule):
 
     def operation(self, call):
         outputs = super().operation(call)
-        if call.place in self.order.adds_losses:
+        if call.key in self.order.adds_losses:
             self._differentiate_losses(call)
         return outputs
 
@@ -67,7 +67,7 @@ class OnlineRule(ForwardRule):
         if self.chosen is not None and not self.is_static(call):
             if t is None:
                 # Its derivative would be that of all steps: `_differentiate_losses` finds that of the chosen ones.
-                self.order.adds_losses.add(call.place)
+                self.order.adds_losses.add(call.key)
                 loss = ops.stop_gradient(loss)
             else:
                 loss = ops.where(ops.take(self.chosen, t), loss, ops.stop_gradient(loss))

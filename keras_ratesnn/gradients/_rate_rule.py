@@ -61,13 +61,13 @@ class RateRule(Rule):
         return _windows.at_each_step(self.tensor(signal), self.windows)
 
     def __call__(self, call):
-        recorded: Any = self.order.memory.get(call.place)
+        recorded: Any = self.order.memory.get(call.key)
         if call.kind.role == layer_kinds.NEURON:
             outputs = self.neuron(call, recorded)
         elif call.kind.role == layer_kinds.ENCODER:
             outputs = self._with_value(recorded, self.tensor(only_signal(call)), call.operation.rate_derivative)
-        elif call.place in self.order.constants:
-            return self.order.constants[call.place]
+        elif call.key in self.order.constants:
+            return self.order.constants[call.key]
         elif self.normalizes(call):
             outputs = self._with_recorded(recorded, self.normalization(call))
         elif self.masks(call):
@@ -121,7 +121,7 @@ class RateRule(Rule):
         return _windows.join([normalize_rate(layer, rate, *of_window, weight) for rate, of_window, weight in by_window])
 
     def operation(self, call, recorded):
-        if self.draws(call) or (call.place in self.order.adds_losses and not self._is_even):
+        if self.draws(call) or (call.key in self.order.adds_losses and not self._is_even):
             rates = self._by_window(call)
         else:
             rates = self._apply(call, *with_tensors(self.tensor, call))

@@ -21,7 +21,7 @@ def run(run, rule, chosen=None):
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
     """
     order, noise = run.new_order(), backend.noise_state()
-    first = _WithoutGradient(order, run.training, with_gradient=False)
+    first = _FirstSweep(order, run.training, with_gradient=False)
     # Keras collects them from all layers each time.
     variables = run.network.variables
     changing = _compiled_loop.changing_of(variables)
@@ -35,12 +35,12 @@ def run(run, rule, chosen=None):
     losses = order.losses_of_steps()
     given = _given(run, order, values, chosen)
     parts = _Parts(given, _differentiable(given, variables))
-    again = _Again(run, rule, variables, changing, places=list(losses), noise=noise, parts=parts)
+    recomputation = Recomputation(run, rule, variables, changing, places=list(losses), noise=noise, parts=parts)
     # Integers and booleans have no gradient.
     flat = [*filter(tree.is_float, tree.flatten(gathered)), *losses.values()]
-    results = iter(backend.with_backward(flat, *again.parts.split(given), again.backward))
+    results = iter(backend.with_backward(flat, *recomputation.parts.split(given), recomputation.backward))
     gathered = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered)
-    order.memory.update({place: next(results) for place in again.places})
+    order.memory.update({place: next(results) for place in recomputation.places})
     return order.finish(first, run, gathered)
 
 
@@ -56,7 +56,7 @@ def _given(run, order, values, chosen):
     }
 
 
-class _Again:
+class Recomputation:
     """Runs the steps again, each followed by its own backward pass.
 
     Args:
@@ -103,19 +103,19 @@ class _Again:
         def advance(t, carried):
             totals, *state = carried
 
-            def with_gradient():
+            def with_derivative():
                 gradients, state_after = backend.gradient_of(
                     lambda *inputs: self.step(self.parts.joined(inputs, others), t, *state), inputs, self._of_step(upstream, t)
                 )
                 sums = [x if gradient is None else x + gradient for x, gradient in zip(totals, gradients, strict=True)]
                 return sums, *state_after
 
-            def without_gradient():
-                return totals, *backend.without_gradient(lambda: self.step(given, t, *state)[1])
+            def without_derivative():
+                return totals, *backend.detached(self.step, given, t, *state)[1]
 
             if not ops.is_tensor(given["chosen"]):
-                return with_gradient()
-            return ops.cond(ops.take(given["chosen"], t), with_gradient, without_gradient)
+                return with_derivative()
+            return ops.cond(ops.take(given["chosen"], t), with_derivative, without_derivative)
 
         changed = [given["variables"][index] for index in self.changing]
         with backend.repeated_noise(self.noise):
@@ -172,8 +172,8 @@ class _Parts:
         return tree.map_leaves(lambda _: next(flagged if next(flags) else others), self.structure)
 
 
-class _WithoutGradient(ForwardRule):
+class _FirstSweep(ForwardRule):
     """The spiking network; only operations that are the same at every step have a gradient."""
 
-    def evaluate(self, function):
-        return backend.without_gradient(function)
+    def evaluate(self, function, *args):
+        return backend.detached(function, *args)

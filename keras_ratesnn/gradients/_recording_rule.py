@@ -21,8 +21,8 @@ class RecordingRule(ForwardRule):
         super().__init__(order, training, with_gradient=False)
         self.last_step = last_step
 
-    def evaluate(self, function):
-        return backend.without_gradient(function)
+    def evaluate(self, function, *args):
+        return backend.detached(function, *args)
 
     def neuron_pass(self, neuron):
         return _eligibility.EligibilityPass(neuron.cell, neuron.compute_dtype, self.order.windows)
@@ -47,14 +47,14 @@ class RecordingRule(ForwardRule):
             return
         self.order.average(place, statistics)
         if weights is not None:
-            self.evaluate(lambda: self.order.average_steps(weights_place(call), weights))
+            self.evaluate(self.order.average_steps, weights_place(call), weights)
 
     def remember(self, call, outputs):
         masks = self._masks_in_time(call)
         if masks:
-            self.evaluate(lambda: self.order.average_steps(masks_place(call), masks))
+            self.evaluate(self.order.average_steps, masks_place(call), masks)
         if masks or self._is_needed(call):
-            return self.evaluate(lambda: self.order.average_steps(call.place, outputs))
+            return self.evaluate(self.order.average_steps, call.key, outputs)
         return outputs
 
     def _masks_in_time(self, call):
@@ -83,7 +83,7 @@ class RecordingRule(ForwardRule):
         if self.is_static(call):
             super().add_loss(call, loss, t)
         else:
-            self.order.adds_losses.add(call.place)
+            self.order.adds_losses.add(call.key)
 
     def finish(self):
         """Does nothing: collected losses are added with those of the rate pass."""
@@ -91,14 +91,14 @@ class RecordingRule(ForwardRule):
 
 def statistics_place(call):
     """Key in an order's memory for the normalisation statistics of a call."""
-    return f"statistics of {call.place}"
+    return f"statistics of {call.key}"
 
 
 def weights_place(call):
     """Key in an order's memory for the weights of rates in the statistics of a call: how often they are not masked."""
-    return f"weights of {call.place}"
+    return f"weights of {call.key}"
 
 
 def masks_place(call):
     """Key in an order's memory for the Keras masks, at all steps, of the inputs of a call that may use them."""
-    return f"masks of {call.place}"
+    return f"masks of {call.key}"

@@ -50,9 +50,9 @@ class ForwardRule(Rule):
 
     # What a training method may override:
 
-    def evaluate(self, function: Callable[[], Any]) -> Any:
-        """Evaluates `function()`, which computes tensors of steps."""
-        return function()
+    def evaluate(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Evaluates `function(*args)`, which computes tensors of steps."""
+        return function(*args)
 
     def neuron_pass(self, neuron: keras.layers.Layer) -> NeuronPass:
         """The `NeuronPass` of a neuron layer."""
@@ -76,14 +76,14 @@ class ForwardRule(Rule):
 
     def neuron(self, call: Call) -> Signal:
         current, neuron_pass = only_signal(call), self.neuron_pass(call.operation)
-        spikes = self.evaluate(lambda: self.order.through_time(call.place, neuron_pass, current))
+        spikes = self.evaluate(self.order.through_time, call.key, neuron_pass, current)
         self.regularize(call, spikes)
         return Signal(keras_internals.put_mask(spikes, self.order.mask(current)))
 
     def encoder(self, call: Call) -> Signal:
         encoder, inputs = call.operation, self.encoded(call)
         timesteps = self.order.timesteps
-        spikes = self.evaluate(lambda: self.order.each(lambda t: encoder.spikes(inputs, t, timesteps)))
+        spikes = self.evaluate(self.order.each, lambda t: encoder.spikes(inputs, t, timesteps))
         return Signal(self.remember(call, spikes))
 
     def encoded(self, call: Call) -> Tensor:
@@ -99,7 +99,7 @@ class ForwardRule(Rule):
     def static(self, call: Call) -> Structure:
         """Runs an operation whose inputs are the same at every step once, with gradient."""
         constants = self.order.constants
-        if call.place not in constants:
+        if call.key not in constants:
             if self.normalizes(call):
                 # Updates the moving averages as often as calls on steps would.
                 inputs, mask = self._normalized(call, lambda signal: signal.value)
@@ -110,24 +110,24 @@ class ForwardRule(Rule):
             else:
                 outputs = self.apply(call, *with_tensors(lambda signal: signal.value, call))
             self.order.regularize(call, outputs)
-            constants[call.place] = tree.map_leaves(lambda output: Signal(output, static=True), outputs)
-        return constants[call.place]
+            constants[call.key] = tree.map_leaves(lambda output: Signal(output, static=True), outputs)
+        return constants[call.key]
 
     def normalization(self, call: Call) -> Signal:
         inputs, mask = self._normalized(call, self.order.tensor)
         normalize = call.kind.normalization.normalize  # type: ignore[union-attr]
-        outputs, mean, variance = self.evaluate(lambda: normalize(call.operation, inputs, mask=mask))
+        outputs, mean, variance = self.evaluate(normalize, call.operation, inputs, 1, mask)
         self.remember_statistics(call, mean, variance, mask)
         self._after_steps(call, mean, variance, mask)
         if call.kind.normalization.step_factors is not None:  # type: ignore[union-attr]
-            outputs = self.remember(call, self.evaluate(lambda: self._times_step_factors(call, outputs)))
+            outputs = self.remember(call, self.evaluate(self._times_step_factors, call, outputs))
         self.regularize(call, outputs)
         return Signal(keras_internals.put_mask(outputs, mask))
 
     def mask(self, call: Call) -> Signal:
         """Applies the same mask at all steps."""
         signal = only_signal(call)
-        mask = self.order.once(call.place, lambda: self._drawn_mask(call, self.order.at(signal, 0)))
+        mask = self.order.once(call.key, lambda: self._drawn_mask(call, self.order.at(signal, 0)))
         outputs = self.order.scale(time_axis.cast(signal.value, mask.dtype), mask)
         self.regularize(call, outputs)
         return Signal(keras_internals.put_mask(outputs, self.order.mask(signal)))
@@ -141,13 +141,13 @@ class ForwardRule(Rule):
             with drawing_from(call, start, again=not (isinstance(t, int) and t == 0)):
                 return self.apply(call, args, kwargs, 1.0 / self.order.timesteps, t)
 
-        return self._outputs(call, self.evaluate(lambda: self.order.each(at_step)))
+        return self._outputs(call, self.evaluate(self.order.each, at_step))
 
     def operation(self, call: Call) -> Structure:
         args, kwargs = with_tensors(self.order.tensor, call)
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.order.time_steps(args)}
-        return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs, 1.0 / self.order.calls, self.order.t)))
+        return self._outputs(call, self.evaluate(self.apply, call, args, kwargs, 1.0 / self.order.calls, self.order.t))
 
     def _arguments_at(self, call, t):
         """The `(args, kwargs)` of an operation at a step that the rule sees."""
@@ -180,7 +180,7 @@ class ForwardRule(Rule):
 
 def noise_place(call):
     """Key in an order's memory for the state of a call's random generators before the first step."""
-    return f"noise of {call.place}"
+    return f"noise of {call.key}"
 
 
 def noise_of(call):

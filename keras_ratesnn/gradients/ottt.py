@@ -81,14 +81,14 @@ class TraceRule(OnlineRule):
         spikes, neuron = super().neuron(call).value, call.operation
         trace_pass = TracePass(neuron.cell, neuron.compute_dtype, with_gradient=False)
         emitted = Signal(ops.stop_gradient(spikes))
-        trace = backend.without_gradient(lambda: self.order.through_time(f"trace at {call.place}", trace_pass, emitted))
+        trace = backend.detached(self.order.through_time, f"trace at {call.key}", trace_pass, emitted)
         return TracedSignal(spikes, _masked_like(trace, spikes))
 
     def mask(self, call):
         outputs, inputs = super().mask(call), only_signal(call)
         if not isinstance(inputs, TracedSignal):
             return outputs
-        trace = self.order.scale(inputs.trace, self.order.memory[call.place])
+        trace = self.order.scale(inputs.trace, self.order.memory[call.key])
         return TracedSignal(outputs.value, _masked_like(trace, outputs.value))
 
     def operation(self, call):

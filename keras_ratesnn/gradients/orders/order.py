@@ -162,7 +162,7 @@ class Order:
             self._losses.append((call.operation, loss))
             return
         # Stored in the memory, which a loop can carry; it has no gradient if the steps have none.
-        place = f"loss at {call.place}"
+        place = f"loss at {call.key}"
         self.memory[place] = self.memory.get(place, 0.0) + ops.sum(loss)
         self._owners_of_losses[place] = call.operation
 
@@ -174,7 +174,7 @@ class Order:
         if all(signal.static for signal in call.signals):
             self._statistics.append((call, mean, variance))
             return
-        place = f"batch at {call.place}"
+        place = f"batch at {call.key}"
         square = variance + ops.square(mean)
         if mask is None:
             self.average(place, {"mean": mean, "square": square})

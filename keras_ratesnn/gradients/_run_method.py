@@ -5,7 +5,7 @@ import dataclasses
 from keras_ratesnn.gradients.forward import ForwardRule
 
 
-def outputs_of(method, run):
+def run_method(method, run):
     """The outputs of a call of a model: `method.call(run)`, and then the part of the network that follows `layers.TimeMean`.
 
     A method gives the means as it gives any output of a network, with their gradient, so what follows is differentiated as in
