@@ -11,7 +11,7 @@ import keras
 
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
-from keras_ratesnn._core.annotations import Config, StepMode, Structure, Tensor
+from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
 from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas
 from keras_ratesnn._model.call_graphs import CallGraphs
 from keras_ratesnn._model.callback_order import measurements_first
@@ -30,9 +30,9 @@ from keras_ratesnn._model.streaming import Stream
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.gradients.base import Run
+from keras_ratesnn.gradients.run import Run
 
-STEP_MODES: tuple[StepMode, ...] = ("multi", "single")
+STEP_MODES: tuple[StepModeName, ...] = ("multi", "single")
 
 _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
 
@@ -115,7 +115,7 @@ class SpikingModel(
         network: keras.Model,
         timesteps: int,
         gradient: str | GradientMethod | Config = "rate",
-        step_mode: StepMode = "multi",
+        step_mode: StepModeName = "multi",
         return_sequences: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -169,12 +169,12 @@ class SpikingModel(
         self._choice_of_gradient = object()
 
     @property
-    def step_mode(self) -> StepMode:
+    def step_mode(self) -> StepModeName:
         """`"multi"` or `"single"`. It can be changed."""
         return self._step_mode
 
     @step_mode.setter
-    def step_mode(self, value: StepMode) -> None:
+    def step_mode(self, value: StepModeName) -> None:
         self._step_mode = checks.one_of("step_mode", value, STEP_MODES)
 
     @property

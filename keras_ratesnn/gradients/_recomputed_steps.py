@@ -1,4 +1,4 @@
-"""Single-step order with memory that does not grow with T, for methods without gradient between time steps.
+"""Single-step mode with memory that does not grow with T, for methods without gradient between time steps.
 
 All steps run without gradient. Once the gradient of their outputs is known, they run again, each followed by its own backward
 pass. A training step costs about 4T forward passes; storing all activations costs 3T.
@@ -10,6 +10,7 @@ from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn.gradients import _compiled_loop
 from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.signals import Signal
+from keras_ratesnn.gradients.step_modes import SingleStep
 
 
 def run(run, rule, chosen=None):
@@ -17,11 +18,11 @@ def run(run, rule, chosen=None):
 
     Args:
         run: `Run`, in single-step mode.
-        rule: Function `order -> ForwardRule`, the rule used to differentiate a step.
+        rule: Function `step_mode -> ForwardRule`, the rule used to differentiate a step.
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
     """
-    order, noise = run.new_order(), backend.noise_state()
-    first = _FirstSweep(order, run.training, with_gradient=False)
+    step_mode, noise = SingleStep(run.timesteps), backend.noise_state()
+    first = _FirstSweep(step_mode, run.training, with_gradient=False)
     # Keras collects them from all layers each time.
     variables = run.network.variables
     changing = _compiled_loop.changing_of(variables)
@@ -31,27 +32,27 @@ def run(run, rule, chosen=None):
         for index in changing:
             # The first sweep changes these variables, in place on PyTorch.
             values[index] = ops.copy(values[index])
-        gathered = order.sweep(first, run)
-    losses = order.losses_of_steps()
-    given = _given(run, order, values, chosen)
+        gathered = step_mode.sweep(first, run)
+    losses = step_mode.record.losses
+    given = _given(run, step_mode, values, chosen)
     parts = _Parts(given, _differentiable(given, variables))
-    recomputation = Recomputation(run, rule, variables, changing, places=list(losses), noise=noise, parts=parts)
+    recomputation = Recomputation(run, rule, variables, changing, keys=list(losses), noise=noise, parts=parts)
     # Integers and booleans have no gradient.
     flat = [*filter(tree.is_float, tree.flatten(gathered)), *losses.values()]
     results = iter(backend.with_backward(flat, *recomputation.parts.split(given), recomputation.backward))
     gathered = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered)
-    order.memory.update({place: next(results) for place in recomputation.places})
-    return order.finish(first, run, gathered)
+    losses.update({key: next(results) for key in recomputation.keys})
+    return step_mode.finish(run, gathered)
 
 
-def _given(run, order, values, chosen):
-    """All tensors that the steps depend on, after the first sweep with an order."""
+def _given(run, step_mode, values, chosen):
+    """All tensors that the steps depend on, after the first sweep with a step mode."""
     return {
         "inputs": [tensor for tensor, _ in run.inputs],
-        "constants": {place: tree.map_leaves(lambda signal: signal.value, of) for place, of in order.constants.items()},
-        "masks": {place: tree.map_leaves(_mask_of, of) for place, of in order.constants.items()},
+        "constants": {key: tree.map_leaves(lambda signal: signal.value, of) for key, of in step_mode.constants.items()},
+        "masks": {key: tree.map_leaves(_mask_of, of) for key, of in step_mode.constants.items()},
         "variables": values,
-        "drawn": order.drawn(),
+        "drawn": step_mode.record.drawn(),
         "chosen": () if chosen is None else chosen,
     }
 
@@ -61,40 +62,42 @@ class Recomputation:
 
     Args:
         run: The `Run`.
-        rule: Function `order -> ForwardRule`.
+        rule: Function `step_mode -> ForwardRule`.
         variables: List of the variables of the network.
         changing: List of the indices of those that a walk changes.
-        places: The places of the layers that have losses.
+        keys: The keys of the calls that have losses.
         noise: The state of the backend's generator before the first sweep.
         parts: `_Parts` of what the steps are given: what may have a gradient, and the rest.
     """
 
-    def __init__(self, run, rule, variables, changing, places, noise, parts):
+    def __init__(self, run, rule, variables, changing, keys, noise, parts):
         self.run = run
         self.rule = rule
         self.variables = variables
         self.changing = changing
-        self.places = places
+        self.keys = keys
         self.noise = noise
         self.parts = parts
 
-    def step(self, given, t, memory, changed):
-        """`([outputs, losses], (memory, changed))` of one step."""
-        run, order = self.run, self.run.new_order()
-        order.constants = {
-            place: tree.map_leaves(_constant, of, given["masks"][place]) for place, of in given["constants"].items()
+    def step(self, given, t, record, changed):
+        """`([outputs, losses], (record, changed))` of one step."""
+        run, step_mode = self.run, SingleStep(self.run.timesteps)
+        step_mode.constants = {
+            key: tree.map_leaves(_constant, of, given["masks"][key]) for key, of in given["constants"].items()
         }
 
         def signals():
-            return [order.begin(tensor, has_time) for tensor, (_, has_time) in zip(given["inputs"], run.inputs, strict=True)]
+            return [
+                step_mode.begin(tensor, has_time) for tensor, (_, has_time) in zip(given["inputs"], run.inputs, strict=True)
+            ]
 
         def walk():
-            return order.walk_step(self.rule(order), run.walk, signals, t, memory)
+            return step_mode.walk_step(self.rule(step_mode), run.walk, signals, t, record)
 
-        (memory, outputs), changed = _compiled_loop.in_scope(walk, self.variables, given["variables"], self.changing, changed)
+        (record, outputs), changed = _compiled_loop.in_scope(walk, self.variables, given["variables"], self.changing, changed)
         outputs = tree.flatten(outputs)
         outputs = list(filter(tree.is_float, outputs)) if run.return_sequences else list(map(time_axis.widen, outputs))
-        return [*outputs, *(memory[place] for place in self.places)], (memory, changed)
+        return [*outputs, *(record.losses[key] for key in self.keys)], (record, changed)
 
     def backward(self, inputs, others, upstream):
         """The gradients with respect to the inputs, summed over all steps."""
@@ -131,7 +134,7 @@ class Recomputation:
         """The gradient of the results of one step."""
         if not self.run.return_sequences:
             return upstream
-        outputs = len(upstream) - len(self.places)
+        outputs = len(upstream) - len(self.keys)
         return [*(ops.take(each, t, axis=1) for each in upstream[:outputs]), *upstream[outputs:]]
 
 

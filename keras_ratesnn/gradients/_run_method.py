@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.step_modes import step_mode_of
 
 
 def run_method(method, run):
@@ -22,5 +23,5 @@ def run_method(method, run):
     rest = dataclasses.replace(run, walk=run.after_means, after_means=None, inputs=inputs, timesteps=1, step_mode="multi")
     if method.runs_means:
         return method.call(rest)
-    order = rest.new_order()
-    return order.run(ForwardRule(order, rest.training, rest.with_gradient), rest)
+    step_mode = step_mode_of(rest)
+    return step_mode.run(ForwardRule(step_mode, rest.training, rest.with_gradient), rest)

@@ -19,6 +19,9 @@ class NeuronPass:
         with_gradient: Boolean, whether the spikes carry gradient.
     """
 
+    quantity = "spikes"
+    """What `advance` returns for each step. Passes of different quantities may run side by side for one neuron layer."""
+
     def __init__(self, cell, dtype, with_gradient):
         self.cell = cell
         self.dtype = dtype
