@@ -13,7 +13,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._model.streaming import StreamingRule
-from keras_ratesnn.gradients._time_loop import NeuronPass
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.record import Place, Record
 from keras_ratesnn.gradients.step_modes import SingleStep
 from keras_ratesnn.layer_kinds import TIME_MEAN
@@ -82,7 +82,7 @@ class StepGraph(keras.Model):
         states = iter([inputs[port.name] for port in plan.states])
         t: Any = next(states) if plan.counts else 0
         loops = {place: tree.map_leaves(lambda _: next(states), structure) for place, structure in plan.structures.items()}
-        record = Record.empty()._replace(loops=loops)
+        record = Record.empty(loops=loops)
         record, outputs = _advance(self.network, StreamingRule(SingleStep(self._timesteps)), tensors, t, record)
         after = [t + 1] if plan.counts else []
         results = [*keras.tree.flatten(outputs), *after, *tree.flatten([record.loops[place] for place in plan.structures])]

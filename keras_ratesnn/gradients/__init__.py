@@ -4,10 +4,10 @@ from keras_ratesnn._core import registry
 from keras_ratesnn._core.annotations import Config
 from keras_ratesnn._core.backend import graft
 from keras_ratesnn._graph import Call
-from keras_ratesnn.gradients._time_loop import NeuronPass
 from keras_ratesnn.gradients.bptt import BPTT
 from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.method import GradientMethod
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.ottt import OTTT
 from keras_ratesnn.gradients.rate import Rate
 from keras_ratesnn.gradients.record import Record

@@ -17,7 +17,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, inheritance, keras_internals, time_axis, tree
 from keras_ratesnn.gradients import _windows
-from keras_ratesnn.gradients._time_loop import NeuronPass
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.layers import NeuronCell
 
 

@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_ratesnn._core import time_axis, tree
 from keras_ratesnn.gradients import _eligibility
-from keras_ratesnn.gradients._time_loop import NeuronPass
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 
 
 class MembranePass(NeuronPass):

@@ -4,8 +4,8 @@ from keras import ops
 
 from keras_ratesnn._core import backend, tree
 from keras_ratesnn.gradients import _recomputed_steps, _state
-from keras_ratesnn.gradients._time_loop import NeuronPass
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.step_modes import step_mode_of
 
 

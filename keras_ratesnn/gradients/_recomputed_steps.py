@@ -9,6 +9,7 @@ from keras import ops
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn.gradients import _compiled_loop
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.record import Record
 from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.step_modes import SingleStep
 
@@ -122,7 +123,7 @@ class Recomputation:
 
         changed = [given["variables"][index] for index in self.changing]
         with backend.repeated_noise(self.noise):
-            carried = advance(0, ([ops.zeros_like(tensor) for tensor in inputs], given["drawn"], changed))
+            carried = advance(0, ([ops.zeros_like(tensor) for tensor in inputs], Record.empty(**given["drawn"]), changed))
             if self.run.timesteps > backend.unrolled_network_steps():
                 carried = ops.fori_loop(1, self.run.timesteps, advance, carried)
             else:

@@ -11,7 +11,7 @@ from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
-from keras_ratesnn.gradients._time_loop import NeuronPass
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.rule import Rule
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 from keras_ratesnn.gradients.step_modes import StepMode

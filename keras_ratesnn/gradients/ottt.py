@@ -16,8 +16,8 @@ from keras_ratesnn import dynamics
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients._online import OnlineRule, run_online
-from keras_ratesnn.gradients._time_loop import NeuronPass
 from keras_ratesnn.gradients.method import GradientMethod
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 

@@ -45,14 +45,14 @@ class Record(NamedTuple):
     output_masks: dict[int, Tensor]
 
     @classmethod
-    def empty(cls) -> Self:
-        """A record before the first step."""
-        return cls(*({} for _ in cls._fields))
+    def empty(cls, **fields: Structure) -> Self:
+        """A record before the first step, with nothing but the given fields."""
+        return cls(*(fields.get(name, {}) for name in cls._fields))
 
     def copy(self) -> Self:
         """A record with the same tensors, to which others can be added."""
         return type(self)(*map(dict, self))  # type: ignore[arg-type]
 
-    def drawn(self) -> Self:
-        """A record of what was drawn alone: steps that start with it have the same masks and noise."""
-        return self.empty()._replace(random_masks=self.random_masks, noise=self.noise)
+    def drawn(self) -> dict[str, Structure]:
+        """The fields of what was drawn: steps that start with a record of them have the same masks and noise."""
+        return {"random_masks": self.random_masks, "noise": self.noise}

@@ -8,6 +8,7 @@ from keras import ops
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn.gradients import _time_loop, _windows
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.run import Run, WalkRule
 from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.step_modes.step_mode import StepMode
@@ -59,7 +60,7 @@ class MultiStep(StepMode):
     def scale(self, tensor: Tensor, by_sample: Tensor) -> Tensor:
         return time_axis.fold(time_axis.unfold(tensor, self.timesteps) * by_sample[:, None])
 
-    def through_time(self, key: str, neuron_pass: _time_loop.NeuronPass, current: Signal) -> Tensor:
+    def through_time(self, key: str, neuron_pass: NeuronPass, current: Signal) -> Tensor:
         if not current.static:
             self._checked(current.value)
         place, record = (neuron_pass.quantity, key), self.record

@@ -8,6 +8,7 @@ from keras import ops
 from keras_ratesnn._core import backend, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn.gradients import _compiled_loop, _time_loop, _windows
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.record import Place, Record
 from keras_ratesnn.gradients.run import Run, WalkRule
 from keras_ratesnn.gradients.signals import Signal
@@ -50,7 +51,7 @@ class SingleStep(StepMode):
     def scale(self, tensor: Tensor, by_sample: Tensor) -> Tensor:
         return tensor * by_sample
 
-    def through_time(self, key: str, neuron_pass: _time_loop.NeuronPass, current: Signal) -> Tensor:
+    def through_time(self, key: str, neuron_pass: NeuronPass, current: Signal) -> Tensor:
         place, loops = (neuron_pass.quantity, key), self.record.loops
         self._passes[place] = neuron_pass
         carried = loops[place] if place in loops else neuron_pass.start(current.value)

@@ -11,7 +11,7 @@ from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
-from keras_ratesnn.gradients._time_loop import NeuronPass
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.record import Place, Record
 from keras_ratesnn.gradients.run import Run, WalkRule
 from keras_ratesnn.gradients.signals import Signal
