@@ -11,12 +11,12 @@ from keras_ratesnn._core import backend, checks, keras_internals, registry, time
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._model.callback_order import measurements_first
 from keras_ratesnn._model.compiled_functions import CompilesForSettings
-from keras_ratesnn._model.without_gradient import StepsWithoutGradient, without_gradient
+from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, undifferentiated
 from keras_ratesnn.spiking_model import SpikingModel
 
 
 @registry.register
-class Distiller(CompilesForSettings, StepsWithoutGradient, keras_internals.ExtractsFeatures, keras.distillation.Distiller):
+class Distiller(CompilesForSettings, UndifferentiatedSteps, keras_internals.ExtractsFeatures, keras.distillation.Distiller):
     """A `keras.distillation.Distiller` whose teacher or student may be a `SpikingModel`.
 
     Distillation of outputs compares time means. With `keras.distillation.FeatureDistillation`, the features of a
@@ -93,7 +93,7 @@ class Distiller(CompilesForSettings, StepsWithoutGradient, keras_internals.Extra
         return super().compute_loss(x, y, _wide(y_pred), sample_weight, training)
 
     def _extract_all_teacher_features(self, x: Any) -> Structure:
-        with without_gradient():
+        with undifferentiated():
             return keras.tree.map_structure(ops.stop_gradient, _wide(super()._extract_all_teacher_features(x)))
 
     def _extract_all_student_features(self, x: Any, y_pred: Any) -> Structure:

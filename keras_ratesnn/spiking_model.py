@@ -11,7 +11,7 @@ import keras
 
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
-from keras_ratesnn._core.annotations import Config, StepMode, Structure, Tensor
+from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
 from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas
 from keras_ratesnn._model.call_graphs import CallGraphs
 from keras_ratesnn._model.callback_order import measurements_first
@@ -27,12 +27,12 @@ from keras_ratesnn._model.input_checks import (
     warn_of_time_in_a_step,
 )
 from keras_ratesnn._model.streaming import Stream
+from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
-from keras_ratesnn._model.without_gradient import StepsWithoutGradient, is_without_gradient, without_gradient
 from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.gradients.base import Run
+from keras_ratesnn.gradients.run import Run
 
-STEP_MODES: tuple[StepMode, ...] = ("multi", "single")
+STEP_MODES: tuple[StepModeName, ...] = ("multi", "single")
 
 _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
 
@@ -52,7 +52,7 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
 @registry.register
 class SpikingModel(
     CompilesForSettings,
-    StepsWithoutGradient,
+    UndifferentiatedSteps,
     keras_internals.CollectsLayersOnce,
     keras_internals.TrainsInStrategies,
     FunctionalAttributes,
@@ -115,7 +115,7 @@ class SpikingModel(
         network: keras.Model,
         timesteps: int,
         gradient: str | GradientMethod | Config = "rate",
-        step_mode: StepMode = "multi",
+        step_mode: StepModeName = "multi",
         return_sequences: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -169,12 +169,12 @@ class SpikingModel(
         self._choice_of_gradient = object()
 
     @property
-    def step_mode(self) -> StepMode:
+    def step_mode(self) -> StepModeName:
         """`"multi"` or `"single"`. It can be changed."""
         return self._step_mode
 
     @step_mode.setter
-    def step_mode(self, value: StepMode) -> None:
+    def step_mode(self, value: StepModeName) -> None:
         self._step_mode = checks.one_of("step_mode", value, STEP_MODES)
 
     @property
@@ -206,7 +206,7 @@ class SpikingModel(
             timesteps=self.timesteps,
             step_mode=self.step_mode,
             training=training,
-            with_gradient=backend.grad_enabled() and not is_without_gradient(),
+            with_gradient=backend.grad_enabled() and not is_undifferentiated(),
             return_sequences=self.return_sequences,
             network=functional,
             draws=self._draws if self.gradient.draws else None,
@@ -377,7 +377,7 @@ class SpikingModel(
             spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
             input_signature = spec if isinstance(spec, list) and len(spec) == 1 else [spec]
         kwargs = {**export_formats.any_batch(format, input_signature), **kwargs}
-        with without_gradient(), backend.no_gradient(), export_formats.exporting(format):
+        with undifferentiated(), backend.no_gradient(), export_formats.exporting(format):
             return super().export(path, format, verbose, input_signature, **kwargs)
 
     def quantize(self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:

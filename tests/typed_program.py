@@ -23,8 +23,8 @@ class Window(rsnn.surrogates.Surrogate):
 
 class Method(rsnn.gradients.GradientMethod):
     def call(self, run: rsnn.gradients.Run) -> object:
-        order = run.new_order()
-        return order.run(rsnn.gradients.ForwardRule(order, run.training, run.with_gradient), run)
+        step_mode = rsnn.gradients.step_mode_of(run)
+        return step_mode.run(rsnn.gradients.ForwardRule(step_mode, run.training, run.with_gradient), run)
 
 
 def build() -> rsnn.SpikingModel:

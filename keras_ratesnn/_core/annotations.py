@@ -18,7 +18,7 @@ Shape: TypeAlias = tuple[int | None, ...]
 Config: TypeAlias = dict[str, Any]
 """The result of `get_config`, or an object as Keras serialises it."""
 
-StepMode: TypeAlias = Literal["multi", "single"]
+StepModeName: TypeAlias = Literal["multi", "single"]
 Reset: TypeAlias = Literal["soft", "hard"]
 Stem: TypeAlias = Literal["auto", "cifar", "imagenet"]
 Normalizer: TypeAlias = Literal["batch", "weight", "online"]

@@ -13,7 +13,10 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._model.streaming import StreamingRule
-from keras_ratesnn.gradients.orders import OneStep
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
+from keras_ratesnn.gradients.record import Place, Record
+from keras_ratesnn.gradients.step_modes import SingleStep
+from keras_ratesnn.layer_kinds import TIME_MEAN
 
 TIME_STEP = "time_step"
 """The name of the state that counts the steps, in networks that need it."""
@@ -78,10 +81,11 @@ class StepGraph(keras.Model):
         tensors = [inputs[port.name] for port in plan.inputs]
         states = iter([inputs[port.name] for port in plan.states])
         t: Any = next(states) if plan.counts else 0
-        memory = {place: tree.map_leaves(lambda _: next(states), structure) for place, structure in plan.structures.items()}
-        memory, outputs = _advance(self.network, StreamingRule(OneStep(self._timesteps)), tensors, t, memory)
+        loops = {place: tree.map_leaves(lambda _: next(states), structure) for place, structure in plan.structures.items()}
+        record = Record.empty(loops=loops)
+        record, outputs = _advance(self.network, StreamingRule(SingleStep(self._timesteps)), tensors, t, record)
         after = [t + 1] if plan.counts else []
-        results = [*keras.tree.flatten(outputs), *after, *tree.flatten([memory[place] for place in plan.structures])]
+        results = [*keras.tree.flatten(outputs), *after, *tree.flatten([record.loops[place] for place in plan.structures])]
         return dict(zip(plan.output_names, results, strict=True)) if self._named else results
 
 
@@ -92,16 +96,16 @@ class _Plan:
     inputs: tuple[Port, ...]
     states: tuple[Port, ...]
     counts: bool
-    structures: dict[str, Structure]
+    structures: dict[Place, Structure]
     start: dict[str, np.ndarray]
     output_names: tuple[str, ...]
 
 
-def _advance(network, rule, tensors, t, memory):
-    return rule.advance(lambda signals, rule: _graph.walk(network, signals, rule, training=False), tensors, t, memory)
+def _advance(network, rule, tensors, t, record):
+    return rule.advance(lambda signals, rule: _graph.walk(network, signals, rule, training=False), tensors, t, record)
 
 
-class _ObservedSteps(OneStep):
+class _ObservedSteps(SingleStep):
     """Takes notes of the states before the first step, and of whether anything depends on the number of the step."""
 
     def __init__(self, timesteps):
@@ -109,9 +113,9 @@ class _ObservedSteps(OneStep):
         self.started = {}
         self.counts = False
 
-    def through_time(self, place, neuron_pass, current):
-        self.started[place] = neuron_pass.start(current.value)
-        return super().through_time(place, neuron_pass, current)
+    def through_time(self, key, neuron_pass, current):
+        self.started[neuron_pass.quantity, key] = neuron_pass.start(current.value)
+        return super().through_time(key, neuron_pass, current)
 
     def each(self, function):
         self.counts = True
@@ -123,18 +127,18 @@ class _ObservedSteps(OneStep):
 
 
 class _ObservingRule(StreamingRule):
-    """Takes notes of the layers that have states, by their places."""
+    """Takes notes of the layers that have states, by quantity and call."""
 
-    def __init__(self, order):
-        super().__init__(order)
+    def __init__(self, step_mode):
+        super().__init__(step_mode)
         self.with_states = {}
 
     def neuron(self, call):
-        self.with_states[call.place] = call.operation
+        self.with_states[NeuronPass.quantity, call.key] = call.operation
         return super().neuron(call)
 
     def time_mean(self, call):
-        self.with_states[call.place] = call.operation
+        self.with_states[TIME_MEAN, call.key] = call.operation
         return super().time_mean(call)
 
     def before_first_step(self, value):
@@ -147,17 +151,17 @@ def _plan(network, timesteps, batch_size):
     names = _Names()
     input_names = _input_names(network, names)
     rows = batch_size or 1
-    rule, memory = _first_step(network, timesteps, rows)
+    rule, loops = _first_step(network, timesteps, rows)
     # What has other sizes in a batch of another size has a batch axis.
-    _, other = (rule, memory) if batch_size else _first_step(network, timesteps, rows + 1)
+    _, other = (rule, loops) if batch_size else _first_step(network, timesteps, rows + 1)
     states, start = [], {}
-    if rule.order.counts:
+    if rule.step_mode.counts:
         name = names.new(TIME_STEP)
         states.append(Port(name, (), "int32"))
         start[name] = np.zeros((), "int32")
     for place, layer in rule.with_states.items():
         leaves = zip(
-            _paths(memory[place]), *(tree.flatten(of[place]) for of in (rule.order.started, memory, other)), strict=True
+            _paths(loops[place]), *(tree.flatten(of[place]) for of in (rule.step_mode.started, loops, other)), strict=True
         )
         for path, before, after, in_other in leaves:
             name = names.new(f"{layer.name}_{path}")
@@ -174,15 +178,15 @@ def _plan(network, timesteps, batch_size):
     return _Plan(
         inputs,
         tuple(states),
-        rule.order.counts,
-        {place: memory[place] for place in rule.with_states},
+        rule.step_mode.counts,
+        {place: loops[place] for place in rule.with_states},
         start,
         (*output_names, *(names.new(f"next_{port.name}") for port in states)),
     )
 
 
 def _first_step(network, timesteps, rows):
-    """The first step of `rows` sequences of zeros: `(rule, memory)`."""
+    """The first step of `rows` sequences of zeros: `(rule, loop states)`."""
     for tensor in network.inputs:
         if None in tensor.shape[1:]:
             raise ValueError(
@@ -191,8 +195,8 @@ def _first_step(network, timesteps, rows):
             )
     rule = _ObservingRule(_ObservedSteps(timesteps))
     zeros = [ops.zeros((rows, *tensor.shape[1:]), tensor.dtype) for tensor in network.inputs]
-    memory, _ = _advance(network, rule, zeros, 0, {})
-    return rule, memory
+    record, _ = _advance(network, rule, zeros, 0, Record.empty())
+    return rule, record.loops
 
 
 class _Names:

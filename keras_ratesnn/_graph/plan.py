@@ -15,7 +15,7 @@ class Slot:
 
 
 @dataclasses.dataclass(slots=True)
-class Step:
+class PlannedCall:
     """A call of an operation, with slots instead of signals."""
 
     operation: keras.Operation
@@ -23,19 +23,19 @@ class Step:
     kwargs: dict
     inputs: list
     outputs: list
-    place: str
+    key: str
     takes_training: bool  # False if the graph itself says what `training` is
 
 
 class Part:
     """Calls in order, and the slots of what goes in and out; `last_used` are the slots that nothing needs after each call."""
 
-    def __init__(self, steps, inputs, outputs):
-        self.steps, self.inputs, self.outputs = steps, inputs, outputs
+    def __init__(self, calls, inputs, outputs):
+        self.calls, self.inputs, self.outputs = calls, inputs, outputs
         self.last_used: list[list[int]] = []
         needed = {leaf.index for leaf in tree.flatten(outputs)}
-        for step in reversed(steps):
-            touched = {*step.inputs, *(output.index for output in step.outputs)}
+        for call in reversed(calls):
+            touched = {*call.inputs, *(output.index for output in call.outputs)}
             self.last_used.append(sorted(touched - needed))
             needed |= touched
         self.last_used.reverse()

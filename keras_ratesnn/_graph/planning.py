@@ -11,7 +11,7 @@ from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._graph import time_means
 from keras_ratesnn._graph.functional import as_graph
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
-from keras_ratesnn._graph.plan import Part, Plan, Slot, Step
+from keras_ratesnn._graph.plan import Part, Plan, PlannedCall, Slot
 
 
 class _WithMask(keras.Operation):
@@ -43,7 +43,7 @@ def make_plan(network, inside=None):
         inside: See `walk`. Defaults to `None`.
     """
     indices = itertools.count()
-    steps: list[Step] = []
+    calls: list[PlannedCall] = []
     nested: list[tuple[keras.Model, keras.Model]] = []
 
     def slot():
@@ -54,10 +54,10 @@ def make_plan(network, inside=None):
             return tensor
         masked = slot()
         inputs = [leaf.index for leaf in (tensor, mask) if isinstance(leaf, Slot)]
-        steps.append(Step(_WithMask(), (tensor, mask), {}, inputs, [masked], str(len(steps)), takes_training=False))
+        calls.append(PlannedCall(_WithMask(), (tensor, mask), {}, inputs, [masked], str(len(calls)), takes_training=False))
         return masked
 
-    def step_through(operation, training_of_model):
+    def plan_operation(operation, training_of_model):
         def training_of(kwargs):
             training = keras_internals.training_in_graph(kwargs)
             return training_of_model if training is None else training
@@ -81,7 +81,7 @@ def make_plan(network, inside=None):
                 kwargs["training"], takes_training = training, False
             inputs = [leaf.index for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, Slot)]
             outputs = [slot() for _ in keras.tree.flatten(operation.output)]
-            steps.append(Step(operation, args, kwargs, inputs, outputs, str(len(steps)), takes_training))
+            calls.append(PlannedCall(operation, args, kwargs, inputs, outputs, str(len(calls)), takes_training))
             return outputs
 
         if inside and operation in inside:
@@ -89,8 +89,8 @@ def make_plan(network, inside=None):
         return call_model if keras_internals.is_graph(operation) else call
 
     def run(graph, slots, training=None):
-        return keras_internals.run_through_graph(graph, slots, functools.partial(step_through, training_of_model=training))
+        return keras_internals.run_through_graph(graph, slots, functools.partial(plan_operation, training_of_model=training))
 
     inputs = [slot() for _ in network.inputs]
     outputs = run(network, inputs)
-    return Plan(Part(steps, inputs, outputs), time_means.parts_of(steps, inputs, outputs), next(indices), nested)
+    return Plan(Part(calls, inputs, outputs), time_means.parts_of(calls, inputs, outputs), next(indices), nested)

@@ -61,7 +61,7 @@ def check_sequences(network):
     """Raises ValueError if an output of the network follows a time mean, so that it has no value for each step."""
     parts = plan_of(network).parts
     if parts is not None:
-        first_mean = parts[1].steps[0].operation
+        first_mean = parts[1].calls[0].operation
         raise ValueError(
             f"`return_sequences` must be False for a network with time means, which has no output at each step. Received: "
             f"return_sequences=True, and a TimeMean named {first_mean.name!r}."

@@ -5,11 +5,11 @@ from keras_ratesnn._graph.plan import Part, Slot
 from keras_ratesnn.layer_kinds import ENCODER, NEURON, TIME_MEAN, kind_of, wants_time_step
 
 
-def parts_of(steps, inputs, outputs):
+def parts_of(calls, inputs, outputs):
     """The `Part` of a network that runs at each step, and the one that runs once, on time means.
 
     Args:
-        steps: List of `Step`, all calls of the network in order.
+        calls: List of `PlannedCall`, all calls of the network in order.
         inputs: List of the slots of the network's inputs.
         outputs: Structure of the slots of its outputs.
 
@@ -21,27 +21,27 @@ def parts_of(steps, inputs, outputs):
     """
     of_means: set[int] = set()
     means, before, after = [], [], []
-    for step in steps:
-        follows = [index in of_means for index in step.inputs]
+    for call in calls:
+        follows = [index in of_means for index in call.inputs]
         if any(follows):
-            _check_after_means(step, all(follows))
-            after.append(step)
-        elif kind_of(step.operation).role == TIME_MEAN:
-            means.append(step)
+            _check_after_means(call, all(follows))
+            after.append(call)
+        elif kind_of(call.operation).role == TIME_MEAN:
+            means.append(call)
         else:
-            before.append(step)
+            before.append(call)
             continue
-        of_means.update(output.index for output in step.outputs)
+        of_means.update(output.index for output in call.outputs)
     if not means:
         return None
     others = [leaf for leaf in tree.flatten(outputs) if leaf.index not in of_means]
-    averaged = [*(Slot(step.inputs[0]) for step in means), *others]
+    averaged = [*(Slot(call.inputs[0]) for call in means), *others]
     # A TimeMean gives the mean its dtype, and is regularised, like any layer.
     return Part(before, inputs, averaged), Part([*means, *after], averaged, outputs)
 
 
-def _check_after_means(step, follows_wholly):
-    operation = step.operation
+def _check_after_means(call, follows_wholly):
+    operation = call.operation
     name = f"{operation.name!r} of type {type(operation).__name__}"
     if not follows_wholly:
         raise ValueError(

@@ -19,7 +19,7 @@ class Call:
         args: Tuple, its positional arguments in the graph, with signals instead of tensors.
         kwargs: Dict, its keyword arguments, likewise; includes `training` if the operation takes it.
         signals: List of the signals among these arguments.
-        place: String, the same in every walk of the network and different for every call in it.
+        key: String, the same in every walk of the network and different for every call in it.
         kind: The operation's `keras_ratesnn.LayerKind`.
     """
 
@@ -27,7 +27,7 @@ class Call:
     args: tuple
     kwargs: dict
     signals: list
-    place: str
+    key: str
     kind: layer_kinds.LayerKind
 
 
@@ -75,16 +75,16 @@ def _walk(plan, part, signals, rule, training):
     def fill_in(leaf):
         return found[leaf.index] if isinstance(leaf, Slot) else leaf
 
-    for step, last_used in zip(part.steps, part.last_used, strict=True):
-        operation = step.operation
-        args, kwargs = tree.map_leaves(fill_in, (step.args, step.kwargs))
-        if step.takes_training:
+    for planned, last_used in zip(part.calls, part.last_used, strict=True):
+        operation = planned.operation
+        args, kwargs = tree.map_leaves(fill_in, (planned.args, planned.kwargs))
+        if planned.takes_training:
             kwargs["training"] = training
-        of_step = [found[index] for index in step.inputs]
-        outputs = rule(Call(operation, args, kwargs, of_step, step.place, layer_kinds.kind_of(operation)))
+        of_call = [found[index] for index in planned.inputs]
+        outputs = rule(Call(operation, args, kwargs, of_call, planned.key, layer_kinds.kind_of(operation)))
         # In Keras' order, with sorted dict keys.
         outputs = keras.tree.flatten(outputs) if isinstance(outputs, (list, tuple, dict)) else [outputs]
-        for slot, signal in zip(step.outputs, outputs, strict=True):
+        for slot, signal in zip(planned.outputs, outputs, strict=True):
             found[slot.index] = signal
         # A signal may be the activations of all time steps: its memory is for the next ones.
         for index in last_used:

@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
 from keras_ratesnn._model.layer_attributes import LayerAttributes
-from keras_ratesnn.gradients._after_means import outputs_of
+from keras_ratesnn.gradients._run_method import run_method
 
 EAGER_CALLS = {"auto": 32, True: 1}
 """Calls of a kind before one is recorded, by `jit_compile`. Recording takes as long as it saves in about a hundred calls."""
@@ -52,13 +52,13 @@ class CallGraphs:
                 compiles the graph; `False` always runs in eager mode.
         """
         if backend.CallGraph is None or jit_compile is False or run.draws is not None:
-            return outputs_of(method, run)
+            return run_method(method, run)
         with self._lock:
             latest = self._settings_of(run.network, method)
             tensors = latest.tensors(run)
             key = _key(run, tensors, settings, jit_compile)
             call = None if key is None else latest.call_of_kind(key)
-        function = functools.partial(outputs_of, method)
+        function = functools.partial(run_method, method)
         return function(run) if call is None else call(function, run, tensors, jit_compile)
 
     @property

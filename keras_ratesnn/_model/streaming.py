@@ -2,12 +2,13 @@
 
 from keras import ops
 
-from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, time_axis, tree
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.forward import ForwardRule
-from keras_ratesnn.gradients.orders import OneStep
+from keras_ratesnn.gradients.record import Record
 from keras_ratesnn.gradients.signals import Signal, only_signal
+from keras_ratesnn.gradients.step_modes import SingleStep
+from keras_ratesnn.layer_kinds import TIME_MEAN
 
 
 class StreamingRule(ForwardRule):
@@ -16,16 +17,16 @@ class StreamingRule(ForwardRule):
     Time means are those of the steps so far.
 
     Args:
-        order: `OneStep`.
+        step_mode: `SingleStep`.
     """
 
-    def __init__(self, order):
-        super().__init__(order, training=False, with_gradient=False)
-        self._steps = order
+    def __init__(self, step_mode):
+        super().__init__(step_mode, training=False, with_gradient=False)
+        self._steps = step_mode
         self._of_means = set()
 
     def __call__(self, call):
-        follows_a_mean, is_mean = not self._of_means.isdisjoint(call.signals), call.kind.role == layer_kinds.TIME_MEAN
+        follows_a_mean, is_mean = not self._of_means.isdisjoint(call.signals), call.kind.role == TIME_MEAN
         # The mean of a mean is that mean, not one of the means so far.
         outputs = self.time_mean(call) if is_mean and not follows_a_mean else super().__call__(call)
         if follows_a_mean or is_mean:
@@ -33,9 +34,10 @@ class StreamingRule(ForwardRule):
         return outputs
 
     def time_mean(self, call):
-        memory, value = self.order.memory, time_axis.widen(only_signal(call).value)
-        before = memory.get(call.place) or self.before_first_step(value)
-        after = memory[call.place] = {"sum": before["sum"] + value, "steps": before["steps"] + 1.0}
+        place, value = (TIME_MEAN, call.key), time_axis.widen(only_signal(call).value)
+        loops = self.step_mode.record.loops
+        before = loops.get(place) or self.before_first_step(value)
+        after = loops[place] = {"sum": before["sum"] + value, "steps": before["steps"] + 1.0}
         return Signal(ops.cast(after["sum"] / after["steps"], call.operation.output.dtype))
 
     def before_first_step(self, value):
@@ -45,22 +47,22 @@ class StreamingRule(ForwardRule):
     def encoded(self, call):
         return only_signal(call).value
 
-    def advance(self, walk, inputs, t, memory):
+    def advance(self, walk, inputs, t, record):
         """One time step of a network.
 
         Args:
             walk: Function `(signals, rule) -> signals`, which runs the network's graph as in inference.
             inputs: List of tensors `(batch, ...)`, the network's inputs at this step.
             t: Integer, or integer scalar tensor: the time step, from 0 on.
-            memory: Dict returned by the previous step; `{}` before the first.
+            record: The `Record` returned by the previous step, an empty one before the first.
 
         Returns:
-            `(memory, outputs)`: the memory for the next step, and tensors in the structure of the network's outputs.
+            `(record, outputs)`: the record for the next step, and tensors in the structure of the network's outputs.
         """
         with backend.no_gradient():
             signals = [Signal(tensor) for tensor in inputs]
-            memory, outputs = self._steps.walk_step(self, walk, lambda: signals, t, memory)
-            return memory, propagate_nan(outputs, self.order.states())
+            record, outputs = self._steps.walk_step(self, walk, lambda: signals, t, record)
+            return record, propagate_nan(outputs, self._steps.states())
 
 
 class Stream:
@@ -73,7 +75,7 @@ class Stream:
         """Starts a new sequence."""
         self.steps = 0
         self.batch = None
-        self.memory = {}
+        self.record = Record.empty()
 
     def advance(self, walk, inputs, timesteps):
         """One time step.
@@ -95,7 +97,8 @@ class Stream:
                 f"The batch size must not change within a sequence. Received: inputs for {batch} sequences, after {self.steps} "
                 f"steps with {self.batch}. Call reset_state() to start new sequences."
             )
-        self.memory, outputs = StreamingRule(OneStep(timesteps)).advance(walk, inputs, self.steps, self.memory)
+        rule = StreamingRule(SingleStep(timesteps))
+        self.record, outputs = rule.advance(walk, inputs, self.steps, self.record)
         self.batch = batch
         self.steps += 1
         return outputs

@@ -14,7 +14,7 @@ from keras_ratesnn._graph import Call
 from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.gradients._observing import Observing, ObservingRule
 from keras_ratesnn.gradients.forward import ForwardRule
-from keras_ratesnn.gradients.orders import Order
+from keras_ratesnn.gradients.step_modes import StepMode
 from keras_ratesnn.spiking_model import SpikingModel
 
 Observer = Callable[[Call, Structure], Structure]
@@ -39,10 +39,12 @@ def observed(model: SpikingModel, x: Structure, observe: Observer) -> Structure:
         x: Structure of tensors, processed as one batch.
         observe: As in `ObservingRule`. Signals hold all steps.
     """
-    return run_rule(model, x, lambda order, training, with_gradient: ObservingRule(order, training, with_gradient, observe))
+    return run_rule(
+        model, x, lambda step_mode, training, with_gradient: ObservingRule(step_mode, training, with_gradient, observe)
+    )
 
 
-def run_rule(model: SpikingModel, x: Structure, make_rule: Callable[[Order, bool, bool], ForwardRule]) -> Structure:
+def run_rule(model: SpikingModel, x: Structure, make_rule: Callable[[StepMode, bool, bool], ForwardRule]) -> Structure:
     """`observed`, with a rule of choice, see `Observing`."""
     with backend.no_gradient():
         return twin(model, Observing(make_rule))(x, training=False)

@@ -162,7 +162,7 @@ def _factors(training):
         def neuron(self, call):
             current = only_signal(call)
             sensitivity = SensitivityPass(call.operation.cell, call.operation.compute_dtype, with_gradient=False)
-            values = self.order.through_time(f"sensitivity of {call.place}", sensitivity, current)
+            values = self.step_mode.through_time(call.key, sensitivity, current)
             spikes = super().neuron(call)
             found.append(_Sensitivity(neurons.add(call.operation.name), values, spikes.value))
             return spikes
@@ -175,7 +175,7 @@ def _factors(training):
             found.append(_Presynaptic(of_kernel, call.signals[0].value, outputs.value, call.operation, kernel))
         return outputs
 
-    training.run(Observing(lambda order, training, with_gradient: Rule(order, training, with_gradient, observe)))
+    training.run(Observing(lambda step_mode, training, with_gradient: Rule(step_mode, training, with_gradient, observe)))
     return found
 
 
@@ -183,7 +183,7 @@ def _errors(training, factors):
     """The errors ∂L/∂(spikes or outputs), `(batch * T, ...)`, that each factor meets."""
     taps = _Taps()
     zeros = [ops.zeros_like(factor.like) for factor in factors]
-    method = Observing(lambda order, training, with_gradient: ObservingRule(order, training, with_gradient, taps.add))
+    method = Observing(lambda step_mode, training, with_gradient: ObservingRule(step_mode, training, with_gradient, taps.add))
     _, errors = training.gradients(method, "multi", [], zeros, taps.start)
     return [zero if error is None else error for zero, error in zip(zeros, errors, strict=True)]
 

@@ -93,8 +93,8 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
     checks.instance("layer", layer, str)
     rules = []
 
-    def make_rule(order, training, with_gradient):
-        rules.append(_MembraneRule(order, training, with_gradient, layer))
+    def make_rule(step_mode, training, with_gradient):
+        rules.append(_MembraneRule(step_mode, training, with_gradient, layer))
         return rules[-1]
 
     _observation.run_rule(model, x, make_rule)
@@ -107,8 +107,8 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
 class _MembraneRule(ForwardRule):
     """The plain spiking network; records membranes and spikes of one neuron layer."""
 
-    def __init__(self, order, training, with_gradient, layer):
-        super().__init__(order, training, with_gradient)
+    def __init__(self, step_mode, training, with_gradient, layer):
+        super().__init__(step_mode, training, with_gradient)
         self.layer = layer
         self.names = _observation.Names()
         self.found: list[np.ndarray] = []
@@ -118,7 +118,7 @@ class _MembraneRule(ForwardRule):
             return super().neuron(call)
         current, neuron = only_signal(call), call.operation
         neuron_pass = MembranePass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
-        both = self.order.through_time(call.place, neuron_pass, current)
+        both = self.step_mode.through_time(call.key, neuron_pass, current)
         spikes, membrane = both[..., 0], both[..., 1]
-        self.found = [_observation.unfolded(tensor, self.order.timesteps) for tensor in (membrane, spikes)]
-        return Signal(keras_internals.put_mask(time_axis.cast(spikes, neuron.compute_dtype), self.order.mask(current)))
+        self.found = [_observation.unfolded(tensor, self.step_mode.timesteps) for tensor in (membrane, spikes)]
+        return Signal(keras_internals.put_mask(time_axis.cast(spikes, neuron.compute_dtype), self.step_mode.mask(current)))

@@ -29,15 +29,15 @@ class _Shifting(ForwardRule):
     """The plain spiking network, which shifts the currents of some neurons as it passes them.
 
     Args:
-        order: See `Rule`.
+        step_mode: See `Rule`.
         training: See `Rule`.
         with_gradient: See `ForwardRule`.
         rates: Dict of neuron layers to the mean firing rates that are wanted.
         shifted: Function of a neuron layer and its shift, called for each of them.
     """
 
-    def __init__(self, order, training, with_gradient, rates, shifted):
-        super().__init__(order, training, with_gradient)
+    def __init__(self, step_mode, training, with_gradient, rates, shifted):
+        super().__init__(step_mode, training, with_gradient)
         self.rates = rates
         self.shifted = shifted
 
@@ -78,8 +78,8 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
         shifts[neuron] = shift
         bar.add(1)
 
-    def make_rule(order, training, with_gradient):
-        return _Shifting(order, training, with_gradient, rates, shifted)
+    def make_rule(step_mode, training, with_gradient):
+        return _Shifting(step_mode, training, with_gradient, rates, shifted)
 
     model = SpikingModel(network, timesteps, Observing(make_rule))
     try:

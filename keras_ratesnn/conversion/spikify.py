@@ -7,7 +7,7 @@ import keras
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, progress
-from keras_ratesnn._core.annotations import Config, StepMode, Structure
+from keras_ratesnn._core.annotations import Config, StepModeName, Structure
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._model.quantization import unquantized
 from keras_ratesnn.conversion import _calibration
@@ -29,7 +29,7 @@ def spikify(
     timesteps: int,
     neuron: Callable[..., Neuron | None] | None = None,
     gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepMode = "multi",
+    step_mode: StepModeName = "multi",
     calibrate: Structure = None,
     percentile: float = 95.0,
     verbose: Verbosity = "auto",

@@ -1,16 +1,21 @@
-"""Training methods, one file each; `base.py` defines their interface."""
+"""Training methods, one file each; `method.py` defines their interface."""
 
 from keras_ratesnn._core import registry
 from keras_ratesnn._core.annotations import Config
 from keras_ratesnn._core.backend import graft
 from keras_ratesnn._graph import Call
-from keras_ratesnn.gradients.base import GradientMethod, Rule, Run
 from keras_ratesnn.gradients.bptt import BPTT
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.method import GradientMethod
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.ottt import OTTT
 from keras_ratesnn.gradients.rate import Rate
+from keras_ratesnn.gradients.record import Record
+from keras_ratesnn.gradients.rule import Rule
+from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.sltt import SLTT
+from keras_ratesnn.gradients.step_modes import MultiStep, SingleStep, StepMode, step_mode_of
 
 BY_NAME = {"rate": Rate, "bptt": BPTT, "sltt": SLTT, "ottt": OTTT}
 
@@ -42,10 +47,16 @@ __all__ = [
     "Call",
     "ForwardRule",
     "GradientMethod",
+    "MultiStep",
+    "NeuronPass",
     "Rate",
+    "Record",
     "Rule",
     "Run",
     "Signal",
+    "SingleStep",
+    "StepMode",
     "get",
     "graft",
+    "step_mode_of",
 ]

@@ -6,7 +6,7 @@ A cell has a state x_t and a step (s_t, x_t) = f(I_t, x_{t−1}; w). For a const
 
 where the surrogate replaces the derivative of the spike. The direction (0, ẋ_{t−1}, e_w) gives the derivative with respect to a
 trainable weight w of the cell. For LIF neurons ẋ is the ρ recursion of Yu et al., NeurIPS 2024, and g their eligibility. The
-recursion is correct if the step acts on each neuron independently, see `_element_wise`.
+recursion is correct if the step acts on each neuron independently, see `_neuron_independence`.
 
 A cell may have a hand-written derivative, `NeuronCell.step_derivative`, which is faster. Any other step is differentiated here.
 """
@@ -17,7 +17,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, inheritance, keras_internals, time_axis, tree
 from keras_ratesnn.gradients import _windows
-from keras_ratesnn.gradients._time_loop import NeuronPass
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.layers import NeuronCell
 
 

@@ -4,11 +4,13 @@ from keras import ops
 
 from keras_ratesnn._core import time_axis, tree
 from keras_ratesnn.gradients import _eligibility
-from keras_ratesnn.gradients._time_loop import NeuronPass
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 
 
 class MembranePass(NeuronPass):
     """The result of each step is the spikes and the membrane before the reset, joined on a last axis of size 2."""
+
+    quantity = "spikes and membrane"
 
     def advance(self, phase, current, carried):
         membrane, spikes, state = self.cell.step(current, carried)
@@ -21,6 +23,8 @@ class SensitivityPass(NeuronPass):
 
     Its time mean is the eligibility of the rate gradient, see `_eligibility`.
     """
+
+    quantity = "sensitivity"
 
     @property
     def compiles(self):

@@ -4,16 +4,17 @@ from collections.abc import Callable
 
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Call
-from keras_ratesnn.gradients.base import GradientMethod, Run
 from keras_ratesnn.gradients.forward import ForwardRule
-from keras_ratesnn.gradients.orders import Order
+from keras_ratesnn.gradients.method import GradientMethod
+from keras_ratesnn.gradients.run import Run
+from keras_ratesnn.gradients.step_modes import StepMode, step_mode_of
 
 
 class ObservingRule(ForwardRule):
     """The plain spiking network, with an observer that sees each operation and may change its outputs.
 
     Args:
-        order: See `Rule`.
+        step_mode: See `Rule`.
         training: See `Rule`.
         with_gradient: See `ForwardRule`.
         observe: Function `(call, outputs) -> outputs`, called after each operation with signals; the network continues with
@@ -21,9 +22,9 @@ class ObservingRule(ForwardRule):
     """
 
     def __init__(
-        self, order: Order, training: bool, with_gradient: bool, observe: Callable[[Call, Structure], Structure]
+        self, step_mode: StepMode, training: bool, with_gradient: bool, observe: Callable[[Call, Structure], Structure]
     ) -> None:
-        super().__init__(order, training, with_gradient)
+        super().__init__(step_mode, training, with_gradient)
         self.observe = observe
 
     def __call__(self, call: Call) -> Structure:
@@ -34,14 +35,14 @@ class Observing(GradientMethod):
     """BPTT with a rule of choice: not for saved models.
 
     Args:
-        make_rule: Function `(order, training, with_gradient) -> rule`.
+        make_rule: Function `(step_mode, training, with_gradient) -> rule`.
     """
 
     runs_means = True
 
-    def __init__(self, make_rule: Callable[[Order, bool, bool], ForwardRule]) -> None:
+    def __init__(self, make_rule: Callable[[StepMode, bool, bool], ForwardRule]) -> None:
         self.make_rule = make_rule
 
     def call(self, run: Run) -> Structure:
-        order = run.new_order()
-        return order.run(self.make_rule(order, run.training, run.with_gradient), run)
+        step_mode = step_mode_of(run)
+        return step_mode.run(self.make_rule(step_mode, run.training, run.with_gradient), run)

@@ -4,8 +4,9 @@ from keras import ops
 
 from keras_ratesnn._core import backend, tree
 from keras_ratesnn.gradients import _recomputed_steps, _state
-from keras_ratesnn.gradients._time_loop import NeuronPass
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
+from keras_ratesnn.gradients.step_modes import step_mode_of
 
 
 def run_online(run, rule, recompute, chosen=None):
@@ -17,10 +18,10 @@ def run_online(run, rule, recompute, chosen=None):
         recompute: Boolean, whether single-step mode recomputes each step for its backward pass and stores none.
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
     """
-    order = run.new_order()
+    step_mode = step_mode_of(run)
     if not run.with_gradient:
-        return order.run(ForwardRule(order, run.training, with_gradient=False), run)
-    recompute = recompute and not order.sees_all_steps
+        return step_mode.run(ForwardRule(step_mode, run.training, with_gradient=False), run)
+    recompute = recompute and not step_mode.sees_all_steps
     if (recompute or rule.replaces_weights) and backend.loses_replaced_weights(run.network):
         raise ValueError(
             "TensorFlow loses the gradients of layers made in a keras.RematScope where a training method puts tensors in the "
@@ -28,15 +29,15 @@ def run_online(run, rule, recompute, chosen=None):
             "single-step mode keeps the activations of one step alone."
         )
     if recompute:
-        return _recomputed_steps.run(run, lambda order: rule(order, run.training), chosen)
-    return order.run(rule(order, run.training, chosen), run)
+        return _recomputed_steps.run(run, lambda step_mode: rule(step_mode, run.training), chosen)
+    return step_mode.run(rule(step_mode, run.training, chosen), run)
 
 
 class OnlineRule(ForwardRule):
     """The spiking network; the state that a neuron carries from one step to the next has no gradient.
 
     Args:
-        order: See `Rule`.
+        step_mode: See `Rule`.
         training: See `Rule`.
         chosen: See `run_online`.
     """
@@ -44,8 +45,8 @@ class OnlineRule(ForwardRule):
     replaces_weights = False
     """Whether tensors take the place of weights."""
 
-    def __init__(self, order, training, chosen=None):
-        super().__init__(order, training, with_gradient=True)
+    def __init__(self, step_mode, training, chosen=None):
+        super().__init__(step_mode, training, with_gradient=True)
         self.chosen = chosen
 
     def neuron_pass(self, neuron):
@@ -59,7 +60,7 @@ class OnlineRule(ForwardRule):
 
     def operation(self, call):
         outputs = super().operation(call)
-        if call.place in self.order.adds_losses:
+        if call.key in self.step_mode.adds_losses:
             self._differentiate_losses(call)
         return outputs
 
@@ -67,7 +68,7 @@ class OnlineRule(ForwardRule):
         if self.chosen is not None and not self.is_static(call):
             if t is None:
                 # Its derivative would be that of all steps: `_differentiate_losses` finds that of the chosen ones.
-                self.order.adds_losses.add(call.place)
+                self.step_mode.adds_losses.add(call.key)
                 loss = ops.stop_gradient(loss)
             else:
                 loss = ops.where(ops.take(self.chosen, t), loss, ops.stop_gradient(loss))
@@ -75,18 +76,18 @@ class OnlineRule(ForwardRule):
 
     def _differentiate_losses(self, call):
         """Adds the derivative, without the value, of the losses that an operation adds at the chosen steps."""
-        for t in range(self.order.timesteps):
+        for t in range(self.step_mode.timesteps):
             args, kwargs = self._arguments_at(call, t)
             with _state.kept(call):
                 _, losses = self.outputs_and_losses(call, args, kwargs)
             for loss in losses:
-                derivative = (loss - ops.stop_gradient(loss)) / self.order.timesteps
+                derivative = (loss - ops.stop_gradient(loss)) / self.step_mode.timesteps
                 super().add_loss(call, ops.where(ops.take(self.chosen, t), derivative, 0.0), t)
 
     def _with_gradient_of_chosen(self, steps):
         if self.chosen is None:
             return steps
-        chosen = ops.take(self.chosen, self.order.time_steps([steps]))
+        chosen = ops.take(self.chosen, self.step_mode.time_steps([steps]))
         chosen = ops.reshape(chosen, (-1, *[1] * (len(steps.shape) - 1)))
         return ops.where(chosen, steps, ops.stop_gradient(steps))
 

@@ -1,17 +1,13 @@
 """The second walk of rate-based backpropagation: the network on rates, with gradient."""
 
-from typing import Any
-
 from keras import ops
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn.gradients import _eligibility, _state, _windows
-from keras_ratesnn.gradients._recording_rule import masks_place, statistics_place, weights_place
-from keras_ratesnn.gradients.base import Rule
-from keras_ratesnn.gradients.forward import noise_place
-from keras_ratesnn.gradients.orders import AllSteps
+from keras_ratesnn.gradients.rule import Rule
 from keras_ratesnn.gradients.signals import Signal, Steps, only_signal, with_tensors
+from keras_ratesnn.gradients.step_modes import MultiStep
 
 
 class RateRule(Rule):
@@ -20,16 +16,16 @@ class RateRule(Rule):
     A signal that is not static has a rate for each time window, `(batch * W, ...)`, or is `Steps`.
 
     Args:
-        order: The order in which a `RecordingRule` ran.
+        step_mode: The step mode of the `RecordingRule`, with its record.
         training: See `Rule`.
         last_step: See `RecordingRule`.
     """
 
-    def __init__(self, order, training, last_step):
-        super().__init__(order, training)
+    def __init__(self, step_mode, training, last_step):
+        super().__init__(step_mode, training)
         self.last_step = last_step
-        self.windows = order.windows
-        self._is_even = len(set(order.windows)) == 1
+        self.windows = step_mode.windows
+        self._is_even = len(set(step_mode.windows)) == 1
 
     def begin(self, inputs, has_time):
         if not has_time:
@@ -57,22 +53,22 @@ class RateRule(Rule):
     def at_each_step(self, signal):
         """The rate of its window at each step, `(batch, T, ...)`. The gradient of a step goes to the rate of its window."""
         if isinstance(signal, Steps):
-            return time_axis.unfold(signal.value, self.order.timesteps)
+            return time_axis.unfold(signal.value, self.step_mode.timesteps)
         return _windows.at_each_step(self.tensor(signal), self.windows)
 
     def __call__(self, call):
-        recorded: Any = self.order.memory.get(call.place)
+        recorded = self.step_mode.record.outputs.get(call.key)
         if call.kind.role == layer_kinds.NEURON:
-            outputs = self.neuron(call, recorded)
+            outputs = self.neuron(call)
         elif call.kind.role == layer_kinds.ENCODER:
             outputs = self._with_value(recorded, self.tensor(only_signal(call)), call.operation.rate_derivative)
-        elif call.place in self.order.constants:
-            return self.order.constants[call.place]
+        elif call.key in self.step_mode.constants:
+            return self.step_mode.constants[call.key]
         elif self.normalizes(call):
             outputs = self._with_recorded(recorded, self.normalization(call))
         elif self.masks(call):
-            rates = self.tensor(only_signal(call))
-            outputs = time_axis.cast(rates, recorded.dtype) * _windows.repeat(recorded, self.windows)
+            rates, mask = self.tensor(only_signal(call)), self.step_mode.record.random_masks[call.key]
+            outputs = time_axis.cast(rates, mask.dtype) * _windows.repeat(mask, self.windows)
         elif self._changes(call):
             outputs = self.timed(call, recorded)
         else:
@@ -83,13 +79,14 @@ class RateRule(Rule):
     def regularize(self, call, outputs):
         """Regularises rates, weighting windows by their size."""
         if self._is_even or getattr(call.operation, "activity_regularizer", None) is None:
-            self.order.regularize(call, outputs)
+            self.step_mode.regularize(call, outputs)
             return
         by_output = [_windows.cut(output, self.windows) for output in tree.flatten(outputs)]
         for of_window, size in zip(zip(*by_output, strict=True), self.windows, strict=True):
-            self.order.regularize(call, list(of_window), size / self.order.timesteps)
+            self.step_mode.regularize(call, list(of_window), size / self.step_mode.timesteps)
 
-    def neuron(self, call, recorded):
+    def neuron(self, call):
+        recorded = self.step_mode.record.neurons[_eligibility.EligibilityPass.quantity, call.key]
         rate = _eligibility.firing_rate(call.operation.cell, recorded, self.tensor(only_signal(call)), self.windows)
         return time_axis.cast(rate, call.operation.compute_dtype)
 
@@ -99,7 +96,7 @@ class RateRule(Rule):
         if factors is None:
             return rates
         # The time mean in each window of the rate at each step.
-        of_steps = ops.convert_to_tensor(factors(call.operation))[: self.order.timesteps]
+        of_steps = ops.convert_to_tensor(factors(call.operation))[: self.step_mode.timesteps]
         return time_axis.times_rows(rates, _windows.of_rows(_windows.means_over_steps(of_steps, self.windows), rates))
 
     def _normalized(self, call):
@@ -107,9 +104,9 @@ class RateRule(Rule):
         normalize_rate = call.kind.normalization.normalize_rate
         # The authors' program, which uses the statistics of the last step, adds ε twice.
         epsilon = 0.0 if self.last_step else layer.epsilon
-        recorded = self.order.memory[statistics_place(call)]
+        recorded = self.step_mode.record.statistics[call.key]
         statistics = [(of["mean"], 1.0 / of["precision"] - epsilon) for of in recorded]
-        weights = self.order.memory.get(weights_place(call))
+        weights = self.step_mode.record.weights.get(call.key)
         if len(statistics) == 1:
             of_rows = _windows.weights_of_rows(ops.shape(rates)[0], self.windows)
             if None not in (weights, of_rows):
@@ -121,7 +118,7 @@ class RateRule(Rule):
         return _windows.join([normalize_rate(layer, rate, *of_window, weight) for rate, of_window, weight in by_window])
 
     def operation(self, call, recorded):
-        if self.draws(call) or (call.place in self.order.adds_losses and not self._is_even):
+        if self.draws(call) or (call.key in self.step_mode.adds_losses and not self._is_even):
             rates = self._by_window(call)
         else:
             rates = self._apply(call, *with_tensors(self.tensor, call))
@@ -129,13 +126,13 @@ class RateRule(Rule):
 
     def _changes(self, call):
         """Whether an operation on rates is not the same at every step: it takes the step, integers, booleans or masks."""
-        if self.takes_time(call) or masks_place(call) in self.order.memory:
+        if self.takes_time(call) or call.key in self.step_mode.record.input_masks:
             return True
         return any(isinstance(signal, Steps) for signal in call.signals)
 
     def timed(self, call, recorded):
         """The time mean, in each window, of an operation applied to the rate at each step, for one that changes over time."""
-        steps, masks = AllSteps(self.order.timesteps, self.windows), self.order.memory.get(masks_place(call), {})
+        steps, masks = MultiStep(self.step_mode.timesteps, self.windows), self.step_mode.record.input_masks.get(call.key, {})
 
         def at_each_step(index, signal):
             if signal.static:
@@ -149,7 +146,7 @@ class RateRule(Rule):
         def at_step(t):
             args, kwargs = with_tensors(lambda signal: steps.at(unfolded[id(signal)], t), call)
             kwargs = {**kwargs, "time_step": t} if self.takes_time(call) else kwargs
-            return self._apply(call, args, kwargs, share=1.0 / self.order.timesteps)
+            return self._apply(call, args, kwargs, share=1.0 / self.step_mode.timesteps)
 
         def rate(of_steps):
             return _windows.means_over_steps(of_steps, self.windows) if time_axis.is_float(of_steps.dtype) else of_steps
@@ -168,7 +165,7 @@ class RateRule(Rule):
                 return signal.value if signal.static else _windows.cut(signal.value, self.windows)[window]
 
             args, kwargs = with_tensors(tensor, call)
-            return self._apply(call, args, kwargs, share=self.windows[window] / self.order.timesteps)
+            return self._apply(call, args, kwargs, share=self.windows[window] / self.step_mode.timesteps)
 
         by_window = [in_window(window) for window in range(len(self.windows))]
         return tree.map_leaves(lambda *parts: _windows.join(parts), *by_window)
@@ -178,7 +175,7 @@ class RateRule(Rule):
         if not self.draws(call):
             with _state.kept(call):
                 return self.apply(call, args, kwargs, share)
-        seeds, noise = self.order.memory[noise_place(call)]
+        seeds, noise = self.step_mode.record.noise[call.key]
         with _state.kept(call, seeds), backend.repeated_noise(noise):
             return self.apply(call, args, kwargs, share)
 

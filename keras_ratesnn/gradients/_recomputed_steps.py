@@ -1,4 +1,4 @@
-"""Single-step order with memory that does not grow with T, for methods without gradient between time steps.
+"""Single-step mode with memory that does not grow with T, for methods without gradient between time steps.
 
 All steps run without gradient. Once the gradient of their outputs is known, they run again, each followed by its own backward
 pass. A training step costs about 4T forward passes; storing all activations costs 3T.
@@ -9,7 +9,9 @@ from keras import ops
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn.gradients import _compiled_loop
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.record import Record
 from keras_ratesnn.gradients.signals import Signal
+from keras_ratesnn.gradients.step_modes import SingleStep
 
 
 def run(run, rule, chosen=None):
@@ -17,11 +19,11 @@ def run(run, rule, chosen=None):
 
     Args:
         run: `Run`, in single-step mode.
-        rule: Function `order -> ForwardRule`, the rule used to differentiate a step.
+        rule: Function `step_mode -> ForwardRule`, the rule used to differentiate a step.
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
     """
-    order, noise = run.new_order(), backend.noise_state()
-    first = _WithoutGradient(order, run.training, with_gradient=False)
+    step_mode, noise = SingleStep(run.timesteps), backend.noise_state()
+    first = _FirstSweep(step_mode, run.training, with_gradient=False)
     # Keras collects them from all layers each time.
     variables = run.network.variables
     changing = _compiled_loop.changing_of(variables)
@@ -31,70 +33,72 @@ def run(run, rule, chosen=None):
         for index in changing:
             # The first sweep changes these variables, in place on PyTorch.
             values[index] = ops.copy(values[index])
-        gathered = order.sweep(first, run)
-    losses = order.losses_of_steps()
-    given = _given(run, order, values, chosen)
+        gathered = step_mode.sweep(first, run)
+    losses = step_mode.record.losses
+    given = _given(run, step_mode, values, chosen)
     parts = _Parts(given, _differentiable(given, variables))
-    again = _Again(run, rule, variables, changing, places=list(losses), noise=noise, parts=parts)
+    recomputation = Recomputation(run, rule, variables, changing, keys=list(losses), noise=noise, parts=parts)
     # Integers and booleans have no gradient.
     flat = [*filter(tree.is_float, tree.flatten(gathered)), *losses.values()]
-    results = iter(backend.with_backward(flat, *again.parts.split(given), again.backward))
+    results = iter(backend.with_backward(flat, *recomputation.parts.split(given), recomputation.backward))
     gathered = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered)
-    order.memory.update({place: next(results) for place in again.places})
-    return order.finish(first, run, gathered)
+    losses.update({key: next(results) for key in recomputation.keys})
+    return step_mode.finish(run, gathered)
 
 
-def _given(run, order, values, chosen):
-    """All tensors that the steps depend on, after the first sweep with an order."""
+def _given(run, step_mode, values, chosen):
+    """All tensors that the steps depend on, after the first sweep with a step mode."""
     return {
         "inputs": [tensor for tensor, _ in run.inputs],
-        "constants": {place: tree.map_leaves(lambda signal: signal.value, of) for place, of in order.constants.items()},
-        "masks": {place: tree.map_leaves(_mask_of, of) for place, of in order.constants.items()},
+        "constants": {key: tree.map_leaves(lambda signal: signal.value, of) for key, of in step_mode.constants.items()},
+        "masks": {key: tree.map_leaves(_mask_of, of) for key, of in step_mode.constants.items()},
         "variables": values,
-        "drawn": order.drawn(),
+        "drawn": step_mode.record.drawn(),
         "chosen": () if chosen is None else chosen,
     }
 
 
-class _Again:
+class Recomputation:
     """Runs the steps again, each followed by its own backward pass.
 
     Args:
         run: The `Run`.
-        rule: Function `order -> ForwardRule`.
+        rule: Function `step_mode -> ForwardRule`.
         variables: List of the variables of the network.
         changing: List of the indices of those that a walk changes.
-        places: The places of the layers that have losses.
+        keys: The keys of the calls that have losses.
         noise: The state of the backend's generator before the first sweep.
         parts: `_Parts` of what the steps are given: what may have a gradient, and the rest.
     """
 
-    def __init__(self, run, rule, variables, changing, places, noise, parts):
+    def __init__(self, run, rule, variables, changing, keys, noise, parts):
         self.run = run
         self.rule = rule
         self.variables = variables
         self.changing = changing
-        self.places = places
+        self.keys = keys
         self.noise = noise
         self.parts = parts
 
-    def step(self, given, t, memory, changed):
-        """`([outputs, losses], (memory, changed))` of one step."""
-        run, order = self.run, self.run.new_order()
-        order.constants = {
-            place: tree.map_leaves(_constant, of, given["masks"][place]) for place, of in given["constants"].items()
+    def step(self, given, t, record, changed):
+        """`([outputs, losses], (record, changed))` of one step."""
+        run, step_mode = self.run, SingleStep(self.run.timesteps)
+        step_mode.constants = {
+            key: tree.map_leaves(_constant, of, given["masks"][key]) for key, of in given["constants"].items()
         }
 
         def signals():
-            return [order.begin(tensor, has_time) for tensor, (_, has_time) in zip(given["inputs"], run.inputs, strict=True)]
+            return [
+                step_mode.begin(tensor, has_time) for tensor, (_, has_time) in zip(given["inputs"], run.inputs, strict=True)
+            ]
 
         def walk():
-            return order.walk_step(self.rule(order), run.walk, signals, t, memory)
+            return step_mode.walk_step(self.rule(step_mode), run.walk, signals, t, record)
 
-        (memory, outputs), changed = _compiled_loop.in_scope(walk, self.variables, given["variables"], self.changing, changed)
+        (record, outputs), changed = _compiled_loop.in_scope(walk, self.variables, given["variables"], self.changing, changed)
         outputs = tree.flatten(outputs)
         outputs = list(filter(tree.is_float, outputs)) if run.return_sequences else list(map(time_axis.widen, outputs))
-        return [*outputs, *(memory[place] for place in self.places)], (memory, changed)
+        return [*outputs, *(record.losses[key] for key in self.keys)], (record, changed)
 
     def backward(self, inputs, others, upstream):
         """The gradients with respect to the inputs, summed over all steps."""
@@ -103,23 +107,23 @@ class _Again:
         def advance(t, carried):
             totals, *state = carried
 
-            def with_gradient():
+            def with_derivative():
                 gradients, state_after = backend.gradient_of(
                     lambda *inputs: self.step(self.parts.joined(inputs, others), t, *state), inputs, self._of_step(upstream, t)
                 )
                 sums = [x if gradient is None else x + gradient for x, gradient in zip(totals, gradients, strict=True)]
                 return sums, *state_after
 
-            def without_gradient():
-                return totals, *backend.without_gradient(lambda: self.step(given, t, *state)[1])
+            def without_derivative():
+                return totals, *backend.detached(self.step, given, t, *state)[1]
 
             if not ops.is_tensor(given["chosen"]):
-                return with_gradient()
-            return ops.cond(ops.take(given["chosen"], t), with_gradient, without_gradient)
+                return with_derivative()
+            return ops.cond(ops.take(given["chosen"], t), with_derivative, without_derivative)
 
         changed = [given["variables"][index] for index in self.changing]
         with backend.repeated_noise(self.noise):
-            carried = advance(0, ([ops.zeros_like(tensor) for tensor in inputs], given["drawn"], changed))
+            carried = advance(0, ([ops.zeros_like(tensor) for tensor in inputs], Record.empty(**given["drawn"]), changed))
             if self.run.timesteps > backend.unrolled_network_steps():
                 carried = ops.fori_loop(1, self.run.timesteps, advance, carried)
             else:
@@ -131,7 +135,7 @@ class _Again:
         """The gradient of the results of one step."""
         if not self.run.return_sequences:
             return upstream
-        outputs = len(upstream) - len(self.places)
+        outputs = len(upstream) - len(self.keys)
         return [*(ops.take(each, t, axis=1) for each in upstream[:outputs]), *upstream[outputs:]]
 
 
@@ -172,8 +176,8 @@ class _Parts:
         return tree.map_leaves(lambda _: next(flagged if next(flags) else others), self.structure)
 
 
-class _WithoutGradient(ForwardRule):
+class _FirstSweep(ForwardRule):
     """The spiking network; only operations that are the same at every step have a gradient."""
 
-    def evaluate(self, function):
-        return backend.without_gradient(function)
+    def evaluate(self, function, *args):
+        return backend.detached(function, *args)

@@ -12,20 +12,20 @@ class RecordingRule(ForwardRule):
     """The spiking network without gradient; records what the rate pass needs.
 
     Args:
-        order: See `Rule`.
+        step_mode: See `Rule`.
         training: See `Rule`.
         last_step: Boolean, whether to record the statistics of the last step instead of their means.
     """
 
-    def __init__(self, order, training, last_step):
-        super().__init__(order, training, with_gradient=False)
+    def __init__(self, step_mode, training, last_step):
+        super().__init__(step_mode, training, with_gradient=False)
         self.last_step = last_step
 
-    def evaluate(self, function):
-        return backend.without_gradient(function)
+    def evaluate(self, function, *args):
+        return backend.detached(function, *args)
 
     def neuron_pass(self, neuron):
-        return _eligibility.EligibilityPass(neuron.cell, neuron.compute_dtype, self.order.windows)
+        return _eligibility.EligibilityPass(neuron.cell, neuron.compute_dtype, self.step_mode.windows)
 
     def normalization(self, call):
         if call.kind.normalization.normalize_rate is None:
@@ -38,28 +38,28 @@ class RecordingRule(ForwardRule):
     def remember_statistics(self, call, mean, variance, mask):
         # 1 / mean_t(1 / (σ_t² + ε)) replaces σ² + ε.
         statistics = {"mean": mean, "precision": 1.0 / (variance + call.operation.epsilon)}
-        place = statistics_place(call)
         weights = None if mask is None else ops.cast(mask, "float32")
         if self.last_step:
-            self.order.memory[place] = [statistics]
+            record = self.step_mode.record
+            record.statistics[call.key] = [statistics]
             if weights is not None:
-                self.order.memory[weights_place(call)] = weights
+                record.weights[call.key] = weights
             return
-        self.order.average(place, statistics)
+        self.step_mode.average("statistics", call.key, statistics)
         if weights is not None:
-            self.evaluate(lambda: self.order.average_steps(weights_place(call), weights))
+            self.evaluate(self.step_mode.average_steps, "weights", call.key, weights)
 
     def remember(self, call, outputs):
         masks = self._masks_in_time(call)
         if masks:
-            self.evaluate(lambda: self.order.average_steps(masks_place(call), masks))
+            self.evaluate(self.step_mode.average_steps, "input_masks", call.key, masks)
         if masks or self._is_needed(call):
-            return self.evaluate(lambda: self.order.average_steps(call.place, outputs))
+            return self.evaluate(self.step_mode.average_steps, "outputs", call.key, outputs)
         return outputs
 
     def _masks_in_time(self, call):
         """The Keras masks of the inputs of an operation that may use them, if they may change over time, by their index."""
-        masks = {str(index): self.order.mask(signal) for index, signal in enumerate(call.signals) if not signal.static}
+        masks = {str(index): self.step_mode.mask(signal) for index, signal in enumerate(call.signals) if not signal.static}
         masks = {index: ops.cast(mask, "bool") for index, mask in masks.items() if mask is not None}
         return masks if masks and layer_kinds.may_use_masks(call.operation) else {}
 
@@ -73,7 +73,7 @@ class RecordingRule(ForwardRule):
             return True
         if any(not signal.static and not time_axis.is_float(signal.value.dtype) for signal in call.signals):
             return True
-        return self.order.sees_all_steps and not call.kind.parameter_free
+        return self.step_mode.sees_all_steps and not call.kind.parameter_free
 
     def regularize(self, call, outputs):
         """Does nothing: the rate pass regularises rates."""
@@ -83,22 +83,4 @@ class RecordingRule(ForwardRule):
         if self.is_static(call):
             super().add_loss(call, loss, t)
         else:
-            self.order.adds_losses.add(call.place)
-
-    def finish(self):
-        """Does nothing: collected losses are added with those of the rate pass."""
-
-
-def statistics_place(call):
-    """Key in an order's memory for the normalisation statistics of a call."""
-    return f"statistics of {call.place}"
-
-
-def weights_place(call):
-    """Key in an order's memory for the weights of rates in the statistics of a call: how often they are not masked."""
-    return f"weights of {call.place}"
-
-
-def masks_place(call):
-    """Key in an order's memory for the Keras masks, at all steps, of the inputs of a call that may use them."""
-    return f"masks of {call.place}"
+            self.step_mode.adds_losses.add(call.key)

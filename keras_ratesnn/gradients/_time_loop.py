@@ -10,52 +10,6 @@ LONGEST_PASS = 16
 time."""
 
 
-class NeuronPass:
-    """A neuron layer in a time loop: the plain neurons. Training methods may extend it.
-
-    Args:
-        cell: A `NeuronCell`.
-        dtype: String, the dtype of the spikes.
-        with_gradient: Boolean, whether the spikes carry gradient.
-    """
-
-    def __init__(self, cell, dtype, with_gradient):
-        self.cell = cell
-        self.dtype = dtype
-        self.with_gradient = with_gradient
-
-    @property
-    def key(self):
-        """Hashable: what `start`, `advance` and `finish` depend on, besides the cell."""
-        return type(self).__name__, self.dtype
-
-    @property
-    def compiles(self):
-        """Whether a backend may compile it into one pass over memory."""
-        return self.cell.fuses
-
-    def phase(self, t):
-        """What `advance` needs to know about step `t`: a structure of numbers, or of tensors if `t` is a tensor."""
-        return ()
-
-    def start(self, current):
-        """The loop state before the first step, given the current of the first step."""
-        return self.cell.initial_state(current)
-
-    def advance(self, phase, current, carried):
-        """One step: `(spikes, carried)`."""
-        _, spikes, state = self.cell.step(current, carried)
-        return time_axis.cast(spikes, self.dtype), state
-
-    def finish(self, carried):
-        """`(state, record)`: the cell's state after the last step, and a structure of tensors for later walks."""
-        return carried, ()
-
-    def as_tensors(self, carried):
-        """The loop state with all numbers converted to tensors."""
-        return carried
-
-
 def step(neuron_pass, current, carried, t):
     """One step of a neuron layer: `(spikes, carried)`."""
     return _elementwise(neuron_pass, neuron_pass.advance, (), neuron_pass.phase(t), current, carried)

@@ -1,4 +1,4 @@
-"""The plain spiking network, which is the forward pass of every training method, in either order."""
+"""The plain spiking network, which is the forward pass of every training method, in either step mode."""
 
 import contextlib
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
-from keras_ratesnn.gradients._time_loop import NeuronPass
-from keras_ratesnn.gradients.base import Rule
-from keras_ratesnn.gradients.orders import Order
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
+from keras_ratesnn.gradients.rule import Rule
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
+from keras_ratesnn.gradients.step_modes import StepMode
 
 
 class ForwardRule(Rule):
@@ -23,13 +23,13 @@ class ForwardRule(Rule):
     A subclass may override `evaluate`, `neuron_pass`, and what is recorded of each kind of operation.
 
     Args:
-        order: See `Rule`.
+        step_mode: See `Rule`.
         training: Boolean, whether layers behave as in training.
         with_gradient: Boolean, whether operations that depend on time carry gradient.
     """
 
-    def __init__(self, order: Order, training: bool, with_gradient: bool) -> None:
-        super().__init__(order, training)
+    def __init__(self, step_mode: StepMode, training: bool, with_gradient: bool) -> None:
+        super().__init__(step_mode, training)
         self.with_gradient = with_gradient
 
     def __call__(self, call: Call) -> Structure:
@@ -50,9 +50,9 @@ class ForwardRule(Rule):
 
     # What a training method may override:
 
-    def evaluate(self, function: Callable[[], Any]) -> Any:
-        """Evaluates `function()`, which computes tensors of steps."""
-        return function()
+    def evaluate(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Evaluates `function(*args)`, which computes tensors of steps."""
+        return function(*args)
 
     def neuron_pass(self, neuron: keras.layers.Layer) -> NeuronPass:
         """The `NeuronPass` of a neuron layer."""
@@ -67,23 +67,23 @@ class ForwardRule(Rule):
 
     def regularize(self, call: Call, outputs: Structure) -> None:
         """Called with the outputs of a call, for activity regularisation."""
-        self.order.regularize(call, outputs, 1.0 / self.order.calls, each_step=True)
+        self.step_mode.regularize(call, outputs, 1.0 / self.step_mode.calls, each_step=True)
 
     def add_loss(self, call: Call, loss: Tensor, t: int | Tensor | None = None) -> None:
-        self.order.add_loss(call, loss, each_step=not self.is_static(call))
+        self.step_mode.add_loss(call, loss, each_step=not self.is_static(call))
 
     # Each kind of operation:
 
     def neuron(self, call: Call) -> Signal:
         current, neuron_pass = only_signal(call), self.neuron_pass(call.operation)
-        spikes = self.evaluate(lambda: self.order.through_time(call.place, neuron_pass, current))
+        spikes = self.evaluate(self.step_mode.through_time, call.key, neuron_pass, current)
         self.regularize(call, spikes)
-        return Signal(keras_internals.put_mask(spikes, self.order.mask(current)))
+        return Signal(keras_internals.put_mask(spikes, self.step_mode.mask(current)))
 
     def encoder(self, call: Call) -> Signal:
         encoder, inputs = call.operation, self.encoded(call)
-        timesteps = self.order.timesteps
-        spikes = self.evaluate(lambda: self.order.each(lambda t: encoder.spikes(inputs, t, timesteps)))
+        timesteps = self.step_mode.timesteps
+        spikes = self.evaluate(self.step_mode.each, lambda t: encoder.spikes(inputs, t, timesteps))
         return Signal(self.remember(call, spikes))
 
     def encoded(self, call: Call) -> Tensor:
@@ -98,60 +98,66 @@ class ForwardRule(Rule):
 
     def static(self, call: Call) -> Structure:
         """Runs an operation whose inputs are the same at every step once, with gradient."""
-        constants = self.order.constants
-        if call.place not in constants:
+        constants = self.step_mode.constants
+        if call.key not in constants:
             if self.normalizes(call):
                 # Updates the moving averages as often as calls on steps would.
                 inputs, mask = self._normalized(call, lambda signal: signal.value)
                 normalize = call.kind.normalization.normalize  # type: ignore[union-attr]
-                outputs, mean, variance = normalize(call.operation, inputs, times=self.order.calls, mask=mask)
+                outputs, mean, variance = normalize(call.operation, inputs, times=self.step_mode.calls, mask=mask)
                 self._after_steps(call, mean, variance, mask)
                 keras_internals.put_mask(outputs, mask)
             else:
                 outputs = self.apply(call, *with_tensors(lambda signal: signal.value, call))
-            self.order.regularize(call, outputs)
-            constants[call.place] = tree.map_leaves(lambda output: Signal(output, static=True), outputs)
-        return constants[call.place]
+            self.step_mode.regularize(call, outputs)
+            constants[call.key] = tree.map_leaves(lambda output: Signal(output, static=True), outputs)
+        return constants[call.key]
 
     def normalization(self, call: Call) -> Signal:
-        inputs, mask = self._normalized(call, self.order.tensor)
+        inputs, mask = self._normalized(call, self.step_mode.tensor)
         normalize = call.kind.normalization.normalize  # type: ignore[union-attr]
-        outputs, mean, variance = self.evaluate(lambda: normalize(call.operation, inputs, mask=mask))
+        outputs, mean, variance = self.evaluate(normalize, call.operation, inputs, 1, mask)
         self.remember_statistics(call, mean, variance, mask)
         self._after_steps(call, mean, variance, mask)
         if call.kind.normalization.step_factors is not None:  # type: ignore[union-attr]
-            outputs = self.remember(call, self.evaluate(lambda: self._times_step_factors(call, outputs)))
+            outputs = self.remember(call, self.evaluate(self._times_step_factors, call, outputs))
         self.regularize(call, outputs)
         return Signal(keras_internals.put_mask(outputs, mask))
 
     def mask(self, call: Call) -> Signal:
         """Applies the same mask at all steps."""
         signal = only_signal(call)
-        mask = self.order.once(call.place, lambda: self._drawn_mask(call, self.order.at(signal, 0)))
-        outputs = self.order.scale(time_axis.cast(signal.value, mask.dtype), mask)
+        masks = self.step_mode.record.random_masks
+        if call.key not in masks:
+            masks[call.key] = self.apply(call, (ops.ones_like(self.step_mode.at(signal, 0)),), call.kwargs)
+        mask = masks[call.key]
+        outputs = self.step_mode.scale(time_axis.cast(signal.value, mask.dtype), mask)
         self.regularize(call, outputs)
-        return Signal(keras_internals.put_mask(outputs, self.order.mask(signal)))
+        return Signal(keras_internals.put_mask(outputs, self.step_mode.mask(signal)))
 
     def random(self, call: Call) -> Structure:
         """Uses the same random numbers at all steps: each step starts with the generator state of the first."""
-        start = self.order.once(noise_place(call), lambda: noise_of(call))
+        noise = self.step_mode.record.noise
+        if call.key not in noise:
+            noise[call.key] = noise_of(call)
+        start = noise[call.key]
 
         def at_step(t):
             args, kwargs = self._arguments_at(call, t)
             with drawing_from(call, start, again=not (isinstance(t, int) and t == 0)):
-                return self.apply(call, args, kwargs, 1.0 / self.order.timesteps, t)
+                return self.apply(call, args, kwargs, 1.0 / self.step_mode.timesteps, t)
 
-        return self._outputs(call, self.evaluate(lambda: self.order.each(at_step)))
+        return self._outputs(call, self.evaluate(self.step_mode.each, at_step))
 
     def operation(self, call: Call) -> Structure:
-        args, kwargs = with_tensors(self.order.tensor, call)
+        args, kwargs = with_tensors(self.step_mode.tensor, call)
         if self.takes_time(call):
-            kwargs = {**kwargs, "time_step": self.order.time_steps(args)}
-        return self._outputs(call, self.evaluate(lambda: self.apply(call, args, kwargs, 1.0 / self.order.calls, self.order.t)))
+            kwargs = {**kwargs, "time_step": self.step_mode.time_steps(args)}
+        return self._outputs(call, self.evaluate(self.apply, call, args, kwargs, 1.0 / self.step_mode.calls, self.step_mode.t))
 
     def _arguments_at(self, call, t):
         """The `(args, kwargs)` of an operation at a step that the rule sees."""
-        args, kwargs = with_tensors(lambda signal: self.order.at(signal, t), call)
+        args, kwargs = with_tensors(lambda signal: self.step_mode.at(signal, t), call)
         return args, {**kwargs, "time_step": t} if self.takes_time(call) else kwargs
 
     def _normalized(self, call, tensor_of):
@@ -164,23 +170,15 @@ class ForwardRule(Rule):
 
     def _after_steps(self, call, mean, variance, mask):
         if call.kind.normalization.after_steps is not None:
-            self.order.after_steps(call, mean, variance, mask)
+            self.step_mode.after_steps(call, mean, variance, mask)
 
     def _times_step_factors(self, call, outputs):
         factors = ops.convert_to_tensor(call.kind.normalization.step_factors(call.operation))
-        return time_axis.times_rows(outputs, time_axis.of_steps(factors, self.order.time_steps((outputs,))))
+        return time_axis.times_rows(outputs, time_axis.of_steps(factors, self.step_mode.time_steps((outputs,))))
 
     def _outputs(self, call, outputs):
         self.regularize(call, outputs)
         return tree.map_leaves(Signal, self.remember(call, outputs))
-
-    def _drawn_mask(self, call, like):
-        return self.apply(call, (ops.ones_like(like),), call.kwargs)
-
-
-def noise_place(call):
-    """Key in an order's memory for the state of a call's random generators before the first step."""
-    return f"noise of {call.place}"
 
 
 def noise_of(call):

@@ -16,8 +16,9 @@ from keras_ratesnn import dynamics
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients._online import OnlineRule, run_online
-from keras_ratesnn.gradients._time_loop import NeuronPass
-from keras_ratesnn.gradients.base import GradientMethod, Run
+from keras_ratesnn.gradients.method import GradientMethod
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
+from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 
 
@@ -81,14 +82,14 @@ class TraceRule(OnlineRule):
         spikes, neuron = super().neuron(call).value, call.operation
         trace_pass = TracePass(neuron.cell, neuron.compute_dtype, with_gradient=False)
         emitted = Signal(ops.stop_gradient(spikes))
-        trace = backend.without_gradient(lambda: self.order.through_time(f"trace at {call.place}", trace_pass, emitted))
+        trace = backend.detached(self.step_mode.through_time, call.key, trace_pass, emitted)
         return TracedSignal(spikes, _masked_like(trace, spikes))
 
     def mask(self, call):
         outputs, inputs = super().mask(call), only_signal(call)
         if not isinstance(inputs, TracedSignal):
             return outputs
-        trace = self.order.scale(inputs.trace, self.order.memory[call.place])
+        trace = self.step_mode.scale(inputs.trace, self.step_mode.record.random_masks[call.key])
         return TracedSignal(outputs.value, _masked_like(trace, outputs.value))
 
     def operation(self, call):
@@ -108,9 +109,9 @@ class TraceRule(OnlineRule):
         variables = call.operation.variables
         with keras_internals.without_autocast():
             constants = [(variable, ops.stop_gradient(ops.convert_to_tensor(variable))) for variable in variables]
-        share, t = 1.0 / self.order.calls, self.order.t
+        share, t = 1.0 / self.step_mode.calls, self.step_mode.t
         with keras_internals.Values(constants):
-            of_spikes = self.apply(call, *with_tensors(self.order.tensor, call), share, t)
+            of_spikes = self.apply(call, *with_tensors(self.step_mode.tensor, call), share, t)
         of_traces, losses = self.outputs_and_losses(call, *with_tensors(self._trace, call))
         for loss in losses:
             self.add_loss(call, (loss - ops.stop_gradient(loss)) * share, t)
@@ -124,7 +125,7 @@ class TraceRule(OnlineRule):
         """The trace of a signal, or the signal itself if it has none."""
         if isinstance(signal, TracedSignal):
             return signal.trace
-        tensor = self.order.tensor(signal)
+        tensor = self.step_mode.tensor(signal)
         return _masked_like(ops.stop_gradient(tensor), tensor)
 
 
@@ -135,6 +136,8 @@ def _masked_like(tensor, other):
 
 class TracePass(NeuronPass):
     """Computes the traces â_t = λ â_{t−1} + s_t of the spikes of a neuron layer in a time loop."""
+
+    quantity = "trace"
 
     def start(self, current):
         return ops.zeros_like(current, dtype=time_axis.accumulation_dtype(current.dtype))

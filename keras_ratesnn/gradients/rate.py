@@ -23,8 +23,10 @@ from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients import _eligibility, _neuron_independence, _windows
 from keras_ratesnn.gradients._rate_rule import RateRule
 from keras_ratesnn.gradients._recording_rule import RecordingRule
-from keras_ratesnn.gradients.base import GradientMethod, Run
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.method import GradientMethod
+from keras_ratesnn.gradients.run import Run
+from keras_ratesnn.gradients.step_modes import step_mode_of
 
 
 @registry.register
@@ -64,15 +66,15 @@ class Rate(GradientMethod):
 
     def call(self, run: Run) -> Structure:
         if not run.with_gradient:
-            order = run.new_order()
-            return order.run(ForwardRule(order, run.training, with_gradient=False), run)
-        order = run.new_order(self._sizes(run))
-        last_step = self.last_step_statistics and not order.sees_all_steps
-        rule = RateRule(order, run.training, last_step)
+            step_mode = step_mode_of(run)
+            return step_mode.run(ForwardRule(step_mode, run.training, with_gradient=False), run)
+        step_mode = step_mode_of(run, self._sizes(run))
+        last_step = self.last_step_statistics and not step_mode.sees_all_steps
+        rule = RateRule(step_mode, run.training, last_step)
         with backend.reading_once(run.network):
-            outputs = order.run(RecordingRule(order, run.training, last_step), run)
+            outputs = step_mode.run(RecordingRule(step_mode, run.training, last_step), run, is_last=False)
             rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
-        rule.finish()
+        step_mode.end()
         wanted = rule.at_each_step if run.return_sequences else rule.mean
 
         def with_derivative(value, signal):

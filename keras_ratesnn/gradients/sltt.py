@@ -5,7 +5,8 @@ from keras import ops, random
 from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients._online import OnlineRule, run_online
-from keras_ratesnn.gradients.base import GradientMethod, Run
+from keras_ratesnn.gradients.method import GradientMethod
+from keras_ratesnn.gradients.run import Run
 
 
 @registry.register

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from keras import layers
 
-from keras_ratesnn._core.annotations import Config, Stem, StepMode
+from keras_ratesnn._core.annotations import Config, Stem, StepModeName
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.models import _residual
@@ -25,7 +25,7 @@ def PreActResNet18(
     classes: int = 1000,
     timesteps: int = 4,
     gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepMode = "multi",
+    step_mode: StepModeName = "multi",
     neuron: Callable[[], Neuron] | None = None,
     width: float = 1.0,
     include_top: bool = True,
@@ -56,7 +56,7 @@ def PreActResNet34(
     classes: int = 1000,
     timesteps: int = 4,
     gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepMode = "multi",
+    step_mode: StepModeName = "multi",
     neuron: Callable[[], Neuron] | None = None,
     width: float = 1.0,
     include_top: bool = True,

@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
-from keras_ratesnn._core.annotations import Config, Normalizer, Stem, StepMode
+from keras_ratesnn._core.annotations import Config, Normalizer, Stem, StepModeName
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.models import _normalizer_free, _residual
@@ -27,7 +27,7 @@ def ResNet18(
     classes: int = 10,
     timesteps: int = 4,
     gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepMode = "multi",
+    step_mode: StepModeName = "multi",
     neuron: Callable[[], Neuron] | None = None,
     width: float = 1.0,
     include_top: bool = True,
@@ -93,7 +93,7 @@ def ResNet19(
     classes: int = 10,
     timesteps: int = 4,
     gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepMode = "multi",
+    step_mode: StepModeName = "multi",
     neuron: Callable[[], Neuron] | None = None,
     width: float = 1.0,
     include_top: bool = True,
@@ -129,7 +129,7 @@ def ResNet34(
     classes: int = 10,
     timesteps: int = 4,
     gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepMode = "multi",
+    step_mode: StepModeName = "multi",
     neuron: Callable[[], Neuron] | None = None,
     width: float = 1.0,
     include_top: bool = True,

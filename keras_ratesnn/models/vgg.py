@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
-from keras_ratesnn._core.annotations import Config, Normalizer, StepMode
+from keras_ratesnn._core.annotations import Config, Normalizer, StepModeName
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import LIF, Neuron
 from keras_ratesnn.models._arguments import checked_classes, checked_neuron, image_input, scaled
@@ -30,7 +30,7 @@ def VGG11(
     classes: int = 10,
     timesteps: int = 4,
     gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepMode = "multi",
+    step_mode: StepModeName = "multi",
     neuron: Callable[[], Neuron] | None = None,
     width: float = 1.0,
     include_top: bool = True,
@@ -97,7 +97,7 @@ def VGG13(
     classes: int = 10,
     timesteps: int = 4,
     gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepMode = "multi",
+    step_mode: StepModeName = "multi",
     neuron: Callable[[], Neuron] | None = None,
     width: float = 1.0,
     include_top: bool = True,
@@ -128,7 +128,7 @@ def VGG16(
     classes: int = 10,
     timesteps: int = 4,
     gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepMode = "multi",
+    step_mode: StepModeName = "multi",
     neuron: Callable[[], Neuron] | None = None,
     width: float = 1.0,
     include_top: bool = True,
@@ -160,7 +160,7 @@ def VGGSNN(
     classes: int = 10,
     timesteps: int = 10,
     gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepMode = "multi",
+    step_mode: StepModeName = "multi",
     neuron: Callable[[], Neuron] | None = None,
     width: float = 1.0,
     include_top: bool = True,

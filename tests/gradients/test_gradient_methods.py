@@ -33,9 +33,9 @@ class DoubledSpikes(gradients.ForwardRule):
 
 class Doubling(gradients.GradientMethod):
     def call(self, run):
-        order = run.new_order()
-        self.rule = DoubledSpikes(order, run.training, run.with_gradient)
-        return order.run(self.rule, run)
+        step_mode = gradients.step_mode_of(run)
+        self.rule = DoubledSpikes(step_mode, run.training, run.with_gradient)
+        return step_mode.run(self.rule, run)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])

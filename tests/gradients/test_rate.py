@@ -12,7 +12,7 @@ from keras_ratesnn import LayerKind, _graph
 from keras_ratesnn._core import time_axis
 from keras_ratesnn.gradients._rate_rule import RateRule
 from keras_ratesnn.gradients._recording_rule import RecordingRule
-from keras_ratesnn.gradients.orders import AllSteps
+from keras_ratesnn.gradients.step_modes import MultiStep
 
 
 def residual_network():
@@ -39,7 +39,7 @@ def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, tr
     timesteps = 5
     network = residual_network()
     x, _ = data(6, (timesteps, 8, 8, 3) if has_time else (8, 8, 3))
-    order = AllSteps(timesteps)
+    step_mode = MultiStep(timesteps)
     means, rates = {}, {}
 
     def watched(rule, seen, mean):
@@ -50,10 +50,9 @@ def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, tr
 
         return watch
 
-    recording = watched(RecordingRule(order, training, last_step=False), means, lambda x: time_axis.mean(x, timesteps))
-    _graph.walk(network, [order.begin(ops.convert_to_tensor(x), has_time)], recording, training)
-    order.memory = {place: left[1] if isinstance(left, tuple) else left for place, left in order.memory.items()}
-    rule = RateRule(order, training, last_step=False)
+    recording = watched(RecordingRule(step_mode, training, last_step=False), means, lambda x: time_axis.mean(x, timesteps))
+    _graph.walk(network, [step_mode.begin(ops.convert_to_tensor(x), has_time)], recording, training)
+    rule = RateRule(step_mode, training, last_step=False)
     _graph.walk(network, [rule.begin(ops.convert_to_tensor(x), has_time)], watched(rule, rates, lambda x: x), training)
     assert len(rates) == len(network.operations) - 1
     for name, rate in rates.items():

@@ -190,9 +190,9 @@ def test_a_place_is_of_one_call_and_the_same_in_every_walk():
     network, first, second = shared(), PlainRule(), PlainRule()
     walk(network, [X], rule=first)
     walk(network, [X], rule=second)
-    places = [call.place for call in first.seen]
+    places = [call.key for call in first.seen]
     assert len(set(places)) == len(places) == 8
-    assert places == [call.place for call in second.seen]
+    assert places == [call.key for call in second.seen]
 
 
 def test_a_functional_subclass_with_its_own_call_is_not_a_graph():

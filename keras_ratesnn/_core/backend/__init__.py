@@ -19,7 +19,7 @@
 * `no_gradient()`: a context in which nothing is recorded for a backward pass.
 * `noise_state()`, `set_noise_state(state)`: the state of random generators other than the seeds of layers.
 * `repeated_noise(state)`: a context in which numbers are drawn again from such a state; later ones do not depend on it.
-* `without_gradient(function)`: the result of `function()`, a structure of tensors and numbers, without gradient.
+* `detached(function, *args)`: the result of `function(*args)`, a structure of tensors and numbers, without gradient.
 * `grad_enabled()`: whether operations may be differentiated later.
 * `optimization_barrier(tensors)`: the tensors, each computed before any is used.
 * `reading_once(network)`: a context for all forward passes of a training step, so that the backward pass sees the weights of a
@@ -89,4 +89,4 @@ unrolled_network_steps = _functions.unrolled_network_steps
 unrolled_steps = _functions.unrolled_steps
 untraced = _functions.untraced
 with_backward = _functions.with_backward
-without_gradient = _functions.without_gradient
+detached = _functions.detached

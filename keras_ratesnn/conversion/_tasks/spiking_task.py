@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import keras
 
 from keras_ratesnn._core import keras_internals, optional_packages, registry
-from keras_ratesnn._core.annotations import Config, StepMode, Structure
+from keras_ratesnn._core.annotations import Config, StepModeName, Structure
 from keras_ratesnn.conversion._tasks.counterparts import Counterparts, names_of
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.spiking_model import SpikingModel
@@ -43,7 +43,7 @@ def spiking_model(
     network: keras.Model,
     timesteps: int,
     gradient: str | GradientMethod | Config,
-    step_mode: StepMode,
+    step_mode: StepModeName,
 ) -> SpikingModel:
     """The `SpikingModel` of a network that was made from a model; a task if the model is one.
 

@@ -3,7 +3,7 @@
 import keras
 
 from keras_ratesnn._core import checks, time_axis
-from keras_ratesnn._core.annotations import Config, StepMode
+from keras_ratesnn._core.annotations import Config, StepModeName
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.models._arguments import checked_classes
 from keras_ratesnn.models.pretrained import _files
@@ -34,7 +34,7 @@ def load_pretrained(
     name: str,
     timesteps: int | None = None,
     gradient: str | GradientMethod | Config | None = None,
-    step_mode: StepMode | None = None,
+    step_mode: StepModeName | None = None,
     classes: int | None = None,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> SpikingModel:

@@ -94,13 +94,13 @@ normalize = functools.partial(plain_normalization.normalize, replicas)
 normalize_as = functools.partial(plain_normalization.normalize_as, graft, replicas)
 
 
-def without_gradient(function):
-    """The result of `function()`, a structure of tensors and numbers, without gradient. Tensors keep their Keras masks."""
+def detached(function, *args):
+    """The result of `function(*args)`, a structure of tensors and numbers, without gradient. Tensors keep their Keras masks."""
 
     def stopped(leaf):
         return keras_internals.put_mask(tf.stop_gradient(leaf), keras_internals.mask_of(leaf))
 
-    return tree.map_leaves(lambda leaf: stopped(leaf) if tf.is_tensor(leaf) else leaf, function())
+    return tree.map_leaves(lambda leaf: stopped(leaf) if tf.is_tensor(leaf) else leaf, function(*args))
 
 
 def check_equal(size, wanted, message):

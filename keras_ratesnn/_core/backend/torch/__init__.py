@@ -182,10 +182,10 @@ def no_gradient():
     return torch.no_grad()
 
 
-def without_gradient(function):
-    """The result of `function()`, a structure of tensors and numbers, without gradient: nothing is recorded."""
+def detached(function, *args):
+    """The result of `function(*args)`, a structure of tensors and numbers, without gradient: nothing is recorded."""
     with torch.no_grad():
-        return function()
+        return function(*args)
 
 
 def grad_enabled():

@@ -1,7 +1,8 @@
-"""What both orders share, and what differs."""
+"""What both step modes share, and what differs."""
 
+import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -9,25 +10,24 @@ from keras import ops
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
-from keras_ratesnn.gradients import _time_loop
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
+from keras_ratesnn.gradients.record import Place, Record
+from keras_ratesnn.gradients.run import Run, WalkRule
 from keras_ratesnn.gradients.signals import Signal
 
-if TYPE_CHECKING:
-    from keras_ratesnn.gradients.base import Rule, Run
 
-
-class Order:
-    """Base class of both orders.
+class StepMode:
+    """Base class of both step modes.
 
     Args:
         timesteps: Integer T.
         windows: Tuple of integers that add up to T, the sizes of the windows with a mean each. Defaults to `None`, one window.
 
     Attributes:
-        memory: Dict from places to structures of tensors.
-        constants: Dict from places to structures of signals that are the same at every step.
-        adds_losses: Set of the places of calls on steps that add losses of their own.
+        record: `Record`.
+        constants: Dict from the keys of calls to structures of signals that are the same at every step.
+        adds_losses: Set of the keys of calls on steps that add losses of their own.
         layout: Context for calls of layers that can keep the memory layout of their data.
         t: Integer, or integer scalar tensor: the time step that a rule sees, from 0 on; `None` if it sees all steps at once.
     """
@@ -39,24 +39,22 @@ class Order:
         self.t: int | Tensor | None = None
         self.timesteps = timesteps
         self.windows = windows or (timesteps,)
-        self.memory: dict[str, Any] = {}
+        self.record = Record.empty()
         self.constants: dict[str, Structure] = {}
         self.adds_losses: set[str] = set()
         self.layout = backend.layout_kept()
-        self._neurons: dict[str, _time_loop.NeuronPass] = {}
-        self._finishing: dict[str, Callable[..., Any]] = {}
-        self._owners_of_losses: dict[str, keras.layers.Layer] = {}
+        self._passes: dict[Place, NeuronPass] = {}
         self._losses: list[tuple[keras.layers.Layer, Tensor]] = []
-        self._once: set[str] = set()
-        self._normalized: dict[str, Call] = {}
+        self._layers_with_losses: dict[str, keras.layers.Layer] = {}
         self._statistics: list[tuple[Call, Tensor, Tensor]] = []
+        self._normalized: dict[str, Call] = {}
 
     @property
     def calls(self) -> int:
-        """The number of calls of the operation at a place."""
+        """The number of calls of each operation."""
         return 1 if self.sees_all_steps else self.timesteps
 
-    # What differs between the orders:
+    # What differs between the step modes:
 
     def begin(self, tensor: Tensor, has_time: bool) -> Signal:
         """The signal of an input of the network: `(batch, T, ...)` if `has_time`, else `(batch, ...)`."""
@@ -86,33 +84,50 @@ class Order:
         """The product of a tensor of the steps that the rule sees and a tensor of one step, `(batch, ...)`."""
         raise NotImplementedError
 
-    def through_time(self, place: str, neuron_pass: _time_loop.NeuronPass, current: Signal) -> Tensor:
-        """The spikes of a neuron layer, see `NeuronPass`, given the signal of its input current."""
-        raise NotImplementedError
+    def through_time(self, key: str, neuron_pass: NeuronPass, current: Signal) -> Tensor:
+        """The results of a neuron layer, in general its spikes, at the steps that the rule sees.
 
-    def finished(self, place: str) -> Any:
-        """The result of `NeuronPass.finish` for a neuron layer after the steps so far."""
-        raise NotImplementedError
-
-    def average(self, place: str, values: Structure) -> None:
-        """Stores the mean of a structure of tensors over the calls in each window: a list with one element per window.
-
-        In multi-step mode there is only one call for all windows, so the list has one element.
+        Args:
+            key: String, the key of the layer's call. A call may have several passes, if their `quantity` differs.
+            neuron_pass: `NeuronPass`.
+            current: `Signal`, the input current.
         """
         raise NotImplementedError
 
-    def average_steps(self, place: str, tensors: Structure) -> Structure:
-        """Stores the time mean in each window, `(batch * W, ...)`, of a structure of tensors of the steps.
+    def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:
+        """Records the mean of a structure of tensors over the calls in each window: a list with one element per window.
 
-        For integers and booleans, whose mean would not be an integer or boolean, all steps are stored, `(batch * T, ...)`.
+        In multi-step mode there is only one call for all windows, so the list has one element.
+
+        Args:
+            field: The field of the record.
+            key: String, the key of the call.
+            values: Structure of tensors.
+        """
+        raise NotImplementedError
+
+    def average_steps(self, field: Literal["outputs", "weights", "input_masks"], key: str, tensors: Structure) -> Structure:
+        """Records the time mean in each window, `(batch * W, ...)`, of a structure of tensors of the steps.
+
+        For integers and booleans, whose mean would not be an integer or boolean, all steps are recorded, `(batch * T, ...)`.
+
+        Args:
+            field: The field of the record.
+            key: String, the key of the call.
+            tensors: Structure of tensors.
 
         Returns:
             The tensors; use these from now on.
         """
         raise NotImplementedError
 
-    def run(self, rule: "Rule", run: "Run") -> Structure:
+    def run(self, rule: WalkRule, run: Run, is_last: bool = True) -> Structure:
         """Runs the network over time with a rule.
+
+        Args:
+            rule: The rule, which has this step mode.
+            run: `Run`.
+            is_last: Boolean, whether no other walk follows: then `end` is called. Defaults to `True`.
 
         Returns:
             Tensors in the structure of the network's outputs: time means `(batch, ...)`, or all steps `(batch, T, ...)` if
@@ -120,18 +135,20 @@ class Order:
         """
         raise NotImplementedError
 
-    # What both orders share:
+    def _end_of_steps(self) -> None:
+        """Called after the last step: completes the record for later walks."""
 
-    def once(self, place: str, function: Callable[..., Any]) -> Any:
-        """The result of `function()`, which is called only the first time for each place."""
-        if place not in self.memory:
-            self.memory[place] = function()
-            self._once.add(place)
-        return self.memory[place]
+    def _gathered_mask(self, run, so_far, mask):
+        """The mask of an output, `(batch, ...)`, or `(batch, T, ...)` if `run.return_sequences`.
 
-    def drawn(self) -> Any:
-        """The memory entries set by `once`. An order that starts with them reuses the same masks and noise."""
-        return {place: self.memory[place] for place in self._once}
+        Args:
+            run: `Run`.
+            so_far: The mask of previous steps, or `None`.
+            mask: The mask of the steps that the rule sees.
+        """
+        raise NotImplementedError
+
+    # What both share:
 
     def regularize(self, call: Call, outputs: Structure, share: float = 1.0, each_step: bool = False) -> None:
         """Adds the activity regularisation of a call to its layer's losses, divided by the number of rows, as in Keras.
@@ -161,10 +178,9 @@ class Order:
         if not each_step:
             self._losses.append((call.operation, loss))
             return
-        # Stored in the memory, which a loop can carry; it has no gradient if the steps have none.
-        place = f"loss at {call.place}"
-        self.memory[place] = self.memory.get(place, 0.0) + ops.sum(loss)
-        self._owners_of_losses[place] = call.operation
+        # In the record, which a loop can carry; it has no gradient if the steps have none.
+        self.record.losses[call.key] = self.record.losses.get(call.key, 0.0) + ops.sum(loss)
+        self._layers_with_losses[call.key] = call.operation
 
     def after_steps(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None = None) -> None:
         """Collects statistics that a call's normalisation receives after the last walk, averaged over all steps.
@@ -174,78 +190,55 @@ class Order:
         if all(signal.static for signal in call.signals):
             self._statistics.append((call, mean, variance))
             return
-        place = f"batch at {call.place}"
         square = variance + ops.square(mean)
         if mask is None:
-            self.average(place, {"mean": mean, "square": square})
+            self.average("moments", call.key, {"mean": mean, "square": square})
         else:
             rows = ops.sum(time_axis.cast(mask, mean.dtype))
-            self.average(place, {"mean": rows * mean, "rows": rows, "square": rows * square})
-        self._normalized[place] = call
-
-    def _gather_masks(self, run, signals):
-        """Stores the Keras masks of the network's outputs. A time mean counts where some step does."""
-        for place, signal in zip(_places_of_masks(signals), tree.flatten(signals), strict=True):
-            mask = self.mask(signal)
-            if mask is not None:
-                self.memory[place] = self._gathered_mask(run, self.memory.get(place), mask)
-
-    def losses_of_steps(self) -> Any:
-        """The memory entries in which `add_loss` sums the losses of the steps."""
-        return {place: self.memory[place] for place in self._owners_of_losses}
+            self.average("moments", call.key, {"mean": rows * mean, "rows": rows, "square": rows * square})
+        self._normalized[call.key] = call
 
     def end(self) -> None:
         """Called after the last walk of a run: passes collected losses and statistics to their layers."""
         # Calling a layer may clear earlier losses.
-        for layer, loss in [*self._losses, *((layer, self.memory[place]) for place, layer in self._owners_of_losses.items())]:
+        of_steps = ((layer, self.record.losses[key]) for key, layer in self._layers_with_losses.items())
+        for layer, loss in [*self._losses, *of_steps]:
             layer.add_loss(loss)
         for call, mean, variance in self._statistics:
             call.kind.normalization.after_steps(call.operation, mean, variance)  # type: ignore[union-attr, misc]
 
-    def _gathered_mask(self, run, so_far, mask):
-        """The mask of an output, `(batch, ...)`, or `(batch, T, ...)` if `run.return_sequences`.
+    def _gather_masks(self, run, signals):
+        """Records the Keras masks of the network's outputs. A time mean counts where some step does."""
+        masks = self.record.output_masks
+        for number, signal in enumerate(tree.flatten(signals)):
+            mask = self.mask(signal)
+            if mask is not None:
+                masks[number] = self._gathered_mask(run, masks.get(number), mask)
 
-        Args:
-            run: `Run`.
-            so_far: The mask of previous steps, or `None`.
-            mask: The mask of the steps that the rule sees.
-        """
-        raise NotImplementedError
-
-    def _finish(self, rule, outputs):
-        """The outputs of a walk. Replaces the state in the memory by the records for later walks."""
-        finished = {place: self.finished(place) for place in self._neurons}
-        for place, (state, record) in finished.items():
-            self._neurons[place].cell.after_steps(state)
-            self.memory[place] = record
-        for place, function in self._finishing.items():
-            self.memory[place] = function(self.memory.get(place))
-        # They refer to this order: the tensors of a step would stay in memory until Python looks for such cycles.
-        self._finishing.clear()
-        for place, call in self._normalized.items():
-            windows = self.memory[place]
+    def _finish(self, outputs, is_last):
+        """The outputs of a walk, after the last step."""
+        self._end_of_steps()
+        record = self.record
+        for place, neuron_pass in self._passes.items():
+            neuron_pass.cell.after_steps(record.states[place])
+        for key, call in self._normalized.items():
+            windows = record.moments[key]
             moments = {name: self._of_all_steps([of[name] for of in windows]) for name in windows[0]}
             mean, square = moments["mean"], moments["square"]
             if "rows" in moments:
                 rows = ops.where(moments["rows"] > 0.0, moments["rows"], 1.0)
                 mean, square = mean / rows, square / rows
             self._statistics.append((call, mean, ops.maximum(square - ops.square(mean), 0.0)))
-        rule.finish()
-        masks = iter([self.memory.get(place) for place in _places_of_masks(outputs)])
-        outputs = propagate_nan(outputs, [state for state, _ in finished.values()])
-        return tree.map_leaves(lambda output: keras_internals.put_mask(output, next(masks)), outputs)
+        if is_last:
+            self.end()
+        outputs, numbers = propagate_nan(outputs, [*record.states.values()]), itertools.count()
+        # Later walks do not need them.
+        record.states.clear()
+        masks = record.output_masks
+        return tree.map_leaves(lambda output: keras_internals.put_mask(output, masks.get(next(numbers))), outputs)
 
     def _of_all_steps(self, means):
-        """The mean over all steps of values stored by `average`."""
+        """The mean over all steps of values recorded by `average`."""
         if len(means) == 1:
             return means[0]
         return sum(mean * (size / self.timesteps) for mean, size in zip(means, self.windows, strict=True))
-
-    def states(self) -> Any:
-        """The states of all neuron layers after the last step: a list of structures of tensors."""
-        return [self.finished(place)[0] for place in self._neurons]
-
-
-def _places_of_masks(outputs):
-    """A place in the memory for the mask of each output."""
-    return [f"mask of output {number}" for number, _ in enumerate(tree.flatten(outputs))]

@@ -5,31 +5,31 @@ import contextvars
 from collections.abc import Iterator
 from typing import Any
 
-_is_without_gradient = contextvars.ContextVar("keras_ratesnn_without_gradient", default=False)
+_is_undifferentiated = contextvars.ContextVar("keras_ratesnn_undifferentiated", default=False)
 
 
 @contextlib.contextmanager
-def without_gradient() -> Iterator[None]:
+def undifferentiated() -> Iterator[None]:
     """A context for outputs that will not be differentiated."""
-    token = _is_without_gradient.set(True)
+    token = _is_undifferentiated.set(True)
     try:
         yield
     finally:
-        _is_without_gradient.reset(token)
+        _is_undifferentiated.reset(token)
 
 
-def is_without_gradient() -> bool:
+def is_undifferentiated() -> bool:
     """Whether the outputs of a model will not be differentiated."""
-    return _is_without_gradient.get()
+    return _is_undifferentiated.get()
 
 
-class StepsWithoutGradient:
+class UndifferentiatedSteps:
     """A mixin for Keras models: the outputs of test and prediction steps are not differentiated."""
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        with without_gradient():
+        with undifferentiated():
             return super().test_step(*args, **kwargs)  # type: ignore[misc]
 
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        with without_gradient():
+        with undifferentiated():
             return super().predict_step(*args, **kwargs)  # type: ignore[misc]

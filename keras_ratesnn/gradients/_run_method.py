@@ -3,9 +3,10 @@
 import dataclasses
 
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.step_modes import step_mode_of
 
 
-def outputs_of(method, run):
+def run_method(method, run):
     """The outputs of a call of a model: `method.call(run)`, and then the part of the network that follows `layers.TimeMean`.
 
     A method gives the means as it gives any output of a network, with their gradient, so what follows is differentiated as in
@@ -22,5 +23,5 @@ def outputs_of(method, run):
     rest = dataclasses.replace(run, walk=run.after_means, after_means=None, inputs=inputs, timesteps=1, step_mode="multi")
     if method.runs_means:
         return method.call(rest)
-    order = rest.new_order()
-    return order.run(ForwardRule(order, rest.training, rest.with_gradient), rest)
+    step_mode = step_mode_of(rest)
+    return step_mode.run(ForwardRule(step_mode, rest.training, rest.with_gradient), rest)

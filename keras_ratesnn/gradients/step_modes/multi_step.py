@@ -1,22 +1,21 @@
-"""Multi-step order."""
+"""Multi-step mode."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn.gradients import _time_loop, _windows
-from keras_ratesnn.gradients.orders.order import Order
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
+from keras_ratesnn.gradients.run import Run, WalkRule
 from keras_ratesnn.gradients.signals import Signal
-
-if TYPE_CHECKING:
-    from keras_ratesnn.gradients.base import Rule, Run
+from keras_ratesnn.gradients.step_modes.step_mode import StepMode
 
 
-class AllSteps(Order):
-    """Multi-step order: a layer sees all steps at once, as `batch * T` rows."""
+class MultiStep(StepMode):
+    """Multi-step mode: a layer sees all steps at once, as `batch * T` rows."""
 
     def begin(self, tensor: Tensor, has_time: bool) -> Signal:
         self._rows = ops.shape(tensor)[0] * self.timesteps
@@ -61,32 +60,30 @@ class AllSteps(Order):
     def scale(self, tensor: Tensor, by_sample: Tensor) -> Tensor:
         return time_axis.fold(time_axis.unfold(tensor, self.timesteps) * by_sample[:, None])
 
-    def through_time(self, place: str, neuron_pass: _time_loop.NeuronPass, current: Signal) -> Tensor:
+    def through_time(self, key: str, neuron_pass: NeuronPass, current: Signal) -> Tensor:
         if not current.static:
             self._checked(current.value)
-        spikes, self.memory[place] = _time_loop.run(neuron_pass, current, self.timesteps)
-        self._neurons[place] = neuron_pass
+        place, record = (neuron_pass.quantity, key), self.record
+        spikes, (record.states[place], record.neurons[place]) = _time_loop.run(neuron_pass, current, self.timesteps)
+        self._passes[place] = neuron_pass
         return spikes
 
-    def finished(self, place: str) -> Any:
-        return self.memory[place]
+    def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:
+        getattr(self.record, field)[key] = [values]
 
-    def average(self, place: str, values: Structure) -> None:
-        self.memory[place] = [values]
-
-    def average_steps(self, place: str, tensors: Structure) -> Structure:
+    def average_steps(self, field: Literal["outputs", "weights", "input_masks"], key: str, tensors: Structure) -> Structure:
         tree.map_leaves(self._checked, tensors)
         # If the compiler postponed the mean to the backward pass, all steps would stay in memory until then.
         means = tree.map_leaves(
             lambda tensor: _windows.means_over_steps(tensor, self.windows) if time_axis.is_float(tensor.dtype) else tensor,
             tensors,
         )
-        after, self.memory[place] = backend.optimization_barrier((tensors, means))
+        after, getattr(self.record, field)[key] = backend.optimization_barrier((tensors, means))
         return tree.map_leaves(
             lambda tensor, before: keras_internals.put_mask(tensor, keras_internals.mask_of(before)), after, tensors
         )
 
-    def run(self, rule: "Rule", run: "Run") -> Structure:
+    def run(self, rule: WalkRule, run: Run, is_last: bool = True) -> Structure:
         outputs = run.walk([self.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
         self._gather_masks(run, outputs)
 
@@ -94,7 +91,7 @@ class AllSteps(Order):
             steps = rule.output(self.tensor(signal) if signal.static else self._checked(signal.value))
             return time_axis.unfold(steps, self.timesteps) if run.return_sequences else time_axis.mean(steps, self.timesteps)
 
-        return self._finish(rule, tree.map_leaves(output, outputs))
+        return self._finish(tree.map_leaves(output, outputs), is_last)
 
     def _gathered_mask(self, run, so_far, mask):
         steps = time_axis.unfold(mask, self.timesteps)

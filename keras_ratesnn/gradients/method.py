@@ -1,0 +1,78 @@
+"""The interface that training methods implement.
+
+A `GradientMethod` defines how a network is trained through time. Each call of the model creates a `Run`. The method returns the
+outputs of the network, using one or more walks through its graph. In a walk a *rule* is called with every operation (a `Call`)
+and returns its output `Signal`s. `ForwardRule` is the plain spiking network; a method overrides what it needs.
+
+A rule sees time through a *step mode* (`keras_ratesnn.gradients.step_modes`): all steps at once, or one after the other. It
+uses the facts of an operation (`call.kind`, see `keras_ratesnn.layer_kinds`), never its class.
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+import keras
+
+from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn.gradients.run import Run
+
+
+class GradientMethod:
+    """Base class of training methods, including custom ones.
+
+    A subclass implements `call`, and `get_config` if its constructor has arguments. Register it with
+    `keras.saving.register_keras_serializable` so that models that use it can be saved.
+
+    Example, BPTT with half its gradient:
+
+    >>> class HalfGradient(keras_ratesnn.gradients.GradientMethod):
+    ...     def call(self, run):
+    ...         outputs = keras_ratesnn.gradients.BPTT().call(run)
+    ...         return keras_ratesnn.gradients.graft(ops.stop_gradient(outputs), outputs, 0.5)
+    >>> inputs = keras.Input((4,))
+    >>> network = keras.Model(inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs)))
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4, gradient=HalfGradient())
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
+    """
+
+    runs_means = False
+    """Whether `call` also runs what follows `layers.TimeMean`, as a network of one step; otherwise it runs as in inference."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether `call` draws random numbers. If so, the model provides a generator, `run.draws`."""
+        return False
+
+    def call(self, run: Run) -> Structure:
+        """The outputs of a call of the model.
+
+        Args:
+            run: `Run`.
+
+        Returns:
+            Tensors in the structure of the network's outputs: time means `(batch, ...)`, or all steps
+            `(batch, T, ...)` if `run.return_sequences`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `call(run)`.")
+
+    def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
+        """Raises ValueError if the method cannot train one of these neuron layers. Called before anything runs.
+
+        Args:
+            neurons: List of `keras_ratesnn.layers.Neuron`.
+        """
+
+    def check_timesteps(self, timesteps: int) -> None:
+        """Raises ValueError if the method cannot train with this number of time steps. Called before training begins."""
+
+    def get_config(self) -> Config:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"

@@ -1,0 +1,60 @@
+"""NeuronPass: a neuron layer in a time loop."""
+
+from collections.abc import Hashable
+from typing import Any
+
+from keras_ratesnn._core import time_axis
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn.layers import NeuronCell
+
+
+class NeuronPass:
+    """A neuron layer in a time loop: the plain neurons. Training methods may extend it.
+
+    A step mode runs it, see `StepMode.through_time`: `start` before the first step, `advance` at each step, and `finish` after
+    the last one.
+
+    Args:
+        cell: A `NeuronCell`.
+        dtype: String, the dtype of the spikes.
+        with_gradient: Boolean, whether the spikes carry gradient.
+    """
+
+    quantity = "spikes"
+    """What `advance` returns for each step. Passes of different quantities may run side by side for one neuron layer."""
+
+    def __init__(self, cell: NeuronCell, dtype: str, with_gradient: bool) -> None:
+        self.cell = cell
+        self.dtype = dtype
+        self.with_gradient = with_gradient
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """Hashable: what `start`, `advance` and `finish` depend on, besides the cell."""
+        return type(self).__name__, self.dtype
+
+    @property
+    def compiles(self) -> bool:
+        """Whether a backend may compile it into one pass over memory."""
+        return self.cell.fuses
+
+    def phase(self, t: int | Tensor) -> Structure:
+        """What `advance` needs to know about step `t`: a structure of numbers, or of tensors if `t` is a tensor."""
+        return ()
+
+    def start(self, current: Tensor) -> Structure:
+        """The loop state before the first step, given the current of the first step."""
+        return self.cell.initial_state(current)
+
+    def advance(self, phase: Structure, current: Tensor, carried: Structure) -> tuple[Tensor, Structure]:
+        """One step: `(spikes, carried)`."""
+        _, spikes, state = self.cell.step(current, carried)
+        return time_axis.cast(spikes, self.dtype), state
+
+    def finish(self, carried: Structure) -> tuple[Structure, Structure]:
+        """`(state, record)`: the cell's state after the last step, and a structure of tensors for later walks."""
+        return carried, ()
+
+    def as_tensors(self, carried: Any) -> Any:
+        """The loop state with all numbers converted to tensors."""
+        return carried

@@ -1,0 +1,209 @@
+"""Single-step mode."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from keras import ops
+
+from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn.gradients import _compiled_loop, _time_loop, _windows
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
+from keras_ratesnn.gradients.record import Place, Record
+from keras_ratesnn.gradients.run import Run, WalkRule
+from keras_ratesnn.gradients.signals import Signal
+from keras_ratesnn.gradients.step_modes.step_mode import StepMode
+
+
+class SingleStep(StepMode):
+    """Single-step mode: the loop over time is outside, and one step runs through the whole network.
+
+    No tensor of size T · batch is ever allocated. Batch normalisation uses separate statistics for each step, over batch and
+    space, and updates its moving averages once per step, like the authors' program.
+    """
+
+    sees_all_steps = False
+
+    def __init__(self, timesteps: int, windows: Sequence[int] | None = None) -> None:
+        super().__init__(timesteps, windows)
+        self.t = 0
+        # Whether the leaves of what `average_steps` records are floats; `None` for `average`.
+        self._averaged: dict[Place, Structure | None] = {}
+
+    def begin(self, tensor: Tensor, has_time: bool) -> Signal:
+        if not has_time:
+            return Signal(tensor, static=True)
+        # PyTorch cannot export Keras' `take` to ONNX.
+        return Signal(tensor[:, self.t] if isinstance(self.t, int) else ops.take(tensor, self.t, axis=1))
+
+    def tensor(self, signal: Signal) -> Tensor:
+        return signal.value
+
+    def each(self, function: Callable[..., Any]) -> Structure:
+        return function(self.t)
+
+    def at(self, signal: Signal, t: int) -> Tensor:
+        return signal.value
+
+    def time_steps(self, args: Structure) -> int | Tensor:
+        return self.t
+
+    def scale(self, tensor: Tensor, by_sample: Tensor) -> Tensor:
+        return tensor * by_sample
+
+    def through_time(self, key: str, neuron_pass: NeuronPass, current: Signal) -> Tensor:
+        place, loops = (neuron_pass.quantity, key), self.record.loops
+        self._passes[place] = neuron_pass
+        carried = loops[place] if place in loops else neuron_pass.start(current.value)
+        spikes, carried = _time_loop.step(neuron_pass, current.value, carried, self.t)
+        loops[place] = neuron_pass.as_tensors(carried)
+        return spikes
+
+    def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:
+        self._averaged[field, key] = None
+        self._add((field, key), values)
+
+    def average_steps(self, field: Literal["outputs", "weights", "input_masks"], key: str, tensors: Structure) -> Structure:
+        place, sequences = (field, key), self.record.sequences
+        self._averaged[place] = tree.map_leaves(lambda tensor: time_axis.is_float(tensor.dtype), tensors)
+        floats = [leaf for leaf in tree.flatten(tensors) if time_axis.is_float(leaf.dtype)]
+        others = [leaf for leaf in tree.flatten(tensors) if not time_axis.is_float(leaf.dtype)]
+        if floats:
+            self._add(place, [time_axis.widen(leaf) for leaf in floats])
+        if others:
+            so_far = sequences.get(place, [None for _ in others])
+            sequences[place] = [self._with_step(steps, leaf) for steps, leaf in zip(so_far, others, strict=True)]
+        return tensors
+
+    def _add(self, place, values):
+        """Adds a structure of tensors to the sum of the window of this step."""
+        sums = self.record.sums
+        if place not in sums:
+            sums[place] = [values, *(tree.map_leaves(ops.zeros_like, values) for _ in self.windows[1:])]
+            return
+        inside = _windows.inside(self.windows, self.t)
+        by_leaf = [_windows.accumulate(of_leaf, value, inside) for *of_leaf, value in _leaves(*sums[place], values)]
+        sums[place] = [_like(values, of_window) for of_window in zip(*by_leaf, strict=True)]
+
+    def _end_of_steps(self) -> None:
+        record = self.record
+        for place, neuron_pass in self._passes.items():
+            record.states[place], record.neurons[place] = neuron_pass.finish(record.loops[place])
+        for place, is_float in self._averaged.items():
+            field, key = place
+            getattr(record, field)[key] = self._means(place) if is_float is None else self._joined(place, is_float)
+        record.loops.clear()
+        record.sums.clear()
+        record.sequences.clear()
+
+    def _means(self, place):
+        """The mean in each window of what `average` was given."""
+        return [
+            tree.map_leaves(lambda total, size=size: total / size, of_window)
+            for of_window, size in zip(self.record.sums[place], self.windows, strict=True)
+        ]
+
+    def _joined(self, place, is_float):
+        """What `average_steps` records."""
+        record = self.record
+        means = map(_windows.join, zip(*self._means(place), strict=True)) if place in record.sums else iter(())
+        steps = map(time_axis.fold, record.sequences.get(place, ()))
+        return tree.map_leaves(lambda of_floats: next(means if of_floats else steps), is_float)
+
+    def states(self) -> list[Structure]:
+        """The states of the cells of all neuron layers after the steps so far."""
+        return [neuron_pass.finish(self.record.loops[place])[0] for place, neuron_pass in self._passes.items()]
+
+    def walk_step(self, rule, walk, signals, t, record):
+        """One walk.
+
+        Args:
+            rule: The rule, which has this step mode.
+            walk: Function `(signals, rule) -> signals`, see `Run`.
+            signals: Function that returns the list of signals of the network's inputs at this step.
+            t: Integer, or integer scalar tensor: the time step, from 0 on.
+            record: The `Record` returned by the previous step, an empty one before the first.
+
+        Returns:
+            `(record, outputs)`: the record for the next step, and tensors in the structure of the network's outputs.
+        """
+        self.t, self.record = t, record.copy()
+        outputs = tree.map_leaves(lambda signal: rule.output(signal.value), walk(signals(), rule))
+        return self.record, outputs
+
+    def run(self, rule: WalkRule, run: Run, is_last: bool = True) -> Structure:
+        return self.finish(run, self.sweep(rule, run), is_last)
+
+    def sweep(self, rule, run):
+        """Runs all steps.
+
+        Returns:
+            The argument of `finish`: the sum of the outputs in the structure of the network's outputs, or all of them if
+            `run.return_sequences`.
+        """
+
+        def signals():
+            return [self.begin(tensor, has_time) for tensor, has_time in run.inputs]
+
+        def walk(signals, rule):
+            outputs = run.walk(signals, rule)
+            self._gather_masks(run, outputs)
+            return outputs
+
+        record, outputs = self.walk_step(rule, walk, signals, 0, Record.empty())
+        carried = record, tree.map_leaves(lambda output: self._gather(run, None, output), outputs)
+
+        def body(t, carried):
+            record, gathered = carried
+            record, outputs = self.walk_step(rule, walk, signals, t, record)
+            return record, tree.map_leaves(lambda so_far, output: self._gather(run, so_far, output), gathered, outputs)
+
+        if not rule.with_gradient and self.timesteps > backend.unrolled_network_steps():
+            carried = _compiled_loop.run(body, carried, run.network.variables, 1, self.timesteps)
+        else:
+            for t in range(1, self.timesteps):
+                carried = body(t, carried)
+
+        self.record, gathered = carried
+        # The dtypes of the outputs; sums are wider.
+        self._dtypes = tree.map_leaves(lambda output: output.dtype, outputs)
+        return gathered
+
+    def finish(self, run, gathered, is_last=True):
+        """The outputs of the run, from the result of `sweep`."""
+
+        def mean(total, dtype):
+            return ops.cast(total / self.timesteps, time_axis.mean_dtype(dtype))
+
+        outputs = gathered if run.return_sequences else tree.map_leaves(mean, gathered, self._dtypes)
+        return self._finish(outputs, is_last)
+
+    def _gathered_mask(self, run, so_far, mask):
+        if run.return_sequences:
+            return self._with_step(so_far, mask)
+        return mask if so_far is None else ops.logical_or(so_far, mask)
+
+    def _gather(self, run, so_far, output):
+        """The sum of the outputs so far, in float32 or wider, or their sequence, `(batch, T, ...)`."""
+        if not run.return_sequences:
+            output = time_axis.widen(output)
+            return output if so_far is None else so_far + output
+        return self._with_step(so_far, output)
+
+    def _with_step(self, so_far, tensor):
+        """Writes the tensor `(batch, ...)` of this step into a sequence `(batch, T, ...)`; `so_far` is `None` at first."""
+        if so_far is None:
+            return ops.repeat(tensor[:, None], self.timesteps, axis=1)
+        at_step = ops.reshape(ops.arange(self.timesteps) == self.t, (1, -1, *([1] * (len(tensor.shape) - 1))))
+        return ops.where(at_step, tensor[:, None], so_far)
+
+
+def _leaves(*structures):
+    """Tuples of corresponding leaves of structures of the same form."""
+    return zip(*map(tree.flatten, structures), strict=True)
+
+
+def _like(structure, leaves):
+    """The given leaves in the form of `structure`."""
+    leaves = iter(leaves)
+    return tree.map_leaves(lambda _: next(leaves), structure)
