@@ -17,13 +17,17 @@ class Values(keras.StatelessScope):
     layers.
 
     Args:
-        values: Iterable of pairs of a Keras variable and a tensor. Defaults to `()`.
+        values: Iterable of pairs of a Keras variable and a tensor or another variable. Defaults to `()`.
         **options: As in `keras.StatelessScope`.
     """
 
     def __init__(self, values=(), **options):
         super().__init__(**options)
         for variable, value in values:
+            if isinstance(value, keras.Variable):
+                # On TensorFlow Keras takes a variable for a tensor, and it would be its own value.
+                with without_autocast():
+                    value = value.value
             self.state_mapping[id(variable)] = ops.convert_to_tensor(value, dtype=variable._dtype)
 
 
