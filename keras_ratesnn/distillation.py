@@ -11,13 +11,13 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._model.callback_order import measurements_first
-from keras_ratesnn._model.compiled_functions import CompilesForSettings
+from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.without_gradient import StepsWithoutGradient, without_gradient
 from keras_ratesnn.spiking_model import SpikingModel
 
 
 @registry.register
-class Distiller(CompilesForSettings, StepsWithoutGradient, keras_internals.ExtractsFeatures, keras.distillation.Distiller):
+class Distiller(CompilesOncePerSettings, StepsWithoutGradient, keras_internals.ExtractsFeatures, keras.distillation.Distiller):
     """A `keras.distillation.Distiller` whose teacher or student may be a `SpikingModel`.
 
     Distillation of outputs compares time means. With `keras.distillation.FeatureDistillation`, the features of a

@@ -513,7 +513,6 @@ def test_keras_names_the_nodes_of_a_graph_like_their_functions():
 
 def test_a_variable_as_a_value_in_a_scope_is_read_before_it():
     variable = keras.Variable(np.full(2, 1.5, "float32"))
-    with AutocastScope("bfloat16"):
-        with keras_internals.Values([(variable, variable)]) as scope:
-            assert keras.backend.standardize_dtype(scope.get_current_value(variable).dtype) == "float32"
-            np.testing.assert_array_equal(helpers.to_numpy(ops.cast(variable.value, "float32")), [1.5, 1.5])
+    with AutocastScope("bfloat16"), keras_internals.Values([(variable, variable)]) as scope:
+        assert keras.backend.standardize_dtype(scope.get_current_value(variable).dtype) == "float32"
+        np.testing.assert_array_equal(helpers.to_numpy(ops.cast(variable.value, "float32")), [1.5, 1.5])
