@@ -53,7 +53,7 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
 class SpikingModel(
     CompilesOncePerSettings,
     StepsWithoutGradient,
-    keras_internals.CollectsLayersOnce,
+    keras_internals.CollectsVariablesOnce,
     keras_internals.TrainsInStrategies,
     FunctionalAttributes,
     keras.Model,

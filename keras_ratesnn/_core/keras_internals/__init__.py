@@ -10,7 +10,7 @@ from keras_ratesnn._core.keras_internals.calls import is_outermost as is_outermo
 from keras_ratesnn._core.keras_internals.calls import take_inputs_unchanged as take_inputs_unchanged
 from keras_ratesnn._core.keras_internals.calls import takes_training as takes_training
 from keras_ratesnn._core.keras_internals.calls import training_in_graph as training_in_graph
-from keras_ratesnn._core.keras_internals.collection import CollectsLayersOnce as CollectsLayersOnce
+from keras_ratesnn._core.keras_internals.collection import CollectsVariablesOnce as CollectsVariablesOnce
 from keras_ratesnn._core.keras_internals.distillation import ExtractsFeatures as ExtractsFeatures
 from keras_ratesnn._core.keras_internals.graph import calls_in as calls_in
 from keras_ratesnn._core.keras_internals.graph import forget_training as forget_training
