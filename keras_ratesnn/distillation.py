@@ -1,6 +1,7 @@
 """Knowledge distillation from or into spiking networks."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,13 +11,13 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._model.callback_order import measurements_first
-from keras_ratesnn._model.compiled_functions import CompilesForSettings
+from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, undifferentiated
 from keras_ratesnn.spiking_model import SpikingModel
 
 
 @registry.register
-class Distiller(CompilesForSettings, UndifferentiatedSteps, keras_internals.ExtractsFeatures, keras.distillation.Distiller):
+class Distiller(CompilesOncePerSettings, UndifferentiatedSteps, keras_internals.ExtractsFeatures, keras.distillation.Distiller):
     """A `keras.distillation.Distiller` whose teacher or student may be a `SpikingModel`.
 
     Distillation of outputs compares time means. With `keras.distillation.FeatureDistillation`, the features of a
@@ -92,12 +93,14 @@ class Distiller(CompilesForSettings, UndifferentiatedSteps, keras_internals.Extr
         y_pred = self(x, training=training) if y_pred is None else y_pred
         return super().compute_loss(x, y, _wide(y_pred), sample_weight, training)
 
-    def _extract_all_teacher_features(self, x: Any) -> Structure:
+    def teacher_features(self, extract: Callable[[], Structure]) -> Structure:
+        """The features of the teacher, which gets no gradient."""
         with undifferentiated():
-            return keras.tree.map_structure(ops.stop_gradient, _wide(super()._extract_all_teacher_features(x)))
+            return keras.tree.map_structure(ops.stop_gradient, _wide(extract()))
 
-    def _extract_all_student_features(self, x: Any, y_pred: Any) -> Structure:
-        return _wide(super()._extract_all_student_features(x, y_pred))
+    def student_features(self, extract: Callable[[], Structure]) -> Structure:
+        """The features of the student."""
+        return _wide(extract())
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         asked = inspect.signature(super().fit).bind(*args, **kwargs)

@@ -15,7 +15,7 @@ from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Ten
 from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas
 from keras_ratesnn._model.call_graphs import CallGraphs
 from keras_ratesnn._model.callback_order import measurements_first
-from keras_ratesnn._model.compiled_functions import CompilesForSettings
+from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
     as_input,
@@ -51,9 +51,9 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
 
 @registry.register
 class SpikingModel(
-    CompilesForSettings,
+    CompilesOncePerSettings,
     UndifferentiatedSteps,
-    keras_internals.CollectsLayersOnce,
+    keras_internals.CollectsVariablesOnce,
     keras_internals.TrainsInStrategies,
     FunctionalAttributes,
     keras.Model,

@@ -4,7 +4,7 @@ _HARMLESS = {"__init__", "build", "compute_output_shape", "compute_output_spec",
 """Methods that a subclass may override without changing its computation."""
 
 
-def redefines(subclass, base):
+def overrides_computation(subclass, base):
     """Whether a subclass, or a class between the two, overrides anything that may affect the computation."""
     between = subclass.__mro__[: subclass.__mro__.index(base)]
     return any(_matters(name, value) for cls in between for name, value in vars(cls).items())

@@ -6,7 +6,7 @@ from typing import Any
 from keras_ratesnn._core import backend, keras_internals
 
 
-class CompilesForSettings:
+class CompilesOncePerSettings:
     """A mixin for Keras models whose functions depend on settings: `fit`, `evaluate` and `predict` use the current ones."""
 
     train_function: Any

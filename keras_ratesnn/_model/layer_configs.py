@@ -8,7 +8,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 
 
-def made_from(cls, config):
+def operation_from_config(cls, config):
     """An operation of a class from a config, without what its constructor does not take."""
     try:
         return cls.from_config(config)

@@ -120,7 +120,7 @@ def new_copy(operation, changes):
         operation: A Keras operation.
         changes: Dict, what changes in its config.
     """
-    return layer_configs.made_from(type(operation), {**operation.get_config(), **changes})
+    return layer_configs.operation_from_config(type(operation), {**operation.get_config(), **changes})
 
 
 def freeze_like(layer, copy):

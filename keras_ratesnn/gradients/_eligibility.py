@@ -143,7 +143,7 @@ def firing_rate(cell, recorded, mean_input, windows):
 def has_written_derivative(cell):
     """Whether the `step_derivative` of a cell is that of its step; not so in a subclass that overrides anything."""
     owner = next(base for base in type(cell).__mro__ if "step_derivative" in vars(base))
-    return owner is not NeuronCell and cell.has_step_derivative and not inheritance.redefines(type(cell), owner)
+    return owner is not NeuronCell and cell.has_step_derivative and not inheritance.overrides_computation(type(cell), owner)
 
 
 def step(cell, current, state):

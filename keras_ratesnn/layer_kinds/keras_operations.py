@@ -2,8 +2,7 @@
 
 import re
 
-import keras
-
+from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layer_kinds.kind import LayerKind
 
 _SUMS = {"Add", "Subtract", "Negative"}
@@ -19,10 +18,8 @@ _ACTIVATIONS = {
 
 
 def kind_of_node(operation_class: type) -> LayerKind | None:
-    """The kind of a graph node of a function of `keras.ops` or `keras.activations`; the class of the node is private."""
-    name = operation_class.__name__
-    if not operation_class.__module__.startswith("keras.") or issubclass(operation_class, keras.layers.Layer):
-        return None
+    """The kind of a graph node of a function of `keras.ops` or `keras.activations`; `None` for any other class."""
+    name = keras_internals.name_of_node(operation_class)
     if name in _ACTIVATIONS:
         return LayerKind(activation=_snake_case(name), moves=True)
     # `x + y` is equivalent to layers.Add().

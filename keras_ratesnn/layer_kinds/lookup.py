@@ -71,5 +71,5 @@ def kind_of_class(operation_class: type) -> LayerKind:
         kind = vars(base).get("layer_kind") or table().get(base) or kind_of_node(base)
         if kind is not None:
             # A subclass of a neuron is still a neuron; other facts do not hold for a subclass that overrides anything.
-            return _ANY if kind.role == OPERATION and inheritance.redefines(operation_class, base) else kind
+            return _ANY if kind.role == OPERATION and inheritance.overrides_computation(operation_class, base) else kind
     return _ANY

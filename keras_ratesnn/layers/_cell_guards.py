@@ -9,7 +9,10 @@ class GuardedCell(keras.layers.Layer):
     """Base class of cells: arguments are fixed once the cell is built, and a network can only contain it inside a `Neuron`."""
 
     fixed_arguments: tuple[str, ...] = ()
-    """Names of constructor arguments whose values may be part of compiled or traced code."""
+    """Names of the constructor's arguments, which are attributes and, as they are, part of the config.
+
+    Their values may be part of compiled or traced code.
+    """
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.fixed_arguments and getattr(self, "built", False):

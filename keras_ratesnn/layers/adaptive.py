@@ -10,7 +10,7 @@ from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
 from keras_ratesnn.layers._cell_guards import from_cell
 from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
-from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
+from keras_ratesnn.layers.neurons import IntegrateAndFire, cell_from
 from keras_ratesnn.surrogates import Surrogate
 
 
@@ -71,7 +71,11 @@ class ALIFCell(IntegrateAndFireCell):
     Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018.
     """
 
-    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "adaptation_decay", "adaptation")
+    fixed_arguments = (
+        # A delayed reset would need the threshold of its spike, which changes from step to step.
+        *(name for name in IntegrateAndFireCell.fixed_arguments if name != "reset_delay"),
+        *("decay", "decay_input", "adaptation_decay", "adaptation"),
+    )
 
     def __init__(
         self,
@@ -111,18 +115,6 @@ class ALIFCell(IntegrateAndFireCell):
             "adaptation": self.adaptation_decay * adaptation + (1.0 - self.adaptation_decay) * spikes,
         }
         return membrane, spikes, state
-
-    def get_config(self) -> Config:
-        config = super().get_config()
-        # Always False: a delayed reset would need the threshold of its spike, which changes from step to step.
-        del config["reset_delay"]
-        return {
-            **config,
-            "decay": self.decay,
-            "decay_input": self.decay_input,
-            "adaptation_decay": self.adaptation_decay,
-            "adaptation": self.adaptation,
-        }
 
 
 @registry.register
@@ -177,21 +169,7 @@ class ALIF(IntegrateAndFire):
         decay_input: bool = False,
         **kwargs: Any,
     ) -> None:
-        cell = ALIFCell(
-            decay,
-            threshold,
-            adaptation_decay,
-            adaptation,
-            reset,
-            v_reset,
-            detach_reset,
-            surrogate,
-            learn_threshold,
-            initial_membrane,
-            decay_input,
-            **shared_with_cell(type(self), kwargs),
-        )
-        super().__init__(cell, **kwargs)
+        super().__init__(cell_from(ALIFCell, locals()), **kwargs)
 
     decay = from_cell("decay")
     decay_input = from_cell("decay_input")

@@ -42,7 +42,6 @@ class IntegrateAndFireCell(NeuronCell):
         "learn_threshold",
         "initial_membrane",
         "reset_delay",
-        "decay_input",
     )
     decay_input = False
 
@@ -186,17 +185,6 @@ class IntegrateAndFireCell(NeuronCell):
             return dynamics.soft_reset_threshold_derivative(spikes, surrogate_derivative, threshold, self.detach_reset)
         return dynamics.hard_reset_threshold_derivative(membrane, surrogate_derivative, self.v_reset, self.detach_reset)
 
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "reset": self.reset,
-            "v_reset": self.v_reset,
-            "detach_reset": self.detach_reset,
-            "learn_threshold": self.learn_threshold,
-            "initial_membrane": self.initial_membrane,
-            "reset_delay": self.reset_delay,
-        }
-
     @classmethod
     def from_config(cls, config: Config) -> Self:
         return super().from_config(without_ignored_reset(config))
@@ -271,7 +259,7 @@ class LIFCell(IntegrateAndFireCell):
     Source: Yu et al., NeurIPS 2024, equation 1.
     """
 
-    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay")
+    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "decay_input")
 
     def __init__(
         self,
@@ -292,9 +280,6 @@ class LIFCell(IntegrateAndFireCell):
         )
         self.decay_input = checks.boolean("decay_input", decay_input)
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "decay": self.decay, "decay_input": self.decay_input}
 
 
 @registry.register
@@ -336,7 +321,7 @@ class ParametricLIFCell(IntegrateAndFireCell):
     ICCV 2021.
     """
 
-    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "per_channel", "axis")
+    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "decay_input", "per_channel", "axis")
 
     def __init__(
         self,
@@ -406,12 +391,3 @@ class ParametricLIFCell(IntegrateAndFireCell):
             membrane = membrane + self.effective_threshold() * state["spikes"]
         # v = λ v⁺ + (1 − λ) I, so (1 − λ) (v⁺ − I) = v⁺ − v.
         return before - membrane
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "decay": self.decay,
-            "decay_input": self.decay_input,
-            "per_channel": self.per_channel,
-            "axis": self.axis,
-        }

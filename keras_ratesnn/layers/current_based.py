@@ -10,7 +10,7 @@ from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
 from keras_ratesnn.layers._cell_guards import from_cell
 from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
 from keras_ratesnn.layers.neuron_cell import NeuronCell
-from keras_ratesnn.layers.neurons import IntegrateAndFire, shared_with_cell
+from keras_ratesnn.layers.neurons import IntegrateAndFire, cell_from
 from keras_ratesnn.surrogates import Surrogate
 
 
@@ -72,7 +72,7 @@ class CuBaLIFCell(IntegrateAndFireCell):
     neurons.
     """
 
-    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "synaptic_decay")
+    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "decay_input", "synaptic_decay")
 
     def __init__(
         self,
@@ -106,14 +106,6 @@ class CuBaLIFCell(IntegrateAndFireCell):
         current = dynamics.integrate(state["current"], ops.cast(inputs, state["current"].dtype), self.synaptic_decay)
         membrane, spikes, after = super().step(current, state if self.reset_delay else state["membrane"])
         return membrane, spikes, {"current": current, **(after if self.reset_delay else {"membrane": after})}
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "decay": self.decay,
-            "decay_input": self.decay_input,
-            "synaptic_decay": self.synaptic_decay,
-        }
 
 
 @registry.register
@@ -166,21 +158,7 @@ class CuBaLIF(IntegrateAndFire):
         reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
-        cell = CuBaLIFCell(
-            decay,
-            threshold,
-            synaptic_decay,
-            reset,
-            v_reset,
-            detach_reset,
-            surrogate,
-            learn_threshold,
-            initial_membrane,
-            decay_input,
-            reset_delay,
-            **shared_with_cell(type(self), kwargs),
-        )
-        super().__init__(cell, **kwargs)
+        super().__init__(cell_from(CuBaLIFCell, locals()), **kwargs)
 
     decay = from_cell("decay")
     decay_input = from_cell("decay_input")

@@ -156,8 +156,5 @@ class NeuronCell(GuardedCell):
         return input_shape, input_shape if state_shape is None else state_shape
 
     def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "threshold": self.threshold,
-            "surrogate": registry.serialize(self.surrogate),
-        }
+        arguments = {name: getattr(self, name) for name in self.fixed_arguments}
+        return {**super().get_config(), **arguments, "surrogate": registry.serialize(self.surrogate)}

@@ -200,20 +200,7 @@ class LIF(IntegrateAndFire):
         reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
-        cell = LIFCell(
-            decay,
-            threshold,
-            reset,
-            v_reset,
-            detach_reset,
-            surrogate,
-            learn_threshold,
-            initial_membrane,
-            decay_input,
-            reset_delay,
-            **shared_with_cell(type(self), kwargs),
-        )
-        super().__init__(cell, **kwargs)
+        super().__init__(cell_from(LIFCell, locals()), **kwargs)
         self.threshold_stabilizer = checks.boolean("threshold_stabilizer", threshold_stabilizer)
         if threshold_stabilizer and reset_delay:
             raise ValueError(
@@ -281,18 +268,7 @@ class IF(IntegrateAndFire):
         reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
-        cell = IFCell(
-            threshold,
-            reset,
-            v_reset,
-            detach_reset,
-            surrogate,
-            learn_threshold,
-            initial_membrane,
-            reset_delay,
-            **shared_with_cell(type(self), kwargs),
-        )
-        super().__init__(cell, **kwargs)
+        super().__init__(cell_from(IFCell, locals()), **kwargs)
 
 
 @registry.register
@@ -334,22 +310,7 @@ class ParametricLIF(IntegrateAndFire):
         reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
-        cell = ParametricLIFCell(
-            decay,
-            threshold,
-            reset,
-            v_reset,
-            detach_reset,
-            surrogate,
-            learn_threshold,
-            per_channel,
-            axis,
-            initial_membrane,
-            decay_input,
-            reset_delay,
-            **shared_with_cell(type(self), kwargs),
-        )
-        super().__init__(cell, **kwargs)
+        super().__init__(cell_from(ParametricLIFCell, locals()), **kwargs)
 
     decay = from_cell("decay")
     decay_input = from_cell("decay_input")
@@ -357,10 +318,18 @@ class ParametricLIF(IntegrateAndFire):
     axis = from_cell("axis")
 
 
-def shared_with_cell(layer_class: type, kwargs: Config) -> Config:
-    """The layer arguments that are passed on to the cell."""
-    refuse_other_names(layer_class.__name__, kwargs)
-    return {"dtype": kwargs.get("dtype"), "name": "cell"}
+def cell_from(cell_class: type[NeuronCell], arguments: dict[str, Any]) -> NeuronCell:
+    """The cell of a layer.
+
+    Args:
+        cell_class: A class of cells.
+        arguments: What `locals()` gives at the beginning of the constructor of the layer: its arguments have the names of
+            those of the cell.
+    """
+    kwargs = arguments["kwargs"]
+    refuse_other_names(type(arguments["self"]).__name__, kwargs)
+    own = {name: arguments[name] for name in cell_class.fixed_arguments}
+    return cell_class(**own, dtype=kwargs.get("dtype"), name="cell")
 
 
 def _warn_of_one_time_step(layer: keras.layers.Layer) -> None:

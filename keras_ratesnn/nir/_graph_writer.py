@@ -12,7 +12,7 @@ RESERVED = ("input", "output")
 
 
 @dataclasses.dataclass(frozen=True)
-class Signal:
+class LayerOutput:
     """The output of a layer, as NIR has it.
 
     Args:
@@ -56,7 +56,7 @@ class GraphWriter:
 
     def input(self, shape):
         self.nodes["input"] = self.nir.Input(input_type=np.array(shape))
-        return Signal(("input",), tuple(shape))
+        return LayerOutput(("input",), tuple(shape))
 
     def output(self, signal):
         signal = self.plain(signal, "output")
@@ -68,7 +68,7 @@ class GraphWriter:
         name = self._free(name)
         self.nodes[name] = node
         self.edges += [(source, name) for source in signal.sources]
-        return Signal((name,), tuple(int(size) for size in shape), order)
+        return LayerOutput((name,), tuple(int(size) for size in shape), order)
 
     def sum(self, name, signals):
         """The sum of signals of the same shape; the edges of what takes it are the addition."""
@@ -76,7 +76,7 @@ class GraphWriter:
         sources = []
         for source, times in collections.Counter(source for signal in signals for source in signal.sources).items():
             if times > 1:  # An edge is there once.
-                (source,) = self._scaled(f"{name}_{source}", Signal((source,), signals[0].shape), times).sources
+                (source,) = self._scaled(f"{name}_{source}", LayerOutput((source,), signals[0].shape), times).sources
             sources.append(source)
         return dataclasses.replace(signals[0], sources=tuple(sources))
 
@@ -84,7 +84,7 @@ class GraphWriter:
         """The signal with its factor and offset as a node, if it has one, for a node that cannot take them over.
 
         Args:
-            signal: A `Signal`.
+            signal: A `LayerOutput`.
             name: String, the name of the layer that takes it.
         """
         if signal.padding:

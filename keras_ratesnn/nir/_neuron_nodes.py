@@ -98,7 +98,7 @@ class NeuronReader:
 
         Args:
             node: A `Node` of one of the types `NODES`.
-            signal: A `Signal` of the file, its input.
+            signal: A `NodeOutput`, its input.
             name: String, the name of the layer.
 
         Returns:

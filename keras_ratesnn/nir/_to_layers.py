@@ -20,7 +20,7 @@ SPATIAL = ("Conv1d", "Conv2d", "AvgPool2d", "SumPool2d")
 
 
 @dataclasses.dataclass(frozen=True)
-class Signal:
+class NodeOutput:
     """The output of a node.
 
     Args:
@@ -64,7 +64,7 @@ class LayerMaker:
         shape = self._checked(node, node.values["shape"])
         data_format = _layouts.format_of(shape, self.data_format if self.spatial else None, self.data_format)
         tensor = keras.Input(_layouts.shape_from_nir(shape, data_format), name=self._name(node))
-        return Signal(tensor, shape, None, data_format)
+        return NodeOutput(tensor, shape, None, data_format)
 
     def output_of(self, node, signals):
         """The output of a node that takes the sum of signals."""
@@ -233,7 +233,7 @@ class LayerMaker:
         # The features stay in the order of the memory: that of NIR with channels first.
         tensor = layers.Flatten(data_format=_layouts.CHANNELS_LAST, name=self._name(node))(signal.tensor)
         moved = signal.data_format == _layouts.CHANNELS_LAST
-        return Signal(tensor, (int(np.prod(signal.shape)),), signal.shape if moved else None, signal.data_format)
+        return NodeOutput(tensor, (int(np.prod(signal.shape)),), signal.shape if moved else None, signal.data_format)
 
     def scale(self, node, signal):
         scale = node.values["scale"]
@@ -263,7 +263,7 @@ class LayerMaker:
             raise refused_node(node, f"its weights are too large for {self.neurons.dtype}.")
         tensor = layer(signal.tensor)
         layer.set_weights(weights)
-        return Signal(tensor, shape, None, signal.data_format)
+        return NodeOutput(tensor, shape, None, signal.data_format)
 
 
 _TABLE = {

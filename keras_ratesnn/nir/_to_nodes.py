@@ -31,10 +31,10 @@ def add_layer(writer, layer, signals):
     Args:
         writer: A `GraphWriter`.
         layer: A Keras layer or operation.
-        signals: List of `Signal`, its inputs.
+        signals: List of `LayerOutput`, its inputs.
 
     Returns:
-        A `Signal`, its output.
+        A `LayerOutput`, its output.
 
     Raises:
         ValueError: If NIR cannot describe the layer; the message names it.

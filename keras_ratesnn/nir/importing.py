@@ -11,7 +11,7 @@ from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers.cells import RESETS
 from keras_ratesnn.nir import _hdf5, _layouts, _topology
 from keras_ratesnn.nir._neuron_nodes import NODES, NeuronReader
-from keras_ratesnn.nir._to_layers import SPATIAL, LayerMaker, Signal
+from keras_ratesnn.nir._to_layers import SPATIAL, LayerMaker, NodeOutput
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -80,7 +80,7 @@ def import_nir(
     dtype = time_axis.accumulation_dtype(keras.config.dtype_policy().compute_dtype)
     neurons = NeuronReader(reset, reset_delay, dt, data_format, dtype)
     maker = LayerMaker(neurons, data_format, spatial=any(place.node.type in SPATIAL for place in places))
-    signals: dict[str, Signal] = {}
+    signals: dict[str, NodeOutput] = {}
     for place in places:
         inputs = [signals[name] for name in place.inputs]
         signals[place.node.name] = maker.output_of(place.node, inputs) if inputs else maker.input(place.node)

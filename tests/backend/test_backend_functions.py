@@ -1,6 +1,7 @@
-"""Backend functions: the memory layout kept on PyTorch, fused multiply-add, and rematerialisation."""
+"""Backend functions: the contract, the memory layout kept on PyTorch, fused multiply-add, and rematerialisation."""
 
 import contextlib
+import inspect
 import math
 
 import keras
@@ -11,9 +12,25 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core import backend
+from keras_ratesnn._core.backend import contract
 from keras_ratesnn._model import call_graphs
 
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends compile, and choose the order by themselves")
+
+
+def parameters_of(function, skipped=0):
+    return [(name, p.kind, p.default) for name, p in inspect.signature(function).parameters.items()][skipped:]
+
+
+@pytest.mark.parametrize("protocol", [contract.Backend, contract.Replicas])
+def test_a_backend_has_all_functions_of_the_contract_with_the_same_parameters(protocol):
+    owner = backend if protocol is contract.Backend else backend.replicas
+    for name in contract.names(protocol):
+        wanted = vars(protocol).get(name)
+        # The first parameter of a method in a protocol is `self`.
+        if wanted is not None:
+            assert parameters_of(getattr(owner, name)) == parameters_of(wanted, skipped=1), name
+        assert hasattr(owner, name), name
 
 
 def copies_in(function):

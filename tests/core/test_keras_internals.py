@@ -1,4 +1,4 @@
-"""Tests the private Keras API used in `keras_internals.py`; a failure shows what broke."""
+"""Tests the private Keras API used in `keras_internals`; a failure shows what broke."""
 
 import contextlib
 import inspect
@@ -479,3 +479,40 @@ def test_keras_keeps_containers_that_are_attributes_in_types_that_are_known():
     layer = keras.layers.Layer()
     layer.dict, layer.list, layer.set = {"a": 1}, [1], {1}
     assert (type(layer.dict), type(layer.list), type(layer.set)) == keras_internals.TRACKED_CONTAINERS
+
+
+def test_keras_asks_for_the_features_of_a_teacher_and_of_a_student_as_is_known():
+    class Asked(keras_internals.ExtractsFeatures, keras.distillation.Distiller):
+        def teacher_features(self, extract):
+            return asked.append(("teacher", extract())) or asked[-1][1]
+
+        def student_features(self, extract):
+            return asked.append(("student", extract())) or asked[-1][1]
+
+    asked, losses = [], keras.distillation.LogitsDistillation()
+    distiller = Asked(functional(), functional(), losses)
+    distiller.compile("sgd", "mse")
+    distiller.compute_loss(X, np.zeros((10, 3), "float32"), ops.ones((10, 3)), training=True)
+    assert [name for name, _ in asked] == ["teacher", "student"], "Distiller has other methods for features now"
+    assert [set(features) for _, features in asked] == [{"final_output"}] * 2
+    assert [features for _, features in distiller._feature_models()] == [None, None]
+
+
+def test_keras_saves_the_layers_of_a_graph_under_a_name_that_is_known():
+    assert isinstance(getattr(functional(), keras_internals.LAYERS_OF_A_GRAPH), list)
+
+
+def test_keras_names_the_nodes_of_a_graph_like_their_functions():
+    inputs = keras.Input((6,))
+    for name, outputs in {"Add": inputs + 1.0, "Reshape": ops.reshape(inputs, (3, -1)), "Relu": ops.relu(inputs)}.items():
+        ((operation, *_),) = keras_internals.calls_in(keras.Model(inputs, outputs))
+        assert keras_internals.name_of_node(type(operation)) == name
+    assert keras_internals.name_of_node(layers.Dense) is None
+    assert keras_internals.name_of_node(LIF) is None
+
+
+def test_a_variable_as_a_value_in_a_scope_is_read_before_it():
+    variable = keras.Variable(np.full(2, 1.5, "float32"))
+    with AutocastScope("bfloat16"), keras_internals.Values([(variable, variable)]) as scope:
+        assert keras.backend.standardize_dtype(scope.get_current_value(variable).dtype) == "float32"
+        np.testing.assert_array_equal(helpers.to_numpy(ops.cast(variable.value, "float32")), [1.5, 1.5])

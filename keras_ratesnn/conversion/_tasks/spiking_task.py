@@ -185,7 +185,7 @@ class SpikingTask(_Model):
 
     def __dir__(self) -> list[str]:
         # Keras saves the layers that it finds in the attributes, in this order: those of the network belong to the network.
-        return [name for name in super().__dir__() if name not in ("_operations", "task")]
+        return [name for name in super().__dir__() if name not in (keras_internals.LAYERS_OF_A_GRAPH, "task")]
 
     def _check_data(self, x: Any, least: int) -> None:
         # The steps of a task may take inputs and labels out of a dict.

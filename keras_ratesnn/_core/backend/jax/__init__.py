@@ -1,6 +1,5 @@
-"""The backend functions on JAX; `keras_ratesnn._core.backend` describes them."""
+"""The backend functions on JAX; `keras_ratesnn._core.backend.contract` describes them."""
 
-import contextlib
 import functools
 
 import jax
@@ -9,35 +8,11 @@ from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import plain_normalization, replica_moments, xla_loops
 from keras_ratesnn._core.backend.jax import replicas
-from keras_ratesnn._core.backend.shared_jax_tensorflow import CallGraph as CallGraph
-from keras_ratesnn._core.backend.shared_jax_tensorflow import differentiable as differentiable
-from keras_ratesnn._core.backend.shared_jax_tensorflow import elementwise as elementwise
-from keras_ratesnn._core.backend.shared_jax_tensorflow import finite_rows as finite_rows
-from keras_ratesnn._core.backend.shared_jax_tensorflow import fusing as fusing
-from keras_ratesnn._core.backend.shared_jax_tensorflow import grad_enabled as grad_enabled
-from keras_ratesnn._core.backend.shared_jax_tensorflow import layout_kept as layout_kept
-from keras_ratesnn._core.backend.shared_jax_tensorflow import multiply_add as multiply_add
-from keras_ratesnn._core.backend.shared_jax_tensorflow import no_gradient as no_gradient
-from keras_ratesnn._core.backend.shared_jax_tensorflow import noise_state as noise_state
-from keras_ratesnn._core.backend.shared_jax_tensorflow import repeated_noise as repeated_noise
-from keras_ratesnn._core.backend.shared_jax_tensorflow import set_noise_state as set_noise_state
-from keras_ratesnn._core.backend.shared_jax_tensorflow import unrolled_network_steps as unrolled_network_steps
-from keras_ratesnn._core.backend.shared_jax_tensorflow import untraced as untraced
-from keras_ratesnn._core.backend.shared_jax_torch import check_equal as check_equal
 
 
 @jax.custom_jvp
 def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
-    """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
-
-    Args:
-        value: Tensor, the result.
-        onto: Tensor of the same shape and dtype, with respect to which the result is differentiated. Its value is not used.
-        slope: Tensor of the same shape and dtype, or a float.
-
-    Returns:
-        Tensor equal to `value`.
-    """
+    """`value`, with a chosen derivative."""
     return value
 
 
@@ -96,7 +71,7 @@ def unrolled_steps(with_gradient):
 
 
 def scan(body, carried, steps, dtype):
-    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `backend`."""
+    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `contract`."""
     return jax.lax.scan(body, carried, steps)
 
 
@@ -111,18 +86,3 @@ def optimization_barrier(tensors):
     On CPUs XLA removes this barrier early, but its default scheduler keeps the order anyway.
     """
     return jax.lax.optimization_barrier(tensors)
-
-
-def ranks_of_batch(data):
-    """No ranks, and the data: JAX compiles for each shape automatically."""
-    return (), data
-
-
-def reading_once(network):
-    """A context without effect: reads keep their order anyway."""
-    return contextlib.nullcontext()
-
-
-def loses_replaced_weights(layer):
-    """False: tensors that replace weights have their gradients."""
-    return False

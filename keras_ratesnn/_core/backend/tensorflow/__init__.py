@@ -1,4 +1,4 @@
-"""The backend functions on TensorFlow; `keras_ratesnn._core.backend` describes them."""
+"""The backend functions on TensorFlow; `keras_ratesnn._core.backend.contract` describes them."""
 
 import contextvars
 import functools
@@ -11,37 +11,14 @@ from tensorflow.python.ops import control_flow_util
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import plain_normalization, replica_moments, xla_loops
-from keras_ratesnn._core.backend.shared_jax_tensorflow import CallGraph as CallGraph
-from keras_ratesnn._core.backend.shared_jax_tensorflow import differentiable as differentiable
-from keras_ratesnn._core.backend.shared_jax_tensorflow import elementwise as elementwise
-from keras_ratesnn._core.backend.shared_jax_tensorflow import finite_rows as finite_rows
-from keras_ratesnn._core.backend.shared_jax_tensorflow import fusing as fusing
-from keras_ratesnn._core.backend.shared_jax_tensorflow import grad_enabled as grad_enabled
-from keras_ratesnn._core.backend.shared_jax_tensorflow import layout_kept as layout_kept
-from keras_ratesnn._core.backend.shared_jax_tensorflow import multiply_add as multiply_add
-from keras_ratesnn._core.backend.shared_jax_tensorflow import no_gradient as no_gradient
-from keras_ratesnn._core.backend.shared_jax_tensorflow import noise_state as noise_state
-from keras_ratesnn._core.backend.shared_jax_tensorflow import repeated_noise as repeated_noise
-from keras_ratesnn._core.backend.shared_jax_tensorflow import set_noise_state as set_noise_state
-from keras_ratesnn._core.backend.shared_jax_tensorflow import unrolled_network_steps as steps_without_loop
-from keras_ratesnn._core.backend.shared_jax_tensorflow import untraced as untraced
+from keras_ratesnn._core.backend import plain_normalization, replica_moments, shared_jax_tensorflow, xla_loops
 from keras_ratesnn._core.backend.tensorflow import replicas
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 
 
 def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
-    """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
-
-    Args:
-        value: Tensor, the result.
-        onto: Tensor of the same shape and dtype, with respect to which the result is differentiated. Its value is not used.
-        slope: Tensor of the same shape and dtype, or a float.
-
-    Returns:
-        Tensor equal to `value`.
-    """
+    """`value`, with a chosen derivative."""
 
     if _forward_mode.get():
         # In forward mode the derivative of a custom gradient is silently zero.
@@ -128,7 +105,7 @@ def _compiled_by_xla():
 
 
 def scan(body, carried, steps, dtype):
-    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `backend`."""
+    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `contract`."""
     timesteps = steps.shape[0]
     inputs = tf.TensorArray(steps.dtype, timesteps, element_shape=steps.shape[1:]).unstack(steps)
     outputs = tf.TensorArray(dtype, timesteps)
@@ -146,7 +123,7 @@ def scan(body, carried, steps, dtype):
 
 def unrolled_network_steps():
     """Small, as on JAX; no limit for replicas, which cannot exchange statistics inside a compiled loop."""
-    return steps_without_loop() if replicas.count() == 1 else math.inf
+    return shared_jax_tensorflow.unrolled_network_steps() if replicas.count() == 1 else math.inf
 
 
 def assigned_weight(value, before):

@@ -1,4 +1,4 @@
-"""The backend functions on PyTorch; `keras_ratesnn._core.backend` describes them."""
+"""The backend functions on PyTorch; `keras_ratesnn._core.backend.contract` describes them."""
 
 import contextlib
 import contextvars
@@ -10,7 +10,6 @@ import torch
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import plain_normalization, replica_moments
-from keras_ratesnn._core.backend.shared_jax_torch import check_equal as check_equal
 from keras_ratesnn._core.backend.torch import normalization, replicas
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.fusion import elementwise as elementwise
@@ -40,16 +39,7 @@ class _Graft(torch.autograd.Function):
 
 
 def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
-    """Returns `value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
-
-    Args:
-        value: Tensor, the result.
-        onto: Tensor of the same shape and dtype, with respect to which the result is differentiated. Its value is not used.
-        slope: Tensor of the same shape and dtype, or a float.
-
-    Returns:
-        Tensor equal to `value`.
-    """
+    """`value`, with a chosen derivative."""
     if _forward_mode.get():
         # An autograd function with derivatives in both modes takes PyTorch several times as long to call.
         slope = slope.detach() if torch.is_tensor(slope) else slope  # type: ignore[union-attr]
@@ -60,18 +50,18 @@ def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
 merged_moments = functools.partial(replica_moments.merged, replicas)
 
 
-def normalize(*arguments, weights=None):
-    """Normalises a batch with its own statistics; see `backend`."""
+def normalize(inputs, axis, gamma, beta, epsilon, weights=None):
+    """In one pass over memory where the statistics are those of one replica, with equal weights."""
     if weights is None and replicas.count() == 1:
-        return normalization.normalize(*arguments)
-    return plain_normalization.normalize(replicas, *arguments, weights)  # type: ignore[call-arg]
+        return normalization.normalize(inputs, axis, gamma, beta, epsilon)
+    return plain_normalization.normalize(replicas, inputs, axis, gamma, beta, epsilon, weights)
 
 
-def normalize_as(*arguments, weights=None):
-    """Normalises with given statistics, differentiated as if they were those of the batch; see `backend`."""
+def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
+    """Likewise."""
     if weights is None and replicas.count() == 1:
-        return normalization.normalize_as(*arguments)
-    return plain_normalization.normalize_as(graft, replicas, *arguments, weights)  # type: ignore[call-arg]
+        return normalization.normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon)
+    return plain_normalization.normalize_as(graft, replicas, inputs, axis, gamma, beta, mean, variance, epsilon, weights)
 
 
 def jvp(function, primals, tangents):
@@ -204,7 +194,7 @@ def unrolled_network_steps():
 
 
 def scan(body, carried, steps, dtype):
-    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `backend`."""
+    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `contract`."""
     outputs = []
     for step in torch.unbind(steps):
         carried, output = body(carried, step)
@@ -254,18 +244,3 @@ def layout_kept():
     convolutions accept anyway. This context avoids both copies.
     """
     return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept()
-
-
-def ranks_of_batch(data):
-    """No ranks, and the data: PyTorch handles the shapes of each call."""
-    return (), data
-
-
-def reading_once(network):
-    """A context without effect: reads keep their order anyway."""
-    return contextlib.nullcontext()
-
-
-def loses_replaced_weights(layer):
-    """False: tensors that replace weights have their gradients."""
-    return False

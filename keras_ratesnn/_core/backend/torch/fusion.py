@@ -42,7 +42,7 @@ def fusing(allowed):
 
 
 def elementwise(function, cell, key, *arguments):
-    """`function(*arguments)`, compiled into one pass over memory where that pays off; see `backend`."""
+    """`function(*arguments)`, compiled into one pass over memory where that pays off; see `contract`."""
     weights = cell.weights
     if not _allowed.get() or len(cell.variables) > len(weights):
         # Variables that are not weights, such as those of a random generator, may change.

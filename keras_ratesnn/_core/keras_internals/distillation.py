@@ -1,0 +1,27 @@
+"""How `keras.distillation.Distiller` reads the features of models."""
+
+
+class ExtractsFeatures:
+    """A mixin for `keras.distillation.Distiller`, which reads features of a model by a second model.
+
+    Keras would make that of the layers of a `SpikingModel`, or of its network of one time step. A subclass implements
+    `feature_model(model, layer_names)`: a model with the outputs of `model` as `"final_output"` and those of its layers by
+    name. It also implements `teacher_features(extract)` and `student_features(extract)`: the features that are compared, where
+    `extract()` is how Keras finds them.
+    """
+
+    def _extract_all_teacher_features(self, x):
+        extract = super()._extract_all_teacher_features  # type: ignore[misc]
+        return self.teacher_features(lambda: extract(x))  # type: ignore[attr-defined]
+
+    def _extract_all_student_features(self, x, y_pred):
+        extract = super()._extract_all_student_features  # type: ignore[misc]
+        return self.student_features(lambda: extract(x, y_pred))  # type: ignore[attr-defined]
+
+    def _create_feature_extractor(self, model, layer_names):
+        return self.feature_model(model, layer_names) if layer_names else None  # type: ignore[attr-defined]
+
+    def _feature_models(self):
+        """Pairs of the student and of the teacher, and the model that reads their features or `None`."""
+        extractors = self._student_feature_extractor, self._teacher_feature_extractor  # type: ignore[attr-defined]
+        return zip((self.student, self.teacher), extractors, strict=True)  # type: ignore[attr-defined]

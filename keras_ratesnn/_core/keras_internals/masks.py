@@ -1,0 +1,21 @@
+"""The masks that Keras attaches to tensors."""
+
+from keras_ratesnn._core.keras_internals.imported import get_keras_mask, set_keras_mask
+
+
+def mask_of(tensor):
+    """The mask that Keras attached to a tensor, or `None`."""
+    return get_keras_mask(tensor)
+
+
+def put_mask(tensor, mask):
+    """Attaches a Keras mask to a tensor and returns it; `None` leaves the tensor as it is."""
+    if mask is not None:
+        set_keras_mask(tensor, mask)
+    return tensor
+
+
+def with_mask(function, *tensors):
+    """`function(*tensors)`, with `function` of their masks as its Keras mask if all of them have one."""
+    masks = [mask_of(tensor) for tensor in tensors]
+    return put_mask(function(*tensors), None if any(mask is None for mask in masks) else function(*masks))

@@ -1,0 +1,105 @@
+"""Random generators: other seeds, and other generators of PyTorch."""
+
+import contextlib
+import functools
+import threading
+
+from keras import ops
+
+from keras_ratesnn._core.keras_internals.imported import get_stateless_scope
+from keras_ratesnn._core.keras_internals.layers import with_sublayers
+from keras_ratesnn._core.keras_internals.losses import with_owners
+from keras_ratesnn._core.keras_internals.scopes import Through
+
+
+def seed_states(layer):
+    """The state variables of the random generators of a layer and its sublayers: a tuple."""
+    return tuple(generator.state for inside in with_sublayers(layer) for generator in inside._seed_generators)
+
+
+class ShiftedSeeds(Through):
+    """A scope in which the random generators of a network have shifted seeds.
+
+    Args:
+        network: A Keras model.
+        offset: Integer scalar tensor, added to each seed.
+        in_threads: Boolean, whether other replicas are threads of this process, whose losses are forgotten.
+    """
+
+    def __init__(self, network, offset, in_threads):
+        super().__init__(collect_losses=True)
+        self._network = network
+        self._in_threads = in_threads
+        self._states = set(map(id, seed_states(network)))
+        # A state is a seed and a counter.
+        self._shift = ops.stack([offset, ops.zeros_like(offset)])
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        if id(variable) not in self._states:
+            return value
+        value = ops.convert_to_tensor(variable._value) if value is None else value
+        return value + ops.cast(self._shift, value.dtype)
+
+    def add_update(self, update):
+        variable, value = update
+        if id(variable) not in self._states:
+            super().add_update(update)
+            return
+        # The assignment itself needs the variable.
+        self._states.discard(id(variable))
+        super().add_update((variable, value - ops.cast(self._shift, value.dtype)))
+        self._states.add(id(variable))
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        layers = list(with_sublayers(self._network))
+        if self._in_threads:
+            for layer in layers:
+                layer._losses.clear()
+        for layer, loss in with_owners(self.losses, layers):
+            layer.add_loss(loss)
+
+
+def in_stateless_scope():
+    """Whether variables have other values than their own, apart from shifted seeds."""
+    scope = get_stateless_scope()
+    while isinstance(scope, ShiftedSeeds):
+        scope = scope._outside
+    return scope is not None
+
+
+@contextlib.contextmanager
+def torch_generators_from(generator_of, run):
+    """A context in which `keras.random` on PyTorch makes other generators and draws, in this thread.
+
+    Keras makes a new `torch.Generator` for each draw, from a seed that it reads as a Python number: in a recorded graph the
+    same numbers would be drawn for ever.
+
+    Args:
+        generator_of: Function from a seed, an integer scalar tensor, to a `torch.Generator`.
+        run: Function `(function, args, kwargs)` that calls a function of PyTorch.
+    """
+    from keras.src.backend.torch import random
+    from keras.src.random.seed_generator import draw_seed
+
+    thread, original = threading.get_ident(), random.torch_seed_generator
+
+    def generator(seed):
+        return generator_of(sum(draw_seed(seed))) if threading.get_ident() == thread else original(seed)
+
+    class Torch:
+        def __getattr__(self, name):
+            function = getattr(torch, name)
+            drawing = name in ("rand", "randint", "normal", "multinomial", "bernoulli")
+            return functools.partial(draw, function) if drawing else function
+
+    def draw(function, *args, **kwargs):
+        return run(function, args, kwargs)
+
+    torch = random.torch
+    random.torch, random.torch_seed_generator = Torch(), generator
+    try:
+        yield
+    finally:
+        random.torch, random.torch_seed_generator = torch, original

@@ -1,0 +1,15 @@
+"""What Keras saves of models."""
+
+LAYERS_OF_A_GRAPH = "_operations"
+"""The attribute with the layers of a model's graph, which Keras also saves under this name."""
+
+
+def portable(config):
+    """Makes a saved compile config portable between backends: on PyTorch it refers to Keras' PyTorch optimizers."""
+    if isinstance(config, dict):
+        config = {key: portable(value) for key, value in config.items()}
+        if str(config.get("module")).startswith("keras.src.backend.torch.optimizers"):
+            config["module"] = "keras.optimizers"
+    elif isinstance(config, (list, tuple)):
+        config = type(config)(portable(value) for value in config)
+    return config

@@ -1,0 +1,172 @@
+"""Scopes in which variables have other values than their own, or are read in another dtype."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_ratesnn._core.keras_internals.imported import AutocastScope, get_autocast_scope, get_stateless_scope
+from keras_ratesnn._core.keras_internals.layers import with_sublayers
+from keras_ratesnn._core.keras_internals.losses import with_owners
+
+
+class Values(keras.StatelessScope):
+    """A scope in which variables have the given values, in their own dtype. Assignments end with it.
+
+    `keras.StatelessScope` casts values to the dtype in which variables are read at present: in half precision, to that of the
+    layers.
+
+    Args:
+        values: Iterable of pairs of a Keras variable and a tensor or another variable. Defaults to `()`.
+        **options: As in `keras.StatelessScope`.
+    """
+
+    def __init__(self, values=(), **options):
+        super().__init__(**options)
+        for variable, value in values:
+            if isinstance(value, keras.Variable):
+                # On TensorFlow Keras takes a variable for a tensor, and it would be its own value.
+                with without_autocast():
+                    value = value.value
+            self.state_mapping[id(variable)] = ops.convert_to_tensor(value, dtype=variable._dtype)
+
+
+class Through(Values):
+    """A thread-local scope that passes reads and assignments of variables to the enclosing scope."""
+
+    def __init__(self, values=(), collect_losses=False):
+        super().__init__(values, collect_losses=collect_losses)
+        self._outside = get_stateless_scope()
+
+    def get_current_value(self, variable):
+        return None if self._outside is None else self._outside.get_current_value(variable)
+
+    def add_update(self, update):
+        if self._outside is None:
+            variable, value = update
+            variable._direct_assign(value)
+        else:
+            self._outside.add_update(update)
+
+
+class Aside(Through):
+    """A scope that collects losses. What is read after an assignment is a copy.
+
+    PyTorch assigns in place: without it the backward pass of a step would find the weights that a later step has assigned.
+    """
+
+    def __init__(self):
+        super().__init__(collect_losses=True)
+        self._assigned = set()
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        return ops.copy(variable._value) if value is None and id(variable) in self._assigned else value
+
+    def add_update(self, update):
+        # The assignment itself needs the variable.
+        self._assigned.discard(id(update[0]))
+        super().add_update(update)
+        self._assigned.add(id(update[0]))
+
+
+class Replaced(Values):
+    """`Values`, where an assignment of a weight may be given another value.
+
+    Args:
+        values: List of pairs of a Keras variable and a tensor.
+        assigned: Function `(value, before) -> value`: a weight after an assignment of `value`, which was `before`.
+        collect_losses: Boolean, whether the losses that layers add count in it. Defaults to `False`.
+    """
+
+    def __init__(self, values, assigned, collect_losses=False):
+        super().__init__(values, collect_losses=collect_losses)
+        self._as_assigned = assigned
+
+    def add_update(self, update):
+        variable, value = update
+        before = self.get_current_value(variable)
+        trains = variable.trainable and before is not None
+        super().add_update((variable, self._as_assigned(value, before) if trains else value))
+
+
+class Tried(Replaced):
+    """`Replaced`, for a model that is run without being changed: the losses that its layers add end with the scope, too.
+
+    Args:
+        model: A Keras model.
+        values: As in `Replaced`; of all trainable variables, since regularizers read them.
+        assigned: As in `Replaced`.
+    """
+
+    def __init__(self, model, values, assigned):
+        super().__init__(values, assigned, collect_losses=True)
+        self._model = model
+
+    def __exit__(self, *arguments):
+        super().__exit__(*arguments)
+        # Keras identifies the losses of a layer by object ids, which later losses may reuse.
+        for layer in with_sublayers(self._model):
+            layer._loss_ids.difference_update(map(id, self.losses))
+
+
+class ReadOnce(Through):
+    """A scope in which variables have the given values until they are assigned. Losses cannot be added in it.
+
+    Args:
+        values: List of pairs of a Keras variable and a tensor.
+    """
+
+    def get_current_value(self, variable):
+        value = self.state_mapping.get(id(variable))
+        return super().get_current_value(variable) if value is None else value
+
+    def add_update(self, update):
+        self.state_mapping.pop(id(update[0]), None)
+        super().add_update(update)
+
+
+class CollectingScope(Values):
+    """A scope in which variables have the given values, which collects assignments and the losses of layers.
+
+    Args:
+        variables: List of Keras variables.
+        values: List of tensors, their values.
+    """
+
+    def __init__(self, variables, values):
+        super().__init__(zip(variables, values, strict=True), collect_losses=True, initialize_variables=False)
+        self._assigned: dict[int, Any] = {}
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        if value is None:
+            raise ValueError(f"a layer uses variable {variable.path!r}, which does not belong to the network")
+        return value
+
+    def add_update(self, update):
+        variable, value = update
+        if variable.trainable:
+            raise ValueError(f"a layer assigns its trainable variable {variable.path!r}")
+        # An assignment carries no gradient.
+        super().add_update((variable, ops.stop_gradient(value)))
+        self._assigned[id(variable)] = variable
+
+    def assigned(self):
+        """List of pairs `(variable, value)` of the variables that were assigned, in the order of their first assignments."""
+        return [(variable, self.get_current_value(variable)) for variable in self._assigned.values()]
+
+    def added(self, layers):
+        """List of pairs `(layer, loss)`: the losses that these layers added. Forgets them."""
+        return with_owners(self.losses, layers)
+
+
+def autocast_dtype():
+    """The dtype to which variables are cast when they are read, or `None`."""
+    scope = get_autocast_scope()
+    return None if scope is None else scope.dtype
+
+
+def without_autocast():
+    """A context in which variables are read in their own dtype, without autocasting."""
+    return AutocastScope(None)

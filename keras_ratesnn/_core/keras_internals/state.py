@@ -1,0 +1,81 @@
+"""The state of models and layers: reading, assigning, adding to it, and giving it back after an error."""
+
+import keras
+
+from keras_ratesnn._core.keras_internals.imported import get_stateless_scope
+from keras_ratesnn._core.keras_internals.scopes import without_autocast
+
+
+def values_of(variables):
+    """The values of variables in their own dtype, a list."""
+    if get_stateless_scope() is None:
+        # A fraction of the time of the property.
+        return [variable._value for variable in variables]
+    with without_autocast():
+        return [variable.value for variable in variables]
+
+
+def assign(variables, values, assign_tensors):
+    """Assigns values, tensors of the same shapes and dtypes, to variables.
+
+    Args:
+        variables: List of Keras variables.
+        values: List of tensors.
+        assign_tensors: Function `(tensors, values)` that does so for the values of all variables at once.
+    """
+    if get_stateless_scope() is None:
+        assign_tensors(values_of(variables), values)
+        return
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def torch_parameters(layer):
+    """The collection of the weights of a layer that Keras makes for PyTorch, or `None`."""
+    return getattr(layer, "_torch_params", None)
+
+
+def set_state(model, name, value):
+    """Sets an attribute of a model that is already built to an object with variables, as if it had been set before.
+
+    Keras forbids that: its tracker is locked once a layer is built, also where the variables already exist.
+    """
+    if hasattr(model, "jax_state_sync"):
+        # During `fit` on JAX the state is kept elsewhere; this synchronises it, so that it is collected again.
+        model.jax_state_sync()
+    tracker, locked = model._tracker, model._tracker.locked
+    tracker.unlock()
+    setattr(model, name, value)
+    if locked:
+        tracker.lock()
+
+
+def state_shardings(model):
+    """The sharding of a model's state in the form that Keras needs to make a function on JAX, or `None`."""
+    spread = hasattr(model, "_get_state_sharding_spec") and keras.distribution.distribution() is not None
+    return model._get_state_sharding_spec() if spread else None
+
+
+_STATE = ("trainable_variables", "non_trainable_variables")
+
+_STATE_OF = {
+    "train": (*_STATE, "optimizer_variables", "metrics_variables"),
+    "test": (*_STATE, "metrics_variables"),
+    "predict": _STATE,
+}
+
+
+def reattach_state(model, purpose, state):
+    """Gives a model its variables again, which Keras takes from it while a function runs on JAX, after an error.
+
+    Args:
+        model: A Keras model.
+        purpose: `"train"`, `"test"` or `"predict"`.
+        state: List with the state that was passed to the function; empty on other backends.
+    """
+    # What the function has begun to compute may have been deleted, to reuse the memory.
+    if not state or any(array.is_deleted() for array in keras.tree.flatten(state)):
+        return
+    model._jax_state = dict(zip(_STATE_OF[purpose], state[0], strict=True))
+    model._jax_state_synced = False
+    model.jax_state_sync()

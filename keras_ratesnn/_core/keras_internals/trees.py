@@ -1,0 +1,33 @@
+"""Structures of tensors."""
+
+import functools
+
+import keras
+
+
+@functools.cache
+def let_trees_free_tensors():
+    """Lets `keras.tree` on PyTorch keep no tensors that it has looked at. It does the same, in less time.
+
+    Keras hands PyTorch's `tree_flatten` a function that refers to the structure, and that keeps it in an inner function that
+    refers to itself: the tensors stay in memory until Python's garbage collector comes by, hundreds of MiB in eager mode.
+    """
+    if keras.backend.backend() != "torch":
+        return
+    from keras.src.tree import torchtree_impl
+
+    original = torchtree_impl._dict_to_ordered_dict
+
+    def with_sorted_dicts(structure):
+        if not torchtree_impl.is_nested(structure):
+            return structure
+        if type(structure) in (list, tuple):
+            return type(structure)([with_sorted_dicts(part) for part in structure])
+        return original(structure)
+
+    torchtree_impl._dict_to_ordered_dict = with_sorted_dicts
+
+
+def first_tensor(structure):
+    """The first tensor in a structure with `None`."""
+    return next(leaf for leaf in keras.tree.flatten(structure) if leaf is not None)
