@@ -1,29 +1,34 @@
 """Tests the model of a run on the test images of its recipe: `python -m recipes.evaluate runs/digits`."""
 
-import argparse
 import dataclasses
 import pathlib
 import sys
 
 from keras_ratesnn._core import checks
-from recipes import catalogue, device, run
+from recipes import catalogue, command_line, device, run
 from recipes.checkpoint import load_model
-from recipes.command_line import interruptible, mistake
 from recipes.run_folder import RunFolder, read_json
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.evaluate", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a run of python -m recipes.train")
-    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="(default: last)")
-    parser.add_argument(
+    return command_line.run(parser, evaluate, argv)
+
+
+def parser():
+    result = command_line.parser("evaluate", __doc__)
+    result.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a run of python -m recipes.train")
+    result.add_argument("--checkpoint", choices=("last", "best"), default="last", help="(default: last)")
+    result.add_argument(
         "--timesteps", type=int, nargs="+", default=[], metavar="T", help="numbers of time steps (default: as in training)"
     )
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
-    arguments = parser.parse_args(argv)
+    command_line.add_data_dir(result)
+    return result
+
+
+def evaluate(arguments):
     folder = RunFolder(arguments.run)
-    try:
+    with command_line.mistakes():
         recipe = recipe_of(folder)
         device.set_precision(recipe.precision)
         recipe.task.check_packages()
@@ -35,8 +40,6 @@ def main(argv=None):
         tests = [with_timesteps(recipe, timesteps) for timesteps in arguments.timesteps] or [recipe]
         dataset = tests[0].load(arguments.data_dir)
         run.compile_model(model, tests[0], dataset)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return mistake(error)
     for index, test in enumerate(tests):
         if index and test.has_time:
             # Frames of an event camera depend on the number of time steps.
@@ -47,7 +50,6 @@ def main(argv=None):
         print(f"{recipe.name}, {time_steps}, {dataset.test_size:,} {recipe.tested} images")
         for name, value in run.scores(model, test, dataset).items():
             print(f"{recipe.tested} {name.replace('_', ' ')}: {value:.4f}", flush=True)
-    return 0
 
 
 def with_timesteps(recipe, timesteps):
@@ -74,4 +76,4 @@ def recipe_of(folder):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

@@ -47,6 +47,11 @@ def settings_of(name, others=()):
     return {**settings, COUNTED[gradient]: int(number)}
 
 
+def assignments(name):
+    """The recipe settings for a method's name as strings `key=value`, as in `--set`."""
+    return [f"{key}={value}" for key, value in settings_of(name).items()]
+
+
 def gradient_name(settings, space):
     """The gradient of a run's settings with its windows or random steps, like "rate 2 windows" if `space` is " "."""
     parts = [settings["gradient"]]
@@ -59,7 +64,7 @@ def gradient_name(settings, space):
 
 
 def in_place_of_set(names):
-    """The recipe settings that these methods set, with a sentence each that names `--methods`, for `command_line.check_set`."""
+    """The recipe settings that these methods set, with a sentence each that names `--methods`, for `catalogue.chosen`."""
     return {setting: "Name the method with --methods." for name in names for setting in settings_of(name)}
 
 

@@ -18,11 +18,10 @@ from keras_ratesnn import SpikingModel, models
 from keras_ratesnn._core import checks
 from keras_ratesnn.models.pretrained import Card, _files
 from keras_ratesnn.models.pretrained._precision import in_precision
-from recipes import checkpoint, device, methods, run
+from recipes import checkpoint, command_line, device, methods, run
 from recipes.checkpoint import load_model
-from recipes.command_line import interruptible, mistake
 from recipes.evaluate import recipe_of, with_timesteps
-from recipes.run_folder import RunFolder
+from recipes.run_folder import RunFolder, complete
 
 PRECISION = "float32"
 """Of the file; users choose theirs when they load it."""
@@ -171,9 +170,12 @@ def _check_classifies(record):
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    arguments = parser().parse_args(argv)
-    try:
-        folder = RunFolder(arguments.run)
+    return command_line.run(parser, publish_run, argv)
+
+
+def publish_run(arguments):
+    folder = RunFolder(arguments.run)
+    with command_line.mistakes(), complete(folder.result):
         record = folder.read_test_result()
         precision = record["settings"].get("precision", PRECISION)
         device.set_precision(precision)
@@ -201,23 +203,14 @@ def main(argv=None):
             replace=arguments.replace,
             accuracies=accuracies,
         )
-    except KeyError as error:
-        return mistake(f"{folder.result} lacks {error}: it does not belong to a run of this version.")
-    except (TypeError, ValueError, OSError) as error:
-        return mistake(error)
     print(f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}")
     if card.url is not None:
         print(f"upload them to {card.url}")
     print(f"card: {arguments.folder / 'cards' / card.name}.json, test accuracy {card.test_accuracy:.4f}")
-    return 0
 
 
 def parser():
-    result = argparse.ArgumentParser(
-        prog="python -m recipes.publish",
-        description="Creates a pretrained network from a finished run.",
-        allow_abbrev=False,
-    )
+    result = command_line.parser("publish", __doc__)
     result.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a finished run")
     result.add_argument("--name", required=True, help="name for load_pretrained")
     result.add_argument("--data-set", required=True, metavar="TEXT", help="data set for training and testing")
@@ -228,11 +221,8 @@ def parser():
     result.add_argument("--architecture", metavar="NAME", help="function of keras_ratesnn.models that builds the network")
     result.add_argument("--arguments", type=_object, metavar="JSON", help="the arguments of that function, an object")
     result.add_argument("--url", help="download URL of the weights (default: they ship with the package)")
-    result.add_argument(
-        "--data-dir",
-        type=pathlib.Path,
-        metavar="DIR",
-        help=f"folder of the data set's files, for --timesteps, or for a network that was not trained in {PRECISION}",
+    command_line.add_data_dir(
+        result, f"folder of the data set's files, for --timesteps, or for a network that was not trained in {PRECISION}"
     )
     result.add_argument(
         "--timesteps",
@@ -277,4 +267,4 @@ def _check_architecture(model, architecture, arguments, path):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

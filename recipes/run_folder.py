@@ -233,6 +233,15 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def complete(what):
+    """A context in which a record that lacks a field is a ValueError, which names `what` was read."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{what} lacks {error}: it does not belong to a run of this version.") from error
+
+
 def test_score(record):
     """The test score of a run, or None if it diverged."""
     return record[_score_key(record)]

@@ -3,35 +3,35 @@
 Interrupted runs resume: the same command continues after the last completed epoch.
 """
 
-import argparse
 import contextlib
 import os
 import pathlib
 import sys
 
-from recipes.command_line import DIVERGED, INTERRUPTED, interruptible, mistake
+from recipes import command_line
+from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return interruptible(lambda: _main(argv), " before training began; repeat the command to start or resume")
+    command = [sys.executable, "-m", "recipes.train", *(sys.argv[1:] if argv is None else argv)]
+    interrupted = " before training began; repeat the command to start or resume"
+    return command_line.run(parser, lambda arguments: start(arguments, command), argv, interrupted)
 
 
-def _main(argv):
+def start(arguments, command):
+    """Trains the recipe of a command line, in this process or, by the same command, in one for each device."""
     # Keras and its backend take seconds to import, so they are imported where `main` handles Ctrl-C.
     from recipes import catalogue, engine
 
-    arguments = parser(catalogue.RECIPES).parse_args(argv)
-    try:
-        recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
+    with command_line.mistakes():
+        recipe = catalogue.chosen(arguments)
         if recipe.ordinary == "only":
             recipe = ordinary_alone(recipe, arguments.set)
         devices = engine.wanted(arguments.devices)
         if engine.launches(devices):
-            return engine.launch(devices, [sys.executable, "-m", "recipes.train", *(sys.argv[1:] if argv is None else argv)])
+            return engine.launch(devices, command)
         this_process = engine.start(devices)
-    except (ValueError, TypeError) as error:
-        return mistake(error)
     with contextlib.ExitStack() as held:
         if not this_process.is_first:
             held.enter_context(contextlib.redirect_stdout(held.enter_context(open(os.devnull, "w"))))
@@ -61,7 +61,7 @@ def _run(recipe, arguments, this_process, held):
 
     restart = arguments.restart
     folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
-    try:
+    with command_line.mistakes():
         recipe.task.check_packages()
         if _is_finished(folder, recipe, this_process, held, restart):
             return print_result(folder)
@@ -79,8 +79,6 @@ def _run(recipe, arguments, this_process, held):
                     return status
             elif test_score(folder.ordinary.read_result()) is None:
                 return print_result(folder.ordinary)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return mistake(error)
     return _train_in(folder, recipe, dataset, this_process, restart)
 
 
@@ -116,7 +114,7 @@ def _train_in(folder, recipe, dataset, this_process, restart=False):
     from recipes import run
 
     is_first = this_process.is_first
-    try:
+    with command_line.mistakes():
         ordinary_weights = folder.ordinary.last if recipe.trains_both else None
         model = run.build(recipe, dataset, ordinary_weights)
         fitted = run.to_fit(model, recipe, dataset, ordinary_weights)
@@ -127,8 +125,6 @@ def _train_in(folder, recipe, dataset, this_process, restart=False):
         if is_first or not this_process.is_apart:
             progress = folder.restore(model, fitted, recipe.settings(), dataset.train_size, recipe.task.score, writes=is_first)
         progress = this_process.from_first(progress)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return mistake(error)
     print(introduction(recipe, dataset, model, progress), flush=True)
     return train(model, fitted, recipe, dataset, folder, progress)
 
@@ -139,8 +135,7 @@ def print_result(folder):
 
     record = folder.read_result()
     if test_score(record) is None:
-        print(f"error: {diverged(folder, record['diverged']['message'])}", file=sys.stderr)
-        return DIVERGED
+        raise Ended(diverged(folder, record["diverged"]["message"]), DIVERGED)
     print(f"{folder.path} already contains this run, finished; use --restart to train again")
     print(f"{score_name(record)}: {test_score(record):.4f}")
     return 0
@@ -160,11 +155,11 @@ def train(model, fitted, recipe, dataset, folder, progress):
         # Below the progress bar.
         print(flush=True)
         if engine.current.is_first:
-            print(f"error: {diverged(folder, error)}", file=sys.stderr)
+            raise Ended(diverged(folder, error), DIVERGED) from error
         return DIVERGED
     except OSError as error:
         print(flush=True)
-        return mistake(f"{error} Repeat the command to resume after the last completed epoch.")
+        raise Ended(f"{error} Repeat the command to resume after the last completed epoch.") from error
     print(f"trained in {record['seconds']:.0f} s; model and result saved: {folder.last}, {folder.result.name}")
     name = score_name(record)
     for what, key in (("ordinary network", "ordinary"), ("converted, before training", "converted")):
@@ -175,29 +170,13 @@ def train(model, fitted, recipe, dataset, folder, progress):
 
 
 def diverged(folder, what):
-    return (
-        f"the run in {folder.path} diverged: {what}. Use a smaller --set learning_rate=..., and --restart or another --output."
-    )
+    return f"the run in {folder.path} diverged: {what}. {SMALLER}, and --restart or another --output."
 
 
-def parser(recipes):
-    names = ", ".join(recipes)
-    result = argparse.ArgumentParser(
-        prog="python -m recipes.train",
-        description=f"Trains a recipe: {names}. KERAS_BACKEND selects the backend.",
-        epilog="Interrupted runs resume: repeat the command to continue after the last completed epoch.",
-        allow_abbrev=False,
-    )
-    result.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
-    result.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="overrides settings of the recipe, for example timesteps=8 gradient=bptt epochs=20",
-    )
-    result.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
+def parser():
+    epilog = "Interrupted runs resume: repeat the command to continue after the last completed epoch."
+    result = command_line.parser("train", __doc__, epilog=epilog)
+    command_line.add_recipe(result)
     result.add_argument(
         "--output", type=pathlib.Path, metavar="DIR", help="folder of the run: checkpoints, logs, result (default: runs/NAME)"
     )

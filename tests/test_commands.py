@@ -12,7 +12,7 @@ from recipes.command_line import INTERRUPTED
 ROOT = pathlib.Path(recipes.__file__).parent.parent
 
 
-WITHOUT_A_PARSER = ("recipes.benchmark.evidence.stage", "recipes.benchmark.evidence.tables")
+WITHOUT_A_PARSER = ("recipes.benchmark.evidence.stage",)
 
 
 def commands():

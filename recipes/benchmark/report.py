@@ -1,5 +1,7 @@
 """The record of a benchmark as Markdown."""
 
+from recipes import markdown as markdown_tables
+
 MISSING = "not counted"
 
 EXPLANATION = """\
@@ -70,12 +72,12 @@ def table(rows, cell):
         cell: Function from a row to its text, or to `None` if there is none; methods without any text are left out.
     """
     columns = list(dict.fromkeys(row["timesteps"] for row in rows))
-    lines = ["| method | " + " | ".join(f"T = {timesteps}" for timesteps in columns) + " |", "|---|" + "---|" * len(columns)]
+    lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         cells = [cell(row) for row in rows if row["method"] == method]
         if any(text is not None for text in cells):
-            lines.append(f"| {method} | " + " | ".join(text or MISSING for text in cells) + " |")
-    return "\n".join(lines)
+            lines.append((method, *(text or MISSING for text in cells)))
+    return markdown_tables.table(("method", *(f"T = {timesteps}" for timesteps in columns)), lines)
 
 
 def _with_quartiles(spread, scale, digits):

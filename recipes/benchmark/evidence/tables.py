@@ -3,9 +3,10 @@
 import pathlib
 import sys
 
+from recipes import command_line
+from recipes import markdown as markdown_tables
 from recipes.benchmark.evidence import journal, plan
 from recipes.benchmark.evidence.results import largest
-from recipes.command_line import mistake
 
 NOT_EVIDENCE = "**Not evidence.** No GPU was found, so the kit ran small, only to show that it works."
 
@@ -34,12 +35,20 @@ STEPS_HEADER = (
 
 
 def main(argv=None):
-    """Prints the tables of the folder on the command line `argv`, by default `sys.argv`; returns the exit status."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1 or not (pathlib.Path(arguments[0]) / journal.NAME).is_file():
-        return mistake(f"name a folder that contains {journal.NAME}. Received: {arguments}")
-    print(markdown(journal.rows(pathlib.Path(arguments[0]) / journal.NAME)))
-    return 0
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    return command_line.run(parser, print_tables, argv)
+
+
+def parser():
+    result = command_line.parser("benchmark.evidence.tables", __doc__)
+    result.add_argument("folder", type=pathlib.Path, metavar="OUT", help=f"folder that contains {journal.NAME}")
+    return result
+
+
+def print_tables(arguments):
+    if not (arguments.folder / journal.NAME).is_file():
+        raise command_line.Ended(f"name a folder that contains {journal.NAME}. Received: {arguments.folder}")
+    print(markdown(journal.rows(arguments.folder / journal.NAME)))
 
 
 def markdown(rows):
@@ -229,10 +238,7 @@ def _of_kind(rows, kind):
 
 def _table(header, cells):
     """A Markdown table, or an empty string without rows."""
-    if not cells:
-        return ""
-    lines = [header, ["---"] * len(header), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_tables.table(header, cells) if cells else ""
 
 
 if __name__ == "__main__":
