@@ -11,15 +11,13 @@ import keras
 
 from keras_ratesnn import spikify
 from keras_ratesnn._core import checks
-from recipes import catalogue, command_line, device, markdown, run, teaching
+from recipes import catalogue, command_line, device, markdown, run
 from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.ordinary import without_time
-from recipes.recipe import OF_SPIKING
+from recipes.setting_names import OF_SPIKING, OF_TEACHING
 
 UNUSED = {
-    **dict.fromkeys(
-        (*teaching.SETTINGS, *OF_SPIKING), "The converted network is fine-tuned by the rate gradient in one window."
-    ),
+    **dict.fromkeys((*OF_TEACHING, *OF_SPIKING), "The converted network is fine-tuned by the rate gradient in one window."),
     "timesteps": "Pass --timesteps.",
 }
 """Settings that have no effect here, and why."""

@@ -1,6 +1,5 @@
 """Tests the model of a run on the test images of its recipe: `python -m recipes.evaluate runs/digits`."""
 
-import dataclasses
 import pathlib
 import sys
 
@@ -34,7 +33,7 @@ def evaluate(arguments):
         recipe.task.check_packages()
         for timesteps in arguments.timesteps:
             checks.positive_integer("--timesteps", timesteps, advice="It is a number of time steps.")
-        if arguments.timesteps and recipe.ordinary == "only":
+        if arguments.timesteps and recipe.spiking is None:
             raise ValueError(f"--timesteps is for spiking networks, but the run in {folder.path} is of an ordinary one.")
         model = load_model(getattr(folder, arguments.checkpoint), compile=False)
         tests = [with_timesteps(recipe, timesteps) for timesteps in arguments.timesteps] or [recipe]
@@ -46,7 +45,7 @@ def evaluate(arguments):
             dataset = test.load(arguments.data_dir)
         if arguments.timesteps:
             model.timesteps = test.timesteps
-        time_steps = "ordinary network" if recipe.ordinary == "only" else f"T = {model.timesteps}"
+        time_steps = "ordinary network" if recipe.spiking is None else f"T = {model.timesteps}"
         print(f"{recipe.name}, {time_steps}, {dataset.test_size:,} {recipe.tested} images")
         for name, value in run.scores(model, test, dataset).items():
             print(f"{recipe.tested} {name.replace('_', ' ')}: {value:.4f}", flush=True)
@@ -55,7 +54,7 @@ def evaluate(arguments):
 def with_timesteps(recipe, timesteps):
     """A recipe with the number of time steps of a test."""
     # Windows divide the time steps of training, and random steps are some of them.
-    return dataclasses.replace(recipe, timesteps=timesteps, windows=1, random_steps=None)
+    return recipe.with_settings([f"timesteps={timesteps}", "windows=1", "random_steps=None"])
 
 
 def recipe_of(folder):

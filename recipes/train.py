@@ -26,8 +26,6 @@ def start(arguments, command):
 
     with command_line.mistakes():
         recipe = catalogue.chosen(arguments)
-        if recipe.ordinary == "only":
-            recipe = ordinary_alone(recipe, arguments.set)
         devices = engine.wanted(arguments.devices)
         if engine.launches(devices):
             return engine.launch(devices, command)
@@ -37,21 +35,6 @@ def start(arguments, command):
             held.enter_context(contextlib.redirect_stdout(held.enter_context(open(os.devnull, "w"))))
         held.enter_context(this_process.scope())
         return _run(recipe, arguments, this_process, held)
-
-
-def ordinary_alone(recipe, assignments):
-    """The recipe of the ordinary network; raises ValueError if `--set` gives settings that only the spiking one has."""
-    from recipes.recipe import OF_SPIKING
-
-    ordinary = recipe.of_ordinary()
-    unused = [name for name in OF_SPIKING if getattr(recipe, name) != getattr(ordinary, name)]
-    unused = [assignment for assignment in assignments if assignment.partition("=")[0] in unused]
-    if unused:
-        raise ValueError(
-            "With ordinary=only there is no spiking network, to which these settings belong. Received: --set "
-            f"{' '.join(unused)}. Leave them out, or set ordinary=beside or ordinary=first to train both networks."
-        )
-    return ordinary
 
 
 def _run(recipe, arguments, this_process, held):
@@ -67,8 +50,8 @@ def _run(recipe, arguments, this_process, held):
             return print_result(folder)
         dataset = recipe.load(arguments.data_dir)
         pipeline.check(dataset, recipe, this_process.part)
-        if recipe.trains_both:
-            ordinary = recipe.of_ordinary()
+        if recipe.ordinary_stage is not None:
+            ordinary = recipe.ordinary_alone()
             # Before the ordinary network is trained, and before --restart deletes a run.
             _check_spiking(recipe, dataset, folder, this_process)
             _begin(folder, recipe, this_process, restart)
@@ -115,7 +98,7 @@ def _train_in(folder, recipe, dataset, this_process, restart=False):
 
     is_first = this_process.is_first
     with command_line.mistakes():
-        ordinary_weights = folder.ordinary.last if recipe.trains_both else None
+        ordinary_weights = None if recipe.ordinary_stage is None else folder.ordinary.last
         model = run.build(recipe, dataset, ordinary_weights)
         fitted = run.to_fit(model, recipe, dataset, ordinary_weights)
         if is_first:
@@ -200,7 +183,8 @@ def introduction(recipe, dataset, model, progress):
 
     here = this_part()
     test = f"{dataset.test_size:,} {recipe.tested} images"
-    method = "ordinary network" if recipe.ordinary == "only" else f"gradient {recipe.gradient}, T = {recipe.timesteps}"
+    gradient = recipe.settings()["gradient"]
+    method = "ordinary network" if recipe.spiking is None else f"gradient {gradient}, T = {recipe.timesteps}"
     lines = [
         f"{recipe.name}: {here['backend']} backend, {method}, "
         f"{recipe.epochs} epochs of batches of {recipe.batch_size}, seed {recipe.seed}",

@@ -14,10 +14,11 @@ import sys
 import keras
 
 from keras_ratesnn._core import checks
-from recipes import catalogue, command_line, device, markdown, methods, pipeline, plots, run, teaching
+from recipes import catalogue, command_line, device, markdown, methods, pipeline, plots, run
 from recipes.benchmark import costs, timing
 from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.data.dataset import check_in_memory
+from recipes.setting_names import OF_TEACHING
 from recipes.whole_file import read_json, write_json
 
 FIELDS = {"settings": list, "backend": str, "memory_measure": str | None, "rows": list}
@@ -85,7 +86,7 @@ def recipes_of(arguments):
         "seed": "Pass --seeds.",
         "timesteps": "Pass --timesteps.",
         **methods.in_place_of_set(arguments.methods),
-        **dict.fromkeys(teaching.SETTINGS, "The spiking network is trained alone."),
+        **dict.fromkeys(OF_TEACHING, "The spiking network is trained alone."),
     }
     found = {
         (timesteps, method, seed): catalogue.chosen(

@@ -11,9 +11,10 @@ import numpy as np
 
 from keras_ratesnn import callbacks
 from keras_ratesnn._core import checks
-from recipes import catalogue, command_line, device, markdown, run, teaching
+from recipes import catalogue, command_line, device, markdown, run
 from recipes.benchmark import timing
 from recipes.data.dataset import check_in_memory
+from recipes.setting_names import OF_TEACHING
 
 
 def main(argv=None):
@@ -32,7 +33,7 @@ def measure(arguments):
     with command_line.mistakes():
         checks.positive_integer("--rounds", arguments.rounds, advice="It is the number of times each is timed.")
         alone = "The training step is that of the spiking network alone."
-        recipe = catalogue.chosen(arguments, dict.fromkeys(teaching.SETTINGS, alone))
+        recipe = catalogue.chosen(arguments, dict.fromkeys(OF_TEACHING, alone))
         recipe.check_classifies("benchmark.callbacks")
         dataset = recipe.load(arguments.data_dir)
         check_in_memory(dataset, "benchmark.callbacks")

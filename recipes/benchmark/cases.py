@@ -43,15 +43,15 @@ def trainer(settings, method, timesteps):
         from recipes.benchmark import peers
 
         return peers.trainer(method, settings.width, timesteps, settings.precision)
-    chosen = dict(methods.settings_of("rate-multi" if method == ORDINARY else method))
-    step_mode, normalization = chosen.pop("step_mode"), chosen.pop("normalization", "batch")
+    chosen = methods.settings_of("rate-multi" if method == ORDINARY else method)
+    normalization = chosen.get("normalization", "batch")
     sides = (settings.size, settings.size)
     model = getattr(models, settings.network)(
         input_shape=(CHANNELS, *sides) if settings.data_format == "channels_first" else (*sides, CHANNELS),
         classes=CLASSES,
         timesteps=timesteps,
-        gradient=methods.gradient_method(**chosen),
-        step_mode=step_mode,
+        gradient=methods.gradient_method(chosen),
+        step_mode=chosen["step_mode"],
         width=settings.width,
         **({} if normalization == "batch" else {"normalization": normalization}),
     )

@@ -4,6 +4,7 @@ from keras_ratesnn import models
 from recipes.catalogue import paper
 from recipes.data import cifar10_dvs
 from recipes.recipe import Recipe
+from recipes.stages import SpikingStage
 
 
 def build_network(width):
@@ -17,7 +18,7 @@ RECIPE = Recipe(
     load_data=cifar10_dvs.load,
     build_network=build_network,
     has_time=True,
-    timesteps=10,
+    spiking=SpikingStage(timesteps=10),
     augment="cifar10_dvs",
     **paper.SETTINGS,
 )

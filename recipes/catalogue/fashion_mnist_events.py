@@ -3,6 +3,7 @@
 from keras_ratesnn import models
 from recipes.data import fashion_mnist_events as data
 from recipes.recipe import Recipe
+from recipes.stages import SpikingStage
 
 
 def build_network(width):
@@ -16,7 +17,7 @@ RECIPE = Recipe(
     load_data=data.load,
     build_network=build_network,
     has_time=True,
-    timesteps=10,
+    spiking=SpikingStage(timesteps=10),
     width=0.25,
     epochs=20,
     batch_size=32,
