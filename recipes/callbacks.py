@@ -9,7 +9,7 @@ import keras
 
 from keras_ratesnn.callbacks import Throughput
 from recipes import checkpoint, pipeline
-from recipes.whole_file import cannot_be_written
+from recipes.atomic_files import cannot_be_written
 
 
 class EpochMeasures(Throughput):

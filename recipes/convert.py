@@ -13,7 +13,7 @@ from keras_ratesnn import spikify
 from keras_ratesnn._core import checks
 from recipes import catalogue, command_line, device, markdown, run
 from recipes.command_line import DIVERGED, SMALLER, Ended
-from recipes.ordinary import without_time
+from recipes.relu_network import relu_network
 from recipes.setting_names import OF_SPIKING, OF_TEACHING
 
 UNUSED = {
@@ -62,7 +62,7 @@ def measure(recipe, tuning, dataset, numbers_of_steps):
     """Trains the ordinary network of a recipe, converts and fine-tunes it for each number of steps, and prints a table."""
     device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
-    ordinary = without_time(recipe.network())
+    ordinary = relu_network(recipe.network())
     run.compile_model(ordinary, recipe, dataset)
     accuracy = run.trained_accuracy(ordinary, recipe, dataset)
     trained = f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs"

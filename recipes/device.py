@@ -111,32 +111,6 @@ def set_precision(policy):
         jax.config.update("jax_enable_x64", True)
 
 
-def set_tf32(allowed):
-    """Allows or forbids GPUs to compute convolutions and matrix products of float32 as TF32."""
-    backend = keras.backend.backend()
-    if backend == "torch":
-        import torch
-
-        torch.backends.cuda.matmul.allow_tf32 = allowed
-        torch.backends.cudnn.allow_tf32 = allowed
-    elif backend == "jax":
-        import jax
-
-        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if allowed else "highest")
-    else:
-        import tensorflow as tf
-
-        tf.config.experimental.enable_tensor_float_32_execution(allowed)
-
-
-def set_algorithm_search(wanted):
-    """Lets cuDNN time its algorithms and use the fastest. Only PyTorch can be told; the others always do."""
-    if keras.backend.backend() == "torch":
-        import torch
-
-        torch.backends.cudnn.benchmark = wanted
-
-
 def set_threads(number):
     """Sets the number of threads of the CPU, on PyTorch."""
     import torch

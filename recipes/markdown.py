@@ -1,4 +1,6 @@
-"""Markdown tables."""
+"""Markdown tables, and numbers in them."""
+
+import statistics
 
 
 def row(cells):
@@ -19,3 +21,9 @@ def table(columns, rows):
         rows: Iterable of sequences of cells, one for each column.
     """
     return "\n".join([heading(columns), *map(row, rows)])
+
+
+def mean_of(values):
+    """The mean of accuracies, and ± their standard deviation if there are several, as text."""
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"

@@ -11,7 +11,7 @@ from keras_ratesnn.layers import Neuron
 from recipes import recipe_checks, setting_names
 from recipes.data.dataset import Dataset
 from recipes.optimizers import SGD, AdamW
-from recipes.ordinary import without_time
+from recipes.relu_network import relu_network
 from recipes.stages import SpikingStage
 from recipes.tasks.classification import CLASSIFICATION
 from recipes.tasks.task import Task
@@ -133,7 +133,7 @@ class Recipe:
     def ordinary_network(self, dataset):
         """The network with ReLUs instead of neurons, an ordinary Keras model; for `dataset` see `network`."""
         network = self.network(dataset)
-        return without_time(network) if self.neuron is None else network
+        return relu_network(network) if self.neuron is None else network
 
     def check_classifies(self, command):
         """Checks that the recipe trains a spiking network that classifies images.

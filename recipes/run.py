@@ -8,9 +8,9 @@ import numpy as np
 
 import keras_ratesnn
 from recipes import callbacks, device, engine, pipeline, teaching
+from recipes.atomic_files import write_json, writing
 from recipes.callbacks import Diverged
 from recipes.progress import this_part
-from recipes.whole_file import write_json, writing
 
 BYTES_OF_A_WEIGHT = 3 * 4
 """For the weight itself, its gradient and its momentum."""

@@ -10,9 +10,9 @@ import keras_ratesnn as rsnn
 from keras_ratesnn._core import backend
 from keras_ratesnn.gradients import _eligibility, _time_loop
 from keras_ratesnn.gradients.signals import Signal
-from recipes import ordinary
 from recipes.benchmark import costs
 from recipes.benchmark.evidence import graphs
+from recipes.relu_network import relu_network
 
 
 class CountingCell(rsnn.layers.NeuronCell):
@@ -133,4 +133,4 @@ def test_memory_of_training_is_that_of_a_few_tensors_over_time():
             return costs.memory_rise(lambda: model.train_on_batch(images, labels))
 
     one_layer_over_time = 16 * 8 * 16 * 16 * 8 * 4
-    assert temporary_memory(spiking(network, 16)) < temporary_memory(ordinary.without_time(network)) + 4 * one_layer_over_time
+    assert temporary_memory(spiking(network, 16)) < temporary_memory(relu_network(network)) + 4 * one_layer_over_time

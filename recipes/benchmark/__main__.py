@@ -6,6 +6,7 @@ import sys
 import keras
 
 from recipes import command_line, engine
+from recipes.atomic_files import write_json
 from recipes.benchmark import cases, plot, report, scaling
 from recipes.benchmark.arguments import JIT_COMPILE, benchmark_parser
 from recipes.benchmark.evidence.command import main as run_evidence
@@ -13,7 +14,6 @@ from recipes.benchmark.measure import benchmark
 from recipes.benchmark.settings import ORDINARY, PEERS, Settings
 from recipes.benchmark.variants import variants
 from recipes.methods import PLAIN, PRESETS
-from recipes.whole_file import write_json
 
 
 def main(argv=None):

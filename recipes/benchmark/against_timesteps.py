@@ -15,11 +15,11 @@ import keras
 
 from keras_ratesnn._core import checks
 from recipes import catalogue, command_line, device, markdown, methods, pipeline, plots, run
+from recipes.atomic_files import read_json, write_json
 from recipes.benchmark import costs, timing
 from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.data.dataset import check_in_memory
 from recipes.setting_names import OF_TEACHING
-from recipes.whole_file import read_json, write_json
 
 FIELDS = {"settings": list, "backend": str, "memory_measure": str | None, "rows": list}
 """Fields of a record that are read, with their types."""
@@ -197,11 +197,9 @@ def table(record):
     """The record as a Markdown table."""
     rows = []
     for row in record["rows"]:
-        accuracies = row["accuracies"]
-        spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
         memory = "not measured" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 2**20:.1f}"
-        accuracy, milliseconds = f"{statistics.mean(accuracies):.4f}{spread}", f"{1000 * row['seconds']['median']:.1f}"
-        rows.append((row["timesteps"], row["method"], accuracy, memory, milliseconds))
+        milliseconds = f"{1000 * row['seconds']['median']:.1f}"
+        rows.append((row["timesteps"], row["method"], markdown.mean_of(row["accuracies"]), memory, milliseconds))
     return markdown.table(("T", "method", f"{_tested(record)} accuracy", "memory, MiB", "time of a step, ms"), rows)
 
 
@@ -233,7 +231,6 @@ def draw(record):
 
 def draw_panel(axes, record, title, value):
     """One line for each method against T."""
-    columns = sorted({row["timesteps"] for row in record["rows"]})
     for index, method in enumerate(dict.fromkeys(row["method"] for row in record["rows"])):
         color, line, marker = STYLES[index % len(STYLES)]
         rows = [row for row in record["rows"] if row["method"] == method]
@@ -248,13 +245,7 @@ def draw_panel(axes, record, title, value):
             marker=marker,
             capsize=2,
         )
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(columns, [str(timesteps) for timesteps in columns])
-    axes.minorticks_off()
-    axes.set_xlabel("T")
-    axes.set_title(title, fontsize="medium")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    plots.set_up_against_timesteps(axes, (row["timesteps"] for row in record["rows"]), title)
     # Costs are compared by their ratio.
     if "accuracy" not in title:
         axes.set_ylim(bottom=0)

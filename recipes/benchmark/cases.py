@@ -7,7 +7,7 @@ from keras import ops
 from keras_ratesnn import models
 from recipes import device, methods
 from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS
-from recipes.ordinary import without_time
+from recipes.relu_network import relu_network
 
 
 def configure(settings):
@@ -56,7 +56,7 @@ def trainer(settings, method, timesteps):
         **({} if normalization == "batch" else {"normalization": normalization}),
     )
     if method == ORDINARY:
-        model = without_time(model.network)
+        model = relu_network(model.network)
     model.compile("sgd", loss(), jit_compile=settings.jit_compile)
     model.optimizer.build(model.trainable_variables)
     return model

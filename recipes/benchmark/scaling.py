@@ -16,7 +16,7 @@ import tempfile
 import keras
 
 from recipes import device, engine, markdown
-from recipes.whole_file import write_json
+from recipes.atomic_files import write_json
 
 KINDS = ("weak", "strong")
 

@@ -57,9 +57,7 @@ def compared(settings, method, timesteps):
     for choice, form in FORMS.items():
         with loops.unrolled(choice):
             warm[form] = measure.warm_trainer(settings, method, timesteps, None)
-    seconds = timing.interleaved(
-        {form: case.step for form, case in warm.items()}, settings.rounds, least_seconds=timing.LEAST_SECONDS
-    )
+    seconds = timing.in_turns(warm, settings.rounds)
     found = {
         form: {
             **timing.spread(seconds[form]),

@@ -55,7 +55,7 @@ def run(arguments):
 def print_rows(settings, method, timesteps, forms):
     """Measures the forms of a step in turn, and prints a row for each."""
     for form, row in compared(settings, method, timesteps, forms).items():
-        ratio = "{median:.2f} ({lower_quartile:.2f} to {upper_quartile:.2f})".format(**row["ratio"])
+        ratio = timing.with_quartiles(row["ratio"], 1, 2)
         times = f"{1000 * row['seconds']['median']:.1f}", ratio, f"{row['compile_seconds']:.1f}"
         program = ("", "") if form == WITHOUT else (f"{row['operations']:,}", f"{row['memory_bytes'] / 2**20:.0f}")
         print(markdown.row((method, timesteps, form, *times, *program)), flush=True)
@@ -71,9 +71,7 @@ def compared(settings, method, timesteps, forms):
         with loops.unrolled(True) if form == UNROLLED else contextlib.nullcontext():
             warm[form] = measure.warm_trainer(of_form, method, timesteps, None, model)
             rows[form] = {} if form == WITHOUT else costs.compiled_by_xla(model, images, labels)
-    seconds = timing.interleaved(
-        {form: case.step for form, case in warm.items()}, settings.rounds, least_seconds=timing.LEAST_SECONDS
-    )
+    seconds = timing.in_turns(warm, settings.rounds)
     for form, row in rows.items():
         row["seconds"] = timing.spread(seconds[form])
         row["ratio"] = timing.spread(timing.ratios(seconds[form], seconds[WITHOUT]))

@@ -84,10 +84,9 @@ def table(methods, against):
     rows = []
     for name, by_seed in methods.items():
         accuracies = [record["test_accuracy"] for record in by_seed.values()]
-        spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
         mean, half = difference(by_seed, methods[against])
         cells = ("", "") if name == against else (f"{mean:+.2f}", "one seed" if half is None else f"± {half:.2f}")
-        rows.append((name, len(by_seed), f"{statistics.mean(accuracies):.4f}{spread}", *cells))
+        rows.append((name, len(by_seed), markdown.mean_of(accuracies), *cells))
     return markdown.table(("method", "seeds", "test accuracy", "difference, points", "95 % interval"), rows)
 
 

@@ -11,8 +11,8 @@ import statistics
 import sys
 
 from recipes import catalogue, command_line, markdown, methods
+from recipes.atomic_files import read_json
 from recipes.run_folder import RESULT, RunFolder, complete, test_score
-from recipes.whole_file import read_json
 
 RECIPES = pathlib.Path(__file__).parent.parent
 FOLDER = RECIPES / "results"
@@ -266,7 +266,6 @@ def _row(records):
     settings = settings_of(records[0])
     start = ", from ordinary weights" if settings["ordinary"] == "first" else ""
     accuracies = [test_score(record) for record in records]
-    spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
     first, last = (statistics.mean(record["curve"]["accuracy"][epoch] for record in records) for epoch in (0, -1))
     return {
         "recipe": settings["name"],
@@ -279,7 +278,7 @@ def _row(records):
         "backend": records[0]["backend"],
         "training accuracy, epoch 1": f"{first:.3f}",
         "last epoch": f"{last:.3f}",
-        "test accuracy": f"{statistics.mean(accuracies):.4f}{spread}",
+        "test accuracy": markdown.mean_of(accuracies),
         "of each seed": ", ".join(f"{accuracy:.4f}" for accuracy in accuracies),
         "s per epoch": f"{statistics.median(record['seconds_per_epoch'] for record in records):.1f}",
         "peak memory, MiB": f"{statistics.median(record['peak_memory_mib'] for record in records):.0f}",

@@ -7,6 +7,7 @@ from recipes import command_line
 from recipes import markdown as markdown_tables
 from recipes.benchmark.evidence import journal, plan
 from recipes.benchmark.evidence.results import largest
+from recipes.benchmark.timing import with_quartiles
 
 NOT_EVIDENCE = "**Not evidence.** No GPU was found, so the kit ran small, only to show that it works."
 
@@ -213,12 +214,10 @@ def _table_of(row):
 
 def _step_cells(method, alone, together):
     row = together or alone
-    spread = row["seconds"]
-    median, lower, upper = (1000 * spread[key] for key in ("median", "lower_quartile", "upper_quartile"))
     detail = [alone[key] for key in ("way", "neurons") if key in alone]
     return (
         method + (f" ({', '.join(detail)})" if detail else ""),
-        f"{median:.2f} ({lower:.2f} to {upper:.2f})" + ("" if together else " *"),
+        with_quartiles(row["seconds"], 1000, 2) + ("" if together else " *"),
         f"{together['ratio_to_floor']['median']:.2f}" if together else "",
         _number(alone.get("busy_seconds"), 1e-3, 2),
         _number(alone.get("busy_to_floor"), 1, 2),
