@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import pathlib
 import sys
 
@@ -95,6 +96,28 @@ def add_recipe(parser, what="python -m recipes.list lists them"):
         help="overrides settings of the recipe, for example timesteps=8 gradient=bptt epochs=20",
     )
     add_data_dir(parser)
+
+
+def add_count(parser, name, what, default=None, **options):
+    """Adds an option for an integer >= 1, or for several.
+
+    Args:
+        parser: An `argparse.ArgumentParser`.
+        name: String, like "--images".
+        what: String, what is counted, like "size of the batch".
+        default: Its default. Defaults to `None`.
+        **options: Further arguments of `add_argument`.
+    """
+    options = {"metavar": "N", "help": f"{what} (default: %(default)s)", **options}
+    parser.add_argument(name, type=functools.partial(_count, name, what), default=default, **options)
+
+
+def _count(name, what, text):
+    from keras_ratesnn._core import checks
+
+    number = int(text)
+    with mistakes():
+        return checks.positive_integer(name, number, advice=f"It is the {what}.")
 
 
 def add_data_dir(parser, what="folder of the data set's files"):

@@ -10,7 +10,6 @@ import sys
 import keras
 
 from keras_ratesnn import spikify
-from keras_ratesnn._core import checks
 from recipes import catalogue, command_line, device, markdown, run
 from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.relu_network import relu_network
@@ -34,16 +33,13 @@ def main(argv=None):
 def parser():
     result = command_line.parser("convert", __doc__)
     command_line.add_recipe(result)
-    result.add_argument("--timesteps", type=int, nargs="+", default=[2, 4, 8], metavar="T", help="(default: 2 4 8)")
-    result.add_argument("--fine-tuning-epochs", type=int, default=3, metavar="N", help="for each T (default: 3)")
+    command_line.add_count(result, "--timesteps", "numbers of time steps", [2, 4, 8], nargs="+", metavar="T")
+    command_line.add_count(result, "--fine-tuning-epochs", "number of epochs for each T", 3)
     return result
 
 
 def convert(arguments):
     with command_line.mistakes():
-        for timesteps in arguments.timesteps:
-            checks.positive_integer("--timesteps", timesteps, advice="It is a number of time steps.")
-        checks.positive_integer("--fine-tuning-epochs", arguments.fine_tuning_epochs, advice="They are those for each T.")
         recipe = catalogue.chosen(arguments, UNUSED)
         tuning = dataclasses.replace(
             recipe, epochs=arguments.fine_tuning_epochs, learning_rate=recipe.learning_rate / SMALLER_STEPS

@@ -3,7 +3,6 @@
 import pathlib
 import sys
 
-from keras_ratesnn._core import checks
 from recipes import catalogue, command_line, device, run
 from recipes.checkpoint import load_model
 from recipes.run_folder import RunFolder, read_json
@@ -18,9 +17,8 @@ def parser():
     result = command_line.parser("evaluate", __doc__)
     result.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a run of python -m recipes.train")
     result.add_argument("--checkpoint", choices=("last", "best"), default="last", help="(default: last)")
-    result.add_argument(
-        "--timesteps", type=int, nargs="+", default=[], metavar="T", help="numbers of time steps (default: as in training)"
-    )
+    training = "numbers of time steps (default: as in training)"
+    command_line.add_count(result, "--timesteps", "number of time steps", [], nargs="+", metavar="T", help=training)
     command_line.add_data_dir(result)
     return result
 
@@ -31,8 +29,6 @@ def evaluate(arguments):
         recipe = recipe_of(folder)
         device.set_precision(recipe.precision)
         recipe.task.check_packages()
-        for timesteps in arguments.timesteps:
-            checks.positive_integer("--timesteps", timesteps, advice="It is a number of time steps.")
         if arguments.timesteps and recipe.spiking is None:
             raise ValueError(f"--timesteps is for spiking networks, but the run in {folder.path} is of an ordinary one.")
         model = load_model(getattr(folder, arguments.checkpoint), compile=False)

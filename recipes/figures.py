@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 from keras_ratesnn import analysis, models
-from keras_ratesnn._core import checks
 from recipes import catalogue, command_line, device
 from recipes.checkpoint import load_model
 from recipes.data.dataset import check_in_memory
@@ -32,9 +31,10 @@ def parser():
     result = command_line.parser("figures", __doc__)
     result.add_argument("name", metavar="NAME", help="folder of a finished run, or name of a shipped network of a recipe")
     result.add_argument("--output", type=pathlib.Path, metavar="DIR", help="folder of the figures (default: figures/NAME)")
-    result.add_argument("--images", type=int, default=128, metavar="N", help="size of the batch (default: 128)")
-    result.add_argument("--test-images", type=int, default=1000, metavar="N", help="for accuracies (default: 1000)")
-    result.add_argument("--timesteps", type=int, metavar="T", help="number of time steps (default: as in training)")
+    command_line.add_count(result, "--images", "size of the batch", 128)
+    command_line.add_count(result, "--test-images", "number of test images, for accuracies", 1000)
+    training = "number of time steps (default: as in training)"
+    command_line.add_count(result, "--timesteps", "number of time steps", metavar="T", help=training)
     command_line.add_data_dir(result)
     result.add_argument(
         "--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), metavar="FIGURE", help="(default: all)"
@@ -108,8 +108,6 @@ class Subject:
     """
 
     def __init__(self, model, dataset, images, test_images):
-        checks.positive_integer("--images", images, advice="It is the size of the batch.")
-        checks.positive_integer("--test-images", test_images, advice="It is for accuracies.")
         self.model = model
         self.batch = dataset.train_images[:images], dataset.train_labels[:images]
         self.test = dataset.test_images[:test_images], dataset.test_labels[:test_images]

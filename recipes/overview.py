@@ -23,7 +23,7 @@ def main(argv=None):
 def parser():
     result = command_line.parser("overview", __doc__)
     result.add_argument("--network", default="fashion_mnist", metavar="NAME", help="a shipped network (default: %(default)s)")
-    result.add_argument("--images", type=int, default=128, metavar="N", help="size of the batch (default: %(default)s)")
+    command_line.add_count(result, "--images", "size of the batch", 128)
     result.add_argument("--record", type=pathlib.Path, default=RECORD, metavar="FILE", help="(default: that of the digits)")
     command_line.add_data_dir(result)
     result.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE", help="the picture")

@@ -26,6 +26,9 @@ from recipes.run_folder import RunFolder, complete
 PRECISION = "float32"
 """Of the file; users choose theirs when they load it."""
 
+AS_GIVEN = ("name", "data_set", "preprocessing", "licence", "folder", "architecture", "arguments", "url", "replace")
+"""The arguments of `publish` that are those of the command line."""
+
 LARGEST_SHIPPED = 16 * 2**20
 """Bytes. Larger files would increase the size of clones and wheels; they are downloaded on demand."""
 
@@ -191,16 +194,8 @@ def publish_run(arguments):
         card, path = publish(
             model,
             record,
-            name=arguments.name,
-            data_set=arguments.data_set,
-            preprocessing=arguments.preprocessing,
-            licence=arguments.licence,
-            folder=arguments.folder,
-            architecture=arguments.architecture,
-            arguments=arguments.arguments,
-            url=arguments.url,
+            **{name: getattr(arguments, name) for name in AS_GIVEN},
             weights_folder=None if arguments.url is None else arguments.run,
-            replace=arguments.replace,
             accuracies=accuracies,
         )
     print(f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}")

@@ -14,12 +14,11 @@ import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import checks
-from recipes import command_line
-from recipes.data import digits, fashion_mnist
+from recipes import catalogue, command_line
 
 BATCH_SIZE = 200
-DATA = {"digits": digits.load, **dict.fromkeys(("fashion_mnist", "fashion_mnist_resnet13"), fashion_mnist.load)}
+NETWORKS = ("digits", "fashion_mnist", "fashion_mnist_resnet13")
+"""Pretrained networks of recipes with the same name."""
 
 
 def main(argv=None):
@@ -29,18 +28,16 @@ def main(argv=None):
 
 def parser():
     result = command_line.parser("quantize", __doc__)
-    result.add_argument("name", choices=DATA, help="pretrained network")
+    result.add_argument("name", choices=NETWORKS, help="pretrained network")
     command_line.add_data_dir(result)
-    result.add_argument("--images", type=int, metavar="N", help="number of test images (default: all)")
+    command_line.add_count(result, "--images", "number of test images", help="number of test images (default: all)")
     return result
 
 
 def quantize(arguments):
     with command_line.mistakes():
-        if arguments.images is not None:
-            checks.positive_integer("--images", arguments.images, advice="It is the number of test images.")
         variants = _variants()
-        dataset = DATA[arguments.name](arguments.data_dir)
+        dataset = catalogue.find(arguments.name).load(arguments.data_dir)
     images, labels = dataset.test_images[: arguments.images], dataset.test_labels[: arguments.images]
     print(f"{arguments.name}, {len(labels):,} test images, on {keras.backend.backend()}")
     print("weights                                      accuracy  other classes than before  size of the file")

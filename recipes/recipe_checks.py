@@ -78,10 +78,11 @@ def _check_ordinary(recipe):
 
 def _check_teaching(recipe):
     if recipe.spiking and recipe.spiking.taught_by and recipe.task is not CLASSIFICATION:
-        given = {name: value for name, value in recipe.settings().items() if name in ("teacher_weight", "branches")}
-        name, value = next((name, value) for name, value in given.items() if value is not None)
+        settings = recipe.settings()
+        name = "branches" if settings["teacher_weight"] is None else "teacher_weight"
         raise ValueError(
-            f"`{name}` must be None in recipe {recipe.name!r}, which does not classify images. Received: {name}={value}. "
+            f"`{name}` must be None in recipe {recipe.name!r}, which does not classify images. Received: "
+            f"{name}={settings[name]}. "
             "Leave it out."
         )
 

@@ -34,12 +34,11 @@ scratch; or likewise, but the spiking network starts from the weights of the ord
 
 OPTIMIZERS = {"sgd": SGD, "adamw": AdamW}
 
+NEEDS_SGD = "with another optimizer than 'sgd'", "Set optimizer=sgd"
+NEEDS_ORDINARY = "if no ordinary network is trained", "Set ordinary=first or ordinary=beside"
 NEEDS = {
-    "as_the_authors": ("with another optimizer than 'sgd'", "Set optimizer=sgd"),
-    "restart_at": ("with another optimizer than 'sgd'", "Set optimizer=sgd"),
-    "ordinary_epochs": ("if no ordinary network is trained", "Set ordinary=first or ordinary=beside"),
-    "ordinary_learning_rate": ("if no ordinary network is trained", "Set ordinary=first or ordinary=beside"),
-    "teacher_weight": ("if no ordinary network is trained", "Set ordinary=first or ordinary=beside"),
+    **dict.fromkeys(("as_the_authors", "restart_at"), NEEDS_SGD),
+    **dict.fromkeys(("ordinary_epochs", "ordinary_learning_rate", "teacher_weight"), NEEDS_ORDINARY),
     "temperature": ("without a teacher and branches", "Set teacher_weight or branches"),
     "windows": ("with another gradient than 'rate'", "Set gradient=rate"),
     "random_steps": ("with another gradient than 'sltt'", "Set gradient=sltt"),
@@ -47,44 +46,37 @@ NEEDS = {
 """Settings without effect in some kinds of training: where, and what gives them one."""
 
 
+NO_SETTINGS = ("description", "load_data", "build_network", "neuron", "task", "has_time", "optimizer", "spiking")
+"""Fields of a `Recipe` that are no settings; all others are, under the same name."""
+
+
 def of(recipe):
     """The settings of a `Recipe`, a dictionary of plain values."""
     # Without a spiking network nothing of it is set.
     spiking = recipe.spiking or SpikingStage(timesteps=1)
-    stage, taught_by = spiking.after, spiking.taught_by
+    stage, taught_by, gradient = spiking.after, spiking.taught_by, spiking.gradient
     sgd = recipe.optimizer if isinstance(recipe.optimizer, SGD) else SGD()
-    gradient = spiking.gradient
     return {
-        "name": recipe.name,
-        "learning_rate": recipe.learning_rate,
-        "weight_decay": recipe.weight_decay,
-        "as_the_authors": sgd.paper_rates,
+        **{name: getattr(recipe, name) for name in _plain(recipe)},
         "optimizer": _name_of(recipe.optimizer, OPTIMIZERS),
-        "epochs": recipe.epochs,
+        "as_the_authors": sgd.paper_rates,
         "restart_at": sgd.restart_at,
-        "batch_size": recipe.batch_size,
-        "timesteps": spiking.timesteps,
-        "augment": recipe.augment,
-        "mix": recipe.mix,
         "ordinary": ordinary(recipe),
         "ordinary_epochs": stage.epochs if stage else None,
         "ordinary_learning_rate": stage.learning_rate if stage else None,
-        "teacher_weight": taught_by.weight if isinstance(taught_by, Teacher) else None,
-        "branches": taught_by.number if isinstance(taught_by, Branches) else None,
-        "temperature": taught_by.temperature if taught_by else None,
-        "image_side": recipe.image_side,
-        "width": recipe.width,
-        "train_images": recipe.train_images,
-        "held_out": recipe.held_out,
-        "precision": recipe.precision,
-        "jit_compile": recipe.jit_compile,
+        "timesteps": spiking.timesteps,
+        "step_mode": spiking.step_mode,
         "gradient": _name_of(gradient, gradients.BY_NAME),
         "windows": getattr(gradient, "windows", 1),
         "random_steps": getattr(gradient, "random_steps", None),
-        "normalization": recipe.normalization,
-        "step_mode": spiking.step_mode,
-        "seed": recipe.seed,
+        "teacher_weight": taught_by.weight if isinstance(taught_by, Teacher) else None,
+        "branches": taught_by.number if isinstance(taught_by, Branches) else None,
+        "temperature": taught_by.temperature if taught_by else None,
     }
+
+
+def _plain(recipe):
+    return [field.name for field in dataclasses.fields(recipe) if field.name not in NO_SETTINGS]
 
 
 def _name_of(part, classes):
@@ -126,9 +118,8 @@ def changed(recipe, given):
             after=stage,
             taught_by=_taught_by(values, stage),
         )
-    plain = {field.name for field in dataclasses.fields(recipe)} & values.keys() - {"optimizer"}
-    same = {name: values[name] for name in plain}
-    made = dataclasses.replace(recipe, **same, optimizer=_optimizer(values), spiking=spiking)
+    plain = {name: values[name] for name in _plain(recipe)}
+    made = dataclasses.replace(recipe, **plain, optimizer=_optimizer(values), spiking=spiking)
     _check_effect(given, of(made))
     return made
 

@@ -12,7 +12,6 @@ import sys
 import keras
 
 from keras_ratesnn import analysis, gradients
-from keras_ratesnn._core import checks
 from recipes import catalogue, command_line, device, markdown, plots, run
 from recipes.checkpoint import load_model
 from recipes.data.dataset import check_in_memory
@@ -34,7 +33,7 @@ def main(argv=None):
 def parser():
     result = command_line.parser("windows", __doc__)
     command_line.add_recipe(result, "name of a recipe, or folder of one of its runs for trained weights")
-    result.add_argument("--images", type=int, default=128, metavar="N", help="size of the batch (default: 128)")
+    command_line.add_count(result, "--images", "size of the batch", 128)
     result.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws cosine and cost against the number of windows")
     return result
 
@@ -42,7 +41,6 @@ def parser():
 def compare_windows(arguments):
     folder = RunFolder(pathlib.Path(arguments.recipe))
     with command_line.mistakes():
-        checks.positive_integer("--images", arguments.images, advice="It is the size of the batch.")
         figure = arguments.plot and plots.new_figure(9, 4, arguments.plot)
         trained = folder.settings.exists()
         if not trained and arguments.recipe not in catalogue.RECIPES:

@@ -13,7 +13,6 @@ import sys
 
 import keras
 
-from keras_ratesnn._core import checks
 from recipes import catalogue, command_line, device, markdown, methods, pipeline, plots, run
 from recipes.atomic_files import read_json, write_json
 from recipes.benchmark import costs, timing
@@ -44,9 +43,9 @@ def parser():
     result.add_argument(
         "--methods", nargs="+", default=["rate-multi", "bptt-multi"], metavar="NAME", help="as in recipes.compare"
     )
-    result.add_argument("--timesteps", type=int, nargs="+", default=[1, 2, 4, 8], metavar="T", help="(default: 1 2 4 8)")
-    result.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)")
-    result.add_argument("--rounds", type=int, default=20, metavar="N", help="how often a step is timed (default: 20)")
+    command_line.add_count(result, "--timesteps", "numbers of time steps", [1, 2, 4, 8], nargs="+", metavar="T")
+    command_line.add_count(result, "--seeds", "number of seeds, which are 0 to N - 1", 3)
+    command_line.add_count(result, "--rounds", "number of times a step is timed", 20)
     result.add_argument(
         "--output",
         type=pathlib.Path,
@@ -80,8 +79,6 @@ def compare(arguments):
 
 def recipes_of(arguments):
     """The recipes to train, a dictionary from `(timesteps, method, seed)`; raises TypeError or ValueError for a mistake."""
-    checks.positive_integer("--seeds", arguments.seeds, advice="The seeds are 0 to N - 1.")
-    checks.positive_integer("--rounds", arguments.rounds, advice="It is the number of times a step is timed.")
     refused = {
         "seed": "Pass --seeds.",
         "timesteps": "Pass --timesteps.",

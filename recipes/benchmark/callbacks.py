@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from keras_ratesnn import callbacks
-from keras_ratesnn._core import checks
 from recipes import catalogue, command_line, device, markdown, run
 from recipes.benchmark import timing
 from recipes.data.dataset import check_in_memory
@@ -25,13 +24,12 @@ def main(argv=None):
 def parser():
     result = command_line.parser("benchmark.callbacks", __doc__)
     command_line.add_recipe(result)
-    result.add_argument("--rounds", type=int, default=10, metavar="N", help="how often each is timed (default: 10)")
+    command_line.add_count(result, "--rounds", "number of times each is timed", 10)
     return result
 
 
 def measure(arguments):
     with command_line.mistakes():
-        checks.positive_integer("--rounds", arguments.rounds, advice="It is the number of times each is timed.")
         alone = "The training step is that of the spiking network alone."
         recipe = catalogue.chosen(arguments, dict.fromkeys(OF_TEACHING, alone))
         recipe.check_classifies("benchmark.callbacks")

@@ -4,7 +4,6 @@ The network is the pretrained one for Fashion-MNIST, by default and with `jit_co
 installed, runs it with the same weights.
 """
 
-import argparse
 import functools
 import importlib.util
 import sys
@@ -13,7 +12,6 @@ import keras
 import numpy as np
 
 from keras_ratesnn import models
-from keras_ratesnn._core import checks
 from keras_ratesnn._model.call_graphs import EAGER_CALLS
 from recipes import command_line, device, markdown
 from recipes.benchmark import timing
@@ -30,16 +28,13 @@ def main(argv=None):
 
 
 def parser():
-    result = command_line.parser("benchmark.inference", __doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    result.add_argument("--batch", type=int, default=128, help="images in a batch")
-    result.add_argument("--rounds", type=int, default=20, help="number of times each is timed")
+    result = command_line.parser("benchmark.inference", __doc__)
+    command_line.add_count(result, "--batch", "number of images in a batch", 128)
+    command_line.add_count(result, "--rounds", "number of times each is timed", 20)
     return result
 
 
 def measure(arguments):
-    with command_line.mistakes():
-        checks.positive_integer("--batch", arguments.batch, advice="It is the number of images in a batch.")
-        checks.positive_integer("--rounds", arguments.rounds, advice="It is the number of times each is timed.")
     pixels = np.random.default_rng(0).integers(0, 256, (arguments.batch, *SHAPE)).astype("uint8")
     cases = {f"keras_ratesnn, jit_compile={value}": _predicting(value, pixels) for value in ("auto", True)}
     if keras.backend.backend() == "torch" and importlib.util.find_spec("spikingjelly"):

@@ -1,21 +1,17 @@
 """Fashion-MNIST in front of an event camera, made recordings, with VGGSNN: T = 10, at a quarter of its width."""
 
-from keras_ratesnn import models
+import functools
+
+from recipes import blocks
 from recipes.data import fashion_mnist_events as data
 from recipes.recipe import Recipe
 from recipes.stages import SpikingStage
-
-
-def build_network(width):
-    # No normalisation of the input: event counts are small, and most are zero.
-    return models.VGGSNN(input_shape=data.IMAGE_SHAPE, classes=data.CLASSES, width=width).network
-
 
 RECIPE = Recipe(
     name="fashion_mnist_events",
     description="VGGSNN on made event camera recordings of Fashion-MNIST",
     load_data=data.load,
-    build_network=build_network,
+    build_network=functools.partial(blocks.on_event_frames, data.IMAGE_SHAPE, data.CLASSES),
     has_time=True,
     spiking=SpikingStage(timesteps=10),
     width=0.25,

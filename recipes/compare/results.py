@@ -258,7 +258,7 @@ def task_table(records):
 def _same_but_seed(record):
     settings = settings_of(record)
     del settings["seed"]
-    return (*settings.values(), record["backend"], record["device"], record["train_images"])
+    return (*(settings[name] for name in sorted(settings)), record["backend"], record["device"], record["train_images"])
 
 
 def _row(records):

@@ -9,7 +9,6 @@ import pathlib
 import subprocess
 import sys
 
-from keras_ratesnn._core import checks
 from recipes import catalogue, command_line, methods
 from recipes.command_line import DIVERGED, INTERRUPTED, USER_MISTAKE, Ended
 from recipes.compare import results
@@ -22,7 +21,7 @@ METHODS = ["rate-multi", "rate-single", "bptt-multi"]
 def parser():
     result = command_line.parser("compare", __doc__)
     command_line.add_recipe(result)
-    result.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
+    command_line.add_count(result, "--seeds", "number of seeds, which are 0 to N - 1", 5)
     result.add_argument(
         "--methods",
         nargs="+",
@@ -67,7 +66,6 @@ def compare(arguments):
 
 def check(arguments):
     """Checks the command line, before anything is trained; raises TypeError or ValueError."""
-    checks.positive_integer("--seeds", arguments.seeds, advice="The seeds are 0 to N - 1.")
     refused = {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)}
     trained_by = {}
     for method in dict.fromkeys(arguments.methods):
