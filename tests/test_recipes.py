@@ -888,3 +888,18 @@ def test_a_recipe_takes_windows_of_the_rate_gradient():
     for wrong in (["windows=9"], ["windows=(1, 1)"], ["windows=2", "gradient=bptt"], ["windows=0"]):
         with pytest.raises(ValueError, match="windows"):
             digits.with_settings(wrong)
+
+
+@pytest.mark.parametrize("changes", [[], ["ordinary=beside", "branches=1", "temperature=2"], ["ordinary=only"]])
+def test_a_recipe_is_read_from_the_settings_that_its_run_writes(changes):
+    settings = catalogue.find("digits").with_settings(changes).settings()
+    written = json.loads(json.dumps(settings))
+    again = catalogue.find("digits").with_settings(f"{key}={value}" for key, value in written.items() if key != "name")
+    assert again.settings() == settings
+
+
+def test_a_recipes_own_settings_of_another_kind_of_training_are_left_out():
+    alone = catalogue.find("fashion_mnist_resnet13").with_settings(["ordinary=no"]).settings()
+    assert {alone[name] for name in ("ordinary_epochs", "ordinary_learning_rate", "teacher_weight")} == {None}
+    assert catalogue.find("digits_detection").with_settings(["gradient=bptt"]).settings()["windows"] == 1
+    assert catalogue.find("fashion_mnist").with_settings(["optimizer=adamw"]).settings()["restart_at"] is None
