@@ -10,9 +10,10 @@ import sys
 
 import numpy as np
 
-from recipes import augmentation, catalogue, command_line, pipeline
+from recipes import augmentation, catalogue, command_line
 from recipes.augmentation import layers
 from recipes.data import cifar, cifar10_dvs, fashion_mnist
+from recipes.data.tensorflow import tensorflow_for_data
 from recipes.recipe_checks import LARGEST_SEED
 
 SUB_POLICIES = "sub_policies"
@@ -74,7 +75,7 @@ def sheet_rows(name, seed, data_dir=None):
     Returns:
         A list of lists of float32 tensors.
     """
-    tf = pipeline.tensorflow()
+    tf = tensorflow_for_data()
     images = shipped_images(name) if data_dir is None else data_set_images(name, seed, data_dir)
     images = [tf.cast(image, tf.float32) for image in images]
     if name in LAYERS:

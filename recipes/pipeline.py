@@ -1,25 +1,9 @@
 """From a data set to batches: a `tf.data` pipeline for all backends."""
 
-import keras
-
 from recipes import augmentation
 from recipes.augmentation import layers
 from recipes.data.process_share import ProcessShare
-
-
-def tensorflow():
-    """Imports TensorFlow for reading data. With another backend it must not allocate GPU memory.
-
-    Raises:
-        ImportError: If it is not installed.
-    """
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ImportError(f'The recipes read their data with tf.data ({error}): pip install -e ".[recipes]"') from error
-    if keras.backend.backend() != "tensorflow":
-        tf.config.set_visible_devices([], "GPU")
-    return tf
+from recipes.data.tensorflow import tensorflow_for_data
 
 
 def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=True):
@@ -39,7 +23,7 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
     Returns:
         A `tf.data.Dataset` of `(images, labels)`; labels are one-hot vectors if `recipe.mix` mixes images.
     """
-    tf = tensorflow()
+    tf = tensorflow_for_data()
     share = ProcessShare(*part, dataset.train_size, recipe.batch_size, divides_rest)
     augment = augmentation.BY_NAME.get(recipe.augment)
     augment_layer, mix_layer = layers.AUGMENTATIONS.get(recipe.augment), layers.MIXES.get(recipe.mix)
@@ -108,7 +92,7 @@ def check(dataset, recipe, part=(0, 1)):
 
 def evaluation_batches(dataset, recipe, part=(0, 1)):
     """The test images in batches, labels and `part` as in `training_batches`."""
-    tf = tensorflow()
+    tf = tensorflow_for_data()
     number, parts = part
     batches = dataset.test_examples(lambda examples: examples.shard(parts, number)).batch(
         min(recipe.batch_size // parts, dataset.test_size)
