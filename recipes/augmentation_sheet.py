@@ -10,10 +10,10 @@ import sys
 
 import numpy as np
 
-from recipes import augmentation, catalogue, pipeline
+from recipes import augmentation, catalogue, command_line
 from recipes.augmentation import layers
-from recipes.command_line import interruptible, mistake
 from recipes.data import cifar, cifar10_dvs, fashion_mnist
+from recipes.data.tensorflow import tensorflow_for_data
 from recipes.recipe_checks import LARGEST_SEED
 
 SUB_POLICIES = "sub_policies"
@@ -28,31 +28,24 @@ GAP = 3
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    arguments = parser().parse_args(argv)
-    try:
+    return command_line.run(parser, draw, argv)
+
+
+def draw(arguments):
+    with command_line.mistakes():
         rows = sheet_rows(arguments.name, arguments.seed, arguments.data_dir)
         write_png(rows, arguments.output)
-    except (ValueError, OSError, ImportError) as error:
-        return mistake(error)
     print(f"{arguments.output}: {len(rows)} rows, the original and {SAMPLES} samples each")
-    return 0
 
 
 def parser():
-    result = argparse.ArgumentParser(
-        prog="python -m recipes.augmentation_sheet",
-        description="Draws examples of augmentation: each row has an original image, then samples.",
-        epilog=f"{SUB_POLICIES}: a row for each sub-policy of AutoAugment, with all of its steps applied.",
-        allow_abbrev=False,
-    )
+    epilog = f"{SUB_POLICIES}: a row for each sub-policy of AutoAugment, with all of its steps applied."
+    result = command_line.parser("augmentation_sheet", __doc__, epilog=epilog)
     result.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
     result.add_argument("--output", type=_png, required=True, metavar="FILE", help="output image, a .png file")
     result.add_argument("--seed", type=_seed, default=0, metavar="S", help="random seed for images and samples (default: 0)")
-    result.add_argument(
-        "--data-dir",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="folder of the data set's files (default: resized photographs that ship with scikit-learn)",
+    command_line.add_data_dir(
+        result, "folder of the data set's files (default: resized photographs that ship with scikit-learn)"
     )
     return result
 
@@ -82,7 +75,7 @@ def sheet_rows(name, seed, data_dir=None):
     Returns:
         A list of lists of float32 tensors.
     """
-    tf = pipeline.tensorflow()
+    tf = tensorflow_for_data()
     images = shipped_images(name) if data_dir is None else data_set_images(name, seed, data_dir)
     images = [tf.cast(image, tf.float32) for image in images]
     if name in LAYERS:
@@ -199,4 +192,4 @@ def _cell(image, shape):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

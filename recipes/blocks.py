@@ -3,6 +3,7 @@
 import keras
 
 import keras_ratesnn
+from keras_ratesnn import models
 from keras_ratesnn.models._blocks import SPIKE_SCALE
 
 
@@ -45,3 +46,8 @@ def on_pixels(network, mean, deviation):
     scale = [1 / of_channel for of_channel in deviation]
     offset = [-m / of_channel for m, of_channel in zip(mean, deviation, strict=True)]
     return keras.Model(pixels, network(keras.layers.Rescaling(scale, offset)(pixels)), name=network.name)
+
+
+def on_event_frames(image_shape, classes, width):
+    """VGGSNN for event frames of this shape, without normalisation of the input: counts are small, and most are zero."""
+    return models.VGGSNN(input_shape=image_shape, classes=classes, width=width).network

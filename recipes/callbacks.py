@@ -8,8 +8,9 @@ import time
 import keras
 
 from keras_ratesnn.callbacks import Throughput
-from recipes import checkpoint, pipeline
-from recipes.whole_file import cannot_be_written
+from recipes import checkpoint
+from recipes.atomic_files import cannot_be_written
+from recipes.data.tensorflow import tensorflow_for_data
 
 
 class EpochMeasures(Throughput):
@@ -158,7 +159,7 @@ class TensorBoard(keras.callbacks.Callback):
         self.writers = {}
 
     def on_epoch_end(self, epoch, logs=None):
-        tf = pipeline.tensorflow()
+        tf = tensorflow_for_data()
         try:
             for name, value in logs.items():
                 part = "validation" if name.startswith("val_") else "train"

@@ -15,8 +15,8 @@ import zlib
 
 import keras
 
+from recipes.atomic_files import one_line, writing
 from recipes.progress import Progress
-from recipes.whole_file import one_line, writing
 
 LAST, BEST = "last.keras", "best.keras"
 """Names of the checkpoints of a run."""

@@ -1,7 +1,13 @@
-"""Shared by the command lines."""
+"""The skeleton of all commands: parser, mistakes as one line with status 2, Ctrl-C with status 130."""
 
+import argparse
+import contextlib
+import functools
 import pathlib
 import sys
+
+DIVERGED = 1
+"""Exit status of a run whose loss is not finite."""
 
 USER_MISTAKE = 2
 """Exit status, the same as that of argparse."""
@@ -9,59 +15,111 @@ USER_MISTAKE = 2
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in shells."""
 
-DIVERGED = 1
-"""Exit status of a run whose loss is not finite."""
+
+SMALLER = "Use a smaller --set learning_rate=..."
+"""What to do if a training diverged."""
+
+
+class Ended(Exception):
+    """Ends a command with this message, without a traceback.
+
+    Args:
+        message: String, or the exception that says what is wrong.
+        status: Integer, the exit status. Defaults to that of a mistake of the user.
+    """
+
+    def __init__(self, message, status=USER_MISTAKE):
+        super().__init__(message)
+        self.status = status
+
+
+def run(parser, work, argv=None, advice=""):
+    """Runs a command to its end, a mistake or Ctrl-C; returns the exit status.
+
+    Args:
+        parser: Function that returns the `argparse.ArgumentParser`. What takes seconds to import is imported in it and in
+            `work`, where Ctrl-C is handled.
+        work: Function of the parsed arguments, which may return an exit status.
+        argv: List of strings. Defaults to `None`, those of `sys.argv`.
+        advice: String that follows `interrupted` in the message. Defaults to nothing.
+    """
+    try:
+        return work(parser().parse_args(argv)) or 0
+    except Ended as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print(f"\ninterrupted{advice}")
+        return INTERRUPTED
+
+
+@contextlib.contextmanager
+def mistakes(*further):
+    """A context in which errors about values, files and packages are mistakes of the user; elsewhere they are defects.
+
+    Args:
+        *further: Classes of further exceptions that are.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError, *further) as error:
+        raise Ended(error) from error
+
+
+def parser(module, doc, **options):
+    """A parser for `python -m recipes.MODULE`.
+
+    Args:
+        module: String, the name of the module to run.
+        doc: String whose first line says what the command does.
+        **options: Further arguments of `argparse.ArgumentParser`.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m recipes.{module}", description=doc.splitlines()[0], allow_abbrev=False, **options
+    )
 
 
 def add_recipe(parser, what="python -m recipes.list lists them"):
-    """Adds the arguments that name a recipe, and give its settings and its data.
+    """Adds the arguments that `catalogue.chosen` reads: the name of a recipe, and its settings; and `--data-dir`.
 
     Args:
         parser: An `argparse.ArgumentParser`.
         what: String, what the name may be. Defaults to the name of a recipe.
     """
     parser.add_argument("recipe", metavar="NAME", help=what)
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as in recipes.train")
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="overrides settings of the recipe, for example timesteps=8 gradient=bptt epochs=20",
+    )
+    add_data_dir(parser)
 
 
-def mistake(error):
-    """Prints the message of an error that is a mistake of the user; returns the exit status."""
-    print(f"error: {error}", file=sys.stderr)
-    return USER_MISTAKE
-
-
-def ended_by_divergence(error):
-    """Prints why a training cannot go on, a `Diverged`; returns the exit status."""
-    print(f"error: the training diverged: {error}. Use a smaller --set learning_rate=...", file=sys.stderr)
-    return DIVERGED
-
-
-def interruptible(main, advice=""):
-    """Runs a command line to its end or to Ctrl-C, which is no error that needs a traceback; returns the exit status.
+def add_count(parser, name, what, default=None, **options):
+    """Adds an option for an integer >= 1, or for several.
 
     Args:
-        main: Function that returns the exit status.
-        advice: String, what follows `interrupted` in the message. Defaults to nothing.
+        parser: An `argparse.ArgumentParser`.
+        name: String, like "--images".
+        what: String, what is counted, like "size of the batch".
+        default: Its default. Defaults to `None`.
+        **options: Further arguments of `add_argument`.
     """
-    try:
-        return main()
-    except KeyboardInterrupt:
-        print(f"\ninterrupted{advice}")
-        return INTERRUPTED
+    options = {"metavar": "N", "help": f"{what} (default: %(default)s)", **options}
+    parser.add_argument(name, type=functools.partial(_count, name, what), default=default, **options)
 
 
-def check_set(assignments, refused):
-    """Checks that `--set` names no setting that would have no effect.
+def _count(name, what, text):
+    from keras_ratesnn._core import checks
 
-    Args:
-        assignments: List of strings `key=value`, the values of `--set`.
-        refused: Dictionary from names of settings to what to do instead, a sentence.
+    number = int(text)
+    with mistakes():
+        return checks.positive_integer(name, number, advice=f"It is the {what}.")
 
-    Raises:
-        ValueError: If it does; the message names the setting.
-    """
-    for assignment in assignments:
-        key = assignment.partition("=")[0]
-        if key in refused:
-            raise ValueError(f"`{key}` cannot be set here. Received: --set {assignment}. {refused[key]}")
+
+def add_data_dir(parser, what="folder of the data set's files"):
+    """Adds `--data-dir`, with what it is for."""
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help=what)

@@ -12,89 +12,67 @@ import keras
 import keras_ratesnn
 
 
+def _library():
+    """The name of the backend, and its library."""
+    backend = keras.backend.backend()
+    return backend, importlib.import_module(backend)
+
+
 def name():
     """The name of the GPU or CPU."""
-    backend = keras.backend.backend()
     if not gpu():
         return _cpu()
+    backend, library = _library()
     if backend == "torch":
-        import torch
-
-        return torch.cuda.get_device_name()
+        return library.cuda.get_device_name()
     if backend == "jax":
-        import jax
-
-        return jax.devices()[0].device_kind
-    import tensorflow as tf
-
-    return tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])["device_name"]
+        return library.devices()[0].device_kind
+    return library.config.experimental.get_device_details(library.config.list_physical_devices("GPU")[0])["device_name"]
 
 
 def gpu():
     """Whether the backend computes on a GPU."""
-    backend = keras.backend.backend()
+    backend, library = _library()
     if backend == "torch":
-        import torch
-
-        return torch.cuda.is_available()
+        return library.cuda.is_available()
     if backend == "jax":
-        import jax
-
-        return jax.devices()[0].platform == "gpu"
-    import tensorflow as tf
-
-    return bool(tf.config.list_physical_devices("GPU"))
+        return library.devices()[0].platform == "gpu"
+    return bool(library.config.list_physical_devices("GPU"))
 
 
 def peak_bytes():
     """The peak memory of the GPU's allocator so far; without a GPU, of this process."""
-    backend = keras.backend.backend()
     if not gpu():
         # Linux reports KiB, macOS bytes.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    backend, library = _library()
     if backend == "torch":
-        import torch
-
-        return torch.cuda.max_memory_allocated()
+        return library.cuda.max_memory_allocated()
     if backend == "jax":
-        import jax
-
-        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
-    import tensorflow as tf
-
-    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+        return library.devices()[0].memory_stats()["peak_bytes_in_use"]
+    return library.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
 def reset_peak_bytes():
     """Resets `peak_bytes` to the memory that the GPU's allocator holds now. The peak of a process cannot be reset."""
-    backend = keras.backend.backend()
     if not gpu():
         return
+    backend, library = _library()
     if backend == "torch":
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
+        library.cuda.reset_peak_memory_stats()
     if backend == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.reset_memory_stats("GPU:0")
+        library.config.experimental.reset_memory_stats("GPU:0")
 
 
 def synchronize():
     """Waits until the device has finished all work."""
-    backend = keras.backend.backend()
+    backend, library = _library()
     if backend == "jax":
-        import jax
-
-        jax.block_until_ready(jax.live_arrays())
+        library.block_until_ready(library.live_arrays())
     elif backend == "torch" and gpu():
-        import torch
-
-        torch.cuda.synchronize()
+        library.cuda.synchronize()
     elif backend == "tensorflow":
-        import tensorflow as tf
-
-        tf.test.experimental.sync_devices()
+        library.test.experimental.sync_devices()
 
 
 def memory_bytes():
@@ -111,32 +89,6 @@ def set_precision(policy):
         jax.config.update("jax_enable_x64", True)
 
 
-def set_tf32(allowed):
-    """Allows or forbids GPUs to compute convolutions and matrix products of float32 as TF32."""
-    backend = keras.backend.backend()
-    if backend == "torch":
-        import torch
-
-        torch.backends.cuda.matmul.allow_tf32 = allowed
-        torch.backends.cudnn.allow_tf32 = allowed
-    elif backend == "jax":
-        import jax
-
-        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if allowed else "highest")
-    else:
-        import tensorflow as tf
-
-        tf.config.experimental.enable_tensor_float_32_execution(allowed)
-
-
-def set_algorithm_search(wanted):
-    """Lets cuDNN time its algorithms and use the fastest. Only PyTorch can be told; the others always do."""
-    if keras.backend.backend() == "torch":
-        import torch
-
-        torch.backends.cudnn.benchmark = wanted
-
-
 def set_threads(number):
     """Sets the number of threads of the CPU, on PyTorch."""
     import torch
@@ -150,13 +102,13 @@ def versions(packages=()):
     Args:
         packages: Names of further installed packages. Defaults to none.
     """
-    backend = keras.backend.backend()
+    backend, library = _library()
     return {
         "python": platform.python_version(),
         "numpy": importlib.import_module("numpy").__version__,
         "keras": keras.__version__,
         "keras_ratesnn": keras_ratesnn.__version__,
-        backend: importlib.import_module(backend).__version__,
+        backend: library.__version__,
         **{package: importlib.metadata.version(package) for package in packages},
     }
 

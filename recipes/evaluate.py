@@ -1,59 +1,56 @@
 """Tests the model of a run on the test images of its recipe: `python -m recipes.evaluate runs/digits`."""
 
-import argparse
-import dataclasses
 import pathlib
 import sys
 
-from keras_ratesnn._core import checks
-from recipes import catalogue, device, run
+from recipes import catalogue, command_line, device, run
 from recipes.checkpoint import load_model
-from recipes.command_line import interruptible, mistake
 from recipes.run_folder import RunFolder, read_json
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.evaluate", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a run of python -m recipes.train")
-    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="(default: last)")
-    parser.add_argument(
-        "--timesteps", type=int, nargs="+", default=[], metavar="T", help="numbers of time steps (default: as in training)"
-    )
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
-    arguments = parser.parse_args(argv)
+    return command_line.run(parser, evaluate, argv)
+
+
+def parser():
+    result = command_line.parser("evaluate", __doc__)
+    result.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a run of python -m recipes.train")
+    result.add_argument("--checkpoint", choices=("last", "best"), default="last", help="(default: last)")
+    training = "numbers of time steps (default: as in training)"
+    command_line.add_count(result, "--timesteps", "number of time steps", [], nargs="+", metavar="T", help=training)
+    command_line.add_data_dir(result)
+    return result
+
+
+def evaluate(arguments):
     folder = RunFolder(arguments.run)
-    try:
+    with command_line.mistakes():
         recipe = recipe_of(folder)
         device.set_precision(recipe.precision)
         recipe.task.check_packages()
-        for timesteps in arguments.timesteps:
-            checks.positive_integer("--timesteps", timesteps, advice="It is a number of time steps.")
-        if arguments.timesteps and recipe.ordinary == "only":
+        if arguments.timesteps and recipe.spiking is None:
             raise ValueError(f"--timesteps is for spiking networks, but the run in {folder.path} is of an ordinary one.")
         model = load_model(getattr(folder, arguments.checkpoint), compile=False)
         tests = [with_timesteps(recipe, timesteps) for timesteps in arguments.timesteps] or [recipe]
         dataset = tests[0].load(arguments.data_dir)
         run.compile_model(model, tests[0], dataset)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return mistake(error)
     for index, test in enumerate(tests):
         if index and test.has_time:
             # Frames of an event camera depend on the number of time steps.
             dataset = test.load(arguments.data_dir)
         if arguments.timesteps:
             model.timesteps = test.timesteps
-        time_steps = "ordinary network" if recipe.ordinary == "only" else f"T = {model.timesteps}"
+        time_steps = "ordinary network" if recipe.spiking is None else f"T = {model.timesteps}"
         print(f"{recipe.name}, {time_steps}, {dataset.test_size:,} {recipe.tested} images")
         for name, value in run.scores(model, test, dataset).items():
             print(f"{recipe.tested} {name.replace('_', ' ')}: {value:.4f}", flush=True)
-    return 0
 
 
 def with_timesteps(recipe, timesteps):
     """A recipe with the number of time steps of a test."""
     # Windows divide the time steps of training, and random steps are some of them.
-    return dataclasses.replace(recipe, timesteps=timesteps, windows=1, random_steps=None)
+    return recipe.with_settings([f"timesteps={timesteps}", "windows=1", "random_steps=None"])
 
 
 def recipe_of(folder):
@@ -74,4 +71,4 @@ def recipe_of(folder):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

@@ -5,7 +5,6 @@ of test images. The folder has a PNG file for each figure;
 its numbers are printed.
 """
 
-import argparse
 import dataclasses
 import pathlib
 import sys
@@ -14,10 +13,8 @@ import keras
 import numpy as np
 
 from keras_ratesnn import analysis, models
-from keras_ratesnn._core import checks
-from recipes import catalogue, device
+from recipes import catalogue, command_line, device
 from recipes.checkpoint import load_model
-from recipes.command_line import interruptible, mistake
 from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of, with_timesteps
 from recipes.run_folder import RunFolder
@@ -27,19 +24,27 @@ DPI = 90
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.figures", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("name", metavar="NAME", help="folder of a finished run, or name of a shipped network of a recipe")
-    parser.add_argument("--output", type=pathlib.Path, metavar="DIR", help="folder of the figures (default: figures/NAME)")
-    parser.add_argument("--images", type=int, default=128, metavar="N", help="size of the batch (default: 128)")
-    parser.add_argument("--test-images", type=int, default=1000, metavar="N", help="for accuracies (default: 1000)")
-    parser.add_argument("--timesteps", type=int, metavar="T", help="number of time steps (default: as in training)")
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
-    parser.add_argument(
+    return command_line.run(parser, figures, argv)
+
+
+def parser():
+    result = command_line.parser("figures", __doc__)
+    result.add_argument("name", metavar="NAME", help="folder of a finished run, or name of a shipped network of a recipe")
+    result.add_argument("--output", type=pathlib.Path, metavar="DIR", help="folder of the figures (default: figures/NAME)")
+    command_line.add_count(result, "--images", "size of the batch", 128)
+    command_line.add_count(result, "--test-images", "number of test images, for accuracies", 1000)
+    training = "number of time steps (default: as in training)"
+    command_line.add_count(result, "--timesteps", "number of time steps", metavar="T", help=training)
+    command_line.add_data_dir(result)
+    result.add_argument(
         "--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), metavar="FIGURE", help="(default: all)"
     )
-    arguments = parser.parse_args(argv)
+    return result
+
+
+def figures(arguments):
     output = arguments.output or pathlib.Path("figures", pathlib.Path(arguments.name).name)
-    try:
+    with command_line.mistakes():
         model, dataset = model_and_data(arguments.name, arguments.data_dir, arguments.timesteps)
         subject = Subject(model, dataset, arguments.images, arguments.test_images)
         output.mkdir(parents=True, exist_ok=True)
@@ -48,9 +53,6 @@ def main(argv=None):
             found = FIGURES[name](subject)
             found.plot().savefig(path, dpi=DPI)
             print("\n".join([str(path), *numbers(found)]))
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return mistake(error)
-    return 0
 
 
 def model_and_data(name, data_dir, timesteps=None):
@@ -106,8 +108,6 @@ class Subject:
     """
 
     def __init__(self, model, dataset, images, test_images):
-        checks.positive_integer("--images", images, advice="It is the size of the batch.")
-        checks.positive_integer("--test-images", test_images, advice="It is for accuracies.")
         self.model = model
         self.batch = dataset.train_images[:images], dataset.train_labels[:images]
         self.test = dataset.test_images[:test_images], dataset.test_labels[:test_images]
@@ -141,4 +141,4 @@ FIGURES = {
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

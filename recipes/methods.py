@@ -47,6 +47,11 @@ def settings_of(name, others=()):
     return {**settings, COUNTED[gradient]: int(number)}
 
 
+def assignments(name):
+    """The recipe settings for a method's name as strings `key=value`, as in `--set`."""
+    return [f"{key}={value}" for key, value in settings_of(name).items()]
+
+
 def gradient_name(settings, space):
     """The gradient of a run's settings with its windows or random steps, like "rate 2 windows" if `space` is " "."""
     parts = [settings["gradient"]]
@@ -59,29 +64,17 @@ def gradient_name(settings, space):
 
 
 def in_place_of_set(names):
-    """The recipe settings that these methods set, with a sentence each that names `--methods`, for `command_line.check_set`."""
+    """The recipe settings that these methods set, with a sentence each that names `--methods`, for `catalogue.chosen`."""
     return {setting: "Name the method with --methods." for name in names for setting in settings_of(name)}
 
 
-def gradient_method(gradient, **counts):
-    """The `keras_ratesnn.gradients.GradientMethod` of a recipe's settings.
-
-    Args:
-        gradient: String, its name.
-        **counts: Values of the settings in `COUNTED`.
+def gradient_method(settings):
+    """The `keras_ratesnn.gradients.GradientMethod` of a recipe's settings, a dictionary: of `gradient` and what it counts.
 
     Raises:
-        ValueError: If the name is unknown, or a setting does not belong to this gradient.
+        ValueError: If there is no such gradient.
     """
+    gradient = settings["gradient"]
+    checks.one_of("gradient", gradient, gradients.BY_NAME)
     own = COUNTED.get(gradient)
-    defaults = {"windows": 1, "random_steps": None}
-    for setting, value in counts.items():
-        if setting != own and value != defaults[setting]:
-            owner = next(name for name, counted in COUNTED.items() if counted == setting)
-            raise ValueError(
-                f'`{setting}` can only be set for gradient="{owner}". Received: {setting}={value} with gradient={gradient!r}. '
-                "Leave one of the two out."
-            )
-    if own not in counts:
-        return gradients.get(gradient)
-    return gradients.BY_NAME[gradient](**{own: counts[own]})
+    return gradients.BY_NAME[gradient](**({own: settings[own]} if own in settings else {}))

@@ -1,6 +1,10 @@
 """The optimizers of the recipes."""
 
+import dataclasses
+
 import keras
+
+from keras_ratesnn._core import checks
 
 MOMENTUM = 0.9
 RESTART = 0.5
@@ -56,12 +60,49 @@ def _exclude_all_but_kernels(optimizer, network):
     optimizer.exclude_from_weight_decay(var_list=[v for v in network.trainable_variables if not v.name.endswith("kernel")])
 
 
-BY_NAME = {"sgd": sgd_with_cosine_decay, "adamw": adamw_with_cosine_decay}
-"""The optimizers by the names used in recipes."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SGD:
+    """SGD with momentum, see `sgd_with_cosine_decay`.
+
+    Attributes:
+        restart_at: Float in (0, 1), or None: after this fraction of the run the learning rate, which has decayed to 0, restarts
+            at half of its initial value (a warm restart).
+        paper_rates: Whether learning rate and weight decay are those of the program of the paper's authors, see `of_the_paper`.
+    """
+
+    restart_at: float | None = None
+    paper_rates: bool = False
+
+    def __post_init__(self):
+        checks.boolean("as_the_authors", self.paper_rates)
+        if self.restart_at is not None:
+            checks.real("restart_at", self.restart_at, above=0, below=1, advice="It is a fraction of the run, or None.")
+
+    def build(self, network, steps, learning_rate, weight_decay, timesteps):
+        """The Keras optimizer of a network that is trained for this number of steps."""
+        rates = learning_rate, weight_decay
+        if self.paper_rates:
+            rates = of_the_paper(*rates, timesteps)
+        return sgd_with_cosine_decay(network, steps, *rates, restart_step=self._restart_step(steps))
+
+    def _restart_step(self, steps):
+        # A run of one step cannot have a restart.
+        if self.restart_at is None or steps == 1:
+            return None
+        return min(max(round(self.restart_at * steps), 1), steps - 1)
 
 
-def from_the_authors(learning_rate, weight_decay, timesteps):
-    """Converts the learning rate and weight decay of the authors' program to those of this library.
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+    """AdamW, see `adamw_with_cosine_decay`."""
+
+    def build(self, network, steps, learning_rate, weight_decay, timesteps):
+        """The Keras optimizer of a network that is trained for this number of steps."""
+        return adamw_with_cosine_decay(network, steps, learning_rate, weight_decay)
+
+
+def of_the_paper(learning_rate, weight_decay, timesteps):
+    """Converts the learning rate and weight decay of the program of the paper's authors to those of this library.
 
     Their program differs in two ways. First, it divides the gradient by T, but not the weight decay. Ours gives the same
     weights with a learning rate divided by T and a weight decay multiplied by T. Second, their weight decay is part of the

@@ -4,29 +4,34 @@ Firing rates of a shipped network, and how close its gradient is to BPTT's, are 
 training step costs against T is read from a record of `recipes.benchmark.against_timesteps`.
 """
 
-import argparse
 import pathlib
 import sys
 
 import numpy as np
 
-from recipes import figures, plots
+from recipes import command_line, figures, plots
 from recipes.benchmark import against_timesteps
-from recipes.command_line import interruptible, mistake
 
 RECORD = pathlib.Path(__file__).parent.parent / "docs" / "images" / "against_timesteps" / "digits.json"
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.overview", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--network", default="fashion_mnist", metavar="NAME", help="a shipped network (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=128, metavar="N", help="size of the batch (default: %(default)s)")
-    parser.add_argument("--record", type=pathlib.Path, default=RECORD, metavar="FILE", help="(default: that of the digits)")
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
-    parser.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE", help="the picture")
-    arguments = parser.parse_args(argv)
-    try:
+    return command_line.run(parser, overview, argv)
+
+
+def parser():
+    result = command_line.parser("overview", __doc__)
+    result.add_argument("--network", default="fashion_mnist", metavar="NAME", help="a shipped network (default: %(default)s)")
+    command_line.add_count(result, "--images", "size of the batch", 128)
+    result.add_argument("--record", type=pathlib.Path, default=RECORD, metavar="FILE", help="(default: that of the digits)")
+    command_line.add_data_dir(result)
+    result.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE", help="the picture")
+    return result
+
+
+def overview(arguments):
+    with command_line.mistakes():
         # The file is checked before anything is measured.
         plots.new_figure(1, 1, arguments.output)
         record = against_timesteps.read_record(arguments.record)
@@ -34,9 +39,6 @@ def main(argv=None):
         rates = figures.FIGURES["firing_rates"](subject)
         agreement = figures.FIGURES["gradient_agreement"](subject)
         draw(rates, agreement, record).savefig(arguments.output, dpi=180)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return mistake(error)
-    return 0
 
 
 def draw(rates, agreement, record):
@@ -77,4 +79,4 @@ def draw_agreement(axes, agreement):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

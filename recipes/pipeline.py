@@ -1,25 +1,9 @@
 """From a data set to batches: a `tf.data` pipeline for all backends."""
 
-import keras
-
 from recipes import augmentation
 from recipes.augmentation import layers
-from recipes.data.part import Part
-
-
-def tensorflow():
-    """Imports TensorFlow for reading data. With another backend it must not allocate GPU memory.
-
-    Raises:
-        ImportError: If it is not installed.
-    """
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ImportError(f'The recipes read their data with tf.data ({error}): pip install -e ".[recipes]"') from error
-    if keras.backend.backend() != "tensorflow":
-        tf.config.set_visible_devices([], "GPU")
-    return tf
+from recipes.data.process_share import ProcessShare
+from recipes.data.tensorflow import tensorflow_for_data
 
 
 def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=True):
@@ -39,15 +23,15 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
     Returns:
         A `tf.data.Dataset` of `(images, labels)`; labels are one-hot vectors if `recipe.mix` mixes images.
     """
-    tf = tensorflow()
-    part = Part(*part, dataset.train_size, recipe.batch_size, divides_rest)
+    tf = tensorflow_for_data()
+    share = ProcessShare(*part, dataset.train_size, recipe.batch_size, divides_rest)
     augment = augmentation.BY_NAME.get(recipe.augment)
     augment_layer, mix_layer = layers.AUGMENTATIONS.get(recipe.augment), layers.MIXES.get(recipe.mix)
 
     def augmented(seed):
         # One seed per image, so that the order of parallel calls does not matter.
         return lambda number, example: (
-            augment(tf.cast(example[0], "float32"), tf.random.experimental.stateless_fold_in(seed, part.position(number))),
+            augment(tf.cast(example[0], "float32"), tf.random.experimental.stateless_fold_in(seed, share.position(number))),
             example[1],
         )
 
@@ -66,11 +50,11 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
 
     def batches_of(epoch):
         order = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
-        examples = dataset.train_examples(order, part.of)
+        examples = dataset.train_examples(order, share.of)
         if augment is not None:
             seed = tf.random.experimental.stateless_fold_in(order, 1)
             examples = examples.enumerate().map(augmented(seed), num_parallel_calls=tf.data.AUTOTUNE)
-        return part.batches(examples)
+        return share.batches(examples)
 
     def epochs():
         """Batches of all epochs; new layers are made in each."""
@@ -91,7 +75,7 @@ def check(dataset, recipe, part=(0, 1)):
     Raises:
         ValueError: If it does not fit the images or changes their shape, or if a part of a batch is not whole.
     """
-    Part(*part, dataset.train_size, recipe.batch_size)
+    ProcessShare(*part, dataset.train_size, recipe.batch_size)
     asked = f"augment={recipe.augment!r}, mix={recipe.mix!r}"
     wanted = dataset.test_examples().element_spec[0].shape
     try:
@@ -108,7 +92,7 @@ def check(dataset, recipe, part=(0, 1)):
 
 def evaluation_batches(dataset, recipe, part=(0, 1)):
     """The test images in batches, labels and `part` as in `training_batches`."""
-    tf = tensorflow()
+    tf = tensorflow_for_data()
     number, parts = part
     batches = dataset.test_examples(lambda examples: examples.shard(parts, number)).batch(
         min(recipe.batch_size // parts, dataset.test_size)

@@ -6,7 +6,7 @@ import dataclasses
 import keras
 
 from recipes import device, engine
-from recipes.whole_file import writing
+from recipes.atomic_files import writing
 
 PART = ("backend", "device", "versions")
 

@@ -18,14 +18,16 @@ from keras_ratesnn import SpikingModel, models
 from keras_ratesnn._core import checks
 from keras_ratesnn.models.pretrained import Card, _files
 from keras_ratesnn.models.pretrained._precision import in_precision
-from recipes import checkpoint, device, methods, run
+from recipes import checkpoint, command_line, device, methods, run
 from recipes.checkpoint import load_model
-from recipes.command_line import interruptible, mistake
 from recipes.evaluate import recipe_of, with_timesteps
-from recipes.run_folder import RunFolder
+from recipes.run_folder import RunFolder, complete
 
 PRECISION = "float32"
 """Of the file; users choose theirs when they load it."""
+
+AS_GIVEN = ("name", "data_set", "preprocessing", "licence", "folder", "architecture", "arguments", "url", "replace")
+"""The arguments of `publish` that are those of the command line."""
 
 LARGEST_SHIPPED = 16 * 2**20
 """Bytes. Larger files would increase the size of clones and wheels; they are downloaded on demand."""
@@ -171,9 +173,12 @@ def _check_classifies(record):
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    arguments = parser().parse_args(argv)
-    try:
-        folder = RunFolder(arguments.run)
+    return command_line.run(parser, publish_run, argv)
+
+
+def publish_run(arguments):
+    folder = RunFolder(arguments.run)
+    with command_line.mistakes(), complete(folder.result):
         record = folder.read_test_result()
         precision = record["settings"].get("precision", PRECISION)
         device.set_precision(precision)
@@ -189,35 +194,18 @@ def main(argv=None):
         card, path = publish(
             model,
             record,
-            name=arguments.name,
-            data_set=arguments.data_set,
-            preprocessing=arguments.preprocessing,
-            licence=arguments.licence,
-            folder=arguments.folder,
-            architecture=arguments.architecture,
-            arguments=arguments.arguments,
-            url=arguments.url,
+            **{name: getattr(arguments, name) for name in AS_GIVEN},
             weights_folder=None if arguments.url is None else arguments.run,
-            replace=arguments.replace,
             accuracies=accuracies,
         )
-    except KeyError as error:
-        return mistake(f"{folder.result} lacks {error}: it does not belong to a run of this version.")
-    except (TypeError, ValueError, OSError) as error:
-        return mistake(error)
     print(f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}")
     if card.url is not None:
         print(f"upload them to {card.url}")
     print(f"card: {arguments.folder / 'cards' / card.name}.json, test accuracy {card.test_accuracy:.4f}")
-    return 0
 
 
 def parser():
-    result = argparse.ArgumentParser(
-        prog="python -m recipes.publish",
-        description="Creates a pretrained network from a finished run.",
-        allow_abbrev=False,
-    )
+    result = command_line.parser("publish", __doc__)
     result.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a finished run")
     result.add_argument("--name", required=True, help="name for load_pretrained")
     result.add_argument("--data-set", required=True, metavar="TEXT", help="data set for training and testing")
@@ -228,11 +216,8 @@ def parser():
     result.add_argument("--architecture", metavar="NAME", help="function of keras_ratesnn.models that builds the network")
     result.add_argument("--arguments", type=_object, metavar="JSON", help="the arguments of that function, an object")
     result.add_argument("--url", help="download URL of the weights (default: they ship with the package)")
-    result.add_argument(
-        "--data-dir",
-        type=pathlib.Path,
-        metavar="DIR",
-        help=f"folder of the data set's files, for --timesteps, or for a network that was not trained in {PRECISION}",
+    command_line.add_data_dir(
+        result, f"folder of the data set's files, for --timesteps, or for a network that was not trained in {PRECISION}"
     )
     result.add_argument(
         "--timesteps",
@@ -277,4 +262,4 @@ def _check_architecture(model, architecture, arguments, path):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

@@ -5,7 +5,6 @@ layers; and, on TensorFlow, by a LiteRT file whose converter has quantized the w
 normalisation is folded for that file.
 """
 
-import argparse
 import pathlib
 import sys
 import tempfile
@@ -15,28 +14,30 @@ import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import checks
-from recipes.command_line import interruptible, mistake
-from recipes.data import digits, fashion_mnist
+from recipes import catalogue, command_line
 
 BATCH_SIZE = 200
-DATA = {"digits": digits.load, **dict.fromkeys(("fashion_mnist", "fashion_mnist_resnet13"), fashion_mnist.load)}
+NETWORKS = ("digits", "fashion_mnist", "fashion_mnist_resnet13")
+"""Pretrained networks of recipes with the same name."""
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.quantize", description=__doc__, allow_abbrev=False)
-    parser.add_argument("name", choices=DATA, help="pretrained network")
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
-    parser.add_argument("--images", type=int, metavar="N", help="number of test images (default: all)")
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.images is not None:
-            checks.positive_integer("--images", arguments.images, advice="It is the number of test images.")
+    return command_line.run(parser, quantize, argv)
+
+
+def parser():
+    result = command_line.parser("quantize", __doc__)
+    result.add_argument("name", choices=NETWORKS, help="pretrained network")
+    command_line.add_data_dir(result)
+    command_line.add_count(result, "--images", "number of test images", help="number of test images (default: all)")
+    return result
+
+
+def quantize(arguments):
+    with command_line.mistakes():
         variants = _variants()
-        dataset = DATA[arguments.name](arguments.data_dir)
-    except (ValueError, OSError, ImportError) as error:
-        return mistake(error)
+        dataset = catalogue.find(arguments.name).load(arguments.data_dir)
     images, labels = dataset.test_images[: arguments.images], dataset.test_labels[: arguments.images]
     print(f"{arguments.name}, {len(labels):,} test images, on {keras.backend.backend()}")
     print("weights                                      accuracy  other classes than before  size of the file")
@@ -46,7 +47,6 @@ def main(argv=None):
             classes, size = run(rsnn.models.load_pretrained(arguments.name), images, pathlib.Path(folder))
         before = classes if before is None else before
         print(f"{title:43}  {np.mean(classes == labels):8.2%}  {np.sum(classes != before):25,}  {size / 1024:12,.0f} KiB")
-    return 0
 
 
 def _variants():
@@ -118,4 +118,4 @@ def _classes_of_file(path, images):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

@@ -8,30 +8,21 @@ from collections.abc import Callable
 import keras
 
 from keras_ratesnn.layers import Neuron
-from recipes import methods, recipe_checks
+from recipes import recipe_checks, setting_names
 from recipes.data.dataset import Dataset
-from recipes.ordinary import without_time
+from recipes.optimizers import SGD, AdamW
+from recipes.relu_network import relu_network
+from recipes.stages import SpikingStage
 from recipes.tasks.classification import CLASSIFICATION
 from recipes.tasks.task import Task
-
-OF_SPIKING = (
-    "timesteps",
-    "teacher_weight",
-    "branches",
-    "temperature",
-    "gradient",
-    "windows",
-    "random_steps",
-    "step_mode",
-)
-"""Settings of the spiking network: the training of the ordinary one does not depend on them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Network, data and training settings: the defaults of `python -m recipes.train NAME`.
 
-    For other values use `dataclasses.replace(recipe, timesteps=8)` or `recipe.with_settings`.
+    For other values use `dataclasses.replace(recipe, epochs=8)` or `recipe.with_settings`. What only some
+    kinds of training need is in the parts `optimizer` and `spiking`.
 
     Attributes:
         name: The name on the command line.
@@ -46,25 +37,11 @@ class Recipe:
         has_time: Whether an example is a sequence of `timesteps` frames instead of one image.
         learning_rate: Float, the largest value of the schedule.
         weight_decay: Float, as in Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
-        as_the_authors: Whether `learning_rate` and `weight_decay` are those of the authors, see `optimizers.from_the_authors`.
-        optimizer: "sgd" or "adamw".
-        epochs: Integer >= 1.
-        restart_at: Float in (0, 1), or None: after this fraction of the run the learning rate, which has decayed to 0, restarts
-            at half of its initial value (a warm restart).
+        optimizer: `optimizers.SGD` or `optimizers.AdamW`.
+        epochs: Integer >= 1, the passes over the training images.
         batch_size: Integer >= 1.
-        timesteps: Integer >= 1, the number of time steps T.
         augment: Name of the augmentation of training images, one of `augmentation.AUGMENTATIONS`.
         mix: Name of the mix of the training images of a batch, one of `augmentation.MIXES`.
-        ordinary: What is trained: "no", the spiking network; "only", the ordinary network, with ReLUs instead of neurons;
-            "beside", first the ordinary network, then the spiking one from scratch, each for all epochs; or "first", likewise,
-            but the spiking network starts from the weights of the ordinary one.
-        ordinary_epochs: Integer >= 1, the epochs of the ordinary network, or None for `epochs`.
-        ordinary_learning_rate: Float, the learning rate of the ordinary network, or None for `learning_rate`.
-        teacher_weight: Float in (0, 1], or None: the trained ordinary network teaches the spiking one. The loss is
-            `(1 - teacher_weight) * loss(labels) + teacher_weight * loss(teacher)`, see `keras_ratesnn.distillation.Distiller`.
-        branches: Integer >= 1, the number of branches from which the spiking network learns as well, or None, see
-            `keras_ratesnn.models.add_branches`. They are at the ends of its stages and not part of the trained network.
-        temperature: Float > 0 for the softened probabilities of the teacher or the branches, or None for 3.
         image_side: Integer >= 1, the height and width to which images from a folder are resized, for recipes that resize them;
             None for others.
         width: Float > 0 that multiplies the number of channels of every layer.
@@ -73,12 +50,9 @@ class Recipe:
             use the test images. For choosing settings without looking at the test images.
         precision: Name of a Keras dtype policy.
         jit_compile: True, False or "auto", as in `keras.Model.compile`.
-        gradient: Name of a training method of `keras_ratesnn.gradients`.
-        windows: Integer or tuple of sizes, the time windows of `gradient="rate"`, see `keras_ratesnn.gradients.Rate`.
-        random_steps: Integer, how many steps of `gradient="sltt"` carry gradient, or None for all, see
-            `keras_ratesnn.gradients.SLTT`.
         normalization: "batch", "weight" or "online", see `keras_ratesnn.models.VGG11`.
-        step_mode: "multi" or "single", see `keras_ratesnn.SpikingModel`.
+        spiking: `SpikingStage`, the training of the spiking network; None to train only the ordinary network, with ReLUs
+            instead of neurons.
         seed: Integer >= 0. It determines the initial weights, the order of the images and their augmentation.
 
     Raises:
@@ -95,31 +69,19 @@ class Recipe:
     has_time: bool = False
     learning_rate: float
     weight_decay: float
-    as_the_authors: bool = False
-    optimizer: str = "sgd"
+    optimizer: SGD | AdamW = dataclasses.field(default_factory=SGD)
     epochs: int
-    restart_at: float | None = None
     batch_size: int
-    timesteps: int
     augment: str = "none"
     mix: str = "none"
-    ordinary: str = "no"
-    ordinary_epochs: int | None = None
-    ordinary_learning_rate: float | None = None
-    teacher_weight: float | None = None
-    branches: int | None = None
-    temperature: float | None = None
     image_side: int | None = None
     width: float = 1.0
     train_images: int | None = None
     held_out: int | None = None
     precision: str = "float32"
     jit_compile: bool | str = "auto"
-    gradient: str = "rate"
-    windows: int | tuple = 1
-    random_steps: int | None = None
     normalization: str = "batch"
-    step_mode: str = "multi"
+    spiking: SpikingStage | None
     seed: int = 0
 
     def __post_init__(self):
@@ -131,32 +93,21 @@ class Recipe:
         return "test" if self.held_out is None else "held-out"
 
     @property
-    def trains_both(self):
-        """Whether the ordinary network is trained as well as the spiking one."""
-        return self.ordinary in ("beside", "first")
+    def timesteps(self):
+        """The number of time steps T, 1 for an ordinary network."""
+        return 1 if self.spiking is None else self.spiking.timesteps
 
-    def of_ordinary(self):
-        """The recipe that trains the ordinary network alone, with the settings that it has in this recipe.
+    @property
+    def ordinary_stage(self):
+        """The `OrdinaryStage` before that of the spiking network, or None."""
+        return None if self.spiking is None else self.spiking.after
 
-        Settings of the spiking network alone have their defaults, so that runs that differ in these share the ordinary network.
+    def ordinary_alone(self):
+        """The recipe that trains the network of `ordinary_stage` alone, with the settings that it has in this recipe.
+
+        It does not depend on the spiking network, so that runs that differ in that share the ordinary network.
         """
-        epochs, learning_rate = self.ordinary_epochs, self.ordinary_learning_rate
-        of_spiking = {field.name: field.default for field in dataclasses.fields(self) if field.name in OF_SPIKING}
-        # The number of time steps has no default.
-        of_spiking["timesteps"] = 1
-        return dataclasses.replace(
-            self,
-            **of_spiking,
-            ordinary="only",
-            epochs=self.epochs if epochs is None else epochs,
-            learning_rate=self.learning_rate if learning_rate is None else learning_rate,
-            ordinary_epochs=None,
-            ordinary_learning_rate=None,
-        )
-
-    def gradient_method(self):
-        """The `keras_ratesnn.gradients.GradientMethod` of `gradient`, `windows` and `random_steps`."""
-        return methods.gradient_method(self.gradient, windows=self.windows, random_steps=self.random_steps)
+        return dataclasses.replace(self, spiking=None, **self.ordinary_stage.own(self.epochs, self.learning_rate))
 
     def network(self, dataset=None, width=None):
         """The network of one time step, with the recipe's width unless another is given.
@@ -182,7 +133,7 @@ class Recipe:
     def ordinary_network(self, dataset):
         """The network with ReLUs instead of neurons, an ordinary Keras model; for `dataset` see `network`."""
         network = self.network(dataset)
-        return without_time(network) if self.neuron is None else network
+        return relu_network(network) if self.neuron is None else network
 
     def check_classifies(self, command):
         """Checks that the recipe trains a spiking network that classifies images.
@@ -190,17 +141,15 @@ class Recipe:
         Raises:
             ValueError: If not; the message names the command.
         """
-        if self.task is not CLASSIFICATION or self.ordinary == "only":
+        if self.task is not CLASSIFICATION or self.spiking is None:
             raise ValueError(
                 f"python -m recipes.{command} takes spiking networks that classify images. Received: recipe {self.name!r} with "
-                f"the score {self.task.score!r} and ordinary={self.ordinary!r}."
+                f"the score {self.task.score!r} and ordinary={setting_names.ordinary(self)!r}."
             )
 
     def settings(self):
         """The values that can differ between runs of a recipe, as a dictionary of plain numbers and names."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fixed = ("description", "neuron", "task", "has_time")
-        return {name: value for name, value in values.items() if not callable(value) and name not in fixed}
+        return setting_names.of(self)
 
     def with_settings(self, assignments):
         """This recipe with other values, in the format of the command line.
@@ -209,7 +158,8 @@ class Recipe:
             assignments: Iterable of strings `key=value`.
 
         Raises:
-            ValueError: If a string does not have this form, a key is not a setting, or a value is out of range.
+            ValueError: If a string does not have this form, a key is not a setting, or a value is out of range or
+                has no effect.
             TypeError: If a value has the wrong type.
         """
         settable = [name for name in self.settings() if name != "name"]
@@ -219,7 +169,7 @@ class Recipe:
             if not equals or key not in settable:
                 raise ValueError(f"--set takes key=value, and the keys are: {', '.join(settable)}. Received: {assignment!r}.")
             values[key] = _literal(text)
-        return dataclasses.replace(self, **values)
+        return setting_names.changed(self, values)
 
     def load(self, data_dir):
         """The `Dataset` of this recipe, from a folder, or from its default source if that is None.

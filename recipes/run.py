@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 import keras_ratesnn
-from recipes import callbacks, device, engine, optimizers, pipeline, teaching
+from recipes import callbacks, device, engine, pipeline, teaching
+from recipes.atomic_files import write_json, writing
 from recipes.callbacks import Diverged
 from recipes.progress import this_part
-from recipes.whole_file import write_json, writing
 
 BYTES_OF_A_WEIGHT = 3 * 4
 """For the weight itself, its gradient and its momentum."""
@@ -32,20 +32,21 @@ def build(recipe, dataset, ordinary_weights=None):
         recipe: A `Recipe`.
         dataset: The `Dataset` for training; its size determines the length of the schedule.
         ordinary_weights: Path of the checkpoint of the trained ordinary network, from which the spiking one starts if
-            `recipe.ordinary` is "first". Defaults to `None`, from scratch.
+            its stage gives weights. Defaults to `None`, from scratch.
 
     Returns:
-        A `keras_ratesnn.SpikingModel` with a built optimizer; an ordinary Keras model if `recipe.ordinary` is "only".
+        A `keras_ratesnn.SpikingModel` with a built optimizer; an ordinary Keras model if `recipe.spiking` is None.
 
     Raises:
         ValueError: If the network is too wide for the memory of this machine, or the task cannot use several devices.
     """
     if engine.current.devices > 1 and not recipe.task.several_devices:
         raise ValueError(f"--devices must be 1 for {recipe.name}. Received: {engine.current.devices} devices. Leave it out.")
-    if engine.current.devices > 1 and recipe.teacher_weight is not None:
+    taught_by = recipe.spiking and recipe.spiking.taught_by
+    if engine.current.devices > 1 and isinstance(taught_by, teaching.Teacher):
         raise ValueError(
             f"--devices must be 1 with `teacher_weight`. Received: {engine.current.devices} devices, teacher_weight="
-            f"{recipe.teacher_weight}. Leave one of the two out."
+            f"{taught_by.weight}. Leave one of the two out."
         )
     _check_width(recipe, dataset)
     device.set_precision(recipe.precision)
@@ -56,10 +57,11 @@ def build(recipe, dataset, ordinary_weights=None):
 
 
 def _model(recipe, dataset, ordinary_weights):
-    if recipe.ordinary == "only":
+    stage = recipe.spiking
+    if stage is None:
         return recipe.ordinary_network(dataset)
-    spiking = {"timesteps": recipe.timesteps, "gradient": recipe.gradient_method(), "step_mode": recipe.step_mode}
-    starts_from_weights = recipe.ordinary == "first" and ordinary_weights is not None
+    spiking = {"timesteps": stage.timesteps, "gradient": stage.gradient, "step_mode": stage.step_mode}
+    starts_from_weights = ordinary_weights is not None and stage.after is not None and stage.after.gives_weights
     if recipe.neuron is None and not starts_from_weights:
         return keras_ratesnn.SpikingModel(recipe.network(dataset), **spiking)
     network, calibrate = recipe.ordinary_network(dataset), None
@@ -78,18 +80,15 @@ def to_fit(model, recipe, dataset, ordinary_weights=None):
         model: A model from `build`.
         recipe: Its `Recipe`.
         dataset: The `Dataset` for training.
-        ordinary_weights: Path of the checkpoint of the trained ordinary network, for `recipe.teacher_weight`. Defaults to
-            `None`: the teacher is untrained.
+        ordinary_weights: Path of the checkpoint of the trained ordinary network, the teacher. Defaults to
+            `None`: it is untrained.
 
     Raises:
-        ValueError: If the network has too few stages for `recipe.branches`.
+        ValueError: If the network has too few stages for the branches.
     """
-    if recipe.teacher_weight is not None:
-        fitted, arguments = teaching.with_teacher(model, recipe, dataset, ordinary_weights)
-    elif recipe.branches is not None:
-        fitted, arguments = teaching.with_branches(model, recipe)
-    else:
+    if recipe.spiking is None or recipe.spiking.taught_by is None:
         return model
+    fitted, arguments = recipe.spiking.taught_by.around(model, recipe, dataset, ordinary_weights)
     compile_model(fitted, recipe, dataset, arguments)
     return fitted
 
@@ -129,24 +128,13 @@ def compile_model(model, recipe, dataset, arguments=None):
         dataset: The `Dataset` for training; its size determines the length of the schedule.
         arguments: Dictionary, those of `compile` besides the optimizer. Defaults to `None`, those of the recipe's task.
     """
-    rates = recipe.learning_rate, recipe.weight_decay
-    if recipe.as_the_authors:
-        rates = optimizers.from_the_authors(*rates, recipe.timesteps)
     steps = recipe.epochs * steps_per_epoch(recipe, dataset)
-    options = {"restart_step": _restart_step(recipe, steps)} if recipe.optimizer == "sgd" else {}
     model.compile(
-        optimizer=optimizers.BY_NAME[recipe.optimizer](model, steps, *rates, **options),
+        optimizer=recipe.optimizer.build(model, steps, recipe.learning_rate, recipe.weight_decay, recipe.timesteps),
         jit_compile=recipe.jit_compile,
         **(recipe.task.compile_arguments(recipe, dataset) if arguments is None else arguments),
     )
     model.optimizer.build(model.trainable_variables)
-
-
-def _restart_step(recipe, steps):
-    # A run of one step cannot have a restart.
-    if recipe.restart_at is None or steps == 1:
-        return None
-    return min(max(round(recipe.restart_at * steps), 1), steps - 1)
 
 
 def steps_per_epoch(recipe, dataset):
@@ -181,7 +169,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
         callbacks.EpochMeasures(dataset.train_size),
         callbacks.FurtherScores(recipe.task, test, dataset),
     ]
-    if recipe.ordinary != "only":
+    if recipe.spiking is not None:
         measures.append(keras_ratesnn.callbacks.FiringRate(_first_images(dataset.test_examples(), SAMPLE)))
     files = [
         callbacks.Checkpoint(model, progress, folder),
@@ -209,7 +197,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
             write_json(folder.result, _record(model, recipe, dataset, progress, diverged=where))
         raise
     record = _record(model, recipe, dataset, progress)
-    if recipe.trains_both:
+    if recipe.ordinary_stage is not None:
         record["comparison"] = compared(model, recipe, dataset, folder.ordinary)
     if this_process.is_first:
         if recipe.task.draw is not None:
@@ -260,7 +248,7 @@ def compared(model, recipe, dataset, ordinary):
     model.timesteps = recipe.timesteps
     names, curve = spiking[str(recipe.timesteps)], ordinary.read_result()["curve"]
     comparison = {"ordinary": {name: curve[f"test_{name}"][-1] for name in names}, "spiking": spiking}
-    if recipe.ordinary == "first":
+    if recipe.ordinary_stage.gives_weights:
         comparison["converted"] = scores(build(recipe, dataset, ordinary.last), recipe, dataset)
     return comparison
 

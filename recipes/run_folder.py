@@ -21,9 +21,9 @@ import shutil
 
 import numpy as np
 
-from recipes import checkpoint, whole_file
+from recipes import atomic_files, checkpoint
+from recipes.atomic_files import write_json, writing
 from recipes.progress import Progress
-from recipes.whole_file import write_json, writing
 
 CHECKPOINTS_KEPT = 4
 """The last and the best checkpoint, and a second copy of each while it is written."""
@@ -233,6 +233,15 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def complete(what):
+    """A context in which a record that lacks a field is a ValueError, which names `what` was read."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{what} lacks {error}: it does not belong to a run of this version.") from error
+
+
 def test_score(record):
     """The test score of a run, or None if it diverged."""
     return record[_score_key(record)]
@@ -250,5 +259,5 @@ def _score_key(record):
 
 
 def read_json(path, fields=None):
-    """`whole_file.read_json` of a file in a run's folder."""
-    return whole_file.read_json(path, fields, advice="Correct it, or start again with --restart.")
+    """`atomic_files.read_json` of a file in a run's folder."""
+    return atomic_files.read_json(path, fields, advice="Correct it, or start again with --restart.")

@@ -1,53 +1,92 @@
-"""What a network learns from besides the labels: the ordinary network, or branches of its own."""
+"""What a spiking network learns from besides the labels: the ordinary network, or branches of its own."""
+
+import dataclasses
 
 import keras
 
+from keras_ratesnn._core import checks
 from keras_ratesnn.distillation import Distiller
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.losses import SelfDistillation
 from keras_ratesnn.metrics import HeadAccuracy
 from keras_ratesnn.models import add_branches
 
-SETTINGS = ("ordinary", "ordinary_epochs", "ordinary_learning_rate", "teacher_weight", "branches", "temperature")
-"""The settings of a recipe that train the spiking network with others: commands that train it alone do not use them."""
-
 TEMPERATURE = 3.0
 """That of the authors of self-distillation, and Keras' default."""
 
 
-def with_teacher(model, recipe, dataset, ordinary_weights):
-    """A model that trains a student, and its arguments of `compile` besides the optimizer.
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """The trained ordinary network teaches the spiking one, see `keras_ratesnn.distillation.Distiller`.
 
-    Args:
-        model: The student, a built model.
-        recipe: Its `Recipe`.
-        dataset: The `Dataset` for training.
-        ordinary_weights: Path of the checkpoint of the ordinary network, the teacher, or `None`.
+    Attributes:
+        weight: Float in (0, 1]. The loss is `(1 - weight) * loss(labels) + weight * loss(teacher)`.
+        temperature: Float > 0 for the softened probabilities of the teacher, or None for 3.
     """
-    teacher = recipe.ordinary_network(dataset)
-    if ordinary_weights is not None:
-        teacher.load_weights(ordinary_weights)
-    of_teacher = keras.distillation.LogitsDistillation(temperature=recipe.temperature or TEMPERATURE)
-    distiller = Distiller(teacher, model, of_teacher, student_loss_weight=1.0 - recipe.teacher_weight)
-    distiller.build(teacher.input_shape)
-    return distiller, recipe.task.compile_arguments(recipe, dataset)
+
+    weight: float
+    temperature: float | None = None
+
+    def __post_init__(self):
+        if checks.real("teacher_weight", self.weight, above=0, advice="None is without a teacher.") > 1:
+            raise ValueError(f"`teacher_weight` must be at most 1. Received: teacher_weight={self.weight}.")
+        _check_temperature(self.temperature)
+
+    def around(self, model, recipe, dataset, ordinary_weights):
+        """A model that trains a student, and its arguments of `compile` besides the optimizer.
+
+        Args:
+            model: The student, a built model.
+            recipe: Its `Recipe`.
+            dataset: The `Dataset` for training.
+            ordinary_weights: Path of the checkpoint of the ordinary network, the teacher, or `None`: it is untrained.
+        """
+        teacher = recipe.ordinary_network(dataset)
+        if ordinary_weights is not None:
+            teacher.load_weights(ordinary_weights)
+        of_teacher = keras.distillation.LogitsDistillation(temperature=self.temperature or TEMPERATURE)
+        distiller = Distiller(teacher, model, of_teacher, student_loss_weight=1.0 - self.weight)
+        distiller.build(teacher.input_shape)
+        return distiller, recipe.task.compile_arguments(recipe, dataset)
 
 
-def with_branches(model, recipe):
-    """A copy of a `SpikingModel` with branches, which shares its layers, and its arguments of `compile`.
+@dataclasses.dataclass(frozen=True)
+class Branches:
+    """The spiking network learns from branches as well, at the ends of its stages, see `keras_ratesnn.models.add_branches`.
 
-    Raises:
-        ValueError: If there are not enough stages.
+    They are not part of the trained network.
+
+    Attributes:
+        number: Integer >= 1.
+        temperature: Float > 0 for the softened probabilities of the branches, or None for 3.
     """
-    names = stages(model.network)
-    if recipe.branches > len(names):
-        raise ValueError(
-            f"`branches` must be at most {len(names)} in recipe {recipe.name!r}, the number of stages of its network before "
-            f"the last. Received: branches={recipe.branches}."
-        )
-    branched = add_branches(model, names[-recipe.branches :])
-    loss = SelfDistillation(temperature=recipe.temperature or TEMPERATURE)
-    return branched, {"loss": loss, "metrics": [HeadAccuracy()]}
+
+    number: int
+    temperature: float | None = None
+
+    def __post_init__(self):
+        checks.positive_integer("branches", self.number, advice="None is without branches.")
+        _check_temperature(self.temperature)
+
+    def around(self, model, recipe, dataset, ordinary_weights):
+        """A copy of a `SpikingModel` with branches, which shares its layers; otherwise as `Teacher.around`.
+
+        Raises:
+            ValueError: If there are not enough stages.
+        """
+        names = stages(model.network)
+        if self.number > len(names):
+            raise ValueError(
+                f"`branches` must be at most {len(names)} in recipe {recipe.name!r}, the number of stages of its network "
+                f"before the last. Received: branches={self.number}."
+            )
+        loss = SelfDistillation(temperature=self.temperature or TEMPERATURE)
+        return add_branches(model, names[-self.number :]), {"loss": loss, "metrics": [HeadAccuracy()]}
+
+
+def _check_temperature(temperature):
+    if temperature is not None:
+        checks.real("temperature", temperature, above=0, advice="It softens the probabilities.")
 
 
 def stages(network):

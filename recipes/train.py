@@ -3,201 +3,29 @@
 Interrupted runs resume: the same command continues after the last completed epoch.
 """
 
-import argparse
-import contextlib
-import os
 import pathlib
 import sys
 
-from recipes.command_line import DIVERGED, INTERRUPTED, interruptible, mistake
+from recipes import command_line
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return interruptible(lambda: _main(argv), " before training began; repeat the command to start or resume")
+    command = [sys.executable, "-m", "recipes.train", *(sys.argv[1:] if argv is None else argv)]
+
+    def start(arguments):
+        # Keras and its backend take seconds to import, so they are imported where Ctrl-C is handled.
+        from recipes import training
+
+        return training.start(arguments, command)
+
+    return command_line.run(parser, start, argv, " before training began; repeat the command to start or resume")
 
 
-def _main(argv):
-    # Keras and its backend take seconds to import, so they are imported where `main` handles Ctrl-C.
-    from recipes import catalogue, engine
-
-    arguments = parser(catalogue.RECIPES).parse_args(argv)
-    try:
-        recipe = catalogue.find(arguments.recipe).with_settings(arguments.set)
-        if recipe.ordinary == "only":
-            recipe = ordinary_alone(recipe, arguments.set)
-        devices = engine.wanted(arguments.devices)
-        if engine.launches(devices):
-            return engine.launch(devices, [sys.executable, "-m", "recipes.train", *(sys.argv[1:] if argv is None else argv)])
-        this_process = engine.start(devices)
-    except (ValueError, TypeError) as error:
-        return mistake(error)
-    with contextlib.ExitStack() as held:
-        if not this_process.is_first:
-            held.enter_context(contextlib.redirect_stdout(held.enter_context(open(os.devnull, "w"))))
-        held.enter_context(this_process.scope())
-        return _run(recipe, arguments, this_process, held)
-
-
-def ordinary_alone(recipe, assignments):
-    """The recipe of the ordinary network; raises ValueError if `--set` gives settings that only the spiking one has."""
-    from recipes.recipe import OF_SPIKING
-
-    ordinary = recipe.of_ordinary()
-    unused = [name for name in OF_SPIKING if getattr(recipe, name) != getattr(ordinary, name)]
-    unused = [assignment for assignment in assignments if assignment.partition("=")[0] in unused]
-    if unused:
-        raise ValueError(
-            "With ordinary=only there is no spiking network, to which these settings belong. Received: --set "
-            f"{' '.join(unused)}. Leave them out, or set ordinary=beside or ordinary=first to train both networks."
-        )
-    return ordinary
-
-
-def _run(recipe, arguments, this_process, held):
-    """Trains a recipe in this process; `held` is an exit stack for the locks of the run's folders."""
-    from recipes import pipeline
-    from recipes.run_folder import RunFolder, test_score
-
-    restart = arguments.restart
-    folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
-    try:
-        recipe.task.check_packages()
-        if _is_finished(folder, recipe, this_process, held, restart):
-            return print_result(folder)
-        dataset = recipe.load(arguments.data_dir)
-        pipeline.check(dataset, recipe, this_process.part)
-        if recipe.trains_both:
-            ordinary = recipe.of_ordinary()
-            # Before the ordinary network is trained, and before --restart deletes a run.
-            _check_spiking(recipe, dataset, folder, this_process)
-            _begin(folder, recipe, this_process, restart)
-            restart = False
-            if not _is_finished(folder.ordinary, ordinary, this_process, held):
-                status = _train_in(folder.ordinary, ordinary, dataset, this_process)
-                if status:
-                    return status
-            elif test_score(folder.ordinary.read_result()) is None:
-                return print_result(folder.ordinary)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return mistake(error)
-    return _train_in(folder, recipe, dataset, this_process, restart)
-
-
-def _check_spiking(recipe, dataset, folder, this_process):
-    """Finds what is wrong with the settings of the spiking network, or that there is no space for it, by building it."""
-    from recipes import run
-
-    model = run.build(recipe, dataset)
-    fitted = run.to_fit(model, recipe, dataset)
-    if this_process.is_first:
-        folder.check_space(model, fitted)
-
-
-def _is_finished(folder, recipe, this_process, held, restart=False):
-    """Locks and checks the folder of a run; whether it contains the run's result, which is not to be trained again."""
-    if this_process.is_first:
-        held.enter_context(folder.lock())
-        if not restart:
-            folder.check(recipe.settings())
-    return this_process.from_first(folder.result.exists() and not restart)
-
-
-def _begin(folder, recipe, this_process, restart):
-    """Prepares the folder of a run for training, after all that could go wrong before it."""
-    if this_process.is_first:
-        folder.begin(recipe.settings(), restart)
-    # The other processes may read the folder from now on.
-    this_process.from_first(None)
-
-
-def _train_in(folder, recipe, dataset, this_process, restart=False):
-    """Trains a recipe in a locked folder; returns the exit status."""
-    from recipes import run
-
-    is_first = this_process.is_first
-    try:
-        ordinary_weights = folder.ordinary.last if recipe.trains_both else None
-        model = run.build(recipe, dataset, ordinary_weights)
-        fitted = run.to_fit(model, recipe, dataset, ordinary_weights)
-        if is_first:
-            folder.check_space(model, fitted)
-        _begin(folder, recipe, this_process, restart)
-        progress = None
-        if is_first or not this_process.is_apart:
-            progress = folder.restore(model, fitted, recipe.settings(), dataset.train_size, recipe.task.score, writes=is_first)
-        progress = this_process.from_first(progress)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return mistake(error)
-    print(introduction(recipe, dataset, model, progress), flush=True)
-    return train(model, fitted, recipe, dataset, folder, progress)
-
-
-def print_result(folder):
-    """Prints the result of the finished run in a folder; returns the exit status."""
-    from recipes.run_folder import score_name, test_score
-
-    record = folder.read_result()
-    if test_score(record) is None:
-        print(f"error: {diverged(folder, record['diverged']['message'])}", file=sys.stderr)
-        return DIVERGED
-    print(f"{folder.path} already contains this run, finished; use --restart to train again")
-    print(f"{score_name(record)}: {test_score(record):.4f}")
-    return 0
-
-
-def train(model, fitted, recipe, dataset, folder, progress):
-    """Trains a model by the fitted one, which may be around it, to the end of its run; returns the exit status."""
-    from recipes import engine, run
-    from recipes.run_folder import score_name, test_score
-
-    try:
-        record = run.fit(model, fitted, recipe, dataset, folder, progress)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; repeat the command to resume after the last completed epoch, which is saved in {folder.path}")
-        return INTERRUPTED
-    except run.Diverged as error:
-        # Below the progress bar.
-        print(flush=True)
-        if engine.current.is_first:
-            print(f"error: {diverged(folder, error)}", file=sys.stderr)
-        return DIVERGED
-    except OSError as error:
-        print(flush=True)
-        return mistake(f"{error} Repeat the command to resume after the last completed epoch.")
-    print(f"trained in {record['seconds']:.0f} s; model and result saved: {folder.last}, {folder.result.name}")
-    name = score_name(record)
-    for what, key in (("ordinary network", "ordinary"), ("converted, before training", "converted")):
-        if key in record.get("comparison", {}):
-            print(f"{what}, {name}: {record['comparison'][key][record['score']]:.4f}")
-    print(f"{name}: {test_score(record):.4f}")
-    return 0
-
-
-def diverged(folder, what):
-    return (
-        f"the run in {folder.path} diverged: {what}. Use a smaller --set learning_rate=..., and --restart or another --output."
-    )
-
-
-def parser(recipes):
-    names = ", ".join(recipes)
-    result = argparse.ArgumentParser(
-        prog="python -m recipes.train",
-        description=f"Trains a recipe: {names}. KERAS_BACKEND selects the backend.",
-        epilog="Interrupted runs resume: repeat the command to continue after the last completed epoch.",
-        allow_abbrev=False,
-    )
-    result.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
-    result.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="overrides settings of the recipe, for example timesteps=8 gradient=bptt epochs=20",
-    )
-    result.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="folder of the data set's files")
+def parser():
+    epilog = "Interrupted runs resume: repeat the command to continue after the last completed epoch."
+    result = command_line.parser("train", __doc__, epilog=epilog)
+    command_line.add_recipe(result)
     result.add_argument(
         "--output", type=pathlib.Path, metavar="DIR", help="folder of the run: checkpoints, logs, result (default: runs/NAME)"
     )
@@ -213,26 +41,6 @@ def parser(recipes):
         help="deletes the run in the folder, with its ordinary network, and starts again",
     )
     return result
-
-
-def introduction(recipe, dataset, model, progress):
-    """A summary of the run, and where it resumes."""
-    from recipes.progress import this_part
-
-    here = this_part()
-    test = f"{dataset.test_size:,} {recipe.tested} images"
-    method = "ordinary network" if recipe.ordinary == "only" else f"gradient {recipe.gradient}, T = {recipe.timesteps}"
-    lines = [
-        f"{recipe.name}: {here['backend']} backend, {method}, "
-        f"{recipe.epochs} epochs of batches of {recipe.batch_size}, seed {recipe.seed}",
-        f"{model.count_params():,} parameters, {dataset.train_size:,} training images, {test}",
-    ]
-    if progress.epochs:
-        lines.append(f"resumes after {progress.epochs} epochs")
-        before, now = (f"{part['backend']} on {part['device']}" for part in (progress.parts[-1], here))
-        if before != now:
-            lines.append(f"note: the previous epoch ran with {before}, the next ones run with {now}; the result names both")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,14 @@ norms of all kernel gradients. The comparison uses one batch of training images,
 those of a run.
 """
 
-import argparse
 import pathlib
 import sys
 
 import keras
 
 from keras_ratesnn import analysis, gradients
-from keras_ratesnn._core import checks
-from recipes import catalogue, device, plots, run
+from recipes import catalogue, command_line, device, markdown, plots, run
 from recipes.checkpoint import load_model
-from recipes.command_line import add_recipe, check_set, interruptible, mistake
 from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
@@ -30,14 +27,20 @@ USED = (*OF_DATA, "width", "timesteps", "normalization", "step_mode", "precision
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.windows", description=__doc__.splitlines()[0], allow_abbrev=False)
-    add_recipe(parser, "name of a recipe, or folder of one of its runs for trained weights")
-    parser.add_argument("--images", type=int, default=128, metavar="N", help="size of the batch (default: 128)")
-    parser.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws cosine and cost against the number of windows")
-    arguments = parser.parse_args(argv)
+    return command_line.run(parser, compare_windows, argv)
+
+
+def parser():
+    result = command_line.parser("windows", __doc__)
+    command_line.add_recipe(result, "name of a recipe, or folder of one of its runs for trained weights")
+    command_line.add_count(result, "--images", "size of the batch", 128)
+    result.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws cosine and cost against the number of windows")
+    return result
+
+
+def compare_windows(arguments):
     folder = RunFolder(pathlib.Path(arguments.recipe))
-    try:
-        checks.positive_integer("--images", arguments.images, advice="It is the size of the batch.")
+    with command_line.mistakes():
         figure = arguments.plot and plots.new_figure(9, 4, arguments.plot)
         trained = folder.settings.exists()
         if not trained and arguments.recipe not in catalogue.RECIPES:
@@ -47,8 +50,7 @@ def main(argv=None):
             )
         recipe = recipe_of(folder) if trained else catalogue.find(arguments.recipe)
         used, advice = (OF_DATA, "The run has its own.") if trained else (USED, "It does not change the initial gradients.")
-        check_set(arguments.set, dict.fromkeys(recipe.settings().keys() - {*used}, advice))
-        recipe = recipe.with_settings(arguments.set)
+        recipe = catalogue.chosen(arguments, dict.fromkeys(recipe.settings().keys() - {*used}, advice), recipe=recipe)
         recipe.check_classifies("windows")
         if recipe.normalization == "online":
             raise ValueError(
@@ -59,15 +61,12 @@ def main(argv=None):
         dataset = recipe.load(arguments.data_dir)
         check_in_memory(dataset, "windows")
         model = load_model(folder.last) if trained else run.build(recipe, dataset)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return mistake(error)
     images, labels = dataset.train_images[: arguments.images], dataset.train_labels[: arguments.images]
     found = cosines(model, images, labels)
     print(table(found))
     if figure:
         draw(figure, found, model.timesteps)
         figure.savefig(arguments.plot, dpi=150)
-    return 0
 
 
 def choices(timesteps):
@@ -90,10 +89,11 @@ def cosines(model, images, labels):
 def table(compared):
     """The result of `cosines` as a Markdown table."""
     names = list(next(iter(compared.values()))[0])
-    lines = [f"| windows | {' | '.join(names)} | norm ratio |", "|---" * (len(names) + 2) + "|"]
-    for windows, (by_kernel, ratio) in compared.items():
-        lines.append(f"| {windows} | {' | '.join(f'{by_kernel[name]:.3f}' for name in names)} | {ratio:.2f} |")
-    return "\n".join(lines)
+    rows = (
+        (windows, *(f"{by_kernel[name]:.3f}" for name in names), f"{ratio:.2f}")
+        for windows, (by_kernel, ratio) in compared.items()
+    )
+    return markdown.table(("windows", *names, "norm ratio"), rows)
 
 
 def draw(figure, compared, timesteps):
@@ -120,4 +120,4 @@ def draw(figure, compared, timesteps):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

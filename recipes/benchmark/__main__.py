@@ -5,28 +5,33 @@ import sys
 
 import keras
 
-from recipes import engine
-from recipes.benchmark import arguments, cases, plot, report, scaling
+from recipes import command_line, engine
+from recipes.atomic_files import write_json
+from recipes.benchmark import cases, plot, report, scaling
+from recipes.benchmark.arguments import JIT_COMPILE, benchmark_parser
 from recipes.benchmark.evidence.command import main as run_evidence
 from recipes.benchmark.measure import benchmark
 from recipes.benchmark.settings import ORDINARY, PEERS, Settings
 from recipes.benchmark.variants import variants
-from recipes.command_line import interruptible, mistake
 from recipes.methods import PLAIN, PRESETS
-from recipes.whole_file import write_json
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    given = vars(parser().parse_args(argv))
+    return command_line.run(parser, run, argv)
+
+
+def run(arguments):
+    """Runs the benchmark of a command line, or the evidence kit; returns the exit status."""
+    given = vars(arguments)
     evidence = given.pop("evidence")
     if evidence is not None:
         return run_evidence(evidence)
     process_memory = given.pop("memory")
     folder = given.pop("output")
     devices = given.pop("devices")
-    jit_compile = tuple(dict.fromkeys(arguments.JIT_COMPILE[word] for word in given.pop("jit_compile")))
-    try:
+    jit_compile = tuple(dict.fromkeys(JIT_COMPILE[word] for word in given.pop("jit_compile")))
+    with command_line.mistakes(RuntimeError):
         settings = Settings(
             **{
                 **given,
@@ -44,8 +49,6 @@ def main(argv=None):
         # Errors of the library about the network are raised before time is spent.
         cases.configure(settings)
         cases.trainer(settings, ORDINARY, 1)
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        return mistake(error)
 
     def progress(record):
         # Saves measurements so far, in case the rest fails.
@@ -64,8 +67,8 @@ def main(argv=None):
 
 def parser():
     defaults = Settings()
-    result = arguments.parser(
-        "recipes.benchmark",
+    result = benchmark_parser(
+        "benchmark",
         "Time, FLOPs and memory of a training step against T, compared with their lower bounds. KERAS_BACKEND selects the "
         "backend.",
         defaults.timesteps,
@@ -77,7 +80,7 @@ def parser():
         "--jit-compile",
         nargs="+",
         default=[defaults.jit_compile],
-        choices=arguments.JIT_COMPILE,
+        choices=JIT_COMPILE,
         help="as in SpikingModel.compile; with several, each method is measured with each, and the floor with the first",
     )
     result.add_argument("--data-format", default=defaults.data_format, help="channels_last or channels_first")
@@ -112,4 +115,4 @@ def parser():
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

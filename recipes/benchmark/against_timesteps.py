@@ -6,7 +6,6 @@ turn. The folder gets the record, `NAME.json`, and the figure, `NAME.png`. With 
 drawn again; with other ones it is an error.
 """
 
-import argparse
 import functools
 import pathlib
 import statistics
@@ -14,12 +13,12 @@ import sys
 
 import keras
 
-from keras_ratesnn._core import checks
-from recipes import catalogue, device, methods, pipeline, plots, run, teaching
+from recipes import catalogue, command_line, device, markdown, methods, pipeline, plots, run
+from recipes.atomic_files import read_json, write_json
 from recipes.benchmark import costs, timing
-from recipes.command_line import add_recipe, check_set, ended_by_divergence, interruptible, mistake
+from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.data.dataset import check_in_memory
-from recipes.whole_file import read_json, write_json
+from recipes.setting_names import OF_TEACHING
 
 FIELDS = {"settings": list, "backend": str, "memory_measure": str | None, "rows": list}
 """Fields of a record that are read, with their types."""
@@ -34,67 +33,61 @@ STYLES = (("black", "-", "o"), ("0.5", "--", "s"), ("0.3", ":", "^"), ("0.7", "-
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark.against_timesteps",
-        description=__doc__.splitlines()[0],
-        epilog="A finished record in the output folder is only drawn again, and only with the arguments it was measured with.",
-        allow_abbrev=False,
-    )
-    add_recipe(parser)
-    parser.add_argument(
+    return command_line.run(parser, compare, argv)
+
+
+def parser():
+    epilog = "A finished record in the output folder is only drawn again, and only with the arguments it was measured with."
+    result = command_line.parser("benchmark.against_timesteps", __doc__, epilog=epilog)
+    command_line.add_recipe(result)
+    result.add_argument(
         "--methods", nargs="+", default=["rate-multi", "bptt-multi"], metavar="NAME", help="as in recipes.compare"
     )
-    parser.add_argument("--timesteps", type=int, nargs="+", default=[1, 2, 4, 8], metavar="T", help="(default: 1 2 4 8)")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)")
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="how often a step is timed (default: 20)")
-    parser.add_argument(
+    command_line.add_count(result, "--timesteps", "numbers of time steps", [1, 2, 4, 8], nargs="+", metavar="T")
+    command_line.add_count(result, "--seeds", "number of seeds, which are 0 to N - 1", 3)
+    command_line.add_count(result, "--rounds", "number of times a step is timed", 20)
+    result.add_argument(
         "--output",
         type=pathlib.Path,
         default=pathlib.Path("runs", "against_timesteps"),
         metavar="DIR",
         help="(default: %(default)s)",
     )
-    arguments = parser.parse_args(argv)
+    return result
+
+
+def compare(arguments):
+    """Measures what the record does not have yet, prints and draws it."""
     # Duplicates are measured only once.
     arguments.timesteps, arguments.methods = (list(dict.fromkeys(each)) for each in (arguments.timesteps, arguments.methods))
     record_path = arguments.output / f"{arguments.recipe}.json"
-    try:
+    with command_line.mistakes():
         recipes = recipes_of(arguments)
         if record_path.exists():
             record = read_record(record_path)
             check_same(record, arguments, record_path)
         else:
             arguments.output.mkdir(parents=True, exist_ok=True)
-            record = measure(arguments, recipes)
+            try:
+                record = measure(arguments, recipes)
+            except run.Diverged as error:
+                raise Ended(f"the training diverged: {error}. {SMALLER}", DIVERGED) from error
             write_json(record_path, record)
         print(table(record))
         draw(record).savefig(record_path.with_suffix(".png"), dpi=90)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return mistake(error)
-    except run.Diverged as error:
-        return ended_by_divergence(error)
-    return 0
 
 
 def recipes_of(arguments):
     """The recipes to train, a dictionary from `(timesteps, method, seed)`; raises TypeError or ValueError for a mistake."""
-    checks.positive_integer("--seeds", arguments.seeds, advice="The seeds are 0 to N - 1.")
-    checks.positive_integer("--rounds", arguments.rounds, advice="It is the number of times a step is timed.")
     refused = {
         "seed": "Pass --seeds.",
         "timesteps": "Pass --timesteps.",
         **methods.in_place_of_set(arguments.methods),
-        **dict.fromkeys(teaching.SETTINGS, "The spiking network is trained alone."),
+        **dict.fromkeys(OF_TEACHING, "The spiking network is trained alone."),
     }
-    check_set(arguments.set, refused)
     found = {
-        (timesteps, method, seed): catalogue.find(arguments.recipe).with_settings(
-            [
-                *arguments.set,
-                *(f"{key}={value}" for key, value in methods.settings_of(method).items()),
-                f"timesteps={timesteps}",
-                f"seed={seed}",
-            ]
+        (timesteps, method, seed): catalogue.chosen(
+            arguments, refused, [*methods.assignments(method), f"timesteps={timesteps}", f"seed={seed}"]
         )
         for timesteps in arguments.timesteps
         for method in arguments.methods
@@ -199,16 +192,12 @@ def memory_of(model, step, batch):
 
 def table(record):
     """The record as a Markdown table."""
-    lines = [f"| T | method | {_tested(record)} accuracy | memory, MiB | time of a step, ms |", "|---|---|---|---|---|"]
+    rows = []
     for row in record["rows"]:
-        accuracies = row["accuracies"]
-        spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
         memory = "not measured" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 2**20:.1f}"
-        lines.append(
-            f"| {row['timesteps']} | {row['method']} | {statistics.mean(accuracies):.4f}{spread} | {memory} | "
-            f"{1000 * row['seconds']['median']:.1f} |"
-        )
-    return "\n".join(lines)
+        milliseconds = f"{1000 * row['seconds']['median']:.1f}"
+        rows.append((row["timesteps"], row["method"], markdown.mean_of(row["accuracies"]), memory, milliseconds))
+    return markdown.table(("T", "method", f"{_tested(record)} accuracy", "memory, MiB", "time of a step, ms"), rows)
 
 
 def panels(record):
@@ -239,7 +228,6 @@ def draw(record):
 
 def draw_panel(axes, record, title, value):
     """One line for each method against T."""
-    columns = sorted({row["timesteps"] for row in record["rows"]})
     for index, method in enumerate(dict.fromkeys(row["method"] for row in record["rows"])):
         color, line, marker = STYLES[index % len(STYLES)]
         rows = [row for row in record["rows"] if row["method"] == method]
@@ -254,17 +242,11 @@ def draw_panel(axes, record, title, value):
             marker=marker,
             capsize=2,
         )
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(columns, [str(timesteps) for timesteps in columns])
-    axes.minorticks_off()
-    axes.set_xlabel("T")
-    axes.set_title(title, fontsize="medium")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    plots.set_up_against_timesteps(axes, (row["timesteps"] for row in record["rows"]), title)
     # Costs are compared by their ratio.
     if "accuracy" not in title:
         axes.set_ylim(bottom=0)
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

@@ -2,27 +2,23 @@
 
 import argparse
 
+from recipes import command_line
 from recipes.benchmark.settings import NETWORKS, Settings
 
 JIT_COMPILE = {"auto": "auto", "true": True, "false": False}
 """The values of `Settings.jit_compile` on command lines."""
 
 
-def parser(program, description, timesteps):
+def benchmark_parser(module, doc, timesteps):
     """A parser of the network, the batch and the measurement, with the defaults of `Settings`.
 
     Args:
-        program: String, the name of the module to run.
-        description: String, what it does.
+        module: String, the name of the module to run, as in `command_line.parser`.
+        doc: String whose first line says what the command does.
         timesteps: Sequence of integers, the default values of T.
     """
     defaults = Settings()
-    result = argparse.ArgumentParser(
-        prog=f"python -m {program}",
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    result = command_line.parser(module, doc, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     result.add_argument("--network", default=defaults.network, metavar="NAME", help=f"one of {', '.join(NETWORKS)}")
     result.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels")
     result.add_argument("--batch", type=int, default=defaults.batch, help="images in the step")

@@ -7,7 +7,7 @@ from keras import ops
 from keras_ratesnn import models
 from recipes import device, methods
 from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS
-from recipes.ordinary import without_time
+from recipes.relu_network import relu_network
 
 
 def configure(settings):
@@ -43,20 +43,20 @@ def trainer(settings, method, timesteps):
         from recipes.benchmark import peers
 
         return peers.trainer(method, settings.width, timesteps, settings.precision)
-    chosen = dict(methods.settings_of("rate-multi" if method == ORDINARY else method))
-    step_mode, normalization = chosen.pop("step_mode"), chosen.pop("normalization", "batch")
+    chosen = methods.settings_of("rate-multi" if method == ORDINARY else method)
+    normalization = chosen.get("normalization", "batch")
     sides = (settings.size, settings.size)
     model = getattr(models, settings.network)(
         input_shape=(CHANNELS, *sides) if settings.data_format == "channels_first" else (*sides, CHANNELS),
         classes=CLASSES,
         timesteps=timesteps,
-        gradient=methods.gradient_method(**chosen),
-        step_mode=step_mode,
+        gradient=methods.gradient_method(chosen),
+        step_mode=chosen["step_mode"],
         width=settings.width,
         **({} if normalization == "batch" else {"normalization": normalization}),
     )
     if method == ORDINARY:
-        model = without_time(model.network)
+        model = relu_network(model.network)
     model.compile("sgd", loss(), jit_compile=settings.jit_compile)
     model.optimizer.build(model.trainable_variables)
     return model

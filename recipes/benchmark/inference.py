@@ -4,7 +4,6 @@ The network is the pretrained one for Fashion-MNIST, by default and with `jit_co
 installed, runs it with the same weights.
 """
 
-import argparse
 import functools
 import importlib.util
 import sys
@@ -14,9 +13,8 @@ import numpy as np
 
 from keras_ratesnn import models
 from keras_ratesnn._model.call_graphs import EAGER_CALLS
-from recipes import device
+from recipes import command_line, device, markdown
 from recipes.benchmark import timing
-from recipes.command_line import interruptible, mistake
 
 NETWORK = "fashion_mnist"
 SHAPE = (28, 28, 1)
@@ -26,17 +24,17 @@ TOLERANCE = 1e-3
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.benchmark.inference",
-        description=__doc__.splitlines()[0],
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--batch", type=int, default=128, help="images in a batch")
-    parser.add_argument("--rounds", type=int, default=20, help="number of times each is timed")
-    arguments = parser.parse_args(argv)
-    if arguments.batch < 1 or arguments.rounds < 1:
-        return mistake(f"--batch and --rounds must be at least 1. Received: {arguments.batch}, {arguments.rounds}.")
+    return command_line.run(parser, measure, argv)
+
+
+def parser():
+    result = command_line.parser("benchmark.inference", __doc__)
+    command_line.add_count(result, "--batch", "number of images in a batch", 128)
+    command_line.add_count(result, "--rounds", "number of times each is timed", 20)
+    return result
+
+
+def measure(arguments):
     pixels = np.random.default_rng(0).integers(0, 256, (arguments.batch, *SHAPE)).astype("uint8")
     cases = {f"keras_ratesnn, jit_compile={value}": _predicting(value, pixels) for value in ("auto", True)}
     if keras.backend.backend() == "torch" and importlib.util.find_spec("spikingjelly"):
@@ -44,13 +42,12 @@ def main(argv=None):
     outputs = {name: _warmed_up(step) for name, step in cases.items()}
     seconds = timing.interleaved(cases, arguments.rounds, least_seconds=timing.LEAST_SECONDS)
     print(f"{keras.backend.backend()} on {device.name()}: {NETWORK}, batches of {arguments.batch}\n")
-    print("| | images per second | logits that agree with the first row |")
-    print("|---|---|---|")
+    print(markdown.heading(("", "images per second", "logits that agree with the first row")))
     expected = next(iter(outputs.values()))
     for name, values in seconds.items():
         agreeing = np.mean(np.abs(outputs[name] - expected) < TOLERANCE)
-        print(f"| {name} | {arguments.batch / timing.spread(values)['median']:,.0f} | {agreeing:.1%} |")
-    return 0
+        speed = arguments.batch / timing.spread(values)["median"]
+        print(markdown.row((name, f"{speed:,.0f}", f"{agreeing:.1%}")))
 
 
 def _predicting(jit_compile, pixels):
@@ -82,4 +79,4 @@ def _warmed_up(step):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

@@ -39,14 +39,8 @@ def _draw(axes, title, rows, values):
         above = [quartile - median for median, quartile in zip(medians, upper, strict=True)]
         style = {"color": "black", "linestyle": "--"} if method in (FLOOR, ORDINARY) else {"marker": "o"}
         axes.errorbar(timesteps, medians, yerr=[below, above], label=method, capsize=2, **style)
-    columns = sorted({row["timesteps"] for row in rows})
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(columns, [str(timesteps) for timesteps in columns])
+    plots.set_up_against_timesteps(axes, (row["timesteps"] for row in rows), title)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("T")
-    axes.set_title(title, fontsize="medium")
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
 
 
 def _scaled(spread, scale):

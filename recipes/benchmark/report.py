@@ -1,5 +1,8 @@
 """The record of a benchmark as Markdown."""
 
+from recipes import markdown as markdown_tables
+from recipes.benchmark.timing import with_quartiles
+
 MISSING = "not counted"
 
 EXPLANATION = """\
@@ -25,11 +28,11 @@ def markdown(record):
     parts = [
         f"{subject(record)}, {settings['data_format']}, jit_compile={jit_compile}{threads}; {versions}",
         f"Time of a step, ms: median of {settings['rounds']} interleaved rounds (quartiles)",
-        table(rows, lambda row: _with_quartiles(row["seconds"], 1000, 1)),
+        table(rows, lambda row: with_quartiles(row["seconds"], 1000, 1)),
         "Images per second",
         table(rows, lambda row: f"{row['images_per_second']:.1f}"),
         "Time, ratio to the floor: median (quartiles)",
-        table(rows, lambda row: _with_quartiles(row["ratio_to_floor"], 1, 2)),
+        table(rows, lambda row: with_quartiles(row["ratio_to_floor"], 1, 2)),
     ]
     if record["flops_measure"]:
         parts += [
@@ -70,17 +73,12 @@ def table(rows, cell):
         cell: Function from a row to its text, or to `None` if there is none; methods without any text are left out.
     """
     columns = list(dict.fromkeys(row["timesteps"] for row in rows))
-    lines = ["| method | " + " | ".join(f"T = {timesteps}" for timesteps in columns) + " |", "|---|" + "---|" * len(columns)]
+    lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         cells = [cell(row) for row in rows if row["method"] == method]
         if any(text is not None for text in cells):
-            lines.append(f"| {method} | " + " | ".join(text or MISSING for text in cells) + " |")
-    return "\n".join(lines)
-
-
-def _with_quartiles(spread, scale, digits):
-    median, lower, upper = (spread[key] * scale for key in ("median", "lower_quartile", "upper_quartile"))
-    return f"{median:.{digits}f} ({lower:.{digits}f} to {upper:.{digits}f})"
+            lines.append((method, *(text or MISSING for text in cells)))
+    return markdown_tables.table(("method", *(f"T = {timesteps}" for timesteps in columns)), lines)
 
 
 def _with_ratio(value, unit, ratio, digits):

@@ -15,8 +15,8 @@ import tempfile
 
 import keras
 
-from recipes import device, engine
-from recipes.whole_file import write_json
+from recipes import device, engine, markdown
+from recipes.atomic_files import write_json
 
 KINDS = ("weak", "strong")
 
@@ -60,15 +60,13 @@ def measured(settings, kind, method, timesteps, devices):
 
 def table(rows):
     """The rows as a Markdown table."""
-    lines = ["| scaling | devices | batch | ms | images/s | efficiency | sent, MiB |", "|---|---|---|---|---|---|---|"]
+    cells = []
     for kind in KINDS:
         of_kind = [row for row in rows if row["kind"] == kind]
         first = of_kind[0]["images_per_second"] / of_kind[0]["devices"]
         for row in of_kind:
-            sent = sum(row["bytes"].values()) / 2**20 if "bytes" in row else None
-            speed = row["images_per_second"]
-            lines.append(
-                f"| {kind} | {row['devices']} | {row['batch']} | {1000 * row['seconds']:.1f} | {speed:.1f} | "
-                f"{speed / row['devices'] / first:.2f} | {'' if sent is None else f'{sent:.2f}'} |"
-            )
-    return "\n".join(lines)
+            sent = f"{sum(row['bytes'].values()) / 2**20:.2f}" if "bytes" in row else ""
+            speed, devices = row["images_per_second"], row["devices"]
+            times = f"{1000 * row['seconds']:.1f}", f"{speed:.1f}", f"{speed / devices / first:.2f}"
+            cells.append((kind, devices, row["batch"], *times, sent))
+    return markdown.table(("scaling", "devices", "batch", "ms", "images/s", "efficiency", "sent, MiB"), cells)

@@ -103,10 +103,9 @@ def _check_method(method, settings):
             f"`methods` may name {method!r} for networks with normalization={normalization!r} only. Received: "
             f"network={settings.network!r}. Choose another network, such as ResNet18, or leave {method!r} out."
         )
-    counts = {setting: chosen[setting] for setting in methods.COUNTED.values() if setting in chosen}
     for timesteps in settings.timesteps:
         try:
-            methods.gradient_method(chosen["gradient"], **counts).check_timesteps(timesteps)
+            methods.gradient_method(chosen).check_timesteps(timesteps)
         except ValueError as error:
             raise ValueError(
                 f"`methods` and `timesteps` must fit together. Received: {method!r} and timesteps={timesteps}. {error}"

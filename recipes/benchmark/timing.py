@@ -31,6 +31,19 @@ def interleaved(steps, rounds, clock=time.perf_counter, least_seconds=0.0):
     return seconds
 
 
+def in_turns(warm, rounds):
+    """Times warm steps in turn, each repeated for `LEAST_SECONDS` within a round.
+
+    Args:
+        warm: Dictionary from names to `measure.Warm`.
+        rounds: Integer.
+
+    Returns:
+        As `interleaved`.
+    """
+    return interleaved({name: case.step for name, case in warm.items()}, rounds, least_seconds=LEAST_SECONDS)
+
+
 def floor(ordinary, forward, timesteps):
     """The lower bound for a training step with T time steps: T - 1 forward passes, and a training step without time.
 
@@ -54,3 +67,9 @@ def spread(values):
     """The median and the quartiles of a list, as a dictionary."""
     lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
     return {"median": median, "lower_quartile": lower, "upper_quartile": upper}
+
+
+def with_quartiles(spread, scale, digits):
+    """The result of `spread` as text, in units of `1 / scale`."""
+    median, lower, upper = (spread[key] * scale for key in ("median", "lower_quartile", "upper_quartile"))
+    return f"{median:.{digits}f} ({lower:.{digits}f} to {upper:.{digits}f})"

@@ -10,10 +10,10 @@ import sys
 
 import keras
 
-from recipes import device
-from recipes.benchmark import arguments, cases, loops, measure, timing
+from recipes import command_line, device, markdown
+from recipes.benchmark import cases, loops, measure, timing
+from recipes.benchmark.arguments import benchmark_parser
 from recipes.benchmark.settings import Settings
-from recipes.command_line import interruptible, mistake
 
 METHODS = {False: "rate-multi", True: "bptt-multi"}
 """A method whose loops have a gradient or not, by that."""
@@ -24,32 +24,31 @@ FORMS = {True: "unrolled", False: "loop"}
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = arguments.parser("recipes.benchmark.unrolling", __doc__.splitlines()[0], TIMESTEPS)
-    try:
-        settings = Settings(**vars(parser.parse_args(argv)), methods=tuple(METHODS.values()))
+    return command_line.run(lambda: benchmark_parser("benchmark.unrolling", __doc__, TIMESTEPS), run, argv)
+
+
+def run(arguments):
+    with command_line.mistakes():
+        settings = Settings(**vars(arguments), methods=tuple(METHODS.values()))
         if keras.backend.backend() != "jax":
             raise ValueError(
                 "This benchmark needs JAX, the backend that always compiles the time loops of layers. "
                 f"Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=jax."
             )
-    except (ValueError, TypeError) as error:
-        return mistake(error)
     cases.configure(settings)
     print(f"{device.name()}: {settings.network} of width {settings.width}, batch {settings.batch}, {settings.precision}\n")
-    print("| method | T | unrolled, ms | loop, ms | compile, s | MiB |")
-    print("|---|---|---|---|---|---|")
+    print(markdown.heading(("method", "T", "unrolled, ms", "loop, ms", "compile, s", "MiB")))
     medians = {with_gradient: {} for with_gradient in METHODS}
     for timesteps in sorted(set(settings.timesteps)):
         for with_gradient, method in METHODS.items():
             medians[with_gradient][timesteps] = row = compared(settings, method, timesteps)
-            times = " | ".join(f"{1000 * row[form]['median']:.1f}" for form in FORMS.values())
+            times = (f"{1000 * row[form]['median']:.1f}" for form in FORMS.values())
             compiling, memory = (
                 " and ".join(f"{row[form][key] / unit:.{digits}f}" for form in FORMS.values())
                 for key, unit, digits in (("compile_seconds", 1, 1), ("memory_bytes", 2**20, 0))
             )
-            print(f"| {method} | {timesteps} | {times} | {compiling} | {memory} |", flush=True)
+            print(markdown.row((method, timesteps, *times, compiling, memory)), flush=True)
     print("\nUnrolled up to this T it is faster: " + repr({key: last_faster(rows) for key, rows in medians.items()}))
-    return 0
 
 
 def compared(settings, method, timesteps):
@@ -58,9 +57,7 @@ def compared(settings, method, timesteps):
     for choice, form in FORMS.items():
         with loops.unrolled(choice):
             warm[form] = measure.warm_trainer(settings, method, timesteps, None)
-    seconds = timing.interleaved(
-        {form: case.step for form, case in warm.items()}, settings.rounds, least_seconds=timing.LEAST_SECONDS
-    )
+    seconds = timing.in_turns(warm, settings.rounds)
     found = {
         form: {
             **timing.spread(seconds[form]),
@@ -89,4 +86,4 @@ def last_faster(rows):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

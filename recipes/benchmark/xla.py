@@ -12,10 +12,10 @@ import sys
 
 import keras
 
-from recipes import device
-from recipes.benchmark import arguments, cases, costs, loops, measure, timing
+from recipes import command_line, device, markdown
+from recipes.benchmark import cases, costs, loops, measure, timing
+from recipes.benchmark.arguments import benchmark_parser
 from recipes.benchmark.settings import ORDINARY, Settings
-from recipes.command_line import interruptible, mistake
 
 TIMESTEPS = (4, 16)
 WITH, UNROLLED, WITHOUT = "XLA", "XLA, loops unrolled", "without XLA"
@@ -23,41 +23,42 @@ WITH, UNROLLED, WITHOUT = "XLA", "XLA, loops unrolled", "without XLA"
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = arguments.parser("recipes.benchmark.xla", __doc__.splitlines()[0], TIMESTEPS)
-    parser.add_argument("--methods", nargs="+", default=Settings().methods, metavar="NAME", help="as in recipes.benchmark")
-    try:
-        settings = Settings(**vars(parser.parse_args(argv)))
+    return command_line.run(parser, run, argv)
+
+
+def parser():
+    result = benchmark_parser("benchmark.xla", __doc__, TIMESTEPS)
+    result.add_argument("--methods", nargs="+", default=Settings().methods, metavar="NAME", help="as in recipes.benchmark")
+    return result
+
+
+def run(arguments):
+    with command_line.mistakes():
+        settings = Settings(**vars(arguments))
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
                 "XLA is a choice on TensorFlow alone. "
                 f"Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
             )
-    except (ValueError, TypeError) as error:
-        return mistake(error)
     cases.configure(settings)
     print(
         f"{device.name()}: {settings.network} of width {settings.width}, batch {settings.batch}, "
         f"{settings.size}x{settings.size}, {settings.precision}; median of {settings.rounds} rounds (quartiles)\n"
     )
-    print(f"| method | T | form | ms | ratio to {WITHOUT} | compile, s | operations | MiB |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(markdown.heading(("method", "T", "form", "ms", f"ratio to {WITHOUT}", "compile, s", "operations", "MiB")))
     print_rows(settings, ORDINARY, 1, (WITH, WITHOUT))
     for timesteps in dict.fromkeys(settings.timesteps):
         for method in settings.methods:
             print_rows(settings, method, timesteps, (WITH, UNROLLED, WITHOUT))
-    return 0
 
 
 def print_rows(settings, method, timesteps, forms):
     """Measures the forms of a step in turn, and prints a row for each."""
     for form, row in compared(settings, method, timesteps, forms).items():
-        ratio = "{median:.2f} ({lower_quartile:.2f} to {upper_quartile:.2f})".format(**row["ratio"])
-        program = "| | |" if form == WITHOUT else f"| {row['operations']:,} | {row['memory_bytes'] / 2**20:.0f} |"
-        print(
-            f"| {method} | {timesteps} | {form} | {1000 * row['seconds']['median']:.1f} | {ratio} "
-            f"| {row['compile_seconds']:.1f} {program}",
-            flush=True,
-        )
+        ratio = timing.with_quartiles(row["ratio"], 1, 2)
+        times = f"{1000 * row['seconds']['median']:.1f}", ratio, f"{row['compile_seconds']:.1f}"
+        program = ("", "") if form == WITHOUT else (f"{row['operations']:,}", f"{row['memory_bytes'] / 2**20:.0f}")
+        print(markdown.row((method, timesteps, form, *times, *program)), flush=True)
 
 
 def compared(settings, method, timesteps, forms):
@@ -70,9 +71,7 @@ def compared(settings, method, timesteps, forms):
         with loops.unrolled(True) if form == UNROLLED else contextlib.nullcontext():
             warm[form] = measure.warm_trainer(of_form, method, timesteps, None, model)
             rows[form] = {} if form == WITHOUT else costs.compiled_by_xla(model, images, labels)
-    seconds = timing.interleaved(
-        {form: case.step for form, case in warm.items()}, settings.rounds, least_seconds=timing.LEAST_SECONDS
-    )
+    seconds = timing.in_turns(warm, settings.rounds)
     for form, row in rows.items():
         row["seconds"] = timing.spread(seconds[form])
         row["ratio"] = timing.spread(timing.ratios(seconds[form], seconds[WITHOUT]))
@@ -83,4 +82,4 @@ def compared(settings, method, timesteps, forms):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

@@ -17,3 +17,24 @@ def find(name):
     if name not in RECIPES:
         raise ValueError(f"There is no recipe {name!r}. The recipes are: {', '.join(RECIPES)}.")
     return RECIPES[name]
+
+
+def chosen(arguments, refused=(), further=(), recipe=None):
+    """The recipe that a command line names, with the settings of its `--set`.
+
+    Args:
+        arguments: The arguments of `command_line.add_recipe`.
+        refused: Dictionary from the settings that would have no effect in this command to what to do instead, a sentence.
+            Defaults to none.
+        further: Strings `key=value`, what the command sets itself. Defaults to none.
+        recipe: A `Recipe`, that of a run. Defaults to `None`, the recipe of the name.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If there is no such recipe or setting, or a setting has no effect.
+    """
+    for assignment in arguments.set:
+        key = assignment.partition("=")[0]
+        if key in refused:
+            raise ValueError(f"`{key}` cannot be set here. Received: --set {assignment}. {refused[key]}")
+    return (recipe or find(arguments.recipe)).with_settings([*arguments.set, *further])

@@ -7,6 +7,7 @@ import keras
 from recipes import blocks
 from recipes.data import digits
 from recipes.recipe import Recipe
+from recipes.stages import SpikingStage
 
 
 def build_network(width, normalization="batch"):
@@ -29,5 +30,5 @@ RECIPE = Recipe(
     weight_decay=5e-3,
     epochs=10,
     batch_size=64,
-    timesteps=4,
+    spiking=SpikingStage(timesteps=4),
 )

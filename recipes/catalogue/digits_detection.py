@@ -3,8 +3,11 @@
 import functools
 
 import keras_ratesnn
+from keras_ratesnn.gradients import Rate
 from recipes.data import scenes
+from recipes.optimizers import AdamW
 from recipes.recipe import Recipe
+from recipes.stages import OrdinaryStage, SpikingStage
 from recipes.tasks import detection
 
 CHANNELS = (16, 32, 48, 64)
@@ -47,13 +50,11 @@ RECIPE = Recipe(
     # In a deep network the gradient of neurons with a detached reset grows from layer to layer.
     neuron=functools.partial(keras_ratesnn.layers.IF, detach_reset=False, initial_membrane=0.5),
     task=detection.DETECTION,
-    ordinary="first",
-    optimizer="adamw",
+    optimizer=AdamW(),
     learning_rate=3e-3,
-    windows=2,
     weight_decay=0.01,
     epochs=12,
     batch_size=16,
-    timesteps=4,
+    spiking=SpikingStage(timesteps=4, gradient=Rate(windows=2), after=OrdinaryStage(gives_weights=True)),
     image_side=scenes.SIDE,
 )

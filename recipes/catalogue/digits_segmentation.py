@@ -4,7 +4,9 @@ import keras
 
 import keras_ratesnn
 from recipes.data import scenes
+from recipes.optimizers import AdamW
 from recipes.recipe import Recipe
+from recipes.stages import OrdinaryStage, SpikingStage
 from recipes.tasks import segmentation
 
 CHANNELS = (16, 24, 32, 48)
@@ -40,11 +42,10 @@ RECIPE = Recipe(
     build_network=build_network,
     neuron=keras_ratesnn.layers.IF,
     task=segmentation.SEGMENTATION,
-    ordinary="first",
-    optimizer="adamw",
+    optimizer=AdamW(),
     learning_rate=3e-3,
     weight_decay=0.01,
     epochs=10,
     batch_size=32,
-    timesteps=4,
+    spiking=SpikingStage(timesteps=4, after=OrdinaryStage(gives_weights=True)),
 )

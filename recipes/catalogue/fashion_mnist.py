@@ -6,7 +6,9 @@ import keras
 
 from recipes import blocks
 from recipes.data import fashion_mnist
+from recipes.optimizers import SGD
 from recipes.recipe import Recipe
+from recipes.stages import SpikingStage
 
 MEAN_PIXEL, PIXEL_DEVIATION = 72.9, 90.0
 """Of the training images."""
@@ -38,8 +40,8 @@ RECIPE = Recipe(
     learning_rate=0.1,
     weight_decay=5e-3,
     epochs=42,
-    restart_at=25 / 42,
+    optimizer=SGD(restart_at=25 / 42),
     batch_size=128,
-    timesteps=4,
+    spiking=SpikingStage(timesteps=4),
     augment="fashion_mnist",
 )

@@ -1,22 +1,19 @@
 """Fashion-MNIST in front of an event camera, made recordings, with VGGSNN: T = 10, at a quarter of its width."""
 
-from keras_ratesnn import models
+import functools
+
+from recipes import blocks
 from recipes.data import fashion_mnist_events as data
 from recipes.recipe import Recipe
-
-
-def build_network(width):
-    # No normalisation of the input: event counts are small, and most are zero.
-    return models.VGGSNN(input_shape=data.IMAGE_SHAPE, classes=data.CLASSES, width=width).network
-
+from recipes.stages import SpikingStage
 
 RECIPE = Recipe(
     name="fashion_mnist_events",
     description="VGGSNN on made event camera recordings of Fashion-MNIST",
     load_data=data.load,
-    build_network=build_network,
+    build_network=functools.partial(blocks.on_event_frames, data.IMAGE_SHAPE, data.CLASSES),
     has_time=True,
-    timesteps=10,
+    spiking=SpikingStage(timesteps=10),
     width=0.25,
     epochs=20,
     batch_size=32,

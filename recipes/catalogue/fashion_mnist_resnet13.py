@@ -5,6 +5,8 @@ import keras
 from recipes import blocks
 from recipes.data import fashion_mnist
 from recipes.recipe import Recipe
+from recipes.stages import OrdinaryStage, SpikingStage
+from recipes.teaching import Teacher
 
 STEM = 32
 """Channels of the stage with the full resolution of 28x28."""
@@ -35,16 +37,16 @@ RECIPE = Recipe(
     description="a small residual network on Fashion-MNIST, taught by the ordinary network that it starts from",
     load_data=fashion_mnist.load,
     build_network=build_network,
-    # An epoch of the ordinary network takes a third of the time, so it trains longer.
-    ordinary="first",
-    ordinary_epochs=30,
-    ordinary_learning_rate=0.1,
-    teacher_weight=0.7,
     learning_rate=0.05,
     weight_decay=5e-3,
     epochs=12,
     batch_size=128,
-    timesteps=4,
+    spiking=SpikingStage(
+        timesteps=4,
+        # An epoch of the ordinary network takes a third of the time, so it trains longer.
+        after=OrdinaryStage(gives_weights=True, epochs=30, learning_rate=0.1),
+        taught_by=Teacher(0.7),
+    ),
     augment="fashion_mnist_cutout",
     precision="mixed_bfloat16",
 )

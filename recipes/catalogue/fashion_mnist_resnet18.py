@@ -4,6 +4,7 @@ from keras_ratesnn import models
 from recipes import blocks
 from recipes.data import fashion_mnist
 from recipes.recipe import Recipe
+from recipes.stages import SpikingStage
 
 
 def build_network(width):
@@ -20,6 +21,6 @@ RECIPE = Recipe(
     weight_decay=0.02,
     epochs=100,
     batch_size=128,
-    timesteps=4,
+    spiking=SpikingStage(timesteps=4),
     augment="fashion_mnist",
 )

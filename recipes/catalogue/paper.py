@@ -2,16 +2,18 @@
 
 The authors' settings, method and networks: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks
 through Rate-based Backpropagation", NeurIPS 2024. Learning rate and weight decay are those of the authors' program, which
-divides its gradient by T. This library does not; `as_the_authors` converts them (`recipes.optimizers.from_the_authors`).
+divides its gradient by T. This library does not; `paper_rates` converts them (`recipes.optimizers.of_the_paper`).
 """
 
 import functools
 
 from recipes import blocks
 from recipes.data import cifar, imagenet
+from recipes.optimizers import SGD
 from recipes.recipe import Recipe
+from recipes.stages import SpikingStage
 
-SETTINGS = {"as_the_authors": True, "learning_rate": 0.1, "weight_decay": 5e-4, "epochs": 300, "batch_size": 128}
+SETTINGS = {"optimizer": SGD(paper_rates=True), "learning_rate": 0.1, "weight_decay": 5e-4, "epochs": 300, "batch_size": 128}
 
 
 def cifar_recipe(name, data_set, classes, build):
@@ -38,7 +40,7 @@ def cifar_recipe(name, data_set, classes, build):
         description=f"{build.__name__} on {data_set.upper().replace('CIFAR', 'CIFAR-')}, as in the paper",
         load_data=functools.partial(cifar.load, data_set),
         build_network=build_network,
-        timesteps=4,
+        spiking=SpikingStage(timesteps=4),
         augment=data_set,
         **SETTINGS,
     )
@@ -64,11 +66,11 @@ def imagenet_recipe(name, build):
         description=f"{build.__name__} on ImageNet, as in the paper",
         load_data=imagenet.load,
         build_network=build_network,
-        as_the_authors=True,
+        optimizer=SGD(paper_rates=True),
         learning_rate=0.2,
         weight_decay=2e-5,
         epochs=100,
         batch_size=512,
-        timesteps=4,
+        spiking=SpikingStage(timesteps=4),
         augment="imagenet",
     )

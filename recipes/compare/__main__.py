@@ -1,20 +1,26 @@
-"""Runs `recipes.compare.training`, and ends without a traceback after Ctrl-C."""
+"""The command line of `recipes.compare.training`."""
 
 import sys
 
-from recipes.command_line import interruptible
+from recipes import command_line
 
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return interruptible(lambda: _main(argv), "; repeat the command to start or resume")
-
-
-def _main(argv):
     # Keras and its backend take seconds to import, so they are imported where Ctrl-C is handled.
+    return command_line.run(_parser, _compare, argv, "; repeat the command to start or resume")
+
+
+def _parser():
     from recipes.compare import training
 
-    return training.main(argv)
+    return training.parser()
+
+
+def _compare(arguments):
+    from recipes.compare import training
+
+    return training.compare(arguments)
 
 
 if __name__ == "__main__":

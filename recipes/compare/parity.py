@@ -4,15 +4,13 @@ Reads the committed results of a recipe. Each method is compared with `--against
 difference in test accuracy, and its 95 % interval (Student's t). `--plot` draws the curves.
 """
 
-import argparse
 import math
 import pathlib
 import statistics
 import sys
 
 from keras_ratesnn._core import checks
-from recipes import plots
-from recipes.command_line import interruptible, mistake
+from recipes import command_line, markdown, plots
 from recipes.compare import results
 
 QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -21,17 +19,22 @@ QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.compare.parity", description=__doc__.splitlines()[0], allow_abbrev=False
-    )
-    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
-    parser.add_argument("--epochs", type=int, required=True, metavar="N", help="of the runs to compare")
-    parser.add_argument(
+    return command_line.run(parser, compare, argv)
+
+
+def parser():
+    result = command_line.parser("compare.parity", __doc__)
+    result.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
+    result.add_argument("--epochs", type=int, required=True, metavar="N", help="of the runs to compare")
+    result.add_argument(
         "--against", default="bptt multi", metavar="METHOD", help="gradient and step mode (default: bptt multi)"
     )
-    parser.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws the curves, means over seeds")
-    arguments = parser.parse_args(argv)
-    try:
+    result.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws the curves, means over seeds")
+    return result
+
+
+def compare(arguments):
+    with command_line.mistakes():
         figure = arguments.plot and plots.new_figure(9, 4, arguments.plot)
         records = results.committed()
         methods = by_method(records, arguments.recipe, arguments.epochs)
@@ -45,9 +48,6 @@ def main(argv=None):
         if figure:
             draw(figure, methods)
             figure.savefig(arguments.plot, dpi=150)
-    except (ValueError, OSError, ImportError) as error:
-        return mistake(error)
-    return 0
 
 
 def _compared(records):
@@ -81,14 +81,13 @@ METHOD = ("gradient", "windows", "random_steps", "step_mode", "normalization", "
 
 def table(methods, against):
     """A Markdown table of accuracies and paired differences, in points of a percent."""
-    lines = ["| method | seeds | test accuracy | difference, points | 95 % interval |", "|---|---|---|---|---|"]
+    rows = []
     for name, by_seed in methods.items():
         accuracies = [record["test_accuracy"] for record in by_seed.values()]
-        spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
         mean, half = difference(by_seed, methods[against])
         cells = ("", "") if name == against else (f"{mean:+.2f}", "one seed" if half is None else f"± {half:.2f}")
-        lines.append(f"| {name} | {len(by_seed)} | {statistics.mean(accuracies):.4f}{spread} | {cells[0]} | {cells[1]} |")
-    return "\n".join(lines)
+        rows.append((name, len(by_seed), markdown.mean_of(accuracies), *cells))
+    return markdown.table(("method", "seeds", "test accuracy", "difference, points", "95 % interval"), rows)
 
 
 def difference(by_seed, of_other):
@@ -123,4 +122,4 @@ def draw(figure, methods):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

@@ -3,7 +3,6 @@
 `python -m recipes.compare.results RUN [RUN ...]` first adds the results of finished runs to the committed ones.
 """
 
-import argparse
 import itertools
 import pathlib
 import re
@@ -11,10 +10,9 @@ import shutil
 import statistics
 import sys
 
-from recipes import catalogue, methods
-from recipes.command_line import interruptible, mistake
-from recipes.run_folder import RESULT, RunFolder, test_score
-from recipes.whole_file import read_json
+from recipes import catalogue, command_line, markdown, methods
+from recipes.atomic_files import read_json
+from recipes.run_folder import RESULT, RunFolder, complete, test_score
 
 RECIPES = pathlib.Path(__file__).parent.parent
 FOLDER = RECIPES / "results"
@@ -96,21 +94,23 @@ ORDER = ("name", "epochs", "augment", "normalization", "gradient", "windows", "s
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.compare.results", description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", type=pathlib.Path, metavar="RUN", help="folders of finished runs to add")
-    arguments = parser.parse_args(argv)
-    try:
+    return command_line.run(parser, write, argv)
+
+
+def parser():
+    result = command_line.parser("compare.results", __doc__)
+    result.add_argument("runs", nargs="*", type=pathlib.Path, metavar="RUN", help="folders of finished runs to add")
+    return result
+
+
+def write(arguments):
+    with command_line.mistakes(), complete("a result"):
         for run in arguments.runs:
             add(RunFolder(run))
         records = committed()
         for page in PAGES:
             page.write_text(with_tables(page.read_text(), records))
-    except KeyError as error:
-        return mistake(f"a result lacks {error}: it does not belong to a run of this version.")
-    except (ValueError, OSError) as error:
-        return mistake(error)
     print(f"{len(records)} results in the tables of {' and '.join(map(str, PAGES))}")
-    return 0
 
 
 def committed():
@@ -217,12 +217,9 @@ def method_name(settings, space):
 
 def table(records, columns=COLUMNS):
     """A Markdown table of run records: one row for all seeds of the same settings, with mean ± standard deviation."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    records = sorted(records, key=_place_in_table)
-    for _, group in itertools.groupby(records, key=_same_but_seed):
-        cells = _row(list(group))
-        lines.append("| " + " | ".join(cells[column] for column in columns) + " |")
-    return "\n".join(lines)
+    groups = itertools.groupby(sorted(records, key=_place_in_table), key=_same_but_seed)
+    rows = (_row(list(group)) for _, group in groups)
+    return markdown.table(columns, ([cells[column] for column in columns] for cells in rows))
 
 
 def _place_in_table(record):
@@ -239,7 +236,7 @@ def task_table(records):
     timesteps = sorted({int(number) for record in records for number in record["comparison"]["spiking"]})
     columns = ("recipe", "gradient", "start", "epochs", "training images", "backend", "seed", "test score", "ordinary")
     columns += tuple(f"T = {number}" for number in timesteps)
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    rows = []
     for record in records:
         settings, compared = record["settings"], record["comparison"]
         start = {"first": "ordinary weights", "beside": "scratch"}[settings["ordinary"]]
@@ -247,21 +244,21 @@ def task_table(records):
             settings["name"],
             method_name(settings, " "),
             start,
-            str(settings["epochs"]),
+            settings["epochs"],
             f"{record['train_images']:,}",
             record["backend"],
         ]
         for name in [name for name in compared["ordinary"] if not name.endswith("loss")]:
             found = [compared["ordinary"], *(compared["spiking"].get(str(number), {}) for number in timesteps)]
             cells = [f"{scores[name]:.4f}" if name in scores else "" for scores in found]
-            lines.append("| " + " | ".join([*run, str(settings["seed"]), name.replace("_", " "), *cells]) + " |")
-    return "\n".join(lines)
+            rows.append([*run, settings["seed"], name.replace("_", " "), *cells])
+    return markdown.table(columns, rows)
 
 
 def _same_but_seed(record):
     settings = settings_of(record)
     del settings["seed"]
-    return (*settings.values(), record["backend"], record["device"], record["train_images"])
+    return (*(settings[name] for name in sorted(settings)), record["backend"], record["device"], record["train_images"])
 
 
 def _row(records):
@@ -269,20 +266,19 @@ def _row(records):
     settings = settings_of(records[0])
     start = ", from ordinary weights" if settings["ordinary"] == "first" else ""
     accuracies = [test_score(record) for record in records]
-    spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
     first, last = (statistics.mean(record["curve"]["accuracy"][epoch] for record in records) for epoch in (0, -1))
     return {
         "recipe": settings["name"],
         "gradient": method_name(settings, " ") + start,
         "step mode": settings["step_mode"],
-        "T": str(settings["timesteps"]),
-        "epochs": str(settings["epochs"]),
+        "T": settings["timesteps"],
+        "epochs": settings["epochs"],
         "training images": f"{records[0]['train_images']:,}",
         "augmentation": settings["augment"],
         "backend": records[0]["backend"],
         "training accuracy, epoch 1": f"{first:.3f}",
         "last epoch": f"{last:.3f}",
-        "test accuracy": f"{statistics.mean(accuracies):.4f}{spread}",
+        "test accuracy": markdown.mean_of(accuracies),
         "of each seed": ", ".join(f"{accuracy:.4f}" for accuracy in accuracies),
         "s per epoch": f"{statistics.median(record['seconds_per_epoch'] for record in records):.1f}",
         "peak memory, MiB": f"{statistics.median(record['peak_memory_mib'] for record in records):.0f}",
@@ -291,4 +287,4 @@ def _row(records):
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    sys.exit(main())

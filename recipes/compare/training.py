@@ -4,15 +4,13 @@ Each training is a separate run with its own folder and process. Interrupted run
 and peak memory is measured for each run.
 """
 
-import argparse
 import json
 import pathlib
 import subprocess
 import sys
 
-from keras_ratesnn._core import checks
-from recipes import catalogue, methods
-from recipes.command_line import DIVERGED, INTERRUPTED, USER_MISTAKE, add_recipe, check_set, mistake
+from recipes import catalogue, command_line, methods
+from recipes.command_line import DIVERGED, INTERRUPTED, USER_MISTAKE, Ended
 from recipes.compare import results
 from recipes.run_folder import RunFolder, score_name, test_score
 
@@ -20,38 +18,41 @@ METHODS = ["rate-multi", "rate-single", "bptt-multi"]
 """Names of `recipes.methods`."""
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.compare", description=__doc__.splitlines()[0])
-    add_recipe(parser)
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
-    parser.add_argument(
+def parser():
+    result = command_line.parser("compare", __doc__)
+    command_line.add_recipe(result)
+    command_line.add_count(result, "--seeds", "number of seeds, which are 0 to N - 1", 5)
+    result.add_argument(
         "--methods",
         nargs="+",
         default=METHODS,
         metavar="METHOD",
         help=f"for example rate-multi-2, sltt-single, ottt, os (default: {' '.join(METHODS)})",
     )
-    parser.add_argument(
+    result.add_argument(
         "--output", type=pathlib.Path, metavar="DIR", help="parent folder of the runs (default: runs/compare/NAME)"
     )
-    arguments = parser.parse_args(argv)
+    return result
+
+
+def compare(arguments):
+    """Trains all methods with all seeds, and prints the table; returns the exit status."""
     output = arguments.output or pathlib.Path("runs", "compare", arguments.recipe)
     records, diverged = [], False
-    try:
+    with command_line.mistakes():
         check(arguments)
         # Seeds are the outer loop, so that an interrupted comparison has the same seeds for all methods.
         for seed in range(arguments.seeds):
             for method in dict.fromkeys(arguments.methods):
                 folder = RunFolder(output / f"{method}-{seed}")
-                status = train(arguments, folder, [*_settings_of(method), f"seed={seed}"])
+                status = train(arguments, folder, [*methods.assignments(method), f"seed={seed}"])
                 if status == INTERRUPTED:
                     raise KeyboardInterrupt
                 if status == USER_MISTAKE:
                     # It has printed the reason.
                     return status
                 if status and not has_diverged(folder):
-                    raise RuntimeError(
+                    raise Ended(
                         f"the run in {folder.path} failed with exit status {status}; its own message is above. Repeat the "
                         "command to resume it."
                     )
@@ -59,19 +60,16 @@ def main(argv=None):
                     diverged = True
                 else:
                     records.append(folder.read_result())
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        return mistake(error)
     print(results.table(records))
     return DIVERGED if diverged else 0
 
 
 def check(arguments):
     """Checks the command line, before anything is trained; raises TypeError or ValueError."""
-    checks.positive_integer("--seeds", arguments.seeds, advice="The seeds are 0 to N - 1.")
-    check_set(arguments.set, {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)})
+    refused = {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)}
     trained_by = {}
     for method in dict.fromkeys(arguments.methods):
-        recipe = catalogue.find(arguments.recipe).with_settings([*arguments.set, *_settings_of(method)])
+        recipe = catalogue.chosen(arguments, refused, methods.assignments(method))
         recipe.check_classifies("compare")
         other = trained_by.setdefault(json.dumps(recipe.settings(), sort_keys=True), method)
         if other != method:
@@ -82,10 +80,6 @@ def has_diverged(folder):
     """Whether a run or its ordinary network has recorded that it diverged: a crash of Python has the same exit status."""
     written = [run for run in (folder, folder.ordinary) if run.result.exists()]
     return any(test_score(run.read_result()) is None for run in written)
-
-
-def _settings_of(method):
-    return [f"{key}={value}" for key, value in methods.settings_of(method).items()]
 
 
 def train(arguments, folder, settings):

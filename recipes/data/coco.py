@@ -6,8 +6,8 @@ import pathlib
 
 import numpy as np
 
+from recipes.atomic_files import one_line
 from recipes.data.dataset import Dataset
-from recipes.whole_file import one_line
 
 NO_BOX = -1.0
 """Fills the boxes and classes of images with fewer boxes than others."""

@@ -137,3 +137,16 @@ def check_in_memory(dataset, command):
             f"python -m recipes.{command} takes data sets in memory. Received: one that is read as a stream, with "
             f"{dataset.train_size:,} training images."
         )
+
+
+def check_folder(folder, advice):
+    """Checks that a path is that of a folder of data.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        NotADirectoryError: If it is something else.
+    """
+    if not folder.exists():
+        raise FileNotFoundError(f"The folder {folder} does not exist. {advice}")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder. {advice}")

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from recipes.data import prepared
-from recipes.data.dataset import Dataset
+from recipes.data.dataset import Dataset, check_folder
 from recipes.data.idx import read_idx
 
 IMAGE_SHAPE = (28, 28, 1)
@@ -45,10 +45,7 @@ def load(data_dir=None):
 
 
 def _from_folder(folder):
-    if not folder.exists():
-        raise FileNotFoundError(f"The folder {folder} does not exist. {FOLDER_ADVICE}")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder. {FOLDER_ADVICE}")
+    check_folder(folder, FOLDER_ADVICE)
     paths = [_find(folder, name) for name in FILES]
     train_images, train_labels = _images_and_labels(*paths[:2])
     test_images, test_labels = _images_and_labels(*paths[2:])

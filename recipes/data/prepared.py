@@ -4,8 +4,8 @@ import urllib.request
 
 import numpy as np
 
-from recipes import pipeline
 from recipes.data.dataset import Dataset
+from recipes.data.tensorflow import tensorflow_for_data
 
 SECONDS_TO_CONNECT = 20
 READ_AT_ONCE = 1000
@@ -26,7 +26,7 @@ def builder(name, data_dir, url, advice):
         ConnectionError: If TensorFlow Datasets cannot provide the data.
     """
     try:
-        pipeline.tensorflow()
+        tensorflow_for_data()
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ImportError(f'{name} needs TensorFlow Datasets ({error}): pip install -e ".[recipes]". {advice}') from error

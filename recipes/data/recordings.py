@@ -22,7 +22,7 @@ from keras_ratesnn._core import checks
 from keras_ratesnn.events import event_frames, read_aedat, read_arrays
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
 from keras_ratesnn.events.frames import FRAME_NUMBERS_BY
-from recipes.data.dataset import Dataset
+from recipes.data.dataset import Dataset, check_folder
 
 READERS = {".aedat": read_aedat, ".npz": read_arrays, ".npy": read_arrays}
 
@@ -101,10 +101,7 @@ class RecordingSet:
 
 def _find_recordings(recording_set, folder):
     """A dict of recording names to files."""
-    if not folder.exists():
-        raise FileNotFoundError(f"The folder {folder} does not exist. {recording_set.advice}")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder. {recording_set.advice}")
+    check_folder(folder, recording_set.advice)
     if recording_set.has_split and not (folder / SPLIT_FILE).exists():
         raise FileNotFoundError(
             f"There is no {folder / SPLIT_FILE}, which is written after all recordings, so they are not complete. "

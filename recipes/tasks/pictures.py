@@ -2,25 +2,13 @@
 
 import math
 
+from recipes import plots
+
 IMAGES = 12
 """How many are drawn."""
 
 COLORS = "tab10"
 """A palette of Matplotlib, for the classes."""
-
-
-def check():
-    """Checks that Matplotlib is installed.
-
-    Raises:
-        ImportError: If not.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f'The picture of predictions needs Matplotlib ({error}): pip install -e ".[recipes,plots]"'
-        ) from error
 
 
 def color(kind):
@@ -33,10 +21,8 @@ def color(kind):
 
 def grid(images, columns=4):
     """A figure with an image in each of its axes: `(axes, figure)`. Images without channels hold classes; 0 is black."""
-    from matplotlib.figure import Figure
-
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(1.8 * columns, 1.9 * rows), layout="constrained")
+    figure = plots.new_figure(1.8 * columns, 1.9 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")

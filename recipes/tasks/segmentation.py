@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from recipes import plots
 from recipes.tasks import pictures
 from recipes.tasks.task import Task
 
@@ -24,4 +25,4 @@ def draw(model, dataset, path):
     pictures.save(figure, path)
 
 
-SEGMENTATION = Task(score="mean_iou", check_packages=pictures.check, compile_arguments=compile_arguments, draw=draw)
+SEGMENTATION = Task(score="mean_iou", check_packages=plots.check_installed, compile_arguments=compile_arguments, draw=draw)

@@ -206,7 +206,7 @@ def test_a_ratio_is_the_median_of_pairs_not_the_ratio_of_medians():
 @pytest.mark.runs_once
 def test_the_network_without_time_has_the_same_layers_and_relus_for_neurons():
     network = rsnn.models.VGG11(input_shape=(16, 16, 3), width=0.02).network
-    ordinary = cases.without_time(network)
+    ordinary = cases.relu_network(network)
     pairs = list(zip(network.layers, ordinary.layers, strict=True))
     assert [layer.name for layer in ordinary.layers] == [layer.name for layer in network.layers]
     replaced = [plain for layer, plain in pairs if isinstance(layer, rsnn.layers.Neuron)]

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.runs_once
 ROOT = pathlib.Path(recipes.__file__).parent.parent
 
 
-WITHOUT_A_PARSER = ("recipes.benchmark.evidence.stage", "recipes.benchmark.evidence.tables")
+WITHOUT_A_PARSER = ("recipes.benchmark.evidence.stage",)
 
 
 def commands():

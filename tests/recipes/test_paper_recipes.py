@@ -122,7 +122,7 @@ def test_every_network_is_built_and_takes_raw_pixels(name):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(scale(pixels)), 0.0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in catalogue.RECIPES.items() if recipe.as_the_authors])
+@pytest.mark.parametrize("name", [name for name, recipe in catalogue.RECIPES.items() if recipe.settings()["as_the_authors"]])
 def test_the_papers_learning_rates_are_converted(name, monkeypatch):
     recipe = catalogue.find(name)
     seen = {}
@@ -131,7 +131,7 @@ def test_the_papers_learning_rates_are_converted(name, monkeypatch):
         seen.update(learning_rate=learning_rate, weight_decay=weight_decay)
         raise InterruptedError
 
-    monkeypatch.setitem(optimizers.BY_NAME, "sgd", build)
+    monkeypatch.setattr(optimizers, "sgd_with_cosine_decay", build)
     data = type("Data", (), {"train_size": 100})
     with pytest.raises(InterruptedError):
         run.build(recipe.with_settings(["width=0.0625"]), data)

@@ -261,7 +261,7 @@ def test_tasks_are_trained_in_mixed_precision(name, few_scenes, tmp_path):
         (["--set", "augment=randaugment"], "`augment` and `mix` must be 'none' in recipe 'digits_detection'"),
         (["--set", "image_side=48"], "`image_side` of scenes is 64"),
         (["--data-dir", "nowhere"], "There is no file nowhere/train.json"),
-        (["--set", "optimizer=adamw", "restart_at=0.5"], "`as_the_authors` and `restart_at` belong to"),
+        (["--set", "optimizer=adamw", "restart_at=0.5"], "`restart_at` must be None with another optimizer than 'sgd'"),
         (["--set", "ordinary=yes"], "`ordinary`"),
     ],
 )

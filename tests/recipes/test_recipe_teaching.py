@@ -10,7 +10,7 @@ from helpers import to_numpy
 from recipe_runs import error_of, trained
 
 import keras_ratesnn as rsnn
-from recipes import callbacks, catalogue, checkpoint, engine, evaluate, publish, run, teaching, train
+from recipes import callbacks, catalogue, checkpoint, engine, evaluate, publish, run, teaching
 from recipes.data import digits
 from recipes.train import main
 
@@ -75,10 +75,10 @@ def test_a_mistake_costs_no_finished_run_with_its_ordinary_network(mistake, tmp_
 def test_spiking_runs_that_differ_in_time_and_gradient_share_an_ordinary_network():
     recipe = catalogue.find("digits").with_settings(["ordinary=first", "ordinary_epochs=2"])
     others = ("timesteps=8", "gradient=bptt", "step_mode=single", "epochs=1", "teacher_weight=1")
-    assert recipe.with_settings(others).of_ordinary() == recipe.of_ordinary()
-    assert recipe.with_settings(["windows=2"]).of_ordinary() == recipe.of_ordinary()
+    assert recipe.with_settings(others).ordinary_alone() == recipe.ordinary_alone()
+    assert recipe.with_settings(["windows=2"]).ordinary_alone() == recipe.ordinary_alone()
     for setting in ("ordinary_epochs=3", "ordinary_learning_rate=0.3", "batch_size=8", "seed=1", "width=2"):
-        assert recipe.with_settings([setting]).of_ordinary() != recipe.of_ordinary()
+        assert recipe.with_settings([setting]).ordinary_alone() != recipe.ordinary_alone()
 
 
 def test_settings_of_a_spiking_network_are_refused_if_only_the_ordinary_one_is_trained(tmp_path, capsys):
@@ -90,7 +90,7 @@ def test_settings_of_a_spiking_network_are_refused_if_only_the_ordinary_one_is_t
     recipe = catalogue.find("digits").with_settings(["ordinary=only"])
     for allowed in ([], ["ordinary_epochs=2", "epochs=1"], ["timesteps=1", "gradient=rate"]):
         settings = ["ordinary=only", *allowed]
-        assert train.ordinary_alone(recipe.with_settings(settings), settings).timesteps == 1
+        assert recipe.with_settings(settings).timesteps == 1
 
 
 @pytest.mark.parametrize(

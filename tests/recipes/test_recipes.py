@@ -215,7 +215,7 @@ def test_the_learning_rate_falls_to_zero_over_the_whole_run():
 
 
 def test_a_warm_restart_starts_at_half_the_learning_rate():
-    recipe = dataclasses.replace(catalogue.find("digits"), epochs=5, restart_at=0.6, batch_size=100)
+    recipe = catalogue.find("digits").with_settings(["epochs=5", "restart_at=0.6", "batch_size=100"])
     schedule = run.build(recipe, digits.load()).optimizer._learning_rate
     assert float(schedule(0)) == pytest.approx(recipe.learning_rate)
     assert 0 < float(schedule(3 * 15 - 1)) < 0.01 * recipe.learning_rate
@@ -230,7 +230,7 @@ def test_the_authors_settings_give_the_authors_steps():
     for _ in range(500):
         velocity = 0.9 * velocity + gradient / timesteps + weight_decay * theirs
         theirs -= learning_rate * velocity
-    rate, decay = optimizers.from_the_authors(learning_rate, weight_decay, timesteps)
+    rate, decay = optimizers.of_the_paper(learning_rate, weight_decay, timesteps)
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay)
     ours = keras.Variable(1.0, name="kernel")
     optimizer.build([ours])
@@ -874,7 +874,7 @@ def test_a_recipe_accepts_every_method_and_its_normalisation():
         recipe = digits.with_settings([f"{key}={value}" for key, value in methods.settings_of(method).items()])
         model = run.build(dataclasses.replace(recipe, width=0.1), recipe.load(None))
         assert model.step_mode == "single"
-    assert digits.with_settings(["gradient=sltt", "random_steps=2"]).gradient_method().random_steps == 2
+    assert digits.with_settings(["gradient=sltt", "random_steps=2"]).spiking.gradient.random_steps == 2
     assert "OnlineRenormalization" in {type(layer).__name__ for layer in model.network.layers}
     for wrong in (["random_steps=2"], ["gradient=sltt", "random_steps=9"], ["gradient=ottt", "random_steps=1"]):
         with pytest.raises(ValueError, match="random_steps"):
@@ -886,10 +886,25 @@ def test_a_recipe_accepts_every_method_and_its_normalisation():
 
 def test_a_recipe_takes_windows_of_the_rate_gradient():
     digits = catalogue.find("digits")
-    assert digits.with_settings(["windows=2"]).gradient_method().windows == 2
-    assert digits.with_settings(["windows=(1, 3)", "timesteps=4"]).gradient_method().windows == (1, 3)
+    assert digits.with_settings(["windows=2"]).spiking.gradient.windows == 2
+    assert digits.with_settings(["windows=(1, 3)", "timesteps=4"]).spiking.gradient.windows == (1, 3)
     # As a run writes them down.
-    assert digits.with_settings(["windows=[1, 3]"]).gradient_method().windows == (1, 3)
+    assert digits.with_settings(["windows=[1, 3]"]).spiking.gradient.windows == (1, 3)
     for wrong in (["windows=9"], ["windows=(1, 1)"], ["windows=2", "gradient=bptt"], ["windows=0"]):
         with pytest.raises(ValueError, match="windows"):
             digits.with_settings(wrong)
+
+
+@pytest.mark.parametrize("changes", [[], ["ordinary=beside", "branches=1", "temperature=2"], ["ordinary=only"]])
+def test_a_recipe_is_read_from_the_settings_that_its_run_writes(changes):
+    settings = catalogue.find("digits").with_settings(changes).settings()
+    written = json.loads(json.dumps(settings))
+    again = catalogue.find("digits").with_settings(f"{key}={value}" for key, value in written.items() if key != "name")
+    assert again.settings() == settings
+
+
+def test_a_recipes_own_settings_of_another_kind_of_training_are_left_out():
+    alone = catalogue.find("fashion_mnist_resnet13").with_settings(["ordinary=no"]).settings()
+    assert {alone[name] for name in ("ordinary_epochs", "ordinary_learning_rate", "teacher_weight")} == {None}
+    assert catalogue.find("digits_detection").with_settings(["gradient=bptt"]).settings()["windows"] == 1
+    assert catalogue.find("fashion_mnist").with_settings(["optimizer=adamw"]).settings()["restart_at"] is None

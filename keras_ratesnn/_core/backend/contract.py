@@ -188,6 +188,13 @@ class Backend(Protocol):
     def detached(self, function: Callable[..., Structure], *args: Any) -> Structure:
         """The result of `function(*args)`, a structure of tensors and numbers, without gradient."""
 
+
+class Replicas(Protocol):
+    """The replicas of a model that train together."""
+
+    PROCESSES: bool
+    """Whether each replica is a process of its own."""
+
     def count(self) -> int:
         """The number of replicas of a model that see parts of the same batch."""
 

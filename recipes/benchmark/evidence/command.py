@@ -4,20 +4,18 @@ import keras
 
 from recipes import device
 from recipes.benchmark.evidence import journal, plan, runner, tables
-from recipes.command_line import mistake
+from recipes.command_line import Ended, mistakes
 
 
 def main(folder):
     """Runs the kit with an output folder, a path, or what an earlier run has left over; returns the exit status."""
     if keras.backend.backend() != "torch":
-        return mistake(
+        raise Ended(
             f"--evidence starts from PyTorch. Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=torch; "
             "the rows of JAX come from a process of its own."
         )
-    try:
+    with mistakes():
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return mistake(error)
     path = folder / journal.NAME
     stages = plan.on_gpu() if device.gpu() else plan.on_cpu()
     left = plan.remaining(stages, journal.rows(path) if path.exists() else [])

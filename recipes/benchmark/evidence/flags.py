@@ -1,6 +1,6 @@
 """What a GPU's libraries may choose, set alike for all that is measured."""
 
-from recipes import device
+import keras
 
 
 def fix(tf32):
@@ -9,5 +9,18 @@ def fix(tf32):
     Args:
         tf32: Boolean.
     """
-    device.set_tf32(tf32)
-    device.set_algorithm_search(True)
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        # Only PyTorch can be told; the others always do.
+        torch.backends.cudnn.benchmark = True
+    elif backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
+    else:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(tf32)

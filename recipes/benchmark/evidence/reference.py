@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from recipes import device
+from recipes.atomic_files import one_line
 from recipes.benchmark.evidence import flags, graphs, results
-from recipes.whole_file import one_line
 
 TOLERANCE = 1e-3
 """The largest relative error of a case that agrees."""

@@ -8,11 +8,11 @@ import time
 import keras
 
 from recipes import device
+from recipes.atomic_files import one_line
 from recipes.benchmark import cases, loops, measure, timing
 from recipes.benchmark.evidence import flags, graphs
 from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS, Settings
 from recipes.benchmark.variants import variants
-from recipes.whole_file import one_line
 
 FIRST_ROUNDS = 5
 """How often a step is timed alone, as soon as it is warm; the rounds in which all steps take turns follow at the end."""
@@ -154,7 +154,7 @@ def _measure(write, settings, rows, end):
     rounds = settings.rounds
     if end is not None:
         rounds = max(1, min(rounds, int(LEAST_ROUNDS * (end - time.time()) / _turns_seconds(looks))))
-    seconds = timing.interleaved({name: case.step for name, case in warm.items()}, rounds, least_seconds=timing.LEAST_SECONDS)
+    seconds = timing.in_turns(warm, rounds)
     for row in measure.rows(warm, seconds, timesteps, settings.batch):
         write({"kind": "interleaved", **row})
 
@@ -175,10 +175,10 @@ def _to_floor(look, floor):
 def _model(row, timesteps):
     model = cases.trainer(row.settings, row.method, timesteps)
     if row.memopt:
-        # Imported here because it imports PyTorch.
-        from recipes.benchmark import peers
+        # Imported here because it imports SpikingJelly.
+        from recipes.benchmark.evidence import memopt
 
-        peers.optimize_memory(model, cases.batch(row.settings, row.method)[0], row.memopt)
+        memopt.optimize(model, cases.batch(row.settings, row.method)[0], row.memopt)
     return model
 
 

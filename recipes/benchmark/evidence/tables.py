@@ -3,9 +3,11 @@
 import pathlib
 import sys
 
+from recipes import command_line
+from recipes import markdown as markdown_tables
 from recipes.benchmark.evidence import journal, plan
 from recipes.benchmark.evidence.results import largest
-from recipes.command_line import mistake
+from recipes.benchmark.timing import with_quartiles
 
 NOT_EVIDENCE = "**Not evidence.** No GPU was found, so the kit ran small, only to show that it works."
 
@@ -34,12 +36,20 @@ STEPS_HEADER = (
 
 
 def main(argv=None):
-    """Prints the tables of the folder on the command line `argv`, by default `sys.argv`; returns the exit status."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1 or not (pathlib.Path(arguments[0]) / journal.NAME).is_file():
-        return mistake(f"name a folder that contains {journal.NAME}. Received: {arguments}")
-    print(markdown(journal.rows(pathlib.Path(arguments[0]) / journal.NAME)))
-    return 0
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    return command_line.run(parser, print_tables, argv)
+
+
+def parser():
+    result = command_line.parser("benchmark.evidence.tables", __doc__)
+    result.add_argument("folder", type=pathlib.Path, metavar="OUT", help=f"folder that contains {journal.NAME}")
+    return result
+
+
+def print_tables(arguments):
+    if not (arguments.folder / journal.NAME).is_file():
+        raise command_line.Ended(f"name a folder that contains {journal.NAME}. Received: {arguments.folder}")
+    print(markdown(journal.rows(arguments.folder / journal.NAME)))
 
 
 def markdown(rows):
@@ -204,12 +214,10 @@ def _table_of(row):
 
 def _step_cells(method, alone, together):
     row = together or alone
-    spread = row["seconds"]
-    median, lower, upper = (1000 * spread[key] for key in ("median", "lower_quartile", "upper_quartile"))
     detail = [alone[key] for key in ("way", "neurons") if key in alone]
     return (
         method + (f" ({', '.join(detail)})" if detail else ""),
-        f"{median:.2f} ({lower:.2f} to {upper:.2f})" + ("" if together else " *"),
+        with_quartiles(row["seconds"], 1000, 2) + ("" if together else " *"),
         f"{together['ratio_to_floor']['median']:.2f}" if together else "",
         _number(alone.get("busy_seconds"), 1e-3, 2),
         _number(alone.get("busy_to_floor"), 1, 2),
@@ -229,10 +237,7 @@ def _of_kind(rows, kind):
 
 def _table(header, cells):
     """A Markdown table, or an empty string without rows."""
-    if not cells:
-        return ""
-    lines = [header, ["---"] * len(header), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_tables.table(header, cells) if cells else ""
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The part of each batch that one process reads, where several processes train together."""
+"""The share of each batch that one process reads, where several processes train together."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class ProcessShare:
     """The examples that a process reads in an epoch: every n-th of each batch.
 
     If the last batch is smaller and not divided, or has fewer examples than there are processes, each reads all of it: the mean

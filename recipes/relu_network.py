@@ -5,7 +5,7 @@ import keras
 from keras_ratesnn.layers import Neuron
 
 
-def without_time(network):
+def relu_network(network):
     """A copy of the network with a ReLU instead of each neuron layer: an ordinary Keras model, with its own weights.
 
     Args:

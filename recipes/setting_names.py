@@ -1,0 +1,169 @@
+"""The settings of a recipe as they are typed after `--set` and written to the files of a run: names and plain values.
+
+A recipe has a part for each kind of training. These names are one list for all kinds, so that the files of all runs have the
+same names: what a recipe has no part for has the value in which nothing is set.
+"""
+
+import dataclasses
+
+from keras_ratesnn import gradients
+from keras_ratesnn._core import checks
+from recipes import methods
+from recipes.optimizers import SGD, AdamW
+from recipes.stages import OrdinaryStage, SpikingStage
+from recipes.teaching import Branches, Teacher
+
+OF_SPIKING = (
+    "timesteps",
+    "teacher_weight",
+    "branches",
+    "temperature",
+    "gradient",
+    "windows",
+    "random_steps",
+    "step_mode",
+)
+"""Settings of the spiking network: the training of the ordinary one does not depend on them."""
+
+OF_TEACHING = ("ordinary", "ordinary_epochs", "ordinary_learning_rate", "teacher_weight", "branches", "temperature")
+"""Settings that train the spiking network with others: commands that train it alone do not use them."""
+
+ORDINARY = ("no", "only", "beside", "first")
+"""Values of `ordinary`: the spiking network is trained; the ordinary one; first the ordinary one, then the spiking one from
+scratch; or likewise, but the spiking network starts from the weights of the ordinary one."""
+
+OPTIMIZERS = {"sgd": SGD, "adamw": AdamW}
+
+NEEDS_SGD = "with another optimizer than 'sgd'", "Set optimizer=sgd"
+NEEDS_ORDINARY = "if no ordinary network is trained", "Set ordinary=first or ordinary=beside"
+NEEDS = {
+    **dict.fromkeys(("as_the_authors", "restart_at"), NEEDS_SGD),
+    **dict.fromkeys(("ordinary_epochs", "ordinary_learning_rate", "teacher_weight"), NEEDS_ORDINARY),
+    "temperature": ("without a teacher and branches", "Set teacher_weight or branches"),
+    "windows": ("with another gradient than 'rate'", "Set gradient=rate"),
+    "random_steps": ("with another gradient than 'sltt'", "Set gradient=sltt"),
+}
+"""Settings without effect in some kinds of training: where, and what gives them one."""
+
+
+NO_SETTINGS = ("description", "load_data", "build_network", "neuron", "task", "has_time", "optimizer", "spiking")
+"""Fields of a `Recipe` that are no settings; all others are, under the same name."""
+
+
+def of(recipe):
+    """The settings of a `Recipe`, a dictionary of plain values."""
+    # Without a spiking network nothing of it is set.
+    spiking = recipe.spiking or SpikingStage(timesteps=1)
+    stage, taught_by, gradient = spiking.after, spiking.taught_by, spiking.gradient
+    sgd = recipe.optimizer if isinstance(recipe.optimizer, SGD) else SGD()
+    return {
+        **{name: getattr(recipe, name) for name in _plain(recipe)},
+        "optimizer": _name_of(recipe.optimizer, OPTIMIZERS),
+        "as_the_authors": sgd.paper_rates,
+        "restart_at": sgd.restart_at,
+        "ordinary": ordinary(recipe),
+        "ordinary_epochs": stage.epochs if stage else None,
+        "ordinary_learning_rate": stage.learning_rate if stage else None,
+        "timesteps": spiking.timesteps,
+        "step_mode": spiking.step_mode,
+        "gradient": _name_of(gradient, gradients.BY_NAME),
+        "windows": getattr(gradient, "windows", 1),
+        "random_steps": getattr(gradient, "random_steps", None),
+        "teacher_weight": taught_by.weight if isinstance(taught_by, Teacher) else None,
+        "branches": taught_by.number if isinstance(taught_by, Branches) else None,
+        "temperature": taught_by.temperature if taught_by else None,
+    }
+
+
+def _plain(recipe):
+    return [field.name for field in dataclasses.fields(recipe) if field.name not in NO_SETTINGS]
+
+
+def _name_of(part, classes):
+    return next(name for name, kind in classes.items() if type(part) is kind)
+
+
+def ordinary(recipe):
+    """The value of `ordinary` for a `Recipe`."""
+    if recipe.spiking is None:
+        return "only"
+    if recipe.spiking.after is None:
+        return "no"
+    return "first" if recipe.spiking.after.gives_weights else "beside"
+
+
+def changed(recipe, given):
+    """A recipe with other settings.
+
+    Args:
+        recipe: A `Recipe`.
+        given: Dictionary from names to values.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If a value is out of range, or has no effect together with the others.
+    """
+    values = {**of(recipe), **given}
+    checks.one_of("ordinary", values["ordinary"], ORDINARY)
+    checks.one_of("optimizer", values["optimizer"], OPTIMIZERS)
+    stage = None if values["ordinary"] == "no" else _ordinary_stage(values)
+    if values["ordinary"] == "only":
+        spiking = None
+        values.update(stage.own(values["epochs"], values["learning_rate"]))
+    else:
+        spiking = SpikingStage(
+            timesteps=values["timesteps"],
+            gradient=methods.gradient_method(values),
+            step_mode=values["step_mode"],
+            after=stage,
+            taught_by=_taught_by(values, stage),
+        )
+    plain = {name: values[name] for name in _plain(recipe)}
+    made = dataclasses.replace(recipe, **plain, optimizer=_optimizer(values), spiking=spiking)
+    _check_effect(given, of(made))
+    return made
+
+
+def _optimizer(values):
+    if values["optimizer"] == "adamw":
+        return AdamW()
+    return SGD(restart_at=values["restart_at"], paper_rates=values["as_the_authors"])
+
+
+def _ordinary_stage(values):
+    return OrdinaryStage(
+        gives_weights=values["ordinary"] == "first",
+        epochs=values["ordinary_epochs"],
+        learning_rate=values["ordinary_learning_rate"],
+    )
+
+
+def _taught_by(values, stage):
+    weight, branches, temperature = values["teacher_weight"], values["branches"], values["temperature"]
+    if weight is not None and branches is not None:
+        raise ValueError(
+            f"`teacher_weight` and `branches` cannot both be set. Received: teacher_weight={weight}, branches={branches}. "
+            "Leave one of the two out."
+        )
+    if branches is not None:
+        return Branches(branches, temperature)
+    return None if weight is None or stage is None else Teacher(weight, temperature)
+
+
+def _check_effect(given, found):
+    """Checks that the settings that are given are those of the recipe that was made, `found`."""
+    lost = [name for name in given if given[name] != found[name]]
+    if found["ordinary"] == "only":
+        unused = [f"{name}={given[name]}" for name in lost if name in OF_SPIKING]
+        if unused:
+            raise ValueError(
+                "With ordinary=only there is no spiking network, to which these settings belong. Received: --set "
+                f"{' '.join(unused)}. Leave them out, or set ordinary=beside or ordinary=first to train both networks."
+            )
+        # They are its epochs and its learning rate.
+        lost = [name for name in lost if name.removeprefix("ordinary_") not in ("epochs", "learning_rate")]
+    for name in lost:
+        where, remedy = NEEDS[name]
+        raise ValueError(
+            f"`{name}` must be {found[name]} {where}. Received: {name}={given[name]!r}. {remedy}, or leave it out."
+        )

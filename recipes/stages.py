@@ -1,0 +1,63 @@
+"""The stages of a training: that of the spiking network, and before it, if wanted, that of the ordinary network."""
+
+import dataclasses
+
+from keras_ratesnn import gradients
+from keras_ratesnn._core import checks
+from keras_ratesnn.spiking_model import STEP_MODES
+from recipes.teaching import Branches, Teacher
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OrdinaryStage:
+    """The training of the ordinary network, with ReLUs instead of neurons, before that of the spiking one.
+
+    Attributes:
+        gives_weights: Whether the spiking network starts from its weights; otherwise from scratch.
+        epochs: Integer >= 1, or None for those of the spiking network.
+        learning_rate: Float, or None for that of the spiking network.
+    """
+
+    gives_weights: bool
+    epochs: int | None = None
+    learning_rate: float | None = None
+
+    def __post_init__(self):
+        if self.epochs is not None:
+            checks.positive_integer("ordinary_epochs", self.epochs, advice="None trains as long as `epochs`.")
+        if self.learning_rate is not None:
+            checks.real("ordinary_learning_rate", self.learning_rate, above=0, advice="None is `learning_rate`.")
+
+    def own(self, epochs, learning_rate):
+        """Its own epochs and learning rate, a dictionary, where those of the spiking network are these."""
+        return {"epochs": self.epochs or epochs, "learning_rate": self.learning_rate or learning_rate}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpikingStage:
+    """The training of the spiking network.
+
+    Attributes:
+        timesteps: Integer >= 1, the number of time steps T.
+        gradient: A `keras_ratesnn.gradients.GradientMethod`.
+        step_mode: "multi" or "single", see `keras_ratesnn.SpikingModel`.
+        after: The `OrdinaryStage` before it, or None.
+        taught_by: What it learns from besides the labels: a `Teacher`, the network of the stage before; `Branches`; or None.
+
+    Raises:
+        TypeError: If a number has the wrong type.
+        ValueError: If a number is out of range, or there is a teacher without the stage in which it is trained.
+    """
+
+    timesteps: int
+    gradient: gradients.GradientMethod = dataclasses.field(default_factory=gradients.Rate)
+    step_mode: str = "multi"
+    after: OrdinaryStage | None = None
+    taught_by: Teacher | Branches | None = None
+
+    def __post_init__(self):
+        checks.positive_integer("timesteps", self.timesteps, advice="It is the number of time steps that the network runs for.")
+        checks.one_of("step_mode", self.step_mode, STEP_MODES)
+        self.gradient.check_timesteps(self.timesteps)
+        if isinstance(self.taught_by, Teacher) and self.after is None:
+            raise ValueError(f"`taught_by` needs the stage of the teacher, `after`. Received: {self.taught_by}, after=None.")
