@@ -9,9 +9,9 @@ from reference_networks import res
 import keras_ratesnn as rsnn
 from keras_ratesnn._model import call_graphs
 from keras_ratesnn.gradients import Rate
-from recipes import ordinary
 from recipes.benchmark import costs
 from recipes.benchmark.evidence import graphs
+from recipes.relu_network import relu_network
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX's compiler counts FLOPs")
@@ -81,4 +81,4 @@ def test_memory_of_training_is_that_of_a_few_tensors_over_time():
             return costs.memory_rise(lambda: model.train_on_batch(images, labels))
 
     one_layer_over_time = 16 * 8 * 16 * 16 * 8 * 4
-    assert temporary_memory(spiking(network, 16)) < temporary_memory(ordinary.without_time(network)) + 4 * one_layer_over_time
+    assert temporary_memory(spiking(network, 16)) < temporary_memory(relu_network(network)) + 4 * one_layer_over_time
