@@ -1,6 +1,6 @@
 """All uses of Keras' private API, and nothing else: a file for each concern.
 
-Each function says which part or fault of Keras it is for. If one breaks, `tests/test_keras_internals.py` shows which.
+Each function says which part or fault of Keras it is for. If one breaks, `tests/core/test_keras_internals.py` shows which.
 """
 
 from keras_ratesnn._core.keras_internals.batches import whole_batches as whole_batches

@@ -23,5 +23,5 @@ def _dotted(version):
 
 REMEDY = (
     f'Install an older one, pip install "keras<{_dotted((NEWEST_TESTED[0], NEWEST_TESTED[1] + 1))}", or a newer keras-ratesnn. '
-    "In a checkout, python -m pytest tests/test_keras_internals.py says which part has changed."
+    "In a checkout, python -m pytest tests/core/test_keras_internals.py says which part has changed."
 )
