@@ -114,7 +114,14 @@ class SingleStep(StepMode):
         """The states of the cells of all neuron layers after the steps so far."""
         return [neuron_pass.finish(self.record.loops[place])[0] for place, neuron_pass in self._passes.items()]
 
-    def walk_step(self, rule, walk, signals, t, record):
+    def walk_step(
+        self,
+        rule: WalkRule,
+        walk: Callable[[list[Signal], WalkRule], Structure],
+        signals: Callable[[], list[Signal]],
+        t: int | Tensor,
+        record: Record,
+    ) -> tuple[Record, Structure]:
         """One walk.
 
         Args:
@@ -134,7 +141,7 @@ class SingleStep(StepMode):
     def run(self, rule: WalkRule, run: Run, is_last: bool = True) -> Structure:
         return self.finish(run, self.sweep(rule, run), is_last)
 
-    def sweep(self, rule, run):
+    def sweep(self, rule: WalkRule, run: Run) -> Structure:
         """Runs all steps.
 
         Returns:
@@ -169,7 +176,7 @@ class SingleStep(StepMode):
         self._dtypes = tree.map_leaves(lambda output: output.dtype, outputs)
         return gathered
 
-    def finish(self, run, gathered, is_last=True):
+    def finish(self, run: Run, gathered: Structure, is_last: bool = True) -> Structure:
         """The outputs of the run, from the result of `sweep`."""
 
         def mean(total, dtype):
