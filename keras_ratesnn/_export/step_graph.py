@@ -14,7 +14,7 @@ from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._model.streaming import StreamingRule
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
-from keras_ratesnn.gradients.record import Place, Record
+from keras_ratesnn.gradients.record import PassKey, Record
 from keras_ratesnn.gradients.step_modes import SingleStep
 from keras_ratesnn.layer_kinds import TIME_MEAN
 
@@ -81,11 +81,17 @@ class StepGraph(keras.Model):
         tensors = [inputs[port.name] for port in plan.inputs]
         states = iter([inputs[port.name] for port in plan.states])
         t: Any = next(states) if plan.counts else 0
-        loops = {place: tree.map_leaves(lambda _: next(states), structure) for place, structure in plan.structures.items()}
+        loops = {
+            pass_key: tree.map_leaves(lambda _: next(states), structure) for pass_key, structure in plan.structures.items()
+        }
         record = Record.empty(loops=loops)
         record, outputs = _advance(self.network, StreamingRule(SingleStep(self._timesteps)), tensors, t, record)
         after = [t + 1] if plan.counts else []
-        results = [*keras.tree.flatten(outputs), *after, *tree.flatten([record.loops[place] for place in plan.structures])]
+        results = [
+            *keras.tree.flatten(outputs),
+            *after,
+            *tree.flatten([record.loops[pass_key] for pass_key in plan.structures]),
+        ]
         return dict(zip(plan.output_names, results, strict=True)) if self._named else results
 
 
@@ -96,7 +102,7 @@ class _Plan:
     inputs: tuple[Port, ...]
     states: tuple[Port, ...]
     counts: bool
-    structures: dict[Place, Structure]
+    structures: dict[PassKey, Structure]
     start: dict[str, np.ndarray]
     output_names: tuple[str, ...]
 
@@ -142,8 +148,8 @@ class _ObservingRule(StreamingRule):
         return super().time_mean(call)
 
     def before_first_step(self, value):
-        *_, place = self.with_states
-        start = self._steps.started[place] = super().before_first_step(value)
+        *_, pass_key = self.with_states
+        start = self._steps.started[pass_key] = super().before_first_step(value)
         return start
 
 
@@ -159,9 +165,9 @@ def _plan(network, timesteps, batch_size):
         name = names.new(TIME_STEP)
         states.append(Port(name, (), "int32"))
         start[name] = np.zeros((), "int32")
-    for place, layer in rule.with_states.items():
+    for pass_key, layer in rule.with_states.items():
         leaves = zip(
-            _paths(loops[place]), *(tree.flatten(of[place]) for of in (rule.step_mode.started, loops, other)), strict=True
+            _paths(loops[pass_key]), *(tree.flatten(of[pass_key]) for of in (rule.step_mode.started, loops, other)), strict=True
         )
         for path, before, after, in_other in leaves:
             name = names.new(f"{layer.name}_{path}")
@@ -179,7 +185,7 @@ def _plan(network, timesteps, batch_size):
         inputs,
         tuple(states),
         rule.step_mode.counts,
-        {place: loops[place] for place in rule.with_states},
+        {pass_key: loops[pass_key] for pass_key in rule.with_states},
         start,
         (*output_names, *(names.new(f"next_{port.name}") for port in states)),
     )

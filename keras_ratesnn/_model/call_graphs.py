@@ -219,7 +219,7 @@ class _Recorded:
         run = dataclasses.replace(run, inputs=[])
         self._name = run.network.name
         self.graph: Any = None
-        self._places: Any = None
+        self._targets: Any = None
 
         def of_tensors(tensors):
             inputs = list(zip(tensors[len(variables) :], has_time, strict=True))
@@ -227,8 +227,8 @@ class _Recorded:
             with scope:
                 outputs = function(dataclasses.replace(run, inputs=inputs))
             assigned, added = scope.assigned(), scope.added(layers)
-            before, self._places = self._places, tuple([place for place, _ in pairs] for pairs in (assigned, added))
-            if before is not None and _identities(before) != _identities(self._places):
+            before, self._targets = self._targets, tuple([target for target, _ in pairs] for pairs in (assigned, added))
+            if before is not None and _identities(before) != _identities(self._targets):
                 raise ValueError("it assigns other variables at each call")
             self._structure = tree.map_leaves(lambda _: None, outputs)
             masks = [keras_internals.mask_of(output) for output in tree.flatten(outputs)]
@@ -263,7 +263,7 @@ class _Recorded:
     def _put(self, results):
         outputs = iter(results)
         structure = tree.map_leaves(lambda _: next(outputs), self._structure)
-        count, (variables, layers) = len(self._has_mask), self._places
+        count, (variables, layers) = len(self._has_mask), self._targets
         values = results[count : count + len(variables)]
         # A result may be the value of a variable, which another assignment changes.
         is_copied = self._is_copied[count:]
@@ -279,8 +279,8 @@ class _Recorded:
         return structure
 
 
-def _identities(places):
-    return [list(map(id, some)) for some in places]
+def _identities(targets):
+    return [list(map(id, some)) for some in targets]
 
 
 def _warn_of_eager_mode(name, error):

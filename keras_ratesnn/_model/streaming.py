@@ -34,10 +34,10 @@ class StreamingRule(ForwardRule):
         return outputs
 
     def time_mean(self, call):
-        place, value = (TIME_MEAN, call.key), time_axis.widen(only_signal(call).value)
+        pass_key, value = (TIME_MEAN, call.key), time_axis.widen(only_signal(call).value)
         loops = self.step_mode.record.loops
-        before = loops.get(place) or self.before_first_step(value)
-        after = loops[place] = {"sum": before["sum"] + value, "steps": before["steps"] + 1.0}
+        before = loops.get(pass_key) or self.before_first_step(value)
+        after = loops[pass_key] = {"sum": before["sum"] + value, "steps": before["steps"] + 1.0}
         return Signal(ops.cast(after["sum"] / after["steps"], call.operation.output.dtype))
 
     def before_first_step(self, value):

@@ -14,7 +14,7 @@ which is relu(x), rounded to a multiple of θ/T and clipped at θ: in the units 
 that starts at v_0 = τ/2 turns truncation into rounding; what another v_0 lacks is spread over the T steps, which gives as many
 spikes for a constant x, but later ones: layers after it see less of them. All weights keep their values, because the following
 layers see activations in the original units. The derivative of a rate with respect to its input is as large as that of the
-activation for any θ, because the surrogate sees the membrane in units of τ. mean_shifts.py adds to the current what clipping,
+activation for any θ, because the surrogate sees the membrane in units of τ. `_mean_shifts` adds to the current what clipping,
 and spikes that come late or unevenly, take away on average.
 
 Sources: Diehl et al., "Fast-Classifying, High-Accuracy Spiking Deep Networks Through Weight and Threshold Balancing",

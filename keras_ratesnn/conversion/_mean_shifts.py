@@ -62,7 +62,7 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
         timesteps: Integer T.
         tensors: List of tensors, a batch of its inputs, without time.
         rates: Dict of neuron layers to the mean firing rates that are wanted.
-        step_mode: The order in which the network will run, see `SpikingModel`.
+        step_mode: That of the `SpikingModel`.
         verbose: As in `progress.checked`: whether a progress bar is drawn.
 
     Returns:
@@ -86,7 +86,8 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
         with backend.no_gradient():
             model(keras.tree.pack_sequence_as(model.input, tensors), training=False)
     except ValueError:
-        # Such a network reshapes the batch axis. In its order no layer ever has all of its steps, which a mean needs.
+        # Such a network reshapes the batch axis. In single-step mode no layer ever has all of its steps, which a
+        # mean needs.
         if step_mode == "multi":
             raise
         return {}

@@ -19,7 +19,7 @@ def run(body, carried, variables, start, stop):
         start: Integer.
         stop: Integer.
     """
-    values = [ops.stop_gradient(value) for value in values_of(variables)]
+    values = [ops.stop_gradient(value) for value in keras_internals.values_of(variables)]
     changing = changing_of(variables)
     carried = tree.map_leaves(lambda tensor: ops.stop_gradient(ops.convert_to_tensor(tensor)), carried)
 
@@ -47,7 +47,7 @@ def scan(body, carried, steps, variables, dtype):
     Returns:
         `(carried, outputs)`: the state after the last step, and the tensor `(T, ...)` of all outputs.
     """
-    values, changing = values_of(variables), changing_of(variables)
+    values, changing = keras_internals.values_of(variables), changing_of(variables)
 
     def scoped_body(state, step):
         carried, changed = state
@@ -57,12 +57,6 @@ def scan(body, carried, steps, variables, dtype):
     (carried, changed), outputs = backend.scan(scoped_body, (carried, [values[index] for index in changing]), steps, dtype)
     _assign(variables, changing, changed)
     return carried, outputs
-
-
-def values_of(variables):
-    """The values of variables as a list of tensors, without autocasting."""
-    with keras_internals.without_autocast():
-        return [ops.convert_to_tensor(variable) for variable in variables]
 
 
 def changing_of(variables):

@@ -29,7 +29,7 @@ def run_online(run, rule, recompute, chosen=None):
             "single-step mode keeps the activations of one step alone."
         )
     if recompute:
-        return _recomputed_steps.run(run, lambda step_mode: rule(step_mode, run.training), chosen)
+        return _recomputed_steps.recomputed(run, lambda step_mode: rule(step_mode, run.training), chosen)
     return step_mode.run(rule(step_mode, run.training, chosen), run)
 
 

@@ -14,7 +14,7 @@ from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.step_modes import SingleStep
 
 
-def run(run, rule, chosen=None):
+def recomputed(run, rule, chosen=None):
     """The outputs of a run.
 
     Args:
@@ -29,7 +29,7 @@ def run(run, rule, chosen=None):
     changing = _compiled_loop.changing_of(variables)
     # The backward pass reuses the variable reads of the forward pass.
     with backend.reading_once(run.network):
-        values = _compiled_loop.values_of(variables)
+        values = keras_internals.values_of(variables)
         for index in changing:
             # The first sweep changes these variables, in place on PyTorch.
             values[index] = ops.copy(values[index])

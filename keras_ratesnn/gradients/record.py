@@ -4,8 +4,8 @@ from typing import NamedTuple, Self
 
 from keras_ratesnn._core.annotations import Structure, Tensor
 
-Place = tuple[str, str]
-"""A quantity, or a field of a record, and the key of a call."""
+PassKey = tuple[str, str]
+"""What is recorded, the quantity of a pass or a field of the record, and the key of the call."""
 
 
 class Record(NamedTuple):
@@ -14,7 +14,8 @@ class Record(NamedTuple):
     Attributes:
         loops: Loop states between steps, by quantity and call: those of neuron layers, see `NeuronPass`, in single-step mode.
         sums: The sums so far of what is averaged over time, by field and call: lists with one element per window.
-        sequences: All steps so far of integers and booleans among it, likewise: lists of tensors `(batch, T, ...)`.
+        sequences: All steps so far of the integers and booleans that are averaged, by field and call: lists of tensors
+            `(batch, T, ...)`.
         states: The states of cells after the last step, by quantity and call.
         neurons: What neuron layers recorded over time, see `NeuronPass.finish`, by quantity and call.
         outputs: The time means in each window, `(batch * W, ...)`, of outputs of operations; of integers and booleans all
@@ -29,11 +30,11 @@ class Record(NamedTuple):
         output_masks: The Keras masks of the outputs of the network, by their position.
     """
 
-    loops: dict[Place, Structure]
-    sums: dict[Place, list[Structure]]
-    sequences: dict[Place, list[Tensor]]
-    states: dict[Place, Structure]
-    neurons: dict[Place, Structure]
+    loops: dict[PassKey, Structure]
+    sums: dict[PassKey, list[Structure]]
+    sequences: dict[PassKey, list[Tensor]]
+    states: dict[PassKey, Structure]
+    neurons: dict[PassKey, Structure]
     outputs: dict[str, Structure]
     statistics: dict[str, list[Structure]]
     weights: dict[str, Tensor]

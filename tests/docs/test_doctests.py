@@ -3,7 +3,6 @@
 import doctest
 import importlib
 import pathlib
-import pkgutil
 import re
 
 import keras
@@ -21,12 +20,10 @@ PAGES = [
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if "```python" in path.read_text()
 ]
-MODULES = [
-    name
-    for _, name, _ in pkgutil.walk_packages(keras_ratesnn.__path__, "keras_ratesnn.")
-    # The other backends' modules need their backend.
-    if not name.startswith("keras_ratesnn._core.backend.") or name.endswith(f".{BACKEND}")
-]
+BACKENDS = {"jax", "tensorflow", "torch"}
+FILES = [path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / "keras_ratesnn").rglob("*.py"))]
+# The other backends' modules need their backend.
+MODULES = [".".join(parts).removesuffix(".__init__") for parts in FILES if not BACKENDS - {BACKEND} & set(parts)]
 NAMES = {"keras": keras, "np": np, "ops": ops, "keras_ratesnn": keras_ratesnn}
 
 

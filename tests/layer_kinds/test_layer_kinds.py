@@ -94,7 +94,7 @@ def test_no_training_method_names_a_layer_class():
     names = [name for name in vars(layers) if isinstance(vars(layers)[name], type)]
     names += [name for name in rsnn.layers.__all__ if name not in ("NeuronCell", "Neuron")]
     found = []
-    for path in PACKAGE.glob("gradients/*.py"):
+    for path in (PACKAGE / "gradients").rglob("*.py"):
         code = re.sub(r'"""(.|\n)*?"""|#.*|"[^"\n]*"', "", path.read_text())
         found += [(path.name, name) for name in names if re.search(rf"\b(layers\.)?{name}\b", code) and name not in ("Layer",)]
     assert found == []

@@ -132,3 +132,31 @@ def test_a_model_made_from_another_has_its_policy_and_not_the_global_one():
         assert isinstance(each.optimizer, keras.optimizers.LossScaleOptimizer)
     keras.config.set_dtype_policy("mixed_bfloat16")
     assert rsnn.models.load_pretrained("digits", dtype="float32").dtype_policy.name == "float32"
+
+
+def test_single_step_mode_leaves_frozen_weights_in_single_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    inputs = keras.Input((6,))
+    frozen = layers.Dense(8, trainable=False)
+    model = spiking(keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(frozen(inputs)))), 6, step_mode="single")
+    model.compile("sgd", "mse")
+    before = to_numpy(frozen.kernel.value)
+    model.predict(data(8)[0], verbose=0)
+    np.testing.assert_array_equal(to_numpy(frozen.kernel.value), before)
+
+
+def test_recomputed_steps_read_weights_in_single_precision():
+    """The gradients of online methods in half precision are as far from those in single precision in both step modes."""
+    x, y = data(32)
+
+    def gradients(policy, step_mode):
+        keras.config.set_dtype_policy(policy)
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        x_hidden = rsnn.layers.LIF()(rsnn.layers.WSDense(16)(inputs))
+        network = keras.Model(inputs, rsnn.layers.WSDense(3, dtype="float32")(x_hidden))
+        return list(loss_and_gradients(spiking(network, 6, "sltt", step_mode=step_mode), x, y)[1].values())
+
+    multi, single = (gradients("mixed_float16", step_mode) for step_mode in ("multi", "single"))
+    for one, other in zip(multi, single, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3 * np.abs(other).max())

@@ -33,7 +33,7 @@ CHANGES = {
     "frozen weight": lambda model: setattr(model.get_layer("logits").bias, "trainable", False),
     "time steps": lambda model: setattr(model, "timesteps", 2),
     "gradient": lambda model: setattr(model, "gradient", "bptt"),
-    "order": lambda model: setattr(model, "step_mode", "single"),
+    "step mode": lambda model: setattr(model, "step_mode", "single"),
     "weights": lambda model: model.set_weights([weight * 0.5 for weight in model.get_weights()]),
 }
 

@@ -7,7 +7,7 @@ from keras_ratesnn._core.keras_internals.scopes import without_autocast
 
 
 def values_of(variables):
-    """The values of variables in their own dtype, a list."""
+    """The values of variables in their own dtype, a list. On TensorFlow, outside of scopes, they are its variables."""
     if get_stateless_scope() is None:
         # A fraction of the time of the property.
         return [variable._value for variable in variables]

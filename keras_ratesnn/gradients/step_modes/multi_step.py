@@ -63,9 +63,9 @@ class MultiStep(StepMode):
     def through_time(self, key: str, neuron_pass: NeuronPass, current: Signal) -> Tensor:
         if not current.static:
             self._checked(current.value)
-        place, record = (neuron_pass.quantity, key), self.record
-        spikes, (record.states[place], record.neurons[place]) = _time_loop.run(neuron_pass, current, self.timesteps)
-        self._passes[place] = neuron_pass
+        pass_key, record = (neuron_pass.quantity, key), self.record
+        spikes, (record.states[pass_key], record.neurons[pass_key]) = _time_loop.run(neuron_pass, current, self.timesteps)
+        self._passes[pass_key] = neuron_pass
         return spikes
 
     def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:

@@ -9,7 +9,7 @@ from keras_ratesnn._core import backend, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn.gradients import _compiled_loop, _time_loop, _windows
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
-from keras_ratesnn.gradients.record import Place, Record
+from keras_ratesnn.gradients.record import PassKey, Record
 from keras_ratesnn.gradients.run import Run, WalkRule
 from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.step_modes.step_mode import StepMode
@@ -28,7 +28,7 @@ class SingleStep(StepMode):
         super().__init__(timesteps, windows)
         self.t = 0
         # Whether the leaves of what `average_steps` records are floats; `None` for `average`.
-        self._averaged: dict[Place, Structure | None] = {}
+        self._averaged: dict[PassKey, Structure | None] = {}
 
     def begin(self, tensor: Tensor, has_time: bool) -> Signal:
         if not has_time:
@@ -52,11 +52,11 @@ class SingleStep(StepMode):
         return tensor * by_sample
 
     def through_time(self, key: str, neuron_pass: NeuronPass, current: Signal) -> Tensor:
-        place, loops = (neuron_pass.quantity, key), self.record.loops
-        self._passes[place] = neuron_pass
-        carried = loops[place] if place in loops else neuron_pass.start(current.value)
+        pass_key, loops = (neuron_pass.quantity, key), self.record.loops
+        self._passes[pass_key] = neuron_pass
+        carried = loops[pass_key] if pass_key in loops else neuron_pass.start(current.value)
         spikes, carried = _time_loop.step(neuron_pass, current.value, carried, self.t)
-        loops[place] = neuron_pass.as_tensors(carried)
+        loops[pass_key] = neuron_pass.as_tensors(carried)
         return spikes
 
     def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:
@@ -64,55 +64,55 @@ class SingleStep(StepMode):
         self._add((field, key), values)
 
     def average_steps(self, field: Literal["outputs", "weights", "input_masks"], key: str, tensors: Structure) -> Structure:
-        place, sequences = (field, key), self.record.sequences
-        self._averaged[place] = tree.map_leaves(lambda tensor: time_axis.is_float(tensor.dtype), tensors)
+        pass_key, sequences = (field, key), self.record.sequences
+        self._averaged[pass_key] = tree.map_leaves(lambda tensor: time_axis.is_float(tensor.dtype), tensors)
         floats = [leaf for leaf in tree.flatten(tensors) if time_axis.is_float(leaf.dtype)]
         others = [leaf for leaf in tree.flatten(tensors) if not time_axis.is_float(leaf.dtype)]
         if floats:
-            self._add(place, [time_axis.widen(leaf) for leaf in floats])
+            self._add(pass_key, [time_axis.widen(leaf) for leaf in floats])
         if others:
-            so_far = sequences.get(place, [None for _ in others])
-            sequences[place] = [self._with_step(steps, leaf) for steps, leaf in zip(so_far, others, strict=True)]
+            so_far = sequences.get(pass_key, [None for _ in others])
+            sequences[pass_key] = [self._with_step(steps, leaf) for steps, leaf in zip(so_far, others, strict=True)]
         return tensors
 
-    def _add(self, place, values):
+    def _add(self, pass_key, values):
         """Adds a structure of tensors to the sum of the window of this step."""
         sums = self.record.sums
-        if place not in sums:
-            sums[place] = [values, *(tree.map_leaves(ops.zeros_like, values) for _ in self.windows[1:])]
+        if pass_key not in sums:
+            sums[pass_key] = [values, *(tree.map_leaves(ops.zeros_like, values) for _ in self.windows[1:])]
             return
         inside = _windows.inside(self.windows, self.t)
-        by_leaf = [_windows.accumulate(of_leaf, value, inside) for *of_leaf, value in _leaves(*sums[place], values)]
-        sums[place] = [_like(values, of_window) for of_window in zip(*by_leaf, strict=True)]
+        by_leaf = [_windows.accumulate(of_leaf, value, inside) for *of_leaf, value in _leaves(*sums[pass_key], values)]
+        sums[pass_key] = [_like(values, of_window) for of_window in zip(*by_leaf, strict=True)]
 
     def _end_of_steps(self) -> None:
         record = self.record
-        for place, neuron_pass in self._passes.items():
-            record.states[place], record.neurons[place] = neuron_pass.finish(record.loops[place])
-        for place, is_float in self._averaged.items():
-            field, key = place
-            getattr(record, field)[key] = self._means(place) if is_float is None else self._joined(place, is_float)
+        for pass_key, neuron_pass in self._passes.items():
+            record.states[pass_key], record.neurons[pass_key] = neuron_pass.finish(record.loops[pass_key])
+        for pass_key, is_float in self._averaged.items():
+            field, key = pass_key
+            getattr(record, field)[key] = self._means(pass_key) if is_float is None else self._joined(pass_key, is_float)
         record.loops.clear()
         record.sums.clear()
         record.sequences.clear()
 
-    def _means(self, place):
+    def _means(self, pass_key):
         """The mean in each window of what `average` was given."""
         return [
             tree.map_leaves(lambda total, size=size: total / size, of_window)
-            for of_window, size in zip(self.record.sums[place], self.windows, strict=True)
+            for of_window, size in zip(self.record.sums[pass_key], self.windows, strict=True)
         ]
 
-    def _joined(self, place, is_float):
+    def _joined(self, pass_key, is_float):
         """What `average_steps` records."""
         record = self.record
-        means = map(_windows.join, zip(*self._means(place), strict=True)) if place in record.sums else iter(())
-        steps = map(time_axis.fold, record.sequences.get(place, ()))
+        means = map(_windows.join, zip(*self._means(pass_key), strict=True)) if pass_key in record.sums else iter(())
+        steps = map(time_axis.fold, record.sequences.get(pass_key, ()))
         return tree.map_leaves(lambda of_floats: next(means if of_floats else steps), is_float)
 
     def states(self) -> list[Structure]:
         """The states of the cells of all neuron layers after the steps so far."""
-        return [neuron_pass.finish(self.record.loops[place])[0] for place, neuron_pass in self._passes.items()]
+        return [neuron_pass.finish(self.record.loops[pass_key])[0] for pass_key, neuron_pass in self._passes.items()]
 
     def walk_step(
         self,

@@ -12,7 +12,7 @@ from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
-from keras_ratesnn.gradients.record import Place, Record
+from keras_ratesnn.gradients.record import PassKey, Record
 from keras_ratesnn.gradients.run import Run, WalkRule
 from keras_ratesnn.gradients.signals import Signal
 
@@ -43,7 +43,7 @@ class StepMode:
         self.constants: dict[str, Structure] = {}
         self.adds_losses: set[str] = set()
         self.layout = backend.layout_kept()
-        self._passes: dict[Place, NeuronPass] = {}
+        self._passes: dict[PassKey, NeuronPass] = {}
         self._losses: list[tuple[keras.layers.Layer, Tensor]] = []
         self._layers_with_losses: dict[str, keras.layers.Layer] = {}
         self._statistics: list[tuple[Call, Tensor, Tensor]] = []
@@ -219,8 +219,8 @@ class StepMode:
         """The outputs of a walk, after the last step."""
         self._end_of_steps()
         record = self.record
-        for place, neuron_pass in self._passes.items():
-            neuron_pass.cell.after_steps(record.states[place])
+        for pass_key, neuron_pass in self._passes.items():
+            neuron_pass.cell.after_steps(record.states[pass_key])
         for key, call in self._normalized.items():
             windows = record.moments[key]
             moments = {name: self._of_all_steps([of[name] for of in windows]) for name in windows[0]}

@@ -62,7 +62,7 @@ def with_backward(values, inputs, others, backward):
     def attached(*inputs):
         return [tf.stop_gradient(value) for value in values], lambda *upstream: backward(list(inputs), others, list(upstream))
 
-    # In eager mode some inputs may be variables.
+    # Some inputs may be TensorFlow's variables.
     return attached(*map(tf.convert_to_tensor, inputs))
 
 

@@ -216,7 +216,7 @@ def untraced(function):
     """Runs a function without compilation inside a step that `torch.compile` compiles.
 
     That compiler would compile a new program for each path through a network, and its programs ignore the modes in which the
-    walk runs. Parts that are worth compiling are passed to `fuse`.
+    walk runs. Parts that are worth compiling are passed to `elementwise`.
     """
     return torch.compiler.disable(function)
 

@@ -3,6 +3,7 @@
 import contextlib
 import operator
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,9 @@ MOST_LAYOUTS = 16
 """For how many layouts of tensors a graph is compiled, each of which takes seconds."""
 
 _warned_of: set[str] = set()
+
+_compiling = threading.RLock()
+"""Settings of PyTorch's compiler are those of the whole process."""
 
 
 class Compiled:
@@ -104,7 +108,7 @@ def for_these_shapes(graph, tensors):
         # Triton's compiler fails where a reduction in one block is fused with the time loop of neurons before it.
         "triton.persistent_reductions": False,
     }
-    with torch._guards.tracing(context), config.patch(options), _computing_steps_once():
+    with _compiling, torch._guards.tracing(context), config.patch(options), _computing_steps_once():
         return compiler(graph, list(tensors))
 
 
