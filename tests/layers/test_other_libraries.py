@@ -1,21 +1,25 @@
-"""Neurons of snnTorch and SpikingJelly spike as those of this library that stand for them, step for step."""
+"""Neurons and surrogates of snnTorch and SpikingJelly do what those of this library that stand for them do, step for step."""
+
+import importlib
+import math
 
 import keras
 import numpy as np
 import pytest
 from helpers import spiking
 
-from keras_ratesnn.layers import IF, LIF, CuBaLIF
+from keras_ratesnn import surrogates
+from keras_ratesnn.layers import IF, LIF, CuBaLIF, ParametricLIF
 
 T = 12
 # A random membrane never equals its threshold, where snnTorch does not spike and this library does.
 CURRENTS = np.random.default_rng(0).normal(0.6, 1.0, (20, T, 30)).astype("float32")
 
 
-def leaky(**kwargs):
+def leaky(beta=0.8, **kwargs):
     from snntorch import Leaky
 
-    return Leaky(beta=0.8, init_hidden=True, **kwargs)
+    return Leaky(beta=beta, init_hidden=True, **kwargs)
 
 
 def synaptic(**kwargs):
@@ -30,6 +34,12 @@ def node(**kwargs):
     return LIFNode(**kwargs)
 
 
+def parametric_node(**kwargs):
+    from spikingjelly.activation_based.neuron import ParametricLIFNode
+
+    return ParametricLIFNode(**kwargs)
+
+
 def integrator(**kwargs):
     from spikingjelly.activation_based.neuron import IFNode
 
@@ -42,6 +52,8 @@ CASES = {
         lambda: leaky(threshold=0.7, learn_threshold=True),
         LIF(0.8, 0.7, learn_threshold=True, reset_delay=True),
     ),
+    "Leaky that learns its decay": (lambda: leaky(learn_beta=True), ParametricLIF(0.8, reset_delay=True)),
+    "Leaky without a leak": (lambda: leaky(beta=1.0, threshold=3.0), IF(3.0, reset_delay=True)),
     "Leaky, to zero": (lambda: leaky(reset_mechanism="zero"), LIF(0.8, reset="hard")),
     "Leaky, to zero, at once": (lambda: leaky(reset_mechanism="zero", reset_delay=False), LIF(0.8, reset="hard")),
     "Synaptic": (synaptic, CuBaLIF(0.7, synaptic_decay=0.6, reset_delay=True)),
@@ -52,7 +64,14 @@ CASES = {
     "LIFNode": (lambda: node(v_threshold=0.5), LIF(0.5, 0.5, reset="hard", decay_input=True)),
     "LIFNode, soft": (lambda: node(tau=4.0, v_threshold=0.5, v_reset=None), LIF(0.75, 0.5, decay_input=True)),
     "LIFNode without decay_input": (lambda: node(tau=5.0, decay_input=False), LIF(0.8, reset="hard")),
+    # Its membrane, measured from where it rests.
+    "LIFNode that rests below 0": (
+        lambda: node(v_threshold=0.3, v_reset=-0.2),
+        LIF(0.5, 0.5, reset="hard", decay_input=True),
+    ),
+    "ParametricLIFNode": (lambda: parametric_node(v_threshold=0.5), ParametricLIF(0.5, 0.5, reset="hard", decay_input=True)),
     "IFNode": (integrator, IF(reset="hard")),
+    "IFNode, soft": (lambda: integrator(v_threshold=3.0, v_reset=None), IF(3.0)),
 }
 
 
@@ -68,3 +87,30 @@ def test_spikes_are_those_of_another_library(name):
     inputs = keras.Input((30,))
     model = spiking(keras.Model(inputs, layer(inputs)), T, return_sequences=True)
     np.testing.assert_array_equal(model.predict(CURRENTS, verbose=0), spikes)
+
+
+JELLY, TORCH = "spikingjelly.activation_based.surrogate", "snntorch.surrogate"
+SURROGATES = [
+    (JELLY, "Sigmoid", {}, surrogates.Sigmoid()),
+    (JELLY, "ATan", {}, surrogates.ATan()),
+    (JELLY, "PiecewiseQuadratic", {"alpha": 2.0}, surrogates.Triangle(width=1 / 2)),
+    (JELLY, "Rect", {"alpha": 2.0}, surrogates.Rectangular(width=1 / 2)),
+    (JELLY, "Erf", {"alpha": 3.0}, surrogates.Gaussian(sigma=1 / (3.0 * math.sqrt(2)))),
+    (JELLY, "SoftSign", {}, surrogates.FastSigmoid(slope=2.0)),
+    (JELLY, "SuperSpike", {}, surrogates.FastSigmoid(slope=1.0)),
+    (TORCH, "atan", {}, surrogates.ATan()),
+    (TORCH, "fast_sigmoid", {}, surrogates.FastSigmoid()),
+    (TORCH, "sigmoid", {}, surrogates.Sigmoid(alpha=25.0)),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "arguments", "surrogate"), SURROGATES)
+def test_surrogate_has_the_derivative_of_another_library(module, name, arguments, surrogate):
+    import torch
+
+    # None at a distance where a rectangle ends.
+    distances = np.linspace(-1.9, 1.9, 20, dtype="float32")
+    theirs = torch.tensor(distances, requires_grad=True)
+    getattr(importlib.import_module(module), name)(**arguments)(theirs).sum().backward()
+    ours = surrogate.derivative(keras.ops.convert_to_tensor(distances))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), theirs.grad.numpy(), atol=1e-5)
