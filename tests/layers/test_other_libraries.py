@@ -1,21 +1,25 @@
-"""Neurons of snnTorch and SpikingJelly spike as those of this library that stand for them, step for step."""
+"""Neurons and surrogates of snnTorch and SpikingJelly do what those of this library that stand for them do, step for step."""
+
+import importlib
+import math
 
 import keras
 import numpy as np
 import pytest
-from helpers import spiking
+from helpers import gradient_of, spiking
 
-from keras_ratesnn.layers import IF, LIF, CuBaLIF
+from keras_ratesnn import surrogates
+from keras_ratesnn.layers import IF, LIF, CuBaLIF, ParametricLIF
 
 T = 12
 # A random membrane never equals its threshold, where snnTorch does not spike and this library does.
 CURRENTS = np.random.default_rng(0).normal(0.6, 1.0, (20, T, 30)).astype("float32")
 
 
-def leaky(**kwargs):
+def leaky(beta=0.8, **kwargs):
     from snntorch import Leaky
 
-    return Leaky(beta=0.8, init_hidden=True, **kwargs)
+    return Leaky(beta=beta, init_hidden=True, **kwargs)
 
 
 def synaptic(**kwargs):
@@ -30,6 +34,18 @@ def node(**kwargs):
     return LIFNode(**kwargs)
 
 
+def parametric_node(**kwargs):
+    from spikingjelly.activation_based.neuron import ParametricLIFNode
+
+    return ParametricLIFNode(**kwargs)
+
+
+def current_based_node(**kwargs):
+    from spikingjelly.activation_based.neuron import CUBALIFNode
+
+    return CUBALIFNode(**kwargs)
+
+
 def integrator(**kwargs):
     from spikingjelly.activation_based.neuron import IFNode
 
@@ -42,6 +58,8 @@ CASES = {
         lambda: leaky(threshold=0.7, learn_threshold=True),
         LIF(0.8, 0.7, learn_threshold=True, reset_delay=True),
     ),
+    "Leaky that learns its decay": (lambda: leaky(learn_beta=True), ParametricLIF(0.8, reset_delay=True)),
+    "Leaky without a leak": (lambda: leaky(beta=1.0, threshold=3.0), IF(3.0, reset_delay=True)),
     "Leaky, to zero": (lambda: leaky(reset_mechanism="zero"), LIF(0.8, reset="hard")),
     "Leaky, to zero, at once": (lambda: leaky(reset_mechanism="zero", reset_delay=False), LIF(0.8, reset="hard")),
     "Synaptic": (synaptic, CuBaLIF(0.7, synaptic_decay=0.6, reset_delay=True)),
@@ -52,19 +70,112 @@ CASES = {
     "LIFNode": (lambda: node(v_threshold=0.5), LIF(0.5, 0.5, reset="hard", decay_input=True)),
     "LIFNode, soft": (lambda: node(tau=4.0, v_threshold=0.5, v_reset=None), LIF(0.75, 0.5, decay_input=True)),
     "LIFNode without decay_input": (lambda: node(tau=5.0, decay_input=False), LIF(0.8, reset="hard")),
+    # Its membrane, measured from where it rests.
+    "LIFNode that rests below 0": (
+        lambda: node(v_threshold=0.3, v_reset=-0.2),
+        LIF(0.5, 0.5, reset="hard", decay_input=True),
+    ),
+    "ParametricLIFNode": (lambda: parametric_node(v_threshold=0.5), ParametricLIF(0.5, 0.5, reset="hard", decay_input=True)),
+    "CUBALIFNode": (current_based_node, CuBaLIF(0.75, 0.5, synaptic_decay=0.5, reset="hard")),
+    "CUBALIFNode, soft": (lambda: current_based_node(v_threshold=1.0, v_reset=None), CuBaLIF(0.75, synaptic_decay=0.5)),
     "IFNode": (integrator, IF(reset="hard")),
+    "IFNode, soft": (lambda: integrator(v_threshold=3.0, v_reset=None), IF(3.0)),
 }
+
+
+# Their membranes equal the threshold 1 often.
+HALVES = np.random.default_rng(0).integers(-1, 4, (20, T, 30)).astype("float32") / 2
+ABOVE_ONE = float(np.nextafter(np.float32(1.0), np.float32(2.0)))
+CASES_AT_THRESHOLD = {
+    "Leaky": (lambda: leaky(beta=0.5), LIF(0.5, ABOVE_ONE, reset_delay=True)),
+    "Leaky, to zero": (lambda: leaky(beta=0.5, reset_mechanism="zero"), LIF(0.5, ABOVE_ONE, reset="hard")),
+    "LIFNode": (lambda: node(decay_input=False), LIF(0.5, reset="hard")),
+    "IFNode, soft": (lambda: integrator(v_reset=None), IF()),
+}
+
+
+def both_spikes(theirs, layer, currents):
+    """The spikes (batch, time, neurons) of neurons of another library and of a layer."""
+    import torch
+
+    with torch.no_grad():
+        spikes = np.stack([theirs(torch.tensor(currents[:, t])).numpy() for t in range(T)], axis=1)
+    assert 0.05 < spikes.mean() < 0.95
+    inputs = keras.Input((30,))
+    model = spiking(keras.Model(inputs, layer(inputs)), T, return_sequences=True)
+    return spikes, model.predict(currents, verbose=0)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_spikes_are_those_of_another_library(name):
+    make, layer = CASES[name]
+    theirs, ours = both_spikes(make(), layer, CURRENTS)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", CASES_AT_THRESHOLD)
+def test_spikes_are_those_of_another_library_where_membranes_equal_the_threshold(name):
+    make, layer = CASES_AT_THRESHOLD[name]
+    theirs, ours = both_spikes(make(), layer, HALVES)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_snntorch_does_not_spike_at_its_threshold():
+    theirs, ours = both_spikes(leaky(beta=0.5), LIF(0.5, reset_delay=True), HALVES)
+    assert (theirs != ours).any()
+
+
+CASES_OF_GRADIENTS = {
+    "Leaky": (leaky, LIF(0.8, reset_delay=True, surrogate="atan")),
+    "Synaptic, to zero": (
+        lambda: synaptic(reset_mechanism="zero"),
+        CuBaLIF(0.7, synaptic_decay=0.6, reset="hard", reset_delay=True, surrogate="atan"),
+    ),
+    "LIFNode": (lambda: node(v_threshold=0.5), LIF(0.5, 0.5, reset="hard", decay_input=True, detach_reset=False)),
+    "LIFNode, detached": (
+        lambda: node(v_threshold=0.5, v_reset=None, detach_reset=True),
+        LIF(0.5, 0.5, decay_input=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES_OF_GRADIENTS)
+def test_gradients_of_bptt_are_those_of_another_library(name):
     import torch
 
-    make, layer = CASES[name]
-    theirs = make()
-    with torch.no_grad():
-        spikes = np.stack([theirs(torch.tensor(CURRENTS[:, t])).numpy() for t in range(T)], axis=1)
-    assert 0.05 < spikes.mean() < 0.95
+    make, layer = CASES_OF_GRADIENTS[name]
+    weights = np.random.default_rng(1).normal(size=CURRENTS.shape).astype("float32")
+    theirs, currents = make(), torch.tensor(CURRENTS, requires_grad=True)
+    spikes = torch.stack([theirs(currents[:, t]) for t in range(T)], dim=1)
+    (expected,) = torch.autograd.grad((spikes * torch.tensor(weights)).sum(), currents)
     inputs = keras.Input((30,))
-    model = spiking(keras.Model(inputs, layer(inputs)), T, return_sequences=True)
-    np.testing.assert_array_equal(model.predict(CURRENTS, verbose=0), spikes)
+    model = spiking(keras.Model(inputs, layer(inputs)), T, gradient="bptt", return_sequences=True)
+    (gradient,) = gradient_of(lambda x: keras.ops.sum(model(x) * keras.ops.convert_to_tensor(weights)), [CURRENTS])
+    np.testing.assert_allclose(gradient, expected.numpy(), atol=1e-4)
+
+
+JELLY, TORCH = "spikingjelly.activation_based.surrogate", "snntorch.surrogate"
+SURROGATES = [
+    (JELLY, "Sigmoid", {}, surrogates.Sigmoid()),
+    (JELLY, "ATan", {}, surrogates.ATan()),
+    (JELLY, "PiecewiseQuadratic", {"alpha": 2.0}, surrogates.Triangle(width=1 / 2)),
+    (JELLY, "Rect", {"alpha": 2.0}, surrogates.Rectangular(width=1 / 2)),
+    (JELLY, "Erf", {"alpha": 3.0}, surrogates.Gaussian(sigma=1 / (3.0 * math.sqrt(2)))),
+    (JELLY, "SoftSign", {}, surrogates.FastSigmoid(slope=2.0)),
+    (JELLY, "SuperSpike", {}, surrogates.FastSigmoid(slope=1.0)),
+    (TORCH, "atan", {}, surrogates.ATan()),
+    (TORCH, "fast_sigmoid", {}, surrogates.FastSigmoid()),
+    (TORCH, "sigmoid", {}, surrogates.Sigmoid(alpha=25.0)),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "arguments", "surrogate"), SURROGATES)
+def test_surrogate_has_the_derivative_of_another_library(module, name, arguments, surrogate):
+    import torch
+
+    # None at a distance where a rectangle ends.
+    distances = np.linspace(-1.9, 1.9, 20, dtype="float32")
+    theirs = torch.tensor(distances, requires_grad=True)
+    getattr(importlib.import_module(module), name)(**arguments)(theirs).sum().backward()
+    ours = surrogate.derivative(keras.ops.convert_to_tensor(distances))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), theirs.grad.numpy(), atol=1e-5)
