@@ -1,5 +1,6 @@
 """The order of the callbacks of `fit`: those that add to the logs run before those that read them."""
 
+import warnings
 from typing import Any
 
 import keras
@@ -17,10 +18,10 @@ _READ_LOGS = (
 
 
 def measurements_first(callbacks: Any) -> Any:
-    """The callbacks given to `fit`, with those that add to the logs in front of the first of Keras' that reads the logs.
+    """The callbacks given to `fit`, with those that add to the logs in front of those of Keras that only read the logs.
 
-    Keras hands the logs from one callback to the next: what a later one adds, an earlier one does not see. All others keep
-    their order.
+    Keras hands the logs from one callback to the next: what a later one adds, an earlier one does not see. Any other callback
+    may change the model: what stands behind it stays there, and a warning says so.
 
     Args:
         callbacks: As for `fit`: a `keras.callbacks.CallbackList`, which is changed, a callback, a list or `None`.
@@ -32,7 +33,24 @@ def measurements_first(callbacks: Any) -> Any:
 
 
 def _in_order(callbacks):
-    first = next((index for index, callback in enumerate(callbacks) if isinstance(callback, _READ_LOGS)), len(callbacks))
-    before, after = callbacks[:first], callbacks[first:]
-    late = [callback for callback in after if getattr(callback, "_adds_to_logs", False)]
-    return [*before, *late, *(callback for callback in after if callback not in late)]
+    ordered: list[keras.callbacks.Callback] = []
+    for callback in callbacks:
+        index = len(ordered)
+        if getattr(callback, "_adds_to_logs", False):
+            while index and isinstance(ordered[index - 1], _READ_LOGS):
+                index -= 1
+            _warn_of_readers(callback, ordered[:index])
+        ordered.insert(index, callback)
+    return ordered
+
+
+def _warn_of_readers(callback, earlier):
+    readers = [type(other).__name__ for other in earlier if isinstance(other, _READ_LOGS)]
+    if readers:
+        name = type(callback).__name__
+        warnings.warn(
+            f"`callbacks`: {', '.join(readers)} will not see what {name} adds to the logs, since it comes earlier, and "
+            f"{type(earlier[-1]).__name__} between them may change the model that {name} measures. Put {name} in front of "
+            f"{readers[0]}, or {readers[0]} behind {name}.",
+            stacklevel=5,
+        )

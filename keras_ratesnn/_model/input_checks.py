@@ -163,7 +163,8 @@ def _check_numbers(tensor, wanted):
             f"Input {name!r} of the network must be a tensor or an array. Received: {tensor!r}, of type "
             f"{type(tensor).__name__}. A SpikingModel needs all inputs of its network, also optional ones."
         )
-    if not checks.holds_numbers(tensor) and str(tensor.dtype) != wanted.dtype:
+    # A layer for texts takes what TensorFlow takes for them.
+    if wanted.dtype != "string" and not checks.holds_numbers(tensor) and str(tensor.dtype) != wanted.dtype:
         raise ValueError(
             f"Input {name!r} of the network must hold real numbers. Received: an array of dtype {tensor.dtype}. Convert "
             "it, for example with x.astype('float32'); of complex numbers pass both parts, as two channels."

@@ -926,3 +926,14 @@ def test_jit_compile_is_checked_when_a_model_is_compiled(value):
     for compiled_model in (model, rsnn.distillation.Distiller(spiking(), model, keras.distillation.LogitsDistillation())):
         with pytest.raises(ValueError, match=r"`jit_compile` must be True, False or 'auto'\. Received: jit_compile="):
             compiled_model.compile("sgd", "mse", jit_compile=value)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has tensors of texts")
+def test_texts_are_inputs_where_a_layer_wants_them():
+    words = keras.layers.TextVectorization(10, output_sequence_length=5, vocabulary=["a", "b", "c"])
+    inputs = keras.Input((), dtype="string")
+    x = LIF()(keras.layers.Embedding(10, 4)(words(inputs)))
+    model = spiking(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(x))))
+    texts = np.array(["a b", "c"], dtype=object)
+    assert model.predict(texts, verbose=0).shape == (2, 3)
+    assert model.step(ops.convert_to_tensor(texts)).shape == (2, 3)

@@ -1,5 +1,7 @@
 """Neurons with learned parameters, neurons without a leak, and custom neurons."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -278,3 +280,30 @@ def test_the_rate_gradient_of_a_custom_neuron_is_bptts_in_one_layer():
     _, by_bptt = loss_and_gradients(spiking(network, 6, "bptt"), x, y)
     for path, gradient in by_bptt.items():
         np.testing.assert_allclose(by_rate[path], gradient, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="other backends differentiate by functions without a state")
+def test_models_of_two_threads_train_like_each_alone():
+    """The derivative of a cell without a written one is a forward-mode derivative, which PyTorch has one at a time of."""
+
+    def trained():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.CuBaLIF()(layers.Dense(5)(inputs))))
+        return compiled(spiking(network), jit_compile=False)
+
+    def train(model):
+        for _ in range(20):
+            model.train_on_batch(x, y)
+
+    x, y = data()
+    models = [trained() for _ in range(3)]
+    train(models[0])
+    threads = [threading.Thread(target=train, args=(model,)) for model in models[1:]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for model in models[1:]:
+        for one, other in zip(models[0].get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)

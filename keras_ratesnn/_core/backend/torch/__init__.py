@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import functools
 import math
+import threading
 
 import torch
 
@@ -19,6 +20,8 @@ from keras_ratesnn._core.backend.torch.graph import is_recording, noticing_repea
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
+_differentiating = threading.RLock()
+"""PyTorch has one forward-mode derivative at a time for all threads."""
 
 
 class _Graft(torch.autograd.Function):
@@ -74,7 +77,8 @@ def jvp(function, primals, tangents):
 
     token = _forward_mode.set(True)
     try:
-        return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
+        with _differentiating:
+            return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
     finally:
         _forward_mode.reset(token)
 
