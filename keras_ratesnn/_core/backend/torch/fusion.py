@@ -110,7 +110,8 @@ def _are_large(tensors):
 def _fuse_with_others(tensors):
     """Whether the compiler of a larger graph does better without a kernel: it fuses operations with those before and after.
 
-    With a gradient, a kernel saves memory: it stores its arguments only. Without CPUs gain nothing, and compile for longer.
+    A loop with a gradient stays a kernel, which saves memory: it stores its arguments only. On CPUs all loops do, since these
+    gain nothing otherwise and compile for longer.
     """
     has_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     return not has_gradient and all(tensor.is_cuda for tensor in tensors)
