@@ -43,7 +43,7 @@ def recomputed(run, rule, chosen=None):
     results = iter(backend.with_backward(flat, *recomputation.parts.split(given), recomputation.backward))
     gathered = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered)
     losses.update({key: next(results) for key in recomputation.keys})
-    return step_mode.finish(run, gathered)
+    return step_mode.outputs_of(run, gathered)
 
 
 def _given(run, step_mode, values, chosen):

@@ -67,10 +67,10 @@ class ForwardRule(Rule):
 
     def regularize(self, call: Call, outputs: Structure) -> None:
         """Called with the outputs of a call, for activity regularisation."""
-        self.step_mode.regularize(call, outputs, 1.0 / self.step_mode.calls, each_step=True)
+        self.step_mode.regularize(call, outputs, 1.0 / self.step_mode.calls_per_run, each_step=True)
 
     def add_loss(self, call: Call, loss: Tensor, t: int | Tensor | None = None) -> None:
-        self.step_mode.add_loss(call, loss, each_step=not self.is_static(call))
+        self.step_mode.store_loss(call, loss, each_step=not self.is_static(call))
 
     # Each kind of operation:
 
@@ -104,7 +104,7 @@ class ForwardRule(Rule):
                 # Updates the moving averages as often as calls on steps would.
                 inputs, mask = self._normalized(call, lambda signal: signal.value)
                 normalize = call.kind.normalization.normalize  # type: ignore[union-attr]
-                outputs, mean, variance = normalize(call.operation, inputs, times=self.step_mode.calls, mask=mask)
+                outputs, mean, variance = normalize(call.operation, inputs, times=self.step_mode.calls_per_run, mask=mask)
                 self._after_steps(call, mean, variance, mask)
                 keras_internals.put_mask(outputs, mask)
             else:
@@ -153,7 +153,7 @@ class ForwardRule(Rule):
         args, kwargs = with_tensors(self.step_mode.tensor, call)
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.step_mode.time_steps(args)}
-        return self._outputs(call, self.evaluate(self.apply, call, args, kwargs, 1.0 / self.step_mode.calls, self.step_mode.t))
+        return self._outputs(call, self.evaluate(self.apply, call, args, kwargs, 1.0 / self.step_mode.calls_per_run, self.step_mode.t))
 
     def _arguments_at(self, call, t):
         """The `(args, kwargs)` of an operation at a step that the rule sees."""
@@ -170,7 +170,7 @@ class ForwardRule(Rule):
 
     def _after_steps(self, call, mean, variance, mask):
         if call.kind.normalization.after_steps is not None:
-            self.step_mode.after_steps(call, mean, variance, mask)
+            self.step_mode.collect_moments(call, mean, variance, mask)
 
     def _times_step_factors(self, call, outputs):
         factors = ops.convert_to_tensor(call.kind.normalization.step_factors(call.operation))

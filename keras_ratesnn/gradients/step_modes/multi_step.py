@@ -91,7 +91,7 @@ class MultiStep(StepMode):
             steps = rule.output(self.tensor(signal) if signal.static else self._checked(signal.value))
             return time_axis.unfold(steps, self.timesteps) if run.return_sequences else time_axis.mean(steps, self.timesteps)
 
-        return self._finish(tree.map_leaves(output, outputs), is_last)
+        return self._outputs(tree.map_leaves(output, outputs), is_last)
 
     def _gathered_mask(self, run, so_far, mask):
         steps = time_axis.unfold(mask, self.timesteps)

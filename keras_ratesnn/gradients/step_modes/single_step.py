@@ -85,7 +85,7 @@ class SingleStep(StepMode):
         by_leaf = [_windows.accumulate(of_leaf, value, inside) for *of_leaf, value in _leaves(*sums[pass_key], values)]
         sums[pass_key] = [_like(values, of_window) for of_window in zip(*by_leaf, strict=True)]
 
-    def _end_of_steps(self) -> None:
+    def _complete_record(self) -> None:
         record = self.record
         for pass_key, neuron_pass in self._passes.items():
             record.states[pass_key], record.neurons[pass_key] = neuron_pass.finish(record.loops[pass_key])
@@ -139,13 +139,13 @@ class SingleStep(StepMode):
         return self.record, outputs
 
     def run(self, rule: WalkRule, run: Run, is_last: bool = True) -> Structure:
-        return self.finish(run, self.sweep(rule, run), is_last)
+        return self.outputs_of(run, self.sweep(rule, run), is_last)
 
     def sweep(self, rule: WalkRule, run: Run) -> Structure:
         """Runs all steps.
 
         Returns:
-            The argument of `finish`: the sum of the outputs in the structure of the network's outputs, or all of them if
+            The argument of `outputs_of`: the sum of the outputs in the structure of the network's outputs, or all of them if
             `run.return_sequences`.
         """
 
@@ -176,14 +176,14 @@ class SingleStep(StepMode):
         self._dtypes = tree.map_leaves(lambda output: output.dtype, outputs)
         return gathered
 
-    def finish(self, run: Run, gathered: Structure, is_last: bool = True) -> Structure:
+    def outputs_of(self, run: Run, gathered: Structure, is_last: bool = True) -> Structure:
         """The outputs of the run, from the result of `sweep`."""
 
         def mean(total, dtype):
             return ops.cast(total / self.timesteps, time_axis.mean_dtype(dtype))
 
         outputs = gathered if run.return_sequences else tree.map_leaves(mean, gathered, self._dtypes)
-        return self._finish(outputs, is_last)
+        return self._outputs(outputs, is_last)
 
     def _gathered_mask(self, run, so_far, mask):
         if run.return_sequences:

@@ -50,7 +50,7 @@ class StepMode:
         self._normalized: dict[str, Call] = {}
 
     @property
-    def calls(self) -> int:
+    def calls_per_run(self) -> int:
         """The number of calls of each operation."""
         return 1 if self.sees_all_steps else self.timesteps
 
@@ -135,7 +135,7 @@ class StepMode:
         """
         raise NotImplementedError
 
-    def _end_of_steps(self) -> None:
+    def _complete_record(self) -> None:
         """Called after the last step: completes the record for later walks."""
 
     def _gathered_mask(self, run, so_far, mask):
@@ -157,16 +157,16 @@ class StepMode:
             call: `Call`.
             outputs: Structure of tensors.
             share: Float, the fraction of all steps that these outputs cover. Defaults to `1.0`.
-            each_step: See `add_loss`.
+            each_step: See `store_loss`.
         """
         regularizer = getattr(call.operation, "activity_regularizer", None)
         if regularizer is not None:
             # In half precision the sum over all steps and neurons could overflow.
             outputs = map(time_axis.widen, tree.flatten(outputs))
             loss = sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
-            self.add_loss(call, loss * share, each_step)
+            self.store_loss(call, loss * share, each_step)
 
-    def add_loss(self, call: Call, loss: Tensor, each_step: bool = False) -> None:
+    def store_loss(self, call: Call, loss: Tensor, each_step: bool = False) -> None:
         """Stores a loss of a call's layer.
 
         Args:
@@ -182,7 +182,7 @@ class StepMode:
         self.record.losses[call.key] = self.record.losses.get(call.key, 0.0) + ops.sum(loss)
         self._layers_with_losses[call.key] = call.operation
 
-    def after_steps(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None = None) -> None:
+    def collect_moments(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None = None) -> None:
         """Collects statistics that a call's normalisation receives after the last walk, averaged over all steps.
 
         With a `mask` of what they leave out, steps count by how much they do not.
@@ -215,9 +215,9 @@ class StepMode:
             if mask is not None:
                 masks[number] = self._gathered_mask(run, masks.get(number), mask)
 
-    def _finish(self, outputs, is_last):
+    def _outputs(self, outputs, is_last):
         """The outputs of a walk, after the last step."""
-        self._end_of_steps()
+        self._complete_record()
         record = self.record
         for pass_key, neuron_pass in self._passes.items():
             neuron_pass.cell.after_steps(record.states[pass_key])
