@@ -57,6 +57,20 @@ def neurons_of(network):
     return neurons
 
 
+def check_padding(network):
+    """Raises ValueError if steps of single samples cannot be padding, because neurons depend on those of other samples.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+    """
+    for neuron in neurons_of(network):
+        if neuron.couples_neurons:
+            raise ValueError(
+                f"Time steps cannot be masked for layer {neuron.name!r}, whose thresholds depend on the membranes of all "
+                "samples (threshold_stabilizer=True). Leave the stabilizer out, or train on sequences of equal length."
+            )
+
+
 def check_sequences(network):
     """Raises ValueError if an output of the network follows a time mean, so that it has no value for each step."""
     parts = plan_of(network).parts

@@ -59,7 +59,7 @@ class ForwardRule(Rule):
         return NeuronPass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
 
     def remember_statistics(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None) -> None:
-        """Called with the statistics that a call used to normalise steps, and the mask of what they leave out, or `None`."""
+        """Called with the statistics that a call used to normalise steps, and the Keras mask of its input, or `None`."""
 
     def remember(self, call: Call, outputs: Structure) -> Structure:
         """Called with the outputs of any other operation on steps; returns them or their replacement."""
@@ -103,9 +103,9 @@ class ForwardRule(Rule):
             if self.normalizes(call):
                 # Updates the moving averages as often as calls on steps would.
                 inputs, mask = self._normalized(call, lambda signal: signal.value)
-                normalize = call.kind.normalization.normalize  # type: ignore[union-attr]
-                outputs, mean, variance = normalize(call.operation, inputs, times=self.step_mode.calls_per_run, mask=mask)
-                self._after_steps(call, mean, variance, mask)
+                normalize, weights = self._normalize(call), self.step_mode.weights_in_statistics(call, mask)
+                outputs, mean, variance = normalize(call.operation, inputs, times=self.step_mode.calls_per_run, mask=weights)
+                self._collect_moments(call, mean, variance, weights)
                 keras_internals.put_mask(outputs, mask)
             else:
                 outputs = self.apply(call, *with_tensors(lambda signal: signal.value, call))
@@ -115,10 +115,10 @@ class ForwardRule(Rule):
 
     def normalization(self, call: Call) -> Signal:
         inputs, mask = self._normalized(call, self.step_mode.tensor)
-        normalize = call.kind.normalization.normalize  # type: ignore[union-attr]
-        outputs, mean, variance = self.evaluate(normalize, call.operation, inputs, 1, mask)
+        weights = self.step_mode.weights_in_statistics(call, mask)
+        outputs, mean, variance = self.evaluate(self._normalize(call), call.operation, inputs, 1, weights)
         self.remember_statistics(call, mean, variance, mask)
-        self._after_steps(call, mean, variance, mask)
+        self._collect_moments(call, mean, variance, weights)
         if call.kind.normalization.step_factors is not None:  # type: ignore[union-attr]
             outputs = self.remember(call, self.evaluate(self._times_step_factors, call, outputs))
         self.regularize(call, outputs)
@@ -153,7 +153,9 @@ class ForwardRule(Rule):
         args, kwargs = with_tensors(self.step_mode.tensor, call)
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.step_mode.time_steps(args)}
-        return self._outputs(call, self.evaluate(self.apply, call, args, kwargs, 1.0 / self.step_mode.calls_per_run, self.step_mode.t))
+        return self._outputs(
+            call, self.evaluate(self.apply, call, args, kwargs, 1.0 / self.step_mode.calls_per_run, self.step_mode.t)
+        )
 
     def _arguments_at(self, call, t):
         """The `(args, kwargs)` of an operation at a step that the rule sees."""
@@ -168,7 +170,11 @@ class ForwardRule(Rule):
             mask = tensor_of(mask)
         return inputs, keras_internals.mask_of(inputs) if mask is None else mask
 
-    def _after_steps(self, call, mean, variance, mask):
+    @staticmethod
+    def _normalize(call):
+        return call.kind.normalization.normalize
+
+    def _collect_moments(self, call, mean, variance, mask):
         if call.kind.normalization.after_steps is not None:
             self.step_mode.collect_moments(call, mean, variance, mask)
 

@@ -52,7 +52,9 @@ def _transform(inputs, axis, gamma, beta, mean, variance, epsilon):
 
 
 def _broadcast(parameter, inputs, axis):
-    """Reshapes `(channels,)` to broadcast to the inputs."""
+    """Reshapes `(channels,)`, or `(rows, channels)`, to broadcast to the inputs."""
     shape = [1] * len(inputs.shape)
-    shape[axis] = -1
+    shape[axis] = parameter.shape[-1]
+    if len(parameter.shape) == 2:
+        shape[0] = -1
     return ops.reshape(parameter, shape)
