@@ -304,7 +304,8 @@ class SpikingModel(
         """Advances a sequence by one time step, in inference mode, for inputs that arrive step by step.
 
         Membranes are kept between calls. The outputs of T calls equal those of one call on the whole sequence with
-        `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` starts a new one.
+        `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` starts a new one. No input is
+        padding here, whatever its value.
 
         Example:
 
