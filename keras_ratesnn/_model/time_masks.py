@@ -31,11 +31,9 @@ def masked(network, pairs, mask, mask_value):
         ValueError: If a mask does not fit its input, or there is no input with time for a single mask.
     """
     inputs, in_time = [], []
-    for (tensor, timed), of_input, wanted in zip(pairs, _masks_of(network, pairs, mask), network.inputs, strict=True):
+    for (tensor, timed), of_input in zip(pairs, _masks_of(network, pairs, mask), strict=True):
         if of_input is None:
             of_input = keras_internals.mask_of(tensor)
-        else:
-            _check_shape(of_input, tensor, timed, keras_internals.name_of_input(wanted))
         of_rows = None if of_input is None else ops.cast(of_input, "bool")
         if timed and of_rows is not None:
             # A step counts where some of its rows do.
@@ -87,11 +85,20 @@ def check_some_steps_count(network, x, timesteps, mask, mask_value):
 
 
 def _masks_of(network, pairs, mask):
-    """The mask of each input of a network, a list."""
+    """The mask of each input of a network, a list; raises ValueError if one does not fit."""
     if mask is None:
         return [None for _ in pairs]
     if not hasattr(mask, "shape"):
-        return _graph.match_inputs(network, mask)
+        masks = _graph.match_inputs(network, mask)
+    else:
+        masks = _of_inputs_with_time(mask, pairs)
+    for (tensor, timed), of_input, wanted in zip(pairs, masks, network.inputs, strict=True):
+        if of_input is not None:
+            _check_shape(of_input, tensor, timed, keras_internals.name_of_input(wanted))
+    return masks
+
+
+def _of_inputs_with_time(mask, pairs):
     if len(pairs) > 1 and not any(timed for _, timed in pairs):
         raise ValueError(
             f"A single `mask` for several inputs masks time steps. Received: mask of shape {tuple(mask.shape)}, and inputs "

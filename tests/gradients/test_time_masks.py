@@ -250,3 +250,88 @@ def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatc
                 patched.setattr(_time_loop, "LONGEST_PASS", 1)
                 found = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), x)
             assert_same(found, expected, (gradient, step_mode), rtol=1e-4)
+
+
+def test_rows_are_masked_at_each_step_by_a_mask_of_rank_three():
+    """A step is padding where all of its rows are; the mask of rows reaches layers that use it."""
+    random = np.random.default_rng(0)
+    x, rows = frames(features=(4, 6)), random.random((4, T, 4)) < 0.7
+    rows &= MASK[..., None]
+    rows[:, 0, 0] = True
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 6))
+    pooled = layers.GlobalAveragePooling1D()(rsnn.layers.LIF(0.5)(layers.Dense(8)(inputs)))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(pooled)), T, "bptt")
+    expected = []
+    for sample in range(4):
+        valid = rows[sample].any(axis=-1)
+        alone = rsnn.SpikingModel(model.network, int(valid.sum()))
+        expected.append(to_numpy(alone(x[sample][valid][None], mask=rows[sample][valid][None]))[0])
+    np.testing.assert_allclose(to_numpy(model(x, mask=rows)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_mask_serves_several_inputs_with_time():
+    x, static = frames(), np.random.default_rng(1).random((4, 6)).astype("float32")
+    inputs = [keras.Input((6,), name="frames"), keras.Input((6,), name="image")]
+    y = rsnn.layers.LIF(0.5)(layers.BatchNormalization()(layers.Dense(8)(layers.Concatenate()(inputs))))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(y)), T)
+    expected = to_numpy(model([padded_with(0.0, x), static], mask=MASK))
+    np.testing.assert_array_equal(to_numpy(model([padded_with(np.nan, x), static], mask=[MASK, None])), expected)
+    by_name = {"frames": padded_with(5.0, x), "image": static}
+    np.testing.assert_array_equal(to_numpy(model(by_name, mask={"frames": MASK, "image": None})), expected)
+
+
+def test_a_mask_value_is_saved(tmp_path):
+    x = padded_with(-1.0, frames())
+    model = spiking(network(), T, mask_value=-1.0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.mask_value == -1.0
+    np.testing.assert_array_equal(to_numpy(again(x)), to_numpy(model(x)))
+    model.mask_value = None
+    assert not np.allclose(to_numpy(again(x)), to_numpy(model(x)))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_padding_changes_nothing_in_half_precision_and_recorded(policy):
+    keras.config.set_dtype_policy(policy)
+    x, models = frames(), [compiled(spiking(normalizing_network(), T, mask_value=value)) for value in (0.0, np.nan)]
+    for model, value in zip(models, (0.0, np.nan), strict=True):
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=True)
+        for _ in range(3):
+            model.train_on_batch(padded_with(value, x), Y)
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((4, T + 1), bool), r"`mask` of input .* must have the shape \(batch, time\).*\(4, 6\)"),
+        (np.ones(4, bool), r"must have the shape \(batch, time\)"),
+        (np.arange(T) < np.array([5, 0, 3, 1])[:, None], r"at least one time step.*1 of 4 samples, the first of them sample 1"),
+    ],
+)
+def test_masks_that_do_not_fit_are_errors(mask, message):
+    with pytest.raises(ValueError, match=message):
+        spiking(network(), T)(frames(), mask=mask)
+
+
+def test_samples_that_are_all_padding_are_errors_before_training():
+    x = frames()
+    x[2] = -1.0
+    model = compiled(spiking(network(), T, mask_value=-1.0))
+    with pytest.raises(ValueError, match="only padding in 1 of 4 samples, the first of them sample 2"):
+        model.fit(x, Y, verbose=0)
+
+
+def test_what_needs_sequences_of_equal_length_refuses_a_mask():
+    last_step = spiking(network(), T, Rate(last_step_statistics=True), step_mode="single")
+    with pytest.raises(ValueError, match=r"last_step_statistics=True.*padding"):
+        results(last_step, frames())
+    inputs = keras.Input((6,))
+    coupled = spiking(keras.Model(inputs, rsnn.layers.LIF(threshold_stabilizer=True)(inputs)), T, "bptt")
+    with pytest.raises(ValueError, match="threshold_stabilizer=True"):
+        coupled(frames(), mask=MASK)
+    with pytest.raises(TypeError, match="`mask_value` must be a number"):
+        spiking(network(), T, mask_value="padding")
