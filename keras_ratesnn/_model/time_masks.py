@@ -88,10 +88,7 @@ def _masks_of(network, pairs, mask):
     """The mask of each input of a network, a list; raises ValueError if one does not fit."""
     if mask is None:
         return [None for _ in pairs]
-    if not hasattr(mask, "shape"):
-        masks = _graph.match_inputs(network, mask)
-    else:
-        masks = _of_inputs_with_time(mask, pairs)
+    masks = _of_inputs_with_time(mask, pairs) if hasattr(mask, "shape") else _graph.match_inputs(network, mask)
     for (tensor, timed), of_input, wanted in zip(pairs, masks, network.inputs, strict=True):
         if of_input is not None:
             _check_shape(of_input, tensor, timed, keras_internals.name_of_input(wanted))
