@@ -5,9 +5,9 @@ import keras
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._graph.functional import as_graph
 from keras_ratesnn._graph.planning import plan_of
-from keras_ratesnn.layer_kinds import CELL, NEURON, TIME_MEAN, kind_of
+from keras_ratesnn.layer_kinds import CELL, NEURON, TIME_MEAN, TIME_MIXING, kind_of
 
-_SEEN_BY_THE_WALK = NEURON, CELL, TIME_MEAN
+_SEEN_BY_THE_WALK = NEURON, CELL, TIME_MEAN, TIME_MIXING
 
 
 def check_network(network):

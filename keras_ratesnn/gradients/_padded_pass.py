@@ -7,13 +7,13 @@ from keras_ratesnn.gradients.neuron_pass import NeuronPass
 
 
 def padded(neuron_pass, mask):
-    """The pass, or for a mask one that keeps the state of neurons, which do not spike, at the steps that are padding.
+    """The pass, or for a mask one that keeps the state of neurons that wait, and do not spike, at the steps that are padding.
 
     Args:
         neuron_pass: `NeuronPass`.
         mask: Boolean tensor `(batch, T)`, false for padding; `None` if there is none.
     """
-    return neuron_pass if mask is None else _PaddedPass(neuron_pass, mask)
+    return neuron_pass if mask is None or not neuron_pass.waits else _PaddedPass(neuron_pass, mask)
 
 
 class _PaddedPass(NeuronPass):

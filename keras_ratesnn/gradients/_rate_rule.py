@@ -61,6 +61,8 @@ class RateRule(Rule):
             outputs = self.neuron(call)
         elif call.kind.role == layer_kinds.ENCODER:
             outputs = self._with_value(recorded, self.tensor(only_signal(call)), call.operation.rate_derivative)
+        elif call.kind.role == layer_kinds.TIME_MIXING:
+            outputs = self._with_value(recorded, self.mixing(call))
         elif call.key in self.step_mode.constants:
             return self.step_mode.constants[call.key]
         elif self.normalizes(call):
@@ -88,6 +90,11 @@ class RateRule(Rule):
         recorded = self.step_mode.record.neurons[_eligibility.EligibilityPass.quantity, call.key]
         rate = _eligibility.firing_rate(call.operation.cell, recorded, self.tensor(only_signal(call)), self.windows)
         return time_axis.cast(rate, call.operation.compute_dtype)
+
+    def mixing(self, call):
+        """The time mean, in each window, of a layer that mixes time steps, given the rate at each step."""
+        steps = call.operation.over_time(self.at_each_step(only_signal(call)))
+        return time_axis.cast(self.windows.means_over_steps(time_axis.fold(steps)), call.operation.compute_dtype)
 
     def normalization(self, call):
         """Normalises with the statistics of all steps, or of each window if each step was normalised separately."""

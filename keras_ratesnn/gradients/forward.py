@@ -11,6 +11,7 @@ from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
+from keras_ratesnn.gradients._mixing_pass import MixingPass
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.rule import Rule
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
@@ -38,6 +39,8 @@ class ForwardRule(Rule):
             return self.neuron(call)
         if kind.role == layer_kinds.ENCODER:
             return self.encoder(call)
+        if kind.role == layer_kinds.TIME_MIXING:
+            return self.mixing(call)
         if self.is_static(call):
             return self.static(call)
         if self.normalizes(call):
@@ -57,6 +60,10 @@ class ForwardRule(Rule):
     def neuron_pass(self, neuron: keras.layers.Layer) -> NeuronPass:
         """The `NeuronPass` of a neuron layer."""
         return NeuronPass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
+
+    def mixed(self, key: str, mixing_pass: NeuronPass, signal: Signal) -> Tensor:
+        """The outputs of a layer that mixes time steps, see `StepMode.mix`."""
+        return self.step_mode.mix(key, mixing_pass, signal)
 
     def remember_statistics(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None) -> None:
         """Called with the statistics that a call used to normalise steps, and the Keras mask of its input, or `None`."""
@@ -79,6 +86,13 @@ class ForwardRule(Rule):
         spikes = self.evaluate(self.step_mode.through_time, call.key, neuron_pass, current)
         self.regularize(call, spikes)
         return Signal(keras_internals.put_mask(spikes, self.step_mode.mask(current)))
+
+    def mixing(self, call: Call) -> Signal:
+        """Runs a layer that mixes time steps: its output changes, even if its input is the same at every step."""
+        signal, layer = only_signal(call), call.operation
+        mixing_pass = MixingPass(layer, layer.compute_dtype, self.with_gradient)
+        outputs = self.evaluate(self.mixed, call.key, mixing_pass, signal)
+        return self._outputs(call, keras_internals.put_mask(outputs, self.step_mode.mask(signal)))
 
     def encoder(self, call: Call) -> Signal:
         encoder, inputs = call.operation, self.encoded(call)

@@ -76,6 +76,10 @@ class MultiStep(StepMode):
         self._passes[pass_key] = neuron_pass
         return spikes
 
+    def mix(self, key: str, mixing_pass: NeuronPass, signal: Signal) -> Tensor:
+        layer, steps = mixing_pass.cell, time_axis.unfold(self.only_valid(self.tensor(signal)), self.timesteps)
+        return time_axis.cast(time_axis.fold(layer.over_time(steps)), mixing_pass.dtype)
+
     def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:
         getattr(self.record, field)[key] = [values]
 

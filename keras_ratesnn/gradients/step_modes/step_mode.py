@@ -102,6 +102,16 @@ class StepMode:
         """
         raise NotImplementedError
 
+    def mix(self, key: str, mixing_pass: NeuronPass, signal: Signal) -> Tensor:
+        """The outputs of a layer that mixes time steps, at the steps that the rule sees.
+
+        Args:
+            key: String, the key of the layer's call.
+            mixing_pass: `NeuronPass` whose cell is the layer.
+            signal: `Signal`, its input.
+        """
+        return self.through_time(key, mixing_pass, Signal(self.only_valid(self.tensor(signal))))
+
     def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:
         """Records the mean of a structure of tensors over the calls in each window: a list with one element per window.
 
@@ -251,7 +261,7 @@ class StepMode:
         self._complete_record()
         record = self.record
         for pass_key, neuron_pass in self._passes.items():
-            neuron_pass.cell.after_steps(record.states[pass_key])
+            neuron_pass.after_steps(record.states[pass_key])
         for key, call in self._normalized.items():
             windows = record.moments[key]
             moments = {name: self._of_all_steps([of[name] for of in windows]) for name in windows[0]}
