@@ -27,6 +27,7 @@ from keras_ratesnn._model.input_checks import (
     warn_of_time_in_a_step,
 )
 from keras_ratesnn._model.streaming import Stream
+from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value, masked
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
@@ -69,6 +70,10 @@ class SpikingModel(
       neurons are computed once;
     * with time, `(batch, timesteps, ...)`: one frame per step.
 
+    Sequences of unequal length are padded to `timesteps`, and the padding is masked: by `model(x, mask=mask)`, by a
+    `keras.layers.Masking` before the model, or by `mask_value`. Neurons keep their state in padding and do not spike, and every
+    mean runs over the other steps. What is in the padding does not matter.
+
     Example:
 
     >>> network = keras.Sequential([
@@ -99,7 +104,17 @@ class SpikingModel(
         return_sequences: Boolean, whether the output is that of every step, `(batch, timesteps, ...)`, instead of the time
             mean. A loss on every step works with any training method; `"rate"` gives all steps the derivative of the rate.
             Defaults to `False`.
+        mask_value: A number, possibly NaN: a time step of an input with time is padding if all of its elements have this
+            value. Defaults to `None`: only a mask says what is padding.
         **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to that of the network.
+
+    Call arguments:
+        inputs: Tensor, or a structure of tensors: the inputs of the network, with or without time.
+        training: Boolean, whether layers behave as in training. Defaults to `None`, inference.
+        mask: Boolean tensor, false for padding: `(batch, timesteps)` for an input with time, `(batch, timesteps, rows)` if
+            rows of a step can be masked, too, `(batch, rows)` for an input without time; or such masks, or `None`, in a
+            structure like the inputs. A sample that is all padding has the output 0. Defaults to `None`: the masks that Keras
+            layers have put on the inputs.
 
     Raises:
         TypeError: If `network` is not Functional or Sequential, or an argument has the wrong type.
@@ -117,6 +132,7 @@ class SpikingModel(
         gradient: str | GradientMethod | Config = "rate",
         step_mode: StepModeName = "multi",
         return_sequences: bool = False,
+        mask_value: float | None = None,
         **kwargs: Any,
     ) -> None:
         functional = _graph.as_graph(network)
@@ -131,6 +147,7 @@ class SpikingModel(
         self.gradient = gradient
         self.step_mode = step_mode
         self.return_sequences = return_sequences
+        self.mask_value = mask_value
         warn_of_time_in_a_step(functional, self.timesteps)
         self._stream = Stream()
         self._graphs = CallGraphs()
@@ -189,20 +206,35 @@ class SpikingModel(
             _graph.check_sequences(_graph.as_graph(self.network))
         self._return_sequences = return_sequences
 
+    @property
+    def mask_value(self) -> float | None:
+        """The value of all elements of a time step that is padding, or `None`. It can be changed."""
+        return self._mask_value
+
+    @mask_value.setter
+    def mask_value(self, value: float | None) -> None:
+        self._mask_value = checked_mask_value(value)
+
     def _settings(self) -> tuple[Any, ...]:
         # Parameters of surrogates may change during training, for example to make them steeper.
         surrogates = tuple(map(repr, self._surrogates))
-        return self._timesteps, self._return_sequences, self._step_mode, self._choice_of_gradient, surrogates
+        # NaN is not equal to itself.
+        mask_value = repr(self._mask_value)
+        return self._timesteps, self._return_sequences, self._step_mode, self._choice_of_gradient, surrogates, mask_value
 
-    def call(self, inputs: Structure, training: bool | None = None) -> Structure:
+    def call(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
         training = bool(training)
         functional = _graph.as_graph(self.network)
         keras_internals.forget_losses(functional)
         pairs = zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True)
         walk, after_means = _graph.walks(functional, training)
+        inputs = [as_input(tensor, wanted, self.timesteps) for tensor, wanted in pairs]
+        inputs, mask = masked(functional, inputs, mask, self.mask_value)
+        if mask is not None:
+            _graph.check_padding(functional)
         run = Run(
             walk=walk,
-            inputs=[as_input(tensor, wanted, self.timesteps) for tensor, wanted in pairs],
+            inputs=inputs,
             timesteps=self.timesteps,
             step_mode=self.step_mode,
             training=training,
@@ -211,6 +243,7 @@ class SpikingModel(
             network=functional,
             draws=self._draws if self.gradient.draws else None,
             after_means=after_means,
+            mask=mask,
         )
         if training and run.with_gradient:
             quantization.check_trainable(self)
@@ -246,7 +279,7 @@ class SpikingModel(
         results = super().get_metrics_result
         return results() if _in_step.get() else replicas.metrics_of_all(self, results)
 
-    def compute_output_spec(self, inputs: Structure, training: bool | None = None) -> Structure:
+    def compute_output_spec(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
         functional = _graph.as_graph(self.network)
         flat = _graph.match_inputs(functional, inputs)
         for tensor, reference in zip(flat, functional.inputs, strict=True):
@@ -271,7 +304,8 @@ class SpikingModel(
         """Advances a sequence by one time step, in inference mode, for inputs that arrive step by step.
 
         Membranes are kept between calls. The outputs of T calls equal those of one call on the whole sequence with
-        `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` starts a new one.
+        `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` starts a new one. No input is
+        padding here, whatever its value.
 
         Example:
 
@@ -305,10 +339,15 @@ class SpikingModel(
         self._stream.reset()
 
     def _check_data(self, x: Any, least: int) -> None:
-        check_data(_graph.as_graph(self.network), x, self.timesteps, least)
+        network = _graph.as_graph(self.network)
+        check_data(network, x, self.timesteps, least)
+        check_some_steps_count(network, x, self.timesteps, None, self.mask_value)
 
-    def __call__(self, inputs: Structure, *args: Any, **kwargs: Any) -> Structure:
+    def __call__(self, inputs: Structure, *args: Any, mask: Structure = None, **kwargs: Any) -> Structure:
         check_inputs(_graph.as_graph(self.network), inputs, self.timesteps)
+        if mask is not None:
+            check_some_steps_count(_graph.as_graph(self.network), inputs, self.timesteps, mask, None)
+            kwargs["mask"] = mask
         return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
@@ -449,6 +488,7 @@ class SpikingModel(
             "gradient": registry.serialize(self.gradient),
             "step_mode": self.step_mode,
             "return_sequences": self.return_sequences,
+            "mask_value": self.mask_value,
         }
 
     @classmethod

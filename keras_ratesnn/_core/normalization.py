@@ -13,7 +13,8 @@ def normalize(layer, inputs, times=1, mask=None):
         layer: A `keras.layers.BatchNormalization`.
         inputs: Tensor.
         times: Integer. Defaults to `1`.
-        mask: Tensor with one axis less: false for what the statistics leave out. Defaults to `None`.
+        mask: Tensor with one axis less, whose axes but the first may have length 1: false, or 0, for what the statistics
+            leave out. Defaults to `None`.
 
     Returns:
         `(outputs, mean, variance)`: outputs in the layer's compute dtype, statistics `(channels,)` in float32 or wider.
@@ -21,7 +22,7 @@ def normalize(layer, inputs, times=1, mask=None):
     parameters = _parameters(layer, inputs)
     weights = _weights(layer, inputs, mask)
     outputs, mean, variance = backend.normalize(inputs, layer.axis, *parameters, layer.epsilon, weights=weights)
-    move_averages(layer, mean, variance, times)
+    move_averages(layer, mean, variance, times, weights)
     return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
 
@@ -32,7 +33,8 @@ def normalize_rate(layer, rate, mean, variance, weights=None):
         μ_c: the value of `mean`, the derivative of the batch mean of c
         σ̂_c²: the value of `variance`, the derivative of the batch variance of c
 
-    `weights` are optional weights of c in these means, of the shape of its first axes.
+    `weights` are optional weights of c in these means, of the shape of its first axes. With weights, `mean` and `variance` may
+    be those of each row, `(rows, channels)`.
 
     Source: Yu et al., NeurIPS 2024, appendix on batch normalisation.
     """
@@ -43,9 +45,14 @@ def normalize_rate(layer, rate, mean, variance, weights=None):
     return time_axis.cast(outputs, layer.compute_dtype)
 
 
-def move_averages(layer, mean, variance, times=1):
-    """Updates a layer's moving averages `times` times with the statistics of a batch."""
+def move_averages(layer, mean, variance, times=1, weights=None):
+    """Updates a layer's moving averages `times` times with the statistics of a batch, unless all of its weights are 0."""
     kept = layer.momentum**times
+    if weights is not None:
+        total = ops.sum(weights)
+        if backend.replicas.count() > 1:
+            total = ops.sum(backend.replicas.gather(total))
+        kept = ops.where(total > 0.0, kept, 1.0)
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving.assign(backend.multiply_add(time_axis.cast(value, moving.dtype), 1.0 - kept, moving.value * kept))
 
@@ -142,6 +149,8 @@ def renormalize(layer, inputs, times=1, mask=None):
             f"Batch renormalization cannot be trained on {backend.replicas.count()} replicas, because each would have its own "
             f"statistics. Received: layer {layer.name!r} with renorm=True. Set renorm=False."
         )
+    if mask is not None:
+        mask = ops.broadcast_to(mask, ops.shape(inputs)[:-1])
     for _ in range(times):
         outputs, _ = keras_internals.call_aside(layer, (inputs,), {"training": True, "mask": mask})
     return outputs, None, None

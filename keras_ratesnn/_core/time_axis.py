@@ -31,7 +31,26 @@ def mean(tensor, timesteps):
 
 def times_rows(tensor, factors):
     """Multiplies each row of a tensor by its factor, `(rows,)`, or all rows by one factor, `()` or `(1,)`."""
-    return tensor * ops.reshape(cast(factors, tensor.dtype), (-1, *([1] * (len(tensor.shape) - 1))))
+    return tensor * as_rows(cast(factors, tensor.dtype), tensor)
+
+
+def step_of(tensor, t):
+    """Step `t`, an integer or an integer scalar tensor, of a tensor `(batch, T, ...)`."""
+    # PyTorch cannot export Keras' `take` to ONNX.
+    return tensor[:, t] if isinstance(t, int) else ops.take(tensor, t, axis=1)
+
+
+def zero_unless(rows, tensor):
+    """A tensor with zeros in place of the rows where `rows` is false, `(rows,)`; with all of its rows if `rows` is `None`."""
+    if rows is None:
+        return tensor
+    # Not a product: a row that is masked may hold anything, such as NaN.
+    return ops.where(as_rows(rows, tensor), tensor, ops.zeros((), tensor.dtype))
+
+
+def as_rows(values, tensor):
+    """Values for rows, `(rows,)`, with as many axes as a tensor `(rows, ...)`."""
+    return ops.reshape(values, (-1, *([1] * (len(tensor.shape) - 1))))
 
 
 def of_steps(factors, time_steps):

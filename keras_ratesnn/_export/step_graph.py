@@ -13,6 +13,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._model.streaming import StreamingRule
+from keras_ratesnn.gradients._mixing_pass import MixingPass
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.record import PassKey, Record
 from keras_ratesnn.gradients.step_modes import SingleStep
@@ -142,6 +143,10 @@ class _ObservingRule(StreamingRule):
     def neuron(self, call):
         self.with_states[NeuronPass.quantity, call.key] = call.operation
         return super().neuron(call)
+
+    def mixing(self, call):
+        self.with_states[MixingPass.quantity, call.key] = call.operation
+        return super().mixing(call)
 
     def time_mean(self, call):
         self.with_states[TIME_MEAN, call.key] = call.operation

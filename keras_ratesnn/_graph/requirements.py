@@ -5,9 +5,9 @@ import keras
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._graph.functional import as_graph
 from keras_ratesnn._graph.planning import plan_of
-from keras_ratesnn.layer_kinds import CELL, NEURON, TIME_MEAN, kind_of
+from keras_ratesnn.layer_kinds import CELL, NEURON, TIME_MEAN, TIME_MIXING, kind_of
 
-_SEEN_BY_THE_WALK = NEURON, CELL, TIME_MEAN
+_SEEN_BY_THE_WALK = NEURON, CELL, TIME_MEAN, TIME_MIXING
 
 
 def check_network(network):
@@ -55,6 +55,20 @@ def neurons_of(network):
                     "Sequential model."
                 )
     return neurons
+
+
+def check_padding(network):
+    """Raises ValueError if steps of single samples cannot be padding, because neurons depend on those of other samples.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+    """
+    for neuron in neurons_of(network):
+        if neuron.couples_neurons:
+            raise ValueError(
+                f"Time steps cannot be masked for layer {neuron.name!r}, whose thresholds depend on the membranes of all "
+                "samples (threshold_stabilizer=True). Leave the stabilizer out, or train on sequences of equal length."
+            )
 
 
 def check_sequences(network):

@@ -2,7 +2,7 @@
 
 from keras_ratesnn._core import tree
 from keras_ratesnn._graph.plan import Part, Slot
-from keras_ratesnn.layer_kinds import ENCODER, NEURON, TIME_MEAN, kind_of, wants_time_step
+from keras_ratesnn.layer_kinds import ENCODER, NEURON, TIME_MEAN, TIME_MIXING, kind_of, wants_time_step
 
 
 def parts_of(calls, inputs, outputs):
@@ -48,7 +48,7 @@ def _check_after_means(call, follows_wholly):
             f"What follows a TimeMean runs once, on means. Received: {name}, with an input that follows a TimeMean and one "
             "that does not. Put a TimeMean before the other one, too."
         )
-    if kind_of(operation).role in (NEURON, ENCODER) or wants_time_step(type(operation)):  # type: ignore[arg-type]
+    if kind_of(operation).role in (NEURON, ENCODER, TIME_MIXING) or wants_time_step(type(operation)):  # type: ignore[arg-type]
         raise ValueError(
             f"What follows a TimeMean runs once, without time steps. Received: {name} after one, which needs time steps. Move "
             "the TimeMean behind it, or replace it by an ordinary layer, for example an activation."

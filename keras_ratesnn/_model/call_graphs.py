@@ -114,8 +114,9 @@ class _Settings:
         return bool(self.graphs) and not any(call.has_paid_off for call in self._calls.values())
 
     def tensors(self, run):
-        """The tensors that a call depends on: the values of variables, and the inputs."""
-        return [*keras_internals.values_of(self._variables), *(tensor for tensor, _ in run.inputs)]
+        """The tensors that a call depends on: the values of variables, the inputs, and their mask in time if they have one."""
+        inputs = [tensor for tensor, _ in run.inputs]
+        return [*keras_internals.values_of(self._variables), *inputs, *([] if run.mask is None else [run.mask])]
 
     def call_of_kind(self, key):
         """The `_Call` with a key, a new one if there is none."""
@@ -216,16 +217,18 @@ class _Recorded:
     def __init__(self, function, run, tensors, variables):
         layers = list(keras_internals.with_sublayers(run.network))
         has_time = [has_time for _, has_time in run.inputs]
-        run = dataclasses.replace(run, inputs=[])
+        run = dataclasses.replace(run, inputs=[], mask=None)
+        count, end = len(variables), len(variables) + len(has_time)
         self._name = run.network.name
         self.graph: Any = None
         self._targets: Any = None
 
         def of_tensors(tensors):
-            inputs = list(zip(tensors[len(variables) :], has_time, strict=True))
-            scope = keras_internals.CollectingScope(variables, tensors[: len(variables)])
+            values, inputs, mask = tensors[:count], tensors[count:end], tensors[end:]
+            scope = keras_internals.CollectingScope(variables, values)
+            given = {"inputs": list(zip(inputs, has_time, strict=True)), "mask": mask[0] if mask else None}
             with scope:
-                outputs = function(dataclasses.replace(run, inputs=inputs))
+                outputs = function(dataclasses.replace(run, **given))
             assigned, added = scope.assigned(), scope.added(layers)
             before, self._targets = self._targets, tuple([target for target, _ in pairs] for pairs in (assigned, added))
             if before is not None and _identities(before) != _identities(self._targets):

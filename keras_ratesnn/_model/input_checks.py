@@ -107,7 +107,7 @@ def has_time(tensor, wanted, timesteps):
 
 
 def as_input(tensor, wanted, timesteps):
-    """An input of a network: `(tensor, has_time)`, the tensor of the dtype that the network wants, with its Keras mask.
+    """An input of a network: `(tensor, has_time)`, a tensor of the dtype that the network wants, with its Keras mask.
 
     For the arguments see `has_time`.
     """

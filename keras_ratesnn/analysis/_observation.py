@@ -11,7 +11,8 @@ from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import backend, checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
-from keras_ratesnn._model.input_checks import check_batch
+from keras_ratesnn._model.input_checks import as_input, check_batch
+from keras_ratesnn._model.time_masks import masked
 from keras_ratesnn.gradients._observing import Observing, ObservingRule
 from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.step_modes import StepMode
@@ -29,6 +30,22 @@ def tensors(model: SpikingModel, x: Structure) -> Structure:
 def samples(x: Structure) -> int:
     """The number of samples in a batch."""
     return keras.tree.flatten(x)[0].shape[0]
+
+
+def steps_that_count(model: SpikingModel, x: Structure) -> np.ndarray:
+    """Which steps of each sample of a batch are not padding by the model's `mask_value`, `(batch, T)`."""
+    network = _graph.as_graph(model.network)
+    pairs = [
+        as_input(tensor, wanted, model.timesteps)
+        for tensor, wanted in zip(_graph.match_inputs(network, x), network.inputs, strict=True)
+    ]
+    _, mask = masked(network, pairs, None, model.mask_value)
+    return np.ones((samples(x), model.timesteps), bool) if mask is None else np.asarray(ops.convert_to_numpy(mask))
+
+
+def without_padding(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The rows of an array of all steps, `(batch * T, ...)`, that are not padding, see `steps_that_count`."""
+    return rows[counts.reshape(-1)]
 
 
 def observed(model: SpikingModel, x: Structure, observe: Observer) -> Structure:
@@ -55,7 +72,8 @@ def twin(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwargs:
 
     It runs step by step in Python: what is observed is observed by Python code. Random methods draw what the model would.
     """
-    shared = SpikingModel(model.network, model.timesteps, "bptt", step_mode, name=model.name, **kwargs)
+    kwargs = {"name": model.name, "mask_value": model.mask_value, **kwargs}
+    shared = SpikingModel(model.network, model.timesteps, "bptt", step_mode, **kwargs)
     if model._draws is not None:
         keras_internals.set_state(shared, "_draws", model._draws)
     shared.gradient = gradient

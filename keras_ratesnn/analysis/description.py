@@ -183,12 +183,14 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
     if print_fn is not None:
         checks.function("print_fn", print_fn, advice="It prints a string; pass None to print nothing.")
     layers: list[NeuronLayer] = []
-    counter = OperationCounter(model.timesteps)
+    counts = _observation.steps_that_count(model, x)
+    counter = OperationCounter(counts)
     paths = _graph.paths_of(model.network)
 
     def observe(call, outputs):
         if _observation.is_neuron(call):
-            layers.append(_activity(paths[call.operation], _observation.array(outputs.value)))
+            spikes = _observation.without_padding(_observation.array(outputs.value), counts)
+            layers.append(_activity(paths[call.operation], spikes))
         return counter(call, outputs)
 
     _observation.observed(model, x, observe)
@@ -209,7 +211,7 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
 
 
 def _activity(name: str, spikes: np.ndarray) -> NeuronLayer:
-    """The activity of a layer, from its spikes `(batch * T, ...)`."""
+    """The activity of a layer, from its spikes at each step of each sample."""
     share = spikes.mean(axis=0)
     return NeuronLayer(
         name=name,

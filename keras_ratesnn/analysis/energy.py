@@ -145,7 +145,7 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
         ValueError: If `x` does not fit the model or has no samples.
     """
     x = _observation.tensors(checked_model(model), x)
-    counter = OperationCounter(model.timesteps)
+    counter = OperationCounter(_observation.steps_that_count(model, x))
     _observation.observed(model, x, counter)
     return counter.energy(costs)
 
@@ -154,11 +154,12 @@ class OperationCounter:
     """An observer that counts the operations of layers with synapses. Its attributes are lists, with an entry for each call.
 
     Args:
-        timesteps: Integer T.
+        counts: Boolean array `(batch, T)`, which steps are not padding.
     """
 
-    def __init__(self, timesteps: int) -> None:
-        self.timesteps = timesteps
+    def __init__(self, counts: np.ndarray) -> None:
+        self.counts = counts
+        self.timesteps = counts.shape[1]
         self.names = _observation.Names()
         self.multiply_adds: list[float] = []
         self.accumulates: list[float] = []
@@ -195,9 +196,10 @@ class OperationCounter:
 
     def _count(self, call: Call, signal: Signal, outputs: Signal) -> None:
         values = _observation.array(signal.value)
+        values = values if signal.static else _observation.without_padding(values, self.counts)
         input_shape, output_shape = tuple(signal.value.shape), tuple(outputs.value.shape)
         dense = call.kind.multiply_adds(call.operation, input_shape, output_shape)  # type: ignore[misc]  # There is one.
-        steps = 1 if signal.static else self.timesteps
+        steps = 1 if signal.static else self.counts.sum() / len(self.counts)
         nonzero = values != 0
         if call.kind.fan_out is None:
             active = dense * steps * float(nonzero.mean())

@@ -17,7 +17,7 @@ class FiringRates:
     Args:
         timesteps: Integer T.
         layers: Tuple of strings, the names of the L neuron layers in execution order.
-        by_step: Array `(L, T)`: spikes per neuron at each step.
+        by_step: Array `(L, T)`: spikes per neuron at each step, of the samples for which it is not padding.
         by_neuron: Tuple of L arrays with the shapes of the layers' outputs: spikes per time step of each neuron, the mean over
             the batch.
     """
@@ -30,7 +30,7 @@ class FiringRates:
     @property
     def mean(self) -> np.ndarray:
         """Spikes per neuron and time step of each layer, `(L,)`."""
-        return self.by_step.mean(axis=1)
+        return np.array([of_neurons.mean() for of_neurons in self.by_neuron])
 
     def plot(self) -> Any:
         """Draws the rate of each layer against the time step, and its mean over time.
@@ -86,13 +86,16 @@ def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
     """
     x = _observation.tensors(checked_model(model), x)
     names, by_step, by_neuron = _observation.Names(), [], []
+    counts = _observation.steps_that_count(model, x)
+    samples = np.maximum(counts.sum(axis=0), 1)
 
     def observe(call, outputs):
         if _observation.is_neuron(call):
             spikes = _observation.unfolded(outputs.value, model.timesteps)
             names.add(call.operation.name)
-            by_step.append(spikes.mean(axis=(0, *range(2, spikes.ndim))))
-            by_neuron.append(spikes.mean(axis=(0, 1)))
+            # Neurons do not spike in padding.
+            by_step.append(spikes.sum(axis=0).reshape(model.timesteps, -1).mean(axis=1) / samples)
+            by_neuron.append(spikes.sum(axis=(0, 1)) / counts.sum())
         return outputs
 
     _observation.observed(model, x, observe)

@@ -118,6 +118,11 @@ def independence(model: SpikingModel, x: Structure, y: Any, loss: Any = None) ->
     Source: Yu et al., NeurIPS 2024, section 4.2 and figure 3.
     """
     training = _gradients.Training(model, x, y, loss)
+    if not _observation.steps_that_count(model, training.x).all():
+        raise ValueError(
+            "`x` must be sequences of equal length: a covariance over time needs the same steps of all samples. Received: "
+            f"steps that are padding by mask_value={model.mask_value}. Pass sequences of one length, and set `timesteps`."
+        )
     Rate().check(_graph.neurons_of(_graph.as_graph(model.network)))
     factors = _factors(training)
     errors = _errors(training, factors)

@@ -115,18 +115,23 @@ def shuffle_in_time(
 
 def _run(model, inputs, layers, random):
     """The outputs of a model with the spikes of some layers shuffled, and the names of all its neuron layers."""
-    names = _observation.Names()
+    names, counts = _observation.Names(), _observation.steps_that_count(model, inputs)
 
     def observe(call, outputs):
         if _observation.is_neuron(call) and names.add(call.operation.name) in layers:
-            return _shuffled(outputs, model.timesteps, random)
+            return _shuffled(outputs, counts, random)
         return outputs
 
     return _accuracy.only_output(model, _observation.observed(model, inputs, observe)), names.all
 
 
-def _shuffled(signal, timesteps, random):
-    """A signal of all steps, with the steps of each sample and neuron in an order of their own."""
-    steps = np.asarray(ops.convert_to_numpy(time_axis.unfold(time_axis.widen(signal.value), timesteps)))
-    tensor = ops.convert_to_tensor(random.permuted(steps, axis=1), dtype=signal.value.dtype)
+def _shuffled(signal, counts, random):
+    """A signal of all steps, with the steps of each sample and neuron in an order of their own; padding stays where it is."""
+    steps = np.array(ops.convert_to_numpy(time_axis.unfold(time_axis.widen(signal.value), counts.shape[1])))
+    if counts.all():
+        steps = random.permuted(steps, axis=1)
+    else:
+        for sample, of_sample in enumerate(counts):
+            steps[sample, of_sample] = random.permuted(steps[sample, of_sample], axis=0)
+    tensor = ops.convert_to_tensor(steps, dtype=signal.value.dtype)
     return Signal(keras_internals.put_mask(time_axis.fold(tensor), keras_internals.mask_of(signal.value)))

@@ -29,18 +29,18 @@ class EligibilityPass(NeuronPass):
     Args:
         cell: A `NeuronCell`.
         dtype: String, the dtype of the spikes.
-        windows: Tuple of integers, the sizes of the windows.
+        sizes: Tuple of integers, the sizes of the windows.
     """
 
-    def __init__(self, cell, dtype, windows):
+    def __init__(self, cell, dtype, sizes):
         super().__init__(cell, dtype, with_gradient=False)
-        self.windows = windows
+        self.sizes = sizes
         # The input of each window, and each weight, which acts in all windows.
-        self.directions = [*range(len(windows)), *cell.trainable_variables]
+        self.directions = [*range(len(sizes)), *cell.trainable_variables]
 
     @property
     def key(self):
-        return *super().key, self.windows, tuple(variable.trainable for variable in self.cell.variables)
+        return *super().key, self.sizes, tuple(variable.trainable for variable in self.cell.variables)
 
     @property
     def compiles(self):
@@ -48,7 +48,7 @@ class EligibilityPass(NeuronPass):
         return has_written_derivative(self.cell)
 
     def phase(self, t):
-        return _windows.inside(self.windows, t)
+        return _windows.inside(self.sizes, t)
 
     def start(self, current):
         """Traces start as numbers and become tensors once neurons differ."""
@@ -57,7 +57,7 @@ class EligibilityPass(NeuronPass):
         return {
             "state": state,
             "tangents": [at_rest for _ in self.directions],
-            "spikes": [0.0 for _ in self.windows],
+            "spikes": [0.0 for _ in self.sizes],
             "slopes": [[0.0 for _ in self._answering(direction)] for direction in self.directions],
         }
 
@@ -91,7 +91,7 @@ class EligibilityPass(NeuronPass):
     def finish(self, carried):
         """Records the rate of each window, and its derivatives with respect to weights and to the input up to that window."""
         record = []
-        for window, size in enumerate(self.windows):
+        for window, size in enumerate(self.sizes):
             answering = [
                 totals[window - self._answering(direction).start] / size
                 for direction, totals in zip(self.directions, carried["slopes"], strict=True)
@@ -102,7 +102,7 @@ class EligibilityPass(NeuronPass):
 
     def _answering(self, direction):
         """The windows whose rate a direction affects: its own and later ones."""
-        return range(direction if isinstance(direction, int) else 0, len(self.windows))
+        return range(direction if isinstance(direction, int) else 0, len(self.sizes))
 
     @staticmethod
     def _accumulate(totals, slope, of_distance, inside):
@@ -122,15 +122,16 @@ def firing_rate(cell, recorded, mean_input, windows):
         cell: A `NeuronCell`.
         recorded: The record of an `EligibilityPass`.
         mean_input: Tensor c `(batch * W, ...)`, the rate of the input current, with gradient.
-        windows: Tuple of integers, the sizes of the windows.
+        windows: `Windows`.
 
     Returns:
         Tensor r `(batch * W, ...)` of the membrane's dtype.
     """
-    inputs = _windows.cut(mean_input, windows)
+    inputs = windows.cut(mean_input)
     rates = []
     for window, of_window in enumerate(recorded):
-        value, slopes = of_window["rate"], of_window["slopes"]
+        # The pass divides by the size of the window.
+        value, slopes = (windows.of_steps_that_count(of_window[name], window) for name in ("rate", "slopes"))
         weights = [ops.broadcast_to(ops.cast(weight, value.dtype), ops.shape(value)) for weight in cell.trainable_variables]
         first, *others = [time_axis.cast(onto, value.dtype) for onto in (*inputs[: window + 1], *weights)]
         rate = backend.graft(value, first, slopes[0])

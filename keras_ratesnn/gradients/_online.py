@@ -4,8 +4,10 @@ from keras import ops
 
 from keras_ratesnn._core import backend, tree
 from keras_ratesnn.gradients import _recomputed_steps, _state
+from keras_ratesnn.gradients._mixing_pass import MixingPass
 from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
+from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.step_modes import step_mode_of
 
 
@@ -52,6 +54,10 @@ class OnlineRule(ForwardRule):
     def neuron_pass(self, neuron):
         return DetachedPass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
 
+    def mixed(self, key, mixing_pass, signal):
+        detached = _DetachedMixing(mixing_pass.cell, mixing_pass.dtype, mixing_pass.with_gradient)
+        return self.step_mode.through_time(key, detached, Signal(self.step_mode.only_valid(self.step_mode.tensor(signal))))
+
     def output(self, tensor):
         return self._with_gradient_of_chosen(tensor)
 
@@ -94,6 +100,13 @@ class OnlineRule(ForwardRule):
 
 class DetachedPass(NeuronPass):
     """Neurons in a time loop whose state carries no gradient from one step to the next."""
+
+    def advance(self, phase, current, carried):
+        return super().advance(phase, current, tree.map_leaves(ops.stop_gradient, carried))
+
+
+class _DetachedMixing(MixingPass):
+    """A layer that mixes time steps, in such a loop."""
 
     def advance(self, phase, current, carried):
         return super().advance(phase, current, tree.map_leaves(ops.stop_gradient, carried))

@@ -25,14 +25,13 @@ class RateRule(Rule):
         super().__init__(step_mode, training)
         self.last_step = last_step
         self.windows = step_mode.windows
-        self._is_even = len(set(step_mode.windows)) == 1
 
     def begin(self, inputs, has_time):
         if not has_time:
             return Signal(inputs, static=True)
         if self.last_step:
             return Signal(inputs[:, -1])
-        return self._signal(time_axis.fold(inputs), lambda steps: _windows.means_over_steps(steps, self.windows))
+        return self._signal(time_axis.fold(inputs), self.windows.means_over_steps)
 
     @staticmethod
     def _signal(tensor, rate_of=lambda rates: rates):
@@ -41,20 +40,20 @@ class RateRule(Rule):
     def tensor(self, signal):
         """The rates of a signal, `(batch * W, ...)`."""
         if isinstance(signal, Steps):
-            return _windows.means_over_steps(time_axis.widen(signal.value), self.windows)
+            return self.windows.means_over_steps(time_axis.widen(signal.value))
         if not signal.static:
             return signal.value
-        return keras_internals.with_mask(lambda tensor: _windows.repeat(tensor, self.windows), signal.value)
+        return keras_internals.with_mask(self.windows.repeat, signal.value)
 
     def mean(self, signal):
         """The rate over all steps, `(batch, ...)`."""
-        return signal.value if signal.static else _windows.mean(self.tensor(signal), self.windows)
+        return signal.value if signal.static else self.windows.mean(self.tensor(signal))
 
     def at_each_step(self, signal):
         """The rate of its window at each step, `(batch, T, ...)`. The gradient of a step goes to the rate of its window."""
         if isinstance(signal, Steps):
             return time_axis.unfold(signal.value, self.step_mode.timesteps)
-        return _windows.at_each_step(self.tensor(signal), self.windows)
+        return self.windows.at_each_step(self.tensor(signal))
 
     def __call__(self, call):
         recorded = self.step_mode.record.outputs.get(call.key)
@@ -62,13 +61,15 @@ class RateRule(Rule):
             outputs = self.neuron(call)
         elif call.kind.role == layer_kinds.ENCODER:
             outputs = self._with_value(recorded, self.tensor(only_signal(call)), call.operation.rate_derivative)
+        elif call.kind.role == layer_kinds.TIME_MIXING:
+            outputs = self._with_value(recorded, self.mixing(call))
         elif call.key in self.step_mode.constants:
             return self.step_mode.constants[call.key]
         elif self.normalizes(call):
             outputs = self._with_recorded(recorded, self.normalization(call))
         elif self.masks(call):
             rates, mask = self.tensor(only_signal(call)), self.step_mode.record.random_masks[call.key]
-            outputs = time_axis.cast(rates, mask.dtype) * _windows.repeat(mask, self.windows)
+            outputs = time_axis.cast(rates, mask.dtype) * self.windows.repeat(mask)
         elif self._changes(call):
             outputs = self.timed(call, recorded)
         else:
@@ -78,17 +79,22 @@ class RateRule(Rule):
 
     def regularize(self, call, outputs):
         """Regularises rates, weighting windows by their size."""
-        if self._is_even or getattr(call.operation, "activity_regularizer", None) is None:
+        if self.windows.have_equal_weights or getattr(call.operation, "activity_regularizer", None) is None:
             self.step_mode.regularize(call, outputs)
             return
-        by_output = [_windows.cut(output, self.windows) for output in tree.flatten(outputs)]
-        for of_window, size in zip(zip(*by_output, strict=True), self.windows, strict=True):
-            self.step_mode.regularize(call, list(of_window), size / self.step_mode.timesteps)
+        by_output = [self.windows.cut(output) for output in tree.flatten(outputs)]
+        for window, of_window in enumerate(zip(*by_output, strict=True)):
+            self.step_mode.regularize(call, list(of_window), self.windows.share(window))
 
     def neuron(self, call):
         recorded = self.step_mode.record.neurons[_eligibility.EligibilityPass.quantity, call.key]
         rate = _eligibility.firing_rate(call.operation.cell, recorded, self.tensor(only_signal(call)), self.windows)
         return time_axis.cast(rate, call.operation.compute_dtype)
+
+    def mixing(self, call):
+        """The time mean, in each window, of a layer that mixes time steps, given the rate at each step."""
+        steps = call.operation.over_time(self.at_each_step(only_signal(call)))
+        return time_axis.cast(self.windows.means_over_steps(time_axis.fold(steps)), call.operation.compute_dtype)
 
     def normalization(self, call):
         """Normalises with the statistics of all steps, or of each window if each step was normalised separately."""
@@ -97,7 +103,7 @@ class RateRule(Rule):
             return rates
         # The time mean in each window of the rate at each step.
         of_steps = ops.convert_to_tensor(factors(call.operation))[: self.step_mode.timesteps]
-        return time_axis.times_rows(rates, _windows.of_rows(_windows.means_over_steps(of_steps, self.windows), rates))
+        return time_axis.times_rows(rates, self.windows.means_of_factors(of_steps, ops.shape(rates)[0]))
 
     def _normalized(self, call):
         layer, rates = call.operation, self.tensor(only_signal(call, beside=call.kwargs.get("mask")))
@@ -105,20 +111,26 @@ class RateRule(Rule):
         # The authors' program, which uses the statistics of the last step, adds ε twice.
         epsilon = 0.0 if self.last_step else layer.epsilon
         recorded = self.step_mode.record.statistics[call.key]
-        statistics = [(of["mean"], 1.0 / of["precision"] - epsilon) for of in recorded]
+        statistics = [(of["mean"], 1.0 / self._positive(of["precision"]) - epsilon) for of in recorded]
         weights = self.step_mode.record.weights.get(call.key)
-        if len(statistics) == 1:
-            of_rows = _windows.weights_of_rows(ops.shape(rates)[0], self.windows)
+        if len(statistics) == 1 or self.windows.mask is not None:
+            of_rows = self.windows.weights_of_rows(ops.shape(rates)[0])
             if None not in (weights, of_rows):
                 weights = time_axis.times_rows(weights, of_rows)
-            return normalize_rate(layer, rates, *statistics[0], of_rows if weights is None else weights)
-        rates = _windows.cut(rates, self.windows)
-        weights = [None] * len(rates) if weights is None else _windows.cut(weights, self.windows)
+            weights = of_rows if weights is None else weights
+        if len(statistics) == 1:
+            return normalize_rate(layer, rates, *statistics[0], weights)
+        rates = self.windows.cut(rates)
+        weights = [None] * len(rates) if weights is None else self.windows.cut(weights)
         by_window = zip(rates, statistics, weights, strict=True)
         return _windows.join([normalize_rate(layer, rate, *of_window, weight) for rate, of_window, weight in by_window])
 
+    def _positive(self, precision):
+        """A precision, with 1 for the samples that are padding throughout a window."""
+        return precision if self.windows.mask is None else ops.where(precision > 0.0, precision, 1.0)
+
     def operation(self, call, recorded):
-        if self.draws(call) or (call.key in self.step_mode.adds_losses and not self._is_even):
+        if self.draws(call) or (call.key in self.step_mode.adds_losses and not self.windows.have_equal_weights):
             rates = self._by_window(call)
         else:
             rates = self._apply(call, *with_tensors(self.tensor, call))
@@ -132,7 +144,8 @@ class RateRule(Rule):
 
     def timed(self, call, recorded):
         """The time mean, in each window, of an operation applied to the rate at each step, for one that changes over time."""
-        steps, masks = MultiStep(self.step_mode.timesteps, self.windows), self.step_mode.record.input_masks.get(call.key, {})
+        steps = MultiStep(self.step_mode.timesteps, self.windows.sizes, self.windows.mask)
+        masks = self.step_mode.record.input_masks.get(call.key, {})
 
         def at_each_step(index, signal):
             if signal.static:
@@ -149,7 +162,7 @@ class RateRule(Rule):
             return self._apply(call, args, kwargs, share=1.0 / self.step_mode.timesteps)
 
         def rate(of_steps):
-            return _windows.means_over_steps(of_steps, self.windows) if time_axis.is_float(of_steps.dtype) else of_steps
+            return self.windows.means_over_steps(of_steps) if time_axis.is_float(of_steps.dtype) else of_steps
 
         if self.takes_time(call) or self.draws(call):
             outputs = steps.each(at_step)
@@ -162,10 +175,10 @@ class RateRule(Rule):
 
         def in_window(window):
             def tensor(signal):
-                return signal.value if signal.static else _windows.cut(signal.value, self.windows)[window]
+                return signal.value if signal.static else self.windows.cut(signal.value)[window]
 
             args, kwargs = with_tensors(tensor, call)
-            return self._apply(call, args, kwargs, share=self.windows[window] / self.step_mode.timesteps)
+            return self._apply(call, args, kwargs, share=self.windows.share(window))
 
         by_window = [in_window(window) for window in range(len(self.windows))]
         return tree.map_leaves(lambda *parts: _windows.join(parts), *by_window)

@@ -22,7 +22,7 @@ def recomputed(run, rule, chosen=None):
         rule: Function `step_mode -> ForwardRule`, the rule used to differentiate a step.
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
     """
-    step_mode, noise = SingleStep(run.timesteps), backend.noise_state()
+    step_mode, noise = SingleStep(run.timesteps, mask=run.mask), backend.noise_state()
     first = _FirstSweep(step_mode, run.training, with_gradient=False)
     # Keras collects them from all layers each time.
     variables = run.network.variables
@@ -43,7 +43,7 @@ def recomputed(run, rule, chosen=None):
     results = iter(backend.with_backward(flat, *recomputation.parts.split(given), recomputation.backward))
     gathered = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered)
     losses.update({key: next(results) for key in recomputation.keys})
-    return step_mode.finish(run, gathered)
+    return step_mode.outputs_of(run, gathered)
 
 
 def _given(run, step_mode, values, chosen):
@@ -55,6 +55,7 @@ def _given(run, step_mode, values, chosen):
         "variables": values,
         "drawn": step_mode.record.drawn(),
         "chosen": () if chosen is None else chosen,
+        "mask": () if run.mask is None else run.mask,
     }
 
 
@@ -82,7 +83,8 @@ class Recomputation:
 
     def step(self, given, t, record, changed):
         """`([outputs, losses], (record, changed))` of one step."""
-        run, step_mode = self.run, SingleStep(self.run.timesteps)
+        run, mask = self.run, given["mask"] if ops.is_tensor(given["mask"]) else None
+        step_mode = SingleStep(run.timesteps, mask=mask)
         step_mode.constants = {
             key: tree.map_leaves(_constant, of, given["masks"][key]) for key, of in given["constants"].items()
         }
@@ -156,7 +158,7 @@ def _differentiable(given, variables):
         *(tree.is_float(leaf) for leaf in tree.flatten([given["inputs"], given["constants"]])),
         *(False for _ in tree.flatten(given["masks"])),
         *(variable.trainable for variable in variables),
-        *(False for _ in tree.flatten([given["drawn"], given["chosen"]])),
+        *(False for _ in tree.flatten([given["drawn"], given["chosen"], given["mask"]])),
     ]
 
 

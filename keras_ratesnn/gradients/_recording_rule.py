@@ -25,7 +25,7 @@ class RecordingRule(ForwardRule):
         return backend.detached(function, *args)
 
     def neuron_pass(self, neuron):
-        return _eligibility.EligibilityPass(neuron.cell, neuron.compute_dtype, self.step_mode.windows)
+        return _eligibility.EligibilityPass(neuron.cell, neuron.compute_dtype, self.step_mode.windows.sizes)
 
     def normalization(self, call):
         if call.kind.normalization.normalize_rate is None:

@@ -20,7 +20,9 @@ def run_method(method, run):
     if run.after_means is None:
         return outputs
     inputs = [(mean, False) for mean in outputs]
-    rest = dataclasses.replace(run, walk=run.after_means, after_means=None, inputs=inputs, timesteps=1, step_mode="multi")
+    rest = dataclasses.replace(
+        run, walk=run.after_means, after_means=None, inputs=inputs, timesteps=1, step_mode="multi", mask=None
+    )
     if method.runs_means:
         return method.call(rest)
     step_mode = step_mode_of(rest)

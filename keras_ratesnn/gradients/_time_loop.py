@@ -4,6 +4,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, time_axis
 from keras_ratesnn.gradients import _compiled_loop
+from keras_ratesnn.gradients._padded_pass import padded
 
 LONGEST_PASS = 16
 """Up to this T a whole time loop is compiled into one pass over memory. A longer loop is one pass per step, to limit compile
@@ -21,39 +22,44 @@ def _elementwise(neuron_pass, function, key, *arguments):
     return backend.elementwise(function, neuron_pass.cell, (*neuron_pass.key, *key), *arguments)
 
 
-def run(neuron_pass, current, timesteps):
+def run(neuron_pass, current, timesteps, mask=None):
     """Runs a neuron layer over all time steps.
 
     Args:
         neuron_pass: `NeuronPass`.
         current: `Signal`, the input current, in multi-step mode.
         timesteps: Integer T.
+        mask: Boolean tensor `(batch, T)`, false for padding. Defaults to `None`: there is none.
 
     Returns:
         `(spikes, finished)`: the spikes of all steps, `(batch * T, ...)`, and the result of `finish`.
     """
     if timesteps <= backend.unrolled_steps(neuron_pass.with_gradient):
-        spikes, finished = _unrolled(neuron_pass, current, timesteps)
+        spikes, finished = _unrolled(neuron_pass, current, timesteps, mask)
     elif neuron_pass.with_gradient:
-        spikes, finished = _scanned(neuron_pass, current, timesteps)
+        spikes, finished = _scanned(padded(neuron_pass, mask), current, timesteps)
     else:
-        spikes, finished = _looped(neuron_pass, current, timesteps)
+        spikes, finished = _looped(padded(neuron_pass, mask), current, timesteps)
     return time_axis.fold(spikes), finished
 
 
-def _unrolled(neuron_pass, current, timesteps):
+def _unrolled(neuron_pass, current, timesteps, mask):
     steps = current.value if current.static else time_axis.unfold(current.value, timesteps)
 
     # No indexing: its gradient would be a tensor of all steps, for every step.
     def at_each_step(steps):
         return [steps] * timesteps if current.static else ops.unstack(steps, timesteps, axis=1)
 
-    def whole(steps):
-        return _through(neuron_pass, neuron_pass.advance, at_each_step(steps))
+    # A compiled function is given all of its tensors.
+    def whole(steps, mask):
+        of_steps = padded(neuron_pass, mask)
+        return _through(of_steps, of_steps.advance, at_each_step(steps))
 
     if timesteps <= LONGEST_PASS:
-        spikes, finished = _elementwise(neuron_pass, whole, (timesteps, current.static), steps)
+        spikes, finished = _elementwise(neuron_pass, whole, (timesteps, current.static), steps, mask)
     else:
+        neuron_pass = padded(neuron_pass, mask)
+
         # One pass per step; it is compiled only once if no number in it changes.
         def advance(*arguments):
             spikes, carried = _elementwise(neuron_pass, neuron_pass.advance, ("step",), *arguments)
@@ -77,11 +83,13 @@ def _scanned(neuron_pass, current, timesteps):
     at_steps = ops.moveaxis(time_axis.unfold(steps, timesteps), 1, 0)
     start = neuron_pass.as_tensors(neuron_pass.start(at_steps[0]))
 
-    def body(carried, at_step):
-        spikes, carried = neuron_pass.advance(neuron_pass.phase(0), at_step, carried)
-        return neuron_pass.as_tensors(carried), spikes
+    def body(state, at_step):
+        t, carried = state
+        spikes, carried = neuron_pass.advance(neuron_pass.phase(t), at_step, carried)
+        return (t + 1, neuron_pass.as_tensors(carried)), spikes
 
-    carried, spikes = _compiled_loop.scan(body, start, at_steps, neuron_pass.cell.variables, neuron_pass.dtype)
+    start = ops.zeros((), "int32"), start
+    (_, carried), spikes = _compiled_loop.scan(body, start, at_steps, neuron_pass.cell.variables, neuron_pass.dtype)
     return ops.moveaxis(spikes, 0, 1), neuron_pass.finish(carried)
 
 

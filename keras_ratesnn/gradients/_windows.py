@@ -1,10 +1,14 @@
-"""Time windows: T steps split into W consecutive windows. Rate training keeps one rate for each."""
+"""Time windows: T steps split into W consecutive windows. Rate training keeps one rate for each.
+
+Steps of a sample may be padding, because sequences in a batch have unequal lengths. A mean then runs over the other steps of
+the sample, T_b of T; in a window without any it is 0, and has no gradient.
+"""
 
 import itertools
 
 from keras import ops
 
-from keras_ratesnn._core import time_axis
+from keras_ratesnn._core import time_axis, tree
 
 
 def fit(windows, timesteps):
@@ -44,11 +48,10 @@ def inside(sizes, t):
     """Whether step `t` is inside each window: 0.0 or 1.0, as tensors if `t` is a tensor; `()` if there is only one window."""
     if len(sizes) == 1:
         return ()
-    ends = list(itertools.accumulate(sizes))
-    starts = [0, *ends[:-1]]
+    spans = _spans(sizes)
     if isinstance(t, int):
-        return tuple(float(start <= t < end) for start, end in zip(starts, ends, strict=True))
-    return tuple(ops.cast(ops.logical_and(t >= start, t < end), "float32") for start, end in zip(starts, ends, strict=True))
+        return tuple(float(start <= t < end) for start, end in spans)
+    return tuple(ops.cast(ops.logical_and(t >= start, t < end), "float32") for start, end in spans)
 
 
 def accumulate(totals, value, inside, plus=lambda total, value: total + value):
@@ -71,17 +74,123 @@ def accumulate(totals, value, inside, plus=lambda total, value: total + value):
     return added
 
 
-def means_over_steps(steps, sizes):
-    """The time mean in each window: `(batch * T, ...)` to `(batch * W, ...)`, summed in float32 or wider; of floats."""
-    timesteps = sum(sizes)
-    if len(sizes) == 1:
-        return time_axis.mean(steps, timesteps)
-    if len(sizes) == timesteps:
-        return steps
-    unfolded = time_axis.unfold(time_axis.widen(steps), timesteps)
-    ends = itertools.accumulate(sizes)
-    means = [ops.sum(unfolded[:, end - size : end], axis=1) / size for end, size in zip(ends, sizes, strict=True)]
-    return time_axis.cast(join(means), steps.dtype)
+class Windows:
+    """How the steps of a batch are averaged.
+
+    Args:
+        sizes: Tuple of integers that add up to T, the sizes of the windows.
+        mask: Boolean tensor `(batch, T)`, false for padding. Defaults to `None`: all steps count.
+    """
+
+    def __init__(self, sizes, mask=None):
+        self.sizes = sizes
+        self.timesteps = sum(sizes)
+        self.mask = mask
+        # How many steps of each window count: integers, or tensors `(batch,)`.
+        self._counts = sizes if mask is None else [_count(mask[:, start:end]) for start, end in _spans(sizes)]
+
+    def __len__(self):
+        return len(self.sizes)
+
+    @property
+    def have_equal_weights(self):
+        """Whether all rows of a tensor with one value per window, `(batch * W, ...)`, count the same in a mean."""
+        return self.mask is None and len(set(self.sizes)) == 1
+
+    def rows(self):
+        """Which rows of a tensor of all steps, `(batch * T, ...)`, count, `(batch * T,)`; `None` if all."""
+        return None if self.mask is None else ops.reshape(self.mask, (-1,))
+
+    def mean_of(self, total, window):
+        """The mean of a window: the sum over those of its steps that count, `(batch, ...)`, divided by their number."""
+        return _divided(total, self._counts[window])
+
+    def mean_over_all(self, steps):
+        """The mean over all steps that count, `(batch * T, ...)` to `(batch, ...)`, summed in float32 or wider."""
+        steps = time_axis.zero_unless(self.rows(), steps)
+        total = ops.sum(time_axis.unfold(time_axis.widen(steps), self.timesteps), axis=1)
+        return time_axis.cast(self.mean_of_all(total), time_axis.mean_dtype(steps.dtype))
+
+    def mean_of_all(self, total):
+        """The mean over all steps that count, given their sum, `(batch, ...)`."""
+        return _divided(total, self._all_counts())
+
+    def of_steps_that_count(self, means, window):
+        """The means of a window, a structure of tensors and numbers that are sums divided by the size of the window."""
+        if self.mask is None:
+            return means
+        scale = self.sizes[window] / ops.maximum(self._counts[window], 1.0)
+        return tree.map_leaves(lambda mean: time_axis.times_rows(mean, scale) if ops.is_tensor(mean) else mean, means)
+
+    def means_over_steps(self, steps):
+        """The mean in each window: `(batch * T, ...)` to `(batch * W, ...)`, summed in float32 or wider; of floats."""
+        steps = time_axis.zero_unless(self.rows(), steps)
+        if len(self) == self.timesteps > 1:
+            return steps
+        unfolded = time_axis.unfold(time_axis.widen(steps), self.timesteps)
+        sums = [ops.sum(unfolded[:, start:end], axis=1) for start, end in _spans(self.sizes)]
+        means = [self.mean_of(total, window) for window, total in enumerate(sums)]
+        return time_axis.cast(join(means), steps.dtype)
+
+    def means_of_factors(self, factors, rows):
+        """The mean in each window of a number for each step, `(T,)`: for each of `batch * W` rows, `(rows,)`, or `(1,)`."""
+        if self.mask is None:
+            means = self.means_over_steps(factors)
+            return means if len(self) == 1 else ops.take(means, ops.arange(rows) % len(self), axis=0)
+        return self.means_over_steps(ops.tile(factors, (ops.shape(self.mask)[0],)))
+
+    def cut(self, tensor):
+        """Splits a tensor `(batch * W, ...)` into a list of W tensors `(batch, ...)`."""
+        return [tensor] if len(self) == 1 else ops.unstack(time_axis.unfold(tensor, len(self)), len(self), axis=1)
+
+    def repeat(self, tensor):
+        """`(batch, ...)` to `(batch * W, ...)`, the same rows in every window."""
+        return tensor if len(self) == 1 else time_axis.repeat(tensor, len(self))
+
+    def mean(self, tensor):
+        """The mean over all steps, `(batch, ...)`, of a tensor with one value per window, `(batch * W, ...)`."""
+        if len(self) == 1:
+            return tensor
+        shares = [_divided(count, self._all_counts()) for count in self._counts]
+        return sum(part * _like_rows(share, part) for part, share in zip(self.cut(tensor), shares, strict=True))
+
+    def at_each_step(self, tensor):
+        """Expands a tensor with one value per window, `(batch * W, ...)`, to all steps, `(batch, T, ...)`; padding is 0."""
+        parts = [ops.repeat(part[:, None], size, axis=1) for part, size in zip(self.cut(tensor), self.sizes, strict=True)]
+        steps = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
+        if self.mask is None:
+            return steps
+        return time_axis.unfold(time_axis.zero_unless(self.rows(), time_axis.fold(steps)), self.timesteps)
+
+    def weights_of_rows(self, rows):
+        """The weight of each of `batch * W` rows in a mean over all steps, a share of W / T each; `None` if all are equal."""
+        if self.have_equal_weights:
+            return None
+        scale = len(self) / self.timesteps
+        if self.mask is None:
+            weights = ops.convert_to_tensor([size * scale for size in self.sizes], "float32")
+            return ops.take(weights, ops.arange(rows) % len(self))
+        return join([count * scale for count in self._counts])
+
+    def share(self, window):
+        """The fraction of all steps that are in a window, of the batch."""
+        if self.mask is None:
+            return self.sizes[window] / self.timesteps
+        return _divided(ops.sum(self._counts[window]), ops.sum(self._all_counts()))
+
+    def share_of_steps(self):
+        """The fraction of the steps of each sample that count, `(batch,)`, given a mask."""
+        return self._all_counts() / self.timesteps
+
+    def padding(self):
+        """The factor that turns a mean over all steps of a batch, padding with value 0, into one over those that count."""
+        if self.mask is None:
+            return 1.0
+        valid = ops.sum(self._all_counts())
+        return _divided(ops.cast(ops.size(self.mask), valid.dtype), valid)
+
+    def _all_counts(self):
+        return sum(self._counts)
 
 
 def join(by_window):
@@ -89,39 +198,25 @@ def join(by_window):
     return by_window[0] if len(by_window) == 1 else time_axis.fold(ops.stack(by_window, axis=1))
 
 
-def cut(tensor, sizes):
-    """Splits a tensor `(batch * W, ...)` into a list of W tensors `(batch, ...)`."""
-    return [tensor] if len(sizes) == 1 else ops.unstack(time_axis.unfold(tensor, len(sizes)), len(sizes), axis=1)
+def _spans(sizes):
+    """The first step of each window, and that after its last."""
+    ends = list(itertools.accumulate(sizes))
+    return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def repeat(tensor, sizes):
-    """`(batch, ...)` to `(batch * W, ...)`, the same rows in every window."""
-    return tensor if len(sizes) == 1 else time_axis.repeat(tensor, len(sizes))
+def _count(mask):
+    return ops.sum(ops.cast(mask, "float32"), axis=1)
 
 
-def mean(tensor, sizes):
-    """The mean over all steps, `(batch, ...)`, of a tensor with one value per window, `(batch * W, ...)`."""
-    if len(sizes) == 1:
-        return tensor
-    return sum(part * (size / sum(sizes)) for part, size in zip(cut(tensor, sizes), sizes, strict=True))
+def _divided(total, count):
+    """A sum divided by a number, or by one for each sample, `(batch,)`. Of nothing, the sum is 0, and so is the mean."""
+    return total / (count if isinstance(count, int) else _like_rows(ops.maximum(count, 1.0), total))
 
 
-def at_each_step(tensor, sizes):
-    """Expands a tensor with one value per window, `(batch * W, ...)`, to all steps, `(batch, T, ...)`."""
-    parts = [ops.repeat(part[:, None], size, axis=1) for part, size in zip(cut(tensor, sizes), sizes, strict=True)]
-    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
-
-
-def of_rows(by_window, tensor):
-    """Expands values per window, `(W,)`, to the rows of a tensor `(batch * W, ...)`."""
-    windows = by_window.shape[0]
-    return by_window if windows == 1 else ops.take(by_window, ops.arange(ops.shape(tensor)[0]) % windows, axis=0)
-
-
-def weights_of_rows(rows, sizes):
-    """The weight of each of `batch * W` rows in a mean over all steps, 1 on average; `None` if all are equal."""
-    if len(set(sizes)) == 1:
-        return None
-    scale = len(sizes) / sum(sizes)
-    weights = ops.convert_to_tensor([size * scale for size in sizes], "float32")
-    return ops.take(weights, ops.arange(rows) % len(sizes))
+def _like_rows(values, tensor):
+    """Numbers for samples, `(batch,)`, in the shape and dtype for a tensor `(batch, ...)`; other values as they are."""
+    if not (ops.is_tensor(values) and ops.is_tensor(tensor)):
+        return values
+    return ops.reshape(
+        time_axis.cast(values, tensor.dtype), (*ops.shape(values), *[1] * (len(tensor.shape) - len(values.shape)))
+    )

@@ -11,6 +11,7 @@ from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
+from keras_ratesnn.gradients._mixing_pass import MixingPass
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.rule import Rule
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
@@ -38,6 +39,8 @@ class ForwardRule(Rule):
             return self.neuron(call)
         if kind.role == layer_kinds.ENCODER:
             return self.encoder(call)
+        if kind.role == layer_kinds.TIME_MIXING:
+            return self.mixing(call)
         if self.is_static(call):
             return self.static(call)
         if self.normalizes(call):
@@ -58,8 +61,12 @@ class ForwardRule(Rule):
         """The `NeuronPass` of a neuron layer."""
         return NeuronPass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
 
+    def mixed(self, key: str, mixing_pass: NeuronPass, signal: Signal) -> Tensor:
+        """The outputs of a layer that mixes time steps, see `StepMode.mix`."""
+        return self.step_mode.mix(key, mixing_pass, signal)
+
     def remember_statistics(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None) -> None:
-        """Called with the statistics that a call used to normalise steps, and the mask of what they leave out, or `None`."""
+        """Called with the statistics that a call used to normalise steps, and the Keras mask of its input, or `None`."""
 
     def remember(self, call: Call, outputs: Structure) -> Structure:
         """Called with the outputs of any other operation on steps; returns them or their replacement."""
@@ -67,10 +74,10 @@ class ForwardRule(Rule):
 
     def regularize(self, call: Call, outputs: Structure) -> None:
         """Called with the outputs of a call, for activity regularisation."""
-        self.step_mode.regularize(call, outputs, 1.0 / self.step_mode.calls, each_step=True)
+        self.step_mode.regularize(call, outputs, 1.0 / self.step_mode.calls_per_run, each_step=True)
 
     def add_loss(self, call: Call, loss: Tensor, t: int | Tensor | None = None) -> None:
-        self.step_mode.add_loss(call, loss, each_step=not self.is_static(call))
+        self.step_mode.store_loss(call, loss, each_step=not self.is_static(call))
 
     # Each kind of operation:
 
@@ -79,6 +86,13 @@ class ForwardRule(Rule):
         spikes = self.evaluate(self.step_mode.through_time, call.key, neuron_pass, current)
         self.regularize(call, spikes)
         return Signal(keras_internals.put_mask(spikes, self.step_mode.mask(current)))
+
+    def mixing(self, call: Call) -> Signal:
+        """Runs a layer that mixes time steps: its output changes, even if its input is the same at every step."""
+        signal, layer = only_signal(call), call.operation
+        mixing_pass = MixingPass(layer, layer.compute_dtype, self.with_gradient)
+        outputs = self.evaluate(self.mixed, call.key, mixing_pass, signal)
+        return self._outputs(call, keras_internals.put_mask(outputs, self.step_mode.mask(signal)))
 
     def encoder(self, call: Call) -> Signal:
         encoder, inputs = call.operation, self.encoded(call)
@@ -103,9 +117,9 @@ class ForwardRule(Rule):
             if self.normalizes(call):
                 # Updates the moving averages as often as calls on steps would.
                 inputs, mask = self._normalized(call, lambda signal: signal.value)
-                normalize = call.kind.normalization.normalize  # type: ignore[union-attr]
-                outputs, mean, variance = normalize(call.operation, inputs, times=self.step_mode.calls, mask=mask)
-                self._after_steps(call, mean, variance, mask)
+                normalize, weights = self._normalize(call), self.step_mode.weights_in_statistics(call, mask)
+                outputs, mean, variance = normalize(call.operation, inputs, times=self.step_mode.calls_per_run, mask=weights)
+                self._collect_moments(call, mean, variance, weights)
                 keras_internals.put_mask(outputs, mask)
             else:
                 outputs = self.apply(call, *with_tensors(lambda signal: signal.value, call))
@@ -115,10 +129,10 @@ class ForwardRule(Rule):
 
     def normalization(self, call: Call) -> Signal:
         inputs, mask = self._normalized(call, self.step_mode.tensor)
-        normalize = call.kind.normalization.normalize  # type: ignore[union-attr]
-        outputs, mean, variance = self.evaluate(normalize, call.operation, inputs, 1, mask)
+        weights = self.step_mode.weights_in_statistics(call, mask)
+        outputs, mean, variance = self.evaluate(self._normalize(call), call.operation, inputs, 1, weights)
         self.remember_statistics(call, mean, variance, mask)
-        self._after_steps(call, mean, variance, mask)
+        self._collect_moments(call, mean, variance, weights)
         if call.kind.normalization.step_factors is not None:  # type: ignore[union-attr]
             outputs = self.remember(call, self.evaluate(self._times_step_factors, call, outputs))
         self.regularize(call, outputs)
@@ -153,7 +167,9 @@ class ForwardRule(Rule):
         args, kwargs = with_tensors(self.step_mode.tensor, call)
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.step_mode.time_steps(args)}
-        return self._outputs(call, self.evaluate(self.apply, call, args, kwargs, 1.0 / self.step_mode.calls, self.step_mode.t))
+        return self._outputs(
+            call, self.evaluate(self.apply, call, args, kwargs, 1.0 / self.step_mode.calls_per_run, self.step_mode.t)
+        )
 
     def _arguments_at(self, call, t):
         """The `(args, kwargs)` of an operation at a step that the rule sees."""
@@ -168,9 +184,13 @@ class ForwardRule(Rule):
             mask = tensor_of(mask)
         return inputs, keras_internals.mask_of(inputs) if mask is None else mask
 
-    def _after_steps(self, call, mean, variance, mask):
+    @staticmethod
+    def _normalize(call):
+        return call.kind.normalization.normalize
+
+    def _collect_moments(self, call, mean, variance, mask):
         if call.kind.normalization.after_steps is not None:
-            self.step_mode.after_steps(call, mean, variance, mask)
+            self.step_mode.collect_moments(call, mean, variance, mask)
 
     def _times_step_factors(self, call, outputs):
         factors = ops.convert_to_tensor(call.kind.normalization.step_factors(call.operation))

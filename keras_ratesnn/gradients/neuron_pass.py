@@ -23,6 +23,9 @@ class NeuronPass:
     quantity = "spikes"
     """What `advance` returns for each step. Passes of different quantities may run side by side for one neuron layer."""
 
+    waits = True
+    """Whether the loop state stays as it is at steps that are padding; otherwise `advance` is given zeros for these."""
+
     def __init__(self, cell: NeuronCell, dtype: str, with_gradient: bool) -> None:
         self.cell = cell
         self.dtype = dtype
@@ -54,6 +57,10 @@ class NeuronPass:
     def finish(self, carried: Structure) -> tuple[Structure, Structure]:
         """`(state, record)`: the cell's state after the last step, and a structure of tensors for later walks."""
         return carried, ()
+
+    def after_steps(self, state: Structure) -> None:
+        """Called once after the last step of a batch, with the state that `finish` returned."""
+        self.cell.after_steps(state)
 
     def as_tensors(self, carried: Any) -> Any:
         """The loop state with all numbers converted to tensors."""

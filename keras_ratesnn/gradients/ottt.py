@@ -109,7 +109,7 @@ class TraceRule(OnlineRule):
         variables = call.operation.variables
         with keras_internals.without_autocast():
             constants = [(variable, ops.stop_gradient(ops.convert_to_tensor(variable))) for variable in variables]
-        share, t = 1.0 / self.step_mode.calls, self.step_mode.t
+        share, t = 1.0 / self.step_mode.calls_per_run, self.step_mode.t
         with keras_internals.Values(constants):
             of_spikes = self.apply(call, *with_tensors(self.step_mode.tensor, call), share, t)
         of_traces, losses = self.outputs_and_losses(call, *with_tensors(self._trace, call))

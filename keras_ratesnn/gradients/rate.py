@@ -70,6 +70,11 @@ class Rate(GradientMethod):
             return step_mode.run(ForwardRule(step_mode, run.training, with_gradient=False), run)
         step_mode = step_mode_of(run, self._sizes(run))
         last_step = self.last_step_statistics and not step_mode.sees_all_steps
+        if last_step and run.mask is not None:
+            raise ValueError(
+                "`last_step_statistics=True` takes the statistics of one step, which is padding for some of the sequences. "
+                "Received: a mask in time. Use Rate(), whose statistics are those of all steps that are not masked."
+            )
         rule = RateRule(step_mode, run.training, last_step)
         with backend.reading_once(run.network):
             outputs = step_mode.run(RecordingRule(step_mode, run.training, last_step), run, is_last=False)

@@ -60,7 +60,7 @@ class Rule:
 
     def add_loss(self, call: Call, loss: Tensor, t: int | Tensor | None = None) -> None:
         """Called with each loss that a call's operation adds, multiplied by its share in all steps. `t`: see `apply`."""
-        self.step_mode.add_loss(call, loss)
+        self.step_mode.store_loss(call, loss)
 
     def is_static(self, call: Call) -> bool:
         """Whether the output of the call is the same at every step."""

@@ -23,6 +23,8 @@ class Run:
         training: Boolean, whether layers behave as in training.
         with_gradient: Boolean, whether the outputs may be differentiated.
         return_sequences: Boolean, whether the output is that of every step instead of the time mean.
+        mask: Boolean tensor `(batch, T)`, false for the steps of each sample that are padding. Defaults to `None`: all steps
+            count.
         network: The Functional model that `walk` runs; it gives access to the variables.
         draws: `keras.random.SeedGenerator` of the model if the method `draws`, else `None`.
         after_means: Function like `walk`, for the part of the network that follows `layers.TimeMean`: it takes a signal for
@@ -38,6 +40,7 @@ class Run:
     return_sequences: bool
     network: keras.Model
     draws: keras.random.SeedGenerator | None = None
+    mask: Tensor | None = None
     after_means: Callable | None = None
 
 

@@ -10,7 +10,8 @@ NEURON = "neuron"
 ENCODER = "encoder"
 CELL = "cell"
 TIME_MEAN = "time mean"
-ROLES = (OPERATION, NEURON, ENCODER, CELL, TIME_MEAN)
+TIME_MIXING = "time mixing"
+ROLES = (OPERATION, NEURON, ENCODER, CELL, TIME_MEAN, TIME_MIXING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +44,8 @@ class LayerKind:
     """Facts about a layer class.
 
     Args:
-        role: `"operation"`, or `"neuron"`, `"encoder"`, `"cell"`, `"time mean"` for classes of `keras_ratesnn.layers`. Defaults
-            to `"operation"`.
+        role: `"operation"`, or `"neuron"`, `"encoder"`, `"cell"`, `"time mean"`, `"time mixing"` for classes of
+            `keras_ratesnn.layers`. Defaults to `"operation"`.
         affine: Boolean, whether `layer(x) = A x + b` for some `A` and `b`. Such a layer commutes with the time mean, so rate
             training needs only its derivative. The forward pass of any other layer is computed once more on the rate. If a
             layer is declared affine but is not, its gradients are wrong. Defaults to `False`.

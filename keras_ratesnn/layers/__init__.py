@@ -12,6 +12,7 @@ from keras_ratesnn.layers.temporal_normalization import (
     ThresholdDependentBatchNormalization,
 )
 from keras_ratesnn.layers.time_mean import TimeMean
+from keras_ratesnn.layers.time_mixing import TimeMixing
 from keras_ratesnn.layers.weight_standardized import WSConv2D, WSDense
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "TemporalEffectiveBatchNormalization",
     "ThresholdDependentBatchNormalization",
     "TimeMean",
+    "TimeMixing",
     "WSConv2D",
     "WSDense",
 ]

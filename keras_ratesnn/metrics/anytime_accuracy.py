@@ -58,15 +58,20 @@ class AnytimeAccuracy(keras.metrics.Metric):
         Args:
             y_true: Tensor `(batch, ...)`, labels.
             y_pred: Tensor `(batch, T, classes)`, or with further axes before the last: the output of every step. With a Keras
-                mask, an output counts from the first step on that is not masked.
+                mask, means run over the steps that are not masked, and an output counts from the first of these on.
             sample_weight: Tensor that broadcasts to `(batch,)`, or to the labels if a sample has several. Defaults to `None`.
         """
         y_true, y_pred = checks.tensor("y_true", y_true), checks.tensor("y_pred", y_pred)
         self._check_steps(y_pred)
-        sums, mask = ops.cumsum(time_axis.widen(y_pred), axis=1), keras_internals.mask_of(y_pred)
+        outputs, mask = time_axis.widen(y_pred), keras_internals.mask_of(y_pred)
+        counts = ops.ones_like(outputs[..., :1])
+        if mask is not None:
+            counts = counts * _like(counts, time_axis.cast(mask, counts.dtype))
+            outputs = ops.where(counts > 0.0, outputs, 0.0)
+        sums, counts = ops.cumsum(outputs, axis=1), ops.maximum(ops.cumsum(counts, axis=1), 1.0)
         for t, mean in enumerate(self._means):
             weight = sample_weight if mask is None else _where_seen(mask[:, : t + 1], sample_weight, mean.dtype)
-            mean.update_state(is_right(y_true, sums[:, t] / (t + 1), self.labels, self.threshold), weight)
+            mean.update_state(is_right(y_true, sums[:, t] / counts[:, t], self.labels, self.threshold), weight)
 
     def result(self) -> dict[str, Tensor]:
         """A dict of the accuracies after each step."""
@@ -89,7 +94,11 @@ def _where_seen(mask, sample_weight, dtype):
     seen = ops.cast(ops.any(mask, axis=1), dtype)
     if sample_weight is None:
         return seen
-    weight = ops.cast(ops.convert_to_tensor(sample_weight), dtype)
-    for _ in range(len(seen.shape) - len(weight.shape)):
+    return seen * _like(seen, ops.cast(ops.convert_to_tensor(sample_weight), dtype))
+
+
+def _like(tensor, weight):
+    """A weight with as many axes as a tensor, the missing ones at the end."""
+    for _ in range(len(tensor.shape) - len(weight.shape)):
         weight = ops.expand_dims(weight, -1)
-    return seen * weight
+    return weight

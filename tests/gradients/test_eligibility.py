@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_ratesnn import layers
 from keras_ratesnn.gradients import _eligibility, _time_loop
+from keras_ratesnn.gradients._windows import Windows
 from keras_ratesnn.gradients.signals import Signal
 
 T = 7
@@ -115,7 +116,7 @@ def test_the_rate_has_the_time_mean_as_value_and_the_eligibility_as_derivative()
     mean_input = CURRENTS.mean(axis=0)
 
     def weighted(c):
-        return ops.sum(double(weights) * _eligibility.firing_rate(cell, [means], c, (T,)))
+        return ops.sum(double(weights) * _eligibility.firing_rate(cell, [means], c, Windows((T,))))
 
     spikes, _, _ = naive_lif(CURRENTS, 0.6)
     np.testing.assert_allclose(to_numpy(weighted(double(mean_input))), (weights * spikes.mean(axis=0)).sum())
@@ -131,7 +132,7 @@ def test_a_weight_of_many_neurons_gets_the_sum_of_their_derivatives():
 
     def weighted(decay_logit):
         with keras.StatelessScope([(cell.decay_logit, decay_logit)]):
-            return ops.sum(double(weights) * _eligibility.firing_rate(cell, [means], double(CURRENTS[0]), (T,)))
+            return ops.sum(double(weights) * _eligibility.firing_rate(cell, [means], double(CURRENTS[0]), Windows((T,))))
 
     (gradient,) = gradient_of(weighted, [np.full((1, 5), np.log(0.6 / 0.4))])
     expected = weights * rate_derivative(CURRENTS, "decay", 0.6, 1.0, "soft", 0.0, True) * 0.6 * 0.4

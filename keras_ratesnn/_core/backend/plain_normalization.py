@@ -19,9 +19,12 @@ def normalize(replicas, inputs, axis, gamma, beta, epsilon, weights=None):
 
 def normalize_as(graft, replicas, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
     """Normalises with given statistics, differentiated as those of the batch; see `contract`."""
-    mean_of_batch, variance_of_batch = _statistics(replicas, inputs, axis, weights)
-    mean = graft(_broadcast(mean, inputs, axis), mean_of_batch, 1.0)
-    variance = graft(_broadcast(variance, inputs, axis), variance_of_batch, 1.0)
+
+    def with_derivative(value, of_batch):
+        value = _broadcast(value, inputs, axis)
+        return graft(value, ops.broadcast_to(of_batch, ops.shape(value)), 1.0)
+
+    mean, variance = map(with_derivative, (mean, variance), _statistics(replicas, inputs, axis, weights))
     return _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
 
 
@@ -52,7 +55,9 @@ def _transform(inputs, axis, gamma, beta, mean, variance, epsilon):
 
 
 def _broadcast(parameter, inputs, axis):
-    """Reshapes `(channels,)` to broadcast to the inputs."""
+    """Reshapes `(channels,)`, or `(rows, channels)`, to broadcast to the inputs."""
     shape = [1] * len(inputs.shape)
-    shape[axis] = -1
+    shape[axis] = parameter.shape[-1]
+    if len(parameter.shape) == 2:
+        shape[0] = -1
     return ops.reshape(parameter, shape)

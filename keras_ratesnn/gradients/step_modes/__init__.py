@@ -23,7 +23,7 @@ def step_mode_of(run: Run, windows: Sequence[int] | None = None) -> StepMode:
         run: `Run`.
         windows: See `StepMode`. Defaults to `None`, one window.
     """
-    return BY_NAME[run.step_mode](run.timesteps, windows)
+    return BY_NAME[run.step_mode](run.timesteps, windows, run.mask)
 
 
 __all__ = ["BY_NAME", "MultiStep", "SingleStep", "StepMode", "step_mode_of"]

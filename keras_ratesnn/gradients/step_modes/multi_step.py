@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn.gradients import _time_loop, _windows
+from keras_ratesnn.gradients import _time_loop
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.run import Run, WalkRule
 from keras_ratesnn.gradients.signals import Signal
@@ -19,7 +19,10 @@ class MultiStep(StepMode):
 
     def begin(self, tensor: Tensor, has_time: bool) -> Signal:
         self._rows = ops.shape(tensor)[0] * self.timesteps
-        return Signal(time_axis.fold(tensor) if has_time else tensor, static=not has_time)
+        if not has_time:
+            return Signal(tensor, static=True)
+        steps = keras_internals.with_mask(time_axis.fold, tensor)
+        return Signal(keras_internals.put_mask(self.only_valid(steps), keras_internals.mask_of(steps)))
 
     def _checked(self, steps):
         """Checks that a tensor has a row for each sample and step, and returns it."""
@@ -37,6 +40,9 @@ class MultiStep(StepMode):
         if not signal.static:
             return signal.value
         return keras_internals.with_mask(lambda tensor: time_axis.repeat(tensor, self.timesteps), signal.value)
+
+    def valid_rows(self) -> Tensor | None:
+        return self.windows.rows()
 
     def mask(self, signal: Signal) -> Tensor | None:
         mask = super().mask(signal)
@@ -64,9 +70,15 @@ class MultiStep(StepMode):
         if not current.static:
             self._checked(current.value)
         pass_key, record = (neuron_pass.quantity, key), self.record
-        spikes, (record.states[pass_key], record.neurons[pass_key]) = _time_loop.run(neuron_pass, current, self.timesteps)
+        spikes, (record.states[pass_key], record.neurons[pass_key]) = _time_loop.run(
+            neuron_pass, current, self.timesteps, self.windows.mask
+        )
         self._passes[pass_key] = neuron_pass
         return spikes
+
+    def mix(self, key: str, mixing_pass: NeuronPass, signal: Signal) -> Tensor:
+        layer, steps = mixing_pass.cell, time_axis.unfold(self.only_valid(self.tensor(signal)), self.timesteps)
+        return time_axis.cast(time_axis.fold(layer.over_time(steps)), mixing_pass.dtype)
 
     def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:
         getattr(self.record, field)[key] = [values]
@@ -75,7 +87,7 @@ class MultiStep(StepMode):
         tree.map_leaves(self._checked, tensors)
         # If the compiler postponed the mean to the backward pass, all steps would stay in memory until then.
         means = tree.map_leaves(
-            lambda tensor: _windows.means_over_steps(tensor, self.windows) if time_axis.is_float(tensor.dtype) else tensor,
+            lambda tensor: self.windows.means_over_steps(tensor) if time_axis.is_float(tensor.dtype) else tensor,
             tensors,
         )
         after, getattr(self.record, field)[key] = backend.optimization_barrier((tensors, means))
@@ -89,9 +101,11 @@ class MultiStep(StepMode):
 
         def output(signal):
             steps = rule.output(self.tensor(signal) if signal.static else self._checked(signal.value))
-            return time_axis.unfold(steps, self.timesteps) if run.return_sequences else time_axis.mean(steps, self.timesteps)
+            if not run.return_sequences:
+                return self.windows.mean_over_all(steps)
+            return time_axis.unfold(self.only_valid(steps), self.timesteps)
 
-        return self._finish(tree.map_leaves(output, outputs), is_last)
+        return self._outputs(tree.map_leaves(output, outputs), is_last)
 
     def _gathered_mask(self, run, so_far, mask):
         steps = time_axis.unfold(mask, self.timesteps)

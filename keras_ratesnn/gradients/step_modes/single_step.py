@@ -5,14 +5,18 @@ from typing import Any, Literal
 
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn.gradients import _compiled_loop, _time_loop, _windows
+from keras_ratesnn.gradients._padded_pass import padded
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.record import PassKey, Record
 from keras_ratesnn.gradients.run import Run, WalkRule
 from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.step_modes.step_mode import StepMode
+
+_OF_EACH_SAMPLE = ("statistics", "outputs", "weights", "input_masks")
+"""What is averaged over the steps that count for a sample; moments are weighted by what counts in each step."""
 
 
 class SingleStep(StepMode):
@@ -24,8 +28,8 @@ class SingleStep(StepMode):
 
     sees_all_steps = False
 
-    def __init__(self, timesteps: int, windows: Sequence[int] | None = None) -> None:
-        super().__init__(timesteps, windows)
+    def __init__(self, timesteps: int, windows: Sequence[int] | None = None, mask: Tensor | None = None) -> None:
+        super().__init__(timesteps, windows, mask)
         self.t = 0
         # Whether the leaves of what `average_steps` records are floats; `None` for `average`.
         self._averaged: dict[PassKey, Structure | None] = {}
@@ -33,11 +37,14 @@ class SingleStep(StepMode):
     def begin(self, tensor: Tensor, has_time: bool) -> Signal:
         if not has_time:
             return Signal(tensor, static=True)
-        # PyTorch cannot export Keras' `take` to ONNX.
-        return Signal(tensor[:, self.t] if isinstance(self.t, int) else ops.take(tensor, self.t, axis=1))
+        step = keras_internals.with_mask(lambda tensor: time_axis.step_of(tensor, self.t), tensor)
+        return Signal(keras_internals.put_mask(self.only_valid(step), keras_internals.mask_of(step)))
 
     def tensor(self, signal: Signal) -> Tensor:
         return signal.value
+
+    def valid_rows(self) -> Tensor | None:
+        return None if self.windows.mask is None else time_axis.step_of(self.windows.mask, self.t)
 
     def each(self, function: Callable[..., Any]) -> Structure:
         return function(self.t)
@@ -54,13 +61,17 @@ class SingleStep(StepMode):
     def through_time(self, key: str, neuron_pass: NeuronPass, current: Signal) -> Tensor:
         pass_key, loops = (neuron_pass.quantity, key), self.record.loops
         self._passes[pass_key] = neuron_pass
-        carried = loops[pass_key] if pass_key in loops else neuron_pass.start(current.value)
-        spikes, carried = _time_loop.step(neuron_pass, current.value, carried, self.t)
-        loops[pass_key] = neuron_pass.as_tensors(carried)
+        running = padded(neuron_pass, self.windows.mask)
+        carried = loops[pass_key] if pass_key in loops else running.start(current.value)
+        spikes, carried = _time_loop.step(running, current.value, carried, self.t)
+        loops[pass_key] = running.as_tensors(carried)
         return spikes
 
     def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:
         self._averaged[field, key] = None
+        rows = self.valid_rows() if field in _OF_EACH_SAMPLE else None
+        if rows is not None:
+            values = tree.map_leaves(lambda value: ops.broadcast_to(value, (*ops.shape(rows), *ops.shape(value))), values)
         self._add((field, key), values)
 
     def average_steps(self, field: Literal["outputs", "weights", "input_masks"], key: str, tensors: Structure) -> Structure:
@@ -76,16 +87,18 @@ class SingleStep(StepMode):
         return tensors
 
     def _add(self, pass_key, values):
-        """Adds a structure of tensors to the sum of the window of this step."""
+        """Adds a structure of tensors to the sum of the window of this step, for the samples that it counts for."""
         sums = self.record.sums
+        if pass_key[0] in _OF_EACH_SAMPLE:
+            values = tree.map_leaves(self.only_valid, values)
         if pass_key not in sums:
-            sums[pass_key] = [values, *(tree.map_leaves(ops.zeros_like, values) for _ in self.windows[1:])]
+            sums[pass_key] = [values, *(tree.map_leaves(ops.zeros_like, values) for _ in self.windows.sizes[1:])]
             return
-        inside = _windows.inside(self.windows, self.t)
+        inside = _windows.inside(self.windows.sizes, self.t)
         by_leaf = [_windows.accumulate(of_leaf, value, inside) for *of_leaf, value in _leaves(*sums[pass_key], values)]
         sums[pass_key] = [_like(values, of_window) for of_window in zip(*by_leaf, strict=True)]
 
-    def _end_of_steps(self) -> None:
+    def _complete_record(self) -> None:
         record = self.record
         for pass_key, neuron_pass in self._passes.items():
             record.states[pass_key], record.neurons[pass_key] = neuron_pass.finish(record.loops[pass_key])
@@ -98,10 +111,13 @@ class SingleStep(StepMode):
 
     def _means(self, pass_key):
         """The mean in each window of what `average` was given."""
-        return [
-            tree.map_leaves(lambda total, size=size: total / size, of_window)
-            for of_window, size in zip(self.record.sums[pass_key], self.windows, strict=True)
-        ]
+
+        def mean(total, window):
+            of_samples = pass_key[0] in _OF_EACH_SAMPLE
+            return self.windows.mean_of(total, window) if of_samples else total / self.windows.sizes[window]
+
+        sums = enumerate(self.record.sums[pass_key])
+        return [tree.map_leaves(lambda total, window=window: mean(total, window), of_window) for window, of_window in sums]
 
     def _joined(self, pass_key, is_float):
         """What `average_steps` records."""
@@ -135,17 +151,17 @@ class SingleStep(StepMode):
             `(record, outputs)`: the record for the next step, and tensors in the structure of the network's outputs.
         """
         self.t, self.record = t, record.copy()
-        outputs = tree.map_leaves(lambda signal: rule.output(signal.value), walk(signals(), rule))
+        outputs = tree.map_leaves(lambda signal: rule.output(self.only_valid(signal.value)), walk(signals(), rule))
         return self.record, outputs
 
     def run(self, rule: WalkRule, run: Run, is_last: bool = True) -> Structure:
-        return self.finish(run, self.sweep(rule, run), is_last)
+        return self.outputs_of(run, self.sweep(rule, run), is_last)
 
     def sweep(self, rule: WalkRule, run: Run) -> Structure:
         """Runs all steps.
 
         Returns:
-            The argument of `finish`: the sum of the outputs in the structure of the network's outputs, or all of them if
+            The argument of `outputs_of`: the sum of the outputs in the structure of the network's outputs, or all of them if
             `run.return_sequences`.
         """
 
@@ -176,14 +192,14 @@ class SingleStep(StepMode):
         self._dtypes = tree.map_leaves(lambda output: output.dtype, outputs)
         return gathered
 
-    def finish(self, run: Run, gathered: Structure, is_last: bool = True) -> Structure:
+    def outputs_of(self, run: Run, gathered: Structure, is_last: bool = True) -> Structure:
         """The outputs of the run, from the result of `sweep`."""
 
         def mean(total, dtype):
-            return ops.cast(total / self.timesteps, time_axis.mean_dtype(dtype))
+            return ops.cast(self.windows.mean_of_all(total), time_axis.mean_dtype(dtype))
 
         outputs = gathered if run.return_sequences else tree.map_leaves(mean, gathered, self._dtypes)
-        return self._finish(outputs, is_last)
+        return self._outputs(outputs, is_last)
 
     def _gathered_mask(self, run, so_far, mask):
         if run.return_sequences:

@@ -11,6 +11,7 @@ from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
+from keras_ratesnn.gradients._windows import Windows
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.record import PassKey, Record
 from keras_ratesnn.gradients.run import Run, WalkRule
@@ -23,9 +24,12 @@ class StepMode:
     Args:
         timesteps: Integer T.
         windows: Tuple of integers that add up to T, the sizes of the windows with a mean each. Defaults to `None`, one window.
+        mask: Boolean tensor `(batch, T)`, false for the steps of each sample that are padding: they count in no mean, neurons
+            keep their state and do not spike. Defaults to `None`: all steps count.
 
     Attributes:
         record: `Record`.
+        windows: The windows, and how their steps are averaged.
         constants: Dict from the keys of calls to structures of signals that are the same at every step.
         adds_losses: Set of the keys of calls on steps that add losses of their own.
         layout: Context for calls of layers that can keep the memory layout of their data.
@@ -35,10 +39,10 @@ class StepMode:
     sees_all_steps = True
     """Whether a rule sees all steps at once, so that time means need no state between steps."""
 
-    def __init__(self, timesteps: int, windows: Sequence[int] | None = None) -> None:
+    def __init__(self, timesteps: int, windows: Sequence[int] | None = None, mask: Tensor | None = None) -> None:
         self.t: int | Tensor | None = None
         self.timesteps = timesteps
-        self.windows = windows or (timesteps,)
+        self.windows = Windows(tuple(windows or (timesteps,)), mask)
         self.record = Record.empty()
         self.constants: dict[str, Structure] = {}
         self.adds_losses: set[str] = set()
@@ -50,7 +54,7 @@ class StepMode:
         self._normalized: dict[str, Call] = {}
 
     @property
-    def calls(self) -> int:
+    def calls_per_run(self) -> int:
         """The number of calls of each operation."""
         return 1 if self.sees_all_steps else self.timesteps
 
@@ -62,6 +66,10 @@ class StepMode:
 
     def tensor(self, signal: Signal) -> Tensor:
         """The tensor of a signal, with a row for each step that the rule sees, even if the signal is static."""
+        raise NotImplementedError
+
+    def valid_rows(self) -> Tensor | None:
+        """Which rows of a tensor of the steps that the rule sees are not padding, a boolean each; `None` if all are not."""
         raise NotImplementedError
 
     def mask(self, signal: Signal) -> Tensor | None:
@@ -93,6 +101,16 @@ class StepMode:
             current: `Signal`, the input current.
         """
         raise NotImplementedError
+
+    def mix(self, key: str, mixing_pass: NeuronPass, signal: Signal) -> Tensor:
+        """The outputs of a layer that mixes time steps, at the steps that the rule sees.
+
+        Args:
+            key: String, the key of the layer's call.
+            mixing_pass: `NeuronPass` whose cell is the layer.
+            signal: `Signal`, its input.
+        """
+        return self.through_time(key, mixing_pass, Signal(self.only_valid(self.tensor(signal))))
 
     def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:
         """Records the mean of a structure of tensors over the calls in each window: a list with one element per window.
@@ -135,7 +153,7 @@ class StepMode:
         """
         raise NotImplementedError
 
-    def _end_of_steps(self) -> None:
+    def _complete_record(self) -> None:
         """Called after the last step: completes the record for later walks."""
 
     def _gathered_mask(self, run, so_far, mask):
@@ -150,6 +168,25 @@ class StepMode:
 
     # What both share:
 
+    def only_valid(self, tensor: Tensor) -> Tensor:
+        """A tensor of the steps that the rule sees, with zeros, and no gradient, in place of padding."""
+        return time_axis.zero_unless(self.valid_rows(), tensor)
+
+    def weights_in_statistics(self, call: Call, mask: Tensor | None) -> Tensor | None:
+        """The weights of the input of a normalisation in statistics, of a shape that broadcasts to its first axes.
+
+        Args:
+            call: `Call`.
+            mask: The Keras mask of its input, or `None`.
+        """
+        if self.windows.mask is None:
+            return mask
+        (signal,) = (signal for signal in call.signals if signal is not call.kwargs.get("mask"))
+        # What is the same at every step counts as often as there are steps.
+        rows = self.windows.share_of_steps() if signal.static else self.valid_rows()
+        rows = ops.reshape(rows, (-1, *[1] * (len(signal.value.shape) - 2)))
+        return rows if mask is None else time_axis.cast(rows, "float32") * time_axis.cast(mask, "float32")
+
     def regularize(self, call: Call, outputs: Structure, share: float = 1.0, each_step: bool = False) -> None:
         """Adds the activity regularisation of a call to its layer's losses, divided by the number of rows, as in Keras.
 
@@ -157,16 +194,18 @@ class StepMode:
             call: `Call`.
             outputs: Structure of tensors.
             share: Float, the fraction of all steps that these outputs cover. Defaults to `1.0`.
-            each_step: See `add_loss`.
+            each_step: See `store_loss`.
         """
         regularizer = getattr(call.operation, "activity_regularizer", None)
         if regularizer is not None:
             # In half precision the sum over all steps and neurons could overflow.
-            outputs = map(time_axis.widen, tree.flatten(outputs))
+            outputs = list(map(time_axis.widen, tree.flatten(outputs)))
+            if each_step and self.windows.mask is not None:
+                outputs, share = list(map(self.only_valid, outputs)), share * self.windows.padding()
             loss = sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
-            self.add_loss(call, loss * share, each_step)
+            self.store_loss(call, loss * share, each_step)
 
-    def add_loss(self, call: Call, loss: Tensor, each_step: bool = False) -> None:
+    def store_loss(self, call: Call, loss: Tensor, each_step: bool = False) -> None:
         """Stores a loss of a call's layer.
 
         Args:
@@ -182,7 +221,7 @@ class StepMode:
         self.record.losses[call.key] = self.record.losses.get(call.key, 0.0) + ops.sum(loss)
         self._layers_with_losses[call.key] = call.operation
 
-    def after_steps(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None = None) -> None:
+    def collect_moments(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None = None) -> None:
         """Collects statistics that a call's normalisation receives after the last walk, averaged over all steps.
 
         With a `mask` of what they leave out, steps count by how much they do not.
@@ -213,14 +252,16 @@ class StepMode:
         for number, signal in enumerate(tree.flatten(signals)):
             mask = self.mask(signal)
             if mask is not None:
-                masks[number] = self._gathered_mask(run, masks.get(number), mask)
+                masks[number] = self._gathered_mask(run, masks.get(number), self.only_valid(ops.cast(mask, "bool")))
+            elif run.return_sequences and run.mask is not None:
+                masks[number] = run.mask
 
-    def _finish(self, outputs, is_last):
+    def _outputs(self, outputs, is_last):
         """The outputs of a walk, after the last step."""
-        self._end_of_steps()
+        self._complete_record()
         record = self.record
         for pass_key, neuron_pass in self._passes.items():
-            neuron_pass.cell.after_steps(record.states[pass_key])
+            neuron_pass.after_steps(record.states[pass_key])
         for key, call in self._normalized.items():
             windows = record.moments[key]
             moments = {name: self._of_all_steps([of[name] for of in windows]) for name in windows[0]}
@@ -241,4 +282,4 @@ class StepMode:
         """The mean over all steps of values recorded by `average`."""
         if len(means) == 1:
             return means[0]
-        return sum(mean * (size / self.timesteps) for mean, size in zip(means, self.windows, strict=True))
+        return sum(mean * (size / self.timesteps) for mean, size in zip(means, self.windows.sizes, strict=True))

@@ -1,0 +1,124 @@
+"""Masks in time: which steps of the sequences in a batch are padding."""
+
+import functools
+import numbers
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._model.input_checks import fits, has_time
+
+
+def masked(network, pairs, mask, mask_value):
+    """The inputs of a call, with the masks of their rows on them, where layers find them, and the mask in time.
+
+    Args:
+        network: A Functional model.
+        pairs: List of `(tensor, has_time)`, its inputs.
+        mask: `None`, or a mask, or a structure of masks like the inputs: for an input with time `(batch, T)`, or
+            `(batch, T, rows)` for rows that are masked at some steps; for one without time `(batch, rows)`. A single mask for
+            several inputs is that of the inputs with time.
+        mask_value: The number that all elements of a step have if it is padding; `None` if there is none.
+
+    Returns:
+        `(pairs, mask)`: the inputs, and a boolean tensor `(batch, T)`, false for padding; `None` if all steps count.
+
+    Raises:
+        ValueError: If a mask does not fit its input, or there is no input with time for a single mask.
+    """
+    inputs, in_time = [], []
+    for (tensor, timed), of_input in zip(pairs, _masks_of(network, pairs, mask), strict=True):
+        if of_input is None:
+            of_input = keras_internals.mask_of(tensor)
+        of_rows = None if of_input is None else ops.cast(of_input, "bool")
+        if timed and of_rows is not None:
+            # A step counts where some of its rows do.
+            in_time.append(_any_of_each(of_rows))
+            of_rows = of_rows if len(of_rows.shape) > 2 else None
+        # Another tensor: the caller's keeps its mask.
+        inputs.append((tensor if of_input is None else keras_internals.put_mask(ops.copy(tensor), of_rows), timed))
+        if timed and mask_value is not None:
+            in_time.append(_any_of_each(_is_data(tensor, mask_value)))
+    return inputs, functools.reduce(ops.logical_and, in_time) if in_time else None
+
+
+def checked_mask_value(value):
+    """The argument `mask_value`; raises TypeError unless it is a number or `None`."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+        raise TypeError(
+            f"`mask_value` must be a number, which may be NaN, or None. Received: mask_value={value!r} of type "
+            f"{type(value).__name__}. It is what all elements of a time step are where it is padding."
+        )
+    return value if value is None else float(value)
+
+
+def check_some_steps_count(network, x, timesteps, mask, mask_value):
+    """Raises ValueError if all steps of a sample are padding, where that can be seen without reading a device's memory.
+
+    Args:
+        network: A Functional model.
+        x: The inputs of the network, a structure of tensors or arrays.
+        timesteps: Integer T.
+        mask: See `masked`.
+        mask_value: See `masked`.
+    """
+    if not any(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten([x, mask])):
+        return
+    flat = _graph.match_inputs(network, x)
+    pairs = [(tensor, has_time(tensor, wanted, timesteps)) for tensor, wanted in zip(flat, network.inputs, strict=True)]
+    for (tensor, timed), of_input in zip(pairs, _masks_of(network, pairs, mask), strict=True):
+        counts = []
+        if timed and isinstance(of_input, np.ndarray):
+            counts.append(_any_of_each(of_input, np))
+        if timed and mask_value is not None and isinstance(tensor, np.ndarray):
+            counts.append(_any_of_each(_is_data(tensor, mask_value, np), np))
+        empty: Any = [] if not counts else np.flatnonzero(~np.logical_and.reduce(counts).any(axis=1))
+        if len(empty):
+            raise ValueError(
+                "Each sample must have at least one time step that is not padding. Received: only padding in "
+                f"{len(empty)} of {len(counts[0])} samples, the first of them sample {empty[0]}. Leave them out."
+            )
+
+
+def _masks_of(network, pairs, mask):
+    """The mask of each input of a network, a list; raises ValueError if one does not fit."""
+    if mask is None:
+        return [None for _ in pairs]
+    masks = _of_inputs_with_time(mask, pairs) if hasattr(mask, "shape") else _graph.match_inputs(network, mask)
+    for (tensor, timed), of_input, wanted in zip(pairs, masks, network.inputs, strict=True):
+        if of_input is not None:
+            _check_shape(of_input, tensor, timed, keras_internals.name_of_input(wanted))
+    return masks
+
+
+def _of_inputs_with_time(mask, pairs):
+    if len(pairs) > 1 and not any(timed for _, timed in pairs):
+        raise ValueError(
+            f"A single `mask` for several inputs masks time steps. Received: mask of shape {tuple(mask.shape)}, and inputs "
+            "without time. Pass masks in a structure like the inputs."
+        )
+    return [mask if timed or len(pairs) == 1 else None for _, timed in pairs]
+
+
+def _check_shape(mask, tensor, timed, name):
+    rank, shape = len(mask.shape), tuple(tensor.shape)
+    if rank < 2 or rank > len(shape) or not fits(tuple(mask.shape), shape[:rank]):
+        wanted = "(batch, time), or (batch, time, rows)" if timed else "(batch, rows)"
+        raise ValueError(
+            f"`mask` of input {name!r} must have the shape {wanted} of the first axes of the input. Received: mask of shape "
+            f"{tuple(mask.shape)} for an input of shape {shape}."
+        )
+
+
+def _is_data(tensor, mask_value, numpy=ops):
+    """Where a tensor does not hold the value of padding, which may be NaN."""
+    return numpy.logical_not(numpy.isnan(tensor)) if mask_value != mask_value else numpy.not_equal(tensor, mask_value)
+
+
+def _any_of_each(steps, numpy=ops):
+    """Whether any element of each step is true, `(batch, T)`, of a boolean tensor `(batch, T, ...)`."""
+    return numpy.any(steps, axis=tuple(range(2, len(steps.shape)))) if len(steps.shape) > 2 else steps

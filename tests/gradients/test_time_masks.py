@@ -1,0 +1,335 @@
+"""Time steps that are padding: sequences of unequal length, with every method, in both step modes.
+
+A batch of padded sequences gives what each sequence gives alone, at its own number of steps. What is in the padding, NaN
+included, changes nothing. Statistics of a batch are those of its valid steps.
+"""
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, spiking, to_numpy, training_results
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.gradients import SLTT, Rate
+
+T = 5
+LENGTHS = np.array([5, 2, 3, 1])
+MASK = np.arange(T) < LENGTHS[:, None]
+Y = np.array([0, 1, 2, 1])
+METHODS = ["rate", Rate(windows=2), Rate(windows=T), "bptt", "sltt", SLTT(recompute=False), "ottt"]
+STEP_MODES = ["multi", "single"]
+
+
+def frames(seed=0, features=(6,)):
+    return np.random.default_rng(seed).normal(0.8, 1.0, (len(LENGTHS), T, *features)).astype("float32")
+
+
+def padded_with(value, x, mask=MASK):
+    return np.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, np.float32(value))
+
+
+def network(normalizing=False, decay=0.5):
+    """Neurons with learned weights and both resets, an operation that is not affine, and a skip connection."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    x = layers.Dense(8)(inputs)
+    x = layers.BatchNormalization(momentum=0.5, epsilon=1e-3)(x) if normalizing else x
+    x = rsnn.layers.ParametricLIF(decay, learn_threshold=True)(x)
+    y = layers.Dense(8, activation="tanh")(x)
+    y = layers.BatchNormalization(momentum=0.5, epsilon=1e-3)(y) if normalizing else y
+    y = rsnn.layers.LIF(decay, 0.3, reset="hard")(layers.Add()([x, y]))
+    return keras.Model(inputs, layers.Dense(3)(y))
+
+
+def normalizing_network():
+    return network(normalizing=True)
+
+
+class WithMask(keras.Model):
+    """A model that is always called with a mask, for what trains models without one."""
+
+    def __init__(self, model, mask=MASK):
+        super().__init__()
+        self.model, self.time_mask = model, mask
+        self.built = True
+
+    def call(self, inputs, training=None):
+        return self.model(inputs, training=training, mask=ops.convert_to_tensor(self.time_mask))
+
+
+def results(model, x, y=Y, mask=MASK, loss=None):
+    """The loss, the gradients, the outputs and the moving statistics after a training step."""
+    value, gradients, outputs = training_results(model if mask is None else WithMask(model, mask), x, y, loss)
+    return [value, *gradients.values(), outputs, *map(to_numpy, model.network.non_trainable_variables)]
+
+
+def assert_same(found, expected, message="", rtol=1e-4):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol * max(1e-2, np.abs(other).max()), err_msg=str(message))
+
+
+def alone(gradient, step_mode, x, **kwargs):
+    """The mean loss of all sequences, each alone at its own number of steps, its gradients, and the outputs."""
+    shared, found = network(), []
+    for sample, length in enumerate(LENGTHS):
+        windows = getattr(gradient, "windows", 1)
+        if windows != 1:
+            # Those of the padded sequences, as far as this one goes.
+            sizes = rsnn.gradients._windows.sizes_of(windows, T)
+            ends = np.minimum(np.cumsum(sizes), length)
+            gradient_alone = Rate(windows=tuple(int(size) for size in np.diff([0, *ends]) if size))
+        else:
+            gradient_alone = gradient
+        model = spiking(shared, int(length), gradient_alone, step_mode=step_mode, **kwargs)
+        value, gradients, outputs = training_results(model, x[sample : sample + 1, :length], Y[sample : sample + 1])
+        found.append([value, *gradients.values(), outputs])
+    *means, outputs = zip(*found, strict=True)
+    return [*(np.mean(of_it, axis=0) for of_it in means), np.concatenate(outputs)]
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+@pytest.mark.parametrize("gradient", METHODS, ids=str)
+def test_padded_sequences_give_what_each_gives_alone(gradient, step_mode):
+    x = frames()
+    found = results(spiking(network(), T, gradient, step_mode=step_mode), padded_with(np.nan, x))
+    assert_same(found, alone(gradient, step_mode, x), gradient)
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+def test_steps_that_are_padding_may_be_anywhere(step_mode):
+    """Padding before a sequence, and gaps: the state waits."""
+    mask = np.random.default_rng(1).random((4, T)) < 0.6
+    mask[:, 2] = True
+    x, order = frames(), np.argsort(~mask, axis=1, kind="stable")
+    first = np.take_along_axis(x, order[..., None], axis=1)
+    for gradient in ("rate", "bptt", "sltt"):
+        anywhere = results(spiking(network(), T, gradient, step_mode=step_mode), padded_with(9.0, x, mask), mask=mask)
+        at_the_end = results(spiking(network(), T, gradient, step_mode=step_mode), first, mask=np.sort(~mask, axis=1) == 0)
+        assert_same(anywhere, at_the_end, gradient)
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt", "sltt", "ottt"], ids=str)
+def test_what_is_in_the_padding_changes_nothing(gradient, step_mode):
+    x = frames()
+    expected = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), padded_with(0.0, x))
+    assert all(np.isfinite(result).all() for result in expected)
+    found = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), padded_with(np.nan, x))
+    assert_same(found, expected, gradient, rtol=0.0)
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+@pytest.mark.parametrize("gradient", ["rate", "bptt", "sltt"])
+def test_a_mask_of_ones_is_no_mask(gradient, step_mode):
+    x, ones = frames(), np.ones((4, T), bool)
+    for make in (network, normalizing_network):
+        expected = results(spiking(make(), T, gradient, step_mode=step_mode), x, mask=None)
+        found = results(spiking(make(), T, gradient, step_mode=step_mode), x, mask=ones)
+        # A normalisation with weights sums in another order.
+        assert_same(found, expected, gradient, rtol=1e-6 if make is network else 1e-4)
+
+
+def test_statistics_are_those_of_the_valid_steps():
+    """In multi-step mode of all of them at once, in single-step mode of those of each step."""
+    x = frames()
+    for step_mode, parts in (("multi", [x[MASK]]), ("single", [x[MASK[:, t], t] for t in range(T)])):
+        inputs = keras.Input((6,))
+        layer = layers.BatchNormalization(momentum=0.5, epsilon=1e-3)
+        model = spiking(keras.Model(inputs, rsnn.layers.LIF()(layer(inputs))), T, "rate", step_mode=step_mode)
+        results(model, padded_with(np.nan, x), loss=lambda y, outputs: ops.sum(outputs))
+        mean, variance = np.zeros(6), np.ones(6)
+        for part in parts:
+            mean, variance = 0.5 * (mean + part.mean(axis=0)), 0.5 * (variance + part.var(axis=0))
+        np.testing.assert_allclose(to_numpy(layer.moving_mean), mean, rtol=1e-4, atol=1e-6, err_msg=step_mode)
+        np.testing.assert_allclose(to_numpy(layer.moving_variance), variance, rtol=1e-4, err_msg=step_mode)
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+def test_a_step_that_is_padding_for_all_samples_moves_no_average(step_mode):
+    mask, x = np.arange(T) < np.array([2, 1, 2, 2])[:, None], frames()
+    short = results(spiking(normalizing_network(), 2, "bptt", step_mode=step_mode), x[:, :2], mask=mask[:, :2])
+    long = results(spiking(normalizing_network(), T, "bptt", step_mode=step_mode), x, mask=mask)
+    assert_same(long, short)
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+def test_windows_of_one_step_are_bptt_with_padding_too(step_mode):
+    x = frames()
+    by_bptt = results(spiking(normalizing_network(), T, "bptt", step_mode=step_mode), x)
+    by_windows = results(spiking(normalizing_network(), T, Rate(windows=T), step_mode=step_mode), x)
+    assert_same(by_windows, by_bptt, rtol=2e-3)
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike(step_mode):
+    """Neurons without memory, on the same frame at each step: also with the statistics of a batch."""
+    x = np.repeat(frames()[:, :1], T, axis=1)
+
+    def make():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        y = layers.BatchNormalization()(layers.Dense(8)(inputs))
+        y = layers.BatchNormalization()(layers.Dense(8)(rsnn.layers.LIF(0.0, 0.5)(y)))
+        return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF(0.0, 0.5)(y)))
+
+    for gradient in ("rate", Rate(windows=2)):
+        expected = results(spiking(make(), T, "bptt", step_mode="multi"), x)
+        if step_mode == "multi":
+            assert_same(results(spiking(make(), T, gradient, step_mode=step_mode), x), expected, gradient, rtol=1e-3)
+    # In single-step mode each step has the statistics of the samples that it counts for.
+    by_sample = results(spiking(make(), T, Rate(windows=T), step_mode="single"), x)
+    assert_same(by_sample, results(spiking(make(), T, "bptt", step_mode="single"), x), rtol=2e-3)
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt", "sltt", "ottt"], ids=str)
+def test_outputs_of_every_step_are_masked(gradient, step_mode):
+    """Losses and metrics of Keras leave the padding out; `TET` takes the mean over the steps of each sample first."""
+    x = padded_with(np.nan, frames())
+    model = spiking(network(), T, gradient, step_mode=step_mode, return_sequences=True)
+    outputs = model(x, mask=MASK)
+    np.testing.assert_array_equal(to_numpy(outputs._keras_mask), MASK)
+    outputs = to_numpy(outputs)
+    assert not outputs[~MASK].any()
+    for sample, length in enumerate(LENGTHS):
+        of_one = spiking(model.network, int(length), "bptt", return_sequences=True)(x[sample : sample + 1, :length])
+        np.testing.assert_allclose(outputs[sample, :length], to_numpy(of_one)[0], rtol=1e-5, atol=1e-6)
+    of_step = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
+    by_step = to_numpy(of_step(np.repeat(Y[:, None], T, axis=1), ops.convert_to_tensor(outputs)))
+    loss = rsnn.losses.TET(keras.losses.SparseCategoricalCrossentropy(from_logits=True), weight=0.0)
+    value, gradients, _ = training_results(WithMask(model), x, Y, loss)
+    assert value == pytest.approx(((by_step * MASK).sum(axis=1) / LENGTHS).mean(), rel=1e-5)
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize(("step_mode", "jit_compile"), [("multi", False), ("single", False), ("single", True)])
+def test_fit_takes_padded_arrays(step_mode, jit_compile):
+    """`mask_value` says what padding is; a smaller last batch, other validation data, evaluation and prediction with it."""
+    x, histories = np.concatenate([frames(0), frames(1)])[:6], []
+    mask, y = np.concatenate([MASK, MASK])[:6], np.concatenate([Y, Y])[:6]
+    for value in (-1.0, np.nan)[jit_compile:]:
+        keras.utils.set_random_seed(0)
+        model = spiking(normalizing_network(), T, "rate", step_mode=step_mode, mask_value=value)
+        compiled(model, jit_compile=jit_compile, metrics=["accuracy"])
+        data = padded_with(value, x, mask)
+        fitted = model.fit(data, y, batch_size=4, epochs=3, shuffle=False, validation_data=(data[:2], y[:2]), verbose=0)
+        histories.append(
+            [*fitted.history.values(), model.evaluate(data, y, verbose=0), model.predict(data, verbose=0).tolist()]
+        )
+        np.testing.assert_allclose(model.predict(data, verbose=0), to_numpy(model(x, mask=mask)), rtol=1e-4, atol=1e-5)
+        assert np.isfinite(histories[-1][0]).all()
+    for one, other in zip(histories[0], histories[-1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_masking_layer_before_the_model_masks_steps():
+    inputs = keras.Input((T, 6))
+    model = spiking(normalizing_network(), T)
+    outer = keras.Model(inputs, model(layers.Masking(-1.0)(inputs)))
+    x = padded_with(-1.0, frames())
+    np.testing.assert_allclose(to_numpy(outer(x)), to_numpy(model(x, mask=MASK)), rtol=1e-5, atol=1e-6)
+    outer.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    found = outer.fit(x, Y, verbose=0).history["loss"]
+    other = compiled(spiking(normalizing_network(), T, mask_value=-1.0), "sgd").fit(x, Y, verbose=0).history["loss"]
+    np.testing.assert_allclose(found, other, rtol=1e-5)
+
+
+def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
+    from keras_ratesnn._core import backend
+    from keras_ratesnn.gradients import _time_loop
+
+    x = padded_with(np.nan, frames())
+    for gradient in ("rate", Rate(windows=2), "bptt"):
+        for step_mode in STEP_MODES:
+            expected = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), x)
+            with monkeypatch.context() as patched:
+                patched.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
+                patched.setattr(backend, "unrolled_network_steps", lambda: 1)
+                patched.setattr(_time_loop, "LONGEST_PASS", 1)
+                found = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), x)
+            assert_same(found, expected, (gradient, step_mode), rtol=1e-4)
+
+
+def test_rows_are_masked_at_each_step_by_a_mask_of_rank_three():
+    """A step is padding where all of its rows are; the mask of rows reaches layers that use it."""
+    random = np.random.default_rng(0)
+    x, rows = frames(features=(4, 6)), random.random((4, T, 4)) < 0.7
+    rows &= MASK[..., None]
+    rows[:, 0, 0] = True
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 6))
+    pooled = layers.GlobalAveragePooling1D()(rsnn.layers.LIF(0.5)(layers.Dense(8)(inputs)))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(pooled)), T, "bptt")
+    expected = []
+    for sample in range(4):
+        valid = rows[sample].any(axis=-1)
+        alone = rsnn.SpikingModel(model.network, int(valid.sum()))
+        expected.append(to_numpy(alone(x[sample][valid][None], mask=rows[sample][valid][None]))[0])
+    np.testing.assert_allclose(to_numpy(model(x, mask=rows)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_mask_serves_several_inputs_with_time():
+    x, static = frames(), np.random.default_rng(1).random((4, 6)).astype("float32")
+    inputs = [keras.Input((6,), name="frames"), keras.Input((6,), name="image")]
+    y = rsnn.layers.LIF(0.5)(layers.BatchNormalization()(layers.Dense(8)(layers.Concatenate()(inputs))))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(y)), T)
+    expected = to_numpy(model([padded_with(0.0, x), static], mask=MASK))
+    np.testing.assert_array_equal(to_numpy(model([padded_with(np.nan, x), static], mask=[MASK, None])), expected)
+    by_name = {"frames": padded_with(5.0, x), "image": static}
+    np.testing.assert_array_equal(to_numpy(model(by_name, mask={"frames": MASK, "image": None})), expected)
+
+
+def test_a_mask_value_is_saved(tmp_path):
+    x = padded_with(-1.0, frames())
+    model = spiking(network(), T, mask_value=-1.0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.mask_value == -1.0
+    np.testing.assert_array_equal(to_numpy(again(x)), to_numpy(model(x)))
+    model.mask_value = None
+    assert not np.allclose(to_numpy(again(x)), to_numpy(model(x)))
+
+
+def test_padding_changes_nothing_in_half_precision_and_recorded():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    x, models = frames(), [compiled(spiking(normalizing_network(), T, mask_value=value)) for value in (0.0, np.nan)]
+    for model, value in zip(models, (0.0, np.nan), strict=True):
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=True)
+        for _ in range(3):
+            model.train_on_batch(padded_with(value, x), Y)
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((4, T + 1), bool), r"`mask` of input .* must have the shape \(batch, time\).*\(4, 6\)"),
+        (np.ones(4, bool), r"must have the shape \(batch, time\)"),
+        (np.arange(T) < np.array([5, 0, 3, 1])[:, None], r"at least one time step.*1 of 4 samples, the first of them sample 1"),
+    ],
+)
+def test_masks_that_do_not_fit_are_errors(mask, message):
+    with pytest.raises(ValueError, match=message):
+        spiking(network(), T)(frames(), mask=mask)
+
+
+def test_samples_that_are_all_padding_are_errors_before_training():
+    x = frames()
+    x[2] = -1.0
+    model = compiled(spiking(network(), T, mask_value=-1.0))
+    with pytest.raises(ValueError, match="only padding in 1 of 4 samples, the first of them sample 2"):
+        model.fit(x, Y, verbose=0)
+
+
+def test_what_needs_sequences_of_equal_length_refuses_a_mask():
+    last_step = spiking(network(), T, Rate(last_step_statistics=True), step_mode="single")
+    with pytest.raises(ValueError, match=r"last_step_statistics=True.*padding"):
+        results(last_step, frames())
+    inputs = keras.Input((6,))
+    coupled = spiking(keras.Model(inputs, rsnn.layers.LIF(threshold_stabilizer=True)(inputs)), T, "bptt")
+    with pytest.raises(ValueError, match="threshold_stabilizer=True"):
+        coupled(frames(), mask=MASK)
+    with pytest.raises(TypeError, match="`mask_value` must be a number"):
+        spiking(network(), T, mask_value="padding")
