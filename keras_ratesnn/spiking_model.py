@@ -43,6 +43,7 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
 
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
+        self._check_steps()
         self._check_data(x, least)
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
@@ -193,6 +194,11 @@ class SpikingModel(
     @step_mode.setter
     def step_mode(self, value: StepModeName) -> None:
         self._step_mode = checks.one_of("step_mode", value, STEP_MODES)
+        self._check_steps()
+
+    def _check_steps(self):
+        if self._step_mode == "single":
+            _graph.check_steps(_graph.as_graph(self.network), '`step_mode="single"`')
 
     @property
     def return_sequences(self) -> bool:
@@ -328,6 +334,8 @@ class SpikingModel(
             ValueError: If the inputs do not fit the network, or the batch size differs from that of previous steps.
         """
         functional = _graph.as_graph(self.network)
+        _graph.check_steps(functional, "`step`")
+        _graph.check_length(functional, self._stream.steps + 1)
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
         return self._stream.advance(

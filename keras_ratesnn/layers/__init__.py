@@ -7,6 +7,7 @@ from keras_ratesnn.layers.encoders import BernoulliEncoder, Encoder, LatencyEnco
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
 from keras_ratesnn.layers.online_renormalization import OnlineRenormalization
+from keras_ratesnn.layers.parallel import PSN, MaskedPSN, MaskedPSNCell, PSNCell, SlidingPSN, SlidingPSNCell
 from keras_ratesnn.layers.temporal_normalization import (
     TemporalEffectiveBatchNormalization,
     ThresholdDependentBatchNormalization,
@@ -19,6 +20,7 @@ __all__ = [
     "ALIF",
     "IF",
     "LIF",
+    "PSN",
     "ALIFCell",
     "BernoulliEncoder",
     "CuBaLIF",
@@ -27,11 +29,16 @@ __all__ = [
     "IFCell",
     "LIFCell",
     "LatencyEncoder",
+    "MaskedPSN",
+    "MaskedPSNCell",
     "Neuron",
     "NeuronCell",
     "OnlineRenormalization",
+    "PSNCell",
     "ParametricLIF",
     "ParametricLIFCell",
+    "SlidingPSN",
+    "SlidingPSNCell",
     "TemporalEffectiveBatchNormalization",
     "ThresholdDependentBatchNormalization",
     "TimeMean",

@@ -81,7 +81,20 @@ class Neuron(keras.layers.Layer):
         return {**super().get_config(), "cell": keras.saving.serialize_keras_object(self.cell)}
 
 
-class IntegrateAndFire(Neuron):
+class NeuronWithArguments(Neuron):
+    """Base class of layers that make their cell: the arguments of the cell are part of the layer's config."""
+
+    def get_config(self) -> Config:
+        config = super().get_config()
+        del config["cell"]
+        of_cell = self.cell.get_config()
+        for shared in ("name", "trainable", "dtype"):
+            del of_cell[shared]
+        # Only the cell has weights to train, and its config is part of this one.
+        return {**config, **of_cell, "trainable": self.trainable and self.cell.trainable}
+
+
+class IntegrateAndFire(NeuronWithArguments):
     """Base class of integrate-and-fire layers: exposes the arguments of the cell as attributes and config."""
 
     threshold = from_cell("threshold")
@@ -92,15 +105,6 @@ class IntegrateAndFire(Neuron):
     learn_threshold = from_cell("learn_threshold")
     initial_membrane = from_cell("initial_membrane")
     reset_delay = from_cell("reset_delay")
-
-    def get_config(self) -> Config:
-        config = super().get_config()
-        del config["cell"]
-        of_cell = self.cell.get_config()
-        for shared in ("name", "trainable", "dtype"):
-            del of_cell[shared]
-        # Only the cell has weights to train, and its config is part of this one.
-        return {**config, **of_cell, "trainable": self.trainable and self.cell.trainable}
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
@@ -318,17 +322,18 @@ class ParametricLIF(IntegrateAndFire):
     axis = from_cell("axis")
 
 
-def cell_from(cell_class: type[NeuronCell], arguments: dict[str, Any]) -> NeuronCell:
+def cell_from(cell_class: type[NeuronCell], arguments: dict[str, Any], *others: str) -> NeuronCell:
     """The cell of a layer.
 
     Args:
         cell_class: A class of cells.
         arguments: What `locals()` gives at the beginning of the constructor of the layer: its arguments have the names of
             those of the cell.
+        *others: Names of arguments of the cell that may change.
     """
     kwargs = arguments["kwargs"]
     refuse_other_names(type(arguments["self"]).__name__, kwargs)
-    own = {name: arguments[name] for name in cell_class.fixed_arguments}
+    own = {name: arguments[name] for name in (*cell_class.fixed_arguments, *others)}
     return cell_class(**own, dtype=kwargs.get("dtype"), name="cell")
 
 
