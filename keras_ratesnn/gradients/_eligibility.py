@@ -55,6 +55,9 @@ class EligibilityPass(NeuronPass):
     def parallel(self):
         return False
 
+    def at_padding(self, carried):
+        return carried
+
     def valid_phase(self, phase, valid):
         valid = ops.cast(valid, "float32")
         return tuple(valid * here for here in phase) if phase else (valid,)
@@ -141,9 +144,13 @@ def firing_rate(cell, recorded, mean_input, windows):
     for window, of_window in enumerate(recorded):
         # The pass divides by the size of the window.
         value, slopes = (windows.of_steps_that_count(of_window[name], window) for name in ("rate", "slopes"))
-        weights = [ops.broadcast_to(ops.cast(weight, value.dtype), ops.shape(value)) for _, weight in cell.weight_parts()]
-        rates.append(grafted(value, [*inputs[: window + 1], *weights], slopes))
+        rates.append(grafted(value, [*inputs[: window + 1], *values_of_weights(cell, value)], slopes))
     return _windows.join(rates)
+
+
+def values_of_weights(cell, like):
+    """The parts of the trainable weights of a cell, in the shape and dtype of a tensor."""
+    return [ops.broadcast_to(ops.cast(weight, like.dtype), ops.shape(like)) for _, weight in cell.weight_parts()]
 
 
 def grafted(value, onto, slopes):

@@ -43,6 +43,9 @@ class SensitivityPass(NeuronPass):
         shift = self.cell.over_time(ops.ones_like(currents[:1])) - self.cell.over_time(ops.zeros_like(currents[:1]))
         return time_axis.widen(self.cell.surrogate_derivative(membranes) * shift), (membranes, ())
 
+    def at_padding(self, carried):
+        return {**carried, "state": super().at_padding(carried["state"])}
+
     def start(self, current):
         state = self.cell.initial_state(current)
         return {"state": state, "tangent": tree.map_leaves(lambda _: 0.0, state)}

@@ -61,7 +61,8 @@ class _PaddedPass(NeuronPass):
             like = new if ops.is_tensor(new) and len(new.shape) else current
             return ops.where(time_axis.as_rows(valid, like), new, old)
 
-        return time_axis.zero_unless(valid, results), tree.map_leaves(kept, self._inner.as_tensors(after), carried)
+        waiting = self._inner.at_padding(carried)
+        return time_axis.zero_unless(valid, results), tree.map_leaves(kept, self._inner.as_tensors(after), waiting)
 
     def finish(self, carried):
         return self._inner.finish(carried)

@@ -1,6 +1,6 @@
 """How the firing rates of neurons, and their derivatives, are found: by the facts of the cell."""
 
-from keras_ratesnn.gradients import _all_steps, _eligibility
+from keras_ratesnn.gradients import _all_steps, _eligibility, _feedback
 
 QUANTITY = _eligibility.EligibilityPass.quantity
 
@@ -13,6 +13,8 @@ def recording_pass(cell, dtype, windows):
         dtype: String, the dtype of the spikes.
         windows: `Windows`.
     """
+    if cell.feeds_back:
+        return _feedback.FeedbackPass(cell, dtype, windows.sizes)
     if _has_weights_of_steps(cell):
         return _all_steps.AllStepsPass(cell, dtype, windows)
     return _eligibility.EligibilityPass(cell, dtype, windows.sizes)
@@ -27,6 +29,8 @@ def firing_rate(cell, recorded, mean_input, windows):
         mean_input: Tensor c `(batch * W, ...)`, the rate of the input current, with gradient.
         windows: `Windows`.
     """
+    if cell.feeds_back:
+        return _feedback.firing_rate(cell, recorded, mean_input, windows)
     found = _all_steps if _has_weights_of_steps(cell) else _eligibility
     return found.firing_rate(cell, recorded, mean_input, windows)
 

@@ -66,6 +66,10 @@ class NeuronPass:
         """The phase where some samples have padding, of cells with `moves_in_padding`: `valid` broadcasts to the current."""
         return phase
 
+    def at_padding(self, carried: Structure) -> Structure:
+        """The loop state after a step that is padding, given that before it, of neurons that wait."""
+        return self.cell.state_at_padding(carried)
+
     def start(self, current: Tensor) -> Structure:
         """The loop state before the first step, given the current of the first step."""
         return self.cell.initial_state(current)

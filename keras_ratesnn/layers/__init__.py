@@ -8,6 +8,7 @@ from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
 from keras_ratesnn.layers.online_renormalization import OnlineRenormalization
 from keras_ratesnn.layers.parallel import PSN, MaskedPSN, MaskedPSNCell, PSNCell, SlidingPSN, SlidingPSNCell
+from keras_ratesnn.layers.recurrent import Recurrent, RecurrentCell
 from keras_ratesnn.layers.temporal_normalization import (
     TemporalEffectiveBatchNormalization,
     ThresholdDependentBatchNormalization,
@@ -37,6 +38,8 @@ __all__ = [
     "PSNCell",
     "ParametricLIF",
     "ParametricLIFCell",
+    "Recurrent",
+    "RecurrentCell",
     "SlidingPSN",
     "SlidingPSNCell",
     "TemporalEffectiveBatchNormalization",

@@ -56,6 +56,8 @@ class NeuronCell(GuardedCell):
     """Whether `over_time` computes the membranes of all steps, which are affine in the inputs of all steps."""
     moves_in_padding = False
     """Whether a step that is padding is one with inputs of zero, as for a queue of inputs; otherwise the state waits."""
+    feeds_back = False
+    """Whether the spikes of the previous step come back through a layer, `fed_back(spikes)`, and couple neurons."""
     derivative_needs_inputs = False
     """Whether `step_derivative` also takes the `inputs` of the step, as a keyword."""
 
@@ -95,6 +97,14 @@ class NeuronCell(GuardedCell):
     def sees_all_steps(self) -> bool:
         """Whether there is no `step`, because a spike depends on inputs of later steps. Defaults to `False`."""
         return False
+
+    def independent_cell(self) -> "NeuronCell":
+        """The cell whose step acts on each neuron independently: this one, or the one that a recurrent cell wraps."""
+        return self
+
+    def state_at_padding(self, state: Structure) -> Structure:
+        """The state after a step that is padding, given that before it. Defaults to the same: neurons wait."""
+        return state
 
     def over_time(self, inputs: Tensor) -> Tensor:
         """The membranes of all steps, `(batch, T, ...)`, given their inputs, of cells with `in_parallel`. There is no reset."""

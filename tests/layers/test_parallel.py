@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import double_precision, loss_and_gradients, spiking, to_numpy
+from helpers import loss_and_gradients, spiking, to_numpy
 from keras import layers
 from next_cases import NextCase
 
