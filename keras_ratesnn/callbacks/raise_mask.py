@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import keras
-
-from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._core import checks
+from keras_ratesnn.callbacks._layer_schedule import LayerSchedule
 from keras_ratesnn.layers import MaskedPSN
 
 
-class RaiseMask(keras.callbacks.Callback):
+class RaiseMask(LayerSchedule):
     """Raises `mask` of all `MaskedPSN` layers in equal steps, from `start` in the first epoch to 1 in epoch `epochs`.
 
     Example:
@@ -34,17 +33,13 @@ class RaiseMask(keras.callbacks.Callback):
     Source: Fang et al., NeurIPS 2023.
     """
 
+    layer_class = MaskedPSN
+
     def __init__(self, epochs: int, start: float = 0.0) -> None:
         super().__init__()
         self.epochs = checks.positive_integer("epochs", epochs, advice="The mask is 1 from this epoch on.")
         self.start = checks.real("start", start, at_least=0, at_most=1)
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._layers = [layer for layer in keras_internals.with_sublayers(self.model) if isinstance(layer, MaskedPSN)]
-        if not self._layers:
-            raise ValueError(f"RaiseMask needs a model with MaskedPSN layers. Received: model {self.model.name!r} without any.")
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def change(self, layer: Any, epoch: int) -> None:
         done = min(1.0, epoch / (self.epochs - 1)) if self.epochs > 1 else 1.0
-        for layer in self._layers:
-            layer.mask = self.start + (1.0 - self.start) * done
+        layer.mask = self.start + (1.0 - self.start) * done

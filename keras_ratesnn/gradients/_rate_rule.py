@@ -93,7 +93,7 @@ class RateRule(Rule):
 
     def mixing(self, call):
         """The time mean, in each window, of a layer that mixes time steps, given the rate at each step."""
-        steps = call.operation.over_time(self.at_each_step(only_signal(call)))
+        steps = call.operation.in_time(self.training).over_time(self.at_each_step(only_signal(call)))
         return time_axis.cast(self.windows.means_over_steps(time_axis.fold(steps)), call.operation.compute_dtype)
 
     def normalization(self, call):

@@ -3,6 +3,7 @@
 from keras_ratesnn.layers.adaptive import ALIF, ALIFCell
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell
+from keras_ratesnn.layers.delay import Delay
 from keras_ratesnn.layers.encoders import BernoulliEncoder, Encoder, LatencyEncoder
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
@@ -26,6 +27,7 @@ __all__ = [
     "BernoulliEncoder",
     "CuBaLIF",
     "CuBaLIFCell",
+    "Delay",
     "Encoder",
     "IFCell",
     "LIFCell",
