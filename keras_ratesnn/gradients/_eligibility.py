@@ -36,8 +36,10 @@ class EligibilityPass(NeuronPass):
         super().__init__(cell, dtype, with_gradient=False)
         self.sizes = sizes
         # The input of each window, and each weight, which acts in all windows.
-        self.directions = [(window, None) for window in range(len(sizes))]
-        self.directions += [(None, part) for part, _ in cell.weight_parts()]
+        self.directions = [
+            *((window, None) for window in range(len(sizes))),
+            *((None, part) for part, _ in cell.weight_parts()),
+        ]
 
     @property
     def key(self):

@@ -12,6 +12,7 @@ iteration solve it approximately. If each window is a step, κ_{ww} = 0, and the
 from keras import ops
 
 from keras_ratesnn._core import backend, time_axis
+from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.gradients import _eligibility, _windows
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
 
@@ -63,7 +64,8 @@ class FeedbackPass(NeuronPass):
 
 def firing_rate(cell, recorded, mean_input, windows):
     """The firing rate in each window, as `_eligibility.firing_rate` gives it, from the record of a `FeedbackPass`."""
-    currents, rates = [], []
+    currents: list[Tensor] = []
+    rates: list[Tensor] = []
     for window, (mean, of_window) in enumerate(zip(windows.cut(mean_input), recorded, strict=True)):
         value, slopes, fed = (windows.of_steps_that_count(of_window[name], window) for name in ("rate", "slopes", "fed"))
         within, from_previous = windows.followers(window, value)

@@ -34,10 +34,10 @@ class RecurrentCell(NeuronCell):
     feeds_back = True
 
     def __init__(self, cell: NeuronCell | Config, synapse: keras.layers.Layer | Config, **kwargs: Any) -> None:
-        cell, synapse = (_deserialized(part) for part in (cell, synapse))
-        super().__init__(cell.threshold, cell.surrogate, **kwargs)
-        self.cell = cell
-        self.synapse = synapse
+        inner: NeuronCell = _deserialized(cell)
+        super().__init__(inner.threshold, inner.surrogate, **kwargs)
+        self.cell: NeuronCell = inner
+        self.synapse: keras.layers.Layer = _deserialized(synapse)
 
     def build(self, input_shape: Shape) -> None:
         for part in (self.cell, self.synapse):
