@@ -29,7 +29,8 @@ def check(neuron):
         if not _broadcasts(tuple(value.shape), (1, *shape[1:])):
             raise ValueError(
                 f"Weight {getattr(weight, 'name', weight)!r} of cell {type(cell).__name__} in layer {neuron.name!r} must "
-                f"broadcast to the membrane. Received: a weight of shape {tuple(value.shape)} for neurons of shape {shape[1:]}. {_ADVICE}"
+                f"broadcast to the membrane. Received: a weight of shape {tuple(value.shape)} for neurons of shape "
+                f"{shape[1:]}. {_ADVICE}"
             )
     with backend.no_gradient():
         for seed in range(2):
