@@ -12,7 +12,7 @@ import keras
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
-from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas
+from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas, slots
 from keras_ratesnn._model.call_graphs import CallGraphs
 from keras_ratesnn._model.callback_order import measurements_first
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
@@ -175,7 +175,10 @@ class SpikingModel(
 
     @step_mode.setter
     def step_mode(self, value: StepModeName) -> None:
-        self._step_mode = checks.one_of("step_mode", value, STEP_MODES)
+        step_mode = checks.one_of("step_mode", value, STEP_MODES)
+        if step_mode == "single":
+            slots.check_multi_step(_graph.as_graph(self.network), "step_mode", repr(value))
+        self._step_mode = step_mode
 
     @property
     def return_sequences(self) -> bool:
@@ -202,7 +205,7 @@ class SpikingModel(
         walk, after_means = _graph.walks(functional, training)
         run = Run(
             walk=walk,
-            inputs=[as_input(tensor, wanted, self.timesteps) for tensor, wanted in pairs],
+            inputs=[as_input(tensor, wanted, self.timesteps, _graph.slots_of(functional)) for tensor, wanted in pairs],
             timesteps=self.timesteps,
             step_mode=self.step_mode,
             training=training,
@@ -214,6 +217,7 @@ class SpikingModel(
         )
         if training and run.with_gradient:
             quantization.check_trainable(self)
+            slots.check_trainable(functional)
             replicas.check_training_call(self)
         with replicas.own_noise(self.network):
             outputs = self._through_time(run)
@@ -250,7 +254,7 @@ class SpikingModel(
         functional = _graph.as_graph(self.network)
         flat = _graph.match_inputs(functional, inputs)
         for tensor, reference in zip(flat, functional.inputs, strict=True):
-            has_time(tensor, reference, self.timesteps)
+            has_time(tensor, reference, self.timesteps // _graph.slots_of(functional))
 
         def spec(output):
             _, *shape = output.shape
@@ -294,6 +298,7 @@ class SpikingModel(
             ValueError: If the inputs do not fit the network, or the batch size differs from that of previous steps.
         """
         functional = _graph.as_graph(self.network)
+        slots.check_multi_step(functional, "step", "an unrolled model")
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
         return self._stream.advance(
@@ -313,6 +318,7 @@ class SpikingModel(
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         quantization.check_trainable(self)
+        slots.check_trainable(_graph.as_graph(self.network))
         check_finite(self.variables)
         # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)

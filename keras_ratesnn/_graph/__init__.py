@@ -2,7 +2,7 @@
 
 from keras_ratesnn._graph.functional import as_graph, output_of, paths_of
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
-from keras_ratesnn._graph.requirements import check_network, check_sequences, check_timesteps, neurons_of
+from keras_ratesnn._graph.requirements import check_network, check_sequences, check_timesteps, neurons_of, slots_of
 from keras_ratesnn._graph.walk import Call, walk, walks
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "neurons_of",
     "output_of",
     "paths_of",
+    "slots_of",
     "tensors_among",
     "walk",
     "walks",

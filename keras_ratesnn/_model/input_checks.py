@@ -55,9 +55,9 @@ def match(network, inputs):
 
 def _matched(network, inputs, timesteps):
     """Tensors or arrays that fit a network, in the order of its inputs."""
-    found = match(network, inputs)
+    found, frames = match(network, inputs), timesteps // _graph.slots_of(network)
     for tensor, wanted in zip(found, network.inputs, strict=True):
-        has_time(tensor, wanted, timesteps)
+        has_time(tensor, wanted, frames)
     return found
 
 
@@ -106,14 +106,21 @@ def has_time(tensor, wanted, timesteps):
     )
 
 
-def as_input(tensor, wanted, timesteps):
+def as_input(tensor, wanted, timesteps, slots=1):
     """An input of a network: `(tensor, has_time)`, the tensor of the dtype that the network wants, with its Keras mask.
 
-    For the arguments see `has_time`.
+    Args:
+        tensor: See `has_time`.
+        wanted: See `has_time`.
+        timesteps: Integer T.
+        slots: Integer, for how many time steps each frame is shown. Defaults to `1`.
     """
-    timed = has_time(tensor, wanted, timesteps)
+    timed, mask = has_time(tensor, wanted, timesteps // slots), keras_internals.mask_of(tensor)
     convert = ops.cast if ops.is_tensor(tensor) else ops.convert_to_tensor
-    return keras_internals.put_mask(convert(tensor, dtype=wanted.dtype), keras_internals.mask_of(tensor)), timed
+    tensor = convert(tensor, dtype=wanted.dtype)
+    if timed and slots > 1:
+        tensor, mask = (each if each is None else ops.repeat(each, slots, axis=1) for each in (tensor, mask))
+    return keras_internals.put_mask(tensor, mask), timed
 
 
 def warn_of_time_in_a_step(network, timesteps):

@@ -184,7 +184,7 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
     if print_fn is not None:
         checks.function("print_fn", print_fn, advice="It prints a string; pass None to print nothing.")
     layers: list[NeuronLayer] = []
-    counter = OperationCounter(model.timesteps)
+    counter = OperationCounter(model.timesteps, _graph.slots_of(_graph.as_graph(model.network)))
     paths = _graph.paths_of(model.network)
 
     def observe(call, outputs):

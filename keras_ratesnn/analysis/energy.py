@@ -1,12 +1,14 @@
 """The energy of a prediction on hardware that adds a weight for each spike: operations and joules of each layer."""
 
 import dataclasses
+import weakref
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_ratesnn._core import checks
+from keras_ratesnn import _graph
+from keras_ratesnn._core import checks, tree
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Call
 from keras_ratesnn.analysis import _figures, _observation
@@ -117,7 +119,8 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
     values other than 0 are equal, because such a scale can be multiplied into the weights. In a network whose neurons have
     integer spikes, inputs that are integers, in units of one spike, count as that many spikes. A layer whose inputs have more
     values, such as averages of several spikes, takes a multiply-add for each synapse and step, even if the input is 0. A layer
-    whose input is the same at every step, such as an image, takes its multiply-adds once. In the network without spikes and
+    whose input is the same at every step, such as an image, takes its multiply-adds once, and in an unrolled network (see
+    `keras_ratesnn.unroll`) any layer takes them once in all slots of a step. In the network without spikes and
     time, each layer takes its multiply-adds once. The padding of a convolution takes multiply-adds, but no additions.
 
     Only layers with synapses are counted: Dense, einsum and convolution layers. Not counted are memory accesses, biases,
@@ -146,7 +149,7 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
         ValueError: If `x` does not fit the model or has no samples.
     """
     x = _observation.tensors(checked_model(model), x)
-    counter = OperationCounter(model.timesteps)
+    counter = OperationCounter(model.timesteps, _graph.slots_of(_graph.as_graph(model.network)))
     _observation.observed(model, x, counter)
     return counter.energy(costs)
 
@@ -156,10 +159,12 @@ class OperationCounter:
 
     Args:
         timesteps: Integer T.
+        slots: Integer, how many time steps are the slots of one longer step. Defaults to `1`.
     """
 
-    def __init__(self, timesteps: int) -> None:
+    def __init__(self, timesteps: int, slots: int = 1) -> None:
         self.timesteps = timesteps
+        self.slots = slots
         self.names = _observation.Names()
         self.multiply_adds: list[float] = []
         self.accumulates: list[float] = []
@@ -168,14 +173,13 @@ class OperationCounter:
         self.synaptic_operations: list[float] = []
         """Inputs other than 0 over all steps, each as often as it stands for spikes, times the synapses that it feeds; 0 for an
         input that is the same at every step."""
-        self.spike_sizes: set[float] = set()
-        """The values of one spike of the neurons with integer spikes so far."""
+        self._sizes: weakref.WeakKeyDictionary[Signal, float] = weakref.WeakKeyDictionary()
+        """The value of one spike in the signals that come from neurons with integer spikes."""
         self.static: list[bool] = []
         self.not_counted: list[str] = []
 
     def __call__(self, call: Call, outputs: Structure) -> Structure:
-        if _observation.is_neuron(call) and call.operation.cell.levels > 1:
-            self.spike_sizes.add(call.operation.cell.spike_size)
+        self._follow_spikes(call, outputs)
         if call.kind.multiply_adds is not None:
             self._count(call, call.signals[0], outputs)
         elif matrices(call.operation):
@@ -204,7 +208,16 @@ class OperationCounter:
         input_shape, output_shape = tuple(signal.value.shape), tuple(outputs.value.shape)
         dense = call.kind.multiply_adds(call.operation, input_shape, output_shape)  # type: ignore[misc]  # There is one.
         steps = 1 if signal.static else self.timesteps
-        spikes = None if signal.static or matrices(call.operation) != 1 else self._spikes(values)
+        spikes = None
+        if not signal.static and matrices(call.operation) == 1:
+            spikes = self._spikes(signal, values)
+        if self.slots > 1 and not signal.static:
+            by_slot = values.reshape(-1, self.slots, *values.shape[1:])
+            is_same = bool((by_slot == by_slot[:, :1]).all())
+            if is_same or spikes is None:
+                # What is the same in all slots of a step, or must be multiplied, is taken once in the step.
+                values, steps = by_slot[:, 0] if is_same else by_slot.sum(axis=1), steps // self.slots
+                spikes = None if spikes is None else spikes[:: self.slots]
         events = values != 0 if spikes is None else spikes
         if call.kind.fan_out is None:
             active = dense * steps * float(events.mean(dtype="float64"))
@@ -218,9 +231,26 @@ class OperationCounter:
         self.multiply_adds.append(float(dense * steps) if spikes is None else 0.0)
         self.accumulates.append(0.0 if spikes is None else active)
 
-    def _spikes(self, values: np.ndarray) -> np.ndarray | None:
-        """How many spikes each value stands for; `None` if they are no spikes."""
-        for size in self.spike_sizes:
+    def _follow_spikes(self, call: Call, outputs: Structure) -> None:
+        """Takes the value of one spike over from the inputs of an operation to its outputs."""
+        if _observation.is_neuron(call):
+            if self.slots > 1 or call.operation.cell.levels > 1:
+                self._sizes[outputs] = call.operation.cell.spike_size
+            return
+        sizes = {self._sizes.get(signal, 0.0) for signal in call.signals}
+        size = sizes.pop() if len(sizes) == 1 else 0.0
+        if not size:
+            return
+        if call.kind.moves and len(call.signals) == 1:
+            largest = [float(np.abs(_observation.array(signal.value)).max()) for signal in (call.signals[0], outputs)]
+            # It may scale what it moves.
+            size = size * largest[1] / largest[0] if all(largest) else size
+        self._sizes.update(dict.fromkeys(tree.flatten(outputs), size))
+
+    def _spikes(self, signal: Signal, values: np.ndarray) -> np.ndarray | None:
+        """How many spikes each value of a signal stands for; `None` if they are no spikes."""
+        size = self._sizes.get(signal)
+        if size is not None:
             number = values / size
             if np.allclose(number, np.rint(number), rtol=0.0, atol=1e-2):
                 return np.abs(np.rint(number))

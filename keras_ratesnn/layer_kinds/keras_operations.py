@@ -10,6 +10,8 @@ _MOVING = {
     *("Add", "BroadcastTo", "Cast", "Divide", "ExpandDims", "GetItem", "Moveaxis", "Multiply", "Negative", "Repeat", "Reshape"),
     *("Squeeze", "Subtract", "Tile", "Transpose", "TrueDivide"),
 }
+_LINEAR_IN_EACH = {"Dot", "Einsum", "Matmul", "Mean", "Multiply", "Sum", "Tensordot"}
+_LARGEST = {"Max", "MaxPool"}
 _ACTIVATIONS = {
     *("Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "LogSigmoid", "LogSoftmax"),
     *("ReLU", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softmax", "Softplus", "Softsign", "SparsePlus"),
@@ -22,8 +24,13 @@ def kind_of_node(operation_class: type) -> LayerKind | None:
     name = keras_internals.name_of_node(operation_class)
     if name in _ACTIVATIONS:
         return LayerKind(activation=_snake_case(name), moves=True)
+    if name in _LARGEST:
+        return LayerKind(keeps_order=True)
+    if name not in _MOVING | _LINEAR_IN_EACH:
+        return None
     # `x + y` is equivalent to layers.Add().
-    return LayerKind(affine=name in _SUMS, parameter_free=name in _SUMS, moves=True) if name in _MOVING else None
+    is_sum = name in _SUMS
+    return LayerKind(affine=is_sum, parameter_free=is_sum, moves=name in _MOVING, multilinear=name in _LINEAR_IN_EACH)
 
 
 def _snake_case(name: str) -> str:
