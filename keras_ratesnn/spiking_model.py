@@ -275,7 +275,8 @@ class SpikingModel(
         """Advances a sequence by one time step, in inference mode, for inputs that arrive step by step.
 
         Membranes are kept between calls. The outputs of T calls equal those of one call on the whole sequence with
-        `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` starts a new one.
+        `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` starts a new one. In an unrolled model
+        (`keras_ratesnn.unroll`) a step is one of the integer network: it runs all its slots.
 
         Example:
 
@@ -298,11 +299,13 @@ class SpikingModel(
             ValueError: If the inputs do not fit the network, or the batch size differs from that of previous steps.
         """
         functional = _graph.as_graph(self.network)
-        slots.check_multi_step(functional, "step", "an unrolled model")
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
         return self._stream.advance(
-            lambda signals, rule: _graph.walk(functional, signals, rule, training=False), tensors, self.timesteps
+            lambda signals, rule: _graph.walk(functional, signals, rule, training=False),
+            tensors,
+            self.timesteps,
+            _graph.slots_of(functional),
         )
 
     def reset_state(self) -> None:

@@ -153,6 +153,16 @@ def test_it_predicts_saves_and_gives_sequences(tmp_path):
     assert to_numpy(binary(x[:, :1])).shape == (8, 4, 5)
 
 
+def test_it_streams_one_frame_after_the_other():
+    model, binary = both(attention)
+    x = images_for(model, with_time=True)
+    for _ in range(2):
+        for t in range(2):
+            assert_same(to_numpy(binary.step(x[:, t])), to_numpy(model.step(x[:, t])))
+        for each in (model, binary):
+            each.reset_state()
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_in_half_precision_spikes_are_exact(policy):
     """Weights that are multiples of 1/8 have exact products and sums in half precision, too."""

@@ -51,8 +51,8 @@ def unroll(model: SpikingModel) -> SpikingModel:
     currents, and products of two tensors of spikes, as in attention, of which one is summed first, are exact, too. Sums in
     another order are rounded otherwise: a membrane that is within rounding of where its integer changes may give another one.
 
-    The new model runs layer by layer, `step_mode="multi"`. It predicts and can be saved and exported; `analysis` reads its
-    spikes. It is not trained: train the original.
+    The new model runs layer by layer, `step_mode="multi"`. It predicts, also step by step (`SpikingModel.step` takes the frame
+    of D time steps), and can be saved and exported; `analysis` reads its spikes. It is not trained: train the original.
 
     Example:
 
