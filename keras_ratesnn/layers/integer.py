@@ -63,6 +63,7 @@ class ILIFCell(NeuronCell):
 
     fixed_arguments = ("levels", "decay", "threshold", "normalize", "detach_reset", "initial_membrane")
     levels: int
+    rounds = True
 
     def __init__(
         self,

@@ -54,6 +54,8 @@ class NeuronCell(GuardedCell):
     """Whether a step may be compiled into one pass over memory, on backends where the library does that."""
     levels = 1
     """The most spikes of a neuron in a step: 1 if spikes are 0 or 1, more if a step emits integers."""
+    rounds = False
+    """Whether a neuron without a leak spikes as often as its threshold fits in its input, rounded instead of truncated."""
 
     def __init__(self, threshold: float = 1.0, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any) -> None:
         # The state stays in float32 in half precision: Keras must not cast the arguments.
