@@ -33,6 +33,7 @@ from keras import ops
 from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import backend, keras_internals, tree
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
+from keras_ratesnn.conversion._tasks import with_network
 from keras_ratesnn.conversion._unrolling.slot_layers import Bias, SlotCell, SlotSum
 from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 from keras_ratesnn.layers import Neuron
@@ -93,14 +94,7 @@ def unroll(model: SpikingModel) -> SpikingModel:
     with backend.no_gradient():
         outputs = tree.map_leaves(rule.frames, _graph.walk(graph, signals, rule, training=None))
     unrolled = keras.Model(inputs, outputs, name=network.name)
-    return SpikingModel(
-        unrolled,
-        model.timesteps * slots,
-        gradient="bptt",
-        return_sequences=model.return_sequences,
-        name=model.name,
-        dtype=model.dtype_policy,
-    )
+    return with_network(model, unrolled, timesteps=model.timesteps * slots, gradient="bptt", step_mode="multi")
 
 
 class _Signal(Signal):
