@@ -60,7 +60,7 @@ def detector():
     x = block(ilif(name="neurons")(normalized(inputs, 4)))
     kept, passed = ops.split(x, 2, axis=-1)
     x = ops.concatenate([layers.Add()([x, block(x)]), ops.pad(passed, ((0, 0), (0, 0), (0, 0), (0, 2)))], axis=-1)
-    x = layers.Conv2D(4, 1)(layers.Concatenate()([layers.MaxPooling2D(2)(x), ops.max_pool(kept, 2)]))
+    x = layers.Conv2D(4, 1)(layers.Concatenate()([layers.MaxPooling2D(2)(x), ops.max_pool(kept, (2, 2), strides=(2, 2))]))
     head, neurons = layers.Conv2D(4, 1, name="head"), ilif(name="last")
     boxes = head(neurons(head(x)))
     return keras.Model(inputs, {"boxes": boxes, "spikes": neurons(layers.Concatenate()([x, boxes])[..., :4] + boxes)})
