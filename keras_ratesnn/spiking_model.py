@@ -12,13 +12,13 @@ import keras
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
-from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas
+from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas, slots
 from keras_ratesnn._model.call_graphs import CallGraphs
+from keras_ratesnn._model.call_inputs import call_inputs
 from keras_ratesnn._model.callback_order import measurements_first
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
-    as_input,
     check_data,
     check_inputs,
     has_time,
@@ -27,7 +27,7 @@ from keras_ratesnn._model.input_checks import (
     warn_of_time_in_a_step,
 )
 from keras_ratesnn._model.streaming import Stream
-from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value, masked
+from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
@@ -192,7 +192,10 @@ class SpikingModel(
 
     @step_mode.setter
     def step_mode(self, value: StepModeName) -> None:
-        self._step_mode = checks.one_of("step_mode", value, STEP_MODES)
+        step_mode = checks.one_of("step_mode", value, STEP_MODES)
+        if step_mode == "single":
+            slots.check_multi_step(_graph.as_graph(self.network), "step_mode", repr(value))
+        self._step_mode = step_mode
 
     @property
     def return_sequences(self) -> bool:
@@ -226,10 +229,8 @@ class SpikingModel(
         training = bool(training)
         functional = _graph.as_graph(self.network)
         keras_internals.forget_losses(functional)
-        pairs = zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True)
         walk, after_means = _graph.walks(functional, training)
-        inputs = [as_input(tensor, wanted, self.timesteps) for tensor, wanted in pairs]
-        inputs, mask = masked(functional, inputs, mask, self.mask_value)
+        inputs, mask = call_inputs(functional, inputs, self.timesteps, mask, self.mask_value)
         if mask is not None:
             _graph.check_padding(functional)
         run = Run(
@@ -247,6 +248,7 @@ class SpikingModel(
         )
         if training and run.with_gradient:
             quantization.check_trainable(self)
+            slots.check_trainable(functional)
             replicas.check_training_call(self)
         with replicas.own_noise(self.network):
             outputs = self._through_time(run)
@@ -283,7 +285,7 @@ class SpikingModel(
         functional = _graph.as_graph(self.network)
         flat = _graph.match_inputs(functional, inputs)
         for tensor, reference in zip(flat, functional.inputs, strict=True):
-            has_time(tensor, reference, self.timesteps)
+            has_time(tensor, reference, self.timesteps // _graph.slots_of(functional))
 
         def spec(output):
             _, *shape = output.shape
@@ -305,7 +307,8 @@ class SpikingModel(
 
         Membranes are kept between calls. The outputs of T calls equal those of one call on the whole sequence with
         `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` starts a new one. No input is
-        padding here, whatever its value.
+        padding here, whatever its value. In an unrolled model (`keras_ratesnn.unroll`) a step is one of the integer network: it
+        runs all its slots.
 
         Example:
 
@@ -331,7 +334,10 @@ class SpikingModel(
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
         return self._stream.advance(
-            lambda signals, rule: _graph.walk(functional, signals, rule, training=False), tensors, self.timesteps
+            lambda signals, rule: _graph.walk(functional, signals, rule, training=False),
+            tensors,
+            self.timesteps,
+            _graph.slots_of(functional),
         )
 
     def reset_state(self) -> None:
@@ -352,6 +358,7 @@ class SpikingModel(
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         quantization.check_trainable(self)
+        slots.check_trainable(_graph.as_graph(self.network))
         check_finite(self.variables)
         # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)

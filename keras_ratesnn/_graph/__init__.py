@@ -8,6 +8,7 @@ from keras_ratesnn._graph.requirements import (
     check_sequences,
     check_timesteps,
     neurons_of,
+    slots_of,
 )
 from keras_ratesnn._graph.walk import Call, walk, walks
 
@@ -22,6 +23,7 @@ __all__ = [
     "neurons_of",
     "output_of",
     "paths_of",
+    "slots_of",
     "tensors_among",
     "walk",
     "walks",

@@ -69,7 +69,8 @@ def check_some_steps_count(network, x, timesteps, mask, mask_value):
     if not any(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten([x, mask])):
         return
     flat = _graph.match_inputs(network, x)
-    pairs = [(tensor, has_time(tensor, wanted, timesteps)) for tensor, wanted in zip(flat, network.inputs, strict=True)]
+    frames = timesteps // _graph.slots_of(network)
+    pairs = [(tensor, has_time(tensor, wanted, frames)) for tensor, wanted in zip(flat, network.inputs, strict=True)]
     for (tensor, timed), of_input in zip(pairs, _masks_of(network, pairs, mask), strict=True):
         counts = []
         if timed and isinstance(of_input, np.ndarray):

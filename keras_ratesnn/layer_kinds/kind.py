@@ -66,6 +66,12 @@ class LayerKind:
         fan_out: Function `(layer, input_shape, output_shape) -> array`, how many synapses each element of the input of a sample
             feeds, an array that broadcasts to the sample; `None` if all feed the same number, or it is unknown. Defaults to
             `None`.
+        keeps_order: Boolean, whether each output is one of the inputs, chosen by their order alone, as the largest one in max
+            pooling. Defaults to `False`.
+        multilinear: Boolean, whether the operation is linear in each of its input signals, as a product is. Defaults to
+            `False`.
+        slots: Function `layer -> integer`, how many time steps are the slots of one longer step, for a layer that sums over
+            them; `None` for other layers. Defaults to `None`.
         most_timesteps: Function `layer -> integer`, the largest number of time steps it can run for, if it has weights for
             each step; `None` if there is no limit. Defaults to `None`.
         output_factors: Function `layer -> (name, shape)`, for a layer with Keras' arguments `use_bias` and `data_format`: the
@@ -88,6 +94,9 @@ class LayerKind:
     moves: bool = False
     multiply_adds: Callable | None = None
     fan_out: Callable | None = None
+    keeps_order: bool = False
+    multilinear: bool = False
+    slots: Callable | None = None
     most_timesteps: Callable | None = None
     output_factors: Callable | None = None
 
@@ -103,4 +112,4 @@ class LayerKind:
             checks.instance("normalization", self.normalization, Normalization)
 
 
-_FUNCTIONS = ("multiply_adds", "fan_out", "most_timesteps", "output_factors")
+_FUNCTIONS = ("multiply_adds", "fan_out", "slots", "most_timesteps", "output_factors")
