@@ -1,5 +1,6 @@
 """Shared fixtures. KERAS_BACKEND selects the backend; run the suite once for each."""
 
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -21,6 +22,17 @@ os.environ.setdefault("XLA_FLAGS", _FLAGS)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # And threads sum in another order each time, by which now and then a membrane falls on the other side of its threshold.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imports_are_no_garbage():
+    """Python's garbage collector passes over what imports have made: Keras calls it for each layer that is quantized."""
+    import keras
+
+    # With PyTorch, too, this imports TensorFlow.
+    keras.utils.set_random_seed(0)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
