@@ -49,9 +49,14 @@ def _reset_keras():
 
 def pytest_collection_modifyitems(config, items):
     """Leaves out what does not depend on the backend, except on PyTorch, where it takes the least time."""
-    if os.environ.get("KERAS_BACKEND") == "torch" or "runs_once" in config.option.markexpr:
-        return
     once = [item for item in items if item.get_closest_marker("runs_once") and not _runs_everywhere(item)]
+    if os.environ.get("KERAS_BACKEND") == "torch":
+        nowhere = [item.nodeid for item in once if any(mark.args[0] for mark in item.iter_markers("skipif"))]
+        if nowhere:
+            raise pytest.UsageError(f"Tests marked runs_once run on PyTorch only, where these are skipped: {nowhere}")
+        return
+    if "runs_once" in config.option.markexpr:
+        return
     config.hook.pytest_deselected(items=once)
     left_out = set(once)
     items[:] = [item for item in items if item not in left_out]

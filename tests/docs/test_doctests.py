@@ -8,10 +8,10 @@ import re
 import keras
 import numpy as np
 import pytest
+from helpers import free_port
 from keras import ops
 
 import keras_ratesnn
-from recipes.engine import free_port
 
 BACKEND = keras.backend.backend()
 ROOT = pathlib.Path(__file__).parents[2]
