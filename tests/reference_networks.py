@@ -15,6 +15,15 @@ from keras_ratesnn.models import vgg as vgg_models
 FOLDER = pathlib.Path(__file__).parent / "reference"
 CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))
 
+TOLERANCE = 1e-3
+"""The largest relative error."""
+
+NEGLIGIBLE = 1e-5
+"""A gradient that is smaller than this fraction of the largest is zero but for rounding."""
+
+LONG_STEP = 2.0**17
+"""A learning rate with which a gradient can be read from the weights after a step, where its rounding is small."""
+
 
 class Case:
     """One run of the authors' program: the inputs `x`, `y` and weights, and the results.
@@ -69,6 +78,41 @@ class Case:
     def expected(self, kind):
         """The arrays of a kind ("grad", "buffer") by the authors' names."""
         return {key.split("/", 1)[1]: value for key, value in self.arrays.items() if key.startswith(f"{kind}/")}
+
+    def assert_training_agrees(self, jit_compile):
+        """Trains a model as the authors' program was trained; compares logits, gradients, losses and moving statistics."""
+        model, logits = self.model(), self.arrays["logits"]
+
+        def logits_error(y, outputs):
+            outputs = ops.mean(outputs, axis=1) if len(outputs.shape) == 3 else outputs
+            return ops.norm(outputs - ops.convert_to_tensor(logits)) / float(np.linalg.norm(logits))
+
+        model.compile(keras.optimizers.SGD(LONG_STEP), self.loss, metrics=[logits_error], jit_compile=jit_compile)
+        before = [variable.numpy() for variable in model.trainable_variables]
+        loss, error = model.train_on_batch(self.x, self.y)
+        assert error < TOLERANCE
+        gradients = {}
+        model.optimizer.learning_rate = self.settings["lr"]
+        for variable, value in zip(model.trainable_variables, before, strict=True):
+            gradients[variable.path] = (value - variable.numpy()) / LONG_STEP
+            variable.assign(value - self.settings["lr"] * gradients[variable.path])
+        self.assert_gradients_agree(gradients)
+        losses = [loss, *(model.train_on_batch(self.x, self.y)[0] for _ in range(1, self.settings["sgd_steps"]))]
+        np.testing.assert_allclose(losses, self.arrays["losses"], rtol=TOLERANCE)
+        moving = {reference_name(variable.path): variable.numpy() for variable in model.non_trainable_variables}
+        for name, mean in self.expected("buffer").items():
+            if name.endswith("running_mean"):
+                assert np.linalg.norm(moving[name] - mean) < TOLERANCE * np.linalg.norm(mean), name
+
+    def assert_gradients_agree(self, gradients):
+        """Compares gradients by the paths of their variables."""
+        expected = self.expected("grad")
+        assert {reference_name(path) for path in gradients} == expected.keys()
+        negligible = NEGLIGIBLE * max(map(np.linalg.norm, expected.values()))
+        for path, gradient in gradients.items():
+            wanted = expected[reference_name(path)]
+            size = np.linalg.norm(wanted)
+            assert np.linalg.norm(gradient - wanted) < (TOLERANCE * size if size >= negligible else negligible), path
 
 
 # Layers are named NETWORK_LAYER; what each network's layers are called in the authors' program. Patterns in order.

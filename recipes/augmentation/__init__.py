@@ -39,5 +39,3 @@ AUGMENTATIONS = (*BY_NAME, *layers.AUGMENTATIONS)
 
 MIXES = ("none", *layers.MIXES)
 """All names of mixes of a batch."""
-
-resized_center = _later("crops", "resized_center")

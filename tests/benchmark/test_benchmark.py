@@ -345,6 +345,7 @@ def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(jit_compile, gra
     assert warm.flops > 0
 
 
+@pytest.mark.runs_once
 def test_every_method_is_measured_with_every_value_of_jit_compile(tmp_path, capsys):
     values = ("auto", "false") if BACKEND == "torch" else ("true", "false")
     threads = ["--threads", "1"] if BACKEND == "torch" else []
@@ -482,12 +483,11 @@ def test_a_peer_is_the_same_network(peer, method, timesteps):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_peers_are_measured_together_with_our_methods(precision):
+def test_peers_are_measured_together_with_our_methods():
     for peer in PEERS:
         pytest.importorskip(peer)
     options = {"width": NARROW, "size": 16, "batch": 2, "rounds": 1, "timesteps": (2,), "jit_compile": False}
-    settings = Settings(**options, precision=precision, methods=("bptt-multi", *PEERS))
+    settings = Settings(**options, precision="mixed_bfloat16", methods=("bptt-multi", *PEERS))
     record = measure.benchmark(settings)
     assert [row["method"] for row in record["rows"]] == ["bptt-multi", *PEERS, *PARTS]
     assert set(PEERS) < set(record["versions"])

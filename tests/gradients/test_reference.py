@@ -2,11 +2,9 @@
 
 import pytest
 from helpers import training_results
-from reference_networks import CASES, Case, reference_name
+from reference_networks import CASES, Case
 
 import keras_ratesnn as rsnn
-from recipes.benchmark.evidence import reference
-from recipes.benchmark.evidence.results import gradient_errors, largest
 
 
 @pytest.fixture(params=CASES)
@@ -19,9 +17,7 @@ def test_all_cases_exist():
 
 
 def test_logits_gradients_losses_and_moving_statistics_of_training_agree(case):
-    results, _ = reference.trained(case, jit_compile="auto")
-    errors = reference.errors_of(case, results)
-    assert largest(errors) < reference.TOLERANCE, errors
+    case.assert_training_agrees(jit_compile="auto")
 
 
 @pytest.mark.parametrize(
@@ -34,10 +30,4 @@ def test_rate_with_a_window_for_each_step_is_bptt(name):
     model = case.model()
     model.gradient = rsnn.gradients.Rate(windows=model.timesteps)
     _, gradients, _ = training_results(model, case.x, case.y)
-    assert_gradients_agree(case, model, gradients)
-
-
-def assert_gradients_agree(case, model, gradients):
-    named = {reference_name(variable.path): gradients[variable.path] for variable in model.trainable_variables}
-    errors = gradient_errors(named, case.expected("grad"))
-    assert largest(errors) < reference.TOLERANCE, errors
+    case.assert_gradients_agree(gradients)

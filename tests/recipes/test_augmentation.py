@@ -17,11 +17,12 @@ from recipes import augmentation, augmentation_sheet
 from recipes.augmentation import layers
 from recipes.augmentation.auto_augment import CIFAR10_POLICY, NOTHING, auto_augment, draw_steps
 from recipes.augmentation.compose import compose
-from recipes.augmentation.crops import random_crop, random_part, random_resized_crop, resized_center
+from recipes.augmentation.crops import random_crop, random_part, random_resized_crop
 from recipes.augmentation.cutout import cutout
 from recipes.augmentation.flip import random_flip
 from recipes.augmentation.operations import OPERATIONS
 from recipes.augmentation.roll import random_roll
+from recipes.data.resizing import resized_center
 
 pytestmark = pytest.mark.runs_once
 
@@ -262,7 +263,7 @@ def test_images_of_any_size_become_one_batch():
     sizes = ((300, 200), (100, 400))
     spec = tf.TensorSpec((None, None, 3), tf.float32)
     data = tf.data.Dataset.from_generator(lambda: (np.zeros((*size, 3), "float32") for size in sizes), output_signature=spec)
-    for function in (augmentation.resized_center, lambda image: augmentation.BY_NAME["imagenet"](image, (0, 1))):
+    for function in (resized_center, lambda image: augmentation.BY_NAME["imagenet"](image, (0, 1))):
         batches = data.map(function).batch(2)
         assert batches.element_spec.shape == (None, 224, 224, 3)
         assert next(iter(batches)).shape == (2, 224, 224, 3)

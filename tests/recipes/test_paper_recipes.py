@@ -16,7 +16,7 @@ from recipe_runs import trained
 
 import keras_ratesnn
 from recipes import catalogue, optimizers, run
-from recipes.data import cifar, imagenet
+from recipes.data import cifar, cifar10_dvs, imagenet
 from recipes.train import main
 
 pytestmark = pytest.mark.runs_once
@@ -86,7 +86,7 @@ def test_images_reach_the_network_of_a_recipe(name, shape, classes, mocked, tmp_
 
 
 def test_the_dvs_recipe_trains_on_aedat_files(tmp_path):
-    write_data_set(tmp_path / "recordings")
+    write_data_set(tmp_path / "recordings", cifar10_dvs.CLASS_NAMES)
     settings = (*NARROW, "batch_size=45")
     record = trained(tmp_path / "run", "cifar10_dvs_vggsnn", "--data-dir", str(tmp_path / "recordings"), "--set", *settings)
     assert (record["train_images"], record["test_images"]) == (90, 10)
