@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,11 +40,20 @@ def read_gestures(path: str | os.PathLike[str], labels: str | os.PathLike[str] |
     if labels is None:
         recording = pathlib.Path(path)
         labels = recording.with_name(f"{recording.stem}{ENDING}")
-    return [_cut(events, row, path) for row in _rows(labels)]
+    return [_cut(events, row, path) for row in label_rows(labels)]
 
 
-def _rows(path):
-    """Line number, class, start and end of each gesture."""
+class LabelRow(NamedTuple):
+    """A gesture in a file of labels: its line, its class, and its time in microseconds."""
+
+    line: int
+    kind: int
+    start: int
+    end: int
+
+
+def label_rows(path: str | os.PathLike[str]) -> list[LabelRow]:
+    """The gestures in a file of labels; raises ValueError for another file."""
     path, content = whole_file(path)
     header, *lines = content.decode("ascii", errors="replace").splitlines() or [""]
     if header.strip() != HEADER:
@@ -60,7 +70,7 @@ def _row(path, number, line):
     if len(fields) == 3 and all(field.isdecimal() and len(field) <= 18 for field in fields):
         kind, start, end = map(int, fields)
         if 1 <= kind <= CLASSES and start < end:
-            return number, kind, start, end
+            return LabelRow(number, kind, start, end)
     raise ValueError(
         f"Line {number} of {path} must be a class from 1 to {CLASSES}, a start and a later end in microseconds, separated by "
         f"commas. It is {line[:60]!r}. Download the file again."
@@ -68,12 +78,11 @@ def _row(path, number, line):
 
 
 def _cut(events, row, path):
-    number, kind, start, end = row
-    first, last = np.searchsorted(events.timestamp, [start, end])
+    first, last = np.searchsorted(events.timestamp, [row.start, row.end])
     if first == last:
         raise ValueError(
-            f"The gesture on line {number} of the labels, from {start} to {end} microseconds, must have events in {path}. "
-            f"Its times are from {events.timestamp[0]} to {events.timestamp[-1]}. Check that the two files belong together."
+            f"The gesture on line {row.line} of the labels, from {row.start} to {row.end} microseconds, must have events in "
+            f"{path}. Its times are from {events.timestamp[0]} to {events.timestamp[-1]}. Do the files belong together?"
         )
     fields = (events.x, events.y, events.polarity, events.timestamp)
-    return kind, Events(*(values[first:last] for values in fields))
+    return row.kind, Events(*(values[first:last] for values in fields))
