@@ -123,7 +123,7 @@ class HeidelbergFile:
         if not isinstance(kind, np.dtype) or kind.kind not in kinds:
             raise ValueError(f"{name} must have rows of numbers. It has {kind or dataset.dtype}.")
         try:
-            return Rows(dataset, self._bytes)
+            return Rows(dataset, kind, self._bytes)
         except ValueError as error:
             raise ValueError(f"{name} {error}.") from error
 
@@ -144,8 +144,8 @@ class HeidelbergFile:
             return tuple(name.decode("utf8") for name in dataset[()])
         if h5py.check_string_dtype(dataset.dtype) is None or dataset.dtype.kind == "S":
             raise ValueError(f"extra/keys must hold names of {LONGEST_NAME} bytes at most. It holds {dataset.dtype}.")
-        rows = Rows(dataset, self._bytes)
-        return tuple(rows.read(row, LONGEST_NAME).decode("utf8") for row in range(len(rows)))
+        rows = Rows(dataset, np.dtype("uint8"), self._bytes)
+        return tuple(rows.read(row, LONGEST_NAME).tobytes().decode("utf8") for row in range(len(rows)))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -349,6 +349,24 @@ def test_a_row_that_declares_gigabytes_is_an_error_before_hdf5_reserves_them(tmp
         recordings[0]
 
 
+def test_a_row_whose_values_are_not_there_is_an_error(tmp_path):
+    path = write_heidelberg(tmp_path / "shd.h5", TIMES, UNITS, [1, 0, 1], ["zero", "eins"])
+    whole = path.read_bytes()
+    place = stored_length(whole, 3)
+    # Another length, another heap, another object of it: HDF5 would read what lies beside.
+    for start, size, value, said in (
+        (0, 4, 2, "6 bytes are stored"),
+        (4, 8, 99, "has no values at byte"),
+        (4, 8, 2**64 - 9, "behind the end of the file"),
+        (12, 4, 999, "0 bytes are stored"),
+    ):
+        content = bytearray(whole)
+        content[place + start : place + start + size] = value.to_bytes(size, "little")
+        path.write_bytes(content)
+        with HeidelbergFile(path) as recordings, expect_error(ValueError, "recording 0:", said):
+            recordings[0]
+
+
 def test_truncated_files_of_spoken_words_are_an_error(spoken):
     content = spoken.read_bytes()
     for length in range(0, len(content), len(content) // 12):
