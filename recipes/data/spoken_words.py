@@ -39,7 +39,7 @@ class SpokenWords:
         """What the data folder must hold, a sentence."""
         return (
             f"--data-dir is a folder with {self.name}_train.h5 and {self.name}_test.h5, unpacked from the .gz files of "
-            "https://zenkelab.org/datasets."
+            "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd."
         )
 
     def load(self, data_dir, timesteps):
