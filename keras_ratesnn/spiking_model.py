@@ -13,6 +13,7 @@ from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
 from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas, slots
+from keras_ratesnn._model.around_fit import around_fit
 from keras_ratesnn._model.call_graphs import CallGraphs
 from keras_ratesnn._model.call_inputs import call_inputs
 from keras_ratesnn._model.callback_order import measurements_first
@@ -365,7 +366,8 @@ class SpikingModel(
         asked = inspect.signature(super().fit).bind(x, *args, **kwargs)
         asked.arguments["callbacks"] = measurements_first(asked.arguments.get("callbacks"))
         replicas.begin_training(self, asked)
-        return self._fit(*asked.args, **asked.kwargs)
+        with around_fit(self, x, asked.arguments["callbacks"]):
+            return self._fit(*asked.args, **asked.kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)

@@ -171,6 +171,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     ]
     if recipe.spiking is not None:
         measures.append(keras_ratesnn.callbacks.FiringRate(_first_images(dataset.test_examples(), SAMPLE)))
+        measures = _changes_of_timesteps(recipe) + measures
     files = [
         callbacks.Checkpoint(model, progress, folder),
         callbacks.TensorBoard(folder.tensorboard),
@@ -207,6 +208,13 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     return record
 
 
+def _changes_of_timesteps(recipe):
+    """The callback that changes T, in a list, if the recipe has one. In front of others, so that they see the model's own T."""
+    if recipe.spiking is None or recipe.spiking.random_timesteps is None:
+        return []
+    return [recipe.spiking.random_callback(recipe.seed)]
+
+
 def trained_accuracy(model, recipe, dataset):
     """Trains a compiled model with a recipe, without files; returns its accuracy on the test images.
 
@@ -220,7 +228,7 @@ def trained_accuracy(model, recipe, dataset):
         epochs=recipe.epochs,
         shuffle=False,
         verbose=0,
-        callbacks=[stop],
+        callbacks=[*_changes_of_timesteps(recipe), stop],
     )
     found = scores(model, recipe, dataset)
     # The last step may have been the first to diverge.

@@ -25,6 +25,14 @@ def check_inputs(network, inputs, timesteps):
         _matched(network, inputs, timesteps)
 
 
+def inputs_with_time(network, x, timesteps):
+    """Names of the inputs of a network whose data, tensors or arrays, have a time axis; of other data nothing is known."""
+    if not all(isinstance(leaf, np.ndarray) or ops.is_tensor(leaf) for leaf in _leaves(x)):
+        return []
+    pairs = zip(match(network, x), network.inputs, strict=True)
+    return [keras_internals.name_of_input(wanted) for tensor, wanted in pairs if has_time(tensor, wanted, timesteps)]
+
+
 def check_data(network, x, timesteps, least=1):
     """`check_inputs` for data with values, of at least as many samples."""
     check_inputs(network, x, timesteps)

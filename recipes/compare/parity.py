@@ -75,7 +75,18 @@ def by_method(records, recipe, epochs):
     return max(groups.values(), key=lambda group: sum(map(len, group.values())), default={})
 
 
-METHOD = ("gradient", "windows", "random_steps", "step_mode", "normalization", "branches", "temperature", "seed")
+METHOD = (
+    "gradient",
+    "windows",
+    "random_steps",
+    "step_mode",
+    "normalization",
+    "branches",
+    "step_distillation",
+    "random_timesteps",
+    "temperature",
+    "seed",
+)
 """Settings in which compared runs may differ."""
 
 

@@ -40,6 +40,8 @@ NAMED = (
     "random_steps",
     "normalization",
     "branches",
+    "step_distillation",
+    "random_timesteps",
     "teacher_weight",
     "step_mode",
     "timesteps",
@@ -78,7 +80,9 @@ ADDED = {
     "ordinary_learning_rate": None,
     "teacher_weight": None,
     "branches": None,
+    "step_distillation": None,
     "temperature": None,
+    "random_timesteps": None,
 }
 """Settings that results of earlier versions lack, with the values they had."""
 
@@ -210,6 +214,10 @@ def method_name(settings, space):
         parts += [settings["normalization"], "normalization"]
     if settings.get("branches"):
         parts += [str(settings["branches"]), "branches"]
+    if settings.get("step_distillation"):
+        parts += ["with", "step", "distillation", str(settings["step_distillation"])]
+    if settings.get("random_timesteps"):
+        parts += ["random", "T", "to".join(map(str, settings["random_timesteps"]))]
     if settings.get("teacher_weight"):
         parts += ["with", "teacher"]
     return space.join(parts)

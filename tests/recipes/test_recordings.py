@@ -10,7 +10,7 @@ from made_recordings import RECORDINGS, arrays_of, expect_error, made_events, wr
 from keras_ratesnn.events import event_frames, read_aedat
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
 from keras_ratesnn.events.recording import FIELDS
-from recipes.data import cifar10_dvs, recordings
+from recipes.data import cifar10_dvs, recordings, stored_frames
 
 pytestmark = pytest.mark.runs_once
 
@@ -187,7 +187,7 @@ def test_frames_of_other_recordings_are_computed_again(data_set, monkeypatch):
     np.testing.assert_array_equal(images[events_of(images) == 999][0], expected)
 
     # Frames that an earlier way of making them left.
-    monkeypatch.setattr(recordings, "FRAMES_VERSION", 2)
+    monkeypatch.setattr(stored_frames, "FRAMES_VERSION", 2)
     forbid_reading(monkeypatch)
     with pytest.raises(AssertionError, match="read again"):
         cifar10_dvs.load(data_set, 2)
@@ -205,7 +205,7 @@ def test_a_killed_run_leaves_no_incomplete_frames(data_set, monkeypatch):
     # One that is killed outright cannot clear up: what it had written has another name.
     (data_set / "frames_1_by_count.npy.123.part").write_bytes(b"half")
     assert len(cifar10_dvs.load(data_set, 1).train_images) == 90
-    assert json.loads((data_set / "frames_1_by_count.json").read_text())["version"] == recordings.FRAMES_VERSION
+    assert json.loads((data_set / "frames_1_by_count.json").read_text())["version"] == stored_frames.FRAMES_VERSION
 
 
 # Mistakes
