@@ -55,6 +55,7 @@ class SpikingModel(
     UndifferentiatedSteps,
     keras_internals.CollectsVariablesOnce,
     keras_internals.TrainsInStrategies,
+    keras_internals.MovesBatchesOnce,
     FunctionalAttributes,
     keras.Model,
 ):
@@ -125,6 +126,7 @@ class SpikingModel(
         super().__init__(**kwargs)
         keras_internals.take_inputs_unchanged(self)
         keras_internals.let_trees_free_tensors()
+        keras_internals.let_transfers_overlap()
         self.network = network
         self._draws = None
         self.timesteps = timesteps
