@@ -13,8 +13,8 @@ class Backend(Protocol):
     """The functions of `keras_ratesnn._core.backend`. A new backend is a module, or a few, with these names and parameters."""
 
     CallGraph: Any
-    """`CallGraph(function, tensors, outputs, settings, compiled, name)`: a function of tensors as a graph of operations; `None`
-    where Keras compiles whole functions."""
+    """`CallGraph(function, tensors, outputs, settings, compiled, name, places)`: a function of tensors as a graph of
+    operations; `None` where Keras compiles whole functions."""
 
     replicas: "Replicas"
     """A module: how many replicas of a model see parts of the same batch, and what they exchange."""

@@ -191,6 +191,11 @@ def draws(node):
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
+def draws_from_seed(node):
+    """Whether an operation draws numbers of `keras.random` from a seed."""
+    return node.op == "call_function" and str(node.target).startswith("keras_ratesnn.draw")
+
+
 def _written(node):
     """The arguments that an operation changes in place."""
     schema = getattr(node.target, "_schema", None)
