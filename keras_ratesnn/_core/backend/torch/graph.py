@@ -13,7 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
-from keras_ratesnn._core.backend.torch import compiler, cuda_graphs, graph_passes, replicas
+from keras_ratesnn._core.backend.torch import compiler, cuda_graphs, graph_passes, replicas, small_operations
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.random import seeded_draws
 
@@ -90,11 +90,17 @@ class CallGraph:
         graph, forward_nodes = graph_passes.simplified(recorded.graph, recording.forward_names)
         inputs = len(tensors) + len(self._others)
         forward, backward = graph_passes.split(recorded, graph, forward_nodes, inputs, len(outputs))
+        for part in (forward, backward):
+            graph_passes.use_means(part)
         if compiled and any(map(graph_passes.draws, recorded.graph.nodes)):
             logging.getLogger("keras_ratesnn").warning(
                 "The calls of %s are not compiled: compiled, they draw other numbers.", name
             )
             compiled = False
+        if not compiled:
+            # PyTorch's compiler fuses them with others.
+            forward = small_operations.batched_at_end(forward)
+            backward = small_operations.batched_at_end(small_operations.batched_at_beginning(backward))
         self.forward = _compiled(forward, f"the forward pass of {name}") if compiled else forward.forward
         self._frees_arguments = not compiled
         if compiled:
