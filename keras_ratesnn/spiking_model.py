@@ -57,6 +57,7 @@ class SpikingModel(
     UndifferentiatedSteps,
     keras_internals.CollectsVariablesOnce,
     keras_internals.TrainsInStrategies,
+    keras_internals.MovesBatchesOnce,
     FunctionalAttributes,
     keras.Model,
 ):
@@ -142,6 +143,7 @@ class SpikingModel(
         super().__init__(**kwargs)
         keras_internals.take_inputs_unchanged(self)
         keras_internals.let_trees_free_tensors()
+        keras_internals.let_transfers_overlap()
         self.network = network
         self._draws = None
         self.timesteps = timesteps

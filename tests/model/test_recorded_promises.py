@@ -131,8 +131,8 @@ class _ReplayedAtOnce(call_graphs._Recorded):
         self.variables = variables
         super().__init__(function, run, tensors, variables)
 
-    def record(self, tensors, settings, compiled):
-        super().record(tensors, settings, self.compiled)
+    def record(self, tensors, settings, compiled, places):
+        super().record(tensors, settings, self.compiled, places)
         self.tensors = tensors
 
     def first_results(self):
