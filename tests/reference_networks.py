@@ -9,7 +9,8 @@ import numpy as np
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.models import _residual, preact_resnet, resnet, sew_resnet
+from keras_ratesnn.layers.attention import spikformer_attention_neuron, spikformer_neuron
+from keras_ratesnn.models import _residual, _transformers, maxformer, preact_resnet, qkformer, resnet, sew_resnet
 from keras_ratesnn.models import vgg as vgg_models
 
 FOLDER = pathlib.Path(__file__).parent / "reference"
@@ -35,18 +36,22 @@ class Case:
         gradient, _, order = settings["method"].partition("_")
         if gradient == "rate" and order == "s":
             gradient = rsnn.gradients.Rate(last_step_statistics=True)
-        build = vgg_ws if settings.get("weight_standardised") else NETWORKS[settings["net"]]
-        network = build(settings["width"], self.neuron)
+        if settings["net"] in TRANSFORMERS:
+            network = TRANSFORMERS[settings["net"]](settings, self.x.shape[2 if settings["temporal_input"] else 1 :])
+        else:
+            build = vgg_ws if settings.get("weight_standardised") else NETWORKS[settings["net"]]
+            network = build(settings["width"], self.neuron)
         arguments = {
             "timesteps": settings["timesteps"],
             "gradient": gradient,
-            "step_mode": "multi" if order == "m" else "single",
+            "step_mode": "multi" if order == "m" or settings["method"] == "bptt" else "single",
             "return_sequences": settings.get("loss") == "each",
             **overrides,
         }
         model = rsnn.SpikingModel(network, **arguments)
         for variable in model.trainable_variables:
-            variable.assign(self.arrays[f"weight/{reference_name(variable.path)}"])
+            # A 1x1 convolution of theirs may be a dense layer of ours.
+            variable.assign(self.arrays[f"weight/{reference_name(variable.path)}"].reshape(variable.shape))
         return model
 
     def neuron(self):
@@ -71,8 +76,45 @@ class Case:
         return {key.split("/", 1)[1]: value for key, value in self.arrays.items() if key.startswith(f"{kind}/")}
 
 
-# Layers are named NETWORK_LAYER; what each network's layers are called in the authors' program. Patterns in order.
+# Layers are named NETWORK_LAYER; what each network's layers are called in the authors' program. Patterns in order. An underscore
+# becomes a dot, and a hyphen an underscore.
+def _attention(ours, theirs, kind):
+    """The patterns of a layer of attention, whose dense layers are called `kind`."""
+    parts = {"query": "q", "key": "k", "value": "v", "output": "proj"}
+    return [
+        *((f"{ours}_attention_{part}", f"{theirs}.{name}-{kind}") for part, name in parts.items()),
+        *((f"{ours}_attention_{part}_bn", f"{theirs}.{name}-bn") for part, name in parts.items()),
+    ]
+
+
+def _mlp(ours, theirs, name, kind):
+    return [
+        (rf"{ours}_mlp(\d)", rf"{theirs}.mlp.{name}\1-{kind}"),
+        (rf"{ours}_mlp(\d)_bn", rf"{theirs}.mlp.{name}\1-bn"),
+    ]
+
+
+def _embedding(ours, theirs):
+    return [(ours, f"{theirs}-conv"), (ours.replace("_conv", "_bn"), f"{theirs}-bn")]
+
+
 THEIR_NAMES = {
+    "ssa": [*_attention("block", "block.attn", "linear"), *_mlp("block", "block", "fc", "linear"), ("classifier", "head")],
+    "qk": [*_attention("block", "block.tssa", "conv"), *_mlp("block", "block", "mlp", "conv"), ("classifier", "head")],
+    "maxformer": [
+        *_embedding("patches1_1_conv", "patch-embed1.proj"),
+        *_embedding("patches1_2_conv", "patch-embed1.embed1.embed"),
+        *_embedding("patches1_shortcut_conv", "patch-embed1.embed2.embed"),
+        ("stage1_depthwise", "stage1.mixer.conv"),
+        ("stage1_depthwise_bn", "stage1.mixer.conv-bn"),
+        *_embedding("patches2_1_conv", "patch-embed2.max-embed1.embed"),
+        *_embedding("patches2_2_conv", "patch-embed2.embed1.embed"),
+        *_embedding("patches2_shortcut_conv", "patch-embed2.max-embed2.embed"),
+        *_attention("stage2", "stage2.attn", "conv"),
+        *_mlp("stage1", "stage1", "fc", "conv"),
+        *_mlp("stage2", "stage2", "fc", "conv"),
+        ("classifier", "head"),
+    ],
     "mlp": [],
     "vgg": [("block1_conv1", "f.0"), ("block1_bn1", "f.1"), ("block2_conv1", "f.4"), ("block2_bn1", "f.5")],
     "res": [("stem_conv", "conv0.0"), ("stem_bn", "conv0.1"), ("shortcut_conv", "shortcut.0"), ("shortcut_bn", "shortcut.1")],
@@ -103,7 +145,7 @@ def reference_name(path):
     network, layer = layer.split("_", 1)
     for pattern, theirs in THEIR_NAMES[network]:
         layer = re.sub(f"{pattern}$", theirs, layer)
-    return f"{layer.replace('_', '.')}.{THEIR_KINDS[kind]}"
+    return f"{layer.replace('_', '.').replace('-', '_')}.{THEIR_KINDS[kind]}"
 
 
 def _classified(inputs, x, name):
@@ -154,4 +196,49 @@ def pre(width, neuron):
     return _two_blocks(inputs, x, width, neuron, preact_resnet.basic_block, "pre")
 
 
+def _plan(settings, inputs):
+    """The arguments of a block of the transformers."""
+    return _transformers.Plan(
+        inputs=inputs,
+        edition="cifar",
+        classes=5,
+        dims=settings["dim"],
+        depths=(1,),
+        heads=settings["heads"],
+        mlp_ratio=2,
+        neuron=spikformer_neuron,
+        attention_neuron=spikformer_attention_neuron,
+    )
+
+
+def ssa(settings, shape):
+    """A block of Spikformer on tokens, or on images in the edition "conv"."""
+    inputs = keras.Input(shape)
+    plan = _plan(settings, inputs)
+    attention = _transformers.self_attention(plan, "ssa_block", use_bias=settings["edition"] != "conv")
+    x = _transformers.spike_block(inputs, attention, plan, "ssa_block")
+    mean = layers.GlobalAveragePooling1D if len(shape) == 2 else layers.GlobalAveragePooling2D
+    return keras.Model(inputs, layers.Dense(5, name="ssa_classifier")(mean()(x)))
+
+
+def qk(settings, shape):
+    """A block of QKFormer's token attention."""
+    inputs = keras.Input(shape)
+    x = qkformer.token_block(inputs, _plan(settings, inputs), "qk_block")
+    return keras.Model(inputs, layers.Dense(5, name="qk_classifier")(layers.GlobalAveragePooling2D()(x)))
+
+
+def max_former(settings, shape):
+    """Both embeddings of Max-Former on CIFAR, a block without attention, and one with attention."""
+    inputs, size = keras.Input(shape), 3 if settings["mixer"] == "Block_DWC3" else None
+    plan = _plan(settings, inputs)
+    x = maxformer.first_patches_cifar(inputs, settings["dim"] // 2, plan, "maxformer_patches1")
+    x = maxformer.mlp(maxformer.depthwise(x, plan, "maxformer_stage1", size), plan, "maxformer_stage1")
+    x = _transformers.tokens(maxformer.patches(x, settings["dim"], plan, "maxformer_patches2"), "maxformer_tokens")
+    x = maxformer.mlp(maxformer.self_attention(x, plan, "maxformer_stage2"), plan, "maxformer_stage2")
+    x = plan.neuron()(layers.GlobalAveragePooling1D()(x))
+    return keras.Model(inputs, layers.Dense(5, name="maxformer_classifier")(x))
+
+
+TRANSFORMERS = {"ssa": ssa, "qk": qk, "maxformer": max_former}
 NETWORKS = {"mlp": mlp, "vgg": vgg, "res": res, "sew": sew, "pre": pre}

@@ -208,10 +208,11 @@ def spike_block(x, attention, plan, name):
     return layers.Add(name=f"{name}_mlp_add")([x, neurons(y, plan.neuron, f"{name}_mlp2_neuron")])
 
 
-def self_attention(plan, name, use_bias=False):
+def self_attention(plan, name, scale=0.125, use_bias=False):
     """`SpikingSelfAttention` with the heads and the neurons of a plan."""
     return SpikingSelfAttention(
         plan.heads,
+        scale,
         use_bias=use_bias,
         neuron=plan.neuron,
         attention_neuron=plan.attention_neuron,

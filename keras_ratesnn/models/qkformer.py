@@ -86,7 +86,7 @@ def block(x, plan, name):
 
 def patches(x, channels, plan, name):
     """Two convolutions that halve the image, and a shortcut of spikes."""
-    at = 2 if plan.edition == "cifar" else 1
+    at = 1 if plan.edition == "imagenet" else 2
     y = _unit(x, channels, plan, f"{name}_1", pool=at == 1)
     y = _unit(y, channels, plan, f"{name}_2", pool=at == 2)
     return _with_shortcut(x, y, channels, 2, plan, name)

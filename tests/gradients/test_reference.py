@@ -6,7 +6,7 @@ from reference_networks import CASES, Case, reference_name
 
 import keras_ratesnn as rsnn
 from recipes.benchmark.evidence import reference
-from recipes.benchmark.evidence.results import gradient_errors, largest
+from recipes.benchmark.evidence.results import gradient_errors, largest, relative_error
 
 
 @pytest.fixture(params=CASES)
@@ -15,7 +15,7 @@ def case(request):
 
 
 def test_all_cases_exist():
-    assert len(CASES) == 24
+    assert len(CASES) == 28
 
 
 def test_logits_gradients_losses_and_moving_statistics_of_training_agree(case):
@@ -35,6 +35,15 @@ def test_rate_with_a_window_for_each_step_is_bptt(name):
     model.gradient = rsnn.gradients.Rate(windows=model.timesteps)
     _, gradients, _ = training_results(model, case.x, case.y)
     assert_gradients_agree(case, model, gradients)
+
+
+@pytest.mark.parametrize(("name", "gradient"), [("ssa_block_t1", "rate"), ("ssa_block", rsnn.gradients.Rate(windows=4))])
+def test_rate_is_bptt_for_attention_with_a_window_for_each_step(name, gradient):
+    case = Case(name)
+    model = case.model(gradient=gradient)
+    _, gradients, outputs = training_results(model, case.x, case.y)
+    assert_gradients_agree(case, model, gradients)
+    assert relative_error(outputs, case.arrays["logits"]) < reference.TOLERANCE
 
 
 def assert_gradients_agree(case, model, gradients):
