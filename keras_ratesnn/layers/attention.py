@@ -221,4 +221,3 @@ class TokenAttention(_Attention):
         sides = (-1,) if len(x.shape) == 3 else x.shape[2:] if channel_axis(x) == 1 else x.shape[1:3]
         shape = (self.heads, channels, *sides) if channel_axis(x) == 1 else (*sides, self.heads, channels)
         return keras.layers.Reshape(shape, name=f"{self.name}_{part}_heads")(x)
-

@@ -60,9 +60,7 @@ def MaxFormer(
 
     Source: Fang et al., "Spiking Transformers Need High-Frequency Information", NeurIPS 2025, arXiv 2505.18608.
     """
-    plan = _transformers.plan(
-        EDITIONS, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron
-    )
+    plan = _transformers.plan(EDITIONS, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron)
     x, last = plan.inputs, len(plan.depths)
     for stage, depth in enumerate(plan.depths, 1):
         channels = dims // 2 ** (last - stage)

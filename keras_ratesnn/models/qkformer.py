@@ -57,9 +57,7 @@ def QKFormer(
 
     Source: Zhou et al., "QKFormer: Hierarchical Spiking Transformer using Q-K Attention", NeurIPS 2024.
     """
-    plan = _transformers.plan(
-        EDITIONS, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron
-    )
+    plan = _transformers.plan(EDITIONS, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron)
     x, last = plan.inputs, len(plan.depths)
     for stage, depth in enumerate(plan.depths, 1):
         channels = dims // 2 ** (last - stage)
@@ -73,9 +71,7 @@ def QKFormer(
 
 def token_block(x, plan, name):
     """Token attention and an MLP."""
-    attention = TokenAttention(
-        plan.heads, neuron=plan.neuron, attention_neuron=plan.attention_neuron, name=f"{name}_attention"
-    )
+    attention = TokenAttention(plan.heads, neuron=plan.neuron, attention_neuron=plan.attention_neuron, name=f"{name}_attention")
     return _transformers.spike_block(x, attention, plan, name)
 
 

@@ -89,9 +89,7 @@ def Spikformer(
 
     Source: Zhou et al., "Spikformer: When Spiking Neural Network Meets Transformer", ICLR 2023.
     """
-    plan = _transformers.plan(
-        EDITIONS, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron
-    )
+    plan = _transformers.plan(EDITIONS, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron)
     x = _transformers.tokens(patch_splitting(plan.inputs, plan, "patches"), "tokens")
     for number in range(1, blocks + 1):
         x = block(x, plan, f"block{number}")
