@@ -14,6 +14,7 @@ from keras_ratesnn._graph import Call
 from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.gradients._observing import Observing, ObservingRule
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.step_modes import StepMode
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -71,6 +72,13 @@ def is_neuron(call: Call) -> bool:
 def unfolded(tensor: Tensor, timesteps: int) -> np.ndarray:
     """The steps of a signal as an array, `(batch, T, ...)` in float32 or wider."""
     return array(time_axis.unfold(tensor, timesteps))
+
+
+def spikes(call: Call, signal: Signal, timesteps: int) -> np.ndarray:
+    """How often each neuron of a neuron layer spikes at each step, `(batch, T, ...)`: 0 or 1, or integers."""
+    found, size = unfolded(signal.value, timesteps), call.operation.cell.spike_size
+    # Half precision rounds normalised spikes.
+    return found if size == 1.0 else np.rint(found / size)
 
 
 def array(tensor: Tensor) -> np.ndarray:

@@ -114,7 +114,8 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
     """Estimates the energy of a prediction from the operations of its layers, with and without spikes.
 
     An addition is counted for each spike and each synapse that it feeds. Inputs that change over time count as spikes if all
-    values other than 0 are equal, because such a scale can be multiplied into the weights. A layer whose inputs have more
+    values other than 0 are equal, because such a scale can be multiplied into the weights. In a network whose neurons have
+    integer spikes, inputs that are integers, in units of one spike, count as that many spikes. A layer whose inputs have more
     values, such as averages of several spikes, takes a multiply-add for each synapse and step, even if the input is 0. A layer
     whose input is the same at every step, such as an image, takes its multiply-adds once. In the network without spikes and
     time, each layer takes its multiply-adds once. The padding of a convolution takes multiply-adds, but no additions.
@@ -165,11 +166,16 @@ class OperationCounter:
         self.dense: list[float] = []
         """Multiply-adds without spikes and time."""
         self.synaptic_operations: list[float] = []
-        """Inputs other than 0 over all steps, times the synapses that they feed; 0 for one that is the same at every step."""
+        """Inputs other than 0 over all steps, each as often as it stands for spikes, times the synapses that it feeds; 0 for an
+        input that is the same at every step."""
+        self.spike_sizes: set[float] = set()
+        """The values of one spike of the neurons with integer spikes so far."""
         self.static: list[bool] = []
         self.not_counted: list[str] = []
 
     def __call__(self, call: Call, outputs: Structure) -> Structure:
+        if _observation.is_neuron(call) and call.operation.cell.levels > 1:
+            self.spike_sizes.add(call.operation.cell.spike_size)
         if call.kind.multiply_adds is not None:
             self._count(call, call.signals[0], outputs)
         elif matrices(call.operation):
@@ -198,28 +204,31 @@ class OperationCounter:
         input_shape, output_shape = tuple(signal.value.shape), tuple(outputs.value.shape)
         dense = call.kind.multiply_adds(call.operation, input_shape, output_shape)  # type: ignore[misc]  # There is one.
         steps = 1 if signal.static else self.timesteps
-        nonzero = values != 0
+        spikes = None if signal.static or matrices(call.operation) != 1 else self._spikes(values)
+        events = values != 0 if spikes is None else spikes
         if call.kind.fan_out is None:
-            active = dense * steps * float(nonzero.mean())
+            active = dense * steps * float(events.mean(dtype="float64"))
         else:
             fan_out = call.kind.fan_out(call.operation, input_shape, output_shape)
-            active = float((nonzero.sum(axis=0) * fan_out).sum()) * steps / len(values)
-        spikes = not signal.static and _are_spikes(values) and matrices(call.operation) == 1
+            active = float((events.sum(axis=0, dtype="float64") * fan_out).sum()) * steps / len(values)
         self.names.add(call.operation.name)
         self.dense.append(dense)
         self.static.append(signal.static)
         self.synaptic_operations.append(0.0 if signal.static else active)
-        self.multiply_adds.append(0.0 if spikes else float(dense * steps))
-        self.accumulates.append(active if spikes else 0.0)
+        self.multiply_adds.append(float(dense * steps) if spikes is None else 0.0)
+        self.accumulates.append(0.0 if spikes is None else active)
+
+    def _spikes(self, values: np.ndarray) -> np.ndarray | None:
+        """How many spikes each value stands for; `None` if they are no spikes."""
+        for size in self.spike_sizes:
+            number = values / size
+            if np.allclose(number, np.rint(number), rtol=0.0, atol=1e-2):
+                return np.abs(np.rint(number))
+        found = values[values != 0]
+        return values != 0 if not found.size or bool((found == found[0]).all()) else None
 
 
 def matrices(operation: keras.Operation) -> int:
     """The number of weights of an operation other than biases and the scales and zero points of quantized weights."""
     weights = [weight for weight in getattr(operation, "weights", ()) if not weight.name.endswith(("_scale", "_zero"))]
     return sum(len(weight.shape) > 1 for weight in weights)
-
-
-def _are_spikes(values: np.ndarray) -> bool:
-    """Whether values are 0 and one other value."""
-    found = values[values != 0]
-    return not found.size or bool((found == found[0]).all())

@@ -89,7 +89,7 @@ def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
 
     def observe(call, outputs):
         if _observation.is_neuron(call):
-            spikes = _observation.unfolded(outputs.value, model.timesteps)
+            spikes = _observation.spikes(call, outputs, model.timesteps)
             names.add(call.operation.name)
             by_step.append(spikes.mean(axis=(0, *range(2, spikes.ndim))))
             by_neuron.append(spikes.mean(axis=(0, 1)))

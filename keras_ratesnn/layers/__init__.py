@@ -5,6 +5,7 @@ from keras_ratesnn.layers.attention import SpikingSelfAttention, TokenAttention
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell
 from keras_ratesnn.layers.encoders import BernoulliEncoder, Encoder, LatencyEncoder
+from keras_ratesnn.layers.integer import ILIF, ILIFCell
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
 from keras_ratesnn.layers.online_renormalization import OnlineRenormalization
@@ -18,6 +19,7 @@ from keras_ratesnn.layers.weight_standardized import WSConv2D, WSDense
 __all__ = [
     "ALIF",
     "IF",
+    "ILIF",
     "LIF",
     "ALIFCell",
     "BernoulliEncoder",
@@ -25,6 +27,7 @@ __all__ = [
     "CuBaLIFCell",
     "Encoder",
     "IFCell",
+    "ILIFCell",
     "LIFCell",
     "LatencyEncoder",
     "Neuron",

@@ -52,6 +52,8 @@ class NeuronCell(GuardedCell):
     fixed_arguments: tuple[str, ...] = ("threshold", "surrogate")
     fuses = True
     """Whether a step may be compiled into one pass over memory, on backends where the library does that."""
+    levels = 1
+    """The most spikes of a neuron in a step: 1 if spikes are 0 or 1, more if a step emits integers."""
 
     def __init__(self, threshold: float = 1.0, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any) -> None:
         # The state stays in float32 in half precision: Keras must not cast the arguments.
@@ -111,6 +113,11 @@ class NeuronCell(GuardedCell):
         """Whether `step_derivative` holds for the arguments of this cell. Defaults to `True`."""
         return True
 
+    @property
+    def spike_size(self) -> float:
+        """The value of one spike. Defaults to `1.0`; a cell whose spikes are normalised has another."""
+        return 1.0
+
     def after_steps(self, state: Structure) -> None:
         """Called once after the last step of a batch, with the final state. Does nothing by default."""
 
@@ -157,4 +164,6 @@ class NeuronCell(GuardedCell):
 
     def get_config(self) -> Config:
         arguments = {name: getattr(self, name) for name in self.fixed_arguments}
-        return {**super().get_config(), **arguments, "surrogate": registry.serialize(self.surrogate)}
+        if "surrogate" in arguments:
+            arguments["surrogate"] = registry.serialize(self.surrogate)
+        return {**super().get_config(), **arguments}

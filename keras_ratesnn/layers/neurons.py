@@ -81,7 +81,20 @@ class Neuron(keras.layers.Layer):
         return {**super().get_config(), "cell": keras.saving.serialize_keras_object(self.cell)}
 
 
-class IntegrateAndFire(Neuron):
+class NeuronWithArguments(Neuron):
+    """Base class of layers that have the arguments of their cell: the config of the cell is part of theirs."""
+
+    def get_config(self) -> Config:
+        config = super().get_config()
+        del config["cell"]
+        of_cell = self.cell.get_config()
+        for shared in ("name", "trainable", "dtype"):
+            del of_cell[shared]
+        # Only the cell has weights to train, and its config is part of this one.
+        return {**config, **of_cell, "trainable": self.trainable and self.cell.trainable}
+
+
+class IntegrateAndFire(NeuronWithArguments):
     """Base class of integrate-and-fire layers: exposes the arguments of the cell as attributes and config."""
 
     threshold = from_cell("threshold")
@@ -92,15 +105,6 @@ class IntegrateAndFire(Neuron):
     learn_threshold = from_cell("learn_threshold")
     initial_membrane = from_cell("initial_membrane")
     reset_delay = from_cell("reset_delay")
-
-    def get_config(self) -> Config:
-        config = super().get_config()
-        del config["cell"]
-        of_cell = self.cell.get_config()
-        for shared in ("name", "trainable", "dtype"):
-            del of_cell[shared]
-        # Only the cell has weights to train, and its config is part of this one.
-        return {**config, **of_cell, "trainable": self.trainable and self.cell.trainable}
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
@@ -339,7 +343,7 @@ def _warn_of_one_time_step(layer: keras.layers.Layer) -> None:
         _warned_of_one_time_step = True
         warnings.warn(
             f"{type(layer).__name__} {layer.name!r} is trained outside of a SpikingModel, at one time step: its neurons start "
-            "at rest and spike at most once. To run the network over time: "
+            "at rest and emit the spikes of one step. To run the network over time: "
             "keras_ratesnn.SpikingModel(network, timesteps=4); compile and fit that model.",
             stacklevel=3,
         )

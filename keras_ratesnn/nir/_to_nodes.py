@@ -81,6 +81,8 @@ def _why_not(layer):
         return "NIR has no encoders. Export the network after it, and encode the inputs where it runs."
     if role == NEURON:
         names = ", ".join(kind.__name__ for kind in _neuron_nodes.LAYERS)
+        if layer.cell.levels > 1:
+            return f"it emits up to {layer.cell.levels} spikes in a step, and the neurons of NIR ({names}) at most one."
         return f"of neurons, NIR has {names} only."
     if kind_of(layer).normalization is not None:
         return "NIR has no normalisation, and this one could not be folded into a layer before it."

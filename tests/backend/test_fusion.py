@@ -46,6 +46,7 @@ NEURONS = {
     "delayed": lambda: rsnn.layers.LIF(0.6, 0.5, decay_input=True, reset_delay=True),
     "all that is learned": lambda: rsnn.layers.ParametricLIF(reset="hard", per_channel=True, learn_threshold=True),
     "of one's own": lambda: rsnn.layers.Neuron(Saturating()),
+    "integer": lambda: rsnn.layers.ILIF(3, normalize=True, detach_reset=False),
 }
 
 
