@@ -10,7 +10,7 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers.attention import spikformer_attention_neuron, spikformer_neuron
-from keras_ratesnn.models import _residual, _transformers, maxformer, preact_resnet, qkformer, resnet, sew_resnet
+from keras_ratesnn.models import _residual, _transformers, espikeformer, maxformer, preact_resnet, qkformer, resnet, sew_resnet
 from keras_ratesnn.models import vgg as vgg_models
 
 FOLDER = pathlib.Path(__file__).parent / "reference"
@@ -76,8 +76,6 @@ class Case:
         return {key.split("/", 1)[1]: value for key, value in self.arrays.items() if key.startswith(f"{kind}/")}
 
 
-# Layers are named NETWORK_LAYER; what each network's layers are called in the authors' program. Patterns in order. An underscore
-# becomes a dot, and a hyphen an underscore.
 def _attention(ours, theirs, kind):
     """The patterns of a layer of attention, whose dense layers are called `kind`."""
     parts = {"query": "q", "key": "k", "value": "v", "output": "proj"}
@@ -94,13 +92,37 @@ def _mlp(ours, theirs, name, kind):
     ]
 
 
+def _numbered(ours, theirs):
+    return [(ours, f"{theirs}.0"), (f"{ours}_bn", f"{theirs}.1")]
+
+
+def _separable(ours, theirs):
+    parts = {"expand": "pwconv1", "depthwise": "dwconv", "project": "pwconv2"}
+    return [pair for part, name in parts.items() for pair in _numbered(f"{ours}_{part}", f"{theirs}.{name}")]
+
+
 def _embedding(ours, theirs):
     return [(ours, f"{theirs}-conv"), (ours.replace("_conv", "_bn"), f"{theirs}-bn")]
 
 
+# Layers are named NETWORK_LAYER; what each network's layers are called in the authors' program. Patterns in order. Afterwards
+# an underscore becomes a dot, and a hyphen an underscore.
 THEIR_NAMES = {
     "ssa": [*_attention("block", "block.attn", "linear"), *_mlp("block", "block", "fc", "linear"), ("classifier", "head")],
     "qk": [*_attention("block", "block.tssa", "conv"), *_mlp("block", "block", "mlp", "conv"), ("classifier", "head")],
+    "espikeformer": [
+        *((rf"down{number}_{kind}", f"downsample{number}.encode-{kind}") for number in (1, 2) for kind in ("conv", "bn")),
+        *_separable("convolution_separable", "conv-block.Conv"),
+        (r"convolution_(\d)_conv", r"conv-block.conv\1"),
+        (r"convolution_(\d)_bn", r"conv-block.bn\1"),
+        *_separable("block_separable", "block.conv"),
+        *_numbered("block_attention_query", "block.attn.q-conv"),
+        *_numbered("block_attention_key", "block.attn.k-conv"),
+        *_numbered("block_attention_value", "block.attn.v-conv"),
+        *_numbered("block_attention_output", "block.attn.proj-conv"),
+        *_mlp("block", "block", "fc", "conv"),
+        ("classifier", "head"),
+    ],
     "maxformer": [
         *_embedding("patches1_1_conv", "patch-embed1.proj"),
         *_embedding("patches1_2_conv", "patch-embed1.embed1.embed"),
@@ -240,5 +262,17 @@ def max_former(settings, shape):
     return keras.Model(inputs, layers.Dense(5, name="maxformer_classifier")(x))
 
 
-TRANSFORMERS = {"ssa": ssa, "qk": qk, "maxformer": max_former}
+def e_spike_former(settings, shape):
+    """A block of convolutions and a block of attention, each after a convolution of stride 2."""
+    inputs, dims = keras.Input(shape), settings["dim"]
+    parts = espikeformer.Parts(espikeformer.integer_neuron, settings["heads"], mlp_ratio=2)
+    x = espikeformer.downsampling(inputs, dims, 3, 2, None, "espikeformer_down1")
+    x = espikeformer.convolution_block(x, parts, "espikeformer_convolution")
+    x = espikeformer.downsampling(x, dims, 3, 2, parts, "espikeformer_down2")
+    x = espikeformer.attention_block(x, parts, "espikeformer_block")
+    x = espikeformer.count_neuron()(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, layers.Dense(5, name="espikeformer_classifier")(x))
+
+
+TRANSFORMERS = {"espikeformer": e_spike_former, "ssa": ssa, "qk": qk, "maxformer": max_former}
 NETWORKS = {"mlp": mlp, "vgg": vgg, "res": res, "sew": sew, "pre": pre}

@@ -1,6 +1,7 @@
 """Ready-made networks: functions that return a `SpikingModel`, and pretrained networks."""
 
 from keras_ratesnn.models.branches import add_branches
+from keras_ratesnn.models.espikeformer import ESpikeFormer
 from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained
@@ -15,6 +16,7 @@ __all__ = [
     "VGG13",
     "VGG16",
     "VGGSNN",
+    "ESpikeFormer",
     "MaxFormer",
     "PreActResNet18",
     "PreActResNet34",

@@ -13,7 +13,7 @@ from keras_ratesnn.layers._neuron_argument import checked_neuron
 from keras_ratesnn.layers.attention import spikformer_attention_neuron, spikformer_neuron
 from keras_ratesnn.layers.pointwise import pointwise
 from keras_ratesnn.models._arguments import checked_classes, image_input
-from keras_ratesnn.models._blocks import channel_axis, conv_bn_neuron, dense, neurons
+from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 
@@ -113,7 +113,7 @@ def plan(editions, input_shape, classes, dims, blocks, heads, edition, mlp_ratio
         classes=checked_classes(classes),
         dims=dims,
         depths=(*chosen.first_blocks, last),
-        heads=checked_heads(heads, chosen.heads(dims), dims // 2 ** len(chosen.first_blocks), dims),
+        heads=checked_heads(heads, chosen.heads(dims), [dims // 2 ** len(chosen.first_blocks)], dims),
         mlp_ratio=chosen.mlp_ratio if mlp_ratio is None else checks.positive_integer("mlp_ratio", mlp_ratio),
         neuron=checked_neuron(neuron, spikformer_neuron),
         attention_neuron=checked_neuron(attention_neuron, spikformer_attention_neuron, name="attention_neuron"),
@@ -153,22 +153,22 @@ def image_of_edition(input_shape, edition, patches):
     return image, edition
 
 
-def checked_heads(heads, default, narrowest, dims):
+def checked_heads(heads, default, channels, dims):
     """The number of heads, which must divide the channels of all stages with attention.
 
     Args:
         heads: Argument of the user, or `None` for the default.
         default: Integer, the default, which may be 0 in a narrow network.
-        narrowest: Integer, the fewest channels of a stage; those of the others are multiples of it.
+        channels: The numbers of channels of these stages, without their multiples.
         dims: Argument of the user, for the message.
     """
     given = heads is not None
     heads = checks.positive_integer("heads", heads, advice="It is the number of attention heads.") if given else default
-    if heads < 1 or narrowest % heads:
+    if heads < 1 or any(number % heads for number in channels):
         received = f"heads={heads}" if given else f"heads=None, which stands for {heads}"
         raise ValueError(
-            f"`heads` must divide the channels of every stage, of which the narrowest has {narrowest}. Received: {received}, "
-            f"dims={dims!r}. Choose another number of heads or of channels."
+            f"`heads` must divide the channels of every stage with attention: {' and '.join(map(str, channels))}. Received: "
+            f"{received}, dims={dims!r}. Choose another number of heads or of channels."
         )
     return heads
 
@@ -176,6 +176,19 @@ def checked_heads(heads, default, narrowest, dims):
 def convolution_bn(x, filters, name, size=3, strides=1, neuron=None):
     """A convolution without bias, batch normalisation, and neurons unless `neuron` is `None`."""
     return conv_bn_neuron(x, filters, size, strides, neuron, use_bias=False, initialization=PYTORCH_DEFAULT, name=name)
+
+
+def depthwise(x, size, use_bias, name):
+    """A depthwise convolution and batch normalisation: `NAME` and `NAME_bn`."""
+    x = layers.DepthwiseConv2D(
+        size,
+        padding="same",
+        use_bias=use_bias,
+        depthwise_initializer=PYTORCH_DEFAULT.kernel(),
+        bias_initializer=PYTORCH_DEFAULT.bias(size * size),
+        name=name,
+    )(x)
+    return batch_normalization(x, f"{name}_bn")
 
 
 def pooled(x, name):

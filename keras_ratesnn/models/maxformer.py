@@ -11,8 +11,7 @@ from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.layers.pointwise import pointwise
 from keras_ratesnn.models import _transformers
-from keras_ratesnn.models._blocks import batch_normalization, channel_axis, neurons
-from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
+from keras_ratesnn.models._blocks import channel_axis, neurons
 from keras_ratesnn.models._transformers import Edition, convolution_bn, pooled
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
@@ -80,14 +79,8 @@ def depthwise(x, plan, name, size):
     if size is None:
         return x
     y = neurons(x, plan.neuron, f"{name}_depthwise_neuron")
-    y = layers.DepthwiseConv2D(
-        size,
-        padding="same",
-        depthwise_initializer=PYTORCH_DEFAULT.kernel(),
-        bias_initializer=PYTORCH_DEFAULT.bias(size * size),
-        name=f"{name}_depthwise",
-    )(y)
-    return layers.Add(name=f"{name}_depthwise_add")([x, batch_normalization(y, f"{name}_depthwise_bn")])
+    y = _transformers.depthwise(y, size, True, f"{name}_depthwise")
+    return layers.Add(name=f"{name}_depthwise_add")([x, y])
 
 
 def self_attention(x, plan, name):

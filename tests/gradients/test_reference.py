@@ -15,7 +15,7 @@ def case(request):
 
 
 def test_all_cases_exist():
-    assert len(CASES) == 28
+    assert len(CASES) == 29
 
 
 def test_logits_gradients_losses_and_moving_statistics_of_training_agree(case):
@@ -37,7 +37,10 @@ def test_rate_with_a_window_for_each_step_is_bptt(name):
     assert_gradients_agree(case, model, gradients)
 
 
-@pytest.mark.parametrize(("name", "gradient"), [("ssa_block_t1", "rate"), ("ssa_block", rsnn.gradients.Rate(windows=4))])
+@pytest.mark.parametrize(
+    ("name", "gradient"),
+    [("ssa_block_t1", "rate"), ("espikeformer_block", "rate"), ("ssa_block", rsnn.gradients.Rate(windows=4))],
+)
 def test_rate_is_bptt_for_attention_with_a_window_for_each_step(name, gradient):
     case = Case(name)
     model = case.model(gradient=gradient)
