@@ -124,8 +124,8 @@ class SpikingSelfAttention(_Attention):
         and only these are near the threshold; nothing overflows as long as scale · tokens · (channels / heads) < 65,504.
 
     Raises:
-        ValueError: If `heads` does not divide the number of channels, a value is out of bounds, or the input has another rank or
-            an open size.
+        ValueError: If `heads` does not divide the number of channels, a value is out of bounds, or the input has another rank
+            or an open size.
         TypeError: If an argument has the wrong type, or the input is not a tensor of a Keras graph.
 
     Source: Zhou et al., "Spikformer: When Spiking Neural Network Meets Transformer", ICLR 2023.

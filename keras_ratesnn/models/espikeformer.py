@@ -43,9 +43,9 @@ def ESpikeFormer(
 ) -> SpikingModel:
     """E-SpikeFormer, the base networks of Spike-driven Transformer V3: convolutions, then attention, with integer spikes.
 
-    There is one time step, in which a neuron emits up to four spikes; `keras_ratesnn.unroll` makes steps of 0 and 1 of them.
-    Blocks add currents to currents. The authors' networks have `dims` of (24, 48, 96, 128), (32, 64, 128, 192),
-    (48, 96, 192, 240) and (64, 128, 256, 360): 2.7, 5.1, 10.0 and 19.0 million parameters.
+    There is one time step, in which a neuron emits up to four spikes. Blocks add currents to currents. The authors' networks
+    have `dims` of (24, 48, 96, 128), (32, 64, 128, 192), (48, 96, 192, 240) and (64, 128, 256, 360): 2.7, 5.1, 10.0 and 19.0
+    million parameters.
 
     Example:
 
@@ -59,8 +59,8 @@ def ESpikeFormer(
         timesteps: Must be 1 unless `neuron` is given: the paper's neurons keep nothing from step to step. Defaults to `1`.
         neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0, normalize=True)`, and `normalize=False` before
             the classifier.
-        dims: Four integers, the channels of the stages; before the first there are layers with half of its channels. Defaults to
-            `(64, 128, 256, 360)`.
+        dims: Four integers, the channels of the stages; before the first there are layers with half of its channels. Defaults
+            to `(64, 128, 256, 360)`.
         blocks: Integer, the number of blocks with attention, of which the last two have `dims[3]` channels. Defaults to `8`.
         heads: Defaults to `None`, which stands for 8.
         mlp_ratio: Defaults to `4`.

@@ -52,8 +52,8 @@ def Spikformer(
 
     Args:
         input_shape: Tuple of three integers, the shape of one image in Keras' image data format, `(height, width, channels)`
-            or, with `channels_first`, `(channels, height, width)`. Defaults to that of the edition: 32 x 32 pixels of 3 channels
-            for `"cifar"` and `None`, 224 x 224 pixels of 3 for `"imagenet"`, 128 x 128 pixels of 2 for `"dvs"`.
+            or, with `channels_first`, `(channels, height, width)`. Defaults to that of the edition: 32 x 32 pixels of 3
+            channels for `"cifar"` and `None`, 224 x 224 pixels of 3 for `"imagenet"`, 128 x 128 pixels of 2 for `"dvs"`.
         classes: Integer >= 1, the number of outputs, which are logits. Defaults to `10`.
         timesteps: Integer >= 1, see `keras_ratesnn.SpikingModel`. Defaults to `4`.
         gradient: The training method, see `keras_ratesnn.SpikingModel`. Defaults to `"rate"`.

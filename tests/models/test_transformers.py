@@ -42,17 +42,23 @@ def images(size=16, channels=3, samples=4):
 def firing(network, size=16, channels=3, **kwargs):
     """A small network whose neurons fire often, with and without batch statistics."""
     model = small(network, size, channels, **kwargs)
-    normalizations = [layer for layer in model.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for layer in normalizations:
+    for layer in [layer for layer in model.network.layers if isinstance(layer, keras.layers.BatchNormalization)]:
         layer.gamma.assign(1.5 * keras.ops.ones_like(layer.gamma))
         # The sums of Max-Former's blocks are of currents, not of spikes, and would grow.
         summed = network is models.MaxFormer and not layer.name.endswith(("query_bn", "key_bn", "value_bn"))
         layer.beta.assign((0.2 if summed else 1.0) * keras.ops.ones_like(layer.beta))
+    take_statistics(model, images(size, channels)[0])
+    return model
+
+
+def take_statistics(model, x):
+    """Makes the statistics of a batch those of inference."""
+    normalizations = [layer for layer in model.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in normalizations:
         layer.momentum = 0.0
-    model(images(size, channels)[0], training=True)
+    model(x, training=True)
     for layer in normalizations:
         layer.momentum = 0.9
-    return model
 
 
 def unused(dims, blocks):
@@ -92,6 +98,10 @@ DVS = {"edition": "dvs", "dims": 256, "blocks": 2}
         (models.MaxFormer, {"classes": 100}, 6_602_932),
         (models.MaxFormer, {"classes": 10, **DVS}, 1_455_626),
         (models.MaxFormer, {"classes": 11, **DVS}, 1_455_883),
+        (models.ESpikeFormer, {"dims": (24, 48, 96, 128)}, 2_702_048),
+        (models.ESpikeFormer, {"dims": (32, 64, 128, 192)}, 5_105_608),
+        (models.ESpikeFormer, {"dims": (48, 96, 192, 240)}, 10_023_112),
+        (models.ESpikeFormer, {}, 18_987_504),
     ],
 )
 def test_the_number_of_trainable_parameters_is_that_of_the_authors(network, arguments, expected):
@@ -212,6 +222,51 @@ def test_event_frames_train():
     assert_trains(firing(models.Spikformer, channels=2), x, y)
 
 
+# Integer spikes.
+def espikeformer(input_shape=(32, 32, 3), **kwargs):
+    return models.ESpikeFormer(input_shape, 3, **{"dims": (4, 8, 16, 24), "blocks": 3, "heads": 2, **kwargs})
+
+
+def test_an_espikeformer_trains_and_its_samples_do_not_see_each_other():
+    model = espikeformer()
+    for layer in model.network.layers:
+        # Four tokens alone would leave attention silent.
+        if layer.name.endswith(("query_bn", "key_bn", "value_bn")):
+            layer.beta.assign(2.0 * keras.ops.ones_like(layer.beta))
+    x, y = images(32)
+    assert_trains(model, x, y)
+    take_statistics(model, x)
+    outputs = model.predict(x, verbose=0)
+    assert np.ptp(outputs, axis=0).max() > 0
+    np.testing.assert_allclose(model.predict(x[::-1], verbose=0)[::-1], outputs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.predict(x[2:3], verbose=0), outputs[2:3], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "fragments"),
+    [
+        ({"timesteps": 4}, ValueError, ["`timesteps` must be 1", "timesteps=4", "neuron=lambda"]),
+        ({"dims": 384}, TypeError, ["`dims` must be a tuple", "dims=384"]),
+        ({"dims": (64, 128, 256)}, ValueError, ["`dims` must have four entries"]),
+        ({"dims": (5, 8, 16, 24)}, ValueError, ["`dims[0]` must be even"]),
+        ({"heads": 5}, ValueError, ["`heads` must divide", "16 and 24", "heads=5"]),
+        ({"blocks": 2}, ValueError, ["`blocks` must be 3 or more"]),
+        ({"input_shape": (40, 32, 3)}, ValueError, ["multiples of 16"]),
+    ],
+    ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else None,
+)
+def test_wrong_arguments_of_an_espikeformer_are_named(arguments, error, fragments):
+    with keras.StatelessScope(initialize_variables=False), pytest.raises(error) as raised:
+        espikeformer(**arguments)
+    assert [fragment for fragment in fragments if fragment not in str(raised.value)] == [], raised.value
+
+
+def test_an_espikeformer_takes_other_neurons_for_more_steps():
+    with keras.StatelessScope(initialize_variables=False):
+        model = espikeformer(timesteps=2, neuron=LIF)
+    assert {type(layer) for layer in model.network.layers if isinstance(layer, Neuron)} == {LIF}
+
+
 # Graphs that everything else sees inside.
 @of_networks()
 def test_measurements_see_the_neurons_of_attention(network):
@@ -259,7 +314,7 @@ def test_channels_first_computes_the_same(network, edition):
 @pytest.mark.parametrize(
     ("arguments", "error", "fragments"),
     [
-        ({"heads": 3}, ValueError, ["`heads` must divide the channels of every stage", "has 8", "heads=3", "dims=32"]),
+        ({"heads": 3}, ValueError, ["`heads` must divide the channels of every stage", ": 8.", "heads=3", "dims=32"]),
         ({"heads": None, "dims": 16}, ValueError, ["heads=None, which stands for 8", "dims=16"]),
         ({"heads": 0}, ValueError, ["`heads` must be 1 or more"]),
         ({"heads": 2.0}, TypeError, ["`heads` must be an integer"]),
