@@ -43,10 +43,10 @@ def firing(network, size=16, channels=3, **kwargs):
     """A small network whose neurons fire often, with and without batch statistics."""
     model = small(network, size, channels, **kwargs)
     for layer in [layer for layer in model.network.layers if isinstance(layer, keras.layers.BatchNormalization)]:
-        layer.gamma.assign(1.5 * keras.ops.ones_like(layer.gamma))
+        layer.gamma.assign(np.full(layer.gamma.shape, 1.5))
         # The sums of Max-Former's blocks are of currents, not of spikes, and would grow.
         summed = network is models.MaxFormer and not layer.name.endswith(("query_bn", "key_bn", "value_bn"))
-        layer.beta.assign((0.2 if summed else 1.0) * keras.ops.ones_like(layer.beta))
+        layer.beta.assign(np.full(layer.beta.shape, 0.2 if summed else 1.0))
     take_statistics(model, images(size, channels)[0])
     return model
 
@@ -180,12 +180,11 @@ def test_a_training_step_reaches_every_kernel(network, edition):
     assert_trains(firing(network, size=SIZES[edition], edition=edition), *images(SIZES[edition]))
 
 
-@pytest.mark.on_each_backend
 @pytest.mark.parametrize(
     ("network", "gradient", "step_mode"),
     [
         (models.MaxFormer, "rate", "multi"),
-        (models.MaxFormer, "rate", "single"),
+        pytest.param(models.MaxFormer, "rate", "single", marks=pytest.mark.on_each_backend),
         (models.QKFormer, rsnn.gradients.Rate(windows=2), "multi"),
         (models.Spikformer, "sltt", "single"),
     ],
@@ -214,7 +213,11 @@ def test_both_step_modes_give_the_same_logits():
 @pytest.mark.on_each_backend
 def test_mixed_precision_trains():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    assert_trains(firing(models.QKFormer), *images())
+    model = small(models.QKFormer, 8, dims=16, blocks=3)
+    loss, gradients = loss_and_gradients(model, *images(8))
+    assert np.isfinite(loss)
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+    assert gradients["stage3_block1_attention_query/kernel"].any()
 
 
 def test_event_frames_train():
@@ -232,7 +235,7 @@ def test_an_espikeformer_trains_and_its_samples_do_not_see_each_other():
     for layer in model.network.layers:
         # Four tokens alone would leave attention silent.
         if layer.name.endswith(("query_bn", "key_bn", "value_bn")):
-            layer.beta.assign(2.0 * keras.ops.ones_like(layer.beta))
+            layer.beta.assign(np.full(layer.beta.shape, 2.0))
     x, y = images(32)
     assert_trains(model, x, y)
     take_statistics(model, x)
