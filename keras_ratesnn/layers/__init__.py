@@ -1,6 +1,7 @@
 """Layers of spiking networks."""
 
 from keras_ratesnn.layers.adaptive import ALIF, ALIFCell
+from keras_ratesnn.layers.attention import SpikingSelfAttention, TokenAttention
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell
 from keras_ratesnn.layers.encoders import BernoulliEncoder, Encoder, LatencyEncoder
@@ -35,10 +36,12 @@ __all__ = [
     "OnlineRenormalization",
     "ParametricLIF",
     "ParametricLIFCell",
+    "SpikingSelfAttention",
     "TemporalEffectiveBatchNormalization",
     "ThresholdDependentBatchNormalization",
     "TimeMean",
     "TimeMixing",
+    "TokenAttention",
     "WSConv2D",
     "WSDense",
 ]

@@ -1,5 +1,7 @@
 """The models to measure: the library's methods, and the same network without time."""
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
@@ -30,6 +32,10 @@ def batch(settings, method=ORDINARY):
     return ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
 
 
+TRANSFORMER_DIMS = 384
+"""The channels of the transformers at width 1."""
+
+
 def trainer(settings, method, timesteps):
     """A model with `train_on_batch(images, labels)`, compiled with SGD and cross-entropy.
 
@@ -46,13 +52,16 @@ def trainer(settings, method, timesteps):
     chosen = methods.settings_of("rate-multi" if method == ORDINARY else method)
     normalization = chosen.get("normalization", "batch")
     sides = (settings.size, settings.size)
-    model = getattr(models, settings.network)(
+    build = getattr(models, settings.network)
+    # A transformer has no `width`, but a number of channels.
+    has_width = "width" in inspect.signature(build).parameters
+    model = build(
         input_shape=(CHANNELS, *sides) if settings.data_format == "channels_first" else (*sides, CHANNELS),
         classes=CLASSES,
         timesteps=timesteps,
         gradient=methods.gradient_method(chosen),
         step_mode=chosen["step_mode"],
-        width=settings.width,
+        **({"width": settings.width} if has_width else {"dims": round(settings.width * TRANSFORMER_DIMS)}),
         **({} if normalization == "batch" else {"normalization": normalization}),
     )
     if method == ORDINARY:
