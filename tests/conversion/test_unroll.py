@@ -50,7 +50,8 @@ def attention():
     q, k, v = (ILIF(4, normalize=True)(layers.BatchNormalization()(layers.Dense(8, use_bias=False)(z))) for _ in range(3))
     a = ILIF(4)(0.25 * ops.matmul(q, ops.matmul(ops.transpose(k, (0, 2, 1)), v)))
     x = x + layers.BatchNormalization()(layers.EinsumDense("bnc,cd->bnd", (None, 8), bias_axes="d")(a))
-    return keras.Model(inputs, layers.Dense(3)(ops.mean(ILIF(3)(x), axis=1)))
+    x = layers.Dense(4, activation="tanh", use_bias=False)(ILIF(3)(x))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(ops.mean(ILIF(3)(4 * x), axis=1)))
 
 
 def detector():
@@ -197,6 +198,17 @@ def test_what_is_not_linear_in_spikes_is_refused():
     encoded = keras.Model(inputs, ilif()(rsnn.layers.BernoulliEncoder(name="encoder")(inputs)))
     with pytest.raises(ValueError, match="'encoder' of type BernoulliEncoder: what it computes depends on the time step"):
         rsnn.unroll(spiking(encoded, 1))
+
+
+@pytest.mark.filterwarnings("ignore:The weights of these layers stay")
+def test_it_is_quantized_after_it_was_unrolled():
+    model, binary = both(attention)
+    x = images_for(model, with_time=False)
+    binary.quantize("int8")
+    assert np.abs(to_numpy(binary(x)) - to_numpy(model(x))).max() < 0.2
+    model.quantize("int8")
+    with pytest.raises(ValueError, match=r"`model` must not be quantized: .* Unroll the model, then quantize it"):
+        rsnn.unroll(model)
 
 
 def test_neurons_whose_thresholds_are_running_means_are_refused():

@@ -32,6 +32,7 @@ from keras import ops
 
 from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import backend, keras_internals, tree
+from keras_ratesnn._model.quantization import quantized_layers
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
 from keras_ratesnn.conversion._tasks import with_network
 from keras_ratesnn.conversion._unrolling.slot_layers import Bias, SlotCell, SlotSum
@@ -78,9 +79,16 @@ def unroll(model: SpikingModel) -> SpikingModel:
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`.
-        ValueError: If its neurons have no integer spikes, or an operation cannot be exact; the message names it.
+        ValueError: If its neurons have no integer spikes, it is quantized, or an operation cannot be exact; the message names
+            it.
     """
     network = checked_model(model).network
+    quantized = quantized_layers(network)
+    if quantized:
+        raise ValueError(
+            "`model` must not be quantized: quantized layers round their inputs. Received: layer "
+            f"{quantized[0].name!r} with the policy {quantized[0].dtype_policy.name!r}. Unroll the model, then quantize it."
+        )
     graph = _graph.as_graph(network)
     slots = max(neuron.cell.levels for neuron in _graph.neurons_of(graph))
     if slots == 1 or _graph.slots_of(graph) > 1:
@@ -149,10 +157,11 @@ class _UnrollingRule:
             return self._on_slots(call, ordered=of_slots[0].ordered)
         if kind.multilinear and len(call.signals) > 1:
             return self._on_slots(call, factor=of_slots[0])
-        if kind.activation is None and (kind.affine or kind.moves or kind.multilinear):
-            if len(of_slots) < len(call.signals):
-                return self._on_frames(call)
-            return self._linear(call)
+        # With an activation of its own, which comes after the sum over slots, a layer is not affine.
+        cls: Any = type(call.operation)
+        is_affine = layer_kinds.kind_of_class(cls).affine or kind.moves or kind.multilinear
+        if kind.activation is None and is_affine:
+            return self._linear(call) if len(of_slots) == len(call.signals) else self._on_frames(call)
         raise self._refused(call, "it is applied to spikes and is not linear. Put neurons after it, or before what it sees.")
 
     def _takes_time(self, call):
@@ -204,20 +213,22 @@ class _UnrollingRule:
         return tree.map_leaves(lambda output: _Signal(output, self._name(call.operation), ordered), outputs)
 
     def _linear(self, call):
-        """An operation on signals of slots alone that is affine: what it adds is left out, and added to the sum over slots."""
-        bias = getattr(call.operation, "bias", None)
-        changes = _without_bias(call.operation) if bias is not None else {}
+        """An operation on signals of slots alone that is linear but for a bias and an activation, which follow the sum."""
+        name, changes = self._name(call.operation), _without_bias_and_activation(call.operation)
         copy = self._copy(call, changes)
         outputs = self._run(copy, call, lambda signal: signal.value)
-        at_zero = self._value(copy, call, ops.zeros)
-        if any(np.any(value) for value in at_zero):
-            if changes:
-                raise self._refused(call, "it adds something besides its bias.")
+        if any(np.any(value) for value in self._value(copy, call, ops.zeros)):
+            # It adds something else.
             return self._on_frames(call)
-        if not changes:
-            name, ordered = self._name(call.operation), self._keeps_order(call, copy)
-            return tree.map_leaves(lambda output: _Signal(output, name, ordered), outputs)
-        return _Signal(self._bias(call.operation, bias)(self.frames(_Signal(outputs, self._name(call.operation)))))
+        ordered = self._keeps_order(call, copy)
+        linear = tree.map_leaves(lambda output: _Signal(output, name, ordered), outputs)
+        after = self._after_sum(call.operation, changes)
+        if not after:
+            return linear
+        frames = self.frames(linear)
+        for layer in after:
+            frames = layer(frames)
+        return _Signal(frames)
 
     def _keeps_order(self, call, copy):
         """Whether the output has the order of the only input: the operation moves it, and may scale all of it alike."""
@@ -248,21 +259,28 @@ class _UnrollingRule:
         copy = new_copy(operation, {**changes, "name": self._unique(self._name(operation))})
         if operation.built and not copy.built and operation.weights:
             copy.build_from_config(operation.get_build_config())
-        gone = [weight for weight in (operation.weights if changes else ()) if weight is operation.bias]
-        kept = [weight for weight in operation.weights if not any(weight is each for each in gone)]
-        copy.set_weights([ops.convert_to_numpy(weight) for weight in kept])
+        gone = getattr(operation, "bias", None) if {"use_bias", "bias_axes"} & changes.keys() else None
+        copy.set_weights([ops.convert_to_numpy(weight) for weight in operation.weights if weight is not gone])
         return copy
 
-    def _bias(self, operation, bias):
-        key = operation, "bias"
+    def _after_sum(self, operation, changes):
+        """The layers of what was left out of the copy of a layer by these changes: its bias and its activation."""
+        key = operation, "after"
         if key not in self.copies:
-            shape = tuple(bias.shape)
-            if getattr(operation, "data_format", None) == "channels_first":
-                shape = (*shape, *(1,) * operation.rank)
-            layer = Bias(shape, name=self._unique(f"{self._name(operation)}_bias"), dtype=operation.dtype_policy)
-            layer.build((None, *shape))
-            layer.set_weights([np.reshape(ops.convert_to_numpy(bias), shape)])
-            self.copies[key] = layer
+            name, policy, found = self._name(operation), getattr(operation, "dtype_policy", None), []
+            if "use_bias" in changes or "bias_axes" in changes:
+                shape = tuple(operation.bias.shape)
+                if getattr(operation, "data_format", None) == "channels_first":
+                    shape = (*shape, *(1,) * operation.rank)
+                found.append(Bias(shape, name=self._unique(f"{name}_bias"), dtype=policy))
+                found[-1].build((None, *shape))
+                found[-1].set_weights([np.reshape(ops.convert_to_numpy(operation.bias), shape)])
+            if "activation" in changes:
+                activation = keras.layers.Activation(
+                    operation.activation, name=self._unique(f"{name}_activation"), dtype=policy
+                )
+                found.append(activation)
+            self.copies[key] = found
         return self.copies[key]
 
     def _run(self, copy, call, tensor_of):
@@ -289,6 +307,8 @@ class _UnrollingRule:
         )
 
 
-def _without_bias(layer):
-    """What changes in the config of a layer that has a bias, to leave it out."""
-    return {"use_bias": False} if hasattr(layer, "use_bias") else {"bias_axes": None}
+def _without_bias_and_activation(operation):
+    """What changes in the config of an operation, to leave out its bias and its activation, if it has them."""
+    config = operation.get_config() if isinstance(operation, keras.layers.Layer) else {}
+    left_out = {"use_bias": False, "bias_axes": None, "activation": "linear"}
+    return {name: value for name, value in left_out.items() if config.get(name) not in (None, value)}
