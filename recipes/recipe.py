@@ -35,6 +35,8 @@ class Recipe:
             if it returns a network of neurons.
         task: What the network is trained for.
         has_time: Whether an example is a sequence of `timesteps` frames instead of one image.
+        mask_value: The number that all elements of a frame have which is padding, see `keras_ratesnn.SpikingModel`; None if
+            there is no padding.
         learning_rate: Float, the largest value of the schedule.
         weight_decay: Float, as in Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
         optimizer: `optimizers.SGD` or `optimizers.AdamW`.
@@ -67,6 +69,7 @@ class Recipe:
     neuron: Callable[..., Neuron | None] | None = None
     task: Task = CLASSIFICATION
     has_time: bool = False
+    mask_value: float | None = None
     learning_rate: float
     weight_decay: float
     optimizer: SGD | AdamW = dataclasses.field(default_factory=SGD)

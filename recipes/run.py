@@ -63,7 +63,7 @@ def _model(recipe, dataset, ordinary_weights):
     spiking = {"timesteps": stage.timesteps, "gradient": stage.gradient, "step_mode": stage.step_mode}
     starts_from_weights = ordinary_weights is not None and stage.after is not None and stage.after.gives_weights
     if recipe.neuron is None and not starts_from_weights:
-        return keras_ratesnn.SpikingModel(recipe.network(dataset), **spiking)
+        return keras_ratesnn.SpikingModel(recipe.network(dataset), mask_value=recipe.mask_value, **spiking)
     network, calibrate = recipe.ordinary_network(dataset), None
     if starts_from_weights:
         network.load_weights(ordinary_weights)

@@ -59,7 +59,7 @@ NEEDS = {
 """Settings without effect in some kinds of training: where, and what gives them one."""
 
 
-NO_SETTINGS = ("description", "load_data", "build_network", "neuron", "task", "has_time", "optimizer", "spiking")
+NO_SETTINGS = ("description", "load_data", "build_network", "neuron", "task", "has_time", "mask_value", "optimizer", "spiking")
 """Fields of a `Recipe` that are no settings; all others are, under the same name."""
 
 
