@@ -44,6 +44,7 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
 
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
+        self._check_steps(self.step_mode)
         self._check_data(x, least)
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
@@ -196,9 +197,14 @@ class SpikingModel(
     @step_mode.setter
     def step_mode(self, value: StepModeName) -> None:
         step_mode = checks.one_of("step_mode", value, STEP_MODES)
-        if step_mode == "single":
-            slots.check_multi_step(_graph.as_graph(self.network), "step_mode", repr(value))
+        self._check_steps(step_mode)
         self._step_mode = step_mode
+
+    def _check_steps(self, step_mode):
+        if step_mode == "single":
+            network = _graph.as_graph(self.network)
+            _graph.check_steps(network, '`step_mode="single"`')
+            slots.check_multi_step(network, "step_mode", "'single'")
 
     @property
     def return_sequences(self) -> bool:
@@ -334,6 +340,8 @@ class SpikingModel(
             ValueError: If the inputs do not fit the network, or the batch size differs from that of previous steps.
         """
         functional = _graph.as_graph(self.network)
+        _graph.check_steps(functional, "`step`")
+        _graph.check_length(functional, self._stream.steps + 1)
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
         return self._stream.advance(

@@ -72,6 +72,7 @@ def export_step(
         batch_size = checks.positive_integer("batch_size", batch_size)
     network = _graph.as_graph(model.network)
     slots.check_multi_step(network, "export_step", "an unrolled model")
+    _graph.check_steps(network, "`export_step`")
     export_formats.check_noise(network, "`model` must not have hidden states to be exported as one step.")
     export_formats.check(network, format, STEP_FORMATS)
     graph = StepGraph(network, model.timesteps, batch_size, named=format != "onnx")

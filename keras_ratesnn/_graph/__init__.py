@@ -3,9 +3,11 @@
 from keras_ratesnn._graph.functional import as_graph, output_of, paths_of
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
 from keras_ratesnn._graph.requirements import (
+    check_length,
     check_network,
     check_padding,
     check_sequences,
+    check_steps,
     check_timesteps,
     neurons_of,
     slots_of,
@@ -15,9 +17,11 @@ from keras_ratesnn._graph.walk import Call, walk, walks
 __all__ = [
     "Call",
     "as_graph",
+    "check_length",
     "check_network",
     "check_padding",
     "check_sequences",
+    "check_steps",
     "check_timesteps",
     "match_inputs",
     "neurons_of",

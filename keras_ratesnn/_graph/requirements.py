@@ -107,7 +107,7 @@ def slots_of(network):
 
 
 def check_timesteps(network, timesteps):
-    """Raises ValueError if a layer of a network or of its nested models has weights for fewer time steps, or needs slots.
+    """Raises ValueError if a layer of a network or of its nested models has weights for another number of time steps, or slots.
 
     Args:
         network: A Functional model, see `as_graph`.
@@ -119,14 +119,58 @@ def check_timesteps(network, timesteps):
             f"`timesteps` must be a multiple of {slots}, the number of slots in a step of this unrolled network. Received: "
             f"timesteps={timesteps}."
         )
+    for layer, most, exact in _limits(network):
+        if exact and timesteps != most:
+            raise ValueError(
+                f"`timesteps` must be {most}, the number of time steps that layer {layer.name!r} of type "
+                f"{type(layer).__name__} has weights for. Received: timesteps={timesteps}. Create the layer for this number, "
+                "or use neurons that run for any number of steps, for example keras_ratesnn.layers.SlidingPSN."
+            )
+        if timesteps > most:
+            raise ValueError(
+                f"`timesteps` must be at most {most}, the number of time steps that layer "
+                f"{layer.name!r} of type {type(layer).__name__} has weights for. Received: timesteps={timesteps}. "
+                "Create the layer for more steps, or run the network for fewer."
+            )
+
+
+def check_length(network, steps):
+    """Raises ValueError if a stream has become longer than a layer has weights for.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+        steps: Integer, the number of steps of the stream.
+    """
+    for layer, most, _ in _limits(network):
+        if steps > most:
+            raise ValueError(
+                f"{type(layer).__name__} {layer.name!r} has weights for {most} steps. Received: step {steps}. Start a new "
+                "sequence with reset_state(), or create the layer with more timesteps."
+            )
+
+
+def _limits(network):
+    """The layers that have weights for each time step: the layer, their number, and whether it cannot run for fewer."""
     for operation in network.operations:
         if keras_internals.is_graph(operation):
-            check_timesteps(as_graph(operation), timesteps)
+            yield from _limits(as_graph(operation))
             continue
-        most_timesteps = kind_of(operation).most_timesteps
-        if most_timesteps is not None and timesteps > most_timesteps(operation):
+        kind = kind_of(operation)
+        if kind.most_timesteps is not None:
+            yield operation, kind.most_timesteps(operation), kind.exact_timesteps
+
+
+def check_steps(network, wanted):
+    """Raises ValueError if neurons of a network need all time steps at once.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+        wanted: String, what asks for single steps.
+    """
+    for neuron in neurons_of(network):
+        if neuron.cell.sees_all_steps:
             raise ValueError(
-                f"`timesteps` must be at most {most_timesteps(operation)}, the number of time steps that layer "
-                f"{operation.name!r} of type {type(operation).__name__} has weights for. Received: timesteps={timesteps}. "
-                "Create the layer for more steps, or run the network for fewer."
+                f"{wanted} runs one time step after the other. Received: layer {neuron.name!r} of type "
+                f"{type(neuron).__name__}, whose spikes depend on inputs of later steps. Use "
+                'step_mode="multi", or SlidingPSN, or MaskedPSN with mask=1.0.'
             )

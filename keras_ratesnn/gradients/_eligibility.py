@@ -36,7 +36,10 @@ class EligibilityPass(NeuronPass):
         super().__init__(cell, dtype, with_gradient=False)
         self.sizes = sizes
         # The input of each window, and each weight, which acts in all windows.
-        self.directions = [*range(len(sizes)), *cell.trainable_variables]
+        self.directions = [
+            *((window, None) for window in range(len(sizes))),
+            *((None, part) for part, _ in cell.weight_parts()),
+        ]
 
     @property
     def key(self):
@@ -49,6 +52,17 @@ class EligibilityPass(NeuronPass):
 
     def phase(self, t):
         return _windows.inside(self.sizes, t)
+
+    @property
+    def parallel(self):
+        return False
+
+    def at_padding(self, carried):
+        return carried
+
+    def valid_phase(self, phase, valid):
+        valid = ops.cast(valid, "float32")
+        return tuple(valid * here for here in phase) if phase else (valid,)
 
     def start(self, current):
         """Traces start as numbers and become tensors once neurons differ."""
@@ -67,10 +81,9 @@ class EligibilityPass(NeuronPass):
         phase = tuple(here if isinstance(here, float) else time_axis.cast(here, spikes.dtype) for here in phase)
         tangents, slopes = [], []
         for direction, tangent, totals in zip(self.directions, carried["tangents"], carried["slopes"], strict=True):
-            if isinstance(direction, int):
-                of_distance, tangent = along(phase[direction] if phase else 1.0, tangent, None)
-            else:
-                of_distance, tangent = along(0.0, tangent, direction)
+            window, part = direction
+            of_input = 0.0 if window is None else phase[window] if phase else 1.0
+            of_distance, tangent = along(of_input, tangent, part)
             tangents.append(tangent)
             inside = [phase[window] for window in self._answering(direction)] if phase else ()
             slopes.append(self._accumulate(totals, slope, of_distance, inside))
@@ -102,7 +115,8 @@ class EligibilityPass(NeuronPass):
 
     def _answering(self, direction):
         """The windows whose rate a direction affects: its own and later ones."""
-        return range(direction if isinstance(direction, int) else 0, len(self.sizes))
+        window, _ = direction
+        return range(window or 0, len(self.sizes))
 
     @staticmethod
     def _accumulate(totals, slope, of_distance, inside):
@@ -132,13 +146,22 @@ def firing_rate(cell, recorded, mean_input, windows):
     for window, of_window in enumerate(recorded):
         # The pass divides by the size of the window.
         value, slopes = (windows.of_steps_that_count(of_window[name], window) for name in ("rate", "slopes"))
-        weights = [ops.broadcast_to(ops.cast(weight, value.dtype), ops.shape(value)) for weight in cell.trainable_variables]
-        first, *others = [time_axis.cast(onto, value.dtype) for onto in (*inputs[: window + 1], *weights)]
-        rate = backend.graft(value, first, slopes[0])
-        for onto, slope in zip(others, slopes[1:], strict=True):
-            rate = rate + backend.graft(ops.zeros_like(value), onto, slope)
-        rates.append(rate)
+        rates.append(grafted(value, [*inputs[: window + 1], *values_of_weights(cell, value)], slopes))
     return _windows.join(rates)
+
+
+def values_of_weights(cell, like):
+    """The parts of the trainable weights of a cell, in the shape and dtype of a tensor."""
+    return [ops.broadcast_to(ops.cast(weight, like.dtype), ops.shape(like)) for _, weight in cell.weight_parts()]
+
+
+def grafted(value, onto, slopes):
+    """A tensor with derivatives: `slopes` with respect to the tensors `onto`, which may have other dtypes."""
+    first, *others = [time_axis.cast(tensor, value.dtype) for tensor in onto]
+    result = backend.graft(value, first, slopes[0])
+    for tensor, slope in zip(others, slopes[1:], strict=True):
+        result = result + backend.graft(ops.zeros_like(value), tensor, slope)
+    return result
 
 
 def has_written_derivative(cell):
@@ -157,7 +180,8 @@ def step(cell, current, state):
     if has_written_derivative(cell):
         membrane, spikes, after = cell.step(current, state)
         slope = cell.surrogate_derivative(membrane)
-        return spikes, after, cell.step_derivative(state, membrane, spikes, slope), slope
+        given = {"inputs": current} if cell.derivative_needs_inputs else {}
+        return spikes, after, cell.step_derivative(state, membrane, spikes, slope, **given), slope
     return *_forward_mode(cell, current, state), 1.0
 
 

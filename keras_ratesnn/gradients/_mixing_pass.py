@@ -11,6 +11,7 @@ class MixingPass(NeuronPass):
 
     quantity = "mixed"
     waits = False
+    parallel = False
     compiles = False
 
     def start(self, current):

@@ -24,7 +24,7 @@ def check(neuron):
     """
     shape = neuron.get_build_config()["input_shape"]
     shape = (_BATCH, *(_UNKNOWN_SIZE if size is None else size for size in shape[1:]))
-    cell = neuron.cell
+    cell = neuron.cell.independent_cell()
     for weight in cell.trainable_variables:
         if not _broadcasts(tuple(weight.shape), (1, *shape[1:])):
             raise ValueError(

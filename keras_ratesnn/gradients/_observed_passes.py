@@ -14,8 +14,16 @@ class MembranePass(NeuronPass):
 
     def advance(self, phase, current, carried):
         membrane, spikes, state = self.cell.step(current, carried)
+        return self._joined(membrane, spikes), state
+
+    def all_steps(self, currents):
+        membranes = self.cell.over_time(currents)
+        return self._joined(membranes, self.cell.fire(membranes)), (membranes, ())
+
+    @staticmethod
+    def _joined(membrane, spikes):
         dtype = time_axis.accumulation_dtype(membrane.dtype)
-        return ops.stack([time_axis.cast(spikes, dtype), time_axis.cast(membrane, dtype)], axis=-1), state
+        return ops.stack([time_axis.cast(spikes, dtype), time_axis.cast(membrane, dtype)], axis=-1)
 
 
 class SensitivityPass(NeuronPass):
@@ -29,6 +37,14 @@ class SensitivityPass(NeuronPass):
     @property
     def compiles(self):
         return _eligibility.has_written_derivative(self.cell)
+
+    def all_steps(self, currents):
+        membranes = self.cell.over_time(currents)
+        shift = self.cell.over_time(ops.ones_like(currents[:1])) - self.cell.over_time(ops.zeros_like(currents[:1]))
+        return time_axis.widen(self.cell.surrogate_derivative(membranes) * shift), (membranes, ())
+
+    def at_padding(self, carried):
+        return {**carried, "state": super().at_padding(carried["state"])}
 
     def start(self, current):
         state = self.cell.initial_state(current)

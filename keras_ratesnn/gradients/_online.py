@@ -35,6 +35,22 @@ def run_online(run, rule, recompute, chosen=None):
     return step_mode.run(rule(step_mode, run.training, chosen), run)
 
 
+def check_steps_are_separate(name, neurons):
+    """Raises ValueError if a spike of one of these neuron layers depends on inputs of later steps.
+
+    Args:
+        name: String, the name of the method.
+        neurons: List of `keras_ratesnn.layers.Neuron`.
+    """
+    for neuron in neurons:
+        if neuron.cell.sees_all_steps:
+            raise ValueError(
+                f'gradient="{name}" differentiates each time step by itself. Received: layer {neuron.name!r} of type '
+                f"{type(neuron).__name__}, whose spikes depend on inputs of all steps, and which has no state. Train with "
+                'gradient="bptt" or "rate".'
+            )
+
+
 class OnlineRule(ForwardRule):
     """The spiking network; the state that a neuron carries from one step to the next has no gradient.
 
@@ -100,6 +116,9 @@ class OnlineRule(ForwardRule):
 
 class DetachedPass(NeuronPass):
     """Neurons in a time loop whose state carries no gradient from one step to the next."""
+
+    # At once, a step would be differentiated with respect to the inputs of others.
+    parallel = False
 
     def advance(self, phase, current, carried):
         return super().advance(phase, current, tree.map_leaves(ops.stop_gradient, carried))

@@ -34,23 +34,35 @@ class _PaddedPass(NeuronPass):
         return {"inner": self._inner.phase(t), "valid": time_axis.step_of(self._mask, t)}
 
     def start(self, current):
+        return tree.map_leaves(self._of_samples(current), self._inner.start(current))
+
+    @staticmethod
+    def _of_samples(current):
+        """A function of leaves: what all samples share differs between them once some have padding; a count does not."""
         batch, *shape = ops.shape(current)
 
         def of_samples(leaf):
-            # What all samples share differs between them once some have padding.
-            return ops.broadcast_to(leaf, (batch, *[1 for _ in shape])) if ops.is_tensor(leaf) and not len(leaf.shape) else leaf
+            shared = ops.is_tensor(leaf) and not len(leaf.shape) and time_axis.is_float(leaf.dtype)
+            return ops.broadcast_to(leaf, (batch, *[1 for _ in shape])) if shared else leaf
 
-        return tree.map_leaves(of_samples, self._inner.start(current))
+        return of_samples
 
     def advance(self, phase, current, carried):
         valid = phase["valid"]
+        if self.cell.moves_in_padding:
+            phase = self._inner.valid_phase(phase["inner"], time_axis.as_rows(valid, current))
+            results, after = self._inner.advance(phase, time_axis.zero_unless(valid, current), carried)
+            return time_axis.zero_unless(valid, results), tree.map_leaves(
+                self._of_samples(current), self._inner.as_tensors(after)
+            )
         results, after = self._inner.advance(phase["inner"], current, carried)
 
         def kept(new, old):
             like = new if ops.is_tensor(new) and len(new.shape) else current
             return ops.where(time_axis.as_rows(valid, like), new, old)
 
-        return time_axis.zero_unless(valid, results), tree.map_leaves(kept, self._inner.as_tensors(after), carried)
+        waiting = self._inner.at_padding(carried)
+        return time_axis.zero_unless(valid, results), tree.map_leaves(kept, self._inner.as_tensors(after), waiting)
 
     def finish(self, carried):
         return self._inner.finish(carried)

@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
-from keras_ratesnn.gradients import _eligibility, _state, _windows
+from keras_ratesnn.gradients import _rates_of_neurons, _state, _windows
 from keras_ratesnn.gradients.rule import Rule
 from keras_ratesnn.gradients.signals import Signal, Steps, only_signal, with_tensors
 from keras_ratesnn.gradients.step_modes import MultiStep
@@ -87,13 +87,13 @@ class RateRule(Rule):
             self.step_mode.regularize(call, list(of_window), self.windows.share(window))
 
     def neuron(self, call):
-        recorded = self.step_mode.record.neurons[_eligibility.EligibilityPass.quantity, call.key]
-        rate = _eligibility.firing_rate(call.operation.cell, recorded, self.tensor(only_signal(call)), self.windows)
+        recorded = self.step_mode.record.neurons[_rates_of_neurons.QUANTITY, call.key]
+        rate = _rates_of_neurons.firing_rate(call.operation.cell, recorded, self.tensor(only_signal(call)), self.windows)
         return time_axis.cast(rate, call.operation.compute_dtype)
 
     def mixing(self, call):
         """The time mean, in each window, of a layer that mixes time steps, given the rate at each step."""
-        steps = call.operation.over_time(self.at_each_step(only_signal(call)))
+        steps = call.operation.in_time(self.training).over_time(self.at_each_step(only_signal(call)))
         return time_axis.cast(self.windows.means_over_steps(time_axis.fold(steps)), call.operation.compute_dtype)
 
     def normalization(self, call):

@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, time_axis
-from keras_ratesnn.gradients import _eligibility
+from keras_ratesnn.gradients import _rates_of_neurons
 from keras_ratesnn.gradients.forward import ForwardRule
 
 
@@ -25,7 +25,7 @@ class RecordingRule(ForwardRule):
         return backend.detached(function, *args)
 
     def neuron_pass(self, neuron):
-        return _eligibility.EligibilityPass(neuron.cell, neuron.compute_dtype, self.step_mode.windows.sizes)
+        return _rates_of_neurons.recording_pass(neuron.cell, neuron.compute_dtype, self.step_mode.windows)
 
     def normalization(self, call):
         if call.kind.normalization.normalize_rate is None:

@@ -34,13 +34,27 @@ def run(neuron_pass, current, timesteps, mask=None):
     Returns:
         `(spikes, finished)`: the spikes of all steps, `(batch * T, ...)`, and the result of `finish`.
     """
-    if timesteps <= backend.unrolled_steps(neuron_pass.with_gradient):
+    if neuron_pass.parallel:
+        spikes, finished = _at_once(neuron_pass, current, timesteps, mask)
+    elif timesteps <= backend.unrolled_steps(neuron_pass.with_gradient):
         spikes, finished = _unrolled(neuron_pass, current, timesteps, mask)
     elif neuron_pass.with_gradient:
         spikes, finished = _scanned(padded(neuron_pass, mask), current, timesteps)
     else:
         spikes, finished = _looped(padded(neuron_pass, mask), current, timesteps)
     return time_axis.fold(spikes), finished
+
+
+def _at_once(neuron_pass, current, timesteps, mask):
+    steps = time_axis.repeat(current.value, timesteps) if current.static else current.value
+    rows = None if mask is None else ops.reshape(mask, (-1,))
+
+    def unless_padding(steps):
+        return time_axis.unfold(time_axis.zero_unless(rows, steps), timesteps)
+
+    spikes, finished = neuron_pass.all_steps(unless_padding(steps))
+    spikes = unless_padding(time_axis.fold(spikes))
+    return (spikes, finished) if neuron_pass.with_gradient else backend.optimization_barrier((spikes, finished))
 
 
 def _unrolled(neuron_pass, current, timesteps, mask):

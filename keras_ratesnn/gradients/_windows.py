@@ -172,6 +172,20 @@ class Windows:
             return ops.take(weights, ops.arange(rows) % len(self))
         return join([count * scale for count in self._counts])
 
+    def followers(self, window, like):
+        """How many of the steps of a window follow one in it, and in the window before: shares, numbers or tensors like `like`.
+
+        Steps that are padding neither count nor are followed.
+        """
+        size = self.sizes[window]
+        if self.mask is None:
+            return (size - 1) / size, 1 / size
+        start = sum(self.sizes[:window])
+        follows = ops.logical_and(self.mask, ops.pad(self.mask, [[0, 0], [1, 0]])[:, :-1])
+        counts = [_count(follows[:, steps]) for steps in (slice(start + 1, start + size), slice(start, start + 1))]
+        shares = [count / ops.maximum(self._counts[window], 1.0) for count in counts]
+        return tuple(ops.broadcast_to(_like_rows(share, like), ops.shape(like)) for share in shares)
+
     def share(self, window):
         """The fraction of all steps that are in a window, of the batch."""
         if self.mask is None:

@@ -90,7 +90,7 @@ class ForwardRule(Rule):
     def mixing(self, call: Call) -> Signal:
         """Runs a layer that mixes time steps: its output changes, even if its input is the same at every step."""
         signal, layer = only_signal(call), call.operation
-        mixing_pass = MixingPass(layer, layer.compute_dtype, self.with_gradient)
+        mixing_pass = MixingPass(layer.in_time(self.training), layer.compute_dtype, self.with_gradient)
         outputs = self.evaluate(self.mixed, call.key, mixing_pass, signal)
         return self._outputs(call, keras_internals.put_mask(outputs, self.step_mode.mask(signal)))
 

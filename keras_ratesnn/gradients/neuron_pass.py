@@ -41,9 +41,34 @@ class NeuronPass:
         """Whether a backend may compile it into one pass over memory."""
         return self.cell.fuses
 
+    @property
+    def parallel(self) -> bool:
+        """Whether `all_steps` runs all steps at once, where a step mode has them."""
+        return self.cell.in_parallel
+
+    def all_steps(self, currents: Tensor) -> tuple[Tensor, tuple[Structure, Structure]]:
+        """All steps at once, instead of `start`, `advance` and `finish`.
+
+        Args:
+            currents: Tensor `(batch, T, ...)`, zeros where steps are padding.
+
+        Returns:
+            `(spikes, finished)`: what `advance` and `finish` would return.
+        """
+        membranes = self.cell.over_time(currents)
+        return time_axis.cast(self.cell.fire(membranes), self.dtype), (membranes, ())
+
     def phase(self, t: int | Tensor) -> Structure:
         """What `advance` needs to know about step `t`: a structure of numbers, or of tensors if `t` is a tensor."""
         return ()
+
+    def valid_phase(self, phase: Structure, valid: Tensor) -> Structure:
+        """The phase where some samples have padding, of cells with `moves_in_padding`: `valid` broadcasts to the current."""
+        return phase
+
+    def at_padding(self, carried: Structure) -> Structure:
+        """The loop state after a step that is padding, given that before it, of neurons that wait."""
+        return self.cell.state_at_padding(carried)
 
     def start(self, current: Tensor) -> Structure:
         """The loop state before the first step, given the current of the first step."""

@@ -104,7 +104,7 @@ class Rate(GradientMethod):
                     f"{neuron.name!r}, whose thresholds depend on all membranes (threshold_stabilizer=True). Train with "
                     'gradient="sltt" or "bptt", or leave the stabilizer out.'
                 )
-            if not _eligibility.has_written_derivative(neuron.cell):
+            if not neuron.cell.in_parallel and not _eligibility.has_written_derivative(neuron.cell.independent_cell()):
                 _neuron_independence.check(neuron)
 
     def check_timesteps(self, timesteps: int) -> None:

@@ -1,10 +1,13 @@
 """Spatial learning through time: separate backpropagation at each time step."""
 
+from collections.abc import Sequence
+
+import keras
 from keras import ops, random
 
 from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Structure
-from keras_ratesnn.gradients._online import OnlineRule, run_online
+from keras_ratesnn.gradients._online import OnlineRule, check_steps_are_separate, run_online
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.run import Run
 
@@ -48,6 +51,9 @@ class SLTT(GradientMethod):
 
     def _chosen(self, run):
         return random.shuffle(ops.arange(run.timesteps), seed=run.draws) < self.random_steps
+
+    def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
+        check_steps_are_separate("sltt", neurons)
 
     def check_timesteps(self, timesteps: int) -> None:
         if self.random_steps is not None and self.random_steps > timesteps:

@@ -74,6 +74,7 @@ class LayerKind:
             them; `None` for other layers. Defaults to `None`.
         most_timesteps: Function `layer -> integer`, the largest number of time steps it can run for, if it has weights for
             each step; `None` if there is no limit. Defaults to `None`.
+        exact_timesteps: Boolean, whether it cannot run for fewer time steps than `most_timesteps` either. Defaults to `False`.
         output_factors: Function `layer -> (name, shape)`, for a layer with Keras' arguments `use_bias` and `data_format`: the
             name of the weight to which its outputs without bias are proportional, and the shape in which factors
             `(channels,)` of the outputs broadcast to this weight; `None` for other layers. Defaults to `None`.
@@ -98,6 +99,7 @@ class LayerKind:
     multilinear: bool = False
     slots: Callable | None = None
     most_timesteps: Callable | None = None
+    exact_timesteps: bool = False
     output_factors: Callable | None = None
 
     def __post_init__(self) -> None:

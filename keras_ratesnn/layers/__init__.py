@@ -4,11 +4,14 @@ from keras_ratesnn.layers.adaptive import ALIF, ALIFCell
 from keras_ratesnn.layers.attention import SpikingSelfAttention, TokenAttention
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell
+from keras_ratesnn.layers.delay import Delay
 from keras_ratesnn.layers.encoders import BernoulliEncoder, Encoder, LatencyEncoder
 from keras_ratesnn.layers.integer import ILIF, ILIFCell
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
 from keras_ratesnn.layers.online_renormalization import OnlineRenormalization
+from keras_ratesnn.layers.parallel import PSN, MaskedPSN, MaskedPSNCell, PSNCell, SlidingPSN, SlidingPSNCell
+from keras_ratesnn.layers.recurrent import Recurrent, RecurrentCell
 from keras_ratesnn.layers.temporal_normalization import (
     TemporalEffectiveBatchNormalization,
     ThresholdDependentBatchNormalization,
@@ -22,20 +25,29 @@ __all__ = [
     "IF",
     "ILIF",
     "LIF",
+    "PSN",
     "ALIFCell",
     "BernoulliEncoder",
     "CuBaLIF",
     "CuBaLIFCell",
+    "Delay",
     "Encoder",
     "IFCell",
     "ILIFCell",
     "LIFCell",
     "LatencyEncoder",
+    "MaskedPSN",
+    "MaskedPSNCell",
     "Neuron",
     "NeuronCell",
     "OnlineRenormalization",
+    "PSNCell",
     "ParametricLIF",
     "ParametricLIFCell",
+    "Recurrent",
+    "RecurrentCell",
+    "SlidingPSN",
+    "SlidingPSNCell",
     "SpikingSelfAttention",
     "TemporalEffectiveBatchNormalization",
     "ThresholdDependentBatchNormalization",

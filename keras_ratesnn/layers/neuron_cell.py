@@ -56,6 +56,14 @@ class NeuronCell(GuardedCell):
     """The most spikes of a neuron in a step: 1 if spikes are 0 or 1, more if a step emits integers."""
     rounds = False
     """Whether a neuron without a leak spikes as often as its threshold fits in its input, rounded instead of truncated."""
+    in_parallel = False
+    """Whether `over_time` computes the membranes of all steps, which are affine in the inputs of all steps."""
+    moves_in_padding = False
+    """Whether a step that is padding is one with inputs of zero, as for a queue of inputs; otherwise the state waits."""
+    feeds_back = False
+    """Whether the spikes of the previous step come back through a layer, `fed_back(spikes)`, and couple neurons."""
+    derivative_needs_inputs = False
+    """Whether `step_derivative` also takes the `inputs` of the step, as a keyword."""
 
     def __init__(self, threshold: float = 1.0, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any) -> None:
         # The state stays in float32 in half precision: Keras must not cast the arguments.
@@ -88,6 +96,28 @@ class NeuronCell(GuardedCell):
         raise NotImplementedError(
             f"{type(self).__name__} must implement `step(inputs, state)` and return `(membrane, spikes, state)`."
         )
+
+    @property
+    def sees_all_steps(self) -> bool:
+        """Whether there is no `step`, because a spike depends on inputs of later steps. Defaults to `False`."""
+        return False
+
+    def independent_cell(self) -> "NeuronCell":
+        """The cell whose step acts on each neuron independently: this one, or the one that a recurrent cell wraps."""
+        return self
+
+    def state_at_padding(self, state: Structure) -> Structure:
+        """The state after a step that is padding, given that before it. Defaults to the same: neurons wait."""
+        return state
+
+    def over_time(self, inputs: Tensor) -> Tensor:
+        """The membranes of all steps, `(batch, T, ...)`, given their inputs, of cells with `in_parallel`. There is no reset."""
+        raise NotImplementedError(f"{type(self).__name__} does not compute all time steps at once.")
+
+    def weight_parts(self) -> list[tuple[Any, Tensor]]:
+        """The parts of the trainable weights that broadcast to the membrane: pairs of what `step_derivative` is given for one,
+        and its value. Defaults to each weight as a whole."""
+        return [(variable, variable) for variable in self.trainable_variables]
 
     def step_derivative(
         self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor

@@ -322,17 +322,18 @@ class ParametricLIF(IntegrateAndFire):
     axis = from_cell("axis")
 
 
-def cell_from(cell_class: type[NeuronCell], arguments: dict[str, Any]) -> NeuronCell:
+def cell_from(cell_class: type[NeuronCell], arguments: dict[str, Any], *others: str) -> NeuronCell:
     """The cell of a layer.
 
     Args:
         cell_class: A class of cells.
         arguments: What `locals()` gives at the beginning of the constructor of the layer: its arguments have the names of
             those of the cell.
+        *others: Names of arguments of the cell that may change.
     """
     kwargs = arguments["kwargs"]
     refuse_other_names(type(arguments["self"]).__name__, kwargs)
-    own = {name: arguments[name] for name in cell_class.fixed_arguments}
+    own = {name: arguments[name] for name in (*cell_class.fixed_arguments, *others)}
     return cell_class(**own, dtype=kwargs.get("dtype"), name="cell")
 
 

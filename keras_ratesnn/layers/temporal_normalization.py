@@ -115,11 +115,6 @@ class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
         outputs = super().call(inputs, training=training, mask=mask)
         if time_step is None:  # While a network is built, and outside a SpikingModel.
             return outputs
-        if isinstance(time_step, int) and time_step >= self.timesteps:
-            raise ValueError(
-                f"TemporalEffectiveBatchNormalization {self.name!r} has factors for {self.timesteps} steps. Received: step "
-                f"{time_step + 1}. Start a new sequence with reset_state(), or create the layer with more timesteps."
-            )
         return time_axis.times_rows(outputs, time_axis.of_steps(self.step_factors, time_step))
 
     def get_config(self) -> Config:

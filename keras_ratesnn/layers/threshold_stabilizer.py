@@ -62,6 +62,7 @@ class StabilizedCell:
     """
 
     fuses = False
+    in_parallel = False
 
     def __init__(self, cell: IntegrateAndFireCell, stabilizer: ThresholdStabilizer, training: bool) -> None:
         self.cell = cell

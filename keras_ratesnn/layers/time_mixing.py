@@ -90,6 +90,14 @@ class TimeMixing(keras.layers.Layer):
             outputs.append(output)
         return ops.stack(outputs, axis=1)
 
+    def in_time(self, training: bool) -> Any:
+        """What is run over time: this layer, or an object with the same methods and `variables`, if inference differs.
+
+        Args:
+            training: Boolean, whether the network behaves as in training.
+        """
+        return self
+
     def call(self, inputs: Tensor) -> Tensor:
         """The output of a sequence of one step. A SpikingModel does not call this."""
         return ops.cast(self.over_time(inputs[:, None])[:, 0], self.compute_dtype)

@@ -256,7 +256,7 @@ def test_a_stream_ends_where_the_factors_do():
     whole = to_numpy(model(x)[0])
     for t in range(T):
         np.testing.assert_allclose(to_numpy(model.step(x[:, t])[0]), whole[:, t], rtol=1e-5)
-    with pytest.raises(ValueError, match=r"has factors for 4 steps. Received: step 5"):
+    with pytest.raises(ValueError, match=r"has weights for 4 steps. Received: step 5"):
         model.step(x[:, 0])
     model.reset_state()
     np.testing.assert_allclose(to_numpy(model.step(x[:, 0])[0]), whole[:, 0], rtol=1e-5)

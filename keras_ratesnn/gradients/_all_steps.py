@@ -1,0 +1,105 @@
+"""The firing rates of neurons whose weights belong to time steps, such as parallel neurons, and their derivatives.
+
+The membranes are affine in the inputs of all steps, v_t = Σ_j W_tj I_j + b_t. With a shift c of the inputs in a window w,
+
+    ∂r_{w'}/∂c_w = (1/n_{w'}) Σ_{t ∈ w'} h(v_t) Σ_{j ∈ w} W_tj
+
+also for windows w later than w'. The own weights need h(v_t) and I_t at every step, 2T numbers a neuron.
+"""
+
+from keras import ops
+
+from keras_ratesnn._core import backend, time_axis
+from keras_ratesnn.gradients import _eligibility, _windows
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
+
+
+class AllStepsPass(NeuronPass):
+    """Neurons of a cell with `in_parallel` that also record what the rate pass needs, as an `EligibilityPass` does.
+
+    Args:
+        cell: A `NeuronCell`.
+        dtype: String, the dtype of the spikes.
+        windows: `Windows`.
+    """
+
+    compiles = False
+
+    def __init__(self, cell, dtype, windows):
+        super().__init__(cell, dtype, with_gradient=False)
+        self.windows = windows
+
+    def all_steps(self, currents):
+        membranes, spikes, record = self._of_all_steps(currents)
+        return time_axis.cast(spikes, self.dtype), (membranes, record)
+
+    # One step after the other, the inputs of all steps are kept for the end.
+
+    def phase(self, t):
+        return ops.reshape(ops.arange(self.windows.timesteps) == t, (1, -1))
+
+    def start(self, current):
+        like = ops.repeat(
+            ops.zeros_like(current[:, None], dtype=time_axis.accumulation_dtype(current.dtype)), self.windows.timesteps, axis=1
+        )
+        return {"state": self.cell.initial_state(current), "inputs": like}
+
+    def advance(self, phase, current, carried):
+        _, spikes, state = self.cell.step(current, carried["state"])
+        inputs = carried["inputs"]
+        now = ops.reshape(phase, (1, -1, *[1 for _ in current.shape[1:]]))
+        inputs = ops.where(now, time_axis.cast(current, inputs.dtype)[:, None], inputs)
+        return time_axis.cast(spikes, self.dtype), {"state": state, "inputs": inputs}
+
+    def finish(self, carried):
+        _, _, record = backend.detached(self._of_all_steps, carried["inputs"])
+        return carried["state"], record
+
+    def _of_all_steps(self, currents):
+        cell, windows = self.cell, self.windows
+        membranes = cell.over_time(currents)
+        spikes = cell.fire(membranes)
+        slope = _valid(windows, cell.surrogate_derivative(membranes))
+        shifted = _shifts(cell, windows, membranes.dtype)
+        # Row t of the shift of window w, in the shape of the membranes.
+        along = [
+            ops.reshape(shifted[..., window], (-1, windows.timesteps, *[1 for _ in membranes.shape[2:]]))
+            for window in range(len(windows))
+        ]
+        record = {
+            "rate": _means(windows, _valid(windows, spikes)),
+            "slopes": [_means(windows, slope * of_window) for of_window in along],
+            "own": {"slope": slope, "inputs": currents} if cell.trainable_variables else (),
+        }
+        return membranes, spikes, record
+
+
+def firing_rate(cell, recorded, mean_input, windows):
+    """The firing rate in each window, as `_eligibility.firing_rate` gives it, from the record of an `AllStepsPass`."""
+    inputs = windows.cut(mean_input)
+    values = windows.cut(recorded["rate"])
+    slopes = zip(*map(windows.cut, recorded["slopes"]), strict=True)
+    rates = [_eligibility.grafted(value, inputs, of_window) for value, of_window in zip(values, slopes, strict=True)]
+    rate = _windows.join(rates)
+    if recorded["own"]:
+        # With respect to the own weights alone.
+        slope, currents = (ops.stop_gradient(recorded["own"][name]) for name in ("slope", "inputs"))
+        own = _means(windows, slope * cell.over_time(currents))
+        rate = rate + (own - ops.stop_gradient(own))
+    return rate
+
+
+def _shifts(cell, windows, dtype):
+    """By how much membranes rise if the inputs of the steps of a window that count do by 1: `(batch or 1, T, W)`."""
+    inside = ops.convert_to_tensor([_windows.inside(windows.sizes, t) or (1.0,) for t in range(windows.timesteps)], dtype)[None]
+    if windows.mask is not None:
+        inside = inside * ops.cast(windows.mask, dtype)[..., None]
+    return cell.over_time(inside) - cell.over_time(ops.zeros_like(inside))
+
+
+def _valid(windows, steps):
+    return time_axis.unfold(time_axis.zero_unless(windows.rows(), time_axis.fold(steps)), windows.timesteps)
+
+
+def _means(windows, steps):
+    return windows.means_over_steps(time_axis.fold(steps))

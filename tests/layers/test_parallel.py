@@ -1,0 +1,251 @@
+"""Parallel spiking neurons: reference cases, all methods, both step modes, padding, streams."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import loss_and_gradients, spiking, to_numpy
+from keras import layers
+from next_cases import NextCase
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.gradients import Rate
+
+T = 5
+Y = np.array([0, 1, 2, 1])
+
+
+def psn(case=None):
+    return rsnn.layers.PSN(case["timesteps"] if case else T)
+
+
+def masked(case=None):
+    return rsnn.layers.MaskedPSN(case["timesteps"], case["order"], case["mask"]) if case else rsnn.layers.MaskedPSN(T, 3)
+
+
+def half_masked(case=None):
+    return rsnn.layers.MaskedPSN(T, 3, mask=0.5)
+
+
+def sliding(case=None):
+    return rsnn.layers.SlidingPSN(case["order"] if case else 3)
+
+
+STEPWISE = [masked, sliding]
+ALL = [psn, half_masked, *STEPWISE]
+
+
+def network(make, depth=2, threshold=0.3):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6,))
+    for index in range(depth):
+        x = make()(layers.Dense(8, name=f"dense_{index}")(x))
+    network = keras.Model(inputs, layers.Dense(3, name="last")(x))
+    for layer in network.layers:
+        if hasattr(layer, "cell"):
+            # Spikes at some steps, whatever the random weights.
+            layer.cell.bias.assign(np.full(layer.cell.bias.shape, -0.1))
+    return network
+
+
+def frames(constant=False):
+    x = np.random.default_rng(0).normal(0.3, 1.0, (4, T, 6)).astype("float32")
+    return np.repeat(x[:, :1], T, axis=1) if constant else x
+
+
+def results(make, gradient, step_mode="multi", x=None, depth=2):
+    model = spiking(network(make, depth), T, gradient, step_mode=step_mode)
+    value, gradients = loss_and_gradients(model, frames() if x is None else x, Y)
+    # Neurons are named anew in each network; those of a depth keep their order.
+    names = [path if "cell" not in path else f"cell {index}" for index, path in enumerate(gradients)]
+    return {"value": value, **dict(zip(names, gradients.values(), strict=True))}
+
+
+def assert_same(found, expected, rtol=1e-4):
+    for name, other in expected.items():
+        np.testing.assert_allclose(found[name], other, rtol=rtol, atol=rtol * max(1e-2, np.abs(other).max()), err_msg=name)
+
+
+@pytest.mark.parametrize(("name", "make"), [("psn_mlp", psn), ("masked_psn_mlp", masked), ("sliding_psn_mlp", sliding)])
+@pytest.mark.parametrize("gradient", ["bptt", "windows"])
+def test_the_authors_program_agrees(name, make, gradient):
+    case = NextCase(name)
+
+    def hidden(x, synapse, at):
+        return make(case.settings)(synapse(x))
+
+    timesteps = case.settings["timesteps"]
+    model = case.model(hidden, "bptt" if gradient == "bptt" else Rate(windows=timesteps))
+    neurons = [layer for layer in model.network.layers if hasattr(layer, "cell")]
+    names = {}
+    for layer, theirs in zip(neurons, ("n1", "n2"), strict=True):
+        for kind in ("weight", "bias"):
+            getattr(layer.cell, kind).assign(case.arrays[f"weight/{theirs}.{kind}"])
+            names[getattr(layer.cell, kind).path] = f"{theirs}.{kind}"
+    case.assert_agrees(model, names)
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_the_rate_gradient_of_one_layer_is_bptt_where_inputs_are_constant(make):
+    expected = results(make, "bptt", x=frames(constant=True), depth=1)
+    assert np.abs(expected["value"]) > 0
+    assert_same(results(make, "rate", x=frames(constant=True), depth=1), expected)
+    # That of the own weights with any input.
+    expected = {path: of_it for path, of_it in results(make, "bptt", depth=1).items() if "cell" in path}
+    assert len(expected) == 2
+    assert all(np.abs(of_it).max() > 0 for of_it in expected.values())
+    assert_same(results(make, "rate", depth=1), expected)
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_windows_of_one_step_are_bptt(make):
+    assert_same(results(make, Rate(windows=T)), results(make, "bptt"))
+
+
+@pytest.mark.parametrize("make", [psn, sliding])
+def test_windows_of_constant_inputs_are_bptt(make):
+    x = np.repeat(frames()[:, [0, 3]], (2, 3), axis=1)
+    assert_same(results(make, Rate(windows=(2, 3)), x=x, depth=1), results(make, "bptt", x=x, depth=1))
+
+
+@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt", "sltt"], ids=str)
+@pytest.mark.parametrize("make", STEPWISE)
+def test_step_by_step_is_all_at_once(make, gradient):
+    assert_same(results(make, gradient, "single"), results(make, gradient, "multi"))
+
+
+@pytest.mark.parametrize("make", STEPWISE)
+def test_a_stream_is_the_whole_sequence(make):
+    model, x = spiking(network(make), T, return_sequences=True), frames()
+    by_step = np.stack([to_numpy(model.step(x[:, t])) for t in range(T)], axis=1)
+    np.testing.assert_allclose(by_step, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
+    if make is masked:
+        with pytest.raises(ValueError, match=r"weights for 5 steps. Received: step 6.*reset_state"):
+            model.step(x[:, 0])
+
+
+@pytest.mark.parametrize(("make", "step_mode"), [(psn, "multi"), (masked, "single"), (sliding, "multi"), (sliding, "single")])
+@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt"], ids=str)
+def test_padding_has_inputs_of_zero_and_no_spikes(make, step_mode, gradient):
+    mask = np.arange(T) < np.array([5, 2, 3, 1])[:, None]
+    x = frames()
+    x[~mask] = np.nan
+    model = spiking(network(make), T, gradient, step_mode=step_mode, mask_value=np.nan)
+    _, gradients = loss_and_gradients(model, x, Y)
+    found = [*gradients.values()]
+    if make is psn:
+        assert all(np.isfinite(of_it).all() for of_it in found)
+        return
+    alone = []
+    for sample, length in enumerate(mask.sum(axis=1)):
+        windows = Rate(windows=(1, int(length) - 1) if length > 1 else 1) if isinstance(gradient, Rate) else gradient
+        one = rsnn.SpikingModel(model.network, int(length), windows, step_mode)
+        _, gradients = loss_and_gradients(one, x[sample : sample + 1, :length], Y[sample : sample + 1])
+        alone.append([*gradients.values()])
+    for of_it, expected in zip(found, [np.mean(of, axis=0) for of in zip(*alone, strict=True)], strict=True):
+        np.testing.assert_allclose(of_it, expected, rtol=1e-4, atol=1e-4 * max(1e-2, np.abs(expected).max()))
+
+
+def test_padding_in_gaps_moves_the_queue():
+    x = frames()
+    mask = np.ones((4, T), bool)
+    mask[:, 2] = False
+    zeroed = np.where(mask[..., None], x, 0.0)
+    model = spiking(keras.Model(inputs := keras.Input((6,)), rsnn.layers.SlidingPSN(3)(inputs)), T, return_sequences=True)
+    expected = to_numpy(model(zeroed)) * mask[..., None]
+    for step_mode in ("multi", "single"):
+        model.step_mode = step_mode
+        np.testing.assert_array_equal(to_numpy(model(x, mask=mask)), expected)
+
+
+def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
+    from keras_ratesnn._core import backend
+    from keras_ratesnn.gradients import _time_loop
+
+    cases = [
+        (make, gradient, mode) for make in STEPWISE for gradient in ("rate", Rate(windows=2)) for mode in ("multi", "single")
+    ]
+    expected = [results(*case) for case in cases]
+    monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
+    monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 1)
+    monkeypatch.setattr(_time_loop, "LONGEST_PASS", 1)
+    for case, of_it in zip(cases, expected, strict=True):
+        assert_same(results(*case), of_it)
+
+
+@pytest.mark.parametrize("make", [psn, masked, sliding])
+def test_recorded_training_in_half_precision_learns_and_resumes(make, tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = spiking(network(make), T, "rate")
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    losses = [float(model.train_on_batch(frames(), Y)) for _ in range(4)]
+    assert losses[-1] < losses[0]
+    assert all(v.dtype == "float32" for v in model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(to_numpy(again(frames())), to_numpy(model(frames())))
+    np.testing.assert_allclose(float(again.train_on_batch(frames(), Y)), float(model.train_on_batch(frames(), Y)), rtol=1e-2)
+
+
+@pytest.mark.runs_once
+def test_frozen_neurons_store_nothing_for_their_own_weights(monkeypatch):
+    from keras_ratesnn.gradients import _all_steps
+
+    original, stored, gradients = _all_steps.firing_rate, [], []
+
+    def watched(cell, recorded, *args):
+        stored.append(bool(recorded["own"]))
+        return original(cell, recorded, *args)
+
+    monkeypatch.setattr(_all_steps, "firing_rate", watched)
+    for trainable in (True, False):
+        model = spiking(network(psn), T, "rate")
+        for layer in model.network.layers:
+            layer.trainable = trainable or not hasattr(layer, "cell")
+        gradients.append(loss_and_gradients(model, frames(), Y)[1])
+    assert stored == [True, True, False, False]
+    assert len(gradients[1]) == 6
+    assert_same({path: gradients[0][path] for path in gradients[1]}, gradients[1])
+
+
+@pytest.mark.runs_once
+def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps(tmp_path):
+    model = spiking(network(half_masked), T, "rate")
+    neurons = [layer for layer in model.network.layers if hasattr(layer, "cell")]
+    with pytest.raises(ValueError, match=r'`step_mode="single"` runs one time step.*MaskedPSN.*mask=1.0'):
+        model.step_mode = "single"
+    model = spiking(network(half_masked), T, "rate")
+    model.compile("sgd", "mse")
+    neurons = [layer for layer in model.network.layers if hasattr(layer, "cell")]
+    before = to_numpy(model(frames()))
+    model.fit(frames(), np.zeros((4, 3)), epochs=3, callbacks=[rsnn.callbacks.RaiseMask(epochs=3, start=0.25)], verbose=0)
+    assert [layer.mask for layer in neurons] == [1.0, 1.0]
+    model.step_mode = "single"
+    assert not np.array_equal(to_numpy(model(frames())), before)
+    neurons[0].mask = 0.75
+    with pytest.raises(ValueError, match="runs one time step"):
+        model.predict(frames(), verbose=0)
+    model.step_mode = "multi"
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert [layer.mask for layer in again.network.layers if hasattr(layer, "cell")] == [0.75, 1.0]
+
+
+@pytest.mark.runs_once
+def test_what_parallel_neurons_cannot_do_is_an_error():
+    for call, message in (
+        (lambda: spiking(network(psn), T + 1), "`timesteps` must be 5, the number.*SlidingPSN"),
+        (lambda: spiking(network(psn), T - 1), "`timesteps` must be 5"),
+        (lambda: spiking(network(masked), T + 1), "`timesteps` must be at most 5"),
+        (lambda: spiking(network(psn), T, step_mode="single"), "depend on inputs of later steps"),
+        (lambda: spiking(network(psn), T).step(frames()[:, 0]), "`step` runs one time step"),
+        (lambda: rsnn.export_step(spiking(network(psn), T), "step.onnx", "onnx"), "`export_step` runs one time step"),
+        (lambda: spiking(network(psn), T, "sltt"), 'gradient="sltt" differentiates each time step by itself'),
+        (lambda: spiking(network(sliding), T, "ottt"), "ottt"),
+        (lambda: rsnn.layers.MaskedPSN(4, 5), "`order` must be at most timesteps. Received: order=5 for timesteps=4"),
+        (lambda: rsnn.layers.MaskedPSN(4, 2, mask=1.5), "`mask` must be .*<= 1"),
+        (lambda: rsnn.layers.SlidingPSN(0), "`order` must be 1 or more"),
+        (lambda: rsnn.layers.PSN(0), "`timesteps` must be 1 or more"),
+        (lambda: rsnn.callbacks.RaiseMask(epochs=0), "`epochs` must be 1 or more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -1,0 +1,199 @@
+"""Recurrent neurons: reference cases, all methods, both step modes, padding, streams."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, loss_and_gradients, spiking, to_numpy
+from keras import layers, ops
+from next_cases import NextCase
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.gradients import Rate
+
+T = 5
+Y = np.array([0, 1, 2, 1])
+STEP_MODES = ["multi", "single"]
+
+
+def network(neuron=None, feedback=0.5):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6,))
+    for index in range(2):
+        synapse = layers.Dense(8, kernel_initializer=keras.initializers.RandomNormal(stddev=feedback), name="back")
+        neurons = rsnn.layers.Recurrent(neuron() if neuron else rsnn.layers.LIF(0.5, 0.5), synapse, name=f"neurons_{index}")
+        x = neurons(layers.Dense(8, name=f"dense_{index}")(x))
+    return keras.Model(inputs, layers.Dense(3, name="last")(x))
+
+
+def frames():
+    return np.random.default_rng(0).normal(0.3, 1.0, (4, T, 6)).astype("float32")
+
+
+def results(gradient, step_mode="multi", x=None, timesteps=T, **kwargs):
+    model = spiking(network(**kwargs), timesteps, gradient, step_mode=step_mode)
+    value, gradients = loss_and_gradients(model, frames() if x is None else x, Y)
+    return {"value": value, **gradients}
+
+
+def assert_same(found, expected, rtol=1e-4):
+    for name, other in expected.items():
+        np.testing.assert_allclose(found[name], other, rtol=rtol, atol=rtol * max(1e-2, np.abs(other).max()), err_msg=name)
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "windows"])
+@pytest.mark.parametrize("name", ["recurrent_mlp", "rleaky_mlp", "rsynaptic_mlp"])
+def test_the_authors_program_agrees(name, gradient):
+    case = NextCase(name)
+    settings, container = case.settings, name == "recurrent_mlp"
+    lif = {"decay": settings["decay"], "threshold": settings["threshold"], "reset_delay": not container}
+    names = {}
+
+    def hidden(x, synapse, at):
+        neuron = rsnn.layers.CuBaLIF(synaptic_decay=settings["alpha"], **lif) if "alpha" in settings else rsnn.layers.LIF(**lif)
+        x = synapse(x)
+        if container:
+            x = layers.Dense(16, name=f"{at}_in")(x)
+        return rsnn.layers.Recurrent(neuron, layers.Dense(16, use_bias=not container), name=f"{at}_neurons")(x)
+
+    model = case.model(hidden, "bptt" if gradient == "bptt" else Rate(windows=settings["timesteps"]))
+    for at, theirs in (("a", "n1"), ("b", "n2")):
+        synapse = model.network.get_layer(f"{at}_neurons").synapse
+        if container:
+            kernel = case.arrays[f"weight/{theirs}.rc.weight"]
+            for part, rows, of_it in ((model.network.get_layer(f"{at}_in"), slice(16), 2), (synapse, slice(16, 32), 1)):
+                part.set_weights([kernel[rows], case.arrays[f"weight/{theirs}.rc.bias"]][:of_it])
+                names[part.kernel.path] = f"{theirs}.rc.weight.{rows.stop}"
+                case.arrays[f"grad/{theirs}.rc.weight.{rows.stop}"] = case.arrays[f"grad/{theirs}.rc.weight"][rows]
+            names[f"{at}_in/bias"] = f"{theirs}.rc.bias"
+        else:
+            synapse.set_weights([case.arrays[f"weight/{theirs}.recurrent.{kind}"] for kind in ("weight", "bias")])
+            names |= {synapse.kernel.path: f"{theirs}.recurrent.weight", synapse.bias.path: f"{theirs}.recurrent.bias"}
+    case.assert_agrees(model, names)
+
+
+@pytest.mark.parametrize("neuron", [None, lambda: rsnn.layers.ParametricLIF(0.5, 0.5, detach_reset=False)])
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+def test_windows_of_one_step_are_bptt(step_mode, neuron):
+    assert_same(results(Rate(windows=T), step_mode, neuron=neuron), results("bptt", step_mode, neuron=neuron))
+
+
+@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt", "sltt"], ids=str)
+def test_step_by_step_is_all_at_once(gradient):
+    assert_same(results(gradient, "single"), results(gradient))
+
+
+def test_with_one_step_the_synapse_has_no_gradient_and_the_rate_is_bptt():
+    expected = results("bptt", x=frames()[:, :1], timesteps=1)
+    assert_same(results("rate", x=frames()[:, :1], timesteps=1), expected)
+    assert not any(expected[path].any() for path in expected if path.endswith("back/kernel"))
+
+
+@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt", "sltt"], ids=str)
+def test_without_weights_in_the_synapse_it_is_the_plain_network(gradient):
+    found = results(gradient, feedback=0.0)
+    inputs = keras.Input((6,))
+    recurrent, x = network(feedback=0.0), inputs
+    for index in range(2):
+        x = rsnn.layers.LIF(0.5, 0.5)(layers.Dense(8, name=f"dense_{index}")(x))
+    plain = keras.Model(inputs, layers.Dense(3, name="last")(x))
+    for name in ("dense_0", "dense_1", "last"):
+        plain.get_layer(name).set_weights(recurrent.get_layer(name).get_weights())
+    value, gradients = loss_and_gradients(spiking(plain, T, gradient), frames(), Y)
+    assert_same(found, {"value": value, **gradients})
+
+
+def test_one_sweep_carries_errors_through_the_synapse_once():
+    """δ_c = g (δ_r + κ V g δ_r) for one neuron: all by hand."""
+    inputs = keras.Input((1,))
+    back = layers.Dense(1, use_bias=False)
+    model = spiking(keras.Model(inputs, rsnn.layers.Recurrent(rsnn.layers.LIF(0.0), back)(layers.Dense(1)(inputs))), 4, "rate")
+    back.set_weights([np.full((1, 1), 0.5)])
+    model.network.layers[1].set_weights([np.full((1, 1), 0.75), np.zeros(1)])
+    _, gradients = loss_and_gradients(model, np.ones((1, 4, 1), "float32"), Y[:1], lambda y, outputs: ops.sum(outputs))
+    # Currents 0.75, 0.75 ..., never a spike; without a leak and without memory g is the surrogate's derivative.
+    sigmoid = 1 / (1 + np.exp(1.0))
+    g = 4 * sigmoid * (1 - sigmoid)
+    of_kernel, _, of_back = gradients.values()
+    np.testing.assert_allclose(of_kernel, [[g * (1 + 0.75 * 0.5 * g)]], rtol=1e-5)
+    np.testing.assert_allclose(of_back, [[0.0]], atol=1e-7)
+
+
+def test_a_stream_is_the_whole_sequence():
+    model, x = spiking(network(), T, return_sequences=True), frames()
+    by_step = np.stack([to_numpy(model.step(x[:, t])) for t in range(T)], axis=1)
+    np.testing.assert_allclose(by_step, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt", "sltt"], ids=str)
+def test_padded_sequences_give_what_each_gives_alone(gradient, step_mode):
+    lengths, x = [5, 2, 3, 1], frames()
+    mask = np.arange(T) < np.array(lengths)[:, None]
+    x[~mask] = np.nan
+    model = spiking(network(), T, gradient, step_mode=step_mode, mask_value=np.nan)
+    found = [*loss_and_gradients(model, x, Y)[1].values()]
+    alone = []
+    for sample, length in enumerate(lengths):
+        method = Rate(windows=(1, length - 1) if length > 1 else 1) if isinstance(gradient, Rate) else gradient
+        one = rsnn.SpikingModel(model.network, length, method, step_mode)
+        alone.append([*loss_and_gradients(one, x[sample : sample + 1, :length], Y[sample : sample + 1])[1].values()])
+    for of_it, expected in zip(found, [np.mean(of, axis=0) for of in zip(*alone, strict=True)], strict=True):
+        np.testing.assert_allclose(of_it, expected, rtol=1e-4, atol=1e-4 * max(1e-2, np.abs(expected).max()))
+
+
+def test_after_a_gap_nothing_comes_back():
+    inputs = keras.Input((1,))
+    neurons = rsnn.layers.Recurrent(rsnn.layers.LIF(0.0), layers.Dense(1, use_bias=False, kernel_initializer="ones"))
+    model = spiking(keras.Model(inputs, neurons(inputs)), 4, return_sequences=True)
+    x = np.array([[[1.0], [0.0], [0.0], [0.0]]], "float32")
+    mask = np.array([[True, True, False, True]])
+    for step_mode in STEP_MODES:
+        model.step_mode = step_mode
+        np.testing.assert_array_equal(to_numpy(model(x))[0, :, 0], [1, 1, 1, 1])
+        np.testing.assert_array_equal(to_numpy(model(x, mask=mask))[0, :, 0], [1, 1, 0, 0])
+
+
+def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
+    from keras_ratesnn._core import backend
+    from keras_ratesnn.gradients import _time_loop
+
+    cases = [(gradient, step_mode) for gradient in ("rate", Rate(windows=2), "bptt") for step_mode in STEP_MODES][:5]
+    expected = [results(*case) for case in cases]
+    monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
+    monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 1)
+    monkeypatch.setattr(_time_loop, "LONGEST_PASS", 1)
+    for case, of_it in zip(cases, expected, strict=True):
+        assert_same(results(*case), of_it)
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_recorded_training_in_half_precision_is_saved(gradient, tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    inputs = keras.Input((4, 4, 2))
+    synapse = layers.Conv2D(3, 3, padding="same")
+    x = rsnn.layers.Recurrent(rsnn.layers.ALIF(0.5, 0.5), synapse)(layers.Conv2D(3, 3, padding="same")(inputs))
+    model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x))), T, gradient))
+    x = np.random.default_rng(0).normal(0.5, 1.0, (4, T, 4, 4, 2)).astype("float32")
+    losses = [float(model.train_on_batch(x, Y)) for _ in range(4)]
+    assert losses[-1] < losses[0]
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(to_numpy(again(x)), to_numpy(model(x)))
+
+
+@pytest.mark.runs_once
+def test_what_cannot_be_recurrent_is_an_error():
+    recurrent, lif, dense = rsnn.layers.Recurrent, rsnn.layers.LIF, layers.Dense
+    for call, error, message in (
+        (lambda: recurrent(lif(), dense(3))(keras.Input((4,))), ValueError, r"shape of the neurons, \(4,\).*returns \(3,\)"),
+        (lambda: recurrent(lif(), dense(3, activation="relu")), ValueError, "`synapse` must be a layer that is affine"),
+        (lambda: recurrent(lif(), layers.BatchNormalization()), ValueError, "`synapse` must be a layer that is affine"),
+        (lambda: recurrent(lif(), 3), TypeError, "`synapse` must be a Layer"),
+        (lambda: recurrent(dense(3), dense(3)), TypeError, "`neuron` must be a neuron layer"),
+        (lambda: recurrent(rsnn.layers.SlidingPSN(2), dense(3)), ValueError, "whose neurons are parallel"),
+        (lambda: recurrent(recurrent(lif(), dense(3)), dense(3)), ValueError, "already recurrent"),
+        (lambda: recurrent(lif(threshold_stabilizer=True), dense(3)), ValueError, "threshold_stabilizer"),
+        (lambda: spiking(network(), T, "ottt"), ValueError, "ottt"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
