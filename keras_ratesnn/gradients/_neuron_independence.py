@@ -25,11 +25,12 @@ def check(neuron):
     shape = neuron.get_build_config()["input_shape"]
     shape = (_BATCH, *(_UNKNOWN_SIZE if size is None else size for size in shape[1:]))
     cell = neuron.cell.independent_cell()
-    for weight in cell.trainable_variables:
-        if not _broadcasts(tuple(weight.shape), (1, *shape[1:])):
+    for weight, value in cell.weight_parts():
+        if not _broadcasts(tuple(value.shape), (1, *shape[1:])):
             raise ValueError(
-                f"Weight {weight.name!r} of cell {type(cell).__name__} in layer {neuron.name!r} must broadcast to the "
-                f"membrane. Received: a weight of shape {tuple(weight.shape)} for neurons of shape {shape[1:]}. {_ADVICE}"
+                f"Weight {getattr(weight, 'name', weight)!r} of cell {type(cell).__name__} in layer {neuron.name!r} must "
+                f"broadcast to the membrane. Received: a weight of shape {tuple(value.shape)} for neurons of shape "
+                f"{shape[1:]}. {_ADVICE}"
             )
     with backend.no_gradient():
         for seed in range(2):
@@ -68,9 +69,11 @@ def _mixing(cell, shape, dtype, random):
             moved = [*state[:index], shifted(leaf, 0.5, 1.5, changed), *state[index + 1 :]]
             if not _same(before, step(inputs, moved, values), ~changed):
                 return "the state"
+    # Weights that act on all neurons in parts have been found to broadcast.
+    whole = {id(weight) for weight, _ in cell.weight_parts()}
     for index, (variable, value) in enumerate(zip(cell.variables, values, strict=True)):
         part = random.uniform(size=tuple(value.shape)) < 0.5
-        if variable.trainable and part.size > 1:
+        if id(variable) in whole and part.size > 1:
             moved = [*values[:index], shifted(value, 0.5, 1.5, part), *values[index + 1 :]]
             if not _same(before, step(inputs, state, moved), ~np.broadcast_to(part, shape)):
                 return f"weight {variable.name!r}"

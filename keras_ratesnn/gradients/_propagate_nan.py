@@ -14,9 +14,9 @@ def propagate_nan(outputs, states):
     Args:
         outputs: Structure of tensors `(batch, ...)`. An output whose rows are not samples becomes NaN if any sample is broken.
             Integers and booleans cannot be NaN and stay unchanged.
-        states: List of structures of tensors, empty for a part of a network without neurons.
+        states: List of structures of tensors, without any for a part of a network without neurons.
     """
-    if not states:
+    if not tree.flatten(states):
         return outputs
     alarms = {}
 

@@ -118,13 +118,13 @@ class Delay(TimeMixing):
 
     def initial_state(self, inputs: Tensor) -> Structure:
         """The last inputs, the earliest first: zeros `(batch, max_delay - 1, ...)`."""
-        return ops.repeat(ops.zeros_like(inputs)[:, None], self.max_delay - 1, axis=1)
+        return {"inputs": ops.repeat(ops.zeros_like(inputs)[:, None], self.max_delay - 1, axis=1)}
 
     def step(self, inputs: Tensor, state: Structure, kernel: Tensor = None) -> tuple[Tensor, Structure]:
         kernel = self._like(inputs, kernel)
-        queue = ops.concatenate([state, inputs[:, None]], axis=1)
+        queue = ops.concatenate([state["inputs"], inputs[:, None]], axis=1)
         weights = ops.reshape(kernel, (1, self.max_delay, *[1 for _ in inputs.shape[2:]], inputs.shape[-1]))
-        return ops.sum(queue * weights, axis=1), queue[:, 1:]
+        return ops.sum(queue * weights, axis=1), {"inputs": queue[:, 1:]}
 
     def over_time(self, inputs: Tensor, kernel: Tensor = None) -> Tensor:
         kernel = self._like(inputs, kernel)

@@ -2,23 +2,33 @@
 
 import re
 import warnings
+from typing import Any
 
 import numpy as np
 from keras import ops
 
 from keras_ratesnn import surrogates
 from keras_ratesnn._core import time_axis
-from keras_ratesnn.layers import IF, LIF, CuBaLIF, ParametricLIF
+from keras_ratesnn.layers import IF, LIF, CuBaLIF, CuBaLIFCell, IFCell, LIFCell, ParametricLIF, ParametricLIFCell
 from keras_ratesnn.nir import _continuous_time, _layouts
 from keras_ratesnn.nir._unsupported import refused_node
 
 LAYERS = (IF, LIF, ParametricLIF, CuBaLIF)
 """The neuron layers that NIR can describe."""
 
+LAYERS_OF_CELLS: dict[type, Any] = {IFCell: IF, LIFCell: LIF, ParametricLIFCell: ParametricLIF, CuBaLIFCell: CuBaLIF}
+
 NODES = ("IF", "LIF", "CubaLIF")
 """The types of their nodes."""
 
 _SURROGATES = {surrogate.__name__: surrogate for surrogate in surrogates.BY_NAME.values()}
+
+
+def layer_of_cell(cell, name):
+    """A neuron layer of a cell, of one of the classes `LAYERS_OF_CELLS`."""
+    layer = LAYERS_OF_CELLS[type(cell)].from_config({**cell.get_config(), "name": name})
+    layer.cell = cell
+    return layer
 
 
 def node_of(nir, layer, decay, shape, dt):

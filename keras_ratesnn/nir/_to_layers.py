@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_ratesnn.layers import Recurrent
 from keras_ratesnn.nir import _layouts
 from keras_ratesnn.nir._continuous_time import shortest
 from keras_ratesnn.nir._neuron_nodes import NODES
@@ -66,15 +67,15 @@ class LayerMaker:
         tensor = keras.Input(_layouts.shape_from_nir(shape, data_format), name=self._name(node))
         return NodeOutput(tensor, shape, None, data_format)
 
-    def output_of(self, node, signals):
-        """The output of a node that takes the sum of signals."""
+    def output_of(self, node, signals, feedback=None):
+        """The output of a node that takes the sum of signals; `feedback` is the node by which that of neurons comes back."""
         first, *others = signals
         for other in others:
             if (other.shape, other.flattened) != (first.shape, first.flattened):
                 raise refused_node(node, f"its inputs have the shapes {first.shape} and {other.shape}, and cannot be added.")
         if others:
             first = dataclasses.replace(first, tensor=layers.Add()([signal.tensor for signal in signals]))
-        return _TABLE[node.type](self, node, first)
+        return _TABLE[node.type](self, node, first) if feedback is None else self.neurons_of(node, first, feedback)
 
     def _name(self, node, ending=""):
         """The name of a node as a layer may have it, PyTorch's too."""
@@ -98,13 +99,34 @@ class LayerMaker:
             )
         return signal
 
-    def neurons_of(self, node, signal):
+    def neurons_of(self, node, signal, feedback=None):
         layer, decays = self.neurons.layer_of(node, signal, self._name(node))
+        cell = layer.cell
+        if feedback is not None:
+            layer = self._recurrent(layer, signal, feedback)
         tensor = layer(signal.tensor)
+        if feedback is not None:
+            layer.synapse.set_weights(self._weights_back(feedback))
         if decays is not None:
-            logits = layer.cell.decay_logit
+            logits = cell.decay_logit
             logits.assign(np.reshape(np.log(decays) - np.log1p(-decays), logits.shape))
         return dataclasses.replace(signal, tensor=tensor)
+
+    def _recurrent(self, layer, signal, feedback):
+        weight = feedback.values["weight"]
+        if len(signal.shape) != 1 or signal.has_other_order or weight.shape != (*signal.shape, *signal.shape):
+            raise refused_node(
+                feedback,
+                f"its weights have the shape {weight.shape}, but the neurons from and to which it leads {signal.shape} "
+                "(channels first). Neurons must be on one axis, without Flatten before them.",
+            )
+        use_bias = len(self._weights_back(feedback)) == 2
+        return Recurrent(layer, layers.Dense(len(weight), use_bias=use_bias, name=self._name(feedback)), name=layer.name)
+
+    def _weights_back(self, feedback):
+        weight = feedback.values["weight"]
+        bias = self._bias(feedback, len(weight)) if feedback.type == "Affine" else None
+        return self._finite(feedback, weight.T, bias)
 
     def dense(self, node, signal):
         weight = node.values["weight"]
@@ -255,12 +277,17 @@ class LayerMaker:
             raise refused_node(node, f"its bias has the shape {bias.shape}, but it has {outputs} outputs.")
         return bias
 
-    def _weighted(self, node, signal, layer, kernel, bias, shape):
-        """Calls a layer and sets its weights."""
+    def _finite(self, node, kernel, bias):
+        """A list of the kernel, and of the bias if there is one, in the dtype of the network."""
         with np.errstate(over="ignore"):
             weights = [array.astype(self.neurons.dtype) for array in (kernel, bias) if array is not None]
         if not all(np.all(np.isfinite(array)) for array in weights):
             raise refused_node(node, f"its weights are too large for {self.neurons.dtype}.")
+        return weights
+
+    def _weighted(self, node, signal, layer, kernel, bias, shape):
+        """Calls a layer and sets its weights."""
+        weights = self._finite(node, kernel, bias)
         tensor = layer(signal.tensor)
         layer.set_weights(weights)
         return NodeOutput(tensor, shape, None, signal.data_format)

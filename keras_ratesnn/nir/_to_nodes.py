@@ -9,10 +9,12 @@ import numpy as np
 from keras import layers, ops
 
 from keras_ratesnn.layer_kinds import ENCODER, NEURON, kind_of
-from keras_ratesnn.layers import WSConv2D, WSDense
+from keras_ratesnn.layers import Recurrent, WSConv2D, WSDense
 from keras_ratesnn.nir import _layouts, _neuron_nodes
 from keras_ratesnn.nir._graph_writer import convolution
 from keras_ratesnn.nir._unsupported import refused_layer
+
+_NEURONS = f"of neurons, NIR has {', '.join(kind.__name__ for kind in _neuron_nodes.LAYERS)} only."
 
 
 def check(layer):
@@ -80,10 +82,9 @@ def _why_not(layer):
     if role == ENCODER:
         return "NIR has no encoders. Export the network after it, and encode the inputs where it runs."
     if role == NEURON:
-        names = ", ".join(kind.__name__ for kind in _neuron_nodes.LAYERS)
         if layer.cell.levels > 1:
-            return f"it emits up to {layer.cell.levels} spikes in a step, and the neurons of NIR ({names}) at most one."
-        return f"of neurons, NIR has {names} only."
+            return f"it emits up to {layer.cell.levels} spikes in a step, and the neurons of NIR at most one. {_NEURONS}"
+        return _NEURONS
     if kind_of(layer).normalization is not None:
         return "NIR has no normalisation, and this one could not be folded into a layer before it."
     return "NIR has no node for it."
@@ -121,6 +122,18 @@ def _neurons(writer, layer, signal):
             decay = decay[np.argsort(signal.order)]
     node = _neuron_nodes.node_of(writer.nir, layer, decay, signal.shape, writer.dt)
     return writer.add(layer.name, node, signal, signal.shape, signal.order)
+
+
+def _recurrent(writer, layer, signal):
+    if type(layer.neuron) not in _neuron_nodes.LAYERS_OF_CELLS:
+        raise refused_layer(layer, f"it has neurons of {type(layer.neuron).__name__}, and {_NEURONS}")
+    if type(layer.synapse) is not layers.Dense or signal.order is not None:
+        raise refused_layer(layer, "spikes can come back through a Dense layer only, to neurons without Flatten before them.")
+    neurons = _neurons(writer, _neuron_nodes.layer_of_cell(layer.neuron, layer.name), signal)
+    back = add_layer(writer, layer.synapse, [neurons])
+    # The edge back to the neurons is that of the next step.
+    writer.edges += [(back.sources[0], neurons.sources[0])]
+    return neurons
 
 
 def _dense(writer, layer, signal):
@@ -267,6 +280,7 @@ _SPATIAL = {
 _TABLE = {
     **_SPATIAL,
     **dict.fromkeys(_neuron_nodes.LAYERS, _neurons),
+    Recurrent: _recurrent,
     layers.Dense: _dense,
     WSDense: _dense,
     layers.Flatten: _flatten,

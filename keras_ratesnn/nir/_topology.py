@@ -4,6 +4,9 @@ import dataclasses
 import graphlib
 
 from keras_ratesnn.nir._hdf5 import Graph, Node, UnreadableError
+from keras_ratesnn.nir._neuron_nodes import NODES
+
+_WEIGHTS = ("Affine", "Linear")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,10 +16,12 @@ class Place:
     Args:
         node: A `Node`.
         inputs: Tuple of strings, the names of the nodes whose outputs it takes the sum of.
+        feedback: `Node` through which the outputs of neurons come back to them one step later. Defaults to `None`.
     """
 
     node: Node
     inputs: tuple[str, ...]
+    feedback: Node | None = None
 
 
 def in_order(graph):
@@ -34,6 +39,10 @@ def in_order(graph):
         ValueError: If the network has not one input and one output, or a node is part of a loop, or is not connected.
     """
     nodes, edges = _flat(graph)
+    feedback = _feedback(nodes, edges)
+    apart = {node.name for node in feedback.values()}
+    nodes = {name: node for name, node in nodes.items() if name not in apart}
+    edges = [edge for edge in edges if apart.isdisjoint(edge)]
     inputs: dict[str, list[str]] = {name: [] for name in nodes}
     for source, target in edges:
         inputs[target].append(source)
@@ -50,8 +59,24 @@ def in_order(graph):
         order = list(graphlib.TopologicalSorter(inputs).static_order())
     except graphlib.CycleError as error:
         loop = " -> ".join(map(repr, reversed(error.args[1])))
-        raise UnreadableError(f"its nodes form a loop, {loop}: keras_ratesnn has no recurrent connections.") from error
-    return [Place(nodes[name], tuple(inputs[name])) for name in order]
+        raise UnreadableError(
+            f"its nodes form a loop, {loop}: keras_ratesnn has recurrent connections only from neurons back to the same "
+            "neurons through one Affine or Linear node."
+        ) from error
+    return [Place(nodes[name], tuple(inputs[name]), feedback.get(name)) for name in order]
+
+
+def _feedback(nodes, edges):
+    """The nodes that take the outputs of neurons, and only give them back: a dict from the names of the neurons."""
+    found = {}
+    for name, node in nodes.items():
+        sources = [source for source, target in edges if target == name]
+        targets = [target for source, target in edges if source == name]
+        if node.type in _WEIGHTS and len(sources) == 1 and sources == targets and nodes[sources[0]].type in NODES:
+            if sources[0] in found:
+                raise UnreadableError(f"the outputs of node {sources[0]!r} come back to it through two nodes.")
+            found[sources[0]] = node
+    return found
 
 
 def _flat(graph, path=""):

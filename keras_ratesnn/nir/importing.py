@@ -38,7 +38,8 @@ def import_nir(
 
     Args:
         path: String or path of the file. It may contain nodes of the types Affine, Linear, Conv1d, Conv2d, AvgPool2d,
-            SumPool2d, Flatten, Scale, IF, LIF and CubaLIF, and graphs of them, without loops.
+            SumPool2d, Flatten, Scale, IF, LIF and CubaLIF, and graphs of them. The outputs of neurons may come back to them,
+            through an Affine or Linear node, at the next step: a `Recurrent` layer. There may be no other loops.
         timesteps: Integer T >= 1, see `SpikingModel`.
         gradient: The training method, see `SpikingModel`. Defaults to `"rate"`.
         reset: `"soft"`, a spike subtracts the threshold, or `"hard"`, it sets the membrane to `v_reset`, for neurons whose
@@ -83,7 +84,7 @@ def import_nir(
     signals: dict[str, NodeOutput] = {}
     for place in places:
         inputs = [signals[name] for name in place.inputs]
-        signals[place.node.name] = maker.output_of(place.node, inputs) if inputs else maker.input(place.node)
+        signals[place.node.name] = maker.output_of(place.node, inputs, place.feedback) if inputs else maker.input(place.node)
     begin, end = signals[places[0].node.name], signals[places[-1].node.name]
     if end.has_other_order:
         raise ValueError(

@@ -249,3 +249,29 @@ def test_what_parallel_neurons_cannot_do_is_an_error():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_a_sliding_cell_conforms(order):
+    rsnn.testing.check_cell(rsnn.layers.SlidingPSNCell(order), shapes=((3,),))
+
+
+@pytest.mark.runs_once
+def test_a_step_is_exported_with_the_queue_of_inputs(tmp_path):
+    x, found = frames(), {}
+    for make in STEPWISE:
+        model = spiking(network(make, depth=1), T)
+        found[make] = rsnn.export_step(model, tmp_path / "step.onnx", "onnx", verbose=False)
+        assert all(not state.any() for state in found[make].values())
+    assert [len(states) for states in found.values()] == [3, 2]
+    assert to_numpy(model(x)).shape == (4, 3)
+
+
+def test_membranes_and_rates_are_those_of_all_steps():
+    model = spiking(network(psn, depth=1), T, return_sequences=True)
+    (neurons,) = (layer for layer in model.network.layers if hasattr(layer, "cell"))
+    neurons._name = "psn"
+    traces = rsnn.analysis.membranes(model, frames(), "psn", neurons=[0])
+    current = to_numpy(model.network.get_layer("dense_0")(frames()[0]))
+    weight, bias = (to_numpy(part.value) for part in (neurons.cell.weight, neurons.cell.bias))
+    np.testing.assert_allclose(traces.values[0, :, 0], (weight @ current + bias)[:, 0], rtol=1e-4, atol=1e-5)

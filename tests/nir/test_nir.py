@@ -680,3 +680,51 @@ def test_the_extra_is_named_when_it_is_missing(package, function, file, monkeypa
     argument = keras.Sequential([keras.Input((3,)), LIF()])
     with pytest.raises(ImportError, match=r'pip install -e "\.\[nir\]" in a clone of the repository'):
         rsnn.export_nir(argument, file) if function == "export_nir" else rsnn.import_nir(file, 2)
+
+
+# Recurrent neurons.
+@pytest.mark.parametrize("neuron", [IF(0.7), LIF(0.5, reset="hard"), ParametricLIF(0.5, per_channel=True), CuBaLIF(0.5)])
+def test_recurrent_neurons_go_out_and_come_in_again(neuron, file):
+    inputs = keras.Input((5,))
+    synapse = layers.Dense(8, use_bias=isinstance(neuron, LIF), name="synapse")
+    x = rsnn.layers.Recurrent(neuron, synapse, name="neurons")(layers.Dense(8)(inputs))
+    network = with_dyadic_weights(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    graph = nir.read(exported(network, file))
+    assert {("neurons", "synapse"), ("synapse", "neurons"), ("neurons", "last")} <= set(graph.edges)
+    again = rsnn.import_nir(file, T)
+    assert type(again.network.get_layer("neurons").neuron) is type(neuron.cell)
+    x = dyadic((3, T, 5)).astype("float32")
+    np.testing.assert_allclose(steps_of(again, x), steps_of(network, x), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:nirtorch.extract_nir_graph is being deprecated:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["RLeaky", "RSynaptic"])
+def test_spikes_of_recurrent_neurons_of_snntorch_are_its_spikes(kind, file):
+    import snntorch
+    import torch
+    from snntorch.export_nir import export_to_nir
+
+    decays = {"beta": 0.5} | ({"alpha": 0.25} if kind == "RSynaptic" else {})
+    decays = {name: torch.full((8,), decay) for name, decay in decays.items()}
+    neurons = getattr(snntorch, kind)(**decays, threshold=torch.full((8,), 1.0), linear_features=8, init_hidden=True)
+    module = torch.nn.Sequential(torch.nn.Linear(5, 8), neurons)
+    for seed, part in enumerate((module[0].weight, module[0].bias, neurons.recurrent.weight, neurons.recurrent.bias)):
+        part.data = torch.tensor(dyadic(tuple(part.shape), -0.5, 0.75, seed), dtype=torch.float32)
+    nir.write(file, export_to_nir(module, torch.zeros(5)))
+    model = rsnn.import_nir(file, T, reset="soft", reset_delay=True)
+    x = dyadic((3, T, 5)).astype("float32")
+    theirs = np.stack([module(torch.tensor(x[:, t])).detach().numpy() for t in range(T)], axis=1)
+    assert 0.05 < theirs.mean() < 0.95
+    np.testing.assert_array_equal(steps_of(model, x), theirs)
+
+
+def test_recurrent_neurons_that_nir_cannot_describe_are_refused(file):
+    inputs = keras.Input((4,))
+    for neuron, synapse, message in (
+        (rsnn.layers.ALIF(), layers.Dense(4), "neurons of ALIFCell"),
+        (LIF(), layers.EinsumDense("ab,bc->ac", 4), "through a Dense layer only"),
+        (LIF(reset_delay=True), layers.Dense(4), "resets its neuron at once"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rsnn.export_nir(keras.Model(inputs, rsnn.layers.Recurrent(neuron, synapse)(inputs)), file)
+    assert not file.exists()

@@ -179,7 +179,7 @@ DAMAGED = {
     "no text": (change("lif", "type", b"\xff\xfe"), "can't decode|damaged"),
     "edge to nothing": (lambda root: edges(root, ("lif", "nothing")), "names 'nothing', which is not a node"),
     "edge twice": (lambda root: edges(root, ("lif", "flatten")), "is there twice"),
-    "a loop": (lambda root: edges(root, ("lif", "convolution")), "form a loop, .*has no recurrent connections"),
+    "a loop": (lambda root: edges(root, ("lif", "convolution")), "form a loop, .*recurrent connections only"),
     "to itself": (lambda root: edges(root, ("lif", "lif")), "form a loop, 'lif' -> 'lif'"),
     "into the input": (lambda root: edges(root, ("lif", "input")), "is also the output of node 'lif'"),
     "from the output": (lambda root: edges(root, ("output", "lif")), "is also the input of another node"),
