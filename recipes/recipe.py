@@ -2,16 +2,17 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 
 import keras
 
-from keras_ratesnn.layers import Neuron
+from keras_ratesnn.layers import ILIF, Neuron
 from recipes import recipe_checks, setting_names
+from recipes.activations import integer_network, relu_network
 from recipes.data.dataset import Dataset
 from recipes.optimizers import SGD, AdamW
-from recipes.relu_network import relu_network
 from recipes.stages import SpikingStage
 from recipes.tasks.classification import CLASSIFICATION
 from recipes.tasks.task import Task
@@ -32,7 +33,7 @@ class Recipe:
         build_network: Function from `width` to the network of one time step, which takes raw pixels and returns logits. It may
             also take `normalization`, and `dataset`, the `Dataset` for training.
         neuron: The argument `neuron` of `spikify`, which converts the network if `build_network` returns an ordinary one. None
-            if it returns a network of neurons.
+            if it returns a network of neurons. With the setting `levels` of `spiking`, all networks have other neurons.
         task: What the network is trained for.
         has_time: Whether an example is a sequence of `timesteps` frames instead of one image.
         learning_rate: Float, the largest value of the schedule.
@@ -98,6 +99,31 @@ class Recipe:
         return 1 if self.spiking is None else self.spiking.timesteps
 
     @property
+    def levels(self):
+        """The most spikes of a neuron in a step, D, in a network of integer spikes; None for the recipe's own neurons."""
+        return None if self.spiking is None else self.spiking.levels
+
+    @property
+    def slots(self):
+        """The number of time steps T · D of the network of binary spikes that `keras_ratesnn.unroll` makes."""
+        return self.timesteps * (self.levels or 1)
+
+    @property
+    def in_time(self):
+        """How the network runs in time, for people: "T = 4", or "T = 1, 4 slots" with integer spikes."""
+        if self.spiking is None:
+            return "ordinary network"
+        return f"T = {self.timesteps}" + ("" if self.levels is None else f", {self.slots} slots")
+
+    @property
+    def converted_neuron(self):
+        """The argument `neuron` of `spikify`."""
+        if self.levels is None:
+            return self.neuron
+        # Without a leak, and with the gradient of the reset, as in the default neurons of `spikify`.
+        return functools.partial(ILIF, self.levels, decay=1.0, detach_reset=False)
+
+    @property
     def ordinary_stage(self):
         """The `OrdinaryStage` before that of the spiking network, or None."""
         return None if self.spiking is None else self.spiking.after
@@ -128,7 +154,8 @@ class Recipe:
                     f"normalization={self.normalization!r}. Leave it out."
                 )
             options["normalization"] = self.normalization
-        return self.build_network(self.width if width is None else width, **options)
+        network = self.build_network(self.width if width is None else width, **options)
+        return network if self.levels is None or self.neuron is not None else integer_network(network, self.levels)
 
     def ordinary_network(self, dataset):
         """The network with ReLUs instead of neurons, an ordinary Keras model; for `dataset` see `network`."""

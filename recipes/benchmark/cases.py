@@ -8,8 +8,8 @@ from keras import ops
 
 from keras_ratesnn import models
 from recipes import device, methods
+from recipes.activations import relu_network
 from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS
-from recipes.relu_network import relu_network
 
 
 def configure(settings):
