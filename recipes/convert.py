@@ -12,15 +12,15 @@ import keras
 
 from keras_ratesnn import spikify
 from recipes import catalogue, command_line, device, markdown, run
-from recipes.activations import relu_network
 from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.setting_names import OF_SPIKING, OF_TEACHING
 
 UNUSED = {
-    **dict.fromkeys((*OF_TEACHING, *OF_SPIKING), "The converted network is fine-tuned by the rate gradient in one window."),
+    **dict.fromkeys(
+        {*OF_TEACHING, *OF_SPIKING} - {"levels"}, "The converted network is fine-tuned by the rate gradient in one window."
+    ),
     "timesteps": "Pass --timesteps.",
 }
-del UNUSED["levels"]
 """Settings that have no effect here, and why."""
 
 SMALLER_STEPS = 10
@@ -60,7 +60,7 @@ def measure(recipe, tuning, dataset, numbers_of_steps):
     """Trains the ordinary network of a recipe, converts and fine-tunes it for each number of steps, and prints a table."""
     device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
-    ordinary = relu_network(recipe.network())
+    ordinary = recipe.ordinary_network(dataset)
     run.compile_model(ordinary, recipe, dataset)
     accuracy = run.trained_accuracy(ordinary, recipe, dataset)
     trained = f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs"

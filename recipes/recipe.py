@@ -136,7 +136,12 @@ class Recipe:
         return dataclasses.replace(self, spiking=None, **self.ordinary_stage.own(self.epochs, self.learning_rate))
 
     def network(self, dataset=None, width=None):
-        """The network of one time step, with the recipe's width unless another is given.
+        """The network of one time step, with the neurons of the setting `levels`; otherwise as `own_network`."""
+        network = self.own_network(dataset, width)
+        return network if self.levels is None or self.neuron is not None else integer_network(network, self.levels)
+
+    def own_network(self, dataset=None, width=None):
+        """The network of one time step with the recipe's own neurons, and with its width unless another is given.
 
         Args:
             dataset: The `Dataset` for training. Defaults to `None`, for recipes whose network does not depend on it.
@@ -154,12 +159,11 @@ class Recipe:
                     f"normalization={self.normalization!r}. Leave it out."
                 )
             options["normalization"] = self.normalization
-        network = self.build_network(self.width if width is None else width, **options)
-        return network if self.levels is None or self.neuron is not None else integer_network(network, self.levels)
+        return self.build_network(self.width if width is None else width, **options)
 
     def ordinary_network(self, dataset):
-        """The network with ReLUs instead of neurons, an ordinary Keras model; for `dataset` see `network`."""
-        network = self.network(dataset)
+        """The network with ReLUs instead of neurons, an ordinary Keras model; for `dataset` see `own_network`."""
+        network = self.own_network(dataset)
         return relu_network(network) if self.neuron is None else network
 
     def check_classifies(self, command):

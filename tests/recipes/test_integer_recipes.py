@@ -82,6 +82,15 @@ def test_a_converted_network_has_integer_neurons_without_a_leak(tmp_path):
     assert type(catalogue.find("digits_detection").converted_neuron()) is keras_ratesnn.layers.IF
 
 
+def test_the_ordinary_network_does_not_depend_on_the_levels():
+    weights = []
+    for levels in (None, 4):
+        keras.utils.set_random_seed(0)
+        weights.append(catalogue.find("digits").with_settings([f"levels={levels}", "width=0.1"]).ordinary_network(None).weights)
+    for binary, integer in zip(*weights, strict=True):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (binary, integer)))
+
+
 def test_recipes_of_whole_models_have_integer_neurons_in_all_places():
     for name in ("fashion_mnist_resnet13", "cifar10_resnet18", "fashion_mnist"):
         network = catalogue.find(name).with_settings(["levels=2"]).network(width=0.05)
