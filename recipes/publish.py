@@ -78,9 +78,15 @@ def publish(
     settings = record["settings"]
     _check_name(name, folder, replace)
     _check_classifies(record)
+    levels = settings.get("levels")
+    if levels is not None and architecture is not None:
+        raise ValueError(
+            f"`architecture` must be None for a network of integer spikes, which has other neurons. Received: architecture="
+            f"{architecture!r}, from a run with levels={levels}. Leave it out."
+        )
     if arguments and architecture is None:
         raise ValueError(f"`arguments` are those of `architecture`, which is missing. Received: arguments={arguments!r}.")
-    arguments = dict(arguments or {})
+    arguments = dict(arguments or {}) if levels is None else {"levels": levels}
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.

@@ -37,6 +37,7 @@ def check(recipe):
     _check_ordinary(recipe)
     _check_teaching(recipe)
     _check_random_timesteps(recipe)
+    _check_levels(recipe)
     _check_augmentation(recipe)
 
 
@@ -93,6 +94,14 @@ def _check_random_timesteps(recipe):
         raise ValueError(
             f"`random_timesteps` must be None in recipe {recipe.name!r}, whose input has time. Received: "
             f"random_timesteps={recipe.spiking.random_timesteps}. Leave it out."
+        )
+
+
+def _check_levels(recipe):
+    if recipe.levels is not None and recipe.normalization != "batch":
+        raise ValueError(
+            f"`levels` must be None with normalization={recipe.normalization!r}, which has neurons of its own. Received: "
+            f"levels={recipe.levels}. Leave one of the two out."
         )
 
 

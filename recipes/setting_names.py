@@ -15,6 +15,7 @@ from recipes.teaching import Branches, Steps, Teacher
 
 OF_SPIKING = (
     "timesteps",
+    "levels",
     "teacher_weight",
     "branches",
     "step_distillation",
@@ -78,6 +79,7 @@ def of(recipe):
         "ordinary_epochs": stage.epochs if stage else None,
         "ordinary_learning_rate": stage.learning_rate if stage else None,
         "timesteps": spiking.timesteps,
+        "levels": spiking.levels,
         "random_timesteps": spiking.random_timesteps,
         "step_mode": spiking.step_mode,
         "gradient": _name_of(gradient, gradients.BY_NAME),
@@ -128,6 +130,7 @@ def changed(recipe, given):
     else:
         spiking = SpikingStage(
             timesteps=values["timesteps"],
+            levels=values["levels"],
             gradient=methods.gradient_method(values),
             step_mode=values["step_mode"],
             random_timesteps=values["random_timesteps"],

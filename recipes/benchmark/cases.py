@@ -8,8 +8,8 @@ from keras import ops
 
 from keras_ratesnn import models
 from recipes import device, methods
-from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS
-from recipes.relu_network import relu_network
+from recipes.activations import relu_network
+from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS, TRANSFORMER_DIMS
 
 
 def configure(settings):
@@ -32,10 +32,6 @@ def batch(settings, method=ORDINARY):
     return ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
 
 
-TRANSFORMER_DIMS = 384
-"""The channels of the transformers at width 1."""
-
-
 def trainer(settings, method, timesteps):
     """A model with `train_on_batch(images, labels)`, compiled with SGD and cross-entropy.
 
@@ -48,7 +44,7 @@ def trainer(settings, method, timesteps):
         # Imported here because it imports PyTorch.
         from recipes.benchmark import peers
 
-        return peers.trainer(method, settings.width, timesteps, settings.precision)
+        return peers.trainer(method, settings.width, timesteps, settings.precision, settings.network)
     chosen = methods.settings_of("rate-multi" if method == ORDINARY else method)
     normalization = chosen.get("normalization", "batch")
     sides = (settings.size, settings.size)

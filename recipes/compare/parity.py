@@ -84,6 +84,7 @@ METHOD = (
     "branches",
     "step_distillation",
     "random_timesteps",
+    "levels",
     "temperature",
     "seed",
 )

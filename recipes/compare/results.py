@@ -45,6 +45,7 @@ NAMED = (
     "teacher_weight",
     "step_mode",
     "timesteps",
+    "levels",
     "epochs",
     "train_images",
     "seed",
@@ -83,6 +84,7 @@ ADDED = {
     "step_distillation": None,
     "temperature": None,
     "random_timesteps": None,
+    "levels": None,
 }
 """Settings that results of earlier versions lack, with the values they had."""
 
@@ -208,8 +210,10 @@ def name_of(record):
 
 
 def method_name(settings, space):
-    """The training method: the gradient, the normalisation if it is not "batch", its teachers."""
+    """The training method: the gradient, the levels of integer spikes, the normalisation if it is not "batch", its teachers."""
     parts = [methods.gradient_name(settings, space)]
+    if settings.get("levels"):
+        parts += [str(settings["levels"]), "levels"]
     if settings.get("normalization", "batch") != "batch":
         parts += [settings["normalization"], "normalization"]
     if settings.get("branches"):

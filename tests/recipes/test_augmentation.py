@@ -428,9 +428,9 @@ def test_cutmix_has_one_box_of_another_image(batch):
 
 
 @pytest.mark.parametrize(
-    # Keras makes this layer by running all its operations.
+    # Keras makes RandAugment by running all its operations.
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name == "randaugment" else name for name in LAYERS],
+    [pytest.param(name, marks=pytest.mark.slow if name in ("randaugment", "transformer") else ()) for name in LAYERS],
 )
 def test_new_layers_of_the_same_seed_draw_the_same(name):
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype("float32")
