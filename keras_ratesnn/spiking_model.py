@@ -415,8 +415,8 @@ class SpikingModel(
         Args:
             filepath: String or path, where to write.
             format: `"tf_saved_model"` (on TensorFlow and JAX), `"onnx"` (on PyTorch and TensorFlow), `"litert"` (on
-                TensorFlow), `"torch"` (on PyTorch), or another format that Keras supports on this backend.
-                Defaults to `"tf_saved_model"`.
+                TensorFlow), `"openvino"` (on TensorFlow and PyTorch; the path ends in `.xml`), `"torch"` (on PyTorch), or
+                another format that Keras supports on this backend. Defaults to `"tf_saved_model"`.
             verbose: Boolean, whether to print a message. Defaults to `None`: Keras decides.
             input_signature: List of `keras.InputSpec`. Defaults to the network's inputs without time; pass
                 `[keras.InputSpec(shape=(None, timesteps, ...), dtype="float32")]` to export for one frame per step.
@@ -424,7 +424,7 @@ class SpikingModel(
 
         Raises:
             ValueError: If the format is unknown or not available on this backend, or cannot hold the network: half precision
-                in LiteRT, random encoders in any format but a SavedModel.
+                in LiteRT, bfloat16 in ONNX and OpenVINO, random encoders in any format but a SavedModel.
             ImportError: If a package is missing.
         """
         functional = _graph.as_graph(self.network)

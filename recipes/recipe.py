@@ -185,6 +185,11 @@ class Recipe:
         """The values that can differ between runs of a recipe, as a dictionary of plain numbers and names."""
         return setting_names.of(self)
 
+    @property
+    def keys(self):
+        """The names of the settings that `with_settings` takes."""
+        return [name for name in self.settings() if name != "name"]
+
     def with_settings(self, assignments):
         """This recipe with other values, in the format of the command line.
 
@@ -196,12 +201,11 @@ class Recipe:
                 has no effect.
             TypeError: If a value has the wrong type.
         """
-        settable = [name for name in self.settings() if name != "name"]
         values = {}
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
-            if not equals or key not in settable:
-                raise ValueError(f"--set takes key=value, and the keys are: {', '.join(settable)}. Received: {assignment!r}.")
+            if not equals or key not in self.keys:
+                raise ValueError(f"--set takes key=value, and the keys are: {', '.join(self.keys)}. Received: {assignment!r}.")
             values[key] = _literal(text)
         return setting_names.changed(self, values)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 from keras.src.backend.common.variables import AutocastScope
+from keras.src.saving import serialization_lib
 
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers import LIF
@@ -358,6 +360,16 @@ def test_keras_stores_backend_classes_in_a_compile_config():
     assert config["optimizer"]["module"] == "keras.optimizers"
     assert isinstance(keras.saving.deserialize_keras_object(config["optimizer"]), keras.optimizers.Adam)
     assert keras_internals.portable({"a": [1, ({"module": "mine"},)]}) == {"a": [1, ({"module": "mine"},)]}
+
+
+@pytest.mark.filterwarnings("ignore:.*lambda:UserWarning")
+def test_keras_deserializes_no_code_in_its_safe_mode_where_it_is_allowed_elsewhere():
+    # As JSON has it: tuples are lists.
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(lambda x: x)))
+    with serialization_lib.SafeModeScope(False):
+        assert keras.saving.deserialize_keras_object(config)(3) == 3
+        with keras_internals.without_code(), pytest.raises(ValueError, match="unsafe_deserialization"):
+            keras.saving.deserialize_keras_object(config, safe_mode=False)
 
 
 def test_a_loss_that_leaves_out_labels_has_a_mask():

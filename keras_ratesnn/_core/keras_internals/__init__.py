@@ -47,6 +47,7 @@ from keras_ratesnn._core.keras_internals.random import seed_states as seed_state
 from keras_ratesnn._core.keras_internals.random import torch_generators_from as torch_generators_from
 from keras_ratesnn._core.keras_internals.saving import LAYERS_OF_A_GRAPH as LAYERS_OF_A_GRAPH
 from keras_ratesnn._core.keras_internals.saving import portable as portable
+from keras_ratesnn._core.keras_internals.saving import without_code as without_code
 from keras_ratesnn._core.keras_internals.scopes import CollectingScope as CollectingScope
 from keras_ratesnn._core.keras_internals.scopes import ReadOnce as ReadOnce
 from keras_ratesnn._core.keras_internals.scopes import Replaced as Replaced
