@@ -42,7 +42,8 @@ class RecordingRule(ForwardRule):
             # Steps of few sequences have few values, whose variance may be 0 by chance. Their derivative is small, though.
             counts = self.step_mode.weights_in_statistics(call, mask)
             freedom = time_axis.cast(normalization.degrees_of_freedom(call.operation, inputs, counts), mean.dtype)
-            statistics = {**statistics, "precision": statistics["precision"] * freedom, "freedom": freedom}
+            # In the order of the alphabet, which JAX gives the state of a loop.
+            statistics = {"freedom": freedom, "mean": mean, "precision": statistics["precision"] * freedom}
         weights = None if mask is None else ops.cast(mask, "float32")
         if self.last_step:
             record = self.step_mode.record
