@@ -15,7 +15,7 @@ from keras_ratesnn import (
 )
 from keras_ratesnn._export.step import export_step
 from keras_ratesnn.analysis.description import describe
-from keras_ratesnn.conversion import fold_batch_normalization, spikify
+from keras_ratesnn.conversion import fold_batch_normalization, spikify, unroll
 from keras_ratesnn.layer_kinds import LayerKind, affine
 from keras_ratesnn.nir import export_nir, import_nir
 from keras_ratesnn.spiking_model import SpikingModel
@@ -44,4 +44,5 @@ __all__ = [
     "spikify",
     "surrogates",
     "testing",
+    "unroll",
 ]

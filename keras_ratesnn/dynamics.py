@@ -7,6 +7,8 @@ With decay λ, threshold θ, input current I and surrogate derivative h (see `su
     v⁺_t = v_t − θ s_t                        `soft_reset`
     v⁺_t = v_t (1 − s_t) + v_reset s_t        `hard_reset`
 
+A neuron that emits up to D spikes in a step rounds instead: s_t = round(clip(v_t/θ, 0, D)), `fire_levels`.
+
 A delayed reset acts in the step after the spike: the same functions, of λ v_{t−1} + I_t and s_{t−1}, give v_t.
 
 The derivative of the membrane with respect to a constant shift of the input is ρ_1 = 1, ρ_{t+1} = 1 + ρ_t · ∂v_{t+1}/∂v_t. The
@@ -32,6 +34,18 @@ def integrate(membrane: Tensor, current: Tensor, decay: float | Tensor, decay_in
 def fire(membrane: Tensor, threshold: float | Tensor) -> Tensor:
     """s_t = H(v_t − θ): exactly 0 or 1, 1 at the threshold itself."""
     return ops.cast(membrane >= threshold, membrane.dtype)
+
+
+def fire_levels(membrane: Tensor, threshold: float, levels: int) -> Tensor:
+    """s_t = round(clip(v_t/θ, 0, D)): an integer from 0 to D = `levels`; halves are rounded to the even integer."""
+    return ops.round(ops.clip(membrane / threshold, 0.0, float(levels)))
+
+
+def fire_levels_derivative(membrane: Tensor, threshold: float, levels: int) -> Tensor:
+    """What replaces the derivative of `fire_levels`: 1/θ where 0 <= v_t/θ <= D, else 0."""
+    scaled = membrane / threshold
+    # Closed: a current of exactly 0, which is common after products of spikes, has a gradient.
+    return ops.cast(ops.logical_and(scaled >= 0.0, scaled <= float(levels)), membrane.dtype) / threshold
 
 
 def soft_reset(membrane: Tensor, spikes: Tensor, threshold: float | Tensor) -> Tensor:

@@ -12,13 +12,14 @@ import keras
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
-from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas
+from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas, slots
+from keras_ratesnn._model.around_fit import around_fit
 from keras_ratesnn._model.call_graphs import CallGraphs
+from keras_ratesnn._model.call_inputs import call_inputs
 from keras_ratesnn._model.callback_order import measurements_first
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
-    as_input,
     check_data,
     check_inputs,
     has_time,
@@ -27,7 +28,7 @@ from keras_ratesnn._model.input_checks import (
     warn_of_time_in_a_step,
 )
 from keras_ratesnn._model.streaming import Stream
-from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value, masked
+from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.gradients import GradientMethod
@@ -43,7 +44,7 @@ def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable
 
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
-        self._check_steps()
+        self._check_steps(self.step_mode)
         self._check_data(x, least)
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
@@ -57,6 +58,7 @@ class SpikingModel(
     UndifferentiatedSteps,
     keras_internals.CollectsVariablesOnce,
     keras_internals.TrainsInStrategies,
+    keras_internals.MovesBatchesOnce,
     FunctionalAttributes,
     keras.Model,
 ):
@@ -142,6 +144,7 @@ class SpikingModel(
         super().__init__(**kwargs)
         keras_internals.take_inputs_unchanged(self)
         keras_internals.let_trees_free_tensors()
+        keras_internals.let_transfers_overlap()
         self.network = network
         self._draws = None
         self.timesteps = timesteps
@@ -193,12 +196,15 @@ class SpikingModel(
 
     @step_mode.setter
     def step_mode(self, value: StepModeName) -> None:
-        self._step_mode = checks.one_of("step_mode", value, STEP_MODES)
-        self._check_steps()
+        step_mode = checks.one_of("step_mode", value, STEP_MODES)
+        self._check_steps(step_mode)
+        self._step_mode = step_mode
 
-    def _check_steps(self):
-        if self._step_mode == "single":
-            _graph.check_steps(_graph.as_graph(self.network), '`step_mode="single"`')
+    def _check_steps(self, step_mode):
+        if step_mode == "single":
+            network = _graph.as_graph(self.network)
+            _graph.check_steps(network, '`step_mode="single"`')
+            slots.check_multi_step(network, "step_mode", "'single'")
 
     @property
     def return_sequences(self) -> bool:
@@ -232,10 +238,8 @@ class SpikingModel(
         training = bool(training)
         functional = _graph.as_graph(self.network)
         keras_internals.forget_losses(functional)
-        pairs = zip(_graph.match_inputs(functional, inputs), functional.inputs, strict=True)
         walk, after_means = _graph.walks(functional, training)
-        inputs = [as_input(tensor, wanted, self.timesteps) for tensor, wanted in pairs]
-        inputs, mask = masked(functional, inputs, mask, self.mask_value)
+        inputs, mask = call_inputs(functional, inputs, self.timesteps, mask, self.mask_value)
         if mask is not None:
             _graph.check_padding(functional)
         run = Run(
@@ -253,6 +257,7 @@ class SpikingModel(
         )
         if training and run.with_gradient:
             quantization.check_trainable(self)
+            slots.check_trainable(functional)
             replicas.check_training_call(self)
         with replicas.own_noise(self.network):
             outputs = self._through_time(run)
@@ -289,7 +294,7 @@ class SpikingModel(
         functional = _graph.as_graph(self.network)
         flat = _graph.match_inputs(functional, inputs)
         for tensor, reference in zip(flat, functional.inputs, strict=True):
-            has_time(tensor, reference, self.timesteps)
+            has_time(tensor, reference, self.timesteps // _graph.slots_of(functional))
 
         def spec(output):
             _, *shape = output.shape
@@ -311,7 +316,8 @@ class SpikingModel(
 
         Membranes are kept between calls. The outputs of T calls equal those of one call on the whole sequence with
         `return_sequences=True`. A sequence may be longer than `timesteps`. `reset_state` starts a new one. No input is
-        padding here, whatever its value.
+        padding here, whatever its value. In an unrolled model (`keras_ratesnn.unroll`) a step is one of the integer network: it
+        runs all its slots.
 
         Example:
 
@@ -339,7 +345,10 @@ class SpikingModel(
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
         return self._stream.advance(
-            lambda signals, rule: _graph.walk(functional, signals, rule, training=False), tensors, self.timesteps
+            lambda signals, rule: _graph.walk(functional, signals, rule, training=False),
+            tensors,
+            self.timesteps,
+            _graph.slots_of(functional),
         )
 
     def reset_state(self) -> None:
@@ -360,13 +369,15 @@ class SpikingModel(
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         quantization.check_trainable(self)
+        slots.check_trainable(_graph.as_graph(self.network))
         check_finite(self.variables)
         # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)
         asked = inspect.signature(super().fit).bind(x, *args, **kwargs)
         asked.arguments["callbacks"] = measurements_first(asked.arguments.get("callbacks"))
         replicas.begin_training(self, asked)
-        return self._fit(*asked.args, **asked.kwargs)
+        with around_fit(self, x, asked.arguments["callbacks"]):
+            return self._fit(*asked.args, **asked.kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradient.check_timesteps(self.timesteps)
@@ -404,8 +415,8 @@ class SpikingModel(
         Args:
             filepath: String or path, where to write.
             format: `"tf_saved_model"` (on TensorFlow and JAX), `"onnx"` (on PyTorch and TensorFlow), `"litert"` (on
-                TensorFlow), `"torch"` (on PyTorch), or another format that Keras supports on this backend.
-                Defaults to `"tf_saved_model"`.
+                TensorFlow), `"openvino"` (on TensorFlow and PyTorch; the path ends in `.xml`), `"torch"` (on PyTorch), or
+                another format that Keras supports on this backend. Defaults to `"tf_saved_model"`.
             verbose: Boolean, whether to print a message. Defaults to `None`: Keras decides.
             input_signature: List of `keras.InputSpec`. Defaults to the network's inputs without time; pass
                 `[keras.InputSpec(shape=(None, timesteps, ...), dtype="float32")]` to export for one frame per step.
@@ -413,7 +424,7 @@ class SpikingModel(
 
         Raises:
             ValueError: If the format is unknown or not available on this backend, or cannot hold the network: half precision
-                in LiteRT, random encoders in any format but a SavedModel.
+                in LiteRT, bfloat16 in ONNX and OpenVINO, random encoders in any format but a SavedModel.
             ImportError: If a package is missing.
         """
         functional = _graph.as_graph(self.network)

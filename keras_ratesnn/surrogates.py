@@ -6,7 +6,6 @@ and, if it has parameters, `get_config`.
 """
 
 import math
-from typing import Self
 
 from keras import ops
 
@@ -14,7 +13,7 @@ from keras_ratesnn._core import backend, checks, registry
 from keras_ratesnn._core.annotations import Config, Tensor
 
 
-class Surrogate:
+class Surrogate(registry.Configured):
     """A function h(u) that replaces dH(u)/du, where u = v − θ is the membrane's distance from its threshold.
 
     Subclasses implement `derivative(u)` as an element-wise function with `keras.ops`, and return their constructor arguments
@@ -24,17 +23,6 @@ class Surrogate:
     def derivative(self, distance: Tensor) -> Tensor:
         """h(u), with the shape and dtype of `distance`."""
         raise NotImplementedError(f"{type(self).__name__} must implement `derivative(distance)`.")
-
-    def get_config(self) -> Config:
-        return {}
-
-    @classmethod
-    def from_config(cls, config: Config) -> Self:
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value}" for name, value in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
 
 
 @registry.register

@@ -132,7 +132,7 @@ def shipped_images(name):
         from sklearn.datasets import load_sample_images
     except ImportError as error:
         raise ImportError(f'Without --data-dir the sheet needs scikit-learn ({error}): pip install -e ".[recipes]"') from error
-    from recipes.augmentation.crops import resized
+    from recipes.data.resizing import resized
 
     photographs = load_sample_images().images
     if name == "imagenet":
@@ -148,7 +148,7 @@ def shipped_images(name):
 
 def _events(photograph, frames=4):
     """Simulated event frames of a moving photograph: `(frames, height, width, 2)`, darker and brighter pixels."""
-    from recipes.augmentation.crops import resized
+    from recipes.data.resizing import resized
 
     height, width, _ = cifar10_dvs.IMAGE_SHAPE
     gray = resized(photograph, (height, width + frames)).numpy().mean(-1)

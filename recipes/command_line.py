@@ -5,6 +5,7 @@ import contextlib
 import functools
 import pathlib
 import sys
+import textwrap
 
 DIVERGED = 1
 """Exit status of a run whose loss is not finite."""
@@ -66,6 +67,21 @@ def mistakes(*further):
         raise Ended(error) from error
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help lists the keys of `--set`, if it has `--set`; only for that are Keras and the recipes imported."""
+
+    has_settings = False
+
+    def format_help(self):
+        if not self.has_settings:
+            return super().format_help()
+        from recipes import catalogue
+
+        keys = next(iter(catalogue.RECIPES.values())).keys
+        lines = textwrap.wrap(", ".join(keys), width=76, initial_indent="  ", subsequent_indent="  ")
+        return "\n".join([super().format_help(), "keys of --set (recipes/README.md explains them):", *lines, ""])
+
+
 def parser(module, doc, **options):
     """A parser for `python -m recipes.MODULE`.
 
@@ -74,9 +90,7 @@ def parser(module, doc, **options):
         doc: String whose first line says what the command does.
         **options: Further arguments of `argparse.ArgumentParser`.
     """
-    return argparse.ArgumentParser(
-        prog=f"python -m recipes.{module}", description=doc.splitlines()[0], allow_abbrev=False, **options
-    )
+    return _Parser(prog=f"python -m recipes.{module}", description=doc.splitlines()[0], allow_abbrev=False, **options)
 
 
 def add_recipe(parser, what="python -m recipes.list lists them"):
@@ -93,8 +107,9 @@ def add_recipe(parser, what="python -m recipes.list lists them"):
         nargs="+",
         action="extend",
         default=[],
-        help="overrides settings of the recipe, for example timesteps=8 gradient=bptt epochs=20",
+        help="overrides settings of the recipe, for example timesteps=8 gradient=bptt epochs=20; see the keys below",
     )
+    parser.has_settings = True
     add_data_dir(parser)
 
 

@@ -1,7 +1,8 @@
 """Converts an ordinary network to a spiking one: `python -m recipes.convert digits` prints the accuracies.
 
 The network of a recipe is trained with ReLUs instead of neurons. For several T, `spikify` then converts it, with thresholds
-calibrated on training images, and it is fine-tuned with a few epochs of rate-based training.
+calibrated on training images, and it is fine-tuned with a few epochs of rate-based training. `--set levels=4` converts it to
+integer spikes.
 """
 
 import dataclasses
@@ -12,11 +13,12 @@ import keras
 from keras_ratesnn import spikify
 from recipes import catalogue, command_line, device, markdown, run
 from recipes.command_line import DIVERGED, SMALLER, Ended
-from recipes.relu_network import relu_network
 from recipes.setting_names import OF_SPIKING, OF_TEACHING
 
 UNUSED = {
-    **dict.fromkeys((*OF_TEACHING, *OF_SPIKING), "The converted network is fine-tuned by the rate gradient in one window."),
+    **dict.fromkeys(
+        {*OF_TEACHING, *OF_SPIKING} - {"levels"}, "The converted network is fine-tuned by the rate gradient in one window."
+    ),
     "timesteps": "Pass --timesteps.",
 }
 """Settings that have no effect here, and why."""
@@ -58,7 +60,7 @@ def measure(recipe, tuning, dataset, numbers_of_steps):
     """Trains the ordinary network of a recipe, converts and fine-tunes it for each number of steps, and prints a table."""
     device.set_precision(recipe.precision)
     keras.utils.set_random_seed(recipe.seed)
-    ordinary = relu_network(recipe.network())
+    ordinary = recipe.ordinary_network(dataset)
     run.compile_model(ordinary, recipe, dataset)
     accuracy = run.trained_accuracy(ordinary, recipe, dataset)
     trained = f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs"
@@ -67,7 +69,7 @@ def measure(recipe, tuning, dataset, numbers_of_steps):
     print(markdown.heading(columns), flush=True)
     images = run.calibration_images(dataset)
     for timesteps in numbers_of_steps:
-        spiking = spikify(ordinary, timesteps, calibrate=images, verbose=0)
+        spiking = spikify(ordinary, timesteps, neuron=recipe.converted_neuron, calibrate=images, verbose=0)
         run.compile_model(spiking, tuning, dataset)
         converted = run.scores(spiking, tuning, dataset)["accuracy"]
         tuned = run.trained_accuracy(spiking, tuning, dataset)

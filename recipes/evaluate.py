@@ -41,8 +41,7 @@ def evaluate(arguments):
             dataset = test.load(arguments.data_dir)
         if arguments.timesteps:
             model.timesteps = test.timesteps
-        time_steps = "ordinary network" if recipe.spiking is None else f"T = {model.timesteps}"
-        print(f"{recipe.name}, {time_steps}, {dataset.test_size:,} {recipe.tested} images")
+        print(f"{recipe.name}, {test.in_time}, {dataset.test_size:,} {recipe.tested} images")
         for name, value in run.scores(model, test, dataset).items():
             print(f"{recipe.tested} {name.replace('_', ' ')}: {value:.4f}", flush=True)
 

@@ -63,6 +63,23 @@ def gradient_name(settings, space):
     return space.join(parts)
 
 
+def legend(gradient, step_mode):
+    """A method in words, for figures: "rate, 2 windows, multi-step" for "rate 2 windows" and "multi"."""
+    first, *rest = gradient.split(" ", 1)
+    return ", ".join([first if first == "rate" else first.upper(), *rest, f"{step_mode}-step"])
+
+
+def in_words(name):
+    """The `legend` for the name of a method; other names, such as those of peers and of presets, stay as they are."""
+    if name in PRESETS:
+        return name.upper()
+    try:
+        settings = settings_of(name)
+    except ValueError:
+        return name
+    return legend(gradient_name(settings, " "), settings["step_mode"])
+
+
 def in_place_of_set(names):
     """The recipe settings that these methods set, with a sentence each that names `--methods`, for `catalogue.chosen`."""
     return {setting: "Name the method with --methods." for name in names for setting in settings_of(name)}

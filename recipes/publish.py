@@ -1,11 +1,13 @@
 """Creates a pretrained network from a finished run: `python -m recipes.publish runs/digits --name digits ...`.
 
-Its weights, without optimizer state, and its card are written to the folders of `keras_ratesnn.models.load_pretrained`.
-Networks of recipes take raw images: preprocessing is part of the network.
+Its weights, without optimizer state, and its card are written to the folders of `keras_ratesnn.models.load_pretrained`; or,
+with `--to`, to a folder or a hub, with a page that describes the network. Networks of recipes take raw images: preprocessing is
+part of the network.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -16,9 +18,9 @@ import keras
 
 from keras_ratesnn import SpikingModel, models
 from keras_ratesnn._core import checks
-from keras_ratesnn.models.pretrained import Card, _files
+from keras_ratesnn.models.pretrained import Card, _files, _hubs
 from keras_ratesnn.models.pretrained._precision import in_precision
-from recipes import checkpoint, command_line, device, methods, run
+from recipes import checkpoint, command_line, device, hub_page, methods, run
 from recipes.checkpoint import load_model
 from recipes.evaluate import recipe_of, with_timesteps
 from recipes.run_folder import RunFolder, complete
@@ -26,7 +28,7 @@ from recipes.run_folder import RunFolder, complete
 PRECISION = "float32"
 """Of the file; users choose theirs when they load it."""
 
-AS_GIVEN = ("name", "data_set", "preprocessing", "licence", "folder", "architecture", "arguments", "url", "replace")
+AS_GIVEN = ("name", "data_set", "preprocessing", "licence", "folder", "architecture", "arguments", "url", "replace", "to")
 """The arguments of `publish` that are those of the command line."""
 
 LARGEST_SHIPPED = 16 * 2**20
@@ -48,6 +50,7 @@ def publish(
     weights_folder=None,
     replace=False,
     accuracies=None,
+    to=None,
 ):
     """Writes the weights file and the card of a pretrained network.
 
@@ -66,29 +69,40 @@ def publish(
         weights_folder: Path of the output folder of the file. Defaults to `None`, the folder of shipped weights.
         replace: Boolean, whether the network may take the place of one with the same name. Defaults to `False`.
         accuracies: Dict of numbers of time steps to test accuracies, for the card. Defaults to `None`, that of the record.
+        to: Address of a hub or path of a folder, for `card.json`, the weights and `README.md`, instead of `folder`. Defaults to
+            `None`.
 
     Returns:
-        `(card, path)`: the `Card`, and the path of the weights file.
+        `(card, path)`: the `Card`, and the path of the weights file; of a hub its address.
 
     Raises:
         ValueError: If the run is not that of a spiking classifier, the file is too large to ship, the architecture and its
             arguments do not fit the model, or the name is not one of a file or is taken.
+        OSError: If a hub cannot be reached, or refuses.
+        ImportError: If the package of a hub is not installed.
     """
     folder, file = pathlib.Path(folder), f"{name}.keras"
     settings = record["settings"]
-    _check_name(name, folder, replace)
+    place = None if to is None else _hubs.place_to_publish(to)
+    _check_name(name, folder, replace, place)
     _check_classifies(record)
+    levels = settings.get("levels")
+    if levels is not None and architecture is not None:
+        raise ValueError(
+            f"`architecture` must be None for a network of integer spikes, which has other neurons. Received: architecture="
+            f"{architecture!r}, from a run with levels={levels}. Leave it out."
+        )
     if arguments and architecture is None:
         raise ValueError(f"`arguments` are those of `architecture`, which is missing. Received: arguments={arguments!r}.")
-    arguments = dict(arguments or {})
+    arguments = dict(arguments or {}) if levels is None else {"levels": levels}
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.
         SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, name=name).save(path)
-        if url is None and path.stat().st_size > LARGEST_SHIPPED:
+        if place is None and url is None and path.stat().st_size > LARGEST_SHIPPED:
             raise ValueError(
                 f"The weights take {path.stat().st_size / 2**20:.1f} MiB, but a file that ships with the package at most "
-                f"{LARGEST_SHIPPED / 2**20:.0f}. Pass the URL where you will upload it with --url."
+                f"{LARGEST_SHIPPED / 2**20:.0f}. Pass the URL where you will upload it with --url, or a hub with --to."
             )
         if architecture is not None:
             _check_architecture(model, architecture, arguments, path)
@@ -117,6 +131,11 @@ def publish(
             sha256=_files.sha256(path),
             url=url,
         )
+        if place is not None:
+            card.write(temporary, _hubs.CARD)
+            pathlib.Path(temporary, "README.md").write_text(hub_page.page(card, os.fspath(to)), encoding="utf-8")
+            place.publish(pathlib.Path(temporary))
+            return card, place.path / file if isinstance(place, _hubs.Folder) else to
         weights_folder = folder / "weights" if weights_folder is None else pathlib.Path(weights_folder)
         weights_folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, weights_folder / file)
@@ -153,13 +172,16 @@ def measured(model, folder, data_dir, timesteps):
     return found
 
 
-def _check_name(name, folder, replace):
+def _check_name(name, folder, replace, place=None):
     if not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"`name` must consist of letters, digits, _ and -. Received: name={name!r}.")
     if f"{name}.keras" in (checkpoint.LAST, checkpoint.BEST):
         raise ValueError(f"`name` must not be that of a checkpoint in the folder of the run. Received: name={name!r}.")
-    if not replace and (folder / "cards" / f"{name}.json").exists():
-        raise ValueError(f"`name` must be new, but {folder} has a network {name!r}. To replace it, add --replace.")
+    if replace or isinstance(place, (_hubs.HuggingFace, _hubs.Kaggle)):  # Hubs keep the versions before.
+        return
+    taken = folder / "cards" / f"{name}.json" if place is None else place.path / _hubs.CARD
+    if taken.exists():
+        raise ValueError(f"`name` must be new, but there is a network in {taken}. To replace it, add --replace.")
 
 
 def _check_classifies(record):
@@ -184,7 +206,8 @@ def publish_run(arguments):
         device.set_precision(precision)
         # Before the tests, which may take minutes.
         _check_classifies(record)
-        _check_name(arguments.name, arguments.folder, arguments.replace)
+        place = None if arguments.to is None else _hubs.place_to_publish(arguments.to)
+        _check_name(arguments.name, arguments.folder, arguments.replace, place)
         model, timesteps = load_model(folder.last), set(arguments.timesteps)
         if precision != PRECISION:
             model = in_published_precision(model)
@@ -198,6 +221,9 @@ def publish_run(arguments):
             weights_folder=None if arguments.url is None else arguments.run,
             accuracies=accuracies,
         )
+    if place is not None:
+        print(f"load_pretrained({arguments.to!r}) loads it: test accuracy {card.test_accuracy:.4f}, SHA-256 {card.sha256}")
+        return
     print(f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}")
     if card.url is not None:
         print(f"upload them to {card.url}")
@@ -215,7 +241,14 @@ def parser():
     result.add_argument("--licence", required=True, metavar="SPDX", help="licence of the weights")
     result.add_argument("--architecture", metavar="NAME", help="function of keras_ratesnn.models that builds the network")
     result.add_argument("--arguments", type=_object, metavar="JSON", help="the arguments of that function, an object")
-    result.add_argument("--url", help="download URL of the weights (default: they ship with the package)")
+    where = result.add_mutually_exclusive_group()
+    where.add_argument("--url", help="download URL of the weights (default: they ship with the package)")
+    where.add_argument(
+        "--to",
+        metavar="ADDRESS",
+        help="hf://user/name, kaggle://user/name/framework/variation or a folder, for card, weights and README.md (instead of "
+        "--folder)",
+    )
     command_line.add_data_dir(
         result, f"folder of the data set's files, for --timesteps, or for a network that was not trained in {PRECISION}"
     )

@@ -2,16 +2,17 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 
 import keras
 
-from keras_ratesnn.layers import Neuron
+from keras_ratesnn.layers import ILIF, Neuron
 from recipes import recipe_checks, setting_names
+from recipes.activations import integer_network, relu_network
 from recipes.data.dataset import Dataset
 from recipes.optimizers import SGD, AdamW
-from recipes.relu_network import relu_network
 from recipes.stages import SpikingStage
 from recipes.tasks.classification import CLASSIFICATION
 from recipes.tasks.task import Task
@@ -32,9 +33,11 @@ class Recipe:
         build_network: Function from `width` to the network of one time step, which takes raw pixels and returns logits. It may
             also take `normalization`, and `dataset`, the `Dataset` for training.
         neuron: The argument `neuron` of `spikify`, which converts the network if `build_network` returns an ordinary one. None
-            if it returns a network of neurons.
+            if it returns a network of neurons. With the setting `levels` of `spiking`, all networks have other neurons.
         task: What the network is trained for.
         has_time: Whether an example is a sequence of `timesteps` frames instead of one image.
+        mask_value: The number that all elements of a frame have which is padding, see `keras_ratesnn.SpikingModel`; None if
+            there is no padding.
         learning_rate: Float, the largest value of the schedule.
         weight_decay: Float, as in Keras: each step multiplies a kernel by `1 - learning_rate * weight_decay`.
         optimizer: `optimizers.SGD` or `optimizers.AdamW`.
@@ -67,6 +70,7 @@ class Recipe:
     neuron: Callable[..., Neuron | None] | None = None
     task: Task = CLASSIFICATION
     has_time: bool = False
+    mask_value: float | None = None
     learning_rate: float
     weight_decay: float
     optimizer: SGD | AdamW = dataclasses.field(default_factory=SGD)
@@ -98,6 +102,31 @@ class Recipe:
         return 1 if self.spiking is None else self.spiking.timesteps
 
     @property
+    def levels(self):
+        """The most spikes of a neuron in a step, D, in a network of integer spikes; None for the recipe's own neurons."""
+        return None if self.spiking is None else self.spiking.levels
+
+    @property
+    def slots(self):
+        """The number of time steps T · D of the network of binary spikes that `keras_ratesnn.unroll` makes."""
+        return self.timesteps * (self.levels or 1)
+
+    @property
+    def in_time(self):
+        """How the network runs in time, for people: "T = 4", or "T = 1, 4 slots" with integer spikes."""
+        if self.spiking is None:
+            return "ordinary network"
+        return f"T = {self.timesteps}" + ("" if self.levels is None else f", {self.slots} slots")
+
+    @property
+    def converted_neuron(self):
+        """The argument `neuron` of `spikify`."""
+        if self.levels is None:
+            return self.neuron
+        # Without a leak, and with the gradient of the reset, as in the default neurons of `spikify`.
+        return functools.partial(ILIF, self.levels, decay=1.0, detach_reset=False)
+
+    @property
     def ordinary_stage(self):
         """The `OrdinaryStage` before that of the spiking network, or None."""
         return None if self.spiking is None else self.spiking.after
@@ -110,7 +139,12 @@ class Recipe:
         return dataclasses.replace(self, spiking=None, **self.ordinary_stage.own(self.epochs, self.learning_rate))
 
     def network(self, dataset=None, width=None):
-        """The network of one time step, with the recipe's width unless another is given.
+        """The network of one time step, with the neurons of the setting `levels`; otherwise as `own_network`."""
+        network = self.own_network(dataset, width)
+        return network if self.levels is None or self.neuron is not None else integer_network(network, self.levels)
+
+    def own_network(self, dataset=None, width=None):
+        """The network of one time step with the recipe's own neurons, and with its width unless another is given.
 
         Args:
             dataset: The `Dataset` for training. Defaults to `None`, for recipes whose network does not depend on it.
@@ -131,8 +165,8 @@ class Recipe:
         return self.build_network(self.width if width is None else width, **options)
 
     def ordinary_network(self, dataset):
-        """The network with ReLUs instead of neurons, an ordinary Keras model; for `dataset` see `network`."""
-        network = self.network(dataset)
+        """The network with ReLUs instead of neurons, an ordinary Keras model; for `dataset` see `own_network`."""
+        network = self.own_network(dataset)
         return relu_network(network) if self.neuron is None else network
 
     def check_classifies(self, command):
@@ -151,6 +185,11 @@ class Recipe:
         """The values that can differ between runs of a recipe, as a dictionary of plain numbers and names."""
         return setting_names.of(self)
 
+    @property
+    def keys(self):
+        """The names of the settings that `with_settings` takes."""
+        return [name for name in self.settings() if name != "name"]
+
     def with_settings(self, assignments):
         """This recipe with other values, in the format of the command line.
 
@@ -162,12 +201,11 @@ class Recipe:
                 has no effect.
             TypeError: If a value has the wrong type.
         """
-        settable = [name for name in self.settings() if name != "name"]
         values = {}
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
-            if not equals or key not in settable:
-                raise ValueError(f"--set takes key=value, and the keys are: {', '.join(settable)}. Received: {assignment!r}.")
+            if not equals or key not in self.keys:
+                raise ValueError(f"--set takes key=value, and the keys are: {', '.join(self.keys)}. Received: {assignment!r}.")
             values[key] = _literal(text)
         return setting_names.changed(self, values)
 

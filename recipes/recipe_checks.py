@@ -36,6 +36,8 @@ def check(recipe):
     _check_image_side(recipe)
     _check_ordinary(recipe)
     _check_teaching(recipe)
+    _check_random_timesteps(recipe)
+    _check_levels(recipe)
     _check_augmentation(recipe)
 
 
@@ -79,11 +81,27 @@ def _check_ordinary(recipe):
 def _check_teaching(recipe):
     if recipe.spiking and recipe.spiking.taught_by and recipe.task is not CLASSIFICATION:
         settings = recipe.settings()
-        name = "branches" if settings["teacher_weight"] is None else "teacher_weight"
+        name = next(name for name in setting_names.TEACHERS if settings[name] is not None)
         raise ValueError(
             f"`{name}` must be None in recipe {recipe.name!r}, which does not classify images. Received: "
             f"{name}={settings[name]}. "
             "Leave it out."
+        )
+
+
+def _check_random_timesteps(recipe):
+    if recipe.has_time and recipe.spiking and recipe.spiking.random_timesteps is not None:
+        raise ValueError(
+            f"`random_timesteps` must be None in recipe {recipe.name!r}, whose input has time. Received: "
+            f"random_timesteps={recipe.spiking.random_timesteps}. Leave it out."
+        )
+
+
+def _check_levels(recipe):
+    if recipe.levels is not None and recipe.normalization != "batch":
+        raise ValueError(
+            f"`levels` must be None with normalization={recipe.normalization!r}, which has neurons of its own. Received: "
+            f"levels={recipe.levels}. Leave one of the two out."
         )
 
 

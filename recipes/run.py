@@ -22,7 +22,7 @@ COMPARED_TIMESTEPS = 1, 2, 4
 """Numbers of time steps at which a spiking network is compared with the ordinary one."""
 
 SAMPLE = 256
-"""The number of test images for the measurement of the firing rate."""
+"""The number of test images for the measurement of firing rate and energy."""
 
 
 def build(recipe, dataset, ordinary_weights=None):
@@ -63,12 +63,12 @@ def _model(recipe, dataset, ordinary_weights):
     spiking = {"timesteps": stage.timesteps, "gradient": stage.gradient, "step_mode": stage.step_mode}
     starts_from_weights = ordinary_weights is not None and stage.after is not None and stage.after.gives_weights
     if recipe.neuron is None and not starts_from_weights:
-        return keras_ratesnn.SpikingModel(recipe.network(dataset), **spiking)
+        return keras_ratesnn.SpikingModel(recipe.network(dataset), mask_value=recipe.mask_value, **spiking)
     network, calibrate = recipe.ordinary_network(dataset), None
     if starts_from_weights:
         network.load_weights(ordinary_weights)
         calibrate = calibration_images(dataset)
-    return keras_ratesnn.spikify(network, neuron=recipe.neuron, calibrate=calibrate, verbose=False, **spiking)
+    return keras_ratesnn.spikify(network, neuron=recipe.converted_neuron, calibrate=calibrate, verbose=False, **spiking)
 
 
 def to_fit(model, recipe, dataset, ordinary_weights=None):
@@ -170,7 +170,9 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
         callbacks.FurtherScores(recipe.task, test, dataset),
     ]
     if recipe.spiking is not None:
-        measures.append(keras_ratesnn.callbacks.FiringRate(_first_images(dataset.test_examples(), SAMPLE)))
+        sample = _first_images(dataset.test_examples(), SAMPLE)
+        measures.append(keras_ratesnn.callbacks.FiringRate(sample))
+        measures = _changes_of_timesteps(recipe) + measures
     files = [
         callbacks.Checkpoint(model, progress, folder),
         callbacks.TensorBoard(folder.tensorboard),
@@ -199,12 +201,22 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     record = _record(model, recipe, dataset, progress)
     if recipe.ordinary_stage is not None:
         record["comparison"] = compared(model, recipe, dataset, folder.ordinary)
+    if recipe.spiking is not None:
+        energy = keras_ratesnn.analysis.energy(model, sample)
+        record |= {"joules": energy.total, "joules_without_spikes": energy.total_without_spikes}
     if this_process.is_first:
         if recipe.task.draw is not None:
             with writing(folder.picture) as part:
                 recipe.task.draw(model, dataset, part)
         write_json(folder.result, record)
     return record
+
+
+def _changes_of_timesteps(recipe):
+    """The callback that changes T, in a list, if the recipe has one. In front of others, so that they see the model's own T."""
+    if recipe.spiking is None or recipe.spiking.random_timesteps is None:
+        return []
+    return [recipe.spiking.random_callback(recipe.seed)]
 
 
 def trained_accuracy(model, recipe, dataset):
@@ -220,7 +232,7 @@ def trained_accuracy(model, recipe, dataset):
         epochs=recipe.epochs,
         shuffle=False,
         verbose=0,
-        callbacks=[stop],
+        callbacks=[*_changes_of_timesteps(recipe), stop],
     )
     found = scores(model, recipe, dataset)
     # The last step may have been the first to diverge.
@@ -269,6 +281,7 @@ def _record(model, recipe, dataset, progress, diverged=None):
     score = f"test_{recipe.task.score}"
     return {
         "settings": recipe.settings(),
+        "slots": recipe.slots,
         "score": recipe.task.score,
         "diverged": diverged,
         "backend": _all_of("backend", parts),

@@ -11,13 +11,16 @@ from keras_ratesnn._core import checks
 from recipes import methods
 from recipes.optimizers import SGD, AdamW
 from recipes.stages import OrdinaryStage, SpikingStage
-from recipes.teaching import Branches, Teacher
+from recipes.teaching import Branches, Steps, Teacher
 
 OF_SPIKING = (
     "timesteps",
+    "levels",
     "teacher_weight",
     "branches",
+    "step_distillation",
     "temperature",
+    "random_timesteps",
     "gradient",
     "windows",
     "random_steps",
@@ -25,7 +28,15 @@ OF_SPIKING = (
 )
 """Settings of the spiking network: the training of the ordinary one does not depend on them."""
 
-OF_TEACHING = ("ordinary", "ordinary_epochs", "ordinary_learning_rate", "teacher_weight", "branches", "temperature")
+OF_TEACHING = (
+    "ordinary",
+    "ordinary_epochs",
+    "ordinary_learning_rate",
+    "teacher_weight",
+    "branches",
+    "step_distillation",
+    "temperature",
+)
 """Settings that train the spiking network with others: commands that train it alone do not use them."""
 
 ORDINARY = ("no", "only", "beside", "first")
@@ -34,19 +45,22 @@ scratch; or likewise, but the spiking network starts from the weights of the ord
 
 OPTIMIZERS = {"sgd": SGD, "adamw": AdamW}
 
+TEACHERS = {"teacher_weight": Teacher, "branches": Branches, "step_distillation": Steps}
+"""Settings of which one at the most is not None, and what each makes."""
+
 NEEDS_SGD = "with another optimizer than 'sgd'", "Set optimizer=sgd"
 NEEDS_ORDINARY = "if no ordinary network is trained", "Set ordinary=first or ordinary=beside"
 NEEDS = {
     **dict.fromkeys(("as_the_authors", "restart_at"), NEEDS_SGD),
     **dict.fromkeys(("ordinary_epochs", "ordinary_learning_rate", "teacher_weight"), NEEDS_ORDINARY),
-    "temperature": ("without a teacher and branches", "Set teacher_weight or branches"),
+    "temperature": ("without a teacher, branches and step_distillation", "Set teacher_weight, branches or step_distillation"),
     "windows": ("with another gradient than 'rate'", "Set gradient=rate"),
     "random_steps": ("with another gradient than 'sltt'", "Set gradient=sltt"),
 }
 """Settings without effect in some kinds of training: where, and what gives them one."""
 
 
-NO_SETTINGS = ("description", "load_data", "build_network", "neuron", "task", "has_time", "optimizer", "spiking")
+NO_SETTINGS = ("description", "load_data", "build_network", "neuron", "task", "has_time", "mask_value", "optimizer", "spiking")
 """Fields of a `Recipe` that are no settings; all others are, under the same name."""
 
 
@@ -65,12 +79,15 @@ def of(recipe):
         "ordinary_epochs": stage.epochs if stage else None,
         "ordinary_learning_rate": stage.learning_rate if stage else None,
         "timesteps": spiking.timesteps,
+        "levels": spiking.levels,
+        "random_timesteps": spiking.random_timesteps,
         "step_mode": spiking.step_mode,
         "gradient": _name_of(gradient, gradients.BY_NAME),
         "windows": getattr(gradient, "windows", 1),
         "random_steps": getattr(gradient, "random_steps", None),
         "teacher_weight": taught_by.weight if isinstance(taught_by, Teacher) else None,
         "branches": taught_by.number if isinstance(taught_by, Branches) else None,
+        "step_distillation": taught_by.weight if isinstance(taught_by, Steps) else None,
         "temperature": taught_by.temperature if taught_by else None,
     }
 
@@ -113,8 +130,10 @@ def changed(recipe, given):
     else:
         spiking = SpikingStage(
             timesteps=values["timesteps"],
+            levels=values["levels"],
             gradient=methods.gradient_method(values),
             step_mode=values["step_mode"],
+            random_timesteps=values["random_timesteps"],
             after=stage,
             taught_by=_taught_by(values, stage),
         )
@@ -139,15 +158,17 @@ def _ordinary_stage(values):
 
 
 def _taught_by(values, stage):
-    weight, branches, temperature = values["teacher_weight"], values["branches"], values["temperature"]
-    if weight is not None and branches is not None:
+    given = {name: values[name] for name in TEACHERS if values[name] is not None}
+    if len(given) > 1:
+        first, second, *_ = given
         raise ValueError(
-            f"`teacher_weight` and `branches` cannot both be set. Received: teacher_weight={weight}, branches={branches}. "
+            f"`{first}` and `{second}` cannot both be set. Received: {first}={given[first]}, {second}={given[second]}. "
             "Leave one of the two out."
         )
-    if branches is not None:
-        return Branches(branches, temperature)
-    return None if weight is None or stage is None else Teacher(weight, temperature)
+    for name, value in given.items():
+        if name != "teacher_weight" or stage is not None:
+            return TEACHERS[name](value, values["temperature"])
+    return None
 
 
 def _check_effect(given, found):

@@ -4,8 +4,9 @@ import dataclasses
 
 from keras_ratesnn import gradients
 from keras_ratesnn._core import checks
+from keras_ratesnn.callbacks import RandomTimesteps
 from keras_ratesnn.spiking_model import STEP_MODES
-from recipes.teaching import Branches, Teacher
+from recipes.teaching import Branches, Steps, Teacher
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,16 @@ class SpikingStage:
 
     Attributes:
         timesteps: Integer >= 1, the number of time steps T.
+        levels: Integer >= 1, D: all neurons are `keras_ratesnn.layers.ILIF(levels)`, with integer spikes of up to D in a step,
+            which are sent in T · D slots (`keras_ratesnn.unroll`); or None, the recipe's neurons. A converted network has them
+            without a leak.
         gradient: A `keras_ratesnn.gradients.GradientMethod`.
         step_mode: "multi" or "single", see `keras_ratesnn.SpikingModel`.
+        random_timesteps: The smallest and the largest number of time steps of a batch in training, see
+            `keras_ratesnn.callbacks.RandomTimesteps`, or None: `timesteps` in all batches. Tests are with `timesteps`.
         after: The `OrdinaryStage` before it, or None.
-        taught_by: What it learns from besides the labels: a `Teacher`, the network of the stage before; `Branches`; or None.
+        taught_by: What it learns from besides the labels: a `Teacher`, the network of the stage before; `Branches`; `Steps`;
+            or None.
 
     Raises:
         TypeError: If a number has the wrong type.
@@ -50,14 +57,40 @@ class SpikingStage:
     """
 
     timesteps: int
+    levels: int | None = None
     gradient: gradients.GradientMethod = dataclasses.field(default_factory=gradients.Rate)
     step_mode: str = "multi"
+    random_timesteps: tuple[int, int] | None = None
     after: OrdinaryStage | None = None
-    taught_by: Teacher | Branches | None = None
+    taught_by: Teacher | Branches | Steps | None = None
 
     def __post_init__(self):
         checks.positive_integer("timesteps", self.timesteps, advice="It is the number of time steps that the network runs for.")
+        if self.levels is not None:
+            checks.positive_integer("levels", self.levels, advice="None is the recipe's neurons.")
         checks.one_of("step_mode", self.step_mode, STEP_MODES)
         self.gradient.check_timesteps(self.timesteps)
+        if self.random_timesteps is not None:
+            self._check_random_timesteps()
         if isinstance(self.taught_by, Teacher) and self.after is None:
             raise ValueError(f"`taught_by` needs the stage of the teacher, `after`. Received: {self.taught_by}, after=None.")
+
+    def _check_random_timesteps(self):
+        if not isinstance(self.random_timesteps, tuple) or len(self.random_timesteps) != 2:
+            raise TypeError(
+                "`random_timesteps` must be two integers, the smallest and the largest number of time steps, as in "
+                f"random_timesteps=[1,4]. Received: {self.random_timesteps!r}."
+            )
+        try:
+            random = self.random_callback()
+            for timesteps in range(random.low, random.high + 1):
+                self.gradient.check_timesteps(timesteps)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                "`random_timesteps` must be numbers of time steps that can be trained. Received: "
+                f"random_timesteps={list(self.random_timesteps)}. {error}"
+            ) from error
+
+    def random_callback(self, seed=0):
+        """The `RandomTimesteps` of `random_timesteps`."""
+        return RandomTimesteps(*self.random_timesteps, seed=seed)

@@ -1,4 +1,4 @@
-"""What a spiking network learns from besides the labels: the ordinary network, or branches of its own."""
+"""What a spiking network learns from besides the labels: the ordinary network, branches of its own, or its own steps."""
 
 import dataclasses
 
@@ -7,9 +7,11 @@ import keras
 from keras_ratesnn._core import checks
 from keras_ratesnn.distillation import Distiller
 from keras_ratesnn.layers import Neuron
-from keras_ratesnn.losses import SelfDistillation
+from keras_ratesnn.losses import SelfDistillation, TemporalDistillation
 from keras_ratesnn.metrics import HeadAccuracy
+from keras_ratesnn.metrics._accuracy import is_right
 from keras_ratesnn.models import add_branches
+from keras_ratesnn.spiking_model import SpikingModel
 
 TEMPERATURE = 3.0
 """That of the authors of self-distillation, and Keras' default."""
@@ -82,6 +84,41 @@ class Branches:
             )
         loss = SelfDistillation(temperature=self.temperature or TEMPERATURE)
         return add_branches(model, names[-self.number :]), {"loss": loss, "metrics": [HeadAccuracy()]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Each time step learns from those that are right as well, see `keras_ratesnn.losses.TemporalDistillation`.
+
+    Attributes:
+        weight: Float > 0, the weight of what it learns from them.
+        temperature: Float > 0 for the softened probabilities, or None for 3.
+    """
+
+    weight: float
+    temperature: float | None = None
+
+    def __post_init__(self):
+        checks.real("step_distillation", self.weight, above=0, advice="None is without it.")
+        _check_temperature(self.temperature)
+
+    def around(self, model, recipe, dataset, ordinary_weights):
+        """A `SpikingModel` of the same network that returns the outputs of all steps; otherwise as `Teacher.around`."""
+        of_steps = SpikingModel(
+            model.network,
+            model.timesteps,
+            model.gradient,
+            model.step_mode,
+            return_sequences=True,
+            name=f"{model.name}_steps",
+            dtype=model.dtype_policy,
+        )
+        loss = TemporalDistillation(beta=self.weight, temperature=self.temperature or TEMPERATURE)
+        return of_steps, {"loss": loss, "metrics": [keras.metrics.MeanMetricWrapper(_is_right_in_the_mean, name="accuracy")]}
+
+
+def _is_right_in_the_mean(y_true, y_pred):
+    return is_right(y_true, keras.ops.mean(y_pred, axis=1), "auto")
 
 
 def _check_temperature(temperature):

@@ -136,8 +136,7 @@ def introduction(recipe, dataset, model, progress):
     """A summary of the run, and where it resumes."""
     here = this_part()
     test = f"{dataset.test_size:,} {recipe.tested} images"
-    gradient = recipe.settings()["gradient"]
-    method = "ordinary network" if recipe.spiking is None else f"gradient {gradient}, T = {recipe.timesteps}"
+    method = recipe.in_time if recipe.spiking is None else f"gradient {recipe.settings()['gradient']}, {recipe.in_time}"
     lines = [
         f"{recipe.name}: {here['backend']} backend, {method}, "
         f"{recipe.epochs} epochs of batches of {recipe.batch_size}, seed {recipe.seed}",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-SUFFIXES = {"tf_saved_model": "", "onnx": ".onnx", "litert": ".tflite", "torch": ".pt2"}
+SUFFIXES = {"tf_saved_model": "", "onnx": ".onnx", "litert": ".tflite", "openvino": ".xml", "torch": ".pt2"}
 
 
 def outputs_of(path, format, inputs):
@@ -18,6 +18,11 @@ def outputs_of(path, format, inputs):
 
         session = onnxruntime.InferenceSession(path)
         return session.run(None, {session.get_inputs()[0].name: inputs})[0]
+    if format == "openvino":
+        import openvino
+
+        # On CPUs that can, it computes in bfloat16 unless told otherwise.
+        return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs)[0]
     if format == "torch":
         import torch
 

@@ -1,6 +1,7 @@
 """Shared helpers: differentiation on every backend, naive reference neurons, tiny networks and data."""
 
 import contextlib
+import socket
 
 import keras
 import numpy as np
@@ -97,6 +98,13 @@ def training_results(model, x, y, loss=None):
         gradients = torch.autograd.grad(value, values, materialize_grads=True, allow_unused=True) if values else []
     paths = [variable.path for variable in variables]
     return float(to_numpy(value)), dict(zip(paths, to_numpy(list(gradients)), strict=True)), to_numpy(outputs)
+
+
+def free_port():
+    """A port of this machine that nobody listens to."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 @contextlib.contextmanager

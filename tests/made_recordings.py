@@ -1,16 +1,22 @@
 """CIFAR10-DVS with artificial events, in real AEDAT files and in arrays, for tests."""
 
+import re
 import struct
 
 import numpy as np
+import pytest
 
 from keras_ratesnn.events.recording import FIELDS, Events
-from recipes.data import cifar10_dvs
 
 HEADER = b"#!AER-DAT2.0\r\n# This is a raw AE data file - do not edit\r\n# Timestamps tick is 1 us\r\n"
 START = len(HEADER)
 RECORDINGS = 10
 """Of each class in the small data set: one of them for testing."""
+
+
+def expect_error(kind, *said):
+    """pytest.raises with a message that contains all of `said` in order."""
+    return pytest.raises(kind, match="(?s)" + ".*".join(re.escape(str(part)) for part in said))
 
 
 def address(x, y, polarity):
@@ -42,9 +48,9 @@ def write_aedat(path, events):
     path.write_bytes(HEADER + aedat_bytes(*zip(map(int, addresses), map(int, events.timestamp), strict=True)))
 
 
-def write_data_set(folder):
-    """A small CIFAR10-DVS. The number of events identifies a recording."""
-    for label, name in enumerate(cifar10_dvs.CLASS_NAMES):
+def write_data_set(folder, classes):
+    """A small CIFAR10-DVS, of classes with these names. The number of events identifies a recording."""
+    for label, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for number in range(RECORDINGS):
             events = made_events(50 + label * RECORDINGS + number, seed=number)

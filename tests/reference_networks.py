@@ -9,11 +9,21 @@ import numpy as np
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.models import _residual, preact_resnet, resnet, sew_resnet
+from keras_ratesnn.layers.attention import spikformer_attention_neuron, spikformer_neuron
+from keras_ratesnn.models import _residual, _transformers, espikeformer, maxformer, preact_resnet, qkformer, resnet, sew_resnet
 from keras_ratesnn.models import vgg as vgg_models
 
 FOLDER = pathlib.Path(__file__).parent / "reference"
 CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))
+
+TOLERANCE = 1e-3
+"""The largest relative error."""
+
+NEGLIGIBLE = 1e-5
+"""A gradient that is smaller than this fraction of the largest is zero but for rounding."""
+
+LONG_STEP = 2.0**17
+"""A learning rate with which a gradient can be read from the weights after a step, where its rounding is small."""
 
 
 class Case:
@@ -35,18 +45,22 @@ class Case:
         gradient, _, order = settings["method"].partition("_")
         if gradient == "rate" and order == "s":
             gradient = rsnn.gradients.Rate(last_step_statistics=True)
-        build = vgg_ws if settings.get("weight_standardised") else NETWORKS[settings["net"]]
-        network = build(settings["width"], self.neuron)
+        if settings["net"] in TRANSFORMERS:
+            network = TRANSFORMERS[settings["net"]](settings, self.x.shape[2 if settings["temporal_input"] else 1 :])
+        else:
+            build = vgg_ws if settings.get("weight_standardised") else NETWORKS[settings["net"]]
+            network = build(settings["width"], self.neuron)
         arguments = {
             "timesteps": settings["timesteps"],
             "gradient": gradient,
-            "step_mode": "multi" if order == "m" else "single",
+            "step_mode": "multi" if order == "m" or settings["method"] == "bptt" else "single",
             "return_sequences": settings.get("loss") == "each",
             **overrides,
         }
         model = rsnn.SpikingModel(network, **arguments)
         for variable in model.trainable_variables:
-            variable.assign(self.arrays[f"weight/{reference_name(variable.path)}"])
+            # A 1x1 convolution of theirs may be a dense layer of ours.
+            variable.assign(self.arrays[f"weight/{reference_name(variable.path)}"].reshape(variable.shape))
         return model
 
     def neuron(self):
@@ -70,9 +84,103 @@ class Case:
         """The arrays of a kind ("grad", "buffer") by the authors' names."""
         return {key.split("/", 1)[1]: value for key, value in self.arrays.items() if key.startswith(f"{kind}/")}
 
+    def assert_training_agrees(self, jit_compile):
+        """Trains a model as the authors' program was trained; compares logits, gradients, losses and moving statistics."""
+        model, logits = self.model(), self.arrays["logits"]
 
-# Layers are named NETWORK_LAYER; what each network's layers are called in the authors' program. Patterns in order.
+        def logits_error(y, outputs):
+            outputs = ops.mean(outputs, axis=1) if len(outputs.shape) == 3 else outputs
+            return ops.norm(outputs - ops.convert_to_tensor(logits)) / float(np.linalg.norm(logits))
+
+        model.compile(keras.optimizers.SGD(LONG_STEP), self.loss, metrics=[logits_error], jit_compile=jit_compile)
+        before = [variable.numpy() for variable in model.trainable_variables]
+        loss, error = model.train_on_batch(self.x, self.y)
+        assert error < TOLERANCE
+        gradients = {}
+        model.optimizer.learning_rate = self.settings["lr"]
+        for variable, value in zip(model.trainable_variables, before, strict=True):
+            gradients[variable.path] = (value - variable.numpy()) / LONG_STEP
+            variable.assign(value - self.settings["lr"] * gradients[variable.path])
+        self.assert_gradients_agree(gradients)
+        losses = [loss, *(model.train_on_batch(self.x, self.y)[0] for _ in range(1, self.settings["sgd_steps"]))]
+        np.testing.assert_allclose(losses, self.arrays["losses"], rtol=TOLERANCE)
+        moving = {reference_name(variable.path): variable.numpy() for variable in model.non_trainable_variables}
+        for name, mean in self.expected("buffer").items():
+            if name.endswith("running_mean"):
+                assert np.linalg.norm(moving[name] - mean) < TOLERANCE * np.linalg.norm(mean), name
+
+    def assert_gradients_agree(self, gradients):
+        """Compares gradients by the paths of their variables."""
+        expected = self.expected("grad")
+        assert {reference_name(path) for path in gradients} == expected.keys()
+        negligible = NEGLIGIBLE * max(map(np.linalg.norm, expected.values()))
+        for path, gradient in gradients.items():
+            wanted = expected[reference_name(path)].reshape(gradient.shape)
+            size = np.linalg.norm(wanted)
+            assert np.linalg.norm(gradient - wanted) < (TOLERANCE * size if size >= negligible else negligible), path
+
+
+def _attention(ours, theirs, kind):
+    """The patterns of a layer of attention, whose dense layers are called `kind`."""
+    parts = {"query": "q", "key": "k", "value": "v", "output": "proj"}
+    return [
+        *((f"{ours}_attention_{part}", f"{theirs}.{name}-{kind}") for part, name in parts.items()),
+        *((f"{ours}_attention_{part}_bn", f"{theirs}.{name}-bn") for part, name in parts.items()),
+    ]
+
+
+def _mlp(ours, theirs, name, kind):
+    return [
+        (rf"{ours}_mlp(\d)", rf"{theirs}.mlp.{name}\1-{kind}"),
+        (rf"{ours}_mlp(\d)_bn", rf"{theirs}.mlp.{name}\1-bn"),
+    ]
+
+
+def _numbered(ours, theirs):
+    return [(ours, f"{theirs}.0"), (f"{ours}_bn", f"{theirs}.1")]
+
+
+def _separable(ours, theirs):
+    parts = {"expand": "pwconv1", "depthwise": "dwconv", "project": "pwconv2"}
+    return [pair for part, name in parts.items() for pair in _numbered(f"{ours}_{part}", f"{theirs}.{name}")]
+
+
+def _embedding(ours, theirs):
+    return [(ours, f"{theirs}-conv"), (ours.replace("_conv", "_bn"), f"{theirs}-bn")]
+
+
+# Layers are named NETWORK_LAYER; what each network's layers are called in the authors' program. Patterns in order. Afterwards
+# an underscore becomes a dot, and a hyphen an underscore.
 THEIR_NAMES = {
+    "ssa": [*_attention("block", "block.attn", "linear"), *_mlp("block", "block", "fc", "linear"), ("classifier", "head")],
+    "qk": [*_attention("block", "block.tssa", "conv"), *_mlp("block", "block", "mlp", "conv"), ("classifier", "head")],
+    "espikeformer": [
+        *((rf"down{number}_{kind}", f"downsample{number}.encode-{kind}") for number in (1, 2) for kind in ("conv", "bn")),
+        *_separable("convolution_separable", "conv-block.Conv"),
+        (r"convolution_(\d)_conv", r"conv-block.conv\1"),
+        (r"convolution_(\d)_bn", r"conv-block.bn\1"),
+        *_separable("block_separable", "block.conv"),
+        *_numbered("block_attention_query", "block.attn.q-conv"),
+        *_numbered("block_attention_key", "block.attn.k-conv"),
+        *_numbered("block_attention_value", "block.attn.v-conv"),
+        *_numbered("block_attention_output", "block.attn.proj-conv"),
+        *_mlp("block", "block", "fc", "conv"),
+        ("classifier", "head"),
+    ],
+    "maxformer": [
+        *_embedding("patches1_1_conv", "patch-embed1.proj"),
+        *_embedding("patches1_2_conv", "patch-embed1.embed1.embed"),
+        *_embedding("patches1_shortcut_conv", "patch-embed1.embed2.embed"),
+        ("stage1_depthwise", "stage1.mixer.conv"),
+        ("stage1_depthwise_bn", "stage1.mixer.conv-bn"),
+        *_embedding("patches2_1_conv", "patch-embed2.max-embed1.embed"),
+        *_embedding("patches2_2_conv", "patch-embed2.embed1.embed"),
+        *_embedding("patches2_shortcut_conv", "patch-embed2.max-embed2.embed"),
+        *_attention("stage2", "stage2.attn", "conv"),
+        *_mlp("stage1", "stage1", "fc", "conv"),
+        *_mlp("stage2", "stage2", "fc", "conv"),
+        ("classifier", "head"),
+    ],
     "mlp": [],
     "vgg": [("block1_conv1", "f.0"), ("block1_bn1", "f.1"), ("block2_conv1", "f.4"), ("block2_bn1", "f.5")],
     "res": [("stem_conv", "conv0.0"), ("stem_bn", "conv0.1"), ("shortcut_conv", "shortcut.0"), ("shortcut_bn", "shortcut.1")],
@@ -103,7 +211,7 @@ def reference_name(path):
     network, layer = layer.split("_", 1)
     for pattern, theirs in THEIR_NAMES[network]:
         layer = re.sub(f"{pattern}$", theirs, layer)
-    return f"{layer.replace('_', '.')}.{THEIR_KINDS[kind]}"
+    return f"{layer.replace('_', '.').replace('-', '_')}.{THEIR_KINDS[kind]}"
 
 
 def _classified(inputs, x, name):
@@ -154,4 +262,61 @@ def pre(width, neuron):
     return _two_blocks(inputs, x, width, neuron, preact_resnet.basic_block, "pre")
 
 
+def _plan(settings, inputs):
+    """The arguments of a block of the transformers."""
+    return _transformers.Plan(
+        inputs=inputs,
+        edition="cifar",
+        classes=5,
+        dims=settings["dim"],
+        depths=(1,),
+        heads=settings["heads"],
+        mlp_ratio=2,
+        neuron=spikformer_neuron,
+        attention_neuron=spikformer_attention_neuron,
+    )
+
+
+def ssa(settings, shape):
+    """A block of Spikformer on tokens, or on images in the edition "conv"."""
+    inputs = keras.Input(shape)
+    plan = _plan(settings, inputs)
+    attention = _transformers.self_attention(plan, "ssa_block", use_bias=settings["edition"] != "conv")
+    x = _transformers.spike_block(inputs, attention, plan, "ssa_block")
+    mean = layers.GlobalAveragePooling1D if len(shape) == 2 else layers.GlobalAveragePooling2D
+    return keras.Model(inputs, layers.Dense(5, name="ssa_classifier")(mean()(x)))
+
+
+def qk(settings, shape):
+    """A block of QKFormer's token attention."""
+    inputs = keras.Input(shape)
+    x = qkformer.token_block(inputs, _plan(settings, inputs), "qk_block")
+    return keras.Model(inputs, layers.Dense(5, name="qk_classifier")(layers.GlobalAveragePooling2D()(x)))
+
+
+def max_former(settings, shape):
+    """Both embeddings of Max-Former on CIFAR, a block without attention, and one with attention."""
+    inputs, size = keras.Input(shape), 3 if settings["mixer"] == "Block_DWC3" else None
+    plan = _plan(settings, inputs)
+    x = maxformer.first_patches_cifar(inputs, settings["dim"] // 2, plan, "maxformer_patches1")
+    x = maxformer.mlp(maxformer.depthwise(x, plan, "maxformer_stage1", size), plan, "maxformer_stage1")
+    x = _transformers.tokens(maxformer.patches(x, settings["dim"], plan, "maxformer_patches2"), "maxformer_tokens")
+    x = maxformer.mlp(maxformer.self_attention(x, plan, "maxformer_stage2"), plan, "maxformer_stage2")
+    x = plan.neuron()(layers.GlobalAveragePooling1D()(x))
+    return keras.Model(inputs, layers.Dense(5, name="maxformer_classifier")(x))
+
+
+def e_spike_former(settings, shape):
+    """A block of convolutions and a block of attention, each after a convolution of stride 2."""
+    inputs, dims = keras.Input(shape), settings["dim"]
+    parts = espikeformer.Parts(espikeformer.integer_neuron, settings["heads"], mlp_ratio=2)
+    x = espikeformer.downsampling(inputs, dims, 3, 2, None, "espikeformer_down1")
+    x = espikeformer.convolution_block(x, parts, "espikeformer_convolution")
+    x = espikeformer.downsampling(x, dims, 3, 2, parts, "espikeformer_down2")
+    x = espikeformer.attention_block(x, parts, "espikeformer_block")
+    x = espikeformer.count_neuron()(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, layers.Dense(5, name="espikeformer_classifier")(x))
+
+
+TRANSFORMERS = {"espikeformer": e_spike_former, "ssa": ssa, "qk": qk, "maxformer": max_former}
 NETWORKS = {"mlp": mlp, "vgg": vgg, "res": res, "sew": sew, "pre": pre}

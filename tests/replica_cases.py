@@ -14,13 +14,13 @@ BATCH = 8
 CASES = {
     "rate, multi": {"gradient": "rate", "step_mode": "multi", "samples": 2 * BATCH + 5},
     "rate, single, timed": {"gradient": "rate", "step_mode": "single", "timed": True, "samples": 2 * BATCH},
-    "bptt, multi, timed": {"gradient": "bptt", "step_mode": "multi", "timed": True, "samples": 2 * BATCH},
     "sltt, single, online": {"gradient": "sltt", "step_mode": "single", "online": True, "samples": 2 * BATCH},
     "rate, multi, time mean": {"gradient": "rate", "step_mode": "multi", "mean": True, "samples": 2 * BATCH + 5},
     "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
 }
 OTHERS = ["noise", "mistakes", "batches of 7", "collectives"]
 MORE_CASES = {
+    "bptt, multi, timed": {"gradient": "bptt", "step_mode": "multi", "timed": True, "samples": 2 * BATCH},
     "ottt, single": {"gradient": "ottt", "step_mode": "single", "samples": 2 * BATCH + 3},
     "sltt, single": {"gradient": "sltt", "step_mode": "single", "samples": 2 * BATCH + 5},
     "bptt, single": {"gradient": "bptt", "step_mode": "single", "samples": 2 * BATCH + 5},

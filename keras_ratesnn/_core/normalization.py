@@ -1,5 +1,7 @@
 """Batch normalisation in training, with moving averages, for steps and for rates."""
 
+import math
+
 import numpy as np
 from keras import ops
 
@@ -49,12 +51,33 @@ def move_averages(layer, mean, variance, times=1, weights=None):
     """Updates a layer's moving averages `times` times with the statistics of a batch, unless all of its weights are 0."""
     kept = layer.momentum**times
     if weights is not None:
-        total = ops.sum(weights)
-        if backend.replicas.count() > 1:
-            total = ops.sum(backend.replicas.gather(total))
-        kept = ops.where(total > 0.0, kept, 1.0)
+        kept = ops.where(_sum_over_replicas(weights) > 0.0, kept, 1.0)
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving.assign(backend.multiply_add(time_axis.cast(value, moving.dtype), 1.0 - kept, moving.value * kept))
+
+
+def degrees_of_freedom(layer, inputs, mask):
+    """How many values of a channel are free once their mean and variance are given: their number less 2, and positive.
+
+    Normalising so few values gives the same whatever they are, and has no derivative.
+
+    Args:
+        layer: A `keras.layers.BatchNormalization`.
+        inputs: Tensor.
+        mask: As in `normalize`.
+    """
+    of_row = [size for axis, size in enumerate(ops.shape(inputs)) if axis not in (0, layer.axis % len(inputs.shape))]
+    per_weight = math.prod(of_row) / math.prod(ops.shape(mask)[1:])
+    return ops.maximum(_sum_over_replicas(_weights(layer, inputs, mask)) * per_weight - 2.0, _LEAST_FREEDOM)
+
+
+_LEAST_FREEDOM = 1e-6
+"""Less than that of any other values, even where the variance is 0 and its inverse 1 / ε."""
+
+
+def _sum_over_replicas(weights):
+    total = ops.sum(weights)
+    return ops.sum(backend.replicas.gather(total)) if backend.replicas.count() > 1 else total
 
 
 def normalize_online(layer, inputs, times=1, mask=None):

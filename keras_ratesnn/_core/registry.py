@@ -1,8 +1,8 @@
-"""Resolves arguments given as a name, an object or a saved config: surrogates and gradient methods."""
+"""Objects given as a name, an instance or a saved config: surrogates and gradient methods."""
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import keras
 
@@ -14,6 +14,21 @@ PACKAGE = "keras_ratesnn"
 """The package name under which classes are registered. Saved models contain it, so it must never change."""
 
 register = keras.saving.register_keras_serializable(package=PACKAGE)
+
+
+class Configured:
+    """Base class of objects that are made from their config: the arguments of their constructor, none by default."""
+
+    def get_config(self) -> Config:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
 
 
 def resolve(argument: str, identifier: object, base: type[_Base], by_name: Mapping[str, Callable[[], _Base]]) -> _Base:

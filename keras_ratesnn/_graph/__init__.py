@@ -10,6 +10,7 @@ from keras_ratesnn._graph.requirements import (
     check_steps,
     check_timesteps,
     neurons_of,
+    slots_of,
 )
 from keras_ratesnn._graph.walk import Call, walk, walks
 
@@ -26,6 +27,7 @@ __all__ = [
     "neurons_of",
     "output_of",
     "paths_of",
+    "slots_of",
     "tensors_among",
     "walk",
     "walks",

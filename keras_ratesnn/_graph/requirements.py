@@ -1,5 +1,7 @@
 """What networks must be like to run over time, with errors that say what to do."""
 
+import weakref
+
 import keras
 
 from keras_ratesnn._core import keras_internals
@@ -82,13 +84,41 @@ def check_sequences(network):
         )
 
 
+_slots: weakref.WeakKeyDictionary[keras.Model, int] = weakref.WeakKeyDictionary()
+
+
+def slots_of(network):
+    """How many time steps of a network are the slots of one longer step; 1 if they are none.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+    """
+    if network not in _slots:
+        found = [1]
+        for operation in network.operations:
+            if keras_internals.is_graph(operation):
+                found.append(slots_of(as_graph(operation)))
+            else:
+                slots = kind_of(operation).slots
+                found.append(1 if slots is None else slots(operation))
+        # Asked at each call.
+        _slots[network] = max(found)
+    return _slots[network]
+
+
 def check_timesteps(network, timesteps):
-    """Raises ValueError if a layer of a network or of its nested models has weights for another number of time steps.
+    """Raises ValueError if a layer of a network or of its nested models has weights for another number of time steps, or slots.
 
     Args:
         network: A Functional model, see `as_graph`.
         timesteps: Integer T.
     """
+    slots = slots_of(network)
+    if timesteps % slots:
+        raise ValueError(
+            f"`timesteps` must be a multiple of {slots}, the number of slots in a step of this unrolled network. Received: "
+            f"timesteps={timesteps}."
+        )
     for layer, most, exact in _limits(network):
         if exact and timesteps != most:
             raise ValueError(

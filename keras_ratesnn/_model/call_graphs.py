@@ -39,6 +39,7 @@ class CallGraphs:
     def __init__(self):
         self._settings: list[_Settings] = []
         self._patience = 1
+        self._places = None if backend.CallGraph is None else backend.CallGraph.new_places()
         self._lock = threading.Lock()
 
     def call(self, method, run, settings, jit_compile):
@@ -77,7 +78,7 @@ class CallGraphs:
             if len(self._settings) == SETTINGS_KEPT and self._settings.pop(0).were_wasted:
                 # Settings that change all the time are not worth a recording.
                 self._patience *= 2
-            settings = _Settings(network, method, self._patience)
+            settings = _Settings(network, method, self._patience, self._places)
         self._settings.append(settings)
         return settings
 
@@ -89,10 +90,11 @@ class _Settings:
         network: Keras model.
         method: `GradientMethod`.
         patience: Integer that multiplies the number of calls before a recording.
+        places: The memory that the graphs share, see `backend.CallGraph`.
     """
 
-    def __init__(self, network, method, patience):
-        self._network, self._method, self._patience = network, method, patience
+    def __init__(self, network, method, patience, places):
+        self._network, self._method, self._patience, self._places = network, method, patience, places
         self._variables = network.variables
         self._calls: collections.OrderedDict[Any, _Call] = collections.OrderedDict()
         self._attributes = LayerAttributes(keras_internals.with_sublayers(network), [method])
@@ -122,7 +124,7 @@ class _Settings:
         """The `_Call` with a key, a new one if there is none."""
         call = self._calls.get(key)
         if call is None:
-            call = self._calls[key] = _Call(self._attributes, self._variables, self._patience)
+            call = self._calls[key] = _Call(self._attributes, self._variables, self._patience, self._places)
         self._calls.move_to_end(key)
         if len(self._calls) > GRAPHS_KEPT:
             self._calls.popitem(last=False)
@@ -152,12 +154,14 @@ class _Call:
         attributes: The `LayerAttributes` of the network.
         variables: List of its variables.
         patience: Integer that multiplies the number of calls before that.
+        places: The memory that graphs share, see `backend.CallGraph`.
     """
 
-    def __init__(self, attributes, variables, patience):
+    def __init__(self, attributes, variables, patience, places):
         self._attributes = attributes
         self._variables = variables
         self._patience = patience
+        self._places = places
         self._calls = 0
         self._recorded = None
         self._is_recordable = True
@@ -194,7 +198,7 @@ class _Call:
             self._give_up(run, error)
             return function(run)
         try:
-            recorded.record(tensors, self._attributes.tensors, compiled)
+            recorded.record(tensors, self._attributes.tensors, compiled, self._places)
             if not self._attributes.unchanged():
                 raise ValueError("a layer changes its attributes when it is called")
             self._recorded, self._calls = recorded, 0
@@ -249,9 +253,10 @@ class _Recorded:
             raise
         self._is_copied = backend.CallGraph.share_memory(self._first, tensors)
 
-    def record(self, tensors, settings, compiled):
+    def record(self, tensors, settings, compiled, places):
         """Records the graph; raises an error if that is not possible."""
-        self.graph = backend.CallGraph(self._function, tensors, self._first, settings, compiled, f"model {self._name!r}")
+        name = f"model {self._name!r}"
+        self.graph = backend.CallGraph(self._function, tensors, self._first, settings, compiled, name, places)
         self._function = None
 
     def first_results(self):

@@ -18,9 +18,10 @@ FORMATS = ("tf_saved_model", "onnx", "litert", "openvino", "torch")
 _BACKENDS = {
     "tf_saved_model": ("tensorflow", "jax"),
     "litert": ("tensorflow", "torch"),
+    "openvino": ("tensorflow", "torch"),
     "torch": ("torch",),
 }
-"""Where Keras offers only some backends."""
+"""Where Keras offers only some backends, or its converter fails: OpenVINO's knows no graph of JAX."""
 
 _PACKAGES = {
     ("tf_saved_model", "jax"): ("tensorflow", optional_packages.how_to_install("tensorflow")),
@@ -28,16 +29,15 @@ _PACKAGES = {
     ("onnx", "torch"): ("onnx", optional_packages.how_to_install("export")),
     ("onnx", "jax"): ("jax2onnx", "pip install jax2onnx"),
     ("litert", "torch"): ("litert_torch", "pip install litert-torch"),
-    ("openvino", "tensorflow"): ("openvino", "pip install openvino"),
-    ("openvino", "torch"): ("openvino", "pip install openvino"),
-    ("openvino", "jax"): ("openvino", "pip install openvino"),
+    ("openvino", "tensorflow"): ("openvino", optional_packages.how_to_install("export")),
+    ("openvino", "torch"): ("openvino", optional_packages.how_to_install("export")),
 }
 """The package that Keras needs for a format on a backend, and how to install it."""
 
 _EASIEST = {"tf_saved_model": "tensorflow", "onnx": "torch", "litert": "tensorflow", "openvino": "tensorflow", "torch": "torch"}
 """A backend on which a format needs no unusual packages."""
 
-_NO_KERNELS = {"litert": ("float16", "bfloat16", "float64"), "onnx": ("bfloat16",)}
+_NO_KERNELS = {"litert": ("float16", "bfloat16", "float64"), "onnx": ("bfloat16",), "openvino": ("bfloat16", "float64")}
 """The dtypes in which the usual runtimes of a format cannot compute."""
 
 _QUANTIZED = (("tf_saved_model", "tensorflow"), ("tf_saved_model", "jax"), ("onnx", "tensorflow"))

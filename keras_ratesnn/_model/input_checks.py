@@ -25,6 +25,14 @@ def check_inputs(network, inputs, timesteps):
         _matched(network, inputs, timesteps)
 
 
+def inputs_with_time(network, x, timesteps):
+    """Names of the inputs of a network whose data, tensors or arrays, have a time axis; of other data nothing is known."""
+    if not all(isinstance(leaf, np.ndarray) or ops.is_tensor(leaf) for leaf in _leaves(x)):
+        return []
+    pairs = zip(match(network, x), network.inputs, strict=True)
+    return [keras_internals.name_of_input(wanted) for tensor, wanted in pairs if has_time(tensor, wanted, timesteps)]
+
+
 def check_data(network, x, timesteps, least=1):
     """`check_inputs` for data with values, of at least as many samples."""
     check_inputs(network, x, timesteps)
@@ -55,9 +63,9 @@ def match(network, inputs):
 
 def _matched(network, inputs, timesteps):
     """Tensors or arrays that fit a network, in the order of its inputs."""
-    found = match(network, inputs)
+    found, frames = match(network, inputs), timesteps // _graph.slots_of(network)
     for tensor, wanted in zip(found, network.inputs, strict=True):
-        has_time(tensor, wanted, timesteps)
+        has_time(tensor, wanted, frames)
     return found
 
 
@@ -104,16 +112,6 @@ def has_time(tensor, wanted, timesteps):
         f"{_described((timesteps, *static))}, one frame for each of timesteps={timesteps}. Received: shape "
         f"{tuple(tensor.shape)}."
     )
-
-
-def as_input(tensor, wanted, timesteps):
-    """An input of a network: `(tensor, has_time)`, a tensor of the dtype that the network wants, with its Keras mask.
-
-    For the arguments see `has_time`.
-    """
-    timed = has_time(tensor, wanted, timesteps)
-    convert = ops.cast if ops.is_tensor(tensor) else ops.convert_to_tensor
-    return keras_internals.put_mask(convert(tensor, dtype=wanted.dtype), keras_internals.mask_of(tensor)), timed
 
 
 def warn_of_time_in_a_step(network, timesteps):

@@ -5,9 +5,10 @@ from keras import ops
 from keras_ratesnn._core import backend, time_axis, tree
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.record import Record
 from keras_ratesnn.gradients.signals import Signal, only_signal
-from keras_ratesnn.gradients.step_modes import SingleStep
+from keras_ratesnn.gradients.step_modes import MultiStep, SingleStep
 from keras_ratesnn.layer_kinds import TIME_MEAN
 
 
@@ -65,6 +66,51 @@ class StreamingRule(ForwardRule):
             return record, propagate_nan(outputs, self._steps.states())
 
 
+class SlotStreamingRule(StreamingRule):
+    """One step of an unrolled network with external input: layer by layer, each with all slots of the step.
+
+    Args:
+        step_mode: `MultiStep`, of the slots of a step.
+    """
+
+    def neuron(self, call):
+        record, neuron = self.step_mode.record, call.operation
+        pass_key = NeuronPass.quantity, call.key
+        before = record.loops.get(pass_key)
+        neuron_pass = _ContinuedPass(neuron.cell_in_time(self.training), neuron.compute_dtype, before)
+        spikes = self.step_mode.through_time(call.key, neuron_pass, only_signal(call))
+        record.loops[pass_key] = record.states[pass_key]
+        return Signal(spikes)
+
+    def advance(self, walk, inputs, t, record):
+        steps = self.step_mode
+        with backend.no_gradient():
+            steps.record = record.copy()
+            signals = walk([steps.begin(tensor, has_time=False) for tensor in inputs], self)
+            # They are the same in all slots.
+            outputs = tree.map_leaves(lambda signal: time_axis.unfold(steps.tensor(signal), steps.timesteps)[:, 0], signals)
+            return steps.record, propagate_nan(outputs, list(steps.record.states.values()))
+
+
+class _ContinuedPass(NeuronPass):
+    """Neurons that start where an earlier loop ended.
+
+    Args:
+        cell: See `NeuronPass`.
+        dtype: See `NeuronPass`.
+        before: The loop state after the earlier loop; `None` if there was none.
+    """
+
+    compiles = False
+
+    def __init__(self, cell, dtype, before):
+        super().__init__(cell, dtype, with_gradient=False)
+        self.before = before
+
+    def start(self, current):
+        return super().start(current) if self.before is None else self.before
+
+
 class Stream:
     """The state of a sequence: membranes of all neurons, and the number of steps so far."""
 
@@ -77,13 +123,14 @@ class Stream:
         self.batch = None
         self.record = Record.empty()
 
-    def advance(self, walk, inputs, timesteps):
+    def advance(self, walk, inputs, timesteps, slots=1):
         """One time step.
 
         Args:
             walk: Function `(signals, rule) -> signals`, which runs the network's graph as in inference.
             inputs: List of tensors `(batch, ...)`, the network's inputs at this step.
             timesteps: Integer T, for encoders that spread an input over T steps.
+            slots: Integer, how many time steps of the network are the slots of this step. Defaults to `1`.
 
         Returns:
             Tensors in the structure of the network's outputs.
@@ -97,7 +144,7 @@ class Stream:
                 f"The batch size must not change within a sequence. Received: inputs for {batch} sequences, after {self.steps} "
                 f"steps with {self.batch}. Call reset_state() to start new sequences."
             )
-        rule = StreamingRule(SingleStep(timesteps))
+        rule = StreamingRule(SingleStep(timesteps)) if slots == 1 else SlotStreamingRule(MultiStep(slots))
         self.record, outputs = rule.advance(walk, inputs, self.steps, self.record)
         self.batch = batch
         self.steps += 1

@@ -69,7 +69,8 @@ def check_some_steps_count(network, x, timesteps, mask, mask_value):
     if not any(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten([x, mask])):
         return
     flat = _graph.match_inputs(network, x)
-    pairs = [(tensor, has_time(tensor, wanted, timesteps)) for tensor, wanted in zip(flat, network.inputs, strict=True)]
+    frames = timesteps // _graph.slots_of(network)
+    pairs = [(tensor, has_time(tensor, wanted, frames)) for tensor, wanted in zip(flat, network.inputs, strict=True)]
     for (tensor, timed), of_input in zip(pairs, _masks_of(network, pairs, mask), strict=True):
         counts = []
         if timed and isinstance(of_input, np.ndarray):
@@ -88,7 +89,7 @@ def _masks_of(network, pairs, mask):
     """The mask of each input of a network, a list; raises ValueError if one does not fit."""
     if mask is None:
         return [None for _ in pairs]
-    masks = _of_inputs_with_time(mask, pairs) if hasattr(mask, "shape") else _graph.match_inputs(network, mask)
+    masks = _of_inputs_with_time(mask, pairs) if hasattr(mask, "shape") else _in_structure(network, mask)
     for (tensor, timed), of_input, wanted in zip(pairs, masks, network.inputs, strict=True):
         if of_input is not None:
             _check_shape(of_input, tensor, timed, keras_internals.name_of_input(wanted))
@@ -104,13 +105,28 @@ def _of_inputs_with_time(mask, pairs):
     return [mask if timed or len(pairs) == 1 else None for _, timed in pairs]
 
 
+def _in_structure(network, mask):
+    masks: Any = keras.tree.flatten(mask)
+    if all(of_input is None or hasattr(of_input, "shape") for of_input in masks):
+        try:
+            return _graph.match_inputs(network, mask)
+        except ValueError as error:
+            raise ValueError(f"`mask` must be a single mask, or masks in a structure like the inputs. {error}") from error
+    wrong = next(of_input for of_input in masks if not (of_input is None or hasattr(of_input, "shape")))
+    raise TypeError(
+        "`mask` must be a boolean tensor or array, or tensors, arrays and None in a structure like the inputs. Received: "
+        f"mask of type {type(mask).__name__} with {wrong!r} in it. Convert a list of numbers with np.asarray."
+    )
+
+
 def _check_shape(mask, tensor, timed, name):
     rank, shape = len(mask.shape), tuple(tensor.shape)
     if rank < 2 or rank > len(shape) or not fits(tuple(mask.shape), shape[:rank]):
         wanted = "(batch, time), or (batch, time, rows)" if timed else "(batch, rows)"
+        no_time = "" if timed else " The input has no time, so that no step of it is padding."
         raise ValueError(
             f"`mask` of input {name!r} must have the shape {wanted} of the first axes of the input. Received: mask of shape "
-            f"{tuple(mask.shape)} for an input of shape {shape}."
+            f"{tuple(mask.shape)} for an input of shape {shape}.{no_time}"
         )
 
 

@@ -11,10 +11,11 @@ from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import backend, checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Call
-from keras_ratesnn._model.input_checks import as_input, check_batch
-from keras_ratesnn._model.time_masks import masked
+from keras_ratesnn._model.call_inputs import call_inputs
+from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.gradients._observing import Observing, ObservingRule
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.step_modes import StepMode
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -35,11 +36,7 @@ def samples(x: Structure) -> int:
 def steps_that_count(model: SpikingModel, x: Structure) -> np.ndarray:
     """Which steps of each sample of a batch are not padding by the model's `mask_value`, `(batch, T)`."""
     network = _graph.as_graph(model.network)
-    pairs = [
-        as_input(tensor, wanted, model.timesteps)
-        for tensor, wanted in zip(_graph.match_inputs(network, x), network.inputs, strict=True)
-    ]
-    _, mask = masked(network, pairs, None, model.mask_value)
+    _, mask = call_inputs(network, x, model.timesteps, None, model.mask_value)
     return np.ones((samples(x), model.timesteps), bool) if mask is None else np.asarray(ops.convert_to_numpy(mask))
 
 
@@ -89,6 +86,13 @@ def is_neuron(call: Call) -> bool:
 def unfolded(tensor: Tensor, timesteps: int) -> np.ndarray:
     """The steps of a signal as an array, `(batch, T, ...)` in float32 or wider."""
     return array(time_axis.unfold(tensor, timesteps))
+
+
+def spikes(call: Call, signal: Signal, timesteps: int) -> np.ndarray:
+    """How often each neuron of a neuron layer spikes at each step, `(batch, T, ...)`: 0 or 1, or integers."""
+    found, size = unfolded(signal.value, timesteps), call.operation.cell.spike_size
+    # Half precision rounds normalised spikes.
+    return found if size == 1.0 else np.rint(found / size)
 
 
 def array(tensor: Tensor) -> np.ndarray:

@@ -24,9 +24,9 @@ class NeuronLayer:
     Args:
         name: String, the name of the layer, after those of the nested models that hold it: `block/lif`.
         output_shape: Tuple, the shape of its output without batch and time.
-        firing_rate: Float, spikes per neuron and time step.
+        firing_rate: Float, spikes per neuron and time step; above 1 if neurons spike several times in a step.
         silent: Float, the fraction of neurons that never spiked, for any sample at any step.
-        saturated: Float, the fraction of neurons that spiked for every sample at every step.
+        saturated: Float, the fraction of neurons that spiked for every sample at every step, as often as they can.
     """
 
     name: str
@@ -101,9 +101,9 @@ class Description:
         saturated = [layer for layer in self.layers if layer.saturated >= NEARLY_ALL]
         if saturated:
             found.append(
-                f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every step in {_names(saturated)}. They "
-                "carry no information about the input: raise the threshold, put a BatchNormalization before them, or lower the "
-                "learning rate."
+                f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every step, as often as they can, in "
+                f"{_names(saturated)}. They carry no information about the input: raise the threshold, put a "
+                "BatchNormalization before them, or lower the learning rate."
             )
         return found
 
@@ -143,8 +143,9 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
     a warning names them. The model runs in inference mode and is not changed.
 
     A synaptic operation is the addition of a weight for a spike. Each nonzero input at each step counts once for each synapse
-    that it feeds. Inputs that are neither 0 nor spikes (an average of spikes, a normalised sum) count like spikes here, but
-    take multiply-adds in the energy, see `keras_ratesnn.analysis.energy`. Dense, einsum and convolution layers are counted.
+    that it feeds, an integer of spikes that many times. Inputs that are neither 0 nor spikes (an average of spikes, a
+    normalised sum) count like spikes here, but take multiply-adds in the energy, see `keras_ratesnn.analysis.energy`. Dense,
+    einsum and convolution layers are counted.
 
     Example:
 
@@ -184,13 +185,13 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
         checks.function("print_fn", print_fn, advice="It prints a string; pass None to print nothing.")
     layers: list[NeuronLayer] = []
     counts = _observation.steps_that_count(model, x)
-    counter = OperationCounter(counts)
+    counter = OperationCounter(counts, _graph.slots_of(_graph.as_graph(model.network)))
     paths = _graph.paths_of(model.network)
 
     def observe(call, outputs):
         if _observation.is_neuron(call):
-            spikes = _observation.without_padding(_observation.array(outputs.value), counts)
-            layers.append(_activity(paths[call.operation], spikes))
+            spikes = _observation.spikes(call, outputs, model.timesteps)[counts]
+            layers.append(_activity(paths[call.operation], spikes, call.operation.cell.levels))
         return counter(call, outputs)
 
     _observation.observed(model, x, observe)
@@ -210,15 +211,15 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
     return description
 
 
-def _activity(name: str, spikes: np.ndarray) -> NeuronLayer:
-    """The activity of a layer, from its spikes at each step of each sample."""
+def _activity(name: str, spikes: np.ndarray, levels: int) -> NeuronLayer:
+    """The activity of a layer, from its spikes at each step of each sample, of which a neuron has up to `levels`."""
     share = spikes.mean(axis=0)
     return NeuronLayer(
         name=name,
         output_shape=tuple(int(size) for size in spikes.shape[1:]),
         firing_rate=float(spikes.mean()),
         silent=float(np.mean(share == 0)),
-        saturated=float(np.mean(share == 1)),
+        saturated=float(np.mean(share == levels)),
     )
 
 

@@ -1,12 +1,14 @@
 """The energy of a prediction on hardware that adds a weight for each spike: operations and joules of each layer."""
 
 import dataclasses
+import weakref
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_ratesnn._core import checks
+from keras_ratesnn import _graph
+from keras_ratesnn._core import checks, tree
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Call
 from keras_ratesnn.analysis import _figures, _observation
@@ -114,9 +116,11 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
     """Estimates the energy of a prediction from the operations of its layers, with and without spikes.
 
     An addition is counted for each spike and each synapse that it feeds. Inputs that change over time count as spikes if all
-    values other than 0 are equal, because such a scale can be multiplied into the weights. A layer whose inputs have more
+    values other than 0 are equal, because such a scale can be multiplied into the weights. In a network whose neurons have
+    integer spikes, inputs that are integers, in units of one spike, count as that many spikes. A layer whose inputs have more
     values, such as averages of several spikes, takes a multiply-add for each synapse and step, even if the input is 0. A layer
-    whose input is the same at every step, such as an image, takes its multiply-adds once. In the network without spikes and
+    whose input is the same at every step, such as an image, takes its multiply-adds once, and in an unrolled network (see
+    `keras_ratesnn.unroll`) any layer takes them once in all slots of a step. In the network without spikes and
     time, each layer takes its multiply-adds once. The padding of a convolution takes multiply-adds, but no additions.
 
     Only layers with synapses are counted: Dense, einsum and convolution layers. Not counted are memory accesses, biases,
@@ -145,7 +149,8 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
         ValueError: If `x` does not fit the model or has no samples.
     """
     x = _observation.tensors(checked_model(model), x)
-    counter = OperationCounter(_observation.steps_that_count(model, x))
+    slots = _graph.slots_of(_graph.as_graph(model.network))
+    counter = OperationCounter(_observation.steps_that_count(model, x), slots)
     _observation.observed(model, x, counter)
     return counter.energy(costs)
 
@@ -155,22 +160,28 @@ class OperationCounter:
 
     Args:
         counts: Boolean array `(batch, T)`, which steps are not padding.
+        slots: Integer, how many time steps are the slots of one longer step. Defaults to `1`.
     """
 
-    def __init__(self, counts: np.ndarray) -> None:
+    def __init__(self, counts: np.ndarray, slots: int = 1) -> None:
         self.counts = counts
         self.timesteps = counts.shape[1]
+        self.slots = slots
         self.names = _observation.Names()
         self.multiply_adds: list[float] = []
         self.accumulates: list[float] = []
         self.dense: list[float] = []
         """Multiply-adds without spikes and time."""
         self.synaptic_operations: list[float] = []
-        """Inputs other than 0 over all steps, times the synapses that they feed; 0 for one that is the same at every step."""
+        """Inputs other than 0 over all steps, each as often as it stands for spikes, times the synapses that it feeds; 0 for an
+        input that is the same at every step."""
+        self._sizes: weakref.WeakKeyDictionary[Signal, float] = weakref.WeakKeyDictionary()
+        """The value of one spike in the signals that come from neurons with integer spikes."""
         self.static: list[bool] = []
         self.not_counted: list[str] = []
 
     def __call__(self, call: Call, outputs: Structure) -> Structure:
+        self._follow_spikes(call, outputs)
         if call.kind.multiply_adds is not None:
             self._count(call, call.signals[0], outputs)
         elif matrices(call.operation):
@@ -200,28 +211,57 @@ class OperationCounter:
         input_shape, output_shape = tuple(signal.value.shape), tuple(outputs.value.shape)
         dense = call.kind.multiply_adds(call.operation, input_shape, output_shape)  # type: ignore[misc]  # There is one.
         steps = 1 if signal.static else self.counts.sum() / len(self.counts)
-        nonzero = values != 0
+        spikes = None
+        if not signal.static and matrices(call.operation) == 1:
+            spikes = self._spikes(signal, values)
+        if self.slots > 1 and not signal.static:
+            by_slot = values.reshape(-1, self.slots, *values.shape[1:])
+            is_same = bool((by_slot == by_slot[:, :1]).all())
+            if is_same or spikes is None:
+                # What is the same in all slots of a step, or must be multiplied, is taken once in the step.
+                values, steps = by_slot[:, 0] if is_same else by_slot.sum(axis=1), steps / self.slots
+                spikes = None if spikes is None else spikes[:: self.slots]
+        events = values != 0 if spikes is None else spikes
         if call.kind.fan_out is None:
-            active = dense * steps * float(nonzero.mean())
+            active = dense * steps * float(events.mean(dtype="float64"))
         else:
             fan_out = call.kind.fan_out(call.operation, input_shape, output_shape)
-            active = float((nonzero.sum(axis=0) * fan_out).sum()) * steps / len(values)
-        spikes = not signal.static and _are_spikes(values) and matrices(call.operation) == 1
+            active = float((events.sum(axis=0, dtype="float64") * fan_out).sum()) * steps / len(values)
         self.names.add(call.operation.name)
         self.dense.append(dense)
         self.static.append(signal.static)
         self.synaptic_operations.append(0.0 if signal.static else active)
-        self.multiply_adds.append(0.0 if spikes else float(dense * steps))
-        self.accumulates.append(active if spikes else 0.0)
+        self.multiply_adds.append(float(dense * steps) if spikes is None else 0.0)
+        self.accumulates.append(0.0 if spikes is None else active)
+
+    def _follow_spikes(self, call: Call, outputs: Structure) -> None:
+        """Takes the value of one spike over from the inputs of an operation to its outputs."""
+        if _observation.is_neuron(call):
+            if self.slots > 1 or call.operation.cell.levels > 1:
+                self._sizes[outputs] = call.operation.cell.spike_size
+            return
+        sizes = {self._sizes.get(signal, 0.0) for signal in call.signals}
+        size = sizes.pop() if len(sizes) == 1 else 0.0
+        if not size:
+            return
+        if call.kind.moves and len(call.signals) == 1:
+            largest = [float(np.abs(_observation.array(signal.value)).max()) for signal in (call.signals[0], outputs)]
+            # It may scale what it moves.
+            size = size * largest[1] / largest[0] if all(largest) else size
+        self._sizes.update(dict.fromkeys(tree.flatten(outputs), size))
+
+    def _spikes(self, signal: Signal, values: np.ndarray) -> np.ndarray | None:
+        """How many spikes each value of a signal stands for; `None` if they are no spikes."""
+        size = self._sizes.get(signal)
+        if size is not None:
+            number = values / size
+            if np.allclose(number, np.rint(number), rtol=0.0, atol=1e-2):
+                return np.abs(np.rint(number))
+        found = values[values != 0]
+        return values != 0 if not found.size or bool((found == found[0]).all()) else None
 
 
 def matrices(operation: keras.Operation) -> int:
     """The number of weights of an operation other than biases and the scales and zero points of quantized weights."""
     weights = [weight for weight in getattr(operation, "weights", ()) if not weight.name.endswith(("_scale", "_zero"))]
     return sum(len(weight.shape) > 1 for weight in weights)
-
-
-def _are_spikes(values: np.ndarray) -> bool:
-    """Whether values are 0 and one other value."""
-    found = values[values != 0]
-    return not found.size or bool((found == found[0]).all())

@@ -91,7 +91,7 @@ def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
 
     def observe(call, outputs):
         if _observation.is_neuron(call):
-            spikes = _observation.unfolded(outputs.value, model.timesteps)
+            spikes = _observation.spikes(call, outputs, model.timesteps)
             names.add(call.operation.name)
             # Neurons do not spike in padding.
             by_step.append(spikes.sum(axis=0).reshape(model.timesteps, -1).mean(axis=1) / samples)

@@ -22,7 +22,7 @@ class Membranes:
         layer: String, the name of the layer.
         neurons: Array of N integers, indices in the flattened layer.
         values: Array `(samples, T, N)`: the membrane v_t at each step, after the input and before the reset.
-        spikes: Array `(samples, T, N)`, 0 or 1.
+        spikes: Array `(samples, T, N)`, 0 or 1, or integers for neurons that spike several times in a step.
     """
 
     layer: str
@@ -120,5 +120,6 @@ class _MembraneRule(ForwardRule):
         neuron_pass = MembranePass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
         both = self.step_mode.through_time(call.key, neuron_pass, current)
         spikes, membrane = both[..., 0], both[..., 1]
-        self.found = [_observation.unfolded(tensor, self.step_mode.timesteps) for tensor in (membrane, spikes)]
+        steps = self.step_mode.timesteps
+        self.found = [_observation.unfolded(membrane, steps), _observation.spikes(call, Signal(spikes), steps)]
         return Signal(keras_internals.put_mask(time_axis.cast(spikes, neuron.compute_dtype), self.step_mode.mask(current)))

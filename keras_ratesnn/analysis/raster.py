@@ -18,7 +18,7 @@ class Raster:
     Args:
         layer: String, the name of the layer.
         neurons: Array of N integers, indices in the flattened layer.
-        spikes: Array `(samples, T, N)`, 0 or 1.
+        spikes: Array `(samples, T, N)`, 0 or 1, or integers for neurons that spike several times in a step.
     """
 
     layer: str
@@ -26,7 +26,7 @@ class Raster:
     spikes: np.ndarray
 
     def plot(self, sample: int = 0) -> Any:
-        """Draws a mark for each spike, for one sample.
+        """Draws a mark where a neuron spikes, for one sample; it is thicker for several spikes in a step.
 
         Args:
             sample: Integer, its index in the batch. Defaults to `0`.
@@ -43,7 +43,7 @@ class Raster:
         figure = _figures.new_figure(5.5, 3.8)
         axes = figure.subplots()
         steps, rows = np.nonzero(spikes)
-        axes.scatter(steps + 1, rows, marker="|", color="black", s=30)
+        axes.scatter(steps + 1, rows, marker="|", color="black", s=30, linewidths=1.5 * spikes[steps, rows])
         axes.set(xlabel="time step", ylabel=f"neuron of {self.layer}", title=f"sample {sample}")
         axes.set(xticks=range(1, len(spikes) + 1), xlim=(0.5, len(spikes) + 0.5), ylim=(-1, len(self.neurons)))
         ticks = np.unique(np.linspace(0, len(self.neurons) - 1, min(6, len(self.neurons)), dtype=int))
@@ -83,7 +83,7 @@ def raster(model: SpikingModel, x: Structure, layer: str, neurons: int | list[in
 
     def observe(call, outputs):
         if _observation.is_neuron(call) and names.add(call.operation.name) == layer:
-            found.append(_observation.unfolded(outputs.value, model.timesteps))
+            found.append(_observation.spikes(call, outputs, model.timesteps))
         return outputs
 
     _observation.observed(model, x, observe)

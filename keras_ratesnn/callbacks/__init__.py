@@ -6,6 +6,16 @@ from keras_ratesnn.callbacks.firing_rates import FiringRates
 from keras_ratesnn.callbacks.gradient_agreement import GradientAgreement
 from keras_ratesnn.callbacks.lower_sigma import LowerSigma
 from keras_ratesnn.callbacks.raise_mask import RaiseMask
+from keras_ratesnn.callbacks.random_timesteps import RandomTimesteps
 from keras_ratesnn.callbacks.throughput import Throughput
 
-__all__ = ["AccuracyOverTime", "FiringRate", "FiringRates", "GradientAgreement", "LowerSigma", "RaiseMask", "Throughput"]
+__all__ = [
+    "AccuracyOverTime",
+    "FiringRate",
+    "FiringRates",
+    "GradientAgreement",
+    "LowerSigma",
+    "RaiseMask",
+    "RandomTimesteps",
+    "Throughput",
+]

@@ -13,7 +13,8 @@ class FiringRate(keras.callbacks.Callback):
     """Adds the firing rate of the whole network to the logs of each epoch, as `"firing_rate"`: spikes per neuron and time step.
 
     `FiringRates` has a value for each layer. Other callbacks, the history and the progress bar see the value. A network whose
-    rate is near 0 is silent and does not learn; near 1 its neurons saturate. For a `Distiller`, the student is measured.
+    rate is near 0 is silent and does not learn; near 1 (with integer spikes, near
+    their `levels`) its neurons saturate. For a `Distiller`, the student is measured.
 
     Example:
 

@@ -3,7 +3,9 @@ r"""Calibration: converts a trained network so that its neurons approximate the 
 Let a be the output of an activation and θ a percentile of its positive values. Neurons with threshold τ, between two fixed
 scales, replace it:
 
-    I = x τ/θ + (τ/2 - v_0)/T          s_t = spikes of the input current I          output θ s_t
+    I = D x τ/θ + (τ/2 - v_0)/T          s_t = spikes of the input current I          output θ s_t / D
+
+where D is the most spikes in a step, 1 but for integer spikes. First for D = 1.
 
 A neuron without a leak, with soft reset, whose membrane starts at v_0, spikes floor((v_0 + T I)/τ) times in T steps, clipped to
 the range from 0 to T. Its mean output is
@@ -14,8 +16,9 @@ which is relu(x), rounded to a multiple of θ/T and clipped at θ: in the units 
 that starts at v_0 = τ/2 turns truncation into rounding; what another v_0 lacks is spread over the T steps, which gives as many
 spikes for a constant x, but later ones: layers after it see less of them. All weights keep their values, because the following
 layers see activations in the original units. The derivative of a rate with respect to its input is as large as that of the
-activation for any θ, because the surrogate sees the membrane in units of τ. `_mean_shifts` adds to the current what clipping,
-and spikes that come late or unevenly, take away on average.
+activation for any θ, because the surrogate sees the membrane in units of τ. Neurons of integer spikes have T D levels, and no
+τ/2, since they round by themselves. `_mean_shifts` adds to the current what clipping, and spikes that come late or unevenly,
+take away on average.
 
 Sources: Diehl et al., "Fast-Classifying, High-Accuracy Spiking Deep Networks Through Weight and Threshold Balancing",
 IJCNN 2015; Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Event-Driven Networks for Image
@@ -140,11 +143,13 @@ def between_scales(neuron, threshold, timesteps):
     Returns:
         List of three layers.
     """
-    own = neuron.cell.threshold
+    cell, own = neuron.cell, neuron.cell.threshold
+    wanted = 0.0 if cell.rounds else own / 2
     # A custom cell starts at rest.
-    shift = (own / 2 - getattr(neuron.cell, "initial_membrane", 0.0)) / timesteps
+    shift = (wanted - getattr(cell, "initial_membrane", 0.0)) / timesteps
+    largest = cell.levels * cell.spike_size
     return [
-        keras.layers.Rescaling(own / threshold, shift, dtype=neuron.dtype_policy, name=f"{neuron.name}_current"),
+        keras.layers.Rescaling(cell.levels * own / threshold, shift, dtype=neuron.dtype_policy, name=f"{neuron.name}_current"),
         neuron,
-        keras.layers.Rescaling(threshold, dtype=neuron.dtype_policy, name=f"{neuron.name}_output"),
+        keras.layers.Rescaling(threshold / largest, dtype=neuron.dtype_policy, name=f"{neuron.name}_output"),
     ]

@@ -4,9 +4,9 @@ A calibrated neuron rounds and clips. Its input also arrives as spikes, later an
 rounding assumes. All this lowers the firing rates, and the deficit grows from layer to layer. Layer by layer, in a network in
 which the layers before are already corrected, a constant current
 
-    b <- b + τ (mean of a/θ - mean of s_t)
+    b <- b + D τ (mean of a/θ - mean of s_t / D)
 
-is added to the neurons, where the means run over samples, neurons and time steps.
+is added to the neurons of up to D spikes in a step, where the means run over samples, neurons and time steps.
 
 Source: Li et al., "A Free Lunch From ANN: Towards Efficient, Accurate Spiking Neural Networks Calibration", ICML 2021, whose
 light pipeline shifts each channel. One shift for a layer loses less of what fine-tuning can reach.
@@ -32,7 +32,7 @@ class _Shifting(ForwardRule):
         step_mode: See `Rule`.
         training: See `Rule`.
         with_gradient: See `ForwardRule`.
-        rates: Dict of neuron layers to the mean firing rates that are wanted.
+        rates: Dict of neuron layers to the mean firing rates that are wanted, as fractions of the largest ones.
         shifted: Function of a neuron layer and its shift, called for each of them.
     """
 
@@ -44,10 +44,11 @@ class _Shifting(ForwardRule):
     def neuron(self, call):
         if call.operation not in self.rates:
             return super().neuron(call)
-        current, shift = only_signal(call), 0.0
+        current, cell, shift = only_signal(call), call.operation.cell, 0.0
         for _ in range(ROUNDS):
-            rate = float(ops.mean(ops.cast(super().neuron(call).value, "float32")))
-            change = call.operation.cell.threshold * (self.rates[call.operation] - rate)
+            spikes = float(ops.mean(ops.cast(super().neuron(call).value, "float32")))
+            rate = spikes / (cell.levels * cell.spike_size)
+            change = cell.levels * cell.threshold * (self.rates[call.operation] - rate)
             current.value = keras_internals.put_mask(current.value + change, keras_internals.mask_of(current.value))
             shift += change
         self.shifted(call.operation, shift)
@@ -61,7 +62,7 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
         network: A network of one time step with neurons.
         timesteps: Integer T.
         tensors: List of tensors, a batch of its inputs, without time.
-        rates: Dict of neuron layers to the mean firing rates that are wanted.
+        rates: Dict of neuron layers to the mean firing rates that are wanted, as fractions of the largest ones.
         step_mode: That of the `SpikingModel`.
         verbose: As in `progress.checked`: whether a progress bar is drawn.
 

@@ -60,11 +60,11 @@ class Rebuild:
         return copy
 
     def _sequential(self, model):
-        inputs = _input_like(keras_internals.functional_of(model).inputs[0])
+        inputs = input_like(keras_internals.functional_of(model).inputs[0])
         return keras.Sequential([inputs, *(step for layer in model.layers for step in self._steps(layer))], name=model.name)
 
     def _functional(self, model):
-        inputs = keras.tree.map_structure(_input_like, keras_internals.inputs_structure(model))
+        inputs = keras.tree.map_structure(input_like, keras_internals.inputs_structure(model))
         outputs = keras_internals.run_through_graph(model, inputs, self._call)
         return keras.Model(inputs, outputs, name=model.name)
 
@@ -131,7 +131,8 @@ def freeze_like(layer, copy):
             its_copy.trainable = False
 
 
-def _input_like(tensor):
+def input_like(tensor):
+    """A new input of a network, like the symbolic input of another."""
     # The tensor of an input without a name has a number, which is not to become a name.
     name = tensor.name if tensor.name == keras_internals.name_of_input(tensor) else None
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)

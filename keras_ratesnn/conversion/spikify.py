@@ -89,7 +89,9 @@ def spikify(
             like relu, and spikes pass through many layers from the start of training; because its gradient includes the
             reset, the derivative of its rate is about that of relu, while it would grow with T in each layer if the reset
             were detached; and a membrane that starts at half the threshold rounds rates instead of truncating them. NIR
-            files have no initial membranes: for these, choose `IF(detach_reset=False)`.
+            files have no initial membranes: for these, choose `IF(detach_reset=False)`. With
+            `functools.partial(ILIF, levels=4)` one step has as many values as four steps of `IF`; for more than one step, add
+            `decay=1.0`.
         gradient: As in `SpikingModel`. Defaults to `"rate"`.
         step_mode: As in `SpikingModel`. Defaults to `"multi"`.
         calibrate: A batch of inputs of the model, without time, representative of the training data; a few hundred are

@@ -26,7 +26,8 @@ import pathlib
 import numpy as np
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events.recording import ADVICE, Events, check_size
+from keras_ratesnn.events._file_content import damaged, whole_file
+from keras_ratesnn.events.recording import ADVICE, Events
 
 SENSOR_SHAPE = (128, 128)
 LARGEST_COORDINATE = 127
@@ -54,9 +55,7 @@ def read_aedat(path: str | os.PathLike[str]) -> Events:
         OSError: If the file cannot be read.
         ValueError: If the file is too large or damaged, or has another format or camera; the message names the byte position.
     """
-    path = checks.path("path", path)
-    check_size(path, pathlib.Path(path).stat().st_size)
-    content = pathlib.Path(path).read_bytes()
+    path, content = whole_file(path)
     start = _header_bytes(path, content)
     surplus = (len(content) - start) % EVENT_BYTES
     if surplus:
@@ -142,7 +141,4 @@ def _header_bytes(path, content):
 
 
 def _damaged(path, byte, what):
-    return ValueError(
-        f"{path} is not a whole AEDAT 2.0 file of a DVS128, at byte {byte}: {what}. "
-        "Unpack or download it again, or leave it out."
-    )
+    return damaged(path, "AEDAT 2.0 file of a DVS128", byte, what)

@@ -37,6 +37,13 @@ def frame_numbers_by_time(events, timesteps):
 FRAME_NUMBERS_BY = {"count": frame_numbers_by_count, "time": frame_numbers_by_time}
 
 
+def check_inside(events, sensor_shape):
+    """Raises ValueError if an event is outside the sensor."""
+    for name, values, size in zip("yx", (events.y, events.x), sensor_shape, strict=True):
+        if values.max() >= size:
+            raise ValueError(f"`{name}` must be less than {size}, the sensor's size. Its largest is {values.max()}.")
+
+
 def count_events(events, frame_numbers, timesteps, sensor_shape):
     """Counts the events of each pixel in each frame.
 
@@ -52,11 +59,8 @@ def count_events(events, frame_numbers, timesteps, sensor_shape):
     Raises:
         ValueError: If an event is outside the sensor.
     """
-    height, width = sensor_shape
-    for name, values, size in (("y", events.y, height), ("x", events.x, width)):
-        if values.max() >= size:
-            raise ValueError(f"`{name}` must be less than {size}, the sensor's size. Its largest is {values.max()}.")
-    shape = (timesteps, height, width, 2)
+    check_inside(events, sensor_shape)
+    shape = (timesteps, *sensor_shape, 2)
     cells = np.ravel_multi_index(
         (frame_numbers, *(getattr(events, name).astype("int64") for name in ("y", "x", "polarity"))), shape
     )
@@ -120,12 +124,12 @@ def event_frames(
     """
     checks.instance("events", events, Events, advice=ADVICE)
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames.")
-    sensor_shape, frame_shape = _shape("sensor_shape", sensor_shape), _shape("frame_shape", frame_shape)
+    sensor_shape, frame_shape = checked_shape("sensor_shape", sensor_shape), checked_shape("frame_shape", frame_shape)
     frame_numbers = FRAME_NUMBERS_BY[checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)](events, timesteps)
     return resize(count_events(events, frame_numbers, timesteps, sensor_shape), frame_shape)
 
 
-def _shape(name, value):
+def checked_shape(name, value):
     """`(height, width)` as two ints of 1 or more; else raises TypeError or ValueError."""
     sizes = tuple(value) if isinstance(value, Iterable) else ()
     wanted = f"`{name}` must be two integers of 1 or more, (height, width) in pixels. Received: {name}={value!r}."

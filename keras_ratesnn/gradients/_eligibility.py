@@ -188,8 +188,7 @@ def step(cell, current, state):
 def _forward_mode(cell, current, state):
     """`(spikes, state, along)` of any cell: a step is computed once more for each direction."""
     variables = cell.variables
-    with keras_internals.without_autocast():
-        values = [ops.convert_to_tensor(variable) for variable in variables]
+    values = keras_internals.values_of(variables)
     # Tensors that are not floats, counters for example, have no derivative.
     leaves = [current, *tree.flatten(state)]
     moving = [tree.is_float(leaf) for leaf in leaves]

@@ -51,8 +51,7 @@ def _mixing(cell, shape, dtype, random):
     inputs = shifted(ops.zeros(shape, dtype), -1.0, 2.0)
     at_rest = cell.initial_state(inputs)
     state = [shifted(leaf, -1.0, 1.0) if tree.is_float(leaf) else leaf for leaf in tree.flatten(at_rest)]
-    with keras_internals.without_autocast():
-        values = [ops.convert_to_tensor(variable) for variable in cell.variables]
+    values = keras_internals.values_of(cell.variables)
     values = [shifted(value, 0.1, 1.0) if v.trainable else value for v, value in zip(cell.variables, values, strict=True)]
 
     def step(inputs, state, values):

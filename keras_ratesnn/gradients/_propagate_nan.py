@@ -1,7 +1,5 @@
 """Propagates NaN and infinity in membranes to the outputs, where they would otherwise look like silence."""
 
-import functools
-
 from keras import ops
 
 from keras_ratesnn._core import backend, time_axis, tree
@@ -23,7 +21,8 @@ def propagate_nan(outputs, states):
     alarms = {}
 
     def alarm(rows):
-        sound = functools.reduce(ops.logical_and, [_is_sound(state, rows) for state in tree.flatten(states)])
+        tensors = tree.flatten(states)
+        sound = backend.finite_rows(tensors, [_parts(state, rows) for state in tensors])
         return ops.where(sound, 0.0, float("nan"))
 
     def alarmed(output):
@@ -40,15 +39,15 @@ def propagate_nan(outputs, states):
     return tree.map_leaves(alarmed, outputs)
 
 
-def _is_sound(state, rows):
-    """Whether all elements of a sample are finite, `(rows,)`; or of all samples, `(1,)`, if rows are not samples."""
+def _parts(state, rows):
+    """The number of samples in a state: `rows`, or 1 if the rows are not samples."""
     of_state = ops.shape(state)[0] if len(state.shape) else 1
     if isinstance(of_state, int) and isinstance(rows, int):
-        return backend.finite_rows(state, rows if rows and of_state >= rows and of_state % rows == 0 else 1)
+        return rows if rows and of_state >= rows and of_state % rows == 0 else 1
     if not (ops.is_tensor(of_state) or ops.is_tensor(rows)):
         # While JAX exports a graph, the size of a batch is a symbol, which has no order.
-        return backend.finite_rows(state, rows if of_state == rows else 1)
+        return rows if of_state == rows else 1
     # Sizes are known only at run time.
     parts = ops.maximum(rows, 1)
     of_samples = ops.logical_and(of_state >= parts, of_state % parts == 0)
-    return backend.finite_rows(state, ops.where(of_samples, parts, 1))
+    return ops.where(of_samples, parts, 1)

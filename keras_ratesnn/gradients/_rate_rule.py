@@ -111,7 +111,7 @@ class RateRule(Rule):
         # The authors' program, which uses the statistics of the last step, adds ε twice.
         epsilon = 0.0 if self.last_step else layer.epsilon
         recorded = self.step_mode.record.statistics[call.key]
-        statistics = [(of["mean"], 1.0 / self._positive(of["precision"]) - epsilon) for of in recorded]
+        statistics = [(of["mean"], 1.0 / self._precision(of) - epsilon) for of in recorded]
         weights = self.step_mode.record.weights.get(call.key)
         if len(statistics) == 1 or self.windows.mask is not None:
             of_rows = self.windows.weights_of_rows(ops.shape(rates)[0])
@@ -125,15 +125,22 @@ class RateRule(Rule):
         by_window = zip(rates, statistics, weights, strict=True)
         return _windows.join([normalize_rate(layer, rate, *of_window, weight) for rate, of_window, weight in by_window])
 
-    def _positive(self, precision):
-        """A precision, with 1 for the samples that are padding throughout a window."""
-        return precision if self.windows.mask is None else ops.where(precision > 0.0, precision, 1.0)
+    @staticmethod
+    def _precision(statistics):
+        """The mean precision of the steps; with padding that of each sample, and 1 for samples that are padding throughout."""
+        precision, freedom = statistics["precision"], statistics.get("freedom")
+        if freedom is None:
+            return precision
+        counts = freedom[..., None] > 0.0
+        return ops.where(counts, precision, 1.0) / ops.where(counts, freedom[..., None], 1.0)
 
     def operation(self, call, recorded):
         if self.draws(call) or (call.key in self.step_mode.adds_losses and not self.windows.have_equal_weights):
             rates = self._by_window(call)
         else:
-            rates = self._apply(call, *with_tensors(self.tensor, call))
+            guard = self.guarded(call, self.windows.only_counted)
+            rates = self._apply(call, *with_tensors(lambda signal: guard(self.tensor(signal)), call))
+            rates = tree.map_leaves(guard, rates)
         return self._with_recorded(recorded, rates)
 
     def _changes(self, call):

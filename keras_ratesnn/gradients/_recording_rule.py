@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend, time_axis
+from keras_ratesnn._core import backend, normalization, time_axis
 from keras_ratesnn.gradients import _rates_of_neurons
 from keras_ratesnn.gradients.forward import ForwardRule
 
@@ -35,9 +35,15 @@ class RecordingRule(ForwardRule):
             )
         return super().normalization(call)
 
-    def remember_statistics(self, call, mean, variance, mask):
+    def remember_statistics(self, call, inputs, mean, variance, mask):
         # 1 / mean_t(1 / (σ_t² + ε)) replaces σ² + ε.
         statistics = {"mean": mean, "precision": 1.0 / (variance + call.operation.epsilon)}
+        if self.step_mode.windows.mask is not None and not self.step_mode.sees_all_steps:
+            # Steps of few sequences have few values, whose variance may be 0 by chance. Their derivative is small, though.
+            counts = self.step_mode.weights_in_statistics(call, mask)
+            freedom = time_axis.cast(normalization.degrees_of_freedom(call.operation, inputs, counts), mean.dtype)
+            # In the order of the alphabet, which JAX gives the state of a loop.
+            statistics = {"freedom": freedom, "mean": mean, "precision": statistics["precision"] * freedom}
         weights = None if mask is None else ops.cast(mask, "float32")
         if self.last_step:
             record = self.step_mode.record

@@ -3,7 +3,6 @@
 import contextlib
 
 import keras
-from keras import ops
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, keras_internals
@@ -23,7 +22,6 @@ def kept(call, seeds=()):
         variables = [variable for variable in variables if not variable.trainable]
     if not variables:
         return contextlib.nullcontext()
-    with keras_internals.without_autocast():
-        values = [(variable, ops.convert_to_tensor(variable)) for variable in variables]
+    values = [*zip(variables, keras_internals.values_of(variables), strict=True)]
     values += zip(layer_kinds.seeds_of(operation) if seeds else (), seeds, strict=True)
     return keras_internals.Replaced(values, backend.assigned_weight)

@@ -150,9 +150,13 @@ class Windows:
     def mean(self, tensor):
         """The mean over all steps, `(batch, ...)`, of a tensor with one value per window, `(batch * W, ...)`."""
         if len(self) == 1:
-            return tensor
+            return self.only_counted(tensor)
         shares = [_divided(count, self._all_counts()) for count in self._counts]
         return sum(part * _like_rows(share, part) for part, share in zip(self.cut(tensor), shares, strict=True))
+
+    def only_counted(self, means):
+        """One value per window, `(batch * W, ...)`, with zeros, and no gradient, for windows without any step that counts."""
+        return means if self.mask is None else time_axis.zero_unless(join(self._counts) > 0.0, means)
 
     def at_each_step(self, tensor):
         """Expands a tensor with one value per window, `(batch * W, ...)`, to all steps, `(batch, T, ...)`; padding is 0."""

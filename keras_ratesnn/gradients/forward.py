@@ -65,8 +65,8 @@ class ForwardRule(Rule):
         """The outputs of a layer that mixes time steps, see `StepMode.mix`."""
         return self.step_mode.mix(key, mixing_pass, signal)
 
-    def remember_statistics(self, call: Call, mean: Tensor, variance: Tensor, mask: Tensor | None) -> None:
-        """Called with the statistics that a call used to normalise steps, and the Keras mask of its input, or `None`."""
+    def remember_statistics(self, call: Call, inputs: Tensor, mean: Tensor, variance: Tensor, mask: Tensor | None) -> None:
+        """Called with the input of a normalisation, the statistics that it used, and the Keras mask of its input, or `None`."""
 
     def remember(self, call: Call, outputs: Structure) -> Structure:
         """Called with the outputs of any other operation on steps; returns them or their replacement."""
@@ -131,7 +131,7 @@ class ForwardRule(Rule):
         inputs, mask = self._normalized(call, self.step_mode.tensor)
         weights = self.step_mode.weights_in_statistics(call, mask)
         outputs, mean, variance = self.evaluate(self._normalize(call), call.operation, inputs, 1, weights)
-        self.remember_statistics(call, mean, variance, mask)
+        self.remember_statistics(call, inputs, mean, variance, mask)
         self._collect_moments(call, mean, variance, weights)
         if call.kind.normalization.step_factors is not None:  # type: ignore[union-attr]
             outputs = self.remember(call, self.evaluate(self._times_step_factors, call, outputs))
@@ -164,12 +164,12 @@ class ForwardRule(Rule):
         return self._outputs(call, self.evaluate(self.step_mode.each, at_step))
 
     def operation(self, call: Call) -> Structure:
-        args, kwargs = with_tensors(self.step_mode.tensor, call)
+        guard = self.guarded(call, self.step_mode.only_valid)
+        args, kwargs = with_tensors(lambda signal: guard(self.step_mode.tensor(signal)), call)
         if self.takes_time(call):
             kwargs = {**kwargs, "time_step": self.step_mode.time_steps(args)}
-        return self._outputs(
-            call, self.evaluate(self.apply, call, args, kwargs, 1.0 / self.step_mode.calls_per_run, self.step_mode.t)
-        )
+        outputs = self.evaluate(self.apply, call, args, kwargs, 1.0 / self.step_mode.calls_per_run, self.step_mode.t)
+        return self._outputs(call, tree.map_leaves(guard, outputs))
 
     def _arguments_at(self, call, t):
         """The `(args, kwargs)` of an operation at a step that the rule sees."""

@@ -9,15 +9,15 @@ uses the facts of an operation (`call.kind`, see `keras_ratesnn.layer_kinds`), n
 """
 
 from collections.abc import Sequence
-from typing import Self
 
 import keras
 
-from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._core.registry import Configured
 from keras_ratesnn.gradients.run import Run
 
 
-class GradientMethod:
+class GradientMethod(Configured):
     """Base class of training methods, including custom ones.
 
     A subclass implements `call`, and `get_config` if its constructor has arguments. Register it with
@@ -65,14 +65,3 @@ class GradientMethod:
 
     def check_timesteps(self, timesteps: int) -> None:
         """Raises ValueError if the method cannot train with this number of time steps. Called before training begins."""
-
-    def get_config(self) -> Config:
-        return {}
-
-    @classmethod
-    def from_config(cls, config: Config) -> Self:
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"

@@ -107,8 +107,7 @@ class TraceRule(OnlineRule):
     def weighted(self, call):
         """y_t, with its derivative with respect to the input at the spikes, and with respect to the weights at the traces."""
         variables = call.operation.variables
-        with keras_internals.without_autocast():
-            constants = [(variable, ops.stop_gradient(ops.convert_to_tensor(variable))) for variable in variables]
+        constants = zip(variables, map(ops.stop_gradient, keras_internals.values_of(variables)), strict=True)
         share, t = 1.0 / self.step_mode.calls_per_run, self.step_mode.t
         with keras_internals.Values(constants):
             of_spikes = self.apply(call, *with_tensors(self.step_mode.tensor, call), share, t)

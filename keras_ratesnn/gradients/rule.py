@@ -1,6 +1,7 @@
 """Rule: what a walk does with each operation."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from keras_ratesnn import layer_kinds
@@ -57,6 +58,21 @@ class Rule:
         with self.step_mode.layout if call.kind.any_layout else contextlib.nullcontext():
             outputs, losses = keras_internals.call_aside(call.operation, args, kwargs)
         return outputs, [time_axis.widen(loss) for loss in losses]
+
+    def guarded(self, call: Call, keep: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """A function for the inputs and the outputs of an operation that may be, or have a derivative that is, NaN for zeros.
+
+        Args:
+            call: `Call`.
+            keep: Function that leaves zeros, without gradient, in place of padding.
+
+        Returns:
+            `keep`, with Keras masks, if there is padding and the operation could need it. Otherwise, the identity.
+        """
+        harmless = call.kind.affine and not layer_kinds.may_use_masks(call.operation)
+        if self.step_mode.windows.mask is None or harmless:
+            return lambda tensor: tensor
+        return lambda tensor: keras_internals.put_mask(keep(tensor), keras_internals.mask_of(tensor))
 
     def add_loss(self, call: Call, loss: Tensor, t: int | Tensor | None = None) -> None:
         """Called with each loss that a call's operation adds, multiplied by its share in all steps. `t`: see `apply`."""

@@ -18,7 +18,7 @@ class Signal:
             Defaults to `False`.
     """
 
-    __slots__ = ("static", "value")
+    __slots__ = ("__weakref__", "static", "value")
 
     def __init__(self, value: Tensor, static: bool = False) -> None:
         self.value = value

@@ -47,8 +47,9 @@ def table() -> dict[type, LayerKind]:
         layers.Conv3DTranspose: dataclasses.replace(weighted, **transposed),
         layers.SeparableConv1D: dataclasses.replace(weighted, **separable),
         layers.SeparableConv2D: dataclasses.replace(on_images, **separable),
-        layers.MaxPooling2D: LayerKind(function_of_tensors=True, any_layout=True),
-        layers.MaxPooling3D: LayerKind(function_of_tensors=True, any_layout=True),
+        layers.MaxPooling2D: LayerKind(function_of_tensors=True, any_layout=True, keeps_order=True),
+        layers.MaxPooling3D: LayerKind(function_of_tensors=True, any_layout=True, keeps_order=True),
+        layers.Multiply: LayerKind(multilinear=True),
         layers.AveragePooling2D: dataclasses.replace(free, any_layout=True),
         layers.AveragePooling3D: dataclasses.replace(free, any_layout=True),
     }
@@ -63,6 +64,8 @@ def table() -> dict[type, LayerKind]:
         kinds[getattr(layers, name)] = free
     for name in ("Flatten", "Identity", "Permute", "RepeatVector", "Rescaling", "Reshape"):
         kinds[getattr(layers, name)] = dataclasses.replace(free, moves=True)
+    for name in ("MaxPooling1D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"):
+        kinds[getattr(layers, name)] = LayerKind(keeps_order=True)
     activations = {"ReLU": "relu", "LeakyReLU": "leaky_relu", "PReLU": "prelu", "ELU": "elu", "Softmax": "softmax"}
     for name, function in (*activations.items(), ("Activation", "activation")):
         kinds[getattr(layers, name)] = LayerKind(activation=function, moves=True)

@@ -5,11 +5,16 @@ import re
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layer_kinds.kind import LayerKind
 
-_SUMS = {"Add", "Subtract", "Negative"}
+_SUMS = {"Add", "Concatenate", "Negative", "Stack", "Subtract"}
 _MOVING = {
     *("Add", "BroadcastTo", "Cast", "Divide", "ExpandDims", "GetItem", "Moveaxis", "Multiply", "Negative", "Repeat", "Reshape"),
     *("Squeeze", "Subtract", "Tile", "Transpose", "TrueDivide"),
 }
+_LINEAR_IN_EACH = {
+    *("AveragePool", "Dot", "Einsum", "Flip", "Matmul", "Mean", "Multiply", "Pad", "Roll", "Split", "Sum", "Swapaxes"),
+    "Tensordot",
+}
+_LARGEST = {"Max", "MaxPool"}
 _ACTIVATIONS = {
     *("Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "LogSigmoid", "LogSoftmax"),
     *("ReLU", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softmax", "Softplus", "Softsign", "SparsePlus"),
@@ -22,8 +27,13 @@ def kind_of_node(operation_class: type) -> LayerKind | None:
     name = keras_internals.name_of_node(operation_class)
     if name in _ACTIVATIONS:
         return LayerKind(activation=_snake_case(name), moves=True)
-    # `x + y` is equivalent to layers.Add().
-    return LayerKind(affine=name in _SUMS, parameter_free=name in _SUMS, moves=True) if name in _MOVING else None
+    if name in _LARGEST:
+        return LayerKind(keeps_order=True)
+    if name not in _MOVING | _SUMS | _LINEAR_IN_EACH:
+        return None
+    # `x + y` is equivalent to layers.Add(), and ops.concatenate to layers.Concatenate().
+    is_sum = name in _SUMS
+    return LayerKind(affine=is_sum, parameter_free=is_sum, moves=name in _MOVING, multilinear=name in _LINEAR_IN_EACH)
 
 
 def _snake_case(name: str) -> str:

@@ -66,6 +66,12 @@ class LayerKind:
         fan_out: Function `(layer, input_shape, output_shape) -> array`, how many synapses each element of the input of a sample
             feeds, an array that broadcasts to the sample; `None` if all feed the same number, or it is unknown. Defaults to
             `None`.
+        keeps_order: Boolean, whether each output is one of the inputs, chosen by their order alone, as the largest one in max
+            pooling. Defaults to `False`.
+        multilinear: Boolean, whether the operation is linear in each of its input signals, as a product is. Defaults to
+            `False`.
+        slots: Function `layer -> integer`, how many time steps are the slots of one longer step, for a layer that sums over
+            them; `None` for other layers. Defaults to `None`.
         most_timesteps: Function `layer -> integer`, the largest number of time steps it can run for, if it has weights for
             each step; `None` if there is no limit. Defaults to `None`.
         exact_timesteps: Boolean, whether it cannot run for fewer time steps than `most_timesteps` either. Defaults to `False`.
@@ -89,6 +95,9 @@ class LayerKind:
     moves: bool = False
     multiply_adds: Callable | None = None
     fan_out: Callable | None = None
+    keeps_order: bool = False
+    multilinear: bool = False
+    slots: Callable | None = None
     most_timesteps: Callable | None = None
     exact_timesteps: bool = False
     output_factors: Callable | None = None
@@ -105,4 +114,4 @@ class LayerKind:
             checks.instance("normalization", self.normalization, Normalization)
 
 
-_FUNCTIONS = ("multiply_adds", "fan_out", "most_timesteps", "output_factors")
+_FUNCTIONS = ("multiply_adds", "fan_out", "slots", "most_timesteps", "output_factors")

@@ -1,10 +1,12 @@
 """Layers of spiking networks."""
 
 from keras_ratesnn.layers.adaptive import ALIF, ALIFCell
+from keras_ratesnn.layers.attention import SpikingSelfAttention, TokenAttention
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell
 from keras_ratesnn.layers.delay import Delay
 from keras_ratesnn.layers.encoders import BernoulliEncoder, Encoder, LatencyEncoder
+from keras_ratesnn.layers.integer import ILIF, ILIFCell
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
 from keras_ratesnn.layers.online_renormalization import OnlineRenormalization
@@ -21,6 +23,7 @@ from keras_ratesnn.layers.weight_standardized import WSConv2D, WSDense
 __all__ = [
     "ALIF",
     "IF",
+    "ILIF",
     "LIF",
     "PSN",
     "ALIFCell",
@@ -30,6 +33,7 @@ __all__ = [
     "Delay",
     "Encoder",
     "IFCell",
+    "ILIFCell",
     "LIFCell",
     "LatencyEncoder",
     "MaskedPSN",
@@ -44,10 +48,12 @@ __all__ = [
     "RecurrentCell",
     "SlidingPSN",
     "SlidingPSNCell",
+    "SpikingSelfAttention",
     "TemporalEffectiveBatchNormalization",
     "ThresholdDependentBatchNormalization",
     "TimeMean",
     "TimeMixing",
+    "TokenAttention",
     "WSConv2D",
     "WSDense",
 ]

@@ -74,6 +74,24 @@ def _surrogate(value: Any) -> str:
     return 'Use surrogate="atan", or another name or object of keras_ratesnn.surrogates.'
 
 
+def _integer_reset(value: Any) -> str:
+    return (
+        "Neurons of integer spikes have a soft reset: it subtracts the threshold times the number of spikes from the membrane. "
+        'Leave the argument out. LIF(reset="hard") has spikes of 0 and 1.'
+    )
+
+
+def _integer_surrogate(value: Any) -> str:
+    return (
+        "The derivative of integer spikes is that of the clipping: 1/threshold where the membrane is between 0 and "
+        "levels · threshold. Leave the argument out."
+    )
+
+
+def _learn_threshold(value: Any) -> str:
+    return "Put a BatchNormalization before the neurons, whose gamma learns the scale, or leave the argument out."
+
+
 def _threshold_stabilizer(value: Any) -> str:
     return (
         "Only the layer LIF can stabilise its thresholds: use LIF(threshold_stabilizer=True), with any decay, or leave the "
@@ -101,4 +119,8 @@ _OTHER_NAMES = {
     "surrogate_function": _surrogate,
     "spike_grad": _surrogate,
     "threshold_stabilizer": _threshold_stabilizer,
+    "reset": _integer_reset,
+    "v_reset": _integer_reset,
+    "surrogate": _integer_surrogate,
+    "learn_threshold": _learn_threshold,
 }

@@ -52,6 +52,10 @@ class NeuronCell(GuardedCell):
     fixed_arguments: tuple[str, ...] = ("threshold", "surrogate")
     fuses = True
     """Whether a step may be compiled into one pass over memory, on backends where the library does that."""
+    levels = 1
+    """The most spikes of a neuron in a step: 1 if spikes are 0 or 1, more if a step emits integers."""
+    rounds = False
+    """Whether a neuron without a leak spikes as often as its threshold fits in its input, rounded instead of truncated."""
     in_parallel = False
     """Whether `over_time` computes the membranes of all steps, which are affine in the inputs of all steps."""
     moves_in_padding = False
@@ -141,6 +145,11 @@ class NeuronCell(GuardedCell):
         """Whether `step_derivative` holds for the arguments of this cell. Defaults to `True`."""
         return True
 
+    @property
+    def spike_size(self) -> float:
+        """The value of one spike. Defaults to `1.0`; a cell whose spikes are normalised has another."""
+        return 1.0
+
     def after_steps(self, state: Structure) -> None:
         """Called once after the last step of a batch, with the final state. Does nothing by default."""
 
@@ -187,4 +196,6 @@ class NeuronCell(GuardedCell):
 
     def get_config(self) -> Config:
         arguments = {name: getattr(self, name) for name in self.fixed_arguments}
-        return {**super().get_config(), **arguments, "surrogate": registry.serialize(self.surrogate)}
+        if "surrogate" in arguments:
+            arguments["surrogate"] = registry.serialize(self.surrogate)
+        return {**super().get_config(), **arguments}

@@ -82,7 +82,7 @@ class Neuron(keras.layers.Layer):
 
 
 class NeuronWithArguments(Neuron):
-    """Base class of layers that make their cell: the arguments of the cell are part of the layer's config."""
+    """Base class of layers that have the arguments of their cell: the config of the cell is part of theirs."""
 
     def get_config(self) -> Config:
         config = super().get_config()
@@ -344,7 +344,7 @@ def _warn_of_one_time_step(layer: keras.layers.Layer) -> None:
         _warned_of_one_time_step = True
         warnings.warn(
             f"{type(layer).__name__} {layer.name!r} is trained outside of a SpikingModel, at one time step: its neurons start "
-            "at rest and spike at most once. To run the network over time: "
+            "at rest and emit the spikes of one step. To run the network over time: "
             "keras_ratesnn.SpikingModel(network, timesteps=4); compile and fit that model.",
             stacklevel=3,
         )

@@ -1,8 +1,4 @@
-r"""Self-distillation: several heads of one network learn from the labels, and from each other where they are right.
-
-z = mean of those of the logits o_1 … o_H whose largest entry is the label, without gradient
-L = α Σ_h CE(o_h, y) + β Σ_h τ² KL(softmax(z / τ) ‖ softmax(o_h / τ)),     the second sum only where a head is right
-"""
+"""Self-distillation: several heads of one network learn from the labels, and from each other where they are right."""
 
 from typing import Any
 
@@ -11,6 +7,7 @@ from keras import ops
 
 from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn.losses._agreement import label_and_agreement_losses, label_probabilities
 
 
 @registry.register
@@ -69,31 +66,13 @@ class SelfDistillation(keras.losses.Loss):
         self.temperature = checks.real("temperature", temperature, above=0, advice="It softens the probabilities.")
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        probabilities = _probabilities(y_true, y_pred)
-        of_labels = -ops.sum(probabilities[:, None] * ops.log_softmax(y_pred), axis=-1)
-        right = ops.cast(ops.argmax(y_pred, axis=-1) == ops.argmax(probabilities, axis=-1)[:, None], y_pred.dtype)
-        count = ops.sum(right, axis=1, keepdims=True)
-        logits = ops.stop_gradient(y_pred)
-        teacher = ops.sum(right[..., None] * logits, axis=1, keepdims=True) / ops.maximum(count, 1.0)[..., None]
-        of_teacher = ops.log_softmax(teacher / self.temperature)
-        divergence = ops.sum(ops.exp(of_teacher) * (of_teacher - ops.log_softmax(y_pred / self.temperature)), axis=-1)
-        is_reliable = ops.cast(count > 0, y_pred.dtype)
-        return ops.sum(self.alpha * of_labels + self.beta * self.temperature**2 * is_reliable * divergence, axis=1)
+        probabilities = label_probabilities(
+            y_true,
+            y_pred,
+            "the logits of all heads, (batch, heads, classes)",
+            "keras_ratesnn.models.add_branches makes a network with such outputs.",
+        )
+        return ops.sum(label_and_agreement_losses(probabilities, y_pred, self.alpha, self.beta, self.temperature), axis=1)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "alpha": self.alpha, "beta": self.beta, "temperature": self.temperature}
-
-
-def _probabilities(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """The labels as probabilities `(batch, classes)`."""
-    if len(y_pred.shape) != 3:
-        raise ValueError(
-            "`y_pred` must be the logits of all heads, (batch, heads, classes). Received: shape "
-            f"{tuple(y_pred.shape)}. keras_ratesnn.models.add_branches makes a network with such outputs."
-        )
-    classes, shape = y_pred.shape[-1], tuple(y_true.shape)
-    if len(shape) == 2 and shape[1] == classes and classes > 1:
-        return y_true
-    if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
-        return ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), classes, dtype=y_pred.dtype)
-    raise ValueError(f"`y_true` must be integer labels (batch,), or probabilities (batch, {classes}). Received: shape {shape}.")

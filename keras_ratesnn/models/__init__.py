@@ -1,10 +1,14 @@
 """Ready-made networks: functions that return a `SpikingModel`, and pretrained networks."""
 
 from keras_ratesnn.models.branches import add_branches
+from keras_ratesnn.models.espikeformer import ESpikeFormer
+from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained
+from keras_ratesnn.models.qkformer import QKFormer
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
 from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
+from keras_ratesnn.models.spikformer import Spikformer
 from keras_ratesnn.models.vgg import VGG11, VGG13, VGG16, VGGSNN
 
 __all__ = [
@@ -12,14 +16,18 @@ __all__ = [
     "VGG13",
     "VGG16",
     "VGGSNN",
+    "ESpikeFormer",
+    "MaxFormer",
     "PreActResNet18",
     "PreActResNet34",
+    "QKFormer",
     "ResNet18",
     "ResNet19",
     "ResNet34",
     "SEWResNet18",
     "SEWResNet34",
     "SEWResNet50",
+    "Spikformer",
     "add_branches",
     "list_pretrained",
     "load_pretrained",

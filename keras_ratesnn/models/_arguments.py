@@ -6,7 +6,6 @@ from typing import Any
 import keras
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.layers import LIF, Neuron
 
 
 def image_input(input_shape, default, smallest):
@@ -49,45 +48,6 @@ def image_input(input_shape, default, smallest):
             f"factor. Received: input_shape={input_shape!r}. {meaning}"
         )
     return keras.Input(tuple(input_shape), name="image")
-
-
-def checked_neuron(neuron, default=LIF):
-    """Checks the argument `neuron` and returns a function that returns a new neuron layer at each call.
-
-    Args:
-        neuron: The argument of the user: a function without arguments, or `None` for the default.
-        default: The default function. Defaults to `LIF`.
-
-    Raises:
-        TypeError: If `neuron` is not callable, or, when called, does not return a neuron layer.
-        ValueError: If, when called, it returns the same layer again.
-    """
-    if neuron is None:
-        return default
-    if isinstance(neuron, keras.layers.Layer) or not callable(neuron):
-        raise TypeError(
-            "`neuron` must be a function that returns a new neuron layer each time. Received: "
-            f"neuron={neuron!r} of type {type(neuron).__name__}. Pass for example "
-            "neuron=lambda: keras_ratesnn.layers.LIF(decay=0.5)."
-        )
-    made: list[Neuron] = []
-
-    def new_neuron():
-        layer = neuron()
-        if not isinstance(layer, Neuron):
-            raise TypeError(
-                "`neuron` must return a neuron layer, for example keras_ratesnn.layers.LIF(). "
-                f"Received: neuron={neuron!r}, which returns {layer!r} of type {type(layer).__name__}."
-            )
-        if any(layer is other for other in made):
-            raise ValueError(
-                "`neuron` must return a new layer each time: the layers of a network do not share their neurons. "
-                f"Received: neuron={neuron!r}, which returns {layer.name!r} again."
-            )
-        made.append(layer)
-        return layer
-
-    return new_neuron
 
 
 def checked_classes(classes: Any) -> int:

@@ -12,16 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_ratesnn.nir._hdf5_heaps import why_unreadable
+from keras_ratesnn._core.hdf5_heaps import why_unreadable
+from keras_ratesnn._core.hdf5_storage import why_untrusted
 from keras_ratesnn.nir._packages import package
 
 _RATIO = 16
 _ALWAYS = 2**24
-_MOST_COMPRESSED = 2000
-"""Bytes that a byte of a file can stand for; gzip reaches 1032."""
-_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
-"""The filters that NIR files have. HDF5 would look for a plugin, which is code, for those that it does not know."""
-_PACKING = (1, 32000)
 _LONGEST_STRING = 4096
 _LONGEST_LIST = 64
 _DEEPEST = 32
@@ -282,16 +278,9 @@ class _Reader:
         what = f"{name} of {path!r}"
         if not isinstance(found, self.h5py.Dataset) or found.shape is None:
             raise UnreadableError(f"{what} is not an array.")
-        if found.is_virtual or found.external:
-            raise UnreadableError(f"{what} is stored in another file.")
-        creation = found.id.get_create_plist()
-        filters = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
-        packing = [number for number in filters if number in _PACKING]
-        if len(packing) > 1 or any(number not in _FILTERS for number in filters):
-            known = ", ".join(_FILTERS.values())
-            raise UnreadableError(f"{what} is stored with the filters {filters}; NIR files have {known}, and compress once.")
-        if found.nbytes > found.id.get_storage_size() * (_MOST_COMPRESSED if packing else 1):
-            raise UnreadableError(f"{what} has the shape {found.shape}, more than the file contains.")
+        reason = why_untrusted(found)
+        if reason:
+            raise UnreadableError(f"{what} {reason}.")
         if found.chunks is not None and np.prod(found.chunks, dtype="float64") * found.dtype.itemsize > self.most:
             raise UnreadableError(f"{what} is stored in pieces of shape {found.chunks}, larger than the file explains.")
         return found

@@ -1,6 +1,5 @@
 """The packages of the extra `nir`, imported when they are needed."""
 
-import importlib
 from typing import Any
 
 from keras_ratesnn._core import optional_packages
@@ -16,10 +15,4 @@ def package(name: str, function: str) -> Any:
     Raises:
         ImportError: If it is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"`{function}` needs the package {name}, which is not installed. It comes with the extra `nir`: "
-            f"{optional_packages.how_to_install('nir')}."
-        ) from error
+    return optional_packages.imported(name, function, "nir")

@@ -82,6 +82,8 @@ def _why_not(layer):
     if role == ENCODER:
         return "NIR has no encoders. Export the network after it, and encode the inputs where it runs."
     if role == NEURON:
+        if layer.cell.levels > 1:
+            return f"it emits up to {layer.cell.levels} spikes in a step, and the neurons of NIR at most one."
         return _NEURONS
     if kind_of(layer).normalization is not None:
         return "NIR has no normalisation, and this one could not be folded into a layer before it."

@@ -57,6 +57,8 @@ def check_single_neurons(subject):
             wanted,
             f'A layer of {subject.name} with step_mode="{step_mode}" gives different spikes from a loop over single neurons in '
             f"{dtype}. Either the step treats neurons differently, or it loses precision. (Axes: step, sample, neurons.)",
+            # A third, the size of a normalised spike, differs between precisions.
+            rtol=1e-6,
         )
 
 

@@ -49,18 +49,18 @@ def check_outputs(subject):
 
 
 def check_spikes(subject):
-    """Checks that spikes are exactly 0 or 1, and that both occur."""
+    """Checks that spikes are exactly 0 or 1, or what a cell with integer spikes states, and that more than one value occurs."""
     spikes = np.stack(to_numpy(subject.steps(subject.copy(), subject.inputs)[0]))
     # Membranes far below rest and far above the threshold, where a cell might have spikes of -1 or 2.
     strong = [to_numpy(subject.steps(subject.copy(), factor * subject.inputs)[0]) for factor in (10.0, -10.0)]
-    others = np.setdiff1d([spikes, *strong], [0.0, 1.0])
+    others = np.setdiff1d([spikes, *strong], subject.values())
     require(
         others.size == 0,
-        f"Spikes must be exactly 0 or 1. {subject.name} returned {', '.join(map(str, others[:3]))}. Compute "
-        "them with `self.fire(membrane)`.",
+        f"Spikes must be exactly {subject.values_as_text()}. {subject.name} returned {', '.join(map(str, others[:3]))}. "
+        "Compute them with `self.fire(membrane)`, or state in the attribute `levels` how many spikes a step may emit.",
     )
     require(
-        0.0 < spikes.mean() < 1.0,
+        0.0 < spikes.mean() < subject.values()[-1],
         f"{subject.name} {'never spiked' if spikes.mean() == 0.0 else 'spiked at every step'} for inputs between "
         f"{subject.inputs.min():.2f} and {subject.inputs.max():.2f}: nothing can be checked this way. Call check_cell with "
         "another `scale`.",
@@ -185,7 +185,8 @@ def check_dtypes(subject):
         )
         values = np.stack(to_numpy(spikes))
         require(
-            np.isin(values, (0.0, 1.0)).all(), f"With dtype={policy!r} the spikes of {subject.name} are not exactly 0 or 1."
+            np.isin(values, subject.values(cell.compute_dtype)).all(),
+            f"With dtype={policy!r} the spikes of {subject.name} are not exactly {subject.values_as_text()}.",
         )
 
 

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn.testing._findings import to_numpy
 
 TIMESTEPS = 4
 BATCH = 3
@@ -56,6 +57,18 @@ class Subject:
             x = layer(x)
         network = keras.Model(inputs, Neuron(cell, dtype=cell.dtype_policy, name="neurons")(x))
         return SpikingModel(network, timesteps=TIMESTEPS, **kwargs)
+
+    def values(self, dtype="float32"):
+        """The values that spikes may have: an array, 0 first."""
+        values = np.arange(self.cell.levels + 1) * self.cell.spike_size
+        return to_numpy(ops.convert_to_tensor(values, dtype=dtype))
+
+    def values_as_text(self):
+        """These values, for messages."""
+        cell = self.cell
+        if cell.levels == 1 and cell.spike_size == 1.0:
+            return "0 or 1"
+        return f"integers from 0 to {cell.levels}" + ("" if cell.spike_size == 1.0 else f", times {cell.spike_size:.6g}")
 
     def sequence(self):
         """The inputs as a batch of a `SpikingModel`."""

@@ -19,6 +19,7 @@ def check_cell(
 
     * config and registration: a copy made from the config is the same, and a saved file would find the class;
     * the step: spikes are exactly 0 or 1, also for inputs ten times as strong, and have a gradient with respect to the input;
+      a cell with `levels` above 1 has integer spikes up to that number, times its `spike_size`;
       the membrane is that before the reset; the state has the batch as its first axis and keeps its structure, shapes and
       dtypes, nothing is stored outside the state, and samples do not affect each other; in half precision the state stays in
       float32, and spikes have the compute dtype; double precision is preserved, if the backend supports it;

@@ -28,6 +28,7 @@ BY_NAME = {
     "cifar10": _later("data_sets", "cifar10"),
     "cifar100": _later("data_sets", "cifar100"),
     "cifar10_dvs": _later("data_sets", "cifar10_dvs"),
+    "event_drop": _later("event_drop", "event_drop"),
     "fashion_mnist": _later("data_sets", "fashion_mnist"),
     "fashion_mnist_cutout": _later("data_sets", "fashion_mnist_cutout"),
     "imagenet": _later("data_sets", "imagenet"),
@@ -39,5 +40,3 @@ AUGMENTATIONS = (*BY_NAME, *layers.AUGMENTATIONS)
 
 MIXES = ("none", *layers.MIXES)
 """All names of mixes of a batch."""
-
-resized_center = _later("crops", "resized_center")

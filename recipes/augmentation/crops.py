@@ -4,6 +4,8 @@ import math
 
 import tensorflow as tf
 
+from recipes.data.resizing import resized
+
 AREA = (0.08, 1.0)
 """The range of a random crop's fraction of the image area, as in torchvision."""
 
@@ -12,9 +14,6 @@ RATIO = (3 / 4, 4 / 3)
 
 TRIES = 10
 """The number of crops to try before the center crop is used, as in torchvision."""
-
-SHORTER_SIDE, CENTER = 256, 224
-"""The shorter side to which images are resized for evaluation, and the side of their center crop."""
 
 
 def random_crop(padding):
@@ -75,15 +74,3 @@ def random_part(image_height, image_width, seed, area, ratio):
 def _places(draws, room):
     """Uniform integers from 0 to `room`, from draws in [0, 1)."""
     return tf.cast(draws * tf.cast(room + 1, tf.float32), tf.int32)
-
-
-def resized_center(image):
-    """The center crop of an image `(height, width, channels)`, resized with its aspect ratio kept, for evaluation."""
-    shape = tf.shape(image)[:2]
-    new_shape = shape * SHORTER_SIDE // tf.reduce_min(shape)
-    return tf.image.resize_with_crop_or_pad(resized(image, new_shape), CENTER, CENTER)
-
-
-def resized(image, shape):
-    """The image resized to another height and width, with antialiasing as in Pillow."""
-    return tf.image.resize(image, shape, antialias=True)

@@ -236,7 +236,7 @@ def draw_panel(axes, record, title, value):
             [row["timesteps"] for row in rows],
             values,
             yerr=spreads if any(spreads) else None,
-            label=method,
+            label=methods.in_words(method),
             color=color,
             linestyle=line,
             marker=marker,

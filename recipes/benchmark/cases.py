@@ -1,13 +1,15 @@
 """The models to measure: the library's methods, and the same network without time."""
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_ratesnn import models
 from recipes import device, methods
-from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS
-from recipes.relu_network import relu_network
+from recipes.activations import relu_network
+from recipes.benchmark.settings import CHANNELS, CLASSES, ORDINARY, PEERS, TRANSFORMER_DIMS
 
 
 def configure(settings):
@@ -42,17 +44,20 @@ def trainer(settings, method, timesteps):
         # Imported here because it imports PyTorch.
         from recipes.benchmark import peers
 
-        return peers.trainer(method, settings.width, timesteps, settings.precision)
+        return peers.trainer(method, settings.width, timesteps, settings.precision, settings.network)
     chosen = methods.settings_of("rate-multi" if method == ORDINARY else method)
     normalization = chosen.get("normalization", "batch")
     sides = (settings.size, settings.size)
-    model = getattr(models, settings.network)(
+    build = getattr(models, settings.network)
+    # A transformer has no `width`, but a number of channels.
+    has_width = "width" in inspect.signature(build).parameters
+    model = build(
         input_shape=(CHANNELS, *sides) if settings.data_format == "channels_first" else (*sides, CHANNELS),
         classes=CLASSES,
         timesteps=timesteps,
         gradient=methods.gradient_method(chosen),
         step_mode=chosen["step_mode"],
-        width=settings.width,
+        **({"width": settings.width} if has_width else {"dims": round(settings.width * TRANSFORMER_DIMS)}),
         **({} if normalization == "batch" else {"normalization": normalization}),
     )
     if method == ORDINARY:

@@ -1,7 +1,8 @@
 """Images per second in inference: `KERAS_BACKEND=torch python -m recipes.benchmark.inference` prints a table.
 
 The network is the pretrained one for Fashion-MNIST, by default and with `jit_compile=True`. On PyTorch SpikingJelly, if it is
-installed, runs it with the same weights.
+installed, runs it with the same weights. `--levels 4` measures instead the network with integer spikes in one step, and its
+network of binary spikes in four slots, both with the same weights, which were not trained for them.
 """
 
 import functools
@@ -11,9 +12,10 @@ import sys
 import keras
 import numpy as np
 
-from keras_ratesnn import models
+from keras_ratesnn import SpikingModel, models, unroll
 from keras_ratesnn._model.call_graphs import EAGER_CALLS
 from recipes import command_line, device, markdown
+from recipes.activations import integer_network
 from recipes.benchmark import timing
 
 NETWORK = "fashion_mnist"
@@ -31,13 +33,19 @@ def parser():
     result = command_line.parser("benchmark.inference", __doc__)
     command_line.add_count(result, "--batch", "number of images in a batch", 128)
     command_line.add_count(result, "--rounds", "number of times each is timed", 20)
+    levels = "measures integer spikes of up to D in a step, and the unrolled network (default: binary neurons)"
+    command_line.add_count(result, "--levels", "largest number of spikes in a step", metavar="D", help=levels)
     return result
 
 
 def measure(arguments):
     pixels = np.random.default_rng(0).integers(0, 256, (arguments.batch, *SHAPE)).astype("uint8")
-    cases = {f"keras_ratesnn, jit_compile={value}": _predicting(value, pixels) for value in ("auto", True)}
-    if keras.backend.backend() == "torch" and importlib.util.find_spec("spikingjelly"):
+    cases = {
+        f"{name}, jit_compile={value}": _predicting(model, value, pixels)
+        for value in ("auto", True)
+        for name, model in _networks(arguments.levels).items()
+    }
+    if arguments.levels is None and keras.backend.backend() == "torch" and importlib.util.find_spec("spikingjelly"):
         cases["spikingjelly"] = _spikingjelly(pixels)
     outputs = {name: _warmed_up(step) for name, step in cases.items()}
     seconds = timing.interleaved(cases, arguments.rounds, least_seconds=timing.LEAST_SECONDS)
@@ -50,8 +58,19 @@ def measure(arguments):
         print(markdown.row((name, f"{speed:,.0f}", f"{agreeing:.1%}")))
 
 
-def _predicting(jit_compile, pixels):
+def _networks(levels):
+    """New models by name."""
     model = models.load_pretrained(NETWORK)
+    if levels is None:
+        return {"keras_ratesnn": model}
+    network = integer_network(model.network, levels)
+    network.set_weights(model.network.get_weights())
+    integer = SpikingModel(network, timesteps=1)
+    with command_line.mistakes():
+        return {f"integer spikes, {levels} levels": integer, f"unrolled, {levels} slots": unroll(integer)}
+
+
+def _predicting(model, jit_compile, pixels):
     model.compile(jit_compile=jit_compile)
     return functools.partial(model.predict_on_batch, pixels)
 

@@ -143,10 +143,14 @@ def compiling_calls(settings, method):
     """The numbers of the calls of a model in which something is compiled or recorded, a tuple; the first is 1."""
     if keras.backend.backend() != "torch" or method in (ORDINARY, *PEERS) or settings.jit_compile is False:
         return (1,)
+    # Imported here because it imports PyTorch.
+    from keras_ratesnn._core.backend.torch import cuda_graphs
+
     recorded = EAGER_CALLS[settings.jit_compile] + 1
-    # A graph is compiled when it is replayed for the first time.
+    # A graph is compiled when it is replayed for the first time. On a GPU its kernels are captured after some more calls.
     compiled = recorded + (settings.jit_compile is True)
-    return tuple(dict.fromkeys((1, recorded, compiled)))
+    captured = recorded + 1 + cuda_graphs.CALLS_IN_A_ROW if device.gpu() else compiled
+    return tuple(dict.fromkeys((1, recorded, compiled, captured)))
 
 
 def warm_up(step, compiling):

@@ -1,11 +1,11 @@
-"""The benchmark's network in other libraries: a ResNet-18 for small images with LIF neurons, trained with their BPTT."""
+"""The benchmark's networks in other libraries, for small images, trained with their BPTT: a ResNet-18, and a Max-Former."""
 
 import torch
 from torch import nn
 
 from keras_ratesnn.models._arguments import scaled
 from recipes import device
-from recipes.benchmark.settings import CHANNELS, CLASSES
+from recipes.benchmark.settings import CHANNELS, CLASSES, TRANSFORMER_DIMS
 
 STAGES = (64, 128, 256, 512)
 BLOCKS = 2
@@ -16,16 +16,22 @@ LEARNING_RATE = 0.01
 """The learning rate of Keras' "sgd"."""
 
 
-def trainer(library, width, timesteps, precision="float32"):
-    """A `Trainer` of the network in one of the libraries.
+def trainer(library, width, timesteps, precision="float32", network="ResNet18"):
+    """A `Trainer` of a network in one of the libraries.
 
     Args:
         library: "spikingjelly" or "snntorch".
         width: Float > 0 that multiplies the number of channels of every layer.
         timesteps: Integer T.
         precision: "float32" or "mixed_bfloat16", which is PyTorch's autocast. Defaults to `"float32"`.
+        network: A name of `PEERS_NETWORKS`. Defaults to `"ResNet18"`.
     """
-    network = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch}[library](width, timesteps)
+    networks = {
+        ("spikingjelly", "ResNet18"): SpikingJelly,
+        ("spikingjelly", "MaxFormer"): SpikingJellyMaxFormer,
+        ("snntorch", "ResNet18"): SnnTorch,
+    }
+    network = networks[library, network](width, timesteps)
     if device.gpu():
         network.to("cuda")
         if library == "spikingjelly" and precision == "mixed_bfloat16":
@@ -121,6 +127,49 @@ class SpikingJelly(ResNet18):
         self.reset(self.stages)
         current = self.stem(images)
         return self.stages(current.expand(self.timesteps, *current.shape).contiguous()).mean(0)
+
+
+class SpikingJellyMaxFormer(nn.Module):
+    """SpikingJelly's own Max-Former-4-384 for small images, in multi-step mode.
+
+    What comes before the first neurons runs once on an image without time, as in keras_ratesnn. In the package's own class it
+    runs in each step.
+
+    Args:
+        width: Float > 0 that multiplies the number of channels.
+        timesteps: Integer T.
+    """
+
+    def __init__(self, width, timesteps):
+        from spikingjelly.activation_based import functional
+        from spikingjelly.activation_based.model.maxformer import MaxFormer
+
+        super().__init__()
+        dims = round(width * TRANSFORMER_DIMS)
+        self.network = MaxFormer(timesteps, CHANNELS, CLASSES, embed_dims=dims, depths=(1, 1, 2), cifar=True)
+        before = self.network.patch_embed1
+        before.bn = nn.Sequential(before.bn, Repeated(timesteps))
+        self.reset = functional.reset_net
+
+    def forward(self, images):
+        self.reset(self.network)
+        # One step; `Repeated` makes the others.
+        return self.network(images[None])
+
+
+class Repeated(nn.Module):
+    """Repeats a tensor of one step, on the first axis.
+
+    Args:
+        timesteps: Integer T.
+    """
+
+    def __init__(self, timesteps):
+        super().__init__()
+        self.timesteps = timesteps
+
+    def forward(self, x):
+        return x.expand(self.timesteps, *x.shape[1:]).contiguous()
 
 
 class SnnTorch(ResNet18):

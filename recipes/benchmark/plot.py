@@ -1,6 +1,6 @@
 """Plots the record of a benchmark. Needs Matplotlib."""
 
-from recipes import plots
+from recipes import methods, plots
 from recipes.benchmark import report
 from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY
 
@@ -38,7 +38,7 @@ def _draw(axes, title, rows, values):
         below = [median - quartile for median, quartile in zip(medians, lower, strict=True)]
         above = [quartile - median for median, quartile in zip(medians, upper, strict=True)]
         style = {"color": "black", "linestyle": "--"} if method in (FLOOR, ORDINARY) else {"marker": "o"}
-        axes.errorbar(timesteps, medians, yerr=[below, above], label=method, capsize=2, **style)
+        axes.errorbar(timesteps, medians, yerr=[below, above], label=methods.in_words(method), capsize=2, **style)
     plots.set_up_against_timesteps(axes, (row["timesteps"] for row in rows), title)
     axes.set_ylim(bottom=0)
 

@@ -15,8 +15,8 @@ NETWORKS = tuple(name for name in models.__all__ if name[0].isupper())
 PEERS = ("spikingjelly", "snntorch")
 """Packages whose BPTT is measured on the same network for comparison."""
 
-PEERS_NETWORK, PEERS_SIZE_BELOW = "ResNet18", 96
-"""The network of `peers.py`: a ResNet-18 for small images."""
+PEERS_NETWORKS, PEERS_SIZE_BELOW = {"spikingjelly": ("ResNet18", "MaxFormer"), "snntorch": ("ResNet18",)}, 96
+"""The networks that `peers.py` has of each peer, for small images."""
 
 PEERS_PRECISIONS = ("float32", "mixed_bfloat16")
 
@@ -31,6 +31,9 @@ FLOOR = "floor"
 
 CLASSES = 10
 CHANNELS = 3
+
+TRANSFORMER_DIMS = 384
+"""The channels of the transformers at width 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,11 +141,13 @@ def _check_peer(peer, settings):
             f"`methods` may name {peer!r} on PyTorch only. Received: methods={list(settings.methods)!r} with "
             f"KERAS_BACKEND={backend!r}. Set KERAS_BACKEND=torch, or leave it out."
         )
-    if settings.network != PEERS_NETWORK or settings.size >= PEERS_SIZE_BELOW or settings.precision not in PEERS_PRECISIONS:
+    networks, precisions = PEERS_NETWORKS[peer], PEERS_PRECISIONS
+    if settings.network not in networks or settings.size >= PEERS_SIZE_BELOW or settings.precision not in precisions:
         raise ValueError(
-            f"`methods` may name {peer!r} for network={PEERS_NETWORK!r} with images smaller than {PEERS_SIZE_BELOW} x "
-            f"{PEERS_SIZE_BELOW} in {' or '.join(PEERS_PRECISIONS)} only. Received: network={settings.network!r}, "
-            f"size={settings.size}, precision={settings.precision!r}. Change that, or leave {peer!r} out."
+            f"`methods` may name {peer!r} for network={' or '.join(map(repr, networks))} with images smaller than "
+            f"{PEERS_SIZE_BELOW} x {PEERS_SIZE_BELOW} in {' or '.join(precisions)} only. Received: "
+            f"network={settings.network!r}, size={settings.size}, precision={settings.precision!r}. Change that, or leave "
+            f"{peer!r} out."
         )
     if importlib.util.find_spec(peer) is None:
         raise ImportError(

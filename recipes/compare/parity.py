@@ -11,6 +11,7 @@ import sys
 
 from keras_ratesnn._core import checks
 from recipes import command_line, markdown, plots
+from recipes import methods as method_names
 from recipes.compare import results
 
 QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -75,7 +76,19 @@ def by_method(records, recipe, epochs):
     return max(groups.values(), key=lambda group: sum(map(len, group.values())), default={})
 
 
-METHOD = ("gradient", "windows", "random_steps", "step_mode", "normalization", "branches", "temperature", "seed")
+METHOD = (
+    "gradient",
+    "windows",
+    "random_steps",
+    "step_mode",
+    "normalization",
+    "branches",
+    "step_distillation",
+    "random_timesteps",
+    "levels",
+    "temperature",
+    "seed",
+)
 """Settings in which compared runs may differ."""
 
 
@@ -114,7 +127,9 @@ def draw(figure, methods):
         for index, (name, by_seed) in enumerate(methods.items()):
             curves = zip(*(record["curve"][key] for record in by_seed.values()), strict=True)
             means = [statistics.mean(values) for values in curves]
-            axes.plot(range(1, len(means) + 1), means, label=name, linestyle=("-", "--", "-.", ":")[index % 4])
+            gradient, _, step_mode = name.rpartition(" ")
+            label = method_names.legend(gradient, step_mode)
+            axes.plot(range(1, len(means) + 1), means, label=label, linestyle=("-", "--", "-.", ":")[index % 4])
         axes.set_title(title, fontsize="medium")
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)

@@ -40,9 +40,12 @@ NAMED = (
     "random_steps",
     "normalization",
     "branches",
+    "step_distillation",
+    "random_timesteps",
     "teacher_weight",
     "step_mode",
     "timesteps",
+    "levels",
     "epochs",
     "train_images",
     "seed",
@@ -78,7 +81,10 @@ ADDED = {
     "ordinary_learning_rate": None,
     "teacher_weight": None,
     "branches": None,
+    "step_distillation": None,
     "temperature": None,
+    "random_timesteps": None,
+    "levels": None,
 }
 """Settings that results of earlier versions lack, with the values they had."""
 
@@ -204,12 +210,18 @@ def name_of(record):
 
 
 def method_name(settings, space):
-    """The training method: the gradient, the normalisation if it is not "batch", its teachers."""
+    """The training method: the gradient, the levels of integer spikes, the normalisation if it is not "batch", its teachers."""
     parts = [methods.gradient_name(settings, space)]
+    if settings.get("levels"):
+        parts += [str(settings["levels"]), "levels"]
     if settings.get("normalization", "batch") != "batch":
         parts += [settings["normalization"], "normalization"]
     if settings.get("branches"):
         parts += [str(settings["branches"]), "branches"]
+    if settings.get("step_distillation"):
+        parts += ["with", "step", "distillation", str(settings["step_distillation"])]
+    if settings.get("random_timesteps"):
+        parts += ["random", "T", "to".join(map(str, settings["random_timesteps"]))]
     if settings.get("teacher_weight"):
         parts += ["with", "teacher"]
     return space.join(parts)

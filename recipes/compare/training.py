@@ -1,9 +1,13 @@
 """Trains a recipe with several methods and seeds: `python -m recipes.compare digits --seeds 5`.
 
+`--vary timesteps=1,2,4 levels=None,4` trains all combinations of these settings with each method, except those that a method
+cannot have, such as two windows of one time step.
+
 Each training is a separate run with its own folder and process. Interrupted runs resume, finished runs are not trained again,
 and peak memory is measured for each run.
 """
 
+import itertools
 import json
 import pathlib
 import subprocess
@@ -30,6 +34,14 @@ def parser():
         help=f"for example rate-multi-2, sltt-single, ottt, os (default: {' '.join(METHODS)})",
     )
     result.add_argument(
+        "--vary",
+        metavar="KEY=VALUES",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="settings of which all combinations are trained, for example timesteps=1,2,4 levels=None,4",
+    )
+    result.add_argument(
         "--output", type=pathlib.Path, metavar="DIR", help="parent folder of the runs (default: runs/compare/NAME)"
     )
     return result
@@ -40,12 +52,12 @@ def compare(arguments):
     output = arguments.output or pathlib.Path("runs", "compare", arguments.recipe)
     records, diverged = [], False
     with command_line.mistakes():
-        check(arguments)
+        chosen = combinations(arguments)
         # Seeds are the outer loop, so that an interrupted comparison has the same seeds for all methods.
         for seed in range(arguments.seeds):
-            for method in dict.fromkeys(arguments.methods):
-                folder = RunFolder(output / f"{method}-{seed}")
-                status = train(arguments, folder, [*methods.assignments(method), f"seed={seed}"])
+            for name, settings in chosen.items():
+                folder = RunFolder(output / f"{name}-{seed}")
+                status = train(arguments, folder, [*settings, f"seed={seed}"])
                 if status == INTERRUPTED:
                     raise KeyboardInterrupt
                 if status == USER_MISTAKE:
@@ -64,16 +76,60 @@ def compare(arguments):
     return DIVERGED if diverged else 0
 
 
-def check(arguments):
-    """Checks the command line, before anything is trained; raises TypeError or ValueError."""
-    refused = {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)}
-    trained_by = {}
-    for method in dict.fromkeys(arguments.methods):
-        recipe = catalogue.chosen(arguments, refused, methods.assignments(method))
-        recipe.check_classifies("compare")
-        other = trained_by.setdefault(json.dumps(recipe.settings(), sort_keys=True), method)
-        if other != method:
-            raise ValueError(f"`--methods` must name different methods. Received: {other} and {method}, which are the same.")
+def combinations(arguments):
+    """What the command line compares, checked before anything is trained.
+
+    Returns:
+        A dictionary of names, for the folders, to settings, lists of strings `key=value`.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If a value is wrong, or no method fits the settings.
+    """
+    varied = _varied(arguments.vary)
+    of_methods = {"seed": "Pass --seeds.", **methods.in_place_of_set(arguments.methods)}
+    for key in varied:
+        if key in of_methods:
+            raise ValueError(f"`{key}` cannot be varied. Received: --vary {key}={','.join(varied[key])}. {of_methods[key]}")
+    refused = {**of_methods, **dict.fromkeys(varied, "Its values are those of --vary.")}
+    found, names = {}, {}
+    for values in itertools.product(*varied.values()):
+        further = [f"{key}={value}" for key, value in zip(varied, values, strict=True)]
+        timesteps = catalogue.chosen(arguments, refused, further).timesteps
+        for method in dict.fromkeys(arguments.methods):
+            name, settings = "-".join([*further, method]), [*further, *methods.assignments(method)]
+            if "timesteps" in varied and not _fits(method, timesteps):
+                continue
+            recipe = catalogue.chosen(arguments, refused, settings)
+            recipe.check_classifies("compare")
+            other = names.setdefault(json.dumps(recipe.settings(), sort_keys=True), name)
+            if other != name:
+                raise ValueError(f"`--methods` must name different methods. Received: {other} and {name}, which are the same.")
+            found[name] = settings
+    if not found:
+        raise ValueError(f"`--vary` has no number of time steps that a method can have. Received: {arguments.vary}.")
+    return found
+
+
+def _fits(method, timesteps):
+    """Whether a method can have this number of time steps; prints why it is left out if not."""
+    try:
+        methods.gradient_method(methods.settings_of(method)).check_timesteps(timesteps)
+    except ValueError as error:
+        print(f"{method} with timesteps={timesteps} is left out. {error}", flush=True)
+        return False
+    return True
+
+
+def _varied(assignments):
+    """The settings of `--vary` and their values, a dictionary of strings to lists of strings."""
+    varied = {}
+    for assignment in assignments:
+        key, equals, values = assignment.partition("=")
+        if not equals or not values or key in varied:
+            raise ValueError(f"--vary takes each key once, as key=value,value. Received: {assignment!r}.")
+        varied[key] = list(dict.fromkeys(values.split(",")))
+    return varied
 
 
 def has_diverged(folder):

@@ -1,6 +1,5 @@
 """ImageNet (ILSVRC 2012): 1.28 million photographs in a thousand classes, read on demand."""
 
-from recipes import augmentation
 from recipes.data import prepared
 from recipes.data.dataset import StreamedDataset, everything
 
@@ -39,6 +38,8 @@ def load(data_dir=None):
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
+    from recipes.data.resizing import resized_center
+
     def decode(example):
         return made.info.features["image"].decode_example(example["image"]), example["label"]
 
@@ -51,9 +52,7 @@ def load(data_dir=None):
 
     def test_examples(part=everything):
         files = part(made.as_dataset(split="validation", decoders={"image": tfds.decode.SkipDecoding()}))
-        return files.map(decode, tf.data.AUTOTUNE).map(
-            lambda image, label: (augmentation.resized_center(image), label), tf.data.AUTOTUNE
-        )
+        return files.map(decode, tf.data.AUTOTUNE).map(lambda image, label: (resized_center(image), label), tf.data.AUTOTUNE)
 
     sizes = [len(made.as_dataset(split=split)) for split in ("train", "validation")]
     return StreamedDataset(*sizes, CLASSES, train_examples, test_examples)

@@ -1,19 +1,14 @@
 """Data sets of event camera recordings: a folder for each class, with AEDAT files or NumPy archives of a DVS128.
 
-The events of a recording become `timesteps` frames with two channels, OFF and ON. This is done once: the frames are stored in
-the data folder, in `frames_10_by_count.npy` for 10 frames by count, with a `.json` file that describes their source. If a
-recording has changed or the file is damaged, the frames are computed again.
+The events of a recording become `timesteps` frames with two channels, OFF and ON. They are stored in the data folder, in
+`frames_10_by_count.npy` for 10 frames by count, see `stored_frames`.
 
 `split.txt` in the data folder says which recordings are used for testing. If there is no such file, a tenth of each class is
 drawn, the same for everyone with the same recordings, and the file is written. Data sets that come with the file must have it.
 """
 
-import contextlib
 import dataclasses
 import hashlib
-import io
-import json
-import os
 import pathlib
 
 import numpy as np
@@ -22,6 +17,7 @@ from keras_ratesnn._core import checks
 from keras_ratesnn.events import event_frames, read_aedat, read_arrays
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
 from keras_ratesnn.events.frames import FRAME_NUMBERS_BY
+from recipes.data import stored_frames
 from recipes.data.dataset import Dataset, check_folder
 
 READERS = {".aedat": read_aedat, ".npz": read_arrays, ".npy": read_arrays}
@@ -30,9 +26,6 @@ TEST_SHARE = 0.1
 SPLIT_SEED = 0
 SPLIT_FILE = "split.txt"
 PARTS = ("train", "test")
-
-FRAMES_VERSION = 1
-"""Increase this when the same recordings give different frames, so that stored frames are not used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +84,13 @@ class RecordingSet:
         split = _split(folder / SPLIT_FILE, recordings, self.has_split)
         train, test = ([name for name in sorted(recordings, key=_draw) if split[name] == part] for part in PARTS)
         names = train + test
-        frames = _kept_frames(self, folder, [recordings[name] for name in names], timesteps, split_by)
+        paths = [recordings[name] for name in names]
+        frames = stored_frames.stored(
+            folder / f"frames_{timesteps}_by_{split_by}.npy",
+            paths,
+            (len(paths), timesteps, *self.image_shape),
+            (_frames_of(self, path, timesteps, split_by) for path in paths),
+        )
         labels = np.array([self.class_names.index(_class_of(name)) for name in names], "int32")
         return Dataset(frames[: len(train)], labels[: len(train)], frames[len(train) :], labels[len(train) :])
 
@@ -157,7 +156,7 @@ def _split(path, recordings, is_given=False):
         of_class = sorted((name for name in recordings if _class_of(name) == class_name), key=_draw)
         test_size = max(1, round(TEST_SHARE * len(of_class)))
         split.update(dict.fromkeys(of_class[:test_size], "test"))
-    _write(path, ["".join(f"{split[name]} {name}\n" for name in sorted(split)).encode()])
+    stored_frames.write(path, ["".join(f"{split[name]} {name}\n" for name in sorted(split)).encode()])
     return split
 
 
@@ -188,80 +187,9 @@ def _read_split(path, recordings, is_given):
     return split
 
 
-# The frames
-
-
-def _kept_frames(recording_set, folder, paths, timesteps, split_by):
-    """Frames of the recordings in order, memory-mapped from a file that is created first if it is missing or damaged."""
-    path = folder / f"frames_{timesteps}_by_{split_by}.npy"
-    origin_path = path.with_suffix(".json")
-    origin = _origin(folder, paths)
-    if not _is_whole(path, origin_path, origin):
-        print(f"counting the events of {len(paths):,} recordings into {path}; later runs read that file", flush=True)
-        _write(path, _file_of_frames(recording_set, paths, timesteps, split_by))
-        _write(origin_path, [json.dumps({**origin, "sha256": _checksum(path)}).encode()])
-    # Changes to the array stay in memory. The plain array shares this memory.
-    return np.asarray(np.load(path, mmap_mode="c"))
-
-
-def _origin(folder, paths):
-    """Describes the source of the frames; frames from another source are stale."""
-    stats = [path.stat() for path in paths]
-    recordings = [
-        [path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)
-    ]
-    return {"version": FRAMES_VERSION, "recordings": recordings}
-
-
-def _is_whole(path, origin_path, origin):
-    """Whether a file of frames exists, belongs to `origin` and is undamaged."""
-    try:
-        return json.loads(origin_path.read_bytes()) == {**origin, "sha256": _checksum(path)}
-    except (FileNotFoundError, ValueError):
-        return False
-
-
-def _checksum(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _file_of_frames(recording_set, paths, timesteps, split_by):
-    """The bytes of a `.npy` file, one recording at a time."""
-    header = io.BytesIO()
-    shape = (len(paths), timesteps, *recording_set.image_shape)
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    yield header.getvalue()
-    for path in paths:
-        yield _frames_of(recording_set, path, timesteps, split_by).astype("<f4").tobytes()
-
-
 def _frames_of(recording_set, path, timesteps, split_by):
-    try:
-        events = READERS[path.suffix](path)
-    except OSError as error:
-        # An OSError would be mistaken for one about the file being written.
-        raise ValueError(f"The recording {path} cannot be read ({error.strerror or error}).") from error
+    events = stored_frames.read(READERS[path.suffix], path)
     try:
         return event_frames(events, timesteps, split_by, SENSOR_SHAPE, recording_set.image_shape[:2])
     except ValueError as error:
         raise ValueError(f"{path} is not a recording of {recording_set.name}. {error}") from error
-
-
-def _write(path, blocks):
-    """Writes blocks of bytes to a file atomically, so that a killed run leaves no incomplete file."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            for block in blocks:
-                file.write(block)
-        part.replace(path)
-    except OSError as error:
-        raise OSError(
-            f"{path} cannot be written ({error.strerror or error}). The split and the frames are stored in the data folder. If "
-            "it is not writable, pass with --data-dir another folder that contains links to the folders of the classes."
-        ) from error
-    finally:
-        # An earlier error is more important.
-        with contextlib.suppress(OSError):
-            part.unlink()

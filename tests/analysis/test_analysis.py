@@ -365,10 +365,10 @@ def test_digits_code_by_rate():
 
 
 def digits_of_scikit_learn(samples=100):
-    from recipes.data import digits
+    from sklearn.datasets import load_digits
 
-    dataset = digits.load()
-    return dataset.test_images[:samples], dataset.test_labels[:samples]
+    pixels, labels = load_digits(return_X_y=True)
+    return pixels[-samples:].reshape(-1, 8, 8, 1), labels[-samples:]
 
 
 def test_the_seed_determines_the_permutations():

@@ -8,8 +8,6 @@ from keras import layers, ops
 from reference_networks import CASES, Case
 
 import keras_ratesnn as rsnn
-from recipes.benchmark.evidence import reference
-from recipes.benchmark.evidence.results import largest
 
 if BACKEND != "tensorflow":
     pytest.skip("XLA is a choice on TensorFlow alone", allow_module_level=True)
@@ -292,7 +290,4 @@ often_cases = ("res_rate_m", "res_rate_s")
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in often_cases else pytest.mark.slow) for name in CASES])
 def test_reference_cases_agree(name):
-    case = Case(name)
-    results, _ = reference.trained(case, jit_compile=True)
-    errors = reference.errors_of(case, results)
-    assert largest(errors) < reference.TOLERANCE, errors
+    Case(name).assert_training_agrees(jit_compile=True)

@@ -345,6 +345,7 @@ def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(jit_compile, gra
     assert warm.flops > 0
 
 
+@pytest.mark.runs_once
 def test_every_method_is_measured_with_every_value_of_jit_compile(tmp_path, capsys):
     values = ("auto", "false") if BACKEND == "torch" else ("true", "false")
     threads = ["--threads", "1"] if BACKEND == "torch" else []
@@ -481,13 +482,58 @@ def test_a_peer_is_the_same_network(peer, method, timesteps):
     assert ours[0] != ours[1]
 
 
+def max_former_modules(network):
+    """The modules of SpikingJelly's Max-Former with kernels, by the names of our layers."""
+    names = {"patches1_1_conv": network.patch_embed1.conv, "patches1_2_conv": network.patch_embed1.branch[1]}
+    names |= {"patches1_shortcut_conv": network.patch_embed1.shortcut[1], "classifier": network.head}
+    for stage, patches in ((2, network.patch_embed2), (3, network.patch_embed3)):
+        names |= {f"patches{stage}_1_conv": patches.conv1, f"patches{stage}_2_conv": patches.conv2}
+        names[f"patches{stage}_shortcut_conv"] = patches.shortcut[0]
+    blocks = {"stage1_block1": network.stage1[0], "stage2_block1": network.stage2[0].mlp}
+    blocks |= {f"stage3_block{number + 1}": network.stage3[number].mlp for number in range(2)}
+    for name, mlp in blocks.items():
+        names |= {f"{name}_mlp1": mlp.fc1, f"{name}_mlp2": mlp.fc2}
+    names["stage2_block1_depthwise"] = network.stage2[0].dwconv
+    return names | {f"stage3_block{number + 1}_attention_output": network.stage3[number].attn.proj[0] for number in range(2)}
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_peers_are_measured_together_with_our_methods(precision):
+def test_spikingjellys_max_former_is_the_same_network():
+    pytest.importorskip("spikingjelly")
+    import torch
+
+    settings = Settings(network="MaxFormer", width=64 / 384, size=16, batch=4, methods=("bptt-multi", "spikingjelly"))
+    model, trainer = (cases.trainer(settings, method, 2) for method in settings.methods)
+    network = trainer.network.network
+    found = {layer.name: [torch.tensor(to_numpy(weight)) for weight in layer.weights] for layer in model.network.layers}
+
+    def take(module, kernel, bias=None):
+        order = {2: (1, 0), 4: (3, 2, 0, 1)}[kernel.ndim] if module is not network.stage2[0].dwconv else (2, 3, 0, 1)
+        module.weight.copy_(kernel.permute(order).reshape(module.weight.shape))
+        if bias is not None:
+            module.bias.copy_(bias)
+
+    with torch.no_grad():
+        for name, module in max_former_modules(network).items():
+            take(module, *found[name])
+        for number, block in enumerate(network.stage3, 1):
+            kernels = [found[f"stage3_block{number}_attention_{part}"][0] for part in ("query", "key", "value")]
+            take(block.attn.qkv[0], torch.cat(kernels, dim=1))
+    assert sum(weight.numel() for weight in trainer.network.parameters()) == sum(
+        weight.size for weight in to_numpy(model.trainable_weights)
+    )
+    ours = [float(np.ravel(model.train_on_batch(*cases.batch(settings)))[0]) for _ in range(2)]
+    theirs = [trainer.train_on_batch(*cases.batch(settings, "spikingjelly")) for _ in range(2)]
+    np.testing.assert_allclose(theirs, ours, rtol=1e-3)
+    assert ours[0] != ours[1]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
+def test_peers_are_measured_together_with_our_methods():
     for peer in PEERS:
         pytest.importorskip(peer)
     options = {"width": NARROW, "size": 16, "batch": 2, "rounds": 1, "timesteps": (2,), "jit_compile": False}
-    settings = Settings(**options, precision=precision, methods=("bptt-multi", *PEERS))
+    settings = Settings(**options, precision="mixed_bfloat16", methods=("bptt-multi", *PEERS))
     record = measure.benchmark(settings)
     assert [row["method"] for row in record["rows"]] == ["bptt-multi", *PEERS, *PARTS]
     assert set(PEERS) < set(record["versions"])
@@ -558,7 +604,7 @@ def test_errors_say_what_peers_need(monkeypatch):
         with pytest.raises(ValueError, match=r"on PyTorch only.*Set KERAS_BACKEND=torch"):
             Settings(methods=("spikingjelly",))
         return
-    for arguments in ({"network": "VGG11"}, {"size": 96}, {"precision": "mixed_float16"}):
+    for arguments in ({"network": "VGG11"}, {"network": "MaxFormer"}, {"size": 96}, {"precision": "mixed_float16"}):
         with pytest.raises(ValueError, match="for network='ResNet18'"):
             Settings(methods=("snntorch",), **arguments)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -574,6 +620,10 @@ def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
     printed = capsys.readouterr().out
     for value in ("auto", "True"):
         assert re.search(rf"\| keras_ratesnn, jit_compile={value} \| [\d,]+ \| \d+\.\d% \|", printed)
+    assert inference.main(["--batch", "2", "--rounds", "1", "--levels", "2"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("integer spikes, 2 levels", "unrolled, 2 slots"):
+        assert re.search(rf"\| {name}, jit_compile=True \| [\d,]+ \| 100.0% \|", printed)
     assert inference.main(["--batch", "0"]) == 2
     assert "--batch" in capsys.readouterr().err
 

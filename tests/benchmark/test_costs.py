@@ -9,9 +9,9 @@ from reference_networks import res
 import keras_ratesnn as rsnn
 from keras_ratesnn._model import call_graphs
 from keras_ratesnn.gradients import Rate
+from recipes.activations import relu_network
 from recipes.benchmark import costs
 from recipes.benchmark.evidence import graphs
-from recipes.relu_network import relu_network
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX's compiler counts FLOPs")

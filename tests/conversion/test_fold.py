@@ -390,10 +390,10 @@ slow = pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "size", "folded_number", "left"),
     [
-        pytest.param(of("ResNet18", 8, **TINY), 8, 20, [], id="resnet18", marks=pytest.mark.on_each_backend),
+        pytest.param(of("ResNet18", 8, **TINY), 8, 20, [], id="resnet18"),
         pytest.param(of("VGG11", 16, **TINY), 16, 8, [], id="vgg11"),
         pytest.param(of("PreActResNet18", 8, **TINY), 8, 20, [], id="preact resnet18"),
-        pytest.param(inverted_bottlenecks, 8, 6, [], id="inverted bottlenecks"),
+        pytest.param(inverted_bottlenecks, 8, 6, [], id="inverted bottlenecks", marks=pytest.mark.on_each_backend),
         pytest.param(
             normalized_first, 8, 1, ["the layer before also feeds others", "after Add"], id="normalisation before convolution"
         ),

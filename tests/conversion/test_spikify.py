@@ -13,7 +13,7 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 from keras_ratesnn import spikify
 from keras_ratesnn.conversion._hidden_activations import find_activations
-from keras_ratesnn.layers import IF, LIF, Neuron
+from keras_ratesnn.layers import IF, ILIF, LIF, Neuron
 
 pytestmark = pytest.mark.runs_once
 
@@ -475,7 +475,27 @@ def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(times
     np.testing.assert_allclose(model.predict(x, verbose=0)[away_from_ties], expected[away_from_ties], rtol=1e-5)
 
 
-@pytest.mark.parametrize("neuron", [None, IF, functools.partial(LIF, decay=0.8)])
+@pytest.mark.on_each_backend
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(("timesteps", "initial_membrane"), [(1, 0.0), (1, 0.2), (3, 0.0)])
+def test_calibrated_integer_neurons_are_relu_rounded_to_all_their_levels_and_clipped(timesteps, initial_membrane, normalize):
+    inputs = keras.Input((64,))
+    network = keras.Model(inputs, layers.Dense(64, kernel_initializer="identity")(layers.ReLU(name="relu")(inputs)))
+    x = np.random.default_rng(0).normal(0.0, 3.0, (50, 64)).astype("float32")
+    neuron = functools.partial(ILIF, 4, 1.0, threshold=0.5, normalize=normalize, initial_membrane=initial_membrane)
+    model = quiet(network, timesteps, neuron=neuron, calibrate=x, percentile=90)
+    (change,) = model.spikify_report.replaced
+    level = change.threshold / (4 * timesteps)
+    charge = initial_membrane + timesteps * model.network.get_layer("relu_current").offset
+    position = np.clip(x / level + charge / 0.5, 0, 4 * timesteps)
+    away_from_ties = np.abs(position % 1 - 0.5) > 1e-3
+    expected = np.round(position) * level
+    np.testing.assert_allclose(model.predict(x, verbose=0)[away_from_ties], expected[away_from_ties], rtol=1e-5)
+    # As `mean_shifts` finds it: the mean of relu, by a current that clipping takes away.
+    assert expected.mean() == pytest.approx(np.maximum(x, 0).mean(), rel=0.02)
+
+
+@pytest.mark.parametrize("neuron", [None, IF, functools.partial(LIF, decay=0.8), functools.partial(ILIF, 4, 1.0)])
 def test_the_mean_output_of_calibrated_neurons_is_that_of_the_activations_in_each_layer(neuron):
     inputs = keras.Input((8, 8, 1))
     x = inputs
@@ -530,6 +550,19 @@ def test_neurons_that_are_called_twice_are_calibrated_without_a_shift():
     for initial_membrane, offset in ((0.0, 1 / 8), (0.25, 1 / 16), (0.5, 0.0)):
         model = quiet(network, 4, neuron=lambda start=initial_membrane: IF(initial_membrane=start), calibrate=X)
         assert model.network.get_layer("relu_current").offset == offset
+
+
+def test_calibration_converges_to_the_network_with_the_levels_of_one_step():
+    inputs = keras.Input((6,))
+    hidden = layers.Dense(16, activation="relu")(layers.Dense(8, activation="relu")(inputs))
+    network = keras.Model(inputs, layers.Dense(3)(hidden))
+    exact, errors = network.predict(X, verbose=0), []
+    for levels in (2, 8, 32):
+        model = quiet(network, 1, neuron=functools.partial(ILIF, levels), calibrate=X, percentile=100)
+        errors.append(np.abs(model.predict(X, verbose=0) - exact).max())
+        np.testing.assert_allclose(rsnn.unroll(model).predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-5)
+    assert errors[-1] < errors[0] / 8
+    assert sorted(errors, reverse=True) == errors
 
 
 @pytest.mark.parametrize(("neuron", "better"), [(IF, 8), (None, 6)])

@@ -474,6 +474,8 @@ def spiking_detector(ann, **kwargs):
     return model
 
 
+# JAX compiles each of the many operations of a detector.
+@(pytest.mark.slow if BACKEND == "jax" else lambda test: test)
 def test_a_spiking_detector_has_the_losses_of_its_ann_and_decodes_boxes():
     ann = detector()
     # What is fastest.

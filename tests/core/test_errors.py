@@ -633,6 +633,11 @@ PATHS = {
     "read_aedat": ("path", rsnn.events.read_aedat),
     "write_aedat": ("path", lambda path: rsnn.events.write_aedat(path, RECORDING)),
     "read_arrays": ("path", rsnn.events.read_arrays),
+    "read_nmnist": ("path", rsnn.events.read_nmnist),
+    "read_aedat3": ("path", rsnn.events.read_aedat3),
+    "read_prophesee": ("path", rsnn.events.read_prophesee),
+    "read_boxes": ("path", rsnn.events.read_boxes),
+    "HeidelbergFile": ("path", rsnn.events.HeidelbergFile),
 }
 
 

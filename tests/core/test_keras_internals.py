@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 from keras.src.backend.common.variables import AutocastScope
+from keras.src.saving import serialization_lib
 
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers import LIF
@@ -360,6 +362,16 @@ def test_keras_stores_backend_classes_in_a_compile_config():
     assert keras_internals.portable({"a": [1, ({"module": "mine"},)]}) == {"a": [1, ({"module": "mine"},)]}
 
 
+@pytest.mark.filterwarnings("ignore:.*lambda:UserWarning")
+def test_keras_deserializes_no_code_in_its_safe_mode_where_it_is_allowed_elsewhere():
+    # As JSON has it: tuples are lists.
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(lambda x: x)))
+    with serialization_lib.SafeModeScope(False):
+        assert keras.saving.deserialize_keras_object(config)(3) == 3
+        with keras_internals.without_code(), pytest.raises(ValueError, match="unsafe_deserialization"):
+            keras.saving.deserialize_keras_object(config, safe_mode=False)
+
+
 def test_a_loss_that_leaves_out_labels_has_a_mask():
     losses = keras.losses.sparse_categorical_crossentropy(np.array([0, 1]), np.ones((2, 3), "float32") / 3, ignore_class=1)
     assert helpers.to_numpy(keras_internals.mask_of(losses)).tolist() == [True, False]
@@ -465,6 +477,67 @@ def test_trees_that_free_tensors_are_those_of_keras():
         found, expected = patched(structure), of_keras(structure)
         assert type(found) is type(expected)
         assert repr(found) == repr(expected)
+
+
+@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only PyTorch waits for numbers")
+def test_numbers_reach_a_gpu_and_logs_come_back_as_keras_would_send_them_in_one_copy(monkeypatch):
+    import torch
+    from keras.src.backend.torch.core import convert_to_tensor
+
+    from keras_ratesnn._core.keras_internals import transfers
+
+    rates = [0.1, keras.optimizers.schedules.CosineDecay(0.1, 6)]
+    values = [True, 3, 2**40, 0.1, 1j, [1, 2], (4, 5), np.ones(2, "uint32"), np.ones(2), np.ones(2, "int8"), ops.ones(2)]
+
+    def tried():
+        tensors = [convert_to_tensor(value, dtype=dtype) for value in values for dtype in (None, "complex64")]
+        logs = keras.src.utils.python_utils.pythonify_logs(
+            {"b": ops.ones(()), "a": {"c": 1}, "d": ops.ones(2), "e": ops.zeros(())}
+        )
+        weights = []
+        for rate in rates:
+            weight = keras.Variable(np.ones(3, "float32"))
+            optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+            for _ in range(3):
+                optimizer.apply([ops.ones(3)], [weight])
+            weights.append(ops.convert_to_numpy(weight))
+        return tensors, logs, weights
+
+    of_keras = tried()
+    moved, read = [], []
+    monkeypatch.setattr(transfers, "is_on_gpu", lambda device: True)
+    monkeypatch.setattr(transfers, "_copied", lambda tensor, device: moved.append(tensor) or tensor)
+    transfers.replace_transfers(monkeypatch.setattr)
+    tolist, item = torch.Tensor.tolist, torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: read.append(tensor) or tolist(tensor))
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: read.append(tensor) or item(tensor))
+    tensors, logs, weights = tried()
+    assert all(
+        torch.equal(ours, theirs) and ours.dtype == theirs.dtype for ours, theirs in zip(tensors, of_keras[0], strict=True)
+    )
+    assert repr(logs) == repr(of_keras[1])
+    np.testing.assert_allclose(weights, of_keras[2], rtol=1e-6)
+    # Complex numbers, which no layer has, and arrays are copied; numbers are written by the device.
+    assert all(tensor.ndim or tensor.is_complex() for tensor in moved)
+    assert len(read) == 1
+
+
+@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only PyTorch waits for batches")
+def test_the_labels_of_a_batch_are_moved_to_a_gpu_once(monkeypatch):
+    import torch
+
+    from keras_ratesnn._core.keras_internals import transfers
+
+    seen = []
+    monkeypatch.setattr(transfers, "is_on_gpu", lambda device: True)
+    monkeypatch.setattr(transfers, "_copied", lambda tensor, device: seen.append(tensor.dtype) or tensor.clone())
+    transfers.replace_transfers(monkeypatch.setattr)
+    model = helpers.spiking()
+    model.compile("sgd", "mse", metrics=["mae", "mse"])
+    x, y = torch.ones(4, 6, dtype=torch.float64), np.ones((4, 3), "int64")
+    seen.clear()
+    model.train_on_batch(x, y)
+    assert seen.count(torch.float64) == seen.count(torch.int64) == 1
 
 
 def test_the_name_of_an_input_is_that_of_its_layer():

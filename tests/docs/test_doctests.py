@@ -8,10 +8,10 @@ import re
 import keras
 import numpy as np
 import pytest
+from helpers import free_port
 from keras import ops
 
 import keras_ratesnn
-from recipes.engine import free_port
 
 BACKEND = keras.backend.backend()
 ROOT = pathlib.Path(__file__).parents[2]
@@ -24,6 +24,11 @@ BACKENDS = {"jax", "tensorflow", "torch"}
 FILES = [path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / "keras_ratesnn").rglob("*.py"))]
 # The other backends' modules need their backend.
 MODULES = [".".join(parts).removesuffix(".__init__") for parts in FILES if not BACKENDS - {BACKEND} & set(parts)]
+# JAX compiles each operation of what these pages run outside of compiled functions. Their functions have tests on JAX.
+LONG_ON_JAX = {
+    f"docs/{page}.md"
+    for page in ("analysis", "extending", "tasks", "tutorials/compare", "tutorials/convert", "tutorials/train")
+}
 NAMES = {"keras": keras, "np": np, "ops": ops, "keras_ratesnn": keras_ratesnn}
 
 
@@ -37,9 +42,7 @@ def test_docstring_examples_print_what_they_say(name):
 # What readers are warned of is no error.
 @pytest.mark.filterwarnings("default::UserWarning")
 @pytest.mark.parametrize(
-    # JAX compiles each of the many operations of a detector that runs eagerly.
-    "page",
-    [pytest.param(page, marks=pytest.mark.slow) if (page, BACKEND) == ("docs/tasks.md", "jax") else page for page in PAGES],
+    "page", [pytest.param(page, marks=pytest.mark.slow) if BACKEND == "jax" and page in LONG_ON_JAX else page for page in PAGES]
 )
 def test_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -67,6 +67,18 @@ def test_an_exported_graph_gives_the_outputs_in_the_other_orders(format, timed, 
     test_an_exported_graph_gives_the_outputs_for_batches_of_any_size(format, timed, step_mode, tmp_path)
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="OpenVINO's converter knows no graph of JAX")
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_file_of_openvino_gives_the_outputs_for_batches_of_any_size(step_mode, tmp_path):
+    x, _ = data(5, (6, 6, 2))
+    model = spiking(every_neuron(), T, step_mode=step_mode)
+    path = export(model, tmp_path, "openvino")
+    expected = model.predict(x, verbose=0)
+    assert expected.std(axis=0).min() > 0.01
+    for batch in (1, 5):
+        np.testing.assert_allclose(outputs_of(path, "openvino", x[:batch]), expected[:batch], rtol=0, atol=1e-5)
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="a format of PyTorch")
 def test_a_program_of_pytorch_gives_the_outputs_for_batches_of_any_size(tmp_path):
     x, _ = data(5)
@@ -245,10 +257,11 @@ def test_a_missing_package_is_an_error_that_says_how_to_install_it(tmp_path, mon
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX offers no format without half precision")
 def test_a_dtype_that_runtimes_do_not_have_is_an_error(tmp_path):
-    format, policy = {"tensorflow": ("litert", "mixed_float16"), "torch": ("onnx", "mixed_bfloat16")}[BACKEND]
-    keras.config.set_dtype_policy(policy)
-    with pytest.raises(ValueError, match=rf"format='{format}'` .* compute in {policy[6:]}, .*set_dtype_policy\('float32'\)"):
-        export(spiking(timesteps=T), tmp_path, format)
+    usual = {"tensorflow": ("litert", "mixed_float16"), "torch": ("onnx", "mixed_bfloat16")}[BACKEND]
+    for format, policy in (usual, ("openvino", "mixed_bfloat16")):
+        keras.config.set_dtype_policy(policy)
+        with pytest.raises(ValueError, match=rf"format='{format}'` .* compute in {policy[6:]}, .*_dtype_policy\('float32'\)"):
+            export(spiking(timesteps=T), tmp_path, format)
 
 
 def test_a_step_of_unknown_shape_and_other_mistakes_are_errors(tmp_path):

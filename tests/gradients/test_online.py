@@ -138,13 +138,12 @@ def test_weights_that_a_layer_assigns_have_the_same_gradient_in_kept_and_recompu
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_weights_that_a_layer_assigns_have_the_gradient_of_bptt_at_one_step(step_mode):
+@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("sltt", "single")])
+def test_weights_that_a_layer_assigns_have_the_gradient_of_bptt_at_one_step(gradient, step_mode):
     """With so many iterations that the norm is nearly the same when the layer is evaluated once more."""
     expected = spectral(1, "bptt", step_mode, 20)
-    for gradient in ("rate", "sltt"):
-        for found, wanted in zip(spectral(1, gradient, step_mode, 20), expected, strict=True):
-            np.testing.assert_allclose(found, wanted, rtol=1e-2, atol=5e-4, err_msg=gradient)
+    for found, wanted in zip(spectral(1, gradient, step_mode, 20), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-2, atol=5e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -172,16 +171,16 @@ def test_only_random_steps_carry_gradient_and_they_are_drawn_for_each_batch(step
 
     def output_gradient(random_steps):
         model = spiking(network, 4, SLTT(random_steps), step_mode=step_mode)
-        found = [loss_and_gradients(model, x, y)[1] for _ in range(6)]
+        found = [loss_and_gradients(model, x, y)[1] for _ in range(3)]
         return np.array([list(gradients.values())[-1] for gradients in found])
 
     # The bias of the output has the same gradient in each step.
     whole = loss_and_gradients(spiking(network, 4, "sltt", step_mode=step_mode), x, y)[1]
     bias = list(whole.values())[-1]
-    np.testing.assert_allclose(output_gradient(1), np.tile(bias / 4, (6, 1)), rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(output_gradient(3), np.tile(bias * 0.75, (6, 1)), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(output_gradient(1), np.tile(bias / 4, (3, 1)), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(output_gradient(3), np.tile(bias * 0.75, (3, 1)), rtol=1e-4, atol=1e-7)
     model = spiking(network, 4, SLTT(random_steps=1), step_mode=step_mode)
-    kernels = [next(iter(loss_and_gradients(model, x, y)[1].values())) for _ in range(12)]
+    kernels = [next(iter(loss_and_gradients(model, x, y)[1].values())) for _ in range(8)]
     assert 2 <= len({kernel.round(6).tobytes() for kernel in kernels}) <= 4
 
 

@@ -1,12 +1,11 @@
 """The library agrees with the authors' program, tensor by tensor, in all reference cases."""
 
+import numpy as np
 import pytest
 from helpers import training_results
-from reference_networks import CASES, Case, reference_name
+from reference_networks import CASES, TOLERANCE, Case
 
 import keras_ratesnn as rsnn
-from recipes.benchmark.evidence import reference
-from recipes.benchmark.evidence.results import gradient_errors, largest
 
 
 @pytest.fixture(params=CASES)
@@ -15,13 +14,11 @@ def case(request):
 
 
 def test_all_cases_exist():
-    assert len(CASES) == 24
+    assert len(CASES) == 29
 
 
 def test_logits_gradients_losses_and_moving_statistics_of_training_agree(case):
-    results, _ = reference.trained(case, jit_compile="auto")
-    errors = reference.errors_of(case, results)
-    assert largest(errors) < reference.TOLERANCE, errors
+    case.assert_training_agrees(jit_compile="auto")
 
 
 @pytest.mark.parametrize(
@@ -34,10 +31,16 @@ def test_rate_with_a_window_for_each_step_is_bptt(name):
     model = case.model()
     model.gradient = rsnn.gradients.Rate(windows=model.timesteps)
     _, gradients, _ = training_results(model, case.x, case.y)
-    assert_gradients_agree(case, model, gradients)
+    case.assert_gradients_agree(gradients)
 
 
-def assert_gradients_agree(case, model, gradients):
-    named = {reference_name(variable.path): gradients[variable.path] for variable in model.trainable_variables}
-    errors = gradient_errors(named, case.expected("grad"))
-    assert largest(errors) < reference.TOLERANCE, errors
+@pytest.mark.parametrize(
+    ("name", "gradient"),
+    [("ssa_block_t1", "rate"), ("espikeformer_block", "rate"), ("ssa_block", rsnn.gradients.Rate(windows=4))],
+)
+def test_rate_is_bptt_for_attention_with_a_window_for_each_step(name, gradient):
+    case = Case(name)
+    _, gradients, outputs = training_results(case.model(gradient=gradient), case.x, case.y)
+    case.assert_gradients_agree(gradients)
+    logits = case.arrays["logits"]
+    assert np.linalg.norm(outputs - logits) < TOLERANCE * np.linalg.norm(logits)

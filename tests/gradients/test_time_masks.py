@@ -153,6 +153,48 @@ def test_a_step_that_is_padding_for_all_samples_moves_no_average(step_mode):
     assert_same(long, short)
 
 
+def test_steps_of_few_sequences_do_not_dominate_the_rate_gradient():
+    """One or two sequences have no variance of their own, and normalising them no derivative."""
+    x, mask = padded_with(0.0, frames()), np.arange(T) < np.array([5, 3, 3, 3])[:, None]
+    by_method = {}
+    for gradient in ("rate", Rate(windows=(2, 3)), "bptt"):
+        model = spiking(normalizing_network(), T, gradient, step_mode="single")
+        by_method[str(gradient)] = np.linalg.norm(results(model, x, mask=mask)[1])
+    *of_rates, of_bptt = by_method.values()
+    assert all(of_bptt / 3 < norm < 3 * of_bptt for norm in of_rates), by_method
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt", "sltt", "ottt"], ids=str)
+def test_samples_that_are_all_padding_have_no_gradient(gradient, step_mode):
+    model = spiking(normalizing_network(), T, gradient, step_mode=step_mode)
+    nothing = np.zeros_like(MASK)
+    _, gradients, outputs = training_results(WithMask(model, nothing), padded_with(np.nan, frames(), nothing), Y)
+    assert not any(result.any() for result in (*gradients.values(), outputs))
+
+
+class Shares(keras.layers.Layer):
+    """Each feature as a share of all: NaN for a step of zeros."""
+
+    def call(self, inputs):
+        return inputs / ops.sum(inputs, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2), "bptt", "sltt", "ottt"], ids=str)
+def test_operations_that_are_nan_for_zeros_give_no_nan_in_padding(gradient, step_mode):
+    """A mean over words, of which padding has none, and a division."""
+    words = np.where(MASK[..., None], np.random.default_rng(0).integers(1, 9, (4, T, 3)), 0).astype("int32")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(9, 6, embeddings_initializer="ones", mask_zero=True)(inputs))
+    x = rsnn.layers.LIF(0.5, 0.1)(layers.Dense(8)(Shares()(layers.Dense(6, bias_initializer="zeros", use_bias=False)(x))))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(x)), T, gradient, step_mode=step_mode)
+    found = results(model, words)
+    assert all(np.isfinite(result).all() for result in found)
+    assert all(gradient.any() for gradient in found[1:3])
+
+
 @pytest.mark.parametrize("step_mode", STEP_MODES)
 def test_windows_of_one_step_are_bptt_with_padding_too(step_mode):
     x = frames()
@@ -306,13 +348,20 @@ def test_padding_changes_nothing_in_half_precision_and_recorded():
     ("mask", "message"),
     [
         (np.ones((4, T + 1), bool), r"`mask` of input .* must have the shape \(batch, time\).*\(4, 6\)"),
+        (MASK.tolist(), "`mask` must be a boolean tensor or array.*mask of type list with True in it"),
+        ({"other": MASK}, r"`mask` must be a single mask, or masks in a structure like the inputs.*\['other'\]"),
         (np.ones(4, bool), r"must have the shape \(batch, time\)"),
         (np.arange(T) < np.array([5, 0, 3, 1])[:, None], r"at least one time step.*1 of 4 samples, the first of them sample 1"),
     ],
 )
 def test_masks_that_do_not_fit_are_errors(mask, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         spiking(network(), T)(frames(), mask=mask)
+
+
+def test_an_input_without_time_has_no_mask_in_time():
+    with pytest.raises(ValueError, match="The input has no time, so that no step of it is padding"):
+        spiking(network(), T)(frames()[:, 0], mask=MASK)
 
 
 def test_samples_that_are_all_padding_are_errors_before_training():

@@ -48,7 +48,7 @@ def ordinary_head_on(model, shape):
     ("gradient", "step_mode", "shape"),
     [
         *((name, "multi", (T, 6)) for name in METHODS),
-        *((name, "single", (6,)) for name in ("rate", "bptt", "random steps", "ottt")),
+        *((name, "single", (6,)) for name in ("rate", "random steps")),
     ],
 )
 def test_what_follows_is_an_ordinary_network_on_the_output_of_a_spiking_one(gradient, step_mode, shape):

@@ -11,9 +11,7 @@ import keras
 import numpy as np
 import pytest
 import replica_cases
-from helpers import BACKEND, double_precision
-
-from recipes.engine import free_port
+from helpers import BACKEND, double_precision, free_port
 
 SECONDS = 500
 PROGRAM = pathlib.Path(replica_cases.__file__)

@@ -17,7 +17,12 @@ from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 
 pytestmark = pytest.mark.runs_once
 
-EVERY_NETWORK = [getattr(models, name) for name in models.__all__ if name[0].isupper()]
+TRANSFORMERS = [models.Spikformer, models.QKFormer, models.MaxFormer, models.ESpikeFormer]
+EVERY_NETWORK = [
+    network
+    for network in (getattr(models, name) for name in models.__all__ if name[0].isupper())
+    if network not in TRANSFORMERS
+]
 ONE_OF_A_KIND = [models.ResNet18, models.SEWResNet18, models.PreActResNet18, models.VGG11]
 WITH_A_STEM = [models.ResNet18, models.ResNet19, models.SEWResNet18, models.PreActResNet18]
 

@@ -17,11 +17,12 @@ from recipes import augmentation, augmentation_sheet
 from recipes.augmentation import layers
 from recipes.augmentation.auto_augment import CIFAR10_POLICY, NOTHING, auto_augment, draw_steps
 from recipes.augmentation.compose import compose
-from recipes.augmentation.crops import random_crop, random_part, random_resized_crop, resized_center
+from recipes.augmentation.crops import random_crop, random_part, random_resized_crop
 from recipes.augmentation.cutout import cutout
 from recipes.augmentation.flip import random_flip
 from recipes.augmentation.operations import OPERATIONS
 from recipes.augmentation.roll import random_roll
+from recipes.data.resizing import resized_center
 
 pytestmark = pytest.mark.runs_once
 
@@ -262,7 +263,7 @@ def test_images_of_any_size_become_one_batch():
     sizes = ((300, 200), (100, 400))
     spec = tf.TensorSpec((None, None, 3), tf.float32)
     data = tf.data.Dataset.from_generator(lambda: (np.zeros((*size, 3), "float32") for size in sizes), output_signature=spec)
-    for function in (augmentation.resized_center, lambda image: augmentation.BY_NAME["imagenet"](image, (0, 1))):
+    for function in (resized_center, lambda image: augmentation.BY_NAME["imagenet"](image, (0, 1))):
         batches = data.map(function).batch(2)
         assert batches.element_spec.shape == (None, 224, 224, 3)
         assert next(iter(batches)).shape == (2, 224, 224, 3)
@@ -337,6 +338,29 @@ def test_all_frames_of_events_move_together():
     assert_near_share(sum(count for (flipped, _, _), count in seen.items() if flipped), 3000, 0.5)
 
 
+def test_counts_of_events_are_dropped_in_four_ways():
+    frames = 1 + different_pixels(5 * 12, 12, 2).reshape(5, 12, 12, 2)
+    seen = collections.Counter()
+    for result in augmented(augmentation.BY_NAME["event_drop"], frames, 800):
+        kept = result != 0
+        np.testing.assert_array_equal(result[kept], frames[kept])
+        assert kept.any()
+        rows, columns = (np.flatnonzero((~kept).any(axis)) for axis in ((0, 2, 3), (0, 1, 3)))
+        if kept.all():
+            seen["nothing"] += 1
+        elif ((of_frame := kept.reshape(5, -1)).all(1) | ~of_frame.any(1)).all():
+            seen["span"] += 1
+        elif (~kept).sum() == 5 * len(rows) * len(columns) * 2:
+            seen["area"] += 1
+        else:
+            seen["anywhere"] += 1
+            assert 0.05 < 1 - kept.mean() < 0.95
+    # A span or an area may lie between two frames or pixels.
+    assert seen["nothing"] > 0.2 * 800
+    for way in ("span", "area", "anywhere"):
+        assert seen[way] > 0.17 * 800, seen
+
+
 def test_a_roll_by_zero_keeps_the_image():
     image = different_pixels(3, 4)
     np.testing.assert_array_equal(random_roll(0)(tf.constant(image), (0, 1)), image)
@@ -404,9 +428,9 @@ def test_cutmix_has_one_box_of_another_image(batch):
 
 
 @pytest.mark.parametrize(
-    # Keras makes this layer by running all its operations.
+    # Keras makes RandAugment by running all its operations.
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name == "randaugment" else name for name in LAYERS],
+    [pytest.param(name, marks=pytest.mark.slow if name in ("randaugment", "transformer") else ()) for name in LAYERS],
 )
 def test_new_layers_of_the_same_seed_draw_the_same(name):
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype("float32")
@@ -434,6 +458,7 @@ IMAGES = {
     "cifar10": pixels(PICTURES[1]),
     "cifar100": pixels(PICTURES[1]),
     "cifar10_dvs": np.random.default_rng(0).poisson(0.2, (3, 48, 48, 2)).astype("float32"),
+    "event_drop": np.random.default_rng(0).poisson(0.2, (12, 16, 16, 2)).astype("float32"),
     "fashion_mnist": pixels(PICTURES[1].resize((28, 28)).convert("L"))[..., np.newaxis],
     "fashion_mnist_cutout": pixels(PICTURES[1].resize((28, 28)).convert("L"))[..., np.newaxis],
     "imagenet": pixels(PHOTOGRAPHS[1].resize((320, 240))),
@@ -465,6 +490,7 @@ DRAWN = {
     "cifar10": (103.3708, 5144.609),
     "cifar100": (103.5984, 5155.623),
     "cifar10_dvs": (116.3333, 5815.067),
+    "event_drop": (105.2324, 5261.296),
     "fashion_mnist": (108.1610, 5406.969),
     "fashion_mnist_cutout": (106.0619, 5301.171),
     "imagenet": (120.5725, 6028.691),
@@ -476,7 +502,9 @@ DRAWN = {
 def test_every_backend_and_machine_draws_the_same(name):
     rows, columns = np.meshgrid(np.arange(SIZE), np.arange(SIZE), indexing="ij")
     image = np.stack([rows * 8, columns * 8, (rows * columns) % 256], axis=-1).astype("float32")
-    results = augmented(augmentation.BY_NAME[name], image[np.newaxis] if name == "cifar10_dvs" else image, 50).astype("float64")
+    results = augmented(
+        augmentation.BY_NAME[name], image[np.newaxis] if name in ("cifar10_dvs", "event_drop") else image, 50
+    ).astype("float64")
     weights = np.arange(results.size).reshape(results.shape) % 101
     np.testing.assert_allclose((results.mean(), (results * weights).mean()), DRAWN[name], rtol=1e-5)
 

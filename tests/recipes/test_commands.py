@@ -7,6 +7,7 @@ import runpy
 import pytest
 
 import recipes
+from recipes import catalogue, train
 from recipes.command_line import INTERRUPTED
 
 pytestmark = pytest.mark.runs_once
@@ -35,3 +36,13 @@ def test_ctrl_c_ends_a_command_without_a_traceback(module, monkeypatch, capsys):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     assert exit_info.value.code == INTERRUPTED
     assert capsys.readouterr().out.startswith("\ninterrupted")
+
+
+def test_the_help_of_commands_with_settings_lists_their_keys_and_so_does_the_page_of_recipes(capsys):
+    keys = catalogue.find("digits").keys
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    listed = capsys.readouterr().out.split("keys of --set")[1].split(":", 1)[1]
+    assert listed.replace("\n", " ").split() == [*(f"{key}," for key in keys[:-1]), keys[-1]]
+    page = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+    assert [key for key in keys if f"`{key}`" not in page] == []

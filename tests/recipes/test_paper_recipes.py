@@ -5,6 +5,7 @@ CIFAR and ImageNet use the mock of TensorFlow Datasets, CIFAR10-DVS uses AEDAT f
 
 import dataclasses
 import io
+import math
 import types
 
 import keras
@@ -16,7 +17,7 @@ from recipe_runs import trained
 
 import keras_ratesnn
 from recipes import catalogue, optimizers, run
-from recipes.data import cifar, imagenet
+from recipes.data import cifar, cifar10_dvs, imagenet
 from recipes.train import main
 
 pytestmark = pytest.mark.runs_once
@@ -25,14 +26,15 @@ tfds = pytest.importorskip("tensorflow_datasets", reason="the extra [test] insta
 
 # With fewer than 8 channels some convolutions of PyTorch 2.13 write outside of their memory on CPUs without AVX-512.
 NARROW = ("width=0.125", "timesteps=2", "epochs=1", "batch_size=4")
-if keras.backend.backend() == "tensorflow":
+if keras.backend.backend() != "jax":
     # Compiling takes most of the time of a test. (JAX without it compiles every operation by itself.)
     NARROW += ("jit_compile=False",)
 IMAGES = 8
 """Two steps of training."""
 
 CIFAR_RECIPES = [name for name in catalogue.RECIPES if name.startswith("cifar10") and "dvs" not in name]
-IMAGENET_RECIPES = ["imagenet_sew_resnet34", "imagenet_preact_resnet34"]
+IMAGES_OF_ANY_SIZE = ["imagenet_sew_resnet34", "imagenet_preact_resnet34", "imagenet_maxformer"]
+IMAGENET_RECIPES = [name for name in catalogue.RECIPES if name.startswith("imagenet")]
 
 
 @pytest.fixture
@@ -52,7 +54,10 @@ def check(record, shape):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name == "cifar100_vgg11" else pytest.mark.slow) for name in CIFAR_RECIPES],
+    [
+        pytest.param(name, marks=[] if name in ("cifar100_vgg11", "cifar10_maxformer") else pytest.mark.slow)
+        for name in CIFAR_RECIPES
+    ],
 )
 def test_cifar_recipes_train(name, mocked, tmp_path):
     check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW), cifar.IMAGE_SHAPE)
@@ -68,7 +73,7 @@ def test_imagenet_recipes_train_at_full_image_size(name, mocked, tmp_path):
     ("name", "shape", "classes"),
     [
         # Its images are of any size.
-        *((name, imagenet.IMAGE_SHAPE, imagenet.CLASSES) for name in IMAGENET_RECIPES),
+        *((name, imagenet.IMAGE_SHAPE, imagenet.CLASSES) for name in IMAGES_OF_ANY_SIZE),
         ("cifar10_resnet18", cifar.IMAGE_SHAPE, 10),
     ],
 )
@@ -85,11 +90,20 @@ def test_images_reach_the_network_of_a_recipe(name, shape, classes, mocked, tmp_
     check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW), shape)
 
 
-def test_the_dvs_recipe_trains_on_aedat_files(tmp_path):
-    write_data_set(tmp_path / "recordings")
-    settings = (*NARROW, "batch_size=45")
-    record = trained(tmp_path / "run", "cifar10_dvs_vggsnn", "--data-dir", str(tmp_path / "recordings"), "--set", *settings)
-    assert (record["train_images"], record["test_images"]) == (90, 10)
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("cifar10_dvs_vggsnn", ()),
+        ("cifar10_dvs_maxformer", ("train_images=10", "batch_size=5")),
+        pytest.param("cifar10_dvs_spikformer", (), marks=pytest.mark.slow),
+        pytest.param("cifar10_dvs_qkformer", (), marks=pytest.mark.slow),
+    ],
+)
+def test_the_dvs_recipes_train_on_aedat_files(name, more, tmp_path):
+    write_data_set(tmp_path / "recordings", cifar10_dvs.CLASS_NAMES)
+    settings = (*NARROW, "batch_size=45", *more)
+    record = trained(tmp_path / "run", name, "--data-dir", str(tmp_path / "recordings"), "--set", *settings)
+    assert (record["train_images"], record["test_images"]) == (10 if more else 90, 10)
     assert np.isfinite(record["curve"]["loss"]).all()
 
 
@@ -97,10 +111,11 @@ def test_the_dvs_recipe_trains_on_aedat_files(tmp_path):
     ("name", "more"),
     [
         ("fashion_mnist_resnet13", ("ordinary_epochs=1",)),
+        ("fashion_mnist_maxformer", ("train_images=160", "batch_size=80")),
         pytest.param("fashion_mnist_resnet18", (), marks=pytest.mark.slow),
     ],
 )
-def test_residual_networks_train_on_fashion_mnist(name, more, tmp_path):
+def test_deep_networks_train_on_fashion_mnist(name, more, tmp_path):
     write_clothes(tmp_path)
     settings = (*NARROW, "batch_size=160", *more)
     record = trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *settings)
@@ -120,6 +135,26 @@ def test_every_network_is_built_and_takes_raw_pixels(name):
         (scale,) = [layer for layer in network.layers if isinstance(layer, keras.layers.Rescaling)]
         pixels = np.full((1, 1, 1, 3), cifar.MEAN_COLORS[data_set])
         np.testing.assert_allclose(keras.ops.convert_to_numpy(scale(pixels)), 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("fashion_mnist_maxformer", 1_650_178),
+        ("cifar10_maxformer", 6_568_282),
+        ("cifar100_qkformer", 6_740_884),
+        # Without layer normalisations that the authors' program does not use.
+        ("cifar10_spikformer", 9_330_874 - 4 * 4 * 384),
+        ("cifar10_dvs_maxformer", 1_455_626),
+        ("cifar10_dvs_qkformer", 1_504_138),
+        pytest.param("imagenet_maxformer", 16_237_240, marks=pytest.mark.slow),
+    ],
+)
+def test_transformers_have_the_size_and_the_optimizer_of_their_authors(name, parameters):
+    recipe = catalogue.find(name)
+    assert sum(math.prod(weight.shape) for weight in recipe.network().trainable_weights) == parameters
+    assert isinstance(recipe.optimizer, optimizers.AdamW)
+    assert recipe.spiking.timesteps == (16 if "dvs" in name else 4)
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in catalogue.RECIPES.items() if recipe.settings()["as_the_authors"]])

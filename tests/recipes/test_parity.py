@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from recipe_runs import error_of
 
+from recipes import methods as method_names
+from recipes import plots
 from recipes.compare import parity, results
 
 pytestmark = pytest.mark.runs_once
@@ -41,6 +43,18 @@ def test_differences_are_paired_by_seed_with_the_interval_of_student():
     lines = parity.table(methods, "bptt multi").splitlines()
     assert lines[2] == "| bptt multi | 3 | 0.9000 ± 0.0100 |  |  |"
     assert lines[4] == "| sltt multi | 1 | 0.8800 | -3.00 | one seed |"
+
+
+def test_legends_of_figures_name_methods_in_words():
+    names = ["rate-multi", "rate-multi-2", "bptt-multi", "sltt-single-2", "ottt-single", "ottt", "os", "floor", "spikingjelly"]
+    assert [method_names.in_words(name) for name in names] == [
+        *("rate, multi-step", "rate, 2 windows, multi-step", "BPTT, multi-step", "SLTT, 2 random steps, single-step"),
+        *("OTTT, single-step", "OTTT", "OS", "floor", "spikingjelly"),
+    ]
+    figure = plots.new_figure(9, 4)
+    parity.draw(figure, parity.by_method(RECORDS, "made", 2))
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["BPTT, multi-step", "rate, multi-step", "SLTT, multi-step"]
 
 
 def test_the_command_draws_the_curves_of_the_committed_results(monkeypatch, tmp_path, capsys):

@@ -94,7 +94,12 @@ def test_settings_of_a_spiking_network_are_refused_if_only_the_ordinary_one_is_t
 
 
 @pytest.mark.parametrize(
-    ("settings", "score"), [(TAUGHT, "test_student_loss"), (("branches=1", "epochs=2", "temperature=2.0"), "test_accuracy")]
+    ("settings", "score"),
+    [
+        (TAUGHT, "test_student_loss"),
+        (("branches=1", "epochs=2", "temperature=2.0"), "test_accuracy"),
+        (("random_timesteps=[1,3]", "step_distillation=0.5", "epochs=2"), "test_accuracy"),
+    ],
 )
 def test_a_taught_run_resumes_and_its_network_is_an_ordinary_checkpoint(settings, score, tmp_path, monkeypatch, capsys):
     run = ("digits", "--set", *TINY, *settings)
@@ -189,14 +194,35 @@ def test_branches_sit_at_the_ends_of_the_last_stages():
         (["teacher_weight=0", "ordinary=first"], "`teacher_weight` must be > 0"),
         (["teacher_weight=1.5", "ordinary=first"], "`teacher_weight` must be at most 1"),
         (["teacher_weight=0.5", "branches=1", "ordinary=first"], "`teacher_weight` and `branches` cannot both be set"),
+        (["branches=1", "step_distillation=0.5"], "`branches` and `step_distillation` cannot both be set"),
+        (["step_distillation=0"], "`step_distillation` must be > 0"),
+        (["random_timesteps=4"], "`random_timesteps` must be two integers"),
+        (["random_timesteps=[4,1]"], "`random_timesteps` must be numbers of time steps that can be trained. Received"),
+        (["random_timesteps=[1,4]", "windows=2"], "`random_timesteps` must be numbers of time steps that can be trained."),
         (["branches=0"], "`branches` must be"),
         (["branches=3", *TINY], "`branches` must be at most 2 in recipe 'digits'"),
-        (["temperature=2"], "`temperature` must be None without a teacher and branches"),
+        (["temperature=2"], "`temperature` must be None without a teacher, branches and step_distillation"),
         (["temperature=0", "branches=1"], "`temperature` must be > 0"),
     ],
 )
 def test_settings_that_do_not_fit_are_errors(settings, said, tmp_path, capsys):
     assert said in error_of(["digits", "--output", tmp_path, "--set", *settings], capsys)
+
+
+def test_one_training_with_random_time_steps_is_tested_with_several_by_one_command(tmp_path, capsys):
+    record = trained(tmp_path, "digits", "--set", *TINY, "random_timesteps=[1,3]", "epochs=1")
+    assert record["settings"]["random_timesteps"] == [1, 3]
+    capsys.readouterr()
+    assert evaluate.main([str(tmp_path), "--timesteps", "1", "2", "4"]) == 0
+    printed = capsys.readouterr().out
+    for timesteps in (1, 2, 4):
+        assert f"T = {timesteps}," in printed
+    assert f"test accuracy: {record['test_accuracy']:.4f}" in printed.split("T = 2,")[1].split("T = 4,")[0]
+
+
+def test_frames_have_no_random_number_of_time_steps():
+    with pytest.raises(ValueError, match="`random_timesteps` must be None in recipe 'cifar10_dvs_vggsnn'"):
+        catalogue.find("cifar10_dvs_vggsnn").with_settings(["random_timesteps=[1,4]"])
 
 
 def test_only_classifiers_are_taught():

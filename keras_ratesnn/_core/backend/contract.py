@@ -13,8 +13,8 @@ class Backend(Protocol):
     """The functions of `keras_ratesnn._core.backend`. A new backend is a module, or a few, with these names and parameters."""
 
     CallGraph: Any
-    """`CallGraph(function, tensors, outputs, settings, compiled, name)`: a function of tensors as a graph of operations; `None`
-    where Keras compiles whole functions."""
+    """`CallGraph(function, tensors, outputs, settings, compiled, name, places)`: a function of tensors as a graph of
+    operations; `None` where Keras compiles whole functions."""
 
     replicas: "Replicas"
     """A module: how many replicas of a model see parts of the same batch, and what they exchange."""
@@ -42,8 +42,16 @@ class Backend(Protocol):
             *arguments: Structures of tensors and numbers.
         """
 
-    def finite_rows(self, tensor: Tensor, rows: int | Tensor) -> Tensor:
-        """Splits a tensor into `rows` equal parts; for each, whether all its elements are finite: `(rows,)`."""
+    def finite_rows(self, tensors: list[Tensor], rows: list[int | Tensor]) -> Tensor:
+        """Splits each tensor into as many equal parts; for each part, whether all its elements are finite in all tensors.
+
+        Args:
+            tensors: List of tensors, not empty.
+            rows: List with a number of parts for each: the same one, or 1 for a tensor that concerns all parts.
+
+        Returns:
+            Tensor of booleans, `(rows,)` or `(1,)`.
+        """
 
     def fusing(self, allowed: bool) -> AbstractContextManager[Any]:
         """A context in which `elementwise` may compile."""

@@ -1,6 +1,7 @@
 """Backend functions shared by JAX and TensorFlow. Their compilers see a whole step, so most have nothing to do."""
 
 import contextlib
+import functools
 
 from keras import ops
 
@@ -40,9 +41,12 @@ def elementwise(function, cell, key, *arguments):
     return function(*arguments)
 
 
-def finite_rows(tensor, rows):
-    """Whether all elements are finite in each of `rows` equal parts of a tensor: `(rows,)`."""
-    return ops.all(ops.reshape(ops.isfinite(tensor), (rows, -1)), axis=1)
+def finite_rows(tensors, rows):
+    """Whether all elements are finite in each of as many equal parts of each tensor; see `contract`."""
+    of_each = [
+        ops.all(ops.reshape(ops.isfinite(tensor), (count, -1)), axis=1) for tensor, count in zip(tensors, rows, strict=True)
+    ]
+    return functools.reduce(ops.logical_and, of_each)
 
 
 def noise_state():

@@ -47,6 +47,7 @@ from keras_ratesnn._core.keras_internals.random import seed_states as seed_state
 from keras_ratesnn._core.keras_internals.random import torch_generators_from as torch_generators_from
 from keras_ratesnn._core.keras_internals.saving import LAYERS_OF_A_GRAPH as LAYERS_OF_A_GRAPH
 from keras_ratesnn._core.keras_internals.saving import portable as portable
+from keras_ratesnn._core.keras_internals.saving import without_code as without_code
 from keras_ratesnn._core.keras_internals.scopes import CollectingScope as CollectingScope
 from keras_ratesnn._core.keras_internals.scopes import ReadOnce as ReadOnce
 from keras_ratesnn._core.keras_internals.scopes import Replaced as Replaced
@@ -64,6 +65,8 @@ from keras_ratesnn._core.keras_internals.training import StandIn as StandIn
 from keras_ratesnn._core.keras_internals.training import TrainsInStrategies as TrainsInStrategies
 from keras_ratesnn._core.keras_internals.training import make_function as make_function
 from keras_ratesnn._core.keras_internals.training import plain_build_errors as plain_build_errors
+from keras_ratesnn._core.keras_internals.transfers import MovesBatchesOnce as MovesBatchesOnce
+from keras_ratesnn._core.keras_internals.transfers import let_transfers_overlap as let_transfers_overlap
 from keras_ratesnn._core.keras_internals.trees import first_tensor as first_tensor
 from keras_ratesnn._core.keras_internals.trees import let_trees_free_tensors as let_trees_free_tensors
 from keras_ratesnn._core.keras_internals.versions import NEWEST_TESTED as NEWEST_TESTED

@@ -14,6 +14,7 @@ try:
     from keras.src.backend.common.variables import get_autocast_scope as get_autocast_scope
     from keras.src.losses.losses import LossFunctionWrapper as LossFunctionWrapper
     from keras.src.models import functional as functional
+    from keras.src.saving.serialization_lib import SafeModeScope as SafeModeScope
     from keras.src.utils.tracking import TrackedDict as TrackedDict
     from keras.src.utils.tracking import TrackedList as TrackedList
     from keras.src.utils.tracking import TrackedSet as TrackedSet

@@ -66,14 +66,15 @@ def spiking_model(
     )
 
 
-def with_network(model: SpikingModel, network: keras.Model) -> SpikingModel:
+def with_network(model: SpikingModel, network: keras.Model, **changes: Any) -> SpikingModel:
     """A `SpikingModel` like another, not compiled, with a network that was made from its network; a task if it is one.
 
     Args:
         model: A `SpikingModel`.
         network: A network with neurons. Layers may be gone.
+        **changes: Other arguments of `SpikingModel` that change.
     """
-    config = {**model.get_config(), "network": network}
+    config = {**model.get_config(), "network": network, **changes}
     if not isinstance(model, SpikingTask):
         return type(model)(**config)
     new = type(model).from_config({**config, "network": keras.saving.serialize_keras_object(network)})

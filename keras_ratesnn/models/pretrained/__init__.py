@@ -1,12 +1,14 @@
 """Pretrained networks, for prediction on raw images and further training."""
 
+import os
+
 import keras
 
 from keras_ratesnn._core import checks, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.models._arguments import checked_classes
-from keras_ratesnn.models.pretrained import _files
+from keras_ratesnn.models.pretrained import _files, _hubs
 from keras_ratesnn.models.pretrained._card import Card
 from keras_ratesnn.models.pretrained._precision import in_precision
 from keras_ratesnn.models.pretrained._transfer import with_classes
@@ -31,7 +33,7 @@ def list_pretrained() -> dict[str, Card]:
 
 
 def load_pretrained(
-    name: str,
+    name: str | os.PathLike[str],
     timesteps: int | None = None,
     gradient: str | GradientMethod | Config | None = None,
     step_mode: StepModeName | None = None,
@@ -40,7 +42,9 @@ def load_pretrained(
 ) -> SpikingModel:
     """Loads a pretrained network, which takes raw images: preprocessing is part of the model.
 
-    Weights that do not ship with the package are downloaded once, into Keras' cache.
+    Weights that do not ship with the package are downloaded once, into Keras' cache; those of a hub into the cache of its
+    client (the extra `hubs`). Networks from folders and hubs are checked first, and no code in them is run: see
+    [Networks of others](../howto/saving.md#networks-of-others).
 
     Example:
 
@@ -49,7 +53,9 @@ def load_pretrained(
     (1, 10)
 
     Args:
-        name: String, one of `list_pretrained()`.
+        name: String, one of `list_pretrained()`; or an address, `"hf://user/name"` or `"hf://user/name@revision"` for the
+            Hugging Face Hub, `"kaggle://user/name/framework/variation"` for Kaggle; or the path of a folder, as a string with
+            a slash or as a path. `recipes.publish --to` makes such folders.
         timesteps: Integer >= 1, the number of time steps. Defaults to `None`, as in training.
         gradient: The method for further training, see `keras_ratesnn.SpikingModel`. Defaults to `None`, as in training.
         step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `None`, as in training.
@@ -61,12 +67,17 @@ def load_pretrained(
         A `keras_ratesnn.SpikingModel`, not compiled.
 
     Raises:
-        ValueError: If an argument is out of bounds, a name is unknown, or the weights are damaged.
+        ValueError: If an argument is out of bounds, a name is unknown, or the weights are damaged or not to be trusted.
         TypeError: If an argument has the wrong type.
         OSError: If the weights do not exist or cannot be downloaded.
+        ImportError: If the package of a hub is not installed.
     """
-    card = _files.card(checks.one_of("name", name, _files.names()))
-    trained = keras.saving.load_model(_files.weights_file(card), compile=False)
+    checks.path("name", name)
+    if name not in _files.names() and _hubs.is_address(name):
+        card, trained = _hubs.network(name)
+    else:
+        card = _files.card(checks.one_of("name", name, _files.names()))
+        trained = keras.saving.load_model(_files.weights_file(card), compile=False)
     policy = _policy(dtype)
     network = in_precision(trained.network, policy)
     if classes is not None:
@@ -76,7 +87,7 @@ def load_pretrained(
         timesteps=trained.timesteps if timesteps is None else timesteps,
         gradient=trained.gradient if gradient is None else gradient,
         step_mode=trained.step_mode if step_mode is None else step_mode,
-        name=name,
+        name=card.name,
         dtype=policy,
     )
 

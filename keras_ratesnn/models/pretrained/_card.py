@@ -11,7 +11,8 @@ class Card:
     """Describes a pretrained network, its training and its weights file.
 
     Attributes:
-        name: The name for `load_pretrained`. It is the name of the card's file and not stored in it.
+        name: The name for `load_pretrained`. It is the name of the card's file, on hubs that of the weights file, and not
+            stored in it.
         architecture: Name of the function of `keras_ratesnn.models` that builds the network, or of the recipe that defines it.
         arguments: Dict, the arguments of that function.
         preprocessing: The format of raw images, and the preprocessing inside the model.
@@ -62,7 +63,7 @@ class Card:
             if not isinstance(value, field.type):  # type: ignore[arg-type]  # Annotations are classes here, not strings.
                 wanted = getattr(field.type, "__name__", field.type)
                 raise TypeError(f"`{field.name}` must be of type {wanted}. Received: {field.name}={value!r}.")
-        if not self.file.endswith(".keras") or pathlib.PurePath(self.file).name != self.file:
+        if not re.fullmatch(r"[\w-][\w.-]*\.keras", self.file):
             raise ValueError(f"`file` must be the name of a .keras file, without a folder. Received: file={self.file!r}.")
         if not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(f"`sha256` must be 64 digits 0 to 9 and a to f. Received: sha256={self.sha256!r}.")
@@ -72,16 +73,21 @@ class Card:
         """The call that builds the network, as text."""
         return f"{self.architecture}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
 
-    def write(self, folder):
-        """Writes the card to the JSON file NAME.json in a folder."""
+    def write(self, folder, file=None):
+        """Writes the card to a JSON file in a folder, by default NAME.json."""
         content = dataclasses.asdict(self)
         del content["name"]
-        path = pathlib.Path(folder, f"{self.name}.json")
+        path = pathlib.Path(folder, file or f"{self.name}.json")
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read(path):
+def read(path, advice="Reinstall keras_ratesnn, or correct the file if it is your own.", named_by_file=False):
     """Reads a card from a JSON file.
+
+    Args:
+        path: Path of the file.
+        advice: String, what to do if it is damaged. Defaults to the advice for cards of the package.
+        named_by_file: Boolean, whether the card has the name of the weights file, not its own. Defaults to `False`.
 
     Raises:
         ValueError: If the file is not JSON or not a card; the message names the file.
@@ -96,9 +102,7 @@ def read(path):
             raise ValueError(f"Missing fields: {missing}. Unknown fields: {unknown}.")
         # The keys of JSON are strings.
         content["accuracies"] = {int(timesteps): accuracy for timesteps, accuracy in content["accuracies"].items()}
-        return Card(name=path.stem, **content)
-    except (AttributeError, TypeError, ValueError) as error:
+        return Card(name=pathlib.PurePath(str(content["file"])).stem if named_by_file else path.stem, **content)
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         what = str(error).rstrip(".")
-        raise ValueError(
-            f"The card {path} is damaged: {what}. Reinstall keras_ratesnn, or correct the file if it is your own."
-        ) from error
+        raise ValueError(f"The card {path} is damaged: {what}. {advice}") from error

@@ -35,13 +35,24 @@ def weights_file(card):
     path = FOLDER / "weights" / card.file if card.url is None else _download(card)
     if not path.is_file():
         raise FileNotFoundError(f"The weights of {card.name!r} should be in {path}, but are missing. Reinstall keras_ratesnn.")
+    check_hash(card, path, "Reinstall keras_ratesnn.")
+    return path
+
+
+def check_hash(card, path, advice):
+    """Raises ValueError if the weights file of a `Card` has another hash than the card says.
+
+    Args:
+        card: The `Card`.
+        path: Path of the file.
+        advice: String, what to do.
+    """
     found = sha256(path)
     if found != card.sha256:
         raise ValueError(
             f"The weights of {card.name!r} in {path} do not match its card: the file is damaged or a different one. Its "
-            f"SHA-256 is {found}, that on the card is {card.sha256}. Reinstall keras_ratesnn."
+            f"SHA-256 is {found}, that on the card is {card.sha256}. {advice}"
         )
-    return path
 
 
 def sha256(path):

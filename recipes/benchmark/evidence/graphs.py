@@ -2,6 +2,8 @@
 
 import contextlib
 
+import keras
+
 from keras_ratesnn._model import call_graphs
 
 CALLS_BEFORE_REPLAY = 2
@@ -10,7 +12,7 @@ CALLS_BEFORE_REPLAY = 2
 
 @contextlib.contextmanager
 def recorded_at_once():
-    """A context in which the second call of every kind is recorded.
+    """A context in which the second call of every kind is recorded, and the first replay on a GPU is that of a CUDA graph.
 
     The first one runs in eager mode and compiles the time loops of neurons, forward and backward. Graphs contain these kernels,
     as after the many calls in eager mode that "auto" makes; without them a graph has several times as many operations.
@@ -18,9 +20,25 @@ def recorded_at_once():
     before = dict(call_graphs.EAGER_CALLS)
     call_graphs.EAGER_CALLS.update(dict.fromkeys(before, CALLS_BEFORE_REPLAY - 1))
     try:
-        yield
+        with _captured_at_once():
+            yield
     finally:
         call_graphs.EAGER_CALLS.update(before)
+
+
+@contextlib.contextmanager
+def _captured_at_once():
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    from keras_ratesnn._core.backend.torch import cuda_graphs
+
+    before = cuda_graphs.CALLS_IN_A_ROW
+    cuda_graphs.CALLS_IN_A_ROW = 0
+    try:
+        yield
+    finally:
+        cuda_graphs.CALLS_IN_A_ROW = before
 
 
 def calls_before_replay(jit_compile):

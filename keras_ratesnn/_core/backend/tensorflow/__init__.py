@@ -171,10 +171,8 @@ def reading_once(network):
     The rate pass has many such values. Some gradients would then occasionally use the updated weights of the following layer.
     """
     weights = [] if loses_replaced_weights(network) else network.trainable_variables
-    with keras_internals.without_autocast():
-        # Not with Keras' function, which returns the variable unchanged.
-        values = [(v, tf.convert_to_tensor(v.value)) for v in weights]
-    return keras_internals.ReadOnce(values)
+    values = map(tf.convert_to_tensor, keras_internals.values_of(weights))
+    return keras_internals.ReadOnce(zip(weights, values, strict=True))
 
 
 def loses_replaced_weights(layer):

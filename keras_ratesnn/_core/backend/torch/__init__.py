@@ -131,12 +131,24 @@ def with_backward(values, inputs, others, backward):
     return list(_WithBackward.apply(untraced(backward), (len(values), len(inputs)), *values, *inputs, *others))
 
 
-def finite_rows(tensor, rows):
-    """Whether all elements are finite in each of `rows` equal parts of a tensor: `(rows,)`."""
-    if torch.is_tensor(rows):
-        # During ONNX export, where sizes are 64-bit integers.
-        rows = rows.to(torch.int64)
-    return torch.isfinite(tensor.detach()).reshape(rows, -1).all(dim=1)
+def finite_rows(tensors, rows):
+    """Whether all elements are finite in each of as many equal parts of each tensor; see `contract`."""
+    if _is_exporting() or torch.jit.is_tracing() or any(map(torch.is_tensor, rows)):
+        # Sizes may be known only at run time, when they are 64-bit integers; not all formats let NaN through a maximum.
+        of_each = [
+            torch.isfinite(tensor).reshape(count.to(torch.int64) if torch.is_tensor(count) else count, -1).all(dim=1)
+            for tensor, count in zip(tensors, rows, strict=True)
+        ]
+        return functools.reduce(torch.logical_and, of_each)
+    # NaN or infinite where an element is: one pass over memory, instead of four for each element by itself.
+    largest = [
+        torch.linalg.vector_norm(tensor.detach().reshape(count, -1), math.inf, dim=1)
+        for tensor, count in zip(tensors, rows, strict=True)
+        if tensor.is_floating_point() and tensor.numel()
+    ]
+    if not largest:
+        return torch.ones(1, dtype=torch.bool, device=tensors[0].device)
+    return torch.isfinite(torch.stack(torch.broadcast_tensors(*largest))).all(dim=0)
 
 
 def noise_state():

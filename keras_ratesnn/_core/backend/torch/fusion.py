@@ -12,7 +12,6 @@ from typing import Any
 
 import keras
 import torch
-from keras import ops
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import keras_internals, tree
@@ -48,9 +47,7 @@ def elementwise(function, cell, key, *arguments):
         # Variables that are not weights, such as those of a random generator, may change.
         return function(*arguments)
     leaves = tree.flatten(arguments)
-    with keras_internals.without_autocast():
-        tensors = [ops.convert_to_tensor(weight) for weight in weights]
-    tensors += filter(torch.is_tensor, leaves)
+    tensors = [*keras_internals.values_of(weights), *filter(torch.is_tensor, leaves)]
 
     def whole_key():
         numbers = tuple(None if torch.is_tensor(leaf) else leaf for leaf in leaves)

@@ -5,6 +5,7 @@ A replay runs no Python code of the function. What nobody reads is left out, as 
 
 import contextlib
 import contextvars
+import functools
 import itertools
 import logging
 
@@ -12,7 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
-from keras_ratesnn._core.backend.torch import compiler, graph_passes, replicas
+from keras_ratesnn._core.backend.torch import compiler, cuda_graphs, graph_passes, replicas, small_operations
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.random import seeded_draws
 
@@ -70,13 +71,14 @@ class CallGraph:
         settings: List of other tensors that the function may use, whose values may change.
         compiled: Boolean, whether to compile the graphs.
         name: String, what is compiled, for messages.
+        places: The memory for CUDA graphs that the graphs of a model share, see `new_places`.
 
     Raises:
         ValueError: If the function draws random numbers.
         Exception: Any other, if an operation depends on the values of tensors.
     """
 
-    def __init__(self, function, tensors, outputs, settings, compiled, name):
+    def __init__(self, function, tensors, outputs, settings, compiled, name, places):
         self._wanted = [tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors]
         self.differentiable = [output.requires_grad for output in outputs]
         self.upstream_layouts = [output.stride() for output in outputs if output.requires_grad]
@@ -88,17 +90,37 @@ class CallGraph:
         graph, forward_nodes = graph_passes.simplified(recorded.graph, recording.forward_names)
         inputs = len(tensors) + len(self._others)
         forward, backward = graph_passes.split(recorded, graph, forward_nodes, inputs, len(outputs))
+        for part in (forward, backward):
+            graph_passes.use_means(part)
         if compiled and any(map(graph_passes.draws, recorded.graph.nodes)):
             logging.getLogger("keras_ratesnn").warning(
                 "The calls of %s are not compiled: compiled, they draw other numbers.", name
             )
             compiled = False
+        if not compiled:
+            # PyTorch's compiler fuses them with others.
+            forward = small_operations.batched_at_end(forward)
+            backward = small_operations.batched_at_end(small_operations.batched_at_beginning(backward))
         self.forward = _compiled(forward, f"the forward pass of {name}") if compiled else forward.forward
         self._frees_arguments = not compiled
         if compiled:
             self.backward = _compiled(backward, f"the backward pass of {name}")
         else:
             self.backward = graph_passes.freeing_arguments(backward).forward
+        has_derivative = any(self.differentiable)
+        spread = self.backward if self._frees_arguments else functools.partial(_with_arguments, self.backward)
+        self.cuda_graphs = cuda_graphs.Replays(
+            functools.partial(_with_arguments, self.forward),
+            spread if has_derivative else None,
+            outputs,
+            places[has_derivative],
+            cuda_graphs.why_not(recorded.graph.nodes, [*tensors, *self._others]),
+        )
+
+    @staticmethod
+    def new_places():
+        """Memory for the CUDA graphs of one model: a place for calls without derivative, and one for those with it."""
+        return cuda_graphs.Place(), cuda_graphs.Place()
 
     @staticmethod
     def signature(tensors):
@@ -147,13 +169,18 @@ class CallGraph:
         arguments = [*tensors, *self._others]
         if not any(self.differentiable):
             with torch.no_grad():
-                return list(map(_constant, self.forward(*arguments)))
+                return list(map(_constant, self.results(arguments)))
         # Autograd sees only what has a derivative: each tensor takes it time.
         constants: list[torch.Tensor] = []
         wanted = [tensor for tensor, is_wanted in zip(tensors, self._wanted, strict=True) if is_wanted]
         outputs = iter(_Replayed.apply(self, arguments, constants, *wanted))
         others = iter(constants)
         return [next(outputs if differentiable else others) for differentiable in self.differentiable]
+
+    def results(self, arguments):
+        """The outputs, and what is saved for the backward pass: a list."""
+        found = self.cuda_graphs.forward(arguments)
+        return list(self.forward(*arguments)) if found is None else found
 
     def gradients(self, saved, upstream):
         """The gradients of the tensors that require one, `None` if they have none.
@@ -162,12 +189,15 @@ class CallGraph:
             saved: List of what the forward graph saved. It is emptied, so that memory is free as soon as it is not needed.
             upstream: List of the gradients of the outputs.
         """
-        upstream = [_in_layout(gradient, layout) for gradient, layout in zip(upstream, self.upstream_layouts, strict=True)]
-        arguments = [*saved, *upstream]
-        saved.clear()
-        with torch.no_grad():
-            found = iter(self.backward(arguments) if self._frees_arguments else self.backward(*arguments))
-        return [next(found) if has_gradient else None for has_gradient in self._has_gradient]
+        found = self.cuda_graphs.backward(saved, upstream)
+        if found is None:
+            upstream = [_in_layout(gradient, layout) for gradient, layout in zip(upstream, self.upstream_layouts, strict=True)]
+            arguments = [*saved, *upstream]
+            saved.clear()
+            with torch.no_grad():
+                found = self.backward(arguments) if self._frees_arguments else self.backward(*arguments)
+        remaining = iter(found)
+        return [next(remaining) if has_gradient else None for has_gradient in self._has_gradient]
 
     def _record(self, recording, function, tensors, outputs):
         """A graph module from tensors and gradients of outputs to outputs and gradients of tensors."""
@@ -230,7 +260,7 @@ def _is_checkpointed():
 class _Replayed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, graph, tensors, constants, *wanted):
-        results = graph.forward(*tensors)
+        results = graph.results(tensors)
         count = len(graph.differentiable)
         ctx.graph = graph
         ctx.save_for_backward(*results[count:])
@@ -244,6 +274,10 @@ class _Replayed(torch.autograd.Function):
         # It keeps them where the graph of autograd is retained.
         ctx.maybe_clear_saved_tensors()
         return None, None, None, *ctx.graph.gradients(saved, upstream)
+
+
+def _with_arguments(function, arguments):
+    return function(*arguments)
 
 
 def _constant(result):

@@ -1,5 +1,6 @@
 """Passes over recorded graphs: refuse what cannot be replayed, leave out what nobody reads, split off the derivative."""
 
+import math
 import operator
 from typing import Any
 
@@ -19,7 +20,7 @@ def check(graph_module, repeated_draw):
             "keras.layers.Dropout without a seed does inside another layer: give it a seed"
         )
     for node in graph_module.graph.nodes:
-        if any(_memory_of(argument).op in ("placeholder", "get_attr") for argument in _written(node)):
+        if any(memory_of(argument).op in ("placeholder", "get_attr") for argument in _written(node)):
             raise ValueError(f"{node.target} changes an input, a variable or a constant in place")
         if node.target is _aten._local_scalar_dense.default:
             raise ValueError("a number that Python computes with depends on the values of tensors")
@@ -60,11 +61,11 @@ def tensors_as_inputs(graph_module, count, settings):
 def compute_constants(graph_module):
     """Computes once what depends only on constants: on a GPU each replay would copy them from the host."""
     graph = graph_module.graph
-    changing = {_memory_of(argument) for node in graph.nodes for argument in _written(node)}
+    changed = changing(graph)
     for node in list(graph.nodes):
-        if node.op != "call_function" or not node.all_input_nodes or draws(node) or _memory_of(node) in changing:
+        if node.op != "call_function" or not node.all_input_nodes or draws(node) or memory_of(node) in changed:
             continue
-        if any(argument.op != "get_attr" or argument in changing for argument in node.all_input_nodes):
+        if any(argument.op != "get_attr" or argument in changed for argument in node.all_input_nodes):
             continue
         constants = {argument: getattr(graph_module, argument.target) for argument in node.all_input_nodes}
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), constants.__getitem__)
@@ -88,7 +89,7 @@ def simplified(graph, forward_names):
     Returns:
         `(graph, forward_nodes)`: the latter is the set of these nodes in the new graph.
     """
-    changing = {_memory_of(argument) for node in graph.nodes for argument in _written(node)}
+    changed = changing(graph)
     places: dict[fx.Node, fx.Node] = {}
     result, forward_nodes = fx.Graph(), set()
     # What the backward pass computes again, to save memory, is not taken from the forward pass.
@@ -97,7 +98,7 @@ def simplified(graph, forward_names):
         part_of_tuple = node.target is operator.getitem and places[node.args[0]] in forward_nodes
         is_forward = part_of_tuple or node.name in forward_names
         # A tensor that is changed in place is not the same as another that was computed in the same way.
-        may_be_known = changing.isdisjoint(map(_memory_of, (node, *node.all_input_nodes)))
+        may_be_known = changed.isdisjoint(map(memory_of, (node, *node.all_input_nodes)))
         place = _known(node, places, known[is_forward] if may_be_known else {})
         if place is None:
             place = result.node_copy(node, places.__getitem__)
@@ -165,13 +166,44 @@ def split(root, graph, forward_nodes, tensors, outputs):
     forward.output(tuple(places[node] for node in (*results[:outputs], *saved)))
 
     backward = fx.Graph()
-    places = {node: backward.placeholder(node.name) for node in (*saved, *upstream)}
+    places = {}
+    for node in (*saved, *upstream):
+        places[node] = backward.placeholder(node.name)
+        places[node].meta = node.meta
     for node in (*graph.find_nodes(op="get_attr"), *behind):
         places[node] = backward.node_copy(node, places.__getitem__)
     backward.output(tuple(places[node] for node in results[outputs:]))
     for part in (forward, backward):
         part.eliminate_dead_code()
     return fx.GraphModule(root, forward), fx.GraphModule(root, backward)
+
+
+def use_means(graph_module):
+    """Replaces sums that are divided by the number of their terms by means, and sums of tensors that are widened before.
+
+    PyTorch's mean does the same in one pass over memory, on GPUs in one launch; it widens what it reads.
+    """
+    graph = graph_module.graph
+    for node in graph.find_nodes(op="call_function", target=_aten.div.Tensor):
+        total, count = node.args
+        if not _is_only_used_here(total, _aten.sum.dim_IntList) or total.kwargs or not isinstance(count, (int, float)):
+            continue
+        terms, axes, *keepdim = total.args
+        shape, kwargs = terms.meta["val"].shape, {}
+        if not node.meta["val"].is_floating_point() or count != math.prod(shape[axis] for axis in axes or range(len(shape))):
+            continue
+        if _is_only_used_here(terms, _aten._to_copy.default) and terms.kwargs.keys() == {"dtype"}:
+            terms, kwargs = terms.args[0], terms.kwargs
+        with graph.inserting_before(node):
+            mean = graph.call_function(_aten.mean.dim, (terms, axes, *keepdim), kwargs)
+        mean.meta = node.meta
+        node.replace_all_uses_with(mean)
+    graph.eliminate_dead_code()
+    graph_module.recompile()
+
+
+def _is_only_used_here(node, target):
+    return isinstance(node, fx.Node) and node.target is target and len(node.users) == 1
 
 
 def freeing_arguments(graph_module):
@@ -191,6 +223,16 @@ def draws(node):
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
+def draws_from_seed(node):
+    """Whether an operation draws numbers of `keras.random` from a seed."""
+    return node.op == "call_function" and str(node.target).startswith("keras_ratesnn.draw")
+
+
+def changing(graph):
+    """The nodes that allocated memory which operations change in place: a set."""
+    return {memory_of(argument) for node in graph.nodes for argument in _written(node)}
+
+
 def _written(node):
     """The arguments that an operation changes in place."""
     schema = getattr(node.target, "_schema", None)
@@ -203,7 +245,7 @@ def _written(node):
     return [given[name] for name in written if isinstance(given.get(name), fx.Node)]
 
 
-def _memory_of(node):
+def memory_of(node):
     """The node that allocated the memory of a node's result, which may be a view."""
     while node.target in _ALIASES or getattr(node.target, "is_view", False) or _written(node):
         node = node.args[0]

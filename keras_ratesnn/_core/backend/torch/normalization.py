@@ -48,8 +48,10 @@ class _NormalizedAs(torch.autograd.Function):
         of_inputs, of_gamma, of_beta = _backward(upstream, inputs, gamma, mean, inverse_deviation)
         # The kernel assumes that `mean` is the mean of the inputs.
         own_mean = inputs.mean([axis for axis in range(inputs.ndim) if axis != 1])
-        correction = (own_mean - mean) * inverse_deviation**2 * of_gamma * (inputs.shape[1] / inputs.numel())
-        of_inputs += _broadcast(correction if gamma is None else correction * gamma, inputs)
+        factor = (own_mean - mean) * inverse_deviation**2 * (inputs.shape[1] / inputs.numel())
+        # What does not need the gradient comes first: a recorded graph computes it for all layers at once.
+        factor = factor if gamma is None else factor * gamma
+        of_inputs.addcmul_(_broadcast(factor, inputs), _broadcast(of_gamma, inputs))
         return *_chosen(ctx, (of_inputs, of_gamma, of_beta)), None, None
 
 

@@ -1,0 +1,157 @@
+"""A pass over graphs: element-wise operations on small tensors, such as statistics of channels, in batches.
+
+On a GPU each of them costs a launch, whatever its size, and a network has a dozen for every layer. PyTorch's operations on
+lists of tensors compute the same numbers in one launch.
+"""
+
+import collections
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+from keras_ratesnn._core.backend.torch import graph_passes
+
+_aten = torch.ops.aten
+
+MOST_ELEMENTS = 2**14
+"""Larger tensors are worth a launch of their own."""
+
+_OF_ONE = {
+    _aten.reciprocal.default: _aten._foreach_reciprocal.default,
+    _aten.rsqrt.default: _aten._foreach_rsqrt.default,
+}
+_WITH_NUMBER = {
+    _aten.add.Tensor: _aten._foreach_add,
+    _aten.sub.Tensor: _aten._foreach_sub,
+    _aten.mul.Tensor: _aten._foreach_mul,
+    _aten.div.Tensor: _aten._foreach_div,
+    _aten.pow.Tensor_Scalar: _aten._foreach_pow,
+    _aten.clamp.default: _aten._foreach_clamp_min,
+}
+_WITH_TENSOR = {
+    _aten.add.Tensor: _aten._foreach_add.List,
+    _aten.sub.Tensor: _aten._foreach_sub.List,
+    _aten.mul.Tensor: _aten._foreach_mul.List,
+    _aten.div.Tensor: _aten._foreach_div.List,
+}
+
+
+def batched_at_end(graph_module):
+    """The same graph, in which small operations whose results only outputs need run at the end, in batches."""
+    graph, changing = graph_module.graph, graph_passes.changing(graph_module.graph)
+    late: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if _is_movable(node, changing) and all(user in late or user.op == "output" for user in node.users):
+            late.add(node)
+    return _reordered(graph_module, [node for node in graph.nodes if node not in late], late, ())
+
+
+def batched_at_beginning(graph_module):
+    """The same graph, in which small operations that need only arguments run at the beginning, in batches."""
+    graph, changing = graph_module.graph, graph_passes.changing(graph_module.graph)
+    early, needed = set(), set()
+    for node in graph.nodes:
+        is_given = all(argument in early or argument.op in ("placeholder", "get_attr") for argument in node.all_input_nodes)
+        may_move = _is_movable(node, changing) or (_is_light(node) and changing.isdisjoint(node.all_input_nodes))
+        if is_given and node.op == "call_function" and may_move:
+            early.add(node)
+    for node in reversed(graph.nodes):
+        if node in early and (_batch(node) is not None or any(user in needed for user in node.users)):
+            needed.add(node)
+    given = [node for node in graph.nodes if node.op in ("placeholder", "get_attr")]
+    rest = [node for node in graph.nodes if node not in needed and node not in given]
+    return _reordered(graph_module, given, needed, rest)
+
+
+def _reordered(graph_module, before, moved, after):
+    """The same graph with other places for nodes, and batches of those that are moved."""
+    graph = fx.Graph()
+    places: dict[fx.Node, fx.Node] = {}
+    output = graph_module.graph.output_node()
+
+    def put(node):
+        places[node] = graph.node_copy(node, places.__getitem__)
+
+    for node in before:
+        if node is not output:
+            put(node)
+    for batch in _batches(graph_module.graph, moved):
+        _put_batch(graph, batch, places) if len(batch) > 1 else put(batch[0])
+    for node in after:
+        if node is not output:
+            put(node)
+    put(output)
+    return fx.GraphModule(graph_module, graph)
+
+
+def _batches(graph, nodes):
+    """Lists of nodes that may run together, each after those that it needs."""
+    depths: dict[fx.Node, int] = {}
+    levels: dict[int, dict] = collections.defaultdict(lambda: collections.defaultdict(list))
+    for node in graph.nodes:
+        if node in nodes:
+            depths[node] = 1 + max((depths[argument] for argument in node.all_input_nodes if argument in depths), default=0)
+            found = _batch(node)
+            levels[depths[node]][node if found is None else found[0]].append(node)
+    return [batch for _, level in sorted(levels.items()) for batch in level.values()]
+
+
+def _put_batch(graph, batch, places):
+    keys, tensors, numbers = zip(*map(_batch, batch), strict=True)
+    operation = keys[0][0]
+    lists: list[Any] = [[places[tensor] for tensor in column] for column in zip(*tensors, strict=True)]
+    if numbers[0] is not None:
+        is_one = len(set(map(repr, numbers))) == 1
+        operation = operation.Scalar if is_one else operation.ScalarList
+        lists.append(numbers[0] if is_one else list(numbers))
+    result = graph.call_function(operation, tuple(lists), batch[0].kwargs)
+    for index, node in enumerate(batch):
+        places[node] = graph.call_function(operator.getitem, (result, index))
+
+
+def _batch(node):
+    """`(key, tensors, number)`: nodes of the same key may run together, by the operation with which it begins; or `None`."""
+    if node.op != "call_function":
+        return None
+    target, args, kwargs = node.target, node.args, node.kwargs
+    shape, *kind = _properties(node)
+    of_arguments = [_properties(argument) for argument in node.all_input_nodes]
+    if any(others != kind for _, *others in of_arguments):
+        return None
+    alike = str(kwargs), *kind
+    if target in _OF_ONE and len(args) == 1:
+        return (_OF_ONE[target], *alike), args, None
+    if len(args) != 2:
+        return None
+    first, second = args
+    if target in _WITH_NUMBER and isinstance(first, fx.Node) and isinstance(second, (int, float)) and not kwargs:
+        return (_WITH_NUMBER[target], *alike), (first,), second
+    if target in _WITH_TENSOR and isinstance(second, fx.Node) and all(size == shape for size, *_ in of_arguments):
+        return (_WITH_TENSOR[target], *alike), args, None
+    return None
+
+
+def _properties(node):
+    """The shape, dtype and device of a node's result, `None` if it is no tensor."""
+    value = node.meta.get("val")
+    return (value.shape, value.dtype, value.device) if torch.is_tensor(value) else (None, None, None)
+
+
+def _is_movable(node, changing):
+    """Whether a node is a small operation that may run later or earlier: nothing that it reads or makes is changed in place."""
+    if not (_batch(node) is not None or _is_view(node) or node.target is _aten._to_copy.default):
+        return False
+    if any(graph_passes.memory_of(each) in changing for each in (node, *node.all_input_nodes)):
+        return False
+    return all((_properties(each)[0] or torch.Size()).numel() <= MOST_ELEMENTS for each in (node, *node.all_input_nodes))
+
+
+def _is_light(node):
+    """Whether a node is a view, or makes something small of something large, which stays in memory anyway."""
+    return _is_view(node) or node.target is _aten.mean.dim
+
+
+def _is_view(node):
+    return getattr(node.target, "is_view", False)

@@ -1,0 +1,127 @@
+"""Numbers, batches and logs on their way between host and GPU, on PyTorch, without waiting for what the GPU computes.
+
+Keras copies each number of Python's to the device by itself and reads each metric by itself. The copies are from and to memory
+that CUDA cannot read while the host goes on, so each of them waits for everything that was launched before: seven times a step.
+"""
+
+import functools
+import types
+
+import keras
+import numpy as np
+
+
+@functools.cache
+def let_transfers_overlap():
+    """Lets Keras on PyTorch, with a GPU, wait once a step instead of seven times. The values are the same."""
+    if keras.backend.backend() != "torch":
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        replace_transfers(setattr)
+
+
+def replace_transfers(replace):
+    """Replaces the functions of Keras that wait, with `replace(owner, name, value)`."""
+    import torch
+    from keras.src.backend.torch import core, trainer
+    from keras.src.backend.torch.optimizers.torch_sgd import SGD
+    from keras.src.utils import python_utils
+
+    # Keras' functions look up `torch` in their module. A copy of PyTorch's module is as fast, and others keep the original.
+    own_torch = types.ModuleType("torch")
+    own_torch.__dict__.update(vars(torch), __getattr__=functools.partial(getattr, torch), as_tensor=_as_tensor)
+    replace(core, "torch", own_torch)
+
+    pythonify = python_utils.pythonify_logs
+
+    def pythonify_logs(logs):
+        return pythonify(_fetched(logs or {}))
+
+    replace(python_utils, "pythonify_logs", pythonify_logs)
+    replace(trainer, "pythonify_logs", pythonify_logs)
+
+    update = SGD._parallel_update_step
+
+    def update_step(self, grads, variables, learning_rate):
+        rate = getattr(learning_rate, "value", learning_rate)
+        if torch.is_tensor(rate) and is_on_gpu(rate.device):
+            # As a factor, the learning rate would be read by the host.
+            grads, learning_rate = torch._foreach_mul(grads, rate.to(grads[0].dtype)), 1.0
+        return update(self, grads, variables, learning_rate)
+
+    replace(SGD, "_parallel_update_step", update_step)
+
+
+class MovesBatchesOnce:
+    """A mixin for models whose batches are moved to the GPU once, at the beginning of a step.
+
+    Keras' losses and metrics move the labels each for itself.
+    """
+
+    def train_step(self, data, *args):
+        return super().train_step(on_device(data), *args)  # type: ignore[misc]
+
+    def test_step(self, data, *args):
+        return super().test_step(on_device(data), *args)  # type: ignore[misc]
+
+
+def on_device(batch):
+    """A batch, a structure of tensors and arrays, on the GPU that Keras uses on PyTorch, if it uses one."""
+    if keras.backend.backend() != "torch":
+        return batch
+    from keras.src.backend.torch.core import get_device
+
+    device = get_device()
+    if not is_on_gpu(device):
+        return batch
+    return keras.tree.map_structure(functools.partial(_moved, device=device), batch)
+
+
+def is_on_gpu(device):
+    """Whether a device, a string or a `torch.device`, is a GPU of NVIDIA's or AMD's."""
+    return str(device).startswith("cuda")
+
+
+def _moved(leaf, device):
+    import torch
+
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biuf":
+        return keras.ops.convert_to_tensor(leaf)
+    if type(leaf) is torch.Tensor and leaf.device.type == "cpu":
+        return _copied(leaf, device)
+    return leaf
+
+
+def _as_tensor(data, dtype=None, device=None):
+    """`torch.as_tensor`, without waiting for the GPU."""
+    import torch
+
+    is_traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
+    if is_traced or not is_on_gpu(device) or torch.is_tensor(data):
+        # In a graph it is a constant, which is not copied again.
+        return torch.as_tensor(data, dtype=dtype, device=device)
+    if type(data) in (bool, int, float) and dtype is not None:
+        return torch.full((), data, dtype=dtype, device=device)
+    return _copied(torch.as_tensor(data, dtype=dtype, device="cpu"), device)
+
+
+def _copied(tensor, device):
+    """A tensor of the host, copied to a GPU from memory that the GPU can read while the host goes on."""
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+
+
+def _fetched(logs):
+    """Logs with the numbers that are on the GPU as numbers of Python's, read all at once."""
+    import torch
+
+    there = {
+        name: value.detach()
+        for name, value in logs.items()
+        if torch.is_tensor(value) and value.numel() == 1 and value.is_floating_point() and is_on_gpu(value.device)
+    }
+    if len(there) < 2:
+        return logs
+    numbers = torch.stack([value.reshape(()).double() for value in there.values()]).tolist()
+    return {**logs, **dict(zip(there, numbers, strict=True))}

@@ -1,0 +1,43 @@
+"""The inputs of a call: tensors with or without time, and the mask in time."""
+
+from keras import ops
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._model.input_checks import has_time
+from keras_ratesnn._model.time_masks import masked
+
+
+def call_inputs(network, inputs, timesteps, mask, mask_value):
+    """The inputs of a call, for `Run`.
+
+    Args:
+        network: A Functional model.
+        inputs: The inputs passed to Keras: a structure of tensors or arrays.
+        timesteps: Integer T. In a network of slots, see `keras_ratesnn.unroll`, each frame is shown for those of its step.
+        mask: See `masked`.
+        mask_value: See `masked`.
+
+    Returns:
+        `(pairs, mask)`: list of `(tensor, has_time)`, and a boolean tensor `(batch, T)`, false for padding, or `None`.
+    """
+    slots = _graph.slots_of(network)
+    flat = zip(_graph.match_inputs(network, inputs), network.inputs, strict=True)
+    pairs = [_as_input(tensor, wanted, timesteps // slots) for tensor, wanted in flat]
+    pairs, mask = masked(network, pairs, mask, mask_value)
+    if slots > 1:
+        pairs = [(_shown(tensor, slots) if timed else tensor, timed) for tensor, timed in pairs]
+        mask = None if mask is None else ops.repeat(mask, slots, axis=1)
+    return pairs, mask
+
+
+def _as_input(tensor, wanted, timesteps):
+    """`(tensor, has_time)`: a tensor of the dtype that the network wants, with its Keras mask. Arguments as in `has_time`."""
+    timed = has_time(tensor, wanted, timesteps)
+    convert = ops.cast if ops.is_tensor(tensor) else ops.convert_to_tensor
+    return keras_internals.put_mask(convert(tensor, dtype=wanted.dtype), keras_internals.mask_of(tensor)), timed
+
+
+def _shown(frames, slots):
+    """Each frame as often as there are slots in a step, with its Keras mask."""
+    return keras_internals.with_mask(lambda tensor: ops.repeat(tensor, slots, axis=1), frames)

@@ -1,0 +1,106 @@
+"""Training with another number of time steps in each batch, so that one network serves every number."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._model.input_checks import inputs_with_time
+from keras_ratesnn.callbacks._measured import measured
+
+
+class RandomTimesteps(keras.callbacks.Callback):
+    """Trains each batch with another number of time steps T, drawn uniformly: one network for every T from `low` to `high`.
+
+    Between batches the model has its own T again: in validation, for other callbacks, and after `fit`, also if that ends with
+    an error. (In `on_train_batch_end`, callbacks that stand before this one see the T of the batch.) Each T is compiled when it
+    is drawn for the first time, and never again. For a `Distiller`, the student changes. With `steps_per_execution`, the
+    batches of an execution share a T.
+
+    The T of a batch depends only on the seed, the number of the epoch and that of the batch. So a resumed run draws the same,
+    and so do all processes of a distributed run.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> network = keras.Model(inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs)))
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> random = keras_ratesnn.callbacks.RandomTimesteps(1, 6)
+    >>> history = model.fit(np.ones((8, 4)), np.zeros(8), batch_size=2, callbacks=[random], verbose=0)
+    >>> model.timesteps
+    4
+
+    Args:
+        low: Integer >= 1, the smallest T.
+        high: Integer >= `low`, the largest T.
+        seed: Integer >= 0. Defaults to `0`.
+
+    Raises:
+        TypeError: If an argument is not an integer; when `fit` starts, if it does not train a `SpikingModel`.
+        ValueError: If an argument is out of range; when `fit` starts, if the network or the training method does not support
+            one of the T, or the inputs have time.
+    """
+
+    def __init__(self, low: int, high: int, seed: int = 0) -> None:
+        super().__init__()
+        self.low = checks.positive_integer("low", low, advice="It is the smallest number of time steps.")
+        self.high = checks.positive_integer("high", high, advice="It is the largest number of time steps.")
+        if self.high < self.low:
+            raise ValueError(f"`high` must be `low` or more. Received: low={low}, high={high}.")
+        self.seed = checks.integer("seed", seed)
+        if self.seed < 0:
+            raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")
+        self._in_fit = False
+
+    def timesteps_of(self, epoch: int, batch: int) -> int:
+        """The T of a batch: a function of the seed and these numbers, which count from 0."""
+        return int(np.random.default_rng((self.seed, epoch, batch)).integers(self.low, self.high, endpoint=True))
+
+    def on_fit_begin(self, model: keras.Model, x: Structure) -> None:
+        """Checks the model and the data of `fit`, before Keras starts."""
+        self._spiking = measured(model)
+        self._own = self._spiking.timesteps
+        network = _graph.as_graph(self._spiking.network)
+        try:
+            for timesteps in range(self.low, self.high + 1):
+                _graph.check_timesteps(network, timesteps)
+                self._spiking.gradient.check_timesteps(timesteps)
+        except ValueError as error:
+            raise ValueError(
+                "`low` and `high` of RandomTimesteps must be such that the network can be trained with every number of time "
+                f"steps between them. Received: low={self.low}, high={self.high}. {error}"
+            ) from error
+        timed = inputs_with_time(network, x, self._own)
+        if timed:
+            raise ValueError(
+                "`x` must have no time axis with RandomTimesteps, since it holds a fixed number of frames. Received: time in "
+                f"{', '.join(map(repr, timed))}. Pass inputs that are the same at every step, or leave out the callback."
+            )
+        self._in_fit = True
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not self._in_fit:
+            raise TypeError(
+                "`callbacks` may have RandomTimesteps in `fit` of a SpikingModel or a keras_ratesnn.distillation.Distiller. "
+                f"Received: a model of type {type(self.model).__name__}, whose compiled functions do not follow the number of "
+                "time steps."
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._spiking.timesteps = self.timesteps_of(self._epoch, batch)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._spiking.timesteps = self._own
+
+    def on_fit_end(self, error: BaseException | None) -> None:
+        """Gives the model its own T again, also after an error."""
+        drawn, self._spiking.timesteps, self._in_fit = self._spiking.timesteps, self._own, False
+        if isinstance(error, ValueError) and drawn != self._own:
+            error.add_note(f"RandomTimesteps had set timesteps={drawn} for this batch; inputs must then have no time axis.")

@@ -1,0 +1,137 @@
+"""What an unrolled network has beside the layers of the original: neurons that emit slot by slot, sums over slots, and biases.
+
+A step of the original network is D time steps here, its slots, which follow each other: of the rows `(batch * T * D, ...)` of a
+signal those of one step are neighbours.
+"""
+
+from typing import Any, Self
+
+import keras
+from keras import ops
+
+from keras_ratesnn._core import checks, registry, time_axis, tree
+from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn.layer_kinds import LayerKind
+from keras_ratesnn.layers import NeuronCell
+
+
+@registry.register
+class SlotCell(NeuronCell):
+    """Emits the spikes of one step of another cell in the D slots of that step, at most one in a slot, without gaps:
+
+        S[t, d] = 1 if d <= s_t else 0              d = 1 … D
+
+    The input of the first slot is the input of the step; those of the others are not used. What `step` returns as the membrane
+    is the number of spikes that are still to be emitted, including that of this slot.
+
+    Args:
+        cell: A `NeuronCell`, whose steps emit up to `slots` spikes.
+        slots: Integer D.
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
+    """
+
+    fixed_arguments = ("slots",)
+
+    def __init__(self, cell: NeuronCell | Config, slots: int, **kwargs: Any) -> None:
+        inside: NeuronCell = keras.saving.deserialize_keras_object(cell) if isinstance(cell, dict) else cell
+        super().__init__(threshold=inside.threshold, **kwargs)
+        # It has no gradient.
+        del self.surrogate
+        self.cell = inside
+        self.slots = checks.positive_integer("slots", slots)
+        self.fuses = inside.fuses
+
+    def build(self, input_shape: Shape) -> None:
+        if not self.cell.built:
+            self.cell.build(input_shape)
+        self.input_spec = self.cell.input_spec
+
+    def initial_state(self, inputs: Tensor) -> Structure:
+        left = super().initial_state(inputs)
+        return {"cell": self.cell.initial_state(inputs), "left": left, "slot": ops.zeros((), left.dtype)}
+
+    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
+        is_first = state["slot"] < 0.5
+        _, spikes, after = self.cell.step(inputs, state["cell"])
+        # Rounded, because normalised spikes are fractions.
+        number = ops.round(time_axis.cast(spikes, state["left"].dtype) / self.cell.spike_size)
+        left = ops.where(is_first, number, state["left"])
+        emitted = ops.cast(left > 0.5, left.dtype)
+        slot = state["slot"] + 1.0
+        return (
+            left,
+            emitted,
+            {
+                "cell": tree.map_leaves(lambda new, old: ops.where(is_first, new, old), after, state["cell"]),
+                "left": left - emitted,
+                "slot": ops.where(slot > self.slots - 0.5, ops.zeros_like(slot), slot),
+            },
+        )
+
+    def after_steps(self, state: Structure) -> None:
+        self.cell.after_steps(state["cell"])
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "cell": keras.saving.serialize_keras_object(self.cell)}
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        return cls(**config)
+
+
+@registry.register
+class SlotSum(keras.layers.Layer):
+    """The sum over the D slots of a step, at each of them.
+
+    Args:
+        slots: Integer D.
+        **kwargs: `name`, `dtype` of a Keras layer.
+    """
+
+    layer_kind = LayerKind(slots=lambda layer: layer.slots)
+
+    def __init__(self, slots: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.slots = checks.positive_integer("slots", slots)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        rows, *shape = ops.shape(inputs)
+        steps = ops.reshape(inputs, (-1, self.slots, *shape))
+        # In half precision a sum of rounded sums would differ more from the product with the integer.
+        sums = ops.sum(ops.cast(steps, time_axis.accumulation_dtype(inputs.dtype)), axis=1, keepdims=True)
+        repeated = ops.repeat(ops.cast(sums, inputs.dtype), self.slots, axis=1)
+        return ops.reshape(repeated, (rows, *shape))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "slots": self.slots}
+
+
+@registry.register
+class Bias(keras.layers.Layer):
+    """Adds a bias.
+
+    Args:
+        shape: Tuple, the shape of the bias, which broadcasts to a sample.
+        **kwargs: `name`, `dtype` of a Keras layer.
+    """
+
+    layer_kind = LayerKind(affine=True, function_of_tensors=True)
+
+    def __init__(self, shape: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shape = tuple(shape)
+
+    def build(self, input_shape: Shape) -> None:
+        self.bias = self.add_weight(shape=self.shape, initializer="zeros", name="bias")
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs + ops.cast(self.bias, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "shape": self.shape}

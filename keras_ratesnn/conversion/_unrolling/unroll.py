@@ -1,0 +1,314 @@
+r"""A network of integer spikes as a network of spikes of 0 and 1, with the same outputs.
+
+Each of T steps becomes D slots. A neuron that emits the integer s_t in step t emits S[t, d] = 1 in the slots d = 1 … s_t and 0
+in the others (thermometer code), so that Σ_d S[t, d] = s_t. The network is copied operation by operation. On each edge there is
+one of two kinds of signals:
+
+* a signal of slots has a value in each slot, whose sum over the slots is the value of the original. Neurons emit such signals.
+  What is linear keeps them so: W Σ_d S[t, d] = Σ_d W S[t, d], additions only. So do max pooling, as long as spikes are in
+  thermometer order, Σ_d max_i S_i[t, d] = max_i Σ_d S_i[t, d], and a product, in one of its factors;
+* a signal of frames has the value of the original in every slot. Inputs are such signals, and everything that is computed from
+  them, whatever it is.
+
+A sum over slots makes frames of slots. It comes before what must see the whole value: a bias, batch normalisation, a neuron,
+all other factors of a product, an output, and a signal of frames that is added. So a bias counts once in each step and not in
+each slot, and the normalisation and the next neuron are those of the original. What is left, an operation on spikes that is not
+linear, is refused: it may be exact, but then its inputs would not be spikes.
+
+The sum of the slots of a step exists in its first slot: a layer sees all slots of the layer before it. This is why the network
+runs layer by layer, `step_mode="multi"`, and not slot by slot. Hardware runs it slot by slot, with a delay of D slots for each
+layer of neurons.
+
+Source: Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking Neural Network" (SpikeYOLO), ECCV 2024, for one
+layer with weights; here with biases, normalisation, pooling, residual sums and products.
+"""
+
+import itertools
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn import _graph, layer_kinds
+from keras_ratesnn._core import backend, keras_internals, tree
+from keras_ratesnn._model.quantization import quantized_layers
+from keras_ratesnn.conversion._rebuild import input_like, new_copy
+from keras_ratesnn.conversion._tasks import with_network
+from keras_ratesnn.conversion._unrolling.slot_layers import Bias, SlotCell, SlotSum
+from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
+from keras_ratesnn.layers import Neuron
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
+
+
+def unroll(model: SpikingModel) -> SpikingModel:
+    """Makes the network of spikes of 0 and 1 that gives the same outputs as a network with integer spikes, for inference.
+
+    With neurons of up to D spikes in a step, each of the T steps becomes D time steps: the new model has `timesteps` T · D. Its
+    neurons emit exactly 0 or 1: of s spikes one in each of the first s of the D steps. Inputs with time still have T frames.
+    The weights are copied.
+
+    Weights act on spikes by additions. Biases and batch normalisation act once in D steps, on the sum;
+    `fold_batch_normalization` before this makes biases of normalisations. Max pooling, residual sums of spikes (SEW) and of
+    currents, and products of two tensors of spikes, as in attention, of which one is summed first, are exact, too. Sums in
+    another order are rounded otherwise: a membrane that is within rounding of where its integer changes may give another one.
+
+    The new model runs layer by layer, `step_mode="multi"`. It predicts, also step by step (`SpikingModel.step` takes the frame
+    of D time steps), and can be saved and exported; `analysis` reads its spikes. It is not trained: train the original.
+
+    Example:
+
+    >>> inputs = keras.Input((2,))
+    >>> x = keras_ratesnn.layers.ILIF(levels=4, name="neurons")(inputs)
+    >>> network = keras.Model(inputs, keras.layers.Dense(3, bias_initializer="ones")(x))
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=1)
+    >>> binary = keras_ratesnn.unroll(model)
+    >>> binary.timesteps
+    4
+    >>> x = np.array([[1.2, 3.0]], "float32")
+    >>> keras_ratesnn.analysis.raster(binary, x, "neurons").spikes[0].T.tolist()
+    [[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]]
+    >>> np.allclose(model.predict(x, verbose=0), binary.predict(x, verbose=0), rtol=1e-6)
+    True
+
+    Args:
+        model: A `SpikingModel` with neurons of integer spikes, such as `keras_ratesnn.layers.ILIF`.
+
+    Returns:
+        A new `SpikingModel` of T · D time steps, not compiled.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`.
+        ValueError: If its neurons have no integer spikes, it is quantized, or an operation cannot be exact; the message names
+            it.
+    """
+    network = checked_model(model).network
+    quantized = quantized_layers(network)
+    if quantized:
+        raise ValueError(
+            "`model` must not be quantized: quantized layers round their inputs. Received: layer "
+            f"{quantized[0].name!r} with the policy {quantized[0].dtype_policy.name!r}. Unroll the model, then quantize it."
+        )
+    graph = _graph.as_graph(network)
+    slots = max(neuron.cell.levels for neuron in _graph.neurons_of(graph))
+    if slots == 1 or _graph.slots_of(graph) > 1:
+        raise ValueError(
+            "`model` must have neurons with integer spikes, for example keras_ratesnn.layers.ILIF(levels=4). Received: model "
+            f"{model.name!r}, whose neurons spike at most once in a step. It needs no unrolling."
+        )
+    rule = _UnrollingRule(slots, _graph.paths_of(graph))
+    inputs = keras.tree.map_structure(input_like, keras_internals.inputs_structure(graph))
+    signals = [_Signal(tensor) for tensor in _graph.match_inputs(graph, inputs)]
+    with backend.no_gradient():
+        outputs = tree.map_leaves(rule.frames, _graph.walk(graph, signals, rule, training=None))
+    unrolled = keras.Model(inputs, outputs, name=network.name)
+    return with_network(model, unrolled, timesteps=model.timesteps * slots, gradient="bptt", step_mode="multi")
+
+
+class _Signal(Signal):
+    """A symbolic tensor.
+
+    Args:
+        value: KerasTensor.
+        of: String, the name of the operation that it comes from, if it is a signal of slots. Defaults to `None`.
+        ordered: Boolean, whether it has only two values, 0 and another one, in thermometer order. Defaults to `False`.
+    """
+
+    __slots__ = ("of", "ordered")
+
+    def __init__(self, value, of=None, ordered=False):
+        super().__init__(value)
+        self.of = of
+        self.ordered = ordered
+
+    @property
+    def slots(self):
+        """Whether it is a signal of slots instead of frames."""
+        return self.of is not None
+
+
+class _UnrollingRule:
+    """Copies the operations of a network, in the order of a walk.
+
+    Args:
+        slots: Integer D.
+        paths: Dict of operations to their names in the network.
+    """
+
+    def __init__(self, slots, paths):
+        self.slots = slots
+        self.paths = paths
+        self.copies = {}
+        self.sums = {}
+        self.names = set()
+
+    def __call__(self, call):
+        kind = call.kind
+        if kind.role == layer_kinds.ENCODER or self._takes_time(call):
+            raise self._refused(call, "what it computes depends on the time step, which here is a slot.")
+        if kind.role == layer_kinds.NEURON:
+            return self._neuron(call)
+        of_slots = [signal for signal in call.signals if signal.slots]
+        if not of_slots or kind.role == layer_kinds.TIME_MEAN or kind.normalization is not None:
+            return self._on_frames(call)
+        if kind.keeps_order:
+            return self._on_slots(call, ordered=True) if of_slots[0].ordered else self._on_frames(call)
+        if kind.masks:
+            return self._on_slots(call, ordered=of_slots[0].ordered)
+        if kind.multilinear and len(call.signals) > 1:
+            return self._on_slots(call, factor=of_slots[0])
+        # With an activation of its own, which comes after the sum over slots, a layer is not affine.
+        cls: Any = type(call.operation)
+        is_affine = layer_kinds.kind_of_class(cls).affine or kind.moves or kind.multilinear
+        if kind.activation is None and is_affine:
+            return self._linear(call) if len(of_slots) == len(call.signals) else self._on_frames(call)
+        raise self._refused(call, "it is applied to spikes and is not linear. Put neurons after it, or before what it sees.")
+
+    def _takes_time(self, call):
+        cls: Any = type(call.operation)
+        return layer_kinds.wants_time_step(cls)
+
+    def frames(self, signal):
+        """A signal as one of frames: its tensor."""
+        if not signal.slots:
+            return signal.value
+        if signal not in self.sums:
+            name = self._unique(f"{signal.of}_sum")
+            self.sums[signal] = SlotSum(self.slots, name=name, dtype=signal.value.dtype)(signal.value)
+        return self.sums[signal]
+
+    def _neuron(self, call):
+        neuron = call.operation
+        cell = neuron.cell_in_time(False)
+        if cell is not neuron.cell:
+            raise self._refused(call, "its thresholds are those of running means, which only it has.")
+        if neuron not in self.copies:
+            slot_cell = SlotCell(new_copy(cell, {}), self.slots, name="cell", dtype=cell.dtype_policy)
+            copy = Neuron(slot_cell, name=self._unique(self._name(neuron)), dtype=neuron.dtype_policy)
+            copy.build(neuron.get_build_config()["input_shape"])
+            copy.set_weights(neuron.get_weights())
+            self.copies[neuron] = copy
+        spikes = self.copies[neuron](self.frames(only_signal(call)))
+        if cell.spike_size != 1.0:
+            scale = keras.layers.Rescaling(
+                cell.spike_size, name=self._unique(f"{self._name(neuron)}_size"), dtype=neuron.dtype_policy
+            )
+            spikes = scale(spikes)
+        return _Signal(spikes, self._name(neuron), ordered=True)
+
+    def _on_frames(self, call):
+        return tree.map_leaves(_Signal, self._run(self._copy(call), call, self.frames))
+
+    def _on_slots(self, call, ordered=False, factor=None):
+        """An operation whose signals are all of slots, or a product that is linear in its `factor`, one of its signals."""
+        factors = [factor]
+
+        def tensor(signal):
+            if factor is None:
+                return signal.value
+            # A square has the same signal twice.
+            return factors.pop().value if [signal] == factors else self.frames(signal)
+
+        outputs = self._run(self._copy(call), call, tensor)
+        return tree.map_leaves(lambda output: _Signal(output, self._name(call.operation), ordered), outputs)
+
+    def _linear(self, call):
+        """An operation on signals of slots alone that is linear but for a bias and an activation, which follow the sum."""
+        name, changes = self._name(call.operation), _without_bias_and_activation(call.operation)
+        copy = self._copy(call, changes)
+        outputs = self._run(copy, call, lambda signal: signal.value)
+        if any(np.any(value) for value in self._value(copy, call, ops.zeros)):
+            # It adds something else.
+            return self._on_frames(call)
+        ordered = self._keeps_order(call, copy)
+        linear = tree.map_leaves(lambda output: _Signal(output, name, ordered), outputs)
+        after = self._after_sum(call.operation, changes)
+        if not after:
+            return linear
+        frames = self.frames(linear)
+        for layer in after:
+            frames = layer(frames)
+        return _Signal(frames)
+
+    def _keeps_order(self, call, copy):
+        """Whether the output has the order of the only input: the operation moves it, and may scale all of it alike."""
+        if not call.kind.moves or len(call.signals) > 1 or not call.signals[0].ordered:
+            return False
+        return all(np.all(value == value.flat[0]) for value in self._value(copy, call, ops.ones))
+
+    def _value(self, copy, call, fill):
+        """The values of an operation where all elements of its inputs are the same: a list of arrays."""
+
+        def tensor(signal):
+            return fill([1 if size is None else size for size in signal.value.shape], dtype=signal.value.dtype)
+
+        values = self._run(copy, call, tensor)
+        return [np.asarray(ops.convert_to_numpy(ops.cast(value, "float32"))) for value in tree.flatten(values)]
+
+    def _copy(self, call, changes=None):
+        """The copy of an operation with these changes of its config, the same in all such calls."""
+        operation, changes = call.operation, changes or {}
+        key = operation, bool(changes)
+        if key not in self.copies:
+            self.copies[key] = self._new_copy(operation, changes)
+        return self.copies[key]
+
+    def _new_copy(self, operation, changes):
+        if not isinstance(operation, keras.layers.Layer):
+            return new_copy(operation, changes)
+        copy = new_copy(operation, {**changes, "name": self._unique(self._name(operation))})
+        if operation.built and not copy.built and operation.weights:
+            copy.build_from_config(operation.get_build_config())
+        gone = getattr(operation, "bias", None) if {"use_bias", "bias_axes"} & changes.keys() else None
+        copy.set_weights([ops.convert_to_numpy(weight) for weight in operation.weights if weight is not gone])
+        return copy
+
+    def _after_sum(self, operation, changes):
+        """The layers of what was left out of the copy of a layer by these changes: its bias and its activation."""
+        key = operation, "after"
+        if key not in self.copies:
+            name, policy, found = self._name(operation), getattr(operation, "dtype_policy", None), []
+            if "use_bias" in changes or "bias_axes" in changes:
+                shape = tuple(operation.bias.shape)
+                if getattr(operation, "data_format", None) == "channels_first":
+                    shape = (*shape, *(1,) * operation.rank)
+                found.append(Bias(shape, name=self._unique(f"{name}_bias"), dtype=policy))
+                found[-1].build((None, *shape))
+                found[-1].set_weights([np.reshape(ops.convert_to_numpy(operation.bias), shape)])
+            if "activation" in changes:
+                activation = keras.layers.Activation(
+                    operation.activation, name=self._unique(f"{name}_activation"), dtype=policy
+                )
+                found.append(activation)
+            self.copies[key] = found
+        return self.copies[key]
+
+    def _run(self, copy, call, tensor_of):
+        """Calls the copy of an operation with its arguments, and the tensor `tensor_of(signal)` of each signal."""
+        args, kwargs = with_tensors(tensor_of, call)
+        # The walk does not know whether it trains.
+        return copy(*args, **{name: value for name, value in kwargs.items() if (name, value) != ("training", None)})
+
+    def _name(self, operation):
+        return self.paths[operation].replace("/", "_")
+
+    def _unique(self, name):
+        """A name that no other layer has."""
+        numbered = (name if number == 1 else f"{name}_{number}" for number in itertools.count(1))
+        free = next(candidate for candidate in numbered if candidate not in self.names)
+        self.names.add(free)
+        return free
+
+    def _refused(self, call, reason):
+        operation = call.operation
+        return ValueError(
+            "`model` must be a network whose operations on integer spikes are exact on single spikes. Received: "
+            f"{self.paths.get(operation, operation.name)!r} of type {type(operation).__name__}: {reason}"
+        )
+
+
+def _without_bias_and_activation(operation):
+    """What changes in the config of an operation, to leave out its bias and its activation, if it has them."""
+    config = operation.get_config() if isinstance(operation, keras.layers.Layer) else {}
+    left_out = {"use_bias": False, "bias_axes": None, "activation": "linear"}
+    return {name: value for name, value in left_out.items() if config.get(name) not in (None, value)}

@@ -1,0 +1,77 @@
+"""EventDrop, an augmentation: some events of a recording are left out."""
+
+import numpy as np
+
+from keras_ratesnn._core import checks
+from keras_ratesnn.events.frames import check_inside, checked_shape
+from keras_ratesnn.events.recording import ADVICE, Events
+
+
+def event_drop(events: Events, generator: np.random.Generator, sensor_shape: tuple[int, int]) -> Events:
+    """EventDrop: leaves out, with equal probability, no events, those of a span of time, those of an area, or any.
+
+    * By time: those of a span of k/10 of the duration, k from 1 to 9, that starts anywhere in it.
+    * By area: those of a rectangle with k/20 of each side of the sensor, k from 1 to 19, whose corner is anywhere.
+    * At random: k/10 of the events, k from 1 to 9.
+
+    The span may reach beyond the end of the recording, and the rectangle beyond the border. If no events would be left, none
+    are left out.
+
+    Example:
+
+    >>> recording = keras_ratesnn.events.Events(*np.random.default_rng(0).integers(0, 2, (3, 50)), np.arange(50))
+    >>> dropped = keras_ratesnn.events.event_drop(recording, np.random.default_rng(0), sensor_shape=(2, 2))
+    >>> len(dropped.x) < 50
+    True
+
+    Args:
+        events: `Events`, which stay as they are.
+        generator: `np.random.Generator`, the only source of randomness.
+        sensor_shape: `(height, width)` of the camera in pixels.
+
+    Returns:
+        `Events`.
+
+    Raises:
+        TypeError: If `events` are not `Events`, `generator` is no generator, or the shape is not a pair of integers.
+        ValueError: If the shape is invalid, or an event is outside the sensor.
+
+    Source: Gu et al., "EventDrop: Data Augmentation for Event-based Learning", IJCAI 2021.
+    """
+    checks.instance("events", events, Events, advice=ADVICE)
+    checks.instance("generator", generator, np.random.Generator, advice="Pass np.random.default_rng(seed).")
+    sensor_shape = checked_shape("sensor_shape", sensor_shape)
+    check_inside(events, sensor_shape)
+    kept = (_all, _outside_span, _outside_area, _any)[generator.integers(4)](events, generator, sensor_shape)
+    if not kept.any():
+        kept = _all(events, generator, sensor_shape)
+    return Events(events.x[kept], events.y[kept], events.polarity[kept], events.timestamp[kept])
+
+
+def _all(events, generator, sensor_shape):
+    return np.ones(len(events.x), bool)
+
+
+def _outside_span(events, generator, sensor_shape):
+    share = generator.integers(1, 10) / 10
+    elapsed = (events.timestamp.astype("uint64") - events.timestamp[:1].astype("uint64")).astype("float64")
+    place = elapsed / max(elapsed[-1], 1.0)
+    start = generator.random()
+    return (place < start) | (place >= start + share)
+
+
+def _outside_area(events, generator, sensor_shape):
+    share = generator.integers(1, 20) / 20
+    outside = []
+    for values, size in zip((events.y, events.x), sensor_shape, strict=True):
+        start = generator.random() * size
+        outside.append((values < start) | (values >= start + share * size))
+    # Either is enough to be outside the rectangle.
+    return outside[0] | outside[1]
+
+
+def _any(events, generator, sensor_shape):
+    count = len(events.x)
+    kept = np.ones(count, bool)
+    kept[generator.choice(count, generator.integers(1, 10) * count // 10, replace=False)] = False
+    return kept

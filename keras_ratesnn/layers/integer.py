@@ -1,0 +1,204 @@
+"""Integer leaky integrate-and-fire neurons (I-LIF): a step emits up to D spikes at once, as an integer."""
+
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+from keras_ratesnn import dynamics
+from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn.layers._cell_guards import from_cell
+from keras_ratesnn.layers._other_names import refuse_other_names
+from keras_ratesnn.layers.neuron_cell import NeuronCell
+from keras_ratesnn.layers.neurons import NeuronWithArguments, cell_from
+
+
+@registry.register
+class ILIFCell(NeuronCell):
+    """One time step of integer leaky integrate-and-fire neurons, with up to `levels` = D spikes in a step:
+
+        v⁺_0 = initial_membrane
+        v_t  = decay · v⁺_{t−1} + I_t
+        s_t  = round(clip(v_t / threshold, 0, D))            0, 1, …, D; halves are rounded to the even integer
+        v⁺_t = v_t − threshold · s_t
+
+    The membrane keeps what exceeds D spikes. With `normalize=True` the output is s_t / D. In the backward pass the derivative
+    of s_t is that of the clipping, 1 / threshold where 0 <= v_t / threshold <= D, and 0 elsewhere: there is no surrogate to
+    choose.
+
+    Example:
+
+    >>> spikes, state = ILIFCell(levels=4)(np.array([[0.4, 1.7, 9.0]], "float32"))
+    >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state).round(2))
+    [[0. 2. 4.]] [[ 0.4 -0.3  5. ]]
+
+    Args:
+        levels: Integer >= 1, D, the most spikes in a step. Defaults to `4`.
+        decay: Float in [0, 1], the fraction of the membrane that remains after one step; with `1.0` there is no leak. Defaults
+            to `0.25`.
+        threshold: Float > 0, what a spike takes from the membrane. Defaults to `1.0`.
+        normalize: Boolean, whether spikes are divided by `levels`. Defaults to `False`.
+        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spikes.
+            Defaults to `True`.
+        initial_membrane: Float <= `threshold / 2`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
+
+    Call arguments:
+        inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
+        state: The state returned by the previous step; `None` for neurons before their first step.
+
+    Returns:
+        `(spikes, state)`: the spikes, exactly 0, 1, …, D (divided by D with `normalize=True`), and the membrane after the
+        reset.
+
+    Raises:
+        ValueError: If `levels` is below 1, `decay` outside [0, 1], `threshold` not > 0, or `initial_membrane` too large.
+        TypeError: If an argument has the wrong type, or is one of other neurons.
+
+    Source: Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking Neural Network for High-performance and
+    Energy-efficient Object Detection" (SpikeYOLO), ECCV 2024; with `normalize=True` the spike firing approximation of Yao et
+    al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
+    """
+
+    fixed_arguments = ("levels", "decay", "threshold", "normalize", "detach_reset", "initial_membrane")
+    levels: int
+    rounds = True
+
+    def __init__(
+        self,
+        levels: int = 4,
+        decay: float = 0.25,
+        threshold: float = 1.0,
+        normalize: bool = False,
+        detach_reset: bool = True,
+        initial_membrane: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        refuse_other_names(type(self).__name__, kwargs)
+        super().__init__(threshold=threshold, **kwargs)
+        # The clipping gives the derivative.
+        del self.surrogate
+        self.levels = checks.positive_integer("levels", levels, advice="It is the most spikes in a step.")
+        self.decay = checks.real("decay", decay, at_least=0, at_most=1, advice="1 is a neuron without a leak.")
+        self.normalize = checks.boolean("normalize", normalize)
+        self.detach_reset = checks.boolean("detach_reset", detach_reset)
+        advice = "Above half its threshold a neuron would spike without input."
+        self.initial_membrane = checks.real("initial_membrane", initial_membrane, at_most=self.threshold / 2, advice=advice)
+
+    @property
+    def spike_size(self) -> float:
+        return 1.0 / self.levels if self.normalize else 1.0
+
+    def initial_state(self, inputs: Tensor) -> Tensor:
+        at_rest = super().initial_state(inputs)
+        return at_rest + self.initial_membrane if self.initial_membrane else at_rest
+
+    def trace_decay(self) -> float | None:
+        # A subclass with another step may decay differently.
+        return self.decay if type(self).step is ILIFCell.step else None
+
+    def surrogate_derivative(self, membrane: Tensor) -> Tensor:
+        """The derivative that replaces ∂s_t/∂v_t, of the output of the step."""
+        return dynamics.fire_levels_derivative(membrane, self.threshold, self.levels) * self.spike_size
+
+    def fire(self, membrane: Tensor, threshold: float | Tensor | None = None) -> Tensor:
+        """The integer s_t of spikes, before it is normalised, with the derivative of the clipping.
+
+        Args:
+            membrane: Tensor v_t.
+            threshold: Must be `None`: it is the cell's.
+        """
+        if threshold is not None:
+            raise ValueError(
+                f"`threshold` must be None: the spikes of {type(self).__name__} have the threshold of the cell. Received: "
+                f"threshold={threshold!r}."
+            )
+        spikes = dynamics.fire_levels(membrane, self.threshold, self.levels)
+        if not backend.grad_enabled():
+            return spikes
+        slope = dynamics.fire_levels_derivative(membrane, self.threshold, self.levels)
+        return backend.graft(spikes, membrane, ops.stop_gradient(slope))
+
+    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
+        membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.decay)
+        spikes = self.fire(membrane)
+        resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
+        after = dynamics.soft_reset(membrane, resetting, self.threshold)
+        return membrane, spikes / self.levels if self.normalize else spikes, after
+
+    def step_derivative(
+        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
+    ) -> Callable[..., tuple[Any, Any]]:
+        of_reset = surrogate_derivative / self.spike_size
+        through_reset = dynamics.soft_reset_derivative(of_reset, self.threshold, self.detach_reset)
+
+        def along(input_tangent, state_tangent, weight):
+            of_membrane = dynamics.integrate(state_tangent, input_tangent, self.decay)
+            return of_membrane, of_membrane if isinstance(through_reset, float) else through_reset * of_membrane
+
+        return along
+
+
+@registry.register
+class ILIF(NeuronWithArguments):
+    """Integer leaky integrate-and-fire neurons (I-LIF): up to `levels` = D spikes in a step, as an integer.
+
+        v⁺_0 = initial_membrane
+        v_t  = decay · v⁺_{t−1} + I_t
+        s_t  = round(clip(v_t / threshold, 0, D))            0, 1, …, D; halves are rounded to the even integer
+        v⁺_t = v_t − threshold · s_t
+
+    With T = 1 these neurons round and clip their input: the network then is an ordinary one with quantised activations. Its
+    inference is spiking if each integer is sent as that many spikes. With `normalize=True` the output is s_t / D (spike firing
+    approximation, SFA), so that weights for other activations keep their scale.
+
+    In the backward pass the derivative of s_t is 1 / threshold where 0 <= v_t / threshold <= D, and 0 elsewhere.
+
+    Example:
+
+    >>> neurons = ILIF(levels=4)
+    >>> print(ops.convert_to_numpy(neurons(np.array([[0.4, 1.7, 9.0]], "float32"))))
+    [[0. 2. 4.]]
+
+    Args:
+        levels: Integer >= 1, D, the most spikes in a step. Defaults to `4`.
+        decay: Float in [0, 1], the fraction of the membrane that remains after one step; with `1.0` there is no leak. Defaults
+            to `0.25`.
+        threshold: Float > 0, what a spike takes from the membrane. Defaults to `1.0`.
+        normalize: Boolean, whether spikes are divided by `levels`. Defaults to `False`.
+        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spikes.
+            Defaults to `True`.
+        initial_membrane: Float <= `threshold / 2`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
+        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
+
+    Input shape:
+        Any, `(batch, ...)`: the input current.
+
+    Output shape:
+        Same as the input shape: spikes, exactly 0, 1, …, D, or these numbers divided by D with `normalize=True`.
+
+    Raises: as in `ILIFCell`.
+
+    Source: Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking Neural Network for High-performance and
+    Energy-efficient Object Detection" (SpikeYOLO), ECCV 2024.
+    """
+
+    def __init__(
+        self,
+        levels: int = 4,
+        decay: float = 0.25,
+        threshold: float = 1.0,
+        normalize: bool = False,
+        detach_reset: bool = True,
+        initial_membrane: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(cell_from(ILIFCell, locals()), **kwargs)
+
+    levels = from_cell("levels")
+    decay = from_cell("decay")
+    threshold = from_cell("threshold")
+    normalize = from_cell("normalize")
+    detach_reset = from_cell("detach_reset")
+    initial_membrane = from_cell("initial_membrane")

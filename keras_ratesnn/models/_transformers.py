@@ -1,0 +1,243 @@
+"""Shared parts of the spiking transformers: their arguments, and the blocks that they have in common."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers
+
+from keras_ratesnn._core import checks
+from keras_ratesnn.layers import SpikingSelfAttention
+from keras_ratesnn.layers._neuron_argument import checked_neuron
+from keras_ratesnn.layers.attention import spikformer_attention_neuron, spikformer_neuron
+from keras_ratesnn.layers.pointwise import pointwise
+from keras_ratesnn.models._arguments import checked_classes, image_input
+from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons
+from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
+from keras_ratesnn.models._pooling import PaddedMaxPooling2D
+
+SMALLEST_FOR_LARGE_EDITIONS = 128
+"""Images of this height and width or more have the edition "imagenet", or "dvs" if they have two channels."""
+
+IMAGES = {"imagenet": (224, 3), "cifar": (32, 3), "dvs": (128, 2)}
+"""The default image of each edition: height and width, and number of channels."""
+
+
+class Edition(NamedTuple):
+    """What the authors chose for a data set.
+
+    Args:
+        patch: Integer, the height and width in pixels that become one token.
+        first_blocks: Tuple of integers, the number of blocks of each stage before the last, which has all others.
+        narrowest: Integer, the divisor of `dims` that gives the channels of the narrowest layer.
+        heads: Function of `dims` that returns the default number of heads.
+        mlp_ratio: Integer, how many times as many channels the hidden layer of an MLP has. Defaults to `4`.
+    """
+
+    patch: int
+    first_blocks: tuple[int, ...]
+    narrowest: int
+    heads: Callable[[int], int]
+    mlp_ratio: int = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The checked arguments of a network.
+
+    Args:
+        inputs: A `keras.Input`.
+        edition: String, the name of the edition.
+        classes: Integer.
+        dims: Integer, the number of channels of the last stage.
+        depths: Tuple of integers, the number of blocks of each stage.
+        heads: Integer.
+        mlp_ratio: Integer.
+        neuron: Function that returns a new neuron layer.
+        attention_neuron: Likewise, for the products of attention.
+    """
+
+    inputs: Any
+    edition: str
+    classes: int
+    dims: int
+    depths: tuple[int, ...]
+    heads: int
+    mlp_ratio: int
+    neuron: Callable
+    attention_neuron: Callable
+
+
+def plan(editions, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron):
+    """Checks the arguments of a network, see `keras_ratesnn.models.Spikformer`.
+
+    Args:
+        editions: Dict of the names of editions to `Edition`.
+        input_shape: Argument of the user.
+        classes: Likewise.
+        dims: Likewise.
+        blocks: Likewise.
+        heads: Likewise.
+        edition: Likewise.
+        mlp_ratio: Likewise.
+        neuron: Likewise.
+        attention_neuron: Likewise.
+
+    Returns:
+        `Plan`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a value is out of bounds, or sizes do not divide each other.
+    """
+    inputs, edition = image_of_edition(input_shape, edition, {name: chosen.patch for name, chosen in editions.items()})
+    chosen = editions[edition]
+    dims = checks.positive_integer("dims", dims, advice="It is the number of channels of the last stage.")
+    if dims % chosen.narrowest:
+        raise ValueError(
+            f"`dims` must be a multiple of {chosen.narrowest}, because the first layers of this network have "
+            f"dims/{chosen.narrowest} channels. Received: dims={dims}."
+        )
+    blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
+    last = blocks - sum(chosen.first_blocks)
+    if last < 1:
+        raise ValueError(
+            f"`blocks` must be {sum(chosen.first_blocks) + 1} or more: in the edition {edition!r} the first stages of this "
+            f"network have {' and '.join(map(str, chosen.first_blocks))} blocks, and the last stage has all others. "
+            f"Received: blocks={blocks}."
+        )
+    return Plan(
+        inputs=inputs,
+        edition=edition,
+        classes=checked_classes(classes),
+        dims=dims,
+        depths=(*chosen.first_blocks, last),
+        heads=checked_heads(heads, chosen.heads(dims), [dims // 2 ** len(chosen.first_blocks)], dims),
+        mlp_ratio=chosen.mlp_ratio if mlp_ratio is None else checks.positive_integer("mlp_ratio", mlp_ratio),
+        neuron=checked_neuron(neuron, spikformer_neuron),
+        attention_neuron=checked_neuron(attention_neuron, spikformer_attention_neuron, name="attention_neuron"),
+    )
+
+
+def image_of_edition(input_shape, edition, patches):
+    """The input of a transformer and the name of its edition.
+
+    Args:
+        input_shape: Argument of the user, see `image_input`.
+        edition: Argument of the user, or `None`: it depends on the images.
+        patches: Dict of the names of editions to the height and width in pixels that become one token.
+
+    Raises:
+        ValueError: If the edition is unknown, or the height or width is open or not a multiple of the patches.
+    """
+    if edition is not None:
+        checks.one_of("edition", edition, patches)
+    image = image_input(input_shape, IMAGES[edition or "cifar"], smallest=1)
+    channels = image.shape[channel_axis()]
+    sides = image.shape[2:] if channel_axis() == 1 else image.shape[1:3]
+    if None in sides:
+        raise ValueError(
+            "`input_shape` must have a known height and width, which determine the tokens. Received: "
+            f"input_shape={input_shape!r}."
+        )
+    if edition is None:
+        large = "dvs" if channels == 2 and "dvs" in patches else "imagenet"
+        edition = large if min(sides) >= SMALLEST_FOR_LARGE_EDITIONS or "cifar" not in patches else "cifar"
+    patch = patches[edition]
+    if any(side % patch for side in sides):
+        raise ValueError(
+            f"`input_shape` must have a height and width that are multiples of {patch}: in the edition {edition!r} of this "
+            f"network {patch} x {patch} pixels become one token. Received: input_shape={input_shape!r}."
+        )
+    return image, edition
+
+
+def checked_heads(heads, default, channels, dims):
+    """The number of heads, which must divide the channels of all stages with attention.
+
+    Args:
+        heads: Argument of the user, or `None` for the default.
+        default: Integer, the default, which may be 0 in a narrow network.
+        channels: The numbers of channels of these stages, without their multiples.
+        dims: Argument of the user, for the message.
+    """
+    given = heads is not None
+    heads = checks.positive_integer("heads", heads, advice="It is the number of attention heads.") if given else default
+    if heads < 1 or any(number % heads for number in channels):
+        received = f"heads={heads}" if given else f"heads=None, which stands for {heads}"
+        raise ValueError(
+            f"`heads` must divide the channels of every stage with attention: {' and '.join(map(str, channels))}. Received: "
+            f"{received}, dims={dims!r}. Choose another number of heads or of channels."
+        )
+    return heads
+
+
+def convolution_bn(x, filters, name, size=3, strides=1, neuron=None):
+    """A convolution without bias, batch normalisation, and neurons unless `neuron` is `None`."""
+    return conv_bn_neuron(x, filters, size, strides, neuron, use_bias=False, initialization=PYTORCH_DEFAULT, name=name)
+
+
+def depthwise(x, size, use_bias, name):
+    """A depthwise convolution and batch normalisation: `NAME` and `NAME_bn`."""
+    x = layers.DepthwiseConv2D(
+        size,
+        padding="same",
+        use_bias=use_bias,
+        depthwise_initializer=PYTORCH_DEFAULT.kernel(),
+        bias_initializer=PYTORCH_DEFAULT.bias(size * size),
+        name=name,
+    )(x)
+    return batch_normalization(x, f"{name}_bn")
+
+
+def pooled(x, name):
+    """Max pooling by 2."""
+    return PaddedMaxPooling2D(3, strides=2, name=f"{name}_pool")(x)
+
+
+def tokens(x, name):
+    """An image as tokens `(batch, tokens, channels)`."""
+    channels = x.shape[channel_axis()]
+    if channel_axis() == -1:
+        return layers.Reshape((-1, channels), name=name)(x)
+    return layers.Permute((2, 1), name=name)(layers.Reshape((channels, -1), name=f"{name}_flat")(x))
+
+
+def spike_block(x, attention, plan, name):
+    """A block of Spikformer and QKFormer, which adds spikes to spikes: attention and an MLP.
+
+    Args:
+        x: Tensor, tokens or images.
+        attention: A layer of attention, called on `x`.
+        plan: `Plan`.
+        name: String, the beginning of the names of the layers.
+    """
+    y = neurons(attention(x), plan.neuron, f"{name}_attention_output_neuron")
+    x = layers.Add(name=f"{name}_attention_add")([x, y])
+    channels = x.shape[-1] if len(x.shape) == 3 else x.shape[channel_axis()]
+    y = pointwise(x, channels * plan.mlp_ratio, True, f"{name}_mlp1")
+    y = pointwise(neurons(y, plan.neuron, f"{name}_mlp1_neuron"), channels, True, f"{name}_mlp2")
+    return layers.Add(name=f"{name}_mlp_add")([x, neurons(y, plan.neuron, f"{name}_mlp2_neuron")])
+
+
+def self_attention(plan, name, scale=0.125, use_bias=False):
+    """`SpikingSelfAttention` with the heads and the neurons of a plan."""
+    return SpikingSelfAttention(
+        plan.heads,
+        scale,
+        use_bias=use_bias,
+        neuron=plan.neuron,
+        attention_neuron=plan.attention_neuron,
+        name=f"{name}_attention",
+    )
+
+
+def classified(x, plan):
+    """The network that ends in a dense layer on `x`, the means over the tokens."""
+    return keras.Model(plan.inputs, dense(x, plan.classes, PYTORCH_DEFAULT, "classifier"), name="network")
+
+
+def token_mean(x):
+    """The mean over all tokens."""
+    return layers.GlobalAveragePooling1D(data_format="channels_last", name="pool")(x)

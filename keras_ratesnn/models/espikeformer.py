@@ -1,0 +1,187 @@
+"""E-SpikeFormer: a transformer of integer spikes, for a single time step."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import keras
+from keras import layers
+
+from keras_ratesnn._core import checks
+from keras_ratesnn._core.annotations import Config, StepModeName
+from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.layers import ILIF, Neuron, SpikingSelfAttention
+from keras_ratesnn.layers._neuron_argument import checked_neuron
+from keras_ratesnn.layers.pointwise import channel_axis, pointwise
+from keras_ratesnn.models import _transformers
+from keras_ratesnn.models._arguments import checked_classes
+from keras_ratesnn.models._blocks import conv_bn_neuron, dense, neurons
+from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
+from keras_ratesnn.models._transformers import convolution_bn
+from keras_ratesnn.models._weights import with_weights
+from keras_ratesnn.spiking_model import SpikingModel
+
+PATCH = 16
+LAST_BLOCKS = 2
+"""The number of blocks with the most channels."""
+
+
+def ESpikeFormer(
+    input_shape: Sequence[int] | None = None,
+    classes: int = 1000,
+    timesteps: int = 1,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepModeName = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    dims: Sequence[int] = (64, 128, 256, 360),
+    blocks: int = 8,
+    heads: int | None = None,
+    mlp_ratio: int = 4,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "espikeformer",
+) -> SpikingModel:
+    """E-SpikeFormer, the base networks of Spike-driven Transformer V3: convolutions, then attention, with integer spikes.
+
+    There is one time step, in which a neuron emits up to four spikes. Blocks add currents to currents. The authors' networks
+    have `dims` of (24, 48, 96, 128), (32, 64, 128, 192), (48, 96, 192, 240) and (64, 128, 256, 360): 2.7, 5.1, 10.0 and 19.0
+    million parameters.
+
+    Example:
+
+    >>> model = ESpikeFormer(input_shape=(32, 32, 3), classes=10, dims=(4, 8, 16, 24), blocks=3)
+    >>> model.predict(np.ones((1, 32, 32, 3)), verbose=0).shape
+    (1, 10)
+
+    Args: as in `Spikformer`, but
+        input_shape: Height and width are multiples of 16. Defaults to 224 x 224 pixels of 3 channels.
+        classes: Defaults to `1000`.
+        timesteps: Must be 1 unless `neuron` is given: the paper's neurons keep nothing from step to step. Defaults to `1`.
+        neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0, normalize=True)`, and `normalize=False` before
+            the classifier.
+        dims: Four integers, the channels of the stages; before the first there are layers with half of its channels. Defaults
+            to `(64, 128, 256, 360)`.
+        blocks: Integer, the number of blocks with attention, of which the last two have `dims[3]` channels. Defaults to `8`.
+        heads: Defaults to `None`, which stands for 8.
+        mlp_ratio: Defaults to `4`.
+
+    Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
+    """
+    inputs, _ = _transformers.image_of_edition(input_shape, "imagenet", {"imagenet": PATCH})
+    dims = _checked_dims(dims)
+    blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
+    if blocks <= LAST_BLOCKS:
+        raise ValueError(
+            f"`blocks` must be {LAST_BLOCKS + 1} or more, because the last {LAST_BLOCKS} have other channels. "
+            f"Received: blocks={blocks}."
+        )
+    timesteps = checks.positive_integer("timesteps", timesteps)
+    if timesteps > 1 and neuron is None:
+        raise ValueError(
+            "`timesteps` must be 1: the default neurons of this network keep nothing from step to step. Received: "
+            f"timesteps={timesteps}. For more steps pass neurons with a membrane, for example "
+            "neuron=lambda: keras_ratesnn.layers.ILIF(levels=4, normalize=True)."
+        )
+    parts = Parts(
+        neuron=checked_neuron(neuron, integer_neuron),
+        heads=_transformers.checked_heads(heads, 8, dims[2:], dims),
+        mlp_ratio=checks.positive_integer("mlp_ratio", mlp_ratio),
+    )
+    classes, x = checked_classes(classes), inputs
+    stages = (
+        (dims[0] // 2, convolution_block, 1),
+        (dims[0], convolution_block, 1),
+        (dims[1], convolution_block, 2),
+        (dims[2], attention_block, blocks - LAST_BLOCKS),
+        (dims[3], attention_block, LAST_BLOCKS),
+    )
+    for stage, (channels, block, depth) in enumerate(stages, 1):
+        size, strides = 7 if stage == 1 else 3, 1 if stage == len(stages) else 2
+        x = downsampling(x, channels, size, strides, parts if stage > 1 else None, f"down{stage}")
+        for number in range(1, depth + 1):
+            x = block(x, parts, f"stage{stage}_block{number}")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = neurons(x, count_neuron if neuron is None else parts.neuron, "neuron")
+    network = keras.Model(inputs, dense(x, classes, PYTORCH_DEFAULT, "classifier"), name="network")
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "ESpikeFormer")
+
+
+class Parts(NamedTuple):
+    """The checked arguments of the blocks.
+
+    Args:
+        neuron: Function that returns a new neuron layer.
+        heads: Integer.
+        mlp_ratio: Integer. Defaults to `4`.
+    """
+
+    neuron: Callable
+    heads: int
+    mlp_ratio: int = 4
+
+
+def integer_neuron() -> ILIF:
+    """New neurons of one step: the current, rounded to 0, 1, 2, 3 or 4, over 4."""
+    return ILIF(levels=4, decay=0.0, normalize=True)
+
+
+def count_neuron() -> ILIF:
+    """`integer_neuron`, not divided by 4."""
+    return ILIF(levels=4, decay=0.0)
+
+
+def downsampling(x, filters, size, strides, parts, name):
+    """A convolution with bias and batch normalisation, of spikes unless `parts` is `None`."""
+    x = x if parts is None else neurons(x, parts.neuron, f"{name}_neuron")
+    return conv_bn_neuron(x, filters, size, strides, None, use_bias=True, initialization=PYTORCH_DEFAULT, name=name)
+
+
+def separable_convolution(x, size, parts, name):
+    """Two dense layers with twice the channels between them, and a depthwise convolution there, added to the input."""
+    channels = x.shape[channel_axis(x)]
+    y = pointwise(neurons(x, parts.neuron, f"{name}_neuron1"), 2 * channels, False, f"{name}_expand")
+    y = _transformers.depthwise(neurons(y, parts.neuron, f"{name}_neuron2"), size, False, f"{name}_depthwise")
+    y = pointwise(neurons(y, parts.neuron, f"{name}_neuron3"), channels, False, f"{name}_project")
+    return layers.Add(name=f"{name}_add")([x, y])
+
+
+def convolution_block(x, parts, name):
+    """A separable convolution of 7 x 7, and two convolutions with a wider layer between them."""
+    x = separable_convolution(x, 7, parts, f"{name}_separable")
+    channels = x.shape[channel_axis(x)]
+    y = convolution_bn(neurons(x, parts.neuron, f"{name}_neuron1"), parts.mlp_ratio * channels, f"{name}_1")
+    y = convolution_bn(neurons(y, parts.neuron, f"{name}_neuron2"), channels, f"{name}_2")
+    return layers.Add(name=f"{name}_add")([x, y])
+
+
+def attention_block(x, parts, name):
+    """A separable convolution of 3 x 3, self-attention with four times as many channels of values, and an MLP."""
+    x = separable_convolution(x, 3, parts, f"{name}_separable")
+    channels = x.shape[channel_axis(x)]
+    attention = SpikingSelfAttention(
+        parts.heads,
+        scale=2 / math.sqrt(channels / parts.heads),
+        value_ratio=4,
+        use_output_bias=False,
+        neuron=parts.neuron,
+        attention_neuron=parts.neuron,
+        name=f"{name}_attention",
+    )
+    y = attention(neurons(x, parts.neuron, f"{name}_attention_input_neuron"))
+    x = layers.Add(name=f"{name}_attention_add")([x, y])
+    y = pointwise(neurons(x, parts.neuron, f"{name}_mlp1_neuron"), parts.mlp_ratio * channels, True, f"{name}_mlp1")
+    y = pointwise(neurons(y, parts.neuron, f"{name}_mlp2_neuron"), channels, True, f"{name}_mlp2")
+    return layers.Add(name=f"{name}_mlp_add")([x, y])
+
+
+def _checked_dims(dims):
+    """Four integers, of which the first is even."""
+    advice = "They are the channels of the stages, for example dims=(64, 128, 256, 360)."
+    if not isinstance(dims, (tuple, list)):
+        raise TypeError(f"`dims` must be a tuple. Received: dims={dims!r} of type {type(dims).__name__}. {advice}")
+    if len(dims) != 4:
+        raise ValueError(f"`dims` must have four entries. Received: dims={dims!r}. {advice}")
+    dims = tuple(checks.positive_integer(f"dims[{index}]", channels, advice=advice) for index, channels in enumerate(dims))
+    if dims[0] % 2:
+        raise ValueError(f"`dims[0]` must be even: the first layers have half as many channels. Received: dims={dims!r}.")
+    return dims

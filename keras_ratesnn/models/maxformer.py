@@ -1,0 +1,139 @@
+"""Max-Former: a transformer in stages that keeps high frequencies by max pooling and depthwise convolutions."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+
+from keras import layers
+
+from keras_ratesnn._core.annotations import Config, StepModeName, TransformerEdition
+from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.layers import Neuron
+from keras_ratesnn.layers.pointwise import pointwise
+from keras_ratesnn.models import _transformers
+from keras_ratesnn.models._blocks import channel_axis, neurons
+from keras_ratesnn.models._transformers import Edition, convolution_bn, pooled
+from keras_ratesnn.models._weights import with_weights
+from keras_ratesnn.spiking_model import SpikingModel
+
+EDITIONS = {
+    "imagenet": Edition(patch=16, first_blocks=(1, 2), narrowest=8, heads=lambda dims: dims // 64),
+    "cifar": Edition(patch=4, first_blocks=(1, 1), narrowest=8, heads=lambda dims: 8),
+    "dvs": Edition(patch=16, first_blocks=(1,), narrowest=16, heads=lambda dims: 16, mlp_ratio=1),
+}
+KERNELS = {"imagenet": (7, 5), "cifar": (None, 3), "dvs": (3,)}
+"""The size of the depthwise convolutions of each stage before the last; `None` for a stage of MLPs alone."""
+
+
+def MaxFormer(
+    input_shape: Sequence[int] | None = None,
+    classes: int = 10,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepModeName = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    dims: int = 384,
+    blocks: int = 4,
+    heads: int | None = None,
+    edition: TransformerEdition | None = None,
+    mlp_ratio: int | None = None,
+    attention_neuron: Callable[[], Neuron] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "maxformer",
+) -> SpikingModel:
+    """Max-Former: stages of a quarter, a half and all of the channels, with depthwise convolutions and, last, self-attention.
+
+    Each stage but the first halves the image by max pooling and doubles the channels. Blocks add currents to currents, so all
+    weights see spikes. The first stages have 1 and 2 blocks on ImageNet, with depthwise convolutions of 7 x 7 and 5 x 5, and 1
+    and 1 on CIFAR, with none and 3 x 3; on event frames there are two stages, of which the first has 1 block with 3 x 3. The
+    last stage has all other blocks.
+
+    Example:
+
+    >>> model = MaxFormer(input_shape=(16, 16, 3), classes=10, timesteps=2, dims=32, blocks=3)
+    >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
+    (1, 10)
+
+    Args: as in `Spikformer`, but
+        edition: In `"imagenet"` and `"dvs"` 16 x 16 pixels are a token of the last stage, in `"cifar"` 4 x 4.
+
+    Source: Fang et al., "Spiking Transformers Need High-Frequency Information", NeurIPS 2025, arXiv 2505.18608.
+    """
+    plan = _transformers.plan(EDITIONS, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron)
+    x, last = plan.inputs, len(plan.depths)
+    for stage, depth in enumerate(plan.depths, 1):
+        channels = dims // 2 ** (last - stage)
+        x = (first_patches[plan.edition] if stage == 1 else patches)(x, channels, plan, f"patches{stage}")
+        x = _transformers.tokens(x, "tokens") if stage == last else x
+        mix = self_attention if stage == last else functools.partial(depthwise, size=KERNELS[plan.edition][stage - 1])
+        for number in range(1, depth + 1):
+            x = mlp(mix(x, plan=plan, name=f"stage{stage}_block{number}"), plan, f"stage{stage}_block{number}")
+    x = neurons(_transformers.token_mean(x), plan.neuron, "neuron")
+    return with_weights(
+        SpikingModel(_transformers.classified(x, plan), timesteps, gradient, step_mode, name=name), weights, "MaxFormer"
+    )
+
+
+def depthwise(x, plan, name, size):
+    """A depthwise convolution of spikes, added to its input; `size=None` for none."""
+    if size is None:
+        return x
+    y = neurons(x, plan.neuron, f"{name}_depthwise_neuron")
+    y = _transformers.depthwise(y, size, True, f"{name}_depthwise")
+    return layers.Add(name=f"{name}_depthwise_add")([x, y])
+
+
+def self_attention(x, plan, name):
+    """Spiking self-attention of spikes, added to its input."""
+    y = neurons(x, plan.neuron, f"{name}_attention_input_neuron")
+    return layers.Add(name=f"{name}_attention_add")([x, _transformers.self_attention(plan, name)(y)])
+
+
+def mlp(x, plan, name):
+    """An MLP of spikes, added to its input; a hidden layer that is no wider has a shortcut of its own."""
+    channels = x.shape[-1] if len(x.shape) == 3 else x.shape[channel_axis()]
+    y = pointwise(neurons(x, plan.neuron, f"{name}_mlp1_neuron"), channels * plan.mlp_ratio, True, f"{name}_mlp1")
+    if plan.mlp_ratio == 1:
+        x = y = layers.Add(name=f"{name}_mlp1_add")([x, y])
+    y = pointwise(neurons(y, plan.neuron, f"{name}_mlp2_neuron"), channels, True, f"{name}_mlp2")
+    return layers.Add(name=f"{name}_mlp_add")([x, y])
+
+
+def patches(x, channels, plan, name):
+    """Two convolutions of spikes and a shortcut, both with max pooling by 2."""
+    x = neurons(x, plan.neuron, f"{name}_neuron")
+    y = pooled(convolution_bn(x, channels, f"{name}_1"), f"{name}_1")
+    y = convolution_bn(neurons(y, plan.neuron, f"{name}_1_neuron"), channels, f"{name}_2")
+    shortcut = pooled(convolution_bn(x, channels, f"{name}_shortcut", size=1), f"{name}_shortcut")
+    return layers.Add(name=f"{name}_add")([y, shortcut])
+
+
+def first_patches_imagenet(x, channels, plan, name):
+    """Three convolutions, of which the first two have stride 2; the shortcut is that of the last two."""
+    x = convolution_bn(x, channels // 2, f"{name}_1", strides=2, neuron=plan.neuron)
+    y = convolution_bn(x, channels, f"{name}_2", strides=2, neuron=plan.neuron)
+    y = convolution_bn(y, channels, f"{name}_3")
+    return layers.Add(name=f"{name}_add")([y, convolution_bn(x, channels, f"{name}_shortcut", size=1, strides=2)])
+
+
+def first_patches_cifar(x, channels, plan, name):
+    """Two convolutions; the second and its shortcut have neurons of their own."""
+    x = convolution_bn(x, channels // 2, f"{name}_1")
+    y = convolution_bn(neurons(x, plan.neuron, f"{name}_1_neuron"), channels, f"{name}_2")
+    shortcut = convolution_bn(neurons(x, plan.neuron, f"{name}_shortcut_neuron"), channels, f"{name}_shortcut", size=1)
+    return layers.Add(name=f"{name}_add")([y, shortcut])
+
+
+def first_patches_dvs(x, channels, plan, name):
+    """Four convolutions that double the channels, and a reduction by 8 by max pooling; the shortcut is that of the last two."""
+    x = convolution_bn(x, channels // 8, f"{name}_1", neuron=plan.neuron)
+    x = pooled(convolution_bn(x, channels // 4, f"{name}_2"), f"{name}_2")
+    x = neurons(x, plan.neuron, f"{name}_2_neuron")
+    y = pooled(convolution_bn(x, channels // 2, f"{name}_3"), f"{name}_3")
+    y = convolution_bn(neurons(y, plan.neuron, f"{name}_3_neuron"), channels, f"{name}_4")
+    shortcut = convolution_bn(x, channels, f"{name}_shortcut", size=1, strides=4)
+    return layers.Add(name=f"{name}_add")([pooled(y, f"{name}_4"), shortcut])
+
+
+first_patches = {"imagenet": first_patches_imagenet, "cifar": first_patches_cifar, "dvs": first_patches_dvs}
+"""The patch embedding of the first stage of each edition."""

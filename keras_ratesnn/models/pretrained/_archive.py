@@ -1,0 +1,158 @@
+"""Checks a `.keras` file of somebody else before Keras loads it: it holds a network as large as its card says, and no code."""
+
+import json
+import math
+import shutil
+import tempfile
+import zipfile
+
+import keras
+
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.hdf5_heaps import why_unreadable
+from keras_ratesnn._core.hdf5_storage import filters_of, why_untrusted
+
+_CONFIG, _METADATA, _WEIGHTS = _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
+"""What Keras writes of a network whose layers have no files of their own."""
+
+_LONGEST = {_CONFIG: 16 * 2**20, _METADATA: 2**16}
+"""Bytes of the members that are texts."""
+
+_ROOTS = ("keras", "keras_ratesnn", "builtins")
+"""The packages whose classes and functions a network is made of. Others only if the user has registered them."""
+
+_FOREIGN = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")
+"""Layers of Keras that run code which is stored with them, or is not Keras'."""
+
+_READERS = ("StringLookup", "IntegerLookup", "TextVectorization")
+"""Layers of Keras that may read other files."""
+
+
+def check(path, card):
+    """Raises ValueError unless a file is a network, described by its card, which Keras can load without running code.
+
+    Args:
+        path: Path of a `.keras` file.
+        card: Its `Card`.
+    """
+    origin = f"The weights of {card.name!r} in {path}"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            reason = _of_members(archive) or _of_config(archive, card) or _of_weights(archive)
+    except zipfile.BadZipFile:
+        reason = "are not a .keras file"
+    # The error depends on where the file is damaged.
+    except Exception as error:
+        reason = f"cannot be read: they are damaged or were made to be ({type(error).__name__}: {' '.join(str(error).split())})"
+    if reason:
+        raise ValueError(f"{origin} {reason}. They were not loaded. Ask their author for a file of SpikingModel.save.")
+
+
+def load(path, card):
+    """The `SpikingModel` of a file that was checked.
+
+    Args:
+        path: Path of a `.keras` file.
+        card: Its `Card`.
+
+    Raises:
+        ValueError: If it cannot be loaded.
+    """
+    try:
+        with keras_internals.without_code():
+            return keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"The weights of {card.name!r} in {path} cannot be loaded ({reason}).") from error
+
+
+def _of_members(archive):
+    members = archive.infolist()
+    names = sorted(member.filename for member in members)
+    if names != sorted(_MEMBERS):
+        others = [name for name in names if name not in _MEMBERS]
+        return f"must contain {', '.join(_MEMBERS)} and nothing else, but contain {others[:3] or names[:9]}"
+    for member in members:
+        # Keras compresses nothing, so that no member takes more memory than the file has bytes.
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            return f"contain {member.filename} in compressed form, of {member.file_size} bytes"
+        if member.file_size > _LONGEST.get(member.filename, math.inf):
+            return f"contain {member.filename} of {member.file_size} bytes; the most are {_LONGEST[member.filename]}"
+    return ""
+
+
+def _of_config(archive, card):
+    config = json.loads(archive.read(_CONFIG))
+    reason = _of_classes(config)
+    if reason:
+        return reason
+    # Without values: the configuration may declare more weights than there is memory.
+    with keras_internals.without_code(), keras.StatelessScope(initialize_variables=False):
+        model = keras.saving.deserialize_keras_object({**config, "compile_config": None})
+    if not hasattr(model, "network") or not hasattr(model, "timesteps"):
+        return f"must be those of a SpikingModel, but are those of a {type(model).__name__}"
+    declared = sum(math.prod(variable.shape) for variable in model.weights)
+    if declared != card.parameters:
+        return f"declare {declared} parameters, but the card says {card.parameters}"
+    return ""
+
+
+def _of_classes(config):
+    """Walks without recursion, since the file decides how deep its lists are."""
+    left = [config]
+    while left:
+        value = left.pop()
+        if isinstance(value, list):
+            left.extend(value)
+        if not isinstance(value, dict):
+            continue
+        left.extend(value.values())
+        name, module, registered = value.get("class_name"), value.get("module"), value.get("registered_name")
+        if name in _FOREIGN:
+            return f"contain a {name}, which would run code that is stored with it"
+        if name in _READERS:
+            return f"contain a {name}, which may read other files"
+        known = not isinstance(module, str) or module.split(".")[0] in _ROOTS
+        if name is not None and not known and keras.saving.get_registered_object(registered) is None:
+            return f"contain {module}.{name}, which is not part of Keras or keras_ratesnn and is not registered with Keras"
+    return ""
+
+
+def _of_weights(archive):
+    # Keras needs it, too, and imports it as late.
+    import h5py
+
+    with tempfile.NamedTemporaryFile(suffix=".h5") as file:
+        with archive.open(_WEIGHTS) as member:
+            shutil.copyfileobj(member, file)
+        file.flush()
+        file.seek(0)
+        reason = why_unreadable(file)
+        if reason:
+            return f"contain {_WEIGHTS}, and {reason.rstrip('.')}"
+        with h5py.File(file.name, "r") as root:
+            return _of_groups(h5py, root)
+
+
+def _of_groups(h5py, root):
+    left, seen = [root], set()
+    while left:
+        group = left.pop()
+        for name in group:
+            where = f"{group.name.rstrip('/')}/{name}"
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                return f"contain {where}, a link to another place"
+            found = group[name]
+            place = h5py.h5o.get_info(found.id).addr
+            if place in seen:
+                return f"contain {where} in two places"
+            seen.add(place)
+            if isinstance(found, h5py.Group):
+                left.append(found)
+                continue
+            if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiubV":
+                return f"contain {where}, which is no array of numbers"
+            reason = why_untrusted(found) or ("is compressed" if filters_of(found) else "")
+            if reason:
+                return f"contain {where}, which {reason}"
+    return ""

@@ -1,0 +1,124 @@
+"""QKFormer: a transformer in stages, with token attention in the first stages."""
+
+import os
+from collections.abc import Callable, Sequence
+
+from keras import layers
+
+from keras_ratesnn._core.annotations import Config, StepModeName, TransformerEdition
+from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.layers import Neuron, TokenAttention
+from keras_ratesnn.models import _transformers
+from keras_ratesnn.models._blocks import neurons
+from keras_ratesnn.models._transformers import Edition, convolution_bn, pooled
+from keras_ratesnn.models._weights import with_weights
+from keras_ratesnn.spiking_model import SpikingModel
+
+EDITIONS = {
+    "imagenet": Edition(patch=16, first_blocks=(1, 2), narrowest=8, heads=lambda dims: dims // 64),
+    "cifar": Edition(patch=4, first_blocks=(1, 1), narrowest=8, heads=lambda dims: 8),
+    "dvs": Edition(patch=16, first_blocks=(1,), narrowest=16, heads=lambda dims: 16, mlp_ratio=1),
+}
+
+
+def QKFormer(
+    input_shape: Sequence[int] | None = None,
+    classes: int = 10,
+    timesteps: int = 4,
+    gradient: str | GradientMethod | Config = "rate",
+    step_mode: StepModeName = "multi",
+    neuron: Callable[[], Neuron] | None = None,
+    dims: int = 384,
+    blocks: int = 4,
+    heads: int | None = None,
+    edition: TransformerEdition | None = None,
+    mlp_ratio: int | None = None,
+    attention_neuron: Callable[[], Neuron] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    name: str = "qkformer",
+) -> SpikingModel:
+    """QKFormer: stages of a quarter, a half and all of the channels, with token attention and, in the last, self-attention.
+
+    Each stage but the first halves the image and doubles the channels. Blocks add spikes to spikes. The first stages have 1 and
+    2 blocks on ImageNet, 1 and 1 on CIFAR; on event frames there are two stages, of which the first has 1 block. The last
+    stage has all other blocks.
+
+    The authors' program runs self-attention's last neurons through batch and time as one axis, so that the samples of a batch
+    share membranes. This network does not: their weights give other outputs here.
+
+    Example:
+
+    >>> model = QKFormer(input_shape=(16, 16, 3), classes=10, timesteps=2, dims=64, blocks=3)
+    >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
+    (1, 10)
+
+    Args: as in `Spikformer`, but
+        edition: In `"imagenet"` and `"dvs"` 16 x 16 pixels are a token of the last stage, in `"cifar"` 4 x 4.
+
+    Source: Zhou et al., "QKFormer: Hierarchical Spiking Transformer using Q-K Attention", NeurIPS 2024.
+    """
+    plan = _transformers.plan(EDITIONS, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron)
+    x, last = plan.inputs, len(plan.depths)
+    for stage, depth in enumerate(plan.depths, 1):
+        channels = dims // 2 ** (last - stage)
+        x = (first_patches[plan.edition] if stage == 1 else patches)(x, channels, plan, f"patches{stage}")
+        x = _transformers.tokens(x, "tokens") if stage == last else x
+        for number in range(1, depth + 1):
+            x = (block if stage == last else token_block)(x, plan, f"stage{stage}_block{number}")
+    network = _transformers.classified(_transformers.token_mean(x), plan)
+    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "QKFormer")
+
+
+def token_block(x, plan, name):
+    """Token attention and an MLP."""
+    attention = TokenAttention(plan.heads, neuron=plan.neuron, attention_neuron=plan.attention_neuron, name=f"{name}_attention")
+    return _transformers.spike_block(x, attention, plan, name)
+
+
+def block(x, plan, name):
+    """Spiking self-attention and an MLP."""
+    return _transformers.spike_block(x, _transformers.self_attention(plan, name), plan, name)
+
+
+def patches(x, channels, plan, name):
+    """Two convolutions that halve the image, and a shortcut of spikes."""
+    at = 1 if plan.edition == "imagenet" else 2
+    y = _unit(x, channels, plan, f"{name}_1", pool=at == 1)
+    y = _unit(y, channels, plan, f"{name}_2", pool=at == 2)
+    return _with_shortcut(x, y, channels, 2, plan, name)
+
+
+def first_patches_imagenet(x, channels, plan, name):
+    """Three convolutions, a reduction by 4; the shortcut is that of the last two."""
+    x = _unit(x, channels // 2, plan, f"{name}_1", pool=True)
+    y = _unit(_unit(x, channels, plan, f"{name}_2", pool=True), channels, plan, f"{name}_3", pool=False)
+    return _with_shortcut(x, y, channels, 2, plan, name)
+
+
+def first_patches_cifar(x, channels, plan, name):
+    """Two convolutions; the shortcut is that of the last."""
+    x = _unit(x, channels // 2, plan, f"{name}_1", pool=False)
+    return _with_shortcut(x, _unit(x, channels, plan, f"{name}_2", pool=False), channels, 1, plan, name)
+
+
+def first_patches_dvs(x, channels, plan, name):
+    """Four convolutions that double the channels, a reduction by 8; the shortcut is that of the last two."""
+    x = _unit(x, channels // 8, plan, f"{name}_1", pool=False)
+    x = _unit(x, channels // 4, plan, f"{name}_2", pool=True)
+    y = _unit(_unit(x, channels // 2, plan, f"{name}_3", pool=True), channels, plan, f"{name}_4", pool=True)
+    return _with_shortcut(x, y, channels, 4, plan, name)
+
+
+first_patches = {"imagenet": first_patches_imagenet, "cifar": first_patches_cifar, "dvs": first_patches_dvs}
+"""The patch embedding of the first stage of each edition."""
+
+
+def _unit(x, filters, plan, name, pool):
+    """A convolution, batch normalisation, perhaps pooling, and neurons."""
+    x = convolution_bn(x, filters, name)
+    return neurons(pooled(x, name) if pool else x, plan.neuron, f"{name}_neuron")
+
+
+def _with_shortcut(x, y, channels, strides, plan, name):
+    shortcut = convolution_bn(x, channels, f"{name}_shortcut", size=1, strides=strides, neuron=plan.neuron)
+    return layers.Add(name=f"{name}_add")([y, shortcut])

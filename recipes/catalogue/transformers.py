@@ -1,0 +1,110 @@
+"""Shared by the recipes of spiking transformers.
+
+Networks, numbers of time steps, epochs, batch sizes, learning rates, weight decays and augmentations are those of the files of
+settings in the authors' programs, which the recipes name. The optimizer is AdamW with a cosine, as theirs. What differs:
+
+* the gradient is the rate gradient; theirs is BPTT (`--set gradient=bptt`);
+* the warm-up takes a twentieth of the epochs (theirs: 20 of 300 or 400, 5 of 200 and 10 of 96), the learning rate falls to 0
+  instead of 1e-5 or less, without the 10 epochs at the end that some add, and gradients are clipped to a norm of 10;
+* labels are not smoothed (theirs by 0.1), and no block is dropped at random;
+* mixup has weights of a uniform distribution in all epochs, and is not alternated with CutMix;
+* on ImageNet there is no RandAugment and no random erasing, only crops, flips and mixup where they have it;
+* on CIFAR10-DVS frames are flipped and rolled, instead of SNNAugment and mixup.
+
+None of these recipes has been trained to the end.
+
+Sources: Zhou et al., "Spikformer", ICLR 2023, github.com/ZK-Zhou/spikformer; Zhou et al., "QKFormer", NeurIPS 2024,
+github.com/zhouchenlin2096/QKFormer; Fang et al., "Spiking Transformers Need High-Frequency Information" (Max-Former), NeurIPS
+2025, github.com/bic-L/MaxFormer.
+"""
+
+import functools
+
+from recipes import blocks
+from recipes.data import cifar, cifar10_dvs, imagenet
+from recipes.optimizers import AdamW
+from recipes.recipe import Recipe
+from recipes.stages import SpikingStage
+
+
+def build_network(build, image_shape, classes, dims, depth, heads, width):
+    """The network of one time step of a transformer.
+
+    Args:
+        build: A function of `keras_ratesnn.models`.
+        image_shape: Tuple, the shape of an image in Keras' image data format.
+        classes: Integer.
+        dims: Integer, the number of channels of the last stage at width 1.
+        depth: Integer, the number of blocks.
+        heads: Even integer, which must divide the channels of all stages, of which there are at most three.
+        width: Float that multiplies channels; they are rounded to multiples of `4 * heads`.
+    """
+    dims = 4 * heads * max(1, round(width * dims / (4 * heads)))
+    return build(input_shape=image_shape, classes=classes, dims=dims, blocks=depth, heads=heads).network
+
+
+def cifar_recipe(build, data_set, heads, **settings):
+    """Four blocks and 384 channels on CIFAR-10 or CIFAR-100, T = 4.
+
+    Args:
+        build: A function of `keras_ratesnn.models`.
+        data_set: `"cifar10"` or `"cifar100"`.
+        heads: Integer, the number of attention heads.
+        **settings: `learning_rate`, `epochs` and `batch_size`.
+    """
+    classes = int(data_set.removeprefix("cifar"))
+
+    def network(width):
+        found = build_network(build, cifar.IMAGE_SHAPE, classes, 384, 4, heads, width)
+        return blocks.on_pixels(found, cifar.MEAN_COLORS[data_set], cifar.COLOR_DEVIATIONS[data_set])
+
+    return Recipe(
+        name=f"{data_set}_{build.__name__.lower()}",
+        description=f"{build.__name__}-4-384 on {data_set.upper().replace('CIFAR', 'CIFAR-')}",
+        load_data=functools.partial(cifar.load, data_set),
+        build_network=network,
+        spiking=SpikingStage(timesteps=4),
+        optimizer=AdamW(),
+        weight_decay=0.06,
+        augment="transformer",
+        mix="mixup",
+        **settings,
+    )
+
+
+def dvs_recipe(build, learning_rate):
+    """Two blocks and 256 channels on CIFAR10-DVS, T = 16; for the arguments see `cifar_recipe`."""
+    return Recipe(
+        name=f"cifar10_dvs_{build.__name__.lower()}",
+        description=f"{build.__name__}-2-256 on CIFAR10-DVS",
+        load_data=cifar10_dvs.load_whole,
+        build_network=functools.partial(build_network, build, cifar10_dvs.WHOLE_SHAPE, cifar10_dvs.CLASSES, 256, 2, 16),
+        has_time=True,
+        spiking=SpikingStage(timesteps=16),
+        optimizer=AdamW(),
+        learning_rate=learning_rate,
+        weight_decay=0.06,
+        epochs=96,
+        batch_size=16,
+        augment="cifar10_dvs",
+    )
+
+
+def imagenet_recipe(build, depth, heads, **settings):
+    """384 channels on ImageNet, T = 4; `depth` is the number of blocks, for the other arguments see `cifar_recipe`."""
+
+    def network(width):
+        found = build_network(build, imagenet.IMAGE_SHAPE, imagenet.CLASSES, 384, depth, heads, width)
+        return blocks.on_pixels(found, imagenet.MEAN_COLOR, imagenet.COLOR_DEVIATION)
+
+    return Recipe(
+        name=f"imagenet_{build.__name__.lower()}",
+        description=f"{build.__name__}-{depth}-384 on ImageNet",
+        load_data=imagenet.load,
+        build_network=network,
+        spiking=SpikingStage(timesteps=4),
+        optimizer=AdamW(),
+        weight_decay=0.05,
+        augment="imagenet",
+        **settings,
+    )

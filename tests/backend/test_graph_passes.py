@@ -1,0 +1,110 @@
+"""Passes over recorded graphs, on PyTorch: the same numbers from fewer operations, of which each is a launch on a GPU."""
+
+import collections
+
+import pytest
+from helpers import BACKEND
+
+if BACKEND != "torch":
+    pytest.skip("only PyTorch records graphs", allow_module_level=True)
+
+import keras
+import torch
+from helpers import compiled, data, spiking
+from keras import layers
+from recorded_calls import recording
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import keras_ratesnn as rsnn
+from keras_ratesnn._core.backend.torch import fusion, graph_passes, small_operations
+
+DEPTH = 5
+
+
+def deep():
+    """A network with a layer more than `DEPTH` of each kind, the first of which is the same at every step."""
+    x = inputs = keras.Input((6, 6, 2))
+    for _ in range(DEPTH + 1):
+        x = layers.Conv2D(4, 3, padding="same", use_bias=False)(x)
+        x = rsnn.layers.LIF()(layers.BatchNormalization()(x))
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """How often each operation is in the forward and the backward part of a training step."""
+    with recording(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fusion, "LEAST_ELEMENTS", 1)
+        model = compiled(spiking(deep()))
+        for seed in range(2):
+            model.train_on_batch(*data(4, (6, 6, 2), seed=seed))
+        (graph,) = model._graphs.graphs
+        return [
+            collections.Counter(str(node.target).removeprefix("aten.") for node in part.__self__.graph.nodes)
+            for part in (graph.forward, graph.backward)
+        ]
+
+
+def small(part):
+    """The operations of a part on statistics, by name: all element-wise ones that are not on lists."""
+    names = ("pow.Tensor_Scalar", "sub.Tensor", "clamp.default", "reciprocal.default", "rsqrt.default")
+    return sum(part[name] for name in names)
+
+
+def test_statistics_of_all_layers_are_computed_in_batches(parts):
+    forward, backward = parts
+    assert small(forward) == small(backward) == 0
+    of_lists = [sum(count for name, count in part.items() if name.startswith("_foreach")) for part in parts]
+    assert of_lists[0] <= 16
+    assert of_lists[1] <= 6
+
+
+def test_membranes_are_searched_for_nan_by_one_check(parts):
+    forward, _ = parts
+    assert forward["linalg_vector_norm.default"] == DEPTH + 1
+    assert forward["abs.default"] == forward["all.dim"] == 1
+    assert forward["logical_and.default"] == 0
+
+
+def test_time_means_are_one_operation_each(parts):
+    forward, _ = parts
+    assert forward["sum.dim_IntList"] == forward["div.Tensor"] == 0
+    # Each but the first layer's, and the pooling.
+    assert forward["mean.dim"] >= DEPTH
+
+
+def test_nothing_is_read_by_the_host(parts):
+    assert not any("_local_scalar_dense" in name for part in parts for name in part)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sum_of_widened_steps_is_a_mean_that_widens(dtype):
+    def function(x):
+        return (x.float().sum(1) / 4, x.sum(1) / 3, x.float().sum((0, 1)) / 8.0)
+
+    x = torch.randn(2, 4, 5).to(dtype)
+    graph = make_fx(function, tracing_mode="fake")(x)
+    expected = graph(x)
+    graph_passes.use_means(graph)
+    found = graph(x)
+    assert all(torch.equal(one, other) and one.dtype == other.dtype for one, other in zip(found, expected, strict=True))
+    targets = [node.target for node in graph.graph.nodes]
+    assert targets.count(torch.ops.aten.mean.dim) == 2
+    assert torch.ops.aten._to_copy.default not in targets
+
+
+def test_operations_in_batches_give_the_same_numbers_and_heed_what_changes_in_place():
+    def function(x, y, changed):
+        outputs = [one.reciprocal() * 0.5 + other for one, other in ((x, y), (y, x), (x + 1.0, y))]
+        before = changed * 2.0
+        changed = (changed * 3.0).add_(x)
+        outputs += [torch.add(x, y, alpha=2), torch.add(x, y, alpha=3), (x**-2).clamp(0.0), (y**-2).clamp(0.1), torch.rsqrt(y)]
+        return [*outputs, before, changed, (x.reshape(2, 2) * y.reshape(2, 2)).sum()]
+
+    tensors = [torch.rand(4) + 0.1 for _ in range(3)]
+    graph = make_fx(function, tracing_mode="fake")(*tensors)
+    expected = graph(*tensors)
+    for batched in (small_operations.batched_at_end, small_operations.batched_at_beginning):
+        found = batched(graph)
+        assert all(torch.equal(one, other) for one, other in zip(found(*tensors), expected, strict=True))
+        assert sum(str(node.target).startswith("aten._foreach") for node in found.graph.nodes) >= 4

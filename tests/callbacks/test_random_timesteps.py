@@ -1,0 +1,195 @@
+"""RandomTimesteps: another number of time steps in each batch."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled, data, mlp, spiking, to_numpy
+from keras import layers
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.callbacks import RandomTimesteps
+
+X, Y = data(20)
+
+
+class Seen(keras.callbacks.Callback):
+    """The time steps of the model, at each call. It stands behind RandomTimesteps."""
+
+    def __init__(self):
+        super().__init__()
+        self.training, self.otherwise = [], []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.training.append(self.model.timesteps)
+
+    def _look(self, *args, **kwargs):
+        self.otherwise.append(self.model.timesteps)
+
+    on_train_batch_end = on_test_begin = on_test_batch_begin = on_epoch_begin = on_epoch_end = _look
+
+
+def trained(model, callback, epochs=2, **kwargs):
+    """The losses of the epochs and the T of all batches."""
+    seen = Seen()
+    history = model.fit(
+        X, Y, batch_size=5, epochs=epochs, shuffle=False, verbose=0, callbacks=[callback, seen], **kwargs
+    ).history
+    assert set(seen.otherwise) == {3}
+    assert model.timesteps == 3
+    return history, seen.training
+
+
+@pytest.mark.runs_once
+def test_all_numbers_are_drawn_alike_and_the_same_everywhere():
+    callback = RandomTimesteps(2, 5)
+    drawn = [callback.timesteps_of(epoch, batch) for epoch in range(20) for batch in range(100)]
+    counts = np.bincount(drawn)
+    assert counts[:2].tolist() == [0, 0]
+    assert len(counts) == 6
+    assert (abs(counts[2:] - 500) < 80).all()
+    assert drawn[:8] == [5, 5, 2, 4, 2, 5, 4, 5]
+    assert [RandomTimesteps(2, 5, seed=1).timesteps_of(0, batch) for batch in range(8)] != drawn[:8]
+
+
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_each_batch_is_trained_with_its_number_and_all_else_happens_with_that_of_the_model(return_sequences):
+    loss = rsnn.losses.TemporalDistillation() if return_sequences else None
+    model = compiled(spiking(return_sequences=return_sequences), keras.optimizers.SGD(0.0), loss)
+    callback = RandomTimesteps(1, 4)
+    history, drawn = trained(model, callback, validation_data=(X, Y))
+    assert drawn == [callback.timesteps_of(epoch, batch) for epoch in range(2) for batch in range(4)]
+    assert len(set(drawn)) > 2
+    at = {}
+    for timesteps in set(drawn):
+        model.timesteps = timesteps
+        at[timesteps] = [model.evaluate(X[start : start + 5], Y[start : start + 5], verbose=0) for start in (0, 5, 10, 15)]
+    expected = [np.mean([at[drawn[4 * epoch + batch]][batch] for batch in range(4)]) for epoch in range(2)]
+    assert history["loss"] == pytest.approx(expected, rel=1e-5)
+    model.timesteps = 3
+    assert history["val_loss"] == pytest.approx([model.evaluate(X, Y, verbose=0)] * 2, rel=1e-5)
+
+
+def test_each_number_is_compiled_once():
+    model = compiled(spiking())
+    _, drawn = trained(model, RandomTimesteps(1, 3), epochs=3)
+    assert len(model.train_function._functions) == len(set(drawn)) == 3
+    before = dict(model.train_function._functions)
+    trained(model, RandomTimesteps(1, 3, seed=7), epochs=2)
+    assert model.train_function._functions == before
+
+
+def test_one_number_is_that_of_the_plain_network():
+    results = []
+    for callbacks in ([], [RandomTimesteps(3, 3)]):
+        keras.utils.set_random_seed(0)
+        model = compiled(spiking(timesteps=3))
+        model.fit(X, Y, batch_size=5, epochs=2, verbose=0, callbacks=callbacks)
+        results.append(to_numpy([variable.value for variable in model.trainable_variables]))
+    keras.tree.map_structure(np.testing.assert_array_equal, *results)
+
+
+def test_a_resumed_run_is_that_without_an_interruption():
+    results = []
+    for parts in ([(0, 3)], [(0, 1), (1, 3)]):
+        keras.utils.set_random_seed(0)
+        model, drawn = compiled(spiking()), []
+        for first, last in parts:
+            drawn += trained(model, RandomTimesteps(1, 4), epochs=last, initial_epoch=first)[1]
+        results.append((drawn, to_numpy([variable.value for variable in model.trainable_variables])))
+    assert results[0][0] == results[1][0]
+    keras.tree.map_structure(np.testing.assert_array_equal, results[0][1], results[1][1])
+
+
+class Fails(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 1:
+            raise KeyboardInterrupt
+
+
+def test_after_an_error_the_model_has_its_own_number():
+    callback = RandomTimesteps(5, 5)
+    model = compiled(spiking())
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, batch_size=5, verbose=0, callbacks=[callback, Fails()])
+    assert model.timesteps == 3
+    trained(model, callback, epochs=1)
+
+
+def test_the_student_of_a_distiller_is_trained_with_random_numbers():
+    teacher = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    student = spiking()
+    distiller = rsnn.distillation.Distiller(teacher, student, keras.distillation.LogitsDistillation())
+    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    seen = []
+    look = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(student.timesteps))
+    distiller.fit(X, Y, batch_size=5, verbose=0, callbacks=[RandomTimesteps(4, 6), look])
+    assert seen == [RandomTimesteps(4, 6).timesteps_of(0, batch) for batch in range(4)]
+    assert student.timesteps == 3
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize(
+    ("arguments", "kind", "said"),
+    [
+        ((0, 4), ValueError, "`low` must be 1 or more"),
+        ((5, 4), ValueError, "`high` must be `low` or more"),
+        ((1.0, 4), TypeError, "`low` must be an integer"),
+        ((1, "4"), TypeError, "`high` must be an integer"),
+        ((1, 4, -1), ValueError, "`seed` must be 0 or more"),
+        ((1, 4, None), TypeError, "`seed` must be an integer"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_that_names_it(arguments, kind, said):
+    with pytest.raises(kind, match=said):
+        RandomTimesteps(*arguments)
+
+
+def of_six_steps():
+    normalized = rsnn.layers.TemporalEffectiveBatchNormalization(6)(keras.Input((6,)))
+    return keras.Model(normalized._keras_history.operation.input, layers.Dense(3)(rsnn.layers.LIF()(normalized)))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: spiking(gradient=rsnn.gradients.Rate(windows=2)), "low=1, high=8.*`windows`"),
+        (lambda: spiking(gradient=rsnn.gradients.SLTT(random_steps=3), step_mode="single"), "low=1, high=8.*`random_steps`"),
+        (lambda: spiking(of_six_steps()), "low=1, high=8.*`timesteps` must be at most 6"),
+    ],
+    ids=["windows", "random steps", "a layer"],
+)
+def test_numbers_that_cannot_be_trained_are_an_error_before_training(make, said):
+    model = compiled(make())
+    before = to_numpy([variable.value for variable in model.variables])
+    with pytest.raises(ValueError, match=f"(?s)`low` and `high` of RandomTimesteps must be.*{said}"):
+        model.fit(X, Y, verbose=0, callbacks=[RandomTimesteps(1, 8)])
+    keras.tree.map_structure(np.testing.assert_array_equal, before, to_numpy([variable.value for variable in model.variables]))
+
+
+def test_inputs_with_time_are_an_error():
+    frames, _ = data(20, (3, 6))
+    model = compiled(spiking())
+    with pytest.raises(ValueError, match=r"`x` must have no time axis with RandomTimesteps.*Received: time in"):
+        model.fit(frames, Y, verbose=0, callbacks=[RandomTimesteps(1, 4)])
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return frames[:5], Y[:5]
+
+    # Of a data set nothing is known before its batches.
+    with pytest.raises(ValueError, match="one frame for each of timesteps=5") as raised:
+        model.fit(Batches(), verbose=0, callbacks=[RandomTimesteps(5, 5)])
+    assert any("inputs must then have no time axis" in note for note in raised.value.__notes__)
+    assert model.timesteps == 3
+    model.fit(frames, Y, verbose=0)
+
+
+def test_another_model_is_an_error():
+    network = mlp()
+    outer = keras.Sequential([keras.Input((6,)), spiking(network)])
+    outer.compile("sgd", "mse")
+    with pytest.raises(TypeError, match="`callbacks` may have RandomTimesteps in `fit` of a SpikingModel"):
+        outer.fit(X, np.zeros((20, 3)), verbose=0, callbacks=[RandomTimesteps(1, 4)])

@@ -1,0 +1,96 @@
+"""TemporalDistillation: the outputs of all steps learn from the labels, and from the steps that are right."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import data, gradient_of, mlp, spiking, to_numpy
+
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn.losses import SelfDistillation, TemporalDistillation
+
+
+def softmax(logits):
+    exponents = np.exp(logits - logits.max())
+    return exponents / exponents.sum()
+
+
+def naive_loss(labels, steps, beta, temperature):
+    """The loss of each sample, by loops in float64."""
+    losses = []
+    for label, of_sample in zip(labels, np.asarray(steps, "float64"), strict=True):
+        right = [logits for logits in of_sample if logits.argmax() == label]
+        loss = 0.0
+        for logits in of_sample:
+            loss -= np.log(softmax(logits)[label])
+            if right:
+                teacher, student = softmax(np.mean(right, axis=0) / temperature), softmax(logits / temperature)
+                loss += beta * temperature**2 * sum(p * np.log(p / q) for p, q in zip(teacher, student, strict=True))
+        losses.append(loss / len(of_sample))
+    return np.array(losses)
+
+
+def made(samples=12, steps=3, classes=4):
+    generator = np.random.default_rng(0)
+    return generator.integers(0, classes, samples), generator.normal(0, 2, (samples, steps, classes)).astype("float32")
+
+
+@pytest.mark.parametrize("arguments", [(0.5, 3.0), (2.0, 1.0), (0.0, 4.0)])
+def test_the_loss_is_that_of_a_loop(arguments):
+    labels, steps = made()
+    no_step_right = (steps.argmax(-1) != labels[:, None]).all(1)
+    assert 0 < no_step_right.sum() < len(labels)
+    loss = TemporalDistillation(*arguments, reduction=None)
+    wanted = naive_loss(labels, steps, *arguments)
+    for targets in (labels, labels[:, None], np.eye(4)[labels]):
+        np.testing.assert_allclose(to_numpy(loss(targets, steps)), wanted, rtol=1e-5)
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    np.testing.assert_allclose(to_numpy(copy(labels, steps)), wanted, rtol=1e-5)
+
+
+def test_a_sample_that_no_step_classifies_correctly_learns_from_its_label_alone():
+    steps = np.array([[[0.0, 3.0], [0.0, 1.0]]], "float32")
+    (gradient,) = gradient_of(lambda steps: TemporalDistillation(beta=5.0)(np.array([0]), steps), [steps])
+    np.testing.assert_allclose(gradient[0], [(softmax(step) - [1, 0]) / 2 for step in steps[0]], rtol=1e-5)
+
+
+def test_it_is_self_distillation_of_steps_instead_of_heads():
+    labels, steps = made()
+    of_heads = SelfDistillation(beta=0.5, reduction=None)(labels, steps)
+    np.testing.assert_allclose(to_numpy(TemporalDistillation(reduction=None)(labels, steps)), to_numpy(of_heads) / 3, rtol=1e-6)
+
+
+def test_masked_steps_of_any_content_count_neither_in_the_loss_nor_in_the_teacher():
+    labels, steps = made(steps=4)
+    lengths = np.array([4, 3, 2, 1] * 3)
+    mask = np.arange(4) < lengths[:, None]
+    padded = np.where(mask[..., None], steps, np.nan).astype("float32")
+
+    def loss(steps):
+        masked = keras_internals.put_mask(keras.ops.convert_to_tensor(steps), keras.ops.convert_to_tensor(mask))
+        return TemporalDistillation(reduction="sum")(labels, masked)
+
+    alone = [
+        naive_loss(labels[sample : sample + 1], steps[sample : sample + 1, :length], 0.5, 3.0)[0]
+        for sample, length in enumerate(lengths)
+    ]
+    assert float(loss(padded)) == pytest.approx(sum(alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_training_makes_the_loss_smaller(gradient):
+    keras.utils.set_random_seed(0)
+    model = spiking(mlp(), gradient=gradient, return_sequences=True)
+    model.compile(keras.optimizers.Adam(0.05), TemporalDistillation())
+    losses = model.fit(*data(20), epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_arguments_and_shapes_are_checked():
+    with pytest.raises(ValueError, match="`temperature` must be > 0"):
+        TemporalDistillation(temperature=0)
+    with pytest.raises(TypeError, match="`beta` must be a real number"):
+        TemporalDistillation(beta=None)
+    with pytest.raises(ValueError, match=r"`y_pred` must be the logits of every step.*return_sequences=True"):
+        TemporalDistillation()(np.array([0]), np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="`y_true` must be integer labels"):
+        TemporalDistillation()(np.zeros((1, 2)), np.zeros((1, 2, 3)))
