@@ -38,7 +38,7 @@ class Delay(TimeMixing):
     >>> delay = Delay(max_delay=5)
     >>> inputs = keras.Input((1,))
     >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, keras_ratesnn.layers.IF()(delay(inputs))), timesteps=4)
-    >>> delay.set_weights([np.array([0.2]), 2.0])  # (5 − 1)/2 − 0.2, about 2 steps
+    >>> delay.set_weights([np.array([0.2]), np.array(2.0)])  # (5 − 1)/2 − 0.2, about 2 steps
     >>> model.return_sequences = True
     >>> print(ops.convert_to_numpy(model(np.array([[[1.0], [0.0], [0.0], [0.0]]], "float32")))[0, :, 0])
     [0. 0. 1. 0.]

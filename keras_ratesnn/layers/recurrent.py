@@ -35,8 +35,10 @@ class RecurrentCell(NeuronCell):
 
     def __init__(self, cell: NeuronCell | Config, synapse: keras.layers.Layer | Config, **kwargs: Any) -> None:
         inner: NeuronCell = _deserialized(cell)
-        super().__init__(inner.threshold, inner.surrogate, **kwargs)
+        # Cells whose derivative is no surrogate have none.
+        super().__init__(inner.threshold, getattr(inner, "surrogate", "sigmoid"), **kwargs)
         self.cell: NeuronCell = inner
+        self.levels = inner.levels
         self.synapse: keras.layers.Layer = _deserialized(synapse)
 
     def build(self, input_shape: Shape) -> None:
@@ -53,6 +55,10 @@ class RecurrentCell(NeuronCell):
 
     def independent_cell(self) -> NeuronCell:
         return self.cell
+
+    @property
+    def spike_size(self) -> float:
+        return self.cell.spike_size
 
     def initial_state(self, inputs: Tensor) -> Structure:
         return {"cell": self.cell.initial_state(inputs), "spikes": super().initial_state(inputs)}

@@ -251,9 +251,16 @@ def test_what_parallel_neurons_cannot_do_is_an_error():
             call()
 
 
-@pytest.mark.parametrize("order", [1, 3])
-def test_a_sliding_cell_conforms(order):
-    rsnn.testing.check_cell(rsnn.layers.SlidingPSNCell(order), shapes=((3,),))
+def test_a_sliding_cell_conforms():
+    rsnn.testing.check_cell(rsnn.layers.SlidingPSNCell(3), shapes=((3,),))
+
+
+@pytest.mark.runs_once
+def test_neurons_of_order_one_have_no_state():
+    inputs = keras.Input((6,))
+    model = spiking(keras.Model(inputs, rsnn.layers.SlidingPSN(1)(inputs)), T, "rate", return_sequences=True)
+    for model.step_mode in ("multi", "single"):
+        np.testing.assert_array_equal(to_numpy(model(frames())), frames() >= 1.0)
 
 
 @pytest.mark.runs_once

@@ -118,6 +118,17 @@ def test_one_sweep_carries_errors_through_the_synapse_once():
     np.testing.assert_allclose(of_back, [[0.0]], atol=1e-7)
 
 
+def test_integer_spikes_come_back_and_can_be_unrolled():
+    def neuron():
+        return rsnn.layers.ILIF(levels=3, threshold=0.5, normalize=True)
+
+    assert_same(results(Rate(windows=T), neuron=neuron), results("bptt", neuron=neuron))
+    model = spiking(network(neuron), T)
+    unrolled = rsnn.unroll(model)
+    assert unrolled.timesteps == 3 * T
+    np.testing.assert_allclose(unrolled.predict(frames(), verbose=0), to_numpy(model(frames())), rtol=1e-4, atol=1e-5)
+
+
 def test_a_stream_is_the_whole_sequence():
     model, x = spiking(network(), T, return_sequences=True), frames()
     by_step = np.stack([to_numpy(model.step(x[:, t])) for t in range(T)], axis=1)

@@ -182,6 +182,8 @@ class _UnrollingRule:
         cell = neuron.cell_in_time(False)
         if cell is not neuron.cell:
             raise self._refused(call, "its thresholds are those of running means, which only it has.")
+        if cell.sees_all_steps:
+            raise self._refused(call, "its spikes depend on inputs of later steps.")
         if neuron not in self.copies:
             slot_cell = SlotCell(new_copy(cell, {}), self.slots, name="cell", dtype=cell.dtype_policy)
             copy = Neuron(slot_cell, name=self._unique(self._name(neuron)), dtype=neuron.dtype_policy)
