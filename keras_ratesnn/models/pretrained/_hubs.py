@@ -56,7 +56,7 @@ class HuggingFace:
         version: String, a branch, tag or commit; or `None`.
     """
 
-    PATTERN = re.compile(r"hf://(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
+    PATTERN = re.compile(r"(?!.*\.\.)hf://(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 
     def __init__(self, address, repository, version):
         self.address, self.repository, self.version = address, repository, version
@@ -87,7 +87,7 @@ class Kaggle:
         version: String of digits; or `None`.
     """
 
-    PATTERN = re.compile(r"kaggle://(\w[\w.-]*(?:/\w[\w.-]*){3})(?:/(\d+))?", re.ASCII)
+    PATTERN = re.compile(r"(?!.*\.\.)kaggle://(\w[\w.-]*(?:/\w[\w.-]*){3})(?:/(\d+))?", re.ASCII)
 
     def __init__(self, address, handle, version):
         self.address, self.handle, self.version = address, handle, version
