@@ -5,6 +5,7 @@ A place has `file(name, largest)`, the path of one of its files, and `publish(fo
 """
 
 import contextlib
+import os
 import pathlib
 import re
 import shutil
@@ -107,7 +108,9 @@ class Kaggle:
 
 def is_address(name):
     """Whether an argument is the address of a hub or a folder, instead of the name of a pretrained network."""
-    return not isinstance(name, str) or "/" in name or "\\" in name or pathlib.Path(name).is_dir()
+    if isinstance(name, os.PathLike):
+        return True
+    return isinstance(name, str) and ("/" in name or "\\" in name or pathlib.Path(name).is_dir())
 
 
 def place(address):
