@@ -134,7 +134,9 @@ def test_the_command_line_publishes_a_run_to_a_folder(tmp_path, capsys, monkeypa
 
 
 # Addresses.
-@pytest.mark.parametrize("address", ["hf://user", "hf://../name", "hf://user/name@../x", "kaggle://a/b", "s3://a/b"])
+@pytest.mark.parametrize(
+    "address", ["hf://user", "hf://../name", "hf://user/name@../x", "hf://user/name@a/../b", "kaggle://a/b", "s3://a/b"]
+)
 def test_an_address_that_is_none_is_an_error(address):
     with pytest.raises(ValueError, match=r"must be hf://user/name, .*Received"):
         models.load_pretrained(address)
@@ -146,8 +148,6 @@ def test_a_missing_folder_or_file_is_named(folder):
     refused(folder, "made.keras", FileNotFoundError)
     (folder / "card.json").unlink()
     refused(folder, "card.json", FileNotFoundError)
-    with pytest.raises(TypeError, match="`name` must be a string or a path"):
-        models.load_pretrained(3)
 
 
 @pytest.mark.parametrize(("address", "package"), [("hf://a/b", "huggingface_hub"), ("kaggle://a/b/keras/d", "kagglehub")])
@@ -314,8 +314,8 @@ def test_a_lambda_is_refused_also_where_the_user_allows_it_for_all_files(tmp_pat
         ({"class_name": "TFSMLayer", "module": "keras.layers", "config": {}}, "contain a TFSMLayer, which would run code"),
         ({"class_name": "TorchModuleWrapper", "module": "keras.layers", "config": {}}, "a TorchModuleWrapper"),
         ({"class_name": "StringLookup", "module": "keras.layers", "config": {}}, "a StringLookup, which may read other files"),
-        ({"class_name": "Popen", "module": "subprocess", "config": {}}, "contain subprocess.Popen, which is not part of Keras"),
-        ({"class_name": "function", "module": "os", "config": "system"}, "contain os.function, which is not part of Keras"),
+        ({"class_name": "Popen", "module": "subprocess", "config": {}}, "contain subprocess.Popen, which is not a part of"),
+        ({"class_name": "function", "module": "os", "config": "system"}, "contain os.system, which is not a part of"),
     ],
 )
 def test_other_code_is_refused_wherever_it_is_in_the_configuration(layer, said, folder):
@@ -332,7 +332,7 @@ def test_a_function_of_keras_that_reads_files_is_refused(folder):
         return config
 
     rewritten(folder, config=with_function)
-    refused(folder, "cannot be read: .*get_file")
+    refused(folder, "contain keras.utils.get_file, which is not a part of networks")
 
 
 def test_a_network_of_more_parameters_than_the_card_says_is_refused_before_memory_is_taken(folder):
@@ -398,4 +398,4 @@ def test_classes_that_the_user_has_registered_are_loaded(tmp_path):
     published(tmp_path, small(Twice()))
     assert models.load_pretrained(tmp_path).count_params() == 9
     keras.saving.get_custom_objects().pop("mine>Twice")
-    refused(tmp_path, "Twice, which is not part of Keras or keras_ratesnn and is not registered")
+    refused(tmp_path, "Twice, which is not a part of networks .* is not registered")

@@ -43,8 +43,8 @@ def load_pretrained(
     """Loads a pretrained network, which takes raw images: preprocessing is part of the model.
 
     Weights that do not ship with the package are downloaded once, into Keras' cache; those of a hub into the cache of its
-    client (the extra `hubs`). Networks from folders and hubs are checked first, and no code in them is run: see
-    [Networks of others](../howto/saving.md#networks-of-others).
+    client (the extra `hubs`). Networks from folders and hubs are checked first, and no code in them is run:
+    docs/howto/saving.md.
 
     Example:
 
@@ -72,7 +72,6 @@ def load_pretrained(
         OSError: If the weights do not exist or cannot be downloaded.
         ImportError: If the package of a hub is not installed.
     """
-    checks.path("name", name)
     if name not in _files.names() and _hubs.is_address(name):
         card, trained = _hubs.network(name)
     else:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import tempfile
 import zipfile
@@ -18,8 +19,13 @@ _CONFIG, _METADATA, _WEIGHTS = _MEMBERS = ("config.json", "metadata.json", "mode
 _LONGEST = {_CONFIG: 16 * 2**20, _METADATA: 2**16}
 """Bytes of the members that are texts."""
 
-_ROOTS = ("keras", "keras_ratesnn", "builtins")
-"""The packages whose classes and functions a network is made of. Others only if the user has registered them."""
+_OF_KERAS = (
+    *("activations", "constraints", "dtype_policies", "initializers", "layers", "models", "ops", "quantizers", "random"),
+    *("regularizers", "src"),
+)
+_MODULES = re.compile(rf"keras|keras\.({'|'.join(_OF_KERAS)})(\..*)?|keras_ratesnn(\..*)?|builtins")
+"""The modules whose classes and functions a network is made of. Others only if the user has registered them: those of
+`keras.utils`, for example, may read and write files."""
 
 _FOREIGN = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")
 """Layers of Keras that run code which is stored with them, or is not Keras'."""
@@ -112,9 +118,10 @@ def _of_classes(config):
             return f"contain a {name}, which would run code that is stored with it"
         if name in _READERS:
             return f"contain a {name}, which may read other files"
-        known = not isinstance(module, str) or module.split(".")[0] in _ROOTS
+        known = not isinstance(module, str) or _MODULES.fullmatch(module)
         if name is not None and not known and keras.saving.get_registered_object(registered) is None:
-            return f"contain {module}.{name}, which is not part of Keras or keras_ratesnn and is not registered with Keras"
+            what = value.get("config") if name == "function" else name
+            return f"contain {module}.{what}, which is not a part of networks of Keras or keras_ratesnn, and is not registered"
     return ""
 
 

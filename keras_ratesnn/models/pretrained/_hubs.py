@@ -5,6 +5,7 @@ A place has `file(name, largest)`, the path of one of its files, and `publish(fo
 """
 
 import contextlib
+import os
 import pathlib
 import re
 import shutil
@@ -56,7 +57,7 @@ class HuggingFace:
         version: String, a branch, tag or commit; or `None`.
     """
 
-    PATTERN = re.compile(r"hf://(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
+    PATTERN = re.compile(r"(?!.*\.\.)hf://(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 
     def __init__(self, address, repository, version):
         self.address, self.repository, self.version = address, repository, version
@@ -87,7 +88,7 @@ class Kaggle:
         version: String of digits; or `None`.
     """
 
-    PATTERN = re.compile(r"kaggle://(\w[\w.-]*(?:/\w[\w.-]*){3})(?:/(\d+))?", re.ASCII)
+    PATTERN = re.compile(r"(?!.*\.\.)kaggle://(\w[\w.-]*(?:/\w[\w.-]*){3})(?:/(\d+))?", re.ASCII)
 
     def __init__(self, address, handle, version):
         self.address, self.handle, self.version = address, handle, version
@@ -107,7 +108,9 @@ class Kaggle:
 
 def is_address(name):
     """Whether an argument is the address of a hub or a folder, instead of the name of a pretrained network."""
-    return not isinstance(name, str) or "/" in name or "\\" in name or pathlib.Path(name).is_dir()
+    if isinstance(name, os.PathLike):
+        return True
+    return isinstance(name, str) and ("/" in name or "\\" in name or pathlib.Path(name).is_dir())
 
 
 def place(address):
