@@ -20,6 +20,12 @@ class RecordingRule(ForwardRule):
     def __init__(self, step_mode, training, last_step):
         super().__init__(step_mode, training, with_gradient=False)
         self.last_step = last_step
+        self._input_masks = {}
+
+    def __call__(self, call):
+        # Before the call: Keras' MultiHeadAttention takes the masks off its inputs.
+        self._input_masks = self._masks_in_time(call)
+        return super().__call__(call)
 
     def evaluate(self, function, *args):
         return backend.detached(function, *args)
@@ -56,7 +62,7 @@ class RecordingRule(ForwardRule):
             self.evaluate(self.step_mode.average_steps, "weights", call.key, weights)
 
     def remember(self, call, outputs):
-        masks = self._masks_in_time(call)
+        masks = self._input_masks
         if masks:
             self.evaluate(self.step_mode.average_steps, "input_masks", call.key, masks)
         if masks or self._is_needed(call):
@@ -65,9 +71,10 @@ class RecordingRule(ForwardRule):
 
     def _masks_in_time(self, call):
         """The Keras masks of the inputs of an operation that may use them, if they may change over time, by their index."""
+        if not layer_kinds.may_use_masks(call.operation):
+            return {}
         masks = {str(index): self.step_mode.mask(signal) for index, signal in enumerate(call.signals) if not signal.static}
-        masks = {index: ops.cast(mask, "bool") for index, mask in masks.items() if mask is not None}
-        return masks if masks and layer_kinds.may_use_masks(call.operation) else {}
+        return {index: ops.cast(mask, "bool") for index, mask in masks.items() if mask is not None}
 
     def _is_needed(self, call):
         """Whether the rate pass needs the recorded output of an operation.

@@ -140,3 +140,36 @@ def test_the_rate_after_a_masked_average_is_its_time_mean(average, step_mode):
         for gradient in ("rate", "bptt")
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_the_rate_gradient_sees_the_masks_that_attention_takes_off_its_inputs(step_mode):
+    words = np.random.default_rng(0).integers(0, 9, (6, 2, 3)).astype("int32")
+    words[:, :, 0] = 1
+    found = []
+    for gradient in (Rate(windows=2), "bptt"):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((3,), dtype="int32")
+        x = layers.Embedding(9, 6, mask_zero=True)(inputs)
+        x = rsnn.layers.LIF(0.5, 0.1)(layers.Dense(8)(layers.Flatten()(layers.MultiHeadAttention(2, 3)(x, x))))
+        model = spiking(keras.Model(inputs, layers.Dense(3)(x)), 2, gradient, step_mode=step_mode)
+        found.append(loss_and_gradients(model, words, Y)[1].values())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_attention_sees_the_mask_of_what_is_the_same_at_every_step():
+    frames, words = frames_of(3), np.random.default_rng(0).integers(0, 9, (6, 4)).astype("int32")
+    words[:, 0], words[:, 1] = 1, 0
+    inputs = [keras.Input((5, 8)), keras.Input((4,), dtype="int32")]
+    values = layers.Embedding(9, 8, mask_zero=True, embeddings_initializer="random_normal")(inputs[1])
+    x = layers.MultiHeadAttention(2, 3)(rsnn.layers.LIF(0.2, 0.1)(layers.Dense(8)(inputs[0])), values)
+    network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    found = []
+    for step_mode, method in (("multi", "bptt"), ("single", "bptt"), ("single", SLTT()), ("single", "rate")):
+        model = spiking(network, 3, method, step_mode=step_mode)
+        value, gradients = loss_and_gradients(model, [frames, words], Y)
+        found.append((value, [*gradients.values()]))
+    np.testing.assert_allclose([value for value, _ in found], found[0][0], rtol=1e-6)
+    for one, other in zip(found[1][1], found[0][1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)

@@ -41,7 +41,9 @@ class SingleStep(StepMode):
         return Signal(keras_internals.put_mask(self.only_valid(step), keras_internals.mask_of(step)))
 
     def tensor(self, signal: Signal) -> Tensor:
-        return signal.value
+        mask = self.mask(signal) if signal.static else None
+        # Another tensor for each step: Keras' MultiHeadAttention takes the masks off its inputs.
+        return signal.value if mask is None else keras_internals.put_mask(ops.copy(signal.value), mask)
 
     def valid_rows(self) -> Tensor | None:
         return None if self.windows.mask is None else time_axis.step_of(self.windows.mask, self.t)
@@ -50,7 +52,7 @@ class SingleStep(StepMode):
         return function(self.t)
 
     def at(self, signal: Signal, t: int) -> Tensor:
-        return signal.value
+        return self.tensor(signal)
 
     def time_steps(self, args: Structure) -> int | Tensor:
         return self.t
