@@ -6,6 +6,7 @@ that CUDA cannot read while the host goes on, so each of them waits for everythi
 
 import functools
 import types
+from typing import Any
 
 import keras
 import numpy as np
@@ -60,10 +61,10 @@ class MovesBatchesOnce:
     Keras' losses and metrics move the labels each for itself.
     """
 
-    def train_step(self, data, *args):
+    def train_step(self, data: Any, *args: Any) -> Any:
         return super().train_step(on_device(data), *args)  # type: ignore[misc]
 
-    def test_step(self, data, *args):
+    def test_step(self, data: Any, *args: Any) -> Any:
         return super().test_step(on_device(data), *args)  # type: ignore[misc]
 
 

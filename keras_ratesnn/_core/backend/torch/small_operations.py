@@ -143,9 +143,15 @@ def _is_movable(node, changing):
     """Whether a node is a small operation that may run later or earlier: nothing that it reads or makes is changed in place."""
     if not (_batch(node) is not None or _is_view(node) or node.target is _aten._to_copy.default):
         return False
-    if any(graph_passes.memory_of(each) in changing for each in (node, *node.all_input_nodes)):
+    memory = [graph_passes.memory_of(each) for each in (node, *node.all_input_nodes)]
+    if not changing.isdisjoint(memory):
         return False
-    return all((_properties(each)[0] or torch.Size()).numel() <= MOST_ELEMENTS for each in (node, *node.all_input_nodes))
+    # What is needed later stays in memory until then: statistics of channels may, but not membranes of all steps, or views.
+    return all(_is_vector(_properties(each)[0] or torch.Size()) for each in memory)
+
+
+def _is_vector(shape):
+    return shape.numel() == max(shape, default=1) <= MOST_ELEMENTS
 
 
 def _is_light(node):
