@@ -72,7 +72,7 @@ def load_pretrained(
         OSError: If the weights do not exist or cannot be downloaded.
         ImportError: If the package of a hub is not installed.
     """
-    if name not in _files.names() and _hubs.is_address(name):
+    if _hubs.is_address(name) and name not in _files.names():
         card, trained = _hubs.network(name)
     else:
         card = _files.card(checks.one_of("name", name, _files.names()))
