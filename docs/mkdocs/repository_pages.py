@@ -26,8 +26,8 @@ def on_page_markdown(markdown, page, **kwargs):
 
 def with_titles_of_backends(markdown):
     """The text of a page, in which a block of code for one backend, ```python torch, has its name as a title."""
-    names = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
-    return re.sub(r"^```python (\w+)$", lambda match: f'```python title="On {names[match[1]]}"', markdown, flags=re.MULTILINE)
+    titles = {"tensorflow": "On TensorFlow", "jax": "On JAX", "torch": "On PyTorch", "neurobench": "With NeuroBench"}
+    return re.sub(r"^```python (\w+)$", lambda match: f'```python title="{titles[match[1]]}"', markdown, flags=re.MULTILINE)
 
 
 def with_links_of_site(markdown, page):
