@@ -59,7 +59,7 @@ class AllStepsPass(NeuronPass):
         cell, windows = self.cell, self.windows
         membranes = cell.over_time(currents)
         spikes = cell.fire(membranes)
-        slope = _valid(windows, cell.surrogate_derivative(membranes))
+        slope = windows.only_valid(cell.surrogate_derivative(membranes))
         shifted = _shifts(cell, windows, membranes.dtype)
         # Row t of the shift of window w, in the shape of the membranes.
         along = [
@@ -67,7 +67,7 @@ class AllStepsPass(NeuronPass):
             for window in range(len(windows))
         ]
         record = {
-            "rate": _means(windows, _valid(windows, spikes)),
+            "rate": _means(windows, windows.only_valid(spikes)),
             "slopes": [_means(windows, slope * of_window) for of_window in along],
             "own": {"slope": slope, "inputs": currents} if cell.trainable_variables else (),
         }
@@ -95,10 +95,6 @@ def _shifts(cell, windows, dtype):
     if windows.mask is not None:
         inside = inside * ops.cast(windows.mask, dtype)[..., None]
     return cell.over_time(inside) - cell.over_time(ops.zeros_like(inside))
-
-
-def _valid(windows, steps):
-    return time_axis.unfold(time_axis.zero_unless(windows.rows(), time_axis.fold(steps)), windows.timesteps)
 
 
 def _means(windows, steps):

@@ -7,7 +7,6 @@ from keras_ratesnn.gradients import _recomputed_steps, _state
 from keras_ratesnn.gradients._mixing_pass import MixingPass
 from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
-from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.step_modes import step_mode_of
 
 
@@ -72,7 +71,7 @@ class OnlineRule(ForwardRule):
 
     def mixed(self, key, mixing_pass, signal):
         detached = _DetachedMixing(mixing_pass.cell, mixing_pass.dtype, mixing_pass.with_gradient)
-        return self.step_mode.through_time(key, detached, Signal(self.step_mode.only_valid(self.step_mode.tensor(signal))))
+        return self.step_mode.mix_step_by_step(key, detached, signal)
 
     def output(self, tensor):
         return self._with_gradient_of_chosen(tensor)

@@ -161,7 +161,10 @@ class Windows:
     def at_each_step(self, tensor):
         """Expands a tensor with one value per window, `(batch * W, ...)`, to all steps, `(batch, T, ...)`; padding is 0."""
         parts = [ops.repeat(part[:, None], size, axis=1) for part, size in zip(self.cut(tensor), self.sizes, strict=True)]
-        steps = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
+        return self.only_valid(parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1))
+
+    def only_valid(self, steps):
+        """All steps, `(batch, T, ...)`, with zeros, and no gradient, in place of padding."""
         if self.mask is None:
             return steps
         return time_axis.unfold(time_axis.zero_unless(self.rows(), time_axis.fold(steps)), self.timesteps)

@@ -15,7 +15,7 @@ from keras_ratesnn.gradients._windows import Windows
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.record import PassKey, Record
 from keras_ratesnn.gradients.run import Run, WalkRule
-from keras_ratesnn.gradients.signals import Signal
+from keras_ratesnn.gradients.signals import Signal, only_signal
 
 
 class StepMode:
@@ -110,6 +110,10 @@ class StepMode:
             mixing_pass: `NeuronPass` whose cell is the layer.
             signal: `Signal`, its input.
         """
+        return self.mix_step_by_step(key, mixing_pass, signal)
+
+    def mix_step_by_step(self, key: str, mixing_pass: NeuronPass, signal: Signal) -> Tensor:
+        """`mix`, by one step of the layer after the other, whatever the rule sees."""
         return self.through_time(key, mixing_pass, Signal(self.only_valid(self.tensor(signal))))
 
     def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:
@@ -181,7 +185,7 @@ class StepMode:
         """
         if self.windows.mask is None:
             return mask
-        (signal,) = (signal for signal in call.signals if signal is not call.kwargs.get("mask"))
+        signal = only_signal(call, beside=call.kwargs.get("mask"))
         # What is the same at every step counts as often as there are steps.
         rows = self.windows.share_of_steps() if signal.static else self.valid_rows()
         rows = ops.reshape(rows, (-1, *[1] * (len(signal.value.shape) - 2)))
