@@ -54,6 +54,8 @@ NEEDS = {
     **dict.fromkeys(("as_the_authors", "restart_at"), NEEDS_SGD),
     **dict.fromkeys(("ordinary_epochs", "ordinary_learning_rate", "teacher_weight"), NEEDS_ORDINARY),
     "temperature": ("without a teacher, branches and step_distillation", "Set teacher_weight, branches or step_distillation"),
+    "epochs": ("with ordinary=only: the recipe has others for its ordinary network", "Set ordinary_epochs"),
+    "learning_rate": ("with ordinary=only: the recipe has another for its ordinary network", "Set ordinary_learning_rate"),
     "windows": ("with another gradient than 'rate'", "Set gradient=rate"),
     "random_steps": ("with another gradient than 'sltt'", "Set gradient=sltt"),
 }
@@ -181,8 +183,9 @@ def _check_effect(given, found):
                 "With ordinary=only there is no spiking network, to which these settings belong. Received: --set "
                 f"{' '.join(unused)}. Leave them out, or set ordinary=beside or ordinary=first to train both networks."
             )
-        # They are its epochs and its learning rate.
-        lost = [name for name in lost if name.removeprefix("ordinary_") not in ("epochs", "learning_rate")]
+        # They are its epochs and its learning rate; beside them, those of the spiking network are for a later run.
+        own = ("ordinary_epochs", "ordinary_learning_rate")
+        lost = [name for name in lost if name not in own and f"ordinary_{name}" not in given]
     for name in lost:
         where, remedy = NEEDS[name]
         raise ValueError(

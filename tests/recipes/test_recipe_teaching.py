@@ -93,6 +93,14 @@ def test_settings_of_a_spiking_network_are_refused_if_only_the_ordinary_one_is_t
         assert recipe.with_settings(settings).timesteps == 1
 
 
+@pytest.mark.runs_once
+def test_epochs_of_the_spiking_network_alone_are_no_epochs_of_the_ordinary_one():
+    recipe = catalogue.find("fashion_mnist_resnet13")  # Its ordinary network has epochs of its own.
+    with pytest.raises(ValueError, match=r"`epochs` must be 30 with ordinary=only.*Received: epochs=1. Set ordinary_epochs"):
+        recipe.with_settings(["ordinary=only", "epochs=1"])
+    assert recipe.with_settings(["ordinary=only", "epochs=1", "ordinary_epochs=2"]).epochs == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "score"),
     [
