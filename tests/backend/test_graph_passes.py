@@ -16,7 +16,7 @@ from recorded_calls import recording
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core.backend.torch import fusion, graph_passes, small_operations
+from keras_ratesnn._core.backend.torch import fusion, graph_passes, padding, small_operations
 
 DEPTH = 5
 
@@ -108,3 +108,66 @@ def test_operations_in_batches_give_the_same_numbers_and_heed_what_changes_in_pl
         found = batched(graph)
         assert all(torch.equal(one, other) for one, other in zip(found(*tensors), expected, strict=True))
         assert sum(str(node.target).startswith("aten._foreach") for node in found.graph.nodes) >= 4
+
+
+def padded_convolution(around, then=lambda x: x):
+    """Outputs of a convolution of padded images in channels_last order, and the gradients of its arguments."""
+
+    def function(images, kernel, upstream):
+        leaves = [images.requires_grad_(), kernel.requires_grad_()]
+        padded = then(torch.nn.functional.pad(images, around))
+        outputs = torch.nn.functional.conv2d(padded.permute(0, 3, 1, 2), kernel, stride=2)
+        return (outputs, *torch.autograd.grad(outputs, leaves, upstream))
+
+    images, kernel = torch.randn(2, 6, 8, 3), torch.randn(4, 3 + 2 * around[0], 3, 3)
+    outputs = torch.nn.functional.conv2d(torch.nn.functional.pad(images, around).permute(0, 3, 1, 2), kernel, stride=2)
+    return function, [images, kernel, torch.randn_like(outputs)]
+
+
+def paddings(graph):
+    return sum(node.target is torch.ops.aten.constant_pad_nd.default for node in graph.graph.nodes)
+
+
+def test_convolutions_pad_and_cut_themselves():
+    function, tensors = padded_convolution((0, 0, 2, 2, 1, 1))
+    graph = make_fx(function, tracing_mode="fake")(*tensors)
+    assert paddings(graph) == 2
+    expected = graph(*tensors)
+    padding.pad_in_convolutions(graph.graph)
+    graph.recompile()
+    assert paddings(graph) == 0
+    shapes = {node.name: node.meta["val"].shape for node in graph.graph.nodes if torch.is_tensor(node.meta.get("val"))}
+    for found, other in zip(graph(*tensors), expected, strict=True):
+        torch.testing.assert_close(found, other)
+    for node, value in zip(graph.graph.output_node().args[0], expected, strict=True):
+        assert shapes[node.name] == value.shape
+
+
+@pytest.mark.parametrize(
+    ("around", "then"),
+    [
+        ((0, 0, 1, 2, 1, 1), lambda x: x),  # The sides differ.
+        ((1, 1, 1, 1, 1, 1), lambda x: x),  # Channels are padded.
+        ((0, 0, 1, 1, 1, 1), torch.exp),  # Something else reads the copy.
+        ((0, 0, -1, -1, 1, 1), lambda x: x),  # It cuts.
+    ],
+    ids=["sides", "channels", "read", "cut"],
+)
+def test_other_paddings_stay(around, then):
+    function, tensors = padded_convolution(around, then)
+    graph = make_fx(function, tracing_mode="fake")(*tensors)
+    before = paddings(graph)
+    padding.pad_in_convolutions(graph.graph)
+    assert paddings(graph) == before == 2
+
+
+def test_no_padded_copy_is_made_by_the_layer_before_a_convolution_with_stride():
+    inputs = keras.Input((8, 8, 2))
+    x = layers.Conv2D(3, 3, strides=2)(layers.ZeroPadding2D(1)(rsnn.layers.LIF()(inputs)))
+    with recording():
+        model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))))
+        for seed in range(2):
+            model.train_on_batch(*data(4, (8, 8, 2), seed=seed))
+    (graph,) = model._graphs.graphs
+    for part in (graph.forward, graph.backward):
+        assert not any("constant_pad_nd" in str(node.target) for node in part.__self__.graph.nodes)

@@ -13,7 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
-from keras_ratesnn._core.backend.torch import compiler, cuda_graphs, graph_passes, replicas, small_operations
+from keras_ratesnn._core.backend.torch import compiler, cuda_graphs, graph_passes, padding, replicas, small_operations
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.random import seeded_draws
 
@@ -88,6 +88,7 @@ class CallGraph:
         self._others = graph_passes.tensors_as_inputs(recorded, len(tensors), settings)
         graph_passes.compute_constants(recorded)
         graph, forward_nodes = graph_passes.simplified(recorded.graph, recording.forward_names)
+        padding.pad_in_convolutions(graph)
         inputs = len(tensors) + len(self._others)
         forward, backward = graph_passes.split(recorded, graph, forward_nodes, inputs, len(outputs))
         for part in (forward, backward):
