@@ -46,16 +46,20 @@ class _Attention:
     def __call__(self, inputs: Tensor) -> Tensor:
         self._check(inputs)
         current = self._attended(inputs, int(inputs.shape[channel_axis(inputs)]))
-        return pointwise(current, inputs.shape[channel_axis(inputs)], self.use_output_bias, f"{self.name}_output")
+        return self._projected(current, inputs.shape[channel_axis(inputs)], self.use_output_bias, "output")
+
+    def _projected(self, x, channels, use_bias, part):
+        """The currents of the queries, keys, values or of the output: `NAME_PART` and `NAME_PART_bn`."""
+        return pointwise(x, channels, use_bias, f"{self.name}_{part}")
 
     def _attended(self, inputs: Any, channels: int) -> Any:
         raise NotImplementedError
 
     def _spikes(self, inputs, channels, part):
-        """The spikes of the queries, keys or values: `NAME_PART`, `NAME_PART_bn` and `NAME_PART_neuron`."""
+        """The spikes of the queries, keys or values, of `NAME_PART_neuron`."""
         neurons = self.neuron()
         neurons.name = f"{self.name}_{part}_neuron"
-        return neurons(pointwise(inputs, channels, self.use_bias, f"{self.name}_{part}"))
+        return neurons(self._projected(inputs, channels, self.use_bias, part))
 
     def _attention_spikes(self, currents):
         neurons = self.attention_neuron()

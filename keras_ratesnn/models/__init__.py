@@ -2,6 +2,7 @@
 
 from keras_ratesnn.models.branches import add_branches
 from keras_ratesnn.models.espikeformer import ESpikeFormer
+from keras_ratesnn.models.espikeformer_large import ESpikeFormerLarge
 from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained
@@ -17,6 +18,7 @@ __all__ = [
     "VGG16",
     "VGGSNN",
     "ESpikeFormer",
+    "ESpikeFormerLarge",
     "MaxFormer",
     "PreActResNet18",
     "PreActResNet34",

@@ -18,7 +18,6 @@ from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._arguments import checked_classes
 from keras_ratesnn.models._blocks import conv_bn_neuron, dense, neurons
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
-from keras_ratesnn.models._transformers import convolution_bn
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -45,7 +44,7 @@ def ESpikeFormer(
 
     There is one time step, in which a neuron emits up to four spikes. Blocks add currents to currents. The authors' networks
     have `dims` of (24, 48, 96, 128), (32, 64, 128, 192), (48, 96, 192, 240) and (64, 128, 256, 360): 2.7, 5.1, 10.0 and 19.0
-    million parameters.
+    million parameters. `ESpikeFormerLarge` is the larger one.
 
     Example:
 
@@ -68,20 +67,14 @@ def ESpikeFormer(
     Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
     """
     inputs, _ = _transformers.image_of_edition(input_shape, "imagenet", {"imagenet": PATCH})
-    dims = _checked_dims(dims)
+    dims = checked_dims(dims, (64, 128, 256, 360))
     blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
     if blocks <= LAST_BLOCKS:
         raise ValueError(
             f"`blocks` must be {LAST_BLOCKS + 1} or more, because the last {LAST_BLOCKS} have other channels. "
             f"Received: blocks={blocks}."
         )
-    timesteps = checks.positive_integer("timesteps", timesteps)
-    if timesteps > 1 and neuron is None:
-        raise ValueError(
-            "`timesteps` must be 1: the default neurons of this network keep nothing from step to step. Received: "
-            f"timesteps={timesteps}. For more steps pass neurons with a membrane, for example "
-            "neuron=lambda: keras_ratesnn.layers.ILIF(levels=4, normalize=True)."
-        )
+    timesteps = checked_timesteps(timesteps, neuron)
     parts = Parts(
         neuron=checked_neuron(neuron, integer_neuron),
         heads=_transformers.checked_heads(heads, 8, dims[2:], dims),
@@ -147,10 +140,15 @@ def separable_convolution(x, size, parts, name):
 
 def convolution_block(x, parts, name):
     """A separable convolution of 7 x 7, and two convolutions with a wider layer between them."""
-    x = separable_convolution(x, 7, parts, f"{name}_separable")
-    channels = x.shape[channel_axis(x)]
-    y = convolution_bn(neurons(x, parts.neuron, f"{name}_neuron1"), parts.mlp_ratio * channels, f"{name}_1")
-    y = convolution_bn(neurons(y, parts.neuron, f"{name}_neuron2"), channels, f"{name}_2")
+    return two_convolutions(separable_convolution(x, 7, parts, f"{name}_separable"), parts, False, name)
+
+
+def two_convolutions(x, parts, use_bias, name):
+    """Two convolutions with a wider layer between them, added to the input."""
+    channels, y = x.shape[channel_axis(x)], x
+    for number, filters in enumerate((parts.mlp_ratio * channels, channels), 1):
+        y = neurons(y, parts.neuron, f"{name}_neuron{number}")
+        y = conv_bn_neuron(y, filters, 3, 1, None, use_bias, PYTORCH_DEFAULT, f"{name}_{number}")
     return layers.Add(name=f"{name}_add")([x, y])
 
 
@@ -169,19 +167,37 @@ def attention_block(x, parts, name):
     )
     y = attention(neurons(x, parts.neuron, f"{name}_attention_input_neuron"))
     x = layers.Add(name=f"{name}_attention_add")([x, y])
+    return layers.Add(name=f"{name}_mlp_add")([x, mlp(x, parts, name)])
+
+
+def mlp(x, parts, name):
+    """The currents of two dense layers with a wider layer between them."""
+    channels = x.shape[channel_axis(x)]
     y = pointwise(neurons(x, parts.neuron, f"{name}_mlp1_neuron"), parts.mlp_ratio * channels, True, f"{name}_mlp1")
-    y = pointwise(neurons(y, parts.neuron, f"{name}_mlp2_neuron"), channels, True, f"{name}_mlp2")
-    return layers.Add(name=f"{name}_mlp_add")([x, y])
+    return pointwise(neurons(y, parts.neuron, f"{name}_mlp2_neuron"), channels, True, f"{name}_mlp2")
 
 
-def _checked_dims(dims):
-    """Four integers, of which the first is even."""
-    advice = "They are the channels of the stages, for example dims=(64, 128, 256, 360)."
+def checked_dims(dims, example):
+    """As many integers as in the example, of which the first is even."""
+    advice = f"They are the channels of the stages, for example dims={example}."
     if not isinstance(dims, (tuple, list)):
         raise TypeError(f"`dims` must be a tuple. Received: dims={dims!r} of type {type(dims).__name__}. {advice}")
-    if len(dims) != 4:
-        raise ValueError(f"`dims` must have four entries. Received: dims={dims!r}. {advice}")
+    if len(dims) != len(example):
+        number = {3: "three", 4: "four"}[len(example)]
+        raise ValueError(f"`dims` must have {number} entries. Received: dims={dims!r}. {advice}")
     dims = tuple(checks.positive_integer(f"dims[{index}]", channels, advice=advice) for index, channels in enumerate(dims))
     if dims[0] % 2:
         raise ValueError(f"`dims[0]` must be even: the first layers have half as many channels. Received: dims={dims!r}.")
     return dims
+
+
+def checked_timesteps(timesteps, neuron):
+    """The number of time steps, which must be 1 for the default neurons, `neuron=None`."""
+    timesteps = checks.positive_integer("timesteps", timesteps)
+    if timesteps > 1 and neuron is None:
+        raise ValueError(
+            "`timesteps` must be 1: the default neurons of this network keep nothing from step to step. Received: "
+            f"timesteps={timesteps}. For more steps pass neurons with a membrane, for example "
+            "neuron=lambda: keras_ratesnn.layers.ILIF(levels=4, normalize=True)."
+        )
+    return timesteps

@@ -102,6 +102,8 @@ DVS = {"edition": "dvs", "dims": 256, "blocks": 2}
         (models.ESpikeFormer, {"dims": (32, 64, 128, 192)}, 5_105_608),
         (models.ESpikeFormer, {"dims": (48, 96, 192, 240)}, 10_023_112),
         (models.ESpikeFormer, {}, 18_987_504),
+        (models.ESpikeFormerLarge, {}, 170_971_714),
+        (models.ESpikeFormerLarge, {"dims": (128, 256, 512), "shortcut_projection": True}, 82_502_952),
     ],
 )
 def test_the_number_of_trainable_parameters_is_that_of_the_authors(network, arguments, expected):
@@ -232,12 +234,28 @@ def espikeformer(input_shape=(32, 32, 3), **kwargs):
     return models.ESpikeFormer(input_shape, 3, **{"dims": (4, 8, 16, 24), "blocks": 3, "heads": 2, **kwargs})
 
 
-def test_an_espikeformer_trains_and_its_samples_do_not_see_each_other():
-    model = espikeformer()
+def large(input_shape=(32, 32, 3), **kwargs):
+    arguments = {"dims": (4, 8, 16), "blocks": 1, "heads": 2, "shortcut_projection": True, **kwargs}
+    return models.ESpikeFormerLarge(input_shape, 3, **arguments)
+
+
+of_integer_networks = pytest.mark.parametrize("network", [espikeformer, large], ids=["ESpikeFormer", "ESpikeFormerLarge"])
+
+
+def attentive(network, *args):
+    """A network whose attention is not silent with four tokens, and whose factors do not hide it."""
+    model = network(*args)
     for layer in model.network.layers:
-        # Four tokens alone would leave attention silent.
-        if layer.name.endswith(("query_bn", "key_bn", "value_bn")):
+        if layer.name.endswith(("query_bn", "key_bn", "value_bn", "query_bn2", "key_bn2", "value_bn2")):
             layer.beta.assign(np.full(layer.beta.shape, 2.0))
+        if layer.name.endswith("_factor"):
+            layer.kernel.assign(np.ones(layer.kernel.shape))
+    return model
+
+
+@of_integer_networks
+def test_an_espikeformer_trains_and_its_samples_do_not_see_each_other(network):
+    model = attentive(network)
     x, y = images(32)
     assert_trains(model, x, y)
     take_statistics(model, x)
@@ -245,6 +263,28 @@ def test_an_espikeformer_trains_and_its_samples_do_not_see_each_other():
     assert np.ptp(outputs, axis=0).max() > 0
     np.testing.assert_allclose(model.predict(x[::-1], verbose=0)[::-1], outputs, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(model.predict(x[2:3], verbose=0), outputs[2:3], rtol=1e-4, atol=1e-5)
+
+
+@of_integer_networks
+def test_a_saved_espikeformer_loads_and_computes_the_same_in_channels_first_order(network, tmp_path):
+    model, (x, _) = attentive(network), images(32)
+    take_statistics(model, x)
+    model.save(tmp_path / "some.keras")
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "some.keras").predict(x, verbose=0), expected)
+    if BACKEND != "tensorflow":  # It has no channels_first convolutions on a CPU.
+        keras.config.set_image_data_format("channels_first")
+        first = network((3, 32, 32))
+        first.set_weights(model.get_weights())
+        found = first.predict(x.transpose(0, 3, 1, 2), verbose=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_a_block_of_a_large_espikeformer_adds_is_small_at_first():
+    factors = [layer for layer in large().network.layers if layer.name.endswith("_factor")]
+    assert len(factors) == 2
+    for layer in factors:
+        np.testing.assert_allclose(to_numpy(layer.kernel), 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +303,22 @@ def test_an_espikeformer_trains_and_its_samples_do_not_see_each_other():
 def test_wrong_arguments_of_an_espikeformer_are_named(arguments, error, fragments):
     with keras.StatelessScope(initialize_variables=False), pytest.raises(error) as raised:
         espikeformer(**arguments)
+    assert [fragment for fragment in fragments if fragment not in str(raised.value)] == [], raised.value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "fragments"),
+    [
+        ({"dims": (64, 128, 256, 360)}, ValueError, ["`dims` must have three entries"]),
+        ({"blocks": 0}, ValueError, ["`blocks` must be 1 or more"]),
+        ({"shortcut_projection": 1}, TypeError, ["`shortcut_projection` must be"]),
+        ({"timesteps": 4}, ValueError, ["`timesteps` must be 1"]),
+    ],
+    ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else None,
+)
+def test_wrong_arguments_of_a_large_espikeformer_are_named(arguments, error, fragments):
+    with keras.StatelessScope(initialize_variables=False), pytest.raises(error) as raised:
+        large(**arguments)
     assert [fragment for fragment in fragments if fragment not in str(raised.value)] == [], raised.value
 
 
