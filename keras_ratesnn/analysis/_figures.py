@@ -20,7 +20,7 @@ def new_figure(width: float = 6.4, height: float = 3.6) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "`plot` needs Matplotlib, which is not installed. It comes with the extra `plots`: "
+            "Figures need Matplotlib, which is not installed. It comes with the extra `plots`: "
             f"{optional_packages.how_to_install('plots')}."
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
