@@ -37,6 +37,11 @@ def name_layers(axes: Any, names: tuple[str, ...]) -> None:
     axes.grid(alpha=0.3, axis="y")
 
 
+def step_ticks(timesteps: int) -> range:
+    """The time steps that have a tick: all of them, if there is space."""
+    return range(1, timesteps + 1, -(-timesteps // 16))
+
+
 def shade(index: int, count: int) -> str:
     """A grey for one of several lines: from black, the first, to light."""
     return str(0.75 * index / max(1, count - 1))

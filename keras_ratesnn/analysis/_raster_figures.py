@@ -50,9 +50,9 @@ def _mark(axes: Any, spikes: np.ndarray) -> Any:
 
 
 def _set_up(axes: Any, spikes: np.ndarray, neurons: np.ndarray, layer: str, title: str) -> None:
-    """Gives axes their names, limits and ticks, a tick for each step where there is space."""
+    """Gives axes their names, limits and ticks."""
     axes.set(xlabel="time step", ylabel=f"neuron of {layer}", xlim=(0.5, len(spikes) + 0.5), ylim=(-1, len(neurons)))
     axes.set_title(title, fontsize="medium")
-    axes.set_xticks(range(1, len(spikes) + 1, -(-len(spikes) // 16)))
+    axes.set_xticks(_figures.step_ticks(len(spikes)))
     ticks = np.unique(np.linspace(0, len(neurons) - 1, min(6, len(neurons)), dtype=int))
     axes.set_yticks(ticks, [str(index) for index in neurons[ticks]])

@@ -44,7 +44,7 @@ class AccuracyOverTime:
         label = f"{self.samples} samples, ± standard error"
         axes.errorbar(steps, self.accuracy, errors, color="black", marker="o", capsize=2, label=label)
         axes.axvline(self.trained_timesteps, color="0.5", linestyle="--", label=f"T = {self.trained_timesteps} of the model")
-        axes.set(xlabel="after time step", ylabel="accuracy", xticks=steps)
+        axes.set(xlabel="after time step", ylabel="accuracy", xticks=_figures.step_ticks(len(steps)))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
         return figure
