@@ -14,7 +14,5 @@ TABLES = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "docs" / "mkdocs
 def test_the_page_of_a_module_lists_its_public_names_with_the_first_sentences_of_their_docstrings(module, path):
     text = path.read_text()
     assert text.startswith(f"# {module}\n"), "The site reads the module from the title of the page."
-    # Whole texts would hide this sentence behind their difference.
-    assert (text == TABLES["with_table"](text, module)) is True, (
-        f"The table of {path} is out of date. `KERAS_BACKEND=torch python docs/mkdocs/api_tables.py` writes it anew."
-    )
+    up_to_date = TABLES["with_table"](text, module) == text
+    assert up_to_date, f"{path} is out of date: `KERAS_BACKEND=torch python docs/mkdocs/api_tables.py` writes its table anew."
