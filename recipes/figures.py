@@ -1,8 +1,7 @@
 """Draws what `keras_ratesnn.analysis` measures for a run or a shipped network: `python -m recipes.figures digits`.
 
 Gradients, independence, rates and spikes are those of one batch of training images, without augmentation; accuracies are those
-of test images. The folder has a PNG file for each figure;
-its numbers are printed.
+of test images. The folder has a PNG and an SVG file for each figure; its numbers are printed.
 """
 
 import dataclasses
@@ -13,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_ratesnn import analysis, models
-from recipes import catalogue, command_line, device
+from recipes import catalogue, command_line, device, plots
 from recipes.checkpoint import load_model
 from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of, with_timesteps
@@ -51,7 +50,7 @@ def figures(arguments):
         for name in arguments.only:
             path = output / f"{name}.png"
             found = FIGURES[name](subject)
-            found.plot().savefig(path, dpi=DPI)
+            plots.save(found.plot(), path, dpi=DPI)
             print("\n".join([str(path), *numbers(found)]))
 
 

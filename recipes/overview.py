@@ -38,7 +38,7 @@ def overview(arguments):
         subject = figures.Subject(*figures.model_and_data(arguments.network, arguments.data_dir), arguments.images, 1)
         rates = figures.FIGURES["firing_rates"](subject)
         agreement = figures.FIGURES["gradient_agreement"](subject)
-        draw(rates, agreement, record).savefig(arguments.output, dpi=180)
+        plots.save(draw(rates, agreement, record), arguments.output, dpi=180)
 
 
 def draw(rates, agreement, record):

@@ -1,4 +1,10 @@
-"""Matplotlib figures of the command lines."""
+"""Matplotlib figures of the command lines: their look, and their files."""
+
+COLORS = ("black", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
+"""Distinct for the colour-blind as well (Okabe and Ito)."""
+
+LINES = ("-", "--", "-.", ":")
+MARKERS = "os^Dv"
 
 
 def check_installed():
@@ -35,6 +41,32 @@ def new_figure(width, height, path=None):
         if not path.parent.is_dir():
             raise FileNotFoundError(f"The folder {path.parent} of the figure {path.name} does not exist. Create it first.")
     return figure
+
+
+def style(index):
+    """Colour, line and marker of one of several methods, for `plot` and `errorbar`."""
+    return {
+        "color": COLORS[index % len(COLORS)],
+        "linestyle": LINES[index % len(LINES)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 5,
+    }
+
+
+def save(figure, path, dpi):
+    """Writes a figure to a file, and a vector version (SVG) beside a PNG file. The same figure has the same SVG.
+
+    Args:
+        figure: A Matplotlib figure.
+        path: Path of the file; its suffix determines the format.
+        dpi: Integer, pixels in an inch.
+    """
+    import matplotlib
+
+    figure.savefig(path, dpi=dpi)
+    if path.suffix.lower() == ".png":
+        with matplotlib.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
+            figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
 
 
 def set_up_against_timesteps(axes, timesteps, title):

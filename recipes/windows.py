@@ -66,7 +66,7 @@ def compare_windows(arguments):
     print(table(found))
     if figure:
         draw(figure, found, model.timesteps)
-        figure.savefig(arguments.plot, dpi=150)
+        plots.save(figure, arguments.plot, dpi=150)
 
 
 def choices(timesteps):

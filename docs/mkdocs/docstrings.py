@@ -1,4 +1,4 @@
-"""Extension of Griffe: docstrings in Keras' style, as Griffe's parser of Google's style reads them."""
+"""Extensions of Griffe: docstrings in Keras' style, as its parser of Google's style reads them, and what it does not find."""
 
 import re
 
@@ -7,12 +7,16 @@ import griffe
 EXAMPLE = re.compile(r"(?:^|(?<=\n\n))(>>> .*(?:\n.+)*)", re.MULTILINE)
 BESIDES = re.compile(r"^Args: (.+)\n(?= )", re.MULTILINE)
 OF_CALL = re.compile(r"^Returns:$", re.MULTILINE)
+BACKEND = "keras_ratesnn._core.backend"
 
 
 class KerasStyle(griffe.Extension):
     """Rewrites docstrings before they are parsed."""
 
     def on_instance(self, *, obj, **kwargs):
+        if obj.is_module:
+            # The page of a module has words of its own.
+            obj.docstring = None
         if not obj.docstring:
             return
         # In Markdown >>> begins a quotation.
@@ -23,3 +27,36 @@ class KerasStyle(griffe.Extension):
             # A layer returns something when it is called.
             text = OF_CALL.sub("Call returns:", text)
         obj.docstring.value = text
+
+
+class Functions(griffe.Extension):
+    """Finds functions that Python finds when it runs."""
+
+    def on_alias_instance(self, *, alias, **kwargs):
+        # Each backend has its own; the contract has their docstrings.
+        module, _, name = alias.target_path.rpartition(".")
+        if module == BACKEND:
+            alias.target_path = f"{BACKEND}.contract.Backend.{name}"
+
+    def on_function_instance(self, *, func, **kwargs):
+        if func.path.startswith(f"{BACKEND}.contract.Backend."):
+            del func.parameters["self"]
+
+    def on_package(self, *, pkg, loader, **kwargs):
+        # Afterwards no path leads through the modules that are hidden here.
+        loader.resolve_aliases()
+        _hide_modules(pkg)
+
+
+def _hide_modules(package):
+    """Replaces modules by the functions of the same names, where these are imported from them."""
+    for name, member in list(package.members.items()):
+        if member.is_alias and not member.resolved:
+            continue
+        found = member.final_target if member.is_alias else member
+        if not found.is_module:
+            continue
+        if not member.is_alias:
+            _hide_modules(member)
+        if name in package.imports and name in found.members:
+            package.members[name] = griffe.Alias(name, found.members[name], parent=package)

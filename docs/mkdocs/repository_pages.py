@@ -1,4 +1,4 @@
-"""Hook of MkDocs: adds the pages that lie outside of docs/, and makes links and blocks of code as they are on the site."""
+"""Hook of MkDocs: adds the pages that lie outside of docs/, and makes links, blocks of code and API pages as they are there."""
 
 import pathlib
 import posixpath
@@ -20,8 +20,25 @@ def on_files(files, config):
     return files
 
 
+ENTRY = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
+"""A row of the table of an API page."""
+
+
 def on_page_markdown(markdown, page, **kwargs):
-    return with_links_of_site(with_titles_of_backends(markdown), page.file.src_uri)
+    name = page.file.src_uri
+    if name.startswith("api/") and name != "api/index.md":
+        markdown = with_entries(markdown)
+    return with_links_of_site(with_titles_of_backends(markdown), name)
+
+
+def with_entries(markdown):
+    """The text of an API page, whose table leads to entries below it, which mkdocstrings makes of docstrings."""
+    module = markdown.partition("\n")[0].removeprefix("# ")
+    names = ENTRY.findall(markdown)
+    linked = ENTRY.sub(lambda match: f"| [`{match[1]}`](#{module}.{match[1]}) |", markdown)
+    options = {"show_root_heading": "false", "show_root_toc_entry": "false", "members": f"[{', '.join(names)}]"}
+    lines = (f"      {key}: {value}\n" for key, value in options.items())
+    return f"{linked}\n::: {module}\n    options:\n{''.join(lines)}"
 
 
 def with_titles_of_backends(markdown):

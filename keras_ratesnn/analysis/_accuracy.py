@@ -46,6 +46,11 @@ def check_labels(x: Structure, y: Any) -> None:
         )
 
 
+def standard_error(accuracy: Any, samples: int) -> Any:
+    """How much an accuracy would differ between draws of as many samples: its standard deviation."""
+    return np.sqrt(accuracy * (1 - accuracy) / samples)
+
+
 def only_output(model: SpikingModel, outputs: Structure) -> Tensor:
     """The output of a model; raises ValueError if it has several."""
     if isinstance(outputs, (dict, list, tuple)):

@@ -20,7 +20,7 @@ def new_figure(width: float = 6.4, height: float = 3.6) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "`plot` needs Matplotlib, which is not installed. It comes with the extra `plots`: "
+            "Figures need Matplotlib, which is not installed. It comes with the extra `plots`: "
             f"{optional_packages.how_to_install('plots')}."
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
@@ -35,6 +35,11 @@ def name_layers(axes: Any, names: tuple[str, ...]) -> None:
     """Writes the names of layers below an axis, slanted."""
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.grid(alpha=0.3, axis="y")
+
+
+def step_ticks(timesteps: int) -> range:
+    """The time steps that have a tick: all of them, if there is space."""
+    return range(1, timesteps + 1, -(-timesteps // 16))
 
 
 def shade(index: int, count: int) -> str:

@@ -21,13 +21,15 @@ class AccuracyOverTime:
     Args:
         accuracy: Array `(T,)`: the accuracy after 1, ..., T steps.
         trained_timesteps: Integer, the `timesteps` of the model.
+        samples: Integer, the number of samples.
     """
 
     accuracy: np.ndarray
     trained_timesteps: int
+    samples: int
 
     def plot(self) -> Any:
-        """Draws the accuracy against the number of time steps.
+        """Draws the accuracy against the number of time steps, with its standard error for this number of samples.
 
         Returns:
             A `matplotlib.figure.Figure`.
@@ -38,9 +40,11 @@ class AccuracyOverTime:
         figure = _figures.new_figure(5.5, 3.6)
         axes = figure.subplots()
         steps = np.arange(1, len(self.accuracy) + 1)
-        axes.plot(steps, self.accuracy, color="black", marker="o")
+        errors = _accuracy.standard_error(self.accuracy, self.samples)
+        label = f"{self.samples} samples, ± standard error"
+        axes.errorbar(steps, self.accuracy, errors, color="black", marker="o", capsize=2, label=label)
         axes.axvline(self.trained_timesteps, color="0.5", linestyle="--", label=f"T = {self.trained_timesteps} of the model")
-        axes.set(xlabel="after time step", ylabel="accuracy", xticks=steps)
+        axes.set(xlabel="after time step", ylabel="accuracy", xticks=_figures.step_ticks(len(steps)))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
         return figure
@@ -94,4 +98,4 @@ def accuracy_over_time(
         outputs = watched(inputs, training=False)
         metric.update_state(labels, _accuracy.only_output(model, outputs))
     accuracy = np.array([float(ops.convert_to_numpy(value)) for value in metric.result().values()])
-    return AccuracyOverTime(accuracy, model.timesteps)
+    return AccuracyOverTime(accuracy, model.timesteps, _observation.samples(x))

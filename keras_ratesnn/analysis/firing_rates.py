@@ -47,7 +47,8 @@ class FiringRates:
         for index, (name, rates) in enumerate(zip(self.layers, self.by_step, strict=True)):
             marker = _figures.MARKERS[index % len(_figures.MARKERS)]
             over_time.plot(steps, rates, label=name, color=_figures.shade(index, len(self.layers)), marker=marker)
-        over_time.set(xlabel="time step", ylabel="spikes per neuron", xticks=steps, ylim=(0, None))
+        over_time.set(xlabel="time step", ylabel="spikes per neuron", ylim=(0, None))
+        over_time.set_xticks(_figures.step_ticks(self.timesteps))
         over_time.grid(alpha=0.3)
         colors = [_figures.shade(index, len(self.layers)) for index in range(len(self.layers))]
         means.bar(range(len(self.layers)), self.mean, color=colors, edgecolor="black")

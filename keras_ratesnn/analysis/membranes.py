@@ -55,7 +55,8 @@ class Membranes:
             fired = spikes[:, index] > 0
             axes.scatter(steps[fired], values[fired, index], color=color, marker="o", s=25)
         axes.scatter([], [], color="black", marker="o", s=25, label="spike")
-        axes.set(xlabel="time step", ylabel=f"membrane of {self.layer}", xticks=steps, title=f"sample {sample}")
+        axes.set(xlabel="time step", ylabel=f"membrane of {self.layer}", xticks=_figures.step_ticks(len(steps)))
+        axes.set_title(f"sample {sample}", fontsize="medium")
         axes.grid(alpha=0.3)
         if len(self.neurons) <= 8:
             figure.legend(loc="outside right upper", fontsize="small")

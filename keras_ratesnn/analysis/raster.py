@@ -1,13 +1,13 @@
 """Spikes of single neurons over time."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn.analysis import _figures, _neurons, _observation
+from keras_ratesnn.analysis import _neurons, _observation, _raster_figures
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
@@ -40,18 +40,34 @@ class Raster:
             IndexError: If there is no such sample.
         """
         spikes = self.spikes[checks.integer("sample", sample)]
-        figure = _figures.new_figure(5.5, 3.8)
-        axes = figure.subplots()
-        steps, rows = np.nonzero(spikes)
-        axes.scatter(steps + 1, rows, marker="|", color="black", s=30, linewidths=1.5 * spikes[steps, rows])
-        axes.set(xlabel="time step", ylabel=f"neuron of {self.layer}", title=f"sample {sample}")
-        axes.set(xticks=range(1, len(spikes) + 1), xlim=(0.5, len(spikes) + 0.5), ylim=(-1, len(self.neurons)))
-        ticks = np.unique(np.linspace(0, len(self.neurons) - 1, min(6, len(self.neurons)), dtype=int))
-        axes.set_yticks(ticks, [str(index) for index in self.neurons[ticks]])
-        return figure
+        return _raster_figures.still(spikes, self.neurons, self.layer, f"sample {sample}")
+
+    def animate(self, sample: int = 0, interval: int = 200) -> Any:
+        """Draws the spikes of one sample step by step, and beside them the firing rate of each neuron so far.
+
+        `animate().save("raster.gif", writer="pillow")` writes a GIF; `to_jshtml()` of the animation is HTML with buttons.
+
+        Args:
+            sample: Integer, its index in the batch. Defaults to `0`.
+            interval: Integer, how long a time step is shown, in milliseconds. Defaults to `200`.
+
+        Returns:
+            A `matplotlib.animation.FuncAnimation`. It must be saved or shown: Matplotlib warns of one that is thrown away.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+            TypeError: If `sample` or `interval` is not an integer.
+            ValueError: If `interval` is not >= 1.
+            IndexError: If there is no such sample.
+        """
+        interval = checks.positive_integer("interval", interval)
+        spikes = self.spikes[checks.integer("sample", sample)]
+        return _raster_figures.animation(spikes, self.neurons, self.layer, f"sample {sample}", interval)
 
 
-def raster(model: SpikingModel, x: Structure, layer: str, neurons: int | list[int] = 50) -> Raster:
+def raster(
+    model: SpikingModel, x: Structure, layer: str, neurons: int | list[int] = 50, order: Literal["rate"] | None = None
+) -> Raster:
     """Records the spikes of some neurons of a layer at each time step.
 
     The model runs in inference mode, and is not changed.
@@ -69,14 +85,17 @@ def raster(model: SpikingModel, x: Structure, layer: str, neurons: int | list[in
         x: A batch of inputs, as for `model.predict`. It is processed as one batch.
         layer: String, the name of a neuron layer. The second call of a shared layer is named "NAME (2)".
         neurons: Integer, how many neurons, evenly spaced; or a list of indices in the flattened layer. Defaults to `50`.
+        order: `"rate"`: from the neuron that spikes least in the batch to the one that spikes most. Defaults to `None`: the
+            order of `neurons`, or of the layer.
 
     Returns:
         `Raster`.
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`, `layer` not a string, or `neurons` are not integers.
-        ValueError: If there is no such layer or neuron, or `x` does not fit the model or has no samples.
+        ValueError: If there is no such layer, neuron or order, or `x` does not fit the model or has no samples.
     """
+    checks.one_of("order", order, (None, "rate"))
     x = _observation.tensors(checked_model(model), x)
     checks.instance("layer", layer, str)
     names, found = _observation.Names(), []
@@ -89,4 +108,7 @@ def raster(model: SpikingModel, x: Structure, layer: str, neurons: int | list[in
     _observation.observed(model, x, observe)
     names.check("layer", layer)
     indices, (spikes,) = _neurons.chosen(neurons, found)
+    if order == "rate":
+        slowest_first = np.argsort(spikes.mean(axis=(0, 1)), kind="stable")
+        indices, spikes = indices[slowest_first], spikes[..., slowest_first]
     return Raster(layer, indices, spikes)

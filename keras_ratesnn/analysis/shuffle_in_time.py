@@ -23,14 +23,18 @@ class ShuffledAccuracy:
         accuracy: Float, the accuracy of the model.
         shuffled: Float, the accuracy with the spikes of all neuron layers shuffled in time.
         per_layer: Dict from the name of each neuron layer to the accuracy if only the spikes of that layer are shuffled.
+        samples: Integer, the number of samples.
     """
 
     accuracy: float
     shuffled: float
     per_layer: dict[str, float]
+    samples: int
 
     def plot(self) -> Any:
         """Draws the accuracy with each layer shuffled, with all of them, and with none.
+
+        Error bars are standard errors for this number of samples.
 
         Returns:
             A `matplotlib.figure.Figure`.
@@ -42,9 +46,14 @@ class ShuffledAccuracy:
         figure = _figures.new_figure(_figures.width_for(len(names)), 3.6)
         axes = figure.subplots()
         colors = ["0.65"] * len(self.per_layer) + ["0.25"]
-        bars = axes.bar(range(len(names)), [*self.per_layer.values(), self.shuffled], color=colors, edgecolor="black")
+        accuracies = np.array([*self.per_layer.values(), self.shuffled])
+        style = {"color": colors, "edgecolor": "black", "capsize": 2, "error_kw": {"elinewidth": 1}}
+        errors = _accuracy.standard_error(accuracies, self.samples)
+        bars = axes.bar(range(len(names)), accuracies, yerr=errors, **style)
         axes.bar_label(bars, fmt="%.3f", fontsize="small", padding=4)
-        axes.axhline(self.accuracy, color="black", linestyle="--", label=f"not shuffled: {self.accuracy:.3f}")
+        axes.axhline(
+            self.accuracy, color="black", linestyle="--", label=f"not shuffled: {self.accuracy:.3f}, {self.samples} samples"
+        )
         axes.set(ylabel="accuracy", ylim=(0, 1.2), yticks=np.linspace(0, 1, 6))
         _figures.name_layers(axes, names)
         axes.legend(fontsize="small", loc="upper left")
@@ -110,7 +119,7 @@ def shuffle_in_time(
         for metric, outputs in zip(metrics, found, strict=True):
             metric.update_state(labels, outputs[:, None])
     accuracy, shuffled, *per_layer = (float(ops.convert_to_numpy(*metric.result().values())) for metric in metrics)
-    return ShuffledAccuracy(accuracy, shuffled, dict(zip(names, per_layer, strict=True)))
+    return ShuffledAccuracy(accuracy, shuffled, dict(zip(names, per_layer, strict=True)), _observation.samples(x))
 
 
 def _run(model, inputs, layers, random):

@@ -2,8 +2,8 @@
 
 This is figure 4 of Yu et al., NeurIPS 2024, for any recipe. For each T each method trains the recipe with each seed. The
 memory of its training step is measured where the backend reports it: on JAX, and on GPUs. At the end all steps are timed in
-turn. The folder gets the record, `NAME.json`, and the figure, `NAME.png`. With the same arguments a finished record is only
-drawn again; with other ones it is an error.
+turn. The folder gets the record, `NAME.json`, and the figure, `NAME.png` and `NAME.svg`. With the same arguments a finished
+record is only drawn again; with other ones it is an error.
 """
 
 import functools
@@ -27,8 +27,6 @@ OF_A_ROW = {"timesteps", "method", "accuracies", "memory_bytes", "seconds"}
 ADVICE = "It is not a record of python -m recipes.benchmark.against_timesteps; remove it, or name another file or folder."
 
 WARM_UP_STEPS = 2
-STYLES = (("black", "-", "o"), ("0.5", "--", "s"), ("0.3", ":", "^"), ("0.7", "-.", "D"))
-"""Colour, line and marker of each method: distinct in grey."""
 
 
 def main(argv=None):
@@ -74,7 +72,7 @@ def compare(arguments):
                 raise Ended(f"the training diverged: {error}. {SMALLER}", DIVERGED) from error
             write_json(record_path, record)
         print(table(record))
-        draw(record).savefig(record_path.with_suffix(".png"), dpi=90)
+        plots.save(draw(record), record_path.with_suffix(".png"), dpi=90)
 
 
 def recipes_of(arguments):
@@ -228,19 +226,19 @@ def draw(record):
 
 def draw_panel(axes, record, title, value):
     """One line for each method against T."""
-    for index, method in enumerate(dict.fromkeys(row["method"] for row in record["rows"])):
-        color, line, marker = STYLES[index % len(STYLES)]
+    names = list(dict.fromkeys(row["method"] for row in record["rows"]))
+    for index, method in enumerate(names):
         rows = [row for row in record["rows"] if row["method"] == method]
         values, spreads = zip(*map(value, rows), strict=True)
+        # Error bars stand beside each other.
+        shift = 2 ** (0.06 * (index - (len(names) - 1) / 2)) if any(spreads) else 1
         axes.errorbar(
-            [row["timesteps"] for row in rows],
+            [row["timesteps"] * shift for row in rows],
             values,
             yerr=spreads if any(spreads) else None,
             label=methods.in_words(method),
-            color=color,
-            linestyle=line,
-            marker=marker,
             capsize=2,
+            **plots.style(index),
         )
     plots.set_up_against_timesteps(axes, (row["timesteps"] for row in record["rows"]), title)
     # Costs are compared by their ratio.

@@ -27,17 +27,17 @@ def save(record, path):
     for axes, (title, rows, values) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _draw(axes, title, rows, values)
     figure.suptitle(report.subject(record), fontsize="medium")
-    figure.savefig(path, dpi=150)
+    plots.save(figure, path, dpi=150)
 
 
 def _draw(axes, title, rows, values):
     """One line per method, with quartiles as error bars; `values` returns the median and the quartiles of a row."""
-    for method in dict.fromkeys(row["method"] for row in rows):
+    for index, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
         timesteps = [row["timesteps"] for row in rows if row["method"] == method]
         medians, lower, upper = zip(*(values(row) for row in rows if row["method"] == method), strict=True)
         below = [median - quartile for median, quartile in zip(medians, lower, strict=True)]
         above = [quartile - median for median, quartile in zip(medians, upper, strict=True)]
-        style = {"color": "black", "linestyle": "--"} if method in (FLOOR, ORDINARY) else {"marker": "o"}
+        style = {"color": "0.5", "linestyle": "--"} if method in (FLOOR, ORDINARY) else plots.style(index)
         axes.errorbar(timesteps, medians, yerr=[below, above], label=methods.in_words(method), capsize=2, **style)
     plots.set_up_against_timesteps(axes, (row["timesteps"] for row in rows), title)
     axes.set_ylim(bottom=0)

@@ -30,13 +30,13 @@ def parser():
     result.add_argument(
         "--against", default="bptt multi", metavar="METHOD", help="gradient and step mode (default: bptt multi)"
     )
-    result.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws the curves, means over seeds")
+    result.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws the curves, and the accuracies of all seeds")
     return result
 
 
 def compare(arguments):
     with command_line.mistakes():
-        figure = arguments.plot and plots.new_figure(9, 4, arguments.plot)
+        figure = arguments.plot and plots.new_figure(12, 4, arguments.plot)
         records = results.committed()
         methods = by_method(records, arguments.recipe, arguments.epochs)
         if not methods:
@@ -48,7 +48,7 @@ def compare(arguments):
         print(table(methods, arguments.against))
         if figure:
             draw(figure, methods)
-            figure.savefig(arguments.plot, dpi=150)
+            plots.save(figure, arguments.plot, dpi=150)
 
 
 def _compared(records):
@@ -120,20 +120,35 @@ def difference(by_seed, of_other):
 
 
 def draw(figure, methods):
-    """Draws training and test accuracy after each epoch, means over seeds, into an empty figure."""
-    for axes, (key, title) in zip(
-        figure.subplots(1, 2), (("accuracy", "training accuracy"), ("test_accuracy", "test accuracy")), strict=True
-    ):
+    """Draws accuracies after each epoch, means over seeds, and those of all seeds after the last, into an empty figure."""
+    *curves, last = figure.subplots(1, 3, width_ratios=(3, 3, 2))
+    for axes, (key, title) in zip(curves, (("accuracy", "training accuracy"), ("test_accuracy", "test accuracy")), strict=True):
         for index, (name, by_seed) in enumerate(methods.items()):
-            curves = zip(*(record["curve"][key] for record in by_seed.values()), strict=True)
-            means = [statistics.mean(values) for values in curves]
-            gradient, _, step_mode = name.rpartition(" ")
-            label = method_names.legend(gradient, step_mode)
-            axes.plot(range(1, len(means) + 1), means, label=label, linestyle=("-", "--", "-.", ":")[index % 4])
+            means = [
+                statistics.mean(epoch) for epoch in zip(*(record["curve"][key] for record in by_seed.values()), strict=True)
+            ]
+            style = {**plots.style(index), "marker": ""}
+            axes.plot(range(1, len(means) + 1), means, label=_legend(name), **style)
         axes.set_title(title, fontsize="medium")
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small", loc="lower right")
+    curves[0].legend(fontsize="small", loc="lower right")
+    for index, by_seed in enumerate(methods.values()):
+        accuracies = [record["test_accuracy"] for record in by_seed.values()]
+        deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+        style = plots.style(index)
+        last.scatter([index - 0.2] * len(accuracies), accuracies, color=style["color"], s=8)
+        last.errorbar(index, statistics.mean(accuracies), deviation, capsize=4, **style)
+    last.set_title("test accuracy after the last epoch", fontsize="medium")
+    last.set_xlabel("seeds; mean ± standard deviation", fontsize="small")
+    last.set_xticks([])
+    last.set_xlim(-0.7, len(methods) - 0.5)
+    last.grid(alpha=0.3)
+
+
+def _legend(name):
+    gradient, _, step_mode = name.rpartition(" ")
+    return method_names.legend(gradient, step_mode)
 
 
 if __name__ == "__main__":

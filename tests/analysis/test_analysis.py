@@ -300,6 +300,38 @@ def test_rates_rasters_and_membranes_are_those_of_neurons_by_hand():
     np.testing.assert_array_equal(found.spikes, np.moveaxis(spikes, 0, 1)[..., [1, 7]])
 
 
+def test_a_raster_is_ordered_from_slow_to_fast_neurons():
+    x = np.array([[1.0, 0.0, 0.5, 0.3], [0.5, 0.0, 0.5, 0.6]], "float32")
+    inputs = keras.Input((4,))
+    model = helpers.spiking(keras.Model(inputs, IF(name="neurons")(inputs)), 4)
+    found = analysis.raster(model, x, "neurons", order="rate")
+    assert found.neurons.tolist() == [1, 3, 2, 0]
+    assert found.spikes.sum(axis=1).tolist() == [[0, 1, 2, 4], [0, 2, 2, 2]]
+    assert analysis.raster(model, x, "neurons", [3, 0, 1], "rate").neurons.tolist() == [1, 3, 0]
+    assert analysis.raster(model, x, "neurons", [3, 0, 1]).neurons.tolist() == [3, 0, 1]
+
+
+@pytest.mark.runs_once
+def test_an_animation_has_a_frame_for_each_step_with_its_spikes_and_the_rates_so_far(tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    spikes = np.array([[[1, 0, 0], [1, 2, 0], [1, 0, 0]]], "float32")  # (samples, T, neurons)
+    animation = analysis.Raster("neurons", np.array([4, 2, 7]), spikes).animate(interval=250)
+    animation.save(tmp_path / "raster.gif", writer="pillow")
+    with pil.open(tmp_path / "raster.gif") as gif:
+        assert (gif.format, gif.n_frames, gif.info["duration"]) == ("GIF", 3, 250)
+    raster, rates = animation._fig.axes
+    (marks,) = raster.collections
+    opacity = {}
+    for step in range(3):
+        animation._func(step)
+        opacity[step] = dict(zip(map(tuple, marks.get_offsets().tolist()), marks.get_alpha(), strict=True))
+        shown = [bar.get_width() for bar in rates.patches]
+        assert shown == pytest.approx((spikes[0, : step + 1].sum(axis=0) / (step + 1)).tolist())
+    # The step itself, what was, and what is to come.
+    assert opacity[1] == {(1, 0): 0.5, (2, 0): 1.0, (2, 1): 1.0, (3, 0): 0.0}
+    assert [text.get_text() for text in raster.get_yticklabels()] == ["4", "2", "7"]
+
+
 def test_a_watched_layer_passes_its_spikes_on():
     model, x, _ = model_and_data()
     frames = np.stack([x * scale for scale in (1, 2, 0.5, 1)], axis=1)
@@ -386,7 +418,18 @@ def test_accuracy_over_time_is_that_of_a_model_with_fewer_steps():
     assert found.trained_timesteps == 3
     for t in range(1, 7):
         model.timesteps = t
+        assert found.samples == 40
         assert found.accuracy[t - 1] == pytest.approx(model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"], abs=1e-6)
+
+
+@pytest.mark.runs_once
+def test_accuracies_are_drawn_with_their_standard_errors():
+    over_time = analysis.AccuracyOverTime(np.array([0.5, 0.9]), trained_timesteps=2, samples=100)
+    shuffled = analysis.ShuffledAccuracy(0.9, shuffled=0.9, per_layer={"lif": 0.5}, samples=100)
+    for found, accuracies in ((over_time, [0.5, 0.9]), (shuffled, [0.5, 0.9])):
+        (bars,) = found.plot().axes[0].collections
+        expected = [[accuracy - error, accuracy + error] for accuracy, error in zip(accuracies, (0.05, 0.03), strict=True)]
+        np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()], expected)
 
 
 # Errors.
@@ -429,6 +472,11 @@ def test_arguments_that_make_no_sense_are_named():
         analysis.membranes(model, x, "lif", neurons=[8])
     with pytest.raises(ValueError, match="`neurons` must be 1 or more"):
         analysis.raster(model, x, "lif", neurons=0)
+    with pytest.raises(ValueError, match="`order` must be one of None, 'rate'"):
+        analysis.raster(model, x, "lif", order="time")
+    for interval, error in ((0, ValueError), (0.5, TypeError)):
+        with pytest.raises(error, match="`interval` must be"):
+            analysis.raster(model, x, "lif").animate(interval=interval)
     with pytest.raises(ValueError, match="`seed` must be 0 or more"):
         analysis.shuffle_in_time(model, x, y, seed=-1)
     with pytest.raises(ValueError, match="`batch_size` must be 1 or more"):
@@ -458,8 +506,9 @@ def test_accuracy_needs_one_output():
             analyse(model, x, y)
 
 
-def test_a_plot_without_matplotlib_names_the_extra(monkeypatch):
-    found = analysis.firing_rates(helpers.spiking(), helpers.data()[0])
+def test_a_figure_without_matplotlib_names_the_extra(monkeypatch):
+    found = analysis.raster(helpers.spiking(), helpers.data()[0], "lif")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'extra `plots`: python -m pip install -e "\.\[plots\]" in a clone'):
-        found.plot()
+    for draw in (found.plot, found.animate):
+        with pytest.raises(ImportError, match=r'extra `plots`: python -m pip install -e "\.\[plots\]" in a clone'):
+            draw()

@@ -27,7 +27,10 @@ MODULES = [".".join(parts).removesuffix(".__init__") for parts in FILES if not B
 # JAX compiles each operation of what these pages run outside of compiled functions. Their functions have tests on JAX.
 LONG_ON_JAX = {
     f"docs/{page}.md"
-    for page in ("analysis", "extending", "tasks", "tutorials/compare", "tutorials/convert", "tutorials/train")
+    for page in (
+        *("analysis", "extending", "tasks"),
+        *(f"tutorials/{name}" for name in ("compare", "convert", "digits", "gradients", "spikes", "train")),
+    )
 }
 NAMES = {"keras": keras, "np": np, "ops": ops, "keras_ratesnn": keras_ratesnn}
 

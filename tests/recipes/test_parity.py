@@ -57,12 +57,27 @@ def test_legends_of_figures_name_methods_in_words():
     assert labels == ["BPTT, multi-step", "rate, multi-step", "SLTT, multi-step"]
 
 
+def test_the_accuracies_of_all_seeds_are_drawn_with_their_deviation():
+    figure = plots.new_figure(9, 4)
+    parity.draw(figure, parity.by_method(RECORDS, "made", 2))
+    dots, bars, *_, alone = figure.axes[2].collections
+    np.testing.assert_allclose(dots.get_offsets()[:, 1], [0.90, 0.91, 0.89])
+    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [0.89, 0.91])
+    # One seed has no deviation.
+    np.testing.assert_allclose(alone.get_offsets()[:, 1], [0.88])
+
+
 def test_the_command_draws_the_curves_of_the_committed_results(monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(results, "committed", lambda: RECORDS)
     assert parity.main(["made", "--epochs", "2", "--plot", str(tmp_path / "curves.png")]) == 0
     assert "| rate multi | 3 |" in capsys.readouterr().out
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+    # A vector version, whose words can be read, and which is the same if it is drawn again.
+    vectors = (tmp_path / "curves.svg").read_bytes()
+    assert b">BPTT, multi-step<" in vectors
+    assert parity.main(["made", "--epochs", "2", "--plot", str(tmp_path / "curves.png")]) == 0
+    assert (tmp_path / "curves.svg").read_bytes() == vectors
 
 
 @pytest.mark.parametrize(
