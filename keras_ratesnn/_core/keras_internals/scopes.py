@@ -37,16 +37,27 @@ class Through(Values):
     def __init__(self, values=(), collect_losses=False):
         super().__init__(values, collect_losses=collect_losses)
         self._outside = get_stateless_scope()
+        self._made = {}
 
     def get_current_value(self, variable):
-        return None if self._outside is None else self._outside.get_current_value(variable)
+        if self._outside is not None:
+            return self._outside.get_current_value(variable)
+        return self._made[id(variable)][1] if id(variable) in self._made else None
 
     def add_update(self, update):
-        if self._outside is None:
-            variable, value = update
-            variable._direct_assign(value)
-        else:
+        variable, value = update
+        if self._outside is not None:
             self._outside.add_update(update)
+        elif variable._value is None:
+            # It was made in this scope, as Keras' own random generator at its first draw, and exists when the scope ends.
+            self._made[id(variable)] = update
+        else:
+            variable._direct_assign(value)
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        for variable, value in self._made.values():
+            variable._direct_assign(value)
 
 
 class Aside(Through):

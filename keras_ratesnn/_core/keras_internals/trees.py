@@ -16,6 +16,9 @@ def let_trees_free_tensors():
         return
     from keras.src.tree import torchtree_impl
 
+    if hasattr(torchtree_impl, "_traverse"):
+        # Keras 3.16 does not hand it such a function.
+        return
     original = torchtree_impl._dict_to_ordered_dict
 
     def with_sorted_dicts(structure):
