@@ -437,6 +437,29 @@ def test_a_generator_that_keras_makes_during_a_call_aside_draws_as_in_a_call():
     np.testing.assert_array_equal(drawn[0], drawn[1])
 
 
+def test_models_of_several_processes_leave_gradients_and_metrics_of_others_to_the_library():
+    class Own(keras.Model):
+        def get_metrics_result(self):
+            return {"own": 1.0}
+
+    class OwnMixed(keras_internals.TrainsInProcesses, Own):
+        pass
+
+    class Mixed(keras_internals.TrainsInProcesses, keras.Model):
+        pass
+
+    assert OwnMixed().get_metrics_result() == {"own": 1.0}
+    assert Mixed().get_metrics_result() == {}
+    here = inspect.getmodule(keras_internals.TrainsInProcesses)._METRICS_HERE
+    assert here.__module__ == "keras.src.trainers.trainer"
+    if here is not keras.Model.get_metrics_result:
+        # Since Keras 3.16 both are in its trainer for PyTorch.
+        assert_has(keras.Model, "_initialize_ddp")
+        model = Mixed()
+        model._initialize_ddp()
+        assert model.ddp_model is None
+
+
 def test_the_state_of_a_layer_without_that_of_its_sublayers_is_known():
     dense = keras.layers.Dense(3)
     dense.build((None, 6))

@@ -11,7 +11,7 @@ class TrainsInProcesses:
 
     Since Keras 3.16 `fit`, `evaluate` and `predict` wrap a model in `DistributedDataParallel` there, and wait for all other
     processes to do so. That is an error for a model without trainable weights, or if a step leaves out a weight. Metrics are
-    summed over all processes in every step.
+    summed over all processes in every step (docs/upstream.md, with a process group).
     """
 
     def _initialize_ddp(self):

@@ -14,7 +14,7 @@ class Values(keras.StatelessScope):
     """A scope in which variables have the given values, in their own dtype. Assignments end with it.
 
     `keras.StatelessScope` casts values to the dtype in which variables are read at present: in half precision, to that of the
-    layers.
+    layers (docs/upstream.md, casts values to half precision).
 
     Args:
         values: Iterable of pairs of a Keras variable and a tensor or another variable. Defaults to `()`.
@@ -25,7 +25,7 @@ class Values(keras.StatelessScope):
         super().__init__(**options)
         for variable, value in values:
             if isinstance(value, keras.Variable):
-                # On TensorFlow Keras takes a variable for a tensor, and it would be its own value.
+                # On TensorFlow Keras takes a variable for a tensor, and it would be its own value (docs/upstream.md, itself).
                 with without_autocast():
                     value = value.value
             self.state_mapping[id(variable)] = ops.convert_to_tensor(value, dtype=variable._dtype)
@@ -116,7 +116,7 @@ class Tried(Replaced):
 
     def __exit__(self, *arguments):
         super().__exit__(*arguments)
-        # Keras identifies the losses of a layer by object ids, which later losses may reuse.
+        # Keras identifies the losses of a layer by object ids, which later losses may reuse (docs/upstream.md, loses losses).
         for layer in with_sublayers(self._model):
             layer._loss_ids.difference_update(map(id, self.losses))
 

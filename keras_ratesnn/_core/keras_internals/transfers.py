@@ -1,7 +1,8 @@
 """Numbers, batches and logs on their way between host and GPU, on PyTorch, without waiting for what the GPU computes.
 
 Keras copies each number of Python's to the device by itself and reads each metric by itself. The copies are from and to memory
-that CUDA cannot read while the host goes on, so each of them waits for everything that was launched before: seven times a step.
+that CUDA cannot read while the host goes on, so each of them waits for everything that was launched before: seven times a step
+(docs/upstream.md, numbers and logs wait for the GPU).
 """
 
 import functools
