@@ -423,7 +423,7 @@ def test_layers_called_inside_another_one_take_over_training(training):
 
 
 def test_a_generator_that_keras_makes_during_a_call_aside_draws_as_in_a_call():
-    """A scope around the call must not lose that it has drawn."""
+    """A scope around the call must not end in an error, nor lose that it has drawn."""
 
     class Draws(layers.Layer):
         def call(self, inputs):

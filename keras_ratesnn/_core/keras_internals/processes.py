@@ -1,5 +1,7 @@
 """Models that several processes train on PyTorch, since Keras 3.16 does so as well."""
 
+from typing import Any
+
 import keras
 
 _METRICS_HERE = [vars(cls)["get_metrics_result"] for cls in keras.Model.__mro__ if "get_metrics_result" in vars(cls)][-1]
@@ -17,6 +19,6 @@ class TrainsInProcesses:
     def _initialize_ddp(self):
         """Wraps nothing."""
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict[str, Any]:
         of_keras = super().get_metrics_result  # type: ignore[misc]
         return of_keras() if of_keras.__func__ is not keras.Model.get_metrics_result else _METRICS_HERE(self)
