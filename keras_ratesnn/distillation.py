@@ -148,7 +148,7 @@ def _of_probabilities(loss: Any) -> Any:
     """A loss in which the name "kl_divergence" means the divergence of softmax probabilities, as Keras documents it.
 
     Keras 3.15 looks the name up as a function, but applies a softmax only for the class `KLDivergence`: the default of
-    `LogitsDistillation` compares clipped logits, and its minimum is not where student and teacher agree.
+    `LogitsDistillation` compares clipped logits, and its minimum is not where student and teacher agree (docs/upstream.md).
     """
     if type(loss) is not keras.distillation.LogitsDistillation:
         return loss

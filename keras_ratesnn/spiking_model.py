@@ -57,6 +57,7 @@ class SpikingModel(
     CompilesOncePerSettings,
     UndifferentiatedSteps,
     keras_internals.CollectsVariablesOnce,
+    keras_internals.TrainsInProcesses,
     keras_internals.TrainsInStrategies,
     keras_internals.MovesBatchesOnce,
     FunctionalAttributes,

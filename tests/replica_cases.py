@@ -55,7 +55,7 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, **_):
     if mean:
         x = rsnn.layers.TimeMean()(x)
     x = normalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))
-    # Keras multiplies matrices in float32 on PyTorch, but convolves in float64.
+    # Keras multiplies matrices in float32 on PyTorch, but convolves in float64 (docs/upstream.md, float64).
     x = layers.ReLU()(x) if mean else rsnn.layers.LIF()(x)
     x = layers.Flatten()(layers.Conv2D(3, 2)(x))
     model = rsnn.SpikingModel(keras.Model(inputs, x), timesteps=3, gradient=gradient, step_mode=step_mode)

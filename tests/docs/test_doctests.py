@@ -18,7 +18,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [
     str(path.relative_to(ROOT))
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-    if "```python" in path.read_text()
+    # tests/docs/test_upstream.py runs the programs of that page, which fail on purpose.
+    if "```python" in path.read_text() and path.name != "upstream.md"
 ]
 BACKENDS = {"jax", "tensorflow", "torch"}
 FILES = [path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / "keras_ratesnn").rglob("*.py"))]

@@ -14,6 +14,7 @@ import replica_cases
 from helpers import BACKEND, double_precision, free_port
 
 SECONDS = 500
+AT_MOST_3_15 = tuple(map(int, keras.__version__.split(".")[:2])) <= (3, 15)
 PROGRAM = pathlib.Path(replica_cases.__file__)
 
 
@@ -62,8 +63,10 @@ def on_one_device(function, *arguments):
 
 
 def assert_equal(results, expected):
+    # Keras 3.16 adds in float32 on PyTorch (docs/upstream.md).
+    tolerance = 1e-9 if BACKEND != "torch" or AT_MOST_3_15 else 1e-6
     for path, value in expected["variables"].items():
-        np.testing.assert_allclose(results["variables"][path], value, rtol=1e-9, atol=1e-9, err_msg=path)
+        np.testing.assert_allclose(results["variables"][path], value, rtol=tolerance, atol=tolerance, err_msg=path)
     for name, values in expected["history"].items():
         # Keras computes metrics in float32 on PyTorch.
         np.testing.assert_allclose(results["history"][name], values, rtol=1e-6, err_msg=name)
@@ -108,7 +111,9 @@ def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(on
         assert "{'epochs': [1, 2]}" in found["epochs"]
         assert "ValueError: `torch.distributed.fsdp` and tensor parallelism are not supported" in found["sharded"]
         assert 'reduction="sum" cannot be trained on several replicas' in found["sum"]
-        assert "Wrap the outer model in torch.nn.parallel.DistributedDataParallel" in found["outer"]
+        # Keras 3.16 wraps it itself.
+        outer = "Wrap the outer model in torch.nn.parallel.DistributedDataParallel" if AT_MOST_3_15 else "no error"
+        assert outer in found["outer"]
     # Training without `fit` begins with the weights of the first process as well.
     np.testing.assert_array_equal(first["kernel"], second["kernel"])
 

@@ -41,6 +41,7 @@ from keras_ratesnn._core.keras_internals.losses import loss_of_samples as loss_o
 from keras_ratesnn._core.keras_internals.masks import mask_of as mask_of
 from keras_ratesnn._core.keras_internals.masks import put_mask as put_mask
 from keras_ratesnn._core.keras_internals.masks import with_mask as with_mask
+from keras_ratesnn._core.keras_internals.processes import TrainsInProcesses as TrainsInProcesses
 from keras_ratesnn._core.keras_internals.random import ShiftedSeeds as ShiftedSeeds
 from keras_ratesnn._core.keras_internals.random import in_stateless_scope as in_stateless_scope
 from keras_ratesnn._core.keras_internals.random import seed_states as seed_states

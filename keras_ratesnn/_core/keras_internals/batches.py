@@ -15,7 +15,8 @@ _copying = contextvars.ContextVar("keras_ratesnn_copying", default=False)
 def whole_batches():
     """On JAX, a context in which a batch that devices cannot share equally is given whole to each of them.
 
-    Keras' JAX trainer divides every batch, and would raise an error in the middle of training, at the last, smaller one.
+    Keras' JAX trainer divides every batch, and would raise an error in the middle of training, at the last, smaller one
+    (docs/upstream.md, the last batch).
     """
     if keras.backend.backend() == "jax" and keras.distribution.distribution() is not None:
         _let_batches_be_copied()

@@ -58,7 +58,7 @@ def call_aside(operation, args, kwargs):
         outputs = operation(*args, **kwargs)
     losses = scope.losses
     if losses:
-        # Keras identifies the losses of a layer by object ids, which later losses may reuse.
+        # Keras identifies the losses of a layer by object ids, which later losses may reuse (docs/upstream.md, loses losses).
         for layer in with_sublayers(operation):
             layer._loss_ids.difference_update(map(id, losses))
         if operation.activity_regularizer is not None:

@@ -20,3 +20,12 @@ try:
     from keras.src.utils.tracking import TrackedSet as TrackedSet
 except ImportError as error:
     raise ImportError(f"Keras {keras.__version__} lacks what keras_ratesnn reads of it: {error}. {REMEDY}") from error
+
+
+def torch_core():
+    """Keras' module of tensors and devices on PyTorch, which Keras 3.16 keeps in another place."""
+    try:
+        from keras.src.backend.torch.ops import core
+    except ImportError:
+        from keras.src.backend.torch import core
+    return core

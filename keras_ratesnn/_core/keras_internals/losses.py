@@ -46,7 +46,7 @@ def forget_symbolic_losses(layer):
 def forget_losses(model):
     """Lets layers forget the losses of earlier traces, whose object ids the losses of the present one may have again.
 
-    Keras forgets them when a layer is called, but its JAX trainer calls a model without that.
+    Keras forgets them when a layer is called, but its JAX trainer calls a model without that (docs/upstream.md, loses losses).
     """
     scope = get_stateless_scope()
     if scope is not None and scope.collect_losses:

@@ -74,7 +74,7 @@ def torch_generators_from(generator_of, run):
     """A context in which `keras.random` on PyTorch makes other generators and draws, in this thread.
 
     Keras makes a new `torch.Generator` for each draw, from a seed that it reads as a Python number: in a recorded graph the
-    same numbers would be drawn for ever.
+    same numbers would be drawn for ever (docs/upstream.md, draws cannot be traced).
 
     Args:
         generator_of: Function from a seed, an integer scalar tensor, to a `torch.Generator`.

@@ -7,7 +7,10 @@ LAYERS_OF_A_GRAPH = "_operations"
 
 
 def portable(config):
-    """Makes a saved compile config portable between backends: on PyTorch it refers to Keras' PyTorch optimizers."""
+    """Makes a saved compile config portable between backends: on PyTorch it refers to Keras' PyTorch optimizers.
+
+    See docs/upstream.md, a saved optimizer.
+    """
     if isinstance(config, dict):
         config = {key: portable(value) for key, value in config.items()}
         if str(config.get("module")).startswith("keras.src.backend.torch.optimizers"):

@@ -14,7 +14,7 @@ class Values(keras.StatelessScope):
     """A scope in which variables have the given values, in their own dtype. Assignments end with it.
 
     `keras.StatelessScope` casts values to the dtype in which variables are read at present: in half precision, to that of the
-    layers.
+    layers (docs/upstream.md, casts values to half precision).
 
     Args:
         values: Iterable of pairs of a Keras variable and a tensor or another variable. Defaults to `()`.
@@ -25,7 +25,7 @@ class Values(keras.StatelessScope):
         super().__init__(**options)
         for variable, value in values:
             if isinstance(value, keras.Variable):
-                # On TensorFlow Keras takes a variable for a tensor, and it would be its own value.
+                # On TensorFlow Keras takes a variable for a tensor, and it would be its own value (docs/upstream.md, itself).
                 with without_autocast():
                     value = value.value
             self.state_mapping[id(variable)] = ops.convert_to_tensor(value, dtype=variable._dtype)
@@ -37,16 +37,27 @@ class Through(Values):
     def __init__(self, values=(), collect_losses=False):
         super().__init__(values, collect_losses=collect_losses)
         self._outside = get_stateless_scope()
+        self._made = {}
 
     def get_current_value(self, variable):
-        return None if self._outside is None else self._outside.get_current_value(variable)
+        if self._outside is not None:
+            return self._outside.get_current_value(variable)
+        return self._made[id(variable)][1] if id(variable) in self._made else None
 
     def add_update(self, update):
-        if self._outside is None:
-            variable, value = update
-            variable._direct_assign(value)
-        else:
+        variable, value = update
+        if self._outside is not None:
             self._outside.add_update(update)
+        elif variable._value is None:
+            # It was made in this scope, as Keras' own random generator at its first draw, and exists when the scope ends.
+            self._made[id(variable)] = update
+        else:
+            variable._direct_assign(value)
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        for variable, value in self._made.values():
+            variable._direct_assign(value)
 
 
 class Aside(Through):
@@ -105,7 +116,7 @@ class Tried(Replaced):
 
     def __exit__(self, *arguments):
         super().__exit__(*arguments)
-        # Keras identifies the losses of a layer by object ids, which later losses may reuse.
+        # Keras identifies the losses of a layer by object ids, which later losses may reuse (docs/upstream.md, loses losses).
         for layer in with_sublayers(self._model):
             layer._loss_ids.difference_update(map(id, self.losses))
 

@@ -9,7 +9,7 @@ from keras import ops
 class TrainsInStrategies:
     """A mixin for models that are trained in a `tf.distribute` strategy, whose replicas have unequal parts of the first batch.
 
-    Keras would add these parts to build a model.
+    Keras would add these parts to build a model (docs/upstream.md, unequal parts of a batch).
     """
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):

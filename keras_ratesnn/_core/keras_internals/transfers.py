@@ -1,7 +1,8 @@
 """Numbers, batches and logs on their way between host and GPU, on PyTorch, without waiting for what the GPU computes.
 
 Keras copies each number of Python's to the device by itself and reads each metric by itself. The copies are from and to memory
-that CUDA cannot read while the host goes on, so each of them waits for everything that was launched before: seven times a step.
+that CUDA cannot read while the host goes on, so each of them waits for everything that was launched before: seven times a step
+(docs/upstream.md, numbers and logs wait for the GPU).
 """
 
 import functools
@@ -10,6 +11,8 @@ from typing import Any
 
 import keras
 import numpy as np
+
+from keras_ratesnn._core.keras_internals.imported import torch_core
 
 
 @functools.cache
@@ -26,14 +29,14 @@ def let_transfers_overlap():
 def replace_transfers(replace):
     """Replaces the functions of Keras that wait, with `replace(owner, name, value)`."""
     import torch
-    from keras.src.backend.torch import core, trainer
+    from keras.src.backend.torch import trainer
     from keras.src.backend.torch.optimizers.torch_sgd import SGD
     from keras.src.utils import python_utils
 
     # Keras' functions look up `torch` in their module. A copy of PyTorch's module is as fast, and others keep the original.
     own_torch = types.ModuleType("torch")
     own_torch.__dict__.update(vars(torch), __getattr__=functools.partial(getattr, torch), as_tensor=_as_tensor)
-    replace(core, "torch", own_torch)
+    replace(torch_core(), "torch", own_torch)
 
     pythonify = python_utils.pythonify_logs
 
@@ -72,9 +75,7 @@ def on_device(batch):
     """A batch, a structure of tensors and arrays, on the GPU that Keras uses on PyTorch, if it uses one."""
     if keras.backend.backend() != "torch":
         return batch
-    from keras.src.backend.torch.core import get_device
-
-    device = get_device()
+    device = torch_core().get_device()
     if not is_on_gpu(device):
         return batch
     return keras.tree.map_structure(functools.partial(_moved, device=device), batch)

@@ -10,12 +10,16 @@ def let_trees_free_tensors():
     """Lets `keras.tree` on PyTorch keep no tensors that it has looked at. It does the same, in less time.
 
     Keras hands PyTorch's `tree_flatten` a function that refers to the structure, and that keeps it in an inner function that
-    refers to itself: the tensors stay in memory until Python's garbage collector comes by, hundreds of MiB in eager mode.
+    refers to itself: the tensors stay in memory until Python's garbage collector comes by, hundreds of MiB in eager mode
+    (docs/upstream.md, trees keep tensors).
     """
     if keras.backend.backend() != "torch":
         return
     from keras.src.tree import torchtree_impl
 
+    if hasattr(torchtree_impl, "_traverse"):
+        # Keras 3.16 does not hand it such a function.
+        return
     original = torchtree_impl._dict_to_ordered_dict
 
     def with_sorted_dicts(structure):

@@ -178,6 +178,7 @@ def reading_once(network):
 def loses_replaced_weights(layer):
     """Whether a layer, or one inside it, was created in a `keras.RematScope`.
 
-    `tf.recompute_grad` computes the gradients of variables and arguments, but not those of tensors that replace variables.
+    `tf.recompute_grad` computes the gradients of variables and arguments, but not those of tensors that replace variables
+    (docs/upstream.md, recomputation).
     """
     return keras_internals.is_rematerialized(layer)

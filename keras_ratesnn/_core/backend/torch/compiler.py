@@ -133,7 +133,7 @@ def _may_run_in_cpp(graph, tensors):
     """Whether C++ instead of Python calls the kernels of a compiled graph, which takes less time.
 
     On GPUs and other systems this is untested, and for some custom operations it ends in a crash: those that return a list of
-    one tensor.
+    one tensor (docs/upstream.md).
     """
     if sys.platform != "linux" or any(tensor.device.type != "cpu" for tensor in tensors):
         return False

@@ -9,7 +9,7 @@ def first_derivative_only(backward):
     """Decorates the `backward` of a `torch.autograd.Function`: raises an error if its result is to be differentiated.
 
     PyTorch's `once_differentiable` raises one only when that happens, and none if the upstream gradient is a constant: what
-    passes through the function would be missing from a second derivative, silently.
+    passes through the function would be missing from a second derivative, silently (docs/upstream.md, once_differentiable).
     """
     once = torch.autograd.function.once_differentiable(backward)
 

@@ -241,7 +241,7 @@ _numbers: dict[Any, int] = {}
 
 _library = torch.library.Library("keras_ratesnn", "DEF")
 _library.define("kernel(int number, Tensor[] tensors) -> Tensor[]")
-# In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of one tensor.
+# In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of one tensor (docs/upstream.md).
 _library.define("kernel_of_one(int number, Tensor[] tensors) -> Tensor")
 
 
