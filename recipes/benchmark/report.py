@@ -20,8 +20,8 @@ layers are the same, but not the results."""
 EAGER = "spikingjelly and snntorch run in eager mode for any jit_compile."
 
 MEMOPT = """\
-spikingjelly-memopt: SpikingJelly with its memory optimisation, level 1 on residual blocks. It stores the inputs of the largest
-blocks, spikes as bits, and computes these blocks again in the backward pass. The gradient is that of spikingjelly."""
+spikingjelly-memopt: SpikingJelly with its memory optimisation, level 1 on all residual blocks. It stores the inputs of blocks,
+spikes as bits, and computes blocks again in the backward pass. The gradient is that of spikingjelly."""
 
 
 def markdown(record):
