@@ -26,7 +26,13 @@ def on_page_markdown(markdown, page, **kwargs):
 
 def with_titles_of_backends(markdown):
     """The text of a page, in which a block of code for one backend, ```python torch, has its name as a title."""
-    titles = {"tensorflow": "On TensorFlow", "jax": "On JAX", "torch": "On PyTorch", "neurobench": "With NeuroBench"}
+    titles = {
+        "tensorflow": "On TensorFlow",
+        "jax": "On JAX",
+        "torch": "On PyTorch",
+        "neurobench": "With NeuroBench",
+        "kerashub": "With KerasHub",
+    }
     return re.sub(r"^```python (\w+)$", lambda match: f'```python title="{titles[match[1]]}"', markdown, flags=re.MULTILINE)
 
 
