@@ -1,14 +1,20 @@
-"""Hook of MkDocs: adds the pages that lie outside of docs/, and makes links and blocks of code as they are on the site."""
+"""Hook of MkDocs: adds the pages that are not Markdown in docs/, and makes links and blocks of code as they are on the site."""
 
 import pathlib
 import posixpath
 import re
 
+from example_pages import page_of_example
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-PAGES = {"recipes/README.md": "recipes.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-"""From paths in the repository to paths on the site."""
+PAGES = {
+    "recipes/README.md": "recipes.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "docs/examples/spiking_digits.py": "examples/spiking_digits.md",
+}
+"""From paths in the repository to paths on the site. What is Python has the form of keras.io's examples."""
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ELSEWHERE = re.compile(r"[a-z]+:")
@@ -16,7 +22,8 @@ ELSEWHERE = re.compile(r"[a-z]+:")
 
 def on_files(files, config):
     for source, page in PAGES.items():
-        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+        text = (ROOT / source).read_text()
+        files.append(File.generated(config, page, content=page_of_example(text) if source.endswith(".py") else text))
     return files
 
 
