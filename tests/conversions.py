@@ -4,7 +4,7 @@
     python tests/conversions.py keras_hub  # KerasHub must be installed
 
 prints the rows and fails if the page has others. All networks are made with explicit arguments, small and with random weights:
-nothing is downloaded. KerasHub's tasks, which no test of the suite trains, are also compiled, fitted, saved and loaded.
+nothing is downloaded. KerasHub's tasks are also compiled, fitted, saved and loaded.
 """
 
 import collections
@@ -68,6 +68,29 @@ def _keras_cv():
         ),
         "RetinaNet": lambda: models.RetinaNet(backbone=resnet(), num_classes=10, bounding_box_format="xyxy"),
         "DeepLabV3Plus": lambda: models.DeepLabV3Plus(backbone=resnet(), num_classes=10),
+        "ViTDetBackbone": lambda: models.ViTDetBackbone(
+            include_rescaling=False,
+            input_shape=SHAPE,
+            embed_dim=16,
+            depth=2,
+            mlp_dim=32,
+            num_heads=2,
+            out_chans=8,
+            window_size=2,
+            global_attention_indices=[1],
+        ),
+        "MiTBackbone": lambda: models.MiTBackbone(
+            include_rescaling=False, depths=[1, 1, 1, 1], embedding_dims=[8, 16, 20, 16], input_shape=SHAPE
+        ),
+        "VideoSwinBackbone": lambda: models.VideoSwinBackbone(
+            include_rescaling=False,
+            input_shape=(4, 32, 32, 3),
+            embed_dim=12,
+            patch_size=[2, 4, 4],
+            window_size=[2, 4, 4],
+            depths=[1, 1],
+            num_heads=[2, 2],
+        ),
     }
 
 
@@ -128,6 +151,51 @@ def _keras_hub():
             backbone=backbone, num_classes=3, bounding_box_format="xyxy", pre_logits_num_conv_layers=1
         )
 
+    def d_fine():
+        encoder = models.HGNetV2Backbone(
+            depths=[1, 1, 1, 1],
+            embedding_size=8,
+            hidden_sizes=[16, 16, 32, 32],
+            stem_channels=[3, 8, 8],
+            hidden_act="relu",
+            use_learnable_affine_block=True,
+            stackwise_stage_filters=[[8, 8, 16, 1, 3, 3], [16, 8, 16, 1, 3, 3], [16, 8, 32, 1, 3, 5], [32, 16, 32, 1, 3, 5]],
+            apply_downsample=[False, True, True, True],
+            use_lightweight_conv_block=[False, False, True, True],
+            image_shape=SHAPE,
+            out_features=["stage3", "stage4"],
+        )
+        backbone = models.DFineBackbone(
+            backbone=encoder,
+            decoder_in_channels=[16, 16],
+            encoder_hidden_dim=16,
+            num_labels=3,
+            num_denoising=0,
+            learn_initial_query=False,
+            num_queries=5,
+            anchor_image_size=SHAPE[:2],
+            feat_strides=[16, 32],
+            num_feature_levels=2,
+            hidden_dim=16,
+            encoder_in_channels=[32, 32],
+            encode_proj_layers=[1],
+            num_attention_heads=2,
+            encoder_ffn_dim=32,
+            num_encoder_layers=1,
+            hidden_expansion=0.5,
+            depth_multiplier=0.5,
+            eval_idx=-1,
+            num_decoder_layers=1,
+            decoder_attention_heads=2,
+            decoder_ffn_dim=32,
+            decoder_n_points=[2, 2],
+            lqe_hidden_dim=8,
+            num_lqe_layers=2,
+            out_features=["stage3", "stage4"],
+            image_shape=SHAPE,
+        )
+        return models.DFineObjectDetector(backbone=backbone, num_classes=3, bounding_box_format="xyxy")
+
     return {
         "ResNetBackbone": resnet,
         "ViTBackbone": vit,
@@ -138,6 +206,31 @@ def _keras_hub():
         "DeepLabV3ImageSegmenter": lambda: segmenter(SHAPE),
         "DeepLabV3ImageSegmenter, any size": lambda: segmenter((None, None, 3)),
         "RetinaNetObjectDetector": detector,
+        "DFineObjectDetector": d_fine,
+        "ViTDetBackbone": lambda: models.ViTDetBackbone(
+            hidden_size=16,
+            num_layers=2,
+            intermediate_dim=32,
+            num_heads=2,
+            global_attention_layer_indices=[1],
+            image_shape=SHAPE,
+            num_output_channels=8,
+            window_size=2,
+        ),
+        "DeiTBackbone": lambda: models.DeiTBackbone(
+            image_shape=SHAPE, patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32
+        ),
+        "MiTBackbone": lambda: models.MiTBackbone(
+            layerwise_depths=[1, 1],
+            num_layers=2,
+            layerwise_num_heads=[1, 2],
+            layerwise_sr_ratios=[2, 1],
+            max_drop_path_rate=0.1,
+            layerwise_patch_sizes=[7, 3],
+            layerwise_strides=[4, 2],
+            hidden_dims=[8, 16],
+            image_shape=SHAPE,
+        ),
     }
 
 
@@ -151,13 +244,20 @@ def networks(library):
 
 
 def converted(network):
-    """The spiking model of a network."""
-    return spikify(network, timesteps=2, verbose=False)
+    """The spiking model of a network, or the error of a network that is refused."""
+    try:
+        return spikify(network, timesteps=2, verbose=False)
+    except ValueError as error:
+        return error
 
 
-def row(name, model):
-    """The row of the table for a spiking model."""
-    report = model.spikify_report
+def row(name, found):
+    """The row of the table for what `converted` returns."""
+    if isinstance(found, ValueError):
+        _, _, why = " ".join(str(found).split()).partition("Received: ")
+        why = why.partition(". Give ")[0].partition(" What is inside")[0].rpartition("became neurons. ")[-1]
+        return f"| {name} | refused | {why} |"
+    report = found.spikify_report
     left = collections.Counter((change.activation, change.reason) for change in report.kept)
     text = "; ".join(f"{count} {activation} ({reason})" for (activation, reason), count in sorted(left.items()))
     return f"| {name} | {len(report.replaced)} | {text or 'none'} |"
@@ -168,7 +268,7 @@ def is_shown(row):
     return row in (pathlib.Path(__file__).parent.parent / "docs" / "tasks.md").read_text().splitlines()
 
 
-def _check_task(model):
+def check_task(model):
     """Fits, saves and loads a task of KerasHub with its default loss; the loaded one predicts the same."""
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE)).astype("float32")
     # What is fastest; and on TensorFlow the decoder of KerasHub's detector cannot be compiled, in its ordinary network either.
@@ -195,5 +295,5 @@ if __name__ == "__main__":
         found.append(row(name, model))
         print(found[-1], flush=True)
         if hasattr(model, "preprocessor"):
-            _check_task(model)
+            check_task(model)
     sys.exit(not all(map(is_shown, found)))

@@ -1,14 +1,20 @@
-"""Hook of MkDocs: adds the pages that lie outside of docs/, and makes links, blocks of code and API pages as they are there."""
+"""Hook of MkDocs: adds pages that are no Markdown in docs/, and makes links, blocks of code and API pages as on the site."""
 
 import pathlib
 import posixpath
 import re
 
+from example_pages import page_of_example
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-PAGES = {"recipes/README.md": "recipes.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-"""From paths in the repository to paths on the site."""
+PAGES = {
+    "recipes/README.md": "recipes.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "docs/examples/spiking_digits.py": "examples/spiking_digits.md",
+}
+"""From paths in the repository to paths on the site. What is Python has the form of keras.io's examples."""
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ELSEWHERE = re.compile(r"[a-z]+:")
@@ -16,7 +22,8 @@ ELSEWHERE = re.compile(r"[a-z]+:")
 
 def on_files(files, config):
     for source, page in PAGES.items():
-        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+        text = (ROOT / source).read_text()
+        files.append(File.generated(config, page, content=page_of_example(text) if source.endswith(".py") else text))
     return files
 
 
@@ -43,7 +50,13 @@ def with_entries(markdown):
 
 def with_titles_of_backends(markdown):
     """The text of a page, in which a block of code for one backend, ```python torch, has its name as a title."""
-    titles = {"tensorflow": "On TensorFlow", "jax": "On JAX", "torch": "On PyTorch", "neurobench": "With NeuroBench"}
+    titles = {
+        "tensorflow": "On TensorFlow",
+        "jax": "On JAX",
+        "torch": "On PyTorch",
+        "neurobench": "With NeuroBench",
+        "kerashub": "With KerasHub",
+    }
     return re.sub(r"^```python (\w+)$", lambda match: f'```python title="{titles[match[1]]}"', markdown, flags=re.MULTILINE)
 
 

@@ -19,7 +19,7 @@ from keras_ratesnn._core import keras_internals
 from keras_ratesnn._model.input_checks import fits
 from keras_ratesnn._model.layer_configs import is_of_others
 from keras_ratesnn.conversion._hidden_activations import function_of
-from keras_ratesnn.conversion._rebuild import freeze_like, new_copy
+from keras_ratesnn.conversion._rebuild import freeze_like, new_copy, short
 
 
 @dataclasses.dataclass
@@ -205,7 +205,7 @@ def _copied(layer, args, kwargs):
         copy.set_weights(layer.get_weights())
     # The code of a layer may raise anything.
     except Exception as error:
-        raise _Unknown(f"it cannot be copied: {_short(error)}") from error
+        raise _Unknown(f"it cannot be copied: {short(error)}") from error
     pairs = zip(keras_internals.with_sublayers(layer), keras_internals.with_sublayers(copy), strict=False)
     for old, new in pairs:
         if type(old) is not type(new):
@@ -226,7 +226,7 @@ def _trace(layer, args, kwargs, training):
         with keras_internals.calling(layer, training):
             outputs = layer.call(*args, **kwargs)
     except Exception as error:
-        raise _Unknown(f"its call cannot be traced: {_short(error)}") from error
+        raise _Unknown(f"its call cannot be traced: {short(error)}") from error
     flat = keras.tree.flatten(outputs)
     if not flat or not all(isinstance(leaf, keras.KerasTensor) for leaf in flat):
         raise _Unknown("its outputs do not depend on its inputs alone")
@@ -237,7 +237,7 @@ def _trace(layer, args, kwargs, training):
     try:
         return keras.Model(symbols, outputs, name=layer.name)
     except ValueError as error:
-        raise _Unknown(f"its call is not a graph: {_short(error)}") from error
+        raise _Unknown(f"its call is not a graph: {short(error)}") from error
 
 
 def _depends_on_sizes(layer, args, kwargs, graph):
@@ -288,7 +288,3 @@ def _signature(graph, layer, training):
         found.append((what, leaves))
         places |= {id(tensor): ("call", index, slot) for slot, tensor in enumerate(outputs)}
     return found, [places[id(tensor)] for tensor in graph.outputs]
-
-
-def _short(error):
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"

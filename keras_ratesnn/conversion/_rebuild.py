@@ -50,7 +50,10 @@ class Rebuild:
         for operation in operations:
             its_copy = self.copies[operation]
             if isinstance(its_copy, keras.layers.Layer) and not keras_internals.is_graph(its_copy):
-                its_copy.set_weights(self._weights(operation, its_copy))
+                try:
+                    its_copy.set_weights(self._weights(operation, its_copy))
+                except ValueError as error:
+                    raise _not_made_again(operation, error) from error
                 freeze_like(operation, its_copy)
 
     def _model(self, model):
@@ -94,7 +97,13 @@ class Rebuild:
         if operation in self.inside or keras_internals.is_graph(operation):
             return self._model(self.inside.get(operation, operation))
         config = self._replacement(operation).config
-        return None if config is None else new_copy(operation, config)
+        if config is None:
+            return None
+        try:
+            return new_copy(operation, config)
+        # The code of a layer may raise anything.
+        except Exception as error:
+            raise _not_made_again(operation, error) from error
 
     def _replacement(self, operation):
         return self.replacements.get(operation, _COPY)
@@ -111,6 +120,19 @@ class Rebuild:
         # A new bias is among the weights of the copy only.
         named = {**dict(kept), **replacement.weights}
         return [named[weight.name] for weight in copy.weights]
+
+
+def _not_made_again(operation, error):
+    return ValueError(
+        "`model` must be made of layers that can be made again from their configs. Received: layer "
+        f"{operation.name!r} of class {type(operation).__name__}: {short(error)}. Give the class a `get_config` that returns "
+        "all arguments of its constructor."
+    )
+
+
+def short(error):
+    """The class of an exception and the beginning of its message, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def new_copy(operation, changes):

@@ -132,7 +132,8 @@ def spikify(
     if not report.replaced:
         raise ValueError(
             f"`model` must have a hidden activation that neurons can replace. Received: model={model.name!r} with none. "
-            f"{report}\nGive its layers activation='relu', or put keras_ratesnn.layers.LIF() where neurons belong."
+            f"{report}\n{_closed(inside.reasons, activations)}Give its layers activation='relu', or put "
+            "keras_ratesnn.layers.LIF() where neurons belong."
         )
 
     replacements = {
@@ -147,6 +148,13 @@ def spikify(
     if verbose:
         print(report)
     return spiking
+
+
+def _closed(reasons, activations):
+    """A line about the layers in which there may be activations that no report names; nothing without such layers."""
+    named = {activation.operation for activation in activations}
+    closed = [f"{layer.name}, {why}" for layer, why in reasons.items() if layer not in named]
+    return f"What is inside these layers is not known: {'; '.join(closed)}.\n" if closed else ""
 
 
 def _checked_graph(model):

@@ -4,6 +4,7 @@ settings.py       the settings of a benchmark
 cases.py          the models: the library's methods, and the same network without time
 variants.py       a method with several settings of compilation
 peers.py          the same network in other libraries on PyTorch
+memopt.py         SpikingJelly's memory optimisation
 timing.py         interleaved runs, the floor, medians and spreads
 costs.py          FLOPs and memory, as reported by the backend
 process_peak.py   peak memory of a process, with a separate process for each case

@@ -41,10 +41,7 @@ def trainer(settings, method, timesteps):
         timesteps: Integer T; ignored for `ORDINARY`.
     """
     if method in PEERS:
-        # Imported here because it imports PyTorch.
-        from recipes.benchmark import peers
-
-        return peers.trainer(method, settings.width, timesteps, settings.precision, settings.network)
+        return _peers_trainer(settings, method, timesteps)
     chosen = methods.settings_of("rate-multi" if method == ORDINARY else method)
     normalization = chosen.get("normalization", "batch")
     sides = (settings.size, settings.size)
@@ -64,6 +61,20 @@ def trainer(settings, method, timesteps):
         model = relu_network(model.network)
     model.compile("sgd", loss(), jit_compile=settings.jit_compile)
     model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _peers_trainer(settings, method, timesteps):
+    # Imported here because it imports PyTorch.
+    from recipes.benchmark import peers
+
+    peer = PEERS[method]
+    model = peers.trainer(peer.package, settings.width, timesteps, settings.precision, settings.network)
+    if peer.memopt:
+        # Imported here because it imports SpikingJelly.
+        from recipes.benchmark import memopt
+
+        memopt.optimize(model, batch(settings, method)[0], peer.memopt)
     return model
 
 

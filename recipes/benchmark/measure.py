@@ -60,7 +60,7 @@ def benchmark(settings, process_memory=False, progress=lambda record: None, jit_
         "jit_compile": list(jit_compile),
         "backend": keras.backend.backend(),
         "device": device.name(),
-        "versions": device.versions(settings.peers),
+        "versions": device.versions(settings.packages),
         "flops_measure": costs.flops_measure(),
         "memory_measure": costs.memory_measure() if process_memory or not costs.needs_separate_process() else None,
         "rows": [],

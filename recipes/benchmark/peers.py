@@ -24,7 +24,7 @@ def trainer(library, width, timesteps, precision="float32", network="ResNet18"):
         width: Float > 0 that multiplies the number of channels of every layer.
         timesteps: Integer T.
         precision: "float32" or "mixed_bfloat16", which is PyTorch's autocast. Defaults to `"float32"`.
-        network: A name of `PEERS_NETWORKS`. Defaults to `"ResNet18"`.
+        network: A name of `networks` of the peer. Defaults to `"ResNet18"`.
     """
     networks = {
         ("spikingjelly", "ResNet18"): SpikingJelly,

@@ -1,6 +1,7 @@
 """The record of a benchmark as Markdown."""
 
 from recipes import markdown as markdown_tables
+from recipes.benchmark.settings import PEERS
 from recipes.benchmark.timing import with_quartiles
 
 MISSING = "not counted"
@@ -17,6 +18,10 @@ snntorch: its neurons subtract the threshold one step later than ours, and batch
 layers are the same, but not the results."""
 
 EAGER = "spikingjelly and snntorch run in eager mode for any jit_compile."
+
+MEMOPT = """\
+spikingjelly-memopt: SpikingJelly with its memory optimisation, level 1 on all residual blocks. It stores the inputs of blocks,
+spikes as bits, and computes blocks again in the backward pass. The gradient is that of spikingjelly."""
 
 
 def markdown(record):
@@ -51,8 +56,10 @@ def markdown(record):
     ]
     if "snntorch" in settings["methods"]:
         parts.append(SNNTORCH)
-    if {"snntorch", "spikingjelly"} & set(settings["methods"]):
+    if PEERS.keys() & set(settings["methods"]):
         parts.append(EAGER)
+    if any(method in PEERS and PEERS[method].memopt for method in settings["methods"]):
+        parts.append(MEMOPT)
     return "\n\n".join(parts)
 
 

@@ -12,11 +12,31 @@ from recipes import device, methods
 
 NETWORKS = tuple(name for name in models.__all__ if name[0].isupper())
 
-PEERS = ("spikingjelly", "snntorch")
-"""Packages whose BPTT is measured on the same network for comparison."""
 
-PEERS_NETWORKS, PEERS_SIZE_BELOW = {"spikingjelly": ("ResNet18", "MaxFormer"), "snntorch": ("ResNet18",)}, 96
-"""The networks that `peers.py` has of each peer, for small images."""
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """The BPTT of another library, which is measured on the same network for comparison.
+
+    Attributes:
+        package: Name of the package.
+        networks: Names of the networks that `peers.py` has of it.
+        memopt: Integer, the level of SpikingJelly's memory optimisation; 0 is without. See `memopt.py`.
+    """
+
+    package: str
+    networks: tuple = ("ResNet18",)
+    memopt: int = 0
+
+
+PEERS = {
+    "spikingjelly": Peer("spikingjelly", ("ResNet18", "MaxFormer")),
+    "spikingjelly-memopt": Peer("spikingjelly", memopt=1),
+    **{f"spikingjelly-memopt-{level}": Peer("spikingjelly", memopt=level) for level in (2, 3, 4)},
+    "snntorch": Peer("snntorch"),
+}
+
+PEERS_SIZE_BELOW = 96
+"""The networks of the peers are those for small images."""
 
 PEERS_PRECISIONS = ("float32", "mixed_bfloat16")
 
@@ -56,7 +76,7 @@ class Settings:
     Raises:
         TypeError: If a number has the wrong type.
         ValueError: If a number is out of range, a name is unknown, or a method or the backend does not support the settings.
-        ImportError: If a peer is not installed.
+        ImportError: If the package of a peer is not installed.
     """
 
     network: str = "ResNet18"
@@ -93,9 +113,9 @@ class Settings:
             _check_channels_first(self.jit_compile)
 
     @property
-    def peers(self):
-        """The names of the peers among the methods."""
-        return tuple(method for method in self.methods if method in PEERS)
+    def packages(self):
+        """The names of the packages of the peers among the methods."""
+        return tuple(dict.fromkeys(PEERS[method].package for method in self.methods if method in PEERS))
 
 
 def _check_method(method, settings):
@@ -141,7 +161,7 @@ def _check_peer(peer, settings):
             f"`methods` may name {peer!r} on PyTorch only. Received: methods={list(settings.methods)!r} with "
             f"KERAS_BACKEND={backend!r}. Set KERAS_BACKEND=torch, or leave it out."
         )
-    networks, precisions = PEERS_NETWORKS[peer], PEERS_PRECISIONS
+    package, networks, precisions = PEERS[peer].package, PEERS[peer].networks, PEERS_PRECISIONS
     if settings.network not in networks or settings.size >= PEERS_SIZE_BELOW or settings.precision not in precisions:
         raise ValueError(
             f"`methods` may name {peer!r} for network={' or '.join(map(repr, networks))} with images smaller than "
@@ -149,7 +169,13 @@ def _check_peer(peer, settings):
             f"network={settings.network!r}, size={settings.size}, precision={settings.precision!r}. Change that, or leave "
             f"{peer!r} out."
         )
-    if importlib.util.find_spec(peer) is None:
+    if importlib.util.find_spec(package) is None:
         raise ImportError(
-            f"`methods` names {peer!r}, which is not installed. Run `python -m pip install -e '.[bench]'`, or leave it out."
+            f"`methods` names {peer!r}, but {package!r} is not installed. Run `python -m pip install -e '.[bench]'`, or "
+            "leave it out."
+        )
+    if PEERS[peer].memopt > 1 and not device.gpu():
+        raise ValueError(
+            f"`methods` may name {peer!r} on a GPU only: there SpikingJelly measures what these levels save. Received: "
+            f"methods={list(settings.methods)!r} without a GPU. Name 'spikingjelly-memopt', the first level, or leave it out."
         )

@@ -1,6 +1,7 @@
 """The benchmark: it measures the right quantities and reports all of them. Absolute speed is not tested."""
 
 import contextlib
+import functools
 import io
 import json
 import re
@@ -530,14 +531,41 @@ def test_spikingjellys_max_former_is_the_same_network():
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
 def test_peers_are_measured_together_with_our_methods():
-    for peer in PEERS:
-        pytest.importorskip(peer)
+    peers = [name for name, peer in PEERS.items() if peer.memopt < 2]
+    for name in peers:
+        pytest.importorskip(PEERS[name].package)
     options = {"width": NARROW, "size": 16, "batch": 2, "rounds": 1, "timesteps": (2,), "jit_compile": False}
-    settings = Settings(**options, precision="mixed_bfloat16", methods=("bptt-multi", *PEERS))
+    settings = Settings(**options, precision="mixed_bfloat16", methods=("bptt-multi", *peers))
     record = measure.benchmark(settings)
-    assert [row["method"] for row in record["rows"]] == ["bptt-multi", *PEERS, *PARTS]
-    assert set(PEERS) < set(record["versions"])
-    assert "snntorch: its neurons" in report.markdown(record)
+    assert [row["method"] for row in record["rows"]] == ["bptt-multi", *peers, *PARTS]
+    assert {"spikingjelly", "snntorch"} < set(record["versions"])
+    text = report.markdown(record)
+    assert "snntorch: its neurons" in text
+    assert "spikingjelly-memopt: SpikingJelly with" in text
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
+def test_spikingjellys_memory_optimisation_keeps_less_for_the_same_gradient():
+    pytest.importorskip("spikingjelly")
+    settings = Settings(width=0.125, size=16, batch=4, methods=("spikingjelly", "spikingjelly-memopt"))
+    losses, kept = [], []
+    for method in settings.methods:
+        cases.configure(settings)
+        step = functools.partial(cases.trainer(settings, method, 4).train_on_batch, *cases.batch(settings, method))
+        # The second loss is that of the weights after a step of the first gradient.
+        losses.append([step(), step()])
+        kept.append(costs.memory_rise(step))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    assert kept[1] < 0.8 * kept[0]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
+def test_higher_levels_of_memory_optimisation_need_a_gpu():
+    pytest.importorskip("spikingjelly")
+    with pytest.raises(ValueError, match=r"'spikingjelly-memopt-2' on a GPU only.*Name 'spikingjelly-memopt'"):
+        Settings(methods=("spikingjelly-memopt-2",))
+    with pytest.raises(ValueError, match="for network='ResNet18' with"):
+        Settings(methods=("spikingjelly-memopt",), network="MaxFormer")
 
 
 # Mistakes
@@ -608,7 +636,7 @@ def test_errors_say_what_peers_need(monkeypatch):
         with pytest.raises(ValueError, match="for network='ResNet18'"):
             Settings(methods=("snntorch",), **arguments)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"'snntorch', which is not installed.*bench"):
+    with pytest.raises(ImportError, match=r"but 'snntorch' is not installed.*bench"):
         Settings(methods=("snntorch",))
 
 

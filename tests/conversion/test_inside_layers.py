@@ -287,6 +287,40 @@ def test_layers_whose_config_has_more_than_their_constructor_takes_are_saved_and
         model = loaded
 
 
+class Forgetful(Composition):
+    """It stays as it is, and its config lacks an argument, as those of some layers of keras-cv and KerasHub."""
+
+    def __init__(self, biases=0, **kwargs):
+        super().__init__(**kwargs)
+        self.biases = biases
+
+    def build(self, input_shape):
+        for number in range(self.biases):
+            self.add_weight(shape=(), name=f"bias{number}")
+
+    def call(self, inputs):
+        return keras.activations.gelu(inputs)
+
+
+class WithoutConfig(Forgetful):
+    def get_config(self):
+        raise NotImplementedError("none")
+
+
+@pytest.mark.parametrize(
+    ("cls", "why"), [(Forgetful, "a weight list of length 2"), (WithoutConfig, "NotImplementedError: none")]
+)
+def test_a_layer_that_its_config_does_not_make_again_is_an_error_that_names_it(cls, why):
+    network = network_of(lambda x: cls(2, name="closed")(layers.ReLU()(x)))
+    with pytest.raises(ValueError, match=rf"layer 'closed' of class {cls.__name__}: .*{why}.*returns all arguments"):
+        converted(network)
+
+
+def test_without_activations_the_error_names_the_layers_that_may_hold_some():
+    with pytest.raises(ValueError, match=r"not known: closed, it has weights or draws random numbers of its own\.\nGive"):
+        converted(network_of(Forgetful(2, name="closed")))
+
+
 def test_activations_inside_keras_own_layers_stay():
     def attention(x):
         x = layers.Reshape((3, 2))(layers.ReLU()(x))

@@ -504,8 +504,34 @@ SHOWN = conversions.networks("keras_cv")
 
 
 @pytest.mark.parametrize(
-    "name", [name if "CSPDarkNet" in name else pytest.param(name, marks=pytest.mark.slow) for name in SHOWN]
+    "name",
+    [
+        name if any(word in name for word in ("CSPDarkNet", "MiT")) else pytest.param(name, marks=pytest.mark.slow)
+        for name in SHOWN
+    ],
 )
 def test_the_page_shows_what_becomes_of_the_networks_of_keras_cv(name):
     found = conversions.row(name, conversions.converted(SHOWN[name]()))
     assert conversions.is_shown(found), found
+
+
+def test_a_backbone_of_keras_cv_with_softmax_attention_trains_by_rate():
+    from keras_cv import models
+
+    backbone = models.ViTDetBackbone(
+        include_rescaling=False,
+        input_shape=(16, 16, 3),
+        patch_size=8,
+        embed_dim=4,
+        depth=1,
+        mlp_dim=4,
+        num_heads=2,
+        out_chans=3,
+        global_attention_indices=[0],
+    )
+    model = conversions.converted(backbone)
+    model.compile("adam", "mse")
+    before = arrays(model)
+    images = np.random.default_rng(0).random((2, 16, 16, 3), dtype="float32")
+    model.fit(images, np.zeros((2, 2, 2, 3)), verbose=0)
+    assert all((new != old).any() for new, old in zip(arrays(model), before, strict=True))

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import pathlib
 import re
 
@@ -33,6 +34,8 @@ LONG_ON_JAX = {
         *(f"tutorials/{name}" for name in ("compare", "convert", "digits", "gradients", "spikes", "train")),
     )
 }
+# Blocks for a package that is not in the extra `test` run where it is installed, as in .ci/versions.
+IN_BLOCKS = {"", BACKEND, *(["kerashub"] if importlib.util.find_spec("keras_hub") else [])}
 NAMES = {"keras": keras, "np": np, "ops": ops, "keras_ratesnn": keras_ratesnn}
 
 
@@ -55,7 +58,7 @@ def test_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     for name, value in job.items():
         monkeypatch.setenv(name, str(value))
     names = {}
-    # A block may name the backend that it is for.
-    for backend, block in re.findall(r"```python ?(\w*)\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
-        if backend in ("", BACKEND):
+    # A block may name what it is for: a backend, or a package.
+    for label, block in re.findall(r"```python ?(\w*)\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
+        if label in IN_BLOCKS:
             exec(compile(block, page, "exec"), names)

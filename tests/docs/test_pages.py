@@ -42,7 +42,9 @@ def test_every_page_and_every_image_of_docs_is_shown():
     nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
     shown = set(re.findall(r"^ +- (?:.*: )?(\S+\.md)$", nav, re.MULTILINE))
     # The other pages of the site: docs/mkdocs/repository_pages.py.
-    elsewhere = {"recipes.md", "contributing.md", "changelog.md"}
+    examples = {f"examples/{path.stem}.md" for path in docs.glob("examples/*.py")}
+    elsewhere = {"recipes.md", "contributing.md", "changelog.md"} | examples
+    assert examples <= shown
     assert shown - elsewhere == {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
     text = "".join((ROOT / page).read_text() for page in PAGES)
     images = [*docs.rglob("*.png"), *docs.rglob("*.gif")]

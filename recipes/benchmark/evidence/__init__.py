@@ -14,7 +14,6 @@ steps.py         stage: times, kernels, synchronisations and memory of training 
 first_steps.py   stage: time of the first training steps with empty caches
 results.py       losses, outputs and gradients of training steps
 graphs.py        recorded and compiled graphs of a model
-memopt.py        SpikingJelly's memory optimisation
 trace.py         kernels and synchronisations of a step, from PyTorch's profiler
 tables.py        the rows as Markdown tables: `python -m recipes.benchmark.evidence.tables OUT`
 """

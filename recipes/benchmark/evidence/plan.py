@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 
+from recipes.benchmark.settings import PEERS
+
 TOTAL_SECONDS = 510
 """The deadline of the whole run: less than nine minutes, also where Python takes long to start."""
 
@@ -19,9 +21,6 @@ JAX = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 COMPILATION = "compilation"
 """The first word in the names of stages that only prepare others."""
-
-MEMOPT_LEVELS = (1, 2, 3, 4)
-"""The levels of SpikingJelly's memory optimisation."""
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """For networks so small that threads would only wait for each other."""
@@ -209,8 +208,8 @@ def _first_steps(settings, seconds):
 
 def _memory_optimized(settings, peers, seconds):
     if peers:
-        arguments = {"tables": [{**settings, "methods": peers}], "jit_compile": ["auto"], "tf32": True}
-        arguments["memopt"] = list(MEMOPT_LEVELS)
+        optimized = [name for name, peer in PEERS.items() if peer.memopt]
+        arguments = {"tables": [{**settings, "methods": optimized}], "jit_compile": ["auto"], "tf32": True}
         yield Stage("steps, SpikingJelly's memopt", "steps", arguments, seconds, timed=True)
 
 

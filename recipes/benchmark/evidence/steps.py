@@ -38,16 +38,14 @@ class Row:
         settings: `Settings`.
         method: Name.
         unrolled: Boolean, whether JAX unrolls time loops; `None` leaves the choice to the library.
-        memopt: Integer, the level of SpikingJelly's memory optimisation.
     """
 
     settings: Settings
     method: str
     unrolled: bool | None = None
-    memopt: int = 0
 
 
-def run(write, tables, jit_compile, tf32, compiler=None, suffix="", on_gpu=False, memopt=(0,), end=None):
+def run(write, tables, jit_compile, tf32, compiler=None, suffix="", on_gpu=False, end=None):
     """Writes a row for each method as soon as it is measured, and again when all have been timed in turn.
 
     Args:
@@ -58,8 +56,6 @@ def run(write, tables, jit_compile, tf32, compiler=None, suffix="", on_gpu=False
         compiler: Name of one of PyTorch's compilers. Defaults to `None`, the one that the library uses.
         suffix: String that is appended to the names of peers. Defaults to `""`.
         on_gpu: Boolean, whether to fail without a GPU. Defaults to `False`.
-        memopt: List of levels of SpikingJelly's memory optimisation, with each of which it is measured. Defaults to `(0,)`,
-            without.
         end: Number, the `time.time()` at which the process will be ended. Rows for which there is no time are left out, and
             get rows that say so. Defaults to `None`, no limit.
 
@@ -85,20 +81,18 @@ def run(write, tables, jit_compile, tf32, compiler=None, suffix="", on_gpu=False
                 "tf32": tf32 and device.gpu(),
                 "compiler": compiler,
             }
-            found = rows_of(settings, jit_compile, suffix, memopt)
+            found = rows_of(settings, jit_compile, suffix)
             _measure(lambda row, common=common: write({**common, **row}), settings, found, end)
             gc.collect()
 
 
-def rows_of(settings, jit_compile, suffix, memopt):
+def rows_of(settings, jit_compile, suffix):
     """The rows of a table: a dictionary from names to `Row`. What compiles for a long time comes last."""
     found = {ORDINARY: Row(settings, ORDINARY)}
     on_torch = keras.backend.backend() == "torch"
     for variant in variants(settings, jit_compile).values():
         if variant.method in PEERS:
-            for level in memopt:
-                name = variant.method + (f", memopt {level}" if level else "") + suffix
-                found[name] = Row(variant.settings, variant.method, memopt=level)
+            found[variant.method + suffix] = Row(variant.settings, variant.method)
             continue
         name = variant.method + (f", jit_compile={variant.settings.jit_compile}" if on_torch else "")
         for unrolled in (LOOPED.get(variant.method) if keras.backend.backend() == "jax" else None) or (None,):
@@ -122,7 +116,7 @@ def _measure(write, settings, rows, end):
 
     def look(name, row):
         """Warms up a row, and writes what is measured of it alone."""
-        model = _model(row, timesteps)
+        model = cases.trainer(row.settings, row.method, timesteps)
         warm[name] = _warm(model, row, timesteps)
         looks[name] = _first_look(warm[name])
         write({"kind": "step", "method": name, **_used(model, row), **looks[name], **_to_floor(looks[name], looks.get(FLOOR))})
@@ -172,16 +166,6 @@ def _to_floor(look, floor):
     return {"busy_to_floor": busy / least} if busy and least else {}
 
 
-def _model(row, timesteps):
-    model = cases.trainer(row.settings, row.method, timesteps)
-    if row.memopt:
-        # Imported here because it imports SpikingJelly.
-        from recipes.benchmark.evidence import memopt
-
-        memopt.optimize(model, cases.batch(row.settings, row.method)[0], row.memopt)
-    return model
-
-
 def _warm(model, row, timesteps):
     with contextlib.nullcontext() if row.unrolled is None else loops.unrolled(row.unrolled):
         # Counting would take a second compilation on JAX, and a second recording of a graph that is compiled.
@@ -191,7 +175,7 @@ def _warm(model, row, timesteps):
 
 def _used(model, row):
     """What a step has used, besides its settings."""
-    if row.method == "spikingjelly":
+    if row.method in PEERS and PEERS[row.method].package == "spikingjelly":
         return {"neurons": _neurons_of_spikingjelly()}
     if keras.backend.backend() == "torch" and row.method not in (ORDINARY, *PEERS):
         return {"way": graphs.taken(model)}
