@@ -39,6 +39,7 @@ NAMED = (
     "windows",
     "random_steps",
     "normalization",
+    "temporal",
     "branches",
     "step_distillation",
     "random_timesteps",
@@ -77,6 +78,7 @@ ADDED = {
     "ordinary": "no",
     "optimizer": "sgd",
     "image_side": None,
+    "temporal": None,
     "ordinary_epochs": None,
     "ordinary_learning_rate": None,
     "teacher_weight": None,
@@ -94,7 +96,7 @@ REMOVED = ("freeze_normalization",)
 OF_A_RUN = ("name", "epochs", "timesteps", "augment", "gradient", "step_mode", "seed")
 """Settings that every result has."""
 
-ORDER = ("name", "epochs", "augment", "normalization", "gradient", "windows", "step_mode")
+ORDER = ("name", "epochs", "augment", "normalization", "temporal", "gradient", "windows", "step_mode")
 """Settings by which rows are sorted."""
 
 
@@ -216,6 +218,8 @@ def method_name(settings, space):
         parts += [str(settings["levels"]), "levels"]
     if settings.get("normalization", "batch") != "batch":
         parts += [settings["normalization"], "normalization"]
+    if settings.get("temporal"):
+        parts += ["with", settings["temporal"].replace("_", space)]
     if settings.get("branches"):
         parts += [str(settings["branches"]), "branches"]
     if settings.get("step_distillation"):
