@@ -69,6 +69,8 @@ COLUMNS = (
     "device",
 )
 IN_SHORT = ("gradient", "step mode", "training accuracy, epoch 1", "last epoch", "test accuracy", "of each seed")
+SHUFFLED = "shuffled in time"
+"""The column of what `recipes.compare.shuffled` measured, in short tables of runs for which it did."""
 
 ADDED = {
     "windows": 1,
@@ -155,7 +157,9 @@ def _table_of(place, records):
     wanted = dict(pair.split("=") for pair in place["wanted"].split(", ")[1:])
     wanted["name"] = place["name"]
     chosen = [record for record in (compared if place["against"] else classifiers) if _has(settings_of(record), wanted)]
-    return task_table(chosen) if place["against"] else table(chosen, IN_SHORT)
+    if place["against"]:
+        return task_table(chosen)
+    return table(chosen, (*IN_SHORT, SHUFFLED) if any("shuffled_accuracy" in record for record in chosen) else IN_SHORT)
 
 
 def _has(settings, wanted):
@@ -282,6 +286,7 @@ def _row(records):
     settings = settings_of(records[0])
     start = ", from ordinary weights" if settings["ordinary"] == "first" else ""
     accuracies = [test_score(record) for record in records]
+    shuffled = [record["shuffled_accuracy"] for record in records if "shuffled_accuracy" in record]
     first, last = (statistics.mean(record["curve"]["accuracy"][epoch] for record in records) for epoch in (0, -1))
     return {
         "recipe": settings["name"],
@@ -296,6 +301,7 @@ def _row(records):
         "last epoch": f"{last:.3f}",
         "test accuracy": markdown.mean_of(accuracies),
         "of each seed": ", ".join(f"{accuracy:.4f}" for accuracy in accuracies),
+        SHUFFLED: markdown.mean_of(shuffled) if shuffled else "",
         "s per epoch": f"{statistics.median(record['seconds_per_epoch'] for record in records):.1f}",
         "peak memory, MiB": f"{statistics.median(record['peak_memory_mib'] for record in records):.0f}",
         "device": records[0]["device"],
