@@ -1,10 +1,10 @@
-"""A data set where only time tells: what each training method learns of it. A test of honesty; docs/guide.md shows the same."""
+"""What a rate can learn of time: a data set where only the order of spikes tells, and recurrent neurons. Of docs/guide.md."""
 
 import numpy as np
 import pytest
 
 from keras_ratesnn import gradients
-from recipes import order
+from recipes import order, recurrence
 
 pytestmark = pytest.mark.runs_once
 
@@ -41,3 +41,11 @@ def test_the_command_prints_the_table_of_the_guide(capsys, monkeypatch):
     assert heading.endswith('| `Rate(windows=8)`, T | `"bptt"` |')
     assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in order.NETWORKS]
     assert all(row.count("0.00 0.50 1.00") == len(order.METHODS) for row in rows)
+
+
+def test_the_gradient_of_recurrent_neurons_is_compared_with_bptt(capsys, monkeypatch):
+    np.testing.assert_allclose(recurrence.cosines(4, 4, seed=0), 1.0, atol=1e-5)
+    assert np.all(recurrence.cosines(4, 1, seed=0) < 0.99)
+    monkeypatch.setattr(recurrence, "cosines", lambda timesteps, windows, seed: np.array([0.5 + seed, 0.25]))
+    assert recurrence.main(["--seeds", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| 10 | 10 | 0.50 to 1.50 | 0.25 to 0.25 |"
