@@ -35,5 +35,5 @@ def neurons(temporal, leaky, units):
 
 
 def callbacks(recipe):
-    """The callback that narrows the kernels of delays in the first quarter of a recipe's epochs, in a list, if it has delays."""
+    """What narrows the kernels of delays in the first quarter of a recipe's epochs, in a list, if it has delays."""
     return [LowerSigma(max(1, recipe.epochs // 4))] if recipe.temporal == "delays" else []

@@ -118,8 +118,9 @@ def test_the_accuracy_of_shuffled_spikes_is_in_the_result_and_in_short_tables(ru
     place = "<!-- results of japanese_vowels: made by python -m recipes.compare.results -->\n\nold\n\n<!-- end of results -->"
     heading, _, *rows = results.with_tables(place, [found, with_delays]).splitlines()[2:-2]
     assert heading.endswith("| of each seed | shuffled in time |")
-    assert rows[0].startswith("| rate | multi |") and rows[0].endswith(f" | {found['shuffled_accuracy']:.4f} |")
-    assert rows[1].startswith("| rate with delays | multi |") and rows[1].endswith(" |  |")
+    names = [row.split(" | ")[0] for row in rows]
+    assert names == ["| rate", "| rate with delays"]
+    assert [row.split(" | ")[-1] for row in rows] == [f"{found['shuffled_accuracy']:.4f} |", " |"]
     assert "-rate-with-delays-multi-T29-" in results.name_of(with_delays)
     assert results.SHUFFLED not in results.with_tables(place, [with_delays])
     capsys.readouterr()
