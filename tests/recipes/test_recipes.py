@@ -829,6 +829,13 @@ def test_windows_refuses_a_mistake_before_it_compares(arguments, said, capsys):
     assert said in error_of(arguments, capsys, windows.main)
 
 
+def test_windows_sums_up_the_cosines_of_many_kernels():
+    by_kernel = {str(index): index / 20 for index in range(windows.MOST_COLUMNS)}
+    assert windows.table({1: (by_kernel, 0.5)}).count("0.") == windows.MOST_COLUMNS + 1
+    table = windows.table({1: ({**by_kernel, "silent": float("nan")}, 0.5)})
+    assert table.splitlines()[::2] == ["| windows | smallest | median | norm ratio |", "| 1 | 0.000 | 0.275 | 0.50 |"]
+
+
 @pytest.mark.parametrize("setting", ["timesteps=8", "width=1.0", "normalization=weight", "seed=1"])
 def test_the_network_of_a_run_is_compared_as_it_is(setting, digits_run, capsys):
     folder, _ = digits_run
