@@ -31,7 +31,7 @@ class Recipe:
         load_data: Function from a folder, or None if none was given, to a `Dataset`; if `has_time`, a function of
             `(folder, timesteps)`.
         build_network: Function from `width` to the network of one time step, which takes raw pixels and returns logits. It may
-            also take `normalization`, and `dataset`, the `Dataset` for training.
+            also take `normalization`, `temporal`, and `dataset`, the `Dataset` for training.
         neuron: The argument `neuron` of `spikify`, which converts the network if `build_network` returns an ordinary one. None
             if it returns a network of neurons. With the setting `levels` of `spiking`, all networks have other neurons.
         task: What the network is trained for.
@@ -54,6 +54,8 @@ class Recipe:
         precision: Name of a Keras dtype policy.
         jit_compile: True, False or "auto", as in `keras.Model.compile`.
         normalization: "batch", "weight" or "online", see `keras_ratesnn.models.VGG11`.
+        temporal: What in the network sees more of time than leaky neurons do, one of `temporal.TEMPORAL`; None for the recipe's
+            own neurons. For recipes whose `build_network` takes it.
         spiking: `SpikingStage`, the training of the spiking network; None to train only the ordinary network, with ReLUs
             instead of neurons.
         seed: Integer >= 0. It determines the initial weights, the order of the images and their augmentation.
@@ -85,6 +87,7 @@ class Recipe:
     precision: str = "float32"
     jit_compile: bool | str = "auto"
     normalization: str = "batch"
+    temporal: str | None = None
     spiking: SpikingStage | None
     seed: int = 0
 
@@ -154,7 +157,8 @@ class Recipe:
             ValueError: If the recipe's network does not support the normalisation.
         """
         accepted = inspect.signature(self.build_network).parameters
-        options = {"dataset": dataset} if "dataset" in accepted else {}
+        options = {"dataset": dataset, "temporal": self.temporal}
+        options = {name: value for name, value in options.items() if name in accepted}
         if self.normalization != "batch":
             if "normalization" not in accepted:
                 raise ValueError(

@@ -7,6 +7,7 @@ from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Normalizer
 from recipes import augmentation, setting_names
 from recipes.tasks.classification import CLASSIFICATION
+from recipes.temporal import TEMPORAL
 
 NORMALIZATIONS = get_args(Normalizer)
 
@@ -34,6 +35,7 @@ def check(recipe):
     _check_numbers(recipe)
     _check_names(recipe)
     _check_image_side(recipe)
+    _check_temporal(recipe)
     _check_ordinary(recipe)
     _check_teaching(recipe)
     _check_random_timesteps(recipe)
@@ -67,6 +69,22 @@ def _check_image_side(recipe):
         raise ValueError(
             f"`image_side` must be None in recipe {recipe.name!r}, which does not resize images. Received: "
             f"image_side={recipe.image_side}. Leave it out."
+        )
+
+
+def _check_temporal(recipe):
+    checks.one_of("temporal", recipe.temporal, (None, *TEMPORAL))
+    if recipe.temporal is None:
+        return
+    if "temporal" not in inspect.signature(recipe.build_network).parameters:
+        raise ValueError(
+            f"`temporal` must be None in recipe {recipe.name!r}, whose network has no choice of it. Received: "
+            f"temporal={recipe.temporal!r}. Leave it out."
+        )
+    if recipe.levels is not None:
+        raise ValueError(
+            f"`levels` must be None with temporal={recipe.temporal!r}, which has neurons of its own. Received: "
+            f"levels={recipe.levels}. Leave one of the two out."
         )
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 import keras_ratesnn
-from recipes import callbacks, device, engine, pipeline, teaching
+from recipes import callbacks, device, engine, pipeline, teaching, temporal
 from recipes.atomic_files import write_json, writing
 from recipes.callbacks import Diverged
 from recipes.progress import this_part
@@ -172,7 +172,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     if recipe.spiking is not None:
         sample = _first_images(dataset.test_examples(), SAMPLE)
         measures.append(keras_ratesnn.callbacks.FiringRate(sample))
-        measures = _changes_of_timesteps(recipe) + measures
+        measures = _changes_in_time(recipe) + measures
     files = [
         callbacks.Checkpoint(model, progress, folder),
         callbacks.TensorBoard(folder.tensorboard),
@@ -212,11 +212,12 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     return record
 
 
-def _changes_of_timesteps(recipe):
-    """The callback that changes T, in a list, if the recipe has one. In front of others, so that they see the model's own T."""
-    if recipe.spiking is None or recipe.spiking.random_timesteps is None:
-        return []
-    return [recipe.spiking.random_callback(recipe.seed)]
+def _changes_in_time(recipe):
+    """The callbacks that change T or delays, a list. In front of others, so that they see the model's own T."""
+    changes = temporal.callbacks(recipe)
+    if recipe.spiking is not None and recipe.spiking.random_timesteps is not None:
+        changes.append(recipe.spiking.random_callback(recipe.seed))
+    return changes
 
 
 def trained_accuracy(model, recipe, dataset):
@@ -232,7 +233,7 @@ def trained_accuracy(model, recipe, dataset):
         epochs=recipe.epochs,
         shuffle=False,
         verbose=0,
-        callbacks=[*_changes_of_timesteps(recipe), stop],
+        callbacks=[*_changes_in_time(recipe), stop],
     )
     found = scores(model, recipe, dataset)
     # The last step may have been the first to diverge.

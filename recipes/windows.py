@@ -1,15 +1,16 @@
 """Compares the gradient for time windows with BPTT's, layer by layer: `python -m recipes.windows digits`.
 
-The table has a row for each choice of windows and a column for each kernel, from the first layer to the last. It shows the
-cosine similarity between the kernel's gradient and that of backpropagation through time. The last column is the ratio of the
-norms of all kernel gradients. The comparison uses one batch of training images, without augmentation, and initial weights or
-those of a run.
+The table has a row for each choice of windows and a column for each kernel, from the first layer to the last; for more than 12
+kernels it has their smallest and their median instead. It shows the cosine similarity between the kernel's gradient and that of
+backpropagation through time. The last column is the ratio of the norms of all kernel gradients. The comparison uses one batch
+of training images, without augmentation, and initial weights or those of a run.
 """
 
 import pathlib
 import sys
 
 import keras
+import numpy as np
 
 from keras_ratesnn import analysis, gradients
 from recipes import catalogue, command_line, device, markdown, plots, run
@@ -21,8 +22,11 @@ from recipes.run_folder import RunFolder
 OF_DATA = ("train_images", "held_out", "image_side")
 """The settings that `--set` may have for a run."""
 
-USED = (*OF_DATA, "width", "timesteps", "levels", "normalization", "step_mode", "precision", "seed")
+USED = (*OF_DATA, "width", "timesteps", "levels", "normalization", "temporal", "step_mode", "precision", "seed")
 """The settings that `--set` may have for a recipe."""
+
+MOST_COLUMNS = 12
+"""Kernels that fit into a table."""
 
 
 def main(argv=None):
@@ -88,12 +92,17 @@ def cosines(model, images, labels):
 
 def table(compared):
     """The result of `cosines` as a Markdown table."""
-    names = list(next(iter(compared.values()))[0])
-    rows = (
-        (windows, *(f"{by_kernel[name]:.3f}" for name in names), f"{ratio:.2f}")
-        for windows, (by_kernel, ratio) in compared.items()
-    )
-    return markdown.table(("windows", *names, "norm ratio"), rows)
+    rows = [(windows, _shown(by_kernel), ratio) for windows, (by_kernel, ratio) in compared.items()]
+    cells = ((windows, *(f"{cosine:.3f}" for cosine in shown.values()), f"{ratio:.2f}") for windows, shown, ratio in rows)
+    return markdown.table(("windows", *rows[0][1], "norm ratio"), cells)
+
+
+def _shown(by_kernel):
+    """The cosines of all kernels by name, or what sums them up; kernels without a gradient have none."""
+    if len(by_kernel) <= MOST_COLUMNS:
+        return by_kernel
+    cosines = list(by_kernel.values())
+    return {"smallest": np.nanmin(cosines), "median": np.nanmedian(cosines)}
 
 
 def draw(figure, compared, timesteps):

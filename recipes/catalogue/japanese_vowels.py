@@ -4,18 +4,21 @@ import keras
 
 import keras_ratesnn
 from keras_ratesnn import gradients
+from recipes import temporal as in_time
 from recipes.data import japanese_vowels
 from recipes.optimizers import AdamW
 from recipes.recipe import Recipe
 from recipes.stages import SpikingStage
 
 
-def build_network(width):
+def build_network(width, temporal=None):
+    units = max(1, round(128 * width))
     inputs = x = keras.Input((japanese_vowels.CHANNELS,), name="coefficients")
     for _ in range(2):
-        x = keras.layers.Dense(max(1, round(128 * width)), use_bias=False)(x)
+        x = keras.layers.Dense(units, use_bias=False)(in_time.delayed(x, temporal))
         x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
-        x = keras_ratesnn.layers.LIF(decay=0.8, decay_input=True)(x)
+        leaky = keras_ratesnn.layers.LIF(decay=0.8, decay_input=True)
+        x = in_time.neurons(temporal, leaky, units)(x)
         x = keras.layers.Dropout(0.3)(x)
     return keras.Model(inputs, keras.layers.Dense(japanese_vowels.CLASSES, name="logits")(x), name="japanese_vowels")
 

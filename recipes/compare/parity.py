@@ -82,6 +82,7 @@ METHOD = (
     "random_steps",
     "step_mode",
     "normalization",
+    "temporal",
     "branches",
     "step_distillation",
     "random_timesteps",

@@ -21,7 +21,7 @@ PAGES = (RECIPES / "README.md", RECIPES.parent / "docs" / "results.md", RECIPES.
 PLACE = re.compile(
     r"(?P<begin><!-- results(?: of (?P<tasks>tasks)| of (?P<name>\w+)(?P<against> and its ordinary network)?"
     r"(?P<wanted>(?:, \w+=[\w.|]+)*))?: made by python -m recipes.compare.results -->\n\n)"
-    r".*?(?P<end>\n\n<!-- end of results -->)",
+    r"(?:(?!<!-- results).)*?(?P<end><!-- end of results -->)",
     re.DOTALL,
 )
 """Places of tables in a page, each the beginning of a comment:
@@ -39,6 +39,7 @@ NAMED = (
     "windows",
     "random_steps",
     "normalization",
+    "temporal",
     "branches",
     "step_distillation",
     "random_timesteps",
@@ -68,6 +69,8 @@ COLUMNS = (
     "device",
 )
 IN_SHORT = ("gradient", "step mode", "training accuracy, epoch 1", "last epoch", "test accuracy", "of each seed")
+SHUFFLED = "shuffled in time"
+"""The column of what `recipes.compare.shuffled` measured, in short tables of runs for which it did."""
 
 ADDED = {
     "windows": 1,
@@ -77,6 +80,7 @@ ADDED = {
     "ordinary": "no",
     "optimizer": "sgd",
     "image_side": None,
+    "temporal": None,
     "ordinary_epochs": None,
     "ordinary_learning_rate": None,
     "teacher_weight": None,
@@ -94,7 +98,7 @@ REMOVED = ("freeze_normalization",)
 OF_A_RUN = ("name", "epochs", "timesteps", "augment", "gradient", "step_mode", "seed")
 """Settings that every result has."""
 
-ORDER = ("name", "epochs", "augment", "normalization", "gradient", "windows", "step_mode")
+ORDER = ("name", "epochs", "augment", "normalization", "temporal", "gradient", "windows", "step_mode")
 """Settings by which rows are sorted."""
 
 
@@ -139,7 +143,7 @@ def _committed(path):
 
 def with_tables(page, records):
     """The text of a page with updated tables of these records."""
-    return PLACE.sub(lambda place: place["begin"] + _table_of(place, records) + place["end"], page)
+    return PLACE.sub(lambda place: f"{place['begin']}{_table_of(place, records)}\n\n{place['end']}", page)
 
 
 def _table_of(place, records):
@@ -153,7 +157,9 @@ def _table_of(place, records):
     wanted = dict(pair.split("=") for pair in place["wanted"].split(", ")[1:])
     wanted["name"] = place["name"]
     chosen = [record for record in (compared if place["against"] else classifiers) if _has(settings_of(record), wanted)]
-    return task_table(chosen) if place["against"] else table(chosen, IN_SHORT)
+    if place["against"]:
+        return task_table(chosen)
+    return table(chosen, (*IN_SHORT, SHUFFLED) if any("shuffled_accuracy" in record for record in chosen) else IN_SHORT)
 
 
 def _has(settings, wanted):
@@ -216,6 +222,8 @@ def method_name(settings, space):
         parts += [str(settings["levels"]), "levels"]
     if settings.get("normalization", "batch") != "batch":
         parts += [settings["normalization"], "normalization"]
+    if settings.get("temporal"):
+        parts += ["with", settings["temporal"].replace("_", space)]
     if settings.get("branches"):
         parts += [str(settings["branches"]), "branches"]
     if settings.get("step_distillation"):
@@ -278,6 +286,7 @@ def _row(records):
     settings = settings_of(records[0])
     start = ", from ordinary weights" if settings["ordinary"] == "first" else ""
     accuracies = [test_score(record) for record in records]
+    shuffled = [record["shuffled_accuracy"] for record in records if "shuffled_accuracy" in record]
     first, last = (statistics.mean(record["curve"]["accuracy"][epoch] for record in records) for epoch in (0, -1))
     return {
         "recipe": settings["name"],
@@ -292,6 +301,7 @@ def _row(records):
         "last epoch": f"{last:.3f}",
         "test accuracy": markdown.mean_of(accuracies),
         "of each seed": ", ".join(f"{accuracy:.4f}" for accuracy in accuracies),
+        SHUFFLED: markdown.mean_of(shuffled) if shuffled else "",
         "s per epoch": f"{statistics.median(record['seconds_per_epoch'] for record in records):.1f}",
         "peak memory, MiB": f"{statistics.median(record['peak_memory_mib'] for record in records):.0f}",
         "device": records[0]["device"],

@@ -4,8 +4,12 @@ import re
 
 import numpy as np
 import pytest
-from recipe_runs import trained
+from recipe_runs import error_of, trained
 
+from keras_ratesnn import layers
+from recipes import catalogue, temporal
+from recipes.checkpoint import load_model
+from recipes.compare import results, shuffled
 from recipes.data import japanese_vowels
 
 pytestmark = pytest.mark.runs_once
@@ -45,13 +49,82 @@ def test_sequences_are_padded_and_standardised_by_those_of_training(tmp_path):
     assert len(set(data.train_labels[:6].tolist())) > 3
 
 
+SMALL = ("width=0.0625", "epochs=1", "batch_size=16", "windows=1")
+
+
+def train(folder, *settings):
+    """Trains the recipe for an epoch on written files; returns the folder of the run and its record."""
+    write(folder / "data")
+    path = folder / "run"
+    arguments = ("japanese_vowels", "--data-dir", str(folder / "data"), "--set", *SMALL, *settings)
+    return path, trained(path, *arguments)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("leaky"))
+
+
+@pytest.fixture(scope="module")
+def run_with_delays(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("delays"), "temporal=delays")
+
+
 @pytest.mark.on_each_backend
-def test_the_recipe_trains(tmp_path):
-    write(tmp_path / "data")
-    settings = ("width=0.125", "epochs=1", "batch_size=16", "windows=1")
-    record = trained(tmp_path / "run", "japanese_vowels", "--data-dir", str(tmp_path / "data"), "--set", *settings)
+def test_the_recipe_trains(run):
+    _, record = run
     assert np.isfinite(record["curve"]["loss"]).all()
     assert record["score"] == "accuracy"
+
+
+@pytest.mark.parametrize("name", temporal.TEMPORAL)
+def test_a_network_has_the_temporal_part_that_is_set(name):
+    kinds = {"recurrent": layers.Recurrent, "sliding_psn": layers.SlidingPSN, "delays": layers.Delay}
+    recipe = catalogue.find("japanese_vowels").with_settings([f"temporal={name}"])
+    found = [type(layer) for layer in recipe.network().layers]
+    assert [found.count(kind) for kind in kinds.values()] == [2 * (other == name) for other in kinds]
+
+
+def test_kernels_of_delays_become_narrow_in_a_quarter_of_the_epochs(run_with_delays):
+    path, _ = run_with_delays
+    recipe = catalogue.find("japanese_vowels").with_settings(["temporal=delays"])
+    (lower,) = temporal.callbacks(recipe)
+    assert lower.epochs == recipe.epochs // 4
+    assert temporal.callbacks(catalogue.find("japanese_vowels")) == []
+    sigmas = [layer.sigma for layer in load_model(path / "last.keras").network.layers if isinstance(layer, layers.Delay)]
+    # An epoch begins with the width that it trains with.
+    assert sigmas == [temporal.MAX_DELAY // 2] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("japanese_vowels", ["temporal=psn"], "`temporal` must be one of None, 'recurrent', 'sliding_psn', 'delays'"),
+        ("digits", ["temporal=delays"], "`temporal` must be None in recipe 'digits'"),
+        ("japanese_vowels", ["temporal=delays", "levels=2"], "`levels` must be None with temporal='delays'"),
+    ],
+)
+def test_a_temporal_part_without_effect_is_an_error(name, settings, said):
+    with pytest.raises(ValueError, match=said):
+        catalogue.find(name).with_settings(settings)
+
+
+def test_the_accuracy_of_shuffled_spikes_is_in_the_result_and_in_short_tables(run, run_with_delays, tmp_path, capsys):
+    (path, record), (_, with_delays) = run, run_with_delays
+    assert shuffled.main([str(path), "--data-dir", str(path.parent / "data")]) == 0
+    found = results.RunFolder(path).read_result()
+    assert {**record, "shuffled_accuracy": found["shuffled_accuracy"]} == found
+    assert 0 <= found["shuffled_accuracy"] <= 1
+    place = "<!-- results of japanese_vowels: made by python -m recipes.compare.results -->\n\nold\n\n<!-- end of results -->"
+    heading, _, *rows = results.with_tables(place, [found, with_delays]).splitlines()[2:-2]
+    assert heading.endswith("| of each seed | shuffled in time |")
+    names = [row.split(" | ")[0] for row in rows]
+    assert names == ["| rate", "| rate with delays"]
+    assert [row.split(" | ")[-1] for row in rows] == [f"{found['shuffled_accuracy']:.4f} |", " |"]
+    assert "-rate-with-delays-multi-T29-" in results.name_of(with_delays)
+    assert results.SHUFFLED not in results.with_tables(place, [with_delays])
+    capsys.readouterr()
+    assert "not finished" in error_of([tmp_path], capsys, shuffled.main)
 
 
 def test_the_files_of_aeon_are_found_without_importing_it(tmp_path, monkeypatch):

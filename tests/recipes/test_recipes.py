@@ -517,6 +517,20 @@ after
 """
 
 
+@pytest.mark.runs_once
+def test_an_empty_place_for_a_table_takes_nothing_of_the_text_after_it():
+    begin = "<!-- results of tasks: made by python -m recipes.compare.results -->\n\n"
+    end = "<!-- end of results -->\n"
+    page = f"before\n{begin}{end}between\n{begin}old\n\n{end}after\n"
+    written = results.with_tables(page, [])
+    assert [line for line in written.splitlines() if line in ("before", "between", "old", "after")] == [
+        "before",
+        "between",
+        "after",
+    ]
+    assert results.with_tables(written, []) == written
+
+
 def test_results_are_copied_and_written_into_the_pages(digits_run, tmp_path, monkeypatch, capsys):
     folder, record = digits_run
     page = tmp_path / "README.md"
@@ -827,6 +841,13 @@ def test_windows_refuses_a_mistake_before_it_compares(arguments, said, capsys):
     if "--plot" in arguments:
         pytest.importorskip("matplotlib")
     assert said in error_of(arguments, capsys, windows.main)
+
+
+def test_windows_sums_up_the_cosines_of_many_kernels():
+    by_kernel = {str(index): index / 20 for index in range(windows.MOST_COLUMNS)}
+    assert windows.table({1: (by_kernel, 0.5)}).count("0.") == windows.MOST_COLUMNS + 1
+    table = windows.table({1: ({**by_kernel, "silent": float("nan")}, 0.5)})
+    assert table.splitlines()[::2] == ["| windows | smallest | median | norm ratio |", "| 1 | 0.000 | 0.275 | 0.50 |"]
 
 
 @pytest.mark.parametrize("setting", ["timesteps=8", "width=1.0", "normalization=weight", "seed=1"])

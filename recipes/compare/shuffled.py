@@ -1,0 +1,39 @@
+"""What remains of a run's accuracy after its spikes are shuffled in time: `python -m recipes.compare.shuffled RUN [RUN ...]`.
+
+Writes the accuracy to the result of each run, as `shuffled_accuracy`: short tables of `recipes.compare.results` then have it.
+"""
+
+import pathlib
+import sys
+
+from keras_ratesnn import analysis
+from recipes import command_line, figures
+from recipes.atomic_files import write_json
+from recipes.run_folder import RunFolder, score_name, test_score
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    return command_line.run(parser, shuffle, argv)
+
+
+def parser():
+    result = command_line.parser("compare.shuffled", __doc__)
+    result.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN", help="folders of finished runs")
+    command_line.add_data_dir(result)
+    return result
+
+
+def shuffle(arguments):
+    for folder in map(RunFolder, arguments.runs):
+        with command_line.mistakes():
+            record = folder.read_test_result()
+            model, dataset = figures.model_and_data(folder.path, arguments.data_dir)
+            found = analysis.shuffle_in_time(model, dataset.test_images, dataset.test_labels, verbose=0)
+            write_json(folder.result, {**record, "shuffled_accuracy": found.shuffled})
+        scores = f"{score_name(record)} {test_score(record):.4f}, shuffled in time {found.shuffled:.4f}"
+        print(f"{folder.path}: {scores}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
