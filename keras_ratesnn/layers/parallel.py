@@ -64,6 +64,9 @@ class PSNCell(ParallelCell):
         """The weights W, `(T, T)`: row t has those of the inputs of all steps for the membrane of step t."""
         return self.weight
 
+    def reaching_inputs(self, timesteps: int) -> np.ndarray:
+        return np.ones((timesteps, timesteps), bool)
+
     def over_time(self, inputs: Tensor) -> Tensor:
         _, timesteps, *shape = inputs.shape
         dtype = time_axis.accumulation_dtype(inputs.dtype)
@@ -134,9 +137,11 @@ class MaskedPSNCell(PSNCell):
         )
 
     def effective_weight(self) -> Tensor:
-        lag = np.subtract.outer(np.arange(self.timesteps), np.arange(self.timesteps))
-        outside = ops.convert_to_tensor(np.logical_or(lag < 0, lag >= self.order).astype("float32"))
+        outside = ops.convert_to_tensor((~_band(self.order, self.timesteps)).astype("float32"))
         return self.weight * (1.0 - ops.cast(outside, self.weight.dtype) * self._mask)
+
+    def reaching_inputs(self, timesteps: int) -> np.ndarray:
+        return super().reaching_inputs(timesteps) if self.sees_all_steps else _band(self.order, timesteps)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         before = NeuronCell.initial_state(self, inputs)
@@ -187,6 +192,9 @@ class SlidingPSNCell(ParallelCell):
         before = super().initial_state(inputs)
         return [before for _ in range(self.order - 1)]
 
+    def reaching_inputs(self, timesteps: int) -> np.ndarray:
+        return _band(self.order, timesteps)
+
     def _latest_first(self, dtype):
         return ops.unstack(ops.cast(self.weight, dtype), self.order)[::-1]
 
@@ -225,6 +233,12 @@ class SlidingPSNCell(ParallelCell):
             return of_distance, tangents[:-1]
 
         return along
+
+
+def _band(order, timesteps):
+    """Whether step j is one of the last `order` steps at step t, `(T, T)`."""
+    lag = np.subtract.outer(np.arange(timesteps), np.arange(timesteps))
+    return (lag >= 0) & (lag < order)
 
 
 def _is_zero(tangent):
