@@ -116,6 +116,13 @@ class NeuronCell(GuardedCell):
         """The membranes of all steps, `(batch, T, ...)`, given their inputs, of cells with `in_parallel`. There is no reset."""
         raise NotImplementedError(f"{type(self).__name__} does not compute all time steps at once.")
 
+    def over_time_derivatives(self, inputs: Tensor) -> list[Any]:
+        """The derivatives of `over_time` with respect to `weight_parts`, of cells with `in_parallel` and a `step_derivative`.
+
+        Tensors like the membranes, or numbers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not compute all time steps at once.")
+
     def reaching_inputs(self, timesteps: int) -> np.ndarray:
         """The inputs of which steps reach the membranes of which, `(T, T)` booleans, of cells with `in_parallel`."""
         raise NotImplementedError(f"{type(self).__name__} does not compute all time steps at once.")

@@ -200,12 +200,18 @@ class SlidingPSNCell(ParallelCell):
 
     def over_time(self, inputs: Tensor) -> Tensor:
         inputs = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
+        weighted = zip(self._latest_first(inputs.dtype), self._by_lag(inputs), strict=True)
+        return sum(weight * earlier for weight, earlier in weighted) + ops.cast(self.bias, inputs.dtype)
+
+    def _by_lag(self, inputs):
+        """The inputs of all steps, those one step before, and so on, zeros before the first: a list."""
         timesteps, last = inputs.shape[1], self.order - 1
         padded = ops.pad(inputs, [[0, 0], [last, 0], *([0, 0] for _ in inputs.shape[2:])])
-        weighted = enumerate(self._latest_first(inputs.dtype))
-        return sum(weight * padded[:, last - lag : last - lag + timesteps] for lag, weight in weighted) + ops.cast(
-            self.bias, inputs.dtype
-        )
+        return [padded[:, last - lag : last - lag + timesteps] for lag in range(self.order)]
+
+    def over_time_derivatives(self, inputs: Tensor) -> list[Any]:
+        inputs = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
+        return [*(self._by_lag(inputs) if self.weight.trainable else []), *([1.0] if self.bias.trainable else [])]
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
         inputs = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
