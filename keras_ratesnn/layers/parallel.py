@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import checks, registry, time_axis
+from keras_ratesnn._core import backend, checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import NEURON, LayerKind
 from keras_ratesnn.layers._cell_guards import from_cell
@@ -200,8 +200,15 @@ class SlidingPSNCell(ParallelCell):
 
     def over_time(self, inputs: Tensor) -> Tensor:
         inputs = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
-        weighted = zip(self._latest_first(inputs.dtype), self._by_lag(inputs), strict=True)
-        return sum(weight * earlier for weight, earlier in weighted) + ops.cast(self.bias, inputs.dtype)
+        return self._weighted(self._by_lag(inputs))
+
+    def _weighted(self, latest_first):
+        """The membrane, given the inputs of the present step, of the one before, and so on."""
+        dtype = latest_first[0].dtype
+        membrane = ops.cast(self.bias, dtype)
+        for weight, x in zip(self._latest_first(dtype), latest_first, strict=True):
+            membrane = backend.multiply_add(x, weight, membrane)
+        return membrane
 
     def _by_lag(self, inputs):
         """The inputs of all steps, those one step before, and so on, zeros before the first: a list."""
@@ -216,8 +223,7 @@ class SlidingPSNCell(ParallelCell):
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
         inputs = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
         queue = [inputs, *state]
-        weights = zip(self._latest_first(inputs.dtype), queue, strict=True)
-        membrane = sum(weight * x for weight, x in weights) + ops.cast(self.bias, inputs.dtype)
+        membrane = self._weighted(queue)
         return membrane, self.fire(membrane), queue[:-1]
 
     def weight_parts(self) -> list[tuple[Any, Tensor]]:
