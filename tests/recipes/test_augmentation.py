@@ -433,6 +433,19 @@ def test_mixup_is_even_over_an_image(batch):
     assert weights.max() > 0.9
 
 
+def test_cutmix_in_time_has_one_span_of_steps_of_another_sequence(batch):
+    sequences, labels = by_layer("cutmix_in_time", *batch)
+    lengths = collections.Counter()
+    for number, (sequence, label) in enumerate(zip(sequences, labels, strict=True)):
+        other = (sequence != number).reshape(50, -1)
+        assert (other.all(axis=1) | ~other.any(axis=1)).all()
+        lengths[_only_run(other.all(axis=1))] += 1
+        assert len(np.unique(sequence[other.all(axis=1)])) <= 1
+        assert label[number] == pytest.approx(1 - other.all(axis=1).mean(), abs=1e-6)
+    assert min(lengths) < 5
+    assert max(lengths) > 45
+
+
 def test_cutmix_has_one_box_of_another_image(batch):
     images, labels = by_layer("cutmix", *batch)
     boxes = 0
