@@ -1,6 +1,7 @@
 """What networks must be like to run over time, with errors that say what to do."""
 
 import weakref
+from typing import Any
 
 import keras
 
@@ -173,7 +174,8 @@ def _limits(network):
     """The layers that have weights for each time step: the layer, their number, and whether it cannot run for fewer."""
     for layer in _search(network, _is_limited):
         kind = kind_of(layer)
-        yield layer, kind.most_timesteps(layer), kind.exact_timesteps
+        most: Any = kind.most_timesteps
+        yield layer, most(layer), kind.exact_timesteps
 
 
 def _is_limited(operation):

@@ -2,7 +2,8 @@
 
 Prints the time and the memory of a training step on sequences: dense layers of `--units`, each with neurons after it. On
 PyTorch SpikingJelly and snnTorch train the same networks by BPTT, where they have the layers. All cases of a T are timed in
-turn; a ratio is the median of those of the rounds.
+turn; a ratio is the median of those of the rounds. On a CPU the time is that of its processors, which other processes affect
+little.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import dataclasses
 import functools
 import gc
 import sys
+import time
 from collections.abc import Callable
 
 import keras
@@ -88,7 +90,9 @@ def run(arguments):
             for name in chosen
             for method in settings.methods
         }
-        seconds = timing.in_turns({key: case for key, case in found.items() if case is not None}, settings.rounds)
+        steps = {key: case.step for key, case in found.items() if case is not None}
+        clock = time.perf_counter if device.gpu() else time.process_time
+        seconds = timing.interleaved(steps, settings.rounds, clock, timing.LEAST_SECONDS)
         for (name, method), case in found.items():
             cells = _cells(seconds, name, method, settings.methods[0], case)
             print(markdown.row((name, timesteps, method, *cells)), flush=True)
