@@ -18,7 +18,8 @@ from recipes.recipe_checks import LARGEST_SEED
 
 SUB_POLICIES = "sub_policies"
 LAYERS = {**layers.AUGMENTATIONS, **layers.MIXES}
-NAMES = [name for name in (*augmentation.BY_NAME, *LAYERS) if name != "none"] + [SUB_POLICIES]
+NO_IMAGES = "none", "spoken_words", layers.OF_SEQUENCES
+NAMES = [name for name in (*augmentation.BY_NAME, *LAYERS) if name not in NO_IMAGES] + [SUB_POLICIES]
 
 IMAGES = 6
 SAMPLES = 8

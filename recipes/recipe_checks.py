@@ -130,8 +130,14 @@ def _check_augmentation(recipe):
             f"`augment` and `mix` must be 'none' in recipe {recipe.name!r}, whose labels say where things are in an image. "
             f"Received: {received}. Leave them out."
         )
-    if recipe.has_time and (recipe.augment not in augmentation.BY_NAME or recipe.mix != "none"):
+    of_sequences = "none", augmentation.layers.OF_SEQUENCES
+    if recipe.has_time and (recipe.augment not in augmentation.BY_NAME or recipe.mix not in of_sequences):
         raise ValueError(
-            f"`augment` must be one of {', '.join(augmentation.BY_NAME)} and `mix` 'none' in recipe {recipe.name!r}: layers "
-            f"of Keras take images, not frames. Received: {received}."
+            f"`augment` must be one of {', '.join(augmentation.BY_NAME)} and `mix` one of {', '.join(of_sequences)} in recipe "
+            f"{recipe.name!r}: layers of Keras take images, not frames. Received: {received}."
+        )
+    if not recipe.has_time and recipe.mix == of_sequences[1]:
+        raise ValueError(
+            f"`mix` must not be {recipe.mix!r} in recipe {recipe.name!r}, whose images have no time. Received: {received}. "
+            "Set mix=cutmix."
         )

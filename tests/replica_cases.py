@@ -17,6 +17,7 @@ CASES = {
     "sltt, single, online": {"gradient": "sltt", "step_mode": "single", "online": True, "samples": 2 * BATCH},
     "rate, multi, time mean": {"gradient": "rate", "step_mode": "multi", "mean": True, "samples": 2 * BATCH + 5},
     "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
+    "rate, multi, padded": {"gradient": "rate", "step_mode": "multi", "padded": True, "timed": True, "samples": 2 * BATCH + 3},
 }
 OTHERS = ["noise", "mistakes", "batches of 7", "collectives"]
 MORE_CASES = {
@@ -27,7 +28,10 @@ MORE_CASES = {
     "sltt, single, time mean": {"gradient": "sltt", "step_mode": "single", "mean": True, "timed": True, "samples": 2 * BATCH},
     "bptt, multi, time mean": {"gradient": "bptt", "step_mode": "multi", "mean": True, "samples": 2 * BATCH + 3},
     "rate, multi, online": {"gradient": "rate", "step_mode": "multi", "online": True, "samples": 2 * BATCH + 3},
+    "bptt, multi, padded": {"gradient": "bptt", "step_mode": "multi", "padded": True, "timed": True, "samples": 2 * BATCH},
+    "rate, single, padded": {"gradient": "rate", "step_mode": "single", "padded": True, "timed": True, "samples": 2 * BATCH},
 }
+PADDING = -9.0
 
 
 def squared_error(y, outputs):
@@ -37,7 +41,7 @@ def squared_error(y, outputs):
     return ops.sum(ops.square(ops.cast(y, outputs.dtype) - outputs), axis=-1)
 
 
-def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, **_):
+def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=False, **_):
     import keras
     from keras import layers
 
@@ -46,6 +50,8 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, **_):
     normalization = rsnn.layers.OnlineRenormalization if online else layers.BatchNormalization
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 6, 2))
+    if padded:
+        return compiled(neurons_with_time(inputs), gradient, step_mode, mask_value=PADDING)
     x = normalization(momentum=0.9)(layers.Conv2D(3, 3, padding="same", use_bias=False)(inputs))
     x = rsnn.layers.LIF(
         threshold_stabilizer=online and gradient != "rate", activity_regularizer=None if online else keras.regularizers.L2(0.1)
@@ -57,15 +63,40 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, **_):
     x = normalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))
     # Keras multiplies matrices in float32 on PyTorch, but convolves in float64 (docs/upstream.md, float64).
     x = layers.ReLU()(x) if mean else rsnn.layers.LIF()(x)
-    x = layers.Flatten()(layers.Conv2D(3, 2)(x))
-    model = rsnn.SpikingModel(keras.Model(inputs, x), timesteps=3, gradient=gradient, step_mode=step_mode)
+    return compiled(keras.Model(inputs, layers.Flatten()(layers.Conv2D(3, 2)(x))), gradient, step_mode)
+
+
+def neurons_with_time(inputs):
+    """A network of a delay, parallel neurons and recurrent ones."""
+    import keras
+    from keras import layers
+
+    import keras_ratesnn as rsnn
+
+    x = layers.Conv2D(3, 3, padding="same", use_bias=False)(rsnn.layers.Delay(3)(inputs))
+    x = rsnn.layers.SlidingPSN(2)(layers.BatchNormalization(momentum=0.9)(x))
+    x = layers.BatchNormalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))
+    x = rsnn.layers.Recurrent(rsnn.layers.LIF(), layers.Conv2D(4, 3, padding="same"))(x)
+    x = rsnn.layers.MaskedPSN(3, order=2)(layers.Conv2D(3, 2)(x))
+    return keras.Model(inputs, layers.Flatten()(layers.Conv2D(3, 1)(x)))
+
+
+def compiled(network, gradient, step_mode, **arguments):
+    import keras
+
+    import keras_ratesnn as rsnn
+
+    model = rsnn.SpikingModel(network, timesteps=3, gradient=gradient, step_mode=step_mode, **arguments)
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), squared_error, metrics=["categorical_accuracy"])
     return model
 
 
-def data_of(samples, timed=False, **_):
+def data_of(samples, timed=False, padded=False, **_):
     random = np.random.default_rng(0)
     x = random.normal(size=(samples, 3, 6, 6, 2) if timed else (samples, 6, 6, 2))
+    if padded:
+        # The devices have other numbers of steps.
+        x[np.arange(3) >= 1 + np.arange(samples)[:, None] // 3 % 3] = PADDING
     return x, np.eye(3)[random.integers(0, 3, samples)], random.uniform(0.5, 1.5, samples)
 
 

@@ -1,6 +1,7 @@
 """What networks must be like to run over time, with errors that say what to do."""
 
 import weakref
+from typing import Any
 
 import keras
 
@@ -39,24 +40,44 @@ def neurons_of(network):
     Raises:
         ValueError: If a layer hides neurons inside, where `walk` cannot see them.
     """
-    neurons = []
-    for operation in network.operations:
+    return list(_search(network, _is_neuron))
+
+
+def _is_neuron(operation):
+    if kind_of(operation).role == NEURON:
+        return True
+    if isinstance(operation, keras.layers.Layer):
+        inside = keras_internals.with_sublayers(operation)
+        hidden = [layer for layer in inside if kind_of(layer).role in _SEEN_BY_THE_WALK and layer is not operation]
+        if hidden:
+            raise ValueError(
+                "`network` must not hide neurons or time means inside other layers. Received: layer "
+                f"{operation.name!r} of type {type(operation).__name__}, which contains {hidden[0].name!r} of type "
+                f"{type(hidden[0]).__name__}: it could not be run over time. Put it after the layer, as a separate layer: "
+                "Dense(10) and then LIF(), not Dense(10, activation=LIF()); or make the outer layer a Functional or "
+                "Sequential model."
+            )
+    return False
+
+
+_found: weakref.WeakKeyDictionary[keras.Model, dict] = weakref.WeakKeyDictionary()
+
+
+def _search(network, wanted):
+    """The operations of a network and of its nested models for which a function is true. Each model is searched once.
+
+    A stream asks at each step. What is remembered are weak references: from an operation its model can be reached.
+    """
+    by_function = _found.setdefault(network, {})
+    if wanted not in by_function:
+        of_network = (operation for operation in network.operations if keras_internals.is_graph(operation) or wanted(operation))
+        by_function[wanted] = list(map(weakref.ref, of_network))
+    for reference in by_function[wanted]:
+        operation = reference()
         if keras_internals.is_graph(operation):
-            neurons += neurons_of(as_graph(operation))
-        elif kind_of(operation).role == NEURON:
-            neurons.append(operation)
-        elif isinstance(operation, keras.layers.Layer):
-            inside = keras_internals.with_sublayers(operation)
-            hidden = [layer for layer in inside if kind_of(layer).role in _SEEN_BY_THE_WALK and layer is not operation]
-            if hidden:
-                raise ValueError(
-                    "`network` must not hide neurons or time means inside other layers. Received: layer "
-                    f"{operation.name!r} of type {type(operation).__name__}, which contains {hidden[0].name!r} of type "
-                    f"{type(hidden[0]).__name__}: it could not be run over time. Put it after the layer, as a separate layer: "
-                    "Dense(10) and then LIF(), not Dense(10, activation=LIF()); or make the outer layer a Functional or "
-                    "Sequential model."
-                )
-    return neurons
+            yield from _search(as_graph(operation), wanted)
+        else:
+            yield operation
 
 
 def check_padding(network):
@@ -151,13 +172,14 @@ def check_length(network, steps):
 
 def _limits(network):
     """The layers that have weights for each time step: the layer, their number, and whether it cannot run for fewer."""
-    for operation in network.operations:
-        if keras_internals.is_graph(operation):
-            yield from _limits(as_graph(operation))
-            continue
-        kind = kind_of(operation)
-        if kind.most_timesteps is not None:
-            yield operation, kind.most_timesteps(operation), kind.exact_timesteps
+    for layer in _search(network, _is_limited):
+        kind = kind_of(layer)
+        most: Any = kind.most_timesteps
+        yield layer, most(layer), kind.exact_timesteps
+
+
+def _is_limited(operation):
+    return kind_of(operation).most_timesteps is not None
 
 
 def check_steps(network, wanted):

@@ -34,6 +34,7 @@ def masked(network, pairs, mask, mask_value):
     for (tensor, timed), of_input in zip(pairs, _masks_of(network, pairs, mask), strict=True):
         if of_input is None:
             of_input = keras_internals.mask_of(tensor)
+        _check_rank(of_input, tensor)
         of_rows = None if of_input is None else ops.cast(of_input, "bool")
         if timed and of_rows is not None:
             # A step counts where some of its rows do.
@@ -92,6 +93,7 @@ def _masks_of(network, pairs, mask):
     masks = _of_inputs_with_time(mask, pairs) if hasattr(mask, "shape") else _in_structure(network, mask)
     for (tensor, timed), of_input, wanted in zip(pairs, masks, network.inputs, strict=True):
         if of_input is not None:
+            _check_rank(of_input, tensor)
             _check_shape(of_input, tensor, timed, keras_internals.name_of_input(wanted))
     return masks
 
@@ -117,6 +119,16 @@ def _in_structure(network, mask):
         "`mask` must be a boolean tensor or array, or tensors, arrays and None in a structure like the inputs. Received: "
         f"mask of type {type(mask).__name__} with {wrong!r} in it. Convert a list of numbers with np.asarray."
     )
+
+
+def _check_rank(mask, tensor):
+    """Raises ValueError if a mask has an unknown number of axes, as TensorFlow's may have."""
+    if mask is not None and getattr(mask.shape, "rank", 0) is None:
+        wanted = tuple(tensor.shape[:2])
+        raise ValueError(
+            "`mask` must have a known number of axes, to decide whether it masks rows of a step, too. Received: a mask of "
+            f"unknown rank. Set its shape: tf.ensure_shape(mask, {wanted})."
+        )
 
 
 def _check_shape(mask, tensor, timed, name):

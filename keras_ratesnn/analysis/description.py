@@ -144,8 +144,8 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
 
     A synaptic operation is the addition of a weight for a spike. Each nonzero input at each step counts once for each synapse
     that it feeds, an integer of spikes that many times. Inputs that are neither 0 nor spikes (an average of spikes, a
-    normalised sum) count like spikes here, but take multiply-adds in the energy, see `keras_ratesnn.analysis.energy`. Dense,
-    einsum and convolution layers are counted.
+    normalised sum) count like spikes here, but take multiply-adds in the energy, see `keras_ratesnn.analysis.energy`, which
+    says what is counted.
 
     Example:
 

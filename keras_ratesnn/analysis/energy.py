@@ -1,13 +1,14 @@
 """The energy of a prediction on hardware that adds a weight for each spike: operations and joules of each layer."""
 
 import dataclasses
+import math
 import weakref
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_ratesnn import _graph
+from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import checks, tree
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Call
@@ -48,7 +49,7 @@ class Energy:
 
     Args:
         timesteps: Integer T.
-        layers: Tuple of strings, the N layers with synapses, in execution order, with one entry for each call of a layer.
+        layers: Tuple of strings, the N layers and products that are counted, in execution order, with one entry for each call.
         multiply_adds: Array `(N,)`: the multiply-adds over all steps.
         accumulates: Array `(N,)`: the additions for spikes over all steps.
         multiply_adds_without_spikes: Array `(N,)`: the multiply-adds of the same layer in a network without spikes and time.
@@ -123,9 +124,15 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
     `keras_ratesnn.unroll`) any layer takes them once in all slots of a step. In the network without spikes and
     time, each layer takes its multiply-adds once. The padding of a convolution takes multiply-adds, but no additions.
 
-    Only layers with synapses are counted: Dense, einsum and convolution layers. Not counted are memory accesses, biases,
-    neurons, and normalisation, which in inference can be multiplied into the weights. For a layer with several kernels, like a
-    separable convolution, all operations count as multiply-adds. The model runs in inference mode and is not changed.
+    Counted are Dense, einsum and convolution layers, also the one in `Recurrent` that spikes come back by, which adds from the
+    second step on. Parallel neurons take a multiply-add for each input of a step that reaches a membrane. A matrix product of
+    two signals (`keras.ops.matmul`, in attention) takes an addition for each spike of its first factor, or else of its second,
+    and each value other than 0 that it meets there; a sum (`keras.ops.sum`) one for each spike. Without spikes both take
+    operations for all values, in each step.
+
+    Not counted are memory accesses, biases, the steps of other neurons, delays, pooling, element-wise operations, and
+    normalisation, which in inference can be multiplied into the weights. For a layer with several kernels, like a separable
+    convolution, all operations count as multiply-adds. The model runs in inference mode and is not changed.
 
     Example:
 
@@ -156,7 +163,7 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
 
 
 class OperationCounter:
-    """An observer that counts the operations of layers with synapses. Its attributes are lists, with an entry for each call.
+    """An observer that counts operations. Its attributes are lists, with an entry for each call that is counted.
 
     Args:
         counts: Boolean array `(batch, T)`, which steps are not padding.
@@ -182,7 +189,13 @@ class OperationCounter:
 
     def __call__(self, call: Call, outputs: Structure) -> Structure:
         self._follow_spikes(call, outputs)
-        if call.kind.multiply_adds is not None:
+        if _observation.is_neuron(call):
+            self._count_neurons(call, outputs)
+        elif call.kind.products is not None and len(call.signals) == 2:
+            self._count_products(call, call.kind.products, outputs)
+        elif call.kind.sums:
+            self._count_sum(call)
+        elif call.kind.multiply_adds is not None:
             self._count(call, call.signals[0], outputs)
         elif matrices(call.operation):
             self.not_counted.append(call.operation.name)
@@ -205,34 +218,111 @@ class OperationCounter:
             costs=costs or Costs(),
         )
 
-    def _count(self, call: Call, signal: Signal, outputs: Signal) -> None:
+    def _add(self, name, dense, static, synaptic_operations, multiply_adds, accumulates):
+        self.names.add(name)
+        self.dense.append(float(dense))
+        self.static.append(static)
+        self.synaptic_operations.append(0.0 if static else float(synaptic_operations))
+        self.multiply_adds.append(float(multiply_adds))
+        self.accumulates.append(float(accumulates))
+
+    def _rows(self, signal: Signal) -> np.ndarray:
+        """The values of a signal at the steps that count, `(rows, ...)`; of one that is the same at every step, at one step."""
         values = _observation.array(signal.value)
-        values = values if signal.static else _observation.without_padding(values, self.counts)
+        return values if signal.static else _observation.without_padding(values, self.counts)
+
+    @property
+    def _steps(self) -> float:
+        """The number of steps of a sample that count, a mean."""
+        return float(self.counts.sum() / len(self.counts))
+
+    def _count(self, call: Call, signal: Signal, outputs: Signal) -> None:
+        values = self._rows(signal)
         input_shape, output_shape = tuple(signal.value.shape), tuple(outputs.value.shape)
         dense = call.kind.multiply_adds(call.operation, input_shape, output_shape)  # type: ignore[misc]  # There is one.
-        steps = 1 if signal.static else self.counts.sum() / len(self.counts)
+        steps = 1 if signal.static else self._steps
         spikes = None
         if not signal.static and matrices(call.operation) == 1:
             spikes = self._spikes(signal, values)
         if self.slots > 1 and not signal.static:
-            by_slot = values.reshape(-1, self.slots, *values.shape[1:])
-            is_same = bool((by_slot == by_slot[:, :1]).all())
+            is_same = _same_in_slots(values, self.slots)
             if is_same or spikes is None:
                 # What is the same in all slots of a step, or must be multiplied, is taken once in the step.
-                values, steps = by_slot[:, 0] if is_same else by_slot.sum(axis=1), steps / self.slots
+                by_slot, steps = values.reshape(-1, self.slots, *values.shape[1:]), steps / self.slots
+                values = by_slot[:, 0] if is_same else by_slot.sum(axis=1)
                 spikes = None if spikes is None else spikes[:: self.slots]
         events = values != 0 if spikes is None else spikes
-        if call.kind.fan_out is None:
-            active = dense * steps * float(events.mean(dtype="float64"))
-        else:
-            fan_out = call.kind.fan_out(call.operation, input_shape, output_shape)
-            active = float((events.sum(axis=0, dtype="float64") * fan_out).sum()) * steps / len(values)
-        self.names.add(call.operation.name)
-        self.dense.append(dense)
-        self.static.append(signal.static)
-        self.synaptic_operations.append(0.0 if signal.static else active)
-        self.multiply_adds.append(float(dense * steps) if spikes is None else 0.0)
-        self.accumulates.append(0.0 if spikes is None else active)
+        active = _fed(call.kind, call.operation, input_shape, output_shape, events.mean(axis=0, dtype="float64")) * steps
+        of_all, of_spikes = (dense * steps, 0.0) if spikes is None else (0.0, active)
+        self._add(call.operation.name, dense, signal.static, active, of_all, of_spikes)
+
+    def _count_sum(self, call: Call) -> None:
+        """A sum of inputs: an addition for each spike, or for each input if these are no spikes."""
+        (signal,) = call.signals
+        values = self._rows(signal)
+        if not signal.static and _same_in_slots(values, self.slots):
+            values = values[:: self.slots]
+        spikes = None if signal.static else self._spikes(signal, values)
+        active = (values != 0 if spikes is None else spikes).sum() / len(self.counts)
+        self._add(
+            call.operation.name, 0, signal.static, active, 0, values.size / len(self.counts) if spikes is None else active
+        )
+
+    def _count_products(self, call: Call, axes: tuple[int, int], outputs: Signal) -> None:
+        """Products of two inputs: an addition for each spike of the first one that has spikes, and each value that it meets."""
+        static = all(signal.static for signal in call.signals)
+        pair, spikes = [], []
+        for signal in call.signals:
+            rows = self._rows(signal)
+            spikes.append(None if signal.static else self._spikes(signal, rows))
+            repeats = 1 if static or not signal.static else self.timesteps
+            pair.append(_observation.without_padding(np.repeat(rows, repeats, axis=0), self.counts) if repeats > 1 else rows)
+        dense = math.prod(outputs.value.shape[1:]) * pair[0].shape[-1]
+        steps = 1 if static else self._steps / self.slots
+        first = next((place for place, found in enumerate(spikes) if found is not None), None)
+        events: list[Any] = [
+            found if place == first else rows != 0 for place, (found, rows) in enumerate(zip(spikes, pair, strict=True))
+        ]
+        if not static and all(_same_in_slots(rows, self.slots) for rows in pair):
+            events = [found[:: self.slots] for found in events]
+        meeting = [found.sum(axis=axis, dtype="float64") for found, axis in zip(events, axes, strict=True)]
+        active = (meeting[0] * meeting[1]).sum() / len(self.counts)
+        self._add(call.operation.name, dense, static, active, *((dense * steps, 0) if first is None else (0, active)))
+
+    def _count_neurons(self, call: Call, outputs: Signal) -> None:
+        """The weights of parallel neurons, which multiply inputs of several steps, and the layer that spikes come back by."""
+        neuron, cell, shape = call.operation, call.operation.cell, (1, *outputs.value.shape[1:])
+        if cell.in_parallel:
+            counts = self.counts.astype("float64")
+            reached = np.einsum("bt,tj,bj->", counts, cell.reaching_inputs(self.timesteps), counts) / len(counts)
+            self._add(neuron.name, 0, False, 0, reached * math.prod(shape), 0)
+            return
+        others = matrices(neuron)
+        if cell.feedback is not None:
+            others -= matrices(cell.feedback)
+            self._count_feedback(call, outputs, shape)
+        if others:
+            self.not_counted.append(neuron.name)
+
+    def _count_feedback(self, call: Call, outputs: Signal, shape: tuple[int, ...]) -> None:
+        """The layer that spikes come back by: it acts at each step but the first, on the spikes of the step before."""
+        layer, slots = call.operation.cell.feedback, self.slots
+        name, kind = f"{call.operation.name}/{layer.name}", layer_kinds.kind_of(layer)
+        if kind.multiply_adds is None:
+            if matrices(layer):
+                self.not_counted.append(name)
+            return
+        spikes = _observation.spikes(call, outputs, self.timesteps)
+        by_step = spikes.reshape(len(spikes), -1, slots, *spikes.shape[2:]).sum(axis=2, dtype="float64")
+        counts = self.counts[:, ::slots]
+        # Neither padding nor what follows it gets spikes.
+        feeds = counts[:, :-1] & counts[:, 1:]
+        back = by_step[:, :-1][feeds].sum(axis=0) / len(spikes)
+        active = _fed(kind, layer, shape, shape, back)
+        dense = kind.multiply_adds(layer, shape, shape)
+        one_kernel = matrices(layer) == 1
+        of_all = 0 if one_kernel else dense * feeds.sum() / len(spikes)
+        self._add(name, 0, False, active, of_all, active if one_kernel else 0)
 
     def _follow_spikes(self, call: Call, outputs: Structure) -> None:
         """Takes the value of one spike over from the inputs of an operation to its outputs."""
@@ -259,6 +349,19 @@ class OperationCounter:
                 return np.abs(np.rint(number))
         found = values[values != 0]
         return values != 0 if not found.size or bool((found == found[0]).all()) else None
+
+
+def _fed(kind: Any, layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...], events: np.ndarray) -> float:
+    """How many synapses are fed by this many events of each element of a sample, given the `LayerKind` of a layer."""
+    if kind.fan_out is not None:
+        return float((events * kind.fan_out(layer, input_shape, output_shape)).sum())
+    return float(events.mean()) * kind.multiply_adds(layer, input_shape, output_shape)
+
+
+def _same_in_slots(rows: np.ndarray, slots: int) -> bool:
+    """Whether rows are the same in all slots of a step."""
+    by_slot = rows.reshape(-1, slots, *rows.shape[1:])
+    return bool((by_slot == by_slot[:, :1]).all())
 
 
 def matrices(operation: keras.Operation) -> int:

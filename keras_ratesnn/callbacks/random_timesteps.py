@@ -8,7 +8,7 @@ import numpy as np
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._model.input_checks import inputs_with_time
+from keras_ratesnn._model.input_checks import NeitherShape, inputs_with_time
 from keras_ratesnn.callbacks._measured import measured
 
 
@@ -102,5 +102,5 @@ class RandomTimesteps(keras.callbacks.Callback):
     def on_fit_end(self, error: BaseException | None) -> None:
         """Gives the model its own T again, also after an error."""
         drawn, self._spiking.timesteps, self._in_fit = self._spiking.timesteps, self._own, False
-        if isinstance(error, ValueError) and drawn != self._own:
+        if isinstance(error, NeitherShape) and drawn != self._own:
             error.add_note(f"RandomTimesteps had set timesteps={drawn} for this batch; inputs must then have no time axis.")

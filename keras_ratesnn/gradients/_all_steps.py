@@ -4,7 +4,8 @@ The membranes are affine in the inputs of all steps, v_t = Σ_j W_tj I_j + b_t. 
 
     ∂r_{w'}/∂c_w = (1/n_{w'}) Σ_{t ∈ w'} h(v_t) Σ_{j ∈ w} W_tj
 
-also for windows w later than w'. The own weights need h(v_t) and I_t at every step, 2T numbers a neuron.
+also for windows w later than w'. The own weights need h(v_t) and I_t at every step, 2T numbers a neuron; if all steps share
+them, a sum over time for each.
 """
 
 from keras import ops
@@ -57,18 +58,10 @@ class AllStepsPass(NeuronPass):
 
     def _of_all_steps(self, currents):
         cell, windows = self.cell, self.windows
-        membranes = cell.over_time(currents)
-        spikes = cell.fire(membranes)
-        slope = windows.only_valid(cell.surrogate_derivative(membranes))
-        shifted = _shifts(cell, windows, membranes.dtype)
-        # Row t of the shift of window w, in the shape of the membranes.
-        along = [
-            ops.reshape(shifted[..., window], (-1, windows.timesteps, *[1 for _ in membranes.shape[2:]]))
-            for window in range(len(windows))
-        ]
+        membranes, spikes, slope = _fired(cell, windows, currents)
         record = {
             "rate": _means(windows, windows.only_valid(spikes)),
-            "slopes": [_means(windows, slope * of_window) for of_window in along],
+            "slopes": [_means(windows, slope * of_window) for of_window in _shifts(cell, windows, membranes)],
             "own": {"slope": slope, "inputs": currents} if cell.trainable_variables else (),
         }
         return membranes, spikes, record
@@ -89,12 +82,56 @@ def firing_rate(cell, recorded, mean_input, windows):
     return rate
 
 
-def _shifts(cell, windows, dtype):
-    """By how much membranes rise if the inputs of the steps of a window that count do by 1: `(batch or 1, T, W)`."""
-    inside = ops.convert_to_tensor([_windows.inside(windows.sizes, t) or (1.0,) for t in range(windows.timesteps)], dtype)[None]
+class PartialSumsPass(_eligibility.EligibilityPass):
+    """An `EligibilityPass` that in multi-step mode computes its sums over time from all steps at once.
+
+    Args:
+        cell: A `NeuronCell` with `in_parallel`, whose membranes depend on earlier inputs alone, and `over_time_derivatives`.
+        dtype: String, the dtype of the spikes.
+        windows: `Windows`.
+    """
+
+    parallel = True
+
+    def __init__(self, cell, dtype, windows):
+        super().__init__(cell, dtype, windows.sizes)
+        self.windows = windows
+
+    def all_steps(self, currents):
+        membranes, spikes, slope = _fired(self.cell, self.windows, currents)
+        shifts = _shifts(self.cell, self.windows, membranes)
+        # Each product is summed before the next one needs memory.
+        by_window = [self._sums(slope * shift) for shift in shifts]
+        by_part = [self._sums(slope * derivative) for derivative in self.cell.over_time_derivatives(currents)]
+        record = [
+            {"rate": rate, "slopes": [sums[window] for sums in (*by_window[: window + 1], *by_part)]}
+            for window, rate in enumerate(self._sums(self.windows.only_valid(spikes)))
+        ]
+        return time_axis.cast(spikes, self.dtype), (membranes, record)
+
+    def _sums(self, steps):
+        """The sum over the steps of each window, divided by its size."""
+        return [ops.sum(steps[:, start:end], axis=1) / (end - start) for start, end in _windows.spans(self.sizes)]
+
+
+def _fired(cell, windows, currents):
+    """Membranes and spikes of all steps, `(batch, T, ...)`, and the surrogate derivatives, which are 0 in padding."""
+    membranes = cell.over_time(currents)
+    return membranes, cell.fire(membranes), windows.only_valid(cell.surrogate_derivative(membranes))
+
+
+def _shifts(cell, windows, like):
+    """By how much membranes rise if the inputs of the steps of a window that count do by 1, for each window.
+
+    Tensors that broadcast to the membranes of all steps, `like`.
+    """
+    inside = [_windows.inside(windows.sizes, t) or (1.0,) for t in range(windows.timesteps)]
+    inside = ops.convert_to_tensor(inside, like.dtype)[None]
     if windows.mask is not None:
-        inside = inside * ops.cast(windows.mask, dtype)[..., None]
-    return cell.over_time(inside) - cell.over_time(ops.zeros_like(inside))
+        inside = inside * ops.cast(windows.mask, like.dtype)[..., None]
+    shifted = cell.over_time(inside) - cell.over_time(ops.zeros_like(inside))
+    shape = (-1, windows.timesteps, *[1 for _ in like.shape[2:]])
+    return [ops.reshape(shifted[..., window], shape) for window in range(len(windows))]
 
 
 def _means(windows, steps):

@@ -48,10 +48,9 @@ def inside(sizes, t):
     """Whether step `t` is inside each window: 0.0 or 1.0, as tensors if `t` is a tensor; `()` if there is only one window."""
     if len(sizes) == 1:
         return ()
-    spans = _spans(sizes)
     if isinstance(t, int):
-        return tuple(float(start <= t < end) for start, end in spans)
-    return tuple(ops.cast(ops.logical_and(t >= start, t < end), "float32") for start, end in spans)
+        return tuple(float(start <= t < end) for start, end in spans(sizes))
+    return tuple(ops.cast(ops.logical_and(t >= start, t < end), "float32") for start, end in spans(sizes))
 
 
 def accumulate(totals, value, inside, plus=lambda total, value: total + value):
@@ -87,7 +86,7 @@ class Windows:
         self.timesteps = sum(sizes)
         self.mask = mask
         # How many steps of each window count: integers, or tensors `(batch,)`.
-        self._counts = sizes if mask is None else [_count(mask[:, start:end]) for start, end in _spans(sizes)]
+        self._counts = sizes if mask is None else [_count(mask[:, start:end]) for start, end in spans(sizes)]
 
     def __len__(self):
         return len(self.sizes)
@@ -128,7 +127,7 @@ class Windows:
         if len(self) == self.timesteps > 1:
             return steps
         unfolded = time_axis.unfold(time_axis.widen(steps), self.timesteps)
-        sums = [ops.sum(unfolded[:, start:end], axis=1) for start, end in _spans(self.sizes)]
+        sums = [ops.sum(unfolded[:, start:end], axis=1) for start, end in spans(self.sizes)]
         means = [self.mean_of(total, window) for window, total in enumerate(sums)]
         return time_axis.cast(join(means), steps.dtype)
 
@@ -219,7 +218,7 @@ def join(by_window):
     return by_window[0] if len(by_window) == 1 else time_axis.fold(ops.stack(by_window, axis=1))
 
 
-def _spans(sizes):
+def spans(sizes):
     """The first step of each window, and that after its last."""
     ends = list(itertools.accumulate(sizes))
     return list(zip([0, *ends[:-1]], ends, strict=True))

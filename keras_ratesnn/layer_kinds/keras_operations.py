@@ -33,7 +33,14 @@ def kind_of_node(operation_class: type) -> LayerKind | None:
         return None
     # `x + y` is equivalent to layers.Add(), and ops.concatenate to layers.Concatenate().
     is_sum = name in _SUMS
-    return LayerKind(affine=is_sum, parameter_free=is_sum, moves=name in _MOVING, multilinear=name in _LINEAR_IN_EACH)
+    return LayerKind(
+        affine=is_sum,
+        parameter_free=is_sum,
+        moves=name in _MOVING,
+        multilinear=name in _LINEAR_IN_EACH,
+        sums=name == "Sum",
+        products=(-2, -1) if name == "Matmul" else None,
+    )
 
 
 def _snake_case(name: str) -> str:

@@ -66,6 +66,9 @@ class LayerKind:
         fan_out: Function `(layer, input_shape, output_shape) -> array`, how many synapses each element of the input of a sample
             feeds, an array that broadcasts to the sample; `None` if all feed the same number, or it is unknown. Defaults to
             `None`.
+        sums: Boolean, whether it has no weights and adds each element of its input once. Defaults to `False`.
+        products: Pair of integers, for an operation that sums products of elements of its two inputs: the axis of each input
+            along which all elements meet the same elements of the other one; `None` for other operations. Defaults to `None`.
         keeps_order: Boolean, whether each output is one of the inputs, chosen by their order alone, as the largest one in max
             pooling. Defaults to `False`.
         multilinear: Boolean, whether the operation is linear in each of its input signals, as a product is. Defaults to
@@ -95,6 +98,8 @@ class LayerKind:
     moves: bool = False
     multiply_adds: Callable | None = None
     fan_out: Callable | None = None
+    sums: bool = False
+    products: tuple[int, int] | None = None
     keeps_order: bool = False
     multilinear: bool = False
     slots: Callable | None = None

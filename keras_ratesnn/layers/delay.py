@@ -27,8 +27,10 @@ class Delay(TimeMixing):
     axis. Positions stay in ±⌊L/2⌋. A sequence keeps its number of steps: what would arrive after its last step is lost.
 
     A `Delay` before a layer with weights gives axonal delays, one for each of its inputs; after it dendritic ones, one for each
-    output. Train with `"bptt"`, or `"rate"` with several windows. A single window sees of a delay only what it pushes out at
-    the end of the sequence, and `"sltt"` and `"ottt"` only what passes without delay: they are nearly blind to it.
+    output. Delays of single synapses are not there: both together, or inputs that are repeated before the `Delay`, do instead.
+
+    Train with `"bptt"`, or `"rate"` with several windows. A single window sees of a delay only what it pushes out at the end of
+    the sequence, and `"sltt"` and `"ottt"` only what passes without delay: they are nearly blind to it.
 
     Positions are numbers of steps, and learn best at a rate about 100 times that of weights (in the source), without weight
     decay.

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import keras
+import numpy as np
 from keras import ops
 
 from keras_ratesnn import dynamics, surrogates
@@ -114,6 +116,17 @@ class NeuronCell(GuardedCell):
         """The membranes of all steps, `(batch, T, ...)`, given their inputs, of cells with `in_parallel`. There is no reset."""
         raise NotImplementedError(f"{type(self).__name__} does not compute all time steps at once.")
 
+    def over_time_derivatives(self, inputs: Tensor) -> list[Any]:
+        """The derivatives of `over_time` with respect to `weight_parts`, of cells with `in_parallel` and a `step_derivative`.
+
+        Tensors like the membranes, or numbers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not compute all time steps at once.")
+
+    def reaching_inputs(self, timesteps: int) -> np.ndarray:
+        """The inputs of which steps reach the membranes of which, `(T, T)` booleans, of cells with `in_parallel`."""
+        raise NotImplementedError(f"{type(self).__name__} does not compute all time steps at once.")
+
     def weight_parts(self) -> list[tuple[Any, Tensor]]:
         """The parts of the trainable weights that broadcast to the membrane: pairs of what `step_derivative` is given for one,
         and its value. Defaults to each weight as a whole."""
@@ -144,6 +157,11 @@ class NeuronCell(GuardedCell):
     def has_step_derivative(self) -> bool:
         """Whether `step_derivative` holds for the arguments of this cell. Defaults to `True`."""
         return True
+
+    @property
+    def feedback(self) -> keras.layers.Layer | None:
+        """The layer through which the spikes of the previous step come back. Defaults to `None`: there is none."""
+        return None
 
     @property
     def spike_size(self) -> float:

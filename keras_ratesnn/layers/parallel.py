@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import checks, registry, time_axis
+from keras_ratesnn._core import backend, checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import NEURON, LayerKind
 from keras_ratesnn.layers._cell_guards import from_cell
@@ -63,6 +63,9 @@ class PSNCell(ParallelCell):
     def effective_weight(self) -> Tensor:
         """The weights W, `(T, T)`: row t has those of the inputs of all steps for the membrane of step t."""
         return self.weight
+
+    def reaching_inputs(self, timesteps: int) -> np.ndarray:
+        return np.ones((timesteps, timesteps), bool)
 
     def over_time(self, inputs: Tensor) -> Tensor:
         _, timesteps, *shape = inputs.shape
@@ -134,9 +137,11 @@ class MaskedPSNCell(PSNCell):
         )
 
     def effective_weight(self) -> Tensor:
-        lag = np.subtract.outer(np.arange(self.timesteps), np.arange(self.timesteps))
-        outside = ops.convert_to_tensor(np.logical_or(lag < 0, lag >= self.order).astype("float32"))
+        outside = ops.convert_to_tensor((~_band(self.order, self.timesteps)).astype("float32"))
         return self.weight * (1.0 - ops.cast(outside, self.weight.dtype) * self._mask)
+
+    def reaching_inputs(self, timesteps: int) -> np.ndarray:
+        return super().reaching_inputs(timesteps) if self.sees_all_steps else _band(self.order, timesteps)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         before = NeuronCell.initial_state(self, inputs)
@@ -187,23 +192,38 @@ class SlidingPSNCell(ParallelCell):
         before = super().initial_state(inputs)
         return [before for _ in range(self.order - 1)]
 
+    def reaching_inputs(self, timesteps: int) -> np.ndarray:
+        return _band(self.order, timesteps)
+
     def _latest_first(self, dtype):
         return ops.unstack(ops.cast(self.weight, dtype), self.order)[::-1]
 
     def over_time(self, inputs: Tensor) -> Tensor:
         inputs = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
+        return self._weighted(self._by_lag(inputs))
+
+    def _weighted(self, latest_first):
+        """The membrane, given the inputs of the present step, of the one before, and so on."""
+        dtype = latest_first[0].dtype
+        membrane = ops.cast(self.bias, dtype)
+        for weight, x in zip(self._latest_first(dtype), latest_first, strict=True):
+            membrane = backend.multiply_add(x, weight, membrane)
+        return membrane
+
+    def _by_lag(self, inputs):
+        """The inputs of all steps, those one step before, and so on, zeros before the first: a list."""
         timesteps, last = inputs.shape[1], self.order - 1
         padded = ops.pad(inputs, [[0, 0], [last, 0], *([0, 0] for _ in inputs.shape[2:])])
-        weighted = enumerate(self._latest_first(inputs.dtype))
-        return sum(weight * padded[:, last - lag : last - lag + timesteps] for lag, weight in weighted) + ops.cast(
-            self.bias, inputs.dtype
-        )
+        return [padded[:, last - lag : last - lag + timesteps] for lag in range(self.order)]
+
+    def over_time_derivatives(self, inputs: Tensor) -> list[Any]:
+        inputs = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
+        return [*(self._by_lag(inputs) if self.weight.trainable else []), *([1.0] if self.bias.trainable else [])]
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
         inputs = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
         queue = [inputs, *state]
-        weights = zip(self._latest_first(inputs.dtype), queue, strict=True)
-        membrane = sum(weight * x for weight, x in weights) + ops.cast(self.bias, inputs.dtype)
+        membrane = self._weighted(queue)
         return membrane, self.fire(membrane), queue[:-1]
 
     def weight_parts(self) -> list[tuple[Any, Tensor]]:
@@ -225,6 +245,12 @@ class SlidingPSNCell(ParallelCell):
             return of_distance, tangents[:-1]
 
         return along
+
+
+def _band(order, timesteps):
+    """Whether step j is one of the last `order` steps at step t, `(T, T)`."""
+    lag = np.subtract.outer(np.arange(timesteps), np.arange(timesteps))
+    return (lag >= 0) & (lag < order)
 
 
 def _is_zero(tangent):

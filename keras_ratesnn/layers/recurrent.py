@@ -60,6 +60,10 @@ class RecurrentCell(NeuronCell):
     def spike_size(self) -> float:
         return self.cell.spike_size
 
+    @property
+    def feedback(self) -> keras.layers.Layer:
+        return self.synapse
+
     def initial_state(self, inputs: Tensor) -> Structure:
         return {"cell": self.cell.initial_state(inputs), "spikes": super().initial_state(inputs)}
 

@@ -1,9 +1,10 @@
 """Augmentations of training images, by the names used in recipes. Each file has one operation or one kind of operation.
 
 An augmentation is a function `augment(image, seed)` of one image: a float32 tensor `(height, width, channels)` of raw pixels,
-or frames `(time, height, width, channels)`. `seed`, a pair of integers, is the only source of randomness: the same image and
-seed give the same result on every backend and in a resumed run. It uses TensorFlow, for `tf.data`, with every backend. Other
-augmentations, and mixes of the images of a batch, are layers of Keras and keras-cv, see `layers`.
+frames `(time, height, width, channels)`, or steps `(time, channels)`. `seed`, a pair of integers, is the only source of
+randomness: the same image and seed give the same result on every backend and in a resumed run. It uses TensorFlow, for
+`tf.data`, with every backend. Other augmentations, and mixes of the images of a batch, are layers of Keras and keras-cv, see
+`layers`.
 """
 
 import functools
@@ -32,6 +33,7 @@ BY_NAME = {
     "fashion_mnist": _later("data_sets", "fashion_mnist"),
     "fashion_mnist_cutout": _later("data_sets", "fashion_mnist_cutout"),
     "imagenet": _later("data_sets", "imagenet"),
+    "spoken_words": _later("spoken_words", "spoken_words"),
 }
 """Augmentations of single images; None is no augmentation."""
 

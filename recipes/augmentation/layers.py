@@ -79,6 +79,14 @@ def cutmix(seed):
     return keras.layers.CutMix(factor=(1.0, 1.0), seed=seed, **COMMON)
 
 
+def cutmix_in_time(seed):
+    """Sequences with a span of steps from another sequence, see `cutmix_in_time.CutMixInTime`."""
+    # Imported here because it imports TensorFlow.
+    from recipes.augmentation.cutmix_in_time import CutMixInTime
+
+    return CutMixInTime(seed)
+
+
 def seed_of(seed, epoch, use):
     """The seed of a layer: a different one for each seed of a run, epoch, and `use`, an integer."""
     return int(np.random.SeedSequence((seed, epoch, use)).generate_state(1)[0] >> 1)
@@ -103,5 +111,7 @@ AUGMENTATIONS = {
 }
 """Functions of a seed, by the names of augmentations in recipes."""
 
-MIXES = {"mixup": mixup, "cutmix": cutmix}
+OF_SEQUENCES = "cutmix_in_time"
+
+MIXES = {"mixup": mixup, "cutmix": cutmix, OF_SEQUENCES: cutmix_in_time}
 """Likewise, for mixes."""

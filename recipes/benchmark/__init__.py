@@ -11,6 +11,8 @@ process_peak.py   peak memory of a process, with a separate process for each cas
 measure.py        the benchmark for a list of T
 memory.py         a separate table of peak memory against T
 loops.py          the time loops of layers under XLA, unrolled or compiled
+sequences.py      masks, recurrence, delays, parallel neurons
+sequence_peers.py the same networks in other libraries
 unrolling.py      which of the two is faster on this device, on JAX
 xla.py            a step on TensorFlow with and without XLA
 report.py         the record as Markdown tables

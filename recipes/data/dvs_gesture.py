@@ -5,11 +5,11 @@ import pathlib
 import numpy as np
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events import event_frames, read_gestures
-from keras_ratesnn.events.frames import FRAME_NUMBERS_BY
+from keras_ratesnn.events import read_gestures
 from keras_ratesnn.events.gestures import ENDING, label_rows
 from recipes.data import stored_frames
 from recipes.data.dataset import Dataset, check_folder
+from recipes.data.frame_kinds import KINDS
 
 SENSOR_SHAPE = (128, 128)
 IMAGE_SHAPE = (*SENSOR_SHAPE, 2)
@@ -36,10 +36,10 @@ ADVICE = (
 SOURCE = "Unpack DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/."
 
 
-def load(data_dir, timesteps, split_by="count"):
+def load(data_dir, timesteps, kind="count"):
     """The data set as event frames, for the arguments see `recordings.RecordingSet.load`."""
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a gesture.")
-    checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)
+    checks.one_of("kind", kind, KINDS)
     if data_dir is None:
         raise ValueError(f"DVS128 Gesture cannot be downloaded from here. {SOURCE} Then pass --data-dir: {ADVICE}")
     folder = pathlib.Path(data_dir)
@@ -52,10 +52,10 @@ def load(data_dir, timesteps, split_by="count"):
     paths = train + test
     # A recording has gestures of all classes, so they are mixed.
     frames = stored_frames.stored(
-        folder / f"frames_{timesteps}_by_{split_by}.npy",
+        folder / f"frames_{timesteps}_by_{kind}.npy",
         [file for path in paths for file in (path, _labels_of(path))],
         (len(train_labels) + len(test_labels), timesteps, *IMAGE_SHAPE),
-        (frames for path in paths for frames in _frames_of(path, timesteps, split_by)),
+        (frames for path in paths for frames in _frames_of(path, timesteps, kind)),
     )
     rest = len(train_labels)
     return Dataset(frames[:rest], train_labels, frames[rest:], test_labels, CLASS_NAMES)
@@ -87,9 +87,9 @@ def _labels(paths):
     return np.array([row.kind - 1 for path in paths for row in label_rows(_labels_of(path))], "int32")
 
 
-def _frames_of(path, timesteps, split_by):
+def _frames_of(path, timesteps, kind):
     gestures = stored_frames.read(read_gestures, path)
     try:
-        return [event_frames(events, timesteps, split_by, SENSOR_SHAPE, SENSOR_SHAPE) for _, events in gestures]
+        return [KINDS[kind](events, timesteps, SENSOR_SHAPE, SENSOR_SHAPE) for _, events in gestures]
     except ValueError as error:
         raise ValueError(f"{path} is not a recording of DVS128 Gesture. {error}") from error

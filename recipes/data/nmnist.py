@@ -7,10 +7,10 @@ import pathlib
 import numpy as np
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events import event_frames, read_nmnist
-from keras_ratesnn.events.frames import FRAME_NUMBERS_BY
+from keras_ratesnn.events import read_nmnist
 from recipes.data import stored_frames
 from recipes.data.dataset import Dataset, check_folder
+from recipes.data.frame_kinds import KINDS
 
 SENSOR_SHAPE = (34, 34)
 IMAGE_SHAPE = (*SENSOR_SHAPE, 2)
@@ -21,10 +21,10 @@ ADVICE = "--data-dir is a folder with the folders Train and Test, each with a fo
 SOURCE = "Unpack Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist into a folder."
 
 
-def load(data_dir, timesteps, split_by="count"):
+def load(data_dir, timesteps, kind="count"):
     """The data set as event frames, for the arguments see `recordings.RecordingSet.load`."""
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a recording.")
-    checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)
+    checks.one_of("kind", kind, KINDS)
     if data_dir is None:
         raise ValueError(f"N-MNIST cannot be downloaded from here. {SOURCE} Then pass --data-dir: {ADVICE}")
     folder = pathlib.Path(data_dir)
@@ -32,10 +32,10 @@ def load(data_dir, timesteps, split_by="count"):
     train, test = (_recordings(folder / part) for part in PARTS)
     paths = train + test
     frames = stored_frames.stored(
-        folder / f"frames_{timesteps}_by_{split_by}.npy",
+        folder / f"frames_{timesteps}_by_{kind}.npy",
         paths,
         (len(paths), timesteps, *IMAGE_SHAPE),
-        (_frames_of(path, timesteps, split_by) for path in paths),
+        (_frames_of(path, timesteps, kind) for path in paths),
     )
     labels = np.array([int(path.parent.name) for path in paths], "int32")
     return Dataset(frames[: len(train)], labels[: len(train)], frames[len(train) :], labels[len(train) :])
@@ -56,9 +56,9 @@ def _draw(folder, path):
     return hashlib.sha256(path.relative_to(folder).as_posix().encode()).hexdigest()
 
 
-def _frames_of(path, timesteps, split_by):
+def _frames_of(path, timesteps, kind):
     events = stored_frames.read(read_nmnist, path)
     try:
-        return event_frames(events, timesteps, split_by, SENSOR_SHAPE, SENSOR_SHAPE)
+        return KINDS[kind](events, timesteps, SENSOR_SHAPE, SENSOR_SHAPE)
     except ValueError as error:
         raise ValueError(f"{path} is not a recording of N-MNIST. {error}") from error

@@ -14,11 +14,11 @@ import pathlib
 import numpy as np
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events import event_frames, read_aedat, read_arrays
+from keras_ratesnn.events import read_aedat, read_arrays
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
-from keras_ratesnn.events.frames import FRAME_NUMBERS_BY
 from recipes.data import stored_frames
 from recipes.data.dataset import Dataset, check_folder
+from recipes.data.frame_kinds import KINDS
 
 READERS = {".aedat": read_aedat, ".npz": read_arrays, ".npy": read_arrays}
 
@@ -54,14 +54,14 @@ class RecordingSet:
             "files, or .npz or .npy files with x, y, polarity and timestamp."
         )
 
-    def load(self, data_dir, timesteps, split_by="count"):
+    def load(self, data_dir, timesteps, kind="count"):
         """The data set as event frames.
 
         Args:
             data_dir: The folder. Frames and split are also stored there.
             timesteps: Integer >= 1, the number of frames of a recording.
-            split_by: "count" for frames with equal numbers of events, "time" for frames of equal duration. Defaults to
-                `"count"`.
+            kind: A name of `frame_kinds.KINDS`: "count" for counts in frames with equal numbers of events, "time" for counts
+                in frames of equal duration, "voxels", "surfaces". Defaults to `"count"`.
 
         Returns:
             A `Dataset` with images of float32 event counts `(timesteps, *image_shape)`, which are read from their file on
@@ -76,7 +76,7 @@ class RecordingSet:
                 match the split.
         """
         timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a recording.")
-        checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)
+        checks.one_of("kind", kind, KINDS)
         if data_dir is None:
             raise ValueError(f"{self.name} cannot be downloaded from here. {self.source} Then pass --data-dir: {self.advice}")
         folder = pathlib.Path(data_dir)
@@ -86,10 +86,10 @@ class RecordingSet:
         names = train + test
         paths = [recordings[name] for name in names]
         frames = stored_frames.stored(
-            folder / f"frames_{timesteps}_by_{split_by}.npy",
+            folder / f"frames_{timesteps}_by_{kind}.npy",
             paths,
             (len(paths), timesteps, *self.image_shape),
-            (_frames_of(self, path, timesteps, split_by) for path in paths),
+            (_frames_of(self, path, timesteps, kind) for path in paths),
         )
         labels = np.array([self.class_names.index(_class_of(name)) for name in names], "int32")
         return Dataset(frames[: len(train)], labels[: len(train)], frames[len(train) :], labels[len(train) :])
@@ -187,9 +187,9 @@ def _read_split(path, recordings, is_given):
     return split
 
 
-def _frames_of(recording_set, path, timesteps, split_by):
+def _frames_of(recording_set, path, timesteps, kind):
     events = stored_frames.read(READERS[path.suffix], path)
     try:
-        return event_frames(events, timesteps, split_by, SENSOR_SHAPE, recording_set.image_shape[:2])
+        return KINDS[kind](events, timesteps, SENSOR_SHAPE, recording_set.image_shape[:2])
     except ValueError as error:
         raise ValueError(f"{path} is not a recording of {recording_set.name}. {error}") from error

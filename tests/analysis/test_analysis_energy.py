@@ -7,9 +7,21 @@ import pytest
 from helpers import to_numpy
 from keras import layers
 
+import keras_ratesnn as rsnn
 from keras_ratesnn import analysis, describe
 from keras_ratesnn.layer_kinds import kind_of
-from keras_ratesnn.layers import LIF, WSConv2D
+from keras_ratesnn.layers import (
+    ILIF,
+    LIF,
+    PSN,
+    Delay,
+    MaskedPSN,
+    Recurrent,
+    SlidingPSN,
+    SpikingSelfAttention,
+    TokenAttention,
+    WSConv2D,
+)
 
 T = 4
 
@@ -245,3 +257,141 @@ def test_other_costs_are_those_given_and_the_description_shows_the_totals():
     default = analysis.energy(model, images)
     assert description.energy.total == pytest.approx(default.total)
     assert f"{default.total * 1e9:.3g} nJ; without spikes {default.total_without_spikes * 1e9:.3g} nJ" in str(description)
+
+
+# Spikes that come back, weights in time, and products of spikes
+
+
+def spikes_of(network, tensors, x):
+    """The values of some tensors of a network at all steps, arrays `(batch, T, ...)`."""
+    model = helpers.spiking(keras.Model(network.inputs, tensors), T, return_sequences=True)
+    return [to_numpy(values) for values in keras.tree.flatten(model(x))]
+
+
+def entry(found, name):
+    """`(multiply-adds, additions for spikes, multiply-adds without spikes)` of a layer."""
+    index = found.layers.index(name)
+    return found.multiply_adds[index], found.accumulates[index], found.multiply_adds_without_spikes[index]
+
+
+@pytest.mark.parametrize("neuron", [LIF(), ILIF(levels=3)])
+def test_each_spike_that_comes_back_is_added_once_for_each_connection_in_the_next_step(neuron):
+    inputs = keras.Input((5,))
+    synapse = layers.Dense(5, name="back", kernel_initializer="ones")
+    neurons = Recurrent(neuron, synapse, name="recurrent")(inputs)
+    network = keras.Model(inputs, neurons)
+    x = np.random.default_rng(0).uniform(0, 1, (3, T, 5)).astype("float32")
+    # A sequence with padding at its end, and one in its middle: nothing comes back after it.
+    x[0, 2:], x[1, 1] = -1.0, -1.0
+    model = rsnn.SpikingModel(network, T, return_sequences=True, mask_value=-1.0)
+    spikes, additions = to_numpy(model(x)), 0
+    for sample in range(3):
+        for t in range(1, T):
+            if (x[sample, t] != -1).all() and (x[sample, t - 1] != -1).all():
+                for i in range(5):
+                    additions += int(spikes[sample, t - 1, i]) * 5
+    assert additions > 5
+    assert entry(analysis.energy(model, x), "recurrent/back") == (0, pytest.approx(additions / 3), 0)
+    description = describe(model, x, print_fn=None)
+    assert description.synaptic_operations == pytest.approx(additions / 3)
+    assert (description.parameters, description.not_counted) == (5 * 5 + 5, ())
+    if neuron.cell.levels > 1:
+        unrolled = analysis.energy(rsnn.unroll(model), x)
+        assert unrolled.accumulates.sum() == pytest.approx(additions / 3)
+
+
+def test_a_convolution_that_spikes_come_back_by_feeds_fewer_neurons_at_the_edges():
+    inputs = keras.Input((3, 4, 2))
+    neurons = Recurrent(LIF(), layers.Conv2D(2, 3, padding="same", name="back"), name="recurrent")(inputs)
+    network = keras.Model(inputs, neurons)
+    x = np.random.default_rng(0).uniform(0, 2, (2, T, 3, 4, 2)).astype("float32")
+    (spikes,) = spikes_of(network, [neurons], x)
+    additions = 0
+    for _, row, column, _ in np.argwhere(spikes[:, :-1].reshape(-1, 3, 4, 2)):
+        reached = [(r, c) for r in range(3) for c in range(4) if abs(r - row) <= 1 and abs(c - column) <= 1]
+        additions += 2 * len(reached)
+    assert entry(analysis.energy(helpers.spiking(network, T), x), "recurrent/back")[1] == pytest.approx(additions / 2)
+
+
+@pytest.mark.parametrize(
+    ("neurons", "reaches"),
+    [
+        (PSN(T), lambda t, j: True),
+        (MaskedPSN(T, order=2), lambda t, j: t - 2 < j <= t),
+        (MaskedPSN(T, order=2, mask=0.5), lambda t, j: True),
+        (SlidingPSN(3), lambda t, j: t - 3 < j <= t),
+    ],
+)
+def test_parallel_neurons_multiply_the_inputs_of_all_steps_that_reach_a_membrane(neurons, reaches):
+    inputs = keras.Input((5,))
+    model = rsnn.SpikingModel(keras.Model(inputs, neurons(inputs)), T, mask_value=-1.0)
+    x = np.ones((2, T, 5), "float32")
+    x[1, 3:] = -1.0
+    pairs = [(t, j) for steps in (T, 3) for t in range(steps) for j in range(steps) if reaches(t, j)]
+    found = analysis.energy(model, x)
+    assert entry(found, neurons.name) == (len(pairs) * 5 / 2, 0, 0)
+    assert found.not_counted == ()
+
+
+def test_a_delay_takes_no_operations_and_its_outputs_are_spikes():
+    inputs = keras.Input((5,))
+    x = Delay(3)(LIF()(inputs))
+    model = helpers.spiking(keras.Model(inputs, layers.Dense(2, name="out")(x)), T)
+    found = analysis.energy(model, np.ones((2, T, 5), "float32"))
+    assert (found.layers, found.multiply_adds.tolist(), found.not_counted) == (("out",), [0.0], ())
+    assert found.accumulates[0] > 0
+
+
+def additions_of_products(left, right):
+    """An addition for each spike of `left`, and each value other than 0 of `right` that it meets; and matrices of products."""
+    additions = 0
+    for matrix, other in zip(left.reshape(-1, *left.shape[-2:]), right.reshape(-1, *right.shape[-2:]), strict=True):
+        for i, k in np.argwhere(matrix):
+            additions += sum(int(matrix[i, k]) for j in range(other.shape[1]) if other[k, j] != 0)
+    return additions
+
+
+def firing():
+    """Neurons that fire in an untrained network."""
+    return LIF(threshold=0.05)
+
+
+def test_products_of_attention_take_an_addition_for_each_spike_and_value_that_it_meets():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 4))
+    attention = SpikingSelfAttention(heads=2, neuron=firing, attention_neuron=firing, name="attention")
+    network = keras.Model(inputs, attention(inputs))
+    x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
+    parts = [network.get_layer(f"attention_{part}_order").output for part in ("query", "key", "value")]
+    queries, keys, values = spikes_of(network, parts, x)
+    found = analysis.energy(helpers.spiking(network, T), x)
+    first, second = (name for name in found.layers if "matmul" in name)
+    dense = 2 * 2 * 6 * 2
+    assert entry(found, first) == (0, pytest.approx(additions_of_products(keys, values) / 2), dense)
+    assert entry(found, second) == (0, pytest.approx(additions_of_products(queries, keys @ values) / 2), dense)
+    assert entry(found, first)[1] > 0
+    assert entry(found, second)[1] > 0
+
+
+def test_token_attention_adds_the_spikes_of_queries_and_lets_keys_pass():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 4))
+    attention = TokenAttention(heads=2, neuron=firing, attention_neuron=firing, name="attention")
+    network = keras.Model(inputs, attention(inputs))
+    x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
+    (queries,) = spikes_of(network, [network.get_layer("attention_query_heads").output], x)
+    found = analysis.energy(helpers.spiking(network, T), x)
+    (name,) = (name for name in found.layers if "sum" in name)
+    assert entry(found, name) == (0, pytest.approx(np.count_nonzero(queries) / 2), 0)
+    assert np.count_nonzero(queries) > 0
+    assert not [name for name in found.layers if "chosen" in name]
+
+
+def test_products_of_numbers_that_are_no_spikes_are_multiply_adds_in_each_step():
+    inputs = keras.Input((3, 4))
+    spikes = LIF()(inputs)
+    x = keras.ops.softmax(spikes) + inputs
+    network = keras.Model(inputs, keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))))
+    found = analysis.energy(helpers.spiking(network, T), np.random.default_rng(0).random((2, T, 3, 4)).astype("float32"))
+    (name,) = (name for name in found.layers if "matmul" in name)
+    assert entry(found, name) == (3 * 4 * 3 * T, 0, 3 * 4 * 3)

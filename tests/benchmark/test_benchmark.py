@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import io
 import json
 import re
@@ -17,7 +18,20 @@ from recipe_runs import error_of
 import keras_ratesnn as rsnn
 from keras_ratesnn._model import call_graphs
 from recipes import device
-from recipes.benchmark import cases, costs, inference, loops, measure, memory, plot, process_peak, report, timing, unrolling
+from recipes.benchmark import (
+    cases,
+    costs,
+    inference,
+    loops,
+    measure,
+    memory,
+    plot,
+    process_peak,
+    report,
+    sequences,
+    timing,
+    unrolling,
+)
 from recipes.benchmark import settings as benchmark_settings
 from recipes.benchmark import xla as benchmark_xla
 from recipes.benchmark.__main__ import main
@@ -374,6 +388,36 @@ def test_peers_are_not_repeated():
         ("rate-multi, jit_compile=True", True),
         ("spikingjelly", "auto"),
     ]
+
+
+# Sequences
+
+
+def test_masks_recurrence_delays_and_parallel_neurons_are_measured_beside_those_of_the_peers(capsys):
+    options = ["--units", "3", "--layers", "1", "--batch", "2", "--timesteps", "2", "--rounds", "1"]
+    peers = PEERS if BACKEND == "torch" and all(map(importlib.util.find_spec, PEERS)) else ()
+    with pytest.MonkeyPatch.context() as patch:
+        # Recorded graphs are not waited for.
+        patch.setattr(measure, "compiling_calls", lambda settings, method: (1,))
+        assert sequences.main([*options, "--methods", "rate-multi", *peers]) == 0
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[4:]]
+    assert [row[:3] for row in rows] == [[name, "2", method] for name in sequences.CASES for method in ("rate-multi", *peers)]
+    lacking = {(name, method): text for name, _, method, text, *_ in rows if text.startswith("no ")}
+    if peers:
+        assert lacking.pop(("SlidingPSN", "snntorch")) == "no parallel neurons"
+        assert lacking == {(name, peer): sequences.CASES[name].lacking for name in ("LIF, masked", "Delay") for peer in PEERS}
+    measured = [row for row in rows if (row[0], row[2]) not in lacking and not row[3].startswith("no ")]
+    assert all(float(cell) > 0 for row in measured for cell in row[3:6])
+    assert all((row[6] == "") == costs.needs_separate_process() for row in measured)
+
+
+def test_padded_sequences_have_half_of_the_steps_or_more():
+    (values, labels), timesteps = sequences.sequences(True, 8, 5, 3), 5
+    lengths = (to_numpy(values) != sequences.PADDING).all(axis=2).sum(axis=1)
+    assert set(lengths) <= {3, 4, 5}
+    assert len(set(lengths)) > 1
+    assert to_numpy(labels).shape == (8,)
+    assert (to_numpy(sequences.sequences(False, 8, timesteps, 3)[0]) != sequences.PADDING).all()
 
 
 # Unrolled loops

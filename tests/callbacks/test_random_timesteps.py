@@ -187,6 +187,16 @@ def test_inputs_with_time_are_an_error():
     model.fit(frames, Y, verbose=0)
 
 
+def test_an_error_that_it_cannot_cause_gets_no_note_about_inputs():
+    class FailsOtherwise(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            raise ValueError("of something else")
+
+    with pytest.raises(ValueError, match="of something else") as raised:
+        compiled(spiking()).fit(X, Y, verbose=0, callbacks=[RandomTimesteps(5, 5), FailsOtherwise()])
+    assert not getattr(raised.value, "__notes__", [])
+
+
 def test_another_model_is_an_error():
     network = mlp()
     outer = keras.Sequential([keras.Input((6,)), spiking(network)])

@@ -13,6 +13,7 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
+from keras_ratesnn.layer_kinds import TIME_MIXING, kind_of
 from keras_ratesnn.layers import IF, ILIF, LIF
 from keras_ratesnn.models import _residual, preact_resnet, resnet, sew_resnet
 
@@ -254,3 +255,19 @@ def test_padding_is_padding_in_all_slots():
     mask = np.arange(4) < np.array([4, 1, 2])[:, None]
     x[~mask] = np.nan
     np.testing.assert_allclose(to_numpy(rsnn.unroll(model)(x, mask=mask)), to_numpy(model(x, mask=mask)), rtol=1e-5, atol=1e-6)
+
+
+def test_recurrent_neurons_get_no_spikes_from_a_step_that_is_padding():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    neurons = rsnn.layers.Recurrent(rsnn.layers.ILIF(levels=3), layers.Dense(6, kernel_initializer="ones"))
+    model = rsnn.SpikingModel(keras.Model(inputs, layers.Dense(3)(neurons(inputs))), timesteps=4, mask_value=-1.0)
+    x = np.random.default_rng(0).uniform(0, 1, (3, 4, 6)).astype("float32")
+    x[1, 1] = -1.0
+    np.testing.assert_allclose(to_numpy(rsnn.unroll(model)(x)), to_numpy(model(x)), rtol=1e-5)
+
+
+def test_sums_over_slots_say_that_they_mix_time_steps():
+    _, binary = both(vgg)
+    sums = [layer for layer in binary.network.layers if kind_of(layer).slots is not None]
+    assert {kind_of(layer).role for layer in sums} == {TIME_MIXING}

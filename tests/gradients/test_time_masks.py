@@ -7,7 +7,7 @@ included, changes nothing. Statistics of a batch are those of its valid steps.
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, spiking, to_numpy, training_results
+from helpers import BACKEND, compiled, spiking, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -364,6 +364,21 @@ def test_masks_that_do_not_fit_are_errors(mask, message):
 def test_an_input_without_time_has_no_mask_in_time():
     with pytest.raises(ValueError, match="The input has no time, so that no step of it is padding"):
         spiking(network(), T)(frames()[:, 0], mask=MASK)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="other backends know the rank of each tensor")
+def test_a_mask_of_unknown_rank_is_an_error_that_says_to_set_its_shape():
+    import tensorflow as tf
+
+    model = spiking(network(), T)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, T, 6)), tf.TensorSpec(None, "bool")])
+    def call(x, mask):
+        return model(x, mask=mask)
+
+    said = r"`mask` must have a known number of axes.*Received: a mask of unknown rank.*tf.ensure_shape\(mask, \(None, 5\)\)"
+    with pytest.raises(ValueError, match=said):
+        call(frames(), MASK)
 
 
 def test_samples_that_are_all_padding_are_errors_before_training():

@@ -7,6 +7,7 @@ from helpers import compiled, data, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._graph import requirements
 
 T = 5
 
@@ -36,6 +37,14 @@ def test_a_sequence_may_be_longer_than_timesteps(model):
     whole = spiking(model.network, 3 * T, return_sequences=True).predict(x, verbose=0)
     steps = np.stack([to_numpy(model.step(x[:, t])) for t in range(3 * T)], axis=1)
     np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_the_network_is_searched_for_what_cannot_stream_once_not_at_each_step(model, monkeypatch):
+    x, _ = data()
+    model.step(x)
+    monkeypatch.setattr(requirements, "kind_of", None)
+    monkeypatch.setattr(requirements.keras_internals, "with_sublayers", None)
+    model.step(x)
 
 
 def test_after_a_reset_neurons_start_at_rest_with_any_batch_size(model):

@@ -361,6 +361,30 @@ def test_counts_of_events_are_dropped_in_four_ways():
         assert seen[way] > 0.17 * 800, seen
 
 
+def test_of_spoken_words_a_span_and_a_band_are_left_out_and_spikes_added():
+    steps = np.full((40, 30), 2.0, "float32")
+    spans, bands, added = [], [], []
+    for result in augmented(augmentation.BY_NAME["spoken_words"], steps, 400):
+        assert set(np.unique(result)) <= {0.0, 1.0, 2.0, 3.0}
+        spans.append(_only_run((result < 2).all(axis=1)))
+        bands.append(_only_run((result < 2).all(axis=0)))
+        added.append(np.isin(result, (1, 3)).mean())
+        assert (result < 2).sum() == spans[-1] * 30 + bands[-1] * 40 - spans[-1] * bands[-1]
+    assert (max(spans), max(bands)) == (8, 6)
+    assert min(spans) == min(bands) == 0
+    assert 0.003 < np.mean(added) < 0.007
+    assert max(added) < 0.02
+    with pytest.raises(ValueError, match=r"spoken_words is for steps \(time, channels\)"):
+        augmentation.BY_NAME["spoken_words"](tf.zeros((4, 4, 2)), (0, 0))
+
+
+def _only_run(masked):
+    """The number of places that are true, which are neighbours."""
+    places = np.flatnonzero(masked)
+    assert (np.diff(places) == 1).all()
+    return len(places)
+
+
 def test_a_roll_by_zero_keeps_the_image():
     image = different_pixels(3, 4)
     np.testing.assert_array_equal(random_roll(0)(tf.constant(image), (0, 1)), image)
@@ -407,6 +431,19 @@ def test_mixup_is_even_over_an_image(batch):
     assert_near_share((weights < 0.5).sum(), len(weights), 0.5)
     assert weights.min() < 0.1
     assert weights.max() > 0.9
+
+
+def test_cutmix_in_time_has_one_span_of_steps_of_another_sequence(batch):
+    sequences, labels = by_layer("cutmix_in_time", *batch)
+    lengths = collections.Counter()
+    for number, (sequence, label) in enumerate(zip(sequences, labels, strict=True)):
+        other = (sequence != number).reshape(50, -1)
+        assert (other.all(axis=1) | ~other.any(axis=1)).all()
+        lengths[_only_run(other.all(axis=1))] += 1
+        assert len(np.unique(sequence[other.all(axis=1)])) <= 1
+        assert label[number] == pytest.approx(1 - other.all(axis=1).mean(), abs=1e-6)
+    assert min(lengths) < 5
+    assert max(lengths) > 45
 
 
 def test_cutmix_has_one_box_of_another_image(batch):
@@ -462,6 +499,7 @@ IMAGES = {
     "fashion_mnist": pixels(PICTURES[1].resize((28, 28)).convert("L"))[..., np.newaxis],
     "fashion_mnist_cutout": pixels(PICTURES[1].resize((28, 28)).convert("L"))[..., np.newaxis],
     "imagenet": pixels(PHOTOGRAPHS[1].resize((320, 240))),
+    "spoken_words": np.random.default_rng(0).poisson(0.2, (40, 30)).astype("float32"),
 }
 SHAPES = {name: image.shape for name, image in IMAGES.items()} | {"imagenet": (224, 224, 3)}
 
@@ -494,6 +532,7 @@ DRAWN = {
     "fashion_mnist": (108.1610, 5406.969),
     "fashion_mnist_cutout": (106.0619, 5301.171),
     "imagenet": (120.5725, 6028.691),
+    "spoken_words": (99.4946, 4972.883),
 }
 """Mean, and mean with weights that tell places apart, of 50 samples: as they were when this was written."""
 
@@ -502,9 +541,8 @@ DRAWN = {
 def test_every_backend_and_machine_draws_the_same(name):
     rows, columns = np.meshgrid(np.arange(SIZE), np.arange(SIZE), indexing="ij")
     image = np.stack([rows * 8, columns * 8, (rows * columns) % 256], axis=-1).astype("float32")
-    results = augmented(
-        augmentation.BY_NAME[name], image[np.newaxis] if name in ("cifar10_dvs", "event_drop") else image, 50
-    ).astype("float64")
+    given = {"cifar10_dvs": image[np.newaxis], "event_drop": image[np.newaxis], "spoken_words": image[..., 0]}
+    results = augmented(augmentation.BY_NAME[name], given.get(name, image), 50).astype("float64")
     weights = np.arange(results.size).reshape(results.shape) % 101
     np.testing.assert_allclose((results.mean(), (results * weights).mean()), DRAWN[name], rtol=1e-5)
 

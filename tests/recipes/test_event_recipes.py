@@ -26,9 +26,12 @@ WRITE = {
 SIZES = {"nmnist": (30, 20), "dvs_gesture": (22, 11), "shd": (40, 40), "ssc": (70, 70)}
 
 
+AUGMENTED = {"ssc": ("augment=spoken_words", "mix=cutmix_in_time"), "dvs_gesture": ("augment=event_drop",)}
+
+
 def check_training(name, folder):
     WRITE[name](folder / "data")
-    record = trained(folder / "run", name, "--data-dir", str(folder / "data"), "--set", *TINY)
+    record = trained(folder / "run", name, "--data-dir", str(folder / "data"), "--set", *TINY, *AUGMENTED.get(name, ()))
     assert (record["train_images"], record["test_images"]) == SIZES[name]
     assert np.isfinite(record["curve"]["loss"]).all()
 

@@ -275,6 +275,9 @@ def test_an_input_with_time_has_no_ordinary_network_and_no_layers():
         recipe.with_settings(["ordinary=only"])
     with pytest.raises(ValueError, match="layers of Keras take images, not frames"):
         recipe.with_settings(["mix=mixup"])
+    assert recipe.with_settings(["mix=cutmix_in_time"]).mix == "cutmix_in_time"
+    with pytest.raises(ValueError, match="`mix` must not be 'cutmix_in_time' in recipe 'digits', whose images have no time"):
+        catalogue.find("digits").with_settings(["mix=cutmix_in_time"])
 
 
 def test_only_recipes_that_resize_images_take_their_side():

@@ -198,7 +198,7 @@ def test_a_killed_run_leaves_no_incomplete_frames(data_set, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recordings, "event_frames", stop)
+        patch.setitem(recordings.KINDS, "count", stop)
         with pytest.raises(KeyboardInterrupt):
             cifar10_dvs.load(data_set, 1)
     assert {path.name for path in data_set.iterdir()} == {*cifar10_dvs.CLASS_NAMES, "split.txt"}
@@ -222,8 +222,8 @@ def test_without_a_folder_the_error_says_where_the_data_is():
         cifar10_dvs.load(None, 10)
 
 
-def test_an_unknown_way_to_split_is_an_error(data_set):
-    with expect_error(ValueError, "split_by", "'count', 'time'", "'number'"):
+def test_an_unknown_kind_of_frames_is_an_error(data_set):
+    with expect_error(ValueError, "kind", "'count', 'time'", "'number'"):
         cifar10_dvs.load(data_set, 10, "number")
 
 

@@ -11,8 +11,8 @@ from keras import ops
 
 from keras_ratesnn._core import checks, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
-from keras_ratesnn.layer_kinds import LayerKind
-from keras_ratesnn.layers import NeuronCell
+from keras_ratesnn.layer_kinds import TIME_MIXING, LayerKind
+from keras_ratesnn.layers import NeuronCell, TimeMixing
 
 
 @registry.register
@@ -46,6 +46,10 @@ class SlotCell(NeuronCell):
             self.cell.build(input_shape)
         self.input_spec = self.cell.input_spec
 
+    @property
+    def feedback(self) -> keras.layers.Layer | None:
+        return self.cell.feedback
+
     def initial_state(self, inputs: Tensor) -> Structure:
         left = super().initial_state(inputs)
         return {"cell": self.cell.initial_state(inputs), "left": left, "slot": ops.zeros((), left.dtype)}
@@ -68,6 +72,9 @@ class SlotCell(NeuronCell):
             },
         )
 
+    def state_at_padding(self, state: Structure) -> Structure:
+        return {**state, "cell": self.cell.state_at_padding(state["cell"])}
+
     def after_steps(self, state: Structure) -> None:
         self.cell.after_steps(state["cell"])
 
@@ -80,7 +87,7 @@ class SlotCell(NeuronCell):
 
 
 @registry.register
-class SlotSum(keras.layers.Layer):
+class SlotSum(TimeMixing):
     """The sum over the D slots of a step, at each of them.
 
     Args:
@@ -88,19 +95,19 @@ class SlotSum(keras.layers.Layer):
         **kwargs: `name`, `dtype` of a Keras layer.
     """
 
-    layer_kind = LayerKind(slots=lambda layer: layer.slots)
+    layer_kind = LayerKind(role=TIME_MIXING, slots=lambda layer: layer.slots)
 
     def __init__(self, slots: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.slots = checks.positive_integer("slots", slots)
 
-    def call(self, inputs: Tensor) -> Tensor:
-        rows, *shape = ops.shape(inputs)
+    def over_time(self, inputs: Tensor) -> Tensor:
+        _, timesteps, *shape = ops.shape(inputs)
         steps = ops.reshape(inputs, (-1, self.slots, *shape))
         # In half precision a sum of rounded sums would differ more from the product with the integer.
         sums = ops.sum(ops.cast(steps, time_axis.accumulation_dtype(inputs.dtype)), axis=1, keepdims=True)
         repeated = ops.repeat(ops.cast(sums, inputs.dtype), self.slots, axis=1)
-        return ops.reshape(repeated, (rows, *shape))
+        return ops.reshape(repeated, (-1, timesteps, *shape))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -54,7 +54,8 @@ def unroll(model: SpikingModel) -> SpikingModel:
     another order are rounded otherwise: a membrane that is within rounding of where its integer changes may give another one.
 
     The new model runs layer by layer, `step_mode="multi"`. It predicts, also step by step (`SpikingModel.step` takes the frame
-    of D time steps), and can be saved and exported; `analysis` reads its spikes. It is not trained: train the original.
+    of D time steps), and can be saved and exported; `analysis` reads its spikes. With `return_sequences=True` the output of a
+    step of the original stands at each of its D steps. It is not trained: train the original.
 
     Example:
 

@@ -1,0 +1,172 @@
+"""What masks, recurrence, delays and parallel neurons cost: `KERAS_BACKEND=torch python -m recipes.benchmark.sequences`.
+
+Prints the time and the memory of a training step on sequences: dense layers of `--units`, each with neurons after it. On
+PyTorch SpikingJelly and snnTorch train the same networks by BPTT, where they have the layers. All cases of a T are timed in
+turn; a ratio is the median of those of the rounds. On a CPU the time is that of its processors, which other processes affect
+little.
+"""
+
+import argparse
+import dataclasses
+import functools
+import gc
+import sys
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn import SpikingModel, layers
+from recipes import command_line, device, markdown, methods
+from recipes.benchmark import cases, costs, measure, timing
+from recipes.benchmark.settings import PEERS, Settings
+
+CLASSES = 20
+ORDER = 4
+"""Of SlidingPSN."""
+
+MAX_DELAY = 25
+PADDING = -1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A network, and what the peers that cannot run it lack.
+
+    Args:
+        neurons: Function of the number of units that returns a new neuron layer.
+        delays: Boolean, whether a `Delay` is before each dense layer. Defaults to `False`.
+        masks: Boolean, whether sequences are padded, from between T/2 and T steps. Defaults to `False`.
+        lacking: String. Defaults to nothing.
+    """
+
+    neurons: Callable
+    delays: bool = False
+    masks: bool = False
+    lacking: str = ""
+
+
+CASES = {
+    "LIF": Case(lambda units: layers.LIF()),
+    "LIF, masked": Case(lambda units: layers.LIF(), masks=True, lacking="no masks"),
+    "Recurrent": Case(lambda units: layers.Recurrent(layers.LIF(), keras.layers.Dense(units, use_bias=False))),
+    "Delay": Case(lambda units: layers.LIF(), delays=True, lacking="no learned delays"),
+    "SlidingPSN": Case(lambda units: layers.SlidingPSN(ORDER), lacking="no parallel neurons"),
+}
+
+
+def main(argv=None):
+    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+    return command_line.run(parser, run, argv)
+
+
+def parser():
+    result = command_line.parser("benchmark.sequences", __doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    result.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE", help=f"of {', '.join(CASES)}")
+    result.add_argument("--units", type=int, default=140, help="size of the input and of all layers")
+    result.add_argument("--layers", type=int, default=2, help="layers of neurons")
+    result.add_argument("--batch", type=int, default=64, help="sequences in a step")
+    result.add_argument("--timesteps", type=int, nargs="+", default=[25], metavar="T", help="values of T")
+    result.add_argument("--rounds", type=int, default=20, help="number of times each case is timed")
+    known = ", ".join((*methods.PLAIN, *PEERS))
+    result.add_argument("--methods", nargs="+", default=["bptt-multi", "rate-multi"], metavar="NAME", help=f"of {known}")
+    result.add_argument("--threads", type=int, metavar="N", help="threads of the CPU, on PyTorch")
+    return result
+
+
+def run(arguments):
+    given = vars(arguments)
+    chosen, units, depth = (given.pop(name) for name in ("cases", "units", "layers"))
+    with command_line.mistakes():
+        settings = Settings(**given)
+    cases.configure(settings)
+    print(f"{keras.backend.backend()} on {device.name()}: {depth} layers of {units}, batch {settings.batch}\n")
+    print(markdown.heading(("network", "T", "method", "ms", f"ratio to {settings.methods[0]}", "ratio to LIF", "MiB")))
+    for timesteps in settings.timesteps:
+        found = {
+            (name, method): warm(settings, name, method, timesteps, units, depth)
+            for name in chosen
+            for method in settings.methods
+        }
+        steps = {key: case.step for key, case in found.items() if case is not None}
+        clock = time.perf_counter if device.gpu() else time.process_time
+        seconds = timing.interleaved(steps, settings.rounds, clock, timing.LEAST_SECONDS)
+        for (name, method), case in found.items():
+            cells = _cells(seconds, name, method, settings.methods[0], case)
+            print(markdown.row((name, timesteps, method, *cells)), flush=True)
+        # Models contain reference cycles; the next T needs their memory.
+        del found, case
+        gc.collect()
+
+
+def _cells(seconds, name, method, first, case):
+    """Time, its ratios to those of the first method and of LIF neurons, and memory."""
+    if case is None:
+        return CASES[name].lacking, "", "", ""
+    own = seconds[name, method]
+    bases = (seconds.get((name, first)), seconds.get(("LIF", method)))
+    ratios = ("" if base is None else f"{timing.spread(timing.ratios(own, base))['median']:.2f}" for base in bases)
+    memory = "" if case.memory_bytes is None else f"{case.memory_bytes / 2**20:.1f}"
+    return f"{1000 * timing.spread(own)['median']:.1f}", *ratios, memory
+
+
+def warm(settings, name, method, timesteps, units, depth):
+    """A training step of a case as `measure.Warm`, with its memory; `None` if the method is a peer that lacks a layer.
+
+    Args:
+        settings: `Settings`.
+        name: A name of `CASES`.
+        method: A name of `recipes.methods` or `PEERS`.
+        timesteps: Integer T.
+        units: Integer, the size of the input and of all layers.
+        depth: Integer, the number of layers of neurons.
+    """
+    trainer = _peer(name, method, units, depth) if method in PEERS else _model(name, method, timesteps, units, depth)
+    if trainer is None:
+        return None
+    batch = sequences(CASES[name].masks, settings.batch, timesteps, units)
+    case = measure.warm_up(functools.partial(trainer.train_on_batch, *batch), measure.compiling_calls(settings, method))
+    if keras.backend.backend() == "jax":
+        return dataclasses.replace(case, memory_bytes=costs.compiled(trainer, *batch)["memory_bytes"])
+    return case if costs.needs_separate_process() else dataclasses.replace(case, memory_bytes=costs.memory_rise(case.step))
+
+
+def sequences(masks, batch, timesteps, units):
+    """Sequences `(batch, T, units)` of which a tenth is 1, padded if `masks`, and their labels, in device memory."""
+    generator = np.random.default_rng(0)
+    values = (generator.random((batch, timesteps, units)) < 0.1).astype("float32")
+    if masks:
+        lengths = generator.integers(-(-timesteps // 2), timesteps, batch, endpoint=True)
+        values[np.arange(timesteps) >= lengths[:, None]] = PADDING
+    return ops.convert_to_tensor(values), ops.convert_to_tensor(np.arange(batch, dtype="int64") % CLASSES)
+
+
+def _model(name, method, timesteps, units, depth):
+    case, chosen = CASES[name], methods.settings_of(method)
+    inputs = x = keras.Input((units,))
+    for _ in range(depth):
+        x = layers.Delay(MAX_DELAY)(x) if case.delays else x
+        x = case.neurons(units)(keras.layers.Dense(units)(x))
+    network = keras.Model(inputs, keras.layers.Dense(CLASSES)(x))
+    gradient, mask_value = methods.gradient_method(chosen), PADDING if case.masks else None
+    model = SpikingModel(network, timesteps, gradient, chosen["step_mode"], mask_value=mask_value)
+    model.compile("sgd", cases.loss())
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _peer(name, library, units, depth):
+    # Imported here because they import PyTorch.
+    from recipes.benchmark import peers, sequence_peers
+
+    neurons = sequence_peers.NEURONS[library].get(name)
+    if neurons is None:
+        return None
+    network = sequence_peers.NETWORKS[library](neurons, units, depth, CLASSES)
+    return peers.Trainer(network.to("cuda") if device.gpu() else network, "float32")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
