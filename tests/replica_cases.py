@@ -16,6 +16,7 @@ CASES = {
     "rate, single, timed": {"gradient": "rate", "step_mode": "single", "timed": True, "samples": 2 * BATCH},
     "sltt, single, online": {"gradient": "sltt", "step_mode": "single", "online": True, "samples": 2 * BATCH},
     "rate, multi, time mean": {"gradient": "rate", "step_mode": "multi", "mean": True, "samples": 2 * BATCH + 5},
+    "rate, multi, attention": {"gradient": "rate", "step_mode": "multi", "attention": True, "samples": 2 * BATCH + 5},
     "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
 }
 OTHERS = ["noise", "mistakes", "batches of 7", "collectives"]
@@ -37,7 +38,7 @@ def squared_error(y, outputs):
     return ops.sum(ops.square(ops.cast(y, outputs.dtype) - outputs), axis=-1)
 
 
-def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, **_):
+def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, attention=False, **_):
     import keras
     from keras import layers
 
@@ -55,6 +56,8 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, **_):
     if mean:
         x = rsnn.layers.TimeMean()(x)
     x = normalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))
+    if attention:
+        x = layers.Add()([x, rsnn.layers.SpikingSelfAttention(heads=2, scale=1.0)(rsnn.layers.LIF()(x))])
     # Keras multiplies matrices in float32 on PyTorch, but convolves in float64.
     x = layers.ReLU()(x) if mean else rsnn.layers.LIF()(x)
     x = layers.Flatten()(layers.Conv2D(3, 2)(x))
