@@ -3,6 +3,7 @@
 On JAX and TensorFlow the process makes virtual devices. On PyTorch each of DEVICES processes runs this program.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -57,7 +58,8 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, attention=
         x = rsnn.layers.TimeMean()(x)
     x = normalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))
     if attention:
-        x = layers.Add()([x, rsnn.layers.SpikingSelfAttention(heads=2, scale=1.0)(rsnn.layers.LIF()(x))])
+        neuron = functools.partial(rsnn.layers.LIF, threshold=0.3)
+        x = layers.Add()([x, rsnn.layers.SpikingSelfAttention(2, neuron=neuron, attention_neuron=neuron)(neuron()(x))])
     # Keras multiplies matrices in float32 on PyTorch, but convolves in float64.
     x = layers.ReLU()(x) if mean else rsnn.layers.LIF()(x)
     x = layers.Flatten()(layers.Conv2D(3, 2)(x))
