@@ -3,6 +3,7 @@
 On JAX and TensorFlow the process makes virtual devices. On PyTorch each of DEVICES processes runs this program.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ CASES = {
     "rate, single, timed": {"gradient": "rate", "step_mode": "single", "timed": True, "samples": 2 * BATCH},
     "sltt, single, online": {"gradient": "sltt", "step_mode": "single", "online": True, "samples": 2 * BATCH},
     "rate, multi, time mean": {"gradient": "rate", "step_mode": "multi", "mean": True, "samples": 2 * BATCH + 5},
+    "rate, multi, attention": {"gradient": "rate", "step_mode": "multi", "attention": True, "samples": 2 * BATCH + 5},
     "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
     "rate, multi, padded": {"gradient": "rate", "step_mode": "multi", "padded": True, "timed": True, "samples": 2 * BATCH + 3},
 }
@@ -41,7 +43,7 @@ def squared_error(y, outputs):
     return ops.sum(ops.square(ops.cast(y, outputs.dtype) - outputs), axis=-1)
 
 
-def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=False, **_):
+def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=False, attention=False, **_):
     import keras
     from keras import layers
 
@@ -61,6 +63,9 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=Fal
     if mean:
         x = rsnn.layers.TimeMean()(x)
     x = normalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))
+    if attention:
+        neuron = functools.partial(rsnn.layers.LIF, threshold=0.3)
+        x = layers.Add()([x, rsnn.layers.SpikingSelfAttention(2, neuron=neuron, attention_neuron=neuron)(neuron()(x))])
     # Keras multiplies matrices in float32 on PyTorch, but convolves in float64 (docs/upstream.md, float64).
     x = layers.ReLU()(x) if mean else rsnn.layers.LIF()(x)
     return compiled(keras.Model(inputs, layers.Flatten()(layers.Conv2D(3, 2)(x))), gradient, step_mode)

@@ -1,8 +1,8 @@
 """Peak memory of a training step against T: `KERAS_BACKEND=jax python -m recipes.benchmark.memory` prints a table.
 
-The network is a ResNet-18, by default with rate training in both step modes and BPTT. The quantity depends on the backend: on
-JAX the compiler's temporary memory; on PyTorch, where the step is a recorded graph, and on a GPU the allocator's peak;
-otherwise the increase of the peak memory of the process during the step. Each case has a process of its own.
+By default with rate training in both step modes and BPTT. The quantity depends on the backend: on JAX the compiler's temporary
+memory; on PyTorch, where the step is a recorded graph, and on a GPU the allocator's peak; otherwise the increase of the peak
+memory of the process during the step. Each case has a process of its own.
 """
 
 import sys
@@ -11,7 +11,7 @@ from recipes import command_line, markdown
 from recipes.benchmark import costs
 from recipes.benchmark.arguments import JIT_COMPILE
 from recipes.benchmark.process_peak import in_separate_process
-from recipes.benchmark.settings import Settings
+from recipes.benchmark.settings import NETWORKS, Settings
 
 TIMESTEPS = (2, 4, 8, 16)
 
@@ -24,6 +24,9 @@ def main(argv=None):
 def parser():
     defaults = Settings()
     result = command_line.parser("benchmark.memory", __doc__)
+    result.add_argument(
+        "--network", default=defaults.network, metavar="NAME", help=f"one of {', '.join(NETWORKS)} (default: %(default)s)"
+    )
     result.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels (default: %(default)s)")
     result.add_argument("--batch", type=int, default=defaults.batch, help="images in the step (default: %(default)s)")
     result.add_argument("--size", type=int, default=defaults.size, help="height and width (default: %(default)s)")
@@ -42,7 +45,7 @@ def measure(arguments):
     with command_line.mistakes():
         settings = Settings(**{**given, "jit_compile": JIT_COMPILE[given["jit_compile"]]}, timesteps=TIMESTEPS)
     print(
-        f"ResNet-18 of width {settings.width}, batch {settings.batch}, {settings.size}x{settings.size}, MiB; "
+        f"{settings.network} of width {settings.width}, batch {settings.batch}, {settings.size}x{settings.size}, MiB; "
         f"{costs.memory_measure()}\n"
     )
     print(markdown.heading(("method", *(f"T = {timesteps}" for timesteps in TIMESTEPS), "T = 16 / T = 2")))

@@ -47,7 +47,8 @@ def builder(name, data_dir, url, advice):
 
 def in_memory(made):
     """The splits `train` and `test` of a builder, as a `Dataset` of arrays."""
-    return Dataset(*_arrays(made, "train"), *_arrays(made, "test"))
+    class_names = tuple(made.info.features["label"].names)
+    return Dataset(*_arrays(made, "train"), *_arrays(made, "test"), class_names)
 
 
 def _arrays(made, split):

@@ -664,9 +664,9 @@ def test_methods_must_fit_the_time_steps_of_each_command(capsys):
 
 def test_the_table_of_memory_has_a_column_for_every_t(capsys, monkeypatch):
     monkeypatch.setattr(memory, "in_separate_process", lambda settings, method, timesteps: timesteps * 2**20)
-    assert memory.main(["--batch", "3"]) == 0
+    assert memory.main(["--network", "MaxFormer", "--batch", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "batch 3" in lines[0]
+    assert lines[0].startswith("MaxFormer of width 0.25, batch 3")
     assert lines[4] == "| rate-multi | 2 | 4 | 8 | 16 | 8.00 |"
     assert "batch=0" in error_of(["--batch", "0"], capsys, memory.main)
 

@@ -63,6 +63,12 @@ def test_cifar_recipes_train(name, mocked, tmp_path):
     check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW), cifar.IMAGE_SHAPE)
 
 
+def test_the_number_of_classes_does_not_depend_on_the_labels_that_occur(mocked, tmp_path):
+    """Mixing images makes a target of each class."""
+    data = cifar.load("cifar100", tmp_path)
+    assert len({*data.train_labels, *data.test_labels}) < data.classes == 100
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGENET_RECIPES)
 def test_imagenet_recipes_train_at_full_image_size(name, mocked, tmp_path):
