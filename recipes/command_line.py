@@ -130,7 +130,7 @@ def add_count(parser, name, what, default=None, **options):
 def _count(name, what, text):
     from keras_ratesnn._core import checks
 
-    number = int(text)
+    number = int(text) if text.removeprefix("-").isdecimal() else text
     with mistakes():
         return checks.positive_integer(name, number, advice=f"It is the {what}.")
 

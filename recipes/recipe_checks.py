@@ -130,6 +130,11 @@ def _check_augmentation(recipe):
             f"`augment` and `mix` must be 'none' in recipe {recipe.name!r}, whose labels say where things are in an image. "
             f"Received: {received}. Leave them out."
         )
+    if recipe.mask_value is not None and (recipe.augment, recipe.mix) != ("none", "none"):
+        raise ValueError(
+            f"`augment` and `mix` must be 'none' in recipe {recipe.name!r}, whose sequences are padded: they do not know "
+            f"what is padding. Received: {received}. Leave them out."
+        )
     of_sequences = "none", augmentation.layers.OF_SEQUENCES
     if recipe.has_time and (recipe.augment not in augmentation.BY_NAME or recipe.mix not in of_sequences):
         raise ValueError(

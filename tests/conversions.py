@@ -254,8 +254,8 @@ def converted(network):
 def row(name, found):
     """The row of the table for what `converted` returns."""
     if isinstance(found, ValueError):
-        _, _, why = " ".join(str(found).split()).partition("Received: ")
-        why = why.partition(". Give ")[0].partition(" What is inside")[0].rpartition("became neurons. ")[-1]
+        _, _, why = "; ".join(line.strip() for line in str(found).splitlines()).partition("Received: ")
+        why = why.partition(". Give ")[0].partition("; What is inside")[0].rpartition("became neurons.; ")[-1]
         return f"| {name} | refused | {why} |"
     report = found.spikify_report
     left = collections.Counter((change.activation, change.reason) for change in report.kept)

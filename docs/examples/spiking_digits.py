@@ -95,7 +95,7 @@ rsnn.describe(model, x_test[:64])
 ## Fewer time steps
 
 The number of time steps can be changed after training. Fewer steps take less time and energy. For this small network and simple
-images a single step is nearly as good as four; deep networks lose more.
+images a single step is about as good as four; deep networks lose more.
 """
 
 accuracies = {}

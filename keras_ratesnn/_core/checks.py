@@ -61,6 +61,14 @@ def positive_integer(name: str, value: Any, *, advice: str = "") -> int:
     return value
 
 
+def index(name: str, value: Any, count: int) -> int:
+    """Returns `value` as an int if it is an index of `count` things, also from the end; else raises TypeError or IndexError."""
+    value = integer(name, value)
+    if not -count <= value < count:
+        raise IndexError(f"`{name}` must be from 0 to {count - 1}. Received: {name}={value}.")
+    return value
+
+
 def boolean(name: str, value: Any) -> bool:
     """Returns `value` if it is True or False; else raises TypeError."""
     if not isinstance(value, bool):

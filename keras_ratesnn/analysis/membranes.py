@@ -44,7 +44,7 @@ class Membranes:
             TypeError: If `sample` is not an integer.
             IndexError: If there is no such sample.
         """
-        sample = checks.integer("sample", sample)
+        sample = checks.index("sample", sample, len(self.values))
         values, spikes = self.values[sample], self.spikes[sample]
         figure = _figures.new_figure(5.5, 3.8)
         axes = figure.subplots()

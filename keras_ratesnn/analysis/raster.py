@@ -39,7 +39,7 @@ class Raster:
             TypeError: If `sample` is not an integer.
             IndexError: If there is no such sample.
         """
-        spikes = self.spikes[checks.integer("sample", sample)]
+        spikes = self.spikes[checks.index("sample", sample, len(self.spikes))]
         return _raster_figures.still(spikes, self.neurons, self.layer, f"sample {sample}")
 
     def animate(self, sample: int = 0, interval: int = 200) -> Any:
@@ -61,7 +61,7 @@ class Raster:
             IndexError: If there is no such sample.
         """
         interval = checks.positive_integer("interval", interval)
-        spikes = self.spikes[checks.integer("sample", sample)]
+        spikes = self.spikes[checks.index("sample", sample, len(self.spikes))]
         return _raster_figures.animation(spikes, self.neurons, self.layer, f"sample {sample}", interval)
 
 

@@ -1,6 +1,7 @@
 """Copies a Keras model, with other operations instead of some of its own."""
 
 import dataclasses
+import textwrap
 from typing import Any
 
 import keras
@@ -132,7 +133,7 @@ def _not_made_again(operation, error):
 
 def short(error):
     """The class of an exception and the beginning of its message, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return f"{type(error).__name__}: {textwrap.shorten(str(error), 160, placeholder=' …')}"
 
 
 def new_copy(operation, changes):

@@ -14,6 +14,8 @@ def event_drop(frames, seed):
 
     Source: Gu et al., "EventDrop: Data Augmentation for Event-based Learning", IJCAI 2021.
     """
+    if frames.shape.rank != 4:
+        raise ValueError(f"event_drop is for frames (time, height, width, channels), not for {frames.shape}.")
     seeds = tf.unstack(tf.random.split(seed, 5))
     way = tf.random.stateless_uniform((), seeds[0], maxval=4, dtype=tf.int32)
     share = tf.cast(tf.random.stateless_uniform((), seeds[1], 1, 10, tf.int32), tf.float32) / 10

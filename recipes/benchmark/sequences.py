@@ -57,6 +57,10 @@ CASES = {
 }
 
 
+METHODS = (*methods.PLAIN, *(name for name, peer in PEERS.items() if not peer.memopt))
+"""Those that train these networks; numbers may follow, see `recipes.methods`."""
+
+
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
     return command_line.run(parser, run, argv)
@@ -64,14 +68,15 @@ def main(argv=None):
 
 def parser():
     result = command_line.parser("benchmark.sequences", __doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    result.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE", help=f"of {', '.join(CASES)}")
-    result.add_argument("--units", type=int, default=140, help="size of the input and of all layers")
-    result.add_argument("--layers", type=int, default=2, help="layers of neurons")
+    names = ", ".join(map(repr, CASES))
+    result.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE", help=f"of {names}")
+    command_line.add_count(result, "--units", "size of the input and of all layers", 140)
+    command_line.add_count(result, "--layers", "number of layers of neurons", 2)
     result.add_argument("--batch", type=int, default=64, help="sequences in a step")
     result.add_argument("--timesteps", type=int, nargs="+", default=[25], metavar="T", help="values of T")
     result.add_argument("--rounds", type=int, default=20, help="number of times each case is timed")
-    known = ", ".join((*methods.PLAIN, *PEERS))
-    result.add_argument("--methods", nargs="+", default=["bptt-multi", "rate-multi"], metavar="NAME", help=f"of {known}")
+    known = f"of {', '.join(METHODS)}"
+    result.add_argument("--methods", nargs="+", default=["bptt-multi", "rate-multi"], metavar="NAME", help=known)
     result.add_argument("--threads", type=int, metavar="N", help="threads of the CPU, on PyTorch")
     return result
 
@@ -81,6 +86,8 @@ def run(arguments):
     chosen, units, depth = (given.pop(name) for name in ("cases", "units", "layers"))
     with command_line.mistakes():
         settings = Settings(**given)
+        for method in settings.methods:
+            _check_method(method)
     cases.configure(settings)
     print(f"{keras.backend.backend()} on {device.name()}: {depth} layers of {units}, batch {settings.batch}\n")
     print(markdown.heading(("network", "T", "method", "ms", f"ratio to {settings.methods[0]}", "ratio to LIF", "MiB")))
@@ -99,6 +106,14 @@ def run(arguments):
         # Models contain reference cycles; the next T needs their memory.
         del found, case
         gc.collect()
+
+
+def _check_method(method):
+    if method in {*methods.PRESETS, *PEERS}.difference(METHODS):
+        raise ValueError(
+            f"`methods` must be of {', '.join(METHODS)}. Received: methods={method!r}, which needs a network of "
+            "recipes.benchmark."
+        )
 
 
 def _cells(seconds, name, method, first, case):

@@ -474,6 +474,9 @@ def test_arguments_that_make_no_sense_are_named():
         analysis.raster(model, x, "lif", neurons=0)
     with pytest.raises(ValueError, match="`order` must be one of None, 'rate'"):
         analysis.raster(model, x, "lif", order="time")
+    for result in (analysis.raster(model, x, "lif"), analysis.membranes(model, x, "lif")):
+        with pytest.raises(IndexError, match=f"`sample` must be from 0 to {len(x) - 1}. Received: sample={len(x)}"):
+            result.plot(sample=len(x))
     for interval, error in ((0, ValueError), (0.5, TypeError)):
         with pytest.raises(error, match="`interval` must be"):
             analysis.raster(model, x, "lif").animate(interval=interval)

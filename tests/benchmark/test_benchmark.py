@@ -411,6 +411,14 @@ def test_masks_recurrence_delays_and_parallel_neurons_are_measured_beside_those_
     assert all((row[6] == "") == costs.needs_separate_process() for row in measured)
 
 
+def test_mistakes_in_a_benchmark_of_sequences_are_named(capsys):
+    for option in ("--units", "--layers"):
+        assert sequences.main([option, "0"]) == 2
+        assert f"`{option}` must be 1 or more. Received: {option}=0" in capsys.readouterr().err
+    assert sequences.main(["--methods", "os"]) == 2
+    assert "Received: methods='os', which needs a network of recipes.benchmark" in capsys.readouterr().err
+
+
 def test_padded_sequences_have_half_of_the_steps_or_more():
     (values, labels), timesteps = sequences.sequences(True, 8, 5, 3), 5
     lengths = (to_numpy(values) != sequences.PADDING).all(axis=2).sum(axis=1)

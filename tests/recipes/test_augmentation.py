@@ -390,6 +390,12 @@ def test_a_roll_by_zero_keeps_the_image():
     np.testing.assert_array_equal(random_roll(0)(tf.constant(image), (0, 1)), image)
 
 
+@pytest.mark.parametrize("name", ["cifar10_dvs", "event_drop"])
+def test_augmentations_of_frames_say_what_they_are_for(name):
+    with pytest.raises(ValueError, match=r"is for \w+ \(.*height, width, channels\), not for \(4, 4\)"):
+        augmentation.BY_NAME[name](tf.zeros((4, 4)), (0, 0))
+
+
 # Mixes
 
 LAYERS = {**layers.AUGMENTATIONS, **layers.MIXES}

@@ -109,6 +109,12 @@ def test_a_temporal_part_without_effect_is_an_error(name, settings, said):
         catalogue.find(name).with_settings(settings)
 
 
+@pytest.mark.parametrize("setting", ["augment=spoken_words", "mix=cutmix_in_time"])
+def test_padded_sequences_are_not_augmented(setting):
+    with pytest.raises(ValueError, match="`augment` and `mix` must be 'none' in recipe 'japanese_vowels', whose sequences are"):
+        catalogue.find("japanese_vowels").with_settings([setting])
+
+
 def test_the_accuracy_of_shuffled_spikes_is_in_the_result_and_in_short_tables(run, run_with_delays, tmp_path, capsys):
     (path, record), (_, with_delays) = run, run_with_delays
     assert shuffled.main([str(path), "--data-dir", str(path.parent / "data")]) == 0

@@ -434,6 +434,7 @@ def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(tmp_path, ca
     [
         (["digits", "--seeds", "0"], "`--seeds` must be 1 or more. Received: --seeds=0"),
         (["digits", "--seeds", "-1"], "--seeds=-1"),
+        (["digits", "--seeds", "two"], "`--seeds` must be an integer. Received: --seeds='two'"),
         (["digits", "--set", "seed=3"], "`seed` cannot be set here. Received: --set seed=3. Pass --seeds."),
         (["digits", "--set", "gradient=sltt"], "Received: --set gradient=sltt. Name the method with --methods."),
         (["digits", "--set", "step_mode=single"], "--methods"),
