@@ -104,7 +104,8 @@ class Energy:
         axes.bar(places - width / 2, of_additions, bottom=of_multiply_adds, color="0.75", label="additions for spikes", **style)
         without = self.joules_without_spikes * 1e6
         axes.bar(places + width / 2, without, color="white", hatch="///", label="without spikes", **style)
-        axes.set_ylim(0, 1.1 * max(*(of_multiply_adds + of_additions), *without))
+        axes.margins(y=0.1)
+        axes.set_ylim(bottom=0)
         axes.set_ylabel("µJ a sample")
         title = f"{self.total * 1e6:.3g} µJ with spikes, T = {self.timesteps}; {self.total_without_spikes * 1e6:.3g} µJ without"
         axes.set_title(title, fontsize="medium")
