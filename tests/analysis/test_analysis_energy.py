@@ -395,3 +395,14 @@ def test_products_of_numbers_that_are_no_spikes_are_multiply_adds_in_each_step()
     found = analysis.energy(helpers.spiking(network, T), np.random.default_rng(0).random((2, T, 3, 4)).astype("float32"))
     (name,) = (name for name in found.layers if "matmul" in name)
     assert entry(found, name) == (3 * 4 * 3 * T, 0, 3 * 4 * 3)
+
+
+def test_sums_of_averages_are_taken_once_in_all_slots_of_an_unrolled_step():
+    inputs = keras.Input((6, 4))
+    averages = layers.AveragePooling1D(3)(ILIF(levels=4)(inputs))
+    network = keras.Model(inputs, layers.Dense(2)(keras.ops.sum(averages, axis=1)))
+    model, x = helpers.spiking(network, T), np.random.default_rng(0).uniform(0, 4, (2, T, 6, 4)).astype("float32")
+    expected, found = (analysis.energy(either, x) for either in (model, rsnn.unroll(model)))
+    assert expected.accumulates[0] == 2 * 4 * T
+    np.testing.assert_array_equal(found.accumulates, expected.accumulates)
+    np.testing.assert_array_equal(found.multiply_adds, expected.multiply_adds)
