@@ -119,11 +119,12 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
 
     An addition is counted for each spike and each synapse that it feeds. Inputs that change over time count as spikes if all
     values other than 0 are equal, because such a scale can be multiplied into the weights. In a network whose neurons have
-    integer spikes, inputs that are integers, in units of one spike, count as that many spikes. A layer whose inputs have more
-    values, such as averages of several spikes, takes a multiply-add for each synapse and step, even if the input is 0. A layer
-    whose input is the same at every step, such as an image, takes its multiply-adds once, and in an unrolled network (see
-    `keras_ratesnn.unroll`) any layer takes them once in all slots of a step. In the network without spikes and
-    time, each layer takes its multiply-adds once. The padding of a convolution takes multiply-adds, but no additions.
+    integer spikes, inputs that are integers, in units of one spike, count as that many spikes, but for products of such. A
+    layer whose inputs have more values, such as averages of several spikes, takes a multiply-add for each synapse and step,
+    even if the input is 0. A layer whose input is the same at every step, such as an image, takes its multiply-adds once, and
+    in an unrolled network (see `keras_ratesnn.unroll`) any layer takes them once in all slots of a step. In the network without
+    spikes and time, each layer takes its multiply-adds once. The padding of a convolution takes multiply-adds, but no
+    additions.
 
     Counted are Dense, einsum and convolution layers, also the one in `Recurrent` that spikes come back by, which adds from the
     second step on. Parallel neurons take a multiply-add for each input of a step that reaches a membrane. A matrix product of
@@ -329,6 +330,9 @@ class OperationCounter:
         if _observation.is_neuron(call):
             if self.slots > 1 or call.operation.cell.levels > 1:
                 self._sizes[outputs] = call.operation.cell.spike_size
+            return
+        if call.kind.multilinear and len(call.signals) > 1:
+            # A product of numbers of spikes is no number of spikes.
             return
         sizes = {self._sizes.get(signal, 0.0) for signal in call.signals}
         size = sizes.pop() if len(sizes) == 1 else 0.0
