@@ -105,26 +105,18 @@ def check_sequences(network):
         )
 
 
-_slots: weakref.WeakKeyDictionary[keras.Model, int] = weakref.WeakKeyDictionary()
-
-
 def slots_of(network):
     """How many time steps of a network are the slots of one longer step; 1 if they are none.
 
     Args:
         network: A Functional model, see `as_graph`.
     """
-    if network not in _slots:
-        found = [1]
-        for operation in network.operations:
-            if keras_internals.is_graph(operation):
-                found.append(slots_of(as_graph(operation)))
-            else:
-                slots = kind_of(operation).slots
-                found.append(1 if slots is None else slots(operation))
-        # Asked at each call.
-        _slots[network] = max(found)
-    return _slots[network]
+    counts: Any = ((kind_of(layer).slots, layer) for layer in _search(network, _has_slots))
+    return max((slots(layer) for slots, layer in counts), default=1)
+
+
+def _has_slots(operation):
+    return kind_of(operation).slots is not None
 
 
 def check_timesteps(network, timesteps):

@@ -14,6 +14,9 @@ from keras_ratesnn._core import checks, keras_internals
 class NeitherShape(ValueError):
     """An input has neither the shape of one time step nor that with the time steps of the model."""
 
+    # TensorFlow's AutoGraph makes errors of other constructors again as its own, which are no ValueErrors.
+    __init__ = Exception.__init__
+
 
 def check_inputs(network, inputs, timesteps):
     """Raises ValueError if the number, names, shapes or dtypes of tensors or arrays do not fit a network.

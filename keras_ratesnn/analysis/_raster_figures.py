@@ -35,8 +35,10 @@ def animation(spikes: np.ndarray, neurons: np.ndarray, layer: str, title: str, i
     figure.set_layout_engine("none")
 
     def show(t: int) -> None:
-        # What is to come is transparent, the present step black.
-        marks.set_alpha(np.where(steps == t + 1, 1.0, np.where(steps <= t, 0.5, 0.0)))
+        # Matplotlib fails with no marks.
+        if len(steps):
+            # What is to come is transparent, the present step black.
+            marks.set_alpha(np.where(steps == t + 1, 1.0, np.where(steps <= t, 0.5, 0.0)))
         for bar, rate in zip(bars, so_far[t], strict=True):
             bar.set_width(rate)
         of_rates.set_title(f"after step {t + 1}", fontsize="medium")

@@ -104,7 +104,8 @@ class Energy:
         axes.bar(places - width / 2, of_additions, bottom=of_multiply_adds, color="0.75", label="additions for spikes", **style)
         without = self.joules_without_spikes * 1e6
         axes.bar(places + width / 2, without, color="white", hatch="///", label="without spikes", **style)
-        axes.set_ylim(0, 1.1 * max(*(of_multiply_adds + of_additions), *without))
+        axes.margins(y=0.1)
+        axes.set_ylim(bottom=0)
         axes.set_ylabel("µJ a sample")
         title = f"{self.total * 1e6:.3g} µJ with spikes, T = {self.timesteps}; {self.total_without_spikes * 1e6:.3g} µJ without"
         axes.set_title(title, fontsize="medium")
@@ -118,11 +119,12 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
 
     An addition is counted for each spike and each synapse that it feeds. Inputs that change over time count as spikes if all
     values other than 0 are equal, because such a scale can be multiplied into the weights. In a network whose neurons have
-    integer spikes, inputs that are integers, in units of one spike, count as that many spikes. A layer whose inputs have more
-    values, such as averages of several spikes, takes a multiply-add for each synapse and step, even if the input is 0. A layer
-    whose input is the same at every step, such as an image, takes its multiply-adds once, and in an unrolled network (see
-    `keras_ratesnn.unroll`) any layer takes them once in all slots of a step. In the network without spikes and
-    time, each layer takes its multiply-adds once. The padding of a convolution takes multiply-adds, but no additions.
+    integer spikes, inputs that are integers, in units of one spike, count as that many spikes, but for products of such. A
+    layer whose inputs have more values, such as averages of several spikes, takes a multiply-add for each synapse and step,
+    even if the input is 0. A layer whose input is the same at every step, such as an image, takes its multiply-adds once, and
+    in an unrolled network (see `keras_ratesnn.unroll`) any layer takes them once in all slots of a step. In the network without
+    spikes and time, each layer takes its multiply-adds once. The padding of a convolution takes multiply-adds, but no
+    additions.
 
     Counted are Dense, einsum and convolution layers, also the one in `Recurrent` that spikes come back by, which adds from the
     second step on. Parallel neurons take a multiply-add for each input of a step that reaches a membrane. A matrix product of
@@ -130,9 +132,10 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
     and each value other than 0 that it meets there; a sum (`keras.ops.sum`) one for each spike. Without spikes both take
     operations for all values, in each step.
 
-    Not counted are memory accesses, biases, the steps of other neurons, delays, pooling, element-wise operations, and
-    normalisation, which in inference can be multiplied into the weights. For a layer with several kernels, like a separable
-    convolution, all operations count as multiply-adds. The model runs in inference mode and is not changed.
+    Not counted are memory accesses, biases, the steps of other neurons, delays, pooling, element-wise operations, other
+    products (`keras.ops.einsum`, `keras.layers.Dot`), and normalisation, which in inference can be multiplied into the weights.
+    For a layer with several kernels, like a separable convolution, all operations count as multiply-adds. The model runs in
+    inference mode and is not changed.
 
     Example:
 
@@ -236,37 +239,35 @@ class OperationCounter:
         """The number of steps of a sample that count, a mean."""
         return float(self.counts.sum() / len(self.counts))
 
+    def _once_in_a_step(self, signal: Signal, values: np.ndarray, spikes: np.ndarray | None) -> tuple[Any, Any]:
+        """Values and their spikes: once in all slots of a step, if they are the same in all or no spikes."""
+        if signal.static or self.slots == 1:
+            return values, spikes
+        by_slot = values.reshape(-1, self.slots, *values.shape[1:])
+        if _same_in_slots(values, self.slots):
+            return by_slot[:, 0], None if spikes is None else spikes[:: self.slots]
+        return (by_slot.sum(axis=1), None) if spikes is None else (values, spikes)
+
     def _count(self, call: Call, signal: Signal, outputs: Signal) -> None:
-        values = self._rows(signal)
+        values, samples = self._rows(signal), len(self.counts)
         input_shape, output_shape = tuple(signal.value.shape), tuple(outputs.value.shape)
         dense = call.kind.multiply_adds(call.operation, input_shape, output_shape)  # type: ignore[misc]  # There is one.
-        steps = 1 if signal.static else self._steps
         spikes = None
         if not signal.static and matrices(call.operation) == 1:
             spikes = self._spikes(signal, values)
-        if self.slots > 1 and not signal.static:
-            is_same = _same_in_slots(values, self.slots)
-            if is_same or spikes is None:
-                # What is the same in all slots of a step, or must be multiplied, is taken once in the step.
-                by_slot, steps = values.reshape(-1, self.slots, *values.shape[1:]), steps / self.slots
-                values = by_slot[:, 0] if is_same else by_slot.sum(axis=1)
-                spikes = None if spikes is None else spikes[:: self.slots]
-        events = values != 0 if spikes is None else spikes
-        active = _fed(call.kind, call.operation, input_shape, output_shape, events.mean(axis=0, dtype="float64")) * steps
-        of_all, of_spikes = (dense * steps, 0.0) if spikes is None else (0.0, active)
+        values, spikes = self._once_in_a_step(signal, values, spikes)
+        events = (values != 0 if spikes is None else spikes).sum(axis=0, dtype="float64") / samples
+        active = _fed(call.kind, call.operation, input_shape, output_shape, events)
+        of_all, of_spikes = (dense * len(values) / samples, 0.0) if spikes is None else (0.0, active)
         self._add(call.operation.name, dense, signal.static, active, of_all, of_spikes)
 
     def _count_sum(self, call: Call) -> None:
         """A sum of inputs: an addition for each spike, or for each input if these are no spikes."""
         (signal,) = call.signals
-        values = self._rows(signal)
-        if not signal.static and _same_in_slots(values, self.slots):
-            values = values[:: self.slots]
-        spikes = None if signal.static else self._spikes(signal, values)
-        active = (values != 0 if spikes is None else spikes).sum() / len(self.counts)
-        self._add(
-            call.operation.name, 0, signal.static, active, 0, values.size / len(self.counts) if spikes is None else active
-        )
+        values, samples = self._rows(signal), len(self.counts)
+        values, spikes = self._once_in_a_step(signal, values, None if signal.static else self._spikes(signal, values))
+        active = (values != 0 if spikes is None else spikes).sum() / samples
+        self._add(call.operation.name, 0, signal.static, active, 0, values.size / samples if spikes is None else active)
 
     def _count_products(self, call: Call, axes: tuple[int, int], outputs: Signal) -> None:
         """Products of two inputs: an addition for each spike of the first one that has spikes, and each value that it meets."""
@@ -329,6 +330,9 @@ class OperationCounter:
         if _observation.is_neuron(call):
             if self.slots > 1 or call.operation.cell.levels > 1:
                 self._sizes[outputs] = call.operation.cell.spike_size
+            return
+        if call.kind.multilinear and len(call.signals) > 1:
+            # A product of numbers of spikes is no number of spikes.
             return
         sizes = {self._sizes.get(signal, 0.0) for signal in call.signals}
         size = sizes.pop() if len(sizes) == 1 else 0.0

@@ -164,9 +164,9 @@ def grafted(value, onto, slopes):
     return result
 
 
-def has_written_derivative(cell):
-    """Whether the `step_derivative` of a cell is that of its step; not so in a subclass that overrides anything."""
-    owner = next(base for base in type(cell).__mro__ if "step_derivative" in vars(base))
+def has_written_derivative(cell, name="step_derivative"):
+    """Whether the derivative of this name is that of the cell's computation; not so in a subclass that overrides anything."""
+    owner = next(base for base in type(cell).__mro__ if name in vars(base))
     return owner is not NeuronCell and cell.has_step_derivative and not inheritance.overrides_computation(type(cell), owner)
 
 

@@ -17,7 +17,7 @@ def recording_pass(cell, dtype, windows):
         return _feedback.FeedbackPass(cell, dtype, windows.sizes)
     if _has_weights_of_steps(cell):
         return _all_steps.AllStepsPass(cell, dtype, windows)
-    if cell.in_parallel:
+    if cell.in_parallel and _eligibility.has_written_derivative(cell, "over_time_derivatives"):
         return _all_steps.PartialSumsPass(cell, dtype, windows)
     return _eligibility.EligibilityPass(cell, dtype, windows.sizes)
 

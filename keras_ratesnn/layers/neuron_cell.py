@@ -119,13 +119,21 @@ class NeuronCell(GuardedCell):
     def over_time_derivatives(self, inputs: Tensor) -> list[Any]:
         """The derivatives of `over_time` with respect to `weight_parts`, of cells with `in_parallel` and a `step_derivative`.
 
-        Tensors like the membranes, or numbers.
+        Optional: without them the rate gradient takes one step after the other. As `step_derivative`, they are not used if a
+        subclass overrides the computation.
+
+        Returns:
+            List of tensors like the membranes, or numbers.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not compute all time steps at once.")
+        raise NotImplementedError(f"{type(self).__name__} has no hand-written derivatives of all time steps.")
 
     def reaching_inputs(self, timesteps: int) -> np.ndarray:
-        """The inputs of which steps reach the membranes of which, `(T, T)` booleans, of cells with `in_parallel`."""
-        raise NotImplementedError(f"{type(self).__name__} does not compute all time steps at once.")
+        """The inputs of which steps reach the membranes of which, `(T, T)` booleans, of cells with `in_parallel`.
+
+        Defaults to those of all steps, or of all but later ones for cells with a `step`.
+        """
+        everywhere = np.ones((timesteps, timesteps), bool)
+        return everywhere if self.sees_all_steps else np.tril(everywhere)
 
     def weight_parts(self) -> list[tuple[Any, Tensor]]:
         """The parts of the trainable weights that broadcast to the membrane: pairs of what `step_derivative` is given for one,

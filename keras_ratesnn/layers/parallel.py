@@ -64,9 +64,6 @@ class PSNCell(ParallelCell):
         """The weights W, `(T, T)`: row t has those of the inputs of all steps for the membrane of step t."""
         return self.weight
 
-    def reaching_inputs(self, timesteps: int) -> np.ndarray:
-        return np.ones((timesteps, timesteps), bool)
-
     def over_time(self, inputs: Tensor) -> Tensor:
         _, timesteps, *shape = inputs.shape
         dtype = time_axis.accumulation_dtype(inputs.dtype)

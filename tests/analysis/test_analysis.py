@@ -332,6 +332,17 @@ def test_an_animation_has_a_frame_for_each_step_with_its_spikes_and_the_rates_so
     assert [text.get_text() for text in raster.get_yticklabels()] == ["4", "2", "7"]
 
 
+def test_neurons_that_never_spike_have_an_animation_and_networks_without_layers_that_are_counted_a_figure_of_their_energy(
+    tmp_path,
+):
+    pytest.importorskip("PIL.Image")
+    silent = analysis.Raster("neurons", np.arange(3), np.zeros((1, 2, 3)))
+    silent.animate().save(tmp_path / "raster.gif", writer="pillow")
+    model = helpers.spiking(keras.Sequential([keras.Input((6,)), LIF()]))
+    (axes,) = analysis.energy(model, helpers.data()[0]).plot().axes
+    assert (axes.get_ylim()[0], axes.patches[:]) == (0, [])
+
+
 def test_a_watched_layer_passes_its_spikes_on():
     model, x, _ = model_and_data()
     frames = np.stack([x * scale for scale in (1, 2, 0.5, 1)], axis=1)

@@ -395,3 +395,33 @@ def test_products_of_numbers_that_are_no_spikes_are_multiply_adds_in_each_step()
     found = analysis.energy(helpers.spiking(network, T), np.random.default_rng(0).random((2, T, 3, 4)).astype("float32"))
     (name,) = (name for name in found.layers if "matmul" in name)
     assert entry(found, name) == (3 * 4 * 3 * T, 0, 3 * 4 * 3)
+
+
+def test_sums_of_averages_are_taken_once_in_all_slots_of_an_unrolled_step():
+    inputs = keras.Input((6, 4))
+    averages = layers.AveragePooling1D(3)(ILIF(levels=4)(inputs))
+    network = keras.Model(inputs, layers.Dense(2)(keras.ops.sum(averages, axis=1)))
+    model, x = helpers.spiking(network, T), np.random.default_rng(0).uniform(0, 4, (2, T, 6, 4)).astype("float32")
+    expected, found = (analysis.energy(either, x) for either in (model, rsnn.unroll(model)))
+    assert expected.accumulates[0] == 2 * 4 * T
+    np.testing.assert_array_equal(found.accumulates, expected.accumulates)
+    np.testing.assert_array_equal(found.multiply_adds, expected.multiply_adds)
+
+
+def test_sums_of_products_of_integer_spikes_are_numbers_not_spikes():
+    x = np.random.default_rng(0).uniform(0, 4, (2, T, 3, 4)).astype("float32")
+    found = []
+    for normalize in (False, True):
+        inputs = keras.Input((3, 4))
+        spikes = ILIF(levels=4, decay=0.0, normalize=normalize)(inputs)
+        products = keras.ops.matmul(spikes, keras.ops.transpose(spikes, (0, 2, 1)))
+        network = keras.Model(inputs, layers.Dense(2)(keras.ops.matmul(products, spikes)))
+        found.append(analysis.energy(helpers.spiking(network, T), x))
+        if not normalize:
+            queries, scores = spikes_of(network, [spikes, products], x)
+    # The scores meet the spikes of the values.
+    additions = additions_of_products(np.swapaxes(queries, -1, -2), np.swapaxes(scores, -1, -2))
+    assert found[0].accumulates.tolist()[1:] == [additions / 2, 0]
+    assert found[0].multiply_adds.tolist() == [0, 0, 2 * 3 * 4 * T]
+    np.testing.assert_array_equal(found[0].accumulates, found[1].accumulates)
+    np.testing.assert_array_equal(found[0].multiply_adds, found[1].multiply_adds)

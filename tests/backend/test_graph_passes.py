@@ -9,9 +9,10 @@ if BACKEND != "torch":
     pytest.skip("only PyTorch records graphs", allow_module_level=True)
 
 import keras
+import numpy as np
 import torch
 from helpers import compiled, data, spiking
-from keras import layers
+from keras import layers, ops
 from recorded_calls import recording
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -171,3 +172,22 @@ def test_no_padded_copy_is_made_by_the_layer_before_a_convolution_with_stride():
     (graph,) = model._graphs.graphs
     for part in (graph.forward, graph.backward):
         assert not any("constant_pad_nd" in str(node.target) for node in part.__self__.graph.nodes)
+
+
+def test_a_convolution_of_a_constant_is_recorded():
+    constant = np.random.default_rng(0).random((1, 4, 4, 1), "float32")
+
+    class OfConstant(layers.Layer):
+        def build(self, input_shape):
+            self.kernel = self.add_weight(shape=(3, 3, 1, 2), name="kernel")
+
+        def call(self, inputs):
+            return inputs + ops.conv(ops.convert_to_tensor(constant), self.kernel)
+
+    inputs = keras.Input((2, 2, 2))
+    x = rsnn.layers.LIF()(OfConstant()(rsnn.layers.LIF()(inputs)))
+    with recording():
+        model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))))
+        for seed in range(2):
+            model.train_on_batch(*data(4, (2, 2, 2), seed=seed))
+    assert len(model._graphs.graphs) == 1

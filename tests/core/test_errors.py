@@ -45,6 +45,21 @@ def test_timesteps_are_a_positive_integer(value, error, fragments):
     assert model.timesteps == 3
 
 
+@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="only TensorFlow makes errors of traced code again")
+def test_wrong_shapes_are_value_errors_in_a_function_of_tensorflow_too():
+    import tensorflow as tf
+
+    model = spiking()
+
+    @tf.function
+    def call(x):
+        return model(x)
+
+    with pytest.raises(ValueError, match="one frame for each of timesteps=3") as raised:
+        call(np.ones((4, 5, 6), "float32"))
+    assert_says(raised, "(4, 5, 6)")
+
+
 def test_timesteps_may_be_a_numpy_integer():
     assert type(spiking(timesteps=np.int64(4)).timesteps) is int
 

@@ -282,3 +282,42 @@ def test_membranes_and_rates_are_those_of_all_steps():
     current = to_numpy(model.network.get_layer("dense_0")(frames()[0]))
     weight, bias = (to_numpy(part.value) for part in (neurons.cell.weight, neurons.cell.bias))
     np.testing.assert_allclose(traces.values[0, :, 0], (weight @ current + bias)[:, 0], rtol=1e-4, atol=1e-5)
+
+
+class DoubledCell(rsnn.layers.SlidingPSNCell):
+    """A custom cell with a derivative of its step, and none of all steps."""
+
+    def _weighted(self, latest_first):
+        return 2.0 * super()._weighted(latest_first)
+
+    def step_derivative(self, *args, **kwargs):
+        along = super().step_derivative(*args, **kwargs)
+
+        def doubled(*tangents):
+            of_distance, state = along(*tangents)
+            return 2.0 * of_distance, state
+
+        return doubled
+
+
+def doubled():
+    return rsnn.layers.Neuron(DoubledCell(3))
+
+
+@pytest.mark.parametrize("gradient", ["rate", Rate(windows=2)], ids=str)
+def test_a_custom_parallel_cell_with_a_derivative_of_its_step_alone_has_its_gradient_in_both_step_modes(gradient):
+    multi, single = (results(doubled, gradient, step_mode) for step_mode in ("multi", "single"))
+    for name in single:
+        np.testing.assert_allclose(multi[name], single[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_of_a_custom_parallel_cell_all_earlier_inputs_are_said_to_reach_a_membrane():
+    class CumulativeCell(rsnn.layers.NeuronCell):
+        in_parallel = True
+
+        def over_time(self, inputs):
+            return keras.ops.cumsum(inputs, axis=1) - self.threshold
+
+    inputs = keras.Input((6,))
+    model = spiking(keras.Model(inputs, rsnn.layers.Neuron(CumulativeCell())(inputs)), T)
+    assert rsnn.analysis.energy(model, frames()).multiply_adds.tolist() == [6 * T * (T + 1) / 2]

@@ -31,11 +31,11 @@ def pad_in_convolutions(graph):
 
 def _amounts(pad):
     """How many zeros are put on each side of each axis, a tuple; `None` if the sides differ, or others than zeros are put."""
-    tensor, sides, *value = pad.args
+    _, sides, *value = pad.args
     if value not in ([], [0], [0.0]) or any(before != after for before, after in zip(sides[::2], sides[1::2], strict=True)):
         return None
     # The last axis is first.
-    return (*(0,) * (tensor.meta["val"].ndim - len(sides) // 2), *reversed(sides[::2]))
+    return (*(0,) * (pad.meta["val"].ndim - len(sides) // 2), *reversed(sides[::2]))
 
 
 def _readers(node, amounts):
@@ -83,9 +83,9 @@ def _take_out(pad):
 
 
 def _renew_shapes(graph):
-    """Notes the shapes of transposes, and of gradients of inputs, anew."""
+    """Notes the shapes of transposes, and of gradients of inputs, anew. Constants have no shape noted."""
     for node in graph.nodes:
-        if node.target is _PERMUTE:
+        if node.target is _PERMUTE and "val" in node.args[0].meta:
             node.meta = {**node.meta, "val": node.args[0].meta["val"].permute(node.args[1])}
         elif node.target is operator.getitem and node.args[0].target is _BACKWARD and node.args[1] == 0:
-            node.meta = {**node.meta, "val": node.args[0].args[1].meta["val"]}
+            node.meta = {**node.meta, "val": node.args[0].args[1].meta.get("val")}
