@@ -47,6 +47,8 @@ class Recipe:
         mix: Name of the mix of the training images of a batch, one of `augmentation.MIXES`.
         image_side: Integer >= 1, the height and width to which images from a folder are resized, for recipes that resize them;
             None for others.
+        frame_kind: What frames the recordings of an event camera become, one of `data.frame_kinds.KINDS`, for recipes that read
+            recordings; None for the recipe's own.
         width: Float > 0 that multiplies the number of channels of every layer.
         train_images: Integer >= 1, the number of images to train on, or None for all.
         held_out: Integer >= 1, the number of images at the end of the training images that replace the test images, or None to
@@ -81,6 +83,7 @@ class Recipe:
     augment: str = "none"
     mix: str = "none"
     image_side: int | None = None
+    frame_kind: str | None = None
     width: float = 1.0
     train_images: int | None = None
     held_out: int | None = None
@@ -219,8 +222,8 @@ class Recipe:
         Raises:
             ValueError: If `held_out` leaves no training image, or the data set is a stream of which no part can be taken.
         """
-        options = {} if self.image_side is None else {"image_side": self.image_side}
-        dataset = self.load_data(data_dir, self.timesteps) if self.has_time else self.load_data(data_dir, **options)
+        options = {name: getattr(self, name) for name in recipe_checks.OF_DATA if getattr(self, name) is not None}
+        dataset = self.load_data(data_dir, *([self.timesteps] if self.has_time else []), **options)
         if (self.held_out or self.train_images) and not isinstance(dataset, Dataset):
             raise ValueError(
                 f"`held_out` and `train_images` must be None for a data set that is read as a stream, as in {self.name}. "

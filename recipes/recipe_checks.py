@@ -6,6 +6,7 @@ from typing import get_args
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Normalizer
 from recipes import augmentation, setting_names
+from recipes.data.frame_kinds import KINDS
 from recipes.tasks.classification import CLASSIFICATION
 from recipes.temporal import TEMPORAL
 
@@ -24,6 +25,9 @@ OPTIONAL_COUNTS = {
     "image_side": "It is a number of pixels.",
 }
 
+OF_DATA = {"image_side": "resize images", "frame_kind": "read recordings of event cameras"}
+"""Settings that are arguments of `Recipe.load_data`, and what recipes without them do not do."""
+
 
 def check(recipe):
     """Checks all settings of a `Recipe`.
@@ -34,7 +38,7 @@ def check(recipe):
     """
     _check_numbers(recipe)
     _check_names(recipe)
-    _check_image_side(recipe)
+    _check_data(recipe)
     _check_temporal(recipe)
     _check_ordinary(recipe)
     _check_teaching(recipe)
@@ -64,12 +68,15 @@ def _check_names(recipe):
     checks.one_of("normalization", recipe.normalization, NORMALIZATIONS)
 
 
-def _check_image_side(recipe):
-    if recipe.image_side is not None and "image_side" not in inspect.signature(recipe.load_data).parameters:
-        raise ValueError(
-            f"`image_side` must be None in recipe {recipe.name!r}, which does not resize images. Received: "
-            f"image_side={recipe.image_side}. Leave it out."
-        )
+def _check_data(recipe):
+    for name, what in OF_DATA.items():
+        value = getattr(recipe, name)
+        if value is not None and name not in inspect.signature(recipe.load_data).parameters:
+            raise ValueError(
+                f"`{name}` must be None in recipe {recipe.name!r}, which does not {what}. Received: {name}={value}. "
+                "Leave it out."
+            )
+    checks.one_of("frame_kind", recipe.frame_kind, (None, *KINDS))
 
 
 def _check_temporal(recipe):

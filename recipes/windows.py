@@ -19,7 +19,7 @@ from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
 
-OF_DATA = ("train_images", "held_out", "image_side")
+OF_DATA = ("train_images", "held_out", "image_side", "frame_kind")
 """The settings that `--set` may have for a run."""
 
 USED = (*OF_DATA, "width", "timesteps", "levels", "normalization", "temporal", "step_mode", "precision", "seed")

@@ -80,6 +80,7 @@ ADDED = {
     "ordinary": "no",
     "optimizer": "sgd",
     "image_side": None,
+    "frame_kind": None,
     "temporal": None,
     "ordinary_epochs": None,
     "ordinary_learning_rate": None,

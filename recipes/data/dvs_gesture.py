@@ -36,10 +36,10 @@ ADVICE = (
 SOURCE = "Unpack DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/."
 
 
-def load(data_dir, timesteps, kind="count"):
+def load(data_dir, timesteps, frame_kind="count"):
     """The data set as event frames, for the arguments see `recordings.RecordingSet.load`."""
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a gesture.")
-    checks.one_of("kind", kind, KINDS)
+    checks.one_of("frame_kind", frame_kind, KINDS)
     if data_dir is None:
         raise ValueError(f"DVS128 Gesture cannot be downloaded from here. {SOURCE} Then pass --data-dir: {ADVICE}")
     folder = pathlib.Path(data_dir)
@@ -52,10 +52,10 @@ def load(data_dir, timesteps, kind="count"):
     paths = train + test
     # A recording has gestures of all classes, so they are mixed.
     frames = stored_frames.stored(
-        folder / f"frames_{timesteps}_by_{kind}.npy",
+        folder / f"frames_{timesteps}_by_{frame_kind}.npy",
         [file for path in paths for file in (path, _labels_of(path))],
         (len(train_labels) + len(test_labels), timesteps, *IMAGE_SHAPE),
-        (frames for path in paths for frames in _frames_of(path, timesteps, kind)),
+        (frames for path in paths for frames in _frames_of(path, timesteps, frame_kind)),
     )
     rest = len(train_labels)
     return Dataset(frames[:rest], train_labels, frames[rest:], test_labels, CLASS_NAMES)

@@ -21,10 +21,10 @@ ADVICE = "--data-dir is a folder with the folders Train and Test, each with a fo
 SOURCE = "Unpack Train.zip and Test.zip of https://www.garrickorchard.com/datasets/n-mnist into a folder."
 
 
-def load(data_dir, timesteps, kind="count"):
+def load(data_dir, timesteps, frame_kind="count"):
     """The data set as event frames, for the arguments see `recordings.RecordingSet.load`."""
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a recording.")
-    checks.one_of("kind", kind, KINDS)
+    checks.one_of("frame_kind", frame_kind, KINDS)
     if data_dir is None:
         raise ValueError(f"N-MNIST cannot be downloaded from here. {SOURCE} Then pass --data-dir: {ADVICE}")
     folder = pathlib.Path(data_dir)
@@ -32,10 +32,10 @@ def load(data_dir, timesteps, kind="count"):
     train, test = (_recordings(folder / part) for part in PARTS)
     paths = train + test
     frames = stored_frames.stored(
-        folder / f"frames_{timesteps}_by_{kind}.npy",
+        folder / f"frames_{timesteps}_by_{frame_kind}.npy",
         paths,
         (len(paths), timesteps, *IMAGE_SHAPE),
-        (_frames_of(path, timesteps, kind) for path in paths),
+        (_frames_of(path, timesteps, frame_kind) for path in paths),
     )
     labels = np.array([int(path.parent.name) for path in paths], "int32")
     return Dataset(frames[: len(train)], labels[: len(train)], frames[len(train) :], labels[len(train) :])

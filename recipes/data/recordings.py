@@ -54,14 +54,14 @@ class RecordingSet:
             "files, or .npz or .npy files with x, y, polarity and timestamp."
         )
 
-    def load(self, data_dir, timesteps, kind="count"):
+    def load(self, data_dir, timesteps, frame_kind="count"):
         """The data set as event frames.
 
         Args:
             data_dir: The folder. Frames and split are also stored there.
             timesteps: Integer >= 1, the number of frames of a recording.
-            kind: A name of `frame_kinds.KINDS`: "count" for counts in frames with equal numbers of events, "time" for counts
-                in frames of equal duration, "voxels", "surfaces". Defaults to `"count"`.
+            frame_kind: A name of `frame_kinds.KINDS`: "count" for counts in frames with equal numbers of events, "time" for
+                counts in frames of equal duration, "voxels", "surfaces". Defaults to `"count"`.
 
         Returns:
             A `Dataset` with images of float32 event counts `(timesteps, *image_shape)`, which are read from their file on
@@ -76,7 +76,7 @@ class RecordingSet:
                 match the split.
         """
         timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a recording.")
-        checks.one_of("kind", kind, KINDS)
+        checks.one_of("frame_kind", frame_kind, KINDS)
         if data_dir is None:
             raise ValueError(f"{self.name} cannot be downloaded from here. {self.source} Then pass --data-dir: {self.advice}")
         folder = pathlib.Path(data_dir)
@@ -86,10 +86,10 @@ class RecordingSet:
         names = train + test
         paths = [recordings[name] for name in names]
         frames = stored_frames.stored(
-            folder / f"frames_{timesteps}_by_{kind}.npy",
+            folder / f"frames_{timesteps}_by_{frame_kind}.npy",
             paths,
             (len(paths), timesteps, *self.image_shape),
-            (_frames_of(self, path, timesteps, kind) for path in paths),
+            (_frames_of(self, path, timesteps, frame_kind) for path in paths),
         )
         labels = np.array([self.class_names.index(_class_of(name)) for name in names], "int32")
         return Dataset(frames[: len(train)], labels[: len(train)], frames[len(train) :], labels[len(train) :])

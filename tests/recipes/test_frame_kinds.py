@@ -6,6 +6,7 @@ from made_recordings import made_events, write_data_set
 
 from keras_ratesnn.events import event_frames, time_surfaces, voxel_grid
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
+from recipes import catalogue
 from recipes.data import cifar10_dvs
 from recipes.data.frame_kinds import KINDS
 
@@ -51,3 +52,21 @@ def test_a_data_set_is_loaded_as_any_kind(tmp_path):
     surfaces, counts = (cifar10_dvs.load(tmp_path, 2, kind).train_images for kind in ("surfaces", "count"))
     assert surfaces.shape == counts.shape
     assert surfaces.max() <= 1 < counts.max()
+
+
+def test_the_setting_frame_kind_chooses_the_frames_of_a_recipe_that_reads_recordings(tmp_path):
+    write_data_set(tmp_path, cifar10_dvs.CLASS_NAMES)
+    recipe = catalogue.find("cifar10_dvs_vggsnn").with_settings(["frame_kind=surfaces", "timesteps=2"])
+    np.testing.assert_array_equal(recipe.load(tmp_path).train_images, cifar10_dvs.load(tmp_path, 2, "surfaces").train_images)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "said"),
+    [
+        ("digits", "frame_kind=time", "`frame_kind` must be None in recipe 'digits', which does not read recordings"),
+        ("nmnist", "frame_kind=number", "`frame_kind` must be one of None, 'count', 'time', 'voxels', 'surfaces'"),
+    ],
+)
+def test_a_wrong_setting_frame_kind_is_an_error(name, setting, said):
+    with pytest.raises(ValueError, match=said):
+        catalogue.find(name).with_settings([setting])

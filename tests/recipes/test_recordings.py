@@ -223,7 +223,7 @@ def test_without_a_folder_the_error_says_where_the_data_is():
 
 
 def test_an_unknown_kind_of_frames_is_an_error(data_set):
-    with expect_error(ValueError, "kind", "'count', 'time'", "'number'"):
+    with expect_error(ValueError, "frame_kind", "'count', 'time'", "'number'"):
         cifar10_dvs.load(data_set, 10, "number")
 
 
