@@ -20,6 +20,9 @@ from keras_ratesnn.gradients import _windows
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.layers import NeuronCell
 
+MOST_COMPILED_WINDOWS = 8
+"""With more windows a time loop is not compiled: each of its steps has a trace for each pair of windows."""
+
 
 class EligibilityPass(NeuronPass):
     """Neurons in a time loop that also accumulate their firing rate and its derivatives with respect to input and weights.
@@ -47,8 +50,8 @@ class EligibilityPass(NeuronPass):
 
     @property
     def compiles(self):
-        # PyTorch's compiler fails on the graphs of its forward-mode differentiation.
-        return has_written_derivative(self.cell)
+        # PyTorch's compiler fails on the graphs of its forward-mode differentiation, and takes minutes for many windows.
+        return has_written_derivative(self.cell) and len(self.sizes) <= MOST_COMPILED_WINDOWS
 
     def phase(self, t):
         return _windows.inside(self.sizes, t)

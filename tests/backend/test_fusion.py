@@ -15,7 +15,7 @@ from helpers import BACKEND, compiled, data, loss_and_gradients, spiking, to_num
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import _time_loop
+from keras_ratesnn.gradients import _eligibility, _time_loop
 
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends fuse by themselves")
 if BACKEND == "torch":
@@ -91,6 +91,15 @@ def cases():
             yield name, *mode, 3
     for mode in (("rate", "multi"), ("bptt", "multi")):
         yield "all that is learned", *mode, _time_loop.LONGEST_PASS + 2
+
+
+@torch_only
+@pytest.mark.parametrize("windows", [_eligibility.MOST_COMPILED_WINDOWS, _eligibility.MOST_COMPILED_WINDOWS + 1])
+def test_loops_with_many_windows_are_not_compiled(windows):
+    model = spiking(network(), _eligibility.MOST_COMPILED_WINDOWS + 1, rsnn.gradients.Rate(windows=windows))
+    with fusion("eager") as state:
+        loss_and_gradients(model, *data(3, (6, 6, 2)))
+        assert bool(state._kernels) == (windows <= _eligibility.MOST_COMPILED_WINDOWS)
 
 
 @torch_only
