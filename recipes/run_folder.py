@@ -133,6 +133,8 @@ class RunFolder:
             ValueError: If the file is damaged or has the wrong content; the message names it.
         """
         if not self.result.exists():
+            if not self.path.is_dir():
+                raise FileNotFoundError(f"There is no folder {self.path}. Name the folder of a run, such as runs/digits.")
             raise FileNotFoundError(f"The run in {self.path} is not finished: there is no {self.result.name} in it.")
         record = read_json(self.result, RESULT)
         return read_json(self.result, {_score_key(record): float | None})

@@ -131,6 +131,7 @@ def test_the_accuracy_of_shuffled_spikes_is_in_the_result_and_in_short_tables(ru
     assert results.SHUFFLED not in results.with_tables(place, [with_delays])
     capsys.readouterr()
     assert "not finished" in error_of([tmp_path], capsys, shuffled.main)
+    assert f"There is no folder {tmp_path / 'nowhere'}" in error_of([tmp_path / "nowhere"], capsys, shuffled.main)
 
 
 def test_the_files_of_aeon_are_found_without_importing_it(tmp_path, monkeypatch):
