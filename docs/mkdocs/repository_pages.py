@@ -27,6 +27,16 @@ def on_files(files, config):
     return files
 
 
+TITLES = {
+    "tensorflow": "On TensorFlow",
+    "jax": "On JAX",
+    "torch": "On PyTorch",
+    "crash": "On PyTorch, ends in a crash",
+    "neurobench": "With NeuroBench",
+    "kerashub": "With KerasHub",
+}
+"""Of blocks of code, by the word after ```python."""
+
 ENTRY = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
 """A row of the table of an API page."""
 
@@ -50,14 +60,7 @@ def with_entries(markdown):
 
 def with_titles_of_backends(markdown):
     """The text of a page, in which a block of code for one backend, ```python torch, has its name as a title."""
-    titles = {
-        "tensorflow": "On TensorFlow",
-        "jax": "On JAX",
-        "torch": "On PyTorch",
-        "neurobench": "With NeuroBench",
-        "kerashub": "With KerasHub",
-    }
-    return re.sub(r"^```python (\w+)$", lambda match: f'```python title="{titles[match[1]]}"', markdown, flags=re.MULTILINE)
+    return re.sub(r"^```python (\w+)$", lambda match: f'```python title="{TITLES[match[1]]}"', markdown, flags=re.MULTILINE)
 
 
 def with_links_of_site(markdown, page):

@@ -1,5 +1,6 @@
 """The pages of the documentation: their links lead somewhere, and the site shows all of them."""
 
+import ast
 import pathlib
 import re
 
@@ -35,6 +36,15 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page):
         assert found.exists(), f"{link}: there is no such file"
         assert found.is_relative_to(ROOT), f"{link}: outside of the repository"
         assert not anchor or anchor in anchors_of(found), f"{link}: there is no such heading"
+
+
+def test_the_site_has_a_title_for_each_mark_of_a_block_of_code():
+    module = ast.parse((ROOT / "docs" / "mkdocs" / "repository_pages.py").read_text())
+    (titles,) = (
+        ast.literal_eval(node.value) for node in module.body if isinstance(node, ast.Assign) and node.targets[0].id == "TITLES"
+    )
+    marks = {mark for page in PAGES for mark in re.findall(r"^```python (\w+)$", (ROOT / page).read_text(), re.MULTILINE)}
+    assert marks <= set(titles)
 
 
 def test_every_page_and_every_image_of_docs_is_shown():
