@@ -75,11 +75,7 @@ def ESpikeFormer(
             f"Received: blocks={blocks}."
         )
     timesteps = checked_timesteps(timesteps, neuron)
-    parts = Parts(
-        neuron=checked_neuron(neuron, integer_neuron),
-        heads=_transformers.checked_heads(heads, 8, dims[2:], dims),
-        mlp_ratio=checks.positive_integer("mlp_ratio", mlp_ratio),
-    )
+    parts = checked_parts(neuron, heads, dims, mlp_ratio)
     classes, x = checked_classes(classes), inputs
     stages = (
         (dims[0] // 2, convolution_block, 1),
@@ -111,6 +107,15 @@ class Parts(NamedTuple):
     neuron: Callable
     heads: int
     mlp_ratio: int = 4
+
+
+def checked_parts(neuron, heads, dims, mlp_ratio):
+    """`Parts` of the arguments of a network, whose third and later `dims` have attention."""
+    return Parts(
+        neuron=checked_neuron(neuron, integer_neuron),
+        heads=_transformers.checked_heads(heads, 8, dims[2:], dims),
+        mlp_ratio=checks.positive_integer("mlp_ratio", mlp_ratio),
+    )
 
 
 def integer_neuron() -> ILIF:

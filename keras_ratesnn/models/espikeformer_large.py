@@ -10,7 +10,6 @@ from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Config, StepModeName
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import Neuron, SpikingSelfAttention
-from keras_ratesnn.layers._neuron_argument import checked_neuron
 from keras_ratesnn.layers.pointwise import channel_axis, pointwise
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._arguments import checked_classes
@@ -19,11 +18,10 @@ from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.models.espikeformer import (
     PATCH,
-    Parts,
     checked_dims,
+    checked_parts,
     checked_timesteps,
     downsampling,
-    integer_neuron,
     mlp,
     two_convolutions,
 )
@@ -78,11 +76,7 @@ def ESpikeFormerLarge(
     blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
     shortcut_projection = checks.boolean("shortcut_projection", shortcut_projection)
     timesteps = checked_timesteps(timesteps, neuron)
-    parts = Parts(
-        neuron=checked_neuron(neuron, integer_neuron),
-        heads=_transformers.checked_heads(heads, 8, dims[2:], dims),
-        mlp_ratio=checks.positive_integer("mlp_ratio", mlp_ratio),
-    )
+    parts = checked_parts(neuron, heads, dims, mlp_ratio)
     classes, x = checked_classes(classes), inputs
     for stage, (channels, depth) in enumerate(zip((dims[0] // 2, *dims[:2]), CONVOLUTION_BLOCKS, strict=True), 1):
         x = downsampling(x, channels, 7 if stage == 1 else 3, 2, parts if stage > 1 else None, f"down{stage}")

@@ -18,6 +18,7 @@ def pad_in_convolutions(graph):
     Args:
         graph: An `fx.Graph`.
     """
+    before = len(graph.nodes)
     for pad, amounts in [(pad, _amounts(pad)) for pad in graph.find_nodes(op="call_function", target=_PAD)]:
         if amounts is None or min(amounts) < 0:
             continue
@@ -26,7 +27,8 @@ def pad_in_convolutions(graph):
             for reader in readers:
                 _let_pad(*reader)
             _take_out(pad)
-    _renew_shapes(graph)
+    if len(graph.nodes) < before:
+        _renew_shapes(graph)
 
 
 def _amounts(pad):
