@@ -127,6 +127,11 @@ def add_count(parser, name, what, default=None, **options):
     parser.add_argument(name, type=functools.partial(_count, name, what), default=default, **options)
 
 
+def add_seeds(parser, default=5):
+    """Adds `--seeds`, how many seeds there are."""
+    add_count(parser, "--seeds", "number of seeds, which are 0 to N - 1", default)
+
+
 def _count(name, what, text):
     from keras_ratesnn._core import checks
 

@@ -42,7 +42,7 @@ def main(argv=None):
 
 def parser():
     result = command_line.parser("order", __doc__)
-    command_line.add_count(result, "--seeds", "number of seeds, which are 0 to N - 1", 5)
+    command_line.add_seeds(result)
     return result
 
 

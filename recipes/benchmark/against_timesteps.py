@@ -42,7 +42,7 @@ def parser():
         "--methods", nargs="+", default=["rate-multi", "bptt-multi"], metavar="NAME", help="as in recipes.compare"
     )
     command_line.add_count(result, "--timesteps", "numbers of time steps", [1, 2, 4, 8], nargs="+", metavar="T")
-    command_line.add_count(result, "--seeds", "number of seeds, which are 0 to N - 1", 3)
+    command_line.add_seeds(result, default=3)
     command_line.add_count(result, "--rounds", "number of times a step is timed", 20)
     result.add_argument(
         "--output",

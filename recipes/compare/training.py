@@ -25,7 +25,7 @@ METHODS = ["rate-multi", "rate-single", "bptt-multi"]
 def parser():
     result = command_line.parser("compare", __doc__)
     command_line.add_recipe(result)
-    command_line.add_count(result, "--seeds", "number of seeds, which are 0 to N - 1", 5)
+    command_line.add_seeds(result)
     result.add_argument(
         "--methods",
         nargs="+",
