@@ -97,8 +97,11 @@ def tensorflow_datasets_stand_in(prepared):
         pixels, labels = splits[split]
         return types.SimpleNamespace(as_numpy_iterator=lambda: iter([(pixels[..., np.newaxis], labels)]))
 
+    label = types.SimpleNamespace(names=[f"class {index}" for index in range(10)])
+    info = types.SimpleNamespace(features={"label": label})
+
     def builder(name, data_dir):
-        return types.SimpleNamespace(is_prepared=lambda: prepared, as_dataset=as_dataset)
+        return types.SimpleNamespace(is_prepared=lambda: prepared, as_dataset=as_dataset, info=info)
 
     return types.SimpleNamespace(builder=builder)
 
@@ -113,6 +116,7 @@ def test_data_prepared_by_tensorflow_datasets_needs_no_network(monkeypatch):
     data = fashion_mnist.load()
     assert data.train_images.shape == (20, 28, 28, 1)
     assert data.test_labels.shape == (10,)
+    assert data.classes == 10
 
 
 def test_without_a_network_the_error_names_the_other_way(monkeypatch, tmp_path, capsys):
