@@ -42,7 +42,7 @@ def check(recipe):
     _check_temporal(recipe)
     _check_ordinary(recipe)
     _check_teaching(recipe)
-    _check_random_timesteps(recipe)
+    _check_other_timesteps(recipe)
     _check_levels(recipe)
     _check_augmentation(recipe)
 
@@ -114,12 +114,16 @@ def _check_teaching(recipe):
         )
 
 
-def _check_random_timesteps(recipe):
-    if recipe.has_time and recipe.spiking and recipe.spiking.random_timesteps is not None:
-        raise ValueError(
-            f"`random_timesteps` must be None in recipe {recipe.name!r}, whose input has time. Received: "
-            f"random_timesteps={recipe.spiking.random_timesteps}. Leave it out."
-        )
+def _check_other_timesteps(recipe):
+    if not recipe.has_time or not recipe.spiking:
+        return
+    for name, unset in (("random_timesteps", None), ("one_step_epochs", 0)):
+        value = getattr(recipe.spiking, name)
+        if value != unset:
+            raise ValueError(
+                f"`{name}` must be {unset} in recipe {recipe.name!r}, whose input has time. Received: {name}={value}. "
+                "Leave it out."
+            )
 
 
 def _check_levels(recipe):

@@ -214,10 +214,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
 
 def _changes_in_time(recipe):
     """The callbacks that change T or delays, a list. In front of others, so that they see the model's own T."""
-    changes = temporal.callbacks(recipe)
-    if recipe.spiking is not None and recipe.spiking.random_timesteps is not None:
-        changes.append(recipe.spiking.random_callback(recipe.seed))
-    return changes
+    return temporal.callbacks(recipe) + ([] if recipe.spiking is None else recipe.spiking.changes(recipe.seed))
 
 
 def trained_accuracy(model, recipe, dataset):

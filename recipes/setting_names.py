@@ -21,6 +21,7 @@ OF_SPIKING = (
     "step_distillation",
     "temperature",
     "random_timesteps",
+    "one_step_epochs",
     "gradient",
     "windows",
     "random_steps",
@@ -83,6 +84,7 @@ def of(recipe):
         "timesteps": spiking.timesteps,
         "levels": spiking.levels,
         "random_timesteps": spiking.random_timesteps,
+        "one_step_epochs": spiking.one_step_epochs,
         "step_mode": spiking.step_mode,
         "gradient": _name_of(gradient, gradients.BY_NAME),
         "windows": getattr(gradient, "windows", 1),
@@ -136,6 +138,7 @@ def changed(recipe, given):
             gradient=methods.gradient_method(values),
             step_mode=values["step_mode"],
             random_timesteps=values["random_timesteps"],
+            one_step_epochs=values["one_step_epochs"],
             after=stage,
             taught_by=_taught_by(values, stage),
         )

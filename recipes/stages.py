@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_ratesnn import gradients
 from keras_ratesnn._core import checks
-from keras_ratesnn.callbacks import RandomTimesteps
+from keras_ratesnn.callbacks import RandomTimesteps, TimestepSchedule
 from keras_ratesnn.spiking_model import STEP_MODES
 from recipes.teaching import Branches, Steps, Teacher
 
@@ -47,6 +47,8 @@ class SpikingStage:
         step_mode: "multi" or "single", see `keras_ratesnn.SpikingModel`.
         random_timesteps: The smallest and the largest number of time steps of a batch in training, see
             `keras_ratesnn.callbacks.RandomTimesteps`, or None: `timesteps` in all batches. Tests are with `timesteps`.
+        one_step_epochs: Integer >= 0, the number of epochs at the start that train with T = 1, which costs less; the others
+            train with `timesteps`. Tests are with `timesteps`.
         after: The `OrdinaryStage` before it, or None.
         taught_by: What it learns from besides the labels: a `Teacher`, the network of the stage before; `Branches`; `Steps`;
             or None.
@@ -61,6 +63,7 @@ class SpikingStage:
     gradient: gradients.GradientMethod = dataclasses.field(default_factory=gradients.Rate)
     step_mode: str = "multi"
     random_timesteps: tuple[int, int] | None = None
+    one_step_epochs: int = 0
     after: OrdinaryStage | None = None
     taught_by: Teacher | Branches | Steps | None = None
 
@@ -72,6 +75,8 @@ class SpikingStage:
         self.gradient.check_timesteps(self.timesteps)
         if self.random_timesteps is not None:
             self._check_random_timesteps()
+        if checks.integer("one_step_epochs", self.one_step_epochs):
+            self._check_one_step_epochs()
         if isinstance(self.taught_by, Teacher) and self.after is None:
             raise ValueError(f"`taught_by` needs the stage of the teacher, `after`. Received: {self.taught_by}, after=None.")
 
@@ -90,6 +95,28 @@ class SpikingStage:
                 "`random_timesteps` must be numbers of time steps that can be trained. Received: "
                 f"random_timesteps={list(self.random_timesteps)}. {error}"
             ) from error
+
+    def _check_one_step_epochs(self):
+        received = f"Received: one_step_epochs={self.one_step_epochs}"
+        if self.one_step_epochs < 0:
+            raise ValueError(f"`one_step_epochs` must be 0 or more. {received}.")
+        if self.random_timesteps is not None:
+            raise ValueError(
+                f"`one_step_epochs` and `random_timesteps` cannot both be set. {received}, random_timesteps="
+                f"{list(self.random_timesteps)}. Leave one of the two out."
+            )
+        try:
+            self.gradient.check_timesteps(1)
+        except ValueError as error:
+            raise ValueError(f"`one_step_epochs` needs a gradient for T = 1. {received}. {error}") from error
+
+    def changes(self, seed):
+        """The callbacks that give batches another number of time steps than `timesteps`, a list."""
+        if self.random_timesteps is not None:
+            return [self.random_callback(seed)]
+        if self.one_step_epochs:
+            return [TimestepSchedule([self.one_step_epochs], [1, self.timesteps])]
+        return []
 
     def random_callback(self, seed=0):
         """The `RandomTimesteps` of `random_timesteps`."""

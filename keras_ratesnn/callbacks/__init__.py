@@ -8,6 +8,7 @@ from keras_ratesnn.callbacks.lower_sigma import LowerSigma
 from keras_ratesnn.callbacks.raise_mask import RaiseMask
 from keras_ratesnn.callbacks.random_timesteps import RandomTimesteps
 from keras_ratesnn.callbacks.throughput import Throughput
+from keras_ratesnn.callbacks.timestep_schedule import TimestepSchedule
 
 __all__ = [
     "AccuracyOverTime",
@@ -18,4 +19,5 @@ __all__ = [
     "RaiseMask",
     "RandomTimesteps",
     "Throughput",
+    "TimestepSchedule",
 ]

@@ -1,18 +1,12 @@
 """Training with another number of time steps in each batch, so that one network serves every number."""
 
-from typing import Any
-
-import keras
 import numpy as np
 
-from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
-from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._model.input_checks import NeitherShape, inputs_with_time
-from keras_ratesnn.callbacks._measured import measured
+from keras_ratesnn.callbacks._timesteps_of_batches import TimestepsOfBatches
 
 
-class RandomTimesteps(keras.callbacks.Callback):
+class RandomTimesteps(TimestepsOfBatches):
     """Trains each batch with another number of time steps T, drawn uniformly: one network for every T from `low` to `high`.
 
     Between batches the model has its own T again: in validation, for other callbacks, and after `fit`, also if that ends with
@@ -54,53 +48,9 @@ class RandomTimesteps(keras.callbacks.Callback):
         self.seed = checks.integer("seed", seed)
         if self.seed < 0:
             raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")
-        self._in_fit = False
+        self.numbers = range(self.low, self.high + 1)
+        self.arguments = {"low": self.low, "high": self.high}
 
     def timesteps_of(self, epoch: int, batch: int) -> int:
         """The T of a batch: a function of the seed and these numbers, which count from 0."""
         return int(np.random.default_rng((self.seed, epoch, batch)).integers(self.low, self.high, endpoint=True))
-
-    def on_fit_begin(self, model: keras.Model, x: Structure) -> None:
-        """Checks the model and the data of `fit`, before Keras starts."""
-        self._spiking = measured(model)
-        self._own = self._spiking.timesteps
-        network = _graph.as_graph(self._spiking.network)
-        try:
-            for timesteps in range(self.low, self.high + 1):
-                _graph.check_timesteps(network, timesteps)
-                self._spiking.gradient.check_timesteps(timesteps)
-        except ValueError as error:
-            raise ValueError(
-                "`low` and `high` of RandomTimesteps must be such that the network can be trained with every number of time "
-                f"steps between them. Received: low={self.low}, high={self.high}. {error}"
-            ) from error
-        timed = inputs_with_time(network, x, self._own)
-        if timed:
-            raise ValueError(
-                "`x` must have no time axis with RandomTimesteps, since it holds a fixed number of frames. Received: time in "
-                f"{', '.join(map(repr, timed))}. Pass inputs that are the same at every step, or leave out the callback."
-            )
-        self._in_fit = True
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if not self._in_fit:
-            raise TypeError(
-                "`callbacks` may have RandomTimesteps in `fit` of a SpikingModel or a keras_ratesnn.distillation.Distiller. "
-                f"Received: a model of type {type(self.model).__name__}, whose compiled functions do not follow the number of "
-                "time steps."
-            )
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._epoch = epoch
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._spiking.timesteps = self.timesteps_of(self._epoch, batch)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._spiking.timesteps = self._own
-
-    def on_fit_end(self, error: BaseException | None) -> None:
-        """Gives the model its own T again, also after an error."""
-        drawn, self._spiking.timesteps, self._in_fit = self._spiking.timesteps, self._own, False
-        if isinstance(error, NeitherShape) and drawn != self._own:
-            error.add_note(f"RandomTimesteps had set timesteps={drawn} for this batch; inputs must then have no time axis.")

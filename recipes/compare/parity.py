@@ -86,6 +86,7 @@ METHOD = (
     "branches",
     "step_distillation",
     "random_timesteps",
+    "one_step_epochs",
     "levels",
     "temperature",
     "seed",

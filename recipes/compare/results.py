@@ -43,6 +43,7 @@ NAMED = (
     "branches",
     "step_distillation",
     "random_timesteps",
+    "one_step_epochs",
     "teacher_weight",
     "step_mode",
     "timesteps",
@@ -89,6 +90,7 @@ ADDED = {
     "step_distillation": None,
     "temperature": None,
     "random_timesteps": None,
+    "one_step_epochs": 0,
     "levels": None,
 }
 """Settings that results of earlier versions lack, with the values they had."""
@@ -231,6 +233,8 @@ def method_name(settings, space):
         parts += ["with", "step", "distillation", str(settings["step_distillation"])]
     if settings.get("random_timesteps"):
         parts += ["random", "T", "to".join(map(str, settings["random_timesteps"]))]
+    if settings.get("one_step_epochs"):
+        parts += [str(settings["one_step_epochs"]), "epochs", "with", "T=1"]
     if settings.get("teacher_weight"):
         parts += ["with", "teacher"]
     return space.join(parts)

@@ -207,6 +207,10 @@ def test_branches_sit_at_the_ends_of_the_last_stages():
         (["random_timesteps=4"], "`random_timesteps` must be two integers"),
         (["random_timesteps=[4,1]"], "`random_timesteps` must be numbers of time steps that can be trained. Received"),
         (["random_timesteps=[1,4]", "windows=2"], "`random_timesteps` must be numbers of time steps that can be trained."),
+        (["one_step_epochs=-1"], "`one_step_epochs` must be 0 or more"),
+        (["one_step_epochs=1.5"], "`one_step_epochs` must be an integer"),
+        (["one_step_epochs=1", "random_timesteps=[1,4]"], "`one_step_epochs` and `random_timesteps` cannot both be set"),
+        (["one_step_epochs=1", "windows=2"], "`one_step_epochs` needs a gradient for T = 1."),
         (["branches=0"], "`branches` must be"),
         (["branches=3", *TINY], "`branches` must be at most 2 in recipe 'digits'"),
         (["temperature=2"], "`temperature` must be None without a teacher, branches and step_distillation"),
@@ -228,9 +232,17 @@ def test_one_training_with_random_time_steps_is_tested_with_several_by_one_comma
     assert f"test accuracy: {record['test_accuracy']:.4f}" in printed.split("T = 2,")[1].split("T = 4,")[0]
 
 
-def test_frames_have_no_random_number_of_time_steps():
-    with pytest.raises(ValueError, match="`random_timesteps` must be None in recipe 'cifar10_dvs_vggsnn'"):
-        catalogue.find("cifar10_dvs_vggsnn").with_settings(["random_timesteps=[1,4]"])
+def test_first_epochs_with_one_step_are_trained_and_tested(tmp_path):
+    record = trained(tmp_path, "digits", "--set", *TINY, "one_step_epochs=1", "epochs=2")
+    assert record["settings"]["one_step_epochs"] == 1
+    assert len(record["curve"]["test_accuracy"]) == 2
+
+
+@pytest.mark.parametrize(("setting", "unset"), [("random_timesteps=[1,4]", "None"), ("one_step_epochs=1", "0")])
+def test_frames_have_no_other_number_of_time_steps(setting, unset):
+    name = setting.split("=")[0]
+    with pytest.raises(ValueError, match=f"`{name}` must be {unset} in recipe 'cifar10_dvs_vggsnn'"):
+        catalogue.find("cifar10_dvs_vggsnn").with_settings([setting])
 
 
 def test_only_classifiers_are_taught():
