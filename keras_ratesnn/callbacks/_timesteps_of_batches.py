@@ -50,7 +50,7 @@ class TimestepsOfBatches(keras.callbacks.Callback):
         if timed:
             raise ValueError(
                 f"`x` must have no time axis with {type(self).__name__}, since it holds a fixed number of frames. Received: "
-                f"time in {', '.join(map(repr, timed))}. Pass inputs that are the same at every step, or leave out the callback."
+                f"time in {', '.join(map(repr, timed))}. Pass inputs that are the same at every step, or leave it out."
             )
         self._in_fit = True
 
