@@ -96,7 +96,7 @@ def normalize_online(layer, inputs, times=1, mask=None):
     scale, shift = _renormalization(layer, mean, variance, normalized)
     shape = [1] * len(inputs.shape)
     shape[layer.axis] = -1
-    outputs = normalized * ops.reshape(scale, shape) + ops.reshape(shift, shape)
+    outputs = time_axis.widen(normalized) * ops.reshape(scale, shape) + ops.reshape(shift, shape)
     return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
 

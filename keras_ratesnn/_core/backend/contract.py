@@ -53,8 +53,8 @@ class Backend(Protocol):
             Tensor of booleans, `(rows,)` or `(1,)`.
         """
 
-    def fusing(self, allowed: bool) -> AbstractContextManager[Any]:
-        """A context in which `elementwise` may compile."""
+    def fusing(self, allowed: bool, training: bool) -> AbstractContextManager[Any]:
+        """A context in which `elementwise` may compile, if that is allowed; in training, or otherwise."""
 
     def grad_enabled(self) -> bool:
         """Whether operations may be differentiated later."""

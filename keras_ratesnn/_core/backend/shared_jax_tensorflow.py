@@ -31,16 +31,6 @@ def untraced(function):
     return function
 
 
-def fusing(allowed):
-    """A context without effect: the compiler fuses operations anyway."""
-    return contextlib.nullcontext()
-
-
-def elementwise(function, cell, key, *arguments):
-    """`function(*arguments)`: the compiler fuses operations anyway."""
-    return function(*arguments)
-
-
 def finite_rows(tensors, rows):
     """Whether all elements are finite in each of as many equal parts of each tensor; see `contract`."""
     of_each = [

@@ -7,12 +7,14 @@ import math
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
-from tensorflow.python.ops import control_flow_util
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import plain_normalization, replica_moments, shared_jax_tensorflow, xla_loops
-from keras_ratesnn._core.backend.tensorflow import replicas
+from keras_ratesnn._core.backend.tensorflow import normalization, replicas
+from keras_ratesnn._core.backend.tensorflow.fusion import elementwise as elementwise
+from keras_ratesnn._core.backend.tensorflow.fusion import fusing as fusing
+from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 
@@ -67,8 +69,20 @@ def with_backward(values, inputs, others, backward):
 
 
 merged_moments = functools.partial(replica_moments.merged, replicas)
-normalize = functools.partial(plain_normalization.normalize, replicas)
-normalize_as = functools.partial(plain_normalization.normalize_as, graft, replicas)
+
+
+def normalize(inputs, axis, gamma, beta, epsilon, weights=None):
+    """In one pass over memory where TensorFlow has a kernel for it."""
+    if not _forward_mode.get() and normalization.has_kernels(inputs, axis, (gamma, beta), weights):
+        return normalization.normalize(inputs, gamma, beta, epsilon)
+    return plain_normalization.normalize(replicas, inputs, axis, gamma, beta, epsilon, weights)
+
+
+def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
+    """Likewise."""
+    if not _forward_mode.get() and normalization.has_kernels(inputs, axis, (gamma, beta, mean, variance), weights):
+        return normalization.normalize_as(inputs, gamma, beta, mean, variance, epsilon)
+    return plain_normalization.normalize_as(graft, replicas, inputs, axis, gamma, beta, mean, variance, epsilon, weights)
 
 
 def detached(function, *args):
@@ -93,15 +107,9 @@ def unrolled_steps(with_gradient):
 
     No limit for replicas either, which cannot exchange statistics inside a compiled loop.
     """
-    if replicas.count() > 1 or not _compiled_by_xla():
+    if replicas.count() > 1 or not compiled_by_xla():
         return math.inf
     return xla_loops.unrolled_steps("gpu" if tf.config.list_logical_devices("GPU") else "cpu", with_gradient)
-
-
-def _compiled_by_xla():
-    """Whether the function that is traced now will be compiled by XLA."""
-    # TensorFlow has no public function for this.
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def scan(body, carried, steps, dtype):
@@ -136,7 +144,7 @@ def optimization_barrier(tensors):
 
     Only XLA needs it: TensorFlow's executor frees what is no longer needed. On CPUs XLA removes the barrier early.
     """
-    if not _compiled_by_xla():
+    if not compiled_by_xla():
         return tensors
     after = iter(xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
     return tree.map_leaves(lambda _: next(after), tensors)

@@ -31,8 +31,8 @@ _kinds: set[Any] = set()
 
 
 @contextlib.contextmanager
-def fusing(allowed):
-    """A context that allows or forbids compilation."""
+def fusing(allowed, training):
+    """A context that allows or forbids compilation, in training and otherwise."""
     token = _allowed.set(allowed)
     try:
         yield

@@ -1,0 +1,122 @@
+"""Compiles element-wise operations into one pass over memory; without XLA, TensorFlow runs each as a pass of its own.
+
+Only these are compiled: on CPUs the convolutions of TensorFlow's own libraries are faster than those of XLA.
+"""
+
+import contextlib
+import contextvars
+import math
+import weakref
+from typing import Any
+
+import tensorflow as tf
+
+from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.backend.tensorflow import replicas
+from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
+
+LEAST_ELEMENTS = 2**20
+"""For fewer elements compilation takes too long, half a second for each layer."""
+
+USUAL_BATCH = 32
+"""Counted where the size of a batch is not known."""
+
+_NAMES = """
+    Abs Add AddN AddV2 BroadcastTo Cast ConcatV2 Const DivNoNan Equal Erf Exp ExpandDims Expm1 Fill FloorDiv FloorMod
+    Greater GreaterEqual Identity IdentityN Less LessEqual Log Log1p LogicalAnd LogicalNot LogicalOr Max Maximum Mean Min
+    Minimum Mul Neg NoOp NotEqual OnesLike Pack Placeholder Pow PreventGradient Prod RealDiv Reciprocal Relu Relu6 Reshape
+    Rint Round Rsqrt Select SelectV2 Shape Sigmoid Sign Slice Softplus Sqrt Square SquaredDifference Squeeze StopGradient
+    StridedSlice Sub Sum Tanh Tile Transpose Unpack Where ZerosLike
+"""
+OPERATIONS = frozenset(_NAMES.split())
+"""What a neuron may consist of to be compiled. Others may be unknown to XLA, which would end the training."""
+
+_allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
+
+
+@contextlib.contextmanager
+def fusing(allowed, training):
+    """A context that allows or forbids compilation. Graphs for inference may be exported to where there is no XLA."""
+    token = _allowed.set(allowed and training)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def elementwise(function, cell, key, *arguments):
+    """`function(*arguments)`, compiled into one pass over memory where that pays off; see `contract`."""
+    leaves = tree.flatten(arguments)
+    tensors = [*map(tf.convert_to_tensor, keras_internals.values_of(cell.weights)), *filter(tf.is_tensor, leaves)]
+    # Variables that are not weights, such as those of a random generator, may change.
+    if len(cell.variables) > len(cell.weights) or not _fuses(tensors):
+        return function(*arguments)
+    programs = _programs.setdefault(tf.compat.v1.get_default_graph(), {})
+    numbers = tuple(None if tf.is_tensor(leaf) else leaf for leaf in leaves)
+    place = (id(cell), key, numbers, *((tensor.dtype, tuple(tensor.shape)) for tensor in tensors))
+    if place not in programs:
+        programs[place] = _Program(function, cell, arguments, tensors)
+    program = programs[place]
+    return program(tensors) if program.is_elementwise else function(*arguments)
+
+
+_programs: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+"""Those of each graph, in which the time steps of a layer share one."""
+
+
+class _Program:
+    """A compiled function, whose backward pass stores its arguments only and computes the rest again, in one pass as well."""
+
+    def __init__(self, function, cell, arguments, tensors):
+        self._function, self._cell, self._arguments = function, cell, arguments
+        self._outputs = _compiled(self._of_tensors)
+        self._gradients = _compiled(self._gradients_of_tensors)
+        graph = self._outputs.get_concrete_function(*map(tf.TensorSpec.from_tensor, tensors)).graph
+        self.is_elementwise = all(operation.type in OPERATIONS for operation in graph.get_operations())
+
+    def __call__(self, tensors):
+        @tf.custom_gradient
+        def forward(*tensors):
+            def backward(*upstream):
+                found = iter(self._gradients(tensors, upstream))
+                return [next(found) if tensor.dtype.is_floating else None for tensor in tensors]
+
+            return self._outputs(*tensors), backward
+
+        remaining = iter(forward(*tensors))
+        return tree.map_leaves(lambda number: next(remaining) if number is None else number, self._structure)
+
+    def _of_tensors(self, *tensors):
+        remaining = iter(tensors)
+        mapping = [(weight, next(remaining)) for weight in self._cell.weights]
+        inside = tree.map_leaves(lambda leaf: next(remaining) if tf.is_tensor(leaf) else leaf, self._arguments)
+        with keras_internals.Values(mapping):
+            outputs = self._function(*inside)
+        # Numbers are the same at every call.
+        self._structure = tree.map_leaves(lambda leaf: None if tf.is_tensor(leaf) else leaf, outputs)
+        return [leaf for leaf in tree.flatten(outputs) if tf.is_tensor(leaf)]
+
+    def _gradients_of_tensors(self, tensors, upstream):
+        wanted = [tensor for tensor in tensors if tensor.dtype.is_floating]
+        with tf.GradientTape() as tape:
+            tape.watch(wanted)
+            outputs = self._of_tensors(*tensors)
+        return tape.gradient(outputs, wanted, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def _fuses(tensors):
+    return (
+        _allowed.get()
+        and not tf.executing_eagerly()
+        and not compiled_by_xla()
+        and replicas.count() == 1
+        and sum(map(_elements, tensors)) >= LEAST_ELEMENTS
+    )
+
+
+def _elements(tensor):
+    return math.prod(USUAL_BATCH if size is None else size for size in tensor.shape)
+
+
+def _compiled(function):
+    return tf.function(function, jit_compile=True, autograph=False)

@@ -1,0 +1,138 @@
+"""TensorFlow without XLA: time loops of neurons as one pass over memory, and its own kernels of batch normalisation."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, data, to_numpy
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+
+if BACKEND != "tensorflow":
+    pytest.skip("about TensorFlow's own compiler", allow_module_level=True)
+
+from keras_ratesnn._core.backend.tensorflow import fusion
+
+METHODS = [
+    ("rate", "multi"),
+    ("rate", "single"),
+    (rsnn.gradients.Rate(windows=3), "multi"),
+    ("bptt", "multi"),
+    ("bptt", "single"),
+    ("sltt", "single"),
+    ("ottt", "single"),
+]
+
+
+@pytest.fixture
+def programs(monkeypatch):
+    """The time loops that were compiled; those of the smallest layers are, too."""
+    made = []
+
+    class Counted(fusion._Program):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(fusion, "_Program", Counted)
+    monkeypatch.setattr(fusion, "LEAST_ELEMENTS", 0)
+    return made
+
+
+def network(*neurons):
+    inputs = keras.Input((6,))
+    x = inputs
+    for neuron in neurons or (rsnn.layers.LIF(), rsnn.layers.ParametricLIF(), rsnn.layers.ILIF()):
+        x = neuron(layers.BatchNormalization()(layers.Dense(8)(x)))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def trained(gradient="rate", step_mode="multi", neurons=(), **compiled):
+    """The losses and weights after two epochs with a smaller last batch, whose size is not known when the step is traced."""
+    keras.utils.set_random_seed(0)
+    model = rsnn.SpikingModel(network(*neurons), 3, gradient, step_mode=step_mode)
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), **compiled)
+    x, y = data(14)
+    history = model.fit(3 * x, y, batch_size=8, epochs=2, shuffle=False, verbose=0, validation_data=(x, y)).history
+    return model, history["loss"], to_numpy([variable.value for variable in model.trainable_variables])
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), METHODS)
+def test_compiled_loops_train_as_those_that_are_not(gradient, step_mode, programs):
+    _, losses, weights = trained(gradient, step_mode)
+    assert len(programs) >= 3
+    assert all(program.is_elementwise for program in programs)
+    _, others, expected = trained(gradient, step_mode, jit_compile=False)
+    np.testing.assert_allclose(losses, others, rtol=1e-5)
+    keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), weights, expected)
+
+
+def test_all_steps_of_a_layer_share_a_program(programs):
+    trained("bptt", "single", [rsnn.layers.LIF()])
+    # The first step starts from zeros.
+    assert len(programs) <= 2
+
+
+@pytest.mark.parametrize("compiled", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}])
+def test_nothing_is_compiled_where_it_was_not_asked_for_or_is_compiled_anyway(compiled, programs):
+    trained(neurons=[rsnn.layers.LIF()], **compiled)
+    assert programs == []
+
+
+def test_graphs_for_inference_hold_nothing_compiled(programs):
+    model, *_ = trained(neurons=[rsnn.layers.LIF()])
+    programs.clear()
+    model.predict(data(4)[0], verbose=0)
+    assert programs == []
+
+
+class Unusual(rsnn.layers.LIFCell):
+    """With an operation that is not in the list."""
+
+    def step(self, current, state):
+        return super().step(ops.arctan(current), state)
+
+
+class Noisy(rsnn.layers.LIFCell):
+    """With a random generator."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(0)
+
+    def step(self, current, state):
+        return super().step(current + keras.random.normal(ops.shape(current), seed=self.generator), state)
+
+
+@pytest.mark.parametrize("cell", [Unusual, Noisy])
+def test_cells_that_cannot_be_one_pass_are_trained_without_compilation(cell, programs):
+    _, losses, _ = trained(neurons=[rsnn.layers.Neuron(cell())])
+    assert np.isfinite(losses).all()
+    assert not any(program.is_elementwise for program in programs)
+
+
+def test_small_layers_are_not_worth_a_compilation(monkeypatch):
+    monkeypatch.setattr(fusion, "_Program", None)
+    trained(neurons=[rsnn.layers.LIF()])
+
+
+def operations(function, *shapes):
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec(shape) for shape in shapes]
+    return {operation.type for operation in tf.function(function).get_concrete_function(*specs).graph.get_operations()}
+
+
+def test_normalisation_is_one_operation_where_tensorflow_has_a_kernel():
+    from keras_ratesnn._core import backend
+
+    def normalize(x, parameter):
+        return backend.normalize(x, -1, parameter, parameter, 1e-3)[0]
+
+    def normalize_as(x, parameter):
+        return backend.normalize_as(x, -1, parameter, parameter, parameter, parameter, 1e-3)
+
+    for function in (normalize, normalize_as):
+        for shape in ((None, 4), (None, 2, 2, 4)):
+            assert "FusedBatchNormV3" in operations(function, shape, (4,))
+            assert "SquaredDifference" not in operations(function, shape, (4,))
