@@ -6,10 +6,6 @@ from keras_ratesnn._core import backend, time_axis
 from keras_ratesnn.gradients import _compiled_loop
 from keras_ratesnn.gradients._padded_pass import padded
 
-LONGEST_PASS = 16
-"""Up to this T a whole time loop is compiled into one pass over memory. A longer loop is one pass per step, to limit compile
-time."""
-
 
 def step(neuron_pass, current, carried, t):
     """One step of a neuron layer: `(spikes, carried)`."""
@@ -64,31 +60,41 @@ def _unrolled(neuron_pass, current, timesteps, mask):
     def at_each_step(steps):
         return [steps] * timesteps if current.static else ops.unstack(steps, timesteps, axis=1)
 
+    in_a_pass = backend.steps_in_a_pass(timesteps)
+
     # A compiled function is given all of its tensors.
     def whole(steps, mask):
-        of_steps = padded(neuron_pass, mask)
-        return _through(of_steps, of_steps.advance, at_each_step(steps))
+        of_steps, currents = padded(neuron_pass, mask), at_each_step(steps)
+        spikes, carried = _several(of_steps, map(of_steps.phase, range(timesteps)), currents, of_steps.start(currents[0]))
+        return ops.stack(spikes, axis=1), of_steps.finish(carried)
 
-    if timesteps <= LONGEST_PASS:
+    if timesteps <= in_a_pass:
         spikes, finished = _elementwise(neuron_pass, whole, (timesteps, current.static), steps, mask)
     else:
-        neuron_pass = padded(neuron_pass, mask)
+        neuron_pass, currents, spikes = padded(neuron_pass, mask), at_each_step(steps), []
+        carried = neuron_pass.start(currents[0])
 
-        # One pass per step; it is compiled only once if no number in it changes.
-        def advance(*arguments):
-            spikes, carried = _elementwise(neuron_pass, neuron_pass.advance, ("step",), *arguments)
+        # It is compiled only once if no number in it changes.
+        def one_pass(*arguments):
+            spikes, carried = _several(neuron_pass, *arguments)
             return spikes, neuron_pass.as_tensors(carried)
 
-        spikes, finished = _through(neuron_pass, advance, at_each_step(steps))
+        for first in range(0, timesteps, in_a_pass):
+            part = slice(first, first + in_a_pass)
+            phases = [neuron_pass.phase(t) for t in range(timesteps)[part]]
+            of_part, carried = _elementwise(neuron_pass, one_pass, ("steps",), phases, currents[part], carried)
+            spikes += of_part
+        spikes, finished = ops.stack(spikes, axis=1), neuron_pass.finish(carried)
     return (spikes, finished) if neuron_pass.with_gradient else backend.optimization_barrier((spikes, finished))
 
 
-def _through(neuron_pass, advance, at_each_step):
-    carried, spikes = neuron_pass.start(at_each_step[0]), []
-    for t, current in enumerate(at_each_step):
-        at_this_step, carried = advance(neuron_pass.phase(t), current, carried)
+def _several(neuron_pass, phases, currents, carried):
+    """Steps one after the other: `(spikes, carried)`, a list and the state after the last one."""
+    spikes = []
+    for phase, current in zip(phases, currents, strict=True):
+        at_this_step, carried = neuron_pass.advance(phase, current, carried)
         spikes.append(at_this_step)
-    return ops.stack(spikes, axis=1), neuron_pass.finish(carried)
+    return spikes, carried
 
 
 def _scanned(neuron_pass, current, timesteps):

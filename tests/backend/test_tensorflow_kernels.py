@@ -73,6 +73,15 @@ def test_all_steps_of_a_layer_share_a_program(programs):
     assert len(programs) <= 2
 
 
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_a_long_loop_is_several_passes(gradient, programs, monkeypatch):
+    monkeypatch.setattr(fusion, "LONGEST_PASS", 2)
+    _, losses, _ = trained(gradient, neurons=[rsnn.layers.LIF()])
+    assert len(programs) == 2
+    _, others, _ = trained(gradient, neurons=[rsnn.layers.LIF()], jit_compile=False)
+    np.testing.assert_allclose(losses, others, rtol=1e-5)
+
+
 @pytest.mark.parametrize("compiled", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}])
 def test_nothing_is_compiled_where_it_was_not_asked_for_or_is_compiled_anyway(compiled, programs):
     trained(neurons=[rsnn.layers.LIF()], **compiled)

@@ -281,7 +281,6 @@ def test_a_masking_layer_before_the_model_masks_steps():
 
 def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
     from keras_ratesnn._core import backend
-    from keras_ratesnn.gradients import _time_loop
 
     x = padded_with(np.nan, frames())
     for gradient in ("rate", Rate(windows=2), "bptt"):
@@ -290,7 +289,7 @@ def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatc
             with monkeypatch.context() as patched:
                 patched.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
                 patched.setattr(backend, "unrolled_network_steps", lambda: 1)
-                patched.setattr(_time_loop, "LONGEST_PASS", 1)
+                patched.setattr(backend, "steps_in_a_pass", lambda timesteps: 1)
                 found = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), x)
             assert_same(found, expected, (gradient, step_mode), rtol=1e-4)
 

@@ -159,7 +159,6 @@ def test_padding_in_gaps_moves_the_queue():
 
 def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
     from keras_ratesnn._core import backend
-    from keras_ratesnn.gradients import _time_loop
 
     cases = [
         (make, gradient, mode) for make in STEPWISE for gradient in ("rate", Rate(windows=2)) for mode in ("multi", "single")
@@ -167,7 +166,7 @@ def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatc
     expected = [results(*case) for case in cases]
     monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
     monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 1)
-    monkeypatch.setattr(_time_loop, "LONGEST_PASS", 1)
+    monkeypatch.setattr(backend, "steps_in_a_pass", lambda timesteps: 1)
     for case, of_it in zip(cases, expected, strict=True):
         assert_same(results(*case), of_it)
 

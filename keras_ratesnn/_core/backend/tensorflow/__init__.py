@@ -14,6 +14,7 @@ from keras_ratesnn._core.backend import plain_normalization, replica_moments, sh
 from keras_ratesnn._core.backend.tensorflow import normalization, replicas
 from keras_ratesnn._core.backend.tensorflow.fusion import elementwise as elementwise
 from keras_ratesnn._core.backend.tensorflow.fusion import fusing as fusing
+from keras_ratesnn._core.backend.tensorflow.fusion import steps_in_a_pass as steps_in_a_pass
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)

@@ -31,6 +31,9 @@ _NAMES = """
 OPERATIONS = frozenset(_NAMES.split())
 """What a neuron may consist of to be compiled. Others may be unknown to XLA, which would end the training."""
 
+LONGEST_PASS = 8
+"""The most time steps in one pass over memory: on CPUs XLA computes each step again from the first of its pass."""
+
 _allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
 
 
@@ -42,6 +45,11 @@ def fusing(allowed, training):
         yield
     finally:
         _allowed.reset(token)
+
+
+def steps_in_a_pass(timesteps):
+    """At most `LONGEST_PASS`; all without compilation, whose passes are single operations anyway."""
+    return min(timesteps, LONGEST_PASS) if _allowed.get() else timesteps
 
 
 def elementwise(function, cell, key, *arguments):

@@ -15,6 +15,7 @@ from keras_ratesnn._core.backend.torch import normalization, replicas
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.fusion import elementwise as elementwise
 from keras_ratesnn._core.backend.torch.fusion import fusing as fusing
+from keras_ratesnn._core.backend.torch.fusion import steps_in_a_pass as steps_in_a_pass
 from keras_ratesnn._core.backend.torch.graph import CallGraph as CallGraph
 from keras_ratesnn._core.backend.torch.graph import is_recording, noticing_repeated_draws
 from keras_ratesnn._core.backend.torch.layout import LayoutKept

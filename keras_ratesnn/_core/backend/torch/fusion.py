@@ -25,6 +25,10 @@ LEAST_ELEMENTS = 2**20
 LEAST_ELEMENTS_ON_GPU = 2**12
 """On GPUs compilation is faster, and starting the operations of a small layer one by one takes longer than computing them."""
 
+LONGEST_PASS = 16
+"""Up to this T a whole time loop is compiled into one pass over memory. A longer loop is one pass per step, to limit compile
+time."""
+
 _allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
 _programs: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 _kinds: set[Any] = set()
@@ -38,6 +42,11 @@ def fusing(allowed, training):
         yield
     finally:
         _allowed.reset(token)
+
+
+def steps_in_a_pass(timesteps):
+    """All or one, see `LONGEST_PASS`."""
+    return timesteps if timesteps <= LONGEST_PASS else 1
 
 
 def elementwise(function, cell, key, *arguments):
