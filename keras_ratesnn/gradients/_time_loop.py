@@ -60,7 +60,7 @@ def _unrolled(neuron_pass, current, timesteps, mask):
     def at_each_step(steps):
         return [steps] * timesteps if current.static else ops.unstack(steps, timesteps, axis=1)
 
-    in_a_pass = backend.steps_in_a_pass(timesteps)
+    in_a_pass = backend.steps_in_a_pass(timesteps, neuron_pass.with_gradient)
 
     # A compiled function is given all of its tensors.
     def whole(steps, mask):

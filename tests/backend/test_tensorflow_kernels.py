@@ -75,7 +75,7 @@ def test_all_steps_of_a_layer_share_a_program(programs):
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_a_long_loop_is_several_passes(gradient, programs, monkeypatch):
-    monkeypatch.setattr(fusion, "LONGEST_PASS", 2)
+    monkeypatch.setattr(fusion, "LONGEST_PASS", {False: 2, True: 2})
     _, losses, _ = trained(gradient, neurons=[rsnn.layers.LIF()])
     assert len(programs) == 2
     _, others, _ = trained(gradient, neurons=[rsnn.layers.LIF()], jit_compile=False)

@@ -289,7 +289,7 @@ def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatc
             with monkeypatch.context() as patched:
                 patched.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
                 patched.setattr(backend, "unrolled_network_steps", lambda: 1)
-                patched.setattr(backend, "steps_in_a_pass", lambda timesteps: 1)
+                patched.setattr(backend, "steps_in_a_pass", lambda timesteps, with_gradient: 1)
                 found = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), x)
             assert_same(found, expected, (gradient, step_mode), rtol=1e-4)
 

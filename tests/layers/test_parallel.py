@@ -166,7 +166,7 @@ def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatc
     expected = [results(*case) for case in cases]
     monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: 1)
     monkeypatch.setattr(backend, "unrolled_network_steps", lambda: 1)
-    monkeypatch.setattr(backend, "steps_in_a_pass", lambda timesteps: 1)
+    monkeypatch.setattr(backend, "steps_in_a_pass", lambda timesteps, with_gradient: 1)
     for case, of_it in zip(cases, expected, strict=True):
         assert_same(results(*case), of_it)
 

@@ -176,7 +176,7 @@ class Backend(Protocol):
     def set_noise_state(self, state: Any) -> None:
         """Sets the state that `noise_state` returned."""
 
-    def steps_in_a_pass(self, timesteps: int) -> int:
+    def steps_in_a_pass(self, timesteps: int, with_gradient: bool) -> int:
         """The number of steps of an unrolled time loop of one layer that `elementwise` is given at once."""
 
     def unrolled_network_steps(self) -> float:

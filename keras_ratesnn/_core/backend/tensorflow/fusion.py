@@ -31,8 +31,9 @@ _NAMES = """
 OPERATIONS = frozenset(_NAMES.split())
 """What a neuron may consist of to be compiled. Others may be unknown to XLA, which would end the training."""
 
-LONGEST_PASS = 8
-"""The most time steps in one pass over memory: on CPUs XLA computes each step again from the first of its pass."""
+LONGEST_PASS = {False: 8, True: 4}
+"""The most time steps in one pass over memory, by whether it has a gradient: on CPUs XLA computes each step again from the
+first of its pass. Measured with a ResNet-18 (docs/benchmarks.md)."""
 
 _allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
 
@@ -47,9 +48,9 @@ def fusing(allowed, training):
         _allowed.reset(token)
 
 
-def steps_in_a_pass(timesteps):
+def steps_in_a_pass(timesteps, with_gradient):
     """At most `LONGEST_PASS`; all without compilation, whose passes are single operations anyway."""
-    return min(timesteps, LONGEST_PASS) if _allowed.get() else timesteps
+    return min(timesteps, LONGEST_PASS[with_gradient]) if _allowed.get() else timesteps
 
 
 def elementwise(function, cell, key, *arguments):

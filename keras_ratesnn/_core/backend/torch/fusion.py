@@ -44,7 +44,7 @@ def fusing(allowed, training):
         _allowed.reset(token)
 
 
-def steps_in_a_pass(timesteps):
+def steps_in_a_pass(timesteps, with_gradient):
     """All or one, see `LONGEST_PASS`."""
     return timesteps if timesteps <= LONGEST_PASS else 1
 
