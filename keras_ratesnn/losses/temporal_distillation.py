@@ -19,8 +19,8 @@ class TemporalDistillation(keras.losses.Loss):
     z is the mean of the logits of those steps that classify the sample correctly, without gradient. A sample that no step
     classifies correctly has no second term. (In the authors' program its target is the uniform distribution.) Steps that agree
     make a network that can be run for fewer steps; see also `keras_ratesnn.callbacks.RandomTimesteps`. Use it with
-    `return_sequences=True`, and with any gradient. The authors' third term, the divergence from another network, is left out:
-    `keras_ratesnn.distillation.Distiller` has teachers.
+    `return_sequences=True`, and with any gradient. The authors' third term, the divergence from another network, is not part of
+    it: `keras_ratesnn.distillation.Distiller` adds it, with this loss for the student (docs/howto/distillation.md).
 
     Example:
 
