@@ -1,5 +1,6 @@
 """Shared fixtures. KERAS_BACKEND selects the backend; run the suite once for each."""
 
+import functools
 import gc
 import importlib.metadata
 import os
@@ -24,6 +25,19 @@ os.environ.setdefault("XLA_FLAGS", _FLAGS)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # And threads sum in another order each time, by which now and then a membrane falls on the other side of its threshold.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _jax_lowers_in_one_context():
+    """JAX makes and fills a context of MLIR for each program: a quarter of the time of a program of one operation."""
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        from jax._src.interpreters import mlir
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(mlir, "make_ir_context", functools.cache(mlir.make_ir_context))
+            yield
+    else:
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -74,11 +74,14 @@ def assert_equal(results, expected):
 
 @pytest.mark.parametrize("name", [name for name in replica_cases.CASES if "dropout" not in name])
 def test_two_devices_train_as_one(name, on_two_devices):
-    """Weights, moving statistics, losses and metrics; the last batch is smaller, and samples have weights."""
+    """Weights, moving statistics, losses and metrics; samples have weights.
+
+    In the first case the last batch is smaller, and the model is evaluated and predicts.
+    """
     expected = on_one_device(replica_cases.trained, replica_cases.CASES[name])
     for results in on_two_devices:
         assert_equal(results[name], expected)
-    if BACKEND != "torch":
+    if BACKEND != "torch" and expected["predictions"] is not None:
         np.testing.assert_allclose(on_two_devices[0][name]["predictions"], expected["predictions"], atol=1e-9)
 
 
