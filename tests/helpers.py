@@ -72,13 +72,14 @@ def training_results(model, x, y, loss=None):
     if BACKEND == "jax":
         import jax
 
-        def value_and_state(trainable, fixed):
+        # Data are arguments: programs for other data are the same, and compiled once.
+        def value_and_state(trainable, fixed, x, y):
             outputs, fixed, added = model.stateless_call(trainable, fixed, x, training=True, return_losses=True)
             return loss(y, outputs) + sum(added), (fixed, outputs)
 
         differentiate = jax.jit(jax.value_and_grad(value_and_state, has_aux=True))
         state = [variable.value for variable in model.non_trainable_variables]
-        (value, (state, outputs)), gradients = differentiate([variable.value for variable in variables], state)
+        (value, (state, outputs)), gradients = differentiate([variable.value for variable in variables], state, x, y)
         for variable, new in zip(model.non_trainable_variables, state, strict=True):
             variable.assign(new)
     elif BACKEND == "tensorflow":
