@@ -7,7 +7,7 @@ included, changes nothing. Statistics of a batch are those of its valid steps.
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, spiking, to_numpy, training_results
+from helpers import BACKEND, compiled, results_without_padding, spiking, to_numpy, training_results, training_step
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -61,33 +61,24 @@ class WithMask(keras.Model):
 
 def results(model, x, y=Y, mask=MASK, loss=None):
     """The loss, the gradients, the outputs and the moving statistics after a training step."""
-    value, gradients, outputs = training_results(model if mask is None else WithMask(model, mask), x, y, loss)
-    return [value, *gradients.values(), outputs, *map(to_numpy, model.network.non_trainable_variables)]
+    return results_of_each(model, [x], y, mask, loss)[0]
+
+
+def results_of_each(model, batches, y=Y, mask=MASK, loss=None):
+    """`results` of each of several batches, with the same moving statistics before it."""
+    step, found = training_step(model if mask is None else WithMask(model, mask), loss), []
+    before = [to_numpy(variable) for variable in model.network.non_trainable_variables]
+    for x in batches:
+        for variable, value in zip(model.network.non_trainable_variables, before, strict=True):
+            variable.assign(value)
+        value, gradients, outputs = step(x, y)
+        found.append([value, *gradients.values(), outputs, *map(to_numpy, model.network.non_trainable_variables)])
+    return found
 
 
 def assert_same(found, expected, message="", rtol=1e-4):
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol * max(1e-2, np.abs(other).max()), err_msg=str(message))
-
-
-def alone(gradient, step_mode, x, **kwargs):
-    """The mean loss of all sequences, each without padding at its own number of steps, its gradients, and the outputs."""
-    shared, found = network(), []
-    for length in np.unique(LENGTHS)[::-1]:
-        samples = length == LENGTHS
-        windows = getattr(gradient, "windows", 1)
-        if windows != 1:
-            # Those of the padded sequences, as far as this one goes.
-            sizes = rsnn.gradients._windows.sizes_of(windows, T)
-            ends = np.minimum(np.cumsum(sizes), length)
-            gradient_alone = Rate(windows=tuple(int(size) for size in np.diff([0, *ends]) if size))
-        else:
-            gradient_alone = gradient
-        model = spiking(shared, int(length), gradient_alone, step_mode=step_mode, **kwargs)
-        value, gradients, outputs = training_results(model, x[samples, :length], Y[samples])
-        found.append([*(samples.mean() * of_it for of_it in (value, *gradients.values())), outputs])
-    *parts, outputs = zip(*found, strict=True)
-    return [*map(sum, parts), np.concatenate(outputs)]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +87,8 @@ def alone(gradient, step_mode, x, **kwargs):
 def test_padded_sequences_give_what_each_gives_alone(gradient, step_mode):
     x = frames()
     found = results(spiking(network(), T, gradient, step_mode=step_mode), padded_with(np.nan, x))
-    assert_same(found, alone(gradient, step_mode, x), gradient)
+    model = spiking(network(), T, gradient, step_mode=step_mode)
+    assert_same(found, results_without_padding(model, x, Y, LENGTHS), gradient)
 
 
 @pytest.mark.parametrize("step_mode", STEP_MODES)
@@ -115,9 +107,9 @@ def test_steps_that_are_padding_may_be_anywhere(step_mode):
 @pytest.mark.parametrize(("gradient", "step_mode"), EACH, ids=str)
 def test_what_is_in_the_padding_changes_nothing(gradient, step_mode):
     x = frames()
-    expected = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), padded_with(0.0, x))
+    model = spiking(normalizing_network(), T, gradient, step_mode=step_mode)
+    expected, found = results_of_each(model, [padded_with(value, x) for value in (0.0, np.nan)])
     assert all(np.isfinite(result).all() for result in expected)
-    found = results(spiking(normalizing_network(), T, gradient, step_mode=step_mode), padded_with(np.nan, x))
     assert_same(found, expected, gradient, rtol=0.0)
 
 
