@@ -1,9 +1,11 @@
 """Shared fixtures. KERAS_BACKEND selects the backend; run the suite once for each."""
 
+import functools
 import gc
 import importlib.metadata
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -14,9 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # optimisation can be left out. An unknown flag ends the process: elsewhere than where it is known, compilation takes longer.
 _FLAGS = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 if os.environ.get("KERAS_BACKEND") == "jax" and importlib.metadata.version("jaxlib").startswith("0.10."):
-    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
+    _FLAGS += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     # `recipe_runs.fast_programs` is for the tests that train for long.
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+    os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 os.environ.setdefault("XLA_FLAGS", _FLAGS)
 # Tests run in a process on each core: more threads than that would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,14 +28,39 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _imports_are_no_garbage():
-    """Python's garbage collector passes over what imports have made: Keras calls it for each layer that is quantized."""
+def _jax_lowers_in_one_context():
+    """JAX makes and fills a context of MLIR for each program: a quarter of the time of a program of one operation."""
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        from jax._src.interpreters import mlir
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(mlir, "make_ir_context", functools.cache(mlir.make_ir_context))
+            yield
+    else:
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _little_garbage_is_collected():
+    """Neither what imports have made, nor by Keras, which collects garbage for each weight that it deletes as it quantizes."""
     import keras
 
     # With PyTorch, too, this imports TensorFlow.
     keras.utils.set_random_seed(0)
     gc.collect()
     gc.freeze()
+    # Tracing makes many objects that stay.
+    gc.set_threshold(100_000, 20, 20)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gc, "collect", _unless_for_keras(gc.collect))
+        yield
+
+
+def _unless_for_keras(collect):
+    def collect_unless_for_keras(*arguments):
+        return 0 if sys._getframe(1).f_globals["__name__"].startswith("keras.") else collect(*arguments)
+
+    return collect_unless_for_keras
 
 
 @pytest.fixture(autouse=True)

@@ -66,38 +66,98 @@ def training_results(model, x, y, loss=None):
         `(loss, gradients, outputs)`: a float, a dict of the path of each trainable variable to its gradient, an array, and
             the model's outputs, arrays.
     """
+    return training_step(model, loss)(x, y)
+
+
+def training_step(model, loss=None):
+    """The function of `x` and `y` that `training_results` calls: for several batches, since JAX compiles it once."""
     loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    x, y = keras.tree.map_structure(ops.convert_to_tensor, (x, y))
     variables = model.trainable_variables
-    if BACKEND == "jax":
-        import jax
+    differentiate = {
+        "jax": _differentiated_by_jax,
+        "tensorflow": _differentiated_by_tensorflow,
+        "torch": _differentiated_by_torch,
+    }
+    results = differentiate[BACKEND](model, variables, loss)
 
-        def value_and_state(trainable, fixed):
-            outputs, fixed, added = model.stateless_call(trainable, fixed, x, training=True, return_losses=True)
-            return loss(y, outputs) + sum(added), (fixed, outputs)
+    def step(x, y):
+        value, gradients, outputs = results(*keras.tree.map_structure(ops.convert_to_tensor, (x, y)))
+        paths = [variable.path for variable in variables]
+        return float(to_numpy(value)), dict(zip(paths, to_numpy(list(gradients)), strict=True)), to_numpy(outputs)
 
-        differentiate = jax.jit(jax.value_and_grad(value_and_state, has_aux=True))
+    return step
+
+
+def _differentiated_by_jax(model, variables, loss):
+    import jax
+
+    # Data are arguments: programs for other data are the same.
+    def value_and_state(trainable, fixed, x, y):
+        outputs, fixed, added = model.stateless_call(trainable, fixed, x, training=True, return_losses=True)
+        return loss(y, outputs) + sum(added), (fixed, outputs)
+
+    differentiate = jax.jit(jax.value_and_grad(value_and_state, has_aux=True))
+
+    def results(x, y):
         state = [variable.value for variable in model.non_trainable_variables]
-        (value, (state, outputs)), gradients = differentiate([variable.value for variable in variables], state)
+        (value, (state, outputs)), gradients = differentiate([variable.value for variable in variables], state, x, y)
         for variable, new in zip(model.non_trainable_variables, state, strict=True):
             variable.assign(new)
-    elif BACKEND == "tensorflow":
-        import tensorflow as tf
+        return value, gradients, outputs
 
+    return results
+
+
+def _differentiated_by_tensorflow(model, variables, loss):
+    import tensorflow as tf
+
+    def results(x, y):
         with tf.GradientTape() as tape:
             outputs = model(x, training=True)
             value = loss(y, outputs) + sum(model.losses)
         gradients = tape.gradient(value, [variable.value for variable in variables], unconnected_gradients="zero")
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
-    else:
-        import torch
+        return value, [tf.convert_to_tensor(gradient) for gradient in gradients], outputs
 
+    return results
+
+
+def _differentiated_by_torch(model, variables, loss):
+    import torch
+
+    def results(x, y):
         outputs = model(x, training=True)
         value = loss(y, outputs) + sum(model.losses)
         values = [variable.value for variable in variables]
         gradients = torch.autograd.grad(value, values, materialize_grads=True, allow_unused=True) if values else []
-    paths = [variable.path for variable in variables]
-    return float(to_numpy(value)), dict(zip(paths, to_numpy(list(gradients)), strict=True)), to_numpy(outputs)
+        return value, gradients, outputs
+
+    return results
+
+
+def results_without_padding(model, x, y, lengths):
+    """What `training_results` finds for padded sequences if each is alone, at its own number of steps.
+
+    Args:
+        model: A `SpikingModel`.
+        x: Array `(batch, T, ...)`.
+        y: Array of labels.
+        lengths: List of integers. Sequences of one length are one batch: few lengths are few programs.
+
+    Returns:
+        List of the mean loss, its gradients, and the outputs.
+    """
+    parts, outputs, lengths = [], [], np.asarray(lengths)
+    for length in np.unique(lengths):
+        same, gradient = lengths == length, model.gradient
+        if getattr(gradient, "windows", 1) != 1:
+            # Those of the padded sequences, as far as these go.
+            ends = np.minimum(np.cumsum(rsnn.gradients._windows.sizes_of(gradient.windows, model.timesteps)), length)
+            gradient = rsnn.gradients.Rate(windows=tuple(int(size) for size in np.diff([0, *ends]) if size))
+        alone = rsnn.SpikingModel(model.network, int(length), gradient, model.step_mode)
+        value, gradients, found = training_results(alone, x[same, :length], y[same])
+        parts.append([same.mean() * part for part in (value, *gradients.values())])
+        outputs.extend(zip(np.flatnonzero(same), found, strict=True))
+    return [*map(sum, zip(*parts, strict=True)), np.stack([output for _, output in sorted(outputs, key=lambda of: of[0])])]
 
 
 def free_port():

@@ -13,13 +13,13 @@ import numpy as np
 
 BATCH = 8
 CASES = {
-    "rate, multi": {"gradient": "rate", "step_mode": "multi", "samples": 2 * BATCH + 5},
+    "rate, multi": {"gradient": "rate", "step_mode": "multi", "samples": 2 * BATCH + 5, "evaluated": True},
     "rate, single, timed": {"gradient": "rate", "step_mode": "single", "timed": True, "samples": 2 * BATCH},
     "sltt, single, online": {"gradient": "sltt", "step_mode": "single", "online": True, "samples": 2 * BATCH},
-    "rate, multi, time mean": {"gradient": "rate", "step_mode": "multi", "mean": True, "samples": 2 * BATCH + 5},
-    "rate, multi, attention": {"gradient": "rate", "step_mode": "multi", "attention": True, "samples": 2 * BATCH + 5},
+    "rate, multi, time mean": {"gradient": "rate", "step_mode": "multi", "mean": True, "samples": 2 * BATCH},
+    "rate, multi, attention": {"gradient": "rate", "step_mode": "multi", "attention": True, "samples": 2 * BATCH},
     "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
-    "rate, multi, padded": {"gradient": "rate", "step_mode": "multi", "padded": True, "timed": True, "samples": 2 * BATCH + 3},
+    "rate, multi, padded": {"gradient": "rate", "step_mode": "multi", "padded": True, "timed": True, "samples": 2 * BATCH},
 }
 OTHERS = ["noise", "mistakes", "batches of 7", "collectives"]
 MORE_CASES = {
@@ -106,7 +106,7 @@ def data_of(samples, timed=False, padded=False, **_):
 
 
 def trained(case, replica=0, replicas=1):
-    """What a model is after an epoch: a dictionary of weights, the history of two epochs, and predictions.
+    """What a model is after two epochs: a dictionary of weights, the history, and predictions if it is evaluated.
 
     Args:
         case: A value of `CASES`.
@@ -128,10 +128,12 @@ def trained(case, replica=0, replicas=1):
         def __getitem__(self, index):
             return x[parts[index]], y[parts[index]], weights[parts[index]]
 
-    validation = x[replica::replicas], y[replica::replicas]
+    evaluated = case.get("evaluated", False)
+    validation = (x[replica::replicas], y[replica::replicas]) if evaluated else None
     history = model.fit(Part(), epochs=2, shuffle=False, verbose=0, validation_data=validation)
     variables = {f"{index} {variable.name}": variable.numpy().tolist() for index, variable in enumerate(model.variables)}
-    return {"variables": variables, "history": history.history, "predictions": model.predict(x, verbose=0).tolist()}
+    predictions = model.predict(x, verbose=0).tolist() if evaluated else None
+    return {"variables": variables, "history": history.history, "predictions": predictions}
 
 
 def noise(replica, replicas):

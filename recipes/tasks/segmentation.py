@@ -2,15 +2,29 @@
 
 import keras
 import numpy as np
+from keras import ops
 
 from recipes import plots
 from recipes.tasks import pictures
 from recipes.tasks.task import Task
 
 
+@keras.saving.register_keras_serializable("recipes")
+class MeanIoU(keras.metrics.MeanIoU):
+    """Keras' metric, of which all pixels are counted at once: on PyTorch Keras counts one after the other, in Python."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None:
+            return super().update_state(y_true, y_pred, sample_weight)
+        # An argmax is the same of logits and of probabilities.
+        found = ops.argmax(y_pred, axis=-1)
+        shape = (-1, self.num_classes)
+        labels, found = (ops.reshape(ops.one_hot(ops.cast(of, "int32"), shape[1]), shape) for of in (y_true, found))
+        return self.total_cm.assign_add(ops.cast(ops.matmul(ops.transpose(labels), found), self.total_cm.dtype))
+
+
 def compile_arguments(recipe, dataset):
-    # An argmax is the same of logits and of probabilities.
-    overlap = keras.metrics.MeanIoU(dataset.classes, sparse_y_pred=False, name="mean_iou")
+    overlap = MeanIoU(dataset.classes, sparse_y_pred=False, name="mean_iou")
     return {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "metrics": [overlap]}
 
 

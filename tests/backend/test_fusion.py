@@ -78,20 +78,16 @@ def assert_same(results, expected, rtol=1e-4, atol=1e-6):
 
 
 def cases():
-    """The learned neurons in all modes, the others in one of each method."""
-    for index, name in enumerate(NEURONS):
-        if name == "all that is learned":
-            modes = MODES
-        elif name == "of one's own":
-            # The rate pass of a cell without a written derivative is not compiled.
-            modes = MODES[2:]
-        else:
-            modes = (MODES[::3], MODES[1:3])[index % 2]
-        for mode in modes:
-            yield name, *mode, 3
+    """The learned neurons in all modes, the others in one of them."""
+    for mode in MODES:
+        yield "all that is learned", *mode, 3
     for mode in (("rate", "multi"), ("bptt", "multi")):
         # Longer than a pass.
         yield "all that is learned", *mode, 18
+    others = [name for name in NEURONS if name != "all that is learned"]
+    for index, name in enumerate(others):
+        # The rate pass of a cell without a written derivative is not compiled.
+        yield name, *(("bptt", "single") if name == "of one's own" else MODES[index % 4]), 3
 
 
 @torch_only

@@ -108,7 +108,10 @@ def test_outputs_and_energy_are_those_of_the_integer_network(name, with_time):
     model, binary = both(NETWORKS[name])
     x = images_for(model, with_time)
     assert binary.timesteps == model.timesteps * 4
-    assert_same(to_numpy(binary(x)), to_numpy(model(x)))
+    assert_same(binary.predict_on_batch(x), model.predict_on_batch(x))
+    if name in ("resnet", "preact"):
+        # Their operations are among those of the others.
+        return
     energies = [analysis.energy(each, x) for each in (model, binary)]
     for count in ("multiply_adds", "accumulates", "multiply_adds_without_spikes"):
         ours, theirs = (sorted(getattr(found, count)) for found in energies)
@@ -148,7 +151,7 @@ def test_slots_and_outputs_are_those_of_spikingjelly():
 def test_it_predicts_saves_and_gives_sequences(tmp_path):
     model, binary = both(vgg, return_sequences=True)
     x = images_for(model, with_time=True)
-    expected = to_numpy(model(x))
+    expected = model.predict(x, verbose=0)
     found = binary.predict(x, verbose=0)
     assert_same(found.reshape(8, 2, 4, 5)[:, :, 3], expected)
     binary.save(tmp_path / "binary.keras")
@@ -206,7 +209,7 @@ def test_it_is_quantized_after_it_was_unrolled():
     model, binary = both(attention)
     x = images_for(model, with_time=False)
     binary.quantize("int8")
-    assert np.abs(to_numpy(binary(x)) - to_numpy(model(x))).max() < 0.2
+    assert np.abs(binary.predict_on_batch(x) - model.predict_on_batch(x)).max() < 0.2
     model.quantize("int8")
     with pytest.raises(ValueError, match=r"`model` must not be quantized: .* Unroll the model, then quantize it"):
         rsnn.unroll(model)

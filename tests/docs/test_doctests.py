@@ -31,7 +31,7 @@ LONG_ON_JAX = {
     f"docs/{page}.md"
     for page in (
         *("analysis", "extending", "tasks"),
-        *(f"tutorials/{name}" for name in ("compare", "convert", "digits", "gradients", "spikes", "train")),
+        *(f"tutorials/{name}" for name in ("compare", "convert", "digits", "gradients", "spikes", "train", "transformer")),
     )
 }
 # Blocks for a package that is not in the extra `test` run where it is installed, as in .ci/versions.

@@ -74,11 +74,11 @@ def test_more_windows_are_closer_to_bptt():
     shared = res(8, rsnn.layers.LIF)
 
     def flat(gradient):
-        _, found = loss_and_gradients(spiking(shared, 6, gradient), x, y)
+        _, found = loss_and_gradients(spiking(shared, 4, gradient), x, y)
         return np.concatenate([of_variable.ravel() for of_variable in found.values()])
 
     by_bptt = flat("bptt")
-    distances = [np.linalg.norm(flat(Rate(windows=windows)) - by_bptt) for windows in (1, 3, 6)]
+    distances = [np.linalg.norm(flat(Rate(windows=windows)) - by_bptt) for windows in (1, 2, 4)]
     assert distances == sorted(distances, reverse=True)
     assert distances[-1] < 1e-3 * distances[0]
 

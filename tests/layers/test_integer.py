@@ -6,7 +6,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from helpers import data, gradient_of, loss_and_gradients, spiking, to_numpy
+from helpers import BACKEND, data, gradient_of, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -60,7 +60,7 @@ def normalized_vgg(settings):
     return keras.Model(inputs, layers.Dense(5, name="c")(layers.Flatten()(x)))
 
 
-@pytest.mark.parametrize("jit_compile", [False, "auto"], ids=["eager", "recorded"])
+@pytest.mark.parametrize("jit_compile", [False, "auto"] if BACKEND == "torch" else ["auto"])
 @pytest.mark.parametrize(
     ("name", "gradient", "step_mode"),
     [("ilif_mlp", "bptt", "multi"), ("ilif_mlp", "bptt", "single"), ("sfa_vgg", "bptt", "multi"), ("sfa_vgg", "rate", "multi")],

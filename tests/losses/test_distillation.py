@@ -109,7 +109,6 @@ class Sets(keras.callbacks.Callback):
 
 CHANGES = {
     "timesteps": ("timesteps", 5),
-    "step_mode": ("step_mode", "single"),
     "a gradient that draws": ("gradient", rsnn.gradients.SLTT(random_steps=2)),
 }
 

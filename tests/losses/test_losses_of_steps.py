@@ -203,7 +203,7 @@ def test_outputs_with_a_wrong_number_of_steps_are_refused(return_sequences):
 )
 def test_a_model_trains_with_both_and_shows_the_accuracy_of_each_step(gradient, step_mode, policy, tmp_path):
     keras.config.set_dtype_policy(policy)
-    x, y = data(22)
+    x, y = data(24)
     y = (x[:, 0] > 0.5).astype("int32")
     model = spiking(mlp(width=16), T, gradient, step_mode=step_mode, return_sequences=True)
     compiled(model, keras.optimizers.Adam(0.02), TET(CROSSENTROPY), metrics=[AnytimeAccuracy(T)])

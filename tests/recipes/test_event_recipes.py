@@ -2,7 +2,6 @@
 
 import re
 
-import keras
 import numpy as np
 import pytest
 from made_event_files import write_gestures, write_heidelberg, write_nmnist, write_spoken
@@ -14,8 +13,6 @@ from recipes.data import dvs_gesture, nmnist, spoken_words
 pytestmark = pytest.mark.runs_once
 
 TINY = ("width=0.0625", "timesteps=2", "epochs=1", "batch_size=16")
-if keras.backend.backend() == "jax":
-    TINY += ("jit_compile=False",)
 
 WRITE = {
     "nmnist": write_nmnist,

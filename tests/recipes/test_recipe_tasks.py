@@ -12,7 +12,7 @@ from recipe_runs import error_of, trained
 from recipes import callbacks, catalogue, evaluate, windows
 from recipes.compare import results
 from recipes.data import coco, digits, scenes
-from recipes.tasks import detection
+from recipes.tasks import detection, segmentation
 from recipes.tasks.average_precision import mean_average_precision
 from recipes.train import main
 
@@ -180,6 +180,18 @@ def few_scenes(monkeypatch):
 
 
 TINY = ("timesteps=1", "batch_size=8", "epochs=2", "width=0.1", "jit_compile=False")
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")
+def test_the_mean_iou_is_that_of_keras():
+    random = np.random.default_rng(0)
+    metrics = [made(3, sparse_y_pred=False) for made in (segmentation.MeanIoU, keras.metrics.MeanIoU)]
+    for _ in range(2):
+        labels, logits = random.integers(0, 3, (2, 4, 4)), random.normal(size=(2, 4, 4, 3)).astype("float32")
+        for metric in metrics:
+            metric.update_state(labels, logits)
+    ours, theirs = (float(metric.result()) for metric in metrics)
+    assert ours == pytest.approx(theirs, rel=1e-6)
 
 
 # Keras' MeanIoU asks JAX for int64.

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 from made_clothes import FEW_IMAGES, write_clothes
+from made_once import made_once
 from recipe_runs import QUICKLY, error_of, fast_programs, trained
 
 from recipes import (
@@ -54,11 +55,16 @@ def _default_precision():
 
 
 @pytest.fixture(scope="module")
-def digits_run(tmp_path_factory):
+def digits_run(tmp_path_factory, request):
     """Folder and record of a run of a few epochs on the digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    with fast_programs():
-        return folder, trained(folder, "digits", "--set", f"epochs={DIGITS_EPOCHS}")
+
+    def make(folder):
+        with fast_programs():
+            trained(folder / "run", "digits", "--set", f"epochs={DIGITS_EPOCHS}")
+
+    shared = made_once("digits", make, tmp_path_factory, request)
+    folder = pathlib.Path(shutil.copytree(shared / "run", tmp_path_factory.mktemp("digits_of_a_worker") / "run"))
+    return folder, json.loads((folder / "result.json").read_text())
 
 
 # Training
