@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from helpers import compiled, data, spiking
 from keras import layers, ops
-from recorded_calls import recording
+from recorded_calls import pair, recording, train
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core.backend.torch import fusion, graph_passes, padding, small_operations
+from keras_ratesnn._core.backend.torch import fusion, graph_passes, padding, random, small_operations
 
 DEPTH = 5
 
@@ -191,3 +191,29 @@ def test_a_convolution_of_a_constant_is_recorded():
         for seed in range(2):
             model.train_on_batch(*data(4, (2, 2, 2), seed=seed))
     assert len(model._graphs.graphs) == 1
+
+
+@pytest.mark.parametrize("jit_compile", ["auto", True], ids=["recorded", "compiled"])
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_the_seeds_of_all_draws_are_read_at_once_and_the_numbers_are_those_of_eager_steps(step_mode, jit_compile):
+    def noisy():
+        x = inputs = keras.Input((6,))
+        for seed in range(3):
+            x = rsnn.layers.LIF()(layers.Dense(8)(layers.Dropout(0.4, seed=seed)(x)))
+        return keras.Model(inputs, layers.Dense(3)(layers.GaussianNoise(0.1, seed=4)(x)))
+
+    models = pair(noisy, jit_compile=jit_compile, step_mode=step_mode)
+    calls = collections.Counter()
+    with recording(), pytest.MonkeyPatch.context() as patch:
+        read = random.read_seeds_once
+
+        def looked_at(part):
+            read(part)
+            calls.update(str(node.target) for node in part.graph.nodes)
+
+        patch.setattr(random, "read_seeds_once", looked_at)
+        eager, recorded = train(models, *data(4))
+    assert recorded == pytest.approx(eager, rel=1e-5)
+    # In single-step mode a graph is one time step.
+    assert calls["keras_ratesnn.draw.default"] == 4
+    assert calls["keras_ratesnn.seeds_on_host.default"] == 1

@@ -13,9 +13,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
-from keras_ratesnn._core.backend.torch import compiler, cuda_graphs, graph_passes, padding, replicas, small_operations
+from keras_ratesnn._core.backend.torch import compiler, cuda_graphs, graph_passes, padding, random, replicas, small_operations
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
-from keras_ratesnn._core.backend.torch.random import seeded_draws
 
 _recording: contextvars.ContextVar["_Recording | None"] = contextvars.ContextVar("keras_ratesnn_recording", default=None)
 
@@ -93,6 +92,7 @@ class CallGraph:
         forward, backward = graph_passes.split(recorded, graph, forward_nodes, inputs, len(outputs))
         for part in (forward, backward):
             graph_passes.use_means(part)
+            random.read_seeds_once(part)
         if compiled and any(map(graph_passes.draws, recorded.graph.nodes)):
             logging.getLogger("keras_ratesnn").warning(
                 "The calls of %s are not compiled: compiled, they draw other numbers.", name
@@ -226,7 +226,7 @@ class CallGraph:
                 _NoNumbers(),
                 # Compiled functions that other threads call meanwhile run uncompiled, instead of raising an error.
                 torch._dynamo.config.patch(error_on_nested_fx_trace=False),
-                seeded_draws(),
+                random.seeded_draws(),
             ):
                 return make_fx(with_derivative, tracing_mode="fake", _allow_non_fake_inputs=True)(tensors, upstream)
         finally:

@@ -11,7 +11,8 @@ _numbers: dict = {}
 """The place of each kind of draw in the list: equal graphs have equal numbers, so that PyTorch finds them compiled on disk."""
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
-_library.define("draw(int number, Tensor seed, Tensor[] tensors) -> Tensor")
+_library.define("draw(int number, Tensor seeds, int place, Tensor[] tensors) -> Tensor")
+_library.define("seeds_on_host(Tensor[] seeds) -> Tensor")
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def seeded_draws():
         if number == len(_draws):
             _draws.append(draw)
         tensors = [leaf for leaf in tree.flatten(list(args)) if torch.is_tensor(leaf)]
-        return torch.ops.keras_ratesnn.draw.default(number, found[1], tensors)
+        return torch.ops.keras_ratesnn.draw.default(number, found[1].reshape(1), 0, tensors)
 
     with keras_internals.torch_generators_from(stand_in, run):
         yield
@@ -53,6 +54,10 @@ class _Draw:
     def __repr__(self):
         return repr((self._args, self._kwargs))
 
+    def device(self, tensors):
+        """Where it draws: on the device that it is given, or on that of its tensors."""
+        return self._kwargs.get("device") or tensors[0].device
+
     def __call__(self, generator, tensors):
         remaining = iter(tensors)
         args = tree.map_leaves(lambda leaf: next(remaining) if leaf is _HOLE else leaf, self._args)
@@ -63,13 +68,48 @@ _HOLE = object()
 
 
 @torch.library.impl(_library, "draw", "CompositeExplicitAutograd")
-def _draw(number, seed, tensors):
-    generator = torch.Generator(device=seed.device)
+def _draw(number, seeds, place, tensors):
+    draw = _draws[number]
+    generator = torch.Generator(device=draw.device(tensors))
     # As Keras does.
-    generator.manual_seed(int(seed) & 0xFFFFFFFF)
-    return _draws[number](generator, tensors)
+    generator.manual_seed(int(seeds[place]) & 0xFFFFFFFF)
+    return draw(generator, tensors)
 
 
 @torch.library.register_fake("keras_ratesnn::draw", lib=_library)
-def _shape_of_draw(number, seed, tensors):
+def _shape_of_draw(number, seeds, place, tensors):
     return _draws[number](None, tensors)
+
+
+@torch.library.impl(_library, "seeds_on_host", "CompositeExplicitAutograd")
+def _seeds_on_host(seeds):
+    return torch.cat(seeds).cpu()
+
+
+@torch.library.register_fake("keras_ratesnn::seeds_on_host", lib=_library)
+def _shape_of_seeds_on_host(seeds):
+    return torch.empty(len(seeds), dtype=seeds[0].dtype, device="cpu")
+
+
+def read_seeds_once(graph_module):
+    """Reads the seeds of all draws of a graph at once, before the first of them: on a GPU the host waits for each read."""
+    graph = graph_module.graph
+    draws = graph.find_nodes(op="call_function", target=torch.ops.keras_ratesnn.draw.default)
+    seeds = list(dict.fromkeys(node.args[1] for node in draws))
+    needed = set(seeds)
+    for node in reversed(graph.nodes):
+        if node in needed:
+            needed.update(node.all_input_nodes)
+    if len(seeds) < 2 or not needed.isdisjoint(draws):
+        return
+    last = graph.find_nodes(op="placeholder")[-1]
+    for node in [node for node in graph.nodes if node in needed and node.op != "placeholder"]:
+        last.append(node)
+        last = node
+    with graph.inserting_after(last):
+        on_host = graph.call_function(torch.ops.keras_ratesnn.seeds_on_host.default, (seeds,))
+    on_host.meta["val"] = _shape_of_seeds_on_host([seed.meta["val"] for seed in seeds])
+    for node in draws:
+        number, seed, _, tensors = node.args
+        node.args = number, on_host, seeds.index(seed), tensors
+    graph_module.recompile()
