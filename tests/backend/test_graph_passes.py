@@ -214,6 +214,6 @@ def test_the_seeds_of_all_draws_are_read_at_once_and_the_numbers_are_those_of_ea
         patch.setattr(random, "read_seeds_once", looked_at)
         eager, recorded = train(models, *data(4))
     assert recorded == pytest.approx(eager, rel=1e-5)
-    # In single-step mode a graph is one time step.
+    # All time steps have the same numbers.
     assert calls["keras_ratesnn.draw.default"] == 4
     assert calls["keras_ratesnn.seeds_on_host.default"] == 1
