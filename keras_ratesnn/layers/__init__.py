@@ -10,7 +10,8 @@ from keras_ratesnn.layers.integer import ILIF, ILIFCell
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
 from keras_ratesnn.layers.online_renormalization import OnlineRenormalization
-from keras_ratesnn.layers.parallel import PSN, MaskedPSN, MaskedPSNCell, PSNCell, SlidingPSN, SlidingPSNCell
+from keras_ratesnn.layers.parallel import PSN, MaskedPSN, SlidingPSN
+from keras_ratesnn.layers.parallel_cells import MaskedPSNCell, PSNCell, SlidingPSNCell
 from keras_ratesnn.layers.recurrent import Recurrent, RecurrentCell
 from keras_ratesnn.layers.temporal_normalization import (
     TemporalEffectiveBatchNormalization,
