@@ -20,7 +20,7 @@ from keras_ratesnn import SpikingModel, models
 from keras_ratesnn._core import checks
 from keras_ratesnn.models.pretrained import Card, _files, _hubs
 from keras_ratesnn.models.pretrained._precision import in_precision
-from recipes import checkpoint, command_line, device, hub_page, methods, run
+from recipes import checkpoint, command_line, device, half_precision, hub_page, methods, run
 from recipes.checkpoint import load_model
 from recipes.evaluate import recipe_of, with_timesteps
 from recipes.run_folder import RunFolder, complete
@@ -28,7 +28,19 @@ from recipes.run_folder import RunFolder, complete
 PRECISION = "float32"
 """Of the file; users choose theirs when they load it."""
 
-AS_GIVEN = ("name", "data_set", "preprocessing", "licence", "folder", "architecture", "arguments", "url", "replace", "to")
+AS_GIVEN = (
+    "name",
+    "data_set",
+    "preprocessing",
+    "licence",
+    "folder",
+    "architecture",
+    "arguments",
+    "url",
+    "replace",
+    "to",
+    "half",
+)
 """The arguments of `publish` that are those of the command line."""
 
 LARGEST_SHIPPED = 16 * 2**20
@@ -51,6 +63,7 @@ def publish(
     replace=False,
     accuracies=None,
     to=None,
+    half=False,
 ):
     """Writes the weights file and the card of a pretrained network.
 
@@ -69,6 +82,7 @@ def publish(
         weights_folder: Path of the output folder of the file. Defaults to `None`, the folder of shipped weights.
         replace: Boolean, whether the network may take the place of one with the same name. Defaults to `False`.
         accuracies: Dict of numbers of time steps to test accuracies, for the card. Defaults to `None`, that of the record.
+        half: Boolean, whether the file stores kernels in float16. Defaults to `False`.
         to: Address of a hub or path of a folder, for `card.json`, the weights and `README.md`, instead of `folder`. Defaults to
             `None`.
 
@@ -99,6 +113,8 @@ def publish(
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.
         SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, name=name).save(path)
+        if half:
+            half_precision.halve(path)
         if place is None and url is None and path.stat().st_size > LARGEST_SHIPPED:
             raise ValueError(
                 f"The weights take {path.stat().st_size / 2**20:.1f} MiB, but a file that ships with the package at most "
@@ -211,6 +227,9 @@ def publish_run(arguments):
         model, timesteps = load_model(folder.last), set(arguments.timesteps)
         if precision != PRECISION:
             model = in_published_precision(model)
+        if arguments.half:
+            half_precision.round_kernels(model)
+        if arguments.half or precision != PRECISION:
             timesteps.add(model.timesteps)
         accuracies = measured(model, folder, arguments.data_dir, sorted(timesteps)) if timesteps else {}
         record = {**record, "test_accuracy": accuracies.get(model.timesteps, record["test_accuracy"])}
@@ -263,6 +282,7 @@ def parser():
     result.add_argument(
         "--folder", type=pathlib.Path, default=_files.FOLDER, metavar="DIR", help="folder of cards (default: the package's)"
     )
+    result.add_argument("--half", action="store_true", help="stores kernels in float16: half the size")
     result.add_argument("--replace", action="store_true", help="replaces a network of the same name")
     return result
 

@@ -118,6 +118,30 @@ def test_a_published_folder_is_replaced_only_on_request(folder):
     published(folder, replace=True)
 
 
+def test_a_published_file_of_half_the_size_holds_the_network_that_was_tested(tmp_path, capsys, monkeypatch):
+    run, hub = tmp_path / "run", tmp_path / "hub"
+    run.mkdir()
+    model = small(layers.Dense(9000), layers.BatchNormalization())
+    model.save(run / "last.keras")
+    (run / "result.json").write_text(json.dumps(RECORD))
+    tested = []
+    monkeypatch.setattr(publish, "measured", lambda model, *args: tested.append(model) or {2: 0.5})
+    options = ["--name", "made", "--data-set", "Noise", "--preprocessing", "None", "--licence", "CC0-1.0", "--half"]
+    assert publish.main([str(run), *options, "--to", str(hub)]) == 0
+    loaded = models.load_pretrained(str(hub))
+    for stored, weight, of_test in zip(loaded.weights, model.weights, tested[0].weights, strict=True):
+        value, *others = map(keras.ops.convert_to_numpy, (weight, stored, of_test))
+        rounded = value.astype("float16").astype("float32") if value.ndim > 1 else value
+        for other in others:
+            np.testing.assert_array_equal(other, rounded)
+    sizes = [(folder / name).stat().st_size for folder, name in ((hub, "made.keras"), (run, "last.keras"))]
+    assert sizes[0] < sizes[1]
+    model.weights[0].assign(model.weights[0] + 1e5)
+    model.save(run / "last.keras")
+    assert publish.main([str(run), *options, "--to", str(tmp_path / "other")]) == 2
+    assert "--half needs weights of at most 65504" in capsys.readouterr().err
+
+
 def test_the_command_line_publishes_a_run_to_a_folder(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", HuggingFace(tmp_path))
     run, hub = tmp_path / "run", tmp_path / "hub"
