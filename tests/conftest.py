@@ -13,13 +13,27 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Most of the time of these tests on JAX is compilation: machine code need not be the fastest here. XLA's own passes still run.
 # Loops written out as LLVM's code take a fraction of the time that its emitters of fused kernels take, and without them
-# optimisation can be left out. An unknown flag ends the process: elsewhere than where it is known, compilation takes longer.
+# optimisation can be left out. A module in one part is not copied for others. An unknown flag ends the process: elsewhere than
+# where it is known, compilation takes longer.
+_BACKEND = os.environ.get("KERAS_BACKEND")
 _FLAGS = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
-if os.environ.get("KERAS_BACKEND") == "jax" and importlib.metadata.version("jaxlib").startswith("0.10."):
+_FLAGS_ARE_KNOWN_TO = {"jax": ("jaxlib", "0.10."), "tensorflow": ("tensorflow", "2.21.")}
+
+
+def _compiler_is_known():
+    package, version = _FLAGS_ARE_KNOWN_TO.get(_BACKEND, (None, None))
+    try:
+        return package is not None and importlib.metadata.version(package).startswith(version)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+if _compiler_is_known():
     _FLAGS += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    # `recipe_runs.fast_programs` is for the tests that train for long.
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-    os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+    if _BACKEND == "jax":
+        # `recipe_runs.fast_programs` is for the tests that train for long.
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+        os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 os.environ.setdefault("XLA_FLAGS", _FLAGS)
 # Tests run in a process on each core: more threads than that would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,7 +44,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 @pytest.fixture(scope="session", autouse=True)
 def _jax_lowers_in_one_context():
     """JAX makes and fills a context of MLIR for each program: a quarter of the time of a program of one operation."""
-    if os.environ.get("KERAS_BACKEND") == "jax":
+    if _BACKEND == "jax" and _compiler_is_known():
         from jax._src.interpreters import mlir
 
         with pytest.MonkeyPatch.context() as patched:
@@ -78,7 +92,7 @@ def _reset_keras():
 def pytest_collection_modifyitems(config, items):
     """Leaves out what does not depend on the backend, except on PyTorch, where it takes the least time."""
     once = [item for item in items if item.get_closest_marker("runs_once") and not _runs_everywhere(item)]
-    if os.environ.get("KERAS_BACKEND") == "torch":
+    if _BACKEND == "torch":
         nowhere = [item.nodeid for item in once if any(mark.args[0] for mark in item.iter_markers("skipif"))]
         if nowhere:
             raise pytest.UsageError(f"Tests marked runs_once run on PyTorch only, where these are skipped: {nowhere}")

@@ -31,7 +31,8 @@ def gradient_of(function, tensors):
     if BACKEND == "jax":
         import jax
 
-        gradients = jax.grad(lambda arguments: function(*arguments))(tensors)
+        # Else each operation would be a program.
+        gradients = jax.jit(jax.grad(lambda arguments: function(*arguments)))(tensors)
     elif BACKEND == "tensorflow":
         import tensorflow as tf
 

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import BACKEND, to_numpy
+from made_once import made_once
 from recipe_runs import error_of
 
 import keras_ratesnn as rsnn
@@ -66,14 +67,19 @@ def tiny_among_the_networks():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, request):
     """Output folder, printed output and record of a tiny benchmark."""
-    folder = tmp_path_factory.mktemp("benchmark")
-    arguments = [*TINY, "--timesteps", *map(str, TIMESTEPS), "--methods", *METHODS_MEASURED, "--output", str(folder)]
-    printed = io.StringIO()
-    with tiny_among_the_networks(), contextlib.redirect_stdout(printed):
-        assert main(arguments) == 0
-    return folder, printed.getvalue(), json.loads((folder / "benchmark.json").read_text())
+
+    def make(folder):
+        arguments = [*TINY, "--timesteps", *map(str, TIMESTEPS), "--methods", *METHODS_MEASURED]
+        printed = io.StringIO()
+        with tiny_among_the_networks(), contextlib.redirect_stdout(printed):
+            assert main([*arguments, "--output", str(folder / "run")]) == 0
+        (folder / "printed.txt").write_text(printed.getvalue())
+
+    shared = made_once("benchmark", make, tmp_path_factory, request)
+    record = json.loads((shared / "run" / "benchmark.json").read_text())
+    return shared / "run", (shared / "printed.txt").read_text(), record
 
 
 def rows_of(record, method):
