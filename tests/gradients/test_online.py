@@ -50,8 +50,7 @@ def network_of_everything():
     return keras.Model(inputs, [layers.Dense(3)(x), layers.Dense(2)(x)])
 
 
-@pytest.mark.parametrize("sequences", [False, True])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "sequences"), list(zip(METHODS, (False, True), strict=True)))
 def test_recomputed_steps_give_the_gradients_and_leave_the_state_of_kept_ones(method, sequences):
     x = np.random.default_rng(0).random((10, 6)).astype("float32")
 

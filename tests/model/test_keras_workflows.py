@@ -3,6 +3,7 @@
 import collections
 import csv
 import functools
+import itertools
 
 import helpers
 import keras
@@ -498,16 +499,15 @@ def test_fit_moves_all_weights_of_a_network(make):
     assert [path for path in trainable if (after[path] == before[path]).all()] == []
 
 
-@pytest.mark.parametrize("make", DETERMINISTIC)
-def test_the_loss_of_training_is_the_loss_of_evaluation(make):
+@pytest.mark.parametrize(("make", "gradient"), list(zip(DETERMINISTIC, itertools.cycle(("rate", "bptt")))))
+def test_the_loss_of_training_is_the_loss_of_evaluation(make, gradient):
     network = make()
     x = inputs_for(network)
     wanted = crossentropy(spiking(network).predict(x, verbose=0), Y)
-    for gradient in ("rate", "bptt"):
-        loss, gradients = helpers.loss_and_gradients(spiking(network, gradient=gradient), x, Y)
-        assert loss == pytest.approx(wanted, rel=1e-5)
-        # The bias of an attention's keys has no effect, whatever the gradient.
-        assert [path for path, array in gradients.items() if not array.any() and "key/bias" not in path] == []
+    loss, gradients = helpers.loss_and_gradients(spiking(network, gradient=gradient), x, Y)
+    assert loss == pytest.approx(wanted, rel=1e-5)
+    # The bias of an attention's keys has no effect, whatever the gradient.
+    assert [path for path, array in gradients.items() if not array.any() and "key/bias" not in path] == []
 
 
 @every_gradient
