@@ -120,6 +120,18 @@ def test_cells_that_cannot_be_one_pass_are_trained_without_compilation(cell, pro
     assert not any(program.is_elementwise for program in programs)
 
 
+def test_a_tensorflow_without_xla_trains_without_compilation(programs, monkeypatch):
+    fusion._xla_works.cache_clear()
+
+    def missing(function):
+        raise RuntimeError("XLA is not in this build")
+
+    monkeypatch.setattr(fusion, "_compiled", missing)
+    trained(neurons=[rsnn.layers.LIF()])
+    assert programs == []
+    fusion._xla_works.cache_clear()
+
+
 def test_small_layers_are_not_worth_a_compilation(monkeypatch):
     monkeypatch.setattr(fusion, "_Program", None)
     trained(neurons=[rsnn.layers.LIF()])

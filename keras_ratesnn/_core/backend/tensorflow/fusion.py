@@ -5,6 +5,7 @@ Only these are compiled: on CPUs the convolutions of TensorFlow's own libraries 
 
 import contextlib
 import contextvars
+import functools
 import math
 import weakref
 from typing import Any
@@ -120,7 +121,19 @@ def _fuses(tensors):
         and not compiled_by_xla()
         and replicas.count() == 1
         and sum(map(_elements, tensors)) >= LEAST_ELEMENTS
+        and _xla_works()
     )
+
+
+@functools.cache
+def _xla_works():
+    """Whether this TensorFlow has XLA for CPUs, which not all builds have."""
+    with tf.init_scope():
+        try:
+            return bool(_compiled(lambda number: number + 1.0)(tf.zeros(())) == 1.0)
+        # What is raised depends on the build.
+        except Exception:
+            return False
 
 
 def _elements(tensor):
