@@ -101,7 +101,7 @@ REMOVED = ("freeze_normalization",)
 OF_A_RUN = ("name", "epochs", "timesteps", "augment", "gradient", "step_mode", "seed")
 """Settings that every result has."""
 
-ORDER = ("name", "epochs", "augment", "normalization", "temporal", "gradient", "windows", "step_mode")
+ORDER = ("name", "epochs", "augment", "normalization", "temporal", "levels", "timesteps", "gradient", "windows", "step_mode")
 """Settings by which rows are sorted."""
 
 
@@ -162,7 +162,17 @@ def _table_of(place, records):
     chosen = [record for record in (compared if place["against"] else classifiers) if _has(settings_of(record), wanted)]
     if place["against"]:
         return task_table(chosen)
-    return table(chosen, (*IN_SHORT, SHUFFLED) if any("shuffled_accuracy" in record for record in chosen) else IN_SHORT)
+    return table(chosen, _short_columns(chosen))
+
+
+def _short_columns(records):
+    """The columns of a short table: those in which its rows can differ."""
+    columns = list(IN_SHORT)
+    if len({record["settings"]["timesteps"] for record in records}) > 1:
+        columns.insert(1, "T")
+    if any("shuffled_accuracy" in record for record in records):
+        columns.append(SHUFFLED)
+    return columns
 
 
 def _has(settings, wanted):
