@@ -1,7 +1,6 @@
 """Weights in half the bytes: kernels in float16. Vectors, such as the statistics of normalisation, stay in float32."""
 
 import io
-import pathlib
 import zipfile
 
 import h5py
@@ -47,7 +46,6 @@ def halve(path):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, weights.getvalue() if name == WEIGHTS else content)
-    return pathlib.Path(path)
 
 
 def _is_kernel(weight):

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.backend.of_tensors import of_tensors
 from keras_ratesnn._core.backend.tensorflow import replicas
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
 
@@ -78,7 +79,7 @@ class _Program:
     """A compiled function, whose backward pass stores its arguments only and computes the rest again, in one pass as well."""
 
     def __init__(self, function, cell, arguments, tensors):
-        self._function, self._cell, self._arguments = function, cell, arguments
+        self._function = of_tensors(function, cell, arguments, tf.is_tensor)
         self._outputs = _compiled(self._of_tensors)
         self._gradients = _compiled(self._gradients_of_tensors)
         graph = self._outputs.get_concrete_function(*map(tf.TensorSpec.from_tensor, tensors)).graph
@@ -97,11 +98,7 @@ class _Program:
         return tree.map_leaves(lambda number: next(remaining) if number is None else number, self._structure)
 
     def _of_tensors(self, *tensors):
-        remaining = iter(tensors)
-        mapping = [(weight, next(remaining)) for weight in self._cell.weights]
-        inside = tree.map_leaves(lambda leaf: next(remaining) if tf.is_tensor(leaf) else leaf, self._arguments)
-        with keras_internals.Values(mapping):
-            outputs = self._function(*inside)
+        outputs = self._function(*tensors)
         # Numbers are the same at every call.
         self._structure = tree.map_leaves(lambda leaf: None if tf.is_tensor(leaf) else leaf, outputs)
         return [leaf for leaf in tree.flatten(outputs) if tf.is_tensor(leaf)]

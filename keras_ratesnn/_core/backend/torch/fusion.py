@@ -15,6 +15,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.backend.of_tensors import of_tensors
 from keras_ratesnn._core.backend.torch.compiler import Compiled, CompiledByLayout, for_all_shapes
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.graph import is_recording, is_recording_for_compiler
@@ -65,14 +66,7 @@ def elementwise(function, cell, key, *arguments):
     if not fuses(whole_key, tensors) or _has_arrays(cell):
         return function(*arguments)
 
-    def of_tensors(*tensors):
-        remaining = iter(tensors)
-        mapping = [(weight, next(remaining)) for weight in weights]
-        inside = tree.map_leaves(lambda leaf: next(remaining) if torch.is_tensor(leaf) else leaf, arguments)
-        with keras_internals.Values(mapping):
-            return function(*inside)
-
-    return fuse(of_tensors, cell, whole_key(), tensors)
+    return fuse(of_tensors(function, cell, arguments, torch.is_tensor), cell, whole_key(), tensors)
 
 
 def _settings(cell):
