@@ -67,6 +67,21 @@ def test_compiled_loops_train_as_those_that_are_not(gradient, step_mode, program
     keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), weights, expected)
 
 
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_in_half_precision_they_train_as_closely_as_rounding_allows(gradient, programs):
+    """Within a pass nothing is rounded, so that a membrane may fall on the other side of its threshold."""
+    _, full, _ = trained(gradient, jit_compile=False)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    programs.clear()
+    _, losses, weights = trained(gradient)
+    assert len(programs) >= 3
+    _, others, expected = trained(gradient, jit_compile=False)
+    assert {weight.dtype for weight in weights} == {np.dtype("float32")}
+    np.testing.assert_allclose(losses, others, rtol=1e-2)
+    np.testing.assert_allclose(losses, full, rtol=2e-2)
+    keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-2), weights, expected)
+
+
 def test_all_steps_of_a_layer_share_a_program(programs):
     trained("bptt", "single", [rsnn.layers.LIF()])
     # The first step starts from zeros.

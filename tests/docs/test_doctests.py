@@ -26,14 +26,9 @@ BACKENDS = {"jax", "tensorflow", "torch"}
 FILES = [path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / "keras_ratesnn").rglob("*.py"))]
 # The other backends' modules need their backend.
 MODULES = [".".join(parts).removesuffix(".__init__") for parts in FILES if not BACKENDS - {BACKEND} & set(parts)]
-# JAX compiles each operation of what these pages run outside of compiled functions. Their functions have tests on JAX.
-LONG_ON_JAX = {
-    f"docs/{page}.md"
-    for page in (
-        *("analysis", "extending", "tasks"),
-        *(f"tutorials/{name}" for name in ("compare", "convert", "digits", "gradients", "spikes", "train", "transformer")),
-    )
-}
+# Pages run on PyTorch, where they take the least time. Elsewhere those do that users copy first or that have blocks for the
+# backend; the others are slow tests there.
+ON_EACH_BACKEND = {"README.md", "docs/getting_started.md", "docs/guide.md"}
 # Blocks for a package that is not in the extra `test` run where it is installed, as in .ci/versions.
 IN_BLOCKS = {"", BACKEND, *(["kerashub"] if importlib.util.find_spec("keras_hub") else [])}
 NAMES = {"keras": keras, "np": np, "ops": ops, "keras_ratesnn": keras_ratesnn}
@@ -46,11 +41,14 @@ def test_docstring_examples_print_what_they_say(name):
     assert results.failed == 0
 
 
+def _where_it_runs(page):
+    here = BACKEND == "torch" or page in ON_EACH_BACKEND or f"```python {BACKEND}\n" in (ROOT / page).read_text()
+    return page if here else pytest.param(page, marks=pytest.mark.slow)
+
+
 # What readers are warned of is no error.
 @pytest.mark.filterwarnings("default::UserWarning")
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=pytest.mark.slow) if BACKEND == "jax" and page in LONG_ON_JAX else page for page in PAGES]
-)
+@pytest.mark.parametrize("page", [_where_it_runs(page) for page in PAGES])
 def test_python_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # As in the first process of `torchrun --nproc-per-node 1`.
