@@ -7,8 +7,6 @@ import contextlib
 import contextvars
 import functools
 import math
-import weakref
-from typing import Any
 
 import tensorflow as tf
 
@@ -62,7 +60,7 @@ def elementwise(function, cell, key, *arguments):
     # Variables that are not weights, such as those of a random generator, may change.
     if len(cell.variables) > len(cell.weights) or not _fuses(tensors):
         return function(*arguments)
-    programs = _programs.setdefault(tf.compat.v1.get_default_graph(), {})
+    programs = _programs_of(tf.compat.v1.get_default_graph())
     numbers = tuple(None if tf.is_tensor(leaf) else leaf for leaf in leaves)
     place = (id(cell), key, numbers, *((tensor.dtype, tuple(tensor.shape)) for tensor in tensors))
     if place not in programs:
@@ -71,8 +69,14 @@ def elementwise(function, cell, key, *arguments):
     return program(tensors) if program.is_elementwise else function(*arguments)
 
 
-_programs: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-"""Those of each graph, in which the time steps of a layer share one."""
+def _programs_of(graph):
+    """Those of the graph that is traced, in which the time steps of a layer share one.
+
+    It holds them itself: they hold its tensors, and must be gone once it is.
+    """
+    if not hasattr(graph, "_keras_ratesnn_programs"):
+        graph._keras_ratesnn_programs = {}
+    return graph._keras_ratesnn_programs
 
 
 class _Program:
