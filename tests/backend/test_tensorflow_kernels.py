@@ -172,3 +172,29 @@ def test_normalisation_is_one_operation_where_tensorflow_has_a_kernel():
         for shape in ((None, 4), (None, 2, 2, 4)):
             assert "FusedBatchNormV3" in operations(function, shape, (4,))
             assert "SquaredDifference" not in operations(function, shape, (4,))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_second_derivatives_of_normalisation_are_those_of_plain_operations(compiled, monkeypatch):
+    import tensorflow as tf
+
+    from keras_ratesnn._core import backend
+    from keras_ratesnn._core.backend.tensorflow import normalization
+
+    x, mean, variance = (tf.constant(values, "float32") for values in (data(6)[0], [0.3] * 6, [2.0] * 6))
+
+    def penalty(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = ops.sum(backend.normalize_as(x, -1, variance, mean, mean, variance, 1e-3) ** 3)
+        return ops.sum(tape.gradient(outputs, x) ** 2)
+
+    def derivative(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = penalty(x)
+        return tape.gradient(outputs, x)
+
+    found = (tf.function(derivative) if compiled else derivative)(x)
+    monkeypatch.setattr(normalization, "has_kernels", lambda *_: False)
+    np.testing.assert_allclose(found, derivative(x), rtol=1e-3, atol=1e-3)

@@ -81,9 +81,10 @@ def normalize(inputs, axis, gamma, beta, epsilon, weights=None):
 
 def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
     """Likewise."""
+    plain = functools.partial(plain_normalization.normalize_as, graft, replicas)
     if not _forward_mode.get() and normalization.has_kernels(inputs, axis, (gamma, beta, mean, variance), weights):
-        return normalization.normalize_as(inputs, gamma, beta, mean, variance, epsilon)
-    return plain_normalization.normalize_as(graft, replicas, inputs, axis, gamma, beta, mean, variance, epsilon, weights)
+        return normalization.normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon)
+    return plain(inputs, axis, gamma, beta, mean, variance, epsilon, weights)
 
 
 def detached(function, *args):

@@ -38,32 +38,46 @@ def normalize(inputs, gamma, beta, epsilon):
     return tf.reshape(outputs, tf.shape(inputs)), *statistics
 
 
-def normalize_as(inputs, gamma, beta, mean, variance, epsilon):
-    """Normalises with given statistics, differentiated as if they were those of the batch; see `contract`."""
+def normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon):
+    """Normalises with given statistics, differentiated as if they were those of the batch; see `contract`.
+
+    `plain` does the same with plain operations. The kernel has no second derivative but for the statistics of the batch.
+    """
 
     @tf.custom_gradient
     def normalized(images, scale, offset):
         outputs, *_ = tf.raw_ops.FusedBatchNormV3(
             x=images, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=epsilon, is_training=False
         )
+        return outputs, lambda upstream: gradients(upstream, images, scale, offset)
 
-        def gradient(upstream):
-            of_images, of_scale, of_offset, *_ = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=upstream,
-                x=images,
-                scale=scale,
-                reserve_space_1=mean,
-                reserve_space_2=variance,
-                reserve_space_3=[],
-                epsilon=epsilon,
-            )
-            # The kernel assumes that `mean` is the mean of the inputs.
-            own_mean = tf.reduce_mean(images, [0, 1, 2])
-            size = tf.cast(tf.size(images) // images.shape[-1], scale.dtype)
-            factor = (own_mean - mean) / (variance + epsilon) * scale / size
-            return of_images + factor * of_scale, of_scale, of_offset
+    @tf.custom_gradient
+    def gradients(upstream, *inputs):
+        images, scale, _ = inputs
+        of_images, of_scale, of_offset, *_ = tf.raw_ops.FusedBatchNormGradV3(
+            y_backprop=upstream,
+            x=images,
+            scale=scale,
+            reserve_space_1=mean,
+            reserve_space_2=variance,
+            reserve_space_3=[],
+            epsilon=epsilon,
+        )
+        # The kernel assumes that `mean` is the mean of the inputs.
+        own_mean = tf.reduce_mean(images, [0, 1, 2])
+        size = tf.cast(tf.size(images) // images.shape[-1], scale.dtype)
+        factor = (own_mean - mean) / (variance + epsilon) * scale / size
 
-        return outputs, gradient
+        def second(*of_gradients):
+            with tf.GradientTape() as outer:
+                outer.watch([upstream, *inputs])
+                with tf.GradientTape() as inner:
+                    inner.watch(inputs)
+                    outputs = plain(images, -1, *inputs[1:], mean, variance, epsilon)
+                found = inner.gradient(outputs, inputs, upstream)
+            return outer.gradient(found, [upstream, *inputs], of_gradients, tf.UnconnectedGradients.ZERO)
+
+        return (of_images + factor * of_scale, of_scale, of_offset), second
 
     return tf.reshape(normalized(_as_images(inputs), *_both(inputs, gamma, beta)), tf.shape(inputs))
 
