@@ -152,6 +152,18 @@ def test_small_layers_are_not_worth_a_compilation(monkeypatch):
     trained(neurons=[rsnn.layers.LIF()])
 
 
+@pytest.mark.parametrize(("size", "compiled"), [(2, True), (None, False)])
+def test_images_of_any_size_are_not_compiled_again_for_each(size, compiled, programs):
+    import tensorflow as tf
+
+    inputs = keras.Input((size, size, 1))
+    x = rsnn.layers.LIF()(layers.BatchNormalization()(layers.Conv2D(1, 1)(inputs)))
+    model = rsnn.SpikingModel(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)), 2)
+    train = tf.function(lambda images: model(images, training=True))
+    train.get_concrete_function(tf.TensorSpec((None, size, size, 1)))
+    assert bool(programs) == compiled
+
+
 def operations(function, *shapes):
     import tensorflow as tf
 

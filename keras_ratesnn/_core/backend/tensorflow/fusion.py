@@ -121,6 +121,8 @@ def _fuses(tensors):
         and not tf.executing_eagerly()
         and not compiled_by_xla()
         and replicas.count() == 1
+        # XLA compiles again for each size that it meets. Batches have one size or two, but images may have many.
+        and all(None not in tensor.shape[1:] for tensor in tensors)
         and sum(map(_elements, tensors)) >= LEAST_ELEMENTS
         and _xla_works()
     )
