@@ -1,8 +1,8 @@
 """Training with a number of time steps that changes from epoch to epoch."""
 
+import bisect
 from collections.abc import Sequence
-
-import numpy as np
+from typing import Any
 
 from keras_ratesnn._core import checks
 from keras_ratesnn.callbacks._timesteps_of_batches import TimestepsOfBatches
@@ -30,24 +30,22 @@ class TimestepSchedule(TimestepsOfBatches):
     >>> history = model.fit(np.ones((8, 4)), np.zeros(8), epochs=4, callbacks=[schedule], verbose=0)
 
     Args:
-        boundaries: Sequence of integers >= 1 that grow, the numbers of epochs after which T changes, as in
+        boundaries: List or tuple of integers >= 1 that grow, the numbers of epochs after which T changes, as in
             `keras.optimizers.schedules.PiecewiseConstantDecay`. A resumed run counts from its first epoch.
-        values: Sequence of integers >= 1, the T before, between and after the boundaries: one more than these.
+        values: List or tuple of integers >= 1, the T before, between and after the boundaries: one more than these.
 
     Raises:
-        TypeError: If a number is not an integer; when `fit` starts, if it does not train a `SpikingModel`.
+        TypeError: If an argument is not a list or tuple of integers; when `fit` starts, if it does not train a `SpikingModel`.
         ValueError: If a number is out of range, or there are not as many as needed; when `fit` starts, if the network or the
             training method does not support one of the T, or the inputs have time.
     """
 
     def __init__(self, boundaries: Sequence[int], values: Sequence[int]) -> None:
         super().__init__()
-        self.boundaries = [
-            checks.positive_integer("boundaries", boundary, advice="They are numbers of epochs.") for boundary in boundaries
-        ]
+        self.boundaries = _numbers("boundaries", boundaries, "They are numbers of epochs.")
         if any(later <= earlier for earlier, later in zip(self.boundaries, self.boundaries[1:], strict=False)):
             raise ValueError(f"`boundaries` must grow. Received: boundaries={list(boundaries)}.")
-        self.values = [checks.positive_integer("values", value, advice="They are numbers of time steps.") for value in values]
+        self.values = _numbers("values", values, "They are numbers of time steps.")
         if len(self.values) != len(self.boundaries) + 1:
             raise ValueError(
                 "`values` must have one number of time steps more than `boundaries`. Received: "
@@ -58,4 +56,12 @@ class TimestepSchedule(TimestepsOfBatches):
 
     def timesteps_of(self, epoch: int, batch: int) -> int:
         """The T of an epoch, for all its batches; the epochs count from 0."""
-        return self.values[int(np.searchsorted(self.boundaries, epoch, side="right"))]
+        return self.values[bisect.bisect_right(self.boundaries, epoch)]
+
+
+def _numbers(name: str, values: Any, advice: str) -> list[int]:
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(
+            f"`{name}` must be a list or tuple of integers. Received: {name}={values!r} of type {type(values).__name__}. {advice}"
+        )
+    return [checks.positive_integer(name, value, advice=advice) for value in values]

@@ -42,6 +42,7 @@ def test_each_epoch_is_trained_with_its_number_and_tested_with_that_of_the_model
         (([0], [1, 4]), ValueError, "`boundaries` must be 1 or more"),
         (([2, 2], [1, 2, 4]), ValueError, r"`boundaries` must grow. Received: boundaries=\[2, 2\]"),
         (([2.5], [1, 4]), TypeError, "`boundaries` must be an integer"),
+        ((2, [1, 4]), TypeError, "`boundaries` must be a list or tuple of integers. Received: boundaries=2 of type int"),
         (([2], [0, 4]), ValueError, "`values` must be 1 or more"),
         (([2], [4]), ValueError, "`values` must have one number of time steps more than `boundaries`"),
     ],
