@@ -62,6 +62,7 @@ class TimestepSchedule(TimestepsOfBatches):
 def _numbers(name: str, values: Any, advice: str) -> list[int]:
     if not isinstance(values, (list, tuple)):
         raise TypeError(
-            f"`{name}` must be a list or tuple of integers. Received: {name}={values!r} of type {type(values).__name__}. {advice}"
+            f"`{name}` must be a list or tuple of integers. Received: {name}={values!r} of type {type(values).__name__}. "
+            f"{advice}"
         )
     return [checks.positive_integer(name, value, advice=advice) for value in values]

@@ -20,7 +20,7 @@ def has_kernels(inputs, axis, parameters, weights):
         and all(parameter is None or len(parameter.shape) == 1 for parameter in parameters)
         and replicas.count() == 1
         and not compiled_by_xla()
-        # Their third output there is not the variance, but the inverse of its root.
+        # The kernel of the gradient there is given not the variance, but the inverse of its root.
         and not tf.config.list_logical_devices("GPU")
     )
 
