@@ -19,11 +19,14 @@ def round_kernels(model):
     """
     for weight in model.weights:
         if _is_kernel(weight):
+            values = keras.ops.convert_to_numpy(weight.value)
             with np.errstate(over="ignore"):
-                rounded = keras.ops.convert_to_numpy(weight.value).astype("float16")
+                rounded = values.astype("float16")
             if not np.isfinite(rounded).all():
-                largest = np.finfo("float16").max
-                raise ValueError(f"--half needs weights of at most {largest:.0f}. Received: larger ones in {weight.path!r}.")
+                raise ValueError(
+                    f"--half needs weights of at most {np.finfo('float16').max:.0f}. Received: {np.abs(values).max():g} in "
+                    f"{weight.path!r}. Leave --half out."
+                )
             weight.assign(rounded)
 
 

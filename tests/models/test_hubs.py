@@ -139,7 +139,7 @@ def test_a_published_file_of_half_the_size_holds_the_network_that_was_tested(tmp
     model.weights[0].assign(model.weights[0] + 1e5)
     model.save(run / "last.keras")
     assert publish.main([str(run), *options, "--to", str(tmp_path / "other")]) == 2
-    assert "--half needs weights of at most 65504" in capsys.readouterr().err
+    assert "--half needs weights of at most 65504. Received: 1000" in capsys.readouterr().err
 
 
 def test_the_command_line_publishes_a_run_to_a_folder(tmp_path, capsys, monkeypatch):
