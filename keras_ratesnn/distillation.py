@@ -11,7 +11,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._model.around_fit import around_fit
-from keras_ratesnn._model.callback_order import measurements_first
+from keras_ratesnn._model.callback_order import in_order
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, undifferentiated
 from keras_ratesnn.spiking_model import SpikingModel
@@ -105,7 +105,7 @@ class Distiller(CompilesOncePerSettings, UndifferentiatedSteps, keras_internals.
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         asked = inspect.signature(super().fit).bind(*args, **kwargs)
-        asked.arguments["callbacks"] = measurements_first(asked.arguments.get("callbacks"))
+        asked.arguments["callbacks"] = in_order(asked.arguments.get("callbacks"))
         with around_fit(self, asked.arguments.get("x"), asked.arguments["callbacks"]):
             return super().fit(*asked.args, **asked.kwargs)
 

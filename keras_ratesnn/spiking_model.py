@@ -16,7 +16,7 @@ from keras_ratesnn._model import export_formats, layer_configs, quantization, re
 from keras_ratesnn._model.around_fit import around_fit
 from keras_ratesnn._model.call_graphs import CallGraphs
 from keras_ratesnn._model.call_inputs import call_inputs
-from keras_ratesnn._model.callback_order import measurements_first
+from keras_ratesnn._model.callback_order import in_order
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
@@ -375,7 +375,7 @@ class SpikingModel(
         # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)
         asked = inspect.signature(super().fit).bind(x, *args, **kwargs)
-        asked.arguments["callbacks"] = measurements_first(asked.arguments.get("callbacks"))
+        asked.arguments["callbacks"] = in_order(asked.arguments.get("callbacks"))
         replicas.begin_training(self, asked)
         with around_fit(self, x, asked.arguments["callbacks"]):
             return self._fit(*asked.args, **asked.kwargs)

@@ -1,4 +1,4 @@
-"""The order of the callbacks of `fit`: those that add to the logs run before those that read them."""
+"""The order of the callbacks of `fit`: what changes a batch runs first, and what adds to the logs before what reads them."""
 
 import warnings
 from typing import Any
@@ -17,11 +17,13 @@ _READ_LOGS = (
 )
 
 
-def measurements_first(callbacks: Any) -> Any:
-    """The callbacks given to `fit`, with those that add to the logs in front of those of Keras that only read the logs.
+def in_order(callbacks: Any) -> Any:
+    """The callbacks given to `fit`, in the order in which each sees what it should.
 
-    Keras hands the logs from one callback to the next: what a later one adds, an earlier one does not see. Any other callback
-    may change the model: what stands behind it stays there, and a warning says so.
+    Those that change the number of time steps of a batch come first: they change it back before others see or save the model.
+    Those that add to the logs come in front of those of Keras that only read the logs, because Keras hands the logs from one
+    callback to the next: what a later one adds, an earlier one does not see. Any other callback may change the model: what
+    stands behind it stays there, and a warning says so.
 
     Args:
         callbacks: As for `fit`: a `keras.callbacks.CallbackList`, which is changed, a callback, a list or `None`.
@@ -33,8 +35,12 @@ def measurements_first(callbacks: Any) -> Any:
 
 
 def _in_order(callbacks):
+    changing = [callback for callback in callbacks if _changes_batches(callback)]
+    if len(changing) > 1:
+        names = " and ".join(type(callback).__name__ for callback in changing)
+        raise ValueError(f"`callbacks` may have one callback that sets the number of time steps of a batch. Received: {names}.")
     ordered: list[keras.callbacks.Callback] = []
-    for callback in callbacks:
+    for callback in (*changing, *(other for other in callbacks if not _changes_batches(other))):
         index = len(ordered)
         if getattr(callback, "_adds_to_logs", False):
             while index and isinstance(ordered[index - 1], _READ_LOGS):
@@ -42,6 +48,10 @@ def _in_order(callbacks):
             _warn_of_readers(callback, ordered[:index])
         ordered.insert(index, callback)
     return ordered
+
+
+def _changes_batches(callback):
+    return getattr(callback, "_changes_batches", False)
 
 
 def _warn_of_readers(callback, earlier):

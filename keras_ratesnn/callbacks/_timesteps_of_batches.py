@@ -21,6 +21,7 @@ class TimestepsOfBatches(keras.callbacks.Callback):
 
     numbers: Collection[int]
     arguments: dict[str, Any]
+    _changes_batches = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,9 +10,8 @@ class RandomTimesteps(TimestepsOfBatches):
     """Trains each batch with another number of time steps T, drawn uniformly: one network for every T from `low` to `high`.
 
     Between batches the model has its own T again: in validation, for other callbacks, and after `fit`, also if that ends with
-    an error. (In `on_train_batch_end`, callbacks that stand before this one see the T of the batch.) Each T is compiled when it
-    is drawn for the first time, and never again. For a `Distiller`, the student changes. With `steps_per_execution`, the
-    batches of an execution share a T.
+    an error. Each T is compiled when it is drawn for the first time, and never again. For a `Distiller`, the student changes.
+    With `steps_per_execution`, the batches of an execution share a T.
 
     The T of a batch depends only on the seed, the number of the epoch and that of the batch. So a resumed run draws the same,
     and so do all processes of a distributed run.

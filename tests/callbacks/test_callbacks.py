@@ -11,7 +11,7 @@ from helpers import compiled, data, mlp, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._model.callback_order import measurements_first
+from keras_ratesnn._model.callback_order import in_order
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -79,15 +79,22 @@ def test_what_is_measured_reaches_the_callbacks_that_stand_before_it(teacher, tm
 def test_callbacks_move_only_in_front_of_those_of_keras_that_only_read_the_logs():
     own, log, stop = keras.callbacks.Callback(), keras.callbacks.CSVLogger("log.csv"), keras.callbacks.EarlyStopping()
     throughput = rsnn.callbacks.Throughput(24)
-    assert measurements_first([own, throughput, log]) == [own, throughput, log]
-    assert measurements_first([own, log, [stop, throughput], own]) == [own, throughput, log, stop, own]
+    assert in_order([own, throughput, log]) == [own, throughput, log]
+    assert in_order([own, log, [stop, throughput], own]) == [own, throughput, log, stop, own]
     # It may change what is measured, as keras.callbacks.SwapEMAWeights does.
     with pytest.warns(UserWarning, match="CSVLogger will not see what Throughput adds .* and Callback between them may change"):
-        assert measurements_first([log, own, stop, throughput]) == [log, own, throughput, stop]
-    assert measurements_first(None) is None
-    assert measurements_first(throughput) is throughput
+        assert in_order([log, own, stop, throughput]) == [log, own, throughput, stop]
+    assert in_order(None) is None
+    assert in_order(throughput) is throughput
     given = keras.callbacks.CallbackList([log, throughput], add_history=True)
-    assert measurements_first(given).callbacks[:2] == [throughput, log]
+    assert in_order(given).callbacks[:2] == [throughput, log]
+
+
+def test_the_callback_that_sets_the_time_steps_of_a_batch_comes_first_and_is_alone():
+    own, random = keras.callbacks.Callback(), rsnn.callbacks.RandomTimesteps(1, 2)
+    assert in_order([own, random]) == [random, own]
+    with pytest.raises(ValueError, match=r"`callbacks` may have one .* Received: RandomTimesteps and TimestepSchedule"):
+        in_order([random, own, rsnn.callbacks.TimestepSchedule([1], [1, 2])])
 
 
 def test_histograms_are_those_of_the_rates_of_single_neurons(tmp_path):

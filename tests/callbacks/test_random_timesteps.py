@@ -13,7 +13,7 @@ X, Y = data(20)
 
 
 class Seen(keras.callbacks.Callback):
-    """The time steps of the model, at each call. It stands behind RandomTimesteps."""
+    """The time steps of the model, at each call."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ def trained(model, callback, epochs=2, **kwargs):
     """The losses of the epochs and the T of all batches."""
     seen = Seen()
     history = model.fit(
-        X, Y, batch_size=5, epochs=epochs, shuffle=False, verbose=0, callbacks=[callback, seen], **kwargs
+        X, Y, batch_size=5, epochs=epochs, shuffle=False, verbose=0, callbacks=[seen, callback], **kwargs
     ).history
     assert set(seen.otherwise) == {3}
     assert model.timesteps == 3
