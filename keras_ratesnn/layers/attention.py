@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import checks
+from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.layers._neuron_argument import checked_neuron
 from keras_ratesnn.layers.neurons import LIF, Neuron
@@ -80,6 +80,11 @@ class _Attention:
                 f"{type(self).__name__} must know the number of channels, and the height and width of images. "
                 f"Received: inputs.shape={shape}."
             )
+        if keras_internals.mask_of(inputs) is not None:
+            raise ValueError(
+                f"{type(self).__name__} attends to all tokens, but `inputs` have a mask that leaves some out. Received: "
+                f"inputs.shape={shape}, with a mask. Use keras.layers.MultiHeadAttention, or leave out the layer that masks."
+            )
         channels = shape[channel_axis(inputs)]
         if channels % self.heads:
             raise ValueError(
@@ -129,7 +134,7 @@ class SpikingSelfAttention(_Attention):
 
     Raises:
         ValueError: If `heads` does not divide the number of channels, a value is out of bounds, or the input has another rank
-            or an open size.
+            or a mask, or is an image of unknown size.
         TypeError: If an argument has the wrong type, or the input is not a tensor of a Keras graph.
 
     Source: Zhou et al., "Spikformer: When Spiking Neural Network Meets Transformer", ICLR 2023.

@@ -114,6 +114,11 @@ def test_counts_do_not_overflow_in_half_precision_and_small_ones_are_exact(polic
         (lambda: SpikingSelfAttention(2, neuron="LIF"), TypeError, ["`neuron` must be a function"]),
         (lambda: TokenAttention(2)(keras.Input((8,))), ValueError, ["takes tokens (batch, tokens, channels) or images"]),
         (lambda: TokenAttention(2)(keras.Input((None, None, 8))), ValueError, ["must know", "(None, None, None, 8)"]),
+        (
+            lambda: TokenAttention(2)(keras.layers.Masking()(keras.Input((4, 8)))),
+            ValueError,
+            ["attends to all tokens", "with a mask"],
+        ),
         (lambda: TokenAttention(2)(np.ones((1, 4, 8))), TypeError, ["`inputs` must be a KerasTensor", "keras.Input"]),
     ],
 )
