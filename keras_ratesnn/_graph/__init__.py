@@ -9,6 +9,7 @@ from keras_ratesnn._graph.requirements import (
     check_sequences,
     check_steps,
     check_timesteps,
+    first_time_mean,
     neurons_of,
     slots_of,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "check_sequences",
     "check_steps",
     "check_timesteps",
+    "first_time_mean",
     "match_inputs",
     "neurons_of",
     "output_of",

@@ -96,13 +96,18 @@ def check_padding(network):
 
 def check_sequences(network):
     """Raises ValueError if an output of the network follows a time mean, so that it has no value for each step."""
-    parts = plan_of(network).parts
-    if parts is not None:
-        first_mean = parts[1].calls[0].operation
+    mean = first_time_mean(network)
+    if mean is not None:
         raise ValueError(
             f"`return_sequences` must be False for a network with time means, which has no output at each step. Received: "
-            f"return_sequences=True, and a TimeMean named {first_mean.name!r}."
+            f"return_sequences=True, and a TimeMean named {mean.name!r}."
         )
+
+
+def first_time_mean(network):
+    """The first layer that takes means over time, or `None`."""
+    parts = plan_of(network).parts
+    return None if parts is None else parts[1].calls[0].operation
 
 
 def slots_of(network):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.progress import Verbosity
@@ -86,10 +87,13 @@ def accuracy_over_time(
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`, or a number has the wrong type.
-        ValueError: If `timesteps` or `batch_size` is not >= 1, `verbose` is unknown, the model has several outputs, or `x` and
-            `y` do not have the same number of samples.
+        ValueError: If `timesteps` or `batch_size` is not >= 1, `verbose` is unknown, the model has several outputs or a time
+            mean, or `x` and `y` do not have the same number of samples.
     """
     model = checked_model(model)
+    mean = _graph.first_time_mean(_graph.as_graph(model.network))
+    if mean is not None:
+        raise ValueError(f"`model` must have an output at each step. Received: a network with a TimeMean named {mean.name!r}.")
     timesteps = model.timesteps if timesteps is None else timesteps
     watched = _observation.twin(model, "bptt", model.step_mode, return_sequences=True)
     watched.timesteps = timesteps

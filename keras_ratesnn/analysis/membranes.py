@@ -92,27 +92,26 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
     """
     x = _observation.tensors(checked_model(model), x)
     checks.instance("layer", layer, str)
-    rules = []
+    names, found = _observation.Names(), []
 
+    # Layers behind a time mean have a rule of their own.
     def make_rule(step_mode, training, with_gradient):
-        rules.append(_MembraneRule(step_mode, training, with_gradient, layer))
-        return rules[-1]
+        return _MembraneRule(step_mode, training, with_gradient, layer, names, found)
 
     _observation.run_rule(model, x, make_rule)
-    (rule,) = rules
-    rule.names.check("layer", layer)
-    indices, (values, spikes) = _neurons.chosen(neurons, rule.found)
+    names.check("layer", layer)
+    indices, (values, spikes) = _neurons.chosen(neurons, found)
     return Membranes(layer, indices, values, spikes)
 
 
 class _MembraneRule(ForwardRule):
-    """The plain spiking network; records membranes and spikes of one neuron layer."""
+    """The plain spiking network; appends membranes and spikes of one neuron layer to `found`, and all layers to `names`."""
 
-    def __init__(self, step_mode, training, with_gradient, layer):
+    def __init__(self, step_mode, training, with_gradient, layer, names, found):
         super().__init__(step_mode, training, with_gradient)
         self.layer = layer
-        self.names = _observation.Names()
-        self.found: list[np.ndarray] = []
+        self.names = names
+        self.found = found
 
     def neuron(self, call):
         if self.names.add(call.operation.name) != self.layer:
@@ -122,5 +121,5 @@ class _MembraneRule(ForwardRule):
         both = self.step_mode.through_time(call.key, neuron_pass, current)
         spikes, membrane = both[..., 0], both[..., 1]
         steps = self.step_mode.timesteps
-        self.found = [_observation.unfolded(membrane, steps), _observation.spikes(call, Signal(spikes), steps)]
+        self.found += [_observation.unfolded(membrane, steps), _observation.spikes(call, Signal(spikes), steps)]
         return Signal(keras_internals.put_mask(time_axis.cast(spikes, neuron.compute_dtype), self.step_mode.mask(current)))

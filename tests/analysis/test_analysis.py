@@ -367,6 +367,17 @@ def test_any_neurons_show_their_membranes_also_in_half_precision(cell):
     assert found.values.shape == (10, T, 5)
 
 
+def test_a_network_with_a_time_mean_shows_its_membranes_and_has_no_accuracy_over_time():
+    inputs = keras.Input((6,))
+    x = rsnn.layers.TimeMean()(LIF(name="neurons")(inputs))
+    model = helpers.spiking(keras.Model(inputs, layers.Dense(3)(x)), T)
+    x, _ = helpers.data()
+    found = analysis.membranes(model, x, "neurons")
+    np.testing.assert_array_equal(found.spikes, analysis.raster(model, x, "neurons", 5).spikes)
+    with pytest.raises(ValueError, match=r"`model` must have an output at each step.*TimeMean"):
+        analysis.accuracy_over_time(model, x, np.zeros(10))
+
+
 def test_calls_of_a_shared_layer_are_told_apart():
     shared = LIF(name="shared")
     inputs = keras.Input((6,))
