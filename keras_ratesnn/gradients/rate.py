@@ -116,6 +116,8 @@ class Rate(GradientMethod):
 
 def _checked_windows(windows):
     advice = "Pass the number of time windows, or a tuple of their sizes."
-    if isinstance(windows, (tuple, list)) and windows:
-        return tuple(checks.positive_integer("windows", size, advice=advice) for size in windows)
+    if isinstance(windows, (tuple, list)):
+        if not windows:
+            raise ValueError(f"`windows` must not be empty. Received: windows={windows!r}. {advice}")
+        return tuple(checks.positive_integer(f"windows[{index}]", size, advice=advice) for index, size in enumerate(windows))
     return checks.positive_integer("windows", windows, advice=advice)
