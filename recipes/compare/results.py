@@ -259,11 +259,12 @@ def table(records, columns=COLUMNS):
 
 def _place_in_table(record):
     settings = settings_of(record)
-    return (
-        *(str(settings[name]) if name != "epochs" else f"{settings[name]:6}" for name in ORDER),
-        *map(str, _same_but_seed(record)),
-        settings["seed"],
-    )
+    return [_sortable(value) for value in (*(settings[name] for name in ORDER), *_same_but_seed(record), settings["seed"])]
+
+
+def _sortable(value):
+    """Numbers in their order, before what is none."""
+    return (0, value, "") if isinstance(value, (int, float)) else (1, 0, str(value))
 
 
 def task_table(records):

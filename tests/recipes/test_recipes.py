@@ -502,6 +502,12 @@ def test_the_table_has_a_row_for_the_seeds_of_the_same_settings(digits_run):
     assert f"{mean:.4f} ± 0.0141" in rows[1]
 
 
+def test_rows_of_the_table_are_in_the_order_of_their_numbers(digits_run):
+    _, record = digits_run
+    many, few = ({**record, "settings": {**record["settings"], "timesteps": number}} for number in (16, 2))
+    assert [row.split(" | ")[3] for row in results.table([many, few]).splitlines()[2:]] == ["2", "16"]
+
+
 PAGE = """before
 <!-- results: made by python -m recipes.compare.results -->
 
