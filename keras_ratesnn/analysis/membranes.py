@@ -92,7 +92,8 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
     """
     x = _observation.tensors(checked_model(model), x)
     checks.instance("layer", layer, str)
-    names, found = _observation.Names(), []
+    names = _observation.Names()
+    found: list[np.ndarray] = []
 
     # Layers behind a time mean have a rule of their own.
     def make_rule(step_mode, training, with_gradient):
