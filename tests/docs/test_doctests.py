@@ -26,8 +26,8 @@ BACKENDS = {"jax", "tensorflow", "torch"}
 FILES = [path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / "keras_ratesnn").rglob("*.py"))]
 # The other backends' modules need their backend.
 MODULES = [".".join(parts).removesuffix(".__init__") for parts in FILES if not BACKENDS - {BACKEND} & set(parts)]
-# Pages run on PyTorch, where they take the least time. Elsewhere those do that users copy first or that have blocks for the
-# backend; the others are slow tests there.
+# Pages run on PyTorch, where they take the least time. Elsewhere those do that users copy first or that have blocks for what is
+# there, the backend or a package; the others are slow tests there.
 ON_EACH_BACKEND = {"README.md", "docs/getting_started.md", "docs/guide.md"}
 # Blocks for a package that is not in the extra `test` run where it is installed, as in .ci/versions.
 IN_BLOCKS = {"", BACKEND, *(["kerashub"] if importlib.util.find_spec("keras_hub") else [])}
@@ -42,7 +42,8 @@ def test_docstring_examples_print_what_they_say(name):
 
 
 def _where_it_runs(page):
-    here = BACKEND == "torch" or page in ON_EACH_BACKEND or f"```python {BACKEND}\n" in (ROOT / page).read_text()
+    labels = set(re.findall(r"```python (\w+)\n", (ROOT / page).read_text()))
+    here = BACKEND == "torch" or page in ON_EACH_BACKEND or labels & IN_BLOCKS
     return page if here else pytest.param(page, marks=pytest.mark.slow)
 
 
