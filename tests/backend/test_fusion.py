@@ -337,23 +337,68 @@ def test_compiled_loops_follow_changes_of_trainable_weights():
         assert_same(gradients_of("decay_logit"), expected)
 
 
-@torch_only
-def test_a_time_loop_is_compiled_once_for_each_layout_on_gpus_and_for_any_layout_after_too_many(monkeypatch):
+def doubling_by_layout(monkeypatch, on_gpu):
+    """A graph `x -> 2 x` that is compiled by layout, and the list that grows by an element with each compilation."""
     import torch
 
     compilations = []
 
     def compiler(graph, tensors):
-        compilations.append(graph)
+        compilations.append(tensors)
         return graph.forward
 
     graph = torch.fx.experimental.proxy_tensor.make_fx(lambda x: [x * 2])(torch.ones(2, 3))
     monkeypatch.setattr(torch_compiler, "COMPILER", compiler)
     monkeypatch.setattr(torch_compiler, "MOST_LAYOUTS", 2)
-    run = torch_compiler.CompiledByLayout(graph, "a time loop")
+    return torch_compiler.CompiledByLayout(graph, "a time loop", on_gpu), compilations
+
+
+@torch_only
+def test_a_time_loop_is_compiled_once_for_each_layout_on_gpus_and_for_any_layout_after_too_many(monkeypatch):
+    import torch
+
+    run, compilations = doubling_by_layout(monkeypatch, on_gpu=True)
     for x in (torch.ones(2, 3), torch.ones(2, 3), torch.ones(3, 2).T, torch.ones(4, 3), torch.ones(5, 3), torch.ones(2, 3)):
         np.testing.assert_array_equal(run(x)[0], 2 * x)
     assert len(compilations) == 3, "two layouts, and one for the others"
+
+
+@torch_only
+def test_a_time_loop_is_compiled_once_for_each_order_of_axes_on_cpus_whatever_the_sizes(monkeypatch):
+    import torch
+
+    run, compilations = doubling_by_layout(monkeypatch, on_gpu=False)
+    for x in (torch.ones(2, 3), torch.ones(4, 5, requires_grad=True), torch.ones(1, 3), torch.ones(1, 7), torch.ones(9, 9)):
+        with torch.no_grad():
+            np.testing.assert_array_equal(run(x)[0], 2 * x.detach())
+    assert len(compilations) == 2, "of rows, and of one row"
+    assert all(isinstance(size, torch.SymInt) for size in compilations[0][0].shape)
+    for x in (torch.ones(3, 2).T, torch.ones(3, 4)[:, ::2], torch.ones(0, 3)):
+        np.testing.assert_array_equal(run(x)[0], 2 * x)
+
+
+@torch_only
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
+def test_a_time_loop_that_is_compiled_for_an_order_of_axes_is_right_for_all_sizes():
+    import torch
+
+    def function(x, weight):
+        shifted = x * weight + x[:1]
+        return [torch.stack([shifted, x], 1), (shifted * x).sum(0)]
+
+    def images(batch, *size, channels):
+        return torch.rand(batch, channels, *size).permute(0, 2, 3, 1)
+
+    arguments = [
+        (images(batch, *size, channels=channels), torch.rand(channels))
+        for batch, size, channels in ((2, (4, 4), 3), (5, (2, 7), 4), (1, (3, 3), 2), (3, (5, 1), 1), (2, (4, 4), 1))
+    ]
+    run = torch_compiler.CompiledByLayout(torch.fx.experimental.proxy_tensor.make_fx(function)(*arguments[0]), "a loop", False)
+    with torch.no_grad():
+        for tensors in arguments:
+            for found, expected in zip(run(*tensors), function(*tensors), strict=True):
+                np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert run.is_compiled
 
 
 @torch_only

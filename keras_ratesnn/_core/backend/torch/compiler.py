@@ -1,6 +1,8 @@
 """PyTorch's compiler, with a fallback: a graph that cannot be compiled runs as it is."""
 
 import contextlib
+import functools
+import itertools
 import operator
 import sys
 import threading
@@ -42,10 +44,11 @@ class Compiled:
         self._compile_graph = compile_graph
         self._name = name
         self._run: Any = None
+        self._has_failed = False
 
     @property
     def is_compiled(self):
-        return self._run not in (None, self.graph.forward)
+        return self._run is not None and not self._has_failed
 
     def __call__(self, *tensors):
         try:
@@ -56,38 +59,63 @@ class Compiled:
             raise
         # Compilers raise anything, and some compile only when they are called.
         except Exception as error:
-            if self._run == self.graph.forward:
+            if self._has_failed:
                 raise
-            self._run = self.graph.forward
+            self._run, self._has_failed = self.graph.forward, True
             _warn_of_no_compilation(self._name, error)
             return self._run(*tensors)
 
 
 class CompiledByLayout:
-    """A graph that is compiled for each layout of tensors, their sizes and strides, at the first call with it.
+    """A graph that is compiled for each layout of tensors, at the first call with it.
 
-    With sizes that it knows, PyTorch's compiler loads several numbers at once on GPUs and computes no index by a division. A
-    graph for all shapes serves the layouts that come after too many others.
+    On GPUs the layout is their sizes and strides. With sizes that it knows, PyTorch's compiler loads several numbers at once
+    and computes no index by a division. On CPUs it is the order of their axes in memory: compilation takes longer there, and
+    gains nothing from sizes that are known. A graph for all shapes serves the layouts that come after too many others, and
+    tensors with gaps, on CPUs.
 
     Args:
         graph: See `Compiled`.
         name: See `Compiled`.
+        on_gpu: Boolean, whether the tensors are on a GPU.
     """
 
-    def __init__(self, graph, name):
+    def __init__(self, graph, name, on_gpu):
         self.graph = graph
         self._name = name
+        self._layout = _sizes if on_gpu else _order_of_axes
+        self._compile_graph = for_these_shapes if on_gpu else for_this_order_of_axes
         self._compiled: dict[Any, Compiled] = {}
         self._others = Compiled(graph, for_all_shapes, name)
 
+    @property
+    def is_compiled(self):
+        return any(compiled.is_compiled for compiled in (*self._compiled.values(), self._others))
+
     def __call__(self, *tensors):
-        layout = tuple((tensor.shape, tensor.stride()) for tensor in tensors)
+        layout = tuple(self._layout(tensor.shape, tensor.stride()) for tensor in tensors)
         found = self._compiled.get(layout)
         if found is None:
-            if len(self._compiled) >= MOST_LAYOUTS:
+            if len(self._compiled) >= MOST_LAYOUTS or None in layout:
                 return self._others(*tensors)
-            found = self._compiled[layout] = Compiled(self.graph, for_these_shapes, self._name)
+            found = self._compiled[layout] = Compiled(self.graph, self._compile_graph, self._name)
         return found(*tensors)
+
+
+def _sizes(shape, strides):
+    return shape, strides
+
+
+@functools.lru_cache(1024)
+def _order_of_axes(shape, strides):
+    """The axes of several elements, the outermost in memory first; `None` if there are gaps, or no elements."""
+    order = tuple(sorted((axis for axis, size in enumerate(shape) if size != 1), key=lambda axis: -strides[axis]))
+    elements = 1
+    for axis in reversed(order):
+        if strides[axis] != elements or not shape[axis]:
+            return None
+        elements *= shape[axis]
+    return order
 
 
 def for_all_shapes(graph, tensors):
@@ -95,21 +123,61 @@ def for_all_shapes(graph, tensors):
     return torch.compile(graph, backend=COMPILER, dynamic=True)
 
 
+def for_this_order_of_axes(graph, tensors):
+    """Compiles a graph of element-wise operations for tensors of any sizes with the same order of axes in memory.
+
+    Unlike `torch.compile`, this checks nothing at each call, which takes longer than the loops of a small layer, and gives up
+    after no number of kinds of tensors.
+    """
+    import sympy
+    from torch._dynamo.source import ConstantSource
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
+    sizes = ShapeEnv()
+    mode = FakeTensorMode(shape_env=sizes)
+    examples = [
+        mode.from_tensor(
+            tensor,
+            symbolic_context=StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] * tensor.ndim),
+            source=ConstantSource(f"tensor_{index}"),
+        )
+        for index, tensor in enumerate(tensors)
+    ]
+    symbols = [sympy.sympify(size) for example in examples for size in example.shape]
+    # In C++ PyTorch's compiler takes the sizes of the examples for those of all calls.
+    run = _by_compiler(graph, examples, mode, {"cpp_wrapper": False})
+    needs = [guard.expr for guard in sizes.guards]
+    others = for_all_shapes(graph, tensors)
+
+    @functools.lru_cache(1024)
+    def fits(*shapes):
+        """Whether sizes are what the operations need, such as one size for the channels, and any that were specialised."""
+        numbers = dict(zip(symbols, map(sympy.Integer, itertools.chain(*shapes)), strict=True))
+        return all(need.xreplace(numbers) == sympy.true for need in needs)
+
+    return lambda *tensors: (run if fits(*(tensor.shape for tensor in tensors)) else others)(*tensors)
+
+
 def for_these_shapes(graph, tensors):
     """Compiles a graph for tensors like these."""
-    # Not at the top: this takes a second, and only compilation needs it.
-    from torch._inductor import config
-
-    compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
-    # PyTorch keeps compiled graphs on disk, for later processes, only if it compiles in such a context.
-    context = TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))
+    mode = FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True))
     options = {
         "cpp_wrapper": _may_run_in_cpp(graph, tensors),
         # Triton's compiler fails where a reduction in one block is fused with the time loop of neurons before it.
         "triton.persistent_reductions": False,
     }
+    return _by_compiler(graph, list(tensors), mode, options)
+
+
+def _by_compiler(graph, examples, mode, options):
+    # Not at the top: this takes a second, and only compilation needs it.
+    from torch._inductor import config
+
+    compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
+    # PyTorch keeps compiled graphs on disk, for later processes, only if it compiles in such a context.
+    context = TracingContext(mode)
     with _compiling, torch._guards.tracing(context), config.patch(options), _computing_steps_once():
-        return compiler(graph, list(tensors))
+        return compiler(graph, examples)
 
 
 @contextlib.contextmanager

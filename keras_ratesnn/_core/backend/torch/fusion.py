@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.of_tensors import of_tensors
-from keras_ratesnn._core.backend.torch.compiler import Compiled, CompiledByLayout, for_all_shapes
+from keras_ratesnn._core.backend.torch.compiler import CompiledByLayout
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.graph import is_recording, is_recording_for_compiler
 
@@ -226,20 +226,14 @@ def _compile(function, tensors):
     text = id(graph) if constants else (graph.code, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
     if text not in _numbers:
         _numbers[text] = len(_kernels)
-        _kernels.append(_compiled(graph, on_gpu=any(tensor.is_cuda for tensor in tensors)))
+        _kernels.append(CompiledByLayout(graph, "the time loop of a neuron layer", any(tensor.is_cuda for tensor in tensors)))
     number = _numbers[text]
     if len(graph.graph.output_node().args[0]) == 1:
         return lambda *tensors: [torch.ops.keras_ratesnn.kernel_of_one.default(number, tensors)]
     return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)
 
 
-def _compiled(graph, on_gpu):
-    """A graph that will be compiled. On CPUs compilation takes longer, and gains nothing from sizes that are known."""
-    name = "the time loop of a neuron layer"
-    return CompiledByLayout(graph, name) if on_gpu else Compiled(graph, for_all_shapes, name)
-
-
-_kernels: list[Compiled | CompiledByLayout] = []
+_kernels: list[CompiledByLayout] = []
 _numbers: dict[Any, int] = {}
 
 _library = torch.library.Library("keras_ratesnn", "DEF")
