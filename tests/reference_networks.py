@@ -33,8 +33,10 @@ class Case:
         name: String, the name of the file without extension.
     """
 
+    folder = FOLDER
+
     def __init__(self, name):
-        self.arrays = dict(np.load(FOLDER / f"{name}.npz"))
+        self.arrays = dict(np.load(self.folder / f"{name}.npz"))
         self.settings = json.loads(str(self.arrays.pop("meta")))
         self.x, self.y = self.arrays["x"], self.arrays["y"].astype("int32")
 
@@ -60,8 +62,13 @@ class Case:
         model = rsnn.SpikingModel(network, **arguments)
         for variable in model.trainable_variables:
             # A 1x1 convolution of theirs may be a dense layer of ours.
-            variable.assign(self.arrays[f"weight/{reference_name(variable.path)}"].reshape(variable.shape))
+            variable.assign(self.arrays[f"weight/{self.name_of(variable.path)}"].reshape(variable.shape))
         return model
+
+    @staticmethod
+    def name_of(path):
+        """The authors' name of the Keras variable with this path."""
+        return reference_name(path)
 
     def neuron(self):
         settings = self.settings
@@ -84,9 +91,9 @@ class Case:
         """The arrays of a kind ("grad", "buffer") by the authors' names."""
         return {key.split("/", 1)[1]: value for key, value in self.arrays.items() if key.startswith(f"{kind}/")}
 
-    def assert_training_agrees(self, jit_compile):
+    def assert_training_agrees(self, jit_compile, **overrides):
         """Trains a model as the authors' program was trained; compares logits, gradients, losses and moving statistics."""
-        model, logits = self.model(), self.arrays["logits"]
+        model, logits = self.model(**overrides), self.arrays["logits"]
 
         def logits_error(y, outputs):
             outputs = ops.mean(outputs, axis=1) if len(outputs.shape) == 3 else outputs
@@ -104,7 +111,7 @@ class Case:
         self.assert_gradients_agree(gradients)
         losses = [loss, *(model.train_on_batch(self.x, self.y)[0] for _ in range(1, self.settings["sgd_steps"]))]
         np.testing.assert_allclose(losses, self.arrays["losses"], rtol=TOLERANCE)
-        moving = {reference_name(variable.path): variable.numpy() for variable in model.non_trainable_variables}
+        moving = {self.name_of(variable.path): variable.numpy() for variable in model.non_trainable_variables}
         for name, mean in self.expected("buffer").items():
             if name.endswith("running_mean"):
                 assert np.linalg.norm(moving[name] - mean) < TOLERANCE * np.linalg.norm(mean), name
@@ -112,10 +119,10 @@ class Case:
     def assert_gradients_agree(self, gradients):
         """Compares gradients by the paths of their variables."""
         expected = self.expected("grad")
-        assert {reference_name(path) for path in gradients} == expected.keys()
+        assert {self.name_of(path) for path in gradients} == expected.keys()
         negligible = NEGLIGIBLE * max(map(np.linalg.norm, expected.values()))
         for path, gradient in gradients.items():
-            wanted = expected[reference_name(path)].reshape(gradient.shape)
+            wanted = expected[self.name_of(path)].reshape(gradient.shape)
             size = np.linalg.norm(wanted)
             assert np.linalg.norm(gradient - wanted) < (TOLERANCE * size if size >= negligible else negligible), path
 

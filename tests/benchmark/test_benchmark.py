@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from helpers import BACKEND, to_numpy
 from made_once import made_once
-from recipe_runs import error_of
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._model import call_graphs
@@ -38,6 +37,7 @@ from recipes.benchmark import xla as benchmark_xla
 from recipes.benchmark.__main__ import main
 from recipes.benchmark.settings import CHANNELS, CLASSES, FLOOR, FORWARD, NETWORKS, ORDINARY, PEERS, Settings
 from recipes.methods import PLAIN
+from tests.recipes.recipe_runs import error_of
 
 TINY = ("--network", "Tiny", "--width", "0.5", "--batch", "3", "--size", "8", "--rounds", "2")
 NARROW = 0.125

@@ -1,45 +1,33 @@
 """Integer neurons: the authors' runs, a loop over single numbers, the rate gradient against BPTT, and what counts spikes."""
 
-import json
-import pathlib
-
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, data, gradient_of, loss_and_gradients, spiking, to_numpy
+import reference_networks
+from helpers import data, gradient_of, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
 from keras_ratesnn.layers import ILIF
-from recipes.benchmark.evidence import graphs, results
-
-FOLDER = pathlib.Path(__file__).parents[1] / "reference" / "next"
-KINDS = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
 
 
-class Case:
+class Case(reference_networks.Case):
     """A run of the authors' program: `ilif_mlp` of SpikingJelly's ILIFNode, `sfa_vgg` of SDT-V3's MultiSpike."""
 
-    def __init__(self, name):
-        self.arrays = dict(np.load(FOLDER / f"{name}.npz"))
-        self.settings = json.loads(str(self.arrays.pop("meta")))
-        self.x, self.y = self.arrays["x"], self.arrays["y"].astype("int32")
+    folder = reference_networks.FOLDER / "next"
 
     def model(self, gradient="bptt", **arguments):
         network = {"mlp": mlp, "vgg": normalized_vgg}[self.settings["net"]](self.settings)
         model = rsnn.SpikingModel(network, self.settings["timesteps"], gradient, **arguments)
         for variable in model.trainable_variables:
-            variable.assign(self.arrays[f"weight/{theirs(variable.path)}"])
+            variable.assign(self.arrays[f"weight/{self.name_of(variable.path)}"])
         return model
 
-    def expected_gradients(self):
-        return {key.split("/")[1]: value for key, value in self.arrays.items() if key.startswith("grad/")}
-
-
-def theirs(path):
-    layer, kind = path.split("/")[-2:]
-    return f"{layer}.{KINDS[kind]}"
+    @staticmethod
+    def name_of(path):
+        layer, kind = path.split("/")[-2:]
+        return f"{layer}.{reference_networks.THEIR_KINDS[kind]}"
 
 
 def mlp(settings):
@@ -60,31 +48,12 @@ def normalized_vgg(settings):
     return keras.Model(inputs, layers.Dense(5, name="c")(layers.Flatten()(x)))
 
 
-@pytest.mark.parametrize("jit_compile", [False, "auto"] if BACKEND == "torch" else ["auto"])
 @pytest.mark.parametrize(
     ("name", "gradient", "step_mode"),
     [("ilif_mlp", "bptt", "multi"), ("ilif_mlp", "bptt", "single"), ("sfa_vgg", "bptt", "multi"), ("sfa_vgg", "rate", "multi")],
 )
-def test_training_agrees_with_the_authors_programs(name, gradient, step_mode, jit_compile):
-    case = Case(name)
-    model, settings = case.model(gradient, step_mode=step_mode), case.settings
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    with graphs.recorded_at_once():
-        found = results.of_training(
-            model,
-            case.x,
-            case.y,
-            case.arrays["logits"].shape,
-            loss,
-            settings["lr"],
-            settings["sgd_steps"],
-            jit_compile,
-            graphs.calls_before_replay(jit_compile),
-        )
-    np.testing.assert_allclose(found.losses, case.arrays["losses"], rtol=1e-3)
-    assert results.relative_error(found.outputs, case.arrays["logits"]) < 1e-3
-    gradients = {theirs(path): gradient for path, gradient in found.gradients.items()}
-    assert results.largest(results.gradient_errors(gradients, case.expected_gradients())) < 1e-3
+def test_training_agrees_with_the_authors_programs(name, gradient, step_mode):
+    Case(name).assert_training_agrees(jit_compile="auto", gradient=gradient, step_mode=step_mode)
 
 
 def test_spikes_and_the_gradient_of_the_input_agree_with_the_authors_program():

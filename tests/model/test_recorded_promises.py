@@ -50,8 +50,8 @@ PROMISES = {
         "test_half_precision_trains_like_single",
         "test_spikes_are_exact_and_membranes_are_wide_in_half_precision",
     ],
+    "layers.test_integer": ["test_training_agrees_with_the_authors_programs"],
     "layers.test_random_layers": ["test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others"],
-    "recipes.test_resume": ["whole_run", "stopped_run", "folder", "test_an_interrupted_run_resumes_to_the_same_curve"],
     "model.test_training_variants": [
         "method",
         "test_a_custom_train_step_on_torch",
@@ -72,6 +72,7 @@ IN_SINGLE_PRECISION = {
     # They choose a precision themselves.
     *PROMISES["model.test_precision"],
     *PROMISES["gradients.test_reference"],
+    *PROMISES["layers.test_integer"],
 }
 """Names of the tests whose bounds are too tight for half precision."""
 

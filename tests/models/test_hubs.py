@@ -1,11 +1,10 @@
-"""Pretrained networks in folders and on hubs: published ones load, what is damaged or hostile is refused, no code is run."""
+"""Pretrained networks in folders and on hubs: they load, what is damaged or hostile is refused, no code is run."""
 
 import dataclasses
 import json
 import os
 import pickle
 import sys
-import types
 import zipfile
 
 import h5py
@@ -14,37 +13,22 @@ import numpy as np
 import pytest
 from keras import layers
 from keras.src.saving import serialization_lib
+from made_networks import HuggingFace, Kaggle, small, write_network
 
-import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.models.pretrained import _archive, _card, _files, _hubs
-from recipes import hub_page, publish
 
 pytestmark = pytest.mark.runs_once
 
 
-RECORD = {
-    "settings": {"name": "made", "gradient": "rate", "epochs": 3, "seed": 7},
-    **{"test_accuracy": 0.5, "test_images": 4, "backend": "jax", "versions": {"keras": "3.15.1"}},
-}
-
-
-def small(*more):
-    """A spiking network with further layers before its neurons."""
-    x = inputs = keras.Input((2,))
-    for layer in more:
-        x = layer(x)
-    return rsnn.SpikingModel(keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x))), 2)
-
-
-def published(folder, model=None, **kwargs):
-    texts = {"name": "made", "data_set": "Noise: 4 images\n---", "preprocessing": "Bytes", "licence": "Apache-2.0"}
-    return publish.publish(model or small(), RECORD, to=folder, accuracies={4: 0.75}, **{**texts, **kwargs})
+def write(folder, model=None):
+    """Writes a network to a folder, without the page for people, which is not read."""
+    write_network(model or small(), folder, folder, _hubs.CARD)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    published(tmp_path / "hub")
+    write(tmp_path / "hub")
     return tmp_path / "hub"
 
 
@@ -81,83 +65,16 @@ def refused(folder, said, error=ValueError):
         models.load_pretrained(folder)
 
 
-# The layout.
-def test_a_published_folder_has_a_card_the_weights_and_a_page_and_loads(tmp_path):
-    model, x = small(), np.ones((1, 2))
-    card, path = published(tmp_path / "hub", model)
-    assert sorted(file.name for file in (tmp_path / "hub").iterdir()) == ["README.md", "card.json", "made.keras"]
-    assert path == tmp_path / "hub" / "made.keras"
-    for address in (tmp_path / "hub", str(tmp_path / "hub")):
-        loaded = models.load_pretrained(address, timesteps=4)
-        assert (loaded.name, loaded.timesteps, card.accuracies) == ("made", 4, {2: 0.5, 4: 0.75})
-        np.testing.assert_array_equal(
-            loaded.network.predict(x, verbose=0), models.load_pretrained(address).network.predict(x, verbose=0)
-        )
-    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
-
-
-def test_the_page_of_a_network_has_metrics_licence_and_citation_and_front_matter_that_no_text_can_break(folder):
-    page = (folder / "README.md").read_text(encoding="utf-8")
-    assert page.startswith("---\n")
-    # YAML, of which JSON is a part.
-    lines = page.removeprefix("---\n").split("---\n")[0].splitlines()
-    head = {name: json.loads(value) for name, value in (line.split(": ", 1) for line in lines)}
-    assert (head["license"], head["library_name"]) == ("apache-2.0", "keras")
-    (result,) = head["model-index"][0]["results"]
-    assert result["metrics"][0]["value"] == 0.5
-    assert result["dataset"]["name"] == "Noise: 4 images\n---"
-    assert "| 4 | 75.00% |" in page
-    citing = (_files.FOLDER.parents[2] / "docs" / "citing.md").read_text(encoding="utf-8")
-    assert hub_page.CITATION in page
-    assert hub_page.CITATION in citing
-
-
-def test_a_published_folder_is_replaced_only_on_request(folder):
-    with pytest.raises(ValueError, match=r"there is a network in .*card.json. To replace it, add --replace"):
-        published(folder)
-    published(folder, replace=True)
-
-
-def test_a_published_file_of_half_the_size_holds_the_network_that_was_tested(tmp_path, capsys, monkeypatch):
-    run, hub = tmp_path / "run", tmp_path / "hub"
-    run.mkdir()
-    model = small(layers.Dense(9000), layers.BatchNormalization())
-    model.save(run / "last.keras")
-    (run / "result.json").write_text(json.dumps(RECORD))
-    tested = []
-    monkeypatch.setattr(publish, "measured", lambda model, *args: tested.append(model) or {2: 0.5})
-    options = ["--name", "made", "--data-set", "Noise", "--preprocessing", "None", "--licence", "CC0-1.0", "--half"]
-    assert publish.main([str(run), *options, "--to", str(hub)]) == 0
-    loaded = models.load_pretrained(str(hub))
-    for stored, weight, of_test in zip(loaded.weights, model.weights, tested[0].weights, strict=True):
-        value, *others = map(keras.ops.convert_to_numpy, (weight, stored, of_test))
-        rounded = value.astype("float16").astype("float32") if value.ndim > 1 else value
-        for other in others:
-            np.testing.assert_array_equal(other, rounded)
-    sizes = [(folder / name).stat().st_size for folder, name in ((hub, "made.keras"), (run, "last.keras"))]
-    assert sizes[0] < sizes[1]
-    model.weights[0].assign(model.weights[0] + 1e5)
-    model.save(run / "last.keras")
-    assert publish.main([str(run), *options, "--to", str(tmp_path / "other")]) == 2
-    assert "--half needs weights of at most 65504. Received: 1000" in capsys.readouterr().err
-
-
-def test_the_command_line_publishes_a_run_to_a_folder(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", HuggingFace(tmp_path))
-    run, hub = tmp_path / "run", tmp_path / "hub"
-    run.mkdir()
-    small().save(run / "last.keras")
-    (run / "result.json").write_text(json.dumps(RECORD))
-    options = ["--name", "made", "--data-set", "Noise", "--preprocessing", "None", "--licence", "CC0-1.0"]
-    assert publish.main([str(run), *options, "--to", str(hub)]) == 0
-    assert f"load_pretrained({str(hub)!r}) loads it: test accuracy 0.5000, SHA-256" in capsys.readouterr().out
-    assert models.load_pretrained(hub).timesteps == 2
-    for address, said in ((str(hub), "--replace"), ("hf://a/b@main", "must not name a version"), ("hf://a", "hf://user/name")):
-        assert publish.main([str(run), *options, "--to", address]) == 2
-        assert said in capsys.readouterr().err
-
-
 # Addresses.
+def test_a_folder_with_a_card_and_its_weights_loads(tmp_path):
+    model = small()
+    write(tmp_path, model)
+    for address in (tmp_path, str(tmp_path)):
+        loaded = models.load_pretrained(address, timesteps=4)
+        assert (loaded.name, loaded.timesteps, models.load_pretrained(address).timesteps) == ("made", 4, 2)
+        np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
 @pytest.mark.parametrize(
     "address", ["hf://user", "hf://../name", "hf://user/name@../x", "hf://user/name@a/../b", "kaggle://a/b", "s3://a/b"]
 )
@@ -181,27 +98,6 @@ def test_the_error_names_the_package_of_a_hub_that_is_missing(address, package, 
         models.load_pretrained(address)
 
 
-class HuggingFace(types.ModuleType):
-    """The part of `huggingface_hub` that is called, on a folder."""
-
-    def __init__(self, folder):
-        super().__init__("huggingface_hub")
-        self.folder, self.calls, self.created = folder, [], []
-
-    def hf_hub_download(self, repo_id, filename, revision, library_name, dry_run=False):
-        self.calls.append((repo_id, filename, revision, dry_run))
-        path = self.folder / filename
-        if not path.exists():
-            raise KeyError(f"no {filename}")
-        return types.SimpleNamespace(file_size=path.stat().st_size) if dry_run else str(path)
-
-    def HfApi(self, library_name):
-        def upload_folder(repo_id, folder_path, commit_message):
-            self.created.append((repo_id, sorted(path.name for path in folder_path.iterdir())))
-
-        return types.SimpleNamespace(create_repo=lambda repo_id, exist_ok: None, upload_folder=upload_folder)
-
-
 @pytest.fixture
 def hugging_face(folder, monkeypatch):
     hub = HuggingFace(folder)
@@ -209,13 +105,9 @@ def hugging_face(folder, monkeypatch):
     return hub
 
 
-def test_a_network_of_hugging_face_is_loaded_in_a_revision_and_published(hugging_face):
+def test_a_network_of_hugging_face_is_loaded_in_a_revision(hugging_face):
     assert models.load_pretrained("hf://some-one/digits@v1.0").count_params() == small().count_params()
     assert hugging_face.calls[-1] == ("some-one/digits", "made.keras", "v1.0", False)
-    published("hf://some-one/digits")
-    assert hugging_face.created == [("some-one/digits", ["README.md", "card.json", "made.keras"])]
-    with pytest.raises(ValueError, match="must not name a version"):
-        published("hf://some-one/digits@v1.0")
 
 
 def test_a_file_that_is_too_large_is_not_downloaded(hugging_face, monkeypatch):
@@ -229,22 +121,13 @@ def test_what_a_client_raises_is_an_error_that_says_what_could_not_be_downloaded
     refused("hf://a/b", r"made.keras of hf://a/b cannot be downloaded \(KeyError: .*network connection", OSError)
 
 
-def test_a_network_of_kaggle_is_loaded_in_a_version_and_published(folder, monkeypatch):
-    calls, hub = [], types.ModuleType("kagglehub")
-    hub.model_download = lambda handle, path: calls.append((handle, path)) or str(folder / path)
-    hub.model_upload = lambda handle, local_model_dir, version_notes: calls.append(
-        (handle, sorted(os.listdir(local_model_dir)))
-    )
+def test_a_network_of_kaggle_is_loaded_in_a_version(folder, monkeypatch):
+    hub = Kaggle(folder)
     monkeypatch.setitem(sys.modules, "kagglehub", hub)
     models.load_pretrained("kaggle://me/digits/keras/small/3")
     models.load_pretrained("kaggle://me/digits/keras/small")
-    published("kaggle://me/digits/keras/small")
     handle = "me/digits/keras/small"
-    files = [("card.json"), ("made.keras")]
-    assert calls[:4] == [(f"{handle}/3", files[0]), (f"{handle}/3", files[1]), (handle, files[0]), (handle, files[1])]
-    assert calls[4] == (handle, ["README.md", "card.json", "made.keras"])
-    with pytest.raises(ValueError, match="must not name a version"):
-        published("kaggle://me/digits/keras/small/3")
+    assert hub.calls == [(name, file) for name in (f"{handle}/3", handle) for file in ("card.json", "made.keras")]
 
 
 # Hostile folders.
@@ -324,7 +207,7 @@ def test_a_configuration_that_is_too_long_or_too_deep_is_refused(folder, monkeyp
 
 
 def test_a_lambda_is_refused_also_where_the_user_allows_it_for_all_files(tmp_path, monkeypatch):
-    published(tmp_path, small(layers.Lambda(lambda x: x)))
+    write(tmp_path, small(layers.Lambda(lambda x: x)))
     with serialization_lib.SafeModeScope(False):
         refused(tmp_path, "contain a (Lambda|__lambda__), which would run code that is stored with it")
         # Keras would refuse it, too.
@@ -419,7 +302,7 @@ def test_classes_that_the_user_has_registered_are_loaded(tmp_path):
         def call(self, inputs):
             return 2 * inputs
 
-    published(tmp_path, small(Twice()))
+    write(tmp_path, small(Twice()))
     assert models.load_pretrained(tmp_path).count_params() == 9
     keras.saving.get_custom_objects().pop("mine>Twice")
     refused(tmp_path, "Twice, which is not a part of networks .* is not registered")

@@ -1,4 +1,4 @@
-"""Pretrained networks: shipped ones predict as described on their cards; published ones can be loaded and trained."""
+"""Pretrained networks: shipped ones predict as described on their cards, and can be loaded and trained."""
 
 import contextlib
 import dataclasses
@@ -10,28 +10,28 @@ import pathlib
 import subprocess
 import sys
 import warnings
-import zipfile
 
-import helpers
 import keras
 import numpy as np
 import pytest
 from helpers import to_numpy
+from made_networks import write_network
+from sklearn import datasets, model_selection
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.models.pretrained import Card, _card, _files
-from recipes import publish
-from recipes.data import digits
 
 pytestmark = pytest.mark.runs_once
 
 ROOT = pathlib.Path(__file__).parents[2]
 BUILDERS = [getattr(models, name) for name in models.__all__ if name[0].isupper()]
 ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
-"""Of the small VGG-11 that these tests publish."""
+"""Of the small VGG-11 that these tests write."""
 SHIPPED = models.list_pretrained()["digits"]
+LARGEST_SHIPPED = 16 * 2**20
+"""Bytes: CONTRIBUTING.md."""
 FIELDS = {field.name: getattr(SHIPPED, field.name) for field in dataclasses.fields(Card) if field.name != "name"}
 
 
@@ -45,15 +45,17 @@ def on_pixels(network):
     return keras.Model(pixels, network(keras.layers.Rescaling(1 / 255)(pixels)))
 
 
-def record(**kwargs):
-    """The part of a run's record that a card uses."""
-    settings = {"name": "made", "gradient": "rate", "epochs": 3, "seed": 7}
-    return {"settings": settings, "test_accuracy": 0.5, "test_images": 4, "backend": "jax", "versions": {}, **kwargs}
+def write(model, folder, **card):
+    """Writes the weights and the card of a network to the folders of a package."""
+    write_network(model, folder / "weights", folder / "cards", **card)
 
 
-def published(model, folder, name="made", **kwargs):
-    texts = {"data_set": "Noise", "preprocessing": "Bytes, divided by 255", "licence": "Apache-2.0"}
-    return publish.publish(model, record(), name=name, folder=folder, **{**texts, **kwargs})
+@functools.cache
+def digits():
+    """`(training images, test images, training labels, test labels)`, those of the recipe."""
+    images, labels = datasets.load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8, 1).astype("uint8")
+    return model_selection.train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def of_a_vgg(tmp_path_factory):
         # Untrained, its last neurons are silent, and its outputs the same for all images.
         if variable.name == "beta":
             variable.assign(np.ones(variable.shape))
-    published(rsnn.SpikingModel(on_pixels(network), 2), folder, "vgg", architecture="VGG11", arguments=ARGUMENTS)
+    write(rsnn.SpikingModel(on_pixels(network), 2), folder, name="vgg", architecture="VGG11", arguments=ARGUMENTS)
     return folder
 
 
@@ -110,11 +112,11 @@ def assert_same_but_for(layer, network, other):
 # The networks that ship.
 @pytest.mark.on_each_backend
 def test_the_digits_are_classified_as_the_card_says():
-    model, data = models.load_pretrained("digits"), digits.load()
-    correct = (model.predict(data.test_images, verbose=0).argmax(-1) == data.test_labels).sum()
+    _, images, _, labels = digits()
+    correct = (models.load_pretrained("digits").predict(images, verbose=0).argmax(-1) == labels).sum()
     # Backends add in different orders, and a membrane may fall on the other side of its threshold.
     assert correct == pytest.approx(SHIPPED.test_accuracy * SHIPPED.test_images, abs=1.001)
-    assert SHIPPED.test_images == len(data.test_images)
+    assert SHIPPED.test_images == len(images)
 
 
 def test_every_card_describes_its_file():
@@ -124,7 +126,7 @@ def test_every_card_describes_its_file():
             model = models.load_pretrained(name)
             assert (model.count_params(), model.timesteps) == (found.parameters, found.timesteps)
             assert isinstance(model.gradient, rsnn.gradients.BY_NAME[found.gradient])
-            assert (_files.FOLDER / "weights" / found.file).stat().st_size < publish.LARGEST_SHIPPED
+            assert (_files.FOLDER / "weights" / found.file).stat().st_size < LARGEST_SHIPPED
 
 
 def precisions_of(model):
@@ -133,7 +135,7 @@ def precisions_of(model):
 
 @pytest.mark.on_each_backend
 def test_a_pretrained_network_has_the_precision_that_is_asked_for():
-    exact, images = models.load_pretrained("digits"), digits.load().test_images
+    exact, images = models.load_pretrained("digits"), digits()[1]
     assert precisions_of(exact) == {"float32"}
     for options, policy in [({"dtype": "mixed_bfloat16"}, "float32"), ({}, "mixed_bfloat16")]:
         keras.config.set_dtype_policy(policy)
@@ -165,7 +167,7 @@ def test_a_policy_that_is_not_of_floats_is_an_error(dtype, message):
 def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
     model = models.load_pretrained("digits")
     model.network.get_layer("logits").quantize("int8")
-    published(model, folder)
+    write(model, folder)
     loaded = models.load_pretrained("made", dtype="mixed_bfloat16")
     assert loaded.network.get_layer("logits").dtype_policy.name == "int8_from_float32"
     assert precisions_of(loaded) == {"int8_from_float32", "mixed_bfloat16"}
@@ -173,10 +175,10 @@ def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
 
 @pytest.mark.on_each_backend
 def test_a_pretrained_network_trains_on():
-    data, model = digits.load(), models.load_pretrained("digits")
+    (images, _, labels, _), model = digits(), models.load_pretrained("digits")
     model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = to_numpy(model.network.get_layer("logits").kernel)
-    losses = model.fit(data.train_images[:64], data.train_labels[:64], epochs=2, verbose=0).history["loss"]
+    losses = model.fit(images[:64], labels[:64], epochs=2, verbose=0).history["loss"]
     assert losses[0] < 0.1
     assert np.isfinite(losses).all()
     assert not np.array_equal(to_numpy(model.network.get_layer("logits").kernel), before)
@@ -215,7 +217,7 @@ def test_the_last_layer_is_found_behind_preprocessing(with_a_vgg):
 def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
     inputs = keras.Input((4, 4, 3))
     outputs = keras.layers.GlobalAveragePooling2D(name="mean")(LIF()(keras.layers.Conv2D(2, 3)(inputs)))
-    published(rsnn.SpikingModel(keras.Model(inputs, outputs), 1), folder)
+    write(rsnn.SpikingModel(keras.Model(inputs, outputs), 1), folder)
     with pytest.raises(ValueError, match=r"`classes` must be None here: .*'made' ends in 'mean', a GlobalAveragePooling2D"):
         models.load_pretrained("made", classes=3)
 
@@ -435,97 +437,6 @@ def test_the_error_names_a_damaged_card_and_the_problem(content, said, folder):
     models.load_pretrained("digits")
 
 
-# Publishing.
-def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(tmp_path):
-    model = helpers.compiled(helpers.spiking(), keras.optimizers.Adam())
-    model.optimizer.build(model.trainable_variables)
-    made, path = published(model, tmp_path)
-    assert path == tmp_path / "weights" / "made.keras"
-    assert not keras.saving.load_model(path).compiled
-    with zipfile.ZipFile(path) as archive:
-        assert b"optimizer" not in archive.read("model.weights.h5") + archive.read("config.json")
-    assert made == _card.read(tmp_path / "cards" / "made.json")
-    assert (made.architecture, made.arguments, made.timesteps, made.seed) == ("made", {}, 3, 7)
-    assert (made.parameters, made.sha256, made.test_accuracy) == (model.count_params(), _files.sha256(path), 0.5)
-
-
-def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, capsys):
-    run, folder = tmp_path / "run", tmp_path / "package"
-    run.mkdir()
-    helpers.compiled(helpers.spiking()).save(run / "last.keras")
-    (run / "result.json").write_text(json.dumps(record()))
-    options = ["--name", "made", "--data-set", "Noise", "--preprocessing", "None", "--licence", "CC0-1.0"]
-    assert publish.main([str(run), *options, "--folder", str(folder)]) == 0
-    monkeypatch.setattr(_files, "FOLDER", folder)
-    assert models.list_pretrained()["made"].licence == "CC0-1.0"
-    assert models.load_pretrained("made").timesteps == 3
-
-    # Another network takes its name only on request.
-    assert publish.main([str(run), *options, "--folder", str(folder)]) == 2
-    assert "To replace it, add --replace" in capsys.readouterr().err
-    options.append("--replace")
-    url = (run / "made.keras").as_uri()
-    assert publish.main([str(run), *options, "--folder", str(folder), "--url", url]) == 0
-    assert models.list_pretrained()["made"].url == url
-    assert (run / "made.keras").exists()
-    assert f"upload them to {url}" in capsys.readouterr().out
-
-    assert (
-        publish.main([str(run), *options, "--folder", str(folder), "--architecture", "VGG11", "--arguments", '{"a": 1}']) == 2
-    )
-    assert "'a'" in capsys.readouterr().err
-    monkeypatch.setattr(publish, "LARGEST_SHIPPED", 10)
-    assert publish.main([str(run), *options, "--folder", str(folder)]) == 2
-    assert "--url" in capsys.readouterr().err
-    assert publish.main([str(tmp_path / "nowhere"), *options, "--folder", str(folder)]) == 2
-    assert str(tmp_path / "nowhere") in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "said"),
-    [("", None, "name=''"), ("../a", None, "`name`"), ("last", None, "that of a checkpoint"), ("a", {"b": 1}, "`arg")],
-)
-def test_a_wrong_name_or_arguments_without_an_architecture_are_not_published(name, arguments, said, tmp_path):
-    with pytest.raises(ValueError, match=said):
-        published(helpers.spiking(), tmp_path, name, arguments=arguments)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("architecture", "arguments", "said"),
-    [
-        ("VGG12", ARGUMENTS, "`architecture` must be one of .*'VGG11'.*architecture='VGG12'"),
-        ("load_pretrained", ARGUMENTS, "`architecture` must be one of"),
-        (
-            "VGG13",
-            ARGUMENTS,
-            r"^`architecture` and `arguments` must build .* another network: the layers \[.*\] and \d+ more are",
-        ),
-        ("VGG11", {**ARGUMENTS, "width": 0.1}, "belongs to another network"),
-        pytest.param(
-            *("VGG11", {**ARGUMENTS, "classes": 4}, r"`arguments` must build a network with outputs \(None, 3\)"),
-            marks=pytest.mark.filterwarnings("ignore:.*is for 3 classes, not 4"),
-        ),
-    ],
-)
-def test_an_architecture_that_does_not_fit_is_not_published(architecture, arguments, said, tmp_path):
-    with pytest.raises(ValueError, match=said):
-        published(vgg(), tmp_path, architecture=architecture, arguments=arguments)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [("[1]", "must be a JSON object, such as '{\"classes\": 10}', not '[1]'"), ("{a: 1}", "must be JSON, not '{a: 1}'")],
-)
-def test_arguments_that_are_no_object_are_refused_by_the_command_line(text, said, tmp_path, capsys):
-    options = ["--name", "made", "--data-set", "Noise", "--preprocessing", "None", "--licence", "CC0-1.0"]
-    with pytest.raises(SystemExit) as exit_info:
-        publish.main([str(tmp_path), *options, "--architecture", "ResNet18", "--arguments", text])
-    assert exit_info.value.code == 2
-    assert f"--arguments: {said}" in capsys.readouterr().err
-
-
 # The wheel.
 def test_cards_and_weights_are_in_the_wheel():
     wheel = pytest.importorskip("hatchling.builders.wheel")
@@ -559,8 +470,8 @@ def test_an_installed_package_loads_the_digits_offline_outside_of_the_checkout(t
     (wheel,) = tmp_path.glob("*.whl")
     installed = tmp_path / "installed"
     subprocess.run([*pip, "install", str(wheel), "--no-deps", "--target", str(installed)], check=True)
-    data = digits.load()
-    np.savez(tmp_path / "data.npz", x=data.test_images, y=data.test_labels)
+    _, images, _, labels = digits()
+    np.savez(tmp_path / "data.npz", x=images, y=labels)
     for backend in ("tensorflow", "jax", "torch"):
         result = subprocess.run(
             [sys.executable, "-c", OFFLINE, str(installed), str(tmp_path / "data.npz")],

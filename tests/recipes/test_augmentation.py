@@ -9,7 +9,6 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from made_clothes import write_clothes
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_images
 
@@ -23,6 +22,7 @@ from recipes.augmentation.flip import random_flip
 from recipes.augmentation.operations import OPERATIONS
 from recipes.augmentation.roll import random_roll
 from recipes.data.resizing import resized_center
+from tests.recipes.made_clothes import write_clothes
 
 pytestmark = pytest.mark.runs_once
 

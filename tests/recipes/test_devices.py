@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 from helpers import BACKEND, double_precision
-from recipe_runs import trained
 
 from recipes import catalogue, engine, pipeline
 from recipes.data.dataset import Dataset
 from recipes.data.process_share import ProcessShare
+from tests.recipes.recipe_runs import trained
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pytest
 from made_event_files import write_gestures, write_heidelberg, write_nmnist, write_spoken
-from recipe_runs import trained
 
 from keras_ratesnn.events import read_gestures, read_nmnist
 from recipes.data import dvs_gesture, nmnist, spoken_words
+from tests.recipes.recipe_runs import trained
 
 pytestmark = pytest.mark.runs_once
 

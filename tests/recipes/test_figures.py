@@ -4,12 +4,12 @@ import dataclasses
 import json
 
 import pytest
-from made_clothes import write_clothes
-from recipe_runs import QUICKLY, error_of, trained
 
 from recipes import catalogue, figures, make_recordings, overview, windows
 from recipes.benchmark import against_timesteps, callbacks
 from recipes.data.dataset import StreamedDataset
+from tests.recipes.made_clothes import write_clothes
+from tests.recipes.recipe_runs import QUICKLY, error_of, trained
 
 pytestmark = pytest.mark.runs_once
 

@@ -5,13 +5,13 @@ import json
 import keras
 import numpy as np
 import pytest
-from recipe_runs import QUICKLY, error_of, trained
 
 import keras_ratesnn
 from recipes import catalogue, evaluate, publish, run
 from recipes.compare import __main__ as compare
 from recipes.compare import results, training
 from recipes.data import digits
+from tests.recipes.recipe_runs import QUICKLY, error_of, trained
 
 pytestmark = pytest.mark.runs_once
 

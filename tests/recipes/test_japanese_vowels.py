@@ -4,13 +4,13 @@ import re
 
 import numpy as np
 import pytest
-from recipe_runs import error_of, trained
 
 from keras_ratesnn import layers
 from recipes import catalogue, temporal
 from recipes.checkpoint import load_model
 from recipes.compare import results, shuffled
 from recipes.data import japanese_vowels
+from tests.recipes.recipe_runs import error_of, trained
 
 pytestmark = pytest.mark.runs_once
 

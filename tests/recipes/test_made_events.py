@@ -4,13 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
-from made_clothes import write_clothes
 from made_recordings import made_events
-from recipe_runs import error_of
 
 from keras_ratesnn.events import Events, read_aedat, write_aedat
 from recipes import make_recordings, train
 from recipes.data import fashion_mnist_events, saccades
+from tests.recipes.made_clothes import write_clothes
+from tests.recipes.recipe_runs import error_of
 
 pytestmark = pytest.mark.runs_once
 

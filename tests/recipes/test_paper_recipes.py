@@ -11,14 +11,14 @@ import types
 import keras
 import numpy as np
 import pytest
-from made_clothes import write_clothes
 from made_recordings import write_data_set
-from recipe_runs import trained
 
 import keras_ratesnn
 from recipes import catalogue, optimizers, run
 from recipes.data import cifar, cifar10_dvs, imagenet
 from recipes.train import main
+from tests.recipes.made_clothes import write_clothes
+from tests.recipes.recipe_runs import trained
 
 pytestmark = pytest.mark.runs_once
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from recipe_runs import error_of
 
 from recipes import methods as method_names
 from recipes import plots
 from recipes.compare import parity, results
+from tests.recipes.recipe_runs import error_of
 
 pytestmark = pytest.mark.runs_once
 

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 from helpers import BACKEND
-from recipe_runs import error_of
 
 from recipes import quantize
+from tests.recipes.recipe_runs import error_of
 
 
 def test_the_command_prints_accuracies_before_and_after(capsys):

@@ -9,13 +9,13 @@ import urllib.error
 import keras
 import numpy as np
 import pytest
-from made_clothes import FEW_IMAGES, made_clothes, write_clothes, write_idx
-from recipe_runs import error_of
 
 from recipes import catalogue
 from recipes.data import digits, fashion_mnist
 from recipes.data.dataset import StreamedDataset
 from recipes.data.idx import read_idx
+from tests.recipes.made_clothes import FEW_IMAGES, made_clothes, write_clothes, write_idx
+from tests.recipes.recipe_runs import error_of
 
 pytestmark = pytest.mark.runs_once
 

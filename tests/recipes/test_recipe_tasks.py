@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 from made_scenes import write_coco
-from recipe_runs import error_of, trained
 
 from recipes import callbacks, catalogue, evaluate, windows
 from recipes.compare import results
@@ -15,6 +14,7 @@ from recipes.data import coco, digits, scenes
 from recipes.tasks import detection, segmentation
 from recipes.tasks.average_precision import mean_average_precision
 from recipes.train import main
+from tests.recipes.recipe_runs import error_of, trained
 
 pytestmark = pytest.mark.runs_once
 

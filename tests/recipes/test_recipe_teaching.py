@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import pytest
 from helpers import to_numpy
-from recipe_runs import error_of, trained
 
 import keras_ratesnn as rsnn
 from recipes import callbacks, catalogue, checkpoint, engine, evaluate, publish, run, teaching
 from recipes.data import digits
 from recipes.train import main
+from tests.recipes.recipe_runs import error_of, trained
 
 pytestmark = pytest.mark.runs_once
 

@@ -13,9 +13,7 @@ import types
 import keras
 import numpy as np
 import pytest
-from made_clothes import FEW_IMAGES, write_clothes
 from made_once import made_once
-from recipe_runs import QUICKLY, error_of, fast_programs, trained
 
 from recipes import (
     catalogue,
@@ -37,6 +35,8 @@ from recipes.data import digits
 from recipes.progress import Progress
 from recipes.recipe import Recipe
 from recipes.train import main
+from tests.recipes.made_clothes import FEW_IMAGES, write_clothes
+from tests.recipes.recipe_runs import QUICKLY, error_of, fast_programs, trained
 
 pytestmark = pytest.mark.runs_once
 

@@ -17,13 +17,13 @@ import time
 
 import keras
 import pytest
-from recipe_runs import QUICKLY, error_of, trained
 
 from recipes import callbacks, checkpoint, device
 from recipes import run_folder as run_folder_module
 from recipes.compare import results
 from recipes.run_folder import RunFolder
 from recipes.train import main
+from tests.recipes.recipe_runs import QUICKLY, error_of, trained
 
 pytestmark = pytest.mark.runs_once
 

@@ -1,0 +1,219 @@
+"""`recipes.publish`: what a finished run becomes in the package, in a folder and on a hub, and what is not published."""
+
+import json
+import sys
+import zipfile
+
+import helpers
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from made_networks import HuggingFace, Kaggle, small
+
+import keras_ratesnn as rsnn
+from keras_ratesnn import models
+from keras_ratesnn.models.pretrained import _card, _files
+from recipes import hub_page, publish
+
+pytestmark = pytest.mark.runs_once
+
+ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
+"""Of a small VGG-11."""
+RECORD = {
+    "settings": {"name": "made", "gradient": "rate", "epochs": 3, "seed": 7},
+    **{"test_accuracy": 0.5, "test_images": 4, "backend": "jax", "versions": {"keras": "3.15.1"}},
+}
+OPTIONS = ["--name", "made", "--data-set", "Noise", "--preprocessing", "None", "--licence", "CC0-1.0"]
+
+
+def published(model=None, **kwargs):
+    texts = {"name": "made", "data_set": "Noise: 4 images\n---", "preprocessing": "Bytes", "licence": "Apache-2.0"}
+    return publish.publish(model or small(), RECORD, accuracies={4: 0.75}, **{**texts, **kwargs})
+
+
+def finished(run, model):
+    """The folder of a run that has trained a model, as text."""
+    run.mkdir(exist_ok=True)
+    model.save(run / "last.keras")
+    (run / "result.json").write_text(json.dumps(RECORD))
+    return str(run)
+
+
+def vgg():
+    return models.VGG11(**ARGUMENTS, timesteps=2)
+
+
+# In the package.
+def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(tmp_path):
+    model = helpers.compiled(helpers.spiking(), keras.optimizers.Adam())
+    model.optimizer.build(model.trainable_variables)
+    made, path = published(model, folder=tmp_path)
+    assert path == tmp_path / "weights" / "made.keras"
+    assert not keras.saving.load_model(path).compiled
+    with zipfile.ZipFile(path) as archive:
+        assert b"optimizer" not in archive.read("model.weights.h5") + archive.read("config.json")
+    assert made == _card.read(tmp_path / "cards" / "made.json")
+    assert (made.architecture, made.arguments, made.timesteps, made.seed) == ("made", {}, 3, 7)
+    assert (made.parameters, made.sha256, made.test_accuracy) == (model.count_params(), _files.sha256(path), 0.5)
+
+
+def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, capsys):
+    run, folder = tmp_path / "run", tmp_path / "package"
+    command = [finished(run, helpers.compiled(helpers.spiking())), *OPTIONS, "--folder", str(folder)]
+    assert publish.main(command) == 0
+    monkeypatch.setattr(_files, "FOLDER", folder)
+    assert models.list_pretrained()["made"].licence == "CC0-1.0"
+    assert models.load_pretrained("made").timesteps == 3
+
+    # Another network takes its name only on request.
+    assert publish.main(command) == 2
+    assert "To replace it, add --replace" in capsys.readouterr().err
+    command.append("--replace")
+    url = (run / "made.keras").as_uri()
+    assert publish.main([*command, "--url", url]) == 0
+    assert models.list_pretrained()["made"].url == url
+    assert (run / "made.keras").exists()
+    assert f"upload them to {url}" in capsys.readouterr().out
+
+    assert publish.main([*command, "--architecture", "VGG11", "--arguments", '{"a": 1}']) == 2
+    assert "'a'" in capsys.readouterr().err
+    monkeypatch.setattr(publish, "LARGEST_SHIPPED", 10)
+    assert publish.main(command) == 2
+    assert "--url" in capsys.readouterr().err
+    assert publish.main([str(tmp_path / "nowhere"), *command[1:]]) == 2
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [("", None, "name=''"), ("../a", None, "`name`"), ("last", None, "that of a checkpoint"), ("a", {"b": 1}, "`arg")],
+)
+def test_a_wrong_name_or_arguments_without_an_architecture_are_not_published(name, arguments, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        published(folder=tmp_path, name=name, arguments=arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments", "said"),
+    [
+        ("VGG12", ARGUMENTS, "`architecture` must be one of .*'VGG11'.*architecture='VGG12'"),
+        ("load_pretrained", ARGUMENTS, "`architecture` must be one of"),
+        (
+            "VGG13",
+            ARGUMENTS,
+            r"^`architecture` and `arguments` must build .* another network: the layers \[.*\] and \d+ more are",
+        ),
+        ("VGG11", {**ARGUMENTS, "width": 0.1}, "belongs to another network"),
+        pytest.param(
+            *("VGG11", {**ARGUMENTS, "classes": 4}, r"`arguments` must build a network with outputs \(None, 3\)"),
+            marks=pytest.mark.filterwarnings("ignore:.*is for 3 classes, not 4"),
+        ),
+    ],
+)
+def test_an_architecture_that_does_not_fit_is_not_published(architecture, arguments, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        published(vgg(), folder=tmp_path, architecture=architecture, arguments=arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_architecture_that_fits_a_part_of_the_network_is_published(tmp_path):
+    network = keras.Sequential([keras.Input((16, 16, 3)), layers.Rescaling(1 / 255), vgg().network])
+    card, _ = published(rsnn.SpikingModel(network, 2), folder=tmp_path, architecture="VGG11", arguments=ARGUMENTS)
+    assert card.network == "VGG11(input_shape=[16, 16, 3], classes=3, width=0.05)"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[1]", "must be a JSON object, such as '{\"classes\": 10}', not '[1]'"), ("{a: 1}", "must be JSON, not '{a: 1}'")],
+)
+def test_arguments_that_are_no_object_are_refused_by_the_command_line(text, said, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        publish.main([str(tmp_path), *OPTIONS, "--architecture", "ResNet18", "--arguments", text])
+    assert exit_info.value.code == 2
+    assert f"--arguments: {said}" in capsys.readouterr().err
+
+
+# In folders and on hubs.
+def test_a_published_folder_has_a_card_the_weights_and_a_page_and_loads(tmp_path):
+    model, x = small(), np.ones((1, 2))
+    card, path = published(model, to=tmp_path / "hub")
+    assert sorted(file.name for file in (tmp_path / "hub").iterdir()) == ["README.md", "card.json", "made.keras"]
+    assert path == tmp_path / "hub" / "made.keras"
+    for address in (tmp_path / "hub", str(tmp_path / "hub")):
+        loaded = models.load_pretrained(address, timesteps=4)
+        assert (loaded.name, loaded.timesteps, card.accuracies) == ("made", 4, {2: 0.5, 4: 0.75})
+        np.testing.assert_array_equal(
+            loaded.network.predict(x, verbose=0), models.load_pretrained(address).network.predict(x, verbose=0)
+        )
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
+def test_the_page_of_a_network_has_metrics_licence_and_citation_and_front_matter_that_no_text_can_break(tmp_path):
+    published(to=tmp_path)
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert page.startswith("---\n")
+    # YAML, of which JSON is a part.
+    lines = page.removeprefix("---\n").split("---\n")[0].splitlines()
+    head = {name: json.loads(value) for name, value in (line.split(": ", 1) for line in lines)}
+    assert (head["license"], head["library_name"]) == ("apache-2.0", "keras")
+    (result,) = head["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == 0.5
+    assert result["dataset"]["name"] == "Noise: 4 images\n---"
+    assert "| 4 | 75.00% |" in page
+    citing = (_files.FOLDER.parents[2] / "docs" / "citing.md").read_text(encoding="utf-8")
+    assert hub_page.CITATION in page
+    assert hub_page.CITATION in citing
+
+
+def test_a_published_folder_is_replaced_only_on_request(tmp_path):
+    published(to=tmp_path)
+    with pytest.raises(ValueError, match=r"there is a network in .*card.json. To replace it, add --replace"):
+        published(to=tmp_path)
+    published(to=tmp_path, replace=True)
+
+
+def test_a_published_file_of_half_the_size_holds_the_network_that_was_tested(tmp_path, capsys, monkeypatch):
+    run, hub = tmp_path / "run", tmp_path / "hub"
+    model = small(layers.Dense(9000), layers.BatchNormalization())
+    command, tested = [finished(run, model), *OPTIONS, "--half", "--to"], []
+    monkeypatch.setattr(publish, "measured", lambda model, *args: tested.append(model) or {2: 0.5})
+    assert publish.main([*command, str(hub)]) == 0
+    loaded = models.load_pretrained(str(hub))
+    for stored, weight, of_test in zip(loaded.weights, model.weights, tested[0].weights, strict=True):
+        value, *others = map(keras.ops.convert_to_numpy, (weight, stored, of_test))
+        rounded = value.astype("float16").astype("float32") if value.ndim > 1 else value
+        for other in others:
+            np.testing.assert_array_equal(other, rounded)
+    sizes = [(folder / name).stat().st_size for folder, name in ((hub, "made.keras"), (run, "last.keras"))]
+    assert sizes[0] < sizes[1]
+    model.weights[0].assign(model.weights[0] + 1e5)
+    finished(run, model)
+    assert publish.main([*command, str(tmp_path / "other")]) == 2
+    assert "--half needs weights of at most 65504. Received: 1000" in capsys.readouterr().err
+
+
+def test_the_command_line_publishes_a_run_to_a_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", HuggingFace(tmp_path))
+    hub = tmp_path / "hub"
+    command = [finished(tmp_path / "run", small()), *OPTIONS, "--to"]
+    assert publish.main([*command, str(hub)]) == 0
+    assert f"load_pretrained({str(hub)!r}) loads it: test accuracy 0.5000, SHA-256" in capsys.readouterr().out
+    assert models.load_pretrained(hub).timesteps == 2
+    for address, said in ((str(hub), "--replace"), ("hf://a/b@main", "must not name a version"), ("hf://a", "hf://user/name")):
+        assert publish.main([*command, address]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("client", "address", "version"),
+    [(HuggingFace, "hf://some-one/digits", "@v1.0"), (Kaggle, "kaggle://me/digits/keras/small", "/3")],
+)
+def test_a_network_is_published_on_a_hub_in_a_new_version(client, address, version, tmp_path, monkeypatch):
+    hub = client(tmp_path)
+    monkeypatch.setitem(sys.modules, hub.__name__, hub)
+    published(to=address)
+    assert hub.created == [(address.split("://")[1], ["README.md", "card.json", "made.keras"])]
+    with pytest.raises(ValueError, match="must not name a version"):
+        published(to=address + version)
