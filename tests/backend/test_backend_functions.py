@@ -255,3 +255,19 @@ def test_recomputed_neurons_have_the_same_gradient():
     x, _ = data(5, (6,))
     ours, plain = (gradient_of(lambda x, layer=layer: ops.sum(layer(x) * x), [x]) for layer in (neuron, rsnn.layers.LIF()))
     np.testing.assert_allclose(ours, plain)
+
+
+@torch_only
+@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("shape", [(3,), (3, 4), (3, 4, 2, 5), (6, 4, 2)])
+def test_what_is_not_finite_is_found_in_its_row_also_where_parts_of_a_row_are_looked_through(shape, broken, in_parts):
+    import torch
+
+    from keras_ratesnn._core.backend import torch as of_torch
+
+    tensor = torch.ones(shape)
+    tensor[(len(tensor) - 1, *(size // 2 for size in shape[1:]))] = broken
+    largest = of_torch._largest_of_rows(tensor, 3, in_parts)
+    assert torch.isfinite(largest).all(dim=1).tolist() == [True, True, False]
+    assert largest.shape == (3, shape[1] if in_parts and shape == (3, 4, 2, 5) else 1)
