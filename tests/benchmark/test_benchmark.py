@@ -60,7 +60,9 @@ def tiny(input_shape, classes, timesteps, gradient, step_mode, width):
 
 @contextlib.contextmanager
 def tiny_among_the_networks():
+    """In this context PyTorch also records a call soon: what is measured is the graph, after fewer calls."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(call_graphs.EAGER_CALLS, "auto", 2)
         patch.setattr(rsnn.models, "Tiny", tiny, raising=False)
         patch.setattr(benchmark_settings, "NETWORKS", (*NETWORKS, "Tiny"))
         yield
@@ -702,6 +704,7 @@ def test_errors_say_what_peers_need(monkeypatch):
 def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
     if BACKEND == "torch":
         monkeypatch.setattr("keras_ratesnn._core.backend.torch.compiler.COMPILER", "eager")
+    monkeypatch.setitem(call_graphs.EAGER_CALLS, "auto", 2)
     assert inference.main(["--batch", "2", "--rounds", "1"]) == 0
     printed = capsys.readouterr().out
     for value in ("auto", "True"):

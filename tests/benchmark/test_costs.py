@@ -63,9 +63,9 @@ def test_each_window_costs_two_more_forward_passes():
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="neither TensorFlow nor its compiler tells the memory of a step")
 def test_memory_of_training_is_that_of_a_few_tensors_over_time():
-    """Twelve layers, T = 16: each may hold its own few tensors of all steps while it runs, and none afterwards."""
+    """Eight layers, T = 8: each may hold its own few tensors of all steps while it runs, and none afterwards."""
     inputs = x = keras.Input((16, 16, 8))
-    for _ in range(12):
+    for _ in range(8):
         x = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(x))
         x = rsnn.layers.LIF()(x)
     network = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
@@ -80,5 +80,5 @@ def test_memory_of_training_is_that_of_a_few_tensors_over_time():
                 model.train_on_batch(images, labels)
             return costs.memory_rise(lambda: model.train_on_batch(images, labels))
 
-    one_layer_over_time = 16 * 8 * 16 * 16 * 8 * 4
-    assert temporary_memory(spiking(network, 16)) < temporary_memory(relu_network(network)) + 4 * one_layer_over_time
+    one_layer_over_time = 8 * 8 * 16 * 16 * 8 * 4
+    assert temporary_memory(spiking(network, 8)) < temporary_memory(relu_network(network)) + 4 * one_layer_over_time

@@ -329,10 +329,8 @@ def test_what_is_timed_later_is_compiled_before(monkeypatch):
 @pytest.mark.parametrize(("jit_compile", "calls"), [("auto", 4), (True, 4)])
 def test_first_steps_last_until_the_graph_is_replayed_and_find_no_cache(jit_compile, calls, monkeypatch):
     from keras_ratesnn._core.backend.torch import compiler
-    from keras_ratesnn._model import call_graphs
 
     monkeypatch.setattr(compiler, "COMPILER", "aot_eager")
-    monkeypatch.setitem(call_graphs.EAGER_CALLS, "auto", 2)
     for name in first_steps.CACHES:
         monkeypatch.setenv(name, "a full cache")
     rows = []

@@ -37,7 +37,9 @@ from keras_ratesnn._core.backend.torch import graph_passes as torch_graph_passes
 )
 def test_training_is_that_of_eager_mode_step_by_step(gradient, step_mode, jit_compile):
     with double_precision(), recording():
-        eager, recorded = pair(gradient=gradient, step_mode=step_mode, jit_compile=jit_compile)
+        # Two windows of two steps would be BPTT.
+        timesteps = 3 if isinstance(gradient, rsnn.gradients.Rate) else 2
+        eager, recorded = pair(timesteps=timesteps, gradient=gradient, step_mode=step_mode, jit_compile=jit_compile)
         for step in range(5):
             x, y = data(4, (6, 6, 2), seed=step)
             losses = [model.train_on_batch(x.astype("float64"), y) for model in (eager, recorded)]
@@ -57,7 +59,7 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
 
     histories = []
     with double_precision(), recording():
-        models = pair()
+        models = pair(timesteps=2)
         x, y = data(4 * 9 + 2, (6, 6, 2))
         for model in models:
             keras.utils.set_random_seed(1)
@@ -345,12 +347,13 @@ def test_a_saved_or_copied_model_records_its_own_graphs(tmp_path):
             assert graphs_of(other) >= 1
 
 
-def test_only_the_latest_kinds_of_calls_are_remembered():
+def test_only_the_latest_kinds_of_calls_are_remembered(monkeypatch):
+    monkeypatch.setattr(call_graphs, "GRAPHS_KEPT", 3)
     with recording(eager_calls=0):
         _, model = pair(mlp)
-        for samples in range(1, call_graphs.GRAPHS_KEPT + 4):
+        for samples in range(1, 7):
             model(ops.convert_to_tensor(data(samples)[0]))
-        assert graphs_of(model) == call_graphs.GRAPHS_KEPT
+        assert graphs_of(model) == 3
 
 
 def test_threads_record_and_replay_at_once():
@@ -611,7 +614,7 @@ def test_a_backward_pass_frees_what_was_saved_after_its_last_use():
     graph.output((graph.call_function(torch.mul, (looked, upstream)),))
     arguments = [torch.full((2,), 3.0), torch.full((2,), 5.0)]
     reference = weakref.ref(arguments[0])
-    (result,) = torch_graph_passes.freeing_arguments(torch.fx.GraphModule({}, graph))(arguments)
+    (result,) = torch.fx.GraphModule({}, torch_graph_passes.freeing_arguments(graph))(arguments)
     assert result.tolist() == [-15.0, -15.0]
     assert freed == [True]
     assert arguments == []

@@ -108,9 +108,9 @@ def test_fit_with_validation_callbacks_and_resumption_is_that_of_eager_mode(tmp_
                 keras.callbacks.ReduceLROnPlateau("loss", patience=0),
                 keras.callbacks.ModelCheckpoint(path),
             ]
-            model.fit(x, y, epochs=4, callbacks=callbacks, **arguments)
+            model.fit(x, y, epochs=2, callbacks=callbacks, **arguments)
             resumed = keras.saving.load_model(path)
-            histories.append(resumed.fit(x, y, epochs=8, initial_epoch=4, callbacks=callbacks[:1], **arguments).history)
+            histories.append(resumed.fit(x, y, epochs=4, initial_epoch=2, callbacks=callbacks[:1], **arguments).history)
         models.append(resumed)
     assert graphs_of(models[1]) >= 2
     for name, values in histories[0].items():

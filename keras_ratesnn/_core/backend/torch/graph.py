@@ -89,7 +89,7 @@ class CallGraph:
         graph, forward_nodes = graph_passes.simplified(recorded.graph, recording.forward_names)
         padding.pad_in_convolutions(graph)
         inputs = len(tensors) + len(self._others)
-        forward, backward = graph_passes.split(recorded, graph, forward_nodes, inputs, len(outputs))
+        forward, backward = graph_passes.split(graph, forward_nodes, inputs, len(outputs))
         for part in (forward, backward):
             graph_passes.use_means(part)
             random.read_seeds_once(part)
@@ -102,12 +102,11 @@ class CallGraph:
             # PyTorch's compiler fuses them with others.
             forward = small_operations.batched_at_end(forward)
             backward = small_operations.batched_at_end(small_operations.batched_at_beginning(backward))
+            backward = graph_passes.freeing_arguments(backward)
+        forward, backward = (torch.fx.GraphModule(recorded, part) for part in (forward, backward))
         self.forward = _compiled(forward, f"the forward pass of {name}") if compiled else forward.forward
         self._frees_arguments = not compiled
-        if compiled:
-            self.backward = _compiled(backward, f"the backward pass of {name}")
-        else:
-            self.backward = graph_passes.freeing_arguments(backward).forward
+        self.backward = _compiled(backward, f"the backward pass of {name}") if compiled else backward.forward
         has_derivative = any(self.differentiable)
         spread = self.backward if self._frees_arguments else functools.partial(_with_arguments, self.backward)
         self.cuda_graphs = cuda_graphs.Replays(

@@ -1,4 +1,7 @@
-"""Passes over recorded graphs: refuse what cannot be replayed, leave out what nobody reads, split off the derivative."""
+"""Passes over recorded graphs: refuse what cannot be replayed, leave out what nobody reads, split off the derivative.
+
+They change graphs, not graph modules: PyTorch generates the code of a module anew for each change.
+"""
 
 import math
 import operator
@@ -137,18 +140,17 @@ def _hashable(arguments):
     return type(arguments), repr(arguments) if isinstance(arguments, float) else arguments
 
 
-def split(root, graph, forward_nodes, tensors, outputs):
+def split(graph, forward_nodes, tensors, outputs):
     """The forward and the backward part of a graph.
 
     Args:
-        root: Graph module with the constants of the graph.
         graph: From tensors and gradients of outputs to outputs and gradients of tensors.
         forward_nodes: Set of the nodes on the way to the outputs.
         tensors: Integer, the number of tensors.
         outputs: Integer, the number of outputs.
 
     Returns:
-        `(forward, backward)`, graph modules: from tensors to outputs and saved values, and from saved values and gradients of
+        `(forward, backward)`, graphs: from tensors to outputs and saved values, and from saved values and gradients of
         outputs to gradients of tensors.
     """
     upstream = [node for node in graph.nodes if node.op == "placeholder"][tensors:]
@@ -175,15 +177,14 @@ def split(root, graph, forward_nodes, tensors, outputs):
     backward.output(tuple(places[node] for node in results[outputs:]))
     for part in (forward, backward):
         part.eliminate_dead_code()
-    return fx.GraphModule(root, forward), fx.GraphModule(root, backward)
+    return forward, backward
 
 
-def use_means(graph_module):
+def use_means(graph):
     """Replaces sums that are divided by the number of their terms by means, and sums of tensors that are widened before.
 
     PyTorch's mean does the same in one pass over memory, on GPUs in one launch; it widens what it reads.
     """
-    graph = graph_module.graph
     for node in graph.find_nodes(op="call_function", target=_aten.div.Tensor):
         total, count = node.args
         if not _is_only_used_here(total, _aten.sum.dim_IntList) or total.kwargs or not isinstance(count, (int, float)):
@@ -199,23 +200,22 @@ def use_means(graph_module):
         mean.meta = node.meta
         node.replace_all_uses_with(mean)
     graph.eliminate_dead_code()
-    graph_module.recompile()
 
 
 def _is_only_used_here(node, target):
     return isinstance(node, fx.Node) and node.target is target and len(node.users) == 1
 
 
-def freeing_arguments(graph_module):
+def freeing_arguments(graph):
     """The same graph as a function of a list of its arguments, which it empties: each is freed after its last use."""
-    graph, places = fx.Graph(), {}
-    arguments = graph.placeholder("arguments")
-    for node in reversed(graph_module.graph.find_nodes(op="placeholder")):
-        places[node] = graph.call_method("pop", (arguments,))
-    for node in graph_module.graph.nodes:
+    result, places = fx.Graph(), {}
+    arguments = result.placeholder("arguments")
+    for node in reversed(graph.find_nodes(op="placeholder")):
+        places[node] = result.call_method("pop", (arguments,))
+    for node in graph.nodes:
         if node.op != "placeholder":
-            places[node] = graph.node_copy(node, places.__getitem__)
-    return fx.GraphModule(graph_module, graph)
+            places[node] = result.node_copy(node, places.__getitem__)
+    return result
 
 
 def draws(node):

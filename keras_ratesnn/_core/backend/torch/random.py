@@ -91,9 +91,8 @@ def _shape_of_seeds_on_host(seeds):
     return torch.empty(len(seeds), dtype=seeds[0].dtype, device="cpu")
 
 
-def read_seeds_once(graph_module):
+def read_seeds_once(graph):
     """Reads the seeds of all draws of a graph at once, before the first of them: on a GPU the host waits for each read."""
-    graph = graph_module.graph
     draws = graph.find_nodes(op="call_function", target=torch.ops.keras_ratesnn.draw.default)
     seeds = list(dict.fromkeys(node.args[1] for node in draws))
     needed = set(seeds)
@@ -112,4 +111,3 @@ def read_seeds_once(graph_module):
     for node in draws:
         number, seed, _, tensors = node.args
         node.args = number, on_host, seeds.index(seed), tensors
-    graph_module.recompile()

@@ -38,19 +38,19 @@ _WITH_TENSOR = {
 }
 
 
-def batched_at_end(graph_module):
+def batched_at_end(graph):
     """The same graph, in which small operations whose results only outputs need run at the end, in batches."""
-    graph, changing = graph_module.graph, graph_passes.changing(graph_module.graph)
+    changing = graph_passes.changing(graph)
     late: set[fx.Node] = set()
     for node in reversed(graph.nodes):
         if _is_movable(node, changing) and all(user in late or user.op == "output" for user in node.users):
             late.add(node)
-    return _reordered(graph_module, [node for node in graph.nodes if node not in late], late, ())
+    return _reordered(graph, [node for node in graph.nodes if node not in late], late, ())
 
 
-def batched_at_beginning(graph_module):
+def batched_at_beginning(graph):
     """The same graph, in which small operations that need only arguments run at the beginning, in batches."""
-    graph, changing = graph_module.graph, graph_passes.changing(graph_module.graph)
+    changing = graph_passes.changing(graph)
     early, needed = set(), set()
     for node in graph.nodes:
         is_given = all(argument in early or argument.op in ("placeholder", "get_attr") for argument in node.all_input_nodes)
@@ -62,28 +62,28 @@ def batched_at_beginning(graph_module):
             needed.add(node)
     given = [node for node in graph.nodes if node.op in ("placeholder", "get_attr")]
     rest = [node for node in graph.nodes if node not in needed and node not in given]
-    return _reordered(graph_module, given, needed, rest)
+    return _reordered(graph, given, needed, rest)
 
 
-def _reordered(graph_module, before, moved, after):
+def _reordered(graph, before, moved, after):
     """The same graph with other places for nodes, and batches of those that are moved."""
-    graph = fx.Graph()
+    result = fx.Graph()
     places: dict[fx.Node, fx.Node] = {}
-    output = graph_module.graph.output_node()
+    output = graph.output_node()
 
     def put(node):
-        places[node] = graph.node_copy(node, places.__getitem__)
+        places[node] = result.node_copy(node, places.__getitem__)
 
     for node in before:
         if node is not output:
             put(node)
-    for batch in _batches(graph_module.graph, moved):
-        _put_batch(graph, batch, places) if len(batch) > 1 else put(batch[0])
+    for batch in _batches(graph, moved):
+        _put_batch(result, batch, places) if len(batch) > 1 else put(batch[0])
     for node in after:
         if node is not output:
             put(node)
     put(output)
-    return fx.GraphModule(graph_module, graph)
+    return result
 
 
 def _batches(graph, nodes):
