@@ -74,6 +74,13 @@ def test_time_means_are_one_operation_each(parts):
     assert forward["mean.dim"] >= DEPTH
 
 
+def test_views_of_the_same_shape_and_permutations_that_cancel_are_left_out():
+    traced = make_fx(lambda x: [x.permute(1, 0).view(3, 2).permute(1, 0) + 1])(torch.ones(2, 3))
+    graph, _ = graph_passes.simplified(traced.graph, set())
+    graph.eliminate_dead_code()
+    assert [node.target for node in graph.nodes if node.op == "call_function"] == [torch.ops.aten.add.Tensor]
+
+
 def test_nothing_is_read_by_the_host(parts):
     assert not any("_local_scalar_dense" in name for part in parts for name in part)
 

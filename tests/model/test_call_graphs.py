@@ -356,7 +356,8 @@ def test_only_the_latest_kinds_of_calls_are_remembered(monkeypatch):
         assert graphs_of(model) == 3
 
 
-def test_threads_record_and_replay_at_once():
+def test_threads_trace_neuron_loops_record_and_replay_at_once(monkeypatch):
+    monkeypatch.setattr(torch_fusion, "LEAST_ELEMENTS", 1)
     x = ops.convert_to_tensor(data(4, (6, 6, 2))[0])
     with recording():
         models = [pair()[1] for _ in range(3)]

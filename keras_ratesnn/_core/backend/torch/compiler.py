@@ -26,8 +26,8 @@ MOST_LAYOUTS = 16
 
 _warned_of: set[str] = set()
 
-_compiling = threading.RLock()
-"""Settings of PyTorch's compiler are those of the whole process."""
+LOCK = threading.RLock()
+"""For what traces or compiles: PyTorch's tracer and the settings of its compiler are those of the whole process."""
 
 
 class Compiled:
@@ -176,7 +176,7 @@ def _by_compiler(graph, examples, mode, options):
     compiler = torch._dynamo.lookup_backend(COMPILER) if isinstance(COMPILER, str) else COMPILER
     # PyTorch keeps compiled graphs on disk, for later processes, only if it compiles in such a context.
     context = TracingContext(mode)
-    with _compiling, torch._guards.tracing(context), config.patch(options), _computing_steps_once():
+    with LOCK, torch._guards.tracing(context), config.patch(options), _computing_steps_once():
         return compiler(graph, examples)
 
 

@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.of_tensors import of_tensors
-from keras_ratesnn._core.backend.torch.compiler import CompiledByLayout
+from keras_ratesnn._core.backend.torch.compiler import LOCK, CompiledByLayout
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.graph import is_recording, is_recording_for_compiler
 
@@ -220,7 +220,8 @@ def _tensors_in(outputs):
 
 def _compile(function, tensors):
     """Compiles `function` for a list of tensors like these: a function of such tensors."""
-    graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
+    with LOCK:
+        graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
     constants = any(node.op == "get_attr" for node in graph.graph.nodes)
     # Layers with the same code share one kernel, also for different shapes. After a few ranks PyTorch would stop compiling it.
     text = id(graph) if constants else (graph.code, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))

@@ -221,6 +221,7 @@ class CallGraph:
         try:
             # Modes that record belong to this thread.
             with (
+                compiler.LOCK,
                 torch.autograd.set_multithreading_enabled(False),
                 _NoNumbers(),
                 # Compiled functions that other threads call meanwhile run uncompiled, instead of raising an error.

@@ -117,7 +117,7 @@ def _known(node, places, known):
     """The node that already has the result of this one, or `None`."""
     if node.op != "call_function" or draws(node):
         return None
-    if node.target in _ALIASES:
+    if node.target in _ALIASES or _is_view_of_same_shape(node):
         return places[node.args[0]]
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), places.__getitem__)
     if node.target is _aten.permute.default and args[0].target is node.target:
@@ -125,6 +125,10 @@ def _known(node, places, known):
         if [first[axis] % len(first) for axis in second] == list(range(len(first))):
             return origin
     return known.get(_key(node.target, args, kwargs))
+
+
+def _is_view_of_same_shape(node):
+    return node.target is _aten.view.default and node.meta["val"].shape == node.args[0].meta["val"].shape
 
 
 def _key(target, args, kwargs):
