@@ -239,14 +239,18 @@ def test_outputs_of_every_step_are_masked(gradient, step_mode):
 
 # Without compiling, JAX compiles each operation by itself.
 @pytest.mark.parametrize(
-    ("step_mode", "jit_compile"),
-    [("multi", BACKEND == "jax"), *([] if BACKEND == "jax" else [("single", False)]), ("single", True)],
+    ("step_mode", "runs"),
+    [
+        ("multi", [(np.nan, True)] if BACKEND == "jax" else [(-1.0, False), (np.nan, False)]),
+        ("single", [(np.nan, True)] if BACKEND == "jax" else [(-1.0, False), (np.nan, True)]),
+    ],
+    ids=STEP_MODES,
 )
-def test_fit_takes_padded_arrays(step_mode, jit_compile):
+def test_fit_takes_padded_arrays(step_mode, runs):
     """`mask_value` says what padding is; a smaller last batch, other validation data, evaluation and prediction with it."""
     x, histories = np.concatenate([frames(0), frames(1)])[:6], []
     mask, y = np.concatenate([MASK, MASK])[:6], np.concatenate([Y, Y])[:6]
-    for value in (-1.0, np.nan)[jit_compile:]:
+    for value, jit_compile in runs:
         keras.utils.set_random_seed(0)
         model = spiking(normalizing_network(), T, "rate", step_mode=step_mode, mask_value=value)
         compiled(model, jit_compile=jit_compile, metrics=["accuracy"])
