@@ -25,14 +25,15 @@ class BuildsBeforeItTraces:
                 break
             iterator = None
         elif strategy is None and keras.backend.backend() == "tensorflow":
-            _make_variables(self, data_batch if iterator is None else iterator._get_iterator().element_spec)
+            _make_variables(self, iterator, data_batch)
         super()._maybe_symbolic_build(iterator, data_batch)  # type: ignore[misc]
 
 
-def _make_variables(model, data):
+def _make_variables(model, iterator, data):
     """Those of metrics, and of losses of several outputs, for data of which shapes and dtypes are read."""
     # What does not fit is an error of the step, and what is not known of a data set is known there.
     with contextlib.suppress(Exception):
+        data = data if iterator is None else iterator._get_iterator().element_spec
         data = keras.tree.map_structure(
             lambda of: None if of is None else keras.KerasTensor(of.shape, keras.backend.standardize_dtype(of.dtype)), data
         )
