@@ -18,7 +18,13 @@ from keras_ratesnn.spiking_model import SpikingModel
 
 
 @registry.register
-class Distiller(CompilesOncePerSettings, UndifferentiatedSteps, keras_internals.ExtractsFeatures, keras.distillation.Distiller):
+class Distiller(
+    CompilesOncePerSettings,
+    UndifferentiatedSteps,
+    keras_internals.BuildsBeforeItTraces,
+    keras_internals.ExtractsFeatures,
+    keras.distillation.Distiller,
+):
     """A `keras.distillation.Distiller` whose teacher or student may be a `SpikingModel`.
 
     Distillation of outputs compares time means. With `keras.distillation.FeatureDistillation`, the features of a
@@ -93,6 +99,9 @@ class Distiller(CompilesOncePerSettings, UndifferentiatedSteps, keras_internals.
         self._follow_models()
         y_pred = self(x, training=training) if y_pred is None else y_pred
         return super().compute_loss(x, y, _wide(y_pred), sample_weight, training)
+
+    def compute_output_spec(self, inputs: Structure, *args: Any, **kwargs: Any) -> Structure:
+        return self.student.compute_output_spec(inputs)
 
     def teacher_features(self, extract: Callable[[], Structure]) -> Structure:
         """The features of the teacher, which gets no gradient."""

@@ -58,7 +58,7 @@ class SpikingModel(
     UndifferentiatedSteps,
     keras_internals.CollectsVariablesOnce,
     keras_internals.TrainsInProcesses,
-    keras_internals.TrainsInStrategies,
+    keras_internals.BuildsBeforeItTraces,
     keras_internals.MovesBatchesOnce,
     FunctionalAttributes,
     keras.Model,

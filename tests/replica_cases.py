@@ -14,11 +14,16 @@ import numpy as np
 
 BATCH = 8
 CASES = {
-    "rate, multi": {"gradient": "rate", "step_mode": "multi", "samples": 2 * BATCH + 5, "evaluated": True},
+    "rate, multi, attention and time mean": {
+        "gradient": "rate",
+        "step_mode": "multi",
+        "attention": True,
+        "mean": True,
+        "samples": 2 * BATCH + 5,
+        "evaluated": True,
+    },
     "rate, single, timed": {"gradient": "rate", "step_mode": "single", "timed": True, "samples": 2 * BATCH},
     "sltt, single, online": {"gradient": "sltt", "step_mode": "single", "online": True, "samples": 2 * BATCH},
-    "rate, multi, time mean": {"gradient": "rate", "step_mode": "multi", "mean": True, "samples": 2 * BATCH},
-    "rate, multi, attention": {"gradient": "rate", "step_mode": "multi", "attention": True, "samples": 2 * BATCH},
     "rate, multi, dropout": {"gradient": "rate", "step_mode": "multi", "rate": 0.3, "samples": 2 * BATCH},
     "rate, multi, padded": {"gradient": "rate", "step_mode": "multi", "padded": True, "timed": True, "samples": 2 * BATCH},
 }
@@ -35,6 +40,8 @@ MORE_CASES = {
     "rate, single, padded": {"gradient": "rate", "step_mode": "single", "padded": True, "timed": True, "samples": 2 * BATCH},
 }
 PADDING = -9.0
+STEPS = {False: 2, True: 3}
+"""The number of time steps, without and with padding."""
 
 
 def squared_error(y, outputs):
@@ -54,22 +61,23 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=Fal
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 6, 2))
     if padded:
-        return compiled(neurons_with_time(inputs), gradient, step_mode, mask_value=PADDING)
+        return compiled(neurons_with_time(inputs), gradient, step_mode, STEPS[True], mask_value=PADDING)
     x = normalization(momentum=0.9)(layers.Conv2D(3, 3, padding="same", use_bias=False)(inputs))
     x = rsnn.layers.LIF(
         threshold_stabilizer=online and gradient != "rate", activity_regularizer=None if online else keras.regularizers.L2(0.1)
     )(x)
     if rate:
         x = layers.Dropout(rate, seed=1)(x)
+    if attention:
+        neuron = functools.partial(rsnn.layers.LIF, threshold=0.3)
+        x = neuron()(layers.Conv2D(4, 1)(x))
+        x = layers.Add()([x, rsnn.layers.SpikingSelfAttention(2, neuron=neuron, attention_neuron=neuron)(x)])
     if mean:
         x = rsnn.layers.TimeMean()(x)
     x = normalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))
-    if attention:
-        neuron = functools.partial(rsnn.layers.LIF, threshold=0.3)
-        x = layers.Add()([x, rsnn.layers.SpikingSelfAttention(2, neuron=neuron, attention_neuron=neuron)(neuron()(x))])
     # Keras multiplies matrices in float32 on PyTorch, but convolves in float64 (docs/upstream.md, float64).
     x = layers.ReLU()(x) if mean else rsnn.layers.LIF()(x)
-    return compiled(keras.Model(inputs, layers.Flatten()(layers.Conv2D(3, 2)(x))), gradient, step_mode)
+    return compiled(keras.Model(inputs, layers.Flatten()(layers.Conv2D(3, 2)(x))), gradient, step_mode, STEPS[False])
 
 
 def neurons_with_time(inputs):
@@ -87,22 +95,23 @@ def neurons_with_time(inputs):
     return keras.Model(inputs, layers.Flatten()(layers.Conv2D(3, 1)(x)))
 
 
-def compiled(network, gradient, step_mode, **arguments):
+def compiled(network, gradient, step_mode, timesteps, **arguments):
     import keras
 
     import keras_ratesnn as rsnn
 
-    model = rsnn.SpikingModel(network, timesteps=3, gradient=gradient, step_mode=step_mode, **arguments)
+    model = rsnn.SpikingModel(network, timesteps=timesteps, gradient=gradient, step_mode=step_mode, **arguments)
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), squared_error, metrics=["categorical_accuracy"])
     return model
 
 
 def data_of(samples, timed=False, padded=False, **_):
     random = np.random.default_rng(0)
-    x = random.normal(size=(samples, 3, 6, 6, 2) if timed else (samples, 6, 6, 2))
+    timesteps = STEPS[padded]
+    x = random.normal(size=(samples, timesteps, 6, 6, 2) if timed else (samples, 6, 6, 2))
     if padded:
         # The devices have other numbers of steps.
-        x[np.arange(3) >= 1 + np.arange(samples)[:, None] // 3 % 3] = PADDING
+        x[np.arange(timesteps) >= 1 + np.arange(samples)[:, None] // 3 % timesteps] = PADDING
     return x, np.eye(3)[random.integers(0, 3, samples)], random.uniform(0.5, 1.5, samples)
 
 

@@ -183,6 +183,15 @@ def test_keras_makes_its_functions_for_a_stand_in_without_changing_the_model(pur
     assert getattr(model, name) is before, f"Model.make_{name} writes to another object than `self`"
 
 
+@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="on other backends Keras makes these variables before it traces")
+def test_the_variables_of_metrics_are_made_before_a_step_is_traced():
+    model = helpers.compiled(helpers.spiking(), metrics=["accuracy"])
+    for attribute in ("_maybe_symbolic_build", "_compile_metrics"):
+        assert_has(model, attribute)
+    model._maybe_symbolic_build(data_batch=helpers.data())
+    assert model._compile_metrics.built
+
+
 @pytest.mark.skipif(helpers.BACKEND == "tensorflow", reason="Keras does not run a model to build its metrics on TensorFlow")
 def test_keras_wraps_errors_while_it_builds_metrics_in_words_that_are_known():
     class Unfinished(layers.Layer):

@@ -5,7 +5,7 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
-from exported import SUFFIXES, function_of, outputs_of
+from exported import SUFFIXES, function_of, loaded, outputs_of
 from helpers import compiled, data, spiking, to_numpy
 from keras import layers
 
@@ -56,8 +56,9 @@ def test_an_exported_graph_gives_the_outputs_for_batches_of_any_size(format, tim
     path = export(model, tmp_path, format, **signature)
     expected = model.predict(x, verbose=0)
     assert expected.std(axis=0).min() > 0.01
+    exported = loaded(path, format)
     for batch in (1, 5):
-        np.testing.assert_allclose(outputs_of(path, format, x[:batch]), expected[:batch], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(exported(x[:batch]), expected[:batch], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -75,17 +76,18 @@ def test_a_file_of_openvino_gives_the_outputs_for_batches_of_any_size(make, step
     path = export(model, tmp_path, "openvino")
     expected = model.predict(x, verbose=0)
     assert expected.std(axis=0).min() > 0.01
+    exported = loaded(path, "openvino")
     for batch in (1, 5):
-        np.testing.assert_allclose(outputs_of(path, "openvino", x[:batch]), expected[:batch], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(exported(x[:batch]), expected[:batch], rtol=0, atol=1e-5)
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="a format of PyTorch")
 def test_a_program_of_pytorch_gives_the_outputs_for_batches_of_any_size(tmp_path):
     x, _ = data(5)
     model = spiking(dense(), T)
-    path = export(model, tmp_path, "torch")
+    exported = loaded(export(model, tmp_path, "torch"), "torch")
     for batch in (1, 5):
-        np.testing.assert_allclose(outputs_of(path, "torch", x[:batch]), model.predict(x[:batch], verbose=0), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(exported(x[:batch]), model.predict(x[:batch], verbose=0), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("format", [*FORMATS[:2], *(pytest.param(format, marks=pytest.mark.slow) for format in FORMATS[2:])])

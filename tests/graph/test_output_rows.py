@@ -30,7 +30,7 @@ def function_of(model, how):
     if how == "unknown rows":
         import tensorflow as tf
 
-        return tf.function(model.call, input_signature=[tf.TensorSpec((None, 6), "float32")])
+        return tf.function(model.call, input_signature=[tf.TensorSpec((None, 6), "float32")], autograph=False)
     return model
 
 

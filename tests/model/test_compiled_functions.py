@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import compiled, mlp, naive_lif, spiking, to_numpy
 
+import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF
 
 X, Y = helpers.data()
@@ -264,3 +265,24 @@ def test_returning_to_an_earlier_setting_does_not_recompile():
     runs()
     model.timesteps = 3
     assert runs() == again
+
+
+@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="other backends make all variables before")
+@pytest.mark.parametrize(("make", "on_batch"), [("one output", False), ("two outputs", True), ("distilled", False)])
+def test_variables_of_optimizers_metrics_and_losses_do_not_make_tensorflow_trace_a_step_again(make, on_batch, monkeypatch):
+    traced, train_step = [], keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda model, data: (traced.append(model), train_step(model, data))[1])
+    network, y = mlp(), Y
+    if make == "two outputs":
+        network, y = keras.Model(network.inputs, [network.outputs[0], network.layers[-2].output]), [Y, Y]
+    model = spiking(network)
+    if make == "distilled":
+        model = rsnn.distillation.Distiller(mlp(), model, keras.distillation.LogitsDistillation())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    compiled(model, "adam", loss if y is Y else [loss, loss], metrics=["accuracy"] if y is Y else ["accuracy", "accuracy"])
+    if on_batch:
+        model.train_on_batch(X, y)
+        model.train_on_batch(X, y)
+    else:
+        model.fit(X, y, epochs=2, batch_size=4, verbose=0)
+    assert len(traced) == 1

@@ -133,7 +133,7 @@ def test_two_devices_train_as_one_by_other_methods(tmp_path):
 
 @pytest.mark.slow
 def test_four_devices_train_as_one(tmp_path):
-    name = "rate, multi"
+    name = "rate, multi, attention and time mean"
     expected = on_one_device(replica_cases.trained, replica_cases.CASES[name])
     for results in run(tmp_path, 4, [name]):
         assert_equal(results[name], expected)

@@ -62,8 +62,8 @@ from keras_ratesnn._core.keras_internals.state import set_state as set_state
 from keras_ratesnn._core.keras_internals.state import state_shardings as state_shardings
 from keras_ratesnn._core.keras_internals.state import torch_parameters as torch_parameters
 from keras_ratesnn._core.keras_internals.state import values_of as values_of
+from keras_ratesnn._core.keras_internals.training import BuildsBeforeItTraces as BuildsBeforeItTraces
 from keras_ratesnn._core.keras_internals.training import StandIn as StandIn
-from keras_ratesnn._core.keras_internals.training import TrainsInStrategies as TrainsInStrategies
 from keras_ratesnn._core.keras_internals.training import make_function as make_function
 from keras_ratesnn._core.keras_internals.training import plain_build_errors as plain_build_errors
 from keras_ratesnn._core.keras_internals.transfers import MovesBatchesOnce as MovesBatchesOnce

@@ -5,21 +5,44 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_ratesnn._core.keras_internals.imported import compute_output_spec
+from keras_ratesnn._core.keras_internals.losses import build_loss
 
-class TrainsInStrategies:
-    """A mixin for models that are trained in a `tf.distribute` strategy, whose replicas have unequal parts of the first batch.
 
-    Keras would add these parts to build a model (docs/upstream.md, unequal parts of a batch).
+class BuildsBeforeItTraces:
+    """A mixin for models whose steps are long: TensorFlow traces each once, since its variables exist before.
+
+    Outside of `tf.distribute` Keras makes the variables of metrics in a trace, and TensorFlow traces again what has made
+    variables. In a strategy replicas have unequal parts of the first batch, which Keras would add (docs/upstream.md, unequal
+    parts of a batch).
     """
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         strategy = getattr(self, "_distribute_strategy", None)  # only TensorFlow's models have one, since Keras 3.16
-        if iterator is not None and strategy is not None:
+        if strategy is not None and iterator is not None:
             for _, _, batches in iterator:
                 data_batch = keras.tree.map_structure(lambda part: strategy.experimental_local_results(part)[0], next(batches))
                 break
             iterator = None
+        elif strategy is None and keras.backend.backend() == "tensorflow":
+            _make_variables(self, iterator, data_batch)
         super()._maybe_symbolic_build(iterator, data_batch)  # type: ignore[misc]
+
+
+def _make_variables(model, iterator, data):
+    """Those of metrics, and of losses of several outputs, for data of which shapes and dtypes are read."""
+    # What does not fit is an error of the step, and what is not known of a data set is known there.
+    with contextlib.suppress(Exception):
+        data = data if iterator is None else iterator._get_iterator().element_spec
+        data = keras.tree.map_structure(
+            lambda of: None if of is None else keras.KerasTensor(of.shape, keras.backend.standardize_dtype(of.dtype)), data
+        )
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        outputs = model.compute_output_spec(x)
+        if len(keras.tree.flatten(outputs)) > 1:
+            build_loss(model, x, y, outputs)
+        if model._compile_metrics is not None and not model._compile_metrics.built:
+            compute_output_spec(model.compute_metrics, x, y, outputs, sample_weight=weights)
 
 
 class StandIn:
@@ -59,6 +82,9 @@ class StandIn:
 
 def make_function(stand_in, purpose):
     """Lets Keras make the function for `fit`, `evaluate` or `predict`: `purpose` is `"train"`, `"test"` or `"predict"`."""
+    if purpose == "train" and not stand_in.optimizer.built:
+        # Like the variables of metrics, see `BuildsBeforeItTraces`.
+        stand_in.optimizer.build(stand_in.trainable_variables)
     getattr(keras.Model, f"make_{purpose}_function")(stand_in, force=True)
     return getattr(stand_in, f"{purpose}_function")
 
