@@ -82,7 +82,8 @@ class StandIn:
 
 def make_function(stand_in, purpose):
     """Lets Keras make the function for `fit`, `evaluate` or `predict`: `purpose` is `"train"`, `"test"` or `"predict"`."""
-    if purpose == "train" and not stand_in.optimizer.built:
+    # A custom step may have an optimizer of its own.
+    if purpose == "train" and stand_in.optimizer is not None and not stand_in.optimizer.built:
         # Like the variables of metrics, see `BuildsBeforeItTraces`.
         stand_in.optimizer.build(stand_in.trainable_variables)
     getattr(keras.Model, f"make_{purpose}_function")(stand_in, force=True)
