@@ -33,7 +33,7 @@ IMAGES = 8
 """Two steps of training."""
 
 CIFAR_RECIPES = [name for name in catalogue.RECIPES if name.startswith("cifar10") and "dvs" not in name]
-IMAGES_OF_ANY_SIZE = ["imagenet_sew_resnet34", "imagenet_preact_resnet34", "imagenet_maxformer"]
+IMAGES_OF_ANY_SIZE = ["imagenet_sew_resnet34", "imagenet_maxformer"]
 IMAGENET_RECIPES = [name for name in catalogue.RECIPES if name.startswith("imagenet")]
 
 
@@ -92,6 +92,13 @@ def test_images_reach_the_network_of_a_recipe(name, shape, classes, mocked, tmp_
 
     monkeypatch.setitem(catalogue.RECIPES, name, dataclasses.replace(catalogue.find(name), build_network=small_network))
     check(trained(tmp_path / "run", name, "--data-dir", str(tmp_path), "--set", *NARROW))
+
+
+def test_the_residual_recipes_of_imagenet_differ_in_their_networks_alone():
+    """The run of one with a small network is that of the other."""
+    first, second = (catalogue.find(f"imagenet_{kind}_resnet34") for kind in ("sew", "preact"))
+    assert first.settings() == {**second.settings(), "name": first.name}
+    assert first.load_data is second.load_data
 
 
 @pytest.mark.parametrize(
