@@ -44,7 +44,7 @@ def network():
 
 def model_of(jit_compile, gradient="rate", step_mode="multi", learning_rate=1e-3):
     keras.utils.set_random_seed(0)
-    model = rsnn.SpikingModel(network(), 3, gradient, step_mode)
+    model = rsnn.SpikingModel(network(), 2, gradient, step_mode)
     assert model.compute_dtype == keras.config.dtype_policy().compute_dtype != "float32"
     return compiled(model, keras.optimizers.SGD(learning_rate, momentum=0.9), jit_compile=jit_compile)
 
