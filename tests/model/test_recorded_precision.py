@@ -55,15 +55,15 @@ def assert_close_weights(one, other, atol=2e-4):
 
 
 @pytest.mark.parametrize(("gradient", "step_mode", "jit_compile", "policy"), CASES, ids=str)
-def test_50_steps_train_the_weights_of_eager_mode(gradient, step_mode, jit_compile, policy):
+def test_25_steps_train_the_weights_of_eager_mode(gradient, step_mode, jit_compile, policy):
     x, y = data(8, (6, 6, 2))
     with recording():
         eager, recorded = models = [model_of(jit, gradient, step_mode) for jit in (False, jit_compile)]
         for model in models:
-            for _ in range(50):
+            for _ in range(25):
                 model.train_on_batch(x, y)
     assert graphs_of(recorded) == 1
-    assert_close_weights(eager, recorded)
+    assert_close_weights(eager, recorded, atol=1e-4)
 
 
 @in_half_precision
