@@ -87,6 +87,9 @@ def _reset_keras():
     keras.config.set_image_data_format("channels_last")
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
+    # Else what one test compiles for large layers would be compiled for the small layers of all later ones, too.
+    if fusion := sys.modules.get("keras_ratesnn._core.backend.torch.fusion"):
+        fusion._kinds.clear()
 
 
 def pytest_collection_modifyitems(config, items):

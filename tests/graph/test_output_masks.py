@@ -31,10 +31,10 @@ def labels(of_padding, timesteps=None):
 
 def model_and_labels(gradient, step_mode, return_sequences):
     """A compiled tagger, labels, and other labels of the padding; the loss and the metric are those of the words."""
-    model = rsnn.SpikingModel(tagger(), 3, gradient, step_mode, return_sequences)
+    model = rsnn.SpikingModel(tagger(), 2, gradient, step_mode, return_sequences)
     model.compile("sgd", "mse", metrics=["mae"])
-    y, other = (labels(of_padding, 3 if return_sequences else None) for of_padding in (0.0, 9.0))
-    is_word = np.repeat(IS_WORD[:, None], 3, axis=1) if return_sequences else IS_WORD
+    y, other = (labels(of_padding, 2 if return_sequences else None) for of_padding in (0.0, 9.0))
+    is_word = np.repeat(IS_WORD[:, None], 2, axis=1) if return_sequences else IS_WORD
     errors = (to_numpy(model(WORDS)) - y)[is_word]
     found = model.evaluate(WORDS, y, verbose=0, return_dict=True)
     assert found == pytest.approx({"loss": np.square(errors).mean(), "mae": np.abs(errors).mean()}, rel=1e-5)

@@ -36,7 +36,7 @@ def test_half_precision_trains_like_single(gradient, step_mode, policy):
     def losses(policy):
         keras.config.set_dtype_policy(policy)
         keras.utils.set_random_seed(0)
-        model = compiled(spiking(convolutional(), 4, gradient, step_mode=step_mode))
+        model = compiled(spiking(convolutional(), 2, gradient, step_mode=step_mode))
         assert model.compute_dtype == keras.config.dtype_policy().compute_dtype
         assert all(variable.dtype == "float32" for variable in model.trainable_variables)
         if policy == "mixed_float16":
@@ -79,9 +79,10 @@ def test_double_precision_is_kept_throughout(gradient, step_mode):
 @pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")])
 def test_channels_first_is_channels_last(gradient, step_mode):
     x, y = data(8, (8, 8, 2))
-    last = spiking(convolutional(), 4, gradient, step_mode=step_mode)
+    # Two steps could be taken for the axis of the channels.
+    last = spiking(convolutional(), 3, gradient, step_mode=step_mode)
     keras.config.set_image_data_format("channels_first")
-    first = spiking(convolutional(axis=1), 4, gradient, step_mode=step_mode)
+    first = spiking(convolutional(axis=1), 3, gradient, step_mode=step_mode)
     for there, here in zip(first.weights, last.weights, strict=True):
         there.assign(np.reshape(to_numpy(here), there.shape))
     loss, gradients = loss_and_gradients(first, np.moveaxis(x, -1, 1), y)

@@ -44,7 +44,7 @@ def network():
 
 def model_of(jit_compile, gradient="rate", step_mode="multi", learning_rate=1e-3):
     keras.utils.set_random_seed(0)
-    model = rsnn.SpikingModel(network(), 3, gradient, step_mode)
+    model = rsnn.SpikingModel(network(), 2, gradient, step_mode)
     assert model.compute_dtype == keras.config.dtype_policy().compute_dtype != "float32"
     return compiled(model, keras.optimizers.SGD(learning_rate, momentum=0.9), jit_compile=jit_compile)
 
@@ -55,15 +55,15 @@ def assert_close_weights(one, other, atol=2e-4):
 
 
 @pytest.mark.parametrize(("gradient", "step_mode", "jit_compile", "policy"), CASES, ids=str)
-def test_50_steps_train_the_weights_of_eager_mode(gradient, step_mode, jit_compile, policy):
+def test_25_steps_train_the_weights_of_eager_mode(gradient, step_mode, jit_compile, policy):
     x, y = data(8, (6, 6, 2))
     with recording():
         eager, recorded = models = [model_of(jit, gradient, step_mode) for jit in (False, jit_compile)]
         for model in models:
-            for _ in range(50):
+            for _ in range(25):
                 model.train_on_batch(x, y)
     assert graphs_of(recorded) == 1
-    assert_close_weights(eager, recorded)
+    assert_close_weights(eager, recorded, atol=1e-4)
 
 
 @in_half_precision

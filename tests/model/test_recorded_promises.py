@@ -1,5 +1,6 @@
 """Promises of other files hold for recorded calls: on PyTorch, where every call here is recorded, and replayed or compiled."""
 
+import functools
 import importlib
 import shutil
 
@@ -16,6 +17,7 @@ if BACKEND != "torch":
 
 from keras_ratesnn._core.backend.torch.compiler import Compiled
 from keras_ratesnn._core.backend.torch.graph_passes import draws
+from tests.model.test_layer_losses import AddsMean, AddsMeanInTime
 
 PROMISES = {
     "gradients.test_reference": ["test_logits_gradients_losses_and_moving_statistics_of_training_agree"],
@@ -76,6 +78,23 @@ IN_SINGLE_PRECISION = {
 }
 """Names of the tests whose bounds are too tight for half precision."""
 
+# Recording does not depend on the method: `test_call_graphs.py` compares recorded steps of each with eager ones.
+CHOSEN = {
+    "test_a_neuron_used_twice_keeps_a_membrane_for_each_use": ("gradient", ["bptt"]),
+    "test_a_saved_model_predicts_the_same_and_continues_training": ("gradient", ["rate"]),
+    "test_a_shared_layer_gets_the_sum_of_its_gradients": ("gradient", ["bptt"]),
+    "test_a_spiking_model_is_a_layer_of_a_bigger_model": ("gradient", ["rate"]),
+    "test_a_static_and_a_temporal_input_in_one_model": ("gradient", ["rate"]),
+    "test_fit_adds_the_regularisation_to_the_loss": ("gradient", ["bptt"]),
+    "test_frozen_layers_do_not_move": ("gradient", ["rate"]),
+    "test_timesteps_can_be_changed_after_training": ("gradient", ["bptt"]),
+    "test_a_loss_that_a_layer_adds_to_steps_counts_once_with_its_gradient": (
+        "make, step_mode",
+        [(AddsMean, "multi"), (AddsMeanInTime, "single"), (functools.partial(AddsMean, draws=True), "single")],
+    ),
+}
+"""The parameters of tests, and the values that are tried here: each at least once, but not each with each."""
+
 OF_EACH_METHOD = ("mlp_rate_s", "res_rate_m", "res_rate_m_temporal", "sew_rate_m", "res_bptt_s", "sltt_vgg", "ottt_vgg_ws")
 
 
@@ -84,8 +103,24 @@ def case(request):
     return Case(request.param)
 
 
+def _promise(module, name):
+    """A test of another file, or a fixture, with the chosen values of its parameters."""
+    function = getattr(importlib.import_module(f"tests.{module}"), name)
+    if name not in CHOSEN:
+        return function
+
+    @functools.wraps(function)
+    def promise(**arguments):
+        function(**arguments)
+
+    parameters, values = CHOSEN[name]
+    others = [mark for mark in function.pytestmark if mark.name != "parametrize" or mark.args[0] not in parameters]
+    promise.pytestmark = [*others, pytest.mark.parametrize(parameters, values).mark]
+    return promise
+
+
 for module, names in PROMISES.items():
-    globals().update({name: getattr(importlib.import_module(f"tests.{module}"), name) for name in names})
+    globals().update({name: _promise(module, name) for name in names})
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not support masking")

@@ -115,15 +115,12 @@ def test_the_number_of_trainable_parameters_is_that_of_the_authors(network, argu
 
 @of_networks()
 def test_the_edition_depends_on_the_image(network):
+    tokens = {(28, 28, 1): 49, (124, 128, 2): 992, (160, 128, 1): 80, (128, 128, 2): 64}
     with keras.StatelessScope(initialize_variables=False):
-        found = {
-            shape: tokens_of(network(shape, dims=32, blocks=4, heads=2))
-            for shape in ((28, 28, 1), (124, 128, 2), (160, 128, 1), (128, 128, 2))
-        }
-    assert found == {(28, 28, 1): 49, (124, 128, 2): 992, (160, 128, 1): 80, (128, 128, 2): 64}
-    with keras.StatelessScope(initialize_variables=False):
-        blocks = {size: block_names(network((size, size, 2), dims=32, blocks=4, heads=2)) for size in (124, 128)}
-    assert (blocks[124] == blocks[128]) == (network is models.Spikformer)
+        found = {shape: network(shape, dims=32, blocks=4, heads=2) for shape in tokens}
+    assert {shape: tokens_of(model) for shape, model in found.items()} == tokens
+    of_cifar, of_dvs = (block_names(found[shape]) for shape in ((124, 128, 2), (128, 128, 2)))
+    assert (of_cifar == of_dvs) == (network is models.Spikformer)
 
 
 def block_names(model):
@@ -150,14 +147,22 @@ def test_the_edition_gives_the_default_image(network):
 
 # Every sample is treated alone: the authors' QKFormer runs neurons through the batch as if it were time.
 @of_editions()
-def test_samples_do_not_see_each_other(network, edition):
+def test_samples_do_not_see_each_other_and_a_training_step_reaches_every_kernel_also_in_channels_first_order(network, edition):
     size = SIZES[edition]
     model = firing(network, size=size, edition=edition)
-    x, _ = images(size)
+    x, y = images(size)
     outputs = model.predict(x, verbose=0)
     assert np.ptp(outputs, axis=0).min() > 0
     np.testing.assert_allclose(model.predict(x[::-1], verbose=0)[::-1], outputs, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(model.predict(x[2:3], verbose=0), outputs[2:3], rtol=1e-4, atol=1e-5)
+
+    if BACKEND != "tensorflow":  # It has no channels_first convolutions on a CPU.
+        keras.config.set_image_data_format("channels_first")
+        first = network((3, size, size), 3, 2, dims=32, blocks=4, heads=2, edition=edition)
+        first.set_weights(model.get_weights())
+        np.testing.assert_allclose(first.predict(x.transpose(0, 3, 1, 2), verbose=0), outputs, rtol=1e-3, atol=1e-4)
+        keras.config.set_image_data_format("channels_last")
+    assert_trains(model, x, y)
 
 
 @of_networks()
@@ -175,11 +180,6 @@ def assert_trains(model, x, y):
     assert np.isfinite(loss)
     assert [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()] == []
     assert [path for path, gradient in gradients.items() if path.endswith("kernel") and not gradient.any()] == []
-
-
-@of_editions()
-def test_a_training_step_reaches_every_kernel(network, edition):
-    assert_trains(firing(network, size=SIZES[edition], edition=edition), *images(SIZES[edition]))
 
 
 @pytest.mark.parametrize(
@@ -355,20 +355,6 @@ def test_a_saved_network_loads_and_gives_its_weights(tmp_path):
     expected = model.predict(x, verbose=0)
     np.testing.assert_array_equal(keras.saving.load_model(path).predict(x, verbose=0), expected)
     np.testing.assert_array_equal(small(models.MaxFormer, weights=path).predict(x, verbose=0), expected)
-
-
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow has no channels_first convolutions on a CPU")
-@of_editions()
-def test_channels_first_computes_the_same(network, edition):
-    size = SIZES[edition]
-    x, _ = images(size)
-    last = firing(network, size=size, edition=edition)
-    keras.config.set_image_data_format("channels_first")
-    first = network((3, size, size), 3, 2, dims=32, blocks=4, heads=2, edition=edition)
-    first.set_weights(last.get_weights())
-    np.testing.assert_allclose(
-        first.predict(x.transpose(0, 3, 1, 2), verbose=0), last.predict(x, verbose=0), rtol=1e-3, atol=1e-4
-    )
 
 
 # Arguments.

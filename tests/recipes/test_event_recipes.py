@@ -2,6 +2,7 @@
 
 import re
 
+import keras
 import numpy as np
 import pytest
 from made_event_files import write_gestures, write_heidelberg, write_nmnist, write_spoken
@@ -13,6 +14,9 @@ from tests.recipes.recipe_runs import trained
 pytestmark = pytest.mark.runs_once
 
 TINY = ("width=0.0625", "timesteps=2", "epochs=1", "batch_size=16")
+if keras.backend.backend() == "torch":
+    # Compiling the time loops of large images takes most of the time.
+    TINY += ("jit_compile=False",)
 
 WRITE = {
     "nmnist": write_nmnist,

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
+from made_once import made_once
 
 from recipes import catalogue, figures, make_recordings, overview, windows
 from recipes.benchmark import against_timesteps, callbacks
@@ -44,7 +46,7 @@ def recordings(tmp_path_factory):
     """The folder of recordings of an event camera, of ten classes."""
     folder = tmp_path_factory.mktemp("recordings")
     write_clothes(folder)
-    assert make_recordings.main([str(folder / "made"), "--train", "60", "--test", "10", "--data-dir", str(folder)]) == 0
+    assert make_recordings.main([str(folder / "made"), "--train", "20", "--test", "10", "--data-dir", str(folder)]) == 0
     return folder / "made"
 
 
@@ -62,21 +64,16 @@ def test_a_run_on_recordings_has_figures_with_the_frames_of_their_time_steps(rec
         assert len(accuracies.split()) == (4 if timesteps else 3)
 
 
-def test_accuracies_of_held_out_images_are_not_called_test_accuracies(tmp_path, capsys):
-    held_out = [*MEASURED[:2], "1", *MEASURED[4:], "held_out=200", "--methods", "rate-multi", "--output", str(tmp_path)]
-    for _ in ("measured", "drawn again"):
-        assert against_timesteps.main(held_out) == 0
-        assert "| held-out accuracy |" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("of", ["recordings", "mixed images"])
-def test_steps_on_recordings_and_mixed_images_are_drawn_against_the_number_of_steps(of, recordings, tmp_path):
-    chosen = {
-        "recordings": (*EVENTS, str(recordings), *SMALL),
-        "mixed images": ("digits", "--set", "epochs=1", *QUICKLY[1:], "mix=mixup"),
+def test_steps_on_recordings_and_mixed_images_are_drawn_and_held_out_accuracies_named(of, recordings, tmp_path, capsys):
+    chosen, tested = {
+        "recordings": ((*EVENTS, str(recordings), *SMALL), "test"),
+        "mixed images": (("digits", "--set", "epochs=1", *QUICKLY[1:], "mix=mixup", "held_out=200"), "held-out"),
     }[of]
     measured = ("--timesteps", "2", "--seeds", "1", "--rounds", "1", "--methods", "rate-multi")
-    assert against_timesteps.main([*chosen, *measured, "--output", str(tmp_path)]) == 0
+    for _ in ("measured", "drawn again") if tested == "held-out" else ("measured",):
+        assert against_timesteps.main([*chosen, *measured, "--output", str(tmp_path)]) == 0
+        assert f"| {tested} accuracy |" in capsys.readouterr().out
     (path,) = tmp_path.glob("*.json")
     assert [row["timesteps"] for row in json.loads(path.read_text())["rows"]] == [2]
 
@@ -109,11 +106,14 @@ def test_figures_need_images(option, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory):
-    """The folder of accuracy, memory and time against T."""
-    folder = tmp_path_factory.mktemp("record")
-    assert against_timesteps.main([*MEASURED, "--output", str(folder)]) == 0
-    return folder
+def record(tmp_path_factory, request):
+    """The folder of accuracy, memory and time against T: of each worker, since the files are drawn again."""
+
+    def make(folder):
+        assert against_timesteps.main([*MEASURED, "--output", str(folder / "record")]) == 0
+
+    shared = made_once("against_timesteps", make, tmp_path_factory, request)
+    return shutil.copytree(shared / "record", tmp_path_factory.mktemp("record") / "record")
 
 
 def test_accuracy_memory_and_time_are_drawn_against_the_number_of_steps(record, capsys):

@@ -28,8 +28,9 @@ from tests.recipes.recipe_runs import QUICKLY, error_of, trained
 pytestmark = pytest.mark.runs_once
 
 ROOT = pathlib.Path(__file__).parents[2]
-EPOCHS = 4
+EPOCHS = 3
 RUN = ("digits", "--set", f"epochs={EPOCHS}", "augment=fashion_mnist", *QUICKLY)
+SHORT = ("digits", "--set", "epochs=1", *QUICKLY)
 SECONDS = 240
 SECONDS_OF_A_RUN = 25
 
@@ -61,6 +62,20 @@ def stopped_run(tmp_path_factory):
 def folder(stopped_run, tmp_path):
     """A separate copy of the folder of that run."""
     return shutil.copytree(stopped_run[0], tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory):
+    """`(folder, record)` of a finished run of one epoch."""
+    folder = tmp_path_factory.mktemp("short")
+    return folder, trained(folder, *SHORT)
+
+
+@pytest.fixture
+def finished(short_run, tmp_path):
+    """A separate copy of that folder, and the record."""
+    folder, record = short_run
+    return shutil.copytree(folder, tmp_path / "short"), record
 
 
 def curve_without_times(record):
@@ -101,12 +116,12 @@ def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path, capsys):
     assert curve_without_times(trained(tmp_path, *RUN)) == curve_without_times(whole_run)
 
 
-def test_a_run_killed_before_it_wrote_its_result_writes_the_same_one(tmp_path, monkeypatch):
-    whole = trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY)
-    (tmp_path / "result.json").unlink()
+def test_a_run_killed_before_it_wrote_its_result_writes_the_same_one(finished, monkeypatch):
+    folder, whole = finished
+    (folder / "result.json").unlink()
     # Another process has another peak.
     monkeypatch.setattr(device, "peak_bytes", lambda: 2**40)
-    assert trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY) == whole
+    assert trained(folder, *SHORT) == whole
 
 
 @pytest.mark.slow
@@ -129,26 +144,25 @@ def started(folder):
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def test_a_finished_run_is_trained_again_only_on_request(whole_run, tmp_path, capsys):
-    first = trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY)
+def test_a_finished_run_is_trained_again_only_on_request(finished, capsys):
+    folder, first = finished
     capsys.readouterr()
-    command = ["digits", "--output", str(tmp_path), "--set", "epochs=1", *QUICKLY]
+    command = [*SHORT, "--output", str(folder)]
     assert main(command) == 0
     assert f"test accuracy: {first['test_accuracy']:.4f}" in capsys.readouterr().out
-    written = (tmp_path / "result.json").stat().st_mtime_ns
+    written = (folder / "result.json").stat().st_mtime_ns
     assert main([*command, "--restart"]) == 0
-    assert (tmp_path / "result.json").stat().st_mtime_ns > written
-    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
+    assert (folder / "result.json").stat().st_mtime_ns > written
+    assert len((folder / "log.csv").read_text().splitlines()) == 2
 
 
-def test_a_folder_of_a_run_with_other_settings_is_not_changed(tmp_path, capsys):
-    trained(tmp_path, "digits", "--set", "epochs=1", *QUICKLY)
-    kept = (tmp_path / "result.json").read_bytes()
-    capsys.readouterr()
-    error = error_of(["digits", "--output", tmp_path, "--set", "epochs=2", *QUICKLY], capsys)
+def test_a_folder_of_a_run_with_other_settings_is_not_changed(finished, capsys):
+    folder, _ = finished
+    kept = (folder / "result.json").read_bytes()
+    error = error_of([*SHORT, "epochs=2", "--output", folder], capsys)
     assert "epochs=1, now 2" in error
     assert "--restart" in error
-    assert (tmp_path / "result.json").read_bytes() == kept
+    assert (folder / "result.json").read_bytes() == kept
 
 
 @pytest.mark.on_each_backend
