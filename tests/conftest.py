@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import sys
@@ -56,7 +57,7 @@ def _jax_lowers_in_one_context():
 
 @pytest.fixture(scope="session", autouse=True)
 def _little_garbage_is_collected():
-    """Neither what imports have made, nor by Keras, which collects garbage for each weight that it deletes as it quantizes."""
+    """Neither what imports have made, nor by Keras or TensorFlow Lite, for each weight that is quantized and each conversion."""
     import keras
 
     # With PyTorch, too, this imports TensorFlow.
@@ -66,15 +67,25 @@ def _little_garbage_is_collected():
     # Tracing makes many objects that stay.
     gc.set_threshold(100_000, 20, 20)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(gc, "collect", _unless_for_keras(gc.collect))
+        patched.setattr(gc, "collect", _unless_for_libraries(gc.collect))
         yield
 
 
-def _unless_for_keras(collect):
-    def collect_unless_for_keras(*arguments):
-        return 0 if sys._getframe(1).f_globals["__name__"].startswith("keras.") else collect(*arguments)
+def _unless_for_libraries(collect):
+    def collect_unless_for_libraries(*arguments):
+        is_of_library = sys._getframe(1).f_globals["__name__"].startswith(("keras.", "tensorflow.lite."))
+        return 0 if is_of_library else collect(*arguments)
 
-    return collect_unless_for_keras
+    return collect_unless_for_libraries
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_reported():
+    """OpenVINO reports dozens of messages for each conversion, each from a copy of the process, which takes long in a large one."""
+    with pytest.MonkeyPatch.context() as patched:
+        if importlib.util.find_spec("openvino_telemetry"):
+            patched.setattr("openvino_telemetry.utils.sender.TelemetrySender.send", lambda *_: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
