@@ -57,7 +57,7 @@ def _jax_lowers_in_one_context():
 
 @pytest.fixture(scope="session", autouse=True)
 def _little_garbage_is_collected():
-    """Neither what imports have made, nor by Keras or TensorFlow Lite, for each weight that is quantized and each conversion."""
+    """Neither what imports have made, nor by Keras and TensorFlow Lite for each weight and conversion."""
     import keras
 
     # With PyTorch, too, this imports TensorFlow.
@@ -81,7 +81,7 @@ def _unless_for_libraries(collect):
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_reported():
-    """OpenVINO reports dozens of messages for each conversion, each from a copy of the process, which takes long in a large one."""
+    """OpenVINO reports dozens of messages for each conversion, each from a copy of the process, which takes long."""
     with pytest.MonkeyPatch.context() as patched:
         if importlib.util.find_spec("openvino_telemetry"):
             patched.setattr("openvino_telemetry.utils.sender.TelemetrySender.send", lambda *_: None)

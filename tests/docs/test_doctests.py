@@ -26,12 +26,13 @@ BACKENDS = {"jax", "tensorflow", "torch"}
 FILES = [path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / "keras_ratesnn").rglob("*.py"))]
 # The other backends' modules need their backend.
 MODULES = [".".join(parts).removesuffix(".__init__") for parts in FILES if not BACKENDS - {BACKEND} & set(parts)]
-# Readers of files, and facts about layers, are the same on each backend.
-ONCE = () if BACKEND == "torch" else ("keras_ratesnn.events.", "keras_ratesnn.layer_kinds.")
+# Readers of files, facts about layers, and the shapes of networks are the same on each backend; analyses have tests on each.
+ONCE = ("keras_ratesnn.analysis.", "keras_ratesnn.events.", "keras_ratesnn.layer_kinds.", "keras_ratesnn.models.")
 WITH_EXAMPLES = [
     name
     for name in MODULES
-    if not name.startswith(ONCE) and ">>>" in pathlib.Path(importlib.util.find_spec(name).origin).read_text()
+    if (BACKEND == "torch" or not name.startswith(ONCE))
+    and ">>>" in pathlib.Path(importlib.util.find_spec(name).origin).read_text()
 ]
 # Pages run on PyTorch, where they take the least time. Elsewhere those do that users copy first or that have blocks for what is
 # there, the backend or a package; the others are slow tests there.
