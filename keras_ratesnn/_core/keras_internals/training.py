@@ -31,6 +31,8 @@ class BuildsBeforeItTraces:
 
 def _make_variables(model, iterator, data):
     """Those of metrics, and of losses of several outputs, for data of which shapes and dtypes are read."""
+    if all(part is None or part.built for part in (model._compile_loss, model._compile_metrics)):
+        return
     # What does not fit is an error of the step, and what is not known of a data set is known there.
     with contextlib.suppress(Exception):
         data = data if iterator is None else iterator._get_iterator().element_spec
