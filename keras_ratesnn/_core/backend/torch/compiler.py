@@ -126,8 +126,8 @@ def for_all_shapes(graph, tensors):
 def for_this_order_of_axes(graph, tensors):
     """Compiles a graph of element-wise operations for tensors of any sizes with the same order of axes in memory.
 
-    Unlike `torch.compile`, this checks nothing at each call, which takes longer than the loops of a small layer, and gives up
-    after no number of kinds of tensors.
+    Unlike `torch.compile`, this checks only the sizes at a call, since more would take longer than the loops of a small layer,
+    and gives up after no number of kinds of tensors.
     """
     import sympy
     from torch._dynamo.source import ConstantSource

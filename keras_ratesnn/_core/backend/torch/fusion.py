@@ -222,13 +222,14 @@ def _compile(function, tensors):
     """Compiles `function` for a list of tensors like these: a function of such tensors."""
     with LOCK:
         graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
-    constants = any(node.op == "get_attr" for node in graph.graph.nodes)
-    # Layers with the same code share one kernel, also for different shapes. After a few ranks PyTorch would stop compiling it.
-    text = id(graph) if constants else (graph.code, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
-    if text not in _numbers:
-        _numbers[text] = len(_kernels)
-        _kernels.append(CompiledByLayout(graph, "the time loop of a neuron layer", any(tensor.is_cuda for tensor in tensors)))
-    number = _numbers[text]
+        constants = any(node.op == "get_attr" for node in graph.graph.nodes)
+        # Layers with the same code share one kernel, also for different shapes. It is compiled for one dtype and device.
+        text = id(graph) if constants else (graph.code, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
+        if text not in _numbers:
+            _numbers[text] = len(_kernels)
+            on_gpu = any(tensor.is_cuda for tensor in tensors)
+            _kernels.append(CompiledByLayout(graph, "the time loop of a neuron layer", on_gpu))
+        number = _numbers[text]
     if len(graph.graph.output_node().args[0]) == 1:
         return lambda *tensors: [torch.ops.keras_ratesnn.kernel_of_one.default(number, tensors)]
     return lambda *tensors: torch.ops.keras_ratesnn.kernel.default(number, tensors)
