@@ -16,10 +16,14 @@ def compiled_loss(model):
 def build_loss(model, inputs, labels, outputs):
     """Builds the compiled loss of a model, which makes variables, for inputs, labels and (symbolic) outputs."""
     if model._compile_loss is not None and not model._compile_loss.built:
-        inputs, labels = keras.tree.map_structure(
-            lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype)), (inputs, labels)
-        )
-        compute_output_spec(model.compute_loss, inputs, labels, outputs)
+        compute_output_spec(model.compute_loss, symbolic(inputs), symbolic(labels), outputs)
+
+
+def symbolic(data):
+    """A structure of symbolic tensors for one of tensors, arrays or their specifications, and `None`."""
+    return keras.tree.map_structure(
+        lambda of: None if of is None else keras.KerasTensor(of.shape, keras.backend.standardize_dtype(of.dtype)), data
+    )
 
 
 def loss_of_samples(loss):

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core.keras_internals.imported import compute_output_spec
-from keras_ratesnn._core.keras_internals.losses import build_loss
+from keras_ratesnn._core.keras_internals.losses import build_loss, symbolic
 
 
 class BuildsBeforeItTraces:
@@ -35,10 +35,7 @@ def _make_variables(model, iterator, data):
         return
     # What does not fit is an error of the step, and what is not known of a data set is known there.
     with contextlib.suppress(Exception):
-        data = data if iterator is None else iterator._get_iterator().element_spec
-        data = keras.tree.map_structure(
-            lambda of: None if of is None else keras.KerasTensor(of.shape, keras.backend.standardize_dtype(of.dtype)), data
-        )
+        data = symbolic(data if iterator is None else iterator._get_iterator().element_spec)
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         outputs = model.compute_output_spec(x)
         if len(keras.tree.flatten(outputs)) > 1:
