@@ -15,7 +15,7 @@ from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Ten
 from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas, slots
 from keras_ratesnn._model.around_fit import around_fit
 from keras_ratesnn._model.call_graphs import CallGraphs
-from keras_ratesnn._model.call_inputs import call_inputs
+from keras_ratesnn._model.call_inputs import call_inputs, starting_at
 from keras_ratesnn._model.callback_order import in_order
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
@@ -240,7 +240,7 @@ class SpikingModel(
         functional = _graph.as_graph(self.network)
         keras_internals.forget_losses(functional)
         walk, after_means = _graph.walks(functional, training)
-        inputs, mask = call_inputs(functional, inputs, self.timesteps, mask, self.mask_value)
+        inputs, mask, first = call_inputs(functional, inputs, self.timesteps, mask, self.mask_value)
         if mask is not None:
             _graph.check_padding(functional)
         run = Run(
@@ -262,6 +262,8 @@ class SpikingModel(
             replicas.check_training_call(self)
         with replicas.own_noise(self.network):
             outputs = self._through_time(run)
+        if first is not None and self.return_sequences:
+            outputs = keras.tree.map_structure(lambda output: starting_at(-first, output), outputs)
         if run.with_gradient:
             backend.replicas.average_gradients(outputs, lambda: self.trainable_variables)
         return outputs

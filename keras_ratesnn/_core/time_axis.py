@@ -40,6 +40,13 @@ def step_of(tensor, t):
     return tensor[:, t] if isinstance(t, int) else ops.take(tensor, t, axis=1)
 
 
+def rotated(tensor, first):
+    """The steps of a tensor `(batch, T, ...)` from the first one of each sample on, `(batch,)`, followed by those before it."""
+    timesteps = ops.shape(tensor)[1]
+    steps = (ops.arange(timesteps)[None] + ops.cast(first, "int32")[:, None]) % timesteps
+    return ops.take_along_axis(tensor, ops.reshape(steps, (-1, timesteps, *(1 for _ in tensor.shape[2:]))), axis=1)
+
+
 def zero_unless(rows, tensor):
     """A tensor with zeros in place of the rows where `rows` is false, `(rows,)`; with all of its rows if `rows` is `None`."""
     if rows is None:

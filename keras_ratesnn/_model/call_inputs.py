@@ -3,13 +3,16 @@
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn._model.input_checks import has_time
 from keras_ratesnn._model.time_masks import masked
 
 
 def call_inputs(network, inputs, timesteps, mask, mask_value):
     """The inputs of a call, for `Run`.
+
+    Time starts for each sample at its first step that is not padding: padding before a sequence moves to its end. So all that
+    depends on the number of a step (weights of steps, encoders, windows) sees what it would see without the padding.
 
     Args:
         network: A Functional model.
@@ -19,7 +22,8 @@ def call_inputs(network, inputs, timesteps, mask, mask_value):
         mask_value: See `masked`.
 
     Returns:
-        `(pairs, mask)`: list of `(tensor, has_time)`, and a boolean tensor `(batch, T)`, false for padding, or `None`.
+        `(pairs, mask, first)`: list of `(tensor, has_time)`; a boolean tensor `(batch, T)`, false for padding; and the first
+        step of each sample that is not, `(batch,)`. The last two are `None` if all steps count.
     """
     slots = _graph.slots_of(network)
     flat = zip(_graph.match_inputs(network, inputs), network.inputs, strict=True)
@@ -28,7 +32,16 @@ def call_inputs(network, inputs, timesteps, mask, mask_value):
     if slots > 1:
         pairs = [(_shown(tensor, slots) if timed else tensor, timed) for tensor, timed in pairs]
         mask = None if mask is None else ops.repeat(mask, slots, axis=1)
-    return pairs, mask
+    if mask is None:
+        return pairs, None, None
+    first = ops.argmax(ops.cast(mask, "int32"), axis=1)
+    pairs = [(starting_at(first, tensor) if timed else tensor, timed) for tensor, timed in pairs]
+    return pairs, starting_at(first, mask), first
+
+
+def starting_at(first, steps):
+    """All steps, `(batch, T, ...)`, with their Keras mask, in the order that begins with the step `first` of each sample."""
+    return keras_internals.with_mask(lambda tensor: time_axis.rotated(tensor, first), steps)
 
 
 def _as_input(tensor, wanted, timesteps):

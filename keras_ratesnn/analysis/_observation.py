@@ -36,7 +36,7 @@ def samples(x: Structure) -> int:
 def steps_that_count(model: SpikingModel, x: Structure) -> np.ndarray:
     """Which steps of each sample of a batch are not padding by the model's `mask_value`, `(batch, T)`."""
     network = _graph.as_graph(model.network)
-    _, mask = call_inputs(network, x, model.timesteps, None, model.mask_value)
+    _, mask, _ = call_inputs(network, x, model.timesteps, None, model.mask_value)
     return np.ones((samples(x), model.timesteps), bool) if mask is None else np.asarray(ops.convert_to_numpy(mask))
 
 

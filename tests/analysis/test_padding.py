@@ -51,6 +51,15 @@ def test_rates_are_spikes_per_step_that_is_not_padding():
     assert [layer.firing_rate for layer in description.layers] == pytest.approx(rates.mean.tolist(), rel=1e-6)
 
 
+def test_steps_count_from_the_first_that_is_not_padding():
+    after, padded = sequences(), model_of(mask_value=np.nan)
+    before = np.stack([np.roll(steps, T - length, axis=0) for steps, length in zip(after, LENGTHS, strict=True)])
+    found, expected = (analysis.firing_rates(padded, x).by_step for x in (before, after))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    found, expected = (analysis.raster(padded, x, "second").spikes for x in (before, after))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_energy_is_the_mean_of_that_of_each_sequence():
     padded, found = each_alone(lambda model, x, y: analysis.energy(model, x))
     energy = analysis.energy(padded, sequences())

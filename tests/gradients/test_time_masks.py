@@ -58,7 +58,10 @@ class WithMask(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        return self.model(inputs, training=training, mask=ops.convert_to_tensor(self.time_mask))
+        mask = keras.tree.map_structure(
+            lambda of_input: None if of_input is None else ops.convert_to_tensor(of_input), self.time_mask
+        )
+        return self.model(inputs, training=training, mask=mask)
 
 
 def results(model, x, y=Y, mask=MASK, loss=None):
@@ -113,6 +116,55 @@ def test_what_is_in_the_padding_changes_nothing(gradient, step_mode):
     expected, found = results_of_each(model, [padded_with(value, x) for value in (0.0, np.nan)])
     assert all(np.isfinite(result).all() for result in expected)
     assert_same(found, expected, gradient, rtol=0.0)
+
+
+class StepNumber(keras.layers.Layer):
+    """Adds the number of the time step."""
+
+    def call(self, inputs, time_step=None):
+        if time_step is None:
+            return inputs
+        return inputs + 0.2 * ops.reshape(ops.cast(time_step, inputs.dtype), (-1, *[1] * (len(inputs.shape) - 1)))
+
+
+def network_that_knows_its_step():
+    """Weights of steps, queues of earlier inputs, an encoder, and a layer that is given the time step."""
+    keras.utils.set_random_seed(0)
+    inputs = [keras.Input((6,), name="frames"), keras.Input((6,), name="image")]
+    x = layers.Concatenate()([inputs[0], rsnn.layers.LatencyEncoder()(inputs[1])])
+    x = rsnn.layers.TemporalEffectiveBatchNormalization(T, momentum=0.5)(layers.Dense(8)(x))
+    delay = rsnn.layers.Delay(3)
+    x = layers.Dense(8, bias_initializer="ones")(delay(rsnn.layers.MaskedPSN(T, 2, threshold=0.3)(x)))
+    x = rsnn.layers.Recurrent(rsnn.layers.LIF(0.5, 0.3), layers.Dense(8))(x)
+    x = rsnn.layers.SlidingPSN(2, threshold=0.3)(layers.Dense(8)(StepNumber()(x)))
+    network = keras.Model(inputs, layers.Dense(3)(x))
+    for variable in network.trainable_variables:
+        if variable.path.startswith("temporal_effective") or variable is delay.position:
+            variable.assign(np.linspace(0.4, 1.6, variable.shape[0]).astype("float32"))
+    return network
+
+
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"), [pair for pair in [*EACH[:4], *EACH[4:8:3]] if BACKEND == "torch" or pair[0] != "rate"], ids=str
+)
+def test_padding_before_a_sequence_is_as_padding_after_it(gradient, step_mode):
+    """The number of a step and the windows count from the first step of each sample that is not padding."""
+    after, image = frames(), np.random.default_rng(1).random((4, 6)).astype("float32")
+    starts = np.array([0, 2, 1, 3])
+    order = (np.arange(T) - starts[:, None]) % T
+    before, mask = np.take_along_axis(after, order[..., None], axis=1), np.take_along_axis(MASK, order, axis=1)
+    pairs = [([padded_with(np.nan, x, of_x), image], [of_x, None]) for x, of_x in ((after, MASK), (before, mask))]
+    found, outputs = [], []
+    for x, of_x in pairs:
+        model = spiking(network_that_knows_its_step(), T, gradient, step_mode=step_mode)
+        found.append(results(model, x, mask=of_x))
+        model.return_sequences = True
+        outputs.append(model(x, mask=of_x))
+    assert found[0][1].any(), "no gradient reaches the first layer"
+    assert_same(found[1], found[0], rtol=1e-5)
+    np.testing.assert_array_equal(to_numpy(outputs[1]._keras_mask), mask)
+    expected = np.take_along_axis(to_numpy(outputs[0]), order[..., None], axis=1)
+    np.testing.assert_allclose(to_numpy(outputs[1]), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
