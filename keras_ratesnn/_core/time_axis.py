@@ -48,7 +48,7 @@ def rotated(tensor, first):
 
 
 def zero_unless(rows, tensor):
-    """A tensor with zeros in place of the rows where `rows` is false, `(rows,)`; with all of its rows if `rows` is `None`."""
+    """A tensor with zeros where `rows`, of its first axes, is false; the tensor if `rows` is `None`."""
     if rows is None:
         return tensor
     # Not a product: a row that is masked may hold anything, such as NaN.
@@ -56,8 +56,9 @@ def zero_unless(rows, tensor):
 
 
 def as_rows(values, tensor):
-    """Values for rows, `(rows,)`, with as many axes as a tensor `(rows, ...)`."""
-    return ops.reshape(values, (-1, *([1] * (len(tensor.shape) - 1))))
+    """Values for rows, `(rows,)` or for more of the first axes, or one for all, with as many axes as a tensor `(rows, ...)`."""
+    inner = _shape(values)[1:]
+    return ops.reshape(values, (-1, *inner, *([1] * (len(tensor.shape) - 1 - len(inner)))))
 
 
 def of_steps(factors, time_steps):

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn._model.input_checks import fits, has_time
 
 
@@ -35,15 +35,19 @@ def masked(network, pairs, mask, mask_value):
         if of_input is None:
             of_input = keras_internals.mask_of(tensor)
         _check_rank(of_input, tensor)
-        of_rows = None if of_input is None else ops.cast(of_input, "bool")
-        if timed and of_rows is not None:
-            # A step counts where some of its rows do.
-            in_time.append(_any_of_each(of_rows))
-            of_rows = of_rows if len(of_rows.shape) > 2 else None
-        # Another tensor: the caller's keeps its mask.
-        inputs.append((tensor if of_input is None else keras_internals.put_mask(ops.copy(tensor), of_rows), timed))
         if timed and mask_value is not None:
             in_time.append(_any_of_each(_is_data(tensor, mask_value)))
+        if of_input is not None:
+            of_rows = ops.cast(of_input, "bool")
+            if timed:
+                # A step counts where some of its rows do.
+                in_time.append(_any_of_each(of_rows))
+                of_rows = of_rows if len(of_rows.shape) > 2 else None
+            # What a row holds at the steps at which it is masked does not matter.
+            clean = time_axis.zero_unless(of_rows, tensor) if timed else tensor
+            # Another tensor: the caller's keeps its mask.
+            tensor = keras_internals.put_mask(ops.copy(tensor) if clean is tensor else clean, of_rows)
+        inputs.append((tensor, timed))
     return inputs, functools.reduce(ops.logical_and, in_time) if in_time else None
 
 

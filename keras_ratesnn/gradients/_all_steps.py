@@ -30,38 +30,45 @@ class AllStepsPass(NeuronPass):
         super().__init__(cell, dtype, with_gradient=False)
         self.windows = windows
 
-    def all_steps(self, currents):
-        membranes, spikes, record = self._of_all_steps(currents)
+    def all_steps(self, currents, mask):
+        membranes, spikes, record = self._of_all_steps(currents, mask)
         return time_axis.cast(spikes, self.dtype), (membranes, record)
 
     # One step after the other, the inputs of all steps are kept for the end.
 
     def phase(self, t):
-        return ops.reshape(ops.arange(self.windows.timesteps) == t, (1, -1))
+        return ops.reshape(ops.arange(self.windows.timesteps) == t, (1, -1)), ()
+
+    def valid_phase(self, phase, valid):
+        return phase[0], valid
 
     def start(self, current):
         like = ops.repeat(
             ops.zeros_like(current[:, None], dtype=time_axis.accumulation_dtype(current.dtype)), self.windows.timesteps, axis=1
         )
-        return {"state": self.cell.initial_state(current), "inputs": like}
+        return {"state": self.cell.initial_state(current), "inputs": like, "counts": ()}
 
     def advance(self, phase, current, carried):
         _, spikes, state = self.cell.step(current, carried["state"])
-        inputs = carried["inputs"]
-        now = ops.reshape(phase, (1, -1, *[1 for _ in current.shape[1:]]))
+        inputs, counts, (is_now, valid) = carried["inputs"], carried["counts"], phase
+        now = ops.reshape(is_now, (1, -1, *[1 for _ in current.shape[1:]]))
         inputs = ops.where(now, time_axis.cast(current, inputs.dtype)[:, None], inputs)
-        return time_axis.cast(spikes, self.dtype), {"state": state, "inputs": inputs}
+        if ops.is_tensor(valid):
+            counts_now = ops.logical_and(now, valid[:, None])
+            counts = ops.logical_or(counts, counts_now) if ops.is_tensor(counts) else counts_now
+        return time_axis.cast(spikes, self.dtype), {"state": state, "inputs": inputs, "counts": counts}
 
     def finish(self, carried):
-        _, _, record = backend.detached(self._of_all_steps, carried["inputs"])
+        mask = carried["counts"] if ops.is_tensor(carried["counts"]) else None
+        _, _, record = backend.detached(self._of_all_steps, carried["inputs"], mask)
         return carried["state"], record
 
-    def _of_all_steps(self, currents):
+    def _of_all_steps(self, currents, mask):
         cell, windows = self.cell, self.windows
-        membranes, spikes, slope = _fired(cell, windows, currents)
+        membranes, spikes, slope = _fired(cell, currents, mask)
         record = {
-            "rate": _means(windows, windows.only_valid(spikes)),
-            "slopes": [_means(windows, slope * of_window) for of_window in _shifts(cell, windows, membranes)],
+            "rate": _means(windows, time_axis.zero_unless(mask, spikes)),
+            "slopes": [_means(windows, slope * of_window) for of_window in _shifts(cell, windows, mask, membranes)],
             "own": {"slope": slope, "inputs": currents} if cell.trainable_variables else (),
         }
         return membranes, spikes, record
@@ -97,15 +104,15 @@ class PartialSumsPass(_eligibility.EligibilityPass):
         super().__init__(cell, dtype, windows.sizes)
         self.windows = windows
 
-    def all_steps(self, currents):
-        membranes, spikes, slope = _fired(self.cell, self.windows, currents)
-        shifts = _shifts(self.cell, self.windows, membranes)
+    def all_steps(self, currents, mask):
+        membranes, spikes, slope = _fired(self.cell, currents, mask)
+        shifts = _shifts(self.cell, self.windows, mask, membranes)
         # Each product is summed before the next one needs memory.
         by_window = [self._sums(slope * shift) for shift in shifts]
         by_part = [self._sums(slope * derivative) for derivative in self.cell.over_time_derivatives(currents)]
         record = [
             {"rate": rate, "slopes": [sums[window] for sums in (*by_window[: window + 1], *by_part)]}
-            for window, rate in enumerate(self._sums(self.windows.only_valid(spikes)))
+            for window, rate in enumerate(self._sums(time_axis.zero_unless(mask, spikes)))
         ]
         return time_axis.cast(spikes, self.dtype), (membranes, record)
 
@@ -114,24 +121,24 @@ class PartialSumsPass(_eligibility.EligibilityPass):
         return [ops.sum(steps[:, start:end], axis=1) / (end - start) for start, end in _windows.spans(self.sizes)]
 
 
-def _fired(cell, windows, currents):
-    """Membranes and spikes of all steps, `(batch, T, ...)`, and the surrogate derivatives, which are 0 in padding."""
+def _fired(cell, currents, mask):
+    """Membranes and spikes of all steps, `(batch, T, ...)`, and the surrogate derivatives, 0 at steps that do not count."""
     membranes = cell.over_time(currents)
-    return membranes, cell.fire(membranes), windows.only_valid(cell.surrogate_derivative(membranes))
+    return membranes, cell.fire(membranes), time_axis.zero_unless(mask, cell.surrogate_derivative(membranes))
 
 
-def _shifts(cell, windows, like):
+def _shifts(cell, windows, mask, like):
     """By how much membranes rise if the inputs of the steps of a window that count do by 1, for each window.
 
     Tensors that broadcast to the membranes of all steps, `like`.
     """
     inside = [_windows.inside(windows.sizes, t) or (1.0,) for t in range(windows.timesteps)]
-    inside = ops.convert_to_tensor(inside, like.dtype)[None]
-    if windows.mask is not None:
-        inside = inside * ops.cast(windows.mask, like.dtype)[..., None]
+    axes = [1 for _ in like.shape[2:]]
+    inside = ops.reshape(ops.convert_to_tensor(inside, like.dtype), (1, windows.timesteps, *axes, len(windows)))
+    if mask is not None:
+        inside = inside * ops.reshape(ops.cast(mask, like.dtype), (*ops.shape(mask), *axes[len(mask.shape) - 2 :], 1))
     shifted = cell.over_time(inside) - cell.over_time(ops.zeros_like(inside))
-    shape = (-1, windows.timesteps, *[1 for _ in like.shape[2:]])
-    return [ops.reshape(shifted[..., window], shape) for window in range(len(windows))]
+    return [shifted[..., window] for window in range(len(windows))]
 
 
 def _means(windows, steps):

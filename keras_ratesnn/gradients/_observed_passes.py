@@ -16,7 +16,7 @@ class MembranePass(NeuronPass):
         membrane, spikes, state = self.cell.step(current, carried)
         return self._joined(membrane, spikes), state
 
-    def all_steps(self, currents):
+    def all_steps(self, currents, mask):
         membranes = self.cell.over_time(currents)
         return self._joined(membranes, self.cell.fire(membranes)), (membranes, ())
 
@@ -38,7 +38,7 @@ class SensitivityPass(NeuronPass):
     def compiles(self):
         return _eligibility.has_written_derivative(self.cell)
 
-    def all_steps(self, currents):
+    def all_steps(self, currents, mask):
         membranes = self.cell.over_time(currents)
         shift = self.cell.over_time(ops.ones_like(currents[:1])) - self.cell.over_time(ops.zeros_like(currents[:1]))
         return time_axis.widen(self.cell.surrogate_derivative(membranes) * shift), (membranes, ())

@@ -1,4 +1,4 @@
-"""A neuron layer in a time loop whose steps may be padding."""
+"""A neuron layer in a time loop whose steps may be padding, or masked for some of its rows."""
 
 from keras import ops
 
@@ -6,21 +6,22 @@ from keras_ratesnn._core import time_axis, tree
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
 
 
-def padded(neuron_pass, mask):
-    """The pass, or for a mask one that keeps the state of neurons that wait, and do not spike, at the steps that are padding.
+def padded(neuron_pass, counts_at):
+    """The pass, or one that keeps the state of neurons that wait, and do not spike, at the steps that do not count for them.
 
     Args:
         neuron_pass: `NeuronPass`.
-        mask: Boolean tensor `(batch, T)`, false for padding; `None` if there is none.
+        counts_at: Function of a step that returns a boolean tensor, `(batch,)` or of more of the first axes of the current,
+            false for what is padding or masked at it; `None` if all steps count.
     """
-    return neuron_pass if mask is None or not neuron_pass.waits else _PaddedPass(neuron_pass, mask)
+    return neuron_pass if counts_at is None or not neuron_pass.waits else _PaddedPass(neuron_pass, counts_at)
 
 
 class _PaddedPass(NeuronPass):
-    def __init__(self, neuron_pass, mask):
+    def __init__(self, neuron_pass, counts_at):
         super().__init__(neuron_pass.cell, neuron_pass.dtype, neuron_pass.with_gradient)
         self._inner = neuron_pass
-        self._mask = mask
+        self._counts_at = counts_at
 
     @property
     def key(self):
@@ -31,29 +32,19 @@ class _PaddedPass(NeuronPass):
         return self._inner.compiles
 
     def phase(self, t):
-        return {"inner": self._inner.phase(t), "valid": time_axis.step_of(self._mask, t)}
+        return {"inner": self._inner.phase(t), "counts": self._counts_at(t)}
 
     def start(self, current):
-        return tree.map_leaves(self._of_samples(current), self._inner.start(current))
-
-    @staticmethod
-    def _of_samples(current):
-        """A function of leaves: what all samples share differs between them once some have padding; a count does not."""
-        batch, *shape = ops.shape(current)
-
-        def of_samples(leaf):
-            shared = ops.is_tensor(leaf) and not len(leaf.shape) and time_axis.is_float(leaf.dtype)
-            return ops.broadcast_to(leaf, (batch, *[1 for _ in shape])) if shared else leaf
-
-        return of_samples
+        return tree.map_leaves(_not_shared(time_axis.as_rows(self._counts_at(0), current)), self._inner.start(current))
 
     def advance(self, phase, current, carried):
-        valid = phase["valid"]
+        counts = phase["counts"]
         if self.cell.moves_in_padding:
-            phase = self._inner.valid_phase(phase["inner"], time_axis.as_rows(valid, current))
-            results, after = self._inner.advance(phase, time_axis.zero_unless(valid, current), carried)
-            return time_axis.zero_unless(valid, results), tree.map_leaves(
-                self._of_samples(current), self._inner.as_tensors(after)
+            of_current = time_axis.as_rows(counts, current)
+            phase = self._inner.valid_phase(phase["inner"], of_current)
+            results, after = self._inner.advance(phase, time_axis.zero_unless(counts, current), carried)
+            return time_axis.zero_unless(counts, results), tree.map_leaves(
+                _not_shared(of_current), self._inner.as_tensors(after)
             )
         results, after = self._inner.advance(phase["inner"], current, carried)
 
@@ -62,13 +53,28 @@ class _PaddedPass(NeuronPass):
                 # With many windows, most traces are of others than that of this step.
                 return new
             like = new if ops.is_tensor(new) and len(new.shape) else current
-            return ops.where(time_axis.as_rows(valid, like), new, old)
+            return ops.where(time_axis.as_rows(counts, like), new, old)
 
         waiting = self._inner.at_padding(carried)
-        return time_axis.zero_unless(valid, results), tree.map_leaves(kept, self._inner.as_tensors(after), waiting)
+        return time_axis.zero_unless(counts, results), tree.map_leaves(kept, self._inner.as_tensors(after), waiting)
 
     def finish(self, carried):
         return self._inner.finish(carried)
 
     def as_tensors(self, carried):
         return self._inner.as_tensors(carried)
+
+
+def _not_shared(counts):
+    """A function of leaves: what neurons share differs once steps do not count for some of them; a number of steps does not.
+
+    Args:
+        counts: What counts at a step, with as many axes as the current.
+    """
+    shape = ops.shape(counts)
+
+    def not_shared(leaf):
+        shared = ops.is_tensor(leaf) and not len(leaf.shape) and time_axis.is_float(leaf.dtype)
+        return ops.broadcast_to(leaf, shape) if shared else leaf
+
+    return not_shared

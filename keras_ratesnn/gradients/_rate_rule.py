@@ -1,5 +1,6 @@
 """The second walk of rate-based backpropagation: the network on rates, with gradient."""
 
+import keras
 from keras import ops
 
 from keras_ratesnn import layer_kinds
@@ -88,7 +89,12 @@ class RateRule(Rule):
 
     def neuron(self, call):
         recorded = self.step_mode.record.neurons[_rates_of_neurons.QUANTITY, call.key]
-        rate = _rates_of_neurons.firing_rate(call.operation.cell, recorded, self.tensor(only_signal(call)), self.windows)
+        mean_input, share = self.tensor(only_signal(call)), self.step_mode.record.weights.get(call.key)
+        if share is not None:
+            # Where rows are masked at some steps, the input changes at the others alone: by more than its mean does.
+            by = ops.where(share > 0.0, 1.0 / ops.maximum(share, keras.config.epsilon()), 0.0)
+            mean_input = backend.graft(mean_input, mean_input, time_axis.as_rows(by, mean_input))
+        rate = _rates_of_neurons.firing_rate(call.operation.cell, recorded, mean_input, self.windows)
         return time_axis.cast(rate, call.operation.compute_dtype)
 
     def mixing(self, call):

@@ -51,7 +51,12 @@ def _given(run, step_mode, values, chosen):
     return {
         "inputs": [tensor for tensor, _ in run.inputs],
         "constants": {key: tree.map_leaves(lambda signal: signal.value, of) for key, of in step_mode.constants.items()},
-        "masks": {key: tree.map_leaves(_mask_of, of) for key, of in step_mode.constants.items()},
+        "masks": {
+            "inputs": [_mask_of(tensor) for tensor, _ in run.inputs],
+            "constants": {
+                key: tree.map_leaves(lambda signal: _mask_of(signal.value), of) for key, of in step_mode.constants.items()
+            },
+        },
         "variables": values,
         "drawn": step_mode.record.drawn(),
         "chosen": () if chosen is None else chosen,
@@ -86,13 +91,12 @@ class Recomputation:
         run, mask = self.run, given["mask"] if ops.is_tensor(given["mask"]) else None
         step_mode = SingleStep(run.timesteps, mask=mask)
         step_mode.constants = {
-            key: tree.map_leaves(_constant, of, given["masks"][key]) for key, of in given["constants"].items()
+            key: tree.map_leaves(_constant, of, given["masks"]["constants"][key]) for key, of in given["constants"].items()
         }
 
         def signals():
-            return [
-                step_mode.begin(tensor, has_time) for tensor, (_, has_time) in zip(given["inputs"], run.inputs, strict=True)
-            ]
+            of_inputs = zip(given["inputs"], given["masks"]["inputs"], run.inputs, strict=True)
+            return [step_mode.begin(_masked(tensor, mask), has_time) for tensor, mask, (_, has_time) in of_inputs]
 
         def walk():
             return step_mode.walk_step(self.rule(step_mode), run.walk, signals, t, record)
@@ -141,15 +145,20 @@ class Recomputation:
         return [*(ops.take(each, t, axis=1) for each in upstream[:outputs]), *upstream[outputs:]]
 
 
-def _mask_of(signal):
-    """The mask that Keras has put on the tensor of a signal, `()` if there is none: layers after it look for it there."""
-    mask = keras_internals.mask_of(signal.value)
+def _mask_of(tensor):
+    """The mask that Keras has put on a tensor, `()` if there is none: layers after it look for it there."""
+    mask = keras_internals.mask_of(tensor)
     return () if mask is None else mask
+
+
+def _masked(tensor, mask):
+    """A tensor with what `_mask_of` returned."""
+    return keras_internals.put_mask(tensor, mask if ops.is_tensor(mask) else None)
 
 
 def _constant(value, mask):
     """The signal of a tensor that is the same at every step, with its mask."""
-    return Signal(keras_internals.put_mask(value, mask if ops.is_tensor(mask) else None), static=True)
+    return Signal(_masked(value, mask), static=True)
 
 
 def _differentiable(given, variables):

@@ -6,6 +6,7 @@ from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend, normalization, time_axis
 from keras_ratesnn.gradients import _rates_of_neurons
 from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.signals import only_signal
 
 
 class RecordingRule(ForwardRule):
@@ -32,6 +33,12 @@ class RecordingRule(ForwardRule):
 
     def neuron_pass(self, neuron):
         return _rates_of_neurons.recording_pass(neuron.cell, neuron.compute_dtype, self.step_mode.windows)
+
+    def neuron(self, call):
+        mask = self.step_mode.row_mask(only_signal(call))
+        if mask is not None:
+            self.evaluate(self.step_mode.average_steps, "weights", call.key, ops.cast(mask, "float32"))
+        return super().neuron(call)
 
     def normalization(self, call):
         if call.kind.normalization.normalize_rate is None:

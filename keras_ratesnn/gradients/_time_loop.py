@@ -25,7 +25,8 @@ def run(neuron_pass, current, timesteps, mask=None):
         neuron_pass: `NeuronPass`.
         current: `Signal`, the input current, in multi-step mode.
         timesteps: Integer T.
-        mask: Boolean tensor `(batch, T)`, false for padding. Defaults to `None`: there is none.
+        mask: Boolean tensor `(batch, T)`, or of more of the first axes of the current at each step, false for what is padding
+            or masked. Defaults to `None`: all steps count.
 
     Returns:
         `(spikes, finished)`: the spikes of all steps, `(batch * T, ...)`, and the result of `finish`.
@@ -35,21 +36,20 @@ def run(neuron_pass, current, timesteps, mask=None):
     elif timesteps <= backend.unrolled_steps(neuron_pass.with_gradient):
         spikes, finished = _unrolled(neuron_pass, current, timesteps, mask)
     elif neuron_pass.with_gradient:
-        spikes, finished = _scanned(padded(neuron_pass, mask), current, timesteps)
+        spikes, finished = _scanned(_padded(neuron_pass, mask), current, timesteps)
     else:
-        spikes, finished = _looped(padded(neuron_pass, mask), current, timesteps)
+        spikes, finished = _looped(_padded(neuron_pass, mask), current, timesteps)
     return time_axis.fold(spikes), finished
+
+
+def _padded(neuron_pass, mask):
+    return padded(neuron_pass, None if mask is None else lambda t: time_axis.step_of(mask, t))
 
 
 def _at_once(neuron_pass, current, timesteps, mask):
     steps = time_axis.repeat(current.value, timesteps) if current.static else current.value
-    rows = None if mask is None else ops.reshape(mask, (-1,))
-
-    def unless_padding(steps):
-        return time_axis.unfold(time_axis.zero_unless(rows, steps), timesteps)
-
-    spikes, finished = neuron_pass.all_steps(unless_padding(steps))
-    spikes = unless_padding(time_axis.fold(spikes))
+    spikes, finished = neuron_pass.all_steps(time_axis.zero_unless(mask, time_axis.unfold(steps, timesteps)), mask)
+    spikes = time_axis.zero_unless(mask, spikes)
     return (spikes, finished) if neuron_pass.with_gradient else backend.optimization_barrier((spikes, finished))
 
 
@@ -64,14 +64,14 @@ def _unrolled(neuron_pass, current, timesteps, mask):
 
     # A compiled function is given all of its tensors.
     def whole(steps, mask):
-        of_steps, currents = padded(neuron_pass, mask), at_each_step(steps)
+        of_steps, currents = _padded(neuron_pass, mask), at_each_step(steps)
         spikes, carried = _several(of_steps, map(of_steps.phase, range(timesteps)), currents, of_steps.start(currents[0]))
         return ops.stack(spikes, axis=1), of_steps.finish(carried)
 
     if timesteps <= in_a_pass:
         spikes, finished = _elementwise(neuron_pass, whole, (timesteps, current.static), steps, mask)
     else:
-        neuron_pass, currents, spikes = padded(neuron_pass, mask), at_each_step(steps), []
+        neuron_pass, currents, spikes = _padded(neuron_pass, mask), at_each_step(steps), []
         carried = neuron_pass.start(currents[0])
 
         # It is compiled only once if no number in it changes.

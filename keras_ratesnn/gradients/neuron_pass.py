@@ -46,11 +46,12 @@ class NeuronPass:
         """Whether `all_steps` runs all steps at once, where a step mode has them."""
         return self.cell.in_parallel
 
-    def all_steps(self, currents: Tensor) -> tuple[Tensor, tuple[Structure, Structure]]:
+    def all_steps(self, currents: Tensor, mask: Tensor | None) -> tuple[Tensor, tuple[Structure, Structure]]:
         """All steps at once, instead of `start`, `advance` and `finish`.
 
         Args:
-            currents: Tensor `(batch, T, ...)`, zeros where steps are padding.
+            currents: Tensor `(batch, T, ...)`, zeros where steps do not count.
+            mask: Boolean tensor of its first axes, false there; `None` if all steps count.
 
         Returns:
             `(spikes, finished)`: what `advance` and `finish` would return.

@@ -81,7 +81,7 @@ class TraceRule(OnlineRule):
     def neuron(self, call):
         spikes, neuron = super().neuron(call).value, call.operation
         trace_pass = TracePass(neuron.cell, neuron.compute_dtype, with_gradient=False)
-        emitted = Signal(ops.stop_gradient(spikes))
+        emitted = Signal(_masked_like(ops.stop_gradient(spikes), spikes))
         trace = backend.detached(self.step_mode.through_time, call.key, trace_pass, emitted)
         return TracedSignal(spikes, _masked_like(trace, spikes))
 
@@ -101,8 +101,9 @@ class TraceRule(OnlineRule):
         outputs = super().operation(call)
         if not all(traced):
             return outputs
-        traces = self.apply(call, *with_tensors(lambda signal: signal.trace, call), share=0.0)
-        return tree.map_leaves(lambda output, trace: TracedSignal(output.value, trace), outputs, traces)
+        guard = self.guarded(call, self.step_mode.only_valid)
+        traces = self.apply(call, *with_tensors(lambda signal: guard(signal.trace), call), share=0.0)
+        return tree.map_leaves(lambda output, trace: TracedSignal(output.value, guard(trace)), outputs, traces)
 
     def weighted(self, call):
         """y_t, with its derivative with respect to the input at the spikes, and with respect to the weights at the traces."""

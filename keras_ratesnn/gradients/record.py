@@ -21,7 +21,7 @@ class Record(NamedTuple):
         outputs: The time means in each window, `(batch * W, ...)`, of outputs of operations; of integers and booleans all
             steps, `(batch * T, ...)`.
         statistics: The time means of the statistics with which calls normalised steps: lists with one element per window.
-        weights: How often the rows of normalised inputs are not masked, in each window, `(batch * W, ...)`.
+        weights: How often the rows of inputs of normalisations and neurons are not masked, in each window, `(batch * W, ...)`.
         moments: The time means of the moments that a normalisation receives after the last walk: lists like `statistics`.
         input_masks: The Keras masks of inputs of calls at all steps, `(batch * T, ...)`: dicts from the index of a signal.
         random_masks: The masks by which calls multiply their input at every step, `(batch, ...)`.

@@ -7,21 +7,12 @@ included, changes nothing. Statistics of a batch are those of its valid steps.
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, results_without_padding, spiking, to_numpy, training_results, training_step
+from helpers import BACKEND, compiled, results_without_padding, spiking, to_numpy, training_results
 from keras import layers, ops
+from masked_results import EACH, LENGTHS, MASK, SOME, STEP_MODES, T, WithMask, Y, assert_same, results, results_of_each
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate
-
-T = 4
-LENGTHS = np.array([4, 2, 2, 1])
-MASK = np.arange(T) < LENGTHS[:, None]
-Y = np.array([0, 1, 2, 1])
-STEP_MODES = ["multi", "single"]
-METHODS = ["rate", Rate(windows=2), "bptt", "sltt", "ottt"]
-EACH = [(gradient, step_mode) for gradient in METHODS for step_mode in STEP_MODES]
-# All methods and both step modes, and all pairs on PyTorch, where they take the least time.
-SOME = EACH if BACKEND == "torch" else [*EACH[::3], EACH[1], EACH[5]]
 
 
 def frames(seed=0, features=(6,), timesteps=T):
@@ -47,43 +38,6 @@ def network(normalizing=False, decay=0.5):
 
 def normalizing_network():
     return network(normalizing=True)
-
-
-class WithMask(keras.Model):
-    """A model that is always called with a mask, for what trains models without one."""
-
-    def __init__(self, model, mask=MASK):
-        super().__init__()
-        self.model, self.time_mask = model, mask
-        self.built = True
-
-    def call(self, inputs, training=None):
-        mask = keras.tree.map_structure(
-            lambda of_input: None if of_input is None else ops.convert_to_tensor(of_input), self.time_mask
-        )
-        return self.model(inputs, training=training, mask=mask)
-
-
-def results(model, x, y=Y, mask=MASK, loss=None):
-    """The loss, the gradients, the outputs and the moving statistics after a training step."""
-    return results_of_each(model, [x], y, mask, loss)[0]
-
-
-def results_of_each(model, batches, y=Y, mask=MASK, loss=None):
-    """`results` of each of several batches, with the same moving statistics before it."""
-    step, found = training_step(model if mask is None else WithMask(model, mask), loss), []
-    before = [to_numpy(variable) for variable in model.network.non_trainable_variables]
-    for x in batches:
-        for variable, value in zip(model.network.non_trainable_variables, before, strict=True):
-            variable.assign(value)
-        value, gradients, outputs = step(x, y)
-        found.append([value, *gradients.values(), outputs, *map(to_numpy, model.network.non_trainable_variables)])
-    return found
-
-
-def assert_same(found, expected, message="", rtol=1e-4):
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol * max(1e-2, np.abs(other).max()), err_msg=str(message))
 
 
 @pytest.mark.parametrize(

@@ -70,14 +70,19 @@ class MultiStep(StepMode):
         if not current.static:
             self._checked(current.value)
         pass_key, record = (neuron_pass.quantity, key), self.record
+        counts = (
+            self.windows.mask
+            if self.row_mask(current) is None
+            else time_axis.unfold(self.valid_places(current), self.timesteps)
+        )
         spikes, (record.states[pass_key], record.neurons[pass_key]) = _time_loop.run(
-            neuron_pass, current, self.timesteps, self.windows.mask
+            neuron_pass, current, self.timesteps, counts
         )
         self._passes[pass_key] = neuron_pass
         return spikes
 
     def mix(self, key: str, mixing_pass: NeuronPass, signal: Signal) -> Tensor:
-        layer, steps = mixing_pass.cell, time_axis.unfold(self.only_valid(self.tensor(signal)), self.timesteps)
+        layer, steps = mixing_pass.cell, time_axis.unfold(self.only_valid_places(signal), self.timesteps)
         return time_axis.cast(time_axis.fold(layer.over_time(steps)), mixing_pass.dtype)
 
     def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:

@@ -63,7 +63,8 @@ class SingleStep(StepMode):
     def through_time(self, key: str, neuron_pass: NeuronPass, current: Signal) -> Tensor:
         pass_key, loops = (neuron_pass.quantity, key), self.record.loops
         self._passes[pass_key] = neuron_pass
-        running = padded(neuron_pass, self.windows.mask)
+        counts = self.valid_places(current)
+        running = padded(neuron_pass, None if counts is None else lambda t: counts)
         carried = loops[pass_key] if pass_key in loops else running.start(current.value)
         spikes, carried = _time_loop.step(running, current.value, carried, self.t)
         loops[pass_key] = running.as_tensors(carried)

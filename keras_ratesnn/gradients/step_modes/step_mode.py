@@ -114,7 +114,7 @@ class StepMode:
 
     def mix_step_by_step(self, key: str, mixing_pass: NeuronPass, signal: Signal) -> Tensor:
         """`mix`, by one step of the layer after the other, whatever the rule sees."""
-        return self.through_time(key, mixing_pass, Signal(self.only_valid(self.tensor(signal))))
+        return self.through_time(key, mixing_pass, Signal(self.only_valid_places(signal)))
 
     def average(self, field: Literal["statistics", "moments"], key: str, values: Structure) -> None:
         """Records the mean of a structure of tensors over the calls in each window: a list with one element per window.
@@ -175,6 +175,25 @@ class StepMode:
     def only_valid(self, tensor: Tensor) -> Tensor:
         """A tensor of the steps that the rule sees, with zeros, and no gradient, in place of padding."""
         return time_axis.zero_unless(self.valid_rows(), tensor)
+
+    def row_mask(self, signal: Signal) -> Tensor | None:
+        """The Keras mask of `tensor(signal)` as booleans, if it is one of the first axes of a step; otherwise `None`."""
+        mask, axes = self.mask(signal), signal.value.shape
+        if mask is None or len(mask.shape) > len(axes):
+            return None
+        fits = all(None in sizes or sizes[0] == sizes[1] for sizes in zip(mask.shape[1:], axes[1:], strict=False))
+        return ops.cast(mask, "bool") if fits else None
+
+    def only_valid_places(self, signal: Signal) -> Tensor:
+        """`tensor(signal)` with zeros where it does not count."""
+        return time_axis.zero_unless(self.valid_places(signal), self.tensor(signal))
+
+    def valid_places(self, signal: Signal) -> Tensor | None:
+        """What of `tensor(signal)` is neither padding nor masked, booleans for its first axes; `None` if all of it."""
+        rows, mask = self.valid_rows(), self.row_mask(signal)
+        if rows is None or mask is None:
+            return rows if mask is None else mask
+        return ops.logical_and(mask, time_axis.as_rows(rows, mask))
 
     def weights_in_statistics(self, call: Call, mask: Tensor | None) -> Tensor | None:
         """The weights of the input of a normalisation in statistics, of a shape that broadcasts to its first axes.
