@@ -51,8 +51,8 @@ def import_nir(
             pools stay as they are in the file.
         reset_delay: Boolean, whether a spike resets its neuron one step later, as in snnTorch unless its neurons were made with
             `reset_delay=False`, for neurons whose metadata does not say it. Neurons of snnTorch's class `Leaky` that reset to
-            zero do so at once in either case, and are read so. Defaults to `None`: `False`, with a warning if the file looks
-            like one of snnTorch.
+            zero do so at once in either case, and are read so; its `RLeaky` does not. Defaults to `None`: `False`, with a
+            warning if the file looks like one of snnTorch.
 
     Returns:
         A `SpikingModel`. Its layers have the names of the nodes.
