@@ -1,6 +1,7 @@
 """Masks in time: which steps of the sequences in a batch are padding."""
 
 import functools
+import math
 import numbers
 from typing import Any
 
@@ -11,6 +12,8 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._model.input_checks import fits, has_time
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def masked(network, pairs, mask, mask_value):
@@ -144,7 +147,26 @@ def _check_shape(mask, tensor, timed, name):
 
 def _is_data(tensor, mask_value, numpy=ops):
     """Where a tensor does not hold the value of padding, which may be NaN."""
-    return numpy.logical_not(numpy.isnan(tensor)) if mask_value != mask_value else numpy.not_equal(tensor, mask_value)
+    if mask_value != mask_value:
+        return numpy.logical_not(numpy.isnan(tensor))
+    differs = [numpy.not_equal(tensor, value) for value in _as_data_holds_it(mask_value, tensor.dtype)]
+    return functools.reduce(numpy.logical_and, differs) if differs else numpy.ones_like(tensor, dtype="bool")
+
+
+def _as_data_holds_it(mask_value, dtype):
+    """The numbers that the value of padding may be in data of a dtype: −0.1 in half precision is another number.
+
+    Data may have had another precision before: Keras casts what `fit` gets. A number that a dtype does not hold, since it is 0
+    or infinite there, is in no data of this dtype.
+    """
+    dtype, found = keras.backend.standardize_dtype(dtype), []
+    with np.errstate(over="ignore"):
+        for first in _FLOATS:
+            value = np.float64(mask_value).astype(first)
+            value = float(value.astype(dtype) if dtype in _FLOATS else value)
+            if value == mask_value or (value and math.isfinite(value)):
+                found.append(value)
+    return dict.fromkeys(found)
 
 
 def _any_of_each(steps, numpy=ops):

@@ -333,6 +333,24 @@ def test_a_mask_value_is_saved(tmp_path):
     assert not np.allclose(to_numpy(again(x)), to_numpy(model(x)))
 
 
+def test_padding_is_found_in_data_of_every_dtype_that_holds_it_and_only_there():
+    """5.1 is another number in each precision, and in no integers; 1e-9 is 0 in float16."""
+    inputs = keras.Input((6,))
+    model = spiking(keras.Model(inputs, rsnn.layers.LIF(0.5)(inputs)), T, return_sequences=True, mask_value=5.1)
+    padded = padded_with(5.1, frames())
+    for data in (padded.astype("float16"), ops.cast(padded, "bfloat16"), padded, padded.astype("float64")):
+        outputs = model(data)
+        np.testing.assert_array_equal(to_numpy(outputs._keras_mask), MASK)
+    # Keras casts what it gets from NumPy. Without a mask, such currents cause spikes.
+    np.testing.assert_array_equal(model.predict(padded.astype("float16"), verbose=0)[~MASK], 0.0)
+    assert to_numpy(model(padded_with(5.0, frames()).astype("int8"))._keras_mask).all()
+    model.mask_value = 1e-9
+    assert to_numpy(model(padded_with(0.0, frames()).astype("float16"))._keras_mask).all()
+    model.mask_value, padded[2] = 5.1, 5.1
+    with pytest.raises(ValueError, match="only padding in 1 of 4 samples, the first of them sample 2"):
+        model.predict(padded.astype("float16"), verbose=0)
+
+
 def test_padding_changes_nothing_in_half_precision_and_recorded():
     keras.config.set_dtype_policy("mixed_bfloat16")
     x, models = frames(), [compiled(spiking(normalizing_network(), T, mask_value=value)) for value in (0.0, np.nan)]
