@@ -24,10 +24,13 @@ def real(
     at_most: float | None = None,
     advice: str = "",
 ) -> float:
-    """Returns `value` as a float if it is a finite real number within the bounds; else raises TypeError or ValueError."""
+    """Returns `value` as a float if it is a finite real number within the bounds; else raises TypeError or ValueError.
+
+    Both must be so in float32, too, in which the library computes: 1e-50 is no number above 0 there.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
-            f"`{name}` must be a real number. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+            f"`{name}` must be a real number. Received: {name}={shown(value)} of type {type(value).__name__}.{_also(advice)}"
         )
     bounds = []
     if above is not None:
@@ -38,19 +41,41 @@ def real(
         bounds.append((value < below, f"< {below}"))
     if at_most is not None:
         bounds.append((value <= at_most, f"<= {at_most}"))
-    if not math.isfinite(value) or not all(holds for holds, _ in bounds):
-        wanted = [text for _, text in bounds] + (["finite"] if not math.isfinite(value) else [])
-        raise ValueError(f"`{name}` must be {' and '.join(wanted)}. Received: {name}={value!r}.{_also(advice)}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or not all(holds for holds, _ in bounds):
+        wanted = [text for _, text in bounds] + (["finite"] if not math.isfinite(number) else [])
+        raise ValueError(f"`{name}` must be {' and '.join(wanted)}. Received: {name}={shown(value)}.{_also(advice)}")
+    held = _in_float32(number)
+    strict = [above is None or held > _in_float32(above), below is None or held < _in_float32(below)]
+    if not math.isfinite(held) or not all(strict):
+        wanted = [text for _, text in bounds] + ["finite"]
+        raise ValueError(
+            f"`{name}` must be {' and '.join(wanted)} in float32, too. Received: {name}={shown(value)}, which is {held} "
+            f"there.{_also(advice)}"
+        )
+    return number
+
+
+def _in_float32(value: float) -> float:
+    """A number as float32 has it. Processors may take what is smaller than the smallest normal number for 0."""
+    with np.errstate(over="ignore", under="ignore"):
+        held = np.float32(value)
+    return 0.0 if abs(held) < np.finfo("float32").tiny else float(held)
 
 
 def integer(name: str, value: Any, *, advice: str = "") -> int:
-    """Returns `value` as an int if it is an integer; else raises TypeError."""
+    """Returns `value` as an int if it is an integer of 64 bits; else raises TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
-            f"`{name}` must be an integer. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+            f"`{name}` must be an integer. Received: {name}={shown(value)} of type {type(value).__name__}.{_also(advice)}"
         )
-    return int(value)
+    value = int(value)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"`{name}` must be an integer of 64 bits. Received: {name}={shown(value)}.{_also(advice)}")
+    return value
 
 
 def positive_integer(name: str, value: Any, *, advice: str = "") -> int:
@@ -72,7 +97,7 @@ def index(name: str, value: Any, count: int) -> int:
 def boolean(name: str, value: Any) -> bool:
     """Returns `value` if it is True or False; else raises TypeError."""
     if not isinstance(value, bool):
-        raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r} of type {type(value).__name__}.")
+        raise TypeError(f"`{name}` must be True or False. Received: {name}={shown(value)} of type {type(value).__name__}.")
     return value
 
 
@@ -81,7 +106,7 @@ def one_of(name: str, value: _Choice, choices: Iterable[_Choice]) -> _Choice:
     choices = tuple(choices)
     if not is_one_of(value, choices):
         listed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.")
+        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={shown(value)}.")
     return value
 
 
@@ -91,7 +116,7 @@ def jit_compile(value: Any) -> bool | Literal["auto"]:
         return value
     if value is None or (isinstance(value, str) and value == "auto"):
         return "auto"
-    raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={value!r}.")
+    raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={shown(value)}.")
 
 
 def is_one_of(value: Any, choices: Iterable[Any]) -> bool:
@@ -106,7 +131,7 @@ def instance(name: str, value: Any, kind: type[_Instance], *, advice: str = "") 
     """Returns `value` if it is an instance of `kind`; else raises TypeError."""
     if not isinstance(value, kind):
         raise TypeError(
-            f"`{name}` must be {_article(kind.__name__)} {kind.__name__}. Received: {name}={value!r} of type "
+            f"`{name}` must be {_article(kind.__name__)} {kind.__name__}. Received: {name}={shown(value)} of type "
             f"{type(value).__name__}.{_also(advice)}"
         )
     return value
@@ -116,9 +141,16 @@ def function(name: str, value: Any, *, advice: str = "") -> Any:
     """Returns `value` if it can be called; else raises TypeError."""
     if not callable(value):
         raise TypeError(
-            f"`{name}` must be a function. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+            f"`{name}` must be a function. Received: {name}={shown(value)} of type {type(value).__name__}.{_also(advice)}"
         )
     return value
+
+
+def shown(value: Any) -> str:
+    """A value as text. Python writes no integers of thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)
 
 
 def holds_numbers(tensor: Any) -> bool:
@@ -134,7 +166,7 @@ def tensor(name: str, value: Any) -> Any:
     """Returns `value` as a tensor if it holds real numbers; else raises TypeError."""
     if not holds_numbers(value):
         raise TypeError(
-            f"`{name}` must be a tensor or an array of numbers. Received: {name}={value!r} of type {type(value).__name__}."
+            f"`{name}` must be a tensor or an array of numbers. Received: {name}={shown(value)} of type {type(value).__name__}."
         )
     return ops.convert_to_tensor(value)
 
@@ -144,7 +176,8 @@ def path(name: str, value: Any, *, advice: str = "") -> str:
     found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(found, str):
         raise TypeError(
-            f"`{name}` must be a string or a path. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+            f"`{name}` must be a string or a path. Received: {name}={shown(value)} of type "
+            f"{type(value).__name__}.{_also(advice)}"
         )
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._model.input_checks import fits, has_time
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -51,13 +51,17 @@ def masked(network, pairs, mask, mask_value):
 
 
 def checked_mask_value(value):
-    """The argument `mask_value`; raises TypeError unless it is a number or `None`."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+    """The argument `mask_value` as a float or `None`; raises an error unless it is None, or a number that data can hold."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"`mask_value` must be a number, which may be NaN, or None. Received: mask_value={value!r} of type "
             f"{type(value).__name__}. It is what all elements of a time step are where it is padding."
         )
-    return value if value is None else float(value)
+    if value in (math.inf, -math.inf) or value != value:
+        return float(value)
+    return checks.real("mask_value", value, advice="It is what all elements of a time step are where it is padding.")
 
 
 def check_some_steps_count(network, x, timesteps, mask, mask_value):

@@ -12,6 +12,7 @@ from helpers import mlp, spiking
 from keras import ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.layers import LIF, LIFCell, Neuron, neurons
 
@@ -414,9 +415,26 @@ def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else
 def test_an_input_without_a_name_is_called_by_its_layer():
     ordinary = keras.Sequential([keras.Input((6,)), keras.layers.ReLU(), keras.layers.Dense(3)])
     for model in (spiking(), rsnn.spikify(ordinary, 3, verbose=0)):
-        with pytest.raises(ValueError, match=r"^Input 'input_layer") as raised:
-            model.predict(np.zeros((10, 5), "float32"), verbose=0)
-        assert "keras_tensor" not in str(raised.value)
+        wrong = [
+            (r"^Input 'input_layer", lambda model: model.predict(np.zeros((10, 5), "float32"), verbose=0)),
+            (r"^The inputs of the network, \['input_layer", lambda model: rsnn.describe(model, 5)),
+            (r"^The inputs of the network, \['input_layer", lambda model: in_fit(callbacks.FiringRates)(model, 5)),
+            (r"^The network has 1 inputs, named \['input_layer", lambda model: model.predict([ZEROS, ZEROS], verbose=0)),
+            (r"^The network's inputs are named \['input_layer", lambda model: model({"x": ZEROS})),
+        ]
+        for message, use in wrong:
+            with pytest.raises(ValueError, match=message) as raised:
+                use(model)
+            assert "keras_tensor" not in str(raised.value)
+
+
+def test_an_input_without_a_name_is_found_by_that_of_its_layer_and_that_of_its_tensor():
+    model, x = spiking(), np.ones((2, 6), "float32")
+    (tensor,) = model.network.inputs
+    names = keras_internals.name_of_input(tensor), tensor.name
+    assert len(set(names)) == 2
+    for name in names:
+        np.testing.assert_array_equal(helpers.to_numpy(model({name: x})), helpers.to_numpy(model(x)))
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
@@ -706,6 +724,46 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
         with pytest.raises(error, match=f"^`{name}` must be ") as raised:
             use(**{name: value})
         assert_says(raised, "Received: ", name)
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize(
+    ("make", "values", "message"),
+    [
+        (
+            lambda v: LIF(threshold=v),
+            (1e-320, 1e-45, 1e-39),
+            r"`threshold` must be > 0 and finite in float32, too.*is 0.0 there",
+        ),
+        (lambda v: LIF(threshold=v), (1e300, 10**39), r"`threshold` must be > 0 and finite in float32, too.*is inf there"),
+        (
+            lambda v: LIF(decay=v),
+            (1 - 1e-9,),
+            r"`decay` must be >= 0 and < 1 .*in float32, too.*which is 1\.0 there.*time constant",
+        ),
+        (lambda v: LIF(reset="hard", v_reset=v), (-1e300, 1 - 1e-9), r"`v_reset` must be < 1\.0 and finite in float32, too"),
+        (lambda v: rsnn.surrogates.Gaussian(sigma=v), (1e-300, 1e300), r"`sigma` must be > 0 and finite in float32, too"),
+        (lambda v: LIF(threshold=v), (10**400, 10**5000), r"`threshold` must be > 0 and finite. Received.*integer of \d+ bits"),
+        (lambda v: spiking(mask_value=v), (10**400, 1e300), r"`mask_value` must be .*finite"),
+        (lambda v: spiking(timesteps=v), (10**400, 10**5000, 2**63), r"`timesteps` must be an integer of 64 bits"),
+        (lambda v: rsnn.layers.BernoulliEncoder(seed=v), (10**400, -(2**63) - 1), r"`seed` must be an integer of 64 bits"),
+        (lambda v: checks.one_of("reset", v, ("soft",)), (10**5000,), r"`reset` must be one of.*an integer of 16610 bits"),
+        (
+            lambda v: rsnn.events.event_frames(RECORDING, 2, "time", (v, 4), (4, 4)),
+            (10**400,),
+            r"`sensor_shape\[0\]` must be an integer of 64 bits",
+        ),
+        (
+            lambda v: rsnn.describe(spiking(), v, print_fn=None),
+            (10**5000,),
+            "must be arrays or tensors. Received: an integer of",
+        ),
+    ],
+)
+def test_numbers_that_are_too_large_or_too_small_are_errors_that_name_the_argument(make, values, message):
+    for value in values:
+        with pytest.raises(ValueError, match=message):
+            make(value)
 
 
 OUTPUTS = np.zeros((10, 2, 3), "float32")
