@@ -619,8 +619,12 @@ def test_keras_asks_for_the_features_of_a_teacher_and_of_a_student_as_is_known()
         def student_features(self, extract):
             return asked.append(("student", extract())) or asked[-1][1]
 
-    asked, losses = [], keras.distillation.LogitsDistillation()
+        def compared_inputs(self, model, other):
+            return compared.append(model) or model.inputs
+
+    asked, compared, losses = [], [], keras.distillation.LogitsDistillation()
     distiller = Asked(functional(), functional(), losses)
+    assert compared == [distiller.teacher, distiller.student], "Distiller compares inputs in another method now"
     distiller.compile("sgd", "mse")
     distiller.compute_loss(X, np.zeros((10, 3), "float32"), ops.ones((10, 3)), training=True)
     assert [name for name, _ in asked] == ["teacher", "student"], "Distiller has other methods for features now"
