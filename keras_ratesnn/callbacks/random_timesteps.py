@@ -35,7 +35,7 @@ class RandomTimesteps(TimestepsOfBatches):
     Raises:
         TypeError: If an argument is not an integer; when `fit` starts, if it does not train a `SpikingModel`.
         ValueError: If an argument is out of range; when `fit` starts, if the network or the training method does not support
-            one of the T, or the inputs have time.
+            one of the T, the inputs have time, or a metric is an `AnytimeAccuracy` of another T.
     """
 
     def __init__(self, low: int, high: int, seed: int = 0) -> None:

@@ -187,6 +187,20 @@ def test_inputs_with_time_are_an_error():
     model.fit(frames, Y, verbose=0)
 
 
+@pytest.mark.runs_once
+def test_a_metric_of_each_step_is_an_error_before_training_if_it_is_of_another_number():
+    model, loss = spiking(return_sequences=True), rsnn.losses.TemporalDistillation()
+    for metrics in (
+        {"metrics": [rsnn.metrics.AnytimeAccuracy(3)]},
+        {"weighted_metrics": [["mse", rsnn.metrics.AnytimeAccuracy(3)]]},
+    ):
+        compiled(model, loss=loss, **metrics)
+        for callback in (RandomTimesteps(1, 4), rsnn.callbacks.TimestepSchedule([1], [1, 3])):
+            with pytest.raises(ValueError, match=r"`metrics` must be without AnytimeAccuracy with .*AccuracyOverTime"):
+                model.fit(X, Y, verbose=0, callbacks=[callback])
+    trained(compiled(model, loss=loss, metrics=[rsnn.metrics.AnytimeAccuracy(3)]), RandomTimesteps(3, 3), epochs=1)
+
+
 def test_an_error_that_it_cannot_cause_gets_no_note_about_inputs():
     class FailsOtherwise(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):

@@ -746,6 +746,8 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
         (lambda v: LIF(threshold=v), (10**400, 10**5000), r"`threshold` must be > 0 and finite. Received.*integer of \d+ bits"),
         (lambda v: spiking(mask_value=v), (10**400, 1e300), r"`mask_value` must be .*finite"),
         (lambda v: spiking(timesteps=v), (10**400, 10**5000, 2**63), r"`timesteps` must be an integer of 64 bits"),
+        (lambda v: rsnn.metrics.AnytimeAccuracy(v), (10**30,), r"`timesteps` must be an integer of 64 bits.*SpikingModel"),
+        (lambda v: rsnn.metrics.AnytimeAccuracy(v), (10**9, 10_001), r"`timesteps` must be at most 10000"),
         (lambda v: rsnn.layers.BernoulliEncoder(seed=v), (10**400, -(2**63) - 1), r"`seed` must be an integer of 64 bits"),
         (lambda v: checks.one_of("reset", v, ("soft",)), (10**5000,), r"`reset` must be one of.*an integer of 16610 bits"),
         (

@@ -82,6 +82,15 @@ def test_a_model_knows_the_loss_and_its_weights_that_it_was_compiled_with():
     assert model._compile_loss.built
 
 
+def test_the_metrics_that_a_model_was_compiled_with_are_found_before_they_are_built():
+    model, metric = functional(), keras.metrics.MeanSquaredError()
+    assert keras_internals.compiled_metrics(model) == []
+    model.compile(loss="mse", metrics=[metric], weighted_metrics=["mae"])
+    assert keras_internals.compiled_metrics(model) == [metric, "mae"]
+    model.compile(loss="mse")
+    assert keras_internals.compiled_metrics(model) == []
+
+
 def test_keras_passes_inputs_to_a_model_as_they_are_if_asked():
     class Seen(keras.Model):
         def call(self, inputs):

@@ -35,6 +35,7 @@ from keras_ratesnn._core.keras_internals.layers import own_state as own_state
 from keras_ratesnn._core.keras_internals.layers import with_sublayers as with_sublayers
 from keras_ratesnn._core.keras_internals.losses import build_loss as build_loss
 from keras_ratesnn._core.keras_internals.losses import compiled_loss as compiled_loss
+from keras_ratesnn._core.keras_internals.losses import compiled_metrics as compiled_metrics
 from keras_ratesnn._core.keras_internals.losses import forget_losses as forget_losses
 from keras_ratesnn._core.keras_internals.losses import forget_symbolic_losses as forget_symbolic_losses
 from keras_ratesnn._core.keras_internals.losses import loss_of_samples as loss_of_samples
