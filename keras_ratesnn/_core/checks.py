@@ -3,6 +3,7 @@
 import math
 import numbers
 import os
+import stat
 from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
@@ -180,6 +181,21 @@ def path(name: str, value: Any, *, advice: str = "") -> str:
             f"{type(value).__name__}.{_also(advice)}"
         )
     return found
+
+
+def file(name: str, value: Any) -> tuple[str, int]:
+    """Returns the string of a path and the bytes of the file there; else raises TypeError, OSError, or ValueError for a pipe.
+
+    Opening a pipe waits for somebody to write, and a device may never end. Folders are left to `open`, which refuses them.
+    """
+    found = path(name, value)
+    status = os.stat(found)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise ValueError(
+            f"`{name}` must be the path of a file. Received: {name}={found!r}, a pipe or a device, which may never end. Write "
+            "what comes out of it to a file first."
+        )
+    return found, status.st_size
 
 
 def _article(name: str) -> str:
