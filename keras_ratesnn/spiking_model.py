@@ -42,10 +42,13 @@ _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
 def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable[..., Any]:
     """A training or inference method that checks the inputs, of at least as many samples, before Keras does."""
 
+    signature = inspect.signature(method)
+
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
         self._check_steps(self.step_mode)
         self._check_data(x, least)
+        self._check_labels(signature.bind(self, x, *args, **kwargs).arguments.get("y"))
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
 
@@ -360,6 +363,11 @@ class SpikingModel(
         network = _graph.as_graph(self.network)
         check_data(network, x, self.timesteps, least)
         check_some_steps_count(network, x, self.timesteps, None, self.mask_value)
+
+    def _check_labels(self, y: Any) -> None:
+        if getattr(getattr(self, "loss", None), "takes_labels", False):
+            for output in keras.tree.flatten(keras_internals.outputs_structure(_graph.as_graph(self.network))):
+                checks.labels("y", y, output)
 
     def __call__(self, inputs: Structure, *args: Any, mask: Structure = None, **kwargs: Any) -> Structure:
         check_inputs(_graph.as_graph(self.network), inputs, self.timesteps)

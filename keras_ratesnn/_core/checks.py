@@ -172,6 +172,22 @@ def tensor(name: str, value: Any) -> Any:
     return ops.convert_to_tensor(value)
 
 
+def labels(name: str, value: Any, outputs: Any) -> None:
+    """Raises ValueError if one of integer labels, an array `(batch,)` or `(batch, 1)`, is no class of `outputs`."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.shape[1:] not in ((), (1,)):
+        return
+    *_, classes = np.shape(outputs)
+    if classes is None:
+        return
+    found = value.reshape(-1)
+    wrong = np.flatnonzero(~((found >= 0) & (found < classes) & (found == np.floor(found))))
+    if len(wrong):
+        raise ValueError(
+            f"`{name}` must be labels from 0 to {classes - 1}, the numbers of the classes. Received: {found[wrong[0]]}, the "
+            f"label of sample {wrong[0]}. Leave samples without a class out."
+        )
+
+
 def path(name: str, value: Any, *, advice: str = "") -> str:
     """Returns the string of a path; raises TypeError if `value` is neither a string nor a path, such as a `pathlib.Path`."""
     found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
