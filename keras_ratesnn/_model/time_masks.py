@@ -100,8 +100,10 @@ def _masks_of(network, pairs, mask):
     masks = _of_inputs_with_time(mask, pairs) if hasattr(mask, "shape") else _in_structure(network, mask)
     for (tensor, timed), of_input, wanted in zip(pairs, masks, network.inputs, strict=True):
         if of_input is not None:
+            name = keras_internals.name_of_input(wanted)
+            _check_values(of_input, name)
             _check_rank(of_input, tensor)
-            _check_shape(of_input, tensor, timed, keras_internals.name_of_input(wanted))
+            _check_shape(of_input, tensor, timed, name)
     return masks
 
 
@@ -126,6 +128,15 @@ def _in_structure(network, mask):
         "`mask` must be a boolean tensor or array, or tensors, arrays and None in a structure like the inputs. Received: "
         f"mask of type {type(mask).__name__} with {wrong!r} in it. Convert a list of numbers with np.asarray."
     )
+
+
+def _check_values(mask, name):
+    """Raises an error for a mask of other values than booleans and numbers, or an array of NaN, which is no truth value."""
+    advice = "False and 0 are padding. Pass for example np.arange(timesteps) < lengths[:, None]."
+    if not checks.holds_numbers(mask):
+        raise TypeError(f"`mask` of input {name!r} must hold booleans. Received: a mask of dtype {mask.dtype}. {advice}")
+    if isinstance(mask, np.ndarray) and np.isnan(mask).any():
+        raise ValueError(f"`mask` of input {name!r} must hold booleans. Received: a mask with NaN in it. {advice}")
 
 
 def _check_rank(mask, tensor):

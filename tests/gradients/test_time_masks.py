@@ -369,6 +369,11 @@ def test_padding_changes_nothing_in_half_precision_and_recorded():
         (MASK.tolist(), "`mask` must be a boolean tensor or array.*mask of type list with True in it"),
         ({"other": MASK}, r"`mask` must be a single mask, or masks in a structure like the inputs.*\['other'\]"),
         (np.ones(4, bool), r"must have the shape \(batch, time\)"),
+        (MASK.astype("U"), r"`mask` of input .* must hold booleans. Received: a mask of dtype <U5. False and 0 are padding"),
+        (np.where(MASK, None, 0), "must hold booleans. Received: a mask of dtype object"),
+        (MASK.astype("complex64"), "must hold booleans. Received: a mask of dtype complex64"),
+        (ops.convert_to_tensor(MASK.astype("complex64")), "must hold booleans. Received: a mask of dtype .*complex64"),
+        (np.where(MASK, np.nan, 0.0), "must hold booleans. Received: a mask with NaN in it"),
         (np.arange(T) < np.array([5, 0, 3, 1])[:, None], r"at least one time step.*1 of 4 samples, the first of them sample 1"),
     ],
 )
