@@ -189,13 +189,15 @@ def labels(name: str, value: Any, outputs: Any) -> None:
 
 
 def path(name: str, value: Any, *, advice: str = "") -> str:
-    """Returns the string of a path; raises TypeError if `value` is neither a string nor a path, such as a `pathlib.Path`."""
+    """Returns the string of a path; raises an error if `value` is empty, or neither a string nor a path as of `pathlib`."""
     found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(found, str):
         raise TypeError(
             f"`{name}` must be a string or a path. Received: {name}={shown(value)} of type "
             f"{type(value).__name__}.{_also(advice)}"
         )
+    if not found:
+        raise ValueError(f"`{name}` must be a path. Received: {name}='', an empty string.{_also(advice)}")
     return found
 
 
@@ -212,6 +214,20 @@ def file(name: str, value: Any) -> tuple[str, int]:
             "what comes out of it to a file first."
         )
     return found, status.st_size
+
+
+def file_to_write(name: str, value: Any) -> str:
+    """Returns the string of a path at which a file can be written; else raises TypeError, ValueError or OSError."""
+    found = path(name, value)
+    folder = os.path.dirname(found) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"`{name}` must be a file in a folder that exists. Received: {name}={found!r}, but there is no folder {folder!r}. "
+            "Make it first."
+        )
+    if os.path.isdir(found):
+        raise IsADirectoryError(f"`{name}` must be a file. Received: {name}={found!r}, which is a folder. Add a file name.")
+    return found
 
 
 def _article(name: str) -> str:

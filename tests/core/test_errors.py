@@ -682,6 +682,24 @@ def test_a_path_that_is_none_is_an_error_that_names_it(value):
         assert_says(raised, f"{name}={value!r} of type {type(value).__name__}")
 
 
+@pytest.mark.runs_once
+def test_a_path_that_is_empty_is_an_error_that_names_it():
+    for name, use in PATHS.values():
+        with pytest.raises(ValueError, match=f"^`{name}` must be a path. Received: {name}='', an empty string"):
+            use("")
+
+
+@pytest.mark.runs_once
+def test_a_file_to_write_is_in_a_folder_that_exists_and_is_none(tmp_path):
+    for write in (PATHS["export_nir"][1], PATHS["write_aedat"][1]):
+        with pytest.raises(FileNotFoundError, match=r"`path` must be a file in a folder that exists. .* no folder '.*/none'"):
+            write(tmp_path / "none" / "file")
+        for folder in (tmp_path, "."):
+            with pytest.raises(IsADirectoryError, match=r"`path` must be a file. Received: .*, which is a folder"):
+                write(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("value", [5, ["logs"]], ids=repr)
 def test_the_folder_of_histograms_is_a_path(value):
     with pytest.raises(TypeError, match=r"^`log_dir` must be a string or a path"):

@@ -72,8 +72,8 @@ def test_a_pipe_or_a_device_is_refused_instead_of_waited_for(tmp_path, read):
     for path in ("/dev/null", tmp_path / "pipe"):
         with expect_error(ValueError, "`path` must be the path of a file", f"{str(path)!r}, a pipe or a device"):
             read(path)
-    for path, error in (("", FileNotFoundError), (tmp_path / "none", FileNotFoundError), (tmp_path, IsADirectoryError)):
-        with pytest.raises(error):
+    for path, error in (("", ValueError), (tmp_path / "none", FileNotFoundError), (tmp_path, IsADirectoryError)):
+        with pytest.raises(error, match=re.escape(str(path)) or "`path` must be a path. Received: path='', an empty string"):
             read(path)
 
 
