@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import io
 import json
 import math
@@ -190,6 +191,23 @@ def test_a_second_process_does_not_disturb_a_running_run(options, folder, capsys
         assert contents(folder) == before
     assert f"already running, as process {os.getpid()}." in error
     assert error.count("\n") == 1
+
+
+def test_a_lock_that_another_process_removes_is_made_again(tmp_path, monkeypatch):
+    take, path = fcntl.flock, tmp_path / "lock"
+
+    def remove_before(file, how):
+        monkeypatch.setattr(fcntl, "flock", take)
+        path.unlink()
+        take(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_before)
+    with RunFolder(tmp_path).lock():
+        assert path.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(OSError, match="already running"), RunFolder(tmp_path).lock():
+            pass
+        assert path.exists()
+    assert not path.exists()
 
 
 # The checkpoint decides
