@@ -133,6 +133,7 @@ def test_the_student_of_a_distiller_is_trained_with_random_numbers():
     [
         ((0, 4), ValueError, "`low` must be 1 or more"),
         ((5, 4), ValueError, "`high` must be `low` or more"),
+        ((1, 10**9), ValueError, "`high` must be below `low` \\+ 10000, since each number of time steps is compiled"),
         ((1.0, 4), TypeError, "`low` must be an integer"),
         ((1, "4"), TypeError, "`high` must be an integer"),
         ((1, 4, -1), ValueError, "`seed` must be 0 or more"),
