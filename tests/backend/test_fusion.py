@@ -15,7 +15,6 @@ from helpers import BACKEND, compiled, data, loss_and_gradients, spiking, to_num
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import _eligibility
 
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends fuse by themselves")
 if BACKEND == "torch":
@@ -91,12 +90,12 @@ def cases():
 
 
 @torch_only
-@pytest.mark.parametrize("windows", [_eligibility.MOST_COMPILED_WINDOWS, _eligibility.MOST_COMPILED_WINDOWS + 1])
-def test_loops_with_many_windows_are_not_compiled(windows):
-    model = spiking(network(), _eligibility.MOST_COMPILED_WINDOWS + 1, rsnn.gradients.Rate(windows=windows))
+@pytest.mark.parametrize(("windows", "is_compiled"), [(8, True), (9, False)])
+def test_loops_with_many_windows_are_not_compiled(windows, is_compiled):
+    model = spiking(network(), 9, rsnn.gradients.Rate(windows=windows))
     with fusion("eager") as state:
         loss_and_gradients(model, *data(3, (6, 6, 2)))
-        assert bool(state._kernels) == (windows <= _eligibility.MOST_COMPILED_WINDOWS)
+        assert bool(state._kernels) == is_compiled
 
 
 @torch_only
