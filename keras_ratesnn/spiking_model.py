@@ -268,7 +268,7 @@ class SpikingModel(
 
     @backend.untraced
     def _through_time(self, run: Run) -> Structure:
-        with backend.fusing(self._asked_jit_compile is not False, run.training):
+        with backend.fusing(self._asked_jit_compile is not False, run.training, self._graphs.loops):
             return self._graphs.call(self.gradient, run, self._settings(), self._asked_jit_compile)
 
     def compute_loss(

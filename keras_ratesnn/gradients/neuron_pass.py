@@ -1,6 +1,5 @@
 """NeuronPass: a neuron layer in a time loop."""
 
-from collections.abc import Hashable
 from typing import Any
 
 from keras_ratesnn._core import time_axis
@@ -32,9 +31,9 @@ class NeuronPass:
         self.with_gradient = with_gradient
 
     @property
-    def key(self) -> tuple[Hashable, ...]:
+    def key(self) -> tuple[Any, ...]:
         """Hashable: what `start`, `advance` and `finish` depend on, besides the cell."""
-        return type(self).__name__, self.dtype
+        return type(self), self.dtype
 
     @property
     def compiles(self) -> bool:

@@ -129,7 +129,19 @@ class Noisy(rsnn.layers.LIFCell):
         return super().step(current + keras.random.normal(ops.shape(current), seed=self.generator), state)
 
 
-@pytest.mark.parametrize("cell", [Unusual, Noisy])
+class Assigning(rsnn.layers.LIFCell):
+    """With a weight that counts the steps."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.steps = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def step(self, current, state):
+        self.steps.assign_add(1.0)
+        return super().step(current, state)
+
+
+@pytest.mark.parametrize("cell", [Unusual, Noisy, Assigning])
 def test_cells_that_cannot_be_one_pass_are_trained_without_compilation(cell, programs):
     _, losses, _ = trained(neurons=[rsnn.layers.Neuron(cell())])
     assert np.isfinite(losses).all()

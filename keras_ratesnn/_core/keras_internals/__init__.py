@@ -50,6 +50,7 @@ from keras_ratesnn._core.keras_internals.saving import LAYERS_OF_A_GRAPH as LAYE
 from keras_ratesnn._core.keras_internals.saving import portable as portable
 from keras_ratesnn._core.keras_internals.saving import without_code as without_code
 from keras_ratesnn._core.keras_internals.scopes import CollectingScope as CollectingScope
+from keras_ratesnn._core.keras_internals.scopes import NoticingScope as NoticingScope
 from keras_ratesnn._core.keras_internals.scopes import ReadOnce as ReadOnce
 from keras_ratesnn._core.keras_internals.scopes import Replaced as Replaced
 from keras_ratesnn._core.keras_internals.scopes import Tried as Tried
