@@ -36,14 +36,15 @@ class _PaddedPass(NeuronPass):
     def start(self, current):
         return tree.map_leaves(self._of_samples(current), self._inner.start(current))
 
-    @staticmethod
-    def _of_samples(current):
-        """A function of leaves: what all samples share differs between them once some have padding; a count does not."""
+    def _of_samples(self, current):
+        """A function of leaves: what all samples share differs between them once some have padding, unless it counts all."""
         batch, *shape = ops.shape(current)
 
         def of_samples(leaf):
-            shared = ops.is_tensor(leaf) and not len(leaf.shape) and time_axis.is_float(leaf.dtype)
-            return ops.broadcast_to(leaf, (batch, *[1 for _ in shape])) if shared else leaf
+            is_shared = ops.is_tensor(leaf) and not len(leaf.shape)
+            if not is_shared or (self.cell.moves_in_padding and not time_axis.is_float(leaf.dtype)):
+                return leaf
+            return ops.broadcast_to(leaf, (batch, *[1 for _ in shape]))
 
         return of_samples
 

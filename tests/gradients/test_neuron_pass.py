@@ -113,3 +113,19 @@ def test_gradients_are_the_same_with_and_without_a_loop(gradient, monkeypatch):
     assert looped_loss == pytest.approx(loss, rel=1e-5)
     for path, gradient in gradients.items():
         np.testing.assert_allclose(looped_gradients[path], gradient, rtol=1e-3, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_a_counter_waits_at_padding_also_in_a_loop(gradient, monkeypatch):
+    steps_unrolled(monkeypatch, 1)
+    keras.utils.set_random_seed(0)
+    x, y = data(2, (4, 6))
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.Neuron(CountingCell())(layers.Dense(8)(inputs))))
+    late, early = (np.pad(x, [(0, 0), pads, (0, 0)]) for pads in ((1, 0), (0, 1)))
+    expected = loss_and_gradients(spiking(network, 4, gradient), x, y)
+    model = spiking(network, 5, gradient, mask_value=0.0)
+    for padded in (late, early):
+        for found, right in zip(loss_and_gradients(model, padded, y), expected, strict=True):
+            found, right = (of if isinstance(of, float) else list(of.values()) for of in (found, right))
+            keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, right)
