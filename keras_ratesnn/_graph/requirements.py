@@ -176,7 +176,8 @@ def _limits(network):
 
 
 def _is_limited(operation):
-    return kind_of(operation).most_timesteps is not None
+    most = kind_of(operation).most_timesteps
+    return most is not None and most(operation) is not None
 
 
 def check_steps(network, wanted):

@@ -45,6 +45,10 @@ class PSNCell(ParallelCell):
         self.timesteps = checks.positive_integer("timesteps", timesteps, advice=_TIMESTEPS_ADVICE)
 
     @property
+    def most_timesteps(self) -> int:
+        return self.timesteps
+
+    @property
     def sees_all_steps(self) -> bool:
         return True
 

@@ -32,6 +32,10 @@ def sliding(case=None):
     return rsnn.layers.SlidingPSN(case["order"] if case else 3)
 
 
+def of_cell():
+    return rsnn.layers.Neuron(rsnn.layers.MaskedPSNCell(T, 3))
+
+
 def name_of(argument):
     return getattr(argument, "__name__", str(argument))
 
@@ -251,6 +255,7 @@ def test_what_parallel_neurons_cannot_do_is_an_error():
         (lambda: spiking(network(psn), T + 1), "`timesteps` must be 5, the number.*SlidingPSN"),
         (lambda: spiking(network(psn), T - 1), "`timesteps` must be 5"),
         (lambda: spiking(network(masked), T + 1), "`timesteps` must be at most 5"),
+        (lambda: spiking(network(of_cell), T + 1), "`timesteps` must be at most 5"),
         (lambda: spiking(network(psn), T, step_mode="single"), "depend on inputs of later steps"),
         (lambda: spiking(network(psn), T).step(frames()[:, 0]), "`step` runs one time step"),
         (lambda: rsnn.export_step(spiking(network(psn), T), "step.onnx", "onnx"), "`export_step` runs one time step"),
