@@ -35,11 +35,12 @@ class StreamingRule(ForwardRule):
         return outputs
 
     def time_mean(self, call):
-        pass_key, value = (TIME_MEAN, call.key), time_axis.widen(only_signal(call).value)
+        signal = only_signal(call)
+        pass_key, value = (TIME_MEAN, call.key), time_axis.widen(signal.value)
         loops = self.step_mode.record.loops
         before = loops.get(pass_key) or self.before_first_step(value)
         after = loops[pass_key] = {"sum": before["sum"] + value, "steps": before["steps"] + 1.0}
-        return Signal(ops.cast(after["sum"] / after["steps"], call.operation.output.dtype))
+        return Signal(ops.cast(after["sum"] / after["steps"], call.operation.output.dtype), signal.static)
 
     def before_first_step(self, value):
         """The state of a time mean of tensors like `value`."""
@@ -81,6 +82,13 @@ class SlotStreamingRule(StreamingRule):
         spikes = self.step_mode.through_time(call.key, neuron_pass, only_signal(call))
         record.loops[pass_key] = record.states[pass_key]
         return Signal(spikes)
+
+    def mixed(self, key, mixing_pass, signal):
+        pass_key, loops = (mixing_pass.quantity, key), self.step_mode.record.loops
+        slots = time_axis.unfold(self.step_mode.tensor(signal), self.step_mode.timesteps)
+        state = loops[pass_key] if pass_key in loops else mixing_pass.start(slots)
+        outputs, loops[pass_key] = mixing_pass.advance((), slots, state)
+        return time_axis.fold(outputs)
 
     def advance(self, walk, inputs, t, record):
         steps = self.step_mode

@@ -293,9 +293,11 @@ class OperationCounter:
     def _count_neurons(self, call: Call, outputs: Signal) -> None:
         """The weights of parallel neurons, which multiply inputs of several steps, and the layer that spikes come back by."""
         neuron, cell, shape = call.operation, call.operation.cell, (1, *outputs.value.shape[1:])
-        if cell.in_parallel:
-            counts = self.counts.astype("float64")
-            reached = np.einsum("bt,tj,bj->", counts, cell.reaching_inputs(self.timesteps), counts) / len(counts)
+        independent = cell.independent_cell()
+        if independent.in_parallel:
+            counts = self.counts[:, :: self.slots].astype("float64")
+            reaching = independent.reaching_inputs(counts.shape[1])
+            reached = np.einsum("bt,tj,bj->", counts, reaching, counts) / len(counts)
             self._add(neuron.name, 0, False, 0, reached * math.prod(shape), 0)
             return
         others = matrices(neuron)
