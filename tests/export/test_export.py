@@ -5,6 +5,8 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
+from drawn_networks import OF_LIBRARY, give_weights
+from drawn_networks import T as DRAWN_T
 from exported import SUFFIXES, function_of, loaded, outputs_of
 from helpers import compiled, data, spiking, to_numpy
 from keras import layers
@@ -38,6 +40,21 @@ def dense(**kwargs):
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
+def every_other_layer():
+    """The layers of the library that `every_neuron` lacks."""
+    inputs, random = keras.Input((4, 2, 2)), np.random.default_rng(0)
+    encoded, spikes = (OF_LIBRARY[name](inputs, random) for name in ("LatencyEncoder", "ILIF"))
+    names = (
+        *("Delay", "MaskedPSN", "OnlineRenormalization", "PSN", "Recurrent", "SlidingPSN", "SpikingSelfAttention"),
+        *("TemporalEffectiveBatchNormalization", "ThresholdDependentBatchNormalization", "TimeMixing", "TokenAttention"),
+        *("WSConv2D", "WSDense"),
+    )
+    parts = [layers.Flatten()(x) for x in (encoded, *(OF_LIBRARY[name](spikes, random) for name in names))]
+    network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.TimeMean()(layers.Concatenate()(parts))))
+    give_weights(network, random)
+    return network
+
+
 def export(model, folder, format, **kwargs):
     path = folder / f"model{SUFFIXES[format]}"
     model.export(path, format=format, verbose=False, **kwargs)
@@ -69,9 +86,10 @@ def test_an_exported_graph_gives_the_outputs_in_the_other_orders(format, timed, 
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="OpenVINO's converter knows no graph of JAX")
-@pytest.mark.parametrize(("make", "step_mode"), [(every_neuron, "multi"), (dense, "single")])
+@pytest.mark.parametrize(("make", "step_mode"), [(every_neuron, "multi"), (every_other_layer, "multi"), (dense, "single")])
 def test_a_file_of_openvino_gives_the_outputs_for_batches_of_any_size(make, step_mode, tmp_path):
-    model = spiking(make(), 2, step_mode=step_mode)
+    keras.utils.set_random_seed(0)
+    model = spiking(make(), DRAWN_T, step_mode=step_mode)
     x, _ = data(5, model.network.input_shape[1:])
     path = export(model, tmp_path, "openvino")
     expected = model.predict(x, verbose=0)
