@@ -29,6 +29,11 @@ def mean(tensor, timesteps):
     return cast(ops.sum(unfold(widen(tensor), timesteps), axis=1) / timesteps, mean_dtype(tensor.dtype))
 
 
+def scaled(tensor, factor):
+    """The product of a tensor and a number, or a scalar tensor of whatever float dtype, in the dtype of the tensor."""
+    return tensor * (cast(factor, tensor.dtype) if ops.is_tensor(factor) else factor)
+
+
 def times_rows(tensor, factors):
     """Multiplies each row of a tensor by its factor, `(rows,)`, or all rows by one factor, `()` or `(1,)`."""
     return tensor * as_rows(cast(factors, tensor.dtype), tensor)

@@ -135,7 +135,7 @@ class Windows:
         """The mean in each window of a number for each step, `(T,)`: for each of `batch * W` rows, `(rows,)`, or `(1,)`."""
         if self.mask is None:
             means = self.means_over_steps(factors)
-            return means if len(self) == 1 else ops.take(means, ops.arange(rows) % len(self), axis=0)
+            return means if len(self) == 1 else ops.take(means, ops.arange(rows, dtype="int32") % len(self), axis=0)
         return self.means_over_steps(ops.tile(factors, (ops.shape(self.mask)[0],)))
 
     def cut(self, tensor):
@@ -175,7 +175,7 @@ class Windows:
         scale = len(self) / self.timesteps
         if self.mask is None:
             weights = ops.convert_to_tensor([size * scale for size in self.sizes], "float32")
-            return ops.take(weights, ops.arange(rows) % len(self))
+            return ops.take(weights, ops.arange(rows, dtype="int32") % len(self))
         return join([count * scale for count in self._counts])
 
     def followers(self, window, like):

@@ -50,7 +50,7 @@ class Rule:
         """
         outputs, losses = self.outputs_and_losses(call, args, kwargs)
         for loss in losses:
-            self.add_loss(call, loss * share, t)
+            self.add_loss(call, time_axis.scaled(loss, share), t)
         return outputs
 
     def outputs_and_losses(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Structure, list[Tensor]]:

@@ -143,7 +143,7 @@ class MaskedPSNCell(PSNCell):
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
         inputs = ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
-        steps, t = ops.arange(self.timesteps), state["step"]
+        steps, t = ops.arange(self.timesteps, dtype="int32"), state["step"]
 
         def chosen(tensor, step):
             # No indexing, which PyTorch cannot export to ONNX.

@@ -61,7 +61,7 @@ class MultiStep(StepMode):
 
     def time_steps(self, args: Structure) -> int | Tensor:
         rows = ops.shape(tree.flatten(args)[0])[0]
-        return ops.arange(rows) % self.timesteps
+        return ops.arange(rows, dtype="int32") % self.timesteps
 
     def scale(self, tensor: Tensor, by_sample: Tensor) -> Tensor:
         return time_axis.fold(time_axis.unfold(tensor, self.timesteps) * by_sample[:, None])

@@ -219,7 +219,7 @@ class SingleStep(StepMode):
         """Writes the tensor `(batch, ...)` of this step into a sequence `(batch, T, ...)`; `so_far` is `None` at first."""
         if so_far is None:
             return ops.repeat(tensor[:, None], self.timesteps, axis=1)
-        at_step = ops.reshape(ops.arange(self.timesteps) == self.t, (1, -1, *([1] * (len(tensor.shape) - 1))))
+        at_step = ops.reshape(ops.arange(self.timesteps, dtype="int32") == self.t, (1, -1, *([1] * (len(tensor.shape) - 1))))
         return ops.where(at_step, tensor[:, None], so_far)
 
 

@@ -207,7 +207,7 @@ class StepMode:
             if each_step and self.windows.mask is not None:
                 outputs, share = list(map(self.only_valid, outputs)), share * self.windows.padding()
             loss = sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in outputs)
-            self.store_loss(call, loss * share, each_step)
+            self.store_loss(call, time_axis.scaled(loss, share), each_step)
 
     def store_loss(self, call: Call, loss: Tensor, each_step: bool = False) -> None:
         """Stores a loss of a call's layer.
