@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import keras
 import pytest
@@ -238,12 +239,29 @@ def flip_a_bit(content):
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
+def with_member(name, change):
+    """Changes a member of the archive, whose checksums are right again."""
+
+    def rebuilt(content):
+        made = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(made, "w") as after:
+            for member in before.namelist():
+                after.writestr(member, change(before.read(member)) if member == name else before.read(member))
+        return made.getvalue()
+
+    return rebuilt
+
+
 CHECKPOINTS = {
     "empty": lambda content: b"",
     "no archive": lambda content: b"no archive",
     "cut": lambda content: content[:-1000],
+    "a bit flipped": flip_a_bit,
+    "a score without a value": with_member("progress.json", lambda text: text.replace(b'"val_accuracy"', b'"accuracies"')),
+    "no list of epochs": with_member("progress.json", lambda text: json.dumps({**json.loads(text), "rows": 3}).encode()),
+    "no number of images": with_member("progress.json", lambda text: text.replace(b"1024", b"null")),
+    "no optimizer": with_member("model.weights.h5", lambda arrays: arrays.replace(b"optimizer", b"optimized")),
 }
-CHECKPOINTS["a bit flipped"] = flip_a_bit
 
 
 @pytest.mark.parametrize("damage", CHECKPOINTS)
