@@ -24,6 +24,10 @@ EACH = [(gradient, step_mode) for gradient in METHODS for step_mode in STEP_MODE
 SOME = EACH if BACKEND == "torch" else [*EACH[::3], EACH[1], EACH[5]]
 
 
+def slow_unless(cases, chosen):
+    return [pytest.param(*case, marks=() if case in chosen else pytest.mark.slow) for case in cases]
+
+
 def frames(seed=0, features=(6,), timesteps=T):
     return np.random.default_rng(seed).normal(0.8, 1.0, (len(LENGTHS), timesteps, *features)).astype("float32")
 
@@ -84,13 +88,33 @@ def assert_same(found, expected, message="", rtol=1e-4):
 
 
 @pytest.mark.parametrize(
-    ("gradient", "step_mode"), [*SOME, (Rate(windows=T), "multi"), (SLTT(recompute=False), "single")], ids=str
+    ("gradient", "step_mode"),
+    [*slow_unless(EACH, SOME), (Rate(windows=T), "multi"), (SLTT(recompute=False), "single")],
+    ids=str,
 )
 def test_padded_sequences_give_what_each_gives_alone(gradient, step_mode):
     x = frames()
     found = results(spiking(network(), T, gradient, step_mode=step_mode), padded_with(np.nan, x))
     model = spiking(network(), T, gradient, step_mode=step_mode)
     assert_same(found, results_without_padding(model, x, Y, LENGTHS), gradient)
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), slow_unless(EACH[:8], EACH if BACKEND == "torch" else EACH[4:5]), ids=str)
+def test_padded_sequences_of_images_give_what_each_gives_alone_with_every_kind_of_state(gradient, step_mode):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 2))
+    x = rsnn.layers.ILIF(4, threshold=0.25)(layers.Conv2D(3, 3)(inputs))
+    x = rsnn.layers.CuBaLIF(threshold=0.2)(layers.Conv2D(3, 1, strides=2)(rsnn.layers.Delay(3)(x)))
+    x = rsnn.layers.ALIF(threshold=0.3)(layers.Dense(6)(layers.Flatten()(x)))
+    x = rsnn.layers.Recurrent(rsnn.layers.LIF(threshold=0.3), layers.Dense(6))(layers.Dense(6)(x))
+    x = rsnn.layers.SlidingPSN(2, threshold=0.1)(layers.Dense(6)(rsnn.layers.MaskedPSN(T, 2, threshold=0.05)(x)))
+    x = layers.Dense(3)(rsnn.layers.TimeMean()(layers.Dense(6)(x)))
+    model, lengths = spiking(keras.Model(inputs, x), T, gradient, step_mode=step_mode, mask_value=np.nan), [4, 2, 2, 4]
+    x = frames(features=(6, 6, 2))
+    padded = padded_with(np.nan, x, np.arange(T) < np.array(lengths)[:, None])
+    value, gradients, outputs = training_results(model, padded, Y)
+    assert all(np.abs(gradient).max() > 0 for gradient in gradients.values())
+    assert_same([value, *gradients.values(), outputs], results_without_padding(model, x, Y, lengths), gradient)
 
 
 @pytest.mark.parametrize("step_mode", STEP_MODES)
