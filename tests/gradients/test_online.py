@@ -44,9 +44,9 @@ def test_gradients_are_those_of_a_loop_over_steps(method, step_mode):
         expected = naive_online.gradients(weights, frames, targets, 0.5, traces=method == "ottt")
     assert all(np.abs(gradient).max() > 1e-3 for gradient in expected)
     for variable, gradient in zip(model.trainable_variables, expected, strict=True):
-        # Keras' matrix products on PyTorch are in single precision.
+        # Keras' matrix products on PyTorch are in single precision: sums of numbers of about 1.
         rtol = 1e-5 if BACKEND == "torch" else 1e-9
-        np.testing.assert_allclose(found[variable.path], gradient, rtol=rtol, atol=1e-3 * rtol)
+        np.testing.assert_allclose(found[variable.path], gradient, rtol=rtol, atol=1e-2 * rtol)
 
 
 def network_of_everything():
