@@ -121,7 +121,12 @@ class Recomputation:
 
             if not ops.is_tensor(given["chosen"]):
                 return with_derivative()
-            return ops.cond(ops.take(given["chosen"], t), with_derivative, without_derivative)
+            chosen = ops.take(given["chosen"], t)
+            if backend.replicas.count() > 1 and not backend.replicas.PROCESSES:
+                # TensorFlow's replicas cannot exchange statistics in a branch.
+                sums, *after = with_derivative()
+                return [ops.where(chosen, new, old) for new, old in zip(sums, totals, strict=True)], *after
+            return ops.cond(chosen, with_derivative, without_derivative)
 
         changed = [given["variables"][index] for index in self.changing]
         with backend.repeated_noise(self.noise):
