@@ -21,12 +21,11 @@ class SLTT(GradientMethod):
     not grow with T.
 
     Args:
-        random_steps: Integer K >= 1. Only K of the T steps, drawn again for each batch, carry gradient (SLTT-K). With a mask
-            they are drawn from the steps that are not padding for all samples; if there are fewer than K, all of them carry
-            gradient. Each of these V steps, be it of many samples or of few, is as likely as any other, so that the gradient
-            is that of all steps times K / V on average: it is not rescaled. Losses that layers add, and activity
-            regularisation, carry gradient at the same K steps; their value is that of all steps. Defaults to `None`, all
-            steps.
+        random_steps: Integer K >= 1. Only K of the T steps, drawn again for each batch, carry gradient (SLTT-K). The gradient
+            is not rescaled: on average it is K / T of that of all steps. With a mask the steps are drawn from the V <= T that
+            are no padding for at least one sample, each as likely as any other, be it of one sample or of all, and the average
+            is K / V; if V <= K, all carry gradient. Losses that layers add, and activity regularisation, carry gradient at the
+            same steps; their value is that of all steps. Defaults to `None`, all steps.
         recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is recomputed for its backward pass and
             nothing of size T is stored; a training step then costs about 4T forward passes. Otherwise all activations are
             stored, and a training step costs 3T. Defaults to `True`.
