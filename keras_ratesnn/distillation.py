@@ -32,6 +32,7 @@ class Distiller(
     the network of one time step.) As in Keras, features cost another forward pass of both models. The layers whose features are
     compared are called once in their network; a nested model counts as one layer. With mixed precision the losses are computed
     in float32. `LogitsDistillation()` compares softmax probabilities, as Keras documents; in Keras 3.15 it compares logits.
+    An ordinary model of whole sequences, `(batch, timesteps, ...)`, fits a `SpikingModel` whose network takes one frame.
 
     Example:
 
@@ -69,6 +70,13 @@ class Distiller(
                 advice="Pass for example keras.distillation.LogitsDistillation(), or a list of such losses.",
             )
         super().__init__(teacher, student, keras.tree.map_structure(_of_probabilities, distillation_losses), *args, **kwargs)
+
+    def compared_inputs(self, model: keras.Model, other: keras.Model) -> Any:
+        """The symbolic inputs of a model; those of a `SpikingModel` with time where the other model has one axis more."""
+        own, others = (getattr(each, "inputs", None) or [] for each in (model, other))
+        if not isinstance(model, SpikingModel) or len(own) != len(others):
+            return own or None
+        return [_with_time(mine, model.timesteps, len(theirs.shape)) for mine, theirs in zip(own, others, strict=True)]
 
     def feature_model(self, model: keras.Model, layer_names: list[str]) -> keras.Model:
         """A model with the outputs of another as `"final_output"`, and those of its layers by name."""
@@ -151,6 +159,12 @@ def _followed(features: SpikingModel, model: SpikingModel) -> SpikingModel:
         if getattr(features, setting) is not getattr(model, setting):
             setattr(features, setting, getattr(model, setting))
     return features
+
+
+def _with_time(tensor: Tensor, timesteps: int, axes: int) -> Tensor:
+    """A symbolic input of one time step, as it takes frames if it has this number of axes then."""
+    batch, *step = tensor.shape
+    return keras.KerasTensor((batch, timesteps, *step), tensor.dtype) if axes == len(step) + 2 else tensor
 
 
 def _of_probabilities(loss: Any) -> Any:

@@ -42,10 +42,13 @@ _in_step = contextvars.ContextVar("keras_ratesnn_in_step", default=False)
 def _with_checked_inputs(method: Callable[..., Any], least: int = 1) -> Callable[..., Any]:
     """A training or inference method that checks the inputs, of at least as many samples, before Keras does."""
 
+    signature = inspect.signature(method)
+
     @functools.wraps(method)
     def checked(self, x=None, *args, **kwargs):
         self._check_steps(self.step_mode)
         self._check_data(x, least)
+        self._check_labels(signature.bind(self, x, *args, **kwargs).arguments.get("y"))
         with keras_internals.plain_build_errors(), keras_internals.whole_batches():
             return method(self, x, *args, **kwargs)
 
@@ -109,7 +112,7 @@ class SpikingModel(
             mean. A loss on every step works with any training method; `"rate"` gives all steps the derivative of the rate.
             Defaults to `False`.
         mask_value: A number, possibly NaN: a time step of an input with time is padding if all of its elements have this
-            value. Defaults to `None`: only a mask says what is padding.
+            value, as the dtype of the data holds it. Defaults to `None`: only a mask says what is padding.
         **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to that of the network.
 
     Call arguments:
@@ -239,12 +242,11 @@ class SpikingModel(
         training = bool(training)
         functional = _graph.as_graph(self.network)
         keras_internals.forget_losses(functional)
-        walk, after_means = _graph.walks(functional, training)
         inputs, mask, first = call_inputs(functional, inputs, self.timesteps, mask, self.mask_value)
         if mask is not None:
             _graph.check_padding(functional)
         run = Run(
-            walk=walk,
+            parts=_graph.parts_of(functional),
             inputs=inputs,
             timesteps=self.timesteps,
             step_mode=self.step_mode,
@@ -253,7 +255,6 @@ class SpikingModel(
             return_sequences=self.return_sequences,
             network=functional,
             draws=self._draws if self.gradient.draws else None,
-            after_means=after_means,
             mask=mask,
         )
         if training and run.with_gradient:
@@ -270,7 +271,7 @@ class SpikingModel(
 
     @backend.untraced
     def _through_time(self, run: Run) -> Structure:
-        with backend.fusing(self._asked_jit_compile is not False, run.training):
+        with backend.fusing(self._asked_jit_compile is not False, run.training, self._graphs.loops):
             return self._graphs.call(self.gradient, run, self._settings(), self._asked_jit_compile)
 
     def compute_loss(
@@ -347,12 +348,7 @@ class SpikingModel(
         _graph.check_length(functional, self._stream.steps + 1)
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
-        return self._stream.advance(
-            lambda signals, rule: _graph.walk(functional, signals, rule, training=False),
-            tensors,
-            self.timesteps,
-            _graph.slots_of(functional),
-        )
+        return self._stream.advance(functional, tensors, self.timesteps, _graph.slots_of(functional))
 
     def reset_state(self) -> None:
         """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
@@ -362,6 +358,11 @@ class SpikingModel(
         network = _graph.as_graph(self.network)
         check_data(network, x, self.timesteps, least)
         check_some_steps_count(network, x, self.timesteps, None, self.mask_value)
+
+    def _check_labels(self, y: Any) -> None:
+        if getattr(getattr(self, "loss", None), "takes_labels", False):
+            for output in keras.tree.flatten(keras_internals.outputs_structure(_graph.as_graph(self.network))):
+                checks.labels("y", y, output)
 
     def __call__(self, inputs: Structure, *args: Any, mask: Structure = None, **kwargs: Any) -> Structure:
         check_inputs(_graph.as_graph(self.network), inputs, self.timesteps)

@@ -84,11 +84,17 @@ def load_state(path, model, fitted):
         path: Path of the file.
         model: The model, compiled, with a built optimizer.
         fitted: The model that `fit` trains, `model` itself or one around it; likewise.
+
+    Raises:
+        ValueError: If the file is damaged; the message names it.
     """
-    model.load_weights(path)
-    if fitted is not model:
-        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
-            fitted.load_weights(archive.extract(FITTED, folder))
+    try:
+        model.load_weights(path)
+        if fitted is not model:
+            with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+                fitted.load_weights(archive.extract(FITTED, folder))
+    except Exception as error:
+        raise _damaged(path, error) from error
 
 
 def load_progress(path):
@@ -101,8 +107,10 @@ def load_progress(path):
     _check(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            return Progress(**json.loads(archive.read(PROGRESS)))
-    except (KeyError, TypeError, ValueError) as error:
+            progress = Progress(**json.loads(archive.read(PROGRESS)))
+        progress.check()
+        return progress
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 

@@ -32,6 +32,17 @@ class Progress:
     score: str = "accuracy"
     peak_bytes: int = 0
 
+    def check(self):
+        """Raises TypeError if a value has the wrong type, as one from a file may have, and ValueError if there is no epoch."""
+        values = {field.name: (getattr(self, field.name), field.type) for field in dataclasses.fields(self)}
+        score = f"val_{self.score}"
+        values |= {f"{score} of epoch {number}": (dict(row).get(score), float) for number, row in enumerate(self.rows, 1)}
+        for name, (value, kind) in values.items():
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} must be of type {kind.__name__}, and is {value!r}")
+        if not self.rows:
+            raise ValueError("no epoch is completed")
+
     @property
     def epochs(self):
         """The number of completed epochs."""

@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import sys
 import tempfile
 
@@ -152,12 +151,10 @@ def publish(
             pathlib.Path(temporary, "README.md").write_text(hub_page.page(card, os.fspath(to)), encoding="utf-8")
             place.publish(pathlib.Path(temporary))
             return card, place.path / file if isinstance(place, _hubs.Folder) else to
-        weights_folder = folder / "weights" if weights_folder is None else pathlib.Path(weights_folder)
-        weights_folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, weights_folder / file)
-    (folder / "cards").mkdir(parents=True, exist_ok=True)
-    card.write(folder / "cards")
-    return card, weights_folder / file
+        weights = (folder / "weights" if weights_folder is None else pathlib.Path(weights_folder)) / file
+        card.write(temporary, _hubs.CARD)
+        _files.put({weights: path, folder / "cards" / f"{name}.json": pathlib.Path(temporary, _hubs.CARD)})
+    return card, weights
 
 
 def in_published_precision(model):

@@ -58,30 +58,49 @@ class RunFolder:
     def lock(self):
         """Creates the folder and locks it against other processes during a `with` block.
 
-        The system releases the lock when the process ends, for any reason.
+        The system releases the lock when the process ends, for any reason. Of a run that has not begun by then, because of a
+        mistake, neither the lock nor the new folder is left.
 
         Raises:
             OSError: If the folder cannot be created or is not writable, or another process is using it; the message names it.
         """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        with self._locked() as file:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            try:
+                yield
+            finally:
+                if not self._has_run():
+                    (self.path / "lock").unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        for folder in made:
+                            folder.rmdir()
+
+    def _locked(self):
+        """The open file of the lock, which this process holds."""
+        path = self.path / "lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+            file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")  # noqa: SIM115  # The caller closes it.
         except OSError as error:
             raise OSError(
                 f"The output folder {self.path} is not writable ({error.strerror or error}). Pass another one with --output."
             ) from error
-        with open(descriptor, "r+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            with file:
                 raise OSError(
                     f"The run in {self.path} is already running, as process {file.read().strip()}. Wait for it or stop it, or "
                     "pass another folder with --output."
                 ) from error
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-            yield
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+        # Another process has ended in between, and removed it.
+        file.close()
+        return self._locked()
 
     def check(self, settings):
         """Checks that the folder does not contain another run, before time is spent.
@@ -225,8 +244,12 @@ class RunFolder:
                 shutil.copyfile(self.last, part)
         progress.write_log(self.log)
 
+    def _has_run(self):
+        """Whether the folder is that of a run, which has begun."""
+        return any(path.exists() for path in (self.settings, self.last, self.best, self.result))
+
     def _clear(self):
-        if not any(path.exists() for path in (self.settings, self.last, self.best, self.result)):
+        if not self._has_run():
             # Not the folder of a run: its contents are not ours to delete.
             return
         for path in (self.settings, self.log, self.last, self.best, self.result, self.picture):

@@ -48,6 +48,32 @@ def gradient_of(function, tensors):
     return to_numpy(list(gradients))
 
 
+def response(model, x, weights, training=True):
+    """The outputs of a call of a model, and the gradient of Σ weights · outputs.
+
+    Args:
+        model: A Keras model.
+        x: List of arrays, its inputs.
+        weights: List of arrays like its outputs.
+        training: Boolean. Defaults to `True`.
+
+    Returns:
+        `(outputs, of_inputs, of_variables)`: lists of arrays, and a dict of the path of each trainable variable to an array.
+    """
+    variables, fixed = model.trainable_variables, [variable.value for variable in model.non_trainable_variables]
+
+    def weighted(*tensors):
+        remaining = iter(tensors)
+        given, by_output, values = ([next(remaining) for _ in of] for of in (x, weights, variables))
+        outputs, _ = model.stateless_call(values, fixed, given if len(given) > 1 else given[0], training=training)
+        return sum(ops.sum(of * output) for of, output in zip(by_output, keras.tree.flatten(outputs), strict=True))
+
+    # The outputs are the derivative by the weights.
+    found = gradient_of(weighted, [*x, *weights, *(to_numpy(variable.value) for variable in variables)])
+    of_inputs, outputs = found[: len(x)], found[len(x) : len(x) + len(weights)]
+    return outputs, of_inputs, {v.path: of for v, of in zip(variables, found[len(x) + len(weights) :], strict=True)}
+
+
 def loss_and_gradients(model, x, y, loss=None):
     """The loss of one batch in training and its gradients, as `training_results` computes them."""
     value, gradients, _ = training_results(model, x, y, loss)
@@ -135,6 +161,11 @@ def _differentiated_by_torch(model, variables, loss):
     return results
 
 
+def sizes_of_windows(windows, timesteps):
+    """The sizes of the windows that an integer stands for, or those given: all but the last one are of one step."""
+    return (*[1] * (windows - 1), timesteps - windows + 1) if isinstance(windows, int) else windows
+
+
 def results_without_padding(model, x, y, lengths):
     """What `training_results` finds for padded sequences if each is alone, at its own number of steps.
 
@@ -152,7 +183,7 @@ def results_without_padding(model, x, y, lengths):
         same, gradient = lengths == length, model.gradient
         if getattr(gradient, "windows", 1) != 1:
             # Those of the padded sequences, as far as these go.
-            ends = np.minimum(np.cumsum(rsnn.gradients._windows.sizes_of(gradient.windows, model.timesteps)), length)
+            ends = np.minimum(np.cumsum(sizes_of_windows(gradient.windows, model.timesteps)), length)
             gradient = rsnn.gradients.Rate(windows=tuple(int(size) for size in np.diff([0, *ends]) if size))
         alone = rsnn.SpikingModel(model.network, int(length), gradient, model.step_mode)
         value, gradients, found = training_results(alone, x[same, :length], y[same])

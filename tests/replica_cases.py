@@ -38,6 +38,13 @@ MORE_CASES = {
     "rate, multi, online": {"gradient": "rate", "step_mode": "multi", "online": True, "samples": 2 * BATCH + 3},
     "bptt, multi, padded": {"gradient": "bptt", "step_mode": "multi", "padded": True, "timed": True, "samples": 2 * BATCH},
     "rate, single, padded": {"gradient": "rate", "step_mode": "single", "padded": True, "timed": True, "samples": 2 * BATCH},
+    "sltt at a random step, single, padded": {
+        "gradient": {"class_name": "keras_ratesnn>SLTT", "config": {"random_steps": 1}},
+        "step_mode": "single",
+        "padded": True,
+        "timed": True,
+        "samples": 2 * BATCH,
+    },
 }
 PADDING = -9.0
 STEPS = {False: 2, True: 3}

@@ -23,8 +23,9 @@ class Window(rsnn.surrogates.Surrogate):
 
 class Method(rsnn.gradients.GradientMethod):
     def call(self, run: rsnn.gradients.Run) -> object:
-        step_mode = rsnn.gradients.step_mode_of(run)
-        return step_mode.run(rsnn.gradients.ForwardRule(step_mode, run.training, run.with_gradient), run)
+        network = rsnn.gradients.Network(run)
+        states, outputs = network.through_time(network.once())
+        return network.end(states, outputs)
 
 
 def build() -> rsnn.SpikingModel:

@@ -3,6 +3,7 @@
 import math
 import numbers
 import os
+import stat
 from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
@@ -24,10 +25,13 @@ def real(
     at_most: float | None = None,
     advice: str = "",
 ) -> float:
-    """Returns `value` as a float if it is a finite real number within the bounds; else raises TypeError or ValueError."""
+    """Returns `value` as a float if it is a finite real number within the bounds; else raises TypeError or ValueError.
+
+    Both must be so in float32, too, in which the library computes: 1e-50 is no number above 0 there.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
-            f"`{name}` must be a real number. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+            f"`{name}` must be a real number. Received: {name}={shown(value)} of type {type(value).__name__}.{_also(advice)}"
         )
     bounds = []
     if above is not None:
@@ -38,19 +42,41 @@ def real(
         bounds.append((value < below, f"< {below}"))
     if at_most is not None:
         bounds.append((value <= at_most, f"<= {at_most}"))
-    if not math.isfinite(value) or not all(holds for holds, _ in bounds):
-        wanted = [text for _, text in bounds] + (["finite"] if not math.isfinite(value) else [])
-        raise ValueError(f"`{name}` must be {' and '.join(wanted)}. Received: {name}={value!r}.{_also(advice)}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or not all(holds for holds, _ in bounds):
+        wanted = [text for _, text in bounds] + (["finite"] if not math.isfinite(number) else [])
+        raise ValueError(f"`{name}` must be {' and '.join(wanted)}. Received: {name}={shown(value)}.{_also(advice)}")
+    held = _in_float32(number)
+    strict = [above is None or held > _in_float32(above), below is None or held < _in_float32(below)]
+    if not math.isfinite(held) or not all(strict):
+        wanted = [text for _, text in bounds] + ["finite"]
+        raise ValueError(
+            f"`{name}` must be {' and '.join(wanted)} in float32, too. Received: {name}={shown(value)}, which is {held} "
+            f"there.{_also(advice)}"
+        )
+    return number
+
+
+def _in_float32(value: float) -> float:
+    """A number as float32 has it. Processors may take what is smaller than the smallest normal number for 0."""
+    with np.errstate(over="ignore", under="ignore"):
+        held = np.float32(value)
+    return 0.0 if abs(held) < np.finfo("float32").tiny else float(held)
 
 
 def integer(name: str, value: Any, *, advice: str = "") -> int:
-    """Returns `value` as an int if it is an integer; else raises TypeError."""
+    """Returns `value` as an int if it is an integer of 64 bits; else raises TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
-            f"`{name}` must be an integer. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+            f"`{name}` must be an integer. Received: {name}={shown(value)} of type {type(value).__name__}.{_also(advice)}"
         )
-    return int(value)
+    value = int(value)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"`{name}` must be an integer of 64 bits. Received: {name}={shown(value)}.{_also(advice)}")
+    return value
 
 
 def positive_integer(name: str, value: Any, *, advice: str = "") -> int:
@@ -72,7 +98,7 @@ def index(name: str, value: Any, count: int) -> int:
 def boolean(name: str, value: Any) -> bool:
     """Returns `value` if it is True or False; else raises TypeError."""
     if not isinstance(value, bool):
-        raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r} of type {type(value).__name__}.")
+        raise TypeError(f"`{name}` must be True or False. Received: {name}={shown(value)} of type {type(value).__name__}.")
     return value
 
 
@@ -81,7 +107,7 @@ def one_of(name: str, value: _Choice, choices: Iterable[_Choice]) -> _Choice:
     choices = tuple(choices)
     if not is_one_of(value, choices):
         listed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.")
+        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={shown(value)}.")
     return value
 
 
@@ -91,7 +117,7 @@ def jit_compile(value: Any) -> bool | Literal["auto"]:
         return value
     if value is None or (isinstance(value, str) and value == "auto"):
         return "auto"
-    raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={value!r}.")
+    raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={shown(value)}.")
 
 
 def is_one_of(value: Any, choices: Iterable[Any]) -> bool:
@@ -106,7 +132,7 @@ def instance(name: str, value: Any, kind: type[_Instance], *, advice: str = "") 
     """Returns `value` if it is an instance of `kind`; else raises TypeError."""
     if not isinstance(value, kind):
         raise TypeError(
-            f"`{name}` must be {_article(kind.__name__)} {kind.__name__}. Received: {name}={value!r} of type "
+            f"`{name}` must be {_article(kind.__name__)} {kind.__name__}. Received: {name}={shown(value)} of type "
             f"{type(value).__name__}.{_also(advice)}"
         )
     return value
@@ -116,9 +142,16 @@ def function(name: str, value: Any, *, advice: str = "") -> Any:
     """Returns `value` if it can be called; else raises TypeError."""
     if not callable(value):
         raise TypeError(
-            f"`{name}` must be a function. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+            f"`{name}` must be a function. Received: {name}={shown(value)} of type {type(value).__name__}.{_also(advice)}"
         )
     return value
+
+
+def shown(value: Any) -> str:
+    """A value as text. Python writes no integers of thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)
 
 
 def holds_numbers(tensor: Any) -> bool:
@@ -134,18 +167,66 @@ def tensor(name: str, value: Any) -> Any:
     """Returns `value` as a tensor if it holds real numbers; else raises TypeError."""
     if not holds_numbers(value):
         raise TypeError(
-            f"`{name}` must be a tensor or an array of numbers. Received: {name}={value!r} of type {type(value).__name__}."
+            f"`{name}` must be a tensor or an array of numbers. Received: {name}={shown(value)} of type {type(value).__name__}."
         )
     return ops.convert_to_tensor(value)
 
 
+def labels(name: str, value: Any, outputs: Any) -> None:
+    """Raises ValueError if one of integer labels, an array `(batch,)` or `(batch, 1)`, is no class of `outputs`."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.shape[1:] not in ((), (1,)):
+        return
+    *_, classes = np.shape(outputs)
+    if classes is None:
+        return
+    found = value.reshape(-1)
+    wrong = np.flatnonzero(~((found >= 0) & (found < classes) & (found == np.floor(found))))
+    if len(wrong):
+        raise ValueError(
+            f"`{name}` must be labels from 0 to {classes - 1}, the numbers of the classes. Received: {found[wrong[0]]}, the "
+            f"label of sample {wrong[0]}. Leave samples without a class out."
+        )
+
+
 def path(name: str, value: Any, *, advice: str = "") -> str:
-    """Returns the string of a path; raises TypeError if `value` is neither a string nor a path, such as a `pathlib.Path`."""
+    """Returns the string of a path; raises an error if `value` is empty, or neither a string nor a path as of `pathlib`."""
     found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(found, str):
         raise TypeError(
-            f"`{name}` must be a string or a path. Received: {name}={value!r} of type {type(value).__name__}.{_also(advice)}"
+            f"`{name}` must be a string or a path. Received: {name}={shown(value)} of type "
+            f"{type(value).__name__}.{_also(advice)}"
         )
+    if not found:
+        raise ValueError(f"`{name}` must be a path. Received: {name}='', an empty string.{_also(advice)}")
+    return found
+
+
+def file(name: str, value: Any) -> tuple[str, int]:
+    """Returns the string of a path and the bytes of the file there; else raises TypeError, OSError, or ValueError for a pipe.
+
+    Opening a pipe waits for somebody to write, and a device may never end. Folders are left to `open`, which refuses them.
+    """
+    found = path(name, value)
+    status = os.stat(found)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise ValueError(
+            f"`{name}` must be the path of a file. Received: {name}={found!r}, a pipe or a device, which may never end. Write "
+            "what comes out of it to a file first."
+        )
+    return found, status.st_size
+
+
+def file_to_write(name: str, value: Any) -> str:
+    """Returns the string of a path at which a file can be written; else raises TypeError, ValueError or OSError."""
+    found = path(name, value)
+    folder = os.path.dirname(found) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"`{name}` must be a file in a folder that exists. Received: {name}={found!r}, but there is no folder {folder!r}. "
+            "Make it first."
+        )
+    if os.path.isdir(found):
+        raise IsADirectoryError(f"`{name}` must be a file. Received: {name}={found!r}, which is a folder. Add a file name.")
     return found
 
 

@@ -29,6 +29,11 @@ def mean(tensor, timesteps):
     return cast(ops.sum(unfold(widen(tensor), timesteps), axis=1) / timesteps, mean_dtype(tensor.dtype))
 
 
+def scaled(tensor, factor):
+    """The product of a tensor and a number, or a scalar tensor of whatever float dtype, in the dtype of the tensor."""
+    return tensor * (cast(factor, tensor.dtype) if ops.is_tensor(factor) else factor)
+
+
 def times_rows(tensor, factors):
     """Multiplies each row of a tensor by its factor, `(rows,)`, or all rows by one factor, `()` or `(1,)`."""
     return tensor * as_rows(cast(factors, tensor.dtype), tensor)
@@ -43,7 +48,7 @@ def step_of(tensor, t):
 def rotated(tensor, first):
     """The steps of a tensor `(batch, T, ...)` from the first one of each sample on, `(batch,)`, followed by those before it."""
     timesteps = ops.shape(tensor)[1]
-    steps = (ops.arange(timesteps)[None] + ops.cast(first, "int32")[:, None]) % timesteps
+    steps = (ops.arange(timesteps, dtype="int32")[None] + ops.cast(first, "int32")[:, None]) % timesteps
     return ops.take_along_axis(tensor, ops.reshape(steps, (-1, timesteps, *(1 for _ in tensor.shape[2:]))), axis=1)
 
 

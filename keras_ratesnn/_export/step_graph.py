@@ -9,15 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core import backend, keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn._model.streaming import StreamingRule
-from keras_ratesnn.gradients._mixing_pass import MixingPass
-from keras_ratesnn.gradients.neuron_pass import NeuronPass
-from keras_ratesnn.gradients.record import PassKey, Record
-from keras_ratesnn.gradients.step_modes import SingleStep
-from keras_ratesnn.layer_kinds import TIME_MEAN
+from keras_ratesnn._model.streaming import one_step_of
 
 TIME_STEP = "time_step"
 """The name of the state that counts the steps, in networks that need it."""
@@ -82,105 +76,53 @@ class StepGraph(keras.Model):
         tensors = [inputs[port.name] for port in plan.inputs]
         states = iter([inputs[port.name] for port in plan.states])
         t: Any = next(states) if plan.counts else 0
-        loops = {
-            pass_key: tree.map_leaves(lambda _: next(states), structure) for pass_key, structure in plan.structures.items()
-        }
-        record = Record.empty(loops=loops)
-        record, outputs = _advance(self.network, StreamingRule(SingleStep(self._timesteps)), tensors, t, record)
-        after = [t + 1] if plan.counts else []
+        running = one_step_of(self.network, tensors, self._timesteps)
+        carried = [tree.map_leaves(lambda _: next(states), structure) for structure in plan.carried]
+        before = [node.handler.resumed(of) for node, of in zip(running.nodes, carried, strict=True)]
+        with backend.no_gradient():
+            after, outputs = running.step(before, running.once(), t)
+            outputs = running.alarmed(after, outputs)
         results = [
             *keras.tree.flatten(outputs),
-            *after,
-            *tree.flatten([record.loops[pass_key] for pass_key in plan.structures]),
+            *([t + 1] if plan.counts else []),
+            *tree.flatten([node.handler.carried(state) for node, state in zip(running.nodes, after, strict=True)]),
         ]
         return dict(zip(plan.output_names, results, strict=True)) if self._named else results
 
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What goes in and out: `structures` are the states of each layer that has some, `counts` whether steps are counted."""
+    """What goes in and out: `carried` is what each node carries from step to step, `counts` whether steps are counted."""
 
     inputs: tuple[Port, ...]
     states: tuple[Port, ...]
     counts: bool
-    structures: dict[PassKey, Structure]
+    carried: list[Structure]
     start: dict[str, np.ndarray]
     output_names: tuple[str, ...]
-
-
-def _advance(network, rule, tensors, t, record):
-    return rule.advance(lambda signals, rule: _graph.walk(network, signals, rule, training=False), tensors, t, record)
-
-
-class _ObservedSteps(SingleStep):
-    """Takes notes of the states before the first step, and of whether anything depends on the number of the step."""
-
-    def __init__(self, timesteps):
-        super().__init__(timesteps)
-        self.started = {}
-        self.counts = False
-
-    def through_time(self, key, neuron_pass, current):
-        self.started[neuron_pass.quantity, key] = neuron_pass.start(current.value)
-        return super().through_time(key, neuron_pass, current)
-
-    def each(self, function):
-        self.counts = True
-        return super().each(function)
-
-    def time_steps(self, args):
-        self.counts = True
-        return super().time_steps(args)
-
-
-class _ObservingRule(StreamingRule):
-    """Takes notes of the layers that have states, by quantity and call."""
-
-    def __init__(self, step_mode):
-        super().__init__(step_mode)
-        self.with_states = {}
-
-    def neuron(self, call):
-        self.with_states[NeuronPass.quantity, call.key] = call.operation
-        return super().neuron(call)
-
-    def mixing(self, call):
-        self.with_states[MixingPass.quantity, call.key] = call.operation
-        return super().mixing(call)
-
-    def time_mean(self, call):
-        self.with_states[TIME_MEAN, call.key] = call.operation
-        return super().time_mean(call)
-
-    def before_first_step(self, value):
-        *_, pass_key = self.with_states
-        start = self._steps.started[pass_key] = super().before_first_step(value)
-        return start
 
 
 def _plan(network, timesteps, batch_size):
     names = _Names()
     input_names = _input_names(network, names)
     rows = batch_size or 1
-    rule, loops = _first_step(network, timesteps, rows)
+    running, started, after = _first_step(network, timesteps, rows)
     # What has other sizes in a batch of another size has a batch axis.
-    _, other = (rule, loops) if batch_size else _first_step(network, timesteps, rows + 1)
+    other = after if batch_size else _first_step(network, timesteps, rows + 1)[2]
+    counts = any(node.handler.counts_steps or node.handler.takes_time for node in running.nodes)
     states, start = [], {}
-    if rule.step_mode.counts:
+    if counts:
         name = names.new(TIME_STEP)
         states.append(Port(name, (), "int32"))
         start[name] = np.zeros((), "int32")
-    for pass_key, layer in rule.with_states.items():
-        leaves = zip(
-            _paths(loops[pass_key]), *(tree.flatten(of[pass_key]) for of in (rule.step_mode.started, loops, other)), strict=True
-        )
-        for path, before, after, in_other in leaves:
-            name = names.new(f"{layer.name}_{path}")
-            dtype = keras.backend.standardize_dtype(after.dtype)
-            shape = tuple(a if a == b else None for a, b in zip(after.shape, in_other.shape, strict=True))
+    for node, *carried in zip(running.nodes, started, after, other, strict=True):
+        for path, first, leaf, in_other in zip(_paths(carried[1]), *map(tree.flatten, carried), strict=True):
+            name = names.new(f"{node.handler.operation.name}_{path}")
+            dtype = keras.backend.standardize_dtype(leaf.dtype)
+            shape = tuple(a if a == b else None for a, b in zip(leaf.shape, in_other.shape, strict=True))
             states.append(Port(name, shape, dtype))
             # A cell may start with a number, which broadcasts.
-            start[name] = np.broadcast_to(ops.convert_to_numpy(before).astype(dtype), after.shape).copy()
+            start[name] = np.broadcast_to(ops.convert_to_numpy(first).astype(dtype), leaf.shape).copy()
     inputs = tuple(
         Port(name, (batch_size, *tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
         for name, tensor in zip(input_names, network.inputs, strict=True)
@@ -189,25 +131,30 @@ def _plan(network, timesteps, batch_size):
     return _Plan(
         inputs,
         tuple(states),
-        rule.step_mode.counts,
-        {pass_key: loops[pass_key] for pass_key in rule.with_states},
+        counts,
+        after,
         start,
         (*output_names, *(names.new(f"next_{port.name}") for port in states)),
     )
 
 
 def _first_step(network, timesteps, rows):
-    """The first step of `rows` sequences of zeros: `(rule, loop states)`."""
+    """`(running, started, after)`: what each node carries before and after the first step of `rows` sequences of zeros."""
     for tensor in network.inputs:
         if None in tensor.shape[1:]:
             raise ValueError(
                 "`model` must know the shape of its inputs, and so of its states, to be exported as one step. Received: input "
                 f"{tensor.name!r} of shape {tuple(tensor.shape)}. Make the network with keras.Input(shape) without None."
             )
-    rule = _ObservingRule(_ObservedSteps(timesteps))
     zeros = [ops.zeros((rows, *tensor.shape[1:]), tensor.dtype) for tensor in network.inputs]
-    record, _ = _advance(network, rule, zeros, 0, Record.empty())
-    return rule, record.loops
+    running = one_step_of(network, zeros, timesteps)
+    with backend.no_gradient():
+        after, _ = running.step(None, running.once(), 0)
+
+    def carried(states):
+        return [node.handler.carried(state) for node, state in zip(running.nodes, states, strict=True)]
+
+    return running, carried(running.started), carried(after)
 
 
 class _Names:

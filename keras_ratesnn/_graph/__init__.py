@@ -2,6 +2,8 @@
 
 from keras_ratesnn._graph.functional import as_graph, output_of, paths_of
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
+from keras_ratesnn._graph.plan import Part, PlannedCall, Slot
+from keras_ratesnn._graph.planning import parts_of, whole_of
 from keras_ratesnn._graph.requirements import (
     check_length,
     check_network,
@@ -13,10 +15,15 @@ from keras_ratesnn._graph.requirements import (
     neurons_of,
     slots_of,
 )
-from keras_ratesnn._graph.walk import Call, walk, walks
+from keras_ratesnn._graph.signals import Signal, only_signal, with_tensors
+from keras_ratesnn._graph.walk import Call, walk
 
 __all__ = [
     "Call",
+    "Part",
+    "PlannedCall",
+    "Signal",
+    "Slot",
     "as_graph",
     "check_length",
     "check_network",
@@ -27,10 +34,13 @@ __all__ = [
     "first_time_mean",
     "match_inputs",
     "neurons_of",
+    "only_signal",
     "output_of",
+    "parts_of",
     "paths_of",
     "slots_of",
     "tensors_among",
     "walk",
-    "walks",
+    "whole_of",
+    "with_tensors",
 ]

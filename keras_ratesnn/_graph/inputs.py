@@ -16,9 +16,14 @@ def match_inputs(network, inputs):
     Raises:
         ValueError: If their number or names do not fit.
     """
-    structure, names = keras_internals.inputs_structure(network), [tensor.name for tensor in network.inputs]
-    by_names = isinstance(inputs, dict) and not isinstance(structure, dict)
-    flat = _parts_of(inputs, names) if by_names else _in_order(inputs, structure)
+    structure = keras_internals.inputs_structure(network)
+    names = [keras_internals.name_of_input(tensor) for tensor in network.inputs]
+    if isinstance(inputs, dict) and not isinstance(structure, dict):
+        # Keras' names of inputs without a name are those of their tensors.
+        numbered = {tensor.name: name for tensor, name in zip(network.inputs, names, strict=True)}
+        flat = _parts_of({numbered.get(key, key): part for key, part in inputs.items()}, names)
+    else:
+        flat = _in_order(inputs, structure)
     if len(flat) != len(names):
         raise ValueError(f"The network has {len(names)} inputs, named {names}. Received: {len(flat)} tensors.")
     return flat

@@ -35,6 +35,17 @@ def plan_of(network):
     return plan
 
 
+def whole_of(network):
+    """The `Part` of a whole network, with its time means."""
+    return plan_of(network).whole
+
+
+def parts_of(network):
+    """The `Part` of a network that runs at each step, and the one that follows time means, `None` if there are none."""
+    plan = plan_of(network)
+    return plan.parts or (plan.whole, None)
+
+
 def make_plan(network, inside=None):
     """The `Plan` of a network. Nested models, and the models `inside` layers, are walked into.
 

@@ -44,11 +44,14 @@ def neurons_of(network):
 
 
 def _is_neuron(operation):
-    if kind_of(operation).role == NEURON:
+    role = kind_of(operation).role
+    if role == NEURON:
         return True
     if isinstance(operation, keras.layers.Layer):
         inside = keras_internals.with_sublayers(operation)
-        hidden = [layer for layer in inside if kind_of(layer).role in _SEEN_BY_THE_WALK and layer is not operation]
+        # A layer that mixes time steps has all of them, and may run others that do.
+        seen = [wanted for wanted in _SEEN_BY_THE_WALK if not role == wanted == TIME_MIXING]
+        hidden = [layer for layer in inside if kind_of(layer).role in seen and layer is not operation]
         if hidden:
             raise ValueError(
                 "`network` must not hide neurons or time means inside other layers. Received: layer "
@@ -159,11 +162,12 @@ def check_length(network, steps):
         network: A Functional model, see `as_graph`.
         steps: Integer, the number of steps of the stream.
     """
+    slots = slots_of(network)
     for layer, most, _ in _limits(network):
-        if steps > most:
+        if steps > most // slots:
             raise ValueError(
-                f"{type(layer).__name__} {layer.name!r} has weights for {most} steps. Received: step {steps}. Start a new "
-                "sequence with reset_state(), or create the layer with more timesteps."
+                f"{type(layer).__name__} {layer.name!r} has weights for {most // slots} steps. Received: step {steps}. "
+                "Start a new sequence with reset_state(), or create the layer with more timesteps."
             )
 
 
@@ -176,7 +180,8 @@ def _limits(network):
 
 
 def _is_limited(operation):
-    return kind_of(operation).most_timesteps is not None
+    most = kind_of(operation).most_timesteps
+    return most is not None and most(operation) is not None
 
 
 def check_steps(network, wanted):

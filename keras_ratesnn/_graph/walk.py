@@ -49,26 +49,7 @@ def walk(network, signals, rule, training, inside=None):
         Signals in the structure of the network's outputs.
     """
     plan = make_plan(network, inside) if inside else plan_of(network)
-    return _walk(plan, plan.whole, signals, rule, training)
-
-
-def walks(network, training):
-    """`walk` in two parts: functions `(signals, rule) -> signals` for what runs at each step, and for what follows time means.
-
-    Without time means, the first is `walk`, and the second is `None`. With them, the first returns a list of signals, and the
-    second takes a signal for each of their means.
-    """
-    plan = plan_of(network)
-    first, second = plan.parts or (plan.whole, None)
-
-    def walk_of(part):
-        return part and (lambda signals, rule: _walk(plan, part, signals, rule, training))
-
-    return walk_of(first), walk_of(second)
-
-
-def _walk(plan, part, signals, rule, training):
-    found = [None] * plan.slots
+    part, found = plan.whole, [None] * plan.slots
     for slot, signal in zip(part.inputs, signals, strict=True):
         found[slot.index] = signal
 

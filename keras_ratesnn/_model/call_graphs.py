@@ -11,11 +11,10 @@ import threading
 import warnings
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
-from keras_ratesnn._model.layer_attributes import LayerAttributes
+from keras_ratesnn._core.latest_settings import LatestSettings
 from keras_ratesnn.gradients._run_method import run_method
 
 EAGER_CALLS = {"auto": 32, True: 1}
@@ -27,18 +26,19 @@ WORTH_RECORDING = 100
 GRAPHS_KEPT = 16
 """The number of kinds of calls that are remembered, for each of the settings."""
 
-SETTINGS_KEPT = 2
-"""How many settings of a network are remembered: PyTorch's modules have another attribute in training than in inference."""
-
 _recording = threading.Lock()
 
 
 class CallGraphs:
-    """Runs the calls of a model: in eager mode at first, then as graphs."""
+    """Runs the calls of a model: in eager mode at first, then as graphs.
+
+    Attributes:
+        loops: What `backend.fusing` keeps for the model.
+    """
 
     def __init__(self):
-        self._settings: list[_Settings] = []
-        self._patience = 1
+        self.loops: dict[Any, Any] = {}
+        self._settings = LatestSettings()
         self._places = None if backend.CallGraph is None else backend.CallGraph.new_places()
         self._lock = threading.Lock()
 
@@ -55,7 +55,10 @@ class CallGraphs:
         if backend.CallGraph is None or jit_compile is False or run.draws is not None:
             return run_method(method, run)
         with self._lock:
-            latest = self._settings_of(run.network, method)
+            latest = self._settings.present(
+                lambda settings: settings.are_of(run.network, method),
+                lambda patience: _Settings(run.network, method, patience, self._places),
+            )
             tensors = latest.tensors(run)
             key = _key(run, tensors, settings, jit_compile)
             call = None if key is None else latest.call_of_kind(key)
@@ -65,22 +68,7 @@ class CallGraphs:
     @property
     def graphs(self):
         """The graphs that are kept, a list of `backend.CallGraph`."""
-        return [graph for settings in self._settings for graph in settings.graphs]
-
-    def _settings_of(self, network, method):
-        """The present settings of the network and of the training method."""
-        # The latest, which are last, are the most likely.
-        for settings in reversed(self._settings):
-            if settings.are_of(network, method):
-                self._settings.remove(settings)
-                break
-        else:
-            if len(self._settings) == SETTINGS_KEPT and self._settings.pop(0).were_wasted:
-                # Settings that change all the time are not worth a recording.
-                self._patience *= 2
-            settings = _Settings(network, method, self._patience, self._places)
-        self._settings.append(settings)
-        return settings
+        return [graph for settings in self._settings.kept for graph in settings.graphs]
 
 
 class _Settings:
@@ -97,7 +85,7 @@ class _Settings:
         self._network, self._method, self._patience, self._places = network, method, patience, places
         self._variables = network.variables
         self._calls: collections.OrderedDict[Any, _Call] = collections.OrderedDict()
-        self._attributes = LayerAttributes(keras_internals.with_sublayers(network), [method])
+        self._attributes = backend.LayerAttributes(keras_internals.with_sublayers(network), [method])
         if keras_internals.is_rematerialized(network):
             self._attributes.unknown = "a layer was made in a keras.RematScope"
 
@@ -142,9 +130,7 @@ def _key(run, tensors, settings, jit_compile):
     if any(keras_internals.mask_of(tensor) is not None for tensor, _ in run.inputs):
         return None
     has_time = tuple(has_time for _, has_time in run.inputs)
-    modes = run.training, run.with_gradient, keras_internals.autocast_dtype(), jit_compile
-    defaults = keras.config.epsilon(), keras.config.floatx(), keras.config.image_data_format()
-    return signature, has_time, modes, defaults, settings
+    return signature, has_time, run.training, run.with_gradient, jit_compile, settings
 
 
 class _Call:

@@ -60,9 +60,9 @@ def match(network, inputs):
     """`match_inputs`, with a clearer error for numbers and strings that are not in an array."""
     for leaf in _leaves(inputs):
         if isinstance(leaf, (numbers.Number, str, bytes)):
-            names = [tensor.name for tensor in network.inputs]
+            names = [keras_internals.name_of_input(tensor) for tensor in network.inputs]
             raise ValueError(
-                f"The inputs of the network, {names}, must be arrays or tensors. Received: {leaf!r} of type "
+                f"The inputs of the network, {names}, must be arrays or tensors. Received: {checks.shown(leaf)} of type "
                 f"{type(leaf).__name__}. Convert lists of numbers with np.asarray."
             )
     return _graph.match_inputs(network, inputs)

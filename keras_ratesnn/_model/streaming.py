@@ -1,134 +1,57 @@
 """Streaming: runs a network one time step per call, with the state that it keeps between calls."""
 
-from keras import ops
+from collections.abc import Sequence
 
+import keras
+
+from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, time_axis, tree
-from keras_ratesnn.gradients._propagate_nan import propagate_nan
-from keras_ratesnn.gradients.forward import ForwardRule
-from keras_ratesnn.gradients.neuron_pass import NeuronPass
-from keras_ratesnn.gradients.record import Record
-from keras_ratesnn.gradients.signals import Signal, only_signal
-from keras_ratesnn.gradients.step_modes import MultiStep, SingleStep
-from keras_ratesnn.layer_kinds import TIME_MEAN
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn.gradients.network import Network, States
+from keras_ratesnn.gradients.run import Run
 
 
-class StreamingRule(ForwardRule):
-    """One time step with external input: no signal is assumed to be the same at every step.
-
-    Time means are those of the steps so far.
+def one_step_of(network: keras.Model, inputs: Sequence[Tensor], timesteps: int, step_mode: str = "single") -> Network:
+    """A network that is given the inputs of one step, `(batch, ...)`, in inference.
 
     Args:
-        step_mode: `SingleStep`.
+        network: A Functional model.
+        inputs: List of tensors, in the order of the network's inputs.
+        timesteps: Integer T, for encoders that spread an input over T steps; for `step_mode="multi"` the slots of a step.
+        step_mode: `"single"`: each call is a step, and nothing is the same at every step. `"multi"`: all slots of a step, which
+            see the same inputs. Defaults to `"single"`.
     """
-
-    def __init__(self, step_mode):
-        super().__init__(step_mode, training=False, with_gradient=False)
-        self._steps = step_mode
-        self._of_means = set()
-
-    def __call__(self, call):
-        follows_a_mean, is_mean = not self._of_means.isdisjoint(call.signals), call.kind.role == TIME_MEAN
-        # The mean of a mean is that mean, not one of the means so far.
-        outputs = self.time_mean(call) if is_mean and not follows_a_mean else super().__call__(call)
-        if follows_a_mean or is_mean:
-            self._of_means.update(tree.flatten(outputs))
-        return outputs
-
-    def time_mean(self, call):
-        pass_key, value = (TIME_MEAN, call.key), time_axis.widen(only_signal(call).value)
-        loops = self.step_mode.record.loops
-        before = loops.get(pass_key) or self.before_first_step(value)
-        after = loops[pass_key] = {"sum": before["sum"] + value, "steps": before["steps"] + 1.0}
-        return Signal(ops.cast(after["sum"] / after["steps"], call.operation.output.dtype))
-
-    def before_first_step(self, value):
-        """The state of a time mean of tensors like `value`."""
-        return {"sum": ops.zeros_like(value), "steps": ops.zeros((), value.dtype)}
-
-    def encoded(self, call):
-        return only_signal(call).value
-
-    def advance(self, walk, inputs, t, record):
-        """One time step of a network.
-
-        Args:
-            walk: Function `(signals, rule) -> signals`, which runs the network's graph as in inference.
-            inputs: List of tensors `(batch, ...)`, the network's inputs at this step.
-            t: Integer, or integer scalar tensor: the time step, from 0 on.
-            record: The `Record` returned by the previous step, an empty one before the first.
-
-        Returns:
-            `(record, outputs)`: the record for the next step, and tensors in the structure of the network's outputs.
-        """
-        with backend.no_gradient():
-            signals = [Signal(tensor) for tensor in inputs]
-            record, outputs = self._steps.walk_step(self, walk, lambda: signals, t, record)
-            return record, propagate_nan(outputs, self._steps.states())
-
-
-class SlotStreamingRule(StreamingRule):
-    """One step of an unrolled network with external input: layer by layer, each with all slots of the step.
-
-    Args:
-        step_mode: `MultiStep`, of the slots of a step.
-    """
-
-    def neuron(self, call):
-        record, neuron = self.step_mode.record, call.operation
-        pass_key = NeuronPass.quantity, call.key
-        before = record.loops.get(pass_key)
-        neuron_pass = _ContinuedPass(neuron.cell_in_time(self.training), neuron.compute_dtype, before)
-        spikes = self.step_mode.through_time(call.key, neuron_pass, only_signal(call))
-        record.loops[pass_key] = record.states[pass_key]
-        return Signal(spikes)
-
-    def advance(self, walk, inputs, t, record):
-        steps = self.step_mode
-        with backend.no_gradient():
-            steps.record = record.copy()
-            signals = walk([steps.begin(tensor, has_time=False) for tensor in inputs], self)
-            # They are the same in all slots.
-            outputs = tree.map_leaves(lambda signal: time_axis.unfold(steps.tensor(signal), steps.timesteps)[:, 0], signals)
-            return steps.record, propagate_nan(outputs, list(steps.record.states.values()))
-
-
-class _ContinuedPass(NeuronPass):
-    """Neurons that start where an earlier loop ended.
-
-    Args:
-        cell: See `NeuronPass`.
-        dtype: See `NeuronPass`.
-        before: The loop state after the earlier loop; `None` if there was none.
-    """
-
-    compiles = False
-
-    def __init__(self, cell, dtype, before):
-        super().__init__(cell, dtype, with_gradient=False)
-        self.before = before
-
-    def start(self, current):
-        return super().start(current) if self.before is None else self.before
+    run = Run(
+        parts=(_graph.whole_of(network), None),
+        inputs=[(tensor, False) for tensor in inputs],
+        timesteps=timesteps,
+        step_mode=step_mode,
+        training=False,
+        with_gradient=False,
+        return_sequences=False,
+        network=network,
+    )
+    return Network(run, streams=True)
 
 
 class Stream:
     """The state of a sequence: membranes of all neurons, and the number of steps so far."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Starts a new sequence."""
         self.steps = 0
         self.batch = None
-        self.record = Record.empty()
+        self.states: States | None = None
 
-    def advance(self, walk, inputs, timesteps, slots=1):
+    def advance(self, network: keras.Model, inputs: Sequence[Tensor], timesteps: int, slots: int = 1) -> Structure:
         """One time step.
 
         Args:
-            walk: Function `(signals, rule) -> signals`, which runs the network's graph as in inference.
-            inputs: List of tensors `(batch, ...)`, the network's inputs at this step.
+            network: See `one_step_of`.
+            inputs: See `one_step_of`.
             timesteps: Integer T, for encoders that spread an input over T steps.
             slots: Integer, how many time steps of the network are the slots of this step. Defaults to `1`.
 
@@ -144,8 +67,16 @@ class Stream:
                 f"The batch size must not change within a sequence. Received: inputs for {batch} sequences, after {self.steps} "
                 f"steps with {self.batch}. Call reset_state() to start new sequences."
             )
-        rule = StreamingRule(SingleStep(timesteps)) if slots == 1 else SlotStreamingRule(MultiStep(slots))
-        self.record, outputs = rule.advance(walk, inputs, self.steps, self.record)
+        with backend.no_gradient():
+            if slots == 1:
+                running = one_step_of(network, inputs, timesteps)
+                self.states, outputs = running.step(self.states, running.once(), self.steps)
+            else:
+                running = one_step_of(network, inputs, slots, "multi")
+                self.states, outputs = running.all_steps(self.states, running.once())
+                # They are the same in all slots.
+                outputs = tree.map_leaves(lambda rows: time_axis.unfold(rows, slots)[:, 0], outputs)
+            outputs = running.alarmed(self.states, outputs)
         self.batch = batch
         self.steps += 1
         return outputs

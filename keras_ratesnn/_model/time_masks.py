@@ -1,6 +1,7 @@
 """Masks in time: which steps of the sequences in a batch are padding."""
 
 import functools
+import math
 import numbers
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals, time_axis
+from keras_ratesnn._core import checks, keras_internals, time_axis
 from keras_ratesnn._model.input_checks import fits, has_time
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def masked(network, pairs, mask, mask_value):
@@ -52,13 +55,17 @@ def masked(network, pairs, mask, mask_value):
 
 
 def checked_mask_value(value):
-    """The argument `mask_value`; raises TypeError unless it is a number or `None`."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+    """The argument `mask_value` as a float or `None`; raises an error unless it is None, or a number that data can hold."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"`mask_value` must be a number, which may be NaN, or None. Received: mask_value={value!r} of type "
             f"{type(value).__name__}. It is what all elements of a time step are where it is padding."
         )
-    return value if value is None else float(value)
+    if value in (math.inf, -math.inf) or value != value:
+        return float(value)
+    return checks.real("mask_value", value, advice="It is what all elements of a time step are where it is padding.")
 
 
 def check_some_steps_count(network, x, timesteps, mask, mask_value):
@@ -97,8 +104,10 @@ def _masks_of(network, pairs, mask):
     masks = _of_inputs_with_time(mask, pairs) if hasattr(mask, "shape") else _in_structure(network, mask)
     for (tensor, timed), of_input, wanted in zip(pairs, masks, network.inputs, strict=True):
         if of_input is not None:
+            name = keras_internals.name_of_input(wanted)
+            _check_values(of_input, name)
             _check_rank(of_input, tensor)
-            _check_shape(of_input, tensor, timed, keras_internals.name_of_input(wanted))
+            _check_shape(of_input, tensor, timed, name)
     return masks
 
 
@@ -125,6 +134,15 @@ def _in_structure(network, mask):
     )
 
 
+def _check_values(mask, name):
+    """Raises an error for a mask of other values than booleans and numbers, or an array of NaN, which is no truth value."""
+    advice = "False and 0 are padding. Pass for example np.arange(timesteps) < lengths[:, None]."
+    if not checks.holds_numbers(mask):
+        raise TypeError(f"`mask` of input {name!r} must hold booleans. Received: a mask of dtype {mask.dtype}. {advice}")
+    if isinstance(mask, np.ndarray) and np.isnan(mask).any():
+        raise ValueError(f"`mask` of input {name!r} must hold booleans. Received: a mask with NaN in it. {advice}")
+
+
 def _check_rank(mask, tensor):
     """Raises ValueError if a mask has an unknown number of axes, as TensorFlow's may have."""
     if mask is not None and getattr(mask.shape, "rank", 0) is None:
@@ -148,7 +166,26 @@ def _check_shape(mask, tensor, timed, name):
 
 def _is_data(tensor, mask_value, numpy=ops):
     """Where a tensor does not hold the value of padding, which may be NaN."""
-    return numpy.logical_not(numpy.isnan(tensor)) if mask_value != mask_value else numpy.not_equal(tensor, mask_value)
+    if mask_value != mask_value:
+        return numpy.logical_not(numpy.isnan(tensor))
+    differs = [numpy.not_equal(tensor, value) for value in _as_data_holds_it(mask_value, tensor.dtype)]
+    return functools.reduce(numpy.logical_and, differs) if differs else numpy.ones_like(tensor, dtype="bool")
+
+
+def _as_data_holds_it(mask_value, dtype):
+    """The numbers that the value of padding may be in data of a dtype: −0.1 in half precision is another number.
+
+    Data may have had another precision before: Keras casts what `fit` gets. A number that a dtype does not hold, since it is 0
+    or infinite there, is in no data of this dtype.
+    """
+    dtype, found = keras.backend.standardize_dtype(dtype), []
+    with np.errstate(over="ignore"):
+        for first in _FLOATS:
+            value = np.float64(mask_value).astype(first)
+            value = float(value.astype(dtype) if dtype in _FLOATS else value)
+            if value == mask_value or (value and math.isfinite(value)):
+                found.append(value)
+    return dict.fromkeys(found)
 
 
 def _any_of_each(steps, numpy=ops):

@@ -1,6 +1,5 @@
 """Runs the network of a model with an observer, without changing the model."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,16 +9,13 @@ from keras import ops
 from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import backend, checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn._graph import Call
+from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.call_inputs import call_inputs
 from keras_ratesnn._model.input_checks import check_batch
-from keras_ratesnn.gradients._observing import Observing, ObservingRule
-from keras_ratesnn.gradients.forward import ForwardRule
-from keras_ratesnn.gradients.signals import Signal
-from keras_ratesnn.gradients.step_modes import StepMode
+from keras_ratesnn.gradients._observing import Call, Observer, Observing
+from keras_ratesnn.gradients.handlers import Handler
+from keras_ratesnn.gradients.network import NodesOf, plain_nodes
 from keras_ratesnn.spiking_model import SpikingModel
-
-Observer = Callable[[Call, Structure], Structure]
 
 
 def tensors(model: SpikingModel, x: Structure) -> Structure:
@@ -45,23 +41,17 @@ def without_padding(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return rows[counts.reshape(-1)]
 
 
-def observed(model: SpikingModel, x: Structure, observe: Observer) -> Structure:
+def observed(model: SpikingModel, x: Structure, observe: Observer | None = None, nodes: NodesOf = plain_nodes) -> Structure:
     """The outputs of a model for a batch, in inference mode.
 
     Args:
         model: A `SpikingModel`.
         x: Structure of tensors, processed as one batch.
-        observe: As in `ObservingRule`. Signals hold all steps.
+        observe: See `Observing`. Signals hold all steps.
+        nodes: See `Network`.
     """
-    return run_rule(
-        model, x, lambda step_mode, training, with_gradient: ObservingRule(step_mode, training, with_gradient, observe)
-    )
-
-
-def run_rule(model: SpikingModel, x: Structure, make_rule: Callable[[StepMode, bool, bool], ForwardRule]) -> Structure:
-    """`observed`, with a rule of choice, see `Observing`."""
     with backend.no_gradient():
-        return twin(model, Observing(make_rule))(x, training=False)
+        return twin(model, Observing(observe, nodes))(x, training=False)
 
 
 def twin(model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwargs: Any) -> SpikingModel:
@@ -88,7 +78,7 @@ def unfolded(tensor: Tensor, timesteps: int) -> np.ndarray:
     return array(time_axis.unfold(tensor, timesteps))
 
 
-def spikes(call: Call, signal: Signal, timesteps: int) -> np.ndarray:
+def spikes(call: Call | Handler, signal: Signal, timesteps: int) -> np.ndarray:
     """How often each neuron of a neuron layer spikes at each step, `(batch, T, ...)`: 0 or 1, or integers."""
     found, size = unfolded(signal.value, timesteps), call.operation.cell.spike_size
     # Half precision rounds normalised spikes.

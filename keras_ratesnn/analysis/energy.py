@@ -11,9 +11,9 @@ import numpy as np
 from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import checks, tree
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._graph import Call
+from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _figures, _observation
-from keras_ratesnn.gradients.signals import Signal
+from keras_ratesnn.gradients._observing import Call
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 COSTS = "32-bit floats in 45 nm CMOS"
@@ -293,9 +293,11 @@ class OperationCounter:
     def _count_neurons(self, call: Call, outputs: Signal) -> None:
         """The weights of parallel neurons, which multiply inputs of several steps, and the layer that spikes come back by."""
         neuron, cell, shape = call.operation, call.operation.cell, (1, *outputs.value.shape[1:])
-        if cell.in_parallel:
-            counts = self.counts.astype("float64")
-            reached = np.einsum("bt,tj,bj->", counts, cell.reaching_inputs(self.timesteps), counts) / len(counts)
+        independent = cell.independent_cell()
+        if independent.in_parallel:
+            counts = self.counts[:, :: self.slots].astype("float64")
+            reaching = independent.reaching_inputs(counts.shape[1])
+            reached = np.einsum("bt,tj,bj->", counts, reaching, counts) / len(counts)
             self._add(neuron.name, 0, False, 0, reached * math.prod(shape), 0)
             return
         others = matrices(neuron)

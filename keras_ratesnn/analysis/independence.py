@@ -10,11 +10,13 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _figures, _gradients, _observation
 from keras_ratesnn.gradients import Rate
 from keras_ratesnn.gradients._observed_passes import SensitivityPass
-from keras_ratesnn.gradients._observing import Observing, ObservingRule
-from keras_ratesnn.gradients.signals import Signal, only_signal
+from keras_ratesnn.gradients._observing import Observing
+from keras_ratesnn.gradients.handlers import NeuronHandler
+from keras_ratesnn.gradients.network import plain_nodes
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -163,14 +165,23 @@ def _factors(training):
     found: list[_Sensitivity | _Presynaptic] = []
     neurons, operations = _observation.Names(), _observation.Names()
 
-    class Rule(ObservingRule):
-        def neuron(self, call):
-            current = only_signal(call)
-            sensitivity = SensitivityPass(call.operation.cell, call.operation.compute_dtype, with_gradient=False)
-            values = self.step_mode.through_time(call.key, sensitivity, current)
-            spikes = super().neuron(call)
-            found.append(_Sensitivity(neurons.add(call.operation.name), values, spikes.value))
-            return spikes
+    class OfSensitivity(NeuronHandler):
+        def neuron_pass(self):
+            return SensitivityPass(self.operation.cell, self.operation.compute_dtype, with_gradient=False)
+
+    class WithSensitivity(NeuronHandler):
+        def all_steps(self, state, inputs):
+            _, (values,) = OfSensitivity(self.call, self.context, self.static).all_steps((), inputs)
+            state, spikes = super().all_steps(state, inputs)
+            found.append(_Sensitivity(neurons.add(self.operation.name), values, spikes[0]))
+            return state, spikes
+
+    def nodes(calls, context, static):
+        for node in plain_nodes(calls, context, static):
+            handler = node.handler
+            if isinstance(handler, NeuronHandler):
+                node = node._replace(handler=WithSensitivity(handler.call, context, handler.static))
+            yield node
 
     def observe(call, outputs):
         kernels = _kernels_over_time(call)
@@ -180,7 +191,7 @@ def _factors(training):
             found.append(_Presynaptic(of_kernel, call.signals[0].value, outputs.value, call.operation, kernel))
         return outputs
 
-    training.run(Observing(lambda step_mode, training, with_gradient: Rule(step_mode, training, with_gradient, observe)))
+    training.run(Observing(observe, nodes))
     return found
 
 
@@ -188,8 +199,7 @@ def _errors(training, factors):
     """The errors ∂L/∂(spikes or outputs), `(batch * T, ...)`, that each factor meets."""
     taps = _Taps()
     zeros = [ops.zeros_like(factor.like) for factor in factors]
-    method = Observing(lambda step_mode, training, with_gradient: ObservingRule(step_mode, training, with_gradient, taps.add))
-    _, errors = training.gradients(method, "multi", [], zeros, taps.start)
+    _, errors = training.gradients(Observing(taps.add), "multi", [], zeros, taps.start)
     return [zero if error is None else error for zero, error in zip(zeros, errors, strict=True)]
 
 

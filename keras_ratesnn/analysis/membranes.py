@@ -7,10 +7,11 @@ import numpy as np
 
 from keras_ratesnn._core import checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _figures, _neurons, _observation
 from keras_ratesnn.gradients._observed_passes import MembranePass
-from keras_ratesnn.gradients.forward import ForwardRule
-from keras_ratesnn.gradients.signals import Signal, only_signal
+from keras_ratesnn.gradients.handlers import NeuronHandler
+from keras_ratesnn.gradients.network import plain_nodes
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
@@ -95,32 +96,38 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
     names = _observation.Names()
     found: list[np.ndarray] = []
 
-    # Layers behind a time mean have a rule of their own.
-    def make_rule(step_mode, training, with_gradient):
-        return _MembraneRule(step_mode, training, with_gradient, layer, names, found)
+    def nodes(calls, context, static):
+        for node in plain_nodes(calls, context, static):
+            handler = node.handler
+            if isinstance(handler, NeuronHandler) and names.add(handler.operation.name) == layer:
+                node = node._replace(handler=_WithMembranes(handler.call, context, handler.static, found))
+            yield node
 
-    _observation.run_rule(model, x, make_rule)
+    _observation.observed(model, x, nodes=nodes)
     names.check("layer", layer)
     indices, (values, spikes) = _neurons.chosen(neurons, found)
     return Membranes(layer, indices, values, spikes)
 
 
-class _MembraneRule(ForwardRule):
-    """The plain spiking network; appends membranes and spikes of one neuron layer to `found`, and all layers to `names`."""
+class _WithMembranes(NeuronHandler):
+    """Neurons whose membranes and spikes at all steps are appended to `found`."""
 
-    def __init__(self, step_mode, training, with_gradient, layer, names, found):
-        super().__init__(step_mode, training, with_gradient)
-        self.layer = layer
-        self.names = names
-        self.found = found
+    def __init__(self, call, context, static, found):
+        super().__init__(call, context, static)
+        self._found = found
 
-    def neuron(self, call):
-        if self.names.add(call.operation.name) != self.layer:
-            return super().neuron(call)
-        current, neuron = only_signal(call), call.operation
-        neuron_pass = MembranePass(neuron.cell_in_time(self.training), neuron.compute_dtype, self.with_gradient)
-        both = self.step_mode.through_time(call.key, neuron_pass, current)
+    def neuron_pass(self):
+        neuron = self.operation
+        return MembranePass(neuron.cell_in_time(False), neuron.compute_dtype, with_gradient=False)
+
+    def regularization_of_step(self, outputs, t):
+        """None: the outputs are not spikes alone."""
+
+    def all_steps(self, state, inputs):
+        state, (both,) = super().all_steps(state, inputs)
         spikes, membrane = both[..., 0], both[..., 1]
-        steps = self.step_mode.timesteps
-        self.found += [_observation.unfolded(membrane, steps), _observation.spikes(call, Signal(spikes), steps)]
-        return Signal(keras_internals.put_mask(time_axis.cast(spikes, neuron.compute_dtype), self.step_mode.mask(current)))
+        timesteps = self.context.windows.timesteps
+        counted = _observation.spikes(self, Signal(spikes), timesteps)
+        self._found += [_observation.unfolded(membrane, timesteps), counted]
+        spikes = time_axis.cast(spikes, self.operation.compute_dtype)
+        return state, [keras_internals.put_mask(spikes, keras_internals.mask_of(both))]

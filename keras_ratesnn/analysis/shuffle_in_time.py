@@ -9,8 +9,8 @@ from keras import ops
 from keras_ratesnn._core import checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.progress import Verbosity
+from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _accuracy, _figures, _observation
-from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.metrics import AnytimeAccuracy
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 

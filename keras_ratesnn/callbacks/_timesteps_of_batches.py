@@ -6,9 +6,11 @@ from typing import Any
 import keras
 
 from keras_ratesnn import _graph
+from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._model.input_checks import NeitherShape, inputs_with_time
 from keras_ratesnn.callbacks._measured import measured
+from keras_ratesnn.metrics import AnytimeAccuracy
 
 
 class TimestepsOfBatches(keras.callbacks.Callback):
@@ -47,6 +49,13 @@ class TimestepsOfBatches(keras.callbacks.Callback):
                 f"{names} of {type(self).__name__} must be such that the network can be trained with all their numbers of time "
                 f"steps. Received: {received}. {error}"
             ) from error
+        for metric in keras_internals.compiled_metrics(model):
+            if isinstance(metric, AnytimeAccuracy) and any(timesteps != metric.timesteps for timesteps in self.numbers):
+                raise ValueError(
+                    f"`metrics` must be without AnytimeAccuracy with {type(self).__name__}, since it takes the outputs of "
+                    f"{metric.timesteps} steps, and other numbers are trained. Received: {metric.name!r}. Use "
+                    "keras_ratesnn.callbacks.AccuracyOverTime instead, which measures after an epoch."
+                )
         timed = inputs_with_time(network, x, self._own)
         if timed:
             raise ValueError(

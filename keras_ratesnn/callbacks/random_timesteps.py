@@ -5,6 +5,8 @@ import numpy as np
 from keras_ratesnn._core import checks
 from keras_ratesnn.callbacks._timesteps_of_batches import TimestepsOfBatches
 
+_MOST_NUMBERS = 10_000
+
 
 class RandomTimesteps(TimestepsOfBatches):
     """Trains each batch with another number of time steps T, drawn uniformly: one network for every T from `low` to `high`.
@@ -35,7 +37,7 @@ class RandomTimesteps(TimestepsOfBatches):
     Raises:
         TypeError: If an argument is not an integer; when `fit` starts, if it does not train a `SpikingModel`.
         ValueError: If an argument is out of range; when `fit` starts, if the network or the training method does not support
-            one of the T, or the inputs have time.
+            one of the T, the inputs have time, or a metric is an `AnytimeAccuracy` of another T.
     """
 
     def __init__(self, low: int, high: int, seed: int = 0) -> None:
@@ -44,6 +46,11 @@ class RandomTimesteps(TimestepsOfBatches):
         self.high = checks.positive_integer("high", high, advice="It is the largest number of time steps.")
         if self.high < self.low:
             raise ValueError(f"`high` must be `low` or more. Received: low={low}, high={high}.")
+        if self.high - self.low >= _MOST_NUMBERS:
+            raise ValueError(
+                f"`high` must be below `low` + {_MOST_NUMBERS}, since each number of time steps is compiled. Received: "
+                f"low={low}, high={high}."
+            )
         self.seed = checks.integer("seed", seed)
         if self.seed < 0:
             raise ValueError(f"`seed` must be 0 or more. Received: seed={seed}.")

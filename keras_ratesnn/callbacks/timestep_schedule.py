@@ -37,7 +37,8 @@ class TimestepSchedule(TimestepsOfBatches):
     Raises:
         TypeError: If an argument is not a list or tuple of integers; when `fit` starts, if it does not train a `SpikingModel`.
         ValueError: If a number is out of range, or there are not as many as needed; when `fit` starts, if the network or the
-            training method does not support one of the T, or the inputs have time.
+            training method does not support one of the T, the inputs have time, or a metric is an `AnytimeAccuracy` of another
+            T.
     """
 
     def __init__(self, boundaries: Sequence[int], values: Sequence[int]) -> None:

@@ -17,42 +17,39 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, progress
 from keras_ratesnn.gradients._observing import Observing
-from keras_ratesnn.gradients.forward import ForwardRule
-from keras_ratesnn.gradients.signals import only_signal
+from keras_ratesnn.gradients.handlers import NeuronHandler
+from keras_ratesnn.gradients.network import plain_nodes
 from keras_ratesnn.spiking_model import SpikingModel
 
 ROUNDS = 3
 """How often the current of a layer is corrected. The rate is not linear in the current; more rounds change little."""
 
 
-class _Shifting(ForwardRule):
-    """The plain spiking network, which shifts the currents of some neurons as it passes them.
+class _Shifting(NeuronHandler):
+    """Neurons whose currents are shifted before they run.
 
     Args:
-        step_mode: See `Rule`.
-        training: See `Rule`.
-        with_gradient: See `ForwardRule`.
-        rates: Dict of neuron layers to the mean firing rates that are wanted, as fractions of the largest ones.
-        shifted: Function of a neuron layer and its shift, called for each of them.
+        call: See `Handler`.
+        context: See `Handler`.
+        static: See `Handler`.
+        wanted: Float, the mean firing rate that is wanted, as a fraction of the largest one.
+        shifted: Function of the layer and its shift, called once.
     """
 
-    def __init__(self, step_mode, training, with_gradient, rates, shifted):
-        super().__init__(step_mode, training, with_gradient)
-        self.rates = rates
-        self.shifted = shifted
+    def __init__(self, call, context, static, wanted, shifted):
+        super().__init__(call, context, static)
+        self._wanted, self._shifted = wanted, shifted
 
-    def neuron(self, call):
-        if call.operation not in self.rates:
-            return super().neuron(call)
-        current, cell, shift = only_signal(call), call.operation.cell, 0.0
+    def all_steps(self, state, inputs):
+        (current,), cell, shift = inputs, self.operation.cell, 0.0
         for _ in range(ROUNDS):
-            spikes = float(ops.mean(ops.cast(super().neuron(call).value, "float32")))
-            rate = spikes / (cell.levels * cell.spike_size)
-            change = cell.levels * cell.threshold * (self.rates[call.operation] - rate)
-            current.value = keras_internals.put_mask(current.value + change, keras_internals.mask_of(current.value))
+            _, (spikes,) = super().all_steps(state, [current])
+            rate = float(ops.mean(ops.cast(spikes, "float32"))) / (cell.levels * cell.spike_size)
+            change = cell.levels * cell.threshold * (self._wanted - rate)
+            current = keras_internals.put_mask(current + change, keras_internals.mask_of(current))
             shift += change
-        self.shifted(call.operation, shift)
-        return super().neuron(call)
+        self._shifted(self.operation, shift)
+        return super().all_steps(state, [current])
 
 
 def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
@@ -79,10 +76,15 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
         shifts[neuron] = shift
         bar.add(1)
 
-    def make_rule(step_mode, training, with_gradient):
-        return _Shifting(step_mode, training, with_gradient, rates, shifted)
+    def nodes(calls, context, static):
+        for node in plain_nodes(calls, context, static):
+            call = node.handler.call
+            if call.operation in rates:
+                handler = _Shifting(call, context, node.handler.static, rates[call.operation], shifted)
+                node = node._replace(handler=handler)
+            yield node
 
-    model = SpikingModel(network, timesteps, Observing(make_rule))
+    model = SpikingModel(network, timesteps, Observing(nodes=nodes))
     try:
         with backend.no_gradient():
             model(keras.tree.pack_sequence_as(model.input, tensors), training=False)

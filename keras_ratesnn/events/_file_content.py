@@ -7,9 +7,9 @@ from keras_ratesnn.events.recording import check_size
 
 
 def whole_file(path):
-    """The path as a string and the bytes of a file; raises an error for one that is too large, before it is read."""
-    path = checks.path("path", path)
-    check_size(path, pathlib.Path(path).stat().st_size)
+    """The path as a string and the bytes of a file; raises an error for one that is too large or a pipe, before it is read."""
+    path, size = checks.file("path", path)
+    check_size(path, size)
     return path, pathlib.Path(path).read_bytes()
 
 

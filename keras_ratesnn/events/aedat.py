@@ -111,7 +111,7 @@ def write_aedat(path: str | os.PathLike[str], events: Events) -> None:
         OSError: If the file cannot be written.
         ValueError: If an event is outside the sensor, or later than the one before by 2**31 microseconds or more.
     """
-    path = checks.path("path", path)
+    path = checks.file_to_write("path", path)
     checks.instance("events", events, Events, advice=ADVICE)
     largest = max(int(events.x.max()), int(events.y.max()))
     if largest > LARGEST_COORDINATE:

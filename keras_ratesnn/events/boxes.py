@@ -1,7 +1,6 @@
 """Reader of `_bbox.npy` files: the boxes of the objects in a recording of a Prophesee camera."""
 
 import os
-import pathlib
 
 import numpy as np
 
@@ -27,8 +26,8 @@ def read_boxes(path: str | os.PathLike[str]) -> np.ndarray:
         OSError: If the file cannot be read.
         ValueError: If the file is too large or damaged, or does not hold boxes.
     """
-    path = checks.path("path", path)
-    check_size(path, pathlib.Path(path).stat().st_size)
+    path, size = checks.file("path", path)
+    check_size(path, size)
     try:
         # The size of a mapped file is that of its array.
         boxes = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -45,5 +44,8 @@ def read_boxes(path: str | os.PathLike[str]) -> np.ndarray:
             f"{path} must hold one row of boxes with the fields {', '.join(FIELDS)}. It holds: "
             f"{', '.join(names) or 'an array without fields'}, of shape {boxes.shape}."
         )
+    wrong = [f"{name} of {boxes.dtype[name]}" for name in names if boxes.dtype[name].kind not in "iuf"]
+    if wrong:
+        raise ValueError(f"{path} must hold boxes whose fields are numbers. It holds: {', '.join(wrong)}.")
     boxes.dtype.names = newer
     return boxes

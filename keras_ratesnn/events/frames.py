@@ -132,9 +132,9 @@ def event_frames(
 def checked_shape(name, value):
     """`(height, width)` as two ints of 1 or more; else raises TypeError or ValueError."""
     sizes = tuple(value) if isinstance(value, Iterable) else ()
-    wanted = f"`{name}` must be two integers of 1 or more, (height, width) in pixels. Received: {name}={value!r}."
-    if not sizes or any(isinstance(size, bool) or not isinstance(size, numbers.Integral) for size in sizes):
-        raise TypeError(wanted)
-    if len(sizes) != 2 or min(sizes) < 1:
-        raise ValueError(wanted)
-    return tuple(int(size) for size in sizes)
+    integers = bool(sizes) and all(isinstance(size, numbers.Integral) and not isinstance(size, bool) for size in sizes)
+    if not integers or len(sizes) != 2 or min(sizes) < 1:
+        raise (ValueError if integers else TypeError)(
+            f"`{name}` must be two integers of 1 or more, (height, width) in pixels. Received: {name}={value!r}."
+        )
+    return tuple(checks.integer(f"{name}[{index}]", size) for index, size in enumerate(sizes))

@@ -5,7 +5,6 @@
 """
 
 import os
-import pathlib
 from types import TracebackType
 from typing import Any, Self
 
@@ -74,12 +73,11 @@ class HeidelbergFile:
         # It comes with Keras, and takes long to import.
         import h5py
 
-        self._path = checks.path("path", path)
+        self._path, self._size = checks.file("path", path)
         # h5py reports a missing file by a long message of HDF5.
         self._bytes = open(self._path, "rb")  # noqa: SIM115  # `close` closes it.
         self._file: Any = None
         try:
-            self._size = pathlib.Path(self._path).stat().st_size
             reason = why_unreadable(self._bytes)
             if reason:
                 raise ValueError(reason)

@@ -7,7 +7,6 @@ x, bits 14 to 27 y, and bit 28 is the polarity.
 
 import bisect
 import os
-import pathlib
 
 import numpy as np
 
@@ -43,12 +42,11 @@ def read_prophesee(path: str | os.PathLike[str], start: int = 0, end: int | None
 
     Source: Prophesee's automotive dataset toolbox.
     """
-    path = checks.path("path", path)
+    path, size = checks.file("path", path)
     start = checks.integer("start", start, advice="It is a time in microseconds.")
     end = 2**32 if end is None else checks.integer("end", end, advice="None reads the whole rest.")
     if not 0 <= start < end:
         raise ValueError(f"`start` must be 0 or more and before `end`. Received: start={start}, end={end}.")
-    size = pathlib.Path(path).stat().st_size
     place = _header_bytes(path, size)
     surplus = (size - place) % EVENT.itemsize
     if surplus:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -87,8 +86,8 @@ def read_arrays(path: str | os.PathLike[str]) -> Events:
         ValueError: If the file is damaged, has the wrong content or is too large.
     """
     wanted = f"It must hold {', '.join(FIELDS)}: four arrays in a .npz file, four fields of one array in a .npy file."
-    path = checks.path("path", path)
-    check_size(path, pathlib.Path(path).stat().st_size)
+    path, size = checks.file("path", path)
+    check_size(path, size)
     with open(path, "rb") as file:
         try:
             # Both a .npz file and a structured array are indexed by name.

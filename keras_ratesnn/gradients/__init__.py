@@ -3,19 +3,26 @@
 from keras_ratesnn._core import registry
 from keras_ratesnn._core.annotations import Config
 from keras_ratesnn._core.backend import graft
-from keras_ratesnn._graph import Call
+from keras_ratesnn._graph import PlannedCall
 from keras_ratesnn.gradients.bptt import BPTT
-from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn.gradients.handlers import (
+    Context,
+    EncoderHandler,
+    Handler,
+    LoopedHandler,
+    MaskHandler,
+    MixingHandler,
+    NeuronHandler,
+    NormalizationHandler,
+    OperationHandler,
+    RandomHandler,
+)
 from keras_ratesnn.gradients.method import GradientMethod
-from keras_ratesnn.gradients.neuron_pass import NeuronPass
+from keras_ratesnn.gradients.network import Network, Node, in_time, plain, plain_nodes, stopped
 from keras_ratesnn.gradients.ottt import OTTT
 from keras_ratesnn.gradients.rate import Rate
-from keras_ratesnn.gradients.record import Record
-from keras_ratesnn.gradients.rule import Rule
 from keras_ratesnn.gradients.run import Run
-from keras_ratesnn.gradients.signals import Signal
 from keras_ratesnn.gradients.sltt import SLTT
-from keras_ratesnn.gradients.step_modes import MultiStep, SingleStep, StepMode, step_mode_of
 
 BY_NAME = {"rate": Rate, "bptt": BPTT, "sltt": SLTT, "ottt": OTTT}
 
@@ -44,19 +51,26 @@ __all__ = [
     "BY_NAME",
     "OTTT",
     "SLTT",
-    "Call",
-    "ForwardRule",
+    "Context",
+    "EncoderHandler",
     "GradientMethod",
-    "MultiStep",
-    "NeuronPass",
+    "Handler",
+    "LoopedHandler",
+    "MaskHandler",
+    "MixingHandler",
+    "Network",
+    "NeuronHandler",
+    "Node",
+    "NormalizationHandler",
+    "OperationHandler",
+    "PlannedCall",
+    "RandomHandler",
     "Rate",
-    "Record",
-    "Rule",
     "Run",
-    "Signal",
-    "SingleStep",
-    "StepMode",
     "get",
     "graft",
-    "step_mode_of",
+    "in_time",
+    "plain",
+    "plain_nodes",
+    "stopped",
 ]

@@ -37,7 +37,7 @@ class AllStepsPass(NeuronPass):
     # One step after the other, the inputs of all steps are kept for the end.
 
     def phase(self, t):
-        return ops.reshape(ops.arange(self.windows.timesteps) == t, (1, -1)), ()
+        return ops.reshape(ops.arange(self.windows.timesteps, dtype="int32") == t, (1, -1)), ()
 
     def valid_phase(self, phase, valid):
         return phase[0], valid

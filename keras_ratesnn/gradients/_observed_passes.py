@@ -10,8 +10,6 @@ from keras_ratesnn.gradients.neuron_pass import NeuronPass
 class MembranePass(NeuronPass):
     """The result of each step is the spikes and the membrane before the reset, joined on a last axis of size 2."""
 
-    quantity = "spikes and membrane"
-
     def advance(self, phase, current, carried):
         membrane, spikes, state = self.cell.step(current, carried)
         return self._joined(membrane, spikes), state
@@ -31,8 +29,6 @@ class SensitivityPass(NeuronPass):
 
     Its time mean is the eligibility of the rate gradient, see `_eligibility`.
     """
-
-    quantity = "sensitivity"
 
     @property
     def compiles(self):

@@ -1,48 +1,67 @@
 """Watching the plain spiking network: what its operations compute, and what could be changed about it."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
+
+import keras
 
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._graph import Call
-from keras_ratesnn.gradients.forward import ForwardRule
+from keras_ratesnn._graph import Signal
 from keras_ratesnn.gradients.method import GradientMethod
+from keras_ratesnn.gradients.network import Network, NodesOf, in_time, plain_nodes
 from keras_ratesnn.gradients.run import Run
-from keras_ratesnn.gradients.step_modes import StepMode, step_mode_of
+from keras_ratesnn.layer_kinds import LayerKind
 
 
-class ObservingRule(ForwardRule):
-    """The plain spiking network, with an observer that sees each operation and may change its outputs.
+@dataclasses.dataclass(slots=True)
+class Call:
+    """One call of an operation, as an observer sees it: the signals among its arguments, and the facts of its operation."""
 
-    Args:
-        step_mode: See `Rule`.
-        training: See `Rule`.
-        with_gradient: See `ForwardRule`.
-        observe: Function `(call, outputs) -> outputs`, called after each operation with signals; the network continues with
-            what it returns.
-    """
+    operation: keras.Operation
+    signals: list[Signal]
+    kind: LayerKind
 
-    def __init__(
-        self, step_mode: StepMode, training: bool, with_gradient: bool, observe: Callable[[Call, Structure], Structure]
-    ) -> None:
-        super().__init__(step_mode, training, with_gradient)
-        self.observe = observe
 
-    def __call__(self, call: Call) -> Structure:
-        return self.observe(call, super().__call__(call))
+Observer = Callable[[Call, Any], Any]
+"""Function `(call, outputs) -> outputs`: is given a signal, or a list of signals, and returns them or their replacement."""
 
 
 class Observing(GradientMethod):
-    """BPTT with a rule of choice: not for saved models.
+    """BPTT with an observer that sees each operation and may change its outputs: not for saved models.
 
     Args:
-        make_rule: Function `(step_mode, training, with_gradient) -> rule`.
+        observe: `Observer`. Defaults to `None`, nobody.
+        nodes: See `Network`. Defaults to `plain_nodes`.
     """
 
     runs_means = True
 
-    def __init__(self, make_rule: Callable[[StepMode, bool, bool], ForwardRule]) -> None:
-        self.make_rule = make_rule
+    def __init__(self, observe: Observer | None = None, nodes: NodesOf = plain_nodes) -> None:
+        self.observe, self.nodes = observe, nodes
 
     def call(self, run: Run) -> Structure:
-        step_mode = step_mode_of(run)
-        return step_mode.run(self.make_rule(step_mode, run.training, run.with_gradient), run)
+        return in_time(_ObservedNetwork(run, self.observe, self.nodes))
+
+
+class _ObservedNetwork(Network):
+    def __init__(self, run, observe, nodes):
+        super().__init__(run, nodes)
+        self._observe = observe
+        self._signals: dict[int, Signal] = {}
+
+    def seen(self, node, found, outputs, freed):
+        if self._observe is None:
+            return outputs
+        for index in node.inputs:
+            if index not in self._signals:
+                self._signals[index] = Signal(found[index], index in self.static)
+        inputs = [self._signals[index] for index in node.inputs]
+        made = [Signal(output, node in self.once_nodes) for output in outputs]
+        call = Call(node.handler.operation, inputs, node.handler.kind)
+        after = self._observe(call, made[0] if len(made) == 1 else made)
+        made = after if isinstance(after, list) else [after]
+        self._signals.update(zip(node.outputs, made, strict=True))
+        for index in freed:
+            self._signals.pop(index, None)
+        return [signal.value for signal in made]

@@ -35,7 +35,8 @@ class _PaddedPass(NeuronPass):
         return {"inner": self._inner.phase(t), "counts": self._counts_at(t)}
 
     def start(self, current):
-        return tree.map_leaves(_not_shared(time_axis.as_rows(self._counts_at(0), current)), self._inner.start(current))
+        counts = time_axis.as_rows(self._counts_at(0), current)
+        return tree.map_leaves(_not_shared(counts, self.cell.moves_in_padding), self._inner.start(current))
 
     def advance(self, phase, current, carried):
         counts = phase["counts"]
@@ -44,7 +45,7 @@ class _PaddedPass(NeuronPass):
             phase = self._inner.valid_phase(phase["inner"], of_current)
             results, after = self._inner.advance(phase, time_axis.zero_unless(counts, current), carried)
             return time_axis.zero_unless(counts, results), tree.map_leaves(
-                _not_shared(of_current), self._inner.as_tensors(after)
+                _not_shared(of_current, True), self._inner.as_tensors(after)
             )
         results, after = self._inner.advance(phase["inner"], current, carried)
 
@@ -65,16 +66,19 @@ class _PaddedPass(NeuronPass):
         return self._inner.as_tensors(carried)
 
 
-def _not_shared(counts):
-    """A function of leaves: what neurons share differs once steps do not count for some of them; a number of steps does not.
+def _not_shared(counts, counts_all):
+    """A function of leaves: what neurons share differs once steps do not count for some of them.
 
     Args:
         counts: What counts at a step, with as many axes as the current.
+        counts_all: Boolean, whether a number of steps counts all of them.
     """
     shape = ops.shape(counts)
 
     def not_shared(leaf):
-        shared = ops.is_tensor(leaf) and not len(leaf.shape) and time_axis.is_float(leaf.dtype)
-        return ops.broadcast_to(leaf, shape) if shared else leaf
+        is_shared = ops.is_tensor(leaf) and not len(leaf.shape)
+        if not is_shared or (counts_all and not time_axis.is_float(leaf.dtype)):
+            return leaf
+        return ops.broadcast_to(leaf, shape)
 
     return not_shared

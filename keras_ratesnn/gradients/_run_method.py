@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from keras_ratesnn.gradients.forward import ForwardRule
-from keras_ratesnn.gradients.step_modes import step_mode_of
+from keras_ratesnn.gradients.network import plain
 
 
 def run_method(method, run):
@@ -17,13 +16,11 @@ def run_method(method, run):
         run: `Run`.
     """
     outputs = method.call(run)
-    if run.after_means is None:
+    _, after_means = run.parts
+    if after_means is None:
         return outputs
     inputs = [(mean, False) for mean in outputs]
-    rest = dataclasses.replace(
-        run, walk=run.after_means, after_means=None, inputs=inputs, timesteps=1, step_mode="multi", mask=None
-    )
+    rest = dataclasses.replace(run, parts=(after_means, None), inputs=inputs, timesteps=1, step_mode="multi", mask=None)
     if method.runs_means:
         return method.call(rest)
-    step_mode = step_mode_of(rest)
-    return step_mode.run(ForwardRule(step_mode, rest.training, rest.with_gradient), rest)
+    return plain(rest)

@@ -18,12 +18,13 @@ def _elementwise(neuron_pass, function, key, *arguments):
     return backend.elementwise(function, neuron_pass.cell, (*neuron_pass.key, *key), *arguments)
 
 
-def run(neuron_pass, current, timesteps, mask=None):
+def run(neuron_pass, current, same, timesteps, mask=None):
     """Runs a neuron layer over all time steps.
 
     Args:
         neuron_pass: `NeuronPass`.
-        current: `Signal`, the input current, in multi-step mode.
+        current: Tensor `(batch * T, ...)`, the input current at all steps; `(batch, ...)` if it is the `same` at each.
+        same: Boolean.
         timesteps: Integer T.
         mask: Boolean tensor `(batch, T)`, or of more of the first axes of the current at each step, false for what is padding
             or masked. Defaults to `None`: all steps count.
@@ -32,13 +33,13 @@ def run(neuron_pass, current, timesteps, mask=None):
         `(spikes, finished)`: the spikes of all steps, `(batch * T, ...)`, and the result of `finish`.
     """
     if neuron_pass.parallel:
-        spikes, finished = _at_once(neuron_pass, current, timesteps, mask)
+        spikes, finished = _at_once(neuron_pass, current, same, timesteps, mask)
     elif timesteps <= backend.unrolled_steps(neuron_pass.with_gradient):
-        spikes, finished = _unrolled(neuron_pass, current, timesteps, mask)
+        spikes, finished = _unrolled(neuron_pass, current, same, timesteps, mask)
     elif neuron_pass.with_gradient:
-        spikes, finished = _scanned(_padded(neuron_pass, mask), current, timesteps)
+        spikes, finished = _scanned(_padded(neuron_pass, mask), current, same, timesteps)
     else:
-        spikes, finished = _looped(_padded(neuron_pass, mask), current, timesteps)
+        spikes, finished = _looped(_padded(neuron_pass, mask), current, same, timesteps)
     return time_axis.fold(spikes), finished
 
 
@@ -46,19 +47,19 @@ def _padded(neuron_pass, mask):
     return padded(neuron_pass, None if mask is None else lambda t: time_axis.step_of(mask, t))
 
 
-def _at_once(neuron_pass, current, timesteps, mask):
-    steps = time_axis.repeat(current.value, timesteps) if current.static else current.value
+def _at_once(neuron_pass, current, same, timesteps, mask):
+    steps = time_axis.repeat(current, timesteps) if same else current
     spikes, finished = neuron_pass.all_steps(time_axis.zero_unless(mask, time_axis.unfold(steps, timesteps)), mask)
     spikes = time_axis.zero_unless(mask, spikes)
     return (spikes, finished) if neuron_pass.with_gradient else backend.optimization_barrier((spikes, finished))
 
 
-def _unrolled(neuron_pass, current, timesteps, mask):
-    steps = current.value if current.static else time_axis.unfold(current.value, timesteps)
+def _unrolled(neuron_pass, current, same, timesteps, mask):
+    steps = current if same else time_axis.unfold(current, timesteps)
 
     # No indexing: its gradient would be a tensor of all steps, for every step.
     def at_each_step(steps):
-        return [steps] * timesteps if current.static else ops.unstack(steps, timesteps, axis=1)
+        return [steps] * timesteps if same else ops.unstack(steps, timesteps, axis=1)
 
     in_a_pass = backend.steps_in_a_pass(timesteps, neuron_pass.with_gradient)
 
@@ -69,7 +70,7 @@ def _unrolled(neuron_pass, current, timesteps, mask):
         return ops.stack(spikes, axis=1), of_steps.finish(carried)
 
     if timesteps <= in_a_pass:
-        spikes, finished = _elementwise(neuron_pass, whole, (timesteps, current.static), steps, mask)
+        spikes, finished = _elementwise(neuron_pass, whole, (timesteps, same), steps, mask)
     else:
         neuron_pass, currents, spikes = _padded(neuron_pass, mask), at_each_step(steps), []
         carried = neuron_pass.start(currents[0])
@@ -97,9 +98,9 @@ def _several(neuron_pass, phases, currents, carried):
     return spikes, carried
 
 
-def _scanned(neuron_pass, current, timesteps):
+def _scanned(neuron_pass, current, same, timesteps):
     """A compiled loop, with gradient."""
-    steps = time_axis.repeat(current.value, timesteps) if current.static else current.value
+    steps = time_axis.repeat(current, timesteps) if same else current
     at_steps = ops.moveaxis(time_axis.unfold(steps, timesteps), 1, 0)
     start = neuron_pass.as_tensors(neuron_pass.start(at_steps[0]))
 
@@ -113,12 +114,12 @@ def _scanned(neuron_pass, current, timesteps):
     return ops.moveaxis(spikes, 0, 1), neuron_pass.finish(carried)
 
 
-def _looped(neuron_pass, current, timesteps):
+def _looped(neuron_pass, current, same, timesteps):
     """A compiled loop, without gradient. The first step runs before the loop, to determine shapes and dtypes."""
-    by_step = None if current.static else time_axis.unfold(current.value, timesteps)
+    by_step = None if same else time_axis.unfold(current, timesteps)
 
     def current_at(t):
-        return current.value if current.static else _step_of(by_step, t)
+        return current if same else _step_of(by_step, t)
 
     def body(t, looped):
         steps, carried = looped

@@ -100,6 +100,14 @@ class Windows:
         """Which rows of a tensor of all steps, `(batch * T, ...)`, count, `(batch * T,)`; `None` if all."""
         return None if self.mask is None else ops.reshape(self.mask, (-1,))
 
+    def valid(self, t):
+        """Which rows of step `t`, or of all steps for `None`, are not padding; `None` if all are not."""
+        return self.rows() if t is None or self.mask is None else time_axis.step_of(self.mask, t)
+
+    def only_valid_at(self, t, rows):
+        """Rows of step `t`, or of all steps for `None`, with zeros, and no gradient, in place of padding."""
+        return time_axis.zero_unless(self.valid(t), rows)
+
     def mean_of(self, total, window):
         """The mean of a window: the sum over those of its steps that count, `(batch, ...)`, divided by their number."""
         return _divided(total, self._counts[window])
@@ -135,7 +143,7 @@ class Windows:
         """The mean in each window of a number for each step, `(T,)`: for each of `batch * W` rows, `(rows,)`, or `(1,)`."""
         if self.mask is None:
             means = self.means_over_steps(factors)
-            return means if len(self) == 1 else ops.take(means, ops.arange(rows) % len(self), axis=0)
+            return means if len(self) == 1 else ops.take(means, ops.arange(rows, dtype="int32") % len(self), axis=0)
         return self.means_over_steps(ops.tile(factors, (ops.shape(self.mask)[0],)))
 
     def cut(self, tensor):
@@ -175,7 +183,7 @@ class Windows:
         scale = len(self) / self.timesteps
         if self.mask is None:
             weights = ops.convert_to_tensor([size * scale for size in self.sizes], "float32")
-            return ops.take(weights, ops.arange(rows) % len(self))
+            return ops.take(weights, ops.arange(rows, dtype="int32") % len(self))
         return join([count * scale for count in self._counts])
 
     def followers(self, window, like):
@@ -211,6 +219,56 @@ class Windows:
 
     def _all_counts(self):
         return sum(self._counts)
+
+
+class Means:
+    """Time means in windows of lists of tensors. Integers and booleans have none: all of their steps are kept.
+
+    Args:
+        windows: `Windows`.
+    """
+
+    def __init__(self, windows):
+        self.windows = windows
+
+    def add(self, totals, values, t):
+        """The totals after a step, or after all steps for `t=None`.
+
+        Args:
+            totals: What the previous call returned; `()` before the first one.
+            values: List of tensors of the step.
+            t: Integer, integer scalar tensor, or `None`.
+        """
+        return [self._add(total, value, t) for total, value in zip(totals or [None] * len(values), values, strict=True)]
+
+    def _add(self, total, value, t):
+        timesteps = self.windows.timesteps
+        if not time_axis.is_float(value.dtype):
+            return time_axis.unfold(value, timesteps) if t is None else with_step(total, value, t, timesteps)
+        if t is None:
+            return self.windows.means_over_steps(value)
+        value = self.windows.only_valid_at(t, time_axis.widen(value))
+        if total is None:
+            return [value, *(ops.zeros_like(value) for _ in self.windows.sizes[1:])]
+        return accumulate(total, value, inside(self.windows.sizes, t))
+
+    def of_windows(self, total):
+        """The mean in each window, a list, from the total of steps one after the other."""
+        return [self.windows.mean_of(of_window, window) for window, of_window in enumerate(total)]
+
+    def rows(self, total):
+        """The means, `(batch * W, ...)`, given the last total; of integers and booleans all steps, `(batch * T, ...)`."""
+        if isinstance(total, list):
+            return join(self.of_windows(total))
+        return total if time_axis.is_float(total.dtype) else time_axis.fold(total)
+
+
+def with_step(steps, tensor, t, timesteps):
+    """Writes the tensor `(batch, ...)` of step `t` into those of all steps, `(batch, T, ...)`; `steps` is `None` at first."""
+    if steps is None:
+        return ops.repeat(tensor[:, None], timesteps, axis=1)
+    now = ops.reshape(ops.arange(timesteps, dtype="int32") == t, (1, -1, *([1] * (len(tensor.shape) - 1))))
+    return ops.where(now, tensor[:, None], steps)
 
 
 def join(by_window):

@@ -2,10 +2,9 @@
 
 from keras_ratesnn._core import registry
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.method import GradientMethod
+from keras_ratesnn.gradients.network import plain
 from keras_ratesnn.gradients.run import Run
-from keras_ratesnn.gradients.step_modes import step_mode_of
 
 
 @registry.register
@@ -18,5 +17,4 @@ class BPTT(GradientMethod):
     """
 
     def call(self, run: Run) -> Structure:
-        step_mode = step_mode_of(run)
-        return step_mode.run(ForwardRule(step_mode, run.training, run.with_gradient), run)
+        return plain(run)

@@ -1,11 +1,10 @@
 """The interface that training methods implement.
 
-A `GradientMethod` defines how a network is trained through time. Each call of the model creates a `Run`. The method returns the
-outputs of the network, using one or more walks through its graph. In a walk a *rule* is called with every operation (a `Call`)
-and returns its output `Signal`s. `ForwardRule` is the plain spiking network; a method overrides what it needs.
+A `GradientMethod` defines how a network is trained through time. Each call of the model creates a `Run`. The method makes a
+`Network` of it, a list of nodes with a *handler* each, lets its steps run, and returns its outputs. It chooses the nodes, what
+is carried from a step to the next, whether rates are recorded, and the loop over the steps.
 
-A rule sees time through a *step mode* (`keras_ratesnn.gradients.step_modes`): all steps at once, or one after the other. It
-uses the facts of an operation (`call.kind`, see `keras_ratesnn.layer_kinds`), never its class.
+A handler uses the facts of an operation (`handler.kind`, see `keras_ratesnn.layer_kinds`), never its class.
 """
 
 from collections.abc import Sequence

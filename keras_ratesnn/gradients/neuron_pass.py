@@ -1,6 +1,5 @@
 """NeuronPass: a neuron layer in a time loop."""
 
-from collections.abc import Hashable
 from typing import Any
 
 from keras_ratesnn._core import time_axis
@@ -9,19 +8,15 @@ from keras_ratesnn.layers import NeuronCell
 
 
 class NeuronPass:
-    """A neuron layer in a time loop: the plain neurons. Training methods may extend it.
+    """A neuron layer in a time loop: the plain neurons.
 
-    A step mode runs it, see `StepMode.through_time`: `start` before the first step, `advance` at each step, and `finish` after
-    the last one.
+    The handler of a neuron layer runs it: `start` before the first step, `advance` at each step, and `finish` after the last.
 
     Args:
         cell: A `NeuronCell`.
         dtype: String, the dtype of the spikes.
         with_gradient: Boolean, whether the spikes carry gradient.
     """
-
-    quantity = "spikes"
-    """What `advance` returns for each step. Passes of different quantities may run side by side for one neuron layer."""
 
     waits = True
     """Whether the loop state stays as it is at steps that are padding; otherwise `advance` is given zeros for these."""
@@ -32,9 +27,9 @@ class NeuronPass:
         self.with_gradient = with_gradient
 
     @property
-    def key(self) -> tuple[Hashable, ...]:
+    def key(self) -> tuple[Any, ...]:
         """Hashable: what `start`, `advance` and `finish` depend on, besides the cell."""
-        return type(self).__name__, self.dtype
+        return type(self), self.dtype
 
     @property
     def compiles(self) -> bool:

@@ -7,19 +7,21 @@ A layer with weights that follows neurons, y = op(W, s), is differentiated as
 so that the gradient passes to the spikes as usual, while weight gradients use the presynaptic trace â instead of the spikes.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import keras
 from keras import ops
 
 from keras_ratesnn import dynamics
-from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
+from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure
-from keras_ratesnn.gradients._online import OnlineRule, run_online
+from keras_ratesnn.gradients._online import run_online
+from keras_ratesnn.gradients.handlers import MaskHandler, NeuronHandler, OperationHandler
 from keras_ratesnn.gradients.method import GradientMethod
+from keras_ratesnn.gradients.network import Node, plain_nodes
 from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.run import Run
-from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
 
 
 @registry.register
@@ -48,7 +50,7 @@ class OTTT(GradientMethod):
         self.recompute = checks.boolean("recompute", recompute)
 
     def call(self, run: Run) -> Structure:
-        return run_online(run, TraceRule, self.recompute)
+        return run_online(run, self.recompute, traced_nodes)
 
     def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
         for neuron in neurons:
@@ -63,82 +65,55 @@ class OTTT(GradientMethod):
         return {"recompute": self.recompute}
 
 
-class TracedSignal(Signal):
-    """Spikes and their trace, a tensor of the same shape without gradient."""
-
-    __slots__ = ("trace",)
-
-    def __init__(self, value, trace):
-        super().__init__(value)
-        self.trace = trace
-
-
-class TraceRule(OnlineRule):
-    """The spiking network, with weight gradients evaluated at the spike traces."""
-
-    replaces_weights = True
-
-    def neuron(self, call):
-        spikes, neuron = super().neuron(call).value, call.operation
-        trace_pass = TracePass(neuron.cell, neuron.compute_dtype, with_gradient=False)
-        emitted = Signal(_masked_like(ops.stop_gradient(spikes), spikes))
-        trace = backend.detached(self.step_mode.through_time, call.key, trace_pass, emitted)
-        return TracedSignal(spikes, _masked_like(trace, spikes))
-
-    def mask(self, call):
-        outputs, inputs = super().mask(call), only_signal(call)
-        if not isinstance(inputs, TracedSignal):
-            return outputs
-        trace = self.step_mode.scale(inputs.trace, self.step_mode.record.random_masks[call.key])
-        return TracedSignal(outputs.value, _masked_like(trace, outputs.value))
-
-    def operation(self, call):
-        traced = [isinstance(signal, TracedSignal) for signal in call.signals]
-        if not call.kind.affine or self.takes_time(call) or not any(traced):
-            return super().operation(call)
-        if not call.kind.parameter_free:
-            return self.weighted(call)
-        outputs = super().operation(call)
-        if not all(traced):
-            return outputs
-        guard = self.guarded(call, self.step_mode.only_valid)
-        traces = self.apply(call, *with_tensors(lambda signal: guard(signal.trace), call), share=0.0)
-        return tree.map_leaves(lambda output, trace: TracedSignal(output.value, guard(trace)), outputs, traces)
-
-    def weighted(self, call):
-        """y_t, with its derivative with respect to the input at the spikes, and with respect to the weights at the traces."""
-        variables = call.operation.variables
-        constants = zip(variables, map(ops.stop_gradient, keras_internals.values_of(variables)), strict=True)
-        share, t = 1.0 / self.step_mode.calls_per_run, self.step_mode.t
-        with keras_internals.Values(constants):
-            of_spikes = self.apply(call, *with_tensors(self.step_mode.tensor, call), share, t)
-        of_traces, losses = self.outputs_and_losses(call, *with_tensors(self._trace, call))
-        for loss in losses:
-            self.add_loss(call, (loss - ops.stop_gradient(loss)) * share, t)
-
-        def with_both(y, of_trace):
-            return _masked_like(y + backend.graft(ops.zeros_like(y), of_trace, 1.0), y)
-
-        return self._outputs(call, tree.map_leaves(with_both, of_spikes, of_traces))
-
-    def _trace(self, signal):
-        """The trace of a signal, or the signal itself if it has none."""
-        if isinstance(signal, TracedSignal):
-            return signal.trace
-        tensor = self.step_mode.tensor(signal)
-        return _masked_like(ops.stop_gradient(tensor), tensor)
+def traced_nodes(calls, context, static):
+    """The plain nodes, with traces beside spikes: a trace is one more tensor, from neurons to the weights that follow them."""
+    slots = itertools.count(-1, -1)
+    traces: dict[int, int] = {}
+    for node in plain_nodes(calls, context, static):
+        (handler, inputs, outputs), call, same = node, node.handler.call, node.handler.static
+        of_inputs, is_traced = [traces.get(index, index) for index in inputs], [index in traces for index in inputs]
+        exact = type(handler) is OperationHandler and handler.kind.affine and not handler.takes_time
+        if isinstance(handler, NeuronHandler):
+            (spikes,), trace = outputs, next(slots)
+            traces[spikes] = trace
+            yield node
+            yield Node(Trace(call, context, [False]), [spikes], [trace])
+        elif isinstance(handler, MaskHandler) and all(is_traced):
+            (output,), trace = outputs, next(slots)
+            traces[output] = trace
+            yield Node(TracedMask(call, context, [False, False]), [*inputs, *of_inputs], [output, trace])
+        elif exact and any(is_traced) and not handler.kind.parameter_free:
+            yield Node(Weighted(call, context, [*same, *same]), [*inputs, *of_inputs], outputs)
+        elif exact and any(is_traced) and all(is_traced):
+            traces.update({output: next(slots) for output in outputs})
+            yield node
+            yield Node(OfTraces(call, context, same), of_inputs, [traces[output] for output in outputs])
+        else:
+            yield node
 
 
-def _masked_like(tensor, other):
-    """A tensor, with the Keras mask of another."""
-    return keras_internals.put_mask(tensor, keras_internals.mask_of(other))
+class Trace(NeuronHandler):
+    """The trace â_t = λ â_{t−1} + s_t of the spikes that it is given, without gradient."""
+
+    def neuron_pass(self):
+        return _TracePass(self.operation.cell, self.operation.compute_dtype, with_gradient=False)
+
+    def step(self, state, inputs, t):
+        return self._stopped(super().step, state, inputs, t)
+
+    def all_steps(self, state, inputs):
+        return self._stopped(super().all_steps, state, inputs)
+
+    @staticmethod
+    def _stopped(advance, state, inputs, *t):
+        emitted = [keras_internals.put_mask(ops.stop_gradient(x), keras_internals.mask_of(x)) for x in inputs]
+        return backend.detached(advance, state, emitted, *t)
+
+    def regularization_of_step(self, outputs, t):
+        return None
 
 
-class TracePass(NeuronPass):
-    """Computes the traces â_t = λ â_{t−1} + s_t of the spikes of a neuron layer in a time loop."""
-
-    quantity = "trace"
-
+class _TracePass(NeuronPass):
     def start(self, current):
         return ops.zeros_like(current, dtype=time_axis.accumulation_dtype(current.dtype))
 
@@ -148,3 +123,50 @@ class TracePass(NeuronPass):
 
     def finish(self, carried):
         return (), ()
+
+    def after_steps(self, state):
+        """Does nothing: the neurons themselves end."""
+
+    @property
+    def parallel(self):
+        return False
+
+
+class TracedMask(MaskHandler):
+    """A random mask, of spikes and of their trace."""
+
+    def start(self, inputs):
+        return super().start(inputs[:1])
+
+    def step(self, state, inputs, t):
+        spikes, trace = inputs
+        after, outputs = super().step(state, [spikes], t)
+        return after, [*outputs, self.masked(trace, state.mask, t)]
+
+
+class OfTraces(OperationHandler):
+    """An affine operation without weights, of traces."""
+
+    def step(self, state, inputs, t):
+        outputs, _ = self.outputs_and_loss(inputs, t)
+        return (), outputs
+
+
+class Weighted(OperationHandler):
+    """y_t, with its derivative with respect to the input at the spikes, and with respect to the weights at the traces."""
+
+    def outputs_and_loss(self, inputs, t):
+        count, variables = len(inputs) // 2, self.operation.variables
+        constants = zip(variables, map(ops.stop_gradient, keras_internals.values_of(variables)), strict=True)
+        with keras_internals.Values(constants):
+            of_spikes, loss = super().outputs_and_loss(inputs[:count], t)
+        traces = [keras_internals.put_mask(ops.stop_gradient(x), keras_internals.mask_of(x)) for x in inputs[count:]]
+        of_traces, of_weights = self.apply(traces, t)
+        if of_weights is not None:
+            loss = loss + of_weights - ops.stop_gradient(of_weights)
+        return list(map(self._with_both, of_spikes, of_traces)), loss
+
+    @staticmethod
+    def _with_both(y, of_trace):
+        both = y + backend.graft(ops.zeros_like(y), of_trace, 1.0)
+        return keras_internals.put_mask(both, keras_internals.mask_of(y))

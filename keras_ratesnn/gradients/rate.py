@@ -21,12 +21,9 @@ import keras
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients import _eligibility, _neuron_independence, _windows
-from keras_ratesnn.gradients._rate_rule import RateRule
-from keras_ratesnn.gradients._recording_rule import RecordingRule
-from keras_ratesnn.gradients.forward import ForwardRule
 from keras_ratesnn.gradients.method import GradientMethod
+from keras_ratesnn.gradients.network import Network, plain
 from keras_ratesnn.gradients.run import Run
-from keras_ratesnn.gradients.step_modes import step_mode_of
 
 
 @registry.register
@@ -66,29 +63,30 @@ class Rate(GradientMethod):
 
     def call(self, run: Run) -> Structure:
         if not run.with_gradient:
-            step_mode = step_mode_of(run)
-            return step_mode.run(ForwardRule(step_mode, run.training, with_gradient=False), run)
-        step_mode = step_mode_of(run, self._sizes(run))
-        last_step = self.last_step_statistics and not step_mode.sees_all_steps
+            return plain(run)
+        last_step = self.last_step_statistics and run.step_mode == "single"
         if last_step and run.mask is not None:
             raise ValueError(
                 "`last_step_statistics=True` takes the statistics of one step, which is padding for some of the sequences. "
                 "Received: a mask in time. Use Rate(), whose statistics are those of all steps that are not masked."
             )
-        rule = RateRule(step_mode, run.training, last_step)
+        network = Network(run, windows=self._sizes(run), records=True, last_step=last_step, with_gradient=False, detached=True)
         with backend.reading_once(run.network):
-            outputs = step_mode.run(RecordingRule(step_mode, run.training, last_step), run, is_last=False)
-            rates = run.walk([rule.begin(tensor, has_time) for tensor, has_time in run.inputs], rule)
-        step_mode.end()
-        wanted = rule.at_each_step if run.return_sequences else rule.mean
+            constants = network.once()
+            states, outputs = network.through_time(constants)
+            rates = network.rates(states, constants)
+        outputs = network.end(states, outputs)
+        wanted = network.windows.at_each_step if run.return_sequences else network.windows.mean
 
-        def with_derivative(value, signal):
-            if not time_axis.is_float(value.dtype):
+        def with_derivative(value, rate, slot):
+            # The mean of integers, of which all steps are there instead of a rate, has no derivative.
+            if not (time_axis.is_float(value.dtype) and time_axis.is_float(rate.dtype)):
                 return value
-            grafted = backend.graft(value, time_axis.cast(wanted(signal), value.dtype), 1.0)
+            rate = network.windows.repeat(rate) if slot.index in network.static else rate
+            grafted = backend.graft(value, time_axis.cast(wanted(rate), value.dtype), 1.0)
             return keras_internals.put_mask(grafted, keras_internals.mask_of(value))
 
-        return tree.map_leaves(with_derivative, outputs, rates)
+        return tree.map_leaves(with_derivative, outputs, rates, network.outputs)
 
     def _sizes(self, run):
         """The sizes of the windows. In inference, if the windows do not fit, a single window with all steps."""

@@ -1,13 +1,11 @@
 """One call of a model, and what runs with it."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Protocol
 
 import keras
 
-from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn._graph import Call
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._graph import Part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,23 +13,22 @@ class Run:
     """One call of a `SpikingModel`.
 
     Args:
-        walk: Function `(signals, rule) -> signals`: runs the network's graph, from its inputs to its outputs.
+        parts: Pair of the parts of the network's plan: what runs at each step, and what follows `layers.TimeMean`, once, with
+            an input for each output of the first part; `None` if there is no such part.
         inputs: List of pairs `(tensor, has_time)` in the order of the network's inputs: `(batch, T, ...)` with
             `has_time=True`, or `(batch, ...)`.
         timesteps: Integer T.
-        step_mode: `"multi"` or `"single"`; `step_mode_of(run)` makes the `StepMode` of this name.
+        step_mode: `"multi"` or `"single"`.
         training: Boolean, whether layers behave as in training.
         with_gradient: Boolean, whether the outputs may be differentiated.
         return_sequences: Boolean, whether the output is that of every step instead of the time mean.
         mask: Boolean tensor `(batch, T)`, false for the steps of each sample that are padding. Defaults to `None`: all steps
             count.
-        network: The Functional model that `walk` runs; it gives access to the variables.
+        network: The Functional model of the plan; it gives access to the variables.
         draws: `keras.random.SeedGenerator` of the model if the method `draws`, else `None`.
-        after_means: Function like `walk`, for the part of the network that follows `layers.TimeMean`: it takes a signal for
-            each output of `walk`. `None` if there is no such part.
     """
 
-    walk: Callable
+    parts: tuple[Part, Part | None]
     inputs: list
     timesteps: int
     step_mode: str
@@ -41,14 +38,3 @@ class Run:
     network: keras.Model
     draws: keras.random.SeedGenerator | None = None
     mask: Tensor | None = None
-    after_means: Callable | None = None
-
-
-class WalkRule(Protocol):
-    """What a step mode calls of a rule, see `Rule`."""
-
-    with_gradient: bool
-
-    def __call__(self, call: Call) -> Structure: ...
-
-    def output(self, tensor: Tensor) -> Tensor: ...

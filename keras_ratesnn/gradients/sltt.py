@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import keras
 from keras import ops, random
 
-from keras_ratesnn._core import checks, registry
+from keras_ratesnn._core import backend, checks, registry
 from keras_ratesnn._core.annotations import Config, Structure
-from keras_ratesnn.gradients._online import OnlineRule, check_steps_are_separate, run_online
+from keras_ratesnn.gradients._online import check_steps_are_separate, run_online
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.run import Run
 
@@ -22,8 +22,10 @@ class SLTT(GradientMethod):
 
     Args:
         random_steps: Integer K >= 1. Only K of the T steps, drawn again for each batch, carry gradient (SLTT-K). The gradient
-            is not rescaled. Losses that layers add, and activity regularisation, carry gradient at the same K steps; their
-            value is that of all steps. Defaults to `None`, all steps.
+            is not rescaled: on average it is K / T of that of all steps. With a mask the steps are drawn from the V <= T that
+            are no padding for at least one sample, each as likely as any other, be it of one sample or of all, and the average
+            is K / V; if V <= K, all carry gradient. Losses that layers add, and activity regularisation, carry gradient at the
+            same steps; their value is that of all steps. Defaults to `None`, all steps.
         recompute: Boolean, only used with `step_mode="single"`. If `True`, each step is recomputed for its backward pass and
             nothing of size T is stored; a training step then costs about 4T forward passes. Otherwise all activations are
             stored, and a training step costs 3T. Defaults to `True`.
@@ -47,10 +49,19 @@ class SLTT(GradientMethod):
 
     def call(self, run: Run) -> Structure:
         drawn = self.draws and run.training and run.with_gradient
-        return run_online(run, OnlineRule, self.recompute, self._chosen(run) if drawn else None)
+        return run_online(run, self.recompute, chosen=self._chosen(run) if drawn else None)
 
     def _chosen(self, run):
-        return random.shuffle(ops.arange(run.timesteps), seed=run.draws) < self.random_steps
+        place = random.shuffle(ops.arange(run.timesteps, dtype="int32"), seed=run.draws)
+        if run.mask is None:
+            return place < self.random_steps
+        # The replicas of a model draw the same steps.
+        samples = ops.sum(ops.cast(run.mask, "float32"), axis=0)
+        if backend.replicas.count() > 1:
+            samples = ops.sum(backend.replicas.gather(samples), axis=0)
+        counts = ops.take(samples > 0.0, ops.argsort(place))
+        first = ops.logical_and(counts, ops.cumsum(ops.cast(counts, "int32")) <= self.random_steps)
+        return ops.take(first, place)
 
     def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
         check_steps_are_separate("sltt", neurons)

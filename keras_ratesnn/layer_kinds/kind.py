@@ -73,10 +73,10 @@ class LayerKind:
             pooling. Defaults to `False`.
         multilinear: Boolean, whether the operation is linear in each of its input signals, as a product is. Defaults to
             `False`.
-        slots: Function `layer -> integer`, how many time steps are the slots of one longer step, for a layer that sums over
-            them; `None` for other layers. Defaults to `None`.
+        slots: Function `layer -> integer`, how many time steps are the slots of one longer step, for a layer that takes them
+            together: its `step` has inputs `(batch, slots, ...)`; `None` for other layers. Defaults to `None`.
         most_timesteps: Function `layer -> integer`, the largest number of time steps it can run for, if it has weights for
-            each step; `None` if there is no limit. Defaults to `None`.
+            each step, or else `None`; `None` if no such layer has a limit. Defaults to `None`.
         exact_timesteps: Boolean, whether it cannot run for fewer time steps than `most_timesteps` either. Defaults to `False`.
         output_factors: Function `layer -> (name, shape)`, for a layer with Keras' arguments `use_bias` and `data_format`: the
             name of the weight to which its outputs without bias are proportional, and the shape in which factors

@@ -41,6 +41,8 @@ class _Attention:
         self.use_output_bias = checks.boolean("use_output_bias", use_output_bias)
         self.neuron = checked_neuron(neuron, spikformer_neuron)
         self.attention_neuron = checked_neuron(attention_neuron, spikformer_attention_neuron, name="attention_neuron")
+        if name is not None:
+            checks.instance("name", name, str, advice="The names of the layers of its parts begin with it.")
         self.name = name or f"{default_name}_{keras.backend.get_uid(default_name)}"
 
     def __call__(self, inputs: Tensor) -> Tensor:

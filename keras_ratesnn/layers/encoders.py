@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, registry
+from keras_ratesnn._core import backend, checks, registry
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import ENCODER, LayerKind
 
@@ -75,8 +75,8 @@ class BernoulliEncoder(Encoder):
 
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = None if seed is None else checks.integer("seed", seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def encode(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         # Drawn in float32: in half precision a uniform number can round up to 1.

@@ -104,6 +104,11 @@ class NeuronCell(GuardedCell):
         """Whether there is no `step`, because a spike depends on inputs of later steps. Defaults to `False`."""
         return False
 
+    @property
+    def most_timesteps(self) -> int | None:
+        """The largest number of time steps it can run for, if it has weights for each step. Defaults to `None`: any number."""
+        return None
+
     def independent_cell(self) -> "NeuronCell":
         """The cell whose step acts on each neuron independently: this one, or the one that a recurrent cell wraps."""
         return self

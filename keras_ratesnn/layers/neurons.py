@@ -32,7 +32,7 @@ class Neuron(keras.layers.Layer):
         TypeError: If `cell` is not a `NeuronCell`.
     """
 
-    layer_kind = LayerKind(role=NEURON)
+    layer_kind = LayerKind(role=NEURON, most_timesteps=lambda layer: layer.cell.most_timesteps)
 
     def __init__(self, cell: NeuronCell | Config, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,10 +1,10 @@
 """Parallel spiking neurons (PSN): the membrane is a weighted sum of the inputs of several steps, without a reset."""
 
+import dataclasses
 from typing import Any
 
 from keras_ratesnn._core import registry
 from keras_ratesnn._core.annotations import Config
-from keras_ratesnn.layer_kinds import NEURON, LayerKind
 from keras_ratesnn.layers._cell_guards import from_cell
 from keras_ratesnn.layers.neurons import NeuronWithArguments, cell_from
 from keras_ratesnn.layers.parallel_cells import MaskedPSNCell, PSNCell, SlidingPSNCell
@@ -46,7 +46,7 @@ class PSN(NeuronWithArguments):
     2023.
     """
 
-    layer_kind = LayerKind(role=NEURON, most_timesteps=lambda layer: layer.timesteps, exact_timesteps=True)
+    layer_kind = dataclasses.replace(NeuronWithArguments.layer_kind, exact_timesteps=True)
 
     def __init__(
         self, timesteps: int, threshold: float = 1.0, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any
@@ -93,8 +93,6 @@ class MaskedPSN(NeuronWithArguments):
 
     Source: Fang et al., NeurIPS 2023. SpikingJelly's `MaskedPSN` begins with λ = 0.
     """
-
-    layer_kind = LayerKind(role=NEURON, most_timesteps=lambda layer: layer.timesteps)
 
     def __init__(
         self,

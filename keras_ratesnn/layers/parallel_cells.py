@@ -45,6 +45,10 @@ class PSNCell(ParallelCell):
         self.timesteps = checks.positive_integer("timesteps", timesteps, advice=_TIMESTEPS_ADVICE)
 
     @property
+    def most_timesteps(self) -> int:
+        return self.timesteps
+
+    @property
     def sees_all_steps(self) -> bool:
         return True
 
@@ -143,7 +147,7 @@ class MaskedPSNCell(PSNCell):
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
         inputs = ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
-        steps, t = ops.arange(self.timesteps), state["step"]
+        steps, t = ops.arange(self.timesteps, dtype="int32"), state["step"]
 
         def chosen(tensor, step):
             # No indexing, which PyTorch cannot export to ONNX.

@@ -103,6 +103,7 @@ class Recurrent(Neuron):
 
         snnTorch's RLeaky(beta=β, linear_features=n)       Recurrent(LIF(decay=β, reset_delay=True), Dense(n))
         snnTorch's RSynaptic(α, β, linear_features=n)      Recurrent(CuBaLIF(β, synaptic_decay=α, reset_delay=True), Dense(n))
+            either with reset_mechanism="zero"             the same neurons with reset="hard", and reset_delay=True as well
         SpikingJelly's LinearRecurrentContainer(node, n, n)
                         Dense(n), then Recurrent(neurons, Dense(n, use_bias=False)), with the rows 0 to n − 1 of its kernel
                         in the first layer, and the others in the second

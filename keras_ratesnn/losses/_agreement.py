@@ -34,7 +34,7 @@ def label_and_agreement_losses(
 
 
 def label_probabilities(y_true: Tensor, y_pred: Tensor, wanted: str, remedy: str) -> Tensor:
-    """The labels as probabilities `(batch, classes)`.
+    """The labels as probabilities `(batch, classes)`; NaN for a label that is of no class.
 
     Args:
         y_true: Tensor: integer labels `(batch,)` or `(batch, 1)`, or probabilities `(batch, classes)`.
@@ -51,5 +51,10 @@ def label_probabilities(y_true: Tensor, y_pred: Tensor, wanted: str, remedy: str
     if len(shape) == 2 and shape[1] == classes and classes > 1:
         return y_true
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
-        return ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), classes, dtype=y_pred.dtype)
+        labels = ops.reshape(y_true, (-1,))
+        numbers = ops.cast(labels, "int32")
+        is_class = ops.logical_and(ops.logical_and(numbers >= 0, numbers < classes), ops.cast(numbers, labels.dtype) == labels)
+        of_classes = ops.one_hot(ops.clip(numbers, 0, classes - 1), classes, dtype=y_pred.dtype)
+        # Compiled code cannot raise an error.
+        return ops.where(is_class[:, None], of_classes, ops.full_like(of_classes, float("nan")))
     raise ValueError(f"`y_true` must be integer labels (batch,), or probabilities (batch, {classes}). Received: shape {shape}.")

@@ -46,10 +46,13 @@ class SelfDistillation(keras.losses.Loss):
 
     Raises:
         TypeError: If a weight or the temperature is not a number.
-        ValueError: If one is out of its range, or the shapes do not fit.
+        ValueError: If one is out of its range, the shapes do not fit, or an array has a label that is of no class. Of tensors,
+            such a label makes the loss NaN.
 
     Source: Zhao, Yu et al., NeurIPS 2025, arXiv 2510.06254.
     """
+
+    takes_labels = True
 
     def __init__(
         self,
@@ -64,6 +67,10 @@ class SelfDistillation(keras.losses.Loss):
         self.alpha = checks.real("alpha", alpha, at_least=0, advice="It is the weight of the labels.")
         self.beta = checks.real("beta", beta, at_least=0, advice="It is the weight of the teacher.")
         self.temperature = checks.real("temperature", temperature, above=0, advice="It softens the probabilities.")
+
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        checks.labels("y_true", y_true, y_pred)
+        return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         probabilities = label_probabilities(

@@ -47,10 +47,13 @@ class TemporalDistillation(keras.losses.Loss):
 
     Raises:
         TypeError: If `beta` or `temperature` is not a number.
-        ValueError: If one is out of its range, or the shapes do not fit.
+        ValueError: If one is out of its range, the shapes do not fit, or an array has a label that is of no class. Of tensors,
+            such a label makes the loss NaN.
 
     Source: ICML 2025, arXiv 2501.15925; what becomes of samples without a right step is that of arXiv 2510.06254.
     """
+
+    takes_labels = True
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class TemporalDistillation(keras.losses.Loss):
         self.temperature = checks.real("temperature", temperature, above=0, advice="It softens the probabilities.")
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        checks.labels("y_true", y_true, y_pred)
         mask = keras_internals.mask_of(y_pred)
         if mask is None or len(mask.shape) == 1:
             return super().__call__(y_true, y_pred, sample_weight)

@@ -9,6 +9,8 @@ from keras_ratesnn._core import checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Tensor
 from keras_ratesnn.metrics._accuracy import LABELS, Labels, is_right
 
+_MOST_STEPS = 10_000
+
 
 @registry.register
 class AnytimeAccuracy(keras.metrics.Metric):
@@ -40,7 +42,7 @@ class AnytimeAccuracy(keras.metrics.Metric):
 
     Raises:
         TypeError: If `timesteps` is not an integer or `threshold` not a number.
-        ValueError: If `timesteps` is not >= 1, `labels` is unknown, or outputs do not have T steps.
+        ValueError: If `timesteps` is not from 1 to 10,000, `labels` is unknown, or outputs do not have T steps.
     """
 
     def __init__(
@@ -48,6 +50,11 @@ class AnytimeAccuracy(keras.metrics.Metric):
     ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the `timesteps` of the SpikingModel.")
+        if self.timesteps > _MOST_STEPS:
+            raise ValueError(
+                f"`timesteps` must be at most {_MOST_STEPS}, since each step has an accuracy of its own. Received: "
+                f"timesteps={timesteps}. Give it the `timesteps` of the SpikingModel."
+            )
         self.labels = checks.one_of("labels", labels, LABELS)
         self.threshold = checks.real("threshold", threshold, advice="A binary output above it means 1.")
         self._means = [keras.metrics.Mean(f"t{t}", dtype=dtype) for t in range(1, self.timesteps + 1)]

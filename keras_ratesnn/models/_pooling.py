@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import registry
+from keras_ratesnn.layer_kinds import kind_of_class
 
 
 @registry.register
@@ -22,6 +23,8 @@ class PaddedMaxPooling2D(keras.layers.MaxPooling2D):
 
     Args: as in `keras.layers.MaxPooling2D`, without `padding`.
     """
+
+    layer_kind = kind_of_class(keras.layers.MaxPooling2D)
 
     def call(self, inputs):
         by = [(0, 0), *self._padding, (0, 0)] if self.data_format == "channels_last" else [(0, 0), (0, 0), *self._padding]

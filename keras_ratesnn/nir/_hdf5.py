@@ -7,11 +7,11 @@ they are the same.
 """
 
 import dataclasses
-import os
 from typing import Any
 
 import numpy as np
 
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.hdf5_heaps import why_unreadable
 from keras_ratesnn._core.hdf5_storage import why_untrusted
 from keras_ratesnn.nir._packages import package
@@ -114,12 +114,13 @@ def read(path):
         path: String or path.
 
     Raises:
+        TypeError: If `path` is neither a string nor a path.
         OSError: If there is no file, or it cannot be opened.
         ValueError: If it is not a NIR file, is damaged, or declares more than it contains.
     """
     h5py = package("h5py", "import_nir")
+    path, size = checks.file("path", path)
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
         reason = why_unreadable(file)
     try:
         if reason:
@@ -127,11 +128,11 @@ def read(path):
         with h5py.File(path, "r") as file:
             return _Reader(h5py, size).root(file)
     except UnreadableError as error:
-        raise UnreadableError(f"`path` must be a NIR file. Received: path={str(path)!r}: {error}") from error
+        raise UnreadableError(f"`path` must be a NIR file. Received: path={path!r}: {error}") from error
     # What h5py raises about damaged files.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise UnreadableError(
-            f"`path` must be a NIR file. Received: path={str(path)!r}, which is damaged or another file ({error})."
+            f"`path` must be a NIR file. Received: path={path!r}, which is damaged or another file ({error})."
         ) from error
 
 

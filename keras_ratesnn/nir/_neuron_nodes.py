@@ -103,13 +103,14 @@ class NeuronReader:
         self.unsaid = []
         self.perhaps_delayed = []
 
-    def layer_of(self, node, signal, name):
+    def layer_of(self, node, signal, name, recurrent):
         """The layer of a node.
 
         Args:
             node: A `Node` of one of the types `NODES`.
             signal: A `NodeOutput`, its input.
             name: String, the name of the layer.
+            recurrent: Boolean, whether its outputs come back to it.
 
         Returns:
             `(layer, decays)`: decays are an array for a `ParametricLIF` that has one for each channel, in our order, whose
@@ -119,7 +120,8 @@ class NeuronReader:
         if dt <= 0.0:
             raise refused_node(node, f"its metadata has dt={dt}, which must be > 0.")
         if node.type == "IF":
-            return IF(name=name, **self._arguments(node, signal, self._gain(node, "r", None, signal, dt), dt)), None
+            gain = self._gain(node, "r", None, signal, dt)
+            return IF(name=name, **self._arguments(node, signal, gain, dt, recurrent)), None
         tau = "tau" if node.type == "LIF" else "tau_mem"
         decay = self._decay(node, self._parameter(node, tau, signal), dt)
         decay_input = self._decay_input(node, decay, signal)
@@ -127,7 +129,7 @@ class NeuronReader:
         gain = self._gain(node, "r", None if decay_input else tau, signal, 1.0 if decay_input else dt)
         if node.type == "CubaLIF":
             gain = gain * self._gain(node, "w_in", "tau_syn", signal, dt)
-        arguments = {"decay_input": decay_input, **self._arguments(node, signal, gain, dt)}
+        arguments = {"decay_input": decay_input, **self._arguments(node, signal, gain, dt, recurrent)}
         if node.type == "CubaLIF":
             synaptic_decay = self._decay(node, self._parameter(node, "tau_syn", signal), dt)
             both = {"decay": self._same(node, "tau_mem", decay), "synaptic_decay": self._same(node, "tau_syn", synaptic_decay)}
@@ -147,7 +149,7 @@ class NeuronReader:
         )
         return layer, decays
 
-    def _arguments(self, node, signal, gain, dt):
+    def _arguments(self, node, signal, gain, dt, recurrent):
         """Threshold, reset and what else all layers have, in units in which the gain is 1 and neurons rest at 0."""
         leak = 0.0 if node.type == "IF" else self._parameter(node, "v_leak", signal)
         threshold, v_reset = (self._parameter(node, key, signal) for key in ("v_threshold", "v_reset"))
@@ -176,17 +178,17 @@ class NeuronReader:
             "threshold": threshold,
             "reset": reset,
             "v_reset": v_reset,
-            "reset_delay": self._delays_reset(node, reset, dt),
+            "reset_delay": self._delays_reset(node, reset, dt, recurrent),
             "detach_reset": bool(node.metadata.get("detach_reset", True)),
             "learn_threshold": bool(node.metadata.get("learn_threshold", False)),
             **_surrogate(node),
         }
 
-    def _delays_reset(self, node, reset, dt):
-        if not _looks_like_snntorch(node, dt):
+    def _delays_reset(self, node, reset, dt, recurrent):
+        if not _looks_like_snntorch(node, dt, recurrent):
             return self._told(node, "reset_delay", self.reset_delay, False)
-        if node.type == "LIF" and reset == "hard":
-            # Leaky, which resets to zero at once, whatever its reset_delay.
+        if node.type == "LIF" and reset == "hard" and not recurrent:
+            # Leaky, which resets to zero at once, whatever its reset_delay. RLeaky loses the input of the step.
             return False
         if self.reset_delay is None:
             self.perhaps_delayed.append(node.name)
@@ -288,18 +290,19 @@ class NeuronReader:
         raise refused_node(node, "its time constants differ within a channel, and ParametricLIF has one for each channel.")
 
 
-def _looks_like_snntorch(node, dt):
-    """Whether a node is as snnTorch writes it: in float32, with a gain of 1, at rest at 0, without metadata.
+def _looks_like_snntorch(node, dt, recurrent):
+    """Whether a node is as snnTorch writes it: with a gain of 1, at rest at 0, without metadata, and in float32.
 
-    SpikingJelly writes the same numbers in float64, other programs another resistance.
+    SpikingJelly writes the same numbers in float64, other programs another resistance. snnTorch, too, writes recurrent neurons
+    in float64, which SpikingJelly does not write at all.
     """
     if node.type == "IF" or node.metadata:
         return False
     values = {key: parameter.values for key, parameter in node.values.items()}
     tau = values["tau" if node.type == "LIF" else "tau_mem"]
-    in_single = all(array.dtype == "float32" for array in (tau, values["r"], values["v_threshold"]))
+    in_its_dtype = recurrent or all(array.dtype == "float32" for array in (tau, values["r"], values["v_threshold"]))
     at_rest = not np.any(values["v_leak"]) and not np.any(values["v_reset"])
-    return in_single and at_rest and bool(np.all(_continuous_time.gain_of(values["r"], tau, dt) == 1.0))
+    return in_its_dtype and at_rest and bool(np.all(_continuous_time.gain_of(values["r"], tau, dt) == 1.0))
 
 
 def _listed(names):

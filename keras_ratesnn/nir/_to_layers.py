@@ -100,7 +100,7 @@ class LayerMaker:
         return signal
 
     def neurons_of(self, node, signal, feedback=None):
-        layer, decays = self.neurons.layer_of(node, signal, self._name(node))
+        layer, decays = self.neurons.layer_of(node, signal, self._name(node), recurrent=feedback is not None)
         cell = layer.cell
         if feedback is not None:
             layer = self._recurrent(layer, signal, feedback)

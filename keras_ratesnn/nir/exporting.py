@@ -62,13 +62,14 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = _co
     Raises:
         ImportError: If the package nir is not installed.
         TypeError: If `model` is neither a `SpikingModel` nor Functional or Sequential, or `path` neither a string nor a path.
+        OSError: If there is no such folder, `path` is a folder itself, or the file cannot be written.
         ValueError: If NIR cannot describe a layer, which the message names, or a weight is NaN or infinite; nothing is
             written then.
 
     Source: Pedersen et al., "Neuromorphic intermediate representation: A unified instruction set for interoperable
     brain-inspired computing", Nature Communications 2024.
     """
-    path = checks.path("path", path)
+    path = checks.file_to_write("path", path)
     nir = package("nir", "export_nir")
     dt = checks.real("dt", dt, above=0, advice="It is the length of a time step in seconds.")
     graph = _graph_of(nir, model, dt)

@@ -51,8 +51,8 @@ def import_nir(
             pools stay as they are in the file.
         reset_delay: Boolean, whether a spike resets its neuron one step later, as in snnTorch unless its neurons were made with
             `reset_delay=False`, for neurons whose metadata does not say it. Neurons of snnTorch's class `Leaky` that reset to
-            zero do so at once in either case, and are read so. Defaults to `None`: `False`, with a warning if the file looks
-            like one of snnTorch.
+            zero do so at once in either case, and are read so; its `RLeaky` does not. Defaults to `None`: `False`, with a
+            warning if the file looks like one of snnTorch.
 
     Returns:
         A `SpikingModel`. Its layers have the names of the nodes.
@@ -75,7 +75,7 @@ def import_nir(
         checks.boolean("reset_delay", reset_delay)
     data_format = keras.config.image_data_format() if data_format is None else data_format
     checks.one_of("data_format", data_format, (_layouts.CHANNELS_FIRST, _layouts.CHANNELS_LAST))
-    places = _topology.in_order(_hdf5.read(checks.path("path", path)))
+    places = _topology.in_order(_hdf5.read(path))
     if not any(place.node.type in NODES for place in places):
         raise ValueError(f"`path` must be a NIR file with neurons. Received: path={str(path)!r}, a network without any.")
     dtype = time_axis.accumulation_dtype(keras.config.dtype_policy().compute_dtype)

@@ -200,6 +200,30 @@ def test_independence_is_that_of_a_program_by_hand():
     assert found.a1_cosine[0] < 0.9999
 
 
+@pytest.mark.filterwarnings("ignore:.*does not support masking and will therefore destroy")
+def test_independence_is_that_of_the_rows_that_are_not_masked():
+    frames = np.random.default_rng(0).uniform(0.5, 2.0, (8, T, 3, 2)).astype("float32")
+    frames[:, :, 2] = 0.0
+    found, kernel = [], np.random.default_rng(1).normal(size=(12, 6))
+    for rows in (3, 2):
+        keras.utils.set_random_seed(0)
+        inputs, head = keras.Input((rows, 2)), layers.Dense(6)
+        x = LIF(name="neurons")(layers.Dense(4, bias_initializer="ones")(layers.Masking()(inputs)))
+        network = keras.Model(inputs, layers.Dense(3)(LIF()(head(layers.Flatten()(x)))))
+        head.kernel.assign(kernel[: 4 * rows])
+        model = helpers.spiking(network, T)
+        found.append(analysis.independence(model, frames[:, :, :rows], np.arange(8) % 3, loss=LOSS).a1_cosine)
+    assert found[1][0] < 0.9999
+    np.testing.assert_allclose(*found, rtol=1e-6)
+
+
+def test_membranes_count_as_no_activity():
+    inputs = keras.Input((2,))
+    network = keras.Model(inputs, LIF(name="neurons", activity_regularizer="l2")(inputs))
+    analysis.membranes(helpers.spiking(network, T), np.ones((3, 2), "float32"), "neurons")
+    assert not network.losses
+
+
 def test_independence_holds_exactly_for_one_step():
     model, x, y = model_and_data()
     model.timesteps = 1

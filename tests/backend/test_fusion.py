@@ -5,7 +5,6 @@ import inspect
 import shutil
 import types
 import warnings
-import weakref
 from unittest import mock
 
 import keras
@@ -15,12 +14,15 @@ from helpers import BACKEND, compiled, data, loss_and_gradients, spiking, to_num
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import _eligibility
 
 torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends fuse by themselves")
 if BACKEND == "torch":
+    from held_settings import HELD
+
     from keras_ratesnn._core.backend.torch import compiler as torch_compiler
     from keras_ratesnn._core.backend.torch import fusion as torch_fusion
+else:
+    HELD = {}
 
 MODES = [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single")]
 
@@ -64,10 +66,16 @@ def fusion(compiler, least_elements=0):
         patch.setattr(torch_fusion, "LEAST_ELEMENTS", least_elements)
         patch.setattr(torch_fusion, "_kernels", [])
         patch.setattr(torch_fusion, "_numbers", {})
-        patch.setattr(torch_fusion, "_programs", weakref.WeakKeyDictionary())
         patch.setattr(torch_fusion, "_kinds", set())
         patch.setattr(torch_compiler, "_warned_of", set())
         yield torch_fusion
+
+
+def programs_of(model):
+    """The compiled functions of each neuron layer with its present settings, a list of dictionaries."""
+    cells = [layer.cell for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)]
+    kept = [model._graphs.loops.get(id(cell)) for cell in cells]
+    return [latest.kept[-1]._programs if latest else {} for latest in kept]
 
 
 def assert_same(results, expected, rtol=1e-4, atol=1e-6):
@@ -91,12 +99,12 @@ def cases():
 
 
 @torch_only
-@pytest.mark.parametrize("windows", [_eligibility.MOST_COMPILED_WINDOWS, _eligibility.MOST_COMPILED_WINDOWS + 1])
-def test_loops_with_many_windows_are_not_compiled(windows):
-    model = spiking(network(), _eligibility.MOST_COMPILED_WINDOWS + 1, rsnn.gradients.Rate(windows=windows))
+@pytest.mark.parametrize(("windows", "is_compiled"), [(8, True), (9, False)])
+def test_loops_with_many_windows_are_not_compiled(windows, is_compiled):
+    model = spiking(network(), 9, rsnn.gradients.Rate(windows=windows))
     with fusion("eager") as state:
         loss_and_gradients(model, *data(3, (6, 6, 2)))
-        assert bool(state._kernels) == (windows <= _eligibility.MOST_COMPILED_WINDOWS)
+        assert bool(state._kernels) == is_compiled
 
 
 @torch_only
@@ -209,8 +217,7 @@ def test_an_existing_kernel_is_used_for_small_layers():
     with fusion("eager", least_elements=5 * 4 * 64) as state:
         loss_and_gradients(model, *data(5, (6,), classes=8))
         assert len(state._kernels) == 1
-        programs = [state._programs.get(layer.cell) for layer in model.network.layers if isinstance(layer, rsnn.layers.LIF)]
-        assert [bool(programs_of_cell) for programs_of_cell in programs] == [False, True, True]
+        assert list(map(len, programs_of(model))) == [0, 1, 1]
 
 
 @torch_only
@@ -218,14 +225,15 @@ def test_an_existing_kernel_is_used_for_small_layers():
 def test_changed_weights_do_not_cause_retracing(gradient, step_mode):
     model = compiled(spiking(network(NEURONS["all that is learned"]), 4, gradient, step_mode=step_mode))
     x, y = data(5, (6, 6, 2))
-    with fusion("eager") as state:
+    with fusion("eager"):
 
         def programs():
             model.train_on_batch(x, y)
-            cells = [layer.cell for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)]
-            return [len(state._programs[cell]) for cell in cells]
+            return [list(programs) for programs in programs_of(model)]
 
-        assert programs() == programs()
+        first = programs()
+        assert all(first)
+        assert programs() == first
 
 
 @torch_only
@@ -248,27 +256,162 @@ def test_changed_settings_of_a_custom_cell_take_effect():
     np.testing.assert_allclose(after, to_numpy(model(x)))
 
 
+class Holding(rsnn.layers.NeuronCell):
+    """Its gain depends on an object, through a function."""
+
+    def __init__(self, held=None, read=lambda held: 1.0):
+        super().__init__()
+        self._held, self.read = held, read
+
+    def step(self, inputs, state):
+        membrane = 0.5 * state + ops.cast(inputs * self.read(self._held), state.dtype)
+        spikes = self.fire(membrane)
+        return membrane, spikes, membrane - ops.stop_gradient(spikes)
+
+
+def outputs_after_changes(cell, *changes, calls=1, training=False):
+    """The outputs of a model of one neuron layer before and after each change of its cell."""
+    inputs = keras.Input((6,))
+    model = spiking(keras.Model(inputs, rsnn.layers.Neuron(cell)(inputs)), 4, "bptt")
+    x = ops.convert_to_tensor(np.linspace(0.1, 0.9, 30, dtype="float32").reshape(5, 6))
+    results = []
+    for change in (lambda _: None, *changes):
+        change(cell)
+        results += [to_numpy(model(x, training=training)) for _ in range(calls)]
+    return results
+
+
 @torch_only
-@pytest.mark.parametrize("hidden_in", ["attribute", "list"])
-def test_a_cell_with_an_array_which_may_change_in_place_is_not_compiled(hidden_in):
-    class Masked(rsnn.layers.LIFCell):
-        def __init__(self):
-            super().__init__()
-            mask = np.ones(2000, "float32")
-            self.mask = mask if hidden_in == "attribute" else [mask]
+@pytest.mark.parametrize("kind", HELD)
+def test_no_change_of_what_a_cell_holds_goes_unnoticed(kind):
+    """It is either compiled again, or not compiled."""
+    make, read, change = HELD[kind]
+    expected = outputs_after_changes(Holding(make(), read), lambda cell: change(cell._held))
+    assert (expected[0] != expected[1]).any()
+    with fusion("eager"):
+        np.testing.assert_array_equal(outputs_after_changes(Holding(make(), read), lambda cell: change(cell._held)), expected)
+
+
+@torch_only
+def test_a_change_of_the_code_of_a_cell_or_of_a_default_of_keras_takes_effect():
+    class Own(Holding):
+        gain = 1.0
+
+    def changed(cell):
+        return outputs_after_changes(
+            cell,
+            lambda cell: setattr(Own, "gain", 3.0),
+            lambda cell: setattr(Own, "step", lambda self, inputs, state: Holding.step(self, 0.5 * inputs, state)),
+            lambda cell: setattr(cell, "step", lambda inputs, state: Holding.step(cell, 3.0 * inputs, state)),
+            lambda cell: keras.config.set_epsilon(0.5),
+        )
+
+    results = []
+    for least_elements in (2**60, 0):
+        with fusion("eager", least_elements) as state:
+            Own.gain, Own.step = 1.0, Holding.step
+            results.append(changed(Own(None, lambda held: Own.gain * (1.0 - keras.config.epsilon()))))
+            assert bool(state._kernels) == (least_elements == 0)
+        keras.config.set_epsilon(1e-7)
+    np.testing.assert_array_equal(*results)
+    assert len({result.sum() for result in results[0]}) >= 4
+
+
+@torch_only
+def test_a_cell_is_compiled_again_when_it_has_changed_and_not_at_each_call_if_it_always_changes():
+    class Counting(Holding):
+        calls = 0
 
         def step(self, inputs, state):
-            mask = self.mask if hidden_in == "attribute" else self.mask[0]
-            return super().step(inputs * ops.convert_to_tensor(mask), state)
+            self.calls += 1
+            return super().step(inputs, state)
 
-    inputs = keras.Input((2000,))
-    masked = rsnn.layers.Neuron(Masked())
-    model = spiking(keras.Model(inputs, masked(inputs)), 4)
-    x = np.full((2, 2000), 2.0, "float32")
+    with fusion("eager") as state, mock.patch.object(state, "_compile", wraps=state._compile) as compiled_:
+        cell = Holding(1.0, lambda held: held)
+        outputs_after_changes(cell, lambda cell: setattr(cell, "_held", 2.0), calls=3)
+        assert compiled_.call_count == 2
+        compiled_.reset_mock()
+        outputs_after_changes(Counting(), calls=30)
+        assert compiled_.call_count <= 5
+
+
+class Effects(Holding):
+    """Its steps do more than to compute from tensors."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        # Keras does not find it there, so it is no weight of the cell.
+        self.elsewhere = types.SimpleNamespace(variable=keras.Variable(1.0))
+
+    def build(self, input_shape):
+        self.total = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def step(self, inputs, state):
+        if self.kind == "assigns":
+            self.total.assign_add(1.0)
+        elif self.kind == "adds a loss":
+            self.add_loss(ops.mean(inputs))
+        else:
+            inputs = inputs * self.elsewhere.variable
+        return super().step(inputs, state)
+
+
+@torch_only
+@pytest.mark.parametrize("kind", ["assigns", "adds a loss", "reads another variable"])
+def test_a_cell_with_effects_that_a_compiled_loop_would_not_have_is_not_compiled(kind):
+    results = []
+    for least_elements in (2**60, 0):
+        cell = Effects(kind)
+        with fusion("eager", least_elements):
+            outputs = outputs_after_changes(cell, lambda cell: cell.elsewhere.variable.assign(3.0), training=True)
+            results.append((*outputs, to_numpy(cell.total.value), len(cell.losses)))
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+class Renaming(rsnn.layers.NeuronCell):
+    """Its state has other names, in another order, after the first step."""
+
+    def initial_state(self, inputs):
+        return ops.zeros_like(inputs), ops.ones_like(inputs)
+
+    def step(self, inputs, state):
+        membrane, gain = state if isinstance(state, tuple) else (state["membrane"], state["gain"])
+        membrane = 0.5 * membrane + inputs * gain
+        spikes = self.fire(membrane)
+        return membrane, spikes, {"gain": 0.9 * gain, "membrane": membrane - ops.stop_gradient(spikes)}
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX compiles whole functions, and refuses such a state in a compiled loop")
+@pytest.mark.parametrize(("step_mode", "timesteps"), [("single", 3), ("multi", 18)])
+def test_a_state_of_another_structure_is_another_function(step_mode, timesteps, monkeypatch):
+    if BACKEND == "tensorflow":
+        monkeypatch.setattr("keras_ratesnn._core.backend.tensorflow.fusion.LEAST_ELEMENTS", 0)
+    x, y = data(5, (6,), classes=4)
+    losses = []
+    for jit_compile in (False, "auto"):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        outputs = layers.Dense(4)(rsnn.layers.Neuron(Renaming())(layers.Dense(8)(inputs)))
+        model = compiled(spiking(keras.Model(inputs, outputs), timesteps, "bptt", step_mode=step_mode), jit_compile=jit_compile)
+        with fusion("eager") if BACKEND == "torch" else contextlib.nullcontext():
+            losses.append([float(model.train_on_batch(x, y)) for _ in range(2)])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@torch_only
+def test_attributes_that_change_before_the_backward_pass_are_an_error():
+    cell = Holding(1.0, lambda held: held)
+    inputs = keras.Input((6,))
+    model = spiking(keras.Model(inputs, rsnn.layers.Neuron(cell)(layers.Dense(6)(inputs))), 4, "bptt")
     with fusion("eager"):
-        assert to_numpy(model(x))[:, 1000].all()
-        (masked.cell.mask if hidden_in == "attribute" else masked.cell.mask[0])[1000] = 0.0
-        assert not to_numpy(model(x))[:, 1000].any()
+        loss = ops.sum(model(ops.ones((2, 6)), training=True))
+        cell._held = 3.0
+        with pytest.raises(RuntimeError, match="changed between a forward pass and its backward pass"):
+            loss.backward()
+        cell._held = 1.0
+        ops.sum(model(ops.ones((2, 6)), training=True)).backward()
 
 
 @torch_only

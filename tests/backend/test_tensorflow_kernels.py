@@ -129,9 +129,17 @@ class Noisy(rsnn.layers.LIFCell):
         return super().step(current + keras.random.normal(ops.shape(current), seed=self.generator), state)
 
 
-@pytest.mark.parametrize("cell", [Unusual, Noisy])
+class Costly(rsnn.layers.LIFCell):
+    """With a loss."""
+
+    def step(self, current, state):
+        self.add_loss(ops.mean(ops.square(current)))
+        return super().step(current, state)
+
+
+@pytest.mark.parametrize("cell", [Unusual, Noisy, Costly])
 def test_cells_that_cannot_be_one_pass_are_trained_without_compilation(cell, programs):
-    _, losses, _ = trained(neurons=[rsnn.layers.Neuron(cell())])
+    _, losses, _ = trained("bptt", neurons=[rsnn.layers.Neuron(cell())])
     assert np.isfinite(losses).all()
     assert not any(program.is_elementwise for program in programs)
 

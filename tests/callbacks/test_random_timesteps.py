@@ -133,6 +133,7 @@ def test_the_student_of_a_distiller_is_trained_with_random_numbers():
     [
         ((0, 4), ValueError, "`low` must be 1 or more"),
         ((5, 4), ValueError, "`high` must be `low` or more"),
+        ((1, 10**9), ValueError, "`high` must be below `low` \\+ 10000, since each number of time steps is compiled"),
         ((1.0, 4), TypeError, "`low` must be an integer"),
         ((1, "4"), TypeError, "`high` must be an integer"),
         ((1, 4, -1), ValueError, "`seed` must be 0 or more"),
@@ -185,6 +186,20 @@ def test_inputs_with_time_are_an_error():
     assert any("inputs must then have no time axis" in note for note in raised.value.__notes__)
     assert model.timesteps == 3
     model.fit(frames, Y, verbose=0)
+
+
+@pytest.mark.runs_once
+def test_a_metric_of_each_step_is_an_error_before_training_if_it_is_of_another_number():
+    model, loss = spiking(return_sequences=True), rsnn.losses.TemporalDistillation()
+    for metrics in (
+        {"metrics": [rsnn.metrics.AnytimeAccuracy(3)]},
+        {"weighted_metrics": [["mse", rsnn.metrics.AnytimeAccuracy(3)]]},
+    ):
+        compiled(model, loss=loss, **metrics)
+        for callback in (RandomTimesteps(1, 4), rsnn.callbacks.TimestepSchedule([1], [1, 3])):
+            with pytest.raises(ValueError, match=r"`metrics` must be without AnytimeAccuracy with .*AccuracyOverTime"):
+                model.fit(X, Y, verbose=0, callbacks=[callback])
+    trained(compiled(model, loss=loss, metrics=[rsnn.metrics.AnytimeAccuracy(3)]), RandomTimesteps(3, 3), epochs=1)
 
 
 def test_an_error_that_it_cannot_cause_gets_no_note_about_inputs():

@@ -3,7 +3,7 @@
 Spikes are steps: a membrane within rounding of its threshold may spike in one network and not in the other. So the currents of
 spiking networks are compared in float32 layer by layer, for the same inputs of a layer. Their outputs are compared in float64,
 where none of these random membranes is that close. (On PyTorch, Keras computes batch normalisation and sums in float32 even
-then, so outputs are equal to 1e-5, not to 1e-12.)
+then, see docs/upstream.md: outputs are equal to a few roundings of the largest of them, not to 1e-12.)
 """
 
 import functools
@@ -414,4 +414,7 @@ def test_a_network_is_the_same_without_normalization(build, size, folded_number,
     check_currents(model.network, folded)
     with helpers.double_precision():
         model = build()
-        check_equal(model, fold(model), x, 1e-5)
+        # The outputs of a pre-activation network sum all of its blocks, up to 100, of which float32 keeps 4e-6. If a layer of
+        # the last block is wrong by 1 %, they change by 8e-3.
+        largest = max(np.abs(outputs).max() for outputs in outputs_of(model, x))
+        check_equal(model, fold(model), x, 1e-5 + 1e-6 * largest)

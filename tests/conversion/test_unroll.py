@@ -274,3 +274,64 @@ def test_sums_over_slots_say_that_they_mix_time_steps():
     _, binary = both(vgg)
     sums = [layer for layer in binary.network.layers if kind_of(layer).slots is not None]
     assert {kind_of(layer).role for layer in sums} == {TIME_MIXING}
+
+
+def with_parallel_neurons_and_delays():
+    inputs = keras.Input((6,))
+    x = rsnn.layers.Delay(3)(layers.Dense(8)(ilif(threshold=0.25)(layers.Dense(8)(inputs))))
+    x = rsnn.layers.SlidingPSN(2, threshold=0.25)(x)
+    x = rsnn.layers.MaskedPSN(6, 2, threshold=0.25)(rsnn.layers.Delay(3)(layers.Dense(8)(x)))
+    return keras.Model(inputs, layers.Dense(3)(ilif(threshold=0.25)(layers.Dense(8)(x))))
+
+
+def test_layers_that_see_earlier_steps_see_steps_also_with_padding_and_in_a_file(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = spiking(with_parallel_neurons_and_delays(), 6, "bptt")
+    binary = rsnn.unroll(model)
+    x = np.random.default_rng(0).normal(size=(6, 6, 6)).astype("float32")
+    mask = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 0, 1]] * 2, bool)
+    assert_same(to_numpy(binary(x, mask=mask)), to_numpy(model(x, mask=mask)))
+    energies = [sorted(analysis.energy(each, x).multiply_adds) for each in (model, binary)]
+    assert energies[0] == pytest.approx(energies[1])
+    binary.save(tmp_path / "binary.keras")
+    assert_same(to_numpy(keras.saving.load_model(tmp_path / "binary.keras")(x)), to_numpy(model(x)))
+
+
+def test_it_runs_for_no_more_steps_than_the_original():
+    binary = rsnn.unroll(spiking(with_parallel_neurons_and_delays(), 6, "bptt"))
+    with pytest.raises(ValueError, match="`timesteps` must be at most 24, the number of time steps that layer 'masked_psn"):
+        binary.timesteps = 28
+    binary._stream.steps = 6
+    with pytest.raises(ValueError, match=r"'masked_psn.*' has weights for 6 steps. Received: step 7"):
+        binary.step(np.zeros((2, 6), "float32"))
+
+
+def test_means_of_an_input_stream_too():
+    first, second = keras.Input((4,)), keras.Input((4,))
+    x = layers.Dense(3)(ilif(threshold=0.25)(layers.Concatenate()([rsnn.layers.Delay(3)(first), second])))
+    model = spiking(keras.Model([first, second], [rsnn.layers.TimeMean()(second), x]), 3)
+    binary, x = rsnn.unroll(model), np.random.default_rng(0).normal(size=(3, 2, 5, 4)).astype("float32")
+    for frames in x:
+        for found, expected in zip(to_numpy(binary.step(list(frames))), to_numpy(model.step(list(frames))), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+class Unbuilt(layers.Layer):
+    """A layer that has no `build`."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inside = layers.Dense(4)
+
+    def call(self, inputs):
+        return self.inside(inputs)
+
+
+def test_casts_to_integers_and_layers_without_build_are_exact():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    halves = 0.5 * ilif(threshold=0.25)(Unbuilt()(inputs))
+    whole = ops.cast(ops.cast(halves, "int32"), "float32") + ops.cast(ops.cast(halves, "bool"), "float32")
+    model = spiking(keras.Model(inputs, layers.Dense(3)(whole)), 2)
+    x = images_for(model, with_time=True)
+    assert_same(to_numpy(rsnn.unroll(model)(x)), to_numpy(model(x)))

@@ -12,6 +12,8 @@ from helpers import mlp, spiking
 from keras import ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import _graph
+from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.layers import LIF, LIFCell, Neuron, neurons
 
@@ -414,9 +416,25 @@ def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else
 def test_an_input_without_a_name_is_called_by_its_layer():
     ordinary = keras.Sequential([keras.Input((6,)), keras.layers.ReLU(), keras.layers.Dense(3)])
     for model in (spiking(), rsnn.spikify(ordinary, 3, verbose=0)):
-        with pytest.raises(ValueError, match=r"^Input 'input_layer") as raised:
-            model.predict(np.zeros((10, 5), "float32"), verbose=0)
-        assert "keras_tensor" not in str(raised.value)
+        wrong = [
+            (r"^Input 'input_layer", lambda model: model.predict(np.zeros((10, 5), "float32"), verbose=0)),
+            (r"^The inputs of the network, \['input_layer", lambda model: rsnn.describe(model, 5)),
+            (r"^The inputs of the network, \['input_layer", lambda model: in_fit(callbacks.FiringRates)(model, 5)),
+            (r"^The network has 1 inputs, named \['input_layer", lambda model: model.predict([ZEROS, ZEROS], verbose=0)),
+            (r"^The network's inputs are named \['input_layer", lambda model: model({"x": ZEROS})),
+        ]
+        for message, use in wrong:
+            with pytest.raises(ValueError, match=message) as raised:
+                use(model)
+            assert "keras_tensor" not in str(raised.value)
+
+
+def test_an_input_without_a_name_is_found_by_that_of_its_layer_and_that_of_its_tensor():
+    network = _graph.as_graph(mlp())
+    (tensor,) = network.inputs
+    names = keras_internals.name_of_input(tensor), tensor.name
+    assert len(set(names)) == 2
+    assert [_graph.match_inputs(network, {name: ZEROS}) for name in names] == [[ZEROS], [ZEROS]]
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
@@ -664,6 +682,24 @@ def test_a_path_that_is_none_is_an_error_that_names_it(value):
         assert_says(raised, f"{name}={value!r} of type {type(value).__name__}")
 
 
+@pytest.mark.runs_once
+def test_a_path_that_is_empty_is_an_error_that_names_it():
+    for name, use in PATHS.values():
+        with pytest.raises(ValueError, match=f"^`{name}` must be a path. Received: {name}='', an empty string"):
+            use("")
+
+
+@pytest.mark.runs_once
+def test_a_file_to_write_is_in_a_folder_that_exists_and_is_none(tmp_path):
+    for write in (PATHS["export_nir"][1], PATHS["write_aedat"][1]):
+        with pytest.raises(FileNotFoundError, match=r"`path` must be a file in a folder that exists. .* no folder '.*/none'"):
+            write(tmp_path / "none" / "file")
+        for folder in (tmp_path, "."):
+            with pytest.raises(IsADirectoryError, match=r"`path` must be a file. Received: .*, which is a folder"):
+                write(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("value", [5, ["logs"]], ids=repr)
 def test_the_folder_of_histograms_is_a_path(value):
     with pytest.raises(TypeError, match=r"^`log_dir` must be a string or a path"):
@@ -706,6 +742,48 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
         with pytest.raises(error, match=f"^`{name}` must be ") as raised:
             use(**{name: value})
         assert_says(raised, "Received: ", name)
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize(
+    ("make", "values", "message"),
+    [
+        (
+            lambda v: LIF(threshold=v),
+            (1e-320, 1e-45, 1e-39),
+            r"`threshold` must be > 0 and finite in float32, too.*is 0.0 there",
+        ),
+        (lambda v: LIF(threshold=v), (1e300, 10**39), r"`threshold` must be > 0 and finite in float32, too.*is inf there"),
+        (
+            lambda v: LIF(decay=v),
+            (1 - 1e-9,),
+            r"`decay` must be >= 0 and < 1 .*in float32, too.*which is 1\.0 there.*time constant",
+        ),
+        (lambda v: LIF(reset="hard", v_reset=v), (-1e300, 1 - 1e-9), r"`v_reset` must be < 1\.0 and finite in float32, too"),
+        (lambda v: rsnn.surrogates.Gaussian(sigma=v), (1e-300, 1e300), r"`sigma` must be > 0 and finite in float32, too"),
+        (lambda v: LIF(threshold=v), (10**400, 10**5000), r"`threshold` must be > 0 and finite. Received.*integer of \d+ bits"),
+        (lambda v: spiking(mask_value=v), (10**400, 1e300), r"`mask_value` must be .*finite"),
+        (lambda v: spiking(timesteps=v), (10**400, 10**5000, 2**63), r"`timesteps` must be an integer of 64 bits"),
+        (lambda v: rsnn.metrics.AnytimeAccuracy(v), (10**30,), r"`timesteps` must be an integer of 64 bits.*SpikingModel"),
+        (lambda v: rsnn.metrics.AnytimeAccuracy(v), (10**9, 10_001), r"`timesteps` must be at most 10000"),
+        (lambda v: rsnn.layers.BernoulliEncoder(seed=v), (10**400, -(2**63) - 1), r"`seed` must be an integer of 64 bits"),
+        (lambda v: checks.one_of("reset", v, ("soft",)), (10**5000,), r"`reset` must be one of.*an integer of 16610 bits"),
+        (
+            lambda v: rsnn.events.event_frames(RECORDING, 2, "time", (v, 4), (4, 4)),
+            (10**400,),
+            r"`sensor_shape\[0\]` must be an integer of 64 bits",
+        ),
+        (
+            lambda v: rsnn.describe(spiking(), v, print_fn=None),
+            (10**5000,),
+            "must be arrays or tensors. Received: an integer of",
+        ),
+    ],
+)
+def test_numbers_that_are_too_large_or_too_small_are_errors_that_name_the_argument(make, values, message):
+    for value in values:
+        with pytest.raises(ValueError, match=message):
+            make(value)
 
 
 OUTPUTS = np.zeros((10, 2, 3), "float32")

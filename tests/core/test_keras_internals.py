@@ -82,6 +82,15 @@ def test_a_model_knows_the_loss_and_its_weights_that_it_was_compiled_with():
     assert model._compile_loss.built
 
 
+def test_the_metrics_that_a_model_was_compiled_with_are_found_before_they_are_built():
+    model, metric = functional(), keras.metrics.MeanSquaredError()
+    assert keras_internals.compiled_metrics(model) == []
+    model.compile(loss="mse", metrics=[metric], weighted_metrics=["mae"])
+    assert keras_internals.compiled_metrics(model) == [metric, "mae"]
+    model.compile(loss="mse")
+    assert keras_internals.compiled_metrics(model) == []
+
+
 def test_keras_passes_inputs_to_a_model_as_they_are_if_asked():
     class Seen(keras.Model):
         def call(self, inputs):
@@ -619,8 +628,12 @@ def test_keras_asks_for_the_features_of_a_teacher_and_of_a_student_as_is_known()
         def student_features(self, extract):
             return asked.append(("student", extract())) or asked[-1][1]
 
-    asked, losses = [], keras.distillation.LogitsDistillation()
+        def compared_inputs(self, model, other):
+            return compared.append(model) or model.inputs
+
+    asked, compared, losses = [], [], keras.distillation.LogitsDistillation()
     distiller = Asked(functional(), functional(), losses)
+    assert compared == [distiller.teacher, distiller.student], "Distiller compares inputs in another method now"
     distiller.compile("sgd", "mse")
     distiller.compute_loss(X, np.zeros((10, 3), "float32"), ops.ones((10, 3)), training=True)
     assert [name for name, _ in asked] == ["teacher", "student"], "Distiller has other methods for features now"

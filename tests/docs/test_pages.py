@@ -1,6 +1,7 @@
 """The pages of the documentation: their links lead somewhere, and the site shows all of them."""
 
 import ast
+import hashlib
 import pathlib
 import re
 
@@ -15,6 +16,8 @@ PAGES = [
 ]
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+SHIM = "e8e412dbcfea9b7e31b5ffa288d7b6035915e714c542f4176a0cdbe262fc9609"
+"""Of shim/index.js in iframe-worker 1.0.4."""
 HEADING = re.compile(r"^#+ (.*)", re.MULTILINE)
 
 
@@ -23,6 +26,23 @@ def anchors_of(page):
     without_code = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     headings = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in HEADING.findall(without_code)]
     return {re.sub(r"[-\s]+", "-", heading) for heading in headings}
+
+
+def test_code_of_another_project_is_unchanged_and_has_its_notice():
+    """Minified code is of others: ours has short lines."""
+    code = [path for suffix in ("js", "css") for path in (ROOT / "docs").rglob(f"*.{suffix}")]
+    (path,) = [path for path in code if max(map(len, path.read_text().splitlines())) > 128]
+    notice, _, program = path.read_text().partition("*/\n")
+    for said in (
+        "/*!",
+        "iframe-worker 1.0.4",
+        "Copyright (c) 2020-2022 Martin Donath",
+        "Permission is hereby granted",
+        "AS IS",
+    ):
+        assert said in notice
+    assert hashlib.sha256(program.encode()).hexdigest() == SHIM, f"{path} is another version: name it in the notice"
+    assert path.name in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES)

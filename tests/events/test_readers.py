@@ -1,5 +1,6 @@
 """Readers of event files: each byte as the format says, and clear errors, at bounded cost, for all else."""
 
+import os
 import re
 import tracemalloc
 
@@ -16,11 +17,14 @@ from made_event_files import (
     write_heidelberg,
 )
 
+import keras_ratesnn as rsnn
 from keras_ratesnn.events import (
     Events,
     HeidelbergFile,
     from_structured,
+    read_aedat,
     read_aedat3,
+    read_arrays,
     read_boxes,
     read_gestures,
     read_nmnist,
@@ -46,6 +50,31 @@ def written(tmp_path, content):
     path = tmp_path / "recording"
     path.write_bytes(content)
     return path
+
+
+READERS = {
+    "read_aedat": read_aedat,
+    "read_aedat3": read_aedat3,
+    "read_arrays": read_arrays,
+    "read_boxes": read_boxes,
+    "read_gestures": read_gestures,
+    "read_nmnist": read_nmnist,
+    "read_prophesee": read_prophesee,
+    "HeidelbergFile": HeidelbergFile,
+    "import_nir": lambda path: rsnn.import_nir(path, timesteps=2),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_pipe_or_a_device_is_refused_instead_of_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    # The null device ends, in case that it is not refused.
+    for path in ("/dev/null", tmp_path / "pipe"):
+        with expect_error(ValueError, "`path` must be the path of a file", f"{str(path)!r}, a pipe or a device"):
+            read(path)
+    for path, error in (("", ValueError), (tmp_path / "none", FileNotFoundError), (tmp_path, IsADirectoryError)):
+        with pytest.raises(error, match=re.escape(str(path)) or "`path` must be a path. Received: path='', an empty string"):
+            read(path)
 
 
 # N-MNIST
@@ -229,6 +258,11 @@ def test_boxes_are_read_with_the_names_of_either_version(tmp_path):
     np.save(path, np.zeros((3, 8)))
     with expect_error(ValueError, "must hold one row of boxes", "without fields"):
         read_boxes(path)
+    for name, dtype in (("x", "U4"), ("t", "S8"), ("class_id", "c8"), ("w", "?"), ("h", ("f4", 2))):
+        fields = [(field, dtype if field == name else "f4") for field, *_ in NEW_BOXES]
+        np.save(path, np.zeros(2, fields))
+        with expect_error(ValueError, "boxes_bbox.npy must hold boxes whose fields are numbers", f"{name} of "):
+            read_boxes(path)
 
 
 # SHD and SSC

@@ -5,11 +5,14 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
+from drawn_networks import OF_LIBRARY, give_weights
+from drawn_networks import T as DRAWN_T
 from exported import SUFFIXES, function_of, loaded, outputs_of
 from helpers import compiled, data, spiking, to_numpy
-from keras import layers
+from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._export.step_graph import StepGraph
 from keras_ratesnn._model import export_formats
 
 BACKEND = keras.backend.backend()
@@ -36,6 +39,21 @@ def dense(**kwargs):
     inputs = keras.Input((6,), **kwargs)
     x = rsnn.layers.LIF(threshold=0.4)(layers.BatchNormalization()(layers.Dense(8)(inputs)))
     return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def every_other_layer():
+    """The layers of the library that `every_neuron` lacks."""
+    inputs, random = keras.Input((4, 2, 2)), np.random.default_rng(0)
+    encoded, spikes = (OF_LIBRARY[name](inputs, random) for name in ("LatencyEncoder", "ILIF"))
+    names = (
+        *("Delay", "MaskedPSN", "OnlineRenormalization", "PSN", "Recurrent", "SlidingPSN", "SpikingSelfAttention"),
+        *("TemporalEffectiveBatchNormalization", "ThresholdDependentBatchNormalization", "TimeMixing", "TokenAttention"),
+        *("WSConv2D", "WSDense"),
+    )
+    parts = [layers.Flatten()(x) for x in (encoded, *(OF_LIBRARY[name](spikes, random) for name in names))]
+    network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.TimeMean()(layers.Concatenate()(parts))))
+    give_weights(network, random)
+    return network
 
 
 def export(model, folder, format, **kwargs):
@@ -69,9 +87,10 @@ def test_an_exported_graph_gives_the_outputs_in_the_other_orders(format, timed, 
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="OpenVINO's converter knows no graph of JAX")
-@pytest.mark.parametrize(("make", "step_mode"), [(every_neuron, "multi"), (dense, "single")])
+@pytest.mark.parametrize(("make", "step_mode"), [(every_neuron, "multi"), (every_other_layer, "multi"), (dense, "single")])
 def test_a_file_of_openvino_gives_the_outputs_for_batches_of_any_size(make, step_mode, tmp_path):
-    model = spiking(make(), 2, step_mode=step_mode)
+    keras.utils.set_random_seed(0)
+    model = spiking(make(), DRAWN_T, step_mode=step_mode)
     x, _ = data(5, model.network.input_shape[1:])
     path = export(model, tmp_path, "openvino")
     expected = model.predict(x, verbose=0)
@@ -219,6 +238,27 @@ def test_a_random_encoder_draws_anew_in_each_call_of_a_saved_model(tmp_path):
     path = export(spiking(noisy(), T), tmp_path, "tf_saved_model")
     loaded, x = tf.saved_model.load(str(path)), np.full((5, 6), 0.5, "float32")
     assert not np.array_equal(loaded.serve(x), loaded.serve(x))
+
+
+class Noise(layers.Layer):
+    """Draws in inference, too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(0)
+
+    def call(self, inputs):
+        return inputs + keras.random.uniform(ops.shape(inputs), seed=self.generator)
+
+
+def test_a_layer_that_draws_in_inference_does_so_in_the_graph_of_a_step():
+    inputs = keras.Input((6,), name="frame")
+    graph = StepGraph(keras.Model(inputs, Noise()(rsnn.layers.LIF(name="lif")(inputs))), T, 2, named=True)
+    given = {"frame": np.zeros((2, 6), "float32"), **graph.start}
+    first, second = (to_numpy(graph(given)["output"]) for _ in range(2))
+    assert set(graph.start) == {"lif_membrane"}
+    assert np.all(first > 0.0)
+    assert not np.array_equal(first, second)
 
 
 def test_random_encoders_are_an_error_where_a_file_cannot_hold_their_state(tmp_path):

@@ -6,6 +6,8 @@ receives at the same step, its surrogate derivative ψ_t, and the eligibility ε
 """
 
 import dataclasses
+import itertools
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,67 +22,75 @@ from keras_ratesnn.testing import check_gradient_method
 T = 5
 
 
-class Current(gradients.Signal):
-    """The output of a layer with weights, and the same with a gradient only for its input, and only for its weights."""
+class Weighted(gradients.OperationHandler):
+    """A layer with weights; two more outputs have a gradient only for its input, and only for its weights."""
 
-    def __init__(self, value, of_input, of_weights):
-        super().__init__(value)
-        self.of_input = of_input
-        self.of_weights = of_weights
+    def step(self, state, inputs, t):
+        state, outputs = super().step(state, inputs, t)
+        return state, [*outputs, *self.parts(*inputs)]
+
+    def once(self, inputs):
+        outputs, loss = super().once(inputs)
+        return [*outputs, *self.parts(*inputs)], loss
+
+    def parts(self, x):
+        kernel, bias = (ops.cast(weight, x.dtype) for weight in map(ops.convert_to_tensor, self.operation.weights))
+        of_input = ops.matmul(x, ops.stop_gradient(kernel)) + ops.stop_gradient(bias)
+        return of_input, ops.matmul(ops.stop_gradient(x), kernel) + bias
 
 
-class EligibilityPass(gradients.NeuronPass):
+class State(NamedTuple):
+    trace: Any
+
+
+class Eligibility(gradients.LoopedHandler):
     """ε_t = λ ε_{t−1} + x_t, differentiated through time."""
 
-    quantity = "eligibility"
+    def start(self, inputs):
+        return State(ops.zeros_like(inputs[0]))
 
-    def start(self, current):
-        return ops.zeros_like(current)
-
-    def advance(self, phase, current, carried):
-        eligibility = self.cell.trace_decay() * carried + current
-        return eligibility, eligibility
-
-    def finish(self, carried):
-        return (), ()
+    def advance(self, state, inputs, t):
+        trace = self.operation.cell.trace_decay() * state.trace + inputs[0]
+        return State(trace), [trace]
 
 
-class MomentaryPass(gradients.NeuronPass):
+class Momentary(gradients.NeuronHandler):
     """Neurons whose errors do not flow back to earlier steps."""
 
-    def advance(self, phase, current, carried):
-        return super().advance(phase, current, ops.stop_gradient(carried))
+    def __init__(self, call, context, static):
+        super().__init__(call, dataclasses.replace(context, between=gradients.stopped), static)
 
 
-class EPropRule(gradients.ForwardRule):
-    def neuron_pass(self, neuron):
-        return MomentaryPass(neuron.cell, neuron.compute_dtype, self.with_gradient)
+class Sum(gradients.Handler):
+    """The current, with the derivative of the eligibility."""
 
-    def __call__(self, call):
-        return self.weighted(call) if hasattr(call.operation, "kernel") else super().__call__(call)
+    def step(self, state, inputs, t):
+        of_input, eligibility = inputs
+        return (), [of_input + gradients.graft(ops.zeros_like(of_input), eligibility, 1.0)]
 
-    def weighted(self, call):
-        x, (kernel, bias) = self.step_mode.tensor(call.signals[0]), map(ops.convert_to_tensor, call.operation.weights)
-        kernel, bias = ops.cast(kernel, x.dtype), ops.cast(bias, x.dtype)
-        of_input = ops.matmul(x, ops.stop_gradient(kernel)) + ops.stop_gradient(bias)
-        of_weights = ops.matmul(ops.stop_gradient(x), kernel) + bias
-        return Current(self.operation(call).value, of_input, of_weights)
 
-    def neuron(self, call):
-        (current,) = call.signals
-        if not isinstance(current, Current):
-            return super().neuron(call)
-        trace = EligibilityPass(call.operation.cell, call.operation.compute_dtype, with_gradient=self.with_gradient)
-        eligibility = self.step_mode.through_time(call.key, trace, gradients.Signal(current.of_weights))
-        both = current.of_input + gradients.graft(ops.zeros_like(current.of_input), eligibility, 1.0)
-        return super().neuron(dataclasses.replace(call, signals=[gradients.Signal(both)]))
+def nodes(calls, context, static):
+    """An eligibility is a node of its own, between a layer with weights and its neurons."""
+    slots, parts = itertools.count(-1, -1), {}
+    for node in gradients.plain_nodes(calls, context, static):
+        handler, inputs, outputs = node
+        call = handler.call
+        if hasattr(call.operation, "kernel"):
+            parts[outputs[0]] = next(slots), next(slots)
+            yield gradients.Node(Weighted(call, context, handler.static), inputs, [*outputs, *parts[outputs[0]]])
+        elif isinstance(handler, gradients.NeuronHandler) and inputs[0] in parts:
+            (of_input, of_weights), trace, both = parts[inputs[0]], next(slots), next(slots)
+            yield gradients.Node(Eligibility(call, context, handler.static), [of_weights], [trace])
+            yield gradients.Node(Sum(call, context, [*handler.static, False]), [of_input, trace], [both])
+            yield gradients.Node(Momentary(call, context, [False]), [both], outputs)
+        else:
+            yield node
 
 
 @keras.saving.register_keras_serializable(package="tests")
 class EProp(gradients.GradientMethod):
     def call(self, run):
-        step_mode = gradients.step_mode_of(run)
-        return step_mode.run(EPropRule(step_mode, run.training, run.with_gradient), run)
+        return gradients.plain(run, nodes)
 
 
 def loop(layers, x, labels):

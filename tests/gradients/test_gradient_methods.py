@@ -17,25 +17,28 @@ class HalfGradient(gradients.GradientMethod):
         return gradients.graft(ops.stop_gradient(outputs), outputs, 0.5)
 
 
-class DoubledSpikes(gradients.ForwardRule):
-    """A custom rule that doubles spikes and records the output of every step."""
+class DoubledSpikes(gradients.NeuronHandler):
+    """Doubles spikes, and takes notes of their shapes."""
 
-    def __call__(self, call):
-        signals = super().__call__(call)
-        if call.kind.role == "neuron":
-            return gradients.Signal(2.0 * signals.value)
-        return signals
+    def emitted(self, spikes, inputs, t):
+        seen.append(tuple(spikes.shape))
+        return 2.0 * spikes
 
-    def output(self, tensor):
-        self.seen = [*getattr(self, "seen", []), tuple(tensor.shape)]
-        return tensor
+
+seen = []
+
+
+def doubled(calls, context, static):
+    for node in gradients.plain_nodes(calls, context, static):
+        handler = node.handler
+        if isinstance(handler, gradients.NeuronHandler):
+            node = node._replace(handler=DoubledSpikes(handler.call, context, handler.static))
+        yield node
 
 
 class Doubling(gradients.GradientMethod):
     def call(self, run):
-        step_mode = gradients.step_mode_of(run)
-        self.rule = DoubledSpikes(step_mode, run.training, run.with_gradient)
-        return step_mode.run(self.rule, run)
+        return gradients.plain(run, doubled)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -50,13 +53,15 @@ def test_a_custom_method_is_one_class(step_mode):
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
-def test_a_custom_rule_changes_an_operation_and_sees_each_output(step_mode):
+def test_a_custom_handler_changes_an_operation_and_sees_each_step(step_mode):
     x, _ = data()
     network, method = mlp(), Doubling()
+    seen.clear()
     outputs = ops.convert_to_numpy(spiking(network, 3, method, step_mode=step_mode)(x))
     network.layers[-1].kernel.assign(2.0 * network.layers[-1].kernel)
     np.testing.assert_allclose(outputs, ops.convert_to_numpy(spiking(network, 3, "bptt")(x)), rtol=1e-5)
-    assert method.rule.seen == ([(30, 3)] if step_mode == "multi" else [(10, 3)] * 3)
+    hidden = network.layers[-1].kernel.shape[0]
+    assert seen == ([(30, hidden)] if step_mode == "multi" else [(10, hidden)] * 3)
 
 
 def test_inference_makes_no_rate_pass():

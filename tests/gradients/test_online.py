@@ -4,7 +4,18 @@ import keras
 import naive_online
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, double_precision, gradient_of, loss_and_gradients, mlp, spiking, to_numpy
+from helpers import (
+    BACKEND,
+    compiled,
+    data,
+    double_precision,
+    gradient_of,
+    loss_and_gradients,
+    mlp,
+    spiking,
+    to_numpy,
+    training_step,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -33,9 +44,9 @@ def test_gradients_are_those_of_a_loop_over_steps(method, step_mode):
         expected = naive_online.gradients(weights, frames, targets, 0.5, traces=method == "ottt")
     assert all(np.abs(gradient).max() > 1e-3 for gradient in expected)
     for variable, gradient in zip(model.trainable_variables, expected, strict=True):
-        # Keras' matrix products on PyTorch are in single precision.
+        # Keras' matrix products on PyTorch are in single precision: sums of numbers of about 1.
         rtol = 1e-5 if BACKEND == "torch" else 1e-9
-        np.testing.assert_allclose(found[variable.path], gradient, rtol=rtol, atol=1e-3 * rtol)
+        np.testing.assert_allclose(found[variable.path], gradient, rtol=rtol, atol=1e-2 * rtol)
 
 
 def network_of_everything():
@@ -181,6 +192,26 @@ def test_only_random_steps_carry_gradient_and_they_are_drawn_for_each_batch(step
     model = spiking(network, 4, SLTT(random_steps=1), step_mode=step_mode)
     kernels = [next(iter(loss_and_gradients(model, x, y)[1].values())) for _ in range(8)]
     assert 2 <= len({kernel.round(6).tobytes() for kernel in kernels}) <= 4
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_random_steps_are_drawn_from_those_that_are_not_padding(step_mode):
+    """Each with the same probability, of however many samples; if there are fewer, all of them carry gradient."""
+    x, y = data(4, (4, 6))
+    x[np.arange(4) >= np.array([2, 1, 1, 1])[:, None]] = np.nan
+    network = mlp()
+
+    def output_gradients(gradient, batches):
+        step = training_step(spiking(network, 4, gradient, step_mode=step_mode, mask_value=np.nan))
+        return np.array([[*step(x, y)[1].values()][-1] for _ in range(batches)])
+
+    (whole,) = output_gradients("sltt", 1)
+    drawn = output_gradients(SLTT(random_steps=1), 8)
+    # Those of the first step, and of the second.
+    first, second = np.unique(drawn.round(6), axis=0)
+    assert min(np.abs(first).max(), np.abs(second).max()) > 0.01
+    np.testing.assert_allclose(first + second, whole, atol=1e-5)
+    np.testing.assert_allclose(output_gradients(SLTT(random_steps=3), 1)[0], whole, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])

@@ -3,16 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, gradient_of, loss_and_gradients, mlp, spiking, to_numpy
+from helpers import compiled, data, gradient_of, loss_and_gradients, mlp, response, spiking, to_numpy
 from keras import layers, ops
 from reference_networks import res
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import LayerKind, _graph
-from keras_ratesnn._core import time_axis
-from keras_ratesnn.gradients._rate_rule import RateRule
-from keras_ratesnn.gradients._recording_rule import RecordingRule
-from keras_ratesnn.gradients.step_modes import MultiStep
+from keras_ratesnn import LayerKind
 
 
 def residual_network():
@@ -36,27 +32,19 @@ def residual_network():
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("has_time", [True, False])
 def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, training):
+    """Each output is multiplied by a constant: the derivative with respect to it is the rate of the output."""
     timesteps = 5
     network = residual_network()
+    outputs = [operation.output for operation in network.operations[1:]]
+    factors = [keras.Input(output.shape[1:]) for output in outputs]
+    products = [layers.Multiply()([output, factor]) for output, factor in zip(outputs, factors, strict=True)]
+    model = spiking(keras.Model([network.input, *factors], products), timesteps)
     x, _ = data(6, (timesteps, 8, 8, 3) if has_time else (8, 8, 3))
-    step_mode = MultiStep(timesteps)
-    means, rates = {}, {}
-
-    def watched(rule, seen, mean):
-        def watch(call):
-            signal = rule(call)
-            seen[call.operation.name] = to_numpy(signal.value if signal.static else mean(signal.value))
-            return signal
-
-        return watch
-
-    recording = watched(RecordingRule(step_mode, training, last_step=False), means, lambda x: time_axis.mean(x, timesteps))
-    _graph.walk(network, [step_mode.begin(ops.convert_to_tensor(x), has_time)], recording, training)
-    rule = RateRule(step_mode, training, last_step=False)
-    _graph.walk(network, [rule.begin(ops.convert_to_tensor(x), has_time)], watched(rule, rates, lambda x: x), training)
-    assert len(rates) == len(network.operations) - 1
-    for name, rate in rates.items():
-        np.testing.assert_allclose(rate, means[name], atol=2e-6, err_msg=name)
+    ones = [np.ones((6, *factor.shape[1:]), "float32") for factor in factors]
+    means, (_, *rates), _ = response(model, [x, *ones], ones, training)
+    for operation, rate, mean in zip(network.operations[1:], rates, means, strict=True):
+        assert mean.any()
+        np.testing.assert_allclose(rate, mean, atol=2e-6, err_msg=operation.name)
 
 
 @pytest.mark.parametrize("threshold", [0.6, 1.0])

@@ -15,6 +15,10 @@ import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate
 
 
+def slow_unless(cases, chosen):
+    return [pytest.param(*case, marks=() if case in chosen else pytest.mark.slow) for case in cases]
+
+
 def frames(seed=0, features=(6,), timesteps=T):
     return np.random.default_rng(seed).normal(0.8, 1.0, (len(LENGTHS), timesteps, *features)).astype("float32")
 
@@ -41,13 +45,33 @@ def normalizing_network():
 
 
 @pytest.mark.parametrize(
-    ("gradient", "step_mode"), [*SOME, (Rate(windows=T), "multi"), (SLTT(recompute=False), "single")], ids=str
+    ("gradient", "step_mode"),
+    [*slow_unless(EACH, SOME), (Rate(windows=T), "multi"), (SLTT(recompute=False), "single")],
+    ids=str,
 )
 def test_padded_sequences_give_what_each_gives_alone(gradient, step_mode):
     x = frames()
     found = results(spiking(network(), T, gradient, step_mode=step_mode), padded_with(np.nan, x))
     model = spiking(network(), T, gradient, step_mode=step_mode)
     assert_same(found, results_without_padding(model, x, Y, LENGTHS), gradient)
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), slow_unless(EACH[:8], EACH if BACKEND == "torch" else EACH[4:5]), ids=str)
+def test_padded_sequences_of_images_give_what_each_gives_alone_with_every_kind_of_state(gradient, step_mode):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 2))
+    x = rsnn.layers.ILIF(4, threshold=0.25)(layers.Conv2D(3, 3)(inputs))
+    x = rsnn.layers.CuBaLIF(threshold=0.2)(layers.Conv2D(3, 1, strides=2)(rsnn.layers.Delay(3)(x)))
+    x = rsnn.layers.ALIF(threshold=0.3)(layers.Dense(6)(layers.Flatten()(x)))
+    x = rsnn.layers.Recurrent(rsnn.layers.LIF(threshold=0.3), layers.Dense(6))(layers.Dense(6)(x))
+    x = rsnn.layers.SlidingPSN(2, threshold=0.1)(layers.Dense(6)(rsnn.layers.MaskedPSN(T, 2, threshold=0.05)(x)))
+    x = layers.Dense(3)(rsnn.layers.TimeMean()(layers.Dense(6)(x)))
+    model, lengths = spiking(keras.Model(inputs, x), T, gradient, step_mode=step_mode, mask_value=np.nan), [4, 2, 2, 4]
+    x = frames(features=(6, 6, 2))
+    padded = padded_with(np.nan, x, np.arange(T) < np.array(lengths)[:, None])
+    value, gradients, outputs = training_results(model, padded, Y)
+    assert all(np.abs(gradient).max() > 0 for gradient in gradients.values())
+    assert_same([value, *gradients.values(), outputs], results_without_padding(model, x, Y, lengths), gradient)
 
 
 @pytest.mark.parametrize("step_mode", STEP_MODES)
@@ -339,6 +363,24 @@ def test_a_mask_value_is_saved(tmp_path):
     assert not np.allclose(to_numpy(again(x)), to_numpy(model(x)))
 
 
+def test_padding_is_found_in_data_of_every_dtype_that_holds_it_and_only_there():
+    """5.1 is another number in each precision, and in no integers; 1e-9 is 0 in float16."""
+    inputs = keras.Input((6,))
+    model = spiking(keras.Model(inputs, rsnn.layers.LIF(0.5)(inputs)), T, return_sequences=True, mask_value=5.1)
+    padded = padded_with(5.1, frames())
+    for data in (padded.astype("float16"), ops.cast(padded, "bfloat16"), padded, padded.astype("float64")):
+        outputs = model(data)
+        np.testing.assert_array_equal(to_numpy(outputs._keras_mask), MASK)
+    # Keras casts what it gets from NumPy. Without a mask, such currents cause spikes.
+    np.testing.assert_array_equal(model.predict(padded.astype("float16"), verbose=0)[~MASK], 0.0)
+    assert to_numpy(model(padded_with(5.0, frames()).astype("int8"))._keras_mask).all()
+    model.mask_value = 1e-9
+    assert to_numpy(model(padded_with(0.0, frames()).astype("float16"))._keras_mask).all()
+    model.mask_value, padded[2] = 5.1, 5.1
+    with pytest.raises(ValueError, match="only padding in 1 of 4 samples, the first of them sample 2"):
+        model.predict(padded.astype("float16"), verbose=0)
+
+
 def test_padding_changes_nothing_in_half_precision_and_recorded():
     keras.config.set_dtype_policy("mixed_bfloat16")
     x, models = frames(), [compiled(spiking(normalizing_network(), T, mask_value=value)) for value in (0.0, np.nan)]
@@ -357,6 +399,11 @@ def test_padding_changes_nothing_in_half_precision_and_recorded():
         (MASK.tolist(), "`mask` must be a boolean tensor or array.*mask of type list with True in it"),
         ({"other": MASK}, r"`mask` must be a single mask, or masks in a structure like the inputs.*\['other'\]"),
         (np.ones(4, bool), r"must have the shape \(batch, time\)"),
+        (MASK.astype("U"), r"`mask` of input .* must hold booleans. Received: a mask of dtype <U5. False and 0 are padding"),
+        (np.where(MASK, None, 0), "must hold booleans. Received: a mask of dtype object"),
+        (MASK.astype("complex64"), "must hold booleans. Received: a mask of dtype complex64"),
+        (ops.convert_to_tensor(MASK.astype("complex64")), "must hold booleans. Received: a mask of dtype .*complex64"),
+        (np.where(MASK, np.nan, 0.0), "must hold booleans. Received: a mask with NaN in it"),
         (np.arange(T) < np.array([5, 0, 3, 1])[:, None], r"at least one time step.*1 of 4 samples, the first of them sample 1"),
     ],
 )

@@ -4,13 +4,12 @@ import keras
 import numpy as np
 import pytest
 from dual_numbers import Dual, as_dual, spike
-from helpers import compiled, data, double_precision, loss_and_gradients, mlp, spiking, to_numpy
+from helpers import compiled, data, double_precision, loss_and_gradients, mlp, response, spiking
 from keras import layers, ops
 from reference_networks import res
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import Rate, _eligibility, _time_loop, _windows
-from keras_ratesnn.gradients.signals import Signal
+from keras_ratesnn.gradients import Rate
 
 T = 4
 
@@ -101,25 +100,33 @@ def naive_slopes(sizes, shifted, decay=0.6, threshold=0.7):
 
 
 @pytest.mark.parametrize("sizes", [(7,), (1, 6), (2, 2, 3), (1,) * 7])
-def test_eligibilities_are_the_derivatives_with_respect_to_a_shift_of_the_input_in_a_window(sizes):
+def test_rates_have_the_derivatives_with_respect_to_a_shift_of_the_input_in_a_window(sizes):
+    """All steps of a window have its rate, and their inputs the same shares in it."""
+    starts = np.cumsum([0, *sizes[:-1]])
+    # The same currents for each window whose rate is looked at, by its first step.
+    currents = np.tile(np.moveaxis(CURRENTS, 0, 1), (len(sizes), 1, 1))
+    weights = np.repeat(np.eye(7)[starts], 4, axis=0)[..., None] * np.ones(5)
     with double_precision():
-        cell = rsnn.layers.LIFCell(0.6, threshold=0.7, reset="hard", detach_reset=False)
-        steps = ops.convert_to_tensor(np.moveaxis(CURRENTS, 0, 1).reshape(-1, 5), "float64")
-        _, (_, record) = _time_loop.run(_eligibility.EligibilityPass(cell, "float64", sizes), Signal(steps), 7)
-        for shifted in range(len(sizes)):
-            expected = naive_slopes(sizes, shifted)
-            assert not any(np.any(slope) for slope in expected[:shifted])
-            for window in range(shifted, len(sizes)):
-                slope = to_numpy(record[window]["slopes"][shifted])
-                np.testing.assert_allclose(np.broadcast_to(slope, (4, 5)), expected[window], rtol=1e-10, atol=1e-12)
+        inputs = keras.Input((5,), dtype="float64")
+        neurons = rsnn.layers.LIF(0.6, threshold=0.7, reset="hard", detach_reset=False)(inputs)
+        model = spiking(keras.Model(inputs, neurons), 7, Rate(windows=sizes), return_sequences=True)
+        _, (of_steps,), _ = response(model, [currents], [weights])
+    of_steps = of_steps.reshape(len(sizes), 4, 7, 5)
+    for shifted, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        inside = of_steps[:, :, start : start + size]
+        np.testing.assert_allclose(inside, np.repeat(inside[:, :, :1], size, axis=2), rtol=1e-12)
+        np.testing.assert_allclose(inside.sum(axis=2), naive_slopes(sizes, shifted), rtol=1e-10, atol=1e-12)
 
 
 # Arguments.
 def test_an_integer_gives_the_first_steps_a_window_each():
-    assert _windows.sizes_of(1, 6) == (6,)
-    assert _windows.sizes_of(3, 6) == (1, 1, 4)
-    assert _windows.sizes_of(6, 6) == (1,) * 6
-    assert _windows.sizes_of((2, 4), 6) == (2, 4)
+    x, y = data(6, (6, 6))
+    shared = mlp()
+    by_integer, same, other = (
+        loss_and_gradients(spiking(shared, 6, Rate(windows=windows)), x, y)[1] for windows in (3, (1, 1, 4), (4, 1, 1))
+    )
+    assert_same(by_integer.values(), same.values(), 1e-6)
+    assert any(np.abs(by_integer[path] - gradient).max() > 1e-3 for path, gradient in other.items())
 
 
 @pytest.mark.parametrize(("windows", "timesteps", "step_mode"), [(5, 4, "multi"), ((1, 2), 4, "single")])

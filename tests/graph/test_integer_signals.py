@@ -75,6 +75,32 @@ def test_integers_in_time_train_by_fit_with_a_last_smaller_batch(step_mode):
     assert model.predict(IDS, verbose=0).shape == (5, 3)
 
 
+@every_order
+def test_recurrent_neurons_take_integers_by_their_mean(step_mode):
+    """As floats of the same values."""
+    results = []
+    for dtype in ("int32", "float32"):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((3,))
+        spikes = ops.stop_gradient(ops.cast(rsnn.layers.IF()(inputs), dtype))
+        network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.Recurrent(rsnn.layers.LIF(), layers.Dense(3))(spikes)))
+        x = np.random.default_rng(0).uniform(0.0, 1.0, (5, 3)).astype("float32")
+        results.append(loss_and_gradients(spiking(network, T, "rate", step_mode=step_mode), x, Y))
+    (loss, found), (expected, of_floats) = results
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for gradient, of_float in zip(found.values(), of_floats.values(), strict=True):
+        np.testing.assert_allclose(gradient, of_float, rtol=1e-4, atol=1e-6)
+
+
+def test_statistics_of_the_last_step_go_with_its_integers():
+    """The rows of the table that the last step uses have a gradient, and no others."""
+    model = spiking(of_ids(), T, Rate(last_step_statistics=True), step_mode="single")
+    loss, found = loss_and_gradients(model, IDS, Y)
+    assert loss == pytest.approx(loss_and_gradients(spiking(of_ids(), T, "bptt"), IDS, Y)[0], rel=1e-5)
+    (table,) = (gradient for path, gradient in found.items() if path.endswith("embeddings"))
+    assert set(np.flatnonzero(np.abs(table).max(axis=1))) == set(IDS[:, -1].ravel())
+
+
 class Chosen(layers.Layer):
     """Several outputs, not all of them floats, and a selection that depends on the step."""
 

@@ -111,6 +111,8 @@ def test_counts_do_not_overflow_in_half_precision_and_small_ones_are_exact(polic
         (lambda: SpikingSelfAttention(0), ValueError, ["`heads` must be 1 or more"]),
         (lambda: SpikingSelfAttention(2, scale=0.0), ValueError, ["`scale` must be > 0"]),
         (lambda: SpikingSelfAttention(2, use_bias=1), TypeError, ["`use_bias` must be True or False"]),
+        (lambda: SpikingSelfAttention(1, name=5), TypeError, ["`name` must be a str", "name=5 of type int", "begin with it"]),
+        (lambda: TokenAttention(1, name=0), TypeError, ["`name` must be a str"]),
         (lambda: SpikingSelfAttention(2, neuron="LIF"), TypeError, ["`neuron` must be a function"]),
         (lambda: TokenAttention(2)(keras.Input((8,))), ValueError, ["takes tokens (batch, tokens, channels) or images"]),
         (lambda: TokenAttention(2)(keras.Input((None, None, 8))), ValueError, ["must know", "(None, None, None, 8)"]),

@@ -194,7 +194,7 @@ def test_analysis_counts_spikes_and_one_addition_for_each(normalize):
     expected = np.array([[[1, 2, 4], [0, 0, 4]]], "float32")
     np.testing.assert_array_equal(analysis.raster(model, x, "neurons", 3).spikes, expected)
     np.testing.assert_array_equal(analysis.membranes(model, x, "neurons", 3).spikes, expected)
-    np.testing.assert_allclose(analysis.firing_rates(model, x).by_step, [[7 / 3, 4 / 3]])
+    np.testing.assert_allclose(analysis.firing_rates(model, x).by_step, [[7 / 3, 4 / 3]], rtol=1e-6)
     found = rsnn.describe(model, x, print_fn=None)
     (layer,) = found.layers
     assert (layer.firing_rate, layer.silent, layer.saturated) == pytest.approx((11 / 6, 0.0, 1 / 3))

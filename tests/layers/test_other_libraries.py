@@ -9,7 +9,7 @@ import pytest
 from helpers import gradient_of, spiking
 
 from keras_ratesnn import surrogates
-from keras_ratesnn.layers import IF, LIF, CuBaLIF, ParametricLIF
+from keras_ratesnn.layers import IF, LIF, CuBaLIF, ParametricLIF, Recurrent
 
 T = 12
 # A random membrane never equals its threshold, where snnTorch does not spike and this library does.
@@ -110,6 +110,33 @@ def both_spikes(theirs, layer, currents):
 def test_spikes_are_those_of_another_library(name):
     make, layer = CASES[name]
     theirs, ours = both_spikes(make(), layer, CURRENTS)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+RECURRENT = {
+    "RLeaky": ({}, LIF(0.8, reset_delay=True)),
+    "RLeaky, to zero": ({"reset_mechanism": "zero"}, LIF(0.8, reset="hard", reset_delay=True)),
+    "RLeaky, to zero, at once": ({"reset_mechanism": "zero", "reset_delay": False}, LIF(0.8, reset="hard")),
+    "RSynaptic": ({}, CuBaLIF(0.8, synaptic_decay=0.6, reset_delay=True)),
+    "RSynaptic, to zero": ({"reset_mechanism": "zero"}, CuBaLIF(0.8, synaptic_decay=0.6, reset="hard", reset_delay=True)),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_neurons_are_those_of_another_library(name):
+    import snntorch
+    import torch
+
+    arguments, neurons = RECURRENT[name]
+    decays = {"beta": 0.8} | ({"alpha": 0.6} if isinstance(neurons, CuBaLIF) else {})
+    kind = getattr(snntorch, name.split(",")[0])
+    theirs = kind(**decays, linear_features=30, init_hidden=True, **arguments)
+    kernel, bias = (np.random.default_rng(1).normal(0.0, 0.3, shape).astype("float32") for shape in ((30, 30), 30))
+    theirs.recurrent.weight.data, theirs.recurrent.bias.data = torch.tensor(kernel.T), torch.tensor(bias)
+    synapse = keras.layers.Dense(30)
+    synapse.build((None, 30))
+    synapse.set_weights([kernel, bias])
+    theirs, ours = both_spikes(theirs, Recurrent(neurons, synapse), CURRENTS)
     np.testing.assert_array_equal(ours, theirs)
 
 

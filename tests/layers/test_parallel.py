@@ -32,6 +32,10 @@ def sliding(case=None):
     return rsnn.layers.SlidingPSN(case["order"] if case else 3)
 
 
+def of_cell():
+    return rsnn.layers.Neuron(rsnn.layers.MaskedPSNCell(T, 3))
+
+
 def name_of(argument):
     return getattr(argument, "__name__", str(argument))
 
@@ -202,23 +206,22 @@ def test_recorded_training_in_half_precision_learns_and_resumes(make, tmp_path):
 
 
 @pytest.mark.runs_once
-def test_frozen_neurons_store_nothing_for_their_own_weights(monkeypatch):
-    from keras_ratesnn.gradients import _all_steps
+def test_frozen_neurons_store_nothing_for_their_own_weights():
+    from counted_operations import Counter
 
-    original, stored, gradients = _all_steps.firing_rate, [], []
-
-    def watched(cell, recorded, *args):
-        stored.append(bool(recorded["own"]))
-        return original(cell, recorded, *args)
-
-    monkeypatch.setattr(_all_steps, "firing_rate", watched)
+    memory, gradients, depth = [], [], 6
+    # Slopes and inputs, of 8 neurons, in float32.
+    of_a_layer = 2 * len(Y) * T * 8 * 4
     for trainable in (True, False):
-        model = spiking(network(psn), T, "rate")
+        model = spiking(network(psn, depth), T, "rate")
         for layer in model.network.layers:
             layer.trainable = trainable or not hasattr(layer, "cell")
         gradients.append(loss_and_gradients(model, frames(), Y)[1])
-    assert stored == [True, True, False, False]
-    assert len(gradients[1]) == 6
+        with Counter() as counter:
+            model(frames(), training=True)
+        memory.append(counter.most_bytes)
+    assert memory[0] - memory[1] > depth // 2 * of_a_layer
+    assert len(gradients[1]) == len(gradients[0]) - 2 * depth
     assert_same({path: gradients[0][path] for path in gradients[1]}, gradients[1])
 
 
@@ -251,6 +254,7 @@ def test_what_parallel_neurons_cannot_do_is_an_error():
         (lambda: spiking(network(psn), T + 1), "`timesteps` must be 5, the number.*SlidingPSN"),
         (lambda: spiking(network(psn), T - 1), "`timesteps` must be 5"),
         (lambda: spiking(network(masked), T + 1), "`timesteps` must be at most 5"),
+        (lambda: spiking(network(of_cell), T + 1), "`timesteps` must be at most 5"),
         (lambda: spiking(network(psn), T, step_mode="single"), "depend on inputs of later steps"),
         (lambda: spiking(network(psn), T).step(frames()[:, 0]), "`step` runs one time step"),
         (lambda: rsnn.export_step(spiking(network(psn), T), "step.onnx", "onnx"), "`export_step` runs one time step"),

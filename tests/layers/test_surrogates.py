@@ -111,7 +111,8 @@ def test_its_largest_value_is_at_the_threshold_and_follows_the_width(kind, width
 
 @every_kind
 def test_it_is_even(kind):
-    np.testing.assert_allclose(derivative(kind(), DISTANCES), derivative(kind(), -DISTANCES), rtol=1e-5, atol=1e-6)
+    # Where a sigmoid is nearly 1, α times a few roundings of float32 are left of 1 − σ.
+    np.testing.assert_allclose(derivative(kind(), DISTANCES), derivative(kind(), -DISTANCES), rtol=1e-5, atol=3e-6)
 
 
 def test_the_default_sigmoid_has_largest_value_1():

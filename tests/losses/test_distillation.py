@@ -183,6 +183,25 @@ def test_a_spiking_teacher_teaches_an_ordinary_student():
     compiled(Distiller(teacher, model, losses)).fit(*data(), verbose=0)
 
 
+def test_an_ordinary_model_of_whole_sequences_teaches_a_network_of_one_frame_and_learns_from_it():
+    def of_sequences(shape):
+        return keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(3)])
+
+    inputs, x = keras.Input((6,)), np.ones((4, 3, 6), "float32")
+    teacher, neurons = of_sequences((3, 6)), layers.Dense(3)(rsnn.layers.LIF()(inputs))
+    distiller = Distiller(teacher, spiking(keras.Model(inputs, neurons)), LOSSES[:1], student_loss_weight=0.0)
+    distiller.compile("sgd", "mse")
+    # Currents of 1 make a spike in every step.
+    outputs = to_numpy(distiller.student.network.layers[-1](np.ones((4, 6), "float32")))
+    wanted = 9 * float(keras.losses.KLDivergence()(softmax(to_numpy(teacher(x)) / 3), softmax(outputs / 3)))
+    logs = distiller.evaluate(x, np.zeros((4, 3)), verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["distillation_loss"], wanted, rtol=1e-4)
+    Distiller(distiller.student, teacher, LOSSES[:1])
+    for shape in ((4, 6), (3, 5), (3, 3, 6)):
+        with pytest.raises(ValueError, match="Teacher and student input shapes"):
+            Distiller(of_sequences(shape), distiller.student, LOSSES[:1])
+
+
 def test_a_saved_distiller_is_the_same_when_loaded(tmp_path):
     distiller = compiled(Distiller(ordinary(), student(), LOSSES))
     x, y = data()

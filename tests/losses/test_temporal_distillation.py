@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import data, gradient_of, mlp, spiking, to_numpy
+from keras import ops
 
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.losses import SelfDistillation, TemporalDistillation
@@ -94,3 +95,21 @@ def test_arguments_and_shapes_are_checked():
         TemporalDistillation()(np.array([0]), np.zeros((1, 3)))
     with pytest.raises(ValueError, match="`y_true` must be integer labels"):
         TemporalDistillation()(np.zeros((1, 2)), np.zeros((1, 2, 3)))
+
+
+@pytest.mark.parametrize("loss", [TemporalDistillation(), SelfDistillation()], ids=["steps", "heads"])
+def test_a_label_that_is_of_no_class_is_an_error_in_an_array_and_nan_in_a_tensor(loss):
+    of_no_class = (4, -1, 0.5, np.nan)
+    labels, steps = made()
+    labels = np.concatenate([labels[4:], of_no_class]).astype("float32")
+    of_samples = to_numpy(loss.call(ops.convert_to_tensor(labels), ops.convert_to_tensor(steps)))
+    assert np.isnan(of_samples).tolist() == [False] * 8 + [True] * 4
+    model = spiking(mlp(), return_sequences=True)
+    model.compile("sgd", loss)
+    x, _ = data()
+    for wrong in of_no_class:
+        with pytest.raises(ValueError, match=rf"`y_true` must be labels from 0 to 3.*Received: {wrong}, the label of sample 1"):
+            loss(np.array([[0], [wrong], [3]]), steps[:3])
+        for use in (model.fit, model.evaluate, model.train_on_batch):
+            with pytest.raises(ValueError, match=rf"`y` must be labels from 0 to 2.*Received: {wrong}, the label of sample 9"):
+                use(x, np.array([*[0] * 9, wrong]))

@@ -17,6 +17,7 @@ from helpers import BACKEND, compiled, data, double_precision, mlp, spiking, to_
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._core.latest_settings import SETTINGS_KEPT
 from keras_ratesnn._model import call_graphs
 
 if BACKEND != "torch":
@@ -677,7 +678,7 @@ def test_a_layer_that_keeps_tensors_keeps_only_the_last_ones():
             model.train_on_batch(*data())
             kept.append(weakref.ref(model.network.get_layer("keeps").last))
         gc.collect()
-        assert sum(reference() is not None for reference in kept) <= 1 + call_graphs.SETTINGS_KEPT
+        assert sum(reference() is not None for reference in kept) <= 1 + SETTINGS_KEPT
 
 
 def test_training_and_validation_by_turns_are_each_recorded_once():

@@ -71,6 +71,20 @@ def test_single_batches(gradient, run_eagerly):
     assert model.test_on_batch(X, Y) != before
 
 
+@pytest.mark.skipif(
+    helpers.BACKEND == "tensorflow", reason="TensorFlow's convolutions give it a wrong shape (docs/upstream.md)"
+)
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_a_batch_without_samples_has_outputs_without_samples(step_mode):
+    inputs = keras.Input((6, 6, 2))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(inputs))
+    x = layers.SeparableConv2D(4, 3, strides=2)(layers.Conv2D(4, 1, strides=2)(rsnn.layers.LIF()(x)))
+    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(rsnn.layers.LIF()(x)))
+    model = spiking(keras.Model(inputs, x), 2, step_mode=step_mode)
+    for time in ((), (2,)):
+        assert model.predict_on_batch(np.zeros((0, *time, 6, 6, 2), "float32")).shape == (0, 3)
+
+
 @every_gradient
 def test_eager_training_is_compiled_training(gradient):
     def steps(run_eagerly):

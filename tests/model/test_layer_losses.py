@@ -10,6 +10,7 @@ from helpers import BACKEND, data, gradient_of, loss_and_gradients, spiking, to_
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._core import keras_internals
 from keras_ratesnn.gradients import OTTT, SLTT, Rate
 
 T = 3
@@ -237,6 +238,75 @@ def test_under_ottt_weights_have_the_gradient_of_their_loss_at_the_traces(step_m
     for t in range(T):
         traces.append(0.5 * traces[-1] + steps[:, t])
     np.testing.assert_allclose(of_scale, 2.0 * np.square(traces[1:]).sum(axis=(0, 1)) / (T * 10 * 8), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("step_mode", "recompute"), [("multi", True), ("single", True), ("single", False)])
+def test_under_ottt_weights_have_the_gradient_of_their_activity_regulariser_at_the_traces(step_mode, recompute):
+    """A linear regulariser of a linear layer: the gradient of a kernel is the trace."""
+    keras.utils.set_random_seed(0)
+    inputs, last = keras.Input((6,)), layers.Dense(1, activity_regularizer=ops.sum)
+    network = keras.Model(inputs, last(rsnn.layers.LIF(0.5)(layers.Dense(8)(inputs))))
+    model = spiking(network, T, OTTT(recompute=recompute), step_mode=step_mode)
+    _, gradients = loss_and_gradients(model, X, Y, loss=lambda y, outputs: 0.0 * ops.sum(outputs))
+    steps = to_numpy(spiking(keras.Model(inputs, last.input), T, "bptt", return_sequences=True)(X))
+    traces = [np.zeros((10, 8))]
+    for t in range(T):
+        traces.append(0.5 * traces[-1] + steps[:, t])
+    assert np.abs(steps).max() > 0
+    expected = np.sum(traces[1:], axis=(0, 1))[:, None] / (T * 10)
+    np.testing.assert_allclose(gradients[last.kernel.path], expected, rtol=1e-4, atol=1e-6)
+
+
+class AddsTwo(layers.Layer):
+    """Adds losses of different shapes."""
+
+    def call(self, inputs):
+        self.add_loss(ops.mean(inputs))
+        self.add_loss(ops.mean(inputs, axis=0))
+        return 1.0 * inputs
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_the_losses_of_a_layer_may_have_different_shapes(step_mode):
+    rates = rates_of_seed()
+    for gradient in ("bptt", "rate", "sltt"):
+        loss, _ = added(AddsTwo, gradient, step_mode)
+        assert loss == pytest.approx(rates.mean() + rates.mean(axis=0).sum(), rel=1e-5), gradient
+
+
+class WithoutMasked(layers.Layer):
+    """Adds a loss of what the Keras mask of its input leaves, which a sublayer finds on the tensor."""
+
+    def __init__(self, inner=True, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.inner = WithoutMasked(inner=False) if inner else None
+
+    def compute_mask(self, inputs, previous_mask):
+        return previous_mask
+
+    def call(self, inputs):
+        if self.inner is not None:
+            return self.inner(inputs)
+        mask = keras_internals.mask_of(inputs)
+        self.add_loss(ops.mean(inputs if mask is None else ops.where(mask[..., None], inputs, 0.0)))
+        return 1.0 * inputs
+
+
+def test_losses_of_chosen_steps_are_those_of_masked_tensors_in_both_orders():
+    frames = np.random.default_rng(0).uniform(1.0, 2.0, (4, T, 4, 2)).astype("float32")
+    frames[:, :, 3] = 0.0
+    found = []
+    for step_mode in ("multi", "single"):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((4, 2))
+        x = layers.Dense(4, bias_initializer="ones")(rsnn.layers.IF()(layers.Masking()(inputs)))
+        model = spiking(keras.Model(inputs, WithoutMasked()(x)), T, SLTT(random_steps=2, recompute=False), step_mode=step_mode)
+        found.append(loss_and_gradients(model, frames, Y[:4], loss=lambda y, outputs: 0.0 * ops.sum(outputs)))
+    (loss, gradients), (expected, of_single) = found
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for gradient, of_step in zip(gradients.values(), of_single.values(), strict=True):
+        np.testing.assert_allclose(gradient, of_step, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

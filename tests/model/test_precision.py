@@ -3,13 +3,20 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, loss_and_gradients, spiking, to_numpy
-from keras import layers
+from helpers import compiled, data, double_precision, loss_and_gradients, spiking, to_numpy, training_results
+from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.gradients import SLTT, Rate
 
 BACKEND = keras.backend.backend()
 MODES = [("rate", "multi"), ("rate", "single"), ("bptt", "multi"), ("bptt", "single")]
+
+
+class AddsLoss(layers.Layer):
+    def call(self, inputs):
+        self.add_loss(0.1 * ops.mean(ops.square(inputs)))
+        return inputs
 
 
 def convolutional(axis=-1):
@@ -73,6 +80,34 @@ def test_double_precision_is_kept_throughout(gradient, step_mode):
     _, gradients = loss_and_gradients(model, x.astype("float64"), y)
     assert {str(gradient.dtype) for gradient in gradients.values()} == {"float64"}
     assert str(model(x).dtype).endswith("float64'>") or str(model(x).dtype).endswith("float64")
+
+
+@pytest.mark.parametrize(
+    ("gradient", "step_mode"),
+    # JAX compiles for long what only TensorFlow could not do.
+    [("rate", "multi"), (Rate(windows=2), "single"), ("bptt", "multi"), (SLTT(1), "single")][: 1 if BACKEND == "jax" else None],
+    ids=str,
+)
+def test_padded_sequences_and_losses_of_layers_are_in_double_precision_where_it_is_the_default(gradient, step_mode):
+    """Integers then have 64 bits on TensorFlow, which neither compares nor multiplies tensors of two dtypes."""
+    x, y = data(4, (4, 6))
+    x[np.arange(4) >= np.array([4, 3, 1, 4])[:, None]] = np.nan
+    inputs = keras.Input((6,), dtype="float64")
+    with double_precision():
+        keras.config.set_floatx("float64")
+        try:
+            spikes = rsnn.layers.MaskedPSN(4, 2, threshold=0.3)(AddsLoss()(layers.Dense(8)(inputs)))
+            spikes = rsnn.layers.TemporalEffectiveBatchNormalization(4)(layers.Dense(8)(rsnn.layers.Delay(3)(spikes)))
+            spikes = AddsLoss()(rsnn.layers.LIF(threshold=0.3, activity_regularizer="l2")(spikes))
+            network = keras.Model(inputs, layers.Dense(3, activity_regularizer="l2")(spikes))
+            model = spiking(network, 4, gradient, step_mode=step_mode, mask_value=np.nan)
+            _, gradients, outputs = training_results(model, x.astype("float64"), y)
+        finally:
+            keras.config.set_floatx("float32")
+    for result in (*gradients.values(), outputs):
+        assert result.dtype == "float64"
+        assert np.isfinite(result).all()
+    assert all(gradient.any() for gradient in gradients.values())
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow's CPU has no convolution with channels first")

@@ -251,6 +251,26 @@ def test_a_network_of_more_parameters_than_the_card_says_is_refused_before_memor
     refused(folder, "declare 3000000000000 parameters, but the card says 9")
 
 
+def test_a_network_of_other_or_too_many_time_steps_than_the_card_says_is_refused(folder):
+    changed_card(folder, timesteps=4)
+    refused(folder, "are for 2 time steps, but the card says 4. They were not loaded")
+
+    def for_ages(config):
+        return {**config, "config": {**config["config"], "timesteps": 10**9}}
+
+    rewritten(folder, config=for_ages)
+    changed_card(folder, timesteps=10**9)
+    refused(folder, "are for 1000000000 time steps; the most are 10000")
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_weights_that_are_nan_or_infinite_are_refused(value, tmp_path):
+    model = small()
+    model.trainable_variables[1].assign(np.full(model.trainable_variables[1].shape, value))
+    write(tmp_path, model)
+    refused(tmp_path, r"The weights of 'made' in .* are NaN or infinite in \['.*bias'\]. Ask their author")
+
+
 def test_a_model_that_is_no_spiking_model_is_refused(folder):
     rewritten(folder, config=lambda config: config["config"]["network"])
     refused(folder, "must be those of a SpikingModel, but are those of a Functional")

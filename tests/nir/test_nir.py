@@ -698,20 +698,24 @@ def test_recurrent_neurons_go_out_and_come_in_again(neuron, file):
 
 
 @pytest.mark.filterwarnings("ignore:nirtorch.extract_nir_graph is being deprecated:DeprecationWarning")
+@pytest.mark.parametrize(("mechanism", "reset"), [("subtract", "soft"), ("zero", "hard")])
 @pytest.mark.parametrize("kind", ["RLeaky", "RSynaptic"])
-def test_spikes_of_recurrent_neurons_of_snntorch_are_its_spikes(kind, file):
+def test_spikes_of_recurrent_neurons_of_snntorch_are_its_spikes_and_their_delay_is_asked_for(kind, mechanism, reset, file):
     import snntorch
     import torch
     from snntorch.export_nir import export_to_nir
 
     decays = {"beta": 0.5} | ({"alpha": 0.25} if kind == "RSynaptic" else {})
     decays = {name: torch.full((8,), decay) for name, decay in decays.items()}
-    neurons = getattr(snntorch, kind)(**decays, threshold=torch.full((8,), 1.0), linear_features=8, init_hidden=True)
+    arguments = {"linear_features": 8, "reset_mechanism": mechanism, "init_hidden": True}
+    neurons = getattr(snntorch, kind)(**decays, threshold=torch.full((8,), 1.0), **arguments)
     module = torch.nn.Sequential(torch.nn.Linear(5, 8), neurons)
     for seed, part in enumerate((module[0].weight, module[0].bias, neurons.recurrent.weight, neurons.recurrent.bias)):
         part.data = torch.tensor(dyadic(tuple(part.shape), -0.5, 0.75, seed), dtype=torch.float32)
     nir.write(file, export_to_nir(module, torch.zeros(5)))
-    model = rsnn.import_nir(file, T, reset="soft", reset_delay=True)
+    with pytest.warns(UserWarning, match=r"looks like one of snnTorch \(.*lif'\).*Pass reset_delay=True"):
+        rsnn.import_nir(file, T, reset=reset)
+    model = rsnn.import_nir(file, T, reset=reset, reset_delay=True)
     x = dyadic((3, T, 5)).astype("float32")
     theirs = np.stack([module(torch.tensor(x[:, t])).detach().numpy() for t in range(T)], axis=1)
     assert 0.05 < theirs.mean() < 0.95

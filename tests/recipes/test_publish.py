@@ -1,6 +1,7 @@
 """`recipes.publish`: what a finished run becomes in the package, in a folder and on a hub, and what is not published."""
 
 import json
+import shutil
 import sys
 import zipfile
 
@@ -133,6 +134,43 @@ def test_arguments_that_are_no_object_are_refused_by_the_command_line(text, said
         publish.main([str(tmp_path), *OPTIONS, "--architecture", "ResNet18", "--arguments", text])
     assert exit_info.value.code == 2
     assert f"--arguments: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["package", "folder"])
+def test_publishing_that_is_interrupted_leaves_the_network_before(place, tmp_path, monkeypatch):
+    """By Ctrl-C or a full disk while a file is copied; and what a killed process leaves behind is no network."""
+    monkeypatch.setattr(_files, "FOLDER", tmp_path)
+    where, name = ({"folder": tmp_path}, "made") if place == "package" else ({"to": tmp_path}, tmp_path)
+    copy, other = shutil.copyfile, small(layers.Dense(2))
+
+    def found():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    published(**where)
+    before = found()
+    for error in (KeyboardInterrupt(), OSError("No space left on device")):
+        for whole in range(len(before)):
+            copied = []
+
+            def interrupted(file, part, copied=copied, whole=whole, error=error):
+                copied.append(copy(file, part))
+                if len(copied) > whole:
+                    part.write_bytes(b"half")
+                    raise error
+
+            with monkeypatch.context() as patched:
+                patched.setattr(shutil, "copyfile", interrupted)
+                with pytest.raises(type(error)) as raised:
+                    published(other, **where, replace=True)
+            assert isinstance(error, KeyboardInterrupt) or "cannot be written (No space left" in str(raised.value)
+            assert found() == before
+    for path in before:
+        path.with_name(f".unfinished-{path.name}").write_bytes(b"half")
+    assert [*models.list_pretrained()] == (["made"] if place == "package" else [])
+    assert len(models.load_pretrained(name).get_weights()) == 2
+    published(other, **where, replace=True)
+    assert len(models.load_pretrained(name).get_weights()) == 4
+    assert sorted(found()) == sorted(before)
 
 
 # In folders and on hubs.

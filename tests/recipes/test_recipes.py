@@ -678,13 +678,15 @@ def test_the_error_names_a_wrong_setting(setting, said, tmp_path, capsys):
 )
 def test_a_mistake_costs_no_run_and_occupies_no_folder(setting, said, tmp_path, capsys):
     """Not even with --restart, in the folder of an earlier run or in one that is none."""
-    run = tmp_path / "run"
+    run = tmp_path / "runs" / "run"
     command = ["digits", "--output", run, "--set", setting]
     assert said in error_of(command, capsys)
-    assert [path.name for path in run.iterdir()] == ["lock"]
+    assert list(tmp_path.iterdir()) == []
 
+    (run / "ordinary").mkdir(parents=True)
+    assert said in error_of([*command, "--restart"], capsys)
+    assert [path.name for path in run.iterdir()] == ["ordinary"]
     (run / "result.json").write_text("{}")
-    (run / "ordinary").mkdir()
     assert said in error_of([*command, "--restart"], capsys)
     assert {path.name for path in run.iterdir()} == {"lock", "result.json", "ordinary"}
 

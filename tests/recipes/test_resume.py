@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import io
 import json
 import math
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import keras
 import pytest
@@ -192,6 +194,23 @@ def test_a_second_process_does_not_disturb_a_running_run(options, folder, capsys
     assert error.count("\n") == 1
 
 
+def test_a_lock_that_another_process_removes_is_made_again(tmp_path, monkeypatch):
+    take, path = fcntl.flock, tmp_path / "lock"
+
+    def remove_before(file, how):
+        monkeypatch.setattr(fcntl, "flock", take)
+        path.unlink()
+        take(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_before)
+    with RunFolder(tmp_path).lock():
+        assert path.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(OSError, match="already running"), RunFolder(tmp_path).lock():
+            pass
+        assert path.exists()
+    assert not path.exists()
+
+
 # The checkpoint decides
 
 
@@ -238,12 +257,29 @@ def flip_a_bit(content):
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
+def with_member(name, change):
+    """Changes a member of the archive, whose checksums are right again."""
+
+    def rebuilt(content):
+        made = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(made, "w") as after:
+            for member in before.namelist():
+                after.writestr(member, change(before.read(member)) if member == name else before.read(member))
+        return made.getvalue()
+
+    return rebuilt
+
+
 CHECKPOINTS = {
     "empty": lambda content: b"",
     "no archive": lambda content: b"no archive",
     "cut": lambda content: content[:-1000],
+    "a bit flipped": flip_a_bit,
+    "a score without a value": with_member("progress.json", lambda text: text.replace(b'"val_accuracy"', b'"accuracies"')),
+    "no list of epochs": with_member("progress.json", lambda text: json.dumps({**json.loads(text), "rows": 3}).encode()),
+    "no number of images": with_member("progress.json", lambda text: text.replace(b"1024", b"null")),
+    "no optimizer": with_member("model.weights.h5", lambda arrays: arrays.replace(b"optimizer", b"optimized")),
 }
-CHECKPOINTS["a bit flipped"] = flip_a_bit
 
 
 @pytest.mark.parametrize("damage", CHECKPOINTS)

@@ -16,6 +16,9 @@ class Backend(Protocol):
     """`CallGraph(function, tensors, outputs, settings, compiled, name, places)`: a function of tensors as a graph of
     operations; `None` where Keras compiles whole functions."""
 
+    LayerAttributes: Any
+    """`LayerAttributes(layers, others=())`: the attributes of layers, watched for changes; `None` as `CallGraph`."""
+
     replicas: "Replicas"
     """A module: how many replicas of a model see parts of the same batch, and what they exchange."""
 
@@ -53,8 +56,14 @@ class Backend(Protocol):
             Tensor of booleans, `(rows,)` or `(1,)`.
         """
 
-    def fusing(self, allowed: bool, training: bool) -> AbstractContextManager[Any]:
-        """A context in which `elementwise` may compile, if that is allowed; in training, or otherwise."""
+    def fusing(self, allowed: bool, training: bool, kept: dict[Any, Any]) -> AbstractContextManager[Any]:
+        """A context in which `elementwise` may compile, if that is allowed.
+
+        Args:
+            allowed: Boolean.
+            training: Boolean, whether the calls in it are those of training.
+            kept: Dictionary, empty at first, in which it keeps what it compiles for a model.
+        """
 
     def grad_enabled(self) -> bool:
         """Whether operations may be differentiated later."""

@@ -3,15 +3,37 @@
 from keras_ratesnn._core import keras_internals, tree
 
 
-def of_tensors(function, cell, arguments, is_tensor):
-    """`function(*arguments)` as a function of tensors: first the weights of the cell, then those among the arguments."""
-    weights = cell.weights
+class OfTensors:
+    """`function(*arguments)` as a function of tensors: first the weights of the cell, then those among the arguments.
 
-    def called(*tensors):
+    Args:
+        function: Function of structures of tensors and numbers.
+        cell: A neuron cell.
+        arguments: The arguments of the function.
+        is_tensor: Function that tells tensors from numbers.
+
+    Attributes:
+        is_closed: Boolean, whether each call did nothing else: it read and assigned no other variables, assigned no weights and
+            added no losses.
+    """
+
+    def __init__(self, function, cell, arguments, is_tensor):
+        self._function, self._weights, self._arguments, self._is_tensor = function, cell.weights, arguments, is_tensor
+        self.is_closed = True
+
+    def __call__(self, *tensors):
         remaining = iter(tensors)
-        mapping = [(weight, next(remaining)) for weight in weights]
-        inside = tree.map_leaves(lambda leaf: next(remaining) if is_tensor(leaf) else leaf, arguments)
-        with keras_internals.Values(mapping):
-            return function(*inside)
+        mapping = [(weight, next(remaining)) for weight in self._weights]
+        inside = tree.map_leaves(lambda leaf: next(remaining) if self._is_tensor(leaf) else leaf, self._arguments)
+        with keras_internals.NoticingScope(mapping) as scope:
+            outputs = self._function(*inside)
+        self.is_closed = self.is_closed and scope.is_closed
+        return outputs
 
-    return called
+
+def description(arguments, is_tensor):
+    """The structure of arguments and the numbers in it, a string, or `None` if there is anything else in it."""
+    kinds = {type(leaf) for leaf in tree.flatten(arguments) if not is_tensor(leaf)}
+    if not kinds <= {bool, int, float, type(None)}:
+        return None
+    return repr(tree.map_leaves(lambda leaf: "tensor" if is_tensor(leaf) else leaf, arguments))

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_ratesnn._core.backend import xla_loops
 
-CallGraph = None
+CallGraph = LayerAttributes = None
 """Not needed: Keras compiles whole functions."""
 
 

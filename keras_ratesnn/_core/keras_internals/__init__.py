@@ -35,6 +35,7 @@ from keras_ratesnn._core.keras_internals.layers import own_state as own_state
 from keras_ratesnn._core.keras_internals.layers import with_sublayers as with_sublayers
 from keras_ratesnn._core.keras_internals.losses import build_loss as build_loss
 from keras_ratesnn._core.keras_internals.losses import compiled_loss as compiled_loss
+from keras_ratesnn._core.keras_internals.losses import compiled_metrics as compiled_metrics
 from keras_ratesnn._core.keras_internals.losses import forget_losses as forget_losses
 from keras_ratesnn._core.keras_internals.losses import forget_symbolic_losses as forget_symbolic_losses
 from keras_ratesnn._core.keras_internals.losses import loss_of_samples as loss_of_samples
@@ -50,6 +51,7 @@ from keras_ratesnn._core.keras_internals.saving import LAYERS_OF_A_GRAPH as LAYE
 from keras_ratesnn._core.keras_internals.saving import portable as portable
 from keras_ratesnn._core.keras_internals.saving import without_code as without_code
 from keras_ratesnn._core.keras_internals.scopes import CollectingScope as CollectingScope
+from keras_ratesnn._core.keras_internals.scopes import NoticingScope as NoticingScope
 from keras_ratesnn._core.keras_internals.scopes import ReadOnce as ReadOnce
 from keras_ratesnn._core.keras_internals.scopes import Replaced as Replaced
 from keras_ratesnn._core.keras_internals.scopes import Tried as Tried

@@ -1,4 +1,6 @@
-"""How `keras.distillation.Distiller` reads the features of models."""
+"""How `keras.distillation.Distiller` compares models and reads their features."""
+
+import types
 
 
 class ExtractsFeatures:
@@ -7,8 +9,16 @@ class ExtractsFeatures:
     Keras would make that of the layers of a `SpikingModel`, or of its network of one time step. A subclass implements
     `feature_model(model, layer_names)`: a model with the outputs of `model` as `"final_output"` and those of its layers by
     name. It also implements `teacher_features(extract)` and `student_features(extract)`: the features that are compared, where
-    `extract()` is how Keras finds them.
+    `extract()` is how Keras finds them; and `compared_inputs(model, other)`, the symbolic inputs of a model, whose shapes must
+    be those of the other.
     """
+
+    def _validate_input_compatibility(self, teacher, student):
+        compared = [
+            types.SimpleNamespace(inputs=self.compared_inputs(*models))  # type: ignore[attr-defined]
+            for models in ((teacher, student), (student, teacher))
+        ]
+        super()._validate_input_compatibility(*compared)  # type: ignore[misc]
 
     def _extract_all_teacher_features(self, x):
         extract = super()._extract_all_teacher_features  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Losses: the compiled one, and those that layers add."""
+"""Losses and metrics: the compiled ones, and the losses that layers add."""
 
 import keras
 
@@ -11,6 +11,12 @@ def compiled_loss(model):
     if not model.compiled or model.loss is None:
         return {}
     return {name: model._compile_config.config[name] for name in ("loss", "loss_weights")}
+
+
+def compiled_metrics(model):
+    """The metrics that a model was compiled with, as they were given, a flat list; Keras builds them with the first batch."""
+    config = model._compile_config.config if model.compiled else {}
+    return keras.tree.flatten([config.get(name) or [] for name in ("metrics", "weighted_metrics")])
 
 
 def build_loss(model, inputs, labels, outputs):

@@ -31,6 +31,30 @@ class Values(keras.StatelessScope):
             self.state_mapping[id(variable)] = ops.convert_to_tensor(value, dtype=variable._dtype)
 
 
+class NoticingScope(Values):
+    """`Values`, which notices what depends on more than these, or lasts longer than the scope.
+
+    Attributes:
+        is_closed: Boolean, whether no other variables were read, no variables assigned and no losses added.
+    """
+
+    def __init__(self, values):
+        super().__init__(values, collect_losses=True)
+        self.is_closed = True
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        self.is_closed = self.is_closed and value is not None
+        return value
+
+    def add_update(self, update):
+        self.is_closed = False
+        super().add_update(update)
+
+    def add_loss(self, loss):
+        self.is_closed = False
+
+
 class Through(Values):
     """A thread-local scope that passes reads and assignments of variables to the enclosing scope."""
 

@@ -1,4 +1,5 @@
-"""What an unrolled network has beside the layers of the original: neurons that emit slot by slot, sums over slots, and biases.
+"""What an unrolled network has beside the layers of the original: neurons that emit slot by slot, sums over slots, biases, and
+layers that mix the steps of the original.
 
 A step of the original network is D time steps here, its slots, which follow each other: of the rows `(batch * T * D, ...)` of a
 signal those of one step are neighbours.
@@ -40,11 +41,20 @@ class SlotCell(NeuronCell):
         self.cell = inside
         self.slots = checks.positive_integer("slots", slots)
         self.fuses = inside.fuses
+        self.moves_in_padding = inside.moves_in_padding
 
     def build(self, input_shape: Shape) -> None:
         if not self.cell.built:
             self.cell.build(input_shape)
         self.input_spec = self.cell.input_spec
+
+    def independent_cell(self) -> NeuronCell:
+        return self.cell.independent_cell()
+
+    @property
+    def most_timesteps(self) -> int | None:
+        most = self.cell.most_timesteps
+        return None if most is None else most * self.slots
 
     @property
     def feedback(self) -> keras.layers.Layer | None:
@@ -52,23 +62,22 @@ class SlotCell(NeuronCell):
 
     def initial_state(self, inputs: Tensor) -> Structure:
         left = super().initial_state(inputs)
-        return {"cell": self.cell.initial_state(inputs), "left": left, "slot": ops.zeros((), left.dtype)}
+        return {"cell": self.cell.initial_state(inputs), "left": left, "slot": ops.zeros((), "int32")}
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
-        is_first = state["slot"] < 0.5
+        is_first = state["slot"] == 0
         _, spikes, after = self.cell.step(inputs, state["cell"])
         # Rounded, because normalised spikes are fractions.
         number = ops.round(time_axis.cast(spikes, state["left"].dtype) / self.cell.spike_size)
         left = ops.where(is_first, number, state["left"])
         emitted = ops.cast(left > 0.5, left.dtype)
-        slot = state["slot"] + 1.0
         return (
             left,
             emitted,
             {
                 "cell": tree.map_leaves(lambda new, old: ops.where(is_first, new, old), after, state["cell"]),
                 "left": left - emitted,
-                "slot": ops.where(slot > self.slots - 0.5, ops.zeros_like(slot), slot),
+                "slot": (state["slot"] + 1) % self.slots,
             },
         )
 
@@ -86,9 +95,8 @@ class SlotCell(NeuronCell):
         return cls(**config)
 
 
-@registry.register
-class SlotSum(TimeMixing):
-    """The sum over the D slots of a step, at each of them.
+class _OfSlots(TimeMixing):
+    """Base class of layers that take all slots of a step: inputs of `step` are those of one step, `(batch, D, ...)`.
 
     Args:
         slots: Integer D.
@@ -101,19 +109,68 @@ class SlotSum(TimeMixing):
         super().__init__(**kwargs)
         self.slots = checks.positive_integer("slots", slots)
 
+    def get_config(self) -> Config:
+        return {**super().get_config(), "slots": self.slots}
+
+
+@registry.register
+class SlotSum(_OfSlots):
+    """The sum over the D slots of a step, at each of them.
+
+    Args: as in `_OfSlots`.
+    """
+
+    def initial_state(self, inputs: Tensor) -> Structure:
+        return ()
+
+    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Structure]:
+        # In half precision a sum of rounded sums would differ more from the product with the integer.
+        sums = ops.sum(ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype)), axis=1, keepdims=True)
+        return ops.repeat(ops.cast(sums, inputs.dtype), self.slots, axis=1), state
+
     def over_time(self, inputs: Tensor) -> Tensor:
         _, timesteps, *shape = ops.shape(inputs)
-        steps = ops.reshape(inputs, (-1, self.slots, *shape))
-        # In half precision a sum of rounded sums would differ more from the product with the integer.
-        sums = ops.sum(ops.cast(steps, time_axis.accumulation_dtype(inputs.dtype)), axis=1, keepdims=True)
-        repeated = ops.repeat(ops.cast(sums, inputs.dtype), self.slots, axis=1)
-        return ops.reshape(repeated, (-1, timesteps, *shape))
+        sums, _ = self.step(ops.reshape(inputs, (-1, self.slots, *shape)), ())
+        return ops.reshape(sums, (-1, timesteps, *shape))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
+
+@registry.register
+class SlotMixing(_OfSlots):
+    """Runs a layer that mixes time steps on steps instead of slots: on inputs that are the same in all slots of a step.
+
+    Args:
+        layer: A `TimeMixing`. It is run as in inference.
+        slots: Integer D.
+        **kwargs: `name`, `dtype` of a Keras layer.
+    """
+
+    def __init__(self, layer: TimeMixing | Config, slots: int, **kwargs: Any) -> None:
+        super().__init__(slots, **kwargs)
+        self.layer: TimeMixing = keras.saving.deserialize_keras_object(layer) if isinstance(layer, dict) else layer
+
+    def build(self, input_shape: Shape) -> None:
+        if not self.layer.built:
+            self.layer.build(input_shape)
+
+    def initial_state(self, inputs: Tensor) -> Structure:
+        return self._in_time.initial_state(inputs[:, 0])
+
+    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Structure]:
+        outputs, state = self._in_time.step(inputs[:, 0], state)
+        return ops.repeat(outputs[:, None], self.slots, axis=1), state
+
+    def over_time(self, inputs: Tensor) -> Tensor:
+        return ops.repeat(self._in_time.over_time(inputs[:, :: self.slots]), self.slots, axis=1)
+
+    @property
+    def _in_time(self):
+        return self.layer.in_time(training=False)
+
     def get_config(self) -> Config:
-        return {**super().get_config(), "slots": self.slots}
+        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
 
 
 @registry.register

@@ -12,7 +12,8 @@ one of two kinds of signals:
 
 A sum over slots makes frames of slots. It comes before what must see the whole value: a bias, batch normalisation, a neuron,
 all other factors of a product, an output, and a signal of frames that is added. So a bias counts once in each step and not in
-each slot, and the normalisation and the next neuron are those of the original. What is left, an operation on spikes that is not
+each slot, and the normalisation and the next neuron are those of the original. A layer that mixes time steps takes of each step
+one slot of such frames: it sees steps, whether it is linear or not. What is left, an operation on spikes that is not
 linear, is refused: it may be exact, but then its inputs would not be spikes.
 
 The sum of the slots of a step exists in its first slot: a layer sees all slots of the layer before it. This is why the network
@@ -31,12 +32,12 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph, layer_kinds
-from keras_ratesnn._core import backend, keras_internals, tree
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._graph import Signal, only_signal, with_tensors
 from keras_ratesnn._model.quantization import quantized_layers
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
 from keras_ratesnn.conversion._tasks import with_network
-from keras_ratesnn.conversion._unrolling.slot_layers import Bias, SlotCell, SlotSum
-from keras_ratesnn.gradients.signals import Signal, only_signal, with_tensors
+from keras_ratesnn.conversion._unrolling.slot_layers import Bias, SlotCell, SlotMixing, SlotSum
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
@@ -56,6 +57,9 @@ def unroll(model: SpikingModel) -> SpikingModel:
     The new model runs layer by layer, `step_mode="multi"`. It predicts, also step by step (`SpikingModel.step` takes the frame
     of D time steps), and can be saved and exported; `analysis` reads its spikes. With `return_sequences=True` the output of a
     step of the original stands at each of its D steps. It is not trained: train the original.
+
+    Delays and other layers that mix time steps (`keras_ratesnn.layers.TimeMixing`) see the integers, and delay by steps of the
+    original. Encoders, layers that take the time step and neurons that look ahead, as `PSN` does, are refused.
 
     Example:
 
@@ -106,6 +110,9 @@ def unroll(model: SpikingModel) -> SpikingModel:
     return with_network(model, unrolled, timesteps=model.timesteps * slots, gradient="bptt", step_mode="multi")
 
 
+_OF_TIME = "what it computes depends on the time step, which here is a slot."
+
+
 class _Signal(Signal):
     """A symbolic tensor.
 
@@ -140,15 +147,21 @@ class _UnrollingRule:
         self.slots = slots
         self.paths = paths
         self.copies = {}
+        self.without = {}
+        self.with_weights = set()
         self.sums = {}
         self.names = set()
 
     def __call__(self, call):
         kind = call.kind
-        if kind.role == layer_kinds.ENCODER or self._takes_time(call):
-            raise self._refused(call, "what it computes depends on the time step, which here is a slot.")
+        if kind.role == layer_kinds.ENCODER:
+            raise self._refused(call, f"{_OF_TIME} Leave it out, and pass its outputs as frames, (batch, time, ...).")
+        if self._takes_time(call):
+            raise self._refused(call, f"{_OF_TIME} Train with a layer that does the same at every time step.")
         if kind.role == layer_kinds.NEURON:
             return self._neuron(call)
+        if kind.role == layer_kinds.TIME_MIXING:
+            return self._mixing(call)
         of_slots = [signal for signal in call.signals if signal.slots]
         if not of_slots or kind.role == layer_kinds.TIME_MEAN or kind.normalization is not None:
             return self._on_frames(call)
@@ -182,9 +195,9 @@ class _UnrollingRule:
         neuron = call.operation
         cell = neuron.cell_in_time(False)
         if cell is not neuron.cell:
-            raise self._refused(call, "its thresholds are those of running means, which only it has.")
+            raise self._refused(call, "its thresholds are those of running means. Train without threshold_stabilizer.")
         if cell.sees_all_steps:
-            raise self._refused(call, "its spikes depend on inputs of later steps.")
+            raise self._refused(call, "its spikes depend on inputs of later steps. Use SlidingPSN, or MaskedPSN(mask=1.0).")
         if neuron not in self.copies:
             slot_cell = SlotCell(new_copy(cell, {}), self.slots, name="cell", dtype=cell.dtype_policy)
             copy = Neuron(slot_cell, name=self._unique(self._name(neuron)), dtype=neuron.dtype_policy)
@@ -198,6 +211,12 @@ class _UnrollingRule:
             )
             spikes = scale(spikes)
         return _Signal(spikes, self._name(neuron), ordered=True)
+
+    def _mixing(self, call):
+        layer, name = call.operation, self._name(call.operation)
+        if layer not in self.copies:
+            self.copies[layer] = SlotMixing(new_copy(layer, {}), self.slots, name=self._unique(name), dtype=layer.dtype_policy)
+        return _Signal(self._run(self.copies[layer], call, self.frames))
 
     def _on_frames(self, call):
         return tree.map_leaves(_Signal, self._run(self._copy(call), call, self.frames))
@@ -220,8 +239,9 @@ class _UnrollingRule:
         name, changes = self._name(call.operation), _without_bias_and_activation(call.operation)
         copy = self._copy(call, changes)
         outputs = self._run(copy, call, lambda signal: signal.value)
-        if any(np.any(value) for value in self._value(copy, call, ops.zeros)):
-            # It adds something else.
+        # A cast to integers or booleans is not linear. Values where there are no spikes: it adds something else.
+        all_float = all(time_axis.is_float(output.dtype) for output in tree.flatten(outputs))
+        if not all_float or any(np.any(value) for value in self._value(copy, call, ops.zeros)):
             return self._on_frames(call)
         ordered = self._keeps_order(call, copy)
         linear = tree.map_leaves(lambda output: _Signal(output, name, ordered), outputs)
@@ -260,10 +280,8 @@ class _UnrollingRule:
         if not isinstance(operation, keras.layers.Layer):
             return new_copy(operation, changes)
         copy = new_copy(operation, {**changes, "name": self._unique(self._name(operation))})
-        if operation.built and not copy.built and operation.weights:
-            copy.build_from_config(operation.get_build_config())
-        gone = getattr(operation, "bias", None) if {"use_bias", "bias_axes"} & changes.keys() else None
-        copy.set_weights([ops.convert_to_numpy(weight) for weight in operation.weights if weight is not gone])
+        if {"use_bias", "bias_axes"} & changes.keys():
+            self.without[copy] = operation.bias
         return copy
 
     def _after_sum(self, operation, changes):
@@ -290,7 +308,15 @@ class _UnrollingRule:
         """Calls the copy of an operation with its arguments, and the tensor `tensor_of(signal)` of each signal."""
         args, kwargs = with_tensors(tensor_of, call)
         # The walk does not know whether it trains.
-        return copy(*args, **{name: value for name, value in kwargs.items() if (name, value) != ("training", None)})
+        kwargs = {name: value for name, value in kwargs.items() if (name, value) != ("training", None)}
+        if not isinstance(copy, keras.layers.Layer):
+            return copy(*args, **kwargs)
+        outputs = copy(*args, **kwargs)
+        if copy not in self.with_weights:
+            kept = [weight for weight in call.operation.weights if weight is not self.without.get(copy)]
+            copy.set_weights([ops.convert_to_numpy(weight) for weight in kept])
+            self.with_weights.add(copy)
+        return outputs
 
     def _name(self, operation):
         return self.paths[operation].replace("/", "_")

@@ -12,6 +12,7 @@ import keras
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.hdf5_heaps import why_unreadable
 from keras_ratesnn._core.hdf5_storage import filters_of, why_untrusted
+from keras_ratesnn._model.weight_checks import not_finite
 
 _CONFIG, _METADATA, _WEIGHTS = _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 """What Keras writes of a network whose layers have no files of their own."""
@@ -23,6 +24,9 @@ _OF_KERAS = (
     *("activations", "constraints", "dtype_policies", "initializers", "layers", "models", "ops", "quantizers", "random"),
     *("regularizers", "src"),
 )
+_MOST_STEPS = 10_000
+"""Time steps, each of which takes time and memory."""
+
 _MODULES = re.compile(rf"keras|keras\.({'|'.join(_OF_KERAS)})(\..*)?|keras_ratesnn(\..*)?|builtins")
 """The modules whose classes and functions a network is made of. Others only if the user has registered them: those of
 `keras.utils`, for example, may read and write files."""
@@ -62,14 +66,20 @@ def load(path, card):
         card: Its `Card`.
 
     Raises:
-        ValueError: If it cannot be loaded.
+        ValueError: If it cannot be loaded, or a weight is NaN or infinite.
     """
     try:
         with keras_internals.without_code():
-            return keras.saving.load_model(path, compile=False)
+            model = keras.saving.load_model(path, compile=False)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"The weights of {card.name!r} in {path} cannot be loaded ({reason}).") from error
+    broken = not_finite(model.variables)
+    if broken:
+        raise ValueError(
+            f"The weights of {card.name!r} in {path} are NaN or infinite in {broken[:3]}. Ask their author for others."
+        )
+    return model
 
 
 def _of_members(archive):
@@ -100,6 +110,10 @@ def _of_config(archive, card):
     declared = sum(math.prod(variable.shape) for variable in model.weights)
     if declared != card.parameters:
         return f"declare {declared} parameters, but the card says {card.parameters}"
+    if model.timesteps != card.timesteps:
+        return f"are for {model.timesteps} time steps, but the card says {card.timesteps}"
+    if model.timesteps > _MOST_STEPS:
+        return f"are for {model.timesteps} time steps; the most are {_MOST_STEPS}"
     return ""
 
 

@@ -1,7 +1,9 @@
 """Locations of the cards and weights of pretrained networks."""
 
 import hashlib
+import os
 import pathlib
+import shutil
 
 import keras
 
@@ -13,10 +15,13 @@ FOLDER = pathlib.Path(__file__).parent
 CACHE = "keras_ratesnn"
 """Download folder in Keras' cache."""
 
+_UNFINISHED = ".unfinished-"
+"""Before the name of a file that is being written; no network has a name that begins like this."""
+
 
 def names():
     """The names of all cards, sorted."""
-    return sorted(path.stem for path in (FOLDER / "cards").glob("*.json"))
+    return sorted(path.stem for path in (FOLDER / "cards").glob("*.json") if not path.name.startswith(_UNFINISHED))
 
 
 def card(name):
@@ -59,6 +64,30 @@ def sha256(path):
     """The SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def put(files):
+    """Copies files to places where others may be, which stay until all copies are complete, whatever interrupts.
+
+    Args:
+        files: Dict of the path of each place to that of a file, in the order in which they take their places: the card comes
+            last, because without it there is no network.
+
+    Raises:
+        OSError: If a place cannot be written; the message names it.
+    """
+    parts = {place: place.with_name(_UNFINISHED + place.name) for place in files}
+    try:
+        for place, part in parts.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files[place], part)
+        for place, part in parts.items():
+            os.replace(part, place)
+    except OSError as error:
+        raise OSError(f"{place} cannot be written ({error}). Free some space, or publish elsewhere.") from error
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
 
 
 def _download(card):

@@ -8,7 +8,6 @@ import contextlib
 import os
 import pathlib
 import re
-import shutil
 import stat
 
 from keras_ratesnn._core import optional_packages
@@ -43,9 +42,8 @@ class Folder:
         return _checked(path, largest)
 
     def publish(self, folder):
-        self.path.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            shutil.copyfile(path, self.path / path.name)
+        files = sorted(folder.iterdir(), key=lambda file: file.name == CARD)
+        _files.put({self.path / file.name: file for file in files})
 
 
 class HuggingFace:

@@ -11,7 +11,7 @@ import math
 import tensorflow as tf
 
 from keras_ratesnn._core import keras_internals, tree
-from keras_ratesnn._core.backend.of_tensors import of_tensors
+from keras_ratesnn._core.backend.of_tensors import OfTensors, description
 from keras_ratesnn._core.backend.tensorflow import replicas
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
 
@@ -39,7 +39,7 @@ _allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
 
 
 @contextlib.contextmanager
-def fusing(allowed, training):
+def fusing(allowed, training, kept):
     """A context that allows or forbids compilation. Graphs for inference may be exported to where there is no XLA."""
     token = _allowed.set(allowed and training)
     try:
@@ -55,14 +55,14 @@ def steps_in_a_pass(timesteps, with_gradient):
 
 def elementwise(function, cell, key, *arguments):
     """`function(*arguments)`, compiled into one pass over memory where that pays off; see `contract`."""
-    leaves = tree.flatten(arguments)
-    tensors = [*map(tf.convert_to_tensor, keras_internals.values_of(cell.weights)), *filter(tf.is_tensor, leaves)]
+    leaves = filter(tf.is_tensor, tree.flatten(arguments))
+    tensors = [*map(tf.convert_to_tensor, keras_internals.values_of(cell.weights)), *leaves]
+    described = description(arguments, tf.is_tensor)
     # Variables that are not weights, such as those of a random generator, may change.
-    if len(cell.variables) > len(cell.weights) or not _fuses(tensors):
+    if described is None or len(cell.variables) > len(cell.weights) or not _fuses(tensors):
         return function(*arguments)
     programs = _programs_of(tf.compat.v1.get_default_graph())
-    numbers = tuple(None if tf.is_tensor(leaf) else leaf for leaf in leaves)
-    place = (id(cell), key, numbers, *((tensor.dtype, tuple(tensor.shape)) for tensor in tensors))
+    place = (id(cell), key, described, *((tensor.dtype, tuple(tensor.shape)) for tensor in tensors))
     if place not in programs:
         programs[place] = _Program(function, cell, arguments, tensors)
     program = programs[place]
@@ -83,11 +83,13 @@ class _Program:
     """A compiled function, whose backward pass stores its arguments only and computes the rest again, in one pass as well."""
 
     def __init__(self, function, cell, arguments, tensors):
-        self._function = of_tensors(function, cell, arguments, tf.is_tensor)
+        self._function = OfTensors(function, cell, arguments, tf.is_tensor)
         self._outputs = _compiled(self._of_tensors)
         self._gradients = _compiled(self._gradients_of_tensors)
         graph = self._outputs.get_concrete_function(*map(tf.TensorSpec.from_tensor, tensors)).graph
-        self.is_elementwise = all(operation.type in OPERATIONS for operation in graph.get_operations())
+        self.is_elementwise = self._function.is_closed and all(
+            operation.type in OPERATIONS for operation in graph.get_operations()
+        )
 
     def __call__(self, tensors):
         @tf.custom_gradient

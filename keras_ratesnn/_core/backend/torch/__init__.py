@@ -18,6 +18,7 @@ from keras_ratesnn._core.backend.torch.fusion import fusing as fusing
 from keras_ratesnn._core.backend.torch.fusion import steps_in_a_pass as steps_in_a_pass
 from keras_ratesnn._core.backend.torch.graph import CallGraph as CallGraph
 from keras_ratesnn._core.backend.torch.graph import is_recording, noticing_repeated_draws
+from keras_ratesnn._core.backend.torch.layer_attributes import LayerAttributes as LayerAttributes
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)

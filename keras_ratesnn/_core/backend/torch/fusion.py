@@ -7,7 +7,8 @@ part of a larger graph.
 
 import contextlib
 import contextvars
-import weakref
+import functools
+import threading
 from typing import Any
 
 import keras
@@ -15,10 +16,12 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import keras_internals, tree
-from keras_ratesnn._core.backend.of_tensors import of_tensors
+from keras_ratesnn._core.backend.of_tensors import OfTensors, description
 from keras_ratesnn._core.backend.torch.compiler import LOCK, CompiledByLayout
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.graph import is_recording, is_recording_for_compiler
+from keras_ratesnn._core.backend.torch.layer_attributes import LayerAttributes, global_settings
+from keras_ratesnn._core.latest_settings import LatestSettings
 
 LEAST_ELEMENTS = 2**20
 """For fewer elements compilation takes too long. Once compiled, a kernel is also used for small layers."""
@@ -30,19 +33,22 @@ LONGEST_PASS = 16
 """Up to this T a whole time loop is compiled into one pass over memory. A longer loop is one pass per step, to limit compile
 time."""
 
-_allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
-_programs: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+WORTH_COMPILING = 100
+"""Calls of a cell after which compilation has paid off."""
+
+_kept = contextvars.ContextVar[Any]("keras_ratesnn_fusing", default=None)
 _kinds: set[Any] = set()
+_lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def fusing(allowed, training):
-    """A context that allows or forbids compilation, in training and otherwise."""
-    token = _allowed.set(allowed)
+def fusing(allowed, training, kept):
+    """A context that allows or forbids compilation; see `contract`."""
+    token = _kept.set((training, kept) if allowed else None)
     try:
         yield
     finally:
-        _allowed.reset(token)
+        _kept.reset(token)
 
 
 def steps_in_a_pass(timesteps, with_gradient):
@@ -53,53 +59,104 @@ def steps_in_a_pass(timesteps, with_gradient):
 def elementwise(function, cell, key, *arguments):
     """`function(*arguments)`, compiled into one pass over memory where that pays off; see `contract`."""
     weights = cell.weights
-    if not _allowed.get() or len(cell.variables) > len(weights):
+    if _kept.get() is None or len(cell.variables) > len(weights):
         # Variables that are not weights, such as those of a random generator, may change.
         return function(*arguments)
-    leaves = tree.flatten(arguments)
-    tensors = [*keras_internals.values_of(weights), *filter(torch.is_tensor, leaves)]
-
-    def whole_key():
-        numbers = tuple(None if torch.is_tensor(leaf) else leaf for leaf in leaves)
-        return type(cell), key, numbers, repr(_settings(cell))
-
-    if not fuses(whole_key, tensors) or _has_arrays(cell):
+    tensors = [*keras_internals.values_of(weights), *filter(torch.is_tensor, tree.flatten(arguments))]
+    described = description(arguments, torch.is_tensor) if _can_fuse(tensors) else None
+    if described is None:
         return function(*arguments)
-
-    return fuse(of_tensors(function, cell, arguments, torch.is_tensor), cell, whole_key(), tensors)
-
-
-def _settings(cell):
-    """The settings of a cell that may change between calls: public attributes, except weights, which are passed as tensors."""
-    return {
-        name: value
-        for name, value in vars(cell).items()
-        if not (name.startswith("_") or name in keras_internals.ATTRIBUTES_OF_EVERY_LAYER or isinstance(value, keras.Variable))
-    }
+    training, kept = _kept.get()
+    of_tensors = OfTensors(function, cell, arguments, torch.is_tensor)
+    program = _loops_of(cell, kept).program(of_tensors, (key, described, training, global_settings()), tensors)
+    return function(*arguments) if program is None else program(of_tensors, tensors)
 
 
-def _has_arrays(cell):
-    """Whether a cell has settings that can be changed in place."""
-    return any(hasattr(leaf, "shape") for leaf in tree.flatten(list(_settings(cell).values())))
-
-
-def fuses(key, tensors):
-    """Whether a function of these tensors is compiled: they are large, or a kernel for this kind of function exists.
-
-    Args:
-        key: Function without arguments that returns the `key` for `fuse`; called only if needed.
-        tensors: List of tensors.
-    """
+def _can_fuse(tensors):
+    """Whether a function of these tensors may be compiled."""
     return (
-        _allowed.get()
         # First, since an exported graph would be valid only for the sizes that are compared.
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
-        and (_are_large(tensors) or (_kinds and _kind(key(), tensors) in _kinds))
+        and (_kinds or _are_large(tensors))
         and (is_recording() or all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors))
         and all(tensor.device.type in ("cpu", "cuda") for tensor in tensors)
         and not (is_recording_for_compiler() and _fuse_with_others(tensors))
     )
+
+
+def _loops_of(cell, kept):
+    """The `_Loops` of the present settings of a cell."""
+    with _lock:
+        # By its id: the loops keep the cell.
+        latest = kept.setdefault(id(cell), LatestSettings())
+        return latest.present(_Loops.are_present, functools.partial(_Loops, cell))
+
+
+class _Loops:
+    """The functions of a cell with its present settings, some of them compiled.
+
+    Args:
+        cell: A neuron cell.
+        patience: Integer >= 1, the first of its calls of which a function is compiled.
+    """
+
+    def __init__(self, cell, patience):
+        self._cell = cell
+        self._patience = patience
+        self._attributes = LayerAttributes(keras_internals.with_sublayers(cell))
+        self._calls = 0
+        self._was_compiled = False
+        self._programs: dict[Any, _Program] = {}
+        # Tensors that are settings change without notice.
+        self._is_known = self._attributes.unknown is None and not self._attributes.tensors
+
+    def are_present(self):
+        """Whether the cell has these settings now."""
+        return self._attributes.unchanged()
+
+    @property
+    def were_wasted(self):
+        """Whether functions were compiled, but not called often."""
+        return self._was_compiled and self._calls < WORTH_COMPILING
+
+    @functools.cached_property
+    def _kind(self):
+        """The same for cells of a class whose settings look the same."""
+        settings = {
+            name: value
+            for name, value in vars(self._cell).items()
+            if not (name in keras_internals.ATTRIBUTES_OF_EVERY_LAYER or isinstance(value, keras.Variable))
+        }
+        return type(self._cell), repr(settings)
+
+    def program(self, function, key, tensors):
+        """The compiled function, a `_Program`, or `None` if it is not compiled.
+
+        Args:
+            function: `OfTensors`.
+            key: Hashable: everything that determines the function, except the settings and the properties of the tensors.
+            tensors: List of tensors.
+        """
+        self._calls += 1
+        if not self._is_known or self._calls < self._patience:
+            return None
+        place = (key, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
+        program = self._programs.get(place)
+        if program is None:
+            kind = (self._kind, key, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
+            # The larger graph, of which its operations become a part, may itself be compiled.
+            if is_recording() or not (kind in _kinds or _are_large(tensors)):
+                return None
+            self._was_compiled = True
+            program = _Program(function, tensors, self._attributes)
+            if not (function.is_closed and self.are_present()):
+                # It has effects that a compiled function would not have.
+                self._is_known = False
+                return None
+            self._programs[place] = program
+            _kinds.add(kind)
+        return program
 
 
 def _are_large(tensors):
@@ -117,41 +174,18 @@ def _fuse_with_others(tensors):
     return not has_gradient and all(tensor.is_cuda for tensor in tensors)
 
 
-def fuse(function, owner, key, tensors):
-    """`function(*tensors)`, in one pass over memory forward and, if a gradient is needed, one backward.
+class _Program:
+    """A function that is compiled into one pass over memory forward and, if a gradient is needed, one backward.
 
     The backward pass stores the arguments of the function and recomputes intermediate values.
 
     Args:
         function: Takes tensors, and returns a structure of tensors and numbers.
-        owner: Object that the compiled function is stored with.
-        key: Hashable: everything that determines the function, except the shapes and dtypes of the tensors.
         tensors: List of tensors.
+        attributes: `LayerAttributes`, the settings that the function depends on.
     """
-    programs = _programs.setdefault(owner, {})
-    place = (key, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
-    if place not in programs:
-        if is_recording():
-            # The larger graph, of which its operations become a part, may itself be compiled.
-            return function(*tensors)
-        programs[place] = _Program(function, tensors)
-        _kinds.add(_kind(key, tensors))
-    program = programs[place]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        outputs = _Differentiable.apply(program, function, *tensors)
-    else:
-        outputs = program.outputs(tensors)
-    return program.structured(outputs)
 
-
-def _kind(key, tensors):
-    return (key, *((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors))
-
-
-class _Program:
-    """A compiled function, and its compiled derivatives."""
-
-    def __init__(self, function, tensors):
+    def __init__(self, function, tensors, attributes):
         def traced(*tensors):
             outputs = function(*tensors)
             # Numbers are the same at every call.
@@ -161,11 +195,17 @@ class _Program:
         with torch.no_grad():
             self.run = _compile(traced, tensors)
         self.derivatives = {}
+        self._attributes = attributes
 
     def outputs(self, tensors):
         return self.run(*tensors)
 
-    def structured(self, outputs):
+    def __call__(self, function, tensors):
+        """`function(*tensors)`, of an equal function."""
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            outputs = _Differentiable.apply(self, function, *tensors)
+        else:
+            outputs = self.outputs(tensors)
         remaining = iter(outputs)
         return tree.map_leaves(lambda number: next(remaining) if number is None else number, self.structure)
 
@@ -194,6 +234,11 @@ class _Program:
             run = self.derivatives[wanted, given]
         elif is_recording():
             run = derivative
+        elif not self._attributes.unchanged():
+            raise RuntimeError(
+                "Attributes of a neuron cell changed between a forward pass and its backward pass, which computes the time "
+                "steps again. Change them after the backward pass, or use model.compile(..., jit_compile=False)."
+            )
         else:
             run = self.derivatives[wanted, given] = _compile(derivative, tensors_in)
         found = iter(run(*tensors_in))

@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from keras_ratesnn._core.backend.torch import compiler, cuda_graphs, graph_passes, padding, random, replicas, small_operations
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
+from keras_ratesnn._core.backend.torch.layer_attributes import global_settings
 
 _recording: contextvars.ContextVar["_Recording | None"] = contextvars.ContextVar("keras_ratesnn_recording", default=None)
 
@@ -138,19 +139,7 @@ class CallGraph:
         ):
             return None
         properties = [(t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in tensors]
-        # A compiled graph contains the last two.
-        modes = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
-        return torch.is_grad_enabled(), replicas.count(), *modes, *properties
-
-    @staticmethod
-    def state_of(tensor):
-        """What is different once a tensor has been changed, or `None` if its values may change without that.
-
-        NumPy and others may share its memory (PyTorch then calls the storage not resizable).
-        """
-        if tensor.is_inference() or type(tensor) is not torch.Tensor or not tensor.untyped_storage().resizable():
-            return None
-        return tensor._version, tensor.data_ptr(), tensor.requires_grad
+        return torch.is_grad_enabled(), replicas.count(), global_settings(), *properties
 
     @staticmethod
     def share_memory(results, tensors):

@@ -47,5 +47,5 @@ def _reordered(tensor, memory_format=torch.contiguous_format):
         return tensor.contiguous(memory_format=memory_format)
     # PyTorch's layout only needs a matrix transposition, which is fast.
     height, width, inputs, outputs = kernel.shape
-    transposed = kernel.reshape(-1, outputs).t().contiguous()
+    transposed = kernel.reshape(height * width * inputs, outputs).t().contiguous()
     return transposed.reshape(outputs, height, width, inputs).permute(0, 3, 1, 2)

@@ -13,9 +13,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import torch
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals
+from keras_ratesnn._core import keras_internals
 
 _NUMBERS = (bool, int, float, complex, str, bytes)
 _FIXED = {
@@ -71,12 +72,20 @@ class LayerAttributes:
         self._views: list[Any] = []
         self._getters: list[Any] = []
         self._tensors = []
+        self._of_classes: list[Any] = []
         # Objects by id, so that no other object has the same one.
         self._seen: dict[int, Any] = {}
         for layer in layers:
             self._watch_layer(layer)
         for other in others:
             self._look_into(other, f"of {type(other).__name__}", _DEEPEST)
+        # After all others, which are known or not wherever else they are. What cannot be seen to change in a class, or in what
+        # its methods enclose, counts as constant, as global variables do.
+        unknown = self.unknown
+        while self._of_classes:
+            for value in _behind(self._of_classes.pop()):
+                self._look_into(value, "of a class", _DEEPEST)
+        self.unknown = unknown
         self._seen.clear()
         self._lengths = list(map(len, self._containers))
         self._names = list(self._present_names())
@@ -98,7 +107,7 @@ class LayerAttributes:
                 self.unknown = f"layer {layer.name!r} has hooks"
         # A model that is only a graph has no settings.
         if not keras_internals.is_graph(layer):
-            for name, value in vars(layer).items():
+            for name, value in list(vars(layer).items()):
                 if name not in _OF_EVERY_LAYER:
                     self._look_into(value, f"attribute {name!r} of layer {layer.name!r}", _DEEPEST)
 
@@ -111,7 +120,7 @@ class LayerAttributes:
         """Whether all attributes are what they were. Nearly all of it is one comparison, since this runs in every call."""
         if list(map(len, self._containers)) != self._lengths or list(self._present_names()) != self._names:
             return False
-        if any(backend.CallGraph.state_of(tensor) != state for tensor, state in self._tensors):
+        if any(_state_of(tensor) != state for tensor, state in self._tensors):
             return False
         return all(map(operator.is_, self._contents, self._present())) or all(map(_same, self._contents, self._present()))
 
@@ -131,11 +140,12 @@ class LayerAttributes:
         return itertools.chain(itertools.chain.from_iterable(self._views), map(operator.call, self._getters))
 
     def _watch_class(self, kind):
-        """Watches the attributes of a class and of its bases, but not what is inside them."""
+        """Watches the attributes of a class and of its bases, and later what is inside them."""
         for base in kind.__mro__:
             if id(base) not in self._seen and not _is_of_library(base.__module__):
                 self._seen[id(base)] = base
                 self._watch(vars(base))
+                self._of_classes += [value for name, value in vars(base).items() if not name.startswith("__")]
 
     def _look_into(self, value, place, depth):
         kind = type(value)
@@ -199,7 +209,7 @@ class LayerAttributes:
         # Weights are not settings; a graph that contains one is refused.
         if type(tensor).__name__ == "Parameter":
             return
-        state = backend.CallGraph.state_of(tensor)
+        state = _state_of(tensor)
         if state is None:
             self.unknown = f"{place} is a tensor that may change without notice: it shares memory, or is of inference mode"
         else:
@@ -214,6 +224,42 @@ class LayerAttributes:
         getters += [functools.partial(_content, cell) for cell in cells]
         self._getters += getters
         self._look_into_all([*(get() for get in getters[1:]), vars(function)], place, depth)
+
+
+def global_settings():
+    """What operations depend on besides attributes and tensors, hashable: settings of Keras and of PyTorch."""
+    return (
+        keras.config.epsilon(),
+        keras.config.floatx(),
+        keras.config.image_data_format(),
+        keras_internals.autocast_dtype(),
+        torch.get_default_dtype(),
+        # Compiled code contains these two.
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+    )
+
+
+def _state_of(tensor):
+    """What is different once a tensor has been changed, or `None` if its values may change without that.
+
+    NumPy and others may share its memory (PyTorch then calls the storage not resizable).
+    """
+    if tensor.is_inference() or type(tensor) is not torch.Tensor or not tensor.untyped_storage().resizable():
+        return None
+    return tensor._version, tensor.data_ptr(), tensor.requires_grad
+
+
+def _behind(value):
+    """What an attribute of a class stands for, a list: functions behind descriptors; nothing where that is not known."""
+    if isinstance(value, property):
+        return [value.fget, value.fset]
+    if isinstance(value, (staticmethod, classmethod)):
+        return [value.__func__]
+    if isinstance(value, functools.cached_property):
+        return [value.func]
+    is_descriptor = hasattr(type(value), "__get__") and not isinstance(value, types.FunctionType)
+    return [] if is_descriptor else [value]
 
 
 def _content(cell):

@@ -1,15 +1,13 @@
-"""The time loop of a neuron layer: a compiled loop equals the unrolled loop and uses less memory."""
+"""The time loop of a neuron layer: a compiled loop equals the unrolled loop."""
 
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, data, loss_and_gradients, spiking, to_numpy
+from helpers import BACKEND, data, loss_and_gradients, response, spiking, to_numpy, training_results
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core import backend
-from keras_ratesnn.gradients import _eligibility, _time_loop
-from keras_ratesnn.gradients.signals import Signal
 
 
 class CountingCell(rsnn.layers.NeuronCell):
@@ -42,33 +40,40 @@ def steps_unrolled(monkeypatch, steps):
     monkeypatch.setattr(backend, "unrolled_steps", lambda with_gradient: steps)
 
 
-CASES = [((1,), False, "float32"), ((7,), False, "bfloat16"), ((1, 2, 4), True, "float32")]
+CASES = [((1,), False, "float32"), ((7,), False, "mixed_bfloat16"), ((1, 2, 4), True, "float32")]
 
 
 @pytest.mark.parametrize(
-    ("name", "windows", "static", "dtype"),
+    ("name", "windows", "static", "policy"),
     [
         *((name, (2,), False, "float32") for name in CELLS),
         *((name, *case) for name in ("lif", "of one's own, with a counter and a weight") for case in CASES),
     ],
 )
-def test_a_compiled_loop_equals_the_unrolled_loop(name, windows, static, dtype, monkeypatch):
+def test_a_compiled_loop_equals_the_unrolled_loop(name, windows, static, policy, monkeypatch):
+    """The spikes of each step, and the derivatives of the rate of each window."""
+    keras.config.set_dtype_policy(policy)
     timesteps = sum(windows)
-    cell = CELLS[name]()
-    cell.build((3, 5))
-    current = np.random.default_rng(0).normal(0.5, 1.0, (3 if static else 3 * timesteps, 5))
-    current = Signal(ops.convert_to_tensor(current, "float32"), static)
+    neurons = spiking(neurons_of(CELLS[name]()), timesteps, rsnn.gradients.Rate(windows=windows), return_sequences=True)
+    generator = np.random.default_rng(0)
+    current = generator.normal(0.5, 1.0, (3, 5) if static else (3, timesteps, 5)).astype("float32")
+    weights = generator.normal(size=(3, timesteps, 5)).astype("float32")
+    assert neurons.compute_dtype == ("float32" if policy == "float32" else "bfloat16")
     results = []
     for steps in (timesteps, 1):
         steps_unrolled(monkeypatch, steps)
-        spikes, (state, means) = _time_loop.run(_eligibility.EligibilityPass(cell, dtype, windows), current, timesteps)
-        assert keras.backend.standardize_dtype(spikes.dtype) == dtype
-        # A number is a trace that is the same for all neurons.
-        results.append([to_numpy(ops.cast(value, "float32")) for value in keras.tree.flatten((spikes, state, means))])
-    assert results[0][0].shape == (3 * timesteps, 5)
-    assert 0 < results[0][0].mean() < 1
+        outputs, of_inputs, of_variables = response(neurons, [current], [weights])
+        results.append([*outputs, *of_inputs, *of_variables.values()])
+    spikes, of_inputs, *_ = results[0]
+    assert 0 < spikes.mean() < 1
+    assert of_inputs.all()
     for unrolled, looped in zip(*results, strict=True):
-        np.testing.assert_allclose(looped, np.broadcast_to(unrolled, looped.shape), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(looped, unrolled, rtol=1e-5, atol=1e-6)
+
+
+def neurons_of(cell):
+    inputs = keras.Input((5,))
+    return keras.Model(inputs, rsnn.layers.Neuron(cell)(inputs))
 
 
 class NoisyCell(rsnn.layers.LIFCell):
@@ -83,14 +88,14 @@ class NoisyCell(rsnn.layers.LIFCell):
 
 
 def test_a_cell_that_draws_random_numbers_draws_the_same_ones_in_a_loop(monkeypatch):
-    current = Signal(ops.zeros((4, 5)), static=True)
     results = []
     for steps in (6, 1):
         steps_unrolled(monkeypatch, steps)
         cell = NoisyCell()
-        spikes, _ = _time_loop.run(_eligibility.EligibilityPass(cell, "float32", (6,)), current, 6)
-        results.append((to_numpy(spikes), to_numpy(cell.generator.state)))
-    by_step = results[0][0].reshape(4, 6, 5)
+        neurons = spiking(neurons_of(cell), 6, return_sequences=True)
+        _, _, spikes = training_results(neurons, np.zeros((4, 5), "float32"), np.zeros(4), lambda y, outputs: ops.mean(outputs))
+        results.append((spikes, to_numpy(cell.generator.state)))
+    by_step = results[0][0]
     assert (by_step[:, 1:] != by_step[:, :-1]).any()
     for unrolled, looped in zip(*results, strict=True):
         np.testing.assert_array_equal(looped, unrolled)
@@ -113,3 +118,19 @@ def test_gradients_are_the_same_with_and_without_a_loop(gradient, monkeypatch):
     assert looped_loss == pytest.approx(loss, rel=1e-5)
     for path, gradient in gradients.items():
         np.testing.assert_allclose(looped_gradients[path], gradient, rtol=1e-3, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_a_counter_waits_at_padding_also_in_a_loop(gradient, monkeypatch):
+    steps_unrolled(monkeypatch, 1)
+    keras.utils.set_random_seed(0)
+    x, y = data(2, (4, 6))
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.Neuron(CountingCell())(layers.Dense(8)(inputs))))
+    late, early = (np.pad(x, [(0, 0), pads, (0, 0)]) for pads in ((1, 0), (0, 1)))
+    expected = loss_and_gradients(spiking(network, 4, gradient), x, y)
+    model = spiking(network, 5, gradient, mask_value=0.0)
+    for padded in (late, early):
+        for found, right in zip(loss_and_gradients(model, padded, y), expected, strict=True):
+            found, right = (of if isinstance(of, float) else list(of.values()) for of in (found, right))
+            keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, right)

@@ -1,21 +1,19 @@
-"""Signals: tensors over time, which a walk passes between the operations of a network."""
+"""Signals: tensors over time, between the operations of a network, for what rewrites or watches it."""
 
 from collections.abc import Callable
 from typing import Any
 
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._graph import Call
+from keras_ratesnn._graph.walk import Call
 
 
 class Signal:
     """A tensor over time.
 
     Args:
-        value: Tensor. In multi-step mode all steps, folded to `(batch * T, ...)`; in single-step mode the current step,
-            `(batch, ...)`; in a walk on rates the firing rate of each window, `(batch * W, ...)`. If `static`, `(batch, ...)`.
-        static: Boolean, whether the signal is the same at every step. Layers on static signals run once instead of T times.
-            Defaults to `False`.
+        value: Tensor `(batch * T, ...)`, all steps; `(batch, ...)` if `static`.
+        static: Boolean, whether the signal is the same at every step. Defaults to `False`.
     """
 
     __slots__ = ("__weakref__", "static", "value")
@@ -23,12 +21,6 @@ class Signal:
     def __init__(self, value: Tensor, static: bool = False) -> None:
         self.value = value
         self.static = static
-
-
-class Steps(Signal):
-    """All steps, `(batch * T, ...)`, of integers or booleans in a walk on rates; they have no rate."""
-
-    __slots__ = ()
 
 
 def only_signal(call: Call, beside: Any = None) -> Signal:

@@ -1,0 +1,320 @@
+"""The handler of one call: what its operation does at a step, at all steps, once, and on rates."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._graph import PlannedCall, Slot
+from keras_ratesnn.gradients._windows import Windows
+from keras_ratesnn.layer_kinds import kind_of, may_use_masks, wants_time_step
+
+State = Any
+"""What a handler keeps between steps and for rates: `()`, or a NamedTuple of its file. What is absent is `()`, for loops."""
+
+Time = int | Tensor | None
+"""A time step, from 0 on, as an integer or an integer scalar tensor; `None` for all steps at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What all handlers of a run share.
+
+    Args:
+        windows: `Windows`: T, the mask in time, and the windows whose means are recorded.
+        rows: The number of rows of all steps, batch · T.
+        training: Boolean, whether layers behave as in training.
+        all_at_once: Boolean, whether operations see all steps at once, as in multi-step mode.
+        with_gradient: Boolean, whether what depends on time carries gradient. Defaults to `True`.
+        detached: Boolean, whether it must not carry gradient, because something else provides it. Defaults to `False`.
+        records: Boolean, whether rates are wanted after the last step. Defaults to `False`.
+        last_step: Boolean, whether rates have the statistics of the last step instead of time means. Defaults to `False`.
+        streams: Boolean, whether the run is a step of an endless one, or all slots of such a step. Defaults to `False`.
+        between: Function of what is carried from a step to the next, which returns what the next step finds. Defaults to
+            `None`: the same.
+        chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`, all steps.
+        layout: Context for calls of layers that can keep the memory layout of their data.
+    """
+
+    windows: Windows
+    rows: int | Tensor
+    training: bool
+    all_at_once: bool
+    with_gradient: bool = True
+    detached: bool = False
+    records: bool = False
+    last_step: bool = False
+    streams: bool = False
+    between: Callable[[Structure], Structure] | None = None
+    chosen: Tensor | None = None
+    layout: Any = dataclasses.field(default_factory=backend.layout_kept)
+
+    def checked(self, rows: Tensor) -> Tensor:
+        """Checks that a tensor of all steps has a row for each sample and step, and returns it."""
+        backend.check_equal(
+            ops.shape(rows)[0] if len(rows.shape) else 1,
+            self.rows,
+            'A network run with step_mode="multi" must keep the batch as the first axis of all tensors that change with time: '
+            f"one row for each sample and step. Received: a tensor of shape {tuple(rows.shape)}, which does not have "
+            f"{self.rows if isinstance(self.rows, int) else 'that number of'} rows. Remove the operation that "
+            'reshapes or reduces that axis, or set step_mode="single", in which the network sees the samples of one step.',
+        )
+        return rows
+
+    @property
+    def calls(self) -> int:
+        """How often an operation is called in a run."""
+        return 1 if self.all_at_once else self.windows.timesteps
+
+    def step_of_rows(self, rows: int | Tensor) -> Tensor:
+        """The time step of each row of all steps, `(rows,)`."""
+        return ops.arange(rows, dtype="int32") % self.windows.timesteps
+
+    def with_gradient_of_chosen(self, rows: Tensor, t: Time) -> Tensor:
+        """Rows of a step, or of all steps for `None`; their gradient is that of the chosen steps."""
+        if self.chosen is None:
+            return rows
+        chosen = (
+            ops.tile(self.chosen, (ops.shape(rows)[0] // self.windows.timesteps,)) if t is None else ops.take(self.chosen, t)
+        )
+        return ops.where(time_axis.as_rows(chosen, rows), rows, ops.stop_gradient(rows))
+
+
+class Handler:
+    """One call of an operation.
+
+    A handler whose `step` takes `t=None` for all steps as `batch * T` rows needs no `all_steps`.
+
+    Args:
+        call: `PlannedCall`.
+        context: `Context`.
+        static: For each input, whether it is the same at every step.
+    """
+
+    counts_steps = False
+    """Whether the outputs depend on the number of the step, also of an operation that does not take it."""
+    is_static_if_inputs_are = True
+    """Whether the operation runs once if its inputs are the same at every step; never if it takes the time step."""
+
+    def __init__(self, call: PlannedCall, context: Context, static: Sequence[bool]) -> None:
+        self.call, self.context, self.static = call, context, static
+        self.operation, self.kind = call.operation, kind_of(call.operation)
+        self.takes_time = wants_time_step(type(call.operation))  # type: ignore[arg-type]  # A class can be hashed.
+
+    def start(self, inputs: list[Tensor]) -> State:
+        """The state before the first step, given its inputs."""
+        return ()
+
+    def step(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
+        """`(state, outputs)` of one step, given its inputs."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `step(state, inputs, t)`.")
+
+    def all_steps(self, state: State, inputs: list[Tensor]) -> tuple[State, list[Tensor]]:
+        """`(state, outputs)` of all steps, `(batch * T, ...)`.
+
+        Args:
+            state: `()`, or the state after earlier steps, with which these go on.
+            inputs: List of tensors `(batch * T, ...)`, or `(batch, ...)` where they are the same at every step.
+        """
+        rows = self.rows(inputs)
+        return self.step(state or self.start(rows), rows, None)
+
+    def once(self, inputs: list[Tensor]) -> tuple[list[Tensor], Tensor | None]:
+        """`(outputs, loss)` where all inputs are the same at every step; `loss` is `None` if there is none."""
+        outputs, loss = self.apply(inputs)
+        return outputs, plus(loss, self.regularization(outputs))
+
+    def rates(self, state: State, inputs: list[Tensor]) -> tuple[list[Tensor], Tensor | None]:
+        """`(outputs, loss)` of rates, `(batch * W, ...)`, given the state after the last step."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `rates(state, inputs)`.")
+
+    def again(self, state: State) -> State | None:
+        """The state with which a second sweep over the same steps begins: what was drawn. `None`: with `start`."""
+        return None
+
+    def carried(self, state: State) -> Structure:
+        """What passes from step to step in inference, with names: `()`, a tensor, or dicts and lists of tensors."""
+        return ()
+
+    def resumed(self, carried: Structure) -> State | None:
+        """The state that carries this. `None`: that of `start`."""
+        return None
+
+    def membranes(self, state: State) -> Structure:
+        """The part of a state whose NaN would look like silence."""
+        return ()
+
+    def finish(self, state: State) -> tuple[State, Structure]:
+        """`(state, membranes)`: the state for rates and `end`, given that after the last step. Called once."""
+        return state, ()
+
+    def end(self, state: State) -> None:
+        """Called once after the last walk: statistics go to the layer."""
+
+    # What handlers share:
+
+    def rows(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Inputs with a row for each sample and step, also where they are the same at every step."""
+        return self._repeated(inputs, lambda x: time_axis.repeat(x, self.context.windows.timesteps))
+
+    def rates_of(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Inputs as rates, with a row for each sample and window, also where they are the same at every step.
+
+        Those of integers and booleans, of which all steps are there, are their time means.
+        """
+        windows = self.context.windows
+
+        def rates(x, same):
+            return x if same or time_axis.is_float(x.dtype) else windows.means_over_steps(time_axis.widen(x))
+
+        return self._repeated(list(map(rates, inputs, self.static)), windows.repeat)
+
+    def _repeated(self, inputs, repeat):
+        return [keras_internals.with_mask(repeat, x) if same else x for x, same in zip(inputs, self.static, strict=True)]
+
+    def inputs_at(self, t: int, inputs: list[Tensor]) -> list[Tensor]:
+        """The inputs of a step, given those of all steps, which are `(batch, ...)` where they are the same at every step."""
+        timesteps = self.context.windows.timesteps
+
+        return [x if same else of_step(x, t, timesteps) for x, same in zip(inputs, self.static, strict=True)]
+
+    def apply(self, inputs: Sequence[Any], t: Time = None) -> tuple[list[Tensor], Tensor | None]:
+        """`(outputs, loss)`: the outputs in Keras' order, and the sum of the losses that the layer adds, or `None`.
+
+        Activity regularisation is not among them.
+        """
+        masks, remaining = [keras_internals.mask_of(x) for x in inputs], iter(inputs)
+        args, kwargs = tree.map_leaves(
+            lambda leaf: next(remaining) if isinstance(leaf, Slot) else leaf, (self.call.args, self.call.kwargs)
+        )
+        if self.call.takes_training:
+            kwargs["training"] = self.context.training
+        if self.takes_time:
+            rows = ops.shape(inputs[0])[0]
+            kwargs["time_step"] = self.context.step_of_rows(rows) if t is None else t
+        with self.context.layout if self.kind.any_layout else contextlib.nullcontext():
+            outputs, losses = keras_internals.call_aside(self.operation, args, kwargs)
+        for x, mask in zip(inputs, masks, strict=True):
+            # Keras' MultiHeadAttention takes the masks off its inputs.
+            keras_internals.put_mask(x, mask)
+        outputs = keras.tree.flatten(outputs) if isinstance(outputs, (list, tuple, dict)) else [outputs]
+        return outputs, sum(ops.sum(time_axis.widen(loss)) for loss in losses) if losses else None
+
+    def regularization(self, outputs: list[Tensor]) -> Tensor | None:
+        """The activity regularisation of outputs, divided by the number of their rows, as in Keras."""
+        regularizer = getattr(self.operation, "activity_regularizer", None)
+        if regularizer is None:
+            return None
+        # In half precision the sum over all steps and neurons could overflow.
+        wide = map(time_axis.widen, outputs)
+        return sum(regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype) for output in wide)
+
+    def regularization_of_step(self, outputs: list[Tensor], t: Time) -> Tensor | None:
+        """What a step, or all steps for `None`, adds to the activity regularisation; padding adds nothing."""
+        if getattr(self.operation, "activity_regularizer", None) is None:
+            return None
+        windows, chosen = self.context.windows, self.context.with_gradient_of_chosen
+        loss = self.regularization([windows.only_valid_at(t, time_axis.widen(chosen(output, t))) for output in outputs])
+        return time_axis.scaled(loss, windows.padding() / self.context.calls)
+
+    def regularization_of_rates(self, rates: list[Tensor]) -> Tensor | None:
+        """The activity regularisation of rates, with windows weighted by their size."""
+        windows = self.context.windows
+        if windows.have_equal_weights or getattr(self.operation, "activity_regularizer", None) is None:
+            return self.regularization(rates)
+        of_windows = zip(*map(windows.cut, rates), strict=True)
+        losses = map(self.regularization, map(list, of_windows))
+        return sum(time_axis.scaled(loss, windows.share(window)) for window, loss in enumerate(losses))
+
+    def guarded(self, keep: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """A function for inputs and outputs of an operation that may be, or have a derivative that is, NaN for zeros.
+
+        Args:
+            keep: Function that leaves zeros, without gradient, in place of padding.
+
+        Returns:
+            `keep`, with Keras masks, if there is padding and the operation could need it. Otherwise, the identity.
+        """
+        if self.context.windows.mask is None or (self.kind.affine and not may_use_masks(self.operation)):
+            return lambda tensor: tensor
+        return lambda tensor: keras_internals.put_mask(keep(tensor), keras_internals.mask_of(tensor))
+
+    def row_mask(self, rows: Tensor) -> Tensor | None:
+        """The Keras mask of rows as booleans, if it is one of the first axes of a step; otherwise `None`."""
+        mask, axes = keras_internals.mask_of(rows), rows.shape
+        if mask is None or len(mask.shape) > len(axes):
+            return None
+        fits = all(None in sizes or sizes[0] == sizes[1] for sizes in zip(mask.shape[1:], axes[1:], strict=False))
+        return ops.cast(mask, "bool") if fits else None
+
+    def valid_places(self, rows: Tensor, t: Time) -> Tensor | None:
+        """What of the rows of a step, or of all, is neither padding nor masked: booleans of their first axes; `None` if all."""
+        valid, mask = self.context.windows.valid(t), self.row_mask(rows)
+        if valid is None or mask is None:
+            return valid if mask is None else mask
+        return ops.logical_and(mask, time_axis.as_rows(valid, mask))
+
+    def only_valid_places(self, rows: Tensor, t: Time) -> Tensor:
+        """The rows of a step, or of all steps, with zeros, and no gradient, for what is padding or masked."""
+        return time_axis.zero_unless(self.valid_places(rows, t), rows)
+
+    def only_input(self, inputs: list[Tensor]) -> Tensor:
+        """The input of an operation that has one."""
+        if len(inputs) != 1:
+            raise ValueError(
+                f"Layer {self.operation.name!r} of type {type(self.operation).__name__} takes one input tensor in a "
+                f"SpikingModel. Received: {len(inputs)}. Call it on its input alone."
+            )
+        return inputs[0]
+
+
+class LoopedHandler(Handler):
+    """A handler with a state of its own: one step after the other, also where all steps are there.
+
+    A subclass implements `start` and `advance`. At steps that are padding for a sample its state waits, and its outputs are 0.
+    """
+
+    is_static_if_inputs_are = False
+
+    def advance(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
+        """`(state, outputs)` of one step, as if it were no padding."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `advance(state, inputs, t)`.")
+
+    def step(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
+        between, valid = self.context.between, self.context.windows.valid(t)
+        state = state if between is None else between(state)
+        after, outputs = self.advance(state, inputs, t)
+        if valid is None:
+            return after, outputs
+        kept = tree.map_leaves(lambda new, old: ops.where(time_axis.as_rows(valid, new), new, old), after, state)
+        return kept, [time_axis.zero_unless(valid, output) for output in outputs]
+
+    def all_steps(self, state: State, inputs: list[Tensor]) -> tuple[State, list[Tensor]]:
+        outputs: list[list[Tensor]] = []
+        for t in range(self.context.windows.timesteps):
+            now = self.inputs_at(t, inputs)
+            state, at_step = self.step(self.start(now) if isinstance(state, tuple) and not state else state, now, t)
+            outputs.append(at_step)
+        return state, list(map(joined, zip(*outputs, strict=True)))
+
+
+def plus(loss: Any, other: Any) -> Any:
+    """The sum of two losses. An absent loss is `None`, or `()` in a state."""
+    if other is None or isinstance(other, tuple):
+        return loss
+    return other if loss is None or isinstance(loss, tuple) else loss + other
+
+
+def of_step(rows: Tensor, t: int, timesteps: int) -> Tensor:
+    """The tensor `(batch, ...)` of a step, of those of all steps, `(batch * T, ...)`, with its Keras mask."""
+    return keras_internals.with_mask(lambda rows: time_axis.unfold(rows, timesteps)[:, t], rows)
+
+
+def joined(steps: Sequence[Tensor]) -> Tensor:
+    """The tensors `(batch, ...)` of all steps as `(batch * T, ...)`, with their Keras masks."""
+    return keras_internals.with_mask(lambda *steps: time_axis.fold(ops.stack(steps, axis=1)), *steps)

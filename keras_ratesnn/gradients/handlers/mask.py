@@ -1,0 +1,49 @@
+"""Dropout and its like: one random mask for all steps of a sample and for its rate."""
+
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_ratesnn._core import keras_internals, time_axis
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn.gradients.handlers.handler import Handler, Time, plus
+
+
+class State(NamedTuple):
+    """What the layer multiplies each step by, `(batch, ...)`, and the losses of the steps so far."""
+
+    mask: Tensor
+    loss: Tensor | tuple[()] = ()
+
+
+class MaskHandler(Handler):
+    """A layer that multiplies by a random mask, such as dropout: the same one at all steps, and on rates."""
+
+    def start(self, inputs):
+        (mask,), _ = self.apply([ops.ones_like(self.only_input(inputs))])
+        return State(mask)
+
+    def step(self, state, inputs, t):
+        x = self.only_input(inputs)
+        outputs = keras_internals.put_mask(
+            self.masked(time_axis.cast(x, state.mask.dtype), state.mask, t), keras_internals.mask_of(x)
+        )
+        loss = None if self.context.records else self.regularization_of_step([outputs], t)
+        return state._replace(loss=plus(state.loss, loss)), [outputs]
+
+    def masked(self, x: Tensor, mask: Tensor, t: Time) -> Tensor:
+        """Rows of a step, or of all steps for `None`, times the mask."""
+        if t is not None:
+            return x * mask
+        return time_axis.fold(time_axis.unfold(x, self.context.windows.timesteps) * mask[:, None])
+
+    def again(self, state):
+        return State(state.mask)
+
+    def all_steps(self, state, inputs):
+        return self.step(self.start(self.inputs_at(0, inputs)), self.rows(inputs), None)
+
+    def rates(self, state, inputs):
+        (rates,) = self.rates_of(inputs)
+        rates = time_axis.cast(rates, state.mask.dtype) * self.context.windows.repeat(state.mask)
+        return [rates], self.regularization_of_rates([rates])

@@ -1,0 +1,84 @@
+"""Random layers: the same numbers at all steps of a sample, and for its rate."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from keras_ratesnn import layer_kinds
+from keras_ratesnn._core import backend
+from keras_ratesnn.gradients import _state
+from keras_ratesnn.gradients.handlers.handler import joined, plus
+from keras_ratesnn.gradients.handlers.operation import OperationHandler
+
+
+class State(NamedTuple):
+    """What a random layer keeps: `seeds` and `noise` before its first step, and what an `Operation` does."""
+
+    seeds: Any
+    noise: Any
+    loss: Any = ()
+    totals: Any = ()
+    masks: Any = ()
+
+
+class RandomHandler(OperationHandler):
+    """A layer that draws random numbers: the same ones at all steps of a sample, and on its rate."""
+
+    def start(self, inputs):
+        return State([ops.copy(state) for state in layer_kinds.seeds_of(self.operation)], backend.noise_state())
+
+    def step(self, state, inputs, t):
+        masks = self._masks_in_time(inputs)
+        with self._drawing(state, again=not (isinstance(t, int) and t == 0)):
+            outputs, loss = self.apply(inputs, t)
+        return self.after(state, inputs, masks, outputs, self._of_chosen(loss, t), t)
+
+    def again(self, state):
+        return State(state.seeds, state.noise)
+
+    def all_steps(self, state, inputs):
+        state, loss, outputs = self.start(inputs), None, []
+        for t in range(self.context.windows.timesteps):
+            with self._drawing(state, again=t > 0):
+                of_step, added = self.apply(self.inputs_at(t, inputs), t)
+            outputs.append(of_step)
+            loss = plus(loss, None if added is None else self._of_chosen(added, t) / self.context.windows.timesteps)
+        rows = self.rows(inputs)
+        return self.after(state, rows, self._masks_in_time(rows), list(map(joined, zip(*outputs, strict=True))), loss, None)
+
+    def after(self, state, *args):
+        kept, outputs = super().after(state, *args)
+        return state._replace(loss=kept.loss, totals=kept.totals, masks=kept.masks), outputs
+
+    def rates(self, state, inputs):
+        of_steps = self.takes_time or state.masks or self._has_steps(inputs)
+        rates, loss = self._in_time(state, inputs) if of_steps else self._by_window(state, inputs)
+        rates = self.with_means(state, rates)
+        return rates, plus(loss, self.regularization_of_rates(rates))
+
+    def _on_steps(self, state, inputs):
+        return self._step_by_step(state, inputs)
+
+    @contextlib.contextmanager
+    def on_rates(self, state: Any) -> Iterator[None]:
+        with _state.kept(self, state.seeds), backend.repeated_noise(state.noise):
+            yield
+
+    @contextlib.contextmanager
+    def _drawing(self, state, again):
+        """A context in which a call draws the numbers of the first step.
+
+        Args:
+            state: `State`.
+            again: Boolean, whether it has drawn them before. Later calls then draw as if it had not done so again.
+        """
+        for variable, seed in zip(layer_kinds.seeds_of(self.operation), state.seeds, strict=True):
+            variable.assign(seed)
+        if again:
+            with backend.repeated_noise(state.noise):
+                yield
+        else:
+            backend.set_noise_state(state.noise)
+            yield

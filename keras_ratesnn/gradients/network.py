@@ -1,0 +1,343 @@
+"""A planned network: its nodes, one step of all of them, and the loops over time around them.
+
+A network is a list of nodes, each a *handler* and the slots of its inputs and outputs. `step` runs them once; it has no effect
+but on Keras variables. Single-step mode and streams are loops over it. In multi-step mode the loops are exchanged: each node
+runs all steps before the next one begins. What is the same at every step runs once, before them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._graph import PlannedCall
+from keras_ratesnn.gradients import _compiled_loop
+from keras_ratesnn.gradients._propagate_nan import propagate_nan
+from keras_ratesnn.gradients._windows import Windows, with_step
+from keras_ratesnn.gradients.handlers import Context, Handler, State, Time, handler_class
+from keras_ratesnn.gradients.run import Run
+from keras_ratesnn.layer_kinds import TIME_MEAN, kind_of
+
+
+class Node(NamedTuple):
+    """A handler, and the numbers of the slots of its inputs and outputs."""
+
+    handler: Handler
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+
+
+Constants = dict[int, Tensor]
+"""Tensors by the numbers of their slots: the inputs, those with time as a whole, and what is the same at every step."""
+
+States = list[State]
+"""One for each node, in their order."""
+
+NodesOf = Callable[[Sequence[PlannedCall], Context, set[int]], Iterable[Node]]
+
+
+class Gathered(NamedTuple):
+    """Of the steps so far, the sums of the outputs, or all of them if all are wanted; and their Keras masks, `()` for none."""
+
+    outputs: Structure
+    masks: list[Any]
+
+
+def plain_nodes(calls: Sequence[PlannedCall], context: Context, static: set[int]) -> Iterable[Node]:
+    """A node for each call, in order. `static` are the slots that are the same at every step; it grows meanwhile."""
+    of_means: set[int] = set()
+    for call in calls:
+        outputs = [slot.index for slot in call.outputs]
+        follows_a_mean = not of_means.isdisjoint(call.inputs)
+        if follows_a_mean or kind_of(call.operation).role == TIME_MEAN:
+            of_means.update(outputs)
+        # The mean of a mean is that mean, not one of the means so far.
+        handler = handler_class(call, context, follows_a_mean)
+        yield Node(handler(call, context, [index in static for index in call.inputs]), call.inputs, outputs)
+
+
+class Network:
+    """The nodes of a run, and what runs them.
+
+    Args:
+        run: `Run`.
+        nodes: Function `(calls, context, static) -> nodes`. Defaults to `plain_nodes`.
+        windows: Tuple of integers that add up to T, the sizes of the windows with a mean each. Defaults to `None`, one window.
+        **context: Of `Context`, what the run does not tell.
+    """
+
+    def __init__(self, run: Run, nodes: NodesOf = plain_nodes, windows: Sequence[int] | None = None, **context: Any) -> None:
+        self.run, (part, _) = run, run.parts
+        batch, timesteps = ops.shape(run.inputs[0][0])[0], run.timesteps
+        context = {"all_at_once": run.step_mode == "multi", "with_gradient": run.with_gradient, **context}
+        self.windows = Windows(tuple(windows or (timesteps,)), run.mask)
+        self.context = Context(self.windows, batch * timesteps, run.training, **context)
+        self.inputs = [(slot.index, has_time) for slot, (_, has_time) in zip(part.inputs, run.inputs, strict=True)]
+        self.outputs = part.outputs
+        # Between the steps of a stream nothing is the same.
+        of_stream = self.context.streams and not self.context.all_at_once
+        self.static = set() if of_stream else {index for index, has_time in self.inputs if not has_time}
+        self.once_nodes: list[Node] = []
+        self.nodes: list[Node] = []
+        for node in nodes(part.calls, self.context, self.static):
+            handler = node.handler
+            is_static = handler.is_static_if_inputs_are and not handler.takes_time and self.static.issuperset(node.inputs)
+            if is_static and not of_stream:
+                self.static.update(node.outputs)
+                self.once_nodes.append(node)
+            else:
+                self.nodes.append(node)
+        self._losses: list[tuple[Any, Tensor]] = []
+        # The states before the first step, of which an exported step needs the values.
+        self.started: States = []
+        self._freed = self._last_uses()
+
+    def _last_uses(self):
+        """For each node, the slots that no later node needs."""
+        needed, freed = {leaf.index for leaf in tree.flatten(self.outputs)}, []
+        for node in reversed(self.nodes):
+            touched = {*node.inputs, *node.outputs}
+            freed.append(touched - needed)
+            needed |= touched
+        return freed[::-1]
+
+    def once(self) -> Constants:
+        """Runs what is the same at every step, with gradient."""
+        found = {index: tensor for (index, _), (tensor, _) in zip(self.inputs, self.run.inputs, strict=True)}
+        for node in self.once_nodes:
+            results, loss = node.handler.once([found[index] for index in node.inputs])
+            self._add_loss(node.handler, loss)
+            found.update(zip(node.outputs, self.seen(node, found, results, set()), strict=True))
+        return found
+
+    def seen(self, node: Node, found: dict[int, Tensor], outputs: list[Tensor], freed: set[int]) -> list[Tensor]:
+        """Called with the outputs of each node; the network continues with what it returns.
+
+        Args:
+            node: `Node`.
+            found: The tensors so far, by slots.
+            outputs: List of tensors, those of the node.
+            freed: The slots that no later node needs.
+        """
+        return outputs
+
+    def _add_loss(self, handler, loss):
+        if loss is not None and not isinstance(loss, tuple):
+            self._losses.append((handler.operation, loss))
+
+    def step(self, states: States | None, constants: Constants, t: Time) -> tuple[States, Structure]:
+        """One step: `(states, outputs)`.
+
+        Args:
+            states: Those that the previous step returned; `None`, or `None` for some nodes, before the first step.
+            constants: What `once` returned.
+            t: Integer, or integer scalar tensor: the time step, from 0 on.
+        """
+        found = self._with_inputs(constants, lambda x: time_axis.step_of(x, t), t)
+        self.started = []
+
+        def advance(handler, state, inputs):
+            if state is None:
+                state = self._detached(handler.start, inputs)
+                self.started.append(state)
+            return self._detached(handler.step, state, inputs, t)
+
+        states_after, outputs = self._walk(found, advance, states or [None] * len(self.nodes))
+        return states_after, tree.map_leaves(lambda y: self._output(y, t), outputs)
+
+    def all_steps(self, states: States | None, constants: Constants) -> tuple[States, Structure]:
+        """All steps at once: `(states, outputs)`, with outputs `(batch * T, ...)`; `states` as in `step`."""
+        found = self._with_inputs(constants, time_axis.fold, None)
+        act = lambda handler, state, inputs: self._detached(handler.all_steps, state, inputs)  # noqa: E731
+        states, outputs = self._walk(found, act, states)
+
+        def rows(slot, y):
+            if slot.index in self.static:
+                y = keras_internals.with_mask(lambda y: time_axis.repeat(y, self.windows.timesteps), y)
+            return self._output(self.context.checked(y), None)
+
+        return states, tree.map_leaves(rows, self.outputs, outputs)
+
+    def _detached(self, function, *args):
+        """`function(*args)`, without gradient where something else provides it."""
+        return backend.detached(function, *args) if self.context.detached else function(*args)
+
+    def _with_inputs(self, constants, of_steps, t):
+        """Constants, with the rows of one step, or of all, in the place of inputs with time."""
+        found = dict(constants)
+        for index, has_time in self.inputs:
+            if has_time:
+                found[index] = self._only_valid(keras_internals.with_mask(of_steps, constants[index]), t)
+        return found
+
+    def _output(self, rows, t):
+        valid = self.windows.only_valid_at(t, self.context.with_gradient_of_chosen(rows, t))
+        return keras_internals.put_mask(valid, keras_internals.mask_of(rows))
+
+    def _only_valid(self, rows, t):
+        return keras_internals.put_mask(self.windows.only_valid_at(t, rows), keras_internals.mask_of(rows))
+
+    def _walk(self, found, act, states=None):
+        """`(results, outputs)`: the first results of `act(handler, state, inputs)` for each node, and the network's outputs."""
+        results = []
+        for node, state, freed in zip(self.nodes, states or [()] * len(self.nodes), self._freed, strict=True):
+            result, tensors = act(node.handler, state, [found[index] for index in node.inputs])
+            found.update(zip(node.outputs, self.seen(node, found, tensors, freed), strict=True))
+            # They may be the activations of all time steps: their memory is for the next ones.
+            for index in freed:
+                del found[index]
+            results.append(result)
+        return results, tree.map_leaves(lambda slot: found[slot.index], self.outputs)
+
+    def through_time(self, constants: Constants) -> tuple[States, Structure]:
+        """All steps in the step mode of the run: `(states, outputs)`, see `finished`.
+
+        Outputs are time means `(batch, ...)`, or all steps `(batch, T, ...)` if `run.return_sequences`.
+        """
+        if not self.context.all_at_once:
+            states, gathered = self.sweep(constants)
+            return self.finished(states, self.of_gathered(gathered))
+        states, rows = self.all_steps(None, constants)
+        timesteps, sequences = self.windows.timesteps, self.run.return_sequences
+
+        def output(y):
+            of_rows = keras_internals.mask_of(y)
+            mask = None if of_rows is None else time_axis.unfold(self._valid_mask(of_rows, None), timesteps)
+            if sequences:
+                return keras_internals.put_mask(time_axis.unfold(y, timesteps), self.run.mask if mask is None else mask)
+            # A time mean counts where some step does.
+            return keras_internals.put_mask(self.windows.mean_over_all(y), None if mask is None else ops.any(mask, axis=1))
+
+        return self.finished(states, tree.map_leaves(output, rows))
+
+    def finished(self, states: States, outputs: Structure) -> tuple[States, Structure]:
+        """`(states, outputs)` after the last step: without what only the next one needs, and NaN where membranes are."""
+        finished = [node.handler.finish(state) for node, state in zip(self.nodes, states, strict=True)]
+        return [state for state, _ in finished], _alarmed(outputs, [membranes for _, membranes in finished])
+
+    def _valid_mask(self, mask, t):
+        return self.windows.only_valid_at(t, ops.cast(mask, "bool"))
+
+    def sweep(self, constants: Constants) -> tuple[States, Gathered]:
+        """All steps, one after the other: `(states, gathered)`."""
+
+        def advance(t, carried):
+            states, gathered = carried or (None, None)
+            states, outputs = self.step(states, constants, t)
+            return states, self._gather(gathered, outputs, t)
+
+        carried = advance(0, None)
+        if not self.context.with_gradient and self.windows.timesteps > backend.unrolled_network_steps():
+            carried = _compiled_loop.run(advance, carried, self.run.network.variables, 1, self.windows.timesteps)
+        else:
+            for t in range(1, self.windows.timesteps):
+                carried = advance(t, carried)
+        return carried
+
+    def _gather(self, gathered, outputs, t):
+        flat = tree.flatten(outputs)
+        masks = [keras_internals.mask_of(output) for output in flat]
+        masks = [() if mask is None else self._valid_mask(mask, t) for mask in masks]
+        if gathered is None:
+            # Sums are wider.
+            self._dtypes = tree.map_leaves(lambda output: output.dtype, outputs)
+            totals, so_far = tree.map_leaves(lambda _: None, outputs), [None] * len(flat)
+        else:
+            totals, so_far = gathered
+        sequences, timesteps = self.run.return_sequences, self.windows.timesteps
+
+        def plus(total, output):
+            if sequences:
+                return with_step(total, output, t, timesteps)
+            return time_axis.widen(output) if total is None else total + time_axis.widen(output)
+
+        def either(before, mask):
+            if isinstance(mask, tuple):
+                return ()
+            if sequences:
+                return with_step(before, mask, t, timesteps)
+            return mask if before is None else ops.logical_or(before, mask)
+
+        return Gathered(
+            tree.map_leaves(plus, totals, outputs),
+            [either(before, mask) for before, mask in zip(so_far, masks, strict=True)],
+        )
+
+    def of_gathered(self, gathered: Gathered) -> Structure:
+        """The outputs of a sweep: means over the steps that count, with gradient, or sequences."""
+
+        def mean(total, dtype):
+            return ops.cast(self.windows.mean_of_all(total), time_axis.mean_dtype(dtype))
+
+        outputs = gathered.outputs if self.run.return_sequences else tree.map_leaves(mean, gathered.outputs, self._dtypes)
+        masks, of_time = iter(gathered.masks), self.run.mask if self.run.return_sequences else None
+
+        def with_mask(output):
+            mask = next(masks)
+            return keras_internals.put_mask(output, of_time if isinstance(mask, tuple) else mask)
+
+        return tree.map_leaves(with_mask, outputs)
+
+    def rates(self, states: States, constants: Constants) -> Structure:
+        """The network on rates, given the states after the last step: outputs `(batch * W, ...)`, with gradient."""
+        found = dict(constants)
+        for index, has_time in self.inputs:
+            if has_time:
+                found[index] = self._rates_of_input(constants[index])
+
+        def act(handler, state, inputs):
+            rates, loss = handler.rates(state, inputs)
+            self._add_loss(handler, loss)
+            return (), rates
+
+        return self._walk(found, act, states)[1]
+
+    def _rates_of_input(self, steps):
+        if time_axis.is_float(steps.dtype):
+            return steps[:, -1] if self.context.last_step else self.windows.means_over_steps(time_axis.fold(steps))
+        # Integers and booleans have no rate: all of their steps stay.
+        return time_axis.repeat(steps[:, -1], self.windows.timesteps) if self.context.last_step else time_axis.fold(steps)
+
+    def end(self, states: States, outputs: Structure) -> Structure:
+        """Passes losses and statistics to the layers, and returns the outputs."""
+        pairs = [(node.handler, state) for node, state in zip(self.nodes, states, strict=True)]
+        # Calling a layer may clear earlier losses.
+        of_steps = ((handler.operation, getattr(state, "loss", ())) for handler, state in pairs)
+        for layer, loss in [*self._losses, *of_steps]:
+            if not isinstance(loss, tuple):
+                layer.add_loss(loss)
+        for handler, state in [*((node.handler, ()) for node in self.once_nodes), *pairs]:
+            handler.end(state)
+        return outputs
+
+    def alarmed(self, states: States, outputs: Structure) -> Structure:
+        """The outputs, NaN where a membrane is."""
+        return _alarmed(outputs, [node.handler.membranes(state) for node, state in zip(self.nodes, states, strict=True)])
+
+
+def _alarmed(outputs, membranes):
+    masks = iter([keras_internals.mask_of(output) for output in tree.flatten(outputs)])
+    outputs = propagate_nan(outputs, membranes)
+    return tree.map_leaves(lambda output: keras_internals.put_mask(output, next(masks)), outputs)
+
+
+def plain(run: Run, nodes: NodesOf = plain_nodes) -> Structure:
+    """The outputs of the spiking network; differentiating them is backpropagation through time.
+
+    Args:
+        run: `Run`.
+        nodes: See `Network`. Defaults to `plain_nodes`.
+    """
+    return in_time(Network(run, nodes))
+
+
+def in_time(network: Network) -> Structure:
+    """The outputs of a network, whose steps run once."""
+    return network.end(*network.through_time(network.once()))
+
+
+def stopped(carried: Structure) -> Structure:
+    """What is carried to the next step, without gradient."""
+    return tree.map_leaves(lambda leaf: ops.stop_gradient(leaf) if ops.is_tensor(leaf) else leaf, carried)

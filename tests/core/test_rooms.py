@@ -1,0 +1,211 @@
+"""The house guards itself: who may import whom, what is private to a room, where a backend is named, and how large rooms are.
+
+A room is a folder, or a file, at the top of `keras_ratesnn`; all of `recipes` is one. All imports count, those inside functions
+too.
+"""
+
+import ast
+import functools
+import graphlib
+import io
+import pathlib
+import tokenize
+import tomllib
+
+import pytest
+
+pytestmark = pytest.mark.runs_once
+
+ROOT = pathlib.Path(__file__).parents[2]
+LIBRARY, RECIPES = "keras_ratesnn", "recipes"
+
+FLOORS = [
+    {"_core"},
+    {"dynamics", "events", "layer_kinds", "losses", "metrics", "surrogates"},
+    {"_graph", "layers"},
+    {"gradients"},
+    {"_model"},
+    {"spiking_model"},
+    {"_export", "analysis", "conversion", "distillation", "models", "testing"},
+    {"callbacks", "nir"},
+    {LIBRARY},
+    {RECIPES},
+]
+"""From the ground up. A room imports from lower floors only, so that there is no circle. `LIBRARY` is its public names."""
+
+PRIVATE_ELSEWHERE = {
+    "conversion._folding": "nir folds normalisations before it writes a graph",
+    "conversion._nodes": "nir finds the operations of a graph as conversion does",
+    "gradients._eligibility": "testing compares it with the derivative of a cell's step",
+    "gradients._neuron_independence": "testing checks it for one cell",
+    "gradients._observed_passes": "analysis records membranes and sensitivities",
+    "gradients._observing": "analysis and conversion look at signals between operations",
+    "gradients._run_method": "_model records this call",
+    "layers._neuron_argument": "models check the neurons that they are given as layers do",
+}
+"""Private modules that other rooms import, and why. None is to be added."""
+
+BACKENDS = {"jax": "jax", "jaxlib": "jax", "functorch": "torch", "tensorflow": "tensorflow", "torch": "torch"}
+"""Packages, and the backend in whose room they are imported."""
+
+BACKENDS_ELSEWHERE = {
+    ("_core/keras_internals/batches.py", "jax"): "Keras' trainer for JAX is mended with arrays of several devices",
+    ("_core/keras_internals/transfers.py", "torch"): "Keras' trainer for PyTorch is mended in its copies to a device",
+    ("_model/export_formats.py", "torch"): "Keras exports PyTorch's models by PyTorch's own exporter",
+}
+"""Where else a backend's package is imported, and why. None is to be added."""
+
+BUDGET = tomllib.loads(pathlib.Path(__file__).with_name("budget.toml").read_text())
+
+SLACK = 0.1
+"""A budget that is larger than its room by more than this share guards nothing."""
+
+
+@functools.cache
+def sources(package):
+    """The texts of all files of a package, by their paths from it."""
+    return {path.relative_to(ROOT / package): path.read_text() for path in sorted((ROOT / package).rglob("*.py"))}
+
+
+@functools.cache
+def nodes_of(text):
+    """All nodes of the syntax tree of a file."""
+    return list(ast.walk(ast.parse(text)))
+
+
+@functools.cache
+def modules():
+    """The names of all modules."""
+    return {module_of(package, path) for package in (LIBRARY, RECIPES) for path in sources(package)}
+
+
+def module_of(package, path):
+    parts = path.with_suffix("").parts
+    return ".".join((package, *parts[: -1 if parts[-1] == "__init__" else None]))
+
+
+def room_of(module):
+    """The room of a module of the library or of the recipes; `None` for another."""
+    package, *inside = module.split(".")
+    return inside[0] if package == LIBRARY and inside else package if package in (LIBRARY, RECIPES) else None
+
+
+def imports_of(text):
+    """What a file imports: pairs of a module and a name of it, or `""`."""
+    for node in nodes_of(text):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield (inner, "") if inner in modules() else (node.module, alias.name)
+
+
+def arrows(package):
+    """Each import of a file from another one of ours: `(importing module, imported module, name)`."""
+    for path, text in sources(package).items():
+        for module, name in imports_of(text):
+            if room_of(module):
+                yield module_of(package, path), module, name
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_every_room_has_a_floor():
+    rooms = {room_of(module) for module in modules()}
+    assert rooms == set().union(*FLOORS)
+    assert len(rooms) == sum(map(len, FLOORS))
+
+
+def test_no_arrow_between_rooms_runs_upward_or_in_a_circle():
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    between = [(one, other) for one, other, _ in [*arrows(LIBRARY), *arrows(RECIPES)] if room_of(one) != room_of(other)]
+    assert len(between) > 100
+    upward = [f"{one} imports {other}" for one, other in between if floor[room_of(other)] >= floor[room_of(one)]]
+    assert not upward
+
+
+def test_no_files_of_the_library_import_each_other_in_a_circle():
+    imported = {module: set() for module in modules()}
+    for one, other, _ in arrows(LIBRARY):
+        imported[one].add(other)
+    # Raises an error that names the circle.
+    graphlib.TopologicalSorter(imported).prepare()
+
+
+def test_what_is_private_to_a_room_stays_there():
+    """A name or module that begins with an underscore; `_core`, `_graph`, `_model` and `_export` are rooms themselves."""
+    found = {}
+    for one, other, name in arrows(LIBRARY):
+        inside = [*other.split(".")[2:], name]
+        if room_of(one) != room_of(other) and any(map(is_private, inside)):
+            module = other.removeprefix(f"{LIBRARY}.")
+            found.setdefault(f"{module}.{name}" if is_private(name) else module, []).append(one)
+    assert not {private: by for private, by in found.items() if private not in PRIVATE_ELSEWHERE}
+    assert found.keys() == PRIVATE_ELSEWHERE.keys(), "an exception is no longer needed"
+
+
+def test_a_backends_package_is_imported_in_its_room_alone():
+    elsewhere = set()
+    for path, text in sources(LIBRARY).items():
+        for module, _ in imports_of(text):
+            backend = BACKENDS.get(module.partition(".")[0])
+            if backend and path.parts[:3] != ("_core", "backend", backend):
+                elsewhere.add((path.as_posix(), backend))
+    assert elsewhere - BACKENDS_ELSEWHERE.keys() == set()
+    assert elsewhere == BACKENDS_ELSEWHERE.keys(), "an exception is no longer needed"
+
+
+def private_uses(text, attributes):
+    """What is private to the library in a file of the recipes: imports, and attributes with one of these names."""
+    for module, name in imports_of(text):
+        if room_of(module) not in (None, RECIPES) and any(map(is_private, [*module.split("."), name])):
+            yield f"{module}.{name}".rstrip(".")
+    for node in nodes_of(text):
+        if isinstance(node, ast.Attribute) and node.attr in attributes and ast.unparse(node.value) != "self":
+            yield ast.unparse(node)
+
+
+def test_recipes_use_no_more_of_what_is_private_than_they_did():
+    nodes = (node for text in sources(LIBRARY).values() for node in nodes_of(text))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute) and is_private(node.attr)}
+    uses = [(path.as_posix(), use) for path, text in sources(RECIPES).items() for use in private_uses(text, attributes)]
+    allowed = BUDGET["private_uses_of_recipes"]
+    assert len(uses) <= allowed, uses
+    assert len(uses) == allowed, f"{len(uses)} are left: lower `private_uses_of_recipes` in budget.toml"
+
+
+def lines_of_code(text):
+    """The number of lines without blank ones, comments and docstrings."""
+    no_code = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    lines = {line for token in tokens if token.type not in no_code for line in range(token.start[0], token.end[0] + 1)}
+    for node in nodes_of(text):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, node.end_lineno + 1))
+    return len(lines)
+
+
+def test_blank_lines_comments_and_docstrings_are_no_lines_of_code():
+    docstring = '"""Nothing.\n\n    At all.\n    """'
+    text = f'{docstring}\n\nX = """a\n\nb"""\n\ndef function():\n    {docstring}\n    # Why.\n    return X  # This.\n'
+    assert lines_of_code(text) == 5
+
+
+@pytest.mark.parametrize("package", [LIBRARY, RECIPES])
+def test_each_room_keeps_to_its_budget_of_lines(package):
+    """What is larger on purpose gets a larger number in budget.toml; what has become smaller, a smaller one."""
+    lines = {}
+    for path, text in sources(package).items():
+        room = path.parts[0] if len(path.parts) > 1 or package == LIBRARY else RECIPES
+        room = room.removesuffix(".py")
+        lines[room] = lines.get(room, 0) + lines_of_code(text)
+    budget = BUDGET["lines"][package]
+    assert lines.keys() == budget.keys()
+    assert not {room: f"{count} of {budget[room]}" for room, count in lines.items() if count > budget[room]}
+    assert not {
+        room: f"{count} of {budget[room]}" for room, count in lines.items() if count + 10 < budget[room] * (1.0 - SLACK)
+    }

@@ -1,0 +1,258 @@
+"""What a training step is made of, counted: no change makes one costlier unseen.
+
+The forward pass, the loss and the gradient of small networks, with each method and in both step modes. On PyTorch the
+operations that run, the calls in the recorded graphs, and the most bytes that are alive at a time; on JAX the equations of the
+jaxpr, and the temporary memory of the compiled program; on TensorFlow the nodes of the graph. The numbers follow from the
+program, not from the machine, and those that are allowed are in `costs_of_steps.json`. Who changes them on purpose writes them
+anew, on each backend:
+
+    UPDATE_COSTS=1 KERAS_BACKEND=torch python -m pytest -n 0 tests/gradients/test_costs_of_steps.py
+"""
+
+import importlib.metadata
+import itertools
+import json
+import os
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.layers import ILIF, LIF, Delay, MaskedPSN, ParametricLIF, Recurrent, SlidingPSN, SpikingSelfAttention
+
+TABLE = pathlib.Path(__file__).with_name("costs_of_steps.json")
+
+PACKAGES = {"torch": ("keras", "torch"), "jax": ("keras", "jax", "jaxlib"), "tensorflow": ("keras", "tensorflow")}
+"""The packages whose versions the counts depend on."""
+
+GAIN = 0.9
+"""A count that falls below this share of the committed one is to be committed, or the gain could be lost unseen."""
+
+T = 3
+"""More steps than XLA unrolls around a network."""
+
+LONG = 5
+"""More steps than XLA unrolls inside a layer of neurons, with gradient."""
+
+BATCH = 4
+LENGTHS = np.array([3, 3, 2, 1])
+CLASSES = 3
+
+METHODS = {
+    "rate": rsnn.gradients.Rate(),
+    "rate, 2 windows": rsnn.gradients.Rate(windows=2),
+    "bptt": rsnn.gradients.BPTT(),
+    "sltt": rsnn.gradients.SLTT(),
+    "ottt": rsnn.gradients.OTTT(),
+}
+STEP_MODES = ("multi", "single")
+
+
+def normalized(x, filters, **kwargs):
+    return layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same", use_bias=False, **kwargs)(x))
+
+
+def vgg():
+    """Static images, batch normalisation, pooling, dropout."""
+    x = inputs = keras.Input((8, 8, 3))
+    for filters in (4, 8):
+        x = layers.MaxPooling2D(2)(LIF()(normalized(x, filters)))
+    x = LIF()(layers.Dense(8)(layers.Dropout(0.3, seed=0)(layers.Flatten()(x))))
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+def resnet():
+    """Frames, a skip connection, learned neurons."""
+    inputs = keras.Input((6, 6, 3))
+    x = ParametricLIF(learn_threshold=True)(normalized(inputs, 4))
+    y = LIF(reset="hard", detach_reset=False)(normalized(x, 4))
+    x = LIF()(layers.Add()([normalized(x, 4), normalized(y, 4)]))
+    return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x)))
+
+
+class ScaledByStep(layers.Layer):
+    """Multiplies each step by a trainable factor."""
+
+    def build(self, input_shape):
+        self.factors = self.add_weight(shape=(T,), initializer="ones")
+
+    def call(self, inputs, time_step=0):
+        return inputs * ops.reshape(ops.take(self.factors, time_step, axis=0), (-1, 1))
+
+
+def padded():
+    """Sequences of unequal length: normalisations, a layer that takes its time step, activity regularisation."""
+    inputs = keras.Input((6,))
+    x = LIF(activity_regularizer="l1")(layers.BatchNormalization()(layers.Dense(8)(inputs)))
+    x = rsnn.layers.TemporalEffectiveBatchNormalization(T)(layers.Dense(8)(ScaledByStep()(x)))
+    return keras.Model(inputs, layers.Dense(CLASSES)(layers.LayerNormalization()(LIF()(x))))
+
+
+def neurons():
+    """Recurrent, parallel and delayed neurons, and one whose derivative is found by forward mode."""
+    inputs = keras.Input((6,))
+    x = Recurrent(LIF(), layers.Dense(8))(layers.Dense(8)(inputs))
+    x = MaskedPSN(T, 2)(layers.Dense(8)(Delay(3)(x)))
+    x = SlidingPSN(2)(layers.Dense(8)(x))
+    x = rsnn.layers.Neuron(Saturating())(layers.Dense(8)(x))
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+class Saturating(rsnn.layers.NeuronCell):
+    """A cell of one's own."""
+
+    def step(self, inputs, state):
+        membrane = 0.5 * ops.tanh(state) + inputs
+        spikes = self.fire(membrane)
+        return membrane, spikes, membrane - self.threshold * ops.stop_gradient(spikes)
+
+
+def transformer():
+    """Tokens, attention, integer neurons."""
+    inputs = keras.Input((5, 8))
+    x = layers.BatchNormalization()(layers.Dense(8)(inputs))
+    x = layers.Add()([x, SpikingSelfAttention(2, neuron=lambda: ILIF(4), attention_neuron=lambda: ILIF(2))(ILIF(4)(x))])
+    return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling1D()(ILIF(4)(x))))
+
+
+NETWORKS = {function.__name__: function for function in (vgg, resnet, padded, neurons, transformer)}
+
+
+def cases_of(network):
+    """The methods and step modes that are counted for a network."""
+    for method, step_mode in itertools.product(METHODS, STEP_MODES):
+        if (network, method) == ("neurons", "ottt"):
+            # Parallel neurons have no trace.
+            continue
+        # TensorFlow traces slowly: the other methods are counted in one step mode, which differs between networks.
+        chosen = STEP_MODES[list(NETWORKS).index(network) % 2]
+        if BACKEND != "tensorflow" or method in ("rate", "bptt") or step_mode == chosen:
+            yield method, step_mode
+
+
+def model_and_data(name, network, method, step_mode):
+    timesteps = LONG if name == "vgg" else T
+    model = rsnn.SpikingModel(network, timesteps, METHODS[method], step_mode)
+    time = () if name == "vgg" else (timesteps,)
+    x = np.random.default_rng(0).normal(0.5, 1.0, (BATCH, *time, *network.input_shape[1:])).astype("float32")
+    mask = np.arange(T) < LENGTHS[:, None] if name == "padded" else None
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    return model, (x, np.arange(BATCH) % CLASSES, mask)
+
+
+def counted_by_torch(model, batch, thorough):
+    import torch
+    from counted_operations import Counter
+
+    x, y, mask = (None if array is None else ops.convert_to_tensor(array) for array in batch)
+    weights = [variable.value for variable in model.trainable_variables]
+    with Counter() as counter:
+        loss = model.loss(y, model(x, training=True, mask=mask)) + sum(model.losses)
+        torch.autograd.grad(loss, weights, allow_unused=True)
+    counts = {"operations": counter.operations, "memory": counter.most_bytes}
+    return {**counts, "recorded": _recorded_calls(model, x, mask)} if thorough else counts
+
+
+def _recorded_calls(model, x, mask):
+    """The calls of functions in the recorded graphs of a call of a model, and of its gradient."""
+    from recorded_calls import recording
+
+    model.compile("sgd", model.loss)
+    with recording():
+        for _ in range(2):
+            model(x, training=True, mask=mask)
+    (graph,) = model._graphs.graphs
+    nodes = [node for part in (graph.forward, graph.backward) for node in part.__self__.graph.nodes]
+    return sum(node.op == "call_function" for node in nodes)
+
+
+def counted_by_jax(model, batch, thorough):
+    import jax
+
+    def objective(trainable, fixed, x, y, mask):
+        outputs, fixed, losses = model.stateless_call(trainable, fixed, x, training=True, mask=mask, return_losses=True)
+        return model.loss(y, outputs) + sum(losses), fixed
+
+    state = [[variable.value for variable in of] for of in (model.trainable_variables, model.non_trainable_variables)]
+    traced = jax.jit(jax.value_and_grad(objective, has_aux=True)).trace(*state, *batch)
+    counts = {"equations": _equations(traced.jaxpr.jaxpr)}
+    if thorough:
+        counts["memory"] = traced.lower().compile().memory_analysis().temp_size_in_bytes
+    return counts
+
+
+def _equations(jaxpr):
+    """The number of equations, those of loops, branches and functions inside included."""
+    inside = (getattr(part, "jaxpr", part) for of in jaxpr.eqns for part in keras.tree.flatten(list(of.params.values())))
+    return len(jaxpr.eqns) + sum(_equations(part) for part in inside if hasattr(part, "eqns"))
+
+
+def counted_by_tensorflow(model, batch, thorough):
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def step(x, y, mask):
+        with tf.GradientTape() as tape:
+            loss = model.loss(y, model(x, training=True, mask=mask)) + sum(model.losses)
+        return tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+
+    batch = [None if array is None else tf.constant(array) for array in batch]
+    graph = step.get_concrete_function(*batch).graph.as_graph_def()
+    return {"nodes": len(graph.node) + sum(len(function.node_def) for function in graph.library.function)}
+
+
+COUNTED_BY = {"torch": counted_by_torch, "jax": counted_by_jax, "tensorflow": counted_by_tensorflow}
+
+
+def counts_of(name):
+    """The counts of a network, by method and step mode."""
+    network, counts = NETWORKS[name](), {}
+    for method, step_mode in cases_of(name):
+        model, batch = model_and_data(name, network, method, step_mode)
+        counts[f"{method}, {step_mode}"] = COUNTED_BY[BACKEND](model, batch, thorough=name == "vgg" or method == "rate")
+    return counts
+
+
+def versions():
+    return {package: importlib.metadata.version(package).partition("+")[0] for package in PACKAGES[BACKEND]}
+
+
+def write(name, counts):
+    """Replaces the counts of a network, and those of other networks that are of other versions."""
+    table = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+    of_backend = table.get(BACKEND, {})
+    networks = of_backend["networks"] if of_backend.get("versions") == versions() else {}
+    networks = {network: {**networks, name: counts}[network] for network in NETWORKS if network in {**networks, name: counts}}
+    table[BACKEND] = {"versions": versions(), "networks": networks}
+    text = json.dumps({backend: table[backend] for backend in sorted(table)}, indent=1)
+    TABLE.write_text(text + "\n")
+
+
+def differences(counts, committed):
+    """What to say of counts that are higher than the committed ones, or much lower."""
+    assert counts.keys() == committed.keys()
+    for case, of_case in counts.items():
+        assert of_case.keys() == committed[case].keys(), case
+        for unit, count in of_case.items():
+            allowed = committed[case][unit]
+            if count > allowed:
+                yield f"{case}: {count} {unit}, {allowed} are committed"
+            elif count < GAIN * allowed:
+                yield f"{case}: {count} {unit} instead of {allowed}, a gain that is to be committed"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_training_step_costs_what_is_committed(name):
+    counts = None
+    if os.environ.get("UPDATE_COSTS"):
+        counts = counts_of(name)
+        write(name, counts)
+    committed = json.loads(TABLE.read_text())[BACKEND]
+    if committed["versions"] != versions():
+        pytest.skip(f"counted with {committed['versions']}; these are {versions()}")
+    found = list(differences(counts or counts_of(name), committed["networks"][name]))
+    assert not found, "\n".join([f"{name} on {BACKEND}:", *found, "The first lines of this file say how to commit it."])
