@@ -14,6 +14,7 @@ from keras_ratesnn import (
     testing,
 )
 from keras_ratesnn._export.step import export_step
+from keras_ratesnn._model.recorded import recorded
 from keras_ratesnn.analysis.description import describe
 from keras_ratesnn.conversion import fold_batch_normalization, spikify, unroll
 from keras_ratesnn.layer_kinds import LayerKind, affine
@@ -41,6 +42,7 @@ __all__ = [
     "losses",
     "metrics",
     "models",
+    "recorded",
     "spikify",
     "surrogates",
     "testing",

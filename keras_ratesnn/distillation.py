@@ -132,7 +132,7 @@ class Distiller(
         On PyTorch `jit_compile` says what becomes of a `SpikingModel`, see `SpikingModel.compile`.
         """
         jit_compile = checks.jit_compile(kwargs.get("jit_compile", "auto"))
-        if backend.CallGraph is not None:
+        if backend.RECORDS_CALLS:
             asked = False if kwargs.get("run_eagerly") else jit_compile
             for model in (self.teacher, self.student):
                 if isinstance(model, SpikingModel):

@@ -14,7 +14,6 @@ from keras_ratesnn._core import backend, checks, keras_internals, registry, time
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
 from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas, slots
 from keras_ratesnn._model.around_fit import around_fit
-from keras_ratesnn._model.call_graphs import CallGraphs
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
 from keras_ratesnn._model.callback_order import in_order
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
@@ -28,6 +27,7 @@ from keras_ratesnn._model.input_checks import (
     warn_of_time_in_a_step,
 )
 from keras_ratesnn._model.streaming import Stream
+from keras_ratesnn._model.through_time import through_time
 from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
@@ -158,7 +158,7 @@ class SpikingModel(
         self.mask_value = mask_value
         warn_of_time_in_a_step(functional, self.timesteps)
         self._stream = Stream()
-        self._graphs = CallGraphs()
+        self._graphs = backend.call_graphs()
         self._asked_jit_compile: bool | str = "auto"
         self._shares_weights = False
         # The network's variables exist: there is nothing to build.
@@ -272,7 +272,7 @@ class SpikingModel(
     @backend.untraced
     def _through_time(self, run: Run) -> Structure:
         with backend.fusing(self._asked_jit_compile is not False, run.training, self._graphs.loops):
-            return self._graphs.call(self.gradient, run, self._settings(), self._asked_jit_compile)
+            return through_time(self._graphs, self.gradient, run, self._settings(), self._asked_jit_compile)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -485,7 +485,7 @@ class SpikingModel(
         asked.apply_defaults()
         jit_compile = checks.jit_compile(asked.arguments["jit_compile"])
         self._asked_jit_compile = False if asked.arguments["run_eagerly"] else jit_compile
-        if backend.CallGraph is not None:
+        if backend.RECORDS_CALLS:
             # Keras would trace Python code that the graphs of calls replace.
             asked.arguments["jit_compile"] = False
         super().compile(*asked.args, **asked.kwargs)

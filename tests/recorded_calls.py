@@ -9,8 +9,8 @@ from helpers import compiled, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core.backend.torch import compiler as torch_compiler
-from keras_ratesnn._model import call_graphs
+from keras_ratesnn._core.backend.torch.recorder import call_graphs
+from keras_ratesnn._core.backend.torch.recorder import compiler as torch_compiler
 
 METHODS = [
     (gradient, step_mode)

@@ -255,7 +255,7 @@ def main(devices, file, *names):
 
         from torch import distributed
 
-        from keras_ratesnn._model import call_graphs
+        from keras_ratesnn._core.backend.torch.recorder import call_graphs
 
         # Most steps are those of a recorded graph.
         call_graphs.EAGER_CALLS["auto"] = 1

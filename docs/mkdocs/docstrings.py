@@ -33,13 +33,13 @@ class Functions(griffe.Extension):
     """Finds functions that Python finds when it runs."""
 
     def on_alias_instance(self, *, alias, **kwargs):
-        # Each backend has its own; the contract has their docstrings.
+        # Each backend has its own; the base class has their docstrings.
         module, _, name = alias.target_path.rpartition(".")
         if module == BACKEND:
-            alias.target_path = f"{BACKEND}.contract.Backend.{name}"
+            alias.target_path = f"{BACKEND}.base.Backend.{name}"
 
     def on_function_instance(self, *, func, **kwargs):
-        if func.path.startswith(f"{BACKEND}.contract.Backend."):
+        if func.path.startswith(f"{BACKEND}.base.Backend."):
             del func.parameters["self"]
 
     def on_package(self, *, pkg, loader, **kwargs):

@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 from keras_ratesnn import SpikingModel, models, unroll
-from keras_ratesnn._model.call_graphs import EAGER_CALLS
 from recipes import command_line, device, markdown
 from recipes.activations import integer_network
 from recipes.benchmark import timing
@@ -92,7 +91,13 @@ def _spikingjelly(pixels):
 
 def _warmed_up(step):
     """The outputs of a step, once its calls are recorded or compiled."""
-    for _ in range(max(EAGER_CALLS.values()) + 2):
+    before = 0
+    if keras.backend.backend() == "torch":
+        # Imported here because it imports PyTorch.
+        from keras_ratesnn._core.backend.torch.recorder.call_graphs import EAGER_CALLS
+
+        before = max(EAGER_CALLS.values())
+    for _ in range(before + 2):
         outputs = step()
     return outputs
 

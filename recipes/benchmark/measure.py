@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import keras
 
-from keras_ratesnn._model.call_graphs import EAGER_CALLS
 from recipes import device
 from recipes.benchmark import cases, costs, process_peak, timing
 from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS
@@ -144,9 +143,9 @@ def compiling_calls(settings, method):
     if keras.backend.backend() != "torch" or method in (ORDINARY, *PEERS) or settings.jit_compile is False:
         return (1,)
     # Imported here because it imports PyTorch.
-    from keras_ratesnn._core.backend.torch import cuda_graphs
+    from keras_ratesnn._core.backend.torch.recorder import call_graphs, cuda_graphs
 
-    recorded = EAGER_CALLS[settings.jit_compile] + 1
+    recorded = call_graphs.EAGER_CALLS[settings.jit_compile] + 1
     # A graph is compiled when it is replayed for the first time. On a GPU its kernels are captured after some more calls.
     compiled = recorded + (settings.jit_compile is True)
     captured = recorded + 1 + cuda_graphs.CALLS_IN_A_ROW if device.gpu() else compiled

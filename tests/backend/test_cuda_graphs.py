@@ -17,7 +17,8 @@ from keras import layers
 from recorded_calls import assert_equal_state, pair, recording
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core.backend.torch import cuda_graphs, replicas
+from keras_ratesnn._core.backend.torch.recorder import cuda_graphs
+from keras_ratesnn._core.backend.torch.replicas import replicas
 
 
 class Graph:

@@ -19,8 +19,8 @@ torch_only = pytest.mark.skipif(BACKEND != "torch", reason="other backends fuse 
 if BACKEND == "torch":
     from held_settings import HELD
 
-    from keras_ratesnn._core.backend.torch import compiler as torch_compiler
     from keras_ratesnn._core.backend.torch import fusion as torch_fusion
+    from keras_ratesnn._core.backend.torch.recorder import compiler as torch_compiler
 else:
     HELD = {}
 

@@ -17,7 +17,8 @@ from recorded_calls import pair, recording, train
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core.backend.torch import fusion, graph_passes, padding, random, small_operations
+from keras_ratesnn._core.backend.torch import fusion
+from keras_ratesnn._core.backend.torch.recorder import graph_passes, padding, random, small_operations
 
 DEPTH = 5
 

@@ -16,7 +16,6 @@ from helpers import BACKEND, to_numpy
 from made_once import made_once
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._model import call_graphs
 from recipes import device
 from recipes.benchmark import (
     cases,
@@ -39,6 +38,7 @@ from recipes.benchmark.settings import CHANNELS, CLASSES, FLOOR, FORWARD, NETWOR
 from recipes.methods import PLAIN
 from tests.recipes.recipe_runs import error_of
 
+EAGER_CALLS = "keras_ratesnn._core.backend.torch.recorder.call_graphs.EAGER_CALLS"
 TINY = ("--network", "Tiny", "--width", "0.5", "--batch", "3", "--size", "8", "--rounds", "2")
 NARROW = 0.125
 """Width of a ResNet-18 with 8 channels. With fewer, the weight gradient of its strided 1x1 convolutions writes outside of its
@@ -62,7 +62,8 @@ def tiny(input_shape, classes, timesteps, gradient, step_mode, width):
 def tiny_among_the_networks():
     """In this context PyTorch also records a call soon: what is measured is the graph, after fewer calls."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(call_graphs.EAGER_CALLS, "auto", 2)
+        if BACKEND == "torch":
+            patch.setattr(EAGER_CALLS, {"auto": 2, True: 1})
         patch.setattr(rsnn.models, "Tiny", tiny, raising=False)
         patch.setattr(benchmark_settings, "NETWORKS", (*NETWORKS, "Tiny"))
         yield
@@ -286,7 +287,7 @@ def test_flops_of_a_step_match_a_count_by_hand(method, forwards, monkeypatch):
         settings = Settings(network="Tiny", size=8, batch=2, width=0.5)
         trainer = cases.trainer(settings, method, 4)
     images, labels = cases.batch(settings)
-    monkeypatch.setattr(call_graphs, "EAGER_CALLS", {"auto": 0})
+    monkeypatch.setattr(EAGER_CALLS, {"auto": 0})
     trainer.train_on_batch(images, labels)
     channels = round(8 * settings.width)
     second = 2 * settings.batch * (4 * 4) * (3 * 3) * channels * channels
@@ -348,7 +349,7 @@ def test_process_memory_is_measured_where_the_backend_reports_none(monkeypatch):
 @pytest.mark.skipif(BACKEND != "torch", reason="other backends compile the first step")
 @pytest.mark.parametrize(("jit_compile", "graphs"), [("auto", 1), (True, 1), (False, 0)])
 def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(jit_compile, graphs, monkeypatch):
-    from keras_ratesnn._core.backend.torch import compiler as torch_compiler
+    from keras_ratesnn._core.backend.torch.recorder import compiler as torch_compiler
 
     compiled_in = []
 
@@ -703,8 +704,8 @@ def test_errors_say_what_peers_need(monkeypatch):
 @pytest.mark.runs_once
 def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
     if BACKEND == "torch":
-        monkeypatch.setattr("keras_ratesnn._core.backend.torch.compiler.COMPILER", "eager")
-    monkeypatch.setitem(call_graphs.EAGER_CALLS, "auto", 2)
+        monkeypatch.setattr("keras_ratesnn._core.backend.torch.recorder.compiler.COMPILER", "eager")
+        monkeypatch.setattr(EAGER_CALLS, {"auto": 2, True: 1})
     assert inference.main(["--batch", "2", "--rounds", "1"]) == 0
     printed = capsys.readouterr().out
     for value in ("auto", "True"):

@@ -7,7 +7,6 @@ from keras import layers, ops
 from reference_networks import res
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._model import call_graphs
 from keras_ratesnn.gradients import Rate
 from recipes.activations import relu_network
 from recipes.benchmark import costs
@@ -36,7 +35,7 @@ def test_a_step_costs_little_more_than_its_spiking_forward_and_one_backward():
 
 @pytest.mark.skipif(BACKEND != "torch", reason="only PyTorch counts the FLOPs of the operations that run")
 def test_a_recorded_step_does_not_compute_the_value_of_a_rate_twice(monkeypatch):
-    monkeypatch.setattr(call_graphs, "EAGER_CALLS", {"auto": 0})
+    monkeypatch.setattr("keras_ratesnn._core.backend.torch.recorder.call_graphs.EAGER_CALLS", {"auto": 0})
 
     def flops(model):
         x, y = data(16, (8, 8, 3), classes=5)

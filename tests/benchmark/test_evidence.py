@@ -238,7 +238,8 @@ def test_reference_cases_are_checked_in_eager_mode_and_by_recorded_graphs():
 
 @on_torch
 def test_graphs_contain_the_compiled_time_loops_of_both_passes(monkeypatch):
-    from keras_ratesnn._core.backend.torch import compiler, fusion
+    from keras_ratesnn._core.backend.torch import fusion
+    from keras_ratesnn._core.backend.torch.recorder import compiler
 
     monkeypatch.setattr(compiler, "COMPILER", "eager")
     monkeypatch.setattr(fusion, "LEAST_ELEMENTS", 0)
@@ -259,7 +260,7 @@ def test_graphs_contain_the_compiled_time_loops_of_both_passes(monkeypatch):
 @on_torch
 def test_gradients_that_are_compared_are_those_of_a_replayed_graph(monkeypatch):
     """The first step of a graph runs in eager mode; its gradient would agree whatever the graph computes."""
-    from keras_ratesnn._core.backend.torch import graph
+    from keras_ratesnn._core.backend.torch.recorder import graph
 
     replay = graph.CallGraph.__call__
     monkeypatch.setattr(graph.CallGraph, "__call__", lambda graph, tensors: [2 * out for out in replay(graph, tensors)])
@@ -316,7 +317,7 @@ def test_graphs_are_compared_with_eager_mode():
 
 @on_torch
 def test_what_is_timed_later_is_compiled_before(monkeypatch):
-    from keras_ratesnn._core.backend.torch import compiler
+    from keras_ratesnn._core.backend.torch.recorder import compiler
 
     monkeypatch.setattr(compiler, "COMPILER", "eager")
     rows = []
@@ -328,7 +329,7 @@ def test_what_is_timed_later_is_compiled_before(monkeypatch):
 @on_torch
 @pytest.mark.parametrize(("jit_compile", "calls"), [("auto", 4), (True, 4)])
 def test_first_steps_last_until_the_graph_is_replayed_and_find_no_cache(jit_compile, calls, monkeypatch):
-    from keras_ratesnn._core.backend.torch import compiler
+    from keras_ratesnn._core.backend.torch.recorder import compiler
 
     monkeypatch.setattr(compiler, "COMPILER", "aot_eager")
     for name in first_steps.CACHES:

@@ -18,7 +18,6 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core.latest_settings import SETTINGS_KEPT
-from keras_ratesnn._model import call_graphs
 
 if BACKEND != "torch":
     pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
@@ -28,7 +27,8 @@ from recorded_calls import METHODS, assert_equal_state, graphs_of, network, pair
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core.backend.torch import fusion as torch_fusion
-from keras_ratesnn._core.backend.torch import graph_passes as torch_graph_passes
+from keras_ratesnn._core.backend.torch.recorder import call_graphs
+from keras_ratesnn._core.backend.torch.recorder import graph_passes as torch_graph_passes
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ import pytest
 from helpers import BACKEND
 from reference_networks import CASES, Case
 
-from keras_ratesnn._model import call_graphs
-
 if BACKEND != "torch":
     pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
 
-from keras_ratesnn._core.backend.torch.compiler import Compiled
-from keras_ratesnn._core.backend.torch.graph_passes import draws
+from keras_ratesnn._core.backend.torch.recorder import call_graphs
+from keras_ratesnn._core.backend.torch.recorder.compiler import Compiled
+from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
 from tests.model.test_layer_losses import AddsMean, AddsMeanInTime
 
 PROMISES = {
@@ -163,9 +162,9 @@ class _ReplayedAtOnce(call_graphs._Recorded):
     compiled = False
     replays = 0
 
-    def __init__(self, function, run, tensors, variables):
+    def __init__(self, function, model, tensors, variables):
         self.variables = variables
-        super().__init__(function, run, tensors, variables)
+        super().__init__(function, model, tensors, variables)
 
     def record(self, tensors, settings, compiled, places):
         super().record(tensors, settings, self.compiled, places)

@@ -11,7 +11,6 @@ from helpers import BACKEND, data, double_precision, mlp, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._model import call_graphs
 
 if BACKEND != "torch":
     pytest.skip("other backends compile whole functions themselves", allow_module_level=True)
@@ -19,6 +18,8 @@ if BACKEND != "torch":
 import torch
 from held_settings import HELD, fill
 from recorded_calls import assert_equal_state, graphs_of, neuron, normalization, pair, recording, train
+
+from keras_ratesnn._core.backend.torch.recorder import call_graphs
 
 CHANGES = {
     "weights": lambda model: model.set_weights([weight * 0.5 for weight in model.get_weights()]),

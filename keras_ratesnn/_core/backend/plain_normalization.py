@@ -9,7 +9,7 @@ from keras_ratesnn._core.backend.replica_moments import merged
 
 
 def normalize(replicas, inputs, axis, gamma, beta, epsilon, weights=None):
-    """Normalises a batch with its own statistics, given the backend's module of replicas; see `contract`."""
+    """Normalises a batch with its own statistics, given the backend's replicas; see `base`."""
     # Statistics overflow in half precision.
     inputs = ops.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
     mean, variance = _statistics(replicas, inputs, axis, weights)
@@ -18,7 +18,7 @@ def normalize(replicas, inputs, axis, gamma, beta, epsilon, weights=None):
 
 
 def normalize_as(graft, replicas, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
-    """Normalises with given statistics, differentiated as those of the batch; see `contract`."""
+    """Normalises with given statistics, differentiated as those of the batch; see `base`."""
 
     def with_derivative(value, of_batch):
         value = _broadcast(value, inputs, axis)

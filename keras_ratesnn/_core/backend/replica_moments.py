@@ -7,7 +7,7 @@ def merged(replicas, size, mean, variance):
     """Mean and variance of the elements of all replicas.
 
     Args:
-        replicas: The module of a backend that describes replicas.
+        replicas: `Replicas` of a backend.
         size: Number or scalar tensor: the number of elements of this replica, or the sum of their weights.
         mean: Tensor, the mean of these elements.
         variance: Tensor of the same shape.

@@ -30,11 +30,6 @@ def unrolled():
         _unrolled.reset(token)
 
 
-def unless_unrolled(steps):
-    """A largest T of unrolled loops, or any in the context `unrolled`."""
-    return sys.maxsize if _unrolled.get() else steps
-
-
 def unrolled_steps(platform, with_gradient):
     """The choice in `UNROLLED_STEPS`.
 
@@ -42,4 +37,11 @@ def unrolled_steps(platform, with_gradient):
         platform: String, `"cpu"`, `"gpu"` or another, which counts as a GPU.
         with_gradient: Boolean.
     """
-    return unless_unrolled(UNROLLED_STEPS.get(platform, UNROLLED_STEPS["gpu"])[with_gradient])
+    return sys.maxsize if _unrolled.get() else UNROLLED_STEPS.get(platform, UNROLLED_STEPS["gpu"])[with_gradient]
+
+
+def unrolled_network_steps():
+    """Small: in an unrolled loop XLA may start a step before the previous one has finished, and then keeps the activations of
+    several steps in memory. A compiled loop does not, and compiles once for any T.
+    """
+    return sys.maxsize if _unrolled.get() else 2

@@ -4,8 +4,6 @@ import contextlib
 
 import keras
 
-from keras_ratesnn._model import call_graphs
-
 CALLS_BEFORE_REPLAY = 2
 """The calls of a kind before a graph is replayed, where it is recorded at once: one in eager mode, and the recording."""
 
@@ -17,28 +15,19 @@ def recorded_at_once():
     The first one runs in eager mode and compiles the time loops of neurons, forward and backward. Graphs contain these kernels,
     as after the many calls in eager mode that "auto" makes; without them a graph has several times as many operations.
     """
-    before = dict(call_graphs.EAGER_CALLS)
-    call_graphs.EAGER_CALLS.update(dict.fromkeys(before, CALLS_BEFORE_REPLAY - 1))
-    try:
-        with _captured_at_once():
-            yield
-    finally:
-        call_graphs.EAGER_CALLS.update(before)
-
-
-@contextlib.contextmanager
-def _captured_at_once():
     if keras.backend.backend() != "torch":
         yield
         return
-    from keras_ratesnn._core.backend.torch import cuda_graphs
+    from keras_ratesnn._core.backend.torch.recorder import call_graphs, cuda_graphs
 
-    before = cuda_graphs.CALLS_IN_A_ROW
+    before = dict(call_graphs.EAGER_CALLS), cuda_graphs.CALLS_IN_A_ROW
+    call_graphs.EAGER_CALLS.update(dict.fromkeys(call_graphs.EAGER_CALLS, CALLS_BEFORE_REPLAY - 1))
     cuda_graphs.CALLS_IN_A_ROW = 0
     try:
         yield
     finally:
-        cuda_graphs.CALLS_IN_A_ROW = before
+        eager_calls, cuda_graphs.CALLS_IN_A_ROW = before
+        call_graphs.EAGER_CALLS.update(eager_calls)
 
 
 def calls_before_replay(jit_compile):
@@ -49,7 +38,7 @@ def calls_before_replay(jit_compile):
 @contextlib.contextmanager
 def compiled_by(compiler):
     """A context in which graphs are compiled by this compiler of PyTorch's; `None` leaves the choice as it is."""
-    from keras_ratesnn._core.backend.torch import compiler as torch_compiler
+    from keras_ratesnn._core.backend.torch.recorder import compiler as torch_compiler
 
     before = torch_compiler.COMPILER
     torch_compiler.COMPILER = compiler or before

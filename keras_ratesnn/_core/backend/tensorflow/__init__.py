@@ -1,4 +1,4 @@
-"""The backend functions on TensorFlow; `keras_ratesnn._core.backend.contract` describes them."""
+"""The backend functions on TensorFlow."""
 
 import contextvars
 import functools
@@ -10,23 +10,144 @@ from tensorflow.compiler.tf2xla.python import xla
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import plain_normalization, replica_moments, shared_jax_tensorflow, xla_loops
-from keras_ratesnn._core.backend.tensorflow import normalization, replicas
-from keras_ratesnn._core.backend.tensorflow.fusion import elementwise as elementwise
-from keras_ratesnn._core.backend.tensorflow.fusion import fusing as fusing
-from keras_ratesnn._core.backend.tensorflow.fusion import steps_in_a_pass as steps_in_a_pass
+from keras_ratesnn._core.backend import base, xla_loops
+from keras_ratesnn._core.backend.tensorflow import fusion, normalization
+from keras_ratesnn._core.backend.tensorflow.replicas import replicas
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 
 
-def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
-    """`value`, with a chosen derivative."""
+class Backend(base.Backend):
+    """TensorFlow."""
 
-    if _forward_mode.get():
-        # In forward mode the derivative of a custom gradient is silently zero.
-        return tf.stop_gradient(value) + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
-    return _graft(value, onto, slope)
+    replicas = replicas
+    elementwise = staticmethod(fusion.elementwise)
+    fusing = staticmethod(fusion.fusing)
+    steps_in_a_pass = staticmethod(fusion.steps_in_a_pass)
+
+    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
+        """`value`, with a chosen derivative."""
+        if _forward_mode.get():
+            # In forward mode the derivative of a custom gradient is silently zero.
+            return tf.stop_gradient(value) + tf.stop_gradient(slope) * (onto - tf.stop_gradient(onto))
+        return _graft(value, onto, slope)
+
+    def jvp(self, function, primals, tangents):
+        # Copies, because primals must be distinct.
+        primals = [tf.identity(primal) for primal in primals]
+        token = _forward_mode.set(True)
+        try:
+            with tf.autodiff.ForwardAccumulator(primals, list(tangents)) as accumulator:
+                outputs = function(*primals)
+            return outputs, [accumulator.jvp(output, tf.UnconnectedGradients.ZERO) for output in outputs]
+        finally:
+            _forward_mode.reset(token)
+
+    def gradient_of(self, function, inputs, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs, rest = function(*inputs)
+        return tape.gradient(outputs, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO), rest
+
+    def with_backward(self, values, inputs, others, backward):
+        @tf.custom_gradient
+        def attached(*inputs):
+            stopped = [tf.stop_gradient(value) for value in values]
+            return stopped, lambda *upstream: backward(list(inputs), others, list(upstream))
+
+        # Some inputs may be TensorFlow's variables.
+        return attached(*map(tf.convert_to_tensor, inputs))
+
+    def normalize(self, inputs, axis, gamma, beta, epsilon, weights=None):
+        """In one pass over memory where TensorFlow has a kernel for it."""
+        if not _forward_mode.get() and normalization.has_kernels(inputs, axis, (gamma, beta), weights):
+            return normalization.normalize(inputs, gamma, beta, epsilon)
+        return base.Backend.normalize(self, inputs, axis, gamma, beta, epsilon, weights)
+
+    def normalize_as(self, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
+        plain = functools.partial(base.Backend.normalize_as, self)
+        if not _forward_mode.get() and normalization.has_kernels(inputs, axis, (gamma, beta, mean, variance), weights):
+            return normalization.normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon)
+        return plain(inputs, axis, gamma, beta, mean, variance, epsilon, weights)
+
+    def check_equal(self, size, wanted, message):
+        """Raises ValueError if two integers differ, or tf.errors.InvalidArgumentError if they are known only at run time."""
+        if not isinstance(size, int) or not isinstance(wanted, int):
+            tf.debugging.assert_equal(size, wanted, message)
+        elif size != wanted:
+            raise ValueError(message)
+
+    def unrolled_steps(self, with_gradient):
+        """The choice in `xla_loops` for XLA. Without XLA no limit: TensorFlow copies a tensor to update it inside a loop.
+
+        No limit for replicas either, which cannot exchange statistics inside a compiled loop.
+        """
+        if replicas.count() > 1 or not compiled_by_xla():
+            return math.inf
+        return xla_loops.unrolled_steps("gpu" if tf.config.list_logical_devices("GPU") else "cpu", with_gradient)
+
+    def scan(self, body, carried, steps, dtype):
+        timesteps = steps.shape[0]
+        inputs = tf.TensorArray(steps.dtype, timesteps, element_shape=steps.shape[1:]).unstack(steps)
+        outputs = tf.TensorArray(dtype, timesteps)
+
+        def advance(t, carried, outputs):
+            carried, output = body(carried, inputs.read(t))
+            return t + 1, carried, outputs.write(t, output)
+
+        # XLA can differentiate a loop only if the number of iterations is a constant.
+        _, carried, outputs = tf.while_loop(
+            lambda t, *_: t < timesteps, advance, (0, carried, outputs), maximum_iterations=timesteps
+        )
+        return carried, outputs.stack()
+
+    def unrolled_network_steps(self):
+        """Small, as on JAX; no limit for replicas, which cannot exchange statistics inside a compiled loop."""
+        return xla_loops.unrolled_network_steps() if replicas.count() == 1 else math.inf
+
+    def optimization_barrier(self, tensors):
+        """Only XLA needs it: TensorFlow's executor frees what is no longer needed. On CPUs XLA removes the barrier early."""
+        if not compiled_by_xla():
+            return tensors
+        after = iter(xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
+        return tree.map_leaves(lambda _: next(after), tensors)
+
+    def ranks_of_batch(self, data):
+        """Keras lets TensorFlow trace a function for the most general shape it has seen, which is unknown for inputs both with
+        and without time.
+        """
+        # `data` is an iterator over batches, from tf.data or Python, or a list of batches.
+        if isinstance(data, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+            batch = data.element_spec
+        elif isinstance(data, list):
+            batch = data[0]
+        else:
+            batch = next(data)
+            data = itertools.chain([batch], data)
+        leaves = tf.nest.flatten(batch, expand_composites=True)
+        return tuple(tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves), data
+
+    def reading_once(self, network):
+        """A context in which each weight of a network is read only once.
+
+        The forward pass needs that read, and the variable is assigned afterwards. With a separate read for the backward pass,
+        TensorFlow's optimizers can lose the order of that read and the assignment: the dependency optimizer removes the edge
+        between them if there is a longer path through an unused value, and the next optimizer removes that path (TensorFlow
+        2.21). The rate pass has many such values. Some gradients would then occasionally use the updated weights of the
+        following layer.
+        """
+        weights = [] if self.loses_replaced_weights(network) else network.trainable_variables
+        values = map(tf.convert_to_tensor, keras_internals.values_of(weights))
+        return keras_internals.ReadOnce(zip(weights, values, strict=True))
+
+    def loses_replaced_weights(self, layer):
+        """Whether a layer, or one inside it, was created in a `keras.RematScope`.
+
+        `tf.recompute_grad` computes the gradients of variables and arguments, but not those of tensors that replace variables
+        (docs/upstream.md, recomputation).
+        """
+        return keras_internals.is_rematerialized(layer)
 
 
 @tf.custom_gradient
@@ -35,160 +156,3 @@ def _graft(value, onto, slope):
         return None, upstream * tf.cast(slope, upstream.dtype), None
 
     return tf.identity(value), gradient
-
-
-def jvp(function, primals, tangents):
-    """`(outputs, tangents)`: the list of tensors that a function returns, and its directional derivative."""
-    # Copies, because primals must be distinct.
-    primals = [tf.identity(primal) for primal in primals]
-    token = _forward_mode.set(True)
-    try:
-        with tf.autodiff.ForwardAccumulator(primals, list(tangents)) as accumulator:
-            outputs = function(*primals)
-        return outputs, [accumulator.jvp(output, tf.UnconnectedGradients.ZERO) for output in outputs]
-    finally:
-        _forward_mode.reset(token)
-
-
-def gradient_of(function, inputs, upstream):
-    """`(gradients, rest)` of `function(*inputs)`: a list of tensors, and a structure that is not differentiated."""
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        outputs, rest = function(*inputs)
-    return tape.gradient(outputs, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO), rest
-
-
-def with_backward(values, inputs, others, backward):
-    """A list of tensors, whose gradients with respect to `inputs` are `backward(inputs, others, upstream)`."""
-
-    @tf.custom_gradient
-    def attached(*inputs):
-        return [tf.stop_gradient(value) for value in values], lambda *upstream: backward(list(inputs), others, list(upstream))
-
-    # Some inputs may be TensorFlow's variables.
-    return attached(*map(tf.convert_to_tensor, inputs))
-
-
-merged_moments = functools.partial(replica_moments.merged, replicas)
-
-
-def normalize(inputs, axis, gamma, beta, epsilon, weights=None):
-    """In one pass over memory where TensorFlow has a kernel for it."""
-    if not _forward_mode.get() and normalization.has_kernels(inputs, axis, (gamma, beta), weights):
-        return normalization.normalize(inputs, gamma, beta, epsilon)
-    return plain_normalization.normalize(replicas, inputs, axis, gamma, beta, epsilon, weights)
-
-
-def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
-    """Likewise."""
-    plain = functools.partial(plain_normalization.normalize_as, graft, replicas)
-    if not _forward_mode.get() and normalization.has_kernels(inputs, axis, (gamma, beta, mean, variance), weights):
-        return normalization.normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon)
-    return plain(inputs, axis, gamma, beta, mean, variance, epsilon, weights)
-
-
-def detached(function, *args):
-    """The result of `function(*args)`, a structure of tensors and numbers, without gradient. Tensors keep their Keras masks."""
-
-    def stopped(leaf):
-        return keras_internals.put_mask(tf.stop_gradient(leaf), keras_internals.mask_of(leaf))
-
-    return tree.map_leaves(lambda leaf: stopped(leaf) if tf.is_tensor(leaf) else leaf, function(*args))
-
-
-def check_equal(size, wanted, message):
-    """Raises ValueError if two integers differ, or tf.errors.InvalidArgumentError if they are known only at run time."""
-    if not isinstance(size, int) or not isinstance(wanted, int):
-        tf.debugging.assert_equal(size, wanted, message)
-    elif size != wanted:
-        raise ValueError(message)
-
-
-def unrolled_steps(with_gradient):
-    """The choice in `xla_loops` for XLA. Without XLA no limit: TensorFlow copies a tensor to update it inside a loop.
-
-    No limit for replicas either, which cannot exchange statistics inside a compiled loop.
-    """
-    if replicas.count() > 1 or not compiled_by_xla():
-        return math.inf
-    return xla_loops.unrolled_steps("gpu" if tf.config.list_logical_devices("GPU") else "cpu", with_gradient)
-
-
-def scan(body, carried, steps, dtype):
-    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `contract`."""
-    timesteps = steps.shape[0]
-    inputs = tf.TensorArray(steps.dtype, timesteps, element_shape=steps.shape[1:]).unstack(steps)
-    outputs = tf.TensorArray(dtype, timesteps)
-
-    def advance(t, carried, outputs):
-        carried, output = body(carried, inputs.read(t))
-        return t + 1, carried, outputs.write(t, output)
-
-    # XLA can differentiate a loop only if the number of iterations is a constant.
-    _, carried, outputs = tf.while_loop(
-        lambda t, *_: t < timesteps, advance, (0, carried, outputs), maximum_iterations=timesteps
-    )
-    return carried, outputs.stack()
-
-
-def unrolled_network_steps():
-    """Small, as on JAX; no limit for replicas, which cannot exchange statistics inside a compiled loop."""
-    return shared_jax_tensorflow.unrolled_network_steps() if replicas.count() == 1 else math.inf
-
-
-def assigned_weight(value, before):
-    """The assigned value, which is a weight itself: the derivative does not pass through what was assigned."""
-    return graft(value, before, 1.0)
-
-
-def optimization_barrier(tensors):
-    """A structure of tensors that are all computed before any is used, so that their inputs can be freed.
-
-    Only XLA needs it: TensorFlow's executor frees what is no longer needed. On CPUs XLA removes the barrier early.
-    """
-    if not compiled_by_xla():
-        return tensors
-    after = iter(xla.optimization_barrier(*map(tf.convert_to_tensor, tree.flatten(tensors))))
-    return tree.map_leaves(lambda _: next(after), tensors)
-
-
-def ranks_of_batch(data):
-    """`(ranks, data)` of the arguments that `fit`, `evaluate` or `predict` pass to a compiled function.
-
-    Keras lets TensorFlow trace a function for the most general shape it has seen, which is unknown for inputs both with and
-    without time.
-
-    Args:
-        data: Iterator over batches, from tf.data or Python, or a list of batches.
-    """
-    if isinstance(data, (tf.data.Iterator, tf.distribute.DistributedIterator)):
-        batch = data.element_spec
-    elif isinstance(data, list):
-        batch = data[0]
-    else:
-        batch = next(data)
-        data = itertools.chain([batch], data)
-    leaves = tf.nest.flatten(batch, expand_composites=True)
-    return tuple(tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves), data
-
-
-def reading_once(network):
-    """A context in which each weight of a network is read only once.
-
-    The forward pass needs that read, and the variable is assigned afterwards. With a separate read for the backward pass,
-    TensorFlow's optimizers can lose the order of that read and the assignment: the dependency optimizer removes the edge
-    between them if there is a longer path through an unused value, and the next optimizer removes that path (TensorFlow 2.21).
-    The rate pass has many such values. Some gradients would then occasionally use the updated weights of the following layer.
-    """
-    weights = [] if loses_replaced_weights(network) else network.trainable_variables
-    values = map(tf.convert_to_tensor, keras_internals.values_of(weights))
-    return keras_internals.ReadOnce(zip(weights, values, strict=True))
-
-
-def loses_replaced_weights(layer):
-    """Whether a layer, or one inside it, was created in a `keras.RematScope`.
-
-    `tf.recompute_grad` computes the gradients of variables and arguments, but not those of tensors that replace variables
-    (docs/upstream.md, recomputation).
-    """
-    return keras_internals.is_rematerialized(layer)

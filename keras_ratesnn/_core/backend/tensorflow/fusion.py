@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.of_tensors import OfTensors, description
-from keras_ratesnn._core.backend.tensorflow import replicas
+from keras_ratesnn._core.backend.tensorflow.replicas import replicas
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
 
 LEAST_ELEMENTS = 2**20
@@ -54,7 +54,7 @@ def steps_in_a_pass(timesteps, with_gradient):
 
 
 def elementwise(function, cell, key, *arguments):
-    """`function(*arguments)`, compiled into one pass over memory where that pays off; see `contract`."""
+    """`function(*arguments)`, compiled into one pass over memory where that pays off; see `base`."""
     leaves = filter(tf.is_tensor, tree.flatten(arguments))
     tensors = [*map(tf.convert_to_tensor, keras_internals.values_of(cell.weights)), *leaves]
     described = description(arguments, tf.is_tensor)

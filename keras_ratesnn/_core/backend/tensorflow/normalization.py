@@ -5,14 +5,14 @@ For processors without XLA, which fuses plain operations itself.
 
 import tensorflow as tf
 
-from keras_ratesnn._core.backend.tensorflow import replicas
+from keras_ratesnn._core.backend.tensorflow.replicas import replicas
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
 
 DTYPES = tf.float32, tf.float16, tf.bfloat16
 
 
 def has_kernels(inputs, axis, parameters, weights):
-    """Whether `normalize` and `normalize_as` take these arguments, see `contract`."""
+    """Whether `normalize` and `normalize_as` take these arguments, see `base`."""
     return (
         weights is None
         and inputs.dtype in DTYPES
@@ -26,7 +26,7 @@ def has_kernels(inputs, axis, parameters, weights):
 
 
 def normalize(inputs, gamma, beta, epsilon):
-    """Normalises a batch with its own statistics over all axes but the last; see `contract`."""
+    """Normalises a batch with its own statistics over all axes but the last; see `base`."""
     images = _as_images(inputs)
     scale, offset = _both(inputs, gamma, beta)
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -39,7 +39,7 @@ def normalize(inputs, gamma, beta, epsilon):
 
 
 def normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon):
-    """Normalises with given statistics, differentiated as if they were those of the batch; see `contract`.
+    """Normalises with given statistics, differentiated as if they were those of the batch; see `base`.
 
     `plain` does the same with plain operations. The kernel has no second derivative but for the statistics of the batch.
     """

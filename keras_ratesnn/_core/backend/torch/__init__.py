@@ -1,4 +1,4 @@
-"""The backend functions on PyTorch; `keras_ratesnn._core.backend.contract` describes them."""
+"""The backend functions on PyTorch."""
 
 import contextlib
 import contextvars
@@ -10,20 +10,182 @@ import torch
 
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import plain_normalization, replica_moments
-from keras_ratesnn._core.backend.torch import normalization, replicas
+from keras_ratesnn._core.backend import base
+from keras_ratesnn._core.backend.torch import fusion, normalization
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
-from keras_ratesnn._core.backend.torch.fusion import elementwise as elementwise
-from keras_ratesnn._core.backend.torch.fusion import fusing as fusing
-from keras_ratesnn._core.backend.torch.fusion import steps_in_a_pass as steps_in_a_pass
-from keras_ratesnn._core.backend.torch.graph import CallGraph as CallGraph
-from keras_ratesnn._core.backend.torch.graph import is_recording, noticing_repeated_draws
-from keras_ratesnn._core.backend.torch.layer_attributes import LayerAttributes as LayerAttributes
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
+from keras_ratesnn._core.backend.torch.recorder.call_graphs import CallGraphs
+from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, noticing_repeated_draws
+from keras_ratesnn._core.backend.torch.recorder.recorded import record_calls
+from keras_ratesnn._core.backend.torch.replicas import replicas
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 _differentiating = threading.RLock()
 """PyTorch has one forward-mode derivative at a time for all threads."""
+
+# Since PyTorch 2.7.
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+class Backend(base.Backend):
+    """PyTorch runs operation by operation: loops need no limit, and what other backends compile is recorded or fused here."""
+
+    RECORDS_CALLS = True
+
+    replicas = replicas
+    elementwise = staticmethod(fusion.elementwise)
+    fusing = staticmethod(fusion.fusing)
+    steps_in_a_pass = staticmethod(fusion.steps_in_a_pass)
+
+    def call_graphs(self):
+        return CallGraphs()
+
+    def record_calls(self, model):
+        record_calls(model)
+
+    def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
+        """`value`, with a chosen derivative."""
+        if _forward_mode.get():
+            # An autograd function with derivatives in both modes takes PyTorch several times as long to call.
+            slope = slope.detach() if torch.is_tensor(slope) else slope  # type: ignore[union-attr]
+            return value.detach() + slope * (onto - onto.detach())
+        return _Graft.apply(value.detach(), onto, slope)
+
+    def normalize(self, inputs, axis, gamma, beta, epsilon, weights=None):
+        """In one pass over memory where the statistics are those of one replica, with equal weights."""
+        if weights is None and replicas.count() == 1:
+            return normalization.normalize(inputs, axis, gamma, beta, epsilon)
+        return super().normalize(inputs, axis, gamma, beta, epsilon, weights)
+
+    def normalize_as(self, inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
+        if weights is None and replicas.count() == 1:
+            return normalization.normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon)
+        return super().normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights)
+
+    def jvp(self, function, primals, tangents):
+        def with_derivative(*primals):
+            # Autograd may be off outside, and spikes would then have no derivative. Nothing is recorded for a backward pass.
+            with torch.enable_grad():
+                return function(*primals)
+
+        token = _forward_mode.set(True)
+        try:
+            with _differentiating:
+                return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
+        finally:
+            _forward_mode.reset(token)
+
+    def differentiable(self, tensor):
+        """The tensor as a leaf of its own, for autograd."""
+        return tensor.detach().requires_grad_()
+
+    def gradient_of(self, function, inputs, upstream):
+        with torch.enable_grad():
+            outputs, rest = function(*inputs)
+        rest = tree.map_leaves(lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf, rest)
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        differentiable = [(output, onto) for output, onto in zip(outputs, upstream, strict=True) if output.requires_grad]
+        if not (wanted and differentiable):
+            return [None for _ in inputs], rest
+        outputs, upstream = zip(*differentiable, strict=True)
+        found = iter(torch.autograd.grad(outputs, wanted, upstream, allow_unused=True))
+        return [next(found) if tensor.requires_grad else None for tensor in inputs], rest
+
+    def with_backward(self, values, inputs, others, backward):
+        # Autograd calls the function inside a step that `torch.compile` may have compiled.
+        return list(_WithBackward.apply(self.untraced(backward), (len(values), len(inputs)), *values, *inputs, *others))
+
+    def finite_rows(self, tensors, rows):
+        if _is_exporting() or torch.jit.is_tracing() or any(map(torch.is_tensor, rows)):
+            # Sizes may be known only at run time, when they are 64-bit integers; not all formats let NaN through a maximum.
+            of_each = [
+                torch.isfinite(tensor).reshape(count.to(torch.int64) if torch.is_tensor(count) else count, -1).all(dim=1)
+                for tensor, count in zip(tensors, rows, strict=True)
+            ]
+            return functools.reduce(torch.logical_and, of_each)
+        # NaN or infinite where an element is: one pass over memory, instead of four for each element by itself.
+        largest = [
+            _largest_of_rows(tensor.detach(), count, in_parts=tensor.is_cuda)
+            for tensor, count in zip(tensors, rows, strict=True)
+            if tensor.is_floating_point() and tensor.numel()
+        ]
+        if not largest:
+            return torch.ones(1, dtype=torch.bool, device=tensors[0].device)
+        of_all = max(map(len, largest))
+        return torch.isfinite(torch.cat([of_layer.expand(of_all, -1) for of_layer in largest], dim=1)).all(dim=1)
+
+    def noise_state(self):
+        """The states of PyTorch's global generators, which Keras uses if a layer has no seed: a list of tensors."""
+        if is_recording():
+            return []
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+    def set_noise_state(self, state):
+        if is_recording():
+            return
+        on_cpu, *on_gpus = state
+        torch.set_rng_state(on_cpu)
+        if on_gpus:
+            torch.cuda.set_rng_state_all(on_gpus)
+
+    @contextlib.contextmanager
+    def repeated_noise(self, state):
+        if is_recording():
+            with noticing_repeated_draws():
+                yield
+            return
+        before = self.noise_state()
+        self.set_noise_state(state)
+        try:
+            yield
+        finally:
+            self.set_noise_state(before)
+
+    def no_gradient(self):
+        """A context in which autograd records nothing, so that no activation is stored."""
+        return torch.no_grad()
+
+    def detached(self, function, *args):
+        with torch.no_grad():
+            return function(*args)
+
+    def grad_enabled(self):
+        """Whether autograd is on."""
+        return torch.is_grad_enabled()
+
+    def scan(self, body, carried, steps, dtype):
+        outputs = []
+        for step in torch.unbind(steps):
+            carried, output = body(carried, step)
+            outputs.append(output)
+        return carried, torch.stack(outputs)
+
+    def untraced(self, function):
+        """Runs a function without compilation inside a step that `torch.compile` compiles.
+
+        That compiler would compile a new program for each path through a network, and its programs ignore the modes in which
+        the walk runs. Parts that are worth compiling are passed to `elementwise`.
+        """
+        return torch.compiler.disable(function)
+
+    def multiply_add(self, x, factor, y):
+        """x · factor + y, in one pass over memory if x is a tensor and the others are numbers or tensors of its dtype."""
+        tensors = [value for value in (x, factor, y) if torch.is_tensor(value)]
+        # Not all exporters know operations with factors.
+        is_plain = _is_exporting() or not torch.is_tensor(x)
+        if is_plain or any(value.dtype != x.dtype for value in tensors):
+            return x * factor + y
+        if torch.is_tensor(factor):
+            return torch.addcmul(y, x, factor) if torch.is_tensor(y) else x * factor + y
+        return torch.add(y, x, alpha=factor) if torch.is_tensor(y) else torch.rsub(x, y, alpha=-factor)
+
+    def layout_kept(self):
+        """A reentrant context for Keras layers on `channels_last` data.
+
+        Keras copies such data once to change the axis order to PyTorch's, and again to restore the memory layout, which
+        PyTorch's convolutions accept anyway. This context avoids both copies.
+        """
+        return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept()
 
 
 class _Graft(torch.autograd.Function):
@@ -41,70 +203,6 @@ class _Graft(torch.autograd.Function):
         saved = ctx.saved_tensors
         slope = saved[0] if saved else ctx.slope
         return None, upstream if isinstance(slope, float) and slope == 1.0 else upstream * slope, None
-
-
-def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
-    """`value`, with a chosen derivative."""
-    if _forward_mode.get():
-        # An autograd function with derivatives in both modes takes PyTorch several times as long to call.
-        slope = slope.detach() if torch.is_tensor(slope) else slope  # type: ignore[union-attr]
-        return value.detach() + slope * (onto - onto.detach())
-    return _Graft.apply(value.detach(), onto, slope)
-
-
-merged_moments = functools.partial(replica_moments.merged, replicas)
-
-
-def normalize(inputs, axis, gamma, beta, epsilon, weights=None):
-    """In one pass over memory where the statistics are those of one replica, with equal weights."""
-    if weights is None and replicas.count() == 1:
-        return normalization.normalize(inputs, axis, gamma, beta, epsilon)
-    return plain_normalization.normalize(replicas, inputs, axis, gamma, beta, epsilon, weights)
-
-
-def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
-    """Likewise."""
-    if weights is None and replicas.count() == 1:
-        return normalization.normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon)
-    return plain_normalization.normalize_as(graft, replicas, inputs, axis, gamma, beta, mean, variance, epsilon, weights)
-
-
-def jvp(function, primals, tangents):
-    """`(outputs, tangents)`: the list of tensors that a function returns, and its directional derivative."""
-
-    def with_derivative(*primals):
-        # Autograd may be off outside, and spikes would then have no derivative. Nothing is recorded for a backward pass here.
-        with torch.enable_grad():
-            return function(*primals)
-
-    token = _forward_mode.set(True)
-    try:
-        with _differentiating:
-            return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
-    finally:
-        _forward_mode.reset(token)
-
-
-def differentiable(tensor):
-    """The tensor as a leaf of its own, for autograd."""
-    return tensor.detach().requires_grad_()
-
-
-def gradient_of(function, inputs, upstream):
-    """`(gradients, rest)` of `function(*inputs)`: a list of tensors, and a structure that is not differentiated.
-
-    A gradient may be `None`.
-    """
-    with torch.enable_grad():
-        outputs, rest = function(*inputs)
-    rest = tree.map_leaves(lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf, rest)
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    differentiable = [(output, onto) for output, onto in zip(outputs, upstream, strict=True) if output.requires_grad]
-    if not (wanted and differentiable):
-        return [None for _ in inputs], rest
-    outputs, upstream = zip(*differentiable, strict=True)
-    found = iter(torch.autograd.grad(outputs, wanted, upstream, allow_unused=True))
-    return [next(found) if tensor.requires_grad else None for tensor in inputs], rest
 
 
 class _WithBackward(torch.autograd.Function):
@@ -127,33 +225,6 @@ class _WithBackward(torch.autograd.Function):
         return None, None, *[None] * values, *gradients, *none
 
 
-def with_backward(values, inputs, others, backward):
-    """A list of tensors, whose gradients with respect to `inputs` are `backward(inputs, others, upstream)`."""
-    # Autograd calls the function inside a step that `torch.compile` may have compiled.
-    return list(_WithBackward.apply(untraced(backward), (len(values), len(inputs)), *values, *inputs, *others))
-
-
-def finite_rows(tensors, rows):
-    """Whether all elements are finite in each of as many equal parts of each tensor; see `contract`."""
-    if _is_exporting() or torch.jit.is_tracing() or any(map(torch.is_tensor, rows)):
-        # Sizes may be known only at run time, when they are 64-bit integers; not all formats let NaN through a maximum.
-        of_each = [
-            torch.isfinite(tensor).reshape(count.to(torch.int64) if torch.is_tensor(count) else count, -1).all(dim=1)
-            for tensor, count in zip(tensors, rows, strict=True)
-        ]
-        return functools.reduce(torch.logical_and, of_each)
-    # NaN or infinite where an element is: one pass over memory, instead of four for each element by itself.
-    largest = [
-        _largest_of_rows(tensor.detach(), count, in_parts=tensor.is_cuda)
-        for tensor, count in zip(tensors, rows, strict=True)
-        if tensor.is_floating_point() and tensor.numel()
-    ]
-    if not largest:
-        return torch.ones(1, dtype=torch.bool, device=tensors[0].device)
-    of_all = max(map(len, largest))
-    return torch.isfinite(torch.cat([of_layer.expand(of_all, -1) for of_layer in largest], dim=1)).all(dim=1)
-
-
 def _largest_of_rows(tensor, rows, in_parts):
     """The largest absolute value in each row of a tensor, NaN where there is NaN.
 
@@ -169,114 +240,3 @@ def _largest_of_rows(tensor, rows, in_parts):
     if in_parts and tensor.ndim > 2 and len(tensor) == rows:
         return torch.linalg.vector_norm(tensor, math.inf, dim=tuple(range(2, tensor.ndim)))
     return torch.linalg.vector_norm(tensor.reshape(rows, -1), math.inf, dim=1, keepdim=True)
-
-
-def noise_state():
-    """The states of PyTorch's global generators, which Keras uses if a layer has no seed: a list of tensors."""
-    if is_recording():
-        return []
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
-
-
-def set_noise_state(state):
-    """Sets the states that `noise_state` returned."""
-    if is_recording():
-        return
-    on_cpu, *on_gpus = state
-    torch.set_rng_state(on_cpu)
-    if on_gpus:
-        torch.cuda.set_rng_state_all(on_gpus)
-
-
-@contextlib.contextmanager
-def repeated_noise(state):
-    """A context in which numbers are drawn again, from the states that `noise_state` returned."""
-    if is_recording():
-        with noticing_repeated_draws():
-            yield
-        return
-    before = noise_state()
-    set_noise_state(state)
-    try:
-        yield
-    finally:
-        set_noise_state(before)
-
-
-def no_gradient():
-    """A context in which autograd records nothing, so that no activation is stored."""
-    return torch.no_grad()
-
-
-def detached(function, *args):
-    """The result of `function(*args)`, a structure of tensors and numbers, without gradient: nothing is recorded."""
-    with torch.no_grad():
-        return function(*args)
-
-
-def grad_enabled():
-    """Whether autograd is on."""
-    return torch.is_grad_enabled()
-
-
-def unrolled_steps(with_gradient):
-    """No limit: PyTorch runs step by step."""
-    return math.inf
-
-
-def unrolled_network_steps():
-    """No limit: PyTorch runs step by step."""
-    return math.inf
-
-
-def scan(body, carried, steps, dtype):
-    """`carried, output = body(carried, step)` for each of the steps, a tensor `(T, ...)`, see `contract`."""
-    outputs = []
-    for step in torch.unbind(steps):
-        carried, output = body(carried, step)
-        outputs.append(output)
-    return carried, torch.stack(outputs)
-
-
-def assigned_weight(value, before):
-    """The assigned value, which is a weight itself: the derivative does not pass through what was assigned."""
-    return graft(value, before, 1.0)
-
-
-def optimization_barrier(tensors):
-    """The unchanged tensors: they have already been computed."""
-    return tensors
-
-
-def untraced(function):
-    """Runs a function without compilation inside a step that `torch.compile` compiles.
-
-    That compiler would compile a new program for each path through a network, and its programs ignore the modes in which the
-    walk runs. Parts that are worth compiling are passed to `elementwise`.
-    """
-    return torch.compiler.disable(function)
-
-
-# Since PyTorch 2.7.
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
-
-
-def multiply_add(x, factor, y):
-    """x · factor + y, in one pass over memory if x is a tensor and the others are numbers or tensors of its dtype."""
-    tensors = [value for value in (x, factor, y) if torch.is_tensor(value)]
-    # Not all exporters know operations with factors.
-    is_plain = _is_exporting() or not torch.is_tensor(x)
-    if is_plain or any(value.dtype != x.dtype for value in tensors):
-        return x * factor + y
-    if torch.is_tensor(factor):
-        return torch.addcmul(y, x, factor) if torch.is_tensor(y) else x * factor + y
-    return torch.add(y, x, alpha=factor) if torch.is_tensor(y) else torch.rsub(x, y, alpha=-factor)
-
-
-def layout_kept():
-    """A reentrant context for Keras layers on `channels_last` data.
-
-    Keras copies such data once to change the axis order to PyTorch's, and again to restore the memory layout, which PyTorch's
-    convolutions accept anyway. This context avoids both copies.
-    """
-    return contextlib.nullcontext() if torch.compiler.is_compiling() else LayoutKept()

@@ -17,10 +17,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.of_tensors import OfTensors, description
-from keras_ratesnn._core.backend.torch.compiler import LOCK, CompiledByLayout
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
-from keras_ratesnn._core.backend.torch.graph import is_recording, is_recording_for_compiler
-from keras_ratesnn._core.backend.torch.layer_attributes import LayerAttributes, global_settings
+from keras_ratesnn._core.backend.torch.recorder.compiler import LOCK, CompiledByLayout
+from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, is_recording_for_compiler
+from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
 from keras_ratesnn._core.latest_settings import LatestSettings
 
 LEAST_ELEMENTS = 2**20
@@ -43,7 +43,7 @@ _lock = threading.Lock()
 
 @contextlib.contextmanager
 def fusing(allowed, training, kept):
-    """A context that allows or forbids compilation; see `contract`."""
+    """A context that allows or forbids compilation; see `base`."""
     token = _kept.set((training, kept) if allowed else None)
     try:
         yield
@@ -57,7 +57,7 @@ def steps_in_a_pass(timesteps, with_gradient):
 
 
 def elementwise(function, cell, key, *arguments):
-    """`function(*arguments)`, compiled into one pass over memory where that pays off; see `contract`."""
+    """`function(*arguments)`, compiled into one pass over memory where that pays off; see `base`."""
     weights = cell.weights
     if _kept.get() is None or len(cell.variables) > len(weights):
         # Variables that are not weights, such as those of a random generator, may change.

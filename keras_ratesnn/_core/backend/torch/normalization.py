@@ -6,14 +6,14 @@ from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 
 
 def normalize(inputs, axis, gamma, beta, epsilon):
-    """Normalises a batch with its own statistics; see `contract`."""
+    """Normalises a batch with its own statistics; see `base`."""
     outputs, mean, inverse_deviation = _Normalized.apply(_channels_second(inputs, axis), gamma, beta, epsilon)
     variance = torch.clamp(inverse_deviation**-2 - epsilon, min=0.0)
     return _channels_back(outputs, axis, inputs.shape), mean, variance
 
 
 def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon):
-    """Normalises with given statistics, differentiated as if they were those of the batch; see `contract`."""
+    """Normalises with given statistics, differentiated as if they were those of the batch; see `base`."""
     inverse_deviation = torch.rsqrt(variance + epsilon)
     outputs = _NormalizedAs.apply(_channels_second(inputs, axis), gamma, beta, mean, inverse_deviation)
     return _channels_back(outputs, axis, inputs.shape)

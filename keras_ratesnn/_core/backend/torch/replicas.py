@@ -4,25 +4,63 @@ import torch
 from torch import distributed
 
 from keras_ratesnn._core import tree
-
-PROCESSES = True
-"""Whether each replica is a process of its own."""
+from keras_ratesnn._core.backend import base
 
 
-def count():
-    """The number of replicas of a model that see parts of the same batch."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+class Replicas(base.Replicas):
+    """Each is a process."""
+
+    PROCESSES = True
+
+    def count(self):
+        return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+    def index(self):
+        return distributed.get_rank() if self.count() > 1 else 0
+
+    def gather(self, tensor):
+        nothing = torch.zeros_like(tensor)
+        return _sum(torch.stack([tensor if replica == self.index() else nothing for replica in range(self.count())]))
+
+    def average_gradients(self, outputs, weights):
+        if self.count() == 1 or self.in_data_parallel_module():
+            return
+        waiting: list[bool] = []
+
+        def at_the_end():
+            waiting.clear()
+            _average([weight.value for weight in weights()])
+
+        def hook(gradient):
+            if not waiting:
+                waiting.append(True)
+                # As DistributedDataParallel does; PyTorch has no public function for this.
+                torch.autograd.Variable._execution_engine.queue_callback(at_the_end)
+
+        for output in tree.flatten(outputs):
+            if output.requires_grad:
+                output.register_hook(hook)
+
+    def in_data_parallel_module(self):
+        """A `DistributedDataParallel` module averages gradients."""
+        return torch.nn.parallel.DistributedDataParallel._get_active_ddp_module() is not None
+
+    @torch.no_grad()
+    def share_first(self, model):
+        """The variables of the optimizer, too. Raises ValueError if weights are sharded."""
+        # Imported here because it is needed only by several processes.
+        from torch.distributed.tensor import DTensor
+
+        if any(isinstance(weight, DTensor) for weight in model.parameters()):
+            raise ValueError(
+                "`torch.distributed.fsdp` and tensor parallelism are not supported: Keras would train weights that the network "
+                f"does not use. Received: model {model.name!r} with weights of type DTensor. Use whole weights on each device."
+            )
+        for variable in (*model.variables, *getattr(model.optimizer, "variables", ())):
+            distributed.broadcast(variable.value.data, src=0)
 
 
-def index():
-    """The number of this replica, from 0 on."""
-    return distributed.get_rank() if count() > 1 else 0
-
-
-def gather(tensor):
-    """The tensors of all replicas, `(replicas, ...)`, with gradient. Their shapes must be equal."""
-    nothing = torch.zeros_like(tensor)
-    return _sum(torch.stack([tensor if replica == index() else nothing for replica in range(count())]))
+replicas = Replicas()
 
 
 @torch.library.custom_op("keras_ratesnn::sum_over_replicas", mutates_args=())
@@ -42,37 +80,6 @@ def _shape_of_sum(tensor):
 _sum.register_autograd(lambda ctx, upstream: _sum(upstream))
 
 
-def average_gradients(outputs, weights):
-    """Averages the gradients of weights over all replicas at the end of each backward pass through the outputs.
-
-    Args:
-        outputs: Structure of tensors.
-        weights: Function that returns a list of Keras variables.
-    """
-    if count() == 1 or in_data_parallel_module():
-        return
-    waiting: list[bool] = []
-
-    def at_the_end():
-        waiting.clear()
-        _average([weight.value for weight in weights()])
-
-    def hook(gradient):
-        if not waiting:
-            waiting.append(True)
-            # As DistributedDataParallel does; PyTorch has no public function for this.
-            torch.autograd.Variable._execution_engine.queue_callback(at_the_end)
-
-    for output in tree.flatten(outputs):
-        if output.requires_grad:
-            output.register_hook(hook)
-
-
-def in_data_parallel_module():
-    """Whether this runs inside a `DistributedDataParallel` module, which averages gradients itself."""
-    return torch.nn.parallel.DistributedDataParallel._get_active_ddp_module() is not None
-
-
 @torch.no_grad()
 def _average(weights):
     """Averages gradients over all replicas, one message for each dtype. Weights without gradient on any replica keep none."""
@@ -84,29 +91,10 @@ def _average(weights):
         is_complete, kind = all(here), {"dtype": dtype, "device": of_dtype[0].device}
         has_gradient = torch.ones(len(here), **kind) if is_complete else torch.tensor(here, **kind)
         # Divided before the sum, which might overflow in half precision.
-        message = torch.cat([has_gradient, *(gradient.reshape(-1) for gradient in gradients)]) / count()
+        message = torch.cat([has_gradient, *(gradient.reshape(-1) for gradient in gradients)]) / replicas.count()
         distributed.all_reduce(message)
         has_gradient, *averages = message.split([len(of_dtype), *(gradient.numel() for gradient in gradients)])
         on_any = here if is_complete else has_gradient.tolist()
         for weight, average, found in zip(of_dtype, averages, on_any, strict=True):
             if found:
                 weight.grad = average.reshape(weight.shape)
-
-
-@torch.no_grad()
-def share_first(model):
-    """Assigns the values that the variables of a Keras model and its optimizer have on the first replica, on all replicas.
-
-    Raises:
-        ValueError: If weights are sharded.
-    """
-    # Imported here because it is needed only by several processes.
-    from torch.distributed.tensor import DTensor
-
-    if any(isinstance(weight, DTensor) for weight in model.parameters()):
-        raise ValueError(
-            "`torch.distributed.fsdp` and tensor parallelism are not supported: Keras would train weights that the network "
-            f"does not use. Received: model {model.name!r} with weights of type DTensor. Use whole weights on each device."
-        )
-    for variable in (*model.variables, *getattr(model.optimizer, "variables", ())):
-        distributed.broadcast(variable.value.data, src=0)

@@ -1,12 +1,11 @@
-"""Graphs of the calls of a model, on PyTorch, where Keras does not compile a training step.
+"""Graphs of the calls of a Keras model, where Keras does not compile a training step.
 
 The first calls of a kind run in eager mode. Then the operations of a call are recorded, and replayed from now on. Recording
-takes about a second, and a replay skips the Python code of layers and methods.
+takes about a second, and a replay skips the Python code of layers.
 """
 
 import collections
-import dataclasses
-import functools
+import operator
 import threading
 import warnings
 from typing import Any
@@ -14,8 +13,10 @@ from typing import Any
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
+from keras_ratesnn._core.backend import base
+from keras_ratesnn._core.backend.torch.recorder.graph import CallGraph
+from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes
 from keras_ratesnn._core.latest_settings import LatestSettings
-from keras_ratesnn.gradients._run_method import run_method
 
 EAGER_CALLS = {"auto": 32, True: 1}
 """Calls of a kind before one is recorded, by `jit_compile`. Recording takes as long as it saves in about a hundred calls."""
@@ -29,69 +30,60 @@ GRAPHS_KEPT = 16
 _recording = threading.Lock()
 
 
-class CallGraphs:
+class CallGraphs(base.CallGraphs):
     """Runs the calls of a model: in eager mode at first, then as graphs.
 
-    Attributes:
-        loops: What `backend.fusing` keeps for the model.
+    A graph depends on the variables of the model, its layers' attributes and those of `others`, and all arguments of `call`.
+    It does not on Python variables outside that a custom layer reads, as in every compiled function.
     """
 
     def __init__(self):
-        self.loops: dict[Any, Any] = {}
+        super().__init__()
         self._settings = LatestSettings()
-        self._places = None if backend.CallGraph is None else backend.CallGraph.new_places()
+        self._places = CallGraph.new_places()
         self._lock = threading.Lock()
 
-    def call(self, method, run, settings, jit_compile):
-        """The outputs of a run, possibly by a graph.
-
-        Args:
-            method: `GradientMethod`.
-            run: `Run`.
-            settings: Hashable: what else the call depends on, besides the network and the run.
-            jit_compile: True, False or "auto", as in `SpikingModel.compile`: `True` records the second call of a kind and
-                compiles the graph; `False` always runs in eager mode.
-        """
-        if backend.CallGraph is None or jit_compile is False or run.draws is not None:
-            return run_method(method, run)
+    def call(self, function, tensors, model, others, settings, jit_compile):
+        if jit_compile is False:
+            return function(tensors)
         with self._lock:
             latest = self._settings.present(
-                lambda settings: settings.are_of(run.network, method),
-                lambda patience: _Settings(run.network, method, patience, self._places),
+                lambda settings: settings.are_of(model, others),
+                lambda patience: _Settings(model, others, patience, self._places),
             )
-            tensors = latest.tensors(run)
-            key = _key(run, tensors, settings, jit_compile)
-            call = None if key is None else latest.call_of_kind(key)
-        function = functools.partial(run_method, method)
-        return function(run) if call is None else call(function, run, tensors, jit_compile)
+            values = latest.values()
+            signature = _signature([*values, *tensors])
+            call = None if signature is None else latest.call_of_kind((signature, jit_compile, settings))
+        return function(tensors) if call is None else call(function, values, tensors, jit_compile)
 
     @property
     def graphs(self):
-        """The graphs that are kept, a list of `backend.CallGraph`."""
+        """The graphs that are kept, a list of `CallGraph`."""
         return [graph for settings in self._settings.kept for graph in settings.graphs]
 
 
 class _Settings:
-    """The attributes that a network and a training method have at one time, and the kinds of calls with these.
+    """The attributes that a model and other objects have at one time, and the kinds of calls with these.
 
     Args:
-        network: Keras model.
-        method: `GradientMethod`.
+        model: Keras model.
+        others: List of objects.
         patience: Integer that multiplies the number of calls before a recording.
-        places: The memory that the graphs share, see `backend.CallGraph`.
+        places: The memory that the graphs share, see `CallGraph`.
     """
 
-    def __init__(self, network, method, patience, places):
-        self._network, self._method, self._patience, self._places = network, method, patience, places
-        self._variables = network.variables
+    def __init__(self, model, others, patience, places):
+        self._model, self._others, self._patience, self._places = model, others, patience, places
+        self._variables = model.variables
         self._calls: collections.OrderedDict[Any, _Call] = collections.OrderedDict()
-        self._attributes = backend.LayerAttributes(keras_internals.with_sublayers(network), [method])
-        if keras_internals.is_rematerialized(network):
+        self._attributes = LayerAttributes(keras_internals.with_sublayers(model), others)
+        if keras_internals.is_rematerialized(model):
             self._attributes.unknown = "a layer was made in a keras.RematScope"
 
-    def are_of(self, network, method):
-        """Whether a network and a method have these settings now."""
-        return self._network is network and self._method is method and self._attributes.unchanged()
+    def are_of(self, model, others):
+        """Whether a model and other objects have these settings now."""
+        same = self._model is model and len(others) == len(self._others) and all(map(operator.is_, self._others, others))
+        return same and self._attributes.unchanged()
 
     @property
     def graphs(self):
@@ -103,47 +95,41 @@ class _Settings:
         """Whether calls were recorded, but none was replayed often."""
         return bool(self.graphs) and not any(call.has_paid_off for call in self._calls.values())
 
-    def tensors(self, run):
-        """The tensors that a call depends on: the values of variables, the inputs, and their mask in time if they have one."""
-        inputs = [tensor for tensor, _ in run.inputs]
-        return [*keras_internals.values_of(self._variables), *inputs, *([] if run.mask is None else [run.mask])]
+    def values(self):
+        """The values of the variables now, a list of tensors."""
+        return keras_internals.values_of(self._variables)
 
     def call_of_kind(self, key):
         """The `_Call` with a key, a new one if there is none."""
         call = self._calls.get(key)
         if call is None:
-            call = self._calls[key] = _Call(self._attributes, self._variables, self._patience, self._places)
+            call = self._calls[key] = _Call(self._model, self._attributes, self._variables, self._patience, self._places)
         self._calls.move_to_end(key)
         if len(self._calls) > GRAPHS_KEPT:
             self._calls.popitem(last=False)
         return call
 
 
-def _key(run, tensors, settings, jit_compile):
-    """What a graph depends on besides the attributes of layers, hashable, or `None` if that is not known.
-
-    What is not in it: Python variables outside the layers that a custom layer reads, as in every compiled function.
-    """
-    signature = backend.CallGraph.signature(tensors)
-    if signature is None or keras_internals.in_stateless_scope():
+def _signature(tensors):
+    """The properties of tensors, hashable, or `None` if there can be no graph for them."""
+    if keras_internals.in_stateless_scope() or any(keras_internals.mask_of(tensor) is not None for tensor in tensors):
         return None
-    if any(keras_internals.mask_of(tensor) is not None for tensor, _ in run.inputs):
-        return None
-    has_time = tuple(has_time for _, has_time in run.inputs)
-    return signature, has_time, run.training, run.with_gradient, jit_compile, settings
+    return CallGraph.signature(tensors)
 
 
 class _Call:
     """A kind of call: counts the calls, and records one when it is due.
 
     Args:
-        attributes: The `LayerAttributes` of the network.
+        model: Keras model.
+        attributes: Its `LayerAttributes`.
         variables: List of its variables.
         patience: Integer that multiplies the number of calls before that.
-        places: The memory that graphs share, see `backend.CallGraph`.
+        places: The memory that graphs share, see `CallGraph`.
     """
 
-    def __init__(self, attributes, variables, patience, places):
+    def __init__(self, model, attributes, variables, patience, places):
+        self._model = model
         self._attributes = attributes
         self._variables = variables
         self._patience = patience
@@ -154,71 +140,67 @@ class _Call:
 
     @property
     def graph(self):
-        """The recorded graph, a `backend.CallGraph`, or `None`."""
+        """The recorded graph, a `CallGraph`, or `None`."""
         return None if self._recorded is None else self._recorded.graph
 
     @property
     def has_paid_off(self):
         return self._recorded is not None and self._calls >= WORTH_RECORDING
 
-    def __call__(self, function, run, tensors, jit_compile):
+    def __call__(self, function, values, tensors, jit_compile):
         self._calls += 1
         if self._recorded is not None:
-            return self._recorded.replay(tensors)
+            return self._recorded.replay([*values, *tensors])
         is_due = self._calls > EAGER_CALLS[jit_compile] * self._patience
         # PyTorch can record only one function at a time.
         if not (is_due and self._is_recordable and _recording.acquire(blocking=False)):
-            return function(run)
+            return function(tensors)
         try:
-            return self._record(function, run, tensors, compiled=jit_compile is True)
+            return self._record(function, values, tensors, compiled=jit_compile is True)
         finally:
             _recording.release()
 
-    def _record(self, function, run, tensors, compiled):
+    def _record(self, function, values, tensors, compiled):
         """Runs a call in eager mode, and records it if possible."""
+        all_tensors = [*values, *tensors]
         try:
             if self._attributes.unknown is not None:
                 raise ValueError(self._attributes.unknown)
-            recorded = _Recorded(function, run, tensors, self._variables)
+            recorded = _Recorded(function, self._model, all_tensors, self._variables)
         except ValueError as error:
-            self._give_up(run, error)
-            return function(run)
+            self._give_up(error)
+            return function(tensors)
         try:
-            recorded.record(tensors, self._attributes.tensors, compiled, self._places)
+            recorded.record(all_tensors, self._attributes.tensors, compiled, self._places)
             if not self._attributes.unchanged():
                 raise ValueError("a layer changes its attributes when it is called")
             self._recorded, self._calls = recorded, 0
         # Anything may be raised where an operation depends on the values of tensors.
         except Exception as error:
-            self._give_up(run, error)
+            self._give_up(error)
         return recorded.first_results()
 
-    def _give_up(self, run, error):
+    def _give_up(self, error):
         self._is_recordable = False
-        _warn_of_eager_mode(run.network.name, error)
+        _warn_of_eager_mode(self._model.name, error)
 
 
 class _Recorded:
     """A call as a function of tensors only, with the assignments of variables and the losses of layers among its results.
 
-    The function runs once in eager mode, when this object is created.
+    The function runs once in eager mode, when this object is created. The first tensors are the values of the variables.
     """
 
-    def __init__(self, function, run, tensors, variables):
-        layers = list(keras_internals.with_sublayers(run.network))
-        has_time = [has_time for _, has_time in run.inputs]
-        run = dataclasses.replace(run, inputs=[], mask=None)
-        count, end = len(variables), len(variables) + len(has_time)
-        self._name = run.network.name
+    def __init__(self, function, model, tensors, variables):
+        layers, count = list(keras_internals.with_sublayers(model)), len(variables)
+        self._name = model.name
         self.graph: Any = None
         self._targets: Any = None
 
         def of_tensors(tensors):
-            values, inputs, mask = tensors[:count], tensors[count:end], tensors[end:]
-            scope = keras_internals.CollectingScope(variables, values)
-            given = {"inputs": list(zip(inputs, has_time, strict=True)), "mask": mask[0] if mask else None}
+            scope = keras_internals.CollectingScope(variables, tensors[:count])
             with scope:
-                outputs = function(dataclasses.replace(run, **given))
+                outputs = function(tensors[count:])
             assigned, added = scope.assigned(), scope.added(layers)
             before, self._targets = self._targets, tuple([target for target, _ in pairs] for pairs in (assigned, added))
             if before is not None and _identities(before) != _identities(self._targets):
@@ -237,12 +219,12 @@ class _Recorded:
             # The call is repeated in eager mode, and draws the same numbers.
             backend.set_noise_state(noise)
             raise
-        self._is_copied = backend.CallGraph.share_memory(self._first, tensors)
+        self._is_copied = CallGraph.share_memory(self._first, tensors)
 
     def record(self, tensors, settings, compiled, places):
         """Records the graph; raises an error if that is not possible."""
         name = f"model {self._name!r}"
-        self.graph = backend.CallGraph(self._function, tensors, self._first, settings, compiled, name, places)
+        self.graph = CallGraph(self._function, tensors, self._first, settings, compiled, name, places)
         self._function = None
 
     def first_results(self):
@@ -262,7 +244,7 @@ class _Recorded:
         # A result may be the value of a variable, which another assignment changes.
         is_copied = self._is_copied[count:]
         values = [ops.copy(value) if copied else value for value, copied in zip(values, is_copied, strict=False)]
-        keras_internals.assign(variables, values, backend.CallGraph.assign)
+        keras_internals.assign(variables, values, CallGraph.assign)
         losses = results[count + len(variables) :][: len(layers)]
         for layer, loss in zip(layers, losses, strict=True):
             layer.add_loss(loss)
@@ -281,7 +263,7 @@ def _warn_of_eager_mode(name, error):
     reason = " ".join(str(error).split())[:300]
     warnings.warn(
         f"The calls of model {name!r} run in eager mode, which is slower but gives the same results, because their operations "
-        "cannot be recorded. To turn this warning off: model.compile(..., jit_compile=False). The reason: "
+        "cannot be recorded. To turn this warning off: model.compile(..., run_eagerly=True). The reason: "
         f"{type(error).__name__}: {reason}",
         stacklevel=2,
     )

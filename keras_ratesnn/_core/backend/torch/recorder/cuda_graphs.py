@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from keras_ratesnn._core.backend.torch import graph_passes, replicas
+from keras_ratesnn._core.backend.torch.recorder import graph_passes
+from keras_ratesnn._core.backend.torch.replicas import replicas
 
 CALLS_IN_A_ROW = 8
 """Calls of the same kind in a row before their kernels are captured: if shapes change all the time, memory is not worth it."""

@@ -1,38 +1,120 @@
 """What each backend provides: the functions that Keras has not, or not for all backends."""
 
+import abc
+import contextlib
+import functools
+import math
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import keras
+from keras import ops
 
+from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.backend import plain_normalization, replica_moments
 
 
-class Backend(Protocol):
-    """The functions of `keras_ratesnn._core.backend`. A new backend is a module, or a few, with these names and parameters."""
+class CallGraphs:
+    """Runs the calls of a Keras model, which a backend may record as graphs.
 
-    CallGraph: Any
-    """`CallGraph(function, tensors, outputs, settings, compiled, name, places)`: a function of tensors as a graph of
-    operations; `None` where Keras compiles whole functions."""
+    Attributes:
+        loops: What `Backend.fusing` keeps for the model.
+    """
 
-    LayerAttributes: Any
-    """`LayerAttributes(layers, others=())`: the attributes of layers, watched for changes; `None` as `CallGraph`."""
+    def __init__(self) -> None:
+        self.loops: dict[Any, Any] = {}
 
-    replicas: "Replicas"
-    """A module: how many replicas of a model see parts of the same batch, and what they exchange."""
+    def call(
+        self,
+        function: Callable[[list[Tensor]], Structure],
+        tensors: list[Tensor],
+        model: keras.Model,
+        others: tuple[Any, ...],
+        settings: Hashable,
+        jit_compile: bool | str,
+    ) -> Structure:
+        """`function(tensors)`, possibly by a graph.
+
+        Args:
+            function: Takes a list of tensors and returns a structure of tensors. It may use and assign variables of the model
+                and add losses to its layers. It is not kept.
+            tensors: List of tensors.
+            model: Keras model.
+            others: Other objects, whose attributes the function reads.
+            settings: What else the function depends on.
+            jit_compile: `True` records the second call of a kind and compiles the graph; `"auto"` records a later one; `False`
+                always runs the function.
+        """
+        return function(tensors)
+
+    @property
+    def graphs(self) -> list[Any]:
+        """The graphs that are kept."""
+        return []
+
+
+class Replicas:
+    """The replicas of a model that train together: by default one, whose compiler sees the whole batch."""
+
+    PROCESSES = False
+    """Whether each replica is a process of its own."""
+
+    def count(self) -> int:
+        """The number of replicas of a model that see parts of the same batch."""
+        return 1
+
+    def index(self) -> int | Tensor:
+        """The number of this replica, from 0 on."""
+        return 0
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all replicas, `(replicas, ...)`, with gradient. Their shapes must be equal."""
+        return tensor[None]
+
+    def average_gradients(self, outputs: Structure, weights: Callable[[], list[keras.Variable]]) -> None:
+        """Averages gradients over all replicas at the end of each backward pass through the outputs, unless Keras does so."""
+
+    def share_first(self, model: keras.Model) -> None:
+        """Gives all replicas the variables of the first one, where each has its own."""
+
+    def in_data_parallel_module(self) -> bool:
+        """Whether this runs inside a module of the backend that averages gradients itself."""
+        return False
+
+
+class Backend(abc.ABC):
+    """The functions of `keras_ratesnn._core.backend`. A new backend is a subclass; what it needs nothing for, it leaves out.
+
+    The defaults are those of a backend with one replica whose compiler sees a whole training step.
+    """
+
+    RECORDS_CALLS = False
+    """Whether calls of models are recorded, in the place of Keras' `jit_compile`."""
+
+    replicas = Replicas()
 
     def assigned_weight(self, value: Tensor, before: Tensor) -> Tensor:
         """A weight to which a layer has assigned `value`, where tensors replace the weights.
 
-        It has the derivative that the backend's own weights have after an assignment.
+        It has the derivative that the backend's own weights have after an assignment: by default that of the weight itself,
+        which does not pass through what was assigned.
         """
+        return self.graft(value, before, 1.0)
+
+    def call_graphs(self) -> CallGraphs:
+        """New `CallGraphs`, for a model."""
+        return CallGraphs()
 
     def check_equal(self, size: Any, wanted: Any, message: str) -> None:
         """Raises an error if two numbers differ, which may be known only at run time."""
+        if isinstance(size, int) and isinstance(wanted, int) and size != wanted:
+            raise ValueError(message)
 
     def differentiable(self, tensor: Tensor) -> Tensor:
         """The tensor, as one that `gradient_of` differentiates with respect to."""
+        return tensor
 
     def elementwise(self, function: Callable[..., Any], cell: Any, key: Hashable, *arguments: Structure) -> Any:
         """`function(*arguments)`, compiled into one pass over memory where that pays off.
@@ -44,6 +126,7 @@ class Backend(Protocol):
             key: What else the function depends on.
             *arguments: Structures of tensors and numbers.
         """
+        return function(*arguments)
 
     def finite_rows(self, tensors: list[Tensor], rows: list[int | Tensor]) -> Tensor:
         """Splits each tensor into as many equal parts; for each part, whether all its elements are finite in all tensors.
@@ -55,6 +138,10 @@ class Backend(Protocol):
         Returns:
             Tensor of booleans, `(rows,)` or `(1,)`.
         """
+        of_each = [
+            ops.all(ops.reshape(ops.isfinite(tensor), (count, -1)), axis=1) for tensor, count in zip(tensors, rows, strict=True)
+        ]
+        return functools.reduce(ops.logical_and, of_each)
 
     def fusing(self, allowed: bool, training: bool, kept: dict[Any, Any]) -> AbstractContextManager[Any]:
         """A context in which `elementwise` may compile, if that is allowed.
@@ -64,10 +151,13 @@ class Backend(Protocol):
             training: Boolean, whether the calls in it are those of training.
             kept: Dictionary, empty at first, in which it keeps what it compiles for a model.
         """
+        return contextlib.nullcontext()
 
     def grad_enabled(self) -> bool:
         """Whether operations may be differentiated later."""
+        return True
 
+    @abc.abstractmethod
     def gradient_of(
         self, function: Callable[..., Any], inputs: list[Tensor], upstream: list[Tensor]
     ) -> tuple[list[Tensor | None], Structure]:
@@ -76,6 +166,7 @@ class Backend(Protocol):
         The tensors of the list have the gradients `upstream`; `rest` is not differentiated. Gradients may be `None`.
         """
 
+    @abc.abstractmethod
     def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
         """`value`; its derivative is `slope` with respect to `onto`, and none with respect to anything else.
 
@@ -85,6 +176,7 @@ class Backend(Protocol):
             slope: Tensor of the same shape and dtype, or a float.
         """
 
+    @abc.abstractmethod
     def jvp(
         self, function: Callable[..., Any], primals: list[Tensor], tangents: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
@@ -95,21 +187,27 @@ class Backend(Protocol):
 
         It is entered for each call of a layer, also inside of another one.
         """
+        return contextlib.nullcontext()
 
     def loses_replaced_weights(self, layer: keras.layers.Layer) -> bool:
         """Whether tensors that replace the weights of a layer would have no gradient."""
+        return False
 
     def merged_moments(self, size: Any, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance over all replicas, given those of `size` elements of this replica."""
+        return replica_moments.merged(self.replicas, size, mean, variance)
 
     def multiply_add(self, x: Any, factor: Any, y: Any) -> Any:
         """x · factor + y, in one pass over memory."""
+        return x * factor + y
 
     def no_gradient(self) -> AbstractContextManager[Any]:
         """A context in which nothing is recorded for a backward pass."""
+        return contextlib.nullcontext()
 
     def noise_state(self) -> Any:
         """The state of random generators other than the seeds of layers."""
+        return ()
 
     def normalize(
         self,
@@ -134,6 +232,7 @@ class Backend(Protocol):
         Returns:
             Outputs in the dtype of the inputs or wider; mean and variance without gradient, `(channels,)`, float32 or wider.
         """
+        return plain_normalization.normalize(self.replicas, inputs, axis, gamma, beta, epsilon, weights)
 
     def normalize_as(
         self,
@@ -150,25 +249,35 @@ class Backend(Protocol):
 
         It is differentiated as if μ and σ² were those of the batch with these weights.
         """
+        of = inputs, axis, gamma, beta, mean, variance, epsilon, weights
+        return plain_normalization.normalize_as(self.graft, self.replicas, *of)
 
     def optimization_barrier(self, tensors: Structure) -> Structure:
         """The tensors of a structure, each computed before any is used."""
+        return tensors
 
     def ranks_of_batch(self, data: Any) -> tuple[tuple[int | None, ...], Any]:
         """`(ranks, data)`: the ranks of the arguments of a compiled Keras function, where it cannot be compiled for several.
 
         The returned `data` replaces the iterator that was passed.
         """
+        return (), data
 
     def reading_once(self, network: keras.Model) -> AbstractContextManager[Any]:
         """A context for all forward passes of a training step. Losses cannot be added in it.
 
         In it the backward pass sees the weights of a network before the update.
         """
+        return contextlib.nullcontext()
+
+    def record_calls(self, model: keras.Model) -> None:  # noqa: B027
+        """Records the calls of an ordinary Functional or Sequential model from now on, if `RECORDS_CALLS`."""
 
     def repeated_noise(self, state: Any) -> AbstractContextManager[Any]:
         """A context in which numbers are drawn again from a state of `noise_state`; later ones do not depend on it."""
+        return contextlib.nullcontext()
 
+    @abc.abstractmethod
     def scan(self, body: Callable[..., Any], carried: Structure, steps: Tensor, dtype: str) -> tuple[Structure, Tensor]:
         """A loop with gradient, compiled once for any number of steps.
 
@@ -182,21 +291,26 @@ class Backend(Protocol):
             `(carried, outputs)`: the state after the last step, and all outputs, `(T, ...)`.
         """
 
-    def set_noise_state(self, state: Any) -> None:
+    def set_noise_state(self, state: Any) -> None:  # noqa: B027
         """Sets the state that `noise_state` returned."""
 
     def steps_in_a_pass(self, timesteps: int, with_gradient: bool) -> int:
         """The number of steps of an unrolled time loop of one layer that `elementwise` is given at once."""
+        return timesteps
 
     def unrolled_network_steps(self) -> float:
         """As `unrolled_steps`, for the time loop around a whole network."""
+        return math.inf
 
     def unrolled_steps(self, with_gradient: bool) -> float:
         """Up to this T, unrolling the time loop of one layer is better than a compiled loop."""
+        return math.inf
 
     def untraced(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, excluded from compilers that trace Python code."""
+        return function
 
+    @abc.abstractmethod
     def with_backward(
         self, values: list[Tensor], inputs: list[Tensor], others: Any, backward: Callable[..., Any]
     ) -> list[Tensor]:
@@ -206,34 +320,14 @@ class Backend(Protocol):
         """
 
     def detached(self, function: Callable[..., Structure], *args: Any) -> Structure:
-        """The result of `function(*args)`, a structure of tensors and numbers, without gradient."""
+        """The result of `function(*args)`, a structure of tensors and numbers, without gradient; Keras masks stay."""
+
+        def stopped(leaf):
+            return keras_internals.put_mask(ops.stop_gradient(leaf), keras_internals.mask_of(leaf))
+
+        return tree.map_leaves(lambda leaf: stopped(leaf) if ops.is_tensor(leaf) else leaf, function(*args))
 
 
-class Replicas(Protocol):
-    """The replicas of a model that train together."""
-
-    PROCESSES: bool
-    """Whether each replica is a process of its own."""
-
-    def count(self) -> int:
-        """The number of replicas of a model that see parts of the same batch."""
-
-    def index(self) -> int | Tensor:
-        """The number of this replica, from 0 on."""
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The tensors of all replicas, `(replicas, ...)`, with gradient. Their shapes must be equal."""
-
-    def average_gradients(self, outputs: Structure, weights: Callable[[], list[keras.Variable]]) -> None:
-        """Averages gradients over all replicas at the end of a backward pass through the outputs, unless Keras does so."""
-
-    def share_first(self, model: keras.Model) -> None:
-        """Gives all replicas the variables of the first one, where each has its own."""
-
-    def in_data_parallel_module(self) -> bool:
-        """Whether this runs inside a module of the backend that averages gradients itself."""
-
-
-def names(protocol: type) -> list[str]:
-    """The names that a protocol asks for."""
-    return [name for name in (*protocol.__annotations__, *vars(protocol)) if not name.startswith("_")]
+def names(of: type) -> list[str]:
+    """The public names of a class, without those that only a base of it has."""
+    return [name for name in vars(of) if not name.startswith("_")]

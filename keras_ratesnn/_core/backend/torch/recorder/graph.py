@@ -13,9 +13,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
-from keras_ratesnn._core.backend.torch import compiler, cuda_graphs, graph_passes, padding, random, replicas, small_operations
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
-from keras_ratesnn._core.backend.torch.layer_attributes import global_settings
+from keras_ratesnn._core.backend.torch.recorder import compiler, cuda_graphs, graph_passes, padding, random, small_operations
+from keras_ratesnn._core.backend.torch.recorder.layer_attributes import global_settings
+from keras_ratesnn._core.backend.torch.replicas import replicas
 
 _recording: contextvars.ContextVar["_Recording | None"] = contextvars.ContextVar("keras_ratesnn_recording", default=None)
 

@@ -1,0 +1,11 @@
+"""Records what the calls of any Keras model compute, as graphs of PyTorch operations, and replays these.
+
+    call_graphs.py       the calls of a model: which are recorded, and when
+    recorded.py          ordinary models, whose calls run through these
+    layer_attributes.py  what a graph depends on besides tensors, watched for changes
+    graph.py             one function of tensors as a graph, with its derivative
+    graph_passes.py small_operations.py padding.py random.py     what makes a graph right, and fast
+    compiler.py cuda_graphs.py     what runs it
+
+It knows nothing of spikes, time steps or gradient methods.
+"""
