@@ -21,6 +21,7 @@ from keras_ratesnn._core import checks
 from keras_ratesnn.models.pretrained import Card, _files, _hubs
 from keras_ratesnn.models.pretrained._precision import in_precision
 from recipes import checkpoint, command_line, device, half_precision, hub_page, methods, run
+from recipes.atomic_files import writing
 from recipes.checkpoint import load_model
 from recipes.evaluate import recipe_of, with_timesteps
 from recipes.run_folder import RunFolder, complete
@@ -147,16 +148,19 @@ def publish(
             sha256=_files.sha256(path),
             url=url,
         )
+        card.write(temporary, _hubs.CARD)
         if place is not None:
-            card.write(temporary, _hubs.CARD)
             pathlib.Path(temporary, "README.md").write_text(hub_page.page(card, os.fspath(to)), encoding="utf-8")
             place.publish(pathlib.Path(temporary))
             return card, place.path / file if isinstance(place, _hubs.Folder) else to
         weights_folder = folder / "weights" if weights_folder is None else pathlib.Path(weights_folder)
-        weights_folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, weights_folder / file)
-    (folder / "cards").mkdir(parents=True, exist_ok=True)
-    card.write(folder / "cards")
+        place_of_card = folder / "cards" / f"{name}.json"
+        for parent in (weights_folder, place_of_card.parent):
+            parent.mkdir(parents=True, exist_ok=True)
+        # Both are whole before one of them takes its place, the weights first: without a card they are not found.
+        with writing(place_of_card) as card_part, writing(weights_folder / file) as weights_part:
+            shutil.copyfile(path, weights_part)
+            shutil.copyfile(pathlib.Path(temporary, _hubs.CARD), card_part)
     return card, weights_folder / file
 
 
@@ -211,7 +215,7 @@ def _check_classifies(record):
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, publish_run, argv)
+    return command_line.run(parser, publish_run, argv, "; repeat the command to publish the network")
 
 
 def publish_run(arguments):

@@ -10,6 +10,7 @@ import pathlib
 import re
 import shutil
 import stat
+import tempfile
 
 from keras_ratesnn._core import optional_packages
 from keras_ratesnn.models.pretrained import _archive, _files
@@ -44,8 +45,13 @@ class Folder:
 
     def publish(self, folder):
         self.path.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            shutil.copyfile(path, self.path / path.name)
+        with tempfile.TemporaryDirectory(dir=self.path, prefix="unfinished-") as whole:
+            # The card at the end: without it there is no network here.
+            names = sorted((path.name for path in folder.iterdir()), key=lambda name: name == CARD)
+            for name in names:
+                shutil.copyfile(folder / name, pathlib.Path(whole, name))
+            for name in names:
+                os.replace(pathlib.Path(whole, name), self.path / name)
 
 
 class HuggingFace:
