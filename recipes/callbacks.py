@@ -6,6 +6,7 @@ import tempfile
 import time
 
 import keras
+import numpy as np
 
 from keras_ratesnn.callbacks import Throughput
 from recipes import checkpoint
@@ -32,6 +33,29 @@ class EpochMeasures(Throughput):
         super().on_epoch_end(epoch, logs)
         logs["seconds"] = time.perf_counter() - self.started
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+
+class SeedOfEpoch(keras.callbacks.Callback):
+    """Seeds PyTorch's own generators anew in each epoch: Keras draws dropout from them, and no checkpoint holds their states.
+
+    Args:
+        seed: Integer, that of the run.
+        process: Integer, the number of this process, whose noise is its own.
+    """
+
+    def __init__(self, seed, process):
+        super().__init__()
+        self.seed, self.process = seed, process
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Not before: PyTorch's loaders draw when they start, in the first epoch after an interruption as well.
+        if batch == 0 and keras.backend.backend() == "torch":
+            import torch
+
+            torch.manual_seed(int(np.random.SeedSequence((self.seed, self.epoch, self.process)).generate_state(1)[0]))
 
 
 class FurtherScores(keras.callbacks.Callback):

@@ -7,13 +7,16 @@ Only the checkpoint determines where a run resumes: the other files of the run a
 
 import dataclasses
 import json
+import math
 import pathlib
 import shlex
+import shutil
 import tempfile
 import zipfile
 import zlib
 
 import keras
+import numpy as np
 
 from recipes.atomic_files import one_line, writing
 from recipes.progress import Progress
@@ -26,6 +29,12 @@ PROGRESS = "progress.json"
 
 FITTED = "fitted.weights.h5"
 """Name inside the archive of the state of the fitted model, if that is another one."""
+
+BESIDE_ARRAYS = 2**20
+"""Bytes of an HDF5 file for names, at the most."""
+
+RANDOM = "random_states.json"
+"""Name inside the archive of the states of the random generators of the fitted model, which Keras does not save."""
 
 
 def save(model, progress, path, fitted):
@@ -46,14 +55,33 @@ def save(model, progress, path, fitted):
             raise OSError(one_line(error)) from error
         with zipfile.ZipFile(part, "a") as archive:
             archive.writestr(PROGRESS, json.dumps(dataclasses.asdict(progress)))
+            states = [keras.ops.convert_to_numpy(state).tolist() for state in _random_states(fitted)]
+            archive.writestr(RANDOM, json.dumps(states))
             for name, content in further.items():
                 archive.writestr(name, content)
+
+
+def size_of(model):
+    """The bytes of the weights of a compiled model and the state of its optimizer, which must be built."""
+    return sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in (*model.variables, *model.optimizer.variables))
+
+
+def _random_states(model):
+    """The variables of the random generators of a model: of its dropout, and of a training method that draws steps."""
+    weights = {id(weight) for weight in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]
 
 
 def _state_of(model):
     """The file of a model's weights and its optimizer's state, as bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, FITTED)
+        path, needed = pathlib.Path(folder, FITTED), size_of(model) + BESIDE_ARRAYS
+        # Found out before: on a full disk HDF5 may crash. Whole models are written in memory first.
+        if shutil.disk_usage(folder).free < needed:
+            raise OSError(
+                f"a part of it of up to {math.ceil(needed / 2**20):,} MiB does not fit in {tempfile.gettempdir()}, where it is "
+                "written first; the variable TMPDIR names another folder"
+            )
         model.save_weights(path)
         return path.read_bytes()
 
@@ -78,7 +106,7 @@ def load_model(path, compile=True):
 
 
 def load_state(path, model, fitted):
-    """Loads weights and the optimizer's state into the model of a run and the model that `fit` trains.
+    """Loads weights, the optimizer's state and random states into the model of a run and the model that `fit` trains.
 
     Args:
         path: Path of the file.
@@ -90,9 +118,14 @@ def load_state(path, model, fitted):
     """
     try:
         model.load_weights(path)
-        if fitted is not model:
-            with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
-                fitted.load_weights(archive.extract(FITTED, folder))
+        with zipfile.ZipFile(path) as archive:
+            if fitted is not model:
+                with tempfile.TemporaryDirectory() as folder:
+                    fitted.load_weights(archive.extract(FITTED, folder))
+            # Earlier versions did not write them.
+            if RANDOM in archive.namelist():
+                for variable, state in zip(_random_states(fitted), json.loads(archive.read(RANDOM)), strict=True):
+                    variable.assign(state)
     except Exception as error:
         raise _damaged(path, error) from error
 

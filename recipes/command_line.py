@@ -3,9 +3,12 @@
 import argparse
 import contextlib
 import functools
+import os
 import pathlib
+import signal
 import sys
 import textwrap
+import threading
 
 DIVERGED = 1
 """Exit status of a run whose loss is not finite."""
@@ -16,6 +19,8 @@ USER_MISTAKE = 2
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in shells."""
 
+A_MOMENT = 0.01
+"""Seconds."""
 
 SMALLER = "Use a smaller --set learning_rate=..."
 """What to do if a training diverged."""
@@ -45,13 +50,34 @@ def run(parser, work, argv=None, advice=""):
         advice: String that follows `interrupted` in the message. Defaults to nothing.
     """
     try:
-        return work(parser().parse_args(argv)) or 0
+        with _interruptible():
+            return work(parser().parse_args(argv)) or 0
     except Ended as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         print(f"\ninterrupted{advice}")
         return INTERRUPTED
+
+
+@contextlib.contextmanager
+def _interruptible():
+    """A context in which Ctrl-C ends a command also where Python ignores exceptions: in a destructor, or in what JAX calls when
+    garbage is collected, where most of it arrives that is pressed meanwhile."""
+    before = sys.unraisablehook
+
+    def again(ignored):
+        if issubclass(ignored.exc_type, KeyboardInterrupt):
+            # Not here, where it would be ignored as well.
+            threading.Timer(A_MOMENT, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            before(ignored)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager

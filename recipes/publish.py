@@ -146,8 +146,8 @@ def publish(
             sha256=_files.sha256(path),
             url=url,
         )
+        card.write(temporary, _hubs.CARD)
         if place is not None:
-            card.write(temporary, _hubs.CARD)
             pathlib.Path(temporary, "README.md").write_text(hub_page.page(card, os.fspath(to)), encoding="utf-8")
             place.publish(pathlib.Path(temporary))
             return card, place.path / file if isinstance(place, _hubs.Folder) else to
@@ -208,7 +208,7 @@ def _check_classifies(record):
 
 def main(argv=None):
     """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, publish_run, argv)
+    return command_line.run(parser, publish_run, argv, "; repeat the command to publish the network")
 
 
 def publish_run(arguments):

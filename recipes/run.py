@@ -166,6 +166,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     test = pipeline.evaluation_batches(dataset, recipe, this_process.test_part)
     # The order matters: only finite values are measured, and an epoch is saved before anything else is written.
     measures = [
+        callbacks.SeedOfEpoch(recipe.seed, this_process.process),
         callbacks.StopWhereDiverged(each_batch=not this_process.is_apart),
         callbacks.EpochMeasures(dataset.train_size),
         callbacks.FurtherScores(recipe.task, test, dataset),

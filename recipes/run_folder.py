@@ -19,8 +19,6 @@ import os
 import pathlib
 import shutil
 
-import numpy as np
-
 from recipes import atomic_files, checkpoint
 from recipes.atomic_files import write_json, writing
 from recipes.progress import Progress
@@ -66,10 +64,8 @@ class RunFolder:
         """
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with self._locked() as file:
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
             try:
+                self._name_process(file.fileno())
                 yield
             finally:
                 if not self._has_run():
@@ -101,6 +97,14 @@ class RunFolder:
         # Another process has ended in between, and removed it.
         file.close()
         return self._locked()
+
+    def _name_process(self, lock):
+        """Writes the ID of this process to the file of the lock, a file descriptor."""
+        try:
+            os.ftruncate(lock, 0)
+            os.write(lock, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise atomic_files.cannot_be_written(self.path / "lock", error.strerror) from error
 
     def check(self, settings):
         """Checks that the folder does not contain another run, before time is spent.
@@ -188,13 +192,12 @@ class RunFolder:
             OSError: If they do not fit.
         """
         stored = [model] if fitted is model else [model, fitted]
-        variables = [variable for each in stored for variable in (*each.variables, *each.optimizer.variables)]
-        needed = CHECKPOINTS_KEPT * sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables)
+        needed = CHECKPOINTS_KEPT * sum(map(checkpoint.size_of, stored))
         free = shutil.disk_usage(self.path).free
         if free < needed:
             raise OSError(
-                f"The disk of the output folder {self.path} has {free / 2**20:,.0f} MiB free, but the checkpoints of this run "
-                f"take up to {needed / 2**20:,.0f} MiB. Free some space, or pass another folder with --output."
+                f"The disk of the output folder {self.path} has {free // 2**20:,} MiB free, but the checkpoints of this run "
+                f"take up to {math.ceil(needed / 2**20):,} MiB. Free some space, or pass another folder with --output."
             )
 
     def restore(self, model, fitted, settings, train_images, score="accuracy", writes=True):
@@ -236,6 +239,14 @@ class RunFolder:
         if writes:
             self.follow_last(progress)
         return progress
+
+    @property
+    def resumption(self):
+        """How a run goes on that has been stopped, for people."""
+        last = next((folder.last for folder in (self, self.ordinary) if folder.last.exists()), None)
+        if last is None:
+            return "repeat the command to start again"
+        return f"repeat the command without --restart to resume after the last completed epoch, which is saved in {last}"
 
     def follow_last(self, progress):
         """Updates the best checkpoint and the log to match the last one, of `progress`; a run may be killed in between."""

@@ -77,6 +77,17 @@ def _begin(folder, recipe, this_process, restart):
 
 def _train_in(folder, recipe, dataset, this_process, restart=False):
     """Trains a recipe in a locked folder; returns the exit status."""
+    try:
+        model, fitted, progress = _prepared(folder, recipe, dataset, this_process, restart)
+        print(introduction(recipe, dataset, model, progress), flush=True)
+        return train(model, fitted, recipe, dataset, folder, progress)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {folder.resumption}")
+        return INTERRUPTED
+
+
+def _prepared(folder, recipe, dataset, this_process, restart):
+    """`(model, fitted, progress)`: what is trained, as `run.build` and `run.to_fit` make it, with the state of its run."""
     is_first = this_process.is_first
     with command_line.mistakes():
         ordinary_weights = None if recipe.ordinary_stage is None else folder.ordinary.last
@@ -88,9 +99,7 @@ def _train_in(folder, recipe, dataset, this_process, restart=False):
         progress = None
         if is_first or not this_process.is_apart:
             progress = folder.restore(model, fitted, recipe.settings(), dataset.train_size, recipe.task.score, writes=is_first)
-        progress = this_process.from_first(progress)
-    print(introduction(recipe, dataset, model, progress), flush=True)
-    return train(model, fitted, recipe, dataset, folder, progress)
+        return model, fitted, this_process.from_first(progress)
 
 
 def print_result(folder):
@@ -107,9 +116,6 @@ def train(model, fitted, recipe, dataset, folder, progress):
     """Trains a model by the fitted one, which may be around it, to the end of its run; returns the exit status."""
     try:
         record = run.fit(model, fitted, recipe, dataset, folder, progress)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; repeat the command to resume after the last completed epoch, which is saved in {folder.path}")
-        return INTERRUPTED
     except run.Diverged as error:
         # Below the progress bar.
         print(flush=True)
@@ -118,7 +124,7 @@ def train(model, fitted, recipe, dataset, folder, progress):
         return DIVERGED
     except OSError as error:
         print(flush=True)
-        raise Ended(f"{error} Repeat the command to resume after the last completed epoch.") from error
+        raise Ended(f"{error} Then {folder.resumption}.") from error
     print(f"trained in {record['seconds']:.0f} s; model and result saved: {folder.last}, {folder.result.name}")
     name = score_name(record)
     for what, key in (("ordinary network", "ordinary"), ("converted, before training", "converted")):

@@ -1,10 +1,15 @@
 """Runs the recipes' command lines inside the test process."""
 
 import contextlib
+import io
 import json
+import zipfile
 
+import h5py
 import keras
+import numpy as np
 
+from recipes import checkpoint
 from recipes.train import main
 
 QUICKLY = ("timesteps=1", "batch_size=512", "train_images=1024", "width=0.125")
@@ -33,6 +38,35 @@ def trained(folder, *arguments):
     """Runs the command line with the output `folder`, and returns the record."""
     assert main([*arguments, "--output", str(folder)]) == 0
     return json.loads((folder / "result.json").read_text())
+
+
+def curve_without_times(record):
+    """The curve of a record, without what differs from run to run."""
+    return {name: values for name, values in record["curve"].items() if name not in ("seconds", "images_per_second")}
+
+
+def assert_same_states(*paths):
+    """Asserts that two checkpoints have the same weights, states of optimizers and random states, bit for bit."""
+    first, second = map(_states, paths)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(second[name], value, err_msg=name)
+
+
+def _states(path):
+    """The arrays of a checkpoint by their names."""
+    states = {}
+    with zipfile.ZipFile(path) as archive:
+        for file in (checkpoint.FITTED, "model.weights.h5"):
+            if file in archive.namelist():
+                with h5py.File(io.BytesIO(archive.read(file))) as content:
+                    content.visititems(
+                        lambda name, found, file=file: (
+                            states.update({(file, name): found[()]}) if isinstance(found, h5py.Dataset) else None
+                        )
+                    )
+        states["random"] = json.loads(archive.read(checkpoint.RANDOM))
+    return states
 
 
 def error_of(arguments, capsys, command=main):

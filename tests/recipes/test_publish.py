@@ -1,6 +1,7 @@
 """`recipes.publish`: what a finished run becomes in the package, in a folder and on a hub, and what is not published."""
 
 import json
+import os
 import shutil
 import sys
 import zipfile
@@ -255,3 +256,37 @@ def test_a_network_is_published_on_a_hub_in_a_new_version(client, address, versi
     assert hub.created == [(address.split("://")[1], ["README.md", "card.json", "made.keras"])]
     with pytest.raises(ValueError, match="must not name a version"):
         published(to=address + version)
+
+
+class _HalfCopied:
+    """A `shutil.copyfile` that Ctrl-C interrupts in the middle of a file of weights."""
+
+    def __init__(self, copy):
+        self.copy = copy
+
+    def __call__(self, source, target):
+        self.copy(source, target)
+        if str(source).endswith(".keras"):
+            os.truncate(target, os.path.getsize(source) // 2)
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["--folder", "--to"])
+def test_a_publication_that_is_interrupted_leaves_the_network_that_was_there(where, tmp_path, monkeypatch, capsys):
+    place, first, second = tmp_path / "place", small(), small()
+    monkeypatch.setattr(_files, "FOLDER", place)
+
+    def kernel():
+        return models.load_pretrained("made" if where == "--folder" else place).get_weights()[0]
+
+    assert publish.main([finished(tmp_path / "run", first), *OPTIONS, where, str(place)]) == 0
+    second.weights[0].assign(second.weights[0] + 1.0)
+    command = [finished(tmp_path / "run", second), *OPTIONS, where, str(place), "--replace"]
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", _HalfCopied(shutil.copyfile))
+        assert publish.main(command) == 130
+    assert capsys.readouterr().out.endswith("\ninterrupted; repeat the command to publish the network\n")
+    assert not list(place.rglob("unfinished*"))
+    np.testing.assert_array_equal(kernel(), first.get_weights()[0])
+    assert publish.main(command) == 0
+    np.testing.assert_array_equal(kernel(), second.get_weights()[0])

@@ -12,7 +12,7 @@ import keras_ratesnn as rsnn
 from recipes import callbacks, catalogue, checkpoint, engine, evaluate, publish, run, teaching
 from recipes.data import digits
 from recipes.train import main
-from tests.recipes.recipe_runs import error_of, trained
+from tests.recipes.recipe_runs import assert_same_states, curve_without_times, error_of, trained
 
 pytestmark = pytest.mark.runs_once
 
@@ -21,6 +21,7 @@ if keras.backend.backend() != "jax":
     # Operation by operation JAX takes minutes.
     TINY += ("jit_compile=False",)
 TAUGHT = ("ordinary=first", "ordinary_epochs=1", "epochs=2", "teacher_weight=0.5")
+DRAWN = ("step_mode=single", "gradient=sltt", "random_steps=1")
 
 
 def stop_in_second_epoch(checkpoint, epoch, logs=None, save=callbacks.Checkpoint.on_epoch_end):
@@ -28,10 +29,6 @@ def stop_in_second_epoch(checkpoint, epoch, logs=None, save=callbacks.Checkpoint
     if epoch == 1:
         raise KeyboardInterrupt
     save(checkpoint, epoch, logs)
-
-
-def measured(record):
-    return {name: values for name, values in record["curve"].items() if name not in ("seconds", "images_per_second")}
 
 
 def test_the_ordinary_network_has_its_own_length_and_rate_and_can_be_trained_before(tmp_path):
@@ -103,7 +100,7 @@ def test_epochs_of_the_spiking_network_alone_are_no_epochs_of_the_ordinary_one()
 @pytest.mark.parametrize(
     ("settings", "score"),
     [
-        (TAUGHT, "test_student_loss"),
+        ((*TAUGHT, "levels=2", "random_timesteps=[1,3]", *DRAWN), "test_student_loss"),
         (("branches=1", "epochs=2", "temperature=2.0"), "test_accuracy"),
         (("random_timesteps=[1,3]", "step_distillation=0.5", "epochs=2"), "test_accuracy"),
     ],
@@ -119,7 +116,8 @@ def test_a_taught_run_resumes_and_its_network_is_an_ordinary_checkpoint(settings
         assert main([*run, "--output", str(tmp_path / "stopped")]) == 130
     resumed = trained(tmp_path / "stopped", *run)
     assert "resumes after 1 epochs" in capsys.readouterr().out
-    assert measured(resumed) == measured(whole)
+    assert curve_without_times(resumed) == curve_without_times(whole)
+    assert_same_states(tmp_path / "stopped" / "last.keras", tmp_path / "whole" / "last.keras")
     assert score in whole["curve"]
     # Killed after the last checkpoints of both networks.
     for result in (tmp_path / "whole").rglob("result.json"):

@@ -18,14 +18,19 @@ import time
 import zipfile
 
 import keras
+import numpy as np
 import pytest
+from helpers import compiled, spiking, to_numpy
 
+import keras_ratesnn
+from keras_ratesnn.distillation import Distiller
 from recipes import callbacks, checkpoint, device
 from recipes import run_folder as run_folder_module
 from recipes.compare import results
+from recipes.progress import Progress
 from recipes.run_folder import RunFolder
 from recipes.train import main
-from tests.recipes.recipe_runs import QUICKLY, error_of, trained
+from tests.recipes.recipe_runs import QUICKLY, assert_same_states, curve_without_times, error_of, trained
 
 pytestmark = pytest.mark.runs_once
 
@@ -33,6 +38,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 EPOCHS = 3
 RUN = ("digits", "--set", f"epochs={EPOCHS}", "augment=fashion_mnist", *QUICKLY)
 SHORT = ("digits", "--set", "epochs=1", *QUICKLY)
+TAUGHT = ("ordinary=first", "teacher_weight=0.5", "levels=2", "random_timesteps=[1,3]", "timesteps=3", "step_mode=single")
+TAUGHT += ("gradient=sltt", "random_steps=1")
 SECONDS = 240
 SECONDS_OF_A_RUN = 25
 
@@ -80,15 +87,14 @@ def finished(short_run, tmp_path):
     return shutil.copytree(folder, tmp_path / "short"), record
 
 
-def curve_without_times(record):
-    return {name: values for name, values in record["curve"].items() if name not in ("seconds", "images_per_second")}
-
-
 @pytest.mark.on_each_backend
 def test_an_interrupted_run_resumes_to_the_same_curve(whole_run, stopped_run, folder, capsys):
     _, status, printed = stopped_run
     assert status == 130
-    assert "repeat the command to resume" in printed
+    resume = (
+        f"repeat the command without --restart to resume after the last completed epoch, which is saved in {stopped_run[0]}"
+    )
+    assert resume in printed
     assert not (folder / "result.json").exists()
     keras.saving.load_model(folder / "last.keras")
 
@@ -128,21 +134,25 @@ def test_a_run_killed_before_it_wrote_its_result_writes_the_same_one(finished, m
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_a_run_killed_at_random_times_resumes_bit_identically(seed, whole_run, tmp_path):
-    draw, kills = random.Random(seed), 0
+@pytest.mark.parametrize("settings", [(), TAUGHT])
+def test_a_run_killed_at_random_times_resumes_bit_identically(settings, seed, tmp_path):
+    run = (*RUN, *settings)
+    whole, draw, kills = trained(tmp_path / "whole", *run), random.Random(seed), 0
     for _ in range(3):
-        process = started(tmp_path)
+        process = started(tmp_path / "killed", run)
         time.sleep(draw.uniform(0, SECONDS_OF_A_RUN))
         kills += process.poll() is None
         process.kill()
         process.wait()
     assert kills
-    assert curve_without_times(trained(tmp_path, *RUN)) == curve_without_times(whole_run)
+    assert curve_without_times(trained(tmp_path / "killed", *run)) == curve_without_times(whole)
+    for name in ("last.keras", "best.keras", "ordinary/last.keras") if settings else ("last.keras", "best.keras"):
+        assert_same_states(tmp_path / "killed" / name, tmp_path / "whole" / name)
 
 
-def started(folder):
+def started(folder, run=RUN):
     """A process that trains in a folder."""
-    command = [sys.executable, "-m", "recipes.train", *RUN, "--output", str(folder)]
+    command = [sys.executable, "-m", "recipes.train", *run, "--output", str(folder)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -165,6 +175,31 @@ def test_a_folder_of_a_run_with_other_settings_is_not_changed(finished, capsys):
     assert "epochs=1, now 2" in error
     assert "--restart" in error
     assert (folder / "result.json").read_bytes() == kept
+
+
+@pytest.mark.on_each_backend
+def test_a_checkpoint_holds_the_states_of_random_generators(tmp_path):
+    path, x, y, weights = tmp_path / "last.keras", np.ones((4, 8), "float32"), np.arange(4) % 3, []
+    for resumes in (False, True):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8,))
+        hidden = keras_ratesnn.layers.LIF()(keras.layers.Dropout(0.5, seed=1)(keras.layers.Dense(8)(inputs)))
+        gradient = keras_ratesnn.gradients.SLTT(random_steps=1)
+        student = compiled(spiking(keras.Model(inputs, keras.layers.Dense(3)(hidden)), 3, gradient, step_mode="single"))
+        teacher = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+        fitted = compiled(Distiller(teacher, student, keras.distillation.LogitsDistillation()))
+        fitted.build((None, 8))
+        for model in (student, fitted):
+            model.optimizer.build(model.trainable_variables)
+        if resumes:
+            checkpoint.load_state(path, student, fitted)
+        else:
+            fitted.train_on_batch(x, y)
+            checkpoint.save(student, Progress({}, 1), path, fitted)
+        fitted.train_on_batch(x, y)
+        weights.append(to_numpy(student.weights))
+    for whole, resumed in zip(*weights, strict=True):
+        np.testing.assert_array_equal(resumed, whole)
 
 
 @pytest.mark.on_each_backend
