@@ -66,7 +66,8 @@ def response(model, x, weights, training=True):
         remaining = iter(tensors)
         given, by_output, values = ([next(remaining) for _ in of] for of in (x, weights, variables))
         outputs, _ = model.stateless_call(values, fixed, given if len(given) > 1 else given[0], training=training)
-        return sum(ops.sum(of * output) for of, output in zip(by_output, keras.tree.flatten(outputs), strict=True))
+        by_leaf = zip(by_output, keras.tree.flatten(outputs), strict=True)
+        return sum(ops.sum(of * ops.cast(output, of.dtype)) for of, output in by_leaf)
 
     # The outputs are the derivative by the weights.
     found = gradient_of(weighted, [*x, *weights, *(to_numpy(variable.value) for variable in variables)])

@@ -239,18 +239,21 @@ class Means:
             values: List of tensors of the step.
             t: Integer, integer scalar tensor, or `None`.
         """
-        return [self._add(total, value, t) for total, value in zip(totals or [None] * len(values), values, strict=True)]
+        here = () if t is None else inside(self.windows.sizes, t)
+        valid = None if t is None else self.windows.valid(t)
+        totals = totals or [None] * len(values)
+        return [self._add(total, value, t, here, valid) for total, value in zip(totals, values, strict=True)]
 
-    def _add(self, total, value, t):
+    def _add(self, total, value, t, here, valid):
         timesteps = self.windows.timesteps
         if not time_axis.is_float(value.dtype):
             return time_axis.unfold(value, timesteps) if t is None else with_step(total, value, t, timesteps)
         if t is None:
             return self.windows.means_over_steps(value)
-        value = self.windows.only_valid_at(t, time_axis.widen(value))
+        value = time_axis.zero_unless(valid, time_axis.widen(value))
         if total is None:
             return [value, *(ops.zeros_like(value) for _ in self.windows.sizes[1:])]
-        return accumulate(total, value, inside(self.windows.sizes, t))
+        return accumulate(total, value, here)
 
     def of_windows(self, total):
         """The mean in each window, a list, from the total of steps one after the other."""

@@ -140,9 +140,9 @@ class Network:
 
         def advance(handler, state, inputs):
             if state is None:
-                state = self._detached(handler.start, inputs)
+                state, _ = self._detached(lambda: (handler.start(inputs), []))
                 self.started.append(state)
-            return self._detached(handler.step, state, inputs, t)
+            return self._detached(lambda: handler.step(state, inputs, t))
 
         states_after, outputs = self._walk(found, advance, states or [None] * len(self.nodes))
         return states_after, tree.map_leaves(lambda y: self._output(y, t), outputs)
@@ -150,7 +150,10 @@ class Network:
     def all_steps(self, states: States | None, constants: Constants) -> tuple[States, Structure]:
         """All steps at once: `(states, outputs)`, with outputs `(batch * T, ...)`; `states` as in `step`."""
         found = self._with_inputs(constants, time_axis.fold, None)
-        act = lambda handler, state, inputs: self._detached(handler.all_steps, state, inputs)  # noqa: E731
+
+        def act(handler, state, inputs):
+            return self._detached(lambda: handler.all_steps(state, inputs))
+
         states, outputs = self._walk(found, act, states)
 
         def rows(slot, y):
@@ -160,9 +163,19 @@ class Network:
 
         return states, tree.map_leaves(rows, self.outputs, outputs)
 
-    def _detached(self, function, *args):
-        """`function(*args)`, without gradient where something else provides it."""
-        return backend.detached(function, *args) if self.context.detached else function(*args)
+    def _detached(self, function):
+        """`(state, outputs)` of a node, without gradient where something else provides it; of states, see `finished`."""
+        if not self.context.detached:
+            return function()
+        states = []
+
+        def outputs():
+            state, found = function()
+            states.append(state)
+            return found
+
+        found = backend.detached(outputs)
+        return states[0], found
 
     def _with_inputs(self, constants, of_steps, t):
         """Constants, with the rows of one step, or of all, in the place of inputs with time."""
@@ -215,7 +228,8 @@ class Network:
     def finished(self, states: States, outputs: Structure) -> tuple[States, Structure]:
         """`(states, outputs)` after the last step: without what only the next one needs, and NaN where membranes are."""
         finished = [node.handler.finish(state) for node, state in zip(self.nodes, states, strict=True)]
-        return [state for state, _ in finished], _alarmed(outputs, [membranes for _, membranes in finished])
+        states, outputs = [state for state, _ in finished], _alarmed(outputs, [membranes for _, membranes in finished])
+        return backend.detached(lambda: states) if self.context.detached else states, outputs
 
     def _valid_mask(self, mask, t):
         return self.windows.only_valid_at(t, ops.cast(mask, "bool"))

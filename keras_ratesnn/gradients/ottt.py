@@ -99,15 +99,10 @@ class Trace(NeuronHandler):
         return _TracePass(self.operation.cell, self.operation.compute_dtype, with_gradient=False)
 
     def step(self, state, inputs, t):
-        return self._stopped(super().step, state, inputs, t)
+        return backend.detached(super().step, state, inputs, t)
 
     def all_steps(self, state, inputs):
-        return self._stopped(super().all_steps, state, inputs)
-
-    @staticmethod
-    def _stopped(advance, state, inputs, *t):
-        emitted = [keras_internals.put_mask(ops.stop_gradient(x), keras_internals.mask_of(x)) for x in inputs]
-        return backend.detached(advance, state, emitted, *t)
+        return backend.detached(super().all_steps, state, inputs)
 
     def regularization_of_step(self, outputs, t):
         return None

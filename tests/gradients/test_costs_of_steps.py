@@ -3,8 +3,8 @@
 The forward pass, the loss and the gradient of small networks, with each method and in both step modes. On PyTorch the
 operations that run, the calls in the recorded graphs, and the most bytes that are alive at a time; on JAX the equations of the
 jaxpr, and the temporary memory of the compiled program; on TensorFlow the nodes of the graph. The numbers follow from the
-program, not from the machine, and those that are allowed are in `costs_of_steps.json`. Who changes them on purpose writes them
-anew, on each backend:
+program, not from the machine, and those that are allowed are in `costs_of_steps.json`. What changes them on purpose commits
+them anew, of each backend:
 
     UPDATE_COSTS=1 KERAS_BACKEND=torch python -m pytest -n 0 tests/gradients/test_costs_of_steps.py
 """
@@ -31,6 +31,9 @@ PACKAGES = {"torch": ("keras", "torch"), "jax": ("keras", "jax", "jaxlib"), "ten
 
 GAIN = 0.9
 """A count that falls below this share of the committed one is to be committed, or the gain could be lost unseen."""
+
+COMPILER = 1.02 if BACKEND == "jax" else 1.0
+"""By what factor memory may be larger: a compiler may know of a machine that it lays out buffers otherwise."""
 
 T = 3
 """More steps than XLA unrolls around a network."""
@@ -239,7 +242,7 @@ def differences(counts, committed):
         assert of_case.keys() == committed[case].keys(), case
         for unit, count in of_case.items():
             allowed = committed[case][unit]
-            if count > allowed:
+            if count > allowed * (COMPILER if unit == "memory" else 1.0):
                 yield f"{case}: {count} {unit}, {allowed} are committed"
             elif count < GAIN * allowed:
                 yield f"{case}: {count} {unit} instead of {allowed}, a gain that is to be committed"

@@ -250,7 +250,7 @@ def test_what_cannot_be_recorded_runs_in_eager_mode_after_one_warning(layer, rea
     messages = [str(warning.message) for warning in raised if "eager mode" in str(warning.message)]
     assert len(messages) == 1
     assert reason in messages[0]
-    assert "run_eagerly=True" in messages[0]
+    assert "jit_compile=False" in messages[0]
     np.testing.assert_allclose(*results, rtol=1e-6)
 
 

@@ -144,7 +144,7 @@ def test_averaging_gradients_waits_for_the_device_only_where_one_is_missing_on_t
     """Tensors on the device "meta" have no values that could be fetched."""
     import torch
 
-    from keras_ratesnn._core.backend.torch import replicas as torch_replicas
+    from keras_ratesnn._core.backend.torch.replicas import _average
 
     def averaged(device, exist, exist_elsewhere):
         weights = [torch.nn.Parameter(torch.zeros(2, device=device)) for _ in exist]
@@ -152,7 +152,7 @@ def test_averaging_gradients_waits_for_the_device_only_where_one_is_missing_on_t
             weight.grad = torch.ones(2, device=device) if exists else None
         of_other = torch.tensor([*exist_elsewhere, *(2.0 * exists for exists in exist_elsewhere for _ in range(2))])
         monkeypatch.setattr(torch.distributed, "all_reduce", lambda message: message.add_(of_other.to(device)))
-        torch_replicas._average(weights)
+        _average(weights)
         return [None if weight.grad is None else weight.grad for weight in weights]
 
     averaged("meta", [True, True], [True, False])

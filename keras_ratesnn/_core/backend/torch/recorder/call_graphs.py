@@ -263,7 +263,8 @@ def _warn_of_eager_mode(name, error):
     reason = " ".join(str(error).split())[:300]
     warnings.warn(
         f"The calls of model {name!r} run in eager mode, which is slower but gives the same results, because their operations "
-        "cannot be recorded. To turn this warning off: model.compile(..., run_eagerly=True). The reason: "
+        "cannot be recorded. To turn this warning off: model.compile(..., jit_compile=False), or run_eagerly=True for "
+        "an ordinary Keras model. The reason: "
         f"{type(error).__name__}: {reason}",
         stacklevel=2,
     )
