@@ -44,10 +44,12 @@ def recomputed(run, nodes, context):
     # Integers and booleans have no gradient.
     flat = [*filter(tree.is_float, tree.flatten(gathered.outputs)), *(states[number].loss for number in with_losses.values())]
     results = iter(backend.with_backward(flat, *parts.split(given), recomputation.backward))
-    outputs = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered.outputs)
+    sums = tree.map_leaves(lambda leaf: next(results) if tree.is_float(leaf) else leaf, gathered.outputs)
+    # Losses last: states have no gradient before.
+    states, outputs = first.finished(states, first.of_gathered(Gathered(sums, gathered.masks)))
     for number in with_losses.values():
         states[number] = states[number]._replace(loss=next(results))
-    return first.end(*first.finished(states, first.of_gathered(Gathered(outputs, gathered.masks))))
+    return first.end(states, outputs)
 
 
 def _given(first, constants, values, states, chosen):

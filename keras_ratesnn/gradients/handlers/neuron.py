@@ -112,7 +112,8 @@ class NeuronHandler(Handler):
             # Where rows are masked at some steps, the input changes at the others alone: by more than its mean does.
             share = self.means.rows(state.counts[0])
             by = ops.where(share > 0.0, 1.0 / ops.where(share > 0.0, share, 1.0), 0.0)
-            mean_input = backend.graft(mean_input, mean_input, time_axis.as_rows(by, mean_input))
+            by = time_axis.as_rows(time_axis.cast(by, mean_input.dtype), mean_input)
+            mean_input = backend.graft(mean_input, mean_input, by)
         rate = _firing_rate(self.operation.cell, recorded, mean_input, self.context.windows)
         rates = [time_axis.cast(rate, self.operation.compute_dtype)]
         return rates, self.regularization_of_rates(rates)
