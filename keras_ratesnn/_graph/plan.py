@@ -27,18 +27,21 @@ class PlannedCall:
     takes_training: bool  # False if the graph itself says what `training` is
 
 
+def last_uses(touched, outputs):
+    """For each of the sets of slots that calls touch, in order, the slots that neither a later call nor the outputs need."""
+    needed, last = {leaf.index for leaf in tree.flatten(outputs)}, []
+    for of_call in reversed(touched):
+        last.append(of_call - needed)
+        needed |= of_call
+    return last[::-1]
+
+
 class Part:
     """Calls in order, and the slots of what goes in and out; `last_used` are the slots that nothing needs after each call."""
 
     def __init__(self, calls, inputs, outputs):
         self.calls, self.inputs, self.outputs = calls, inputs, outputs
-        self.last_used: list[list[int]] = []
-        needed = {leaf.index for leaf in tree.flatten(outputs)}
-        for call in reversed(calls):
-            touched = {*call.inputs, *(output.index for output in call.outputs)}
-            self.last_used.append(sorted(touched - needed))
-            needed |= touched
-        self.last_used.reverse()
+        self.last_used = last_uses([{*call.inputs, *(output.index for output in call.outputs)} for call in calls], outputs)
 
 
 @dataclasses.dataclass(slots=True)

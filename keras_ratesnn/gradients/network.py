@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn._graph import PlannedCall
+from keras_ratesnn._graph import PlannedCall, last_uses
 from keras_ratesnn.gradients import _compiled_loop
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients._windows import Windows, with_step
@@ -92,16 +92,7 @@ class Network:
         self._losses: list[tuple[Any, Tensor]] = []
         # The states before the first step, of which an exported step needs the values.
         self.started: States = []
-        self._freed = self._last_uses()
-
-    def _last_uses(self):
-        """For each node, the slots that no later node needs."""
-        needed, freed = {leaf.index for leaf in tree.flatten(self.outputs)}, []
-        for node in reversed(self.nodes):
-            touched = {*node.inputs, *node.outputs}
-            freed.append(touched - needed)
-            needed |= touched
-        return freed[::-1]
+        self._freed = last_uses([{*node.inputs, *node.outputs} for node in self.nodes], self.outputs)
 
     def once(self) -> Constants:
         """Runs what is the same at every step, with gradient."""
