@@ -14,9 +14,8 @@ from keras_ratesnn._core.backend import base
 from keras_ratesnn._core.backend.torch import fusion, normalization
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
-from keras_ratesnn._core.backend.torch.recorder.call_graphs import CallGraphs
+from keras_ratesnn._core.backend.torch.recorder.call_graphs import CallGraphs, record_calls
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, noticing_repeated_draws
-from keras_ratesnn._core.backend.torch.recorder.recorded import record_calls
 from keras_ratesnn._core.backend.torch.replicas import replicas
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)

@@ -5,11 +5,15 @@ takes about a second, and a replay skips the Python code of layers.
 """
 
 import collections
+import functools
 import operator
 import threading
 import warnings
 from typing import Any
 
+import keras
+import numpy as np
+import torch
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
@@ -268,3 +272,35 @@ def _warn_of_eager_mode(name, error):
         f"{type(error).__name__}: {reason}",
         stacklevel=2,
     )
+
+
+def record_calls(model):
+    """Lets the graph of an ordinary Functional or Sequential model run through `CallGraphs`, from now on.
+
+    `fit`, `evaluate` and `predict` stay Keras' own.
+    """
+    graph = keras_internals.functional_of(model)
+    if "call" in vars(graph):
+        return
+    call, graphs = graph.call, CallGraphs()
+    # The layers, without what `compile` and `fit` set.
+    layers = keras.Model(graph.inputs, graph.outputs, name=graph.name)
+
+    @functools.wraps(call)
+    def recorded_call(inputs, training=None, mask=None, **kwargs):
+        # Keras leaves arrays to a model that has inputs by name.
+        tensors = [ops.convert_to_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in tree.flatten(inputs)]
+        is_masked = any(one is not None for one in tree.flatten(mask))
+        if is_masked or kwargs or torch.compiler.is_compiling() or not all(map(torch.is_tensor, tensors)):
+            return call(inputs, training=training, mask=mask, **kwargs)
+        structure = tree.map_leaves(lambda _: None, inputs)
+        function = functools.partial(_of_tensors, call, structure, training)
+        jit_compile = False if model.run_eagerly else "auto"
+        return graphs.call(function, tensors, layers, (), (repr(structure), training), jit_compile)
+
+    vars(graph)["call"] = recorded_call
+
+
+def _of_tensors(call, structure, training, tensors):
+    remaining = iter(tensors)
+    return call(tree.map_leaves(lambda _: next(remaining), structure), training=training)

@@ -15,6 +15,7 @@ Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Ev
 Frontiers in Neuroscience 2017.
 """
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -22,12 +23,52 @@ import numpy as np
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals, progress
-from keras_ratesnn.conversion._folding.pairs import find_pairs
-from keras_ratesnn.conversion._folding.report import Change, Report
+from keras_ratesnn.conversion._listing import grouped
+from keras_ratesnn.conversion._nodes import nodes_of
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
 from keras_ratesnn.conversion._tasks import with_network
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.spiking_model import SpikingModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What became of one batch normalisation.
+
+    Args:
+        name: String, the name of the layer.
+        into: String, the name of the layer into which it was folded; empty if it is kept.
+        reason: String, why it is kept; empty if it was folded.
+    """
+
+    name: str
+    into: str = ""
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `fold_batch_normalization` did to a network; it can be printed.
+
+    Args:
+        changes: Tuple of `Change`, one for each batch normalisation of the network.
+    """
+
+    changes: tuple[Change, ...]
+
+    @property
+    def folded(self) -> tuple[Change, ...]:
+        """The batch normalisations that are gone."""
+        return tuple(change for change in self.changes if not change.reason)
+
+    @property
+    def kept(self) -> tuple[Change, ...]:
+        """The batch normalisations that were kept."""
+        return tuple(change for change in self.changes if change.reason)
+
+    def __str__(self) -> str:
+        first = f"fold_batch_normalization: {len(self.folded)} of {len(self.changes)} batch normalisations were folded."
+        return "\n".join([first, *grouped(self.kept, lambda change: f"stays ({change.reason})")])
 
 
 def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.Model:
@@ -87,7 +128,7 @@ def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.
             "as keras.Sequential([keras.Input(shape), ...])."
         )
     verbose = progress.checked(verbose)
-    pairs = find_pairs(_graph.as_graph(network, argument="model"))
+    pairs = _find_pairs(_graph.as_graph(network, argument="model"))
     replacements = {}
     for pair in pairs:
         if pair.before is not None:
@@ -96,7 +137,8 @@ def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.
     folded = Rebuild(replacements).run(network)
     if isinstance(model, SpikingModel):
         folded = with_network(model, folded)
-    folded.fold_report = Report(tuple(_change(pair) for pair in pairs))
+    changes = (Change(pair.name, "" if pair.before is None else pair.before.name, pair.reason) for pair in pairs)
+    folded.fold_report = Report(tuple(changes))
     if verbose:
         print(folded.fold_report)
     return folded
@@ -117,5 +159,84 @@ def _folded(layer, normalization):
     return Replacement({"use_bias": True}, {key: value.astype(weights[name].dtype) for key, value in changed.items()})
 
 
-def _change(pair):
-    return Change(pair.name, "" if pair.before is None else pair.before.name, pair.reason)
+@dataclasses.dataclass(frozen=True)
+class _Pair:
+    """A batch normalisation, and the layer before it.
+
+    Args:
+        name: String, the name of the normalisation, with that of the layer that it is inside of.
+        normalization: The layer.
+        before: The layer into which it can be folded; `None` if there is none.
+        reason: String, why there is none; empty otherwise.
+    """
+
+    name: str
+    normalization: keras.layers.Layer
+    before: keras.layers.Layer | None = None
+    reason: str = ""
+
+
+def _find_pairs(network):
+    """All batch normalisations of a network and its nested models, in execution order.
+
+    One can be folded if in inference it is a scale and a shift of each channel, and it follows a layer whose weights can take
+    both, in all calls of the two and with nothing in between or beside it.
+
+    Args:
+        network: A Functional model, see `keras_ratesnn._graph.as_graph`.
+
+    Returns:
+        List of `_Pair`.
+    """
+    calls: dict[keras.Operation, list] = {}
+    for node in nodes_of(network):
+        calls.setdefault(node.operation, []).append(node)
+    pairs = []
+    for operation, nodes in calls.items():
+        if _normalizes(operation):
+            reason = _why_not(operation, nodes, calls)
+            pairs.append(_Pair(operation.name, operation, None if reason else nodes[0].inputs[0].operation, reason))
+        elif isinstance(operation, keras.layers.Layer):
+            inside = filter(_normalizes, keras_internals.with_sublayers(operation))
+            pairs += [_Pair(f"{operation.name}/{layer.name}", layer, reason="inside a layer") for layer in inside]
+    return pairs
+
+
+def _normalizes(operation):
+    return kind_of(operation).normalization is not None or isinstance(operation, keras.layers.BatchNormalization)
+
+
+def _why_not(layer, nodes, calls):
+    """Why a normalisation cannot be folded; an empty string if it can.
+
+    Args:
+        layer: The normalisation.
+        nodes: List of its calls.
+        calls: Dict of all operations of the network to their calls.
+    """
+    normalization = kind_of(layer).normalization
+    if normalization is not None and normalization.step_factors is not None:
+        return "a factor for each time step"
+    if normalization is None or normalization.scale_and_shift is None:
+        return "another computation"
+    if any(len(node.inputs) > 1 for node in nodes):
+        return "takes a mask"
+    sources = {node.inputs[0].operation for node in nodes}
+    if len(sources) > 1:
+        return "after several layers"
+    (before,) = sources
+    if before is None:
+        return "after an input"
+    if kind_of(before).output_factors is None or "use_bias" not in before.get_config():
+        return f"after {type(before).__name__}"
+    if getattr(before, "activation", None) not in (None, keras.activations.linear):
+        return "after an activation"
+    if any(len(node.consumers) > 1 or node.consumers[0] not in nodes for node in calls[before]):
+        return "the layer before also feeds others"
+    if before.compute_dtype != layer.compute_dtype:
+        return "another precision than the layer before"
+    if getattr(before, "lora_enabled", False) or getattr(before, "quantization_mode", None):
+        return "after a layer with LoRA or quantized weights"
+    rank = len(before.output.shape)
+    channels = 1 if getattr(before, "data_format", None) == "channels_first" else rank - 1
+    return "" if layer.axis % rank == channels else "another axis than the channels of the layer before"
