@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import keras_internals, progress
+from keras_ratesnn._core import checks, keras_internals, progress
 from keras_ratesnn.conversion._listing import grouped
 from keras_ratesnn.conversion._nodes import nodes_of
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
@@ -122,11 +122,9 @@ def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.
     """
     network = model.network if isinstance(model, SpikingModel) else model
     if not keras_internals.is_graph(network):
-        raise TypeError(
-            "`model` must be a SpikingModel, or a Functional or Sequential Keras model, whose graph can be rebuilt. Received: "
-            f"model={model!r} of type {type(model).__name__}. Build it as keras.Model(inputs, outputs) from keras.Input, or "
-            "as keras.Sequential([keras.Input(shape), ...])."
-        )
+        wanted = "a SpikingModel, or a Functional or Sequential Keras model, whose graph can be rebuilt"
+        advice = "Build it as keras.Model(inputs, outputs) from keras.Input, or as keras.Sequential([keras.Input(shape), ...])."
+        raise checks.wrong_type("model", wanted, model, advice)
     verbose = progress.checked(verbose)
     pairs = _find_pairs(_graph.as_graph(network, argument="model"))
     replacements = {}

@@ -70,14 +70,11 @@ def _threshold(layer):
 def _metadata(layer, dt):
     """What a node does not say: how neurons are reset, the time step, and what matters in training."""
     metadata = {
+        **{name: getattr(layer, name) for name in ("reset", "reset_delay", "detach_reset", "learn_threshold")},
         "layer": type(layer).__name__,
-        "reset": layer.reset,
-        "reset_delay": layer.reset_delay,
         "decay_input": layer.cell.decay_input,
         "dt": dt,
         "surrogate": repr(layer.surrogate),
-        "detach_reset": layer.detach_reset,
-        "learn_threshold": layer.learn_threshold,
     }
     return {**metadata, "per_channel": layer.per_channel} if type(layer) is ParametricLIF else metadata
 
