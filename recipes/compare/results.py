@@ -67,13 +67,15 @@ COLUMNS = (
     "training images",
     "augmentation",
     "backend",
+    "training accuracy, epoch 1",
+    "last epoch",
     "test accuracy",
     "of each seed",
     "s per epoch",
     "peak memory, MiB",
     "device",
 )
-IN_SHORT = ("gradient", "training accuracy, epoch 1", "last epoch", "test accuracy")
+IN_SHORT = ("gradient", "test accuracy")
 SHUFFLED = "shuffled in time"
 """The column of what `recipes.compare.shuffled` measured, in short tables of runs for which it did."""
 
