@@ -430,10 +430,10 @@ class SpikingModel(
             ValueError: If the format is unknown or not available on this backend, or cannot hold the network: half precision
                 in LiteRT, bfloat16 in ONNX and OpenVINO, random encoders in any format but a SavedModel.
             ImportError: If a package is missing.
+            OSError: If a file cannot be at `filepath`: there is no such folder, or it is a folder itself.
         """
         functional = _graph.as_graph(self.network)
-        path = checks.path("filepath", filepath)
-        export_formats.check(functional, format)
+        path = export_formats.check(functional, filepath, format)
         if input_signature is None:
             inputs = keras_internals.inputs_structure(functional)
             spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)
