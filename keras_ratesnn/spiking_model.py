@@ -112,7 +112,8 @@ class SpikingModel(
             mean. A loss on every step works with any training method; `"rate"` gives all steps the derivative of the rate.
             Defaults to `False`.
         mask_value: A number, possibly NaN: a time step of an input with time is padding if all of its elements have this
-            value, as the dtype of the data holds it. Defaults to `None`: only a mask says what is padding.
+            value, as the dtype of the data holds it; data that cannot hold it are an error. Defaults to `None`: only a mask
+            says what is padding.
         **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to that of the network.
 
     Call arguments:
