@@ -22,7 +22,6 @@ NeuronFunction: TypeAlias = Callable[[], Neuron] | None
 class Options(TypedDict, total=False):
     """Of all networks; `keras_ratesnn.models.ResNet18` describes them. Each has a type, and the default."""
 
-    neuron: Annotated[NeuronFunction, None]
     gradient: Annotated[str | GradientMethod | Config, "rate"]
     step_mode: Annotated[StepModeName, "multi"]
     weights: Annotated[str | os.PathLike[str] | None, None]
@@ -32,6 +31,7 @@ class Options(TypedDict, total=False):
 class ConvolutionalOptions(Options, total=False):
     """Of networks of convolutions."""
 
+    neuron: Annotated[NeuronFunction, None]
     width: Annotated[float, 1.0]
     include_top: Annotated[bool, True]
 
@@ -57,12 +57,13 @@ class ResNetOptions(ResidualOptions, total=False):
 class TransformerOptions(Options, total=False):
     """Of transformers; `keras_ratesnn.models.Spikformer` describes them."""
 
+    neuron: Annotated[NeuronFunction, None]
+    attention_neuron: Annotated[NeuronFunction, None]
     dims: Annotated[int, 384]
     blocks: Annotated[int, 4]
     heads: Annotated[int | None, None]
     mlp_ratio: Annotated[int | None, None]
     edition: Annotated[TransformerEdition | None, None]
-    attention_neuron: Annotated[NeuronFunction, None]
 
 
 _Arguments = ParamSpec("_Arguments")

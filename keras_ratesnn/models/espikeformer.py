@@ -8,17 +8,18 @@ import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.layers import ILIF, SpikingSelfAttention
-from keras_ratesnn.layers._neuron_argument import checked_neuron
-from keras_ratesnn.layers.pointwise import channel_axis, pointwise
+from keras_ratesnn.layers import ILIF
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._arguments import checked_classes
-from keras_ratesnn.models._blocks import conv_bn_neuron, dense, neurons
+from keras_ratesnn.models._blocks import channel_axis, conv_bn_neuron, dense, neurons, pointwise
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
-from keras_ratesnn.models._options import ImageShape, Options, builder
+from keras_ratesnn.models._neuron_argument import checked_neuron
+from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
+from keras_ratesnn.models.attention import spiking_self_attention
 
 HALVINGS = 4
 """How many stages halve the image."""
+
 
 LAST_BLOCKS = 2
 """The number of blocks with the most channels."""
@@ -30,6 +31,7 @@ def ESpikeFormer(
     *,
     classes: int = 1000,
     timesteps: int = 1,
+    neuron: NeuronFunction = None,
     dims: Sequence[int] = (64, 128, 256, 360),
     blocks: int = 8,
     heads: int | None = None,
@@ -52,17 +54,16 @@ def ESpikeFormer(
         input_shape: Height and width are multiples of 16. Defaults to 224 x 224 pixels of 3 channels.
         classes: Defaults to `1000`.
         timesteps: Must be 1 unless `neuron` is given: the paper's neurons keep nothing from step to step. Defaults to `1`.
+        neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0, normalize=True)`, and `normalize=False` before
+            the classifier.
         dims: Four integers, the channels of the stages; before the first there are layers with half of its channels. Defaults
             to `(64, 128, 256, 360)`.
         blocks: Integer, the number of blocks with attention, of which the last two have `dims[3]` channels. Defaults to `8`.
         heads: Defaults to `None`, which stands for 8.
         mlp_ratio: Defaults to `4`.
-        neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0, normalize=True)`, and `normalize=False` before
-            the classifier.
 
     Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
     """
-    neuron = options["neuron"]
     inputs, dims, blocks, parts = checked(input_shape, timesteps, dims, (64, 128, 256, 360), blocks, heads, mlp_ratio, neuron)
     if blocks <= LAST_BLOCKS:
         raise ValueError(
@@ -167,7 +168,8 @@ def attention_block(x, parts, name):
     """A separable convolution of 3 x 3, self-attention with four times as many channels of values, and an MLP."""
     x = separable_convolution(x, 3, parts, f"{name}_separable")
     channels = x.shape[channel_axis(x)]
-    attention = SpikingSelfAttention(
+    y = spiking_self_attention(
+        neurons(x, parts.neuron, f"{name}_attention_input_neuron"),
         parts.heads,
         scale=2 / math.sqrt(channels / parts.heads),
         value_ratio=4,
@@ -176,7 +178,6 @@ def attention_block(x, parts, name):
         attention_neuron=parts.neuron,
         name=f"{name}_attention",
     )
-    y = attention(neurons(x, parts.neuron, f"{name}_attention_input_neuron"))
     x = layers.Add(name=f"{name}_attention_add")([x, y])
     return layers.Add(name=f"{name}_mlp_add")([x, mlp(x, parts, name)])
 

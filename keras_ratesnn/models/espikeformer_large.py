@@ -8,10 +8,9 @@ import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.layers import SpikingSelfAttention
-from keras_ratesnn.layers.pointwise import channel_axis, pointwise
-from keras_ratesnn.models._blocks import batch_normalization, neurons
-from keras_ratesnn.models._options import ImageShape, Options, builder
+from keras_ratesnn.models._blocks import batch_normalization, channel_axis, neurons, pointwise
+from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
+from keras_ratesnn.models.attention import spiking_self_attention
 from keras_ratesnn.models.espikeformer import checked, mlp, staged, two_convolutions
 
 LAYER_SCALE = 1e-6
@@ -24,6 +23,7 @@ def ESpikeFormerLarge(
     *,
     classes: int = 1000,
     timesteps: int = 1,
+    neuron: NeuronFunction = None,
     dims: Sequence[int] = (196, 384, 768),
     blocks: int = 12,
     heads: int | None = None,
@@ -44,16 +44,16 @@ def ESpikeFormerLarge(
     (1, 10)
 
     Args: as in `ESpikeFormer`, but
+        neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0, normalize=True)`.
         dims: Three integers, the channels of the stages; before the first there are layers with half of its channels. Defaults
             to `(196, 384, 768)`.
         blocks: Integer, the number of blocks with attention. Defaults to `12`.
         shortcut_projection: Boolean, whether each block begins with two dense layers, which are added to its input. Defaults to
             `False`.
-        neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0, normalize=True)`.
 
     Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
     """
-    neuron, projected = options["neuron"], checks.boolean("shortcut_projection", shortcut_projection)
+    projected = checks.boolean("shortcut_projection", shortcut_projection)
     inputs, dims, blocks, parts = checked(input_shape, timesteps, dims, (196, 384, 768), blocks, heads, mlp_ratio, neuron)
     convolutions = functools.partial(two_convolutions, use_bias=True)
     attention = functools.partial(attention_block, shortcut_projection=projected)
@@ -66,13 +66,10 @@ def ESpikeFormerLarge(
     return staged(inputs, classes, stages, parts)
 
 
-class FactorizedAttention(SpikingSelfAttention):
-    """Self-attention whose dense layers are products of two, with half as many channels more between them."""
-
-    def _projected(self, x, channels, use_bias, part):
-        hidden = int(1.5 * x.shape[channel_axis(x)])
-        y = pointwise(x, hidden, use_bias, f"{self.name}_{part}_hidden")
-        return batch_normalization(super()._projected(y, channels, use_bias, part), f"{self.name}_{part}_bn2")
+def factorized(x, channels, use_bias, name):
+    """A dense layer of attention that is the product of two, with half as many channels more between them."""
+    y = pointwise(x, int(1.5 * x.shape[channel_axis(x)]), use_bias, f"{name}_hidden")
+    return batch_normalization(pointwise(y, channels, use_bias, name), f"{name}_bn2")
 
 
 def attention_block(x, parts, name, shortcut_projection):
@@ -81,10 +78,15 @@ def attention_block(x, parts, name, shortcut_projection):
     if shortcut_projection:
         y = pointwise(neurons(x, parts.neuron, f"{name}_shortcut_neuron"), channels, False, f"{name}_shortcut1")
         x = layers.Add(name=f"{name}_shortcut_add")([x, pointwise(y, channels, False, f"{name}_shortcut2")])
-    attention = FactorizedAttention(
-        parts.heads, use_output_bias=False, neuron=parts.neuron, attention_neuron=parts.neuron, name=f"{name}_attention"
+    y = spiking_self_attention(
+        neurons(x, parts.neuron, f"{name}_attention_input_neuron"),
+        parts.heads,
+        use_output_bias=False,
+        neuron=parts.neuron,
+        attention_neuron=parts.neuron,
+        projection=factorized,
+        name=f"{name}_attention",
     )
-    y = attention(neurons(x, parts.neuron, f"{name}_attention_input_neuron"))
     x = layers.Add(name=f"{name}_attention_add")([x, scaled(y, f"{name}_attention_factor")])
     return layers.Add(name=f"{name}_mlp_add")([x, scaled(mlp(x, parts, name), f"{name}_mlp_factor")])
 

@@ -6,9 +6,8 @@ from typing import Unpack
 import keras
 from keras import layers
 
-from keras_ratesnn.layers.pointwise import pointwise
 from keras_ratesnn.models import _transformers
-from keras_ratesnn.models._blocks import channel_axis, neurons
+from keras_ratesnn.models._blocks import channel_axis, neurons, pointwise
 from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
 from keras_ratesnn.models._transformers import IN_STAGES, convolution_bn, in_stages, pooled
 
@@ -66,7 +65,7 @@ def depthwise(x, plan, name, size):
 def self_attention(x, plan, name):
     """Spiking self-attention of spikes, added to its input."""
     y = neurons(x, plan.neuron, f"{name}_attention_input_neuron")
-    return layers.Add(name=f"{name}_attention_add")([x, _transformers.self_attention(plan, name)(y)])
+    return layers.Add(name=f"{name}_attention_add")([x, _transformers.self_attention(y, plan, name)])
 
 
 def mlp(x, plan, name):

@@ -48,6 +48,8 @@ def ResNet18(
             Defaults to 32 x 32 pixels of 3 channels.
         classes: Integer >= 1, the number of outputs, which are logits. Defaults to `10`.
         timesteps: Integer >= 1, see `keras_ratesnn.SpikingModel`. Defaults to `4`.
+        neuron: Function without arguments that returns a new neuron layer each time; the network sets its name. Defaults to
+            `None`, which stands for `keras_ratesnn.layers.LIF()`, the paper's neurons.
         width: Float > 0 that multiplies the number of channels of every layer. Defaults to `1.0`.
         include_top: Boolean, whether the network ends in pooling and the classifier. Without them the output is the time mean
             of the last feature map, and `classes` is ignored. Defaults to `True`.
@@ -60,8 +62,6 @@ def ResNet18(
             convolutions; β² is the expected variance of x. `"online"`:
             `keras_ratesnn.layers.OnlineRenormalization`, and by default `LIF(threshold_stabilizer=True)`, for `gradient="sltt"`
             with `step_mode="single"` (Zhu et al., ICLR 2024). Defaults to `"batch"`.
-        neuron: Function without arguments that returns a new neuron layer each time; the network sets its name. Defaults to
-            `None`, which stands for `keras_ratesnn.layers.LIF()`, the paper's neurons.
         gradient: The training method, see `keras_ratesnn.SpikingModel`. Defaults to `"rate"`.
         step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `"multi"`.
         weights: The initial weights. `None`: random. The name of a pretrained network with this architecture, see

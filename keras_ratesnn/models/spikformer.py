@@ -37,6 +37,9 @@ def Spikformer(
     Args: as in `ResNet18`, without `width`, `include_top`, `stem` and `normalization`, but
         input_shape: Height and width are multiples of those of a token. Defaults to images of the edition: 32 x 32 pixels of 3
             channels for `"cifar"` and `None`, 224 x 224 pixels of 3 for `"imagenet"`, 128 x 128 pixels of 2 for `"dvs"`.
+        neuron: Defaults to `None`, which stands for `LIF(decay=0.5, decay_input=True, reset="hard")`, the paper's neurons.
+        attention_neuron: As `neuron`, for the products of attention. Defaults to `None`, the paper's neurons with threshold
+            0.5.
         dims: Integer, the number of channels of the tokens of the last stage. Defaults to `384`.
         blocks: Integer, the number of blocks of all stages. Defaults to `4`.
         heads: Integer >= 1, the number of attention heads, which divides the channels of every stage. Defaults to `None`, that
@@ -47,9 +50,6 @@ def Spikformer(
             16 x 16 pixels are a token. `"cifar"`: 4 x 4 pixels. `"dvs"`, for event frames: 16 x 16 pixels. Defaults to `None`:
             `"cifar"` for images of fewer than 128 x 128 pixels, and for larger images `"dvs"` if they have two channels, else
             `"imagenet"`.
-        attention_neuron: As `neuron`, for the products of attention. Defaults to `None`, the paper's neurons with threshold
-            0.5.
-        neuron: Defaults to `None`, which stands for `LIF(decay=0.5, decay_input=True, reset="hard")`, the paper's neurons.
 
     Raises:
         ValueError: As in `ResNet18`, and if `heads` do not divide the channels, or patches the image.
@@ -76,5 +76,5 @@ def patch_splitting(x, plan, name):
 def block(x, plan, name):
     """Spiking self-attention and an MLP. The authors' programs have biases of queries, keys and values for CIFAR only."""
     scale = 0.25 if plan.edition == "dvs" else 0.125
-    attention = _transformers.self_attention(plan, name, scale, use_bias=plan.edition == "cifar")
-    return _transformers.spike_block(x, attention, plan, name)
+    attended = _transformers.self_attention(x, plan, name, scale, use_bias=plan.edition == "cifar")
+    return _transformers.spike_block(x, attended, plan, name)

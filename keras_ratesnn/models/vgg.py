@@ -8,10 +8,10 @@ from keras import layers
 
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.layers._neuron_argument import checked_neuron
 from keras_ratesnn.models._arguments import checked_classes, image_input, scaled
 from keras_ratesnn.models._blocks import conv_bn_neuron, conv_ws_neuron, dense, online_renormalization, stabilized_neurons
 from keras_ratesnn.models._initializers import NORMAL_HALF, STANDARDIZED
+from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._options import ImageShape, VGGOptions, builder
 
 _unit = functools.partial(conv_bn_neuron, use_bias=True, initialization=NORMAL_HALF)

@@ -62,6 +62,16 @@ def layers_of(model):
 
 
 # Arguments.
+POSITIONAL = {
+    "add_branches": ["model", "layer_names"],
+    "list_pretrained": [],
+    "load_pretrained": ["name"],
+    "spiking_self_attention": ["inputs", "heads"],
+    "token_attention": ["inputs", "heads"],
+}
+"""Those of functions that are no networks; a network has `input_shape`."""
+
+
 def test_arguments_have_the_same_order_in_all_functions_and_only_the_first_ones_are_given_by_position():
     before = {}
     for name in models.__all__:
@@ -70,8 +80,7 @@ def test_arguments_have_the_same_order_in_all_functions_and_only_the_first_ones_
         for one, other in itertools.pairwise(by_name):
             before.setdefault(other, set()).add(one)
         others = [parameter.name for parameter in parameters if parameter.name not in by_name]
-        of_function = {"add_branches": ["model", "layer_names"], "load_pretrained": ["name"], "list_pretrained": []}
-        assert others == of_function.get(name, ["input_shape"])
+        assert others == POSITIONAL.get(name, ["input_shape"])
     # Raises an error that names the circle.
     graphlib.TopologicalSorter(before).prepare()
 
@@ -413,6 +422,16 @@ def test_the_default_image_has_its_channels_where_the_data_format_says():
 
 
 # Arguments.
+POSITIONAL = {
+    "add_branches": ["model", "layer_names"],
+    "list_pretrained": [],
+    "load_pretrained": ["name"],
+    "spiking_self_attention": ["inputs", "heads"],
+    "token_attention": ["inputs", "heads"],
+}
+"""Those of functions that are no networks; a network has `input_shape`."""
+
+
 def test_neurons_are_made_by_the_function_given_and_named_by_the_network():
     numbers = itertools.count(1)
     with without_weights():
