@@ -73,7 +73,7 @@ def test_every_page_and_every_image_of_docs_is_shown():
     shown = set(re.findall(r"^ +- (?:.*: )?(\S+\.md)$", nav, re.MULTILINE))
     # The other pages of the site: docs/mkdocs/repository_pages.py.
     examples = {f"examples/{path.stem}.md" for path in docs.glob("examples/*.py")}
-    elsewhere = {"recipes.md", "contributing.md", "changelog.md"} | examples
+    elsewhere = {"features.md", "recipes.md", "contributing.md", "changelog.md"} | examples
     assert examples <= shown
     assert shown - elsewhere == {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
     text = "".join((ROOT / page).read_text() for page in PAGES)

@@ -317,6 +317,20 @@ def test_a_step_of_unknown_shape_and_other_mistakes_are_errors(tmp_path):
         rsnn.export_step(spiking(timesteps=T), tmp_path / "step", FORMATS[0], batch_size=0)
 
 
+def test_a_folder_that_is_missing_is_an_error_before_anything_is_done(tmp_path, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("the network was exported before the error")
+
+    monkeypatch.setattr(keras.Model, "export", work)
+    monkeypatch.setattr("keras_ratesnn._export.step.StepGraph", work)
+    model, path = spiking(timesteps=T), tmp_path / "none" / "model.onnx"
+    for export_to in (model.export, lambda *arguments: rsnn.export_step(model, *arguments)):
+        with pytest.raises(FileNotFoundError, match=rf"`filepath` must be a file in a folder that exists.*{path}.*Make it"):
+            export_to(path, "onnx")
+        with pytest.raises(IsADirectoryError, match=r"`filepath` must be a file.*which is a folder"):
+            export_to(tmp_path, "onnx")
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="the converters of the other backends take time loops")
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_time_loops_are_unrolled_for_the_converter_from_jax_to_onnx(step_mode):
