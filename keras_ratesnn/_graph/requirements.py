@@ -175,7 +175,7 @@ def _limits(network):
     for layer in _search(network, _is_limited):
         kind = kind_of(layer)
         most: Any = kind.most_timesteps
-        yield layer, most(layer), kind.exact_timesteps
+        yield layer, most(layer), kind.exact_timesteps is not None and kind.exact_timesteps(layer)
 
 
 def _is_limited(operation):
