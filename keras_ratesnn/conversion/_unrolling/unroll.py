@@ -33,7 +33,7 @@ from keras import ops
 
 from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
-from keras_ratesnn._graph import Signal, only_signal, with_tensors
+from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.quantization import quantized_layers
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
 from keras_ratesnn.conversion._tasks import with_network
@@ -159,6 +159,8 @@ class _UnrollingRule:
         cls: Any = type(call.operation)
         if layer_kinds.wants_time_step(cls):
             raise self._refused(call, f"{_OF_TIME} Train with a layer that does the same at every time step.")
+        if kind.role == layer_kinds.NEURON and len(call.signals) != 1:
+            raise self._refused(call, f"it takes one input, and here {len(call.signals)}. Call it on its input alone.")
         if kind.role == layer_kinds.NEURON:
             return self._neuron(call)
         if kind.role == layer_kinds.TIME_MIXING:
@@ -200,7 +202,7 @@ class _UnrollingRule:
             copy.build(neuron.get_build_config()["input_shape"])
             copy.set_weights(neuron.get_weights())
             self.copies[neuron] = copy
-        spikes = self.copies[neuron](self.frames(only_signal(call)))
+        spikes = self.copies[neuron](self.frames(call.signals[0]))
         if cell.spike_size != 1.0:
             name = self._unique(f"{self._name(neuron)}_size")
             spikes = keras.layers.Rescaling(cell.spike_size, name=name, dtype=neuron.dtype_policy)(spikes)
@@ -298,7 +300,11 @@ class _UnrollingRule:
 
     def _run(self, copy, call, tensor_of):
         """Calls the copy of an operation with its arguments, and the tensor `tensor_of(signal)` of each signal."""
-        args, kwargs = with_tensors(tensor_of, call)
+
+        def tensor(leaf):
+            return tensor_of(leaf) if isinstance(leaf, Signal) else leaf
+
+        args, kwargs = tree.map_leaves(tensor, (call.args, call.kwargs))
         # The walk does not know whether it trains.
         kwargs = {name: value for name, value in kwargs.items() if (name, value) != ("training", None)}
         outputs = copy(*args, **kwargs)
