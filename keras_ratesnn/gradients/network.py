@@ -13,11 +13,11 @@ from keras import ops
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import PlannedCall, last_uses
-from keras_ratesnn.gradients import _compiled_loop
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
-from keras_ratesnn.gradients._windows import Windows, with_step
-from keras_ratesnn.gradients.handlers import Context, Handler, State, Time, handler_class
+from keras_ratesnn.gradients.handlers import Context, Handler, NeuronHandler, State, Time, handler_class
 from keras_ratesnn.gradients.run import Run
+from keras_ratesnn.gradients.time import loops
+from keras_ratesnn.gradients.time.windows import Windows, with_step
 from keras_ratesnn.layer_kinds import TIME_MEAN, kind_of
 
 
@@ -56,6 +56,16 @@ def plain_nodes(calls: Sequence[PlannedCall], context: Context, static: set[int]
         # The mean of a mean is that mean, not one of the means so far.
         handler = handler_class(call, context, follows_a_mean)
         yield Node(handler(call, context, [index in static for index in call.inputs]), call.inputs, outputs)
+
+
+def with_neurons(handler_of: Callable[[NeuronHandler], Handler]) -> NodesOf:
+    """The plain nodes, with `handler_of(handler)` in the place of each handler of neurons."""
+
+    def nodes(calls, context, static):
+        for node in plain_nodes(calls, context, static):
+            yield node._replace(handler=handler_of(node.handler)) if isinstance(node.handler, NeuronHandler) else node
+
+    return nodes
 
 
 class Network:
@@ -219,8 +229,8 @@ class Network:
     def finished(self, states: States, outputs: Structure) -> tuple[States, Structure]:
         """`(states, outputs)` after the last step: without what only the next one needs, and NaN where membranes are."""
         finished = [node.handler.finish(state) for node, state in zip(self.nodes, states, strict=True)]
-        states, outputs = [state for state, _ in finished], _alarmed(outputs, [membranes for _, membranes in finished])
-        return backend.detached(lambda: states) if self.context.detached else states, outputs
+        outputs = self.alarmed(states, outputs)
+        return backend.detached(lambda: finished) if self.context.detached else finished, outputs
 
     def _valid_mask(self, mask, t):
         return self.windows.only_valid_at(t, ops.cast(mask, "bool"))
@@ -235,7 +245,7 @@ class Network:
 
         carried = advance(0, None)
         if not self.context.with_gradient and self.windows.timesteps > backend.unrolled_network_steps():
-            carried = _compiled_loop.run(advance, carried, self.run.network.variables, 1, self.windows.timesteps)
+            carried = loops.run(advance, carried, self.run.network.variables, self.windows.timesteps)
         else:
             for t in range(1, self.windows.timesteps):
                 carried = advance(t, carried)
@@ -319,13 +329,10 @@ class Network:
 
     def alarmed(self, states: States, outputs: Structure) -> Structure:
         """The outputs, NaN where a membrane is."""
-        return _alarmed(outputs, [node.handler.membranes(state) for node, state in zip(self.nodes, states, strict=True)])
-
-
-def _alarmed(outputs, membranes):
-    masks = iter([keras_internals.mask_of(output) for output in tree.flatten(outputs)])
-    outputs = propagate_nan(outputs, membranes)
-    return tree.map_leaves(lambda output: keras_internals.put_mask(output, next(masks)), outputs)
+        membranes = [node.handler.membranes(state) for node, state in zip(self.nodes, states, strict=True)]
+        masks = iter([keras_internals.mask_of(output) for output in tree.flatten(outputs)])
+        outputs = propagate_nan(outputs, membranes)
+        return tree.map_leaves(lambda output: keras_internals.put_mask(output, next(masks)), outputs)
 
 
 def plain(run: Run, nodes: NodesOf = plain_nodes) -> Structure:
@@ -341,8 +348,3 @@ def plain(run: Run, nodes: NodesOf = plain_nodes) -> Structure:
 def in_time(network: Network) -> Structure:
     """The outputs of a network, whose steps run once."""
     return network.end(*network.through_time(network.once()))
-
-
-def stopped(carried: Structure) -> Structure:
-    """What is carried to the next step, without gradient."""
-    return tree.map_leaves(lambda leaf: ops.stop_gradient(leaf) if ops.is_tensor(leaf) else leaf, carried)

@@ -9,8 +9,8 @@ import dataclasses
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
-from keras_ratesnn.gradients import _compiled_loop
 from keras_ratesnn.gradients.network import Gathered, Network
+from keras_ratesnn.gradients.time import loops
 
 
 def recomputed(run, nodes, context):
@@ -24,7 +24,7 @@ def recomputed(run, nodes, context):
     first, noise = Network(run, with_gradient=False, detached=True), backend.noise_state()
     # Keras collects them from all layers each time.
     variables = run.network.variables
-    changing = _compiled_loop.changing_of(variables)
+    changing = loops.changing_of(variables)
     # The backward pass reuses the variable reads of the forward pass.
     with backend.reading_once(run.network):
         values = keras_internals.values_of(variables)
@@ -132,7 +132,7 @@ class _Recomputation:
         """`([outputs, losses], (states, changed))` of one step."""
         masks = given["masks"]
         constants = {index: keras_internals.put_mask(x, masks.get(index)) for index, x in given["constants"].items()}
-        (states, outputs), changed = _compiled_loop.in_scope(
+        (states, outputs), changed = loops.in_scope(
             lambda: network.step(states, constants, t), self.variables, given["variables"], self.changing, changed
         )
         outputs = tree.flatten(outputs)

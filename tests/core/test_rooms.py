@@ -36,9 +36,7 @@ FLOORS = [
 PRIVATE_ELSEWHERE = {
     "conversion._folding": "nir folds normalisations before it writes a graph",
     "conversion._nodes": "nir finds the operations of a graph as conversion does",
-    "gradients._eligibility": "testing compares it with the derivative of a cell's step",
     "gradients._neuron_independence": "testing checks it for one cell",
-    "gradients._observed_passes": "analysis records membranes and sensitivities",
     "gradients._observing": "analysis and conversion look at signals between operations",
     "layers._neuron_argument": "models check the neurons that they are given as layers do",
 }
