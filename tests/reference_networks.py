@@ -9,9 +9,9 @@ import numpy as np
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.layers.attention import spikformer_attention_neuron, spikformer_neuron
 from keras_ratesnn.models import _residual, _transformers, espikeformer, maxformer, preact_resnet, qkformer, resnet, sew_resnet
 from keras_ratesnn.models import vgg as vgg_models
+from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron
 
 FOLDER = pathlib.Path(__file__).parent / "reference"
 CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))

@@ -7,6 +7,7 @@ import griffe
 EXAMPLE = re.compile(r"(?:^|(?<=\n\n))(>>> .*(?:\n.+)*)", re.MULTILINE)
 BESIDES = re.compile(r"^Args: (.+)\n(?= )", re.MULTILINE)
 OF_CALL = re.compile(r"^Returns:$", re.MULTILINE)
+OF_CELL = re.compile(r"arguments_of\((\w+)\)")
 BACKEND = "keras_ratesnn._core.backend"
 
 
@@ -45,7 +46,19 @@ class Functions(griffe.Extension):
     def on_package(self, *, pkg, loader, **kwargs):
         # Afterwards no path leads through the modules that are hidden here.
         loader.resolve_aliases()
+        _give_arguments(pkg["layers"])
         _hide_modules(pkg)
+
+
+def _give_arguments(layers):
+    """Gives the constructors of neuron layers the arguments of their cells, which the decorator names."""
+    classes = (found for module in layers.modules.values() for found in module.classes.values() if not found.is_alias)
+    for layer in classes:
+        constructor = layer.members.get("__init__")
+        for found in filter(None, (OF_CELL.fullmatch(str(each.value)) for each in getattr(constructor, "decorators", ()))):
+            itself, _, *of_layer = constructor.parameters
+            of_cell = [each for each in layer.parent[found[1]].parameters if each.name not in ("self", "kwargs")]
+            constructor.parameters = griffe.Parameters(itself, *of_cell, *of_layer)
 
 
 def _hide_modules(package):

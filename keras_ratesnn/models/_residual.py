@@ -7,10 +7,10 @@ from keras import layers
 
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.layers._neuron_argument import checked_neuron
 from keras_ratesnn.models._arguments import checked_classes, image_input, scaled
 from keras_ratesnn.models._blocks import channel_axis, conv_bn_neuron, dense, neurons
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
+from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 
 STEMS = ("auto", "cifar", "imagenet")

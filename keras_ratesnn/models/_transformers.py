@@ -8,14 +8,12 @@ import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.layers import SpikingSelfAttention
-from keras_ratesnn.layers._neuron_argument import checked_neuron
-from keras_ratesnn.layers.attention import spikformer_attention_neuron, spikformer_neuron
-from keras_ratesnn.layers.pointwise import pointwise
 from keras_ratesnn.models._arguments import checked_classes, image_input
-from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons
+from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons, pointwise
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
+from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._pooling import PaddedMaxPooling2D
+from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron, spiking_self_attention
 
 SMALLEST_FOR_LARGE_EDITIONS = 128
 """Images of this height and width or more have the edition "imagenet", or "dvs" if they have two channels."""
@@ -204,16 +202,16 @@ def tokens(x, name):
     return layers.Permute((2, 1), name=name)(layers.Reshape((channels, -1), name=f"{name}_flat")(x))
 
 
-def spike_block(x, attention, plan, name):
+def spike_block(x, attended, plan, name):
     """A block of Spikformer and QKFormer, which adds spikes to spikes: attention and an MLP.
 
     Args:
         x: Tensor, tokens or images.
-        attention: A layer of attention, called on `x`.
+        attended: Tensor, the currents of attention on `x`.
         plan: `Plan`.
         name: String, the beginning of the names of the layers.
     """
-    y = neurons(attention(x), plan.neuron, f"{name}_attention_output_neuron")
+    y = neurons(attended, plan.neuron, f"{name}_attention_output_neuron")
     x = layers.Add(name=f"{name}_attention_add")([x, y])
     channels = x.shape[-1] if len(x.shape) == 3 else x.shape[channel_axis()]
     y = pointwise(x, channels * plan.mlp_ratio, True, f"{name}_mlp1")
@@ -221,11 +219,12 @@ def spike_block(x, attention, plan, name):
     return layers.Add(name=f"{name}_mlp_add")([x, neurons(y, plan.neuron, f"{name}_mlp2_neuron")])
 
 
-def self_attention(plan, name, scale=0.125, use_bias=False):
-    """`SpikingSelfAttention` with the heads and the neurons of a plan."""
-    return SpikingSelfAttention(
+def self_attention(x, plan, name, scale=0.125, use_bias=False):
+    """`spiking_self_attention` with the heads and the neurons of a plan."""
+    return spiking_self_attention(
+        x,
         plan.heads,
-        scale,
+        scale=scale,
         use_bias=use_bias,
         neuron=plan.neuron,
         attention_neuron=plan.attention_neuron,

@@ -11,14 +11,14 @@ from keras import layers
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Config, StepModeName
 from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.layers import ILIF, Neuron, SpikingSelfAttention
-from keras_ratesnn.layers._neuron_argument import checked_neuron
-from keras_ratesnn.layers.pointwise import channel_axis, pointwise
+from keras_ratesnn.layers import ILIF, Neuron
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._arguments import checked_classes
-from keras_ratesnn.models._blocks import conv_bn_neuron, dense, neurons
+from keras_ratesnn.models._blocks import channel_axis, conv_bn_neuron, dense, neurons, pointwise
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
+from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._weights import with_weights
+from keras_ratesnn.models.attention import spiking_self_attention
 from keras_ratesnn.spiking_model import SpikingModel
 
 PATCH = 16
@@ -161,7 +161,8 @@ def attention_block(x, parts, name):
     """A separable convolution of 3 x 3, self-attention with four times as many channels of values, and an MLP."""
     x = separable_convolution(x, 3, parts, f"{name}_separable")
     channels = x.shape[channel_axis(x)]
-    attention = SpikingSelfAttention(
+    y = spiking_self_attention(
+        neurons(x, parts.neuron, f"{name}_attention_input_neuron"),
         parts.heads,
         scale=2 / math.sqrt(channels / parts.heads),
         value_ratio=4,
@@ -170,7 +171,6 @@ def attention_block(x, parts, name):
         attention_neuron=parts.neuron,
         name=f"{name}_attention",
     )
-    y = attention(neurons(x, parts.neuron, f"{name}_attention_input_neuron"))
     x = layers.Add(name=f"{name}_attention_add")([x, y])
     return layers.Add(name=f"{name}_mlp_add")([x, mlp(x, parts, name)])
 

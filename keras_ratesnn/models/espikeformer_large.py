@@ -9,13 +9,13 @@ from keras import layers
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Config, StepModeName
 from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.layers import Neuron, SpikingSelfAttention
-from keras_ratesnn.layers.pointwise import channel_axis, pointwise
+from keras_ratesnn.layers import Neuron
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._arguments import checked_classes
-from keras_ratesnn.models._blocks import batch_normalization, dense, neurons
+from keras_ratesnn.models._blocks import batch_normalization, channel_axis, dense, neurons, pointwise
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._weights import with_weights
+from keras_ratesnn.models.attention import spiking_self_attention
 from keras_ratesnn.models.espikeformer import (
     PATCH,
     checked_dims,
@@ -90,13 +90,10 @@ def ESpikeFormerLarge(
     return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "ESpikeFormerLarge")
 
 
-class FactorizedAttention(SpikingSelfAttention):
-    """Self-attention whose dense layers are products of two, with half as many channels more between them."""
-
-    def _projected(self, x, channels, use_bias, part):
-        hidden = int(1.5 * x.shape[channel_axis(x)])
-        y = pointwise(x, hidden, use_bias, f"{self.name}_{part}_hidden")
-        return batch_normalization(super()._projected(y, channels, use_bias, part), f"{self.name}_{part}_bn2")
+def factorized(x, channels, use_bias, name):
+    """A dense layer of attention that is the product of two, with half as many channels more between them."""
+    y = pointwise(x, int(1.5 * x.shape[channel_axis(x)]), use_bias, f"{name}_hidden")
+    return batch_normalization(pointwise(y, channels, use_bias, name), f"{name}_bn2")
 
 
 def attention_block(x, parts, shortcut_projection, name):
@@ -105,10 +102,15 @@ def attention_block(x, parts, shortcut_projection, name):
     if shortcut_projection:
         y = pointwise(neurons(x, parts.neuron, f"{name}_shortcut_neuron"), channels, False, f"{name}_shortcut1")
         x = layers.Add(name=f"{name}_shortcut_add")([x, pointwise(y, channels, False, f"{name}_shortcut2")])
-    attention = FactorizedAttention(
-        parts.heads, use_output_bias=False, neuron=parts.neuron, attention_neuron=parts.neuron, name=f"{name}_attention"
+    y = spiking_self_attention(
+        neurons(x, parts.neuron, f"{name}_attention_input_neuron"),
+        parts.heads,
+        use_output_bias=False,
+        neuron=parts.neuron,
+        attention_neuron=parts.neuron,
+        projection=factorized,
+        name=f"{name}_attention",
     )
-    y = attention(neurons(x, parts.neuron, f"{name}_attention_input_neuron"))
     x = layers.Add(name=f"{name}_attention_add")([x, scaled(y, f"{name}_attention_factor")])
     return layers.Add(name=f"{name}_mlp_add")([x, scaled(mlp(x, parts, name), f"{name}_mlp_factor")])
 

@@ -9,9 +9,8 @@ from keras import layers
 from keras_ratesnn._core.annotations import Config, StepModeName, TransformerEdition
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import Neuron
-from keras_ratesnn.layers.pointwise import pointwise
 from keras_ratesnn.models import _transformers
-from keras_ratesnn.models._blocks import channel_axis, neurons
+from keras_ratesnn.models._blocks import channel_axis, neurons, pointwise
 from keras_ratesnn.models._transformers import Edition, convolution_bn, pooled
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
@@ -86,7 +85,7 @@ def depthwise(x, plan, name, size):
 def self_attention(x, plan, name):
     """Spiking self-attention of spikes, added to its input."""
     y = neurons(x, plan.neuron, f"{name}_attention_input_neuron")
-    return layers.Add(name=f"{name}_attention_add")([x, _transformers.self_attention(plan, name)(y)])
+    return layers.Add(name=f"{name}_attention_add")([x, _transformers.self_attention(y, plan, name)])
 
 
 def mlp(x, plan, name):

@@ -7,11 +7,12 @@ from keras import layers
 
 from keras_ratesnn._core.annotations import Config, StepModeName, TransformerEdition
 from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.layers import Neuron, TokenAttention
+from keras_ratesnn.layers import Neuron
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._blocks import neurons
 from keras_ratesnn.models._transformers import Edition, convolution_bn, pooled
 from keras_ratesnn.models._weights import with_weights
+from keras_ratesnn.models.attention import token_attention
 from keras_ratesnn.spiking_model import SpikingModel
 
 EDITIONS = {
@@ -71,13 +72,14 @@ def QKFormer(
 
 def token_block(x, plan, name):
     """Token attention and an MLP."""
-    attention = TokenAttention(plan.heads, neuron=plan.neuron, attention_neuron=plan.attention_neuron, name=f"{name}_attention")
-    return _transformers.spike_block(x, attention, plan, name)
+    heads, neuron, attention_neuron = plan.heads, plan.neuron, plan.attention_neuron
+    attended = token_attention(x, heads, neuron=neuron, attention_neuron=attention_neuron, name=f"{name}_attention")
+    return _transformers.spike_block(x, attended, plan, name)
 
 
 def block(x, plan, name):
     """Spiking self-attention and an MLP."""
-    return _transformers.spike_block(x, _transformers.self_attention(plan, name), plan, name)
+    return _transformers.spike_block(x, _transformers.self_attention(x, plan, name), plan, name)
 
 
 def patches(x, channels, plan, name):

@@ -110,5 +110,5 @@ def patch_splitting(x, plan, name):
 def block(x, plan, name):
     """Spiking self-attention and an MLP. The authors' programs have biases of queries, keys and values for CIFAR only."""
     scale = 0.25 if plan.edition == "dvs" else 0.125
-    attention = _transformers.self_attention(plan, name, scale, use_bias=plan.edition == "cifar")
-    return _transformers.spike_block(x, attention, plan, name)
+    attended = _transformers.self_attention(x, plan, name, scale, use_bias=plan.edition == "cifar")
+    return _transformers.spike_block(x, attended, plan, name)

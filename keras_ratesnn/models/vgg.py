@@ -11,10 +11,10 @@ from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Config, Normalizer, StepModeName
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.layers import LIF, Neuron
-from keras_ratesnn.layers._neuron_argument import checked_neuron
 from keras_ratesnn.models._arguments import checked_classes, image_input, scaled
 from keras_ratesnn.models._blocks import conv_bn_neuron, conv_osr_neuron, conv_ws_neuron, dense, stabilized_neurons
 from keras_ratesnn.models._initializers import NORMAL_HALF, STANDARDIZED
+from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._weights import with_weights
 from keras_ratesnn.spiking_model import SpikingModel
 

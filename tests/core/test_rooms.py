@@ -38,7 +38,6 @@ PRIVATE_ELSEWHERE = {
     "conversion._nodes": "nir finds the operations of a graph as conversion does",
     "gradients._neuron_independence": "testing checks it for one cell",
     "gradients._observing": "analysis and conversion look at signals between operations",
-    "layers._neuron_argument": "models check the neurons that they are given as layers do",
 }
 """Private modules that other rooms import, and why. None is to be added."""
 

@@ -31,7 +31,7 @@ ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
 """Of the small VGG-11 that these tests write."""
 SHIPPED = models.list_pretrained()["digits"]
 LARGEST_SHIPPED = 16 * 2**20
-"""Bytes: CONTRIBUTING.md."""
+"""Bytes: docs/howto/saving.md."""
 FIELDS = {field.name: getattr(SHIPPED, field.name) for field in dataclasses.fields(Card) if field.name != "name"}
 
 
