@@ -100,7 +100,7 @@ class Network:
             else:
                 self.nodes.append(node)
         self._losses: list[tuple[Any, Tensor]] = []
-        # The states before the first step, of which an exported step needs the values.
+        # In a stream, the states before the first step, of which an exported step needs the values.
         self.started: States = []
         self._freed = last_uses([{*node.inputs, *node.outputs} for node in self.nodes], self.outputs)
 
@@ -125,7 +125,7 @@ class Network:
         return outputs
 
     def _add_loss(self, handler, loss):
-        if loss is not None and not isinstance(loss, tuple):
+        if not tree.is_absent(loss):
             self._losses.append((handler.operation, loss))
 
     def step(self, states: States | None, constants: Constants, t: Time) -> tuple[States, Structure]:
@@ -142,7 +142,8 @@ class Network:
         def advance(handler, state, inputs):
             if state is None:
                 state, _ = self._detached(lambda: (handler.start(inputs), []))
-                self.started.append(state)
+                if self.context.streams:
+                    self.started.append(state)
             return self._detached(lambda: handler.step(state, inputs, t))
 
         states_after, outputs = self._walk(found, advance, states or [None] * len(self.nodes))
@@ -186,12 +187,12 @@ class Network:
                 found[index] = self._only_valid(keras_internals.with_mask(of_steps, constants[index]), t)
         return found
 
-    def _output(self, rows, t):
-        valid = self.windows.only_valid_at(t, self.context.with_gradient_of_chosen(rows, t))
-        return keras_internals.put_mask(valid, keras_internals.mask_of(rows))
-
     def _only_valid(self, rows, t):
         return keras_internals.put_mask(self.windows.only_valid_at(t, rows), keras_internals.mask_of(rows))
+
+    def _output(self, rows, t):
+        chosen = self.context.with_gradient_of_chosen(rows, t)
+        return self._only_valid(keras_internals.put_mask(chosen, keras_internals.mask_of(rows)), t)
 
     def _walk(self, found, act, states=None):
         """`(results, outputs)`: the first results of `act(handler, state, inputs)` for each node, and the network's outputs."""
@@ -318,11 +319,11 @@ class Network:
     def end(self, states: States, outputs: Structure) -> Structure:
         """Passes losses and statistics to the layers, and returns the outputs."""
         pairs = [(node.handler, state) for node, state in zip(self.nodes, states, strict=True)]
-        # Calling a layer may clear earlier losses.
-        of_steps = ((handler.operation, getattr(state, "loss", ())) for handler, state in pairs)
-        for layer, loss in [*self._losses, *of_steps]:
-            if not isinstance(loss, tuple):
-                layer.add_loss(loss)
+        for handler, state in pairs:
+            self._add_loss(handler, getattr(state, "loss", ()))
+        # Last: calling a layer may clear earlier losses.
+        for layer, loss in self._losses:
+            layer.add_loss(loss)
         for handler, state in [*((node.handler, ()) for node in self.once_nodes), *pairs]:
             handler.end(state)
         return outputs

@@ -5,10 +5,12 @@ pass. A training step costs about 4T forward passes; storing all activations cos
 """
 
 import dataclasses
+from typing import Any
 
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn.gradients.handlers.handler import plus
 from keras_ratesnn.gradients.network import Gathered, Network
 from keras_ratesnn.gradients.time import loops
 
@@ -138,7 +140,10 @@ class _Recomputation:
         outputs = tree.flatten(outputs)
         outputs = list(filter(tree.is_float, outputs)) if self.run.return_sequences else list(map(time_axis.widen, outputs))
         pairs = zip(network.nodes, states, strict=True)
-        losses = {node.handler.call.key: state.loss for node, state in pairs if ops.is_tensor(getattr(state, "loss", ()))}
+        losses: dict[Any, Any] = {}
+        for node, state in pairs:
+            # More than one node may be of a call.
+            losses[node.handler.call.key] = plus(losses.get(node.handler.call.key), getattr(state, "loss", ()))
         return [*outputs, *(losses[key] for key in self.with_losses)], (states, changed)
 
     def _of_step(self, upstream, t):

@@ -132,6 +132,21 @@ def test_no_files_of_the_library_import_each_other_in_a_circle():
     graphlib.TopologicalSorter(imported).prepare()
 
 
+def test_no_folders_of_gradients_import_each_other_in_a_circle():
+    """A folder is its own files, without those of folders in it. The names that it passes on, in `__init__`, do not count."""
+    packages = {module_of(LIBRARY, path) for path in sources(LIBRARY) if path.name == "__init__.py"}
+
+    def folder_of(module):
+        return module if module in packages else module.rpartition(".")[0]
+
+    imported = {folder_of(module): set() for module in modules()}
+    for one, other, _ in arrows(LIBRARY):
+        inside = room_of(one) == room_of(other) == "gradients"
+        if inside and one not in packages and folder_of(one) != folder_of(other):
+            imported[folder_of(one)].add(folder_of(other))
+    graphlib.TopologicalSorter(imported).prepare()
+
+
 def test_what_is_private_to_a_room_stays_there():
     """A name or module that begins with an underscore; `_core`, `_graph`, `_model` and `_export` are rooms themselves."""
     found = {}
