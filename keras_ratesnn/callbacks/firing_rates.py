@@ -1,14 +1,15 @@
 """The firing rates of all layers, in the logs of each epoch."""
 
 import os
+import time
 import warnings
 from typing import Any
 
 import keras
 
 from keras_ratesnn import analysis
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn.callbacks import _histograms
 from keras_ratesnn.callbacks._measured import check_x, measured
 
 
@@ -51,7 +52,7 @@ class FiringRates(keras.callbacks.Callback):
     def __init__(self, x: Structure, log_dir: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
         self.x = x
-        self._writer = None if log_dir is None else _histograms.Writer(log_dir)
+        self._writer = None if log_dir is None else _Histograms(log_dir)
         self._dead: set[str] = set()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -66,8 +67,7 @@ class FiringRates(keras.callbacks.Callback):
         if logs is not None:
             logs.update({f"firing_rate/{name}": mean for name, mean in means.items()})
         if self._writer is not None:
-            by_layer = zip(rates.layers, rates.by_neuron, strict=True)
-            self._writer.write({f"firing_rate/{name}": of_neurons for name, of_neurons in by_layer}, epoch)
+            self._writer.write(zip(rates.layers, rates.by_neuron, strict=True), epoch)
         dead = {name for name, mean in means.items() if mean == 0}
         died = [name for name in means if name in dead - self._dead]
         self._dead = dead
@@ -82,3 +82,44 @@ class FiringRates(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+class _Histograms:
+    """Writes histograms for TensorBoard to a folder, without TensorFlow.
+
+    Args:
+        log_dir: String or path.
+
+    Raises:
+        TypeError: If `log_dir` is neither a string nor a path.
+        ImportError: If TensorBoard is not installed.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        self._log_dir = checks.path("log_dir", log_dir)
+        try:
+            from tensorboard.compat.proto import event_pb2
+            from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            raise ImportError(
+                "`log_dir` needs TensorBoard, which is not installed. Received: "
+                f"log_dir={self._log_dir!r}. Install it with `python -m pip install tensorboard`, or leave it out."
+            ) from error
+        self._event, self._histogram, self._file = event_pb2.Event, histogram_pb, EventFileWriter
+
+    def open(self):
+        """Starts a file, next to those of earlier runs."""
+        self._open = self._file(self._log_dir, filename_suffix=".firing_rates")
+
+    def write(self, rates, epoch):
+        """Writes a histogram of the rates of each layer, pairs of a name and an array."""
+        for name, values in rates:
+            summary = self._histogram(f"firing_rate/{name}", values)
+            event = self._event(step=epoch, wall_time=time.time(), summary=summary)
+            self._open.add_event(event)
+        self._open.flush()
+
+    def close(self):
+        """Ends the file."""
+        self._open.close()
