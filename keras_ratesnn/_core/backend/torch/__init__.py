@@ -8,7 +8,7 @@ import threading
 
 import torch
 
-from keras_ratesnn._core import tree
+from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base
 from keras_ratesnn._core.backend.torch import fusion, normalization
@@ -220,7 +220,9 @@ class _WithBackward(torch.autograd.Function):
         leaves = [
             tensor.detach().requires_grad_(needed) for tensor, needed in zip(saved[:inputs], wanted[:inputs], strict=True)
         ]
-        gradients = ctx.run(leaves, list(saved[inputs:]), list(upstream))
+        # It may run layers, after the call of their model.
+        with keras_internals.in_steps():
+            gradients = ctx.run(leaves, list(saved[inputs:]), list(upstream))
         none = [None] * (len(saved) - inputs)
         return None, None, *[None] * values, *gradients, *none
 
