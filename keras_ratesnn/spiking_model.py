@@ -229,6 +229,11 @@ class SpikingModel(
     def mask_value(self, value: float | None) -> None:
         self._mask_value = checked_mask_value(value)
 
+    @property
+    def engine(self) -> str:
+        """What has run the latest calls: on PyTorch `"eager"`, `"recorded"` or `"compiled"`; elsewhere `"keras"`."""
+        return self._graphs.engine
+
     def _settings(self) -> tuple[Any, ...]:
         # Parameters of surrogates may change during training, for example to make them steeper.
         surrogates = tuple(map(repr, self._surrogates))

@@ -419,7 +419,7 @@ def test_an_input_without_a_name_is_called_by_its_layer():
         wrong = [
             (r"^Input 'input_layer", lambda model: model.predict(np.zeros((10, 5), "float32"), verbose=0)),
             (r"^The inputs of the network, \['input_layer", lambda model: rsnn.describe(model, 5)),
-            (r"^The inputs of the network, \['input_layer", lambda model: in_fit(callbacks.FiringRates)(model, 5)),
+            (r"^The inputs of the network, \['input_layer", lambda model: in_fit(callbacks.FiringRate)(model, 5)),
             (r"^The network has 1 inputs, named \['input_layer", lambda model: model.predict([ZEROS, ZEROS], verbose=0)),
             (r"^The network's inputs are named \['input_layer", lambda model: model({"x": ZEROS})),
         ]
@@ -584,7 +584,6 @@ TAKING_X = {
     "gradient_agreement": lambda model, x: analysis.gradient_agreement(model, x, LABELS, loss="mse"),
     "independence": lambda model, x: analysis.independence(model, x, LABELS, loss="mse"),
     "FiringRate": in_fit(callbacks.FiringRate),
-    "FiringRates": in_fit(callbacks.FiringRates),
     "AccuracyOverTime": in_fit(lambda x: callbacks.AccuracyOverTime(x, LABELS)),
     "GradientAgreement": in_fit(lambda x: callbacks.GradientAgreement(x, LABELS)),
     "step": lambda model, x: model.step(x),
@@ -703,7 +702,7 @@ def test_a_file_to_write_is_in_a_folder_that_exists_and_is_none(tmp_path):
 @pytest.mark.parametrize("value", [5, ["logs"]], ids=repr)
 def test_the_folder_of_histograms_is_a_path(value):
     with pytest.raises(TypeError, match=r"^`log_dir` must be a string or a path"):
-        callbacks.FiringRates(ZEROS, log_dir=value)
+        callbacks.FiringRate(ZEROS, log_dir=value)
 
 
 WRONG_ARGUMENTS = {

@@ -14,6 +14,7 @@ from keras_ratesnn._core.backend import base
 from keras_ratesnn._core.backend.torch import fusion, normalization
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
+from keras_ratesnn._core.backend.torch.recorder import call_graphs, compiler, cuda_graphs
 from keras_ratesnn._core.backend.torch.recorder.call_graphs import CallGraphs
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, noticing_repeated_draws
 from keras_ratesnn._core.backend.torch.recorder.recorded import record_calls
@@ -31,6 +32,11 @@ class Backend(base.Backend):
     """PyTorch runs operation by operation: loops need no limit, and what other backends compile is recorded or fused here."""
 
     RECORDS_CALLS = True
+    SETTINGS = (
+        ("eager_calls", call_graphs, "EAGER_CALLS"),
+        ("calls_in_a_row", cuda_graphs, "CALLS_IN_A_ROW"),
+        ("compiler", compiler, "COMPILER"),
+    )
 
     replicas = replicas
     elementwise = staticmethod(fusion.elementwise)
