@@ -22,7 +22,7 @@ def test_the_firing_rate_of_each_epoch_is_that_of_all_neurons_of_the_trained_net
     rates = history["firing_rate"]
     assert len(rates) == 2
     assert [*history] == ["loss", "firing_rate"]
-    (layer,) = rsnn.describe(model, x, print_fn=None).layers
+    (layer,) = rsnn.describe(model, x, verbose=False).layers
     assert rates[-1] == pytest.approx(layer.firing_rate)
     assert 0 < rates[-1] < 1
 

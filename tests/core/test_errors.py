@@ -574,7 +574,7 @@ def in_fit(callback):
 
 analysis, callbacks = rsnn.analysis, rsnn.callbacks
 TAKING_X = {
-    "describe": lambda model, x: rsnn.describe(model, x, print_fn=None),
+    "describe": lambda model, x: rsnn.describe(model, x, verbose=False),
     "energy": analysis.energy,
     "firing_rates": analysis.firing_rates,
     "raster": lambda model, x: analysis.raster(model, x, "lif"),
@@ -712,7 +712,7 @@ WRONG_ARGUMENTS = {
     "normalization": (rsnn.LayerKind, [(True, TypeError)]),
     "timesteps": (lambda timesteps: callbacks.AccuracyOverTime(ZEROS, LABELS, timesteps=timesteps), [(0, ValueError)]),
     "threshold": (lambda threshold: callbacks.AccuracyOverTime(ZEROS, LABELS, threshold=threshold), [(None, TypeError)]),
-    "print_fn": (lambda print_fn: rsnn.describe(spiking(), ZEROS, print_fn), [("print", TypeError)]),
+    "verbose": (lambda verbose: rsnn.describe(spiking(), ZEROS, verbose), [("print", TypeError)]),
     "shapes": (
         lambda shapes: rsnn.testing.check_cell(LIFCell(), shapes),
         [(v, TypeError) for v in (None, [], (5,), [None], [(2.0,)], np.ones(2))] + [([(0,)], ValueError)],
@@ -773,7 +773,7 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
             r"`sensor_shape\[0\]` must be an integer of 64 bits",
         ),
         (
-            lambda v: rsnn.describe(spiking(), v, print_fn=None),
+            lambda v: rsnn.describe(spiking(), v, verbose=False),
             (10**5000,),
             "must be arrays or tensors. Received: an integer of",
         ),
