@@ -112,7 +112,8 @@ class SpikingModel(
             mean. A loss on every step works with any training method; `"rate"` gives all steps the derivative of the rate.
             Defaults to `False`.
         mask_value: A number, possibly NaN: a time step of an input with time is padding if all of its elements have this
-            value, as the dtype of the data holds it. Defaults to `None`: only a mask says what is padding.
+            value, as the dtype of the data holds it; data that cannot hold it are an error. Defaults to `None`: only a mask
+            says what is padding.
         **kwargs: `name`, `dtype`, `trainable` of a Keras model. `dtype` defaults to that of the network.
 
     Call arguments:
@@ -435,10 +436,10 @@ class SpikingModel(
             ValueError: If the format is unknown or not available on this backend, or cannot hold the network: half precision
                 in LiteRT, bfloat16 in ONNX and OpenVINO, random encoders in any format but a SavedModel.
             ImportError: If a package is missing.
+            OSError: If a file cannot be at `filepath`: there is no such folder, or it is a folder itself.
         """
         functional = _graph.as_graph(self.network)
-        path = checks.path("filepath", filepath)
-        export_formats.check(functional, format)
+        path = export_formats.check(functional, filepath, format)
         if input_signature is None:
             inputs = keras_internals.inputs_structure(functional)
             spec = keras.tree.map_structure(lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name), inputs)

@@ -65,16 +65,16 @@ def export_step(
         ValueError: If the format is not available on this backend or for this network, or the network has inputs of unknown
             shape or layers that draw random numbers.
         ImportError: If a package is missing.
+        OSError: If a file cannot be at `filepath`: there is no such folder, or it is a folder itself.
     """
     checked_model(model)
-    path = checks.path("filepath", filepath)
     if batch_size is not None:
         batch_size = checks.positive_integer("batch_size", batch_size)
     network = _graph.as_graph(model.network)
     slots.check_multi_step(network, "export_step", "an unrolled model")
     _graph.check_steps(network, "`export_step`")
     export_formats.check_noise(network, "`model` must not have hidden states to be exported as one step.")
-    export_formats.check(network, format, STEP_FORMATS)
+    path = export_formats.check(network, filepath, format, STEP_FORMATS)
     graph = StepGraph(network, model.timesteps, batch_size, named=format != "onnx")
     with export_formats.exporting(format), backend.no_gradient():
         graph.export(path, format, verbose, [graph.signature])

@@ -2,8 +2,7 @@
 
 from keras_ratesnn._graph.functional import as_graph, output_of, paths_of
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
-from keras_ratesnn._graph.plan import Part, PlannedCall, Slot, last_uses
-from keras_ratesnn._graph.planning import parts_of, whole_of
+from keras_ratesnn._graph.planning import Part, PlannedCall, Slot, last_uses, parts_of, whole_of
 from keras_ratesnn._graph.requirements import (
     check_length,
     check_network,

@@ -141,17 +141,16 @@ def check_timesteps(network, timesteps):
             f"timesteps={timesteps}."
         )
     for layer, most, exact in _limits(network):
-        if exact and timesteps != most:
+        if timesteps > most or (exact and timesteps != most):
+            remedy = "Create the layer for more steps, or run the network for fewer."
+            if exact:
+                remedy = (
+                    "Create the layer for this number, or use neurons that run for any number of steps, for example "
+                    "keras_ratesnn.layers.SlidingPSN."
+                )
             raise ValueError(
-                f"`timesteps` must be {most}, the number of time steps that layer {layer.name!r} of type "
-                f"{type(layer).__name__} has weights for. Received: timesteps={timesteps}. Create the layer for this number, "
-                "or use neurons that run for any number of steps, for example keras_ratesnn.layers.SlidingPSN."
-            )
-        if timesteps > most:
-            raise ValueError(
-                f"`timesteps` must be at most {most}, the number of time steps that layer "
-                f"{layer.name!r} of type {type(layer).__name__} has weights for. Received: timesteps={timesteps}. "
-                "Create the layer for more steps, or run the network for fewer."
+                f"`timesteps` must be {'' if exact else 'at most '}{most}, the number of time steps that layer {layer.name!r} "
+                f"of type {type(layer).__name__} has weights for. Received: timesteps={timesteps}. {remedy}"
             )
 
 
@@ -176,7 +175,7 @@ def _limits(network):
     for layer in _search(network, _is_limited):
         kind = kind_of(layer)
         most: Any = kind.most_timesteps
-        yield layer, most(layer), kind.exact_timesteps
+        yield layer, most(layer), kind.exact_timesteps is not None and kind.exact_timesteps(layer)
 
 
 def _is_limited(operation):

@@ -6,8 +6,7 @@ import keras
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import tree
-from keras_ratesnn._graph.plan import Slot
-from keras_ratesnn._graph.planning import make_plan, plan_of
+from keras_ratesnn._graph.planning import Slot, make_plan, plan_of
 
 
 @dataclasses.dataclass(slots=True)

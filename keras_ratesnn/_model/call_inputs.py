@@ -5,7 +5,7 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn._model.input_checks import has_time
-from keras_ratesnn._model.time_masks import masked
+from keras_ratesnn._model.time_masks import check_data_hold, masked
 
 
 def call_inputs(network, inputs, timesteps, mask, mask_value):
@@ -26,8 +26,10 @@ def call_inputs(network, inputs, timesteps, mask, mask_value):
         step of each sample that is not, `(batch,)`. The last two are `None` if all steps count.
     """
     slots = _graph.slots_of(network)
-    flat = zip(_graph.match_inputs(network, inputs), network.inputs, strict=True)
-    pairs = [_as_input(tensor, wanted, timesteps // slots) for tensor, wanted in flat]
+    flat = list(zip(_graph.match_inputs(network, inputs), network.inputs, strict=True))
+    pairs = [(tensor, has_time(tensor, wanted, timesteps // slots)) for tensor, wanted in flat]
+    check_data_hold(network, pairs, mask, mask_value)
+    pairs = [(_as_input(tensor, wanted), timed) for (tensor, timed), (_, wanted) in zip(pairs, flat, strict=True)]
     pairs, mask = masked(network, pairs, mask, mask_value)
     if slots > 1:
         pairs = [(_shown(tensor, slots) if timed else tensor, timed) for tensor, timed in pairs]
@@ -44,11 +46,10 @@ def starting_at(first, steps):
     return keras_internals.with_mask(lambda tensor: time_axis.rotated(tensor, first), steps)
 
 
-def _as_input(tensor, wanted, timesteps):
-    """`(tensor, has_time)`: a tensor of the dtype that the network wants, with its Keras mask. Arguments as in `has_time`."""
-    timed = has_time(tensor, wanted, timesteps)
+def _as_input(tensor, wanted):
+    """A tensor of the dtype that the network wants, with its Keras mask."""
     convert = ops.cast if ops.is_tensor(tensor) else ops.convert_to_tensor
-    return keras_internals.put_mask(convert(tensor, dtype=wanted.dtype), keras_internals.mask_of(tensor)), timed
+    return keras_internals.put_mask(convert(tensor, dtype=wanted.dtype), keras_internals.mask_of(tensor))
 
 
 def _shown(frames, slots):

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -44,19 +45,24 @@ _QUANTIZED = (("tf_saved_model", "tensorflow"), ("tf_saved_model", "jax"), ("onn
 """Where the layers that Keras has quantized can be exported."""
 
 
-def check(network: keras.Model, format: str, formats: Iterable[str] = FORMATS) -> None:
-    """Raises an error unless a network can be exported to a format on this backend.
+def check(network: keras.Model, filepath: str | os.PathLike[str], format: str, formats: Iterable[str] = FORMATS) -> str:
+    """Returns the string of a path; raises an error unless a network can be exported there to a format on this backend.
 
     Args:
         network: A Functional model.
+        filepath: The argument of the user.
         format: The argument of the user.
         formats: The formats to choose from.
 
     Raises:
+        TypeError: If `filepath` is neither a string nor a path.
         ValueError: If the format is unknown, not available on this backend, or cannot hold the network.
         ImportError: If a package is missing.
+        OSError: If a file cannot be there: there is no such folder, or it is a folder itself.
     """
     checks.one_of("format", format, formats)
+    # A SavedModel is a folder, which is made with those that it is in.
+    path = (checks.path if format == "tf_saved_model" else checks.file_to_write)("filepath", filepath)
     backend = keras.backend.backend()
     offered = _BACKENDS.get(format, (backend,))
     if backend not in offered:
@@ -74,6 +80,7 @@ def check(network: keras.Model, format: str, formats: Iterable[str] = FORMATS) -
     _check_quantization(network, format, backend)
     if format != "tf_saved_model":
         check_noise(network, f'`format={format!r}` cannot hold the state of a random generator; format="tf_saved_model" can.')
+    return path
 
 
 def _elsewhere(format):

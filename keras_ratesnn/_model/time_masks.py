@@ -68,6 +68,29 @@ def checked_mask_value(value):
     return checks.real("mask_value", value, advice="It is what all elements of a time step are where it is padding.")
 
 
+def check_data_hold(network, pairs, mask, mask_value):
+    """Raises ValueError if no input with time can hold the value of padding, and no mask says what is padding.
+
+    For the arguments see `masked`; the inputs are those before they are cast to the dtypes that the network wants.
+    """
+    if mask_value is None or mask is not None:
+        return
+    timed = [(tensor, wanted) for (tensor, timed), wanted in zip(pairs, network.inputs, strict=True) if timed]
+    wrong = []
+    for tensor, wanted in timed:
+        held = [dtype for dtype in (tensor.dtype, wanted.dtype) if not _as_data_holds_it(mask_value, dtype)]
+        if not held:
+            return
+        wrong.append((keras_internals.name_of_input(wanted), keras.backend.standardize_dtype(held[0])))
+    if wrong:
+        name, dtype = wrong[0]
+        raise ValueError(
+            f"`mask_value` must be a number that the data can hold. Received: mask_value={mask_value} for input {name!r} of "
+            f"dtype {dtype}, which has no such number. Pad with a number of this dtype, convert the data before they are "
+            "padded, or pass a mask."
+        )
+
+
 def check_some_steps_count(network, x, timesteps, mask, mask_value):
     """Raises ValueError if all steps of a sample are padding, where that can be seen without reading a device's memory.
 
@@ -83,6 +106,7 @@ def check_some_steps_count(network, x, timesteps, mask, mask_value):
     flat = _graph.match_inputs(network, x)
     frames = timesteps // _graph.slots_of(network)
     pairs = [(tensor, has_time(tensor, wanted, frames)) for tensor, wanted in zip(flat, network.inputs, strict=True)]
+    check_data_hold(network, pairs, mask, mask_value)
     for (tensor, timed), of_input in zip(pairs, _masks_of(network, pairs, mask), strict=True):
         counts = []
         if timed and isinstance(of_input, np.ndarray):
@@ -176,14 +200,17 @@ def _as_data_holds_it(mask_value, dtype):
     """The numbers that the value of padding may be in data of a dtype: −0.1 in half precision is another number.
 
     Data may have had another precision before: Keras casts what `fit` gets. A number that a dtype does not hold, since it is 0
-    or infinite there, is in no data of this dtype.
+    or infinite there, or no integer of this size, is in no data of this dtype.
     """
     dtype, found = keras.backend.standardize_dtype(dtype), []
+    if dtype.startswith(("bool", "int", "uint")):
+        least, most = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        return [int(mask_value)] if least <= mask_value <= most and mask_value == int(mask_value) else []
     with np.errstate(over="ignore"):
         for first in _FLOATS:
             value = np.float64(mask_value).astype(first)
             value = float(value.astype(dtype) if dtype in _FLOATS else value)
-            if value == mask_value or (value and math.isfinite(value)):
+            if value == mask_value or mask_value != mask_value or (value and math.isfinite(value)):
                 found.append(value)
     return dict.fromkeys(found)
 

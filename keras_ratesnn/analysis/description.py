@@ -194,15 +194,14 @@ def describe(model: SpikingModel, x: Structure, verbose: bool = True) -> Descrip
         return counter(call, outputs)
 
     _observation.observed(model, x, observe)
-    by_call = zip(counter.dense, counter.static, strict=True)
     description = Description(
         name=model.name,
         samples=_observation.samples(x),
         timesteps=model.timesteps,
         layers=tuple(layers),
         parameters=sum(math.prod(variable.shape) for variable in model.trainable_variables),
-        synaptic_operations=sum(counter.synaptic_operations),
-        first_multiply_adds=float(sum(dense for dense, static in by_call if static)),
+        synaptic_operations=sum(call.synaptic_operations for call in counter.calls),
+        first_multiply_adds=float(sum(call.dense for call in counter.calls if call.static)),
         energy=counter.energy(None),
     )
     if verbose:

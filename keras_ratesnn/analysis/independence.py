@@ -1,7 +1,7 @@
 """How far the two assumptions of the rate gradient hold: errors do not depend on when neurons spike."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -56,10 +56,8 @@ class Independence:
             ("A1: E[δκ] and E[δ] E[κ]", self.neurons, self.a1_cosine, self.a1_correlation),
             ("A2: E[δs] and E[δ] E[s]", self.kernels, self.a2_cosine, self.a2_correlation),
         )
-        cosines, correlations = (
-            np.hstack([self.a1_cosine, self.a2_cosine]),
-            np.hstack([self.a1_correlation, self.a2_correlation]),
-        )
+        cosines = np.hstack([self.a1_cosine, self.a2_cosine])
+        correlations = np.hstack([self.a1_correlation, self.a2_correlation])
         largest = 1.2 * np.nanmax(np.abs(correlations), initial=0.01)
         panels = figure.subplots(2, 2, sharex="col", sharey="row")
         for (above, below), (title, names, cosine, correlation) in zip(panels.T, columns, strict=True):
@@ -130,7 +128,7 @@ def independence(model: SpikingModel, x: Structure, y: Any, loss: Any = None) ->
     errors = _errors(training, factors)
     a1, a2 = {}, {}
     for factor, error in zip(factors, errors, strict=True):
-        if isinstance(factor, _Sensitivity):
+        if factor.kernel is None:
             a1[factor.name] = _of_neurons(*(_observation.unfolded(value, model.timesteps) for value in (error, factor.values)))
         else:
             a2[factor.name] = _of_kernel(factor, error, model.timesteps)
@@ -140,29 +138,22 @@ def independence(model: SpikingModel, x: Structure, y: Any, loss: Any = None) ->
     return Independence(model.timesteps, tuple(a1), a1_cosine, a1_correlation, tuple(a2), a2_cosine, a2_correlation)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sensitivity:
-    """What δ_t meets at neurons: κ_t, `(batch * T, ...)`; `like` is the tensor of their spikes."""
+class _Factor(NamedTuple):
+    """What δ_t meets, `(batch * T, ...)`: κ_t at neurons, or the input of an operation at a kernel of it.
 
-    name: str
-    values: Tensor
-    like: Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class _Presynaptic:
-    """What δ_t meets at a kernel of an operation: its input, `(batch * T, ...)`; `like` is the tensor of its output."""
+    `like` is the tensor of their spikes, or of its output.
+    """
 
     name: str
     values: Tensor
     like: Tensor
     operation: keras.Operation
-    kernel: keras.Variable
+    kernel: keras.Variable | None = None
 
 
 def _factors(training):
     """What the errors of a training step meet, in the order of the calls."""
-    found: list[_Sensitivity | _Presynaptic] = []
+    found: list[_Factor] = []
     neurons, operations = _observation.Names(), _observation.Names()
 
     class OfSensitivity(NeuronHandler):
@@ -173,7 +164,7 @@ def _factors(training):
         def all_steps(self, state, inputs):
             _, (values,) = OfSensitivity(self.call, self.context, self.static).all_steps((), inputs)
             state, spikes = super().all_steps(state, inputs)
-            found.append(_Sensitivity(neurons.add(self.operation.name), values, spikes[0]))
+            found.append(_Factor(neurons.add(self.operation.name), values, spikes[0], self.operation))
             return state, spikes
 
     def nodes(calls, context, static):
@@ -188,7 +179,7 @@ def _factors(training):
         name = operations.add(call.operation.name) if kernels else ""
         for kernel in kernels:
             of_kernel = name if len(kernels) == 1 else f"{name} {kernel.name}"
-            found.append(_Presynaptic(of_kernel, call.signals[0].value, outputs.value, call.operation, kernel))
+            found.append(_Factor(of_kernel, call.signals[0].value, outputs.value, call.operation, kernel))
         return outputs
 
     training.run(Observing(observe, nodes))
@@ -235,7 +226,7 @@ def _of_neurons(error, sensitivity):
 
 
 def _of_kernel(factor, error, timesteps):
-    """`(cosine, correlation)` of A2, of a `_Presynaptic` and the errors `(batch * T, ...)`."""
+    """`(cosine, correlation)` of A2, of a `_Factor` and the errors `(batch * T, ...)`."""
     # In units of the largest error, of which squares do not vanish in float32.
     error = error / ops.maximum(ops.max(ops.abs(error)), _TINY)
     values = factor.values

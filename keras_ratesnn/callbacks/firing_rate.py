@@ -1,6 +1,7 @@
 """The firing rates of the network and of its layers, in the logs of each epoch."""
 
 import os
+import time
 import warnings
 from typing import Any
 
@@ -9,7 +10,6 @@ import keras
 from keras_ratesnn import analysis
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn.callbacks import _histograms
 from keras_ratesnn.callbacks._measured import check_x, measured
 
 
@@ -54,7 +54,7 @@ class FiringRate(keras.callbacks.Callback):
         super().__init__()
         self.x = x
         self.by_layer = checks.boolean("by_layer", by_layer)
-        self._writer = None if log_dir is None else _histograms.Writer(log_dir)
+        self._writer = None if log_dir is None else _Histograms(log_dir)
         self._dead: set[str] = set()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -71,7 +71,7 @@ class FiringRate(keras.callbacks.Callback):
             logs["firing_rate"] = float(sum(of_neurons.sum() for of_neurons in rates.by_neuron) / neurons)
             logs.update(of_layers if self.by_layer else {})
         if self._writer is not None:
-            self._writer.write(dict(zip(of_layers, rates.by_neuron, strict=True)), epoch)
+            self._writer.write(zip(of_layers, rates.by_neuron, strict=True), epoch)
         dead = {name for name, rate in zip(rates.layers, of_layers.values(), strict=True) if rate == 0}
         died = [name for name in rates.layers if name in dead - self._dead]
         self._dead = dead
@@ -86,3 +86,44 @@ class FiringRate(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+class _Histograms:
+    """Writes histograms for TensorBoard to a folder, without TensorFlow.
+
+    Args:
+        log_dir: String or path.
+
+    Raises:
+        TypeError: If `log_dir` is neither a string nor a path.
+        ImportError: If TensorBoard is not installed.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        self._log_dir = checks.path("log_dir", log_dir)
+        try:
+            from tensorboard.compat.proto import event_pb2
+            from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            raise ImportError(
+                "`log_dir` needs TensorBoard, which is not installed. Received: "
+                f"log_dir={self._log_dir!r}. Install it with `python -m pip install tensorboard`, or leave it out."
+            ) from error
+        self._event, self._histogram, self._file = event_pb2.Event, histogram_pb, EventFileWriter
+
+    def open(self):
+        """Starts a file, next to those of earlier runs."""
+        self._open = self._file(self._log_dir, filename_suffix=".firing_rates")
+
+    def write(self, histograms, epoch):
+        """Writes histograms, pairs of a name and an array."""
+        for name, values in histograms:
+            summary = self._histogram(name, values)
+            event = self._event(step=epoch, wall_time=time.time(), summary=summary)
+            self._open.add_event(event)
+        self._open.flush()
+
+    def close(self):
+        """Ends the file."""
+        self._open.close()

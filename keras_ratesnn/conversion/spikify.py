@@ -166,12 +166,6 @@ def _checked_graph(model):
             "which overrides `call`: spikify could not know what it does with the graph. Put it into the graph as a layer, or "
             "into `compute_loss` or `predict_step`, which are kept."
         )
-    if not keras_internals.is_graph(model):
-        raise TypeError(
-            "`model` must be a Functional or Sequential Keras model, whose graph can be rebuilt with neurons. Received: "
-            f"model={model!r} of type {type(model).__name__}. Build it as keras.Model(inputs, outputs) from keras.Input, or "
-            "as keras.Sequential([keras.Input(shape), ...])."
-        )
     return _graph.as_graph(model, argument="model")
 
 
@@ -185,11 +179,8 @@ def _chooser(neuron):
             dtype=unquantized(operation.dtype_policy) if isinstance(operation, keras.layers.Layer) else None,
         )
     if not callable(neuron) or isinstance(neuron, keras.layers.Layer):
-        raise TypeError(
-            "`neuron` must be a callable that returns a new neuron layer for each activation. Received: "
-            f"neuron={neuron!r} of type {type(neuron).__name__}. Pass keras_ratesnn.layers.LIF, or "
-            "lambda operation: keras_ratesnn.layers.LIF(decay=0.5)."
-        )
+        advice = "Pass keras_ratesnn.layers.LIF, or lambda operation: keras_ratesnn.layers.LIF(decay=0.5)."
+        raise checks.wrong_type("neuron", "a callable that returns a new neuron layer for each activation", neuron, advice)
     parameters = inspect.signature(neuron).parameters.values()
     needs_operation = any(
         parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)

@@ -1,5 +1,6 @@
-"""Ready-made networks: functions that return a `SpikingModel`, and pretrained networks."""
+"""Ready-made networks: functions that return a `SpikingModel`, pretrained networks, and functions that add attention to one."""
 
+from keras_ratesnn.models.attention import spiking_self_attention, token_attention
 from keras_ratesnn.models.branches import add_branches
 from keras_ratesnn.models.espikeformer import ESpikeFormer
 from keras_ratesnn.models.espikeformer_large import ESpikeFormerLarge
@@ -36,4 +37,6 @@ __all__ = [
     "list_pretrained",
     "load_pretrained",
     "place_to_publish",
+    "spiking_self_attention",
+    "token_attention",
 ]

@@ -8,7 +8,7 @@ from helpers import to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import analysis, describe
+from keras_ratesnn import analysis, describe, models
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers import (
     ILIF,
@@ -18,8 +18,6 @@ from keras_ratesnn.layers import (
     MaskedPSN,
     Recurrent,
     SlidingPSN,
-    SpikingSelfAttention,
-    TokenAttention,
     WSConv2D,
 )
 
@@ -295,8 +293,8 @@ def firing():
 def test_products_of_attention_take_an_addition_for_each_spike_and_value_that_it_meets():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 4))
-    attention = SpikingSelfAttention(heads=2, neuron=firing, attention_neuron=firing, name="attention")
-    network = keras.Model(inputs, attention(inputs))
+    outputs = models.spiking_self_attention(inputs, heads=2, neuron=firing, attention_neuron=firing, name="attention")
+    network = keras.Model(inputs, outputs)
     x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
     parts = [network.get_layer(f"attention_{part}_order").output for part in ("query", "key", "value")]
     queries, keys, values = spikes_of(network, parts, x)
@@ -312,8 +310,8 @@ def test_products_of_attention_take_an_addition_for_each_spike_and_value_that_it
 def test_token_attention_adds_the_spikes_of_queries_and_lets_keys_pass():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 4))
-    attention = TokenAttention(heads=2, neuron=firing, attention_neuron=firing, name="attention")
-    network = keras.Model(inputs, attention(inputs))
+    outputs = models.token_attention(inputs, heads=2, neuron=firing, attention_neuron=firing, name="attention")
+    network = keras.Model(inputs, outputs)
     x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
     (queries,) = spikes_of(network, [network.get_layer("attention_query_heads").output], x)
     found = analysis.energy(helpers.spiking(network, T), x)

@@ -100,6 +100,32 @@ def test_a_resumed_run_is_that_without_an_interruption():
     keras.tree.map_structure(np.testing.assert_array_equal, results[0][1], results[1][1])
 
 
+def test_batches_in_half_precision_are_those_of_models_with_these_numbers_and_share_one_scale_of_the_loss():
+    """Gradients overflow at first, so that some steps change nothing but the scale, which carries over to the next T."""
+    keras.config.set_dtype_policy("mixed_float16")
+
+    def start():
+        keras.utils.set_random_seed(0)
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.05), 2.0**18, dynamic_growth_steps=3)
+        return compiled(spiking(mlp(threshold=0.5)), optimizer)
+
+    callback, model = RandomTimesteps(2, 3), start()
+    losses = trained(model, callback)[0]["loss"]
+    alone, scales, found = start(), [], []
+    of_number = {timesteps: compiled(spiking(alone.network, timesteps), alone.optimizer) for timesteps in (2, 3)}
+    for epoch, batch in np.ndindex(2, 4):
+        rows = slice(5 * batch, 5 * batch + 5)
+        found.append(float(of_number[callback.timesteps_of(epoch, batch)].train_on_batch(X[rows], Y[rows])))
+        scales.append(float(to_numpy(alone.optimizer.dynamic_scale.value)))
+    assert scales[0] < 2.0**18, "no step overflows"
+    assert max(np.diff(scales)) > 0, "the scale never grows again"
+    assert losses == pytest.approx(np.reshape(found, (2, 4)).mean(axis=1), rel=1e-6)
+    for one, other in zip(
+        model.variables + model.optimizer.variables, alone.variables + alone.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(to_numpy(one.value), to_numpy(other.value), err_msg=one.path)
+
+
 class Fails(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if batch == 1:

@@ -40,7 +40,6 @@ PRIVATE_ELSEWHERE = {
     "gradients._neuron_independence": "testing checks it for one cell",
     "gradients._observed_passes": "analysis records membranes and sensitivities",
     "gradients._observing": "analysis and conversion look at signals between operations",
-    "layers._neuron_argument": "models check the neurons that they are given as layers do",
 }
 """Private modules that other rooms import, and why. None is to be added."""
 

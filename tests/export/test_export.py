@@ -46,8 +46,8 @@ def every_other_layer():
     inputs, random = keras.Input((4, 2, 2)), np.random.default_rng(0)
     encoded, spikes = (OF_LIBRARY[name](inputs, random) for name in ("LatencyEncoder", "ILIF"))
     names = (
-        *("Delay", "MaskedPSN", "OnlineRenormalization", "PSN", "Recurrent", "SlidingPSN", "SpikingSelfAttention"),
-        *("TemporalEffectiveBatchNormalization", "ThresholdDependentBatchNormalization", "TimeMixing", "TokenAttention"),
+        *("Delay", "MaskedPSN", "OnlineRenormalization", "PSN", "Recurrent", "SlidingPSN", "spiking_self_attention"),
+        *("TemporalEffectiveBatchNormalization", "ThresholdDependentBatchNormalization", "TimeMixing", "token_attention"),
         *("WSConv2D", "WSDense"),
     )
     parts = [layers.Flatten()(x) for x in (encoded, *(OF_LIBRARY[name](spikes, random) for name in names))]
@@ -315,6 +315,20 @@ def test_a_step_of_unknown_shape_and_other_mistakes_are_errors(tmp_path):
         rsnn.export_step(network, tmp_path / "step")
     with pytest.raises(ValueError, match="`batch_size` must be 1 or more"):
         rsnn.export_step(spiking(timesteps=T), tmp_path / "step", FORMATS[0], batch_size=0)
+
+
+def test_a_folder_that_is_missing_is_an_error_before_anything_is_done(tmp_path, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("the network was exported before the error")
+
+    monkeypatch.setattr(keras.Model, "export", work)
+    monkeypatch.setattr("keras_ratesnn._export.step.StepGraph", work)
+    model, path = spiking(timesteps=T), tmp_path / "none" / "model.onnx"
+    for export_to in (model.export, lambda *arguments: rsnn.export_step(model, *arguments)):
+        with pytest.raises(FileNotFoundError, match=rf"`filepath` must be a file in a folder that exists.*{path}.*Make it"):
+            export_to(path, "onnx")
+        with pytest.raises(IsADirectoryError, match=r"`filepath` must be a file.*which is a folder"):
+            export_to(tmp_path, "onnx")
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="the converters of the other backends take time loops")

@@ -23,7 +23,8 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core import keras_internals
-from keras_ratesnn.layers import ILIF, LIF, Delay, MaskedPSN, ParametricLIF, Recurrent, SlidingPSN, SpikingSelfAttention
+from keras_ratesnn.layers import ILIF, LIF, Delay, MaskedPSN, ParametricLIF, Recurrent, SlidingPSN
+from keras_ratesnn.models import spiking_self_attention
 
 TABLE = pathlib.Path(__file__).with_name("costs_of_steps.json")
 
@@ -119,7 +120,7 @@ def transformer():
     """Tokens, attention, integer neurons."""
     inputs = keras.Input((5, 8))
     x = layers.BatchNormalization()(layers.Dense(8)(inputs))
-    x = layers.Add()([x, SpikingSelfAttention(2, neuron=lambda: ILIF(4), attention_neuron=lambda: ILIF(2))(ILIF(4)(x))])
+    x = layers.Add()([x, spiking_self_attention(ILIF(4)(x), 2, neuron=lambda: ILIF(4), attention_neuron=lambda: ILIF(2))])
     return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling1D()(ILIF(4)(x))))
 
 

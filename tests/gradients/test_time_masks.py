@@ -363,8 +363,8 @@ def test_a_mask_value_is_saved(tmp_path):
     assert not np.allclose(to_numpy(again(x)), to_numpy(model(x)))
 
 
-def test_padding_is_found_in_data_of_every_dtype_that_holds_it_and_only_there():
-    """5.1 is another number in each precision, and in no integers; 1e-9 is 0 in float16."""
+def test_padding_is_found_in_data_of_every_dtype_that_holds_it():
+    """5.1 is another number in each precision; what is in integers need not be in the dtype that the network wants."""
     inputs = keras.Input((6,))
     model = spiking(keras.Model(inputs, rsnn.layers.LIF(0.5)(inputs)), T, return_sequences=True, mask_value=5.1)
     padded = padded_with(5.1, frames())
@@ -373,12 +373,35 @@ def test_padding_is_found_in_data_of_every_dtype_that_holds_it_and_only_there():
         np.testing.assert_array_equal(to_numpy(outputs._keras_mask), MASK)
     # Keras casts what it gets from NumPy. Without a mask, such currents cause spikes.
     np.testing.assert_array_equal(model.predict(padded.astype("float16"), verbose=0)[~MASK], 0.0)
-    assert to_numpy(model(padded_with(5.0, frames()).astype("int8"))._keras_mask).all()
-    model.mask_value = 1e-9
-    assert to_numpy(model(padded_with(0.0, frames()).astype("float16"))._keras_mask).all()
+    for dtype, value in (("uint8", 255), ("int32", -7), ("bool", 1), ("float16", -np.inf)):
+        model.mask_value = value
+        data = np.where(MASK[..., None], np.zeros((4, T, 6), dtype), np.array(value).astype(dtype))
+        for given in (data, ops.convert_to_tensor(data)):
+            np.testing.assert_array_equal(to_numpy(model(given)._keras_mask), MASK)
     model.mask_value, padded[2] = 5.1, 5.1
     with pytest.raises(ValueError, match="only padding in 1 of 4 samples, the first of them sample 2"):
         model.predict(padded.astype("float16"), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("uint8", -1.0), ("uint8", 300), ("int8", 5.5), ("bool", 2), ("int32", np.nan), ("float16", 1e30), ("float16", 1e-9)],
+)
+def test_a_value_that_the_data_cannot_hold_is_an_error(dtype, value):
+    """None of it would be found in them. An input that can hold it, or a mask, says what is padding."""
+    data, inputs = np.zeros((4, T, 6), dtype), keras.Input((6,), name="events")
+    model = compiled(spiking(keras.Model(inputs, rsnn.layers.LIF(0.5)(inputs)), T, mask_value=value))
+    said = rf"`mask_value` must be .* the data can hold. Received: mask_value=.* for input 'events' of dtype {dtype}, .* mask"
+    for run in (model.predict, model, lambda data: model(ops.convert_to_tensor(data)), lambda data: model.fit(data, Y)):
+        with pytest.raises(ValueError, match=said):
+            run(data)
+    assert model(data, mask=MASK).shape == (4, 6)
+    assert model.predict(data[:, 0], verbose=0).shape == (4, 6), "without time there is no padding"
+    if dtype == "uint8":
+        both = [keras.Input((6,), name="events"), keras.Input((6,), name="frames")]
+        model = spiking(keras.Model(both, rsnn.layers.LIF(0.5)(layers.Add()(both))), T, "bptt", mask_value=value)
+        model.return_sequences = True
+        np.testing.assert_array_equal(to_numpy(model([data, padded_with(value, frames())])._keras_mask), MASK)
 
 
 def test_padding_changes_nothing_in_half_precision_and_recorded():

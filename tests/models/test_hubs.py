@@ -319,10 +319,10 @@ def _compressed(file):
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        (_bomb, r"/bomb, which has the shape \(1000000000,\), more than the file contains"),
+        (_bomb, r"/bomb has the shape \(1000000000,\), more than the file contains"),
         (_text, "/text, which is no array of numbers"),
         (_outside, "/outside, a link to another place"),
-        (_external, "/outside, which is stored in another file"),
+        (_external, "/outside is stored in another file"),
         (_compressed, "/zeros, which is compressed"),
         (_circle, "/circle(/.*)?, .*|two places"),
     ],

@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn._core.backend import plain_normalization, replica_moments
+from keras_ratesnn._core.backend import plain_normalization
 
 
 class CallGraphs:
@@ -203,7 +203,7 @@ class Backend(abc.ABC):
 
     def merged_moments(self, size: Any, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance over all replicas, given those of `size` elements of this replica."""
-        return replica_moments.merged(self.replicas, size, mean, variance)
+        return plain_normalization.merged(self.replicas, size, mean, variance)
 
     def multiply_add(self, x: Any, factor: Any, y: Any) -> Any:
         """x · factor + y, in one pass over memory."""

@@ -35,10 +35,11 @@ def list_pretrained() -> dict[str, Card]:
 
 def load_pretrained(
     name: str | os.PathLike[str],
+    *,
+    classes: int | None = None,
     timesteps: int | None = None,
     gradient: str | GradientMethod | Config | None = None,
     step_mode: StepModeName | None = None,
-    classes: int | None = None,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> SpikingModel:
     """Loads a pretrained network, which takes raw images: preprocessing is part of the model.
@@ -57,11 +58,11 @@ def load_pretrained(
         name: String, one of `list_pretrained()`; or an address, `"hf://user/name"` or `"hf://user/name@revision"` for the
             Hugging Face Hub, `"kaggle://user/name/framework/variation"` for Kaggle; or the path of a folder, as a string with
             a slash or as a path. `recipes.publish --to` makes such folders.
+        classes: Integer >= 1, the number of classes. If it differs from that of the trained network, the last layer is
+            replaced, with a warning. Defaults to `None`, as in training.
         timesteps: Integer >= 1, the number of time steps. Defaults to `None`, as in training.
         gradient: The method for further training, see `keras_ratesnn.SpikingModel`. Defaults to `None`, as in training.
         step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `None`, as in training.
-        classes: Integer >= 1, the number of classes. If it differs from that of the trained network, the last layer is
-            replaced, with a warning. Defaults to `None`, as in training.
         dtype: The dtype policy of all layers, as `"mixed_bfloat16"`. Defaults to `None`, Keras' global policy.
 
     Returns:

@@ -15,10 +15,10 @@ from keras_ratesnn._core.backend.torch import fusion, normalization
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
 from keras_ratesnn._core.backend.torch.recorder import call_graphs, compiler, cuda_graphs
-from keras_ratesnn._core.backend.torch.recorder.call_graphs import CallGraphs
+from keras_ratesnn._core.backend.torch.recorder.call_graphs import CallGraphs, record_calls
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, noticing_repeated_draws
-from keras_ratesnn._core.backend.torch.recorder.recorded import record_calls
 from keras_ratesnn._core.backend.torch.replicas import replicas
+from keras_ratesnn._core.contexts import setting
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 _differentiating = threading.RLock()
@@ -74,12 +74,8 @@ class Backend(base.Backend):
             with torch.enable_grad():
                 return function(*primals)
 
-        token = _forward_mode.set(True)
-        try:
-            with _differentiating:
-                return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
-        finally:
-            _forward_mode.reset(token)
+        with setting(_forward_mode, True), _differentiating:
+            return torch.func.jvp(with_derivative, tuple(primal.detach() for primal in primals), tuple(tangents))
 
     def differentiable(self, tensor):
         """The tensor as a leaf of its own, for autograd."""

@@ -5,7 +5,6 @@ compiler, on GPUs with Triton. Without these, functions run in eager mode. For P
 part of a larger graph.
 """
 
-import contextlib
 import contextvars
 import functools
 import threading
@@ -21,6 +20,7 @@ from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.recorder.compiler import LOCK, CompiledByLayout
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, is_recording_for_compiler
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
+from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._core.latest_settings import LatestSettings
 
 LEAST_ELEMENTS = 2**20
@@ -41,14 +41,9 @@ _kinds: set[Any] = set()
 _lock = threading.Lock()
 
 
-@contextlib.contextmanager
 def fusing(allowed, training, kept):
     """A context that allows or forbids compilation; see `base`."""
-    token = _kept.set((training, kept) if allowed else None)
-    try:
-        yield
-    finally:
-        _kept.reset(token)
+    return setting(_kept, (training, kept) if allowed else None)
 
 
 def steps_in_a_pass(timesteps, with_gradient):

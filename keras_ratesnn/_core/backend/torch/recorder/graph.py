@@ -17,6 +17,7 @@ from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.recorder import compiler, cuda_graphs, graph_passes, padding, random, small_operations
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import global_settings
 from keras_ratesnn._core.backend.torch.replicas import replicas
+from keras_ratesnn._core.contexts import setting
 
 _recording: contextvars.ContextVar["_Recording | None"] = contextvars.ContextVar("keras_ratesnn_recording", default=None)
 
@@ -207,20 +208,17 @@ class CallGraph:
 
         tensors = [tensor.detach() for tensor in tensors]
         upstream = [torch.empty_like(output) for output in outputs if output.requires_grad]
-        token = _recording.set(recording)
-        try:
-            # Modes that record belong to this thread.
-            with (
-                compiler.LOCK,
-                torch.autograd.set_multithreading_enabled(False),
-                _NoNumbers(),
-                # Compiled functions that other threads call meanwhile run uncompiled, instead of raising an error.
-                torch._dynamo.config.patch(error_on_nested_fx_trace=False),
-                random.seeded_draws(),
-            ):
-                return make_fx(with_derivative, tracing_mode="fake", _allow_non_fake_inputs=True)(tensors, upstream)
-        finally:
-            _recording.reset(token)
+        # Modes that record belong to this thread.
+        with (
+            setting(_recording, recording),
+            compiler.LOCK,
+            torch.autograd.set_multithreading_enabled(False),
+            _NoNumbers(),
+            # Compiled functions that other threads call meanwhile run uncompiled, instead of raising an error.
+            torch._dynamo.config.patch(error_on_nested_fx_trace=False),
+            random.seeded_draws(),
+        ):
+            return make_fx(with_derivative, tracing_mode="fake", _allow_non_fake_inputs=True)(tensors, upstream)
 
 
 class _NoNumbers(torch.overrides.TorchFunctionMode):

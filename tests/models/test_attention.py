@@ -5,24 +5,25 @@ import numpy as np
 import pytest
 from helpers import to_numpy
 
-from keras_ratesnn.layers import LIF, SpikingSelfAttention, TokenAttention
+from keras_ratesnn.layers import LIF
+from keras_ratesnn.models import spiking_self_attention, token_attention
 
-ATTENTIONS = [SpikingSelfAttention, TokenAttention]
+ATTENTIONS = [spiking_self_attention, token_attention]
 
 
-def spikes_of(attention, shape, seed=0):
+def spikes_of(attention, shape, *args, **kwargs):
     """The spikes of the parts of an attention with random weights, at the first step, and those of attention."""
     inputs = keras.Input(shape)
-    outputs = attention(inputs)
-    parts = ("query", "key", "value") if isinstance(attention, SpikingSelfAttention) else ("query", "key")
+    outputs = attention(inputs, *args, **kwargs, name="attention")
+    parts = ("query", "key", "value") if attention is spiking_self_attention else ("query", "key")
     model = keras.Model(inputs, outputs)
-    names = [f"{attention.name}_{part}_neuron" for part in parts] + [f"{attention.name}_neuron"]
+    names = [f"attention_{part}_neuron" for part in parts] + ["attention_neuron"]
     inner = keras.Model(inputs, [model.get_layer(name).output for name in names])
     for layer in model.layers:
         if layer.name.endswith("_bn"):
             layer.gamma.assign(np.full(layer.gamma.shape, 3.0))
             layer.beta.assign(np.full(layer.beta.shape, 1.5))
-    x = np.random.default_rng(seed).normal(size=(2, *shape)).astype("float32")
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
     return to_numpy(inner(x)), to_numpy(model(x)), model
 
 
@@ -34,8 +35,7 @@ def by_head(x, heads):
 
 @pytest.mark.parametrize("value_ratio", [1, 2])
 def test_self_attention_is_the_formula(value_ratio):
-    attention = SpikingSelfAttention(2, scale=0.25, value_ratio=value_ratio, name="attention")
-    (query, key, value, found), outputs, _ = spikes_of(attention, (5, 8))
+    (query, key, value, found), outputs, _ = spikes_of(spiking_self_attention, (5, 8), 2, scale=0.25, value_ratio=value_ratio)
     query, key, value = (by_head(x, 2) for x in (query, key, value))
     # The first step halves the current.
     expected = 0.25 * query @ key.swapaxes(-1, -2) @ value / 2 >= 0.5
@@ -45,7 +45,7 @@ def test_self_attention_is_the_formula(value_ratio):
 
 
 def test_token_attention_is_the_formula():
-    (query, key, found), _, model = spikes_of(TokenAttention(4, name="attention"), (5, 8))
+    (query, key, found), _, model = spikes_of(token_attention, (5, 8), 4)
     query, key = by_head(query, 4), by_head(key, 4)
     expected = query.sum(axis=-1, keepdims=True) / 2 >= 0.5
     assert 0 < expected.mean() < 1
@@ -58,11 +58,11 @@ def test_token_attention_is_the_formula():
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_images_are_their_tokens(attention):
     images, tokens = keras.Input((2, 3, 8)), keras.Input((6, 8))
-    on_images = keras.Model(images, attention(2)(images))
+    on_images = keras.Model(images, attention(images, 2))
     for layer in on_images.layers:
         if layer.name.endswith("_bn"):
             layer.beta.assign(np.full(layer.beta.shape, 1.5))
-    on_tokens = keras.Model(tokens, attention(2)(tokens))
+    on_tokens = keras.Model(tokens, attention(tokens, 2))
     on_tokens.set_weights(
         [np.reshape(ours, theirs.shape) for ours, theirs in zip(on_images.get_weights(), on_tokens.get_weights(), strict=True)]
     )
@@ -89,7 +89,7 @@ def test_counts_do_not_overflow_in_half_precision_and_small_ones_are_exact(polic
 
     def counts(tokens):
         inputs = keras.Input((tokens, 64))
-        outputs = SpikingSelfAttention(1, neuron=always, attention_neuron=Recorder, name="attention")(inputs)
+        outputs = spiking_self_attention(inputs, 1, neuron=always, attention_neuron=Recorder, name="attention")
         model = keras.Model(inputs, outputs)
         for layer in model.layers:
             if layer.name.endswith("_bn"):
@@ -102,26 +102,26 @@ def test_counts_do_not_overflow_in_half_precision_and_small_ones_are_exact(polic
     assert (counts(1) == 0.125 * 64).all()
 
 
+TOKENS = keras.Input((4, 8))
+
+
 @pytest.mark.runs_once
 @pytest.mark.parametrize(
     ("make", "error", "fragments"),
     [
-        (lambda: SpikingSelfAttention(3)(keras.Input((4, 8))), ValueError, ["`heads` must divide", "heads=3", "8 channels"]),
-        (lambda: TokenAttention(3)(keras.Input((4, 4, 8))), ValueError, ["`heads` must divide", "heads=3", "8 channels"]),
-        (lambda: SpikingSelfAttention(0), ValueError, ["`heads` must be 1 or more"]),
-        (lambda: SpikingSelfAttention(2, scale=0.0), ValueError, ["`scale` must be > 0"]),
-        (lambda: SpikingSelfAttention(2, use_bias=1), TypeError, ["`use_bias` must be True or False"]),
-        (lambda: SpikingSelfAttention(1, name=5), TypeError, ["`name` must be a str", "name=5 of type int", "begin with it"]),
-        (lambda: TokenAttention(1, name=0), TypeError, ["`name` must be a str"]),
-        (lambda: SpikingSelfAttention(2, neuron="LIF"), TypeError, ["`neuron` must be a function"]),
-        (lambda: TokenAttention(2)(keras.Input((8,))), ValueError, ["takes tokens (batch, tokens, channels) or images"]),
-        (lambda: TokenAttention(2)(keras.Input((None, None, 8))), ValueError, ["must know", "(None, None, None, 8)"]),
-        (
-            lambda: TokenAttention(2)(keras.layers.Masking()(keras.Input((4, 8)))),
-            ValueError,
-            ["attends to all tokens", "with a mask"],
-        ),
-        (lambda: TokenAttention(2)(np.ones((1, 4, 8))), TypeError, ["`inputs` must be a KerasTensor", "keras.Input"]),
+        (lambda: spiking_self_attention(TOKENS, 3), ValueError, ["`heads` must divide", "heads=3", "8 channels"]),
+        (lambda: token_attention(keras.Input((4, 4, 8)), 3), ValueError, ["`heads` must divide", "heads=3", "8 channels"]),
+        (lambda: spiking_self_attention(TOKENS, 0), ValueError, ["`heads` must be 1 or more"]),
+        (lambda: spiking_self_attention(TOKENS, 2, scale=0.0), ValueError, ["`scale` must be > 0"]),
+        (lambda: spiking_self_attention(TOKENS, 2, use_bias=1), TypeError, ["`use_bias` must be True or False"]),
+        (lambda: spiking_self_attention(TOKENS, 1, name=5), TypeError, ["`name` must be a str", "name=5", "begin with it"]),
+        (lambda: token_attention(TOKENS, 1, name=0), TypeError, ["`name` must be a str"]),
+        (lambda: spiking_self_attention(TOKENS, 2, neuron="LIF"), TypeError, ["`neuron` must be a function"]),
+        (lambda: token_attention(TOKENS, 2, projection="dense"), TypeError, ["`projection` must be a function"]),
+        (lambda: token_attention(keras.Input((8,)), 2), ValueError, ["must be tokens (batch, tokens, channels) or images"]),
+        (lambda: token_attention(keras.Input((None, None, 8)), 2), ValueError, ["must have a known", "(None, None, None, 8)"]),
+        (lambda: token_attention(keras.layers.Masking()(TOKENS), 2), ValueError, ["attends to all tokens", "with a mask"]),
+        (lambda: token_attention(np.ones((1, 4, 8)), 2), TypeError, ["`inputs` must be a KerasTensor", "keras.Input"]),
     ],
 )
 def test_wrong_arguments_are_named(make, error, fragments):
@@ -134,8 +134,8 @@ def test_wrong_arguments_are_named(make, error, fragments):
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_each_call_makes_new_layers_with_names_of_their_own(attention):
     inputs = keras.Input((4, 8))
-    model = keras.Model(inputs, attention(2)(attention(2)(inputs)))
+    model = keras.Model(inputs, attention(attention(inputs, 2), 2))
     names = [layer.name for layer in model.layers]
     assert len(set(names)) == len(names)
     # The number of tokens may be open.
-    keras.Model(tokens := keras.Input((None, 8)), attention(2)(tokens))
+    keras.Model(tokens := keras.Input((None, 8)), attention(tokens, 2))
