@@ -102,7 +102,9 @@ def spikify(
             the report; 2 prints the progress in one line. Defaults to `"auto"`, which is 1.
 
     Returns:
-        A `SpikingModel`, with an attribute `spikify_report`: a `Report`.
+        A `SpikingModel`, with an attribute `spikify_report`, which can be printed. Its tuples `replaced` and `kept` say of each
+        activation the `name` of its layer, the function (`activation`), the `neuron` in its place or the `reason` why it is
+        kept, and the calibrated `threshold`, or `None`.
 
     Raises:
         TypeError: If `model` is not Functional or Sequential, or `neuron` is not callable or does not return a neuron layer.
