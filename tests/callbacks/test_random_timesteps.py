@@ -120,7 +120,9 @@ def test_batches_in_half_precision_are_those_of_models_with_these_numbers_and_sh
     assert scales[0] < 2.0**18, "no step overflows"
     assert max(np.diff(scales)) > 0, "the scale never grows again"
     assert losses == pytest.approx(np.reshape(found, (2, 4)).mean(axis=1), rel=1e-6)
-    for one, other in zip(model.variables + model.optimizer.variables, alone.variables + alone.optimizer.variables, strict=True):
+    for one, other in zip(
+        model.variables + model.optimizer.variables, alone.variables + alone.optimizer.variables, strict=True
+    ):
         np.testing.assert_array_equal(to_numpy(one.value), to_numpy(other.value), err_msg=one.path)
 
 
