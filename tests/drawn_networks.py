@@ -108,21 +108,22 @@ OF_LIBRARY = {
     "RecurrentCell": _cell(lambda random: rsnn.layers.RecurrentCell(rsnn.layers.LIFCell(threshold=0.5), layers.Dense(4))),
     "SlidingPSN": _neurons(lambda random: rsnn.layers.SlidingPSN(2, threshold=0.3)),
     "SlidingPSNCell": _cell(lambda random: rsnn.layers.SlidingPSNCell(2, threshold=0.3)),
-    "SpikingSelfAttention": _on(
-        3,
-        lambda x, random: rsnn.layers.SpikingSelfAttention(
-            2, 0.25, neuron=lambda: _ilif(random), attention_neuron=lambda: _ilif(random)
-        )(_currents(x)),
-    ),
     "TemporalEffectiveBatchNormalization": _anywhere(lambda random: rsnn.layers.TemporalEffectiveBatchNormalization(T)),
     "ThresholdDependentBatchNormalization": _anywhere(lambda random: rsnn.layers.ThresholdDependentBatchNormalization()),
     "TimeMean": lambda x, random: rsnn.layers.TimeMean()(_neurons(_ilif)(x, random) if random.integers(2) else x),
     "TimeMixing": _anywhere(lambda random: Rectified()),
-    "TokenAttention": _on(4, lambda x, random: rsnn.layers.TokenAttention(2, neuron=lambda: _ilif(random))(_currents(x))),
     "WSConv2D": _convolution(4, lambda random, kwargs: rsnn.layers.WSConv2D(4, 2, **kwargs)),
     "WSDense": lambda x, random: rsnn.layers.WSDense(4, use_bias=bool(random.integers(2)))(layers.Concatenate()([x, x])),
+    "spiking_self_attention": _on(
+        3,
+        lambda x, random: rsnn.models.spiking_self_attention(
+            _currents(x), 2, scale=0.25, neuron=lambda: _ilif(random), attention_neuron=lambda: _ilif(random)
+        ),
+    ),
+    "token_attention": _on(4, lambda x, random: rsnn.models.token_attention(_currents(x), 2, neuron=lambda: _ilif(random))),
 }
-"""Pieces by the name of a layer, a cell or a base class of the library: functions of a tensor and a random generator."""
+"""Pieces by the name of a layer, a cell, a base class or an attention of the library: functions of a tensor and a random
+generator."""
 
 
 @keras.saving.register_keras_serializable(package="tests")

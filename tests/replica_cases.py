@@ -78,7 +78,7 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=Fal
     if attention:
         neuron = functools.partial(rsnn.layers.LIF, threshold=0.3)
         x = neuron()(layers.Conv2D(4, 1)(x))
-        x = layers.Add()([x, rsnn.layers.SpikingSelfAttention(2, neuron=neuron, attention_neuron=neuron)(x)])
+        x = layers.Add()([x, rsnn.models.spiking_self_attention(x, 2, neuron=neuron, attention_neuron=neuron)])
     if mean:
         x = rsnn.layers.TimeMean()(x)
     x = normalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))

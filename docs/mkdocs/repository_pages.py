@@ -9,12 +9,15 @@ from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PAGES = {
+    "README.md": "features.md",
     "recipes/README.md": "recipes.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "docs/examples/spiking_digits.py": "examples/spiking_digits.md",
 }
-"""From paths in the repository to paths on the site. What is Python has the form of keras.io's examples."""
+"""From paths in the repository to paths on the site. What is Python has the form of keras.io's examples. Of the README there is
+the list of features; the rest is on the home page.
+"""
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ELSEWHERE = re.compile(r"[a-z]+:")
@@ -23,7 +26,11 @@ ELSEWHERE = re.compile(r"[a-z]+:")
 def on_files(files, config):
     for source, page in PAGES.items():
         text = (ROOT / source).read_text()
-        files.append(File.generated(config, page, content=page_of_example(text) if source.endswith(".py") else text))
+        if source.endswith(".py"):
+            text = page_of_example(text)
+        elif source == "README.md":
+            text = "#" + re.search(r"^#(# Features\n.*?)^## ", text, re.DOTALL | re.MULTILINE)[1]
+        files.append(File.generated(config, page, content=text))
     return files
 
 

@@ -77,7 +77,8 @@ class LayerKind:
             together: its `step` has inputs `(batch, slots, ...)`; `None` for other layers. Defaults to `None`.
         most_timesteps: Function `layer -> integer`, the largest number of time steps it can run for, if it has weights for
             each step, or else `None`; `None` if no such layer has a limit. Defaults to `None`.
-        exact_timesteps: Boolean, whether it cannot run for fewer time steps than `most_timesteps` either. Defaults to `False`.
+        exact_timesteps: Function `layer -> boolean`, whether it cannot run for fewer time steps than `most_timesteps` either;
+            `None` if no such layer has to. Defaults to `None`.
         output_factors: Function `layer -> (name, shape)`, for a layer with Keras' arguments `use_bias` and `data_format`: the
             name of the weight to which its outputs without bias are proportional, and the shape in which factors
             `(channels,)` of the outputs broadcast to this weight; `None` for other layers. Defaults to `None`.
@@ -104,7 +105,7 @@ class LayerKind:
     multilinear: bool = False
     slots: Callable | None = None
     most_timesteps: Callable | None = None
-    exact_timesteps: bool = False
+    exact_timesteps: Callable | None = None
     output_factors: Callable | None = None
 
     def __post_init__(self) -> None:
@@ -119,4 +120,4 @@ class LayerKind:
             checks.instance("normalization", self.normalization, Normalization)
 
 
-_FUNCTIONS = ("multiply_adds", "fan_out", "slots", "most_timesteps", "output_factors")
+_FUNCTIONS = ("multiply_adds", "fan_out", "slots", "most_timesteps", "exact_timesteps", "output_factors")

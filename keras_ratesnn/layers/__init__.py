@@ -1,7 +1,6 @@
 """Layers of spiking networks."""
 
 from keras_ratesnn.layers.adaptive import ALIF, ALIFCell
-from keras_ratesnn.layers.attention import SpikingSelfAttention, TokenAttention
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell
 from keras_ratesnn.layers.delay import Delay
@@ -49,12 +48,10 @@ __all__ = [
     "RecurrentCell",
     "SlidingPSN",
     "SlidingPSNCell",
-    "SpikingSelfAttention",
     "TemporalEffectiveBatchNormalization",
     "ThresholdDependentBatchNormalization",
     "TimeMean",
     "TimeMixing",
-    "TokenAttention",
     "WSConv2D",
     "WSDense",
 ]

@@ -7,29 +7,16 @@ from keras import ops
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
-from keras_ratesnn.layers._cell_guards import from_cell
+from keras_ratesnn.layers._arguments import arguments_of, passed_on
 from keras_ratesnn.layers._other_names import refuse_other_names
-from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
-from keras_ratesnn.layers.neurons import IntegrateAndFire, cell_from
+from keras_ratesnn.layers.cells import DECAY_ADVICE, LIFCell
+from keras_ratesnn.layers.neurons import NeuronWithArguments
 from keras_ratesnn.surrogates import Surrogate
 
 
 @registry.register
-class ALIFCell(IntegrateAndFireCell):
-    """One time step of adaptive leaky integrate-and-fire neurons, as in LSNNs.
-
-    Like `LIFCell`, but the threshold θ_t increases with the adaptation a, a running mean of the neuron's own spikes:
-
-        v⁺_0 = initial_membrane
-        v_t  = decay · v⁺_{t−1} + I_t
-        θ_t  = threshold + adaptation · a_{t−1}
-        s_t  = 1 where v_t >= θ_t, else 0
-        v⁺_t = v_t − θ_t · s_t                        reset="soft"
-        v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
-        a_t  = adaptation_decay · a_{t−1} + (1 − adaptation_decay) · s_t
-
-    a stays between 0 and 1, so θ_t stays between `threshold` and `threshold + adaptation`. The backward pass always includes
-    the adaptation, for any `detach_reset`, because it is the neuron's memory.
+class ALIFCell(LIFCell):
+    """One time step of adaptive leaky integrate-and-fire neurons, whose equations are in `ALIF`.
 
     Example:
 
@@ -39,23 +26,7 @@ class ALIFCell(IntegrateAndFireCell):
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state["adaptation"]))
     [[0. 1.]] [[0.25 0.5 ]]
 
-    Args:
-        decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
-            steps it is `1 − 1/τ`. Defaults to `0.2`.
-        threshold: Float > 0, the threshold of a neuron at rest. Defaults to `1.0`.
-        adaptation_decay: Float in [0, 1), the fraction of the adaptation that remains after one step. Defaults to `0.9`, a time
-            constant of 10 steps.
-        adaptation: Float >= 0, the threshold increase in the limit of a neuron that always spikes; one spike raises the
-            threshold by `adaptation · (1 − adaptation_decay)`. Defaults to `1.8`, as in the source.
-        reset: `"soft"` subtracts the threshold θ_t from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float < `threshold`, the membrane after a hard reset. Defaults to `0.0`.
-        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
-            Defaults to `True`.
-        surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
-        learn_threshold: Boolean, whether the layer learns its `threshold`, shared by all its neurons. Defaults to `False`.
-        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
-        decay_input: Boolean, whether the input is scaled by 1 − `decay`, as in the source. Defaults to `False`.
-        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
+    Args: as in `ALIF`.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
@@ -63,24 +34,20 @@ class ALIFCell(IntegrateAndFireCell):
 
     Returns:
         `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"membrane"` v⁺_t and `"adaptation"` a_t.
-
-    Raises:
-        ValueError: If a decay is outside [0, 1), `threshold` is not > 0, `adaptation` is not >= 0, or a name is unknown.
-        TypeError: If an argument has the wrong type.
-
-    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018.
     """
 
     fixed_arguments = (
         # A delayed reset would need the threshold of its spike, which changes from step to step.
-        *(name for name in IntegrateAndFireCell.fixed_arguments if name != "reset_delay"),
-        *("decay", "decay_input", "adaptation_decay", "adaptation"),
+        *(name for name in LIFCell.fixed_arguments if name != "reset_delay"),
+        *("adaptation_decay", "adaptation"),
     )
 
     def __init__(
         self,
         decay: float = 0.2,
         threshold: float = 1.0,
+        *,
+        decay_input: bool = False,
         adaptation_decay: float = 0.9,
         adaptation: float = 1.8,
         reset: Reset = "soft",
@@ -89,13 +56,10 @@ class ALIFCell(IntegrateAndFireCell):
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
-        decay_input: bool = False,
         **kwargs: Any,
     ) -> None:
         refuse_other_names(type(self).__name__, kwargs)
-        super().__init__(threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, **kwargs)
-        self.decay_input = checks.boolean("decay_input", decay_input)
-        self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
+        super().__init__(**passed_on(locals(), "adaptation_decay", "adaptation"))
         self.adaptation_decay = checks.real("adaptation_decay", adaptation_decay, at_least=0, below=1, advice=DECAY_ADVICE)
         self.adaptation = checks.real("adaptation", adaptation, at_least=0)
 
@@ -118,7 +82,7 @@ class ALIFCell(IntegrateAndFireCell):
 
 
 @registry.register
-class ALIF(IntegrateAndFire):
+class ALIF(NeuronWithArguments):
     """Adaptive leaky integrate-and-fire neurons, as in LSNNs: every spike raises the neuron's threshold temporarily.
 
         v⁺_0 = initial_membrane
@@ -129,7 +93,9 @@ class ALIF(IntegrateAndFire):
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
         a_t  = adaptation_decay · a_{t−1} + (1 − adaptation_decay) · s_t
 
-    The adaptation a is a memory of about `1 / (1 − adaptation_decay)` steps. In a `SpikingModel` the neurons start with
+    The adaptation a, a running mean of the neuron's own spikes, is a memory of about `1 / (1 − adaptation_decay)` steps. It
+    stays between 0 and 1, so θ_t stays between `threshold` and `threshold + adaptation`. The backward pass always includes it,
+    for any `detach_reset`, because it is the neuron's memory. In a `SpikingModel` the neurons start with
     v⁺_0 = `initial_membrane` and a_0 = 0.
 
     Example:
@@ -140,7 +106,22 @@ class ALIF(IntegrateAndFire):
     >>> print(ops.convert_to_numpy(model(np.array([[1.25]])))[0, :, 0])  # LIF neurons would spike at every step.
     [1. 1. 0. 0. 1. 0.]
 
-    Args: as in `ALIFCell`, and
+    Args:
+        decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
+            steps it is `1 − 1/τ`. Defaults to `0.2`.
+        threshold: Float > 0, the threshold of a neuron at rest. Defaults to `1.0`.
+        decay_input: Boolean, whether the input is scaled by 1 − `decay`, as in the source. Defaults to `False`.
+        adaptation_decay: Float in [0, 1), the fraction of the adaptation that remains after one step. Defaults to `0.9`, a time
+            constant of 10 steps.
+        adaptation: Float >= 0, the threshold increase in the limit of a neuron that always spikes; one spike raises the
+            threshold by `adaptation · (1 − adaptation_decay)`. Defaults to `1.8`, as in the source.
+        reset: `"soft"` subtracts the threshold θ_t from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
+        v_reset: Float < `threshold`, the membrane after a hard reset. Defaults to `0.0`.
+        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
+            Defaults to `True`.
+        surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
+        learn_threshold: Boolean, whether the layer learns its `threshold`, shared by all its neurons. Defaults to `False`.
+        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 
     Input shape:
@@ -149,29 +130,13 @@ class ALIF(IntegrateAndFire):
     Output shape:
         Same as the input shape: spikes, exactly 0 or 1.
 
-    Raises: as in `ALIFCell`.
+    Raises:
+        ValueError: If a decay is outside [0, 1), `threshold` is not > 0, `adaptation` is not >= 0, or a name is unknown.
+        TypeError: If an argument has the wrong type.
 
     Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018.
     """
 
-    def __init__(
-        self,
-        decay: float = 0.2,
-        threshold: float = 1.0,
-        adaptation_decay: float = 0.9,
-        adaptation: float = 1.8,
-        reset: Reset = "soft",
-        v_reset: float = 0.0,
-        detach_reset: bool = True,
-        surrogate: str | Surrogate | Config = "sigmoid",
-        learn_threshold: bool = False,
-        initial_membrane: float = 0.0,
-        decay_input: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(cell_from(ALIFCell, locals()), **kwargs)
-
-    decay = from_cell("decay")
-    decay_input = from_cell("decay_input")
-    adaptation_decay = from_cell("adaptation_decay")
-    adaptation = from_cell("adaptation")
+    @arguments_of(ALIFCell)
+    def __init__(self, cell: ALIFCell, **kwargs: Any) -> None:
+        super().__init__(cell, **kwargs)

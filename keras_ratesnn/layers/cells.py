@@ -10,6 +10,7 @@ from keras import ops
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Reset, Shape, Structure, Tensor
+from keras_ratesnn.layers._arguments import passed_on
 from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.surrogates import Surrogate
@@ -31,34 +32,29 @@ class IntegrateAndFireCell(NeuronCell):
     With `reset_delay` the reset acts in the next step, after integration: v_t is what the reset by s_{t−1} makes of
     decay · v_{t−1} + I_t, and the state is v_t and s_t.
 
-    Args: as in `LIFCell`, without `decay` and `decay_input`.
+    Args: as in `IF`.
     """
 
-    fixed_arguments = (
-        *NeuronCell.fixed_arguments,
-        "reset",
-        "v_reset",
-        "detach_reset",
-        "learn_threshold",
-        "initial_membrane",
-        "reset_delay",
+    fixed_arguments: tuple[str, ...] = (
+        *("threshold", "reset", "v_reset", "detach_reset", "reset_delay", "surrogate", "learn_threshold", "initial_membrane"),
     )
     decay_input = False
 
     def __init__(
         self,
         threshold: float = 1.0,
+        *,
         reset: Reset = "soft",
         v_reset: float = 0.0,
         detach_reset: bool = True,
+        reset_delay: bool = False,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
-        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
         refuse_other_names(type(self).__name__, kwargs)
-        super().__init__(threshold=threshold, surrogate=surrogate, **kwargs)
+        super().__init__(threshold, surrogate=surrogate, **kwargs)
         self.reset = checks.one_of("reset", reset, RESETS)
         advice = _NO_V_RESET if v_reset is None else "A reset lowers the membrane."
         self.v_reset = checks.real("v_reset", v_reset, below=self.threshold, advice=advice)
@@ -199,21 +195,7 @@ def without_ignored_reset(config: Config) -> Config:
 
 @registry.register
 class LIFCell(IntegrateAndFireCell):
-    """One time step of leaky integrate-and-fire neurons.
-
-    The membrane decays, integrates the input current and spikes if it reaches the threshold; a spike resets it:
-
-        v⁺_0 = initial_membrane
-        v_t  = decay · v⁺_{t−1} + I_t
-        s_t  = 1 where v_t >= threshold, else 0
-        v⁺_t = v_t − threshold · s_t                  reset="soft"
-        v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
-
-    With `decay_input=True` the input is (1 − decay) · I_t. With `reset_delay=True` a spike resets the membrane one step
-    later:
-
-        v_t  = decay · v_{t−1} + I_t − threshold · s_{t−1}                            reset="soft"
-        v_t  = (decay · v_{t−1} + I_t) · (1 − s_{t−1}) + v_reset · s_{t−1}            reset="hard"
+    """One time step of leaky integrate-and-fire neurons, whose equations are in `LIF`.
 
     Example:
 
@@ -223,25 +205,7 @@ class LIFCell(IntegrateAndFireCell):
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state).round(2))
     [[1. 0.]] [[0.2  0.25]]
 
-    Args:
-        decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
-            steps it is `1 − 1/τ`. Defaults to `0.2`.
-        threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
-        reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float < `threshold`, the membrane after a hard reset; must be 0 with a soft reset. Defaults to `0.0`.
-        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
-            Defaults to `True`.
-        surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
-        learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
-            Defaults to `False`.
-        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. In a network that was converted from an
-            ordinary one, `threshold / 2` rounds firing rates instead of truncating them (Bu et al., AAAI 2022). Defaults to
-            `0.0`.
-        decay_input: Boolean, whether the input is scaled by 1 − `decay`, as by default in SpikingJelly: the membrane for a
-            constant input then approaches that input. Defaults to `False`.
-        reset_delay: Boolean, whether a spike resets the membrane in the next step, as by default in snnTorch, instead of at
-            once. A delayed hard reset also replaces the input of that step. Defaults to `False`.
-        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
+    Args: as in `LIF`, without `threshold_stabilizer`.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
@@ -250,43 +214,35 @@ class LIFCell(IntegrateAndFireCell):
     Returns:
         `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; the membrane after the reset, or with a delayed
         reset a dict of `"membrane"` v_t and `"spikes"` s_t.
-
-    Raises:
-        ValueError: If `decay` is outside [0, 1), `threshold` is not > 0, `v_reset` is not 0 with a soft reset, `v_reset` or
-            `initial_membrane` is not below the threshold, or a name is unknown.
-        TypeError: If an argument has the wrong type, or a name from another library.
-
-    Source: Yu et al., NeurIPS 2024, equation 1.
     """
 
-    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "decay_input")
+    fixed_arguments = ("decay", "decay_input", *IntegrateAndFireCell.fixed_arguments)
 
     def __init__(
         self,
         decay: float = 0.2,
         threshold: float = 1.0,
+        *,
+        decay_input: bool = False,
         reset: Reset = "soft",
         v_reset: float = 0.0,
         detach_reset: bool = True,
+        reset_delay: bool = False,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
-        decay_input: bool = False,
-        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, reset_delay, **kwargs
-        )
-        self.decay_input = checks.boolean("decay_input", decay_input)
+        super().__init__(**passed_on(locals(), "decay", "decay_input"))
         self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
+        self.decay_input = checks.boolean("decay_input", decay_input)
 
 
 @registry.register
 class IFCell(IntegrateAndFireCell):
     """One time step of integrate-and-fire neurons: like `LIFCell` without a leak, `decay = 1`.
 
-    Args: as in `LIFCell`, without `decay` and `decay_input`.
+    Args: as in `IF`.
 
     Example:
 
@@ -299,11 +255,8 @@ class IFCell(IntegrateAndFireCell):
 
 
 @registry.register
-class ParametricLIFCell(IntegrateAndFireCell):
-    """One time step of leaky integrate-and-fire neurons that learn their decay.
-
-    The decay is the sigmoid of a weight, and so stays inside (0, 1). Under the rate gradient it gets the exact local
-    derivative of the firing rate, ∂r/∂λ, collected forward in time.
+class ParametricLIFCell(LIFCell):
+    """One time step of leaky integrate-and-fire neurons that learn their decay, which is the sigmoid of a weight.
 
     Example:
 
@@ -312,38 +265,30 @@ class ParametricLIFCell(IntegrateAndFireCell):
     >>> print([weight.name for weight in cell.trainable_weights])
     ['decay_logit']
 
-    Args: as in `LIFCell`, and
-        decay: Float in (0, 1), the initial decay. Defaults to `0.5`, a time constant of 2 steps.
-        per_channel: Boolean, whether each channel learns its own decay; otherwise all neurons share one. Defaults to `False`.
-        axis: Integer, the channel axis: 1 for `channels_first` data. Defaults to `-1`.
-
-    Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks",
-    ICCV 2021.
+    Args: as in `ParametricLIF`.
     """
 
-    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "decay_input", "per_channel", "axis")
+    fixed_arguments = (*LIFCell.fixed_arguments, "per_channel", "axis")
 
     def __init__(
         self,
         decay: float = 0.5,
         threshold: float = 1.0,
+        *,
+        decay_input: bool = False,
+        per_channel: bool = False,
+        axis: int = -1,
         reset: Reset = "soft",
         v_reset: float = 0.0,
         detach_reset: bool = True,
+        reset_delay: bool = False,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
-        per_channel: bool = False,
-        axis: int = -1,
         initial_membrane: float = 0.0,
-        decay_input: bool = False,
-        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, reset_delay, **kwargs
-        )
-        self.decay_input = checks.boolean("decay_input", decay_input)
-        self.decay = checks.real("decay", decay, above=0, below=1, advice=DECAY_ADVICE)
+        checks.real("decay", decay, above=0, below=1, advice=DECAY_ADVICE)
+        super().__init__(**passed_on(locals(), "per_channel", "axis"))
         self.per_channel = checks.boolean("per_channel", per_channel)
         self.axis = checks.integer("axis", axis)
 

@@ -7,27 +7,16 @@ from keras import ops
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
-from keras_ratesnn.layers._cell_guards import from_cell
-from keras_ratesnn.layers.cells import DECAY_ADVICE, IntegrateAndFireCell
+from keras_ratesnn.layers._arguments import arguments_of, passed_on
+from keras_ratesnn.layers.cells import DECAY_ADVICE, LIFCell
 from keras_ratesnn.layers.neuron_cell import NeuronCell
-from keras_ratesnn.layers.neurons import IntegrateAndFire, cell_from
+from keras_ratesnn.layers.neurons import NeuronWithArguments
 from keras_ratesnn.surrogates import Surrogate
 
 
 @registry.register
-class CuBaLIFCell(IntegrateAndFireCell):
-    """One time step of current-based leaky integrate-and-fire neurons (CuBa-LIF), also called second-order or synaptic neurons.
-
-    Like `LIFCell`, but driven by a synaptic current i with its own decay:
-
-        v⁺_0 = initial_membrane
-        i_t  = synaptic_decay · i_{t−1} + I_t
-        v_t  = decay · v⁺_{t−1} + i_t
-        s_t  = 1 where v_t >= threshold, else 0
-        v⁺_t = v_t − threshold · s_t                  reset="soft"
-        v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
-
-    A spike resets the membrane, but not the current.
+class CuBaLIFCell(LIFCell):
+    """One time step of current-based leaky integrate-and-fire neurons, whose equations are in `CuBaLIF`.
 
     Example:
 
@@ -37,23 +26,7 @@ class CuBaLIFCell(IntegrateAndFireCell):
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state["current"]))
     [[0. 1.]] [[0.4  0.75]]
 
-    Args:
-        decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
-            steps it is `1 − 1/τ`. Defaults to `0.2`.
-        threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
-        synaptic_decay: Float in [0, 1), the fraction of the synaptic current that remains after one step; `0.0` gives the
-            neurons of `LIFCell`. Defaults to `0.5`.
-        reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
-        v_reset: Float < `threshold`, the membrane after a hard reset. Defaults to `0.0`.
-        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
-            Defaults to `True`.
-        surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
-        learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
-            Defaults to `False`.
-        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
-        decay_input: Boolean, whether the current i_t, not the input I_t, is scaled by 1 − `decay`. Defaults to `False`.
-        reset_delay: Boolean, whether a spike resets the membrane one step later, see `LIFCell`. Defaults to `False`.
-        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
+    Args: as in `CuBaLIF`.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input of this step.
@@ -62,38 +35,27 @@ class CuBaLIFCell(IntegrateAndFireCell):
     Returns:
         `(spikes, state)`: spikes of the shape of `inputs`, exactly 0 or 1; a dict of `"current"` i_t and `"membrane"` v⁺_t,
         or with a delayed reset of i_t, v_t and `"spikes"` s_t.
-
-    Raises:
-        ValueError: If a decay is outside [0, 1), `threshold` is not > 0, or a name is unknown.
-        TypeError: If an argument has the wrong type.
-
-    Source: Neftci, Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019, equations 4 and 5, where
-    the current reaches the membrane one step later; here it does so immediately, as in snnTorch's `Synaptic` and Lava's CUBA
-    neurons.
     """
 
-    fixed_arguments = (*IntegrateAndFireCell.fixed_arguments, "decay", "decay_input", "synaptic_decay")
+    fixed_arguments = (*LIFCell.fixed_arguments, "synaptic_decay")
 
     def __init__(
         self,
         decay: float = 0.2,
         threshold: float = 1.0,
+        *,
+        decay_input: bool = False,
         synaptic_decay: float = 0.5,
         reset: Reset = "soft",
         v_reset: float = 0.0,
         detach_reset: bool = True,
+        reset_delay: bool = False,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
         initial_membrane: float = 0.0,
-        decay_input: bool = False,
-        reset_delay: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            threshold, reset, v_reset, detach_reset, surrogate, learn_threshold, initial_membrane, reset_delay, **kwargs
-        )
-        self.decay_input = checks.boolean("decay_input", decay_input)
-        self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
+        super().__init__(**passed_on(locals(), "synaptic_decay"))
         self.synaptic_decay = checks.real("synaptic_decay", synaptic_decay, at_least=0, below=1, advice=DECAY_ADVICE)
 
     def initial_state(self, inputs: Tensor) -> Structure:
@@ -109,8 +71,10 @@ class CuBaLIFCell(IntegrateAndFireCell):
 
 
 @registry.register
-class CuBaLIF(IntegrateAndFire):
+class CuBaLIF(NeuronWithArguments):
     """Current-based leaky integrate-and-fire neurons (CuBa-LIF): the input drives a current, which drives the membrane.
+
+    They are also called second-order or synaptic neurons.
 
         v⁺_0 = initial_membrane
         i_t  = synaptic_decay · i_{t−1} + I_t
@@ -119,7 +83,8 @@ class CuBaLIF(IntegrateAndFire):
         v⁺_t = v_t − threshold · s_t                  reset="soft"
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
 
-    In a `SpikingModel` the neurons start with i_0 = 0 and v⁺_0 = `initial_membrane`.
+    A spike resets the membrane, but not the current. In a `SpikingModel` the neurons start with i_0 = 0 and
+    v⁺_0 = `initial_membrane`.
 
     Example, an input at the first step only:
 
@@ -129,37 +94,39 @@ class CuBaLIF(IntegrateAndFire):
     >>> print(ops.convert_to_numpy(model(np.array([[[1.5], [0.0], [0.0], [0.0]]])))[0, :, 0])
     [1. 1. 0. 0.]
 
-    Args: as in `CuBaLIFCell`, and
+    Args:
+        decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
+            steps it is `1 − 1/τ`. Defaults to `0.2`.
+        threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
+        decay_input: Boolean, whether the current i_t, not the input I_t, is scaled by 1 − `decay`. Defaults to `False`.
+        synaptic_decay: Float in [0, 1), the fraction of the synaptic current that remains after one step; `0.0` gives the
+            neurons of `LIF`. Defaults to `0.5`.
+        reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
+        v_reset: Float < `threshold`, the membrane after a hard reset. Defaults to `0.0`.
+        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
+            Defaults to `True`.
+        reset_delay: Boolean, whether a spike resets the membrane one step later, see `LIF`. Defaults to `False`.
+        surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
+        learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
+            Defaults to `False`.
+        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 
     Input shape:
-        Any, `(batch, ...)`: the input, which is added to the synaptic current.
+        Any, `(batch, ...)`: the input.
 
     Output shape:
         Same as the input shape: spikes, exactly 0 or 1.
 
-    Raises: as in `CuBaLIFCell`.
+    Raises:
+        ValueError: If a decay is outside [0, 1), `threshold` is not > 0, or a name is unknown.
+        TypeError: If an argument has the wrong type.
 
-    Source: Neftci, Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019.
+    Source: Neftci, Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019, equations 4 and 5, where
+    the current reaches the membrane one step later; here it does so immediately, as in snnTorch's `Synaptic` and Lava's CUBA
+    neurons.
     """
 
-    def __init__(
-        self,
-        decay: float = 0.2,
-        threshold: float = 1.0,
-        synaptic_decay: float = 0.5,
-        reset: Reset = "soft",
-        v_reset: float = 0.0,
-        detach_reset: bool = True,
-        surrogate: str | Surrogate | Config = "sigmoid",
-        learn_threshold: bool = False,
-        initial_membrane: float = 0.0,
-        decay_input: bool = False,
-        reset_delay: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(cell_from(CuBaLIFCell, locals()), **kwargs)
-
-    decay = from_cell("decay")
-    decay_input = from_cell("decay_input")
-    synaptic_decay = from_cell("synaptic_decay")
+    @arguments_of(CuBaLIFCell)
+    def __init__(self, cell: CuBaLIFCell, **kwargs: Any) -> None:
+        super().__init__(cell, **kwargs)

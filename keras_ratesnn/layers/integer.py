@@ -8,24 +8,15 @@ from keras import ops
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import backend, checks, registry
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn.layers._cell_guards import from_cell
+from keras_ratesnn.layers._arguments import arguments_of
 from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.neuron_cell import NeuronCell
-from keras_ratesnn.layers.neurons import NeuronWithArguments, cell_from
+from keras_ratesnn.layers.neurons import NeuronWithArguments
 
 
 @registry.register
 class ILIFCell(NeuronCell):
-    """One time step of integer leaky integrate-and-fire neurons, with up to `levels` = D spikes in a step:
-
-        v⁺_0 = initial_membrane
-        v_t  = decay · v⁺_{t−1} + I_t
-        s_t  = round(clip(v_t / threshold, 0, D))            0, 1, …, D; halves are rounded to the even integer
-        v⁺_t = v_t − threshold · s_t
-
-    The membrane keeps what exceeds D spikes. With `normalize=True` the output is s_t / D. In the backward pass the derivative
-    of s_t is that of the clipping, 1 / threshold where 0 <= v_t / threshold <= D, and 0 elsewhere: there is no surrogate to
-    choose.
+    """One time step of integer leaky integrate-and-fire neurons, whose equations are in `ILIF`.
 
     Example:
 
@@ -33,16 +24,7 @@ class ILIFCell(NeuronCell):
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state).round(2))
     [[0. 2. 4.]] [[ 0.4 -0.3  5. ]]
 
-    Args:
-        levels: Integer >= 1, D, the most spikes in a step. Defaults to `4`.
-        decay: Float in [0, 1], the fraction of the membrane that remains after one step; with `1.0` there is no leak. Defaults
-            to `0.25`.
-        threshold: Float > 0, what a spike takes from the membrane. Defaults to `1.0`.
-        normalize: Boolean, whether spikes are divided by `levels`. Defaults to `False`.
-        detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spikes.
-            Defaults to `True`.
-        initial_membrane: Float <= `threshold / 2`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
-        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
+    Args: as in `ILIF`.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
@@ -51,14 +33,6 @@ class ILIFCell(NeuronCell):
     Returns:
         `(spikes, state)`: the spikes, exactly 0, 1, …, D (divided by D with `normalize=True`), and the membrane after the
         reset.
-
-    Raises:
-        ValueError: If `levels` is below 1, `decay` outside [0, 1], `threshold` not > 0, or `initial_membrane` too large.
-        TypeError: If an argument has the wrong type, or is one of other neurons.
-
-    Source: Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking Neural Network for High-performance and
-    Energy-efficient Object Detection" (SpikeYOLO), ECCV 2024; with `normalize=True` the spike firing approximation of Yao et
-    al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
     """
 
     fixed_arguments = ("levels", "decay", "threshold", "normalize", "detach_reset", "initial_membrane")
@@ -70,13 +44,14 @@ class ILIFCell(NeuronCell):
         levels: int = 4,
         decay: float = 0.25,
         threshold: float = 1.0,
+        *,
         normalize: bool = False,
         detach_reset: bool = True,
         initial_membrane: float = 0.0,
         **kwargs: Any,
     ) -> None:
         refuse_other_names(type(self).__name__, kwargs)
-        super().__init__(threshold=threshold, **kwargs)
+        super().__init__(threshold, **kwargs)
         # The clipping gives the derivative.
         del self.surrogate
         self.levels = checks.positive_integer("levels", levels, advice="It is the most spikes in a step.")
@@ -149,11 +124,13 @@ class ILIF(NeuronWithArguments):
         s_t  = round(clip(v_t / threshold, 0, D))            0, 1, …, D; halves are rounded to the even integer
         v⁺_t = v_t − threshold · s_t
 
-    With T = 1 these neurons round and clip their input: the network then is an ordinary one with quantised activations. Its
-    inference is spiking if each integer is sent as that many spikes. With `normalize=True` the output is s_t / D (spike firing
-    approximation, SFA), so that weights for other activations keep their scale.
+    The membrane keeps what exceeds D spikes. With T = 1 these neurons round and clip their input: the network then is an
+    ordinary one with quantised activations. Its inference is spiking if each integer is sent as that many spikes. With
+    `normalize=True` the output is s_t / D (spike firing approximation, SFA), so that weights for other activations keep their
+    scale.
 
-    In the backward pass the derivative of s_t is 1 / threshold where 0 <= v_t / threshold <= D, and 0 elsewhere.
+    In the backward pass the derivative of s_t is that of the clipping, 1 / threshold where 0 <= v_t / threshold <= D, and 0
+    elsewhere: there is no surrogate to choose.
 
     Example:
 
@@ -178,27 +155,15 @@ class ILIF(NeuronWithArguments):
     Output shape:
         Same as the input shape: spikes, exactly 0, 1, …, D, or these numbers divided by D with `normalize=True`.
 
-    Raises: as in `ILIFCell`.
+    Raises:
+        ValueError: If `levels` is below 1, `decay` outside [0, 1], `threshold` not > 0, or `initial_membrane` too large.
+        TypeError: If an argument has the wrong type, or is one of other neurons.
 
     Source: Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking Neural Network for High-performance and
-    Energy-efficient Object Detection" (SpikeYOLO), ECCV 2024.
+    Energy-efficient Object Detection" (SpikeYOLO), ECCV 2024; with `normalize=True` the spike firing approximation of Yao et
+    al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
     """
 
-    def __init__(
-        self,
-        levels: int = 4,
-        decay: float = 0.25,
-        threshold: float = 1.0,
-        normalize: bool = False,
-        detach_reset: bool = True,
-        initial_membrane: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(cell_from(ILIFCell, locals()), **kwargs)
-
-    levels = from_cell("levels")
-    decay = from_cell("decay")
-    threshold = from_cell("threshold")
-    normalize = from_cell("normalize")
-    detach_reset = from_cell("detach_reset")
-    initial_membrane = from_cell("initial_membrane")
+    @arguments_of(ILIFCell)
+    def __init__(self, cell: ILIFCell, **kwargs: Any) -> None:
+        super().__init__(cell, **kwargs)

@@ -11,11 +11,11 @@ from keras_ratesnn import dynamics, surrogates
 from keras_ratesnn._core import backend, checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import CELL, LayerKind
-from keras_ratesnn.layers._cell_guards import GuardedCell
+from keras_ratesnn.layers._arguments import fixed
 from keras_ratesnn.surrogates import Surrogate
 
 
-class NeuronCell(GuardedCell):
+class NeuronCell(keras.layers.Layer):
     """One time step of a population of spiking neurons: the base class of all cells, including custom ones.
 
     Call a cell as `spikes, state = cell(inputs, state)`. To use it in a network, wrap it in the layer
@@ -52,6 +52,8 @@ class NeuronCell(GuardedCell):
 
     layer_kind = LayerKind(role=CELL)
     fixed_arguments: tuple[str, ...] = ("threshold", "surrogate")
+    """Names of the constructor's arguments that are attributes and, as they are, part of the config. They are fixed once the
+    cell is built, since their values may be part of compiled or traced code."""
     fuses = True
     """Whether a step may be compiled into one pass over memory, on backends where the library does that."""
     levels = 1
@@ -66,13 +68,30 @@ class NeuronCell(GuardedCell):
     """Whether the spikes of the previous step come back through a layer, `fed_back(spikes)`, and couple neurons."""
     derivative_needs_inputs = False
     """Whether `step_derivative` also takes the `inputs` of the step, as a keyword."""
+    exact_timesteps = False
+    """Whether it cannot run for fewer time steps than `most_timesteps` either."""
 
-    def __init__(self, threshold: float = 1.0, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any) -> None:
+    def __init__(self, threshold: float = 1.0, *, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any) -> None:
         # The state stays in float32 in half precision: Keras must not cast the arguments.
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.threshold = checks.real("threshold", threshold, above=0, advice="A neuron at rest would spike without input.")
         self.surrogate = surrogates.get(surrogate)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.fixed_arguments and getattr(self, "built", False):
+            raise fixed(name, value, self)
+        super().__setattr__(name, value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(value, keras.KerasTensor) for value in (*args, *kwargs.values())):
+            kind = type(self).__name__
+            # Not a TypeError: Sequential would replace its message.
+            raise ValueError(
+                f"A cell computes one time step and cannot be a layer of a network. Received: {kind} {self.name!r} in a model. "
+                f"Use a neuron layer: keras_ratesnn.layers.LIF() or another one, or keras_ratesnn.layers.Neuron({kind}())."
+            )
+        return super().__call__(*args, **kwargs)
 
     def add_weight(self, *args: Any, dtype: str | None = None, autocast: bool = False, **kwargs: Any) -> Any:
         """As in any Keras layer, but in half precision a cell's weights are kept and read in float32, like its state."""

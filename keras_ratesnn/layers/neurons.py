@@ -7,14 +7,12 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, registry
-from keras_ratesnn._core.annotations import Config, Reset, Shape, Tensor
+from keras_ratesnn._core.annotations import Config, Shape, Tensor
 from keras_ratesnn.layer_kinds import NEURON, LayerKind
-from keras_ratesnn.layers._cell_guards import from_cell
-from keras_ratesnn.layers._other_names import refuse_other_names
+from keras_ratesnn.layers._arguments import arguments_of, from_cell
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell, without_ignored_reset
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.threshold_stabilizer import StabilizedCell, ThresholdStabilizer
-from keras_ratesnn.surrogates import Surrogate
 
 
 @registry.register
@@ -32,7 +30,11 @@ class Neuron(keras.layers.Layer):
         TypeError: If `cell` is not a `NeuronCell`.
     """
 
-    layer_kind = LayerKind(role=NEURON, most_timesteps=lambda layer: layer.cell.most_timesteps)
+    layer_kind = LayerKind(
+        role=NEURON,
+        most_timesteps=lambda layer: layer.cell.most_timesteps,
+        exact_timesteps=lambda layer: layer.cell.exact_timesteps,
+    )
 
     def __init__(self, cell: NeuronCell | Config, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -69,6 +71,9 @@ class Neuron(keras.layers.Layer):
     def cell_in_time(self, training: bool) -> Any:
         """The cell to run over time: the layer's cell, or a replacement that extends it.
 
+        It is called once for many steps, before they run. It must not read weights: the steps do, in whose loops others may
+        stand in their place.
+
         Args:
             training: Boolean, whether the network behaves as in training.
         """
@@ -82,7 +87,13 @@ class Neuron(keras.layers.Layer):
 
 
 class NeuronWithArguments(Neuron):
-    """Base class of layers that have the arguments of their cell: the config of the cell is part of theirs."""
+    """Base class of layers that have the arguments of their cell, see `arguments_of`: as attributes, and in their config."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cell_class = getattr(vars(cls).get("__init__"), "cell_class", NeuronCell)
+        for name in () if cell_class is NeuronCell else cell_class.fixed_arguments:
+            setattr(cls, name, from_cell(name))
 
     def get_config(self) -> Config:
         config = super().get_config()
@@ -93,26 +104,13 @@ class NeuronWithArguments(Neuron):
         # Only the cell has weights to train, and its config is part of this one.
         return {**config, **of_cell, "trainable": self.trainable and self.cell.trainable}
 
-
-class IntegrateAndFire(NeuronWithArguments):
-    """Base class of integrate-and-fire layers: exposes the arguments of the cell as attributes and config."""
-
-    threshold = from_cell("threshold")
-    reset = from_cell("reset")
-    v_reset = from_cell("v_reset")
-    detach_reset = from_cell("detach_reset")
-    surrogate = from_cell("surrogate")
-    learn_threshold = from_cell("learn_threshold")
-    initial_membrane = from_cell("initial_membrane")
-    reset_delay = from_cell("reset_delay")
-
     @classmethod
     def from_config(cls, config: Config) -> Self:
         return super().from_config(without_ignored_reset(config))
 
 
 @registry.register
-class LIF(IntegrateAndFire):
+class LIF(NeuronWithArguments):
     """Leaky integrate-and-fire neurons: the activation of a spiking network.
 
         v⁺_0 = initial_membrane
@@ -153,24 +151,24 @@ class LIF(IntegrateAndFire):
         decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
             steps it is `1 − 1/τ`. Defaults to `0.2`.
         threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
+        decay_input: Boolean, whether the input is scaled by 1 − `decay`, as by default in SpikingJelly: the membrane for a
+            constant input then approaches that input. Defaults to `False`.
         reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
         v_reset: Float < `threshold`, the membrane after a hard reset; must be 0 with a soft reset. Defaults to `0.0`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
+        reset_delay: Boolean, whether a spike resets the membrane in the next step, as by default in snnTorch, instead of at
+            once. A delayed hard reset also replaces the input of that step. Defaults to `False`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
         learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
             Defaults to `False`.
+        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. In a network that was converted from an
+            ordinary one, `threshold / 2` rounds firing rates instead of truncating them (Bu et al., AAAI 2022). Defaults to
+            `0.0`.
         threshold_stabilizer: Boolean, whether in training the threshold of each step follows the mean and standard deviation
             of all membranes of the layer, so that a similar fraction of neurons spikes at every step (OTS of Zhu et al., ICLR
             2024). In inference the threshold is the running mean. The authors train with `gradient="sltt"`; `"rate"` is not
             supported. Defaults to `False`.
-        initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. In a network that was converted from an
-            ordinary one, `threshold / 2` rounds firing rates instead of truncating them (Bu et al., AAAI 2022). Defaults to
-            `0.0`.
-        decay_input: Boolean, whether the input is scaled by 1 − `decay`, as by default in SpikingJelly: the membrane for a
-            constant input then approaches that input. Defaults to `False`.
-        reset_delay: Boolean, whether a spike resets the membrane in the next step, as by default in snnTorch, instead of at
-            once. A delayed hard reset also replaces the input of that step. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer. In rate training the
             regularizer sees the firing rate, in BPTT the spikes of all steps.
 
@@ -189,37 +187,21 @@ class LIF(IntegrateAndFire):
     Source: Yu et al., NeurIPS 2024, equation 1.
     """
 
-    def __init__(
-        self,
-        decay: float = 0.2,
-        threshold: float = 1.0,
-        reset: Reset = "soft",
-        v_reset: float = 0.0,
-        detach_reset: bool = True,
-        surrogate: str | Surrogate | Config = "sigmoid",
-        learn_threshold: bool = False,
-        threshold_stabilizer: bool = False,
-        initial_membrane: float = 0.0,
-        decay_input: bool = False,
-        reset_delay: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(cell_from(LIFCell, locals()), **kwargs)
+    @arguments_of(LIFCell)
+    def __init__(self, cell: LIFCell, *, threshold_stabilizer: bool = False, **kwargs: Any) -> None:
+        super().__init__(cell, **kwargs)
         self.threshold_stabilizer = checks.boolean("threshold_stabilizer", threshold_stabilizer)
-        if threshold_stabilizer and reset_delay:
+        if threshold_stabilizer and cell.reset_delay:
             raise ValueError(
                 "`threshold_stabilizer=True` changes the threshold from step to step, and a delayed reset needs that of the "
                 "previous step. Received: reset_delay=True, too. Leave one of the two out."
             )
-        if threshold_stabilizer and learn_threshold:
+        if threshold_stabilizer and cell.learn_threshold:
             raise ValueError(
                 "`threshold_stabilizer=True` sets the thresholds from the membranes. Received: learn_threshold=True, too. "
                 "Leave one of the two out."
             )
-        self.stabilizer = ThresholdStabilizer(threshold, name="stabilizer") if threshold_stabilizer else None
-
-    decay = from_cell("decay")
-    decay_input = from_cell("decay_input")
+        self.stabilizer = ThresholdStabilizer(cell.threshold, name="stabilizer") if threshold_stabilizer else None
 
     @property
     def couples_neurons(self) -> bool:
@@ -248,7 +230,7 @@ class LIF(IntegrateAndFire):
 
 
 @registry.register
-class IF(IntegrateAndFire):
+class IF(NeuronWithArguments):
     """Integrate-and-fire neurons: like `LIF` without a leak, `decay = 1`.
 
     Example:
@@ -260,23 +242,13 @@ class IF(IntegrateAndFire):
     Args: as in `LIF`, without `decay`, `decay_input` and `threshold_stabilizer`.
     """
 
-    def __init__(
-        self,
-        threshold: float = 1.0,
-        reset: Reset = "soft",
-        v_reset: float = 0.0,
-        detach_reset: bool = True,
-        surrogate: str | Surrogate | Config = "sigmoid",
-        learn_threshold: bool = False,
-        initial_membrane: float = 0.0,
-        reset_delay: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(cell_from(IFCell, locals()), **kwargs)
+    @arguments_of(IFCell)
+    def __init__(self, cell: IFCell, **kwargs: Any) -> None:
+        super().__init__(cell, **kwargs)
 
 
 @registry.register
-class ParametricLIF(IntegrateAndFire):
+class ParametricLIF(NeuronWithArguments):
     """Leaky integrate-and-fire neurons that learn their decay, kept inside (0, 1) by a sigmoid.
 
     With the rate gradient the decay gets the exact local derivative of the firing rate, ∂r/∂λ, accumulated forward in time
@@ -298,43 +270,9 @@ class ParametricLIF(IntegrateAndFire):
     ICCV 2021.
     """
 
-    def __init__(
-        self,
-        decay: float = 0.5,
-        threshold: float = 1.0,
-        reset: Reset = "soft",
-        v_reset: float = 0.0,
-        detach_reset: bool = True,
-        surrogate: str | Surrogate | Config = "sigmoid",
-        learn_threshold: bool = False,
-        per_channel: bool = False,
-        axis: int = -1,
-        initial_membrane: float = 0.0,
-        decay_input: bool = False,
-        reset_delay: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(cell_from(ParametricLIFCell, locals()), **kwargs)
-
-    decay = from_cell("decay")
-    decay_input = from_cell("decay_input")
-    per_channel = from_cell("per_channel")
-    axis = from_cell("axis")
-
-
-def cell_from(cell_class: type[NeuronCell], arguments: dict[str, Any], *others: str) -> NeuronCell:
-    """The cell of a layer.
-
-    Args:
-        cell_class: A class of cells.
-        arguments: What `locals()` gives at the beginning of the constructor of the layer: its arguments have the names of
-            those of the cell.
-        *others: Names of arguments of the cell that may change.
-    """
-    kwargs = arguments["kwargs"]
-    refuse_other_names(type(arguments["self"]).__name__, kwargs)
-    own = {name: arguments[name] for name in (*cell_class.fixed_arguments, *others)}
-    return cell_class(**own, dtype=kwargs.get("dtype"), name="cell")
+    @arguments_of(ParametricLIFCell)
+    def __init__(self, cell: ParametricLIFCell, **kwargs: Any) -> None:
+        super().__init__(cell, **kwargs)
 
 
 def _warn_of_one_time_step(layer: keras.layers.Layer) -> None:

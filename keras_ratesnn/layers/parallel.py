@@ -1,14 +1,11 @@
 """Parallel spiking neurons (PSN): the membrane is a weighted sum of the inputs of several steps, without a reset."""
 
-import dataclasses
 from typing import Any
 
 from keras_ratesnn._core import registry
-from keras_ratesnn._core.annotations import Config
-from keras_ratesnn.layers._cell_guards import from_cell
-from keras_ratesnn.layers.neurons import NeuronWithArguments, cell_from
+from keras_ratesnn.layers._arguments import arguments_of
+from keras_ratesnn.layers.neurons import NeuronWithArguments
 from keras_ratesnn.layers.parallel_cells import MaskedPSNCell, PSNCell, SlidingPSNCell
-from keras_ratesnn.surrogates import Surrogate
 
 
 @registry.register
@@ -46,16 +43,9 @@ class PSN(NeuronWithArguments):
     2023.
     """
 
-    layer_kind = dataclasses.replace(NeuronWithArguments.layer_kind, exact_timesteps=True)
-
-    def __init__(
-        self, timesteps: int, threshold: float = 1.0, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any
-    ) -> None:
-        super().__init__(cell_from(PSNCell, locals()), **kwargs)
-
-    timesteps = from_cell("timesteps")
-    threshold = from_cell("threshold")
-    surrogate = from_cell("surrogate")
+    @arguments_of(PSNCell)
+    def __init__(self, cell: PSNCell, **kwargs: Any) -> None:
+        super().__init__(cell, **kwargs)
 
 
 @registry.register
@@ -82,8 +72,8 @@ class MaskedPSN(NeuronWithArguments):
     Args:
         timesteps: Integer T >= 1, the largest number of time steps.
         order: Integer from 1 to T: the number of inputs, the present one included, that reach a membrane.
-        mask: Float from 0 to 1, λ. It can be set at any time. Defaults to `1.0`.
         threshold: Float > 0; the biases start at −threshold. Defaults to `1.0`.
+        mask: Float from 0 to 1, λ. It can be set at any time. Defaults to `1.0`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 
@@ -94,21 +84,9 @@ class MaskedPSN(NeuronWithArguments):
     Source: Fang et al., NeurIPS 2023. SpikingJelly's `MaskedPSN` begins with λ = 0.
     """
 
-    def __init__(
-        self,
-        timesteps: int,
-        order: int,
-        mask: float = 1.0,
-        threshold: float = 1.0,
-        surrogate: str | Surrogate | Config = "sigmoid",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(cell_from(MaskedPSNCell, locals(), "mask"), **kwargs)
-
-    timesteps = from_cell("timesteps")
-    order = from_cell("order")
-    threshold = from_cell("threshold")
-    surrogate = from_cell("surrogate")
+    @arguments_of(MaskedPSNCell)
+    def __init__(self, cell: MaskedPSNCell, **kwargs: Any) -> None:
+        super().__init__(cell, **kwargs)
 
     @property
     def mask(self) -> float:
@@ -151,11 +129,6 @@ class SlidingPSN(NeuronWithArguments):
     Source: Fang et al., NeurIPS 2023.
     """
 
-    def __init__(
-        self, order: int, threshold: float = 1.0, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any
-    ) -> None:
-        super().__init__(cell_from(SlidingPSNCell, locals()), **kwargs)
-
-    order = from_cell("order")
-    threshold = from_cell("threshold")
-    surrogate = from_cell("surrogate")
+    @arguments_of(SlidingPSNCell)
+    def __init__(self, cell: SlidingPSNCell, **kwargs: Any) -> None:
+        super().__init__(cell, **kwargs)

@@ -37,11 +37,12 @@ class PSNCell(ParallelCell):
     """
 
     fixed_arguments = ("timesteps", *NeuronCell.fixed_arguments)
+    exact_timesteps = True
 
     def __init__(
-        self, timesteps: int, threshold: float = 1.0, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any
+        self, timesteps: int, threshold: float = 1.0, *, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any
     ) -> None:
-        super().__init__(threshold, surrogate, **kwargs)
+        super().__init__(threshold, surrogate=surrogate, **kwargs)
         self.timesteps = checks.positive_integer("timesteps", timesteps, advice=_TIMESTEPS_ADVICE)
 
     @property
@@ -92,17 +93,19 @@ class MaskedPSNCell(PSNCell):
     """
 
     fixed_arguments = ("timesteps", "order", *NeuronCell.fixed_arguments)
+    exact_timesteps = False
 
     def __init__(
         self,
         timesteps: int,
         order: int,
-        mask: float = 1.0,
         threshold: float = 1.0,
+        *,
+        mask: float = 1.0,
         surrogate: str | Surrogate | Config = "sigmoid",
         **kwargs: Any,
     ) -> None:
-        super().__init__(timesteps, threshold, surrogate, **kwargs)
+        super().__init__(timesteps, threshold, surrogate=surrogate, **kwargs)
         self.order = checks.positive_integer("order", order, advice=_ORDER_ADVICE)
         if self.order > self.timesteps:
             raise ValueError(
@@ -176,9 +179,9 @@ class SlidingPSNCell(ParallelCell):
     derivative_needs_inputs = True
 
     def __init__(
-        self, order: int, threshold: float = 1.0, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any
+        self, order: int, threshold: float = 1.0, *, surrogate: str | Surrogate | Config = "sigmoid", **kwargs: Any
     ) -> None:
-        super().__init__(threshold, surrogate, **kwargs)
+        super().__init__(threshold, surrogate=surrogate, **kwargs)
         self.order = checks.positive_integer("order", order, advice=_ORDER_ADVICE)
 
     def build(self, input_shape: Shape) -> None:

@@ -36,7 +36,7 @@ class RecurrentCell(NeuronCell):
     def __init__(self, cell: NeuronCell | Config, synapse: keras.layers.Layer | Config, **kwargs: Any) -> None:
         inner: NeuronCell = _deserialized(cell)
         # Cells whose derivative is no surrogate have none.
-        super().__init__(inner.threshold, getattr(inner, "surrogate", "sigmoid"), **kwargs)
+        super().__init__(inner.threshold, surrogate=getattr(inner, "surrogate", "sigmoid"), **kwargs)
         self.cell: NeuronCell = inner
         self.levels = inner.levels
         self.synapse: keras.layers.Layer = _deserialized(synapse)

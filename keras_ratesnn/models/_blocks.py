@@ -12,9 +12,9 @@ SPIKE_SCALE = 2.74
 """Scale of spikes in networks with standardised kernels; gives a mean square of about 1 (Xiao et al., 2022)."""
 
 
-def channel_axis():
-    """The channel axis of a batch of images in Keras' image data format."""
-    return 1 if keras.config.image_data_format() == "channels_first" else -1
+def channel_axis(x=None):
+    """The channel axis of a batch of images in Keras' image data format, or of `x`, images or tokens."""
+    return 1 if keras.config.image_data_format() == "channels_first" and (x is None or len(x.shape) == 4) else -1
 
 
 def convolution(x, filters, size, strides, use_bias, initialization, name, layer=layers.Conv2D):
@@ -42,7 +42,7 @@ def convolution(x, filters, size, strides, use_bias, initialization, name, layer
 
 def batch_normalization(x, name):
     """Batch normalisation with PyTorch's defaults; PyTorch's momentum of 0.1 is 0.9 in Keras."""
-    return layers.BatchNormalization(axis=channel_axis(), momentum=0.9, epsilon=1e-5, name=name)(x)
+    return layers.BatchNormalization(axis=channel_axis(x), momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
 def online_renormalization(x, name):
@@ -73,10 +73,6 @@ def conv_bn_neuron(
     return x if neuron is None else neurons(x, neuron, f"{name}_neuron{number}")
 
 
-conv_osr_neuron = functools.partial(conv_bn_neuron, normalization=online_renormalization)
-"""`conv_bn_neuron` with online renormalisation."""
-
-
 def scaled_neurons(x, neuron, name):
     """Neurons with spikes multiplied by `SPIKE_SCALE`: `NAME` and `NAME_scale`."""
     return layers.Rescaling(SPIKE_SCALE, name=f"{name}_scale")(neurons(x, neuron, name))
@@ -86,6 +82,15 @@ def conv_ws_neuron(x, filters, size, strides, neuron, use_bias, initialization, 
     """A convolution with a standardised kernel, and scaled neurons unless `neuron` is `None`; see `conv_bn_neuron`."""
     x = convolution(x, filters, size, strides, use_bias, initialization, f"{name}_conv{number}", WSConv2D)
     return x if neuron is None else scaled_neurons(x, neuron, f"{name}_neuron{number}")
+
+
+def pointwise(x, units, use_bias, name):
+    """A dense layer on the channels of tokens or images, and batch normalisation: `NAME` and `NAME_bn`."""
+    if len(x.shape) == 4:
+        x = layers.Conv2D(units, 1, use_bias=use_bias, name=name)(x)
+    else:
+        x = layers.Dense(units, use_bias=use_bias, name=name)(x)
+    return batch_normalization(x, f"{name}_bn")
 
 
 def dense(x, units, initialization, name):

@@ -8,14 +8,12 @@ import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.layers import SpikingSelfAttention
-from keras_ratesnn.layers._neuron_argument import checked_neuron
-from keras_ratesnn.layers.attention import spikformer_attention_neuron, spikformer_neuron
-from keras_ratesnn.layers.pointwise import pointwise
 from keras_ratesnn.models._arguments import checked_classes, image_input
-from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons
+from keras_ratesnn.models._blocks import batch_normalization, channel_axis, conv_bn_neuron, dense, neurons, pointwise
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
+from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._pooling import PaddedMaxPooling2D
+from keras_ratesnn.models.attention import spikformer_attention_neuron, spikformer_neuron, spiking_self_attention
 
 SMALLEST_FOR_LARGE_EDITIONS = 128
 """Images of this height and width or more have the edition "imagenet", or "dvs" if they have two channels."""
@@ -69,7 +67,15 @@ class Plan:
     attention_neuron: Callable
 
 
-def plan(editions, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron):
+IN_STAGES = {
+    "imagenet": Edition(patch=16, first_blocks=(1, 2), narrowest=8, heads=lambda dims: dims // 64),
+    "cifar": Edition(patch=4, first_blocks=(1, 1), narrowest=8, heads=lambda dims: 8),
+    "dvs": Edition(patch=16, first_blocks=(1,), narrowest=16, heads=lambda dims: 16, mlp_ratio=1),
+}
+"""The editions of the transformers whose stages each halve the image."""
+
+
+def plan(editions, input_shape, classes, dims, blocks, heads, mlp_ratio, edition, neuron, attention_neuron, **_):
     """Checks the arguments of a network, see `keras_ratesnn.models.Spikformer`.
 
     Args:
@@ -79,10 +85,11 @@ def plan(editions, input_shape, classes, dims, blocks, heads, edition, mlp_ratio
         dims: Likewise.
         blocks: Likewise.
         heads: Likewise.
-        edition: Likewise.
         mlp_ratio: Likewise.
+        edition: Likewise.
         neuron: Likewise.
         attention_neuron: Likewise.
+        **_: The types of options have those, too, that `builder` takes.
 
     Returns:
         `Plan`.
@@ -204,16 +211,16 @@ def tokens(x, name):
     return layers.Permute((2, 1), name=name)(layers.Reshape((channels, -1), name=f"{name}_flat")(x))
 
 
-def spike_block(x, attention, plan, name):
+def spike_block(x, attended, plan, name):
     """A block of Spikformer and QKFormer, which adds spikes to spikes: attention and an MLP.
 
     Args:
         x: Tensor, tokens or images.
-        attention: A layer of attention, called on `x`.
+        attended: Tensor, the currents of attention on `x`.
         plan: `Plan`.
         name: String, the beginning of the names of the layers.
     """
-    y = neurons(attention(x), plan.neuron, f"{name}_attention_output_neuron")
+    y = neurons(attended, plan.neuron, f"{name}_attention_output_neuron")
     x = layers.Add(name=f"{name}_attention_add")([x, y])
     channels = x.shape[-1] if len(x.shape) == 3 else x.shape[channel_axis()]
     y = pointwise(x, channels * plan.mlp_ratio, True, f"{name}_mlp1")
@@ -221,11 +228,12 @@ def spike_block(x, attention, plan, name):
     return layers.Add(name=f"{name}_mlp_add")([x, neurons(y, plan.neuron, f"{name}_mlp2_neuron")])
 
 
-def self_attention(plan, name, scale=0.125, use_bias=False):
-    """`SpikingSelfAttention` with the heads and the neurons of a plan."""
-    return SpikingSelfAttention(
+def self_attention(x, plan, name, scale=0.125, use_bias=False):
+    """`spiking_self_attention` with the heads and the neurons of a plan."""
+    return spiking_self_attention(
+        x,
         plan.heads,
-        scale,
+        scale=scale,
         use_bias=use_bias,
         neuron=plan.neuron,
         attention_neuron=plan.attention_neuron,
@@ -233,11 +241,28 @@ def self_attention(plan, name, scale=0.125, use_bias=False):
     )
 
 
-def classified(x, plan):
-    """The network that ends in a dense layer on `x`, the means over the tokens."""
+def in_stages(plan, first_patches, patches, blocks):
+    """The tokens of the last stage. Each stage but the first halves the image and doubles the channels.
+
+    Args:
+        plan: `Plan`.
+        first_patches: Dict of the names of editions to the patch embedding of the first stage, a function
+            `(x, channels, plan, name)`.
+        patches: That of the other stages.
+        blocks: Functions `(x, plan, name)`, the block of each stage.
+    """
+    x, last = plan.inputs, len(plan.depths)
+    for stage, (depth, block) in enumerate(zip(plan.depths, blocks, strict=True), 1):
+        embed = first_patches[plan.edition] if stage == 1 else patches
+        x = embed(x, plan.dims // 2 ** (last - stage), plan, f"patches{stage}")
+        x = tokens(x, "tokens") if stage == last else x
+        for number in range(1, depth + 1):
+            x = block(x, plan, f"stage{stage}_block{number}")
+    return x
+
+
+def classified(x, plan, with_neurons=False):
+    """The network that ends in a dense layer on the means over the tokens, or on neurons of these."""
+    x = layers.GlobalAveragePooling1D(data_format="channels_last", name="pool")(x)
+    x = neurons(x, plan.neuron, "neuron") if with_neurons else x
     return keras.Model(plan.inputs, dense(x, plan.classes, PYTORCH_DEFAULT, "classifier"), name="network")
-
-
-def token_mean(x):
-    """The mean over all tokens."""
-    return layers.GlobalAveragePooling1D(data_format="channels_last", name="pool")(x)

@@ -3,6 +3,8 @@
 `python -m recipes.compare.results RUN [RUN ...]` first adds the results of finished runs to the committed ones.
 """
 
+import csv
+import io
 import itertools
 import pathlib
 import re
@@ -16,17 +18,19 @@ from recipes.run_folder import RESULT, RunFolder, complete, test_score
 
 RECIPES = pathlib.Path(__file__).parent.parent
 FOLDER = RECIPES / "results"
-PAGES = (RECIPES / "README.md", RECIPES.parent / "docs" / "results.md", RECIPES.parent / "docs" / "tasks.md")
+TABLE = "table.csv"
+"""The file in `FOLDER` with a row for all seeds of the same settings, as GitHub shows it."""
+
+PAGES = (RECIPES.parent / "docs" / "results.md", RECIPES.parent / "docs" / "tasks.md")
 
 PLACE = re.compile(
-    r"(?P<begin><!-- results(?: of (?P<tasks>tasks)| of (?P<name>\w+)(?P<against> and its ordinary network)?"
-    r"(?P<wanted>(?:, \w+=[\w.|]+)*))?: made by python -m recipes.compare.results -->\n\n)"
+    r"(?P<begin><!-- results of (?:(?P<tasks>tasks)|(?P<name>\w+)(?P<against> and its ordinary network)?"
+    r"(?P<wanted>(?:, \w+=[\w.|]+)*)): made by python -m recipes.compare.results -->\n\n)"
     r"(?:(?!<!-- results).)*?(?P<end><!-- end of results -->)",
     re.DOTALL,
 )
 """Places of tables in a page, each the beginning of a comment:
 
-results                                             all classifiers
 results of digits, epochs=10, step_mode=single      a short table for those of a recipe with these settings; `|` separates
                                                     alternatives
 results of digits and its ordinary network          a spiking network with several numbers of time steps beside an ordinary one
@@ -63,13 +67,15 @@ COLUMNS = (
     "training images",
     "augmentation",
     "backend",
+    "training accuracy, epoch 1",
+    "last epoch",
     "test accuracy",
     "of each seed",
     "s per epoch",
     "peak memory, MiB",
     "device",
 )
-IN_SHORT = ("gradient", "step mode", "training accuracy, epoch 1", "last epoch", "test accuracy", "of each seed")
+IN_SHORT = ("gradient", "test accuracy")
 SHUFFLED = "shuffled in time"
 """The column of what `recipes.compare.shuffled` measured, in short tables of runs for which it did."""
 
@@ -121,9 +127,10 @@ def write(arguments):
         for run in arguments.runs:
             add(RunFolder(run))
         records = committed()
+        (FOLDER / TABLE).write_text(whole_table(records))
         for page in PAGES:
             page.write_text(with_tables(page.read_text(), records))
-    print(f"{len(records)} results in the tables of {' and '.join(map(str, PAGES))}")
+    print(f"{len(records)} results in the tables of {' and '.join(map(str, (FOLDER / TABLE, *PAGES)))}")
 
 
 def committed():
@@ -151,12 +158,10 @@ def with_tables(page, records):
 
 def _table_of(place, records):
     """The table for a match of `PLACE`."""
-    classifiers = [record for record in records if record.get("score", "accuracy") == "accuracy"]
+    classifiers = _classifiers(records)
     compared = [record for record in records if "comparison" in record]
     if place["tasks"]:
         return task_table([record for record in compared if record not in classifiers])
-    if place["name"] is None:
-        return table(classifiers)
     wanted = dict(pair.split("=") for pair in place["wanted"].split(", ")[1:])
     wanted["name"] = place["name"]
     chosen = [record for record in (compared if place["against"] else classifiers) if _has(settings_of(record), wanted)]
@@ -165,11 +170,16 @@ def _table_of(place, records):
     return table(chosen, _short_columns(chosen))
 
 
+def _classifiers(records):
+    return [record for record in records if record.get("score", "accuracy") == "accuracy"]
+
+
 def _short_columns(records):
     """The columns of a short table: those in which its rows can differ."""
     columns = list(IN_SHORT)
-    if len({record["settings"]["timesteps"] for record in records}) > 1:
-        columns.insert(1, "T")
+    for setting, column in (("step_mode", "step mode"), ("timesteps", "T")):
+        if len({record["settings"][setting] for record in records}) > 1:
+            columns.insert(1, column)
     if any("shuffled_accuracy" in record for record in records):
         columns.append(SHUFFLED)
     return columns
@@ -250,11 +260,23 @@ def method_name(settings, space):
     return space.join(parts)
 
 
+def whole_table(records):
+    """The rows of all classifiers, as text with commas between the cells."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *_rows(_classifiers(records), COLUMNS)])
+    return text.getvalue()
+
+
 def table(records, columns=COLUMNS):
     """A Markdown table of run records: one row for all seeds of the same settings, with mean ± standard deviation."""
+    return markdown.table(columns, _rows(records, columns))
+
+
+def _rows(records, columns):
     groups = itertools.groupby(sorted(records, key=_place_in_table), key=_same_but_seed)
-    rows = (_row(list(group)) for _, group in groups)
-    return markdown.table(columns, ([cells[column] for column in columns] for cells in rows))
+    for _, group in groups:
+        cells = _row(list(group))
+        yield [cells[column] for column in columns]
 
 
 def _place_in_table(record):
@@ -268,27 +290,25 @@ def _sortable(value):
 
 
 def task_table(records):
-    """A Markdown table of spiking networks with several numbers of time steps beside ordinary ones: a row for each score."""
+    """A Markdown table of spiking networks with several numbers of time steps beside ordinary ones: a row for each score.
+
+    The backend and the seed have columns where they differ.
+    """
     timesteps = sorted({int(number) for record in records for number in record["comparison"]["spiking"]})
-    columns = ("recipe", "gradient", "start", "epochs", "training images", "backend", "seed", "test score", "ordinary")
-    columns += tuple(f"T = {number}" for number in timesteps)
+    of_runs = {"backend": lambda record: record["backend"], "seed": lambda record: record["settings"]["seed"]}
+    of_runs = {column: value for column, value in of_runs.items() if len(set(map(value, records))) > 1}
+    columns = ("recipe", "gradient", "epochs", "training images", *of_runs, "test score", "ordinary")
     rows = []
     for record in records:
         settings, compared = record["settings"], record["comparison"]
-        start = {"first": "ordinary weights", "beside": "scratch"}[settings["ordinary"]]
-        run = [
-            settings["name"],
-            method_name(settings, " "),
-            start,
-            settings["epochs"],
-            f"{record['train_images']:,}",
-            record["backend"],
-        ]
+        start = {"first": "", "beside": ", from scratch"}[settings["ordinary"]]
+        run = [settings["name"], method_name(settings, " ") + start, settings["epochs"], f"{record['train_images']:,}"]
+        run += [value(record) for value in of_runs.values()]
         for name in [name for name in compared["ordinary"] if not name.endswith("loss")]:
             found = [compared["ordinary"], *(compared["spiking"].get(str(number), {}) for number in timesteps)]
             cells = [f"{scores[name]:.4f}" if name in scores else "" for scores in found]
-            rows.append([*run, settings["seed"], name.replace("_", " "), *cells])
-    return markdown.table(columns, rows)
+            rows.append([*run, name.replace("_", " "), *cells])
+    return markdown.table((*columns, *(f"T = {number}" for number in timesteps)), rows)
 
 
 def _same_but_seed(record):

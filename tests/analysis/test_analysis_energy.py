@@ -8,7 +8,7 @@ from helpers import to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import analysis, describe
+from keras_ratesnn import analysis, describe, models
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers import (
     ILIF,
@@ -18,8 +18,6 @@ from keras_ratesnn.layers import (
     MaskedPSN,
     Recurrent,
     SlidingPSN,
-    SpikingSelfAttention,
-    TokenAttention,
     WSConv2D,
 )
 
@@ -189,7 +187,7 @@ def test_other_costs_are_those_given_and_the_description_shows_the_totals():
     model, images = model_and_images(vgg)
     found = analysis.energy(model, images, analysis.Costs(multiply_add=2.0, accumulate=1.0))
     assert found.total == pytest.approx(2 * found.multiply_adds.sum() + found.accumulates.sum())
-    description = describe(model, images, print_fn=None)
+    description = describe(model, images, verbose=False)
     default = analysis.energy(model, images)
     assert description.energy.total == pytest.approx(default.total)
     assert f"{default.total * 1e9:.3g} nJ; without spikes {default.total_without_spikes * 1e9:.3g} nJ" in str(description)
@@ -228,7 +226,7 @@ def test_each_spike_that_comes_back_is_added_once_for_each_connection_in_the_nex
                     additions += int(spikes[sample, t - 1, i]) * 5
     assert additions > 5
     assert entry(analysis.energy(model, x), "recurrent/back") == (0, pytest.approx(additions / 3), 0)
-    description = describe(model, x, print_fn=None)
+    description = describe(model, x, verbose=False)
     assert description.synaptic_operations == pytest.approx(additions / 3)
     assert (description.parameters, description.not_counted) == (5 * 5 + 5, ())
     if neuron.cell.levels > 1:
@@ -295,8 +293,8 @@ def firing():
 def test_products_of_attention_take_an_addition_for_each_spike_and_value_that_it_meets():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 4))
-    attention = SpikingSelfAttention(heads=2, neuron=firing, attention_neuron=firing, name="attention")
-    network = keras.Model(inputs, attention(inputs))
+    outputs = models.spiking_self_attention(inputs, heads=2, neuron=firing, attention_neuron=firing, name="attention")
+    network = keras.Model(inputs, outputs)
     x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
     parts = [network.get_layer(f"attention_{part}_order").output for part in ("query", "key", "value")]
     queries, keys, values = spikes_of(network, parts, x)
@@ -312,8 +310,8 @@ def test_products_of_attention_take_an_addition_for_each_spike_and_value_that_it
 def test_token_attention_adds_the_spikes_of_queries_and_lets_keys_pass():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 4))
-    attention = TokenAttention(heads=2, neuron=firing, attention_neuron=firing, name="attention")
-    network = keras.Model(inputs, attention(inputs))
+    outputs = models.token_attention(inputs, heads=2, neuron=firing, attention_neuron=firing, name="attention")
+    network = keras.Model(inputs, outputs)
     x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
     (queries,) = spikes_of(network, [network.get_layer("attention_query_heads").output], x)
     found = analysis.energy(helpers.spiking(network, T), x)

@@ -4,8 +4,12 @@ import ast
 import hashlib
 import pathlib
 import re
+import runpy
+import tomllib
 
 import pytest
+
+import keras_ratesnn
 
 pytestmark = pytest.mark.runs_once
 
@@ -58,6 +62,23 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page):
         assert not anchor or anchor in anchors_of(found), f"{link}: there is no such heading"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_are_not_too_wide(page):
+    wide_lines = runpy.run_path(str(ROOT / "docs" / "mkdocs" / "check_width.py"))["wide_lines"]
+    assert list(wide_lines(ROOT / page)) == []
+
+
+def test_the_citation_names_the_package_in_its_version_and_the_paper_that_the_docs_cite():
+    fields, _, paper = (ROOT / "CITATION.cff").read_text().partition("preferred-citation:\n")
+    values = dict(re.findall(r"^([\w-]+): (.+)$", fields, re.MULTILINE))
+    assert values["title"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+    assert values["version"] == keras_ratesnn.__version__
+    cited = (ROOT / "docs" / "citing.md").read_text()
+    assert re.search(r"^  title: (.+)$", paper, re.MULTILINE)[1] == re.search(r"title += \{(.+)\},", cited)[1]
+    names = re.findall(r"- family-names: (\w+)\n +given-names: (\w+)\n", paper)
+    assert " and ".join(map(", ".join, names)) == re.search(r"author += \{(.+)\},", cited)[1]
+
+
 def test_the_site_has_a_title_for_each_mark_of_a_block_of_code():
     module = ast.parse((ROOT / "docs" / "mkdocs" / "repository_pages.py").read_text())
     (titles,) = (
@@ -73,7 +94,7 @@ def test_every_page_and_every_image_of_docs_is_shown():
     shown = set(re.findall(r"^ +- (?:.*: )?(\S+\.md)$", nav, re.MULTILINE))
     # The other pages of the site: docs/mkdocs/repository_pages.py.
     examples = {f"examples/{path.stem}.md" for path in docs.glob("examples/*.py")}
-    elsewhere = {"recipes.md", "contributing.md", "changelog.md"} | examples
+    elsewhere = {"features.md", "recipes.md", "contributing.md", "changelog.md"} | examples
     assert examples <= shown
     assert shown - elsewhere == {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
     text = "".join((ROOT / page).read_text() for page in PAGES)

@@ -46,8 +46,8 @@ def every_other_layer():
     inputs, random = keras.Input((4, 2, 2)), np.random.default_rng(0)
     encoded, spikes = (OF_LIBRARY[name](inputs, random) for name in ("LatencyEncoder", "ILIF"))
     names = (
-        *("Delay", "MaskedPSN", "OnlineRenormalization", "PSN", "Recurrent", "SlidingPSN", "SpikingSelfAttention"),
-        *("TemporalEffectiveBatchNormalization", "ThresholdDependentBatchNormalization", "TimeMixing", "TokenAttention"),
+        *("Delay", "MaskedPSN", "OnlineRenormalization", "PSN", "Recurrent", "SlidingPSN", "spiking_self_attention"),
+        *("TemporalEffectiveBatchNormalization", "ThresholdDependentBatchNormalization", "TimeMixing", "token_attention"),
         *("WSConv2D", "WSDense"),
     )
     parts = [layers.Flatten()(x) for x in (encoded, *(OF_LIBRARY[name](spikes, random) for name in names))]

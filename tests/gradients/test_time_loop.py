@@ -29,7 +29,9 @@ class CountingCell(rsnn.layers.NeuronCell):
 CELLS = {
     "lif": lambda: rsnn.layers.LIFCell(0.6, threshold=0.7),
     "hard reset, not detached": lambda: rsnn.layers.LIFCell(0.6, reset="hard", v_reset=0.2, detach_reset=False),
-    "delayed, hard": lambda: rsnn.layers.LIFCell(0.6, 0.4, "hard", decay_input=True, reset_delay=True, learn_threshold=True),
+    "delayed, hard": lambda: rsnn.layers.LIFCell(
+        0.6, 0.4, reset="hard", decay_input=True, reset_delay=True, learn_threshold=True
+    ),
     "a start above rest": lambda: rsnn.layers.LIFCell(0.6, initial_membrane=0.5),
     "all that is learned": lambda: rsnn.layers.ParametricLIFCell(0.4, per_channel=True, learn_threshold=True),
     "of one's own, with a counter and a weight": lambda: CountingCell(),

@@ -1,5 +1,6 @@
 """Neurons with learned parameters, neurons without a leak, and custom neurons."""
 
+import inspect
 import threading
 
 import keras
@@ -220,6 +221,32 @@ def test_a_config_makes_the_same_layer(layer):
     for name in others:
         assert getattr(again, name) is True
         assert getattr(old, name) is False
+
+
+ORDER = (
+    *("timesteps", "order", "levels", "decay", "threshold"),
+    *("decay_input", "synaptic_decay", "adaptation_decay", "adaptation", "per_channel", "axis", "mask", "normalize"),
+    *("reset", "v_reset", "detach_reset", "reset_delay", "surrogate", "learn_threshold", "initial_membrane"),
+    "threshold_stabilizer",
+)
+"""The arguments of neurons. Those of the first line may be given by position, the others by name alone."""
+
+CELLS = [name for name in rsnn.layers.__all__ if name.endswith("Cell") and not name.startswith("Recurrent")]
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_and_its_layer_have_the_same_arguments_in_the_order_of_all_neurons(name):
+    *arguments, others = inspect.signature(getattr(rsnn.layers, name)).parameters.values()
+    assert others.name == "kwargs"
+    assert [argument.name for argument in arguments] == [each for each in ORDER if each in {found.name for found in arguments}]
+    by_name = [argument.name for argument in arguments if argument.kind is argument.KEYWORD_ONLY]
+    assert by_name == [argument.name for argument in arguments if ORDER.index(argument.name) > ORDER.index("threshold")]
+    if name != "NeuronCell":
+        *of_layer, others = inspect.signature(getattr(rsnn.layers, name.removesuffix("Cell"))).parameters.values()
+        assert others.name == "kwargs"
+        assert of_layer[: len(arguments)] == arguments
+        assert [found.name for found in of_layer[len(arguments) :]] == (["threshold_stabilizer"] if name == "LIFCell" else [])
 
 
 @keras.saving.register_keras_serializable(package="tests")

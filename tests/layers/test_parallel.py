@@ -21,7 +21,7 @@ def psn(case=None):
 
 
 def masked(case=None):
-    return rsnn.layers.MaskedPSN(case["timesteps"], case["order"], case["mask"]) if case else rsnn.layers.MaskedPSN(T, 3)
+    return rsnn.layers.MaskedPSN(case["timesteps"], case["order"], mask=case["mask"]) if case else rsnn.layers.MaskedPSN(T, 3)
 
 
 def half_masked(case=None):
@@ -253,6 +253,7 @@ def test_what_parallel_neurons_cannot_do_is_an_error():
     for call, message in (
         (lambda: spiking(network(psn), T + 1), "`timesteps` must be 5, the number.*SlidingPSN"),
         (lambda: spiking(network(psn), T - 1), "`timesteps` must be 5"),
+        (lambda: spiking(network(lambda: rsnn.layers.Neuron(rsnn.layers.PSNCell(T))), T - 1), "`timesteps` must be 5"),
         (lambda: spiking(network(masked), T + 1), "`timesteps` must be at most 5"),
         (lambda: spiking(network(of_cell), T + 1), "`timesteps` must be at most 5"),
         (lambda: spiking(network(psn), T, step_mode="single"), "depend on inputs of later steps"),

@@ -141,7 +141,7 @@ def test_the_accuracy_of_shuffled_spikes_is_in_the_result_and_in_short_tables(ru
     assert 0 <= found["shuffled_accuracy"] <= 1
     place = "<!-- results of japanese_vowels: made by python -m recipes.compare.results -->\n\nold\n\n<!-- end of results -->"
     heading, _, *rows = results.with_tables(place, [found, with_delays]).splitlines()[2:-2]
-    assert heading.endswith("| of each seed | shuffled in time |")
+    assert heading.endswith("| test accuracy | shuffled in time |")
     names = [row.split(" | ")[0] for row in rows]
     assert names == ["| rate", "| rate with delays"]
     assert [row.split(" | ")[-1] for row in rows] == [f"{found['shuffled_accuracy']:.4f} |", " |"]

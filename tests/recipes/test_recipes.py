@@ -504,16 +504,10 @@ def test_the_table_has_a_row_for_the_seeds_of_the_same_settings(digits_run):
 def test_rows_of_the_table_are_in_the_order_of_their_numbers(digits_run):
     _, record = digits_run
     many, few = ({**record, "settings": {**record["settings"], "timesteps": number}} for number in (16, 2))
-    assert [row.split(" | ")[3] for row in results.table([many, few]).splitlines()[2:]] == ["2", "16"]
+    assert results.table([many, few], ("T",)).splitlines()[2:] == ["| 2 |", "| 16 |"]
 
 
 PAGE = """before
-<!-- results: made by python -m recipes.compare.results -->
-
-old
-
-<!-- end of results -->
-between
 <!-- results of digits, epochs=3, gradient=rate|bptt: made by python -m recipes.compare.results -->
 
 old
@@ -550,15 +544,18 @@ def test_results_are_copied_and_written_into_the_pages(digits_run, tmp_path, mon
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
     assert results.main([str(folder)]) == 0
     text = page.read_text()
-    assert [line for line in text.splitlines() if line and line[0] not in "|<"] == ["before", "between", "after"]
-    whole, short, other = (
+    assert [line for line in text.splitlines() if line and line[0] not in "|<"] == ["before", "after"]
+    short, other = (
         [line for line in place.split("<!-- end")[0].splitlines()[4:] if line] for place in text.split("<!-- res")[1:]
     )
-    assert f"| {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f} | " in whole[0]
-    trained = record["curve"]["accuracy"]
-    cells = f"{trained[0]:.3f} | {trained[-1]:.3f} | {record['test_accuracy']:.4f} | {record['test_accuracy']:.4f}"
-    assert short == [f"| rate | multi | {cells} |"]
+    assert short == [f"| rate | {record['test_accuracy']:.4f} |"]
     assert other == []
+    with (tmp_path / "results" / results.TABLE).open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["recipe"] == "digits"
+    assert row["of each seed"] == f"{record['test_accuracy']:.4f}"
+    trained = record["curve"]["accuracy"]
+    assert (row["training accuracy, epoch 1"], row["last epoch"]) == (f"{trained[0]:.3f}", f"{trained[-1]:.3f}")
     # As it is written, so it is found the next time.
     assert results.main([]) == 0
     assert page.read_text() == text
@@ -595,14 +592,14 @@ def test_results_with_an_ordinary_network_are_compared_with_it(digits_run):
     compared = {**record, "comparison": {"ordinary": {**scores, "accuracy": 0.75}, "spiking": {"1": scores}}}
     compared["settings"] = {**record["settings"], "ordinary": "first", "teacher_weight": 0.5}
     begin, end = ": made by python -m recipes.compare.results -->\n\nold", "\n\n<!-- end of results -->\n"
-    page = "".join(f"<!-- results{of}{begin}{end}" for of in ("", " of digits and its ordinary network", " of tasks"))
-    whole, own, tasks = (
+    page = "".join(f"<!-- results of {of}{begin}{end}" for of in ("digits", "digits and its ordinary network", "tasks"))
+    all_runs, own, tasks = (
         place.splitlines()[4:-2] for place in results.with_tables(page, [record, compared]).split("<!-- res")[1:]
     )
-    assert sorted(row.split(" | ")[1] for row in whole) == ["rate", "rate with teacher, from ordinary weights"]
-    row = f"| digits | rate with teacher | ordinary weights | {DIGITS_EPOCHS} | {record['train_images']:,} | "
-    row += f"{record['backend']} | 0 |"
-    assert own == [f"{row} accuracy | 0.7500 | 0.5000 |"]
+    assert sorted(row.split(" | ")[0] for row in all_runs) == ["| rate", "| rate with teacher, from ordinary weights"]
+    assert own == [
+        f"| digits | rate with teacher | {DIGITS_EPOCHS} | {record['train_images']:,} | accuracy | 0.7500 | 0.5000 |"
+    ]
     assert tasks == []
 
 
@@ -620,6 +617,7 @@ def test_the_committed_pages_are_those_of_the_committed_results():
         text = page.read_text()
         assert results.PLACE.search(text)
         assert results.with_tables(text, records) == text
+    assert (results.FOLDER / results.TABLE).read_text() == results.whole_table(records)
 
 
 # Mistakes
