@@ -171,7 +171,7 @@ OF_LIBRARY = {
     "LIF": lambda: rsnn.layers.LIF(0.5, 0.5, reset="hard", v_reset=-0.25),
     "LIF, delayed": lambda: rsnn.layers.LIF(0.5, 0.5, decay_input=True, reset_delay=True),
     "ParametricLIF": lambda: rsnn.layers.ParametricLIF(0.5, 0.5, per_channel=True, learn_threshold=True),
-    "CuBaLIF": lambda: rsnn.layers.CuBaLIF(0.5, 0.5, 0.5),
+    "CuBaLIF": lambda: rsnn.layers.CuBaLIF(0.5, 0.5, synaptic_decay=0.5),
     "ALIF": lambda: rsnn.layers.ALIF(threshold=0.5, learn_threshold=True),
     "ILIF": lambda: rsnn.layers.ILIF(3, 0.5, 0.5, normalize=True, detach_reset=False),
 }
