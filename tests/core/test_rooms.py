@@ -180,13 +180,11 @@ def private_uses(text, attributes):
             yield ast.unparse(node)
 
 
-def test_recipes_use_no_more_of_what_is_private_than_they_did():
+def test_recipes_use_nothing_that_is_private():
     nodes = (node for text in sources(LIBRARY).values() for node in nodes_of(text))
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute) and is_private(node.attr)}
     uses = [(path.as_posix(), use) for path, text in sources(RECIPES).items() for use in private_uses(text, attributes)]
-    allowed = BUDGET["private_uses_of_recipes"]
-    assert len(uses) <= allowed, uses
-    assert len(uses) == allowed, f"{len(uses)} are left: lower `private_uses_of_recipes` in budget.toml"
+    assert uses == []
 
 
 def lines_of_code(text):
