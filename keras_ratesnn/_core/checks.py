@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import operator
 import os
 import stat
 from collections.abc import Iterable
@@ -30,34 +31,27 @@ def real(
     Both must be so in float32, too, in which the library computes: 1e-50 is no number above 0 there.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"`{name}` must be a real number. Received: {name}={shown(value)} of type {type(value).__name__}.{_also(advice)}"
-        )
-    bounds = []
-    if above is not None:
-        bounds.append((value > above, f"> {above}"))  # type: ignore[operator]  # Every numbers.Real has it.
-    if at_least is not None:
-        bounds.append((value >= at_least, f">= {at_least}"))  # type: ignore[operator]
-    if below is not None:
-        bounds.append((value < below, f"< {below}"))
-    if at_most is not None:
-        bounds.append((value <= at_most, f"<= {at_most}"))
+        raise wrong_type(name, "a real number", value, advice)
+    limits = zip(_SIGNS.items(), (above, at_least, below, at_most), strict=True)
+    bounds = [(sign, holds, limit) for (sign, holds), limit in limits if limit is not None]
+    wanted = [f"{sign} {limit}" for sign, _, limit in bounds]
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number) or not all(holds for holds, _ in bounds):
-        wanted = [text for _, text in bounds] + (["finite"] if not math.isfinite(number) else [])
+    if not math.isfinite(number) or not all(holds(value, limit) for _, holds, limit in bounds):
+        wanted += [] if math.isfinite(number) else ["finite"]
         raise ValueError(f"`{name}` must be {' and '.join(wanted)}. Received: {name}={shown(value)}.{_also(advice)}")
     held = _in_float32(number)
-    strict = [above is None or held > _in_float32(above), below is None or held < _in_float32(below)]
-    if not math.isfinite(held) or not all(strict):
-        wanted = [text for _, text in bounds] + ["finite"]
+    if not math.isfinite(held) or not all(holds(held, _in_float32(limit)) for _, holds, limit in bounds):
         raise ValueError(
-            f"`{name}` must be {' and '.join(wanted)} in float32, too. Received: {name}={shown(value)}, which is {held} "
-            f"there.{_also(advice)}"
+            f"`{name}` must be {' and '.join([*wanted, 'finite'])} in float32, too. Received: {name}={shown(value)}, which is "
+            f"{held} there.{_also(advice)}"
         )
     return number
+
+
+_SIGNS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
 def _in_float32(value: float) -> float:
@@ -70,9 +64,7 @@ def _in_float32(value: float) -> float:
 def integer(name: str, value: Any, *, advice: str = "") -> int:
     """Returns `value` as an int if it is an integer of 64 bits; else raises TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(
-            f"`{name}` must be an integer. Received: {name}={shown(value)} of type {type(value).__name__}.{_also(advice)}"
-        )
+        raise wrong_type(name, "an integer", value, advice)
     value = int(value)
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"`{name}` must be an integer of 64 bits. Received: {name}={shown(value)}.{_also(advice)}")
@@ -98,7 +90,7 @@ def index(name: str, value: Any, count: int) -> int:
 def boolean(name: str, value: Any) -> bool:
     """Returns `value` if it is True or False; else raises TypeError."""
     if not isinstance(value, bool):
-        raise TypeError(f"`{name}` must be True or False. Received: {name}={shown(value)} of type {type(value).__name__}.")
+        raise wrong_type(name, "True or False", value)
     return value
 
 
@@ -131,20 +123,21 @@ def is_one_of(value: Any, choices: Iterable[Any]) -> bool:
 def instance(name: str, value: Any, kind: type[_Instance], *, advice: str = "") -> _Instance:
     """Returns `value` if it is an instance of `kind`; else raises TypeError."""
     if not isinstance(value, kind):
-        raise TypeError(
-            f"`{name}` must be {_article(kind.__name__)} {kind.__name__}. Received: {name}={shown(value)} of type "
-            f"{type(value).__name__}.{_also(advice)}"
-        )
+        raise wrong_type(name, f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}", value, advice)
     return value
 
 
 def function(name: str, value: Any, *, advice: str = "") -> Any:
     """Returns `value` if it can be called; else raises TypeError."""
     if not callable(value):
-        raise TypeError(
-            f"`{name}` must be a function. Received: {name}={shown(value)} of type {type(value).__name__}.{_also(advice)}"
-        )
+        raise wrong_type(name, "a function", value, advice)
     return value
+
+
+def wrong_type(name: str, wanted: str, value: Any, advice: str = "") -> TypeError:
+    """The error for an argument that is not of the type that is wanted, words such as `"an integer"`."""
+    received = f"{name}={shown(value)} of type {type(value).__name__}"
+    return TypeError(f"`{name}` must be {wanted}. Received: {received}.{_also(advice)}")
 
 
 def shown(value: Any) -> str:
@@ -166,9 +159,7 @@ def holds_numbers(tensor: Any) -> bool:
 def tensor(name: str, value: Any) -> Any:
     """Returns `value` as a tensor if it holds real numbers; else raises TypeError."""
     if not holds_numbers(value):
-        raise TypeError(
-            f"`{name}` must be a tensor or an array of numbers. Received: {name}={shown(value)} of type {type(value).__name__}."
-        )
+        raise wrong_type(name, "a tensor or an array of numbers", value)
     return ops.convert_to_tensor(value)
 
 
@@ -192,10 +183,7 @@ def path(name: str, value: Any, *, advice: str = "") -> str:
     """Returns the string of a path; raises an error if `value` is empty, or neither a string nor a path as of `pathlib`."""
     found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(found, str):
-        raise TypeError(
-            f"`{name}` must be a string or a path. Received: {name}={shown(value)} of type "
-            f"{type(value).__name__}.{_also(advice)}"
-        )
+        raise wrong_type(name, "a string or a path", value, advice)
     if not found:
         raise ValueError(f"`{name}` must be a path. Received: {name}='', an empty string.{_also(advice)}")
     return found
@@ -228,10 +216,6 @@ def file_to_write(name: str, value: Any) -> str:
     if os.path.isdir(found):
         raise IsADirectoryError(f"`{name}` must be a file. Received: {name}={found!r}, which is a folder. Add a file name.")
     return found
-
-
-def _article(name: str) -> str:
-    return "an" if name[0] in "AEIOU" else "a"
 
 
 def _also(advice: str) -> str:

@@ -2,8 +2,7 @@
 
 from keras_ratesnn._graph.functional import as_graph, output_of, paths_of
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
-from keras_ratesnn._graph.plan import Part, PlannedCall, Slot, last_uses
-from keras_ratesnn._graph.planning import parts_of, whole_of
+from keras_ratesnn._graph.planning import Part, PlannedCall, Slot, last_uses, parts_of, whole_of
 from keras_ratesnn._graph.requirements import (
     check_length,
     check_network,
@@ -15,8 +14,7 @@ from keras_ratesnn._graph.requirements import (
     neurons_of,
     slots_of,
 )
-from keras_ratesnn._graph.signals import Signal, only_signal, with_tensors
-from keras_ratesnn._graph.walk import Call, walk
+from keras_ratesnn._graph.walk import Call, Signal, walk
 
 __all__ = [
     "Call",
@@ -35,7 +33,6 @@ __all__ = [
     "last_uses",
     "match_inputs",
     "neurons_of",
-    "only_signal",
     "output_of",
     "parts_of",
     "paths_of",
@@ -43,5 +40,4 @@ __all__ = [
     "tensors_among",
     "walk",
     "whole_of",
-    "with_tensors",
 ]

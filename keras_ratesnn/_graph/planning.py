@@ -1,5 +1,6 @@
-"""Makes the plan of a walk from a network's graph."""
+"""The plan of a walk: the calls of a network and its nested models, in order, and what of them follows time means."""
 
+import dataclasses
 import functools
 import itertools
 import weakref
@@ -8,10 +9,60 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import keras_internals, tree
-from keras_ratesnn._graph import time_means
 from keras_ratesnn._graph.functional import as_graph
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
-from keras_ratesnn._graph.plan import Part, Plan, PlannedCall, Slot
+from keras_ratesnn.layer_kinds import ENCODER, NEURON, TIME_MEAN, TIME_MIXING, kind_of, wants_time_step
+
+
+class Slot:
+    """A placeholder for a signal."""
+
+    def __init__(self, index):
+        self.index = index
+
+
+@dataclasses.dataclass(slots=True)
+class PlannedCall:
+    """A call of an operation, with slots instead of signals."""
+
+    operation: keras.Operation
+    args: tuple
+    kwargs: dict
+    inputs: list
+    outputs: list
+    key: str
+    takes_training: bool  # False if the graph itself says what `training` is
+
+
+def last_uses(touched, outputs):
+    """For each of the sets of slots that calls touch, in order, the slots that neither a later call nor the outputs need."""
+    needed, last = {leaf.index for leaf in tree.flatten(outputs)}, []
+    for of_call in reversed(touched):
+        last.append(of_call - needed)
+        needed |= of_call
+    return last[::-1]
+
+
+class Part:
+    """Calls in order, and the slots of what goes in and out; `last_used` are the slots that nothing needs after each call."""
+
+    def __init__(self, calls, inputs, outputs):
+        self.calls, self.inputs, self.outputs = calls, inputs, outputs
+        self.last_used = last_uses([{*call.inputs, *(output.index for output in call.outputs)} for call in calls], outputs)
+
+
+@dataclasses.dataclass(slots=True)
+class Plan:
+    """The calls of a network and its nested models, in the two `parts` before and after time means, if it has any.
+
+    `nested` are pairs of nested models and their graphs, and `found` what was looked for among the operations.
+    """
+
+    whole: Part
+    parts: tuple[Part, Part] | None
+    slots: int
+    nested: list
+    found: dict = dataclasses.field(default_factory=dict)
 
 
 class _WithMask(keras.Operation):
@@ -104,4 +155,54 @@ def make_plan(network, inside=None):
 
     inputs = [slot() for _ in network.inputs]
     outputs = run(network, inputs)
-    return Plan(Part(calls, inputs, outputs), time_means.parts_of(calls, inputs, outputs), next(indices), nested)
+    return Plan(Part(calls, inputs, outputs), _parts_before_and_after_means(calls, inputs, outputs), next(indices), nested)
+
+
+def _parts_before_and_after_means(calls, inputs, outputs):
+    """The `Part` of a network that runs at each step, and the one that runs once, on time means.
+
+    Args:
+        calls: List of `PlannedCall`, all calls of the network in order.
+        inputs: List of the slots of the network's inputs.
+        outputs: Structure of the slots of its outputs.
+
+    Returns:
+        The two parts, or `None` if there are no time means. The second begins with the calls of the time means.
+
+    Raises:
+        ValueError: If a call after time means needs time steps, or also has an input that is not a mean.
+    """
+    of_means: set[int] = set()
+    means, before, after = [], [], []
+    for call in calls:
+        follows = [index in of_means for index in call.inputs]
+        if any(follows):
+            _check_after_means(call, all(follows))
+            after.append(call)
+        elif kind_of(call.operation).role == TIME_MEAN:
+            means.append(call)
+        else:
+            before.append(call)
+            continue
+        of_means.update(output.index for output in call.outputs)
+    if not means:
+        return None
+    others = [leaf for leaf in tree.flatten(outputs) if leaf.index not in of_means]
+    averaged = [*(Slot(call.inputs[0]) for call in means), *others]
+    # A TimeMean gives the mean its dtype, and is regularised, like any layer.
+    return Part(before, inputs, averaged), Part([*means, *after], averaged, outputs)
+
+
+def _check_after_means(call, follows_wholly):
+    operation = call.operation
+    name = f"{operation.name!r} of type {type(operation).__name__}"
+    if not follows_wholly:
+        raise ValueError(
+            f"What follows a TimeMean runs once, on means. Received: {name}, with an input that follows a TimeMean and one "
+            "that does not. Put a TimeMean before the other one, too."
+        )
+    if kind_of(operation).role in (NEURON, ENCODER, TIME_MIXING) or wants_time_step(type(operation)):  # type: ignore[arg-type]
+        raise ValueError(
+            f"What follows a TimeMean runs once, without time steps. Received: {name} after one, which needs time steps. Move "
+            "the TimeMean behind it, or replace it by an ordinary layer, for example an activation."
+        )

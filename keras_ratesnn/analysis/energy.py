@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import weakref
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -165,12 +165,34 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
     return counter.energy(costs)
 
 
+class Counted(NamedTuple):
+    """The operations of a call for a sample.
+
+    Args:
+        dense: Float, multiply-adds without spikes and time.
+        static: Boolean, whether its input is the same at every step.
+        synaptic_operations: Float: inputs other than 0 over all steps, each as often as it stands for spikes, times the
+            synapses that it feeds; 0 for an input that is the same at every step.
+        multiply_adds: Float.
+        accumulates: Float.
+    """
+
+    dense: float
+    static: bool
+    synaptic_operations: float
+    multiply_adds: float
+    accumulates: float
+
+
 class OperationCounter:
-    """An observer that counts operations. Its attributes are lists, with an entry for each call that is counted.
+    """An observer that counts operations.
 
     Args:
         counts: Boolean array `(batch, T)`, which steps are not padding.
         slots: Integer, how many time steps are the slots of one longer step. Defaults to `1`.
+
+    Attributes:
+        calls: List of `Counted`, for each call that is counted.
     """
 
     def __init__(self, counts: np.ndarray, slots: int = 1) -> None:
@@ -178,16 +200,9 @@ class OperationCounter:
         self.timesteps = counts.shape[1]
         self.slots = slots
         self.names = _observation.Names()
-        self.multiply_adds: list[float] = []
-        self.accumulates: list[float] = []
-        self.dense: list[float] = []
-        """Multiply-adds without spikes and time."""
-        self.synaptic_operations: list[float] = []
-        """Inputs other than 0 over all steps, each as often as it stands for spikes, times the synapses that it feeds; 0 for an
-        input that is the same at every step."""
+        self.calls: list[Counted] = []
         self._sizes: weakref.WeakKeyDictionary[Signal, float] = weakref.WeakKeyDictionary()
         """The value of one spike in the signals that come from neurons with integer spikes."""
-        self.static: list[bool] = []
         self.not_counted: list[str] = []
 
     def __call__(self, call: Call, outputs: Structure) -> Structure:
@@ -207,27 +222,14 @@ class OperationCounter:
     def energy(self, costs: Costs | None) -> Energy:
         """The operations so far, as an `Energy`."""
         if not (costs is None or isinstance(costs, Costs)):
-            raise TypeError(
-                "`costs` must be Costs, for example Costs(multiply_add=4.6e-12, accumulate=0.9e-12). Received: "
-                f"costs={costs!r}."
-            )
-        return Energy(
-            timesteps=self.timesteps,
-            layers=tuple(self.names.all),
-            multiply_adds=np.array(self.multiply_adds, "float64"),
-            accumulates=np.array(self.accumulates, "float64"),
-            multiply_adds_without_spikes=np.array(self.dense, "float64"),
-            not_counted=tuple(dict.fromkeys(self.not_counted)),
-            costs=costs or Costs(),
-        )
+            raise checks.wrong_type("costs", "Costs, for example Costs(multiply_add=4.6e-12, accumulate=0.9e-12)", costs)
+        dense, _, _, multiply_adds, accumulates = np.array(self.calls, "float64").reshape(-1, len(Counted._fields)).T
+        layers, not_counted = tuple(self.names.all), tuple(dict.fromkeys(self.not_counted))
+        return Energy(self.timesteps, layers, multiply_adds, accumulates, dense, not_counted, costs or Costs())
 
     def _add(self, name, dense, static, synaptic_operations, multiply_adds, accumulates):
         self.names.add(name)
-        self.dense.append(float(dense))
-        self.static.append(static)
-        self.synaptic_operations.append(0.0 if static else float(synaptic_operations))
-        self.multiply_adds.append(float(multiply_adds))
-        self.accumulates.append(float(accumulates))
+        self.calls.append(Counted(dense, static, 0.0 if static else float(synaptic_operations), multiply_adds, accumulates))
 
     def _rows(self, signal: Signal) -> np.ndarray:
         """The values of a signal at the steps that count, `(rows, ...)`; of one that is the same at every step, at one step."""

@@ -1,22 +1,21 @@
 """How far the two assumptions of the rate gradient hold: errors do not depend on when neurons spike."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, keras_internals, time_axis
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _figures, _gradients, _observation
-from keras_ratesnn.gradients import Rate
-from keras_ratesnn.gradients._observed_passes import SensitivityPass
+from keras_ratesnn.gradients import NeuronHandler, Rate, with_neurons
 from keras_ratesnn.gradients._observing import Observing
-from keras_ratesnn.gradients.handlers import NeuronHandler
-from keras_ratesnn.gradients.network import plain_nodes
+from keras_ratesnn.gradients.handlers.neuron import State
+from keras_ratesnn.gradients.time import derivative
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -56,10 +55,8 @@ class Independence:
             ("A1: E[δκ] and E[δ] E[κ]", self.neurons, self.a1_cosine, self.a1_correlation),
             ("A2: E[δs] and E[δ] E[s]", self.kernels, self.a2_cosine, self.a2_correlation),
         )
-        cosines, correlations = (
-            np.hstack([self.a1_cosine, self.a2_cosine]),
-            np.hstack([self.a1_correlation, self.a2_correlation]),
-        )
+        cosines = np.hstack([self.a1_cosine, self.a2_cosine])
+        correlations = np.hstack([self.a1_correlation, self.a2_correlation])
         largest = 1.2 * np.nanmax(np.abs(correlations), initial=0.01)
         panels = figure.subplots(2, 2, sharex="col", sharey="row")
         for (above, below), (title, names, cosine, correlation) in zip(panels.T, columns, strict=True):
@@ -130,7 +127,7 @@ def independence(model: SpikingModel, x: Structure, y: Any, loss: Any = None) ->
     errors = _errors(training, factors)
     a1, a2 = {}, {}
     for factor, error in zip(factors, errors, strict=True):
-        if isinstance(factor, _Sensitivity):
+        if factor.kernel is None:
             a1[factor.name] = _of_neurons(*(_observation.unfolded(value, model.timesteps) for value in (error, factor.values)))
         else:
             a2[factor.name] = _of_kernel(factor, error, model.timesteps)
@@ -140,59 +137,83 @@ def independence(model: SpikingModel, x: Structure, y: Any, loss: Any = None) ->
     return Independence(model.timesteps, tuple(a1), a1_cosine, a1_correlation, tuple(a2), a2_cosine, a2_correlation)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sensitivity:
-    """What δ_t meets at neurons: κ_t, `(batch * T, ...)`; `like` is the tensor of their spikes."""
+class _Factor(NamedTuple):
+    """What δ_t meets, `(batch * T, ...)`: κ_t at neurons, or the input of an operation at a kernel of it.
 
-    name: str
-    values: Tensor
-    like: Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class _Presynaptic:
-    """What δ_t meets at a kernel of an operation: its input, `(batch * T, ...)`; `like` is the tensor of its output."""
+    `like` is the tensor of their spikes, or of its output.
+    """
 
     name: str
     values: Tensor
     like: Tensor
     operation: keras.Operation
-    kernel: keras.Variable
+    kernel: keras.Variable | None = None
 
 
 def _factors(training):
     """What the errors of a training step meet, in the order of the calls."""
-    found: list[_Sensitivity | _Presynaptic] = []
+    found: list[_Factor] = []
     neurons, operations = _observation.Names(), _observation.Names()
-
-    class OfSensitivity(NeuronHandler):
-        def neuron_pass(self):
-            return SensitivityPass(self.operation.cell, self.operation.compute_dtype, with_gradient=False)
 
     class WithSensitivity(NeuronHandler):
         def all_steps(self, state, inputs):
-            _, (values,) = OfSensitivity(self.call, self.context, self.static).all_steps((), inputs)
+            context = dataclasses.replace(self.context, with_gradient=False)
+            _, (values,) = _SensitivityHandler(self.call, context, self.static).all_steps((), inputs)
             state, spikes = super().all_steps(state, inputs)
-            found.append(_Sensitivity(neurons.add(self.operation.name), values, spikes[0]))
+            found.append(_Factor(neurons.add(self.operation.name), values, spikes[0], self.operation))
             return state, spikes
 
-    def nodes(calls, context, static):
-        for node in plain_nodes(calls, context, static):
-            handler = node.handler
-            if isinstance(handler, NeuronHandler):
-                node = node._replace(handler=WithSensitivity(handler.call, context, handler.static))
-            yield node
+    def watched(handler):
+        return WithSensitivity(handler.call, handler.context, handler.static)
 
     def observe(call, outputs):
         kernels = _kernels_over_time(call)
         name = operations.add(call.operation.name) if kernels else ""
         for kernel in kernels:
             of_kernel = name if len(kernels) == 1 else f"{name} {kernel.name}"
-            found.append(_Presynaptic(of_kernel, call.signals[0].value, outputs.value, call.operation, kernel))
+            found.append(_Factor(of_kernel, call.signals[0].value, outputs.value, call.operation, kernel))
         return outputs
 
-    training.run(Observing(observe, nodes))
+    training.run(Observing(observe, with_neurons(watched)))
     return found
+
+
+class _SensitivityHandler(NeuronHandler):
+    """Gives κ_t = Σ_τ ∂s_t/∂I_τ: the derivative of the spikes along a constant shift of the input.
+
+    Its time mean is the eligibility of the rate gradient. The record is the tangent of the state.
+    """
+
+    def __init__(self, call, context, static):
+        super().__init__(call, context, static)
+        self.cell = self.operation.cell
+
+    @property
+    def compiles(self):
+        return derivative.has_written_derivative(self.cell)
+
+    def start(self, inputs):
+        state = super().start(inputs)
+        return state._replace(record=tree.map_leaves(lambda _: 0.0, state.cell))
+
+    def advance(self, state, inputs, phase):
+        _, cell, along, slope = derivative.step(self.cell, inputs[0], state.cell)
+        of_distance, tangent = along(1.0, state.record, None)
+        return State(cell, tangent), [time_axis.widen(slope * of_distance)]
+
+    def at_once(self, currents, mask):
+        cell, one = self.cell, currents[:1]
+        membranes = cell.over_time(currents)
+        shift = cell.over_time(ops.ones_like(one)) - cell.over_time(ops.zeros_like(one))
+        return State(membranes), time_axis.widen(cell.surrogate_derivative(membranes) * shift)
+
+    def as_tensors(self, state):
+        like = tree.flatten(state.cell)[0]
+        tangent = tree.map_leaves(lambda x: x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype), state.record)
+        return state._replace(record=tangent)
+
+    def regularization_of_step(self, outputs, t):
+        """None: the outputs are not spikes."""
 
 
 def _errors(training, factors):
@@ -235,7 +256,7 @@ def _of_neurons(error, sensitivity):
 
 
 def _of_kernel(factor, error, timesteps):
-    """`(cosine, correlation)` of A2, of a `_Presynaptic` and the errors `(batch * T, ...)`."""
+    """`(cosine, correlation)` of A2, of a `_Factor` and the errors `(batch * T, ...)`."""
     # In units of the largest error, of which squares do not vanish in float32.
     error = error / ops.maximum(ops.max(ops.abs(error)), _TINY)
     values = factor.values

@@ -62,8 +62,5 @@ class TimestepSchedule(TimestepsOfBatches):
 
 def _numbers(name: str, values: Any, advice: str) -> list[int]:
     if not isinstance(values, (list, tuple)):
-        raise TypeError(
-            f"`{name}` must be a list or tuple of integers. Received: {name}={values!r} of type {type(values).__name__}. "
-            f"{advice}"
-        )
+        raise checks.wrong_type(name, "a list or tuple of integers", values, advice)
     return [checks.positive_integer(name, value, advice=advice) for value in values]

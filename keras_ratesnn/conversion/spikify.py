@@ -102,7 +102,9 @@ def spikify(
             the report; 2 prints the progress in one line. Defaults to `"auto"`, which is 1.
 
     Returns:
-        A `SpikingModel`, with an attribute `spikify_report`: a `Report`.
+        A `SpikingModel`, with an attribute `spikify_report`, which can be printed. Its tuples `replaced` and `kept` say of each
+        activation the `name` of its layer, the function (`activation`), the `neuron` in its place or the `reason` why it is
+        kept, and the calibrated `threshold`, or `None`.
 
     Raises:
         TypeError: If `model` is not Functional or Sequential, or `neuron` is not callable or does not return a neuron layer.
@@ -123,9 +125,9 @@ def spikify(
     tensors = [] if calibrate is None else _calibration.checked_tensors(functional, calibrate)
     # A spiking network has T times as many activations as an ordinary one, so its currents are shifted with fewer samples.
     samples = max(1, tensors[0].shape[0] // timesteps) if tensors else 0
-    measured = (
-        _calibration.measure(functional, neurons, tensors, percentile, samples, inside.graphs, verbose) if tensors else {}
-    )
+    measured = {}
+    if tensors:
+        measured = _calibration.measure(functional, neurons, tensors, percentile, samples, inside.graphs, verbose)
     thresholds = {operation: of_it.threshold for operation, of_it in measured.items() if of_it.threshold is not None}
     paths = _graph.paths_of(functional, inside.graphs)
     report = Report(tuple(_change(activation, neurons, thresholds, inside.reasons, paths) for activation in activations))
@@ -164,12 +166,6 @@ def _checked_graph(model):
             "which overrides `call`: spikify could not know what it does with the graph. Put it into the graph as a layer, or "
             "into `compute_loss` or `predict_step`, which are kept."
         )
-    if not keras_internals.is_graph(model):
-        raise TypeError(
-            "`model` must be a Functional or Sequential Keras model, whose graph can be rebuilt with neurons. Received: "
-            f"model={model!r} of type {type(model).__name__}. Build it as keras.Model(inputs, outputs) from keras.Input, or "
-            "as keras.Sequential([keras.Input(shape), ...])."
-        )
     return _graph.as_graph(model, argument="model")
 
 
@@ -183,11 +179,8 @@ def _chooser(neuron):
             dtype=unquantized(operation.dtype_policy) if isinstance(operation, keras.layers.Layer) else None,
         )
     if not callable(neuron) or isinstance(neuron, keras.layers.Layer):
-        raise TypeError(
-            "`neuron` must be a callable that returns a new neuron layer for each activation. Received: "
-            f"neuron={neuron!r} of type {type(neuron).__name__}. Pass keras_ratesnn.layers.LIF, or "
-            "lambda operation: keras_ratesnn.layers.LIF(decay=0.5)."
-        )
+        advice = "Pass keras_ratesnn.layers.LIF, or lambda operation: keras_ratesnn.layers.LIF(decay=0.5)."
+        raise checks.wrong_type("neuron", "a callable that returns a new neuron layer for each activation", neuron, advice)
     parameters = inspect.signature(neuron).parameters.values()
     needs_operation = any(
         parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)

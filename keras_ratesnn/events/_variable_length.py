@@ -3,7 +3,6 @@
 HDF5 reserves and fills as much memory as a row declares, up to gigabytes, before it looks whether the row is there, and reads
 wrong memory if a row is damaged in some ways. So it is only asked where the dataset is stored, and the rows are read from the
 bytes of the file. A row is stored as its length, the address of a heap, and the number of the object in it that has the values.
-A heap is a signature, its size, and objects one after another, each of a number, a count, its size and its bytes.
 
 Source: "HDF5 File Format Specification", version 3.0, sections III.E and VIII.
 """
@@ -14,35 +13,29 @@ import zlib
 
 import numpy as np
 
-from keras_ratesnn._core.hdf5_storage import filters_of, why_untrusted
+from keras_ratesnn._core import hdf5
 
 _STORED = struct.Struct("<IQI")
 _GZIP, _SHUFFLE = 1, 2
-_HEAP = struct.Struct("<8sQ")
-_HEAP_SIGNATURE = b"GCOL\x01\x00\x00\x00"
-_OBJECT = struct.Struct("<HHIQ")
 
 
 class Rows:
     """The rows of a dataset.
 
     Args:
+        what: String, what the dataset is, for messages.
         dataset: A `h5py.Dataset` of one dimension whose rows are numbers or texts. A piece has as few rows as memory can hold.
         dtype: The dtype of a value of a row.
         file: Its file, open for reading bytes.
 
     Raises:
-        ValueError: If the dataset is another or is stored in a way that is not trusted; the message is the end of a sentence.
+        ValueError: If the dataset is another or is stored in a way that is not trusted.
     """
 
-    def __init__(self, dataset, dtype, file):
-        reason = why_untrusted(dataset)
-        if dataset.ndim != 1:
-            reason = f"must have one dimension. Its shape is {dataset.shape}"
-        if reason:
-            raise ValueError(reason)
+    def __init__(self, what, dataset, dtype, file):
+        hdf5.check_stored(dataset, what)
         self._dataset, self._dtype, self._file = dataset, dtype, file
-        self._filters = filters_of(dataset)
+        self._filters = hdf5.filters_of(dataset)
         self._size = os.fstat(file.fileno()).st_size
         self._piece = (-1, b"")
         self._heap: tuple[int, dict[int, tuple[int, int]]] = (-1, {})
@@ -66,18 +59,15 @@ class Rows:
 
     def _objects(self, address):
         """Where the objects of a heap are, and their sizes, by their numbers."""
-        signature, size = _HEAP.unpack(self._bytes(address, _HEAP.size))
-        if signature != _HEAP_SIGNATURE:
+        signature, size = hdf5.HEAP.unpack(self._bytes(address, hdf5.HEAP.size))
+        if signature != hdf5.HEAP_SIGNATURE:
             raise ValueError(f"has no values at byte {address}")
         objects: dict[int, tuple[int, int]] = {}
-        place, end = address + _HEAP.size, address + size
-        while place + _OBJECT.size <= end:
-            number, _, _, of_object = _OBJECT.unpack(self._bytes(place, _OBJECT.size))
+        for number, place, of_object in hdf5.heap_objects(self._bytes, address, address + size):
             # The free space at the end has the number 0. No number is there twice, so there are not more than 65535.
             if number == 0 or number in objects:
                 break
-            objects[number] = (place + _OBJECT.size, of_object)
-            place += _OBJECT.size + -(-of_object // 8) * 8
+            objects[number] = place, of_object
         return objects
 
     def _stored(self, row):

@@ -26,7 +26,7 @@ import pathlib
 import numpy as np
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events._file_content import damaged, whole_file
+from keras_ratesnn.events._file_content import EventFile
 from keras_ratesnn.events.recording import ADVICE, Events
 
 SENSOR_SHAPE = (128, 128)
@@ -55,33 +55,29 @@ def read_aedat(path: str | os.PathLike[str]) -> Events:
         OSError: If the file cannot be read.
         ValueError: If the file is too large or damaged, or has another format or camera; the message names the byte position.
     """
-    path, content = whole_file(path)
-    start = _header_bytes(path, content)
-    surplus = (len(content) - start) % EVENT_BYTES
-    if surplus:
-        raise _damaged(path, len(content) - surplus, f"an event takes {EVENT_BYTES} bytes, and the file ends after {surplus}")
+    file = EventFile(path, "AEDAT 2.0 file of a DVS128")
+    content = file.content()
+    file.check_version(content, VERSION_LINE)
+    # No event starts with #, which would not be the address of a pixel.
+    start = max(after for _, after, _ in file.header_lines(content, b"#"))
+    file.check_events(start, EVENT_BYTES)
     addresses, timestamps = np.frombuffer(content, ">u4", offset=start).astype("uint32").reshape(-1, 2).T
     kept = np.flatnonzero(addresses & NOT_A_PIXEL == 0)
     if not len(kept):
-        raise _damaged(path, start, f"the header ends there, and none of the {len(addresses)} events after it is of a pixel")
+        raise file.damaged(start, f"the header ends there, and none of the {len(addresses)} events after it is of a pixel")
     addresses, timestamps = addresses[kept], timestamps[kept]
 
     foreign = np.flatnonzero(addresses >= PIXEL_ADDRESSES)
     if len(foreign):
-        raise _damaged(
-            path,
-            start + EVENT_BYTES * kept[foreign[0]],
-            f"the address {addresses[foreign[0]]:#010x} has bits that a DVS128 does not use: this is of another camera",
-        )
+        what = f"the address {addresses[foreign[0]]:#010x} has bits that a DVS128 does not use: this is of another camera"
+        raise file.damaged(start + EVENT_BYTES * kept[foreign[0]], what)
     # Unsigned subtraction wraps like the camera's clock.
     steps = np.diff(timestamps).view("int32")
     backwards = np.flatnonzero(steps < 0)
     if len(backwards):
-        raise _damaged(
-            path,
-            start + EVENT_BYTES * kept[backwards[0] + 1] + TIMESTAMP_OFFSET,
-            f"the timestamp {timestamps[backwards[0] + 1]} runs backwards from {timestamps[backwards[0]]}",
-        )
+        event = backwards[0] + 1
+        what = f"the timestamp {timestamps[event]} runs backwards from {timestamps[event - 1]}"
+        raise file.damaged(start + EVENT_BYTES * kept[event] + TIMESTAMP_OFFSET, what)
     return Events(
         x=LARGEST_COORDINATE - (addresses >> 8).astype("int64"),
         y=LARGEST_COORDINATE - (addresses >> 1 & 127).astype("int64"),
@@ -123,22 +119,3 @@ def write_aedat(path: str | os.PathLike[str], events: Events) -> None:
     addresses = (LARGEST_COORDINATE - x) << 8 | (LARGEST_COORDINATE - y) << 1 | 1 - polarity
     content = np.stack([addresses, timestamps % 2**32], axis=1).astype(">u4").tobytes()
     pathlib.Path(path).write_bytes(VERSION_LINE + b"\r\n# Timestamps tick is 1 us\r\n" + content)
-
-
-def _header_bytes(path, content):
-    """The number of bytes of the AEDAT 2.0 header; raises ValueError if there is none."""
-    version = content.split(b"\n", 1)[0].rstrip()
-    if version != VERSION_LINE:
-        raise _damaged(path, 0, f"its first line must be {VERSION_LINE.decode()} and begins with {version[:20]!r}")
-    start = 0
-    # No event starts with #, which would not be the address of a pixel.
-    while content[start : start + 1] == b"#":
-        end = content.find(b"\n", start)
-        if end < 0:
-            raise _damaged(path, start, "the line of the header that begins there does not end")
-        start = end + 1
-    return start
-
-
-def _damaged(path, byte, what):
-    return damaged(path, "AEDAT 2.0 file of a DVS128", byte, what)

@@ -15,8 +15,8 @@ import struct
 
 import numpy as np
 
-from keras_ratesnn.events._file_content import damaged, recording_of, whole_file
-from keras_ratesnn.events.recording import Events
+from keras_ratesnn.events._file_content import EventFile
+from keras_ratesnn.events.recording import Events, recording_of
 
 VERSION_LINE = b"#!AER-DAT3.1"
 END_LINE = b"#!END-HEADER"
@@ -44,33 +44,33 @@ def read_aedat3(path: str | os.PathLike[str]) -> Events:
 
     Source: "AEDAT file formats", iniVation's documentation.
     """
-    path, content = whole_file(path)
-    pieces = list(_packets(path, content, _header_bytes(path, content)))
+    file = EventFile(path, "AEDAT 3.1 file")
+    content = file.content()
+    pieces = list(_packets(file, content, _header_bytes(file, content)))
     if not pieces:
-        raise _damaged(path, len(content), "the file ends there, and none of its packets holds a valid event of a pixel")
+        raise file.damaged(len(content), "the file ends there, and none of its packets holds a valid event of a pixel")
     data, timestamp = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
     x, y, polarity = data >> 17, data >> 2 & 0x7FFF, data >> 1 & 1
-    arrays = x.astype("uint16"), y.astype("uint16"), polarity.astype("uint8"), timestamp
-    return recording_of(path, lambda: Events(*arrays))
+    return recording_of(file.path, x.astype("uint16"), y.astype("uint16"), polarity.astype("uint8"), timestamp)
 
 
-def _packets(path, content, place):
+def _packets(file, content, place):
     """The valid events of each packet of pixels: their data and their times."""
     while place < len(content):
         if place + PACKET_HEADER.size > len(content):
             what = f"the header of a packet takes {PACKET_HEADER.size} bytes, and the file ends after {len(content) - place}"
-            raise _damaged(path, place, what)
+            raise file.damaged(place, what)
         kind, _, size, time_offset, overflow, capacity, number, _ = PACKET_HEADER.unpack_from(content, place)
         start, end = place + PACKET_HEADER.size, place + PACKET_HEADER.size + capacity * size
         if end > len(content):
             what = f"a packet of {capacity} events of {size} bytes begins there, and the file ends after {len(content) - place}"
-            raise _damaged(path, place, what)
+            raise file.damaged(place, what)
         if number > capacity:
-            raise _damaged(path, place, f"a packet of {capacity} events begins there, which says that it holds {number}")
+            raise file.damaged(place, f"a packet of {capacity} events begins there, which says that it holds {number}")
         if kind == OF_PIXELS:
             if (size, time_offset) != (EVENT_BYTES, TIME_OFFSET):
                 what = f"a packet of pixels has events of {size} bytes with the time at {time_offset}, not of 8 with it at 4"
-                raise _damaged(path, place, what)
+                raise file.damaged(place, what)
             data, time = np.frombuffer(content, "<u4", 2 * number, start).reshape(-1, 2).T
             valid = data & 1 == 1
             if valid.any():
@@ -78,24 +78,13 @@ def _packets(path, content, place):
         place = end
 
 
-def _header_bytes(path, content):
+def _header_bytes(file, content):
     """The number of bytes of the header; raises ValueError if there is none."""
-    version = content.split(b"\n", 1)[0].rstrip()
-    if version != VERSION_LINE:
-        raise _damaged(path, 0, f"its first line must be {VERSION_LINE.decode()} and begins with {version[:20]!r}")
-    start = 0
-    while content[start : start + 1] == b"#":
-        end = content.find(b"\n", start)
-        if end < 0:
-            break
-        line = content[start:end].rstrip()
+    file.check_version(content, VERSION_LINE)
+    after = 0
+    for start, after, line in file.header_lines(content, b"#"):
         if line.startswith(FORMAT) and line.removeprefix(FORMAT).strip() != b"RAW":
-            raise _damaged(path, start, f"the format must be RAW. The line is {line[:40]!r}")
-        start = end + 1
+            raise file.damaged(start, f"the format must be RAW. The line is {line[:40]!r}")
         if line == END_LINE:
-            return start
-    raise _damaged(path, start, f"the header must end with the line {END_LINE.decode()}")
-
-
-def _damaged(path, byte, what):
-    return damaged(path, "AEDAT 3.1 file", byte, what)
+            return after
+    raise file.damaged(after, f"the header must end with the line {END_LINE.decode()}")

@@ -3,8 +3,8 @@
 import numpy as np
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events.frames import checked_shape, count_events, resize
-from keras_ratesnn.events.recording import ADVICE, Events
+from keras_ratesnn.events.frames import checked_sensor, checked_shape, count_events, resize
+from keras_ratesnn.events.recording import Events
 
 
 def binned_frames(
@@ -37,10 +37,9 @@ def binned_frames(
         TypeError: If `events` are not `Events`, a number is not an integer, or a shape is not a pair of integers.
         ValueError: If a number or a shape is out of range, a time is negative, or an event is outside the sensor.
     """
-    checks.instance("events", events, Events, advice=ADVICE)
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames.")
     duration = checks.positive_integer("duration", duration, advice="It is that of a frame in microseconds.")
-    sensor_shape, frame_shape = checked_shape("sensor_shape", sensor_shape), checked_shape("frame_shape", frame_shape)
+    sensor_shape, frame_shape = checked_sensor(events, sensor_shape), checked_shape("frame_shape", frame_shape)
     if events.timestamp[0] < 0:
         raise ValueError(f"`timestamp` must be 0 or more. Its smallest is {events.timestamp[0]}. Subtract it.")
     bins = events.timestamp // duration

@@ -3,8 +3,8 @@
 import numpy as np
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events.frames import check_inside, checked_shape
-from keras_ratesnn.events.recording import ADVICE, Events
+from keras_ratesnn.events.frames import checked_sensor
+from keras_ratesnn.events.recording import Events
 
 
 def event_drop(events: Events, generator: np.random.Generator, sensor_shape: tuple[int, int]) -> Events:
@@ -38,10 +38,8 @@ def event_drop(events: Events, generator: np.random.Generator, sensor_shape: tup
 
     Source: Gu et al., "EventDrop: Data Augmentation for Event-based Learning", IJCAI 2021.
     """
-    checks.instance("events", events, Events, advice=ADVICE)
     checks.instance("generator", generator, np.random.Generator, advice="Pass np.random.default_rng(seed).")
-    sensor_shape = checked_shape("sensor_shape", sensor_shape)
-    check_inside(events, sensor_shape)
+    sensor_shape = checked_sensor(events, sensor_shape)
     kept = (_all, _outside_span, _outside_area, _any)[generator.integers(4)](events, generator, sensor_shape)
     if not kept.any():
         kept = _all(events, generator, sensor_shape)

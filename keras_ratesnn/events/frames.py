@@ -37,11 +37,14 @@ def frame_numbers_by_time(events, timesteps):
 FRAME_NUMBERS_BY = {"count": frame_numbers_by_count, "time": frame_numbers_by_time}
 
 
-def check_inside(events, sensor_shape):
-    """Raises ValueError if an event is outside the sensor."""
+def checked_sensor(events, sensor_shape):
+    """`(height, width)` of the sensor of a recording as ints; else raises TypeError or ValueError."""
+    checks.instance("events", events, Events, advice=ADVICE)
+    sensor_shape = checked_shape("sensor_shape", sensor_shape)
     for name, values, size in zip("yx", (events.y, events.x), sensor_shape, strict=True):
         if values.max() >= size:
             raise ValueError(f"`{name}` must be less than {size}, the sensor's size. Its largest is {values.max()}.")
+    return sensor_shape
 
 
 def count_events(events, frame_numbers, timesteps, sensor_shape):
@@ -55,15 +58,10 @@ def count_events(events, frame_numbers, timesteps, sensor_shape):
 
     Returns:
         Integers `(timesteps, height, width, 2)`; the last axis is OFF, then ON.
-
-    Raises:
-        ValueError: If an event is outside the sensor.
     """
-    check_inside(events, sensor_shape)
     shape = (timesteps, *sensor_shape, 2)
-    cells = np.ravel_multi_index(
-        (frame_numbers, *(getattr(events, name).astype("int64") for name in ("y", "x", "polarity"))), shape
-    )
+    places = (values.astype("int64") for values in (events.y, events.x, events.polarity))
+    cells = np.ravel_multi_index((frame_numbers, *places), shape)
     return np.bincount(cells, minlength=np.prod(shape)).reshape(shape)
 
 
@@ -122,9 +120,8 @@ def event_frames(
     array([[0., 2.],
            [1., 0.]], dtype=float32)
     """
-    checks.instance("events", events, Events, advice=ADVICE)
+    sensor_shape, frame_shape = checked_sensor(events, sensor_shape), checked_shape("frame_shape", frame_shape)
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames.")
-    sensor_shape, frame_shape = checked_shape("sensor_shape", sensor_shape), checked_shape("frame_shape", frame_shape)
     frame_numbers = FRAME_NUMBERS_BY[checks.one_of("split_by", split_by, FRAME_NUMBERS_BY)](events, timesteps)
     return resize(count_events(events, frame_numbers, timesteps, sensor_shape), frame_shape)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_ratesnn.events._file_content import whole_file
+from keras_ratesnn.events._file_content import EventFile
 from keras_ratesnn.events.aedat3 import read_aedat3
 from keras_ratesnn.events.recording import Events
 
@@ -54,13 +54,13 @@ class LabelRow(NamedTuple):
 
 def label_rows(path: str | os.PathLike[str]) -> list[LabelRow]:
     """The gestures in a file of labels; raises ValueError for another file."""
-    path, content = whole_file(path)
-    header, *lines = content.decode("ascii", errors="replace").splitlines() or [""]
+    file = EventFile(path, "file of labels")
+    header, *lines = file.content().decode("ascii", errors="replace").splitlines() or [""]
     if header.strip() != HEADER:
-        raise ValueError(f"The first line of {path} must be {HEADER}. It begins with {header[:40]!r}. Download it again.")
-    rows = [_row(path, number, line) for number, line in enumerate(lines, start=2) if line.strip()]
+        raise ValueError(f"The first line of {file.path} must be {HEADER}. It begins with {header[:40]!r}. Download it again.")
+    rows = [_row(file.path, number, line) for number, line in enumerate(lines, start=2) if line.strip()]
     if not rows:
-        raise ValueError(f"{path} must have a line for each gesture. It has none. Download it again.")
+        raise ValueError(f"{file.path} must have a line for each gesture. It has none. Download it again.")
     return rows
 
 

@@ -10,9 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from keras_ratesnn._core import checks
-from keras_ratesnn._core.hdf5_heaps import why_unreadable
-from keras_ratesnn._core.hdf5_storage import why_untrusted
+from keras_ratesnn._core import checks, hdf5
 from keras_ratesnn.events._variable_length import Rows
 from keras_ratesnn.events.recording import LARGEST_RECORDING, Events
 
@@ -78,13 +76,10 @@ class HeidelbergFile:
         self._bytes = open(self._path, "rb")  # noqa: SIM115  # `close` closes it.
         self._file: Any = None
         try:
-            reason = why_unreadable(self._bytes)
-            if reason:
-                raise ValueError(reason)
+            hdf5.check_content(self._bytes)
             self._file = h5py.File(self._path, "r")
             self._read_index(h5py)
-        # What h5py raises about damaged files.
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        except hdf5.DAMAGES as error:
             self.close()
             raise self._damaged(error) from error
 
@@ -120,29 +115,26 @@ class HeidelbergFile:
         kind = h5py.check_vlen_dtype(dataset.dtype)
         if not isinstance(kind, np.dtype) or kind.kind not in kinds:
             raise ValueError(f"{name} must have rows of numbers. It has {kind or dataset.dtype}.")
-        try:
-            return Rows(dataset, kind, self._bytes)
-        except ValueError as error:
-            raise ValueError(f"{name} {error}.") from error
+        return Rows(name, dataset, kind, self._bytes)
 
     def _numbers(self, h5py: Any, name: str) -> np.ndarray:
         dataset = self._dataset(h5py, name)
-        reason = why_untrusted(dataset)
+        hdf5.check_stored(dataset, name)
         if dataset.dtype.kind not in "iu":
-            reason = f"must hold integers. It holds {dataset.dtype}"
-        if reason:
-            raise ValueError(f"{name} {reason}.")
+            raise ValueError(f"{name} must hold integers. It holds {dataset.dtype}.")
         return dataset[()]
 
     def _names(self, h5py: Any) -> tuple[str, ...] | None:
         if "extra/keys" not in self._file:
             return None
         dataset = self._dataset(h5py, "extra/keys", MOST_CLASSES)
-        if dataset.dtype.kind == "S" and dataset.dtype.itemsize <= LONGEST_NAME and not why_untrusted(dataset):
-            return tuple(name.decode("utf8") for name in dataset[()])
-        if h5py.check_string_dtype(dataset.dtype) is None or dataset.dtype.kind == "S":
+        text = h5py.check_string_dtype(dataset.dtype)
+        if text is None or (text.length or 0) > LONGEST_NAME:
             raise ValueError(f"extra/keys must hold names of {LONGEST_NAME} bytes at most. It holds {dataset.dtype}.")
-        rows = Rows(dataset, np.dtype("uint8"), self._bytes)
+        if text.length is not None:
+            hdf5.check_stored(dataset, "extra/keys")
+            return tuple(name.decode("utf8") for name in dataset[()])
+        rows = Rows("extra/keys", dataset, np.dtype("uint8"), self._bytes)
         return tuple(rows.read(row, LONGEST_NAME).tobytes().decode("utf8") for row in range(len(rows)))
 
     def __len__(self) -> int:
@@ -155,10 +147,7 @@ class HeidelbergFile:
             IndexError: If there is no such recording.
             ValueError: If it is damaged or too large, or its times run backwards.
         """
-        row = checks.integer("index", index, advice="It is the number of a recording.")
-        row = row + len(self) if row < 0 else row
-        if not 0 <= row < len(self):
-            raise IndexError(f"`index` must be from 0 to {len(self) - 1}. Received: index={index}.")
+        row = checks.index("index", index, len(self)) % len(self)
         longest = min(self._size, LARGEST_RECORDING // BYTES_OF_AN_EVENT)
         try:
             times, units = (rows.read(row, longest) for rows in (self._times, self._units))

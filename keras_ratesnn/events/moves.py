@@ -3,8 +3,8 @@
 import dataclasses
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events.frames import check_inside, checked_shape
-from keras_ratesnn.events.recording import ADVICE, Events
+from keras_ratesnn.events.frames import checked_sensor
+from keras_ratesnn.events.recording import Events
 
 
 def flip(events: Events, sensor_shape: tuple[int, int]) -> Events:
@@ -24,7 +24,7 @@ def flip(events: Events, sensor_shape: tuple[int, int]) -> Events:
         TypeError: If `events` are not `Events`, or the shape is not a pair of integers.
         ValueError: If the shape is invalid, or an event is outside the sensor.
     """
-    _, width = _checked(events, sensor_shape)
+    _, width = checked_sensor(events, sensor_shape)
     return dataclasses.replace(events, x=width - 1 - events.x.astype("int64"))
 
 
@@ -48,15 +48,8 @@ def roll(events: Events, rows: int, columns: int, sensor_shape: tuple[int, int])
         TypeError: If `events` are not `Events`, a number is not an integer, or the shape is not a pair of integers.
         ValueError: If the shape is invalid, or an event is outside the sensor.
     """
-    height, width = _checked(events, sensor_shape)
+    height, width = checked_sensor(events, sensor_shape)
     rows, columns = checks.integer("rows", rows) % height, checks.integer("columns", columns) % width
     return dataclasses.replace(
         events, x=(events.x.astype("int64") + columns) % width, y=(events.y.astype("int64") + rows) % height
     )
-
-
-def _checked(events, sensor_shape):
-    checks.instance("events", events, Events, advice=ADVICE)
-    sensor_shape = checked_shape("sensor_shape", sensor_shape)
-    check_inside(events, sensor_shape)
-    return sensor_shape

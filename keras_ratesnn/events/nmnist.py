@@ -9,8 +9,8 @@ import os
 
 import numpy as np
 
-from keras_ratesnn.events._file_content import damaged, recording_of, whole_file
-from keras_ratesnn.events.recording import Events
+from keras_ratesnn.events._file_content import EventFile
+from keras_ratesnn.events.recording import Events, recording_of
 
 EVENT_BYTES = 5
 OVERFLOW_Y = 240
@@ -43,14 +43,12 @@ def read_nmnist(path: str | os.PathLike[str]) -> Events:
 
     Source: Orchard et al., "Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades", 2015.
     """
-    path, content = whole_file(path)
-    surplus = len(content) % EVENT_BYTES
-    if surplus:
-        what = f"an event takes {EVENT_BYTES} bytes, and the file ends after {surplus}"
-        raise damaged(path, "file of N-MNIST", len(content) - surplus, what)
+    file = EventFile(path, "file of N-MNIST")
+    content = file.content()
+    file.check_events(0, EVENT_BYTES)
     x, y, third, *low = np.frombuffer(content, "uint8").reshape(-1, EVENT_BYTES).T
     timestamp = (third & 127).astype("int64") << 16 | low[0].astype("int64") << 8 | low[1]
     overflow = y == OVERFLOW_Y
     timestamp += OVERFLOW_MICROSECONDS * np.cumsum(overflow)
     kept = ~overflow
-    return recording_of(path, lambda: Events(x[kept], y[kept], third[kept] >> 7, timestamp[kept]))
+    return recording_of(file.path, x[kept], y[kept], third[kept] >> 7, timestamp[kept])

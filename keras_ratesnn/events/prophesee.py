@@ -11,8 +11,8 @@ import os
 import numpy as np
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events._file_content import damaged, recording_of
-from keras_ratesnn.events.recording import Events, check_size
+from keras_ratesnn.events._file_content import EventFile
+from keras_ratesnn.events.recording import Events, check_size, recording_of
 
 EVENT = np.dtype([("time", "<u4"), ("data", "<u4")])
 OF_PIXELS = (0, 12)
@@ -42,55 +42,46 @@ def read_prophesee(path: str | os.PathLike[str], start: int = 0, end: int | None
 
     Source: Prophesee's automotive dataset toolbox.
     """
-    path, size = checks.file("path", path)
+    file = EventFile(path, ".dat file of version 2")
     start = checks.integer("start", start, advice="It is a time in microseconds.")
     end = 2**32 if end is None else checks.integer("end", end, advice="None reads the whole rest.")
     if not 0 <= start < end:
         raise ValueError(f"`start` must be 0 or more and before `end`. Received: start={start}, end={end}.")
-    place = _header_bytes(path, size)
-    surplus = (size - place) % EVENT.itemsize
-    if surplus:
-        raise _damaged(path, size - surplus, f"an event takes {EVENT.itemsize} bytes, and the file ends after {surplus}")
-    if size == place:
-        raise _damaged(path, place, "the header ends there, and no events follow")
-    every = np.memmap(path, EVENT, "r", place)
+    place = _header_bytes(file)
+    file.check_events(place, EVENT.itemsize)
+    if file.size == place:
+        raise file.damaged(place, "the header ends there, and no events follow")
+    every = np.memmap(file.path, EVENT, "r", place)
     times = every["time"]
     # Only the few times that a bisection looks at are read.
     first, last = (bisect.bisect_left(times, time) for time in (start, end))
     if first >= last:
         raise ValueError(
-            f"{path} must have events from {start} to {end} microseconds. Its times are from {times[0]} to {times[-1]}."
+            f"{file.path} must have events from {start} to {end} microseconds. Its times are from {times[0]} to {times[-1]}."
         )
-    check_size(path, (last - first) * EVENT.itemsize)
+    check_size(file.path, (last - first) * EVENT.itemsize)
     part = np.array(every[first:last])
     data = part["data"]
     x, y, polarity = data & 0x3FFF, data >> 14 & 0x3FFF, data >> 28 & 1
     arrays = x.astype("uint16"), y.astype("uint16"), polarity.astype("uint8"), part["time"].astype("int64")
-    return recording_of(path, lambda: Events(*arrays))
+    return recording_of(file.path, *arrays)
 
 
-def _header_bytes(path, size):
+def _header_bytes(file):
     """The number of bytes before the events; raises ValueError for another version or type."""
-    with open(path, "rb") as file:
-        begin = file.read(LONGEST_HEADER)
+    with open(file.path, "rb") as opened:
+        begin = opened.read(LONGEST_HEADER)
     place = 0
-    while begin[place : place + 2] == b"% ":
-        end = begin.find(b"\n", place)
-        if end < 0:
-            raise _damaged(path, place, "the line of the header that begins there does not end")
-        words = begin[place:end].split()
+    for start, after, line in file.header_lines(begin, b"% "):
+        words = line.split()
         if words[1:2] == [b"Version"] and words[2:] != [b"2"]:
-            raise _damaged(path, place, f"the version must be 2. The line is {begin[place:end].rstrip()[:40]!r}")
-        place = end + 1
+            raise file.damaged(start, f"the version must be 2. The line is {line[:40]!r}")
+        place = after
     if place == 0:
         return 0
-    if place + 2 > size:
-        raise _damaged(path, place, "the type and the size of an event must follow the header, and the file ends")
+    if place + 2 > file.size:
+        raise file.damaged(place, "the type and the size of an event must follow the header, and the file ends")
     kind, event_bytes = begin[place : place + 2]
     if kind not in OF_PIXELS or event_bytes != EVENT.itemsize:
-        raise _damaged(path, place, f"events must be of type 0 or 12 and 8 bytes. They are of type {kind}, {event_bytes} bytes")
+        raise file.damaged(place, f"events must be of type 0 or 12 and 8 bytes. They are of type {kind}, {event_bytes} bytes")
     return place + 2
-
-
-def _damaged(path, byte, what):
-    return damaged(path, ".dat file of version 2", byte, what)

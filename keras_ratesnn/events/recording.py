@@ -41,10 +41,7 @@ class Events:
     def __post_init__(self) -> None:
         for name in FIELDS:
             if not isinstance(getattr(self, name), np.ndarray):
-                raise TypeError(
-                    f"`{name}` must be an array of integers. Received: {name}={getattr(self, name)!r} of type "
-                    f"{type(getattr(self, name)).__name__}. Convert it with np.asarray."
-                )
+                raise checks.wrong_type(name, "an array of integers", getattr(self, name), "Convert it with np.asarray.")
         shapes = {name: getattr(self, name).shape for name in FIELDS}
         if len(set(shapes.values())) != 1 or self.x.ndim != 1:
             raise ValueError(f"The arrays of a recording must be of one dimension and of the same length. Received: {shapes}.")
@@ -104,11 +101,15 @@ def read_arrays(path: str | os.PathLike[str]) -> Events:
         except Exception as error:
             raise ValueError(f"NumPy cannot read {path} ({type(error).__name__}: {error}). {wanted}") from error
     if missing:
-        raise ValueError(
-            f"{path} has no {', '.join(missing)}. {wanted} It holds: {', '.join(names) or 'an array without fields'}."
-        )
+        held = ", ".join(names) or "an array without fields"
+        raise ValueError(f"{path} has no {', '.join(missing)}. {wanted} It holds: {held}.")
+    return recording_of(path, **arrays)
+
+
+def recording_of(path: str | os.PathLike[str], *arrays: np.ndarray, **named: np.ndarray) -> Events:
+    """`Events` of these arrays; what is wrong with them is an error that names the file."""
     try:
-        return Events(**arrays)
+        return Events(*arrays, **named)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} does not hold a recording. {error}") from error
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events.frames import check_inside, checked_shape, frame_numbers_by_time
-from keras_ratesnn.events.recording import ADVICE, Events
+from keras_ratesnn.events.frames import checked_sensor, frame_numbers_by_time
+from keras_ratesnn.events.recording import Events
 
 
 def time_surfaces(events: Events, timesteps: int, tau: float, sensor_shape: tuple[int, int]) -> np.ndarray:
@@ -38,11 +38,9 @@ def time_surfaces(events: Events, timesteps: int, tau: float, sensor_shape: tupl
 
     Source: Lagorce et al., "HOTS: A Hierarchy of Event-Based Time-Surfaces for Pattern Recognition", 2017.
     """
-    checks.instance("events", events, Events, advice=ADVICE)
     timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of slices.")
     tau = checks.real("tau", tau, above=0, advice="It is a time constant in microseconds.")
-    sensor_shape = checked_shape("sensor_shape", sensor_shape)
-    check_inside(events, sensor_shape)
+    sensor_shape = checked_sensor(events, sensor_shape)
     elapsed = (events.timestamp.astype("uint64") - events.timestamp[:1].astype("uint64")).astype("float64")
     # The recording lasts to the end of its last microsecond, as for frames.
     ends = (np.arange(timesteps) + 1) * ((elapsed[-1] + 1) / timesteps)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.events.frames import check_inside, checked_shape
-from keras_ratesnn.events.recording import ADVICE, Events
+from keras_ratesnn.events.frames import checked_sensor
+from keras_ratesnn.events.recording import Events
 
 
 def voxel_grid(events: Events, bins: int, sensor_shape: tuple[int, int]) -> np.ndarray:
@@ -37,10 +37,8 @@ def voxel_grid(events: Events, bins: int, sensor_shape: tuple[int, int]) -> np.n
 
     Source: Zhu et al., "Unsupervised Event-based Learning of Optical Flow, Depth, and Egomotion", CVPR 2019.
     """
-    checks.instance("events", events, Events, advice=ADVICE)
     bins = checks.positive_integer("bins", bins, advice="It is the number of bins of time.")
-    height, width = sensor_shape = checked_shape("sensor_shape", sensor_shape)
-    check_inside(events, sensor_shape)
+    height, width = checked_sensor(events, sensor_shape)
     # Differences of 64-bit integers are exact modulo 2**64.
     elapsed = events.timestamp.astype("uint64") - events.timestamp[:1].astype("uint64")
     scaled = (bins - 1) * (elapsed / max(int(elapsed[-1]), 1))

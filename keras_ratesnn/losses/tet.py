@@ -98,21 +98,15 @@ class TET(keras.losses.Loss):
         return keras_internals.put_mask(total, number > 0 if mask is None else ops.logical_and(mask, number > 0))
 
     def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "loss": keras.losses.serialize(self.loss),
-            "weight": self.weight,
-            "target": self.target,
-        }
+        own = {"loss": keras.losses.serialize(self.loss), "weight": self.weight, "target": self.target}
+        return {**super().get_config(), **own}
 
 
 def _checked_loss(loss: Any, reduction: str | None) -> Any:
     """Checks the argument `loss` and returns it as a `keras.losses.Loss` or a function."""
     if loss is None or not (isinstance(loss, (str, dict)) or callable(loss)):
-        raise TypeError(
-            "`loss` must be a keras.losses.Loss, a function or a name. Received: "
-            f"loss={loss!r} of type {type(loss).__name__}. It is the loss on one step's output."
-        )
+        wanted = "a keras.losses.Loss, a function or a name"
+        raise checks.wrong_type("loss", wanted, loss, "It is the loss on one step's output.")
     try:
         found = keras.losses.get(loss)
     except (TypeError, ValueError) as error:

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_ratesnn._core import checks
-from keras_ratesnn._core.hdf5_heaps import why_unreadable
-from keras_ratesnn._core.hdf5_storage import why_untrusted
-from keras_ratesnn.nir._packages import package
+from keras_ratesnn._core import checks, hdf5, optional_packages
+from keras_ratesnn._core.hdf5 import UntrustedError
 
 _RATIO = 16
 _ALWAYS = 2**24
@@ -60,10 +58,6 @@ _METADATA = {
 """The metadata that `export_nir` writes; other metadata is not read."""
 
 
-class UnreadableError(ValueError):
-    """A file that is not a NIR file, or not one that should be read."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Parameter:
     """A parameter of neurons.
@@ -93,6 +87,13 @@ class Node:
     values: dict[str, Any]
     metadata: dict[str, Any]
 
+    def refused(self, reason):
+        """The error for a node that this library cannot run."""
+        return ValueError(
+            "`path` must be a NIR file of a network that keras_ratesnn can run. Received: "
+            f"node {self.name!r} of type {self.type}: {reason}"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
@@ -118,22 +119,18 @@ def read(path):
         OSError: If there is no file, or it cannot be opened.
         ValueError: If it is not a NIR file, is damaged, or declares more than it contains.
     """
-    h5py = package("h5py", "import_nir")
+    h5py = optional_packages.imported("h5py", "import_nir", "nir")
     path, size = checks.file("path", path)
-    with open(path, "rb") as file:
-        reason = why_unreadable(file)
-    try:
-        if reason:
-            raise UnreadableError(reason)
-        with h5py.File(path, "r") as file:
-            return _Reader(h5py, size).root(file)
-    except UnreadableError as error:
-        raise UnreadableError(f"`path` must be a NIR file. Received: path={path!r}: {error}") from error
-    # What h5py raises about damaged files.
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise UnreadableError(
-            f"`path` must be a NIR file. Received: path={path!r}, which is damaged or another file ({error})."
-        ) from error
+    received = f"`path` must be a NIR file. Received: path={path!r}"
+    with open(path, "rb") as content:
+        try:
+            hdf5.check_content(content)
+            with h5py.File(path, "r") as file:
+                return _Reader(h5py, size).root(file)
+        except UntrustedError as error:
+            raise UntrustedError(f"{received}: {error}") from error
+        except hdf5.DAMAGES as error:
+            raise ValueError(f"{received}, which is damaged or another file ({error}).") from error
 
 
 class _Reader:
@@ -153,7 +150,7 @@ class _Reader:
     def root(self, file):
         graph = self._group(file, "node", "")
         if self._text(graph, "type", "node") != "NIRGraph":
-            raise UnreadableError("it has a single node instead of a graph.")
+            raise UntrustedError("it has a single node instead of a graph.")
         return self._graph(graph, "", 0)
 
     def _graph(self, graph, path, depth):
@@ -165,7 +162,7 @@ class _Reader:
             kind = self._text(node, "type", where)
             if kind == "NIRGraph":
                 if depth == _DEEPEST:
-                    raise UnreadableError(f"graphs are nested more than {_DEEPEST} deep.")
+                    raise UntrustedError(f"graphs are nested more than {_DEEPEST} deep.")
                 nodes[name] = self._graph(node, where, depth + 1)
             else:
                 nodes[name] = self._node(node, kind, where)
@@ -174,13 +171,13 @@ class _Reader:
     def _node(self, group, kind, where):
         if kind not in _KEYS:
             known = ", ".join(_KEYS)
-            raise UnreadableError(f"node {where!r} is of type {kind}, which keras_ratesnn cannot run. It can run {known}.")
+            raise UntrustedError(f"node {where!r} is of type {kind}, which keras_ratesnn cannot run. It can run {known}.")
         values = {}
         for key, form in _KEYS[kind].items():
             if key in _OPTIONAL and key not in group:
                 values[key] = Parameter((), np.array(_OPTIONAL[key]))
             else:
-                values[key] = self._value(group, key, form, where)
+                values[key] = self._value(self._dataset(group, key, where), form, f"{key} of node {where!r}")
         return Node(where, kind, values, self._metadata(group, where))
 
     def _metadata(self, node, where):
@@ -188,89 +185,78 @@ class _Reader:
             return {}
         group, found = self._group(node, "metadata", where), {}
         for key, kind in _METADATA.items():
-            if key in group:
-                if kind is str:
-                    found[key] = self._text(group, key, where)
-                else:
-                    numbers = self._numbers(group, key, where, whole=kind is tuple)
-                    found[key] = numbers if kind is tuple else numbers[0]
+            if key in group and kind is str:
+                found[key] = self._text(group, key, where)
+            elif key in group:
+                numbers = self._numbers(self._dataset(group, key, where), f"{key} of node {where!r}", whole=kind is tuple)
+                found[key] = numbers if kind is tuple else numbers[0]
         return found
 
-    def _value(self, group, key, form, where):
-        dataset = self._dataset(group, key, where)
+    def _value(self, dataset, form, what):
         if form == _TEXT_OR_NUMBERS and self.h5py.check_string_dtype(dataset.dtype):
-            return self._text(group, key, where, dataset)
+            return self._text_in(dataset, what)
         if form in (_NUMBERS, _TEXT_OR_NUMBERS):
-            return self._numbers(group, key, where, dataset)
+            return self._numbers(dataset, what)
         if dataset.dtype.kind not in "fiu":
-            raise UnreadableError(f"{key} of node {where!r} has the dtype {dataset.dtype}, not numbers.")
-        if form == _ARRAY:
-            return self._array(dataset, key, where)
-        return self._parameter(dataset, key, where)
+            raise UntrustedError(f"{what} has the dtype {dataset.dtype}, not numbers.")
+        return self._array(dataset, what) if form == _ARRAY else self._parameter(dataset, what)
 
-    def _array(self, dataset, key, where):
-        self._take(dataset.nbytes, f"{key} of node {where!r}, of shape {dataset.shape}")
-        return _finite(dataset[()], key, where)
+    def _array(self, dataset, what):
+        self._take(dataset.nbytes, f"{what}, of shape {dataset.shape}")
+        return _finite(dataset[()], what)
 
-    def _parameter(self, dataset, key, where):
+    def _parameter(self, dataset, what):
         """One number, if it is the same everywhere."""
         if dataset.chunks is None or dataset.size == 0:
-            values = self._array(dataset, key, where)
+            values = self._array(dataset, what)
             same = values.size > 0 and values.min() == values.max()
             return Parameter(dataset.shape, values.flat[0].reshape(()) if same else values)
         first = None
         for piece in dataset.iter_chunks():
-            values = _finite(dataset[piece], key, where)
+            values = _finite(dataset[piece], what)
             first = values.flat[0] if first is None else first
             if values.min() != first or values.max() != first:
-                return Parameter(dataset.shape, self._array(dataset, key, where))
+                return Parameter(dataset.shape, self._array(dataset, what))
         return Parameter(dataset.shape, np.array(first))
 
-    def _numbers(self, group, key, where, dataset=None, whole=True):
+    def _numbers(self, dataset, what, whole=True):
         """A tuple of numbers, one or a few, such as strides."""
-        dataset = self._dataset(group, key, where) if dataset is None else dataset
         if dataset.dtype.kind not in "fiub" or len(dataset.shape) > 1 or not 1 <= dataset.size <= _LONGEST_LIST:
-            raise UnreadableError(f"{key} of node {where!r} has the shape {dataset.shape} and the dtype {dataset.dtype}.")
-        values = _finite(np.atleast_1d(dataset[()]).astype("float64"), key, where)
-        if not whole:
-            return tuple(values.tolist())
-        if np.any(values != np.floor(values)) or np.abs(values).max() > 2**31:
-            raise UnreadableError(f"{key} of node {where!r} is {values.tolist()}, which must be whole numbers.")
-        return tuple(int(value) for value in values)
+            raise UntrustedError(f"{what} has the shape {dataset.shape} and the dtype {dataset.dtype}.")
+        values = _finite(np.atleast_1d(dataset[()]).astype("float64"), what)
+        if whole and (np.any(values != np.floor(values)) or np.abs(values).max() > 2**31):
+            raise UntrustedError(f"{what} is {values.tolist()}, which must be whole numbers.")
+        return tuple(values.astype("int64" if whole else "float64").tolist())
 
-    def _text(self, group, key, where, dataset=None):
-        dataset = self._dataset(group, key, where) if dataset is None else dataset
+    def _text(self, group, key, where):
+        return self._text_in(self._dataset(group, key, where), f"{key} of {where!r}")
+
+    def _text_in(self, dataset, what):
         if dataset.shape != () or not self.h5py.check_string_dtype(dataset.dtype):
-            raise UnreadableError(f"{key} of {where!r} is not a text.")
-        return self._decoded(dataset[()], f"{key} of {where!r}")
-
-    def _decoded(self, value, what):
-        value = value if isinstance(value, bytes) else bytes(value)
-        if len(value) > _LONGEST_STRING:
-            raise UnreadableError(f"{what} is a text of {len(value)} bytes.")
-        return value.decode("utf8")
+            raise UntrustedError(f"{what} is not a text.")
+        return _decoded(dataset[()], what)
 
     def _edges(self, graph, path, nodes):
         """Read one by one, because a text that many edges refer to is stored once."""
         dataset = self._dataset(graph, "edges", path or "node")
         if dataset.ndim != 2 or dataset.shape[1] != 2 or not self.h5py.check_string_dtype(dataset.dtype):
-            raise UnreadableError(f"the edges must be pairs of names. They have shape {dataset.shape}, dtype {dataset.dtype}.")
+            raise UntrustedError(f"the edges must be pairs of names. They have shape {dataset.shape}, dtype {dataset.dtype}.")
         self._take(dataset.nbytes, "the list of edges")
         edges: dict[tuple[str, str], None] = {}
         for row in range(dataset.shape[0]):
-            ends = tuple(self._decoded(name, "the name of a node") for name in dataset[row])
+            ends = tuple(_decoded(name, "the name of a node") for name in dataset[row])
             if ends in edges:
-                raise UnreadableError(f"the edge {ends} is there twice.")
+                raise UntrustedError(f"the edge {ends} is there twice.")
             for name in ends:
                 if name not in nodes:
-                    raise UnreadableError(f"the edge {ends} names {name!r}, which is not a node.")
+                    raise UntrustedError(f"the edge {ends} names {name!r}, which is not a node.")
             edges[ends] = None
         return list(edges)
 
     def _group(self, parent, name, path):
         found = self._object(parent, name, path)
         if not isinstance(found, self.h5py.Group):
-            raise UnreadableError(f"{name!r} is not a group of nodes or values.")
+            raise UntrustedError(f"{name!r} is not a group of nodes or values.")
         return found
 
     def _dataset(self, parent, name, path):
@@ -278,35 +264,40 @@ class _Reader:
         found = self._object(parent, name, path)
         what = f"{name} of {path!r}"
         if not isinstance(found, self.h5py.Dataset) or found.shape is None:
-            raise UnreadableError(f"{what} is not an array.")
-        reason = why_untrusted(found)
-        if reason:
-            raise UnreadableError(f"{what} {reason}.")
+            raise UntrustedError(f"{what} is not an array.")
+        hdf5.check_stored(found, what)
         if found.chunks is not None and np.prod(found.chunks, dtype="float64") * found.dtype.itemsize > self.most:
-            raise UnreadableError(f"{what} is stored in pieces of shape {found.chunks}, larger than the file explains.")
+            raise UntrustedError(f"{what} is stored in pieces of shape {found.chunks}, larger than the file explains.")
         return found
 
     def _object(self, parent, name, path):
         where = f" of {path!r}" if path else ""
         link = parent.get(name, getlink=True)
         if link is None:
-            raise UnreadableError(f"{name!r}{where} is missing.")
+            raise UntrustedError(f"{name!r}{where} is missing.")
         if not isinstance(link, self.h5py.HardLink):
-            raise UnreadableError(f"{name!r}{where} is a link to another place, which is not followed.")
+            raise UntrustedError(f"{name!r}{where} is a link to another place, which is not followed.")
         found = parent[name]
         place = self.h5py.h5o.get_info(found.id).addr
         if place in self.seen:
-            raise UnreadableError(f"{name!r}{where} is in the file in two places.")
+            raise UntrustedError(f"{name!r}{where} is in the file in two places.")
         self.seen.add(place)
         return found
 
     def _take(self, size, what):
         if size > self.left:
-            raise UnreadableError(f"{what}, would take {size} bytes of memory, more than the size of the file explains.")
+            raise UntrustedError(f"{what}, would take {size} bytes of memory, more than the size of the file explains.")
         self.left -= size
 
 
-def _finite(values, key, where):
+def _decoded(value, what):
+    value = bytes(value)
+    if len(value) > _LONGEST_STRING:
+        raise UntrustedError(f"{what} is a text of {len(value)} bytes.")
+    return value.decode("utf8")
+
+
+def _finite(values, what):
     if not np.all(np.isfinite(values)):
-        raise UnreadableError(f"{key} of node {where!r} has values that are NaN or infinite.")
+        raise UntrustedError(f"{what} has values that are NaN or infinite.")
     return values

@@ -11,7 +11,6 @@ from keras_ratesnn import surrogates
 from keras_ratesnn._core import time_axis
 from keras_ratesnn.layers import IF, LIF, CuBaLIF, CuBaLIFCell, IFCell, LIFCell, ParametricLIF, ParametricLIFCell
 from keras_ratesnn.nir import _continuous_time, _layouts
-from keras_ratesnn.nir._unsupported import refused_node
 
 LAYERS = (IF, LIF, ParametricLIF, CuBaLIF)
 """The neuron layers that NIR can describe."""
@@ -71,14 +70,11 @@ def _threshold(layer):
 def _metadata(layer, dt):
     """What a node does not say: how neurons are reset, the time step, and what matters in training."""
     metadata = {
+        **{name: getattr(layer, name) for name in ("reset", "reset_delay", "detach_reset", "learn_threshold")},
         "layer": type(layer).__name__,
-        "reset": layer.reset,
-        "reset_delay": layer.reset_delay,
         "decay_input": layer.cell.decay_input,
         "dt": dt,
         "surrogate": repr(layer.surrogate),
-        "detach_reset": layer.detach_reset,
-        "learn_threshold": layer.learn_threshold,
     }
     return {**metadata, "per_channel": layer.per_channel} if type(layer) is ParametricLIF else metadata
 
@@ -118,7 +114,7 @@ class NeuronReader:
         """
         dt = self._told(node, "dt", self.dt, _continuous_time.DT)
         if dt <= 0.0:
-            raise refused_node(node, f"its metadata has dt={dt}, which must be > 0.")
+            raise node.refused(f"its metadata has dt={dt}, which must be > 0.")
         if node.type == "IF":
             gain = self._gain(node, "r", None, signal, dt)
             return IF(name=name, **self._arguments(node, signal, gain, dt, recurrent)), None
@@ -138,16 +134,10 @@ class NeuronReader:
         if not per_channel and node.metadata.get("layer") != "ParametricLIF":
             return LIF(decay=self._same(node, "tau", decay), name=name, **arguments), None
         if decay.min() <= 0.0:
-            raise refused_node(node, "some of its time constants equal the time step, and ParametricLIF has no decay of 0.")
+            raise node.refused("some of its time constants equal the time step, and ParametricLIF has no decay of 0.")
         axis, decays = self._of_channels(node, decay, signal)
-        layer = ParametricLIF(
-            decay=_continuous_time.shortest(decay.flat[0], self.dtype),
-            per_channel=per_channel,
-            axis=axis,
-            name=name,
-            **arguments,
-        )
-        return layer, decays
+        decay = _continuous_time.shortest(decay.flat[0], self.dtype)
+        return ParametricLIF(decay=decay, per_channel=per_channel, axis=axis, name=name, **arguments), decays
 
     def _arguments(self, node, signal, gain, dt, recurrent):
         """Threshold, reset and what else all layers have, in units in which the gain is 1 and neurons rest at 0."""
@@ -157,23 +147,22 @@ class NeuronReader:
         v_reset = self._same(node, "v_reset", (v_reset - leak) / gain)
         threshold = _continuous_time.threshold_from_nir(threshold, self.dtype)
         if threshold <= 0.0:
-            raise refused_node(node, f"it is at rest above its threshold, by {-threshold}, and would spike without input.")
+            raise node.refused(f"it is at rest above its threshold, by {-threshold}, and would spike without input.")
         if threshold < np.finfo(self.dtype).tiny:
-            raise refused_node(
-                node,
+            raise node.refused(
                 f"its v_threshold is {threshold} above its rest, in units of its input. In {self.dtype} this may be rounded to "
-                "0, and it would spike without input. Give it a threshold above its rest.",
+                "0, and it would spike without input. Give it a threshold above its rest."
             )
         reset = self._told(node, "reset", self.reset, "hard")
         if reset not in ("soft", "hard"):
-            raise refused_node(node, f"its metadata has reset={reset!r}, which is neither 'soft' nor 'hard'.")
+            raise node.refused(f"its metadata has reset={reset!r}, which is neither 'soft' nor 'hard'.")
         if reset == "soft" and (v_reset != 0.0 or np.any(leak)):
-            raise refused_node(
-                node, "a soft reset subtracts the threshold, but its v_reset or v_leak is not 0: only a hard reset has these."
+            raise node.refused(
+                "a soft reset subtracts the threshold, but its v_reset or v_leak is not 0: only a hard reset has these."
             )
         v_reset = _continuous_time.shortest(v_reset, self.dtype)
         if v_reset >= threshold:
-            raise refused_node(node, f"its v_reset is above its threshold, by {v_reset - threshold} in units of the layer.")
+            raise node.refused(f"its v_reset is above its threshold, by {v_reset - threshold} in units of the layer.")
         return {
             "threshold": threshold,
             "reset": reset,
@@ -204,8 +193,8 @@ class NeuronReader:
                 self.unsaid.append(node.name)
             return default if argument is None else argument
         if argument is not None and argument != said:
-            raise refused_node(
-                node, f"its metadata says {key}={said!r}, and the argument is {key}={argument!r}. Leave the argument out."
+            raise node.refused(
+                f"its metadata says {key}={said!r}, and the argument is {key}={argument!r}. Leave the argument out."
             )
         return said
 
@@ -237,16 +226,15 @@ class NeuronReader:
         tau = None if tau is None else self._parameter(node, tau, signal)
         gain = _continuous_time.gain_of(self._parameter(node, resistance, signal), tau, dt)
         if not gain.min() > 0.0:
-            raise refused_node(node, f"its input has the factor {gain.min()}, which must be > 0.")
+            raise node.refused(f"its input has the factor {gain.min()}, which must be > 0.")
         return gain
 
     def _decay(self, node, tau, dt):
         decay = _continuous_time.decay_of(tau, dt)
         if not (decay.min() >= 0.0 and decay.max() < 1.0):
-            raise refused_node(
-                node,
+            raise node.refused(
                 f"its time constants are from {np.min(tau)} to {np.max(tau)} seconds. They must be at least the time step, "
-                f"dt={dt} seconds, and finite. Pass the time step that the file is for as dt.",
+                f"dt={dt} seconds, and finite. Pass the time step that the file is for as dt."
             )
         return decay
 
@@ -254,8 +242,8 @@ class NeuronReader:
         """The values of a parameter: one of shape `()` if all are the same, or those of all neurons."""
         parameter = node.values[key]
         if parameter.shape != signal.shape and np.prod(parameter.shape) != 1:
-            raise refused_node(
-                node, f"its {key} has the shape {parameter.shape}, but its input has the shape {signal.shape} (channels first)."
+            raise node.refused(
+                f"its {key} has the shape {parameter.shape}, but its input has the shape {signal.shape} (channels first)."
             )
         return parameter.values
 
@@ -264,10 +252,9 @@ class NeuronReader:
         values = np.asarray(values)
         low, high = values.min(), values.max()
         if high - low > 1e-6 * max(abs(low), abs(high)):
-            raise refused_node(
-                node,
+            raise node.refused(
                 f"its neurons differ in {key}, from {low} to {high} in units of the layer. Here the neurons of a layer share "
-                "threshold and reset, and those of CuBaLIF their decays.",
+                "threshold and reset, and those of CuBaLIF their decays."
             )
         return _continuous_time.shortest(high, self.dtype) if key.startswith("tau") else float(high)
 
@@ -287,7 +274,7 @@ class NeuronReader:
             rows = np.moveaxis(decay, of_sample, 0).reshape(decay.shape[of_sample], -1)
             if np.all(rows == rows[:, :1]):
                 return axis, rows[:, 0]
-        raise refused_node(node, "its time constants differ within a channel, and ParametricLIF has one for each channel.")
+        raise node.refused("its time constants differ within a channel, and ParametricLIF has one for each channel.")
 
 
 def _looks_like_snntorch(node, dt, recurrent):
@@ -326,4 +313,4 @@ def _surrogate(node):
     try:
         return {"surrogate": _SURROGATES[name](**({argument: float(value)} if argument else {}))}
     except (TypeError, ValueError) as error:
-        raise refused_node(node, f"its metadata has the surrogate {text}: {error}") from error
+        raise node.refused(f"its metadata has the surrogate {text}: {error}") from error

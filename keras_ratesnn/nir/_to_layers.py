@@ -12,7 +12,6 @@ from keras_ratesnn.layers import Recurrent
 from keras_ratesnn.nir import _layouts
 from keras_ratesnn.nir._continuous_time import shortest
 from keras_ratesnn.nir._neuron_nodes import NODES
-from keras_ratesnn.nir._unsupported import refused_node
 
 _LARGEST = 2**31
 
@@ -72,7 +71,7 @@ class LayerMaker:
         first, *others = signals
         for other in others:
             if (other.shape, other.flattened) != (first.shape, first.flattened):
-                raise refused_node(node, f"its inputs have the shapes {first.shape} and {other.shape}, and cannot be added.")
+                raise node.refused(f"its inputs have the shapes {first.shape} and {other.shape}, and cannot be added.")
         if others:
             first = dataclasses.replace(first, tensor=layers.Add()([signal.tensor for signal in signals]))
         return _TABLE[node.type](self, node, first) if feedback is None else self.neurons_of(node, first, feedback)
@@ -88,15 +87,13 @@ class LayerMaker:
     def _checked(self, node, shape):
         """The shape of a signal that some computer could have."""
         if min(shape) < 1 or np.prod(shape, dtype="float64") > _LARGEST:
-            raise refused_node(node, f"its output would have the shape {tuple(shape)}.")
+            raise node.refused(f"its output would have the shape {tuple(shape)}.")
         return tuple(int(size) for size in shape)
 
     def hand_on(self, node, signal):
         """Inputs and outputs of graphs: they only say a shape."""
         if node.values["shape"] != signal.shape:
-            raise refused_node(
-                node, f"it declares the shape {node.values['shape']}, but takes {signal.shape} (channels first)."
-            )
+            raise node.refused(f"it declares the shape {node.values['shape']}, but takes {signal.shape} (channels first).")
         return signal
 
     def neurons_of(self, node, signal, feedback=None):
@@ -115,10 +112,9 @@ class LayerMaker:
     def _recurrent(self, layer, signal, feedback):
         weight = feedback.values["weight"]
         if len(signal.shape) != 1 or signal.has_other_order or weight.shape != (*signal.shape, *signal.shape):
-            raise refused_node(
-                feedback,
+            raise feedback.refused(
                 f"its weights have the shape {weight.shape}, but the neurons from and to which it leads {signal.shape} "
-                "(channels first). Neurons must be on one axis, without Flatten before them.",
+                "(channels first). Neurons must be on one axis, without Flatten before them."
             )
         use_bias = len(self._weights_back(feedback)) == 2
         return Recurrent(layer, layers.Dense(len(weight), use_bias=use_bias, name=self._name(feedback)), name=layer.name)
@@ -131,8 +127,8 @@ class LayerMaker:
     def dense(self, node, signal):
         weight = node.values["weight"]
         if weight.ndim != 2 or signal.shape != weight.shape[1:]:
-            raise refused_node(
-                node, f"its weights have the shape {weight.shape}, but its input has the shape {signal.shape} (channels first)."
+            raise node.refused(
+                f"its weights have the shape {weight.shape}, but its input has the shape {signal.shape} (channels first)."
             )
         order = signal.order()
         weight = weight.T if order is None else weight.T[order]
@@ -144,18 +140,17 @@ class LayerMaker:
         weight = node.values["weight"]
         axes = {"Conv1d": 1, "Conv2d": 2}[node.type]
         if weight.ndim != axes + 2 or len(signal.shape) != axes + 1:
-            raise refused_node(
-                node, f"its weights have the shape {weight.shape}, but its input has the shape {signal.shape} (channels first)."
+            raise node.refused(
+                f"its weights have the shape {weight.shape}, but its input has the shape {signal.shape} (channels first)."
             )
         (groups,) = self._sizes(node, "groups", 1)
         if groups < 1 or signal.shape[0] != weight.shape[1] * groups or weight.shape[0] % groups or 0 in weight.shape:
-            raise refused_node(
-                node,
-                f"its weights have the shape {weight.shape} in {groups} groups, but its input has {signal.shape[0]} channels.",
+            raise node.refused(
+                f"its weights have the shape {weight.shape} in {groups} groups, but its input has {signal.shape[0]} channels."
             )
         strides, dilation = self._sizes(node, "stride", axes), self._sizes(node, "dilation", axes)
         if min(strides) < 1 or min(dilation) < 1 or (max(strides) > 1 and max(dilation) > 1):
-            raise refused_node(node, f"Keras has no convolution with strides {strides} and dilation {dilation}.")
+            raise node.refused(f"Keras has no convolution with strides {strides} and dilation {dilation}.")
         bias = self._bias(node, weight.shape[0])
         return self._convolution(node, signal, weight, bias, strides, dilation, groups)
 
@@ -196,13 +191,13 @@ class LayerMaker:
         if padding == "same":
             pairs = [_layouts.same_padding(*axis) for axis in zip(space, size, (1,) * len(space), dilation, strict=True)]
             if max(strides) > 1 or any(before != after for before, after in pairs):
-                raise refused_node(node, f"it has padding 'same' with strides {strides} and a kernel of size {size}.")
+                raise node.refused(f"it has padding 'same' with strides {strides} and a kernel of size {size}.")
             return tuple(before for before, _ in pairs)
         if isinstance(padding, str):
-            raise refused_node(node, f"its padding is {padding!r}.")
+            raise node.refused(f"its padding is {padding!r}.")
         zeros = self._sizes(node, "padding", len(space))
         if min(zeros) < 0:
-            raise refused_node(node, f"its padding is {zeros}.")
+            raise node.refused(f"its padding is {zeros}.")
         return zeros
 
     def _as_keras_pads(self, node, space, weight, strides, dilation, zeros):
@@ -228,10 +223,10 @@ class LayerMaker:
 
     def pooling(self, node, signal):
         if len(signal.shape) != 3:
-            raise refused_node(node, f"its input has the shape {signal.shape}, which is no image (channels first).")
+            raise node.refused(f"its input has the shape {signal.shape}, which is no image (channels first).")
         size, strides, zeros = (self._sizes(node, key, 2) for key in ("kernel_size", "stride", "padding"))
         if min(size) < 1 or min(strides) < 1 or min(zeros) < 0:
-            raise refused_node(node, f"it has a kernel of size {size}, strides {strides} and padding {zeros}.")
+            raise node.refused(f"it has a kernel of size {size}, strides {strides} and padding {zeros}.")
         space = _layouts.convolved(signal.shape[1:], size, strides, zeros, (1, 1))
         shape = self._checked(node, (signal.shape[0], *space))
         signal = self._padded(node, signal, zeros)
@@ -245,10 +240,9 @@ class LayerMaker:
         axes = len(signal.shape)
         (start,), (end,) = (self._sizes(node, key, 1) for key in ("start_dim", "end_dim"))
         if (start if start >= 0 else start + axes, end if end >= 0 else end + axes) != (0, axes - 1):
-            raise refused_node(
-                node,
+            raise node.refused(
                 f"it flattens the axes from {start} to {end} of an input of shape {signal.shape}, without a batch axis. Only "
-                "all of them can be flattened, from 0 to -1.",
+                "all of them can be flattened, from 0 to -1."
             )
         if axes == 1:
             return signal
@@ -260,7 +254,7 @@ class LayerMaker:
     def scale(self, node, signal):
         scale = node.values["scale"]
         if scale.values.ndim or (scale.shape != signal.shape and np.prod(scale.shape) != 1):
-            raise refused_node(node, "its factors must be the same for all features. Put them into the weights around it.")
+            raise node.refused("its factors must be the same for all features. Put them into the weights around it.")
         factor = shortest(scale.values, self.neurons.dtype)
         return dataclasses.replace(signal, tensor=layers.Rescaling(factor, name=self._name(node))(signal.tensor))
 
@@ -268,13 +262,13 @@ class LayerMaker:
         """A number for each axis."""
         values = node.values[key]
         if isinstance(values, str) or len(values) not in (1, axes):
-            raise refused_node(node, f"its {key} is {values}, which must be {axes} numbers.")
+            raise node.refused(f"its {key} is {values}, which must be {axes} numbers.")
         return values * axes if len(values) == 1 else values
 
     def _bias(self, node, outputs):
         bias = node.values["bias"]
         if bias.shape != (outputs,):
-            raise refused_node(node, f"its bias has the shape {bias.shape}, but it has {outputs} outputs.")
+            raise node.refused(f"its bias has the shape {bias.shape}, but it has {outputs} outputs.")
         return bias
 
     def _finite(self, node, kernel, bias):
@@ -282,7 +276,7 @@ class LayerMaker:
         with np.errstate(over="ignore"):
             weights = [array.astype(self.neurons.dtype) for array in (kernel, bias) if array is not None]
         if not all(np.all(np.isfinite(array)) for array in weights):
-            raise refused_node(node, f"its weights are too large for {self.neurons.dtype}.")
+            raise node.refused(f"its weights are too large for {self.neurons.dtype}.")
         return weights
 
     def _weighted(self, node, signal, layer, kernel, bias, shape):

@@ -12,9 +12,16 @@ from keras_ratesnn.layer_kinds import ENCODER, NEURON, kind_of
 from keras_ratesnn.layers import Recurrent, WSConv2D, WSDense
 from keras_ratesnn.nir import _layouts, _neuron_nodes
 from keras_ratesnn.nir._graph_writer import convolution
-from keras_ratesnn.nir._unsupported import refused_layer
 
 _NEURONS = f"of neurons, NIR has {', '.join(kind.__name__ for kind in _neuron_nodes.LAYERS)} only."
+
+
+def refused_layer(layer, reason):
+    """The error for a layer, or an operation, that NIR cannot describe."""
+    return ValueError(
+        "`model` must be a network that NIR can describe. Received: "
+        f"layer {layer.name!r} of type {type(layer).__name__}: {reason}"
+    )
 
 
 def check(layer):

@@ -3,7 +3,7 @@
 import dataclasses
 import graphlib
 
-from keras_ratesnn.nir._hdf5 import Graph, Node, UnreadableError
+from keras_ratesnn.nir._hdf5 import Graph, Node
 from keras_ratesnn.nir._neuron_nodes import NODES
 
 _WEIGHTS = ("Affine", "Linear")
@@ -48,18 +48,18 @@ def in_order(graph):
         inputs[target].append(source)
     begin, end = _ends(graph)
     if inputs[begin]:
-        raise UnreadableError(f"the input of the network, {begin!r}, is also the output of node {inputs[begin][0]!r}.")
+        raise ValueError(f"the input of the network, {begin!r}, is also the output of node {inputs[begin][0]!r}.")
     taken = {source for source, _ in edges}
     for name in nodes:
         if (name != begin and not inputs[name]) or (name != end and name not in taken):
-            raise UnreadableError(f"node {name!r} is not connected with the input and the output of the network.")
+            raise ValueError(f"node {name!r} is not connected with the input and the output of the network.")
     if end in taken:
-        raise UnreadableError(f"the output of the network, {end!r}, is also the input of another node.")
+        raise ValueError(f"the output of the network, {end!r}, is also the input of another node.")
     try:
         order = list(graphlib.TopologicalSorter(inputs).static_order())
     except graphlib.CycleError as error:
         loop = " -> ".join(map(repr, reversed(error.args[1])))
-        raise UnreadableError(
+        raise ValueError(
             f"its nodes form a loop, {loop}: keras_ratesnn has recurrent connections only from neurons back to the same "
             "neurons through one Affine or Linear node."
         ) from error
@@ -74,7 +74,7 @@ def _feedback(nodes, edges):
         targets = [target for source, target in edges if source == name]
         if node.type in _WEIGHTS and len(sources) == 1 and sources == targets and nodes[sources[0]].type in NODES:
             if sources[0] in found:
-                raise UnreadableError(f"the outputs of node {sources[0]!r} come back to it through two nodes.")
+                raise ValueError(f"the outputs of node {sources[0]!r} come back to it through two nodes.")
             found[sources[0]] = node
     return found
 
@@ -91,7 +91,7 @@ def _flat(graph, path=""):
             inner, inner_edges = _flat(node, f"{where}.")
             begins[name], ends[name] = (f"{where}.{end}" for end in _ends(node, where))
         if not inner.keys().isdisjoint(nodes):
-            raise UnreadableError(f"two nodes have the name {where!r}.")
+            raise ValueError(f"two nodes have the name {where!r}.")
         nodes |= inner
         edges += inner_edges
     edges += [(ends[source], begins[target]) for source, target in graph.edges]
@@ -105,8 +105,6 @@ def _ends(graph, where=""):
         names = [name for name, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind]
         if len(names) != 1:
             what = f"the graph {where!r}" if where else "the network"
-            raise UnreadableError(
-                f"{what} has {len(names)} nodes of type {kind}, and keras_ratesnn can run one with one of each."
-            )
+            raise ValueError(f"{what} has {len(names)} nodes of type {kind}, and keras_ratesnn can run one with one of each.")
         found += names
     return found

@@ -8,14 +8,13 @@ from typing import Any
 import keras
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._core import checks, keras_internals, optional_packages
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn.conversion._folding import fold_batch_normalization
 from keras_ratesnn.conversion._nodes import nodes_of
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.nir import _continuous_time, _layouts, _to_nodes
 from keras_ratesnn.nir._graph_writer import GraphWriter
-from keras_ratesnn.nir._packages import package
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -70,7 +69,7 @@ def export_nir(model: keras.Model, path: str | os.PathLike[str], dt: float = _co
     brain-inspired computing", Nature Communications 2024.
     """
     path = checks.file_to_write("path", path)
-    nir = package("nir", "export_nir")
+    nir = optional_packages.imported("nir", "export_nir", "nir")
     dt = checks.real("dt", dt, above=0, advice="It is the length of a time step in seconds.")
     graph = _graph_of(nir, model, dt)
     check_finite(model.variables)

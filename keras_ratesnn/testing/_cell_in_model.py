@@ -1,14 +1,12 @@
 """Checks of a cell in a network: spikes over time, gradients, saving."""
 
-import pathlib
-import tempfile
-
 import keras
 import numpy as np
 
-from keras_ratesnn.gradients import _eligibility, _neuron_independence
+from keras_ratesnn.gradients import _neuron_independence
+from keras_ratesnn.gradients.time.derivative import has_written_derivative
 from keras_ratesnn.testing._cell_step import has_float64
-from keras_ratesnn.testing._findings import require, require_same, to_numpy
+from keras_ratesnn.testing._findings import require, require_close, require_same, saved_and_loaded, to_numpy
 from keras_ratesnn.testing._gradients import loss_and_gradients
 from keras_ratesnn.testing._subject import BATCH, TIMESTEPS
 
@@ -65,17 +63,13 @@ def check_single_neurons(subject):
 def check_rate_gradient(subject):
     """Checks that for one layer with constant input the rate gradient equals BPTT's."""
     by_rate, by_bptt = (_gradients(subject, gradient) for gradient in ("rate", "bptt"))
-    written = _eligibility.has_written_derivative(subject.cell)
+    written = has_written_derivative(subject.cell)
     cause = "its step_derivative is not the derivative" if written else "forward mode finds a different derivative"
     for name, expected in by_bptt.items():
-        require_same(
-            by_rate[name],
-            expected,
-            f"The rate gradient of {subject.name} with respect to {name!r} differs from BPTT's for one layer with constant "
-            f"input: {cause} of its step.",
-            rtol=1e-4,
-            atol=1e-6,
+        finding = (
+            f"The rate gradient of {subject.name} with respect to {name!r} differs from BPTT's for one layer with constant"
         )
+        require_close(by_rate[name], expected, f"{finding} input: {cause} of its step.")
 
 
 def check_bptt(subject):
@@ -84,11 +78,9 @@ def check_bptt(subject):
     for name, gradient in multi.items():
         finding = f"The BPTT gradient of {subject.name} with respect to {name!r}"
         require(np.isfinite(gradient).all(), f"{finding} is not finite.")
-        require_same(single[name], gradient, f"{finding} depends on the step mode.", rtol=1e-4, atol=1e-6)
-    require(
-        np.any(multi["input"]),
-        f"The BPTT gradient of {subject.name} with respect to its input is zero. Compute spikes with `self.fire`.",
-    )
+        require_close(single[name], gradient, f"{finding} depends on the step mode.")
+    zero = f"The BPTT gradient of {subject.name} with respect to its input is zero. Compute spikes with `self.fire`."
+    require(np.any(multi["input"]), zero)
 
 
 def check_compiled(subject):
@@ -102,21 +94,12 @@ def check_compiled(subject):
 def check_saving(subject):
     """Checks that a model with the cell is the same after saving and loading."""
     model = subject.model(subject.copy(), gradient="bptt")
-    with tempfile.TemporaryDirectory() as folder:
-        file = pathlib.Path(folder) / "model.keras"
-        model.save(file)
-        loaded = keras.saving.load_model(file)
-    require_same(
-        to_numpy(loaded.weights),
-        to_numpy(model.weights),
-        f"A model with {subject.name} has different weights after saving and loading. Weights must be created in `build`.",
-    )
-    inputs = subject.inputs[0]
-    require_same(
-        to_numpy(loaded(inputs)),
-        to_numpy(model(inputs)),
-        f"A model with {subject.name} gives different outputs after saving and loading.",
-    )
+    loaded, inputs = saved_and_loaded(model), subject.inputs[0]
+    for what, found, expected in (
+        ("has different weights after saving and loading. Weights must be created in `build`", loaded.weights, model.weights),
+        ("gives different outputs after saving and loading", loaded(inputs), model(inputs)),
+    ):
+        require_same(to_numpy(found), to_numpy(expected), f"A model with {subject.name} {what}.")
 
 
 def _gradients(subject, gradient, step_mode="multi"):

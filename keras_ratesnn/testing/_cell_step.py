@@ -146,14 +146,8 @@ def check_samples(subject):
     for sample in range(subject.inputs.shape[1]):
         alone = to_numpy(subject.steps(cell, subject.inputs[:, sample : sample + 1]))
         of_sample = tree.map_leaves(lambda leaf, i=sample: leaf[i : i + 1] if leaf.ndim else leaf, together)
-        require_same(
-            of_sample,
-            alone,
-            f"Sample {sample} gives different results in a batch of {subject.inputs.shape[1]} and alone: {subject.name} mixes "
-            "the samples of a batch.",
-            rtol=1e-5,
-            atol=1e-6,
-        )
+        finding = f"Sample {sample} gives different results in a batch of {subject.inputs.shape[1]} and alone"
+        require_same(of_sample, alone, f"{finding}: {subject.name} mixes the samples of a batch.", rtol=1e-5, atol=1e-6)
 
 
 def check_dtypes(subject):
@@ -174,20 +168,13 @@ def check_dtypes(subject):
         membrane, of_step, _ = cell.step(ops.convert_to_tensor(subject.inputs[0], dtype=cell.compute_dtype), states[0])
         for name, tensor in {"membrane": membrane, "spikes": of_step}.items():
             dtype = keras.backend.standardize_dtype(tensor.dtype)
-            require(
-                dtype in (wanted, cell.compute_dtype),
-                f"With dtype={policy!r} the {name} of {subject.name}.step must be {wanted}, but are {dtype}.",
-            )
+            finding = f"With dtype={policy!r} the {name} of {subject.name}.step must be {wanted}, but are {dtype}."
+            require(dtype in (wanted, cell.compute_dtype), finding)
         dtypes = {keras.backend.standardize_dtype(tensor.dtype) for tensor in spikes}
-        require(
-            dtypes == {cell.compute_dtype},
-            f"With dtype={policy!r} the spikes of {subject.name} must be {cell.compute_dtype}, but are {sorted(dtypes)}.",
-        )
-        values = np.stack(to_numpy(spikes))
-        require(
-            np.isin(values, subject.values(cell.compute_dtype)).all(),
-            f"With dtype={policy!r} the spikes of {subject.name} are not exactly {subject.values_as_text()}.",
-        )
+        finding = f"With dtype={policy!r} the spikes of {subject.name}"
+        require(dtypes == {cell.compute_dtype}, f"{finding} must be {cell.compute_dtype}, but are {sorted(dtypes)}.")
+        are_right = np.isin(np.stack(to_numpy(spikes)), subject.values(cell.compute_dtype)).all()
+        require(are_right, f"{finding} are not exactly {subject.values_as_text()}.")
 
 
 def has_float64():
@@ -200,12 +187,11 @@ def has_float64():
 
 def _described(structure):
     """Structure, shapes and dtypes as text, for comparison and error messages."""
-    return str(
-        tree.map_leaves(
-            lambda leaf: f"{keras.backend.standardize_dtype(leaf.dtype)}{list(leaf.shape)}" if hasattr(leaf, "shape") else leaf,
-            structure,
-        )
-    )
+
+    def of_leaf(leaf):
+        return f"{keras.backend.standardize_dtype(leaf.dtype)}{list(leaf.shape)}" if hasattr(leaf, "shape") else leaf
+
+    return str(tree.map_leaves(of_leaf, structure))
 
 
 CHECKS = (

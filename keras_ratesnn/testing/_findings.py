@@ -1,5 +1,10 @@
 """Assertions of the checks, with explanations."""
 
+import functools
+import pathlib
+import tempfile
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -48,3 +53,14 @@ def require_same(found, expected, finding, rtol=0.0, atol=0.0):
             raise AssertionError(
                 f"{finding} {far.sum()} of {far.size} values differ, most at {where}: {ours[index]} instead of {theirs[index]}."
             )
+
+
+require_close = functools.partial(require_same, rtol=1e-4, atol=1e-6)
+
+
+def saved_and_loaded(model):
+    """A model as it is after saving and loading."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "model.keras"
+        model.save(file)
+        return keras.saving.load_model(file)

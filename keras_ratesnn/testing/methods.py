@@ -1,8 +1,5 @@
 """The conformance check of a gradient method."""
 
-import pathlib
-import tempfile
-
 import keras
 import numpy as np
 from keras import layers
@@ -15,7 +12,7 @@ from keras_ratesnn.gradients import BPTT, GradientMethod
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.spiking_model import STEP_MODES, SpikingModel
 from keras_ratesnn.testing._config import check_config
-from keras_ratesnn.testing._findings import require, require_same, to_numpy
+from keras_ratesnn.testing._findings import require, require_close, require_same, saved_and_loaded, to_numpy
 from keras_ratesnn.testing._gradients import loss_and_gradients
 
 TIMESTEPS = 3
@@ -89,34 +86,22 @@ def _check_training(method, network, step_mode, case):
         )
     require(any(gradient.any() for gradient in found.values()), f"{case}: every gradient is zero.")
     averages, wanted = (to_numpy([v for v in of.non_trainable_variables if "moving" in v.path]) for of in (model, reference))
-    require_same(
-        averages,
-        wanted,
-        f"{case}: the moving averages of batch normalisation are not those of the spiking network after one batch. They must "
-        "be updated in one walk only.",
-        rtol=1e-4,
-        atol=1e-6,
-    )
+    finding = f"{case}: the moving averages of batch normalisation are not those of the spiking network after one batch."
+    require_close(averages, wanted, f"{finding} They must be updated in one walk only.")
 
 
 def _check_inference(method, step_mode, case):
     """Checks the outputs of every step for one frame per step; training covers the time mean and inputs without time."""
     model, reference = (SpikingModel(_dense(), TIMESTEPS, gradient, step_mode, True) for gradient in (method, BPTT()))
     frames = np.stack([scale * _inputs(model) for scale in range(1, TIMESTEPS + 1)], axis=1)
-    require_same(
-        to_numpy(model(frames)),
-        to_numpy(reference(frames)),
-        f"{case}, return_sequences=True: the outputs in inference are not those of the spiking network.",
-        rtol=1e-5,
-        atol=1e-6,
-    )
+    finding = f"{case}, return_sequences=True: the outputs in inference are not those of the spiking network."
+    require_same(to_numpy(model(frames)), to_numpy(reference(frames)), finding, rtol=1e-5, atol=1e-6)
 
 
 def _check_one_step(method):
     found, expected = (_one_step_gradients(gradient) for gradient in (method, BPTT()))
     for ours, theirs in zip(found, expected, strict=True):
-        finding = f"{type(method).__name__}: with one time step the gradient is not BPTT's."
-        require_same(ours, theirs, finding, rtol=1e-4, atol=1e-6)
+        require_close(ours, theirs, f"{type(method).__name__}: with one time step the gradient is not BPTT's.")
 
 
 def _one_step_gradients(gradient):
@@ -127,18 +112,13 @@ def _one_step_gradients(gradient):
 
 def _check_saving(method):
     model = SpikingModel(_dense(), TIMESTEPS, method)
-    with tempfile.TemporaryDirectory() as folder:
-        file = pathlib.Path(folder) / "model.keras"
-        model.save(file)
-        loaded = keras.saving.load_model(file)
-    name = type(method).__name__
+    loaded, name = saved_and_loaded(model), type(method).__name__
     require(
         type(loaded.gradient) is type(method) and loaded.gradient.get_config() == method.get_config(),
         f"{name}: a saved and loaded model has the method {loaded.gradient!r} instead of {method!r}.",
     )
     x = _inputs(model)
-    finding = f"{name}: a model gives different outputs after saving and loading."
-    require_same(to_numpy(loaded(x)), to_numpy(model(x)), finding)
+    require_same(to_numpy(loaded(x)), to_numpy(model(x)), f"{name}: a model gives different outputs after saving and loading.")
 
 
 def _inputs(model):

@@ -36,9 +36,9 @@ def vgg():
     return keras.Model(inputs, layers.Dense(5)(x))
 
 
-def residual(style, block, stem):
+def residual(unit, block, stem):
     inputs = keras.Input((8, 8, 3))
-    x = _residual.stem_block(inputs, 4, "cifar", ilif if stem else None, **style, name="stem")
+    x = _residual.stem_block(inputs, 4, "cifar", ilif if stem else None, unit, name="stem")
     x = block(block(x, 4, 1, ilif, "b1"), 8, 2, ilif, "b2")
     return keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
 
@@ -70,9 +70,9 @@ def detector():
 
 NETWORKS = {
     "vgg": vgg,
-    "resnet": functools.partial(residual, resnet.STYLE, resnet.basic_block, True),
-    "sew": functools.partial(residual, sew_resnet.STYLE, sew_resnet.basic_block, True),
-    "preact": functools.partial(residual, preact_resnet.STYLE, preact_resnet.basic_block, False),
+    "resnet": functools.partial(residual, resnet.unit, resnet.basic_block, True),
+    "sew": functools.partial(residual, sew_resnet.unit, sew_resnet.basic_block, True),
+    "preact": functools.partial(residual, preact_resnet.unit, preact_resnet.basic_block, False),
     "attention": attention,
     "detector": detector,
 }

@@ -4,8 +4,12 @@ import ast
 import hashlib
 import pathlib
 import re
+import runpy
+import tomllib
 
 import pytest
+
+import keras_ratesnn
 
 pytestmark = pytest.mark.runs_once
 
@@ -56,6 +60,23 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page):
         assert found.exists(), f"{link}: there is no such file"
         assert found.is_relative_to(ROOT), f"{link}: outside of the repository"
         assert not anchor or anchor in anchors_of(found), f"{link}: there is no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_are_not_too_wide(page):
+    wide_lines = runpy.run_path(str(ROOT / "docs" / "mkdocs" / "check_width.py"))["wide_lines"]
+    assert list(wide_lines(ROOT / page)) == []
+
+
+def test_the_citation_names_the_package_in_its_version_and_the_paper_that_the_docs_cite():
+    fields, _, paper = (ROOT / "CITATION.cff").read_text().partition("preferred-citation:\n")
+    values = dict(re.findall(r"^([\w-]+): (.+)$", fields, re.MULTILINE))
+    assert values["title"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+    assert values["version"] == keras_ratesnn.__version__
+    cited = (ROOT / "docs" / "citing.md").read_text()
+    assert re.search(r"^  title: (.+)$", paper, re.MULTILINE)[1] == re.search(r"title += \{(.+)\},", cited)[1]
+    names = re.findall(r"- family-names: (\w+)\n +given-names: (\w+)\n", paper)
+    assert " and ".join(map(", ".join, names)) == re.search(r"author += \{(.+)\},", cited)[1]
 
 
 def test_the_site_has_a_title_for_each_mark_of_a_block_of_code():

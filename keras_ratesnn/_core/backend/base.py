@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn._core.backend import plain_normalization, replica_moments
+from keras_ratesnn._core.backend import plain_normalization
 
 
 class CallGraphs:
@@ -54,6 +54,11 @@ class CallGraphs:
         """The graphs that are kept."""
         return []
 
+    @property
+    def engine(self) -> str:
+        """What runs the calls: `"keras"`, or where they are recorded `"eager"`, `"recorded"` or `"compiled"`."""
+        return "keras"
+
 
 class Replicas:
     """The replicas of a model that train together: by default one, whose compiler sees the whole batch."""
@@ -92,6 +97,9 @@ class Backend(abc.ABC):
 
     RECORDS_CALLS = False
     """Whether calls of models are recorded, in the place of Keras' `jit_compile`."""
+
+    SETTINGS: tuple[tuple[str, Any, str], ...] = ()
+    """The settings of `keras_ratesnn.engine_settings`: name, the module that has it, and the name of its attribute there."""
 
     replicas = Replicas()
 
@@ -195,7 +203,7 @@ class Backend(abc.ABC):
 
     def merged_moments(self, size: Any, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance over all replicas, given those of `size` elements of this replica."""
-        return replica_moments.merged(self.replicas, size, mean, variance)
+        return plain_normalization.merged(self.replicas, size, mean, variance)
 
     def multiply_add(self, x: Any, factor: Any, y: Any) -> Any:
         """x · factor + y, in one pass over memory."""

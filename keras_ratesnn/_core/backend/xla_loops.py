@@ -1,8 +1,9 @@
 """How XLA runs the time loop of one neuron layer best, shared by JAX and TensorFlow."""
 
-import contextlib
 import contextvars
 import sys
+
+from keras_ratesnn._core.contexts import setting
 
 UNROLLED_STEPS = {"cpu": {False: 1, True: 4}, "gpu": {False: 16, True: 8}}
 """Up to this T the time loop of a layer is unrolled, by device and by whether the loop has a gradient.
@@ -20,14 +21,9 @@ measures what is faster on a device.
 _unrolled = contextvars.ContextVar("keras_ratesnn_unrolled", default=False)
 
 
-@contextlib.contextmanager
 def unrolled():
     """A context in which all time loops are unrolled, for graphs that cannot hold loops."""
-    token = _unrolled.set(True)
-    try:
-        yield
-    finally:
-        _unrolled.reset(token)
+    return setting(_unrolled, True)
 
 
 def unrolled_steps(platform, with_gradient):

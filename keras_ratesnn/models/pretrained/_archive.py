@@ -9,9 +9,7 @@ import zipfile
 
 import keras
 
-from keras_ratesnn._core import keras_internals
-from keras_ratesnn._core.hdf5_heaps import why_unreadable
-from keras_ratesnn._core.hdf5_storage import filters_of, why_untrusted
+from keras_ratesnn._core import hdf5, keras_internals
 from keras_ratesnn._model.weight_checks import not_finite
 
 _CONFIG, _METADATA, _WEIGHTS = _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
@@ -51,6 +49,8 @@ def check(path, card):
             reason = _of_members(archive) or _of_config(archive, card) or _of_weights(archive)
     except zipfile.BadZipFile:
         reason = "are not a .keras file"
+    except hdf5.UntrustedError as error:
+        reason = f"contain {_WEIGHTS}, and {str(error).rstrip('.')}"
     # The error depends on where the file is damaged.
     except Exception as error:
         reason = f"cannot be read: they are damaged or were made to be ({type(error).__name__}: {' '.join(str(error).split())})"
@@ -148,9 +148,7 @@ def _of_weights(archive):
             shutil.copyfileobj(member, file)
         file.flush()
         file.seek(0)
-        reason = why_unreadable(file)
-        if reason:
-            return f"contain {_WEIGHTS}, and {reason.rstrip('.')}"
+        hdf5.check_content(file)
         with h5py.File(file.name, "r") as root:
             return _of_groups(h5py, root)
 
@@ -173,7 +171,7 @@ def _of_groups(h5py, root):
                 continue
             if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiubV":
                 return f"contain {where}, which is no array of numbers"
-            reason = why_untrusted(found) or ("is compressed" if filters_of(found) else "")
-            if reason:
-                return f"contain {where}, which {reason}"
+            hdf5.check_stored(found, where)
+            if hdf5.filters_of(found):
+                return f"contain {where}, which is compressed"
     return ""

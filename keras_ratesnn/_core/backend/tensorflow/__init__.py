@@ -14,12 +14,15 @@ from keras_ratesnn._core.backend import base, xla_loops
 from keras_ratesnn._core.backend.tensorflow import fusion, normalization
 from keras_ratesnn._core.backend.tensorflow.replicas import replicas
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
+from keras_ratesnn._core.contexts import setting
 
 _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=False)
 
 
 class Backend(base.Backend):
     """TensorFlow."""
+
+    SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"),)
 
     replicas = replicas
     elementwise = staticmethod(fusion.elementwise)
@@ -36,13 +39,10 @@ class Backend(base.Backend):
     def jvp(self, function, primals, tangents):
         # Copies, because primals must be distinct.
         primals = [tf.identity(primal) for primal in primals]
-        token = _forward_mode.set(True)
-        try:
+        with setting(_forward_mode, True):
             with tf.autodiff.ForwardAccumulator(primals, list(tangents)) as accumulator:
                 outputs = function(*primals)
             return outputs, [accumulator.jvp(output, tf.UnconnectedGradients.ZERO) for output in outputs]
-        finally:
-            _forward_mode.reset(token)
 
     def gradient_of(self, function, inputs, upstream):
         with tf.GradientTape() as tape:

@@ -3,7 +3,6 @@
 Only these are compiled: on CPUs the convolutions of TensorFlow's own libraries are faster than those of XLA.
 """
 
-import contextlib
 import contextvars
 import functools
 import math
@@ -14,6 +13,7 @@ from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.of_tensors import OfTensors, description
 from keras_ratesnn._core.backend.tensorflow.replicas import replicas
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
+from keras_ratesnn._core.contexts import setting
 
 LEAST_ELEMENTS = 2**20
 """For fewer elements compilation takes too long, half a second for each layer."""
@@ -38,14 +38,9 @@ first of its pass. Measured with a ResNet-18 (docs/benchmarks.md)."""
 _allowed = contextvars.ContextVar("keras_ratesnn_fusing", default=False)
 
 
-@contextlib.contextmanager
 def fusing(allowed, training, kept):
     """A context that allows or forbids compilation. Graphs for inference may be exported to where there is no XLA."""
-    token = _allowed.set(allowed and training)
-    try:
-        yield
-    finally:
-        _allowed.reset(token)
+    return setting(_allowed, allowed and training)
 
 
 def steps_in_a_pass(timesteps, with_gradient):

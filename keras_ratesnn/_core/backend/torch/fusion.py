@@ -5,7 +5,6 @@ compiler, on GPUs with Triton. Without these, functions run in eager mode. For P
 part of a larger graph.
 """
 
-import contextlib
 import contextvars
 import functools
 import threading
@@ -21,6 +20,7 @@ from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.recorder.compiler import LOCK, CompiledByLayout
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, is_recording_for_compiler
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes, global_settings
+from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._core.latest_settings import LatestSettings
 
 LEAST_ELEMENTS = 2**20
@@ -41,14 +41,9 @@ _kinds: set[Any] = set()
 _lock = threading.Lock()
 
 
-@contextlib.contextmanager
 def fusing(allowed, training, kept):
     """A context that allows or forbids compilation; see `base`."""
-    token = _kept.set((training, kept) if allowed else None)
-    try:
-        yield
-    finally:
-        _kept.reset(token)
+    return setting(_kept, (training, kept) if allowed else None)
 
 
 def steps_in_a_pass(timesteps, with_gradient):
@@ -197,15 +192,12 @@ class _Program:
         self.derivatives = {}
         self._attributes = attributes
 
-    def outputs(self, tensors):
-        return self.run(*tensors)
-
     def __call__(self, function, tensors):
         """`function(*tensors)`, of an equal function."""
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             outputs = _Differentiable.apply(self, function, *tensors)
         else:
-            outputs = self.outputs(tensors)
+            outputs = self.run(*tensors)
         remaining = iter(outputs)
         return tree.map_leaves(lambda number: next(remaining) if number is None else number, self.structure)
 
@@ -217,18 +209,12 @@ class _Program:
         def derivative(*values):
             inputs = [value.detach().requires_grad_(want) for value, want in zip(values, wanted, strict=False)]
             with torch.enable_grad():
-                outputs = _tensors_in(function(*inputs))
-            pairs = zip((output for output, has in zip(outputs, given, strict=True) if has), values[len(inputs) :], strict=True)
-            pairs = [  # type: ignore[assignment]
-                (output, gradient) for output, gradient in pairs if output.requires_grad
-            ]
-            return torch.autograd.grad(
-                [output for output, _ in pairs],
-                [value for value in inputs if value.requires_grad],
-                [gradient for _, gradient in pairs],
-                materialize_grads=True,
-                allow_unused=True,
-            )
+                outputs = [output for output, has in zip(_tensors_in(function(*inputs)), given, strict=True) if has]
+            pairs = zip(outputs, values[len(inputs) :], strict=True)
+            pairs = [(output, onto) for output, onto in pairs if output.requires_grad]  # type: ignore[assignment]
+            differentiable, onto = [output for output, _ in pairs], [gradient for _, gradient in pairs]
+            of = [value for value in inputs if value.requires_grad]
+            return torch.autograd.grad(differentiable, of, onto, materialize_grads=True, allow_unused=True)
 
         if (wanted, given) in self.derivatives:
             run = self.derivatives[wanted, given]
@@ -251,7 +237,7 @@ class _Differentiable(torch.autograd.Function):
         ctx.program, ctx.function = program, function
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        return tuple(program.outputs(tensors))
+        return tuple(program.run(*tensors))
 
     @first_derivative_only
     def backward(ctx, *upstream):

@@ -1,7 +1,6 @@
 """Records what the calls of any Keras model compute, as graphs of PyTorch operations, and replays these.
 
-    call_graphs.py       the calls of a model: which are recorded, and when
-    recorded.py          ordinary models, whose calls run through these
+    call_graphs.py       the calls of a model: which are recorded, and when; also those of an ordinary one
     layer_attributes.py  what a graph depends on besides tensors, watched for changes
     graph.py             one function of tensors as a graph, with its derivative
     graph_passes.py small_operations.py padding.py random.py     what makes a graph right, and fast

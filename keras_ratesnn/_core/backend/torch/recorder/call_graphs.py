@@ -5,11 +5,15 @@ takes about a second, and a replay skips the Python code of layers.
 """
 
 import collections
+import functools
 import operator
 import threading
 import warnings
 from typing import Any
 
+import keras
+import numpy as np
+import torch
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
@@ -51,15 +55,22 @@ class CallGraphs(base.CallGraphs):
                 lambda settings: settings.are_of(model, others),
                 lambda patience: _Settings(model, others, patience, self._places),
             )
-            values = latest.values()
+            values = keras_internals.values_of(latest.variables)
             signature = _signature([*values, *tensors])
             call = None if signature is None else latest.call_of_kind((signature, jit_compile, settings))
-        return function(tensors) if call is None else call(function, values, tensors, jit_compile)
+        return function(tensors) if call is None else call(latest, function, values, tensors, jit_compile)
 
     @property
     def graphs(self):
         """The graphs that are kept, a list of `CallGraph`."""
         return [graph for settings in self._settings.kept for graph in settings.graphs]
+
+    @property
+    def engine(self):
+        graphs = self.graphs
+        parts = [graph.forward for graph in graphs] + [graph.backward for graph in graphs if any(graph.differentiable)]
+        are_compiled = [getattr(part, "is_compiled", False) for part in parts]
+        return ("compiled" if all(are_compiled) else "recorded") if parts else "eager"
 
 
 class _Settings:
@@ -73,17 +84,18 @@ class _Settings:
     """
 
     def __init__(self, model, others, patience, places):
-        self._model, self._others, self._patience, self._places = model, others, patience, places
-        self._variables = model.variables
-        self._calls: collections.OrderedDict[Any, _Call] = collections.OrderedDict()
-        self._attributes = LayerAttributes(keras_internals.with_sublayers(model), others)
+        self.model, self.patience, self.places = model, patience, places
+        self.variables = model.variables
+        self.attributes = LayerAttributes(keras_internals.with_sublayers(model), others)
         if keras_internals.is_rematerialized(model):
-            self._attributes.unknown = "a layer was made in a keras.RematScope"
+            self.attributes.unknown = "a layer was made in a keras.RematScope"
+        self._others = others
+        self._calls: collections.OrderedDict[Any, _Call] = collections.OrderedDict()
 
     def are_of(self, model, others):
         """Whether a model and other objects have these settings now."""
-        same = self._model is model and len(others) == len(self._others) and all(map(operator.is_, self._others, others))
-        return same and self._attributes.unchanged()
+        same = self.model is model and len(others) == len(self._others) and all(map(operator.is_, self._others, others))
+        return same and self.attributes.unchanged()
 
     @property
     def graphs(self):
@@ -95,15 +107,11 @@ class _Settings:
         """Whether calls were recorded, but none was replayed often."""
         return bool(self.graphs) and not any(call.has_paid_off for call in self._calls.values())
 
-    def values(self):
-        """The values of the variables now, a list of tensors."""
-        return keras_internals.values_of(self._variables)
-
     def call_of_kind(self, key):
         """The `_Call` with a key, a new one if there is none."""
         call = self._calls.get(key)
         if call is None:
-            call = self._calls[key] = _Call(self._model, self._attributes, self._variables, self._patience, self._places)
+            call = self._calls[key] = _Call()
         self._calls.move_to_end(key)
         if len(self._calls) > GRAPHS_KEPT:
             self._calls.popitem(last=False)
@@ -120,69 +128,62 @@ def _signature(tensors):
 class _Call:
     """A kind of call: counts the calls, and records one when it is due.
 
-    Args:
-        model: Keras model.
-        attributes: Its `LayerAttributes`.
-        variables: List of its variables.
-        patience: Integer that multiplies the number of calls before that.
-        places: The memory that graphs share, see `CallGraph`.
+    Attributes:
+        graph: The recorded graph, a `CallGraph`, or `None`.
     """
 
-    def __init__(self, model, attributes, variables, patience, places):
-        self._model = model
-        self._attributes = attributes
-        self._variables = variables
-        self._patience = patience
-        self._places = places
+    def __init__(self):
+        self.graph = None
         self._calls = 0
         self._recorded = None
         self._is_recordable = True
 
     @property
-    def graph(self):
-        """The recorded graph, a `CallGraph`, or `None`."""
-        return None if self._recorded is None else self._recorded.graph
-
-    @property
     def has_paid_off(self):
-        return self._recorded is not None and self._calls >= WORTH_RECORDING
+        return self.graph is not None and self._calls >= WORTH_RECORDING
 
-    def __call__(self, function, values, tensors, jit_compile):
+    def __call__(self, settings, function, values, tensors, jit_compile):
         self._calls += 1
         if self._recorded is not None:
             return self._recorded.replay([*values, *tensors])
-        is_due = self._calls > EAGER_CALLS[jit_compile] * self._patience
+        is_due = self._calls > EAGER_CALLS[jit_compile] * settings.patience
         # PyTorch can record only one function at a time.
         if not (is_due and self._is_recordable and _recording.acquire(blocking=False)):
             return function(tensors)
         try:
-            return self._record(function, values, tensors, compiled=jit_compile is True)
+            return self._record(settings, function, tensors, [*values, *tensors], compiled=jit_compile is True)
         finally:
             _recording.release()
 
-    def _record(self, function, values, tensors, compiled):
+    def _record(self, settings, function, tensors, all_tensors, compiled):
         """Runs a call in eager mode, and records it if possible."""
-        all_tensors = [*values, *tensors]
+        model, attributes = settings.model, settings.attributes
         try:
-            if self._attributes.unknown is not None:
-                raise ValueError(self._attributes.unknown)
-            recorded = _Recorded(function, self._model, all_tensors, self._variables)
+            if attributes.unknown is not None:
+                raise ValueError(attributes.unknown)
+            recorded = _Recorded(function, model, all_tensors, settings.variables)
         except ValueError as error:
-            self._give_up(error)
+            self._give_up(model, error)
             return function(tensors)
         try:
-            recorded.record(all_tensors, self._attributes.tensors, compiled, self._places)
-            if not self._attributes.unchanged():
+            recorded.record(all_tensors, attributes.tensors, compiled, settings.places)
+            if not attributes.unchanged():
                 raise ValueError("a layer changes its attributes when it is called")
-            self._recorded, self._calls = recorded, 0
+            self._recorded, self.graph, self._calls = recorded, recorded.graph, 0
         # Anything may be raised where an operation depends on the values of tensors.
         except Exception as error:
-            self._give_up(error)
+            self._give_up(model, error)
         return recorded.first_results()
 
-    def _give_up(self, error):
+    def _give_up(self, model, error):
         self._is_recordable = False
-        _warn_of_eager_mode(self._model.name, error)
+        reason = " ".join(str(error).split())[:300]
+        warnings.warn(
+            f"The calls of model {model.name!r} run in eager mode, which is slower but gives the same results, "
+            "because their operations cannot be recorded. To turn this warning off: model.compile(..., jit_compile=False), or "
+            f"run_eagerly=True for an ordinary Keras model. The reason: {type(error).__name__}: {reason}",
+            stacklevel=2,
+        )
 
 
 class _Recorded:
@@ -208,8 +209,8 @@ class _Recorded:
             self._structure = tree.map_leaves(lambda _: None, outputs)
             masks = [keras_internals.mask_of(output) for output in tree.flatten(outputs)]
             self._has_mask = [mask is not None for mask in masks]
-            masks = [mask for mask in masks if mask is not None]
-            return [*tree.flatten(outputs), *(value for _, value in assigned), *(loss for _, loss in added), *masks]
+            effects = (value for _, value in (*assigned, *added))
+            return [*tree.flatten(outputs), *effects, *(mask for mask in masks if mask is not None)]
 
         self._function: Any = of_tensors
         noise = backend.noise_state()
@@ -237,21 +238,18 @@ class _Recorded:
         return self._put(self.graph(tensors))
 
     def _put(self, results):
-        outputs = iter(results)
-        structure = tree.map_leaves(lambda _: next(outputs), self._structure)
-        count, (variables, layers) = len(self._has_mask), self._targets
-        values = results[count : count + len(variables)]
+        remaining, (variables, layers) = iter(results), self._targets
+        structure = tree.map_leaves(lambda _: next(remaining), self._structure)
         # A result may be the value of a variable, which another assignment changes.
-        is_copied = self._is_copied[count:]
+        is_copied = self._is_copied[len(self._has_mask) :]
+        values = [next(remaining) for _ in variables]
         values = [ops.copy(value) if copied else value for value, copied in zip(values, is_copied, strict=False)]
         keras_internals.assign(variables, values, CallGraph.assign)
-        losses = results[count + len(variables) :][: len(layers)]
-        for layer, loss in zip(layers, losses, strict=True):
-            layer.add_loss(loss)
-        masks = iter(results[count + len(variables) + len(layers) :])
+        for layer in layers:
+            layer.add_loss(next(remaining))
         for output, has_mask in zip(tree.flatten(structure), self._has_mask, strict=True):
             if has_mask:
-                keras_internals.put_mask(output, next(masks))
+                keras_internals.put_mask(output, next(remaining))
         return structure
 
 
@@ -259,12 +257,33 @@ def _identities(targets):
     return [list(map(id, some)) for some in targets]
 
 
-def _warn_of_eager_mode(name, error):
-    reason = " ".join(str(error).split())[:300]
-    warnings.warn(
-        f"The calls of model {name!r} run in eager mode, which is slower but gives the same results, because their operations "
-        "cannot be recorded. To turn this warning off: model.compile(..., jit_compile=False), or run_eagerly=True for "
-        "an ordinary Keras model. The reason: "
-        f"{type(error).__name__}: {reason}",
-        stacklevel=2,
-    )
+def record_calls(model):
+    """Lets the graph of an ordinary Functional or Sequential model run through `CallGraphs`, from now on.
+
+    `fit`, `evaluate` and `predict` stay Keras' own.
+    """
+    graph = keras_internals.functional_of(model)
+    if "call" in vars(graph):
+        return
+    call, graphs = graph.call, CallGraphs()
+    # The layers, without what `compile` and `fit` set.
+    layers = keras.Model(graph.inputs, graph.outputs, name=graph.name)
+
+    @functools.wraps(call)
+    def recorded_call(inputs, training=None, mask=None, **kwargs):
+        # Keras leaves arrays to a model that has inputs by name.
+        tensors = [ops.convert_to_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in tree.flatten(inputs)]
+        is_masked = any(one is not None for one in tree.flatten(mask))
+        if is_masked or kwargs or torch.compiler.is_compiling() or not all(map(torch.is_tensor, tensors)):
+            return call(inputs, training=training, mask=mask, **kwargs)
+        structure = tree.map_leaves(lambda _: None, inputs)
+        function = functools.partial(_of_tensors, call, structure, training)
+        jit_compile = False if model.run_eagerly else "auto"
+        return graphs.call(function, tensors, layers, (), (repr(structure), training), jit_compile)
+
+    vars(graph)["call"] = recorded_call
+
+
+def _of_tensors(call, structure, training, tensors):
+    remaining = iter(tensors)
+    return call(tree.map_leaves(lambda _: next(remaining), structure), training=training)

@@ -1,0 +1,242 @@
+r"""Folds batch normalisation into the weights of the layer before it.
+
+In inference batch normalisation is a scale and a shift of each channel, y = a x + c with
+
+    a = γ / sqrt(σ² + ε)          c = β − μ a
+
+Before it is a layer x = W z + b. Together they are the layer
+
+    y = (a W) z + (a b + c)
+
+The products are computed in float64 and stored in the dtype of the weights.
+
+Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018;
+Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Event-Driven Networks for Image Classification",
+Frontiers in Neuroscience 2017.
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import checks, keras_internals, progress
+from keras_ratesnn.conversion._listing import grouped
+from keras_ratesnn.conversion._nodes import nodes_of
+from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
+from keras_ratesnn.conversion._tasks import with_network
+from keras_ratesnn.layer_kinds import kind_of
+from keras_ratesnn.spiking_model import SpikingModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What became of one batch normalisation.
+
+    Args:
+        name: String, the name of the layer.
+        into: String, the name of the layer into which it was folded; empty if it is kept.
+        reason: String, why it is kept; empty if it was folded.
+    """
+
+    name: str
+    into: str = ""
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `fold_batch_normalization` did to a network; it can be printed.
+
+    Args:
+        changes: Tuple of `Change`, one for each batch normalisation of the network.
+    """
+
+    changes: tuple[Change, ...]
+
+    @property
+    def folded(self) -> tuple[Change, ...]:
+        """The batch normalisations that are gone."""
+        return tuple(change for change in self.changes if not change.reason)
+
+    @property
+    def kept(self) -> tuple[Change, ...]:
+        """The batch normalisations that were kept."""
+        return tuple(change for change in self.changes if change.reason)
+
+    def __str__(self) -> str:
+        first = f"fold_batch_normalization: {len(self.folded)} of {len(self.changes)} batch normalisations were folded."
+        return "\n".join([first, *grouped(self.kept, lambda change: f"stays ({change.reason})")])
+
+
+def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.Model:
+    """Removes batch normalisation after convolutions and dense layers, whose weights take over what it does in inference.
+
+    The new model gives the same outputs in inference, up to rounding, with fewer operations; currents and thresholds keep their
+    units. It is for deployment. Trained further, it is a network without batch normalisation.
+
+    A batch normalisation is folded if it directly follows a `Dense`, a convolution (also depthwise, separable, transposed), a
+    `WSConv2D` or a `WSDense` without an activation, and nothing else uses the output of that layer. A layer that is called
+    several times is folded if the same normalisation follows all of its calls. `OnlineRenormalization` and
+    `ThresholdDependentBatchNormalization` are folded, too; `TemporalEffectiveBatchNormalization`, which has a factor for each
+    time step, is not. What cannot be folded stays, and the report says why. Layers keep their names, and those without bias get
+    one. The original model is not changed.
+
+    A spike is a step: in a spiking network a membrane that rounding brings across its threshold changes the output by more than
+    rounding. This is as rare as membranes so close to a threshold.
+
+    Example:
+
+    >>> network = keras.Sequential([
+    ...     keras.Input((8, 8, 2)),
+    ...     keras.layers.Conv2D(4, 3, use_bias=False, name="convolution"),
+    ...     keras.layers.BatchNormalization(name="normalization"),
+    ...     keras_ratesnn.layers.LIF(name="neurons"),
+    ...     keras.layers.AveragePooling2D(2, name="pool"),
+    ...     keras.layers.BatchNormalization(name="another"),
+    ... ])
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> folded = keras_ratesnn.fold_batch_normalization(model)
+    fold_batch_normalization: 1 of 2 batch normalisations were folded.
+      stays (after AveragePooling2D): another
+    >>> [layer.name for layer in folded.network.layers]
+    ['convolution', 'neurons', 'pool', 'another']
+    >>> [change.name for change in folded.fold_report.kept]
+    ['another']
+
+    Args:
+        model: A `SpikingModel`, or a Functional or Sequential model.
+        verbose: Boolean, whether the report is printed. Defaults to `True`.
+
+    Returns:
+        A new model of the same kind and with the same settings, not compiled, with an attribute `fold_report`, which can be
+        printed. Its tuples `folded` and `kept` say of each normalisation its `name`, and the layer that it was folded `into` or
+        the `reason` why it is kept.
+
+    Raises:
+        TypeError: If `model` is neither a `SpikingModel` nor Functional or Sequential.
+        ValueError: If it is a Sequential model that does not know its input shape.
+
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+    CVPR 2018.
+    """
+    network = model.network if isinstance(model, SpikingModel) else model
+    if not keras_internals.is_graph(network):
+        wanted = "a SpikingModel, or a Functional or Sequential Keras model, whose graph can be rebuilt"
+        advice = "Build it as keras.Model(inputs, outputs) from keras.Input, or as keras.Sequential([keras.Input(shape), ...])."
+        raise checks.wrong_type("model", wanted, model, advice)
+    verbose = progress.checked(verbose)
+    pairs = _find_pairs(_graph.as_graph(network, argument="model"))
+    replacements = {}
+    for pair in pairs:
+        if pair.before is not None:
+            replacements[pair.before] = _folded(pair.before, pair.normalization)
+            replacements[pair.normalization] = Replacement(None)
+    folded = Rebuild(replacements).run(network)
+    if isinstance(model, SpikingModel):
+        folded = with_network(model, folded)
+    changes = (Change(pair.name, "" if pair.before is None else pair.before.name, pair.reason) for pair in pairs)
+    folded.fold_report = Report(tuple(changes))
+    if verbose:
+        print(folded.fold_report)
+    return folded
+
+
+def _folded(layer, normalization):
+    """The replacement of a layer, with the weights of the two together."""
+    rule: Any = kind_of(normalization).normalization
+    kind: Any = kind_of(layer)
+    scale, shift = rule.scale_and_shift(normalization)
+    name, shape = kind.output_factors(layer)
+    weights = dict(zip([weight.name for weight in layer.weights], layer.get_weights(), strict=True))
+    factors = np.reshape(scale, shape)
+    changed = {
+        name: np.asarray(weights[name], "float64") * factors,
+        "bias": np.asarray(weights.get("bias", 0.0), "float64") * scale + shift,
+    }
+    return Replacement({"use_bias": True}, {key: value.astype(weights[name].dtype) for key, value in changed.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pair:
+    """A batch normalisation, and the layer before it.
+
+    Args:
+        name: String, the name of the normalisation, with that of the layer that it is inside of.
+        normalization: The layer.
+        before: The layer into which it can be folded; `None` if there is none.
+        reason: String, why there is none; empty otherwise.
+    """
+
+    name: str
+    normalization: keras.layers.Layer
+    before: keras.layers.Layer | None = None
+    reason: str = ""
+
+
+def _find_pairs(network):
+    """All batch normalisations of a network and its nested models, in execution order.
+
+    One can be folded if in inference it is a scale and a shift of each channel, and it follows a layer whose weights can take
+    both, in all calls of the two and with nothing in between or beside it.
+
+    Args:
+        network: A Functional model, see `keras_ratesnn._graph.as_graph`.
+
+    Returns:
+        List of `_Pair`.
+    """
+    calls: dict[keras.Operation, list] = {}
+    for node in nodes_of(network):
+        calls.setdefault(node.operation, []).append(node)
+    pairs = []
+    for operation, nodes in calls.items():
+        if _normalizes(operation):
+            reason = _why_not(operation, nodes, calls)
+            pairs.append(_Pair(operation.name, operation, None if reason else nodes[0].inputs[0].operation, reason))
+        elif isinstance(operation, keras.layers.Layer):
+            inside = filter(_normalizes, keras_internals.with_sublayers(operation))
+            pairs += [_Pair(f"{operation.name}/{layer.name}", layer, reason="inside a layer") for layer in inside]
+    return pairs
+
+
+def _normalizes(operation):
+    return kind_of(operation).normalization is not None or isinstance(operation, keras.layers.BatchNormalization)
+
+
+def _why_not(layer, nodes, calls):
+    """Why a normalisation cannot be folded; an empty string if it can.
+
+    Args:
+        layer: The normalisation.
+        nodes: List of its calls.
+        calls: Dict of all operations of the network to their calls.
+    """
+    normalization = kind_of(layer).normalization
+    if normalization is not None and normalization.step_factors is not None:
+        return "a factor for each time step"
+    if normalization is None or normalization.scale_and_shift is None:
+        return "another computation"
+    if any(len(node.inputs) > 1 for node in nodes):
+        return "takes a mask"
+    sources = {node.inputs[0].operation for node in nodes}
+    if len(sources) > 1:
+        return "after several layers"
+    (before,) = sources
+    if before is None:
+        return "after an input"
+    if kind_of(before).output_factors is None or "use_bias" not in before.get_config():
+        return f"after {type(before).__name__}"
+    if getattr(before, "activation", None) not in (None, keras.activations.linear):
+        return "after an activation"
+    if any(len(node.consumers) > 1 or node.consumers[0] not in nodes for node in calls[before]):
+        return "the layer before also feeds others"
+    if before.compute_dtype != layer.compute_dtype:
+        return "another precision than the layer before"
+    if getattr(before, "lora_enabled", False) or getattr(before, "quantization_mode", None):
+        return "after a layer with LoRA or quantized weights"
+    rank = len(before.output.shape)
+    channels = 1 if getattr(before, "data_format", None) == "channels_first" else rank - 1
+    return "" if layer.axis % rank == channels else "another axis than the channels of the layer before"
