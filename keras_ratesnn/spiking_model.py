@@ -158,7 +158,6 @@ class SpikingModel(
         warn_of_time_in_a_step(functional, self.timesteps)
         self._stream = Stream()
         self._graphs = backend.call_graphs()
-        self._asked_jit_compile: bool | str = "auto"
         self._shares_weights = False
         # The network's variables exist: there is nothing to build.
         self.built = True
@@ -487,23 +486,7 @@ class SpikingModel(
         the graph, which takes half a minute or more for a ResNet-18 and needs a C++ compiler (CPU) or Triton (GPU). `False` and
         `run_eagerly=True` run every call in eager mode.
         """
-        asked = inspect.signature(super().compile).bind(*args, **kwargs)
-        asked.apply_defaults()
-        jit_compile = checks.jit_compile(asked.arguments["jit_compile"])
-        self._asked_jit_compile = False if asked.arguments["run_eagerly"] else jit_compile
-        if backend.RECORDS_CALLS:
-            # Keras would trace Python code that the graphs of calls replace.
-            asked.arguments["jit_compile"] = False
-        super().compile(*asked.args, **asked.kwargs)
-
-    def get_compile_config(self) -> Config | None:
-        config = keras_internals.portable(super().get_compile_config())
-        # Keras stores what "auto" means on this backend; on another backend it may mean something else.
-        return config and {**config, "jit_compile": self._asked_jit_compile}
-
-    def compile_from_config(self, config: Config) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
+        super().compile(*args, **kwargs)
 
     def summary(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("expand_nested", True)

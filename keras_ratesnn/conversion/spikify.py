@@ -125,9 +125,9 @@ def spikify(
     tensors = [] if calibrate is None else _calibration.checked_tensors(functional, calibrate)
     # A spiking network has T times as many activations as an ordinary one, so its currents are shifted with fewer samples.
     samples = max(1, tensors[0].shape[0] // timesteps) if tensors else 0
-    measured = (
-        _calibration.measure(functional, neurons, tensors, percentile, samples, inside.graphs, verbose) if tensors else {}
-    )
+    measured = {}
+    if tensors:
+        measured = _calibration.measure(functional, neurons, tensors, percentile, samples, inside.graphs, verbose)
     thresholds = {operation: of_it.threshold for operation, of_it in measured.items() if of_it.threshold is not None}
     paths = _graph.paths_of(functional, inside.graphs)
     report = Report(tuple(_change(activation, neurons, thresholds, inside.reasons, paths) for activation in activations))
