@@ -2,6 +2,7 @@
 
 from keras_ratesnn._graph.functional import as_graph, output_of, paths_of
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
+from keras_ratesnn._graph.nodes import nodes_of
 from keras_ratesnn._graph.planning import Part, PlannedCall, Slot, last_uses, parts_of, whole_of
 from keras_ratesnn._graph.requirements import (
     check_length,
@@ -33,6 +34,7 @@ __all__ = [
     "last_uses",
     "match_inputs",
     "neurons_of",
+    "nodes_of",
     "output_of",
     "parts_of",
     "paths_of",
