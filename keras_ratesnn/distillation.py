@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
+from keras_ratesnn._core import checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._model.around_fit import around_fit
 from keras_ratesnn._model.callback_order import in_order
@@ -131,23 +131,15 @@ class Distiller(
 
         On PyTorch `jit_compile` says what becomes of a `SpikingModel`, see `SpikingModel.compile`.
         """
-        jit_compile = checks.jit_compile(kwargs.get("jit_compile", "auto"))
-        if backend.RECORDS_CALLS:
-            asked = False if kwargs.get("run_eagerly") else jit_compile
-            for model in (self.teacher, self.student):
-                if isinstance(model, SpikingModel):
-                    model._asked_jit_compile = asked
-            kwargs["jit_compile"] = False
         super().compile(optimizer, loss, metrics, **kwargs)
         self._loss_of_student = loss
+        for model in (self.teacher, self.student):
+            if isinstance(model, SpikingModel):
+                model._asked_jit_compile = self._asked_jit_compile
 
     def get_compile_config(self) -> Config | None:
         config = super().get_compile_config()
         return config and {**config, "loss": keras.saving.serialize_keras_object(self._loss_of_student)}
-
-    def compile_from_config(self, config: Config) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
 
 
 def _followed(features: SpikingModel, model: SpikingModel) -> SpikingModel:
@@ -155,7 +147,7 @@ def _followed(features: SpikingModel, model: SpikingModel) -> SpikingModel:
     if features._draws is not model._draws:
         # Not one of its own: Keras on JAX has collected the variables when a step begins.
         keras_internals.set_state(features, "_draws", model._draws)
-    for setting in ("timesteps", "gradient", "step_mode"):
+    for setting in ("timesteps", "gradient", "step_mode", "_asked_jit_compile"):
         if getattr(features, setting) is not getattr(model, setting):
             setattr(features, setting, getattr(model, setting))
     return features

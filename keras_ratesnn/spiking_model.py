@@ -148,8 +148,6 @@ class SpikingModel(
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
         keras_internals.take_inputs_unchanged(self)
-        keras_internals.let_trees_free_tensors()
-        keras_internals.let_transfers_overlap()
         self.network = network
         self._draws = None
         self.timesteps = timesteps
@@ -160,7 +158,6 @@ class SpikingModel(
         warn_of_time_in_a_step(functional, self.timesteps)
         self._stream = Stream()
         self._graphs = backend.call_graphs()
-        self._asked_jit_compile: bool | str = "auto"
         self._shares_weights = False
         # The network's variables exist: there is nothing to build.
         self.built = True
@@ -231,6 +228,11 @@ class SpikingModel(
     @mask_value.setter
     def mask_value(self, value: float | None) -> None:
         self._mask_value = checked_mask_value(value)
+
+    @property
+    def engine(self) -> str:
+        """What has run the latest calls: on PyTorch `"eager"`, `"recorded"` or `"compiled"`; elsewhere `"keras"`."""
+        return self._graphs.engine
 
     def _settings(self) -> tuple[Any, ...]:
         # Parameters of surrogates may change during training, for example to make them steeper.
@@ -349,7 +351,8 @@ class SpikingModel(
         _graph.check_length(functional, self._stream.steps + 1)
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
-        return self._stream.advance(functional, tensors, self.timesteps, _graph.slots_of(functional))
+        with keras_internals.in_steps():
+            return self._stream.advance(functional, tensors, self.timesteps, _graph.slots_of(functional))
 
     def reset_state(self) -> None:
         """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
@@ -370,7 +373,8 @@ class SpikingModel(
         if mask is not None:
             check_some_steps_count(_graph.as_graph(self.network), inputs, self.timesteps, mask, None)
             kwargs["mask"] = mask
-        return super().__call__(inputs, *args, **kwargs)
+        with keras_internals.in_steps():
+            return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         quantization.check_trainable(self)
@@ -482,23 +486,7 @@ class SpikingModel(
         the graph, which takes half a minute or more for a ResNet-18 and needs a C++ compiler (CPU) or Triton (GPU). `False` and
         `run_eagerly=True` run every call in eager mode.
         """
-        asked = inspect.signature(super().compile).bind(*args, **kwargs)
-        asked.apply_defaults()
-        jit_compile = checks.jit_compile(asked.arguments["jit_compile"])
-        self._asked_jit_compile = False if asked.arguments["run_eagerly"] else jit_compile
-        if backend.RECORDS_CALLS:
-            # Keras would trace Python code that the graphs of calls replace.
-            asked.arguments["jit_compile"] = False
-        super().compile(*asked.args, **asked.kwargs)
-
-    def get_compile_config(self) -> Config | None:
-        config = keras_internals.portable(super().get_compile_config())
-        # Keras stores what "auto" means on this backend; on another backend it may mean something else.
-        return config and {**config, "jit_compile": self._asked_jit_compile}
-
-    def compile_from_config(self, config: Config) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
+        super().compile(*args, **kwargs)
 
     def summary(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("expand_nested", True)

@@ -253,19 +253,19 @@ def vgg_ws(width, neuron):
 
 def res(width, neuron):
     inputs = keras.Input((8, 8, 3))
-    x = _residual.stem_block(inputs, width, "cifar", neuron, **resnet.STYLE, name="res_stem")
+    x = _residual.stem_block(inputs, width, "cifar", neuron, resnet.unit, name="res_stem")
     return _two_blocks(inputs, x, width, neuron, resnet.basic_block, "res")
 
 
 def sew(width, neuron):
     inputs = keras.Input((8, 8, 3))
-    x = _residual.stem_block(inputs, width, "cifar", neuron, **sew_resnet.STYLE, name="sew_stem")
+    x = _residual.stem_block(inputs, width, "cifar", neuron, sew_resnet.unit, name="sew_stem")
     return _two_blocks(inputs, x, width, neuron, sew_resnet.basic_block, "sew")
 
 
 def pre(width, neuron):
     inputs = keras.Input((8, 8, 3))
-    x = _residual.stem_block(inputs, width, "cifar", None, **preact_resnet.STYLE, name="pre_stem")
+    x = _residual.stem_block(inputs, width, "cifar", None, preact_resnet.unit, name="pre_stem")
     return _two_blocks(inputs, x, width, neuron, preact_resnet.basic_block, "pre")
 
 

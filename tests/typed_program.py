@@ -42,10 +42,10 @@ def train(model: rsnn.SpikingModel) -> float:
     model.compile("sgd", rsnn.losses.TET("mse"), metrics=[rsnn.metrics.AnytimeAccuracy(timesteps=5)])
     model.fit(ops.ones((4, 6)), ops.ones((4, 3)))
     model.step_mode = "sideways"  # type: ignore[assignment]
-    measured: list[keras.callbacks.Callback] = [rsnn.callbacks.FiringRates(ops.ones((4, 6)), log_dir="logs")]
+    measured: list[keras.callbacks.Callback] = [rsnn.callbacks.FiringRate(ops.ones((4, 6)), log_dir="logs")]
     measured.append(rsnn.callbacks.GradientAgreement(ops.ones((4, 6)), ops.ones((4, 3)), every=2, other="sltt"))
     model.fit(ops.ones((4, 6)), ops.ones((4, 3)), callbacks=measured)
-    found = rsnn.describe(model, ops.ones((4, 6)), print_fn=None)
+    found = rsnn.describe(model, ops.ones((4, 6)), verbose=False)
     return found.layers[0].firing_rate
 
 
@@ -54,6 +54,8 @@ def ready_made() -> list[rsnn.SpikingModel]:
     return [
         rsnn.models.ResNet18((32, 32, 3), classes=10, neuron=lambda: rsnn.layers.LIF(decay=0.5), normalization="batch"),
         rsnn.models.VGG11(timesteps="four"),  # type: ignore[arg-type]
+        rsnn.models.VGG11(stem="cifar"),  # type: ignore[call-arg]
+        rsnn.models.ResNet18((32, 32, 3), 10),  # type: ignore[call-arg]
         rsnn.models.load_pretrained("digits", timesteps=card.timesteps * 2),
         rsnn.fold_batch_normalization(rsnn.models.load_pretrained("digits"), verbose=False),
         rsnn.spikify(keras.applications.MobileNetV2(weights=None), 4, neuron=rsnn.layers.IF, calibrate=ops.ones((2, 8))),
@@ -79,7 +81,7 @@ class Scale(keras.layers.Layer):  # type: ignore[misc]
 
 
 rsnn.layers.LIF(reset="softly")  # type: ignore[arg-type]
-rsnn.layers.LIF(0.5, 1.0, "soft")  # type: ignore[call-arg]
+rsnn.layers.LIF(0.5, 1.0, "soft")  # type: ignore[arg-type, call-arg]
 rsnn.layers.ALIFCell(adaptation="some")  # type: ignore[arg-type]
 rsnn.LayerKind(affine="yes")  # type: ignore[arg-type]
 rsnn.fold_batch_normalization(keras.Sequential(), verbose="no")  # type: ignore[arg-type]

@@ -44,10 +44,29 @@ class Functions(griffe.Extension):
             del func.parameters["self"]
 
     def on_package(self, *, pkg, loader, **kwargs):
+        for module in pkg["models"].modules.values():
+            for function in module.functions.values():
+                _expand_options(function, pkg["models._options"])
         # Afterwards no path leads through the modules that are hidden here.
         loader.resolve_aliases()
         _give_arguments(pkg["layers"])
         _hide_modules(pkg)
+
+
+def _expand_options(function, module):
+    """Gives a function that takes `**options: Unpack[...]` a parameter for each, as `inspect.signature` has them."""
+    for parameter in [each for each in function.parameters if each.name == "options" and each.annotation is not None]:
+        del function.parameters["options"]
+        of_all, found, kind = module["Options"], {}, module[parameter.annotation.slice.name]
+        while kind is not of_all:
+            found = {**kind.members, **found}
+            kind = module[kind.bases[0].name]
+        for name, attribute in {**found, **of_all.members}.items():
+            annotation, default = attribute.annotation.slice.elements
+            # Strings in annotations are names to Griffe.
+            default = f'"{default}"' if isinstance(default, griffe.ExprName) else default
+            by_name = griffe.ParameterKind.keyword_only
+            function.parameters.add(griffe.Parameter(name, annotation=annotation, kind=by_name, default=default))
 
 
 def _give_arguments(layers):

@@ -1,12 +1,12 @@
 """`export_step`: one time step of a model as a file, for inputs that arrive step by step on a device."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks
-from keras_ratesnn._export.onnx_names import name_outputs
 from keras_ratesnn._export.step_graph import StepGraph
 from keras_ratesnn._model import export_formats, slots
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
@@ -79,5 +79,17 @@ def export_step(
     with export_formats.exporting(format), backend.no_gradient():
         graph.export(path, format, verbose, [graph.signature])
     if format == "onnx":
-        name_outputs(path, graph.output_names)
+        _name_outputs(path, graph.output_names)
     return graph.start
+
+
+def _name_outputs(filepath: str, names: Sequence[str]) -> None:
+    """Gives the outputs of the graph in an ONNX file, in order, the given names."""
+    import onnx
+
+    model = onnx.load(filepath)
+    # By nodes of their own: an output may be used inside the graph, or be two outputs.
+    for output, name in zip(model.graph.output, names, strict=True):
+        model.graph.node.append(onnx.helper.make_node("Identity", [output.name], [name]))
+        output.name = name
+    onnx.save(model, filepath)

@@ -1,17 +1,48 @@
-"""The compiled functions of a model whose settings may change at any time, even during `fit`."""
+"""How models are compiled whose settings may change at any time, even during `fit`."""
 
+import inspect
 import threading
 from typing import Any
 
-from keras_ratesnn._core import backend, keras_internals
+import keras
+
+from keras_ratesnn._core import backend, checks, keras_internals
+from keras_ratesnn._core.annotations import Config
 
 
 class CompilesOncePerSettings:
-    """A mixin for Keras models whose functions depend on settings: `fit`, `evaluate` and `predict` use the current ones."""
+    """A mixin for Keras models whose functions depend on settings: `fit`, `evaluate` and `predict` use the current ones.
+
+    Where a backend records calls, the `jit_compile` of `compile` says what becomes of these; Keras compiles nothing.
+    """
 
     train_function: Any
     test_function: Any
     predict_function: Any
+    optimizer: Any
+    trainable_variables: list[Any]
+    _asked_jit_compile: bool | str = "auto"
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        asked = inspect.signature(super().compile).bind(*args, **kwargs)  # type: ignore[misc]
+        asked.apply_defaults()
+        # Keras' `Distiller` names few of its arguments.
+        given = asked.arguments.get("kwargs", asked.arguments)
+        jit_compile = checks.jit_compile(given.get("jit_compile", "auto"))
+        self._asked_jit_compile = False if given.get("run_eagerly") else jit_compile
+        if backend.RECORDS_CALLS:
+            # Keras would trace Python code that the graphs of calls replace.
+            given["jit_compile"] = False
+        super().compile(*asked.args, **asked.kwargs)  # type: ignore[misc]
+
+    def get_compile_config(self) -> Config | None:
+        config = keras_internals.portable(super().get_compile_config())  # type: ignore[misc]
+        # Keras stores what "auto" means on this backend; on another backend it may mean something else.
+        return config and {**config, "jit_compile": self._asked_jit_compile}
+
+    def compile_from_config(self, config: Config) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def _settings(self) -> tuple[Any, ...]:
         """All mutable settings that a trace depends on, hashable. Called before each step, outside of traces."""
@@ -54,10 +85,13 @@ class CompiledFunction:
         *state, data = state_and_data
         try:
             ranks, data = backend.ranks_of_batch(data)
-            return self._function((self._settings(), ranks))(*state, data)
+            function = self._function((self._settings(), ranks))
+            with keras_internals.in_steps():
+                results = function(*state, data)
         except BaseException:
             keras_internals.reattach_state(self._model, self._purpose, state)
             raise
+        return results if self._purpose == "predict" else keras_internals.read_together(results)
 
     def _function(self, key):
         with self._lock:

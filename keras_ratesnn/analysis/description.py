@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -15,6 +15,17 @@ from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 NEARLY_ALL = 0.95
 """A layer with at least this fraction of silent, or of saturated, neurons gets a warning."""
+
+
+_COLUMNS = {
+    "neuron layer": "{0.name}",
+    "output shape": "{0.output_shape}",
+    "neurons": "{0.neurons:,}",
+    "firing rate": "{0.firing_rate:.4f}",
+    "silent": "{0.silent:.1%}",
+    "saturated": "{0.saturated:.1%}",
+}
+"""The columns of the table, and what they show of a `NeuronLayer`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,19 +119,8 @@ class Description:
         return found
 
     def __str__(self) -> str:
-        columns = ("neuron layer", "output shape", "neurons", "firing rate", "silent", "saturated")
-        rows = [
-            (
-                layer.name,
-                str(layer.output_shape),
-                f"{layer.neurons:,}",
-                f"{layer.firing_rate:.4f}",
-                f"{layer.silent:.1%}",
-                f"{layer.saturated:.1%}",
-            )
-            for layer in self.layers
-        ]
-        lines = [f"{self.name}: {self.samples} samples, {self.timesteps} time steps", *_table(columns, rows)]
+        rows = [[form.format(layer) for form in _COLUMNS.values()] for layer in self.layers]
+        lines = [f"{self.name}: {self.samples} samples, {self.timesteps} time steps", *_table(list(_COLUMNS), rows)]
         lines.append(f"Trainable parameters: {self.parameters:,}")
         lines.append(
             f"A sample takes {self.synaptic_operations:,.0f} synaptic operations and {self.first_multiply_adds:,.0f} "
@@ -136,7 +136,7 @@ class Description:
         return "\n".join([*lines, *self.warnings])
 
 
-def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object] | None = print) -> Description:
+def describe(model: SpikingModel, x: Structure, verbose: bool = True) -> Description:
     """Describes the activity of a model's neurons on a batch of data, and its computational cost.
 
     If a model does not learn, the reason is nearly always a layer whose neurons never spike. The table shows such layers, and
@@ -171,18 +171,17 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
     Args:
         model: A `SpikingModel`.
         x: A batch of inputs, as for `model.predict`. It is processed as one batch.
-        print_fn: Function that prints a string; `None` prints nothing. Defaults to `print`.
+        verbose: Boolean, whether the description is printed. Defaults to `True`.
 
     Returns:
         A `Description`.
 
     Raises:
-        TypeError: If `model` is not a `SpikingModel`, or `print_fn` not a function.
+        TypeError: If `model` is not a `SpikingModel`, or `verbose` not a boolean.
         ValueError: If `x` does not fit the model or has no samples.
     """
     x = _observation.tensors(checked_model(model), x)
-    if print_fn is not None:
-        checks.function("print_fn", print_fn, advice="It prints a string; pass None to print nothing.")
+    checks.boolean("verbose", verbose)
     layers: list[NeuronLayer] = []
     counts = _observation.steps_that_count(model, x)
     counter = OperationCounter(counts, _graph.slots_of(_graph.as_graph(model.network)))
@@ -205,8 +204,8 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
         first_multiply_adds=float(sum(call.dense for call in counter.calls if call.static)),
         energy=counter.energy(None),
     )
-    if print_fn is not None:
-        print_fn(str(description))
+    if verbose:
+        print(description)
     return description
 
 
@@ -238,10 +237,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table: the first two columns to the left, numbers to the right."""
     widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
 
+    sides = "<<".ljust(len(columns), ">")
+
     def line(row):
-        cells = [
-            cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "  ".join(cells).rstrip()
+        return "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
 
     return [line(columns), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]

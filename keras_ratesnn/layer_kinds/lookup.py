@@ -7,8 +7,7 @@ from typing import TypeVar
 import keras
 
 from keras_ratesnn._core import inheritance, normalization
-from keras_ratesnn.layer_kinds.keras_layers import table
-from keras_ratesnn.layer_kinds.keras_operations import kind_of_node
+from keras_ratesnn.layer_kinds.keras_layers import kind_of_node, table
 from keras_ratesnn.layer_kinds.kind import OPERATION, LayerKind, Normalization
 
 _LayerClass = TypeVar("_LayerClass", bound=type)

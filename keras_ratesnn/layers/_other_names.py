@@ -14,113 +14,62 @@ def refuse_other_names(neuron: str, arguments: Config) -> None:
         arguments: Dict, the unknown keyword arguments.
     """
     for name, value in arguments.items():
-        if name in _OTHER_NAMES:
-            raise TypeError(f"{neuron} has no argument `{name}`. Received: {name}={value!r}. {_OTHER_NAMES[name](value)}")
+        for remedy in (text for names, text in _REMEDIES.items() if name in names):
+            remedy = remedy.format(value=value, example=_decay_of(value))
+            raise TypeError(f"{neuron} has no argument `{name}`. Received: {name}={value!r}. {remedy}")
 
 
-def _time_constant(value: Any) -> str:
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and value >= 1  # type: ignore[operator]
-    example = f": here decay={round(1 - 1 / value, 6)}" if number else ""
-    return (
-        f"A time constant of τ time steps is decay = 1 − 1/τ{example}. If the input is scaled by 1/τ, too, as in SpikingJelly "
+def _decay_of(time_constant: Any) -> str:
+    number = isinstance(time_constant, numbers.Real) and not isinstance(time_constant, bool)
+    if not number or time_constant < 1:
+        return ""
+    return f": here decay={round(1 - 1 / time_constant, 6)}"
+
+
+_REMEDIES = {
+    ("tau", "tau_m", "tau_mem", "init_tau"): (
+        "A time constant of τ time steps is decay = 1 − 1/τ{example}. If the input is scaled by 1/τ, too, as in SpikingJelly "
         "unless decay_input=False, pass decay_input=True. ParametricLIF(decay=...) learns the decay from this value."
-    )
-
-
-def _decay(value: Any) -> str:
-    return f"The fraction of the membrane that remains after one step is decay={value!r}; a layer without a leak is IF()."
-
-
-def _learned_decay(value: Any) -> str:
-    return "Use ParametricLIF(decay=...), which learns its decay from this value, or leave the argument out."
-
-
-def _decay_input(value: Any) -> str:
-    return "Only neurons with a leak scale their input by 1 − decay: LIF, ParametricLIF, ALIF, CuBaLIF. Leave the argument out."
-
-
-def _reset_delay(value: Any) -> str:
-    return "Only LIF, IF, ParametricLIF and CuBaLIF can delay their reset. Leave the argument out: a spike resets at once."
-
-
-def _step_mode(value: Any) -> str:
-    return 'The model runs its neurons over time: SpikingModel(network, timesteps, step_mode="multi") or "single".'
-
-
-def _backend(value: Any) -> str:
-    return (
+    ),
+    ("beta", "leak"): (
+        "The fraction of the membrane that remains after one step is decay={value!r}; a layer without a leak is IF()."
+    ),
+    ("learn_beta",): "Use ParametricLIF(decay=...), which learns its decay from this value, or leave the argument out.",
+    ("decay_input",): (
+        "Only neurons with a leak scale their input by 1 − decay: LIF, ParametricLIF, ALIF, CuBaLIF. Leave the argument out."
+    ),
+    ("reset_delay",): (
+        "Only LIF, IF, ParametricLIF and CuBaLIF can delay their reset. Leave the argument out: a spike resets at once."
+    ),
+    ("step_mode",): ('The model runs its neurons over time: SpikingModel(network, timesteps, step_mode="multi") or "single".'),
+    ("backend",): (
         "Keras' backend runs all layers: set the environment variable KERAS_BACKEND before Keras is imported. "
         "compile(jit_compile=True) compiles a model."
-    )
-
-
-def _alpha(value: Any) -> str:
-    return (
+    ),
+    ("alpha",): (
         "The steepness of a surrogate is an argument of the surrogate, for example "
-        f"surrogate=keras_ratesnn.surrogates.ATan(alpha={value!r}). The fraction of the membrane that remains after one step "
+        "surrogate=keras_ratesnn.surrogates.ATan(alpha={value!r}). The fraction of the membrane that remains after one step "
         "is decay=. For a synaptic current use CuBaLIF(synaptic_decay=...)."
-    )
-
-
-def _threshold(value: Any) -> str:
-    return f"Use threshold={value!r}."
-
-
-def _reset(value: Any) -> str:
-    return 'Use reset="soft", which subtracts the threshold from the membrane, or reset="hard", which sets it to v_reset.'
-
-
-def _surrogate(value: Any) -> str:
-    return 'Use surrogate="atan", or another name or object of keras_ratesnn.surrogates.'
-
-
-def _integer_reset(value: Any) -> str:
-    return (
-        "Neurons of integer spikes have a soft reset: it subtracts the threshold times the number of spikes from the membrane. "
-        'Leave the argument out. LIF(reset="hard") has spikes of 0 and 1.'
-    )
-
-
-def _integer_surrogate(value: Any) -> str:
-    return (
-        "The derivative of integer spikes is that of the clipping: 1/threshold where the membrane is between 0 and "
-        "levels · threshold. Leave the argument out."
-    )
-
-
-def _learn_threshold(value: Any) -> str:
-    return "Put a BatchNormalization before the neurons, whose gamma learns the scale, or leave the argument out."
-
-
-def _threshold_stabilizer(value: Any) -> str:
-    return (
+    ),
+    ("v_threshold", "v_th", "thresh"): "Use threshold={value!r}.",
+    ("reset_mechanism",): (
+        'Use reset="soft", which subtracts the threshold from the membrane, or reset="hard", which sets it to v_reset.'
+    ),
+    ("surrogate_function", "spike_grad"): ('Use surrogate="atan", or another name or object of keras_ratesnn.surrogates.'),
+    ("threshold_stabilizer",): (
         "Only the layer LIF can stabilise its thresholds: use LIF(threshold_stabilizer=True), with any decay, or leave the "
         "argument out."
-    )
-
-
-_OTHER_NAMES = {
-    "tau": _time_constant,
-    "tau_m": _time_constant,
-    "tau_mem": _time_constant,
-    "init_tau": _time_constant,
-    "beta": _decay,
-    "leak": _decay,
-    "learn_beta": _learned_decay,
-    "decay_input": _decay_input,
-    "reset_delay": _reset_delay,
-    "step_mode": _step_mode,
-    "backend": _backend,
-    "alpha": _alpha,
-    "v_threshold": _threshold,
-    "v_th": _threshold,
-    "thresh": _threshold,
-    "reset_mechanism": _reset,
-    "surrogate_function": _surrogate,
-    "spike_grad": _surrogate,
-    "threshold_stabilizer": _threshold_stabilizer,
-    "reset": _integer_reset,
-    "v_reset": _integer_reset,
-    "surrogate": _integer_surrogate,
-    "learn_threshold": _learn_threshold,
+    ),
+    ("reset", "v_reset"): (
+        "Neurons of integer spikes have a soft reset: it subtracts the threshold times the number of spikes from the membrane. "
+        'Leave the argument out. LIF(reset="hard") has spikes of 0 and 1.'
+    ),
+    ("surrogate",): (
+        "The derivative of integer spikes is that of the clipping: 1/threshold where the membrane is between 0 and "
+        "levels · threshold. Leave the argument out."
+    ),
+    ("learn_threshold",): (
+        "Put a BatchNormalization before the neurons, whose gamma learns the scale, or leave the argument out."
+    ),
 }
+"""What to use instead, by names that mean the same."""

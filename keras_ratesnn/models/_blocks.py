@@ -73,10 +73,6 @@ def conv_bn_neuron(
     return x if neuron is None else neurons(x, neuron, f"{name}_neuron{number}")
 
 
-conv_osr_neuron = functools.partial(conv_bn_neuron, normalization=online_renormalization)
-"""`conv_bn_neuron` with online renormalisation."""
-
-
 def scaled_neurons(x, neuron, name):
     """Neurons with spikes multiplied by `SPIKE_SCALE`: `NAME` and `NAME_scale`."""
     return layers.Rescaling(SPIKE_SCALE, name=f"{name}_scale")(neurons(x, neuron, name))

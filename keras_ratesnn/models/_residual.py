@@ -1,6 +1,8 @@
 """Shared parts of the residual networks: the stem, the stages of blocks, and the shortcut."""
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 from keras import layers
@@ -8,69 +10,67 @@ from keras import layers
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.models._arguments import checked_classes, image_input, scaled
-from keras_ratesnn.models._blocks import channel_axis, conv_bn_neuron, dense, neurons
+from keras_ratesnn.models._blocks import channel_axis, dense, neurons
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 
+CHANNELS = (64, 128, 256, 512)
 STEMS = ("auto", "cifar", "imagenet")
 SMALLEST_FOR_IMAGENET_STEM = 96
 
 
-def network(
-    block,
-    depths,
-    channels,
-    input_shape,
-    classes,
-    neuron,
-    width,
-    include_top,
-    stem,
-    *,
-    style,
-    default,
-    neurons_after_stem=True,
-    hidden=None,
-    unit=conv_bn_neuron,
-    put_neurons=neurons,
-    after_blocks=None,
-    default_neuron=LIF,
-):
-    """A residual network of one time step.
+class Family(NamedTuple):
+    """What residual networks of a kind have in common.
 
     Args:
         block: Function `(x, filters, strides, neuron, name)`.
+        unit: Function that builds the stem's convolution with its neurons, see `conv_bn_neuron`.
+        default: The default image: height and width, and number of channels. Defaults to `(32, 3)`.
+        default_neuron: Function that returns a new neuron layer, used if the user passed none. Defaults to `LIF`.
+        neurons_after_stem: Boolean, whether neurons follow the stem. Defaults to `True`.
+        put_neurons: Function that builds the neurons of a hidden layer. Defaults to `neurons`.
+        after_blocks: Function `(x, neuron)` applied after the last block, or `None`. Defaults to `None`.
+    """
+
+    block: Callable
+    unit: Callable
+    default: tuple[int, int] = (32, 3)
+    default_neuron: Callable = LIF
+    neurons_after_stem: bool = True
+    put_neurons: Callable = neurons
+    after_blocks: Callable | None = None
+
+
+def network(family, depths, input_shape, classes, neuron, width, include_top, stem, channels=CHANNELS, hidden=None, **_):
+    """A residual network of one time step.
+
+    Args:
+        family: `Family`.
         depths: Number of blocks of each stage.
-        channels: Number of filters of each stage, before they are multiplied by `width`.
         input_shape: What the user passed, see `ResNet18`.
         classes: Likewise.
         neuron: Likewise.
         width: Likewise.
         include_top: Likewise.
         stem: Likewise.
-        style: Dict with `use_bias` and `initialization` of the stem's convolution.
-        default: The default image: height and width, and number of channels.
-        neurons_after_stem: Boolean, whether neurons follow the stem.
+        channels: Number of filters of each stage, before they are multiplied by `width`. Defaults to `CHANNELS`.
         hidden: Integer, the number of neurons of a hidden layer before the last layer, or `None` for no hidden layer.
-        unit: Function that builds the stem's convolution with its neurons. Defaults to `conv_bn_neuron`.
-        put_neurons: Function that builds the neurons of `hidden`. Defaults to `neurons`.
-        after_blocks: Function `(x, neuron)` applied after the last block, or `None`. Defaults to `None`.
-        default_neuron: Function that returns a new neuron layer, used if the user passed none. Defaults to `LIF`.
+        **_: The types of options have those, too, that `builder` takes.
 
     Returns:
         A Functional model.
     """
-    neuron, channels = checked_neuron(neuron, default_neuron), scaled(channels, width)
+    neuron, channels = checked_neuron(neuron, family.default_neuron), scaled(channels, width)
     classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
-    inputs, stem = input_and_stem(input_shape, default, stem, len(depths))
-    x = stem_block(inputs, channels[0], stem, neuron if neurons_after_stem else None, **style, unit=unit)
-    x = stages(x, functools.partial(block, neuron=neuron), depths, channels)
-    x = x if after_blocks is None else after_blocks(x, neuron)
+    inputs, stem = input_and_stem(input_shape, family.default, stem, len(depths))
+    x = stem_block(inputs, channels[0], stem, neuron if family.neurons_after_stem else None, family.unit)
+    x = stages(x, functools.partial(family.block, neuron=neuron), depths, channels)
+    x = x if family.after_blocks is None else family.after_blocks(x, neuron)
     if include_top:
         x = layers.GlobalAveragePooling2D(name="pool")(x)
         if hidden is not None:
-            x = put_neurons(dense(x, scaled((hidden,), width)[0], PYTORCH_DEFAULT, "hidden"), neuron, "hidden_neuron")
+            x = family.put_neurons(dense(x, scaled((hidden,), width)[0], PYTORCH_DEFAULT, "hidden"), neuron, "hidden_neuron")
         x = dense(x, classes, PYTORCH_DEFAULT, "classifier")
     return keras.Model(inputs, x, name="network")
 
@@ -107,13 +107,13 @@ def input_and_stem(input_shape, default, stem, stages):
     return image, chosen(height, width)
 
 
-def stem_block(x, filters, stem, neuron, use_bias, initialization, name="stem", unit=conv_bn_neuron):
+def stem_block(x, filters, stem, neuron, unit, name="stem"):
     """The stem: a 3x3 convolution for small images; a 7x7 convolution and max pooling, a reduction by 4, for large ones.
 
-    `neuron` is a function that returns a new neuron layer, or `None` for a stem without neurons; for `unit` see `network`.
+    `neuron` is a function that returns a new neuron layer, or `None` for a stem without neurons; for `unit` see `Family`.
     """
     size, strides = (7, 2) if stem == "imagenet" else (3, 1)
-    x = unit(x, filters, size, strides, neuron, use_bias, initialization, name)
+    x = unit(x, filters, size, strides, neuron, name=name)
     return PaddedMaxPooling2D(3, strides=2, name=f"{name}_pool")(x) if stem == "imagenet" else x
 
 
@@ -133,8 +133,8 @@ def stages(x, block, depths, channels):
     return x
 
 
-def shortcut(x, filters, strides, neuron, use_bias, initialization, name, unit=conv_bn_neuron):
+def shortcut(x, filters, strides, neuron, unit, name):
     """The shortcut of a block: its input, passed through a 1x1 convolution if the output has a different shape."""
     if strides == 1 and x.shape[channel_axis()] == filters:
         return x
-    return unit(x, filters, 1, strides, neuron, use_bias, initialization, f"{name}_shortcut")
+    return unit(x, filters, 1, strides, neuron, name=f"{name}_shortcut")

@@ -67,7 +67,15 @@ class Plan:
     attention_neuron: Callable
 
 
-def plan(editions, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron):
+IN_STAGES = {
+    "imagenet": Edition(patch=16, first_blocks=(1, 2), narrowest=8, heads=lambda dims: dims // 64),
+    "cifar": Edition(patch=4, first_blocks=(1, 1), narrowest=8, heads=lambda dims: 8),
+    "dvs": Edition(patch=16, first_blocks=(1,), narrowest=16, heads=lambda dims: 16, mlp_ratio=1),
+}
+"""The editions of the transformers whose stages each halve the image."""
+
+
+def plan(editions, input_shape, classes, dims, blocks, heads, mlp_ratio, edition, neuron, attention_neuron, **_):
     """Checks the arguments of a network, see `keras_ratesnn.models.Spikformer`.
 
     Args:
@@ -77,10 +85,11 @@ def plan(editions, input_shape, classes, dims, blocks, heads, edition, mlp_ratio
         dims: Likewise.
         blocks: Likewise.
         heads: Likewise.
-        edition: Likewise.
         mlp_ratio: Likewise.
+        edition: Likewise.
         neuron: Likewise.
         attention_neuron: Likewise.
+        **_: The types of options have those, too, that `builder` takes.
 
     Returns:
         `Plan`.
@@ -232,11 +241,28 @@ def self_attention(x, plan, name, scale=0.125, use_bias=False):
     )
 
 
-def classified(x, plan):
-    """The network that ends in a dense layer on `x`, the means over the tokens."""
+def in_stages(plan, first_patches, patches, blocks):
+    """The tokens of the last stage. Each stage but the first halves the image and doubles the channels.
+
+    Args:
+        plan: `Plan`.
+        first_patches: Dict of the names of editions to the patch embedding of the first stage, a function
+            `(x, channels, plan, name)`.
+        patches: That of the other stages.
+        blocks: Functions `(x, plan, name)`, the block of each stage.
+    """
+    x, last = plan.inputs, len(plan.depths)
+    for stage, (depth, block) in enumerate(zip(plan.depths, blocks, strict=True), 1):
+        embed = first_patches[plan.edition] if stage == 1 else patches
+        x = embed(x, plan.dims // 2 ** (last - stage), plan, f"patches{stage}")
+        x = tokens(x, "tokens") if stage == last else x
+        for number in range(1, depth + 1):
+            x = block(x, plan, f"stage{stage}_block{number}")
+    return x
+
+
+def classified(x, plan, with_neurons=False):
+    """The network that ends in a dense layer on the means over the tokens, or on neurons of these."""
+    x = layers.GlobalAveragePooling1D(data_format="channels_last", name="pool")(x)
+    x = neurons(x, plan.neuron, "neuron") if with_neurons else x
     return keras.Model(plan.inputs, dense(x, plan.classes, PYTORCH_DEFAULT, "classifier"), name="network")
-
-
-def token_mean(x):
-    """The mean over all tokens."""
-    return layers.GlobalAveragePooling1D(data_format="channels_last", name="pool")(x)

@@ -19,7 +19,7 @@ SMALLEST_SIDE = 4
 """A branch does not halve images whose shorter side is no longer than this. Sides of open length count as longer."""
 
 
-def add_branches(model: SpikingModel, layer_names: Sequence[str], name: str | None = None) -> SpikingModel:
+def add_branches(model: SpikingModel, layer_names: Sequence[str], *, name: str | None = None) -> SpikingModel:
     """Adds a classifier to the firing rates of each of some inner layers, for self-distillation.
 
     A branch is a light ordinary network that runs once, on rates, whatever T: depthwise-separable convolutions that halve the

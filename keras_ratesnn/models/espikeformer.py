@@ -1,45 +1,43 @@
 """E-SpikeFormer: a transformer of integer spikes, for a single time step."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
-from keras_ratesnn._core.annotations import Config, StepModeName
-from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.layers import ILIF, Neuron
+from keras_ratesnn.layers import ILIF
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._arguments import checked_classes
 from keras_ratesnn.models._blocks import channel_axis, conv_bn_neuron, dense, neurons, pointwise
 from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._neuron_argument import checked_neuron
-from keras_ratesnn.models._weights import with_weights
+from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
 from keras_ratesnn.models.attention import spiking_self_attention
-from keras_ratesnn.spiking_model import SpikingModel
 
-PATCH = 16
+HALVINGS = 4
+"""How many stages halve the image."""
+
+
 LAST_BLOCKS = 2
 """The number of blocks with the most channels."""
 
 
+@builder
 def ESpikeFormer(
-    input_shape: Sequence[int] | None = None,
+    input_shape: ImageShape = None,
+    *,
     classes: int = 1000,
     timesteps: int = 1,
-    gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepModeName = "multi",
-    neuron: Callable[[], Neuron] | None = None,
+    neuron: NeuronFunction = None,
     dims: Sequence[int] = (64, 128, 256, 360),
     blocks: int = 8,
     heads: int | None = None,
     mlp_ratio: int = 4,
-    weights: str | os.PathLike[str] | None = None,
-    name: str = "espikeformer",
-) -> SpikingModel:
+    **options: Unpack[Options],
+) -> keras.Model:
     """E-SpikeFormer, the base networks of Spike-driven Transformer V3: convolutions, then attention, with integer spikes.
 
     There is one time step, in which a neuron emits up to four spikes. Blocks add currents to currents. The authors' networks
@@ -52,7 +50,7 @@ def ESpikeFormer(
     >>> model.predict(np.ones((1, 32, 32, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `Spikformer`, but
+    Args: as in `Spikformer`, without `edition` and `attention_neuron`, but
         input_shape: Height and width are multiples of 16. Defaults to 224 x 224 pixels of 3 channels.
         classes: Defaults to `1000`.
         timesteps: Must be 1 unless `neuron` is given: the paper's neurons keep nothing from step to step. Defaults to `1`.
@@ -66,17 +64,12 @@ def ESpikeFormer(
 
     Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
     """
-    inputs, _ = _transformers.image_of_edition(input_shape, "imagenet", {"imagenet": PATCH})
-    dims = checked_dims(dims, (64, 128, 256, 360))
-    blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
+    inputs, dims, blocks, parts = checked(input_shape, timesteps, dims, (64, 128, 256, 360), blocks, heads, mlp_ratio, neuron)
     if blocks <= LAST_BLOCKS:
         raise ValueError(
             f"`blocks` must be {LAST_BLOCKS + 1} or more, because the last {LAST_BLOCKS} have other channels. "
             f"Received: blocks={blocks}."
         )
-    timesteps = checked_timesteps(timesteps, neuron)
-    parts = checked_parts(neuron, heads, dims, mlp_ratio)
-    classes, x = checked_classes(classes), inputs
     stages = (
         (dims[0] // 2, convolution_block, 1),
         (dims[0], convolution_block, 1),
@@ -84,15 +77,7 @@ def ESpikeFormer(
         (dims[2], attention_block, blocks - LAST_BLOCKS),
         (dims[3], attention_block, LAST_BLOCKS),
     )
-    for stage, (channels, block, depth) in enumerate(stages, 1):
-        size, strides = 7 if stage == 1 else 3, 1 if stage == len(stages) else 2
-        x = downsampling(x, channels, size, strides, parts if stage > 1 else None, f"down{stage}")
-        for number in range(1, depth + 1):
-            x = block(x, parts, f"stage{stage}_block{number}")
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    x = neurons(x, count_neuron if neuron is None else parts.neuron, "neuron")
-    network = keras.Model(inputs, dense(x, classes, PYTORCH_DEFAULT, "classifier"), name="network")
-    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "ESpikeFormer")
+    return staged(inputs, classes, stages, parts, count_neuron if neuron is None else parts.neuron)
 
 
 class Parts(NamedTuple):
@@ -109,13 +94,35 @@ class Parts(NamedTuple):
     mlp_ratio: int = 4
 
 
-def checked_parts(neuron, heads, dims, mlp_ratio):
-    """`Parts` of the arguments of a network, whose third and later `dims` have attention."""
-    return Parts(
-        neuron=checked_neuron(neuron, integer_neuron),
-        heads=_transformers.checked_heads(heads, 8, dims[2:], dims),
-        mlp_ratio=checks.positive_integer("mlp_ratio", mlp_ratio),
-    )
+def checked(input_shape, timesteps, dims, example, blocks, heads, mlp_ratio, neuron):
+    """The input of a network, its `dims`, as many as in the example, its `blocks`, and its `Parts`."""
+    inputs, _ = _transformers.image_of_edition(input_shape, "imagenet", {"imagenet": 2**HALVINGS})
+    dims = _checked_dims(dims, example)
+    blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
+    _check_timesteps(timesteps, neuron)
+    neuron, heads = checked_neuron(neuron, integer_neuron), _transformers.checked_heads(heads, 8, dims[2:], dims)
+    return inputs, dims, blocks, Parts(neuron, heads, checks.positive_integer("mlp_ratio", mlp_ratio))
+
+
+def staged(inputs, classes, stages, parts, last_neuron=None):
+    """The network of one time step.
+
+    Args:
+        inputs: A `keras.Input`.
+        classes: Argument of the user.
+        stages: The channels, the block, a function `(x, parts, name)`, and the number of blocks of each stage.
+        parts: `Parts`.
+        last_neuron: Function that returns the neurons before the classifier. Defaults to `None`: it reads currents.
+    """
+    x = inputs
+    for stage, (channels, block, depth) in enumerate(stages, 1):
+        size, strides = 7 if stage == 1 else 3, 2 if stage <= HALVINGS else 1
+        x = downsampling(x, channels, size, strides, parts if stage > 1 else None, f"down{stage}")
+        for number in range(1, depth + 1):
+            x = block(x, parts, f"stage{stage}_block{number}")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = x if last_neuron is None else neurons(x, last_neuron, "neuron")
+    return keras.Model(inputs, dense(x, checked_classes(classes), PYTORCH_DEFAULT, "classifier"), name="network")
 
 
 def integer_neuron() -> ILIF:
@@ -145,10 +152,10 @@ def separable_convolution(x, size, parts, name):
 
 def convolution_block(x, parts, name):
     """A separable convolution of 7 x 7, and two convolutions with a wider layer between them."""
-    return two_convolutions(separable_convolution(x, 7, parts, f"{name}_separable"), parts, False, name)
+    return two_convolutions(separable_convolution(x, 7, parts, f"{name}_separable"), parts, name, use_bias=False)
 
 
-def two_convolutions(x, parts, use_bias, name):
+def two_convolutions(x, parts, name, use_bias):
     """Two convolutions with a wider layer between them, added to the input."""
     channels, y = x.shape[channel_axis(x)], x
     for number, filters in enumerate((parts.mlp_ratio * channels, channels), 1):
@@ -182,7 +189,7 @@ def mlp(x, parts, name):
     return pointwise(neurons(y, parts.neuron, f"{name}_mlp2_neuron"), channels, True, f"{name}_mlp2")
 
 
-def checked_dims(dims, example):
+def _checked_dims(dims, example):
     """As many integers as in the example, of which the first is even."""
     advice = f"They are the channels of the stages, for example dims={example}."
     if not isinstance(dims, (tuple, list)):
@@ -196,13 +203,10 @@ def checked_dims(dims, example):
     return dims
 
 
-def checked_timesteps(timesteps, neuron):
-    """The number of time steps, which must be 1 for the default neurons, `neuron=None`."""
-    timesteps = checks.positive_integer("timesteps", timesteps)
-    if timesteps > 1 and neuron is None:
+def _check_timesteps(timesteps, neuron):
+    if checks.positive_integer("timesteps", timesteps) > 1 and neuron is None:
         raise ValueError(
             "`timesteps` must be 1: the default neurons of this network keep nothing from step to step. Received: "
             f"timesteps={timesteps}. For more steps pass neurons with a membrane, for example "
             "neuron=lambda: keras_ratesnn.layers.ILIF(levels=4, normalize=True)."
         )
-    return timesteps

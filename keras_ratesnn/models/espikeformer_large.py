@@ -1,54 +1,36 @@
 """The large networks of E-SpikeFormer, which their authors pretrain as masked autoencoders."""
 
-import os
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
+from typing import Unpack
 
 import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
-from keras_ratesnn._core.annotations import Config, StepModeName
-from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.layers import Neuron
-from keras_ratesnn.models import _transformers
-from keras_ratesnn.models._arguments import checked_classes
-from keras_ratesnn.models._blocks import batch_normalization, channel_axis, dense, neurons, pointwise
-from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
-from keras_ratesnn.models._weights import with_weights
+from keras_ratesnn.models._blocks import batch_normalization, channel_axis, neurons, pointwise
+from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
 from keras_ratesnn.models.attention import spiking_self_attention
-from keras_ratesnn.models.espikeformer import (
-    PATCH,
-    checked_dims,
-    checked_parts,
-    checked_timesteps,
-    downsampling,
-    mlp,
-    two_convolutions,
-)
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn.models.espikeformer import checked, mlp, staged, two_convolutions
 
 LAYER_SCALE = 1e-6
 """The initial factor of what a block adds."""
 
-CONVOLUTION_BLOCKS = (1, 1, 2)
-"""The number of blocks of convolutions in the stages before those of attention."""
 
-
+@builder
 def ESpikeFormerLarge(
-    input_shape: Sequence[int] | None = None,
+    input_shape: ImageShape = None,
+    *,
     classes: int = 1000,
     timesteps: int = 1,
-    gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepModeName = "multi",
-    neuron: Callable[[], Neuron] | None = None,
+    neuron: NeuronFunction = None,
     dims: Sequence[int] = (196, 384, 768),
     blocks: int = 12,
     heads: int | None = None,
     mlp_ratio: int = 4,
     shortcut_projection: bool = False,
-    weights: str | os.PathLike[str] | None = None,
-    name: str = "espikeformer_large",
-) -> SpikingModel:
+    **options: Unpack[Options],
+) -> keras.Model:
     """The large networks of E-SpikeFormer: all attention at one resolution, with factors that scale what a block adds.
 
     The authors have two: the default, with 171.0 million parameters, and `dims=(128, 256, 512), shortcut_projection=True`, with
@@ -71,23 +53,17 @@ def ESpikeFormerLarge(
 
     Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
     """
-    inputs, _ = _transformers.image_of_edition(input_shape, "imagenet", {"imagenet": PATCH})
-    dims = checked_dims(dims, (196, 384, 768))
-    blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
-    shortcut_projection = checks.boolean("shortcut_projection", shortcut_projection)
-    timesteps = checked_timesteps(timesteps, neuron)
-    parts = checked_parts(neuron, heads, dims, mlp_ratio)
-    classes, x = checked_classes(classes), inputs
-    for stage, (channels, depth) in enumerate(zip((dims[0] // 2, *dims[:2]), CONVOLUTION_BLOCKS, strict=True), 1):
-        x = downsampling(x, channels, 7 if stage == 1 else 3, 2, parts if stage > 1 else None, f"down{stage}")
-        for number in range(1, depth + 1):
-            x = two_convolutions(x, parts, True, f"stage{stage}_block{number}")
-    x = downsampling(x, dims[2], 3, 2, parts, "down4")
-    for number in range(1, blocks + 1):
-        x = attention_block(x, parts, shortcut_projection, f"stage4_block{number}")
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    network = keras.Model(inputs, dense(x, classes, PYTORCH_DEFAULT, "classifier"), name="network")
-    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "ESpikeFormerLarge")
+    projected = checks.boolean("shortcut_projection", shortcut_projection)
+    inputs, dims, blocks, parts = checked(input_shape, timesteps, dims, (196, 384, 768), blocks, heads, mlp_ratio, neuron)
+    convolutions = functools.partial(two_convolutions, use_bias=True)
+    attention = functools.partial(attention_block, shortcut_projection=projected)
+    stages = (
+        (dims[0] // 2, convolutions, 1),
+        (dims[0], convolutions, 1),
+        (dims[1], convolutions, 2),
+        (dims[2], attention, blocks),
+    )
+    return staged(inputs, classes, stages, parts)
 
 
 def factorized(x, channels, use_bias, name):
@@ -96,7 +72,7 @@ def factorized(x, channels, use_bias, name):
     return batch_normalization(pointwise(y, channels, use_bias, name), f"{name}_bn2")
 
 
-def attention_block(x, parts, shortcut_projection, name):
+def attention_block(x, parts, name, shortcut_projection):
     """Self-attention and an MLP, each scaled and added to the input."""
     channels = x.shape[channel_axis(x)]
     if shortcut_projection:

@@ -1,45 +1,24 @@
 """Max-Former: a transformer in stages that keeps high frequencies by max pooling and depthwise convolutions."""
 
 import functools
-import os
-from collections.abc import Callable, Sequence
+from typing import Unpack
 
+import keras
 from keras import layers
 
-from keras_ratesnn._core.annotations import Config, StepModeName, TransformerEdition
-from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.layers import Neuron
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._blocks import channel_axis, neurons, pointwise
-from keras_ratesnn.models._transformers import Edition, convolution_bn, pooled
-from keras_ratesnn.models._weights import with_weights
-from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
+from keras_ratesnn.models._transformers import IN_STAGES, convolution_bn, in_stages, pooled
 
-EDITIONS = {
-    "imagenet": Edition(patch=16, first_blocks=(1, 2), narrowest=8, heads=lambda dims: dims // 64),
-    "cifar": Edition(patch=4, first_blocks=(1, 1), narrowest=8, heads=lambda dims: 8),
-    "dvs": Edition(patch=16, first_blocks=(1,), narrowest=16, heads=lambda dims: 16, mlp_ratio=1),
-}
 KERNELS = {"imagenet": (7, 5), "cifar": (None, 3), "dvs": (3,)}
 """The size of the depthwise convolutions of each stage before the last; `None` for a stage of MLPs alone."""
 
 
+@builder
 def MaxFormer(
-    input_shape: Sequence[int] | None = None,
-    classes: int = 10,
-    timesteps: int = 4,
-    gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepModeName = "multi",
-    neuron: Callable[[], Neuron] | None = None,
-    dims: int = 384,
-    blocks: int = 4,
-    heads: int | None = None,
-    edition: TransformerEdition | None = None,
-    mlp_ratio: int | None = None,
-    attention_neuron: Callable[[], Neuron] | None = None,
-    weights: str | os.PathLike[str] | None = None,
-    name: str = "maxformer",
-) -> SpikingModel:
+    input_shape: ImageShape = None, *, classes: int = 10, timesteps: int = 4, **options: Unpack[TransformerOptions]
+) -> keras.Model:
     """Max-Former: stages of a quarter, a half and all of the channels, with depthwise convolutions and, last, self-attention.
 
     Each stage but the first halves the image by max pooling and doubles the channels. Blocks add currents to currents, so all
@@ -58,19 +37,20 @@ def MaxFormer(
 
     Source: Fang et al., "Spiking Transformers Need High-Frequency Information", NeurIPS 2025, arXiv 2505.18608.
     """
-    plan = _transformers.plan(EDITIONS, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron)
-    x, last = plan.inputs, len(plan.depths)
-    for stage, depth in enumerate(plan.depths, 1):
-        channels = dims // 2 ** (last - stage)
-        x = (first_patches[plan.edition] if stage == 1 else patches)(x, channels, plan, f"patches{stage}")
-        x = _transformers.tokens(x, "tokens") if stage == last else x
-        mix = self_attention if stage == last else functools.partial(depthwise, size=KERNELS[plan.edition][stage - 1])
-        for number in range(1, depth + 1):
-            x = mlp(mix(x, plan=plan, name=f"stage{stage}_block{number}"), plan, f"stage{stage}_block{number}")
-    x = neurons(_transformers.token_mean(x), plan.neuron, "neuron")
-    return with_weights(
-        SpikingModel(_transformers.classified(x, plan), timesteps, gradient, step_mode, name=name), weights, "MaxFormer"
-    )
+    plan = _transformers.plan(IN_STAGES, input_shape, classes, **options)
+    blocks = [functools.partial(convolution_block, size=size) for size in KERNELS[plan.edition]]
+    x = in_stages(plan, first_patches, patches, [*blocks, attention_block])
+    return _transformers.classified(x, plan, with_neurons=True)
+
+
+def convolution_block(x, plan, name, size):
+    """A depthwise convolution and an MLP."""
+    return mlp(depthwise(x, plan, name, size), plan, name)
+
+
+def attention_block(x, plan, name):
+    """Spiking self-attention and an MLP."""
+    return mlp(self_attention(x, plan, name), plan, name)
 
 
 def depthwise(x, plan, name, size):

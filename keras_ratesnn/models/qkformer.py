@@ -1,43 +1,21 @@
 """QKFormer: a transformer in stages, with token attention in the first stages."""
 
-import os
-from collections.abc import Callable, Sequence
+from typing import Unpack
 
+import keras
 from keras import layers
 
-from keras_ratesnn._core.annotations import Config, StepModeName, TransformerEdition
-from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.layers import Neuron
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._blocks import neurons
-from keras_ratesnn.models._transformers import Edition, convolution_bn, pooled
-from keras_ratesnn.models._weights import with_weights
+from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
+from keras_ratesnn.models._transformers import IN_STAGES, convolution_bn, in_stages, pooled
 from keras_ratesnn.models.attention import token_attention
-from keras_ratesnn.spiking_model import SpikingModel
-
-EDITIONS = {
-    "imagenet": Edition(patch=16, first_blocks=(1, 2), narrowest=8, heads=lambda dims: dims // 64),
-    "cifar": Edition(patch=4, first_blocks=(1, 1), narrowest=8, heads=lambda dims: 8),
-    "dvs": Edition(patch=16, first_blocks=(1,), narrowest=16, heads=lambda dims: 16, mlp_ratio=1),
-}
 
 
+@builder
 def QKFormer(
-    input_shape: Sequence[int] | None = None,
-    classes: int = 10,
-    timesteps: int = 4,
-    gradient: str | GradientMethod | Config = "rate",
-    step_mode: StepModeName = "multi",
-    neuron: Callable[[], Neuron] | None = None,
-    dims: int = 384,
-    blocks: int = 4,
-    heads: int | None = None,
-    edition: TransformerEdition | None = None,
-    mlp_ratio: int | None = None,
-    attention_neuron: Callable[[], Neuron] | None = None,
-    weights: str | os.PathLike[str] | None = None,
-    name: str = "qkformer",
-) -> SpikingModel:
+    input_shape: ImageShape = None, *, classes: int = 10, timesteps: int = 4, **options: Unpack[TransformerOptions]
+) -> keras.Model:
     """QKFormer: stages of a quarter, a half and all of the channels, with token attention and, in the last, self-attention.
 
     Each stage but the first halves the image and doubles the channels. Blocks add spikes to spikes. The first stages have 1 and
@@ -58,16 +36,9 @@ def QKFormer(
 
     Source: Zhou et al., "QKFormer: Hierarchical Spiking Transformer using Q-K Attention", NeurIPS 2024.
     """
-    plan = _transformers.plan(EDITIONS, input_shape, classes, dims, blocks, heads, edition, mlp_ratio, neuron, attention_neuron)
-    x, last = plan.inputs, len(plan.depths)
-    for stage, depth in enumerate(plan.depths, 1):
-        channels = dims // 2 ** (last - stage)
-        x = (first_patches[plan.edition] if stage == 1 else patches)(x, channels, plan, f"patches{stage}")
-        x = _transformers.tokens(x, "tokens") if stage == last else x
-        for number in range(1, depth + 1):
-            x = (block if stage == last else token_block)(x, plan, f"stage{stage}_block{number}")
-    network = _transformers.classified(_transformers.token_mean(x), plan)
-    return with_weights(SpikingModel(network, timesteps, gradient, step_mode, name=name), weights, "QKFormer")
+    plan = _transformers.plan(IN_STAGES, input_shape, classes, **options)
+    blocks = (*[token_block] * (len(plan.depths) - 1), block)
+    return _transformers.classified(in_stages(plan, first_patches, patches, blocks), plan)
 
 
 def token_block(x, plan, name):

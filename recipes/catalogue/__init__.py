@@ -1,11 +1,16 @@
-"""The recipes by name. Each is a small file of the same name, which has it in `RECIPE`."""
+"""The recipes by name. Each is in `RECIPE` of a small file, or in `RECIPES` of one for several that have much in common."""
 
 import importlib
 import pkgutil
 
-_modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
 
-RECIPES = {module.RECIPE.name: module.RECIPE for module in _modules if hasattr(module, "RECIPE")}
+def _recipes():
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        yield from getattr(module, "RECIPES", None) or [module.RECIPE]
+
+
+RECIPES = {recipe.name: recipe for recipe in sorted(_recipes(), key=lambda recipe: recipe.name)}
 
 
 def find(name):

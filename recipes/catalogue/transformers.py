@@ -1,7 +1,8 @@
-"""Shared by the recipes of spiking transformers.
+"""The recipes of spiking transformers, for a GPU; ImageNet needs several.
 
 Networks, numbers of time steps, epochs, batch sizes, learning rates, weight decays and augmentations are those of the files of
-settings in the authors' programs, which the recipes name. The optimizer is AdamW with a cosine, as theirs. What differs:
+settings in the authors' programs, which are named beside the recipes. The optimizer is AdamW with a cosine, as theirs. What
+differs:
 
 * the gradient is the rate gradient; theirs is BPTT (`--set gradient=bptt`);
 * the warm-up takes a twentieth of the epochs (theirs: 20 of 300 or 400, 5 of 200 and 10 of 96), the learning rate falls to 0
@@ -20,6 +21,7 @@ github.com/zhouchenlin2096/QKFormer; Fang et al., "Spiking Transformers Need Hig
 
 import functools
 
+from keras_ratesnn import models
 from recipes import blocks
 from recipes.data import cifar, cifar10_dvs, imagenet
 from recipes.optimizers import AdamW
@@ -43,24 +45,25 @@ def build_network(build, image_shape, classes, dims, depth, heads, width):
     return build(input_shape=image_shape, classes=classes, dims=dims, blocks=depth, heads=heads).network
 
 
-def cifar_recipe(build, data_set, heads, **settings):
+def cifar_recipe(build, data_set, heads, learning_rate, epochs, batch_size):
     """Four blocks and 384 channels on CIFAR-10 or CIFAR-100, T = 4.
 
     Args:
         build: A function of `keras_ratesnn.models`.
         data_set: `"cifar10"` or `"cifar100"`.
         heads: Integer, the number of attention heads.
-        **settings: `learning_rate`, `epochs` and `batch_size`.
+        learning_rate: See `Recipe`.
+        epochs: Likewise.
+        batch_size: Likewise.
     """
-    classes = int(data_set.removeprefix("cifar"))
 
     def network(width):
-        found = build_network(build, cifar.IMAGE_SHAPE, classes, 384, 4, heads, width)
+        found = build_network(build, cifar.IMAGE_SHAPE, cifar.classes(data_set), 384, 4, heads, width)
         return blocks.on_pixels(found, cifar.MEAN_COLORS[data_set], cifar.COLOR_DEVIATIONS[data_set])
 
     return Recipe(
         name=f"{data_set}_{build.__name__.lower()}",
-        description=f"{build.__name__}-4-384 on {data_set.upper().replace('CIFAR', 'CIFAR-')}",
+        description=f"{build.__name__}-4-384 on {cifar.title(data_set)}",
         load_data=functools.partial(cifar.load, data_set),
         build_network=network,
         spiking=SpikingStage(timesteps=4),
@@ -68,7 +71,9 @@ def cifar_recipe(build, data_set, heads, **settings):
         weight_decay=0.06,
         augment="transformer",
         mix="mixup",
-        **settings,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_size=batch_size,
     )
 
 
@@ -90,8 +95,8 @@ def dvs_recipe(build, learning_rate):
     )
 
 
-def imagenet_recipe(build, depth, heads, **settings):
-    """384 channels on ImageNet, T = 4; `depth` is the number of blocks, for the other arguments see `cifar_recipe`."""
+def imagenet_recipe(build, depth, heads, learning_rate, epochs, batch_size, mix):
+    """384 channels on ImageNet, T = 4; `depth` is the number of blocks, and for the others see `cifar_recipe` and `Recipe`."""
 
     def network(width):
         found = build_network(build, imagenet.IMAGE_SHAPE, imagenet.CLASSES, 384, depth, heads, width)
@@ -106,5 +111,30 @@ def imagenet_recipe(build, depth, heads, **settings):
         optimizer=AdamW(),
         weight_decay=0.05,
         augment="imagenet",
-        **settings,
+        mix=mix,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_size=batch_size,
     )
+
+
+RECIPES = (
+    # Heads, learning rate, epochs and batch size.
+    cifar_recipe(models.Spikformer, "cifar10", 12, 5e-4, 300, 128),  # cifar10/cifar10.yml, the only file for CIFAR
+    cifar_recipe(models.Spikformer, "cifar100", 12, 5e-4, 300, 128),  # likewise
+    cifar_recipe(models.QKFormer, "cifar10", 8, 1e-3, 400, 64),  # cifar10/cifar10.yml
+    cifar_recipe(models.QKFormer, "cifar100", 8, 1e-3, 400, 64),  # cifar100/cifar100.yml
+    cifar_recipe(models.MaxFormer, "cifar10", 8, 1.5e-3, 400, 128),  # cifar10-100/cifar10.yaml
+    cifar_recipe(models.MaxFormer, "cifar100", 8, 1.5e-3, 400, 64),  # cifar10-100/cifar100.yaml
+    # Learning rate.
+    dvs_recipe(models.Spikformer, 1e-3),  # the defaults of cifar10dvs/train.py
+    dvs_recipe(models.QKFormer, 5e-3),  # the defaults of cifar10-dvs/train.py
+    dvs_recipe(models.MaxFormer, 5e-3),  # event/cifar10dvs.yaml
+    # Blocks, heads, learning rate, epochs, batch size and mix. QKFormer's and Max-Former's learning rates, 6e-4 and 1.35e-3 for
+    # 256 images in a batch, grow with the batch. 512 is that of this repository's ResNets; Max-Former has 64 for each GPU.
+    imagenet_recipe(
+        models.Spikformer, 8, 12, 5e-4, 300, 192, "mixup"
+    ),  # imagenet/imagenet.yml, for 8-512; 24 on each of 8 GPUs
+    imagenet_recipe(models.QKFormer, 10, 6, 1.2e-3, 200, 512, "none"),  # the defaults of imagenet/train.py
+    imagenet_recipe(models.MaxFormer, 10, 6, 2.7e-3, 200, 512, "mixup"),  # imagenet/conf/10_384_t4.yml
+)

@@ -12,6 +12,16 @@ COLOR_DEVIATIONS = {"cifar10": (63.0, 62.1, 66.7), "cifar100": (68.2, 65.4, 70.4
 URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
+def classes(name):
+    """The number of classes of `"cifar10"` or `"cifar100"`."""
+    return int(name.removeprefix("cifar"))
+
+
+def title(name):
+    """What people call `"cifar10"` or `"cifar100"`."""
+    return name.upper().replace("CIFAR", "CIFAR-")
+
+
 def load(name, data_dir=None):
     """CIFAR-10 or CIFAR-100 through TensorFlow Datasets.
 

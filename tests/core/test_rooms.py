@@ -34,8 +34,6 @@ FLOORS = [
 """From the ground up. A room imports from lower floors only, so that there is no circle. `LIBRARY` is its public names."""
 
 PRIVATE_ELSEWHERE = {
-    "conversion._folding": "nir folds normalisations before it writes a graph",
-    "conversion._nodes": "nir finds the operations of a graph as conversion does",
     "gradients._neuron_independence": "testing checks it for one cell",
     "gradients._observing": "analysis and conversion look at signals between operations",
 }
@@ -47,7 +45,6 @@ BACKENDS = {"jax": "jax", "jaxlib": "jax", "functorch": "torch", "tensorflow": "
 BACKENDS_ELSEWHERE = {
     ("_core/keras_internals/batches.py", "jax"): "Keras' trainer for JAX is mended with arrays of several devices",
     ("_core/keras_internals/transfers.py", "torch"): "Keras' trainer for PyTorch is mended in its copies to a device",
-    ("_model/export_formats.py", "torch"): "Keras exports PyTorch's models by PyTorch's own exporter",
 }
 """Where else a backend's package is imported, and why. None is to be added."""
 
@@ -180,13 +177,11 @@ def private_uses(text, attributes):
             yield ast.unparse(node)
 
 
-def test_recipes_use_no_more_of_what_is_private_than_they_did():
+def test_recipes_use_nothing_that_is_private():
     nodes = (node for text in sources(LIBRARY).values() for node in nodes_of(text))
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute) and is_private(node.attr)}
     uses = [(path.as_posix(), use) for path, text in sources(RECIPES).items() for use in private_uses(text, attributes)]
-    allowed = BUDGET["private_uses_of_recipes"]
-    assert len(uses) <= allowed, uses
-    assert len(uses) == allowed, f"{len(uses)} are left: lower `private_uses_of_recipes` in budget.toml"
+    assert uses == []
 
 
 def lines_of_code(text):

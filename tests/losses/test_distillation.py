@@ -212,6 +212,22 @@ def test_a_saved_distiller_is_the_same_when_loaded(tmp_path):
     loaded.fit(x, y, verbose=0)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "asked"), [({}, "auto"), ({"jit_compile": False}, False), ({"run_eagerly": True}, False)]
+)
+def test_a_distiller_is_compiled_as_it_was_asked_to_be_with_its_models_and_when_it_is_loaded_on_any_backend(arguments, asked):
+    distiller = Distiller(student(), student(), [FeatureDistillation("mse", "spikes", "spikes")])
+    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), **arguments)
+    config = distiller.get_compile_config()
+    assert config["jit_compile"] == asked
+    assert config["optimizer"]["module"] == "keras.optimizers"
+    distiller.compile_from_config(config)
+    distiller(data()[0])
+    features = [features for _, features in distiller._feature_models()]
+    distiller.compute_loss(*data())
+    assert [model._asked_jit_compile for model in (distiller.teacher, distiller.student, *features)] == [asked] * 4
+
+
 def test_a_student_whose_neurons_need_another_method_than_the_default_learns_from_features():
     inputs = keras.Input((6,))
     spikes = rsnn.layers.LIF(threshold_stabilizer=True, name="spikes")(layers.Dense(8)(inputs))

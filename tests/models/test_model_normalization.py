@@ -18,7 +18,7 @@ def of_networks(networks):
 
 
 def standardised(network, size=16, classes=3, timesteps=2, width=0.125, **kwargs):
-    return network((size, size, 3), classes, timesteps, width=width, normalization="weight", **kwargs)
+    return network((size, size, 3), classes=classes, timesteps=timesteps, width=width, normalization="weight", **kwargs)
 
 
 @of_networks(WITH_A_CHOICE)
@@ -74,7 +74,7 @@ def test_a_normaliser_free_network_is_saved_and_rejects_other_weights(tmp_path):
     for found, expected in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
     with pytest.raises(ValueError, match="Build the network with the arguments of the saved network"):
-        models.ResNet18((16, 16, 3), 3, width=0.05, weights=str(tmp_path / "some.keras"))
+        models.ResNet18((16, 16, 3), classes=3, width=0.05, weights=str(tmp_path / "some.keras"))
 
 
 @of_networks(WITH_A_CHOICE)
@@ -87,9 +87,10 @@ def test_a_wrong_name_is_refused(network):
 
 @of_networks(WITH_A_CHOICE)
 def test_an_online_network_renormalises_and_stabilises_its_thresholds(network):
+    options = {"classes": 3, "timesteps": 2, "width": 0.125}
     with keras.StatelessScope(initialize_variables=False):
-        model = network((16, 16, 3), 3, 2, "sltt", "single", width=0.125, normalization="online")
-        plain = network((16, 16, 3), 3, 2, width=0.125)
+        model = network((16, 16, 3), gradient="sltt", step_mode="single", normalization="online", **options)
+        plain = network((16, 16, 3), **options)
     found, expected = model.network.layers, plain.network.layers
     assert [layer.name for layer in found] == [layer.name for layer in expected]
     normalizations = [type(layer) for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
@@ -98,7 +99,9 @@ def test_an_online_network_renormalises_and_stabilises_its_thresholds(network):
 
 
 def test_an_online_network_trains_by_sltt_step_by_step():
-    model = models.ResNet18((8, 8, 3), 3, 3, "sltt", "single", width=0.05, normalization="online")
+    model = models.ResNet18(
+        (8, 8, 3), classes=3, timesteps=3, gradient="sltt", step_mode="single", width=0.05, normalization="online"
+    )
     loss, gradients = loss_and_gradients(model, *data(4, (8, 8, 3)))
     assert np.isfinite(loss)
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())

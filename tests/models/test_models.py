@@ -1,7 +1,10 @@
 """The ready-made networks match the paper in size, initialisation and computation, and can be trained and loaded."""
 
+import graphlib
+import inspect
 import itertools
 import math
+import re
 
 import helpers
 import keras
@@ -38,7 +41,7 @@ without_channels_first_on_cpu = pytest.mark.skipif(
 
 def small(network, size=16, channels=3, classes=3, timesteps=2, width=0.125, **kwargs):
     """A narrow network for small images, quick to train."""
-    return network((size, size, channels), classes, timesteps, width=width, **kwargs)
+    return network((size, size, channels), classes=classes, timesteps=timesteps, width=width, **kwargs)
 
 
 def without_weights():
@@ -56,6 +59,53 @@ def parameters(variables):
 
 def layers_of(model):
     return {layer.name: layer for layer in model.network.layers}
+
+
+# Arguments.
+POSITIONAL = {
+    "add_branches": ["model", "layer_names"],
+    "list_pretrained": [],
+    "load_pretrained": ["name"],
+    "spiking_self_attention": ["inputs", "heads"],
+    "token_attention": ["inputs", "heads"],
+}
+"""Those of functions that are no networks; a network has `input_shape`."""
+
+
+def test_arguments_have_the_same_order_in_all_functions_and_only_the_first_ones_are_given_by_position():
+    before = {}
+    for name in models.__all__:
+        parameters = inspect.signature(getattr(models, name)).parameters.values()
+        by_name = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        for one, other in itertools.pairwise(by_name):
+            before.setdefault(other, set()).add(one)
+        others = [parameter.name for parameter in parameters if parameter.name not in by_name]
+        assert others == POSITIONAL.get(name, ["input_shape"])
+    # Raises an error that names the circle.
+    graphlib.TopologicalSorter(before).prepare()
+
+
+@pytest.mark.parametrize("network", [*EVERY_NETWORK, *TRANSFORMERS], ids=lambda network: network.__name__)
+def test_the_signature_of_a_network_has_each_argument_with_its_default(network):
+    parameters = dict(inspect.signature(network).parameters)
+    assert parameters["gradient"].default == "rate"
+    assert {"classes", "timesteps", "neuron", "step_mode", "weights", "name"} <= parameters.keys()
+    assert not [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    with pytest.raises(TypeError, match="depth"):
+        network(depth=3)
+    with pytest.raises(TypeError, match="positional"):
+        network((32, 32, 3), 10)
+
+
+def test_arguments_that_are_described_are_those_that_networks_take():
+    """`ResNet18` and `Spikformer` describe the arguments of the other networks of their kind, too."""
+    for network, others in ((models.ResNet18, EVERY_NETWORK), (models.Spikformer, [models.QKFormer, models.MaxFormer])):
+        described = re.findall(r"^        (\w+): ", network.__doc__.partition("Returns:")[0], re.MULTILINE)
+        for other in (network, *others):
+            taken = inspect.signature(other).parameters
+            assert network is models.Spikformer or set(taken) <= set(described)
+            ordered = [name for name in described if name in taken]
+            assert ordered == [name for name in taken if name in described]
 
 
 # Architecture.
@@ -125,7 +175,7 @@ def side_after_stem(model):
 
 
 def test_the_size_of_the_images_can_be_none():
-    model = models.VGG11((None, None, 3), 3, timesteps=1, width=0.05)
+    model = models.VGG11((None, None, 3), classes=3, timesteps=1, width=0.05)
     for size in (16, 21):
         assert model.predict(np.ones((1, size, size, 3)), verbose=0).shape == (1, 3)
 
@@ -134,7 +184,7 @@ def test_the_size_of_the_images_can_be_none():
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 def test_the_size_of_the_images_can_be_none_if_the_stem_is_given(network, stem):
     with without_weights():
-        model = network((None, None, 3), 3, stem=stem)
+        model = network((None, None, 3), classes=3, stem=stem)
     assert model.network.output_shape == (None, 3)
 
 
@@ -342,9 +392,9 @@ def test_a_saved_network_loads(network, tmp_path):
 )
 def test_channels_first_computes_the_same(network, kwargs):
     x, _ = images(32)
-    last = network((32, 32, 3), 3, timesteps=2, width=0.125, **kwargs)
+    last = network((32, 32, 3), classes=3, timesteps=2, width=0.125, **kwargs)
     keras.config.set_image_data_format("channels_first")
-    first = network((3, 32, 32), 3, timesteps=2, width=0.125, **kwargs)
+    first = network((3, 32, 32), classes=3, timesteps=2, width=0.125, **kwargs)
     assert first.network.input_shape == (None, 3, 32, 32)
     first.set_weights(last.get_weights())
     np.testing.assert_allclose(
@@ -356,7 +406,7 @@ def test_channels_first_computes_the_same(network, kwargs):
 def test_channels_first_trains():
     keras.config.set_image_data_format("channels_first")
     x, y = helpers.data(4, (3, 16, 16))
-    assert_trains(models.VGG11((3, 16, 16), 3, timesteps=2, width=0.125), x, y)
+    assert_trains(models.VGG11((3, 16, 16), classes=3, timesteps=2, width=0.125), x, y)
 
 
 @pytest.mark.on_each_backend
@@ -372,6 +422,16 @@ def test_the_default_image_has_its_channels_where_the_data_format_says():
 
 
 # Arguments.
+POSITIONAL = {
+    "add_branches": ["model", "layer_names"],
+    "list_pretrained": [],
+    "load_pretrained": ["name"],
+    "spiking_self_attention": ["inputs", "heads"],
+    "token_attention": ["inputs", "heads"],
+}
+"""Those of functions that are no networks; a network has `input_shape`."""
+
+
 def test_neurons_are_made_by_the_function_given_and_named_by_the_network():
     numbers = itertools.count(1)
     with without_weights():

@@ -150,6 +150,23 @@ def test_a_pretrained_network_has_the_precision_that_is_asked_for():
         models.load_pretrained("digits", dtype="float31")
 
 
+def test_a_model_in_another_precision_has_the_same_weights_and_settings():
+    inputs = keras.Input((4,))
+    recurrent = rsnn.layers.Recurrent(rsnn.layers.LIF(), keras.layers.Dense(4))
+    network = keras.Model(inputs, keras.layers.Dense(2)(recurrent(inputs)))
+    model = rsnn.SpikingModel(network, 3, "bptt", "single", return_sequences=True, mask_value=0.0, name="own")
+    model.compile("sgd", "mse")
+    half = models.in_precision(model, "mixed_bfloat16")
+    assert {layer.dtype_policy.name for layer in half._flatten_layers()} == {"mixed_bfloat16"}
+    assert precisions_of(model) == {"float32"}
+    assert not half.compiled
+    settings = "name", "timesteps", "step_mode", "return_sequences", "mask_value"
+    assert [getattr(half, name) for name in settings] == [getattr(model, name) for name in settings]
+    for own, other in zip(half.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+    assert models.in_precision(model, "float32") is model
+
+
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [
@@ -225,18 +242,18 @@ def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
-        (("digit",), ValueError, "`name` must be one of 'digits'. Received: name='digit'"),
-        ((None,), ValueError, "Received: name=None"),
-        (("digits", 0), ValueError, "`timesteps` must be 1 or more"),
-        (("digits", None, "none"), ValueError, "`gradient` must be one of"),
-        (("digits", None, None, "both"), ValueError, "`step_mode` must be one of"),
-        (("digits", None, None, None, 0), ValueError, "`classes` must be 1 or more"),
-        (("digits", None, None, None, 2.0), TypeError, "`classes` must be an integer"),
+        ({"name": "digit"}, ValueError, "`name` must be one of 'digits'. Received: name='digit'"),
+        ({"name": None}, ValueError, "Received: name=None"),
+        ({"timesteps": 0}, ValueError, "`timesteps` must be 1 or more"),
+        ({"gradient": "none"}, ValueError, "`gradient` must be one of"),
+        ({"step_mode": "both"}, ValueError, "`step_mode` must be one of"),
+        ({"classes": 0}, ValueError, "`classes` must be 1 or more"),
+        ({"classes": 2.0}, TypeError, "`classes` must be an integer"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, error, said, folder):
     with pytest.raises(error, match=said):
-        models.load_pretrained(*arguments)
+        models.load_pretrained(**{"name": "digits", **arguments})
 
 
 # The argument `weights` of the networks.
@@ -264,9 +281,9 @@ def test_weights_load_for_other_classes_and_without_the_top(with_a_vgg):
 
 
 def test_weights_load_from_a_saved_model(tmp_path):
-    saved = models.ResNet19((4, 4, 3), 3, 1, width=0.01, neuron=rsnn.layers.ParametricLIF)
+    saved = models.ResNet19((4, 4, 3), classes=3, timesteps=1, width=0.01, neuron=rsnn.layers.ParametricLIF)
     saved.save(tmp_path / "saved.keras")
-    build = functools.partial(models.ResNet19, (4, 4, 3), 3, 1, width=0.01, neuron=rsnn.layers.ParametricLIF)
+    build = functools.partial(models.ResNet19, (4, 4, 3), classes=3, timesteps=1, width=0.01, neuron=rsnn.layers.ParametricLIF)
     assert_same_but_for(None, saved, build(weights=tmp_path / "saved.keras"))
     without = weights_of(build(weights=str(tmp_path / "saved.keras"), include_top=False))
     assert set(weights_of(saved)) - set(without) == {
@@ -317,9 +334,9 @@ def test_neurons_may_differ_only_in_settings_of_the_gradient(with_a_vgg):
 
 
 def test_a_sew_resnet_is_distinguished_from_a_preact_resnet_with_the_same_weights(tmp_path):
-    models.SEWResNet18((8, 8, 3), 3, 1, width=0.01).save(tmp_path / "sew.keras")
+    models.SEWResNet18((8, 8, 3), classes=3, timesteps=1, width=0.01).save(tmp_path / "sew.keras")
     with pytest.raises(ValueError, match=r"belongs to another network: the layers \[\] are missing, and \['stem_neuron', "):
-        models.PreActResNet18((8, 8, 3), 3, 1, width=0.01, weights=tmp_path / "sew.keras")
+        models.PreActResNet18((8, 8, 3), classes=3, timesteps=1, width=0.01, weights=tmp_path / "sew.keras")
 
 
 def test_errors_name_wrong_weight_files(of_a_vgg, tmp_path):

@@ -32,7 +32,7 @@ def of_editions():
 
 
 def small(network, size=16, channels=3, timesteps=2, dims=32, blocks=4, heads=2, **kwargs):
-    return network((size, size, channels), 3, timesteps, dims=dims, blocks=blocks, heads=heads, **kwargs)
+    return network((size, size, channels), classes=3, timesteps=timesteps, dims=dims, blocks=blocks, heads=heads, **kwargs)
 
 
 def images(size=16, channels=3, samples=4):
@@ -158,7 +158,7 @@ def test_samples_do_not_see_each_other_and_a_training_step_reaches_every_kernel_
 
     if BACKEND != "tensorflow":  # It has no channels_first convolutions on a CPU.
         keras.config.set_image_data_format("channels_first")
-        first = network((3, size, size), 3, 2, dims=32, blocks=4, heads=2, edition=edition)
+        first = network((3, size, size), classes=3, timesteps=2, dims=32, blocks=4, heads=2, edition=edition)
         first.set_weights(model.get_weights())
         np.testing.assert_allclose(first.predict(x.transpose(0, 3, 1, 2), verbose=0), outputs, rtol=1e-3, atol=1e-4)
         keras.config.set_image_data_format("channels_last")
@@ -231,12 +231,12 @@ def test_event_frames_train():
 
 # Integer spikes.
 def espikeformer(input_shape=(32, 32, 3), **kwargs):
-    return models.ESpikeFormer(input_shape, 3, **{"dims": (4, 8, 16, 24), "blocks": 3, "heads": 2, **kwargs})
+    return models.ESpikeFormer(input_shape, classes=3, **{"dims": (4, 8, 16, 24), "blocks": 3, "heads": 2, **kwargs})
 
 
 def large(input_shape=(32, 32, 3), **kwargs):
     arguments = {"dims": (4, 8, 16), "blocks": 1, "heads": 2, "shortcut_projection": True, **kwargs}
-    return models.ESpikeFormerLarge(input_shape, 3, **arguments)
+    return models.ESpikeFormerLarge(input_shape, classes=3, **arguments)
 
 
 of_integer_networks = pytest.mark.parametrize("network", [espikeformer, large], ids=["ESpikeFormer", "ESpikeFormerLarge"])

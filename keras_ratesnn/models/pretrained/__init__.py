@@ -4,17 +4,18 @@ import os
 
 import keras
 
-from keras_ratesnn._core import checks, time_axis
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Config, StepModeName
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.models._arguments import checked_classes
+from keras_ratesnn.models.precision import checked_policy, in_precision
 from keras_ratesnn.models.pretrained import _files, _hubs
 from keras_ratesnn.models.pretrained._card import Card
-from keras_ratesnn.models.pretrained._precision import in_precision
+from keras_ratesnn.models.pretrained._hubs import place_to_publish
 from keras_ratesnn.models.pretrained._transfer import with_classes
 from keras_ratesnn.spiking_model import SpikingModel
 
-__all__ = ["Card", "list_pretrained", "load_pretrained"]
+__all__ = ["Card", "list_pretrained", "load_pretrained", "place_to_publish"]
 
 
 def list_pretrained() -> dict[str, Card]:
@@ -34,10 +35,11 @@ def list_pretrained() -> dict[str, Card]:
 
 def load_pretrained(
     name: str | os.PathLike[str],
+    *,
+    classes: int | None = None,
     timesteps: int | None = None,
     gradient: str | GradientMethod | Config | None = None,
     step_mode: StepModeName | None = None,
-    classes: int | None = None,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> SpikingModel:
     """Loads a pretrained network, which takes raw images: preprocessing is part of the model.
@@ -56,11 +58,11 @@ def load_pretrained(
         name: String, one of `list_pretrained()`; or an address, `"hf://user/name"` or `"hf://user/name@revision"` for the
             Hugging Face Hub, `"kaggle://user/name/framework/variation"` for Kaggle; or the path of a folder, as a string with
             a slash or as a path. `recipes.publish --to` makes such folders.
+        classes: Integer >= 1, the number of classes. If it differs from that of the trained network, the last layer is
+            replaced, with a warning. Defaults to `None`, as in training.
         timesteps: Integer >= 1, the number of time steps. Defaults to `None`, as in training.
         gradient: The method for further training, see `keras_ratesnn.SpikingModel`. Defaults to `None`, as in training.
         step_mode: `"multi"` or `"single"`, see `keras_ratesnn.SpikingModel`. Defaults to `None`, as in training.
-        classes: Integer >= 1, the number of classes. If it differs from that of the trained network, the last layer is
-            replaced, with a warning. Defaults to `None`, as in training.
         dtype: The dtype policy of all layers, as `"mixed_bfloat16"`. Defaults to `None`, Keras' global policy.
 
     Returns:
@@ -77,7 +79,7 @@ def load_pretrained(
     else:
         card = _files.card(checks.one_of("name", name, _files.names()))
         trained = keras.saving.load_model(_files.weights_file(card), compile=False)
-    policy = _policy(dtype)
+    policy = checked_policy(dtype)
     network = in_precision(trained.network, policy)
     if classes is not None:
         network = with_classes(network, checked_classes(classes), f"The pretrained network {name!r}")
@@ -89,24 +91,3 @@ def load_pretrained(
         name=card.name,
         dtype=policy,
     )
-
-
-def _policy(dtype):
-    try:
-        policy = keras.config.dtype_policy() if dtype is None else keras.dtype_policies.get(dtype)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`dtype` must be the name of a dtype policy, such as 'float32' or 'mixed_bfloat16', or None. Received: "
-            f"dtype={dtype!r}."
-        ) from error
-    if policy.quantization_mode is not None:
-        raise ValueError(
-            f"`dtype` must not be a policy of quantized layers. Received: dtype={dtype!r}, the policy {policy.name!r}. Load "
-            "the network in a policy of floats, and call model.quantize('int8')."
-        )
-    if not all(map(time_axis.is_float, (policy.compute_dtype, policy.variable_dtype))):
-        raise ValueError(
-            "`dtype` must be a policy of floats, such as 'float32' or 'mixed_bfloat16'. Received: "
-            f"dtype={dtype!r}, the policy {policy.name!r}."
-        )
-    return policy

@@ -1,0 +1,103 @@
+"""What functions that build networks share: their options, with types and defaults, and what becomes of a network."""
+
+import functools
+import inspect
+import os
+import typing
+from collections.abc import Callable, Sequence
+from typing import Annotated, ParamSpec, TypeAlias, TypedDict
+
+import keras
+
+from keras_ratesnn._core.annotations import Config, Normalizer, Stem, StepModeName, TransformerEdition
+from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.layers import Neuron
+from keras_ratesnn.models._weights import with_weights
+from keras_ratesnn.spiking_model import SpikingModel
+
+ImageShape: TypeAlias = Sequence[int | None] | None
+NeuronFunction: TypeAlias = Callable[[], Neuron] | None
+
+
+class Options(TypedDict, total=False):
+    """Of all networks; `keras_ratesnn.models.ResNet18` describes them. Each has a type, and the default."""
+
+    gradient: Annotated[str | GradientMethod | Config, "rate"]
+    step_mode: Annotated[StepModeName, "multi"]
+    weights: Annotated[str | os.PathLike[str] | None, None]
+    name: Annotated[str | None, None]
+
+
+class ConvolutionalOptions(Options, total=False):
+    """Of networks of convolutions."""
+
+    neuron: Annotated[NeuronFunction, None]
+    width: Annotated[float, 1.0]
+    include_top: Annotated[bool, True]
+
+
+class VGGOptions(ConvolutionalOptions, total=False):
+    """Of VGGs."""
+
+    normalization: Annotated[Normalizer, "batch"]
+
+
+class ResidualOptions(ConvolutionalOptions, total=False):
+    """Of residual networks."""
+
+    stem: Annotated[Stem, "auto"]
+
+
+class ResNetOptions(ResidualOptions, total=False):
+    """Of ResNets."""
+
+    normalization: Annotated[Normalizer, "batch"]
+
+
+class TransformerOptions(Options, total=False):
+    """Of transformers; `keras_ratesnn.models.Spikformer` describes them."""
+
+    neuron: Annotated[NeuronFunction, None]
+    attention_neuron: Annotated[NeuronFunction, None]
+    dims: Annotated[int, 384]
+    blocks: Annotated[int, 4]
+    heads: Annotated[int | None, None]
+    mlp_ratio: Annotated[int | None, None]
+    edition: Annotated[TransformerEdition | None, None]
+
+
+_Arguments = ParamSpec("_Arguments")
+
+
+def builder(function: Callable[_Arguments, keras.Model]) -> Callable[_Arguments, SpikingModel]:
+    """Makes of a function that returns a network of one time step one that returns its `SpikingModel`, with its weights.
+
+    Args:
+        function: Function of `input_shape`, `classes`, `timesteps` and `**options`, which are a subclass of `Options`. To
+            `inspect.signature` each option is a parameter with its default. The function is given all of them except for
+            `gradient`, `step_mode`, `weights` and `name`.
+    """
+    *own, options = inspect.signature(function).parameters.values()
+    signature = inspect.Signature([*own, *_parameters(*typing.get_args(options.annotation))], return_annotation=SpikingModel)
+
+    @functools.wraps(function)
+    def build(*args, **kwargs):
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        chosen = given.arguments
+        gradient, step_mode, weights, name = map(chosen.pop, ("gradient", "step_mode", "weights", "name"))
+        name = function.__name__.lower() if name is None else name
+        network = function(**chosen)  # type: ignore[call-arg]
+        model = SpikingModel(network, chosen["timesteps"], gradient, step_mode, name=name)
+        return with_weights(model, weights, function.__name__)
+
+    build.__signature__ = signature  # type: ignore[attr-defined]
+    return build
+
+
+def _parameters(options):
+    """The parameters of a subclass of `Options`, those of all networks last."""
+    found = typing.get_type_hints(options, include_extras=True)
+    for option in (*(option for option in found if option not in Options.__annotations__), *Options.__annotations__):
+        kind, (default,) = found[option].__origin__, found[option].__metadata__
+        yield inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
