@@ -14,6 +14,7 @@ from keras_ratesnn import (
     testing,
 )
 from keras_ratesnn._export.step import export_step
+from keras_ratesnn._model.engine_settings import engine_settings
 from keras_ratesnn._model.recorded import recorded
 from keras_ratesnn.analysis.description import describe
 from keras_ratesnn.conversion import fold_batch_normalization, spikify, unroll
@@ -32,6 +33,7 @@ __all__ = [
     "callbacks",
     "describe",
     "distillation",
+    "engine_settings",
     "events",
     "export_nir",
     "export_step",

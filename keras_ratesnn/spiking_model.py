@@ -148,8 +148,6 @@ class SpikingModel(
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
         keras_internals.take_inputs_unchanged(self)
-        keras_internals.let_trees_free_tensors()
-        keras_internals.let_transfers_overlap()
         self.network = network
         self._draws = None
         self.timesteps = timesteps
@@ -228,6 +226,11 @@ class SpikingModel(
     @mask_value.setter
     def mask_value(self, value: float | None) -> None:
         self._mask_value = checked_mask_value(value)
+
+    @property
+    def engine(self) -> str:
+        """What has run the latest calls: on PyTorch `"eager"`, `"recorded"` or `"compiled"`; elsewhere `"keras"`."""
+        return self._graphs.engine
 
     def _settings(self) -> tuple[Any, ...]:
         # Parameters of surrogates may change during training, for example to make them steeper.
@@ -346,7 +349,8 @@ class SpikingModel(
         _graph.check_length(functional, self._stream.steps + 1)
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
-        return self._stream.advance(functional, tensors, self.timesteps)
+        with keras_internals.in_steps():
+            return self._stream.advance(functional, tensors, self.timesteps)
 
     def reset_state(self) -> None:
         """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
@@ -367,7 +371,8 @@ class SpikingModel(
         if mask is not None:
             check_some_steps_count(_graph.as_graph(self.network), inputs, self.timesteps, mask, None)
             kwargs["mask"] = mask
-        return super().__call__(inputs, *args, **kwargs)
+        with keras_internals.in_steps():
+            return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         quantization.check_trainable(self)

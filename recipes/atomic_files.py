@@ -18,7 +18,7 @@ def writing(path):
     Raises:
         OSError: If the file cannot be written; the message names it.
     """
-    part = path.with_name(f"unfinished-{path.name}")
+    part = path.with_name(f".unfinished-{path.name}")
     try:
         yield part
         # Written to disk before it is renamed, to be safe against power cuts.

@@ -4,7 +4,9 @@ import keras
 
 import keras_ratesnn
 from keras_ratesnn import models
-from keras_ratesnn.models._blocks import SPIKE_SCALE
+
+SPIKE_SCALE = 2.74
+"""By what spikes are multiplied after neurons whose inputs have standardised kernels, as in `keras_ratesnn.models`."""
 
 
 def spiking_convolution(x, filters, strides=1, normalization="batch"):

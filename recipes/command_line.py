@@ -10,6 +10,8 @@ import sys
 import textwrap
 import threading
 
+from recipes import checks
+
 DIVERGED = 1
 """Exit status of a run whose loss is not finite."""
 
@@ -159,7 +161,6 @@ def add_seeds(parser, default=5):
 
 
 def _count(name, what, text):
-    from keras_ratesnn._core import checks
 
     number = int(text) if text.removeprefix("-").isdecimal() else text
     with mistakes():

@@ -5,8 +5,8 @@ combinations.
 """
 
 from keras_ratesnn import gradients
-from keras_ratesnn._core import checks
 from keras_ratesnn.spiking_model import STEP_MODES
+from recipes import checks
 
 PLAIN = tuple(f"{gradient}-{step_mode}" for gradient in gradients.BY_NAME for step_mode in STEP_MODES)
 

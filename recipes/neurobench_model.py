@@ -4,13 +4,14 @@ NeuroBench counts in modules of PyTorch, and does not see Keras' layers. So the 
 resets neurons as they are reset here, softly as well; snnTorch reads every reset of a NIR file as a hard one.
 """
 
+import importlib
 import pathlib
 import tempfile
 
+import keras
 import numpy as np
 
 from keras_ratesnn import export_nir
-from keras_ratesnn._core import keras_internals, optional_packages
 from keras_ratesnn.layers import Neuron
 
 
@@ -27,7 +28,7 @@ def neurobench_model(model):
         ValueError: If the network cannot be written, has other inputs, or has neurons that are reset in two ways.
     """
     models, torch, nodes, nir_exchange = (
-        optional_packages.imported(name, "neurobench_model", "neurobench")
+        _imported(name)
         for name in (
             "neurobench.models",
             "torch",
@@ -38,8 +39,7 @@ def neurobench_model(model):
     shape, timesteps = model.network.input_shape[1:], model.timesteps
     if not all(isinstance(size, int) for size in shape) or len(shape) not in (1, 3):
         raise ValueError(f"`model` must have one input, of 1 axis or of 3. Received: input_shape={model.network.input_shape}.")
-    neurons = [layer for layer in keras_internals.with_sublayers(model.network) if isinstance(layer, Neuron)]
-    resets = {layer.cell.reset for layer in neurons}
+    resets = {layer.cell.reset for layer in _layers_of(model.network) if isinstance(layer, Neuron)}
     if len(resets) > 1:
         raise ValueError(f"`model` must reset all neurons in the same way. Received: neurons with resets {sorted(resets)}.")
     with tempfile.TemporaryDirectory() as folder:
@@ -86,6 +86,22 @@ def neurobench_model(model):
             return torch.stack(outputs).mean(0)
 
     return Network()
+
+
+def _imported(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"`neurobench_model` needs the package {name}, which is not installed. In a clone of the repository run "
+            "python -m pip install -e '.[neurobench]'."
+        ) from error
+
+
+def _layers_of(network):
+    """The layers of a network, and those of the networks in it."""
+    for layer in network.layers:
+        yield from _layers_of(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 def firing_rate(description):

@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from keras_ratesnn._core import checks
+from recipes import checks
 
 MOMENTUM = 0.9
 RESTART = 0.5

@@ -6,23 +6,28 @@ part of the network.
 """
 
 import argparse
+import contextlib
+import hashlib
 import json
 import os
 import pathlib
 import re
+import shutil
 import sys
 import tempfile
 
-import keras
-
 from keras_ratesnn import SpikingModel, models
-from keras_ratesnn._core import checks
-from keras_ratesnn.models.pretrained import Card, _files, _hubs
-from keras_ratesnn.models.pretrained._precision import in_precision
-from recipes import checkpoint, command_line, device, half_precision, hub_page, methods, run
+from keras_ratesnn.models import pretrained
+from recipes import atomic_files, checkpoint, checks, command_line, device, half_precision, hub_page, methods, run
 from recipes.checkpoint import load_model
 from recipes.evaluate import recipe_of, with_timesteps
 from recipes.run_folder import RunFolder, complete
+
+FOLDER = pathlib.Path(pretrained.__file__).parent
+"""The package's `cards/` and `weights/`."""
+
+CARD = "card.json"
+"""The name of a card in a folder or on a hub."""
 
 PRECISION = "float32"
 """Of the file; users choose theirs when they load it."""
@@ -54,7 +59,7 @@ def publish(
     data_set,
     preprocessing,
     licence,
-    folder=_files.FOLDER,
+    folder=FOLDER,
     architecture=None,
     arguments=None,
     url=None,
@@ -96,7 +101,7 @@ def publish(
     """
     folder, file = pathlib.Path(folder), f"{name}.keras"
     settings = record["settings"]
-    place = None if to is None else _hubs.place_to_publish(to)
+    place = None if to is None else models.place_to_publish(to)
     _check_name(name, folder, replace, place)
     _check_classifies(record)
     levels = settings.get("levels")
@@ -121,7 +126,7 @@ def publish(
             )
         if architecture is not None:
             _check_architecture(model, architecture, arguments, path)
-        card = Card(
+        card = pretrained.Card(
             name=name,
             architecture=settings["name"] if architecture is None else architecture,
             arguments=arguments,
@@ -143,25 +148,25 @@ def publish(
             versions=record["versions"],
             licence=licence,
             file=file,
-            sha256=_files.sha256(path),
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             url=url,
         )
-        card.write(temporary, _hubs.CARD)
+        card.write(temporary, CARD)
         if place is not None:
             pathlib.Path(temporary, "README.md").write_text(hub_page.page(card, os.fspath(to)), encoding="utf-8")
             place.publish(pathlib.Path(temporary))
-            return card, place.path / file if isinstance(place, _hubs.Folder) else to
+            return card, to if place.path is None else place.path / file
         weights = (folder / "weights" if weights_folder is None else pathlib.Path(weights_folder)) / file
-        card.write(temporary, _hubs.CARD)
-        _files.put({weights: path, folder / "cards" / f"{name}.json": pathlib.Path(temporary, _hubs.CARD)})
+        _put({folder / "cards" / f"{name}.json": pathlib.Path(temporary, CARD), weights: path})
     return card, weights
 
 
-def in_published_precision(model):
-    """A `SpikingModel` like another, not compiled, in the precision of published networks."""
-    device.set_precision(PRECISION)
-    network = in_precision(model.network, keras.DTypePolicy(PRECISION))
-    return SpikingModel(network, model.timesteps, model.gradient, model.step_mode)
+def _put(files):
+    """Copies files, a dict from their places: what is there stays until all are copied. The first one takes its place last."""
+    with contextlib.ExitStack() as written:
+        for place, file in files.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, written.enter_context(atomic_files.writing(place)))
 
 
 def measured(model, folder, data_dir, timesteps):
@@ -190,9 +195,9 @@ def _check_name(name, folder, replace, place=None):
         raise ValueError(f"`name` must consist of letters, digits, _ and -. Received: name={name!r}.")
     if f"{name}.keras" in (checkpoint.LAST, checkpoint.BEST):
         raise ValueError(f"`name` must not be that of a checkpoint in the folder of the run. Received: name={name!r}.")
-    if replace or isinstance(place, (_hubs.HuggingFace, _hubs.Kaggle)):  # Hubs keep the versions before.
+    if replace or (place is not None and place.path is None):  # Hubs keep the versions before.
         return
-    taken = folder / "cards" / f"{name}.json" if place is None else place.path / _hubs.CARD
+    taken = folder / "cards" / f"{name}.json" if place is None else place.path / CARD
     if taken.exists():
         raise ValueError(f"`name` must be new, but there is a network in {taken}. To replace it, add --replace.")
 
@@ -219,11 +224,12 @@ def publish_run(arguments):
         device.set_precision(precision)
         # Before the tests, which may take minutes.
         _check_classifies(record)
-        place = None if arguments.to is None else _hubs.place_to_publish(arguments.to)
+        place = None if arguments.to is None else models.place_to_publish(arguments.to)
         _check_name(arguments.name, arguments.folder, arguments.replace, place)
         model, timesteps = load_model(folder.last), set(arguments.timesteps)
         if precision != PRECISION:
-            model = in_published_precision(model)
+            device.set_precision(PRECISION)
+            model = models.in_precision(model, PRECISION)
         if arguments.half:
             half_precision.round_kernels(model)
         if arguments.half or precision != PRECISION:
@@ -277,7 +283,7 @@ def parser():
         help="numbers of time steps at which the network is tested as well, for its card",
     )
     result.add_argument(
-        "--folder", type=pathlib.Path, default=_files.FOLDER, metavar="DIR", help="folder of cards (default: the package's)"
+        "--folder", type=pathlib.Path, default=FOLDER, metavar="DIR", help="folder of cards (default: the package's)"
     )
     result.add_argument("--half", action="store_true", help="stores kernels in float16: half the size")
     result.add_argument("--replace", action="store_true", help="replaces a network of the same name")

@@ -1,16 +1,13 @@
 """Checks of a recipe's settings. Each error names the setting, the value received and the remedy."""
 
 import inspect
-from typing import get_args
 
-from keras_ratesnn._core import checks
-from keras_ratesnn._core.annotations import Normalizer
-from recipes import augmentation, setting_names
+from recipes import augmentation, checks, setting_names
 from recipes.data.frame_kinds import KINDS
 from recipes.tasks.classification import CLASSIFICATION
 from recipes.temporal import TEMPORAL
 
-NORMALIZATIONS = get_args(Normalizer)
+NORMALIZATIONS = "batch", "weight", "online"
 
 LARGEST_SEED = 2**31 - 1
 """The largest seed of TensorFlow's generators."""

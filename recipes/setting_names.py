@@ -7,8 +7,7 @@ same names: what a recipe has no part for has the value in which nothing is set.
 import dataclasses
 
 from keras_ratesnn import gradients
-from keras_ratesnn._core import checks
-from recipes import methods
+from recipes import checks, methods
 from recipes.optimizers import SGD, AdamW
 from recipes.stages import OrdinaryStage, SpikingStage
 from recipes.teaching import Branches, Steps, Teacher

@@ -3,9 +3,9 @@
 import dataclasses
 
 from keras_ratesnn import gradients
-from keras_ratesnn._core import checks
 from keras_ratesnn.callbacks import RandomTimesteps, TimestepSchedule
 from keras_ratesnn.spiking_model import STEP_MODES
+from recipes import checks
 from recipes.teaching import Branches, Steps, Teacher
 
 

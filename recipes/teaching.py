@@ -4,14 +4,13 @@ import dataclasses
 
 import keras
 
-from keras_ratesnn._core import checks
 from keras_ratesnn.distillation import Distiller
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.losses import SelfDistillation, TemporalDistillation
 from keras_ratesnn.metrics import HeadAccuracy
-from keras_ratesnn.metrics._accuracy import is_right
 from keras_ratesnn.models import add_branches
 from keras_ratesnn.spiking_model import SpikingModel
+from recipes import checks
 
 TEMPERATURE = 3.0
 """That of the authors of self-distillation, and Keras' default."""
@@ -118,7 +117,9 @@ class Steps:
 
 
 def _is_right_in_the_mean(y_true, y_pred):
-    return is_right(y_true, keras.ops.mean(y_pred, axis=1), "auto")
+    has_classes = len(y_true.shape) == 1 or y_true.shape[-1] == 1
+    accuracy = keras.metrics.sparse_categorical_accuracy if has_classes else keras.metrics.categorical_accuracy
+    return accuracy(y_true, keras.ops.mean(y_pred, axis=1))
 
 
 def _check_temperature(temperature):

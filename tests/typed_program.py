@@ -42,10 +42,10 @@ def train(model: rsnn.SpikingModel) -> float:
     model.compile("sgd", rsnn.losses.TET("mse"), metrics=[rsnn.metrics.AnytimeAccuracy(timesteps=5)])
     model.fit(ops.ones((4, 6)), ops.ones((4, 3)))
     model.step_mode = "sideways"  # type: ignore[assignment]
-    measured: list[keras.callbacks.Callback] = [rsnn.callbacks.FiringRates(ops.ones((4, 6)), log_dir="logs")]
+    measured: list[keras.callbacks.Callback] = [rsnn.callbacks.FiringRate(ops.ones((4, 6)), log_dir="logs")]
     measured.append(rsnn.callbacks.GradientAgreement(ops.ones((4, 6)), ops.ones((4, 3)), every=2, other="sltt"))
     model.fit(ops.ones((4, 6)), ops.ones((4, 3)), callbacks=measured)
-    found = rsnn.describe(model, ops.ones((4, 6)), print_fn=None)
+    found = rsnn.describe(model, ops.ones((4, 6)), verbose=False)
     return found.layers[0].firing_rate
 
 

@@ -32,3 +32,8 @@ def map_leaves(function, structure, *others):
 def is_float(leaf):
     """Whether a leaf is a floating-point number or tensor, and so has a derivative."""
     return time_axis.is_float(leaf.dtype) if ops.is_tensor(leaf) else isinstance(leaf, float)
+
+
+def is_absent(structure):
+    """Whether there is nothing: `None`, or `()`, by which compiled loops carry nothing."""
+    return structure is None or (isinstance(structure, tuple) and not structure)

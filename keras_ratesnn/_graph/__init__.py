@@ -16,8 +16,7 @@ from keras_ratesnn._graph.requirements import (
     neurons_of,
     slots_of,
 )
-from keras_ratesnn._graph.signals import Signal, only_signal, with_tensors
-from keras_ratesnn._graph.walk import Call, walk
+from keras_ratesnn._graph.walk import Call, Signal, walk
 
 __all__ = [
     "Call",
@@ -38,7 +37,6 @@ __all__ = [
     "last_uses",
     "match_inputs",
     "neurons_of",
-    "only_signal",
     "output_of",
     "parts_of",
     "paths_of",
@@ -46,5 +44,4 @@ __all__ = [
     "tensors_among",
     "walk",
     "whole_of",
-    "with_tensors",
 ]

@@ -55,13 +55,14 @@ class Part:
 class Plan:
     """The calls of a network and its nested models, in the two `parts` before and after time means, if it has any.
 
-    `nested` are pairs of nested models and their graphs.
+    `nested` are pairs of nested models and their graphs, and `found` what was looked for among the operations.
     """
 
     whole: Part
     parts: tuple[Part, Part] | None
     slots: int
     nested: list
+    found: dict = dataclasses.field(default_factory=dict)
 
 
 class _WithMask(keras.Operation):

@@ -1,12 +1,10 @@
 """What networks must be like to run over time, with errors that say what to do."""
 
-import weakref
 from typing import Any
 
 import keras
 
 from keras_ratesnn._core import keras_internals
-from keras_ratesnn._graph.functional import as_graph
 from keras_ratesnn._graph.planning import plan_of
 from keras_ratesnn.layer_kinds import CELL, NEURON, TIME_MEAN, TIME_MIXING, kind_of
 
@@ -32,7 +30,7 @@ def check_network(network):
 
 
 def neurons_of(network):
-    """All neuron layers of a network, including those of nested models, in the order of its operations.
+    """All neuron layers of a network, including those of nested models, in the order of their first calls.
 
     Args:
         network: A Functional model, see `as_graph`.
@@ -40,7 +38,7 @@ def neurons_of(network):
     Raises:
         ValueError: If a layer hides neurons inside, where `walk` cannot see them.
     """
-    return list(_search(network, _is_neuron))
+    return _search(network, _is_neuron)
 
 
 def _is_neuron(operation):
@@ -63,24 +61,16 @@ def _is_neuron(operation):
     return False
 
 
-_found: weakref.WeakKeyDictionary[keras.Model, dict] = weakref.WeakKeyDictionary()
-
-
 def _search(network, wanted):
-    """The operations of a network and of its nested models for which a function is true. Each model is searched once.
+    """The operations of a network and of its nested models for which a function is true, in order, a list.
 
-    A stream asks at each step. What is remembered are weak references: from an operation its model can be reached.
+    They are remembered, since a stream asks at each step.
     """
-    by_function = _found.setdefault(network, {})
-    if wanted not in by_function:
-        of_network = (operation for operation in network.operations if keras_internals.is_graph(operation) or wanted(operation))
-        by_function[wanted] = list(map(weakref.ref, of_network))
-    for reference in by_function[wanted]:
-        operation = reference()
-        if keras_internals.is_graph(operation):
-            yield from _search(as_graph(operation), wanted)
-        else:
-            yield operation
+    plan = plan_of(network)
+    if wanted not in plan.found:
+        operations = dict.fromkeys(call.operation for call in plan.whole.calls)
+        plan.found[wanted] = list(filter(wanted, operations))
+    return plan.found[wanted]
 
 
 def check_padding(network):

@@ -1,12 +1,28 @@
-"""The walk through a network's graph."""
+"""The walk through a network's graph, and the signals between its operations."""
 
 import dataclasses
+from typing import Any
 
 import keras
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import tree
 from keras_ratesnn._graph.planning import Slot, make_plan, plan_of
+
+
+class Signal:
+    """A tensor over time, for what rewrites or watches a network.
+
+    Args:
+        value: Tensor `(batch * T, ...)`, all steps; `(batch, ...)` if `static`.
+        static: Boolean, whether the signal is the same at every step. Defaults to `False`.
+    """
+
+    __slots__ = ("__weakref__", "static", "value")
+
+    def __init__(self, value: Any, static: bool = False) -> None:
+        self.value = value
+        self.static = static
 
 
 @dataclasses.dataclass(slots=True)

@@ -20,10 +20,10 @@ _READ_LOGS = (
 def in_order(callbacks: Any) -> Any:
     """The callbacks given to `fit`, in the order in which each sees what it should.
 
-    Those that change the number of time steps of a batch come first: they change it back before others see or save the model.
-    Those that add to the logs come in front of those of Keras that only read the logs, because Keras hands the logs from one
-    callback to the next: what a later one adds, an earlier one does not see. Any other callback may change the model: what
-    stands behind it stays there, and a warning says so.
+    Those that change the number of time steps of a batch, `changes_timesteps = True`, come first: they change it back before
+    others see or save the model. Those that add to the logs, `adds_to_logs = True`, come in front of those of Keras that only
+    read the logs, because Keras hands the logs from one callback to the next: what a later one adds, an earlier one does not
+    see. Any other callback may change the model: what stands behind it stays there, and a warning says so.
 
     Args:
         callbacks: As for `fit`: a `keras.callbacks.CallbackList`, which is changed, a callback, a list or `None`.
@@ -42,7 +42,7 @@ def _in_order(callbacks):
     ordered: list[keras.callbacks.Callback] = []
     for callback in (*changing, *(other for other in callbacks if not _changes_batches(other))):
         index = len(ordered)
-        if getattr(callback, "_adds_to_logs", False):
+        if getattr(callback, "adds_to_logs", False):
             while index and isinstance(ordered[index - 1], _READ_LOGS):
                 index -= 1
             _warn_of_readers(callback, ordered[:index])
@@ -51,7 +51,7 @@ def _in_order(callbacks):
 
 
 def _changes_batches(callback):
-    return getattr(callback, "_changes_batches", False)
+    return getattr(callback, "changes_timesteps", False)
 
 
 def _warn_of_readers(callback, earlier):

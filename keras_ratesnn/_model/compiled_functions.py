@@ -85,10 +85,13 @@ class CompiledFunction:
         *state, data = state_and_data
         try:
             ranks, data = backend.ranks_of_batch(data)
-            return self._function((self._settings(), ranks))(*state, data)
+            function = self._function((self._settings(), ranks))
+            with keras_internals.in_steps():
+                results = function(*state, data)
         except BaseException:
             keras_internals.reattach_state(self._model, self._purpose, state)
             raise
+        return results if self._purpose == "predict" else keras_internals.read_together(results)
 
     def _function(self, key):
         with self._lock:

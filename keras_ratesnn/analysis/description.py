@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -136,7 +136,7 @@ class Description:
         return "\n".join([*lines, *self.warnings])
 
 
-def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object] | None = print) -> Description:
+def describe(model: SpikingModel, x: Structure, verbose: bool = True) -> Description:
     """Describes the activity of a model's neurons on a batch of data, and its computational cost.
 
     If a model does not learn, the reason is nearly always a layer whose neurons never spike. The table shows such layers, and
@@ -171,18 +171,17 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
     Args:
         model: A `SpikingModel`.
         x: A batch of inputs, as for `model.predict`. It is processed as one batch.
-        print_fn: Function that prints a string; `None` prints nothing. Defaults to `print`.
+        verbose: Boolean, whether the description is printed. Defaults to `True`.
 
     Returns:
         A `Description`.
 
     Raises:
-        TypeError: If `model` is not a `SpikingModel`, or `print_fn` not a function.
+        TypeError: If `model` is not a `SpikingModel`, or `verbose` not a boolean.
         ValueError: If `x` does not fit the model or has no samples.
     """
     x = _observation.tensors(checked_model(model), x)
-    if print_fn is not None:
-        checks.function("print_fn", print_fn, advice="It prints a string; pass None to print nothing.")
+    checks.boolean("verbose", verbose)
     layers: list[NeuronLayer] = []
     counts = _observation.steps_that_count(model, x)
     counter = OperationCounter(counts, _graph.slots_of(_graph.as_graph(model.network)))
@@ -205,8 +204,8 @@ def describe(model: SpikingModel, x: Structure, print_fn: Callable[[str], object
         first_multiply_adds=float(sum(call.dense for call in counter.calls if call.static)),
         energy=counter.energy(None),
     )
-    if print_fn is not None:
-        print_fn(str(description))
+    if verbose:
+        print(description)
     return description
 
 

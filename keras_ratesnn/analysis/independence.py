@@ -8,15 +8,14 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, keras_internals, time_axis
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _figures, _gradients, _observation
-from keras_ratesnn.gradients import Rate
-from keras_ratesnn.gradients._observed_passes import SensitivityPass
+from keras_ratesnn.gradients import NeuronHandler, Rate, with_neurons
 from keras_ratesnn.gradients._observing import Observing
-from keras_ratesnn.gradients.handlers import NeuronHandler
-from keras_ratesnn.gradients.network import plain_nodes
+from keras_ratesnn.gradients.handlers.neuron import State
+from keras_ratesnn.gradients.time import derivative
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -156,23 +155,16 @@ def _factors(training):
     found: list[_Factor] = []
     neurons, operations = _observation.Names(), _observation.Names()
 
-    class OfSensitivity(NeuronHandler):
-        def neuron_pass(self):
-            return SensitivityPass(self.operation.cell, self.operation.compute_dtype, with_gradient=False)
-
     class WithSensitivity(NeuronHandler):
         def all_steps(self, state, inputs):
-            _, (values,) = OfSensitivity(self.call, self.context, self.static).all_steps((), inputs)
+            context = dataclasses.replace(self.context, with_gradient=False)
+            _, (values,) = _SensitivityHandler(self.call, context, self.static).all_steps((), inputs)
             state, spikes = super().all_steps(state, inputs)
             found.append(_Factor(neurons.add(self.operation.name), values, spikes[0], self.operation))
             return state, spikes
 
-    def nodes(calls, context, static):
-        for node in plain_nodes(calls, context, static):
-            handler = node.handler
-            if isinstance(handler, NeuronHandler):
-                node = node._replace(handler=WithSensitivity(handler.call, context, handler.static))
-            yield node
+    def watched(handler):
+        return WithSensitivity(handler.call, handler.context, handler.static)
 
     def observe(call, outputs):
         kernels = _kernels_over_time(call)
@@ -182,8 +174,46 @@ def _factors(training):
             found.append(_Factor(of_kernel, call.signals[0].value, outputs.value, call.operation, kernel))
         return outputs
 
-    training.run(Observing(observe, nodes))
+    training.run(Observing(observe, with_neurons(watched)))
     return found
+
+
+class _SensitivityHandler(NeuronHandler):
+    """Gives κ_t = Σ_τ ∂s_t/∂I_τ: the derivative of the spikes along a constant shift of the input.
+
+    Its time mean is the eligibility of the rate gradient. The record is the tangent of the state.
+    """
+
+    def __init__(self, call, context, static):
+        super().__init__(call, context, static)
+        self.cell = self.operation.cell
+
+    @property
+    def compiles(self):
+        return derivative.has_written_derivative(self.cell)
+
+    def start(self, inputs):
+        state = super().start(inputs)
+        return state._replace(record=tree.map_leaves(lambda _: 0.0, state.cell))
+
+    def advance(self, state, inputs, phase):
+        _, cell, along, slope = derivative.step(self.cell, inputs[0], state.cell)
+        of_distance, tangent = along(1.0, state.record, None)
+        return State(cell, tangent), [time_axis.widen(slope * of_distance)]
+
+    def at_once(self, currents, mask):
+        cell, one = self.cell, currents[:1]
+        membranes = cell.over_time(currents)
+        shift = cell.over_time(ops.ones_like(one)) - cell.over_time(ops.zeros_like(one))
+        return State(membranes), time_axis.widen(cell.surrogate_derivative(membranes) * shift)
+
+    def as_tensors(self, state):
+        like = tree.flatten(state.cell)[0]
+        tangent = tree.map_leaves(lambda x: x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype), state.record)
+        return state._replace(record=tangent)
+
+    def regularization_of_step(self, outputs, t):
+        """None: the outputs are not spikes."""
 
 
 def _errors(training, factors):

@@ -4,14 +4,14 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _figures, _neurons, _observation
-from keras_ratesnn.gradients._observed_passes import MembranePass
-from keras_ratesnn.gradients.handlers import NeuronHandler
-from keras_ratesnn.gradients.network import plain_nodes
+from keras_ratesnn.gradients import NeuronHandler, with_neurons
+from keras_ratesnn.gradients.handlers.neuron import State
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
@@ -96,14 +96,12 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
     names = _observation.Names()
     found: list[np.ndarray] = []
 
-    def nodes(calls, context, static):
-        for node in plain_nodes(calls, context, static):
-            handler = node.handler
-            if isinstance(handler, NeuronHandler) and names.add(handler.operation.name) == layer:
-                node = node._replace(handler=_WithMembranes(handler.call, context, handler.static, found))
-            yield node
+    def watched(handler):
+        if names.add(handler.operation.name) != layer:
+            return handler
+        return _WithMembranes(handler.call, handler.context, handler.static, found)
 
-    _observation.observed(model, x, nodes=nodes)
+    _observation.observed(model, x, nodes=with_neurons(watched))
     names.check("layer", layer)
     indices, (values, spikes) = _neurons.chosen(neurons, found)
     return Membranes(layer, indices, values, spikes)
@@ -116,9 +114,15 @@ class _WithMembranes(NeuronHandler):
         super().__init__(call, context, static)
         self._found = found
 
-    def neuron_pass(self):
-        neuron = self.operation
-        return MembranePass(neuron.cell_in_time(False), neuron.compute_dtype, with_gradient=False)
+    # A step, and all at once, give the spikes and the membrane before the reset, joined on a last axis of size 2.
+
+    def advance(self, state, inputs, phase):
+        membrane, spikes, cell = self.cell.step(inputs[0], state.cell)
+        return State(cell), [_joined(membrane, spikes)]
+
+    def at_once(self, currents, mask):
+        membranes = self.cell.over_time(currents)
+        return State(membranes), _joined(membranes, self.cell.fire(membranes))
 
     def regularization_of_step(self, outputs, t):
         """None: the outputs are not spikes alone."""
@@ -131,3 +135,8 @@ class _WithMembranes(NeuronHandler):
         self._found += [_observation.unfolded(membrane, timesteps), counted]
         spikes = time_axis.cast(spikes, self.operation.compute_dtype)
         return state, [keras_internals.put_mask(spikes, keras_internals.mask_of(both))]
+
+
+def _joined(membrane, spikes):
+    dtype = time_axis.accumulation_dtype(membrane.dtype)
+    return ops.stack([time_axis.cast(spikes, dtype), time_axis.cast(membrane, dtype)], axis=-1)

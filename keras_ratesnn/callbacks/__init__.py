@@ -2,7 +2,6 @@
 
 from keras_ratesnn.callbacks.accuracy_over_time import AccuracyOverTime
 from keras_ratesnn.callbacks.firing_rate import FiringRate
-from keras_ratesnn.callbacks.firing_rates import FiringRates
 from keras_ratesnn.callbacks.gradient_agreement import GradientAgreement
 from keras_ratesnn.callbacks.lower_sigma import LowerSigma
 from keras_ratesnn.callbacks.raise_mask import RaiseMask
@@ -13,7 +12,6 @@ from keras_ratesnn.callbacks.timestep_schedule import TimestepSchedule
 __all__ = [
     "AccuracyOverTime",
     "FiringRate",
-    "FiringRates",
     "GradientAgreement",
     "LowerSigma",
     "RaiseMask",

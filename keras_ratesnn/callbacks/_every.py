@@ -19,8 +19,7 @@ class EveryEpochs(keras.callbacks.Callback):
         ValueError: If it is not >= 1.
     """
 
-    # `fit` puts it in front of the callbacks that read the logs.
-    _adds_to_logs = True
+    adds_to_logs = True
 
     def __init__(self, every: int) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ class TimestepsOfBatches(keras.callbacks.Callback):
 
     numbers: Collection[int]
     arguments: dict[str, Any]
-    _changes_batches = True
+    changes_timesteps = True
 
     def __init__(self) -> None:
         super().__init__()

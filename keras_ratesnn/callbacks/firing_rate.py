@@ -1,20 +1,29 @@
-"""The firing rate of the whole network, in the logs of each epoch."""
+"""The firing rates of the network and of its layers, in the logs of each epoch."""
 
+import os
+import time
+import warnings
 from typing import Any
 
 import keras
 
+from keras_ratesnn import analysis
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn.analysis.description import describe
 from keras_ratesnn.callbacks._measured import check_x, measured
 
 
 class FiringRate(keras.callbacks.Callback):
-    """Adds the firing rate of the whole network to the logs of each epoch, as `"firing_rate"`: spikes per neuron and time step.
+    """Adds the firing rate of the network to the logs of each epoch, and warns as soon as a layer is dead.
 
-    `FiringRates` has a value for each layer. Other callbacks, the history and the progress bar see the value. A network whose
-    rate is near 0 is silent and does not learn; near 1 (with integer spikes, near
-    their `levels`) its neurons saturate. For a `Distiller`, the student is measured.
+    The logs have `"firing_rate"`, the spikes per neuron and time step of the whole network, and with `by_layer` a value
+    `"firing_rate/LAYER"` for each neuron layer. Other callbacks, the history and the progress bar see them. A network whose
+    rate is near 0 is silent and does not learn; near 1 (with integer spikes, near their `levels`) its neurons saturate. A layer
+    is dead if no neuron spikes for any sample of `x`: the kernels after it have a gradient of zero. The warning is given once
+    when a layer dies, and again only if it has spiked in between. For a `Distiller`, the student is measured.
+
+    After each epoch this costs one forward pass over `x` in eager mode, and a copy of all spikes;
+    `python -m recipes.benchmark.callbacks` measures the time.
 
     Example:
 
@@ -28,24 +37,93 @@ class FiringRate(keras.callbacks.Callback):
     [1.0]
 
     Args:
-        x: Inputs to measure the rate on, as `SpikingModel` takes them. A hundred samples are enough.
+        x: Inputs to measure the rates on, as `SpikingModel` takes them. A hundred samples are enough.
+        by_layer: Boolean, whether the logs also have the rate of each layer. Defaults to `False`.
+        log_dir: String or path, a folder in which histograms of the rates of single neurons are written for TensorBoard, which
+            must be installed. Defaults to `None`: none are written.
 
     Raises:
+        TypeError: If `by_layer` is not a boolean, or `log_dir` neither a string nor a path.
         ValueError: When `fit` starts, if `x` does not fit the model or has no samples.
+        ImportError: If `log_dir` is given and TensorBoard is not installed.
     """
 
-    # `fit` puts it in front of the callbacks that read the logs.
-    _adds_to_logs = True
+    adds_to_logs = True
 
-    def __init__(self, x: Structure) -> None:
+    def __init__(self, x: Structure, by_layer: bool = False, log_dir: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
         self.x = x
+        self.by_layer = checks.boolean("by_layer", by_layer)
+        self._writer = None if log_dir is None else _Histograms(log_dir)
+        self._dead: set[str] = set()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         check_x(self.model, self.x)
+        self._dead = set()
+        if self._writer is not None:
+            self._writer.open()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        layers = describe(measured(self.model), self.x, print_fn=None).layers
+        rates = analysis.firing_rates(measured(self.model), self.x)
+        of_layers = {f"firing_rate/{name}": rate for name, rate in zip(rates.layers, rates.mean.tolist(), strict=True)}
         if logs is not None:
-            spikes = sum(layer.firing_rate * layer.neurons for layer in layers)
-            logs["firing_rate"] = spikes / sum(layer.neurons for layer in layers)
+            neurons = sum(of_neurons.size for of_neurons in rates.by_neuron)
+            logs["firing_rate"] = float(sum(of_neurons.sum() for of_neurons in rates.by_neuron) / neurons)
+            logs.update(of_layers if self.by_layer else {})
+        if self._writer is not None:
+            self._writer.write(zip(of_layers, rates.by_neuron, strict=True), epoch)
+        dead = {name for name, rate in zip(rates.layers, of_layers.values(), strict=True) if rate == 0}
+        died = [name for name in rates.layers if name in dead - self._dead]
+        self._dead = dead
+        if died:
+            warnings.warn(
+                f"DEAD after epoch {epoch + 1}: no neuron spikes any more in {', '.join(died)}. The kernels that follow have a "
+                "gradient of zero. Lower the learning rate or the threshold, or put a BatchNormalization before the neurons. "
+                "keras_ratesnn.describe(model, x) shows all layers.",
+                stacklevel=2,
+            )
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class _Histograms:
+    """Writes histograms for TensorBoard to a folder, without TensorFlow.
+
+    Args:
+        log_dir: String or path.
+
+    Raises:
+        TypeError: If `log_dir` is neither a string nor a path.
+        ImportError: If TensorBoard is not installed.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        self._log_dir = checks.path("log_dir", log_dir)
+        try:
+            from tensorboard.compat.proto import event_pb2
+            from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            raise ImportError(
+                "`log_dir` needs TensorBoard, which is not installed. Received: "
+                f"log_dir={self._log_dir!r}. Install it with `python -m pip install tensorboard`, or leave it out."
+            ) from error
+        self._event, self._histogram, self._file = event_pb2.Event, histogram_pb, EventFileWriter
+
+    def open(self):
+        """Starts a file, next to those of earlier runs."""
+        self._open = self._file(self._log_dir, filename_suffix=".firing_rates")
+
+    def write(self, histograms, epoch):
+        """Writes histograms, pairs of a name and an array."""
+        for name, values in histograms:
+            summary = self._histogram(name, values)
+            event = self._event(step=epoch, wall_time=time.time(), summary=summary)
+            self._open.add_event(event)
+        self._open.flush()
+
+    def close(self):
+        """Ends the file."""
+        self._open.close()

@@ -37,8 +37,7 @@ class Throughput(keras.callbacks.Callback):
     # Keras may go on with the next step before this callback has run. Otherwise it would wait for the device in each step.
     async_safe = True
 
-    # `fit` puts it in front of the callbacks that read the logs.
-    _adds_to_logs = True
+    adds_to_logs = True
 
     name = "samples_per_second"
     """The name in the logs; a subclass may choose another."""

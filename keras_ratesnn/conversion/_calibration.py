@@ -53,36 +53,6 @@ class Measured:
     calls: int = 0
 
 
-class _Calibration:
-    """A rule that runs the network without spikes and records the outputs of some operations."""
-
-    def __init__(self, operations, percentile, samples, verbose):
-        self.measured = {operation: Measured() for operation in operations}
-        self.percentile = percentile
-        self.samples = samples
-        self.bar = keras.utils.Progbar(len(operations), verbose=progress.checked(verbose), unit_name="activation")
-
-    def __call__(self, call):
-        operation = call.operation
-        outputs = operation(*call.args, **call.kwargs)
-        if operation in self.measured:
-            measured = self.measured[operation]
-            values = ops.convert_to_numpy(ops.cast(outputs, "float32"))
-            if not np.isfinite(values).all():
-                raise ValueError(
-                    "`calibrate` must give finite activations. Received: data for which the output of "
-                    f"{operation.name!r} is NaN or infinite. Check the data and the weights of the model."
-                )
-            if (values > 0).any():
-                threshold = float(np.percentile(values[values > 0], self.percentile))
-                measured.threshold = max(threshold, measured.threshold or 0.0)
-            measured.mean = float(np.maximum(values[: self.samples], 0).mean(dtype="float64"))
-            measured.calls += 1
-            if measured.calls == 1:
-                self.bar.add(1)
-        return outputs
-
-
 def measure(functional, operations, tensors, percentile, samples, inside=None, verbose=False):
     """Measures activations.
 
@@ -102,10 +72,31 @@ def measure(functional, operations, tensors, percentile, samples, inside=None, v
     Raises:
         ValueError: If activations are NaN or infinite.
     """
-    rule = _Calibration(operations, percentile, samples, verbose)
+    found = {operation: Measured() for operation in operations}
+    bar = keras.utils.Progbar(len(found), verbose=progress.checked(verbose), unit_name="activation")
+
+    def without_spikes(call):
+        operation = call.operation
+        outputs = operation(*call.args, **call.kwargs)
+        if operation in found:
+            measured, values = found[operation], ops.convert_to_numpy(ops.cast(outputs, "float32"))
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    "`calibrate` must give finite activations. Received: data for which the output of "
+                    f"{operation.name!r} is NaN or infinite. Check the data and the weights of the model."
+                )
+            if (values > 0).any():
+                threshold = float(np.percentile(values[values > 0], percentile))
+                measured.threshold = max(threshold, measured.threshold or 0.0)
+            measured.mean = float(np.maximum(values[:samples], 0).mean(dtype="float64"))
+            measured.calls += 1
+            if measured.calls == 1:
+                bar.add(1)
+        return outputs
+
     with backend.no_gradient():
-        _graph.walk(functional, tensors, rule, training=False, inside=inside)
-    return rule.measured
+        _graph.walk(functional, tensors, without_spikes, training=False, inside=inside)
+    return found
 
 
 def checked_tensors(functional, data):

@@ -111,7 +111,9 @@ def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
 
     Returns:
-        A new model of the same kind and with the same settings, not compiled, with an attribute `fold_report`: a `Report`.
+        A new model of the same kind and with the same settings, not compiled, with an attribute `fold_report`, which can be
+        printed. Its tuples `folded` and `kept` say of each normalisation its `name`, and the layer that it was folded `into` or
+        the `reason` why it is kept.
 
     Raises:
         TypeError: If `model` is neither a `SpikingModel` nor Functional or Sequential.

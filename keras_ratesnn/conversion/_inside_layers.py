@@ -38,33 +38,14 @@ class InsideLayers:
 
     def only_with(self, operations):
         """Without the graphs that do not hold one of these operations, except for those of layers that cannot be copied."""
-        wanted = set(operations)
-        found = {
-            layer: graph
-            for layer, graph in self.graphs.items()
-            if layer in self.uncopied or any(operation in wanted for operation in self._operations_in(graph))
-        }
-        why = {layer: self._why_in(graph) for layer, graph in self.graphs.items() if layer not in found}
-        return InsideLayers(
-            found, {**self.reasons, **{layer: reason for layer, reason in why.items() if reason}}, self.uncopied
-        )
-
-    def _why_in(self, graph):
-        why = (
-            f"its layer {inside.name!r}: {self.reasons[inside]}"
-            for inside in self._operations_in(graph)
-            if inside in self.reasons
-        )
-        return next(why, None)
-
-    def _operations_in(self, graph):
-        """All operations of a graph, of its nested models and of the layers in them that are written as graphs."""
-        for operation in _graph.as_graph(graph).operations:
-            yield operation
-            if operation in self.graphs:
-                yield from self._operations_in(self.graphs[operation])
-            elif keras_internals.is_graph(operation):
-                yield from self._operations_in(operation)
+        found, reasons = {}, dict(self.reasons)
+        for layer, graph in self.graphs.items():
+            inside = _graph.paths_of(graph, self.graphs)
+            if layer in self.uncopied or not inside.keys().isdisjoint(operations):
+                found[layer] = graph
+            elif unknown := [operation for operation in inside if operation in self.reasons]:
+                reasons[layer] = f"its layer {unknown[0].name!r}: {self.reasons[unknown[0]]}"
+        return InsideLayers(found, reasons, self.uncopied)
 
 
 def look_inside(network):
@@ -98,6 +79,7 @@ def look_inside(network):
     return found
 
 
+_OTHER_ARGUMENTS = "it is called with other arguments each time"
 _SOME_SIZE = 64
 """In place of sizes that a model leaves open."""
 
@@ -170,7 +152,7 @@ def _common_arguments(calls):
         try:
             keras.tree.assert_same_structure(_without_training(*calls[0]), _without_training(args, kwargs))
         except ValueError:
-            raise _Unknown("it is called with other arguments each time") from None
+            raise _Unknown(_OTHER_ARGUMENTS) from None
     merged = [_merged(leaves) for leaves in zip(*flat, strict=True)]
     return keras.tree.pack_sequence_as(_without_training(*calls[0]), merged)
 
@@ -183,7 +165,7 @@ def _merged(leaves):
     first, *others = leaves
     if not isinstance(first, keras.KerasTensor):
         if any(other is not first and other != first for other in others):
-            raise _Unknown("it is called with other arguments each time")
+            raise _Unknown(_OTHER_ARGUMENTS)
         return first
     if any(keras_internals.mask_of(leaf) is not None for leaf in leaves):
         raise _Unknown("its inputs have masks")

@@ -16,9 +16,8 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, progress
+from keras_ratesnn.gradients import NeuronHandler, with_neurons
 from keras_ratesnn.gradients._observing import Observing
-from keras_ratesnn.gradients.handlers import NeuronHandler
-from keras_ratesnn.gradients.network import plain_nodes
 from keras_ratesnn.spiking_model import SpikingModel
 
 ROUNDS = 3
@@ -76,15 +75,12 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
         shifts[neuron] = shift
         bar.add(1)
 
-    def nodes(calls, context, static):
-        for node in plain_nodes(calls, context, static):
-            call = node.handler.call
-            if call.operation in rates:
-                handler = _Shifting(call, context, node.handler.static, rates[call.operation], shifted)
-                node = node._replace(handler=handler)
-            yield node
+    def shifting(handler):
+        if handler.operation not in rates:
+            return handler
+        return _Shifting(handler.call, handler.context, handler.static, rates[handler.operation], shifted)
 
-    model = SpikingModel(network, timesteps, Observing(nodes=nodes))
+    model = SpikingModel(network, timesteps, Observing(nodes=with_neurons(shifting)))
     try:
         with backend.no_gradient():
             model(keras.tree.pack_sequence_as(model.input, tensors), training=False)

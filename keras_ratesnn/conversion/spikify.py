@@ -102,7 +102,9 @@ def spikify(
             the report; 2 prints the progress in one line. Defaults to `"auto"`, which is 1.
 
     Returns:
-        A `SpikingModel`, with an attribute `spikify_report`: a `Report`.
+        A `SpikingModel`, with an attribute `spikify_report`, which can be printed. Its tuples `replaced` and `kept` say of each
+        activation the `name` of its layer, the function (`activation`), the `neuron` in its place or the `reason` why it is
+        kept, and the calibrated `threshold`, or `None`.
 
     Raises:
         TypeError: If `model` is not Functional or Sequential, or `neuron` is not callable or does not return a neuron layer.
@@ -123,9 +125,9 @@ def spikify(
     tensors = [] if calibrate is None else _calibration.checked_tensors(functional, calibrate)
     # A spiking network has T times as many activations as an ordinary one, so its currents are shifted with fewer samples.
     samples = max(1, tensors[0].shape[0] // timesteps) if tensors else 0
-    measured = (
-        _calibration.measure(functional, neurons, tensors, percentile, samples, inside.graphs, verbose) if tensors else {}
-    )
+    measured = {}
+    if tensors:
+        measured = _calibration.measure(functional, neurons, tensors, percentile, samples, inside.graphs, verbose)
     thresholds = {operation: of_it.threshold for operation, of_it in measured.items() if of_it.threshold is not None}
     paths = _graph.paths_of(functional, inside.graphs)
     report = Report(tuple(_change(activation, neurons, thresholds, inside.reasons, paths) for activation in activations))

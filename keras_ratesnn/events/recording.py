@@ -101,9 +101,8 @@ def read_arrays(path: str | os.PathLike[str]) -> Events:
         except Exception as error:
             raise ValueError(f"NumPy cannot read {path} ({type(error).__name__}: {error}). {wanted}") from error
     if missing:
-        raise ValueError(
-            f"{path} has no {', '.join(missing)}. {wanted} It holds: {', '.join(names) or 'an array without fields'}."
-        )
+        held = ", ".join(names) or "an array without fields"
+        raise ValueError(f"{path} has no {', '.join(missing)}. {wanted} It holds: {held}.")
     return recording_of(path, **arrays)
 
 

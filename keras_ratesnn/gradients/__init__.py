@@ -7,6 +7,7 @@ from keras_ratesnn._graph import PlannedCall
 from keras_ratesnn.gradients.bptt import BPTT
 from keras_ratesnn.gradients.handlers import (
     Context,
+    EligibilityHandler,
     EncoderHandler,
     Handler,
     LoopedHandler,
@@ -16,9 +17,10 @@ from keras_ratesnn.gradients.handlers import (
     NormalizationHandler,
     OperationHandler,
     RandomHandler,
+    stopped,
 )
 from keras_ratesnn.gradients.method import GradientMethod
-from keras_ratesnn.gradients.network import Network, Node, in_time, plain, plain_nodes, stopped
+from keras_ratesnn.gradients.network import Network, Node, in_time, plain, plain_nodes, with_neurons
 from keras_ratesnn.gradients.ottt import OTTT
 from keras_ratesnn.gradients.rate import Rate
 from keras_ratesnn.gradients.run import Run
@@ -52,6 +54,7 @@ __all__ = [
     "OTTT",
     "SLTT",
     "Context",
+    "EligibilityHandler",
     "EncoderHandler",
     "GradientMethod",
     "Handler",
@@ -73,4 +76,5 @@ __all__ = [
     "plain",
     "plain_nodes",
     "stopped",
+    "with_neurons",
 ]

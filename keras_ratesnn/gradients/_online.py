@@ -1,7 +1,8 @@
 """Shared by the online methods, which have no gradient between time steps."""
 
 from keras_ratesnn._core import backend
-from keras_ratesnn.gradients.network import Network, in_time, plain, plain_nodes, stopped
+from keras_ratesnn.gradients.handlers import stopped
+from keras_ratesnn.gradients.network import Network, in_time, plain, plain_nodes
 from keras_ratesnn.gradients.recomputation import recomputed
 
 

@@ -13,11 +13,11 @@ from keras import ops
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import PlannedCall, last_uses
-from keras_ratesnn.gradients import _compiled_loop
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
-from keras_ratesnn.gradients._windows import Windows, with_step
-from keras_ratesnn.gradients.handlers import Context, Handler, State, Time, handler_class
+from keras_ratesnn.gradients.handlers import Context, Handler, NeuronHandler, State, Time, handler_class
 from keras_ratesnn.gradients.run import Run
+from keras_ratesnn.gradients.time import loops
+from keras_ratesnn.gradients.time.windows import Windows, with_step
 from keras_ratesnn.layer_kinds import TIME_MEAN, kind_of
 
 
@@ -58,6 +58,16 @@ def plain_nodes(calls: Sequence[PlannedCall], context: Context, static: set[int]
         yield Node(handler(call, context, [index in static for index in call.inputs]), call.inputs, outputs)
 
 
+def with_neurons(handler_of: Callable[[NeuronHandler], Handler]) -> NodesOf:
+    """The plain nodes, with `handler_of(handler)` in the place of each handler of neurons."""
+
+    def nodes(calls, context, static):
+        for node in plain_nodes(calls, context, static):
+            yield node._replace(handler=handler_of(node.handler)) if isinstance(node.handler, NeuronHandler) else node
+
+    return nodes
+
+
 class Network:
     """The nodes of a run, and what runs them.
 
@@ -90,7 +100,7 @@ class Network:
             else:
                 self.nodes.append(node)
         self._losses: list[tuple[Any, Tensor]] = []
-        # The states before the first step, of which an exported step needs the values.
+        # In a stream, the states before the first step, of which an exported step needs the values.
         self.started: States = []
         self._freed = last_uses([{*node.inputs, *node.outputs} for node in self.nodes], self.outputs)
 
@@ -115,7 +125,7 @@ class Network:
         return outputs
 
     def _add_loss(self, handler, loss):
-        if loss is not None and not isinstance(loss, tuple):
+        if not tree.is_absent(loss):
             self._losses.append((handler.operation, loss))
 
     def step(self, states: States | None, constants: Constants, t: Time) -> tuple[States, Structure]:
@@ -132,7 +142,8 @@ class Network:
         def advance(handler, state, inputs):
             if state is None:
                 state, _ = self._detached(lambda: (handler.start(inputs), []))
-                self.started.append(state)
+                if self.context.streams:
+                    self.started.append(state)
             return self._detached(lambda: handler.step(state, inputs, t))
 
         states_after, outputs = self._walk(found, advance, states or [None] * len(self.nodes))
@@ -176,12 +187,12 @@ class Network:
                 found[index] = self._only_valid(keras_internals.with_mask(of_steps, constants[index]), t)
         return found
 
-    def _output(self, rows, t):
-        valid = self.windows.only_valid_at(t, self.context.with_gradient_of_chosen(rows, t))
-        return keras_internals.put_mask(valid, keras_internals.mask_of(rows))
-
     def _only_valid(self, rows, t):
         return keras_internals.put_mask(self.windows.only_valid_at(t, rows), keras_internals.mask_of(rows))
+
+    def _output(self, rows, t):
+        chosen = self.context.with_gradient_of_chosen(rows, t)
+        return self._only_valid(keras_internals.put_mask(chosen, keras_internals.mask_of(rows)), t)
 
     def _walk(self, found, act, states=None):
         """`(results, outputs)`: the first results of `act(handler, state, inputs)` for each node, and the network's outputs."""
@@ -219,8 +230,8 @@ class Network:
     def finished(self, states: States, outputs: Structure) -> tuple[States, Structure]:
         """`(states, outputs)` after the last step: without what only the next one needs, and NaN where membranes are."""
         finished = [node.handler.finish(state) for node, state in zip(self.nodes, states, strict=True)]
-        states, outputs = [state for state, _ in finished], _alarmed(outputs, [membranes for _, membranes in finished])
-        return backend.detached(lambda: states) if self.context.detached else states, outputs
+        outputs = self.alarmed(states, outputs)
+        return backend.detached(lambda: finished) if self.context.detached else finished, outputs
 
     def _valid_mask(self, mask, t):
         return self.windows.only_valid_at(t, ops.cast(mask, "bool"))
@@ -235,7 +246,7 @@ class Network:
 
         carried = advance(0, None)
         if not self.context.with_gradient and self.windows.timesteps > backend.unrolled_network_steps():
-            carried = _compiled_loop.run(advance, carried, self.run.network.variables, 1, self.windows.timesteps)
+            carried = loops.run(advance, carried, self.run.network.variables, self.windows.timesteps)
         else:
             for t in range(1, self.windows.timesteps):
                 carried = advance(t, carried)
@@ -308,24 +319,21 @@ class Network:
     def end(self, states: States, outputs: Structure) -> Structure:
         """Passes losses and statistics to the layers, and returns the outputs."""
         pairs = [(node.handler, state) for node, state in zip(self.nodes, states, strict=True)]
-        # Calling a layer may clear earlier losses.
-        of_steps = ((handler.operation, getattr(state, "loss", ())) for handler, state in pairs)
-        for layer, loss in [*self._losses, *of_steps]:
-            if not isinstance(loss, tuple):
-                layer.add_loss(loss)
+        for handler, state in pairs:
+            self._add_loss(handler, getattr(state, "loss", ()))
+        # Last: calling a layer may clear earlier losses.
+        for layer, loss in self._losses:
+            layer.add_loss(loss)
         for handler, state in [*((node.handler, ()) for node in self.once_nodes), *pairs]:
             handler.end(state)
         return outputs
 
     def alarmed(self, states: States, outputs: Structure) -> Structure:
         """The outputs, NaN where a membrane is."""
-        return _alarmed(outputs, [node.handler.membranes(state) for node, state in zip(self.nodes, states, strict=True)])
-
-
-def _alarmed(outputs, membranes):
-    masks = iter([keras_internals.mask_of(output) for output in tree.flatten(outputs)])
-    outputs = propagate_nan(outputs, membranes)
-    return tree.map_leaves(lambda output: keras_internals.put_mask(output, next(masks)), outputs)
+        membranes = [node.handler.membranes(state) for node, state in zip(self.nodes, states, strict=True)]
+        masks = iter([keras_internals.mask_of(output) for output in tree.flatten(outputs)])
+        outputs = propagate_nan(outputs, membranes)
+        return tree.map_leaves(lambda output: keras_internals.put_mask(output, next(masks)), outputs)
 
 
 def plain(run: Run, nodes: NodesOf = plain_nodes) -> Structure:
@@ -341,8 +349,3 @@ def plain(run: Run, nodes: NodesOf = plain_nodes) -> Structure:
 def in_time(network: Network) -> Structure:
     """The outputs of a network, whose steps run once."""
     return network.end(*network.through_time(network.once()))
-
-
-def stopped(carried: Structure) -> Structure:
-    """What is carried to the next step, without gradient."""
-    return tree.map_leaves(lambda leaf: ops.stop_gradient(leaf) if ops.is_tensor(leaf) else leaf, carried)

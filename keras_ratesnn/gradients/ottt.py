@@ -7,6 +7,7 @@ A layer with weights that follows neurons, y = op(W, s), is differentiated as
 so that the gradient passes to the spikes as usual, while weight gradients use the presynaptic trace â instead of the spikes.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -18,9 +19,9 @@ from keras_ratesnn._core import backend, checks, keras_internals, registry, time
 from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.gradients._online import run_online
 from keras_ratesnn.gradients.handlers import MaskHandler, NeuronHandler, OperationHandler
+from keras_ratesnn.gradients.handlers.neuron import State
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Node, plain_nodes
-from keras_ratesnn.gradients.neuron_pass import NeuronPass
 from keras_ratesnn.gradients.run import Run
 
 
@@ -95,8 +96,24 @@ def traced_nodes(calls, context, static):
 class Trace(NeuronHandler):
     """The trace â_t = λ â_{t−1} + s_t of the spikes that it is given, without gradient."""
 
-    def neuron_pass(self):
-        return _TracePass(self.operation.cell, self.operation.compute_dtype, with_gradient=False)
+    parallel = False
+
+    def __init__(self, call, context, static):
+        super().__init__(call, dataclasses.replace(context, with_gradient=False, between=None), static)
+        self.cell = self.operation.cell
+
+    def start(self, inputs):
+        return State(ops.zeros_like(inputs[0], dtype=time_axis.accumulation_dtype(inputs[0].dtype)))
+
+    def advance(self, state, inputs, phase):
+        trace = dynamics.integrate(state.cell, time_axis.cast(inputs[0], state.cell.dtype), self.cell.trace_decay())
+        return State(trace), [time_axis.cast(trace, self.dtype)]
+
+    def at_padding(self, state):
+        return state
+
+    def final(self, state):
+        return State()
 
     def step(self, state, inputs, t):
         return backend.detached(super().step, state, inputs, t)
@@ -107,24 +124,11 @@ class Trace(NeuronHandler):
     def regularization_of_step(self, outputs, t):
         return None
 
+    def membranes(self, state):
+        return ()
 
-class _TracePass(NeuronPass):
-    def start(self, current):
-        return ops.zeros_like(current, dtype=time_axis.accumulation_dtype(current.dtype))
-
-    def advance(self, phase, current, carried):
-        trace = dynamics.integrate(carried, time_axis.cast(current, carried.dtype), self.cell.trace_decay())
-        return time_axis.cast(trace, self.dtype), trace
-
-    def finish(self, carried):
-        return (), ()
-
-    def after_steps(self, state):
-        """Does nothing: the neurons themselves end."""
-
-    @property
-    def parallel(self):
-        return False
+    def finish(self, state):
+        return State()
 
 
 class TracedMask(MaskHandler):

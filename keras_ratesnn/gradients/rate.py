@@ -4,7 +4,7 @@ A first walk runs the spiking network without gradient, in multi-step or single-
 needs. The second walk, with gradient, runs the network once on firing rates, the time means of the spikes. The value of a rate
 is the exact time mean of the spiking path, so the loss is the true loss of the spiking network. Its derivative is local:
 
-    neuron                 ∂r/∂c = g, the eligibility, see `_eligibility`
+    neuron                 ∂r/∂c = g, the eligibility, see `time.derivative`
     normalisation          derivative of normalising the mean input c, see `normalization.normalize_rate`
     any other operation    derivative of the operation at its input rate
 
@@ -20,10 +20,12 @@ import keras
 
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
-from keras_ratesnn.gradients import _eligibility, _neuron_independence, _windows
+from keras_ratesnn.gradients import _neuron_independence
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Network, plain
 from keras_ratesnn.gradients.run import Run
+from keras_ratesnn.gradients.time.derivative import has_written_derivative
+from keras_ratesnn.gradients.time.windows import fit, sizes_of
 
 
 @registry.register
@@ -90,9 +92,9 @@ class Rate(GradientMethod):
 
     def _sizes(self, run):
         """The sizes of the windows. In inference, if the windows do not fit, a single window with all steps."""
-        if not run.training and not _windows.fit(self.windows, run.timesteps):
+        if not run.training and not fit(self.windows, run.timesteps):
             return (run.timesteps,)
-        return _windows.sizes_of(self.windows, run.timesteps)
+        return sizes_of(self.windows, run.timesteps)
 
     def check(self, neurons: Sequence[keras.layers.Layer]) -> None:
         for neuron in neurons:
@@ -102,11 +104,11 @@ class Rate(GradientMethod):
                     f"{neuron.name!r}, whose thresholds depend on all membranes (threshold_stabilizer=True). Train with "
                     'gradient="sltt" or "bptt", or leave the stabilizer out.'
                 )
-            if not neuron.cell.in_parallel and not _eligibility.has_written_derivative(neuron.cell.independent_cell()):
+            if not neuron.cell.in_parallel and not has_written_derivative(neuron.cell.independent_cell()):
                 _neuron_independence.check(neuron)
 
     def check_timesteps(self, timesteps: int) -> None:
-        _windows.sizes_of(self.windows, timesteps)
+        sizes_of(self.windows, timesteps)
 
     def get_config(self) -> Config:
         return {"windows": self.windows, "last_step_statistics": self.last_step_statistics}

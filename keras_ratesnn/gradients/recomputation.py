@@ -5,12 +5,14 @@ pass. A training step costs about 4T forward passes; storing all activations cos
 """
 
 import dataclasses
+from typing import Any
 
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
-from keras_ratesnn.gradients import _compiled_loop
+from keras_ratesnn.gradients.handlers.handler import plus
 from keras_ratesnn.gradients.network import Gathered, Network
+from keras_ratesnn.gradients.time import loops
 
 
 def recomputed(run, nodes, context):
@@ -24,7 +26,7 @@ def recomputed(run, nodes, context):
     first, noise = Network(run, with_gradient=False, detached=True), backend.noise_state()
     # Keras collects them from all layers each time.
     variables = run.network.variables
-    changing = _compiled_loop.changing_of(variables)
+    changing = loops.changing_of(variables)
     # The backward pass reuses the variable reads of the forward pass.
     with backend.reading_once(run.network):
         values = keras_internals.values_of(variables)
@@ -132,13 +134,16 @@ class _Recomputation:
         """`([outputs, losses], (states, changed))` of one step."""
         masks = given["masks"]
         constants = {index: keras_internals.put_mask(x, masks.get(index)) for index, x in given["constants"].items()}
-        (states, outputs), changed = _compiled_loop.in_scope(
+        (states, outputs), changed = loops.in_scope(
             lambda: network.step(states, constants, t), self.variables, given["variables"], self.changing, changed
         )
         outputs = tree.flatten(outputs)
         outputs = list(filter(tree.is_float, outputs)) if self.run.return_sequences else list(map(time_axis.widen, outputs))
         pairs = zip(network.nodes, states, strict=True)
-        losses = {node.handler.call.key: state.loss for node, state in pairs if ops.is_tensor(getattr(state, "loss", ()))}
+        losses: dict[Any, Any] = {}
+        for node, state in pairs:
+            # More than one node may be of a call.
+            losses[node.handler.call.key] = plus(losses.get(node.handler.call.key), getattr(state, "loss", ()))
         return [*outputs, *(losses[key] for key in self.with_losses)], (states, changed)
 
     def _of_step(self, upstream, t):

@@ -71,6 +71,9 @@ class Neuron(keras.layers.Layer):
     def cell_in_time(self, training: bool) -> Any:
         """The cell to run over time: the layer's cell, or a replacement that extends it.
 
+        It is called once for many steps, before they run. It must not read weights: the steps do, in whose loops others may
+        stand in their place.
+
         Args:
             training: Boolean, whether the network behaves as in training.
         """

@@ -63,6 +63,7 @@ class StabilizedCell:
 
     fuses = False
     in_parallel = False
+    moves_in_padding = False
 
     def __init__(self, cell: IntegrateAndFireCell, stabilizer: ThresholdStabilizer, training: bool) -> None:
         self.cell = cell

@@ -93,6 +93,9 @@ class TimeMixing(keras.layers.Layer):
     def in_time(self, training: bool) -> Any:
         """What is run over time: this layer, or an object with the same methods and `variables`, if inference differs.
 
+        It is called once for many steps, before they run. It must not read weights: the steps do, in whose loops others may
+        stand in their place.
+
         Args:
             training: Boolean, whether the network behaves as in training.
         """

@@ -6,7 +6,8 @@ from keras_ratesnn.models.espikeformer import ESpikeFormer
 from keras_ratesnn.models.espikeformer_large import ESpikeFormerLarge
 from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
-from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained
+from keras_ratesnn.models.precision import in_precision
+from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained, place_to_publish
 from keras_ratesnn.models.qkformer import QKFormer
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
 from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
@@ -32,8 +33,10 @@ __all__ = [
     "SEWResNet50",
     "Spikformer",
     "add_branches",
+    "in_precision",
     "list_pretrained",
     "load_pretrained",
+    "place_to_publish",
     "spiking_self_attention",
     "token_attention",
 ]

@@ -136,14 +136,8 @@ class NeuronReader:
         if decay.min() <= 0.0:
             raise node.refused("some of its time constants equal the time step, and ParametricLIF has no decay of 0.")
         axis, decays = self._of_channels(node, decay, signal)
-        layer = ParametricLIF(
-            decay=_continuous_time.shortest(decay.flat[0], self.dtype),
-            per_channel=per_channel,
-            axis=axis,
-            name=name,
-            **arguments,
-        )
-        return layer, decays
+        decay = _continuous_time.shortest(decay.flat[0], self.dtype)
+        return ParametricLIF(decay=decay, per_channel=per_channel, axis=axis, name=name, **arguments), decays
 
     def _arguments(self, node, signal, gain, dt, recurrent):
         """Threshold, reset and what else all layers have, in units in which the gain is 1 and neurons rest at 0."""

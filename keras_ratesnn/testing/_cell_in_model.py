@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from keras_ratesnn.gradients import _eligibility, _neuron_independence
+from keras_ratesnn.gradients import _neuron_independence
+from keras_ratesnn.gradients.time.derivative import has_written_derivative
 from keras_ratesnn.testing._cell_step import has_float64
 from keras_ratesnn.testing._findings import require, require_close, require_same, saved_and_loaded, to_numpy
 from keras_ratesnn.testing._gradients import loss_and_gradients
@@ -62,7 +63,7 @@ def check_single_neurons(subject):
 def check_rate_gradient(subject):
     """Checks that for one layer with constant input the rate gradient equals BPTT's."""
     by_rate, by_bptt = (_gradients(subject, gradient) for gradient in ("rate", "bptt"))
-    written = _eligibility.has_written_derivative(subject.cell)
+    written = has_written_derivative(subject.cell)
     cause = "its step_derivative is not the derivative" if written else "forward mode finds a different derivative"
     for name, expected in by_bptt.items():
         finding = (

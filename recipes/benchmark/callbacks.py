@@ -45,7 +45,7 @@ def measure(arguments):
 def steps_of(model, images, labels):
     """What is timed: functions without arguments, by name. The first is a training step."""
     measured = {
-        "FiringRates": callbacks.FiringRates(images),
+        "FiringRate": callbacks.FiringRate(images),
         "AccuracyOverTime": callbacks.AccuracyOverTime(images, labels),
         "GradientAgreement": callbacks.GradientAgreement(images, labels),
     }

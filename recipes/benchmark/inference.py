@@ -12,7 +12,7 @@ import sys
 import keras
 import numpy as np
 
-from keras_ratesnn import SpikingModel, models, unroll
+from keras_ratesnn import SpikingModel, engine_settings, models, unroll
 from recipes import command_line, device, markdown
 from recipes.activations import integer_network
 from recipes.benchmark import timing
@@ -93,10 +93,8 @@ def _warmed_up(step):
     """The outputs of a step, once its calls are recorded or compiled."""
     before = 0
     if keras.backend.backend() == "torch":
-        # Imported here because it imports PyTorch.
-        from keras_ratesnn._core.backend.torch.recorder.call_graphs import EAGER_CALLS
-
-        before = max(EAGER_CALLS.values())
+        with engine_settings() as settings:
+            before = max(settings["eager_calls"].values())
     for _ in range(before + 2):
         outputs = step()
     return outputs

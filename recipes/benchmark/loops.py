@@ -1,11 +1,10 @@
 """The time loops of neuron layers under XLA: all unrolled, or all compiled as loops."""
 
-import contextlib
+import sys
 
-from keras_ratesnn._core.backend import xla_loops
+import keras_ratesnn
 
 
-@contextlib.contextmanager
 def unrolled(choice):
     """A context in which XLA unrolls the time loop of every neuron layer, or of none.
 
@@ -14,10 +13,5 @@ def unrolled(choice):
     Args:
         choice: Boolean.
     """
-    before = dict(xla_loops.UNROLLED_STEPS)
-    limit = float("inf") if choice else 1
-    xla_loops.UNROLLED_STEPS.update({kind: {False: limit, True: limit} for kind in before})
-    try:
-        yield
-    finally:
-        xla_loops.UNROLLED_STEPS.update(before)
+    limit = sys.maxsize if choice else 1
+    return keras_ratesnn.engine_settings(unrolled_steps={kind: {False: limit, True: limit} for kind in ("cpu", "gpu")})

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import keras
 
+import keras_ratesnn
 from recipes import device
 from recipes.benchmark import cases, costs, process_peak, timing
 from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS
@@ -142,13 +143,11 @@ def compiling_calls(settings, method):
     """The numbers of the calls of a model in which something is compiled or recorded, a tuple; the first is 1."""
     if keras.backend.backend() != "torch" or method in (ORDINARY, *PEERS) or settings.jit_compile is False:
         return (1,)
-    # Imported here because it imports PyTorch.
-    from keras_ratesnn._core.backend.torch.recorder import call_graphs, cuda_graphs
-
-    recorded = call_graphs.EAGER_CALLS[settings.jit_compile] + 1
+    with keras_ratesnn.engine_settings() as engine:
+        recorded = engine["eager_calls"][settings.jit_compile] + 1
     # A graph is compiled when it is replayed for the first time. On a GPU its kernels are captured after some more calls.
     compiled = recorded + (settings.jit_compile is True)
-    captured = recorded + 1 + cuda_graphs.CALLS_IN_A_ROW if device.gpu() else compiled
+    captured = recorded + 1 + engine["calls_in_a_row"] if device.gpu() else compiled
     return tuple(dict.fromkeys((1, recorded, compiled, captured)))
 
 

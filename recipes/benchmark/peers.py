@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from keras_ratesnn.models._arguments import scaled
 from recipes import device
 from recipes.benchmark.settings import CHANNELS, CLASSES, TRANSFORMER_DIMS
 
@@ -88,7 +87,7 @@ class ResNet18(nn.Module):
     def __init__(self, width, timesteps, parts, neuron):
         super().__init__()
         self.timesteps = timesteps
-        channels = scaled(STAGES, width)
+        channels = [max(1, round(width * channels)) for channels in STAGES]
         self.stem = nn.Sequential(nn.Conv2d(CHANNELS, channels[0], 3, padding=1, bias=False), nn.BatchNorm2d(channels[0]))
         blocks, before = [], channels[0]
         for stage, number in enumerate(channels):

@@ -7,8 +7,7 @@ import inspect
 import keras
 
 from keras_ratesnn import models
-from keras_ratesnn._core import checks
-from recipes import device, methods
+from recipes import checks, device, methods
 
 NETWORKS = tuple(name for name in models.__all__ if name[0].isupper())
 

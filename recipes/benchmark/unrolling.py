@@ -1,7 +1,7 @@
 """Unrolled against compiled time loops of neuron layers: `KERAS_BACKEND=jax python -m recipes.benchmark.unrolling`.
 
-Prints the time of a training step in both forms for each T, compile time and memory, and which values of `UNROLLED_STEPS` in
-`keras_ratesnn/_core/backend/xla_loops.py` this device asks for. Rate-based training has loops without gradient, BPTT loops with
+Prints the time of a training step in both forms for each T, compile time and memory, and which `unrolled_steps` of
+`keras_ratesnn.engine_settings` this device asks for. Rate-based training has loops without gradient, BPTT loops with
 gradient.
 """
 

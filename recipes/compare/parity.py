@@ -9,8 +9,7 @@ import pathlib
 import statistics
 import sys
 
-from keras_ratesnn._core import checks
-from recipes import command_line, markdown, plots
+from recipes import checks, command_line, markdown, plots
 from recipes import methods as method_names
 from recipes.compare import results
 

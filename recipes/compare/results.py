@@ -290,27 +290,25 @@ def _sortable(value):
 
 
 def task_table(records):
-    """A Markdown table of spiking networks with several numbers of time steps beside ordinary ones: a row for each score."""
+    """A Markdown table of spiking networks with several numbers of time steps beside ordinary ones: a row for each score.
+
+    The backend and the seed have columns where they differ.
+    """
     timesteps = sorted({int(number) for record in records for number in record["comparison"]["spiking"]})
-    columns = ("recipe", "gradient", "start", "epochs", "training images", "backend", "seed", "test score", "ordinary")
-    columns += tuple(f"T = {number}" for number in timesteps)
+    of_runs = {"backend": lambda record: record["backend"], "seed": lambda record: record["settings"]["seed"]}
+    of_runs = {column: value for column, value in of_runs.items() if len(set(map(value, records))) > 1}
+    columns = ("recipe", "gradient", "epochs", "training images", *of_runs, "test score", "ordinary")
     rows = []
     for record in records:
         settings, compared = record["settings"], record["comparison"]
-        start = {"first": "ordinary weights", "beside": "scratch"}[settings["ordinary"]]
-        run = [
-            settings["name"],
-            method_name(settings, " "),
-            start,
-            settings["epochs"],
-            f"{record['train_images']:,}",
-            record["backend"],
-        ]
+        start = {"first": "", "beside": ", from scratch"}[settings["ordinary"]]
+        run = [settings["name"], method_name(settings, " ") + start, settings["epochs"], f"{record['train_images']:,}"]
+        run += [value(record) for value in of_runs.values()]
         for name in [name for name in compared["ordinary"] if not name.endswith("loss")]:
             found = [compared["ordinary"], *(compared["spiking"].get(str(number), {}) for number in timesteps)]
             cells = [f"{scores[name]:.4f}" if name in scores else "" for scores in found]
-            rows.append([*run, settings["seed"], name.replace("_", " "), *cells])
-    return markdown.table(columns, rows)
+            rows.append([*run, name.replace("_", " "), *cells])
+    return markdown.table((*columns, *(f"T = {number}" for number in timesteps)), rows)
 
 
 def _same_but_seed(record):

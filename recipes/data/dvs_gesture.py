@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 
-from keras_ratesnn._core import checks
 from keras_ratesnn.events import read_gestures
 from keras_ratesnn.events.gestures import ENDING, label_rows
+from recipes import checks
 from recipes.data import stored_frames
 from recipes.data.dataset import Dataset, check_folder
 from recipes.data.frame_kinds import KINDS

@@ -13,9 +13,9 @@ import pathlib
 
 import numpy as np
 
-from keras_ratesnn._core import checks
 from keras_ratesnn.events import read_aedat, read_arrays
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
+from recipes import checks
 from recipes.data import stored_frames
 from recipes.data.dataset import Dataset, check_folder
 from recipes.data.frame_kinds import KINDS

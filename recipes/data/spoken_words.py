@@ -9,9 +9,9 @@ import pathlib
 
 import numpy as np
 
-from keras_ratesnn._core import checks
 from keras_ratesnn.events import HeidelbergFile, binned_frames
 from keras_ratesnn.events.heidelberg import SENSOR_SHAPE
+from recipes import checks
 from recipes.data import stored_frames
 from recipes.data.dataset import Dataset, check_folder
 

@@ -1,10 +1,10 @@
 """keras-cv's YOLOv8 in a form that converts well to spikes. Import it only where keras-cv is installed."""
 
+import contextlib
+
 import keras
 import keras_cv
 import numpy as np
-
-from keras_ratesnn._core.dtype_policy import global_policy
 
 FIRST_SCORE = 0.01
 """The score of each class with which an untrained detector starts: most places have no object."""
@@ -47,11 +47,11 @@ class ReLUDetector(keras_cv.models.YOLOV8Detector):
         self.label_encoder.dtype_policy = "float32"
 
     def compute_loss(self, x, y, y_pred, sample_weight=None, **kwargs):
-        with global_policy("float32"):
+        with _in_float32():
             return super().compute_loss(x, y, _with_scores(y_pred), sample_weight, **kwargs)
 
     def decode_predictions(self, pred, images):
-        with global_policy("float32"):
+        with _in_float32():
             return super().decode_predictions(_with_scores(pred), images)
 
 
@@ -60,6 +60,16 @@ LEVELS = 1, 2, 3
 """Of the feature pyramid, as in the names of keras-cv's layers."""
 
 REPLACED = {keras.activations.silu: keras.activations.relu, keras.activations.sigmoid: keras.activations.linear}
+
+
+@contextlib.contextmanager
+def _in_float32():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _with_scores(outputs):

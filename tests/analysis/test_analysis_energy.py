@@ -187,7 +187,7 @@ def test_other_costs_are_those_given_and_the_description_shows_the_totals():
     model, images = model_and_images(vgg)
     found = analysis.energy(model, images, analysis.Costs(multiply_add=2.0, accumulate=1.0))
     assert found.total == pytest.approx(2 * found.multiply_adds.sum() + found.accumulates.sum())
-    description = describe(model, images, print_fn=None)
+    description = describe(model, images, verbose=False)
     default = analysis.energy(model, images)
     assert description.energy.total == pytest.approx(default.total)
     assert f"{default.total * 1e9:.3g} nJ; without spikes {default.total_without_spikes * 1e9:.3g} nJ" in str(description)
@@ -226,7 +226,7 @@ def test_each_spike_that_comes_back_is_added_once_for_each_connection_in_the_nex
                     additions += int(spikes[sample, t - 1, i]) * 5
     assert additions > 5
     assert entry(analysis.energy(model, x), "recurrent/back") == (0, pytest.approx(additions / 3), 0)
-    description = describe(model, x, print_fn=None)
+    description = describe(model, x, verbose=False)
     assert description.synaptic_operations == pytest.approx(additions / 3)
     assert (description.parameters, description.not_counted) == (5 * 5 + 5, ())
     if neuron.cell.levels > 1:

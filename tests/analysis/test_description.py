@@ -14,7 +14,7 @@ from keras_ratesnn.layers import IF, LIF
 
 
 def quiet(model, x):
-    return describe(model, x, print_fn=None)
+    return describe(model, x, verbose=False)
 
 
 def chain(*steps, shape=(6,)):

@@ -47,7 +47,7 @@ def test_rates_are_spikes_per_step_that_is_not_padding():
         for t in range(T):
             at_step = [of_one.by_step[layer][t] for length, of_one in found if t < length]
             assert rates.by_step[layer][t] == pytest.approx(np.mean(at_step), rel=1e-6)
-    description = rsnn.describe(padded, sequences(), print_fn=None)
+    description = rsnn.describe(padded, sequences(), verbose=False)
     assert [layer.firing_rate for layer in description.layers] == pytest.approx(rates.mean.tolist(), rel=1e-6)
 
 

@@ -107,6 +107,26 @@ def test_loops_with_many_windows_are_not_compiled(windows, is_compiled):
         assert bool(state._kernels) == is_compiled
 
 
+class Cutting(rsnn.gradients.GradientMethod):
+    """SLTT that stores its steps, with a function between steps that is new at each call."""
+
+    def call(self, run):
+        network = rsnn.gradients.Network(run, between=lambda carried: rsnn.gradients.stopped(carried))
+        return rsnn.gradients.in_time(network)
+
+
+@torch_only
+def test_loops_with_a_function_of_ones_own_between_steps_are_not_compiled():
+    x, y = data(3, (6, 6, 2))
+    shared = network()
+    expected = loss_and_gradients(spiking(shared, 3, rsnn.gradients.SLTT(recompute=False)), x, y)
+    model = spiking(shared, 3, Cutting())
+    with fusion("eager"):
+        for _ in range(2):
+            assert_same(loss_and_gradients(model, x, y), expected)
+        assert not any(programs_of(model))
+
+
 @torch_only
 @pytest.mark.parametrize(("name", "gradient", "step_mode", "timesteps"), list(cases()))
 def test_traced_loops_give_the_same_results_as_eager_ones(name, gradient, step_mode, timesteps):

@@ -18,9 +18,11 @@ from keras_ratesnn._model.callback_order import in_order
 def test_the_firing_rate_of_each_epoch_is_that_of_all_neurons_of_the_trained_network(step_mode):
     model = compiled(spiking(mlp(), step_mode=step_mode))
     x, y = data()
-    rates = model.fit(x, y, epochs=2, callbacks=[rsnn.callbacks.FiringRate(x)], verbose=0).history["firing_rate"]
+    history = model.fit(x, y, epochs=2, callbacks=[rsnn.callbacks.FiringRate(x)], verbose=0).history
+    rates = history["firing_rate"]
     assert len(rates) == 2
-    (layer,) = rsnn.describe(model, x, print_fn=None).layers
+    assert [*history] == ["loss", "firing_rate"]
+    (layer,) = rsnn.describe(model, x, verbose=False).layers
     assert rates[-1] == pytest.approx(layer.firing_rate)
     assert 0 < rates[-1] < 1
 
@@ -39,7 +41,7 @@ def test_rates_and_agreement_are_in_the_logs_and_training_goes_on_as_without(tmp
         keras.utils.set_random_seed(0)
         model = compiled(spiking(network()), metrics=["accuracy"])
         callbacks = [
-            rsnn.callbacks.FiringRates(x, log_dir=tmp_path),
+            rsnn.callbacks.FiringRate(x, by_layer=True, log_dir=tmp_path),
             rsnn.callbacks.GradientAgreement(x, y, every=2),
             keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
         ]
@@ -84,6 +86,8 @@ def test_callbacks_move_only_in_front_of_those_of_keras_that_only_read_the_logs(
     # It may change what is measured, as keras.callbacks.SwapEMAWeights does.
     with pytest.warns(UserWarning, match="CSVLogger will not see what Throughput adds .* and Callback between them may change"):
         assert in_order([log, own, stop, throughput]) == [log, own, throughput, stop]
+    own.adds_to_logs = True
+    assert in_order([log, own]) == [own, log]
     assert in_order(None) is None
     assert in_order(throughput) is throughput
     given = keras.callbacks.CallbackList([log, throughput], add_history=True)
@@ -102,7 +106,7 @@ def test_histograms_are_those_of_the_rates_of_single_neurons(tmp_path):
 
     x, y = data(24)
     model = compiled(spiking(network()))
-    callback = rsnn.callbacks.FiringRates(x, log_dir=tmp_path)
+    callback = rsnn.callbacks.FiringRate(x, log_dir=tmp_path)
     model.fit(x, y, epochs=2, callbacks=[callback], verbose=0)
     # A training that goes on writes a file of its own.
     model.fit(x, y, epochs=3, initial_epoch=2, callbacks=[callback], verbose=0)
@@ -129,7 +133,7 @@ def test_a_layer_is_warned_of_when_it_dies_and_not_again():
                 model.get_layer("functional").get_layer("b").set_weights([np.zeros((8, 8)), np.full(8, -10.0)])
 
     with pytest.warns(UserWarning, match="DEAD after epoch 2: no neuron spikes any more in second") as found:
-        model.fit(x, y, epochs=4, callbacks=[Kill(), rsnn.callbacks.FiringRates(x)], verbose=0)
+        model.fit(x, y, epochs=4, callbacks=[Kill(), rsnn.callbacks.FiringRate(x)], verbose=0)
     assert sum("DEAD" in str(warning.message) for warning in found) == 1
 
 
@@ -143,10 +147,10 @@ def test_a_folder_for_histograms_without_tensorboard_is_an_error(monkeypatch, tm
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match="`log_dir` needs TensorBoard"):
-        rsnn.callbacks.FiringRates(data()[0], log_dir=tmp_path)
+        rsnn.callbacks.FiringRate(data()[0], log_dir=tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rsnn.callbacks.FiringRates(data()[0])
+        rsnn.callbacks.FiringRate(data()[0])
 
 
 def test_the_accuracy_after_each_step_is_in_the_logs_at_the_epochs_that_were_asked_for():
@@ -189,8 +193,7 @@ def distiller_of(student):
 
 
 MEASURING = {
-    "FiringRate": rsnn.callbacks.FiringRate,
-    "FiringRates": rsnn.callbacks.FiringRates,
+    "FiringRate": lambda x: rsnn.callbacks.FiringRate(x, by_layer=True),
     "AccuracyOverTime": lambda x: rsnn.callbacks.AccuracyOverTime(x, data(24)[1]),
     "GradientAgreement": lambda x: rsnn.callbacks.GradientAgreement(x, data(24)[1]),
 }

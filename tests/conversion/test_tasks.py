@@ -185,7 +185,7 @@ def test_all_that_a_spiking_model_does_works_for_a_task(capsys):
     assert model.predict(X, verbose=0)["decoded"].shape == (8, 3)
     assert to_numpy(model.step(X)).shape == (8, 3)
     model.reset_state()
-    assert "neuron" in str(rsnn.describe(model, X, print_fn=None))
+    assert "neuron" in str(rsnn.describe(model, X, verbose=False))
     assert keras.Model(model.inputs, model.get_layer("head").output)([X]).shape == (8, 3)
     model.summary()
     assert "head" in capsys.readouterr().out

@@ -419,7 +419,7 @@ def test_an_input_without_a_name_is_called_by_its_layer():
         wrong = [
             (r"^Input 'input_layer", lambda model: model.predict(np.zeros((10, 5), "float32"), verbose=0)),
             (r"^The inputs of the network, \['input_layer", lambda model: rsnn.describe(model, 5)),
-            (r"^The inputs of the network, \['input_layer", lambda model: in_fit(callbacks.FiringRates)(model, 5)),
+            (r"^The inputs of the network, \['input_layer", lambda model: in_fit(callbacks.FiringRate)(model, 5)),
             (r"^The network has 1 inputs, named \['input_layer", lambda model: model.predict([ZEROS, ZEROS], verbose=0)),
             (r"^The network's inputs are named \['input_layer", lambda model: model({"x": ZEROS})),
         ]
@@ -574,7 +574,7 @@ def in_fit(callback):
 
 analysis, callbacks = rsnn.analysis, rsnn.callbacks
 TAKING_X = {
-    "describe": lambda model, x: rsnn.describe(model, x, print_fn=None),
+    "describe": lambda model, x: rsnn.describe(model, x, verbose=False),
     "energy": analysis.energy,
     "firing_rates": analysis.firing_rates,
     "raster": lambda model, x: analysis.raster(model, x, "lif"),
@@ -584,7 +584,6 @@ TAKING_X = {
     "gradient_agreement": lambda model, x: analysis.gradient_agreement(model, x, LABELS, loss="mse"),
     "independence": lambda model, x: analysis.independence(model, x, LABELS, loss="mse"),
     "FiringRate": in_fit(callbacks.FiringRate),
-    "FiringRates": in_fit(callbacks.FiringRates),
     "AccuracyOverTime": in_fit(lambda x: callbacks.AccuracyOverTime(x, LABELS)),
     "GradientAgreement": in_fit(lambda x: callbacks.GradientAgreement(x, LABELS)),
     "step": lambda model, x: model.step(x),
@@ -703,7 +702,7 @@ def test_a_file_to_write_is_in_a_folder_that_exists_and_is_none(tmp_path):
 @pytest.mark.parametrize("value", [5, ["logs"]], ids=repr)
 def test_the_folder_of_histograms_is_a_path(value):
     with pytest.raises(TypeError, match=r"^`log_dir` must be a string or a path"):
-        callbacks.FiringRates(ZEROS, log_dir=value)
+        callbacks.FiringRate(ZEROS, log_dir=value)
 
 
 WRONG_ARGUMENTS = {
@@ -713,7 +712,7 @@ WRONG_ARGUMENTS = {
     "normalization": (rsnn.LayerKind, [(True, TypeError)]),
     "timesteps": (lambda timesteps: callbacks.AccuracyOverTime(ZEROS, LABELS, timesteps=timesteps), [(0, ValueError)]),
     "threshold": (lambda threshold: callbacks.AccuracyOverTime(ZEROS, LABELS, threshold=threshold), [(None, TypeError)]),
-    "print_fn": (lambda print_fn: rsnn.describe(spiking(), ZEROS, print_fn), [("print", TypeError)]),
+    "verbose": (lambda verbose: rsnn.describe(spiking(), ZEROS, verbose), [("print", TypeError)]),
     "shapes": (
         lambda shapes: rsnn.testing.check_cell(LIFCell(), shapes),
         [(v, TypeError) for v in (None, [], (5,), [None], [(2.0,)], np.ones(2))] + [([(0,)], ValueError)],
@@ -774,7 +773,7 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
             r"`sensor_shape\[0\]` must be an integer of 64 bits",
         ),
         (
-            lambda v: rsnn.describe(spiking(), v, print_fn=None),
+            lambda v: rsnn.describe(spiking(), v, verbose=False),
             (10**5000,),
             "must be arrays or tensors. Received: an integer of",
         ),

@@ -22,6 +22,7 @@ from helpers import BACKEND
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers import ILIF, LIF, Delay, MaskedPSN, ParametricLIF, Recurrent, SlidingPSN
 from keras_ratesnn.models import spiking_self_attention
 
@@ -154,7 +155,8 @@ def counted_by_torch(model, batch, thorough):
 
     x, y, mask = (None if array is None else ops.convert_to_tensor(array) for array in batch)
     weights = [variable.value for variable in model.trainable_variables]
-    with Counter() as counter:
+    # As in `fit`: the loss, which is Keras' own, would else keep its labels.
+    with keras_internals.in_steps(), Counter() as counter:
         loss = model.loss(y, model(x, training=True, mask=mask)) + sum(model.losses)
         torch.autograd.grad(loss, weights, allow_unused=True)
     counts = {"operations": counter.operations, "memory": counter.most_bytes}

@@ -28,17 +28,13 @@ class DoubledSpikes(gradients.NeuronHandler):
 seen = []
 
 
-def doubled(calls, context, static):
-    for node in gradients.plain_nodes(calls, context, static):
-        handler = node.handler
-        if isinstance(handler, gradients.NeuronHandler):
-            node = node._replace(handler=DoubledSpikes(handler.call, context, handler.static))
-        yield node
+def doubled(handler):
+    return DoubledSpikes(handler.call, handler.context, handler.static)
 
 
 class Doubling(gradients.GradientMethod):
     def call(self, run):
-        return gradients.plain(run, doubled)
+        return gradients.plain(run, gradients.with_neurons(doubled))
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])

@@ -195,7 +195,7 @@ def test_analysis_counts_spikes_and_one_addition_for_each(normalize):
     np.testing.assert_array_equal(analysis.raster(model, x, "neurons", 3).spikes, expected)
     np.testing.assert_array_equal(analysis.membranes(model, x, "neurons", 3).spikes, expected)
     np.testing.assert_allclose(analysis.firing_rates(model, x).by_step, [[7 / 3, 4 / 3]], rtol=1e-6)
-    found = rsnn.describe(model, x, print_fn=None)
+    found = rsnn.describe(model, x, verbose=False)
     (layer,) = found.layers
     assert (layer.firing_rate, layer.silent, layer.saturated) == pytest.approx((11 / 6, 0.0, 1 / 3))
     assert (found.synaptic_operations, found.energy.accumulates.tolist(), found.energy.multiply_adds.tolist()) == (

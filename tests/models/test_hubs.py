@@ -32,6 +32,22 @@ def folder(tmp_path):
     return tmp_path / "hub"
 
 
+def test_files_are_published_in_a_folder_together_and_load(folder, tmp_path):
+    place = models.place_to_publish(str(tmp_path / "other" / "place"))
+    place.publish(str(folder))
+    assert place.path == tmp_path / "other" / "place"
+    assert sorted(path.name for path in place.path.iterdir()) == ["card.json", "made.keras"]
+    assert models.load_pretrained(place.path).name == "made"
+
+
+def test_a_place_to_publish_is_a_folder_or_a_hub_without_a_version(monkeypatch, tmp_path):
+    hub = HuggingFace(tmp_path)
+    monkeypatch.setitem(sys.modules, hub.__name__, hub)
+    assert models.place_to_publish("hf://some-one/digits").path is None
+    with pytest.raises(ValueError, match=r"must not name a version.*Received: 'hf://a/b@main'"):
+        models.place_to_publish("hf://a/b@main")
+
+
 def changed_card(folder, **changes):
     card = _card.read(folder / "card.json", named_by_file=True)
     dataclasses.replace(card, **changes).write(folder, "card.json")

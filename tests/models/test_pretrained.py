@@ -150,6 +150,23 @@ def test_a_pretrained_network_has_the_precision_that_is_asked_for():
         models.load_pretrained("digits", dtype="float31")
 
 
+def test_a_model_in_another_precision_has_the_same_weights_and_settings():
+    inputs = keras.Input((4,))
+    recurrent = rsnn.layers.Recurrent(rsnn.layers.LIF(), keras.layers.Dense(4))
+    network = keras.Model(inputs, keras.layers.Dense(2)(recurrent(inputs)))
+    model = rsnn.SpikingModel(network, 3, "bptt", "single", return_sequences=True, mask_value=0.0, name="own")
+    model.compile("sgd", "mse")
+    half = models.in_precision(model, "mixed_bfloat16")
+    assert {layer.dtype_policy.name for layer in half._flatten_layers()} == {"mixed_bfloat16"}
+    assert precisions_of(model) == {"float32"}
+    assert not half.compiled
+    settings = "name", "timesteps", "step_mode", "return_sequences", "mask_value"
+    assert [getattr(half, name) for name in settings] == [getattr(model, name) for name in settings]
+    for own, other in zip(half.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)
+    assert models.in_precision(model, "float32") is model
+
+
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [

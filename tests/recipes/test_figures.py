@@ -197,7 +197,7 @@ def test_the_overview_is_one_picture(record, tmp_path):
 def test_the_cost_of_callbacks_is_printed_beside_a_training_step(capsys):
     assert callbacks.main(["digits", "--rounds", "1", "--set", *QUICKLY, "batch_size=8"]) == 0
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
-    assert [row[0] for row in rows] == ["training step", "FiringRates", "AccuracyOverTime", "GradientAgreement"]
+    assert [row[0] for row in rows] == ["training step", "FiringRate", "AccuracyOverTime", "GradientAgreement"]
     assert float(rows[0][2]) == 1.0
     assert all(float(row[1]) > 0 for row in rows)
 
@@ -215,6 +215,6 @@ def test_a_mistake_in_the_cost_of_callbacks_is_an_error(arguments, said, capsys)
 
 
 def test_the_table_of_costs_has_medians_and_their_ratios():
-    seconds = {"training step": [0.1, 0.3, 0.2], "FiringRates": [0.4, 0.1, 9.0]}
+    seconds = {"training step": [0.1, 0.3, 0.2], "FiringRate": [0.4, 0.1, 9.0]}
     row = callbacks.table(seconds, steps=10).splitlines()[-1]
-    assert row == "| FiringRates | 400.0 | 2.0 | 0.20 |"
+    assert row == "| FiringRate | 400.0 | 2.0 | 0.20 |"

@@ -57,7 +57,7 @@ def test_the_energy_of_a_run_is_that_of_its_binary_spikes(integer_run):
     binary = keras_ratesnn.analysis.energy(keras_ratesnn.unroll(model), sample)
     assert record["joules"] == pytest.approx(binary.total, rel=1e-3)
     assert record["joules_without_spikes"] == pytest.approx(binary.total_without_spikes)
-    described = keras_ratesnn.describe(model, sample, print_fn=None)
+    described = keras_ratesnn.describe(model, sample, verbose=False)
     assert record["joules"] == pytest.approx(described.energy.total)
 
 

@@ -85,7 +85,7 @@ def test_neurobench_agrees_with_describe_and_energy(reset):
     pytest.importorskip("neurobench", reason="its dependencies are not in the extra test: see .ci/versions neurobench")
     model, x, labels = network(reset), frames(), np.arange(6) % 3
     model.network.layers[-1].kernel.assign(np.where(np.arange(21).reshape(7, 3) % 3, model.network.layers[-1].kernel, 0))
-    found, described = scores(model, x, labels), rsnn.describe(model, x, print_fn=None)
+    found, described = scores(model, x, labels), rsnn.describe(model, x, verbose=False)
     assert found["ClassificationAccuracy"] == pytest.approx((model.predict(x, verbose=0).argmax(-1) == labels).mean())
     assert found["ActivationSparsity"] == pytest.approx(1 - firing_rate(described), abs=1e-6)
     operations, energy = found["SynapticOperations"], described.energy

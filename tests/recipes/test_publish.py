@@ -286,7 +286,7 @@ def test_a_publication_that_is_interrupted_leaves_the_network_that_was_there(whe
         patch.setattr(shutil, "copyfile", _HalfCopied(shutil.copyfile))
         assert publish.main(command) == 130
     assert capsys.readouterr().out.endswith("\ninterrupted; repeat the command to publish the network\n")
-    assert not list(place.rglob("unfinished*"))
+    assert not list(place.rglob(".unfinished*"))
     np.testing.assert_array_equal(kernel(), first.get_weights()[0])
     assert publish.main(command) == 0
     np.testing.assert_array_equal(kernel(), second.get_weights()[0])

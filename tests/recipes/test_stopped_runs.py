@@ -59,7 +59,7 @@ def test_ctrl_c_in_each_phase_leaves_whole_files_and_says_how_to_go_on(whole_run
             assert main([*RUN, "--output", str(folder.path)]) == 130
         printed = capsys.readouterr()
         assert printed.out.endswith(f"\ninterrupted{' ' * (said is start)}{said}\n"), (owner, name)
-        assert not list(tmp_path.rglob("unfinished*"))
+        assert not list(tmp_path.rglob(".unfinished*"))
         assert folder.path.exists() == (said is not start)
     assert_goes_on_to_the_same(folder.path, whole_run)
 
@@ -118,7 +118,7 @@ def test_a_disk_that_fills_up_keeps_the_last_epoch_and_the_run_goes_on_when_ther
     )
     assert error.count("\n") == 1
     assert [last.read_bytes()] == kept
-    assert not list(tmp_path.rglob("unfinished*"))
+    assert not list(tmp_path.rglob(".unfinished*"))
     assert_goes_on_to_the_same(tmp_path, whole_run)
 
 

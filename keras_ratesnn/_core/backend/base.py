@@ -54,6 +54,11 @@ class CallGraphs:
         """The graphs that are kept."""
         return []
 
+    @property
+    def engine(self) -> str:
+        """What runs the calls: `"keras"`, or where they are recorded `"eager"`, `"recorded"` or `"compiled"`."""
+        return "keras"
+
 
 class Replicas:
     """The replicas of a model that train together: by default one, whose compiler sees the whole batch."""
@@ -92,6 +97,9 @@ class Backend(abc.ABC):
 
     RECORDS_CALLS = False
     """Whether calls of models are recorded, in the place of Keras' `jit_compile`."""
+
+    SETTINGS: tuple[tuple[str, Any, str], ...] = ()
+    """The settings of `keras_ratesnn.engine_settings`: name, the module that has it, and the name of its attribute there."""
 
     replicas = Replicas()
 

@@ -69,8 +69,8 @@ from keras_ratesnn._core.keras_internals.training import StandIn as StandIn
 from keras_ratesnn._core.keras_internals.training import make_function as make_function
 from keras_ratesnn._core.keras_internals.training import plain_build_errors as plain_build_errors
 from keras_ratesnn._core.keras_internals.transfers import MovesBatchesOnce as MovesBatchesOnce
-from keras_ratesnn._core.keras_internals.transfers import let_transfers_overlap as let_transfers_overlap
+from keras_ratesnn._core.keras_internals.transfers import in_steps as in_steps
+from keras_ratesnn._core.keras_internals.transfers import read_together as read_together
 from keras_ratesnn._core.keras_internals.trees import first_tensor as first_tensor
-from keras_ratesnn._core.keras_internals.trees import let_trees_free_tensors as let_trees_free_tensors
 from keras_ratesnn._core.keras_internals.versions import NEWEST_TESTED as NEWEST_TESTED
 from keras_ratesnn._core.keras_internals.versions import warn_if_untested as warn_if_untested

@@ -2,10 +2,10 @@
 
 import contextlib
 import contextvars
-import functools
 
 import keras
 
+from keras_ratesnn._core.keras_internals.replacements import Replacements
 from keras_ratesnn._core.keras_internals.trees import first_tensor
 
 _copying = contextvars.ContextVar("keras_ratesnn_copying", default=False)
@@ -18,17 +18,17 @@ def whole_batches():
     Keras' JAX trainer divides every batch, and would raise an error in the middle of training, at the last, smaller one
     (docs/upstream.md, the last batch).
     """
-    if keras.backend.backend() == "jax" and keras.distribution.distribution() is not None:
-        _let_batches_be_copied()
+    spread = keras.backend.backend() == "jax" and keras.distribution.distribution() is not None
     token = _copying.set(True)
     try:
-        yield
+        with _mended_trainer if spread else contextlib.nullcontext():
+            yield
     finally:
         _copying.reset(token)
 
 
-@functools.cache
-def _let_batches_be_copied():
+@Replacements
+def _mended_trainer():
     import jax
     from keras.src.backend.jax import trainer
 
@@ -54,4 +54,4 @@ def _let_batches_be_copied():
 
         return distribute(data, keras.tree.map_structure(whole, data))
 
-    trainer._distribute_data = distribute_or_copy
+    return [(trainer, "_distribute_data", distribute_or_copy)]

@@ -5,6 +5,7 @@ that CUDA cannot read while the host goes on, so each of them waits for everythi
 (docs/upstream.md, numbers and logs wait for the GPU).
 """
 
+import contextlib
 import functools
 import types
 from typing import Any
@@ -13,39 +14,35 @@ import keras
 import numpy as np
 
 from keras_ratesnn._core.keras_internals.imported import torch_core
+from keras_ratesnn._core.keras_internals.replacements import Replacements
+from keras_ratesnn._core.keras_internals.trees import trees_that_free_tensors
 
 
-@functools.cache
-def let_transfers_overlap():
-    """Lets Keras on PyTorch, with a GPU, wait once a step instead of seven times. The values are the same."""
+def in_steps():
+    """A context around what a model of ours computes, in which Keras on PyTorch frees tensors and waits for no numbers."""
     if keras.backend.backend() != "torch":
-        return
+        return contextlib.nullcontext()
     import torch
 
-    if torch.cuda.is_available():
-        replace_transfers(setattr)
+    # PyTorch's compiler cannot trace a lock.
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else _mended_keras
 
 
-def replace_transfers(replace):
-    """Replaces the functions of Keras that wait, with `replace(owner, name, value)`."""
+@Replacements
+def _mended_keras():
     import torch
-    from keras.src.backend.torch import trainer
+
+    return trees_that_free_tensors() + (transfers_that_overlap() if torch.cuda.is_available() else [])
+
+
+def transfers_that_overlap():
+    """What lets Keras on PyTorch, with a GPU, wait for no numbers in a step, as for `Replacements`. The values are the same."""
+    import torch
     from keras.src.backend.torch.optimizers.torch_sgd import SGD
-    from keras.src.utils import python_utils
 
     # Keras' functions look up `torch` in their module. A copy of PyTorch's module is as fast, and others keep the original.
     own_torch = types.ModuleType("torch")
     own_torch.__dict__.update(vars(torch), __getattr__=functools.partial(getattr, torch), as_tensor=_as_tensor)
-    replace(torch_core(), "torch", own_torch)
-
-    pythonify = python_utils.pythonify_logs
-
-    def pythonify_logs(logs):
-        return pythonify(_fetched(logs or {}))
-
-    replace(python_utils, "pythonify_logs", pythonify_logs)
-    replace(trainer, "pythonify_logs", pythonify_logs)
-
     update = SGD._parallel_update_step
 
     def update_step(self, grads, variables, learning_rate):
@@ -55,7 +52,7 @@ def replace_transfers(replace):
             grads, learning_rate = torch._foreach_mul(grads, rate.to(grads[0].dtype)), 1.0
         return update(self, grads, variables, learning_rate)
 
-    replace(SGD, "_parallel_update_step", update_step)
+    return [(torch_core(), "torch", own_torch), (SGD, "_parallel_update_step", update_step)]
 
 
 class MovesBatchesOnce:
@@ -114,8 +111,10 @@ def _copied(tensor, device):
     return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
 
 
-def _fetched(logs):
-    """Logs with the numbers that are on the GPU as numbers of Python's, read all at once."""
+def read_together(logs):
+    """The logs of a step; those of its numbers that are on the GPU are read all at once, when one is needed on the host."""
+    if keras.backend.backend() != "torch" or not isinstance(logs, dict):
+        return logs
     import torch
 
     there = {
@@ -125,5 +124,15 @@ def _fetched(logs):
     }
     if len(there) < 2:
         return logs
-    numbers = torch.stack([value.reshape(()).double() for value in there.values()]).tolist()
-    return {**logs, **dict(zip(there, numbers, strict=True))}
+    read = functools.cache(torch.stack([value.reshape(()).double() for value in there.values()]).tolist)
+    return {**logs, **{name: _Number(read, index) for index, name in enumerate(there)}}
+
+
+class _Number:
+    """A number of Python's, once Keras asks for it: `read()[index]`."""
+
+    def __init__(self, read, index):
+        self._read, self._index = read, index
+
+    def __float__(self):
+        return self._read()[self._index]

@@ -18,13 +18,13 @@ def names_of(model):
     Layers without a name get another one each time a model is made, but their order is the same.
     """
     return [
-        [operation.name, names_of(operation) if keras_internals.is_graph(operation) else _names_inside(operation)]
+        [operation.name, names_of(operation) if keras_internals.is_graph(operation) else _names(_layers_inside(operation))]
         for operation in _graph.as_graph(model).operations
     ]
 
 
-def _names_inside(operation):
-    return [layer.name for layer in _layers_inside(operation)]
+def _names(operations):
+    return [operation.name for operation in operations]
 
 
 def _layers_inside(operation):
@@ -77,14 +77,8 @@ class Counterparts(Rebuild):
         is_replaced = isinstance(copy, Neuron) and not isinstance(operation, Neuron)
         self.copies[operation] = None if is_replaced else copy
         # The names that `spikify` gives to neurons and scales.
-        steps = (
-            f"{name}_current",
-            *([name] if is_replaced else []),
-            f"{name}_neuron_current",
-            f"{name}_neuron",
-            f"{name}_neuron_output",
-            f"{name}_output",
-        )
+        itself = [""] if is_replaced else []
+        steps = [name + end for end in ("_current", *itself, "_neuron_current", "_neuron", "_neuron_output", "_output")]
         after = [new[step] for step in steps if step in new and step not in taken - {name}]
         self.replacements[operation] = Replacement(None if is_replaced else {}, after=after)
 
@@ -99,9 +93,12 @@ class Counterparts(Rebuild):
 
     def _pair_layers_inside(self, layer, graph, names):
         """Pairs the layers inside a layer that has become a model with a graph."""
-        operations = list(_operations_in(graph))
-        new = dict(operations)
-        times = collections.Counter([*names, *(name for name, operation in operations if operation is not new[name])])
+        # Those of the outermost graph are last.
+        operations = list(_graph.paths_of(graph))
+        new = dict(zip(_names(operations), operations, strict=True))
+        times = collections.Counter(
+            [*names, *_names(operation for operation in operations if operation is not new[operation.name])]
+        )
         for inside, name in zip(_layers_inside(layer), names, strict=True):
             if times[name] > 1:
                 self._unclear[inside] = layer
@@ -161,15 +158,6 @@ class Counterparts(Rebuild):
         if not self._by_id:
             self._by_id = {id(operation): copy for operation, copy in self._by_name.items()}
         return id(self._by_id[item]) if item in self._by_id else item
-
-
-def _operations_in(graph):
-    """Pairs of the names and operations of a graph and of its nested models, those of the outermost last."""
-    for operation in _graph.as_graph(graph).operations:
-        if keras_internals.is_graph(operation):
-            yield from _operations_in(operation)
-    for operation in _graph.as_graph(graph).operations:
-        yield operation.name, operation
 
 
 def _copy_of_variable(variable):

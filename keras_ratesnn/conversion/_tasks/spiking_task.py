@@ -12,6 +12,7 @@ of a saved model holds the network, and the class and config of the task, from w
 `SpikingTask` comes first to say what is saved: also the arguments of the task's own `compile`, so that training resumes.
 """
 
+import functools
 import importlib.util
 from typing import TYPE_CHECKING, Any, Self
 
@@ -218,10 +219,8 @@ class SpikingTask(_Model):
         config = dict(config)
         saved, names = config.pop("task"), config.pop("names")
         _check_installed(saved["module"].split(".")[0])
-        network, task = (
-            keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
-            for part in (config.pop("network"), saved)
-        )
+        load = functools.partial(keras.saving.deserialize_keras_object, custom_objects=custom_objects)
+        network, task = load(config.pop("network")), load(saved)
         cls = type(task)
         return _class_of(cls)(network, **config, task=task, saved=_Saved(cls, lambda: saved, names), names=names)
 

@@ -72,15 +72,8 @@ class SlotCell(NeuronCell):
         number = ops.round(time_axis.cast(spikes, state["left"].dtype) / self.cell.spike_size)
         left = ops.where(is_first, number, state["left"])
         emitted = ops.cast(left > 0.5, left.dtype)
-        return (
-            left,
-            emitted,
-            {
-                "cell": tree.map_leaves(lambda new, old: ops.where(is_first, new, old), after, state["cell"]),
-                "left": left - emitted,
-                "slot": (state["slot"] + 1) % self.slots,
-            },
-        )
+        of_cell = tree.map_leaves(lambda new, old: ops.where(is_first, new, old), after, state["cell"])
+        return left, emitted, {"cell": of_cell, "left": left - emitted, "slot": (state["slot"] + 1) % self.slots}
 
     def state_at_padding(self, state: Structure) -> Structure:
         return {**state, "cell": self.cell.state_at_padding(state["cell"])}

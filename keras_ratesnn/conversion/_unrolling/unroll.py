@@ -33,7 +33,7 @@ from keras import ops
 
 from keras_ratesnn import _graph, layer_kinds
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
-from keras_ratesnn._graph import Signal, only_signal, with_tensors
+from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.quantization import quantized_layers
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
 from keras_ratesnn.conversion._tasks import with_network
@@ -156,8 +156,11 @@ class _UnrollingRule:
         kind = call.kind
         if kind.role == layer_kinds.ENCODER:
             raise self._refused(call, f"{_OF_TIME} Leave it out, and pass its outputs as frames, (batch, time, ...).")
-        if self._takes_time(call):
+        cls: Any = type(call.operation)
+        if layer_kinds.wants_time_step(cls):
             raise self._refused(call, f"{_OF_TIME} Train with a layer that does the same at every time step.")
+        if kind.role == layer_kinds.NEURON and len(call.signals) != 1:
+            raise self._refused(call, f"it takes one input, and here {len(call.signals)}. Call it on its input alone.")
         if kind.role == layer_kinds.NEURON:
             return self._neuron(call)
         if kind.role == layer_kinds.TIME_MIXING:
@@ -172,15 +175,10 @@ class _UnrollingRule:
         if kind.multilinear and len(call.signals) > 1:
             return self._on_slots(call, factor=of_slots[0])
         # With an activation of its own, which comes after the sum over slots, a layer is not affine.
-        cls: Any = type(call.operation)
         is_affine = layer_kinds.kind_of_class(cls).affine or kind.moves or kind.multilinear
         if kind.activation is None and is_affine:
             return self._linear(call) if len(of_slots) == len(call.signals) else self._on_frames(call)
         raise self._refused(call, "it is applied to spikes and is not linear. Put neurons after it, or before what it sees.")
-
-    def _takes_time(self, call):
-        cls: Any = type(call.operation)
-        return layer_kinds.wants_time_step(cls)
 
     def frames(self, signal):
         """A signal as one of frames: its tensor."""
@@ -204,12 +202,10 @@ class _UnrollingRule:
             copy.build(neuron.get_build_config()["input_shape"])
             copy.set_weights(neuron.get_weights())
             self.copies[neuron] = copy
-        spikes = self.copies[neuron](self.frames(only_signal(call)))
+        spikes = self.copies[neuron](self.frames(call.signals[0]))
         if cell.spike_size != 1.0:
-            scale = keras.layers.Rescaling(
-                cell.spike_size, name=self._unique(f"{self._name(neuron)}_size"), dtype=neuron.dtype_policy
-            )
-            spikes = scale(spikes)
+            name = self._unique(f"{self._name(neuron)}_size")
+            spikes = keras.layers.Rescaling(cell.spike_size, name=name, dtype=neuron.dtype_policy)(spikes)
         return _Signal(spikes, self._name(neuron), ordered=True)
 
     def _mixing(self, call):
@@ -297,22 +293,22 @@ class _UnrollingRule:
                 found[-1].build((None, *shape))
                 found[-1].set_weights([np.reshape(ops.convert_to_numpy(operation.bias), shape)])
             if "activation" in changes:
-                activation = keras.layers.Activation(
-                    operation.activation, name=self._unique(f"{name}_activation"), dtype=policy
-                )
-                found.append(activation)
+                unique = self._unique(f"{name}_activation")
+                found.append(keras.layers.Activation(operation.activation, name=unique, dtype=policy))
             self.copies[key] = found
         return self.copies[key]
 
     def _run(self, copy, call, tensor_of):
         """Calls the copy of an operation with its arguments, and the tensor `tensor_of(signal)` of each signal."""
-        args, kwargs = with_tensors(tensor_of, call)
+
+        def tensor(leaf):
+            return tensor_of(leaf) if isinstance(leaf, Signal) else leaf
+
+        args, kwargs = tree.map_leaves(tensor, (call.args, call.kwargs))
         # The walk does not know whether it trains.
         kwargs = {name: value for name, value in kwargs.items() if (name, value) != ("training", None)}
-        if not isinstance(copy, keras.layers.Layer):
-            return copy(*args, **kwargs)
         outputs = copy(*args, **kwargs)
-        if copy not in self.with_weights:
+        if isinstance(copy, keras.layers.Layer) and copy not in self.with_weights:
             kept = [weight for weight in call.operation.weights if weight is not self.without.get(copy)]
             copy.set_weights([ops.convert_to_numpy(weight) for weight in kept])
             self.with_weights.add(copy)

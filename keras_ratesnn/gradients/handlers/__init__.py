@@ -2,23 +2,29 @@
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._graph import PlannedCall
+from keras_ratesnn.gradients.handlers.eligibility import EligibilityHandler
 from keras_ratesnn.gradients.handlers.encoder import EncoderHandler
-from keras_ratesnn.gradients.handlers.handler import Context, Handler, LoopedHandler, State, Time
+from keras_ratesnn.gradients.handlers.feedback import FeedbackHandler
+from keras_ratesnn.gradients.handlers.handler import Context, Handler, LoopedHandler, State, Time, stopped
 from keras_ratesnn.gradients.handlers.mask import MaskHandler
 from keras_ratesnn.gradients.handlers.mixing import MixingHandler
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler
 from keras_ratesnn.gradients.handlers.normalization import NormalizationHandler
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
+from keras_ratesnn.gradients.handlers.parallel import AllStepsHandler, PartialSumsHandler
 from keras_ratesnn.gradients.handlers.random import RandomHandler
 from keras_ratesnn.gradients.handlers.time_mean import TimeMeanHandler
+from keras_ratesnn.gradients.time.derivative import has_written_derivative
 
-_OF_ROLE = {layer_kinds.NEURON: NeuronHandler, layer_kinds.ENCODER: EncoderHandler, layer_kinds.TIME_MIXING: MixingHandler}
+_OF_ROLE = {layer_kinds.ENCODER: EncoderHandler, layer_kinds.TIME_MIXING: MixingHandler}
 
 
 def handler_class(call: PlannedCall, context: Context, follows_a_mean: bool = False) -> type[Handler]:
     """The class of the handler of a call. In a stream a time mean that follows another one is an ordinary operation."""
     kind = layer_kinds.kind_of(call.operation)
     training = call.kwargs.get("training", context.training)
+    if kind.role == layer_kinds.NEURON:
+        return _of_recorded(call.operation.cell) if context.records else NeuronHandler
     if kind.role in _OF_ROLE:
         return _OF_ROLE[kind.role]
     if kind.role == layer_kinds.TIME_MEAN and context.streams and not follows_a_mean:
@@ -31,8 +37,21 @@ def handler_class(call: PlannedCall, context: Context, follows_a_mean: bool = Fa
     return RandomHandler if layer_kinds.is_random(call.operation, training) else OperationHandler
 
 
+def _of_recorded(cell):
+    """The handler of neurons that record what their rates need."""
+    if cell.feeds_back:
+        return FeedbackHandler
+    if cell.in_parallel and not has_written_derivative(cell):
+        # Their weights belong to time steps.
+        return AllStepsHandler
+    if cell.in_parallel and has_written_derivative(cell, "over_time_derivatives"):
+        return PartialSumsHandler
+    return EligibilityHandler
+
+
 __all__ = [
     "Context",
+    "EligibilityHandler",
     "EncoderHandler",
     "Handler",
     "LoopedHandler",
@@ -46,4 +65,5 @@ __all__ = [
     "Time",
     "TimeMeanHandler",
     "handler_class",
+    "stopped",
 ]

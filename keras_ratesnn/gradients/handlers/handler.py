@@ -11,7 +11,8 @@ from keras import ops
 from keras_ratesnn._core import backend, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import PlannedCall, Slot
-from keras_ratesnn.gradients._windows import Windows
+from keras_ratesnn.gradients.time import loops
+from keras_ratesnn.gradients.time.windows import Windows
 from keras_ratesnn.layer_kinds import kind_of, may_use_masks, wants_time_step
 
 State = Any
@@ -149,9 +150,9 @@ class Handler:
         """The part of a state whose NaN would look like silence."""
         return ()
 
-    def finish(self, state: State) -> tuple[State, Structure]:
-        """`(state, membranes)`: the state for rates and `end`, given that after the last step. Called once."""
-        return state, ()
+    def finish(self, state: State) -> State:
+        """The state for rates and `end`, given that after the last step. Called once."""
+        return state
 
     def end(self, state: State) -> None:
         """Called once after the last walk: statistics go to the layer."""
@@ -277,37 +278,80 @@ class LoopedHandler(Handler):
     """A handler with a state of its own: one step after the other, also where all steps are there.
 
     A subclass implements `start` and `advance`. At steps that are padding for a sample its state waits, and its outputs are 0.
+    What it keeps passes through `context.between` before each step.
     """
 
     is_static_if_inputs_are = False
+    moves_in_padding = False
+    """Whether the state goes on at steps that are padding, with inputs of zero, instead of waiting."""
 
-    def advance(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
-        """`(state, outputs)` of one step, as if it were no padding."""
+    @property
+    def parallel(self) -> bool:
+        """Whether all steps, where they are there, are found by `at_once`, see `NeuronHandler`."""
+        return False
+
+    @property
+    def compiles(self) -> bool:
+        """Whether a backend may compile steps into one pass over memory: `advance` reads no variables but those of `cell`."""
+        return False
+
+    @property
+    def loop_variables(self) -> list[keras.Variable] | None:
+        """What `advance` reads, where many steps may be a compiled loop: with one input, and one output of `dtype`."""
+        return None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Hashable: what `start`, `advance` and `final` depend on besides the cell, if it `compiles`."""
+        return (type(self),)
+
+    def advance(self, state: State, inputs: list[Tensor], t: Any) -> tuple[State, list[Tensor]]:
+        """`(state, outputs)` of one step, as if it were no padding; `t` is what `phase` returns, by default the time step."""
         raise NotImplementedError(f"{type(self).__name__} must implement `advance(state, inputs, t)`.")
 
+    def phase(self, t: int | Tensor, valid: Tensor | None = None) -> Any:
+        """What `advance` needs to know about step `t`; `valid` broadcasts to the input, if it moves where rows are padding."""
+        return t
+
+    def at_padding(self, state: State) -> State:
+        """The state after a step that is padding, given that before it. By default it waits."""
+        return state
+
+    def as_tensors(self, state: State) -> State:
+        """The state with all numbers converted to tensors, for compiled loops."""
+        return state
+
+    def final(self, state: State) -> State:
+        """The state for rates and `end`, given that after the last step."""
+        return state
+
     def step(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
-        between, valid = self.context.between, self.context.windows.valid(t)
-        state = state if between is None else between(state)
-        after, outputs = self.advance(state, inputs, t)
-        if valid is None:
-            return after, outputs
-        kept = tree.map_leaves(lambda new, old: ops.where(time_axis.as_rows(valid, new), new, old), after, state)
-        return kept, [time_axis.zero_unless(valid, output) for output in outputs]
+        state, outputs = loops.step(self, state, inputs, t, self.valid_places(inputs[0], t))
+        return state, [keras_internals.put_mask(output, keras_internals.mask_of(inputs[0])) for output in outputs]
 
     def all_steps(self, state: State, inputs: list[Tensor]) -> tuple[State, list[Tensor]]:
-        outputs: list[list[Tensor]] = []
-        for t in range(self.context.windows.timesteps):
-            now = self.inputs_at(t, inputs)
-            state, at_step = self.step(self.start(now) if isinstance(state, tuple) and not state else state, now, t)
-            outputs.append(at_step)
-        return state, list(map(joined, zip(*outputs, strict=True)))
+        for x, same in zip(inputs, self.static, strict=True):
+            if not same:
+                self.context.checked(x)
+        valid, timesteps, first = self.context.windows.mask, self.context.windows.timesteps, inputs[0]
+        if self.static[0] and keras_internals.mask_of(first) is not None:
+            first = keras_internals.with_mask(lambda x: time_axis.repeat(x, timesteps), first)
+        if self.row_mask(first) is not None:
+            valid = time_axis.unfold(self.valid_places(first, None), timesteps)
+        state, outputs = loops.all_steps(self, state, inputs, self.static, valid)
+        return state, [keras_internals.put_mask(output, keras_internals.mask_of(first)) for output in outputs]
 
 
 def plus(loss: Any, other: Any) -> Any:
-    """The sum of two losses. An absent loss is `None`, or `()` in a state."""
-    if other is None or isinstance(other, tuple):
+    """The sum of two losses, each of which may be absent."""
+    if tree.is_absent(other):
         return loss
-    return other if loss is None or isinstance(loss, tuple) else loss + other
+    return other if tree.is_absent(loss) else loss + other
+
+
+def stopped(carried: Structure) -> Structure:
+    """What is carried to the next step, without gradient."""
+    return tree.map_leaves(lambda leaf: ops.stop_gradient(leaf) if ops.is_tensor(leaf) else leaf, carried)
 
 
 def of_step(rows: Tensor, t: int, timesteps: int) -> Tensor:

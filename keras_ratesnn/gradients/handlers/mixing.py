@@ -3,9 +3,9 @@
 from typing import Any, NamedTuple
 
 from keras_ratesnn._core import keras_internals, time_axis, tree
-from keras_ratesnn.gradients import _time_loop
+from keras_ratesnn.gradients.handlers.handler import LoopedHandler
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
-from keras_ratesnn.gradients.neuron_pass import NeuronPass
+from keras_ratesnn.gradients.time import loops
 
 
 class State(NamedTuple):
@@ -17,18 +17,19 @@ class State(NamedTuple):
     masks: Any = ()
 
 
-class MixingHandler(OperationHandler):
+class MixingHandler(LoopedHandler, OperationHandler):
     """A layer that mixes time steps; on rates it is given the rate of its window at each step."""
-
-    is_static_if_inputs_are = False
 
     def __init__(self, call, context, static):
         super().__init__(call, context, static)
-        self.layer = self.operation.in_time(context.training)
-        self.loop = _MixingPass(self.layer, self.operation.compute_dtype, context)
+        self.layer, self.dtype = self.operation.in_time(context.training), self.operation.compute_dtype
+
+    @property
+    def loop_variables(self):
+        return self.layer.variables
 
     def start(self, inputs):
-        return self.resumed(self.loop.start(self.only_input(inputs)))
+        return State(self.layer.initial_state(self.only_input(inputs)))
 
     def carried(self, state):
         return state.carried
@@ -40,26 +41,34 @@ class MixingHandler(OperationHandler):
         return state.carried
 
     def finish(self, state):
-        return state._replace(carried=()), state.carried
+        return state._replace(carried=())
+
+    def advance(self, state, inputs, t):
+        outputs, after = self.layer.step(inputs[0], state.carried)
+        # A loop carries tensors of one dtype, that of the initial state.
+        after = tree.map_leaves(lambda new, old: time_axis.cast(new, old.dtype), after, state.carried)
+        return State(after), [time_axis.cast(outputs, self.dtype)]
+
+    # It goes on in padding, and does not know of masks: it is given zeros.
 
     def step(self, state, inputs, t):
         x = self.only_input(inputs)
-        outputs, carried = _time_loop.step(self.loop, self.only_valid_places(x, t), state.carried, t)
-        return self._after(state._replace(carried=carried), x, outputs, t)
+        after, (outputs,) = loops.step(self, State(state.carried), [self.only_valid_places(x, t)], t, None)
+        return self._after(state._replace(carried=after.carried), x, outputs, t)
 
     def all_steps(self, state, inputs):
         (x,), timesteps = self.rows([self.only_input(inputs)]), self.context.windows.timesteps
         valid = self.only_valid_places(self.context.checked(x), None)
         if self.context.streams:
             # All of them are the slots of one step.
-            slots = time_axis.unfold(valid, timesteps)
-            outputs, carried = self.loop.advance((), slots, state.carried if state else self.loop.start(slots))
-            return self._after(State(carried), x, time_axis.fold(outputs), None)
+            steps = time_axis.unfold(valid, timesteps)
+            state, (outputs,) = self.advance(state or self.start([steps]), [steps], None)
+            return self._after(state, x, time_axis.fold(outputs), None)
         if self.context.between is None:
             outputs = time_axis.fold(self.layer.over_time(time_axis.unfold(valid, timesteps)))
         else:
-            outputs, _ = _time_loop.run(self.loop, valid, False, timesteps)
-        return self._after(State(), x, time_axis.cast(outputs, self.operation.compute_dtype), None)
+            _, (outputs,) = loops.all_steps(self, (), [valid], [False], None)
+        return self._after(State(), x, time_axis.cast(outputs, self.dtype), None)
 
     def _after(self, state, x, outputs, t):
         outputs = keras_internals.put_mask(outputs, keras_internals.mask_of(x))
@@ -77,25 +86,5 @@ class MixingHandler(OperationHandler):
         else:
             at_each_step = windows.at_each_step(*self.rates_of(inputs))
         steps = self.layer.over_time(at_each_step)
-        rates = [time_axis.cast(windows.means_over_steps(time_axis.fold(steps)), self.operation.compute_dtype)]
-        rates = self.with_means(state, rates)
+        rates = self.with_means(state, [time_axis.cast(windows.means_over_steps(time_axis.fold(steps)), self.dtype)])
         return rates, self.regularization_of_rates(rates)
-
-
-class _MixingPass(NeuronPass):
-    """Runs a `layers.TimeMixing` step by step."""
-
-    waits = False
-    parallel = False
-    compiles = False
-
-    def __init__(self, layer, dtype, context):
-        super().__init__(layer, dtype, context.with_gradient)
-        self._between = context.between or (lambda carried: carried)
-
-    def advance(self, phase, current, carried):
-        layer: Any = self.cell
-        outputs, after = layer.step(current, self._between(carried))
-        # A loop carries tensors of one dtype, that of the initial state.
-        after = tree.map_leaves(lambda new, old: time_axis.cast(new, old.dtype), after, carried)
-        return time_axis.cast(outputs, self.dtype), after

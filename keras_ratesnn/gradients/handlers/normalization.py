@@ -6,8 +6,8 @@ from keras import ops
 
 from keras_ratesnn._core import keras_internals, normalization, time_axis
 from keras_ratesnn._graph import Slot
-from keras_ratesnn.gradients import _windows
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
+from keras_ratesnn.gradients.time.windows import join
 
 
 class State(NamedTuple):
@@ -139,7 +139,7 @@ class NormalizationHandler(OperationHandler):
             return normalize_rate(self.operation, rates, *statistics[0], weights)
         weights = [None] * len(statistics) if weights is None else windows.cut(weights)
         by_window = zip(windows.cut(rates), statistics, weights, strict=True)
-        return _windows.join([normalize_rate(self.operation, rate, *of, weight) for rate, of, weight in by_window])
+        return join([normalize_rate(self.operation, rate, *of, weight) for rate, of, weight in by_window])
 
     def _weights_of_rates(self, weights):
         if not weights:

@@ -1,16 +1,18 @@
 """Any other operation, with or without weights: with the time step, integers, Keras masks and losses of its own."""
 
+import contextlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn.gradients import _state, _windows
-from keras_ratesnn.gradients._windows import Means
 from keras_ratesnn.gradients.handlers.handler import Handler, Time, joined, of_step, plus
-from keras_ratesnn.layer_kinds import may_use_masks
+from keras_ratesnn.gradients.time.windows import Means, join
+from keras_ratesnn.layer_kinds import may_use_masks, seeds_of
 
 
 class State(NamedTuple):
@@ -61,7 +63,7 @@ class OperationHandler(Handler):
         """A loss of all steps, with the derivative of the losses that the layer adds at the chosen ones alone."""
         timesteps, loss = self.context.windows.timesteps, ops.stop_gradient(loss)
         for t in range(timesteps):
-            with _state.kept(self):
+            with self.on_rates(()):
                 _, added = self.apply([of_step(x, t, timesteps) for x in rows], t)
             if added is not None:
                 loss = loss + self._of_chosen(added, t) / timesteps - ops.stop_gradient(added) / timesteps
@@ -108,9 +110,23 @@ class OperationHandler(Handler):
         rates = self.with_means(state, rates)
         return rates, plus(loss, self.regularization_of_rates(rates))
 
-    def on_rates(self, state: Any) -> AbstractContextManager[Any]:
-        """A context for calls on rates: they leave the layer as it is, and draw the numbers of the steps."""
-        return _state.kept(self)
+    def on_rates(self, state: Any, seeds: Sequence[Tensor] = ()) -> AbstractContextManager[Any]:
+        """A context for calls on rates: they leave the layer as it is, and draw the numbers of the steps.
+
+        Args:
+            state: See `rates`.
+            seeds: The states of its random generators inside the context. Defaults to `()`: the current ones.
+        """
+        layer = self.operation
+        has_state = not self.kind.function_of_tensors and isinstance(layer, keras.layers.Layer)
+        variables = layer.variables if has_state else ()
+        if variables and backend.loses_replaced_weights(layer):
+            variables = [variable for variable in variables if not variable.trainable]
+        if not variables:
+            return contextlib.nullcontext()
+        values = [*zip(variables, keras_internals.values_of(variables), strict=True)]
+        values += zip(seeds_of(layer) if seeds else (), seeds, strict=True)
+        return keras_internals.Replaced(values, backend.assigned_weight)
 
     def _by_window(self, state, inputs):
         """`(rates, loss)` of each window separately, with the same random numbers; losses are weighted by windows' sizes."""
@@ -122,7 +138,7 @@ class OperationHandler(Handler):
                 outputs, of_window = self.apply(of_it)
             loss = plus(loss, None if of_window is None else time_axis.scaled(of_window, windows.share(window)))
             by_window.append(outputs)
-        return [_windows.join(parts) for parts in zip(*by_window, strict=True)], loss
+        return [join(parts) for parts in zip(*by_window, strict=True)], loss
 
     def with_means(self, state: Any, rates: list[Tensor], slope: float = 1.0) -> list[Tensor]:
         """The recorded time means, with the derivatives of rates; the rates themselves where nothing was recorded."""

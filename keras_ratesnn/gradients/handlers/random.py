@@ -1,14 +1,14 @@
 """Random layers: the same numbers at all steps of a sample, and for its rate."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from keras import ops
 
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import backend
-from keras_ratesnn.gradients import _state
+from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.gradients.handlers.handler import joined, plus
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 
@@ -62,8 +62,8 @@ class RandomHandler(OperationHandler):
         return self._step_by_step(state, inputs)
 
     @contextlib.contextmanager
-    def on_rates(self, state: Any) -> Iterator[None]:
-        with _state.kept(self, state.seeds), backend.repeated_noise(state.noise):
+    def on_rates(self, state: Any, seeds: Sequence[Tensor] = ()) -> Iterator[None]:
+        with super().on_rates(state, state.seeds), backend.repeated_noise(state.noise):
             yield
 
     @contextlib.contextmanager

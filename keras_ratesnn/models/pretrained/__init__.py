@@ -4,17 +4,18 @@ import os
 
 import keras
 
-from keras_ratesnn._core import checks, time_axis
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Config, StepModeName
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.models._arguments import checked_classes
+from keras_ratesnn.models.precision import checked_policy, in_precision
 from keras_ratesnn.models.pretrained import _files, _hubs
 from keras_ratesnn.models.pretrained._card import Card
-from keras_ratesnn.models.pretrained._precision import in_precision
+from keras_ratesnn.models.pretrained._hubs import place_to_publish
 from keras_ratesnn.models.pretrained._transfer import with_classes
 from keras_ratesnn.spiking_model import SpikingModel
 
-__all__ = ["Card", "list_pretrained", "load_pretrained"]
+__all__ = ["Card", "list_pretrained", "load_pretrained", "place_to_publish"]
 
 
 def list_pretrained() -> dict[str, Card]:
@@ -78,7 +79,7 @@ def load_pretrained(
     else:
         card = _files.card(checks.one_of("name", name, _files.names()))
         trained = keras.saving.load_model(_files.weights_file(card), compile=False)
-    policy = _policy(dtype)
+    policy = checked_policy(dtype)
     network = in_precision(trained.network, policy)
     if classes is not None:
         network = with_classes(network, checked_classes(classes), f"The pretrained network {name!r}")
@@ -90,24 +91,3 @@ def load_pretrained(
         name=card.name,
         dtype=policy,
     )
-
-
-def _policy(dtype):
-    try:
-        policy = keras.config.dtype_policy() if dtype is None else keras.dtype_policies.get(dtype)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`dtype` must be the name of a dtype policy, such as 'float32' or 'mixed_bfloat16', or None. Received: "
-            f"dtype={dtype!r}."
-        ) from error
-    if policy.quantization_mode is not None:
-        raise ValueError(
-            f"`dtype` must not be a policy of quantized layers. Received: dtype={dtype!r}, the policy {policy.name!r}. Load "
-            "the network in a policy of floats, and call model.quantize('int8')."
-        )
-    if not all(map(time_axis.is_float, (policy.compute_dtype, policy.variable_dtype))):
-        raise ValueError(
-            "`dtype` must be a policy of floats, such as 'float32' or 'mixed_bfloat16'. Received: "
-            f"dtype={dtype!r}, the policy {policy.name!r}."
-        )
-    return policy

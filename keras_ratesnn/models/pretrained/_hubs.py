@@ -1,7 +1,8 @@
 """Places of pretrained networks outside of the package: folders, the Hugging Face Hub and Kaggle.
 
 All have one layout: `card.json`, the `Card`; the weights file that it names; and a `README.md` for people, which is not read.
-A place has `file(name, largest)`, the path of one of its files, and `publish(folder)`, which copies a folder there.
+A place has `file(name, largest)`, the path of one of its files; `publish(folder)`, which copies a folder there; and `path`, its
+own if it is a folder, or `None`.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import os
 import pathlib
 import re
 import stat
+from typing import Any
 
 from keras_ratesnn._core import optional_packages
 from keras_ratesnn.models.pretrained import _archive, _files
@@ -42,7 +44,7 @@ class Folder:
         return _checked(path, largest)
 
     def publish(self, folder):
-        files = sorted(folder.iterdir(), key=lambda file: file.name == CARD)
+        files = sorted(pathlib.Path(folder).iterdir(), key=lambda file: file.name == CARD)
         _files.put({self.path / file.name: file for file in files})
 
 
@@ -56,6 +58,7 @@ class HuggingFace:
     """
 
     PATTERN = re.compile(r"(?!.*\.\.)hf://(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
+    path = None
 
     def __init__(self, address, repository, version):
         self.address, self.repository, self.version = address, repository, version
@@ -87,6 +90,7 @@ class Kaggle:
     """
 
     PATTERN = re.compile(r"(?!.*\.\.)kaggle://(\w[\w.-]*(?:/\w[\w.-]*){3})(?:/(\d+))?", re.ASCII)
+    path = None
 
     def __init__(self, address, handle, version):
         self.address, self.handle, self.version = address, handle, version
@@ -131,8 +135,29 @@ def place(address):
     return Folder(address)
 
 
-def place_to_publish(address):
-    """The `place` of an address that names no version. Raises ValueError if it does."""
+def place_to_publish(address: str | os.PathLike[str]) -> Any:
+    """Where a network is published, for `load_pretrained`: a folder, the Hugging Face Hub or Kaggle.
+
+    `publish(folder)` of what it returns copies all files of a folder there: `card.json`, which `Card.write` writes, the weights
+    file that the card names, and a `README.md` for people (docs/howto/saving.md). In a folder they take the place of files with
+    the same names once all are copied; a hub makes a new version. `recipes.publish --to` does all of this for a run.
+
+    Example:
+
+    >>> place = place_to_publish("published/digits")
+    >>> place.path.name
+    'digits'
+
+    Args:
+        address: `"hf://user/name"`, `"kaggle://user/name/framework/variation"`, or the path of a folder.
+
+    Returns:
+        An object with the method `publish(folder)`, and the attribute `path`: that of the folder, or `None` for a hub.
+
+    Raises:
+        ImportError: If the package of the hub is not installed.
+        ValueError: If the address is none, or names a version.
+    """
     there = place(address)
     if getattr(there, "version", None) is not None:
         raise ValueError(f"To publish, the address must not name a version: the hub makes a new one. Received: {address!r}.")

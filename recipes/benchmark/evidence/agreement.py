@@ -46,7 +46,7 @@ def run(write, settings, steps, modes, compiler=None):
 
 
 def trained(settings, method, jit_compile, steps):
-    """`(results, way)`: the `Results` of a model with the same weights and batch each time, and `graphs.taken`."""
+    """`(results, way)`: the `Results` of a model with the same weights and batch each time, and `SpikingModel.engine`."""
     keras.utils.clear_session(free_memory=False)
     cases.configure(settings)
     model = cases.trainer(settings, method, settings.timesteps[0])
@@ -55,7 +55,7 @@ def trained(settings, method, jit_compile, steps):
     shape = len(labels), CLASSES
     before = graphs.calls_before_replay(jit_compile)
     found = results.of_training(model, images, labels, shape, cases.loss(), LEARNING_RATE, steps, jit_compile, before)
-    return found, graphs.taken(model)
+    return found, model.engine
 
 
 def errors_of(found, expected):

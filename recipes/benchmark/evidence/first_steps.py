@@ -7,7 +7,7 @@ import time
 
 from recipes import device
 from recipes.benchmark import cases, measure
-from recipes.benchmark.evidence import flags, graphs
+from recipes.benchmark.evidence import flags
 from recipes.benchmark.settings import Settings
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
@@ -42,7 +42,7 @@ def run(write, settings, tf32):
                 "timesteps": timesteps,
                 "precision": settings.precision,
                 "jit_compile": settings.jit_compile,
-                "way": graphs.taken(model),
+                "way": model.engine,
                 "steps": steps,
                 "seconds": time.perf_counter() - begin,
             }

@@ -60,12 +60,12 @@ def _check(write, name, case):
 
 
 def trained(case, jit_compile, calls_before=0):
-    """`(results, way)`: the `Results` of a case, see `results.of_training`, and what its calls used, see `graphs.taken`."""
+    """`(results, way)`: the `Results` of a case, see `results.of_training`, and the `engine` of its model."""
     keras.utils.clear_session(free_memory=False)
     model, settings = case.model(), case.settings
     shape, steps = case.arrays["logits"].shape, settings["sgd_steps"]
     found = results.of_training(model, case.x, case.y, shape, case.loss, settings["lr"], steps, jit_compile, calls_before)
-    return found, graphs.taken(model)
+    return found, model.engine
 
 
 def errors_of(case, found):

@@ -178,7 +178,7 @@ def _used(model, row):
     if row.method in PEERS and PEERS[row.method].package == "spikingjelly":
         return {"neurons": _neurons_of_spikingjelly()}
     if keras.backend.backend() == "torch" and row.method not in (ORDINARY, *PEERS):
-        return {"way": graphs.taken(model)}
+        return {"way": model.engine}
     return {}
 
 

@@ -9,6 +9,8 @@ from keras_ratesnn._core.backend import base, xla_loops
 class Backend(base.Backend):
     """JAX."""
 
+    SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"),)
+
     def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
         """`value`, with a chosen derivative."""
         return _graft(value, onto, slope)

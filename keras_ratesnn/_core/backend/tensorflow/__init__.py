@@ -22,6 +22,8 @@ _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=Fal
 class Backend(base.Backend):
     """TensorFlow."""
 
+    SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"),)
+
     replicas = replicas
     elementwise = staticmethod(fusion.elementwise)
     fusing = staticmethod(fusion.fusing)

@@ -8,12 +8,13 @@ import threading
 
 import torch
 
-from keras_ratesnn._core import tree
+from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base
 from keras_ratesnn._core.backend.torch import fusion, normalization
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
+from keras_ratesnn._core.backend.torch.recorder import call_graphs, compiler, cuda_graphs
 from keras_ratesnn._core.backend.torch.recorder.call_graphs import CallGraphs, record_calls
 from keras_ratesnn._core.backend.torch.recorder.graph import is_recording, noticing_repeated_draws
 from keras_ratesnn._core.backend.torch.replicas import replicas
@@ -31,6 +32,11 @@ class Backend(base.Backend):
     """PyTorch runs operation by operation: loops need no limit, and what other backends compile is recorded or fused here."""
 
     RECORDS_CALLS = True
+    SETTINGS = (
+        ("eager_calls", call_graphs, "EAGER_CALLS"),
+        ("calls_in_a_row", cuda_graphs, "CALLS_IN_A_ROW"),
+        ("compiler", compiler, "COMPILER"),
+    )
 
     replicas = replicas
     elementwise = staticmethod(fusion.elementwise)
@@ -216,7 +222,9 @@ class _WithBackward(torch.autograd.Function):
         leaves = [
             tensor.detach().requires_grad_(needed) for tensor, needed in zip(saved[:inputs], wanted[:inputs], strict=True)
         ]
-        gradients = ctx.run(leaves, list(saved[inputs:]), list(upstream))
+        # It may run layers, after the call of their model.
+        with keras_internals.in_steps():
+            gradients = ctx.run(leaves, list(saved[inputs:]), list(upstream))
         none = [None] * (len(saved) - inputs)
         return None, None, *[None] * values, *gradients, *none
 

@@ -192,15 +192,12 @@ class _Program:
         self.derivatives = {}
         self._attributes = attributes
 
-    def outputs(self, tensors):
-        return self.run(*tensors)
-
     def __call__(self, function, tensors):
         """`function(*tensors)`, of an equal function."""
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             outputs = _Differentiable.apply(self, function, *tensors)
         else:
-            outputs = self.outputs(tensors)
+            outputs = self.run(*tensors)
         remaining = iter(outputs)
         return tree.map_leaves(lambda number: next(remaining) if number is None else number, self.structure)
 
@@ -212,18 +209,12 @@ class _Program:
         def derivative(*values):
             inputs = [value.detach().requires_grad_(want) for value, want in zip(values, wanted, strict=False)]
             with torch.enable_grad():
-                outputs = _tensors_in(function(*inputs))
-            pairs = zip((output for output, has in zip(outputs, given, strict=True) if has), values[len(inputs) :], strict=True)
-            pairs = [  # type: ignore[assignment]
-                (output, gradient) for output, gradient in pairs if output.requires_grad
-            ]
-            return torch.autograd.grad(
-                [output for output, _ in pairs],
-                [value for value in inputs if value.requires_grad],
-                [gradient for _, gradient in pairs],
-                materialize_grads=True,
-                allow_unused=True,
-            )
+                outputs = [output for output, has in zip(_tensors_in(function(*inputs)), given, strict=True) if has]
+            pairs = zip(outputs, values[len(inputs) :], strict=True)
+            pairs = [(output, onto) for output, onto in pairs if output.requires_grad]  # type: ignore[assignment]
+            differentiable, onto = [output for output, _ in pairs], [gradient for _, gradient in pairs]
+            of = [value for value in inputs if value.requires_grad]
+            return torch.autograd.grad(differentiable, of, onto, materialize_grads=True, allow_unused=True)
 
         if (wanted, given) in self.derivatives:
             run = self.derivatives[wanted, given]
@@ -246,7 +237,7 @@ class _Differentiable(torch.autograd.Function):
         ctx.program, ctx.function = program, function
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        return tuple(program.outputs(tensors))
+        return tuple(program.run(*tensors))
 
     @first_derivative_only
     def backward(ctx, *upstream):

@@ -65,6 +65,13 @@ class CallGraphs(base.CallGraphs):
         """The graphs that are kept, a list of `CallGraph`."""
         return [graph for settings in self._settings.kept for graph in settings.graphs]
 
+    @property
+    def engine(self):
+        graphs = self.graphs
+        parts = [graph.forward for graph in graphs] + [graph.backward for graph in graphs if any(graph.differentiable)]
+        are_compiled = [getattr(part, "is_compiled", False) for part in parts]
+        return ("compiled" if all(are_compiled) else "recorded") if parts else "eager"
+
 
 class _Settings:
     """The attributes that a model and other objects have at one time, and the kinds of calls with these.

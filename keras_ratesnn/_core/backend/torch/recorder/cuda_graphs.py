@@ -176,12 +176,7 @@ class _Part:
     """
 
     def __init__(self, function, arguments, stay, pool=None):
-        self._places = [
-            argument
-            if stays
-            else torch.empty_strided(argument.shape, argument.stride(), dtype=argument.dtype, device=argument.device)
-            for argument, stays in zip(arguments, stay, strict=True)
-        ]
+        self._places = [argument if stays else _empty(argument) for argument, stays in zip(arguments, stay, strict=True)]
         self._copied = [index for index, stays in enumerate(stay) if not stays]
         self._stay = [index for index, stays in enumerate(stay) if stays]
         self._addresses = [self._places[index].data_ptr() for index in self._stay]
@@ -242,6 +237,11 @@ def _surroundings(tensors):
     cudnn = torch.backends.cudnn
     stream = torch.cuda.current_stream(tensors[0].device) if tensors[0].is_cuda else None
     return stream, cudnn.enabled, cudnn.allow_tf32, cudnn.deterministic
+
+
+def _empty(tensor):
+    """Memory of the same layout."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
 
 
 def _owned(tensors):

@@ -19,6 +19,7 @@ from keras_ratesnn._core.backend.torch.recorder.layer_attributes import global_s
 from keras_ratesnn._core.backend.torch.replicas import replicas
 from keras_ratesnn._core.contexts import setting
 
+_log = logging.getLogger("keras_ratesnn")
 _recording: contextvars.ContextVar["_Recording | None"] = contextvars.ContextVar("keras_ratesnn_recording", default=None)
 
 
@@ -97,9 +98,7 @@ class CallGraph:
             graph_passes.use_means(part)
             random.read_seeds_once(part)
         if compiled and any(map(graph_passes.draws, recorded.graph.nodes)):
-            logging.getLogger("keras_ratesnn").warning(
-                "The calls of %s are not compiled: compiled, they draw other numbers.", name
-            )
+            _log.warning("The calls of %s are not compiled: compiled, they draw other numbers.", name)
             compiled = False
         if not compiled:
             # PyTorch's compiler fuses them with others.
@@ -108,17 +107,12 @@ class CallGraph:
             backward = graph_passes.freeing_arguments(backward)
         forward, backward = (torch.fx.GraphModule(recorded, part) for part in (forward, backward))
         self.forward = _compiled(forward, f"the forward pass of {name}") if compiled else forward.forward
-        self._frees_arguments = not compiled
         self.backward = _compiled(backward, f"the backward pass of {name}") if compiled else backward.forward
+        self._run_backward = functools.partial(_with_arguments, self.backward) if compiled else self.backward
         has_derivative = any(self.differentiable)
-        spread = self.backward if self._frees_arguments else functools.partial(_with_arguments, self.backward)
-        self.cuda_graphs = cuda_graphs.Replays(
-            functools.partial(_with_arguments, self.forward),
-            spread if has_derivative else None,
-            outputs,
-            places[has_derivative],
-            cuda_graphs.why_not(recorded.graph.nodes, [*tensors, *self._others]),
-        )
+        parts = functools.partial(_with_arguments, self.forward), self._run_backward if has_derivative else None
+        reason = cuda_graphs.why_not(recorded.graph.nodes, [*tensors, *self._others])
+        self.cuda_graphs = cuda_graphs.Replays(*parts, outputs, places[has_derivative], reason)
 
     @staticmethod
     def new_places():
@@ -186,7 +180,7 @@ class CallGraph:
             arguments = [*saved, *upstream]
             saved.clear()
             with torch.no_grad():
-                found = self.backward(arguments) if self._frees_arguments else self.backward(*arguments)
+                found = self._run_backward(arguments)
         remaining = iter(found)
         return [next(remaining) if has_gradient else None for has_gradient in self._has_gradient]
 
@@ -230,14 +224,8 @@ class _NoNumbers(torch.overrides.TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-_READS = {
-    *(
-        getattr(torch.Tensor, name)
-        for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__complex__", "__index__")
-    ),
-    torch.equal,
-    torch.allclose,
-}
+_NUMBERS = ("item", "tolist", "__bool__", "__int__", "__float__", "__complex__", "__index__")
+_READS = {*(getattr(torch.Tensor, name) for name in _NUMBERS), torch.equal, torch.allclose}
 
 
 def _is_checkpointed():
@@ -279,7 +267,7 @@ def _compiled(graph, name):
 
     def compile_graph(graph, tensors):
         nodes = len(graph.graph.nodes)
-        logging.getLogger("keras_ratesnn").warning("Compiling %s, %d operations; this may take a minute.", name, nodes)
+        _log.warning("Compiling %s, %d operations; this may take a minute.", name, nodes)
         return compiler.for_these_shapes(graph, tensors)
 
     return compiler.Compiled(graph, compile_graph, name)

@@ -1,0 +1,159 @@
+"""Neurons that also accumulate their firing rate, and its derivatives with respect to input and weights: eligibilities."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
+from keras_ratesnn.gradients.time import derivative
+from keras_ratesnn.gradients.time.windows import accumulate, inside, join
+
+MOST_COMPILED_WINDOWS = 8
+"""With more windows a time loop is not compiled: each of its steps has a trace for each pair of windows."""
+
+
+class Sums(NamedTuple):
+    """What is accumulated from step to step: numbers at first, tensors once neurons differ.
+
+    Attributes:
+        slopes: For each direction the sums of the tangents of the spikes, in its own window and in each later one.
+        spikes: For each window the sum of the spikes.
+        tangents: For each direction the tangent of the cell's state.
+        fed: For each window the sum of the spikes that come back, of recurrent neurons.
+    """
+
+    slopes: Any
+    spikes: Any
+    tangents: Any
+    fed: Any = ()
+
+
+class OfWindow(NamedTuple):
+    """The rate of a window, its slopes, and the mean of what comes back: sums divided by the size of the window."""
+
+    rate: Any
+    slopes: Any
+    fed: Any = ()
+
+
+class EligibilityHandler(NeuronHandler):
+    """Neurons whose rates have the derivatives that their steps accumulated.
+
+    Each time window has a rate, with a derivative with respect to the input in that window and in each earlier one.
+    """
+
+    parallel = False
+
+    def __init__(self, call, context, static):
+        super().__init__(call, context, static)
+        self.neurons, self.sizes = self.cell.independent_cell(), context.windows.sizes
+        # The input of each window, and each weight, which acts in all windows.
+        self.directions = [
+            *((window, None) for window in range(len(self.sizes))),
+            *((None, part) for part, _ in self.neurons.weight_parts()),
+        ]
+
+    @property
+    def key(self):
+        return *super().key, self.sizes, tuple(variable.trainable for variable in self.cell.variables)
+
+    @property
+    def compiles(self):
+        # PyTorch's compiler fails on the graphs of its forward-mode differentiation, and takes minutes for many windows.
+        return derivative.has_written_derivative(self.cell) and len(self.sizes) <= MOST_COMPILED_WINDOWS
+
+    def phase(self, t, valid=None):
+        phase = inside(self.sizes, t)
+        if valid is None:
+            return phase
+        valid = ops.cast(valid, "float32")
+        return tuple(valid * here for here in phase) if phase else (valid,)
+
+    def start(self, inputs):
+        state = super().start(inputs)
+        return state._replace(record=self.nothing(state.cell))
+
+    def nothing(self, cell: Any) -> Sums:
+        """The sums before the first step, given the state of the independent cell."""
+        at_rest = tree.map_leaves(lambda _: 0.0, cell)
+        slopes = [[0.0 for _ in self._answering(direction)] for direction in self.directions]
+        return Sums(slopes, [0.0 for _ in self.sizes], [at_rest for _ in self.directions])
+
+    def advance(self, state, inputs, phase):
+        sums = state.record
+        spikes, cell, along, slope = derivative.step(self.neurons, inputs[0], state.cell)
+        # Tensors in a compiled loop; TensorFlow does not add two dtypes.
+        phase = tuple(here if isinstance(here, float) else time_axis.cast(here, spikes.dtype) for here in phase)
+        tangents, slopes = [], []
+        for direction, tangent, totals in zip(self.directions, sums.tangents, sums.slopes, strict=True):
+            window, part = direction
+            of_input = 0.0 if window is None else phase[window] if phase else 1.0
+            of_distance, tangent = along(of_input, tangent, part)
+            tangents.append(tangent)
+            answering = [phase[window] for window in self._answering(direction)] if phase else ()
+            slopes.append(_accumulated(totals, slope, of_distance, answering))
+        sums = sums._replace(tangents=tangents, spikes=accumulate(sums.spikes, spikes, phase), slopes=slopes)
+        return State(cell, sums), [time_axis.cast(spikes, self.dtype)]
+
+    def as_tensors(self, state):
+        """Numbers become tensors of their final shape and dtype; a loop would carry them as float32 scalars."""
+        sums, like = state.record, state.record.spikes[0]
+        full = functools.partial(tree.map_leaves, lambda x: x if ops.is_tensor(x) else ops.full_like(like, x))
+        scalar = functools.partial(
+            tree.map_leaves, lambda x: x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype)
+        )
+        return state._replace(record=Sums(full(sums.slopes), full(sums.spikes), scalar(sums.tangents), full(sums.fed)))
+
+    def final(self, state):
+        """The rate of each window, and its derivatives with respect to weights and to the input up to that window."""
+        record = []
+        for window, size in enumerate(self.sizes):
+            answering = [
+                totals[window - self._answering(direction).start] / size
+                for direction, totals in zip(self.directions, state.record.slopes, strict=True)
+                if window in self._answering(direction)
+            ]
+            record.append(OfWindow(state.record.spikes[window] / size, answering))
+        return state._replace(record=record)
+
+    def _answering(self, direction):
+        """The windows whose rate a direction affects: its own and later ones."""
+        window, _ = direction
+        return range(window or 0, len(self.sizes))
+
+    def firing_rate(self, record, mean_input):
+        """The firing rate in each window: its value is the time mean of the spikes, with the accumulated derivatives."""
+        windows, rates = self.context.windows, []
+        inputs = windows.cut(mean_input)
+        for window, of_window in enumerate(record):
+            value, slopes, _ = windows.of_steps_that_count(of_window, window)
+            rates.append(grafted(value, [*inputs[: window + 1], *self.values_of_weights(value)], slopes))
+        return join(rates)
+
+    def values_of_weights(self, like: Tensor) -> list[Tensor]:
+        """The parts of the trainable weights of the cell, in the shape and dtype of a tensor."""
+        return [ops.broadcast_to(ops.cast(weight, like.dtype), ops.shape(like)) for _, weight in self.neurons.weight_parts()]
+
+
+def grafted(value: Tensor, onto: list[Tensor], slopes: Sequence[Any]) -> Tensor:
+    """A tensor with derivatives: `slopes` with respect to the tensors `onto`, which may have other dtypes."""
+    first, *others = [time_axis.cast(tensor, value.dtype) for tensor in onto]
+    result = backend.graft(value, first, slopes[0])
+    for tensor, slope in zip(others, slopes[1:], strict=True):
+        result = result + backend.graft(ops.zeros_like(value), tensor, slope)
+    return result
+
+
+def _accumulated(totals, slope, of_distance, answering):
+    """The sums of a direction after a step: the tangent of the spikes is the slope times that of the distance."""
+    if isinstance(of_distance, float) and of_distance == 0.0:
+        return totals
+    if all(isinstance(here, float) for here in answering):
+        return accumulate(
+            totals, of_distance, answering, plus=lambda total, tangent: backend.multiply_add(slope, tangent, total)
+        )
+    return accumulate(totals, slope * of_distance, answering)

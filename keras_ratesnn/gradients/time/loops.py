@@ -1,0 +1,289 @@
+"""Loops over time steps: of a handler, and those that the backend compiles once, for any T.
+
+Inside a compiled loop, variables are read from the loop state: random seeds and moving statistics change from step to step, and
+can be assigned only after the loop.
+"""
+
+from keras import ops
+
+from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+
+
+def step(handler, state, inputs, t, valid):
+    """One step of a `LoopedHandler`: `(state, outputs)`.
+
+    Args:
+        handler: `LoopedHandler`.
+        state: Its state.
+        inputs: List of tensors `(batch, ...)`.
+        t: Integer, or integer scalar tensor.
+        valid: Boolean tensor `(batch,)`, or of more of the first axes of the inputs, false for what is padding or masked;
+            `None` if all rows count.
+    """
+    state, (outputs,) = _pass(handler, state, [t], [inputs], [valid])
+    return state, outputs
+
+
+def all_steps(handler, state, inputs, same, valid):
+    """All steps of a `LoopedHandler`: `(state, outputs)`, with `handler.final(state)` and outputs `(batch * T, ...)`.
+
+    Args:
+        handler: `LoopedHandler`.
+        state: The state before the first step; `()` for that of `handler.start`.
+        inputs: List of tensors `(batch * T, ...)`, or `(batch, ...)` where they are the same at every step.
+        same: For each input, whether it is.
+        valid: As in `step`, with a second axis for T.
+    """
+    timesteps, with_gradient = handler.context.windows.timesteps, handler.context.with_gradient
+    if handler.parallel:
+        x = time_axis.unfold(time_axis.repeat(inputs[0], timesteps) if same[0] else inputs[0], timesteps)
+        state, output = handler.at_once(time_axis.zero_unless(valid, x), valid)
+        found = state, time_axis.zero_unless(valid, output)
+        state, output = found if with_gradient else backend.optimization_barrier(found)
+        return state, [time_axis.fold(output)]
+    inputs = [x if is_same else time_axis.unfold(x, timesteps) for x, is_same in zip(inputs, same, strict=True)]
+    if timesteps <= backend.unrolled_steps(with_gradient) or handler.loop_variables is None:
+        state, outputs = _unrolled(handler, state, inputs, same, valid)
+    else:
+        loop = _scanned if with_gradient else _looped
+        state, outputs = loop(handler, state, inputs[0], same[0], valid)
+    return state, list(map(time_axis.fold, outputs))
+
+
+def _unrolled(handler, state, inputs, same, valid):
+    timesteps, with_gradient = handler.context.windows.timesteps, handler.context.with_gradient
+
+    # No indexing: its gradient would be a tensor of all steps, for every step.
+    def at_each_step(inputs, valid):
+        pairs = zip(inputs, same, strict=True)
+        of_inputs = [[x] * timesteps if is_same else ops.unstack(x, timesteps, axis=1) for x, is_same in pairs]
+        return list(map(list, zip(*of_inputs, strict=True))), [_valid_at(valid, t) for t in range(timesteps)]
+
+    def stacked(outputs):
+        return [ops.stack(of_steps, axis=1) for of_steps in zip(*outputs, strict=True)]
+
+    # A compiled function is given all of its tensors.
+    def whole(inputs, valid):
+        inputs, valid = at_each_step(inputs, valid)
+        after, outputs = _several(handler, _started(handler, state, inputs[0]), _phases(handler, inputs, valid), inputs, valid)
+        return handler.final(after), stacked(outputs)
+
+    in_a_pass = backend.steps_in_a_pass(timesteps, with_gradient)
+    if not tree.is_absent(state):
+        found = whole(inputs, valid)
+    elif timesteps <= in_a_pass:
+        found = _elementwise(handler, whole, (timesteps, *same), inputs, valid)
+    else:
+        (inputs, valid), outputs = at_each_step(inputs, valid), []
+        state = _started(handler, state, inputs[0])
+        for first in range(0, timesteps, in_a_pass):
+            part = slice(first, first + in_a_pass)
+            state, of_part = _pass(handler, state, range(timesteps)[part], inputs[part], valid[part])
+            outputs += of_part
+        found = handler.final(state), stacked(outputs)
+    return found if with_gradient else backend.optimization_barrier(found)
+
+
+def _pass(handler, state, steps, inputs, valid):
+    """Some steps in one pass over memory: `(state, outputs)`, a list of outputs for each step."""
+
+    # It is compiled only once if no number in it changes.
+    def one_pass(*arguments):
+        state, outputs = _several(handler, *arguments)
+        return handler.as_tensors(state), outputs
+
+    return _elementwise(handler, one_pass, (), state, _phases(handler, inputs, valid, steps), inputs, valid)
+
+
+def _elementwise(handler, function, key, *arguments):
+    if not handler.compiles:
+        return function(*arguments)
+    return backend.elementwise(function, handler.cell, (*handler.key, *key), *arguments)
+
+
+def _phases(handler, inputs, valid, steps=None):
+    steps = range(len(inputs)) if steps is None else steps
+    return [_phase(handler, *of_step) for of_step in zip(steps, inputs, valid, strict=True)]
+
+
+def _phase(handler, t, inputs, valid):
+    moves = valid is not None and handler.moves_in_padding
+    return handler.phase(t, time_axis.as_rows(valid, inputs[0]) if moves else None)
+
+
+def _several(handler, state, phases, inputs, valid):
+    """Steps one after the other: `(state, outputs)`, a list of outputs for each step."""
+    outputs = []
+    for phase, now, counts in zip(phases, inputs, valid, strict=True):
+        state, of_step = _advance(handler, state, now, phase, counts)
+        outputs.append(of_step)
+    return state, outputs
+
+
+def _advance(handler, state, inputs, phase, valid):
+    """One step. Rows that do not count wait, or are given zeros if they move in padding; their outputs are 0."""
+    between = handler.context.between
+    state = state if between is None else between(state)
+    if valid is None:
+        return handler.advance(state, inputs, phase)
+    if handler.moves_in_padding:
+        after, outputs = handler.advance(state, [time_axis.zero_unless(valid, x) for x in inputs], phase)
+    else:
+        after, outputs = handler.advance(state, inputs, phase)
+    outputs = [time_axis.zero_unless(valid, output) for output in outputs]
+    after = handler.as_tensors(after)
+    if handler.moves_in_padding:
+        return _not_shared(handler, after, inputs[0], valid), outputs
+
+    def kept(new, old):
+        if new is old:
+            # With many windows, most traces are of others than that of this step.
+            return new
+        like = new if ops.is_tensor(new) and len(new.shape) else inputs[0]
+        return ops.where(time_axis.as_rows(valid, like), new, old)
+
+    return tree.map_leaves(kept, after, handler.at_padding(state)), outputs
+
+
+def _not_shared(handler, state, like, valid):
+    """The state, where what neurons share differs once steps do not count for some of them; a number of steps that counts all
+    of them does not."""
+    shape = ops.shape(time_axis.as_rows(valid, like))
+
+    def not_shared(leaf):
+        is_shared = ops.is_tensor(leaf) and not len(leaf.shape)
+        if not is_shared or (handler.moves_in_padding and not time_axis.is_float(leaf.dtype)):
+            return leaf
+        return ops.broadcast_to(leaf, shape)
+
+    return tree.map_leaves(not_shared, state)
+
+
+def _started(handler, state, inputs):
+    return handler.start(inputs) if tree.is_absent(state) else state
+
+
+def _valid_at(valid, t):
+    return None if valid is None else time_axis.step_of(valid, t)
+
+
+def _advance_at(handler, state, t, x, valid):
+    valid = _valid_at(valid, t)
+    state, (output,) = _advance(handler, state, [x], _phase(handler, t, [x], valid), valid)
+    return state, output
+
+
+def _scanned(handler, state, x, same, valid):
+    """A compiled loop, with gradient."""
+    timesteps = handler.context.windows.timesteps
+    at_steps = ops.moveaxis(time_axis.unfold(time_axis.repeat(x, timesteps), timesteps) if same else x, 1, 0)
+    state = handler.as_tensors(_started(handler, state, [at_steps[0]]))
+    if valid is not None:
+        state = _not_shared(handler, state, at_steps[0], valid[:, 0])
+
+    def body(carried, at_step):
+        t, state = carried
+        state, output = _advance_at(handler, state, t, at_step, valid)
+        return (t + 1, handler.as_tensors(state)), output
+
+    (_, state), steps = scan(body, (ops.zeros((), "int32"), state), at_steps, handler.loop_variables, handler.dtype)
+    return handler.final(state), [ops.moveaxis(steps, 0, 1)]
+
+
+def _looped(handler, state, x, same, valid):
+    """A compiled loop, without gradient. The first step runs before the loop, to determine shapes and dtypes."""
+    timesteps = handler.context.windows.timesteps
+
+    def body(t, carried):
+        steps, state = carried
+        state, output = _advance_at(handler, state, t, x if same else _step_of(x, t), valid)
+        return _with_step(steps, output, t), handler.as_tensors(state)
+
+    first = x if same else _step_of(x, 0)
+    state, output = _advance_at(handler, _started(handler, state, [first]), 0, first, valid)
+    batch, *shape = ops.shape(output)
+    steps = _with_step(ops.zeros((batch, timesteps, *shape), output.dtype), output, 0)
+    steps, state = run(body, (steps, handler.as_tensors(state)), handler.loop_variables, timesteps)
+    return handler.final(state), [steps]
+
+
+def _step_of(by_step, t):
+    batch, _, *shape = ops.shape(by_step)
+    return ops.squeeze(ops.slice(by_step, _corner(by_step, t), (batch, 1, *shape)), axis=1)
+
+
+def _with_step(steps, output, t):
+    return ops.slice_update(steps, _corner(steps, t), output[:, None])
+
+
+def _corner(by_step, t):
+    return (0, t, *([0] * (len(by_step.shape) - 2)))
+
+
+def run(body, carried, variables, timesteps):
+    """`carried = body(t, carried)` for t from 1 to T - 1, compiled. Neither the results nor the weights have a gradient.
+
+    Args:
+        body: Function `(t, carried) -> carried`; t is an integer scalar tensor.
+        carried: Structure of tensors, or of numbers, whose shapes and dtypes do not change: that after step 0.
+        variables: List of all Keras variables that `body` reads.
+        timesteps: Integer T.
+    """
+    values = [ops.stop_gradient(value) for value in keras_internals.values_of(variables)]
+    changing = changing_of(variables)
+    carried = tree.map_leaves(lambda tensor: ops.stop_gradient(ops.convert_to_tensor(tensor)), carried)
+
+    def scoped_body(t, state):
+        carried, changed = state
+        return in_scope(lambda: body(t, carried), variables, values, changing, changed)
+
+    after = ops.fori_loop(1, timesteps, scoped_body, (carried, [values[index] for index in changing]))
+    # TensorFlow would differentiate the loop for each result that is multiplied by a rate, which XLA cannot.
+    carried, changed = tree.map_leaves(ops.stop_gradient, after)
+    _assign(variables, changing, changed)
+    return carried
+
+
+def scan(body, carried, steps, variables, dtype):
+    """`carried, output = body(carried, step)` for each step, compiled, with gradient.
+
+    Args:
+        body: Function `(carried, step) -> (carried, output)`, of tensors.
+        carried: Structure of tensors whose shapes and dtypes do not change.
+        steps: Tensor `(T, ...)`.
+        variables: List of all Keras variables that `body` reads.
+        dtype: String, that of the outputs.
+
+    Returns:
+        `(carried, outputs)`: the state after the last step, and the tensor `(T, ...)` of all outputs.
+    """
+    values, changing = keras_internals.values_of(variables), changing_of(variables)
+
+    def scoped_body(state, step):
+        carried, changed = state
+        (carried, output), changed = in_scope(lambda: body(carried, step), variables, values, changing, changed)
+        return (carried, changed), output
+
+    (carried, changed), outputs = backend.scan(scoped_body, (carried, [values[index] for index in changing]), steps, dtype)
+    _assign(variables, changing, changed)
+    return carried, outputs
+
+
+def changing_of(variables):
+    """The indices of the variables that a step may assign."""
+    return [index for index, variable in enumerate(variables) if not variable.trainable]
+
+
+def in_scope(function, variables, values, changing, changed):
+    """`(function(), changed)`, evaluated with the given values of variables; those of `changing` have the values `changed`."""
+    inside = list(values)
+    for index, value in zip(changing, changed, strict=True):
+        inside[index] = value
+    with keras_internals.Replaced(zip(variables, inside, strict=True), backend.assigned_weight) as scope:
+        result = function()
+    return result, [scope.get_current_value(variables[index]) for index in changing]
+
+
+def _assign(variables, changing, changed):
+    for index, value in zip(changing, changed, strict=True):
+        variables[index].assign(value)

@@ -1,0 +1,62 @@
+"""How steps run is public: which engine has run them, and the numbers that decide on it."""
+
+import numpy as np
+import pytest
+from helpers import BACKEND, compiled, data, spiking
+
+import keras_ratesnn as rsnn
+from keras_ratesnn._core import backend
+
+OTHERS = {
+    "torch": {"eager_calls": {"auto": 2, True: 2}, "calls_in_a_row": 0, "compiler": "eager"},
+    "jax": {"unrolled_steps": {"cpu": {False: 8, True: 8}, "gpu": {False: 1, True: 1}}},
+}
+OTHERS["tensorflow"] = OTHERS["jax"]
+
+
+def test_settings_hold_in_their_context_and_what_it_yields_changes_nothing():
+    with rsnn.engine_settings() as before:
+        pass
+    with rsnn.engine_settings(**OTHERS[BACKEND]) as settings:
+        assert settings == OTHERS[BACKEND]
+        next(iter(settings.values())).clear()
+        with rsnn.engine_settings() as inside:
+            assert inside == OTHERS[BACKEND]
+        if BACKEND == "jax":
+            assert backend.unrolled_steps(with_gradient=False) == 8
+    with pytest.raises(KeyError), rsnn.engine_settings(**OTHERS[BACKEND]):
+        raise KeyError
+    with rsnn.engine_settings() as after:
+        assert after == before
+
+
+def test_wrong_settings_are_errors_and_change_nothing():
+    name = next(iter(OTHERS[BACKEND]))
+    with rsnn.engine_settings() as before:
+        for changes, error, said in (
+            ({"threads": 1}, ValueError, f"must be one of .*{name}.*Received: changes='threads'"),
+            ({name: 3}, TypeError, f"`{name}` must be a dict with the keys .*Received: {name}=3"),
+            ({name: dict.fromkeys(before[name], -1)}, (TypeError, ValueError), rf"{name}\[.*Received: .*-1"),
+        ):
+            with pytest.raises(error, match=said), rsnn.engine_settings(**changes):
+                pass
+        with rsnn.engine_settings() as after:
+            assert after == before
+
+
+def test_a_model_says_which_engine_has_run_its_calls():
+    x, _ = data(4)
+    model = compiled(spiking())
+    if BACKEND != "torch":
+        model.predict(x, verbose=0)
+        assert model.engine == "keras"
+        return
+    found, outputs = [], []
+    with rsnn.engine_settings(eager_calls={"auto": 1, True: 1}, compiler="eager"):
+        for jit_compile in ("auto", True):
+            model = compiled(spiking(model.network), jit_compile=jit_compile)
+            for _ in range(3):
+                outputs.append(model.predict_on_batch(x))
+                found.append(model.engine)
+    assert found == ["eager", "recorded", "recorded", "eager", "recorded", "compiled"]
+    assert all(np.array_equal(each, outputs[0]) for each in outputs)
