@@ -13,10 +13,9 @@ from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
 from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas
-from keras_ratesnn._model.around_fit import around_fit
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
-from keras_ratesnn._model.callback_order import in_order
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
+from keras_ratesnn._model.fit_callbacks import around_fit, in_order
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
     check_data,
