@@ -18,7 +18,7 @@ from keras_ratesnn._model.engine_settings import engine_settings
 from keras_ratesnn._model.recorded import recorded
 from keras_ratesnn.analysis.description import describe
 from keras_ratesnn.conversion import fold_batch_normalization, spikify, unroll
-from keras_ratesnn.layer_kinds import LayerKind, affine
+from keras_ratesnn.layer_kinds import LayerKind, Normalization, affine
 from keras_ratesnn.nir import export_nir, import_nir
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -26,6 +26,7 @@ __version__ = "0.2.0.dev0"
 
 __all__ = [
     "LayerKind",
+    "Normalization",
     "SpikingModel",
     "__version__",
     "affine",

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from helpers import BACKEND, to_numpy, training_step
 from keras import ops
 
@@ -14,8 +15,15 @@ Y = np.array([0, 1, 2, 1])
 STEP_MODES = ["multi", "single"]
 METHODS = ["rate", Rate(windows=2), "bptt", "sltt", "ottt"]
 EACH = [(gradient, step_mode) for gradient in METHODS for step_mode in STEP_MODES]
-# All methods and both step modes, and all pairs on PyTorch, where they take the least time.
-SOME = EACH if BACKEND == "torch" else [*EACH[::3], EACH[1], EACH[5]]
+
+
+def slow_unless(cases, chosen):
+    """Cases for `parametrize`, of which those that are not chosen are slow."""
+    return [pytest.param(*case, marks=() if case in chosen else pytest.mark.slow) for case in cases]
+
+
+# All methods and both step modes, and the other pairs too on PyTorch, where they take the least time.
+EACH_ONCE = slow_unless(EACH, EACH if BACKEND == "torch" else [*EACH[::3], EACH[1], EACH[5]])
 
 
 class WithMask(keras.Model):

@@ -81,7 +81,7 @@ class Scale(keras.layers.Layer):  # type: ignore[misc]
 
 
 rsnn.layers.LIF(reset="softly")  # type: ignore[arg-type]
-rsnn.layers.LIF(0.5, 1.0, "soft")  # type: ignore[call-arg]
+rsnn.layers.LIF(0.5, 1.0, "soft")  # type: ignore[arg-type, call-arg]
 rsnn.layers.ALIFCell(adaptation="some")  # type: ignore[arg-type]
 rsnn.LayerKind(affine="yes")  # type: ignore[arg-type]
 rsnn.fold_batch_normalization(keras.Sequential(), verbose="no")  # type: ignore[arg-type]

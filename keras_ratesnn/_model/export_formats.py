@@ -10,8 +10,7 @@ from typing import Any
 import keras
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import checks, keras_internals, optional_packages
-from keras_ratesnn._core.backend import xla_loops
+from keras_ratesnn._core import backend, checks, keras_internals, optional_packages
 from keras_ratesnn._model.quantization import quantized_layers
 
 FORMATS = ("tf_saved_model", "onnx", "litert", "openvino", "torch")
@@ -63,21 +62,21 @@ def check(network: keras.Model, filepath: str | os.PathLike[str], format: str, f
     checks.one_of("format", format, formats)
     # A SavedModel is a folder, which is made with those that it is in.
     path = (checks.path if format == "tf_saved_model" else checks.file_to_write)("filepath", filepath)
-    backend = keras.backend.backend()
-    offered = _BACKENDS.get(format, (backend,))
-    if backend not in offered:
+    here = keras.backend.backend()
+    offered = _BACKENDS.get(format, (here,))
+    if here not in offered:
         raise ValueError(
-            f"`format={format!r}` is not available on the backend {backend!r}, only on {' and '.join(offered)}. "
+            f"`format={format!r}` is not available on the backend {here!r}, only on {' and '.join(offered)}. "
             f"{_elsewhere(format)}"
         )
-    package, command = _PACKAGES.get((format, backend), (None, None))
+    package, command = _PACKAGES.get((format, here), (None, None))
     if package is not None and importlib.util.find_spec(package) is None:
-        other = "" if _EASIEST[format] == backend else f", or change the backend. {_elsewhere(format)}"
+        other = "" if _EASIEST[format] == here else f", or change the backend. {_elsewhere(format)}"
         raise ImportError(
-            f"`format={format!r}` needs the package {package} on the backend {backend!r}. Install it, {command}{other}"
+            f"`format={format!r}` needs the package {package} on the backend {here!r}. Install it, {command}{other}"
         )
-    _check_precision(network, format, backend)
-    _check_quantization(network, format, backend)
+    _check_precision(network, format, here)
+    _check_quantization(network, format, here)
     if format != "tf_saved_model":
         check_noise(network, f'`format={format!r}` cannot hold the state of a random generator; format="tf_saved_model" can.')
     return path
@@ -145,9 +144,7 @@ def any_batch(format: str, input_signature: Any) -> dict[str, Any]:
     specs = keras.tree.flatten(input_signature)
     if len(specs) != 1 or specs[0].shape[0] is not None:
         return {}
-    import torch
-
-    return {"dynamic_shapes": {0: torch.export.Dim("batch", min=1)}}
+    return {"dynamic_shapes": {0: backend.any_size("batch")}}
 
 
 @contextlib.contextmanager
@@ -157,9 +154,7 @@ def exporting(format: str) -> Iterator[None]:
     Args:
         format: String.
     """
-    # The converter from JAX to ONNX cannot convert time loops.
-    loops = xla_loops.unrolled() if (format, keras.backend.backend()) == ("onnx", "jax") else contextlib.nullcontext()
-    with loops, warnings.catch_warnings():
+    with backend.exporting(format), warnings.catch_warnings():
         for message in (
             "The `native_serialization` parameter is deprecated",
             ".*legacy TorchScript-based ONNX export",

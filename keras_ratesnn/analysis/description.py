@@ -17,6 +17,17 @@ NEARLY_ALL = 0.95
 """A layer with at least this fraction of silent, or of saturated, neurons gets a warning."""
 
 
+_COLUMNS = {
+    "neuron layer": "{0.name}",
+    "output shape": "{0.output_shape}",
+    "neurons": "{0.neurons:,}",
+    "firing rate": "{0.firing_rate:.4f}",
+    "silent": "{0.silent:.1%}",
+    "saturated": "{0.saturated:.1%}",
+}
+"""The columns of the table, and what they show of a `NeuronLayer`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class NeuronLayer:
     """The activity of a neuron layer on a batch.
@@ -108,19 +119,8 @@ class Description:
         return found
 
     def __str__(self) -> str:
-        columns = ("neuron layer", "output shape", "neurons", "firing rate", "silent", "saturated")
-        rows = [
-            (
-                layer.name,
-                str(layer.output_shape),
-                f"{layer.neurons:,}",
-                f"{layer.firing_rate:.4f}",
-                f"{layer.silent:.1%}",
-                f"{layer.saturated:.1%}",
-            )
-            for layer in self.layers
-        ]
-        lines = [f"{self.name}: {self.samples} samples, {self.timesteps} time steps", *_table(columns, rows)]
+        rows = [[form.format(layer) for form in _COLUMNS.values()] for layer in self.layers]
+        lines = [f"{self.name}: {self.samples} samples, {self.timesteps} time steps", *_table(list(_COLUMNS), rows)]
         lines.append(f"Trainable parameters: {self.parameters:,}")
         lines.append(
             f"A sample takes {self.synaptic_operations:,.0f} synaptic operations and {self.first_multiply_adds:,.0f} "
@@ -237,10 +237,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table: the first two columns to the left, numbers to the right."""
     widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
 
+    sides = "<<".ljust(len(columns), ">")
+
     def line(row):
-        cells = [
-            cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "  ".join(cells).rstrip()
+        return "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
 
     return [line(columns), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]

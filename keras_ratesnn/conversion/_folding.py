@@ -24,7 +24,6 @@ import numpy as np
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, progress
 from keras_ratesnn.conversion._listing import grouped
-from keras_ratesnn.conversion._nodes import nodes_of
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
 from keras_ratesnn.conversion._tasks import with_network
 from keras_ratesnn.layer_kinds import kind_of
@@ -189,7 +188,7 @@ def _find_pairs(network):
         List of `_Pair`.
     """
     calls: dict[keras.Operation, list] = {}
-    for node in nodes_of(network):
+    for node in _graph.nodes_of(network):
         calls.setdefault(node.operation, []).append(node)
     pairs = []
     for operation, nodes in calls.items():

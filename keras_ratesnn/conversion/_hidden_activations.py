@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 
+from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._model.layer_configs import is_of_others
-from keras_ratesnn.conversion._nodes import nodes_of
 from keras_ratesnn.layer_kinds import TIME_MEAN, kind_of
 
 HIDDEN = "hidden"
@@ -66,7 +66,7 @@ def find_activations(network, inside=None):
         List of `Activation`.
     """
     roles: dict[keras.Operation, set[str]] = {}
-    nodes = nodes_of(network, inside)
+    nodes = _graph.nodes_of(network, inside)
     ordinary = _after_means(nodes)
     for node in nodes:
         roles.setdefault(node.operation, set()).update({AFTER_MEAN} if node in ordinary else _roles(node))

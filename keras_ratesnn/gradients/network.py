@@ -5,6 +5,7 @@ but on Keras variables. Single-step mode and streams are loops over it. In multi
 runs all steps before the next one begins. What is the same at every step runs once, before them.
 """
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ class Gathered(NamedTuple):
     """Of the steps so far, the sums of the outputs, or all of them if all are wanted; and their Keras masks, `()` for none."""
 
     outputs: Structure
-    masks: list[Any]
+    masks: Structure
 
 
 def plain_nodes(calls: Sequence[PlannedCall], context: Context, static: set[int]) -> Iterable[Node]:
@@ -253,48 +254,35 @@ class Network:
         return carried
 
     def _gather(self, gathered, outputs, t):
-        flat = tree.flatten(outputs)
-        masks = [keras_internals.mask_of(output) for output in flat]
-        masks = [() if mask is None else self._valid_mask(mask, t) for mask in masks]
         if gathered is None:
             # Sums are wider.
-            self._dtypes = tree.map_leaves(lambda output: output.dtype, outputs)
-            totals, so_far = tree.map_leaves(lambda _: None, outputs), [None] * len(flat)
-        else:
-            totals, so_far = gathered
-        sequences, timesteps = self.run.return_sequences, self.windows.timesteps
+            self._dtypes, nothing = (tree.map_leaves(of, outputs) for of in (lambda output: output.dtype, lambda _: None))
+            gathered = Gathered(nothing, nothing)
 
-        def plus(total, output):
-            if sequences:
-                return with_step(total, output, t, timesteps)
-            return time_axis.widen(output) if total is None else total + time_axis.widen(output)
+        def joined(so_far, value, plus):
+            if self.run.return_sequences:
+                return with_step(so_far, value, t, self.windows.timesteps)
+            return value if so_far is None else plus(so_far, value)
 
-        def either(before, mask):
-            if isinstance(mask, tuple):
-                return ()
-            if sequences:
-                return with_step(before, mask, t, timesteps)
-            return mask if before is None else ops.logical_or(before, mask)
+        def total(output, so_far):
+            return joined(so_far, output if self.run.return_sequences else time_axis.widen(output), operator.add)
 
-        return Gathered(
-            tree.map_leaves(plus, totals, outputs),
-            [either(before, mask) for before, mask in zip(so_far, masks, strict=True)],
-        )
+        def mask(output, so_far):
+            of_step = keras_internals.mask_of(output)
+            return () if of_step is None else joined(so_far, self._valid_mask(of_step, t), ops.logical_or)
+
+        return Gathered(*(tree.map_leaves(of, outputs, so_far) for of, so_far in zip((total, mask), gathered, strict=True)))
 
     def of_gathered(self, gathered: Gathered) -> Structure:
         """The outputs of a sweep: means over the steps that count, with gradient, or sequences."""
 
-        def mean(total, dtype):
-            return ops.cast(self.windows.mean_of_all(total), time_axis.mean_dtype(dtype))
+        def output(total, dtype, mask):
+            if self.run.return_sequences:
+                return keras_internals.put_mask(total, self.run.mask if tree.is_absent(mask) else mask)
+            mean = ops.cast(self.windows.mean_of_all(total), time_axis.mean_dtype(dtype))
+            return keras_internals.put_mask(mean, None if tree.is_absent(mask) else mask)
 
-        outputs = gathered.outputs if self.run.return_sequences else tree.map_leaves(mean, gathered.outputs, self._dtypes)
-        masks, of_time = iter(gathered.masks), self.run.mask if self.run.return_sequences else None
-
-        def with_mask(output):
-            mask = next(masks)
-            return keras_internals.put_mask(output, of_time if isinstance(mask, tuple) else mask)
-
-        return tree.map_leaves(with_mask, outputs)
+        return tree.map_leaves(output, gathered.outputs, self._dtypes, gathered.masks)
 
     def rates(self, states: States, constants: Constants) -> Structure:
         """The network on rates, given the states after the last step: outputs `(batch * W, ...)`, with gradient."""

@@ -17,12 +17,12 @@ from keras import ops
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure
-from keras_ratesnn.gradients._online import run_online
 from keras_ratesnn.gradients.handlers import MaskHandler, NeuronHandler, OperationHandler
 from keras_ratesnn.gradients.handlers.neuron import State
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Node, plain_nodes
 from keras_ratesnn.gradients.run import Run
+from keras_ratesnn.gradients.sltt import run_online
 
 
 @registry.register

@@ -16,14 +16,28 @@ ROLES = (OPERATION, NEURON, ENCODER, CELL, TIME_MEAN, TIME_MIXING)
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """How a layer normalises with batch statistics in training.
+    """How a layer normalises with batch statistics in training, for the `normalization` of its `LayerKind`.
+
+    Time steps and rates have other statistics. A subclass of `keras.layers.BatchNormalization` with its `call` needs none of
+    this: it has the facts of its base class.
+
+    Example:
+
+    >>> def centered(layer, inputs, times=1, mask=None):
+    ...     mean, variance = ops.mean(inputs, axis=0), ops.var(inputs, axis=0)
+    ...     return inputs - mean, mean, variance
+    >>> class Centering(keras.layers.Layer):
+    ...     layer_kind = keras_ratesnn.LayerKind(affine=True, normalization=keras_ratesnn.Normalization(centered))
+    ...
+    ...     def call(self, inputs, training=None):
+    ...         return centered(self, inputs)[0] if training else inputs
 
     Args:
         normalize: Function `(layer, inputs, times=1, mask=None) -> (outputs, mean, variance)`: normalises a tensor with its own
             statistics, without those rows that are masked, and updates the layer's moving averages `times` times.
         normalize_rate: Function `(layer, rate, mean, variance, weights=None) -> outputs`: normalises a rate with the given
-            statistics, and with the derivatives of the rate's own statistics, in which it may have weights; `None` if there
-            is no such function. Defaults to `None`.
+            statistics, and with the derivatives of the rate's own statistics, in which it may have weights. The layer has an
+            attribute `epsilon`, which it adds to a variance. `None` if there is no such function. Defaults to `None`.
         step_factors: Function `layer -> (steps,)`: the factor of the normalised output at each time step, for a layer that
             takes the time step; `None` if there are none. Defaults to `None`.
         after_steps: Function `(layer, mean, variance)`, called once after all steps of a batch with the statistics of all

@@ -10,8 +10,7 @@ import keras
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, optional_packages
 from keras_ratesnn._model.weight_checks import check_finite
-from keras_ratesnn.conversion._folding import fold_batch_normalization
-from keras_ratesnn.conversion._nodes import nodes_of
+from keras_ratesnn.conversion import fold_batch_normalization
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.nir import _continuous_time, _layouts, _to_nodes
 from keras_ratesnn.nir._graph_writer import GraphWriter
@@ -86,7 +85,7 @@ def _graph_of(nir: Any, model: keras.Model, dt: float) -> Any:
     _, *shape = network.inputs[0].shape
     if None in shape or not shape:
         raise ValueError(f"`model` must know the shape of its input. Received: an input of shape {network.inputs[0].shape}.")
-    found = _to_nodes.data_format_of(node.operation for node in nodes_of(network))
+    found = _to_nodes.data_format_of(node.operation for node in _graph.nodes_of(network))
     writer = GraphWriter(nir, found, dt)
     begin = writer.input(_layouts.shape_to_nir(tuple(shape), writer.format_of(shape)))
     end = _graph.walk(network, [begin], lambda call: _to_nodes.add_layer(writer, call.operation, call.signals), training=False)
@@ -105,7 +104,7 @@ def _without_normalization(network: keras.Model) -> keras.Model:
     """The graph of a network, with folded batch normalisation."""
     graph = _graph.as_graph(network, argument="model")
     normalizes = False
-    for node in nodes_of(graph):
+    for node in _graph.nodes_of(graph):
         if kind_of(node.operation).normalization is None:
             _to_nodes.check(node.operation)
         else:

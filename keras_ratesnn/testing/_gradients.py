@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_ratesnn._core import backend
 from keras_ratesnn.testing._findings import to_numpy
 
 
@@ -20,8 +21,7 @@ def loss_and_gradients(model, x, weights):
     variables = model.trainable_variables
     # After one step from rest the momentum is minus the gradient.
     optimizer = keras.optimizers.SGD(learning_rate=1.0, momentum=0.5)
-    # Only on JAX compiling a step is faster than running it eagerly.
-    model.compile(optimizer, weighted_sum, run_eagerly=keras.backend.backend() != "jax")
+    model.compile(optimizer, weighted_sum, run_eagerly=not backend.EAGER_IS_SLOW)
     before = to_numpy(variables)
     loss = model.train_on_batch(x, weights)
     gradients = {variable.path: -to_numpy(momentum) for variable, momentum in zip(variables, optimizer.momentums, strict=True)}

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import itertools
 import shutil
 import types
 import warnings
@@ -10,7 +11,7 @@ from unittest import mock
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, loss_and_gradients, spiking, to_numpy
+from helpers import BACKEND, compiled, data, dyadic, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -163,6 +164,136 @@ def test_compiled_loops_give_the_same_results_as_eager_ones(gradient, policy):
     tolerance = 1e-4 if policy == "float32" else 2e-2
     assert_same(result, expected, rtol=tolerance, atol=tolerance)
     assert np.isfinite(bigger[0])
+
+
+OF_LIBRARY = {
+    "IF": lambda: rsnn.layers.IF(0.5, initial_membrane=0.25),
+    "LIF": lambda: rsnn.layers.LIF(0.5, 0.5, reset="hard", v_reset=-0.25),
+    "LIF, delayed": lambda: rsnn.layers.LIF(0.5, 0.5, decay_input=True, reset_delay=True),
+    "ParametricLIF": lambda: rsnn.layers.ParametricLIF(0.5, 0.5, per_channel=True, learn_threshold=True),
+    "CuBaLIF": lambda: rsnn.layers.CuBaLIF(0.5, 0.5, synaptic_decay=0.5),
+    "ALIF": lambda: rsnn.layers.ALIF(threshold=0.5, learn_threshold=True),
+    "ILIF": lambda: rsnn.layers.ILIF(3, 0.5, 0.5, normalize=True, detach_reset=False),
+}
+"""Neurons whose loops are compiled. Those of parallel and recurrent neurons are not."""
+
+POLICIES = ["float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16", "float64"]
+
+
+def with_and_without_compiled_loops(names, policy, compiler, timesteps, gradient, step_mode="multi"):
+    """What a training step gives, and inference after it, without and with compiled loops, and whether all are compiled."""
+    keras.config.set_dtype_policy(policy)
+    inputs = keras.Input((6,), dtype=keras.config.dtype_policy().compute_dtype)
+    currents = layers.Dense(8)
+    x = layers.Concatenate()([OF_LIBRARY[name]()(currents(inputs)) for name in names])
+    model = spiking(keras.Model(inputs, layers.Dense(3)(x)), timesteps, gradient, step_mode=step_mode)
+    # Sums of multiples of 1/16 are exact in every policy, so that no rounding moves a membrane over its threshold.
+    currents.kernel.assign(dyadic((6, 8)))
+    x, y = dyadic((5, timesteps, 6), seed=1).astype("float32"), np.array([0, 1, 2, 0, 1])
+
+    def results():
+        return (*loss_and_gradients(model, x, y), to_numpy(ops.cast(model(x), "float32")))
+
+    expected = results()
+    with fusion(compiler) as state:
+        found = results()
+        assert all(kernel.is_compiled for kernel in state._kernels)
+        return expected, found, len(state._kernels)
+
+
+MODES_AND_STEPS = [
+    ("bptt", "multi", 3),
+    ("rate", "multi", 17),
+    ("bptt", "multi", 31),
+    ("rate", "single", 3),
+    ("rate", "multi", 16),
+]
+# A few neurons, each in another policy and mode.
+FEW = [
+    (["ALIF"], "mixed_float16", MODES_AND_STEPS[0]),
+    (["CuBaLIF"], "bfloat16", MODES_AND_STEPS[2]),
+    (["ParametricLIF"], "float16", MODES_AND_STEPS[1]),
+    (["ILIF"], "float64", MODES_AND_STEPS[3]),
+]
+
+
+@torch_only
+@pytest.mark.parametrize(
+    ("names", "policy", "mode"),
+    [*FEW, *(pytest.param(OF_LIBRARY, *case, marks=pytest.mark.slow) for case in itertools.product(POLICIES, MODES_AND_STEPS))],
+    ids=str,
+)
+def test_traced_loops_of_every_neuron_are_the_same_to_the_bit_in_every_policy(names, policy, mode):
+    """Also for more steps than are traced as one function."""
+    gradient, step_mode, timesteps = mode
+    expected, found, kernels = with_and_without_compiled_loops(names, policy, "eager", timesteps, gradient, step_mode)
+    assert kernels >= min(len(names), 5)
+    assert found[0] == expected[0]
+    for path, gradient_ in expected[1].items():
+        np.testing.assert_array_equal(found[1][path], gradient_, err_msg=path)
+    np.testing.assert_array_equal(found[2], expected[2])
+
+
+@torch_only
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="PyTorch's compiler needs a C++ compiler")
+@pytest.mark.parametrize(
+    "policy", ["float16", *(pytest.param(of, marks=pytest.mark.slow) for of in POLICIES if of != "float16")]
+)
+@pytest.mark.parametrize(
+    "name", ["CuBaLIF", *(pytest.param(of, marks=pytest.mark.slow) for of in OF_LIBRARY if of != "CuBaLIF")]
+)
+def test_compiled_loops_of_every_neuron_emit_the_same_spikes_in_every_policy(name, policy):
+    """Between the casts of a cell the compiler computes in float32 or wider, so that gradients are rounded otherwise."""
+    expected, found, kernels = with_and_without_compiled_loops([name], policy, "inductor", 2, "bptt")
+    assert kernels >= 2
+    np.testing.assert_array_equal(found[2], expected[2])
+    roundoff = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
+    tolerance = 16 * roundoff[keras.config.dtype_policy().compute_dtype]
+    assert_same(found[:2], expected[:2], rtol=tolerance, atol=tolerance)
+
+
+@torch_only
+def test_loops_of_more_layouts_than_are_compiled_one_by_one_are_right(monkeypatch):
+    """Images with other orders of their axes in memory, with axes of one element, which have no place in it, and with gaps."""
+    import torch
+
+    inputs = keras.Input((None, None, None))
+    model = spiking(keras.Model(inputs, rsnn.layers.LIF(0.5, 0.5, reset_delay=True)(inputs)), 2, "bptt", return_sequences=True)
+    monkeypatch.setattr(torch_compiler, "MOST_LAYOUTS", 2)
+    x = torch.from_numpy(dyadic((2, 3, 4, 5)).astype("float32"))
+    frames = [x, x.permute(0, 1, 3, 2), x.permute(3, 2, 1, 0), x[:, :1], x[..., :1], x[:1], x[:, ::2], x[:, :, ::3]]
+    expected = [to_numpy(model(x)) for x in frames]
+    with fusion("eager") as state:
+        for x, wanted in zip(frames, expected, strict=True):
+            np.testing.assert_array_equal(to_numpy(model(x)), wanted)
+        (kernel,) = state._kernels
+        assert len(kernel._compiled) == 2
+        assert kernel._others.is_compiled
+
+
+@torch_only
+def test_models_that_share_layers_share_what_they_learn_though_one_is_recorded():
+    """The recorded calls of one, and the compiled loops of the other, follow the weights that either trains."""
+    from recorded_calls import call_graphs, graphs_of, recording
+
+    x, y = data(5)
+    histories = []
+    for recorded in (False, True):
+        keras.utils.clear_session(free_memory=False)
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        shared = keras.Model(inputs, layers.Dense(3)(NEURONS["all that is learned"]()(layers.Dense(8)(inputs))))
+        first = compiled(spiking(shared, 2, "bptt"), jit_compile="auto" if recorded else False)
+        other = compiled(spiking(shared, 3, "rate"), jit_compile=recorded)
+        with fusion("eager") if recorded else contextlib.nullcontext() as state, recording():
+            call_graphs.EAGER_CALLS[True] = 99
+            for _ in range(3):
+                histories.append([float(first.train_on_batch(x, y)), float(other.train_on_batch(x, y))])
+                histories[-1] += [to_numpy(model(x)) for model in (first, other)]
+            assert not recorded or (state._kernels and graphs_of(first) and not graphs_of(other))
+    for found, expected in zip(histories[3:], histories[:3], strict=True):
+        for one, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-5)
 
 
 @torch_only

@@ -376,7 +376,7 @@ def mobilenet():
 
 def of(builder, size, **kwargs):
     def build():
-        model = getattr(rsnn.models, builder)((size, size, 3), 10, **kwargs)
+        model = getattr(rsnn.models, builder)((size, size, 3), classes=10, **kwargs)
         trained(model.network)
         return model
 

@@ -34,8 +34,6 @@ FLOORS = [
 """From the ground up. A room imports from lower floors only, so that there is no circle. `LIBRARY` is its public names."""
 
 PRIVATE_ELSEWHERE = {
-    "conversion._folding": "nir folds normalisations before it writes a graph",
-    "conversion._nodes": "nir finds the operations of a graph as conversion does",
     "gradients._neuron_independence": "testing checks it for one cell",
     "gradients._observing": "analysis and conversion look at signals between operations",
 }
@@ -47,7 +45,6 @@ BACKENDS = {"jax": "jax", "jaxlib": "jax", "functorch": "torch", "tensorflow": "
 BACKENDS_ELSEWHERE = {
     ("_core/keras_internals/batches.py", "jax"): "Keras' trainer for JAX is mended with arrays of several devices",
     ("_core/keras_internals/transfers.py", "torch"): "Keras' trainer for PyTorch is mended in its copies to a device",
-    ("_model/export_formats.py", "torch"): "Keras exports PyTorch's models by PyTorch's own exporter",
 }
 """Where else a backend's package is imported, and why. None is to be added."""
 

@@ -6,9 +6,9 @@ What a masked row holds changes nothing. Its neurons wait: a row gives what its 
 import keras
 import numpy as np
 import pytest
-from helpers import spiking, to_numpy
+from helpers import compiled, spiking, to_numpy
 from keras import layers, ops
-from masked_results import SOME, STEP_MODES, T, assert_same, results
+from masked_results import EACH_ONCE, STEP_MODES, T, Y, assert_same, results
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate
@@ -43,7 +43,7 @@ def network(*neurons, **kwargs):
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), SOME, ids=str)
+@pytest.mark.parametrize(("gradient", "step_mode"), EACH_ONCE, ids=str)
 def test_what_a_masked_row_holds_changes_nothing(gradient, step_mode):
     rows, x = masks(), frames()
     found = [
@@ -131,3 +131,13 @@ def test_masks_that_layers_of_the_network_make_are_those_of_neurons(step_mode):
         embedding.embeddings.assign(weights)
         found.append(results(model, words, mask=None))
     assert_same(found[1], found[0], rtol=0.0)
+
+
+def test_fit_trains_with_the_masks_of_rows_that_a_layer_before_the_model_makes():
+    rows, x = masks(), frames()
+    inputs, model = keras.Input((T, ROWS, 6)), spiking(network(), T)
+    value, *gradients = results(model, x, mask=rows)[: 1 + len(model.trainable_variables)]
+    expected = [to_numpy(variable.value) - of for variable, of in zip(model.trainable_variables, gradients, strict=True)]
+    outer = compiled(keras.Model(inputs, model(layers.Masking(-1.0)(inputs))), keras.optimizers.SGD(1.0))
+    assert outer.fit(holding(-1.0, x, rows), Y, shuffle=False, verbose=0).history["loss"] == pytest.approx([value], rel=1e-5)
+    assert_same([to_numpy(variable.value) for variable in model.trainable_variables], expected)

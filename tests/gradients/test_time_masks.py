@@ -9,14 +9,23 @@ import numpy as np
 import pytest
 from helpers import BACKEND, compiled, results_without_padding, spiking, to_numpy, training_results
 from keras import layers, ops
-from masked_results import EACH, LENGTHS, MASK, SOME, STEP_MODES, T, WithMask, Y, assert_same, results, results_of_each
+from masked_results import (
+    EACH,
+    EACH_ONCE,
+    LENGTHS,
+    MASK,
+    STEP_MODES,
+    T,
+    WithMask,
+    Y,
+    assert_same,
+    results,
+    results_of_each,
+    slow_unless,
+)
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate
-
-
-def slow_unless(cases, chosen):
-    return [pytest.param(*case, marks=() if case in chosen else pytest.mark.slow) for case in cases]
 
 
 def frames(seed=0, features=(6,), timesteps=T):
@@ -46,7 +55,7 @@ def normalizing_network():
 
 @pytest.mark.parametrize(
     ("gradient", "step_mode"),
-    [*slow_unless(EACH, SOME), (Rate(windows=T), "multi"), (SLTT(recompute=False), "single")],
+    [*EACH_ONCE, (Rate(windows=T), "multi"), (SLTT(recompute=False), "single")],
     ids=str,
 )
 def test_padded_sequences_give_what_each_gives_alone(gradient, step_mode):
@@ -87,7 +96,7 @@ def test_steps_that_are_padding_may_be_anywhere(step_mode):
         assert_same(anywhere, at_the_end, gradient)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), SOME, ids=str)
+@pytest.mark.parametrize(("gradient", "step_mode"), EACH_ONCE, ids=str)
 def test_what_is_in_the_padding_changes_nothing(gradient, step_mode):
     x = frames()
     model = spiking(normalizing_network(), T, gradient, step_mode=step_mode)
@@ -123,7 +132,9 @@ def network_that_knows_its_step():
 
 
 @pytest.mark.parametrize(
-    ("gradient", "step_mode"), [pair for pair in [*EACH[:4], *EACH[4:8:3]] if BACKEND == "torch" or pair[0] != "rate"], ids=str
+    ("gradient", "step_mode"),
+    slow_unless(EACH[:8], [pair for pair in [*EACH[:4], *EACH[4:8:3]] if BACKEND == "torch" or pair[0] != "rate"]),
+    ids=str,
 )
 def test_padding_before_a_sequence_is_as_padding_after_it(gradient, step_mode):
     """The number of a step and the windows count from the first step of each sample that is not padding."""
@@ -193,7 +204,7 @@ def test_steps_of_few_sequences_do_not_dominate_the_rate_gradient():
         assert norms[0] / 2 < norms[1] < norms[0] * 2, (gradient, norms)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), EACH[::3] + EACH[1:2], ids=str)
+@pytest.mark.parametrize(("gradient", "step_mode"), slow_unless(EACH, EACH[::3] + EACH[1:2]), ids=str)
 def test_samples_that_are_all_padding_have_no_gradient(gradient, step_mode):
     model = spiking(normalizing_network(), T, gradient, step_mode=step_mode)
     nothing = np.zeros_like(MASK)
@@ -208,7 +219,7 @@ class Shares(keras.layers.Layer):
         return inputs / ops.sum(inputs, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), EACH[::3] + EACH[1:2], ids=str)
+@pytest.mark.parametrize(("gradient", "step_mode"), slow_unless(EACH, EACH[::3] + EACH[1:2]), ids=str)
 def test_operations_that_are_nan_for_zeros_give_no_nan_in_padding(gradient, step_mode):
     """A mean over words, of which padding has none, and a division."""
     words = np.where(MASK[..., None], np.random.default_rng(0).integers(1, 9, (4, T, 3)), 0).astype("int32")
@@ -249,7 +260,7 @@ def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike():
     assert_same(results_of(Rate(windows=T), "single"), results_of("bptt", "single"), rtol=2e-3)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), EACH[::3] + EACH[5:6], ids=str)
+@pytest.mark.parametrize(("gradient", "step_mode"), slow_unless(EACH, EACH[::3] + EACH[5:6]), ids=str)
 def test_outputs_of_every_step_are_masked(gradient, step_mode):
     """Losses and metrics of Keras leave the padding out; `TET` takes the mean over the steps of each sample first."""
     x = padded_with(np.nan, frames())

@@ -4,8 +4,10 @@ import pathlib
 import re
 
 import keras
+import numpy as np
 import pytest
-from keras import layers
+from helpers import data, loss_and_gradients
+from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import LayerKind
@@ -109,3 +111,38 @@ def test_only_the_table_the_models_and_conversion_name_keras_layers():
         if place.parts[0] not in allowed and re.search(r"keras\.layers\.(?!Layer\b)\w+", code):
             found.append(str(place))
     assert found == []
+
+
+def _standardized(layer, inputs, times=1, mask=None):
+    mean, variance = ops.mean(inputs, axis=0), ops.var(inputs, axis=0)
+    return (inputs - mean) / ops.sqrt(variance + layer.epsilon), mean, variance
+
+
+def _standardized_rate(layer, rate, mean, variance, weights=None):
+    """With the values of the given statistics and the derivatives of the rate's own."""
+    own = ops.mean(rate, axis=0), ops.var(rate, axis=0)
+    mean, variance = (of + ops.stop_gradient(value - of) for of, value in zip(own, (mean, variance), strict=True))
+    return (rate - mean) / ops.sqrt(variance + layer.epsilon)
+
+
+class Standardized(layers.Layer):
+    layer_kind = LayerKind(affine=True, normalization=rsnn.Normalization(_standardized, _standardized_rate))
+    epsilon = 1e-3
+
+    def call(self, inputs, training=None):
+        return _standardized(self, inputs)[0]
+
+
+@pytest.mark.parametrize(("gradient", "step_mode"), [("rate", "multi"), ("rate", "single"), ("bptt", "multi")])
+def test_a_normalization_of_ones_own_trains_as_batch_normalization_does(gradient, step_mode):
+    inputs, found = keras.Input((6,)), []
+    x, y = data(8, (3, 6))
+    hidden, outputs = layers.Dense(5), layers.Dense(3)
+    for norm in (Standardized(), layers.BatchNormalization(center=False, scale=False, epsilon=1e-3)):
+        network = keras.Model(inputs, outputs(rsnn.layers.LIF()(norm(hidden(rsnn.layers.LIF()(inputs))))))
+        found.append(loss_and_gradients(rsnn.SpikingModel(network, 3, gradient, step_mode), x, y))
+    (loss, gradients), (expected_loss, expected) = found
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert max(abs(gradient).max() for gradient in gradients.values()) > 1e-3
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, expected[name], rtol=1e-4, atol=1e-6)

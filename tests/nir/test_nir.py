@@ -294,7 +294,14 @@ def varied():
     x = ParametricLIF(0.6, 0.9, detach_reset=False, per_channel=True, surrogate="atan", name="parametric")(x)
     x = layers.Conv2D(6, 2, groups=2, dilation_rate=2, name="grouped")(x)
     x = CuBaLIF(
-        0.3, 1.1, 0.7, reset="hard", v_reset=0.1, decay_input=True, surrogate=rsnn.surrogates.Gaussian(0.3), name="current"
+        0.3,
+        1.1,
+        synaptic_decay=0.7,
+        reset="hard",
+        v_reset=0.1,
+        decay_input=True,
+        surrogate=rsnn.surrogates.Gaussian(0.3),
+        name="current",
     )(x)
     x = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, name="depthwise")(
         layers.ZeroPadding2D(1, name="depthwise_padding")(x)

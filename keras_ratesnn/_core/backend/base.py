@@ -98,10 +98,17 @@ class Backend(abc.ABC):
     RECORDS_CALLS = False
     """Whether calls of models are recorded, in the place of Keras' `jit_compile`."""
 
+    EAGER_IS_SLOW = False
+    """Whether a training step takes less time if it is compiled for a single call."""
+
     SETTINGS: tuple[tuple[str, Any, str], ...] = ()
     """The settings of `keras_ratesnn.engine_settings`: name, the module that has it, and the name of its attribute there."""
 
     replicas = Replicas()
+
+    def any_size(self, name: str) -> Any:
+        """A size that an exported graph leaves open, as the backend's own exporter takes it."""
+        return None
 
     def assigned_weight(self, value: Tensor, before: Tensor) -> Tensor:
         """A weight to which a layer has assigned `value`, where tensors replace the weights.
@@ -135,6 +142,10 @@ class Backend(abc.ABC):
             *arguments: Structures of tensors and numbers.
         """
         return function(*arguments)
+
+    def exporting(self, format: str) -> AbstractContextManager[Any]:
+        """A context in which graphs have what the converter to a format of `keras.Model.export` knows."""
+        return contextlib.nullcontext()
 
     def finite_rows(self, tensors: list[Tensor], rows: list[int | Tensor]) -> Tensor:
         """Splits each tensor into as many equal parts; for each part, whether all its elements are finite in all tensors.

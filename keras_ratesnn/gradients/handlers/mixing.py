@@ -72,8 +72,7 @@ class MixingHandler(LoopedHandler, OperationHandler):
 
     def _after(self, state, x, outputs, t):
         outputs = keras_internals.put_mask(outputs, keras_internals.mask_of(x))
-        kept, outputs = self.after(state, [], {}, [outputs], None, t)
-        return state._replace(loss=kept.loss, totals=kept.totals), outputs
+        return self.after(state, [], {}, [outputs], None, t)
 
     def _needs_mean(self, inputs):
         return True

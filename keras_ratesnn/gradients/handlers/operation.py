@@ -95,7 +95,7 @@ class OperationHandler(Handler):
             # If the compiler postponed the means to the backward pass, all steps would stay in memory until then.
             after, totals = backend.optimization_barrier((outputs, totals))
             outputs = [keras_internals.put_mask(x, keras_internals.mask_of(y)) for x, y in zip(after, outputs, strict=True)]
-        return State((), totals, masks or ()), outputs
+        return state._replace(totals=totals, **({"masks": masks} if masks else {})), outputs
 
     def rates(self, state, inputs):
         if self.takes_time or (state and state.masks) or self._has_steps(inputs):

@@ -48,10 +48,6 @@ class RandomHandler(OperationHandler):
         rows = self.rows(inputs)
         return self.after(state, rows, self._masks_in_time(rows), list(map(joined, zip(*outputs, strict=True))), loss, None)
 
-    def after(self, state, *args):
-        kept, outputs = super().after(state, *args)
-        return state._replace(loss=kept.loss, totals=kept.totals, masks=kept.masks), outputs
-
     def rates(self, state, inputs):
         of_steps = self.takes_time or state.masks or self._has_steps(inputs)
         rates, loss = self._in_time(state, inputs) if of_steps else self._by_window(state, inputs)

@@ -1,5 +1,7 @@
 """The backend functions on JAX, whose compiler fuses operations and divides the batch among devices: there are no replicas."""
 
+import contextlib
+
 import jax
 
 from keras_ratesnn._core.annotations import Tensor
@@ -9,6 +11,7 @@ from keras_ratesnn._core.backend import base, xla_loops
 class Backend(base.Backend):
     """JAX."""
 
+    EAGER_IS_SLOW = True
     SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"),)
 
     def graft(self, value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
@@ -35,6 +38,10 @@ class Backend(base.Backend):
 
         attached.defvjp(forward, pull)
         return attached(values, inputs, others)
+
+    def exporting(self, format):
+        # The converter to ONNX cannot convert time loops.
+        return xla_loops.unrolled() if format == "onnx" else contextlib.nullcontext()
 
     def unrolled_steps(self, with_gradient):
         return xla_loops.unrolled_steps(jax.default_backend(), with_gradient)

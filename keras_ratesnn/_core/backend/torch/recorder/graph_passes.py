@@ -243,10 +243,8 @@ def _written(node):
     if schema is None or not schema.is_mutable:
         return []
     given = {argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)} | node.kwargs
-    written = [
-        argument.name for argument in schema.arguments if argument.alias_info is not None and argument.alias_info.is_write
-    ]
-    return [given[name] for name in written if isinstance(given.get(name), fx.Node)]
+    aliases = [(given.get(argument.name), argument.alias_info) for argument in schema.arguments]
+    return [value for value, alias in aliases if alias is not None and alias.is_write and isinstance(value, fx.Node)]
 
 
 def memory_of(node):

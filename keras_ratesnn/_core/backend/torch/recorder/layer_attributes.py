@@ -149,11 +149,8 @@ class LayerAttributes:
 
     def _look_into(self, value, place, depth):
         kind = type(value)
-        if (
-            kind in _FIXED
-            or id(value) in self._seen
-            or (isinstance(value, _FIXED_OF_KERAS) and _is_of_library(kind.__module__))
-        ):
+        is_fixed = kind in _FIXED or (isinstance(value, _FIXED_OF_KERAS) and _is_of_library(kind.__module__))
+        if is_fixed or id(value) in self._seen:
             return
         if isinstance(value, type):
             self._watch_class(value)
@@ -219,8 +216,7 @@ class LayerAttributes:
         cells = function.__closure__ or ()
         if not cells and _is_of_library(function.__globals__.get("__name__")):
             return
-        names = "__code__", "__defaults__", "__kwdefaults__"
-        getters = [functools.partial(getattr, function, name) for name in names]
+        getters = [functools.partial(getattr, function, name) for name in ("__code__", "__defaults__", "__kwdefaults__")]
         getters += [functools.partial(_content, cell) for cell in cells]
         self._getters += getters
         self._look_into_all([*(get() for get in getters[1:]), vars(function)], place, depth)

@@ -45,7 +45,8 @@ def batched_at_end(graph):
     for node in reversed(graph.nodes):
         if _is_movable(node, changing) and all(user in late or user.op == "output" for user in node.users):
             late.add(node)
-    return _reordered(graph, [node for node in graph.nodes if node not in late], late, ())
+    before = [node for node in graph.nodes if node not in late and node.op != "output"]
+    return _reordered(graph, before, late, [graph.output_node()])
 
 
 def batched_at_beginning(graph):
@@ -69,20 +70,15 @@ def _reordered(graph, before, moved, after):
     """The same graph with other places for nodes, and batches of those that are moved."""
     result = fx.Graph()
     places: dict[fx.Node, fx.Node] = {}
-    output = graph.output_node()
 
-    def put(node):
-        places[node] = result.node_copy(node, places.__getitem__)
+    def put(nodes):
+        for node in nodes:
+            places[node] = result.node_copy(node, places.__getitem__)
 
-    for node in before:
-        if node is not output:
-            put(node)
+    put(before)
     for batch in _batches(graph, moved):
-        _put_batch(result, batch, places) if len(batch) > 1 else put(batch[0])
-    for node in after:
-        if node is not output:
-            put(node)
-    put(output)
+        _put_batch(result, batch, places) if len(batch) > 1 else put(batch)
+    put(after)
     return result
 
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_ratesnn import _graph
+from keras_ratesnn._graph.walk import walk
 
 
 class Node:
@@ -38,7 +38,7 @@ def nodes_of(network, inside=None):
         nodes.append(node)
         return keras.tree.map_structure(lambda _: node, call.operation.output)
 
-    outputs = _graph.walk(network, [Node() for _ in network.inputs], trace, training=False, inside=inside)
+    outputs = walk(network, [Node() for _ in network.inputs], trace, training=False, inside=inside)
     for node in keras.tree.flatten(outputs):
         node.consumers.append(None)
     return nodes
