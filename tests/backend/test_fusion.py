@@ -108,6 +108,14 @@ def test_loops_with_many_windows_are_not_compiled(windows, is_compiled):
         assert bool(state._kernels) == is_compiled
 
 
+@torch_only
+def test_all_steps_of_a_layer_share_a_program_in_single_step_mode():
+    model = spiking(network(), 4, "bptt", step_mode="single")
+    with fusion("eager"):
+        loss_and_gradients(model, *data(3, (6, 6, 2)))
+        assert [len(programs) for programs in programs_of(model)] == [1, 1, 1]
+
+
 class Cutting(rsnn.gradients.GradientMethod):
     """SLTT that stores its steps, with a function between steps that is new at each call."""
 

@@ -57,6 +57,10 @@ class NeuronHandler(LoopedHandler):
     def start(self, inputs):
         return State(self.cell.initial_state(self.only_input(inputs)))
 
+    def phase(self, t, valid=None):
+        # With the number of the step in it, each would be compiled by itself.
+        return ()
+
     def advance(self, state, inputs, phase):
         _, spikes, cell = self.cell.step(inputs[0], state.cell)
         return State(cell), [time_axis.cast(spikes, self.dtype)]

@@ -69,7 +69,10 @@ def _programs_of(graph):
 
     It holds them itself: they hold its tensors, and must be gone once it is.
     """
-    return vars(graph).setdefault("_keras_ratesnn_programs", {})
+    # TensorFlow's graphs have no `__dict__`.
+    if not hasattr(graph, "_keras_ratesnn_programs"):
+        graph._keras_ratesnn_programs = {}
+    return graph._keras_ratesnn_programs
 
 
 class _Program:
