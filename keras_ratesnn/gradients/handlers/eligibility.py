@@ -20,15 +20,15 @@ class Sums(NamedTuple):
     """What is accumulated from step to step: numbers at first, tensors once neurons differ.
 
     Attributes:
-        slopes: For each direction the sums of the tangents of the spikes, in its own window and in each later one.
-        spikes: For each window the sum of the spikes.
         tangents: For each direction the tangent of the cell's state.
+        spikes: For each window the sum of the spikes.
+        slopes: For each direction the sums of the tangents of the spikes, in its own window and in each later one.
         fed: For each window the sum of the spikes that come back, of recurrent neurons.
     """
 
-    slopes: Any
-    spikes: Any
     tangents: Any
+    spikes: Any
+    slopes: Any
     fed: Any = ()
 
 
@@ -81,7 +81,7 @@ class EligibilityHandler(NeuronHandler):
         """The sums before the first step, given the state of the independent cell."""
         at_rest = tree.map_leaves(lambda _: 0.0, cell)
         slopes = [[0.0 for _ in self._answering(direction)] for direction in self.directions]
-        return Sums(slopes, [0.0 for _ in self.sizes], [at_rest for _ in self.directions])
+        return Sums([at_rest for _ in self.directions], [0.0 for _ in self.sizes], slopes)
 
     def advance(self, state, inputs, phase):
         sums = state.record
@@ -106,7 +106,7 @@ class EligibilityHandler(NeuronHandler):
         scalar = functools.partial(
             tree.map_leaves, lambda x: x if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype=like.dtype)
         )
-        return state._replace(record=Sums(full(sums.slopes), full(sums.spikes), scalar(sums.tangents), full(sums.fed)))
+        return state._replace(record=Sums(scalar(sums.tangents), *map(full, sums[1:])))
 
     def final(self, state):
         """The rate of each window, and its derivatives with respect to weights and to the input up to that window."""
