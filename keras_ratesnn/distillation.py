@@ -10,9 +10,8 @@ from keras import ops
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
-from keras_ratesnn._model.around_fit import around_fit
-from keras_ratesnn._model.callback_order import in_order
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
+from keras_ratesnn._model.fit_callbacks import around_fit, in_order
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, undifferentiated
 from keras_ratesnn.spiking_model import SpikingModel
 

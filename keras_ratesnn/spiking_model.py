@@ -12,11 +12,10 @@ import keras
 from keras_ratesnn import _graph, gradients
 from keras_ratesnn._core import backend, checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
-from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas, slots
-from keras_ratesnn._model.around_fit import around_fit
+from keras_ratesnn._model import export_formats, layer_configs, quantization, replicas
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
-from keras_ratesnn._model.callback_order import in_order
 from keras_ratesnn._model.compiled_functions import CompilesOncePerSettings
+from keras_ratesnn._model.fit_callbacks import around_fit, in_order
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
     check_data,
@@ -204,9 +203,7 @@ class SpikingModel(
 
     def _check_steps(self, step_mode):
         if step_mode == "single":
-            network = _graph.as_graph(self.network)
-            _graph.check_steps(network, '`step_mode="single"`')
-            slots.check_multi_step(network, "step_mode", "'single'")
+            _graph.check_steps(_graph.as_graph(self.network), '`step_mode="single"`')
 
     @property
     def return_sequences(self) -> bool:
@@ -262,7 +259,7 @@ class SpikingModel(
         )
         if training and run.with_gradient:
             quantization.check_trainable(self)
-            slots.check_trainable(functional)
+            _graph.check_trainable(functional)
             replicas.check_training_call(self)
         with replicas.own_noise(self.network):
             outputs = self._through_time(run)
@@ -301,7 +298,7 @@ class SpikingModel(
         functional = _graph.as_graph(self.network)
         flat = _graph.match_inputs(functional, inputs)
         for tensor, reference in zip(flat, functional.inputs, strict=True):
-            has_time(tensor, reference, self.timesteps // _graph.slots_of(functional))
+            has_time(tensor, reference, _graph.frames_of(functional, self.timesteps))
 
         def spec(output):
             _, *shape = output.shape
@@ -347,12 +344,12 @@ class SpikingModel(
             ValueError: If the inputs do not fit the network, or the batch size differs from that of previous steps.
         """
         functional = _graph.as_graph(self.network)
-        _graph.check_steps(functional, "`step`")
+        _graph.check_steps(functional, "`step`", all_slots=True)
         _graph.check_length(functional, self._stream.steps + 1)
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
         with keras_internals.in_steps():
-            return self._stream.advance(functional, tensors, self.timesteps, _graph.slots_of(functional))
+            return self._stream.advance(functional, tensors, self.timesteps)
 
     def reset_state(self) -> None:
         """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
@@ -378,7 +375,7 @@ class SpikingModel(
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         quantization.check_trainable(self)
-        slots.check_trainable(_graph.as_graph(self.network))
+        _graph.check_trainable(_graph.as_graph(self.network))
         check_finite(self.variables)
         # Before Keras starts: on JAX an error in a training step leaves a model without weights.
         self.gradient.check_timesteps(self.timesteps)

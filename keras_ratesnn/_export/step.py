@@ -8,7 +8,7 @@ import numpy as np
 from keras_ratesnn import _graph
 from keras_ratesnn._core import backend, checks
 from keras_ratesnn._export.step_graph import StepGraph
-from keras_ratesnn._model import export_formats, slots
+from keras_ratesnn._model import export_formats
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 STEP_FORMATS = ("tf_saved_model", "onnx", "litert")
@@ -71,7 +71,6 @@ def export_step(
     if batch_size is not None:
         batch_size = checks.positive_integer("batch_size", batch_size)
     network = _graph.as_graph(model.network)
-    slots.check_multi_step(network, "export_step", "an unrolled model")
     _graph.check_steps(network, "`export_step`")
     export_formats.check_noise(network, "`model` must not have hidden states to be exported as one step.")
     path = export_formats.check(network, filepath, format, STEP_FORMATS)

@@ -113,6 +113,20 @@ def slots_of(network):
     return max((slots(layer) for slots, layer in counts), default=1)
 
 
+def frames_of(network, timesteps):
+    """How many frames an input with time has: one for each time step, or for all slots of a step, see `slots_of`."""
+    return timesteps // slots_of(network)
+
+
+def check_trainable(network):
+    """Raises ValueError if a network has slots: its neurons have no gradient."""
+    if slots_of(network) > 1:
+        raise ValueError(
+            "An unrolled model cannot be trained: its neurons have no gradient. Received: network "
+            f"{network.name!r} with {slots_of(network)} slots in a step. Train the model first, then unroll it."
+        )
+
+
 def _has_slots(operation):
     return kind_of(operation).slots is not None
 
@@ -173,13 +187,20 @@ def _is_limited(operation):
     return most is not None and most(operation) is not None
 
 
-def check_steps(network, wanted):
-    """Raises ValueError if neurons of a network need all time steps at once.
+def check_steps(network, wanted, all_slots=False):
+    """Raises ValueError if neurons of a network need all time steps at once, or a layer all slots of a step.
 
     Args:
         network: A Functional model, see `as_graph`.
         wanted: String, what asks for single steps.
+        all_slots: Boolean, whether that runs all slots of a step at once. Defaults to `False`.
     """
+    if slots_of(network) > 1 and not all_slots:
+        raise ValueError(
+            f"{wanted} must not run an unrolled network one time step at a time. Received: network {network.name!r}, in which "
+            f"a layer needs all {slots_of(network)} slots of the layer before it. Use the model that was unrolled: its outputs "
+            "are the same."
+        )
     for neuron in neurons_of(network):
         if neuron.cell.sees_all_steps:
             raise ValueError(

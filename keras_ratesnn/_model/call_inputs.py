@@ -17,7 +17,7 @@ def call_inputs(network, inputs, timesteps, mask, mask_value):
     Args:
         network: A Functional model.
         inputs: The inputs passed to Keras: a structure of tensors or arrays.
-        timesteps: Integer T. In a network of slots, see `keras_ratesnn.unroll`, each frame is shown for those of its step.
+        timesteps: Integer T. In an unrolled network each frame is shown for several of them.
         mask: See `masked`.
         mask_value: See `masked`.
 
@@ -25,15 +25,15 @@ def call_inputs(network, inputs, timesteps, mask, mask_value):
         `(pairs, mask, first)`: list of `(tensor, has_time)`; a boolean tensor `(batch, T)`, false for padding; and the first
         step of each sample that is not, `(batch,)`. The last two are `None` if all steps count.
     """
-    slots = _graph.slots_of(network)
+    frames = _graph.frames_of(network, timesteps)
     flat = list(zip(_graph.match_inputs(network, inputs), network.inputs, strict=True))
-    pairs = [(tensor, has_time(tensor, wanted, timesteps // slots)) for tensor, wanted in flat]
+    pairs = [(tensor, has_time(tensor, wanted, frames)) for tensor, wanted in flat]
     check_data_hold(network, pairs, mask, mask_value)
     pairs = [(_as_input(tensor, wanted), timed) for (tensor, timed), (_, wanted) in zip(pairs, flat, strict=True)]
     pairs, mask = masked(network, pairs, mask, mask_value)
-    if slots > 1:
-        pairs = [(_shown(tensor, slots) if timed else tensor, timed) for tensor, timed in pairs]
-        mask = None if mask is None else ops.repeat(mask, slots, axis=1)
+    if frames < timesteps:
+        pairs = [(_shown(tensor, timesteps // frames) if timed else tensor, timed) for tensor, timed in pairs]
+        mask = None if mask is None else ops.repeat(mask, timesteps // frames, axis=1)
     if mask is None:
         return pairs, None, None
     first = ops.argmax(ops.cast(mask, "int32"), axis=1)
@@ -52,6 +52,6 @@ def _as_input(tensor, wanted):
     return keras_internals.put_mask(convert(tensor, dtype=wanted.dtype), keras_internals.mask_of(tensor))
 
 
-def _shown(frames, slots):
-    """Each frame as often as there are slots in a step, with its Keras mask."""
-    return keras_internals.with_mask(lambda tensor: ops.repeat(tensor, slots, axis=1), frames)
+def _shown(frames, steps):
+    """Each frame for so many steps, with its Keras mask."""
+    return keras_internals.with_mask(lambda tensor: ops.repeat(tensor, steps, axis=1), frames)

@@ -70,7 +70,7 @@ def match(network, inputs):
 
 def _matched(network, inputs, timesteps):
     """Tensors or arrays that fit a network, in the order of its inputs."""
-    found, frames = match(network, inputs), timesteps // _graph.slots_of(network)
+    found, frames = match(network, inputs), _graph.frames_of(network, timesteps)
     for tensor, wanted in zip(found, network.inputs, strict=True):
         has_time(tensor, wanted, frames)
     return found

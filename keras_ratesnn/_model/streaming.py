@@ -46,14 +46,13 @@ class Stream:
         self.batch = None
         self.states: States | None = None
 
-    def advance(self, network: keras.Model, inputs: Sequence[Tensor], timesteps: int, slots: int = 1) -> Structure:
+    def advance(self, network: keras.Model, inputs: Sequence[Tensor], timesteps: int) -> Structure:
         """One time step.
 
         Args:
             network: See `one_step_of`.
             inputs: See `one_step_of`.
             timesteps: Integer T, for encoders that spread an input over T steps.
-            slots: Integer, how many time steps of the network are the slots of this step. Defaults to `1`.
 
         Returns:
             Tensors in the structure of the network's outputs.
@@ -67,6 +66,7 @@ class Stream:
                 f"The batch size must not change within a sequence. Received: inputs for {batch} sequences, after {self.steps} "
                 f"steps with {self.batch}. Call reset_state() to start new sequences."
             )
+        slots = _graph.slots_of(network)
         with backend.no_gradient():
             if slots == 1:
                 running = one_step_of(network, inputs, timesteps)

@@ -104,7 +104,7 @@ def check_some_steps_count(network, x, timesteps, mask, mask_value):
     if not any(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten([x, mask])):
         return
     flat = _graph.match_inputs(network, x)
-    frames = timesteps // _graph.slots_of(network)
+    frames = _graph.frames_of(network, timesteps)
     pairs = [(tensor, has_time(tensor, wanted, frames)) for tensor, wanted in zip(flat, network.inputs, strict=True)]
     check_data_hold(network, pairs, mask, mask_value)
     for (tensor, timed), of_input in zip(pairs, _masks_of(network, pairs, mask), strict=True):

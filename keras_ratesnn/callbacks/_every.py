@@ -23,9 +23,7 @@ class EveryEpochs(keras.callbacks.Callback):
 
     def __init__(self, every: int) -> None:
         super().__init__()
-        self.every = checks.positive_integer(
-            "every", every, advice="It is the number of epochs from one measurement to the next."
-        )
+        self.every = checks.positive_integer("every", every, advice="It is the number of epochs between measurements.")
         self._latest: dict[str, float] = {}
 
     def measure(self) -> dict[str, float]:

@@ -40,10 +40,8 @@ def read_boxes(path: str | os.PathLike[str]) -> np.ndarray:
     newer = tuple(OLDER_NAMES.get(name, name) for name in names)
     missing = [name for name in FIELDS if name not in newer]
     if missing or boxes.ndim != 1:
-        raise ValueError(
-            f"{path} must hold one row of boxes with the fields {', '.join(FIELDS)}. It holds: "
-            f"{', '.join(names) or 'an array without fields'}, of shape {boxes.shape}."
-        )
+        held = f"{', '.join(names) or 'an array without fields'}, of shape {boxes.shape}"
+        raise ValueError(f"{path} must hold one row of boxes with the fields {', '.join(FIELDS)}. It holds: {held}.")
     wrong = [f"{name} of {boxes.dtype[name]}" for name in names if boxes.dtype[name].kind not in "iuf"]
     if wrong:
         raise ValueError(f"{path} must hold boxes whose fields are numbers. It holds: {', '.join(wrong)}.")

@@ -11,7 +11,7 @@ from helpers import compiled, data, mlp, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._model.callback_order import in_order
+from keras_ratesnn._model.fit_callbacks import in_order
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])

@@ -306,7 +306,7 @@ def test_what_an_unrolled_model_cannot_do_is_an_error(tmp_path):
     for train in (lambda: binary.fit(x, np.zeros((2, 5))), lambda: binary.train_on_batch(x, np.zeros((2, 5)))):
         with pytest.raises(ValueError, match="An unrolled model cannot be trained"):
             train()
-    with pytest.raises(ValueError, match="`step_mode` must not run an unrolled network one time step at a time"):
+    with pytest.raises(ValueError, match='`step_mode="single"` must not run an unrolled network one time step at a time'):
         binary.step_mode = "single"
     with pytest.raises(ValueError, match="`export_step` must not run an unrolled network"):
         rsnn.export_step(binary, tmp_path / "step")

@@ -62,25 +62,15 @@ def layers_of(model):
 
 
 # Arguments.
-POSITIONAL = {
-    "add_branches": ["model", "layer_names"],
-    "list_pretrained": [],
-    "load_pretrained": ["name"],
-    "spiking_self_attention": ["inputs", "heads"],
-    "token_attention": ["inputs", "heads"],
-}
-"""Those of functions that are no networks; a network has `input_shape`."""
-
-
-def test_arguments_have_the_same_order_in_all_functions_and_only_the_first_ones_are_given_by_position():
+def test_arguments_have_the_same_order_in_all_functions_and_networks_take_all_but_the_first_by_name():
     before = {}
     for name in models.__all__:
         parameters = inspect.signature(getattr(models, name)).parameters.values()
         by_name = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
         for one, other in itertools.pairwise(by_name):
             before.setdefault(other, set()).add(one)
-        others = [parameter.name for parameter in parameters if parameter.name not in by_name]
-        assert others == POSITIONAL.get(name, ["input_shape"])
+        if name[0].isupper():
+            assert [parameter.name for parameter in parameters if parameter.name not in by_name] == ["input_shape"]
     # Raises an error that names the circle.
     graphlib.TopologicalSorter(before).prepare()
 

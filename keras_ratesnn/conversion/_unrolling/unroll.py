@@ -269,16 +269,11 @@ class _UnrollingRule:
         operation, changes = call.operation, changes or {}
         key = operation, bool(changes)
         if key not in self.copies:
-            self.copies[key] = self._new_copy(operation, changes)
+            name = {"name": self._unique(self._name(operation))} if isinstance(operation, keras.layers.Layer) else {}
+            copy = self.copies[key] = new_copy(operation, {**changes, **name})
+            if {"use_bias", "bias_axes"} & changes.keys():
+                self.without[copy] = operation.bias
         return self.copies[key]
-
-    def _new_copy(self, operation, changes):
-        if not isinstance(operation, keras.layers.Layer):
-            return new_copy(operation, changes)
-        copy = new_copy(operation, {**changes, "name": self._unique(self._name(operation))})
-        if {"use_bias", "bias_axes"} & changes.keys():
-            self.without[copy] = operation.bias
-        return copy
 
     def _after_sum(self, operation, changes):
         """The layers of what was left out of the copy of a layer by these changes: its bias and its activation."""

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from keras_ratesnn._core import keras_internals, time_axis, tree
-from keras_ratesnn.gradients.handlers.handler import LoopedHandler
+from keras_ratesnn.gradients.handlers.looped import LoopedHandler
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 from keras_ratesnn.gradients.time import loops
 

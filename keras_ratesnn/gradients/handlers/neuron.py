@@ -6,7 +6,8 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, time_axis
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn.gradients.handlers.handler import LoopedHandler, Time, plus, stopped
+from keras_ratesnn.gradients.handlers.handler import Time, plus, stopped
+from keras_ratesnn.gradients.handlers.looped import LoopedHandler
 from keras_ratesnn.gradients.time.windows import Means
 
 

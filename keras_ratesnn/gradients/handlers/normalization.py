@@ -40,7 +40,7 @@ class NormalizationHandler(OperationHandler):
         mask = call.kwargs.get("mask")
         # The place of its mask among the inputs, if the graph has one.
         self._mask_at = call.inputs.index(mask.index) if isinstance(mask, Slot) else None
-        self._of_all = None
+        self._mean_and_variance = None
         if context.records and facts.normalize_rate is None:
             raise ValueError(
                 'gradient="rate" must know how a normalisation acts on rates. Received: layer '
@@ -60,7 +60,7 @@ class NormalizationHandler(OperationHandler):
         weights = self._weights(x, mask, self.context.windows.valid(t))
         outputs, mean, variance = self.facts.normalize(self.operation, x, 1, weights)
         if self.context.records:
-            state = self._with_statistics(state, x, mask, weights, mean, variance, t)
+            state = self._recorded(state, x, mask, weights, mean, variance, t)
         if self.facts.after_steps is not None:
             state = state._replace(moments=self._moments(state.moments, mean, variance, weights))
         if self.facts.step_factors is not None:
@@ -79,7 +79,7 @@ class NormalizationHandler(OperationHandler):
         rows = ops.reshape(valid, (-1, *[1] * (len(x.shape) - 2)))
         return rows if mask is None else time_axis.cast(rows, "float32") * time_axis.cast(mask, "float32")
 
-    def _with_statistics(self, state, x, mask, weights, mean, variance, t):
+    def _recorded(self, state, x, mask, weights, mean, variance, t):
         # 1 / mean_t(1 / (σ_t² + ε)) replaces σ² + ε.
         windows, found = self.context.windows, [mean, 1.0 / (variance + self.operation.epsilon)]
         if windows.mask is not None and t is not None:
@@ -108,7 +108,7 @@ class NormalizationHandler(OperationHandler):
         # What is the same at every step counts as often as there are steps.
         weights = self._weights(x, mask, None if windows.mask is None else windows.share_of_steps())
         outputs, mean, variance = self.facts.normalize(self.operation, x, times=self.context.calls, mask=weights)
-        self._of_all = mean, variance
+        self._mean_and_variance = mean, variance
         outputs = [keras_internals.put_mask(outputs, mask)]
         return outputs, self.regularization(outputs)
 
@@ -156,12 +156,12 @@ class NormalizationHandler(OperationHandler):
     def end(self, state):
         if self.facts.after_steps is None:
             return
-        if self._of_all is None:
+        if self._mean_and_variance is None:
             mean, square, rows = state.moments
             rows = ops.where(rows > 0.0, rows, 1.0)
             mean, square = mean / rows, square / rows
-            self._of_all = mean, ops.maximum(square - ops.square(mean), 0.0)
-        self.facts.after_steps(self.operation, *self._of_all)
+            self._mean_and_variance = mean, ops.maximum(square - ops.square(mean), 0.0)
+        self.facts.after_steps(self.operation, *self._mean_and_variance)
 
 
 def _of_free(precision, freedom):

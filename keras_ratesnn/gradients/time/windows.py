@@ -96,13 +96,11 @@ class Windows:
         """Whether all rows of a tensor with one value per window, `(batch * W, ...)`, count the same in a mean."""
         return self.mask is None and len(set(self.sizes)) == 1
 
-    def rows(self):
-        """Which rows of a tensor of all steps, `(batch * T, ...)`, count, `(batch * T,)`; `None` if all."""
-        return None if self.mask is None else ops.reshape(self.mask, (-1,))
-
     def valid(self, t):
         """Which rows of step `t`, or of all steps for `None`, are not padding; `None` if all are not."""
-        return self.rows() if t is None or self.mask is None else time_axis.step_of(self.mask, t)
+        if self.mask is None:
+            return None
+        return ops.reshape(self.mask, (-1,)) if t is None else time_axis.step_of(self.mask, t)
 
     def only_valid_at(self, t, rows):
         """Rows of step `t`, or of all steps for `None`, with zeros, and no gradient, in place of padding."""
@@ -114,7 +112,7 @@ class Windows:
 
     def mean_over_all(self, steps):
         """The mean over all steps that count, `(batch * T, ...)` to `(batch, ...)`, summed in float32 or wider."""
-        steps = time_axis.zero_unless(self.rows(), steps)
+        steps = self.only_valid_at(None, steps)
         total = ops.sum(time_axis.unfold(time_axis.widen(steps), self.timesteps), axis=1)
         return time_axis.cast(self.mean_of_all(total), time_axis.mean_dtype(steps.dtype))
 
@@ -131,7 +129,7 @@ class Windows:
 
     def means_over_steps(self, steps):
         """The mean in each window: `(batch * T, ...)` to `(batch * W, ...)`, summed in float32 or wider; of floats."""
-        steps = time_axis.zero_unless(self.rows(), steps)
+        steps = self.only_valid_at(None, steps)
         if len(self) == self.timesteps > 1:
             return steps
         unfolded = time_axis.unfold(time_axis.widen(steps), self.timesteps)
@@ -168,13 +166,8 @@ class Windows:
     def at_each_step(self, tensor):
         """Expands a tensor with one value per window, `(batch * W, ...)`, to all steps, `(batch, T, ...)`; padding is 0."""
         parts = [ops.repeat(part[:, None], size, axis=1) for part, size in zip(self.cut(tensor), self.sizes, strict=True)]
-        return self.only_valid(parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1))
-
-    def only_valid(self, steps):
-        """All steps, `(batch, T, ...)`, with zeros, and no gradient, in place of padding."""
-        if self.mask is None:
-            return steps
-        return time_axis.unfold(time_axis.zero_unless(self.rows(), time_axis.fold(steps)), self.timesteps)
+        steps = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
+        return steps if self.mask is None else time_axis.zero_unless(self.mask, steps)
 
     def weights_of_rows(self, rows):
         """The weight of each of `batch * W` rows in a mean over all steps, a share of W / T each; `None` if all are equal."""

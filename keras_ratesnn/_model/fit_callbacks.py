@@ -1,5 +1,7 @@
-"""The order of the callbacks of `fit`: what changes a batch runs first, and what adds to the logs before what reads them."""
+"""The callbacks of `fit`: their order, and what they do before and after it, as Keras tells them nothing of data and errors."""
 
+import contextlib
+import sys
 import warnings
 from typing import Any
 
@@ -64,3 +66,23 @@ def _warn_of_readers(callback, earlier):
             f"{readers[0]}, or {readers[0]} behind {name}.",
             stacklevel=5,
         )
+
+
+@contextlib.contextmanager
+def around_fit(model, x, callbacks):
+    """A context for Keras' `fit`: before it, callbacks check the model and its data; after it they undo what they changed.
+
+    Args:
+        model: The model that `fit` trains.
+        x: Its argument `x`.
+        callbacks: Its argument `callbacks`. Those with methods `on_fit_begin(model, x)` and `on_fit_end(error)` are called.
+    """
+    listed = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else keras.tree.flatten(callbacks)
+    found = [callback for callback in listed if hasattr(callback, "on_fit_begin")]
+    for callback in found:
+        callback.on_fit_begin(model, x)
+    try:
+        yield
+    finally:
+        for callback in found:
+            callback.on_fit_end(sys.exception())

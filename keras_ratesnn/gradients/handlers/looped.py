@@ -1,0 +1,78 @@
+"""Handlers with a state of their own, which loops over time run: neurons, layers that mix time steps, traces."""
+
+from typing import Any
+
+import keras
+
+from keras_ratesnn._core import keras_internals, time_axis
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn.gradients.handlers.handler import Handler, State, Time
+from keras_ratesnn.gradients.time import loops
+
+
+class LoopedHandler(Handler):
+    """A handler with a state of its own: one step after the other, also where all steps are there.
+
+    A subclass implements `start` and `advance`. At steps that are padding for a sample its state waits, and its outputs are 0.
+    What it keeps passes through `context.between` before each step.
+    """
+
+    is_static_if_inputs_are = False
+    moves_in_padding = False
+    """Whether the state goes on at steps that are padding, with inputs of zero, instead of waiting."""
+
+    @property
+    def parallel(self) -> bool:
+        """Whether all steps, where they are there, are found by `at_once`, see `NeuronHandler`."""
+        return False
+
+    @property
+    def compiles(self) -> bool:
+        """Whether a backend may compile steps into one pass over memory: `advance` reads no variables but those of `cell`."""
+        return False
+
+    @property
+    def loop_variables(self) -> list[keras.Variable] | None:
+        """What `advance` reads, where many steps may be a compiled loop: with one input, and one output of `dtype`."""
+        return None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Hashable: what `start`, `advance` and `final` depend on besides the cell, if it `compiles`."""
+        return (type(self),)
+
+    def advance(self, state: State, inputs: list[Tensor], t: Any) -> tuple[State, list[Tensor]]:
+        """`(state, outputs)` of one step, as if it were no padding; `t` is what `phase` returns, by default the time step."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `advance(state, inputs, t)`.")
+
+    def phase(self, t: int | Tensor, valid: Tensor | None = None) -> Any:
+        """What `advance` needs to know about step `t`; `valid` broadcasts to the input, if it moves where rows are padding."""
+        return t
+
+    def at_padding(self, state: State) -> State:
+        """The state after a step that is padding, given that before it. By default it waits."""
+        return state
+
+    def as_tensors(self, state: State) -> State:
+        """The state with all numbers converted to tensors, for compiled loops."""
+        return state
+
+    def final(self, state: State) -> State:
+        """The state for rates and `end`, given that after the last step."""
+        return state
+
+    def step(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
+        state, outputs = loops.step(self, state, inputs, t, self.valid_places(inputs[0], t))
+        return state, [keras_internals.put_mask(output, keras_internals.mask_of(inputs[0])) for output in outputs]
+
+    def all_steps(self, state: State, inputs: list[Tensor]) -> tuple[State, list[Tensor]]:
+        for x, same in zip(inputs, self.static, strict=True):
+            if not same:
+                self.context.checked(x)
+        valid, timesteps, first = self.context.windows.mask, self.context.windows.timesteps, inputs[0]
+        if self.static[0] and keras_internals.mask_of(first) is not None:
+            first = keras_internals.with_mask(lambda x: time_axis.repeat(x, timesteps), first)
+        if self.row_mask(first) is not None:
+            valid = time_axis.unfold(self.valid_places(first, None), timesteps)
+        state, outputs = loops.all_steps(self, state, inputs, self.static, valid)
+        return state, [keras_internals.put_mask(output, keras_internals.mask_of(first)) for output in outputs]
