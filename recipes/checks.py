@@ -11,8 +11,8 @@ def real(name, value, *, above=None, at_least=None, below=None, advice=""):
     bounds = {">": (operator.gt, above), ">=": (operator.ge, at_least), "<": (operator.lt, below)}
     bounds = {sign: (compare, bound) for sign, (compare, bound) in bounds.items() if bound is not None}
     if not math.isfinite(value) or not all(compare(value, bound) for compare, bound in bounds.values()):
-        wanted = " and ".join(f"{sign} {bound}" for sign, (_, bound) in bounds.items()) or "finite"
-        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}.{_also(advice)}")
+        wanted = [f"{sign} {bound}" for sign, (_, bound) in bounds.items()] + ([] if math.isfinite(value) else ["finite"])
+        raise ValueError(f"`{name}` must be {' and '.join(wanted)}. Received: {name}={value!r}.{_also(advice)}")
     return value
 
 

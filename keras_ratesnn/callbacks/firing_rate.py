@@ -14,13 +14,15 @@ from keras_ratesnn.callbacks._measured import check_x, measured
 
 
 class FiringRate(keras.callbacks.Callback):
-    """Adds the firing rate of the network to the logs of each epoch, and warns as soon as a layer is dead.
+    """Adds the firing rate of the network to the logs of each epoch, or that of each layer as well, and warns of dead layers.
 
-    The logs have `"firing_rate"`, the spikes per neuron and time step of the whole network, and with `by_layer` a value
-    `"firing_rate/LAYER"` for each neuron layer. Other callbacks, the history and the progress bar see them. A network whose
-    rate is near 0 is silent and does not learn; near 1 (with integer spikes, near their `levels`) its neurons saturate. A layer
-    is dead if no neuron spikes for any sample of `x`: the kernels after it have a gradient of zero. The warning is given once
-    when a layer dies, and again only if it has spiked in between. For a `Distiller`, the student is measured.
+    The logs have `"firing_rate"`, the spikes per neuron and time step of the whole network. Other callbacks, the history and
+    the progress bar see it. A network whose rate is near 0 is silent and does not learn; near 1 (with integer spikes, near
+    their `levels`) its neurons saturate. For a `Distiller`, the student is measured.
+
+    With `by_layer` they also have a value `"firing_rate/LAYER"` for each neuron layer, and a warning says when a layer dies: no
+    neuron spikes for any sample of `x`, and the kernels after it have a gradient of zero. It is given again only if the layer
+    has spiked in between.
 
     After each epoch this costs one forward pass over `x` in eager mode, and a copy of all spikes;
     `python -m recipes.benchmark.callbacks` measures the time.
@@ -38,7 +40,8 @@ class FiringRate(keras.callbacks.Callback):
 
     Args:
         x: Inputs to measure the rates on, as `SpikingModel` takes them. A hundred samples are enough.
-        by_layer: Boolean, whether the logs also have the rate of each layer. Defaults to `False`.
+        by_layer: Boolean, whether the logs also have the rate of each layer, and a layer that dies is warned of. Defaults to
+            `False`.
         log_dir: String or path, a folder in which histograms of the rates of single neurons are written for TensorBoard, which
             must be installed. Defaults to `None`: none are written.
 
@@ -75,7 +78,7 @@ class FiringRate(keras.callbacks.Callback):
         dead = {name for name, rate in zip(rates.layers, of_layers.values(), strict=True) if rate == 0}
         died = [name for name in rates.layers if name in dead - self._dead]
         self._dead = dead
-        if died:
+        if died and self.by_layer:
             warnings.warn(
                 f"DEAD after epoch {epoch + 1}: no neuron spikes any more in {', '.join(died)}. The kernels that follow have a "
                 "gradient of zero. Lower the learning rate or the threshold, or put a BatchNormalization before the neurons. "

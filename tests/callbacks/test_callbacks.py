@@ -133,7 +133,7 @@ def test_a_layer_is_warned_of_when_it_dies_and_not_again():
                 model.get_layer("functional").get_layer("b").set_weights([np.zeros((8, 8)), np.full(8, -10.0)])
 
     with pytest.warns(UserWarning, match="DEAD after epoch 2: no neuron spikes any more in second") as found:
-        model.fit(x, y, epochs=4, callbacks=[Kill(), rsnn.callbacks.FiringRate(x)], verbose=0)
+        model.fit(x, y, epochs=4, callbacks=[Kill(), rsnn.callbacks.FiringRate(x, by_layer=True)], verbose=0)
     assert sum("DEAD" in str(warning.message) for warning in found) == 1
 
 
