@@ -6,11 +6,13 @@ import os
 
 
 @contextlib.contextmanager
-def writing(path):
+def writing(path, part=None, advice="Free some space, or pass another folder."):
     """Writes a file atomically: if the writer fails or is killed, the previous file remains.
 
     Args:
         path: Path of the file.
+        part: Name of the temporary file. Defaults to `None`, the same for all processes.
+        advice: String, what to do if it cannot be written.
 
     Yields:
         A temporary path to write to. Remains of a killed writer are overwritten by the next one.
@@ -18,7 +20,7 @@ def writing(path):
     Raises:
         OSError: If the file cannot be written; the message names it.
     """
-    part = path.with_name(f".unfinished-{path.name}")
+    part = path.with_name(part or f".unfinished-{path.name}")
     try:
         yield part
         # Written to disk before it is renamed, to be safe against power cuts.
@@ -26,16 +28,16 @@ def writing(path):
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise cannot_be_written(path, one_line(error)) from error
+        raise cannot_be_written(path, one_line(error), advice) from error
     finally:
         # An earlier error is more important.
         with contextlib.suppress(OSError):
             part.unlink()
 
 
-def cannot_be_written(path, reason):
+def cannot_be_written(path, reason, advice="Free some space, or pass another folder."):
     """The error for a file or folder that cannot be written."""
-    return OSError(f"{path} cannot be written ({reason}). Free some space, or pass another folder.")
+    return OSError(f"{path} cannot be written ({reason}). {advice}")
 
 
 def write_json(path, content):

@@ -6,30 +6,25 @@ frame of the same recording, with OFF in red and ON in cyan.
 
 import argparse
 import pathlib
-import sys
 
 import numpy as np
 
-from recipes import augmentation, catalogue, command_line
+from recipes import augmentation, catalogue, command_line, packages
 from recipes.augmentation import layers
 from recipes.data import cifar, cifar10_dvs, fashion_mnist
-from recipes.data.tensorflow import tensorflow_for_data
+from recipes.packages import tensorflow_for_data
 from recipes.recipe_checks import LARGEST_SEED
 
 SUB_POLICIES = "sub_policies"
+EPILOG = f"{SUB_POLICIES}: a row for each sub-policy of AutoAugment, with all of its steps applied."
 LAYERS = {**layers.AUGMENTATIONS, **layers.MIXES}
-NO_IMAGES = "none", "spoken_words", layers.OF_SEQUENCES
+NO_IMAGES = "spoken_words", layers.OF_SEQUENCES
 NAMES = [name for name in (*augmentation.BY_NAME, *LAYERS) if name not in NO_IMAGES] + [SUB_POLICIES]
 
 IMAGES = 6
 SAMPLES = 8
 SMALLEST_CELL = 96
 GAP = 3
-
-
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, draw, argv)
 
 
 def draw(arguments):
@@ -39,16 +34,11 @@ def draw(arguments):
     print(f"{arguments.output}: {len(rows)} rows, the original and {SAMPLES} samples each")
 
 
-def parser():
-    epilog = f"{SUB_POLICIES}: a row for each sub-policy of AutoAugment, with all of its steps applied."
-    result = command_line.parser("augmentation_sheet", __doc__, epilog=epilog)
-    result.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
-    result.add_argument("--output", type=_png, required=True, metavar="FILE", help="output image, a .png file")
-    result.add_argument("--seed", type=_seed, default=0, metavar="S", help="random seed for images and samples (default: 0)")
-    command_line.add_data_dir(
-        result, "folder of the data set's files (default: resized photographs that ship with scikit-learn)"
-    )
-    return result
+def add_arguments(parser):
+    parser.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
+    parser.add_argument("--output", type=_png, required=True, metavar="FILE", help="output image, a .png file")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="random seed for images and samples (default: 0)")
+    command_line.add_data_dir(parser, "folder of the data (default: resized photographs that ship with scikit-learn)")
 
 
 def _png(text):
@@ -88,9 +78,9 @@ def sheet_rows(name, seed, data_dir=None):
     if name == SUB_POLICIES:
         return _sub_policy_rows(images, seed)
     if images[0].shape.rank == 4:
-        frames = [images[0], *_samples(augmentation.BY_NAME[name], images[0], (seed, 0))]
+        frames = [images[0], *_samples(augmentation.of_images(name), images[0], (seed, 0))]
         return [list(row) for row in zip(*frames, strict=True)]
-    return [[image, *_samples(augmentation.BY_NAME[name], image, (seed, number))] for number, image in enumerate(images)]
+    return [[image, *_samples(augmentation.of_images(name), image, (seed, number))] for number, image in enumerate(images)]
 
 
 def _samples(augment, image, seed):
@@ -129,13 +119,9 @@ def shipped_images(name):
     Raises:
         ImportError: If scikit-learn is not installed.
     """
-    try:
-        from sklearn.datasets import load_sample_images
-    except ImportError as error:
-        raise ImportError(f'Without --data-dir the sheet needs scikit-learn ({error}): pip install -e ".[recipes]"') from error
     from recipes.data.resizing import resized
 
-    photographs = load_sample_images().images
+    photographs = packages.imported("sklearn.datasets", "Without --data-dir the sheet", "recipes").load_sample_images().images
     if name == "imagenet":
         return photographs
     side = min(photographs[0].shape[:2])
@@ -192,5 +178,4 @@ def _cell(image, shape):
     return tf.pad(image, [(GAP, GAP), (GAP, GAP), (0, 0)], constant_values=255)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "augmentation_sheet", __doc__, add_arguments, draw, epilog=EPILOG)

@@ -11,7 +11,7 @@ import numpy as np
 from keras_ratesnn.callbacks import Throughput
 from recipes import checkpoint
 from recipes.atomic_files import cannot_be_written
-from recipes.data.tensorflow import tensorflow_for_data
+from recipes.packages import tensorflow_for_data
 
 
 class EpochMeasures(Throughput):
@@ -58,24 +58,6 @@ class SeedOfEpoch(keras.callbacks.Callback):
             torch.manual_seed(int(np.random.SeedSequence((self.seed, self.epoch, self.process)).generate_state(1)[0]))
 
 
-class FurtherScores(keras.callbacks.Callback):
-    """Adds the scores of a task that are not Keras metrics to the logs of an epoch.
-
-    Args:
-        task: A `Task`.
-        batches: The test images in batches, a `tf.data.Dataset`.
-        dataset: The `Dataset` they are from.
-    """
-
-    def __init__(self, task, batches, dataset):
-        super().__init__()
-        self.task, self.batches, self.dataset = task, batches, dataset
-
-    def on_epoch_end(self, epoch, logs=None):
-        scores = self.task.further_scores(self.model, self.batches, self.dataset)
-        logs.update({f"val_{name}": value for name, value in scores.items()})
-
-
 class Diverged(ArithmeticError):
     """Raised if a metric of a run is not finite, with the `epoch`, counted from 1, and the `learning_rate`."""
 
@@ -115,56 +97,29 @@ class StopWhereDiverged(keras.callbacks.Callback):
                 raise Diverged(name.replace("val_", "test_"), value, self.epoch, self.learning_rate)
 
 
-class Count(keras.callbacks.Callback):
-    """Adds each epoch to the progress of a run.
-
-    Args:
-        progress: The `Progress` of the run.
-    """
-
-    def __init__(self, progress):
-        super().__init__()
-        self.progress = progress
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.progress.add(logs)
-
-
-class SaveAndDiscard(Count):
-    """Saves to a file and deletes it, on JAX and TensorFlow, where all processes must take part when one saves.
-
-    Args:
-        trained: The model of the run, which is the fitted one or a part of it.
-        progress: The `Progress` of the run.
-    """
-
-    def __init__(self, trained, progress):
-        super().__init__(progress)
-        self.trained = trained
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(self.trained, self.progress, pathlib.Path(folder, checkpoint.LAST), self.model)
-
-
-class Checkpoint(Count):
-    """Saves model and optimizer after every epoch, and again if it is the best so far; then writes the log.
+class Checkpoint(keras.callbacks.Callback):
+    """Adds each epoch to the progress of a run; saves model and optimizer, again if it is the best so far; then writes the log.
 
     Args:
         trained: The model of the run, which is the fitted one or a part of it.
         progress: The `Progress` of the run, to which each epoch is added.
-        folder: The `RunFolder`.
+        folder: The `RunFolder`, or None in another process than the first, which writes nothing there.
+        is_apart: Boolean, as `engine.Engine.is_apart`.
     """
 
-    def __init__(self, trained, progress, folder):
-        super().__init__(progress)
-        self.trained, self.folder = trained, folder
+    def __init__(self, trained, progress, folder, is_apart):
+        super().__init__()
+        self.trained, self.progress, self.folder, self.is_apart = trained, progress, folder, is_apart
 
     def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        checkpoint.save(self.trained, self.progress, self.folder.last, self.model)
-        self.folder.follow_last(self.progress)
+        self.progress.add(logs)
+        if self.folder is not None:
+            checkpoint.save(self.trained, self.progress, self.folder.last, self.model)
+            self.folder.follow_last(self.progress)
+        elif not self.is_apart:
+            # On JAX and TensorFlow all processes must take part when one saves.
+            with tempfile.TemporaryDirectory() as folder:
+                checkpoint.save(self.trained, self.progress, pathlib.Path(folder, checkpoint.LAST), self.model)
 
 
 class TensorBoard(keras.callbacks.Callback):

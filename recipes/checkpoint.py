@@ -49,7 +49,7 @@ def save(model, progress, path, fitted):
     with writing(path) as part:
         try:
             model.save(part)
-            further = {} if fitted is model else {FITTED: _state_of(fitted)}
+            state = None if fitted is model else _state_of(fitted)
         # HDF5 raises RuntimeError if the disk is full.
         except RuntimeError as error:
             raise OSError(one_line(error)) from error
@@ -57,8 +57,8 @@ def save(model, progress, path, fitted):
             archive.writestr(PROGRESS, json.dumps(dataclasses.asdict(progress)))
             states = [keras.ops.convert_to_numpy(state).tolist() for state in _random_states(fitted)]
             archive.writestr(RANDOM, json.dumps(states))
-            for name, content in further.items():
-                archive.writestr(name, content)
+            if state is not None:
+                archive.writestr(FITTED, state)
 
 
 def size_of(model):

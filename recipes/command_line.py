@@ -41,25 +41,39 @@ class Ended(Exception):
         self.status = status
 
 
-def run(parser, work, argv=None, advice=""):
-    """Runs a command to its end, a mistake or Ctrl-C; returns the exit status.
+def command(name, module, doc, add_arguments, work, advice="", **options):
+    """The `main` of `python -m recipes.MODULE`: it runs the command to its end, a mistake or Ctrl-C.
+
+    Where the module itself is what Python was told to run, it runs at once.
 
     Args:
-        parser: Function that returns the `argparse.ArgumentParser`. What takes seconds to import is imported in it and in
-            `work`, where Ctrl-C is handled.
+        name: The `__name__` of the module.
+        module: String, the name of the module.
+        doc: String whose first line says what the command does.
+        add_arguments: Function that adds arguments to an `argparse.ArgumentParser`. What takes seconds to import is imported in
+            it and in `work`, where Ctrl-C is handled.
         work: Function of the parsed arguments, which may return an exit status.
-        argv: List of strings. Defaults to `None`, those of `sys.argv`.
         advice: String that follows `interrupted` in the message. Defaults to nothing.
+        **options: Further arguments of `argparse.ArgumentParser`.
+
+    Returns:
+        Function of a command line, a list of strings, by default that of `sys.argv`; it returns the exit status.
     """
-    try:
-        with _interruptible():
-            return work(parser().parse_args(argv)) or 0
-    except Ended as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        print(f"\ninterrupted{advice}")
-        return INTERRUPTED
+
+    def main(argv=None):
+        try:
+            with _interruptible():
+                return work(parser(module, doc, add_arguments, **options).parse_args(argv)) or 0
+        except Ended as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.status
+        except KeyboardInterrupt:
+            print(f"\ninterrupted{advice}")
+            return INTERRUPTED
+
+    if name == "__main__":
+        raise SystemExit(main())
+    return main
 
 
 @contextlib.contextmanager
@@ -110,15 +124,11 @@ class _Parser(argparse.ArgumentParser):
         return "\n".join([super().format_help(), "keys of --set (recipes/README.md explains them):", *lines, ""])
 
 
-def parser(module, doc, **options):
-    """A parser for `python -m recipes.MODULE`.
-
-    Args:
-        module: String, the name of the module to run.
-        doc: String whose first line says what the command does.
-        **options: Further arguments of `argparse.ArgumentParser`.
-    """
-    return _Parser(prog=f"python -m recipes.{module}", description=doc.splitlines()[0], allow_abbrev=False, **options)
+def parser(module, doc, add_arguments, **options):
+    """The parser of a command, see `command`."""
+    result = _Parser(prog=f"python -m recipes.{module}", description=doc.splitlines()[0], allow_abbrev=False, **options)
+    add_arguments(result)
+    return result
 
 
 def add_recipe(parser, what="python -m recipes.list lists them"):
@@ -129,14 +139,8 @@ def add_recipe(parser, what="python -m recipes.list lists them"):
         what: String, what the name may be. Defaults to the name of a recipe.
     """
     parser.add_argument("recipe", metavar="NAME", help=what)
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="overrides settings of the recipe, for example timesteps=8 gradient=bptt epochs=20; see the keys below",
-    )
+    settings = "overrides settings of the recipe, for example timesteps=8 gradient=bptt epochs=20; see the keys below"
+    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=settings)
     parser.has_settings = True
     add_data_dir(parser)
 
@@ -169,4 +173,9 @@ def _count(name, what, text):
 
 def add_data_dir(parser, what="folder of the data set's files"):
     """Adds `--data-dir`, with what it is for."""
-    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help=what)
+    add_path(parser, "--data-dir", what)
+
+
+def add_path(parser, name, what, metavar="DIR", **options):
+    """Adds an argument that is a path, by default of a folder; for the others see `add_count`."""
+    parser.add_argument(name, type=pathlib.Path, metavar=metavar, help=what, **options)

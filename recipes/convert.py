@@ -6,7 +6,6 @@ integer spikes.
 """
 
 import dataclasses
-import sys
 
 import keras
 
@@ -15,29 +14,18 @@ from recipes import catalogue, command_line, device, markdown, run
 from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.setting_names import OF_SPIKING, OF_TEACHING
 
-UNUSED = {
-    **dict.fromkeys(
-        {*OF_TEACHING, *OF_SPIKING} - {"levels"}, "The converted network is fine-tuned by the rate gradient in one window."
-    ),
-    "timesteps": "Pass --timesteps.",
-}
+RATE = "The converted network is fine-tuned by the rate gradient in one window."
+UNUSED = {**dict.fromkeys({*OF_TEACHING, *OF_SPIKING} - {"levels"}, RATE), "timesteps": "Pass --timesteps."}
 """Settings that have no effect here, and why."""
 
 SMALLER_STEPS = 10
 """Fine-tuning starts with the recipe's learning rate divided by this."""
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, convert, argv)
-
-
-def parser():
-    result = command_line.parser("convert", __doc__)
-    command_line.add_recipe(result)
-    command_line.add_count(result, "--timesteps", "numbers of time steps", [2, 4, 8], nargs="+", metavar="T")
-    command_line.add_count(result, "--fine-tuning-epochs", "number of epochs for each T", 3)
-    return result
+def add_arguments(parser):
+    command_line.add_recipe(parser)
+    command_line.add_count(parser, "--timesteps", "numbers of time steps", [2, 4, 8], nargs="+", metavar="T")
+    command_line.add_count(parser, "--fine-tuning-epochs", "number of epochs for each T", 3)
 
 
 def convert(arguments):
@@ -76,5 +64,4 @@ def measure(recipe, tuning, dataset, numbers_of_steps):
         print(markdown.row((timesteps, f"{converted:.4f}", f"{tuned:.4f}")), flush=True)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "convert", __doc__, add_arguments, convert)

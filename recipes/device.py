@@ -40,6 +40,13 @@ def gpu():
     return bool(library.config.list_physical_devices("GPU"))
 
 
+def check_backend(wanted, why):
+    """Raises ValueError, which begins with the sentence `why`, on another backend."""
+    backend = keras.backend.backend()
+    if backend != wanted:
+        raise ValueError(f"{why} Received: KERAS_BACKEND={backend!r}. Set KERAS_BACKEND={wanted}.")
+
+
 def peak_bytes():
     """The peak memory of the GPU's allocator so far; without a GPU, of this process."""
     if not gpu():

@@ -63,7 +63,7 @@ class Engine:
         from torch import distributed
 
         values = [value]
-        distributed.broadcast_object_list(values, device=_device_of_messages())
+        distributed.broadcast_object_list(values)
         return values[0]
 
 
@@ -225,12 +225,6 @@ def _accelerators():
     import tensorflow as tf
 
     return len(tf.config.list_physical_devices("GPU"))
-
-
-def _device_of_messages():
-    import torch
-
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def free_port():

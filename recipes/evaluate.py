@@ -1,26 +1,16 @@
 """Tests the model of a run on the test images of its recipe: `python -m recipes.evaluate runs/digits`."""
 
-import pathlib
-import sys
-
 from recipes import catalogue, command_line, device, run
 from recipes.checkpoint import load_model
 from recipes.run_folder import RunFolder, read_json
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, evaluate, argv)
-
-
-def parser():
-    result = command_line.parser("evaluate", __doc__)
-    result.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a run of python -m recipes.train")
-    result.add_argument("--checkpoint", choices=("last", "best"), default="last", help="(default: last)")
+def add_arguments(parser):
+    command_line.add_path(parser, "run", "folder of a run of python -m recipes.train", "RUN")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="(default: last)")
     training = "numbers of time steps (default: as in training)"
-    command_line.add_count(result, "--timesteps", "number of time steps", [], nargs="+", metavar="T", help=training)
-    command_line.add_data_dir(result)
-    return result
+    command_line.add_count(parser, "--timesteps", "number of time steps", [], nargs="+", metavar="T", help=training)
+    command_line.add_data_dir(parser)
 
 
 def evaluate(arguments):
@@ -33,17 +23,24 @@ def evaluate(arguments):
             raise ValueError(f"--timesteps is for spiking networks, but the run in {folder.path} is of an ordinary one.")
         model = load_model(getattr(folder, arguments.checkpoint), compile=False)
         tests = [with_timesteps(recipe, timesteps) for timesteps in arguments.timesteps] or [recipe]
-        dataset = tests[0].load(arguments.data_dir)
-        run.compile_model(model, tests[0], dataset)
-    for index, test in enumerate(tests):
-        if index and test.has_time:
-            # Frames of an event camera depend on the number of time steps.
-            dataset = test.load(arguments.data_dir)
-        if arguments.timesteps:
-            model.timesteps = test.timesteps
+    for test, dataset, scores in scores_of(model, tests, arguments.data_dir):
         print(f"{recipe.name}, {test.in_time}, {dataset.test_size:,} {recipe.tested} images")
-        for name, value in run.scores(model, test, dataset).items():
+        for name, value in scores.items():
             print(f"{recipe.tested} {name.replace('_', ' ')}: {value:.4f}", flush=True)
+
+
+def scores_of(model, tests, data_dir):
+    """Yields each `Recipe` of `tests`, which differ in time steps, with its `Dataset` and the scores of the model."""
+    dataset = None
+    for test in tests:
+        # Frames of an event camera depend on the number of time steps.
+        if dataset is None or test.has_time:
+            with command_line.mistakes():
+                dataset = test.load(data_dir)
+                run.compile_model(model, test, dataset)
+        if test.spiking is not None:
+            model.timesteps = test.timesteps
+        yield test, dataset, run.scores(model, test, dataset)
 
 
 def with_timesteps(recipe, timesteps):
@@ -69,5 +66,4 @@ def recipe_of(folder):
         raise ValueError(f"{folder.settings} does not belong to a recipe of this version. {error}") from error
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "evaluate", __doc__, add_arguments, evaluate)

@@ -6,7 +6,6 @@ of test images. The folder has a PNG and an SVG file for each figure; its number
 
 import dataclasses
 import pathlib
-import sys
 
 import keras
 import numpy as np
@@ -21,24 +20,16 @@ from recipes.run_folder import RunFolder
 DPI = 90
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, figures, argv)
-
-
-def parser():
-    result = command_line.parser("figures", __doc__)
-    result.add_argument("name", metavar="NAME", help="folder of a finished run, or name of a shipped network of a recipe")
-    result.add_argument("--output", type=pathlib.Path, metavar="DIR", help="folder of the figures (default: figures/NAME)")
-    command_line.add_count(result, "--images", "size of the batch", 128)
-    command_line.add_count(result, "--test-images", "number of test images, for accuracies", 1000)
+def add_arguments(parser):
+    parser.add_argument("name", metavar="NAME", help="folder of a finished run, or name of a shipped network of a recipe")
+    command_line.add_path(parser, "--output", "folder of the figures (default: figures/NAME)")
+    command_line.add_count(parser, "--images", "size of the batch", 128)
+    command_line.add_count(parser, "--test-images", "number of test images, for accuracies", 1000)
     training = "number of time steps (default: as in training)"
-    command_line.add_count(result, "--timesteps", "number of time steps", metavar="T", help=training)
-    command_line.add_data_dir(result)
-    result.add_argument(
-        "--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), metavar="FIGURE", help="(default: all)"
-    )
-    return result
+    command_line.add_count(parser, "--timesteps", "number of time steps", metavar="T", help=training)
+    command_line.add_data_dir(parser)
+    chosen = {"choices": list(FIGURES), "default": list(FIGURES)}
+    parser.add_argument("--only", nargs="+", metavar="FIGURE", help="(default: all)", **chosen)
 
 
 def figures(arguments):
@@ -66,7 +57,7 @@ def model_and_data(name, data_dir, timesteps=None):
         ValueError: If there is no such network.
         FileNotFoundError: If a run has no checkpoint.
     """
-    folder = RunFolder(pathlib.Path(name))
+    folder = RunFolder(name)
     if folder.settings.exists():
         recipe = recipe_of(folder)
         recipe.check_classifies("figures")
@@ -139,5 +130,4 @@ FIGURES = {
 """What is drawn: a function of a `Subject` for each figure."""
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "figures", __doc__, add_arguments, figures)

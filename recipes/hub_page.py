@@ -1,17 +1,10 @@
 """The README.md of a pretrained network on a hub: what the hub's search reads of it, and what people read."""
 
 import json
+import pathlib
 
-CITATION = """@inproceedings{yu2024rate,
-  title     = {Advancing Training Efficiency of Deep Spiking Neural Networks through Rate-based Backpropagation},
-  author    = {Yu, Chengting and Liu, Lei and Wang, Gaoang and Li, Erping and Wang, Aili},
-  booktitle = {Advances in Neural Information Processing Systems},
-  volume    = {37},
-  year      = {2024},
-  eprint    = {2410.11488},
-  archiveprefix = {arXiv}
-}"""
-"""That of docs/citing.md."""
+TEMPLATE = pathlib.Path(__file__).with_suffix(".txt")
+"""The citation in it is that of docs/citing.md."""
 
 
 def page(card, address):
@@ -23,44 +16,8 @@ def page(card, address):
     """
     accuracies = "".join(f"| {timesteps} | {accuracy:.2%} |\n" for timesteps, accuracy in card.accuracies.items())
     versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
-    return f"""---
-{_front_matter(card)}---
-
-# {card.name}
-
-A spiking neural network for Keras 3, made with keras_ratesnn: `{card.network}`, {card.parameters:,} parameters.
-
-```python
-import keras_ratesnn as rsnn
-
-model = rsnn.models.load_pretrained({address!r})
-```
-
-It runs on TensorFlow, JAX and PyTorch. `card.json` has the hash of `{card.file}`, which is checked before it is loaded.
-
-| | |
-|---|---|
-| input | {card.preprocessing} |
-| data set | {card.data_set} |
-| training | gradient {card.gradient}, T = {card.timesteps}, {card.epochs} epochs, seed {card.seed}, on {card.backend} |
-| versions | {versions} |
-| licence | {card.licence} |
-
-## Metrics
-
-Accuracy on {card.test_images:,} test images, by the number of time steps T:
-
-| T | accuracy |
-|---|---|
-{accuracies}
-## Citation
-
-The authors of the method:
-
-```bibtex
-{CITATION}
-```
-"""
+    found = {"front_matter": _front_matter(card), "address": address, "accuracies": accuracies, "versions": versions}
+    return TEMPLATE.read_text(encoding="utf-8").format(card=card, **found)
 
 
 def _front_matter(card):

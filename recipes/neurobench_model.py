@@ -4,7 +4,6 @@ NeuroBench counts in modules of PyTorch, and does not see Keras' layers. So the 
 resets neurons as they are reset here, softly as well; snnTorch reads every reset of a NIR file as a hard one.
 """
 
-import importlib
 import pathlib
 import tempfile
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from keras_ratesnn import export_nir
 from keras_ratesnn.layers import Neuron
+from recipes import packages
 
 
 def neurobench_model(model):
@@ -27,15 +27,9 @@ def neurobench_model(model):
         ImportError: If a package is missing.
         ValueError: If the network cannot be written, has other inputs, or has neurons that are reset in two ways.
     """
-    models, torch, nodes, nir_exchange = (
-        _imported(name)
-        for name in (
-            "neurobench.models",
-            "torch",
-            "spikingjelly.activation_based.neuron",
-            "spikingjelly.activation_based.nir_exchange",
-        )
-    )
+    spikingjelly = "spikingjelly.activation_based"
+    names = "neurobench.models", "torch", f"{spikingjelly}.neuron", f"{spikingjelly}.nir_exchange"
+    models, torch, nodes, nir_exchange = (packages.imported(name, "neurobench_model", "neurobench") for name in names)
     shape, timesteps = model.network.input_shape[1:], model.timesteps
     if not all(isinstance(size, int) for size in shape) or len(shape) not in (1, 3):
         raise ValueError(f"`model` must have one input, of 1 axis or of 3. Received: input_shape={model.network.input_shape}.")
@@ -86,16 +80,6 @@ def neurobench_model(model):
             return torch.stack(outputs).mean(0)
 
     return Network()
-
-
-def _imported(name):
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"`neurobench_model` needs the package {name}, which is not installed. In a clone of the repository run "
-            "python -m pip install -e '.[neurobench]'."
-        ) from error
 
 
 def _layers_of(network):

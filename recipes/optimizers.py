@@ -38,26 +38,12 @@ def sgd_with_cosine_decay(network, steps, learning_rate, weight_decay, restart_s
             learning_rate, restart_step, t_mul=(steps - restart_step) / restart_step, m_mul=RESTART
         )
     optimizer = keras.optimizers.SGD(schedule, momentum=MOMENTUM, weight_decay=weight_decay)
-    _exclude_all_but_kernels(optimizer, network)
-    return optimizer
+    return _decaying_kernels(optimizer, network)
 
 
-def adamw_with_cosine_decay(network, steps, learning_rate, weight_decay):
-    """AdamW with a linear warm-up, then cosine decay of the learning rate to 0; for the arguments see `sgd_with_cosine_decay`.
-
-    Gradients are clipped to a global norm, which matters in the first steps of detectors.
-    """
-    warm_up = max(1, round(WARM_UP * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, decay_steps=max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=LARGEST_NORM)
-    _exclude_all_but_kernels(optimizer, network)
-    return optimizer
-
-
-def _exclude_all_but_kernels(optimizer, network):
+def _decaying_kernels(optimizer, network):
     optimizer.exclude_from_weight_decay(var_list=[v for v in network.trainable_variables if not v.name.endswith("kernel")])
+    return optimizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,25 +66,29 @@ class SGD:
 
     def build(self, network, steps, learning_rate, weight_decay, timesteps):
         """The Keras optimizer of a network that is trained for this number of steps."""
-        rates = learning_rate, weight_decay
+        rates, restart = (learning_rate, weight_decay), None
+        # A run of one step cannot have a restart.
+        if self.restart_at is not None and steps > 1:
+            restart = min(max(round(self.restart_at * steps), 1), steps - 1)
         if self.paper_rates:
             rates = of_the_paper(*rates, timesteps)
-        return sgd_with_cosine_decay(network, steps, *rates, restart_step=self._restart_step(steps))
-
-    def _restart_step(self, steps):
-        # A run of one step cannot have a restart.
-        if self.restart_at is None or steps == 1:
-            return None
-        return min(max(round(self.restart_at * steps), 1), steps - 1)
+        return sgd_with_cosine_decay(network, steps, *rates, restart_step=restart)
 
 
 @dataclasses.dataclass(frozen=True)
 class AdamW:
-    """AdamW, see `adamw_with_cosine_decay`."""
+    """AdamW with a linear warm-up, then cosine decay of the learning rate to 0.
+
+    Gradients are clipped to a global norm, which matters in the first steps of detectors.
+    """
 
     def build(self, network, steps, learning_rate, weight_decay, timesteps):
         """The Keras optimizer of a network that is trained for this number of steps."""
-        return adamw_with_cosine_decay(network, steps, learning_rate, weight_decay)
+        warm_up = max(1, round(WARM_UP * steps))
+        rising = {"warmup_target": learning_rate, "warmup_steps": warm_up}
+        schedule = keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warm_up), **rising)
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=LARGEST_NORM)
+        return _decaying_kernels(optimizer, network)
 
 
 def of_the_paper(learning_rate, weight_decay, timesteps):

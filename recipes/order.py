@@ -5,7 +5,6 @@ docs/guide.md explains them.
 """
 
 import itertools
-import sys
 
 import keras
 import numpy as np
@@ -35,15 +34,8 @@ METHODS = {
 }
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, compare, argv)
-
-
-def parser():
-    result = command_line.parser("order", __doc__)
-    command_line.add_seeds(result)
-    return result
+def add_arguments(parser):
+    command_line.add_seeds(parser)
 
 
 def compare(arguments):
@@ -95,5 +87,4 @@ def accuracy(network, gradient, seed, epochs=EPOCHS):
     return model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "order", __doc__, add_arguments, compare)

@@ -5,7 +5,6 @@ training step costs against T is read from a record of `recipes.benchmark.agains
 """
 
 import pathlib
-import sys
 
 import numpy as np
 
@@ -15,19 +14,12 @@ from recipes.benchmark import against_timesteps
 RECORD = pathlib.Path(__file__).parent.parent / "docs" / "images" / "against_timesteps" / "digits.json"
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, overview, argv)
-
-
-def parser():
-    result = command_line.parser("overview", __doc__)
-    result.add_argument("--network", default="fashion_mnist", metavar="NAME", help="a shipped network (default: %(default)s)")
-    command_line.add_count(result, "--images", "size of the batch", 128)
-    result.add_argument("--record", type=pathlib.Path, default=RECORD, metavar="FILE", help="(default: that of the digits)")
-    command_line.add_data_dir(result)
-    result.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE", help="the picture")
-    return result
+def add_arguments(parser):
+    parser.add_argument("--network", default="fashion_mnist", metavar="NAME", help="a shipped network (default: %(default)s)")
+    command_line.add_count(parser, "--images", "size of the batch", 128)
+    command_line.add_path(parser, "--record", "(default: that of the digits)", "FILE", default=RECORD)
+    command_line.add_data_dir(parser)
+    command_line.add_path(parser, "--output", "the picture", "FILE", required=True)
 
 
 def overview(arguments):
@@ -63,9 +55,8 @@ def draw_rates(axes, rates):
     """The mean rate of each layer."""
     numbers = range(1, len(rates.layers) + 1)
     axes.bar(numbers, rates.mean, color="0.6", edgecolor="black")
-    axes.set(xlabel="neuron layer", xticks=numbers)
-    axes.set_title("spikes per neuron and step", fontsize="medium")
-    axes.grid(alpha=0.3, axis="y")
+    plots.dress(axes, "spikes per neuron and step", "neuron layer")
+    axes.set_xticks(numbers)
 
 
 def draw_agreement(axes, agreement):
@@ -73,10 +64,8 @@ def draw_agreement(axes, agreement):
     numbers = range(1, len(agreement.layers) + 1)
     axes.plot(numbers, agreement.cosine, color="black", marker="o")
     axes.axhline(1, color="0.6", linewidth=1)
-    axes.set(xlabel="kernel", xticks=numbers, ylim=(min(0.9, np.nanmin(agreement.cosine) - 0.02), 1.01))
-    axes.set_title(f"cosine to {agreement.other.upper()}'s gradient", fontsize="medium")
-    axes.grid(alpha=0.3, axis="y")
+    plots.dress(axes, f"cosine to {agreement.other.upper()}'s gradient", "kernel")
+    axes.set(xticks=numbers, ylim=(min(0.9, np.nanmin(agreement.cosine) - 0.02), 1.01))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "overview", __doc__, add_arguments, overview)

@@ -3,7 +3,7 @@
 from recipes import augmentation
 from recipes.augmentation import layers
 from recipes.data.process_share import ProcessShare
-from recipes.data.tensorflow import tensorflow_for_data
+from recipes.packages import tensorflow_for_data
 
 
 def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=True):
@@ -25,7 +25,7 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
     """
     tf = tensorflow_for_data()
     share = ProcessShare(*part, dataset.train_size, recipe.batch_size, divides_rest)
-    augment = augmentation.BY_NAME.get(recipe.augment)
+    augment = augmentation.of_images(recipe.augment)
     augment_layer, mix_layer = layers.AUGMENTATIONS.get(recipe.augment), layers.MIXES.get(recipe.mix)
 
     def augmented(seed):

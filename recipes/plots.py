@@ -1,5 +1,9 @@
 """Matplotlib figures of the command lines: their look, and their files."""
 
+import numpy as np
+
+from recipes import methods, packages
+
 COLORS = ("black", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
 """Distinct for the colour-blind as well (Okabe and Ito)."""
 
@@ -9,12 +13,7 @@ MARKERS = "os^Dv"
 
 def check_installed():
     """Raises an ImportError if Matplotlib is not installed."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "The figure needs Matplotlib, which is not installed. Install it with `python -m pip install -e '.[plots]'`."
-        ) from error
+    return packages.imported("matplotlib.figure", "A figure", "plots")
 
 
 def new_figure(width, height, path=None):
@@ -30,10 +29,7 @@ def new_figure(width, height, path=None):
         FileNotFoundError: If the folder of the file is missing.
         ValueError: If Matplotlib does not know the file's suffix.
     """
-    check_installed()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = check_installed().Figure(figsize=(width, height), layout="constrained")
     if path is not None:
         known = figure.canvas.get_supported_filetypes()
         if path.suffix.lower().removeprefix(".") not in known:
@@ -69,13 +65,38 @@ def save(figure, path, dpi):
             figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
 
 
-def set_up_against_timesteps(axes, timesteps, title):
-    """Gives axes that have lines against T their title, legend and ticks, which are these values of T."""
-    columns = sorted(set(timesteps))
+def dress(axes, title, xlabel="", legend=None):
+    """Gives axes a title, a label, a grid and, if it is not None, a legend at this place."""
+    axes.set_title(title, fontsize="medium")
+    axes.set_xlabel(xlabel)
+    axes.grid(alpha=0.3)
+    if legend is not None:
+        axes.legend(fontsize="small", loc=legend)
+
+
+def against_timesteps(axes, title, rows, value, grey=()):
+    """Draws a line for each method against T, with error bars where values spread.
+
+    Args:
+        axes: Matplotlib axes.
+        title: String.
+        rows: List of dictionaries with `method` and `timesteps`.
+        value: Function of a row that returns a value, and its lower and its upper bound.
+        grey: Names of methods that others are compared with. Defaults to none.
+    """
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    for index, method in enumerate(names):
+        own = [row for row in rows if row["method"] == method]
+        values, lower, upper = np.transpose([value(row) for row in own])
+        spreads = [values - lower, upper - values]
+        # Error bars stand beside each other.
+        shift = 2 ** (0.06 * (index - (len(names) - 1) / 2)) if np.any(spreads) else 1
+        look = {"color": "0.5", "linestyle": "--"} if method in grey else style(index)
+        places = [row["timesteps"] * shift for row in own]
+        label = methods.in_words(method)
+        axes.errorbar(places, values, yerr=spreads if np.any(spreads) else None, label=label, capsize=2, **look)
+    columns = sorted({row["timesteps"] for row in rows})
     axes.set_xscale("log", base=2)
     axes.set_xticks(columns, [str(column) for column in columns])
     axes.minorticks_off()
-    axes.set_xlabel("T")
-    axes.set_title(title, fontsize="medium")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    dress(axes, title, "T", "best")

@@ -13,14 +13,13 @@ import os
 import pathlib
 import re
 import shutil
-import sys
 import tempfile
 
 from keras_ratesnn import SpikingModel, models
 from keras_ratesnn.models import pretrained
-from recipes import atomic_files, checkpoint, checks, command_line, device, half_precision, hub_page, methods, run
+from recipes import atomic_files, checkpoint, checks, command_line, device, half_precision, hub_page, methods
 from recipes.checkpoint import load_model
-from recipes.evaluate import recipe_of, with_timesteps
+from recipes.evaluate import recipe_of, scores_of, with_timesteps
 from recipes.run_folder import RunFolder, complete
 
 FOLDER = pathlib.Path(pretrained.__file__).parent
@@ -32,20 +31,8 @@ CARD = "card.json"
 PRECISION = "float32"
 """Of the file; users choose theirs when they load it."""
 
-AS_GIVEN = (
-    "name",
-    "data_set",
-    "preprocessing",
-    "licence",
-    "folder",
-    "architecture",
-    "arguments",
-    "url",
-    "replace",
-    "to",
-    "half",
-)
-"""The arguments of `publish` that are those of the command line."""
+NOT_PUBLISHED = ("run", "timesteps", "data_dir")
+"""The arguments of the command line that are none of `publish`."""
 
 LARGEST_SHIPPED = 16 * 2**20
 """Bytes. Larger files would increase the size of clones and wheels; they are downloaded on demand."""
@@ -56,9 +43,6 @@ def publish(
     record,
     *,
     name,
-    data_set,
-    preprocessing,
-    licence,
     folder=FOLDER,
     architecture=None,
     arguments=None,
@@ -68,6 +52,7 @@ def publish(
     accuracies=None,
     to=None,
     half=False,
+    **texts,
 ):
     """Writes the weights file and the card of a pretrained network.
 
@@ -75,9 +60,6 @@ def publish(
         model: The trained `SpikingModel`.
         record: Dict, the record of its run, see `recipes.run`.
         name: String, the name for `load_pretrained`.
-        data_set: String, the data set for training and testing.
-        preprocessing: String, the format of raw images, and the preprocessing inside the model.
-        licence: String, the SPDX identifier of the licence of the weights.
         folder: Path of the folder of `cards/` and `weights/`. Defaults to that of the package.
         architecture: Name of the function of `keras_ratesnn.models` that builds the network, which is the model or a part of
             it. Defaults to `None`, for a network defined by the recipe.
@@ -89,6 +71,8 @@ def publish(
         half: Boolean, whether the file stores kernels in float16. Defaults to `False`.
         to: Address of a hub or path of a folder, for `card.json`, the weights and `README.md`, instead of `folder`. Defaults to
             `None`.
+        **texts: Strings for the card: `data_set`, the one for training and testing; `preprocessing`, the format of raw images,
+            and the preprocessing inside the model; and `licence`, the SPDX identifier of the licence of the weights.
 
     Returns:
         `(card, path)`: the `Card`, and the path of the weights file; of a hub its address.
@@ -130,8 +114,6 @@ def publish(
             name=name,
             architecture=settings["name"] if architecture is None else architecture,
             arguments=arguments,
-            preprocessing=preprocessing,
-            data_set=data_set,
             timesteps=model.timesteps,
             gradient=methods.gradient_name(settings, " "),
             epochs=settings["epochs"],
@@ -146,10 +128,10 @@ def publish(
             parameters=model.count_params(),
             backend=record["backend"],
             versions=record["versions"],
-            licence=licence,
             file=file,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             url=url,
+            **texts,
         )
         card.write(temporary, CARD)
         if place is not None:
@@ -178,14 +160,9 @@ def measured(model, folder, data_dir, timesteps):
         data_dir: Folder of the data set's files, or None for its default.
         timesteps: Iterable of integers.
     """
-    trained, trained_for, found = recipe_of(folder), model.timesteps, {}
-    for number in timesteps:
-        model.timesteps = number
-        recipe = with_timesteps(trained, number)
-        # Frames of an event camera depend on the number of time steps.
-        dataset = recipe.load(data_dir)
-        run.compile_model(model, recipe, dataset)
-        found[number] = run.scores(model, recipe, dataset)["accuracy"]
+    trained, trained_for = recipe_of(folder), model.timesteps
+    tests = [with_timesteps(trained, number) for number in timesteps]
+    found = {test.timesteps: scores["accuracy"] for test, _, scores in scores_of(model, tests, data_dir)}
     model.timesteps = trained_for
     return found
 
@@ -211,11 +188,6 @@ def _check_classifies(record):
         )
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, publish_run, argv, "; repeat the command to publish the network")
-
-
 def publish_run(arguments):
     folder = RunFolder(arguments.run)
     with command_line.mistakes(), complete(folder.result):
@@ -239,7 +211,7 @@ def publish_run(arguments):
         card, path = publish(
             model,
             record,
-            **{name: getattr(arguments, name) for name in AS_GIVEN},
+            **{name: value for name, value in vars(arguments).items() if name not in NOT_PUBLISHED},
             weights_folder=None if arguments.url is None else arguments.run,
             accuracies=accuracies,
         )
@@ -252,42 +224,27 @@ def publish_run(arguments):
     print(f"card: {arguments.folder / 'cards' / card.name}.json, test accuracy {card.test_accuracy:.4f}")
 
 
-def parser():
-    result = command_line.parser("publish", __doc__)
-    result.add_argument("run", type=pathlib.Path, metavar="RUN", help="folder of a finished run")
-    result.add_argument("--name", required=True, help="name for load_pretrained")
-    result.add_argument("--data-set", required=True, metavar="TEXT", help="data set for training and testing")
-    result.add_argument(
-        "--preprocessing", required=True, metavar="TEXT", help="format of raw images, and preprocessing inside the model"
-    )
-    result.add_argument("--licence", required=True, metavar="SPDX", help="licence of the weights")
-    result.add_argument("--architecture", metavar="NAME", help="function of keras_ratesnn.models that builds the network")
-    result.add_argument("--arguments", type=_object, metavar="JSON", help="the arguments of that function, an object")
-    where = result.add_mutually_exclusive_group()
+def add_arguments(parser):
+    command_line.add_path(parser, "run", "folder of a finished run", "RUN")
+    parser.add_argument("--name", required=True, help="name for load_pretrained")
+    parser.add_argument("--data-set", required=True, metavar="TEXT", help="data set for training and testing")
+    preprocessing = "format of raw images, and preprocessing inside the model"
+    parser.add_argument("--preprocessing", required=True, metavar="TEXT", help=preprocessing)
+    parser.add_argument("--licence", required=True, metavar="SPDX", help="licence of the weights")
+    parser.add_argument("--architecture", metavar="NAME", help="function of keras_ratesnn.models that builds the network")
+    parser.add_argument("--arguments", type=_object, metavar="JSON", help="the arguments of that function, an object")
+    where = parser.add_mutually_exclusive_group()
     where.add_argument("--url", help="download URL of the weights (default: they ship with the package)")
-    where.add_argument(
-        "--to",
-        metavar="ADDRESS",
-        help="hf://user/name, kaggle://user/name/framework/variation or a folder, for card, weights and README.md (instead of "
-        "--folder)",
-    )
+    hub = "hf://user/name, kaggle://user/name/framework/variation or a folder, for card, weights and README.md; not --folder"
+    where.add_argument("--to", metavar="ADDRESS", help=hub)
     command_line.add_data_dir(
-        result, f"folder of the data set's files, for --timesteps, or for a network that was not trained in {PRECISION}"
+        parser, f"folder of the data, for --timesteps, or for a network that was not trained in {PRECISION}"
     )
-    result.add_argument(
-        "--timesteps",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="T",
-        help="numbers of time steps at which the network is tested as well, for its card",
-    )
-    result.add_argument(
-        "--folder", type=pathlib.Path, default=FOLDER, metavar="DIR", help="folder of cards (default: the package's)"
-    )
-    result.add_argument("--half", action="store_true", help="stores kernels in float16: half the size")
-    result.add_argument("--replace", action="store_true", help="replaces a network of the same name")
-    return result
+    timesteps = "numbers of time steps at which the network is tested as well, for its card"
+    parser.add_argument("--timesteps", type=int, nargs="+", default=[], metavar="T", help=timesteps)
+    command_line.add_path(parser, "--folder", "folder of cards (default: the package's)", default=FOLDER)
+    parser.add_argument("--half", action="store_true", help="stores kernels in float16: half the size")
+    parser.add_argument("--replace", action="store_true", help="replaces a network of the same name")
 
 
 def _object(text):
@@ -317,5 +274,6 @@ def _check_architecture(model, architecture, arguments, path):
         )
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+ADVICE = "; repeat the command to publish the network"
+
+main = command_line.command(__name__, "publish", __doc__, add_arguments, publish_run, ADVICE)

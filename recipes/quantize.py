@@ -5,8 +5,8 @@ layers; and, on TensorFlow, by a LiteRT file whose converter has quantized the w
 normalisation is folded for that file.
 """
 
+import functools
 import pathlib
-import sys
 import tempfile
 import warnings
 
@@ -14,24 +14,17 @@ import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from recipes import catalogue, command_line
+from recipes import catalogue, command_line, packages
 
 BATCH_SIZE = 200
 NETWORKS = ("digits", "fashion_mnist", "fashion_mnist_resnet13")
 """Pretrained networks of recipes with the same name."""
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, quantize, argv)
-
-
-def parser():
-    result = command_line.parser("quantize", __doc__)
-    result.add_argument("name", choices=NETWORKS, help="pretrained network")
-    command_line.add_data_dir(result)
-    command_line.add_count(result, "--images", "number of test images", help="number of test images (default: all)")
-    return result
+def add_arguments(parser):
+    parser.add_argument("name", choices=NETWORKS, help="pretrained network")
+    command_line.add_data_dir(parser)
+    command_line.add_count(parser, "--images", "number of test images", help="number of test images (default: all)")
 
 
 def quantize(arguments):
@@ -55,23 +48,21 @@ def _variants():
     Raises:
         ImportError: If a package for one of them is missing.
     """
-    variants = {"float32": _as_it_is, 'int8 in Dense layers, quantize("int8")': _int8}
+    variants = {"float32": _saved, 'int8 in Dense layers, quantize("int8")': functools.partial(_saved, dtype="int8")}
     if keras.backend.backend() == "tensorflow":
         _interpreter()
         variants["int8 in Dense and convolutions, LiteRT file"] = _litert
     return variants
 
 
-def _as_it_is(model, images, folder):
-    return _predicted(model, images), _size_of_saved(model, folder)
-
-
-def _int8(model, images, folder):
-    with warnings.catch_warnings():
-        # The table says it.
-        warnings.filterwarnings("ignore", "The weights of these layers stay as they were")
-        model.quantize("int8")
-    return _predicted(model, images), _size_of_saved(model, folder)
+def _saved(model, images, folder, dtype=None):
+    if dtype is not None:
+        with warnings.catch_warnings():
+            # The table says it.
+            warnings.filterwarnings("ignore", "The weights of these layers stay as they were")
+            model.quantize(dtype)
+    model.save(folder / "model.keras")
+    return model.predict(images, batch_size=BATCH_SIZE, verbose=0).argmax(axis=-1), (folder / "model.keras").stat().st_size
 
 
 def _litert(model, images, folder):
@@ -82,25 +73,9 @@ def _litert(model, images, folder):
     return _classes_of_file(path, images), path.stat().st_size
 
 
-def _predicted(model, images):
-    return model.predict(images, batch_size=BATCH_SIZE, verbose=0).argmax(axis=-1)
-
-
-def _size_of_saved(model, folder):
-    model.save(folder / "model.keras")
-    return (folder / "model.keras").stat().st_size
-
-
 def _interpreter():
     """The class that runs LiteRT files."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise ImportError(
-            f"The LiteRT file runs in the package ai-edge-litert ({error}). Install it with "
-            "`python -m pip install -e '.[export]'`."
-        ) from error
-    return Interpreter
+    return packages.imported("ai_edge_litert.interpreter", "The LiteRT file", "export").Interpreter
 
 
 def _classes_of_file(path, images):
@@ -117,5 +92,4 @@ def _classes_of_file(path, images):
     return np.concatenate(classes)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "quantize", __doc__, add_arguments, quantize)

@@ -14,8 +14,7 @@ from recipes.activations import integer_network, relu_network
 from recipes.data.dataset import Dataset
 from recipes.optimizers import SGD, AdamW
 from recipes.stages import SpikingStage
-from recipes.tasks.classification import CLASSIFICATION
-from recipes.tasks.task import Task
+from recipes.tasks.task import CLASSIFICATION, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,10 +163,7 @@ class Recipe:
         options = {name: value for name, value in options.items() if name in accepted}
         if self.normalization != "batch":
             if "normalization" not in accepted:
-                raise ValueError(
-                    f"`normalization` must be 'batch' in recipe {self.name!r}. Received: "
-                    f"normalization={self.normalization!r}. Leave it out."
-                )
+                raise recipe_checks.unfit(self, "normalization", "'batch'", "whose network has no choice of it")
             options["normalization"] = self.normalization
         return self.build_network(self.width if width is None else width, **options)
 
@@ -185,7 +181,7 @@ class Recipe:
         if self.task is not CLASSIFICATION or self.spiking is None:
             raise ValueError(
                 f"python -m recipes.{command} takes spiking networks that classify images. Received: recipe {self.name!r} with "
-                f"the score {self.task.score!r} and ordinary={setting_names.ordinary(self)!r}."
+                f"the score {self.task.score!r} and ordinary={setting_names.ordinary(self.spiking)!r}."
             )
 
     def settings(self):

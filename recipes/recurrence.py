@@ -4,8 +4,6 @@ The networks are random, with one layer of 32 recurrent neurons, and so are thei
 largest cosine similarity over the seeds, for the weights before the neurons and for those through which spikes come back.
 """
 
-import sys
-
 import keras
 import numpy as np
 
@@ -20,15 +18,8 @@ TIMESTEPS = 4, 10
 COLUMNS = ("T", "windows", "weights of the input", "weights of the synapse")
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, compare, argv)
-
-
-def parser():
-    result = command_line.parser("recurrence", __doc__)
-    command_line.add_seeds(result)
-    return result
+def add_arguments(parser):
+    command_line.add_seeds(parser)
 
 
 def compare(arguments):
@@ -55,5 +46,4 @@ def cosines(timesteps, windows, seed):
     return found.cosine[:2]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "recurrence", __doc__, add_arguments, compare)

@@ -45,7 +45,7 @@ def build(recipe, dataset, ordinary_weights=None):
     if engine.current.devices > 1 and isinstance(taught_by, teaching.Teacher):
         raise ValueError(
             f"--devices must be 1 with `teacher_weight`. Received: {engine.current.devices} devices, teacher_weight="
-            f"{taught_by.weight}. Leave one of the two out."
+            f"{taught_by.amount}. Leave one of the two out."
         )
     _check_width(recipe, dataset)
     device.set_precision(recipe.precision)
@@ -164,22 +164,26 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     """
     this_process = engine.current
     test = pipeline.evaluation_batches(dataset, recipe, this_process.test_part)
+
+    def add_scores(epoch, logs):
+        """Adds the scores of the task that are not Keras metrics to the logs of an epoch."""
+        found = recipe.task.further_scores(fitted, test, dataset)
+        logs.update({f"val_{name}": value for name, value in found.items()})
+
     # The order matters: only finite values are measured, and an epoch is saved before anything else is written.
     measures = [
         callbacks.SeedOfEpoch(recipe.seed, this_process.process),
         callbacks.StopWhereDiverged(each_batch=not this_process.is_apart),
         callbacks.EpochMeasures(dataset.train_size),
-        callbacks.FurtherScores(recipe.task, test, dataset),
+        keras.callbacks.LambdaCallback(on_epoch_end=add_scores),
     ]
     if recipe.spiking is not None:
         sample = _first_images(dataset.test_examples(), SAMPLE)
         measures.append(keras_ratesnn.callbacks.FiringRate(sample))
         measures = _changes_in_time(recipe) + measures
-    files = [
-        callbacks.Checkpoint(model, progress, folder),
-        callbacks.TensorBoard(folder.tensorboard),
-    ]
-    others = [callbacks.Count(progress) if this_process.is_apart else callbacks.SaveAndDiscard(model, progress)]
+    own = folder if this_process.is_first else None
+    files = [callbacks.Checkpoint(model, progress, own, this_process.is_apart)]
+    files += [callbacks.TensorBoard(folder.tensorboard)] if this_process.is_first else []
     try:
         # A run that was killed after its last checkpoint has no epochs left, which Keras' `fit` does not expect.
         if progress.epochs < recipe.epochs:
@@ -193,7 +197,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
                 validation_data=test,
                 shuffle=False,
                 verbose=verbose if this_process.is_first else 0,
-                callbacks=measures + (files if this_process.is_first else others),
+                callbacks=measures + files,
             )
     except Diverged as error:
         where = {"epoch": error.epoch, "learning_rate": error.learning_rate, "message": str(error)}

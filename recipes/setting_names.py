@@ -8,35 +8,21 @@ import dataclasses
 
 from keras_ratesnn import gradients
 from recipes import checks, methods
+from recipes.checks import both_set, mistake
 from recipes.optimizers import SGD, AdamW
 from recipes.stages import OrdinaryStage, SpikingStage
 from recipes.teaching import Branches, Steps, Teacher
 
-OF_SPIKING = (
-    "timesteps",
-    "levels",
-    "teacher_weight",
-    "branches",
-    "step_distillation",
-    "temperature",
-    "random_timesteps",
-    "one_step_epochs",
-    "gradient",
-    "windows",
-    "random_steps",
-    "step_mode",
-)
+TEACHERS = {"teacher_weight": Teacher, "branches": Branches, "step_distillation": Steps}
+"""Settings of which one at the most is not None, and what each makes."""
+
+OF_STAGE = ("timesteps", "levels", "random_timesteps", "one_step_epochs", "step_mode")
+"""Settings that are fields of a `SpikingStage`, under the same name."""
+
+OF_SPIKING = (*OF_STAGE, "gradient", *methods.COUNTED.values(), *TEACHERS, "temperature")
 """Settings of the spiking network: the training of the ordinary one does not depend on them."""
 
-OF_TEACHING = (
-    "ordinary",
-    "ordinary_epochs",
-    "ordinary_learning_rate",
-    "teacher_weight",
-    "branches",
-    "step_distillation",
-    "temperature",
-)
+OF_TEACHING = ("ordinary", "ordinary_epochs", "ordinary_learning_rate", *TEACHERS, "temperature")
 """Settings that train the spiking network with others: commands that train it alone do not use them."""
 
 ORDINARY = ("no", "only", "beside", "first")
@@ -44,9 +30,6 @@ ORDINARY = ("no", "only", "beside", "first")
 scratch; or likewise, but the spiking network starts from the weights of the ordinary one."""
 
 OPTIMIZERS = {"sgd": SGD, "adamw": AdamW}
-
-TEACHERS = {"teacher_weight": Teacher, "branches": Branches, "step_distillation": Steps}
-"""Settings of which one at the most is not None, and what each makes."""
 
 NEEDS_SGD = "with another optimizer than 'sgd'", "Set optimizer=sgd"
 NEEDS_ORDINARY = "if no ordinary network is trained", "Set ordinary=first or ordinary=beside"
@@ -68,34 +51,33 @@ NO_SETTINGS = ("description", "load_data", "build_network", "neuron", "task", "h
 
 def of(recipe):
     """The settings of a `Recipe`, a dictionary of plain values."""
+    return {**{name: getattr(recipe, name) for name in plain(recipe)}, **of_training(recipe.optimizer, recipe.spiking)}
+
+
+def of_training(optimizer, spiking):
+    """The settings of an optimizer and of a `SpikingStage` or None, a dictionary."""
     # Without a spiking network nothing of it is set.
-    spiking = recipe.spiking or SpikingStage(timesteps=1)
-    stage, taught_by, gradient = spiking.after, spiking.taught_by, spiking.gradient
-    sgd = recipe.optimizer if isinstance(recipe.optimizer, SGD) else SGD()
+    found = spiking or SpikingStage(timesteps=1)
+    stage, taught_by = found.after, found.taught_by
+    sgd = optimizer if isinstance(optimizer, SGD) else SGD()
     return {
-        **{name: getattr(recipe, name) for name in _plain(recipe)},
-        "optimizer": _name_of(recipe.optimizer, OPTIMIZERS),
+        "optimizer": _name_of(optimizer, OPTIMIZERS),
         "as_the_authors": sgd.paper_rates,
         "restart_at": sgd.restart_at,
-        "ordinary": ordinary(recipe),
+        "ordinary": ordinary(spiking),
         "ordinary_epochs": stage.epochs if stage else None,
         "ordinary_learning_rate": stage.learning_rate if stage else None,
-        "timesteps": spiking.timesteps,
-        "levels": spiking.levels,
-        "random_timesteps": spiking.random_timesteps,
-        "one_step_epochs": spiking.one_step_epochs,
-        "step_mode": spiking.step_mode,
-        "gradient": _name_of(gradient, gradients.BY_NAME),
-        "windows": getattr(gradient, "windows", 1),
-        "random_steps": getattr(gradient, "random_steps", None),
-        "teacher_weight": taught_by.weight if isinstance(taught_by, Teacher) else None,
-        "branches": taught_by.number if isinstance(taught_by, Branches) else None,
-        "step_distillation": taught_by.weight if isinstance(taught_by, Steps) else None,
+        **{name: getattr(found, name) for name in OF_STAGE},
+        "gradient": _name_of(found.gradient, gradients.BY_NAME),
+        "windows": getattr(found.gradient, "windows", 1),
+        "random_steps": getattr(found.gradient, "random_steps", None),
+        **{name: taught_by.amount if isinstance(taught_by, kind) else None for name, kind in TEACHERS.items()},
         "temperature": taught_by.temperature if taught_by else None,
     }
 
 
-def _plain(recipe):
+def plain(recipe):
+    """The names of the settings that are fields of a `Recipe`, or of its class, a list."""
     return [field.name for field in dataclasses.fields(recipe) if field.name not in NO_SETTINGS]
 
 
@@ -103,13 +85,13 @@ def _name_of(part, classes):
     return next(name for name, kind in classes.items() if type(part) is kind)
 
 
-def ordinary(recipe):
-    """The value of `ordinary` for a `Recipe`."""
-    if recipe.spiking is None:
+def ordinary(spiking):
+    """The value of `ordinary` for a `SpikingStage` or None."""
+    if spiking is None:
         return "only"
-    if recipe.spiking.after is None:
+    if spiking.after is None:
         return "no"
-    return "first" if recipe.spiking.after.gives_weights else "beside"
+    return "first" if spiking.after.gives_weights else "beside"
 
 
 def changed(recipe, given):
@@ -126,49 +108,29 @@ def changed(recipe, given):
     values = {**of(recipe), **given}
     checks.one_of("ordinary", values["ordinary"], ORDINARY)
     checks.one_of("optimizer", values["optimizer"], OPTIMIZERS)
-    stage = None if values["ordinary"] == "no" else _ordinary_stage(values)
+    stage = None
+    if values["ordinary"] != "no":
+        own = {"epochs": values["ordinary_epochs"], "learning_rate": values["ordinary_learning_rate"]}
+        stage = OrdinaryStage(gives_weights=values["ordinary"] == "first", **own)
     if values["ordinary"] == "only":
         spiking = None
         values.update(stage.own(values["epochs"], values["learning_rate"]))
     else:
-        spiking = SpikingStage(
-            timesteps=values["timesteps"],
-            levels=values["levels"],
-            gradient=methods.gradient_method(values),
-            step_mode=values["step_mode"],
-            random_timesteps=values["random_timesteps"],
-            one_step_epochs=values["one_step_epochs"],
-            after=stage,
-            taught_by=_taught_by(values, stage),
-        )
-    plain = {name: values[name] for name in _plain(recipe)}
-    made = dataclasses.replace(recipe, **plain, optimizer=_optimizer(values), spiking=spiking)
+        gradient, taught_by = methods.gradient_method(values), _taught_by(values, stage)
+        of_stage = {name: values[name] for name in OF_STAGE}
+        spiking = SpikingStage(**of_stage, gradient=gradient, after=stage, taught_by=taught_by)
+    sgd = SGD(restart_at=values["restart_at"], paper_rates=values["as_the_authors"])
+    optimizer = sgd if values["optimizer"] == "sgd" else OPTIMIZERS[values["optimizer"]]()
+    fields = {name: values[name] for name in plain(recipe)}
+    made = dataclasses.replace(recipe, **fields, optimizer=optimizer, spiking=spiking)
     _check_effect(given, of(made))
     return made
-
-
-def _optimizer(values):
-    if values["optimizer"] == "adamw":
-        return AdamW()
-    return SGD(restart_at=values["restart_at"], paper_rates=values["as_the_authors"])
-
-
-def _ordinary_stage(values):
-    return OrdinaryStage(
-        gives_weights=values["ordinary"] == "first",
-        epochs=values["ordinary_epochs"],
-        learning_rate=values["ordinary_learning_rate"],
-    )
 
 
 def _taught_by(values, stage):
     given = {name: values[name] for name in TEACHERS if values[name] is not None}
     if len(given) > 1:
-        first, second, *_ = given
-        raise ValueError(
-            f"`{first}` and `{second}` cannot both be set. Received: {first}={given[first]}, {second}={given[second]}. "
-            "Leave one of the two out."
-        )
+        raise both_set(**dict([*given.items()][:2]))
     for name, value in given.items():
         if name != "teacher_weight" or stage is not None:
             return TEACHERS[name](value, values["temperature"])
@@ -190,6 +152,4 @@ def _check_effect(given, found):
         lost = [name for name in lost if name not in own and f"ordinary_{name}" not in given]
     for name in lost:
         where, remedy = NEEDS[name]
-        raise ValueError(
-            f"`{name}` must be {found[name]} {where}. Received: {name}={given[name]!r}. {remedy}, or leave it out."
-        )
+        raise mistake(name, f"{found[name]} {where}", given[name], f"{remedy}, or leave it out.")

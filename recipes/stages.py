@@ -6,7 +6,8 @@ from keras_ratesnn import gradients
 from keras_ratesnn.callbacks import RandomTimesteps, TimestepSchedule
 from keras_ratesnn.spiking_model import STEP_MODES
 from recipes import checks
-from recipes.teaching import Branches, Steps, Teacher
+from recipes.checks import both_set, mistake
+from recipes.teaching import Taught, Teacher
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,7 @@ class SpikingStage:
         one_step_epochs: Integer >= 0, the number of epochs at the start that train with T = 1, which costs less; the others
             train with `timesteps`. Tests are with `timesteps`.
         after: The `OrdinaryStage` before it, or None.
-        taught_by: What it learns from besides the labels: a `Teacher`, the network of the stage before; `Branches`; `Steps`;
-            or None.
+        taught_by: What it learns from besides the labels, see `teaching`, or None.
 
     Raises:
         TypeError: If a number has the wrong type.
@@ -65,7 +65,7 @@ class SpikingStage:
     random_timesteps: tuple[int, int] | None = None
     one_step_epochs: int = 0
     after: OrdinaryStage | None = None
-    taught_by: Teacher | Branches | Steps | None = None
+    taught_by: Taught | None = None
 
     def __post_init__(self):
         checks.positive_integer("timesteps", self.timesteps, advice="It is the number of time steps that the network runs for.")
@@ -82,32 +82,25 @@ class SpikingStage:
 
     def _check_random_timesteps(self):
         if not isinstance(self.random_timesteps, tuple) or len(self.random_timesteps) != 2:
-            raise TypeError(
-                "`random_timesteps` must be two integers, the smallest and the largest number of time steps, as in "
-                f"random_timesteps=[1,4]. Received: {self.random_timesteps!r}."
-            )
+            must = "two integers, the smallest and the largest number of time steps, as in random_timesteps=[1,4]"
+            raise mistake("random_timesteps", must, self.random_timesteps, kind=TypeError)
         try:
             random = self.random_callback()
             for timesteps in range(random.low, random.high + 1):
                 self.gradient.check_timesteps(timesteps)
         except (TypeError, ValueError) as error:
-            raise type(error)(
-                "`random_timesteps` must be numbers of time steps that can be trained. Received: "
-                f"random_timesteps={list(self.random_timesteps)}. {error}"
-            ) from error
+            must = "numbers of time steps that can be trained"
+            raise mistake("random_timesteps", must, list(self.random_timesteps), error, type(error)) from error
 
     def _check_one_step_epochs(self):
-        received = f"Received: one_step_epochs={self.one_step_epochs}"
         if self.one_step_epochs < 0:
-            raise ValueError(f"`one_step_epochs` must be 0 or more. {received}.")
+            raise mistake("one_step_epochs", "0 or more", self.one_step_epochs)
         if self.random_timesteps is not None:
-            raise ValueError(
-                f"`one_step_epochs` and `random_timesteps` cannot both be set. {received}, random_timesteps="
-                f"{list(self.random_timesteps)}. Leave one of the two out."
-            )
+            raise both_set(one_step_epochs=self.one_step_epochs, random_timesteps=list(self.random_timesteps))
         try:
             self.gradient.check_timesteps(1)
         except ValueError as error:
+            received = f"Received: one_step_epochs={self.one_step_epochs}"
             raise ValueError(f"`one_step_epochs` needs a gradient for T = 1. {received}. {error}") from error
 
     def changes(self, seed):

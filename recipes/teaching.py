@@ -11,27 +11,44 @@ from keras_ratesnn.metrics import HeadAccuracy
 from keras_ratesnn.models import add_branches
 from keras_ratesnn.spiking_model import SpikingModel
 from recipes import checks
+from recipes.checks import mistake
 
 TEMPERATURE = 3.0
 """That of the authors of self-distillation, and Keras' default."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Teacher:
-    """The trained ordinary network teaches the spiking one, see `keras_ratesnn.distillation.Distiller`.
+class Taught:
+    """What a spiking network learns from.
 
     Attributes:
-        weight: Float in (0, 1]. The loss is `(1 - weight) * loss(labels) + weight * loss(teacher)`.
-        temperature: Float > 0 for the softened probabilities of the teacher, or None for 3.
+        amount: Number, how much of it.
+        temperature: Float > 0 for softened probabilities, or None for 3.
     """
 
-    weight: float
+    amount: float
     temperature: float | None = None
 
     def __post_init__(self):
-        if checks.real("teacher_weight", self.weight, above=0, advice="None is without a teacher.") > 1:
-            raise ValueError(f"`teacher_weight` must be at most 1. Received: teacher_weight={self.weight}.")
-        _check_temperature(self.temperature)
+        self.check_amount()
+        if self.temperature is not None:
+            checks.real("temperature", self.temperature, above=0, advice="It softens the probabilities.")
+
+    @property
+    def softness(self):
+        """The temperature, if none is set that of the authors."""
+        return self.temperature or TEMPERATURE
+
+
+class Teacher(Taught):
+    """The trained ordinary network teaches the spiking one, see `keras_ratesnn.distillation.Distiller`.
+
+    `amount` is a float in (0, 1], `teacher_weight`: the loss is `(1 - amount) * loss(labels) + amount * loss(teacher)`.
+    """
+
+    def check_amount(self):
+        if checks.real("teacher_weight", self.amount, above=0, advice="None is without a teacher.") > 1:
+            raise ValueError(f"`teacher_weight` must be at most 1. Received: teacher_weight={self.amount}.")
 
     def around(self, model, recipe, dataset, ordinary_weights):
         """A model that trains a student, and its arguments of `compile` besides the optimizer.
@@ -45,29 +62,20 @@ class Teacher:
         teacher = recipe.ordinary_network(dataset)
         if ordinary_weights is not None:
             teacher.load_weights(ordinary_weights)
-        of_teacher = keras.distillation.LogitsDistillation(temperature=self.temperature or TEMPERATURE)
-        distiller = Distiller(teacher, model, of_teacher, student_loss_weight=1.0 - self.weight)
+        of_teacher = keras.distillation.LogitsDistillation(temperature=self.softness)
+        distiller = Distiller(teacher, model, of_teacher, student_loss_weight=1.0 - self.amount)
         distiller.build(teacher.input_shape)
         return distiller, recipe.task.compile_arguments(recipe, dataset)
 
 
-@dataclasses.dataclass(frozen=True)
-class Branches:
+class Branches(Taught):
     """The spiking network learns from branches as well, at the ends of its stages, see `keras_ratesnn.models.add_branches`.
 
-    They are not part of the trained network.
-
-    Attributes:
-        number: Integer >= 1.
-        temperature: Float > 0 for the softened probabilities of the branches, or None for 3.
+    They are not part of the trained network. `amount` is their number, `branches`.
     """
 
-    number: int
-    temperature: float | None = None
-
-    def __post_init__(self):
-        checks.positive_integer("branches", self.number, advice="None is without branches.")
-        _check_temperature(self.temperature)
+    def check_amount(self):
+        checks.positive_integer("branches", self.amount, advice="None is without branches.")
 
     def around(self, model, recipe, dataset, ordinary_weights):
         """A copy of a `SpikingModel` with branches, which shares its layers; otherwise as `Teacher.around`.
@@ -76,43 +84,27 @@ class Branches:
             ValueError: If there are not enough stages.
         """
         names = stages(model.network)
-        if self.number > len(names):
-            raise ValueError(
-                f"`branches` must be at most {len(names)} in recipe {recipe.name!r}, the number of stages of its network "
-                f"before the last. Received: branches={self.number}."
-            )
-        loss = SelfDistillation(temperature=self.temperature or TEMPERATURE)
-        return add_branches(model, names[-self.number :]), {"loss": loss, "metrics": [HeadAccuracy()]}
+        if self.amount > len(names):
+            must = f"at most {len(names)} in recipe {recipe.name!r}, the number of stages of its network before the last"
+            raise mistake("branches", must, self.amount)
+        loss = SelfDistillation(temperature=self.softness)
+        return add_branches(model, names[-self.amount :]), {"loss": loss, "metrics": [HeadAccuracy()]}
 
 
-@dataclasses.dataclass(frozen=True)
-class Steps:
+class Steps(Taught):
     """Each time step learns from those that are right as well, see `keras_ratesnn.losses.TemporalDistillation`.
 
-    Attributes:
-        weight: Float > 0, the weight of what it learns from them.
-        temperature: Float > 0 for the softened probabilities, or None for 3.
+    `amount` is the weight of what it learns from them, `step_distillation`, a float > 0.
     """
 
-    weight: float
-    temperature: float | None = None
-
-    def __post_init__(self):
-        checks.real("step_distillation", self.weight, above=0, advice="None is without it.")
-        _check_temperature(self.temperature)
+    def check_amount(self):
+        checks.real("step_distillation", self.amount, above=0, advice="None is without it.")
 
     def around(self, model, recipe, dataset, ordinary_weights):
         """A `SpikingModel` of the same network that returns the outputs of all steps; otherwise as `Teacher.around`."""
-        of_steps = SpikingModel(
-            model.network,
-            model.timesteps,
-            model.gradient,
-            model.step_mode,
-            return_sequences=True,
-            name=f"{model.name}_steps",
-            dtype=model.dtype_policy,
-        )
-        loss = TemporalDistillation(beta=self.weight, temperature=self.temperature or TEMPERATURE)
+        options = {"return_sequences": True, "name": f"{model.name}_steps", "dtype": model.dtype_policy}
+        of_steps = SpikingModel(model.network, model.timesteps, model.gradient, model.step_mode, **options)
+        loss = TemporalDistillation(beta=self.amount, temperature=self.softness)
         return of_steps, {"loss": loss, "metrics": [keras.metrics.MeanMetricWrapper(_is_right_in_the_mean, name="accuracy")]}
 
 
@@ -120,11 +112,6 @@ def _is_right_in_the_mean(y_true, y_pred):
     has_classes = len(y_true.shape) == 1 or y_true.shape[-1] == 1
     accuracy = keras.metrics.sparse_categorical_accuracy if has_classes else keras.metrics.categorical_accuracy
     return accuracy(y_true, keras.ops.mean(y_pred, axis=1))
-
-
-def _check_temperature(temperature):
-    if temperature is not None:
-        checks.real("temperature", temperature, above=0, advice="It softens the probabilities.")
 
 
 def stages(network):

@@ -6,15 +6,13 @@ backpropagation through time. The last column is the ratio of the norms of all k
 of training images, without augmentation, and initial weights or those of a run.
 """
 
-import pathlib
-import sys
-
 import keras
 import numpy as np
 
 from keras_ratesnn import analysis, gradients
 from recipes import catalogue, command_line, device, markdown, plots, run
 from recipes.checkpoint import load_model
+from recipes.checks import mistake
 from recipes.data.dataset import check_in_memory
 from recipes.evaluate import recipe_of
 from recipes.run_folder import RunFolder
@@ -29,21 +27,14 @@ MOST_COLUMNS = 12
 """Kernels that fit into a table."""
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, compare_windows, argv)
-
-
-def parser():
-    result = command_line.parser("windows", __doc__)
-    command_line.add_recipe(result, "name of a recipe, or folder of one of its runs for trained weights")
-    command_line.add_count(result, "--images", "size of the batch", 128)
-    result.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws cosine and cost against the number of windows")
-    return result
+def add_arguments(parser):
+    command_line.add_recipe(parser, "name of a recipe, or folder of one of its runs for trained weights")
+    command_line.add_count(parser, "--images", "size of the batch", 128)
+    command_line.add_path(parser, "--plot", "draws cosine and cost against the number of windows", "FILE")
 
 
 def compare_windows(arguments):
-    folder = RunFolder(pathlib.Path(arguments.recipe))
+    folder = RunFolder(arguments.recipe)
     with command_line.mistakes():
         figure = arguments.plot and plots.new_figure(9, 4, arguments.plot)
         trained = folder.settings.exists()
@@ -57,10 +48,8 @@ def compare_windows(arguments):
         recipe = catalogue.chosen(arguments, dict.fromkeys(recipe.settings().keys() - {*used}, advice), recipe=recipe)
         recipe.check_classifies("windows")
         if recipe.normalization == "online":
-            raise ValueError(
-                "`normalization` must be 'batch' or 'weight': time windows need neurons with thresholds of their own. "
-                "Received: normalization='online'."
-            )
+            must = "'batch' or 'weight': time windows need neurons with thresholds of their own"
+            raise mistake("normalization", must, "online")
         device.set_precision(recipe.precision)
         dataset = recipe.load(arguments.data_dir)
         check_in_memory(dataset, "windows")
@@ -115,18 +104,14 @@ def draw(figure, compared, timesteps):
         shade = 0.75 * index / max(1, len(names) - 1)
         values = [compared[windows][0][name] for windows in numbers]
         agreement.plot(numbers, values, label=name, color=str(shade), marker="osv^Dx*"[index % 7])
-    agreement.set_title("cosine with BPTT's gradient, by layer", fontsize="medium")
-    agreement.legend(fontsize="small")
     cost.plot(numbers, [timesteps + 2 * windows for windows in numbers], color="black", marker="o", label="rate, T + 2W")
     cost.axhline(3 * timesteps, color="0.4", linestyle="--", label="BPTT, 3T")
     cost.set_ylim(bottom=0)
-    cost.set_title("cost of a training step, forward passes of one step", fontsize="medium")
-    cost.legend(fontsize="small", loc="lower right")
-    for axes in (agreement, cost):
-        axes.set_xticks(numbers)
-        axes.set_xlabel(f"windows W, T = {timesteps}")
-        axes.grid(alpha=0.3)
+    label = f"windows W, T = {timesteps}"
+    plots.dress(agreement, "cosine with BPTT's gradient, by layer", label, "best")
+    plots.dress(cost, "cost of a training step, forward passes of one step", label, "lower right")
+    agreement.set_xticks(numbers)
+    cost.set_xticks(numbers)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "windows", __doc__, add_arguments, compare_windows)

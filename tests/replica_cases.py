@@ -221,7 +221,7 @@ def collectives():
     model = model_of("rate", "multi")
     x, y, _ = data_of(BATCH)
     model.fit(x, y, batch_size=BATCH, verbose=0)
-    # `recipes/benchmark/communication.py` counts their bytes as well.
+    # `recipes/benchmark/scaling.py` counts their bytes as well.
     variables = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables
     state = [[variable.value for variable in some] for some in variables]
     layout = keras.distribution.distribution().get_data_layout

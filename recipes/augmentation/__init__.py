@@ -1,4 +1,4 @@
-"""Augmentations of training images, by the names used in recipes. Each file has one operation or one kind of operation.
+"""Augmentations of training images, by the names used in recipes. Each file has one kind of operation.
 
 An augmentation is a function `augment(image, seed)` of one image: a float32 tensor `(height, width, channels)` of raw pixels,
 frames `(time, height, width, channels)`, or steps `(time, channels)`. `seed`, a pair of integers, is the only source of
@@ -7,37 +7,27 @@ randomness: the same image and seed give the same result on every backend and in
 `layers`.
 """
 
-import functools
 import importlib
 
 from recipes.augmentation import layers
 
-
-def _later(file, name):
-    """The function `name` of a file in this folder, imported on the first call, so that names do not require TensorFlow."""
-    # TensorFlow rewrites functions called by `tf.data`, which fails for import statements, but not functions with a cache.
-    load = functools.cache(functools.partial(importlib.import_module, f"{__name__}.{file}"))
-
-    def call(*arguments):
-        return getattr(load(), name)(*arguments)
-
-    return call
-
-
 BY_NAME = {
-    "none": None,
-    "cifar10": _later("data_sets", "cifar10"),
-    "cifar100": _later("data_sets", "cifar100"),
-    "cifar10_dvs": _later("data_sets", "cifar10_dvs"),
-    "event_drop": _later("event_drop", "event_drop"),
-    "fashion_mnist": _later("data_sets", "fashion_mnist"),
-    "fashion_mnist_cutout": _later("data_sets", "fashion_mnist_cutout"),
-    "imagenet": _later("data_sets", "imagenet"),
-    "spoken_words": _later("spoken_words", "spoken_words"),
+    **dict.fromkeys(("cifar10", "cifar100", "cifar10_dvs", "fashion_mnist", "fashion_mnist_cutout", "imagenet"), "data_sets"),
+    "event_drop": "event_drop",
+    "spoken_words": "spoken_words",
 }
-"""Augmentations of single images; None is no augmentation."""
+"""Augmentations of single images, and the files of this folder that they are in."""
 
-AUGMENTATIONS = (*BY_NAME, *layers.AUGMENTATIONS)
+
+def of_images(name):
+    """The augmentation of single images with a name; None if it is that of a layer, or no augmentation.
+
+    It is imported here, so that names do not require TensorFlow.
+    """
+    return getattr(importlib.import_module(f"{__name__}.{BY_NAME[name]}"), name) if name in BY_NAME else None
+
+
+AUGMENTATIONS = ("none", *BY_NAME, *layers.AUGMENTATIONS)
 """All names of augmentations."""
 
 MIXES = ("none", *layers.MIXES)

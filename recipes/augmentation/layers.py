@@ -8,6 +8,8 @@ pixels, and `"labels"`, `(batch, classes)`, one-hot, and returns such a dict.
 import keras
 import numpy as np
 
+from recipes import packages
+
 PIXELS = {"value_range": (0, 255)}
 COMMON = {"data_format": "channels_last", "dtype": "float32"}
 
@@ -93,22 +95,10 @@ def seed_of(seed, epoch, use):
 
 
 def _keras_cv():
-    try:
-        import keras_cv
-    except ImportError as error:
-        raise ImportError(
-            f'`augment` "cutout" and "grid_mask" are layers of keras-cv ({error}): pip install -e ".[recipes,cv]"'
-        ) from error
-    return keras_cv
+    return packages.imported("keras_cv", '`augment` "cutout" or "grid_mask"', "recipes,cv")
 
 
-AUGMENTATIONS = {
-    "randaugment": randaugment,
-    "random_erasing": random_erasing,
-    "cutout": cutout,
-    "grid_mask": grid_mask,
-    "transformer": transformer,
-}
+AUGMENTATIONS = {layer.__name__: layer for layer in (randaugment, random_erasing, cutout, grid_mask, transformer)}
 """Functions of a seed, by the names of augmentations in recipes."""
 
 OF_SEQUENCES = "cutmix_in_time"

@@ -72,22 +72,6 @@ def _affine(image, x_row, y_row):
 # Enhancement: away from a degraded image with a factor above 1, towards it with a factor below 1.
 
 
-def color(image, factor):
-    return _enhance(image, _gray(image), factor)
-
-
-def contrast(image, factor):
-    return _enhance(image, tf.floor(tf.reduce_mean(_gray(image)) + 0.5), factor)
-
-
-def brightness(image, factor):
-    return _enhance(image, 0.0, factor)
-
-
-def sharpness(image, factor):
-    return _enhance(image, _smooth(image), factor)
-
-
 def _enhance(image, poorer, factor):
     return tf.floor(tf.clip_by_value(poorer + factor * (image - poorer), 0, 255))
 
@@ -95,6 +79,10 @@ def _enhance(image, poorer, factor):
 def _gray(image):
     """Luminance by ITU-R 601-2 in integer multiples of 1/65536; these sums are exact in float32."""
     return tf.floor((tf.tensordot(image, [19595.0, 38470.0, 7471.0], 1)[..., tf.newaxis] + 32768) / 65536)
+
+
+def _mean_gray(image):
+    return tf.floor(tf.reduce_mean(_gray(image)) + 0.5)
 
 
 def _smooth(image):
@@ -178,10 +166,10 @@ OPERATIONS = {
     "TranslateX": Operation(translate_x, _to_either_side(0, 150 / 331)),
     "TranslateY": Operation(translate_y, _to_either_side(0, 150 / 331)),
     "Rotate": Operation(rotate, _to_either_side(0, 30)),
-    "Color": Operation(color, _to_either_side(1, 0.9)),
-    "Contrast": Operation(contrast, _to_either_side(1, 0.9)),
-    "Brightness": Operation(brightness, _to_either_side(1, 0.9)),
-    "Sharpness": Operation(sharpness, _to_either_side(1, 0.9)),
+    "Color": Operation(lambda image, factor: _enhance(image, _gray(image), factor), _to_either_side(1, 0.9)),
+    "Contrast": Operation(lambda image, factor: _enhance(image, _mean_gray(image), factor), _to_either_side(1, 0.9)),
+    "Brightness": Operation(lambda image, factor: _enhance(image, 0.0, factor), _to_either_side(1, 0.9)),
+    "Sharpness": Operation(lambda image, factor: _enhance(image, _smooth(image), factor), _to_either_side(1, 0.9)),
     "Posterize": Operation(posterize, [8 - np.round(_up_to(4))]),
     # torchvision now uses 255, because a uint8 tensor cannot be compared with 256.
     "Solarize": Operation(solarize, [256 - _up_to(256)]),

@@ -2,9 +2,7 @@
 
 settings.py       the settings of a benchmark
 cases.py          the models: the library's methods, and the same network without time
-variants.py       a method with several settings of compilation
 peers.py          the same network in other libraries on PyTorch
-memopt.py         SpikingJelly's memory optimisation
 timing.py         interleaved runs, the floor, medians and spreads
 costs.py          FLOPs and memory, as reported by the backend
 process_peak.py   peak memory of a process, with a separate process for each case
@@ -12,10 +10,9 @@ measure.py        the benchmark for a list of T
 memory.py         a separate table of peak memory against T
 loops.py          the time loops of layers under XLA, unrolled or compiled
 sequences.py      masks, recurrence, delays, parallel neurons
-sequence_peers.py the same networks in other libraries
 unrolling.py      which of the two is faster on this device, on JAX
 xla.py            a step on TensorFlow with and without XLA
-report.py         the record as Markdown tables
-plot.py           the record as a plot
+report.py         the record as Markdown tables, and as a plot
+recorded.py       ordinary Keras models that are recorded on PyTorch
 evidence/         the evidence kit for GPUs
 """

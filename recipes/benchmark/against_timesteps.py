@@ -29,29 +29,14 @@ ADVICE = "It is not a record of python -m recipes.benchmark.against_timesteps; r
 WARM_UP_STEPS = 2
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, compare, argv)
-
-
-def parser():
-    epilog = "A finished record in the output folder is only drawn again, and only with the arguments it was measured with."
-    result = command_line.parser("benchmark.against_timesteps", __doc__, epilog=epilog)
-    command_line.add_recipe(result)
-    result.add_argument(
-        "--methods", nargs="+", default=["rate-multi", "bptt-multi"], metavar="NAME", help="as in recipes.compare"
-    )
-    command_line.add_count(result, "--timesteps", "numbers of time steps", [1, 2, 4, 8], nargs="+", metavar="T")
-    command_line.add_seeds(result, default=3)
-    command_line.add_count(result, "--rounds", "number of times a step is timed", 20)
-    result.add_argument(
-        "--output",
-        type=pathlib.Path,
-        default=pathlib.Path("runs", "against_timesteps"),
-        metavar="DIR",
-        help="(default: %(default)s)",
-    )
-    return result
+def add_arguments(parser):
+    command_line.add_recipe(parser)
+    methods = {"metavar": "NAME", "help": "as in recipes.compare"}
+    parser.add_argument("--methods", nargs="+", default=["rate-multi", "bptt-multi"], **methods)
+    command_line.add_count(parser, "--timesteps", "numbers of time steps", [1, 2, 4, 8], nargs="+", metavar="T")
+    command_line.add_seeds(parser, default=3)
+    command_line.add_count(parser, "--rounds", "number of times a step is timed", 20)
+    command_line.add_path(parser, "--output", "(default: %(default)s)", default=pathlib.Path("runs", "against_timesteps"))
 
 
 def compare(arguments):
@@ -199,11 +184,11 @@ def table(record):
 
 
 def panels(record):
-    """What is drawn: for each panel its title, and a function of a row that returns a value and how far it spreads."""
-    found = [(f"{_tested(record)} accuracy", lambda row: (statistics.mean(row["accuracies"]), _deviation(row["accuracies"])))]
+    """What is drawn: for each panel its title, and a function of a row that returns a value and its bounds."""
+    found = [(f"{_tested(record)} accuracy", lambda row: _with_deviation(row["accuracies"]))]
     if record["memory_measure"]:
-        found.append(("memory of a step, MiB", lambda row: (row["memory_bytes"] / 2**20, 0.0)))
-    return [*found, ("time of a step, ms", lambda row: (1000 * row["seconds"]["median"], 0.0))]
+        found.append(("memory of a step, MiB", lambda row: (row["memory_bytes"] / 2**20,) * 3))
+    return [*found, ("time of a step, ms", lambda row: (1000 * row["seconds"]["median"],) * 3)]
 
 
 def _tested(record):
@@ -211,8 +196,9 @@ def _tested(record):
     return record.get("tested", "test")
 
 
-def _deviation(values):
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def _with_deviation(values):
+    mean, deviation = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    return mean, mean - deviation, mean + deviation
 
 
 def draw(record):
@@ -226,25 +212,12 @@ def draw(record):
 
 def draw_panel(axes, record, title, value):
     """One line for each method against T."""
-    names = list(dict.fromkeys(row["method"] for row in record["rows"]))
-    for index, method in enumerate(names):
-        rows = [row for row in record["rows"] if row["method"] == method]
-        values, spreads = zip(*map(value, rows), strict=True)
-        # Error bars stand beside each other.
-        shift = 2 ** (0.06 * (index - (len(names) - 1) / 2)) if any(spreads) else 1
-        axes.errorbar(
-            [row["timesteps"] * shift for row in rows],
-            values,
-            yerr=spreads if any(spreads) else None,
-            label=methods.in_words(method),
-            capsize=2,
-            **plots.style(index),
-        )
-    plots.set_up_against_timesteps(axes, (row["timesteps"] for row in record["rows"]), title)
+    plots.against_timesteps(axes, title, record["rows"], value)
     # Costs are compared by their ratio.
     if "accuracy" not in title:
         axes.set_ylim(bottom=0)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+EPILOG = "A finished record in the output folder is only drawn again, and only with the arguments it was measured with."
+
+main = command_line.command(__name__, "benchmark.against_timesteps", __doc__, add_arguments, compare, epilog=EPILOG)

@@ -4,8 +4,6 @@ Prints the time of a training step of a recipe and, beside it, the time that eac
 batch of the same size. All are timed in turn, after a run of each that is not timed.
 """
 
-import sys
-
 import keras
 import numpy as np
 
@@ -16,16 +14,9 @@ from recipes.data.dataset import check_in_memory
 from recipes.setting_names import OF_TEACHING
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, measure, argv)
-
-
-def parser():
-    result = command_line.parser("benchmark.callbacks", __doc__)
-    command_line.add_recipe(result)
-    command_line.add_count(result, "--rounds", "number of times each is timed", 10)
-    return result
+def add_arguments(parser):
+    command_line.add_recipe(parser)
+    command_line.add_count(parser, "--rounds", "number of times each is timed", 10)
 
 
 def measure(arguments):
@@ -68,5 +59,4 @@ def table(seconds, steps):
     return markdown.table(("", "ms", "in training steps", "in epochs"), rows)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "benchmark.callbacks", __doc__, add_arguments, measure)

@@ -32,6 +32,12 @@ def batch(settings, method=ORDINARY):
     return ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
 
 
+def image_shape(settings):
+    """The shape of an image, in the data format of the settings."""
+    sides = settings.size, settings.size
+    return (CHANNELS, *sides) if settings.data_format == "channels_first" else (*sides, CHANNELS)
+
+
 def trainer(settings, method, timesteps):
     """A model with `train_on_batch(images, labels)`, compiled with SGD and cross-entropy.
 
@@ -44,12 +50,11 @@ def trainer(settings, method, timesteps):
         return _peers_trainer(settings, method, timesteps)
     chosen = methods.settings_of("rate-multi" if method == ORDINARY else method)
     normalization = chosen.get("normalization", "batch")
-    sides = (settings.size, settings.size)
     build = getattr(models, settings.network)
     # A transformer has no `width`, but a number of channels.
     has_width = "width" in inspect.signature(build).parameters
     model = build(
-        input_shape=(CHANNELS, *sides) if settings.data_format == "channels_first" else (*sides, CHANNELS),
+        input_shape=image_shape(settings),
         classes=CLASSES,
         timesteps=timesteps,
         gradient=methods.gradient_method(chosen),
@@ -71,10 +76,7 @@ def _peers_trainer(settings, method, timesteps):
     peer = PEERS[method]
     model = peers.trainer(peer.package, settings.width, timesteps, settings.precision, settings.network)
     if peer.memopt:
-        # Imported here because it imports SpikingJelly.
-        from recipes.benchmark import memopt
-
-        memopt.optimize(model, batch(settings, method)[0], peer.memopt)
+        peers.optimize_memory(model, batch(settings, method)[0], peer.memopt)
     return model
 
 

@@ -85,24 +85,12 @@ def counted_flops(step):
     Args:
         step: Function without arguments.
     """
-    # Imported here because these modules import PyTorch.
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils.flop_counter import flop_registry
+    # Imported here because it imports PyTorch.
+    from torch.utils.flop_counter import FlopCounterMode
 
-    class Counter(TorchDispatchMode):
-        total = 0
-
-        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-            result = operation(*args, **(kwargs or {}))
-            count = flop_registry.get(operation._overloadpacket)
-            # On the device "meta" only shapes are computed.
-            if count is not None and not args[0].is_meta:
-                self.total += count(*args, **(kwargs or {}), out_val=result)
-            return result
-
-    with Counter() as counter:
+    with FlopCounterMode(display=False) as counter:
         step()
-    return counter.total
+    return counter.get_total_flops()
 
 
 def memory_rise(step):
@@ -142,10 +130,7 @@ def _allocation_peak(step):
 def flops_measure():
     """Describes what is counted on this backend, or `None`."""
     if keras.backend.backend() == "jax":
-        return (
-            "JAX's cost_analysis of the loss and its gradient. It counts the body of a loop once: if only membranes are in "
-            "loops, one of their steps is counted, and a program with convolutions in a loop is left out"
-        )
+        return "JAX's cost_analysis of the loss and its gradient; a loop of membranes counts once, and one of convolutions not"
     if keras.backend.backend() == "torch":
         return "the convolutions and matrix products that PyTorch runs in a step"
     return None

@@ -7,7 +7,6 @@ network of binary spikes in four slots, both with the same weights, which were n
 
 import functools
 import importlib.util
-import sys
 
 import keras
 import numpy as np
@@ -23,18 +22,11 @@ TOLERANCE = 1e-3
 """Of logits: a membrane within rounding of the threshold changes a logit by far more."""
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, measure, argv)
-
-
-def parser():
-    result = command_line.parser("benchmark.inference", __doc__)
-    command_line.add_count(result, "--batch", "number of images in a batch", 128)
-    command_line.add_count(result, "--rounds", "number of times each is timed", 20)
+def add_arguments(parser):
+    command_line.add_count(parser, "--batch", "number of images in a batch", 128)
+    command_line.add_count(parser, "--rounds", "number of times each is timed", 20)
     levels = "measures integer spikes of up to D in a step, and the unrolled network (default: binary neurons)"
-    command_line.add_count(result, "--levels", "largest number of spikes in a step", metavar="D", help=levels)
-    return result
+    command_line.add_count(parser, "--levels", "largest number of spikes in a step", metavar="D", help=levels)
 
 
 def measure(arguments):
@@ -77,10 +69,10 @@ def _predicting(model, jit_compile, pixels):
 def _spikingjelly(pixels):
     import torch
 
-    from recipes.benchmark.spikingjelly_chain import Chain
+    from recipes.benchmark.spikingjelly_chain import chain
 
     where = "cuda" if device.gpu() else "cpu"
-    network = Chain(models.load_pretrained(NETWORK)).to(where)
+    network = chain(models.load_pretrained(NETWORK)).to(where)
 
     def step():
         with torch.inference_mode():
@@ -100,5 +92,4 @@ def _warmed_up(step):
     return outputs
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "benchmark.inference", __doc__, add_arguments, measure)

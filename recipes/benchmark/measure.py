@@ -10,8 +10,7 @@ import keras
 import keras_ratesnn
 from recipes import device
 from recipes.benchmark import cases, costs, process_peak, timing
-from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS
-from recipes.benchmark.variants import variants
+from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS, variants
 
 WARM_UP_STEPS = 2
 """After the last step that compiles: memory pools fill, and clock rates increase."""
@@ -57,6 +56,7 @@ def benchmark(settings, process_memory=False, progress=lambda record: None, jit_
     jit_compile = jit_compile or (settings.jit_compile,)
     record = {
         "settings": dataclasses.asdict(settings),
+        "subject": f"{keras.backend.backend()} on {device.name()}: {settings.subject}",
         "jit_compile": list(jit_compile),
         "backend": keras.backend.backend(),
         "device": device.name(),
@@ -199,6 +199,7 @@ def rows(warm, seconds, timesteps, batch):
                 "images_per_second": batch / times["median"],
                 "ratio_to_floor": timing.spread(timing.ratios(seconds.get(name, floor_seconds), floor_seconds)),
                 "compile_seconds": compile_seconds(case.compiling_seconds, times["median"]),
+                "first_seconds": case.compiling_seconds and case.compiling_seconds[0],
                 "flops": case.flops,
                 "flops_to_floor": _ratio(case.flops, floor_flops),
                 "memory_bytes": case.memory_bytes,

@@ -5,49 +5,22 @@ memory; on PyTorch, where the step is a recorded graph, and on a GPU the allocat
 memory of the process during the step. Each case has a process of its own.
 """
 
-import sys
-
 from recipes import command_line, markdown
 from recipes.benchmark import costs
-from recipes.benchmark.arguments import JIT_COMPILE
+from recipes.benchmark.arguments import OF_IMAGES, add_jit_compile, add_settings, settings_of
 from recipes.benchmark.process_peak import in_separate_process
-from recipes.benchmark.settings import NETWORKS, Settings
 
 TIMESTEPS = (2, 4, 8, 16)
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, measure, argv)
-
-
-def parser():
-    defaults = Settings()
-    result = command_line.parser("benchmark.memory", __doc__)
-    result.add_argument(
-        "--network", default=defaults.network, metavar="NAME", help=f"one of {', '.join(NETWORKS)} (default: %(default)s)"
-    )
-    result.add_argument("--width", type=float, default=defaults.width, help="multiplies all channels (default: %(default)s)")
-    result.add_argument("--batch", type=int, default=defaults.batch, help="images in the step (default: %(default)s)")
-    result.add_argument("--size", type=int, default=defaults.size, help="height and width (default: %(default)s)")
-    result.add_argument(
-        "--jit-compile",
-        default="auto",
-        choices=JIT_COMPILE,
-        help="on PyTorch, as in SpikingModel.compile; false is eager mode (default: %(default)s)",
-    )
-    result.add_argument("--methods", nargs="+", default=defaults.methods, metavar="NAME", help="as in recipes.benchmark")
-    return result
+def add_arguments(parser):
+    add_settings(parser, *OF_IMAGES, "methods")
+    add_jit_compile(parser, "on PyTorch, as in SpikingModel.compile; false is eager mode")
 
 
 def measure(arguments):
-    given = vars(arguments)
-    with command_line.mistakes():
-        settings = Settings(**{**given, "jit_compile": JIT_COMPILE[given["jit_compile"]]}, timesteps=TIMESTEPS)
-    print(
-        f"{settings.network} of width {settings.width}, batch {settings.batch}, {settings.size}x{settings.size}, MiB; "
-        f"{costs.memory_measure()}\n"
-    )
+    settings = settings_of(arguments, timesteps=TIMESTEPS)
+    print(f"{settings.subject}, MiB; {costs.memory_measure()}\n")
     print(markdown.heading(("method", *(f"T = {timesteps}" for timesteps in TIMESTEPS), "T = 16 / T = 2")))
     for method in settings.methods:
         sizes = [in_separate_process(settings, method, timesteps) for timesteps in TIMESTEPS]
@@ -55,5 +28,4 @@ def measure(arguments):
         print(markdown.row((method, *cells, f"{sizes[-1] / sizes[0]:.2f}")), flush=True)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "benchmark.memory", __doc__, add_arguments, measure)

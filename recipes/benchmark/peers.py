@@ -1,10 +1,13 @@
-"""The benchmark's networks in other libraries, for small images, trained with their BPTT: a ResNet-18, and a Max-Former."""
+"""The benchmark's networks in other libraries, trained with their BPTT: a ResNet-18, a Max-Former, and those of sequences.
+
+Imports of the libraries are where they are needed: each may be missing.
+"""
 
 import torch
 from torch import nn
 
 from recipes import device
-from recipes.benchmark.settings import CHANNELS, CLASSES, TRANSFORMER_DIMS
+from recipes.benchmark.settings import CHANNELS, CLASSES, ORDER, TRANSFORMER_DIMS
 
 STAGES = (64, 128, 256, 512)
 BLOCKS = 2
@@ -16,26 +19,44 @@ LEARNING_RATE = 0.01
 
 
 def trainer(library, width, timesteps, precision="float32", network="ResNet18"):
-    """A `Trainer` of a network in one of the libraries.
+    """A `Trainer` of a network for small images in one of the libraries.
 
     Args:
-        library: "spikingjelly" or "snntorch".
+        library: A name of `LIBRARIES`.
         width: Float > 0 that multiplies the number of channels of every layer.
         timesteps: Integer T.
         precision: "float32" or "mixed_bfloat16", which is PyTorch's autocast. Defaults to `"float32"`.
-        network: A name of `networks` of the peer. Defaults to `"ResNet18"`.
+        network: "ResNet18", or "MaxFormer" for SpikingJelly's. Defaults to `"ResNet18"`.
     """
-    networks = {
-        ("spikingjelly", "ResNet18"): SpikingJelly,
-        ("spikingjelly", "MaxFormer"): SpikingJellyMaxFormer,
-        ("snntorch", "ResNet18"): SnnTorch,
-    }
-    network = networks[library, network](width, timesteps)
+    kind = LIBRARIES[library]
+    if network == "MaxFormer":
+        made = SpikingJellyMaxFormer(width, timesteps)
+    else:
+        made = kind(*resnet18(width, kind.parts(), kind.lif), timesteps)
     if device.gpu():
-        network.to("cuda")
+        made.to("cuda")
         if library == "spikingjelly" and precision == "mixed_bfloat16":
-            _use_fused_neurons_in_half_precision(network)
-    return Trainer(network, precision)
+            _use_fused_neurons_in_half_precision(made)
+    return Trainer(made, precision)
+
+
+def sequence_trainer(library, name, units, depth, classes):
+    """A `Trainer` of dense layers of `units`, `depth` of them with neurons after them; `None` if the library lacks these.
+
+    Args:
+        library: A name of `LIBRARIES`.
+        name: String, the name of a case of `sequences.py`.
+        units: Integer, the size of the input and of all layers.
+        depth: Integer.
+        classes: Integer.
+    """
+    kind, neurons = LIBRARIES[library], NEURONS[library].get(name)
+    if neurons is None:
+        return None
+    linear = kind.parts().Linear
+    layers = [part for _ in range(depth) for part in (linear(units, units), neurons(units))]
+    network = kind(None, nn.Sequential(*layers, linear(units, classes)), None)
+    return Trainer(network.to("cuda") if device.gpu() else network, "float32")
 
 
 def _use_fused_neurons_in_half_precision(network):
@@ -43,6 +64,31 @@ def _use_fused_neurons_in_half_precision(network):
     from spikingjelly.activation_based.precision import PrecisionConfig, prepare_model_for_precision
 
     prepare_model_for_precision(network, "cuda", PrecisionConfig(mode="bf16", neuron_storage="bf16"))
+
+
+def optimize_memory(trainer, images, level):
+    """Applies SpikingJelly's memory optimisation to a trainer's network, in place, with the settings of the library's example.
+
+    Args:
+        trainer: `Trainer` of SpikingJelly's network.
+        images: Tensor, a batch of the size that is trained with.
+        level: Integer 1 to 4: 1 recomputes blocks in the backward pass, 2 splits them where that saves memory, 3 splits neurons
+            in time, 4 keeps what costs no memory. Levels 2 to 4 measure, on a GPU only.
+    """
+    from spikingjelly.activation_based import memopt, neuron
+
+    def forward(network):
+        with trainer.precision(images.device.type):
+            return network(images)
+
+    memopt.optimize_memory(
+        trainer.network,
+        Block,
+        forward,
+        level=level,
+        split_fn=lambda module: (module.main, module.neuron) if isinstance(module, Block) else (),
+        can_chunk=lambda module: isinstance(module, neuron.BaseNode),
+    )
 
 
 class Trainer:
@@ -72,60 +118,94 @@ class Trainer:
         return loss.item()
 
 
-class ResNet18(nn.Module):
-    """The network in two parts; only the second runs over time.
-
-    The stem, before the first neurons, runs once on an image without time, as in keras_ratesnn.
+class OverTime(nn.Module):
+    """A network in two parts, of which only the second runs over time, and whose outputs are means over time.
 
     Args:
-        width: Float > 0 that multiplies the number of channels of every layer.
-        timesteps: Integer T.
-        parts: Module with the library's `Conv2d`, `BatchNorm2d`, `AdaptiveAvgPool2d`, `Flatten` and `Linear`.
-        neuron: Function that returns a new neuron layer.
+        stem: Module before the first neurons, which runs once on an image without time, as in keras_ratesnn; `None` for
+            sequences `(batch, T, ...)`.
+        stages: Module with neurons, which start at rest in each call.
+        timesteps: Integer T; `None` for sequences.
     """
 
-    def __init__(self, width, timesteps, parts, neuron):
+    def __init__(self, stem, stages, timesteps):
         super().__init__()
-        self.timesteps = timesteps
-        channels = [max(1, round(width * channels)) for channels in STAGES]
-        self.stem = nn.Sequential(nn.Conv2d(CHANNELS, channels[0], 3, padding=1, bias=False), nn.BatchNorm2d(channels[0]))
-        blocks, before = [], channels[0]
-        for stage, number in enumerate(channels):
-            for block in range(BLOCKS):
-                blocks.append(Block(before, number, 2 if stage > 0 and block == 0 else 1, parts, neuron))
-                before = number
-        head = parts.AdaptiveAvgPool2d(1), parts.Flatten(), parts.Linear(before, CLASSES)
-        self.stages = nn.Sequential(neuron(), *blocks, *head)
+        self.stem, self.stages, self.timesteps = stem, stages, timesteps
 
 
-class SpikingJelly(ResNet18):
-    """Multi-step mode: a layer sees all steps at once. On a GPU the library picks its own kernels.
+class SpikingJelly(OverTime):
+    """Multi-step mode: a layer sees all steps at once. On a GPU the library picks its own kernels."""
 
-    Args:
-        width: Float > 0.
-        timesteps: Integer T.
-    """
+    def __init__(self, stem, stages, timesteps):
+        from spikingjelly.activation_based import functional
 
-    def __init__(self, width, timesteps):
-        from spikingjelly.activation_based import functional, layer, neuron, surrogate
-
-        def new_neuron():
-            return neuron.LIFNode(
-                tau=1 / (1 - DECAY),
-                decay_input=False,
-                v_reset=None,
-                surrogate_function=surrogate.Sigmoid(ALPHA),
-                detach_reset=True,
-            )
-
-        super().__init__(width, timesteps, layer, new_neuron)
+        super().__init__(stem, stages, timesteps)
         self.reset = functional.reset_net
         functional.set_step_mode(self.stages, "m")
 
-    def forward(self, images):
+    @staticmethod
+    def parts():
+        from spikingjelly.activation_based import layer
+
+        return layer
+
+    @staticmethod
+    def lif():
+        from spikingjelly.activation_based import neuron, surrogate
+
+        options = {"decay_input": False, "v_reset": None, "detach_reset": True}
+        return neuron.LIFNode(tau=1 / (1 - DECAY), surrogate_function=surrogate.Sigmoid(ALPHA), **options)
+
+    def forward(self, x):
         self.reset(self.stages)
-        current = self.stem(images)
-        return self.stages(current.expand(self.timesteps, *current.shape).contiguous()).mean(0)
+        current = x.transpose(0, 1) if self.timesteps is None else self.stem(x)
+        steps = current if self.timesteps is None else current.expand(self.timesteps, *current.shape)
+        return self.stages(steps.contiguous()).mean(0)
+
+
+class SnnTorch(OverTime):
+    """A loop over time around the network, as is usual with this library.
+
+    Its neurons subtract the threshold at the next step, after the decay: `reset_delay=True`, the library's default. The
+    undelayed reset is not detached from the gradient, so it differs more from ours.
+    """
+
+    @staticmethod
+    def parts():
+        return nn
+
+    @staticmethod
+    def lif(name="Leaky", **arguments):
+        import snntorch
+
+        slope = snntorch.surrogate.sigmoid(slope=ALPHA)
+        return getattr(snntorch, name)(beta=DECAY, spike_grad=slope, init_hidden=True, **arguments)
+
+    def forward(self, x):
+        for module in self.stages.modules():
+            if hasattr(module, "reset_mem"):
+                module.reset_mem()
+        steps = x.unbind(1) if self.timesteps is None else [self.stem(x)] * self.timesteps
+        return sum(map(self.stages, steps)) / len(steps)
+
+
+def resnet18(width, parts, neuron):
+    """`(stem, stages)` of a ResNet-18.
+
+    Args:
+        width: Float > 0 that multiplies the number of channels of every layer.
+        parts: Module with the library's `Conv2d`, `BatchNorm2d`, `AdaptiveAvgPool2d`, `Flatten` and `Linear`.
+        neuron: Function that returns a new neuron layer.
+    """
+    channels = [max(1, round(width * channels)) for channels in STAGES]
+    stem = nn.Sequential(nn.Conv2d(CHANNELS, channels[0], 3, padding=1, bias=False), nn.BatchNorm2d(channels[0]))
+    blocks, before = [], channels[0]
+    for stage, number in enumerate(channels):
+        for block in range(BLOCKS):
+            blocks.append(Block(before, number, 2 if stage > 0 and block == 0 else 1, parts, neuron))
+            before = number
+    head = parts.AdaptiveAvgPool2d(1), parts.Flatten(), parts.Linear(before, CLASSES)
+    return stem, nn.Sequential(neuron(), *blocks, *head)
 
 
 class SpikingJellyMaxFormer(nn.Module):
@@ -146,57 +226,17 @@ class SpikingJellyMaxFormer(nn.Module):
         super().__init__()
         dims = round(width * TRANSFORMER_DIMS)
         self.network = MaxFormer(timesteps, CHANNELS, CLASSES, embed_dims=dims, depths=(1, 1, 2), cifar=True)
-        before = self.network.patch_embed1
-        before.bn = nn.Sequential(before.bn, Repeated(timesteps))
+
+        def repeated(module, inputs, output):
+            return output.expand(timesteps, *output.shape[1:]).contiguous()
+
+        self.network.patch_embed1.bn.register_forward_hook(repeated)
         self.reset = functional.reset_net
 
     def forward(self, images):
         self.reset(self.network)
-        # One step; `Repeated` makes the others.
+        # One step; `repeated` makes the others.
         return self.network(images[None])
-
-
-class Repeated(nn.Module):
-    """Repeats a tensor of one step, on the first axis.
-
-    Args:
-        timesteps: Integer T.
-    """
-
-    def __init__(self, timesteps):
-        super().__init__()
-        self.timesteps = timesteps
-
-    def forward(self, x):
-        return x.expand(self.timesteps, *x.shape[1:]).contiguous()
-
-
-class SnnTorch(ResNet18):
-    """A loop over time around the network, as is usual with this library.
-
-    Its neurons subtract the threshold at the next step, after the decay: `reset_delay=True`, the library's default. The
-    undelayed reset is not detached from the gradient, so it differs more from ours.
-
-    Args:
-        width: Float > 0.
-        timesteps: Integer T.
-    """
-
-    def __init__(self, width, timesteps):
-        import snntorch
-        from snntorch import surrogate
-
-        def new_neuron():
-            return snntorch.Leaky(beta=DECAY, spike_grad=surrogate.sigmoid(slope=ALPHA), init_hidden=True)
-
-        super().__init__(width, timesteps, nn, new_neuron)
-        self.neurons = [module for module in self.modules() if isinstance(module, snntorch.Leaky)]
-
-    def forward(self, images):
-        for neuron in self.neurons:
-            neuron.reset_mem()
-        current = self.stem(images)
-        return sum(self.stages(current) for _ in range(self.timesteps)) / self.timesteps
 
 
 class Block(nn.Module):
@@ -228,3 +268,22 @@ class Block(nn.Module):
 
     def forward(self, x):
         return self.neuron(self.main(x) + self.shortcut(x))
+
+
+def _recurrent(units):
+    """Its synapse, from the input and the spikes, comes after a dense layer, so it does more than ours."""
+    return SpikingJelly.parts().LinearRecurrentContainer(SpikingJelly.lif(), units, units, bias=False)
+
+
+def _sliding(units):
+    from spikingjelly.activation_based import neuron, surrogate
+
+    return neuron.SlidingPSN(ORDER, surrogate_function=surrogate.Sigmoid(ALPHA))
+
+
+LIBRARIES = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch}
+NEURONS = {
+    "spikingjelly": {"LIF": lambda units: SpikingJelly.lif(), "Recurrent": _recurrent, "SlidingPSN": _sliding},
+    "snntorch": {"LIF": lambda units: SnnTorch.lif(), "Recurrent": lambda units: SnnTorch.lif("RLeaky", linear_features=units)},
+}
+"""The neurons of each case of `sequences.py` that a library has, by library."""

@@ -1,32 +1,23 @@
 """Peak memory of one case in a separate process, because the peak of a process never decreases."""
 
+import concurrent.futures
 import dataclasses
-import json
-import subprocess
-import sys
+import functools
+import multiprocessing
 
 import keras
 
 from recipes.benchmark import cases, costs
 from recipes.benchmark.evidence import graphs
-from recipes.benchmark.settings import Settings
 
 GRAPH_READY = graphs.CALLS_BEFORE_REPLAY + 1
 """Calls on PyTorch after which a graph is recorded and compiled."""
 
 
-def main():
-    """Prints the bytes of the case on the command line: settings as JSON, method and T."""
-    settings, method, timesteps = sys.argv[1:]
-    print(f"bytes: {peak_bytes(Settings(**json.loads(settings)), method, int(timesteps))}")
-
-
 def in_separate_process(settings, method, timesteps):
     """The peak memory of one training step, see `peak_bytes`."""
-    options = [json.dumps(dataclasses.asdict(settings)), method, str(timesteps)]
-    command = [sys.executable, "-m", "recipes.benchmark.process_peak", *options]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return int(output.split("bytes:")[1])
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(peak_bytes, settings, method, timesteps).result()
 
 
 def peak_bytes(settings, method, timesteps):
@@ -42,16 +33,8 @@ def peak_bytes(settings, method, timesteps):
     # One image first: library buffers and traces do not belong to the step.
     model.train_on_batch(images[:1], labels[:1])
 
-    def step():
-        model.train_on_batch(images, labels)
-
-    if keras.backend.backend() == "torch":
-        with graphs.recorded_at_once():
-            for _ in range(GRAPH_READY):
-                step()
-            return costs.memory_rise(step)
-    return costs.memory_rise(step)
-
-
-if __name__ == "__main__":
-    main()
+    step = functools.partial(model.train_on_batch, images, labels)
+    with graphs.recorded_at_once():
+        for _ in range(GRAPH_READY if keras.backend.backend() == "torch" else 0):
+            step()
+        return costs.memory_rise(step)

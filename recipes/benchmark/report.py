@@ -1,17 +1,13 @@
 """The record of a benchmark as Markdown."""
 
 from recipes import markdown as markdown_tables
-from recipes.benchmark.settings import PEERS
+from recipes import plots
+from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS
 from recipes.benchmark.timing import with_quartiles
 
 MISSING = "not counted"
 
-EXPLANATION = """\
-floor: (T - 1) x forward + ordinary. ordinary: a training step of the same network without time, with a ReLU instead of each
-neuron layer. forward: its forward pass in training mode, without gradient. A ratio is the median over rounds of the time
-divided by the floor of the same round. It is below 1 if the floor counts T times what a method does once: the layers before the
-first neurons on an image without time, and the launch of a program, which dominates a step of a tiny network. Compile time:
-duration of the first step, and of those in which a graph is recorded and compiled, minus the median."""
+EXPLANATION = "docs/performance.md, Measuring, explains floor, ordinary, forward and compile time."
 
 SNNTORCH = """\
 snntorch: its neurons subtract the threshold one step later than ours, and batch normalisation sees one step at a time. The
@@ -30,30 +26,26 @@ def markdown(record):
     jit_compile = " and ".join(map(str, record["jit_compile"]))
     threads = "" if settings["threads"] is None else f", threads={settings['threads']}"
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    parts = [
-        f"{subject(record)}, {settings['data_format']}, jit_compile={jit_compile}{threads}; {versions}",
-        f"Time of a step, ms: median of {settings['rounds']} interleaved rounds (quartiles)",
-        table(rows, lambda row: with_quartiles(row["seconds"], 1000, 1)),
-        "Images per second",
-        table(rows, lambda row: f"{row['images_per_second']:.1f}"),
-        "Time, ratio to the floor: median (quartiles)",
-        table(rows, lambda row: with_quartiles(row["ratio_to_floor"], 1, 2)),
-    ]
-    if record["flops_measure"]:
-        parts += [
-            f"GFLOP of a step (ratio to the floor): {record['flops_measure']}",
-            table(rows, lambda row: _with_ratio(row["flops"], 1e9, row["flops_to_floor"], 2)),
-        ]
-    if record["memory_measure"]:
-        parts += [
-            f"Peak memory of a step, MiB (ratio to the ordinary step): {record['memory_measure']}",
-            table(rows, lambda row: _with_ratio(row["memory_bytes"], 2**20, row["memory_to_ordinary"], 0)),
-        ]
-    parts += [
-        "Compile time, s",
-        table(rows, lambda row: None if row["compile_seconds"] is None else f"{row['compile_seconds']:.1f}"),
-        EXPLANATION,
-    ]
+    tables = {
+        f"Time of a step, ms: median of {settings['rounds']} interleaved rounds (quartiles)": (
+            lambda row: with_quartiles(row["seconds"], 1000, 1)
+        ),
+        "Images per second": lambda row: f"{row['images_per_second']:.1f}",
+        "Time, ratio to the floor: median (quartiles)": lambda row: with_quartiles(row["ratio_to_floor"], 1, 2),
+        f"GFLOP of a step (ratio to the floor): {record['flops_measure']}": (
+            lambda row: _with_other(row["flops"], 1e9, 2, row["flops_to_floor"])
+        ),
+        f"Peak memory of a step, MiB (ratio to the ordinary step): {record['memory_measure']}": (
+            lambda row: _with_other(row["memory_bytes"], 2**20, 0, row["memory_to_ordinary"])
+        ),
+        "Compile time, s (the first step, s)": lambda row: _with_other(row["compile_seconds"], 1, 1, row["first_seconds"]),
+    }
+    parts = [f"{record['subject']}, {settings['data_format']}, jit_compile={jit_compile}{threads}; {versions}"]
+    for title, cell in tables.items():
+        # What the backend does not measure is nothing in all rows.
+        if any(cell(row) is not None for row in rows):
+            parts += [title, table(rows, cell)]
+    parts.append(EXPLANATION)
     if "snntorch" in settings["methods"]:
         parts.append(SNNTORCH)
     if PEERS.keys() & set(settings["methods"]):
@@ -61,15 +53,6 @@ def markdown(record):
     if any(method in PEERS and PEERS[method].memopt for method in settings["methods"]):
         parts.append(MEMOPT)
     return "\n\n".join(parts)
-
-
-def subject(record):
-    """Network, backend and device in one line."""
-    settings = record["settings"]
-    return (
-        f"{record['backend']} on {record['device']}: {settings['network']} of width {settings['width']}, "
-        f"batch {settings['batch']}, {settings['size']}x{settings['size']}, {settings['precision']}"
-    )
 
 
 def table(rows, cell):
@@ -88,7 +71,38 @@ def table(rows, cell):
     return markdown_tables.table(("method", *(f"T = {timesteps}" for timesteps in columns)), lines)
 
 
-def _with_ratio(value, unit, ratio, digits):
+def _with_other(value, unit, digits, other):
+    """A number in a unit, and another one in brackets, or `None`."""
     if value is None:
         return None
-    return f"{value / unit:.{digits}f}" + ("" if ratio is None else f" ({ratio:.2f})")
+    return f"{value / unit:.{digits}f}" + ("" if other is None else f" ({other:.2f})")
+
+
+def plot(record, path):
+    """Draws time and its ratio to the floor against T, and memory if it was measured.
+
+    Args:
+        record: Dictionary, see `measure.benchmark`.
+        path: Path of the image file; its suffix determines the format.
+
+    Raises:
+        ImportError: If Matplotlib is not installed.
+    """
+    rows = [row for row in record["rows"] if row["method"] not in (ORDINARY, FORWARD)]
+    panels = [
+        ("time of a step, ms", rows, lambda row: _scaled(row["seconds"], 1000)),
+        ("time, ratio to the floor", rows, lambda row: _scaled(row["ratio_to_floor"], 1)),
+    ]
+    with_memory = [row for row in record["rows"] if row["memory_bytes"] is not None]
+    if with_memory:
+        panels.append(("peak memory of a step, MiB", with_memory, lambda row: (row["memory_bytes"] / 2**20,) * 3))
+    figure = plots.new_figure(5 * len(panels), 4.5)
+    for axes, (title, rows, values) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        plots.against_timesteps(axes, title, rows, values, (FLOOR, ORDINARY))
+        axes.set_ylim(bottom=0)
+    figure.suptitle(record["subject"], fontsize="medium")
+    plots.save(figure, path, dpi=150)
+
+
+def _scaled(spread, scale):
+    return tuple(spread[key] * scale for key in ("median", "lower_quartile", "upper_quartile"))

@@ -7,18 +7,33 @@ about accelerators.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
+import re
+import statistics
 import subprocess
 import sys
 import tempfile
 
 import keras
+import numpy as np
 
 from recipes import device, engine, markdown
 from recipes.atomic_files import write_json
+from recipes.benchmark import cases, timing
+from recipes.benchmark.settings import Settings
 
 KINDS = ("weak", "strong")
+
+STEPS = 8
+"""Steps in an epoch."""
+
+WARM_UP_EPOCHS = 5
+"""On PyTorch a step is recorded after 32 calls; elsewhere the first epoch compiles it."""
+
+_COLLECTIVE = re.compile(r"= (.*?) ((?:all|collective)-[a-z-]+?|reduce-scatter)(?:-start)?\(")
+_ARRAY = re.compile(r"([a-z]+)(\d+)\[([\d,]*)\]")
 
 
 def run(settings, devices, folder):
@@ -49,7 +64,7 @@ def measured(settings, kind, method, timesteps, devices):
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "row.json")
         arguments = json.dumps(dataclasses.asdict(of_case)), method, str(devices), str(file)
-        command = [sys.executable, "-m", "recipes.benchmark.scaling_case", *arguments]
+        command = [sys.executable, "-m", "recipes.benchmark.scaling", *arguments]
         launches = engine.launches(devices)
         status = engine.launch(devices, command) if launches else subprocess.run(command, env=os.environ).returncode
         if status:
@@ -70,3 +85,63 @@ def table(rows):
             times = f"{1000 * row['seconds']:.1f}", f"{speed:.1f}", f"{speed / devices / first:.2f}"
             cells.append((kind, devices, row["batch"], *times, sent))
     return markdown.table(("scaling", "devices", "batch", "ms", "images/s", "efficiency", "sent, MiB"), cells)
+
+
+def main(settings, method, devices, file):
+    """The process of a case, or of one of its devices: writes seconds a step, and on JAX bytes, to a JSON file.
+
+    Args:
+        settings: String, `Settings` as a JSON object, with one T and the global batch.
+        method: Name of the method.
+        devices: String, the number of devices.
+        file: Path of the file.
+    """
+    this_process = engine.start(int(devices))
+    settings = Settings(**json.loads(settings))
+    cases.configure(settings)
+    number, parts = this_process.part
+    images, labels = (keras.ops.convert_to_numpy(array) for array in cases.batch(settings))
+    with this_process.scope():
+        model = cases.trainer(settings, method, settings.timesteps[0])
+        own = [np.concatenate([array[number::parts]] * STEPS) for array in (images, labels)]
+
+        def epoch():
+            model.fit(*own, batch_size=settings.batch // parts, shuffle=False, verbose=0)
+            device.synchronize()
+
+        times = timing.interleaved({"epoch": epoch}, WARM_UP_EPOCHS + settings.rounds)["epoch"]
+        seconds = statistics.median(times[WARM_UP_EPOCHS:]) / STEPS
+        row = {"seconds": seconds, "settings": dataclasses.asdict(settings), "device": device.name()}
+        if keras.backend.backend() == "jax" and this_process.devices > 1:
+            row["bytes"] = sent_in_step(model, images, labels)
+    if this_process.is_first:
+        pathlib.Path(file).write_text(json.dumps(row))
+
+
+def sent_in_step(model, images, labels):
+    """What devices send to each other in a step: the bytes of the results of its collective operations, by their names.
+
+    Args:
+        model: A compiled Keras model, whose optimizer is built, on JAX in a `keras.distribution`.
+        images: Array, the images of the global batch.
+        labels: Array.
+    """
+    import jax
+
+    variables = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables
+    state = [[variable.value for variable in some] for some in variables]
+    layout = keras.distribution.distribution().get_data_layout
+    batch = [jax.device_put(array, layout(array.shape).backend_layout) for array in (images, labels)]
+    program = jax.jit(model.train_step).lower(state, (*batch, None)).compile().as_text()
+    found: dict[str, int] = {}
+    for results, name in _COLLECTIVE.findall(program):
+        found[name] = found.get(name, 0) + sum(_bytes(*array) for array in _ARRAY.findall(results))
+    return found
+
+
+def _bytes(kind, bits, shape):
+    return math.prod(map(int, filter(None, shape.split(",")))) * int(bits) // 8
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

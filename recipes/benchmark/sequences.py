@@ -6,11 +6,9 @@ turn; a ratio is the median of those of the rounds. On a CPU the time is that of
 little.
 """
 
-import argparse
 import dataclasses
 import functools
 import gc
-import sys
 import time
 from collections.abc import Callable
 
@@ -21,12 +19,11 @@ from keras import ops
 from keras_ratesnn import SpikingModel, layers
 from recipes import command_line, device, markdown, methods
 from recipes.benchmark import cases, costs, measure, timing
-from recipes.benchmark.settings import PEERS, Settings
+from recipes.benchmark.arguments import add_settings, settings_of
+from recipes.benchmark.settings import ORDER, PEERS
+from recipes.checks import mistake
 
 CLASSES = 20
-ORDER = 4
-"""Of SlidingPSN."""
-
 MAX_DELAY = 25
 PADDING = -1.0
 
@@ -61,31 +58,20 @@ METHODS = (*methods.PLAIN, *(name for name, peer in PEERS.items() if not peer.me
 """Those that train these networks; numbers may follow, see `recipes.methods`."""
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, run, argv)
-
-
-def parser():
-    result = command_line.parser("benchmark.sequences", __doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def add_arguments(parser):
     names = ", ".join(map(repr, CASES))
-    result.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE", help=f"of {names}")
-    command_line.add_count(result, "--units", "size of the input and of all layers", 140)
-    command_line.add_count(result, "--layers", "number of layers of neurons", 2)
-    result.add_argument("--batch", type=int, default=64, help="sequences in a step")
-    result.add_argument("--timesteps", type=int, nargs="+", default=[25], metavar="T", help="values of T")
-    result.add_argument("--rounds", type=int, default=20, help="number of times each case is timed")
-    known = f"of {', '.join(METHODS)}"
-    result.add_argument("--methods", nargs="+", default=["bptt-multi", "rate-multi"], metavar="NAME", help=known)
-    result.add_argument("--threads", type=int, metavar="N", help="threads of the CPU, on PyTorch")
-    return result
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE", help=f"of {names}")
+    command_line.add_count(parser, "--units", "size of the input and of all layers", 140)
+    command_line.add_count(parser, "--layers", "number of layers of neurons", 2)
+    defaults = {"batch": 64, "timesteps": [25], "methods": ["bptt-multi", "rate-multi"]}
+    add_settings(parser, "batch", "timesteps", "rounds", "methods", "threads", **defaults)
 
 
 def run(arguments):
     given = vars(arguments)
     chosen, units, depth = (given.pop(name) for name in ("cases", "units", "layers"))
+    settings = settings_of(arguments)
     with command_line.mistakes():
-        settings = Settings(**given)
         for method in settings.methods:
             _check_method(method)
     cases.configure(settings)
@@ -110,10 +96,7 @@ def run(arguments):
 
 def _check_method(method):
     if method in {*methods.PRESETS, *PEERS}.difference(METHODS):
-        raise ValueError(
-            f"`methods` must be of {', '.join(METHODS)}. Received: methods={method!r}, which needs a network of "
-            "recipes.benchmark."
-        )
+        raise mistake("methods", f"of {', '.join(METHODS)}", method, "It needs a network of recipes.benchmark.")
 
 
 def _cells(seconds, name, method, first, case):
@@ -138,7 +121,13 @@ def warm(settings, name, method, timesteps, units, depth):
         units: Integer, the size of the input and of all layers.
         depth: Integer, the number of layers of neurons.
     """
-    trainer = _peer(name, method, units, depth) if method in PEERS else _model(name, method, timesteps, units, depth)
+    if method in PEERS:
+        # Imported here because it imports PyTorch.
+        from recipes.benchmark import peers
+
+        trainer = peers.sequence_trainer(method, name, units, depth, CLASSES)
+    else:
+        trainer = _model(name, method, timesteps, units, depth)
     if trainer is None:
         return None
     batch = sequences(CASES[name].masks, settings.batch, timesteps, units)
@@ -172,16 +161,4 @@ def _model(name, method, timesteps, units, depth):
     return model
 
 
-def _peer(name, library, units, depth):
-    # Imported here because they import PyTorch.
-    from recipes.benchmark import peers, sequence_peers
-
-    neurons = sequence_peers.NEURONS[library].get(name)
-    if neurons is None:
-        return None
-    network = sequence_peers.NETWORKS[library](neurons, units, depth, CLASSES)
-    return peers.Trainer(network.to("cuda") if device.gpu() else network, "float32")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "benchmark.sequences", __doc__, add_arguments, run)

@@ -1,13 +1,12 @@
 """The settings of a benchmark."""
 
 import dataclasses
-import importlib.util
 import inspect
 
 import keras
 
 from keras_ratesnn import models
-from recipes import checks, device, methods
+from recipes import checks, device, methods, packages
 
 NETWORKS = tuple(name for name in models.__all__ if name[0].isupper())
 
@@ -19,7 +18,7 @@ class Peer:
     Attributes:
         package: Name of the package.
         networks: Names of the networks that `peers.py` has of it.
-        memopt: Integer, the level of SpikingJelly's memory optimisation; 0 is without. See `memopt.py`.
+        memopt: Integer, the level of SpikingJelly's memory optimisation; 0 is without. See `peers.optimize_memory`.
     """
 
     package: str
@@ -51,8 +50,23 @@ FLOOR = "floor"
 CLASSES = 10
 CHANNELS = 3
 
+ORDER = 4
+"""Of `SlidingPSN`."""
+
 TRANSFORMER_DIMS = 384
 """The channels of the transformers at width 1."""
+
+
+COUNTS = {
+    "batch": "number of images in a step",
+    "size": "height and width of the images",
+    "rounds": "number of times each method is timed",
+}
+CHOICES = {
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16", "float64"),
+    "jit_compile": (True, False, "auto"),
+    "data_format": ("channels_last", "channels_first"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,16 +105,14 @@ class Settings:
     threads: int | None = None
 
     def __post_init__(self):
-        checks.one_of("network", self.network, NETWORKS)
         checks.real("width", self.width, above=0, advice="It multiplies the number of channels of every layer.")
-        checks.positive_integer("batch", self.batch, advice="It is the number of images in a step.")
-        checks.positive_integer("size", self.size, advice="It is the height and width of the images.")
-        checks.positive_integer("rounds", self.rounds, advice="It is the number of times each method is timed.")
-        checks.one_of("precision", self.precision, ("float32", "mixed_bfloat16", "mixed_float16", "float64"))
-        checks.one_of("jit_compile", self.jit_compile, (True, False, "auto"))
-        checks.one_of("data_format", self.data_format, ("channels_last", "channels_first"))
+        for name, what in COUNTS.items():
+            checks.positive_integer(name, getattr(self, name), advice=f"It is the {what}.")
+        for name, choices in {"network": NETWORKS, **CHOICES}.items():
+            checks.one_of(name, getattr(self, name), choices)
         if self.threads is not None:
-            _check_threads(self.threads)
+            checks.positive_integer("threads", self.threads, advice="It is the number of threads of the CPU.")
+            device.check_backend("torch", "`threads` can only be set on PyTorch; elsewhere limit the cores with `taskset`.")
         for timesteps in self.timesteps:
             checks.positive_integer("timesteps", timesteps, advice="It is a number of time steps.")
         for method in self.methods:
@@ -110,6 +122,11 @@ class Settings:
                 _check_method(method, self)
         if self.data_format == "channels_first":
             _check_channels_first(self.jit_compile)
+
+    @property
+    def subject(self):
+        """What is measured, for people."""
+        return f"{self.network} of width {self.width}, batch {self.batch}, {self.size}x{self.size}, {self.precision}"
 
     @property
     def packages(self):
@@ -143,38 +160,51 @@ def _check_channels_first(jit_compile):
         )
 
 
-def _check_threads(threads):
-    checks.positive_integer("threads", threads, advice="It is the number of threads of the CPU.")
-    backend = keras.backend.backend()
-    if backend != "torch":
-        raise ValueError(
-            f"`threads` can only be set on PyTorch. Received: threads={threads} with KERAS_BACKEND={backend!r}. "
-            "Leave it out, and limit the cores of the process instead, with `taskset`."
-        )
+def _check_peer(name, settings):
+    peer, backend, methods_are = PEERS[name], keras.backend.backend(), f"methods={list(settings.methods)!r}"
+    networks, sides = " or ".join(map(repr, peer.networks)), f"{PEERS_SIZE_BELOW} x {PEERS_SIZE_BELOW}"
+    fits = settings.network in peer.networks and settings.size < PEERS_SIZE_BELOW and settings.precision in PEERS_PRECISIONS
+    images = f"for network={networks} with images smaller than {sides} in {' or '.join(PEERS_PRECISIONS)}"
+    found = f"network={settings.network!r}, size={settings.size}, precision={settings.precision!r}"
+    first_level = "Name 'spikingjelly-memopt', the first level: SpikingJelly measures what the others save"
+    for wrong, where, received, remedy in (
+        (backend != "torch", "on PyTorch", f"{methods_are} with KERAS_BACKEND={backend!r}", "Set KERAS_BACKEND=torch"),
+        (not fits, images, found, "Change that"),
+        (peer.memopt > 1 and not device.gpu(), "on a GPU", f"{methods_are} without a GPU", first_level),
+    ):
+        if wrong:
+            raise ValueError(f"`methods` may name {name!r} {where} only. Received: {received}. {remedy}, or leave it out.")
+    packages.imported(peer.package, f"The method {name!r}", "bench")
 
 
-def _check_peer(peer, settings):
-    backend = keras.backend.backend()
-    if backend != "torch":
-        raise ValueError(
-            f"`methods` may name {peer!r} on PyTorch only. Received: methods={list(settings.methods)!r} with "
-            f"KERAS_BACKEND={backend!r}. Set KERAS_BACKEND=torch, or leave it out."
-        )
-    package, networks, precisions = PEERS[peer].package, PEERS[peer].networks, PEERS_PRECISIONS
-    if settings.network not in networks or settings.size >= PEERS_SIZE_BELOW or settings.precision not in precisions:
-        raise ValueError(
-            f"`methods` may name {peer!r} for network={' or '.join(map(repr, networks))} with images smaller than "
-            f"{PEERS_SIZE_BELOW} x {PEERS_SIZE_BELOW} in {' or '.join(precisions)} only. Received: "
-            f"network={settings.network!r}, size={settings.size}, precision={settings.precision!r}. Change that, or leave "
-            f"{peer!r} out."
-        )
-    if importlib.util.find_spec(package) is None:
-        raise ImportError(
-            f"`methods` names {peer!r}, but {package!r} is not installed. Run `python -m pip install -e '.[bench]'`, or "
-            "leave it out."
-        )
-    if PEERS[peer].memopt > 1 and not device.gpu():
-        raise ValueError(
-            f"`methods` may name {peer!r} on a GPU only: there SpikingJelly measures what these levels save. Received: "
-            f"methods={list(settings.methods)!r} without a GPU. Name 'spikingjelly-memopt', the first level, or leave it out."
-        )
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A method with its settings.
+
+    Attributes:
+        method: Name of `recipes.methods` or of a peer.
+        settings: `Settings`, with the `jit_compile` of this variant.
+        unrolled: The argument of `loops.unrolled`. Defaults to `None`.
+    """
+
+    method: str
+    settings: Settings
+    unrolled: bool | None = None
+
+
+def variants(settings, jit_compile):
+    """The methods of the settings with each value of `jit_compile`, a dictionary from names to `Variant`.
+
+    Peers occur once, because they are never compiled.
+
+    Args:
+        settings: `Settings`.
+        jit_compile: Sequence of values of `Settings.jit_compile`. With a single one, a name is that of the method.
+    """
+    found = {}
+    for method in settings.methods:
+        for value in jit_compile[:1] if method in PEERS else jit_compile:
+            plain = len(jit_compile) == 1 or method in PEERS
+            name = method if plain else f"{method}, jit_compile={value}"
+            found[name] = Variant(method, dataclasses.replace(settings, jit_compile=value))
+    return found

@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import torch
-from spikingjelly.activation_based import functional, layer, neuron
+from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
 import keras_ratesnn
+from recipes.benchmark.peers import SpikingJelly
 
 
 class Scale(nn.Module):
@@ -20,26 +21,15 @@ class Scale(nn.Module):
         return (x.to(torch.float32) * self.scale + self.offset).permute(0, 3, 1, 2)
 
 
-class Chain(nn.Module):
-    """A chain of layers that runs over time as in keras_ratesnn: what comes before the first neurons runs once.
+def chain(model):
+    """The network of a chain of layers in SpikingJelly, in inference.
 
     Args:
         model: A `SpikingModel` whose network is a chain of the layers that `module_of` knows.
     """
-
-    def __init__(self, model):
-        super().__init__()
-        modules = [module_of(layer) for layer in model.network.layers if not isinstance(layer, keras.layers.InputLayer)]
-        first = next(index for index, module in enumerate(modules) if isinstance(module, neuron.LIFNode))
-        self.timesteps = model.timesteps
-        self.stem, self.over_time = nn.Sequential(*modules[:first]), nn.Sequential(*modules[first:])
-        functional.set_step_mode(self.over_time, "m")
-        self.eval()
-
-    def forward(self, pixels):
-        functional.reset_net(self.over_time)
-        current = self.stem(pixels)
-        return self.over_time(current.expand(self.timesteps, *current.shape).contiguous()).mean(0)
+    modules = [module_of(layer) for layer in model.network.layers if not isinstance(layer, keras.layers.InputLayer)]
+    first = next(index for index, module in enumerate(modules) if isinstance(module, neuron.LIFNode))
+    return SpikingJelly(nn.Sequential(*modules[:first]), nn.Sequential(*modules[first:]), model.timesteps).eval()
 
 
 def module_of(source):

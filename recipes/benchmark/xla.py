@@ -5,81 +5,53 @@ layer is unrolled, and without XLA, measured in turn; and, of the programs of XL
 temporary memory.
 """
 
-import contextlib
 import dataclasses
-import gc
-import sys
-
-import keras
 
 from recipes import command_line, device, markdown
-from recipes.benchmark import cases, costs, loops, measure, timing
-from recipes.benchmark.arguments import benchmark_parser
-from recipes.benchmark.settings import ORDINARY, Settings
+from recipes.benchmark import cases, costs, loops, timing
+from recipes.benchmark.arguments import OF_STEPS, add_settings, settings_of
+from recipes.benchmark.settings import ORDINARY
 
 TIMESTEPS = (4, 16)
-WITH, UNROLLED, WITHOUT = "XLA", "XLA, loops unrolled", "without XLA"
+WITHOUT = "without XLA"
+FORMS = {"XLA": (True, None), "XLA, loops unrolled": (True, True), WITHOUT: (False, None)}
+"""The values of `jit_compile` and of the argument of `loops.unrolled`."""
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, run, argv)
-
-
-def parser():
-    result = benchmark_parser("benchmark.xla", __doc__, TIMESTEPS)
-    result.add_argument("--methods", nargs="+", default=Settings().methods, metavar="NAME", help="as in recipes.benchmark")
-    return result
+def add_arguments(parser):
+    add_settings(parser, *OF_STEPS, "methods", timesteps=TIMESTEPS)
 
 
 def run(arguments):
+    settings = settings_of(arguments)
     with command_line.mistakes():
-        settings = Settings(**vars(arguments))
-        if keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                "XLA is a choice on TensorFlow alone. "
-                f"Received: KERAS_BACKEND={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
-            )
+        device.check_backend("tensorflow", "XLA is a choice on TensorFlow alone.")
     cases.configure(settings)
-    print(
-        f"{device.name()}: {settings.network} of width {settings.width}, batch {settings.batch}, "
-        f"{settings.size}x{settings.size}, {settings.precision}; median of {settings.rounds} rounds (quartiles)\n"
-    )
+    print(f"{device.name()}: {settings.subject}; median of {settings.rounds} rounds (quartiles)\n")
     print(markdown.heading(("method", "T", "form", "ms", f"ratio to {WITHOUT}", "compile, s", "operations", "MiB")))
-    print_rows(settings, ORDINARY, 1, (WITH, WITHOUT))
-    for timesteps in dict.fromkeys(settings.timesteps):
-        for method in settings.methods:
-            print_rows(settings, method, timesteps, (WITH, UNROLLED, WITHOUT))
+    steps = [(ORDINARY, 1), *((method, timesteps) for timesteps in settings.timesteps for method in settings.methods)]
+    for method, timesteps in steps:
+        for form, row in compared(settings, method, timesteps).items():
+            ratio = timing.with_quartiles(row["ratio"], 1, 2)
+            times = f"{1000 * row['seconds']['median']:.1f}", ratio, f"{row['compile_seconds']:.1f}"
+            program = ("", "") if form == WITHOUT else (f"{row['operations']:,}", f"{row['memory_bytes'] / 2**20:.0f}")
+            print(markdown.row((method, timesteps, form, *times, *program)), flush=True)
 
 
-def print_rows(settings, method, timesteps, forms):
-    """Measures the forms of a step in turn, and prints a row for each."""
-    for form, row in compared(settings, method, timesteps, forms).items():
-        ratio = timing.with_quartiles(row["ratio"], 1, 2)
-        times = f"{1000 * row['seconds']['median']:.1f}", ratio, f"{row['compile_seconds']:.1f}"
-        program = ("", "") if form == WITHOUT else (f"{row['operations']:,}", f"{row['memory_bytes'] / 2**20:.0f}")
-        print(markdown.row((method, timesteps, form, *times, *program)), flush=True)
+def compared(settings, method, timesteps):
+    """`loops.compared` of the forms of a step, with what `costs.compiled_by_xla` tells of those with XLA."""
+    batch = cases.batch(settings)
+    forms = {
+        form: (dataclasses.replace(settings, jit_compile=jit_compile), choice)
+        for form, (jit_compile, choice) in FORMS.items()
+        # A network without time has no loops.
+        if choice is None or method != ORDINARY
+    }
+
+    def program(form, model):
+        return {} if form == WITHOUT else costs.compiled_by_xla(model, *batch)
+
+    return loops.compared(forms, method, timesteps, program)
 
 
-def compared(settings, method, timesteps, forms):
-    """A dictionary from `forms` to dictionaries: `seconds`, `ratio`, `compile_seconds`, and `operations` and `memory_bytes`."""
-    warm, rows = {}, {}
-    images, labels = cases.batch(settings)
-    for form in forms:
-        of_form = dataclasses.replace(settings, jit_compile=form != WITHOUT)
-        model = cases.trainer(of_form, method, timesteps)
-        with loops.unrolled(True) if form == UNROLLED else contextlib.nullcontext():
-            warm[form] = measure.warm_trainer(of_form, method, timesteps, None, model)
-            rows[form] = {} if form == WITHOUT else costs.compiled_by_xla(model, images, labels)
-    seconds = timing.in_turns(warm, settings.rounds)
-    for form, row in rows.items():
-        row["seconds"] = timing.spread(seconds[form])
-        row["ratio"] = timing.spread(timing.ratios(seconds[form], seconds[WITHOUT]))
-        row["compile_seconds"] = measure.compile_seconds(warm[form].compiling_seconds, row["seconds"]["median"])
-    del warm
-    gc.collect()
-    return rows
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "benchmark.xla", __doc__, add_arguments, run)

@@ -1,27 +1,26 @@
-"""The command line of `recipes.compare.training`."""
+"""Trains a recipe with several methods and seeds: `python -m recipes.compare digits --seeds 5`.
 
-import sys
+This is the command line of `recipes.compare.training`.
+"""
 
 from recipes import command_line
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
+def _training():
     # Keras and its backend take seconds to import, so they are imported where Ctrl-C is handled.
-    return command_line.run(_parser, _compare, argv, "; repeat the command to start or resume")
-
-
-def _parser():
     from recipes.compare import training
 
-    return training.parser()
+    return training
+
+
+def _add_arguments(parser):
+    _training().add_arguments(parser)
 
 
 def _compare(arguments):
-    from recipes.compare import training
-
-    return training.compare(arguments)
+    return _training().compare(arguments)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+ADVICE = "; repeat the command to start or resume"
+
+main = command_line.command(__name__, "compare", __doc__, _add_arguments, _compare, ADVICE)

@@ -5,32 +5,25 @@ difference in test accuracy, and its 95 % interval (Student's t). `--plot` draws
 """
 
 import math
-import pathlib
 import statistics
-import sys
+
+import numpy as np
 
 from recipes import checks, command_line, markdown, plots
 from recipes import methods as method_names
 from recipes.compare import results
+from recipes.setting_names import OF_SPIKING
 
 QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """The 97.5 % quantiles of Student's t distribution, from one degree of freedom on."""
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, compare, argv)
-
-
-def parser():
-    result = command_line.parser("compare.parity", __doc__)
-    result.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
-    result.add_argument("--epochs", type=int, required=True, metavar="N", help="of the runs to compare")
-    result.add_argument(
-        "--against", default="bptt multi", metavar="METHOD", help="gradient and step mode (default: bptt multi)"
-    )
-    result.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws the curves, and the accuracies of all seeds")
-    return result
+def add_arguments(parser):
+    parser.add_argument("recipe", metavar="NAME", help="python -m recipes.list lists them")
+    parser.add_argument("--epochs", type=int, required=True, metavar="N", help="of the runs to compare")
+    against = "gradient and step mode (default: %(default)s)"
+    parser.add_argument("--against", default="bptt multi", metavar="METHOD", help=against)
+    command_line.add_path(parser, "--plot", "draws the curves, and the accuracies of all seeds", "FILE")
 
 
 def compare(arguments):
@@ -75,21 +68,7 @@ def by_method(records, recipe, epochs):
     return max(groups.values(), key=lambda group: sum(map(len, group.values())), default={})
 
 
-METHOD = (
-    "gradient",
-    "windows",
-    "random_steps",
-    "step_mode",
-    "normalization",
-    "temporal",
-    "branches",
-    "step_distillation",
-    "random_timesteps",
-    "one_step_epochs",
-    "levels",
-    "temperature",
-    "seed",
-)
+METHOD = {"normalization", "temporal", "seed", *OF_SPIKING} - {"timesteps", "teacher_weight"}
 """Settings in which compared runs may differ."""
 
 
@@ -125,32 +104,18 @@ def draw(figure, methods):
     *curves, last = figure.subplots(1, 3, width_ratios=(3, 3, 2))
     for axes, (key, title) in zip(curves, (("accuracy", "training accuracy"), ("test_accuracy", "test accuracy")), strict=True):
         for index, (name, by_seed) in enumerate(methods.items()):
-            means = [
-                statistics.mean(epoch) for epoch in zip(*(record["curve"][key] for record in by_seed.values()), strict=True)
-            ]
-            style = {**plots.style(index), "marker": ""}
-            axes.plot(range(1, len(means) + 1), means, label=_legend(name), **style)
-        axes.set_title(title, fontsize="medium")
-        axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
-    curves[0].legend(fontsize="small", loc="lower right")
+            means = np.mean([record["curve"][key] for record in by_seed.values()], axis=0)
+            look = {**plots.style(index), "marker": "", "label": method_names.legend(*name.rsplit(" ", 1))}
+            axes.plot(range(1, len(means) + 1), means, **look)
+        plots.dress(axes, title, "epoch", "lower right" if axes is curves[0] else None)
     for index, by_seed in enumerate(methods.values()):
         accuracies = [record["test_accuracy"] for record in by_seed.values()]
         deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else None
         style = plots.style(index)
         last.scatter([index - 0.2] * len(accuracies), accuracies, color=style["color"], s=8)
         last.errorbar(index, statistics.mean(accuracies), deviation, capsize=4, **style)
-    last.set_title("test accuracy after the last epoch", fontsize="medium")
-    last.set_xlabel("seeds; mean ± standard deviation", fontsize="small")
-    last.set_xticks([])
-    last.set_xlim(-0.7, len(methods) - 0.5)
-    last.grid(alpha=0.3)
+    plots.dress(last, "test accuracy after the last epoch", "seeds; mean ± standard deviation")
+    last.set(xticks=[], xlim=(-0.7, len(methods) - 0.5))
 
 
-def _legend(name):
-    gradient, _, step_mode = name.rpartition(" ")
-    return method_names.legend(gradient, step_mode)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "compare.parity", __doc__, add_arguments, compare)

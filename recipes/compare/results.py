@@ -4,17 +4,21 @@
 """
 
 import csv
+import dataclasses
 import io
 import itertools
 import pathlib
 import re
 import shutil
 import statistics
-import sys
 
-from recipes import catalogue, command_line, markdown, methods
+from recipes import catalogue, command_line, markdown, methods, setting_names
 from recipes.atomic_files import read_json
+from recipes.optimizers import SGD
+from recipes.recipe import Recipe
 from recipes.run_folder import RESULT, RunFolder, complete, test_score
+from recipes.setting_names import OF_SPIKING
+from recipes.stages import SpikingStage
 
 RECIPES = pathlib.Path(__file__).parent.parent
 FOLDER = RECIPES / "results"
@@ -37,69 +41,23 @@ results of digits and its ordinary network          a spiking network with sever
 results of tasks                                    the same for recipes that do not classify
 """
 
-NAMED = (
-    "name",
-    "gradient",
-    "windows",
-    "random_steps",
-    "normalization",
-    "temporal",
-    "branches",
-    "step_distillation",
-    "random_timesteps",
-    "one_step_epochs",
-    "teacher_weight",
-    "step_mode",
-    "timesteps",
-    "levels",
-    "epochs",
-    "train_images",
-    "seed",
-)
+NAMED = {"name", "normalization", "temporal", "epochs", "train_images", "seed", *OF_SPIKING} - {"temperature"}
 """Settings that the name of every committed result tells."""
 
-COLUMNS = (
-    "recipe",
-    "gradient",
-    "step mode",
-    "T",
-    "epochs",
-    "training images",
-    "augmentation",
-    "backend",
-    "training accuracy, epoch 1",
-    "last epoch",
-    "test accuracy",
-    "of each seed",
-    "s per epoch",
-    "peak memory, MiB",
-    "device",
-)
+OF_SETTINGS = ("recipe", "gradient", "step mode", "T", "epochs", "training images", "augmentation", "backend")
+ACCURACIES = ("training accuracy, epoch 1", "last epoch", "test accuracy", "of each seed")
+COLUMNS = (*OF_SETTINGS, *ACCURACIES, "s per epoch", "peak memory, MiB", "device")
 IN_SHORT = ("gradient", "test accuracy")
 SHUFFLED = "shuffled in time"
 """The column of what `recipes.compare.shuffled` measured, in short tables of runs for which it did."""
 
 ADDED = {
-    "windows": 1,
-    "random_steps": None,
-    "normalization": "batch",
-    "held_out": None,
-    "ordinary": "no",
-    "optimizer": "sgd",
-    "image_side": None,
-    "frame_kind": None,
-    "temporal": None,
-    "ordinary_epochs": None,
-    "ordinary_learning_rate": None,
-    "teacher_weight": None,
-    "branches": None,
-    "step_distillation": None,
-    "temperature": None,
-    "random_timesteps": None,
-    "one_step_epochs": 0,
-    "levels": None,
+    **{field.name: field.default for field in dataclasses.fields(Recipe) if field.default is not dataclasses.MISSING},
+    **setting_names.of_training(SGD(), SpikingStage(timesteps=1)),
 }
-"""Settings that results of earlier versions lack, with the values they had."""
+"""What nothing is set to, which is what earlier versions did where their results lack a setting."""
+del ADDED["restart_at"]  # It was that of the recipe.
+
 
 REMOVED = ("freeze_normalization",)
 """Settings that only results of earlier versions have."""
@@ -107,19 +65,24 @@ REMOVED = ("freeze_normalization",)
 OF_A_RUN = ("name", "epochs", "timesteps", "augment", "gradient", "step_mode", "seed")
 """Settings that every result has."""
 
+IN_WORDS = {
+    "levels": "{} levels",
+    "normalization": "{} normalization",
+    "temporal": "with {}",
+    "branches": "{} branches",
+    "step_distillation": "with step distillation {}",
+    "random_timesteps": "random T {}",
+    "one_step_epochs": "{} epochs with T=1",
+    "teacher_weight": "with teacher",
+}
+"""What the name of a method says of settings."""
+
 ORDER = ("name", "epochs", "augment", "normalization", "temporal", "levels", "timesteps", "gradient", "windows", "step_mode")
 """Settings by which rows are sorted."""
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, write, argv)
-
-
-def parser():
-    result = command_line.parser("compare.results", __doc__)
-    result.add_argument("runs", nargs="*", type=pathlib.Path, metavar="RUN", help="folders of finished runs to add")
-    return result
+def add_arguments(parser):
+    command_line.add_path(parser, "runs", "folders of finished runs to add", "RUN", nargs="*")
 
 
 def write(arguments):
@@ -224,39 +187,19 @@ def name_of(record):
     others = [
         f"{key}={value}" for key, value in sorted(settings.items()) if key not in NAMED and value != defaults.get(key, value)
     ]
-    parts = [
-        settings["name"],
-        record["backend"],
-        method_name(settings, "-"),
-        settings["step_mode"],
-        f"T{settings['timesteps']}",
-        f"{settings['epochs']}epochs",
-        f"{record['train_images']}images",
-        *others,
-        f"seed{settings['seed']}",
-    ]
-    return "-".join(parts)
+    method = f"{method_name(settings, '-')}-{settings['step_mode']}-T{settings['timesteps']}"
+    size = f"{settings['epochs']}epochs-{record['train_images']}images"
+    return "-".join([settings["name"], record["backend"], method, size, *others, f"seed{settings['seed']}"])
 
 
 def method_name(settings, space):
     """The training method: the gradient, the levels of integer spikes, the normalisation if it is not "batch", its teachers."""
     parts = [methods.gradient_name(settings, space)]
-    if settings.get("levels"):
-        parts += [str(settings["levels"]), "levels"]
-    if settings.get("normalization", "batch") != "batch":
-        parts += [settings["normalization"], "normalization"]
-    if settings.get("temporal"):
-        parts += ["with", settings["temporal"].replace("_", space)]
-    if settings.get("branches"):
-        parts += [str(settings["branches"]), "branches"]
-    if settings.get("step_distillation"):
-        parts += ["with", "step", "distillation", str(settings["step_distillation"])]
-    if settings.get("random_timesteps"):
-        parts += ["random", "T", "to".join(map(str, settings["random_timesteps"]))]
-    if settings.get("one_step_epochs"):
-        parts += [str(settings["one_step_epochs"]), "epochs", "with", "T=1"]
-    if settings.get("teacher_weight"):
-        parts += ["with", "teacher"]
+    for name, words in IN_WORDS.items():
+        value = settings.get(name)
+        if value and value != ADDED[name]:
+            value = "to".join(map(str, value)) if name == "random_timesteps" else str(value)
+            parts += [part.format(value.replace("_", space)) for part in words.split()]
     return space.join(parts)
 
 
@@ -344,5 +287,4 @@ def _row(records):
     }
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "compare.results", __doc__, add_arguments, write)

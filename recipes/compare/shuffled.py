@@ -3,25 +3,15 @@
 Writes the accuracy to the result of each run, as `shuffled_accuracy`: short tables of `recipes.compare.results` then have it.
 """
 
-import pathlib
-import sys
-
 from keras_ratesnn import analysis
 from recipes import command_line, figures
 from recipes.atomic_files import write_json
 from recipes.run_folder import RunFolder, score_name, test_score
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, shuffle, argv)
-
-
-def parser():
-    result = command_line.parser("compare.shuffled", __doc__)
-    result.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN", help="folders of finished runs")
-    command_line.add_data_dir(result)
-    return result
+def add_arguments(parser):
+    command_line.add_path(parser, "runs", "folders of finished runs", "RUN", nargs="+")
+    command_line.add_data_dir(parser)
 
 
 def shuffle(arguments):
@@ -35,5 +25,4 @@ def shuffle(arguments):
         print(f"{folder.path}: {scores}", flush=True)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "compare.shuffled", __doc__, add_arguments, shuffle)

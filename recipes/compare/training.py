@@ -22,29 +22,14 @@ METHODS = ["rate-multi", "rate-single", "bptt-multi"]
 """Names of `recipes.methods`."""
 
 
-def parser():
-    result = command_line.parser("compare", __doc__)
-    command_line.add_recipe(result)
-    command_line.add_seeds(result)
-    result.add_argument(
-        "--methods",
-        nargs="+",
-        default=METHODS,
-        metavar="METHOD",
-        help=f"for example rate-multi-2, sltt-single, ottt, os (default: {' '.join(METHODS)})",
-    )
-    result.add_argument(
-        "--vary",
-        metavar="KEY=VALUES",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="settings of which all combinations are trained, for example timesteps=1,2,4 levels=None,4",
-    )
-    result.add_argument(
-        "--output", type=pathlib.Path, metavar="DIR", help="parent folder of the runs (default: runs/compare/NAME)"
-    )
-    return result
+def add_arguments(parser):
+    command_line.add_recipe(parser)
+    command_line.add_seeds(parser)
+    methods = f"for example rate-multi-2, sltt-single, ottt, os (default: {' '.join(METHODS)})"
+    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="METHOD", help=methods)
+    varied = "settings of which all combinations are trained, for example timesteps=1,2,4 levels=None,4"
+    parser.add_argument("--vary", metavar="KEY=VALUES", nargs="+", action="extend", default=[], help=varied)
+    command_line.add_path(parser, "--output", "parent folder of the runs (default: runs/compare/NAME)")
 
 
 def compare(arguments):
@@ -64,10 +49,8 @@ def compare(arguments):
                     # It has printed the reason.
                     return status
                 if status and not has_diverged(folder):
-                    raise Ended(
-                        f"the run in {folder.path} failed with exit status {status}; its own message is above. Repeat the "
-                        "command to resume it."
-                    )
+                    what = f"the run in {folder.path} failed with exit status {status}; its own message is above."
+                    raise Ended(f"{what} Repeat the command to resume it.")
                 if status:
                     diverged = True
                 else:

@@ -1,12 +1,11 @@
 """Data sets for detection in the format of COCO: two annotation files and two folders of images."""
 
-import json
 import math
 import pathlib
 
 import numpy as np
 
-from recipes.atomic_files import one_line
+from recipes.atomic_files import read_json
 from recipes.data.dataset import Dataset
 
 NO_BOX = -1.0
@@ -54,13 +53,9 @@ def load(folder, image_side):
 def _read(path):
     """The checked content of an annotation file: names of categories, images, and `(class name, box)` pairs by image id."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path, {"categories": list, "images": list, "annotations": list}, FOLDER_ADVICE)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no file {path}. {FOLDER_ADVICE}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: it is not JSON ({one_line(error)}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object. It holds a {type(content).__name__}.")
     categories = _entries(path, content, "categories", {"id": int, "name": str})
     images = _entries(path, content, "images", {"id": int, "file_name": str})
     annotations = _entries(path, content, "annotations", {"image_id": int, "category_id": int, "bbox": list})
@@ -85,14 +80,11 @@ def _read(path):
 
 def _entries(path, content, name, fields):
     """The entries of a list in an annotation file, which must have these fields."""
-    entries = content.get(name)
-    if not isinstance(entries, list):
-        raise ValueError(f"{path} must have a list {name!r}. It has: {str(entries)[:80]}.")
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(content[name]):
         for field, kind in fields.items():
             if not isinstance(entry, dict) or not isinstance(entry.get(field), kind):
                 raise ValueError(f"Entry {index} of {name!r} in {path} must have {field!r} of type {kind.__name__}.")
-    return entries
+    return content[name]
 
 
 def _arrays(part, folder, names, most, side):
@@ -105,9 +97,8 @@ def _arrays(part, folder, names, most, side):
         height, width = picture.shape[:2]
         for key, size in (("height", height), ("width", width)):
             if entry.get(key, size) != size:
-                raise ValueError(
-                    f"The image {folder / entry['file_name']} has the {key} {size}, but the annotations say {entry[key]}."
-                )
+                file = folder / entry["file_name"]
+                raise ValueError(f"The image {file} has the {key} {size}, but the annotations say {entry[key]}.")
         images[row] = _resized(picture, side)
         place = 0
         for name, (left, top, box_width, box_height) in part["boxes"][entry["id"]]:

@@ -1,10 +1,14 @@
 """Dataset: labelled training and test images, in memory or as a stream."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 
 import keras
 import numpy as np
+
+from recipes import checks
+from recipes.checks import mistake
 
 
 def everything(examples):
@@ -55,10 +59,7 @@ class Dataset:
             ValueError: If there are fewer.
         """
         if images > self.train_size:
-            raise ValueError(
-                f"`train_images` must be at most the number of training images, {self.train_size}. Received: "
-                f"train_images={images}."
-            )
+            raise mistake("train_images", f"at most the number of training images, {self.train_size}", images)
         return dataclasses.replace(
             self, train_images=self.train_images[:images], train_labels=_rows(self.train_labels, slice(images))
         )
@@ -70,9 +71,7 @@ class Dataset:
             ValueError: If no training image would be left.
         """
         if images >= self.train_size:
-            raise ValueError(
-                f"`held_out` must be less than the number of training images, {self.train_size}. Received: held_out={images}."
-            )
+            raise mistake("held_out", f"less than the number of training images, {self.train_size}", images)
         first = self.first(self.train_size - images)
         return dataclasses.replace(
             first, test_images=self.train_images[-images:], test_labels=_rows(self.train_labels, slice(-images, None))
@@ -133,10 +132,29 @@ class StreamedDataset:
 def check_in_memory(dataset, command):
     """Checks that a data set is a `Dataset`; raises ValueError, with the name of the command, if it is a stream."""
     if not isinstance(dataset, Dataset):
-        raise ValueError(
-            f"python -m recipes.{command} takes data sets in memory. Received: one that is read as a stream, with "
-            f"{dataset.train_size:,} training images."
-        )
+        raise ValueError(f"python -m recipes.{command} takes data sets in memory. Received: one that is read as a stream.")
+
+
+def given_folder(data_dir, name, source, advice, timesteps):
+    """The folder of recordings that cannot be downloaded, and the checked number of time steps.
+
+    Args:
+        data_dir: Path, or None.
+        name: String, the name of the data set.
+        source: String, how to get the recordings, a sentence.
+        advice: String, what the folder must hold, a sentence.
+        timesteps: Integer, the number of frames of a recording.
+
+    Raises:
+        TypeError, ValueError: If no folder was given, or `timesteps` is not a positive integer.
+        FileNotFoundError, NotADirectoryError: As `check_folder`.
+    """
+    timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a recording.")
+    if data_dir is None:
+        raise ValueError(f"{name} cannot be downloaded from here. {source} Then pass --data-dir: {advice}")
+    folder = pathlib.Path(data_dir)
+    check_folder(folder, advice)
+    return folder, timesteps
 
 
 def check_folder(folder, advice):

@@ -1,5 +1,6 @@
 """The 1,797 handwritten digits that ship with scikit-learn."""
 
+from recipes import packages
 from recipes.data.dataset import Dataset
 
 IMAGE_SHAPE = (8, 8, 1)
@@ -25,16 +26,10 @@ def load(data_dir=None):
         ImportError: If scikit-learn is not installed.
     """
     if data_dir is not None:
-        raise ValueError(
-            f"The digits come with scikit-learn, not from a folder. Received: --data-dir {data_dir}. Leave --data-dir out."
-        )
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise ImportError(f'The digits need scikit-learn ({error}): pip install -e ".[recipes]"') from error
+        raise ValueError(f"The digits come with scikit-learn. Received: --data-dir {data_dir}. Leave --data-dir out.")
+    images, labels = packages.imported("sklearn.datasets", "The data set of digits", "recipes").load_digits(return_X_y=True)
+    from sklearn.model_selection import train_test_split
 
-    images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, *IMAGE_SHAPE).astype("uint8")
     train_images, test_images, train_labels, test_labels = train_test_split(
         images, labels, test_size=TEST_IMAGES, stratify=labels, random_state=SPLIT_SEED

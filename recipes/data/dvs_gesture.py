@@ -1,31 +1,17 @@
 """DVS128 Gesture: eleven gestures of 29 people before an event camera of 128x128 pixels; 20 frames of each take 3.8 GB."""
 
-import pathlib
-
 import numpy as np
 
 from keras_ratesnn.events import read_gestures
 from keras_ratesnn.events.gestures import ENDING, label_rows
-from recipes import checks
-from recipes.data import stored_frames
-from recipes.data.dataset import Dataset, check_folder
-from recipes.data.frame_kinds import KINDS
+from recipes.data.dataset import Dataset, given_folder
+from recipes.data.frame_kinds import Frames
 
 SENSOR_SHAPE = (128, 128)
 IMAGE_SHAPE = (*SENSOR_SHAPE, 2)
-CLASS_NAMES = (
-    "hand_clapping",
-    "right_hand_wave",
-    "left_hand_wave",
-    "right_arm_clockwise",
-    "right_arm_counter_clockwise",
-    "left_arm_clockwise",
-    "left_arm_counter_clockwise",
-    "arm_roll",
-    "air_drums",
-    "air_guitar",
-    "other_gestures",
-)
+OF_ARMS = ("right_arm_clockwise", "right_arm_counter_clockwise", "left_arm_clockwise", "left_arm_counter_clockwise")
+OTHERS = ("arm_roll", "air_drums", "air_guitar", "other_gestures")
+CLASS_NAMES = ("hand_clapping", "right_hand_wave", "left_hand_wave", *OF_ARMS, *OTHERS)
 CLASSES = len(CLASS_NAMES)
 LISTS = ("trials_to_train.txt", "trials_to_test.txt")
 
@@ -38,12 +24,8 @@ SOURCE = "Unpack DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsge
 
 def load(data_dir, timesteps, frame_kind="count"):
     """The data set as event frames, for the arguments see `recordings.RecordingSet.load`."""
-    timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a gesture.")
-    checks.one_of("frame_kind", frame_kind, KINDS)
-    if data_dir is None:
-        raise ValueError(f"DVS128 Gesture cannot be downloaded from here. {SOURCE} Then pass --data-dir: {ADVICE}")
-    folder = pathlib.Path(data_dir)
-    check_folder(folder, ADVICE)
+    folder, timesteps = given_folder(data_dir, "DVS128 Gesture", SOURCE, ADVICE, timesteps)
+    of_gestures = Frames("DVS128 Gesture", frame_kind, timesteps, SENSOR_SHAPE)
     train, test = (_listed(folder, name) for name in LISTS)
     both = sorted(set(train) & set(test))
     if both:
@@ -51,12 +33,9 @@ def load(data_dir, timesteps, frame_kind="count"):
     train_labels, test_labels = (_labels(paths) for paths in (train, test))
     paths = train + test
     # A recording has gestures of all classes, so they are mixed.
-    frames = stored_frames.stored(
-        folder / f"frames_{timesteps}_by_{frame_kind}.npy",
-        [file for path in paths for file in (path, _labels_of(path))],
-        (len(train_labels) + len(test_labels), timesteps, *IMAGE_SHAPE),
-        (frames for path in paths for frames in _frames_of(path, timesteps, frame_kind)),
-    )
+    sources = [file for path in paths for file in (path, _labels_of(path))]
+    each = (frames for path in paths for frames in of_gestures.of(read_gestures, path))
+    frames = of_gestures.stored(folder, sources, len(train_labels) + len(test_labels), each)
     rest = len(train_labels)
     return Dataset(frames[:rest], train_labels, frames[rest:], test_labels, CLASS_NAMES)
 
@@ -85,11 +64,3 @@ def _labels_of(path):
 def _labels(paths):
     """The class of each gesture, from 0 on."""
     return np.array([row.kind - 1 for path in paths for row in label_rows(_labels_of(path))], "int32")
-
-
-def _frames_of(path, timesteps, kind):
-    gestures = stored_frames.read(read_gestures, path)
-    try:
-        return [KINDS[kind](events, timesteps, SENSOR_SHAPE, SENSOR_SHAPE) for _, events in gestures]
-    except ValueError as error:
-        raise ValueError(f"{path} is not a recording of DVS128 Gesture. {error}") from error

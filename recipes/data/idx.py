@@ -45,9 +45,8 @@ def read_idx(path):
     shape = tuple(np.frombuffer(content, ">u4", count=dimensions, offset=4).tolist())
     expected = header + math.prod(shape)
     if len(content) != expected:
-        raise _damaged(
-            path, f"its header promises an array of shape {shape}, {expected} bytes in all, and it has {len(content)}"
-        )
+        promised = f"its header promises an array of shape {shape}, {expected} bytes in all"
+        raise _damaged(path, f"{promised}, and it has {len(content)}")
     return np.frombuffer(content, "uint8", offset=header).reshape(shape)
 
 

@@ -11,6 +11,7 @@ import pathlib
 
 import numpy as np
 
+from recipes.checks import mistake
 from recipes.data.dataset import Dataset, check_folder
 
 CHANNELS = 12
@@ -43,9 +44,7 @@ def load(data_dir, timesteps):
         ValueError: If T is too small, or a file has another format.
     """
     if timesteps < LONGEST:
-        raise ValueError(
-            f"`timesteps` must be at least {LONGEST}, the longest sequence of Japanese Vowels. Received: timesteps={timesteps}."
-        )
+        raise mistake("timesteps", f"at least {LONGEST}, the longest sequence of Japanese Vowels", timesteps)
     folder = _folder() if data_dir is None else pathlib.Path(data_dir)
     check_folder(folder, ADVICE)
     (train, train_labels), (test, test_labels) = (read_ts(folder / name) for name in FILES)

@@ -4,8 +4,9 @@ import urllib.request
 
 import numpy as np
 
+from recipes import packages
 from recipes.data.dataset import Dataset
-from recipes.data.tensorflow import tensorflow_for_data
+from recipes.packages import tensorflow_for_data
 
 SECONDS_TO_CONNECT = 20
 READ_AT_ONCE = 1000
@@ -25,17 +26,16 @@ def builder(name, data_dir, url, advice):
         ImportError: If TensorFlow Datasets is not installed.
         ConnectionError: If TensorFlow Datasets cannot provide the data.
     """
+    tensorflow_for_data()
     try:
-        tensorflow_for_data()
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(f'{name} needs TensorFlow Datasets ({error}): pip install -e ".[recipes]". {advice}') from error
-    try:
+        tfds = packages.imported("tensorflow_datasets", name, "recipes")
         made = tfds.builder(name, data_dir=data_dir)
         if not made.is_prepared():
             if url is not None:
                 urllib.request.urlopen(url, timeout=SECONDS_TO_CONNECT).close()
             made.download_and_prepare()
+    except ImportError as error:
+        raise ImportError(f"{error} {advice}") from error
     # The error of a download depends on where it fails, and gives no advice.
     except Exception as error:
         place = f"in {data_dir}" if data_dir else "in its default folder"

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from recipes.checks import mistake
+
 
 @dataclasses.dataclass(frozen=True)
 class ProcessShare:
@@ -29,10 +31,7 @@ class ProcessShare:
 
     def __post_init__(self):
         if self.batch_size % self.parts:
-            raise ValueError(
-                f"`batch_size` must be a multiple of the number of devices, {self.parts}. Received: "
-                f"batch_size={self.batch_size}."
-            )
+            raise mistake("batch_size", f"a multiple of the number of devices, {self.parts}", self.batch_size)
 
     @property
     def _divided(self):

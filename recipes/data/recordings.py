@@ -9,16 +9,14 @@ drawn, the same for everyone with the same recordings, and the file is written. 
 
 import dataclasses
 import hashlib
-import pathlib
 
 import numpy as np
 
 from keras_ratesnn.events import read_aedat, read_arrays
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
-from recipes import checks
 from recipes.data import stored_frames
-from recipes.data.dataset import Dataset, check_folder
-from recipes.data.frame_kinds import KINDS
+from recipes.data.dataset import Dataset, given_folder
+from recipes.data.frame_kinds import Frames
 
 READERS = {".aedat": read_aedat, ".npz": read_arrays, ".npy": read_arrays}
 
@@ -75,22 +73,15 @@ class RecordingSet:
             ValueError: If no folder was given, an argument is invalid, a recording cannot be read, or the recordings do not
                 match the split.
         """
-        timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of frames of a recording.")
-        checks.one_of("frame_kind", frame_kind, KINDS)
-        if data_dir is None:
-            raise ValueError(f"{self.name} cannot be downloaded from here. {self.source} Then pass --data-dir: {self.advice}")
-        folder = pathlib.Path(data_dir)
+        folder, timesteps = given_folder(data_dir, self.name, self.source, self.advice, timesteps)
+        of_recordings = Frames(self.name, frame_kind, timesteps, SENSOR_SHAPE, self.image_shape[:2])
         recordings = _find_recordings(self, folder)
         split = _split(folder / SPLIT_FILE, recordings, self.has_split)
         train, test = ([name for name in sorted(recordings, key=_draw) if split[name] == part] for part in PARTS)
         names = train + test
         paths = [recordings[name] for name in names]
-        frames = stored_frames.stored(
-            folder / f"frames_{timesteps}_by_{frame_kind}.npy",
-            paths,
-            (len(paths), timesteps, *self.image_shape),
-            (_frames_of(self, path, timesteps, frame_kind) for path in paths),
-        )
+        each = (of_recordings.of(READERS[path.suffix], path) for path in paths)
+        frames = of_recordings.stored(folder, paths, len(paths), each)
         labels = np.array([self.class_names.index(_class_of(name)) for name in names], "int32")
         return Dataset(frames[: len(train)], labels[: len(train)], frames[len(train) :], labels[len(train) :])
 
@@ -100,7 +91,6 @@ class RecordingSet:
 
 def _find_recordings(recording_set, folder):
     """A dict of recording names to files."""
-    check_folder(folder, recording_set.advice)
     if recording_set.has_split and not (folder / SPLIT_FILE).exists():
         raise FileNotFoundError(
             f"There is no {folder / SPLIT_FILE}, which is written after all recordings, so they are not complete. "
@@ -161,9 +151,8 @@ def _split(path, recordings, is_given=False):
 
 
 def _read_split(path, recordings, is_given):
-    advice = f"Remove {path} to draw a new split; accuracies of different splits are not comparable."
-    if is_given:
-        advice = "Get the recordings again, with their split."
+    new = f"Remove {path} to draw a new split; accuracies of different splits are not comparable."
+    advice = "Get the recordings again, with their split." if is_given else new
     split = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         part, _, name = line.decode(errors="replace").partition(" ")
@@ -173,23 +162,12 @@ def _read_split(path, recordings, is_given):
                 f"It is {line.decode(errors='replace')!r}. {advice}"
             )
         split[name] = part
-    for names, what in (
-        (split.keys() - recordings.keys(), "contains recordings that are not in the folder"),
-        (recordings.keys() - split.keys(), "does not contain all recordings of the folder"),
-    ):
-        if names:
-            raise ValueError(
-                f"{path} {what}: {len(names)}, the first {min(names)}. Make the folder and the file agree. {advice}"
-            )
-    for part in PARTS:
-        if part not in split.values():
-            raise ValueError(f"{path} has no {part} recordings. {advice}")
+    unknown, missing = split.keys() - recordings.keys(), recordings.keys() - split.keys()
+    names, what = missing, "does not contain all recordings of the folder"
+    if unknown:
+        names, what = unknown, "contains recordings that are not in the folder"
+    if names:
+        raise ValueError(f"{path} {what}: {len(names)}, the first {min(names)}. Make the two agree. {advice}")
+    for part in {*PARTS} - {*split.values()}:
+        raise ValueError(f"{path} has no {part} recordings. {advice}")
     return split
-
-
-def _frames_of(recording_set, path, timesteps, kind):
-    events = stored_frames.read(READERS[path.suffix], path)
-    try:
-        return KINDS[kind](events, timesteps, SENSOR_SHAPE, recording_set.image_shape[:2])
-    except ValueError as error:
-        raise ValueError(f"{path} is not a recording of {recording_set.name}. {error}") from error

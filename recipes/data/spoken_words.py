@@ -5,15 +5,13 @@ sequences have T steps: shorter ones end with silence, and of longer ones the re
 """
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
 from keras_ratesnn.events import HeidelbergFile, binned_frames
 from keras_ratesnn.events.heidelberg import SENSOR_SHAPE
-from recipes import checks
 from recipes.data import stored_frames
-from recipes.data.dataset import Dataset, check_folder
+from recipes.data.dataset import Dataset, given_folder
 
 INPUTS = 140
 STEP = 10_000
@@ -59,11 +57,7 @@ class SpokenWords:
             TypeError: If `timesteps` is not an integer.
             ValueError: If no folder was given, `timesteps` is invalid, or a file is damaged or another.
         """
-        timesteps = checks.positive_integer("timesteps", timesteps, advice="It is the number of steps of 10 milliseconds.")
-        if data_dir is None:
-            raise ValueError(f"{self.name.upper()} cannot be downloaded from here. Pass --data-dir: {self.advice}")
-        folder = pathlib.Path(data_dir)
-        check_folder(folder, self.advice)
+        folder, timesteps = given_folder(data_dir, self.name.upper(), "Unpack its files.", self.advice, timesteps)
         (train, train_labels), (test, test_labels) = (
             self._part(folder / f"{self.name}_{part}.h5", timesteps) for part in ("train", "test")
         )
@@ -77,12 +71,9 @@ class SpokenWords:
             if labels.max() >= self.classes:
                 raise ValueError(f"{path} must have {self.classes} classes. It has the label {labels.max()}. {self.advice}")
             order = np.random.default_rng(ORDER_SEED).permutation(len(recordings))
-            frames = stored_frames.stored(
-                path.with_name(f"{path.stem}_{timesteps}_steps.npy"),
-                [path],
-                (len(order), timesteps, INPUTS),
-                (_steps_of(recordings[int(row)], timesteps) for row in order),
-            )
+            stored_in, shape = path.with_name(f"{path.stem}_{timesteps}_steps.npy"), (len(order), timesteps, INPUTS)
+            each = (_steps_of(recordings[int(row)], timesteps) for row in order)
+            frames = stored_frames.stored(stored_in, [path], shape, each)
         return frames, labels[order]
 
 

@@ -4,7 +4,6 @@ Beside the `.npy` file a `.json` file describes the source of the frames. If a r
 frames are computed again.
 """
 
-import contextlib
 import hashlib
 import io
 import json
@@ -12,8 +11,13 @@ import os
 
 import numpy as np
 
+from recipes.atomic_files import writing
+
 FRAMES_VERSION = 1
 """Increase this when the same recordings give different frames, so that stored frames are not used."""
+
+
+ADVICE = "If the data folder is not writable, pass with --data-dir another one with links to what is in it."
 
 
 def stored(path, sources, shape, frames):
@@ -83,18 +87,7 @@ def _file(shape, frames):
 
 def write(path, blocks):
     """Writes blocks of bytes to a file atomically, so that a killed run leaves no incomplete file."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            for block in blocks:
-                file.write(block)
-        part.replace(path)
-    except OSError as error:
-        raise OSError(
-            f"{path} cannot be written ({error.strerror or error}). What is computed from the recordings is stored in the data "
-            "folder. If it is not writable, pass with --data-dir another folder that contains links to what is in it."
-        ) from error
-    finally:
-        # An earlier error is more important.
-        with contextlib.suppress(OSError):
-            part.unlink()
+    # Several processes may count the same events.
+    with writing(path, f"{path.name}.{os.getpid()}.part", ADVICE) as part, part.open("wb") as file:
+        for block in blocks:
+            file.write(block)

@@ -4,6 +4,7 @@ import importlib
 
 import numpy as np
 
+from recipes import packages
 from recipes.tasks import pictures
 from recipes.tasks.average_precision import mean_average_precision
 from recipes.tasks.task import Task
@@ -28,10 +29,7 @@ def check_packages():
         ImportError: If not.
     """
     for package, extra in PACKAGES.items():
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ImportError(f'Detection needs {package} ({error}): pip install -e ".[recipes,{extra}]"') from error
+        packages.imported(package, "Detection", f"recipes,{extra}")
     # Saved detectors are of its class.
     importlib.import_module("recipes.tasks.yolo")
 

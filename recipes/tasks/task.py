@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
+import keras
+
 
 def nothing_more(model, batches, dataset):
     """No scores besides those that Keras measures."""
@@ -36,3 +38,13 @@ class Task:
     draw: Callable | None = None
     augments: bool = False
     several_devices: bool = True
+
+
+def of_classification(recipe, dataset):
+    """The loss and metrics of one class for each image."""
+    # Labels of mixed images are class fractions.
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy if recipe.mix == "none" else keras.losses.CategoricalCrossentropy
+    return {"loss": cross_entropy(from_logits=True), "metrics": ["accuracy"]}
+
+
+CLASSIFICATION = Task(score="accuracy", compile_arguments=of_classification, augments=True)

@@ -1,12 +1,12 @@
 """The benchmark: it measures the right quantities and reports all of them. Absolute speed is not tested."""
 
+import concurrent.futures
 import contextlib
 import functools
 import importlib.util
 import io
 import json
 import re
-import subprocess
 import sys
 
 import keras
@@ -24,8 +24,8 @@ from recipes.benchmark import (
     loops,
     measure,
     memory,
-    plot,
     process_peak,
+    recorded,
     report,
     sequences,
     timing,
@@ -114,6 +114,8 @@ def test_times_are_positive_and_their_spreads_in_order(run):
         assert row["ratio_to_floor"]["median"] == 1.0
         assert row["compile_seconds"] is None
     assert all(row["compile_seconds"] >= 0 for row in record["rows"] if row["method"] != FLOOR)
+    # The first step includes what it compiles.
+    assert all(row["first_seconds"] > 0 for row in record["rows"] if row["method"] != FLOOR)
 
 
 def test_flops_and_memory_are_recorded_if_the_backend_reports_them(run):
@@ -159,8 +161,8 @@ def test_the_plot_is_saved_or_a_line_says_why_not(run, tmp_path, monkeypatch):
     else:
         assert (folder / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match="needs Matplotlib"):
-        plot.save(record, tmp_path / "benchmark.png")
+    with pytest.raises(ImportError, match="needs the package matplotlib"):
+        report.plot(record, tmp_path / "benchmark.png")
 
 
 # The arithmetic
@@ -316,22 +318,19 @@ def test_memory_of_a_step_is_the_most_that_the_allocator_holds():
 
 
 def test_memory_is_measured_in_a_separate_process(monkeypatch):
-    """The measurement runs in this process instead of a separate one, because it knows the tiny network."""
-    commands = []
+    """The measurement runs in a thread instead of a separate process, because it knows the tiny network."""
+    started = []
 
-    def run(command, **_):
-        commands.append(command)
-        monkeypatch.setattr(sys, "argv", command[2:])
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            process_peak.main()
-        return subprocess.CompletedProcess(command, 0, printed.getvalue())
+    def pool(workers, context):
+        started.append((workers, context.get_start_method()))
+        return concurrent.futures.ThreadPoolExecutor(workers)
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", pool)
     with tiny_among_the_networks():
         settings = Settings(network="Tiny", size=8, batch=2)
         assert process_peak.in_separate_process(settings, "rate-multi", 2) >= 0
-    assert commands[0][:3] == [sys.executable, "-m", "recipes.benchmark.process_peak"]
+    # What this process holds is not in a new interpreter.
+    assert started == [(1, "spawn")]
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX's compiler and PyTorch's allocator tell the memory")
@@ -425,7 +424,7 @@ def test_mistakes_in_a_benchmark_of_sequences_are_named(capsys):
         assert sequences.main([option, "0"]) == 2
         assert f"`{option}` must be 1 or more. Received: {option}=0" in capsys.readouterr().err
     assert sequences.main(["--methods", "os"]) == 2
-    assert "Received: methods='os', which needs a network of recipes.benchmark" in capsys.readouterr().err
+    assert "Received: methods='os'. It needs a network of recipes.benchmark" in capsys.readouterr().err
 
 
 def test_padded_sequences_have_half_of_the_steps_or_more():
@@ -437,12 +436,46 @@ def test_padded_sequences_have_half_of_the_steps_or_more():
     assert (to_numpy(sequences.sequences(False, 8, timesteps, 3)[0]) != sequences.PADDING).all()
 
 
+# Ordinary Keras models
+
+
+def test_a_recorded_keras_model_is_timed_beside_fit_and_plain_pytorch(capsys, monkeypatch):
+    options = ["--width", "0.125", "--batch", "2", "--size", "8", "--rounds", "1"]
+    if BACKEND != "torch":
+        assert recorded.main(options) == 0
+        assert "`recorded` returns the model as it is" in capsys.readouterr().out
+        return
+    settings = Settings(width=0.125, batch=2, size=8)
+    for build in recorded.NETWORKS.values():
+        ordinary, module = build(settings)
+        assert sum(weight.numel() for weight in module.parameters()) == ordinary.count_params() - sum(
+            weight.size for weight in to_numpy(ordinary.non_trainable_weights)
+        )
+    from keras_ratesnn._core.backend.torch.recorder import call_graphs
+
+    replay, replayed = call_graphs._Recorded.replay, set()
+    monkeypatch.setattr(call_graphs._Recorded, "replay", lambda call, tensors: replayed.add(call) or replay(call, tensors))
+    monkeypatch.setattr(recorded, "STEPS", 2)
+    monkeypatch.setattr(EAGER_CALLS, {"auto": 2, True: 1})
+    assert recorded.main([*options, "--threads", "1"]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[4:]]
+    ways = (recorded.FIT, recorded.RECORDED, recorded.PYTORCH)
+    assert [(row[0].removeprefix("| "), row[1]) for row in rows] == [
+        (name, way) for name in ("MLP", "ResNet18") for way in ways
+    ]
+    assert all(row[3 if row[1] == recorded.FIT else 4].startswith("1.00 (") for row in rows if row[1] != recorded.RECORDED)
+    assert all(float(row[2].split(" ")[0]) > 0 for row in rows)
+    # What is timed is the graph.
+    assert len(replayed) == 2
+
+
 # Unrolled loops
 
 
 def test_the_choice_of_loops_is_the_last_t_at_which_the_unrolled_one_was_faster():
     def rows(*pairs):
-        return {2**power: {"unrolled": {"median": a}, "loop": {"median": b}} for power, (a, b) in enumerate(pairs, start=1)}
+        forms = [{"unrolled": {"seconds": {"median": a}}, "loop": {"seconds": {"median": b}}} for a, b in pairs]
+        return {2**power: row for power, row in enumerate(forms, start=1)}
 
     assert unrolling.last_faster(rows((1, 2), (2, 3), (5, 4), (1, 2))) == 4
     assert unrolling.last_faster(rows((2, 1), (1, 2))) == 1
@@ -696,8 +729,8 @@ def test_errors_say_what_peers_need(monkeypatch):
     for arguments in ({"network": "VGG11"}, {"network": "MaxFormer"}, {"size": 96}, {"precision": "mixed_float16"}):
         with pytest.raises(ValueError, match="for network='ResNet18'"):
             Settings(methods=("snntorch",), **arguments)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"but 'snntorch' is not installed.*bench"):
+    monkeypatch.setitem(sys.modules, "snntorch", None)
+    with pytest.raises(ImportError, match=r"'snntorch' needs the package snntorch .*bench"):
         Settings(methods=("snntorch",))
 
 
@@ -721,11 +754,11 @@ def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
 @pytest.mark.skipif(BACKEND != "torch", reason="the peers run on PyTorch")
 def test_the_pretrained_network_gives_the_same_logits_in_spikingjelly():
     pytest.importorskip("spikingjelly")
-    from recipes.benchmark.spikingjelly_chain import Chain
+    from recipes.benchmark.spikingjelly_chain import chain
 
     pixels = np.random.default_rng(0).integers(0, 256, (20, *inference.SHAPE)).astype("uint8")
     model = rsnn.models.load_pretrained(inference.NETWORK)
-    outputs = to_numpy(Chain(model)(keras.ops.convert_to_tensor(pixels)).detach())
+    outputs = to_numpy(chain(model)(keras.ops.convert_to_tensor(pixels)).detach())
     # A membrane within rounding of the threshold changes all logits of an image.
     same = np.isclose(outputs, model.predict(pixels, verbose=0), rtol=1e-3, atol=1e-3).all(axis=1)
     assert same.mean() >= 0.8

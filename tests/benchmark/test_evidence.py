@@ -18,7 +18,6 @@ from recipes.benchmark.__main__ import main
 from recipes.benchmark.evidence import (
     about,
     agreement,
-    command,
     compilation,
     first_steps,
     graphs,
@@ -47,14 +46,14 @@ TINY = {"network": "Tiny", "width": 0.5, "batch": 3, "size": 8, "rounds": 2, "ti
 def test_a_row_is_on_disk_as_soon_as_it_is_written(tmp_path):
     path = tmp_path / journal.NAME
     for row, stage in enumerate(("one", "two"), start=1):
-        journal.Journal(path, stage=stage).write({"kind": "step", "seconds": row})
+        journal.append(path, {"stage": stage, "kind": "step", "seconds": row})
         assert len(journal.rows(path)) == row
     assert journal.rows(path)[1] == {"stage": "two", "kind": "step", "seconds": 2}
 
 
 def test_a_line_that_was_cut_off_leaves_the_others(tmp_path):
     path = tmp_path / journal.NAME
-    journal.Journal(path).write({"kind": "step"})
+    journal.append(path, {"kind": "step"})
     with open(path, "a") as file:
         file.write('{"kind": "st')
     assert journal.rows(path) == [{"kind": "step"}]
@@ -515,7 +514,7 @@ def test_the_command_runs_the_stages_and_prints_the_tables(tmp_path, capsys, mon
     monkeypatch.setattr(plan, "on_cpu", lambda: [of_script(NOTES, "works")])
     monkeypatch.setattr(plan, "on_gpu", plan.on_cpu)
     monkeypatch.setattr(runner, "process_of", start)
-    assert command.main(tmp_path / "new") == 0
+    assert runner.main(tmp_path / "new") == 0
     assert "| works | done |" in capsys.readouterr().out
     assert "| works | done |" in (tmp_path / "new" / "evidence.md").read_text()
 

@@ -15,12 +15,9 @@ from sklearn.datasets import load_sample_images
 from recipes import augmentation, augmentation_sheet
 from recipes.augmentation import layers
 from recipes.augmentation.auto_augment import CIFAR10_POLICY, NOTHING, auto_augment, draw_steps
-from recipes.augmentation.compose import compose
 from recipes.augmentation.crops import random_crop, random_part, random_resized_crop
-from recipes.augmentation.cutout import cutout
-from recipes.augmentation.flip import random_flip
+from recipes.augmentation.data_sets import compose, cutout, random_flip, random_roll
 from recipes.augmentation.operations import OPERATIONS
-from recipes.augmentation.roll import random_roll
 from recipes.data.resizing import resized_center
 from tests.recipes.made_clothes import write_clothes
 
@@ -263,7 +260,7 @@ def test_images_of_any_size_become_one_batch():
     sizes = ((300, 200), (100, 400))
     spec = tf.TensorSpec((None, None, 3), tf.float32)
     data = tf.data.Dataset.from_generator(lambda: (np.zeros((*size, 3), "float32") for size in sizes), output_signature=spec)
-    for function in (resized_center, lambda image: augmentation.BY_NAME["imagenet"](image, (0, 1))):
+    for function in (resized_center, lambda image: augmentation.of_images("imagenet")(image, (0, 1))):
         batches = data.map(function).batch(2)
         assert batches.element_spec.shape == (None, 224, 224, 3)
         assert next(iter(batches)).shape == (2, 224, 224, 3)
@@ -316,7 +313,7 @@ def test_cutout_hides_a_square_in_the_mean_color_wherever_its_center_is():
 
 
 def test_cutout_of_cifar_is_of_16_pixels_and_of_the_mean():
-    results = augmented(augmentation.BY_NAME["cifar10"], np.zeros((SIZE, SIZE, 3), "float32"), 400)
+    results = augmented(augmentation.of_images("cifar10"), np.zeros((SIZE, SIZE, 3), "float32"), 400)
     # Of black nothing else makes the colours of the mean.
     hidden = np.isclose(results, (125.3, 123.0, 113.9)).all(axis=-1).sum(axis=(1, 2))
     assert hidden.max() == 16 * 16
@@ -332,7 +329,7 @@ def test_all_frames_of_events_move_together():
             for x in range(-5, 6):
                 expected[np.roll(image, (y, x), axis=(1, 2)).tobytes()] = (flipped, y, x)
     seen = collections.Counter(
-        expected[result.tobytes()] for result in augmented(augmentation.BY_NAME["cifar10_dvs"], frames, 3000)
+        expected[result.tobytes()] for result in augmented(augmentation.of_images("cifar10_dvs"), frames, 3000)
     )
     assert len(seen) == 2 * 11 * 11
     assert_near_share(sum(count for (flipped, _, _), count in seen.items() if flipped), 3000, 0.5)
@@ -341,7 +338,7 @@ def test_all_frames_of_events_move_together():
 def test_counts_of_events_are_dropped_in_four_ways():
     frames = 1 + different_pixels(5 * 12, 12, 2).reshape(5, 12, 12, 2)
     seen = collections.Counter()
-    for result in augmented(augmentation.BY_NAME["event_drop"], frames, 800):
+    for result in augmented(augmentation.of_images("event_drop"), frames, 800):
         kept = result != 0
         np.testing.assert_array_equal(result[kept], frames[kept])
         assert kept.any()
@@ -364,7 +361,7 @@ def test_counts_of_events_are_dropped_in_four_ways():
 def test_of_spoken_words_a_span_and_a_band_are_left_out_and_spikes_added():
     steps = np.full((40, 30), 2.0, "float32")
     spans, bands, added = [], [], []
-    for result in augmented(augmentation.BY_NAME["spoken_words"], steps, 400):
+    for result in augmented(augmentation.of_images("spoken_words"), steps, 400):
         assert set(np.unique(result)) <= {0.0, 1.0, 2.0, 3.0}
         spans.append(_only_run((result < 2).all(axis=1)))
         bands.append(_only_run((result < 2).all(axis=0)))
@@ -375,7 +372,7 @@ def test_of_spoken_words_a_span_and_a_band_are_left_out_and_spikes_added():
     assert 0.003 < np.mean(added) < 0.007
     assert max(added) < 0.02
     with pytest.raises(ValueError, match=r"spoken_words is for steps \(time, channels\)"):
-        augmentation.BY_NAME["spoken_words"](tf.zeros((4, 4, 2)), (0, 0))
+        augmentation.of_images("spoken_words")(tf.zeros((4, 4, 2)), (0, 0))
 
 
 def _only_run(masked):
@@ -393,7 +390,7 @@ def test_a_roll_by_zero_keeps_the_image():
 @pytest.mark.parametrize("name", ["cifar10_dvs", "event_drop"])
 def test_augmentations_of_frames_say_what_they_are_for(name):
     with pytest.raises(ValueError, match=r"is for \w+ \(.*height, width, channels\), not for \(4, 4\)"):
-        augmentation.BY_NAME[name](tf.zeros((4, 4)), (0, 0))
+        augmentation.of_images(name)(tf.zeros((4, 4)), (0, 0))
 
 
 # Mixes
@@ -511,13 +508,13 @@ SHAPES = {name: image.shape for name, image in IMAGES.items()} | {"imagenet": (2
 
 
 def test_every_augmentation_is_tested():
-    assert IMAGES.keys() | {"none"} == augmentation.BY_NAME.keys()
-    assert augmentation.BY_NAME["none"] is None
+    assert IMAGES.keys() == augmentation.BY_NAME.keys()
+    assert augmentation.of_images("none") is None
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_result_depends_only_on_the_seed(name):
-    augment = augmentation.BY_NAME[name]
+    augment = augmentation.of_images(name)
     first, again, other = np.split(augmented(augment, IMAGES[name], 24, seeds=(0, 0, 1)), 3)
     assert first.shape == (24, *SHAPES[name])
     assert first.dtype == np.float32
@@ -548,7 +545,7 @@ def test_every_backend_and_machine_draws_the_same(name):
     rows, columns = np.meshgrid(np.arange(SIZE), np.arange(SIZE), indexing="ij")
     image = np.stack([rows * 8, columns * 8, (rows * columns) % 256], axis=-1).astype("float32")
     given = {"cifar10_dvs": image[np.newaxis], "event_drop": image[np.newaxis], "spoken_words": image[..., 0]}
-    results = augmented(augmentation.BY_NAME[name], given.get(name, image), 50).astype("float64")
+    results = augmented(augmentation.of_images(name), given.get(name, image), 50).astype("float64")
     weights = np.arange(results.size).reshape(results.shape) % 101
     np.testing.assert_allclose((results.mean(), (results * weights).mean()), DRAWN[name], rtol=1e-5)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import re
 import runpy
 
 import pytest
@@ -15,14 +16,14 @@ pytestmark = pytest.mark.runs_once
 ROOT = pathlib.Path(recipes.__file__).parent.parent
 
 
-WITHOUT_A_PARSER = ("recipes.benchmark.evidence.stage",)
-
-
 def commands():
     """The modules that read a command line."""
-    paths = [path for path in sorted((ROOT / "recipes").rglob("*.py")) if "\n    sys.exit(" in path.read_text()]
-    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__") for path in paths]
-    return [module for module in modules if module not in WITHOUT_A_PARSER]
+    paths = [
+        path
+        for path in sorted((ROOT / "recipes").rglob("*.py"))
+        if re.search(r"command\(\s*(__name__|None), ", path.read_text())
+    ]
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__") for path in paths]
 
 
 @pytest.mark.parametrize("module", commands())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_ratesnn
-from recipes import catalogue, evaluate, publish, run
+from recipes import catalogue, command_line, evaluate, publish, run
 from recipes.compare import __main__ as compare
 from recipes.compare import results, training
 from recipes.data import digits
@@ -117,7 +117,9 @@ METHODS = ("--methods", "rate-multi", "rate-multi-2", "bptt-multi")
 
 
 def test_compare_takes_all_combinations_that_a_method_can_have(capsys):
-    arguments = training.parser().parse_args(["fashion_mnist", *METHODS, "--vary", "timesteps=1,2,4", "levels=None,4"])
+    arguments = command_line.parser("compare", training.__doc__, training.add_arguments).parse_args(
+        ["fashion_mnist", *METHODS, "--vary", "timesteps=1,2,4", "levels=None,4"]
+    )
     chosen = training.combinations(arguments)
     assert len(chosen) == 3 * 2 * 3 - 2
     assert chosen["timesteps=1-levels=4-rate-multi"] == ["timesteps=1", "levels=4", "gradient=rate", "step_mode=multi"]

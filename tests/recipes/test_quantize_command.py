@@ -27,6 +27,6 @@ def test_the_command_needs_images(images, capsys):
 def test_the_command_says_which_package_runs_litert_files(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     error = error_of(["digits"], capsys, quantize.main)
-    assert "The LiteRT file runs in the package ai-edge-litert" in error
+    assert "The LiteRT file needs the package ai_edge_litert" in error
     assert "pip install -e '.[export]'" in error
     assert error.count("\n") == 1

@@ -10,7 +10,7 @@ from made_recordings import RECORDINGS, arrays_of, expect_error, made_events, wr
 from keras_ratesnn.events import event_frames, read_aedat
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
 from keras_ratesnn.events.recording import FIELDS
-from recipes.data import cifar10_dvs, recordings, stored_frames
+from recipes.data import cifar10_dvs, frame_kinds, recordings, stored_frames
 
 pytestmark = pytest.mark.runs_once
 
@@ -198,7 +198,7 @@ def test_a_killed_run_leaves_no_incomplete_frames(data_set, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(recordings.KINDS, "count", stop)
+        patch.setitem(frame_kinds.KINDS, "count", stop)
         with pytest.raises(KeyboardInterrupt):
             cifar10_dvs.load(data_set, 1)
     assert {path.name for path in data_set.iterdir()} == {*cifar10_dvs.CLASS_NAMES, "split.txt"}
@@ -278,7 +278,7 @@ def test_the_error_names_a_damaged_recording(data_set):
 
 @pytest.mark.parametrize("name", ["split.txt", "frames_2_by_count.npy", "frames_2_by_count.json"])
 def test_the_error_names_a_folder_that_is_not_writable(data_set, monkeypatch, name):
-    replace = type(data_set).replace
+    replace = os.replace
 
     def denied(path, target):
         if target.name == name:
@@ -286,7 +286,7 @@ def test_the_error_names_a_folder_that_is_not_writable(data_set, monkeypatch, na
         return replace(path, target)
 
     # Rights would not stop a test that runs as the superuser.
-    monkeypatch.setattr(type(data_set), "replace", denied)
+    monkeypatch.setattr(os, "replace", denied)
     with expect_error(OSError, data_set / name, "Permission denied", "--data-dir"):
         cifar10_dvs.load(data_set, 2)
     assert not list(data_set.glob("*.part"))

@@ -1,6 +1,5 @@
 """Ctrl-C in each phase of a run, and a disk that is full: what is left, what is said, and how the run goes on."""
 
-import argparse
 import contextlib
 import pathlib
 import resource
@@ -81,7 +80,7 @@ def test_ctrl_c_is_not_lost_where_python_ignores_exceptions():
         Freed()
         time.sleep(5)
 
-    assert command_line.run(argparse.ArgumentParser, work, []) == 130
+    assert command_line.command(None, "none", "None.", lambda parser: None, work)([]) == 130
 
 
 @contextlib.contextmanager

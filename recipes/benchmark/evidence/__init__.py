@@ -11,17 +11,17 @@ caches. In all stages cuDNN searches for its fastest algorithms.
 
 For each step there are the time, the time in which the GPU is busy, kernels, launches, waits for the GPU and `.item()` calls,
 and peak memory. Both times are compared with the floor's: the floor is Keras in eager mode, where a GPU often waits for the
-host, so a ratio of times alone would flatter the library. Recorded graphs contain the compiled time loops of neurons, as after
-the 32 calls in eager mode that `"auto"` makes: the kit makes one before it records, and compares gradients only from the first
-replay on.
+host, so a ratio of times alone would flatter the library, and only "busy to floor" says how much work a method adds. Each stage
+measures a floor of its own; the table shows that of the first. Compiling is what the first step, the recorded step and the
+first replay took longer than the others. Recorded graphs contain the compiled time loops of neurons, as after the 32 calls in
+eager mode that `"auto"` makes: the kit makes one before it records, and compares gradients only from the first replay on.
 
 Each row is appended to `evidence.jsonl` as soon as it is measured. A stage that fails or exceeds its deadline is recorded, and
 the rest still runs. On few or busy cores compiling takes longer than the nine minutes: what is least important is left out
 (graphs that are not compiled in time, methods for which a stage has no time left, the last stages) and listed above the tables.
 
-command.py       the command
+runner.py        the command: runs stages as processes, with deadlines
 plan.py          the stages, on a GPU and, small, on a CPU
-runner.py        runs stages as processes, with deadlines
 stage.py         the process of one stage
 journal.py       the file of rows, which are appended as soon as they are measured
 flags.py         TF32 and cuDNN's choice of algorithms, the same for all

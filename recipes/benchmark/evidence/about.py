@@ -22,29 +22,20 @@ def run(write, evidence):
     import torch
 
     flags.fix(tf32=True)
-    gpu = {}
+    row = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "device": device.name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": device.versions(filter(_is_installed, PACKAGES)),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
     if device.gpu():
         properties = torch.cuda.get_device_properties(0)
-        gpu = {
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-            "gpu_memory_bytes": properties.total_memory,
-            "multiprocessors": properties.multi_processor_count,
-        }
-    write(
-        {
-            "kind": "about",
-            "evidence": evidence,
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": _commit(),
-            "device": device.name(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "versions": device.versions(tuple(filter(_is_installed, PACKAGES))),
-            "cudnn_benchmark": torch.backends.cudnn.benchmark,
-            **gpu,
-        }
-    )
+        row |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        row |= {"gpu_memory_bytes": properties.total_memory, "multiprocessors": properties.multi_processor_count}
+    write({"kind": "about", "evidence": evidence, **row})
 
 
 def _is_installed(package):
@@ -57,14 +48,8 @@ def _is_installed(package):
 
 def _commit():
     """The commit of this checkout, or `None` if that is not known."""
+    command, folder = ["git", "describe", "--always", "--dirty"], pathlib.Path(__file__).parent
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=pathlib.Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()

@@ -5,7 +5,7 @@ import numpy as np
 
 from recipes.benchmark import cases
 from recipes.benchmark.evidence import flags, graphs, results
-from recipes.benchmark.settings import CLASSES, Settings
+from recipes.benchmark.settings import CLASSES
 
 MODES = {"recorded": "auto", "compiled": True}
 """The values of `jit_compile` that can be compared with eager mode, by name."""
@@ -23,26 +23,14 @@ def run(write, settings, steps, modes, compiler=None):
         modes: List of names in `MODES`.
         compiler: Name of one of PyTorch's compilers. Defaults to `None`, the one that the library uses.
     """
-    settings = Settings(**settings)
-    flags.fix(tf32=False)
-    cases.configure(settings)
+    settings = flags.configured(settings, tf32=False)
     for method in settings.methods:
         eager, _ = trained(settings, method, False, steps)
         for mode in modes:
             with graphs.recorded_at_once(), graphs.compiled_by(compiler):
                 found, way = trained(settings, method, MODES[mode], steps)
-            write(
-                {
-                    "kind": "agreement",
-                    "method": method,
-                    "precision": settings.precision,
-                    "mode": mode,
-                    "way": way,
-                    "steps": steps,
-                    "compiler": compiler,
-                    "errors": errors_of(found, eager),
-                }
-            )
+            row = {"kind": "agreement", "method": method, "mode": mode, "way": way, "steps": steps, "compiler": compiler}
+            write({**flags.facts(settings), **row, "errors": errors_of(found, eager)})
 
 
 def trained(settings, method, jit_compile, steps):
@@ -54,8 +42,7 @@ def trained(settings, method, jit_compile, steps):
     images = images.astype(keras.config.dtype_policy().compute_dtype)
     shape = len(labels), CLASSES
     before = graphs.calls_before_replay(jit_compile)
-    found = results.of_training(model, images, labels, shape, cases.loss(), LEARNING_RATE, steps, jit_compile, before)
-    return found, model.engine
+    return results.of_training(model, images, labels, shape, cases.loss(), LEARNING_RATE, steps, jit_compile, before)
 
 
 def errors_of(found, expected):

@@ -3,12 +3,10 @@
 Compilation takes longer than all the rest of the kit, needs only a core or two, and needs no quiet machine.
 """
 
-import dataclasses
 import functools
 
 from recipes.benchmark import cases, measure
 from recipes.benchmark.evidence import flags, graphs
-from recipes.benchmark.settings import PEERS, Settings
 
 
 def run(write, settings, tf32):
@@ -19,15 +17,10 @@ def run(write, settings, tf32):
         settings: Dictionary, the arguments of `Settings`, with one T.
         tf32: Boolean, as for the steps that are timed: it is part of what the cache depends on.
     """
-    settings = dataclasses.replace(Settings(**settings), jit_compile=True)
-    flags.fix(tf32)
-    cases.configure(settings)
+    settings = flags.configured({**settings, "jit_compile": True}, tf32)
     for method in settings.methods:
-        if method in PEERS:
-            continue
         model = cases.trainer(settings, method, settings.timesteps[0])
         step = functools.partial(model.train_on_batch, *cases.batch(settings))
         with graphs.recorded_at_once():
             seconds = measure.warm_up(step, measure.compiling_calls(settings, method)).compiling_seconds
-        names = {"method": method, "timesteps": settings.timesteps[0], "precision": settings.precision}
-        write({"kind": "compiled", **names, "seconds": sum(seconds)})
+        write({"kind": "compiled", **flags.facts(settings), "method": method, "seconds": sum(seconds)})

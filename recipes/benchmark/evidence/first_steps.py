@@ -8,7 +8,6 @@ import time
 from recipes import device
 from recipes.benchmark import cases, measure
 from recipes.benchmark.evidence import flags
-from recipes.benchmark.settings import Settings
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 """The environment variables that name the folders of PyTorch's and Triton's compilers."""
@@ -22,12 +21,10 @@ def run(write, settings, tf32):
         settings: Dictionary, the arguments of `Settings`, with one method and one T.
         tf32: Boolean.
     """
-    settings = Settings(**settings)
-    (method,), (timesteps,) = settings.methods, settings.timesteps
     with tempfile.TemporaryDirectory() as empty:
         os.environ.update({name: os.path.join(empty, name) for name in CACHES})
-        flags.fix(tf32)
-        cases.configure(settings)
+        settings = flags.configured(settings, tf32)
+        (method,), (timesteps,) = settings.methods, settings.timesteps
         model = cases.trainer(settings, method, timesteps)
         step = functools.partial(model.train_on_batch, *cases.batch(settings))
         steps = max(measure.compiling_calls(settings, method)) + 1
@@ -35,15 +32,5 @@ def run(write, settings, tf32):
         for _ in range(steps):
             step()
         device.synchronize()
-        write(
-            {
-                "kind": "first steps",
-                "method": method,
-                "timesteps": timesteps,
-                "precision": settings.precision,
-                "jit_compile": settings.jit_compile,
-                "way": model.engine,
-                "steps": steps,
-                "seconds": time.perf_counter() - begin,
-            }
-        )
+        seconds, used = time.perf_counter() - begin, {"jit_compile": settings.jit_compile, "way": model.engine}
+        write({"kind": "first steps", **flags.facts(settings), "method": method, **used, "steps": steps, "seconds": seconds})

@@ -2,6 +2,24 @@
 
 import keras
 
+from recipes.benchmark import cases
+from recipes.benchmark.settings import Settings
+
+
+def configured(settings, tf32):
+    """The `Settings` of a dictionary, and whether float32 may be computed as TF32, set for what follows."""
+    settings = Settings(**settings)
+    fix(tf32)
+    cases.configure(settings)
+    return settings
+
+
+def facts(settings):
+    """What rows of `Settings` with one T tell of them, a dictionary."""
+    (timesteps,) = settings.timesteps
+    told = {"timesteps": timesteps, "precision": settings.precision, "data_format": settings.data_format}
+    return {"backend": keras.backend.backend(), **told}
+
 
 def fix(tf32):
     """Lets cuDNN look for its fastest algorithms, and allows or forbids TF32 for convolutions and matrix products of float32.

@@ -6,27 +6,15 @@ import os
 NAME = "evidence.jsonl"
 
 
-class Journal:
-    """Appends rows to a file. Each row is on disk when `write` returns, so a run that is cut off keeps it.
+def append(path, row):
+    """Appends a row, a dictionary of plain numbers, names, lists and dictionaries, to a file.
 
-    Several processes may append to the same file.
-
-    Args:
-        path: Path of the file.
-        **common: What every row contains besides its own content.
+    It is on disk when the function returns, so that a run that is cut off keeps it. Several processes may append to one file.
     """
-
-    def __init__(self, path, **common):
-        self._path = path
-        self._common = common
-
-    def write(self, row):
-        """Appends a row, a dictionary of plain numbers, names, lists and dictionaries."""
-        line = json.dumps({**self._common, **row}, allow_nan=True) + "\n"
-        with open(self._path, "ab", buffering=0) as file:
-            # A single write: lines of several processes do not mix.
-            file.write(line.encode())
-            os.fsync(file.fileno())
+    with open(path, "ab", buffering=0) as file:
+        # A single write: lines of several processes do not mix.
+        file.write(f"{json.dumps(row)}\n".encode())
+        os.fsync(file.fileno())
 
 
 def rows(path):

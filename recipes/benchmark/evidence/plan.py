@@ -107,19 +107,17 @@ def with_end(stage, end):
 
 def on_gpu():
     """The stages on a machine with a GPU, the most important first."""
-    shape = {"width": 1.0, "batch": 128, "size": 32, "rounds": 20}
-    float32, half = (
-        {
-            (timesteps, precision): {**shape, "timesteps": [timesteps], "precision": precision, "methods": list(METHODS)}
-            for timesteps in (4, 8)
-        }
+    shape = {"width": 1.0, "batch": 128, "size": 32, "rounds": 20, "methods": list(METHODS)}
+    tables = {
+        (timesteps, precision): {**shape, "timesteps": [timesteps], "precision": precision}
         for precision in ("float32", "mixed_bfloat16")
-    )
-    tables = float32 | half
+        for timesteps in (4, 8)
+    }
+    float32, half = ({key: table for key, table in tables.items() if key[1] == name} for name in ("float32", "mixed_bfloat16"))
     small = {"width": 0.25, "batch": 16, "size": 32, "timesteps": [4], "methods": list(METHODS)}
     peers = [PEER] if _is_installed(PEER) else []
     compilations = list(_compilations(tables, UNTIMED_SECONDS))
-    return [
+    stages = [
         Stage("about", "about", {"evidence": True}, 60),
         Stage("reference", "reference", {}, 150),
         _agreement("float32", small, ["recorded"], 80),
@@ -133,22 +131,17 @@ def on_gpu():
         *_step_tables(half, peers, ["auto"], 150),
         *_compiled_tables(half, 90),
         *_first_steps(tables[8, "float32"], 120),
-        *_memory_optimized(tables[8, "float32"], peers, 60),
-        *_pytorch_neurons(list(float32.values()), peers, 60),
-        # The constant that unrolls loops is 8.
-        *_jax_tables(dict(sorted(tables.items(), reverse=True)), 90, on_gpu=True),
-        Stage(
-            "steps, channels_first",
-            "steps",
-            {
-                "tables": [{**tables[4, "float32"], "data_format": "channels_first", "methods": ["rate-multi"]}],
-                "jit_compile": ["auto"],
-                "tf32": True,
-            },
-            40,
-            timed=True,
-        ),
     ]
+    if peers:
+        optimized = [name for name, peer in PEERS.items() if peer.memopt]
+        stages.append(_steps("SpikingJelly's memopt", [{**tables[8, "float32"], "methods": optimized}], 60))
+        slow = _steps("SpikingJelly's PyTorch neurons", [{**table, "methods": peers} for table in float32.values()], 60)
+        slow.arguments["suffix"] = ", PyTorch neurons"
+        stages.append(dataclasses.replace(slow, environment=PYTORCH_NEURONS))
+    # The constant that unrolls loops is 8.
+    stages += _jax_tables(dict(sorted(tables.items(), reverse=True)), 90, on_gpu=True)
+    first = {**tables[4, "float32"], "data_format": "channels_first", "methods": ["rate-multi"]}
+    return [*stages, _steps("channels_first", [first], 40)]
 
 
 def on_cpu():
@@ -183,19 +176,23 @@ def _compilation(method, timesteps, precision):
     return f"{COMPILATION}, {method}, T = {timesteps}, {precision}"
 
 
+def _steps(name, tables, seconds, jit_compile=("auto",), **further):
+    """The stage that times these tables, with further arguments of `steps.run`."""
+    arguments = {"tables": tables, "jit_compile": list(jit_compile), "tf32": True, **further}
+    return Stage(f"steps, {name}", "steps", arguments, seconds, timed=True)
+
+
 def _step_tables(tables, peers, jit_compile, seconds, compiler=None):
     for (timesteps, precision), settings in tables.items():
         table = {**settings, "methods": [settings["methods"][0], *peers, *settings["methods"][1:]]}
-        arguments = {"tables": [table], "jit_compile": jit_compile, "tf32": True, "compiler": compiler}
-        yield Stage(f"steps, T = {timesteps}, {precision}", "steps", arguments, seconds, timed=True)
+        yield _steps(f"T = {timesteps}, {precision}", [table], seconds, jit_compile, compiler=compiler)
 
 
 def _compiled_tables(tables, seconds):
     for (timesteps, precision), settings in tables.items():
-        arguments = {"tables": [settings], "jit_compile": [True], "tf32": True}
+        stage = _steps(f"compiled, T = {timesteps}, {precision}", [settings], seconds, [True])
         needs = {method: _compilation(method, timesteps, precision) for method in settings["methods"]}
-        name = f"steps, compiled, T = {timesteps}, {precision}"
-        yield Stage(name, "steps", arguments, seconds, timed=True, needs=needs)
+        yield dataclasses.replace(stage, needs=needs)
 
 
 def _first_steps(settings, seconds):
@@ -206,29 +203,10 @@ def _first_steps(settings, seconds):
         yield Stage(name, "first_steps", arguments, seconds, timed=True)
 
 
-def _memory_optimized(settings, peers, seconds):
-    if peers:
-        optimized = [name for name, peer in PEERS.items() if peer.memopt]
-        arguments = {"tables": [{**settings, "methods": optimized}], "jit_compile": ["auto"], "tf32": True}
-        yield Stage("steps, SpikingJelly's memopt", "steps", arguments, seconds, timed=True)
-
-
-def _pytorch_neurons(tables, peers, seconds):
-    if peers:
-        tables = [{**settings, "methods": peers} for settings in tables]
-        arguments = {"tables": tables, "jit_compile": ["auto"], "tf32": True, "suffix": ", PyTorch neurons"}
-        yield Stage(
-            "steps, SpikingJelly's PyTorch neurons", "steps", arguments, seconds, timed=True, environment=PYTORCH_NEURONS
-        )
-
-
 def _jax_tables(tables, seconds, on_gpu):
-    if not _is_installed("jax"):
-        return
-    for (timesteps, precision), settings in tables.items():
-        arguments = {"tables": [settings], "jit_compile": ["auto"], "tf32": True, "on_gpu": on_gpu}
-        name = f"steps, JAX, T = {timesteps}, {precision}"
-        yield Stage(name, "steps", arguments, seconds, timed=True, backend="jax", environment=JAX)
+    for (timesteps, precision), settings in tables.items() if _is_installed("jax") else ():
+        stage = _steps(f"JAX, T = {timesteps}, {precision}", [settings], seconds, on_gpu=on_gpu)
+        yield dataclasses.replace(stage, backend="jax", environment=JAX)
 
 
 def _is_installed(package):

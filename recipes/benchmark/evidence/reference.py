@@ -30,10 +30,7 @@ def run(write, names=None):
         FileNotFoundError: Outside a checkout of the repository.
     """
     if not (TESTS / "reference_networks.py").is_file():
-        raise FileNotFoundError(
-            f"The reference cases are in tests/ of the repository, and {TESTS} has none. Run this in a checkout: an "
-            "installed package does not contain them."
-        )
+        raise FileNotFoundError(f"The reference cases are in tests/ of the repository, and {TESTS} has none. Use a clone.")
     sys.path.insert(0, str(TESTS))
     import reference_networks
 
@@ -64,8 +61,7 @@ def trained(case, jit_compile, calls_before=0):
     keras.utils.clear_session(free_memory=False)
     model, settings = case.model(), case.settings
     shape, steps = case.arrays["logits"].shape, settings["sgd_steps"]
-    found = results.of_training(model, case.x, case.y, shape, case.loss, settings["lr"], steps, jit_compile, calls_before)
-    return found, model.engine
+    return results.of_training(model, case.x, case.y, shape, case.loss, settings["lr"], steps, jit_compile, calls_before)
 
 
 def errors_of(case, found):

@@ -10,18 +10,6 @@ NEGLIGIBLE = 1e-5
 """A gradient that is smaller than this fraction of the largest is zero but for rounding; it has no relative error."""
 
 
-class RememberingSGD(keras.optimizers.SGD):
-    """Stores the gradients of its last step."""
-
-    def build(self, variables):
-        super().build(variables)
-        self.gradients = [self.add_variable_from_reference(variable, "gradient") for variable in variables]
-
-    def update_step(self, gradient, variable, learning_rate):
-        self.assign(self.gradients[self._get_variable_index(variable)], gradient)
-        super().update_step(gradient, variable, learning_rate)
-
-
 class LastOutputs(keras.metrics.Metric):
     """Stores the outputs of the last batch, or their time mean, instead of a number."""
 
@@ -56,7 +44,7 @@ class Results:
 
 
 def of_training(model, x, y, shape, loss, learning_rate, steps, jit_compile, calls_before=0):
-    """Compiles a model and trains it on one batch: the `Results`.
+    """Compiles a model and trains it on one batch: the `Results`, and what its calls have used, as `model.engine`.
 
     Args:
         model: A `SpikingModel`.
@@ -71,8 +59,7 @@ def of_training(model, x, y, shape, loss, learning_rate, steps, jit_compile, cal
             a step runs in eager mode, and its gradients are not those of the graph. Defaults to `0`.
     """
     outputs = LastOutputs(shape)
-    optimizer = RememberingSGD(learning_rate)
-    model.compile(optimizer, loss, metrics=[outputs], jit_compile=jit_compile)
+    model.compile(keras.optimizers.SGD(learning_rate), loss, metrics=[outputs], jit_compile=jit_compile)
     weights = model.get_weights()
     for _ in range(calls_before):
         model.train_on_batch(x, y)
@@ -81,14 +68,14 @@ def of_training(model, x, y, shape, loss, learning_rate, steps, jit_compile, cal
     for _ in range(steps):
         losses.append(float(model.train_on_batch(x, y)[0]))
         if first is None:
-            first = _array(outputs.outputs), _gradients(model, optimizer)
+            first = _array(outputs.outputs), _gradients(model)
     moving = {variable.path: _array(variable) for variable in model.non_trainable_variables}
-    return Results(losses, *first, _gradients(model, optimizer), moving)
+    return Results(losses, *first, _gradients(model), moving), model.engine
 
 
-def _gradients(model, optimizer):
-    pairs = zip(model.trainable_variables, optimizer.gradients, strict=True)
-    return {variable.path: _array(gradient) for variable, gradient in pairs}
+def _gradients(model):
+    # PyTorch keeps those of the last step.
+    return {variable.path: _array(variable.value.grad).copy() for variable in model.trainable_variables}
 
 
 def _array(variable):

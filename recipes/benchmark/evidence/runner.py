@@ -1,5 +1,6 @@
-"""Runs stages as processes: several at once where nothing is timed, each with a deadline, and all with one."""
+"""Runs the kit: stages as processes, several at once where nothing is timed, each with a deadline, and all with one."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -9,13 +10,13 @@ import subprocess
 import sys
 import time
 
-from recipes.benchmark.evidence import journal, plan
+from recipes import device
+from recipes.benchmark.evidence import journal, plan, tables
 from recipes.benchmark.evidence.stage import PARTLY
+from recipes.command_line import mistakes
 
 LOG = "evidence.log"
 """What the processes print."""
-
-POLL_SECONDS = 0.1
 
 CORES_OF_A_STAGE = 2
 """Cores for each stage of those that run at once; compilers use more than one."""
@@ -25,6 +26,21 @@ LEAST_SECONDS = 15
 
 NO_TIME = "no time was left"
 NOT_COMPILED = "not compiled in time"
+
+
+def main(folder):
+    """Runs the kit with an output folder, a path, or what an earlier run has left over; returns the exit status."""
+    with mistakes():
+        device.check_backend("torch", "--evidence starts from PyTorch; the rows of JAX come from a process of its own.")
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder / journal.NAME
+    stages = plan.on_gpu() if device.gpu() else plan.on_cpu()
+    left = plan.remaining(stages, journal.rows(path) if path.exists() else [])
+    run(left, folder, plan.TOTAL_SECONDS, plan.UNTIMED_SECONDS)
+    text = tables.markdown(journal.rows(path))
+    (folder / "evidence.md").write_text(text + "\n")
+    print(text)
+    return 0
 
 
 def run(stages, folder, total_seconds, untimed_seconds, start=None):
@@ -59,60 +75,51 @@ def process_of(stage, path, log):
 
 class _Runner:
     def __init__(self, path, log, start):
-        self._path = path
-        self._log = log
-        self._start = start
-        self._running = []
-        self._done = set()
+        self._path, self._log, self._start = path, log, start
+        self._running, self._done = [], set()
 
     def run(self, stages, at_once, end):
-        pending = list(stages)
-        try:
-            while pending or self._running:
-                while pending and len(self._running) < at_once:
-                    self._begin(pending.pop(0), end)
-                time.sleep(POLL_SECONDS)
-                self._running = [running for running in self._running if not self._ended(*running)]
-        finally:
-            for _, process, *_ in self._running:
-                _kill(process)
+        """Runs stages, each in a process, for which a thread waits."""
+        with concurrent.futures.ThreadPoolExecutor(at_once) as threads:
+            waiting = [threads.submit(self._run, stage, end) for stage in stages]
+            try:
+                for ended in waiting:
+                    ended.result()
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
+                for process in self._running:
+                    _kill(process)
 
-    def _begin(self, stage, end):
-        now = time.time()
-        if end - now < LEAST_SECONDS:
+    def _run(self, stage, end):
+        begin = time.time()
+        if end - begin < LEAST_SECONDS:
             self._write(stage, "skipped", 0.0, reason=NO_TIME)
             return
         stage, missing = plan.prepared(stage, self._done)
         for method in missing:
-            journal.Journal(self._path, stage=stage.name).write({"kind": "left out", "method": method, "reason": NOT_COMPILED})
+            row = {"stage": stage.name, "kind": "left out", "method": method, "reason": NOT_COMPILED}
+            journal.append(self._path, row)
         if missing and not plan.has_methods(stage):
             self._write(stage, "skipped", 0.0, reason=NOT_COMPILED)
             return
         print(f"{stage.name} ...", file=sys.stderr, flush=True)
-        deadline = min(now + stage.seconds, end)
+        deadline = min(begin + stage.seconds, end)
         process = self._start(plan.with_end(stage, deadline), self._path, self._log)
-        self._running.append((stage, process, now, deadline, bool(missing)))
-
-    def _ended(self, stage, process, begin, deadline, is_partial):
-        """Whether the process has ended, or was ended at its deadline."""
-        code, now = process.poll(), time.time()
-        if code is None and now < deadline:
-            return False
-        if code is None:
+        self._running.append(process)
+        try:
+            code = process.wait(deadline - time.time())
+        except subprocess.TimeoutExpired:
             _kill(process)
-            status = "deadline"
-        elif code in (0, PARTLY):
-            status = "partly" if code == PARTLY or is_partial else "done"
-        else:
-            status = "failed"
+            code = None
+        self._running.remove(process)
+        status = {None: "deadline", PARTLY: "partly", 0: "partly" if missing else "done"}.get(code, "failed")
         if status == "done":
             self._done.add(stage.name)
-        self._write(stage, status, now - begin, exit=code)
-        return True
+        self._write(stage, status, time.time() - begin, exit=code)
 
     def _write(self, stage, status, seconds, **more):
-        row = {"kind": "stage", "status": status, "seconds": round(seconds, 1), "deadline": stage.seconds, **more}
-        journal.Journal(self._path, stage=stage.name).write(row)
+        told = {"status": status, "seconds": round(seconds, 1), "deadline": stage.seconds, **more}
+        journal.append(self._path, {"stage": stage.name, "kind": "stage", **told})
         print(f"{stage.name}: {status} after {seconds:.0f} s", file=sys.stderr, flush=True)
 
 

@@ -2,12 +2,11 @@
 
 import importlib
 import json
-import pathlib
 import sys
 import time
 import traceback
 
-from recipes.benchmark.evidence.journal import Journal
+from recipes.benchmark.evidence.journal import append
 
 FAILED, PARTLY = 1, 3
 """Exit statuses: an error was raised, or rows were left out for lack of time. Python itself uses 2."""
@@ -17,13 +16,12 @@ def main(argv=None):
     """Runs the stage of the command line `argv`, by default `sys.argv`; returns the exit status. An error is recorded."""
     path, stage = sys.argv[1:] if argv is None else argv
     stage = json.loads(stage)
-    journal = Journal(pathlib.Path(path), stage=stage["name"])
     begin, left_out = time.monotonic(), False
 
     def write(row):
         nonlocal left_out
         left_out |= row["kind"] == "left out"
-        journal.write({"after_seconds": round(time.monotonic() - begin, 2), **row})
+        append(path, {"stage": stage["name"], "after_seconds": round(time.monotonic() - begin, 2), **row})
 
     try:
         module = importlib.import_module(f"recipes.benchmark.evidence.{stage['work']}")

@@ -1,6 +1,5 @@
 """Stage: training steps: time, time in which the GPU is busy, kernels, synchronisations, memory."""
 
-import contextlib
 import dataclasses
 import gc
 import time
@@ -11,8 +10,7 @@ from recipes import device
 from recipes.atomic_files import one_line
 from recipes.benchmark import cases, loops, measure, timing
 from recipes.benchmark.evidence import flags, graphs
-from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS, Settings
-from recipes.benchmark.variants import variants
+from recipes.benchmark.settings import FLOOR, FORWARD, ORDINARY, PEERS, Variant, variants
 
 FIRST_ROUNDS = 5
 """How often a step is timed alone, as soon as it is warm; the rounds in which all steps take turns follow at the end."""
@@ -28,21 +26,6 @@ SPARE = 2
 
 LOOPED = {"rate-multi": (True, False), "bptt-multi": (True, False)}
 """Methods with time loops of layers, which on JAX are unrolled or not."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A row of the table.
-
-    Attributes:
-        settings: `Settings`.
-        method: Name.
-        unrolled: Boolean, whether JAX unrolls time loops; `None` leaves the choice to the library.
-    """
-
-    settings: Settings
-    method: str
-    unrolled: bool | None = None
 
 
 def run(write, tables, jit_compile, tf32, compiler=None, suffix="", on_gpu=False, end=None):
@@ -64,51 +47,39 @@ def run(write, tables, jit_compile, tf32, compiler=None, suffix="", on_gpu=False
     """
     if on_gpu and not device.gpu():
         raise RuntimeError(f"{keras.backend.backend()} sees no GPU.")
-    flags.fix(tf32)
-    with contextlib.ExitStack() as stack:
-        if keras.backend.backend() == "torch":
-            stack.enter_context(graphs.compiled_by(compiler))
-            # What is timed is the graph; all the calls before it would take a tenth of the stage.
-            stack.enter_context(graphs.recorded_at_once())
+    # What is timed is the graph; all the calls before it would take a tenth of the stage.
+    with graphs.compiled_by(compiler), graphs.recorded_at_once():
         for options in tables:
-            settings = Settings(**options)
-            cases.configure(settings)
-            common = {
-                "backend": keras.backend.backend(),
-                "timesteps": settings.timesteps[0],
-                "precision": settings.precision,
-                "data_format": settings.data_format,
-                "tf32": tf32 and device.gpu(),
-                "compiler": compiler,
-            }
+            settings = flags.configured(options, tf32)
+            common = {**flags.facts(settings), "tf32": tf32 and device.gpu(), "compiler": compiler}
             found = rows_of(settings, jit_compile, suffix)
             _measure(lambda row, common=common: write({**common, **row}), settings, found, end)
             gc.collect()
 
 
 def rows_of(settings, jit_compile, suffix):
-    """The rows of a table: a dictionary from names to `Row`. What compiles for a long time comes last."""
-    found = {ORDINARY: Row(settings, ORDINARY)}
+    """The rows of a table: a dictionary from names to `Variant`. What compiles for a long time comes last."""
+    found = {ORDINARY: Variant(ORDINARY, settings)}
     on_torch = keras.backend.backend() == "torch"
     for variant in variants(settings, jit_compile).values():
         if variant.method in PEERS:
-            found[variant.method + suffix] = Row(variant.settings, variant.method)
+            found[variant.method + suffix] = variant
             continue
         name = variant.method + (f", jit_compile={variant.settings.jit_compile}" if on_torch else "")
         for unrolled in (LOOPED.get(variant.method) if keras.backend.backend() == "jax" else None) or (None,):
             form = {None: "", True: ", unrolled", False: ", loop"}[unrolled]
-            found[name + form] = Row(variant.settings, variant.method, unrolled)
+            found[name + form] = dataclasses.replace(variant, unrolled=unrolled)
     return dict(sorted(found.items(), key=lambda pair: pair[1].settings.jit_compile is True))
 
 
 def floor_of(ordinary, forward, timesteps):
     """The measurements of an ordinary training step and of a forward pass, added up for the floor, a dictionary."""
 
-    def added(key):
-        return ordinary[key] + (timesteps - 1) * forward[key]
+    def added(keys, step, once):
+        return {key: step[key] + (timesteps - 1) * once[key] for key in keys if key in step}
 
-    spread = {key: value + (timesteps - 1) * forward["seconds"][key] for key, value in ordinary["seconds"].items()}
-    return {"seconds": spread, **{key: added(key) for key in ADDED if key in ordinary}}
+    seconds = added(ordinary["seconds"], ordinary["seconds"], forward["seconds"])
+    return {"seconds": seconds, **added(ADDED, ordinary, forward)}
 
 
 def _measure(write, settings, rows, end):
@@ -117,7 +88,10 @@ def _measure(write, settings, rows, end):
     def look(name, row):
         """Warms up a row, and writes what is measured of it alone."""
         model = cases.trainer(row.settings, row.method, timesteps)
-        warm[name] = _warm(model, row, timesteps)
+        # Counting would take a second compilation on JAX, and a second recording of a graph that is compiled.
+        with_flops = keras.backend.backend() != "jax" and row.settings.jit_compile is not True
+        with loops.unrolled(row.unrolled):
+            warm[name] = measure.warm_trainer(row.settings, row.method, timesteps, None, model, with_flops)
         looks[name] = _first_look(warm[name])
         write({"kind": "step", "method": name, **_used(model, row), **looks[name], **_to_floor(looks[name], looks.get(FLOOR))})
         if name == ORDINARY:
@@ -166,28 +140,18 @@ def _to_floor(look, floor):
     return {"busy_to_floor": busy / least} if busy and least else {}
 
 
-def _warm(model, row, timesteps):
-    with contextlib.nullcontext() if row.unrolled is None else loops.unrolled(row.unrolled):
-        # Counting would take a second compilation on JAX, and a second recording of a graph that is compiled.
-        with_flops = keras.backend.backend() != "jax" and row.settings.jit_compile is not True
-        return measure.warm_trainer(row.settings, row.method, timesteps, None, model, with_flops)
-
-
 def _used(model, row):
     """What a step has used, besides its settings."""
     if row.method in PEERS and PEERS[row.method].package == "spikingjelly":
-        return {"neurons": _neurons_of_spikingjelly()}
+        import torch
+        from spikingjelly.activation_based import functional
+
+        # Which of its implementations it uses here.
+        used = functional.neuron_implementation("lif", torch.device("cuda" if device.gpu() else "cpu"))
+        return {"neurons": used["implementation"]}
     if keras.backend.backend() == "torch" and row.method not in (ORDINARY, *PEERS):
         return {"way": model.engine}
     return {}
-
-
-def _neurons_of_spikingjelly():
-    """Which of its implementations of neurons SpikingJelly uses here."""
-    import torch
-    from spikingjelly.activation_based import functional
-
-    return functional.neuron_implementation("lif", torch.device("cuda" if device.gpu() else "cpu"))["implementation"]
 
 
 def _first_look(case):

@@ -1,8 +1,5 @@
 """The rows of the kit as Markdown tables: `python -m recipes.benchmark.evidence.tables OUT`."""
 
-import pathlib
-import sys
-
 from recipes import command_line
 from recipes import markdown as markdown_tables
 from recipes.benchmark.evidence import journal, plan
@@ -11,39 +8,16 @@ from recipes.benchmark.timing import with_quartiles
 
 NOT_EVIDENCE = "**Not evidence.** No GPU was found, so the kit ran small, only to show that it works."
 
-STEPS_EXPLAINED = """\
-ms: median (quartiles) of steps that took turns; with *, of the method alone, because the stage ended early. GPU busy: time of a
-step in which the GPU runs a kernel or a copy. The floor is (T - 1) x forward + ordinary, by Keras in eager mode, where the GPU
-often waits for the host: "to floor" compares times of steps, "busy to floor" compares times in which the GPU is busy, and only
-the latter says how much work the method adds. Each stage measures a floor of its own; the table shows that of the first.
-launches, waits, .item(): by the host, for each step. MiB: increase of the allocator's peak. compile: what the first step, the
-recorded step and the first replay took longer than the others."""
+STEPS_EXPLAINED = "*: alone, because the stage ended early. recipes/benchmark/evidence/__init__.py explains the columns."
 
-STEPS_HEADER = (
-    "method",
-    "ms",
-    "to floor",
-    "GPU busy, ms",
-    "busy to floor",
-    "kernels",
-    "copies",
-    "launches",
-    "waits",
-    ".item()",
-    "MiB",
-    "compile, s",
-)
+COUNTS = {"kernels": "kernels", "copies": "copies", "launches": "launches", "waits": "waits", "fetches": ".item()"}
+"""Columns of what is counted in a step."""
+
+STEPS_HEADER = ("method", "ms", "to floor", "GPU busy, ms", "busy to floor", *COUNTS.values(), "MiB", "compile, s")
 
 
-def main(argv=None):
-    """Runs the command line `argv`, by default `sys.argv`; returns the exit status."""
-    return command_line.run(parser, print_tables, argv)
-
-
-def parser():
-    result = command_line.parser("benchmark.evidence.tables", __doc__)
-    result.add_argument("folder", type=pathlib.Path, metavar="OUT", help=f"folder that contains {journal.NAME}")
-    return result
+def add_arguments(parser):
+    command_line.add_path(parser, "folder", f"folder that contains {journal.NAME}", "OUT")
 
 
 def print_tables(arguments):
@@ -69,10 +43,8 @@ def about(rows):
         versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
         lines += [] if row["evidence"] else [NOT_EVIDENCE, ""]
         cuda = f", CUDA {row['cuda']}, cuDNN {row['cudnn']}" if "cuda" in row else ""
-        lines += [
-            f"{row['device']}{cuda}, {row['cores']} cores; {versions}; cudnn.benchmark={row['cudnn_benchmark']}; "
-            f"commit {row['commit']}, {row['time']}"
-        ]
+        used = f"{row['device']}{cuda}, {row['cores']} cores; {versions}; cudnn.benchmark={row['cudnn_benchmark']}"
+        lines.append(f"{used}; commit {row['commit']}, {row['time']}")
     return "\n".join(lines)
 
 
@@ -98,10 +70,8 @@ def stages(rows):
             return errors.get(name, "")
         return ended.get("reason", "") or "; ".join(f"{method}: {reason}" for method, reason in missing.items())
 
-    cells = [
-        (name, ended["status"], f"{ended['seconds']:.0f}", remark(name, ended, missing))
-        for name, (ended, missing) in _ends(rows).items()
-    ]
+    ends = [(name, *of_stage) for name, of_stage in _ends(rows).items()]
+    cells = [(name, ended["status"], f"{ended['seconds']:.0f}", remark(name, ended, left)) for name, ended, left in ends]
     return _table(("stage", "ended", "s", "remark"), cells)
 
 
@@ -119,15 +89,9 @@ def _ends(rows):
 def first_steps(rows):
     """The first training steps with empty caches."""
     cells = [
-        (
-            row["method"],
-            f"T = {row['timesteps']}",
-            row["precision"],
-            f"{row['jit_compile']} ({row['way']})",
-            str(row["steps"]),
-            f"{row['seconds']:.1f}",
-        )
+        (row["method"], f"T = {row['timesteps']}", row["precision"], compiled, row["steps"], f"{row['seconds']:.1f}")
         for row in {row["stage"]: row for row in _of_kind(rows, "first steps")}.values()
+        for compiled in [f"{row['jit_compile']} ({row['way']})"]
     ]
     header = ("first steps, empty caches", "", "precision", "jit_compile", "steps until the graph is replayed", "s")
     return _table(header, cells)
@@ -147,21 +111,13 @@ def reference(rows):
     def moved(row):
         if row is None:
             return "", "", ""
-        return (
-            f"{row['errors']['logits']:.1e}",
-            f"{row['errors']['gradients']:.1e}",
-            f"{row['logits_moved']} of {row['logits']}, {row['classes_changed']} of {row['samples']}",
-        )
+        changed = f"{row['logits_moved']} of {row['logits']}, {row['classes_changed']} of {row['samples']}"
+        return f"{row['errors']['logits']:.1e}", f"{row['errors']['gradients']:.1e}", changed
 
-    cells = [
-        (
-            f"{case}: {failed[case]}" if case in failed else case,
-            cell(by_mode.get((case, "eager"))),
-            cell(by_mode.get((case, "recorded"))),
-            *moved(tf32.get(case)),
-        )
-        for case in last
-    ]
+    cells = []
+    for case in last:
+        of_modes = (cell(by_mode.get((case, mode))) for mode in ("eager", "recorded"))
+        cells.append((f"{case}: {failed[case]}" if case in failed else case, *of_modes, *moved(tf32.get(case))))
     header = ("reference case", "eager", "recorded", "TF32: logits", "TF32: gradients", "TF32: logits, classes changed")
     return _table(header, cells)
 
@@ -221,7 +177,7 @@ def _step_cells(method, alone, together):
         f"{together['ratio_to_floor']['median']:.2f}" if together else "",
         _number(alone.get("busy_seconds"), 1e-3, 2),
         _number(alone.get("busy_to_floor"), 1, 2),
-        *(_number(alone.get(key), 1, 0) for key in ("kernels", "copies", "launches", "waits", "fetches")),
+        *(_number(alone.get(key), 1, 0) for key in COUNTS),
         _number(alone.get("memory_bytes"), 2**20, 0),
         _number(row.get("compile_seconds"), 1, 1),
     )
@@ -240,5 +196,4 @@ def _table(header, cells):
     return markdown_tables.table(header, cells) if cells else ""
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = command_line.command(__name__, "benchmark.evidence.tables", __doc__, add_arguments, print_tables)

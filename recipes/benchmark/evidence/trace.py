@@ -50,10 +50,12 @@ def counts(events, steps):
         runs, `launches` by the host, `waits` for the GPU, and `fetches` of a number from a tensor. Waits that the benchmark
         itself adds after a step are not counted.
     """
-    on_device = [event for event in events if _is_cuda(event) and not _is_annotation(event)]
+    # Named ranges are shown on the GPU as well.
+    on_device = [event for event in events if _is_cuda(event) and event.name != _RANGE and not event.is_user_annotation]
     copies = [event for event in on_device if event.name.startswith(("Memcpy", "Memset"))]
     ranges = [_interval(event) for event in events if event.name == _RANGE and not _is_cuda(event)]
-    host = [event for event in events if not _is_cuda(event) and _inside(event, ranges)]
+    on_host = [event for event in events if not _is_cuda(event)]
+    host = [event for event in on_host if any(begin <= event.time_range.start <= end for begin, end in ranges)]
     return {
         "kernels": (len(on_device) - len(copies)) / steps,
         "copies": len(copies) / steps,
@@ -68,17 +70,8 @@ def _is_cuda(event):
     return event.device_type == torch.autograd.DeviceType.CUDA
 
 
-def _is_annotation(event):
-    """Whether an event is a named range, which the profiler also shows on the GPU."""
-    return event.name == _RANGE or event.is_user_annotation
-
-
 def _interval(event):
     return event.time_range.start, event.time_range.end
-
-
-def _inside(event, ranges):
-    return any(begin <= event.time_range.start <= end for begin, end in ranges)
 
 
 def _covered(intervals):
