@@ -8,6 +8,7 @@ from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.precision import in_precision
 from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained, place_to_publish
+from keras_ratesnn.models.published import from_checkpoint
 from keras_ratesnn.models.qkformer import QKFormer
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
 from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
@@ -33,6 +34,7 @@ __all__ = [
     "SEWResNet50",
     "Spikformer",
     "add_branches",
+    "from_checkpoint",
     "in_precision",
     "list_pretrained",
     "load_pretrained",

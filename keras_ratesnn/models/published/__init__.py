@@ -1,0 +1,177 @@
+"""Networks with the weights that their authors publish, which are files of PyTorch programs."""
+
+import inspect
+import os
+from typing import Any
+
+from keras_ratesnn._core import checks
+from keras_ratesnn.models.published import _file, _filling, _residual
+from keras_ratesnn.models.published._layouts import UnknownSizesError, channels_of, image_shape
+from keras_ratesnn.models.published._report import CheckpointReport
+from keras_ratesnn.spiking_model import SpikingModel
+
+__all__ = ["from_checkpoint"]
+
+NETWORKS = {
+    "rate_backpropagation": (_residual.resnet, _residual.vgg, _residual.sew_by_rate, _residual.preact_resnet),
+    "sew_resnet": (_residual.sew_resnet,),
+}
+"""The architectures, and the functions of weights that return their `Layout`, or `None` if the names are not theirs."""
+
+
+def from_checkpoint(
+    path: str | os.PathLike[str],
+    network: str | SpikingModel | None = None,
+    *,
+    timesteps: int | None = None,
+    verbose: bool = True,
+    **options: Any,
+) -> SpikingModel:
+    """Loads a checkpoint of the authors of a network: a file that their PyTorch program wrote.
+
+    The names of the weights tell the architecture, and their shapes its sizes. Only weights and settings are read, and code in
+    the file is never run. PyTorch reads the file, on each backend.
+
+    Example:
+
+    >>> import os, tempfile, torch
+    >>> places, channels = (0, 4, 7, 11, 14, 18, 22, 25), (3, 1, 2, 4, 8, 8, 8, 8, 8)
+    >>> weights = {"classifier.0.weight": torch.zeros(10, 8), "classifier.0.bias": torch.arange(10.0)}
+    >>> for place, before, after in zip(places, channels, channels[1:]):
+    ...     weights[f"feature.{place}.weight"] = torch.ones(after, before, 3, 3)
+    ...     for name in (f"{place}.bias", *(f"{place + 1}.{n}" for n in ("weight", "bias", "running_mean", "running_var"))):
+    ...         weights[f"feature.{name}"] = torch.ones(after)
+    >>> path = os.path.join(tempfile.mkdtemp(), "vgg11.pth")
+    >>> torch.save({"best_net": weights, "best_acc": 0.1}, path)
+    >>> model = from_checkpoint(path, timesteps=2, verbose=False)
+    >>> model.name, model.predict(np.zeros((1, 32, 32, 3)), verbose=0).round().tolist()
+    ('vgg11', [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]])
+    >>> model.checkpoint_report.found["classes"], model.checkpoint_report.renamed["feature.4.weight"]
+    (10, 'block2_conv1.kernel')
+
+    Args:
+        path: String or path of a file that `torch.save` wrote. The weights are all that is in it, or are under one of the keys
+            `"state_dict_ema"` (averages, which count if there are also others), `"state_dict"`, `"model"`, `"best_net"` and
+            `"net"`.
+        network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024) or
+            `"sew_resnet"` (Fang et al., 2021). Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, whose
+            weights are replaced. Defaults to `None`: the names of the weights decide.
+        timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
+            are in the file, else the builder's default.
+        verbose: Boolean, whether the report is printed. Defaults to `True`.
+        **options: Other arguments of the builder, such as `input_shape`, `neuron` or `gradient`. By default the weights decide,
+            and what they do not tell is the authors'.
+
+    Returns:
+        A `keras_ratesnn.SpikingModel`, not compiled. Its `checkpoint_report` has the arguments that the weights told (`found`)
+        and those that they did not (`assumed`), and which weights were read (`renamed`, `reshaped`), made (`zeros`), and left
+        out and why (`unused`). `print` shows a summary of it.
+
+    Raises:
+        ValueError: If the file is damaged, has more than weights and settings, or has weights of no network or of another one,
+            or if an argument contradicts it.
+        TypeError: If an argument has the wrong type, or the builder has no such argument.
+        OSError: If the file does not exist.
+        ImportError: If PyTorch is not installed.
+    """
+    checks.boolean("verbose", verbose)
+    if network is not None and not isinstance(network, SpikingModel):
+        checks.one_of("network", network, NETWORKS)
+    if "weights" in options:
+        raise TypeError(f"`weights` are those of the file. Received: weights={options['weights']!r}. Leave it out.")
+    contents = _file.read(path)
+    weights = {name.replace(".module.", "."): array for name, array in contents.weights.items()}
+    origin = f"Received: path={contents.path!r}"
+    architecture, layout = _recognized(weights, network if isinstance(network, str) else None, origin)
+    report = CheckpointReport(contents.path, contents.place, architecture, layout.builder.__name__, {}, {}, contents.prefixed)
+    if isinstance(network, SpikingModel):
+        model = _of_user(network, timesteps, options)
+    else:
+        model = layout.builder(**_arguments(layout, contents.timesteps, timesteps, options, report, origin))
+    try:
+        _filling.fill(model.network, weights, layout, report, options.get("include_top", True))
+    except _filling.MismatchError as error:
+        raise ValueError(
+            f"`path` must have the weights of this {architecture}, a {report.builder}. {origin}, but {error}. Pass the "
+            "arguments with which its authors trained it, or another network."
+        ) from None
+    model.checkpoint_report = report
+    if verbose:
+        print(report)
+    return model
+
+
+def _recognized(weights, network, origin):
+    """The architecture of weights, and their `Layout`."""
+    fitting, reasons = [], []
+    for architecture, layouts in NETWORKS.items():
+        for layout_of in layouts:
+            try:
+                layout = layout_of(weights)
+            except UnknownSizesError as error:
+                reasons.append(f"as {architecture} {error}, which no network of keras_ratesnn.models has")
+                continue
+            # The names are a network's, but not all of them are there, or a shape has too few axes.
+            except (KeyError, IndexError) as error:
+                lacking = error if isinstance(error, KeyError) else "layers or axes"
+                reasons.append(f"as {architecture} it lacks {lacking}")
+                continue
+            left = [] if layout is None else _filling.strangers(weights, layout)
+            if left:
+                reasons.append(f"as {architecture} it has no place for {_filling.listed(left)}")
+            elif layout is not None:
+                fitting.append((architecture, layout))
+    chosen = [fit for fit in fitting if network in (None, fit[0])]
+    if len(chosen) == 1:
+        return chosen[0]
+    fits = " and ".join(architecture for architecture, _ in fitting)
+    if chosen:
+        raise ValueError(f"`network` must say which, because the weights fit {fits}. {origin}.")
+    if fitting:
+        raise ValueError(f"`network` must be {fits}, which the weights fit. {origin}, network={network!r}.")
+    why = "; ".join(reasons) or f"its weights have other names: {_filling.listed(list(weights))}"
+    raise ValueError(f"`path` must have the weights of one of {', '.join(NETWORKS)}. {origin}, but {why}.")
+
+
+def _of_user(network, timesteps, options):
+    """A model that the user passed as `network`."""
+    if timesteps is not None or options:
+        given = ", ".join([*(["timesteps"] if timesteps is not None else []), *options])
+        raise TypeError(f"`network` is a model, which has its arguments already. Received also: {given}. Leave them out.")
+    return network
+
+
+def _arguments(layout, of_settings, timesteps, options, report, origin):
+    """The arguments of a builder; what was found and assumed goes into the report."""
+    given = {name: value for name, value in options.items() if value is not None}
+    found = dict(layout.found)
+    side, channels = found.pop("input_shape")
+    shape = image_shape(side, channels)
+    for name, value in found.items():
+        if name in given and not _agree(given[name], value):
+            raise ValueError(
+                f"`{name}` must be that of the weights, {value!r}. {origin}, {name}={given[name]!r}. Leave it out."
+            )
+    wanted = given.setdefault("input_shape", shape)
+    if isinstance(wanted, (tuple, list)) and len(wanted) == 3 and channels_of(wanted) != channels:
+        raise ValueError(f"`input_shape` must have {channels} channels, as the weights. {origin}, input_shape={wanted!r}.")
+    report.found.update(found, **({"input_shape": shape} if layout.size_is_told else {"channels": channels}))
+    assumed = dict(layout.assumed)
+    if not layout.size_is_told and options.get("input_shape") is None:
+        assumed["input_shape"] = shape, f"{shape}, the authors' images"
+    if timesteps is not None:
+        given["timesteps"] = timesteps
+    elif of_settings is not None:
+        assumed["timesteps"] = of_settings[1], f"{of_settings[1]}, {of_settings[0]} in the file"
+    else:
+        default = inspect.signature(layout.builder).parameters["timesteps"].default
+        assumed["timesteps"] = default, f"{default}, the authors' default"
+    report.assumed.update({name: text for name, (_, text) in assumed.items() if options.get(name) is None})
+    return {**{name: value for name, (value, _) in assumed.items()}, **found, **given}
+
+
+def _agree(given, found):
+    """Whether an argument is that of the weights; numbers of channels are rounded."""
+    if isinstance(given, (int, float)) and isinstance(found, float):
+        return abs(given - found) < 1e-3
+    return given == found or (given, found) == ("auto", found)

@@ -1,0 +1,148 @@
+"""Fills the layers of a network with the weights of a checkpoint."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_ratesnn.layers import Neuron
+from keras_ratesnn.models._weights import TOP
+from keras_ratesnn.models.published._names import Table
+
+_PARAMETERS = ("weight", "bias", "running_mean", "running_var")
+"""PyTorch's names of the weights of a layer, in Keras' order."""
+
+_COUNTER = "num_batches_tracked"
+_LISTED = 4
+"""How many names an error message lists."""
+
+
+class MismatchError(Exception):
+    """Why the weights of a checkpoint are not those of a network."""
+
+
+def strangers(weights, layout):
+    """The names of weights that a layout has no place for."""
+    names, unused = Table(layout.names), Table(layout.unused)
+    return [name for name in weights if _layer(name, names, unused) is None]
+
+
+def fill(network, weights, layout, report, include_top=True):
+    """Assigns all weights; nothing is assigned if one does not fit.
+
+    Args:
+        network: Functional model.
+        weights: Dict of the authors' names to arrays.
+        layout: `Layout`.
+        report: `CheckpointReport`, to which is added what became of each weight.
+        include_top: Boolean, whether the network has a classifier. Defaults to `True`.
+
+    Raises:
+        MismatchError: If a weight is left, missing, of another shape, NaN or infinite.
+    """
+    own = {layer.name: layer for layer in network.layers if layer.weights and not isinstance(layer, Neuron)}
+    found = _by_layer(weights, layout, own, report, include_top)
+    values, missing, wrong = [], [], []
+    for name, layer in own.items():
+        for parameter, variable in zip(_PARAMETERS, layer.weights, strict=False):
+            theirs = found.get(name, {}).pop(parameter, None)
+            if theirs is None and parameter == "bias" and layout.without_biases and name != TOP[0] and name in found:
+                values.append((variable, np.zeros(variable.shape, "float32")))
+                report.zeros.append(f"{name}.bias")
+                continue
+            if theirs is None:
+                missing.append(f"{parameter} of {name}")
+                continue
+            array = _converted(weights[theirs], parameter, layer, network)
+            if array is None or array.shape != tuple(variable.shape):
+                wrong.append(f"{theirs} of shape {weights[theirs].shape}, which does not fit {tuple(variable.shape)} of {name}")
+                continue
+            if array is not weights[theirs]:
+                report.reshaped[theirs] = (weights[theirs].shape, array.shape)
+            report.renamed[theirs] = f"{name}.{variable.name}"
+            values.append((variable, array))
+    left = [theirs for parameters in found.values() for theirs in parameters.values()]
+    for problem, names in (("lacks", missing), ("has", wrong), ("has no place for", left)):
+        if names:
+            raise MismatchError(f"it {problem} {listed(names)}")
+    broken = [theirs for theirs in report.renamed if not np.isfinite(weights[theirs]).all()]
+    if broken:
+        raise MismatchError(f"it has numbers that are NaN or infinite in {listed(broken)}")
+    for variable, array in values:
+        # A copy: a variable must not share memory with the file.
+        variable.assign(np.array(array))
+
+
+def listed(names):
+    """The first few names, and how many more there are."""
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _layer(name, names, unused):
+    """Our layer and the parameter for the name of a weight; `("", reason)` for one that is not used; `None` for neither."""
+    layer, _, parameter = name.rpartition(".")
+    if parameter not in (*_PARAMETERS, _COUNTER):
+        layer, parameter = name, "weight"
+    reason = unused.find(layer)
+    if reason is not None:
+        return "", reason
+    found = names.find(layer)
+    if found is None:
+        return None
+    return ("", "it counts batches, which inference does not need") if parameter == _COUNTER else (found, parameter)
+
+
+def _by_layer(weights, layout, own, report, include_top):
+    """For each of our layers the authors' names of its weights, by parameter."""
+    names, unused = Table(layout.names), Table(layout.unused)
+    found: dict[str, dict[str, str]] = {}
+    left = []
+    for theirs in weights:
+        place = _layer(theirs, names, unused)
+        if place is None:
+            left.append(theirs)
+        elif place[0] == "":
+            report.unused[theirs] = place[1]
+        elif place[0] in TOP and not include_top:
+            report.unused[theirs] = "include_top=False"
+        else:
+            parameters = found.setdefault(place[0], {})
+            if place[0] not in own or place[1] in parameters:
+                left.append(theirs)
+            parameters[place[1]] = theirs
+    if left:
+        raise MismatchError(f"it has no place for {listed(left)}")
+    return found
+
+
+def _converted(array, parameter, layer, network):
+    """A weight in the layout of Keras, or `None` if it cannot be one of the layer."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return None
+    if parameter != "weight" or isinstance(layer, layers.BatchNormalization):
+        return array
+    if isinstance(layer, layers.DepthwiseConv2D):
+        # A factor for each channel is a kernel of one pixel.
+        array = array.reshape(-1, 1, 1, 1) if array.ndim == 1 else array
+        return array.transpose(2, 3, 0, 1) if array.ndim == 4 else None
+    if array.ndim < 2 or array.ndim > 4:
+        return None
+    # PyTorch has dense layers on channels as layers, or as convolutions of one pixel with one or two axes.
+    array = array.reshape(array.shape + (1,) * (4 - array.ndim))
+    if isinstance(layer, layers.Conv2D):
+        return array.transpose(2, 3, 1, 0)
+    if array.shape[2:] != (1, 1):
+        return None
+    return _in_order(array[:, :, 0, 0].T, layer, network)
+
+
+def _in_order(kernel, layer, network):
+    """The kernel of a dense layer on a flattened image, whose channels come first in PyTorch and last in Keras."""
+    before = layer.input._keras_history.operation
+    if not isinstance(before, layers.Flatten):
+        return kernel
+    image = before.input.shape[1:]
+    channels, *sides = image if keras.config.image_data_format() == "channels_first" else (image[-1], *image[:-1])
+    if len(kernel) != channels * np.prod(sides):
+        return None
+    return kernel.reshape(channels, *sides, -1).transpose(1, 2, 0, 3).reshape(kernel.shape)

@@ -1,0 +1,68 @@
+"""What the shapes and the names of weights tell about a network."""
+
+import re
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from keras_ratesnn.models._blocks import channel_axis
+
+
+class Layout(NamedTuple):
+    """A network of ours for the weights in a file.
+
+    Args:
+        builder: Function of `keras_ratesnn.models`.
+        found: Dict of arguments that the weights tell. `input_shape` is a pair, the size of the images and their channels; the
+            size is the authors', unless the number of weights tells it.
+        names: Dict of the authors' names of layers to ours, see `_names.Table`.
+        assumed: Dict of arguments that the weights do not tell to pairs of the authors' value and what the report says of it.
+        size_is_told: Boolean, whether the weights tell the size of the images. Defaults to `False`.
+        unused: Dict of the authors' names of layers that their network does not run to the reason. Defaults to none.
+        without_biases: Boolean, whether the authors' convolutions have no biases where ours have. Defaults to `False`.
+    """
+
+    builder: Callable
+    found: dict[str, Any]
+    names: dict[str, str]
+    assumed: dict[str, tuple[Any, str]]
+    size_is_told: bool = False
+    unused: Mapping[str, str] = types.MappingProxyType({})
+    without_biases: bool = False
+
+
+class UnknownSizesError(Exception):
+    """Why weights whose names fit have sizes that no network of ours has."""
+
+
+def outputs(weights, name):
+    """The number of channels that a layer gives."""
+    return weights[f"{name}.weight"].shape[0]
+
+
+def inputs(weights, name):
+    """The number of channels that a layer takes."""
+    return weights[f"{name}.weight"].shape[1]
+
+
+def numbers(weights, pattern):
+    """The numbers in names that a regular expression finds, sorted: integers, or tuples if it has several groups."""
+    matches = [re.match(pattern, name) for name in weights]
+    found = sorted({tuple(map(int, match.groups())) for match in matches if match})
+    return [number for (number,) in found] if re.compile(pattern).groups == 1 else found
+
+
+def depths(weights, pattern=r"layer(\d+)\.(\d+)\."):
+    """The number of blocks of each stage."""
+    blocks = numbers(weights, pattern)
+    return tuple(sum(stage == number for stage, _ in blocks) for number in sorted({stage for stage, _ in blocks}))
+
+
+def image_shape(size, channels):
+    """The shape of an image in Keras' image data format."""
+    return (channels, size, size) if channel_axis() == 1 else (size, size, channels)
+
+
+def channels_of(shape):
+    """The channels of an image in Keras' image data format."""
+    return shape[0 if channel_axis() == 1 else 2]

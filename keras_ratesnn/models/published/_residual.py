@@ -1,0 +1,142 @@
+"""The residual networks and VGGs of rate-based backpropagation, and SEW ResNet of its authors."""
+
+from keras_ratesnn.layers import IF, LIF
+from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
+from keras_ratesnn.models.published._layouts import Layout, UnknownSizesError, depths, inputs, numbers, outputs
+from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
+from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
+from keras_ratesnn.models.vgg import VGG11, VGG13, VGG16, VGGSNN
+
+_WIDEST = 512
+"""The channels of the last stage for `width=1`."""
+
+_LIF = {"neuron": (lambda: LIF(decay=0.2), "LIF(decay=0.2)")}
+_IF = {"neuron": (lambda: IF(reset="hard"), "IF(reset='hard')")}
+
+_IMAGES = {"cifar": 32, "imagenet": 224}
+"""The height and width of images for each stem."""
+
+RESNET = {
+    "conv0.0": "stem_conv",
+    "conv0.1": "stem_bn",
+    "layer{s}.{b}.conv{n}": "stage{s}_block{b+1}_conv{n}",
+    "layer{s}.{b}.bn{n}": "stage{s}_block{b+1}_bn{n}",
+    "layer{s}.{b}.shortcut.0": "stage{s}_block{b+1}_shortcut_conv",
+    "layer{s}.{b}.shortcut.1": "stage{s}_block{b+1}_shortcut_bn",
+    "classifier.0": "classifier",
+}
+RESNET19 = {**RESNET, "classifier.0": "hidden", "classifier.2": "classifier"}
+PREACT = {
+    "conv1": "stem_conv",
+    "bn1": "stem_bn",
+    "layer{s}.{b}.conv{n}": "stage{s}_block{b+1}_conv{n}",
+    "layer{s}.{b}.bn{n}": "stage{s}_block{b+1}_bn{n}",
+    "layer{s}.{b}.downsample.0": "stage{s}_block{b+1}_shortcut_conv",
+    "layer{s}.{b}.downsample.1": "stage{s}_block{b+1}_shortcut_bn",
+    "fc": "classifier",
+}
+SEW_BY_RATE = {
+    "convNeuron1.0": "stem_conv",
+    "convNeuron1.1": "stem_bn",
+    "layer{s}.{b}.convNeuron{n}.0": "stage{s}_block{b+1}_conv{n}",
+    "layer{s}.{b}.convNeuron{n}.1": "stage{s}_block{b+1}_bn{n}",
+    "layer{s}.{b}.downsample.0": "stage{s}_block{b+1}_shortcut_conv",
+    "layer{s}.{b}.downsample.1": "stage{s}_block{b+1}_shortcut_bn",
+    "fc": "classifier",
+}
+SEW = {
+    "conv1": "stem_conv",
+    "bn1": "stem_bn",
+    "layer{s}.{b}.conv{n}.0": "stage{s}_block{b+1}_conv{n}",
+    "layer{s}.{b}.conv{n}.1": "stage{s}_block{b+1}_bn{n}",
+    "layer{s}.{b}.downsample.0.0": "stage{s}_block{b+1}_shortcut_conv",
+    "layer{s}.{b}.downsample.0.1": "stage{s}_block{b+1}_shortcut_bn",
+    "fc": "classifier",
+}
+
+_BOTTLENECK = "bottleneck"
+_RESNETS = {(2, 2, 2, 2): ResNet18, (3, 3, 2): ResNet19, (3, 4, 6, 3): ResNet34}
+_PREACTS = {(2, 2, 2, 2): PreActResNet18, (3, 4, 6, 3): PreActResNet34}
+_SEWS = {(2, 2, 2, 2): SEWResNet18, (3, 4, 6, 3): SEWResNet34, (3, 4, 6, 3, _BOTTLENECK): SEWResNet50}
+_VGGS = {(1, 2, 2, 1, 2): VGG11, (2, 2, 2, 3, 1): VGG13, (2, 2, 3, 3, 3): VGG16, (2, 2, 2, 2): VGGSNN}
+"""The networks by the number of blocks of each stage, or of convolutions of each block."""
+
+
+def resnet(weights):
+    """ResNet-18, -19 and -34 of rate-based backpropagation."""
+    if "conv0.0.weight" not in weights:
+        return None
+    builder = _of_depths(_RESNETS, depths(weights))
+    return _layout(weights, builder, RESNET19 if builder is ResNet19 else RESNET, "conv0.0", "layer{}.0.conv1")
+
+
+def preact_resnet(weights):
+    """PreAct ResNets of rate-based backpropagation."""
+    # Other ResNets have these names, too, but no biases.
+    if not {"conv1.weight", "conv1.bias", "layer1.0.conv1.bias"} <= weights.keys():
+        return None
+    return _layout(weights, _of_depths(_PREACTS, depths(weights)), PREACT, "conv1", "layer{}.0.conv1")
+
+
+def sew_by_rate(weights):
+    """SEW ResNets of rate-based backpropagation, whose convolutions have biases."""
+    if "convNeuron1.0.weight" not in weights:
+        return None
+    bottleneck = (_BOTTLENECK,) if "layer1.0.convNeuron3.0.weight" in weights else ()
+    builder = _of_depths(_SEWS, depths(weights) + bottleneck)
+    return _layout(weights, builder, SEW_BY_RATE, "convNeuron1.0", "layer{}.0.convNeuron1.0")
+
+
+def sew_resnet(weights):
+    """SEW ResNets of their authors, without biases."""
+    if not {"conv1.weight", "layer1.0.conv1.0.weight"} <= weights.keys():
+        return None
+    bottleneck = (_BOTTLENECK,) if "layer1.0.conv3.0.weight" in weights else ()
+    layout = _layout(weights, _of_depths(_SEWS, depths(weights) + bottleneck), SEW, "conv1", "layer{}.0.conv1.0")
+    return layout._replace(assumed=_IF, without_biases=True)
+
+
+def vgg(weights):
+    """VGGs of rate-based backpropagation, whose layers have the numbers of their places."""
+    if not {"feature.0.weight", "classifier.0.weight"} <= weights.keys():
+        return None
+    convolutions = [n for n in numbers(weights, r"feature\.(\d+)\.weight") if weights[f"feature.{n}.weight"].ndim == 4]
+    names, sizes = {"classifier.0": "classifier"}, [0]
+    for place, before in zip(convolutions, [convolutions[0], *convolutions], strict=False):
+        # A convolution, normalisation and neurons take three places, and pooling, which ends a block, one more.
+        if place - before > 3:
+            sizes.append(0)
+        sizes[-1] += 1
+        names[f"feature.{place}"] = f"block{len(sizes)}_conv{sizes[-1]}"
+        names[f"feature.{place + 1}"] = f"block{len(sizes)}_bn{sizes[-1]}"
+    builder = _of_depths(_VGGS, tuple(sizes))
+    widest, seen = outputs(weights, f"feature.{convolutions[-1]}"), inputs(weights, "classifier.0")
+    side = 32
+    if builder is VGGSNN:
+        # Four times halved, and flattened.
+        side = 2 ** len(sizes) * round((seen / widest) ** 0.5)
+    found = {
+        "input_shape": (side, inputs(weights, "feature.0")),
+        "classes": outputs(weights, "classifier.0"),
+        "width": widest / _WIDEST,
+    }
+    return Layout(builder, found, names, _LIF, size_is_told=builder is VGGSNN)
+
+
+def _of_depths(builders, found):
+    if found not in builders:
+        raise UnknownSizesError(f"it has stages of {', '.join(map(str, found))} blocks")
+    return builders[found]
+
+
+def _layout(weights, builder, names, stem, of_stage):
+    chosen = "imagenet" if weights[f"{stem}.weight"].shape[-1] == 7 else "cifar"
+    widest = outputs(weights, of_stage.format(len(depths(weights))))
+    head = next(theirs for theirs, ours in names.items() if ours == "classifier")
+    found = {
+        "input_shape": (_IMAGES[chosen], inputs(weights, stem)),
+        "classes": outputs(weights, head),
+        "width": widest / _WIDEST,
+        "stem": chosen,
+    }
+    return Layout(builder, found, names, _LIF)

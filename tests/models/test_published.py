@@ -1,0 +1,170 @@
+"""Checkpoints of the authors of networks compute here what they compute in the authors' programs."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from published_cases import FOLDER, Case, counted
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.layers import LIF
+from keras_ratesnn.models import from_checkpoint
+
+slow = pytest.mark.slow
+CASES = [
+    pytest.param("ratebp_resnet18", marks=slow),
+    "ratebp_resnet19",
+    pytest.param("ratebp_vgg11", marks=slow),
+    "ratebp_vggsnn",
+    pytest.param("ratebp_sew_resnet18", marks=slow),
+    pytest.param("ratebp_preact_resnet18", marks=slow),
+    "sew_resnet18",
+]
+"""One of each family; the others are slow tests."""
+
+on_torch = pytest.mark.runs_once
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_and_spikes_of_all_layers_steps_and_samples_are_the_authors(name):
+    case = Case(name)
+    model = case.model()
+    np.testing.assert_allclose(model.predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4)
+    expected, found = case.counts(), counted(model, case.x)
+    assert found.keys() == expected.keys()
+    assert {layer for layer in expected if not np.array_equal(found[layer], expected[layer])} == set()
+
+
+def content_of(name):
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(FOLDER / f"{name}.pth", map_location="cpu", weights_only=True)
+
+
+def saved(path, content, **kwargs):
+    torch.save(content, path, **kwargs)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sew():
+    """The content of a checkpoint of SEW ResNet."""
+    return content_of("sew_resnet18")
+
+
+def weights_of(model):
+    return {weight.path: np.asarray(weight.value.detach()) for weight in model.network.weights}
+
+
+@on_torch
+def test_all_layouts_of_files_load_the_same_weights(sew, tmp_path):
+    weights, expected = sew["model"], weights_of(Case("sew_resnet18").model())
+    other = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+    contents = {
+        "timm": {"epoch": 1, "arch": "sew", "state_dict": other, "state_dict_ema": weights, "optimizer": {"state": {}}},
+        "averages_left_out": {"state_dict": weights, "state_dict_ema": None, "args": argparse.Namespace(a=(1, None, "b"))},
+        "net": {"net": weights, "acc": 0.5},
+        "bare": weights,
+        "wrapped": {f"module.{name}": tensor for name, tensor in weights.items()},
+        "newer_containers": {name.replace(".module.", "."): tensor for name, tensor in weights.items()},
+        "half": {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in weights.items()},
+    }
+    files = [saved(tmp_path / name, content) for name, content in contents.items()]
+    files += [FOLDER / "sew_resnet18_legacy.pth", str(FOLDER / "sew_resnet18.pth")]
+    for file in files:
+        model = from_checkpoint(file, input_shape=(32, 32, 3), verbose=False)
+        found = weights_of(model)
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], value) for name, value in expected.items())
+        assert model.checkpoint_report.prefixed == (getattr(file, "name", "") == "wrapped")
+
+
+@on_torch
+def test_the_report_says_what_became_of_each_weight_and_argument(sew, capsys):
+    model = Case("sew_resnet18").model(timesteps=None, input_shape=None, verbose=True)
+    report = model.checkpoint_report
+    assert capsys.readouterr().out == f"{report}\n"
+    assert (report.network, report.builder, report.place) == ("sew_resnet", "SEWResNet18", "model")
+    assert report.found == {"classes": 10, "width": 24 / 512, "stem": "imagenet", "channels": 3}
+    assert report.assumed.keys() == {"neuron", "timesteps", "input_shape"}
+    assert report.assumed["timesteps"] == "2, args.T in the file"
+    assert (model.timesteps, model.network.input_shape) == (2, (None, 224, 224, 3))
+    assert {*report.renamed, *report.unused} == {name.replace(".module.", ".") for name in sew["model"]}
+    assert report.renamed["layer2.0.downsample.0.0.weight"] == "stage2_block1_shortcut_conv.kernel"
+    assert report.reshaped["layer2.0.downsample.0.0.weight"] == ((6, 3, 1, 1), (1, 1, 3, 6))
+    assert len(report.zeros) == 20
+    for word in ("SEWResNet18", "args.T", "IF(reset='hard')", "num_batches_tracked", "stem_conv.bias"):
+        assert word in str(report)
+
+
+@on_torch
+def test_a_model_of_the_user_is_filled_and_arguments_replace_what_weights_do_not_tell(sew):
+    case = Case("ratebp_vgg11")
+    own = rsnn.models.VGG11((16, 16, 3), timesteps=2, width=24 / 512, gradient="bptt")
+    assert from_checkpoint(case.path, own, verbose=False) is own
+    np.testing.assert_allclose(own.predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4)
+    model = case.model(timesteps=5, neuron=lambda: LIF(decay=0.7), width=0.047, gradient="bptt", include_top=False)
+    assert (model.timesteps, model.network.get_layer("block1_neuron1").cell.decay) == (5, 0.7)
+    assert model.network.output_shape == (None, 1, 1, 24)
+    with pytest.raises(TypeError, match="`network` is a model"):
+        from_checkpoint(case.path, own, timesteps=3)
+    smaller = rsnn.models.VGG11((16, 16, 3), width=12 / 512)
+    before = smaller.network.get_weights()
+    with pytest.raises(ValueError, match=r"feature.0.weight of shape \(3, 3, 3, 3\)"):
+        from_checkpoint(case.path, smaller)
+    assert all(np.array_equal(*pair) for pair in zip(before, smaller.network.get_weights(), strict=True))
+
+
+@on_torch
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": 7}, "`classes` must be that of the weights, 10"),
+        ({"width": 0.25}, "`width` must be that of the weights, 0.046875"),
+        ({"stem": "cifar"}, "`stem` must be that of the weights, 'imagenet'"),
+        ({"input_shape": (32, 32, 1)}, "`input_shape` must have 3 channels"),
+        ({"network": "rate_backpropagation"}, "`network` must be sew_resnet, which the weights fit"),
+        ({"network": "resnet"}, "`network` must be"),
+        ({"weights": "digits"}, "`weights` are those of the file"),
+        ({"pooling": 1}, "pooling"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_arguments_that_the_file_contradicts_are_errors(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        from_checkpoint(FOLDER / "sew_resnet18.pth", verbose=False, **arguments)
+
+
+def changed(weights, **changes):
+    """Weights with some replaced, or left out for `None`."""
+    changes = {name.replace("__", "."): value for name, value in changes.items()}
+    return {name: value for name, value in {**weights, **changes}.items() if value is not None}
+
+
+@on_torch
+def test_weights_that_are_not_those_of_a_network_are_named(sew, tmp_path):
+    weights = {name.replace(".module.", "."): tensor for name, tensor in sew["model"].items()}
+    broken = {
+        "fc.bias": ({"fc__bias": None}, "lacks bias of classifier"),
+        "fc": ({"fc__weight": None, "fc__bias": None}, "lacks 'fc.weight'"),
+        "shape": ({"bn1__bias": torch.zeros(5)}, r"bn1.bias of shape \(5,\)"),
+        "kernel": ({"layer1__0__conv1__0__weight": torch.zeros(3, 3)}, r"layer1.0.conv1.0.weight of shape \(3, 3\)"),
+        "axes": ({"layer1__0__conv1__0__weight": torch.zeros(1, 3, 3, 3, 3)}, "layer1.0.conv1.0.weight of shape"),
+        "scalar": ({"fc__weight": torch.tensor(1.0)}, "lacks"),
+        "integer": ({"bn1__bias": torch.zeros(3, dtype=torch.int64)}, "bn1.bias of shape"),
+        "extra": ({"layer1__0__gate": torch.zeros(3)}, "no place for layer1.0.gate"),
+        "bias": ({"layer1__0__conv1__0__bias": torch.zeros(3)}, None),
+        "blocks": ({"layer1__2__conv1__0__weight": torch.zeros(3, 3, 3, 3)}, "stages of 3, 2, 2, 2 blocks"),
+        "nan": ({"fc__bias": torch.full((10,), torch.nan)}, "NaN or infinite in fc.bias"),
+        "infinite": ({"bn1__running_var": torch.full((3,), torch.inf)}, "NaN or infinite in bn1.running_var"),
+    }
+    for name, (changes, message) in broken.items():
+        file = saved(tmp_path / name, changed(weights, **changes))
+        if message is None:
+            # A bias where the authors have none is a bias of ours.
+            assert len(from_checkpoint(file, verbose=False).checkpoint_report.zeros) == 19
+            continue
+        with pytest.raises(ValueError, match=message) as error:
+            from_checkpoint(file)
+        assert "\n" not in str(error.value)
+        assert repr(str(file)) in str(error.value)

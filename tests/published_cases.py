@@ -1,0 +1,83 @@
+"""Small checkpoints of the authors' programs, and what the programs compute from them.
+
+`tests/reference/authors/NAME.pth` is a checkpoint as the program writes it, with random weights. `NAME.npz` has images `x`,
+channels first, `logits`, the authors' names of the neuron `layers`, and `counts` of spikes, `(layers, T, samples)`. QKFormer's
+`logits_single` and `counts_single` are those of the samples one by one. `meta` has the program, its commit and the arguments.
+"""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.models.published._names import Table
+
+FOLDER = pathlib.Path(__file__).parent / "reference" / "authors"
+
+NEURONS = {
+    "ratebp_resnet18": {"conv0.2": "stem_neuron", "layer{s}.{b}.spike{n}": "stage{s}_block{b+1}_neuron{n}"},
+    "ratebp_preact_resnet18": {"layer{s}.{b}.sn{n}": "stage{s}_block{b+1}_neuron{n}"},
+    "ratebp_sew_resnet18": {
+        "convNeuron1.2": "stem_neuron",
+        "layer{s}.{b}.convNeuron{n}.2": "stage{s}_block{b+1}_neuron{n}",
+        "layer{s}.{b}.downsample.2": "stage{s}_block{b+1}_shortcut_neuron",
+    },
+    "sew_resnet18": {
+        "sn1": "stem_neuron",
+        "layer{s}.{b}.sn{n}": "stage{s}_block{b+1}_neuron{n}",
+        "layer{s}.{b}.downsample.1": "stage{s}_block{b+1}_shortcut_neuron",
+    },
+    "ratebp_vgg11": {
+        f"feature.{place}": f"block{block}_neuron{number}"
+        for place, block, number in zip(
+            (2, 6, 9, 13, 16, 20, 24, 27), (1, 2, 2, 3, 3, 4, 5, 5), (1, 1, 2, 1, 2, 1, 1, 2), strict=True
+        )
+    },
+    "ratebp_vggsnn": {
+        f"feature.{place}": f"block{block}_neuron{number}"
+        for place, block, number in zip((2, 5, 9, 12, 16, 19, 23, 26), (1, 1, 2, 2, 3, 3, 4, 4), (1, 2) * 4, strict=True)
+    },
+}
+"""The authors' names of neuron layers, and ours."""
+NEURONS["ratebp_resnet19"] = {**NEURONS["ratebp_resnet18"], "classifier.1": "hidden_neuron"}
+NEURONS["sew_resnet18_legacy"] = NEURONS["sew_resnet18"]
+
+
+class Case:
+    """A checkpoint and what the authors' program computes from it."""
+
+    def __init__(self, name):
+        self.name, self.path = name, FOLDER / f"{name}.pth"
+        self.arrays = np.load(FOLDER / f"{name.removesuffix('_legacy')}.npz")
+        self.meta = json.loads(str(self.arrays["meta"]))
+        self.x = self.arrays["x"]
+        if keras.config.image_data_format() == "channels_last":
+            self.x = np.moveaxis(self.x, -3, -1)
+
+    def model(self, **kwargs):
+        """The network; `kwargs` replace the arguments that weights do not tell."""
+        own = {name: value for name, value in self.meta["library"]["arguments"].items() if name in ("timesteps", "heads")}
+        arguments = {**own, "input_shape": self.x.shape[-3:], "verbose": False, **kwargs}
+        return rsnn.models.from_checkpoint(self.path, **arguments)
+
+    @property
+    def logits(self):
+        return self.arrays["logits_single" if "logits_single" in self.arrays else "logits"]
+
+    def counts(self):
+        """The authors' spikes by our names of layers: arrays `(samples, T)`."""
+        table = Table(NEURONS[self.name])
+        counts = self.arrays["counts_single" if "counts_single" in self.arrays else "counts"]
+        return {table.find(layer): count.T for layer, count in zip(self.arrays["layers"].tolist(), counts, strict=True)}
+
+
+def counted(model, x):
+    """The spikes of each neuron layer: arrays `(samples, T)`."""
+    found = {}
+    for sample in range(len(x)):
+        rates = rsnn.analysis.firing_rates(model, x[sample : sample + 1])
+        for layer, steps, neurons in zip(rates.layers, rates.by_step, rates.by_neuron, strict=True):
+            found.setdefault(layer, []).append(np.rint(np.asarray(steps) * neurons.size))
+    return {layer: np.array(counts) for layer, counts in found.items()}
