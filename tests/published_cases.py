@@ -14,6 +14,18 @@ import numpy as np
 import keras_ratesnn as rsnn
 from keras_ratesnn.models.published._names import Table
 
+ATTENTION = {"q": "query_neuron", "k": "key_neuron", "v": "value_neuron", "attn": "neuron", "proj": "output_neuron"}
+ATTENTION["x"] = "input_neuron"
+
+
+def of_blocks(theirs, ours, attention, mlp):
+    """The neurons in the blocks of a transformer."""
+    return {
+        **{f"{theirs}.{attention}.{part}_lif": f"{ours}_attention_{name}" for part, name in ATTENTION.items()},
+        f"{theirs}.mlp.{mlp}{{n}}_lif": f"{ours}_mlp{{n}}_neuron",
+    }
+
+
 FOLDER = pathlib.Path(__file__).parent / "reference" / "authors"
 
 NEURONS = {
@@ -41,6 +53,40 @@ NEURONS = {
     },
 }
 """The authors' names of neuron layers, and ours."""
+SPIKFORMER = {
+    "patch_embed.proj_lif": "patches1_neuron",
+    "patch_embed.proj_lif{n}": "patches{n+1}_neuron",
+    "patch_embed.rpe_lif": "patches_position_neuron",
+    **of_blocks("block.{b}", "block{b+1}", "attn", "fc"),
+}
+QKFORMER = {
+    "patch_embed1.proj_lif": "patches1_1_neuron",
+    "patch_embed1.proj{n}_lif": "patches1_{n+1}_neuron",
+    "patch_embed{p}.proj_res_lif": "patches{p}_shortcut_neuron",
+    "patch_embed{p}.proj3_lif": "patches{p}_1_neuron",
+    "patch_embed{p}.proj4_lif": "patches{p}_2_neuron",
+    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "tssa", "mlp"),
+    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "tssa", "fc"),
+    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "ssa", "mlp"),
+    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "attn", "fc"),
+}
+MAXFORMER = {
+    "patch_embed{p}.max_embed1.embed_lif": "patches{p}_neuron",
+    "patch_embed{p}.embed1.embed_lif": "patches{p}_1_neuron",
+    "stage{s}.{b}.mixer.conv_neuron": "stage{s}_block{b+1}_depthwise_neuron",
+    "stage{s}.{b}.mixer.conv5_neuron": "stage{s}_block{b+1}_depthwise_neuron",
+    "head_lif": "neuron",
+    **of_blocks("stage{s}.{b}", "stage{s}_block{b+1}", "attn", "fc"),
+}
+NEURONS |= {f"spikformer_{edition}": SPIKFORMER for edition in ("cifar", "imagenet")}
+NEURONS |= {f"qkformer_{edition}": QKFORMER for edition in ("cifar", "imagenet")}
+# These neurons come before the convolutions of their names.
+NEURONS["maxformer_cifar"] = {"patch_embed1.embed2.embed_lif": "patches1_shortcut_neuron", **MAXFORMER}
+NEURONS["maxformer_imagenet"] = {
+    "patch_embed1.embed2.embed_lif": "patches1_1_neuron",
+    "patch_embed1.embed3.embed_lif": "patches1_2_neuron",
+    **MAXFORMER,
+}
 NEURONS["ratebp_resnet19"] = {**NEURONS["ratebp_resnet18"], "classifier.1": "hidden_neuron"}
 NEURONS["sew_resnet18_legacy"] = NEURONS["sew_resnet18"]
 

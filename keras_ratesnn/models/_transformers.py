@@ -75,7 +75,20 @@ IN_STAGES = {
 """The editions of the transformers whose stages each halve the image."""
 
 
-def plan(editions, input_shape, classes, dims, blocks, heads, mlp_ratio, edition, neuron, attention_neuron, **_):
+def plan(
+    editions,
+    input_shape,
+    classes,
+    dims,
+    blocks,
+    heads,
+    mlp_ratio,
+    edition,
+    neuron,
+    attention_neuron,
+    all_attend=True,
+    **_,
+):
     """Checks the arguments of a network, see `keras_ratesnn.models.Spikformer`.
 
     Args:
@@ -89,6 +102,7 @@ def plan(editions, input_shape, classes, dims, blocks, heads, mlp_ratio, edition
         edition: Likewise.
         neuron: Likewise.
         attention_neuron: Likewise.
+        all_attend: Boolean, whether all stages have attention, and not just the last. Defaults to `True`.
         **_: The types of options have those, too, that `builder` takes.
 
     Returns:
@@ -120,7 +134,7 @@ def plan(editions, input_shape, classes, dims, blocks, heads, mlp_ratio, edition
         classes=checked_classes(classes),
         dims=dims,
         depths=(*chosen.first_blocks, last),
-        heads=checked_heads(heads, chosen.heads(dims), [dims // 2 ** len(chosen.first_blocks)], dims),
+        heads=checked_heads(heads, chosen.heads(dims), [dims // (2 ** len(chosen.first_blocks) if all_attend else 1)], dims),
         mlp_ratio=chosen.mlp_ratio if mlp_ratio is None else checks.positive_integer("mlp_ratio", mlp_ratio),
         neuron=checked_neuron(neuron, spikformer_neuron),
         attention_neuron=checked_neuron(attention_neuron, spikformer_attention_neuron, name="attention_neuron"),

@@ -37,7 +37,7 @@ def MaxFormer(
 
     Source: Fang et al., "Spiking Transformers Need High-Frequency Information", NeurIPS 2025, arXiv 2505.18608.
     """
-    plan = _transformers.plan(IN_STAGES, input_shape, classes, **options)
+    plan = _transformers.plan(IN_STAGES, input_shape, classes, all_attend=False, **options)
     blocks = [functools.partial(convolution_block, size=size) for size in KERNELS[plan.edition]]
     x = in_stages(plan, first_patches, patches, [*blocks, attention_block])
     return _transformers.classified(x, plan, with_neurons=True)

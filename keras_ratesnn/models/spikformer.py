@@ -42,8 +42,8 @@ def Spikformer(
             0.5.
         dims: Integer, the number of channels of the tokens of the last stage. Defaults to `384`.
         blocks: Integer, the number of blocks of all stages. Defaults to `4`.
-        heads: Integer >= 1, the number of attention heads, which divides the channels of every stage. Defaults to `None`, that
-            of the paper.
+        heads: Integer >= 1, the number of attention heads, which divides the channels of every stage with attention. Defaults
+            to `None`, that of the paper.
         mlp_ratio: Integer >= 1, how many times as many channels the hidden layer of an MLP has. Defaults to `None`, that of
             the paper.
         edition: What the authors chose for a data set: how images become tokens, and details of the blocks. `"imagenet"`:

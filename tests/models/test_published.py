@@ -20,6 +20,12 @@ CASES = [
     pytest.param("ratebp_sew_resnet18", marks=slow),
     pytest.param("ratebp_preact_resnet18", marks=slow),
     "sew_resnet18",
+    "spikformer_cifar",
+    pytest.param("spikformer_imagenet", marks=slow),
+    pytest.param("qkformer_cifar", marks=slow),
+    "qkformer_imagenet",
+    pytest.param("maxformer_cifar", marks=slow),
+    "maxformer_imagenet",
 ]
 """One of each family; the others are slow tests."""
 
@@ -95,6 +101,21 @@ def test_the_report_says_what_became_of_each_weight_and_argument(sew, capsys):
     assert len(report.zeros) == 20
     for word in ("SEWResNet18", "args.T", "IF(reset='hard')", "num_batches_tracked", "stem_conv.bias"):
         assert word in str(report)
+
+
+@on_torch
+def test_the_report_of_transformers_names_heads_unused_norms_and_qkformers_shared_membranes():
+    heads = {"heads": None}
+    report = Case("qkformer_cifar").model(**heads).checkpoint_report
+    assert report.assumed["heads"] == "8, the authors' for cifar"
+    assert report.note in str(report)
+    assert "batches of one sample" in report.note
+    report = Case("spikformer_cifar").model().checkpoint_report
+    assert report.unused["block.1.norm2.bias"].startswith("a layer normalisation")
+    assert report.note == ""
+    # 32 channels are less than one head of the authors' 64.
+    with pytest.raises(ValueError, match="heads=None, which stands for 0"):
+        Case("maxformer_imagenet").model(**heads)
 
 
 @on_torch

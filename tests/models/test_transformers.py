@@ -358,6 +358,13 @@ def test_a_saved_network_loads_and_gives_its_weights(tmp_path):
 
 
 # Arguments.
+def test_heads_of_maxformer_divide_the_channels_of_the_stage_with_attention_alone():
+    attention = small(models.MaxFormer, heads=16, blocks=3).network.get_layer("stage3_block1_attention_neuron")
+    assert attention.output.shape == (None, 16, 16, 2)
+    with pytest.raises(ValueError, match=r": 32\. Received: heads=3"):
+        small(models.MaxFormer, heads=3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "fragments"),
     [
@@ -381,6 +388,6 @@ def test_a_saved_network_loads_and_gives_its_weights(tmp_path):
 )
 def test_wrong_arguments_are_named(arguments, error, fragments):
     with keras.StatelessScope(initialize_variables=False), pytest.raises(error) as raised:
-        models.MaxFormer(**{"input_shape": (32, 32, 3), "dims": 32, "blocks": 4, "heads": 2, **arguments})
+        models.QKFormer(**{"input_shape": (32, 32, 3), "dims": 32, "blocks": 4, "heads": 2, **arguments})
     message = str(raised.value)
     assert [fragment for fragment in fragments if fragment not in message] == [], message

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.models.published import _file, _filling, _residual
+from keras_ratesnn.models.published import _file, _filling, _residual, _transformers
 from keras_ratesnn.models.published._layouts import UnknownSizesError, channels_of, image_shape
 from keras_ratesnn.models.published._report import CheckpointReport
 from keras_ratesnn.spiking_model import SpikingModel
@@ -15,6 +15,9 @@ __all__ = ["from_checkpoint"]
 NETWORKS = {
     "rate_backpropagation": (_residual.resnet, _residual.vgg, _residual.sew_by_rate, _residual.preact_resnet),
     "sew_resnet": (_residual.sew_resnet,),
+    "spikformer": (_transformers.spikformer,),
+    "qkformer": (_transformers.qkformer,),
+    "maxformer": (_transformers.maxformer,),
 }
 """The architectures, and the functions of weights that return their `Layout`, or `None` if the names are not theirs."""
 
@@ -53,9 +56,10 @@ def from_checkpoint(
         path: String or path of a file that `torch.save` wrote. The weights are all that is in it, or are under one of the keys
             `"state_dict_ema"` (averages, which count if there are also others), `"state_dict"`, `"model"`, `"best_net"` and
             `"net"`.
-        network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024) or
-            `"sew_resnet"` (Fang et al., 2021). Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, whose
-            weights are replaced. Defaults to `None`: the names of the weights decide.
+        network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024),
+            `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"` or `"maxformer"`. Or a `SpikingModel` with the
+            layers of one of `keras_ratesnn.models`, whose weights are replaced. Defaults to `None`: the names of the weights
+            decide.
         timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
             are in the file, else the builder's default.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
@@ -65,7 +69,7 @@ def from_checkpoint(
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled. Its `checkpoint_report` has the arguments that the weights told (`found`)
         and those that they did not (`assumed`), and which weights were read (`renamed`, `reshaped`), made (`zeros`), and left
-        out and why (`unused`). `print` shows a summary of it.
+        out and why (`unused`); `note` is what the authors' program does in another way. `print` shows a summary of it.
 
     Raises:
         ValueError: If the file is damaged, has more than weights and settings, or has weights of no network or of another one,
@@ -83,7 +87,8 @@ def from_checkpoint(
     weights = {name.replace(".module.", "."): array for name, array in contents.weights.items()}
     origin = f"Received: path={contents.path!r}"
     architecture, layout = _recognized(weights, network if isinstance(network, str) else None, origin)
-    report = CheckpointReport(contents.path, contents.place, architecture, layout.builder.__name__, {}, {}, contents.prefixed)
+    builder = layout.builder.__name__
+    report = CheckpointReport(contents.path, contents.place, architecture, builder, {}, {}, layout.note, contents.prefixed)
     if isinstance(network, SpikingModel):
         model = _of_user(network, timesteps, options)
     else:

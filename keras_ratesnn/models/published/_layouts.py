@@ -20,6 +20,7 @@ class Layout(NamedTuple):
         size_is_told: Boolean, whether the weights tell the size of the images. Defaults to `False`.
         unused: Dict of the authors' names of layers that their network does not run to the reason. Defaults to none.
         without_biases: Boolean, whether the authors' convolutions have no biases where ours have. Defaults to `False`.
+        note: String, what the user must know about the authors' program. Defaults to nothing.
     """
 
     builder: Callable
@@ -29,6 +30,7 @@ class Layout(NamedTuple):
     size_is_told: bool = False
     unused: Mapping[str, str] = types.MappingProxyType({})
     without_biases: bool = False
+    note: str = ""
 
 
 class UnknownSizesError(Exception):

@@ -15,6 +15,7 @@ class CheckpointReport:
         builder: String, the function of `keras_ratesnn.models`.
         found: Dict of arguments that the weights told.
         assumed: Dict of arguments that they do not tell, to a text that says what was taken and why.
+        note: String, what the authors' program does in another way, or `""`.
         prefixed: Boolean, whether `module.` was removed from all names.
         renamed: Dict of the authors' names of weights to ours: all that were read.
         reshaped: Dict of the authors' names to pairs of shapes, theirs and ours.
@@ -28,6 +29,7 @@ class CheckpointReport:
     builder: str
     found: dict[str, object]
     assumed: dict[str, str]
+    note: str = ""
     prefixed: bool = False
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)
     reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = dataclasses.field(default_factory=dict)
@@ -46,4 +48,5 @@ class CheckpointReport:
             lines.append(f"  set to 0: {len(self.zeros)} weights that the authors' network does not have, {self.zeros[0]} etc.")
         first = {reason: name for name, reason in reversed(self.unused.items())}
         lines += [f"  unused: {n}, {first[reason]} etc.: {reason}" for reason, n in Counter(self.unused.values()).items()]
+        lines += [f"  note: {self.note}"] if self.note else []
         return "\n".join(lines)
