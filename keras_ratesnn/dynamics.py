@@ -36,9 +36,10 @@ def fire(membrane: Tensor, threshold: float | Tensor) -> Tensor:
     return ops.cast(membrane >= threshold, membrane.dtype)
 
 
-def fire_levels(membrane: Tensor, threshold: float, levels: int) -> Tensor:
-    """s_t = round(clip(v_t/θ, 0, D)): an integer from 0 to D = `levels`; halves are rounded to the even integer."""
-    return ops.round(ops.clip(membrane / threshold, 0.0, float(levels)))
+def fire_levels(membrane: Tensor, threshold: float, levels: int, round_half_up: bool = False) -> Tensor:
+    """s_t = round(clip(v_t/θ, 0, D)): an integer from 0 to D = `levels`; halves are rounded to the even integer, or up."""
+    clipped = ops.clip(membrane / threshold, 0.0, float(levels))
+    return ops.floor(clipped + 0.5) if round_half_up else ops.round(clipped)
 
 
 def fire_levels_derivative(membrane: Tensor, threshold: float, levels: int) -> Tensor:

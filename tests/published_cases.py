@@ -89,6 +89,29 @@ NEURONS["maxformer_imagenet"] = {
 }
 NEURONS["ratebp_resnet19"] = {**NEURONS["ratebp_resnet18"], "classifier.1": "hidden_neuron"}
 NEURONS["sew_resnet18_legacy"] = NEURONS["sew_resnet18"]
+STAGES = ((1, 1, "1_1", 0), (2, 1, "1_2", 0), (3, 1, "2_1", 0), (3, 2, "2_2", 0))
+"""The blocks of convolutions of E-SpikeFormer: our stage and block, and theirs."""
+ESPIKEFORMER = {
+    **{f"downsample{name}.encode_spike": f"down{n}_neuron" for n, name in enumerate(("1_1", "1_2", "2", "3", "4"), 1)},
+    **{
+        theirs.replace("STAGE", stage).replace("BLOCK", str(block)): f"stage{n}_block{m}{ours}"
+        for n, m, stage, block in STAGES
+        for theirs, ours in {
+            "ConvBlockSTAGE.BLOCK.Conv.spike{n}": "_separable_neuron{n}",
+            "ConvBlockSTAGE.BLOCK.spike{n}": "_neuron{n}",
+        }.items()
+    },
+    "spike": "neuron",
+}
+LARGE = {}
+for theirs, ours in {"block3.{b}": "stage4_block{b+1}", "block4.{b}": "stage5_block{b+1}"}.items():
+    ESPIKEFORMER[f"{theirs}.conv.spike{{n}}"] = f"{ours}_separable_neuron{{n}}"
+    of_block = of_blocks(theirs, ours, "attn", "fc")
+    LARGE |= {name.replace("x_lif", "head_lif"): neuron for name, neuron in of_block.items()}
+ESPIKEFORMER |= {name.replace("_lif", "_spike"): neuron for name, neuron in LARGE.items()}
+LARGE |= {f"downsample{name}.encode_lif": f"down{n}_neuron" for n, name in enumerate(("1_1", "1_2", "2", "3"), 1)}
+LARGE |= {f"ConvBlock{stage}.{block}.neuron{{n}}": f"stage{n}_block{m}_neuron{{n}}" for n, m, stage, block in STAGES}
+NEURONS |= {"espikeformer": ESPIKEFORMER, "espikeformer_large": LARGE}
 
 
 class Case:
@@ -106,14 +129,17 @@ class Case:
         """The network; `kwargs` replace the arguments that weights do not tell."""
         own = {name: value for name, value in self.meta["library"]["arguments"].items() if name in ("timesteps", "heads")}
         arguments = {**own, "input_shape": self.x.shape[-3:], "verbose": False, **kwargs}
-        return rsnn.models.from_checkpoint(self.path, **arguments)
+        return rsnn.models.from_checkpoint(**{"path": self.path, **arguments})
 
     @property
     def logits(self):
         return self.arrays["logits_single" if "logits_single" in self.arrays else "logits"]
 
     def counts(self):
-        """The authors' spikes by our names of layers: arrays `(samples, T)`."""
+        """The authors' spikes by our names of layers: arrays `(samples, T)`.
+
+        The last neurons of the large E-SpikeFormer, `None` here, are those before a classifier that this case does without.
+        """
         table = Table(NEURONS[self.name])
         counts = self.arrays["counts_single" if "counts_single" in self.arrays else "counts"]
         return {table.find(layer): count.T for layer, count in zip(self.arrays["layers"].tolist(), counts, strict=True)}

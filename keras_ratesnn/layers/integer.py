@@ -35,7 +35,7 @@ class ILIFCell(NeuronCell):
         reset.
     """
 
-    fixed_arguments = ("levels", "decay", "threshold", "normalize", "detach_reset", "initial_membrane")
+    fixed_arguments = ("levels", "decay", "threshold", "normalize", "round_half_up", "detach_reset", "initial_membrane")
     levels: int
     rounds = True
 
@@ -46,6 +46,7 @@ class ILIFCell(NeuronCell):
         threshold: float = 1.0,
         *,
         normalize: bool = False,
+        round_half_up: bool = False,
         detach_reset: bool = True,
         initial_membrane: float = 0.0,
         **kwargs: Any,
@@ -57,6 +58,7 @@ class ILIFCell(NeuronCell):
         self.levels = checks.positive_integer("levels", levels, advice="It is the most spikes in a step.")
         self.decay = checks.real("decay", decay, at_least=0, at_most=1, advice="1 is a neuron without a leak.")
         self.normalize = checks.boolean("normalize", normalize)
+        self.round_half_up = checks.boolean("round_half_up", round_half_up)
         self.detach_reset = checks.boolean("detach_reset", detach_reset)
         advice = "Above half its threshold a neuron would spike without input."
         self.initial_membrane = checks.real("initial_membrane", initial_membrane, at_most=self.threshold / 2, advice=advice)
@@ -89,7 +91,7 @@ class ILIFCell(NeuronCell):
                 f"`threshold` must be None: the spikes of {type(self).__name__} have the threshold of the cell. Received: "
                 f"threshold={threshold!r}."
             )
-        spikes = dynamics.fire_levels(membrane, self.threshold, self.levels)
+        spikes = dynamics.fire_levels(membrane, self.threshold, self.levels, self.round_half_up)
         if not backend.grad_enabled():
             return spikes
         slope = dynamics.fire_levels_derivative(membrane, self.threshold, self.levels)
@@ -144,6 +146,8 @@ class ILIF(NeuronWithArguments):
             to `0.25`.
         threshold: Float > 0, what a spike takes from the membrane. Defaults to `1.0`.
         normalize: Boolean, whether spikes are divided by `levels`. Defaults to `False`.
+        round_half_up: Boolean, whether halves are rounded up, floor(clip(v_t / threshold, 0, D) + 0.5), instead of to the even
+            integer. Sums of integer spikes are often halves. Defaults to `False`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spikes.
             Defaults to `True`.
         initial_membrane: Float <= `threshold / 2`, the membrane v⁺_0 before the first step. Defaults to `0.0`.

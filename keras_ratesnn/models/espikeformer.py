@@ -55,7 +55,7 @@ def ESpikeFormer(
         classes: Defaults to `1000`.
         timesteps: Must be 1 unless `neuron` is given: the paper's neurons keep nothing from step to step. Defaults to `1`.
         neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0, normalize=True)`, and `normalize=False` before
-            the classifier.
+            the classifier. Before it, spikes of other neurons that are divided by `levels` are multiplied by it.
         dims: Four integers, the channels of the stages; before the first there are layers with half of its channels. Defaults
             to `(64, 128, 256, 360)`.
         blocks: Integer, the number of blocks with attention, of which the last two have `dims[3]` channels. Defaults to `8`.
@@ -94,37 +94,6 @@ class Parts(NamedTuple):
     mlp_ratio: int = 4
 
 
-def checked(input_shape, timesteps, dims, example, blocks, heads, mlp_ratio, neuron):
-    """The input of a network, its `dims`, as many as in the example, its `blocks`, and its `Parts`."""
-    inputs, _ = _transformers.image_of_edition(input_shape, "imagenet", {"imagenet": 2**HALVINGS})
-    dims = _checked_dims(dims, example)
-    blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
-    _check_timesteps(timesteps, neuron)
-    neuron, heads = checked_neuron(neuron, integer_neuron), _transformers.checked_heads(heads, 8, dims[2:], dims)
-    return inputs, dims, blocks, Parts(neuron, heads, checks.positive_integer("mlp_ratio", mlp_ratio))
-
-
-def staged(inputs, classes, stages, parts, last_neuron=None):
-    """The network of one time step.
-
-    Args:
-        inputs: A `keras.Input`.
-        classes: Argument of the user.
-        stages: The channels, the block, a function `(x, parts, name)`, and the number of blocks of each stage.
-        parts: `Parts`.
-        last_neuron: Function that returns the neurons before the classifier. Defaults to `None`: it reads currents.
-    """
-    x = inputs
-    for stage, (channels, block, depth) in enumerate(stages, 1):
-        size, strides = 7 if stage == 1 else 3, 2 if stage <= HALVINGS else 1
-        x = downsampling(x, channels, size, strides, parts if stage > 1 else None, f"down{stage}")
-        for number in range(1, depth + 1):
-            x = block(x, parts, f"stage{stage}_block{number}")
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    x = x if last_neuron is None else neurons(x, last_neuron, "neuron")
-    return keras.Model(inputs, dense(x, checked_classes(classes), PYTORCH_DEFAULT, "classifier"), name="network")
-
-
 def integer_neuron() -> ILIF:
     """New neurons of one step: the current, rounded to 0, 1, 2, 3 or 4, over 4."""
     return ILIF(levels=4, decay=0.0, normalize=True)
@@ -133,6 +102,51 @@ def integer_neuron() -> ILIF:
 def count_neuron() -> ILIF:
     """`integer_neuron`, not divided by 4."""
     return ILIF(levels=4, decay=0.0)
+
+
+def checked(input_shape, timesteps, dims, example, blocks, heads, mlp_ratio, neuron, default=integer_neuron):
+    """The input of a network, its `dims`, as many as in the example, its `blocks`, and its `Parts`."""
+    inputs, _ = _transformers.image_of_edition(input_shape, "imagenet", {"imagenet": 2**HALVINGS})
+    dims = _checked_dims(dims, example)
+    blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
+    _check_timesteps(timesteps, neuron)
+    neuron, heads = checked_neuron(neuron, default), _transformers.checked_heads(heads, 8, dims[2:], dims)
+    return inputs, dims, blocks, Parts(neuron, heads, checks.positive_integer("mlp_ratio", mlp_ratio))
+
+
+def staged(inputs, classes, stages, parts, last_neuron=None, distilled_neuron=None):
+    """The network of one time step.
+
+    Args:
+        inputs: A `keras.Input`.
+        classes: Argument of the user.
+        stages: The channels, the block, a function `(x, parts, name)`, and the number of blocks of each stage.
+        parts: `Parts`.
+        last_neuron: Function that returns the neurons before the classifier, which reads how often they spike. Defaults to
+            `None`: it reads currents.
+        distilled_neuron: Function that returns the neurons before a second classifier. Defaults to `None`: there is none.
+    """
+    x = inputs
+    for stage, (channels, block, depth) in enumerate(stages, 1):
+        size, strides = 7 if stage == 1 else 3, 2 if stage <= HALVINGS else 1
+        x = downsampling(x, channels, size, strides, parts if stage > 1 else None, f"down{stage}")
+        for number in range(1, depth + 1):
+            x = block(x, parts, f"stage{stage}_block{number}")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = x if last_neuron is None else _counts(x, last_neuron)
+    classes = checked_classes(classes)
+    logits = dense(x, classes, PYTORCH_DEFAULT, "classifier")
+    if distilled_neuron is not None:
+        y = neurons(x, distilled_neuron, "distilled_neuron")
+        logits = layers.Average(name="logits")([logits, dense(y, classes, PYTORCH_DEFAULT, "distilled_classifier")])
+    return keras.Model(inputs, logits, name="network")
+
+
+def _counts(x, neuron):
+    """How often the last neurons spike, which other neurons may divide."""
+    last = neuron()
+    x, size = neurons(x, lambda: last, "neuron"), last.cell.spike_size
+    return x if size == 1.0 else layers.Rescaling(1 / size, name="counts")(x)
 
 
 def downsampling(x, filters, size, strides, parts, name):

@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from keras_ratesnn._core import checks
+from keras_ratesnn.layers import ILIF
 from keras_ratesnn.models._blocks import batch_normalization, channel_axis, neurons, pointwise
 from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
 from keras_ratesnn.models.attention import spiking_self_attention
@@ -29,13 +30,14 @@ def ESpikeFormerLarge(
     heads: int | None = None,
     mlp_ratio: int = 4,
     shortcut_projection: bool = False,
+    distilled: bool = False,
     **options: Unpack[Options],
 ) -> keras.Model:
     """The large networks of E-SpikeFormer: all attention at one resolution, with factors that scale what a block adds.
 
     The authors have two: the default, with 171.0 million parameters, and `dims=(128, 256, 512), shortcut_projection=True`, with
-    82.5 million. As in their program, the classifier reads the means of currents, not of spikes. Their second classifier, for
-    distillation, is left out.
+    82.5 million. As in their program, the classifier reads the means of currents, not of spikes, and halves, which sums of
+    integer spikes in attention often are, are rounded up.
 
     Example:
 
@@ -44,17 +46,22 @@ def ESpikeFormerLarge(
     (1, 10)
 
     Args: as in `ESpikeFormer`, but
-        neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0, normalize=True)`.
+        neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)`.
         dims: Three integers, the channels of the stages; before the first there are layers with half of its channels. Defaults
             to `(196, 384, 768)`.
         blocks: Integer, the number of blocks with attention. Defaults to `12`.
         shortcut_projection: Boolean, whether each block begins with two dense layers, which are added to its input. Defaults to
             `False`.
+        distilled: Boolean, whether there is a second classifier, which reads neurons on the means of currents, and the output
+            is the mean of both, as the authors' networks are after distillation. Defaults to `False`.
 
     Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
     """
     projected = checks.boolean("shortcut_projection", shortcut_projection)
-    inputs, dims, blocks, parts = checked(input_shape, timesteps, dims, (196, 384, 768), blocks, heads, mlp_ratio, neuron)
+    distilled = checks.boolean("distilled", distilled)
+    inputs, dims, blocks, parts = checked(
+        input_shape, timesteps, dims, (196, 384, 768), blocks, heads, mlp_ratio, neuron, default=half_up_neuron
+    )
     convolutions = functools.partial(two_convolutions, use_bias=True)
     attention = functools.partial(attention_block, shortcut_projection=projected)
     stages = (
@@ -63,7 +70,12 @@ def ESpikeFormerLarge(
         (dims[1], convolutions, 2),
         (dims[2], attention, blocks),
     )
-    return staged(inputs, classes, stages, parts)
+    return staged(inputs, classes, stages, parts, distilled_neuron=parts.neuron if distilled else None)
+
+
+def half_up_neuron() -> ILIF:
+    """`integer_neuron` with halves rounded up."""
+    return ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)
 
 
 def factorized(x, channels, use_bias, name):

@@ -259,3 +259,10 @@ def test_nir_refuses_integer_spikes():
     model = spiking(keras.Model(inputs, ILIF(4, name="neurons")(layers.Dense(3)(inputs))), 2)
     with pytest.raises(ValueError, match="layer 'neurons' of type ILIF: it emits up to 4 spikes in a step"):
         rsnn.export_nir(model, "never.nir")
+
+
+def test_halves_are_rounded_to_the_even_integer_or_up():
+    currents = np.array([[-0.5, 0.5, 1.5, 2.5, 3.5, 4.5, 0.7, 1.2]], "float32")
+    even, up = (to_numpy(ILIF(decay=0.0, round_half_up=half_up)(currents)) for half_up in (False, True))
+    np.testing.assert_array_equal(even, [[0, 0, 2, 2, 4, 4, 1, 1]])
+    np.testing.assert_array_equal(up, [[0, 1, 2, 3, 4, 4, 1, 1]])

@@ -225,7 +225,17 @@ def test_a_config_makes_the_same_layer(layer):
 
 ORDER = (
     *("timesteps", "order", "levels", "decay", "threshold"),
-    *("decay_input", "synaptic_decay", "adaptation_decay", "adaptation", "per_channel", "axis", "mask", "normalize"),
+    *(
+        "decay_input",
+        "synaptic_decay",
+        "adaptation_decay",
+        "adaptation",
+        "per_channel",
+        "axis",
+        "mask",
+        "normalize",
+        "round_half_up",
+    ),
     *("reset", "v_reset", "detach_reset", "reset_delay", "surrogate", "learn_threshold", "initial_membrane"),
     "threshold_stabilizer",
 )

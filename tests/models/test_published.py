@@ -26,6 +26,8 @@ CASES = [
     "qkformer_imagenet",
     pytest.param("maxformer_cifar", marks=slow),
     "maxformer_imagenet",
+    pytest.param("espikeformer", marks=slow),
+    "espikeformer_large",
 ]
 """One of each family; the others are slow tests."""
 
@@ -38,6 +40,7 @@ def test_logits_and_spikes_of_all_layers_steps_and_samples_are_the_authors(name)
     model = case.model()
     np.testing.assert_allclose(model.predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4)
     expected, found = case.counts(), counted(model, case.x)
+    expected.pop(None, None)
     assert found.keys() == expected.keys()
     assert {layer for layer in expected if not np.array_equal(found[layer], expected[layer])} == set()
 
@@ -109,13 +112,34 @@ def test_the_report_of_transformers_names_heads_unused_norms_and_qkformers_share
     report = Case("qkformer_cifar").model(**heads).checkpoint_report
     assert report.assumed["heads"] == "8, the authors' for cifar"
     assert report.note in str(report)
-    assert "batches of one sample" in report.note
+    assert "membranes" in report.note
     report = Case("spikformer_cifar").model().checkpoint_report
     assert report.unused["block.1.norm2.bias"].startswith("a layer normalisation")
     assert report.note == ""
     # 32 channels are less than one head of the authors' 64.
     with pytest.raises(ValueError, match="heads=None, which stands for 0"):
         Case("maxformer_imagenet").model(**heads)
+
+
+@on_torch
+def test_the_second_classifier_of_a_distilled_espikeformer_reads_the_authors_last_spikes(tmp_path):
+    case, random = Case("espikeformer_large"), np.random.default_rng(0)
+    kernel, bias = random.normal(size=(10, 24)).astype("float32"), random.normal(size=10).astype("float32")
+    content = content_of("espikeformer_large")
+    content["model"] |= {"head_kd.weight": torch.tensor(kernel), "head_kd.bias": torch.tensor(bias)}
+    model = case.model(path=saved(tmp_path / "distilled.pth", content))
+    assert model.checkpoint_report.found["distilled"] is True
+    spikes = rsnn.analysis.raster(model, case.x, "distilled_neuron", neurons=24).spikes
+    np.testing.assert_array_equal(spikes.sum(axis=2), case.counts()[None])
+    expected = (case.logits + spikes[:, 0] / 4 @ kernel.T + bias) / 2
+    np.testing.assert_allclose(model.predict(case.x, verbose=0), expected, rtol=0, atol=1e-4)
+
+
+@on_torch
+def test_neurons_given_to_espikeformer_count_before_the_classifier_as_its_own_do():
+    case = Case("espikeformer")
+    model = case.model(neuron=lambda: rsnn.layers.ILIF(levels=4, decay=0.0, normalize=True))
+    np.testing.assert_allclose(model.predict(case.x, verbose=0), case.logits, rtol=0, atol=1e-4)
 
 
 @on_torch

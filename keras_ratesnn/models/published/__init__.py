@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from keras_ratesnn._core import checks
-from keras_ratesnn.models.published import _file, _filling, _residual, _transformers
+from keras_ratesnn.models.published import _espikeformer, _file, _filling, _residual, _transformers
 from keras_ratesnn.models.published._layouts import UnknownSizesError, channels_of, image_shape
 from keras_ratesnn.models.published._report import CheckpointReport
 from keras_ratesnn.spiking_model import SpikingModel
@@ -18,6 +18,8 @@ NETWORKS = {
     "spikformer": (_transformers.spikformer,),
     "qkformer": (_transformers.qkformer,),
     "maxformer": (_transformers.maxformer,),
+    "espikeformer": (_espikeformer.espikeformer,),
+    "espikeformer_large": (_espikeformer.espikeformer_large,),
 }
 """The architectures, and the functions of weights that return their `Layout`, or `None` if the names are not theirs."""
 
@@ -57,9 +59,9 @@ def from_checkpoint(
             `"state_dict_ema"` (averages, which count if there are also others), `"state_dict"`, `"model"`, `"best_net"` and
             `"net"`.
         network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024),
-            `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"` or `"maxformer"`. Or a `SpikingModel` with the
-            layers of one of `keras_ratesnn.models`, whose weights are replaced. Defaults to `None`: the names of the weights
-            decide.
+            `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"` or
+            `"espikeformer_large"`. Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, whose weights are
+            replaced. Defaults to `None`: the names of the weights decide.
         timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
             are in the file, else the builder's default.
         verbose: Boolean, whether the report is printed. Defaults to `True`.

@@ -138,10 +138,10 @@ def _converted(array, parameter, layer, network):
 
 def _in_order(kernel, layer, network):
     """The kernel of a dense layer on a flattened image, whose channels come first in PyTorch and last in Keras."""
-    before = layer.input._keras_history.operation
-    if not isinstance(before, layers.Flatten):
+    flattened = [other for other in network.layers if isinstance(other, layers.Flatten) and other.output is layer.input]
+    if not flattened:
         return kernel
-    image = before.input.shape[1:]
+    image = flattened[0].input.shape[1:]
     channels, *sides = image if keras.config.image_data_format() == "channels_first" else (image[-1], *image[:-1])
     if len(kernel) != channels * np.prod(sides):
         return None

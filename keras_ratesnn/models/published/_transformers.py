@@ -98,8 +98,8 @@ _FIRST_PATCHES = {
 """Max-Former's first patch embedding, whose names mean other layers in each edition."""
 
 _SHARED_MEMBRANES = (
-    "here each sample has its own membranes. In the authors' program the last neurons of self-attention pass theirs from sample "
-    "to sample, so what it computes, and its published accuracy, depend on the batch; they agree for batches of one sample"
+    "here each sample has its own membranes. In the authors' program the last neurons of self-attention pass theirs from one "
+    "sample to the next, so what it computes, and its published accuracy, depend on the batch; with one sample they agree"
 )
 _NEVER_RUN = {"block.{b}.norm{n}": "a layer normalisation that the authors' network does not run"}
 

@@ -1,0 +1,118 @@
+"""E-SpikeFormer, the base and the large networks of Spike-driven Transformer V3."""
+
+from keras_ratesnn.models.espikeformer import ESpikeFormer
+from keras_ratesnn.models.espikeformer_large import ESpikeFormerLarge
+from keras_ratesnn.models.published._layouts import Layout, inputs, numbers, outputs
+
+_SIDE = 224
+_HEADS = (8, "8, the authors' default")
+
+_STAGES = {"ConvBlock1_1.{b}": "stage1_block{b+1}", "ConvBlock1_2.{b}": "stage2_block{b+1}"}
+_STAGES |= {"ConvBlock2_1.0": "stage3_block1", "ConvBlock2_2.0": "stage3_block2"}
+"""The blocks of convolutions; the third stage has two of one block each."""
+
+
+def _downsamplings(names):
+    """A convolution and its normalisation for each stage."""
+    parts = {"encode_conv": "conv", "encode_bn": "bn"}
+    return {f"{name}.{part}": f"down{n}_{ours}" for n, name in enumerate(names, 1) for part, ours in parts.items()}
+
+
+def _separable(theirs, ours):
+    """The three convolutions of a separable convolution."""
+    parts = {"pwconv1": "expand", "dwconv": "depthwise", "pwconv2": "project"}
+    return {
+        f"{theirs}.{part}.{n}": f"{ours}_separable_{name}{ending}"
+        for part, name in parts.items()
+        for n, ending in enumerate(("", "_bn"))
+    }
+
+
+def _mlp(theirs, ours):
+    """The two layers of an MLP."""
+    return {f"{theirs}.mlp.fc{{n}}_conv": f"{ours}_mlp{{n}}", f"{theirs}.mlp.fc{{n}}_bn": f"{ours}_mlp{{n}}_bn"}
+
+
+_PARTS = {"q_conv": "query", "k_conv": "key", "v_conv": "value", "proj_conv": "output"}
+
+
+def _attention(theirs, ours):
+    """A base block with attention, whose layers are a convolution and its normalisation."""
+    ends = {"0": "", "1": "_bn"}
+    layers = {
+        f"{theirs}.attn.{part}.{n}": f"{ours}_attention_{name}{end}" for part, name in _PARTS.items() for n, end in ends.items()
+    }
+    return {**_separable(f"{theirs}.conv", ours), **layers, **_mlp(theirs, ours)}
+
+
+def _large_attention(theirs, ours):
+    """A large block with attention, whose layers are two convolutions with three normalisations; and its two factors."""
+    ends = {"0.conv1.0": "_hidden", "0.conv1.1": "_hidden_bn", "0.conv2.0": "", "0.conv2.1": "_bn", "1": "_bn2"}
+    return {
+        **{
+            f"{theirs}.attn.{part}.{n}": f"{ours}_attention_{name}{end}"
+            for part, name in _PARTS.items()
+            for n, end in ends.items()
+        },
+        **_mlp(theirs, ours),
+        f"{theirs}.layer_scale1": f"{ours}_attention_factor",
+        f"{theirs}.layer_scale2": f"{ours}_mlp_factor",
+    }
+
+
+BASE = {
+    **_downsamplings(("downsample1_1", "downsample1_2", "downsample2", "downsample3", "downsample4")),
+    **{
+        theirs: ours
+        for block, name in _STAGES.items()
+        for theirs, ours in {
+            **_separable(f"{block}.Conv", name),
+            f"{block}.conv{{n}}": f"{name}_{{n}}_conv",
+            f"{block}.bn{{n}}": f"{name}_{{n}}_bn",
+        }.items()
+    },
+    **_attention("block3.{b}", "stage4_block{b+1}"),
+    **_attention("block4.{b}", "stage5_block{b+1}"),
+    "head": "classifier",
+}
+LARGE = {
+    **_downsamplings(("downsample1_1", "downsample1_2", "downsample2", "downsample3")),
+    **{f"{block}.conv{{n}}.0.0": f"{name}_{{n}}_conv" for block, name in _STAGES.items()},
+    **{f"{block}.conv{{n}}.0.1": f"{name}_{{n}}_bn" for block, name in _STAGES.items()},
+    **_large_attention("block3.{b}", "stage4_block{b+1}"),
+    "head": "classifier",
+    "head_kd": "distilled_classifier",
+}
+
+
+def espikeformer(weights):
+    """The base networks, whose last two blocks with attention are a stage of their own."""
+    if not {"ConvBlock1_1.0.Conv.pwconv1.0.weight", "block3.0.attn.q_conv.0.weight"} <= weights.keys():
+        return None
+    stages, blocks = ("downsample1_2", "downsample2", "downsample3", "downsample4"), numbers(weights, r"block([34])\.(\d+)\.")
+    layout = _layout(weights, ESpikeFormer, BASE, stages, blocks)
+    neurons = "ILIF(levels=4, decay=0.0, normalize=True), not normalised before the classifier"
+    unused = {"head_kd": "a second classifier, for distillation, without which the authors run the network"}
+    return layout._replace(assumed={"neuron": (None, neurons), "heads": _HEADS}, unused=unused)
+
+
+def espikeformer_large(weights):
+    """The large networks; with a second classifier for distillation, their output is the mean of both."""
+    if not {"ConvBlock1_1.0.conv1.0.0.weight", "block3.0.attn.q_conv.0.conv1.0.weight"} <= weights.keys():
+        return None
+    stages, blocks = ("downsample1_2", "downsample2", "downsample3"), numbers(weights, r"block3\.(\d+)\.")
+    layout = _layout(weights, ESpikeFormerLarge, LARGE, stages, blocks)
+    neurons = "ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)"
+    found = {**layout.found, "distilled": "head_kd.weight" in weights}
+    return layout._replace(found=found, assumed={"neuron": (None, neurons), "heads": _HEADS})
+
+
+def _layout(weights, builder, names, stages, blocks):
+    found = {
+        "input_shape": (_SIDE, inputs(weights, "downsample1_1.encode_conv")),
+        "classes": outputs(weights, "head"),
+        "dims": tuple(outputs(weights, f"{stage}.encode_conv") for stage in stages),
+        "blocks": len(blocks),
+        "mlp_ratio": outputs(weights, "block3.0.mlp.fc1_conv") // inputs(weights, "block3.0.mlp.fc1_conv"),
+    }
+    return Layout(builder, found, names, {})
