@@ -18,6 +18,7 @@ from keras_ratesnn._graph.requirements import check_padding as check_padding
 from keras_ratesnn._graph.requirements import check_sequences as check_sequences
 from keras_ratesnn._graph.requirements import check_steps as check_steps
 from keras_ratesnn._graph.requirements import check_timesteps as check_timesteps
+from keras_ratesnn._graph.requirements import first_other_value as first_other_value
 from keras_ratesnn._graph.requirements import first_time_mean as first_time_mean
 from keras_ratesnn._graph.requirements import neurons_of as neurons_of
 from keras_ratesnn._graph.requirements import slots_of as slots_of

@@ -9,7 +9,7 @@ import pytest
 from helpers import gradient_of, spiking
 
 from keras_ratesnn import surrogates
-from keras_ratesnn.layers import IF, LIF, CuBaLIF, ParametricLIF, Recurrent
+from keras_ratesnn.layers import IF, LIF, CuBaLIF, LeakyReadout, ParametricLIF, Recurrent
 
 T = 12
 # A random membrane never equals its threshold, where snnTorch does not spike and this library does.
@@ -138,6 +138,43 @@ def test_recurrent_neurons_are_those_of_another_library(name):
     synapse.set_weights([kernel, bias])
     theirs, ours = both_spikes(theirs, Recurrent(neurons, synapse), CURRENTS)
     np.testing.assert_array_equal(ours, theirs)
+
+
+def non_spiking(kind, decode, **kwargs):
+    from spikingjelly.activation_based import neuron
+
+    node = getattr(neuron, kind)(decode=decode, **kwargs)
+    node.step_mode = "m"
+    return node
+
+
+def test_membranes_that_never_spike_are_those_of_other_libraries():
+    """Of multiples of 1/2, with decays of 1/2, the first four steps are exact."""
+    import torch
+
+    currents = HALVES[:, :4]
+    inputs = keras.Input((30,))
+
+    def ours(readout, sequences=False):
+        # Beside the readout there are neurons.
+        model = spiking(keras.Model(inputs, [readout(inputs), IF()(inputs)]), 4, return_sequences=sequences)
+        return model.predict(currents, verbose=0)[0]
+
+    theirs, membranes, membrane = leaky(beta=0.5, reset_mechanism="none"), [], None
+    theirs.init_hidden = False
+    with torch.no_grad():
+        for t in range(4):
+            _, membrane = theirs(torch.tensor(currents[:, t]), membrane if t else theirs.reset_mem())
+            membranes.append(membrane.numpy())
+    np.testing.assert_array_equal(ours(LeakyReadout(0.5), sequences=True), np.stack(membranes, axis=1))
+    steps = torch.tensor(np.moveaxis(currents, 1, 0))
+    for value, decode in (("mean", "mean-mem"), ("last", "last_mem"), ("max", "max-mem")):
+        for kind, tau, readout in (
+            ("NonSpikingLIFNode", {"tau": 2.0}, LeakyReadout(0.5, decay_input=True, value=value)),
+            ("NonSpikingIFNode", {}, LeakyReadout(1.0, value=value)),
+        ):
+            expected = non_spiking(kind, decode, **tau)(steps).numpy()
+            np.testing.assert_array_equal(ours(readout), expected, err_msg=f"{kind}, {value}")
 
 
 @pytest.mark.parametrize("name", CASES_AT_THRESHOLD)
