@@ -9,7 +9,7 @@ import pytest
 from helpers import gradient_of, spiking
 
 from keras_ratesnn import surrogates
-from keras_ratesnn.layers import IF, LIF, CuBaLIF, LeakyReadout, ParametricLIF, Recurrent
+from keras_ratesnn.layers import IF, LIF, CuBaLIF, LeakyReadout, ParametricLIF, Recurrent, Scale
 
 T = 12
 # A random membrane never equals its threshold, where snnTorch does not spike and this library does.
@@ -138,6 +138,30 @@ def test_recurrent_neurons_are_those_of_another_library(name):
     synapse.set_weights([kernel, bias])
     theirs, ours = both_spikes(theirs, Recurrent(neurons, synapse), CURRENTS)
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_neurons_that_get_only_their_own_spikes_back_are_those_of_another_library():
+    import snntorch
+    import torch
+    from spikingjelly.activation_based.layer import ElementWiseRecurrentContainer
+
+    weights = np.random.default_rng(1).normal(0.0, 0.6, 30).astype("float32")
+    of_each, shared = Scale(per_channel=True), Scale(-0.4)
+    of_each.build((None, 30))
+    of_each.set_weights([weights[None]])
+    current_based = CuBaLIF(0.8, synaptic_decay=0.6, reset_delay=True)
+    for kind, arguments, neurons in (
+        ("RLeaky", {"beta": 0.8}, LIF(0.8, reset_delay=True)),
+        ("RSynaptic", {"beta": 0.8, "alpha": 0.6}, current_based),
+    ):
+        for v, synapse in ((-0.4, shared), (torch.tensor(weights), of_each)):
+            theirs = getattr(snntorch, kind)(**arguments, all_to_all=False, V=v, init_hidden=True)
+            spikes, ours = both_spikes(theirs, Recurrent(neurons, synapse), CURRENTS)
+            np.testing.assert_array_equal(ours, spikes, err_msg=kind)
+    container = ElementWiseRecurrentContainer(node(v_threshold=0.5), lambda x, y: x + y)
+    neurons = LIF(0.5, 0.5, reset="hard", decay_input=True)
+    spikes, ours = both_spikes(container, Recurrent(neurons, Scale(1.0, trainable=False)), CURRENTS)
+    np.testing.assert_array_equal(ours, spikes)
 
 
 def non_spiking(kind, decode, **kwargs):
