@@ -9,7 +9,7 @@ import pytest
 from helpers import gradient_of, spiking
 
 from keras_ratesnn import surrogates
-from keras_ratesnn.layers import IF, LIF, CuBaLIF, LeakyReadout, ParametricLIF, Recurrent, Scale
+from keras_ratesnn.layers import IF, ILIF, LIF, CuBaLIF, LeakyReadout, ParametricLIF, Recurrent, Scale, SlidingPSN
 
 T = 12
 # A random membrane never equals its threshold, where snnTorch does not spike and this library does.
@@ -52,8 +52,30 @@ def integrator(**kwargs):
     return IFNode(**kwargs)
 
 
+def lapicque():
+    from snntorch import Lapicque
+
+    return Lapicque(R=2.0, C=4.0, time_step=2.0, init_hidden=True, threshold=0.5)
+
+
+def node_of(name, **kwargs):
+    from spikingjelly.activation_based import neuron
+
+    return getattr(neuron, name)(**kwargs)
+
+
+def without_reset(inputs):
+    """The spikes of a membrane that no spike resets, with a decay of 0.8 and a threshold of 2."""
+    neurons = SlidingPSN(T, trainable=False)
+    spikes = neurons(inputs)
+    neurons.set_weights([0.8 ** np.arange(T)[::-1], np.array(-2.0)])
+    return spikes
+
+
 CASES = {
     "Leaky": (leaky, LIF(0.8, reset_delay=True)),
+    "Leaky without a reset": (lambda: leaky(threshold=2.0, reset_mechanism="none"), without_reset),
+    "Lapicque": (lapicque, lambda x: LIF(0.75, 0.5, reset_delay=True)(keras.layers.Rescaling(0.5)(x))),
     "Leaky that learns its threshold": (
         lambda: leaky(threshold=0.7, learn_threshold=True),
         LIF(0.8, 0.7, learn_threshold=True, reset_delay=True),
@@ -79,6 +101,8 @@ CASES = {
     "CUBALIFNode": (current_based_node, CuBaLIF(0.75, 0.5, synaptic_decay=0.5, reset="hard")),
     "CUBALIFNode, soft": (lambda: current_based_node(v_threshold=1.0, v_reset=None), CuBaLIF(0.75, synaptic_decay=0.5)),
     "IFNode": (integrator, IF(reset="hard")),
+    "HalfThresholdIFNode": (lambda: node_of("HalfThresholdIFNode", v_threshold=3.0), IF(3.0, initial_membrane=1.5)),
+    "ILIFNode": (lambda: node_of("ILIFNode", v_threshold=2.0), ILIF(4, decay=0.25, threshold=2.0, normalize=False)),
     "IFNode, soft": (lambda: integrator(v_threshold=3.0, v_reset=None), IF(3.0)),
 }
 
@@ -164,14 +188,6 @@ def test_neurons_that_get_only_their_own_spikes_back_are_those_of_another_librar
     np.testing.assert_array_equal(ours, spikes)
 
 
-def non_spiking(kind, decode, **kwargs):
-    from spikingjelly.activation_based import neuron
-
-    node = getattr(neuron, kind)(decode=decode, **kwargs)
-    node.step_mode = "m"
-    return node
-
-
 def test_membranes_that_never_spike_are_those_of_other_libraries():
     """Of multiples of 1/2, with decays of 1/2, the first four steps are exact."""
     import torch
@@ -197,7 +213,9 @@ def test_membranes_that_never_spike_are_those_of_other_libraries():
             ("NonSpikingLIFNode", {"tau": 2.0}, LeakyReadout(0.5, decay_input=True, value=value)),
             ("NonSpikingIFNode", {}, LeakyReadout(1.0, value=value)),
         ):
-            expected = non_spiking(kind, decode, **tau)(steps).numpy()
+            their = node_of(kind, decode=decode, **tau)
+            their.step_mode = "m"
+            expected = their(steps).numpy()
             np.testing.assert_array_equal(ours(readout), expected, err_msg=f"{kind}, {value}")
 
 
