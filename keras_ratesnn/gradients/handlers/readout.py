@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple
 
 from keras_ratesnn._core import time_axis
-from keras_ratesnn.gradients.handlers.handler import LoopedHandler, plus
+from keras_ratesnn.gradients.handlers.handler import plus
+from keras_ratesnn.gradients.handlers.looped import LoopedHandler
 
 
 class State(NamedTuple):
