@@ -64,11 +64,11 @@ def node_of(name, **kwargs):
     return getattr(neuron, name)(**kwargs)
 
 
-def without_reset(inputs):
-    """The spikes of a membrane that no spike resets, with a decay of 0.8 and a threshold of 2."""
+def without_reset(inputs, decay=0.8):
+    """The spikes of a membrane that no spike resets, with a threshold of 2."""
     neurons = SlidingPSN(T, trainable=False)
     spikes = neurons(inputs)
-    neurons.set_weights([0.8 ** np.arange(T)[::-1], np.array(-2.0)])
+    neurons.set_weights([decay ** np.arange(T)[::-1], np.array(-2.0)])
     return spikes
 
 
@@ -217,6 +217,20 @@ def test_membranes_that_never_spike_are_those_of_other_libraries():
             their.step_mode = "m"
             expected = their(steps).numpy()
             np.testing.assert_array_equal(ours(readout), expected, err_msg=f"{kind}, {value}")
+
+
+def test_a_membrane_without_a_reset_is_that_of_a_convolution_in_time():
+    import snntorch
+    import torch
+
+    inputs, decay = keras.Input((30,)), math.exp(0.8 - 1.0)
+    with torch.no_grad():
+        theirs = snntorch.StateLeaky(beta=0.8, channels=30, threshold=2.0)(torch.tensor(np.moveaxis(CURRENTS, 1, 0)))
+    spikes, membranes = (np.moveaxis(of.numpy(), 0, 1) for of in theirs)
+    network = keras.Model(inputs, [without_reset(inputs, decay), LeakyReadout(decay)(inputs)])
+    ours = spiking(network, T, return_sequences=True).predict(CURRENTS, verbose=0)
+    np.testing.assert_array_equal(ours[0], spikes)
+    np.testing.assert_allclose(ours[1], membranes, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CASES_AT_THRESHOLD)
