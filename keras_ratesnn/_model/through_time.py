@@ -52,12 +52,21 @@ def _run_method(method, run):
     if not readouts.calls:
         return follow(_once(run, after, method.call(run)))
     of_steps = dataclasses.replace(run, return_sequences=True)
-    inputs = [(steps, True) for steps in method.call(of_steps)]
+    inputs = _of_steps(run, method.call(of_steps))
     outputs = follow(dataclasses.replace(of_steps, parts=(readouts, None, None), inputs=inputs, step_mode="multi"))
     if run.return_sequences:
-        return follow(dataclasses.replace(run, parts=(after, None, None), inputs=[(steps, True) for steps in outputs]))
+        return follow(dataclasses.replace(run, parts=(after, None, None), inputs=_of_steps(run, outputs)))
     wanted = [*(call.operation.value for call in readouts.calls), *["mean"] * len(outputs)]
     return follow(_once(run, after, [_in_time(steps, run.mask, value) for steps, value in zip(outputs, wanted, strict=False)]))
+
+
+def _of_steps(run, sequences):
+    """The inputs of a part, given the outputs of all steps of the one before."""
+    for steps in sequences:
+        # Padding is not among the masks that layers see.
+        if run.mask is not None and keras_internals.mask_of(steps) is run.mask:
+            keras_internals.take_mask_off(steps)
+    return [(steps, True) for steps in sequences]
 
 
 def _once(run, part, values):

@@ -183,6 +183,20 @@ def test_membranes_wait_in_padding_and_where_rows_are_masked(step_mode):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+def test_sequences_of_membranes_are_masked_and_what_follows_sees_no_mask_of_padding(step_mode):
+    inputs, x = body()
+    outputs = [layers.Softmax()(LeakyReadout(0.8)(x)), x]
+    model = spiking(keras.Model(inputs, outputs), T, step_mode=step_mode, return_sequences=True)
+    mask = np.ones((4, T), bool)
+    mask[0, :2], mask[1, 3:], mask[2, 1] = False, False, False
+    found, currents = model(frames(), mask=mask)
+    for output in (found, currents):
+        np.testing.assert_array_equal(to_numpy(output._keras_mask), mask)
+    expected = to_numpy(ops.softmax(membranes_of(to_numpy(currents), 0.8, counts=mask)))
+    np.testing.assert_allclose(to_numpy(found), np.where(mask[..., None], expected, 0.0), rtol=1e-5, atol=1e-6)
+
+
 def test_longer_sequences_run_in_compiled_loops_with_the_same_results(monkeypatch):
     from keras_ratesnn._core import backend
 
