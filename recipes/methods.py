@@ -105,10 +105,7 @@ def gradient_method(settings):
     gradient = settings["gradient"]
     if isinstance(gradient, str) and ":" in gradient:
         return _own_method(gradient)
-    try:
-        checks.one_of("gradient", gradient, gradients.BY_NAME)
-    except ValueError as error:
-        raise ValueError(f"{error} A class of your own is package.module:Class.") from None
+    checks.one_of("gradient", gradient, (*gradients.BY_NAME, "package.module:Class"))
     own = COUNTED.get(gradient)
     return gradients.BY_NAME[gradient](**({own: settings[own]} if own in settings else {}))
 

@@ -64,7 +64,7 @@ def _of_steps(run, sequences):
     """The inputs of a part, given the outputs of all steps of the one before."""
     for steps in sequences:
         # Padding is not among the masks that layers see.
-        if run.mask is not None and keras_internals.mask_of(steps) is run.mask:
+        if keras_internals.mask_of(steps) is run.mask:
             keras_internals.take_mask_off(steps)
     return [(steps, True) for steps in sequences]
 
@@ -86,8 +86,7 @@ def _in_time(steps, mask, wanted):
         counts = ops.reshape(of_rows, (*ops.shape(of_rows), *(1 for _ in steps.shape[len(of_rows.shape) :])))
         value = _last(steps, counts) if wanted == "last" else _largest(steps, counts)
     # A value counts where some step does.
-    has_places = of_rows is not None and len(of_rows.shape) > 2
-    return keras_internals.put_mask(value, ops.any(of_rows, axis=1) if has_places else None)
+    return keras_internals.put_mask(value, None if of_rows is None or len(of_rows.shape) < 3 else ops.any(of_rows, axis=1))
 
 
 def _last(steps, counts):

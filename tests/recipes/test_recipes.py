@@ -969,7 +969,7 @@ def test_a_method_of_ones_own_is_compared_and_evaluated(own_methods, tmp_path, c
         ("my_methods:Nothing", "must be a subclass of keras_ratesnn.gradients.GradientMethod"),
         ("my_methods:Unregistered", "Decorate it with @keras.saving.register_keras_serializable"),
         ("my_methods:WithArguments", "made without arguments"),
-        ("halves", "A class of your own is package.module:Class"),
+        ("halves", "`gradient` must be one of 'rate', 'bptt', 'sltt', 'ottt', 'package.module:Class'"),
     ],
 )
 def test_the_error_for_a_method_of_ones_own_says_what_it_must_be(gradient, said, own_methods, tmp_path, capsys):
