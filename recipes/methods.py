@@ -1,8 +1,12 @@
 """Names of training methods on command lines: rate-multi, rate-multi-2, sltt-single-2, ottt, os.
 
 A name consists of a gradient, a step mode and optionally a number: of time windows, or of random steps. `PRESETS` are named
-combinations.
+combinations. A gradient of one's own is package.module:Class, as in my_methods:HalfGradient-multi.
 """
+
+import importlib
+
+import keras
 
 from keras_ratesnn import gradients
 from keras_ratesnn.spiking_model import STEP_MODES
@@ -31,6 +35,11 @@ def settings_of(name, others=()):
     """
     if name in PRESETS:
         return PRESETS[name]
+    if ":" in name:
+        gradient, _, step_mode = name.rpartition("-")
+        if step_mode not in STEP_MODES:
+            raise ValueError(f"`methods` must end in -multi or -single after a class of your own. Received: {name!r}.")
+        return {"gradient": gradient, "step_mode": step_mode}
     plain, number = name, None
     if name.count("-") == 2:
         plain, _, number = name.rpartition("-")
@@ -54,7 +63,8 @@ def assignments(name):
 
 def gradient_name(settings, space):
     """The gradient of a run's settings with its windows or random steps, like "rate 2 windows" if `space` is " "."""
-    parts = [settings["gradient"]]
+    # As it may be in the name of a file.
+    parts = [settings["gradient"].replace(":", ".")]
     windows = settings.get("windows", 1)
     if windows != 1:
         parts += ["+".join(map(str, windows)) if isinstance(windows, (list, tuple)) else str(windows), "windows"]
@@ -66,7 +76,7 @@ def gradient_name(settings, space):
 def legend(gradient, step_mode):
     """A method in words, for figures: "rate, 2 windows, multi-step" for "rate 2 windows" and "multi"."""
     first, *rest = gradient.split(" ", 1)
-    return ", ".join([first if first == "rate" else first.upper(), *rest, f"{step_mode}-step"])
+    return ", ".join([first.upper() if first in gradients.BY_NAME and first != "rate" else first, *rest, f"{step_mode}-step"])
 
 
 def in_words(name):
@@ -90,8 +100,38 @@ def gradient_method(settings):
 
     Raises:
         ValueError: If there is no such gradient.
+        TypeError: If a class of one's own is no gradient, or cannot be made without arguments.
     """
     gradient = settings["gradient"]
-    checks.one_of("gradient", gradient, gradients.BY_NAME)
+    if isinstance(gradient, str) and ":" in gradient:
+        return _own_method(gradient)
+    checks.one_of("gradient", gradient, (*gradients.BY_NAME, "package.module:Class"))
     own = COUNTED.get(gradient)
     return gradients.BY_NAME[gradient](**({own: settings[own]} if own in settings else {}))
+
+
+def _own_method(name):
+    """The gradient of a name `package.module:Class`."""
+    module, _, class_name = name.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        must = "a class that can be imported, package.module:Class, from the current folder or an installed package"
+        raise checks.mistake("gradient", must, name, f"{type(error).__name__}: {error}.") from error
+    if not (isinstance(kind, type) and issubclass(kind, gradients.GradientMethod)):
+        raise checks.mistake("gradient", "a subclass of keras_ratesnn.gradients.GradientMethod", name, kind=TypeError)
+    if keras.saving.get_registered_object(keras.saving.get_registered_name(kind)) is not kind:
+        remedy = 'Decorate it with @keras.saving.register_keras_serializable(package="...").'
+        raise checks.mistake("gradient", "a class that Keras can save", name, remedy, TypeError)
+    try:
+        return kind()
+    except TypeError as error:
+        remedy = f"{error}. Give its arguments defaults, or name a subclass that does."
+        raise checks.mistake("gradient", "a class that is made without arguments", name, remedy, TypeError) from error
+
+
+def name_of(method):
+    """The name of a `keras_ratesnn.gradients.GradientMethod` in the settings of a recipe."""
+    kind = type(method)
+    known = (name for name, of_name in gradients.BY_NAME.items() if of_name is kind)
+    return next(known, f"{kind.__module__}:{kind.__qualname__}")

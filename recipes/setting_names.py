@@ -6,7 +6,6 @@ same names: what a recipe has no part for has the value in which nothing is set.
 
 import dataclasses
 
-from keras_ratesnn import gradients
 from recipes import checks, methods
 from recipes.checks import both_set, mistake
 from recipes.optimizers import SGD, AdamW
@@ -68,7 +67,7 @@ def of_training(optimizer, spiking):
         "ordinary_epochs": stage.epochs if stage else None,
         "ordinary_learning_rate": stage.learning_rate if stage else None,
         **{name: getattr(found, name) for name in OF_STAGE},
-        "gradient": _name_of(found.gradient, gradients.BY_NAME),
+        "gradient": methods.name_of(found.gradient),
         "windows": getattr(found.gradient, "windows", 1),
         "random_steps": getattr(found.gradient, "random_steps", None),
         **{name: taught_by.amount if isinstance(taught_by, kind) else None for name, kind in TEACHERS.items()},
@@ -106,6 +105,9 @@ def changed(recipe, given):
         ValueError: If a value is out of range, or has no effect together with the others.
     """
     values = {**of(recipe), **given}
+    if "gradient" in given:
+        # A class of one's own has the name of where it is defined.
+        given = {**given, "gradient": methods.name_of(methods.gradient_method(values))}
     checks.one_of("ordinary", values["ordinary"], ORDINARY)
     checks.one_of("optimizer", values["optimizer"], OPTIMIZERS)
     stage = None

@@ -288,7 +288,7 @@ def ssa(settings, shape):
     """A block of Spikformer on tokens, or on images in the edition "conv"."""
     inputs = keras.Input(shape)
     plan = _plan(settings, inputs)
-    attention = _transformers.self_attention(plan, "ssa_block", use_bias=settings["edition"] != "conv")
+    attention = _transformers.self_attention(inputs, plan, "ssa_block", use_bias=settings["edition"] != "conv")
     x = _transformers.spike_block(inputs, attention, plan, "ssa_block")
     mean = layers.GlobalAveragePooling1D if len(shape) == 2 else layers.GlobalAveragePooling2D
     return keras.Model(inputs, layers.Dense(5, name="ssa_classifier")(mean()(x)))

@@ -19,6 +19,7 @@ from keras_ratesnn._graph.requirements import check_sequences as check_sequences
 from keras_ratesnn._graph.requirements import check_steps as check_steps
 from keras_ratesnn._graph.requirements import check_timesteps as check_timesteps
 from keras_ratesnn._graph.requirements import check_trainable as check_trainable
+from keras_ratesnn._graph.requirements import first_other_value as first_other_value
 from keras_ratesnn._graph.requirements import first_time_mean as first_time_mean
 from keras_ratesnn._graph.requirements import frames_of as frames_of
 from keras_ratesnn._graph.requirements import neurons_of as neurons_of

@@ -1,4 +1,4 @@
-"""The plan of a walk: the calls of a network and its nested models, in order, and what of them follows time means."""
+"""The plan of a walk: the calls of a network and its nested models, in order, and what of them follows the end of time."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from keras import ops
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._graph.functional import as_graph
 from keras_ratesnn._graph.inputs import match_inputs, tensors_among
-from keras_ratesnn.layer_kinds import ENCODER, NEURON, TIME_MEAN, TIME_MIXING, kind_of, wants_time_step
+from keras_ratesnn.layer_kinds import ENCODER, NEURON, READOUT, TIME_MEAN, TIME_MIXING, kind_of, wants_time_step
 
 
 class Slot:
@@ -53,13 +53,13 @@ class Part:
 
 @dataclasses.dataclass(slots=True)
 class Plan:
-    """The calls of a network and its nested models, in the two `parts` before and after time means, if it has any.
+    """The calls of a network and its nested models, in the `parts` before, at and after the end of time, if it has one.
 
     `nested` are pairs of nested models and their graphs, and `found` what was looked for among the operations.
     """
 
     whole: Part
-    parts: tuple[Part, Part] | None
+    parts: tuple[Part, Part, Part] | None
     slots: int
     nested: list
     found: dict = dataclasses.field(default_factory=dict)
@@ -92,9 +92,12 @@ def whole_of(network):
 
 
 def parts_of(network):
-    """The `Part` of a network that runs at each step, and the one that follows time means, `None` if there are none."""
+    """The `Part` of a network that runs at each step, that of its readouts, and the one that follows time means and readouts.
+
+    The last two are `None` if there are neither.
+    """
     plan = plan_of(network)
-    return plan.parts or (plan.whole, None)
+    return plan.parts or (plan.whole, None, None)
 
 
 def make_plan(network, inside=None):
@@ -155,11 +158,11 @@ def make_plan(network, inside=None):
 
     inputs = [slot() for _ in network.inputs]
     outputs = run(network, inputs)
-    return Plan(Part(calls, inputs, outputs), _parts_before_and_after_means(calls, inputs, outputs), next(indices), nested)
+    return Plan(Part(calls, inputs, outputs), _parts_around_end_of_time(calls, inputs, outputs), next(indices), nested)
 
 
-def _parts_before_and_after_means(calls, inputs, outputs):
-    """The `Part` of a network that runs at each step, and the one that runs once, on time means.
+def _parts_around_end_of_time(calls, inputs, outputs):
+    """The `Part` of a network that runs at each step, that of its readouts, and the one that runs once.
 
     Args:
         calls: List of `PlannedCall`, all calls of the network in order.
@@ -167,42 +170,47 @@ def _parts_before_and_after_means(calls, inputs, outputs):
         outputs: Structure of the slots of its outputs.
 
     Returns:
-        The two parts, or `None` if there are no time means. The second begins with the calls of the time means.
+        The three parts, or `None` if there are neither time means nor readouts. The last one begins with the calls of the time
+        means. The part of readouts hands on what is no input of theirs.
 
     Raises:
-        ValueError: If a call after time means needs time steps, or also has an input that is not a mean.
+        ValueError: If a call after time means or readouts needs time steps, or also has an input that follows none of them.
     """
-    of_means: set[int] = set()
-    means, before, after = [], [], []
+    of_ends: set[int] = set()
+    means: list[PlannedCall] = []
+    readouts: list[PlannedCall] = []
+    before, after = [], []
     for call in calls:
-        follows = [index in of_means for index in call.inputs]
+        follows, role = [index in of_ends for index in call.inputs], kind_of(call.operation).role
         if any(follows):
-            _check_after_means(call, all(follows))
+            _check_after_end(call, all(follows))
             after.append(call)
-        elif kind_of(call.operation).role == TIME_MEAN:
-            means.append(call)
+        elif role in (TIME_MEAN, READOUT):
+            (means if role == TIME_MEAN else readouts).append(call)
         else:
             before.append(call)
             continue
-        of_means.update(output.index for output in call.outputs)
-    if not means:
+        of_ends.update(output.index for output in call.outputs)
+    if not (means or readouts):
         return None
-    others = [leaf for leaf in tree.flatten(outputs) if leaf.index not in of_means]
-    averaged = [*(Slot(call.inputs[0]) for call in means), *others]
+    others = [leaf for leaf in tree.flatten(outputs) if leaf.index not in of_ends]
+    handed_on = [*(Slot(call.inputs[0]) for call in means), *others]
+    last = [*(Slot(call.inputs[0]) for call in readouts), *handed_on]
+    read = [*(call.outputs[0] for call in readouts), *handed_on]
     # A TimeMean gives the mean its dtype, and is regularised, like any layer.
-    return Part(before, inputs, averaged), Part([*means, *after], averaged, outputs)
+    return Part(before, inputs, last), Part(readouts, last, read), Part([*means, *after], read, outputs)
 
 
-def _check_after_means(call, follows_wholly):
+def _check_after_end(call, follows_wholly):
     operation = call.operation
     name = f"{operation.name!r} of type {type(operation).__name__}"
     if not follows_wholly:
         raise ValueError(
-            f"What follows a TimeMean runs once, on means. Received: {name}, with an input that follows a TimeMean and one "
-            "that does not. Put a TimeMean before the other one, too."
+            f"What follows a TimeMean or a LeakyReadout runs once. Received: {name}, with an input that follows one and "
+            "another that does not. Put a TimeMean before the other one, too."
         )
-    if kind_of(operation).role in (NEURON, ENCODER, TIME_MIXING) or wants_time_step(type(operation)):  # type: ignore[arg-type]
+    if kind_of(operation).role in (NEURON, ENCODER, TIME_MIXING, READOUT) or wants_time_step(type(operation)):  # type: ignore[arg-type]
         raise ValueError(
-            f"What follows a TimeMean runs once, without time steps. Received: {name} after one, which needs time steps. Move "
-            "the TimeMean behind it, or replace it by an ordinary layer, for example an activation."
+            f"What follows a TimeMean or a LeakyReadout runs once, without time steps. Received: {name} after one, which needs "
+            "time steps. Move the layer before it behind it, or replace it by an ordinary one, for example an activation."
         )

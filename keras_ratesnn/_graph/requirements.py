@@ -5,10 +5,10 @@ from typing import Any
 import keras
 
 from keras_ratesnn._core import keras_internals
-from keras_ratesnn._graph.planning import plan_of
-from keras_ratesnn.layer_kinds import CELL, NEURON, TIME_MEAN, TIME_MIXING, kind_of
+from keras_ratesnn._graph.planning import parts_of, plan_of
+from keras_ratesnn.layer_kinds import CELL, NEURON, READOUT, TIME_MEAN, TIME_MIXING, kind_of
 
-_SEEN_BY_THE_WALK = NEURON, CELL, TIME_MEAN, TIME_MIXING
+_SEEN_BY_THE_WALK = NEURON, CELL, TIME_MEAN, TIME_MIXING, READOUT
 
 
 def check_network(network):
@@ -47,8 +47,8 @@ def _is_neuron(operation):
         return True
     if isinstance(operation, keras.layers.Layer):
         inside = keras_internals.with_sublayers(operation)
-        # A layer that mixes time steps has all of them, and may run others that do.
-        seen = [wanted for wanted in _SEEN_BY_THE_WALK if not role == wanted == TIME_MIXING]
+        # A layer that mixes time steps has all of them, and may run others that do; so may a readout.
+        seen = [wanted for wanted in _SEEN_BY_THE_WALK if role != wanted or wanted not in (TIME_MIXING, READOUT)]
         hidden = [layer for layer in inside if kind_of(layer).role in seen and layer is not operation]
         if hidden:
             raise ValueError(
@@ -99,8 +99,18 @@ def check_sequences(network):
 
 def first_time_mean(network):
     """The first layer that takes means over time, or `None`."""
-    parts = plan_of(network).parts
-    return None if parts is None else parts[1].calls[0].operation
+    return next(iter(_search(network, _is_time_mean)), None)
+
+
+def _is_time_mean(operation):
+    return kind_of(operation).role == TIME_MEAN
+
+
+def first_other_value(network):
+    """The first readout because of which the output is not the time mean of the outputs at each step, or `None`."""
+    _, readouts, after = parts_of(network)
+    found = [] if readouts is None else [call.operation for call in readouts.calls]
+    return next((readout for readout in found if readout.value != "mean" or after.calls), None)
 
 
 def slots_of(network):

@@ -22,7 +22,7 @@ def one_step_of(network: keras.Model, inputs: Sequence[Tensor], timesteps: int, 
             see the same inputs. Defaults to `"single"`.
     """
     run = Run(
-        parts=(_graph.whole_of(network), None),
+        parts=(_graph.whole_of(network), None, None),
         inputs=[(tensor, False) for tensor in inputs],
         timesteps=timesteps,
         step_mode=step_mode,

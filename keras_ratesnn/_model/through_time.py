@@ -3,7 +3,12 @@
 import dataclasses
 import functools
 
+import numpy as np
+from keras import ops
+
+from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn.gradients.network import plain
+from keras_ratesnn.gradients.time.windows import Windows
 
 
 def through_time(graphs, method, run, settings, jit_compile):
@@ -35,17 +40,63 @@ def _of_tensors(method, run, has_time, tensors):
 
 
 def _run_method(method, run):
-    """`method.call(run)`, and then the part of the network that follows `layers.TimeMean`, once on the time means.
+    """`method.call(run)`, then the readouts, and then what follows these and `layers.TimeMean`, once.
 
-    A method gives the means as it gives any output of a network, with their gradient, so what follows is differentiated as in
-    an ordinary network.
+    A method gives means and sequences as it gives any output of a network, with their gradient, so what follows is
+    differentiated as in an ordinary network.
     """
-    outputs = method.call(run)
-    _, after_means = run.parts
-    if after_means is None:
-        return outputs
-    inputs = [(mean, False) for mean in outputs]
-    rest = dataclasses.replace(run, parts=(after_means, None), inputs=inputs, timesteps=1, step_mode="multi", mask=None)
-    if method.runs_means:
-        return method.call(rest)
-    return plain(rest)
+    _, readouts, after = run.parts
+    if after is None:
+        return method.call(run)
+    follow = method.call if method.runs_means else plain
+    if not readouts.calls:
+        return follow(_once(run, after, method.call(run)))
+    of_steps = dataclasses.replace(run, return_sequences=True)
+    inputs = _of_steps(run, method.call(of_steps))
+    outputs = follow(dataclasses.replace(of_steps, parts=(readouts, None, None), inputs=inputs, step_mode="multi"))
+    if run.return_sequences:
+        return follow(dataclasses.replace(run, parts=(after, None, None), inputs=_of_steps(run, outputs)))
+    wanted = [*(call.operation.value for call in readouts.calls), *["mean"] * len(outputs)]
+    return follow(_once(run, after, [_in_time(steps, run.mask, value) for steps, value in zip(outputs, wanted, strict=False)]))
+
+
+def _of_steps(run, sequences):
+    """The inputs of a part, given the outputs of all steps of the one before."""
+    for steps in sequences:
+        # Padding is not among the masks that layers see.
+        if keras_internals.mask_of(steps) is run.mask:
+            keras_internals.take_mask_off(steps)
+    return [(steps, True) for steps in sequences]
+
+
+def _once(run, part, values):
+    """The run of a part without time, given its inputs."""
+    inputs = [(value, False) for value in values]
+    return dataclasses.replace(run, parts=(part, None, None), inputs=inputs, timesteps=1, step_mode="multi", mask=None)
+
+
+def _in_time(steps, mask, wanted):
+    """The `"mean"`, `"last"` or `"max"` of the steps that count, `(batch, T, ...)` to `(batch, ...)`, with its Keras mask."""
+    of_rows = keras_internals.mask_of(steps)
+    if wanted == "mean":
+        value = Windows((steps.shape[1],), mask).mean_over_all(time_axis.fold(steps))
+    elif of_rows is None:
+        value = steps[:, -1] if wanted == "last" else ops.max(steps, axis=1)
+    else:
+        counts = ops.reshape(of_rows, (*ops.shape(of_rows), *(1 for _ in steps.shape[len(of_rows.shape) :])))
+        value = _last(steps, counts) if wanted == "last" else _largest(steps, counts)
+    # A value counts where some step does.
+    return keras_internals.put_mask(value, None if of_rows is None or len(of_rows.shape) < 3 else ops.any(of_rows, axis=1))
+
+
+def _last(steps, counts):
+    """The value at the last step that counts; 0 if none does."""
+    later = ops.flip(ops.cumsum(ops.cast(ops.flip(counts, axis=1), "int32"), axis=1), axis=1)
+    is_last = ops.logical_and(counts, later == 1)
+    return ops.sum(ops.where(is_last, steps, ops.zeros((), steps.dtype)), axis=1)
+
+
+def _largest(steps, counts):
+    """The largest value of the steps that count; 0 if none does."""
+    largest = ops.max(ops.where(counts, steps, ops.cast(-np.inf, steps.dtype)), axis=1)
+    return ops.where(ops.any(counts, axis=1), largest, ops.zeros((), steps.dtype))

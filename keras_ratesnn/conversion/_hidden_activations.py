@@ -8,7 +8,7 @@ import keras
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._model.layer_configs import is_of_others
-from keras_ratesnn.layer_kinds import TIME_MEAN, kind_of
+from keras_ratesnn.layer_kinds import READOUT, TIME_MEAN, kind_of
 
 HIDDEN = "hidden"
 GATE = "gate"
@@ -121,10 +121,10 @@ def _functions_inside(operation):
 
 
 def _after_means(nodes):
-    """The calls that follow a time mean, of all calls in execution order: a set."""
+    """The calls that follow a time mean or a readout, of all calls in execution order: a set."""
     found: set[Any] = set()
     for node in nodes:
-        if node in found or kind_of(node.operation).role == TIME_MEAN:
+        if node in found or kind_of(node.operation).role in (TIME_MEAN, READOUT):
             found.update(consumer for consumer in node.consumers if consumer is not None)
     return found
 

@@ -36,7 +36,7 @@ class GradientMethod(Configured):
     """
 
     runs_means = False
-    """Whether `call` also runs what follows `layers.TimeMean`, as a network of one step; otherwise it runs as in inference."""
+    """Whether `call` also runs readouts and what follows them and `layers.TimeMean`; otherwise they run as in inference."""
 
     @property
     def draws(self) -> bool:

@@ -80,7 +80,7 @@ class Network:
     """
 
     def __init__(self, run: Run, nodes: NodesOf = plain_nodes, windows: Sequence[int] | None = None, **context: Any) -> None:
-        self.run, (part, _) = run, run.parts
+        self.run, (part, *_) = run, run.parts
         batch, timesteps = ops.shape(run.inputs[0][0])[0], run.timesteps
         context = {"all_at_once": run.step_mode == "multi", "with_gradient": run.with_gradient, **context}
         self.windows = Windows(tuple(windows or (timesteps,)), run.mask)

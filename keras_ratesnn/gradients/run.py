@@ -13,8 +13,9 @@ class Run:
     """One call of a `SpikingModel`.
 
     Args:
-        parts: Pair of the parts of the network's plan: what runs at each step, and what follows `layers.TimeMean`, once, with
-            an input for each output of the first part; `None` if there is no such part.
+        parts: The three parts of the network's plan: what runs at each step; the readouts, such as `layers.LeakyReadout`; and
+            what follows these and `layers.TimeMean`, once. Each has an input for each output of the part before it. The last
+            two are `None` if there are neither.
         inputs: List of pairs `(tensor, has_time)` in the order of the network's inputs: `(batch, T, ...)` with
             `has_time=True`, or `(batch, ...)`.
         timesteps: Integer T.
@@ -28,7 +29,7 @@ class Run:
         draws: `keras.random.SeedGenerator` of the model if the method `draws`, else `None`.
     """
 
-    parts: tuple[Part, Part | None]
+    parts: tuple[Part, Part | None, Part | None]
     inputs: list
     timesteps: int
     step_mode: str

@@ -17,7 +17,17 @@ A layer without facts is run unchanged and works with every method. Facts save w
 """
 
 from keras_ratesnn.layer_kinds.calls import is_random, may_use_masks, seeds_of, wants_time_step
-from keras_ratesnn.layer_kinds.kind import CELL, ENCODER, NEURON, OPERATION, TIME_MEAN, TIME_MIXING, LayerKind, Normalization
+from keras_ratesnn.layer_kinds.kind import (
+    CELL,
+    ENCODER,
+    NEURON,
+    OPERATION,
+    READOUT,
+    TIME_MEAN,
+    TIME_MIXING,
+    LayerKind,
+    Normalization,
+)
 from keras_ratesnn.layer_kinds.lookup import affine, kind_of, kind_of_class
 
 __all__ = [
@@ -25,6 +35,7 @@ __all__ = [
     "ENCODER",
     "NEURON",
     "OPERATION",
+    "READOUT",
     "TIME_MEAN",
     "TIME_MIXING",
     "LayerKind",

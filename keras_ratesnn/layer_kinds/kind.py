@@ -11,7 +11,8 @@ ENCODER = "encoder"
 CELL = "cell"
 TIME_MEAN = "time mean"
 TIME_MIXING = "time mixing"
-ROLES = (OPERATION, NEURON, ENCODER, CELL, TIME_MEAN, TIME_MIXING)
+READOUT = "readout"
+ROLES = (OPERATION, NEURON, ENCODER, CELL, TIME_MEAN, TIME_MIXING, READOUT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ class LayerKind:
     """Facts about a layer class.
 
     Args:
-        role: `"operation"`, or `"neuron"`, `"encoder"`, `"cell"`, `"time mean"`, `"time mixing"` for classes of
+        role: `"operation"`, or `"neuron"`, `"encoder"`, `"cell"`, `"time mean"`, `"time mixing"`, `"readout"` for classes of
             `keras_ratesnn.layers`. Defaults to `"operation"`.
         affine: Boolean, whether `layer(x) = A x + b` for some `A` and `b`. Such a layer commutes with the time mean, so rate
             training needs only its derivative. The forward pass of any other layer is computed once more on the rate. If a

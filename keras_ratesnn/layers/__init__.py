@@ -11,7 +11,9 @@ from keras_ratesnn.layers.neurons import IF, LIF, Neuron, ParametricLIF
 from keras_ratesnn.layers.online_renormalization import OnlineRenormalization
 from keras_ratesnn.layers.parallel import PSN, MaskedPSN, SlidingPSN
 from keras_ratesnn.layers.parallel_cells import MaskedPSNCell, PSNCell, SlidingPSNCell
+from keras_ratesnn.layers.readout import LeakyReadout
 from keras_ratesnn.layers.recurrent import Recurrent, RecurrentCell
+from keras_ratesnn.layers.scale import Scale
 from keras_ratesnn.layers.temporal_normalization import (
     TemporalEffectiveBatchNormalization,
     ThresholdDependentBatchNormalization,
@@ -36,6 +38,7 @@ __all__ = [
     "ILIFCell",
     "LIFCell",
     "LatencyEncoder",
+    "LeakyReadout",
     "MaskedPSN",
     "MaskedPSNCell",
     "Neuron",
@@ -46,6 +49,7 @@ __all__ = [
     "ParametricLIFCell",
     "Recurrent",
     "RecurrentCell",
+    "Scale",
     "SlidingPSN",
     "SlidingPSNCell",
     "TemporalEffectiveBatchNormalization",

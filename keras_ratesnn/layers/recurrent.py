@@ -103,10 +103,12 @@ class Recurrent(Neuron):
 
         snnTorch's RLeaky(beta=β, linear_features=n)       Recurrent(LIF(decay=β, reset_delay=True), Dense(n))
         snnTorch's RSynaptic(α, β, linear_features=n)      Recurrent(CuBaLIF(β, synaptic_decay=α, reset_delay=True), Dense(n))
+            either with all_to_all=False, V=v              Scale(v) in the place of Dense(n), per_channel=True for a V of each
             either with reset_mechanism="zero"             the same neurons with reset="hard", and reset_delay=True as well
         SpikingJelly's LinearRecurrentContainer(node, n, n)
                         Dense(n), then Recurrent(neurons, Dense(n, use_bias=False)), with the rows 0 to n − 1 of its kernel
                         in the first layer, and the others in the second
+        its ElementWiseRecurrentContainer(node, lambda x, y: x + y)     Recurrent(neurons, Scale(1.0, trainable=False))
 
     Example:
 
@@ -118,8 +120,8 @@ class Recurrent(Neuron):
 
     Args:
         neuron: A neuron layer, such as `LIF()`, or a cell.
-        synapse: A layer that is affine in its input and keeps its shape, for example `keras.layers.Dense` or
-            `keras.layers.Conv2D(..., padding="same")`.
+        synapse: A layer that is affine in its input and keeps its shape, for example `keras.layers.Dense`,
+            `keras.layers.Conv2D(..., padding="same")` or, from each neuron to itself alone, `Scale`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 
     Input shape:

@@ -17,6 +17,8 @@ threshold (θ − v_leak) / g.
 A neuron in NIR spikes if v > v_threshold, here it spikes if v >= threshold. In the floating-point numbers of a membrane the two
 are the same if v_threshold is the number next below the threshold.
 
+A readout, `LI`, has the same equation and no threshold; where its gain or resting membrane differs, its output is scaled back.
+
 Source: Pedersen et al., "Neuromorphic intermediate representation: A unified instruction set for interoperable brain-inspired
 computing", Nature Communications 2024.
 """

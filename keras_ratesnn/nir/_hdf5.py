@@ -43,6 +43,9 @@ _KEYS = {
     "Scale": {"scale": _SPREAD},
     "IF": dict.fromkeys(("r", "v_threshold", "v_reset"), _SPREAD),
     "LIF": dict.fromkeys(("tau", "r", "v_leak", "v_threshold", "v_reset"), _SPREAD),
+    "I": {"r": _SPREAD},
+    "LI": dict.fromkeys(("tau", "r", "v_leak"), _SPREAD),
+    "CubaLI": dict.fromkeys(("tau_syn", "tau_mem", "r", "v_leak", "w_in"), _SPREAD),
     "CubaLIF": dict.fromkeys(("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in"), _SPREAD),
 }
 """What is read of each type of node."""
@@ -51,7 +54,7 @@ _OPTIONAL = {"v_reset": 0.0, "w_in": 1.0}
 """What older files may lack."""
 
 _METADATA = {
-    **dict.fromkeys(("layer", "reset", "surrogate", "padding"), str),
+    **dict.fromkeys(("layer", "reset", "surrogate", "padding", "value"), str),
     **dict.fromkeys(("dt", "decay_input", "detach_reset", "learn_threshold", "per_channel", "reset_delay", "use_bias"), float),
     "kernel_size": tuple,
 }

@@ -1,4 +1,4 @@
-"""Neuron layers as nodes, and nodes as neuron layers."""
+"""Neuron layers and readouts as nodes, and nodes as these layers."""
 
 import re
 import warnings
@@ -9,7 +9,8 @@ from keras import ops
 
 from keras_ratesnn import surrogates
 from keras_ratesnn._core import time_axis
-from keras_ratesnn.layers import IF, LIF, CuBaLIF, CuBaLIFCell, IFCell, LIFCell, ParametricLIF, ParametricLIFCell
+from keras_ratesnn.layers import IF, LIF, CuBaLIF, CuBaLIFCell, IFCell, LeakyReadout, LIFCell, ParametricLIF, ParametricLIFCell
+from keras_ratesnn.layers.readout import VALUES
 from keras_ratesnn.nir import _continuous_time, _layouts
 
 LAYERS = (IF, LIF, ParametricLIF, CuBaLIF)
@@ -19,6 +20,9 @@ LAYERS_OF_CELLS: dict[type, Any] = {IFCell: IF, LIFCell: LIF, ParametricLIFCell:
 
 NODES = ("IF", "LIF", "CubaLIF")
 """The types of their nodes."""
+
+READOUT_NODES = ("I", "LI", "CubaLI")
+"""The types of the nodes of a readout."""
 
 _SURROGATES = {surrogate.__name__: surrogate for surrogate in surrogates.BY_NAME.values()}
 
@@ -58,6 +62,23 @@ def node_of(nir, layer, decay, shape, dt):
         tau_syn = full(_continuous_time.time_constant(layer.synaptic_decay, dt))
         return nir.CubaLIF(tau_mem=tau, tau_syn=tau_syn, w_in=tau_syn / dt, **arguments)
     return nir.LIF(tau=tau, **arguments)
+
+
+def readout_node(nir, layer, shape, dt):
+    """The node of a `LeakyReadout`, as `node_of`."""
+
+    def full(value):
+        return np.array(np.broadcast_to(value, shape), "float64")
+
+    metadata = {"layer": type(layer).__name__, "value": layer.value, "decay_input": layer.decay_input, "dt": dt}
+    if layer.decay == 1.0:
+        return nir.I(r=full(1.0 / dt), metadata=metadata)
+    tau = full(_continuous_time.time_constant(layer.decay, dt))
+    arguments = {"r": full(1.0) if layer.decay_input else tau / dt, "v_leak": full(0.0), "metadata": metadata}
+    if not layer.synaptic_decay:
+        return nir.LI(tau=tau, **arguments)
+    tau_syn = full(_continuous_time.time_constant(layer.synaptic_decay, dt))
+    return nir.CubaLI(tau_mem=tau, tau_syn=tau_syn, w_in=tau_syn / dt, **arguments)
 
 
 def _threshold(layer):
@@ -112,9 +133,7 @@ class NeuronReader:
             `(layer, decays)`: decays are an array for a `ParametricLIF` that has one for each channel, in our order, whose
             weights must be set; otherwise `None`.
         """
-        dt = self._told(node, "dt", self.dt, _continuous_time.DT)
-        if dt <= 0.0:
-            raise node.refused(f"its metadata has dt={dt}, which must be > 0.")
+        dt = self._time_step(node)
         if node.type == "IF":
             gain = self._gain(node, "r", None, signal, dt)
             return IF(name=name, **self._arguments(node, signal, gain, dt, recurrent)), None
@@ -138,6 +157,40 @@ class NeuronReader:
         axis, decays = self._of_channels(node, decay, signal)
         decay = _continuous_time.shortest(decay.flat[0], self.dtype)
         return ParametricLIF(decay=decay, per_channel=per_channel, axis=axis, name=name, **arguments), decays
+
+    def readout_of(self, node, signal, name):
+        """`(layer, scale, offset)`: the layer of a node of one of the types `READOUT_NODES`, and what scales its output."""
+        dt, value = self._time_step(node), node.metadata.get("value", VALUES[0])
+        if value not in VALUES:
+            raise node.refused(f"its metadata has value={value!r}, which is none of {', '.join(map(repr, VALUES))}.")
+        if node.type == "I":
+            return (
+                LeakyReadout(1.0, value=value, name=name),
+                self._same(node, "r", self._gain(node, "r", None, signal, dt)),
+                0.0,
+            )
+        tau = "tau" if node.type == "LI" else "tau_mem"
+        decay = self._decay(node, self._parameter(node, tau, signal), dt)
+        decay_input = self._decay_input(node, decay, signal)
+        gain = self._gain(node, "r", None if decay_input else tau, signal, 1.0 if decay_input else dt)
+        synaptic_decay = np.zeros(())
+        if node.type == "CubaLI":
+            gain = gain * self._gain(node, "w_in", "tau_syn", signal, dt)
+            synaptic_decay = self._decay(node, self._parameter(node, "tau_syn", signal), dt)
+        layer = LeakyReadout(
+            self._same(node, tau, decay),
+            decay_input=decay_input,
+            synaptic_decay=self._same(node, "tau_syn", synaptic_decay),
+            value=value,
+            name=name,
+        )
+        return layer, self._same(node, "r", gain), self._same(node, "v_leak", self._parameter(node, "v_leak", signal))
+
+    def _time_step(self, node):
+        dt = self._told(node, "dt", self.dt, _continuous_time.DT)
+        if dt <= 0.0:
+            raise node.refused(f"its metadata has dt={dt}, which must be > 0.")
+        return dt
 
     def _arguments(self, node, signal, gain, dt, recurrent):
         """Threshold, reset and what else all layers have, in units in which the gain is 1 and neurons rest at 0."""
@@ -254,7 +307,7 @@ class NeuronReader:
         if high - low > 1e-6 * max(abs(low), abs(high)):
             raise node.refused(
                 f"its neurons differ in {key}, from {low} to {high} in units of the layer. Here the neurons of a layer share "
-                "threshold and reset, and those of CuBaLIF their decays."
+                "threshold and reset, those of CuBaLIF their decays, and membranes of a LeakyReadout all."
             )
         return _continuous_time.shortest(high, self.dtype) if key.startswith("tau") else float(high)
 

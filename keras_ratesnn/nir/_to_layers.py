@@ -11,7 +11,7 @@ from keras import layers
 from keras_ratesnn.layers import Recurrent
 from keras_ratesnn.nir import _layouts
 from keras_ratesnn.nir._continuous_time import shortest
-from keras_ratesnn.nir._neuron_nodes import NODES
+from keras_ratesnn.nir._neuron_nodes import NODES, READOUT_NODES
 
 _LARGEST = 2**31
 
@@ -107,6 +107,13 @@ class LayerMaker:
         if decays is not None:
             logits = cell.decay_logit
             logits.assign(np.reshape(np.log(decays) - np.log1p(-decays), logits.shape))
+        return dataclasses.replace(signal, tensor=tensor)
+
+    def readout_of(self, node, signal):
+        layer, scale, offset = self.neurons.readout_of(node, signal, self._name(node))
+        tensor = layer(signal.tensor)
+        if (scale, offset) != (1.0, 0.0):
+            tensor = layers.Rescaling(scale, offset, name=self._name(node, "_scale"))(tensor)
         return dataclasses.replace(signal, tensor=tensor)
 
     def _recurrent(self, layer, signal, feedback):
@@ -299,4 +306,5 @@ _TABLE = {
     "Flatten": LayerMaker.flatten,
     "Scale": LayerMaker.scale,
     **dict.fromkeys(NODES, LayerMaker.neurons_of),
+    **dict.fromkeys(READOUT_NODES, LayerMaker.readout_of),
 }

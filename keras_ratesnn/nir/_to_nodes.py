@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_ratesnn.layer_kinds import ENCODER, NEURON, kind_of
-from keras_ratesnn.layers import Recurrent, WSConv2D, WSDense
+from keras_ratesnn.layers import LeakyReadout, Recurrent, WSConv2D, WSDense
 from keras_ratesnn.nir import _layouts, _neuron_nodes
 from keras_ratesnn.nir._graph_writer import convolution
 
@@ -128,6 +128,14 @@ def _neurons(writer, layer, signal):
         if signal.order is not None:
             decay = decay[np.argsort(signal.order)]
     node = _neuron_nodes.node_of(writer.nir, layer, decay, signal.shape, writer.dt)
+    return writer.add(layer.name, node, signal, signal.shape, signal.order)
+
+
+def _readout(writer, layer, signal):
+    signal = writer.plain(signal, layer.name)
+    if layer.decay == 1.0 and layer.synaptic_decay:
+        raise refused_layer(layer, "NIR has no membrane without a leak that has a synaptic current. Use a decay below 1.")
+    node = _neuron_nodes.readout_node(writer.nir, layer, signal.shape, writer.dt)
     return writer.add(layer.name, node, signal, signal.shape, signal.order)
 
 
@@ -287,6 +295,7 @@ _SPATIAL = {
 _TABLE = {
     **_SPATIAL,
     **dict.fromkeys(_neuron_nodes.LAYERS, _neurons),
+    LeakyReadout: _readout,
     Recurrent: _recurrent,
     layers.Dense: _dense,
     WSDense: _dense,

@@ -38,8 +38,9 @@ def import_nir(
 
     Args:
         path: String or path of the file. It may contain nodes of the types Affine, Linear, Conv1d, Conv2d, AvgPool2d,
-            SumPool2d, Flatten, Scale, IF, LIF and CubaLIF, and graphs of them. The outputs of neurons may come back to them,
-            through an Affine or Linear node, at the next step: a `Recurrent` layer. There may be no other loops.
+            SumPool2d, Flatten, Scale, IF, LIF and CubaLIF, at the end I, LI and CubaLI, and graphs of them. The outputs of
+            neurons may come back to them, through an Affine or Linear node, at the next step: a `Recurrent` layer. There may be
+            no other loops.
         timesteps: Integer T >= 1, see `SpikingModel`.
         gradient: The training method, see `SpikingModel`. Defaults to `"rate"`.
         reset: `"soft"`, a spike subtracts the threshold, or `"hard"`, it sets the membrane to `v_reset`, for neurons whose

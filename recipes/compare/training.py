@@ -25,7 +25,7 @@ METHODS = ["rate-multi", "rate-single", "bptt-multi"]
 def add_arguments(parser):
     command_line.add_recipe(parser)
     command_line.add_seeds(parser)
-    methods = f"for example rate-multi-2, sltt-single, ottt, os (default: {' '.join(METHODS)})"
+    methods = f"for example rate-multi-2, sltt-single, ottt, os, my_module:Method-multi (default: {' '.join(METHODS)})"
     parser.add_argument("--methods", nargs="+", default=METHODS, metavar="METHOD", help=methods)
     varied = "settings of which all combinations are trained, for example timesteps=1,2,4 levels=None,4"
     parser.add_argument("--vary", metavar="KEY=VALUES", nargs="+", action="extend", default=[], help=varied)
@@ -41,7 +41,7 @@ def compare(arguments):
         # Seeds are the outer loop, so that an interrupted comparison has the same seeds for all methods.
         for seed in range(arguments.seeds):
             for name, settings in chosen.items():
-                folder = RunFolder(output / f"{name}-{seed}")
+                folder = RunFolder(output / f"{name.replace(':', '.')}-{seed}")
                 status = train(arguments, folder, [*settings, f"seed={seed}"])
                 if status == INTERRUPTED:
                     raise KeyboardInterrupt

@@ -399,6 +399,7 @@ def test_a_loss_that_leaves_out_labels_has_a_mask():
     assert keras_internals.mask_of(tensor) is None
     keras_internals.put_mask(tensor, ops.ones((2,), "bool"))
     assert keras_internals.mask_of(tensor) is not None
+    assert keras_internals.mask_of(keras_internals.take_mask_off(tensor)) is None
 
 
 def test_the_losses_of_samples_are_also_found_for_a_function():

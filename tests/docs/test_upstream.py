@@ -11,6 +11,9 @@ import pytest
 from helpers import BACKEND
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "upstream.md"
+SHOWN = re.search(r"shown with (Keras [\d., ]*\d) where a section does not say otherwise", " ".join(PAGE.read_text().split()))[
+    1
+]
 SECTIONS = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 RUN = """
 import json, sys, traceback
@@ -38,7 +41,8 @@ def programs(kind):
 def is_to_show(title):
     """Whether the installed versions are among those with which a fault is said to be seen; `None` if they are others."""
     (text,) = (text for name, text in SECTIONS if name == title)
-    shown = re.search(r"Shown with ([^.]*(?:\.\d[^.]*)*)\.", text)[1]
+    stated = re.search(r"Shown with ([^.]*(?:\.\d[^.]*)*)\.", text)
+    shown = stated[1] if stated else SHOWN
     version = ".".join(keras.__version__.split(".")[:2])
     if library := re.search(r"(PyTorch|TensorFlow) ([\d.]+)", shown):
         module = {"PyTorch": "torch", "TensorFlow": "tensorflow"}[library[1]]

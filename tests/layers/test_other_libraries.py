@@ -9,7 +9,7 @@ import pytest
 from helpers import gradient_of, spiking
 
 from keras_ratesnn import surrogates
-from keras_ratesnn.layers import IF, LIF, CuBaLIF, ParametricLIF, Recurrent
+from keras_ratesnn.layers import IF, ILIF, LIF, CuBaLIF, LeakyReadout, ParametricLIF, Recurrent, Scale, SlidingPSN
 
 T = 12
 # A random membrane never equals its threshold, where snnTorch does not spike and this library does.
@@ -52,8 +52,30 @@ def integrator(**kwargs):
     return IFNode(**kwargs)
 
 
+def lapicque():
+    from snntorch import Lapicque
+
+    return Lapicque(R=2.0, C=4.0, time_step=2.0, init_hidden=True, threshold=0.5)
+
+
+def node_of(name, **kwargs):
+    from spikingjelly.activation_based import neuron
+
+    return getattr(neuron, name)(**kwargs)
+
+
+def without_reset(inputs, decay=0.8):
+    """The spikes of a membrane that no spike resets, with a threshold of 2."""
+    neurons = SlidingPSN(T, trainable=False)
+    spikes = neurons(inputs)
+    neurons.set_weights([decay ** np.arange(T)[::-1], np.array(-2.0)])
+    return spikes
+
+
 CASES = {
     "Leaky": (leaky, LIF(0.8, reset_delay=True)),
+    "Leaky without a reset": (lambda: leaky(threshold=2.0, reset_mechanism="none"), without_reset),
+    "Lapicque": (lapicque, lambda x: LIF(0.75, 0.5, reset_delay=True)(keras.layers.Rescaling(0.5)(x))),
     "Leaky that learns its threshold": (
         lambda: leaky(threshold=0.7, learn_threshold=True),
         LIF(0.8, 0.7, learn_threshold=True, reset_delay=True),
@@ -79,6 +101,8 @@ CASES = {
     "CUBALIFNode": (current_based_node, CuBaLIF(0.75, 0.5, synaptic_decay=0.5, reset="hard")),
     "CUBALIFNode, soft": (lambda: current_based_node(v_threshold=1.0, v_reset=None), CuBaLIF(0.75, synaptic_decay=0.5)),
     "IFNode": (integrator, IF(reset="hard")),
+    "HalfThresholdIFNode": (lambda: node_of("HalfThresholdIFNode", v_threshold=3.0), IF(3.0, initial_membrane=1.5)),
+    "ILIFNode": (lambda: node_of("ILIFNode", v_threshold=2.0), ILIF(4, decay=0.25, threshold=2.0, normalize=False)),
     "IFNode, soft": (lambda: integrator(v_threshold=3.0, v_reset=None), IF(3.0)),
 }
 
@@ -138,6 +162,75 @@ def test_recurrent_neurons_are_those_of_another_library(name):
     synapse.set_weights([kernel, bias])
     theirs, ours = both_spikes(theirs, Recurrent(neurons, synapse), CURRENTS)
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_neurons_that_get_only_their_own_spikes_back_are_those_of_another_library():
+    import snntorch
+    import torch
+    from spikingjelly.activation_based.layer import ElementWiseRecurrentContainer
+
+    weights = np.random.default_rng(1).normal(0.0, 0.6, 30).astype("float32")
+    of_each, shared = Scale(per_channel=True), Scale(-0.4)
+    of_each.build((None, 30))
+    of_each.set_weights([weights[None]])
+    current_based = CuBaLIF(0.8, synaptic_decay=0.6, reset_delay=True)
+    for kind, arguments, neurons in (
+        ("RLeaky", {"beta": 0.8}, LIF(0.8, reset_delay=True)),
+        ("RSynaptic", {"beta": 0.8, "alpha": 0.6}, current_based),
+    ):
+        for v, synapse in ((-0.4, shared), (torch.tensor(weights), of_each)):
+            theirs = getattr(snntorch, kind)(**arguments, all_to_all=False, V=v, init_hidden=True)
+            spikes, ours = both_spikes(theirs, Recurrent(neurons, synapse), CURRENTS)
+            np.testing.assert_array_equal(ours, spikes, err_msg=kind)
+    container = ElementWiseRecurrentContainer(node(v_threshold=0.5), lambda x, y: x + y)
+    neurons = LIF(0.5, 0.5, reset="hard", decay_input=True)
+    spikes, ours = both_spikes(container, Recurrent(neurons, Scale(1.0, trainable=False)), CURRENTS)
+    np.testing.assert_array_equal(ours, spikes)
+
+
+def test_membranes_that_never_spike_are_those_of_other_libraries():
+    """Of multiples of 1/2, with decays of 1/2, the first four steps are exact."""
+    import torch
+
+    currents = HALVES[:, :4]
+    inputs = keras.Input((30,))
+
+    def ours(readout, sequences=False):
+        # Beside the readout there are neurons.
+        model = spiking(keras.Model(inputs, [readout(inputs), IF()(inputs)]), 4, return_sequences=sequences)
+        return model.predict(currents, verbose=0)[0]
+
+    theirs, membranes, membrane = leaky(beta=0.5, reset_mechanism="none"), [], None
+    theirs.init_hidden = False
+    with torch.no_grad():
+        for t in range(4):
+            _, membrane = theirs(torch.tensor(currents[:, t]), membrane if t else theirs.reset_mem())
+            membranes.append(membrane.numpy())
+    np.testing.assert_array_equal(ours(LeakyReadout(0.5), sequences=True), np.stack(membranes, axis=1))
+    steps = torch.tensor(np.moveaxis(currents, 1, 0))
+    for value, decode in (("mean", "mean-mem"), ("last", "last_mem"), ("max", "max-mem")):
+        for kind, tau, readout in (
+            ("NonSpikingLIFNode", {"tau": 2.0}, LeakyReadout(0.5, decay_input=True, value=value)),
+            ("NonSpikingIFNode", {}, LeakyReadout(1.0, value=value)),
+        ):
+            their = node_of(kind, decode=decode, **tau)
+            their.step_mode = "m"
+            expected = their(steps).numpy()
+            np.testing.assert_array_equal(ours(readout), expected, err_msg=f"{kind}, {value}")
+
+
+def test_a_membrane_without_a_reset_is_that_of_a_convolution_in_time():
+    import snntorch
+    import torch
+
+    inputs, decay = keras.Input((30,)), math.exp(0.8 - 1.0)
+    with torch.no_grad():
+        theirs = snntorch.StateLeaky(beta=0.8, channels=30, threshold=2.0)(torch.tensor(np.moveaxis(CURRENTS, 1, 0)))
+    spikes, membranes = (np.moveaxis(of.numpy(), 0, 1) for of in theirs)
+    network = keras.Model(inputs, [without_reset(inputs, decay), LeakyReadout(decay)(inputs)])
+    ours = spiking(network, T, return_sequences=True).predict(CURRENTS, verbose=0)
+    np.testing.assert_array_equal(ours[0], spikes)
+    np.testing.assert_allclose(ours[1], membranes, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CASES_AT_THRESHOLD)

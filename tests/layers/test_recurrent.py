@@ -119,6 +119,57 @@ def test_one_sweep_carries_errors_through_the_synapse_once():
     np.testing.assert_allclose(of_back, [[0.0]], atol=1e-7)
 
 
+@pytest.mark.parametrize("step_mode", STEP_MODES)
+def test_one_weight_each_is_a_diagonal_kernel(step_mode):
+    """With every method: the outputs, and gradients with the diagonal of that of the kernel."""
+    weights = np.random.default_rng(0).normal(0.0, 0.6, 8).astype("float32")
+
+    def found(synapse, values, gradient):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        x = rsnn.layers.Recurrent(rsnn.layers.LIF(0.5, 0.5), synapse)(layers.Dense(8)(inputs))
+        model = spiking(keras.Model(inputs, layers.Dense(3)(x)), T, gradient, step_mode=step_mode)
+        synapse.set_weights(values)
+        value, gradients = loss_and_gradients(model, frames(), Y)
+        of_synapse = next(path for path in gradients if synapse.name in path)
+        return value, gradients.pop(of_synapse), list(gradients.values())
+
+    for gradient in ("rate", Rate(windows=T), "bptt", "sltt"):
+        value, of_scale, others = found(rsnn.layers.Scale(per_channel=True, name="back"), [weights[None]], gradient)
+        expected, of_kernel, expected_others = found(layers.Dense(8, use_bias=False, name="back"), [np.diag(weights)], gradient)
+        assert of_scale.any()
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        np.testing.assert_allclose(of_scale[0], np.diag(of_kernel), rtol=1e-4, atol=1e-6, err_msg=str(gradient))
+        for one, other in zip(others, expected_others, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6, err_msg=str(gradient))
+
+
+def test_a_scale_in_half_precision_is_saved_and_its_spikes_are_counted(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    inputs = keras.Input((3, 8))
+    scale = rsnn.layers.Scale(-0.5, per_channel=True, axis=1, name="back")
+    x = rsnn.layers.Recurrent(rsnn.layers.LIF(0.5, 0.25), scale, name="neurons")(inputs)
+    x = rsnn.layers.Scale(0.5, name="forth")(x)
+    model = compiled(spiking(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x))), T))
+    x = np.random.default_rng(0).uniform(0.0, 1.0, (4, T, 3, 8))
+    model.fit(x, Y, verbose=0)
+    assert scale.scale.shape == (1, 3, 1)
+    assert np.all(to_numpy(scale.scale.value).astype("float32") != -0.5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    found, spikes = rsnn.analysis.energy(model, x), rsnn.analysis.raster(model, x, "neurons").spikes
+    of = dict(zip(found.layers, found.accumulates, strict=True))
+    np.testing.assert_allclose(of["forth"], spikes.sum() / 4)
+    np.testing.assert_allclose(of["neurons/back"], spikes[:, :-1].sum() / 4)
+
+
+def test_an_axis_without_a_size_has_no_scales():
+    for axis, shape in ((0, (None, 3)), (2, (None, 3)), (-1, (None, None)), (-2, (4, 3))):
+        with pytest.raises(ValueError, match=f"`axis` must be an axis of known size, of the channels. Received: axis={axis}"):
+            rsnn.layers.Scale(per_channel=True, axis=axis).build(shape)
+
+
 def test_integer_spikes_come_back_and_can_be_unrolled():
     def neuron():
         return rsnn.layers.ILIF(levels=3, threshold=0.5, normalize=True)

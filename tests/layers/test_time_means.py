@@ -183,7 +183,7 @@ def test_what_needs_time_steps_cannot_follow():
     for after, message in [
         (LIF(name="late")(rates), "runs once, without time steps. Received: 'late' of type LIF"),
         (rsnn.layers.BernoulliEncoder(name="encoder")(rates), "Received: 'encoder' of type BernoulliEncoder"),
-        (layers.Add(name="sum")([rates, spikes]), "runs once, on means. Received: 'sum' of type Add"),
+        (layers.Add(name="sum")([rates, spikes]), "runs once. Received: 'sum' of type Add"),
         (layers.Concatenate(name="joined")([rates, inputs]), "Put a TimeMean before the other one, too"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -15,7 +15,7 @@ from helpers import BACKEND, dyadic, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.layers import IF, LIF, CuBaLIF, ParametricLIF
+from keras_ratesnn.layers import IF, LIF, CuBaLIF, LeakyReadout, ParametricLIF
 
 pytestmark = pytest.mark.runs_once
 
@@ -341,6 +341,40 @@ def test_a_file_that_went_out_and_in_again_is_the_same_model(file):
     check_same_layers(model.network, network)
     x = np.random.default_rng(1).normal(0.5, 1.0, (2, T, 11, 7, 4)).astype("float32")
     np.testing.assert_allclose(steps_of(model, x), steps_of(network, x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "readout",
+    [
+        LeakyReadout(0.9, value="last"),
+        LeakyReadout(0.75, decay_input=True, synaptic_decay=0.5, value="max"),
+        LeakyReadout(1.0),
+    ],
+    ids=["LI", "CubaLI", "I"],
+)
+def test_a_readout_goes_out_and_in_again(readout, file, request):
+    inputs = keras.Input((4,))
+    network = with_dyadic_weights(keras.Model(inputs, readout(layers.Dense(3)(IF()(inputs)))))
+    found = rsnn.import_nir(exported(network, file, dt=1e-3), T).network
+    assert type(nir.read(file).nodes[readout.name]).__name__ == request.node.callspec.id
+    check_same_layers(found, network)
+    x = dyadic((2, T, 4), 0.0, 2.0, 1)
+    np.testing.assert_array_equal(steps_of(found, x), steps_of(network, x))
+
+
+def test_a_readout_of_another_program_is_that_of_the_equations_of_nir(file):
+    """With a gain of 2 and a resting membrane of 0.5."""
+    shape, x = np.ones(3), dyadic((2, T, 3), 0.0, 2.0, 1)
+    neurons = nir.IF(r=shape / STEP, v_threshold=shape, v_reset=0.0 * shape)
+    readout = nir.LI(tau=2 * STEP * shape, r=4.0 * shape, v_leak=0.5 * shape)
+    nodes = {"input": nir.Input(np.array([3])), "if": neurons, "li": readout, "output": nir.Output(np.array([3]))}
+    nir.write(file, nir.NIRGraph(nodes, [("input", "if"), ("if", "li"), ("li", "output")]))
+    model = rsnn.import_nir(file, T, reset="hard")
+    spikes = steps_of(keras.Model(model.network.inputs, model.network.get_layer("if").output), x)
+    membrane = np.full((2, 3), 0.5)
+    for t, found in enumerate(np.moveaxis(steps_of(model, x), 1, 0)):
+        membrane = membrane + (0.5 - membrane + 4.0 * spikes[:, t]) / 2
+        np.testing.assert_allclose(found, membrane, rtol=1e-6)
 
 
 def test_networks_of_rows_go_out_and_in_again(file):

@@ -60,7 +60,7 @@ def test_networks_that_cannot_be_read_the_same_way_are_errors(stand_in):
 
 def test_the_error_names_the_package_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "neurobench.models", None)
-    with pytest.raises(ImportError, match=r"neurobench_model needs the package neurobench.models, .*\[neurobench\]"):
+    with pytest.raises(ImportError, match=r"neurobench_model needs the package neurobench.models .*\[neurobench\]"):
         neurobench_model(network())
 
 

@@ -69,7 +69,7 @@ def test_coco_images_are_resized_with_their_boxes(tmp_path):
 
 
 MISTAKES = {
-    "no list": (lambda content: content.pop("categories"), "train.json must have a list 'categories'"),
+    "no list": (lambda content: content.pop("categories"), "train.json must have 'categories' of type list"),
     "no field": (lambda content: content["images"][1].pop("file_name"), "Entry 1 of 'images' in .*'file_name' of type str"),
     "image": (lambda content: content["annotations"][0].update(image_id=99), "Entry 0 .* image_id 99"),
     "category": (lambda content: content["annotations"][2].update(category_id=1), "Entry 2 .* category_id 1"),

@@ -908,6 +908,77 @@ def test_a_recipe_accepts_every_method_and_its_normalisation():
         imagenet.network(width=0.1)
 
 
+OWN_METHODS = """
+import keras
+from keras_ratesnn import gradients
+
+@keras.saving.register_keras_serializable(package="my_methods")
+class Half(gradients.GradientMethod):
+    def call(self, run):
+        outputs = gradients.BPTT().call(run)
+        return gradients.graft(keras.ops.stop_gradient(outputs), outputs, 0.5)
+
+class Unregistered(Half):
+    pass
+
+@keras.saving.register_keras_serializable(package="my_methods")
+class WithArguments(Half):
+    def __init__(self, factor):
+        self.factor = factor
+
+class Nothing:
+    pass
+"""
+
+
+@pytest.fixture
+def own_methods(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("methods")
+    (folder / "my_methods.py").write_text(OWN_METHODS)
+    (folder / "my_package.py").write_text("from my_methods import Half")
+    monkeypatch.syspath_prepend(folder)
+    yield
+    for module in ("my_methods", "my_package"):
+        sys.modules.pop(module, None)
+
+
+@pytest.mark.filterwarnings("ignore:DEAD:UserWarning")
+def test_a_method_of_ones_own_is_compared_and_evaluated(own_methods, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training.subprocess, "run", lambda command, **_: types.SimpleNamespace(returncode=main(command[3:])))
+    command = ["digits", "--seeds", "1", "--output", str(tmp_path), "--methods", "my_methods:Half-multi", "bptt-multi"]
+    assert compare.main([*command, "--set", "epochs=1", "train_images=64", "width=0.5", "timesteps=2"]) == 0
+    table = capsys.readouterr().out.splitlines()[-2:]
+    assert {tuple(row.split(" | ")[1:3]) for row in table} == {("bptt", "multi"), ("my_methods.Half", "multi")}
+    run_folder = tmp_path / "my_methods.Half-multi-0"
+    # Elsewhere the settings of the run say what to import before its model is loaded.
+    keras.saving.get_custom_objects().pop("my_methods>Half")
+    sys.modules.pop("my_methods")
+    assert evaluate.main([str(run_folder)]) == 0
+    written = json.loads((run_folder / "settings.json").read_text())
+    assert written["gradient"] == "my_methods:Half"
+    # Also by another name.
+    assert catalogue.find("digits").with_settings(["gradient=my_package:Half"]).settings()["gradient"] == "my_methods:Half"
+
+
+@pytest.mark.parametrize(
+    ("gradient", "said"),
+    [
+        ("my_methods:Missing", "a class that can be imported, package.module:Class"),
+        ("no_such_module:Half", "Received: gradient='no_such_module:Half'. ModuleNotFoundError: No module named"),
+        (":Half", "package.module:Class"),
+        ("my_methods:Nothing", "must be a subclass of keras_ratesnn.gradients.GradientMethod"),
+        ("my_methods:Unregistered", "Decorate it with @keras.saving.register_keras_serializable"),
+        ("my_methods:WithArguments", "made without arguments"),
+        ("halves", "`gradient` must be one of 'rate', 'bptt', 'sltt', 'ottt', 'package.module:Class'"),
+    ],
+)
+def test_the_error_for_a_method_of_ones_own_says_what_it_must_be(gradient, said, own_methods, tmp_path, capsys):
+    assert said in error_of(["digits", "--set", f"gradient={gradient}", "--output", tmp_path / "run"], capsys)
+    if ":" in gradient:
+        assert said in error_of(["digits", "--methods", f"{gradient}-multi"], capsys, compare.main)
+        assert "must end in -multi or -single" in error_of(["digits", "--methods", gradient], capsys, compare.main)
+
+
 def test_a_recipe_takes_windows_of_the_rate_gradient():
     digits = catalogue.find("digits")
     assert digits.with_settings(["windows=2"]).spiking.gradient.windows == 2

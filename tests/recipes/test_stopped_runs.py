@@ -23,6 +23,14 @@ pytestmark = pytest.mark.runs_once
 RUN = ("digits", "--set", "epochs=2", "ordinary=first", "ordinary_epochs=1", "levels=2", *QUICKLY)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Shells start commands in the background with signals of Ctrl-C ignored, and tests with them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):
     """`(folder, record)` of an uninterrupted run."""

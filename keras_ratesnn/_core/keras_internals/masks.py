@@ -15,6 +15,12 @@ def put_mask(tensor, mask):
     return tensor
 
 
+def take_mask_off(tensor):
+    """Takes the mask off a tensor to which Keras attached one, and returns the tensor."""
+    set_keras_mask(tensor, None)
+    return tensor
+
+
 def with_mask(function, *tensors):
     """`function(*tensors)`, with `function` of their masks as its Keras mask if all of them have one."""
     masks = [mask_of(tensor) for tensor in tensors]

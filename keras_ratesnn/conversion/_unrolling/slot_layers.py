@@ -1,5 +1,5 @@
 """What an unrolled network has beside the layers of the original: neurons that emit slot by slot, sums over slots, biases, and
-layers that mix the steps of the original.
+layers that mix the steps of the original, or read them out.
 
 A step of the original network is D time steps here, its slots, which follow each other: of the rows `(batch * T * D, ...)` of a
 signal those of one step are neighbours.
@@ -12,8 +12,8 @@ from keras import ops
 
 from keras_ratesnn._core import checks, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
-from keras_ratesnn.layer_kinds import TIME_MIXING, LayerKind
-from keras_ratesnn.layers import NeuronCell, TimeMixing
+from keras_ratesnn.layer_kinds import READOUT, TIME_MIXING, LayerKind
+from keras_ratesnn.layers import LeakyReadout, NeuronCell, TimeMixing
 
 
 @registry.register
@@ -165,6 +165,45 @@ class SlotMixing(_OfSlots):
 
     def get_config(self) -> Config:
         return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+
+
+@registry.register
+class SlotReadout(keras.layers.Layer):
+    """A readout whose membrane takes the input of the first slot of each step, and keeps its value in the others.
+
+    Args:
+        layer: A `LeakyReadout`.
+        slots: Integer D.
+        **kwargs: `name`, `dtype` of a Keras layer.
+    """
+
+    layer_kind = LayerKind(role=READOUT)
+
+    def __init__(self, layer: LeakyReadout | Config, slots: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.layer: LeakyReadout = keras.saving.deserialize_keras_object(layer) if isinstance(layer, dict) else layer
+        self.slots = checks.positive_integer("slots", slots)
+        self.value = self.layer.value
+        self.supports_masking = True
+        self.built = True
+
+    def initial_state(self, inputs: Tensor) -> Structure:
+        return {"layer": self.layer.initial_state(inputs), "slot": ops.zeros((), "int32")}
+
+    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Structure]:
+        is_first = state["slot"] == 0
+        _, after = self.layer.step(inputs, state["layer"])
+        after = tree.map_leaves(lambda new, old: ops.where(is_first, new, old), after, state["layer"])
+        return after["membrane"], {"layer": after, "slot": (state["slot"] + 1) % self.slots}
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return self.layer(inputs)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer), "slots": self.slots}
 
 
 @registry.register

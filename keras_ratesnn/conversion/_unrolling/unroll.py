@@ -37,7 +37,7 @@ from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.quantization import quantized_layers
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
 from keras_ratesnn.conversion._tasks import with_network
-from keras_ratesnn.conversion._unrolling.slot_layers import Bias, SlotCell, SlotMixing, SlotSum
+from keras_ratesnn.conversion._unrolling.slot_layers import Bias, SlotCell, SlotMixing, SlotReadout, SlotSum
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
@@ -58,8 +58,8 @@ def unroll(model: SpikingModel) -> SpikingModel:
     of D time steps), and can be saved and exported; `analysis` reads its spikes. With `return_sequences=True` the output of a
     step of the original stands at each of its D steps. It is not trained: train the original.
 
-    Delays and other layers that mix time steps (`keras_ratesnn.layers.TimeMixing`) see the integers, and delay by steps of the
-    original. Encoders, layers that take the time step and neurons that look ahead, as `PSN` does, are refused.
+    Delays and other layers that mix time steps (`keras_ratesnn.layers.TimeMixing`) and readouts see the integers, at steps of
+    the original. Encoders, layers that take the time step and neurons that look ahead, as `PSN` does, are refused.
 
     Example:
 
@@ -163,8 +163,8 @@ class _UnrollingRule:
             raise self._refused(call, f"it takes one input, and here {len(call.signals)}. Call it on its input alone.")
         if kind.role == layer_kinds.NEURON:
             return self._neuron(call)
-        if kind.role == layer_kinds.TIME_MIXING:
-            return self._mixing(call)
+        if kind.role in (layer_kinds.TIME_MIXING, layer_kinds.READOUT):
+            return self._mixing(call, SlotMixing if kind.role == layer_kinds.TIME_MIXING else SlotReadout)
         of_slots = [signal for signal in call.signals if signal.slots]
         if not of_slots or kind.role == layer_kinds.TIME_MEAN or kind.normalization is not None:
             return self._on_frames(call)
@@ -208,10 +208,10 @@ class _UnrollingRule:
             spikes = keras.layers.Rescaling(cell.spike_size, name=name, dtype=neuron.dtype_policy)(spikes)
         return _Signal(spikes, self._name(neuron), ordered=True)
 
-    def _mixing(self, call):
+    def _mixing(self, call, of_slots):
         layer, name = call.operation, self._name(call.operation)
         if layer not in self.copies:
-            self.copies[layer] = SlotMixing(new_copy(layer, {}), self.slots, name=self._unique(name), dtype=layer.dtype_policy)
+            self.copies[layer] = of_slots(new_copy(layer, {}), self.slots, name=self._unique(name), dtype=layer.dtype_policy)
         return _Signal(self._run(self.copies[layer], call, self.frames))
 
     def _on_frames(self, call):

@@ -14,10 +14,11 @@ from keras_ratesnn.gradients.handlers.normalization import NormalizationHandler
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 from keras_ratesnn.gradients.handlers.parallel import AllStepsHandler, PartialSumsHandler
 from keras_ratesnn.gradients.handlers.random import RandomHandler
+from keras_ratesnn.gradients.handlers.readout import ReadoutHandler
 from keras_ratesnn.gradients.handlers.time_mean import TimeMeanHandler
 from keras_ratesnn.gradients.time.derivative import has_written_derivative
 
-_OF_ROLE = {layer_kinds.ENCODER: EncoderHandler, layer_kinds.TIME_MIXING: MixingHandler}
+_OF_ROLE = {layer_kinds.ENCODER: EncoderHandler, layer_kinds.TIME_MIXING: MixingHandler, layer_kinds.READOUT: ReadoutHandler}
 
 
 def handler_class(call: PlannedCall, context: Context, follows_a_mean: bool = False) -> type[Handler]:
@@ -62,6 +63,7 @@ __all__ = [
     "NormalizationHandler",
     "OperationHandler",
     "RandomHandler",
+    "ReadoutHandler",
     "State",
     "Time",
     "TimeMeanHandler",
