@@ -39,7 +39,9 @@ def fire(membrane: Tensor, threshold: float | Tensor) -> Tensor:
 def fire_levels(membrane: Tensor, threshold: float, levels: int, round_half_up: bool = False) -> Tensor:
     """s_t = round(clip(v_t/θ, 0, D)): an integer from 0 to D = `levels`; halves are rounded to the even integer, or up."""
     clipped = ops.clip(membrane / threshold, 0.0, float(levels))
-    return ops.floor(clipped + 0.5) if round_half_up else ops.round(clipped)
+    rounded = ops.round(clipped)
+    # Not the floor of what is larger by a half: in float64 PyTorch's is in float32.
+    return rounded + ops.cast(clipped - rounded >= 0.5, rounded.dtype) if round_half_up else rounded
 
 
 def fire_levels_derivative(membrane: Tensor, threshold: float, levels: int) -> Tensor:

@@ -146,8 +146,8 @@ class ILIF(NeuronWithArguments):
             to `0.25`.
         threshold: Float > 0, what a spike takes from the membrane. Defaults to `1.0`.
         normalize: Boolean, whether spikes are divided by `levels`. Defaults to `False`.
-        round_half_up: Boolean, whether halves are rounded up, floor(clip(v_t / threshold, 0, D) + 0.5), instead of to the even
-            integer. Sums of integer spikes are often halves. Defaults to `False`.
+        round_half_up: Boolean, whether halves, which sums of integer spikes often are, are rounded up instead of to the even
+            integer. Defaults to `False`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spikes.
             Defaults to `True`.
         initial_membrane: Float <= `threshold / 2`, the membrane v⁺_0 before the first step. Defaults to `0.0`.

@@ -170,6 +170,7 @@ def test_a_model_of_the_user_is_filled_and_arguments_replace_what_weights_do_not
         ({"input_shape": (32, 32, 1)}, "`input_shape` must have 3 channels"),
         ({"network": "rate_backpropagation"}, "`network` must be sew_resnet, which the weights fit"),
         ({"network": "resnet"}, "`network` must be"),
+        ({"network": torch.nn.Linear(1, 1)}, "`network` must be the name of an architecture or a SpikingModel"),
         ({"weights": "digits"}, "`weights` are those of the file"),
         ({"pooling": 1}, "pooling"),
     ],

@@ -19,7 +19,9 @@ registered = keras.saving.register_keras_serializable(package="tests_conformance
         lambda: rsnn.layers.ParametricLIFCell(per_channel=True, learn_threshold=True, decay_input=True),
         lambda: rsnn.layers.ALIFCell(detach_reset=False, learn_threshold=True, initial_membrane=0.5, decay_input=True),
         lambda: rsnn.layers.CuBaLIFCell(reset="hard", detach_reset=False, initial_membrane=-0.3, reset_delay=True),
-        lambda: rsnn.layers.ILIFCell(3, decay=0.5, threshold=0.7, normalize=True, detach_reset=False, initial_membrane=0.1),
+        lambda: rsnn.layers.ILIFCell(
+            3, decay=0.5, threshold=0.7, normalize=True, round_half_up=True, detach_reset=False, initial_membrane=0.1
+        ),
     ],
     ids=["LIF", "LIF with a delayed reset", "ParametricLIF", "ALIF", "CuBaLIF", "ILIF"],
 )

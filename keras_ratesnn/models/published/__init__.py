@@ -81,8 +81,10 @@ def from_checkpoint(
         ImportError: If PyTorch is not installed.
     """
     checks.boolean("verbose", verbose)
-    if network is not None and not isinstance(network, SpikingModel):
+    if isinstance(network, str):
         checks.one_of("network", network, NETWORKS)
+    elif network is not None and not isinstance(network, SpikingModel):
+        raise checks.wrong_type("network", "the name of an architecture or a SpikingModel", network)
     if "weights" in options:
         raise TypeError(f"`weights` are those of the file. Received: weights={options['weights']!r}. Leave it out.")
     contents = _file.read(path)

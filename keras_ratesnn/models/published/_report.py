@@ -17,7 +17,7 @@ class CheckpointReport:
         assumed: Dict of arguments that they do not tell, to a text that says what was taken and why.
         note: String, what the authors' program does in another way, or `""`.
         prefixed: Boolean, whether `module.` was removed from all names.
-        renamed: Dict of the authors' names of weights to ours: all that were read.
+        renamed: Dict of the authors' names of weights, without containers called `module`, to ours: all that were read.
         reshaped: Dict of the authors' names to pairs of shapes, theirs and ours.
         zeros: List of our weights that the authors' network does not have, and which are 0.
         unused: Dict of the authors' names of weights that were left out to the reason.
