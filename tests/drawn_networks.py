@@ -95,6 +95,7 @@ OF_LIBRARY = {
     "IFCell": _cell(lambda random: rsnn.layers.IFCell(threshold=0.4)),
     "ILIFCell": _cell(lambda random: rsnn.layers.ILIFCell(3, threshold=0.4, initial_membrane=0.1)),
     "LIFCell": _cell(lambda random: rsnn.layers.LIFCell(threshold=0.4, reset_delay=True)),
+    "LeakyReadout": lambda x, random: rsnn.layers.LeakyReadout(value=str(random.choice(["mean", "last", "max"])))(x),
     "LatencyEncoder": _anywhere(lambda random: rsnn.layers.LatencyEncoder()),
     "MaskedPSN": _neurons(lambda random: rsnn.layers.MaskedPSN(T, 2, threshold=0.3)),
     "MaskedPSNCell": _cell(lambda random: rsnn.layers.MaskedPSNCell(T, 2, threshold=0.3)),
@@ -106,6 +107,7 @@ OF_LIBRARY = {
     "ParametricLIFCell": _cell(lambda random: rsnn.layers.ParametricLIFCell(threshold=0.4, decay_input=True)),
     "Recurrent": _neurons(lambda random: rsnn.layers.Recurrent(_ilif(random), layers.Dense(4))),
     "RecurrentCell": _cell(lambda random: rsnn.layers.RecurrentCell(rsnn.layers.LIFCell(threshold=0.5), layers.Dense(4))),
+    "Scale": _anywhere(lambda random: rsnn.layers.Scale(0.7, per_channel=bool(random.integers(2)))),
     "SlidingPSN": _neurons(lambda random: rsnn.layers.SlidingPSN(2, threshold=0.3)),
     "SlidingPSNCell": _cell(lambda random: rsnn.layers.SlidingPSNCell(2, threshold=0.3)),
     "TemporalEffectiveBatchNormalization": _anywhere(lambda random: rsnn.layers.TemporalEffectiveBatchNormalization(T)),
@@ -200,6 +202,10 @@ OF_KERAS = {
 """Likewise, of Keras."""
 
 
+LAST = ("TimeMean", "LeakyReadout")
+"""Pieces behind which there is no time."""
+
+
 def draw(names, seed, shape=(4, 2, 2)):
     """A network with a piece of each name, in this order, and neurons with integer spikes before, between or after them.
 
@@ -214,7 +220,7 @@ def draw(names, seed, shape=(4, 2, 2)):
         if random.integers(2):
             x = _neurons(_ilif)(x, random)
         x = pieces[name](x, random)
-    if "TimeMean" not in names:
+    if names[-1] not in LAST:
         x = _neurons(_ilif)(x, random)
     network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
     give_weights(network, random)

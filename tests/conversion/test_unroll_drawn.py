@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from drawn_networks import OF_KERAS, OF_LIBRARY, T, draw
+from drawn_networks import LAST, OF_KERAS, OF_LIBRARY, T, draw
 from helpers import to_numpy
 
 import keras_ratesnn as rsnn
@@ -22,10 +22,11 @@ LAYERS = {name for name in OF_LIBRARY if not name.endswith("Cell")}
 
 
 def networks_of(pieces, seed=0, size=5):
-    """The names of pieces that can be unrolled, in parts, in the order of a seed; a time mean comes last in its part."""
-    names = np.random.default_rng(seed).permutation(sorted(set(pieces) - {*REFUSED, "TimeMean"})).tolist()
+    """The names of pieces that can be unrolled, in parts, in the order of a seed; what ends time comes last in its part."""
+    names = np.random.default_rng(seed).permutation(sorted(set(pieces) - {*REFUSED, *LAST})).tolist()
     parts = [names[start : start + size] for start in range(0, len(names), size)]
-    parts[-1] += ["TimeMean"] if "TimeMean" in pieces else []
+    for part, last in zip(parts, sorted({*LAST} & {*pieces}), strict=False):
+        part.append(last)
     return [pytest.param(part, 100 * seed + number, id="-".join(part)) for number, part in enumerate(parts)]
 
 
