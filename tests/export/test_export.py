@@ -48,7 +48,7 @@ def every_other_layer():
     names = (
         *("Delay", "MaskedPSN", "OnlineRenormalization", "PSN", "Recurrent", "SlidingPSN", "spiking_self_attention"),
         *("TemporalEffectiveBatchNormalization", "ThresholdDependentBatchNormalization", "TimeMixing", "token_attention"),
-        *("WSConv2D", "WSDense"),
+        *("WSConv2D", "WSDense", "Scale"),
     )
     parts = [layers.Flatten()(x) for x in (encoded, *(OF_LIBRARY[name](spikes, random) for name in names))]
     network = keras.Model(inputs, layers.Dense(3)(rsnn.layers.TimeMean()(layers.Concatenate()(parts))))
