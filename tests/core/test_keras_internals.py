@@ -242,6 +242,15 @@ def test_keras_reads_variables_in_their_own_dtype_where_autocast_is_off():
     assert found == [("float16", "float32")], "keras.src.backend.common.variables.AutocastScope has changed"
 
 
+def test_variables_made_without_values_get_none_later():
+    with keras_internals.without_values():
+        variable = keras.Variable(np.ones, shape=(2, 3), dtype="float32")
+    assert variable.shape == (2, 3)
+    with keras.StatelessScope():
+        other = keras.Variable(lambda shape, dtype: ops.ones(shape, dtype), shape=(2,), dtype="float32")
+    assert (variable._value is None, other._value is None) == (True, False)
+
+
 def test_values_are_read_and_assigned_as_keras_does_in_and_out_of_scopes():
     layer = layers.Dense(2, dtype="mixed_float16")
     layer.build((1, 3))

@@ -163,6 +163,26 @@ def test_names_and_settings_that_would_take_much_memory_are_refused(tmp_path):
             from_checkpoint(tmp_path / name)
 
 
+def test_a_small_file_of_weights_for_a_network_larger_than_memory_is_refused_before_it_is_built(tmp_path):
+    weights = {f"layer{stage}.{block}.conv1.0.weight": torch.ones(1, 1, 1, 1) for stage in range(1, 5) for block in range(2)}
+    weights |= {"conv1.weight": torch.ones(1, 1, 7, 7), "fc.weight": torch.ones(1_000_000, 1)}
+    weights["layer4.0.conv1.0.weight"] = torch.ones(1_000_000, 1, 1, 1)
+    path = tmp_path / "large.pth"
+    torch.save(weights, path)
+    with pytest.raises(ValueError, match=r"it lacks .*bias of stem_bn"):
+        from_checkpoint(path)
+
+
+def test_names_of_many_blocks_are_refused_before_they_are_built(tmp_path):
+    channels = {"patch_embed.proj_conv": 3, "patch_embed.rpe_conv": 8, "patch_embed.proj_conv3": 4, "block.0.mlp.fc1_conv": 8}
+    weights = {f"{name}.weight": torch.ones(8, number, 1, 1) for name, number in channels.items()}
+    weights |= {f"block.{number}.attn.q_bn.bias": torch.ones(1) for number in range(2000)}
+    path = tmp_path / "long.pth"
+    torch.save({"model": {**weights, "head.weight": torch.ones(2, 8)}}, path)
+    with pytest.raises(ValueError, match="as spikformer it has 2000 blocks"):
+        from_checkpoint(path)
+
+
 def test_reading_leaves_what_pytorch_allows_as_it_was(tmp_path):
     before = torch.serialization.get_safe_globals()
     threads = [

@@ -59,6 +59,7 @@ from keras_ratesnn._core.keras_internals.scopes import Tried as Tried
 from keras_ratesnn._core.keras_internals.scopes import Values as Values
 from keras_ratesnn._core.keras_internals.scopes import autocast_dtype as autocast_dtype
 from keras_ratesnn._core.keras_internals.scopes import without_autocast as without_autocast
+from keras_ratesnn._core.keras_internals.scopes import without_values as without_values
 from keras_ratesnn._core.keras_internals.state import assign as assign
 from keras_ratesnn._core.keras_internals.state import reattach_state as reattach_state
 from keras_ratesnn._core.keras_internals.state import set_state as set_state

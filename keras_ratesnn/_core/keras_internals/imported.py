@@ -7,6 +7,8 @@ from keras_ratesnn._core.keras_internals.versions import REMEDY, warn_if_unteste
 warn_if_untested(keras.__version__)
 try:
     from keras.src.backend import compute_output_spec as compute_output_spec
+    from keras.src.backend.common.global_state import get_global_attribute as get_global_attribute
+    from keras.src.backend.common.global_state import set_global_attribute as set_global_attribute
     from keras.src.backend.common.masking import get_keras_mask as get_keras_mask
     from keras.src.backend.common.masking import set_keras_mask as set_keras_mask
     from keras.src.backend.common.stateless_scope import get_stateless_scope as get_stateless_scope

@@ -1,11 +1,18 @@
 """Scopes in which variables have other values than their own, or are read in another dtype."""
 
+import contextlib
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_ratesnn._core.keras_internals.imported import AutocastScope, get_autocast_scope, get_stateless_scope
+from keras_ratesnn._core.keras_internals.imported import (
+    AutocastScope,
+    get_autocast_scope,
+    get_global_attribute,
+    get_stateless_scope,
+    set_global_attribute,
+)
 from keras_ratesnn._core.keras_internals.layers import with_sublayers
 from keras_ratesnn._core.keras_internals.losses import with_owners
 
@@ -200,6 +207,20 @@ def autocast_dtype():
     """The dtype to which variables are cast when they are read, or `None`."""
     scope = get_autocast_scope()
     return None if scope is None else scope.dtype
+
+
+@contextlib.contextmanager
+def without_values():
+    """A context in which new variables have shapes, but no values.
+
+    Keras would give them values at the end of the next `StatelessScope`, even if they were larger than memory.
+    """
+    waiting = list(get_global_attribute("uninitialized_variables", []))
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        set_global_attribute("uninitialized_variables", waiting)
 
 
 def without_autocast():

@@ -103,7 +103,7 @@ def _of_config(archive, card):
     if reason:
         return reason
     # Without values: the configuration may declare more weights than there is memory.
-    with keras_internals.without_code(), keras.StatelessScope(initialize_variables=False):
+    with keras_internals.without_code(), keras_internals.without_values():
         model = keras.saving.deserialize_keras_object({**config, "compile_config": None})
     if not hasattr(model, "network") or not hasattr(model, "timesteps"):
         return f"must be those of a SpikingModel, but are those of a {type(model).__name__}"

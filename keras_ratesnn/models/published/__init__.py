@@ -4,7 +4,7 @@ import inspect
 import os
 from typing import Any
 
-from keras_ratesnn._core import checks
+from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn.models.published import _espikeformer, _file, _filling, _residual, _transformers
 from keras_ratesnn.models.published._layouts import UnknownSizesError, channels_of, image_shape
 from keras_ratesnn.models.published._report import CheckpointReport
@@ -95,19 +95,29 @@ def from_checkpoint(
     report = CheckpointReport(contents.path, contents.place, architecture, builder, {}, {}, layout.note, contents.prefixed)
     if isinstance(network, SpikingModel):
         model = _of_user(network, timesteps, options)
+        values = _matched(model, weights, layout, report, origin)
     else:
-        model = layout.builder(**_arguments(layout, contents.timesteps, timesteps, options, report, origin))
-    try:
-        _filling.fill(model.network, weights, layout, report, options.get("include_top", True))
-    except _filling.MismatchError as error:
-        raise ValueError(
-            f"`path` must have the weights of this {architecture}, a {report.builder}. {origin}, but {error}. Pass the "
-            "arguments with which its authors trained it, or another network."
-        ) from None
+        arguments = _arguments(layout, contents.timesteps, timesteps, options, report, origin)
+        # First without values: a few large shapes may stand for more weights than there is memory.
+        with keras_internals.without_values():
+            values = _matched(layout.builder(**arguments), weights, layout, report, origin, options.get("include_top", True))
+        model = layout.builder(**arguments)
+    _filling.fill(model.network, values)
     model.checkpoint_report = report
     if verbose:
         print(report)
     return model
+
+
+def _matched(model, weights, layout, report, origin, include_top=True):
+    """See `_filling.matched`."""
+    try:
+        return _filling.matched(model.network, weights, layout, report, include_top)
+    except _filling.MismatchError as error:
+        raise ValueError(
+            f"`path` must have the weights of this {report.network}, a {report.builder}. {origin}, but {error}. Pass the "
+            "arguments with which its authors trained it, or another network."
+        ) from None
 
 
 def _recognized(weights, network, origin):

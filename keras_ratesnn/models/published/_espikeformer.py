@@ -2,7 +2,7 @@
 
 from keras_ratesnn.models.espikeformer import ESpikeFormer
 from keras_ratesnn.models.espikeformer_large import ESpikeFormerLarge
-from keras_ratesnn.models.published._layouts import Layout, inputs, numbers, outputs
+from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
 
 _SIDE = 224
 _HEADS = (8, "8, the authors' default")
@@ -89,8 +89,8 @@ def espikeformer(weights):
     """The base networks, whose last two blocks with attention are a stage of their own."""
     if not {"ConvBlock1_1.0.Conv.pwconv1.0.weight", "block3.0.attn.q_conv.0.weight"} <= weights.keys():
         return None
-    stages, blocks = ("downsample1_2", "downsample2", "downsample3", "downsample4"), numbers(weights, r"block([34])\.(\d+)\.")
-    layout = _layout(weights, ESpikeFormer, BASE, stages, blocks)
+    stages, number = ("downsample1_2", "downsample2", "downsample3", "downsample4"), blocks(weights, r"block([34])\.(\d+)\.")
+    layout = _layout(weights, ESpikeFormer, BASE, stages, number)
     neurons = "ILIF(levels=4, decay=0.0, normalize=True), not normalised before the classifier"
     unused = {"head_kd": "a second classifier, for distillation, without which the authors run the network"}
     return layout._replace(assumed={"neuron": (None, neurons), "heads": _HEADS}, unused=unused)
@@ -100,19 +100,19 @@ def espikeformer_large(weights):
     """The large networks; with a second classifier for distillation, their output is the mean of both."""
     if not {"ConvBlock1_1.0.conv1.0.0.weight", "block3.0.attn.q_conv.0.conv1.0.weight"} <= weights.keys():
         return None
-    stages, blocks = ("downsample1_2", "downsample2", "downsample3"), numbers(weights, r"block3\.(\d+)\.")
-    layout = _layout(weights, ESpikeFormerLarge, LARGE, stages, blocks)
+    stages, number = ("downsample1_2", "downsample2", "downsample3"), blocks(weights, r"block3\.(\d+)\.")
+    layout = _layout(weights, ESpikeFormerLarge, LARGE, stages, number)
     neurons = "ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)"
     found = {**layout.found, "distilled": "head_kd.weight" in weights}
     return layout._replace(found=found, assumed={"neuron": (None, neurons), "heads": _HEADS})
 
 
-def _layout(weights, builder, names, stages, blocks):
+def _layout(weights, builder, names, stages, number):
     found = {
         "input_shape": (_SIDE, inputs(weights, "downsample1_1.encode_conv")),
         "classes": outputs(weights, "head"),
         "dims": tuple(outputs(weights, f"{stage}.encode_conv") for stage in stages),
-        "blocks": len(blocks),
+        "blocks": number,
         "mlp_ratio": outputs(weights, "block3.0.mlp.fc1_conv") // inputs(weights, "block3.0.mlp.fc1_conv"),
     }
     return Layout(builder, found, names, {})

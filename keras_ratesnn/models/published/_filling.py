@@ -26,11 +26,11 @@ def strangers(weights, layout):
     return [name for name in weights if _layer(name, names, unused) is None]
 
 
-def fill(network, weights, layout, report, include_top=True):
-    """Assigns all weights; nothing is assigned if one does not fit.
+def matched(network, weights, layout, report, include_top=True):
+    """Where all weights go: tuples of the name of a layer, the number of its weight, and an array.
 
     Args:
-        network: Functional model.
+        network: Functional model, whose weights need not have values.
         weights: Dict of the authors' names to arrays.
         layout: `Layout`.
         report: `CheckpointReport`, to which is added what became of each weight.
@@ -43,10 +43,10 @@ def fill(network, weights, layout, report, include_top=True):
     found = _by_layer(weights, layout, own, report, include_top)
     values, missing, wrong = [], [], []
     for name, layer in own.items():
-        for parameter, variable in zip(_PARAMETERS, layer.weights, strict=False):
+        for index, (parameter, variable) in enumerate(zip(_PARAMETERS, layer.weights, strict=False)):
             theirs = found.get(name, {}).pop(parameter, None)
             if theirs is None and parameter == "bias" and layout.without_biases and name != TOP[0] and name in found:
-                values.append((variable, np.zeros(variable.shape, "float32")))
+                values.append((name, index, np.zeros(variable.shape, "float32")))
                 report.zeros.append(f"{name}.bias")
                 continue
             if theirs is None:
@@ -59,7 +59,7 @@ def fill(network, weights, layout, report, include_top=True):
             if array is not weights[theirs]:
                 report.reshaped[theirs] = (weights[theirs].shape, array.shape)
             report.renamed[theirs] = f"{name}.{variable.name}"
-            values.append((variable, array))
+            values.append((name, index, array))
     left = [theirs for parameters in found.values() for theirs in parameters.values()]
     for problem, names in (("lacks", missing), ("has", wrong), ("has no place for", left)):
         if names:
@@ -67,9 +67,14 @@ def fill(network, weights, layout, report, include_top=True):
     broken = [theirs for theirs in report.renamed if not np.isfinite(weights[theirs]).all()]
     if broken:
         raise MismatchError(f"it has numbers that are NaN or infinite in {listed(broken)}")
-    for variable, array in values:
+    return values
+
+
+def fill(network, values):
+    """Assigns what `matched` returns."""
+    for name, index, array in values:
         # A copy: a variable must not share memory with the file.
-        variable.assign(np.array(array))
+        network.get_layer(name).weights[index].assign(np.array(array))
 
 
 def listed(names):

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from keras_ratesnn.models._blocks import channel_axis
 
+_MOST_BLOCKS = 100
+
 
 class Layout(NamedTuple):
     """A network of ours for the weights in a file.
@@ -58,6 +60,14 @@ def depths(weights, pattern=r"layer(\d+)\.(\d+)\."):
     """The number of blocks of each stage."""
     blocks = numbers(weights, pattern)
     return tuple(sum(stage == number for stage, _ in blocks) for number in sorted({stage for stage, _ in blocks}))
+
+
+def blocks(weights, pattern):
+    """The number of blocks, of which a network is built: names of many take little space in a file."""
+    found = len(numbers(weights, pattern))
+    if found > _MOST_BLOCKS:
+        raise UnknownSizesError(f"it has {found} blocks")
+    return found
 
 
 def image_shape(size, channels):

@@ -2,7 +2,7 @@
 
 from keras_ratesnn.models._transformers import IMAGES, IN_STAGES
 from keras_ratesnn.models.maxformer import MaxFormer
-from keras_ratesnn.models.published._layouts import Layout, inputs, numbers, outputs
+from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
 from keras_ratesnn.models.qkformer import QKFormer
 from keras_ratesnn.models.spikformer import EDITIONS, Spikformer
 
@@ -113,8 +113,8 @@ def spikformer(weights):
     edition = "cifar" if dense else "dvs" if channels == 2 else "imagenet"
     dims = outputs(weights, "patch_embed.proj_conv3")
     hidden = outputs(weights, f"block.0.mlp.fc1_{'linear' if dense else 'conv'}")
-    blocks = numbers(weights, r"block\.(\d+)\.")
-    layout = _layout(weights, Spikformer, EDITIONS, SPIKFORMER, edition, channels, dims, len(blocks), hidden)
+    number = blocks(weights, r"block\.(\d+)\.")
+    layout = _layout(weights, Spikformer, EDITIONS, SPIKFORMER, edition, channels, dims, number, hidden)
     return layout._replace(unused=_NEVER_RUN)
 
 
@@ -141,17 +141,17 @@ def maxformer(weights):
 
 def _in_stages(weights, builder, names, edition, first, last_patches, layer):
     channels, dims = inputs(weights, first), outputs(weights, last_patches)
-    blocks, hidden = numbers(weights, r"stage(\d+)\.(\d+)\."), outputs(weights, f"stage3.0.mlp.{layer}")
-    return _layout(weights, builder, IN_STAGES, names, edition, channels, dims, len(blocks), hidden)
+    number, hidden = blocks(weights, r"stage(\d+)\.(\d+)\."), outputs(weights, f"stage3.0.mlp.{layer}")
+    return _layout(weights, builder, IN_STAGES, names, edition, channels, dims, number, hidden)
 
 
-def _layout(weights, builder, editions, names, edition, channels, dims, blocks, hidden):
+def _layout(weights, builder, editions, names, edition, channels, dims, number, hidden):
     found = {
         "input_shape": (IMAGES[edition][0], channels),
         "classes": outputs(weights, "head"),
         "edition": edition,
         "dims": dims,
-        "blocks": blocks,
+        "blocks": number,
         "mlp_ratio": hidden // dims,
     }
     heads = editions[edition].heads(dims)
