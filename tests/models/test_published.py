@@ -5,31 +5,24 @@ import argparse
 import numpy as np
 import pytest
 import torch
+from helpers import BACKEND
 from published_cases import FOLDER, Case, counted
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.models import from_checkpoint
 
-slow = pytest.mark.slow
-CASES = [
-    pytest.param("ratebp_resnet18", marks=slow),
-    "ratebp_resnet19",
-    pytest.param("ratebp_vgg11", marks=slow),
-    "ratebp_vggsnn",
-    pytest.param("ratebp_sew_resnet18", marks=slow),
-    pytest.param("ratebp_preact_resnet18", marks=slow),
-    "sew_resnet18",
-    "spikformer_cifar",
-    pytest.param("spikformer_imagenet", marks=slow),
-    pytest.param("qkformer_cifar", marks=slow),
-    "qkformer_imagenet",
-    pytest.param("maxformer_cifar", marks=slow),
-    "maxformer_imagenet",
-    pytest.param("espikeformer", marks=slow),
-    "espikeformer_large",
+BY_BACKEND = ["sew_resnet18", "qkformer_imagenet", "espikeformer_large"]
+ON_TORCH = ["ratebp_resnet19", "ratebp_vggsnn", "spikformer_cifar", "maxformer_imagenet"]
+"""With those above one of each family; elsewhere, and of all others, they are slow tests."""
+
+OTHERS = [
+    *("ratebp_resnet18", "ratebp_vgg11", "ratebp_sew_resnet18", "ratebp_preact_resnet18"),
+    *("spikformer_imagenet", "qkformer_cifar", "maxformer_cifar", "espikeformer"),
 ]
-"""One of each family; the others are slow tests."""
+
+QUICK = {*BY_BACKEND, *(ON_TORCH if BACKEND == "torch" else ())}
+CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BY_BACKEND + ON_TORCH + OTHERS]
 
 on_torch = pytest.mark.runs_once
 
