@@ -55,8 +55,8 @@ class Functions(griffe.Extension):
 
 def _expand_options(function, module):
     """Gives a function that takes `**options: Unpack[...]` a parameter for each, as `inspect.signature` has them."""
-    for parameter in [each for each in function.parameters if each.name == "options" and each.annotation is not None]:
-        del function.parameters["options"]
+    for parameter in [each for each in function.parameters if str(each.annotation).startswith("Unpack[")]:
+        del function.parameters[parameter.name]
         of_all, found, kind = module["Options"], {}, module[parameter.annotation.slice.name]
         while kind is not of_all:
             found = {**kind.members, **found}
