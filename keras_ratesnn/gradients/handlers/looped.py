@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_ratesnn._core import keras_internals, time_axis
-from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn.gradients.handlers.handler import Handler, State, Time
 from keras_ratesnn.gradients.time import loops
 
@@ -56,6 +56,9 @@ class LoopedHandler(Handler):
     def as_tensors(self, state: State) -> State:
         """The state with all numbers converted to tensors, for compiled loops."""
         return state
+
+    def membranes(self, state: State) -> Structure:
+        return self.carried(state)
 
     def final(self, state: State) -> State:
         """The state for rates and `end`, given that after the last step."""

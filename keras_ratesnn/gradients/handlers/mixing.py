@@ -37,9 +37,6 @@ class MixingHandler(LoopedHandler, OperationHandler):
     def resumed(self, carried):
         return State(carried)
 
-    def membranes(self, state):
-        return state.carried
-
     def finish(self, state):
         return state._replace(carried=())
 

@@ -112,9 +112,6 @@ class NeuronHandler(LoopedHandler):
     def resumed(self, carried):
         return State(carried)
 
-    def membranes(self, state):
-        return state.cell
-
     def finish(self, state):
         # All steps at once have taken it.
         state = state if self.context.all_at_once else self.final(state)

@@ -49,8 +49,5 @@ class ReadoutHandler(LoopedHandler):
     def resumed(self, carried):
         return State(carried)
 
-    def membranes(self, state):
-        return state.carried
-
     def finish(self, state):
         return state._replace(carried=())
