@@ -2,6 +2,7 @@
 
 import argparse
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from published_cases import FOLDER, Case, counted
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.models import from_checkpoint
+from keras_ratesnn.models import from_checkpoint, to_checkpoint
 
 BY_BACKEND = ["sew_resnet18", "qkformer_imagenet", "espikeformer_large"]
 ON_TORCH = ["ratebp_resnet19", "ratebp_vggsnn", "spikformer_cifar", "maxformer_imagenet"]
@@ -41,6 +42,12 @@ def test_logits_and_spikes_of_all_layers_steps_and_samples_are_the_authors(name)
 def content_of(name):
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(FOLDER / f"{name}.pth", map_location="cpu", weights_only=True)
+
+
+def weights_in(content):
+    """The key at the top level under which the weights are, and the weights."""
+    place = next((key for key in ("state_dict", "model", "best_net") if key in content), "")
+    return place, content[place] if place else content
 
 
 def saved(path, content, **kwargs):
@@ -207,3 +214,69 @@ def test_weights_that_are_not_those_of_a_network_are_named(sew, tmp_path):
             from_checkpoint(file)
         assert "\n" not in str(error.value)
         assert repr(str(file)) in str(error.value)
+
+
+@on_torch
+@pytest.mark.parametrize("name", BY_BACKEND + ON_TORCH + OTHERS)
+def test_files_are_written_as_the_authors_programs_write_them(name, tmp_path):
+    to_checkpoint(Case(name).model(), tmp_path / "written.pth")
+    (place, expected), (written_to, found) = weights_in(content_of(name)), weights_in(torch.load(tmp_path / "written.pth"))
+    assert written_to == place
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert (found[key].shape, found[key].dtype) == (tensor.shape, tensor.dtype)
+        # What their networks do not run is written as at the start of training.
+        if "num_batches_tracked" not in key and ".norm" not in key:
+            assert torch.equal(found[key], tensor), key
+
+
+@on_torch
+def test_weights_made_here_come_back_from_files_bit_for_bit_even_from_behind_preprocessing(tmp_path):
+    models, images = rsnn.models, (16, 16, 3)
+    for network, heads in (
+        (models.MaxFormer(images, timesteps=2, dims=32, blocks=3, heads=2), {"heads": 2}),
+        (models.SEWResNet50(images, timesteps=2, width=1 / 64), {}),
+        (models.ESpikeFormerLarge(images, dims=(4, 8, 16), blocks=1, heads=2, distilled=True), {"heads": 2}),
+    ):
+        inputs = keras.Input(images)
+        prepared = keras.Model(inputs, network.network(keras.layers.Rescaling(1 / 255)(inputs)))
+        to_checkpoint(rsnn.SpikingModel(prepared, network.timesteps), tmp_path / "written.pth")
+        model = from_checkpoint(tmp_path / "written.pth", input_shape=images, timesteps=1, verbose=False, **heads)
+        assert model.name == network.name
+        expected, found = weights_of(network), weights_of(model)
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], value) for name, value in expected.items())
+
+
+@on_torch
+def test_sew_resnets_with_if_neurons_are_written_without_biases_and_compute_the_same(tmp_path):
+    case = Case("sew_resnet18")
+    model = case.model()
+    random = np.random.default_rng(0)
+    for layer in model.network.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            layer.bias.assign(random.normal(size=layer.bias.shape))
+    to_checkpoint(model, tmp_path / "written.pth")
+    assert torch.load(tmp_path / "written.pth")["model"].keys() == content_of("sew_resnet18")["model"].keys()
+    written = case.model(path=tmp_path / "written.pth")
+    np.testing.assert_allclose(written.predict(case.x, verbose=0), model.predict(case.x, verbose=0), rtol=0, atol=1e-4)
+
+
+@on_torch
+def test_networks_of_no_program_are_not_written(tmp_path):
+    images, path = (16, 16, 3), tmp_path / "written.pth"
+    own = keras.Sequential([keras.Input(images), keras.layers.Conv2D(2, 3), LIF(), keras.layers.Flatten()])
+    for model, message in (
+        (rsnn.SpikingModel(own, 2), "no name for conv2d"),
+        (rsnn.models.ResNet18(images, width=1 / 64, include_top=False), "it lacks 'classifier.0.weight'"),
+        (rsnn.models.ResNet18(images, width=1 / 32, normalization="weight"), "its layers have other weights"),
+        (rsnn.models.MaxFormer((16, 16, 2), dims=32, blocks=2, heads=1, edition="dvs"), "no name for patches1_4_conv"),
+        (rsnn.models.VGG11(images, width=1 / 64, neuron=rsnn.layers.ParametricLIF), "no name for block1_neuron1"),
+    ):
+        with pytest.raises(ValueError, match=f"`model` must be a network of one of .*{message}"):
+            to_checkpoint(model, path)
+    with pytest.raises(TypeError, match="`model` must be"):
+        to_checkpoint(own, path)
+    with pytest.raises(FileNotFoundError, match="`path` must be a file in a folder that exists"):
+        to_checkpoint(rsnn.models.VGG11(images, width=1 / 64), tmp_path / "absent" / "written.pth")
+    assert not list(tmp_path.iterdir())
