@@ -39,6 +39,47 @@ def test_logits_and_spikes_of_all_layers_steps_and_samples_are_the_authors(name)
     assert {layer for layer in expected if not np.array_equal(found[layer], expected[layer])} == set()
 
 
+@pytest.mark.parametrize("name", ["qkformer_cifar", pytest.param("qkformer_imagenet", marks=pytest.mark.slow)])
+def test_qkformer_with_a_shared_membrane_computes_what_its_program_does_with_a_batch(name):
+    case = Case(name)
+    model = case.model(shared_membrane=True)
+    assert "shared_membrane" not in model.checkpoint_report.assumed
+    expected = case.arrays["logits"]
+    np.testing.assert_allclose(model.predict(case.x, verbose=0), expected, rtol=0, atol=1e-4)
+    rates = rsnn.analysis.firing_rates(model, case.x)
+    found = {
+        layer: np.rint(np.asarray(steps) * neurons.size * len(case.x))
+        for layer, steps, neurons in zip(rates.layers, rates.by_step, rates.by_neuron, strict=True)
+    }
+    for layer, counts in case.counts(batch=True).items():
+        np.testing.assert_array_equal(found[layer], counts.sum(axis=0), err_msg=layer)
+    # Also step by step.
+    steps = sum(keras.ops.convert_to_numpy(model.step(case.x)) for _ in range(model.timesteps))
+    np.testing.assert_allclose(steps / model.timesteps, expected, rtol=0, atol=1e-4)
+
+
+def test_a_shared_membrane_is_saved_and_refuses_what_takes_samples_apart(tmp_path):
+    images = (16, 16, 3)
+    built = rsnn.models.QKFormer(images, timesteps=2, dims=64, blocks=3, shared_membrane=True)
+    built.save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    model.compile("sgd", "mse")
+    x, y = np.ones((2, *images)), np.ones((2, 10))
+    layer = "stage3_block1_attention_output_neuron"
+    for call in (
+        lambda: model.fit(x, y),
+        lambda: model.train_on_batch(x, y),
+        lambda: model(np.ones((2, 2, *images)), mask=np.ones((2, 2), bool)),
+        lambda: model.export(str(tmp_path / "model.onnx"), "onnx"),
+        lambda: rsnn.export_step(model, str(tmp_path / "step.onnx"), "onnx"),
+        lambda: rsnn.unroll(model),
+    ):
+        with pytest.raises(ValueError, match=f"{layer}.*Build the network with shared_membrane=False"):
+            call()
+    with pytest.raises(TypeError, match="shared_membrane"):
+        rsnn.models.QKFormer(images, dims=64, shared_membrane=1)
+
+
 def content_of(name):
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(FOLDER / f"{name}.pth", map_location="cpu", weights_only=True)
