@@ -1,1 +1,5 @@
 """Networks of integers: kernels of few bits, inference in integers alone, and programs for devices."""
+
+from keras_ratesnn.integers.model import IntegerModel, integer, load_integers
+
+__all__ = ["IntegerModel", "integer", "load_integers"]
