@@ -19,10 +19,11 @@ SMALLEST_THRESHOLD = 8
 _FARTHEST = 8.0
 """A channel whose threshold is so many times the median's does not take part in the choice of the shift."""
 
-LARGEST_SHIFT_OF_SEVERAL = 14
+LARGEST_SHIFT, LARGEST_SHIFT_OF_SEVERAL = 30, 14
 """Multipliers of several currents are below 2^15."""
 
-_SHIFTS = range(30, -31, -1)
+_FAR = 2**40
+"""More than any constant may be."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ def choose(
     v_reset: float,
     levels: int,
     bits: int,
-    largest_f: int = 30,
+    largest_f: int = LARGEST_SHIFT,
 ) -> Membranes | int:
     """The constants of a layer of neurons with the finest unit of its membranes that is possible.
 
@@ -70,7 +71,7 @@ def choose(
         v_reset: Float, the membrane after a hard reset.
         levels: Integer D.
         bits: Integer, of the membranes.
-        largest_f: Integer. Defaults to `30`.
+        largest_f: Integer. Defaults to `LARGEST_SHIFT`.
 
     Returns:
         `Membranes`, or how many bits these would need.
@@ -84,19 +85,19 @@ def choose(
 
     def constants(f):
         per_unit = np.where(silent, limit / theta, fine / theta * 2.0**f)
-        of_reals = ([theta] * len(unit), bias, [v0] * len(unit), [v_reset] * len(unit))
-        return per_unit, *(np.rint(np.asarray(values) * per_unit) for values in of_reals)
 
-    for f in _SHIFTS:
-        _, thresholds, biases, _, _ = found = constants(f)
-        fits = thresholds.max() <= limit and f <= largest_f
-        if fits and (np.where(silent, 0, bound) * 2.0**f + np.abs(biases)).max() < LARGEST_CURRENT:
+        def whole(value):
+            return np.clip(np.rint(value * per_unit), -_FAR, _FAR).astype("int64")
+
+        return Membranes(f, 1.0 / per_unit, whole(theta), whole(bias), whole(v0), whole(v_reset), silent)
+
+    for f in range(largest_f, -31, -1):
+        found = constants(f)
+        largest = np.where(silent, 0, bound) * 2.0**f + np.abs(found.bias)
+        if found.theta.max() <= limit and largest.max() < LARGEST_CURRENT:
             break
-    per_unit, thresholds, *rest = found
-    if thresholds.min() < SMALLEST_THRESHOLD:
-        return bits + max(1, math.ceil(math.log2(SMALLEST_THRESHOLD / max(thresholds.min(), 0.5))))
-    integers = [values.astype("int64") for values in (thresholds, *rest)]
-    return Membranes(f, 1.0 / per_unit, *integers, silent=silent)
+    least = found.theta.min()
+    return found if least >= SMALLEST_THRESHOLD else bits + math.ceil(math.log2(SMALLEST_THRESHOLD / max(least, 0.5)))
 
 
 def multipliers(units: list[np.ndarray], bounds: list[np.ndarray], membranes: Membranes) -> tuple[list[np.ndarray], int]:

@@ -171,6 +171,13 @@ def _max_pool(name, facts, sources, constants):
 
 
 def _neurons(name, facts, sources, constants):
+    for source in () if "shift" in facts else sources:
+        shifted = max(-source.least, source.largest) * 2.0 ** max(facts["f"], 0) + 2.0 ** max(-facts["f"] - 1, 0)
+        if shifted + np.abs(constants[f"bias/{name}"].astype("int64")).max() >= 2**31:
+            raise ValueError(
+                f"A current must fit in 32 bits after its shift. Received: layer {name!r} with f={facts['f']}, currents from "
+                f"{source.least} to {source.largest}. Give it fewer inputs or smaller weights."
+            )
     return sources[0].shape, 0, max(1, facts["levels"])
 
 
