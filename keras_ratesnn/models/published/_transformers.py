@@ -1,12 +1,13 @@
-"""Spikformer, QKFormer and Max-Former."""
+"""Spikformer, QKFormer, Max-Former and Spike-driven Transformer, whose layers have the names of Spikformer's."""
 
 from keras_ratesnn.models._transformers import IMAGES, IN_STAGES
 from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
 from keras_ratesnn.models.qkformer import QKFormer
+from keras_ratesnn.models.spike_driven_transformer import POOLINGS, SpikeDrivenTransformer
 from keras_ratesnn.models.spikformer import EDITIONS, Spikformer
 
-_NEURONS = {
+NEURONS = {
     "neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard')"),
     "attention_neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard', threshold=0.5)"),
 }
@@ -102,6 +103,12 @@ _SHARED_MEMBRANES = (
     "sample to the next, so what it computes, and its published accuracy, depend on the batch; with one sample they agree"
 )
 _NEVER_RUN = {"block.{b}.norm{n}": "a layer normalisation that the authors' network does not run"}
+_TALKING_HEADS = {"block.{b}.attn.talking_heads": "a convolution that the authors' network does not run, which tells the heads"}
+_POOLING = (
+    "'{imagenet}' for images of 128 x 128 pixels or more, '{dvs}' if they have two channels, else '{cifar}', the authors'"
+).format(**POOLINGS)
+_POOLED_ATTENTION = "on CIFAR10-DVS alone the authors' program also pools the spikes of attention, which this network does not"
+_IMAGENET_CLASSES = 1000
 
 
 def spikformer(weights):
@@ -139,6 +146,26 @@ def maxformer(weights):
     return _in_stages(weights, MaxFormer, names, edition, first, "patch_embed3.max_embed1.embed_conv", "fc1_conv")
 
 
+def sdt_v1(weights):
+    """Spike-driven Transformer, whose unused weights tell the heads."""
+    if "block.0.attn.talking_heads.weight" not in weights:
+        return None
+    channels, dims = inputs(weights, "patch_embed.proj_conv"), outputs(weights, "patch_embed.proj_conv3")
+    classes, hidden = outputs(weights, "head"), outputs(weights, "block.0.mlp.fc1_conv")
+    edition = "dvs" if channels == 2 else "imagenet" if classes == _IMAGENET_CLASSES else "cifar"
+    found = {
+        "input_shape": (IMAGES[edition][0], channels),
+        "classes": classes,
+        "dims": dims,
+        "blocks": blocks(weights, r"block\.(\d+)\."),
+        "heads": outputs(weights, "block.0.attn.talking_heads"),
+        "mlp_ratio": hidden // dims,
+    }
+    assumed = {**NEURONS, "pooling_stat": (None, _POOLING)}
+    note = _POOLED_ATTENTION if channels == 2 else ""
+    return Layout(SpikeDrivenTransformer, found, SPIKFORMER, assumed, unused=_TALKING_HEADS, note=note)
+
+
 def _in_stages(weights, builder, names, edition, first, last_patches, layer):
     channels, dims = inputs(weights, first), outputs(weights, last_patches)
     number, hidden = blocks(weights, r"stage(\d+)\.(\d+)\."), outputs(weights, f"stage3.0.mlp.{layer}")
@@ -155,4 +182,4 @@ def _layout(weights, builder, editions, names, edition, channels, dims, number, 
         "mlp_ratio": hidden // dims,
     }
     heads = editions[edition].heads(dims)
-    return Layout(builder, found, names, {**_NEURONS, "heads": (heads or None, f"{heads}, the authors' for {edition}")})
+    return Layout(builder, found, names, {**NEURONS, "heads": (heads or None, f"{heads}, the authors' for {edition}")})
