@@ -144,7 +144,7 @@ def _formatted(network, arrays, names, layout):
             weights[theirs if axes == 1 else f"{theirs}.{parameter}"] = array
         if isinstance(layer, layers.BatchNormalization):
             weights[f"{theirs}.{COUNTER}"] = np.zeros((), "int64")
-    return {**weights, **layout.also}
+    return {**weights, **layout.also(network)}
 
 
 def _without_biases(network, arrays):
