@@ -269,7 +269,8 @@ def _kernel(layer):
     if isinstance(layer, QuantizedKernels):
         # In float32; rounded again it has the same integers.
         return np.asarray(ops.convert_to_numpy(layer.used_kernel()))
-    used = layer.standardized_kernel() if hasattr(layer, "standardized_kernel") else layer.kernel
+    standardizes = isinstance(layer, (WSConv2D, WSDense))
+    used = layer.standardized_in_full_precision(layer.kernel) if standardizes else layer.kernel
     return np.asarray(ops.convert_to_numpy(ops.cast(used, "float32")))
 
 

@@ -90,6 +90,19 @@ def test_a_channel_with_hardly_any_current_keeps_its_bias():
     assert [row.silent for row in chip.report.layers if row.kind == "neurons"] == [2]
 
 
+@pytest.mark.runs_once
+def test_a_model_in_half_precision_has_the_integers_of_its_float32_weights():
+    plans = []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.utils.set_random_seed(0)
+        weighted = rsnn.layers.WSConv2D(4, 3, name="c", dtype=policy), layers.Dense(2, name="d", dtype=policy)
+        model = small(weighted[0], _lif(dtype=policy), layers.Flatten(dtype=policy), weighted[1])
+        plans.append(rsnn.integer(model, verbose=False).plan)
+    ours, theirs = (plan.constants for plan in plans)
+    for key, values in ours.items():
+        np.testing.assert_array_equal(theirs[key], values, err_msg=key)
+
+
 def _operations(model, x):
     found = rsnn.analysis.energy(model, x)
     return np.array([found.multiply_adds, found.accumulates, found.multiply_adds_without_spikes])
