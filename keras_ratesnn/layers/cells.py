@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import dynamics
-from keras_ratesnn._core import checks, registry
+from keras_ratesnn._core import backend, checks, registry
 from keras_ratesnn._core.annotations import Config, ParameterValue, Reset, Shape, Structure, Tensor
 from keras_ratesnn.layers import parameters
 from keras_ratesnn.layers._arguments import passed_on
@@ -49,6 +49,7 @@ class IntegrateAndFireCell(NeuronCell):
     learn_threshold = False
     log_threshold: keras.Variable | None = None
     decay_logit: keras.Variable | None = None
+    decay_bits: int | None = None
 
     def __init__(
         self,
@@ -94,7 +95,13 @@ class IntegrateAndFireCell(NeuronCell):
 
     def effective_decay(self) -> float | Tensor:
         """λ as the step uses it: a float, or a tensor if it is learned, or not the same for all neurons."""
-        return self.effective("decay")
+        decay = self.effective("decay")
+        if self.decay_bits is None:
+            return decay
+        # Neither 0 nor 1, where the sigmoid has no derivative: the decay could not leave them.
+        steps = 2.0**self.decay_bits
+        decay = ops.stop_gradient(ops.clip(ops.round(decay * steps), 1.0, steps - 1.0) / steps)
+        return backend.graft(decay, ops.convert_to_tensor(self.decay_logit), decay * (1.0 - decay))
 
     def trace_decay(self) -> float | Tensor | None:
         # A subclass with another step may decay differently.
@@ -293,7 +300,7 @@ class ParametricLIFCell(LIFCell):
     Args: as in `ParametricLIF`.
     """
 
-    fixed_arguments = (*(name for name in LIFCell.fixed_arguments if name != "learn_decay"), "per_channel")
+    fixed_arguments = (*(name for name in LIFCell.fixed_arguments if name != "learn_decay"), "per_channel", "decay_bits")
     decay = Parameter(LOGIT, of_channels="per_channel", advice=DECAY_ADVICE)
 
     def __init__(
@@ -304,6 +311,7 @@ class ParametricLIFCell(LIFCell):
         decay_input: bool = False,
         per_channel: bool = False,
         axis: int | None = -1,
+        decay_bits: int | None = None,
         reset: Reset = "soft",
         v_reset: ParameterValue = 0.0,
         detach_reset: bool = True,
@@ -313,5 +321,6 @@ class ParametricLIFCell(LIFCell):
         initial_membrane: ParameterValue = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**passed_on(locals(), "per_channel"), learn_decay=True)
+        super().__init__(**passed_on(locals(), "per_channel", "decay_bits"), learn_decay=True)
         self.per_channel = checks.boolean("per_channel", per_channel)
+        self.decay_bits = decay_bits if decay_bits is None else checks.positive_integer("decay_bits", decay_bits)

@@ -89,9 +89,13 @@ class ILIFCell(NeuronCell):
     def initial_state(self, inputs: Tensor) -> Tensor:
         return parameters.raised(super().initial_state(inputs), self.effective("initial_membrane"))
 
+    def effective_decay(self) -> float | Tensor:
+        """λ as the step uses it: a float, or a tensor if it is learned, or not the same for all neurons."""
+        return self.effective("decay")
+
     def trace_decay(self) -> float | Tensor | None:
         # A subclass with another step may decay differently.
-        return self.effective("decay") if type(self).step is ILIFCell.step else None
+        return self.effective_decay() if type(self).step is ILIFCell.step else None
 
     def surrogate_derivative(self, membrane: Tensor) -> Tensor:
         """The derivative that replaces ∂s_t/∂v_t, of the output of the step."""
@@ -117,7 +121,7 @@ class ILIFCell(NeuronCell):
         return backend.graft(spikes, membrane, ops.stop_gradient(slope))
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
-        membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.effective("decay"))
+        membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.effective_decay())
         spikes = self.fire(membrane)
         resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
         after = dynamics.soft_reset(membrane, resetting, self.effective_threshold())
@@ -126,7 +130,7 @@ class ILIFCell(NeuronCell):
     def step_derivative(
         self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
     ) -> Callable[..., tuple[Any, Any]]:
-        decay, of_reset = self.effective("decay"), surrogate_derivative / self.spike_size
+        decay, of_reset = self.effective_decay(), surrogate_derivative / self.spike_size
         through_reset = dynamics.soft_reset_derivative(of_reset, self.effective_threshold(), self.detach_reset)
 
         def along(input_tangent, state_tangent, weight):

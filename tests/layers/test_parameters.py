@@ -225,6 +225,12 @@ def built(**arguments):
     return layer
 
 
+def of_thresholds(thresholds):
+    size = len(thresholds)
+    neuron = neurons.LIF(threshold=thresholds, name="lif")
+    return keras.Sequential([keras.Input((4,)), layers.Dense(size), neuron, layers.Dense(2)])
+
+
 # What is made, and the error and message that are expected.
 ERRORS = {
     "text": (lambda: neurons.LIF(decay=["a"]), TypeError, "`decay` must be a real number, an array of real numbers or a Keras"),
@@ -260,6 +266,11 @@ ERRORS = {
         lambda: neurons.LIF(threshold=[1.0, 2.0], threshold_stabilizer=True),
         ValueError,
         "`threshold_stabilizer=True` sets one threshold for all neurons",
+    ),
+    "integers": (
+        lambda: rsnn.integer(rsnn.quantize_aware(spiking(of_thresholds([0.5, 1.0, 1.5]), 4))),
+        ValueError,
+        "layer 'lif' of type LIF: its neurons have a threshold each, and integers one for a layer",
     ),
     "calibration": (
         lambda: rsnn.spikify(
