@@ -228,11 +228,12 @@ def without_values():
         set_global_attribute("uninitialized_variables", waiting)
 
 
-def give_values(variables, values):
-    """Gives variables that were made in `without_values` their first values.
+def give_values(layer, variables, values):
+    """Gives the variables of a layer that was made in `without_values` their first values.
 
     Args:
-        variables: List of variables.
+        layer: The layer.
+        variables: List of all variables.
         values: Pairs of some of them and arrays, which are copied. The others have initial values.
     """
     arrays = {id(variable): array for variable, array in values}
@@ -240,6 +241,10 @@ def give_values(variables, values):
         if id(variable) in arrays:
             variable._initializer = functools.partial(_copy, arrays[id(variable)])
         variable._deferred_initialize()
+    for part in with_sublayers(layer):
+        # Where a layer is a module of PyTorch, Keras has waited for the values; exports need its parameters.
+        if part.variables and hasattr(part, "_track_variables"):
+            part._track_variables()
 
 
 def _copy(array, shape, dtype):

@@ -120,7 +120,7 @@ def from_checkpoint(
         # of the file, so that there are no others in memory.
         with keras_internals.without_values() as variables:
             model = layout.builder(**arguments)
-        keras_internals.give_values(variables, _matched(model, weights, layout, report, origin, options))
+        keras_internals.give_values(model, variables, _matched(model, weights, layout, report, origin, options))
     model.checkpoint_report = report
     if verbose:
         print(report)
