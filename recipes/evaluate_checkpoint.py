@@ -1,8 +1,11 @@
 """Tests a published network on images that you have: `python -m recipes.evaluate_checkpoint FILE --data imagenet`.
 
 The file is one of its authors' PyTorch program, see `keras_ratesnn.models.from_checkpoint`, whose report comes first. Images
-and their normalisation are those of the recipes.
+and their normalisation are those of the recipes. With `--output` the network becomes a run that `recipes.publish` takes, whose
+card says where the weights come from.
 """
+
+import hashlib
 
 from recipes import command_line
 
@@ -17,6 +20,8 @@ def add_arguments(parser):
     command_line.add_count(parser, "--batch-size", "number of images in a batch", 32)
     further = "further arguments of from_checkpoint, an object"
     parser.add_argument("--arguments", type=command_line.json_object, default={}, metavar="JSON", help=further)
+    command_line.add_path(parser, "--output", "new folder, for python -m recipes.publish DIR")
+    parser.add_argument("--origin", metavar="TEXT", help="where the file comes from, such as an address, for --output")
     command_line.add_data_dir(parser)
 
 
@@ -24,6 +29,10 @@ def evaluate(arguments):
     from recipes import run
 
     with command_line.mistakes():
+        if (arguments.output is None) != (arguments.origin is None):
+            raise ValueError("--output and --origin must be given together: the card says where the weights come from.")
+        if arguments.output is not None:
+            arguments.output.mkdir(parents=True)
         recipe = _recipe(arguments)
         recipe.task.check_packages()
         model = _model(arguments)
@@ -38,6 +47,29 @@ def evaluate(arguments):
     print(f"T = {model.timesteps}, {dataset.test_size:,} test images of {arguments.data}")
     for name, value in scores.items():
         print(f"test {name.replace('_', ' ')}: {value:.4f}", flush=True)
+    if arguments.output is not None:
+        _write(model, scores["accuracy"], dataset, arguments)
+
+
+def _write(model, accuracy, dataset, arguments):
+    """Writes the folder of a run."""
+    from recipes.atomic_files import write_json
+    from recipes.progress import this_part
+    from recipes.run_folder import RunFolder
+
+    folder, part = RunFolder(arguments.output), this_part()
+    digest = hashlib.sha256(arguments.file.read_bytes()).hexdigest()
+    record = {
+        "settings": {"name": model.name},
+        "score": "accuracy",
+        "origin": f"{arguments.origin}: {arguments.file.name}, SHA-256 {digest}",
+        "test_accuracy": accuracy,
+        "test_images": dataset.test_size,
+        "backend": part["backend"],
+        "versions": part["versions"],
+    }
+    model.save(folder.last)
+    write_json(folder.result, record)
 
 
 def _recipe(arguments):

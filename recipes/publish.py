@@ -113,9 +113,7 @@ def publish(
             architecture=settings["name"] if architecture is None else architecture,
             arguments=arguments,
             timesteps=model.timesteps,
-            gradient=methods.gradient_name(settings, " "),
-            epochs=settings["epochs"],
-            seed=settings["seed"],
+            **_training(record),
             # Further digits of a float32 accuracy are not significant.
             test_accuracy=round(record["test_accuracy"], 6),
             accuracies={
@@ -139,6 +137,14 @@ def publish(
         weights = (folder / "weights" if weights_folder is None else pathlib.Path(weights_folder)) / file
         _put({folder / "cards" / f"{name}.json": pathlib.Path(temporary, CARD), weights: path})
     return card, weights
+
+
+def _training(record):
+    """How a network was trained, or where its weights come from."""
+    settings, origin = record["settings"], record.get("origin")
+    if origin:
+        return {"gradient": "not known", "epochs": 0, "seed": 0, "origin": origin}
+    return {"gradient": methods.gradient_name(settings, " "), "epochs": settings["epochs"], "seed": settings["seed"]}
 
 
 def _put(files):
