@@ -12,7 +12,7 @@ from keras_ratesnn import nir
 pytestmark = pytest.mark.runs_once
 
 QUICK = ("ratebp_vgg11", "maxformer_cifar")
-OTHERS = ("espikeformer_large", "sew_resnet18", "spikformer_cifar", "qkformer_cifar")
+OTHERS = ("espikeformer_large", "sew_resnet18", "spikformer_cifar", "qkformer_cifar", "sdt_v1", "sdt_v2")
 FAMILIES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 
 

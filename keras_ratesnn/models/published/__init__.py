@@ -31,9 +31,16 @@ NETWORKS: dict[str, Mapping[Callable[..., Layout | None], Iterable[dict[str, str
     "maxformer": {_transformers.maxformer: _transformers.MAXFORMER.values()},
     "espikeformer": {_espikeformer.espikeformer: (_espikeformer.BASE,)},
     "espikeformer_large": {_espikeformer.espikeformer_large: (_espikeformer.LARGE,)},
+    "sdt_v1": {_transformers.sdt_v1: (_transformers.SPIKFORMER["imagenet"],)},
+    "sdt_v2": {_espikeformer.sdt_v2: (_espikeformer.META,)},
 }
 """The architectures: functions of weights that return their `Layout`, or `None` if the names are not theirs, with their tables
 of names."""
+
+NOT_RUN: dict[Callable[..., Layout | None], Callable[..., dict[str, np.ndarray]]] = {
+    _transformers.sdt_v1: _transformers.talking_heads
+}
+"""Functions of a network that return weights which its authors do not run, but which tell what others do not."""
 
 HEADS = (HEAD, "distilled_classifier")
 """The layers that depend on the number of classes."""
@@ -74,9 +81,9 @@ def from_checkpoint(
             `"state_dict_ema"` (averages, which count if there are also others), `"state_dict"`, `"model"`, `"best_net"` and
             `"net"`.
         network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024),
-            `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"` or
-            `"espikeformer_large"`. Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, whose weights are
-            replaced. Defaults to `None`: the names of the weights decide.
+            `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"`,
+            `"espikeformer_large"`, `"sdt_v1"` or `"sdt_v2"` (Spike-driven Transformers). Or a `SpikingModel` with the layers of
+            one of `keras_ratesnn.models`, whose weights are replaced. Defaults to `None`: the names of the weights decide.
         timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
             are in the file, else the builder's default.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
@@ -115,7 +122,7 @@ def from_checkpoint(
             # A copy: a variable must not share memory with the file.
             variable.assign(np.array(array))
     else:
-        arguments = _arguments(layout, contents.timesteps, timesteps, options, report, origin)
+        arguments = _arguments(layout, contents.settings, {"timesteps": timesteps, **options}, report, origin)
         # First without values: a few large shapes may stand for more weights than there is memory. Their first values are those
         # of the file, so that there are no others in memory.
         with keras_internals.without_values() as variables:
@@ -161,7 +168,7 @@ def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
     checks.instance("model", model, SpikingModel)
     path = checks.file_to_write("path", path)
     try:
-        place, weights = _writing.stored(inner_network(model.network), NETWORKS)
+        place, weights = _writing.stored(inner_network(model.network), NETWORKS, NOT_RUN)
     except _filling.MismatchError as error:
         raise ValueError(
             f"`model` must be a network of one of {', '.join(NETWORKS)}. Received: model={model.name!r}, but {error}. Build it "
@@ -225,7 +232,7 @@ def _of_user(network, timesteps, options):
     return network
 
 
-def _arguments(layout, of_settings, timesteps, options, report, origin):
+def _arguments(layout, settings, options, report, origin):
     """The arguments of a builder; what was found and assumed goes into the report."""
     given = {name: value for name, value in options.items() if value is not None}
     found = dict(layout.found)
@@ -244,13 +251,11 @@ def _arguments(layout, of_settings, timesteps, options, report, origin):
     assumed = dict(layout.assumed)
     if not layout.size_is_told and options.get("input_shape") is None:
         assumed["input_shape"] = shape, f"{shape}, the authors' images"
-    if timesteps is not None:
-        given["timesteps"] = timesteps
-    elif of_settings is not None:
-        assumed["timesteps"] = of_settings[1], f"{of_settings[1]}, {of_settings[0]} in the file"
-    else:
-        default = inspect.signature(layout.builder).parameters["timesteps"].default
-        assumed["timesteps"] = default, f"{default}, the authors' default"
+    parameters = inspect.signature(layout.builder).parameters
+    default = parameters["timesteps"].default
+    assumed["timesteps"] = default, f"{default}, the authors' default"
+    of_file = {name: setting for name, setting in settings.items() if name in parameters}
+    assumed.update({name: (value, f"{value!r}, {where} in the file") for name, (where, value) in of_file.items()})
     report.assumed.update({name: text for name, (_, text) in assumed.items() if options.get(name) is None})
     return {**{name: value for name, (value, _) in assumed.items()}, **found, **given}
 
