@@ -114,12 +114,27 @@ LARGE |= {f"ConvBlock{stage}.{block}.neuron{{n}}": f"stage{n}_block{m}_neuron{{n
 NEURONS |= {"espikeformer": ESPIKEFORMER, "espikeformer_large": LARGE}
 
 
+# The same layers as Spikformer's; the fourth convolution is pooled before its neurons, and the blocks have a neuron more.
+NEURONS["sdt_v1"] = {
+    **SPIKFORMER,
+    "block.{b}.attn.shortcut_lif": "block{b+1}_attention_input_neuron",
+    "block.{b}.attn.talking_heads_lif": "block{b+1}_attention_neuron",
+    "head_lif": "neuron",
+}
+NEURONS["sdt_v2"] = {
+    **{name.replace("encode_spike", "encode_lif").replace(".spike", ".lif"): ours for name, ours in ESPIKEFORMER.items()},
+    **LARGE,
+    "lif": "neuron",
+}
+
+
 class Case:
     """A checkpoint and what the authors' program computes from it."""
 
     def __init__(self, name):
         self.name, self.path = name, FOLDER / f"{name}.pth"
-        self.arrays = np.load(FOLDER / f"{name.removesuffix('_legacy')}.npz")
+        with np.load(FOLDER / f"{name.removesuffix('_legacy')}.npz") as arrays:
+            self.arrays = dict(arrays)
         self.meta = json.loads(str(self.arrays["meta"]))
         self.x = self.arrays["x"]
         if keras.config.image_data_format() == "channels_last":
@@ -127,7 +142,8 @@ class Case:
 
     def model(self, **kwargs):
         """The network; `kwargs` replace the arguments that weights do not tell."""
-        own = {name: value for name, value in self.meta["library"]["arguments"].items() if name in ("timesteps", "heads")}
+        library = self.meta["library"] or {"arguments": {"heads": self.meta["arguments"].get("num_heads")}}
+        own = {"timesteps": self.meta["timesteps"], "heads": library["arguments"].get("heads")}
         arguments = {**own, "input_shape": self.x.shape[-3:], "verbose": False, **kwargs}
         return rsnn.models.from_checkpoint(**{"path": self.path, **arguments})
 
