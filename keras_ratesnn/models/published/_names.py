@@ -9,37 +9,49 @@ import re
 _PLACEHOLDER = re.compile(r"\{(\w+)(?:\+(\d+))?\}")
 
 
+def without_containers(name):
+    """A name without what SpikingJelly's `SeqToANNContainer` adds to it, in some of its versions."""
+    return name.replace(".module.", ".")
+
+
 class Table:
     """A table of names.
 
     Args:
-        names: Dict of the authors' names to ours.
+        names: Dict of names, with placeholders, to other names with the same placeholders. Containers in the former are left
+            out.
     """
 
     def __init__(self, names):
-        self.patterns = [(_pattern(theirs), ours) for theirs, ours in names.items()]
+        self.patterns = [(_Pattern(without_containers(name)), other) for name, other in names.items()]
 
     def find(self, name):
-        """What the table has for one of the authors' names, or `None`."""
-        for pattern, ours in self.patterns:
-            found = pattern.fullmatch(name)
-            if found:
-                return _PLACEHOLDER.sub(functools.partial(_number, found), ours)
+        """What the table has for a name, or `None`."""
+        for pattern, other in self.patterns:
+            numbers = pattern.numbers(name)
+            if numbers is not None:
+                return _PLACEHOLDER.sub(functools.partial(_number, numbers), other)
         return None
 
 
-def _pattern(theirs):
-    # A placeholder that comes again stands for the same number.
-    parts, seen = [], set()
-    for index, part in enumerate(re.split(r"\{(\w+)\}", theirs)):
-        if index % 2 == 0:
-            parts.append(re.escape(part))
-        else:
-            parts.append(f"(?P={part})" if part in seen else rf"(?P<{part}>\d+)")
-            seen.add(part)
-    return re.compile("".join(parts))
+def _number(numbers, part):
+    return str(numbers[part[1]] + int(part[2] or 0))
 
 
-def _number(found, part):
-    name, added = part.groups()
-    return str(int(found[name]) + int(added)) if added else found[name]
+class _Pattern:
+    """A name with placeholders."""
+
+    def __init__(self, name):
+        self.added: dict[str, int] = {}
+        parts, end = [], 0
+        for part in _PLACEHOLDER.finditer(name):
+            parts.append(re.escape(name[end : part.start()]))
+            # A placeholder that comes again stands for the same number. Python refuses to read very long ones.
+            parts.append(f"(?P={part[1]})" if part[1] in self.added else rf"(?P<{part[1]}>\d{{1,9}})")
+            self.added[part[1]], end = int(part[2] or 0), part.end()
+        self.expression = re.compile("".join(parts) + re.escape(name[end:]))
+
+    def numbers(self, name):
+        """What the placeholders stand for in a name; `None` if it is another one."""
+        found = self.expression.fullmatch(name)
+        return found and {part: int(found[part]) - added for part, added in self.added.items()}
