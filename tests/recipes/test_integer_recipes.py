@@ -77,6 +77,7 @@ def test_a_run_with_quantised_weights_is_saved_and_published_with_them(tmp_path,
     assert "-rate-ternary-weights-multi-T1-" in results.name_of(record)
     texts = ["--name", "ternary", "--data-set", "digits", "--preprocessing", "none", "--licence", "Apache-2.0"]
     command = [str(tmp_path / "run"), *texts, "--folder", str(tmp_path)]
+    capsys.readouterr()
     assert "with weights=ternary" in error_of([*command, "--architecture", "VGG11"], capsys, publish.main)
     assert publish.main(command) == 0
     assert json.loads((tmp_path / "cards" / "ternary.json").read_text())["arguments"] == {"weights": "ternary"}

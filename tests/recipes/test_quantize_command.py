@@ -17,6 +17,7 @@ def test_the_command_prints_accuracies_before_and_after(capsys):
     assert min(accuracies) > 90
 
 
+@pytest.mark.runs_once
 def test_the_command_prints_networks_of_integers_converted_and_trained(capsys):
     assert quantize.main(["digits", "--integer", "--images", "40", "--epochs", "1", "--timesteps", "1", "4"]) == 0
     header, *rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
