@@ -20,6 +20,7 @@ OTHERS = [
     *("ratebp_resnet18", "ratebp_vgg11", "ratebp_sew_resnet18", "ratebp_preact_resnet18"),
     *("spikformer_imagenet", "qkformer_cifar", "maxformer_cifar", "espikeformer"),
 ]
+ON_TORCH += ["ms_resnet18", "spikingresformer"]
 
 QUICK = {*BY_BACKEND, *(ON_TORCH if BACKEND == "torch" else ())}
 CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BY_BACKEND + ON_TORCH + OTHERS]

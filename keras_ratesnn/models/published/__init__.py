@@ -5,7 +5,15 @@ import os
 from typing import Any
 
 from keras_ratesnn._core import checks, keras_internals
-from keras_ratesnn.models.published import _espikeformer, _file, _filling, _residual, _transformers
+from keras_ratesnn.models.published import (
+    _espikeformer,
+    _file,
+    _filling,
+    _ms_resnet,
+    _residual,
+    _spikingresformer,
+    _transformers,
+)
 from keras_ratesnn.models.published._layouts import UnknownSizesError, channels_of, image_shape
 from keras_ratesnn.models.published._report import CheckpointReport
 from keras_ratesnn.spiking_model import SpikingModel
@@ -20,6 +28,8 @@ NETWORKS = {
     "maxformer": (_transformers.maxformer,),
     "espikeformer": (_espikeformer.espikeformer,),
     "espikeformer_large": (_espikeformer.espikeformer_large,),
+    "spikingresformer": (_spikingresformer.spikingresformer,),
+    "ms_resnet": (_ms_resnet.ms_resnet,),
 }
 """The architectures, and the functions of weights that return their `Layout`, or `None` if the names are not theirs."""
 
@@ -59,9 +69,9 @@ def from_checkpoint(
             `"state_dict_ema"` (averages, which count if there are also others), `"state_dict"`, `"model"`, `"best_net"` and
             `"net"`.
         network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024),
-            `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"` or
-            `"espikeformer_large"`. Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, whose weights are
-            replaced. Defaults to `None`: the names of the weights decide.
+            `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"`,
+            `"espikeformer_large"`, `"spikingresformer"` or `"ms_resnet"`. Or a `SpikingModel` with the layers of one of
+            `keras_ratesnn.models`, whose weights are replaced. Defaults to `None`: the names of the weights decide.
         timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
             are in the file, else the builder's default.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
