@@ -245,22 +245,23 @@ class SpikingModel(
         inputs, mask, first = call_inputs(functional, inputs, self.timesteps, mask, self.mask_value)
         if mask is not None:
             _graph.check_padding(functional)
+        with_gradient = backend.grad_enabled() and not is_undifferentiated()
+        if training and with_gradient:
+            quantization.check_trainable(self)
+            _graph.check_trainable(functional)
+            replicas.check_training_call(self)
         run = Run(
             parts=_graph.parts_of(functional),
             inputs=inputs,
             timesteps=self.timesteps,
             step_mode=self.step_mode,
             training=training,
-            with_gradient=backend.grad_enabled() and not is_undifferentiated(),
+            with_gradient=with_gradient and not _graph.couples_samples(functional),
             return_sequences=self.return_sequences,
             network=functional,
             draws=self._draws if self.gradient.draws else None,
             mask=mask,
         )
-        if training and run.with_gradient:
-            quantization.check_trainable(self)
-            _graph.check_trainable(functional)
-            replicas.check_training_call(self)
         with replicas.own_noise(self.network):
             outputs = self._through_time(run)
         if first is not None and self.return_sequences:
@@ -435,6 +436,7 @@ class SpikingModel(
             OSError: If a file cannot be at `filepath`: there is no such folder, or it is a folder itself.
         """
         functional = _graph.as_graph(self.network)
+        _graph.check_samples_apart(functional, "An exported graph")
         path = export_formats.check(functional, filepath, format)
         if input_signature is None:
             inputs = keras_internals.inputs_structure(functional)

@@ -160,13 +160,13 @@ class Case:
     def logits(self):
         return self.arrays["logits_single" if "logits_single" in self.arrays else "logits"]
 
-    def counts(self):
-        """The authors' spikes by our names of layers: arrays `(samples, T)`.
+    def counts(self, batch=False):
+        """The authors' spikes by our names of layers: arrays `(samples, T)`; of QKFormer those of a batch, or of each sample.
 
         The last neurons of the large E-SpikeFormer, `None` here, are those before a classifier that this case does without.
         """
         table = Table(NEURONS[self.name])
-        counts = self.arrays["counts_single" if "counts_single" in self.arrays else "counts"]
+        counts = self.arrays["counts_single" if "counts_single" in self.arrays and not batch else "counts"]
         return {table.find(layer): count.T for layer, count in zip(self.arrays["layers"].tolist(), counts, strict=True)}
 
 

@@ -72,6 +72,7 @@ def export_step(
         batch_size = checks.positive_integer("batch_size", batch_size)
     network = _graph.as_graph(model.network)
     _graph.check_steps(network, "`export_step`")
+    _graph.check_samples_apart(network, "An exported graph")
     export_formats.check_noise(network, "`model` must not have hidden states to be exported as one step.")
     path = export_formats.check(network, filepath, format, STEP_FORMATS)
     graph = StepGraph(network, model.timesteps, batch_size, named=format != "onnx")

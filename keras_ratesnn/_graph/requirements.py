@@ -73,12 +73,37 @@ def _search(network, wanted):
     return plan.found[wanted]
 
 
+def couples_samples(network):
+    """Whether a sample depends on those before it in the batch. There is no gradient then.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+    """
+    return any(neuron.cell.couples_samples for neuron in neurons_of(network))
+
+
+def check_samples_apart(network, wanted):
+    """Raises ValueError if a sample depends on those before it in the batch.
+
+    Args:
+        network: A Functional model, see `as_graph`.
+        wanted: String, what cannot be done then.
+    """
+    for neuron in neurons_of(network):
+        if neuron.cell.couples_samples:
+            raise ValueError(
+                f"{wanted} needs samples that do not depend on each other. Received: layer {neuron.name!r}, whose membranes "
+                "pass from each sample of a batch to the next. Build the network with shared_membrane=False."
+            )
+
+
 def check_padding(network):
     """Raises ValueError if steps of single samples cannot be padding, because neurons depend on those of other samples.
 
     Args:
         network: A Functional model, see `as_graph`.
     """
+    check_samples_apart(network, "A mask of time steps")
     for neuron in neurons_of(network):
         if neuron.couples_neurons:
             raise ValueError(
@@ -129,7 +154,8 @@ def frames_of(network, timesteps):
 
 
 def check_trainable(network):
-    """Raises ValueError if a network has slots: its neurons have no gradient."""
+    """Raises ValueError if the neurons of a network have no gradient, since it has slots, or samples depend on each other."""
+    check_samples_apart(network, "Training")
     if slots_of(network) > 1:
         raise ValueError(
             "An unrolled model cannot be trained: its neurons have no gradient. Received: network "

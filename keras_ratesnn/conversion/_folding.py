@@ -20,6 +20,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals, progress
@@ -27,6 +28,7 @@ from keras_ratesnn.conversion._listing import grouped
 from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
 from keras_ratesnn.conversion._tasks import with_network
 from keras_ratesnn.layer_kinds import kind_of
+from keras_ratesnn.layers.quantized import QuantizedKernels
 from keras_ratesnn.spiking_model import SpikingModel
 
 
@@ -150,6 +152,9 @@ def _folded(layer, normalization):
     scale, shift = rule.scale_and_shift(normalization)
     name, shape = kind.output_factors(layer)
     weights = dict(zip([weight.name for weight in layer.weights], layer.get_weights(), strict=True))
+    if isinstance(layer, QuantizedKernels) and name in layer.channel_axes:
+        # Rounded again it has the same integers.
+        weights[name] = ops.convert_to_numpy(layer.used_kernel(name))
     factors = np.reshape(scale, shape)
     changed = {
         name: np.asarray(weights[name], "float64") * factors,
@@ -234,6 +239,8 @@ def _why_not(layer, nodes, calls):
         return "the layer before also feeds others"
     if before.compute_dtype != layer.compute_dtype:
         return "another precision than the layer before"
+    if isinstance(before, QuantizedKernels) and not before.per_channel:
+        return "after a layer with one scale for its whole kernel"
     if getattr(before, "lora_enabled", False) or getattr(before, "quantization_mode", None):
         return "after a layer with LoRA or quantized weights"
     rank = len(before.output.shape)

@@ -19,11 +19,13 @@ class Replacement:
         config: Dict, what changes in its config; `None` if it goes, and what remains is called on its first tensor.
         weights: Dict of names of its weights to arrays, those that change or are new. Defaults to none.
         after: List of new operations, called one after another after it or in its place. Defaults to none.
+        cls: Class of the copy, which has the same weights. Defaults to `None`, that of the operation.
     """
 
     config: dict[str, Any] | None
     weights: dict[str, Any] = dataclasses.field(default_factory=dict)
     after: list[keras.Operation] = dataclasses.field(default_factory=list)
+    cls: type | None = None
 
 
 _COPY = Replacement({})
@@ -97,11 +99,11 @@ class Rebuild:
     def _new_copy(self, operation):
         if operation in self.inside or keras_internals.is_graph(operation):
             return self._model(self.inside.get(operation, operation))
-        config = self._replacement(operation).config
-        if config is None:
+        replacement = self._replacement(operation)
+        if replacement.config is None:
             return None
         try:
-            return new_copy(operation, config)
+            return new_copy(operation, replacement.config, replacement.cls)
         # The code of a layer may raise anything.
         except Exception as error:
             raise _not_made_again(operation, error) from error
@@ -111,8 +113,9 @@ class Rebuild:
 
     def _weights(self, operation, copy):
         replacement = self._replacement(operation)
-        # An argument that is a layer, such as an activation, goes with its weights.
-        layers = [getattr(operation, argument, None) for argument in replacement.config]
+        # An argument that is a layer, such as an activation, goes with its weights, unless it is one again.
+        names = [name for name, value in replacement.config.items() if not isinstance(value, dict)]
+        layers = [getattr(operation, name, None) for name in names]
         gone = {id(weight) for layer in layers if isinstance(layer, keras.layers.Layer) for weight in layer.weights}
         values = zip(operation.weights, operation.get_weights(), strict=True)
         kept = [(weight.name, value) for weight, value in values if id(weight) not in gone]
@@ -136,14 +139,15 @@ def short(error):
     return f"{type(error).__name__}: {textwrap.shorten(str(error), 160, placeholder=' …')}"
 
 
-def new_copy(operation, changes):
+def new_copy(operation, changes, cls=None):
     """A copy of an operation without its weights.
 
     Args:
         operation: A Keras operation.
         changes: Dict, what changes in its config.
+        cls: Class of the copy. Defaults to `None`, that of the operation.
     """
-    return layer_configs.operation_from_config(type(operation), {**operation.get_config(), **changes})
+    return layer_configs.operation_from_config(cls or type(operation), {**operation.get_config(), **changes})
 
 
 def freeze_like(layer, copy):

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn import dynamics
-from keras_ratesnn._core import checks, registry
+from keras_ratesnn._core import backend, checks, registry
 from keras_ratesnn._core.annotations import Config, Reset, Shape, Structure, Tensor
 from keras_ratesnn.layers._arguments import passed_on
 from keras_ratesnn.layers._other_names import refuse_other_names
@@ -268,7 +268,7 @@ class ParametricLIFCell(LIFCell):
     Args: as in `ParametricLIF`.
     """
 
-    fixed_arguments = (*LIFCell.fixed_arguments, "per_channel", "axis")
+    fixed_arguments = (*LIFCell.fixed_arguments, "per_channel", "axis", "decay_bits")
 
     def __init__(
         self,
@@ -278,6 +278,7 @@ class ParametricLIFCell(LIFCell):
         decay_input: bool = False,
         per_channel: bool = False,
         axis: int = -1,
+        decay_bits: int | None = None,
         reset: Reset = "soft",
         v_reset: float = 0.0,
         detach_reset: bool = True,
@@ -288,9 +289,10 @@ class ParametricLIFCell(LIFCell):
         **kwargs: Any,
     ) -> None:
         checks.real("decay", decay, above=0, below=1, advice=DECAY_ADVICE)
-        super().__init__(**passed_on(locals(), "per_channel", "axis"))
+        super().__init__(**passed_on(locals(), "per_channel", "axis", "decay_bits"))
         self.per_channel = checks.boolean("per_channel", per_channel)
         self.axis = checks.integer("axis", axis)
+        self.decay_bits = decay_bits if decay_bits is None else checks.positive_integer("decay_bits", decay_bits)
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
@@ -308,7 +310,13 @@ class ParametricLIFCell(LIFCell):
         self.decay_logit = self._add_parameter("decay_logit", shape, math.log(self.decay / (1.0 - self.decay)))
 
     def effective_decay(self) -> float | Tensor:
-        return ops.sigmoid(self.decay_logit)
+        decay = ops.sigmoid(self.decay_logit)
+        if self.decay_bits is None:
+            return decay
+        # Neither 0 nor 1, where the sigmoid has no derivative: the decay could not leave them.
+        steps = 2.0**self.decay_bits
+        decay = ops.stop_gradient(ops.clip(ops.round(decay * steps), 1.0, steps - 1.0) / steps)
+        return backend.graft(decay, ops.convert_to_tensor(self.decay_logit), decay * (1.0 - decay))
 
     def step_derivative(
         self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor

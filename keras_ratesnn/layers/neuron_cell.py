@@ -66,6 +66,8 @@ class NeuronCell(keras.layers.Layer):
     """Whether a step that is padding is one with inputs of zero, as for a queue of inputs; otherwise the state waits."""
     feeds_back = False
     """Whether the spikes of the previous step come back through a layer, `fed_back(spikes)`, and couple neurons."""
+    couples_samples = False
+    """Whether a sample depends on those before it in the batch. There is no gradient then."""
     derivative_needs_inputs = False
     """Whether `step_derivative` also takes the `inputs` of the step, as a keyword."""
     exact_timesteps = False

@@ -265,6 +265,8 @@ class ParametricLIF(NeuronWithArguments):
         decay: Float in (0, 1), the initial decay. Defaults to `0.5`, a time constant of 2 steps.
         per_channel: Boolean, whether each channel learns its own decay; otherwise all neurons share one. Defaults to `False`.
         axis: Integer, the channel axis: 1 for `channels_first` data. Defaults to `-1`.
+        decay_bits: Integer k: the decay that is used is rounded to one of 1/2^k, 2/2^k, … 1 − 1/2^k, whose gradient goes
+            straight through, as in `keras_ratesnn.quantize_aware`. Defaults to `None`, not rounded.
 
     Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks",
     ICCV 2021.

@@ -61,11 +61,15 @@ class _WeightStandardized(keras.layers.Layer):
         return self._standardized(self.kernel)
 
     def _standardized(self, kernel: Tensor) -> Tensor:
-        """The standardised kernel in the compute dtype; statistics are computed in full precision."""
+        """The standardised kernel in the compute dtype."""
         with keras_internals.without_autocast():
-            kernel, gain = (time_axis.widen(ops.convert_to_tensor(weights)) for weights in (kernel, self.gain))
-            used = standardized(kernel, gain, self.epsilon)
+            used = self.standardized_in_full_precision(kernel)
         return time_axis.cast(used, self.compute_dtype)
+
+    def standardized_in_full_precision(self, kernel: Tensor) -> Tensor:
+        """The standardised kernel in float32 or wider, in which its statistics are computed."""
+        kernel, gain = (time_axis.widen(ops.convert_to_tensor(weights)) for weights in (kernel, self.gain))
+        return standardized(kernel, gain, self.epsilon)
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)

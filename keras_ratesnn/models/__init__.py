@@ -9,7 +9,7 @@ from keras_ratesnn.models.ms_resnet import MSResNet18, MSResNet34, MSResNet104
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.precision import in_precision
 from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained, place_to_publish
-from keras_ratesnn.models.published import from_checkpoint
+from keras_ratesnn.models.published import from_checkpoint, to_checkpoint
 from keras_ratesnn.models.qkformer import QKFormer
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
 from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
@@ -46,5 +46,6 @@ __all__ = [
     "load_pretrained",
     "place_to_publish",
     "spiking_self_attention",
+    "to_checkpoint",
     "token_attention",
 ]

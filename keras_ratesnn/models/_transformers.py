@@ -225,7 +225,7 @@ def tokens(x, name):
     return layers.Permute((2, 1), name=name)(layers.Reshape((channels, -1), name=f"{name}_flat")(x))
 
 
-def spike_block(x, attended, plan, name):
+def spike_block(x, attended, plan, name, output_neuron=None):
     """A block of Spikformer and QKFormer, which adds spikes to spikes: attention and an MLP.
 
     Args:
@@ -233,8 +233,9 @@ def spike_block(x, attended, plan, name):
         attended: Tensor, the currents of attention on `x`.
         plan: `Plan`.
         name: String, the beginning of the names of the layers.
+        output_neuron: Function that returns the neurons of these currents. Defaults to `None`, that of the plan.
     """
-    y = neurons(attended, plan.neuron, f"{name}_attention_output_neuron")
+    y = neurons(attended, output_neuron or plan.neuron, f"{name}_attention_output_neuron")
     x = layers.Add(name=f"{name}_attention_add")([x, y])
     channels = x.shape[-1] if len(x.shape) == 3 else x.shape[channel_axis()]
     y = pointwise(x, channels * plan.mlp_ratio, True, f"{name}_mlp1")

@@ -67,7 +67,7 @@ def _card(name, architecture):
 
 
 def _saved_network(file, origin):
-    """The network inside a saved model, which may also contain preprocessing."""
+    """The network inside a saved model."""
     if not file.is_file():
         raise FileNotFoundError(f"`weights` must be the path of a file. Received: {origin}, which does not exist.")
     try:
@@ -79,5 +79,10 @@ def _saved_network(file, origin):
         raise ValueError(f"{origin} cannot be loaded as a Keras model ({type(error).__name__}: {reason}). {advice}") from error
     if not isinstance(saved, SpikingModel):
         raise ValueError(f"`weights` must be those of a SpikingModel. Received: {origin}, a {type(saved).__name__}.")
-    nested = [layer for layer in saved.network.layers if keras_internals.is_graph(layer) and layer.name == "network"]
-    return nested[0] if nested else saved.network
+    return inner_network(saved.network)
+
+
+def inner_network(network):
+    """The network of a function of `keras_ratesnn.models` inside another one, which may contain preprocessing; or itself."""
+    nested = [layer for layer in network.layers if keras_internals.is_graph(layer) and layer.name == "network"]
+    return nested[0] if nested else network

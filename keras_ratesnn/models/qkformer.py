@@ -1,10 +1,14 @@
 """QKFormer: a transformer in stages, with token attention in the first stages."""
 
+import functools
 from typing import Unpack
 
 import keras
 from keras import layers
 
+from keras_ratesnn._core import checks
+from keras_ratesnn.layers import Neuron
+from keras_ratesnn.layers.shared_membrane import SharedMembraneCell
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._blocks import neurons
 from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
@@ -14,16 +18,18 @@ from keras_ratesnn.models.attention import token_attention
 
 @builder
 def QKFormer(
-    input_shape: ImageShape = None, *, classes: int = 10, timesteps: int = 4, **options: Unpack[TransformerOptions]
+    input_shape: ImageShape = None,
+    *,
+    classes: int = 10,
+    timesteps: int = 4,
+    shared_membrane: bool = False,
+    **options: Unpack[TransformerOptions],
 ) -> keras.Model:
     """QKFormer: stages of a quarter, a half and all of the channels, with token attention and, in the last, self-attention.
 
     Each stage but the first halves the image and doubles the channels. Blocks add spikes to spikes. The first stages have 1 and
     2 blocks on ImageNet, 1 and 1 on CIFAR; on event frames there are two stages, of which the first has 1 block. The last
     stage has all other blocks.
-
-    The authors' program runs self-attention's last neurons through batch and time as one axis, so that the samples of a batch
-    share membranes. This network does not: their weights give other outputs here.
 
     Example:
 
@@ -33,11 +39,17 @@ def QKFormer(
 
     Args: as in `Spikformer`, but
         edition: In `"imagenet"` and `"dvs"` 16 x 16 pixels are a token of the last stage, in `"cifar"` 4 x 4.
+        shared_membrane: Boolean, whether self-attention's last neurons take the samples of a batch for time steps, as in the
+            authors' program: each sample starts with the membranes that the one before it left. Outputs then depend on the
+            batch and its order. It is for measuring what they published; such a network cannot be trained or exported.
+            Defaults to `False`, each sample by itself.
 
     Source: Zhou et al., "QKFormer: Hierarchical Spiking Transformer using Q-K Attention", NeurIPS 2024.
     """
     plan = _transformers.plan(IN_STAGES, input_shape, classes, **options)
-    blocks = (*[token_block] * (len(plan.depths) - 1), block)
+    shared = checks.boolean("shared_membrane", shared_membrane)
+    last = functools.partial(block, output_neuron=functools.partial(shared_neurons, plan.neuron) if shared else None)
+    blocks = (*[token_block] * (len(plan.depths) - 1), last)
     return _transformers.classified(in_stages(plan, first_patches, patches, blocks), plan)
 
 
@@ -48,9 +60,14 @@ def token_block(x, plan, name):
     return _transformers.spike_block(x, attended, plan, name)
 
 
-def block(x, plan, name):
+def block(x, plan, name, output_neuron):
     """Spiking self-attention and an MLP."""
-    return _transformers.spike_block(x, _transformers.self_attention(x, plan, name), plan, name)
+    return _transformers.spike_block(x, _transformers.self_attention(x, plan, name), plan, name, output_neuron)
+
+
+def shared_neurons(neuron):
+    """New neurons whose membranes pass from sample to sample."""
+    return Neuron(SharedMembraneCell(neuron().cell))
 
 
 def patches(x, channels, plan, name):

@@ -10,6 +10,7 @@ from keras import layers, ops
 
 from keras_ratesnn.layer_kinds import ENCODER, NEURON, kind_of
 from keras_ratesnn.layers import LeakyReadout, Recurrent, WSConv2D, WSDense
+from keras_ratesnn.layers.quantized import QUANTIZED
 from keras_ratesnn.nir import _layouts, _neuron_nodes
 from keras_ratesnn.nir._graph_writer import convolution
 
@@ -292,13 +293,16 @@ _SPATIAL = {
     layers.ZeroPadding1D: _zero_padding,
     layers.ZeroPadding2D: _zero_padding,
 }
+_SPATIAL |= {QUANTIZED[layer]: function for layer, function in _SPATIAL.items() if layer in QUANTIZED}
 _TABLE = {
     **_SPATIAL,
     **dict.fromkeys(_neuron_nodes.LAYERS, _neurons),
     LeakyReadout: _readout,
     Recurrent: _recurrent,
     layers.Dense: _dense,
+    QUANTIZED[layers.Dense]: _dense,
     WSDense: _dense,
+    QUANTIZED[WSDense]: _dense,
     layers.Flatten: _flatten,
     layers.Rescaling: _rescaling,
 }

@@ -232,6 +232,7 @@ ORDER = (
         "adaptation",
         "per_channel",
         "axis",
+        "decay_bits",
         "mask",
         "normalize",
         "round_half_up",

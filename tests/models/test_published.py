@@ -2,6 +2,7 @@
 
 import argparse
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -10,17 +11,17 @@ from published_cases import FOLDER, Case, counted
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.models import from_checkpoint
+from keras_ratesnn.models import from_checkpoint, to_checkpoint
 
 BY_BACKEND = ["sew_resnet18", "qkformer_imagenet", "espikeformer_large"]
 ON_TORCH = ["ratebp_resnet19", "ratebp_vggsnn", "spikformer_cifar", "maxformer_imagenet"]
+ON_TORCH += ["spikingresformer", "ms_resnet18"]
 """With those above one of each family; elsewhere, and of all others, they are slow tests."""
 
 OTHERS = [
     *("ratebp_resnet18", "ratebp_vgg11", "ratebp_sew_resnet18", "ratebp_preact_resnet18"),
     *("spikformer_imagenet", "qkformer_cifar", "maxformer_cifar", "espikeformer"),
 ]
-ON_TORCH += ["ms_resnet18", "spikingresformer"]
 
 QUICK = {*BY_BACKEND, *(ON_TORCH if BACKEND == "torch" else ())}
 CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BY_BACKEND + ON_TORCH + OTHERS]
@@ -39,9 +40,56 @@ def test_logits_and_spikes_of_all_layers_steps_and_samples_are_the_authors(name)
     assert {layer for layer in expected if not np.array_equal(found[layer], expected[layer])} == set()
 
 
+@pytest.mark.parametrize("name", ["qkformer_cifar", pytest.param("qkformer_imagenet", marks=pytest.mark.slow)])
+def test_qkformer_with_a_shared_membrane_computes_what_its_program_does_with_a_batch(name):
+    case = Case(name)
+    model = case.model(shared_membrane=True)
+    assert "shared_membrane" not in model.checkpoint_report.assumed
+    expected = case.arrays["logits"]
+    np.testing.assert_allclose(model.predict(case.x, verbose=0), expected, rtol=0, atol=1e-4)
+    rates = rsnn.analysis.firing_rates(model, case.x)
+    found = {
+        layer: np.rint(np.asarray(steps) * neurons.size * len(case.x))
+        for layer, steps, neurons in zip(rates.layers, rates.by_step, rates.by_neuron, strict=True)
+    }
+    for layer, counts in case.counts(batch=True).items():
+        np.testing.assert_array_equal(found[layer], counts.sum(axis=0), err_msg=layer)
+    # Also step by step.
+    steps = sum(keras.ops.convert_to_numpy(model.step(case.x)) for _ in range(model.timesteps))
+    np.testing.assert_allclose(steps / model.timesteps, expected, rtol=0, atol=1e-4)
+
+
+def test_a_shared_membrane_is_saved_and_refuses_what_takes_samples_apart(tmp_path):
+    images = (16, 16, 3)
+    built = rsnn.models.QKFormer(images, timesteps=2, dims=64, blocks=3, shared_membrane=True)
+    built.save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    model.compile("sgd", "mse")
+    x, y = np.ones((2, *images)), np.ones((2, 10))
+    layer = "stage3_block1_attention_output_neuron"
+    for call in (
+        lambda: model.fit(x, y),
+        lambda: model.train_on_batch(x, y),
+        lambda: model(np.ones((2, 2, *images)), mask=np.ones((2, 2), bool)),
+        lambda: model.export(str(tmp_path / "model.onnx"), "onnx"),
+        lambda: rsnn.export_step(model, str(tmp_path / "step.onnx"), "onnx"),
+        lambda: rsnn.unroll(model),
+    ):
+        with pytest.raises(ValueError, match=f"{layer}.*Build the network with shared_membrane=False"):
+            call()
+    with pytest.raises(TypeError, match="shared_membrane"):
+        rsnn.models.QKFormer(images, dims=64, shared_membrane=1)
+
+
 def content_of(name):
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(FOLDER / f"{name}.pth", map_location="cpu", weights_only=True)
+
+
+def weights_in(content):
+    """The key at the top level under which the weights are, and the weights."""
+    place = next((key for key in ("state_dict", "model", "best_net") if key in content), "")
+    return place, content[place] if place else content
 
 
 def saved(path, content, **kwargs):
@@ -208,3 +256,71 @@ def test_weights_that_are_not_those_of_a_network_are_named(sew, tmp_path):
             from_checkpoint(file)
         assert "\n" not in str(error.value)
         assert repr(str(file)) in str(error.value)
+
+
+@on_torch
+@pytest.mark.parametrize("name", BY_BACKEND + ON_TORCH + OTHERS)
+def test_files_are_written_as_the_authors_programs_write_them(name, tmp_path):
+    to_checkpoint(Case(name).model(), tmp_path / "written.pth")
+    (place, expected), (written_to, found) = weights_in(content_of(name)), weights_in(torch.load(tmp_path / "written.pth"))
+    assert written_to == place
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert (found[key].shape, found[key].dtype) == (tensor.shape, tensor.dtype)
+        # What their networks do not run is written as at the start of training.
+        if "num_batches_tracked" not in key and ".norm" not in key:
+            assert torch.equal(found[key], tensor), key
+
+
+@on_torch
+def test_weights_made_here_come_back_from_files_bit_for_bit_even_from_behind_preprocessing(tmp_path):
+    models, images = rsnn.models, (16, 16, 3)
+    for network, heads in (
+        (models.MaxFormer(images, timesteps=2, dims=32, blocks=3, heads=2), {"heads": 2}),
+        (models.SEWResNet50(images, timesteps=2, width=1 / 64), {}),
+        (models.ESpikeFormerLarge(images, dims=(4, 8, 16), blocks=1, heads=2, distilled=True), {"heads": 2}),
+        (models.SpikingResformer(images, dims=(4, 8, 8), blocks=(2, 1, 2), heads=(1, 2, 2), group_size=4), {}),
+        (models.MSResNet104((32, 32, 3), width=1 / 64, stem="imagenet"), {}),
+    ):
+        inputs = keras.Input(network.network.input_shape[1:])
+        prepared = keras.Model(inputs, network.network(keras.layers.Rescaling(1 / 255)(inputs)))
+        to_checkpoint(rsnn.SpikingModel(prepared, network.timesteps), tmp_path / "written.pth")
+        model = from_checkpoint(tmp_path / "written.pth", input_shape=inputs.shape[1:], timesteps=1, verbose=False, **heads)
+        assert model.name == network.name
+        expected, found = weights_of(network), weights_of(model)
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], value) for name, value in expected.items())
+
+
+@on_torch
+def test_sew_resnets_with_if_neurons_are_written_without_biases_and_compute_the_same(tmp_path):
+    case = Case("sew_resnet18")
+    model = case.model()
+    random = np.random.default_rng(0)
+    for layer in model.network.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            layer.bias.assign(random.normal(size=layer.bias.shape))
+    to_checkpoint(model, tmp_path / "written.pth")
+    assert torch.load(tmp_path / "written.pth")["model"].keys() == content_of("sew_resnet18")["model"].keys()
+    written = case.model(path=tmp_path / "written.pth")
+    np.testing.assert_allclose(written.predict(case.x, verbose=0), model.predict(case.x, verbose=0), rtol=0, atol=1e-4)
+
+
+@on_torch
+def test_networks_of_no_program_are_not_written(tmp_path):
+    images, path = (16, 16, 3), tmp_path / "written.pth"
+    own = keras.Sequential([keras.Input(images), keras.layers.Conv2D(2, 3), LIF(), keras.layers.Flatten()])
+    for model, message in (
+        (rsnn.SpikingModel(own, 2), "no name for conv2d"),
+        (rsnn.models.ResNet18(images, width=1 / 64, include_top=False), "it lacks 'classifier.0.weight'"),
+        (rsnn.models.ResNet18(images, width=1 / 32, normalization="weight"), "its layers have other weights"),
+        (rsnn.models.MaxFormer((16, 16, 2), dims=32, blocks=2, heads=1, edition="dvs"), "no name for patches1_4_conv"),
+        (rsnn.models.VGG11(images, width=1 / 64, neuron=rsnn.layers.ParametricLIF), "no name for block1_neuron1"),
+    ):
+        with pytest.raises(ValueError, match=f"`model` must be a network of one of .*{message}"):
+            to_checkpoint(model, path)
+    with pytest.raises(TypeError, match="`model` must be"):
+        to_checkpoint(own, path)
+    with pytest.raises(FileNotFoundError, match="`path` must be a file in a folder that exists"):
+        to_checkpoint(rsnn.models.VGG11(images, width=1 / 64), tmp_path / "absent" / "written.pth")
+    assert not list(tmp_path.iterdir())

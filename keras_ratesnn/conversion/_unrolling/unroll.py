@@ -95,6 +95,7 @@ def unroll(model: SpikingModel) -> SpikingModel:
             f"{quantized[0].name!r} with the policy {quantized[0].dtype_policy.name!r}. Unroll the model, then quantize it."
         )
     graph = _graph.as_graph(network)
+    _graph.check_samples_apart(graph, "`unroll`")
     slots = max(neuron.cell.levels for neuron in _graph.neurons_of(graph))
     if slots == 1 or _graph.slots_of(graph) > 1:
         raise ValueError(

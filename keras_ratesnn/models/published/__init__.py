@@ -1,10 +1,12 @@
-"""Networks with the weights that their authors publish, which are files of PyTorch programs."""
+"""Networks with the weights that their authors publish, which are files of PyTorch programs; and such files of our weights."""
 
 import inspect
 import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn.models._weights import inner_network
 from keras_ratesnn.models.published import (
     _espikeformer,
     _file,
@@ -13,25 +15,33 @@ from keras_ratesnn.models.published import (
     _residual,
     _spikingresformer,
     _transformers,
+    _writing,
 )
-from keras_ratesnn.models.published._layouts import UnknownSizesError, channels_of, image_shape
+from keras_ratesnn.models.published._layouts import Layout, UnknownSizesError, channels_of, image_shape
+from keras_ratesnn.models.published._names import without_containers
 from keras_ratesnn.models.published._report import CheckpointReport
 from keras_ratesnn.spiking_model import SpikingModel
 
-__all__ = ["from_checkpoint"]
+__all__ = ["from_checkpoint", "to_checkpoint"]
 
-NETWORKS = {
-    "rate_backpropagation": (_residual.resnet, _residual.vgg, _residual.sew_by_rate, _residual.preact_resnet),
-    "sew_resnet": (_residual.sew_resnet,),
-    "spikformer": (_transformers.spikformer,),
-    "qkformer": (_transformers.qkformer,),
-    "maxformer": (_transformers.maxformer,),
-    "espikeformer": (_espikeformer.espikeformer,),
-    "espikeformer_large": (_espikeformer.espikeformer_large,),
-    "spikingresformer": (_spikingresformer.spikingresformer,),
-    "ms_resnet": (_ms_resnet.ms_resnet,),
+NETWORKS: dict[str, Mapping[Callable[..., Layout | None], Iterable[dict[str, str]]]] = {
+    "rate_backpropagation": {
+        _residual.resnet: (_residual.RESNET, _residual.RESNET19),
+        _residual.vgg: [_residual.vgg_names(sizes) for sizes in _residual.VGGS],
+        _residual.sew_by_rate: (_residual.SEW_BY_RATE,),
+        _residual.preact_resnet: (_residual.PREACT,),
+    },
+    "sew_resnet": {_residual.sew_resnet: (_residual.SEW,)},
+    "spikformer": {_transformers.spikformer: (_transformers.SPIKFORMER["cifar"], _transformers.SPIKFORMER["imagenet"])},
+    "qkformer": {_transformers.qkformer: _transformers.QKFORMER.values()},
+    "maxformer": {_transformers.maxformer: _transformers.MAXFORMER.values()},
+    "espikeformer": {_espikeformer.espikeformer: (_espikeformer.BASE,)},
+    "espikeformer_large": {_espikeformer.espikeformer_large: (_espikeformer.LARGE,)},
+    "spikingresformer": {_spikingresformer.spikingresformer: (_spikingresformer.SPIKINGRESFORMER,)},
+    "ms_resnet": {_ms_resnet.ms_resnet: (_ms_resnet.MS_RESNET, _ms_resnet.DEEP)},
 }
-"""The architectures, and the functions of weights that return their `Layout`, or `None` if the names are not theirs."""
+"""The architectures: functions of weights that return their `Layout`, or `None` if the names are not theirs, with their tables
+of names."""
 
 
 def from_checkpoint(
@@ -98,7 +108,7 @@ def from_checkpoint(
     if "weights" in options:
         raise TypeError(f"`weights` are those of the file. Received: weights={options['weights']!r}. Leave it out.")
     contents = _file.read(path)
-    weights = {name.replace(".module.", "."): array for name, array in contents.weights.items()}
+    weights = {without_containers(name): array for name, array in contents.weights.items()}
     origin = f"Received: path={contents.path!r}"
     architecture, layout = _recognized(weights, network if isinstance(network, str) else None, origin)
     builder = layout.builder.__name__
@@ -117,6 +127,49 @@ def from_checkpoint(
     if verbose:
         print(report)
     return model
+
+
+def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
+    """Writes the weights of a network as its authors' PyTorch program does, which can then load and run them.
+
+    It writes what `from_checkpoint` reads: the same weights come back, bit for bit. The file has weights alone, no neurons,
+    time steps or settings: run the program with those of the model.
+
+    Example:
+
+    >>> import os, tempfile, torch
+    >>> model = keras_ratesnn.models.MaxFormer((16, 16, 3), timesteps=2, dims=32, blocks=3)
+    >>> path = os.path.join(tempfile.mkdtemp(), "maxformer.pth")
+    >>> to_checkpoint(model, path)
+    >>> weights = torch.load(path)["state_dict"]
+    >>> weights["stage2.0.mixer.conv.weight"].shape
+    torch.Size([16, 1, 3, 3])
+    >>> from_checkpoint(path, input_shape=(16, 16, 3), timesteps=2, verbose=False).name
+    'maxformer'
+
+    Args:
+        model: A `SpikingModel` of one of the functions of `keras_ratesnn.models` whose networks `from_checkpoint` reads,
+            perhaps with preprocessing before it. SEW ResNets with `IF` neurons have the format of Fang et al., in which
+            convolutions have no biases: ours are subtracted from the means of the normalisation after them. Others have that
+            of Yu et al.
+        path: String or path of the new file.
+
+    Raises:
+        ValueError: If the network is none of these, in an edition that the authors' program has, or has other weights.
+        TypeError: If an argument has the wrong type.
+        OSError: If the file cannot be written.
+        ImportError: If PyTorch is not installed.
+    """
+    checks.instance("model", model, SpikingModel)
+    path = checks.file_to_write("path", path)
+    try:
+        place, weights = _writing.stored(inner_network(model.network), NETWORKS)
+    except _filling.MismatchError as error:
+        raise ValueError(
+            f"`model` must be a network of one of {', '.join(NETWORKS)}. Received: model={model.name!r}, but {error}. Build it "
+            "with a function of keras_ratesnn.models, in an edition that its authors' program has."
+        ) from None
+    _file.write(path, place, weights)
 
 
 def _matched(model, weights, layout, report, origin, include_top=True):

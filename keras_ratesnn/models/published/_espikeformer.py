@@ -89,22 +89,26 @@ def espikeformer(weights):
     """The base networks, whose last two blocks with attention are a stage of their own."""
     if not {"ConvBlock1_1.0.Conv.pwconv1.0.weight", "block3.0.attn.q_conv.0.weight"} <= weights.keys():
         return None
-    stages, number = ("downsample1_2", "downsample2", "downsample3", "downsample4"), blocks(weights, r"block([34])\.(\d+)\.")
+    stages, number = (
+        ("downsample1_2", "downsample2", "downsample3", "downsample4"),
+        blocks(weights, r"block([34])\.(\d{1,9})\."),
+    )
     layout = _layout(weights, ESpikeFormer, BASE, stages, number)
     neurons = "ILIF(levels=4, decay=0.0, normalize=True), not normalised before the classifier"
     unused = {"head_kd": "a second classifier, for distillation, without which the authors run the network"}
-    return layout._replace(assumed={"neuron": (None, neurons), "heads": _HEADS}, unused=unused)
+    return layout._replace(assumed={"neuron": (None, neurons), "heads": _HEADS}, unused=unused, axes={"mlp": 3})
 
 
 def espikeformer_large(weights):
     """The large networks; with a second classifier for distillation, their output is the mean of both."""
     if not {"ConvBlock1_1.0.conv1.0.0.weight", "block3.0.attn.q_conv.0.conv1.0.weight"} <= weights.keys():
         return None
-    stages, number = ("downsample1_2", "downsample2", "downsample3"), blocks(weights, r"block3\.(\d+)\.")
+    stages, number = ("downsample1_2", "downsample2", "downsample3"), blocks(weights, r"block3\.(\d{1,9})\.")
     layout = _layout(weights, ESpikeFormerLarge, LARGE, stages, number)
     neurons = "ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)"
     found = {**layout.found, "distilled": "head_kd.weight" in weights}
-    return layout._replace(found=found, assumed={"neuron": (None, neurons), "heads": _HEADS})
+    axes = {"attn": 3, "mlp": 3, "layer_scale1": 1, "layer_scale2": 1}
+    return layout._replace(found=found, assumed={"neuron": (None, neurons), "heads": _HEADS}, axes=axes)
 
 
 def _layout(weights, builder, names, stages, number):
@@ -115,4 +119,4 @@ def _layout(weights, builder, names, stages, number):
         "blocks": number,
         "mlp_ratio": outputs(weights, "block3.0.mlp.fc1_conv") // inputs(weights, "block3.0.mlp.fc1_conv"),
     }
-    return Layout(builder, found, names, {})
+    return Layout(builder, found, names, {}, place="model")

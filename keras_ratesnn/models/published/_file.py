@@ -1,4 +1,4 @@
-"""Reads the weights in a file of `torch.save`, and runs no code that may be in it."""
+"""Reads the weights in a file of `torch.save`, and runs no code that may be in it; and writes such files."""
 
 import argparse
 import os
@@ -78,6 +78,19 @@ def read(path):
         f"`path` must be a file of weights that torch.save wrote. Received: path={path!r}, but {reason}. No code in it was "
         "run. Ask its author for a file that holds the state_dict alone."
     )
+
+
+def write(path, place, weights):
+    """Writes arrays by name under a key at the top level, or at the top level for `""`.
+
+    Raises:
+        OSError: If the file cannot be written.
+        ImportError: If PyTorch is not installed.
+    """
+    torch = optional_packages.imported("torch", "to_checkpoint", "torch")
+    # Copies: some arrays cannot be written to, or have strides of their own.
+    tensors = {name: torch.from_numpy(np.array(array, order="C")) for name, array in weights.items()}
+    torch.save({place: tensors} if place else tensors, path)
 
 
 class _Refused(Exception):

@@ -9,10 +9,10 @@ from keras_ratesnn.models._firing_rate_scale import FiringRateScale
 from keras_ratesnn.models._weights import TOP
 from keras_ratesnn.models.published._names import Table
 
-_PARAMETERS = ("weight", "bias", "running_mean", "running_var")
+PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 """PyTorch's names of the weights of a layer, in Keras' order."""
 
-_COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"
 _LISTED = 4
 """How many names an error message lists."""
 
@@ -44,7 +44,7 @@ def matched(network, weights, layout, report, include_top=True):
     found = _by_layer(weights, layout, own, report, include_top)
     values, missing, wrong = [], [], []
     for name, layer in own.items():
-        for index, (parameter, variable) in enumerate(zip(_PARAMETERS, layer.weights, strict=False)):
+        for index, (parameter, variable) in enumerate(zip(PARAMETERS, layer.weights, strict=False)):
             theirs = found.get(name, {}).pop(parameter, None)
             if theirs is None and parameter == "bias" and layout.without_biases and name != TOP[0] and name in found:
                 values.append((name, index, np.zeros(variable.shape, "float32")))
@@ -87,7 +87,7 @@ def listed(names):
 def _layer(name, names, unused):
     """Our layer and the parameter for the name of a weight; `("", reason)` for one that is not used; `None` for neither."""
     layer, _, parameter = name.rpartition(".")
-    if parameter not in (*_PARAMETERS, _COUNTER):
+    if parameter not in (*PARAMETERS, COUNTER):
         layer, parameter = name, "weight"
     reason = unused.find(layer)
     if reason is not None:
@@ -95,7 +95,7 @@ def _layer(name, names, unused):
     found = names.find(layer)
     if found is None:
         return None
-    return ("", "it counts batches, which inference does not need") if parameter == _COUNTER else (found, parameter)
+    return ("", "it counts batches, which inference does not need") if parameter == COUNTER else (found, parameter)
 
 
 def _by_layer(weights, layout, own, report, include_top):
@@ -147,11 +147,19 @@ def _converted(array, parameter, layer, network):
 
 def _in_order(kernel, layer, network):
     """The kernel of a dense layer on a flattened image, whose channels come first in PyTorch and last in Keras."""
-    flattened = [other for other in network.layers if isinstance(other, layers.Flatten) and other.output is layer.input]
-    if not flattened:
+    image = flattened_image(layer, network)
+    if image is None:
         return kernel
-    image = flattened[0].input.shape[1:]
-    channels, *sides = image if keras.config.image_data_format() == "channels_first" else (image[-1], *image[:-1])
+    channels, *sides = image
     if len(kernel) != channels * np.prod(sides):
         return None
     return kernel.reshape(channels, *sides, -1).transpose(1, 2, 0, 3).reshape(kernel.shape)
+
+
+def flattened_image(layer, network):
+    """The channels, height and width of the image that is flattened before a layer, or `None` if none is."""
+    flattened = [other for other in network.layers if isinstance(other, layers.Flatten) and other.output is layer.input]
+    if not flattened:
+        return None
+    image = flattened[0].input.shape[1:]
+    return image if keras.config.image_data_format() == "channels_first" else (image[-1], *image[:-1])

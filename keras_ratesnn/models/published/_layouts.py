@@ -5,6 +5,8 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from keras_ratesnn.models._blocks import channel_axis
 
 _MOST_BLOCKS = 100
@@ -17,12 +19,18 @@ class Layout(NamedTuple):
         builder: Function of `keras_ratesnn.models`.
         found: Dict of arguments that the weights tell. `input_shape` is a pair, the size of the images and their channels; the
             size is the authors', unless the number of weights tells it.
-        names: Dict of the authors' names of layers to ours, see `_names.Table`.
+        names: Dict of the authors' names of layers to ours, see `_names.Table`. Each of ours is there once.
         assumed: Dict of arguments that the weights do not tell to pairs of the authors' value and what the report says of it.
         size_is_told: Boolean, whether the weights tell the size of the images. Defaults to `False`.
         unused: Dict of the authors' names of layers that their network does not run to the reason. Defaults to none.
         without_biases: Boolean, whether the authors' convolutions have no biases where ours have. Defaults to `False`.
         note: String, what the user must know about the authors' program. Defaults to nothing.
+        place: String, the key at the top level under which the program keeps the weights, or `""`. Defaults to
+            `"state_dict"`.
+        prefix: String with which the names in the program's files begin. Defaults to nothing.
+        axes: Dict of parts of the authors' names to how many axes kernels of one pixel have there. By default they have four
+            where ours is a convolution, and two where it is dense. Defaults to none.
+        also: Dict of the authors' names of weights that their program expects, but does not run, to arrays. Defaults to none.
     """
 
     builder: Callable
@@ -33,6 +41,10 @@ class Layout(NamedTuple):
     unused: Mapping[str, str] = types.MappingProxyType({})
     without_biases: bool = False
     note: str = ""
+    place: str = "state_dict"
+    prefix: str = ""
+    axes: Mapping[str, int] = types.MappingProxyType({})
+    also: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
 
 class UnknownSizesError(Exception):
@@ -56,7 +68,7 @@ def numbers(weights, pattern):
     return [number for (number,) in found] if re.compile(pattern).groups == 1 else found
 
 
-def depths(weights, pattern=r"layer(\d+)\.(\d+)\."):
+def depths(weights, pattern=r"layer(\d{1,9})\.(\d{1,9})\."):
     """The number of blocks of each stage."""
     blocks = numbers(weights, pattern)
     return tuple(sum(stage == number for stage, _ in blocks) for number in sorted({stage for stage, _ in blocks}))

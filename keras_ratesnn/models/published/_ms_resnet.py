@@ -53,4 +53,6 @@ def ms_resnet(weights):
         },
         DEEP if builder is MSResNet104 else MS_RESNET,
         _NEURON,
+        place="",
+        prefix="module.",
     )

@@ -1,45 +1,69 @@
 """Tables that map the authors' names of layers to ours.
 
-Numbers in names are placeholders: `"layer{s}.{b}.conv{n}": "stage{s}_block{b+1}_conv{n}"`. The first entry that fits counts.
+Numbers in names are placeholders: `"layer{s}.{b}.conv{n}": "stage{s}_block{b+1}_conv{n}"`, or `{2*b+1}` for odd ones. The first
+entry that fits counts.
 """
 
 import functools
 import re
 
-_PLACEHOLDER = re.compile(r"\{(\w+)(?:\+(\d+))?\}")
+_PLACEHOLDER = re.compile(r"\{(?:(\d+)\*)?(\w+)(?:\+(\d+))?\}")
+
+
+def without_containers(name):
+    """A name without what SpikingJelly's `SeqToANNContainer` adds to it, in some of its versions."""
+    return name.replace(".module.", ".")
 
 
 class Table:
     """A table of names.
 
     Args:
-        names: Dict of the authors' names to ours.
+        names: Dict of names, with placeholders, to other names with the same placeholders. Containers in the former are left
+            out.
     """
 
     def __init__(self, names):
-        self.patterns = [(_pattern(theirs), ours) for theirs, ours in names.items()]
+        self.patterns = [(_Pattern(without_containers(name)), other) for name, other in names.items()]
 
     def find(self, name):
-        """What the table has for one of the authors' names, or `None`."""
-        for pattern, ours in self.patterns:
-            found = pattern.fullmatch(name)
-            if found:
-                return _PLACEHOLDER.sub(functools.partial(_number, found), ours)
+        """What the table has for a name, or `None`."""
+        for pattern, other in self.patterns:
+            numbers = pattern.numbers(name)
+            if numbers is not None:
+                return _PLACEHOLDER.sub(functools.partial(_number, numbers), other)
         return None
 
 
-def _pattern(theirs):
-    # A placeholder that comes again stands for the same number.
-    parts, seen = [], set()
-    for index, part in enumerate(re.split(r"\{(\w+)\}", theirs)):
-        if index % 2 == 0:
-            parts.append(re.escape(part))
-        else:
-            parts.append(f"(?P={part})" if part in seen else rf"(?P<{part}>\d+)")
-            seen.add(part)
-    return re.compile("".join(parts))
+def _number(numbers, part):
+    factor, name, added = _parts(part)
+    return str(factor * numbers[name] + added)
 
 
-def _number(found, part):
-    name, added = part.groups()
-    return str(int(found[name]) + int(added)) if added else found[name]
+def _parts(placeholder):
+    """The factor, the name and what is added."""
+    factor, name, added = placeholder.groups()
+    return int(factor or 1), name, int(added or 0)
+
+
+class _Pattern:
+    """A name with placeholders."""
+
+    def __init__(self, name):
+        self.scales: dict[str, tuple[int, int]] = {}
+        parts, end = [], 0
+        for placeholder in _PLACEHOLDER.finditer(name):
+            factor, part, added = _parts(placeholder)
+            parts.append(re.escape(name[end : placeholder.start()]))
+            # A placeholder that comes again stands for the same number. Python refuses to read very long ones.
+            parts.append(f"(?P={part})" if part in self.scales else rf"(?P<{part}>\d{{1,9}})")
+            self.scales[part], end = (factor, added), placeholder.end()
+        self.expression = re.compile("".join(parts) + re.escape(name[end:]))
+
+    def numbers(self, name):
+        """What the placeholders stand for in a name; `None` if it is another one."""
+        found = self.expression.fullmatch(name)
+        if found is None:
+            return None
+        numbers = {part: divmod(int(found[part]) - added, factor) for part, (factor, added) in self.scales.items()}
+        return None if any(rest for _, rest in numbers.values()) else {part: number for part, (number, _) in numbers.items()}

@@ -47,18 +47,34 @@ SEW_BY_RATE = {
 SEW = {
     "conv1": "stem_conv",
     "bn1": "stem_bn",
-    "layer{s}.{b}.conv{n}.0": "stage{s}_block{b+1}_conv{n}",
-    "layer{s}.{b}.conv{n}.1": "stage{s}_block{b+1}_bn{n}",
-    "layer{s}.{b}.downsample.0.0": "stage{s}_block{b+1}_shortcut_conv",
-    "layer{s}.{b}.downsample.0.1": "stage{s}_block{b+1}_shortcut_bn",
+    "layer{s}.{b}.conv{n}.module.0": "stage{s}_block{b+1}_conv{n}",
+    "layer{s}.{b}.conv{n}.module.1": "stage{s}_block{b+1}_bn{n}",
+    "layer{s}.{b}.downsample.0.module.0": "stage{s}_block{b+1}_shortcut_conv",
+    "layer{s}.{b}.downsample.0.module.1": "stage{s}_block{b+1}_shortcut_bn",
     "fc": "classifier",
 }
 
+
+def vgg_names(sizes):
+    """The names of the layers of a VGG, whose names are their places, for the number of convolutions of each block."""
+    names, place = {"classifier.0": "classifier"}, 0
+    for block, size in enumerate(sizes, 1):
+        for number in range(1, size + 1):
+            names[f"feature.{place}"] = f"block{block}_conv{number}"
+            names[f"feature.{place + 1}"] = f"block{block}_bn{number}"
+            # After the convolution, normalisation and neurons.
+            place += 3
+        # After pooling.
+        place += 1
+    return names
+
+
+_PLACE = "best_net"
 _BOTTLENECK = "bottleneck"
 _RESNETS = {(2, 2, 2, 2): ResNet18, (3, 3, 2): ResNet19, (3, 4, 6, 3): ResNet34}
 _PREACTS = {(2, 2, 2, 2): PreActResNet18, (3, 4, 6, 3): PreActResNet34}
 _SEWS = {(2, 2, 2, 2): SEWResNet18, (3, 4, 6, 3): SEWResNet34, (3, 4, 6, 3, _BOTTLENECK): SEWResNet50}
-_VGGS = {(1, 2, 2, 1, 2): VGG11, (2, 2, 2, 3, 1): VGG13, (2, 2, 3, 3, 3): VGG16, (2, 2, 2, 2): VGGSNN}
+VGGS = {(1, 2, 2, 1, 2): VGG11, (2, 2, 2, 3, 1): VGG13, (2, 2, 3, 3, 3): VGG16, (2, 2, 2, 2): VGGSNN}
 """The networks by the number of blocks of each stage, or of convolutions of each block."""
 
 
@@ -93,23 +109,21 @@ def sew_resnet(weights):
         return None
     bottleneck = (_BOTTLENECK,) if "layer1.0.conv3.0.weight" in weights else ()
     layout = _layout(weights, _of_depths(_SEWS, depths(weights) + bottleneck), SEW, "conv1", "layer{}.0.conv1.0")
-    return layout._replace(assumed=_IF, without_biases=True)
+    return layout._replace(assumed=_IF, without_biases=True, place="model")
 
 
 def vgg(weights):
     """VGGs of rate-based backpropagation, whose layers have the numbers of their places."""
     if not {"feature.0.weight", "classifier.0.weight"} <= weights.keys():
         return None
-    convolutions = [n for n in numbers(weights, r"feature\.(\d+)\.weight") if weights[f"feature.{n}.weight"].ndim == 4]
-    names, sizes = {"classifier.0": "classifier"}, [0]
+    convolutions = [n for n in numbers(weights, r"feature\.(\d{1,9})\.weight") if weights[f"feature.{n}.weight"].ndim == 4]
+    sizes = [0]
     for place, before in zip(convolutions, [convolutions[0], *convolutions], strict=False):
-        # A convolution, normalisation and neurons take three places, and pooling, which ends a block, one more.
+        # More than a convolution, normalisation and neurons: pooling, which ends a block.
         if place - before > 3:
             sizes.append(0)
         sizes[-1] += 1
-        names[f"feature.{place}"] = f"block{len(sizes)}_conv{sizes[-1]}"
-        names[f"feature.{place + 1}"] = f"block{len(sizes)}_bn{sizes[-1]}"
-    builder = _of_depths(_VGGS, tuple(sizes))
+    builder = _of_depths(VGGS, tuple(sizes))
     widest, seen = outputs(weights, f"feature.{convolutions[-1]}"), inputs(weights, "classifier.0")
     side = 32
     if builder is VGGSNN:
@@ -120,7 +134,7 @@ def vgg(weights):
         "classes": outputs(weights, "classifier.0"),
         "width": widest / _WIDEST,
     }
-    return Layout(builder, found, names, _LIF, size_is_told=builder is VGGSNN)
+    return Layout(builder, found, vgg_names(sizes), _LIF, size_is_told=builder is VGGSNN, place=_PLACE)
 
 
 def _of_depths(builders, found):
@@ -139,4 +153,4 @@ def _layout(weights, builder, names, stem, of_stage):
         "width": widest / _WIDEST,
         "stem": chosen,
     }
-    return Layout(builder, found, names, _LIF)
+    return Layout(builder, found, names, _LIF, place=_PLACE)

@@ -1,5 +1,7 @@
 """Spikformer, QKFormer and Max-Former."""
 
+import numpy as np
+
 from keras_ratesnn.models._transformers import IMAGES, IN_STAGES
 from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
@@ -12,21 +14,18 @@ _NEURONS = {
 }
 
 
-def _attention(theirs, ours):
-    """The layers of attention, which are dense or convolutions."""
+def _attention(theirs, ours, kind="conv"):
+    """The layers of attention, which are convolutions or linear."""
     parts = {"q": "query", "k": "key", "v": "value", "proj": "output"}
     return {
-        **{f"{theirs}.{part}_{kind}": f"{ours}_{name}" for part, name in parts.items() for kind in ("conv", "linear")},
+        **{f"{theirs}.{part}_{kind}": f"{ours}_{name}" for part, name in parts.items()},
         **{f"{theirs}.{part}_bn": f"{ours}_{name}_bn" for part, name in parts.items()},
     }
 
 
-def _mlp(theirs, ours, layer="fc"):
+def _mlp(theirs, ours, layer="fc", kind="conv"):
     """The two layers of an MLP."""
-    return {
-        **{f"{theirs}.{layer}{{n}}_{kind}": f"{ours}_mlp{{n}}" for kind in ("conv", "linear")},
-        f"{theirs}.{layer}{{n}}_bn": f"{ours}_mlp{{n}}_bn",
-    }
+    return {f"{theirs}.{layer}{{n}}_{kind}": f"{ours}_mlp{{n}}", f"{theirs}.{layer}{{n}}_bn": f"{ours}_mlp{{n}}_bn"}
 
 
 def _units(names):
@@ -37,70 +36,68 @@ def _units(names):
     }
 
 
-SPIKFORMER = {
-    **_units(
-        {
-            "patch_embed.proj_conv": "patches1",
-            "patch_embed.proj_conv{n}": "patches{n+1}",
-            "patch_embed.rpe_conv": "patches_position",
-        }
-    ),
-    **_attention("block.{b}.attn", "block{b+1}_attention"),
-    **_mlp("block.{b}.mlp", "block{b+1}"),
-    "head": "classifier",
-}
+def _spikformer(kind):
+    patches = {"proj_conv": "patches1", "proj_conv{n}": "patches{n+1}", "rpe_conv": "patches_position"}
+    return {
+        **_units({f"patch_embed.{theirs}": ours for theirs, ours in patches.items()}),
+        **_attention("block.{b}.attn", "block{b+1}_attention", kind),
+        **_mlp("block.{b}.mlp", "block{b+1}", "fc", kind),
+        "head": "classifier",
+    }
+
+
+def _qkformer(first_patches, attention, mlp):
+    later = {"proj3_conv": "1", "proj4_conv": "2", "proj_res_conv": "shortcut"}
+    return {
+        **_units({f"patch_embed1.{theirs}": f"patches1_{ours}" for theirs, ours in first_patches.items()}),
+        **_units({f"patch_embed{{p}}.{theirs}": f"patches{{p}}_{ours}" for theirs, ours in later.items()}),
+        # The last stage has another kind of attention.
+        **_attention(f"stage3.{{b}}.{attention}", "stage3_block{b+1}_attention"),
+        **_attention("stage{s}.{b}.tssa", "stage{s}_block{b+1}_attention"),
+        **_mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}", mlp),
+        "head": "classifier",
+    }
+
+
+def _maxformer(first_patches, depthwise):
+    later = {"max_embed1": "1", "embed1": "2", "max_embed2": "shortcut"}
+    of_stages = {f"{stage}.{{b}}.mixer.{theirs}": f"{stage}_block{{b+1}}_depthwise" for stage, theirs in depthwise.items()}
+    return {
+        # The first entry that fits counts: names of the first patches mean other layers than later.
+        **_units({f"patch_embed1.{theirs}": f"patches1_{ours}" for theirs, ours in first_patches.items()}),
+        **_units({f"patch_embed{{p}}.{theirs}.embed_conv": f"patches{{p}}_{ours}" for theirs, ours in later.items()}),
+        **of_stages,
+        **{f"{theirs}_bn": f"{ours}_bn" for theirs, ours in of_stages.items()},
+        **_attention("stage{s}.{b}.attn", "stage{s}_block{b+1}_attention"),
+        **_mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}"),
+        "head": "classifier",
+    }
+
+
+SPIKFORMER = {"cifar": _spikformer("linear"), "imagenet": _spikformer("conv")}
+SPIKFORMER["dvs"] = SPIKFORMER["imagenet"]
 QKFORMER = {
-    **_units(
-        {
-            "patch_embed1.proj_conv": "patches1_1",
-            "patch_embed1.proj{n}_conv": "patches1_{n+1}",
-            "patch_embed{p}.proj3_conv": "patches{p}_1",
-            "patch_embed{p}.proj4_conv": "patches{p}_2",
-            "patch_embed{p}.proj_res_conv": "patches{p}_shortcut",
-        }
-    ),
-    **_attention("stage{s}.{b}.tssa", "stage{s}_block{b+1}_attention"),
-    **_attention("stage{s}.{b}.ssa", "stage{s}_block{b+1}_attention"),
-    **_attention("stage{s}.{b}.attn", "stage{s}_block{b+1}_attention"),
-    **_mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}", "mlp"),
-    **_mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}"),
-    "head": "classifier",
+    "cifar": _qkformer({"proj_conv": "1", "proj1_conv": "2", "proj_res_conv": "shortcut"}, "ssa", "mlp"),
+    "imagenet": _qkformer({"proj_conv": "1", "proj1_conv": "2", "proj2_conv": "3", "proj_res_conv": "shortcut"}, "attn", "fc"),
 }
 MAXFORMER = {
-    **_units(
-        {
-            "patch_embed{p}.max_embed1.embed_conv": "patches{p}_1",
-            "patch_embed{p}.embed1.embed_conv": "patches{p}_2",
-            "patch_embed{p}.max_embed2.embed_conv": "patches{p}_shortcut",
-        }
+    "cifar": _maxformer(
+        {"proj_conv": "1", "embed1.embed_conv": "2", "embed2.embed_conv": "shortcut"},
+        {"stage2": "conv"},
     ),
-    "stage{s}.{b}.mixer.conv": "stage{s}_block{b+1}_depthwise",
-    "stage{s}.{b}.mixer.conv_bn": "stage{s}_block{b+1}_depthwise_bn",
-    "stage{s}.{b}.mixer.conv5": "stage{s}_block{b+1}_depthwise",
-    "stage{s}.{b}.mixer.conv5_bn": "stage{s}_block{b+1}_depthwise_bn",
-    **_attention("stage{s}.{b}.attn", "stage{s}_block{b+1}_attention"),
-    **_mlp("stage{s}.{b}.mlp", "stage{s}_block{b+1}"),
-    "head": "classifier",
+    "imagenet": _maxformer(
+        {f"embed{n}.embed_conv": ours for n, ours in enumerate(("1", "2", "3", "shortcut"), 1)},
+        {"stage1": "conv5", "stage2": "conv"},
+    ),
 }
-_FIRST_PATCHES = {
-    "cifar": {
-        "patch_embed1.proj_conv": "patches1_1",
-        "patch_embed1.embed1.embed_conv": "patches1_2",
-        "patch_embed1.embed2.embed_conv": "patches1_shortcut",
-    },
-    "imagenet": {
-        "patch_embed1.embed1.embed_conv": "patches1_1",
-        "patch_embed1.embed2.embed_conv": "patches1_2",
-        "patch_embed1.embed3.embed_conv": "patches1_3",
-        "patch_embed1.embed4.embed_conv": "patches1_shortcut",
-    },
-}
-"""Max-Former's first patch embedding, whose names mean other layers in each edition."""
+"""The names of the layers of each edition."""
 
 _SHARED_MEMBRANES = (
-    "here each sample has its own membranes. In the authors' program the last neurons of self-attention pass theirs from one "
-    "sample to the next, so what it computes, and its published accuracy, depend on the batch; with one sample they agree"
+    "in the authors' program self-attention's last neurons pass their membranes from each sample of a batch to the next, as "
+    "with shared_membrane=True; published accuracies are of such batches: 84.25 % of HST-10-768, which is 78.70 % with "
+    "shared_membrane=False (issue 14 of their program)"
 )
+_AXES = {"attn": 3, "tssa": 3, "ssa": 3, "mlp": 4}
 _NEVER_RUN = {"block.{b}.norm{n}": "a layer normalisation that the authors' network does not run"}
 
 
@@ -113,9 +110,19 @@ def spikformer(weights):
     edition = "cifar" if dense else "dvs" if channels == 2 else "imagenet"
     dims = outputs(weights, "patch_embed.proj_conv3")
     hidden = outputs(weights, f"block.0.mlp.fc1_{'linear' if dense else 'conv'}")
-    number = blocks(weights, r"block\.(\d+)\.")
+    number = blocks(weights, r"block\.(\d{1,9})\.")
     layout = _layout(weights, Spikformer, EDITIONS, SPIKFORMER, edition, channels, dims, number, hidden)
-    return layout._replace(unused=_NEVER_RUN)
+    also = {
+        # They take no memory: the file says how long they are.
+        f"block.{block}.norm{n}.{name}": np.broadcast_to(np.float32(value), dims)
+        for block in range(number)
+        for n in (1, 2)
+        for name, value in {"weight": 1.0, "bias": 0.0}.items()
+    }
+    # On CIFAR all are linear.
+    axes = {"cifar": {}, "imagenet": _AXES, "dvs": {**_AXES, "mlp": 3}}[edition]
+    place = "model" if edition == "dvs" else "state_dict"
+    return layout._replace(unused=_NEVER_RUN, also=also, axes=axes, place=place)
 
 
 def qkformer(weights):
@@ -123,9 +130,11 @@ def qkformer(weights):
     if "patch_embed1.proj1_conv.weight" not in weights:
         return None
     edition = "imagenet" if "patch_embed1.proj2_conv.weight" in weights else "cifar"
-    layer = "mlp1_conv" if "stage1.0.mlp.mlp1_conv.weight" in weights else "fc1_conv"
+    layer = {"imagenet": "fc1_conv", "cifar": "mlp1_conv"}[edition]
     layout = _in_stages(weights, QKFormer, QKFORMER, edition, "patch_embed1.proj_conv", "patch_embed3.proj3_conv", layer)
-    return layout._replace(note=_SHARED_MEMBRANES)
+    assumed = {**layout.assumed, "shared_membrane": (False, "False, each sample by itself")}
+    place = "model" if edition == "imagenet" else "state_dict"
+    return layout._replace(assumed=assumed, note=_SHARED_MEMBRANES, place=place)
 
 
 def maxformer(weights):
@@ -133,15 +142,13 @@ def maxformer(weights):
     if "patch_embed2.max_embed1.embed_conv.weight" not in weights:
         return None
     edition = "cifar" if "patch_embed1.proj_conv.weight" in weights else "imagenet"
-    # The first entry that fits counts.
-    names = {**_units(_FIRST_PATCHES[edition]), **MAXFORMER}
-    first = next(iter(_FIRST_PATCHES[edition]))
-    return _in_stages(weights, MaxFormer, names, edition, first, "patch_embed3.max_embed1.embed_conv", "fc1_conv")
+    first = {"imagenet": "patch_embed1.embed1.embed_conv", "cifar": "patch_embed1.proj_conv"}[edition]
+    return _in_stages(weights, MaxFormer, MAXFORMER, edition, first, "patch_embed3.max_embed1.embed_conv", "fc1_conv")
 
 
 def _in_stages(weights, builder, names, edition, first, last_patches, layer):
     channels, dims = inputs(weights, first), outputs(weights, last_patches)
-    number, hidden = blocks(weights, r"stage(\d+)\.(\d+)\."), outputs(weights, f"stage3.0.mlp.{layer}")
+    number, hidden = blocks(weights, r"stage(\d{1,9})\.(\d{1,9})\."), outputs(weights, f"stage3.0.mlp.{layer}")
     return _layout(weights, builder, IN_STAGES, names, edition, channels, dims, number, hidden)
 
 
@@ -155,4 +162,5 @@ def _layout(weights, builder, editions, names, edition, channels, dims, number, 
         "mlp_ratio": hidden // dims,
     }
     heads = editions[edition].heads(dims)
-    return Layout(builder, found, names, {**_NEURONS, "heads": (heads or None, f"{heads}, the authors' for {edition}")})
+    assumed = {**_NEURONS, "heads": (heads or None, f"{heads}, the authors' for {edition}")}
+    return Layout(builder, found, names[edition], assumed, axes=_AXES)

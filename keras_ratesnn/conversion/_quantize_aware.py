@@ -1,0 +1,205 @@
+"""Networks that are trained with quantised kernels and decays, for integer networks."""
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import keras
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._model.quantization import quantized_layers
+from keras_ratesnn.conversion._rebuild import Rebuild, Replacement
+from keras_ratesnn.conversion._tasks import with_network
+from keras_ratesnn.layer_kinds import NEURON, OPERATION, READOUT, kind_of
+from keras_ratesnn.layers.quantized import QUANTIZED, WEIGHT_TYPES, QuantizedKernels
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
+
+WeightType = Literal["int8", "int4", "ternary"]
+MOST_DECAY_BITS = 16
+
+
+def quantize_aware(
+    model: SpikingModel,
+    weights: WeightType = "int8",
+    first: WeightType = "int8",
+    last: WeightType = "int8",
+    decay_bits: int = 8,
+    filters: str | Sequence[str] | Callable[[keras.layers.Layer], bool] | None = None,
+) -> SpikingModel:
+    """Makes a model to train with weights of few bits, so that a network of integers loses little.
+
+    In every call a kernel is s · W: integers W with a scale s for each output channel, which are recomputed from the weights
+    that are trained. The gradient, of any method, goes straight through the rounding. A layer without neurons between it and
+    the output has one scale for its whole kernel, since classes are compared. Decays are rounded to m / 2^k; those that are
+    learned stay so. Batch normalisation stays: it is absorbed exactly afterwards, by `fold_batch_normalization` too.
+
+    `Dense`, all convolutions, `WSConv2D` and `WSDense` are quantised, a `WSConv2D` after its standardisation; a warning names
+    other layers with matrices. The weights are copied. Start from a trained model: int8 needs few steps or none, ternary some
+    hundred.
+
+    Example:
+
+    >>> inputs = keras.Input((8, 8, 2))
+    >>> x = keras_ratesnn.layers.LIF()(keras.layers.Conv2D(4, 3, name="filters")(inputs))
+    >>> network = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    >>> low = quantize_aware(keras_ratesnn.SpikingModel(network, timesteps=4), first="ternary")
+    >>> [len(np.unique(kernel)) for kernel in ops.convert_to_numpy(low.network.get_layer("filters").kernel).T]
+    [3, 3, 3, 3]
+    >>> low.network.get_layer("lif").decay * 256
+    51.0
+
+    Args:
+        model: A `SpikingModel`.
+        weights: `"int8"` (integers up to 127), `"int4"` (up to 7) or `"ternary"` (−1, 0 and 1). Defaults to `"int8"`.
+        first: The same for layers with no other weights before them. Defaults to `"int8"`.
+        last: The same for layers with no other weights after them, also if they are the first. Defaults to `"int8"`.
+        decay_bits: Integer k from 1 to 16. Defaults to `8`.
+        filters: A regular expression, a list of them or a function of a layer: which layers are quantised. Defaults to `None`,
+            all.
+
+    Returns:
+        A new `SpikingModel` with the same settings, not compiled.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`, or an argument has the wrong type.
+        ValueError: If there is nothing to quantise, the model is quantized for inference already, or a decay is rounded to 1.
+
+    Source: Li and Liu, "Ternary weight networks", 2016; Bengio et al., "Estimating or propagating gradients through stochastic
+    neurons for conditional computation", 2013.
+    """
+    network = checked_model(model).network
+    for name, value in (("weights", weights), ("first", first), ("last", last)):
+        checks.one_of(name, value, WEIGHT_TYPES)
+    _check_decay_bits(decay_bits)
+    chosen = _chooser(filters)
+    quantized = quantized_layers(network)
+    if quantized:
+        raise ValueError(
+            "`model` must not be quantized for inference: its weights are not trained. Received: layer "
+            f"{quantized[0].name!r} with the policy {quantized[0].dtype_policy.name!r}. Pass the model before `quantize`."
+        )
+    replacements = {}
+    for layer, place in _places(_graph.as_graph(network)).items():
+        if _class_of(layer) is not None and chosen(layer):
+            weight_type = last if place.is_last else first if place.is_first else weights
+            config = {"weight_type": weight_type, "per_channel": not place.reaches_output}
+            replacements[layer] = Replacement(config, cls=_class_of(layer))
+    _report_others(network, replacements, chosen)
+    for operation in keras_internals.with_sublayers(network):
+        if kind_of(operation).role in (NEURON, READOUT):
+            replacements[operation] = Replacement(_with_rounded_decays(operation, operation.get_config(), decay_bits))
+    return with_network(model, Rebuild(replacements).run(network))
+
+
+def _check_decay_bits(decay_bits):
+    if not 1 <= checks.integer("decay_bits", decay_bits) <= MOST_DECAY_BITS:
+        raise ValueError(
+            f"`decay_bits` must be from 1 to {MOST_DECAY_BITS}: products with a membrane have to fit in 32 bits. Received: "
+            f"decay_bits={decay_bits}."
+        )
+
+
+def _chooser(filters):
+    """`filters` as a function of a layer."""
+    patterns = [filters] if isinstance(filters, str) else filters
+    if filters is None:
+        return lambda layer: True
+    if callable(filters):
+        return filters
+    if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise checks.wrong_type("filters", "a regular expression, a list of them, or a function of a layer", filters)
+    return lambda layer: any(re.search(pattern, layer.name) for pattern in patterns)
+
+
+def _class_of(layer):
+    """The class of the quantised copy of a layer; `None` if there is none."""
+    return type(layer) if isinstance(layer, QuantizedKernels) else QUANTIZED.get(type(layer))
+
+
+class _Place:
+    """Where in a network a layer with weights is.
+
+    Attributes:
+        is_first: Boolean, whether no other weights are before it, in one of its calls.
+        is_last: Boolean, likewise after it.
+        reaches_output: Boolean, whether there are neither other weights nor neurons between it and an output.
+    """
+
+    is_first = is_last = reaches_output = False
+
+
+def _places(network):
+    """The `_Place` of each layer with weights of a network and its nested models, a dict."""
+    places: dict[keras.Operation, Any] = {}
+    nodes, after, before, to_output = _graph.nodes_of(network), set(), set(), {None}
+    for node in nodes:
+        if any(source in after or _has_matrix(source.operation) for source in node.inputs):
+            after.add(node)
+    for node in reversed(nodes):
+        followers = set(node.consumers) - {None}
+        if any(follower in before or _has_matrix(follower.operation) for follower in followers):
+            before.add(node)
+        is_open = {follower for follower in followers if not _has_matrix(follower.operation) and not _is_neuron(follower)}
+        if None in node.consumers or is_open & to_output:
+            to_output.add(node)
+    for node in nodes:
+        if _has_matrix(node.operation):
+            place = places.setdefault(node.operation, _Place())
+            place.is_first |= node not in after
+            place.is_last |= node not in before
+            place.reaches_output |= node in to_output
+    return places
+
+
+def _is_neuron(node):
+    return kind_of(node.operation).role == NEURON
+
+
+def _has_matrix(operation):
+    """Whether a layer, without those of time, is one that can be quantised, or has a weight that is more than a vector."""
+    if not isinstance(operation, keras.layers.Layer) or kind_of(operation).role != OPERATION:
+        return False
+    of_weights = (sum(size > 1 for size in weight.shape) for weight in operation.weights)
+    return _class_of(operation) is not None or any(axes > 1 for axes in of_weights)
+
+
+def _report_others(network, replacements, chosen):
+    """Warns of layers that stay as they were, though chosen; raises an error if all do."""
+    if not replacements:
+        raise ValueError(
+            "`quantize_aware` found no layer to quantise. Received: network "
+            f"{network.name!r} without a Dense layer or convolution that `filters` choose."
+        )
+    layers = [layer for layer in keras_internals.with_sublayers(network) if not keras_internals.is_graph(layer)]
+    kept = [layer for layer in layers if _has_matrix(layer) and layer not in replacements and chosen(layer)]
+    if kept:
+        warnings.warn(
+            f"The weights of these layers stay as they were: {', '.join(layer.name for layer in kept)}. Dense layers and "
+            "convolutions are quantised, of the classes of Keras and of keras_ratesnn, and not inside other layers.",
+            stacklevel=3,
+        )
+
+
+def _with_rounded_decays(layer, config, bits):
+    """What changes in the config of neurons, or of cells in it: decays are multiples of 2^−bits."""
+    learned, changed = "decay_bits" in config, {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            changed[name] = {**value, **_with_rounded_decays(layer, value, bits)}
+        elif name == "decay_bits":
+            changed[name] = bits
+        elif (name == "decay" or name.endswith("_decay")) and not learned:
+            changed[name] = _rounded(layer, name, value, bits)
+    return changed
+
+
+def _rounded(layer, name, decay, bits):
+    rounded = round(decay * 2**bits) / 2**bits
+    if rounded == 1.0 and decay < 1.0:
+        raise ValueError(
+            f"`decay_bits` must be enough for the decays of all neurons. Received: decay_bits={bits}, which rounds "
+            f"{name}={decay} of layer {layer.name!r} to 1, no leak. Pass more bits."
+        )
+    return rounded

@@ -1,0 +1,6 @@
+"""Networks of integers: kernels of few bits, inference in integers alone, and programs for devices."""
+
+from keras_ratesnn.integers.exporting import Sizes, export_c
+from keras_ratesnn.integers.model import IntegerModel, integer, load_integers
+
+__all__ = ["IntegerModel", "Sizes", "export_c", "integer", "load_integers"]

@@ -1,0 +1,119 @@
+"""The units of membranes: from the units of currents to a shift and integer thresholds.
+
+A membrane of the unit m holds the integer V = v / m. With currents of the unit a it is m = a / 2^f, so that the current needs
+only a shift.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+HEADROOM = 3
+"""Bits between the largest threshold, times the levels, and the largest membrane."""
+
+LARGEST_CURRENT = 2**30
+SMALLEST_THRESHOLD = 8
+"""Rounding a smaller one would change it by more than 1/16."""
+
+_FARTHEST = 8.0
+"""A channel whose threshold is so many times the median's does not take part in the choice of the shift."""
+
+LARGEST_SHIFT, LARGEST_SHIFT_OF_SEVERAL = 30, 14
+"""Multipliers of several currents are below 2^15."""
+
+_FAR = 2**40
+"""More than any constant may be."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Membranes:
+    """The constants of a layer of neurons.
+
+    Args:
+        f: Integer, the shift of the current.
+        unit: Array `(channels,)`, m.
+        theta: Array `(channels,)`, integers, the thresholds.
+        bias: Likewise.
+        v0: Likewise, the membranes before the first step.
+        v_reset: Likewise, the membranes after a hard reset.
+        silent: Boolean array `(channels,)`, the channels that their bias alone drives.
+    """
+
+    f: int
+    unit: np.ndarray
+    theta: np.ndarray
+    bias: np.ndarray
+    v0: np.ndarray
+    v_reset: np.ndarray
+    silent: np.ndarray
+
+
+def choose(
+    unit: np.ndarray,
+    bias: np.ndarray,
+    bound: np.ndarray,
+    theta: float,
+    v0: float,
+    v_reset: float,
+    levels: int,
+    bits: int,
+    largest_f: int = LARGEST_SHIFT,
+) -> Membranes | int:
+    """The constants of a layer of neurons with the finest unit of its membranes that is possible.
+
+    Args:
+        unit: Array `(channels,)`, a >= 0 of the current.
+        bias: Array `(channels,)`, β, real.
+        bound: Array `(channels,)`, the largest absolute value of the integer current.
+        theta: Float, the threshold.
+        v0: Float, the membrane before the first step.
+        v_reset: Float, the membrane after a hard reset.
+        levels: Integer D.
+        bits: Integer, of the membranes.
+        largest_f: Integer. Defaults to `LARGEST_SHIFT`.
+
+    Returns:
+        `Membranes`, or how many bits these would need.
+    """
+    limit = 2 ** (bits - 1 - HEADROOM) // max(1, levels)
+    fine = np.divide(theta, unit, out=np.full(unit.shape, np.inf), where=unit > 0)
+    # The unit of a current that is always 0 means nothing.
+    fine = np.where(bound > 0, fine, np.inf)
+    taking_part = fine[np.isfinite(fine)]
+    silent = ~(fine <= _FARTHEST * np.median(taking_part)) if taking_part.size else np.ones(unit.shape, bool)
+
+    def constants(f):
+        per_unit = np.where(silent, limit / theta, fine / theta * 2.0**f)
+
+        def whole(value):
+            return np.clip(np.rint(value * per_unit), -_FAR, _FAR).astype("int64")
+
+        return Membranes(f, 1.0 / per_unit, whole(theta), whole(bias), whole(v0), whole(v_reset), silent)
+
+    for f in range(largest_f, -31, -1):
+        found = constants(f)
+        largest = np.where(silent, 0, bound) * 2.0**f + np.abs(found.bias)
+        if found.theta.max() <= limit and largest.max() < LARGEST_CURRENT:
+            break
+    least = found.theta.min()
+    return found if least >= SMALLEST_THRESHOLD else bits + math.ceil(math.log2(SMALLEST_THRESHOLD / max(least, 0.5)))
+
+
+def multipliers(units: list[np.ndarray], bounds: list[np.ndarray], membranes: Membranes) -> tuple[list[np.ndarray], int]:
+    """The multipliers M of several currents, integers `(channels,)` each, and the shift n: I = (Σ A M) ≫ n.
+
+    Args:
+        units: List of arrays `(channels,)`, a of each current, which may be negative.
+        bounds: List of arrays `(channels,)`, the largest absolute values of the integer currents.
+        membranes: `Membranes`.
+    """
+    ratios = [np.where(membranes.silent, 0.0, unit / membranes.unit) for unit in units]
+    largest = max(np.abs(ratio).max() for ratio in ratios)
+    for n in range(30, -1, -1):
+        if np.rint(largest * 2.0**n) >= 2 ** (LARGEST_SHIFT_OF_SEVERAL + 1):
+            continue
+        found = [np.rint(ratio * 2.0**n) for ratio in ratios]
+        if sum(np.abs(m) * bound for m, bound in zip(found, bounds, strict=True)).max() < 2.0**45:
+            break
+    return [factors.astype("int64") for factors in found], n

@@ -1,0 +1,58 @@
+"""What became of the layers of a model as a network of integers."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """A layer of integers with weights, neurons or logits.
+
+    Args:
+        name: String.
+        kind: String, see `IntegerLayer`.
+        weights: String, `"int8"`, `"int4"` or `"ternary"`; `None` if there are none. Defaults to `None`.
+        f: Integer, the shift of the current; `None` if there is none. Defaults to `None`.
+        shift: Integer, the shift of the sum of several currents; `None` if there is none. Defaults to `None`.
+        thresholds: Pair of integers, the smallest and the largest threshold. Defaults to `None`.
+        headroom: Float, how many times the largest threshold, and all levels, the largest membrane is. Defaults to `None`.
+        silent: Integer, the number of channels whose current is so small beside their threshold that only the bias is kept.
+            Defaults to `0`.
+    """
+
+    name: str
+    kind: str
+    weights: str | None = None
+    f: int | None = None
+    shift: int | None = None
+    thresholds: tuple[int, int] | None = None
+    headroom: float | None = None
+    silent: int = 0
+
+    def __str__(self) -> str:
+        if self.weights is not None:
+            return f"{self.name}: {self.weights} weights"
+        shift = f"currents · 2^{self.f}" if self.shift is None else f"several currents, ≫ {self.shift}"
+        if self.thresholds is None:
+            return f"{self.name}: {shift}"
+        least, largest = self.thresholds
+        clipped = f", {self.silent} channels with a bias only" if self.silent else ""
+        return f"{self.name}: {shift}, thresholds {least} to {largest}, headroom {self.headroom:.1f}{clipped}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `integer` made of a model; it can be printed.
+
+    Args:
+        layers: Tuple of `LayerReport`, in execution order.
+        timesteps: Integer T.
+        membrane_bits: Integer.
+    """
+
+    layers: tuple[LayerReport, ...]
+    timesteps: int
+    membrane_bits: int
+
+    def __str__(self) -> str:
+        first = f"integer: {self.timesteps} time steps, membranes of {self.membrane_bits} bits."
+        return "\n".join([first, *(f"  {layer}" for layer in self.layers)])

@@ -1,0 +1,206 @@
+"""One time step of a network of integers, the same on every backend and in NumPy.
+
+An integer is an int32. Sums of products are computed in float32, where they are exact below 2^24; inputs that would lead to
+larger ones are split into parts of few bits.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_ratesnn.integers._network import INPUT, IntegerLayer, IntegerNetwork, counts_of
+
+_EXACT = 2**24
+"""Float32 has all integers up to it."""
+
+_BITS = 8
+"""Integers of this many bits are exact in the inputs of any matrix unit, also in those of bfloat16."""
+
+_LIMB = 15
+"""The lower bits of a product of 64 bits, which is kept in two integers of 32."""
+
+
+def steps(network: IntegerNetwork, x: Any, arrays: Any, temporal: bool, kernels: dict[str, Any]) -> Iterator[tuple[dict, dict]]:
+    """Runs all time steps: yields the outputs of all layers and the states of the neurons after each.
+
+    Args:
+        network: `IntegerNetwork`.
+        x: Integers `(batch, ...)`, or `(batch, T, ...)` if `temporal`, channels last.
+        arrays: `OfKeras` or `OfNumPy`.
+        temporal: Boolean, whether there is a frame for each step.
+        kernels: Dict of kernels in float32 by layer, see `kernels_of`.
+    """
+    runs = _Runs(network, arrays, kernels)
+    frame = x[:, 0] if temporal else x
+    state = runs.start(arrays.shape(x)[0])
+    known: dict[str, Any] = {}
+    for t in range(network.timesteps):
+        frame = x[:, t] if temporal else frame
+        outputs, state = runs.step(frame, state, known)
+        yield outputs, state
+        known = {} if temporal else {layer.name: outputs[layer.name] for layer in network.layers if layer.static}
+
+
+def first_state(network: IntegerNetwork, batch: int, arrays: Any) -> dict[str, Any]:
+    """The states of all neurons before the first step."""
+    return _Runs(network, arrays, {}).start(batch)
+
+
+def one_step(network: IntegerNetwork, frame: Any, state: dict, arrays: Any, kernels: dict[str, Any]) -> tuple[dict, dict]:
+    """The outputs of all layers, and the states of the neurons, after one step with inputs `(batch, ...)`."""
+    return _Runs(network, arrays, kernels).step(frame, state, {})
+
+
+def kernels_of(network: IntegerNetwork) -> dict[str, np.ndarray]:
+    """The kernels of a network in float32, by the names of their layers."""
+    weights = (layer.name for layer in network.layers if f"w/{layer.name}" in network.constants)
+    return {name: network.constants[f"w/{name}"].astype("float32") for name in weights}
+
+
+class _Runs:
+    def __init__(self, network, arrays, kernels):
+        self.network, self.arrays, self.kernels = network, arrays, kernels
+
+    def start(self, batch):
+        return {layer.name: self.at_rest(layer, batch) for layer in self.network.layers if layer.kind == "neurons"}
+
+    def at_rest(self, layer, batch):
+        shape = (batch, *layer.shape)
+        membrane = self.arrays.broadcast_to(self.constant("v0", layer), shape)
+        delayed = {"spikes": self.arrays.zeros(shape, "int32")} if layer.facts.get("reset_delay") else {}
+        return {"membrane": membrane, **delayed}
+
+    def constant(self, key, layer):
+        return self.arrays.constant(self.network.constants[f"{key}/{layer.name}"])
+
+    def step(self, frame, state, known):
+        outputs, state = {INPUT: self.arrays.cast(frame, "int32"), **known}, dict(state)
+        for layer in self.network.layers:
+            if layer.name in known:
+                continue
+            inputs = [outputs[name] for name in layer.sources]
+            if layer.kind == "neurons":
+                outputs[layer.name], state[layer.name] = self.neurons(layer, inputs, state[layer.name])
+            else:
+                outputs[layer.name] = getattr(self, layer.kind)(layer, *inputs)
+        return outputs, state
+
+    def dense(self, layer, x):
+        return self.products(layer, x, self.arrays.matmul)
+
+    def conv(self, layer, x):
+        return self.convolution(layer, x, self.arrays.convolve)
+
+    def depthwise(self, layer, x):
+        return self.convolution(layer, x, self.arrays.convolve_each)
+
+    def convolution(self, layer, x, convolve):
+        x = self.padded(x, layer.facts["pad"], layer.facts.get("pad_value", 0))
+        return self.products(layer, x, lambda part, kernel: convolve(part, kernel, tuple(layer.facts["stride"])))
+
+    def products(self, layer, x, multiply):
+        """Sums of products of inputs, in parts so small that float32 has all sums."""
+        arrays, largest = self.arrays, self.network.of(layer.sources[0]).largest
+        kernel = self.kernels[layer.name]
+        bits = bits_of_parts(layer, largest)
+        if bits >= largest.bit_length():
+            return arrays.whole(multiply(arrays.cast(x, "float32"), kernel))
+        total = 0
+        for shift in range(0, largest.bit_length(), bits):
+            part = arrays.bitwise_and(arrays.right_shift(x, shift), 2**bits - 1)
+            total = total + arrays.whole(multiply(arrays.cast(part, "float32"), kernel)) * 2**shift
+        return total
+
+    def padded(self, x, pad, value):
+        return self.arrays.pad(x, ((0, 0), *map(tuple, pad), (0, 0)), constant_values=value) if np.any(pad) else x
+
+    def flatten(self, layer, x):
+        return self.arrays.reshape(x, (-1, *layer.shape))
+
+    def add(self, layer, *inputs):
+        factors = layer.facts.get("factors", [1] * len(inputs))
+        return sum(x if factor == 1 else x * factor for x, factor in zip(inputs, factors, strict=True))
+
+    def global_sum(self, layer, x):
+        return self.arrays.add_up(x, (1, 2))
+
+    def sum_pool(self, layer, x):
+        total = sum(self.places(layer, self.padded(x, layer.facts["pad"], 0)))
+        counts = counts_of(self.network.of(layer.sources[0]).shape, layer.facts)
+        factors = np.lcm.reduce(counts.ravel()) // counts
+        return total if (factors == 1).all() else total * self.arrays.constant(factors[..., None])
+
+    def max_pool(self, layer, x):
+        least = self.network.of(layer.sources[0]).least
+        first, *others = self.places(layer, self.padded(x, layer.facts["pad"], least))
+        for other in others:
+            first = self.arrays.maximum(first, other)
+        return first
+
+    def places(self, layer, x):
+        """The elements of all windows at the same place, for each place."""
+        (height, width), (down, right), (rows, columns) = layer.shape[:2], layer.facts["stride"], layer.facts["size"]
+        for y in range(rows):
+            for z in range(columns):
+                yield x[:, y : y + (height - 1) * down + 1 : down, z : z + (width - 1) * right + 1 : right]
+
+    def readout(self, layer, x):
+        return x * 2 ** layer.facts["f"] + self.constant("bias", layer)
+
+    def current(self, layer, inputs):
+        """I: the currents in units of the membrane, and the bias."""
+        if "shift" in layer.facts:
+            factors = [
+                self.arrays.constant(self.network.constants[f"multiplier/{layer.name}/{name}"]) for name in layer.sources
+            ]
+            current = self.shifted_sum(inputs, factors, layer.facts["shift"])
+        else:
+            (current,), f = inputs, layer.facts["f"]
+            current = current * 2**f if f >= 0 else self.arrays.right_shift(current + 2 ** (-f - 1), -f)
+        return current + self.constant("bias", layer)
+
+    def shifted_sum(self, inputs, factors, shift):
+        """(Σ A M + 2^(n−1)) ≫ n in 64 bits: as high · 2^15 + low."""
+        high, low = 0, 2 ** (shift - 1) if 0 < shift <= _LIMB else 0
+        for x, factor in zip(inputs, factors, strict=True):
+            high = high + self.arrays.right_shift(x, _LIMB) * factor
+            low = low + self.arrays.bitwise_and(x, 2**_LIMB - 1) * factor
+            high = high + self.arrays.right_shift(low, _LIMB)
+            low = self.arrays.bitwise_and(low, 2**_LIMB - 1)
+        if shift > _LIMB:
+            return self.arrays.right_shift(high + 2 ** (shift - 1 - _LIMB), shift - _LIMB)
+        return high * 2 ** (_LIMB - shift) + self.arrays.right_shift(low, shift)
+
+    def neurons(self, layer, inputs, state):
+        facts, arrays = layer.facts, self.arrays
+        theta, bits, k = self.constant("theta", layer), facts["membrane_bits"], facts["decay_k"]
+        membrane, m = state["membrane"], np.asarray(facts["decay_m"])
+        if (m != 2**k).any():
+            membrane = arrays.right_shift(membrane * arrays.constant(m), k)
+        membrane = membrane + self.current(layer, inputs)
+        if facts.get("reset_delay"):
+            membrane = self.after_reset(layer, membrane, state["spikes"], theta)
+        membrane = arrays.clip(membrane, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        spikes = self.spikes(membrane, theta, facts["levels"])
+        if facts.get("reset_delay"):
+            return spikes, {"membrane": membrane, "spikes": spikes}
+        return spikes, {"membrane": self.after_reset(layer, membrane, spikes, theta)}
+
+    def spikes(self, membrane, theta, levels):
+        if levels == 0:
+            return self.arrays.cast(membrane >= theta, "int32")
+        # Halves go to the even integer: to j from below if it is even.
+        reached = (self.arrays.cast(membrane * 2 >= theta * (2 * j - 1) + j % 2, "int32") for j in range(1, levels + 1))
+        return sum(reached)
+
+    def after_reset(self, layer, membrane, spikes, theta):
+        if not layer.facts["hard"]:
+            return membrane - spikes * theta
+        return self.arrays.where(spikes > 0, self.arrays.constant(layer.facts["v_reset"]), membrane)
+
+
+def bits_of_parts(layer: IntegerLayer, largest: int) -> int:
+    """How many bits of an input a product may take at once."""
+    sums = max(-layer.least, layer.largest) // max(largest, 1)
+    return min(_BITS, ((_EXACT - 1) // max(sums, 1) + 1).bit_length() - 1)

@@ -1,0 +1,267 @@
+"""IntegerModel: a network of integers as a Keras model for inference."""
+
+import os
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ratesnn._core import backend, checks, progress
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn.integers import _file, _steps
+from keras_ratesnn.integers._arrays import OfKeras, OfNumPy
+from keras_ratesnn.integers._compiler import compile_model
+from keras_ratesnn.integers._network import IntegerNetwork
+from keras_ratesnn.integers._report import Report
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
+
+Weights = Literal["int8", "int4", "ternary"]
+LEAST_BITS, MOST_BITS = 8, 24
+
+
+class IntegerModel(keras.Model):
+    """A network of integers. `keras_ratesnn.integer` and `load_integers` make one.
+
+    Its outputs are real logits, the integer ones times a unit; `integer_logits` gives the integers. The results are the same
+    to the last bit on every backend, in NumPy, and in the program that `keras_ratesnn.export_c` writes. It cannot be trained.
+
+    Args:
+        plan: `IntegerNetwork`.
+        report: `Report`, what became of the layers of a model; `None` for a file. Defaults to `None`.
+        **kwargs: `name` of a Keras model.
+
+    Attributes:
+        plan: The `IntegerNetwork`: its layers and constants.
+        report: The `Report`, which can be printed, or `None`.
+    """
+
+    def __init__(self, plan: IntegerNetwork, report: Report | None = None, **kwargs: Any) -> None:
+        # Integers need float32 for their sums, whatever the policy.
+        super().__init__(dtype="float32", trainable=False, **kwargs)
+        self.plan = plan
+        self.report = report
+        self.kernels = {name: self._add_kernel(name, kernel) for name, kernel in _steps.kernels_of(plan).items()}
+        self.built = True
+        self._batch: int | None = None
+        self._state: dict[str, Any] | None = None
+
+    def _add_kernel(self, name, kernel):
+        variable = self.add_weight(shape=kernel.shape, initializer="zeros", trainable=False, name=f"kernel_of_{name}")
+        variable.assign(kernel)
+        return variable
+
+    @property
+    def timesteps(self) -> int:
+        """The number of time steps T."""
+        return self.plan.timesteps
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        return ops.cast(self._sums(inputs), "float32") * np.float32(self.plan.unit / self.plan.timesteps)
+
+    def _sums(self, inputs):
+        """The sums of the integer logits over time."""
+        x, temporal = self._frames(inputs)
+        last = self.plan.layers[-1].name
+        return sum(outputs[last] for outputs, _ in _steps.steps(self.plan, x, OfKeras, temporal, self._kernels()))
+
+    def _kernels(self):
+        return {name: ops.convert_to_tensor(kernel) for name, kernel in self.kernels.items()}
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (input_shape[0], self.plan.classes)
+
+    def integer_logits(self, x: Any, batch_size: int = 256) -> np.ndarray:
+        """The integer logits Z_c = Σ_t I_t: the largest, or the first of several, is the class.
+
+        Args:
+            x: Array of integers, `(batch, ...)`, or `(batch, T, ...)` with a frame for each step.
+            batch_size: Integer >= 1, how many samples are computed at once. Defaults to `256`.
+
+        Returns:
+            int32 array `(batch, classes)`.
+
+        Raises:
+            TypeError: If `x` holds no integers.
+            ValueError: If `x` has another shape than the inputs of the network, or values out of their range.
+        """
+        x, batch_size = np.asarray(x), checks.positive_integer("batch_size", batch_size)
+        self._frames(x)
+        if x.size and (x.min() < 0 or x.max() > self.plan.largest_input):
+            raise ValueError(
+                f"`x` must be from 0 to {self.plan.largest_input}, for which the network was made. Received: values from "
+                f"{x.min()} to {x.max()}. Pass `largest_input` to `integer`."
+            )
+        parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
+        with backend.no_gradient():
+            found = [ops.convert_to_numpy(self._sums(ops.convert_to_tensor(part.astype("int32")))) for part in parts]
+        return np.concatenate([np.zeros((0, self.plan.classes), "int32"), *found])
+
+    def _frames(self, x):
+        """Inputs with channels last, and whether there is one for each step."""
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if "int" not in dtype:
+            raise TypeError(
+                f"`x` must be integers, pixels or counts as uint8: the network has the layers that scale them. Received: an "
+                f"array of dtype {dtype}. Pass what was measured, x.astype('uint8'), not what was divided or normalised."
+            )
+        shape, wanted = tuple(x.shape), self.plan.input_shape
+        if self.plan.channels_first:
+            wanted = (wanted[-1], *wanted[:-1])
+        temporal = len(shape) == len(wanted) + 2
+        if shape[len(shape) - len(wanted) :] != wanted or len(shape) - len(wanted) not in (1, 2):
+            raise ValueError(
+                f"`x` must have the shape (batch, {', '.join(map(str, wanted))}), or a time axis after the batch. Received: an "
+                f"array of shape {shape}."
+            )
+        if temporal and shape[1] != self.plan.timesteps:
+            raise ValueError(
+                f"`x` must have {self.plan.timesteps} frames, one for each time step. Received: an array of shape {shape}. Use "
+                "`step` for sequences of other lengths."
+            )
+        if self.plan.channels_first:
+            x = (np if isinstance(x, np.ndarray) else ops).moveaxis(x, -3, -1)
+        return x, temporal
+
+    def step(self, inputs: Any) -> Tensor:
+        """Advances a sequence by one time step. Membranes are kept between calls; `reset_state` starts a new sequence.
+
+        Args:
+            inputs: Integers `(batch, ...)`, one frame.
+
+        Returns:
+            int32 tensor `(batch, classes)`, the integer logits I_t of this step.
+
+        Raises:
+            TypeError: As in `integer_logits`.
+            ValueError: If the input has another shape, or another batch size than in the steps before.
+        """
+        x, temporal = self._frames(ops.convert_to_tensor(inputs))
+        if temporal:
+            raise ValueError(
+                f"`inputs` must be one frame. Received: an array of shape {tuple(x.shape)}. Leave the time axis out."
+            )
+        batch = x.shape[0]
+        if self._state is None:
+            self._batch, self._state = batch, _steps.first_state(self.plan, batch, OfKeras)
+        if batch != self._batch:
+            raise ValueError(
+                f"The batch size must not change within a sequence. Received: inputs for {batch} sequences, after steps with "
+                f"{self._batch}. Call reset_state() to start new sequences."
+            )
+        with backend.no_gradient():
+            outputs, self._state = _steps.one_step(self.plan, x, self._state, OfKeras, self._kernels())
+        return outputs[self.plan.layers[-1].name]
+
+    def reset_state(self) -> None:
+        """Ends the sequence of `step`: the next step starts at rest, with any batch size."""
+        self._state = self._batch = None
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(
+            "A network of integers has no gradient. Train the model that it was made of, see keras_ratesnn.quantize_aware, and "
+            "make it again."
+        )
+
+    def save_integers(self, filepath: str | os.PathLike[str]) -> None:
+        """Writes the network as an npz file of integers, see `keras_ratesnn.load_integers`.
+
+        Args:
+            filepath: String or path.
+
+        Raises:
+            OSError: If a file cannot be at `filepath`.
+        """
+        _file.write(self.plan, checks.file_to_write("filepath", filepath))
+
+
+def integer(
+    model: SpikingModel,
+    weights: Weights | None = None,
+    membrane_bits: int = 16,
+    largest_input: int = 255,
+    verbose: bool = True,
+) -> IntegerModel:
+    """Makes a network of integers of a trained model: integer weights, membranes, thresholds and logits.
+
+    Inputs are pixels or counts in uint8. A kernel has integers of 8, 4 or 2 bits with a scale for each output channel.
+    Normalisation, scales and thresholds become the unit of each channel's membrane, so that neither is computed: a current
+    needs a shift, a leak m / 2^8 a product and a shift. Every result is an integer that depends neither on the order of sums
+    nor on the machine.
+
+    A model of `keras_ratesnn.quantize_aware` keeps the integers with which it was trained. What cannot be exact, such as
+    attention, is an error that names the layer.
+
+    Example:
+
+    >>> inputs = keras.Input((8, 8, 1))
+    >>> x = keras.layers.Rescaling(1 / 255)(inputs)
+    >>> x = keras_ratesnn.layers.LIF(name="neurons")(keras.layers.Conv2D(4, 3, name="filters")(x))
+    >>> x = keras.layers.Dense(3, name="classes")(keras.layers.GlobalAveragePooling2D()(x))
+    >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, x), timesteps=4)
+    >>> chip = integer(model, verbose=False)
+    >>> images = np.random.randint(0, 256, (5, 8, 8, 1), "uint8")
+    >>> chip.integer_logits(images).dtype, chip.predict(images, verbose=0).shape
+    (dtype('int32'), (5, 3))
+
+    Args:
+        model: A `SpikingModel`, with one input and one output.
+        weights: `"int8"`, `"int4"` or `"ternary"`, for all kernels but the first and the last ones, which have 8 bits. Defaults
+            to `None`: as the model was trained, or else `"int8"`.
+        membrane_bits: Integer from 8 to 24. Defaults to `16`.
+        largest_input: Integer from 1 to 255, the largest value of an input. Defaults to `255`.
+        verbose: Boolean, whether the report is printed. Defaults to `True`.
+
+    Returns:
+        An `IntegerModel`, with the `report`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of its range, or a layer cannot be computed with integers; the message names it.
+
+    Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR
+    2018; Yin et al., "MINT: Multiplier-less integer quantization for energy efficient spiking neural networks", ASP-DAC 2024.
+    """
+    checked_model(model)
+    if weights is not None:
+        weights = checks.one_of("weights", weights, ("int8", "int4", "ternary"))
+    _check_within("membrane_bits", membrane_bits, LEAST_BITS, MOST_BITS)
+    _check_within("largest_input", largest_input, 1, 255)
+    verbose = progress.checked(verbose)
+    plan, report = compile_model(model, weights, membrane_bits, largest_input)
+    if verbose:
+        print(report)
+    return IntegerModel(plan, report, name=f"{model.name}_integer")
+
+
+def _check_within(name, value, least, most):
+    if not least <= checks.integer(name, value) <= most:
+        raise ValueError(f"`{name}` must be from {least} to {most}. Received: {name}={value}.")
+
+
+def load_integers(filepath: str | os.PathLike[str]) -> IntegerModel:
+    """Reads a network of integers that `IntegerModel.save_integers` wrote, or another program.
+
+    The file is an npz: `meta`, JSON, with `timesteps`, `temporal_input` and the `layers` in the order in which they run; and
+    integer arrays, `w/NAME`, `theta/NAME`, `bias/NAME`, `v0/NAME` and `multiplier/NAME/INPUT`. A layer has a `name`, a `kind`,
+    the names of its inputs in `from`, and numbers of its kind.
+
+    Args:
+        filepath: String or path.
+
+    Returns:
+        An `IntegerModel`.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it is no network of integers.
+    """
+    return IntegerModel(_file.read(filepath))
+
+
+def run_in_numpy(plan: IntegerNetwork, x: np.ndarray) -> np.ndarray:
+    """The integer logits of a network without a backend, `(batch, classes)`, for inputs with channels last."""
+    x = np.asarray(x, "int32")
+    temporal = x.ndim == len(plan.input_shape) + 2
+    found = _steps.steps(plan, x, OfNumPy, temporal, _steps.kernels_of(plan))
+    return sum(outputs[plan.layers[-1].name] for outputs, _ in found)

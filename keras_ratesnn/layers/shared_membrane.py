@@ -1,0 +1,70 @@
+"""Neurons whose membranes pass from one sample of a batch to the next, as they do in a published program."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_ratesnn._core import registry, time_axis, tree
+from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn.layers.neuron_cell import NeuronCell
+
+
+@registry.register
+class SharedMembraneCell(NeuronCell):
+    """One time step of neurons that take the samples of a batch for time steps.
+
+    The first sample starts with the state that the last one left in the step before, and each other one with the state that
+    the one before it left. It is for inference: outputs depend on the batch and its order.
+
+    Args:
+        cell: A `NeuronCell`.
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
+
+    Source: the last neurons of self-attention in the program of Zhou et al., "QKFormer", NeurIPS 2024.
+    """
+
+    fixed_arguments = ("cell",)
+    fuses = False
+    couples_samples = True
+
+    def __init__(self, cell: NeuronCell | Config, **kwargs: Any) -> None:
+        inner: NeuronCell = keras.saving.deserialize_keras_object(cell) if isinstance(cell, dict) else cell
+        super().__init__(inner.threshold, **kwargs)
+        self.cell: NeuronCell = inner
+        self.levels = inner.levels
+
+    def build(self, input_shape: Shape) -> None:
+        if not self.cell.built:
+            self.cell.build(input_shape)
+
+    def independent_cell(self) -> NeuronCell:
+        return self.cell
+
+    @property
+    def spike_size(self) -> float:
+        return self.cell.spike_size
+
+    def initial_state(self, inputs: Tensor) -> Structure:
+        return self.cell.initial_state(inputs)
+
+    def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
+        def structured(leaves):
+            remaining = iter(leaves)
+            return tree.map_leaves(lambda _: next(remaining), state)
+
+        def next_sample(carried, current):
+            _, _, *before = carried
+            membrane, spikes, after = self.cell.step(current[None], structured([leaf[None] for leaf in before]))
+            # On TensorFlow outputs must be like what is carried.
+            found = [leaf[0] for leaf in (membrane, spikes, *tree.flatten(after))]
+            return found, found
+
+        currents = time_axis.cast(inputs, time_axis.accumulation_dtype(inputs.dtype))
+        nothing = ops.zeros_like(currents[0])
+        last = [leaf[-1] for leaf in tree.flatten(state)]
+        _, (membrane, spikes, *after) = ops.scan(next_sample, [nothing, nothing, *last], currents)
+        return membrane, spikes, structured(after)
+
+    def get_config(self) -> Config:
+        return {**keras.layers.Layer.get_config(self), "cell": keras.saving.serialize_keras_object(self.cell)}

@@ -1,0 +1,164 @@
+"""Finds the authors' names and shapes of the weights of a network of ours."""
+
+import inspect
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn.layers import Neuron
+from keras_ratesnn.models._firing_rate_scale import FiringRateScale
+from keras_ratesnn.models.published._filling import COUNTER, PARAMETERS, MismatchError, flattened_image, listed
+from keras_ratesnn.models.published._layouts import UnknownSizesError
+from keras_ratesnn.models.published._names import Table, without_containers
+
+
+def stored(network, networks):
+    """`(place, weights)`: the key at the top level of a file, and a dict of the authors' names to arrays.
+
+    Args:
+        network: Functional model.
+        networks: Dict of architectures to dicts of functions that return a `Layout` to their tables of names.
+
+    Raises:
+        MismatchError: If it is none of these networks.
+    """
+    arrays = {layer.name: _arrays(layer, network) for layer in network.layers if layer.weights}
+    fitting, reasons = [], []
+    for architecture, layouts in networks.items():
+        for layout_of, tables in layouts.items():
+            for names in tables:
+                try:
+                    theirs = _names(arrays, names)
+                    fitting.append((theirs, _layout(network, layout_of, names, _by_name(arrays, theirs))))
+                except _OtherNetwork as other:
+                    reasons.append((other.distance, f"as {architecture} {other}"))
+    if not fitting:
+        raise MismatchError(min(reasons, key=lambda reason: reason[0])[1])
+    theirs, layout = next((fit for fit in fitting if _has_neurons_of(network, fit[1])), fitting[0])
+    return layout.place, _formatted(network, arrays, theirs, layout)
+
+
+class _OtherNetwork(Exception):
+    """Why a network is not the one of a table, and how far it is from it: what is nearest is told."""
+
+    def __init__(self, reason, distance):
+        super().__init__(reason)
+        self.distance = distance
+
+
+def _arrays(layer, network):
+    """The weights of a layer by PyTorch's names, in its layout; kernels of one pixel have as many axes as ours."""
+    arrays = [keras.ops.convert_to_numpy(variable).astype("float32", copy=False) for variable in layer.weights]
+    if isinstance(layer, FiringRateScale):
+        # Without a name of its own.
+        return {"": arrays[0].reshape(1, 1, -1, 1, 1)}
+    found = dict(zip(PARAMETERS, arrays, strict=False))
+    kernel = found["weight"]
+    if isinstance(layer, layers.DepthwiseConv2D):
+        found["weight"] = kernel.transpose(2, 3, 0, 1)
+    elif kernel.ndim == 4:
+        found["weight"] = kernel.transpose(3, 2, 0, 1)
+    elif kernel.ndim == 2:
+        found["weight"] = _in_order(kernel, layer, network).T
+    return found
+
+
+def _in_order(kernel, layer, network):
+    """The kernel of a dense layer on a flattened image, with channels first."""
+    image = flattened_image(layer, network)
+    if image is None:
+        return kernel
+    channels, *sides = image
+    return kernel.reshape(*sides, channels, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+
+
+def _names(arrays, names):
+    """The authors' names of our layers."""
+    table = Table({ours: theirs for theirs, ours in names.items()})
+    found = {ours: table.find(ours) for ours in arrays}
+    left = [ours for ours, theirs in found.items() if theirs is None]
+    if left:
+        raise _OtherNetwork(f"there is no name for {listed(left)}", 3 + len(left))
+    return found
+
+
+def _by_name(arrays, names):
+    return {
+        f"{without_containers(names[ours])}.{parameter}".removesuffix("."): array
+        for ours, found in arrays.items()
+        for parameter, array in found.items()
+    }
+
+
+def _layout(network, layout_of, names, weights):
+    """The `Layout` of a network, if it is that of a table."""
+    try:
+        layout = layout_of(weights)
+    except UnknownSizesError as error:
+        raise _OtherNetwork(str(error), 2) from None
+    except KeyError as error:
+        raise _OtherNetwork(f"it lacks {error}", 2) from None
+    except IndexError:
+        raise _OtherNetwork("its layers have other weights", 2) from None
+    if layout is None or layout.names != names:
+        raise _OtherNetwork("its layers are others", 3)
+    builder = layout.builder
+    chosen = {**layout.found, "input_shape": network.input_shape[1:]}
+    if "heads" in inspect.signature(builder).parameters:
+        # Weights do not depend on it, and no default may fit.
+        chosen.setdefault("heads", 1)
+    try:
+        with keras_internals.without_values():
+            built = builder(**chosen).network
+    # The names may be those of another edition, which needs other sizes.
+    except ValueError as error:
+        raise _OtherNetwork(str(error), 1) from None
+    if _signature(built) != _signature(network):
+        raise _OtherNetwork(f"its layers are not those of {builder.__name__}", 0)
+    return layout
+
+
+def _signature(network):
+    """The neurons, and the layers with weights, with their shapes."""
+    return {
+        layer.name: None if isinstance(layer, Neuron) else (type(layer), [tuple(weight.shape) for weight in layer.weights])
+        for layer in network.layers
+        if layer.weights or isinstance(layer, Neuron)
+    }
+
+
+def _has_neurons_of(network, layout):
+    neuron, _ = layout.assumed["neuron"]
+    first = next(layer for layer in network.layers if isinstance(layer, Neuron))
+    return neuron is not None and type(neuron().cell) is type(first.cell)
+
+
+def _formatted(network, arrays, names, layout):
+    """All weights of a file: as the authors have them, with those that count batches or are not run."""
+    weights = {}
+    arrays = _without_biases(network, arrays) if layout.without_biases else arrays
+    for ours, found in arrays.items():
+        theirs, layer = names[ours], network.get_layer(ours)
+        axes = next((number for part, number in layout.axes.items() if part in theirs.split(".")), None)
+        for parameter, array in found.items():
+            if parameter == "weight" and not isinstance(layer, layers.BatchNormalization) and axes is not None:
+                array = array.reshape(array.shape[:2] + (1,) * (axes - 2) if axes > 1 else -1)
+            weights[theirs if axes == 1 or not parameter else f"{theirs}.{parameter}"] = array
+        if isinstance(layer, layers.BatchNormalization):
+            weights[f"{theirs}.{COUNTER}"] = np.zeros((), "int64")
+    return {f"{layout.prefix}{name}": array for name, array in {**weights, **layout.also}.items()}
+
+
+def _without_biases(network, arrays):
+    """The weights without biases of convolutions, which the means of the normalisation after them take."""
+    arrays = {name: dict(found) for name, found in arrays.items()}
+    normalizations = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
+    for layer in network.layers:
+        if isinstance(layer, layers.Conv2D):
+            bias = arrays[layer.name].pop("bias")
+            for after in normalizations:
+                if after.input is layer.output:
+                    arrays[after.name]["running_mean"] = arrays[after.name]["running_mean"] - bias
+    return arrays

@@ -1,0 +1,75 @@
+"""C programs of networks of integers: without warnings, clean under sanitizers, and equal to the network in every integer."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.integers.model import run_in_numpy
+from tests.integers.drawn import draw
+from tests.integers.test_integer import CASES, frames
+
+GCC = shutil.which("gcc")
+pytestmark = [pytest.mark.runs_once, pytest.mark.skipif(GCC is None, reason="there is no gcc on the path")]
+
+FLAGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-Wconversion")
+SANITIZED = ("-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
+
+# Reads samples and writes logits and classes; then the same by single steps, which must be the same.
+MAIN = """
+#include "net.c"
+#include <stdio.h>
+#ifndef FRAMES
+#define FRAMES 1
+#endif
+int main(void)
+{
+    static uint8_t x[FRAMES * NET_INPUT_SIZE];
+    int32_t logits[NET_CLASSES], again[NET_CLASSES];
+    while (fread(x, 1, sizeof x, stdin) == sizeof x) {
+        int t, c, best = net_classify(x, logits);
+        memset(again, 0, sizeof again);
+        net_reset();
+        for (t = 0; t < NET_TIMESTEPS; t++) net_step(x + (FRAMES > 1 ? t * NET_INPUT_SIZE : 0), again);
+        for (c = 0; c < NET_CLASSES; c++) {
+            if (logits[c] != again[c]) return 1;
+            printf("%d ", (int)logits[c]);
+        }
+        printf("%d\\n", best);
+    }
+    return 0;
+}
+"""
+
+
+def outputs_of_c(chip, x, folder, *flags, **kwargs):
+    """The logits and classes of the program of a network."""
+    rsnn.export_c(chip, folder / "net.c", **kwargs)
+    (folder / "main.c").write_text(MAIN)
+    frames = [f"-DFRAMES={chip.timesteps}"] if chip.plan.temporal_input else []
+    subprocess.run([GCC, *FLAGS, *frames, *flags, "main.c", "-o", "program"], cwd=folder, check=True)
+    found = subprocess.run([folder / "program"], input=x.tobytes(), capture_output=True, check=True).stdout
+    rows = np.array([line.split() for line in found.decode().splitlines()], "int64")
+    return rows[:, :-1], rows[:, -1]
+
+
+@pytest.mark.parametrize("cache_input", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_program_of_a_drawn_network_gives_its_logits(seed, cache_input, tmp_path):
+    weights, bits = [(None, 16), ("int4", 12), ("ternary", 20)][seed % 3]
+    chip = rsnn.integer(draw(seed), weights, bits, verbose=False)
+    x = frames(seed, 5)
+    logits, classes = outputs_of_c(chip, x, tmp_path, *SANITIZED, cache_input=cache_input)
+    expected = run_in_numpy(chip.plan, x)
+    np.testing.assert_array_equal(logits, expected)
+    np.testing.assert_array_equal(classes, expected.argmax(1))
+
+
+@pytest.mark.parametrize("case", ["lif_conv_int8", "ilif_sew_int4"])
+def test_the_program_of_a_reference_case_gives_its_logits(case, tmp_path):
+    expected = np.load(CASES / f"{case}.npz")
+    logits, classes = outputs_of_c(rsnn.load_integers(CASES / f"{case}.npz"), expected["x"], tmp_path, *SANITIZED)
+    np.testing.assert_array_equal(logits, expected["logits"])
+    np.testing.assert_array_equal(classes, expected["classes"])

@@ -1,0 +1,80 @@
+"""Networks of integers: the same integers as two independent simulators, and as float networks whose numbers are exact."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.integers import _steps
+from keras_ratesnn.integers._arrays import OfKeras, OfNumPy
+from tests.integers.drawn import SHAPE, T, draw
+from tests.integers.simulated import simulate
+
+CASES = pathlib.Path(__file__).parents[1] / "reference" / "integer"
+BOTH = pytest.mark.parametrize("arrays", [OfKeras, OfNumPy])
+
+
+def all_steps(plan, x, arrays):
+    """The outputs of all layers over time, `(batch, T, ...)`, and the last membranes."""
+    kernels = {name: arrays.kernel(kernel) for name, kernel in _steps.kernels_of(plan).items()}
+    temporal = np.ndim(x) == len(plan.input_shape) + 2
+    steps = list(_steps.steps(plan, arrays.constant(x), arrays, temporal, kernels))
+    names = [layer.name for layer in plan.layers]
+    outputs = {name: np.stack([np.asarray(ops.convert_to_numpy(step[name])) for step, _ in steps], 1) for name in names}
+    return outputs, {name: np.asarray(ops.convert_to_numpy(state["membrane"])) for name, state in steps[-1][1].items()}
+
+
+@BOTH
+@pytest.mark.parametrize("case", sorted(path.stem for path in CASES.glob("*.npz")))
+def test_the_cases_of_another_simulator_give_every_integer(case, arrays):
+    plan, expected = rsnn.load_integers(CASES / f"{case}.npz").plan, np.load(CASES / f"{case}.npz")
+    outputs, membranes = all_steps(plan, expected["x"], arrays)
+    for name, membrane in membranes.items():
+        np.testing.assert_array_equal(outputs[name], expected[f"spikes/{name}"])
+        np.testing.assert_array_equal(membrane, expected[f"membrane/{name}"])
+    logits = outputs[plan.layers[-1].name]
+    np.testing.assert_array_equal(logits, expected["logits_of_steps"])
+    np.testing.assert_array_equal(logits.sum(1), expected["logits"])
+
+
+def frames(seed, count, time=False, largest=256):
+    shape = (count, T, *SHAPE) if time else (count, *SHAPE)
+    return np.random.default_rng(seed).integers(0, largest, shape, "uint8")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_drawn_network_gives_the_integers_of_a_slow_simulator(seed):
+    chip = rsnn.integer(draw(seed), [None, "int4", "ternary"][seed % 3], membrane_bits=[16, 12, 20][seed % 3], verbose=False)
+    x = frames(seed, 2, time=bool(seed % 2))
+    spikes, membranes, logits = simulate(chip.plan, x)
+    for arrays in (OfKeras, OfNumPy):
+        outputs, found = all_steps(chip.plan, x, arrays)
+        for name, expected in spikes.items():
+            np.testing.assert_array_equal(outputs[name], expected)
+            np.testing.assert_array_equal(found[name], membranes[name])
+        np.testing.assert_array_equal(outputs[chip.plan.layers[-1].name], logits)
+    np.testing.assert_array_equal(chip.integer_logits(x, batch_size=1), logits.sum(1))
+
+
+def spikes_of(model, x):
+    """The spikes of all neuron layers of a model over time, as it emits them."""
+    neurons = [layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)]
+    watched = keras.Model(model.network.inputs, {layer.name: layer.output for layer in neurons})
+    found = rsnn.SpikingModel(watched, T, return_sequences=True)(x.astype("float32"))
+    return {layer.name: np.rint(ops.convert_to_numpy(found[layer.name]) / layer.cell.spike_size) for layer in neurons}
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("seed", range(12))
+def test_a_drawn_network_whose_floats_are_exact_spikes_as_its_integers_do(seed):
+    model, x = draw(seed, exact=True), frames(seed, 4, time=bool(seed % 2))
+    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
+    outputs, _ = all_steps(chip.plan, x, OfNumPy)
+    expected = spikes_of(model, x)
+    for name, spikes in expected.items():
+        np.testing.assert_array_equal(outputs[name], spikes, err_msg=name)
+    assert sum(spikes.mean() for spikes in expected.values()) > 0.02
+    np.testing.assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4)
