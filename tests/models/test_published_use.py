@@ -12,7 +12,16 @@ from keras_ratesnn import nir
 pytestmark = pytest.mark.runs_once
 
 QUICK = ("ratebp_vgg11", "maxformer_cifar")
-OTHERS = ("espikeformer_large", "sew_resnet18", "spikformer_cifar", "qkformer_cifar", "sdt_v1", "sdt_v2")
+OTHERS = (
+    "espikeformer_large",
+    "sew_resnet18",
+    "spikformer_cifar",
+    "qkformer_cifar",
+    "sdt_v1",
+    "sdt_v2",
+    "spikingresformer",
+    "ms_resnet18",
+)
 FAMILIES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 
 
