@@ -96,10 +96,10 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
     names = _observation.Names()
     found: list[np.ndarray] = []
 
-    def watched(handler):
-        if names.add(handler.operation.name) != layer:
-            return handler
-        return _WithMembranes(handler.call, handler.context, handler.static, found)
+    def watched(call, context):
+        if names.add(call.operation.name) != layer:
+            return NeuronHandler(call, context)
+        return _WithMembranes(call, context, found)
 
     _observation.observed(model, x, nodes=with_neurons(watched))
     names.check("layer", layer)
@@ -110,8 +110,8 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
 class _WithMembranes(NeuronHandler):
     """Neurons whose membranes and spikes at all steps are appended to `found`."""
 
-    def __init__(self, call, context, static, found):
-        super().__init__(call, context, static)
+    def __init__(self, call, context, found):
+        super().__init__(call, context)
         self._found = found
 
     # A step, and all at once, give the spikes and the membrane before the reset, joined on a last axis of size 2.
