@@ -40,6 +40,7 @@ States = list[State]
 NodesOf = Callable[[Sequence[PlannedCall], Context], Iterable[Node]]
 
 HandlerOf = Callable[[PlannedCall, Context], Handler]
+"""For example a class of handlers, or one with some of its arguments, `functools.partial`."""
 
 
 class Gathered(NamedTuple):
@@ -62,7 +63,7 @@ def plain_nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node
 
 
 def with_neurons(handler_of: HandlerOf) -> NodesOf:
-    """The plain nodes, with `handler_of(call, context)`, for example a class, in the place of each handler of neurons."""
+    """The plain nodes, with the handler `handler_of(call, context)` for each neuron layer."""
 
     def nodes(calls, context):
         for node in plain_nodes(calls, context):
@@ -73,9 +74,10 @@ def with_neurons(handler_of: HandlerOf) -> NodesOf:
 
 
 def after_neurons(handler_of: HandlerOf) -> NodesOf:
-    """The plain nodes, with one more, `handler_of(call, context)`, between each neuron layer and what reads its spikes.
+    """The plain nodes, with one more after each neuron layer, with the handler `handler_of(call, context)`.
 
-    Its inputs are the spikes and the input current of the neurons; its output takes the place of the spikes.
+    It stands between the layer and what reads its spikes. Its inputs are the spikes and the input current of the neurons; its
+    output takes the place of the spikes.
     """
 
     def nodes(calls, context):
