@@ -138,6 +138,20 @@ NEURONS["spikingresformer"] = {
 }
 
 
+# The same layers as Spikformer's; the fourth convolution is pooled before its neurons, and the blocks have a neuron more.
+NEURONS["sdt_v1"] = {
+    **SPIKFORMER,
+    "block.{b}.attn.shortcut_lif": "block{b+1}_attention_input_neuron",
+    "block.{b}.attn.talking_heads_lif": "block{b+1}_attention_neuron",
+    "head_lif": "neuron",
+}
+NEURONS["sdt_v2"] = {
+    **{name.replace("encode_spike", "encode_lif").replace(".spike", ".lif"): ours for name, ours in ESPIKEFORMER.items()},
+    **LARGE,
+    "lif": "neuron",
+}
+
+
 class Case:
     """A checkpoint and what the authors' program computes from it."""
 
@@ -151,8 +165,8 @@ class Case:
 
     def model(self, **kwargs):
         """The network; `kwargs` replace the arguments that weights do not tell."""
-        known = (self.meta["library"] or {"arguments": self.meta})["arguments"]
-        own = {name: value for name, value in known.items() if name in ("timesteps", "heads")}
+        library = self.meta["library"] or {"arguments": {"heads": self.meta["arguments"].get("num_heads")}}
+        own = {"timesteps": self.meta["timesteps"], "heads": library["arguments"].get("heads")}
         arguments = {**own, "input_shape": self.x.shape[-3:], "verbose": False, **kwargs}
         return rsnn.models.from_checkpoint(**{"path": self.path, **arguments})
 

@@ -18,9 +18,10 @@ from keras_ratesnn.integers._report import LayerReport, Report
 from keras_ratesnn.integers._signals import NO_PADDING, Current, Term, Units
 from keras_ratesnn.layer_kinds import NEURON, OPERATION, kind_of
 from keras_ratesnn.layers import IFCell, ILIFCell, LIFCell, ParametricLIFCell, TimeMean, WSConv2D, WSDense
+from keras_ratesnn.layers.quantized import QuantizedKernels
 
 DECAY_BITS = 8
-"""A decay is m / 2^k."""
+"""A decay is m / 2^k, with this k unless the decays of a layer are exact with more, as those that were trained so."""
 
 _MOST_SHIFT_OF_LOGITS = 8
 
@@ -226,9 +227,7 @@ def _reaches_output(node):
 
 def _class_of(layer):
     """The class by which a layer is compiled; that of a layer with quantised kernels is that without them."""
-    if hasattr(layer, "weight_type"):
-        return next((base for base in type(layer).__mro__ if base in _WEIGHTED), type(layer))
-    return type(layer)
+    return layer.base if isinstance(layer, QuantizedKernels) else type(layer)
 
 
 def _rule_of(layer):
@@ -267,7 +266,11 @@ def _units(layer, signals, padding=False):
 
 
 def _kernel(layer):
-    used = layer.standardized_kernel() if hasattr(layer, "standardized_kernel") else layer.kernel
+    if isinstance(layer, QuantizedKernels):
+        # In float32; rounded again it has the same integers.
+        return np.asarray(ops.convert_to_numpy(layer.used_kernel()))
+    standardizes = isinstance(layer, (WSConv2D, WSDense))
+    used = layer.standardized_in_full_precision(layer.kernel) if standardizes else layer.kernel
     return np.asarray(ops.convert_to_numpy(ops.cast(used, "float32")))
 
 
@@ -507,12 +510,13 @@ def _neurons(compiler, layer, signals, node):
         current = current.scaled(1.0 - decay, 0.0)
     levels = cell.levels if isinstance(cell, ILIFCell) else 0
     membranes, shift, multipliers = _membranes_of(compiler, layer, current, levels)
-    m = np.rint(decay * 2**DECAY_BITS).astype("int64")
+    k = _decay_bits(decay, compiler.bits)
+    m = np.rint(decay * 2**k).astype("int64")
     hard = getattr(cell, "reset", "soft") == "hard"
     facts = {
         **shift,
         "decay_m": m.tolist(),
-        "decay_k": DECAY_BITS,
+        "decay_k": k,
         "membrane_bits": compiler.bits,
         "levels": levels,
         "hard": hard,
@@ -534,6 +538,12 @@ def _decay(compiler, layer, cell, current):
     used = cell.decay if isinstance(cell, ILIFCell) else cell.effective_decay()
     decay = np.asarray(ops.convert_to_numpy(used), "float64")
     return decay if decay.ndim == 0 else compiler.channels_of(layer, current, cell.axis, decay.reshape(-1))
+
+
+def _decay_bits(decay, membrane_bits):
+    """k, as large that decays are exact if the products with membranes then fit in 32 bits; otherwise the usual one."""
+    fitting = range(DECAY_BITS, 33 - membrane_bits)
+    return next((k for k in fitting if np.all(decay * 2**k == np.rint(decay * 2**k))), DECAY_BITS)
 
 
 def _threshold(layer):

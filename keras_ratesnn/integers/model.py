@@ -97,6 +97,25 @@ class IntegerModel(keras.Model):
             found = [ops.convert_to_numpy(self._sums(ops.convert_to_tensor(part.astype("int32")))) for part in parts]
         return np.concatenate([np.zeros((0, self.plan.classes), "int32"), *found])
 
+    def layer_outputs(self, x: Any) -> dict[str, np.ndarray]:
+        """What all layers give at all steps, to compare a chip with: currents, spikes, sums and logits.
+
+        Args:
+            x: As in `integer_logits`; one batch.
+
+        Returns:
+            Dict of the names of layers in `plan.layers` to int32 arrays `(batch, T, ...)`, channels last.
+
+        Raises:
+            TypeError: As in `integer_logits`.
+            ValueError: As in `integer_logits`.
+        """
+        tensor, temporal = self._frames(ops.convert_to_tensor(np.asarray(x)))
+        with backend.no_gradient():
+            steps = [outputs for outputs, _ in _steps.steps(self.plan, tensor, OfKeras, temporal, self._kernels())]
+        names = [layer.name for layer in self.plan.layers]
+        return {name: np.stack([ops.convert_to_numpy(outputs[name]) for outputs in steps], axis=1) for name in names}
+
     def _frames(self, x):
         """Inputs with channels last, and whether there is one for each step."""
         dtype = keras.backend.standardize_dtype(x.dtype)

@@ -95,13 +95,13 @@ def conv_ws_neuron(x, filters, size, strides, neuron, use_bias, initialization, 
     return x if neuron is None else scaled_neurons(x, neuron, f"{name}_neuron{number}")
 
 
-def pointwise(x, units, use_bias, name):
-    """A dense layer on the channels of tokens or images, and batch normalisation: `NAME` and `NAME_bn`."""
+def pointwise(x, units, use_bias, name, normalization=batch_normalization):
+    """A dense layer on the channels of tokens or images, and a normalisation, a function `(x, name)`: `NAME` and `NAME_bn`."""
     if len(x.shape) == 4:
         x = layers.Conv2D(units, 1, use_bias=use_bias, name=name)(x)
     else:
         x = layers.Dense(units, use_bias=use_bias, name=name)(x)
-    return batch_normalization(x, f"{name}_bn")
+    return normalization(x, f"{name}_bn")
 
 
 def dense(x, units, initialization, name, use_bias=True):

@@ -134,14 +134,52 @@ def token_attention(
     parts = _Parts(inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name)
     queries, keys = (_channels_of_heads(parts, part) for part in ("query", "key"))
     counts = ops.sum(queries, axis=2 if parts.channels_first else -1, keepdims=True)
-    chosen = neurons(counts, parts.attention_neuron, f"{parts.name}_neuron")
-    attended = keras.layers.Multiply(name=f"{parts.name}_chosen")([chosen, keys])
-    shape = (parts.channels, *parts.sides) if parts.channels_first else (*parts.sides, parts.channels)
-    return parts.output(keras.layers.Reshape(shape, name=f"{parts.name}_joined")(attended))
+    return _let_pass(parts, counts, keys)
+
+
+def spike_driven_attention(
+    inputs: Tensor,
+    heads: int,
+    *,
+    use_bias: bool = False,
+    use_output_bias: bool = True,
+    neuron: Callable[[], Neuron] | None = None,
+    attention_neuron: Callable[[], Neuron] | None = None,
+    projection: Callable[[Any, int, bool, str], Any] = pointwise,
+    name: str | None = None,
+) -> Tensor:
+    """Spike-driven self-attention (SDSA): keys and values choose channels, and only the queries of these channels pass.
+
+    q, k, v = neurons(BN(W x)). In each channel, neurons sum k ⊙ v over the tokens; their spike A lets the queries of the
+    channel pass, and the output is the current BN(W_o (A ⊙ q)). There are only masks and additions, and the cost is linear in
+    tokens and channels.
+
+    It adds new, ordinary layers to the graph of a network, see `spiking_self_attention`.
+
+    Example:
+
+    >>> inputs = keras.Input((4, 4, 8))
+    >>> x = keras_ratesnn.layers.LIF()(spike_driven_attention(inputs, heads=2, name="attention"))
+    >>> network = keras.Model(inputs, keras.layers.Add()([inputs, x]))
+    >>> network.get_layer("attention_neuron").output.shape  # a spike for each channel
+    (None, 1, 1, 2, 4)
+
+    Args: as in `spiking_self_attention`, without `scale` and `value_ratio`, but
+        heads: Only arranges the channels: each of them is summed alone.
+
+    Source: Yao et al., "Spike-driven Transformer", NeurIPS 2023.
+    """
+    name = _checked_name(name, "spike_driven_attention")
+    parts = _Parts(inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name)
+    queries, keys, values = (_channels_of_heads(parts, part) for part in ("query", "key", "value"))
+    products = keras.layers.Multiply(name=f"{parts.name}_products")([keys, values])
+    first = 3 if parts.channels_first else 1
+    counts = ops.sum(products, axis=tuple(range(first, first + len(parts.sides))), keepdims=True)
+    return _let_pass(parts, counts, queries)
 
 
 class _Parts:
-    """The checked arguments of attention, and the parts that both kinds have; names of their layers begin with `name`."""
+    """The checked arguments of attention, and the parts that all kinds have; names of their layers begin with `name`."""
 
     def __init__(self, inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name):
         self.heads = checks.positive_integer("heads", heads, advice="Each head has its share of the channels.")
@@ -192,6 +230,14 @@ def _channels_of_heads(parts, part):
     two = (parts.heads, parts.channels // parts.heads)
     shape = (*two, *parts.sides) if parts.channels_first else (*parts.sides, *two)
     return keras.layers.Reshape(shape, name=f"{parts.name}_{part}_heads")(parts.spikes(part, parts.channels))
+
+
+def _let_pass(parts, counts, x):
+    """The output of attention that lets pass those of some spikes for which neurons on counts spike."""
+    chosen = neurons(counts, parts.attention_neuron, f"{parts.name}_neuron")
+    attended = keras.layers.Multiply(name=f"{parts.name}_chosen")([chosen, x])
+    shape = (parts.channels, *parts.sides) if parts.channels_first else (*parts.sides, parts.channels)
+    return parts.output(keras.layers.Reshape(shape, name=f"{parts.name}_joined")(attended))
 
 
 def _checked_name(name, default):

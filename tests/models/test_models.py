@@ -20,10 +20,8 @@ from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 
 pytestmark = pytest.mark.runs_once
 
-TRANSFORMERS = [
-    *(models.Spikformer, models.QKFormer, models.MaxFormer, models.ESpikeFormer, models.ESpikeFormerLarge),
-    models.SpikingResformer,
-]
+TRANSFORMERS = [models.Spikformer, models.QKFormer, models.MaxFormer, models.ESpikeFormer, models.ESpikeFormerLarge]
+TRANSFORMERS += [models.SpikeDrivenTransformer, models.MetaSpikeFormer, models.SpikingResformer]
 EVERY_NETWORK = [
     network
     for network in (getattr(models, name) for name in models.__all__ if name[0].isupper())
@@ -93,7 +91,8 @@ def test_the_signature_of_a_network_has_each_argument_with_its_default(network):
 
 def test_arguments_that_are_described_are_those_that_networks_take():
     """`ResNet18` and `Spikformer` describe the arguments of the other networks of their kind, too."""
-    for network, others in ((models.ResNet18, EVERY_NETWORK), (models.Spikformer, [models.QKFormer, models.MaxFormer])):
+    of_spikformer = [models.QKFormer, models.MaxFormer, models.SpikeDrivenTransformer]
+    for network, others in ((models.ResNet18, EVERY_NETWORK), (models.Spikformer, of_spikformer)):
         described = re.findall(r"^        (\w+): ", network.__doc__.partition("Returns:")[0], re.MULTILINE)
         for other in (network, *others):
             taken = inspect.signature(other).parameters

@@ -14,7 +14,7 @@ from keras_ratesnn.layers import LIF
 from keras_ratesnn.models import from_checkpoint, to_checkpoint
 
 BY_BACKEND = ["sew_resnet18", "qkformer_imagenet", "espikeformer_large"]
-ON_TORCH = ["ratebp_resnet19", "ratebp_vggsnn", "spikformer_cifar", "maxformer_imagenet"]
+ON_TORCH = ["ratebp_resnet19", "ratebp_vggsnn", "spikformer_cifar", "maxformer_imagenet", "sdt_v1", "sdt_v2"]
 ON_TORCH += ["spikingresformer", "ms_resnet18"]
 """With those above one of each family; elsewhere, and of all others, they are slow tests."""
 
@@ -178,6 +178,40 @@ def test_the_second_classifier_of_a_distilled_espikeformer_reads_the_authors_las
 
 
 @on_torch
+def test_the_second_classifier_of_a_distilled_metaspikeformer_reads_the_spikes_of_the_first(tmp_path):
+    case, content, random = Case("sdt_v2"), content_of("sdt_v2"), np.random.default_rng(0)
+    second = {
+        f"head_kd.{name}": torch.tensor(random.normal(size=shape)) for name, shape in (("weight", (10, 12)), ("bias", 10))
+    }
+    content["model"] |= second
+    model = case.model(path=saved(tmp_path / "distilled.pth", content))
+    assert model.checkpoint_report.found["distilled"] is True
+    rates = rsnn.analysis.raster(model, case.x, "neuron", neurons=12).spikes.mean(axis=1)
+    expected = (case.logits + rates @ second["head_kd.weight"].numpy().T + second["head_kd.bias"].numpy()) / 2
+    np.testing.assert_allclose(model.predict(case.x, verbose=0), expected, rtol=0, atol=1e-4)
+
+
+@on_torch
+def test_unused_weights_tell_the_heads_of_a_spike_driven_transformer_and_settings_where_it_halves_images(tmp_path):
+    case, content = Case("sdt_v1"), content_of("sdt_v1")
+    report = case.model().checkpoint_report
+    assert (report.network, report.found["heads"]) == ("sdt_v1", 4)
+    assert "tells the heads" in report.unused["block.1.attn.talking_heads.weight"]
+    assert report.assumed["pooling_stat"].startswith("'1111' for images of 128 x 128")
+    content["args"].pooling_stat = "1010"
+    path = saved(tmp_path / "settings.pth", content)
+    model = case.model(path=path, heads=None)
+    assert model.checkpoint_report.assumed["pooling_stat"] == "'1010', args.pooling_stat in the file"
+    assert model.network.get_layer("block1_attention_neuron").output.shape == (None, 1, 4, 4)
+    np.testing.assert_allclose(case.model(path=path, pooling_stat="0011").predict(case.x, verbose=0), case.logits, atol=1e-4)
+    # Settings are data of others.
+    content["args"].pooling_stat = "11111"
+    assert "args" not in str(case.model(path=saved(path, content)).checkpoint_report.assumed["pooling_stat"])
+    with pytest.raises(ValueError, match="`heads` must be that of the weights, 4"):
+        case.model(heads=8)
+
+
+@on_torch
 def test_neurons_given_to_espikeformer_count_before_the_classifier_as_its_own_do():
     case = Case("espikeformer")
     model = case.model(neuron=lambda: rsnn.layers.ILIF(levels=4, decay=0.0, normalize=True))
@@ -268,7 +302,7 @@ def test_files_are_written_as_the_authors_programs_write_them(name, tmp_path):
     for key, tensor in expected.items():
         assert (found[key].shape, found[key].dtype) == (tensor.shape, tensor.dtype)
         # What their networks do not run is written as at the start of training.
-        if "num_batches_tracked" not in key and ".norm" not in key:
+        if not any(part in key for part in ("num_batches_tracked", ".norm", "talking_heads")):
             assert torch.equal(found[key], tensor), key
 
 

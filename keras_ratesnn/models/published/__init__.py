@@ -37,6 +37,8 @@ NETWORKS: dict[str, Mapping[Callable[..., Layout | None], Iterable[dict[str, str
     "maxformer": {_transformers.maxformer: _transformers.MAXFORMER.values()},
     "espikeformer": {_espikeformer.espikeformer: (_espikeformer.BASE,)},
     "espikeformer_large": {_espikeformer.espikeformer_large: (_espikeformer.LARGE,)},
+    "sdt_v1": {_transformers.sdt_v1: (_transformers.SPIKFORMER["imagenet"],)},
+    "sdt_v2": {_espikeformer.sdt_v2: (_espikeformer.META,)},
     "spikingresformer": {_spikingresformer.spikingresformer: (_spikingresformer.SPIKINGRESFORMER,)},
     "ms_resnet": {_ms_resnet.ms_resnet: (_ms_resnet.MS_RESNET, _ms_resnet.DEEP)},
 }
@@ -80,8 +82,9 @@ def from_checkpoint(
             `"net"`.
         network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024),
             `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"`,
-            `"espikeformer_large"`, `"spikingresformer"` or `"ms_resnet"`. Or a `SpikingModel` with the layers of one of
-            `keras_ratesnn.models`, whose weights are replaced. Defaults to `None`: the names of the weights decide.
+            `"espikeformer_large"`, `"sdt_v1"`, `"sdt_v2"` (Spike-driven Transformers), `"spikingresformer"` or `"ms_resnet"`.
+            Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, whose weights are replaced. Defaults to
+            `None`: the names of the weights decide.
         timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
             are in the file, else the builder's default.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
@@ -117,7 +120,7 @@ def from_checkpoint(
         model = _of_user(network, timesteps, options)
         values = _matched(model, weights, layout, report, origin)
     else:
-        arguments = _arguments(layout, contents.timesteps, timesteps, options, report, origin)
+        arguments = _arguments(layout, contents.settings, {"timesteps": timesteps, **options}, report, origin)
         # First without values: a few large shapes may stand for more weights than there is memory.
         with keras_internals.without_values():
             values = _matched(layout.builder(**arguments), weights, layout, report, origin, options.get("include_top", True))
@@ -223,7 +226,7 @@ def _of_user(network, timesteps, options):
     return network
 
 
-def _arguments(layout, of_settings, timesteps, options, report, origin):
+def _arguments(layout, settings, options, report, origin):
     """The arguments of a builder; what was found and assumed goes into the report."""
     given = {name: value for name, value in options.items() if value is not None}
     found = dict(layout.found)
@@ -241,13 +244,11 @@ def _arguments(layout, of_settings, timesteps, options, report, origin):
     assumed = dict(layout.assumed)
     if not layout.size_is_told and options.get("input_shape") is None:
         assumed["input_shape"] = shape, f"{shape}, the authors' images"
-    if timesteps is not None:
-        given["timesteps"] = timesteps
-    elif of_settings is not None:
-        assumed["timesteps"] = of_settings[1], f"{of_settings[1]}, {of_settings[0]} in the file"
-    else:
-        default = inspect.signature(layout.builder).parameters["timesteps"].default
-        assumed["timesteps"] = default, f"{default}, the authors' default"
+    parameters = inspect.signature(layout.builder).parameters
+    default = parameters["timesteps"].default
+    assumed["timesteps"] = default, f"{default}, the authors' default"
+    of_file = {name: setting for name, setting in settings.items() if name in parameters}
+    assumed.update({name: (value, f"{value!r}, {where} in the file") for name, (where, value) in of_file.items()})
     report.assumed.update({name: text for name, (_, text) in assumed.items() if options.get(name) is None})
     return {**{name: value for name, (value, _) in assumed.items()}, **found, **given}
 
@@ -256,4 +257,5 @@ def _agree(given, found):
     """Whether an argument is that of the weights; numbers of channels are rounded."""
     if isinstance(given, (int, float)) and isinstance(found, float):
         return abs(given - found) < 1e-3
+    given = tuple(given) if isinstance(given, list) else given
     return given == found or (given, found) == ("auto", found)

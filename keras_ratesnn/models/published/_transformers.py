@@ -1,14 +1,16 @@
-"""Spikformer, QKFormer and Max-Former."""
+"""Spikformer, QKFormer, Max-Former and Spike-driven Transformer, whose layers have the names of Spikformer's."""
 
 import numpy as np
 
+from keras_ratesnn.models._blocks import channel_axis
 from keras_ratesnn.models._transformers import IMAGES, IN_STAGES
 from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
 from keras_ratesnn.models.qkformer import QKFormer
+from keras_ratesnn.models.spike_driven_transformer import POOLINGS, SpikeDrivenTransformer
 from keras_ratesnn.models.spikformer import EDITIONS, Spikformer
 
-_NEURONS = {
+NEURONS = {
     "neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard')"),
     "attention_neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard', threshold=0.5)"),
 }
@@ -99,6 +101,12 @@ _SHARED_MEMBRANES = (
 )
 _AXES = {"attn": 3, "tssa": 3, "ssa": 3, "mlp": 4}
 _NEVER_RUN = {"block.{b}.norm{n}": "a layer normalisation that the authors' network does not run"}
+_TALKING_HEADS = {"block.{b}.attn.talking_heads": "a convolution that the authors' network does not run, which tells the heads"}
+_POOLING = (
+    "'{imagenet}' for images of 128 x 128 pixels or more, '{dvs}' if they have two channels, else '{cifar}', the authors'"
+).format(**POOLINGS)
+_POOLED_ATTENTION = "on CIFAR10-DVS alone the authors' program also pools the spikes of attention, which this network does not"
+_IMAGENET_CLASSES = 1000
 
 
 def spikformer(weights):
@@ -122,7 +130,7 @@ def spikformer(weights):
     # On CIFAR all are linear.
     axes = {"cifar": {}, "imagenet": _AXES, "dvs": {**_AXES, "mlp": 3}}[edition]
     place = "model" if edition == "dvs" else "state_dict"
-    return layout._replace(unused=_NEVER_RUN, also=also, axes=axes, place=place)
+    return layout._replace(unused=_NEVER_RUN, also=lambda network: also, axes=axes, place=place)
 
 
 def qkformer(weights):
@@ -146,6 +154,38 @@ def maxformer(weights):
     return _in_stages(weights, MaxFormer, MAXFORMER, edition, first, "patch_embed3.max_embed1.embed_conv", "fc1_conv")
 
 
+def sdt_v1(weights):
+    """Spike-driven Transformer: its names are Spikformer's, without normalisation that is not run."""
+    talking = "block.0.attn.talking_heads.weight"
+    if "block.0.attn.q_conv.weight" not in weights or ("block.0.norm1.weight" in weights and talking not in weights):
+        return None
+    channels, dims = inputs(weights, "patch_embed.proj_conv"), outputs(weights, "patch_embed.proj_conv3")
+    classes, hidden = outputs(weights, "head"), outputs(weights, "block.0.mlp.fc1_conv")
+    edition = "dvs" if channels == 2 else "imagenet" if classes == _IMAGENET_CLASSES else "cifar"
+    found = {
+        "input_shape": (IMAGES[edition][0], channels),
+        "classes": classes,
+        "dims": dims,
+        "blocks": blocks(weights, r"block\.(\d{1,9})\."),
+        "mlp_ratio": hidden // dims,
+    }
+    if talking in weights:
+        found["heads"] = weights[talking].shape[0]
+    assumed = {**NEURONS, "pooling_stat": (None, _POOLING)}
+    note = _POOLED_ATTENTION if channels == 2 else ""
+    layout = Layout(SpikeDrivenTransformer, found, SPIKFORMER["imagenet"], assumed, unused=_TALKING_HEADS, note=note)
+    return layout._replace(axes={"attn": 4, "mlp": 4}, also=_talking_heads)
+
+
+def _talking_heads(network):
+    """The convolutions of heads, which are not run: only they tell the number of heads."""
+    found = [layer for layer in network.layers if layer.name.endswith("_attention_query_heads")]
+    heads = found[0].target_shape[0 if channel_axis() == 1 else -2]
+    # They take no memory.
+    zeros = np.broadcast_to(np.float32(0), (heads, heads, 1))
+    return {f"block.{block}.attn.talking_heads.weight": zeros for block in range(len(found))}
+
+
 def _in_stages(weights, builder, names, edition, first, last_patches, layer):
     channels, dims = inputs(weights, first), outputs(weights, last_patches)
     number, hidden = blocks(weights, r"stage(\d{1,9})\.(\d{1,9})\."), outputs(weights, f"stage3.0.mlp.{layer}")
@@ -162,5 +202,5 @@ def _layout(weights, builder, editions, names, edition, channels, dims, number, 
         "mlp_ratio": hidden // dims,
     }
     heads = editions[edition].heads(dims)
-    assumed = {**_NEURONS, "heads": (heads or None, f"{heads}, the authors' for {edition}")}
+    assumed = {**NEURONS, "heads": (heads or None, f"{heads}, the authors' for {edition}")}
     return Layout(builder, found, names[edition], assumed, axes=_AXES)

@@ -148,7 +148,7 @@ def _formatted(network, arrays, names, layout):
             weights[theirs if axes == 1 or not parameter else f"{theirs}.{parameter}"] = array
         if isinstance(layer, layers.BatchNormalization):
             weights[f"{theirs}.{COUNTER}"] = np.zeros((), "int64")
-    return {f"{layout.prefix}{name}": array for name, array in {**weights, **layout.also}.items()}
+    return {f"{layout.prefix}{name}": array for name, array in {**weights, **layout.also(network)}.items()}
 
 
 def _without_biases(network, arrays):
