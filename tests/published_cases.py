@@ -157,7 +157,8 @@ class Case:
 
     def __init__(self, name):
         self.name, self.path = name, FOLDER / f"{name}.pth"
-        self.arrays = np.load(FOLDER / f"{name.removesuffix('_legacy')}.npz")
+        with np.load(FOLDER / f"{name.removesuffix('_legacy')}.npz") as arrays:
+            self.arrays = dict(arrays)
         self.meta = json.loads(str(self.arrays["meta"]))
         self.x = self.arrays["x"]
         if keras.config.image_data_format() == "channels_last":

@@ -502,6 +502,9 @@ def _neurons(compiler, layer, signals, node):
     signal, cell = _only(layer, signals), layer.cell
     if type(cell) not in (IFCell, LIFCell, ParametricLIFCell, ILIFCell):
         raise refused(layer, _refusals.FREE_REASONS["neuron"])
+    for name in ("threshold", "v_reset", "initial_membrane"):
+        if not isinstance(getattr(cell, name, 0.0), float):
+            raise refused(layer, f"its neurons have a {name} each, and integers one for a layer. Pass a number.")
     if getattr(cell, "round_half_up", False):
         raise refused(layer, "it rounds halves up, and integers to even. Train with round_half_up=False.")
     current = _signals.as_current(signal if isinstance(signal, Current) else _units(layer, signals))
@@ -535,8 +538,11 @@ def _neurons(compiler, layer, signals, node):
 
 def _decay(compiler, layer, cell, current):
     """λ, a number or one for each channel."""
-    used = cell.decay if isinstance(cell, ILIFCell) else cell.effective_decay()
-    decay = np.asarray(ops.convert_to_numpy(used), "float64")
+    decay = np.asarray(ops.convert_to_numpy(cell.effective_decay()), "float64")
+    if decay.ndim and (cell.axis is None or decay.size != decay.shape[cell.axis]):
+        raise refused(
+            layer, "its neurons have a decay each, and integers one for a channel. Pass as many as there are channels."
+        )
     return decay if decay.ndim == 0 else compiler.channels_of(layer, current, cell.axis, decay.reshape(-1))
 
 

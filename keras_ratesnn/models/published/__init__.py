@@ -2,11 +2,14 @@
 
 import inspect
 import os
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from keras_ratesnn._core import checks, keras_internals
-from keras_ratesnn.models._weights import inner_network
+from keras_ratesnn.models._weights import HEAD, TOP, inner_network
 from keras_ratesnn.models.published import (
     _espikeformer,
     _file,
@@ -44,6 +47,14 @@ NETWORKS: dict[str, Mapping[Callable[..., Layout | None], Iterable[dict[str, str
 }
 """The architectures: functions of weights that return their `Layout`, or `None` if the names are not theirs, with their tables
 of names."""
+
+NOT_RUN: dict[Callable[..., Layout | None], Callable[..., dict[str, np.ndarray]]] = {
+    _transformers.sdt_v1: _transformers.talking_heads
+}
+"""Functions of a network that return weights which its authors do not run, but which tell what others do not."""
+
+HEADS = (HEAD, "distilled_classifier")
+"""The layers that depend on the number of classes."""
 
 
 def from_checkpoint(
@@ -89,7 +100,8 @@ def from_checkpoint(
             are in the file, else the builder's default.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
         **options: Other arguments of the builder, such as `input_shape`, `neuron` or `gradient`. By default the weights decide,
-            and what they do not tell is the authors'.
+            and what they do not tell is the authors'. With `classes`, if the authors have others, the classifier is a new one,
+            to be trained.
 
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled. Its `checkpoint_report` has the arguments that the weights told (`found`)
@@ -118,14 +130,16 @@ def from_checkpoint(
     report = CheckpointReport(contents.path, contents.place, architecture, builder, {}, {}, layout.note, contents.prefixed)
     if isinstance(network, SpikingModel):
         model = _of_user(network, timesteps, options)
-        values = _matched(model, weights, layout, report, origin)
+        for variable, array in _matched(model, weights, layout, report, origin):
+            # A copy: a variable must not share memory with the file.
+            variable.assign(np.array(array))
     else:
         arguments = _arguments(layout, contents.settings, {"timesteps": timesteps, **options}, report, origin)
-        # First without values: a few large shapes may stand for more weights than there is memory.
-        with keras_internals.without_values():
-            values = _matched(layout.builder(**arguments), weights, layout, report, origin, options.get("include_top", True))
-        model = layout.builder(**arguments)
-    _filling.fill(model.network, values)
+        # First without values: a few large shapes may stand for more weights than there is memory. Their first values are those
+        # of the file, so that there are no others in memory.
+        with keras_internals.without_values() as variables:
+            model = layout.builder(**arguments)
+        keras_internals.give_values(model, variables, _matched(model, weights, layout, report, origin, options))
     model.checkpoint_report = report
     if verbose:
         print(report)
@@ -166,7 +180,7 @@ def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
     checks.instance("model", model, SpikingModel)
     path = checks.file_to_write("path", path)
     try:
-        place, weights = _writing.stored(inner_network(model.network), NETWORKS)
+        place, weights = _writing.stored(inner_network(model.network), NETWORKS, NOT_RUN)
     except _filling.MismatchError as error:
         raise ValueError(
             f"`model` must be a network of one of {', '.join(NETWORKS)}. Received: model={model.name!r}, but {error}. Build it "
@@ -175,10 +189,14 @@ def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
     _file.write(path, place, weights)
 
 
-def _matched(model, weights, layout, report, origin, include_top=True):
-    """See `_filling.matched`."""
+def _matched(model, weights, layout, report, origin, options=types.MappingProxyType({})):
+    """See `_filling.matched`; `options` are those of the user."""
+    left_out = {} if options.get("include_top", True) else dict.fromkeys(TOP, "include_top=False")
+    trained, classes = layout.found["classes"], options.get("classes")
+    if classes not in (None, trained):
+        left_out |= dict.fromkeys(HEADS, f"it is for {trained} classes; what is new, for {classes}, is not trained")
     try:
-        return _filling.matched(model.network, weights, layout, report, include_top)
+        return _filling.matched(model.network, weights, layout, report, left_out)
     except _filling.MismatchError as error:
         raise ValueError(
             f"`path` must have the weights of this {report.network}, a {report.builder}. {origin}, but {error}. Pass the "
@@ -233,7 +251,8 @@ def _arguments(layout, settings, options, report, origin):
     side, channels = found.pop("input_shape")
     shape = image_shape(side, channels)
     for name, value in found.items():
-        if name in given and not _agree(given[name], value):
+        # For other classes than those of the weights, the classifier is a new one.
+        if name in given and name != "classes" and not _agree(given[name], value):
             raise ValueError(
                 f"`{name}` must be that of the weights, {value!r}. {origin}, {name}={given[name]!r}. Leave it out."
             )

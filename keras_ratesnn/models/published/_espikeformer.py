@@ -148,8 +148,11 @@ def sdt_v2(weights):
 
 
 def _base_layout(weights, builder, names):
-    stages = ("downsample1_2", "downsample2", "downsample3", "downsample4")
-    return _layout(weights, builder, names, stages, blocks(weights, r"block([34])\.(\d{1,9})\."))
+    stages, number = (
+        ("downsample1_2", "downsample2", "downsample3", "downsample4"),
+        blocks(weights, r"block([34])\.(\d{1,9})\."),
+    )
+    return _layout(weights, builder, names, stages, number)
 
 
 def _layout(weights, builder, names, stages, number):

@@ -1,8 +1,9 @@
 """Spikformer, QKFormer, Max-Former and Spike-driven Transformer, whose layers have the names of Spikformer's."""
 
+import re
+
 import numpy as np
 
-from keras_ratesnn.models._blocks import channel_axis
 from keras_ratesnn.models._transformers import IMAGES, IN_STAGES
 from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
@@ -130,7 +131,7 @@ def spikformer(weights):
     # On CIFAR all are linear.
     axes = {"cifar": {}, "imagenet": _AXES, "dvs": {**_AXES, "mlp": 3}}[edition]
     place = "model" if edition == "dvs" else "state_dict"
-    return layout._replace(unused=_NEVER_RUN, also=lambda network: also, axes=axes, place=place)
+    return layout._replace(unused=_NEVER_RUN, also=also, axes=axes, place=place)
 
 
 def qkformer(weights):
@@ -155,9 +156,8 @@ def maxformer(weights):
 
 
 def sdt_v1(weights):
-    """Spike-driven Transformer: its names are Spikformer's, without normalisation that is not run."""
-    talking = "block.0.attn.talking_heads.weight"
-    if "block.0.attn.q_conv.weight" not in weights or ("block.0.norm1.weight" in weights and talking not in weights):
+    """Spike-driven Transformer, whose unused weights tell the heads."""
+    if "block.0.attn.talking_heads.weight" not in weights:
         return None
     channels, dims = inputs(weights, "patch_embed.proj_conv"), outputs(weights, "patch_embed.proj_conv3")
     classes, hidden = outputs(weights, "head"), outputs(weights, "block.0.mlp.fc1_conv")
@@ -167,23 +167,23 @@ def sdt_v1(weights):
         "classes": classes,
         "dims": dims,
         "blocks": blocks(weights, r"block\.(\d{1,9})\."),
+        "heads": outputs(weights, "block.0.attn.talking_heads"),
         "mlp_ratio": hidden // dims,
     }
-    if talking in weights:
-        found["heads"] = weights[talking].shape[0]
     assumed = {**NEURONS, "pooling_stat": (None, _POOLING)}
     note = _POOLED_ATTENTION if channels == 2 else ""
-    layout = Layout(SpikeDrivenTransformer, found, SPIKFORMER["imagenet"], assumed, unused=_TALKING_HEADS, note=note)
-    return layout._replace(axes={"attn": 4, "mlp": 4}, also=_talking_heads)
+    axes = {"attn": 4, "mlp": 4}
+    return Layout(SpikeDrivenTransformer, found, SPIKFORMER["imagenet"], assumed, unused=_TALKING_HEADS, note=note, axes=axes)
 
 
-def _talking_heads(network):
-    """The convolutions of heads, which are not run: only they tell the number of heads."""
-    found = [layer for layer in network.layers if layer.name.endswith("_attention_query_heads")]
-    heads = found[0].target_shape[0 if channel_axis() == 1 else -2]
-    # They take no memory.
-    zeros = np.broadcast_to(np.float32(0), (heads, heads, 1))
-    return {f"block.{block}.attn.talking_heads.weight": zeros for block in range(len(found))}
+def talking_heads(network):
+    """The weights of Spike-driven Transformer that its authors do not run, and that tell the heads."""
+    attention = re.compile(r"block(\d+)_attention_neuron")
+    found = {int(match[1]): layer for layer in network.layers if (match := attention.fullmatch(layer.name))}
+    return {
+        f"block.{block - 1}.attn.talking_heads.weight": np.zeros((layer.output.shape[-2],) * 2 + (1,), "float32")
+        for block, layer in found.items()
+    }
 
 
 def _in_stages(weights, builder, names, edition, first, last_patches, layer):

@@ -14,12 +14,13 @@ from keras_ratesnn.models.published._layouts import UnknownSizesError
 from keras_ratesnn.models.published._names import Table, without_containers
 
 
-def stored(network, networks):
+def stored(network, networks, not_run):
     """`(place, weights)`: the key at the top level of a file, and a dict of the authors' names to arrays.
 
     Args:
         network: Functional model.
         networks: Dict of architectures to dicts of functions that return a `Layout` to their tables of names.
+        not_run: Dict of some of these functions to functions of a network that return further weights of the file.
 
     Raises:
         MismatchError: If it is none of these networks.
@@ -31,7 +32,9 @@ def stored(network, networks):
             for names in tables:
                 try:
                     theirs = _names(arrays, names)
-                    fitting.append((theirs, _layout(network, layout_of, names, _by_name(arrays, theirs))))
+                    further = not_run[layout_of](network) if layout_of in not_run else {}
+                    layout = _layout(network, layout_of, names, {**_by_name(arrays, theirs), **further})
+                    fitting.append((theirs, layout._replace(also={**layout.also, **further})))
                 except _OtherNetwork as other:
                     reasons.append((other.distance, f"as {architecture} {other}"))
     if not fitting:
@@ -148,7 +151,7 @@ def _formatted(network, arrays, names, layout):
             weights[theirs if axes == 1 or not parameter else f"{theirs}.{parameter}"] = array
         if isinstance(layer, layers.BatchNormalization):
             weights[f"{theirs}.{COUNTER}"] = np.zeros((), "int64")
-    return {f"{layout.prefix}{name}": array for name, array in {**weights, **layout.also(network)}.items()}
+    return {f"{layout.prefix}{name}": array for name, array in {**weights, **layout.also}.items()}
 
 
 def _without_biases(network, arrays):
