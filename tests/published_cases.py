@@ -167,7 +167,9 @@ class Case:
     def model(self, **kwargs):
         """The network; `kwargs` replace the arguments that weights do not tell."""
         library = self.meta["library"] or {"arguments": {"heads": self.meta["arguments"].get("num_heads")}}
-        own = {"timesteps": self.meta["timesteps"], "heads": library["arguments"].get("heads")}
+        heads = library["arguments"].get("heads")
+        # Those of each stage are told.
+        own = {"timesteps": self.meta["timesteps"], "heads": heads if isinstance(heads, int) else None}
         arguments = {**own, "input_shape": self.x.shape[-3:], "verbose": False, **kwargs}
         return rsnn.models.from_checkpoint(**{"path": self.path, **arguments})
 

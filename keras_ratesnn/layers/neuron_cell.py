@@ -110,7 +110,8 @@ class NeuronCell(keras.layers.Layer):
         Args:
             name: String, the name of an argument, for example `"threshold"`.
         """
-        return parameters.effective(self, name)
+        parameter = getattr(type(self), name, None)
+        return parameter.tensor(self) if isinstance(parameter, parameters.Parameter) else getattr(self, name)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         """The state at rest, before the first step: a membrane of zeros, like `inputs`, in float32 or wider."""

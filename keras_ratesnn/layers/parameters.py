@@ -48,9 +48,6 @@ class Array(keras.initializers.Initializer):
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
-        return ops.convert_to_tensor(np.reshape(self.values, shape), dtype=dtype)
-
 
 class Parameter:
     """A parameter of a layer, as an attribute of its class; the class also gets a method `set_NAME(value)`.
@@ -134,10 +131,13 @@ class Parameter:
 
     def tensor(self, layer: Any) -> float | Tensor:
         """The value as a step uses it: a float, or a tensor that broadcasts to the membrane."""
+        # First what takes least time, of a number: this runs in every step.
+        given = vars(layer)[self._given]
+        if type(given) is float and (self._raw is None or not getattr(layer, self._learns)):
+            return given
         if self._is_learned(layer):
             return self._raw.values(self._weight(layer))
-        given = getattr(layer, self._given)
-        return given if isinstance(given, float) else ops.convert_to_tensor(getattr(layer, self._values))
+        return ops.convert_to_tensor(getattr(layer, self._values))
 
     def config(self, layer: Any) -> Any:
         """The argument that makes an equal layer."""
@@ -240,12 +240,6 @@ def build(layer: Any, input_shape: Shape) -> None:
     if axes:
         sizes = {axis: input_shape[axis] for axis in axes}
         layer.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes=sizes)
-
-
-def effective(layer: Any, name: str) -> float | Tensor:
-    """A parameter as a step uses it: a float, or a tensor that broadcasts to the membrane."""
-    parameter = getattr(type(layer), name, None)
-    return parameter.tensor(layer) if isinstance(parameter, Parameter) else getattr(layer, name)
 
 
 def raised(at_rest: Tensor, value: float | Tensor) -> Tensor:

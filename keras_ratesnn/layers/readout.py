@@ -119,6 +119,10 @@ class LeakyReadout(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         parameters.build(self, input_shape)
 
+    def effective(self, name: str) -> float | Tensor:
+        """A decay as the step uses it: a float, or a tensor if it is learned, or not the same for all membranes."""
+        return getattr(type(self), name).tensor(self)
+
     def initial_state(self, inputs: Tensor) -> Structure:
         """The state before the first step, given its inputs: a dict of the membrane, and of the current if it decays."""
         start = ops.zeros_like(inputs, dtype=time_axis.accumulation_dtype(inputs.dtype))
@@ -129,9 +133,9 @@ class LeakyReadout(keras.layers.Layer):
         before, after = state["membrane"], {}
         current = time_axis.cast(inputs, before.dtype)
         if self.has_current:
-            synaptic_decay = parameters.effective(self, "synaptic_decay")
+            synaptic_decay = self.effective("synaptic_decay")
             current = after["current"] = dynamics.integrate(state["current"], current, synaptic_decay)
-        membrane = dynamics.integrate(before, current, parameters.effective(self, "decay"), self.decay_input)
+        membrane = dynamics.integrate(before, current, self.effective("decay"), self.decay_input)
         return membrane, {**after, "membrane": membrane}
 
     def call(self, inputs: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import numpy as np
 from keras_ratesnn import surrogates
 from keras_ratesnn._core import time_axis
 from keras_ratesnn.layers import IF, LIF, CuBaLIF, CuBaLIFCell, IFCell, LeakyReadout, LIFCell, ParametricLIF, ParametricLIFCell
-from keras_ratesnn.layers.parameters import effective
 from keras_ratesnn.layers.readout import VALUES
 from keras_ratesnn.nir import _continuous_time, _layouts
 
@@ -71,11 +70,11 @@ def readout_node(nir, layer, full, dt):
     metadata |= {name: getattr(layer, name) for name in ("learn_decay", "learn_synaptic_decay")}
     if np.all(np.asarray(layer.decay) == 1.0):
         return nir.I(r=full(1.0 / dt), metadata=metadata)
-    tau = _continuous_time.time_constant(full(effective(layer, "decay")), dt)
+    tau = _continuous_time.time_constant(full(layer.effective("decay")), dt)
     arguments = {"r": full(1.0) if layer.decay_input else tau / dt, "v_leak": full(0.0), "metadata": metadata}
     if not layer.has_current:
         return nir.LI(tau=tau, **arguments)
-    tau_syn = _continuous_time.time_constant(full(effective(layer, "synaptic_decay")), dt)
+    tau_syn = _continuous_time.time_constant(full(layer.effective("synaptic_decay")), dt)
     return nir.CubaLI(tau_mem=tau, tau_syn=tau_syn, w_in=tau_syn / dt, **arguments)
 
 

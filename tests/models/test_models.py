@@ -20,8 +20,10 @@ from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 
 pytestmark = pytest.mark.runs_once
 
-TRANSFORMERS = [models.Spikformer, models.QKFormer, models.MaxFormer, models.ESpikeFormer, models.ESpikeFormerLarge]
-TRANSFORMERS += [models.SpikeDrivenTransformer, models.MetaSpikeFormer, models.SpikingResformer]
+TRANSFORMERS = [
+    *(models.Spikformer, models.QKFormer, models.MaxFormer, models.ESpikeFormer, models.ESpikeFormerLarge),
+    *(models.SpikeDrivenTransformer, models.MetaSpikeFormer, models.SpikingResformer),
+]
 EVERY_NETWORK = [
     network
     for network in (getattr(models, name) for name in models.__all__ if name[0].isupper())

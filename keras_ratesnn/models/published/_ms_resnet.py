@@ -38,7 +38,7 @@ def ms_resnet(weights):
     """MS ResNet-18, -34 and -104."""
     if not {"conv1.0.weight", "conv2_x.0.residual_function.1.weight"} <= weights.keys():
         return None
-    found = depths(weights, r"conv(\d+)_x\.(\d+)\.")
+    found = depths(weights, r"conv(\d{1,9})_x\.(\d{1,9})\.")
     if found not in _BUILDERS:
         raise UnknownSizesError(f"it has stages of {', '.join(map(str, found))} blocks")
     builder = _BUILDERS[found]

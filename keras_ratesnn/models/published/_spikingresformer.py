@@ -50,7 +50,7 @@ def spikingresformer(weights):
         "input_shape": (_SIDES[stem], inputs(weights, "prologue.0")),
         "classes": outputs(weights, "classifier"),
         "dims": dims,
-        "blocks": tuple(blocks(weights, rf"layers\.{stage}\.(\d+)\.W\.") for stage in _PARTS),
+        "blocks": tuple(blocks(weights, rf"layers\.{stage}\.(\d{{1,9}})\.W\.") for stage in _PARTS),
         "heads": tuple(weights[f"{first}.firing_rate_x"].size for first in firsts),
         "mlp_ratio": outputs(weights, "layers.0.1.up.1") // dims[0],
         "group_size": inputs(weights, "layers.0.1.conv.0.1"),
