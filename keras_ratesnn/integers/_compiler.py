@@ -484,7 +484,7 @@ def _zero_padding(compiler, layer, signals, node):
 def _add(compiler, layer, signals, node):
     if len(signals) < 2:
         raise refused(layer, "it adds a constant. Use the bias of a layer with weights.")
-    if len({signal.shape for signal in signals}) > 1 or len({str(signal.order) for signal in signals}) > 1:
+    if len({signal.shape for signal in signals}) > 1 or len({_order_of(signal) for signal in signals}) > 1:
         raise refused(layer, "its inputs have different shapes. Add what has the same shape.")
     if any(isinstance(signal, Current) for signal in signals):
         return _signals.sum_of_currents([_signals.as_current(signal) for signal in signals])
@@ -496,6 +496,10 @@ def _add(compiler, layer, signals, node):
     top = sum(factor * signal.top for factor, signal in zip(factors, signals, strict=True))
     offset = sum(signal.offset for signal in signals)
     return dataclasses.replace(signals[0], name=name, top=top, unit=unit, offset=offset)
+
+
+def _order_of(signal):
+    return None if signal.order is None else tuple(signal.order)
 
 
 def _neurons(compiler, layer, signals, node):
@@ -580,13 +584,16 @@ def _membranes_of(compiler, layer, current, levels):
 
 
 def _enough(layer, found, bits):
-    if isinstance(found, int):
-        raise refused(
-            layer,
-            f"with membranes of {bits} bits its smallest threshold would be below {_membranes.SMALLEST_THRESHOLD}, which "
-            f"rounding changes too much. Pass membrane_bits={found}.",
-        )
-    return found
+    if not isinstance(found, int):
+        return found
+    remedy = f"Pass membrane_bits={found}."
+    if found > _membranes.MOST_BITS:
+        remedy = "More bits would not help: its currents are too unequal beside its threshold. Normalise them before it."
+    raise refused(
+        layer,
+        f"with membranes of {bits} bits its smallest threshold would be below {_membranes.SMALLEST_THRESHOLD}, which rounding "
+        f"changes too much. {remedy}",
+    )
 
 
 def _report_of(name, facts, membranes, bits):

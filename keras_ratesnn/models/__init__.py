@@ -6,6 +6,7 @@ from keras_ratesnn.models.espikeformer import ESpikeFormer
 from keras_ratesnn.models.espikeformer_large import ESpikeFormerLarge
 from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.metaspikeformer import MetaSpikeFormer
+from keras_ratesnn.models.ms_resnet import MSResNet18, MSResNet34, MSResNet104
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.precision import in_precision
 from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained, place_to_publish
@@ -15,6 +16,7 @@ from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
 from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
 from keras_ratesnn.models.spike_driven_transformer import SpikeDrivenTransformer
 from keras_ratesnn.models.spikformer import Spikformer
+from keras_ratesnn.models.spikingresformer import SpikingResformer
 from keras_ratesnn.models.vgg import VGG11, VGG13, VGG16, VGGSNN
 
 __all__ = [
@@ -24,6 +26,9 @@ __all__ = [
     "VGGSNN",
     "ESpikeFormer",
     "ESpikeFormerLarge",
+    "MSResNet18",
+    "MSResNet34",
+    "MSResNet104",
     "MaxFormer",
     "MetaSpikeFormer",
     "PreActResNet18",
@@ -37,6 +42,7 @@ __all__ = [
     "SEWResNet50",
     "SpikeDrivenTransformer",
     "Spikformer",
+    "SpikingResformer",
     "add_branches",
     "from_checkpoint",
     "in_precision",

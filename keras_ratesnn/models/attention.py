@@ -90,15 +90,14 @@ def spiking_self_attention(
     parts = _Parts(inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name)
     scale = checks.real("scale", scale, above=0)
     of_values = parts.channels * checks.positive_integer("value_ratio", value_ratio)
-    queries = _tokens_of_heads(parts, "query", parts.channels)
-    keys = _tokens_of_heads(parts, "key", parts.channels, transposed=True)
-    values = _tokens_of_heads(parts, "value", of_values)
+    queries, keys, values = (
+        tokens_of_heads(parts.spikes(part, channels), parts.heads, f"{parts.name}_{part}", transposed=part == "key")
+        for part, channels in (("query", parts.channels), ("key", parts.channels), ("value", of_values))
+    )
     # Scaled before the second product: that keeps half precision farther from its largest number.
     summed = keras.layers.Rescaling(scale, name=f"{parts.name}_scale")(ops.matmul(keys, values))
     attended = neurons(ops.matmul(queries, summed), parts.attention_neuron, f"{parts.name}_neuron")
-    attended = keras.layers.Permute((1, 3, 2) if parts.channels_first else (2, 1, 3), name=f"{parts.name}_order")(attended)
-    shape = (of_values, *parts.sides) if parts.channels_first else (*parts.sides, of_values)
-    return parts.output(keras.layers.Reshape(shape, name=f"{parts.name}_joined")(attended))
+    return parts.output(joined_heads(attended, of_values, parts.inputs, parts.name))
 
 
 def token_attention(
@@ -193,7 +192,7 @@ class _Parts:
         self.inputs = _checked_inputs(inputs, self.heads)
         self.channels_first = channel_axis(inputs) == 1
         self.channels = inputs.shape[channel_axis(inputs)]
-        self.sides = (-1,) if len(inputs.shape) == 3 else inputs.shape[2:] if self.channels_first else inputs.shape[1:3]
+        self.sides = _sides(inputs)
 
     def spikes(self, part, channels):
         """The spikes of the queries, keys or values, of `NAME_PART_neuron`."""
@@ -204,15 +203,26 @@ class _Parts:
         return self.projection(attended, self.channels, self.use_output_bias, f"{self.name}_output")
 
 
-def _tokens_of_heads(parts, part, channels, transposed=False):
-    """Spikes as `(batch, heads, tokens, channels per head)`, or with the last two axes transposed."""
-    of_head = channels // parts.heads
-    if parts.channels_first:
-        shape, order = (parts.heads, of_head, -1), (1, 2, 3) if transposed else (1, 3, 2)
+def tokens_of_heads(x, heads, name, transposed=False):
+    """Tokens or images as `(batch, heads, tokens, channels per head)`, or with the last two axes transposed."""
+    channels_first, of_head = channel_axis(x) == 1, x.shape[channel_axis(x)] // heads
+    if channels_first:
+        shape, order = (heads, of_head, -1), (1, 2, 3) if transposed else (1, 3, 2)
     else:
-        shape, order = (-1, parts.heads, of_head), (2, 3, 1) if transposed else (2, 1, 3)
-    x = keras.layers.Reshape(shape, name=f"{parts.name}_{part}_heads")(parts.spikes(part, channels))
-    return keras.layers.Permute(order, name=f"{parts.name}_{part}_order")(x)
+        shape, order = (-1, heads, of_head), (2, 3, 1) if transposed else (2, 1, 3)
+    return keras.layers.Permute(order, name=f"{name}_order")(keras.layers.Reshape(shape, name=f"{name}_heads")(x))
+
+
+def joined_heads(x, channels, like, name):
+    """What `tokens_of_heads` made of tokens or images, as tokens or images again, of the size of others, `like`."""
+    channels_first, sides = channel_axis(like) == 1, _sides(like)
+    x = keras.layers.Permute((1, 3, 2) if channels_first else (2, 1, 3), name=f"{name}_order")(x)
+    return keras.layers.Reshape((channels, *sides) if channels_first else (*sides, channels), name=f"{name}_joined")(x)
+
+
+def _sides(x):
+    """The height and width of images; -1 for tokens."""
+    return (-1,) if len(x.shape) == 3 else x.shape[2:] if channel_axis(x) == 1 else x.shape[1:3]
 
 
 def _channels_of_heads(parts, part):

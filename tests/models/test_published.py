@@ -15,6 +15,7 @@ from keras_ratesnn.models import from_checkpoint, to_checkpoint
 
 BY_BACKEND = ["sew_resnet18", "qkformer_imagenet", "espikeformer_large"]
 ON_TORCH = ["ratebp_resnet19", "ratebp_vggsnn", "spikformer_cifar", "maxformer_imagenet", "sdt_v1", "sdt_v2"]
+ON_TORCH += ["spikingresformer", "ms_resnet18"]
 """With those above one of each family; elsewhere, and of all others, they are slow tests."""
 
 OTHERS = [
@@ -167,6 +168,8 @@ def test_the_report_of_transformers_names_heads_unused_norms_and_qkformers_share
     report = Case("spikformer_cifar").model().checkpoint_report
     assert report.unused["block.1.norm2.bias"].startswith("a layer normalisation")
     assert report.note == ""
+    report = Case("spikingresformer").model(heads=[1, 2, 3]).checkpoint_report
+    assert (report.found["heads"], report.found["group_size"], report.found["stem"]) == ((1, 2, 3), 8, "imagenet")
     # 32 channels are less than one head of the authors' 64.
     with pytest.raises(ValueError, match="heads=None, which stands for 0"):
         Case("maxformer_imagenet").model(**heads)
@@ -321,11 +324,13 @@ def test_weights_made_here_come_back_from_files_bit_for_bit_even_from_behind_pre
         (models.MaxFormer(images, timesteps=2, dims=32, blocks=3, heads=2), {"heads": 2}),
         (models.SEWResNet50(images, timesteps=2, width=1 / 64), {}),
         (models.ESpikeFormerLarge(images, dims=(4, 8, 16), blocks=1, heads=2, distilled=True), {"heads": 2}),
+        (models.SpikingResformer(images, dims=(4, 8, 8), blocks=(2, 1, 2), heads=(1, 2, 2), group_size=4), {}),
+        (models.MSResNet104((32, 32, 3), width=1 / 64, stem="imagenet"), {}),
     ):
-        inputs = keras.Input(images)
+        inputs = keras.Input(network.network.input_shape[1:])
         prepared = keras.Model(inputs, network.network(keras.layers.Rescaling(1 / 255)(inputs)))
         to_checkpoint(rsnn.SpikingModel(prepared, network.timesteps), tmp_path / "written.pth")
-        model = from_checkpoint(tmp_path / "written.pth", input_shape=images, timesteps=1, verbose=False, **heads)
+        model = from_checkpoint(tmp_path / "written.pth", input_shape=inputs.shape[1:], timesteps=1, verbose=False, **heads)
         assert model.name == network.name
         expected, found = weights_of(network), weights_of(model)
         assert found.keys() == expected.keys()

@@ -116,6 +116,12 @@ DVS = {"edition": "dvs", "dims": 256, "blocks": 2}
         (models.MetaSpikeFormer, {"dims": (64, 128, 256, 360)}, 15_112_208),
         (models.MetaSpikeFormer, {"dims": (96, 192, 384, 480)}, 31_333_864),
         (models.MetaSpikeFormer, {}, 55_350_248),
+        # The paper's 11.14, 17.76 and 35.52 million are those without normalisations, its 60.38 million are all.
+        (models.SpikingResformer, {}, 11_180_992),
+        (models.SpikingResformer, {"dims": (64, 256, 512)}, 17_813_824),
+        (models.SpikingResformer, {"dims": (64, 384, 768)}, 35_601_472),
+        (models.SpikingResformer, {"dims": (128, 512, 1024)}, 60_375_680),
+        (models.SpikingResformer, {"input_shape": (32, 32, 3)}, 11_173_312),
     ],
 )
 def test_the_number_of_trainable_parameters_is_that_of_the_authors(network, arguments, expected):

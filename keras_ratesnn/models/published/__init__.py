@@ -10,7 +10,16 @@ import numpy as np
 
 from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn.models._weights import HEAD, TOP, inner_network
-from keras_ratesnn.models.published import _espikeformer, _file, _filling, _residual, _transformers, _writing
+from keras_ratesnn.models.published import (
+    _espikeformer,
+    _file,
+    _filling,
+    _ms_resnet,
+    _residual,
+    _spikingresformer,
+    _transformers,
+    _writing,
+)
 from keras_ratesnn.models.published._layouts import Layout, UnknownSizesError, channels_of, image_shape
 from keras_ratesnn.models.published._names import without_containers
 from keras_ratesnn.models.published._report import CheckpointReport
@@ -33,6 +42,8 @@ NETWORKS: dict[str, Mapping[Callable[..., Layout | None], Iterable[dict[str, str
     "espikeformer_large": {_espikeformer.espikeformer_large: (_espikeformer.LARGE,)},
     "sdt_v1": {_transformers.sdt_v1: (_transformers.SPIKFORMER["imagenet"],)},
     "sdt_v2": {_espikeformer.sdt_v2: (_espikeformer.META,)},
+    "spikingresformer": {_spikingresformer.spikingresformer: (_spikingresformer.SPIKINGRESFORMER,)},
+    "ms_resnet": {_ms_resnet.ms_resnet: (_ms_resnet.MS_RESNET, _ms_resnet.DEEP)},
 }
 """The architectures: functions of weights that return their `Layout`, or `None` if the names are not theirs, with their tables
 of names."""
@@ -82,8 +93,9 @@ def from_checkpoint(
             `"net"`.
         network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024),
             `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"`,
-            `"espikeformer_large"`, `"sdt_v1"` or `"sdt_v2"` (Spike-driven Transformers). Or a `SpikingModel` with the layers of
-            one of `keras_ratesnn.models`, whose weights are replaced. Defaults to `None`: the names of the weights decide.
+            `"espikeformer_large"`, `"sdt_v1"`, `"sdt_v2"` (Spike-driven Transformers), `"spikingresformer"` or `"ms_resnet"`.
+            Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, whose weights are replaced. Defaults to
+            `None`: the names of the weights decide.
         timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
             are in the file, else the builder's default.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
@@ -264,4 +276,5 @@ def _agree(given, found):
     """Whether an argument is that of the weights; numbers of channels are rounded."""
     if isinstance(given, (int, float)) and isinstance(found, float):
         return abs(given - found) < 1e-3
+    given = tuple(given) if isinstance(given, list) else given
     return given == found or (given, found) == ("auto", found)

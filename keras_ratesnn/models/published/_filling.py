@@ -5,6 +5,7 @@ import numpy as np
 from keras import layers
 
 from keras_ratesnn.layers import Neuron
+from keras_ratesnn.models._firing_rate_scale import FiringRateScale
 from keras_ratesnn.models._weights import HEAD
 from keras_ratesnn.models.published._names import Table
 
@@ -120,6 +121,9 @@ def _converted(array, parameter, layer, network):
         return None
     if parameter != "weight" or isinstance(layer, layers.BatchNormalization):
         return array
+    if isinstance(layer, FiringRateScale):
+        # One number for each head, between axes of length 1.
+        return array.reshape(-1)
     if isinstance(layer, layers.DepthwiseConv2D):
         # A factor for each channel is a kernel of one pixel.
         array = array.reshape(-1, 1, 1, 1) if array.ndim == 1 else array

@@ -8,6 +8,7 @@ from keras import layers
 
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers import Neuron
+from keras_ratesnn.models._firing_rate_scale import FiringRateScale
 from keras_ratesnn.models.published._filling import COUNTER, PARAMETERS, MismatchError, flattened_image, listed
 from keras_ratesnn.models.published._layouts import UnknownSizesError
 from keras_ratesnn.models.published._names import Table, without_containers
@@ -53,6 +54,9 @@ class _OtherNetwork(Exception):
 def _arrays(layer, network):
     """The weights of a layer by PyTorch's names, in its layout; kernels of one pixel have as many axes as ours."""
     arrays = [keras.ops.convert_to_numpy(variable).astype("float32", copy=False) for variable in layer.weights]
+    if isinstance(layer, FiringRateScale):
+        # Without a name of its own.
+        return {"": arrays[0].reshape(1, 1, -1, 1, 1)}
     found = dict(zip(PARAMETERS, arrays, strict=False))
     kernel = found["weight"]
     if isinstance(layer, layers.DepthwiseConv2D):
@@ -85,7 +89,7 @@ def _names(arrays, names):
 
 def _by_name(arrays, names):
     return {
-        f"{without_containers(names[ours])}.{parameter}": array
+        f"{without_containers(names[ours])}.{parameter}".removesuffix("."): array
         for ours, found in arrays.items()
         for parameter, array in found.items()
     }
@@ -144,10 +148,10 @@ def _formatted(network, arrays, names, layout):
         for parameter, array in found.items():
             if parameter == "weight" and not isinstance(layer, layers.BatchNormalization) and axes is not None:
                 array = array.reshape(array.shape[:2] + (1,) * (axes - 2) if axes > 1 else -1)
-            weights[theirs if axes == 1 else f"{theirs}.{parameter}"] = array
+            weights[theirs if axes == 1 or not parameter else f"{theirs}.{parameter}"] = array
         if isinstance(layer, layers.BatchNormalization):
             weights[f"{theirs}.{COUNTER}"] = np.zeros((), "int64")
-    return {**weights, **layout.also}
+    return {f"{layout.prefix}{name}": array for name, array in {**weights, **layout.also}.items()}
 
 
 def _without_biases(network, arrays):
