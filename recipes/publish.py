@@ -86,15 +86,16 @@ def publish(
     place = None if to is None else models.place_to_publish(to)
     _check_name(name, folder, replace, place)
     _check_classifies(record)
-    levels = settings.get("levels")
-    if levels is not None and architecture is not None:
+    own = {name: settings[name] for name in ("levels", "weights") if settings.get(name) is not None}
+    if own and architecture is not None:
         raise ValueError(
-            f"`architecture` must be None for a network of integer spikes, which has other neurons. Received: architecture="
-            f"{architecture!r}, from a run with levels={levels}. Leave it out."
+            "`architecture` must be None for a network of integer spikes, which has other neurons, or of quantised weights. "
+            f"Received: architecture={architecture!r}, from a run with {', '.join(f'{key}={own[key]}' for key in own)}. Leave "
+            "it out."
         )
     if arguments and architecture is None:
         raise ValueError(f"`arguments` are those of `architecture`, which is missing. Received: arguments={arguments!r}.")
-    arguments = dict(arguments or {}) if levels is None else {"levels": levels}
+    arguments = {**(arguments or {}), **own}
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.

@@ -3,8 +3,12 @@
 The same test images are classified by the network as it is; after `model.quantize("int8")`, by which Keras quantizes Dense
 layers; and, on TensorFlow, by a LiteRT file whose converter has quantized the weights of Dense layers and convolutions. Batch
 normalisation is folded for that file.
+
+With `--integer` the table is of networks of integers alone, `rsnn.integer`: of the network as it is, converted, and after some
+epochs with quantised weights, `rsnn.quantize_aware`.
 """
 
+import dataclasses
 import functools
 import pathlib
 import tempfile
@@ -14,32 +18,112 @@ import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from recipes import catalogue, command_line, packages
+from recipes import catalogue, command_line, packages, pipeline, run
 
 BATCH_SIZE = 200
-NETWORKS = ("digits", "fashion_mnist", "fashion_mnist_resnet13")
-"""Pretrained networks of recipes with the same name."""
+NETWORKS = {
+    "digits": "digits",
+    "fashion_mnist": "fashion_mnist",
+    "fashion_mnist_resnet13": "fashion_mnist_resnet13",
+    "fashion_mnist_resnet13_integer": "fashion_mnist_resnet13",
+}
+"""Pretrained networks, and their recipes."""
+
+WEIGHTS = ("int8", "int4", "ternary")
+EPOCHS = 2
+LEARNING_RATE = 1e-3
+"""The learning rate of Adam at first; it decays to 0, as a cosine."""
 
 
 def add_arguments(parser):
     parser.add_argument("name", choices=NETWORKS, help="pretrained network")
     command_line.add_data_dir(parser)
     command_line.add_count(parser, "--images", "number of test images", help="number of test images (default: all)")
+    integer = "networks of integers alone: of the network as it is, and trained with quantised weights"
+    parser.add_argument("--integer", action="store_true", help=integer)
+    epochs = f"with --integer: epochs with quantised weights (default: {EPOCHS})"
+    command_line.add_count(parser, "--epochs", "number of epochs", help=epochs)
+    timesteps = "with --integer: numbers of time steps (default: that of the network)"
+    command_line.add_count(parser, "--timesteps", "number of time steps", nargs="+", metavar="T", help=timesteps)
+    bits = "with --integer: bits of a membrane (default: 16)"
+    command_line.add_count(parser, "--membrane-bits", "number of bits", help=bits)
 
 
 def quantize(arguments):
+    options = {"--epochs": arguments.epochs, "--timesteps": arguments.timesteps, "--membrane-bits": arguments.membrane_bits}
     with command_line.mistakes():
-        variants = _variants()
-        dataset = catalogue.find(arguments.name).load(arguments.data_dir)
+        for option, value in options.items() if not arguments.integer else ():
+            if value is not None:
+                raise ValueError(f"{option} is for networks of integers. Received: {option}={value}. Add --integer.")
+        variants = {} if arguments.integer else _variants()
+        recipe = catalogue.find(NETWORKS[arguments.name])
+        dataset = recipe.load(arguments.data_dir)
     images, labels = dataset.test_images[: arguments.images], dataset.test_labels[: arguments.images]
+    if arguments.integer:
+        _print_integers(arguments, recipe, dataset, images, labels)
+        return
     print(f"{arguments.name}, {len(labels):,} test images, on {keras.backend.backend()}")
     print("weights                                      accuracy  other classes than before  size of the file")
     before = None
-    for title, run in variants.items():
+    for title, measure in variants.items():
         with tempfile.TemporaryDirectory() as folder:
-            classes, size = run(rsnn.models.load_pretrained(arguments.name), images, pathlib.Path(folder))
+            classes, size = measure(rsnn.models.load_pretrained(arguments.name), images, pathlib.Path(folder))
         before = classes if before is None else before
         print(f"{title:43}  {np.mean(classes == labels):8.2%}  {np.sum(classes != before):25,}  {size / 1024:12,.0f} KiB")
+
+
+def _print_integers(arguments, recipe, dataset, images, labels):
+    """Prints the table of networks of integers: accuracies, and how many images have other classes than with floats."""
+    model, epochs = rsnn.models.load_pretrained(arguments.name), arguments.epochs or EPOCHS
+    all_timesteps = arguments.timesteps or [model.timesteps]
+    settings = {"membrane_bits": arguments.membrane_bits or 16, "largest_input": int(dataset.train_images.max())}
+    print(f"{arguments.name}, {len(labels):,} test images, on {keras.backend.backend()}, membranes of", end=" ")
+    print(f"{settings['membrane_bits']} bits, trained with quantised weights for {epochs} epochs")
+    print("in brackets: images whose class is not that of the same network in floats")
+    print("".join([f"{'weights':9}{'network':11}", *(f"{f'T = {timesteps}':>16}" for timesteps in all_timesteps)]))
+
+    def print_row(weights, title, cells):
+        print("".join([f"{weights:9}{title:11}", *(f"{cell:>16}" for cell in cells)]), flush=True)
+
+    def of_floats(network):
+        return {timesteps: _classes(_with(network, timesteps), images) for timesteps in all_timesteps}
+
+    def cells(network, weights, in_floats):
+        for timesteps, expected in in_floats.items():
+            chip = rsnn.integer(_with(network, timesteps), weights, **settings, verbose=False)
+            found = _integer_classes(chip, images)
+            yield f"{np.mean(found == labels):.2%} ({np.sum(found != expected):,})"
+
+    timesteps, in_floats = model.timesteps, of_floats(model)
+    print_row("float32", "", [f"{np.mean(found == labels):.2%}" for found in in_floats.values()])
+    for weights in WEIGHTS:
+        print_row(weights, "converted", cells(model, weights, in_floats))
+        trained = _trained(_with(model, timesteps), weights, dataset, dataclasses.replace(recipe, epochs=epochs, mix="none"))
+        print_row(weights, "trained", cells(trained, None, of_floats(trained)))
+
+
+def _with(model, timesteps):
+    model.timesteps = timesteps
+    return model
+
+
+def _trained(model, weights, dataset, recipe):
+    """A model of quantised weights that starts from those of another one, after the epochs of a recipe."""
+    keras.utils.set_random_seed(recipe.seed)
+    low, steps = rsnn.quantize_aware(model, weights), run.steps_per_epoch(recipe, dataset)
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps * recipe.epochs))
+    low.compile(optimizer, jit_compile=recipe.jit_compile, **recipe.task.compile_arguments(recipe, dataset))
+    low.fit(pipeline.training_batches(dataset, recipe), steps_per_epoch=steps, epochs=recipe.epochs, shuffle=False, verbose=0)
+    return low
+
+
+def _classes(model, images):
+    return model.predict(images, batch_size=BATCH_SIZE, verbose=0).argmax(axis=-1)
+
+
+def _integer_classes(chip, images):
+    batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
+    return np.concatenate([keras.ops.convert_to_numpy(chip.integer_logits(batch)).argmax(axis=-1) for batch in batches])
 
 
 def _variants():
@@ -62,7 +146,7 @@ def _saved(model, images, folder, dtype=None):
             warnings.filterwarnings("ignore", "The weights of these layers stay as they were")
             model.quantize(dtype)
     model.save(folder / "model.keras")
-    return model.predict(images, batch_size=BATCH_SIZE, verbose=0).argmax(axis=-1), (folder / "model.keras").stat().st_size
+    return _classes(model, images), (folder / "model.keras").stat().st_size
 
 
 def _litert(model, images, folder):

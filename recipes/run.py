@@ -56,9 +56,14 @@ def build(recipe, dataset, ordinary_weights=None):
 
 
 def _model(recipe, dataset, ordinary_weights):
-    stage = recipe.spiking
-    if stage is None:
+    if recipe.spiking is None:
         return recipe.ordinary_network(dataset)
+    model, weights = _spiking_model(recipe, dataset, ordinary_weights), recipe.spiking.weights
+    return model if weights is None else keras_ratesnn.quantize_aware(model, weights)
+
+
+def _spiking_model(recipe, dataset, ordinary_weights):
+    stage = recipe.spiking
     spiking = {"timesteps": stage.timesteps, "gradient": stage.gradient, "step_mode": stage.step_mode}
     starts_from_weights = ordinary_weights is not None and stage.after is not None and stage.after.gives_weights
     if recipe.neuron is None and not starts_from_weights:

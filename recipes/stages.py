@@ -44,6 +44,8 @@ class SpikingStage:
         levels: Integer >= 1, D: all neurons are `keras_ratesnn.layers.ILIF(levels)`, with integer spikes of up to D in a step,
             which are sent in T · D slots (`keras_ratesnn.unroll`); or None, the recipe's neurons. A converted network has them
             without a leak.
+        weights: "int8", "int4" or "ternary": it is trained with quantised kernels and decays, see
+            `keras_ratesnn.quantize_aware`; or None, floats.
         gradient: A `keras_ratesnn.gradients.GradientMethod`.
         step_mode: "multi" or "single", see `keras_ratesnn.SpikingModel`.
         random_timesteps: The smallest and the largest number of time steps of a batch in training, see
@@ -60,6 +62,7 @@ class SpikingStage:
 
     timesteps: int
     levels: int | None = None
+    weights: str | None = None
     gradient: gradients.GradientMethod = dataclasses.field(default_factory=gradients.Rate)
     step_mode: str = "multi"
     random_timesteps: tuple[int, int] | None = None
@@ -71,6 +74,7 @@ class SpikingStage:
         checks.positive_integer("timesteps", self.timesteps, advice="It is the number of time steps that the network runs for.")
         if self.levels is not None:
             checks.positive_integer("levels", self.levels, advice="None is the recipe's neurons.")
+        checks.one_of("weights", self.weights, (None, "int8", "int4", "ternary"))
         checks.one_of("step_mode", self.step_mode, STEP_MODES)
         self.gradient.check_timesteps(self.timesteps)
         if self.random_timesteps is not None:

@@ -20,7 +20,7 @@ from recipes.run_folder import RunFolder
 OF_DATA = ("train_images", "held_out", "image_side", "frame_kind")
 """The settings that `--set` may have for a run."""
 
-USED = (*OF_DATA, "width", "timesteps", "levels", "normalization", "temporal", "step_mode", "precision", "seed")
+USED = (*OF_DATA, "width", "timesteps", "levels", "weights", "normalization", "temporal", "step_mode", "precision", "seed")
 """The settings that `--set` may have for a recipe."""
 
 MOST_COLUMNS = 12

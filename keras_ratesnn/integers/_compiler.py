@@ -18,9 +18,10 @@ from keras_ratesnn.integers._report import LayerReport, Report
 from keras_ratesnn.integers._signals import NO_PADDING, Current, Term, Units
 from keras_ratesnn.layer_kinds import NEURON, OPERATION, kind_of
 from keras_ratesnn.layers import IFCell, ILIFCell, LIFCell, ParametricLIFCell, TimeMean, WSConv2D, WSDense
+from keras_ratesnn.layers.quantized import QuantizedKernels
 
 DECAY_BITS = 8
-"""A decay is m / 2^k."""
+"""A decay is m / 2^k, with this k unless the decays of a layer are exact with more, as those that were trained so."""
 
 _MOST_SHIFT_OF_LOGITS = 8
 
@@ -226,9 +227,7 @@ def _reaches_output(node):
 
 def _class_of(layer):
     """The class by which a layer is compiled; that of a layer with quantised kernels is that without them."""
-    if hasattr(layer, "weight_type"):
-        return next((base for base in type(layer).__mro__ if base in _WEIGHTED), type(layer))
-    return type(layer)
+    return layer.base if isinstance(layer, QuantizedKernels) else type(layer)
 
 
 def _rule_of(layer):
@@ -267,7 +266,11 @@ def _units(layer, signals, padding=False):
 
 
 def _kernel(layer):
-    used = layer.standardized_kernel() if hasattr(layer, "standardized_kernel") else layer.kernel
+    if isinstance(layer, QuantizedKernels):
+        # In float32; rounded again it has the same integers.
+        return np.asarray(ops.convert_to_numpy(layer.used_kernel()))
+    standardizes = isinstance(layer, (WSConv2D, WSDense))
+    used = layer.standardized_in_full_precision(layer.kernel) if standardizes else layer.kernel
     return np.asarray(ops.convert_to_numpy(ops.cast(used, "float32")))
 
 
@@ -481,7 +484,7 @@ def _zero_padding(compiler, layer, signals, node):
 def _add(compiler, layer, signals, node):
     if len(signals) < 2:
         raise refused(layer, "it adds a constant. Use the bias of a layer with weights.")
-    if len({signal.shape for signal in signals}) > 1 or len({str(signal.order) for signal in signals}) > 1:
+    if len({signal.shape for signal in signals}) > 1 or len({_order_of(signal) for signal in signals}) > 1:
         raise refused(layer, "its inputs have different shapes. Add what has the same shape.")
     if any(isinstance(signal, Current) for signal in signals):
         return _signals.sum_of_currents([_signals.as_current(signal) for signal in signals])
@@ -495,10 +498,17 @@ def _add(compiler, layer, signals, node):
     return dataclasses.replace(signals[0], name=name, top=top, unit=unit, offset=offset)
 
 
+def _order_of(signal):
+    return None if signal.order is None else tuple(signal.order)
+
+
 def _neurons(compiler, layer, signals, node):
     signal, cell = _only(layer, signals), layer.cell
     if type(cell) not in (IFCell, LIFCell, ParametricLIFCell, ILIFCell):
         raise refused(layer, _refusals.FREE_REASONS["neuron"])
+    for name in ("threshold", "v_reset", "initial_membrane"):
+        if not isinstance(getattr(cell, name, 0.0), float):
+            raise refused(layer, f"its neurons have a {name} each, and integers one for a layer. Pass a number.")
     if getattr(cell, "round_half_up", False):
         raise refused(layer, "it rounds halves up, and integers to even. Train with round_half_up=False.")
     current = _signals.as_current(signal if isinstance(signal, Current) else _units(layer, signals))
@@ -507,12 +517,13 @@ def _neurons(compiler, layer, signals, node):
         current = current.scaled(1.0 - decay, 0.0)
     levels = cell.levels if isinstance(cell, ILIFCell) else 0
     membranes, shift, multipliers = _membranes_of(compiler, layer, current, levels)
-    m = np.rint(decay * 2**DECAY_BITS).astype("int64")
+    k = _decay_bits(decay, compiler.bits)
+    m = np.rint(decay * 2**k).astype("int64")
     hard = getattr(cell, "reset", "soft") == "hard"
     facts = {
         **shift,
         "decay_m": m.tolist(),
-        "decay_k": DECAY_BITS,
+        "decay_k": k,
         "membrane_bits": compiler.bits,
         "levels": levels,
         "hard": hard,
@@ -531,9 +542,18 @@ def _neurons(compiler, layer, signals, node):
 
 def _decay(compiler, layer, cell, current):
     """λ, a number or one for each channel."""
-    used = cell.decay if isinstance(cell, ILIFCell) else cell.effective_decay()
-    decay = np.asarray(ops.convert_to_numpy(used), "float64")
+    decay = np.asarray(ops.convert_to_numpy(cell.effective_decay()), "float64")
+    if decay.ndim and (cell.axis is None or decay.size != decay.shape[cell.axis]):
+        raise refused(
+            layer, "its neurons have a decay each, and integers one for a channel. Pass as many as there are channels."
+        )
     return decay if decay.ndim == 0 else compiler.channels_of(layer, current, cell.axis, decay.reshape(-1))
+
+
+def _decay_bits(decay, membrane_bits):
+    """k, as large that decays are exact if the products with membranes then fit in 32 bits; otherwise the usual one."""
+    fitting = range(DECAY_BITS, 33 - membrane_bits)
+    return next((k for k in fitting if np.all(decay * 2**k == np.rint(decay * 2**k))), DECAY_BITS)
 
 
 def _threshold(layer):
@@ -564,13 +584,16 @@ def _membranes_of(compiler, layer, current, levels):
 
 
 def _enough(layer, found, bits):
-    if isinstance(found, int):
-        raise refused(
-            layer,
-            f"with membranes of {bits} bits its smallest threshold would be below {_membranes.SMALLEST_THRESHOLD}, which "
-            f"rounding changes too much. Pass membrane_bits={found}.",
-        )
-    return found
+    if not isinstance(found, int):
+        return found
+    remedy = f"Pass membrane_bits={found}."
+    if found > _membranes.MOST_BITS:
+        remedy = "More bits would not help: its currents are too unequal beside its threshold. Normalise them before it."
+    raise refused(
+        layer,
+        f"with membranes of {bits} bits its smallest threshold would be below {_membranes.SMALLEST_THRESHOLD}, which rounding "
+        f"changes too much. {remedy}",
+    )
 
 
 def _report_of(name, facts, membranes, bits):

@@ -67,6 +67,7 @@ OF_A_RUN = ("name", "epochs", "timesteps", "augment", "gradient", "step_mode", "
 
 IN_WORDS = {
     "levels": "{} levels",
+    "weights": "{} weights",
     "normalization": "{} normalization",
     "temporal": "with {}",
     "branches": "{} branches",

@@ -71,6 +71,21 @@ def test_a_network_of_integer_spikes_is_published(integer_run, tmp_path, capsys)
     assert {layer.levels for layer in neurons_of(model)} == {3}
 
 
+def test_a_run_with_quantised_weights_is_saved_and_published_with_them(tmp_path, capsys):
+    record = trained(tmp_path / "run", "digits", "--set", *QUICKLY, "epochs=1", "weights=ternary")
+    assert record["settings"]["weights"] == "ternary"
+    assert "-rate-ternary-weights-multi-T1-" in results.name_of(record)
+    texts = ["--name", "ternary", "--data-set", "digits", "--preprocessing", "none", "--licence", "Apache-2.0"]
+    command = [str(tmp_path / "run"), *texts, "--folder", str(tmp_path)]
+    capsys.readouterr()
+    assert "with weights=ternary" in error_of([*command, "--architecture", "VGG11"], capsys, publish.main)
+    assert publish.main(command) == 0
+    assert json.loads((tmp_path / "cards" / "ternary.json").read_text())["arguments"] == {"weights": "ternary"}
+    model = keras.saving.load_model(tmp_path / "weights" / "ternary.keras")
+    found = [getattr(layer, "weight_type", None) for layer in model.network.layers]
+    assert [weights for weights in found if weights] == ["int8", "ternary", "ternary", "int8"]
+
+
 def test_a_converted_network_has_integer_neurons_without_a_leak(tmp_path):
     recipe = catalogue.find("digits").with_settings(["ordinary=first", "levels=4", "timesteps=1", "width=0.1"])
     dataset = recipe.load(None)
@@ -105,6 +120,8 @@ def test_recipes_of_whole_models_have_integer_neurons_in_all_places():
     [
         (["levels=0"], "`levels` must be 1 or more. Received: levels=0"),
         (["levels=1.5"], "levels=1.5"),
+        (["weights=int2"], "`weights` must be one of None, 'int8', 'int4', 'ternary'. Received: weights='int2'"),
+        (["weights=int4", "ordinary=only"], "With ordinary=only there is no spiking network"),
         (["levels=4", "ordinary=only"], "With ordinary=only there is no spiking network"),
         (["levels=4", "normalization=weight"], "`levels` must be None with normalization='weight'"),
     ],

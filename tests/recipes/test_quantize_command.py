@@ -17,6 +17,20 @@ def test_the_command_prints_accuracies_before_and_after(capsys):
     assert min(accuracies) > 90
 
 
+@pytest.mark.runs_once
+def test_the_command_prints_networks_of_integers_converted_and_trained(capsys):
+    assert quantize.main(["digits", "--integer", "--images", "40", "--epochs", "1", "--timesteps", "1", "4"]) == 0
+    header, *rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert header == ["weights", "network", "T", "=", "1", "T", "=", "4"]
+    assert [row[:2] for row in rows[1:]] == [[weights, how] for weights in quantize.WEIGHTS for how in ("converted", "trained")]
+    accuracies = [[float(cell.rstrip("%")) for cell in row if cell.endswith("%")] for row in rows]
+    assert all(len(of_row) == 2 for of_row in accuracies)
+    assert min(of_row[1] for of_row in accuracies[:5]) > 90
+    assert error_of(["digits", "--epochs", "1"], capsys, quantize.main).startswith(
+        "error: --epochs is for networks of integers"
+    )
+
+
 @pytest.mark.parametrize("images", [0, -1])
 def test_the_command_needs_images(images, capsys):
     error = error_of(["digits", "--images", images], capsys, quantize.main)

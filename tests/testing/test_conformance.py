@@ -19,11 +19,20 @@ registered = keras.saving.register_keras_serializable(package="tests_conformance
         lambda: rsnn.layers.ParametricLIFCell(per_channel=True, learn_threshold=True, decay_input=True),
         lambda: rsnn.layers.ALIFCell(detach_reset=False, learn_threshold=True, initial_membrane=0.5, decay_input=True),
         lambda: rsnn.layers.CuBaLIFCell(reset="hard", detach_reset=False, initial_membrane=-0.3, reset_delay=True),
+        lambda: rsnn.layers.CuBaLIFCell(
+            keras.initializers.RandomUniform(0.2, 0.8, seed=1),
+            keras.initializers.RandomUniform(0.5, 1.0, seed=2),
+            synaptic_decay=keras.initializers.Constant(0.3),
+            axis=None,
+            learn_decay=True,
+            learn_synaptic_decay=True,
+            initial_membrane=keras.initializers.RandomUniform(-0.3, 0.3, seed=3),
+        ),
         lambda: rsnn.layers.ILIFCell(
             3, decay=0.5, threshold=0.7, normalize=True, round_half_up=True, detach_reset=False, initial_membrane=0.1
         ),
     ],
-    ids=["LIF", "LIF with a delayed reset", "ParametricLIF", "ALIF", "CuBaLIF", "ILIF"],
+    ids=["LIF", "LIF with a delayed reset", "ParametricLIF", "ALIF", "CuBaLIF", "values of each neuron", "ILIF"],
 )
 def test_cells_of_the_library_conform(cell):
     check_cell(cell())

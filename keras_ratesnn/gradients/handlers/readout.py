@@ -23,7 +23,7 @@ class ReadoutHandler(LoopedHandler):
 
     @property
     def loop_variables(self):
-        return []
+        return self.operation.variables
 
     def start(self, inputs):
         return State(self.operation.initial_state(self.only_input(inputs)))
