@@ -26,7 +26,7 @@ from keras_ratesnn._model.input_checks import (
     warn_of_time_in_a_step,
 )
 from keras_ratesnn._model.streaming import Stream
-from keras_ratesnn._model.through_time import through_time
+from keras_ratesnn._model.through_time import run_method, through_time
 from keras_ratesnn._model.time_masks import check_some_steps_count, checked_mask_value
 from keras_ratesnn._model.undifferentiated import UndifferentiatedSteps, is_undifferentiated, undifferentiated
 from keras_ratesnn._model.weight_checks import check_finite
@@ -273,7 +273,11 @@ class SpikingModel(
     @backend.untraced
     def _through_time(self, run: Run) -> Structure:
         with backend.fusing(self._asked_jit_compile is not False, run.training, self._graphs.loops):
-            return through_time(self._graphs, self.gradient, run, self._settings(), self._asked_jit_compile)
+            settings, jit_compile = self._settings(), self._asked_jit_compile
+            return through_time(self._graphs, self.gradient, run, settings, jit_compile, self._run_method)
+
+    def _run_method(self, method: GradientMethod, run: Run) -> Structure:
+        return run_method(method, run)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True

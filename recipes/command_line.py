@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import json
 import os
 import pathlib
 import signal
@@ -179,3 +180,14 @@ def add_data_dir(parser, what="folder of the data set's files"):
 def add_path(parser, name, what, metavar="DIR", **options):
     """Adds an argument that is a path, by default of a folder; for the others see `add_count`."""
     parser.add_argument(name, type=pathlib.Path, metavar=metavar, help=what, **options)
+
+
+def json_object(text):
+    """The type of an argument that is a JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be JSON, not {text!r}: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, such as '{{\"classes\": 10}}', not {text!r}")
+    return value

@@ -16,8 +16,12 @@ def page(card, address):
     """
     accuracies = "".join(f"| {timesteps} | {accuracy:.2%} |\n" for timesteps, accuracy in card.accuracies.items())
     versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
+    trained = f"gradient {card.gradient}, T = {card.timesteps}, {card.epochs} epochs, seed {card.seed}, on {card.backend}"
+    source = f"| origin | {card.origin}, T = {card.timesteps} |" if card.origin else f"| training | {trained} |"
     found = {"front_matter": _front_matter(card), "address": address, "accuracies": accuracies, "versions": versions}
-    return TEMPLATE.read_text(encoding="utf-8").format(card=card, **found)
+    text = TEMPLATE.read_text(encoding="utf-8").format(card=card, source=source, **found)
+    # Weights of others were trained with a method of theirs.
+    return text.partition("\n## Citation")[0] if card.origin else text
 
 
 def _front_matter(card):

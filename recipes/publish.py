@@ -5,10 +5,8 @@ with `--to`, to a folder or a hub, with a page that describes the network. Netwo
 part of the network.
 """
 
-import argparse
 import contextlib
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -116,9 +114,7 @@ def publish(
             architecture=settings["name"] if architecture is None else architecture,
             arguments=arguments,
             timesteps=model.timesteps,
-            gradient=methods.gradient_name(settings, " "),
-            epochs=settings["epochs"],
-            seed=settings["seed"],
+            **_training(record),
             # Further digits of a float32 accuracy are not significant.
             test_accuracy=round(record["test_accuracy"], 6),
             accuracies={
@@ -142,6 +138,14 @@ def publish(
         weights = (folder / "weights" if weights_folder is None else pathlib.Path(weights_folder)) / file
         _put({folder / "cards" / f"{name}.json": pathlib.Path(temporary, CARD), weights: path})
     return card, weights
+
+
+def _training(record):
+    """How a network was trained, or where its weights come from."""
+    settings, origin = record["settings"], record.get("origin")
+    if origin:
+        return {"gradient": "not known", "epochs": 0, "seed": 0, "origin": origin}
+    return {"gradient": methods.gradient_name(settings, " "), "epochs": settings["epochs"], "seed": settings["seed"]}
 
 
 def _put(files):
@@ -233,7 +237,9 @@ def add_arguments(parser):
     parser.add_argument("--preprocessing", required=True, metavar="TEXT", help=preprocessing)
     parser.add_argument("--licence", required=True, metavar="SPDX", help="licence of the weights")
     parser.add_argument("--architecture", metavar="NAME", help="function of keras_ratesnn.models that builds the network")
-    parser.add_argument("--arguments", type=_object, metavar="JSON", help="the arguments of that function, an object")
+    parser.add_argument(
+        "--arguments", type=command_line.json_object, metavar="JSON", help="the arguments of that function, an object"
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--url", help="download URL of the weights (default: they ship with the package)")
     hub = "hf://user/name, kaggle://user/name/framework/variation or a folder, for card, weights and README.md; not --folder"
@@ -246,16 +252,6 @@ def add_arguments(parser):
     command_line.add_path(parser, "--folder", "folder of cards (default: the package's)", default=FOLDER)
     parser.add_argument("--half", action="store_true", help="stores kernels in float16: half the size")
     parser.add_argument("--replace", action="store_true", help="replaces a network of the same name")
-
-
-def _object(text):
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be JSON, not {text!r}: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"must be a JSON object, such as '{{\"classes\": 10}}', not {text!r}")
-    return value
 
 
 def _check_architecture(model, architecture, arguments, path):

@@ -112,6 +112,44 @@ ESPIKEFORMER |= {name.replace("_lif", "_spike"): neuron for name, neuron in LARG
 LARGE |= {f"downsample{name}.encode_lif": f"down{n}_neuron" for n, name in enumerate(("1_1", "1_2", "2", "3"), 1)}
 LARGE |= {f"ConvBlock{stage}.{block}.neuron{{n}}": f"stage{n}_block{m}_neuron{{n}}" for n, m, stage, block in STAGES}
 NEURONS |= {"espikeformer": ESPIKEFORMER, "espikeformer_large": LARGE}
+NEURONS["ms_resnet18"] = {
+    **{
+        f"conv{s + 1}_x.{{b}}.residual_function.{place}": f"stage{s}_block{{b+1}}_neuron{n}"
+        for s in (1, 2, 3, 4)
+        for n, place in ((1, 0), (2, 3))
+    },
+    "mem_update": "last_neuron",
+}
+NEURONS["spikingresformer"] = {
+    "layers.{s}.0.activation": "down{s+1}_neuron",
+    # The first stage has no layer for the size; each has one block.
+    **{
+        f"layers.{s}.{part + (s > 0)}.{theirs}": f"stage{s + 1}_block1_{ours}_neuron"
+        for s in (0, 1, 2)
+        for part, theirs, ours in (
+            (0, "activation_in", "attention_input"),
+            (0, "activation_attn", "attention"),
+            (0, "activation_out", "attention_output"),
+            (1, "up.0", "mlp1"),
+            (1, "conv.0.0", "mlp2"),
+            (1, "down.0", "mlp3"),
+        )
+    },
+}
+
+
+# The same layers as Spikformer's; the fourth convolution is pooled before its neurons, and the blocks have a neuron more.
+NEURONS["sdt_v1"] = {
+    **SPIKFORMER,
+    "block.{b}.attn.shortcut_lif": "block{b+1}_attention_input_neuron",
+    "block.{b}.attn.talking_heads_lif": "block{b+1}_attention_neuron",
+    "head_lif": "neuron",
+}
+NEURONS["sdt_v2"] = {
+    **{name.replace("encode_spike", "encode_lif").replace(".spike", ".lif"): ours for name, ours in ESPIKEFORMER.items()},
+    **LARGE,
+    "lif": "neuron",
+}
 
 
 class Case:
@@ -119,7 +157,8 @@ class Case:
 
     def __init__(self, name):
         self.name, self.path = name, FOLDER / f"{name}.pth"
-        self.arrays = np.load(FOLDER / f"{name.removesuffix('_legacy')}.npz")
+        with np.load(FOLDER / f"{name.removesuffix('_legacy')}.npz") as arrays:
+            self.arrays = dict(arrays)
         self.meta = json.loads(str(self.arrays["meta"]))
         self.x = self.arrays["x"]
         if keras.config.image_data_format() == "channels_last":
@@ -127,7 +166,10 @@ class Case:
 
     def model(self, **kwargs):
         """The network; `kwargs` replace the arguments that weights do not tell."""
-        own = {name: value for name, value in self.meta["library"]["arguments"].items() if name in ("timesteps", "heads")}
+        library = self.meta["library"] or {"arguments": {"heads": self.meta["arguments"].get("num_heads")}}
+        heads = library["arguments"].get("heads")
+        # Those of each stage are told.
+        own = {"timesteps": self.meta["timesteps"], "heads": heads if isinstance(heads, int) else None}
         arguments = {**own, "input_shape": self.x.shape[-3:], "verbose": False, **kwargs}
         return rsnn.models.from_checkpoint(**{"path": self.path, **arguments})
 

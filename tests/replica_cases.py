@@ -69,6 +69,7 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=Fal
     from keras import layers
 
     import keras_ratesnn as rsnn
+    from keras_ratesnn.models._firing_rate_scale import FiringRateScale
 
     normalization = rsnn.layers.OnlineRenormalization if online else layers.BatchNormalization
     keras.utils.set_random_seed(0)
@@ -85,6 +86,7 @@ def model_of(gradient, step_mode, rate=0.0, online=False, mean=False, padded=Fal
         neuron = functools.partial(rsnn.layers.LIF, threshold=0.3)
         x = neuron()(layers.Conv2D(4, 1)(x))
         x = layers.Add()([x, rsnn.models.spiking_self_attention(x, 2, neuron=neuron, attention_neuron=neuron)])
+        x = layers.Multiply()([x, FiringRateScale(momentum=0.9)(x)])
     if mean:
         x = rsnn.layers.TimeMean()(x)
     x = normalization(momentum=0.9)(layers.Conv2D(4, 3, strides=2, use_bias=False)(x))

@@ -18,6 +18,9 @@ Shape: TypeAlias = tuple[int | None, ...]
 Config: TypeAlias = dict[str, Any]
 """The result of `get_config`, or an object as Keras serialises it."""
 
+ParameterValue: TypeAlias = Any
+"""A number, an array of numbers, or a Keras initialiser or its config."""
+
 StepModeName: TypeAlias = Literal["multi", "single"]
 Reset: TypeAlias = Literal["soft", "hard"]
 Stem: TypeAlias = Literal["auto", "cifar", "imagenet"]

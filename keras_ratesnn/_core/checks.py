@@ -103,6 +103,16 @@ def one_of(name: str, value: _Choice, choices: Iterable[_Choice]) -> _Choice:
     return value
 
 
+def names(name: str, value: Any, choices: Iterable[str]) -> list[str]:
+    """Returns `value` as a list of names, each of which is among `choices`; else raises TypeError or ValueError."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
+        raise wrong_type(name, "a list of names", value)
+    choices = list(choices)
+    for each in value:
+        one_of(name, each, choices)
+    return list(value)
+
+
 def jit_compile(value: Any) -> bool | Literal["auto"]:
     """The `jit_compile` that `compile` was given as True, False or "auto", which is what Keras makes of `None`."""
     if isinstance(value, bool):

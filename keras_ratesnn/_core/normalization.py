@@ -21,10 +21,20 @@ def normalize(layer, inputs, times=1, mask=None):
     Returns:
         `(outputs, mean, variance)`: outputs in the layer's compute dtype, statistics `(channels,)` in float32 or wider.
     """
-    parameters = _parameters(layer, inputs)
     weights = _weights(layer, inputs, mask)
-    outputs, mean, variance = backend.normalize(inputs, layer.axis, *parameters, layer.epsilon, weights=weights)
+    outputs, mean, variance = _by_batch(layer, inputs, weights)
     move_averages(layer, mean, variance, times, weights)
+    return outputs, mean, variance
+
+
+def normalize_only(layer, inputs, times=1, mask=None):
+    """`normalize`, without updating the moving averages."""
+    return _by_batch(layer, inputs, _weights(layer, inputs, mask))
+
+
+def _by_batch(layer, inputs, weights):
+    parameters = _parameters(layer, inputs)
+    outputs, mean, variance = backend.normalize(inputs, layer.axis, *parameters, layer.epsilon, weights=weights)
     return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
 

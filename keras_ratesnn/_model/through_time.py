@@ -11,7 +11,7 @@ from keras_ratesnn.gradients.network import plain
 from keras_ratesnn.gradients.time.windows import Windows
 
 
-def through_time(graphs, method, run, settings, jit_compile):
+def through_time(graphs, method, run, settings, jit_compile, run_with):
     """The outputs of a run.
 
     Args:
@@ -20,6 +20,7 @@ def through_time(graphs, method, run, settings, jit_compile):
         run: `Run`.
         settings: Hashable: what else the call depends on, besides the network and the run.
         jit_compile: True, False or "auto", as in `SpikingModel.compile`.
+        run_with: Function `(method, run)` that returns the outputs, such as `run_method`.
     """
     tensors = [tensor for tensor, _ in run.inputs]
     if run.mask is not None:
@@ -27,19 +28,19 @@ def through_time(graphs, method, run, settings, jit_compile):
     has_time = [has_time for _, has_time in run.inputs]
     settings = (tuple(has_time), run.training, run.with_gradient, settings)
     # What is recorded keeps no tensors.
-    function = functools.partial(_of_tensors, method, dataclasses.replace(run, inputs=[], mask=None), has_time)
+    function = functools.partial(_of_tensors, run_with, method, dataclasses.replace(run, inputs=[], mask=None), has_time)
     # A graph would repeat the steps that were drawn.
     jit_compile = False if run.draws is not None else jit_compile
     return graphs.call(function, tensors, run.network, (method,), settings, jit_compile)
 
 
-def _of_tensors(method, run, has_time, tensors):
+def _of_tensors(run_with, method, run, has_time, tensors):
     inputs, mask = tensors[: len(has_time)], tensors[len(has_time) :]
     run = dataclasses.replace(run, inputs=list(zip(inputs, has_time, strict=True)), mask=mask[0] if mask else None)
-    return _run_method(method, run)
+    return run_with(method, run)
 
 
-def _run_method(method, run):
+def run_method(method, run):
     """`method.call(run)`, then the readouts, and then what follows these and `layers.TimeMean`, once.
 
     A method gives means and sequences as it gives any output of a network, with their gradient, so what follows is
@@ -57,7 +58,9 @@ def _run_method(method, run):
     if run.return_sequences:
         return follow(dataclasses.replace(run, parts=(after, None, None), inputs=_of_steps(run, outputs)))
     wanted = [*(call.operation.value for call in readouts.calls), *["mean"] * len(outputs)]
-    return follow(_once(run, after, [_in_time(steps, run.mask, value) for steps, value in zip(outputs, wanted, strict=False)]))
+    return follow(
+        _once(run, after, [value_over_time(steps, run.mask, value) for steps, value in zip(outputs, wanted, strict=False)])
+    )
 
 
 def _of_steps(run, sequences):
@@ -75,7 +78,7 @@ def _once(run, part, values):
     return dataclasses.replace(run, parts=(part, None, None), inputs=inputs, timesteps=1, step_mode="multi", mask=None)
 
 
-def _in_time(steps, mask, wanted):
+def value_over_time(steps, mask, wanted):
     """The `"mean"`, `"last"` or `"max"` of the steps that count, `(batch, T, ...)` to `(batch, ...)`, with its Keras mask."""
     of_rows = keras_internals.mask_of(steps)
     if wanted == "mean":

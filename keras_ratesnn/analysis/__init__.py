@@ -6,6 +6,7 @@ from keras_ratesnn.analysis.firing_rates import FiringRates, firing_rates
 from keras_ratesnn.analysis.gradient_agreement import GradientAgreement, gradient_agreement
 from keras_ratesnn.analysis.independence import Independence, independence
 from keras_ratesnn.analysis.membranes import Membranes, membranes
+from keras_ratesnn.analysis.observed_model import ObservedModel, observed
 from keras_ratesnn.analysis.raster import Raster, raster
 from keras_ratesnn.analysis.shuffle_in_time import ShuffledAccuracy, shuffle_in_time
 
@@ -17,6 +18,7 @@ __all__ = [
     "GradientAgreement",
     "Independence",
     "Membranes",
+    "ObservedModel",
     "Raster",
     "ShuffledAccuracy",
     "accuracy_over_time",
@@ -25,6 +27,7 @@ __all__ = [
     "gradient_agreement",
     "independence",
     "membranes",
+    "observed",
     "raster",
     "shuffle_in_time",
 ]

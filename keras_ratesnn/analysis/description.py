@@ -10,7 +10,8 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.analysis import _observation
-from keras_ratesnn.analysis.energy import COSTS, Energy, OperationCounter
+from keras_ratesnn.analysis.energy import COSTS, Energy, OperationCounter, counter_of_integers
+from keras_ratesnn.integers import IntegerModel
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 NEARLY_ALL = 0.95
@@ -136,7 +137,7 @@ class Description:
         return "\n".join([*lines, *self.warnings])
 
 
-def describe(model: SpikingModel, x: Structure, verbose: bool = True) -> Description:
+def describe(model: SpikingModel | IntegerModel, x: Structure, verbose: bool = True) -> Description:
     """Describes the activity of a model's neurons on a batch of data, and its computational cost.
 
     If a model does not learn, the reason is nearly always a layer whose neurons never spike. The table shows such layers, and
@@ -169,7 +170,7 @@ def describe(model: SpikingModel, x: Structure, verbose: bool = True) -> Descrip
     0.5
 
     Args:
-        model: A `SpikingModel`.
+        model: A `SpikingModel`, or an `IntegerModel`, which has no trainable parameters.
         x: A batch of inputs, as for `model.predict`. It is processed as one batch.
         verbose: Boolean, whether the description is printed. Defaults to `True`.
 
@@ -177,23 +178,11 @@ def describe(model: SpikingModel, x: Structure, verbose: bool = True) -> Descrip
         A `Description`.
 
     Raises:
-        TypeError: If `model` is not a `SpikingModel`, or `verbose` not a boolean.
+        TypeError: If `model` is neither, or `verbose` not a boolean.
         ValueError: If `x` does not fit the model or has no samples.
     """
-    x = _observation.tensors(checked_model(model), x)
     checks.boolean("verbose", verbose)
-    layers: list[NeuronLayer] = []
-    counts = _observation.steps_that_count(model, x)
-    counter = OperationCounter(counts, _graph.slots_of(_graph.as_graph(model.network)))
-    paths = _graph.paths_of(model.network)
-
-    def observe(call, outputs):
-        if _observation.is_neuron(call):
-            spikes = _observation.spikes(call, outputs, model.timesteps)[counts]
-            layers.append(_activity(paths[call.operation], spikes, call.operation.cell.levels))
-        return counter(call, outputs)
-
-    _observation.observed(model, x, observe)
+    counter, layers = _of_integers(model, x) if isinstance(model, IntegerModel) else _of_spiking_model(model, x)
     description = Description(
         name=model.name,
         samples=_observation.samples(x),
@@ -207,6 +196,33 @@ def describe(model: SpikingModel, x: Structure, verbose: bool = True) -> Descrip
     if verbose:
         print(description)
     return description
+
+
+def _of_integers(model, x):
+    """The counter of a network of integers after a batch, and the activity of its neurons."""
+    outputs = model.layer_outputs(x)
+    neurons = [layer for layer in model.plan.layers if layer.kind == "neurons"]
+    spikes = {layer.name: outputs[layer.name].reshape(-1, *layer.shape).astype("float32") for layer in neurons}
+    activities = [_activity(layer.name, spikes[layer.name], layer.largest) for layer in neurons]
+    return counter_of_integers(model, outputs, np.asarray(x)), activities
+
+
+def _of_spiking_model(model, x):
+    """The same of a `SpikingModel`."""
+    x = _observation.tensors(checked_model(model), x)
+    layers: list[NeuronLayer] = []
+    counts = _observation.steps_that_count(model, x)
+    counter = OperationCounter(counts, _graph.slots_of(_graph.as_graph(model.network)))
+    paths = _graph.paths_of(model.network)
+
+    def observe(call, outputs):
+        if _observation.is_neuron(call):
+            spikes = _observation.spikes(call, outputs, model.timesteps)[counts]
+            layers.append(_activity(paths[call.operation], spikes, call.operation.cell.levels))
+        return counter(call, outputs)
+
+    _observation.observed(model, x, observe)
+    return counter, layers
 
 
 def _activity(name: str, spikes: np.ndarray, levels: int) -> NeuronLayer:

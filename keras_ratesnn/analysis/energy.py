@@ -13,7 +13,9 @@ from keras_ratesnn._core import checks, tree
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _figures, _observation
+from keras_ratesnn.analysis._of_integers import operations
 from keras_ratesnn.gradients._observing import Call
+from keras_ratesnn.integers import IntegerModel
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 COSTS = "32-bit floats in 45 nm CMOS"
@@ -114,7 +116,7 @@ class Energy:
         return figure
 
 
-def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Energy:
+def energy(model: SpikingModel | IntegerModel, x: Structure, costs: Costs | None = None) -> Energy:
     """Estimates the energy of a prediction from the operations of its layers, with and without spikes.
 
     An addition is counted for each spike and each synapse that it feeds. Inputs that change over time count as spikes if all
@@ -147,7 +149,7 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
     (('hidden', 'outputs'), [32.0, 0.0], [0.0, 32.0])
 
     Args:
-        model: A `SpikingModel`.
+        model: A `SpikingModel`, or an `IntegerModel`, in which an input of U counts as U spikes.
         x: A batch of inputs, as for `model.predict`. It is processed as one batch.
         costs: `Costs` of an operation. Defaults to `None`, those of 32-bit floats in 45 nm CMOS.
 
@@ -155,14 +157,25 @@ def energy(model: SpikingModel, x: Structure, costs: Costs | None = None) -> Ene
         `Energy`.
 
     Raises:
-        TypeError: If `model` is not a `SpikingModel`, or `costs` are not `Costs`.
+        TypeError: If `model` is neither, or `costs` are not `Costs`.
         ValueError: If `x` does not fit the model or has no samples.
     """
+    if isinstance(model, IntegerModel):
+        return counter_of_integers(model, model.layer_outputs(x), np.asarray(x)).energy(costs)
     x = _observation.tensors(checked_model(model), x)
     slots = _graph.slots_of(_graph.as_graph(model.network))
     counter = OperationCounter(_observation.steps_that_count(model, x), slots)
     _observation.observed(model, x, counter)
     return counter.energy(costs)
+
+
+def counter_of_integers(model: IntegerModel, outputs: dict[str, np.ndarray], x: np.ndarray) -> "OperationCounter":
+    """The counter of a network of integers after a batch, whose layers gave these outputs."""
+    counter = OperationCounter(np.ones((len(x), model.timesteps), bool))
+    for name, counted in operations(model, outputs, x):
+        counter.names.add(name)
+        counter.calls.append(Counted(*counted))
+    return counter
 
 
 class Counted(NamedTuple):

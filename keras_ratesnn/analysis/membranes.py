@@ -4,14 +4,12 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from keras import ops
 
-from keras_ratesnn._core import checks, keras_internals, time_axis
+from keras_ratesnn._core import backend, checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _figures, _neurons, _observation
-from keras_ratesnn.gradients import NeuronHandler, with_neurons
-from keras_ratesnn.gradients.handlers.neuron import State
+from keras_ratesnn.analysis.observed_model import named_calls, observed
+from keras_ratesnn.layer_kinds import NEURON, kind_of
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
@@ -93,50 +91,14 @@ def membranes(model: SpikingModel, x: Structure, layer: str, neurons: int | list
     """
     x = _observation.tensors(checked_model(model), x)
     checks.instance("layer", layer, str)
-    names = _observation.Names()
-    found: list[np.ndarray] = []
-
-    def watched(handler):
-        if names.add(handler.operation.name) != layer:
-            return handler
-        return _WithMembranes(handler.call, handler.context, handler.static, found)
-
-    _observation.observed(model, x, nodes=with_neurons(watched))
-    names.check("layer", layer)
-    indices, (values, spikes) = _neurons.chosen(neurons, found)
+    calls = {name: call for name, call in named_calls(model.network).items() if kind_of(call.operation).role == NEURON}
+    checks.one_of("layer", layer, calls)
+    watched = observed(model, [layer], [layer])
+    watched.compile(jit_compile=False)
+    with backend.no_gradient():
+        found = watched(x, training=False)
+    values, spikes = (_observation.array(found[kind][layer]) for kind in ("membrane", "spikes"))
+    # Half precision rounds normalised spikes.
+    spikes = np.rint(spikes / calls[layer].operation.cell.spike_size)
+    indices, (values, spikes) = _neurons.chosen(neurons, [values, spikes])
     return Membranes(layer, indices, values, spikes)
-
-
-class _WithMembranes(NeuronHandler):
-    """Neurons whose membranes and spikes at all steps are appended to `found`."""
-
-    def __init__(self, call, context, static, found):
-        super().__init__(call, context, static)
-        self._found = found
-
-    # A step, and all at once, give the spikes and the membrane before the reset, joined on a last axis of size 2.
-
-    def advance(self, state, inputs, phase):
-        membrane, spikes, cell = self.cell.step(inputs[0], state.cell)
-        return State(cell), [_joined(membrane, spikes)]
-
-    def at_once(self, currents, mask):
-        membranes = self.cell.over_time(currents)
-        return State(membranes), _joined(membranes, self.cell.fire(membranes))
-
-    def regularization_of_step(self, outputs, t):
-        """None: the outputs are not spikes alone."""
-
-    def all_steps(self, state, inputs):
-        state, (both,) = super().all_steps(state, inputs)
-        spikes, membrane = both[..., 0], both[..., 1]
-        timesteps = self.context.windows.timesteps
-        counted = _observation.spikes(self, Signal(spikes), timesteps)
-        self._found += [_observation.unfolded(membrane, timesteps), counted]
-        spikes = time_axis.cast(spikes, self.operation.compute_dtype)
-        return state, [keras_internals.put_mask(spikes, keras_internals.mask_of(both))]
-
-
-def _joined(membrane, spikes):
-    dtype = time_axis.accumulation_dtype(membrane.dtype)
-    return ops.stack([time_axis.cast(spikes, dtype), time_axis.cast(membrane, dtype)], axis=-1)

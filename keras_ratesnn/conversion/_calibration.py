@@ -135,9 +135,16 @@ def between_scales(neuron, threshold, timesteps):
         List of three layers.
     """
     cell, own = neuron.cell, neuron.cell.threshold
+    start = getattr(cell, "initial_membrane", 0.0)
+    for name, value in (("threshold", own), ("initial_membrane", start)):
+        if not isinstance(value, float):
+            raise ValueError(
+                f"`calibrate` places all neurons of a layer between two scales, which needs one {name}. Received: neurons "
+                f"{neuron.name!r} with a {name} each. Pass `neuron` with a number as {name}, or leave `calibrate` out."
+            )
     wanted = 0.0 if cell.rounds else own / 2
     # A custom cell starts at rest.
-    shift = (wanted - getattr(cell, "initial_membrane", 0.0)) / timesteps
+    shift = (wanted - start) / timesteps
     largest = cell.levels * cell.spike_size
     return [
         keras.layers.Rescaling(cell.levels * own / threshold, shift, dtype=neuron.dtype_policy, name=f"{neuron.name}_current"),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals
@@ -64,7 +66,8 @@ def quantize_aware(
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`, or an argument has the wrong type.
-        ValueError: If there is nothing to quantise, the model is quantized for inference already, or a decay is rounded to 1.
+        ValueError: If there is nothing to quantise, the model is quantized for inference already, a decay is rounded to 1, or
+            other neurons than `ParametricLIF` learn their decays.
 
     Source: Li and Liu, "Ternary weight networks", 2016; Bengio et al., "Estimating or propagating gradients through stochastic
     neurons for conditional computation", 2013.
@@ -89,7 +92,8 @@ def quantize_aware(
     _report_others(network, replacements, chosen)
     for operation in keras_internals.with_sublayers(network):
         if kind_of(operation).role in (NEURON, READOUT):
-            replacements[operation] = Replacement(_with_rounded_decays(operation, operation.get_config(), decay_bits))
+            config = _with_rounded_decays(operation, operation.get_config(), decay_bits)
+            replacements[operation] = Replacement(config, weights=_rounded_weights(operation, decay_bits))
     return with_network(model, Rebuild(replacements).run(network))
 
 
@@ -190,14 +194,33 @@ def _with_rounded_decays(layer, config, bits):
             changed[name] = {**value, **_with_rounded_decays(layer, value, bits)}
         elif name == "decay_bits":
             changed[name] = bits
-        elif (name == "decay" or name.endswith("_decay")) and not learned:
-            changed[name] = _rounded(layer, name, value, bits)
+        elif name.endswith("decay") and isinstance(value, float) and not learned:
+            changed[name] = _rounded(layer, name, value, bits).item()
     return changed
 
 
+def _rounded_weights(layer, bits):
+    """The weights of neurons that change: decays of channels or neurons."""
+    rounded = {}
+    for weight in layer.weights:
+        if weight.name.endswith("decay"):
+            rounded[weight.name] = _rounded(layer, weight.name, ops.convert_to_numpy(weight), bits)
+        elif weight.name.endswith("decay_logit") and not _rounds_decays(layer):
+            raise ValueError(
+                "`model` must have decays that are fixed, or rounded in training. Received: layer "
+                f"{layer.name!r} of type {type(layer).__name__}, which learns them. Use ParametricLIF."
+            )
+    return rounded
+
+
+def _rounds_decays(layer):
+    """Whether neurons that learn their decays can round them in each call."""
+    return kind_of(layer).role == NEURON and "decay_bits" in layer.cell.independent_cell().fixed_arguments
+
+
 def _rounded(layer, name, decay, bits):
-    rounded = round(decay * 2**bits) / 2**bits
-    if rounded == 1.0 and decay < 1.0:
+    rounded = np.round(np.asarray(decay) * 2**bits) / 2**bits
+    if np.any((rounded == 1.0) & (np.asarray(decay) < 1.0)):
         raise ValueError(
             f"`decay_bits` must be enough for the decays of all neurons. Received: decay_bits={bits}, which rounds "
             f"{name}={decay} of layer {layer.name!r} to 1, no leak. Pass more bits."

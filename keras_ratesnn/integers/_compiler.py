@@ -269,7 +269,8 @@ def _kernel(layer):
     if isinstance(layer, QuantizedKernels):
         # In float32; rounded again it has the same integers.
         return np.asarray(ops.convert_to_numpy(layer.used_kernel()))
-    used = layer.standardized_kernel() if hasattr(layer, "standardized_kernel") else layer.kernel
+    standardizes = isinstance(layer, (WSConv2D, WSDense))
+    used = layer.standardized_in_full_precision(layer.kernel) if standardizes else layer.kernel
     return np.asarray(ops.convert_to_numpy(ops.cast(used, "float32")))
 
 
@@ -483,7 +484,7 @@ def _zero_padding(compiler, layer, signals, node):
 def _add(compiler, layer, signals, node):
     if len(signals) < 2:
         raise refused(layer, "it adds a constant. Use the bias of a layer with weights.")
-    if len({signal.shape for signal in signals}) > 1 or len({str(signal.order) for signal in signals}) > 1:
+    if len({signal.shape for signal in signals}) > 1 or len({_order_of(signal) for signal in signals}) > 1:
         raise refused(layer, "its inputs have different shapes. Add what has the same shape.")
     if any(isinstance(signal, Current) for signal in signals):
         return _signals.sum_of_currents([_signals.as_current(signal) for signal in signals])
@@ -497,10 +498,17 @@ def _add(compiler, layer, signals, node):
     return dataclasses.replace(signals[0], name=name, top=top, unit=unit, offset=offset)
 
 
+def _order_of(signal):
+    return None if signal.order is None else tuple(signal.order)
+
+
 def _neurons(compiler, layer, signals, node):
     signal, cell = _only(layer, signals), layer.cell
     if type(cell) not in (IFCell, LIFCell, ParametricLIFCell, ILIFCell):
         raise refused(layer, _refusals.FREE_REASONS["neuron"])
+    for name in ("threshold", "v_reset", "initial_membrane"):
+        if not isinstance(getattr(cell, name, 0.0), float):
+            raise refused(layer, f"its neurons have a {name} each, and integers one for a layer. Pass a number.")
     if getattr(cell, "round_half_up", False):
         raise refused(layer, "it rounds halves up, and integers to even. Train with round_half_up=False.")
     current = _signals.as_current(signal if isinstance(signal, Current) else _units(layer, signals))
@@ -534,8 +542,11 @@ def _neurons(compiler, layer, signals, node):
 
 def _decay(compiler, layer, cell, current):
     """λ, a number or one for each channel."""
-    used = cell.decay if isinstance(cell, ILIFCell) else cell.effective_decay()
-    decay = np.asarray(ops.convert_to_numpy(used), "float64")
+    decay = np.asarray(ops.convert_to_numpy(cell.effective_decay()), "float64")
+    if decay.ndim and (cell.axis is None or decay.size != decay.shape[cell.axis]):
+        raise refused(
+            layer, "its neurons have a decay each, and integers one for a channel. Pass as many as there are channels."
+        )
     return decay if decay.ndim == 0 else compiler.channels_of(layer, current, cell.axis, decay.reshape(-1))
 
 
@@ -573,13 +584,16 @@ def _membranes_of(compiler, layer, current, levels):
 
 
 def _enough(layer, found, bits):
-    if isinstance(found, int):
-        raise refused(
-            layer,
-            f"with membranes of {bits} bits its smallest threshold would be below {_membranes.SMALLEST_THRESHOLD}, which "
-            f"rounding changes too much. Pass membrane_bits={found}.",
-        )
-    return found
+    if not isinstance(found, int):
+        return found
+    remedy = f"Pass membrane_bits={found}."
+    if found > _membranes.MOST_BITS:
+        remedy = "More bits would not help: its currents are too unequal beside its threshold. Normalise them before it."
+    raise refused(
+        layer,
+        f"with membranes of {bits} bits its smallest threshold would be below {_membranes.SMALLEST_THRESHOLD}, which rounding "
+        f"changes too much. {remedy}",
+    )
 
 
 def _report_of(name, facts, membranes, bits):

@@ -12,6 +12,7 @@ import numpy as np
 HEADROOM = 3
 """Bits between the largest threshold, times the levels, and the largest membrane."""
 
+LEAST_BITS, MOST_BITS = 8, 24
 LARGEST_CURRENT = 2**30
 SMALLEST_THRESHOLD = 8
 """Rounding a smaller one would change it by more than 1/16."""
@@ -74,7 +75,7 @@ def choose(
         largest_f: Integer. Defaults to `LARGEST_SHIFT`.
 
     Returns:
-        `Membranes`, or how many bits these would need.
+        `Membranes`, or how many bits these would need: more than `MOST_BITS` if none are enough.
     """
     limit = 2 ** (bits - 1 - HEADROOM) // max(1, levels)
     fine = np.divide(theta, unit, out=np.full(unit.shape, np.inf), where=unit > 0)
@@ -97,7 +98,11 @@ def choose(
         if found.theta.max() <= limit and largest.max() < LARGEST_CURRENT:
             break
     least = found.theta.min()
-    return found if least >= SMALLEST_THRESHOLD else bits + math.ceil(math.log2(SMALLEST_THRESHOLD / max(least, 0.5)))
+    if least >= SMALLEST_THRESHOLD:
+        return found
+    # Thresholds are twice as large for each bit, unless large currents are the limit.
+    more = math.ceil(math.log2(SMALLEST_THRESHOLD / max(least, 0.5)))
+    return bits + more if largest.max() * 2**more < LARGEST_CURRENT else MOST_BITS + 1
 
 
 def multipliers(units: list[np.ndarray], bounds: list[np.ndarray], membranes: Membranes) -> tuple[list[np.ndarray], int]:

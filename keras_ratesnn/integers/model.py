@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import backend, checks, progress
-from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn.integers import _file, _steps
+from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn.integers import _file, _membranes, _steps
 from keras_ratesnn.integers._arrays import OfKeras, OfNumPy
 from keras_ratesnn.integers._compiler import compile_model
 from keras_ratesnn.integers._network import IntegerNetwork
@@ -17,7 +17,6 @@ from keras_ratesnn.integers._report import Report
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 Weights = Literal["int8", "int4", "ternary"]
-LEAST_BITS, MOST_BITS = 8, 24
 
 
 class IntegerModel(keras.Model):
@@ -97,6 +96,25 @@ class IntegerModel(keras.Model):
             found = [ops.convert_to_numpy(self._sums(ops.convert_to_tensor(part.astype("int32")))) for part in parts]
         return np.concatenate([np.zeros((0, self.plan.classes), "int32"), *found])
 
+    def layer_outputs(self, x: Any) -> dict[str, np.ndarray]:
+        """What all layers give at all steps, to compare a chip with: currents, spikes, sums and logits.
+
+        Args:
+            x: As in `integer_logits`; one batch.
+
+        Returns:
+            Dict of the names of layers in `plan.layers` to int32 arrays `(batch, T, ...)`, channels last.
+
+        Raises:
+            TypeError: As in `integer_logits`.
+            ValueError: As in `integer_logits`.
+        """
+        tensor, temporal = self._frames(ops.convert_to_tensor(np.asarray(x)))
+        with backend.no_gradient():
+            steps = [outputs for outputs, _ in _steps.steps(self.plan, tensor, OfKeras, temporal, self._kernels())]
+        names = [layer.name for layer in self.plan.layers]
+        return {name: np.stack([ops.convert_to_numpy(outputs[name]) for outputs in steps], axis=1) for name in names}
+
     def _frames(self, x):
         """Inputs with channels last, and whether there is one for each step."""
         dtype = keras.backend.standardize_dtype(x.dtype)
@@ -163,6 +181,9 @@ class IntegerModel(keras.Model):
             "make it again."
         )
 
+    def get_config(self) -> Config:
+        raise NotImplementedError("A network of integers has files of its own: use `save_integers` and `load_integers`.")
+
     def save_integers(self, filepath: str | os.PathLike[str]) -> None:
         """Writes the network as an npz file of integers, see `keras_ratesnn.load_integers`.
 
@@ -225,7 +246,7 @@ def integer(
     checked_model(model)
     if weights is not None:
         weights = checks.one_of("weights", weights, ("int8", "int4", "ternary"))
-    _check_within("membrane_bits", membrane_bits, LEAST_BITS, MOST_BITS)
+    _check_within("membrane_bits", membrane_bits, _membranes.LEAST_BITS, _membranes.MOST_BITS)
     _check_within("largest_input", largest_input, 1, 255)
     verbose = progress.checked(verbose)
     plan, report = compile_model(model, weights, membrane_bits, largest_input)

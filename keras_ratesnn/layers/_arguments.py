@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec
 
 from keras_ratesnn.layers._other_names import refuse_other_names
+from keras_ratesnn.layers.parameters import fixed
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -66,10 +67,12 @@ def from_cell(name: str) -> property:
     return property(get, refuse)
 
 
-def fixed(name: str, value: Any, owner: Any) -> AttributeError:
-    """The error for a new value of an argument."""
-    return AttributeError(
-        f"`{name}` of {type(owner).__name__} {owner.name!r} is fixed when it is created: compiled code would not see a change. "
-        f"Received: {name}={value!r}. Create a new layer with this value, or a new model from an edited get_config(), and copy "
-        "the weights with set_weights. A threshold with learn_threshold=True can change in training."
-    )
+def set_in_cell(name: str) -> Callable[[Any, Any], None]:
+    """A method of a neuron layer: that of this name of its cell."""
+
+    def set_value(layer, value):
+        getattr(layer.cell, name)(value)
+
+    set_value.__name__ = name
+    set_value.__doc__ = "Sets the parameter that is learned, or was given as an array or an initializer: a number or an array."
+    return set_value

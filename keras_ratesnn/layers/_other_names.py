@@ -34,7 +34,15 @@ _REMEDIES = {
     ("beta", "leak"): (
         "The fraction of the membrane that remains after one step is decay={value!r}; a layer without a leak is IF()."
     ),
-    ("learn_beta",): "Use ParametricLIF(decay=...), which learns its decay from this value, or leave the argument out.",
+    ("learn_beta",): (
+        "Use learn_decay={value!r} of neurons with a leak, or ParametricLIF(decay=...), which learns its decay from this "
+        "value, or leave the argument out."
+    ),
+    ("learn_alpha",): "Use learn_synaptic_decay={value!r}, of CuBaLIF and LeakyReadout.",
+    ("learn_decay", "learn_synaptic_decay"): (
+        "LIF, ALIF, CuBaLIF, ILIF and LeakyReadout learn their decay, ParametricLIF always does; CuBaLIF and LeakyReadout that "
+        "of their current, too. Leave the argument out."
+    ),
     ("decay_input",): (
         "Only neurons with a leak scale their input by 1 − decay: LIF, ParametricLIF, ALIF, CuBaLIF. Leave the argument out."
     ),

@@ -5,12 +5,13 @@ from typing import Any
 from keras import ops
 
 from keras_ratesnn import dynamics
-from keras_ratesnn._core import checks, registry
-from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
+from keras_ratesnn._core import registry
+from keras_ratesnn._core.annotations import Config, ParameterValue, Reset, Structure, Tensor
 from keras_ratesnn.layers._arguments import arguments_of, passed_on
 from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.cells import DECAY_ADVICE, LIFCell
 from keras_ratesnn.layers.neurons import NeuronWithArguments
+from keras_ratesnn.layers.parameters import Parameter
 from keras_ratesnn.surrogates import Surrogate
 
 
@@ -41,27 +42,31 @@ class ALIFCell(LIFCell):
         *(name for name in LIFCell.fixed_arguments if name != "reset_delay"),
         *("adaptation_decay", "adaptation"),
     )
+    adaptation_decay = Parameter(at_least=0, below=1, advice=DECAY_ADVICE)
+    adaptation = Parameter(at_least=0)
 
     def __init__(
         self,
-        decay: float = 0.2,
-        threshold: float = 1.0,
+        decay: ParameterValue = 0.2,
+        threshold: ParameterValue = 1.0,
         *,
         decay_input: bool = False,
-        adaptation_decay: float = 0.9,
-        adaptation: float = 1.8,
+        adaptation_decay: ParameterValue = 0.9,
+        adaptation: ParameterValue = 1.8,
+        axis: int | None = -1,
         reset: Reset = "soft",
-        v_reset: float = 0.0,
+        v_reset: ParameterValue = 0.0,
         detach_reset: bool = True,
         surrogate: str | Surrogate | Config = "sigmoid",
+        learn_decay: bool = False,
         learn_threshold: bool = False,
-        initial_membrane: float = 0.0,
+        initial_membrane: ParameterValue = 0.0,
         **kwargs: Any,
     ) -> None:
         refuse_other_names(type(self).__name__, kwargs)
         super().__init__(**passed_on(locals(), "adaptation_decay", "adaptation"))
-        self.adaptation_decay = checks.real("adaptation_decay", adaptation_decay, at_least=0, below=1, advice=DECAY_ADVICE)
-        self.adaptation = checks.real("adaptation", adaptation, at_least=0)
+        self.adaptation_decay = adaptation_decay
+        self.adaptation = adaptation
 
     def initial_state(self, inputs: Tensor) -> Structure:
         membrane = super().initial_state(inputs)
@@ -72,11 +77,12 @@ class ALIFCell(LIFCell):
     ) -> tuple[Tensor, Tensor, Structure]:
         membrane, adaptation = state["membrane"], state["adaptation"]
         membrane = dynamics.integrate(membrane, ops.cast(inputs, membrane.dtype), self.effective_decay(), self.decay_input)
-        threshold = self.effective_threshold() + self.adaptation * adaptation
+        threshold = self.effective_threshold() + self.effective("adaptation") * adaptation
+        adaptation_decay = self.effective("adaptation_decay")
         spikes = self.fire(membrane, threshold)
         state = {
             "membrane": self.after_reset(membrane, spikes, threshold),
-            "adaptation": self.adaptation_decay * adaptation + (1.0 - self.adaptation_decay) * spikes,
+            "adaptation": adaptation_decay * adaptation + (1.0 - adaptation_decay) * spikes,
         }
         return membrane, spikes, state
 
@@ -96,7 +102,7 @@ class ALIF(NeuronWithArguments):
     The adaptation a, a running mean of the neuron's own spikes, is a memory of about `1 / (1 − adaptation_decay)` steps. It
     stays between 0 and 1, so θ_t stays between `threshold` and `threshold + adaptation`. The backward pass always includes it,
     for any `detach_reset`, because it is the neuron's memory. In a `SpikingModel` the neurons start with
-    v⁺_0 = `initial_membrane` and a_0 = 0.
+    v⁺_0 = `initial_membrane` and a_0 = 0. Both decays, thresholds and membranes may be arrays or initializers, as in `LIF`.
 
     Example:
 
@@ -115,12 +121,14 @@ class ALIF(NeuronWithArguments):
             constant of 10 steps.
         adaptation: Float >= 0, the threshold increase in the limit of a neuron that always spikes; one spike raises the
             threshold by `adaptation · (1 − adaptation_decay)`. Defaults to `1.8`, as in the source.
+        axis: Integer or `None`, the channel axis of arrays and initializers, as in `LIF`. Defaults to `-1`.
         reset: `"soft"` subtracts the threshold θ_t from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
         v_reset: Float < `threshold`, the membrane after a hard reset. Defaults to `0.0`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
-        learn_threshold: Boolean, whether the layer learns its `threshold`, shared by all its neurons. Defaults to `False`.
+        learn_decay: Boolean, whether the layer learns its `decay`, as in `LIF`. Defaults to `False`.
+        learn_threshold: Boolean, whether it learns its `threshold`. Defaults to `False`.
         initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 

@@ -1,7 +1,6 @@
 """Integrate-and-fire cells: the parameters of a neuron and one step of its membrane, without time loop or training method."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
@@ -9,14 +8,17 @@ from keras import ops
 
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import backend, checks, registry
-from keras_ratesnn._core.annotations import Config, Reset, Shape, Structure, Tensor
+from keras_ratesnn._core.annotations import Config, ParameterValue, Reset, Shape, Structure, Tensor
+from keras_ratesnn.layers import parameters
 from keras_ratesnn.layers._arguments import passed_on
 from keras_ratesnn.layers._other_names import refuse_other_names
-from keras_ratesnn.layers.neuron_cell import NeuronCell
+from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell
+from keras_ratesnn.layers.parameters import LOG, LOGIT, Parameter
 from keras_ratesnn.surrogates import Surrogate
 
 RESETS: tuple[Reset, ...] = ("soft", "hard")
 _NO_V_RESET = 'SpikingJelly\'s v_reset=None, a reset that subtracts the threshold, is reset="soft", without `v_reset`.'
+_AT_REST = "At its threshold a neuron would spike without input."
 DECAY_ADVICE = "A time constant of τ steps is decay = 1 − 1/τ."
 
 
@@ -36,64 +38,74 @@ class IntegrateAndFireCell(NeuronCell):
     """
 
     fixed_arguments: tuple[str, ...] = (
-        *("threshold", "reset", "v_reset", "detach_reset", "reset_delay", "surrogate", "learn_threshold", "initial_membrane"),
+        *("threshold", "axis", "reset", "v_reset", "detach_reset", "reset_delay", "surrogate", "learn_threshold"),
+        "initial_membrane",
     )
+    threshold = Parameter(LOG, above=0, advice=THRESHOLD_ADVICE)
+    v_reset: Any = Parameter(advice="A reset lowers the membrane.")
+    initial_membrane: Any = Parameter(advice=_AT_REST)
+    decay: Any
     decay_input = False
+    learn_threshold = False
+    log_threshold: keras.Variable | None = None
+    decay_logit: keras.Variable | None = None
+    decay_bits: int | None = None
 
     def __init__(
         self,
-        threshold: float = 1.0,
+        threshold: ParameterValue = 1.0,
         *,
+        axis: int | None = -1,
         reset: Reset = "soft",
-        v_reset: float = 0.0,
+        v_reset: ParameterValue = 0.0,
         detach_reset: bool = True,
         reset_delay: bool = False,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
-        initial_membrane: float = 0.0,
+        initial_membrane: ParameterValue = 0.0,
         **kwargs: Any,
     ) -> None:
         refuse_other_names(type(self).__name__, kwargs)
         super().__init__(threshold, surrogate=surrogate, **kwargs)
+        self.axis = parameters.checked_axis(axis)
         self.reset = checks.one_of("reset", reset, RESETS)
-        advice = _NO_V_RESET if v_reset is None else "A reset lowers the membrane."
-        self.v_reset = checks.real("v_reset", v_reset, below=self.threshold, advice=advice)
-        if self.reset == "soft" and self.v_reset != 0.0:
+        if v_reset is None:
+            raise checks.wrong_type("v_reset", "a real number", v_reset, _NO_V_RESET)
+        self.v_reset = v_reset
+        if self.reset == "soft" and not (isinstance(self.v_reset, float) and self.v_reset == 0.0):
             raise ValueError(
                 '`v_reset` must be 0.0 with reset="soft", which subtracts the threshold from the membrane. Received: '
-                f'v_reset={self.v_reset} with reset="soft". To set the membrane to v_reset use reset="hard".'
+                f'v_reset={v_reset} with reset="soft". To set the membrane to v_reset use reset="hard".'
             )
         self.detach_reset = checks.boolean("detach_reset", detach_reset)
         self.learn_threshold = checks.boolean("learn_threshold", learn_threshold)
-        advice = "At its threshold a neuron would spike without input."
-        self.initial_membrane = checks.real("initial_membrane", initial_membrane, below=self.threshold, advice=advice)
+        self.initial_membrane = initial_membrane
         self.reset_delay = checks.boolean("reset_delay", reset_delay)
-        self.log_threshold = None
+        if self.reset == "hard":
+            parameters.check_below(self, "v_reset", "threshold", "A reset lowers the membrane.")
+        parameters.check_below(self, "initial_membrane", "threshold", _AT_REST)
 
     def build(self, input_shape: Shape) -> None:
-        if self.learn_threshold:
-            # θ = exp(w) stays positive for any w.
-            self.log_threshold = self._add_parameter("log_threshold", (), math.log(self.threshold))
-
-    def _add_parameter(self, name: str, shape: Sequence[int | None], value: float) -> keras.Variable:
-        initializer = keras.initializers.Constant(value)
-        return self.add_weight(shape=shape, initializer=initializer, name=name)
+        parameters.build(self, input_shape)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         at_rest = super().initial_state(inputs)
-        membrane = at_rest + self.initial_membrane if self.initial_membrane else at_rest
+        membrane = parameters.raised(at_rest, self.effective("initial_membrane"))
         return {"membrane": membrane, "spikes": at_rest} if self.reset_delay else membrane
 
     def effective_decay(self) -> float | Tensor:
-        """λ as the step uses it: a float, or a tensor if it is learned."""
-        return self.decay
+        """λ as the step uses it: a float, or a tensor if it is learned, or not the same for all neurons."""
+        decay = self.effective("decay")
+        if self.decay_bits is None:
+            return decay
+        # Neither 0 nor 1, where the sigmoid has no derivative: the decay could not leave them.
+        steps = 2.0**self.decay_bits
+        decay = ops.stop_gradient(ops.clip(ops.round(decay * steps), 1.0, steps - 1.0) / steps)
+        return backend.graft(decay, ops.convert_to_tensor(self.decay_logit), decay * (1.0 - decay))
 
     def trace_decay(self) -> float | Tensor | None:
         # A subclass with another step may decay differently.
         return self.effective_decay() if type(self).step is IntegrateAndFireCell.step else None
-
-    def effective_threshold(self) -> float | Tensor:
-        return ops.exp(self.log_threshold) if self.learn_threshold else self.threshold
 
     def step(
         self, inputs: Tensor, state: Structure, threshold: float | Tensor | None = None
@@ -114,7 +126,7 @@ class IntegrateAndFireCell(NeuronCell):
         resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
         if self.reset == "soft":
             return dynamics.soft_reset(membrane, resetting, threshold)
-        return dynamics.hard_reset(membrane, resetting, self.v_reset)
+        return dynamics.hard_reset(membrane, resetting, self.effective("v_reset"))
 
     @property
     def has_step_derivative(self) -> bool:
@@ -130,9 +142,23 @@ class IntegrateAndFireCell(NeuronCell):
         def along(input_tangent, state_tangent, weight):
             before = state_tangent["membrane"] if self.reset_delay else state_tangent
             integrated = dynamics.integrate(before, input_tangent, decay, self.decay_input)
+            if weight is not None and weight is self.decay_logit:
+                # λ = σ(w), so dλ/dw = λ (1 − λ).
+                integrated = integrated + decay * self._change_by_decay(state, membrane, decay)
             return through_reset(integrated, state_tangent, weight)
 
         return along
+
+    def _change_by_decay(self, state: Structure, membrane: Tensor, decay: Tensor) -> Tensor:
+        """(1 − λ) ∂v/∂λ of the membrane v after integration."""
+        before = state["membrane"] if self.reset_delay else state
+        if not self.decay_input:
+            return (1.0 - decay) * before
+        if self.reset_delay:
+            # Before the reset. Where a hard reset differs from a soft one, it has no derivative.
+            membrane = membrane + self.effective_threshold() * state["spikes"]
+        # v = λ v⁺ + (1 − λ) I, so (1 − λ) (v⁺ − I) = v⁺ − v.
+        return before - membrane
 
     def _reset_derivative(
         self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
@@ -145,7 +171,7 @@ class IntegrateAndFireCell(NeuronCell):
             through_reset = dynamics.soft_reset_derivative(surrogate_derivative, threshold, self.detach_reset)
         else:
             through_reset = dynamics.hard_reset_derivative(
-                membrane, spikes, surrogate_derivative, self.v_reset, self.detach_reset
+                membrane, spikes, surrogate_derivative, self.effective("v_reset"), self.detach_reset
             )
 
         def along(membrane_tangent, state_tangent, weight):
@@ -179,7 +205,8 @@ class IntegrateAndFireCell(NeuronCell):
         if self.reset == "soft":
             threshold = self.effective_threshold()
             return dynamics.soft_reset_threshold_derivative(spikes, surrogate_derivative, threshold, self.detach_reset)
-        return dynamics.hard_reset_threshold_derivative(membrane, surrogate_derivative, self.v_reset, self.detach_reset)
+        v_reset = self.effective("v_reset")
+        return dynamics.hard_reset_threshold_derivative(membrane, surrogate_derivative, v_reset, self.detach_reset)
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
@@ -216,25 +243,30 @@ class LIFCell(IntegrateAndFireCell):
         reset a dict of `"membrane"` v_t and `"spikes"` s_t.
     """
 
-    fixed_arguments = ("decay", "decay_input", *IntegrateAndFireCell.fixed_arguments)
+    fixed_arguments = ("decay", "decay_input", "learn_decay", *IntegrateAndFireCell.fixed_arguments)
+    decay = Parameter(LOGIT, at_least=0, below=1, advice=DECAY_ADVICE)
+    learn_decay = False
 
     def __init__(
         self,
-        decay: float = 0.2,
-        threshold: float = 1.0,
+        decay: ParameterValue = 0.2,
+        threshold: ParameterValue = 1.0,
         *,
         decay_input: bool = False,
+        axis: int | None = -1,
         reset: Reset = "soft",
-        v_reset: float = 0.0,
+        v_reset: ParameterValue = 0.0,
         detach_reset: bool = True,
         reset_delay: bool = False,
         surrogate: str | Surrogate | Config = "sigmoid",
+        learn_decay: bool = False,
         learn_threshold: bool = False,
-        initial_membrane: float = 0.0,
+        initial_membrane: ParameterValue = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**passed_on(locals(), "decay", "decay_input"))
-        self.decay = checks.real("decay", decay, at_least=0, below=1, advice=DECAY_ADVICE)
+        super().__init__(**passed_on(locals(), "decay", "decay_input", "learn_decay"))
+        self.learn_decay = checks.boolean("learn_decay", learn_decay)
+        self.decay = decay
         self.decay_input = checks.boolean("decay_input", decay_input)
 
 
@@ -268,79 +300,27 @@ class ParametricLIFCell(LIFCell):
     Args: as in `ParametricLIF`.
     """
 
-    fixed_arguments = (*LIFCell.fixed_arguments, "per_channel", "axis", "decay_bits")
+    fixed_arguments = (*(name for name in LIFCell.fixed_arguments if name != "learn_decay"), "per_channel", "decay_bits")
+    decay = Parameter(LOGIT, of_channels="per_channel", advice=DECAY_ADVICE)
 
     def __init__(
         self,
-        decay: float = 0.5,
-        threshold: float = 1.0,
+        decay: ParameterValue = 0.5,
+        threshold: ParameterValue = 1.0,
         *,
         decay_input: bool = False,
         per_channel: bool = False,
-        axis: int = -1,
+        axis: int | None = -1,
         decay_bits: int | None = None,
         reset: Reset = "soft",
-        v_reset: float = 0.0,
+        v_reset: ParameterValue = 0.0,
         detach_reset: bool = True,
         reset_delay: bool = False,
         surrogate: str | Surrogate | Config = "sigmoid",
         learn_threshold: bool = False,
-        initial_membrane: float = 0.0,
+        initial_membrane: ParameterValue = 0.0,
         **kwargs: Any,
     ) -> None:
-        checks.real("decay", decay, above=0, below=1, advice=DECAY_ADVICE)
-        super().__init__(**passed_on(locals(), "per_channel", "axis", "decay_bits"))
+        super().__init__(**passed_on(locals(), "per_channel", "decay_bits"), learn_decay=True)
         self.per_channel = checks.boolean("per_channel", per_channel)
-        self.axis = checks.integer("axis", axis)
         self.decay_bits = decay_bits if decay_bits is None else checks.positive_integer("decay_bits", decay_bits)
-
-    def build(self, input_shape: Shape) -> None:
-        super().build(input_shape)
-        shape: list[int | None] = []
-        if self.per_channel:
-            if not -len(input_shape) <= self.axis < len(input_shape) or input_shape[self.axis] is None:
-                raise ValueError(
-                    f"`axis` must be an input axis of known size. Received: axis={self.axis} for inputs of shape "
-                    f"{tuple(input_shape)}."
-                )
-            # Same rank as the membrane, so that it broadcasts from any axis.
-            shape = [1] * len(input_shape)
-            shape[self.axis] = input_shape[self.axis]
-            self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes={self.axis: input_shape[self.axis]})
-        self.decay_logit = self._add_parameter("decay_logit", shape, math.log(self.decay / (1.0 - self.decay)))
-
-    def effective_decay(self) -> float | Tensor:
-        decay = ops.sigmoid(self.decay_logit)
-        if self.decay_bits is None:
-            return decay
-        # Neither 0 nor 1, where the sigmoid has no derivative: the decay could not leave them.
-        steps = 2.0**self.decay_bits
-        decay = ops.stop_gradient(ops.clip(ops.round(decay * steps), 1.0, steps - 1.0) / steps)
-        return backend.graft(decay, ops.convert_to_tensor(self.decay_logit), decay * (1.0 - decay))
-
-    def step_derivative(
-        self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
-    ) -> Callable[..., tuple[Any, Any]]:
-        decay = self.effective_decay()
-        through_reset = self._reset_derivative(state, membrane, spikes, surrogate_derivative)
-
-        def along(input_tangent, state_tangent, weight):
-            before = state_tangent["membrane"] if self.reset_delay else state_tangent
-            integrated = dynamics.integrate(before, input_tangent, decay, self.decay_input)
-            if weight is self.decay_logit:
-                # λ = σ(w), so dλ/dw = λ (1 − λ).
-                integrated = integrated + decay * self._change_by_decay(state, membrane, decay)
-            return through_reset(integrated, state_tangent, weight)
-
-        return along
-
-    def _change_by_decay(self, state: Structure, membrane: Tensor, decay: Tensor) -> Tensor:
-        """(1 − λ) ∂v/∂λ of the membrane v after integration."""
-        before = state["membrane"] if self.reset_delay else state
-        if not self.decay_input:
-            return (1.0 - decay) * before
-        if self.reset_delay:
-            # Before the reset. Where a hard reset differs from a soft one, it has no derivative.
-            membrane = membrane + self.effective_threshold() * state["spikes"]
-        # v = λ v⁺ + (1 − λ) I, so (1 − λ) (v⁺ − I) = v⁺ − v.
-        return before - membrane

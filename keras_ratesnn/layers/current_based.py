@@ -6,11 +6,12 @@ from keras import ops
 
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import checks, registry
-from keras_ratesnn._core.annotations import Config, Reset, Structure, Tensor
+from keras_ratesnn._core.annotations import Config, ParameterValue, Reset, Structure, Tensor
 from keras_ratesnn.layers._arguments import arguments_of, passed_on
 from keras_ratesnn.layers.cells import DECAY_ADVICE, LIFCell
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import NeuronWithArguments
+from keras_ratesnn.layers.parameters import LOGIT, Parameter
 from keras_ratesnn.surrogates import Surrogate
 
 
@@ -37,26 +38,31 @@ class CuBaLIFCell(LIFCell):
         or with a delayed reset of i_t, v_t and `"spikes"` s_t.
     """
 
-    fixed_arguments = (*LIFCell.fixed_arguments, "synaptic_decay")
+    fixed_arguments = (*LIFCell.fixed_arguments, "synaptic_decay", "learn_synaptic_decay")
+    synaptic_decay = Parameter(LOGIT, at_least=0, below=1, advice=DECAY_ADVICE)
 
     def __init__(
         self,
-        decay: float = 0.2,
-        threshold: float = 1.0,
+        decay: ParameterValue = 0.2,
+        threshold: ParameterValue = 1.0,
         *,
         decay_input: bool = False,
-        synaptic_decay: float = 0.5,
+        synaptic_decay: ParameterValue = 0.5,
+        axis: int | None = -1,
         reset: Reset = "soft",
-        v_reset: float = 0.0,
+        v_reset: ParameterValue = 0.0,
         detach_reset: bool = True,
         reset_delay: bool = False,
         surrogate: str | Surrogate | Config = "sigmoid",
+        learn_decay: bool = False,
+        learn_synaptic_decay: bool = False,
         learn_threshold: bool = False,
-        initial_membrane: float = 0.0,
+        initial_membrane: ParameterValue = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**passed_on(locals(), "synaptic_decay"))
-        self.synaptic_decay = checks.real("synaptic_decay", synaptic_decay, at_least=0, below=1, advice=DECAY_ADVICE)
+        super().__init__(**passed_on(locals(), "synaptic_decay", "learn_synaptic_decay"))
+        self.learn_synaptic_decay = checks.boolean("learn_synaptic_decay", learn_synaptic_decay)
+        self.synaptic_decay = synaptic_decay
 
     def initial_state(self, inputs: Tensor) -> Structure:
         state = super().initial_state(inputs)
@@ -65,7 +71,8 @@ class CuBaLIFCell(LIFCell):
     def step(  # type: ignore[override]  # Its threshold is its own.
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
-        current = dynamics.integrate(state["current"], ops.cast(inputs, state["current"].dtype), self.synaptic_decay)
+        decay = self.effective("synaptic_decay")
+        current = dynamics.integrate(state["current"], ops.cast(inputs, state["current"].dtype), decay)
         membrane, spikes, after = super().step(current, state if self.reset_delay else state["membrane"])
         return membrane, spikes, {"current": current, **(after if self.reset_delay else {"membrane": after})}
 
@@ -84,7 +91,7 @@ class CuBaLIF(NeuronWithArguments):
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
 
     A spike resets the membrane, but not the current. In a `SpikingModel` the neurons start with i_0 = 0 and
-    v⁺_0 = `initial_membrane`.
+    v⁺_0 = `initial_membrane`. Decays, thresholds and membranes may be arrays or initializers, as in `LIF`.
 
     Example, an input at the first step only:
 
@@ -101,14 +108,16 @@ class CuBaLIF(NeuronWithArguments):
         decay_input: Boolean, whether the current i_t, not the input I_t, is scaled by 1 − `decay`. Defaults to `False`.
         synaptic_decay: Float in [0, 1), the fraction of the synaptic current that remains after one step; `0.0` gives the
             neurons of `LIF`. Defaults to `0.5`.
+        axis: Integer or `None`, the channel axis of arrays and initializers, as in `LIF`. Defaults to `-1`.
         reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
         v_reset: Float < `threshold`, the membrane after a hard reset. Defaults to `0.0`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
             Defaults to `True`.
         reset_delay: Boolean, whether a spike resets the membrane one step later, see `LIF`. Defaults to `False`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
-        learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
-            Defaults to `False`.
+        learn_decay: Boolean, whether the layer learns its `decay`, as in `LIF`. Defaults to `False`.
+        learn_synaptic_decay: Boolean, whether it learns its `synaptic_decay`, in `synaptic_decay_logit`. Defaults to `False`.
+        learn_threshold: Boolean, whether it learns its `threshold`. Defaults to `False`.
         initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 

@@ -3,15 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import backend, checks, registry
-from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.annotations import ParameterValue, Shape, Structure, Tensor
+from keras_ratesnn.layers import parameters
 from keras_ratesnn.layers._arguments import arguments_of
 from keras_ratesnn.layers._other_names import refuse_other_names
-from keras_ratesnn.layers.neuron_cell import NeuronCell
+from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell
 from keras_ratesnn.layers.neurons import NeuronWithArguments
+from keras_ratesnn.layers.parameters import LOGIT, Parameter
+
+_AT_REST = "Above half its threshold a neuron would spike without input."
 
 
 @registry.register
@@ -35,20 +40,29 @@ class ILIFCell(NeuronCell):
         reset.
     """
 
-    fixed_arguments = ("levels", "decay", "threshold", "normalize", "round_half_up", "detach_reset", "initial_membrane")
+    fixed_arguments = (
+        *("levels", "decay", "threshold", "axis", "normalize", "round_half_up", "detach_reset", "learn_decay"),
+        "initial_membrane",
+    )
+    decay = Parameter(LOGIT, at_least=0, at_most=1, advice="1 is a neuron without a leak.")
+    threshold = Parameter(above=0, advice=THRESHOLD_ADVICE)
+    initial_membrane = Parameter(advice=_AT_REST)
+    decay_logit: keras.Variable | None = None
     levels: int
     rounds = True
 
     def __init__(
         self,
         levels: int = 4,
-        decay: float = 0.25,
-        threshold: float = 1.0,
+        decay: ParameterValue = 0.25,
+        threshold: ParameterValue = 1.0,
         *,
+        axis: int | None = -1,
         normalize: bool = False,
         round_half_up: bool = False,
         detach_reset: bool = True,
-        initial_membrane: float = 0.0,
+        learn_decay: bool = False,
+        initial_membrane: ParameterValue = 0.0,
         **kwargs: Any,
     ) -> None:
         refuse_other_names(type(self).__name__, kwargs)
@@ -56,28 +70,36 @@ class ILIFCell(NeuronCell):
         # The clipping gives the derivative.
         del self.surrogate
         self.levels = checks.positive_integer("levels", levels, advice="It is the most spikes in a step.")
-        self.decay = checks.real("decay", decay, at_least=0, at_most=1, advice="1 is a neuron without a leak.")
+        self.axis = parameters.checked_axis(axis)
+        self.learn_decay = checks.boolean("learn_decay", learn_decay)
+        self.decay = decay
         self.normalize = checks.boolean("normalize", normalize)
         self.round_half_up = checks.boolean("round_half_up", round_half_up)
         self.detach_reset = checks.boolean("detach_reset", detach_reset)
-        advice = "Above half its threshold a neuron would spike without input."
-        self.initial_membrane = checks.real("initial_membrane", initial_membrane, at_most=self.threshold / 2, advice=advice)
+        self.initial_membrane = initial_membrane
+        parameters.check_below(self, "initial_membrane", "threshold", _AT_REST, factor=0.5, least="at_most")
+
+    def build(self, input_shape: Shape) -> None:
+        parameters.build(self, input_shape)
 
     @property
     def spike_size(self) -> float:
         return 1.0 / self.levels if self.normalize else 1.0
 
     def initial_state(self, inputs: Tensor) -> Tensor:
-        at_rest = super().initial_state(inputs)
-        return at_rest + self.initial_membrane if self.initial_membrane else at_rest
+        return parameters.raised(super().initial_state(inputs), self.effective("initial_membrane"))
 
-    def trace_decay(self) -> float | None:
+    def effective_decay(self) -> float | Tensor:
+        """λ as the step uses it: a float, or a tensor if it is learned, or not the same for all neurons."""
+        return self.effective("decay")
+
+    def trace_decay(self) -> float | Tensor | None:
         # A subclass with another step may decay differently.
-        return self.decay if type(self).step is ILIFCell.step else None
+        return self.effective_decay() if type(self).step is ILIFCell.step else None
 
     def surrogate_derivative(self, membrane: Tensor) -> Tensor:
         """The derivative that replaces ∂s_t/∂v_t, of the output of the step."""
-        return dynamics.fire_levels_derivative(membrane, self.threshold, self.levels) * self.spike_size
+        return dynamics.fire_levels_derivative(membrane, self.effective_threshold(), self.levels) * self.spike_size
 
     def fire(self, membrane: Tensor, threshold: float | Tensor | None = None) -> Tensor:
         """The integer s_t of spikes, before it is normalised, with the derivative of the clipping.
@@ -91,27 +113,31 @@ class ILIFCell(NeuronCell):
                 f"`threshold` must be None: the spikes of {type(self).__name__} have the threshold of the cell. Received: "
                 f"threshold={threshold!r}."
             )
-        spikes = dynamics.fire_levels(membrane, self.threshold, self.levels, self.round_half_up)
+        threshold = self.effective_threshold()
+        spikes = dynamics.fire_levels(membrane, threshold, self.levels, self.round_half_up)
         if not backend.grad_enabled():
             return spikes
-        slope = dynamics.fire_levels_derivative(membrane, self.threshold, self.levels)
+        slope = dynamics.fire_levels_derivative(membrane, threshold, self.levels)
         return backend.graft(spikes, membrane, ops.stop_gradient(slope))
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Tensor, Structure]:
-        membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.decay)
+        membrane = dynamics.integrate(state, ops.cast(inputs, state.dtype), self.effective_decay())
         spikes = self.fire(membrane)
         resetting = ops.stop_gradient(spikes) if self.detach_reset else spikes
-        after = dynamics.soft_reset(membrane, resetting, self.threshold)
+        after = dynamics.soft_reset(membrane, resetting, self.effective_threshold())
         return membrane, spikes / self.levels if self.normalize else spikes, after
 
     def step_derivative(
         self, state: Structure, membrane: Tensor, spikes: Tensor, surrogate_derivative: Tensor
     ) -> Callable[..., tuple[Any, Any]]:
-        of_reset = surrogate_derivative / self.spike_size
-        through_reset = dynamics.soft_reset_derivative(of_reset, self.threshold, self.detach_reset)
+        decay, of_reset = self.effective_decay(), surrogate_derivative / self.spike_size
+        through_reset = dynamics.soft_reset_derivative(of_reset, self.effective_threshold(), self.detach_reset)
 
         def along(input_tangent, state_tangent, weight):
-            of_membrane = dynamics.integrate(state_tangent, input_tangent, self.decay)
+            of_membrane = dynamics.integrate(state_tangent, input_tangent, decay)
+            if weight is not None:
+                # λ = σ(w), so dλ/dw = λ (1 − λ).
+                of_membrane = of_membrane + decay * (1.0 - decay) * state
             return of_membrane, of_membrane if isinstance(through_reset, float) else through_reset * of_membrane
 
         return along
@@ -132,7 +158,7 @@ class ILIF(NeuronWithArguments):
     scale.
 
     In the backward pass the derivative of s_t is that of the clipping, 1 / threshold where 0 <= v_t / threshold <= D, and 0
-    elsewhere: there is no surrogate to choose.
+    elsewhere: there is no surrogate to choose. Decay, threshold and membrane may be arrays or initializers, as in `LIF`.
 
     Example:
 
@@ -145,11 +171,13 @@ class ILIF(NeuronWithArguments):
         decay: Float in [0, 1], the fraction of the membrane that remains after one step; with `1.0` there is no leak. Defaults
             to `0.25`.
         threshold: Float > 0, what a spike takes from the membrane. Defaults to `1.0`.
+        axis: Integer or `None`, the channel axis of arrays and initializers, as in `LIF`. Defaults to `-1`.
         normalize: Boolean, whether spikes are divided by `levels`. Defaults to `False`.
         round_half_up: Boolean, whether halves, which sums of integer spikes often are, are rounded up instead of to the even
             integer. Defaults to `False`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spikes.
             Defaults to `True`.
+        learn_decay: Boolean, whether the layer learns its decay, as in `LIF`. Defaults to `False`.
         initial_membrane: Float <= `threshold / 2`, the membrane v⁺_0 before the first step. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 

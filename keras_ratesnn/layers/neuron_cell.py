@@ -8,11 +8,13 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import dynamics, surrogates
-from keras_ratesnn._core import backend, checks, registry, time_axis
+from keras_ratesnn._core import backend, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import CELL, LayerKind
-from keras_ratesnn.layers._arguments import fixed
+from keras_ratesnn.layers import parameters
 from keras_ratesnn.surrogates import Surrogate
+
+THRESHOLD_ADVICE = "A neuron at rest would spike without input."
 
 
 class NeuronCell(keras.layers.Layer):
@@ -51,6 +53,7 @@ class NeuronCell(keras.layers.Layer):
     """
 
     layer_kind = LayerKind(role=CELL)
+    threshold: Any = parameters.Parameter(only_number=True, above=0, advice=THRESHOLD_ADVICE)
     fixed_arguments: tuple[str, ...] = ("threshold", "surrogate")
     """Names of the constructor's arguments that are attributes and, as they are, part of the config. They are fixed once the
     cell is built, since their values may be part of compiled or traced code."""
@@ -77,12 +80,12 @@ class NeuronCell(keras.layers.Layer):
         # The state stays in float32 in half precision: Keras must not cast the arguments.
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
-        self.threshold = checks.real("threshold", threshold, above=0, advice="A neuron at rest would spike without input.")
+        self.threshold = threshold
         self.surrogate = surrogates.get(surrogate)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.fixed_arguments and getattr(self, "built", False):
-            raise fixed(name, value, self)
+            raise parameters.fixed(name, value, self)
         super().__setattr__(name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -100,6 +103,15 @@ class NeuronCell(keras.layers.Layer):
         if dtype is None:
             dtype = time_axis.accumulation_dtype(self.variable_dtype)
         return super().add_weight(*args, dtype=dtype, autocast=autocast, **kwargs)
+
+    def effective(self, name: str) -> float | Tensor:
+        """A parameter as the step uses it: a float, or a tensor if it is learned, or not the same for all neurons.
+
+        Args:
+            name: String, the name of an argument, for example `"threshold"`.
+        """
+        parameter = getattr(type(self), name, None)
+        return parameter.tensor(self) if isinstance(parameter, parameters.Parameter) else getattr(self, name)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         """The state at rest, before the first step: a membrane of zeros, like `inputs`, in float32 or wider."""
@@ -214,8 +226,8 @@ class NeuronCell(keras.layers.Layer):
         return None
 
     def effective_threshold(self) -> float | Tensor:
-        """θ as the step uses it: a float, or a tensor if it is learned."""
-        return self.threshold
+        """θ as the step uses it: a float, or a tensor if it is learned, or not the same for all neurons."""
+        return self.effective("threshold")
 
     def surrogate_derivative(self, membrane: Tensor) -> Tensor:
         """h(v_t − θ), which replaces ∂s_t/∂v_t."""
@@ -247,7 +259,7 @@ class NeuronCell(keras.layers.Layer):
         return input_shape, input_shape if state_shape is None else state_shape
 
     def get_config(self) -> Config:
-        arguments = {name: getattr(self, name) for name in self.fixed_arguments}
+        arguments = parameters.arguments(self, self.fixed_arguments)
         if "surrogate" in arguments:
             arguments["surrogate"] = registry.serialize(self.surrogate)
         return {**super().get_config(), **arguments}

@@ -9,9 +9,10 @@ from keras import ops
 from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
 from keras_ratesnn.layer_kinds import NEURON, LayerKind
-from keras_ratesnn.layers._arguments import arguments_of, from_cell
+from keras_ratesnn.layers._arguments import arguments_of, from_cell, set_in_cell
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell, without_ignored_reset
 from keras_ratesnn.layers.neuron_cell import NeuronCell
+from keras_ratesnn.layers.parameters import Parameter
 from keras_ratesnn.layers.threshold_stabilizer import StabilizedCell, ThresholdStabilizer
 
 
@@ -94,6 +95,8 @@ class NeuronWithArguments(Neuron):
         cell_class = getattr(vars(cls).get("__init__"), "cell_class", NeuronCell)
         for name in () if cell_class is NeuronCell else cell_class.fixed_arguments:
             setattr(cls, name, from_cell(name))
+            if isinstance(getattr(cell_class, name, None), Parameter):
+                setattr(cls, f"set_{name}", set_in_cell(f"set_{name}"))
 
     def get_config(self) -> Config:
         config = super().get_config()
@@ -138,6 +141,13 @@ class LIF(NeuronWithArguments):
     where membranes equal it exactly: for currents that are multiples of a number, such as those of integer weights, of
     attention or of pooled spikes.
 
+    `decay`, `threshold`, `v_reset` and `initial_membrane` are numbers, or have a value for each channel or neuron: an array, or
+    a Keras initializer. An array of one axis has a value for each channel; others broadcast to a sample of the input. An
+    initializer draws one for each channel, with `axis=None` for each neuron. These values are weights. What is learned is
+    stored as a weight of any value: the logit of the decay, `decay_logit`, and the logarithm of the threshold,
+    `log_threshold`. `layer.decay` is the present value, and `layer.set_decay(value)` sets it where it is learned, or was given
+    as an array or initializer; so for the others.
+
     In a `SpikingModel` the neurons start with the membrane v⁺_0 = `initial_membrane`, and run over all time steps. Outside a
     `SpikingModel`, the layer advances them by one step; use `LIFCell` to start from another state.
 
@@ -146,6 +156,11 @@ class LIF(NeuronWithArguments):
     >>> lif = LIF(decay=0.5, threshold=1.0, surrogate="atan")
     >>> print(ops.convert_to_numpy(lif(np.array([[0.8, 1.5]], "float32"))))
     [[0. 1.]]
+    >>> lif = LIF(decay=[0.5, 0.9], learn_decay=True)
+    >>> spikes = lif(np.array([[0.8, 1.5]], "float32"))
+    >>> lif.set_decay([0.5, 0.8])
+    >>> print(lif.decay.round(6), [weight.name for weight in lif.trainable_weights])
+    [0.5 0.8] ['decay_logit']
 
     Args:
         decay: Float in [0, 1), the fraction of the membrane that remains after one step; for a time constant of τ
@@ -153,6 +168,8 @@ class LIF(NeuronWithArguments):
         threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to `1.0`.
         decay_input: Boolean, whether the input is scaled by 1 − `decay`, as by default in SpikingJelly: the membrane for a
             constant input then approaches that input. Defaults to `False`.
+        axis: Integer, the channel axis, 1 for `channels_first` data, of arrays of one axis and of initializers; or `None`: an
+            initializer then draws a value for each neuron. Defaults to `-1`.
         reset: `"soft"` subtracts the threshold from the membrane, `"hard"` sets it to `v_reset`. Defaults to `"soft"`.
         v_reset: Float < `threshold`, the membrane after a hard reset; must be 0 with a soft reset. Defaults to `0.0`.
         detach_reset: Boolean, whether the backward pass ignores the dependence of the reset on the spike.
@@ -160,8 +177,9 @@ class LIF(NeuronWithArguments):
         reset_delay: Boolean, whether a spike resets the membrane in the next step, as by default in snnTorch, instead of at
             once. A delayed hard reset also replaces the input of that step. Defaults to `False`.
         surrogate: Name, `Surrogate` or its config, see `keras_ratesnn.surrogates`. Defaults to `"sigmoid"`.
-        learn_threshold: Boolean, whether the layer learns its threshold, shared by all its neurons, starting at `threshold`.
-            Defaults to `False`.
+        learn_decay: Boolean, whether the layer learns its decay, starting at `decay`, which is then above 0: one for all its
+            neurons if it is a number. Defaults to `False`.
+        learn_threshold: Boolean, the same for its threshold. Defaults to `False`.
         initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step. In a network that was converted from an
             ordinary one, `threshold / 2` rounds firing rates instead of truncating them (Bu et al., AAAI 2022). Defaults to
             `0.0`.
@@ -200,6 +218,11 @@ class LIF(NeuronWithArguments):
             raise ValueError(
                 "`threshold_stabilizer=True` sets the thresholds from the membranes. Received: learn_threshold=True, too. "
                 "Leave one of the two out."
+            )
+        if threshold_stabilizer and not isinstance(cell.threshold, float):
+            raise ValueError(
+                "`threshold_stabilizer=True` sets one threshold for all neurons. Received: a threshold for each channel or "
+                f"neuron in layer {self.name!r}. Pass a number as `threshold`."
             )
         self.stabilizer = ThresholdStabilizer(cell.threshold, name="stabilizer") if threshold_stabilizer else None
 
@@ -249,7 +272,7 @@ class IF(NeuronWithArguments):
 
 @registry.register
 class ParametricLIF(NeuronWithArguments):
-    """Leaky integrate-and-fire neurons that learn their decay, kept inside (0, 1) by a sigmoid.
+    """Leaky integrate-and-fire neurons that learn their decay, as `LIF` with `learn_decay=True`.
 
     With the rate gradient the decay gets the exact local derivative of the firing rate, ∂r/∂λ, accumulated forward in time
     together with the rate and its eligibility. With `learn_threshold=True` the threshold does, too.
@@ -258,13 +281,13 @@ class ParametricLIF(NeuronWithArguments):
 
     >>> neurons = ParametricLIF(decay=0.5, per_channel=True)
     >>> spikes = neurons(np.array([[0.8, 1.5]], "float32"))
-    >>> print(ops.convert_to_numpy(neurons.cell.effective_decay()))
-    [[0.5 0.5]]
+    >>> print(neurons.decay)
+    [0.5 0.5]
 
     Args: as in `LIF`, and
-        decay: Float in (0, 1), the initial decay. Defaults to `0.5`, a time constant of 2 steps.
-        per_channel: Boolean, whether each channel learns its own decay; otherwise all neurons share one. Defaults to `False`.
-        axis: Integer, the channel axis: 1 for `channels_first` data. Defaults to `-1`.
+        decay: Float in (0, 1), the initial decay, or an array or initializer. Defaults to `0.5`, a time constant of 2 steps.
+        per_channel: Boolean, whether each channel learns its own decay, if it is a number; otherwise all neurons share one.
+            Defaults to `False`.
         decay_bits: Integer k: the decay that is used is rounded to one of 1/2^k, 2/2^k, … 1 − 1/2^k, whose gradient goes
             straight through, as in `keras_ratesnn.quantize_aware`. Defaults to `None`, not rounded.
 

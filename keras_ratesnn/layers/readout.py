@@ -7,10 +7,12 @@ from keras import ops
 
 from keras_ratesnn import dynamics
 from keras_ratesnn._core import checks, registry, time_axis
-from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.annotations import Config, ParameterValue, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import READOUT, LayerKind
+from keras_ratesnn.layers import parameters
 from keras_ratesnn.layers._other_names import refuse_other_names
 from keras_ratesnn.layers.cells import DECAY_ADVICE
+from keras_ratesnn.layers.parameters import LOGIT, Parameter
 
 ReadoutValue = Literal["mean", "last", "max"]
 VALUES: tuple[ReadoutValue, ...] = ("mean", "last", "max")
@@ -53,11 +55,14 @@ class LeakyReadout(keras.layers.Layer):
     ((2, 8, 3), True)
 
     Args:
-        decay: Float in [0, 1], the fraction of the membrane that remains after one step; 1 adds up the inputs. Defaults to
-            `0.9`.
+        decay: Float in [0, 1], the fraction of the membrane that remains after one step; 1 adds up the inputs. As in `LIF` an
+            array or a Keras initializer, and with `learn_decay=True` learned. Defaults to `0.9`.
         decay_input: Boolean, whether the input, or the current, is scaled by 1 − `decay`. Defaults to `False`.
         synaptic_decay: Float in [0, 1), the fraction of the synaptic current that remains after one step; with 0 the input is
-            the current. Defaults to `0.0`.
+            the current. It is given as `decay` is. Defaults to `0.0`.
+        axis: Integer or `None`, the axis of the channels, as in `LIF`. Defaults to `-1`.
+        learn_decay: Boolean, whether the decay is learned. Defaults to `False`.
+        learn_synaptic_decay: Boolean, whether the decay of the current is learned. Defaults to `False`.
         value: `"mean"`, `"last"` or `"max"`, which value over time is the output. Defaults to `"mean"`.
         **kwargs: `name`, `dtype`, `activity_regularizer` of a Keras layer; the regularizer sees the membranes of all steps.
 
@@ -73,13 +78,18 @@ class LeakyReadout(keras.layers.Layer):
     """
 
     layer_kind = LayerKind(role=READOUT)
+    decay = Parameter(LOGIT, at_least=0, at_most=1, advice=DECAY_ADVICE)
+    synaptic_decay = Parameter(LOGIT, at_least=0, below=1, advice=DECAY_ADVICE)
 
     def __init__(
         self,
-        decay: float = 0.9,
+        decay: ParameterValue = 0.9,
         *,
         decay_input: bool = False,
-        synaptic_decay: float = 0.0,
+        synaptic_decay: ParameterValue = 0.0,
+        axis: int | None = -1,
+        learn_decay: bool = False,
+        learn_synaptic_decay: bool = False,
         value: ReadoutValue = "mean",
         **kwargs: Any,
     ) -> None:
@@ -91,30 +101,41 @@ class LeakyReadout(keras.layers.Layer):
             )
         refuse_other_names(kind, kwargs)
         super().__init__(**kwargs)
-        self.decay = checks.real("decay", decay, at_least=0, at_most=1, advice=DECAY_ADVICE)
+        self.axis = parameters.checked_axis(axis)
+        self.learn_decay = checks.boolean("learn_decay", learn_decay)
+        self.learn_synaptic_decay = checks.boolean("learn_synaptic_decay", learn_synaptic_decay)
+        self.decay = decay
         self.decay_input = checks.boolean("decay_input", decay_input)
-        if self.decay_input and self.decay == 1.0:
+        if self.decay_input and isinstance(self.decay, float) and self.decay == 1.0:
             raise ValueError(
                 "`decay_input=True` scales the input by 1 − decay. Received: decay=1.0, which leaves nothing of it. Leave one "
                 "of the two out."
             )
-        self.synaptic_decay = checks.real("synaptic_decay", synaptic_decay, at_least=0, below=1, advice=DECAY_ADVICE)
+        self.synaptic_decay = synaptic_decay
+        self.has_current = not (isinstance(self.synaptic_decay, float) and self.synaptic_decay == 0.0)
         self.value = checks.one_of("value", value, VALUES)
         self.supports_masking = True
-        self.built = True
+
+    def build(self, input_shape: Shape) -> None:
+        parameters.build(self, input_shape)
+
+    def effective(self, name: str) -> float | Tensor:
+        """A decay as the step uses it: a float, or a tensor if it is learned, or not the same for all membranes."""
+        return getattr(type(self), name).tensor(self)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         """The state before the first step, given its inputs: a dict of the membrane, and of the current if it decays."""
         start = ops.zeros_like(inputs, dtype=time_axis.accumulation_dtype(inputs.dtype))
-        return {"current": start, "membrane": start} if self.synaptic_decay else {"membrane": start}
+        return {"current": start, "membrane": start} if self.has_current else {"membrane": start}
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Structure]:
         """One time step: the membrane v_t, and the state after it."""
         before, after = state["membrane"], {}
         current = time_axis.cast(inputs, before.dtype)
-        if self.synaptic_decay:
-            current = after["current"] = dynamics.integrate(state["current"], current, self.synaptic_decay)
-        membrane = dynamics.integrate(before, current, self.decay, self.decay_input)
+        if self.has_current:
+            synaptic_decay = self.effective("synaptic_decay")
+            current = after["current"] = dynamics.integrate(state["current"], current, synaptic_decay)
+        membrane = dynamics.integrate(before, current, self.effective("decay"), self.decay_input)
         return membrane, {**after, "membrane": membrane}
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -126,8 +147,8 @@ class LeakyReadout(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> Config:
-        arguments = ("decay", "decay_input", "synaptic_decay", "value")
-        return {**super().get_config(), **{name: getattr(self, name) for name in arguments}}
+        names = ("decay", "decay_input", "synaptic_decay", "axis", "learn_decay", "learn_synaptic_decay", "value")
+        return {**super().get_config(), **parameters.arguments(self, names)}
 
 
 _OF_SPIKES = {"threshold", "surrogate", "reset", "v_reset", "reset_delay", "detach_reset", "learn_threshold"}

@@ -10,6 +10,7 @@ from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.layers.neurons import Neuron
+from keras_ratesnn.layers.parameters import Parameter
 
 
 @registry.register
@@ -32,6 +33,7 @@ class RecurrentCell(NeuronCell):
     fixed_arguments = ("cell", "synapse")
     fuses = False
     feeds_back = True
+    threshold = Parameter()
 
     def __init__(self, cell: NeuronCell | Config, synapse: keras.layers.Layer | Config, **kwargs: Any) -> None:
         inner: NeuronCell = _deserialized(cell)

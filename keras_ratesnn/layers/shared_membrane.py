@@ -8,6 +8,7 @@ from keras import ops
 from keras_ratesnn._core import registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layers.neuron_cell import NeuronCell
+from keras_ratesnn.layers.parameters import Parameter
 
 
 @registry.register
@@ -27,6 +28,7 @@ class SharedMembraneCell(NeuronCell):
     fixed_arguments = ("cell",)
     fuses = False
     couples_samples = True
+    threshold = Parameter()
 
     def __init__(self, cell: NeuronCell | Config, **kwargs: Any) -> None:
         inner: NeuronCell = keras.saving.deserialize_keras_object(cell) if isinstance(cell, dict) else cell

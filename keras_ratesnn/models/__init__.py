@@ -1,10 +1,12 @@
 """Ready-made networks: functions that return a `SpikingModel`, pretrained networks, and functions that add attention to one."""
 
-from keras_ratesnn.models.attention import spiking_self_attention, token_attention
+from keras_ratesnn.models.attention import spike_driven_attention, spiking_self_attention, token_attention
 from keras_ratesnn.models.branches import add_branches
 from keras_ratesnn.models.espikeformer import ESpikeFormer
 from keras_ratesnn.models.espikeformer_large import ESpikeFormerLarge
 from keras_ratesnn.models.maxformer import MaxFormer
+from keras_ratesnn.models.metaspikeformer import MetaSpikeFormer
+from keras_ratesnn.models.ms_resnet import MSResNet18, MSResNet34, MSResNet104
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.precision import in_precision
 from keras_ratesnn.models.pretrained import list_pretrained, load_pretrained, place_to_publish
@@ -12,7 +14,9 @@ from keras_ratesnn.models.published import from_checkpoint, to_checkpoint
 from keras_ratesnn.models.qkformer import QKFormer
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
 from keras_ratesnn.models.sew_resnet import SEWResNet18, SEWResNet34, SEWResNet50
+from keras_ratesnn.models.spike_driven_transformer import SpikeDrivenTransformer
 from keras_ratesnn.models.spikformer import Spikformer
+from keras_ratesnn.models.spikingresformer import SpikingResformer
 from keras_ratesnn.models.vgg import VGG11, VGG13, VGG16, VGGSNN
 
 __all__ = [
@@ -22,7 +26,11 @@ __all__ = [
     "VGGSNN",
     "ESpikeFormer",
     "ESpikeFormerLarge",
+    "MSResNet18",
+    "MSResNet34",
+    "MSResNet104",
     "MaxFormer",
+    "MetaSpikeFormer",
     "PreActResNet18",
     "PreActResNet34",
     "QKFormer",
@@ -32,13 +40,16 @@ __all__ = [
     "SEWResNet18",
     "SEWResNet34",
     "SEWResNet50",
+    "SpikeDrivenTransformer",
     "Spikformer",
+    "SpikingResformer",
     "add_branches",
     "from_checkpoint",
     "in_precision",
     "list_pretrained",
     "load_pretrained",
     "place_to_publish",
+    "spike_driven_attention",
     "spiking_self_attention",
     "to_checkpoint",
     "token_attention",

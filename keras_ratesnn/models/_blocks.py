@@ -40,9 +40,9 @@ def convolution(x, filters, size, strides, use_bias, initialization, name, layer
     )(x)
 
 
-def batch_normalization(x, name):
-    """Batch normalisation with PyTorch's defaults; PyTorch's momentum of 0.1 is 0.9 in Keras."""
-    return layers.BatchNormalization(axis=channel_axis(x), momentum=0.9, epsilon=1e-5, name=name)(x)
+def batch_normalization(x, name, gamma="ones"):
+    """Batch normalisation with PyTorch's defaults; PyTorch's momentum of 0.1 is 0.9 in Keras. `gamma` is an initializer."""
+    return layers.BatchNormalization(channel_axis(x), momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=name)(x)
 
 
 def online_renormalization(x, name):
@@ -62,13 +62,24 @@ def neurons(x, neuron, name):
 
 
 def conv_bn_neuron(
-    x, filters, size, strides, neuron, use_bias, initialization, name, number="", normalization=batch_normalization
+    x,
+    filters,
+    size,
+    strides,
+    neuron,
+    use_bias,
+    initialization,
+    name,
+    number="",
+    normalization=batch_normalization,
+    layer=layers.Conv2D,
 ):
     """A convolution, batch normalisation, and neurons unless `neuron` is `None`: `NAME_conv`, `NAME_bn`, `NAME_neuron`.
 
-    `number` is the suffix of the layer names, for blocks with several units; `normalization` is a function `(x, name)`.
+    `number` is the suffix of the layer names, for blocks with several units; `normalization` is a function `(x, name)`; for
+    `layer` see `convolution`.
     """
-    x = convolution(x, filters, size, strides, use_bias, initialization, f"{name}_conv{number}")
+    x = convolution(x, filters, size, strides, use_bias, initialization, f"{name}_conv{number}", layer)
     x = normalization(x, f"{name}_bn{number}")
     return x if neuron is None else neurons(x, neuron, f"{name}_neuron{number}")
 
@@ -84,19 +95,20 @@ def conv_ws_neuron(x, filters, size, strides, neuron, use_bias, initialization, 
     return x if neuron is None else scaled_neurons(x, neuron, f"{name}_neuron{number}")
 
 
-def pointwise(x, units, use_bias, name):
-    """A dense layer on the channels of tokens or images, and batch normalisation: `NAME` and `NAME_bn`."""
+def pointwise(x, units, use_bias, name, normalization=batch_normalization):
+    """A dense layer on the channels of tokens or images, and a normalisation, a function `(x, name)`: `NAME` and `NAME_bn`."""
     if len(x.shape) == 4:
         x = layers.Conv2D(units, 1, use_bias=use_bias, name=name)(x)
     else:
         x = layers.Dense(units, use_bias=use_bias, name=name)(x)
-    return batch_normalization(x, f"{name}_bn")
+    return normalization(x, f"{name}_bn")
 
 
-def dense(x, units, initialization, name):
-    """A fully connected layer, with bias."""
+def dense(x, units, initialization, name, use_bias=True):
+    """A fully connected layer."""
     return layers.Dense(
         units,
+        use_bias=use_bias,
         kernel_initializer=initialization.kernel(),
         bias_initializer=initialization.bias(math.prod(x.shape[1:])),
         name=name,

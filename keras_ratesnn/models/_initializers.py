@@ -47,3 +47,9 @@ NORMAL_HALF = Initialization(
     kernel=lambda: initializers.RandomNormal(0.0, 0.5),
     bias=lambda fan_in: initializers.Zeros(),
 )
+
+# That of SpikingResformer, of all kernels.
+NORMAL_SMALL = Initialization(
+    kernel=lambda: initializers.RandomNormal(0.0, 0.02),
+    bias=lambda fan_in: initializers.Zeros(),
+)

@@ -31,6 +31,10 @@ class Family(NamedTuple):
         neurons_after_stem: Boolean, whether neurons follow the stem. Defaults to `True`.
         put_neurons: Function that builds the neurons of a hidden layer. Defaults to `neurons`.
         after_blocks: Function `(x, neuron)` applied after the last block, or `None`. Defaults to `None`.
+        stem: Function `(x, filters, stem, neuron, unit)`. Defaults to `None`, which stands for `stem_block`.
+        stem_reduction: Integer, the factor by which the stem for large images reduces them. Defaults to `4`.
+        first_strides: Integer, the strides of the first stage. Defaults to `1`.
+        dropout: Float, the fraction of inputs of the last layer that are dropped in training. Defaults to `0.0`.
     """
 
     block: Callable
@@ -40,6 +44,10 @@ class Family(NamedTuple):
     neurons_after_stem: bool = True
     put_neurons: Callable = neurons
     after_blocks: Callable | None = None
+    stem: Callable | None = None
+    stem_reduction: int = 4
+    first_strides: int = 1
+    dropout: float = 0.0
 
 
 def network(family, depths, input_shape, classes, neuron, width, include_top, stem, channels=CHANNELS, hidden=None, **_):
@@ -63,26 +71,30 @@ def network(family, depths, input_shape, classes, neuron, width, include_top, st
     """
     neuron, channels = checked_neuron(neuron, family.default_neuron), scaled(channels, width)
     classes, include_top = checked_classes(classes), checks.boolean("include_top", include_top)
-    inputs, stem = input_and_stem(input_shape, family.default, stem, len(depths))
-    x = stem_block(inputs, channels[0], stem, neuron if family.neurons_after_stem else None, family.unit)
-    x = stages(x, functools.partial(family.block, neuron=neuron), depths, channels)
+    reduction = 2 ** (len(depths) - 1) * family.first_strides
+    inputs, stem = input_and_stem(input_shape, family.default, stem, reduction, family.stem_reduction)
+    put_stem = stem_block if family.stem is None else family.stem
+    x = put_stem(inputs, channels[0], stem, neuron if family.neurons_after_stem else None, family.unit)
+    x = stages(x, functools.partial(family.block, neuron=neuron), depths, channels, family.first_strides)
     x = x if family.after_blocks is None else family.after_blocks(x, neuron)
     if include_top:
         x = layers.GlobalAveragePooling2D(name="pool")(x)
         if hidden is not None:
             x = family.put_neurons(dense(x, scaled((hidden,), width)[0], PYTORCH_DEFAULT, "hidden"), neuron, "hidden_neuron")
+        x = layers.Dropout(family.dropout, name="dropout")(x) if family.dropout else x
         x = dense(x, classes, PYTORCH_DEFAULT, "classifier")
     return keras.Model(inputs, x, name="network")
 
 
-def input_and_stem(input_shape, default, stem, stages):
+def input_and_stem(input_shape, default, stem, reduction, stem_reduction=4):
     """The input of a residual network, and the stem that fits it.
 
     Args:
         input_shape: See `image_input`.
         default: Likewise.
         stem: What the user passed as `stem`.
-        stages: Integer, the number of stages; each stage after the first halves the image size.
+        reduction: Integer, the factor by which all stages reduce the image.
+        stem_reduction: Integer, that of the stem for large images. Defaults to `4`.
 
     Returns:
         `(input, stem)`: a `keras.Input`, and `"cifar"` or `"imagenet"`.
@@ -100,7 +112,7 @@ def input_and_stem(input_shape, default, stem, stages):
         return "imagenet" if min(height, width) >= SMALLEST_FOR_IMAGENET_STEM else "cifar"
 
     def smallest(height, width):
-        return 2 ** (stages - 1) * (4 if chosen(height, width) == "imagenet" else 1)
+        return reduction * (stem_reduction if chosen(height, width) == "imagenet" else 1)
 
     image = image_input(input_shape, default, smallest)
     height, width = image.shape[2:] if channel_axis() == 1 else image.shape[1:3]
@@ -117,18 +129,19 @@ def stem_block(x, filters, stem, neuron, unit, name="stem"):
     return PaddedMaxPooling2D(3, strides=2, name=f"{name}_pool")(x) if stem == "imagenet" else x
 
 
-def stages(x, block, depths, channels):
-    """Stages of blocks, named `stage1_block1` etc.; the first block of each stage except the first has stride 2.
+def stages(x, block, depths, channels, first_strides=1):
+    """Stages of blocks, named `stage1_block1` etc.; the first block of each stage has stride 2.
 
     Args:
         x: Tensor, what the stem gives.
         block: Function `(x, filters, strides, name=...)`.
         depths: Number of blocks of each stage.
         channels: Number of filters of each stage.
+        first_strides: The strides of the first block of the first stage. Defaults to `1`.
     """
     for stage, (depth, filters) in enumerate(zip(depths, channels, strict=True), 1):
         for index in range(1, depth + 1):
-            strides = 2 if stage > 1 and index == 1 else 1
+            strides = 1 if index > 1 else 2 if stage > 1 else first_strides
             x = block(x, filters, strides, name=f"stage{stage}_block{index}")
     return x
 

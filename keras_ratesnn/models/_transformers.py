@@ -201,15 +201,19 @@ def convolution_bn(x, filters, name, size=3, strides=1, neuron=None):
 
 def depthwise(x, size, use_bias, name):
     """A depthwise convolution and batch normalisation: `NAME` and `NAME_bn`."""
-    x = layers.DepthwiseConv2D(
+    return batch_normalization(depthwise_convolution(x, size, use_bias, name), f"{name}_bn")
+
+
+def depthwise_convolution(x, size, use_bias, name, padding="same"):
+    """A depthwise convolution."""
+    return layers.DepthwiseConv2D(
         size,
-        padding="same",
+        padding=padding,
         use_bias=use_bias,
         depthwise_initializer=PYTORCH_DEFAULT.kernel(),
         bias_initializer=PYTORCH_DEFAULT.bias(size * size),
         name=name,
     )(x)
-    return batch_normalization(x, f"{name}_bn")
 
 
 def pooled(x, name):

@@ -90,15 +90,14 @@ def spiking_self_attention(
     parts = _Parts(inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name)
     scale = checks.real("scale", scale, above=0)
     of_values = parts.channels * checks.positive_integer("value_ratio", value_ratio)
-    queries = _tokens_of_heads(parts, "query", parts.channels)
-    keys = _tokens_of_heads(parts, "key", parts.channels, transposed=True)
-    values = _tokens_of_heads(parts, "value", of_values)
+    queries, keys, values = (
+        tokens_of_heads(parts.spikes(part, channels), parts.heads, f"{parts.name}_{part}", transposed=part == "key")
+        for part, channels in (("query", parts.channels), ("key", parts.channels), ("value", of_values))
+    )
     # Scaled before the second product: that keeps half precision farther from its largest number.
     summed = keras.layers.Rescaling(scale, name=f"{parts.name}_scale")(ops.matmul(keys, values))
     attended = neurons(ops.matmul(queries, summed), parts.attention_neuron, f"{parts.name}_neuron")
-    attended = keras.layers.Permute((1, 3, 2) if parts.channels_first else (2, 1, 3), name=f"{parts.name}_order")(attended)
-    shape = (of_values, *parts.sides) if parts.channels_first else (*parts.sides, of_values)
-    return parts.output(keras.layers.Reshape(shape, name=f"{parts.name}_joined")(attended))
+    return parts.output(joined_heads(attended, of_values, parts.inputs, parts.name))
 
 
 def token_attention(
@@ -135,14 +134,52 @@ def token_attention(
     parts = _Parts(inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name)
     queries, keys = (_channels_of_heads(parts, part) for part in ("query", "key"))
     counts = ops.sum(queries, axis=2 if parts.channels_first else -1, keepdims=True)
-    chosen = neurons(counts, parts.attention_neuron, f"{parts.name}_neuron")
-    attended = keras.layers.Multiply(name=f"{parts.name}_chosen")([chosen, keys])
-    shape = (parts.channels, *parts.sides) if parts.channels_first else (*parts.sides, parts.channels)
-    return parts.output(keras.layers.Reshape(shape, name=f"{parts.name}_joined")(attended))
+    return _let_pass(parts, counts, keys)
+
+
+def spike_driven_attention(
+    inputs: Tensor,
+    heads: int,
+    *,
+    use_bias: bool = False,
+    use_output_bias: bool = True,
+    neuron: Callable[[], Neuron] | None = None,
+    attention_neuron: Callable[[], Neuron] | None = None,
+    projection: Callable[[Any, int, bool, str], Any] = pointwise,
+    name: str | None = None,
+) -> Tensor:
+    """Spike-driven self-attention (SDSA): keys and values choose channels, and only the queries of these channels pass.
+
+    q, k, v = neurons(BN(W x)). In each channel, neurons sum k ⊙ v over the tokens; their spike A lets the queries of the
+    channel pass, and the output is the current BN(W_o (A ⊙ q)). There are only masks and additions, and the cost is linear in
+    tokens and channels.
+
+    It adds new, ordinary layers to the graph of a network, see `spiking_self_attention`.
+
+    Example:
+
+    >>> inputs = keras.Input((4, 4, 8))
+    >>> x = keras_ratesnn.layers.LIF()(spike_driven_attention(inputs, heads=2, name="attention"))
+    >>> network = keras.Model(inputs, keras.layers.Add()([inputs, x]))
+    >>> network.get_layer("attention_neuron").output.shape  # a spike for each channel
+    (None, 1, 1, 2, 4)
+
+    Args: as in `spiking_self_attention`, without `scale` and `value_ratio`, but
+        heads: Only arranges the channels: each of them is summed alone.
+
+    Source: Yao et al., "Spike-driven Transformer", NeurIPS 2023.
+    """
+    name = _checked_name(name, "spike_driven_attention")
+    parts = _Parts(inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name)
+    queries, keys, values = (_channels_of_heads(parts, part) for part in ("query", "key", "value"))
+    products = keras.layers.Multiply(name=f"{parts.name}_products")([keys, values])
+    first = 3 if parts.channels_first else 1
+    counts = ops.sum(products, axis=tuple(range(first, first + len(parts.sides))), keepdims=True)
+    return _let_pass(parts, counts, queries)
 
 
 class _Parts:
-    """The checked arguments of attention, and the parts that both kinds have; names of their layers begin with `name`."""
+    """The checked arguments of attention, and the parts that all kinds have; names of their layers begin with `name`."""
 
     def __init__(self, inputs, heads, use_bias, use_output_bias, neuron, attention_neuron, projection, name):
         self.heads = checks.positive_integer("heads", heads, advice="Each head has its share of the channels.")
@@ -155,7 +192,7 @@ class _Parts:
         self.inputs = _checked_inputs(inputs, self.heads)
         self.channels_first = channel_axis(inputs) == 1
         self.channels = inputs.shape[channel_axis(inputs)]
-        self.sides = (-1,) if len(inputs.shape) == 3 else inputs.shape[2:] if self.channels_first else inputs.shape[1:3]
+        self.sides = _sides(inputs)
 
     def spikes(self, part, channels):
         """The spikes of the queries, keys or values, of `NAME_PART_neuron`."""
@@ -166,15 +203,26 @@ class _Parts:
         return self.projection(attended, self.channels, self.use_output_bias, f"{self.name}_output")
 
 
-def _tokens_of_heads(parts, part, channels, transposed=False):
-    """Spikes as `(batch, heads, tokens, channels per head)`, or with the last two axes transposed."""
-    of_head = channels // parts.heads
-    if parts.channels_first:
-        shape, order = (parts.heads, of_head, -1), (1, 2, 3) if transposed else (1, 3, 2)
+def tokens_of_heads(x, heads, name, transposed=False):
+    """Tokens or images as `(batch, heads, tokens, channels per head)`, or with the last two axes transposed."""
+    channels_first, of_head = channel_axis(x) == 1, x.shape[channel_axis(x)] // heads
+    if channels_first:
+        shape, order = (heads, of_head, -1), (1, 2, 3) if transposed else (1, 3, 2)
     else:
-        shape, order = (-1, parts.heads, of_head), (2, 3, 1) if transposed else (2, 1, 3)
-    x = keras.layers.Reshape(shape, name=f"{parts.name}_{part}_heads")(parts.spikes(part, channels))
-    return keras.layers.Permute(order, name=f"{parts.name}_{part}_order")(x)
+        shape, order = (-1, heads, of_head), (2, 3, 1) if transposed else (2, 1, 3)
+    return keras.layers.Permute(order, name=f"{name}_order")(keras.layers.Reshape(shape, name=f"{name}_heads")(x))
+
+
+def joined_heads(x, channels, like, name):
+    """What `tokens_of_heads` made of tokens or images, as tokens or images again, of the size of others, `like`."""
+    channels_first, sides = channel_axis(like) == 1, _sides(like)
+    x = keras.layers.Permute((1, 3, 2) if channels_first else (2, 1, 3), name=f"{name}_order")(x)
+    return keras.layers.Reshape((channels, *sides) if channels_first else (*sides, channels), name=f"{name}_joined")(x)
+
+
+def _sides(x):
+    """The height and width of images; -1 for tokens."""
+    return (-1,) if len(x.shape) == 3 else x.shape[2:] if channel_axis(x) == 1 else x.shape[1:3]
 
 
 def _channels_of_heads(parts, part):
@@ -182,6 +230,14 @@ def _channels_of_heads(parts, part):
     two = (parts.heads, parts.channels // parts.heads)
     shape = (*two, *parts.sides) if parts.channels_first else (*parts.sides, *two)
     return keras.layers.Reshape(shape, name=f"{parts.name}_{part}_heads")(parts.spikes(part, parts.channels))
+
+
+def _let_pass(parts, counts, x):
+    """The output of attention that lets pass those of some spikes for which neurons on counts spike."""
+    chosen = neurons(counts, parts.attention_neuron, f"{parts.name}_neuron")
+    attended = keras.layers.Multiply(name=f"{parts.name}_chosen")([chosen, x])
+    shape = (parts.channels, *parts.sides) if parts.channels_first else (*parts.sides, parts.channels)
+    return parts.output(keras.layers.Reshape(shape, name=f"{parts.name}_joined")(attended))
 
 
 def _checked_name(name, default):

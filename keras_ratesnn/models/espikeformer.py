@@ -22,7 +22,7 @@ HALVINGS = 4
 
 
 LAST_BLOCKS = 2
-"""The number of blocks with the most channels."""
+"""The number of blocks with the most channels in the base networks."""
 
 
 @builder
@@ -64,20 +64,11 @@ def ESpikeFormer(
 
     Source: Yao et al., "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation Training", 2025.
     """
-    inputs, dims, blocks, parts = checked(input_shape, timesteps, dims, (64, 128, 256, 360), blocks, heads, mlp_ratio, neuron)
-    if blocks <= LAST_BLOCKS:
-        raise ValueError(
-            f"`blocks` must be {LAST_BLOCKS + 1} or more, because the last {LAST_BLOCKS} have other channels. "
-            f"Received: blocks={blocks}."
-        )
-    stages = (
-        (dims[0] // 2, convolution_block, 1),
-        (dims[0], convolution_block, 1),
-        (dims[1], convolution_block, 2),
-        (dims[2], attention_block, blocks - LAST_BLOCKS),
-        (dims[3], attention_block, LAST_BLOCKS),
+    inputs, dims, blocks, parts = checked(
+        input_shape, timesteps, dims, (64, 128, 256, 360), blocks, heads, mlp_ratio, neuron, last_blocks=LAST_BLOCKS
     )
-    return staged(inputs, classes, stages, parts, count_neuron if neuron is None else parts.neuron)
+    x = staged(inputs, base_stages(dims, blocks, convolution_block, attention_block), parts)
+    return classified(inputs, classes, _counts(x, count_neuron if neuron is None else parts.neuron))
 
 
 class Parts(NamedTuple):
@@ -104,27 +95,40 @@ def count_neuron() -> ILIF:
     return ILIF(levels=4, decay=0.0)
 
 
-def checked(input_shape, timesteps, dims, example, blocks, heads, mlp_ratio, neuron, default=integer_neuron):
+def checked(input_shape, timesteps, dims, example, blocks, heads, mlp_ratio, neuron, default=integer_neuron, last_blocks=0):
     """The input of a network, its `dims`, as many as in the example, its `blocks`, and its `Parts`."""
     inputs, _ = _transformers.image_of_edition(input_shape, "imagenet", {"imagenet": 2**HALVINGS})
     dims = _checked_dims(dims, example)
     blocks = checks.positive_integer("blocks", blocks, advice="It is the number of transformer blocks.")
     _check_timesteps(timesteps, neuron)
     neuron, heads = checked_neuron(neuron, default), _transformers.checked_heads(heads, 8, dims[2:], dims)
-    return inputs, dims, blocks, Parts(neuron, heads, checks.positive_integer("mlp_ratio", mlp_ratio))
+    parts = Parts(neuron, heads, checks.positive_integer("mlp_ratio", mlp_ratio))
+    if blocks <= last_blocks:
+        raise ValueError(
+            f"`blocks` must be {last_blocks + 1} or more, because the last {last_blocks} have other channels. "
+            f"Received: blocks={blocks}."
+        )
+    return inputs, dims, blocks, parts
 
 
-def staged(inputs, classes, stages, parts, last_neuron=None, distilled_neuron=None):
-    """The network of one time step.
+def base_stages(dims, blocks, convolutions, attention):
+    """The stages of the base networks; `convolutions` and `attention` are their blocks, see `staged`."""
+    return (
+        (dims[0] // 2, convolutions, 1),
+        (dims[0], convolutions, 1),
+        (dims[1], convolutions, 2),
+        (dims[2], attention, blocks - LAST_BLOCKS),
+        (dims[3], attention, LAST_BLOCKS),
+    )
+
+
+def staged(inputs, stages, parts):
+    """The means of the currents of the last stage.
 
     Args:
         inputs: A `keras.Input`.
-        classes: Argument of the user.
         stages: The channels, the block, a function `(x, parts, name)`, and the number of blocks of each stage.
         parts: `Parts`.
-        last_neuron: Function that returns the neurons before the classifier, which reads how often they spike. Defaults to
-            `None`: it reads currents.
-        distilled_neuron: Function that returns the neurons before a second classifier. Defaults to `None`: there is none.
     """
     x = inputs
     for stage, (channels, block, depth) in enumerate(stages, 1):
@@ -132,13 +136,16 @@ def staged(inputs, classes, stages, parts, last_neuron=None, distilled_neuron=No
         x = downsampling(x, channels, size, strides, parts if stage > 1 else None, f"down{stage}")
         for number in range(1, depth + 1):
             x = block(x, parts, f"stage{stage}_block{number}")
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    x = x if last_neuron is None else _counts(x, last_neuron)
+    return layers.GlobalAveragePooling2D(name="pool")(x)
+
+
+def classified(inputs, classes, x, distilled=None):
+    """The network of one time step: a dense layer on `x`, or the mean of it and of a second one on `distilled`."""
     classes = checked_classes(classes)
     logits = dense(x, classes, PYTORCH_DEFAULT, "classifier")
-    if distilled_neuron is not None:
-        y = neurons(x, distilled_neuron, "distilled_neuron")
-        logits = layers.Average(name="logits")([logits, dense(y, classes, PYTORCH_DEFAULT, "distilled_classifier")])
+    if distilled is not None:
+        second = dense(distilled, classes, PYTORCH_DEFAULT, "distilled_classifier")
+        logits = layers.Average(name="logits")([logits, second])
     return keras.Model(inputs, logits, name="network")
 
 

@@ -12,7 +12,7 @@ from keras_ratesnn.layers import ILIF
 from keras_ratesnn.models._blocks import batch_normalization, channel_axis, neurons, pointwise
 from keras_ratesnn.models._options import ImageShape, NeuronFunction, Options, builder
 from keras_ratesnn.models.attention import spiking_self_attention
-from keras_ratesnn.models.espikeformer import checked, mlp, staged, two_convolutions
+from keras_ratesnn.models.espikeformer import checked, classified, mlp, staged, two_convolutions
 
 LAYER_SCALE = 1e-6
 """The initial factor of what a block adds."""
@@ -70,7 +70,8 @@ def ESpikeFormerLarge(
         (dims[1], convolutions, 2),
         (dims[2], attention, blocks),
     )
-    return staged(inputs, classes, stages, parts, distilled_neuron=parts.neuron if distilled else None)
+    x = staged(inputs, stages, parts)
+    return classified(inputs, classes, x, neurons(x, parts.neuron, "distilled_neuron") if distilled else None)
 
 
 def half_up_neuron() -> ILIF:

@@ -54,16 +54,17 @@ def gain_of(resistance, tau, dt):
 def threshold_to_nir(threshold, dtype):
     """The `v_threshold` above which a membrane of this dtype is if, and only if, it has reached the threshold."""
     number = np.dtype(dtype).type
-    return float(np.nextafter(number(threshold), number(-np.inf)))
+    return np.nextafter(np.asarray(threshold, dtype), number(-np.inf)).astype("float64")
 
 
 def threshold_from_nir(v_threshold, dtype):
     """The smallest number of this dtype above `v_threshold`."""
     number = np.dtype(dtype).type
-    nearest = number(v_threshold)
-    return shortest(nearest if nearest > v_threshold else np.nextafter(nearest, number(np.inf)), dtype)
+    nearest = np.asarray(v_threshold, dtype)
+    return shortest(np.where(nearest > v_threshold, nearest, np.nextafter(nearest, number(np.inf))), dtype)
 
 
 def shortest(value, dtype):
-    """A float with the fewest digits that is the same number in a dtype: 0.9 for 0.8999999761581421 in float32."""
-    return float(str(np.dtype(dtype).type(value)))
+    """The numbers with the fewest digits that are the same in a dtype: 0.9 for 0.8999999761581421 in float32."""
+    number = np.dtype(dtype).type
+    return np.vectorize(lambda each: float(str(number(each))), otypes=["float64"])(value)[()]

@@ -55,7 +55,8 @@ _OPTIONAL = {"v_reset": 0.0, "w_in": 1.0}
 
 _METADATA = {
     **dict.fromkeys(("layer", "reset", "surrogate", "padding", "value"), str),
-    **dict.fromkeys(("dt", "decay_input", "detach_reset", "learn_threshold", "per_channel", "reset_delay", "use_bias"), float),
+    **dict.fromkeys(("dt", "decay_input", "detach_reset", "per_channel", "reset_delay", "use_bias"), float),
+    **dict.fromkeys(("learn_threshold", "learn_decay", "learn_synaptic_decay"), float),
     "kernel_size": tuple,
 }
 """The metadata that `export_nir` writes; other metadata is not read."""

@@ -5,7 +5,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from keras_ratesnn import surrogates
 from keras_ratesnn._core import time_axis
@@ -34,64 +33,55 @@ def layer_of_cell(cell, name):
     return layer
 
 
-def node_of(nir, layer, decay, shape, dt):
+_ARGUMENTS = ("reset", "reset_delay", "detach_reset")
+_LEARNED = ("learn_threshold", "learn_decay", "learn_synaptic_decay")
+
+
+def node_of(nir, layer, full, dt):
     """The node of a neuron layer.
 
     Args:
         nir: The package.
         layer: A layer of one of the classes `LAYERS`.
-        decay: Float, or an array of `shape`.
-        shape: Tuple, the shape of its input in NIR.
+        full: Function of a number, or of a parameter of the neurons: the value of each neuron as NIR has it, an array.
         dt: Float, the length of a time step in seconds.
     """
-
-    def full(value):
-        return np.array(np.broadcast_to(value, shape), "float64")
-
     membrane = time_axis.accumulation_dtype(layer.compute_dtype)
+    stabilizer = getattr(layer, "stabilizer", None)
+    threshold = full(layer.cell.effective_threshold() if stabilizer is None else stabilizer.running_threshold)
     arguments = {
-        "v_threshold": full(_continuous_time.threshold_to_nir(_threshold(layer), membrane)),
-        "v_reset": full(layer.v_reset),
+        "v_threshold": _continuous_time.threshold_to_nir(threshold, membrane),
+        "v_reset": full(layer.cell.effective("v_reset")),
         "metadata": _metadata(layer, dt),
     }
     if type(layer) is IF:
         return nir.IF(r=full(1.0 / dt), **arguments)
-    tau = full(_continuous_time.time_constant(decay, dt))
+    tau = _continuous_time.time_constant(full(layer.cell.effective_decay()), dt)
     arguments |= {"r": full(1.0) if layer.decay_input else tau / dt, "v_leak": full(0.0)}
     if type(layer) is CuBaLIF:
-        tau_syn = full(_continuous_time.time_constant(layer.synaptic_decay, dt))
+        tau_syn = _continuous_time.time_constant(full(layer.cell.effective("synaptic_decay")), dt)
         return nir.CubaLIF(tau_mem=tau, tau_syn=tau_syn, w_in=tau_syn / dt, **arguments)
     return nir.LIF(tau=tau, **arguments)
 
 
-def readout_node(nir, layer, shape, dt):
+def readout_node(nir, layer, full, dt):
     """The node of a `LeakyReadout`, as `node_of`."""
-
-    def full(value):
-        return np.array(np.broadcast_to(value, shape), "float64")
-
     metadata = {"layer": type(layer).__name__, "value": layer.value, "decay_input": layer.decay_input, "dt": dt}
-    if layer.decay == 1.0:
+    metadata |= {name: getattr(layer, name) for name in ("learn_decay", "learn_synaptic_decay")}
+    if np.all(np.asarray(layer.decay) == 1.0):
         return nir.I(r=full(1.0 / dt), metadata=metadata)
-    tau = full(_continuous_time.time_constant(layer.decay, dt))
+    tau = _continuous_time.time_constant(full(layer.effective("decay")), dt)
     arguments = {"r": full(1.0) if layer.decay_input else tau / dt, "v_leak": full(0.0), "metadata": metadata}
-    if not layer.synaptic_decay:
+    if not layer.has_current:
         return nir.LI(tau=tau, **arguments)
-    tau_syn = full(_continuous_time.time_constant(layer.synaptic_decay, dt))
+    tau_syn = _continuous_time.time_constant(full(layer.effective("synaptic_decay")), dt)
     return nir.CubaLI(tau_mem=tau, tau_syn=tau_syn, w_in=tau_syn / dt, **arguments)
-
-
-def _threshold(layer):
-    """The threshold in inference."""
-    stabilizer = getattr(layer, "stabilizer", None)
-    threshold = layer.cell.effective_threshold() if stabilizer is None else stabilizer.running_threshold
-    return float(ops.convert_to_numpy(threshold))
 
 
 def _metadata(layer, dt):
     """What a node does not say: how neurons are reset, the time step, and what matters in training."""
     metadata = {
-        **{name: getattr(layer, name) for name in ("reset", "reset_delay", "detach_reset", "learn_threshold")},
+        **{name: getattr(layer, name) for name in (*_ARGUMENTS, *_LEARNED) if hasattr(layer, name)},
         "layer": type(layer).__name__,
         "decay_input": layer.cell.decay_input,
         "dt": dt,
@@ -147,14 +137,16 @@ class NeuronReader:
         arguments = {"decay_input": decay_input, **self._arguments(node, signal, gain, dt, recurrent)}
         if node.type == "CubaLIF":
             synaptic_decay = self._decay(node, self._parameter(node, "tau_syn", signal), dt)
-            both = {"decay": self._same(node, "tau_mem", decay), "synaptic_decay": self._same(node, "tau_syn", synaptic_decay)}
-            return CuBaLIF(name=name, **both, **arguments), None
+            both = {"decay": self._decays(decay, signal), "synaptic_decay": self._decays(synaptic_decay, signal)}
+            return CuBaLIF(name=name, **both, **_learned(node, "learn_decay", "learn_synaptic_decay"), **arguments), None
         per_channel = decay.ndim > 0 or bool(node.metadata.get("per_channel", False))
-        if not per_channel and node.metadata.get("layer") != "ParametricLIF":
-            return LIF(decay=self._same(node, "tau", decay), name=name, **arguments), None
+        said = node.metadata.get("layer", "ParametricLIF" if per_channel and decay.min() > 0.0 else "LIF")
+        axis, decays = self._of_channels(decay, signal) if said == "ParametricLIF" else (None, None)
+        if axis is None:
+            learned = _learned(node, "learn_decay") if said == "LIF" else {}
+            return LIF(decay=self._decays(decay, signal), name=name, **learned, **arguments), None
         if decay.min() <= 0.0:
             raise node.refused("some of its time constants equal the time step, and ParametricLIF has no decay of 0.")
-        axis, decays = self._of_channels(node, decay, signal)
         decay = _continuous_time.shortest(decay.flat[0], self.dtype)
         return ParametricLIF(decay=decay, per_channel=per_channel, axis=axis, name=name, **arguments), decays
 
@@ -178,11 +170,12 @@ class NeuronReader:
             gain = gain * self._gain(node, "w_in", "tau_syn", signal, dt)
             synaptic_decay = self._decay(node, self._parameter(node, "tau_syn", signal), dt)
         layer = LeakyReadout(
-            self._same(node, tau, decay),
+            self._decays(decay, signal),
             decay_input=decay_input,
-            synaptic_decay=self._same(node, "tau_syn", synaptic_decay),
+            synaptic_decay=self._decays(synaptic_decay, signal),
             value=value,
             name=name,
+            **_learned(node, "learn_decay", "learn_synaptic_decay"),
         )
         return layer, self._same(node, "r", gain), self._same(node, "v_leak", self._parameter(node, "v_leak", signal))
 
@@ -196,30 +189,30 @@ class NeuronReader:
         """Threshold, reset and what else all layers have, in units in which the gain is 1 and neurons rest at 0."""
         leak = 0.0 if node.type == "IF" else self._parameter(node, "v_leak", signal)
         threshold, v_reset = (self._parameter(node, key, signal) for key in ("v_threshold", "v_reset"))
-        threshold = self._same(node, "v_threshold", (threshold - leak) / gain)
-        v_reset = self._same(node, "v_reset", (v_reset - leak) / gain)
+        threshold, v_reset = (_alike((value - leak) / gain) for value in (threshold, v_reset))
         threshold = _continuous_time.threshold_from_nir(threshold, self.dtype)
-        if threshold <= 0.0:
-            raise node.refused(f"it is at rest above its threshold, by {-threshold}, and would spike without input.")
-        if threshold < np.finfo(self.dtype).tiny:
+        least = np.min(threshold)
+        if least <= 0.0:
+            raise node.refused(f"it is at rest above its threshold, by {-least}, and would spike without input.")
+        if least < np.finfo(self.dtype).tiny:
             raise node.refused(
-                f"its v_threshold is {threshold} above its rest, in units of its input. In {self.dtype} this may be rounded to "
+                f"its v_threshold is {least} above its rest, in units of its input. In {self.dtype} this may be rounded to "
                 "0, and it would spike without input. Give it a threshold above its rest."
             )
         reset = self._told(node, "reset", self.reset, "hard")
         if reset not in ("soft", "hard"):
             raise node.refused(f"its metadata has reset={reset!r}, which is neither 'soft' nor 'hard'.")
-        if reset == "soft" and (v_reset != 0.0 or np.any(leak)):
+        if reset == "soft" and (np.any(v_reset) or np.any(leak)):
             raise node.refused(
                 "a soft reset subtracts the threshold, but its v_reset or v_leak is not 0: only a hard reset has these."
             )
         v_reset = _continuous_time.shortest(v_reset, self.dtype)
-        if v_reset >= threshold:
-            raise node.refused(f"its v_reset is above its threshold, by {v_reset - threshold} in units of the layer.")
+        if np.any(v_reset >= threshold):
+            raise node.refused(f"its v_reset is above its threshold, by {np.max(v_reset - threshold)} in units of the layer.")
         return {
-            "threshold": threshold,
+            "threshold": _argument(threshold, signal),
             "reset": reset,
-            "v_reset": v_reset,
+            "v_reset": _argument(v_reset, signal),
             "reset_delay": self._delays_reset(node, reset, dt, recurrent),
             "detach_reset": bool(node.metadata.get("detach_reset", True)),
             "learn_threshold": bool(node.metadata.get("learn_threshold", False)),
@@ -301,20 +294,24 @@ class NeuronReader:
         return parameter.values
 
     def _same(self, node, key, values):
-        """The one value that all neurons have."""
-        values = np.asarray(values)
-        low, high = values.min(), values.max()
-        if high - low > 1e-6 * max(abs(low), abs(high)):
+        """The one value that all membranes of a readout have."""
+        values = _alike(values)
+        if values.ndim:
             raise node.refused(
-                f"its neurons differ in {key}, from {low} to {high} in units of the layer. Here the neurons of a layer share "
-                "threshold and reset, those of CuBaLIF their decays, and membranes of a LeakyReadout all."
+                f"its membranes differ in {key}, from {values.min()} to {values.max()} in units of the layer. Here the output "
+                "of a layer has one scale."
             )
-        return _continuous_time.shortest(high, self.dtype) if key.startswith("tau") else float(high)
+        return float(values)
 
-    def _of_channels(self, node, decay, signal):
+    def _decays(self, values, signal):
+        """Decays as an argument."""
+        return _argument(_continuous_time.shortest(_alike(values), self.dtype), signal)
+
+    def _of_channels(self, decay, signal):
         """The axis of a layer's channels, and one decay for each channel, in our order; `None` if all channels share it.
 
-        Channels are usually the first or the last axis, but a `ParametricLIF` may have them on any axis.
+        Channels are usually the first or the last axis, but a `ParametricLIF` may have them on any axis. The axis is `None` if
+        decays differ within a channel, on whatever axis.
         """
         usual = 1 if self.data_format == _layouts.CHANNELS_FIRST else -1
         if decay.ndim == 0:
@@ -327,7 +324,34 @@ class NeuronReader:
             rows = np.moveaxis(decay, of_sample, 0).reshape(decay.shape[of_sample], -1)
             if np.all(rows == rows[:, :1]):
                 return axis, rows[:, 0]
-        raise node.refused("its time constants differ within a channel, and ParametricLIF has one for each channel.")
+        return None, None
+
+
+def _alike(values):
+    """Values of neurons as an array: of shape `()` if all are the same, but for rounding."""
+    values = np.asarray(values, "float64")
+    low, high = values.min(), values.max()
+    return values if high - low > 1e-6 * max(abs(low), abs(high)) else high
+
+
+def _argument(values, signal):
+    """A parameter as an argument: a number, or an array that broadcasts to our samples, as small as can be."""
+    values = np.asarray(values)
+    if values.ndim == 0:
+        return float(values)
+    if values.ndim == 1:
+        return values if signal.order() is None else values[signal.order()]
+    values = _layouts.from_nir(values, signal.data_format)
+    for axis in range(values.ndim):
+        first = np.take(values, [0], axis)
+        values = first if np.all(values == first) else values
+    # Along the last axis, that of channels, it is of one axis.
+    return values[(0,) * next(axis for axis, size in enumerate(values.shape) if size > 1)]
+
+
+def _learned(node, *names):
+    """Which parameters are learned, as arguments."""
+    return {name: bool(node.metadata.get(name, False)) for name in names}
 
 
 def _looks_like_snntorch(node, dt, recurrent):

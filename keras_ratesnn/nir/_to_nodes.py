@@ -108,7 +108,7 @@ def _add(writer, layer, signals):
 
 
 def _neurons(writer, layer, signal):
-    if layer.initial_membrane:
+    if np.any(layer.initial_membrane):
         raise refused_layer(
             layer,
             f"in NIR neurons start at rest, and these with initial_membrane={layer.initial_membrane}. Convert or train the "
@@ -121,22 +121,35 @@ def _neurons(writer, layer, signal):
             "reset_delay=False.",
         )
     signal = writer.plain(signal, layer.name)
-    decay = ops.convert_to_numpy(layer.cell.effective_decay()).astype("float64")
-    if decay.ndim:
-        # Its first axis is that of the batch.
-        decay = np.broadcast_to(decay[0], _layouts.shape_from_nir(signal.shape, writer.format_of(signal.shape)))
-        decay = _layouts.to_nir(decay, writer.format_of(signal.shape))
-        if signal.order is not None:
-            decay = decay[np.argsort(signal.order)]
-    node = _neuron_nodes.node_of(writer.nir, layer, decay, signal.shape, writer.dt)
+    node = _neuron_nodes.node_of(writer.nir, layer, _of_neurons(writer, signal), writer.dt)
     return writer.add(layer.name, node, signal, signal.shape, signal.order)
+
+
+def _of_neurons(writer, signal):
+    """A function of a number, or of a parameter as a step uses it: the values of all neurons, in NIR's order, in float64."""
+
+    def full(value):
+        values = np.asarray(ops.convert_to_numpy(value), "float64")
+        if not values.ndim:
+            return np.full(signal.shape, values)
+        # Its first axis is that of the batch.
+        data_format = writer.format_of(signal.shape)
+        values = np.broadcast_to(values[0], _layouts.shape_from_nir(signal.shape, data_format))
+        values = np.array(_layouts.to_nir(values, data_format))
+        return values if signal.order is None else values[np.argsort(signal.order)]
+
+    return full
 
 
 def _readout(writer, layer, signal):
     signal = writer.plain(signal, layer.name)
-    if layer.decay == 1.0 and layer.synaptic_decay:
-        raise refused_layer(layer, "NIR has no membrane without a leak that has a synaptic current. Use a decay below 1.")
-    node = _neuron_nodes.readout_node(writer.nir, layer, signal.shape, writer.dt)
+    leaks = np.asarray(layer.decay) < 1.0
+    if not np.all(leaks) and (np.any(leaks) or layer.has_current):
+        raise refused_layer(
+            layer,
+            "NIR has no membrane without a leak that has a synaptic current, or is among others that leak. Use decays below 1.",
+        )
+    node = _neuron_nodes.readout_node(writer.nir, layer, _of_neurons(writer, signal), writer.dt)
     return writer.add(layer.name, node, signal, signal.shape, signal.order)
 
 

@@ -38,13 +38,14 @@ def check_single_neurons(subject):
     dtype = "float64" if has_float64() else "float32"
     single_shape = (1,) * len(subject.shape)
     cell = subject.copy(dtype=dtype, shape=single_shape, moved=False)
-    # Other weights act on all neurons in parts.
+    # Other weights act on all neurons in parts, unless there are more of them for more neurons.
     of_neurons = {id(weight) for weight, _ in cell.weight_parts()}
     wanted = np.zeros(subject.inputs.shape)
     for index in np.ndindex(subject.inputs.shape[1:]):
         for variable, value in zip(cell.variables, subject.weights, strict=True):
-            of_neuron = np.broadcast_to(value, (1, *subject.shape))[(0, *index[1:])] if id(variable) in of_neurons else value
-            variable.assign(np.reshape(of_neuron, variable.shape))
+            if id(variable) in of_neurons or np.shape(value) != tuple(variable.shape):
+                value = np.broadcast_to(value, (1, *subject.shape))[(0, *index[1:])]
+            variable.assign(np.reshape(value, variable.shape))
         currents = subject.inputs[(slice(None), *index)].reshape(TIMESTEPS, 1, *single_shape)
         spikes, _ = subject.steps(cell, currents)
         wanted[(slice(None), *index)] = np.ravel(to_numpy(spikes))

@@ -26,10 +26,10 @@ class Subject:
         self.name = type(cell).__name__
         self.shape = shape
         random = np.random.default_rng(0)
-        amplitude = scale * cell.threshold
+        built = self.copy(moved=False)
+        amplitude = scale * float(np.mean(built.threshold))
         self.inputs = amplitude * random.uniform(-0.5, 1.5, (TIMESTEPS, BATCH, *shape)).astype("float32")
         # The effect of weights that start at zero or one would be hidden.
-        built = self.copy(moved=False)
         self.weights = [self._moved(random, variable) for variable in built.variables]
 
     def copy(self, dtype="float32", shape=None, moved=True):

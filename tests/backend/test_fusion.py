@@ -44,7 +44,13 @@ class Saturating(rsnn.layers.NeuronCell):
 NEURONS = {
     "soft": lambda: rsnn.layers.LIF(0.6, threshold=0.7),
     "soft, not detached": lambda: rsnn.layers.LIF(0.6, detach_reset=False, surrogate="atan"),
-    "hard": lambda: rsnn.layers.LIF(0.6, reset="hard", v_reset=-0.2, initial_membrane=0.5),
+    "hard, of each neuron": lambda: rsnn.layers.LIF(
+        keras.initializers.RandomUniform(0.2, 0.8, seed=1),
+        reset="hard",
+        v_reset=keras.initializers.Constant(-0.2),
+        axis=None,
+        initial_membrane=0.5,
+    ),
     "integrate and fire": rsnn.layers.IF,
     "delayed": lambda: rsnn.layers.LIF(0.6, 0.5, decay_input=True, reset_delay=True),
     "all that is learned": lambda: rsnn.layers.ParametricLIF(reset="hard", per_channel=True, learn_threshold=True),

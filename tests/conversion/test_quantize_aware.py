@@ -138,12 +138,14 @@ def test_decays_are_multiples_of_a_power_of_two():
     x = rsnn.layers.CuBaLIF(0.3, synaptic_decay=0.45, name="current")(x)
     x = rsnn.layers.ILIF(2, decay=1.0, name="integer")(x)
     x = rsnn.layers.Recurrent(rsnn.layers.LIF(0.7), rsnn.layers.Scale(0.5), name="recurrent")(x)
+    x = rsnn.layers.LIF([0.2, 0.3, 0.7, 0.5], name="each")(x)
     x = rsnn.layers.ParametricLIF(0.999, per_channel=True, name="learned")(x)
     outputs = rsnn.layers.LeakyReadout(0.9, name="readout")(layers.Dense(3)(x))
     low = rsnn.quantize_aware(spiking(keras.Model(inputs, outputs), T, "bptt"), decay_bits=4)
     of = low.network.get_layer
     found = of("lif").decay, of("current").decay, of("current").synaptic_decay, of("integer").decay, of("readout").decay
     assert [16 * decay for decay in (*found, of("recurrent").neuron.decay)] == [3, 5, 7, 16, 14, 11]
+    np.testing.assert_array_equal(16 * of("each").decay, [3, 5, 11, 8])
     cell = of("learned").cell
     np.testing.assert_array_equal(to_numpy(cell.effective_decay()), np.full((1, 4), 15 / 16))
 
@@ -247,7 +249,9 @@ def test_layers_that_stay_as_they_were_are_named():
 
 
 def test_wrong_arguments_are_errors():
-    model = spiking(timesteps=T)
+    model, inputs = spiking(timesteps=T), keras.Input((4,))
+    learned = keras.Model(inputs, layers.Dense(2)(rsnn.layers.LIF(learn_decay=True, name="learned")(inputs)))
+    learned = spiking(learned, T)
     for arguments, error, message in (
         ({"model": model.network}, TypeError, "`model` must be a SpikingModel"),
         ({"weights": "int2"}, ValueError, r"`weights` must be one of 'int8', 'int4', 'ternary'. Received: weights='int2'"),
@@ -260,6 +264,7 @@ def test_wrong_arguments_are_errors():
             ValueError,
             r"decay_bits=4, which rounds decay=0.99 of layer 'lif",
         ),
+        ({"model": learned}, ValueError, r"decays that are fixed.* Received: layer 'learned'.* Use ParametricLIF"),
     ):
         with pytest.raises(error, match=message):
             rsnn.quantize_aware(**{"model": model, **arguments})

@@ -186,7 +186,7 @@ def test_in_half_precision_spikes_are_exact(policy):
 
 def transformer(network, size=16, dims=16, blocks=4, **neurons):
     keras.utils.set_random_seed(0)
-    model = network((size, size, 3), 3, 2, neuron=ilif, dims=dims, blocks=blocks, heads=2, **neurons)
+    model = network((size, size, 3), classes=3, timesteps=2, neuron=ilif, dims=dims, blocks=blocks, heads=2, **neurons)
     normalizations = [layer for layer in model.network.layers if isinstance(layer, layers.BatchNormalization)]
     for layer in normalizations:
         layer.momentum = 0.0
@@ -200,6 +200,8 @@ TRANSFORMERS = {
     "QKFormer": functools.partial(transformer, models.QKFormer, attention_neuron=ilif),
     "Spikformer": functools.partial(transformer, models.Spikformer, attention_neuron=ilif),
     "E-SpikeFormer": functools.partial(transformer, models.ESpikeFormer, 32, (8, 16, 32, 40), 3),
+    "Spike-driven Transformer": functools.partial(transformer, models.SpikeDrivenTransformer, attention_neuron=ilif),
+    "Meta-SpikeFormer": functools.partial(transformer, models.MetaSpikeFormer, 32, (8, 16, 32, 40), 3, attention_neuron=ilif),
 }
 UNIT_ROUNDOFF = {"mixed_float16": 2.0**-11, "mixed_bfloat16": 2.0**-8, "float32": 2.0**-24}
 

@@ -758,7 +758,7 @@ def test_a_wrong_argument_is_an_error_that_names_it(name):
             (1 - 1e-9,),
             r"`decay` must be >= 0 and < 1 .*in float32, too.*which is 1\.0 there.*time constant",
         ),
-        (lambda v: LIF(reset="hard", v_reset=v), (-1e300, 1 - 1e-9), r"`v_reset` must be < 1\.0 and finite in float32, too"),
+        (lambda v: LIF(reset="hard", v_reset=v), (-1e300, 1 - 1e-9), r"`v_reset` must be (< 1\.0 and )?finite in float32, too"),
         (lambda v: rsnn.surrogates.Gaussian(sigma=v), (1e-300, 1e300), r"`sigma` must be > 0 and finite in float32, too"),
         (lambda v: LIF(threshold=v), (10**400, 10**5000), r"`threshold` must be > 0 and finite. Received.*integer of \d+ bits"),
         (lambda v: spiking(mask_value=v), (10**400, 1e300), r"`mask_value` must be .*finite"),

@@ -243,12 +243,28 @@ def test_keras_reads_variables_in_their_own_dtype_where_autocast_is_off():
 
 
 def test_variables_made_without_values_get_none_later():
-    with keras_internals.without_values():
+    with keras_internals.without_values() as made:
         variable = keras.Variable(np.ones, shape=(2, 3), dtype="float32")
+    assert made == [variable]
     assert variable.shape == (2, 3)
     with keras.StatelessScope():
         other = keras.Variable(lambda shape, dtype: ops.ones(shape, dtype), shape=(2,), dtype="float32")
     assert (variable._value is None, other._value is None) == (True, False)
+
+
+def test_variables_made_without_values_are_given_those_of_arrays_or_their_initial_ones():
+    with keras_internals.without_values() as made:
+        layer = layers.Dense(2, dtype="mixed_float16", bias_initializer="ones")
+        layer.build((1, 3))
+    array = np.arange(6.0).reshape(3, 2)
+    keras_internals.give_values(layer, made, [(layer.kernel, array)])
+    expected = array.copy()
+    array[:] = 0.0
+    np.testing.assert_array_equal(helpers.to_numpy(layer.kernel), expected)
+    np.testing.assert_array_equal(helpers.to_numpy(layer(np.ones((1, 3)))), [[7.0, 10.0]])
+    assert [keras.backend.standardize_dtype(variable.dtype) for variable in layer.variables] == ["float32"] * 2
+    # Keras' own `named_parameters` would collect them.
+    assert len(getattr(layer, "_torch_params", range(2))) == 2
 
 
 def test_values_are_read_and_assigned_as_keras_does_in_and_out_of_scopes():

@@ -32,7 +32,9 @@ CELLS = {
     "delayed, hard": lambda: rsnn.layers.LIFCell(
         0.6, 0.4, reset="hard", decay_input=True, reset_delay=True, learn_threshold=True
     ),
-    "a start above rest": lambda: rsnn.layers.LIFCell(0.6, initial_membrane=0.5),
+    "values of each neuron": lambda: rsnn.layers.LIFCell(
+        np.linspace(0.4, 0.8, 5), initial_membrane=np.linspace(0.6, -0.2, 5), reset="hard", v_reset=np.linspace(-0.3, 0.3, 5)
+    ),
     "all that is learned": lambda: rsnn.layers.ParametricLIFCell(0.4, per_channel=True, learn_threshold=True),
     "of one's own, with a counter and a weight": lambda: CountingCell(),
 }

@@ -31,6 +31,9 @@ def draw(seed, exact=False):
     return model
 
 
+SEEDS = (0, 4, 18, 19, 26, 29)
+"""Seeds that together draw everything."""
+
 BLOCKS = ("pooled", "largest", "current", "sew", "residual", "depthwise", "dilated", "tokens")
 
 

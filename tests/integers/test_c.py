@@ -1,5 +1,7 @@
 """C programs of networks of integers: without warnings, clean under sanitizers, and equal to the network in every integer."""
 
+import pathlib
+import re
 import shutil
 import subprocess
 
@@ -8,9 +10,10 @@ import pytest
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.integers.model import run_in_numpy
-from tests.integers.drawn import draw
+from tests.integers.drawn import SEEDS, draw
 from tests.integers.test_integer import CASES, frames
 
+ROOT = pathlib.Path(__file__).parents[2]
 GCC = shutil.which("gcc")
 pytestmark = [pytest.mark.runs_once, pytest.mark.skipif(GCC is None, reason="there is no gcc on the path")]
 
@@ -55,16 +58,16 @@ def outputs_of_c(chip, x, folder, *flags, **kwargs):
     return rows[:, :-1], rows[:, -1]
 
 
-@pytest.mark.parametrize("cache_input", [True, False])
-@pytest.mark.parametrize("seed", range(6))
-def test_the_program_of_a_drawn_network_gives_its_logits(seed, cache_input, tmp_path):
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_program_of_a_drawn_network_gives_its_logits(seed, tmp_path):
     weights, bits = [(None, 16), ("int4", 12), ("ternary", 20)][seed % 3]
     chip = rsnn.integer(draw(seed), weights, bits, verbose=False)
     x = frames(seed, 5)
-    logits, classes = outputs_of_c(chip, x, tmp_path, *SANITIZED, cache_input=cache_input)
     expected = run_in_numpy(chip.plan, x)
-    np.testing.assert_array_equal(logits, expected)
-    np.testing.assert_array_equal(classes, expected.argmax(1))
+    for cache_input in (True, False):
+        logits, classes = outputs_of_c(chip, x, tmp_path, *SANITIZED, cache_input=cache_input)
+        np.testing.assert_array_equal(logits, expected)
+        np.testing.assert_array_equal(classes, expected.argmax(1))
 
 
 @pytest.mark.parametrize("case", ["lif_conv_int8", "ilif_sew_int4"])
@@ -73,3 +76,24 @@ def test_the_program_of_a_reference_case_gives_its_logits(case, tmp_path):
     logits, classes = outputs_of_c(rsnn.load_integers(CASES / f"{case}.npz"), expected["x"], tmp_path, *SANITIZED)
     np.testing.assert_array_equal(logits, expected["logits"])
     np.testing.assert_array_equal(classes, expected["classes"])
+
+
+def test_the_program_of_the_docs_prints_the_class(tmp_path):
+    (program,) = re.findall(r"```c\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
+    chip = rsnn.integer(rsnn.models.load_pretrained("digits"), largest_input=16, verbose=False)
+    sizes = rsnn.export_c(chip, tmp_path / "digits.c", cache_input=False)
+    assert sizes.memory <= 32_000
+    assert sizes.constants <= 230_000
+    (tmp_path / "main.c").write_text(program)
+    subprocess.run([GCC, *FLAGS, "-O2", "main.c", "-o", "program"], cwd=tmp_path, check=True)
+    for image in np.random.default_rng(0).integers(0, 17, (3, 8, 8, 1), "uint8"):
+        printed = subprocess.run([tmp_path / "program"], input=image.tobytes(), capture_output=True, check=True).stdout
+        assert int(printed) == run_in_numpy(chip.plan, image[None]).argmax()
+
+
+def test_names_that_are_not_of_c_are_refused(tmp_path):
+    chip = rsnn.load_integers(CASES / "lif_conv_int8.npz")
+    with pytest.raises(ValueError, match="identifier of C"):
+        rsnn.export_c(chip, tmp_path / "my-net.c")
+    with pytest.raises(TypeError, match=r"keras_ratesnn\.integer"):
+        rsnn.export_c(chip.plan, tmp_path / "net.c")

@@ -237,7 +237,8 @@ ORDER = (
         "normalize",
         "round_half_up",
     ),
-    *("reset", "v_reset", "detach_reset", "reset_delay", "surrogate", "learn_threshold", "initial_membrane"),
+    *("reset", "v_reset", "detach_reset", "reset_delay", "surrogate"),
+    *("learn_decay", "learn_synaptic_decay", "learn_threshold", "initial_membrane"),
     "threshold_stabilizer",
 )
 """The arguments of neurons. Those of the first line may be given by position, the others by name alone."""

@@ -164,6 +164,22 @@ def test_recurrent_neurons_are_those_of_another_library(name):
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("kind", ["Leaky", "Synaptic"])
+def test_neurons_with_decays_and_thresholds_of_their_own_are_those_of_another_library(kind):
+    import snntorch
+    import torch
+
+    random = np.random.default_rng(2)
+    decay, synaptic, threshold = (random.uniform(*of, 30).astype("float32") for of in ((0.2, 0.95), (0.1, 0.8), (0.5, 1.5)))
+    theirs = {"beta": torch.tensor(decay), "threshold": torch.tensor(threshold)}
+    ours = {"decay": decay, "threshold": torch.tensor(threshold), "reset_delay": True}
+    if kind == "Synaptic":
+        theirs, ours = {**theirs, "alpha": torch.tensor(synaptic)}, {**ours, "synaptic_decay": synaptic}
+    neurons = (LIF if kind == "Leaky" else CuBaLIF)(**ours)
+    spikes, found = both_spikes(getattr(snntorch, kind)(**theirs, init_hidden=True), neurons, CURRENTS)
+    np.testing.assert_array_equal(found, spikes)
+
+
 def test_neurons_that_get_only_their_own_spikes_back_are_those_of_another_library():
     import snntorch
     import torch

@@ -235,7 +235,9 @@ def test_an_exported_step_has_its_membrane_among_the_states(tmp_path):
     import onnxruntime
 
     inputs, x = body()
-    model = spiking(keras.Model(inputs, LeakyReadout(0.8, synaptic_decay=0.3, name="readout")(x)), T, return_sequences=True)
+    model = spiking(
+        keras.Model(inputs, LeakyReadout([0.8, 0.5, 0.2], synaptic_decay=0.3, name="readout")(x)), T, return_sequences=True
+    )
     states = rsnn.export_step(model, tmp_path / "step.onnx", "onnx", verbose=False)
     assert {name for name in states if name.startswith("readout")} == {"readout_current", "readout_membrane"}
     session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
@@ -250,8 +252,9 @@ def test_an_exported_step_has_its_membrane_among_the_states(tmp_path):
 def test_an_unrolled_network_reads_out_the_integers(tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
-    x = layers.Dense(3)(ILIF(4, threshold=0.25)(layers.Dense(8)(inputs)))
-    outputs = [layers.Softmax()(LeakyReadout(0.8, synaptic_decay=0.3, value=value)(x)) for value in VALUES]
+    x = layers.Dense(3)(ILIF(4, np.linspace(0.1, 0.8, 8), np.linspace(0.2, 0.4, 8))(layers.Dense(8)(inputs)))
+    decays = {"mean": 0.8, "last": [0.8, 0.5, 0.2], "max": keras.initializers.Constant(0.6)}
+    outputs = [layers.Softmax()(LeakyReadout(decays[value], synaptic_decay=0.3, value=value)(x)) for value in VALUES]
     model = spiking(keras.Model(inputs, outputs), T)
     expected, unrolled = model.predict(frames(), verbose=0), rsnn.unroll(model)
     unrolled.save(tmp_path / "unrolled.keras")

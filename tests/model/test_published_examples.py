@@ -64,6 +64,30 @@ def convolutional():
     return theirs, ours, (28, 28, 1), 4
 
 
+def regression():
+    """snnTorch, regression tutorial 1: each neuron has a threshold and a decay, and learns this; the output is a membrane."""
+    import snntorch
+    import torch
+    from torch import nn
+
+    random = np.random.default_rng(2)
+    decays, thresholds = random.uniform(0.1, 0.9, (2, 16)), random.uniform(0.1, 1.0, (2, 16))
+
+    def leaky(beta, threshold=1.0, **kwargs):
+        arguments = {"learn_beta": True, "spike_grad": snntorch.surrogate.fast_sigmoid(), "init_hidden": True, **kwargs}
+        return snntorch.Leaky(*(torch.tensor(value, dtype=torch.float32) for value in (beta, threshold)), **arguments)
+
+    def lif(layer):
+        return LIF(decays[layer], thresholds[layer], reset_delay=True, surrogate="fast_sigmoid", learn_decay=True)
+
+    theirs = nn.Sequential(
+        *(nn.Linear(1, 16), leaky(decays[0], thresholds[0]), nn.Linear(16, 16), leaky(decays[1], thresholds[1])),
+        *(nn.Linear(16, 1), leaky([0.8], reset_mechanism="none", output=True)),
+    )
+    ours = [layers.Dense(16), lif(0), layers.Dense(16), lif(1), layers.Dense(1), LeakyReadout(0.8, learn_decay=True)]
+    return theirs, ours, (10, 1), 10
+
+
 def recurrent():
     """snnTorch, regression tutorial 2: recurrent neurons, all to all."""
     import snntorch
@@ -223,7 +247,10 @@ def q_network():
     return theirs, ours, (36, 36, 4), 4
 
 
-EXAMPLES = [synaptic, convolutional, recurrent, autoencoder, one_layer, normalized, parametric, feedback, q_network]
+EXAMPLES = [
+    *(synaptic, convolutional, regression, recurrent, autoencoder),
+    *(one_layer, normalized, parametric, feedback, q_network),
+]
 
 
 def draw_weights(net):
@@ -272,6 +299,9 @@ def weights_of(net, gradients=False):
             inputs, *back = np.split(kernel, 2) if name.endswith(".rc") else [kernel]
             yield [inputs, *bias]
             yield from ([kernel] for kernel in back)
+        elif gradients and isinstance(getattr(module, "beta", None), torch.nn.Parameter):
+            # Here the weight is the logit.
+            yield [(module.beta.grad * module.beta * (1 - module.beta)).detach().numpy()]
 
 
 def recorded(net, frames):
@@ -338,31 +368,33 @@ def batch_of(shape, timesteps):
 
 
 def model_of(example, weights, step_mode="multi"):
-    """The network here, with weights of `weights_of`, and its layers whose outputs it returns: neurons and the last one."""
-    _, layers, shape, timesteps = example()
-    x = inputs = keras.Input(shape[1:] if shape[0] == timesteps else shape)
-    outputs = {}
-    for layer in layers:
-        x = outputs[layer] = layer(x)
-    watched = [layer for layer in layers if isinstance(layer, Neuron) or layer is layers[-1]]
-    synapses = [layer.synapse if isinstance(layer, Recurrent) else layer for layer in layers]
-    with_weights = [layer for layer in synapses if layer.weights and not isinstance(layer, Neuron)]
+    """The network here, with weights of `weights_of`, and the names of its layers with spikes and of those with membranes."""
+    _, ours, shape, timesteps = example()
+    network = keras.Sequential([keras.Input(shape[1:] if shape[0] == timesteps else shape), *ours])
+    synapses = [layer.synapse if isinstance(layer, Recurrent) else layer for layer in ours]
+    with_weights = [layer for layer in synapses if layer.weights and not isinstance(layer, (Neuron, LeakyReadout))]
     for layer, values in zip(with_weights, weights, strict=True):
         layer.set_weights(values)
-    network = keras.Model(inputs, [outputs[layer] for layer in watched])
-    return rsnn.SpikingModel(network, timesteps, "bptt", step_mode, return_sequences=True), watched
+    spikes, membranes = ([of.name for of in ours if isinstance(of, kinds)] for kinds in (Neuron, (Neuron, LeakyReadout)))
+    return rsnn.SpikingModel(network, timesteps, "bptt", step_mode, return_sequences=True), membranes, spikes
 
 
-def assert_outputs(model, watched, samples, found, rtol):
-    """Spikes are equal; readouts and means of spikes are to rounding."""
-    outputs = keras.tree.flatten(model.predict(samples, verbose=0))
-    for layer, ours, (spikes, membranes) in zip(watched, outputs, found, strict=True):
-        if isinstance(layer, Neuron):
+def assert_same(observed, samples, theirs, rtol):
+    """Spikes are equal, membranes are to rounding; `rtol` is that of readouts and outputs, which half precision rounds."""
+    ours = observed.predict(samples, verbose=0)
+    with_membranes = [layer for layer in theirs if layer[1] is not None]
+    for name, (spikes, membranes) in zip(observed.membranes, with_membranes, strict=True):
+        found, tolerance = ours["membrane"][name], rtol
+        if name in observed.spikes:
             assert 0.01 < spikes.mean() < 0.99
-            np.testing.assert_array_equal(ours, spikes, err_msg=layer.name)
-        else:
-            theirs = membranes if isinstance(layer, LeakyReadout) else spikes
-            np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=rtol, err_msg=layer.name)
+            np.testing.assert_array_equal(ours["spikes"][name], spikes, err_msg=name)
+            layer, tolerance = observed.network.get_layer(name), 1e-5
+            if not (layer.neuron if isinstance(layer, Recurrent) else layer.cell).reset_delay:
+                # SpikingJelly has the membrane after the reset.
+                found = np.where(spikes, 0.0, found)
+        np.testing.assert_allclose(found, membranes, rtol=tolerance, atol=tolerance, err_msg=name)
+    (outputs, membranes), ends_in_readout = theirs[-1], observed.membranes[-1] not in observed.spikes
+    np.testing.assert_allclose(ours["output"], membranes if ends_in_readout else outputs, rtol=rtol, atol=rtol)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.__name__)
@@ -372,42 +404,34 @@ def test_a_published_example_has_the_same_spikes_and_membranes_here(example, tmp
     weights = list(weights_of(theirs))
     samples, frames = batch_of(shape, timesteps)
     found, in_bfloat16 = recorded(theirs, frames)
-    model, watched = model_of(example, weights)
-    assert_outputs(model, watched, samples, found, 1e-5)
-    for layer, (spikes, expected) in zip(watched, found, strict=True):
-        if isinstance(layer, Neuron):
-            every = list(range(expected[0, 0].size))
-            membranes = rsnn.analysis.membranes(model, samples, layer.name, every).values.reshape(expected.shape)
-            if not (layer.neuron if isinstance(layer, Recurrent) else layer.cell).reset_delay:
-                # SpikingJelly has the membrane after the reset.
-                membranes = np.where(spikes, 0.0, membranes)
-            np.testing.assert_allclose(membranes, expected, rtol=1e-5, atol=1e-5, err_msg=layer.name)
-    # Step by step, saved and loaded.
-    model_of(example, weights, "single")[0].save(tmp_path / "model.keras")
-    assert_outputs(keras.models.load_model(tmp_path / "model.keras"), watched, samples, found, 1e-5)
+
+    def observed(step_mode):
+        return rsnn.analysis.observed(*model_of(example, weights, step_mode))
+
+    assert_same(observed("multi"), samples, found, 1e-5)
+    observed("single").save(tmp_path / "model.keras")
+    assert_same(keras.models.load_model(tmp_path / "model.keras"), samples, found, 1e-5)
     keras.config.set_dtype_policy("mixed_bfloat16" if in_bfloat16 else "mixed_float16")
-    assert_outputs(*model_of(example, weights), samples, found, 1e-2 if in_bfloat16 else 1e-3)
+    assert_same(observed("multi"), samples, found, 1e-2 if in_bfloat16 else 1e-3)
 
 
-@pytest.mark.parametrize("example", [autoencoder, normalized], ids=lambda example: example.__name__)
+@pytest.mark.parametrize("example", [regression, normalized], ids=lambda example: example.__name__)
 def test_gradients_of_a_published_example_are_those_of_its_library(example):
-    """In training. snnTorch's batch normalisation has the statistics of a step, SpikingJelly's those of all steps."""
+    """Of the mean squared error of membranes at all steps, or of firing rates."""
     import torch
 
     theirs, _, shape, timesteps = example()
     draw_weights(theirs)
     weights = list(weights_of(theirs))
     samples, frames = batch_of(shape, timesteps)
-    target = samples if example is autoencoder else np.eye(3, 10, dtype="float32")
     outputs = run(theirs.train(), frames)
-    value = theirs[-1].mem.movedim(1, -1) if example is autoencoder else outputs.mean(0)
-    torch.nn.functional.mse_loss(value, torch.tensor(target)).backward()
+    outputs = outputs.mean(0) if example is normalized else torch.stack([membrane for _, membrane in outputs], dim=1)
+    target = np.random.default_rng(3).uniform(0.0, 1.0, outputs.shape).astype("float32")
+    torch.nn.functional.mse_loss(outputs, torch.tensor(target)).backward()
     expected = [gradient for of in weights_of(theirs, gradients=True) for gradient in of]
-    found = model_of(example, weights)[0].network
-    network = keras.Model(found.inputs, found.outputs[-1])
-    model = rsnn.SpikingModel(network, timesteps, "bptt", "single" if example is autoencoder else "multi")
+    model, *_ = model_of(example, weights)
+    model.return_sequences = example is regression
     _, gradients = loss_and_gradients(model, samples, target, keras.losses.MeanSquaredError())
-    # Those of biases before a normalisation are 0.
     largest = max(np.abs(gradient).max() for gradient in expected)
     for (path, ours), gradient in zip(gradients.items(), expected, strict=True):
-        np.testing.assert_allclose(ours, gradient, rtol=1e-3, atol=1e-5 * largest, err_msg=path)
+        np.testing.assert_allclose(ours, gradient.reshape(ours.shape), rtol=1e-3, atol=1e-5 * largest, err_msg=path)

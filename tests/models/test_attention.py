@@ -6,16 +6,16 @@ import pytest
 from helpers import to_numpy
 
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.models import spiking_self_attention, token_attention
+from keras_ratesnn.models import spike_driven_attention, spiking_self_attention, token_attention
 
-ATTENTIONS = [spiking_self_attention, token_attention]
+ATTENTIONS = [spiking_self_attention, token_attention, spike_driven_attention]
 
 
 def spikes_of(attention, shape, *args, **kwargs):
     """The spikes of the parts of an attention with random weights, at the first step, and those of attention."""
     inputs = keras.Input(shape)
     outputs = attention(inputs, *args, **kwargs, name="attention")
-    parts = ("query", "key", "value") if attention is spiking_self_attention else ("query", "key")
+    parts = ("query", "key") if attention is token_attention else ("query", "key", "value")
     model = keras.Model(inputs, outputs)
     names = [f"attention_{part}_neuron" for part in parts] + ["attention_neuron"]
     inner = keras.Model(inputs, [model.get_layer(name).output for name in names])
@@ -53,6 +53,17 @@ def test_token_attention_is_the_formula():
     chosen = keras.Model(model.inputs[0], model.get_layer("attention_joined").output)
     x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype("float32")
     np.testing.assert_array_equal(by_head(to_numpy(chosen(x)), 4), expected * key)
+
+
+def test_spike_driven_attention_is_the_formula():
+    (query, key, value, found), _, model = spikes_of(spike_driven_attention, (5, 8), 4)
+    # The first step halves the current, which is at the threshold for a sum of 1.
+    expected = (key * value).sum(axis=1, keepdims=True) / 2 >= 0.5
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(found.reshape((2, 1, 8)), expected)
+    chosen = keras.Model(model.inputs[0], model.get_layer("attention_joined").output)
+    x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype("float32")
+    np.testing.assert_array_equal(to_numpy(chosen(x)), expected * query)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

@@ -15,18 +15,22 @@ from helpers import BACKEND, loss_and_gradients, to_numpy
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layers import LIF, ParametricLIF
-from keras_ratesnn.models import _blocks, _initializers
+from keras_ratesnn.models import _blocks, _initializers, ms_resnet
 from keras_ratesnn.models._pooling import PaddedMaxPooling2D
 
 pytestmark = pytest.mark.runs_once
 
-TRANSFORMERS = [models.Spikformer, models.QKFormer, models.MaxFormer, models.ESpikeFormer, models.ESpikeFormerLarge]
+TRANSFORMERS = [
+    *(models.Spikformer, models.QKFormer, models.MaxFormer, models.ESpikeFormer, models.ESpikeFormerLarge),
+    *(models.SpikeDrivenTransformer, models.MetaSpikeFormer, models.SpikingResformer),
+]
 EVERY_NETWORK = [
     network
     for network in (getattr(models, name) for name in models.__all__ if name[0].isupper())
     if network not in TRANSFORMERS
 ]
 ONE_OF_A_KIND = [models.ResNet18, models.SEWResNet18, models.PreActResNet18, models.VGG11]
+MS_RESNETS = [models.MSResNet18, models.MSResNet34, models.MSResNet104]
 WITH_A_STEM = [models.ResNet18, models.ResNet19, models.SEWResNet18, models.PreActResNet18]
 
 
@@ -89,7 +93,8 @@ def test_the_signature_of_a_network_has_each_argument_with_its_default(network):
 
 def test_arguments_that_are_described_are_those_that_networks_take():
     """`ResNet18` and `Spikformer` describe the arguments of the other networks of their kind, too."""
-    for network, others in ((models.ResNet18, EVERY_NETWORK), (models.Spikformer, [models.QKFormer, models.MaxFormer])):
+    of_spikformer = [models.QKFormer, models.MaxFormer, models.SpikeDrivenTransformer]
+    for network, others in ((models.ResNet18, EVERY_NETWORK), (models.Spikformer, of_spikformer)):
         described = re.findall(r"^        (\w+): ", network.__doc__.partition("Returns:")[0], re.MULTILINE)
         for other in (network, *others):
             taken = inspect.signature(other).parameters
@@ -110,6 +115,9 @@ def test_arguments_that_are_described_are_those_that_networks_take():
         (models.VGGSNN, 10, 9_271_498),
         (models.SEWResNet34, 1000, 21_806_184),
         (models.PreActResNet34, 1000, 21_806_184),
+        (models.MSResNet18, 1000, 11_693_736),
+        (models.MSResNet34, 1000, 21_801_896),
+        (models.MSResNet104, 1000, 77_350_504),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -133,6 +141,7 @@ def test_sew_resnet50_has_the_layers_of_keras_resnet50():
         (models.VGGSNN, (48, 48, 2), 10, 10),
         *((network, (224, 224, 3), 1000, 4) for network in (models.SEWResNet18, models.SEWResNet34, models.SEWResNet50)),
         *((network, (224, 224, 3), 1000, 4) for network in (models.PreActResNet18, models.PreActResNet34)),
+        *((network, (224, 224, 3), 1000, 6) for network in MS_RESNETS),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -146,7 +155,8 @@ def test_defaults(network, shape, classes, timesteps):
     assert (model.timesteps, model.step_mode) == (timesteps, "multi")
     assert isinstance(model.gradient, rsnn.gradients.Rate)
     neurons = [layer for layer in model.network.layers if isinstance(layer, rsnn.layers.Neuron)]
-    assert {(neuron.decay, neuron.threshold, neuron.reset) for neuron in neurons} == {(0.2, 1.0, "soft")}
+    usual = (0.25, pytest.approx(0.5), "hard") if network in MS_RESNETS else (0.2, 1.0, "soft")
+    assert all((neuron.decay, neuron.threshold, neuron.reset) == usual for neuron in neurons)
 
 
 @of_networks(WITH_A_STEM)
@@ -301,10 +311,47 @@ def test_a_training_step_reaches_every_kernel(network):
     assert_trains(small(network), *images())
 
 
-@of_networks([network for network in EVERY_NETWORK if network not in ONE_OF_A_KIND])
+@of_networks([network for network in EVERY_NETWORK if network not in [*ONE_OF_A_KIND, *MS_RESNETS]])
 @pytest.mark.slow
 def test_a_training_step_reaches_every_kernel_of_the_other_networks(network):
     assert_trains(small(network), *images(), unreached=SILENT.get(network, ()))
+
+
+@pytest.mark.on_each_backend
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_neurons_of_ms_resnets_spike_above_their_threshold_and_not_at_it(precision):
+    keras.config.set_dtype_policy(precision)
+    inputs = keras.Input((3,))
+    currents = keras.layers.Rescaling(1.0)(inputs)
+    model = rsnn.SpikingModel(keras.Model(inputs, ms_resnet.ms_neuron()(currents)), timesteps=2, return_sequences=True)
+    # 0.5, the next number, which is 0.5 in half precision, and 0.25 · 0.5 + 0.375 in the second step.
+    frames = np.array([[[0.5, np.nextafter(np.float32(0.5), np.float32(1)), 0.5], [0.5, 0.5, 0.375]]], "float32")
+    expected = [[0, 1, 0], [1, 0, 0]] if precision == "float32" else [[0, 0, 0], [1, 1, 0]]
+    np.testing.assert_array_equal(to_numpy(model(frames))[0].astype("float32"), expected)
+
+
+@of_networks([models.MSResNet18, models.MSResNet104])
+def test_blocks_of_ms_resnets_add_nothing_at_first_and_then_a_training_step_reaches_every_kernel(network):
+    model = small(network)
+    for name, layer in layers_of(model).items():
+        if name.endswith("_bn2"):
+            assert not to_numpy(layer.gamma).any()
+            layer.gamma.assign(np.full(layer.gamma.shape, 0.5))
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            assert set(to_numpy(layer.gamma)) == {0.5}
+    assert_trains(model, *images())
+
+
+def test_the_stages_of_ms_resnets_each_halve_the_image():
+    with without_weights():
+        deep, usual = (small(network, 96) for network in (models.MSResNet104, models.MSResNet18))
+        with pytest.raises(ValueError, match="at least 16"):
+            small(models.MSResNet18, 8)
+    for model, stem in ((deep, "stem_conv3"), (usual, "stem_conv")):
+        assert [layers_of(model)[name].output.shape[1] for name in (stem, "stage1_block1_add", "last_neuron")] == [48, 24, 3]
+    assert layers_of(usual)["stem_conv"].kernel_size == (7, 7)
+    assert not [name for name in layers_of(usual) if "pool" in name and name != "pool"]
+    assert layers_of(deep)["dropout"].rate == 0.2
 
 
 @of_networks(ONE_OF_A_KIND[:3])
@@ -375,6 +422,7 @@ def test_a_saved_network_loads(network, tmp_path):
     [
         (models.VGGSNN, {}),
         (models.PreActResNet18, {"stem": "imagenet"}),
+        pytest.param(models.MSResNet104, {"stem": "imagenet"}, marks=pytest.mark.slow),
         pytest.param(models.ResNet18, {"stem": "imagenet"}, marks=pytest.mark.slow),
         pytest.param(models.SEWResNet50, {}, marks=pytest.mark.slow),
     ],

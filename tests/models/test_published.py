@@ -14,7 +14,8 @@ from keras_ratesnn.layers import LIF
 from keras_ratesnn.models import from_checkpoint, to_checkpoint
 
 BY_BACKEND = ["sew_resnet18", "qkformer_imagenet", "espikeformer_large"]
-ON_TORCH = ["ratebp_resnet19", "ratebp_vggsnn", "spikformer_cifar", "maxformer_imagenet"]
+ON_TORCH = ["ratebp_resnet19", "ratebp_vggsnn", "spikformer_cifar", "maxformer_imagenet", "sdt_v1", "sdt_v2"]
+ON_TORCH += ["spikingresformer", "ms_resnet18"]
 """With those above one of each family; elsewhere, and of all others, they are slow tests."""
 
 OTHERS = [
@@ -130,6 +131,16 @@ def test_all_layouts_of_files_load_the_same_weights(sew, tmp_path):
 
 
 @on_torch
+def test_only_weights_of_the_file_take_memory(monkeypatch):
+    def drawn(*args, **kwargs):
+        raise AssertionError("Initial values would be drawn, to be replaced.")
+
+    for initializer in (keras.initializers.VarianceScaling, keras.initializers.RandomUniform):
+        monkeypatch.setattr(initializer, "__call__", drawn)
+    assert len(weights_of(Case("sew_resnet18").model())) == len(Case("sew_resnet18").model().weights)
+
+
+@on_torch
 def test_the_report_says_what_became_of_each_weight_and_argument(sew, capsys):
     model = Case("sew_resnet18").model(timesteps=None, input_shape=None, verbose=True)
     report = model.checkpoint_report
@@ -157,6 +168,8 @@ def test_the_report_of_transformers_names_heads_unused_norms_and_qkformers_share
     report = Case("spikformer_cifar").model().checkpoint_report
     assert report.unused["block.1.norm2.bias"].startswith("a layer normalisation")
     assert report.note == ""
+    report = Case("spikingresformer").model(heads=[1, 2, 3]).checkpoint_report
+    assert (report.found["heads"], report.found["group_size"], report.found["stem"]) == ((1, 2, 3), 8, "imagenet")
     # 32 channels are less than one head of the authors' 64.
     with pytest.raises(ValueError, match="heads=None, which stands for 0"):
         Case("maxformer_imagenet").model(**heads)
@@ -174,6 +187,40 @@ def test_the_second_classifier_of_a_distilled_espikeformer_reads_the_authors_las
     np.testing.assert_array_equal(spikes.sum(axis=2), case.counts()[None])
     expected = (case.logits + spikes[:, 0] / 4 @ kernel.T + bias) / 2
     np.testing.assert_allclose(model.predict(case.x, verbose=0), expected, rtol=0, atol=1e-4)
+
+
+@on_torch
+def test_the_second_classifier_of_a_distilled_metaspikeformer_reads_the_spikes_of_the_first(tmp_path):
+    case, content, random = Case("sdt_v2"), content_of("sdt_v2"), np.random.default_rng(0)
+    second = {
+        f"head_kd.{name}": torch.tensor(random.normal(size=shape)) for name, shape in (("weight", (10, 12)), ("bias", 10))
+    }
+    content["model"] |= second
+    model = case.model(path=saved(tmp_path / "distilled.pth", content))
+    assert model.checkpoint_report.found["distilled"] is True
+    rates = rsnn.analysis.raster(model, case.x, "neuron", neurons=12).spikes.mean(axis=1)
+    expected = (case.logits + rates @ second["head_kd.weight"].numpy().T + second["head_kd.bias"].numpy()) / 2
+    np.testing.assert_allclose(model.predict(case.x, verbose=0), expected, rtol=0, atol=1e-4)
+
+
+@on_torch
+def test_unused_weights_tell_the_heads_of_a_spike_driven_transformer_and_settings_where_it_halves_images(tmp_path):
+    case, content = Case("sdt_v1"), content_of("sdt_v1")
+    report = case.model().checkpoint_report
+    assert (report.network, report.found["heads"]) == ("sdt_v1", 4)
+    assert "tells the heads" in report.unused["block.1.attn.talking_heads.weight"]
+    assert report.assumed["pooling_stat"].startswith("'1111' for images of 128 x 128")
+    content["args"].pooling_stat = "1010"
+    path = saved(tmp_path / "settings.pth", content)
+    model = case.model(path=path, heads=None)
+    assert model.checkpoint_report.assumed["pooling_stat"] == "'1010', args.pooling_stat in the file"
+    assert model.network.get_layer("block1_attention_neuron").output.shape == (None, 1, 4, 4)
+    np.testing.assert_allclose(case.model(path=path, pooling_stat="0011").predict(case.x, verbose=0), case.logits, atol=1e-4)
+    # Settings are data of others.
+    content["args"].pooling_stat = "11111"
+    assert "args" not in str(case.model(path=saved(path, content)).checkpoint_report.assumed["pooling_stat"])
+    with pytest.raises(ValueError, match="`heads` must be that of the weights, 4"):
+        case.model(heads=8)
 
 
 @on_torch
@@ -205,7 +252,6 @@ def test_a_model_of_the_user_is_filled_and_arguments_replace_what_weights_do_not
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"classes": 7}, "`classes` must be that of the weights, 10"),
         ({"width": 0.25}, "`width` must be that of the weights, 0.046875"),
         ({"stem": "cifar"}, "`stem` must be that of the weights, 'imagenet'"),
         ({"input_shape": (32, 32, 1)}, "`input_shape` must have 3 channels"),
@@ -266,8 +312,8 @@ def test_files_are_written_as_the_authors_programs_write_them(name, tmp_path):
     assert found.keys() == expected.keys()
     for key, tensor in expected.items():
         assert (found[key].shape, found[key].dtype) == (tensor.shape, tensor.dtype)
-        # What their networks do not run is written as at the start of training.
-        if "num_batches_tracked" not in key and ".norm" not in key:
+        # What their networks do not run is written anew.
+        if not any(part in key for part in ("num_batches_tracked", "block.0.norm", "block.1.norm", "talking_heads")):
             assert torch.equal(found[key], tensor), key
 
 
@@ -278,11 +324,13 @@ def test_weights_made_here_come_back_from_files_bit_for_bit_even_from_behind_pre
         (models.MaxFormer(images, timesteps=2, dims=32, blocks=3, heads=2), {"heads": 2}),
         (models.SEWResNet50(images, timesteps=2, width=1 / 64), {}),
         (models.ESpikeFormerLarge(images, dims=(4, 8, 16), blocks=1, heads=2, distilled=True), {"heads": 2}),
+        (models.SpikingResformer(images, dims=(4, 8, 8), blocks=(2, 1, 2), heads=(1, 2, 2), group_size=4), {}),
+        (models.MSResNet104((32, 32, 3), width=1 / 64, stem="imagenet"), {}),
     ):
-        inputs = keras.Input(images)
+        inputs = keras.Input(network.network.input_shape[1:])
         prepared = keras.Model(inputs, network.network(keras.layers.Rescaling(1 / 255)(inputs)))
         to_checkpoint(rsnn.SpikingModel(prepared, network.timesteps), tmp_path / "written.pth")
-        model = from_checkpoint(tmp_path / "written.pth", input_shape=images, timesteps=1, verbose=False, **heads)
+        model = from_checkpoint(tmp_path / "written.pth", input_shape=inputs.shape[1:], timesteps=1, verbose=False, **heads)
         assert model.name == network.name
         expected, found = weights_of(network), weights_of(model)
         assert found.keys() == expected.keys()

@@ -15,7 +15,9 @@ from keras_ratesnn.layers import LIF, Neuron
 pytestmark = pytest.mark.runs_once
 
 NETWORKS = [models.Spikformer, models.QKFormer, models.MaxFormer]
+WITH_SPIKE_DRIVEN = [*NETWORKS, models.SpikeDrivenTransformer]
 EDITIONS = [(network, edition) for network in NETWORKS for edition in ("imagenet", "cifar", "dvs")]
+EDITIONS += [(models.SpikeDrivenTransformer, "cifar")]
 
 SIZES = {"imagenet": 32, "cifar": 16, "dvs": 32}
 """Of images with some tokens."""
@@ -44,8 +46,9 @@ def firing(network, size=16, channels=3, **kwargs):
     model = small(network, size, channels, **kwargs)
     for layer in [layer for layer in model.network.layers if isinstance(layer, keras.layers.BatchNormalization)]:
         layer.gamma.assign(np.full(layer.gamma.shape, 1.5))
-        # The sums of Max-Former's blocks are of currents, not of spikes, and would grow.
-        summed = network is models.MaxFormer and not layer.name.endswith(("query_bn", "key_bn", "value_bn"))
+        # The sums of these blocks are of currents, not of spikes, and would grow.
+        of_currents = network in (models.MaxFormer, models.SpikeDrivenTransformer)
+        summed = of_currents and not layer.name.endswith(("query_bn", "key_bn", "value_bn"))
         layer.beta.assign(np.full(layer.beta.shape, 0.2 if summed else 1.0))
     take_statistics(model, images(size, channels)[0])
     return model
@@ -104,6 +107,21 @@ DVS = {"edition": "dvs", "dims": 256, "blocks": 2}
         (models.ESpikeFormer, {}, 18_987_504),
         (models.ESpikeFormerLarge, {}, 170_971_714),
         (models.ESpikeFormerLarge, {"dims": (128, 256, 512), "shortcut_projection": True}, 82_502_952),
+        # This program has a convolution of the heads in each block, which it does not use.
+        (models.SpikeDrivenTransformer, {"blocks": 8, "dims": 384, **IMAGENET}, 16_816_536 - 8 * 8**2),
+        (models.SpikeDrivenTransformer, {"blocks": 6, "dims": 512, **IMAGENET}, 23_373_736 - 6 * 8**2),
+        (models.SpikeDrivenTransformer, {"blocks": 8, "dims": 512, **IMAGENET}, 29_689_896 - 8 * 8**2),
+        (models.SpikeDrivenTransformer, {"blocks": 10, "dims": 512, **IMAGENET}, 36_006_056 - 10 * 8**2),
+        (models.SpikeDrivenTransformer, {"blocks": 8, "dims": 768, **IMAGENET}, 66_339_144 - 8 * 8**2),
+        (models.MetaSpikeFormer, {"dims": (64, 128, 256, 360)}, 15_112_208),
+        (models.MetaSpikeFormer, {"dims": (96, 192, 384, 480)}, 31_333_864),
+        (models.MetaSpikeFormer, {}, 55_350_248),
+        # The paper's 11.14, 17.76 and 35.52 million are those without normalisations, its 60.38 million are all.
+        (models.SpikingResformer, {}, 11_180_992),
+        (models.SpikingResformer, {"dims": (64, 256, 512)}, 17_813_824),
+        (models.SpikingResformer, {"dims": (64, 384, 768)}, 35_601_472),
+        (models.SpikingResformer, {"dims": (128, 512, 1024)}, 60_375_680),
+        (models.SpikingResformer, {"input_shape": (32, 32, 3)}, 11_173_312),
     ],
 )
 def test_the_number_of_trainable_parameters_is_that_of_the_authors(network, arguments, expected):
@@ -131,7 +149,27 @@ def tokens_of(model):
     return model.network.get_layer("tokens").output.shape[1]
 
 
-@of_networks()
+def test_pooling_stat_says_after_which_convolutions_a_spike_driven_transformer_halves_images():
+    def pools(shape, **arguments):
+        model = models.SpikeDrivenTransformer(shape, dims=32, blocks=1, **arguments)
+        names = [layer.name for layer in model.network.layers]
+        assert names.index("patches4_pool") < names.index("patches4_neuron")
+        assert "patches3_pool" not in names or names.index("patches3_neuron") < names.index("patches3_pool")
+        return tokens_of(model), "".join(str(int(f"patches{number}_pool" in names)) for number in (1, 2, 3, 4))
+
+    with keras.StatelessScope(initialize_variables=False):
+        assert pools((32, 32, 3)) == (64, "0011")
+        assert pools((128, 128, 3)) == (64, "1111")
+        assert pools((128, 128, 2)) == (256, "0111")
+        assert pools((32, 16, 3), pooling_stat="1101") == (8, "1101")
+    for wrong, error in (("011", ValueError), ("0012", ValueError), ("0011\n", ValueError), (11, TypeError)):
+        with pytest.raises(error, match=r"`pooling_stat` must be .* Received: pooling_stat="):
+            models.SpikeDrivenTransformer(pooling_stat=wrong)
+    with pytest.raises(ValueError, match="multiples of 16: in the edition 'cifar'"):
+        models.SpikeDrivenTransformer((24, 32, 3), pooling_stat="1111")
+
+
+@of_networks(WITH_SPIKE_DRIVEN)
 def test_the_edition_gives_the_default_image(network):
     for edition, shape in (("imagenet", (224, 224, 3)), ("cifar", (32, 32, 3)), ("dvs", (128, 128, 2)), (None, (32, 32, 3))):
         with keras.StatelessScope(initialize_variables=False):
@@ -229,7 +267,7 @@ def test_event_frames_train():
     assert_trains(firing(models.Spikformer, channels=2), x, y)
 
 
-# Integer spikes.
+# Networks in stages of convolutions and attention.
 def espikeformer(input_shape=(32, 32, 3), **kwargs):
     return models.ESpikeFormer(input_shape, classes=3, **{"dims": (4, 8, 16, 24), "blocks": 3, "heads": 2, **kwargs})
 
@@ -239,7 +277,14 @@ def large(input_shape=(32, 32, 3), **kwargs):
     return models.ESpikeFormerLarge(input_shape, classes=3, **arguments)
 
 
-of_integer_networks = pytest.mark.parametrize("network", [espikeformer, large], ids=["ESpikeFormer", "ESpikeFormerLarge"])
+def meta(input_shape=(32, 32, 3), **kwargs):
+    arguments = {"timesteps": 2, "dims": (4, 8, 16, 24), "blocks": 3, "heads": 2, **kwargs}
+    return models.MetaSpikeFormer(input_shape, classes=3, **arguments)
+
+
+of_staged_networks = pytest.mark.parametrize(
+    "network", [espikeformer, large, meta], ids=["ESpikeFormer", "ESpikeFormerLarge", "MetaSpikeFormer"]
+)
 
 
 def attentive(network, *args):
@@ -253,8 +298,8 @@ def attentive(network, *args):
     return model
 
 
-@of_integer_networks
-def test_an_espikeformer_trains_and_its_samples_do_not_see_each_other(network):
+@of_staged_networks
+def test_a_network_in_stages_trains_and_its_samples_do_not_see_each_other(network):
     model = attentive(network)
     x, y = images(32)
     assert_trains(model, x, y)
@@ -265,8 +310,8 @@ def test_an_espikeformer_trains_and_its_samples_do_not_see_each_other(network):
     np.testing.assert_allclose(model.predict(x[2:3], verbose=0), outputs[2:3], rtol=1e-4, atol=1e-5)
 
 
-@of_integer_networks
-def test_a_saved_espikeformer_loads_and_computes_the_same_in_channels_first_order(network, tmp_path):
+@of_staged_networks
+def test_a_saved_network_in_stages_loads_and_computes_the_same_in_channels_first_order(network, tmp_path):
     model, (x, _) = attentive(network), images(32)
     take_statistics(model, x)
     model.save(tmp_path / "some.keras")
@@ -329,7 +374,7 @@ def test_an_espikeformer_takes_other_neurons_for_more_steps():
 
 
 # Graphs that everything else sees inside.
-@of_networks()
+@of_networks(WITH_SPIKE_DRIVEN)
 def test_measurements_see_the_neurons_of_attention(network):
     model = firing(network)
     x, _ = images()

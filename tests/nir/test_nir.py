@@ -167,6 +167,7 @@ def loop(graph, x, soft=False):
     return x
 
 
+_HALVES = [keras.initializers.Constant(value) for value in (0.5, 1.0, -0.5)]
 NEURONS = {
     "IF": lambda: IF(1.25, reset="hard", v_reset=-0.25),
     "IF soft": lambda: IF(),
@@ -179,6 +180,7 @@ NEURONS = {
     "CuBaLIF soft": lambda: CuBaLIF(0.25, synaptic_decay=0.5),
     "ParametricLIF": lambda: ParametricLIF(0.5, reset="hard", per_channel=True),
     "learned threshold": lambda: LIF(0.5, 1.5, reset="hard", learn_threshold=True),
+    "of each neuron": lambda: CuBaLIF(*_HALVES[:2], synaptic_decay=_HALVES[0], reset="hard", v_reset=_HALVES[2]),
     "stabilised threshold": lambda: LIF(0.5, 1.5, reset="hard", threshold_stabilizer=True),
 }
 
@@ -195,6 +197,10 @@ def test_spikes_are_those_of_the_equations_of_nir(neuron, file):
             # Decays of 1/4 and 1/2.
             logits = np.resize([0.0, -np.log(3.0)], layer.cell.decay_logit.shape)
             layer.cell.decay_logit.assign(logits)
+        if "each" in neuron:
+            size = len(layer.decay)
+            layer.set_decay(np.resize([0.5, 0.25], size))
+            layer.set_threshold(np.resize([1.0, 0.75, 1.25], size))
         if "learned" in neuron:
             layer.cell.log_threshold.assign(np.log(1.25))
         if "stabilised" in neuron:
@@ -597,6 +603,41 @@ def test_factors_of_the_input_and_membranes_at_rest_are_converted(node, file):
 def test_a_reset_above_the_threshold_names_the_node(file):
     with pytest.raises(ValueError, match="node 'neurons_0' of type LIF: its v_reset is above its threshold"):
         rsnn.import_nir(written(file, nir.LIF(*full(2e-4, 2.0, 0.0, 1.0, 1.5))), T, reset="hard")
+
+
+def test_values_of_channels_and_neurons_go_out_and_in_again(file):
+    """Also where features are flattened in another order, and of neurons that learn them."""
+    inputs = x = keras.Input((3, 2, 4))
+    halves = np.resize([0.25, 0.5, 0.75], (3, 2, 4))
+    x = LIF([0.25, 0.5, 0.75, 0.5], halves + 0.25, reset="hard", v_reset=-halves, name="image")(layers.Conv2D(4, 1)(x))
+    x = CuBaLIF(0.5, np.linspace(0.5, 2.0, 24), synaptic_decay=halves.ravel(), name="flat")(layers.Flatten()(x))
+    x = LIF([0.5, 0.25, 0.75], [0.5, 1.0, 1.5], learn_threshold=True, learn_decay=True, name="learned")(layers.Dense(3)(x))
+    x = LeakyReadout([0.5, 0.25], synaptic_decay=[0.5, 0.75], learn_decay=True, name="readout")(layers.Dense(2)(x))
+    network = keras.Model(inputs, x)
+    with_dyadic_weights(
+        keras.Sequential([layer for layer in network.layers if isinstance(layer, (layers.Dense, layers.Conv2D))])
+    )
+    model = rsnn.import_nir(exported(network, file), T)
+    steps = dyadic((2, T, 3, 2, 4), 0.0, 2.0, 1)
+    np.testing.assert_allclose(steps_of(model, steps), steps_of(network, steps), rtol=1e-4, atol=1e-4)
+    for name in ("image", "flat", "learned", "readout"):
+        found, original = (of.get_layer(name) for of in (model.network, network))
+        assert type(found) is type(original)
+        assert len(found.trainable_weights) == len(original.trainable_weights)
+        for argument in ("decay", "threshold", "v_reset", "synaptic_decay"):
+            if hasattr(original, argument):
+                expected = getattr(original, argument)
+                np.testing.assert_allclose(getattr(found, argument), expected, rtol=1e-6, err_msg=f"{name}, {argument}")
+
+
+def test_decays_that_differ_within_a_channel_are_those_of_neurons(file):
+    tau = np.linspace(2e-4, 3e-4, 8).reshape(2, 2, 2)
+    shape = np.ones((2, 2, 2))
+    parts = {"input": nir.Input(np.array([2, 2, 2])), "output": nir.Output(np.array([2, 2, 2]))}
+    parts["lif"] = nir.LIF(tau=tau, r=tau / STEP, v_leak=0.0 * shape, v_threshold=shape, v_reset=0.0 * shape)
+    nir.write(file, nir.NIRGraph(parts, [("input", "lif"), ("lif", "output")]))
+    (layer,) = rsnn.import_nir(file, T, reset="hard").network.layers[1:]
+    np.testing.assert_allclose(np.moveaxis(layer.decay, -1, 0), 1.0 - STEP / tau, rtol=1e-6)
 
 
 def test_time_constants_of_channels_are_those_of_parametric_neurons(file):

@@ -83,12 +83,6 @@ def put(path, value):
     return damage
 
 
-def times_within_channels(root):
-    tau = np.linspace(2e-4, 3e-4, 12).reshape(3, 2, 2)
-    change("lif", "tau", tau)(root)
-    change("lif", "r", tau / 1e-4)(root)
-
-
 def virtual(root):
     layout = h5py.VirtualLayout((5, 12), "float32")
     layout[:] = h5py.VirtualSource("/etc/passwd", "weight", (5, 12))
@@ -159,9 +153,8 @@ DAMAGED = {
     "neurons": (change("lif", "tau", np.full((3, 3, 2), 1e-3)), "'lif' of type LIF: its tau has the shape"),
     "fast": (change("lif", "tau", np.full((3, 2, 2), 1e-5)), "its time constants are from 1e-05 .*Pass the time step"),
     "negative time": (change("lif", "tau", np.full((3, 2, 2), -1e-3)), "its time constants are from -0.001"),
-    "thresholds": (change("lif", "v_threshold", np.arange(12.0).reshape(3, 2, 2)), "its neurons differ in v_threshold"),
+    "thresholds": (change("lif", "v_threshold", np.arange(-1.0, 11.0).reshape(3, 2, 2)), "at rest above its threshold, by 0.9"),
     "low threshold": (change("lif", "v_threshold", np.full((3, 2, 2), -1.0)), "at rest above its threshold"),
-    "within a channel": (times_within_channels, "its time constants differ within a channel"),
     "reset": (change("lif", "metadata/reset", "never"), "reset='never'"),
     "time step": (change("lif", "metadata/dt", -1e-4), "its metadata has dt=-0.0001, which must be > 0"),
     "surrogate": (change("lif", "metadata/surrogate", "ATan(alpha=-1)"), "surrogate ATan.*must be > 0"),

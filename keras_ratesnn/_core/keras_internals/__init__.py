@@ -58,6 +58,7 @@ from keras_ratesnn._core.keras_internals.scopes import Replaced as Replaced
 from keras_ratesnn._core.keras_internals.scopes import Tried as Tried
 from keras_ratesnn._core.keras_internals.scopes import Values as Values
 from keras_ratesnn._core.keras_internals.scopes import autocast_dtype as autocast_dtype
+from keras_ratesnn._core.keras_internals.scopes import give_values as give_values
 from keras_ratesnn._core.keras_internals.scopes import without_autocast as without_autocast
 from keras_ratesnn._core.keras_internals.scopes import without_values as without_values
 from keras_ratesnn._core.keras_internals.state import assign as assign

@@ -1,9 +1,11 @@
 """Scopes in which variables have other values than their own, or are read in another dtype."""
 
 import contextlib
+import functools
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_ratesnn._core.keras_internals.imported import (
@@ -211,16 +213,42 @@ def autocast_dtype():
 
 @contextlib.contextmanager
 def without_values():
-    """A context in which new variables have shapes, but no values.
+    """A context in which new variables have shapes, but no values: a list, which has these variables at the end.
 
-    Keras would give them values at the end of the next `StatelessScope`, even if they were larger than memory.
+    Keras would give them values at the end of the next `StatelessScope`, even if they were larger than memory. `give_values`
+    does it.
     """
+    made: list[keras.Variable] = []
     waiting = list(get_global_attribute("uninitialized_variables", []))
     try:
         with keras.StatelessScope(initialize_variables=False):
-            yield
+            yield made
     finally:
+        made.extend(get_global_attribute("uninitialized_variables", [])[len(waiting) :])
         set_global_attribute("uninitialized_variables", waiting)
+
+
+def give_values(layer, variables, values):
+    """Gives the variables of a layer that was made in `without_values` their first values.
+
+    Args:
+        layer: The layer.
+        variables: List of all variables.
+        values: Pairs of some of them and arrays, which are copied. The others have initial values.
+    """
+    arrays = {id(variable): array for variable, array in values}
+    for variable in variables:
+        if id(variable) in arrays:
+            variable._initializer = functools.partial(_copy, arrays[id(variable)])
+        variable._deferred_initialize()
+    for part in with_sublayers(layer):
+        # Where a layer is a module of PyTorch, Keras has waited for the values; exports need its parameters.
+        if part.variables and hasattr(part, "_track_variables"):
+            part._track_variables()
+
+
+def _copy(array, shape, dtype):
+    return ops.convert_to_tensor(np.array(array), dtype)
 
 
 def without_autocast():

@@ -14,6 +14,7 @@ from keras_ratesnn._core import checks, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import READOUT, TIME_MIXING, LayerKind
 from keras_ratesnn.layers import LeakyReadout, NeuronCell, TimeMixing
+from keras_ratesnn.layers.parameters import Parameter
 
 
 @registry.register
@@ -32,6 +33,7 @@ class SlotCell(NeuronCell):
     """
 
     fixed_arguments = ("slots",)
+    threshold = Parameter()
 
     def __init__(self, cell: NeuronCell | Config, slots: int, **kwargs: Any) -> None:
         inside: NeuronCell = keras.saving.deserialize_keras_object(cell) if isinstance(cell, dict) else cell
@@ -185,7 +187,10 @@ class SlotReadout(keras.layers.Layer):
         self.slots = checks.positive_integer("slots", slots)
         self.value = self.layer.value
         self.supports_masking = True
-        self.built = True
+
+    def build(self, input_shape: Shape) -> None:
+        if not self.layer.built:
+            self.layer.build(input_shape)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         return {"layer": self.layer.initial_state(inputs), "slot": ops.zeros((), "int32")}

@@ -51,7 +51,8 @@ def _forward_mode(cell, current, state):
         remaining = iter(flat)
         with keras_internals.Values(zip(variables, values, strict=True)) as scope:
             _, spikes, after = cell.step(current, tree.map_leaves(lambda _: next(remaining), state))
-        changed = [(v, scope.get_current_value(v)) for v in variables if not v.trainable]
+        fixed = [(v, scope.get_current_value(v), value) for v, value in zip(variables, values, strict=True) if not v.trainable]
+        changed = [(variable, now) for variable, now, value in fixed if now is not value]
         return spikes, after, changed
 
     def along(input_tangent, state_tangent, weight):

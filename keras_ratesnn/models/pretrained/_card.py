@@ -18,8 +18,8 @@ class Card:
         preprocessing: The format of raw images, and the preprocessing inside the model.
         data_set: The data set for training and testing.
         timesteps: Integer, the number of time steps T.
-        gradient: Name of the training method.
-        epochs: Integer, the number of passes over the training images.
+        gradient: Name of the training method; `"not known"` for weights of others.
+        epochs: Integer, the number of passes over the training images; 0 for weights of others.
         seed: Integer.
         test_accuracy: Float, the accuracy on the test images.
         accuracies: Dict of numbers of time steps to the accuracy of the same weights on the test images.
@@ -31,6 +31,7 @@ class Card:
         file: Name of the weights file, written by `SpikingModel.save`.
         sha256: Hash of that file, 64 hexadecimal digits.
         url: The download URL of the file, or `None` if it ships with the package.
+        origin: Where weights of others come from. Defaults to `""`, for weights that the recipes trained.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -56,6 +57,7 @@ class Card:
     file: str
     sha256: str
     url: str | None
+    origin: str = ""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -97,7 +99,9 @@ def read(path, advice="Reinstall keras_ratesnn, or correct the file if it is you
         if not isinstance(content, dict):
             raise TypeError(f"It must contain an object. Received: {type(content).__name__}.")
         names = [field.name for field in dataclasses.fields(Card) if field.name != "name"]
-        missing, unknown = [name for name in names if name not in content], [name for name in content if name not in names]
+        # Cards of earlier versions have no origin.
+        missing = [name for name in names if name not in content and name != "origin"]
+        unknown = [name for name in content if name not in names]
         if missing or unknown:
             raise ValueError(f"Missing fields: {missing}. Unknown fields: {unknown}.")
         # The keys of JSON are strings.

@@ -2,12 +2,24 @@
 
 import inspect
 import os
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from keras_ratesnn._core import checks, keras_internals
-from keras_ratesnn.models._weights import inner_network
-from keras_ratesnn.models.published import _espikeformer, _file, _filling, _residual, _transformers, _writing
+from keras_ratesnn.models._weights import HEAD, TOP, inner_network
+from keras_ratesnn.models.published import (
+    _espikeformer,
+    _file,
+    _filling,
+    _ms_resnet,
+    _residual,
+    _spikingresformer,
+    _transformers,
+    _writing,
+)
 from keras_ratesnn.models.published._layouts import Layout, UnknownSizesError, channels_of, image_shape
 from keras_ratesnn.models.published._names import without_containers
 from keras_ratesnn.models.published._report import CheckpointReport
@@ -28,9 +40,21 @@ NETWORKS: dict[str, Mapping[Callable[..., Layout | None], Iterable[dict[str, str
     "maxformer": {_transformers.maxformer: _transformers.MAXFORMER.values()},
     "espikeformer": {_espikeformer.espikeformer: (_espikeformer.BASE,)},
     "espikeformer_large": {_espikeformer.espikeformer_large: (_espikeformer.LARGE,)},
+    "sdt_v1": {_transformers.sdt_v1: (_transformers.SPIKFORMER["imagenet"],)},
+    "sdt_v2": {_espikeformer.sdt_v2: (_espikeformer.META,)},
+    "spikingresformer": {_spikingresformer.spikingresformer: (_spikingresformer.SPIKINGRESFORMER,)},
+    "ms_resnet": {_ms_resnet.ms_resnet: (_ms_resnet.MS_RESNET, _ms_resnet.DEEP)},
 }
 """The architectures: functions of weights that return their `Layout`, or `None` if the names are not theirs, with their tables
 of names."""
+
+NOT_RUN: dict[Callable[..., Layout | None], Callable[..., dict[str, np.ndarray]]] = {
+    _transformers.sdt_v1: _transformers.talking_heads
+}
+"""Functions of a network that return weights which its authors do not run, but which tell what others do not."""
+
+HEADS = (HEAD, "distilled_classifier")
+"""The layers that depend on the number of classes."""
 
 
 def from_checkpoint(
@@ -68,14 +92,16 @@ def from_checkpoint(
             `"state_dict_ema"` (averages, which count if there are also others), `"state_dict"`, `"model"`, `"best_net"` and
             `"net"`.
         network: The architecture: `"rate_backpropagation"` (ResNets, VGGs, SEW and PreAct ResNets of Yu et al., 2024),
-            `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"` or
-            `"espikeformer_large"`. Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, whose weights are
-            replaced. Defaults to `None`: the names of the weights decide.
+            `"sew_resnet"` (Fang et al., 2021), `"spikformer"`, `"qkformer"`, `"maxformer"`, `"espikeformer"`,
+            `"espikeformer_large"`, `"sdt_v1"`, `"sdt_v2"` (Spike-driven Transformers), `"spikingresformer"` or `"ms_resnet"`.
+            Or a `SpikingModel` with the layers of one of `keras_ratesnn.models`, whose weights are replaced. Defaults to
+            `None`: the names of the weights decide.
         timesteps: Integer >= 1, which the weights do not tell. Defaults to `None`: that in the settings of the program, if they
             are in the file, else the builder's default.
         verbose: Boolean, whether the report is printed. Defaults to `True`.
         **options: Other arguments of the builder, such as `input_shape`, `neuron` or `gradient`. By default the weights decide,
-            and what they do not tell is the authors'.
+            and what they do not tell is the authors'. With `classes`, if the authors have others, the classifier is a new one,
+            to be trained.
 
     Returns:
         A `keras_ratesnn.SpikingModel`, not compiled. Its `checkpoint_report` has the arguments that the weights told (`found`)
@@ -104,14 +130,16 @@ def from_checkpoint(
     report = CheckpointReport(contents.path, contents.place, architecture, builder, {}, {}, layout.note, contents.prefixed)
     if isinstance(network, SpikingModel):
         model = _of_user(network, timesteps, options)
-        values = _matched(model, weights, layout, report, origin)
+        for variable, array in _matched(model, weights, layout, report, origin):
+            # A copy: a variable must not share memory with the file.
+            variable.assign(np.array(array))
     else:
-        arguments = _arguments(layout, contents.timesteps, timesteps, options, report, origin)
-        # First without values: a few large shapes may stand for more weights than there is memory.
-        with keras_internals.without_values():
-            values = _matched(layout.builder(**arguments), weights, layout, report, origin, options.get("include_top", True))
-        model = layout.builder(**arguments)
-    _filling.fill(model.network, values)
+        arguments = _arguments(layout, contents.settings, {"timesteps": timesteps, **options}, report, origin)
+        # First without values: a few large shapes may stand for more weights than there is memory. Their first values are those
+        # of the file, so that there are no others in memory.
+        with keras_internals.without_values() as variables:
+            model = layout.builder(**arguments)
+        keras_internals.give_values(model, variables, _matched(model, weights, layout, report, origin, options))
     model.checkpoint_report = report
     if verbose:
         print(report)
@@ -152,7 +180,7 @@ def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
     checks.instance("model", model, SpikingModel)
     path = checks.file_to_write("path", path)
     try:
-        place, weights = _writing.stored(inner_network(model.network), NETWORKS)
+        place, weights = _writing.stored(inner_network(model.network), NETWORKS, NOT_RUN)
     except _filling.MismatchError as error:
         raise ValueError(
             f"`model` must be a network of one of {', '.join(NETWORKS)}. Received: model={model.name!r}, but {error}. Build it "
@@ -161,10 +189,14 @@ def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
     _file.write(path, place, weights)
 
 
-def _matched(model, weights, layout, report, origin, include_top=True):
-    """See `_filling.matched`."""
+def _matched(model, weights, layout, report, origin, options=types.MappingProxyType({})):
+    """See `_filling.matched`; `options` are those of the user."""
+    left_out = {} if options.get("include_top", True) else dict.fromkeys(TOP, "include_top=False")
+    trained, classes = layout.found["classes"], options.get("classes")
+    if classes not in (None, trained):
+        left_out |= dict.fromkeys(HEADS, f"it is for {trained} classes; what is new, for {classes}, is not trained")
     try:
-        return _filling.matched(model.network, weights, layout, report, include_top)
+        return _filling.matched(model.network, weights, layout, report, left_out)
     except _filling.MismatchError as error:
         raise ValueError(
             f"`path` must have the weights of this {report.network}, a {report.builder}. {origin}, but {error}. Pass the "
@@ -212,14 +244,15 @@ def _of_user(network, timesteps, options):
     return network
 
 
-def _arguments(layout, of_settings, timesteps, options, report, origin):
+def _arguments(layout, settings, options, report, origin):
     """The arguments of a builder; what was found and assumed goes into the report."""
     given = {name: value for name, value in options.items() if value is not None}
     found = dict(layout.found)
     side, channels = found.pop("input_shape")
     shape = image_shape(side, channels)
     for name, value in found.items():
-        if name in given and not _agree(given[name], value):
+        # For other classes than those of the weights, the classifier is a new one.
+        if name in given and name != "classes" and not _agree(given[name], value):
             raise ValueError(
                 f"`{name}` must be that of the weights, {value!r}. {origin}, {name}={given[name]!r}. Leave it out."
             )
@@ -230,13 +263,11 @@ def _arguments(layout, of_settings, timesteps, options, report, origin):
     assumed = dict(layout.assumed)
     if not layout.size_is_told and options.get("input_shape") is None:
         assumed["input_shape"] = shape, f"{shape}, the authors' images"
-    if timesteps is not None:
-        given["timesteps"] = timesteps
-    elif of_settings is not None:
-        assumed["timesteps"] = of_settings[1], f"{of_settings[1]}, {of_settings[0]} in the file"
-    else:
-        default = inspect.signature(layout.builder).parameters["timesteps"].default
-        assumed["timesteps"] = default, f"{default}, the authors' default"
+    parameters = inspect.signature(layout.builder).parameters
+    default = parameters["timesteps"].default
+    assumed["timesteps"] = default, f"{default}, the authors' default"
+    of_file = {name: setting for name, setting in settings.items() if name in parameters}
+    assumed.update({name: (value, f"{value!r}, {where} in the file") for name, (where, value) in of_file.items()})
     report.assumed.update({name: text for name, (_, text) in assumed.items() if options.get(name) is None})
     return {**{name: value for name, (value, _) in assumed.items()}, **found, **given}
 
@@ -245,4 +276,5 @@ def _agree(given, found):
     """Whether an argument is that of the weights; numbers of channels are rounded."""
     if isinstance(given, (int, float)) and isinstance(found, float):
         return abs(given - found) < 1e-3
+    given = tuple(given) if isinstance(given, list) else given
     return given == found or (given, found) == ("auto", found)

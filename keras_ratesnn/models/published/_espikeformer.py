@@ -1,8 +1,10 @@
-"""E-SpikeFormer, the base and the large networks of Spike-driven Transformer V3."""
+"""E-SpikeFormer, the base and the large networks of Spike-driven Transformer V3, and Meta-SpikeFormer, which is V2."""
 
 from keras_ratesnn.models.espikeformer import ESpikeFormer
 from keras_ratesnn.models.espikeformer_large import ESpikeFormerLarge
+from keras_ratesnn.models.metaspikeformer import MetaSpikeFormer
 from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
+from keras_ratesnn.models.published._transformers import NEURONS
 
 _SIDE = 224
 _HEADS = (8, "8, the authors' default")
@@ -60,21 +62,50 @@ def _large_attention(theirs, ours):
     }
 
 
-BASE = {
-    **_downsamplings(("downsample1_1", "downsample1_2", "downsample2", "downsample3", "downsample4")),
-    **{
-        theirs: ours
-        for block, name in _STAGES.items()
-        for theirs, ours in {
-            **_separable(f"{block}.Conv", name),
-            f"{block}.conv{{n}}": f"{name}_{{n}}_conv",
-            f"{block}.bn{{n}}": f"{name}_{{n}}_bn",
-        }.items()
-    },
-    **_attention("block3.{b}", "stage4_block{b+1}"),
-    **_attention("block4.{b}", "stage5_block{b+1}"),
-    "head": "classifier",
-}
+def _meta_attention(theirs, ours):
+    """A block with attention of Meta-SpikeFormer, whose layers are three convolutions and three normalisations."""
+    ends = {
+        "0.body.0": "_hidden",
+        "0.body.1.bn": "_hidden_bn",
+        "0.body.2.0": "_depthwise",
+        "0.body.2.1": "",
+        "0.body.2.2": "_bn",
+    }
+    layers = {
+        f"{theirs}.attn.{part}.{n}": f"{ours}_attention_{name}{end}"
+        for part, name in _PARTS.items()
+        for n, end in {**ends, "1": "_bn2"}.items()
+    }
+    return {**layers, **_mlp(theirs, ours)}
+
+
+def _meta_separable(theirs, ours):
+    """The separable convolution of Meta-SpikeFormer, with two normalisations."""
+    parts = {"pwconv1": "expand", "bn1": "expand_bn", "dwconv": "depthwise", "pwconv2": "project", "bn2": "project_bn"}
+    return {f"{theirs}.{part}": f"{ours}_separable_{name}" for part, name in parts.items()}
+
+
+def _base(separable, attention):
+    """The base networks of V3, or those of V2; functions of their names and ours give the parts that differ."""
+    return {
+        **_downsamplings(("downsample1_1", "downsample1_2", "downsample2", "downsample3", "downsample4")),
+        **{
+            theirs: ours
+            for block, name in _STAGES.items()
+            for theirs, ours in {
+                **separable(f"{block}.Conv", name),
+                f"{block}.conv{{n}}": f"{name}_{{n}}_conv",
+                f"{block}.bn{{n}}": f"{name}_{{n}}_bn",
+            }.items()
+        },
+        **attention("block3.{b}", "stage4_block{b+1}"),
+        **attention("block4.{b}", "stage5_block{b+1}"),
+        "head": "classifier",
+    }
+
+
+BASE = _base(_separable, _attention)
+META = {**_base(_meta_separable, _meta_attention), "head_kd": "distilled_classifier"}
 LARGE = {
     **_downsamplings(("downsample1_1", "downsample1_2", "downsample2", "downsample3")),
     **{f"{block}.conv{{n}}.0.0": f"{name}_{{n}}_conv" for block, name in _STAGES.items()},
@@ -89,11 +120,7 @@ def espikeformer(weights):
     """The base networks, whose last two blocks with attention are a stage of their own."""
     if not {"ConvBlock1_1.0.Conv.pwconv1.0.weight", "block3.0.attn.q_conv.0.weight"} <= weights.keys():
         return None
-    stages, number = (
-        ("downsample1_2", "downsample2", "downsample3", "downsample4"),
-        blocks(weights, r"block([34])\.(\d{1,9})\."),
-    )
-    layout = _layout(weights, ESpikeFormer, BASE, stages, number)
+    layout = _base_layout(weights, ESpikeFormer, BASE)
     neurons = "ILIF(levels=4, decay=0.0, normalize=True), not normalised before the classifier"
     unused = {"head_kd": "a second classifier, for distillation, without which the authors run the network"}
     return layout._replace(assumed={"neuron": (None, neurons), "heads": _HEADS}, unused=unused, axes={"mlp": 3})
@@ -109,6 +136,23 @@ def espikeformer_large(weights):
     found = {**layout.found, "distilled": "head_kd.weight" in weights}
     axes = {"attn": 3, "mlp": 3, "layer_scale1": 1, "layer_scale2": 1}
     return layout._replace(found=found, assumed={"neuron": (None, neurons), "heads": _HEADS}, axes=axes)
+
+
+def sdt_v2(weights):
+    """Meta-SpikeFormer; with a second classifier for distillation, its output is the mean of both."""
+    if not {"ConvBlock1_1.0.Conv.pwconv1.weight", "block3.0.attn.q_conv.0.body.0.weight"} <= weights.keys():
+        return None
+    layout = _base_layout(weights, MetaSpikeFormer, META)
+    found = {**layout.found, "distilled": "head_kd.weight" in weights}
+    return layout._replace(found=found, assumed={**NEURONS, "heads": _HEADS}, axes={"mlp": 3})
+
+
+def _base_layout(weights, builder, names):
+    stages, number = (
+        ("downsample1_2", "downsample2", "downsample3", "downsample4"),
+        blocks(weights, r"block([34])\.(\d{1,9})\."),
+    )
+    return _layout(weights, builder, names, stages, number)
 
 
 def _layout(weights, builder, names, stages, number):

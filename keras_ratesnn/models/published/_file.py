@@ -6,8 +6,8 @@ import re
 import stat
 import threading
 import zipfile
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,10 +16,13 @@ from keras_ratesnn._core import checks, optional_packages
 _PLACES = ("state_dict_ema", "state_dict", "model", "best_net", "net")
 """Where programs keep the weights; the first that is there counts. The accuracy that timm writes is that of its averages."""
 
-_TIMESTEPS = ("T", "time_step", "time_steps")
-"""The names of the number of time steps in the settings of programs."""
-
 _MOST_TIMESTEPS = 10_000
+_SETTINGS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
+    "timesteps": (("T", "time_step", "time_steps"), lambda found: type(found) is int and 1 <= found <= _MOST_TIMESTEPS),
+    "pooling_stat": (("pooling_stat",), lambda found: type(found) is str and re.fullmatch("[01]{4}", found) is not None),
+}
+"""Arguments of ours that the settings of programs tell: their names there, and what their values are."""
+
 _LONGEST_PICKLE = 4 * 2**20
 """Bytes of all but the numbers: names, shapes and settings. In memory they may take seventy times as much."""
 
@@ -35,14 +38,14 @@ class Contents(NamedTuple):
         place: String, the key at the top level under which the weights are, or `""`.
         weights: Dict of the authors' names to arrays: floats are float32.
         prefixed: Boolean, whether all names began with `module.`, which `weights` leaves out.
-        timesteps: `(name, number)`, the number of time steps in the settings of the program, or `None`.
+        settings: Dict of arguments of ours that the settings of the program tell to `(name, value)`, the name in the file.
     """
 
     path: str
     place: str
     weights: dict[str, np.ndarray]
     prefixed: bool
-    timesteps: tuple[str, int] | None
+    settings: dict[str, tuple[str, Any]]
 
 
 def read(path):
@@ -73,7 +76,7 @@ def read(path):
         prefixed = all(name.startswith("module.") for name in weights)
         if prefixed:
             weights = {name.removeprefix("module."): array for name, array in weights.items()}
-        return Contents(path, place, weights, prefixed, _timesteps(content))
+        return Contents(path, place, weights, prefixed, _settings(content))
     raise ValueError(
         f"`path` must be a file of weights that torch.save wrote. Received: path={path!r}, but {reason}. No code in it was "
         "run. Ask its author for a file that holds the state_dict alone."
@@ -183,14 +186,16 @@ def _array(torch, name, tensor):
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
-def _timesteps(content):
-    """The number of time steps in the settings, with its name."""
+def _settings(content):
+    """The arguments of ours in the settings, each with its name there."""
     settings = content.get("args") if isinstance(content, Mapping) else None
-    for name in _TIMESTEPS:
-        number = vars(settings).get(name) if isinstance(settings, argparse.Namespace) else None
-        if type(number) is int and 1 <= number <= _MOST_TIMESTEPS:
-            return f"args.{name}", number
-    return None
+    known = vars(settings) if isinstance(settings, argparse.Namespace) else {}
+    found: dict[str, tuple[str, Any]] = {}
+    for argument, (names, fits) in _SETTINGS.items():
+        for name in names:
+            if argument not in found and fits(known.get(name)):
+                found[argument] = f"args.{name}", known[name]
+    return found
 
 
 def _why(error):

@@ -5,7 +5,8 @@ import numpy as np
 from keras import layers
 
 from keras_ratesnn.layers import Neuron
-from keras_ratesnn.models._weights import TOP
+from keras_ratesnn.models._firing_rate_scale import FiringRateScale
+from keras_ratesnn.models._weights import HEAD
 from keras_ratesnn.models.published._names import Table
 
 PARAMETERS = ("weight", "bias", "running_mean", "running_var")
@@ -26,27 +27,28 @@ def strangers(weights, layout):
     return [name for name in weights if _layer(name, names, unused) is None]
 
 
-def matched(network, weights, layout, report, include_top=True):
-    """Where all weights go: tuples of the name of a layer, the number of its weight, and an array.
+def matched(network, weights, layout, report, left_out):
+    """Where all weights go: pairs of a variable and an array.
 
     Args:
         network: Functional model, whose weights need not have values.
         weights: Dict of the authors' names to arrays.
         layout: `Layout`.
         report: `CheckpointReport`, to which is added what became of each weight.
-        include_top: Boolean, whether the network has a classifier. Defaults to `True`.
+        left_out: Dict of our names of layers whose weights are not read, and which the network may lack, to the reason.
 
     Raises:
         MismatchError: If a weight is left, missing, of another shape, NaN or infinite.
     """
     own = {layer.name: layer for layer in network.layers if layer.weights and not isinstance(layer, Neuron)}
-    found = _by_layer(weights, layout, own, report, include_top)
+    own = {name: layer for name, layer in own.items() if name not in left_out}
+    found = _by_layer(weights, layout, own, report, left_out)
     values, missing, wrong = [], [], []
     for name, layer in own.items():
-        for index, (parameter, variable) in enumerate(zip(PARAMETERS, layer.weights, strict=False)):
+        for parameter, variable in zip(PARAMETERS, layer.weights, strict=False):
             theirs = found.get(name, {}).pop(parameter, None)
-            if theirs is None and parameter == "bias" and layout.without_biases and name != TOP[0] and name in found:
-                values.append((name, index, np.zeros(variable.shape, "float32")))
+            if theirs is None and parameter == "bias" and layout.without_biases and name != HEAD and name in found:
+                values.append((variable, np.zeros(variable.shape, "float32")))
                 report.zeros.append(f"{name}.bias")
                 continue
             if theirs is None:
@@ -59,7 +61,7 @@ def matched(network, weights, layout, report, include_top=True):
             if array is not weights[theirs]:
                 report.reshaped[theirs] = (weights[theirs].shape, array.shape)
             report.renamed[theirs] = f"{name}.{variable.name}"
-            values.append((name, index, array))
+            values.append((variable, array))
     left = [theirs for parameters in found.values() for theirs in parameters.values()]
     for problem, names in (("lacks", missing), ("has", wrong), ("has no place for", left)):
         if names:
@@ -68,13 +70,6 @@ def matched(network, weights, layout, report, include_top=True):
     if broken:
         raise MismatchError(f"it has numbers that are NaN or infinite in {listed(broken)}")
     return values
-
-
-def fill(network, values):
-    """Assigns what `matched` returns."""
-    for name, index, array in values:
-        # A copy: a variable must not share memory with the file.
-        network.get_layer(name).weights[index].assign(np.array(array))
 
 
 def listed(names):
@@ -97,7 +92,7 @@ def _layer(name, names, unused):
     return ("", "it counts batches, which inference does not need") if parameter == COUNTER else (found, parameter)
 
 
-def _by_layer(weights, layout, own, report, include_top):
+def _by_layer(weights, layout, own, report, left_out):
     """For each of our layers the authors' names of its weights, by parameter."""
     names, unused = Table(layout.names), Table(layout.unused)
     found: dict[str, dict[str, str]] = {}
@@ -108,8 +103,8 @@ def _by_layer(weights, layout, own, report, include_top):
             left.append(theirs)
         elif place[0] == "":
             report.unused[theirs] = place[1]
-        elif place[0] in TOP and not include_top:
-            report.unused[theirs] = "include_top=False"
+        elif place[0] in left_out:
+            report.unused[theirs] = left_out[place[0]]
         else:
             parameters = found.setdefault(place[0], {})
             if place[0] not in own or place[1] in parameters:
@@ -126,6 +121,9 @@ def _converted(array, parameter, layer, network):
         return None
     if parameter != "weight" or isinstance(layer, layers.BatchNormalization):
         return array
+    if isinstance(layer, FiringRateScale):
+        # One number for each head, between axes of length 1.
+        return array.reshape(-1)
     if isinstance(layer, layers.DepthwiseConv2D):
         # A factor for each channel is a kernel of one pixel.
         array = array.reshape(-1, 1, 1, 1) if array.ndim == 1 else array

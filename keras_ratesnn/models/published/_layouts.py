@@ -27,6 +27,7 @@ class Layout(NamedTuple):
         note: String, what the user must know about the authors' program. Defaults to nothing.
         place: String, the key at the top level under which the program keeps the weights, or `""`. Defaults to
             `"state_dict"`.
+        prefix: String with which the names in the program's files begin. Defaults to nothing.
         axes: Dict of parts of the authors' names to how many axes kernels of one pixel have there. By default they have four
             where ours is a convolution, and two where it is dense. Defaults to none.
         also: Dict of the authors' names of weights that their program expects, but does not run, to arrays. Defaults to none.
@@ -41,6 +42,7 @@ class Layout(NamedTuple):
     without_biases: bool = False
     note: str = ""
     place: str = "state_dict"
+    prefix: str = ""
     axes: Mapping[str, int] = types.MappingProxyType({})
     also: Mapping[str, np.ndarray] = types.MappingProxyType({})
 

@@ -1,12 +1,13 @@
 """Tables that map the authors' names of layers to ours.
 
-Numbers in names are placeholders: `"layer{s}.{b}.conv{n}": "stage{s}_block{b+1}_conv{n}"`. The first entry that fits counts.
+Numbers in names are placeholders: `"layer{s}.{b}.conv{n}": "stage{s}_block{b+1}_conv{n}"`, or `{2*b+1}` for odd ones. The first
+entry that fits counts.
 """
 
 import functools
 import re
 
-_PLACEHOLDER = re.compile(r"\{(\w+)(?:\+(\d+))?\}")
+_PLACEHOLDER = re.compile(r"\{(?:(\d+)\*)?(\w+)(?:\+(\d+))?\}")
 
 
 def without_containers(name):
@@ -35,23 +36,34 @@ class Table:
 
 
 def _number(numbers, part):
-    return str(numbers[part[1]] + int(part[2] or 0))
+    factor, name, added = _parts(part)
+    return str(factor * numbers[name] + added)
+
+
+def _parts(placeholder):
+    """The factor, the name and what is added."""
+    factor, name, added = placeholder.groups()
+    return int(factor or 1), name, int(added or 0)
 
 
 class _Pattern:
     """A name with placeholders."""
 
     def __init__(self, name):
-        self.added: dict[str, int] = {}
+        self.scales: dict[str, tuple[int, int]] = {}
         parts, end = [], 0
-        for part in _PLACEHOLDER.finditer(name):
-            parts.append(re.escape(name[end : part.start()]))
+        for placeholder in _PLACEHOLDER.finditer(name):
+            factor, part, added = _parts(placeholder)
+            parts.append(re.escape(name[end : placeholder.start()]))
             # A placeholder that comes again stands for the same number. Python refuses to read very long ones.
-            parts.append(f"(?P={part[1]})" if part[1] in self.added else rf"(?P<{part[1]}>\d{{1,9}})")
-            self.added[part[1]], end = int(part[2] or 0), part.end()
+            parts.append(f"(?P={part})" if part in self.scales else rf"(?P<{part}>\d{{1,9}})")
+            self.scales[part], end = (factor, added), placeholder.end()
         self.expression = re.compile("".join(parts) + re.escape(name[end:]))
 
     def numbers(self, name):
         """What the placeholders stand for in a name; `None` if it is another one."""
         found = self.expression.fullmatch(name)
-        return found and {part: int(found[part]) - added for part, added in self.added.items()}
+        if found is None:
+            return None
+        numbers = {part: divmod(int(found[part]) - added, factor) for part, (factor, added) in self.scales.items()}
+        return None if any(rest for _, rest in numbers.values()) else {part: number for part, (number, _) in numbers.items()}

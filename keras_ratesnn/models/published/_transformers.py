@@ -1,4 +1,6 @@
-"""Spikformer, QKFormer and Max-Former."""
+"""Spikformer, QKFormer, Max-Former and Spike-driven Transformer, whose layers have the names of Spikformer's."""
+
+import re
 
 import numpy as np
 
@@ -6,9 +8,10 @@ from keras_ratesnn.models._transformers import IMAGES, IN_STAGES
 from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
 from keras_ratesnn.models.qkformer import QKFormer
+from keras_ratesnn.models.spike_driven_transformer import POOLINGS, SpikeDrivenTransformer
 from keras_ratesnn.models.spikformer import EDITIONS, Spikformer
 
-_NEURONS = {
+NEURONS = {
     "neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard')"),
     "attention_neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard', threshold=0.5)"),
 }
@@ -99,6 +102,12 @@ _SHARED_MEMBRANES = (
 )
 _AXES = {"attn": 3, "tssa": 3, "ssa": 3, "mlp": 4}
 _NEVER_RUN = {"block.{b}.norm{n}": "a layer normalisation that the authors' network does not run"}
+_TALKING_HEADS = {"block.{b}.attn.talking_heads": "a convolution that the authors' network does not run, which tells the heads"}
+_POOLING = (
+    "'{imagenet}' for images of 128 x 128 pixels or more, '{dvs}' if they have two channels, else '{cifar}', the authors'"
+).format(**POOLINGS)
+_POOLED_ATTENTION = "on CIFAR10-DVS alone the authors' program also pools the spikes of attention, which this network does not"
+_IMAGENET_CLASSES = 1000
 
 
 def spikformer(weights):
@@ -146,6 +155,37 @@ def maxformer(weights):
     return _in_stages(weights, MaxFormer, MAXFORMER, edition, first, "patch_embed3.max_embed1.embed_conv", "fc1_conv")
 
 
+def sdt_v1(weights):
+    """Spike-driven Transformer, whose unused weights tell the heads."""
+    if "block.0.attn.talking_heads.weight" not in weights:
+        return None
+    channels, dims = inputs(weights, "patch_embed.proj_conv"), outputs(weights, "patch_embed.proj_conv3")
+    classes, hidden = outputs(weights, "head"), outputs(weights, "block.0.mlp.fc1_conv")
+    edition = "dvs" if channels == 2 else "imagenet" if classes == _IMAGENET_CLASSES else "cifar"
+    found = {
+        "input_shape": (IMAGES[edition][0], channels),
+        "classes": classes,
+        "dims": dims,
+        "blocks": blocks(weights, r"block\.(\d{1,9})\."),
+        "heads": outputs(weights, "block.0.attn.talking_heads"),
+        "mlp_ratio": hidden // dims,
+    }
+    assumed = {**NEURONS, "pooling_stat": (None, _POOLING)}
+    note = _POOLED_ATTENTION if channels == 2 else ""
+    axes = {"attn": 4, "mlp": 4}
+    return Layout(SpikeDrivenTransformer, found, SPIKFORMER["imagenet"], assumed, unused=_TALKING_HEADS, note=note, axes=axes)
+
+
+def talking_heads(network):
+    """The weights of Spike-driven Transformer that its authors do not run, and that tell the heads."""
+    attention = re.compile(r"block(\d+)_attention_neuron")
+    found = {int(match[1]): layer for layer in network.layers if (match := attention.fullmatch(layer.name))}
+    return {
+        f"block.{block - 1}.attn.talking_heads.weight": np.zeros((layer.output.shape[-2],) * 2 + (1,), "float32")
+        for block, layer in found.items()
+    }
+
+
 def _in_stages(weights, builder, names, edition, first, last_patches, layer):
     channels, dims = inputs(weights, first), outputs(weights, last_patches)
     number, hidden = blocks(weights, r"stage(\d{1,9})\.(\d{1,9})\."), outputs(weights, f"stage3.0.mlp.{layer}")
@@ -162,5 +202,5 @@ def _layout(weights, builder, editions, names, edition, channels, dims, number, 
         "mlp_ratio": hidden // dims,
     }
     heads = editions[edition].heads(dims)
-    assumed = {**_NEURONS, "heads": (heads or None, f"{heads}, the authors' for {edition}")}
+    assumed = {**NEURONS, "heads": (heads or None, f"{heads}, the authors' for {edition}")}
     return Layout(builder, found, names[edition], assumed, axes=_AXES)

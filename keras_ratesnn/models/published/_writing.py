@@ -8,17 +8,19 @@ from keras import layers
 
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn.layers import Neuron
+from keras_ratesnn.models._firing_rate_scale import FiringRateScale
 from keras_ratesnn.models.published._filling import COUNTER, PARAMETERS, MismatchError, flattened_image, listed
 from keras_ratesnn.models.published._layouts import UnknownSizesError
 from keras_ratesnn.models.published._names import Table, without_containers
 
 
-def stored(network, networks):
+def stored(network, networks, not_run):
     """`(place, weights)`: the key at the top level of a file, and a dict of the authors' names to arrays.
 
     Args:
         network: Functional model.
         networks: Dict of architectures to dicts of functions that return a `Layout` to their tables of names.
+        not_run: Dict of some of these functions to functions of a network that return further weights of the file.
 
     Raises:
         MismatchError: If it is none of these networks.
@@ -30,11 +32,13 @@ def stored(network, networks):
             for names in tables:
                 try:
                     theirs = _names(arrays, names)
-                    fitting.append((theirs, _layout(network, layout_of, names, _by_name(arrays, theirs))))
+                    further = not_run[layout_of](network) if layout_of in not_run else {}
+                    layout = _layout(network, layout_of, names, {**_by_name(arrays, theirs), **further})
+                    fitting.append((theirs, layout._replace(also={**layout.also, **further})))
                 except _OtherNetwork as other:
                     reasons.append((other.distance, f"as {architecture} {other}"))
     if not fitting:
-        raise MismatchError(min(reasons)[1])
+        raise MismatchError(min(reasons, key=lambda reason: reason[0])[1])
     theirs, layout = next((fit for fit in fitting if _has_neurons_of(network, fit[1])), fitting[0])
     return layout.place, _formatted(network, arrays, theirs, layout)
 
@@ -50,6 +54,9 @@ class _OtherNetwork(Exception):
 def _arrays(layer, network):
     """The weights of a layer by PyTorch's names, in its layout; kernels of one pixel have as many axes as ours."""
     arrays = [keras.ops.convert_to_numpy(variable).astype("float32", copy=False) for variable in layer.weights]
+    if isinstance(layer, FiringRateScale):
+        # Without a name of its own.
+        return {"": arrays[0].reshape(1, 1, -1, 1, 1)}
     found = dict(zip(PARAMETERS, arrays, strict=False))
     kernel = found["weight"]
     if isinstance(layer, layers.DepthwiseConv2D):
@@ -82,7 +89,7 @@ def _names(arrays, names):
 
 def _by_name(arrays, names):
     return {
-        f"{without_containers(names[ours])}.{parameter}": array
+        f"{without_containers(names[ours])}.{parameter}".removesuffix("."): array
         for ours, found in arrays.items()
         for parameter, array in found.items()
     }
@@ -141,10 +148,10 @@ def _formatted(network, arrays, names, layout):
         for parameter, array in found.items():
             if parameter == "weight" and not isinstance(layer, layers.BatchNormalization) and axes is not None:
                 array = array.reshape(array.shape[:2] + (1,) * (axes - 2) if axes > 1 else -1)
-            weights[theirs if axes == 1 else f"{theirs}.{parameter}"] = array
+            weights[theirs if axes == 1 or not parameter else f"{theirs}.{parameter}"] = array
         if isinstance(layer, layers.BatchNormalization):
             weights[f"{theirs}.{COUNTER}"] = np.zeros((), "int64")
-    return {**weights, **layout.also}
+    return {f"{layout.prefix}{name}": array for name, array in {**weights, **layout.also}.items()}
 
 
 def _without_biases(network, arrays):

@@ -1,0 +1,213 @@
+"""A model of a model: it predicts membranes and spikes of layers at each time step beside the outputs."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_ratesnn import _graph
+from keras_ratesnn._core import checks, keras_internals, registry, time_axis, tree
+from keras_ratesnn._core.annotations import Config, Structure, Tensor
+from keras_ratesnn._graph import Part, PlannedCall, Slot
+from keras_ratesnn._model.through_time import run_method, value_over_time
+from keras_ratesnn.analysis import _observation
+from keras_ratesnn.gradients import GradientMethod, NeuronHandler
+from keras_ratesnn.gradients.handlers import Context, Time
+from keras_ratesnn.gradients.handlers.neuron import State
+from keras_ratesnn.gradients.network import Network, Node, in_time, plain, plain_nodes
+from keras_ratesnn.gradients.run import Run
+from keras_ratesnn.layer_kinds import NEURON, READOUT, kind_of
+from keras_ratesnn.spiking_model import SpikingModel, checked_model
+
+
+def observed(model: SpikingModel, membranes: Sequence[str] = (), spikes: Sequence[str] = ()) -> "ObservedModel":
+    """A model that also predicts membranes and spikes of layers, at every time step.
+
+    As `keras.Model(model.inputs, layer.output)` shows the features of a layer, this shows what is inside layers of neurons. The
+    new model shares the network and its weights; the other one is not changed.
+
+    Example:
+
+    >>> inputs = keras.Input((1,))
+    >>> network = keras.Model(inputs, keras_ratesnn.layers.IF(name="neurons")(inputs))
+    >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
+    >>> found = observed(model, membranes=["neurons"], spikes=["neurons"]).predict(np.array([[0.75]]), verbose=0)
+    >>> found["output"].tolist(), found["membrane"]["neurons"][0, :, 0].tolist()
+    ([[0.75]], [0.75, 1.5, 1.25, 1.0])
+
+    Args:
+        model: A `SpikingModel`.
+        membranes: List of the names of neuron layers, or of layers like `LeakyReadout`. Defaults to none.
+        spikes: List of the names of neuron layers. Defaults to none. The second call of a shared layer is named "NAME (2)".
+
+    Returns:
+        An `ObservedModel`.
+
+    Raises:
+        TypeError: If `model` is not a `SpikingModel`, or names are not strings in a list.
+        ValueError: If there is no such layer.
+    """
+    checked_model(model)
+    return ObservedModel(
+        model.network,
+        model.timesteps,
+        "bptt",
+        model.step_mode,
+        model.return_sequences,
+        model.mask_value,
+        membranes=membranes,
+        spikes=spikes,
+        name=f"{model.name}_observed",
+        dtype=model.dtype_policy,
+    )
+
+
+@registry.register
+class ObservedModel(SpikingModel):
+    """A `SpikingModel` for inference whose outputs are a dict, made by `observed`.
+
+    The dict has the outputs of the network as `"output"`, and as `"membrane"` and `"spikes"`, if there are any, a dict of
+    tensors `(batch, timesteps, ...)` by the names of the layers: the membranes v_t after the input and before the reset, of
+    neurons in float32 or wider, and the spikes. At steps that are padding they are 0. `step` returns the outputs alone.
+
+    Args: as in `SpikingModel`, and
+        membranes: See `observed`.
+        spikes: See `observed`.
+    """
+
+    def __init__(
+        self, network: keras.Model, *args: Any, membranes: Sequence[str] = (), spikes: Sequence[str] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(network, *args, **kwargs)
+        calls = named_calls(network)
+        self.membranes = checks.names("membranes", membranes, calls)
+        self.spikes = checks.names("spikes", spikes, [name for name in calls if kind_of(calls[name].operation).role == NEURON])
+
+    def _wanted(self) -> dict[str, dict[str, PlannedCall]]:
+        """The calls of layers that are wanted, by their names."""
+        calls, wanted = named_calls(self.network), {"membrane": self.membranes, "spikes": self.spikes}
+        return {kind: {name: calls[name] for name in names} for kind, names in wanted.items() if names}
+
+    def _run_method(self, method: GradientMethod, run: Run) -> Structure:
+        emitting = _Emitting(self._wanted())
+        return {"output": run_method(emitting, run), **emitting.found}
+
+    def call(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
+        if training:
+            self.fit()
+        return super().call(inputs, False, mask)
+
+    def compute_output_spec(self, inputs: Structure, training: bool | None = None, mask: Structure = None) -> Structure:
+        outputs = super().compute_output_spec(inputs, training, mask)
+        batch = keras.tree.flatten(outputs)[0].shape[0]
+
+        def spec(kind, call):
+            (output,) = keras.tree.flatten(call.operation.output)
+            is_wide = kind == "membrane" and kind_of(call.operation).role == NEURON
+            dtype = time_axis.accumulation_dtype(output.dtype) if is_wide else output.dtype
+            return keras.KerasTensor((batch, self.timesteps, *output.shape[1:]), dtype=dtype)
+
+        wanted = self._wanted().items()
+        return {"output": outputs, **{kind: {name: spec(kind, of[name]) for name in of} for kind, of in wanted}}
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        raise ValueError(
+            f"An ObservedModel only predicts. Received: training or evaluation of {self.name!r}. Train and evaluate the model "
+            "that it was made of: the two have the same weights."
+        )
+
+    evaluate = train_on_batch = test_on_batch = fit
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "membranes": self.membranes, "spikes": self.spikes}
+
+
+def named_calls(network: keras.Model) -> dict[str, PlannedCall]:
+    """The calls of the neuron layers and readouts of a network, in order, by distinct names."""
+    names = _observation.Names()
+    calls = _graph.whole_of(_graph.as_graph(network)).calls
+    return {names.add(call.operation.name): call for call in calls if kind_of(call.operation).role in (NEURON, READOUT)}
+
+
+class _Emitting(GradientMethod):
+    """The plain network, which also emits membranes and spikes.
+
+    Args:
+        wanted: What `ObservedModel._wanted` returns.
+
+    Attributes:
+        found: The same, with tensors `(batch, T, ...)` by the names of the layers.
+    """
+
+    runs_means = True
+
+    def __init__(self, wanted: dict[str, dict[str, PlannedCall]]) -> None:
+        self.wanted = wanted
+        self.found: dict[str, dict[str, Tensor]] = {kind: {} for kind in wanted}
+
+    def call(self, run: Run) -> Structure:
+        (part, *_), slots = run.parts, itertools.count(-1, -1)
+        emitted: dict[str, dict[str, Slot]] = {kind: {} for kind in self.wanted}
+        of_membranes: dict[str, Slot] = {}
+        here = {call.key for call in part.calls}
+        for kind, calls in self.wanted.items():
+            for name, call in calls.items():
+                if call.key in here and kind == "membrane" and kind_of(call.operation).role == NEURON:
+                    emitted[kind][name] = of_membranes[call.key] = Slot(next(slots))
+                elif call.key in here:
+                    emitted[kind][name] = call.outputs[0]
+        if not any(emitted.values()):
+            return plain(run)
+
+        def nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node]:
+            for node in plain_nodes(calls, context):
+                slot = of_membranes.get(node.handler.call.key)
+                if slot is not None:
+                    node = Node(WithMembranes(node.handler.call, context), node.inputs, [*node.outputs, slot.index])
+                yield node
+
+        with_emitted = Part(part.calls, part.inputs, {"outputs": part.outputs, "emitted": emitted})
+        of_steps = dataclasses.replace(run, parts=(with_emitted, None, None), return_sequences=True)
+        found = in_time(Network(of_steps, nodes))
+        for kind, of_layers in found["emitted"].items():
+            self.found[kind].update(of_layers)
+        if run.return_sequences:
+            return found["outputs"]
+        return tree.map_leaves(lambda steps: value_over_time(steps, run.mask, "mean"), found["outputs"])
+
+
+class WithMembranes(NeuronHandler):
+    """Neurons with two outputs: spikes, and membranes before the reset."""
+
+    def __init__(self, call: PlannedCall, context: Context) -> None:
+        super().__init__(call, context)
+        # A loop over time has one output: the two are joined on a last axis.
+        self.dtype = time_axis.accumulation_dtype(self.dtype)
+
+    def advance(self, state: State, inputs: list[Tensor], phase: Any) -> tuple[State, list[Tensor]]:
+        membrane, spikes, cell = self.cell.step(inputs[0], state.cell)
+        return State(cell), [self._joined(membrane, spikes)]
+
+    def at_once(self, currents: Tensor, mask: Tensor | None) -> tuple[State, Tensor]:
+        membranes = self.cell.over_time(currents)
+        return State(membranes), self._joined(membranes, self.cell.fire(membranes))
+
+    def _joined(self, membrane, spikes):
+        return ops.stack([time_axis.cast(spikes, self.dtype), time_axis.cast(membrane, self.dtype)], axis=-1)
+
+    def regularization_of_step(self, outputs: list[Tensor], t: Time) -> None:
+        """None: the outputs are not spikes alone."""
+
+    def step(self, state: State, inputs: list[Tensor], t: Time) -> tuple[State, list[Tensor]]:
+        return self._apart(*super().step(state, inputs, t))
+
+    def all_steps(self, state: State, inputs: list[Tensor]) -> tuple[State, list[Tensor]]:
+        return self._apart(*super().all_steps(state, inputs))
+
+    def _apart(self, state, outputs):
+        (both,) = outputs
+        spikes = time_axis.cast(both[..., 0], self.operation.compute_dtype)
+        return state, [keras_internals.put_mask(spikes, keras_internals.mask_of(both)), both[..., 1]]

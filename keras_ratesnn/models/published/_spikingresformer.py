@@ -1,0 +1,59 @@
+"""SpikingResformer, with the firing rates that its attention divides by."""
+
+from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
+from keras_ratesnn.models.spikingresformer import SpikingResformer
+
+_SIDES = {"cifar": 32, "imagenet": 224}
+"""The height and width of images for each stem."""
+
+_NEURON = {"neuron": (None, "LIF(decay=0.5, decay_input=True, reset='hard', surrogate='atan')")}
+
+_DOWN = {"conv": "conv", "norm.bn": "bn"}
+_ATTENTION = {
+    "firing_rate_x": "attention_query_rate_scale",
+    "firing_rate_attn": "attention_rate_scale",
+    "W": "attention_key_value_conv",
+    "norm.bn": "attention_key_value_bn",
+    "Wproj": "attention_output_conv",
+    "norm_proj.bn": "attention_output_bn",
+}
+_MLP = {
+    f"{part}.{place}": f"mlp{number}_{layer}"
+    for number, part in enumerate(("up", "conv.0", "down"), 1)
+    for place, layer in (("1", "conv"), ("2.bn", "bn"))
+}
+_PARTS = {0: ("{2*b}", "{2*b+1}"), 1: ("{2*b+1}", "{2*b+2}"), 2: ("{2*b+1}", "{2*b+2}")}
+"""The numbers of attention and of the MLP of a block in each stage; where there is downsampling, it is 0."""
+
+SPIKINGRESFORMER = {
+    "prologue.0": "stem_conv",
+    "prologue.1.bn": "stem_bn",
+    **{f"layers.{stage}.0.{theirs}": f"down{stage + 1}_{ours}" for stage in (1, 2) for theirs, ours in _DOWN.items()},
+    **{
+        f"layers.{stage}.{part}.{theirs}": f"stage{stage + 1}_block{{b+1}}_{ours}"
+        for stage, parts in _PARTS.items()
+        for part, names in zip(parts, (_ATTENTION, _MLP), strict=True)
+        for theirs, ours in names.items()
+    },
+    "classifier": "classifier",
+}
+
+
+def spikingresformer(weights):
+    """SpikingResformer, whose stages have blocks of two parts each."""
+    if not {"prologue.0.weight", "layers.0.0.W.weight"} <= weights.keys():
+        return None
+    stem = "imagenet" if weights["prologue.0.weight"].shape[-1] == 7 else "cifar"
+    firsts = [f"layers.{stage}.{int(stage > 0)}" for stage in _PARTS]
+    dims = tuple(outputs(weights, f"{first}.Wproj") for first in firsts)
+    found = {
+        "input_shape": (_SIDES[stem], inputs(weights, "prologue.0")),
+        "classes": outputs(weights, "classifier"),
+        "dims": dims,
+        "blocks": tuple(blocks(weights, rf"layers\.{stage}\.(\d{{1,9}})\.W\.") for stage in _PARTS),
+        "heads": tuple(weights[f"{first}.firing_rate_x"].size for first in firsts),
+        "mlp_ratio": outputs(weights, "layers.0.1.up.1") // dims[0],
+        "group_size": inputs(weights, "layers.0.1.conv.0.1"),
+        "stem": stem,
+    }
+    return Layout(SpikingResformer, found, SPIKINGRESFORMER, _NEURON, place="model")

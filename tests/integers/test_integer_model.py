@@ -1,0 +1,225 @@
+"""IntegerModel: a Keras model for inference, with files, measurements, and errors that name what integers cannot compute."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_ratesnn as rsnn
+from tests.integers.drawn import T, draw
+from tests.integers.test_integer import frames, spikes_of
+
+
+def small(*of_layers, shape=(4, 4, 2), timesteps=T):
+    """A model of layers."""
+    return rsnn.SpikingModel(keras.Sequential([keras.Input(shape), *of_layers]), timesteps, "bptt")
+
+
+def test_predict_evaluate_and_steps_give_the_integer_logits():
+    chip, x = rsnn.integer(draw(0), verbose=False), frames(0, 6, time=True)
+    logits = chip.integer_logits(x, batch_size=4)
+    assert logits.dtype == "int32"
+    for _ in range(2):
+        steps = [ops.convert_to_numpy(chip.step(x[:, t])) for t in range(T)]
+        np.testing.assert_array_equal(sum(steps), logits)
+        chip.reset_state()
+    real = chip.predict(x, batch_size=4, verbose=0)
+    np.testing.assert_array_equal(real, logits.astype("float32") * np.float32(chip.plan.unit / T))
+    chip.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    labels = logits.argmax(1)
+    assert chip.evaluate(x, labels, verbose=0)[1] == 1.0
+    with pytest.raises(NotImplementedError, match="quantize_aware"):
+        chip.fit(x, labels)
+
+
+def test_inputs_that_are_no_integers_of_the_network_are_refused():
+    chip, x = rsnn.integer(draw(1), largest_input=100, verbose=False), frames(1, 3, largest=101)
+    with pytest.raises(TypeError, match=r"float32.*uint8"):
+        chip.integer_logits(x.astype("float32"))
+    with pytest.raises(ValueError, match="from 0 to 100"):
+        chip.integer_logits(x + np.uint8(50))
+    with pytest.raises(ValueError, match="shape"):
+        chip.integer_logits(x[..., :1])
+    with pytest.raises(ValueError, match=f"{T} frames"):
+        chip.integer_logits(x[:, None])
+    chip.step(x)
+    with pytest.raises(ValueError, match="reset_state"):
+        chip.step(x[:2])
+
+
+@pytest.mark.runs_once
+def test_a_file_gives_the_same_network(tmp_path):
+    chip, x = rsnn.integer(draw(3), "ternary", 12, verbose=False), frames(3, 4)
+    chip.save_integers(tmp_path / "net.npz")
+    loaded = rsnn.load_integers(tmp_path / "net.npz")
+    assert loaded.plan.layers == chip.plan.layers
+    np.testing.assert_array_equal(loaded.integer_logits(x), chip.integer_logits(x))
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), chip.predict(x, verbose=0))
+    np.savez(tmp_path / "other.npz", x=x)
+    with pytest.raises(ValueError, match="meta"):
+        rsnn.load_integers(tmp_path / "other.npz")
+
+
+@pytest.mark.runs_once
+def test_thresholds_and_biases_are_those_counted_by_hand():
+    model = small(
+        layers.Dense(2, name="d"), rsnn.layers.LIF(0.25, 0.5, initial_membrane=0.1, name="n"), layers.Dense(2), shape=(2,)
+    )
+    kernel = np.array([[0.5, 0.1], [-0.25, 0.2]], "float32")
+    model.network.get_layer("d").set_weights([kernel, np.array([0.3, -0.1])])
+    chip = rsnn.integer(model, membrane_bits=12, verbose=False)
+    constants, (neurons,) = chip.plan.constants, (layer for layer in chip.plan.layers if layer.kind == "neurons")
+    np.testing.assert_array_equal(constants["w/d"], [[127, 64], [-64, 127]])
+    # θ / s = 127 and 317.5: the largest is at most 2^(12 − 1 − 3) = 256.
+    assert neurons.facts["f"] == -1
+    units = np.array([0.5, 0.2]) / 127 * 2
+    for key, value in (("theta", 0.5), ("bias", [0.3, -0.1]), ("v0", 0.1)):
+        np.testing.assert_array_equal(constants[f"{key}/n"], np.rint(np.asarray(value) / units))
+    assert (neurons.facts["decay_m"], neurons.facts["decay_k"]) == (64, 8)
+    assert "thresholds 64 to 159" in str(chip.report)
+
+
+@pytest.mark.runs_once
+def test_a_channel_with_hardly_any_current_keeps_its_bias():
+    model = small(layers.Dense(4, name="d"), rsnn.layers.IF(name="n"), layers.Dense(2), shape=(2,), timesteps=4)
+    kernel = np.array([[1.0, 0.5, 1e-4, 0.0], [0.5, 1.0, 0.0, 0.0]], "float32")
+    model.network.get_layer("d").set_weights([kernel, np.array([0.0, 0.0, 0.5, 0.25])])
+    chip = rsnn.integer(model, verbose=False)
+    spikes = chip.layer_outputs(np.array([[1, 0]], "uint8"))["n"]
+    np.testing.assert_array_equal(spikes.sum(1), [[4, 2, 2, 1]])
+    assert [row.silent for row in chip.report.layers if row.kind == "neurons"] == [2]
+
+
+@pytest.mark.runs_once
+def test_a_model_in_half_precision_has_the_integers_of_its_float32_weights():
+    plans = []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.utils.set_random_seed(0)
+        weighted = rsnn.layers.WSConv2D(4, 3, name="c", dtype=policy), layers.Dense(2, name="d", dtype=policy)
+        model = small(weighted[0], _lif(dtype=policy), layers.Flatten(dtype=policy), weighted[1])
+        plans.append(rsnn.integer(model, verbose=False).plan)
+    ours, theirs = (plan.constants for plan in plans)
+    for key, values in ours.items():
+        np.testing.assert_array_equal(theirs[key], values, err_msg=key)
+
+
+def _operations(model, x):
+    found = rsnn.analysis.energy(model, x)
+    return np.array([found.multiply_adds, found.accumulates, found.multiply_adds_without_spikes])
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("time", [False, True])
+def test_energy_and_describe_count_what_they_count_of_exact_floats(time):
+    model = small(
+        layers.Conv2D(4, 3, strides=2, padding="same"),
+        rsnn.layers.IF(0.5, name="first"),
+        layers.DepthwiseConv2D(2, padding="same"),
+        rsnn.layers.IF(0.5, name="second"),
+        layers.Flatten(),
+        layers.Dense(3),
+    )
+    random = np.random.default_rng(0)
+    for layer in model.network.layers:
+        if hasattr(layer, "kernel"):
+            kernel = random.integers(-100, 128, layer.kernel.shape)
+            kernel[(0,) * (2 if isinstance(layer, layers.DepthwiseConv2D) else kernel.ndim - 1)] = 127
+            layer.kernel.assign(kernel / 2.0**8)
+    x = random.integers(0, 2, (3, T, 4, 4, 2) if time else (3, 4, 4, 2), "uint8")
+    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
+    floats = x.astype("float32")
+    np.testing.assert_allclose(_operations(chip, x), _operations(model, floats))
+    ours, theirs = rsnn.describe(chip, x, verbose=False), rsnn.describe(model, floats, verbose=False)
+    assert ours.layers == theirs.layers
+    assert (ours.synaptic_operations, ours.first_multiply_adds) == (theirs.synaptic_operations, theirs.first_multiply_adds)
+    assert ours.synaptic_operations > 0
+
+
+@pytest.fixture
+def channels_first():
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("seed", [4, 18, 25, 29])
+def test_networks_with_channels_first_spike_as_their_integers(seed, channels_first):
+    model, x = draw(seed, exact=True), np.moveaxis(frames(seed, 3), -1, 1)
+    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
+    outputs = chip.layer_outputs(x)
+    for name, spikes in spikes_of(model, x).items():
+        np.testing.assert_array_equal(outputs[name], np.moveaxis(spikes, 2, -1) if spikes.ndim == 5 else spikes)
+    np.testing.assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4)
+
+
+def _lif(**kwargs):
+    return rsnn.layers.LIF(name="neurons", **kwargs)
+
+
+def _offset(padding):
+    return [
+        layers.Rescaling(1 / 90, -0.81),
+        layers.Conv2D(4, 3, padding=padding, name="culprit"),
+        _lif(),
+        layers.Flatten(),
+        layers.Dense(2),
+    ]
+
+
+REFUSED = {
+    "two layers of weights": (
+        [layers.Conv2D(4, 1), layers.Conv2D(4, 1, name="culprit"), _lif(), layers.Flatten()],
+        "neurons there",
+    ),
+    "an activation": ([layers.Dense(4, activation="relu", name="culprit"), _lif(), layers.Flatten()], "activation"),
+    "a softmax": ([_lif(), layers.Flatten(), layers.Dense(2), layers.Softmax(name="culprit")], "activation"),
+    "a lone normalisation": ([_lif(), layers.BatchNormalization(name="culprit"), layers.Flatten()], "follow weights"),
+    "adaptive neurons": ([layers.Dense(4), rsnn.layers.ALIF(name="culprit"), layers.Flatten()], "IF, LIF"),
+    "an average of currents": (
+        [layers.Conv2D(4, 1), layers.AveragePooling2D(2, name="culprit"), _lif(), layers.Flatten()],
+        "after neurons",
+    ),
+    "padding that is no pixel": (_offset("same"), "padding"),
+    "images as logits": ([layers.Conv2D(2, 1), rsnn.layers.LIF(name="culprit")], "Flatten"),
+    "scales of channels": (
+        [layers.Rescaling([0.1, 0.2], name="culprit"), layers.Dense(4), _lif(), layers.Flatten()],
+        "one scale",
+    ),
+    "rounding up": ([layers.Dense(4), rsnn.layers.ILIF(round_half_up=True, name="culprit"), layers.Flatten()], "round_half_up"),
+    "a stabiliser": (
+        [layers.Dense(4), rsnn.layers.LIF(threshold_stabilizer=True, name="culprit"), layers.Flatten()],
+        "trainable",
+    ),
+}
+
+
+@pytest.mark.runs_once
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_integers_cannot_compute_is_refused_by_name(case):
+    of_layers, reason = REFUSED[case]
+    model = small(*(layer.__class__.from_config(layer.get_config()) for layer in of_layers))
+    with pytest.raises(ValueError, match=f"'culprit'.*{reason}"):
+        rsnn.integer(model, verbose=False)
+
+
+@pytest.mark.runs_once
+def test_logits_of_several_units_are_refused():
+    model = small(_lif(), layers.Flatten(), layers.Dense(2), layers.BatchNormalization(name="culprit"))
+    model.network.get_layer("culprit").gamma.assign([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"'culprit'.*classes are compared"):
+        rsnn.integer(model, verbose=False)
+
+
+@pytest.mark.runs_once
+def test_an_offset_needs_no_padding():
+    rsnn.integer(small(*_offset("valid")), verbose=False)
+
+
+@pytest.mark.runs_once
+def test_thresholds_too_coarse_for_few_bits_say_how_many_are_needed():
+    model = small(layers.Dense(3, name="d"), rsnn.layers.IF(name="n"), layers.Dense(2), shape=(2,))
+    model.network.get_layer("d").set_weights([np.array([[1.0, 0.01, 0.01], [0.5, 0.01, 0.01]]), np.zeros(3)])
+    with pytest.raises(ValueError, match=r"'n'.*membrane_bits=14"):
+        rsnn.integer(model, membrane_bits=12, verbose=False)
+    rsnn.integer(model, membrane_bits=14, verbose=False)

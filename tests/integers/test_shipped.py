@@ -1,0 +1,55 @@
+"""Networks that ship with the library: their backend, NumPy and C agree in every spike and logit."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_ratesnn as rsnn
+from keras_ratesnn.integers import _steps
+from keras_ratesnn.integers._arrays import OfNumPy
+from tests.integers.test_c import GCC, outputs_of_c
+
+slow = pytest.mark.slow
+
+
+def images(shape, count, largest):
+    """Smooth random images in uint8."""
+    random = np.random.default_rng(0)
+    coarse = random.random((count, 6, 6, 1))
+    rows, columns = (np.arange(size) * 6 // size for size in shape[:2])
+    drawn = coarse[:, rows][:, :, columns] ** 2 * largest + random.normal(0.0, largest / 16, (count, *shape))
+    return np.clip(np.rint(drawn), 0, largest).astype("uint8")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "largest"),
+    [
+        ("digits", 20, 16),
+        pytest.param("digits", 1000, 16, marks=slow),
+        pytest.param("fashion_mnist", 1000, 255, marks=slow),
+        pytest.param("fashion_mnist_resnet13_integer", 1000, 255, marks=slow),
+    ],
+)
+def test_a_shipped_network_has_the_same_integers_everywhere(name, count, largest, tmp_path):
+    chip = rsnn.integer(rsnn.models.load_pretrained(name), largest_input=largest, verbose=False)
+    x, neurons = (
+        images(chip.plan.input_shape, count, largest),
+        [layer.name for layer in chip.plan.layers if layer.kind == "neurons"],
+    )
+    kernels, logits = _steps.kernels_of(chip.plan), []
+    for first in range(0, count, 100):
+        part = x[first : first + 100]
+        ours = chip.layer_outputs(part)
+        for t, (outputs, _) in enumerate(_steps.steps(chip.plan, part, OfNumPy, False, kernels)):
+            for layer in [*neurons, chip.plan.layers[-1].name]:
+                np.testing.assert_array_equal(ours[layer][:, t], outputs[layer], err_msg=layer)
+        logits.append(ours[chip.plan.layers[-1].name].sum(1))
+    logits = np.concatenate(logits)
+    assert len(np.unique(logits.argmax(1))) > 3
+    np.testing.assert_array_equal(chip.integer_logits(x), logits)
+    unit = np.float32(chip.plan.unit / chip.timesteps)
+    np.testing.assert_array_equal(ops.convert_to_numpy(chip(x[:2])), logits[:2].astype("float32") * unit)
+    if GCC is not None:
+        of_c, classes = outputs_of_c(chip, x, tmp_path, "-O2")
+        np.testing.assert_array_equal(of_c, logits)
+        np.testing.assert_array_equal(classes, logits.argmax(1))
